@@ -1,0 +1,147 @@
+use rand::{seq::SliceRandom, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use super::DataError;
+
+/// Shuffled mini-batches of the indices of a data set.
+///
+/// Every epoch visits each index once, in an order that depends on nothing but
+/// the seed and the number of the epoch: a run resumed at epoch 5 sees the
+/// batches that an uninterrupted run would have seen.
+///
+/// ```
+/// use tlr_models::data::Batches;
+///
+/// let batches = Batches::new(10, 4, 1)?;
+/// let sizes: Vec<usize> = batches.epoch(0).map(|batch| batch.len()).collect();
+/// assert_eq!(sizes, [4, 4, 2]);
+/// # Ok::<(), tlr_models::data::DataError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Batches {
+    len: usize,
+    batch_size: usize,
+    seed: u64,
+}
+
+impl Batches {
+    /// Batches of `batch_size` indices out of `0..len`.
+    ///
+    /// # Errors
+    ///
+    /// [`DataError::Zero`] when `len` or `batch_size` is zero.
+    pub fn new(len: usize, batch_size: usize, seed: u64) -> Result<Self, DataError> {
+        for (what, value) in [("number of images", len), ("batch size", batch_size)] {
+            if value == 0 {
+                return Err(DataError::Zero { what });
+            }
+        }
+        Ok(Self { len, batch_size, seed })
+    }
+
+    /// The number of batches in an epoch. A last batch that is smaller than
+    /// the others counts too.
+    pub fn batches_per_epoch(&self) -> usize {
+        self.len.div_ceil(self.batch_size)
+    }
+
+    /// The batches of epoch number `epoch`, freshly shuffled.
+    pub fn epoch(&self, epoch: usize) -> EpochBatches {
+        // One stream of the generator an epoch: no epoch has to be replayed to
+        // reach a later one.
+        let mut rng = ChaCha8Rng::seed_from_u64(self.seed);
+        rng.set_stream(epoch as u64);
+        let mut order: Vec<usize> = (0..self.len).collect();
+        order.shuffle(&mut rng);
+        EpochBatches { order, batch_size: self.batch_size, next: 0 }
+    }
+}
+
+/// The batches of one epoch, see [`Batches::epoch`].
+#[derive(Clone, Debug)]
+pub struct EpochBatches {
+    order: Vec<usize>,
+    batch_size: usize,
+    next: usize,
+}
+
+impl Iterator for EpochBatches {
+    type Item = Vec<usize>;
+
+    fn next(&mut self) -> Option<Vec<usize>> {
+        let rest = &self.order[self.next..];
+        let batch = &rest[..self.batch_size.min(rest.len())];
+        self.next += batch.len();
+        (!batch.is_empty()).then(|| batch.to_vec())
+    }
+
+    fn size_hint(&self) -> (usize, Option<usize>) {
+        let left = (self.order.len() - self.next).div_ceil(self.batch_size);
+        (left, Some(left))
+    }
+}
+
+impl ExactSizeIterator for EpochBatches {}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn order(batches: &Batches, epoch: usize) -> Vec<usize> {
+        batches.epoch(epoch).flatten().collect()
+    }
+
+    #[test]
+    fn an_epoch_visits_every_index_once() {
+        for (len, size, expected) in [(10, 4, 3), (12, 4, 3), (3, 100, 1), (5, 1, 5)] {
+            let batches = Batches::new(len, size, 3).unwrap();
+            assert_eq!(batches.batches_per_epoch(), expected);
+            assert_eq!(batches.epoch(0).len(), expected);
+            assert_eq!(batches.epoch(0).count(), expected);
+            let mut indices = order(&batches, 2);
+            indices.sort_unstable();
+            assert_eq!(indices, (0..len).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn every_batch_but_the_last_is_full() {
+        let sizes: Vec<_> = Batches::new(10, 4, 3).unwrap().epoch(1).map(|b| b.len()).collect();
+        assert_eq!(sizes, [4, 4, 2]);
+    }
+
+    #[test]
+    fn the_remaining_length_counts_down() {
+        let mut epoch = Batches::new(10, 4, 3).unwrap().epoch(0);
+        for left in [3, 2, 1, 0] {
+            assert_eq!(epoch.len(), left);
+            assert_eq!(epoch.next().is_some(), left > 0);
+        }
+        assert_eq!(epoch.next(), None);
+    }
+
+    #[test]
+    fn the_order_depends_on_seed_and_epoch_only() {
+        let one = Batches::new(100, 7, 1).unwrap();
+        assert_eq!(order(&one, 5), order(&Batches::new(100, 7, 1).unwrap(), 5));
+        assert_eq!(order(&one, 5), order(&Batches::new(100, 9, 1).unwrap(), 5));
+        assert_ne!(order(&one, 5), order(&one, 6));
+        assert_ne!(order(&one, 5), order(&Batches::new(100, 7, 2).unwrap(), 5));
+        assert_ne!(order(&one, 0), (0..100).collect::<Vec<_>>());
+    }
+
+    /// Guards resumed runs against a change of the generator.
+    #[test]
+    fn the_order_is_pinned() {
+        let order = order(&Batches::new(8, 3, 42).unwrap(), 3);
+        assert_eq!(order, [1, 5, 0, 3, 6, 7, 2, 4]);
+    }
+
+    #[test]
+    fn zeros_are_refused() {
+        for (len, size) in [(0, 1), (1, 0)] {
+            assert!(matches!(Batches::new(len, size, 0), Err(DataError::Zero { .. })));
+        }
+    }
+}

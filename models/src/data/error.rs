@@ -1,0 +1,235 @@
+use std::path::PathBuf;
+
+/// Why a data set could not be built, read, drawn or downloaded.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum DataError {
+    /// A count or a size that must be at least one is zero.
+    #[error("{what} is zero; pass at least 1")]
+    Zero {
+        /// What was zero, for example `batch size`.
+        what: &'static str,
+    },
+
+    /// The buffers of an image set disagree with its sizes.
+    #[error(
+        "{what}: expected {expected}, found {found}; \
+         every image needs rows x columns pixels and one label"
+    )]
+    Length {
+        /// What was counted.
+        what: &'static str,
+        /// The count that the sizes ask for.
+        expected: usize,
+        /// The count that was passed.
+        found: usize,
+    },
+
+    /// A label names no class.
+    #[error("image {index} has label {label}, but labels must lie in 0..{classes}")]
+    Label {
+        /// The position of the image in its set.
+        index: usize,
+        /// The label found there.
+        label: u8,
+        /// The number of classes.
+        classes: usize,
+    },
+
+    /// An index lies outside the set it was meant for.
+    #[error("image {index} was asked for, but the set holds {len}; use an index below {len}")]
+    Index {
+        /// The index asked for.
+        index: usize,
+        /// The number of images in the set.
+        len: usize,
+    },
+
+    /// The two halves of a data set do not fit together.
+    #[error("the training set has {what} {train}, the test set {test}; both must be equal")]
+    Split {
+        /// What differs: `rows`, `columns` or `classes`.
+        what: &'static str,
+        /// The value in the training set.
+        train: usize,
+        /// The value in the test set.
+        test: usize,
+    },
+
+    /// A file or directory could not be opened, read or written.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io {
+        /// What was being done, for example `read`.
+        action: &'static str,
+        /// The file or directory concerned.
+        path: PathBuf,
+        /// The error of the operating system.
+        source: std::io::Error,
+    },
+
+    /// A file starts like gzip but does not decompress.
+    #[error(
+        "{}: corrupt gzip data after {offset} decompressed bytes ({source}); fetch the file again",
+        path.display()
+    )]
+    Gzip {
+        /// The file concerned.
+        path: PathBuf,
+        /// How many bytes had been decompressed before the fault.
+        offset: u64,
+        /// What the decompressor reported.
+        source: std::io::Error,
+    },
+
+    /// The first four bytes are not those of the expected IDX file.
+    #[error(
+        "{}: bad magic number at offset 0: expected {expected:#010x}, found {found:#010x}; \
+         images and labels may have been swapped, or this is not an IDX file",
+        path.display()
+    )]
+    Magic {
+        /// The file concerned.
+        path: PathBuf,
+        /// The magic number of the format that was asked for.
+        expected: u32,
+        /// The magic number in the file.
+        found: u32,
+    },
+
+    /// The file ends before its header or its data is complete.
+    #[error(
+        "{}: {part} truncated: expected {expected} bytes up to offset {expected}, \
+         the file ends at offset {found}; fetch the file again",
+        path.display()
+    )]
+    Truncated {
+        /// The file concerned.
+        path: PathBuf,
+        /// The part that is incomplete: `header` or `data`.
+        part: &'static str,
+        /// The offset, in decompressed bytes, at which the part should end.
+        expected: u64,
+        /// The offset at which the file ends.
+        found: u64,
+    },
+
+    /// The file goes on after the data that its header announces.
+    #[error(
+        "{}: bytes remain after offset {expected}, where the header says the file ends; \
+         fetch the file again",
+        path.display()
+    )]
+    Trailing {
+        /// The file concerned.
+        path: PathBuf,
+        /// The offset, in decompressed bytes, at which the file should end.
+        expected: u64,
+    },
+
+    /// A dimension in an IDX header is zero.
+    #[error("{}: dimension at offset {offset} is zero; the file holds no data", path.display())]
+    ZeroDimension {
+        /// The file concerned.
+        path: PathBuf,
+        /// The offset of the dimension in the header.
+        offset: u64,
+    },
+
+    /// The header of an IDX file announces more data than this crate reads.
+    #[error(
+        "{}: the header announces dimensions {dimensions:?}, more than the limit of {limit} bytes; \
+         the header is probably corrupt",
+        path.display()
+    )]
+    TooLarge {
+        /// The file concerned.
+        path: PathBuf,
+        /// The dimensions in the header, outermost first.
+        dimensions: Vec<u32>,
+        /// The largest amount of data that is read, in bytes.
+        limit: u64,
+    },
+
+    /// A data set file is in none of the accepted spellings.
+    #[error(
+        "{}: no file {name} (plain or .gz); put the four MNIST files there or download them \
+         with `tlr_models::data::mnist::download`",
+        dir.display()
+    )]
+    Missing {
+        /// The directory that was searched.
+        dir: PathBuf,
+        /// The usual name of the file, without `.gz`.
+        name: &'static str,
+    },
+
+    /// An image file and its label file have different counts.
+    #[error(
+        "{}: {images} images, but {} has {labels} labels; the files belong to different sets",
+        images_path.display(),
+        labels_path.display()
+    )]
+    Count {
+        /// The file of images.
+        images_path: PathBuf,
+        /// The file of labels.
+        labels_path: PathBuf,
+        /// The number of images.
+        images: usize,
+        /// The number of labels.
+        labels: usize,
+    },
+
+    /// The images of a file have another size than the data set asks for.
+    #[error("{}: images of {rows}x{columns} pixels, expected 28x28; this is not MNIST", path.display())]
+    Size {
+        /// The file concerned.
+        path: PathBuf,
+        /// Rows of an image, in pixels.
+        rows: usize,
+        /// Columns of an image, in pixels.
+        columns: usize,
+    },
+
+    /// The request for a file failed.
+    #[error("cannot download {url}: {source}; check the connection or try another mirror")]
+    Http {
+        /// The address asked for.
+        url: String,
+        /// What the HTTP client reported, a status such as 404 included.
+        source: Box<ureq::Error>,
+    },
+
+    /// The body of a download ended early or could not be read.
+    #[error("the download of {url} broke off after {done} bytes: {source}; try again")]
+    Transfer {
+        /// The address asked for.
+        url: String,
+        /// How many bytes had arrived.
+        done: u64,
+        /// What the HTTP client reported.
+        source: std::io::Error,
+    },
+
+    /// A download is larger than any of the files it could be.
+    #[error("{url} sends more than {limit} bytes; this is not an MNIST mirror, try another")]
+    DownloadTooLarge {
+        /// The address asked for.
+        url: String,
+        /// The largest download that is accepted, in bytes.
+        limit: u64,
+    },
+
+    /// A downloaded file is not the file it should be. Nothing of it is kept.
+    #[error(
+        "{url} has SHA-256 {found} after decompression, expected {expected}; try another mirror"
+    )]
+    Checksum {
+        /// The address asked for.
+        url: String,
+        /// The checksum of the true contents, in hexadecimal.
+        expected: String,
+        /// The checksum of what was sent, in hexadecimal.
+        found: String,
+    },
+}

@@ -1,0 +1,30 @@
+//! Image data sets: drawn here, read from disk or downloaded.
+//!
+//! [`digits::draw`] needs no files and is what the examples use by default;
+//! [`mnist::load`] reads the real thing. Both give a [`Dataset`], which
+//! [`Batches`] cuts into shuffled mini-batches:
+//!
+//! ```
+//! use tlr_models::data::{digits, Batches};
+//!
+//! let data = digits::draw(7, 100, 20)?;
+//! let batches = Batches::new(data.train.len(), 32, 7)?;
+//! let (mut pixels, mut labels) = (Vec::new(), Vec::new());
+//! for indices in batches.epoch(0) {
+//!     data.train.write_batch(&indices, &mut pixels, &mut labels)?;
+//!     assert_eq!(pixels.len(), indices.len() * 28 * 28);
+//! }
+//! # Ok::<(), tlr_models::data::DataError>(())
+//! ```
+
+pub mod digits;
+pub mod idx;
+pub mod mnist;
+
+mod batches;
+mod error;
+mod images;
+
+pub use batches::{Batches, EpochBatches};
+pub use error::DataError;
+pub use images::{Dataset, Images};

@@ -1,0 +1,19 @@
+//! The models, data sets and reports behind the examples and tests of `tlr`.
+//!
+//! * [`data`]: images to train on, drawn by the crate itself or read from the
+//!   MNIST files, and the mini-batches made of them;
+//! * [`Mlp`]: the paper's perceptron, and [`train`]: training it;
+//! * [`report`]: the curves, tables and CSV files that a training run leaves
+//!   behind.
+
+pub mod data;
+pub mod report;
+pub mod train;
+
+mod mlp;
+
+pub use mlp::Mlp;
+
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;

@@ -1,0 +1,236 @@
+use std::path::Path;
+
+use super::ReportError;
+
+/// What one epoch of training came to.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Epoch {
+    /// The number of the epoch, counted as the caller likes.
+    pub epoch: usize,
+    /// The mean loss over the training set.
+    pub train_loss: f64,
+    /// The mean loss over the test set.
+    pub test_loss: f64,
+    /// The part of the test set that is classified correctly, from 0 to 1.
+    pub test_accuracy: f64,
+    /// The duration in seconds.
+    pub seconds: f64,
+    /// The learning rate at the end of the epoch, by the name of its layer.
+    pub rates: Vec<(String, f64)>,
+    /// How often training was rolled back in this epoch.
+    pub rollbacks: usize,
+}
+
+impl Epoch {
+    fn rate(&self, name: &str) -> Option<f64> {
+        let found = self.rates.iter().find(|(n, _)| n == name);
+        found.map(|&(_, rate)| rate)
+    }
+}
+
+/// All names of learning rates, in the order of their first appearance.
+fn rate_names(epochs: &[Epoch]) -> Vec<&str> {
+    let mut names: Vec<&str> = Vec::new();
+    for (name, _) in epochs.iter().flat_map(|epoch| &epoch.rates) {
+        if !names.contains(&name.as_str()) {
+            names.push(name);
+        }
+    }
+    names
+}
+
+/// Writes one line an epoch to the file `path`, below a line of headings.
+///
+/// The columns are `epoch`, `train_loss`, `test_loss`, `test_accuracy`,
+/// `seconds`, `rollbacks` and one `rate_<name>` for each learning rate of any
+/// epoch, empty where an epoch has none of that name. Numbers are written with
+/// as many digits as it takes to read them back exactly. An existing file is
+/// replaced.
+///
+/// # Errors
+///
+/// [`ReportError::Csv`] or [`ReportError::Io`] when the file cannot be written.
+pub fn write_epochs_csv(path: &Path, epochs: &[Epoch]) -> Result<(), ReportError> {
+    let failed = |source| ReportError::Csv { path: path.to_owned(), source };
+    let names = rate_names(epochs);
+    let mut writer = csv::Writer::from_path(path).map_err(failed)?;
+
+    let fixed = ["epoch", "train_loss", "test_loss", "test_accuracy", "seconds", "rollbacks"];
+    let headings = fixed.iter().map(|heading| heading.to_string());
+    let rates = names.iter().map(|name| format!("rate_{name}"));
+    writer.write_record(headings.chain(rates)).map_err(failed)?;
+
+    for epoch in epochs {
+        let fixed = [
+            epoch.epoch.to_string(),
+            epoch.train_loss.to_string(),
+            epoch.test_loss.to_string(),
+            epoch.test_accuracy.to_string(),
+            epoch.seconds.to_string(),
+            epoch.rollbacks.to_string(),
+        ];
+        let rates =
+            names.iter().map(|name| epoch.rate(name).map_or(String::new(), |r| format!("{r:e}")));
+        writer.write_record(fixed.into_iter().chain(rates)).map_err(failed)?;
+    }
+    writer.flush().map_err(|source| ReportError::Io { path: path.to_owned(), source })
+}
+
+/// A table of the epochs for the terminal: epoch, losses, accuracy in percent,
+/// the learning rate of every layer, and rollbacks.
+///
+/// Columns are aligned to the right and two spaces apart; every line ends in a
+/// line break. A rate that an epoch does not have is shown as `-`.
+///
+/// ```
+/// use tlr_models::report::{table, Epoch};
+///
+/// let epochs = [Epoch {
+///     epoch: 1,
+///     train_loss: 0.34567,
+///     test_loss: 0.298,
+///     test_accuracy: 0.9132,
+///     rates: vec![("fc1".into(), 1.234e-3)],
+///     ..Epoch::default()
+/// }];
+/// let expected = "\
+/// epoch  train loss  test loss  accuracy %  rate fc1  rollbacks
+///     1      0.3457     0.2980       91.32    1.2e-3          0
+/// ";
+/// assert_eq!(table(&epochs), expected);
+/// ```
+pub fn table(epochs: &[Epoch]) -> String {
+    let names = rate_names(epochs);
+    let mut headings: Vec<String> =
+        ["epoch", "train loss", "test loss", "accuracy %"].map(String::from).to_vec();
+    headings.extend(names.iter().map(|name| format!("rate {name}")));
+    headings.push("rollbacks".into());
+
+    let mut lines = vec![headings];
+    for epoch in epochs {
+        let mut cells = vec![
+            epoch.epoch.to_string(),
+            loss(epoch.train_loss),
+            loss(epoch.test_loss),
+            format!("{:.2}", 100.0 * epoch.test_accuracy),
+        ];
+        cells.extend(names.iter().map(|name| match epoch.rate(name) {
+            Some(rate) => format!("{rate:.1e}"),
+            None => "-".into(),
+        }));
+        cells.push(epoch.rollbacks.to_string());
+        lines.push(cells);
+    }
+
+    let widths: Vec<usize> = (0..lines[0].len())
+        .map(|column| {
+            let width = |line: &Vec<String>| line[column].chars().count();
+            lines.iter().map(width).max().unwrap_or(0)
+        })
+        .collect();
+    let mut text = String::new();
+    for line in &lines {
+        let cells: Vec<String> =
+            line.iter().zip(&widths).map(|(cell, &width)| format!("{cell:>width$}")).collect();
+        text += &cells.join("  ");
+        text.push('\n');
+    }
+    text
+}
+
+fn loss(value: f64) -> String {
+    let magnitude = value.abs();
+    if magnitude == 0.0 || (1e-3..1e4).contains(&magnitude) {
+        format!("{value:.4}")
+    } else {
+        format!("{value:.3e}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    fn epochs() -> Vec<Epoch> {
+        let rates = |rates: &[(&str, f64)]| rates.iter().map(|&(n, r)| (n.to_owned(), r)).collect();
+        vec![
+            Epoch {
+                epoch: 9,
+                train_loss: 0.1,
+                test_loss: 1.0 / 3.0,
+                test_accuracy: 0.98765,
+                seconds: 2.5,
+                rates: rates(&[("fc1", 1.234e-3)]),
+                rollbacks: 0,
+            },
+            Epoch {
+                epoch: 10,
+                train_loss: 2e-6,
+                test_loss: f64::NAN,
+                test_accuracy: 1.0,
+                seconds: 3.0,
+                rates: rates(&[("a, long name", 1e-30), ("fc1", 0.5)]),
+                rollbacks: 12,
+            },
+        ]
+    }
+
+    #[test]
+    fn the_csv_reads_back_exactly() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("epochs.csv");
+        write_epochs_csv(&path, &epochs()).unwrap();
+
+        let mut reader = csv::Reader::from_path(&path).unwrap();
+        let headings: Vec<String> = reader.headers().unwrap().iter().map(String::from).collect();
+        assert_eq!(
+            headings,
+            [
+                "epoch",
+                "train_loss",
+                "test_loss",
+                "test_accuracy",
+                "seconds",
+                "rollbacks",
+                "rate_fc1",
+                "rate_a, long name"
+            ]
+        );
+        let lines: Vec<csv::StringRecord> = reader.records().map(Result::unwrap).collect();
+        assert_eq!(lines.len(), 2);
+        assert_eq!(&lines[0][0], "9");
+        assert_eq!(lines[0][2].parse::<f64>().unwrap(), 1.0 / 3.0);
+        assert_eq!(&lines[0][5], "0");
+        assert_eq!(lines[0][6].parse::<f64>().unwrap(), 1.234e-3);
+        assert_eq!(&lines[0][7], "");
+        assert_eq!(lines[1][1].parse::<f64>().unwrap(), 2e-6);
+        assert!(lines[1][2].parse::<f64>().unwrap().is_nan());
+        assert_eq!(&lines[1][4], "3");
+        assert_eq!(lines[1][6].parse::<f64>().unwrap(), 0.5);
+        assert_eq!(lines[1][7].parse::<f64>().unwrap(), 1e-30);
+    }
+
+    #[test]
+    fn a_directory_that_does_not_exist_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let error = write_epochs_csv(&dir.path().join("no/where.csv"), &epochs()).unwrap_err();
+        assert!(matches!(error, ReportError::Csv { .. }));
+        assert!(error.to_string().contains("where.csv"), "{error}");
+    }
+
+    #[test]
+    fn the_table_is_aligned() {
+        let expected = "\
+epoch  train loss  test loss  accuracy %  rate fc1  rate a, long name  rollbacks
+    9      0.1000     0.3333       98.77    1.2e-3                  -          0
+   10    2.000e-6        NaN      100.00    5.0e-1            1.0e-30         12
+";
+        assert_eq!(table(&epochs()), expected);
+    }
+
+    #[test]
+    fn a_table_of_nothing_is_its_headings() {
+        assert_eq!(table(&[]), "epoch  train loss  test loss  accuracy %  rollbacks\n");
+    }
+}

@@ -1,0 +1,37 @@
+use std::path::PathBuf;
+
+/// Why a report could not be written.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum ReportError {
+    /// A report could not be written to its file.
+    #[error(
+        "cannot write {}: {source}; check that the directory exists and is writable",
+        path.display()
+    )]
+    Io {
+        /// The file concerned.
+        path: PathBuf,
+        /// The error of the operating system.
+        source: std::io::Error,
+    },
+
+    /// The CSV writer failed.
+    #[error(
+        "cannot write {}: {source}; check that the directory exists and is writable",
+        path.display()
+    )]
+    Csv {
+        /// The file concerned.
+        path: PathBuf,
+        /// What the CSV writer reported.
+        source: csv::Error,
+    },
+
+    /// The plotting library failed.
+    #[error("cannot draw the curves: {reason}; please report this as a bug")]
+    Draw {
+        /// What the plotting library reported.
+        reason: String,
+    },
+}

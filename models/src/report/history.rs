@@ -1,0 +1,96 @@
+use super::ReportError;
+use std::path::Path;
+use tlr::Adaptation;
+
+/// Writes one line a decision on a rate to the file `path`, below a line of headings.
+///
+/// The columns are `step`, `epoch` (in fractions, of `batches_per_epoch` steps), `layer`, `from`,
+/// `to`, the moments `uu`, `un`, `nn` (empty where there are none) and `outcome`. Numbers are written
+/// with as many digits as it takes to read them back exactly. An existing file is replaced.
+///
+/// # Errors
+/// [`ReportError::Csv`] or [`ReportError::Io`] when the file cannot be written.
+pub fn write_history_csv(
+    path: &Path,
+    history: &[Adaptation],
+    batches_per_epoch: usize,
+) -> Result<(), ReportError> {
+    let failed = |source| ReportError::Csv { path: path.to_owned(), source };
+    let mut writer = csv::Writer::from_path(path).map_err(failed)?;
+    let headings = ["step", "epoch", "layer", "from", "to", "uu", "un", "nn", "outcome"];
+    writer.write_record(headings).map_err(failed)?;
+    for decision in history {
+        let moment = |value: Option<f64>| value.map_or(String::new(), |value| format!("{value:e}"));
+        let moments = decision.moments;
+        writer
+            .write_record([
+                decision.step.to_string(),
+                (decision.step as f64 / batches_per_epoch as f64).to_string(),
+                decision.layer.to_string(),
+                format!("{:e}", decision.from),
+                format!("{:e}", decision.to),
+                moment(moments.map(|moments| moments.uu)),
+                moment(moments.map(|moments| moments.un)),
+                moment(moments.map(|moments| moments.nn)),
+                decision.outcome.to_string(),
+            ])
+            .map_err(failed)?;
+    }
+    writer.flush().map_err(|source| ReportError::Io { path: path.to_owned(), source })
+}
+
+/// Rates in a line: `1.2e-3` for one, `hidden 1.2e-3, head 4.0e-2` for more.
+///
+/// ```
+/// use tlr_models::report::rates;
+///
+/// assert_eq!(rates(&[("model", 0.00123)]), "1.2e-3");
+/// assert_eq!(rates(&[("hidden", 0.00123), ("head", 0.04)]), "hidden 1.2e-3, head 4.0e-2");
+/// ```
+pub fn rates<S: AsRef<str>>(rates: &[(S, f64)]) -> String {
+    match rates {
+        [(_, rate)] => format!("{rate:.1e}"),
+        rates => rates
+            .iter()
+            .map(|(name, rate)| format!("{} {rate:.1e}", name.as_ref()))
+            .collect::<Vec<_>>()
+            .join(", "),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use tlr::{rule::Moments, Outcome, RollbackCause};
+
+    #[test]
+    fn each_decision_is_a_line_that_reads_back() {
+        let decision = |step, moments, outcome| Adaptation {
+            step,
+            layer: "head".into(),
+            from: 0.1,
+            to: 0.30000000000000004,
+            moments,
+            outcome,
+        };
+        let moments = Moments { uu: 4.0, un: -1.0 / 3.0, nn: 1e-300 };
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("history.csv");
+        let history = [
+            decision(30, Some(moments), Outcome::Capped),
+            decision(45, None, Outcome::RolledBack(RollbackCause::LossExploded)),
+        ];
+        write_history_csv(&path, &history, 60).unwrap();
+
+        let mut reader = csv::Reader::from_path(&path).unwrap();
+        let lines: Vec<_> = reader.records().map(Result::unwrap).collect();
+        assert_eq!(&lines[0][1], "0.5");
+        assert_eq!(lines[0][4].parse(), Ok(0.30000000000000004));
+        assert_eq!(lines[0][6].parse(), Ok(-1.0 / 3.0));
+        assert_eq!(lines[0][7].parse(), Ok(1e-300));
+        assert_eq!(&lines[0][8], "capped");
+        assert_eq!((&lines[1][2], &lines[1][5]), ("head", ""));
+        assert_eq!(&lines[1][8], "rolled back: the loss exploded");
+    }
+}

@@ -1,0 +1,178 @@
+//! A model's tensors as one vector of `f64`, and gradients made of one.
+
+use dfdx::{
+    nn::{
+        RecursiveWalker, TensorCollection, TensorOptions, TensorVisitor, ViewTensorMut,
+        ViewTensorRef,
+    },
+    prelude::*,
+};
+use std::convert::Infallible;
+
+/// Every value of every tensor, buffers included, in the order dfdx walks them.
+pub fn values<E: Dtype, D: Device<E>, M: TensorCollection<E, D>>(model: &M) -> Vec<f64> {
+    let mut read = Read { values: Vec::new(), trainable_only: false };
+    let Ok(_) = M::iter_tensors(&mut RecursiveWalker { m: model, f: &mut read });
+    read.values
+}
+
+/// The values of the trainable tensors.
+pub fn weights<E: Dtype, D: Device<E>, M: TensorCollection<E, D>>(model: &M) -> Vec<f64> {
+    let mut read = Read { values: Vec::new(), trainable_only: true };
+    let Ok(_) = M::iter_tensors(&mut RecursiveWalker { m: model, f: &mut read });
+    read.values
+}
+
+/// [`values`] as bits: equal only if every value is the same, zeros' signs and NaN included.
+pub fn bits<E: Dtype, D: Device<E>, M: TensorCollection<E, D>>(model: &M) -> Vec<u64> {
+    values(model).into_iter().map(f64::to_bits).collect()
+}
+
+/// Sets the trainable tensors, rounding to their dtype.
+pub fn set_weights<E: Dtype, D: Device<E>, M: TensorCollection<E, D>>(
+    model: &mut M,
+    weights: &[f64],
+) {
+    let mut write = Write { values: weights.iter() };
+    let Ok(_) = M::iter_tensors(&mut RecursiveWalker { m: model, f: &mut write });
+}
+
+/// Gradients of the trainable tensors with just these values, NaN and infinities included.
+pub fn gradients<E: Dtype, D: Device<E>, M: TensorCollection<E, D>>(
+    model: &M,
+    values: &[f64],
+) -> Gradients<E, D> {
+    let mut fill = Fill { gradients: Gradients::leaky(), values: values.iter() };
+    let Ok(_) = M::iter_tensors(&mut RecursiveWalker { m: model, f: &mut fill });
+    fill.gradients
+}
+
+/// The gradients of the trainable tensors as one vector; panics over one that is missing.
+pub fn gradient_values<E: Dtype, D: Device<E>, M: TensorCollection<E, D>>(
+    model: &M,
+    gradients: &Gradients<E, D>,
+) -> Vec<f64> {
+    let mut read = ReadGradients { gradients, values: Vec::new() };
+    let Ok(_) = M::iter_tensors(&mut RecursiveWalker { m: model, f: &mut read });
+    read.values
+}
+
+/// The smallest model: one vector.
+pub type Vector<const N: usize, E = f64> = Tensor<Rank1<N>, E, Cpu>;
+
+/// A vector of these values.
+pub fn vector<const N: usize, E: Dtype>(values: &[f64]) -> Vector<N, E>
+where
+    Cpu: Device<E>,
+{
+    let mut vector: Vector<N, E> = Cpu::default().zeros();
+    set_weights(&mut vector, values);
+    vector
+}
+
+struct Read {
+    values: Vec<f64>,
+    trainable_only: bool,
+}
+
+impl<E: Dtype, D: Device<E>> TensorVisitor<E, D> for Read {
+    type Viewer = ViewTensorRef;
+    type Err = Infallible;
+    type E2 = E;
+    type D2 = D;
+
+    fn visit<S: Shape>(
+        &mut self,
+        options: TensorOptions<S, E, D>,
+        tensor: &Tensor<S, E, D>,
+    ) -> Result<Option<Tensor<S, E, D>>, Infallible> {
+        if options.do_gradient_update || !self.trainable_only {
+            self.values.extend(tensor.as_vec().into_iter().filter_map(|value| value.to_f64()));
+        }
+        Ok(None)
+    }
+}
+
+struct Write<I> {
+    values: I,
+}
+
+impl<'a, E: Dtype, D: Device<E>, I: Iterator<Item = &'a f64>> TensorVisitor<E, D> for Write<I> {
+    type Viewer = ViewTensorMut;
+    type Err = Infallible;
+    type E2 = E;
+    type D2 = D;
+
+    fn visit<S: Shape>(
+        &mut self,
+        options: TensorOptions<S, E, D>,
+        tensor: &mut Tensor<S, E, D>,
+    ) -> Result<Option<Tensor<S, E, D>>, Infallible> {
+        if options.do_gradient_update {
+            let len = tensor.shape().num_elements();
+            let values: Vec<E> =
+                self.values.by_ref().take(len).filter_map(|value| E::from_f64(*value)).collect();
+            tensor.copy_from(&values);
+        }
+        Ok(None)
+    }
+}
+
+struct Fill<E: Dtype, D: Device<E>, I> {
+    gradients: Gradients<E, D>,
+    values: I,
+}
+
+impl<'a, E: Dtype, D: Device<E>, I: Iterator<Item = &'a f64>> TensorVisitor<E, D>
+    for Fill<E, D, I>
+{
+    type Viewer = ViewTensorRef;
+    type Err = Infallible;
+    type E2 = E;
+    type D2 = D;
+
+    fn visit<S: Shape>(
+        &mut self,
+        options: TensorOptions<S, E, D>,
+        tensor: &Tensor<S, E, D>,
+    ) -> Result<Option<Tensor<S, E, D>>, Infallible> {
+        if options.do_gradient_update {
+            let len = tensor.shape().num_elements();
+            let values: Vec<E> =
+                self.values.by_ref().take(len).filter_map(|value| E::from_f64(*value)).collect();
+            // d(Σ w·t)/dw is t itself.
+            let values = tensor.device().tensor_from_vec(values, *tensor.shape());
+            let mut own = (tensor.leaky_trace() * values).sum::<Rank0, _>().backward();
+            if let (Ok(place), Ok(own)) =
+                (self.gradients.get_or_alloc_mut(tensor), own.get_or_alloc_mut(tensor))
+            {
+                place.clone_from(own);
+            }
+        }
+        Ok(None)
+    }
+}
+
+struct ReadGradients<'a, E: Dtype, D: Device<E>> {
+    gradients: &'a Gradients<E, D>,
+    values: Vec<f64>,
+}
+
+impl<E: Dtype, D: Device<E>> TensorVisitor<E, D> for ReadGradients<'_, E, D> {
+    type Viewer = ViewTensorRef;
+    type Err = Infallible;
+    type E2 = E;
+    type D2 = D;
+
+    fn visit<S: Shape>(
+        &mut self,
+        options: TensorOptions<S, E, D>,
+        tensor: &Tensor<S, E, D>,
+    ) -> Result<Option<Tensor<S, E, D>>, Infallible> {
+        if options.do_gradient_update {
+            let gradient = self.gradients.get(tensor).as_vec();
+            self.values.extend(gradient.into_iter().filter_map(|value| value.to_f64()));
+        }
+        Ok(None)
+    }
+}

@@ -1,0 +1,10 @@
+use dfdx::prelude::*;
+use tlr::{TensorCollection, TrainableLr};
+
+#[derive(Clone, TensorCollection, TrainableLr)]
+struct Model<E: Dtype, D: Device<E>> {
+    one: modules::Linear<2, 2, E, D>,
+    steps: usize,
+}
+
+fn main() {}

@@ -1,0 +1,123 @@
+use crate::{
+    rule::{HypergradientRule, NewtonForm, NewtonRule, RateRule},
+    Error, Safeguard, Window,
+};
+
+/// How [`Tlr`](crate::Tlr) trains a rate: a rule, a window, and the safeguard.
+///
+/// Figures out of range are reported when an optimizer is made of it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Config<R> {
+    pub(crate) rule: R,
+    pub(crate) window: Window,
+    pub(crate) batches_per_epoch: Option<usize>,
+    pub(crate) safeguard: Option<Safeguard>,
+}
+
+/// The configuration of [`Newton`](crate::Newton).
+///
+/// The default is the aligned rule with γ = 0.33, windows of 0.2 of an epoch, and the safeguard on.
+///
+/// # Example
+/// ```
+/// use tlr::{NewtonConfig, Window};
+///
+/// let ours = NewtonConfig::default().batches_per_epoch(469);
+/// let papers = NewtonConfig::paper_code().batches_per_epoch(469);
+/// let own = NewtonConfig::default().damping(0.5).window(Window::steps(50)?);
+/// # Ok::<(), tlr::Error>(())
+/// ```
+pub type NewtonConfig = Config<NewtonRule>;
+
+/// The configuration of [`Hypergradient`](crate::Hypergradient).
+pub type HypergradientConfig = Config<HypergradientRule>;
+
+impl<R: RateRule> Config<R> {
+    /// Any rule, windows of 0.2 of an epoch, the safeguard on.
+    pub fn new(rule: R) -> Self {
+        Self {
+            rule,
+            window: Window::DEFAULT,
+            batches_per_epoch: None,
+            safeguard: Some(Safeguard::default()),
+        }
+    }
+
+    /// The length of a window. Default: 0.2 of an epoch.
+    pub fn window(mut self, window: Window) -> Self {
+        self.window = window;
+        self
+    }
+
+    /// How many optimizer steps an epoch has, for a window that is a fraction of one. Where it is not
+    /// told, such a window has [`Window::UNKNOWN_EPOCH`] steps.
+    pub fn batches_per_epoch(mut self, batches: usize) -> Self {
+        self.batches_per_epoch = Some(batches);
+        self
+    }
+
+    /// The safeguard, or `None` for none at all: then a loss or a weight that is not finite is an
+    /// error, and nothing else is looked at.
+    pub fn safeguard(mut self, safeguard: impl Into<Option<Safeguard>>) -> Self {
+        self.safeguard = safeguard.into();
+        self
+    }
+}
+
+impl Default for NewtonConfig {
+    fn default() -> Self {
+        Self::new(NewtonRule::default())
+    }
+}
+
+impl NewtonConfig {
+    /// What the paper's text says: its rule, p = 0.20, γ = 0.33, no safeguard.
+    ///
+    /// On MNIST this destroys the network from most starting rates; the text has most likely swapped
+    /// the figures of [`paper_code`](Self::paper_code). Here to compare with.
+    pub fn paper_text() -> Self {
+        let rule = NewtonRule { form: NewtonForm::Paper, ..NewtonRule::default() };
+        Self::new(rule).safeguard(None)
+    }
+
+    /// What the paper's own code does: its rule, p = 1/3, γ = 0.20, no safeguard.
+    pub fn paper_code() -> Self {
+        Self::paper_text().damping(0.20).window(Window::PAPER_CODE)
+    }
+
+    /// γ in (0, 1]. Default 0.33.
+    pub fn damping(mut self, damping: f64) -> Self {
+        self.rule.damping = damping;
+        self
+    }
+
+    /// The largest growth of a rate in one adaptation, above 1. Default 100.
+    pub fn max_factor(mut self, max_factor: f64) -> Self {
+        self.rule.max_factor = max_factor;
+        self
+    }
+
+    /// The paper's rule or the aligned one. Default aligned.
+    pub fn form(mut self, form: NewtonForm) -> Self {
+        self.rule.form = form;
+        self
+    }
+}
+
+impl<R> Config<R>
+where
+    R: RateRule,
+{
+    /// The number of steps in a window, everything checked.
+    pub(crate) fn validated_window(&self) -> Result<usize, Error> {
+        self.rule.validate()?;
+        if let Some(safeguard) = &self.safeguard {
+            safeguard.validate()?;
+        }
+        let window = match self.batches_per_epoch {
+            Some(batches) => self.window.of_epoch(batches)?,
+            None => self.window,
+        };
+        Ok(window.len())
+    }
+}

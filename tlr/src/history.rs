@@ -1,0 +1,98 @@
+use crate::rule::Moments;
+use std::{fmt, sync::Arc};
+
+/// One decision on one group's rate.
+#[derive(Clone, Debug, PartialEq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+pub struct Adaptation {
+    /// The optimizer step after which it was made, counted from 1; steps that were rolled back count.
+    pub step: u64,
+    /// The group: a layer's path, or `model`.
+    #[cfg_attr(feature = "serde", serde(serialize_with = "serialize_name"))]
+    pub layer: Arc<str>,
+    /// The rate before.
+    pub from: f64,
+    /// The rate after.
+    pub to: f64,
+    /// What the rule was given; none where there was nothing to give.
+    pub moments: Option<Moments>,
+    /// What happened.
+    pub outcome: Outcome,
+}
+
+/// What became of a rate at the end of a window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub enum Outcome {
+    /// There is no previous direction yet: the first window, or the first after a rollback.
+    WarmingUp,
+    /// The rule's own step.
+    Scaled,
+    /// The rule's step, cut to the largest it may be.
+    Capped,
+    /// No step.
+    Kept(KeptBecause),
+    /// The window was undone and the rate cut.
+    RolledBack(RollbackCause),
+}
+
+/// Why a rate stayed where it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub enum KeptBecause {
+    /// The loss is not convex along the direction, or the weights did not move.
+    NonPositiveCurvature,
+    /// A moment is NaN or infinite.
+    NonFinite,
+    /// The layer is `#[tlr(frozen)]`.
+    Frozen,
+}
+
+/// Why a window was undone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[non_exhaustive]
+pub enum RollbackCause {
+    /// The window's mean loss is above its predecessor's by more than noise.
+    LossIncreased,
+    /// One step's loss is far above all that came before.
+    LossExploded,
+    /// A loss is NaN or infinite.
+    NonFiniteLoss,
+    /// A weight is NaN or infinite.
+    NonFiniteWeights,
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::WarmingUp => f.write_str("warming up"),
+            Self::Scaled => f.write_str("scaled"),
+            Self::Capped => f.write_str("capped"),
+            Self::Kept(KeptBecause::NonPositiveCurvature) => {
+                f.write_str("kept: the curvature is not positive")
+            }
+            Self::Kept(KeptBecause::NonFinite) => f.write_str("kept: a figure is not finite"),
+            Self::Kept(KeptBecause::Frozen) => f.write_str("kept: frozen"),
+            Self::RolledBack(cause) => write!(f, "rolled back: {cause}"),
+        }
+    }
+}
+
+impl fmt::Display for RollbackCause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::LossIncreased => "the mean loss rose",
+            Self::LossExploded => "the loss exploded",
+            Self::NonFiniteLoss => "the loss is not finite",
+            Self::NonFiniteWeights => "a weight is not finite",
+        })
+    }
+}
+
+#[cfg(feature = "serde")]
+fn serialize_name<S: serde::Serializer>(name: &Arc<str>, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(name)
+}

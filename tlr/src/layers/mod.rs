@@ -1,0 +1,59 @@
+//! What the layers of a model are, and which of its tensors share a learning rate.
+
+mod groups;
+mod impls;
+
+pub use groups::{Groups, LayerOptions, Layers};
+
+use crate::optimizer::Family;
+use dfdx::{nn::TensorCollection, shapes::Dtype, tensor_ops::Device};
+
+/// A model whose layers can each have a learning rate.
+///
+/// Implemented for dfdx's layers (each is one layer) and its containers (tuples, `Residual`,
+/// `Repeated`, `SplitInto` …: the sequence of their parts), and derived for structs with
+/// [`#[derive(TrainableLr)]`](macro@crate::TrainableLr).
+///
+/// Only [`PerLayer`](crate::PerLayer) needs it; a single rate works on any dfdx model.
+#[diagnostic::on_unimplemented(
+    message = "tlr does not know the layers of `{Self}`",
+    label = "does not implement `tlr::TrainableLr`",
+    note = "for a struct of your own: `#[derive(Clone, tlr::TensorCollection, tlr::TrainableLr)]`",
+    note = "for a field that is no module, such as a number: `#[tlr(skip)]`"
+)]
+pub trait TrainableLr<E: Dtype, D: Device<E>>: TensorCollection<E, D> + Clone {
+    /// One optimizer for each layer, in the shape of the model.
+    type Optimizers<F: Family<Dtype = E, Device = D>>;
+
+    /// Builds the optimizers, and tells `layers` of each layer, in order.
+    fn optimizers<F>(&self, family: &F, layers: &mut Layers) -> Self::Optimizers<F>
+    where
+        F: Family<Dtype = E, Device = D>;
+
+    /// Shows `visitor` each layer with its optimizer, in the order of [`optimizers`](Self::optimizers).
+    ///
+    /// # Errors
+    /// The visitor's first error, after which no further layer is visited.
+    fn visit_layers<F, V>(
+        &mut self,
+        optimizers: &mut Self::Optimizers<F>,
+        visitor: &mut V,
+    ) -> Result<(), V::Err>
+    where
+        F: Family<Dtype = E, Device = D>,
+        V: LayerVisitor<F>;
+}
+
+/// Something to do with each layer of a model and its optimizer.
+pub trait LayerVisitor<F: Family> {
+    /// What can go wrong at a layer.
+    type Err;
+
+    /// Visits one layer.
+    ///
+    /// # Errors
+    /// Whatever stops the walk.
+    fn visit_layer<L>(&mut self, layer: &mut L, optimizer: &mut F::For<L>) -> Result<(), Self::Err>
+    where
+        L: TensorCollection<F::Dtype, F::Device> + Clone;
+}

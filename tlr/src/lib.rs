@@ -1,0 +1,38 @@
+//! A learning rate that learns itself, for [dfdx].
+//!
+//! [`Newton`] wraps any dfdx optimizer and trains its learning rate along with the weights: every K
+//! steps a damped Newton step on the rate, from two dot products of averaged update directions
+//! (Retsinas et al., *Newton-based Trainable Learning Rate*). One rate for the model, or one a layer
+//! ([`PerLayer`]). The rate is always positive and bounded, whatever it starts from.
+//!
+//! [dfdx]: https://docs.rs/dfdx/0.13
+
+mod config;
+mod error;
+mod history;
+mod lookahead;
+mod moments;
+mod newton;
+mod safeguard;
+mod tensors;
+mod window;
+
+pub mod layers;
+pub mod optimizer;
+pub mod rule;
+
+#[doc(hidden)]
+#[path = "private.rs"]
+pub mod __private;
+
+pub use ::dfdx::nn::TensorCollection;
+pub use tlr_derive::{TensorCollection, TrainableLr};
+
+pub use config::{Config, HypergradientConfig, NewtonConfig};
+pub use error::Error;
+pub use history::{Adaptation, KeptBecause, Outcome, RollbackCause};
+pub use layers::TrainableLr;
+pub use newton::{Hypergradient, Newton, Tlr};
+pub use optimizer::{Family, LearningRate, PerLayer};
+pub use safeguard::Safeguard;
+pub use window::Window;

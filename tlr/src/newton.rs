@@ -1,0 +1,441 @@
+use crate::{
+    config::Config,
+    history::{Adaptation, KeptBecause, Outcome, RollbackCause},
+    moments::{Dots, Snapshots},
+    optimizer::LearningRate,
+    rule::{self, HypergradientRule, Moments, NewtonRule, Proposal, RateRule, RATES},
+    safeguard::{Safeguard, Watch},
+    Error,
+};
+use dfdx::{
+    optim::{Optimizer, OptimizerUpdateError, UnusedTensors},
+    tensor::{Gradients, HasErr},
+};
+use std::{fmt::Display, sync::Arc};
+
+/// Trains the learning rate of any dfdx optimizer by damped Newton steps.
+///
+/// Every K steps, from the dot products between the average directions of the last two windows, with
+/// no further forward or backward pass. See [`NewtonRule`] for the rule, [`Window`](crate::Window)
+/// for K, [`Safeguard`] for what happens when a rate is too large, and [`Tlr`] for the methods.
+///
+/// # Example
+/// ```
+/// use dfdx::{optim::{Sgd, SgdConfig}, prelude::*};
+/// use tlr::{Newton, NewtonConfig, Window};
+///
+/// let dev = Cpu::default();
+/// let mut model = dev.build_module::<(Linear<4, 16>, Tanh, Linear<16, 1>), f64>();
+/// let x: Tensor<Rank2<32, 4>, f64, _> = dev.sample_normal();
+/// let y = x.clone().square().sum::<Rank1<32>, _>().reshape::<Rank2<32, 1>>();
+///
+/// let sgd = Sgd::new(&model, SgdConfig { lr: 1e-6, ..Default::default() });
+/// let mut opt = Newton::new(&model, sgd, NewtonConfig::default().window(Window::steps(5)?))?;
+/// let mut losses = Vec::new();
+/// for _ in 0..200 {
+///     let prediction = model.forward(x.trace(model.alloc_grads()));
+///     let loss = mse_loss(prediction, y.clone());
+///     losses.push(loss.array());
+///     opt.step(&mut model, &loss.backward(), losses[losses.len() - 1])?;
+/// }
+/// assert!(losses[199] < losses[0] / 3.0); // at 1e-6 alone nothing would have moved
+/// # Ok::<(), tlr::Error>(())
+/// ```
+pub type Newton<Opt> = Tlr<Opt, NewtonRule>;
+
+/// The same around a first-order rule, to compare with: see [`HypergradientRule`].
+pub type Hypergradient<Opt> = Tlr<Opt, HypergradientRule>;
+
+/// An optimizer with a trainable learning rate: a base optimizer and a rule that moves its rates.
+///
+/// Use it through [`Newton`] or [`Hypergradient`], or with a [`RateRule`] of your own.
+///
+/// # Cost
+/// Two snapshots of the weights on the host, that is 8 bytes a parameter for f32, and one pass over
+/// them every K steps.
+pub struct Tlr<Opt: LearningRate, R> {
+    pub(crate) optimizer: Opt,
+    pub(crate) rule: R,
+    window: usize,
+    safeguard: Option<Safeguard>,
+    pub(crate) groups: Vec<Group>,
+    pub(crate) snapshots: Snapshots<Opt::Dtype>,
+    watch: Watch,
+    /// Steps taken in this window.
+    position: usize,
+    snapshot: Snapshot,
+    pub(crate) steps: u64,
+    pub(crate) history: Vec<Adaptation>,
+}
+
+/// What is known of the snapshot that a rollback goes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Snapshot {
+    /// There is none: the next step begins with one.
+    Missing,
+    /// Nothing speaks against it, or there is no other.
+    Good,
+    /// The end of a window that was accepted for the losses before that end. Until a loss has been
+    /// seen there, a rollback may have to go one snapshot further.
+    Unseen,
+}
+
+/// What is known of the window before, of one group.
+pub(crate) struct Group {
+    pub(crate) name: Arc<str>,
+    pub(crate) frozen: bool,
+    pub(crate) previous: Option<Previous>,
+}
+
+#[derive(Clone, Copy)]
+pub(crate) struct Previous {
+    /// The rate then in force.
+    rate: f64,
+    /// ⟨s,s⟩ of its displacement s = rate · u.
+    squared: f64,
+}
+
+/// A failure that still has dfdx's own parts, for dfdx's own error type.
+pub(crate) enum Fault<Err> {
+    Tlr(Error),
+    Unused(UnusedTensors),
+    Device(Err),
+}
+
+impl<Err> From<Error> for Fault<Err> {
+    fn from(error: Error) -> Self {
+        Self::Tlr(error)
+    }
+}
+
+impl<Err> From<OptimizerUpdateError<Err>> for Fault<Err> {
+    fn from(error: OptimizerUpdateError<Err>) -> Self {
+        match error {
+            OptimizerUpdateError::UnusedParams(unused) => Self::Unused(unused),
+            OptimizerUpdateError::DeviceError(error) => Self::Device(error),
+        }
+    }
+}
+
+pub(crate) type DeviceError<Opt> = <<Opt as LearningRate>::Device as HasErr>::Err;
+
+impl<Opt, R> Tlr<Opt, R>
+where
+    Opt: LearningRate + Optimizer<Opt::Model, Opt::Device, Opt::Dtype>,
+    R: RateRule,
+{
+    /// Wraps `optimizer`, whose rates are where training starts.
+    ///
+    /// # Errors
+    /// A figure of `config` or a starting rate out of range; a model without trainable tensors, with
+    /// one that is not contiguous, or with one that no layer holds.
+    pub fn new(model: &Opt::Model, optimizer: Opt, config: Config<R>) -> Result<Self, Error> {
+        let window = config.validated_window()?;
+        let groups = optimizer.groups(model);
+        let snapshots = Snapshots::new(model, &groups)?;
+        for (index, group) in groups.groups.iter().enumerate() {
+            let rate = optimizer.rate(index);
+            if !RATES.contains(&rate) {
+                return Err(Error::Rate { group: group.name.to_string(), rate });
+            }
+        }
+        let groups = groups
+            .groups
+            .into_iter()
+            .map(|group| Group { name: group.name, frozen: group.frozen, previous: None })
+            .collect();
+        Ok(Self {
+            optimizer,
+            rule: config.rule,
+            window,
+            safeguard: config.safeguard,
+            groups,
+            snapshots,
+            watch: Watch::default(),
+            position: 0,
+            snapshot: Snapshot::Missing,
+            steps: 0,
+            history: Vec::new(),
+        })
+    }
+
+    /// One step, with the loss whose gradients these are: it arms the safeguard.
+    ///
+    /// A step that is rolled back leaves the model at the last good snapshot, and is no error.
+    ///
+    /// # Errors
+    /// [`Error::UnusedParameters`], [`Error::ModelChanged`], [`Error::Device`];
+    /// [`Error::TooManyRollbacks`] with the safeguard on, [`Error::NonFiniteLoss`] and
+    /// [`Error::NonFiniteWeights`] with it off.
+    pub fn step(
+        &mut self,
+        model: &mut Opt::Model,
+        gradients: &Gradients<Opt::Dtype, Opt::Device>,
+        loss: impl Into<f64>,
+    ) -> Result<(), Error> {
+        let result = self.advance(model, gradients, Some(loss.into()));
+        result.map_err(|fault| self.explain(fault))
+    }
+
+    /// One step without a loss: dfdx's [`Optimizer::update`], with this crate's errors.
+    ///
+    /// # Errors
+    /// As [`step`](Self::step).
+    pub fn update(
+        &mut self,
+        model: &mut Opt::Model,
+        gradients: &Gradients<Opt::Dtype, Opt::Device>,
+    ) -> Result<(), Error> {
+        let result = self.advance(model, gradients, None);
+        result.map_err(|fault| self.explain(fault))
+    }
+
+    /// Each group's name and current rate: one, called `model`, or one a layer.
+    pub fn rates(&self) -> Vec<(&str, f64)> {
+        self.groups
+            .iter()
+            .enumerate()
+            .map(|(index, group)| (&*group.name, self.optimizer.rate(index)))
+            .collect()
+    }
+
+    /// Every decision on a rate, in order: at the end of a window one for each group.
+    pub fn history(&self) -> &[Adaptation] {
+        &self.history
+    }
+
+    /// Hands the history over and starts a new one, so that a long run need not keep it all.
+    pub fn take_history(&mut self) -> Vec<Adaptation> {
+        std::mem::take(&mut self.history)
+    }
+
+    /// Optimizer steps so far, those that were rolled back included.
+    pub fn steps(&self) -> u64 {
+        self.steps
+    }
+
+    /// K: optimizer steps in a window.
+    pub fn window(&self) -> usize {
+        self.window
+    }
+
+    /// The base optimizer.
+    pub fn optimizer(&self) -> &Opt {
+        &self.optimizer
+    }
+
+    fn advance(
+        &mut self,
+        model: &mut Opt::Model,
+        gradients: &Gradients<Opt::Dtype, Opt::Device>,
+        loss: Option<f64>,
+    ) -> Result<(), Fault<DeviceError<Opt>>> {
+        self.snapshots.check(model)?;
+        if self.snapshot == Snapshot::Missing {
+            self.snapshots.take(model);
+            self.snapshot = Snapshot::Good;
+        }
+        if let Some(loss) = loss {
+            if let Some(cause) = self.inspect(loss)? {
+                self.steps += 1;
+                if self.snapshot == Snapshot::Unseen {
+                    self.snapshots.step_back();
+                }
+                return Ok(self.roll_back(model, cause)?);
+            }
+            self.snapshot = Snapshot::Good;
+        }
+        self.update_or_leave(model, gradients)?;
+        self.steps += 1;
+        self.position += 1;
+        if let Some(loss) = loss {
+            self.watch.record(loss);
+        }
+        if self.position == self.window {
+            self.end_window(model)?;
+        }
+        Ok(())
+    }
+
+    /// Whether this loss undoes the window.
+    fn inspect(&mut self, loss: f64) -> Result<Option<RollbackCause>, Error> {
+        match &self.safeguard {
+            Some(safeguard) => Ok(self.watch.inspect(loss, safeguard)),
+            None if loss.is_finite() => Ok(None),
+            None => Err(Error::NonFiniteLoss { step: self.steps + 1, loss }),
+        }
+    }
+
+    /// The base optimizer's update, all of it or nothing.
+    ///
+    /// dfdx tells of unused parameters after it has moved the others, and offers no way to ask
+    /// before; a clone of the model shares its tensors until they are written to. The accumulated
+    /// state has seen half a step by then, so it goes.
+    pub(crate) fn update_or_leave(
+        &mut self,
+        model: &mut Opt::Model,
+        gradients: &Gradients<Opt::Dtype, Opt::Device>,
+    ) -> Result<(), Fault<DeviceError<Opt>>> {
+        let before = model.clone();
+        self.optimizer.update(model, gradients).map_err(|error| {
+            *model = before;
+            self.optimizer.reset(model);
+            error.into()
+        })
+    }
+
+    fn end_window(&mut self, model: &mut Opt::Model) -> Result<(), Error> {
+        if let Some(cause) = self.safeguard.as_ref().and_then(|s| self.watch.judge(s)) {
+            return self.roll_back(model, cause);
+        }
+        let dots = match self.snapshots.advance(model) {
+            Ok(dots) => dots,
+            Err(_) if self.safeguard.is_some() => {
+                return self.roll_back(model, RollbackCause::NonFiniteWeights);
+            }
+            Err(tensor) => {
+                self.restart(model);
+                return Err(Error::NonFiniteWeights { step: self.steps, tensor });
+            }
+        };
+        self.position = 0;
+        self.snapshot = Snapshot::Unseen;
+        self.watch.accept();
+        for (index, dots) in dots.into_iter().enumerate() {
+            self.adapt(index, dots);
+        }
+        Ok(())
+    }
+
+    /// One group's decision at the end of a good window.
+    fn adapt(&mut self, index: usize, dots: Dots) {
+        let rate = self.optimizer.rate(index);
+        let Some(group) = self.groups.get_mut(index) else { return };
+        let previous = group.previous.replace(Previous { rate, squared: dots.own });
+        // Displacements s to directions u = s / rate.
+        let moments = previous.map(|previous| Moments {
+            uu: previous.squared / previous.rate / previous.rate,
+            un: dots.across / previous.rate / rate,
+            nn: dots.own / rate / rate,
+        });
+        let decision = match (previous, moments) {
+            _ if group.frozen => Proposal { rate, outcome: Outcome::Kept(KeptBecause::Frozen) },
+            (Some(previous), Some(moments)) => {
+                rule::decide(&self.rule, rate, previous.rate, &moments)
+            }
+            _ => Proposal { rate, outcome: Outcome::WarmingUp },
+        };
+        self.decide(index, rate, decision, moments);
+    }
+
+    /// Sets a rate and keeps note of it.
+    pub(crate) fn decide(
+        &mut self,
+        index: usize,
+        from: f64,
+        Proposal { rate: to, outcome }: Proposal,
+        moments: Option<Moments>,
+    ) {
+        let Some(group) = self.groups.get(index) else { return };
+        self.optimizer.set_rate(index, to);
+        tracing::debug!(
+            step = self.steps,
+            layer = &*group.name,
+            from,
+            to,
+            uu = moments.map(|m| m.uu),
+            un = moments.map(|m| m.un),
+            nn = moments.map(|m| m.nn),
+            %outcome,
+            "learning rate"
+        );
+        self.history.push(Adaptation {
+            step: self.steps,
+            layer: group.name.clone(),
+            from,
+            to,
+            moments,
+            outcome,
+        });
+    }
+
+    /// Undoes the window and cuts the rates.
+    fn roll_back(&mut self, model: &mut Opt::Model, cause: RollbackCause) -> Result<(), Error> {
+        self.restart(model);
+        let Some(safeguard) = self.safeguard else { return Ok(()) };
+        let cut = self.watch.roll_back(&safeguard);
+        for index in 0..self.groups.len() {
+            let from = self.optimizer.rate(index);
+            let frozen = self.groups.get(index).is_some_and(|group| group.frozen);
+            let to = if frozen { from } else { rule::bounded(from * cut) };
+            let outcome = Outcome::RolledBack(cause);
+            self.decide(index, from, Proposal { rate: to, outcome }, None);
+        }
+        let count = self.watch.rollbacks();
+        if count >= safeguard.max_rollbacks {
+            return Err(Error::TooManyRollbacks { count, step: self.steps, cause });
+        }
+        Ok(())
+    }
+
+    /// Back to the last snapshot, with nothing accumulated and no direction.
+    fn restart(&mut self, model: &mut Opt::Model) {
+        self.snapshots.restore(model);
+        self.snapshot = Snapshot::Good;
+        self.optimizer.reset(model);
+        self.position = 0;
+        self.forget_directions();
+    }
+
+    pub(crate) fn forget_directions(&mut self) {
+        for group in &mut self.groups {
+            group.previous = None;
+        }
+    }
+
+    /// The next step begins a new window at whatever the weights then are.
+    pub(crate) fn begin_anew(&mut self) {
+        self.position = 0;
+        self.snapshot = Snapshot::Missing;
+        self.forget_directions();
+    }
+
+    pub(crate) fn explain(&self, fault: Fault<impl Display>) -> Error {
+        match fault {
+            Fault::Tlr(error) => error,
+            Fault::Unused(unused) => {
+                Error::UnusedParameters { tensors: self.snapshots.names(&unused.ids) }
+            }
+            Fault::Device(error) => Error::Device(error.to_string()),
+        }
+    }
+}
+
+/// The drop-in: the same as the inherent [`Tlr::update`], with dfdx's error.
+///
+/// dfdx's error has no room for this crate's own. Where one of those stops a step (the model changed,
+/// weights that are not finite with the safeguard off, too many rollbacks), all parameters are
+/// reported as unused, which they were, and the error itself is a `tracing` event. Call the inherent
+/// methods, which shadow this one, to have it as a value.
+impl<Opt, R> Optimizer<Opt::Model, Opt::Device, Opt::Dtype> for Tlr<Opt, R>
+where
+    Opt: LearningRate + Optimizer<Opt::Model, Opt::Device, Opt::Dtype>,
+    R: RateRule,
+{
+    fn update(
+        &mut self,
+        model: &mut Opt::Model,
+        gradients: &Gradients<Opt::Dtype, Opt::Device>,
+    ) -> Result<(), OptimizerUpdateError<DeviceError<Opt>>> {
+        self.advance(model, gradients, None).map_err(|fault| match fault {
+            Fault::Unused(unused) => OptimizerUpdateError::UnusedParams(unused),
+            Fault::Device(error) => OptimizerUpdateError::DeviceError(error),
+            Fault::Tlr(error) => {
+                tracing::error!(%error, "no parameter was updated");
+                OptimizerUpdateError::UnusedParams(UnusedTensors {
+                    ids: self.snapshots.trainable_ids(),
+                })
+            }
+        })
+    }
+}

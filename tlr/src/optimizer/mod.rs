@@ -1,0 +1,97 @@
+//! What an optimizer must offer to have its learning rate trained.
+
+mod dfdx;
+mod per_layer;
+
+pub use per_layer::PerLayer;
+
+use crate::layers::Groups;
+use ::dfdx::{nn::TensorCollection, optim::Optimizer, shapes::Dtype, tensor_ops::Device};
+
+/// An optimizer whose learning rates can be read and set.
+///
+/// Implemented for dfdx's `Sgd`, `Adam` and `RMSprop` and for [`PerLayer`]. With it an optimizer of
+/// your own can be wrapped by [`Newton`](crate::Newton); add [`Family`] and it works per layer too.
+///
+/// # Example
+/// ```
+/// use dfdx::{optim::*, prelude::*};
+/// use std::marker::PhantomData;
+/// use tlr::{LearningRate, Newton, NewtonConfig};
+///
+/// /// w ← w − lr · g, by way of dfdx's own kernel.
+/// struct Plain<M> { lr: f64, model: PhantomData<M> }
+///
+/// impl<M: TensorCollection<f32, Cpu> + Clone> LearningRate for Plain<M> {
+///     type Model = M;
+///     type Dtype = f32;
+///     type Device = Cpu;
+///     fn rate(&self, _group: usize) -> f64 { self.lr }
+///     fn set_rate(&mut self, _group: usize, rate: f64) { self.lr = rate }
+///     fn reset(&mut self, _model: &M) {} // it accumulates nothing
+/// }
+///
+/// impl<M: TensorCollection<f32, Cpu>> Optimizer<M, Cpu, f32> for Plain<M> {
+///     fn update(&mut self, model: &mut M, grads: &Gradients<f32, Cpu>)
+///         -> Result<(), OptimizerUpdateError<CpuError>>
+///     {
+///         Sgd::new(model, SgdConfig { lr: self.lr, ..Default::default() }).update(model, grads)
+///     }
+/// }
+///
+/// let dev = Cpu::default();
+/// let model = dev.build_module::<Linear<4, 2>, f32>();
+/// let plain = Plain { lr: 1e-3, model: PhantomData };
+/// let opt = Newton::new(&model, plain, NewtonConfig::default())?;
+/// assert_eq!(opt.rates(), [("model", 1e-3)]);
+/// # Ok::<(), tlr::Error>(())
+/// ```
+#[diagnostic::on_unimplemented(
+    message = "tlr cannot read and set the learning rate of `{Self}`",
+    label = "does not implement `tlr::LearningRate`",
+    note = "dfdx's `Sgd`, `Adam` and `RMSprop`, and `tlr::PerLayer` around them, implement it for models that are `Clone`",
+    note = "for an optimizer of your own, implement `tlr::LearningRate`: three types and three short methods"
+)]
+pub trait LearningRate {
+    /// The model it updates.
+    type Model: TensorCollection<Self::Dtype, Self::Device> + Clone;
+    /// The element type of the model's tensors.
+    type Dtype: Dtype;
+    /// The device the model lives on.
+    type Device: Device<Self::Dtype>;
+
+    /// The learning rate of a group. An optimizer with one rate ignores `group`, which is 0.
+    fn rate(&self, group: usize) -> f64;
+
+    /// Sets the learning rate of a group for the updates to come.
+    fn set_rate(&mut self, group: usize, rate: f64);
+
+    /// Forgets what has accumulated over the updates (momentum, moments, step counts) and keeps the
+    /// hyperparameters: the next update is as a new optimizer's. Called after a rollback.
+    fn reset(&mut self, model: &Self::Model);
+
+    /// Which tensors share a rate. One group of all of them, unless overridden.
+    fn groups(&self, model: &Self::Model) -> Groups {
+        let _ = model;
+        Groups::one()
+    }
+}
+
+/// An optimizer that exists for every type of layer, so that [`PerLayer`] can hold one for each.
+///
+/// `Sgd<Model, E, D>` belongs to the family of `Sgd<_, E, D>`: same hyperparameters, another layer.
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` cannot be made for a single layer",
+    label = "does not implement `tlr::Family`",
+    note = "`tlr::PerLayer` holds one optimizer a layer, built by `Family::for_layer`; dfdx's `Sgd`, `Adam` and `RMSprop` have it"
+)]
+pub trait Family: LearningRate {
+    /// The same optimizer for a layer of type `L`.
+    type For<L: TensorCollection<Self::Dtype, Self::Device> + Clone>: LearningRate<Model = L, Dtype = Self::Dtype, Device = Self::Device>
+        + Optimizer<L, Self::Device, Self::Dtype>;
+
+    /// A new optimizer for `layer`, with the hyperparameters of this one and nothing accumulated.
+    fn for_layer<L>(&self, layer: &L) -> Self::For<L>
+    where
+        L: TensorCollection<Self::Dtype, Self::Device> + Clone;
+}

@@ -1,0 +1,131 @@
+use super::{Family, LearningRate};
+use crate::layers::{Groups, LayerVisitor, Layers, TrainableLr};
+use ::dfdx::{
+    nn::TensorCollection,
+    optim::{Optimizer, OptimizerUpdateError, UnusedTensors},
+    tensor::{Gradients, HasErr},
+};
+
+type Optimizers<F> = <<F as LearningRate>::Model as TrainableLr<
+    <F as LearningRate>::Dtype,
+    <F as LearningRate>::Device,
+>>::Optimizers<F>;
+
+/// One optimizer, with a learning rate of its own, for each layer of a model.
+///
+/// Holds a `Sgd<Layer, E, D>` (or whichever family it is given) for each layer, so a rate for each
+/// costs no further pass over the parameters. What counts as a layer is told by [`TrainableLr`].
+/// Around it, [`Newton`](crate::Newton) learns every layer's rate from that layer's own moments.
+///
+/// # Example
+/// ```
+/// use dfdx::{optim::{Sgd, SgdConfig}, prelude::*};
+/// use tlr::{Newton, NewtonConfig, PerLayer};
+///
+/// let dev = Cpu::default();
+/// let model = dev.build_module::<(Linear<4, 8>, ReLU, Linear<8, 2>), f32>();
+/// let sgd = Sgd::new(&model, SgdConfig { lr: 1e-3, ..Default::default() });
+/// let opt = Newton::new(&model, PerLayer::new(&model, sgd), NewtonConfig::default())?;
+/// assert_eq!(opt.rates(), [("0", 1e-3), ("2", 1e-3)]);
+/// # Ok::<(), tlr::Error>(())
+/// ```
+pub struct PerLayer<F: Family>
+where
+    F::Model: TrainableLr<F::Dtype, F::Device>,
+{
+    family: F,
+    optimizers: Optimizers<F>,
+    layers: Layers,
+    rates: Vec<f64>,
+}
+
+impl<F: Family> PerLayer<F>
+where
+    F::Model: TrainableLr<F::Dtype, F::Device>,
+{
+    /// One copy of `optimizer` for each layer of `model`, all starting at its rate (times the
+    /// layer's `#[tlr(rate = …)]`, if it has one).
+    pub fn new(model: &F::Model, optimizer: F) -> Self {
+        let mut layers = Layers::default();
+        let optimizers = model.optimizers(&optimizer, &mut layers);
+        let start = optimizer.rate(0);
+        let rates = layers.rate_scales().map(|scale| start * scale).collect();
+        Self { family: optimizer, optimizers, layers, rates }
+    }
+}
+
+impl<F: Family> LearningRate for PerLayer<F>
+where
+    F::Model: TrainableLr<F::Dtype, F::Device>,
+{
+    type Model = F::Model;
+    type Dtype = F::Dtype;
+    type Device = F::Device;
+
+    fn rate(&self, group: usize) -> f64 {
+        self.rates.get(group).copied().unwrap_or(f64::NAN)
+    }
+
+    fn set_rate(&mut self, group: usize, rate: f64) {
+        if let Some(own) = self.rates.get_mut(group) {
+            *own = rate;
+        }
+    }
+
+    fn reset(&mut self, model: &F::Model) {
+        self.optimizers = model.optimizers(&self.family, &mut Layers::default());
+    }
+
+    fn groups(&self, _model: &F::Model) -> Groups {
+        self.layers.groups()
+    }
+}
+
+impl<F: Family> Optimizer<F::Model, F::Device, F::Dtype> for PerLayer<F>
+where
+    F::Model: TrainableLr<F::Dtype, F::Device>,
+{
+    fn update(
+        &mut self,
+        model: &mut F::Model,
+        gradients: &Gradients<F::Dtype, F::Device>,
+    ) -> Result<(), OptimizerUpdateError<<F::Device as HasErr>::Err>> {
+        let mut update = Update::<F> {
+            gradients,
+            groups: self.layers.group_of_layers(),
+            rates: &self.rates,
+            unused: UnusedTensors::default(),
+        };
+        model.visit_layers(&mut self.optimizers, &mut update)?;
+        update.unused.into()
+    }
+}
+
+/// Steps each layer's optimizer at that layer's rate; goes on past unused parameters, as dfdx does.
+struct Update<'a, F: Family> {
+    gradients: &'a Gradients<F::Dtype, F::Device>,
+    groups: std::slice::Iter<'a, Option<usize>>,
+    rates: &'a [f64],
+    unused: UnusedTensors,
+}
+
+impl<F: Family> LayerVisitor<F> for Update<'_, F> {
+    type Err = OptimizerUpdateError<<F::Device as HasErr>::Err>;
+
+    fn visit_layer<L>(&mut self, layer: &mut L, optimizer: &mut F::For<L>) -> Result<(), Self::Err>
+    where
+        L: TensorCollection<F::Dtype, F::Device> + Clone,
+    {
+        // A layer without trainable tensors has no group, and nothing to update.
+        let Some(&rate) = self.groups.next().copied().flatten().and_then(|g| self.rates.get(g))
+        else {
+            return Ok(());
+        };
+        optimizer.set_rate(0, rate);
+        match optimizer.update(layer, self.gradients) {
+            Err(OptimizerUpdateError::UnusedParams(unused)) => self.unused.ids.extend(unused.ids),
+            result => result?,
+        }
+        Ok(())
+    }
+}

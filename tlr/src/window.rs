@@ -1,0 +1,86 @@
+use crate::Error;
+
+/// How many optimizer steps lie between two adaptations of the rate: K.
+///
+/// The paper ties K to the data: a fraction p of an epoch, K = max(1, ⌊p · batches⌋). While the
+/// number of batches is not known, such a window has [`Window::UNKNOWN_EPOCH`] steps.
+///
+/// # Example
+/// ```
+/// use tlr::Window;
+///
+/// assert_eq!(Window::steps(10)?.len(), 10);
+/// assert_eq!(Window::fraction_of_epoch(1.0 / 3.0, 469)?.len(), 156);
+/// assert_eq!(Window::fraction(0.2)?.len(), Window::UNKNOWN_EPOCH);
+/// # Ok::<(), tlr::Error>(())
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Window(Length);
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Length {
+    Steps(usize),
+    Fraction { p: f64, batches: Option<usize> },
+}
+
+impl Window {
+    /// The steps of a window that is a fraction of an epoch of unknown length: 100.
+    pub const UNKNOWN_EPOCH: usize = 100;
+
+    pub(crate) const DEFAULT: Self = Self(Length::Fraction { p: 0.20, batches: None });
+    pub(crate) const PAPER_CODE: Self = Self(Length::Fraction { p: 1.0 / 3.0, batches: None });
+
+    /// K = `steps`.
+    ///
+    /// # Errors
+    /// [`Error::EmptyWindow`] for 0.
+    pub fn steps(steps: usize) -> Result<Self, Error> {
+        if steps == 0 {
+            return Err(Error::EmptyWindow);
+        }
+        Ok(Self(Length::Steps(steps)))
+    }
+
+    /// A fraction `p` of an epoch whose length is told later, by
+    /// [`Config::batches_per_epoch`](crate::Config::batches_per_epoch).
+    ///
+    /// # Errors
+    /// [`Error::WindowFraction`] unless 0 < `p` ≤ 1.
+    pub fn fraction(p: f64) -> Result<Self, Error> {
+        if !(p > 0.0 && p <= 1.0) {
+            return Err(Error::WindowFraction(p));
+        }
+        Ok(Self(Length::Fraction { p, batches: None }))
+    }
+
+    /// K = max(1, ⌊`p` · `batches`⌋), `batches` being the optimizer steps of an epoch.
+    ///
+    /// # Errors
+    /// [`Error::WindowFraction`] unless 0 < `p` ≤ 1, [`Error::EmptyEpoch`] for no batches.
+    pub fn fraction_of_epoch(p: f64, batches: usize) -> Result<Self, Error> {
+        Self::fraction(p)?.of_epoch(batches)
+    }
+
+    /// The same window for an epoch of `batches`; one given in steps stays as it is.
+    pub(crate) fn of_epoch(self, batches: usize) -> Result<Self, Error> {
+        match self.0 {
+            _ if batches == 0 => Err(Error::EmptyEpoch),
+            Length::Fraction { p, .. } => Ok(Self(Length::Fraction { p, batches: Some(batches) })),
+            Length::Steps(_) => Ok(self),
+        }
+    }
+
+    /// K, the number of steps: at least 1.
+    #[allow(clippy::len_without_is_empty)] // never empty
+    pub fn len(&self) -> usize {
+        match self.0 {
+            Length::Steps(steps) => steps,
+            Length::Fraction { batches: None, .. } => Self::UNKNOWN_EPOCH,
+            // 0.29 · 100 is 28.999…: a product within rounding of a whole number is that number.
+            Length::Fraction { p, batches: Some(batches) } => {
+                let steps = p * batches as f64;
+                ((steps * (1.0 + 1e-12)).floor() as usize).max(1)
+            }
+        }
+    }
+}
