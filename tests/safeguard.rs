@@ -1,0 +1,404 @@
+//! The safeguard's tests one by one, on made-up losses, and what a rollback undoes.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+use dfdx::{nn::modules::BatchNorm1D, optim::*, prelude::*};
+use support::{
+    quadratic::{dot, Quadratic, Random},
+    values::{bits, gradients, vector, weights, Vector},
+};
+use tlr::{
+    LearningRate, Newton, NewtonConfig, Outcome, PerLayer,
+    RollbackCause::{self, LossExploded, LossIncreased, NonFiniteLoss, NonFiniteWeights},
+    Safeguard, Window,
+};
+
+type Model = Vector<2>;
+
+/// One training run fed with losses of our making; every step moves the weights by −rate · (1, −2).
+struct Run<Opt: LearningRate> {
+    model: Model,
+    newton: Newton<Opt>,
+}
+
+const RATE: f64 = 1e-3;
+
+fn guarded(steps: usize, safeguard: Safeguard) -> Run<Sgd<Model, f64, Cpu>> {
+    Run::new(steps, safeguard, None)
+}
+
+/// Windows of `steps`, the default safeguard.
+fn default(steps: usize) -> Run<Sgd<Model, f64, Cpu>> {
+    guarded(steps, Safeguard::default())
+}
+
+impl Run<Sgd<Model, f64, Cpu>> {
+    fn new(steps: usize, safeguard: Safeguard, momentum: Option<Momentum>) -> Self {
+        let model = vector(&[1.0, 2.0]);
+        let sgd = Sgd::new(&model, SgdConfig { lr: RATE, momentum, weight_decay: None });
+        let config =
+            NewtonConfig::default().window(Window::steps(steps).unwrap()).safeguard(safeguard);
+        let newton = Newton::new(&model, sgd, config).unwrap();
+        Self { model, newton }
+    }
+
+    /// One step; the outcome of the window, if it ended here.
+    fn feed(&mut self, loss: f64) -> Option<Outcome> {
+        let before = self.newton.history().len();
+        let here = gradients(&self.model, &[1.0, -2.0]);
+        self.newton.step(&mut self.model, &here, loss).unwrap();
+        self.newton.history().get(before).map(|adaptation| adaptation.outcome)
+    }
+
+    /// A window that is accepted.
+    fn accept(&mut self, losses: &[f64]) {
+        for loss in losses {
+            let outcome = self.feed(*loss);
+            assert!(!matches!(outcome, Some(Outcome::RolledBack(_))), "{outcome:?} at {loss}");
+        }
+    }
+
+    fn rate(&self) -> f64 {
+        self.newton.rates()[0].1
+    }
+}
+
+fn rolled_back(cause: RollbackCause) -> Option<Outcome> {
+    Some(Outcome::RolledBack(cause))
+}
+
+// ---- Explosion ----
+
+// Fails with another factor, another reference, or `cut` in place of `first_cut`.
+#[test]
+fn explosion_before_any_window_is_accepted() {
+    let mut run = default(4);
+    let start = bits(&run.model);
+    run.accept(&[2.0, 3.0]); // 1.5 times the first loss is not above it
+    assert_ne!(bits(&run.model), start);
+    assert_eq!(run.feed(3.0 + 1e-9), rolled_back(LossExploded));
+    assert_eq!(bits(&run.model), start);
+    assert_eq!(run.rate(), RATE * 0.1);
+    // The reference stays the very first loss.
+    assert_eq!(run.feed(3.0 + 1e-9), rolled_back(LossExploded));
+    assert_eq!(run.rate(), RATE * 0.1 * 0.1);
+}
+
+// Fails with another factor, the mean in place of the largest, or `first_cut` in place of `cut`.
+#[test]
+fn explosion_after_an_accepted_window() {
+    let mut run = default(2);
+    run.accept(&[1.2, 0.8]);
+    let snapshot = bits(&run.model);
+    run.accept(&[2.4]); // twice the largest is not above it
+    assert_eq!(run.feed(2.4 + 1e-9), rolled_back(LossExploded));
+    assert_eq!(bits(&run.model), snapshot);
+    assert_eq!(run.rate(), RATE * 0.5);
+}
+
+// The losses of a window do not tell of its end. Where the very next loss explodes, that end was bad:
+// back to the snapshot before. Fails without the step back.
+#[test]
+fn first_loss_after_a_window_goes_back_two() {
+    let mut run = default(2);
+    let start = bits(&run.model);
+    run.accept(&[1.0, 0.9]);
+    assert_ne!(bits(&run.model), start);
+    assert_eq!(run.feed(10.0), rolled_back(LossExploded));
+    assert_eq!(bits(&run.model), start);
+    // There is nothing further back: the same snapshot again.
+    assert_eq!(run.feed(10.0), rolled_back(LossExploded));
+    assert_eq!(bits(&run.model), start);
+}
+
+// Once a loss has been seen at a window's end, that end is where a rollback goes. Fails if the step
+// back is taken always.
+#[test]
+fn a_seen_snapshot_is_kept() {
+    let mut run = default(3);
+    run.accept(&[1.0, 0.9, 0.8]);
+    let snapshot = bits(&run.model);
+    run.accept(&[0.7]);
+    assert_eq!(run.feed(10.0), rolled_back(LossExploded));
+    assert_eq!(bits(&run.model), snapshot);
+}
+
+// A NaN anywhere: at once, even as the very first loss.
+#[test]
+fn losses_that_are_not_finite() {
+    for bad in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+        let mut run = default(2);
+        let start = bits(&run.model);
+        assert_eq!(run.feed(bad), rolled_back(NonFiniteLoss));
+        assert_eq!((bits(&run.model), run.rate()), (start.clone(), RATE * 0.1));
+        run.accept(&[1.0]);
+        assert_eq!(run.feed(bad), rolled_back(NonFiniteLoss));
+        assert_eq!(bits(&run.model), start);
+        run.accept(&[1.0, 0.9]);
+    }
+}
+
+// ---- The mean of a window ----
+
+// One loss a window has no standard error: only τ. Fails without the test or with another τ.
+#[test]
+fn mean_of_single_losses() {
+    let mut run = default(1);
+    run.accept(&[1.0, 1.099]); // within 10 %
+    let limit = 1.099 * 1.1;
+    let snapshot = bits(&run.model);
+    assert_eq!(run.feed(limit + 1e-9), rolled_back(LossIncreased));
+    assert_eq!(bits(&run.model), snapshot);
+    assert_eq!(run.rate(), run.newton.history()[1].to * 0.5);
+}
+
+// (1.0, 1.2, 0.8, 1.0) has mean 1 and sem √(0.08/3/4) = 0.0816: up to 1.1 + 3·0.0816 = 1.345 is noise.
+// Fails with a factor of 0 on sem, with the variance in its place, or with n for n − 1.
+#[test]
+fn noise_of_the_window_before() {
+    for (loss, bad) in [(1.344, false), (1.346, true)] {
+        let mut run = default(4);
+        run.accept(&[1.0, 1.2, 0.8, 1.0]);
+        run.accept(&[loss; 3]);
+        assert_eq!(run.feed(loss) == rolled_back(LossIncreased), bad, "{loss}");
+    }
+}
+
+// The window's own noise counts too: (m − s, m + s, m − s, m + s) has sem s/√3.
+#[test]
+fn noise_of_the_window_itself() {
+    for (mean, bad) in [(1.27, false), (1.28, true)] {
+        let mut run = default(4);
+        run.accept(&[1.0; 4]);
+        // 1.1 + 3 · 0.1/√3 = 1.273
+        run.accept(&[mean - 0.1, mean + 0.1, mean - 0.1]);
+        assert_eq!(run.feed(mean + 0.1) == rolled_back(LossIncreased), bad, "{mean}");
+    }
+}
+
+// The first window has no predecessor: the first loss stands in. `sems` = 0 leaves only τ.
+#[test]
+fn mean_of_the_first_window() {
+    for (loss, bad) in [(1.13, false), (1.14, true)] {
+        let mut run = guarded(4, Safeguard { sems: 0.0, ..Safeguard::default() });
+        let start = bits(&run.model);
+        run.accept(&[1.0, loss, loss]);
+        // (1 + 3·loss)/4 against 1.1.
+        assert_eq!(run.feed(loss) == rolled_back(LossIncreased), bad, "{loss}");
+        assert_eq!(bits(&run.model) == start, bad);
+        assert_eq!(run.rate(), if bad { RATE * 0.1 } else { RATE });
+    }
+}
+
+// The snapshot itself may stand above the limit: its window was accepted for the losses before its
+// end. No rate is small enough to get below at once, so that loss becomes the one to beat; until then
+// every window was undone, twenty in a row. Fails without `restart` in the watch.
+#[test]
+fn a_snapshot_above_the_limit_is_no_trap() {
+    let mut run = default(1);
+    run.accept(&[1.0]);
+    assert_eq!(run.feed(1.5), rolled_back(LossIncreased));
+    assert_eq!(run.feed(1.5), Some(Outcome::WarmingUp));
+    let mut run = default(3);
+    run.accept(&[1.0, 1.0, 1.0, 1.5, 1.5]);
+    assert_eq!(run.feed(1.5), rolled_back(LossIncreased));
+    run.accept(&[1.5, 1.5, 1.5]);
+    // One that rises further is undone as before.
+    run.accept(&[2.0, 2.0]);
+    assert_eq!(run.feed(2.0), rolled_back(LossIncreased));
+}
+
+// Losses below zero: a tenth of the magnitude is allowed, and an explosion is a rise of the magnitude.
+// Fails where limits are plain products.
+#[test]
+fn negative_losses() {
+    let mut run = default(1);
+    run.accept(&[-5.0, -6.0, -5.5]);
+    assert_eq!(run.feed(-4.9), rolled_back(LossIncreased)); // −5.5 + 0.55 = −4.95
+    run.accept(&[-5.5, -5.5]);
+    assert_eq!(run.feed(0.1), rolled_back(LossExploded)); // −5.5 + 5.5 = 0
+    let mut run = default(4);
+    run.accept(&[-5.0, -2.6]);
+    assert_eq!(run.feed(-2.4), rolled_back(LossExploded)); // −5 + 2.5 = −2.5
+}
+
+// ---- What a rollback undoes ----
+
+// Directions of a window that was undone are no measure of the next. Fails if they are kept.
+#[test]
+fn directions_are_dropped() {
+    let mut run = default(1);
+    run.accept(&[1.0, 1.0, 1.0]);
+    assert!(run.newton.history()[2].moments.is_some());
+    assert_eq!(run.feed(9.0), rolled_back(LossExploded));
+    assert_eq!(run.feed(1.0), Some(Outcome::WarmingUp));
+    assert_eq!(run.newton.history().last().unwrap().moments, None);
+    assert!(matches!(run.feed(1.0), Some(Outcome::Kept(_) | Outcome::Scaled | Outcome::Capped)));
+}
+
+// After a rollback the base optimizer is as new: its next step is that of a fresh one at the cut
+// rate, bit for bit. Fails if momentum survives.
+#[test]
+fn momentum_is_cleared() {
+    let mut run = Run::new(8, Safeguard::default(), Some(Momentum::Classic(0.9)));
+    run.accept(&[1.0, 1.0, 1.0]);
+    assert_eq!(run.feed(9.0), rolled_back(LossExploded));
+    run.feed(1.0);
+
+    let mut fresh: Model = vector(&[1.0, 2.0]);
+    let momentum = Some(Momentum::Classic(0.9));
+    let mut sgd = Sgd::new(&fresh, SgdConfig { lr: RATE * 0.1, momentum, weight_decay: None });
+    let here = gradients(&fresh, &[1.0, -2.0]);
+    sgd.update(&mut fresh, &here).unwrap();
+    assert_eq!(bits(&run.model), bits(&fresh));
+}
+
+// Running means and variances of the bad window go too. Fails if only weights are restored.
+#[test]
+fn buffers_are_restored() {
+    type Norm = BatchNorm1D<3, f32, Cpu>;
+
+    let dev = Cpu::seed_from_u64(1);
+    let mut model: Norm = dev.build_module::<builders::BatchNorm1D<3>, f32>();
+    let sgd = Sgd::new(&model, SgdConfig { lr: 1e-3, ..Default::default() });
+    let config = NewtonConfig::default().window(Window::steps(2).unwrap());
+    let mut newton = Newton::new(&model, sgd, config).unwrap();
+    let mut step = |model: &mut Norm, loss: f64| {
+        let x: Tensor<Rank2<8, 3>, f32, _> = dev.sample_normal();
+        let y = model.forward_mut(x.leaky_traced()).square().mean();
+        newton.step(model, &y.backward(), loss).unwrap();
+    };
+    step(&mut model, 1.0);
+    step(&mut model, 1.0);
+    let snapshot = (bits(&model), model.running_mean.array(), model.running_var.array());
+    step(&mut model, 1.0);
+    assert_ne!(model.running_mean.array(), snapshot.1);
+    step(&mut model, 9.0);
+    assert_eq!((bits(&model), model.running_mean.array(), model.running_var.array()), snapshot);
+}
+
+// Every layer's rate is cut, by as much.
+#[test]
+fn all_rates_are_cut() {
+    type Layers = (Vector<1>, Vector<1>);
+
+    let mut model: Layers = (vector(&[1.0]), vector(&[2.0]));
+    let sgd = Sgd::new(&model, SgdConfig { lr: RATE, ..Default::default() });
+    let per_layer = PerLayer::new(&model, sgd);
+    let config = NewtonConfig::default().window(Window::steps(1).unwrap());
+    let mut newton = Newton::new(&model, per_layer, config).unwrap();
+    // The first layer's gradients shrink, the second's grow: one rate is raised, the other kept.
+    for (gradient, loss) in [([1.0, 1.0], 1.0), ([0.5, 1.5], 0.9), ([0.2, 2.0], 0.8)] {
+        let here = gradients(&model, &gradient);
+        newton.step(&mut model, &here, loss).unwrap();
+    }
+    let before: Vec<f64> = newton.rates().iter().map(|(_, rate)| *rate).collect();
+    assert!(before[0] > before[1]);
+    let here = gradients(&model, &[1.0, 1.0]);
+    newton.step(&mut model, &here, f64::NAN).unwrap();
+    assert_eq!(newton.rates(), [("0", before[0] * 0.5), ("1", before[1] * 0.5)]);
+}
+
+// Without a loss only weights that are not finite are a reason, at the end of the window.
+#[test]
+fn without_losses() {
+    let mut run = default(2);
+    let start = bits(&run.model);
+    let (good, bad) = (gradients(&run.model, &[1.0, 1.0]), gradients(&run.model, &[f64::NAN, 1.0]));
+    for gradient in [&bad, &good] {
+        run.newton.update(&mut run.model, gradient).unwrap();
+    }
+    assert_eq!(bits(&run.model), start);
+    assert_eq!(run.newton.history().last().unwrap().outcome, Outcome::RolledBack(NonFiniteWeights));
+    assert_eq!(run.rate(), RATE * 0.1);
+}
+
+// Off means off: a loss that explodes or rises is nobody's business.
+#[test]
+fn no_safeguard() {
+    let mut model: Model = vector(&[1.0, 2.0]);
+    let sgd = Sgd::new(&model, SgdConfig { lr: RATE, ..Default::default() });
+    let config = NewtonConfig::default().window(Window::steps(1).unwrap()).safeguard(None);
+    let mut newton = Newton::new(&model, sgd, config).unwrap();
+    for loss in [1.0, 1e3, 1e300] {
+        let here = gradients(&model, &[1.0, -2.0]);
+        newton.step(&mut model, &here, loss).unwrap();
+    }
+    assert!(!newton.history().iter().any(|last| matches!(last.outcome, Outcome::RolledBack(_))));
+}
+
+// ---- From any rate ----
+
+/// Trains on the full batch for 200 steps; the first loss, the last, and the weights.
+fn train<const N: usize, Opt>(
+    optimizer: Opt,
+    mut model: Vector<N>,
+    problem: &dyn Fn(&[f64]) -> (f64, Vec<f64>),
+) -> (f64, f64, Vec<f64>)
+where
+    Opt:
+        LearningRate<Model = Vector<N>, Dtype = f64, Device = Cpu> + Optimizer<Vector<N>, Cpu, f64>,
+{
+    let config = NewtonConfig::default().window(Window::steps(5).unwrap());
+    let mut newton = Newton::new(&model, optimizer, config).unwrap();
+    let first = problem(&weights(&model)).0;
+    for step in 1.. {
+        let w = weights(&model);
+        let (loss, gradient) = problem(&w);
+        let here = gradients(&model, &gradient);
+        newton.step(&mut model, &here, loss).unwrap();
+        let last = newton.history().last().filter(|last| last.step == step);
+        let undone = last.is_some_and(|last| matches!(last.outcome, Outcome::RolledBack(_)));
+        // A step too far is seen by the next one's loss: the run ends where the safeguard agrees.
+        if step >= 200 && !undone {
+            return (first, loss, w);
+        }
+    }
+    unreachable!("twenty rollbacks in a row are an error")
+}
+
+/// Mean of ln(1 + exp(−y·⟨x,w⟩)) over random x, labelled by their first coordinate.
+fn logistic(w: &[f64]) -> (f64, Vec<f64>) {
+    let random = &mut Random(3);
+    let (mut loss, mut gradient) = (0.0, vec![0.0; w.len()]);
+    for _ in 0..32 {
+        let x = random.vector(w.len());
+        let margin = x[0].signum() * dot(&x, w);
+        // ln(1 + e⁻ᵐ) without overflow.
+        loss += (-margin).max(0.0) + (-margin.abs()).exp().ln_1p();
+        let weight = -x[0].signum() / (1.0 + margin.exp());
+        gradient.iter_mut().zip(x).for_each(|(g, x)| *g += weight * x / 32.0);
+    }
+    (loss / 32.0, gradient)
+}
+
+// Thirteen decades of starting rates, three base optimizers, two problems: finite weights and a loss
+// that is not above the first. Fails for the quadratic from 1 upwards without the safeguard.
+#[test]
+fn any_starting_rate_ends_no_worse() {
+    let random = &mut Random(5);
+    let quadratic = Quadratic::random(&[0.1, 0.5, 1.0, 5.0, 10.0], random);
+    let bowl = |w: &[f64]| (quadratic.loss(w), quadratic.gradient(w));
+    let start: Vector<5> = vector(&random.vector(5));
+    let problems: [(&str, &dyn Fn(&[f64]) -> (f64, Vec<f64>)); 2] =
+        [("quadratic", &bowl), ("logistic", &logistic)];
+    for (name, problem) in problems {
+        for decade in -9..=3 {
+            let lr = 10.0_f64.powi(decade);
+            let momentum = Some(Momentum::Classic(0.9));
+            let plain = SgdConfig { lr, ..Default::default() };
+            let runs = [
+                train(Sgd::new(&start, plain), start.clone(), problem),
+                train(Sgd::new(&start, SgdConfig { momentum, ..plain }), start.clone(), problem),
+                train(
+                    Adam::new(&start, AdamConfig { lr, ..Default::default() }),
+                    start.clone(),
+                    problem,
+                ),
+            ];
+            for (first, last, w) in runs {
+                assert!(w.iter().all(|w| w.is_finite()), "{name} from {lr:e}: {w:?}");
+                assert!(last <= first, "{name} from {lr:e}: {last} above {first}");
+            }
+        }
+    }
+}
