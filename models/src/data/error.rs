@@ -36,6 +36,15 @@ pub enum DataError {
         classes: usize,
     },
 
+    /// What a file holds is no data set, though the file itself is in order.
+    #[error("{}: {source}", path.display())]
+    Contents {
+        /// The file concerned.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: Box<DataError>,
+    },
+
     /// An index lies outside the set it was meant for.
     #[error("image {index} was asked for, but the set holds {len}; use an index below {len}")]
     Index {

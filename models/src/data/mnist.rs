@@ -60,7 +60,7 @@ const SOURCES: [Source; 4] = [
 /// [`DataError::Missing`] when a file is not there, the errors of
 /// [`idx::read_images`], [`DataError::Size`] when images are not 28x28,
 /// [`DataError::Count`] when there are more images than labels or fewer, and
-/// [`DataError::Label`] when a label is 10 or more.
+/// [`DataError::Contents`] when a label is 10 or more.
 pub fn load(dir: &Path) -> Result<Dataset, DataError> {
     let [train_images, train_labels, test_images, test_labels] = SOURCES.map(|s| s.name);
     Dataset::new(
@@ -89,7 +89,9 @@ fn load_split(dir: &Path, images: &'static str, labels: &'static str) -> Result<
             labels: labels.len(),
         });
     }
+    // Sizes and counts are right by now: what remains is a label that names no class.
     Images::new(images.pixels, labels, SIDE, SIDE, CLASSES)
+        .map_err(|source| DataError::Contents { path: labels_path, source: Box::new(source) })
 }
 
 fn find(dir: &Path, name: &'static str) -> Result<PathBuf, DataError> {
@@ -301,7 +303,14 @@ mod tests {
         std::fs::write(&labels_path, labels(&[1, 2])).unwrap();
         assert!(matches!(load(dir.path()), Err(DataError::Count { images: 3, labels: 2, .. })));
         std::fs::write(&labels_path, labels(&[1, 10, 2])).unwrap();
-        assert!(matches!(load(dir.path()), Err(DataError::Label { index: 1, label: 10, .. })));
+        let error = load(dir.path()).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            format!(
+                "{}: image 1 has label 10, but labels must lie in 0..10",
+                labels_path.display()
+            )
+        );
         std::fs::write(dir.path().join("train-images-idx3-ubyte"), images(3, 28, 27)).unwrap();
         assert!(matches!(load(dir.path()), Err(DataError::Size { rows: 28, columns: 27, .. })));
     }
