@@ -57,7 +57,7 @@ impl Windows {
     /// Takes note of the weights after a step, and adapts the rates at the end of a window.
     pub fn after_step(&mut self, w: &[f64]) {
         self.position += 1;
-        if self.position % self.steps_in_window != 0 {
+        if !self.position.is_multiple_of(self.steps_in_window) {
             return;
         }
         for group in &mut self.groups {
