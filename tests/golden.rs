@@ -1,7 +1,13 @@
 //! Trajectories of a PyTorch reference in f64: every step's loss, rates and weights.
 //!
 //! All 29 live outside the repository; `tests/golden/trajectories.json` holds six of them, whole.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    missing_docs
+)]
 
 use dfdx::{optim::*, prelude::*};
 use serde::Deserialize;
@@ -211,6 +217,7 @@ type Mlp = (modules::Linear<3, 5, f64, Cpu>, Tanh, modules::Linear<5, 1, f64, Cp
 
 /// The weights of an [`Mlp`]'s two layers in the reference's order, which is dfdx's.
 const LAYERS: [Range<usize>; 2] = [0..20, 20..26];
+const ALL_LAYERS: Range<usize> = 0..26;
 
 fn mse_and_gradients(
     mlp: &Mlp,
@@ -402,9 +409,10 @@ impl Case {
     fn rmsprop_by_hand(&self, problem: impl Fn(&Mlp) -> (f64, Gradients<f64, Cpu>)) -> Vec<Step> {
         let mut mlp = self.mlp();
         let lr = self.hyperparameters.lr;
-        let groups = if self.per_layer() { LAYERS.to_vec() } else { vec![0..26] };
+        let all = std::slice::from_ref(&ALL_LAYERS);
+        let groups = if self.per_layer() { &LAYERS } else { all };
         let rule = (self.form(), self.gamma, self.max_factor);
-        let mut windows = Windows::new(rule, self.window, &groups, lr, &self.weights0());
+        let mut windows = Windows::new(rule, self.window, groups, lr, &self.weights0());
         let mut whole = RMSprop::new(&mlp, self.rmsprop(lr));
         let mut first = RMSprop::new(&mlp.0, self.rmsprop(lr));
         let mut second = RMSprop::new(&mlp.2, self.rmsprop(lr));

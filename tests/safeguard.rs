@@ -328,11 +328,14 @@ fn no_safeguard() {
 
 // ---- From any rate ----
 
+/// The loss at a vector of weights and its gradient.
+type Problem<'a> = &'a dyn Fn(&[f64]) -> (f64, Vec<f64>);
+
 /// Trains on the full batch for 200 steps; the first loss, the last, and the weights.
 fn train<const N: usize, Opt>(
     optimizer: Opt,
     mut model: Vector<N>,
-    problem: &dyn Fn(&[f64]) -> (f64, Vec<f64>),
+    problem: Problem<'_>,
 ) -> (f64, f64, Vec<f64>)
 where
     Opt:
@@ -379,8 +382,7 @@ fn any_starting_rate_ends_no_worse() {
     let quadratic = Quadratic::random(&[0.1, 0.5, 1.0, 5.0, 10.0], random);
     let bowl = |w: &[f64]| (quadratic.loss(w), quadratic.gradient(w));
     let start: Vector<5> = vector(&random.vector(5));
-    let problems: [(&str, &dyn Fn(&[f64]) -> (f64, Vec<f64>)); 2] =
-        [("quadratic", &bowl), ("logistic", &logistic)];
+    let problems: [(&str, Problem<'_>); 2] = [("quadratic", &bowl), ("logistic", &logistic)];
     for (name, problem) in problems {
         for decade in -9..=3 {
             let lr = 10.0_f64.powi(decade);
