@@ -2,10 +2,6 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 use dfdx::{optim::*, prelude::*};
-use std::{
-    fmt::Debug,
-    sync::{Arc, Mutex},
-};
 use support::{
     quadratic::{dot, Quadratic, Random},
     values::{gradients, vector, weights, Vector},
@@ -13,7 +9,6 @@ use support::{
 use tlr::{
     Adaptation, KeptBecause, Newton, NewtonConfig, Outcome, PerLayer, RollbackCause, Window,
 };
-use tracing::{field, span, Level, Metadata, Subscriber};
 
 type Model = (Vector<2>, Vector<3>);
 type PerLayerNewton = Newton<PerLayer<Sgd<Model, f64, Cpu>>>;
@@ -182,80 +177,4 @@ fn json() {
     let cause = RollbackCause::LossExploded;
     let undone = Adaptation { outcome: Outcome::RolledBack(cause), ..first.clone() };
     assert_eq!(as_json(&undone)["outcome"], serde_json::json!({ "RolledBack": "LossExploded" }));
-}
-
-/// Collects events as `level message field=value …`.
-#[derive(Clone, Default)]
-struct Log(Arc<Mutex<Vec<String>>>);
-
-struct Line(String);
-
-impl field::Visit for Line {
-    fn record_debug(&mut self, field: &field::Field, value: &dyn Debug) {
-        self.0 += &match field.name() {
-            "message" => format!(" {value:?}"),
-            name => format!(" {name}={value:?}"),
-        };
-    }
-}
-
-impl Subscriber for Log {
-    fn enabled(&self, _: &Metadata<'_>) -> bool {
-        true
-    }
-
-    fn event(&self, event: &tracing::Event<'_>) {
-        let mut line = Line(event.metadata().level().to_string());
-        event.record(&mut line);
-        self.0.lock().unwrap().push(line.0);
-    }
-
-    fn new_span(&self, _: &span::Attributes<'_>) -> span::Id {
-        span::Id::from_u64(1)
-    }
-
-    fn record(&self, _: &span::Id, _: &span::Record<'_>) {}
-
-    fn record_follows_from(&self, _: &span::Id, _: &span::Id) {}
-
-    fn enter(&self, _: &span::Id) {}
-
-    fn exit(&self, _: &span::Id) {}
-}
-
-// One event a decision, at debug, with the same figures.
-#[test]
-fn tracing_events() {
-    let log = Log::default();
-    let (mut model, mut newton) = per_layer(1);
-    tracing::subscriber::with_default(log.clone(), || {
-        step(&mut model, &mut newton, None);
-        step(&mut model, &mut newton, None);
-    });
-    let lines = log.0.lock().unwrap();
-    assert_eq!(lines.len(), newton.history().len());
-    assert!(lines.iter().all(|line| line.starts_with(Level::DEBUG.as_str())));
-    let (first, second) = (&lines[0], &lines[2]);
-    for part in [
-        " learning rate",
-        " step=1",
-        " layer=\"0\"",
-        " from=0.02",
-        " to=0.02",
-        " outcome=warming up",
-    ] {
-        assert!(first.contains(part), "{part:?} in {first:?}");
-    }
-    assert!(!first.contains("uu="), "no moments yet: {first:?}");
-    let Adaptation { to, moments, .. } = newton.history()[2];
-    let moments = moments.unwrap();
-    for part in [
-        format!(" to={to:?}"),
-        format!(" uu={:?}", moments.uu),
-        format!(" un={:?}", moments.un),
-        format!(" nn={:?}", moments.nn),
-        " outcome=scaled".to_owned(),
-    ] {
-        assert!(second.contains(&part), "{part:?} in {second:?}");
-    }
 }
