@@ -2,11 +2,13 @@
 //!
 //! * [`data`]: images to train on, drawn by the crate itself or read from the
 //!   MNIST files, and the mini-batches made of them;
+//! * [`layers`]: the operations they are made of;
 //! * [`Mlp`]: the paper's perceptron, and [`train`]: training it;
 //! * [`report`]: the curves, tables and CSV files that a training run leaves
 //!   behind.
 
 pub mod data;
+pub mod layers;
 pub mod report;
 pub mod train;
 

@@ -1,3 +1,4 @@
+use crate::layers::{Kernels, LinearOptions};
 use dfdx::{
     nn::{modules, Module},
     prelude::{Const, Device, Dim, Dtype, ReLU, Tape, Tensor},
@@ -7,7 +8,8 @@ use tlr::{TensorCollection, TrainableLr};
 /// A perceptron with one hidden layer of rectified units: the paper's model for MNIST at
 /// 784-1000-10.
 ///
-/// Maps `(batch, IN)` to `(batch, OUT)` logits. Its layers are `hidden` and `head`.
+/// Maps `(batch, IN)` to `(batch, OUT)` logits. Its layers are `hidden` and `head`. The input is data:
+/// it need not get a gradient.
 ///
 /// # Example
 /// ```
@@ -35,14 +37,15 @@ impl<B, const IN: usize, const HIDDEN: usize, const OUT: usize, E, D, T>
 where
     B: Dim,
     E: Dtype,
-    D: Device<E>,
+    D: Kernels<E>,
     T: Tape<E, D>,
 {
     type Output = Tensor<(B, Const<OUT>), E, D, T>;
     type Error = D::Err;
 
     fn try_forward(&self, x: Tensor<(B, Const<IN>), E, D, T>) -> Result<Self::Output, D::Err> {
-        let hidden = self.act.try_forward(self.hidden.try_forward(x)?)?;
-        self.head.try_forward(hidden)
+        let hidden = LinearOptions { relu: true, input_gradient: false };
+        let hidden = D::try_linear(x, &self.hidden.weight, &self.hidden.bias, hidden)?;
+        D::try_linear(hidden, &self.head.weight, &self.head.bias, LinearOptions::default())
     }
 }

@@ -1,0 +1,34 @@
+//! The memory of CPU tensors and their gradients, as slices.
+
+use dfdx::prelude::{Cpu, CpuError, HasShape, Shape, Storage, Tensor, TensorFromVec, Unit};
+
+/// Memory that goes back to the device's cache.
+pub(super) type Buffer<E> = <Cpu as Storage<E>>::Vec;
+
+/// `len` elements with anything in them.
+pub(super) fn any<E: Unit>(device: &Cpu, len: usize) -> Result<Buffer<E>, CpuError> {
+    device.try_alloc_len(len)
+}
+
+/// The values of a contiguous tensor. dfdx offers no way to borrow them.
+pub(super) fn read<S: Shape, E: Unit, T>(
+    tensor: &Tensor<S, E, Cpu, T>,
+) -> Result<Buffer<E>, CpuError> {
+    let mut buffer = any(tensor.device(), tensor.shape().num_elements())?;
+    tensor.copy_into(&mut buffer);
+    Ok(buffer)
+}
+
+/// A tensor of these values.
+pub(super) fn tensor<S: Shape, E: Unit>(
+    device: &Cpu,
+    mut values: Buffer<E>,
+    shape: S,
+) -> Result<Tensor<S, E, Cpu>, CpuError> {
+    device.try_tensor_from_vec(std::mem::take(&mut *values), shape)
+}
+
+/// A gradient, moved out so that several can be used at a time; to be moved back.
+pub(super) fn take<E: Unit>(gradient: &mut Buffer<E>) -> Vec<E> {
+    std::mem::take(&mut **gradient)
+}
