@@ -1,7 +1,7 @@
 //! Trains the paper's perceptron on images: what the examples and the sweeps have in common.
 
 use crate::{
-    data::{Batches, DataError, Dataset, Images},
+    data::{Batches, DataError, Dataset, Images, Scaling},
     report::Epoch,
     Mlp,
 };
@@ -190,6 +190,7 @@ pub fn train(
     let per_epoch = batches.batches_per_epoch();
     let mut optimizer = learner(&model, options, per_epoch)?;
 
+    let scaling = data.train.scaling();
     let start = Instant::now();
     let mut epochs = Vec::with_capacity(options.epochs);
     let mut history = Vec::new();
@@ -199,7 +200,7 @@ pub fn train(
         let epoch_start = Instant::now();
         let mut train_loss = 0.0;
         for (batch, indices) in batches.epoch(epoch).enumerate() {
-            data.train.write_batch(&indices, &mut pixels, &mut labels)?;
+            data.train.write_batch(&indices, &scaling, &mut pixels, &mut labels)?;
             let (x, y) = tensors(&device, &pixels, &labels)?;
             let logits = model.try_forward(x.traced(gradients))?;
             let loss = cross_entropy_with_logits_loss(logits, y);
@@ -212,7 +213,7 @@ pub fn train(
             observer(Event::Step { epoch, batch, batches: per_epoch, loss: value, rates });
         }
         let decided = optimizer.take_history();
-        let (test_loss, test_accuracy) = test(&model, &device, &data.test)?;
+        let (test_loss, test_accuracy) = test(&model, &device, &data.test, &scaling)?;
         let record = Epoch {
             epoch: epoch + 1,
             train_loss: train_loss / data.train.len() as f64,
@@ -251,12 +252,17 @@ pub fn rollback_steps(history: &[Adaptation]) -> Vec<u64> {
 }
 
 /// Mean loss and accuracy.
-fn test(model: &Net, device: &Cpu, images: &Images) -> Result<(f64, f64), TrainError> {
+fn test(
+    model: &Net,
+    device: &Cpu,
+    images: &Images,
+    scaling: &Scaling,
+) -> Result<(f64, f64), TrainError> {
     let indices: Vec<_> = (0..images.len()).collect();
     let (mut pixels, mut labels) = (Vec::new(), Vec::new());
     let (mut loss, mut correct) = (0.0, 0);
     for indices in indices.chunks(TEST_BATCH) {
-        images.write_batch(indices, &mut pixels, &mut labels)?;
+        images.write_batch(indices, scaling, &mut pixels, &mut labels)?;
         let (x, y) = tensors(device, &pixels, &labels)?;
         let logits = model.try_forward(x)?;
         correct += logits

@@ -118,21 +118,39 @@ impl Images {
         Ok(self)
     }
 
-    /// Replaces the contents of `pixels` and `labels` by those of the images
-    /// `indices`, in that order, ready for training.
+    /// The scaling that gives the pixels of these images mean 0 and standard deviation 1.
+    pub fn scaling(&self) -> Scaling {
+        let mut counts = [0_u64; 256];
+        for &pixel in &self.pixels {
+            counts[usize::from(pixel)] += 1;
+        }
+        let total = self.pixels.len() as f64; // at least one
+        let mean_of = |f: &dyn Fn(f64) -> f64| {
+            (0..).zip(counts).map(|(byte, count)| f(f64::from(byte)) * count as f64).sum::<f64>()
+                / total
+        };
+        let mean = mean_of(&|byte| byte);
+        let deviation = mean_of(&|byte| (byte - mean).powi(2)).sqrt();
+        // Images of a single shade have no deviation, and nothing to scale.
+        let deviation = if deviation > 0.0 { deviation } else { 1.0 };
+        Scaling(std::array::from_fn(|byte| ((byte as f64 - mean) / deviation) as f32))
+    }
+
+    /// Replaces the contents of `pixels` and `labels` by those of the images `indices`, in that order,
+    /// ready for training.
     ///
-    /// A pixel byte `x` becomes `(x / 255 - 0.5) / 0.5`, so that background is
-    /// -1 and full ink +1. `pixels` ends up with
-    /// `indices.len() * rows * columns` values, `labels` with `indices.len()`.
-    /// Reusing the two vectors from batch to batch avoids allocations.
+    /// Pixels are scaled by `scaling`, usually that of the training set. `pixels` ends up with
+    /// `indices.len() * rows * columns` values, `labels` with `indices.len()`. Reusing the two vectors
+    /// from batch to batch avoids allocations.
     ///
     /// # Errors
     ///
-    /// [`DataError::Index`] when an index is not below [`len`](Self::len); the
-    /// two vectors are left as they were.
+    /// [`DataError::Index`] when an index is not below [`len`](Self::len); the two vectors are left as
+    /// they were.
     pub fn write_batch(
         &self,
         indices: &[usize],
+        scaling: &Scaling,
         pixels: &mut Vec<f32>,
         labels: &mut Vec<usize>,
     ) -> Result<(), DataError> {
@@ -143,11 +161,21 @@ impl Images {
         pixels.clear();
         labels.clear();
         for &i in indices {
-            let normalized = |&x: &u8| (f32::from(x) / 255.0 - 0.5) / 0.5;
-            pixels.extend(self.pixels_of(i).iter().map(normalized));
+            pixels.extend(self.pixels_of(i).iter().map(|&byte| scaling.of(byte)));
             labels.push(usize::from(self.labels[i]));
         }
         Ok(())
+    }
+}
+
+/// What each pixel byte becomes before it enters a model; see [`Images::scaling`].
+#[derive(Clone, Debug, PartialEq)]
+pub struct Scaling([f32; 256]);
+
+impl Scaling {
+    /// The value of a pixel byte.
+    pub fn of(&self, byte: u8) -> f32 {
+        self.0[usize::from(byte)]
     }
 }
 
@@ -247,22 +275,34 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_is_normalized_in_the_order_asked_for() {
-        let images = Images::new(vec![0, 255, 51, 204], vec![1, 0], 1, 2, 2).unwrap();
+    fn a_batch_is_scaled_in_the_order_asked_for() {
+        let images = Images::new(vec![0, 200, 0, 200], vec![1, 0], 1, 2, 2).unwrap();
+        let other = Images::new(vec![100, 50], vec![0], 1, 2, 2).unwrap();
         let (mut pixels, mut labels) = (vec![9.0], vec![9]);
-        images.write_batch(&[1, 0, 1], &mut pixels, &mut labels).unwrap();
-        assert_eq!(labels, [0, 1, 0]);
-        let expected = [-0.6, 0.6, -1.0, 1.0, -0.6, 0.6];
-        assert_eq!(pixels.len(), expected.len());
-        for (found, expected) in pixels.iter().zip(expected) {
-            assert!((found - expected).abs() < 1e-6, "{found} {expected}");
-        }
+        images.write_batch(&[1, 0], &images.scaling(), &mut pixels, &mut labels).unwrap();
+        assert_eq!((&*pixels, &*labels), (&[-1.0, 1.0, -1.0, 1.0][..], &[0, 1][..]));
+        // Others by the same mean, 100, and deviation, 100.
+        other.write_batch(&[0], &images.scaling(), &mut pixels, &mut labels).unwrap();
+        assert_eq!((&*pixels, &*labels), (&[0.0, -0.5][..], &[0][..]));
+    }
+
+    #[test]
+    fn scaled_pixels_have_mean_0_and_deviation_1() {
+        let images = three();
+        let scaled: Vec<f64> = (0..18).map(|byte| f64::from(images.scaling().of(byte))).collect();
+        let mean = |values: &[f64]| values.iter().sum::<f64>() / 18.0;
+        assert!(mean(&scaled).abs() < 1e-7);
+        let squares: Vec<f64> = scaled.iter().map(|value| value * value).collect();
+        assert!((mean(&squares) - 1.0).abs() < 1e-6);
+        let grey = Images::new(vec![7; 4], vec![0], 2, 2, 1).unwrap();
+        assert_eq!(grey.scaling().of(7), 0.0);
     }
 
     #[test]
     fn a_batch_with_a_bad_index_changes_nothing() {
         let (mut pixels, mut labels) = (vec![9.0], vec![9]);
-        let error = three().write_batch(&[0, 3], &mut pixels, &mut labels).unwrap_err();
+        let error =
+            three().write_batch(&[0, 3], &three().scaling(), &mut pixels, &mut labels).unwrap_err();
         assert!(matches!(error, DataError::Index { index: 3, len: 3 }));
         assert_eq!((pixels, labels), (vec![9.0], vec![9]));
     }

@@ -9,9 +9,10 @@
 //!
 //! let data = digits::draw(7, 100, 20)?;
 //! let batches = Batches::new(data.train.len(), 32, 7)?;
+//! let scaling = data.train.scaling();
 //! let (mut pixels, mut labels) = (Vec::new(), Vec::new());
 //! for indices in batches.epoch(0) {
-//!     data.train.write_batch(&indices, &mut pixels, &mut labels)?;
+//!     data.train.write_batch(&indices, &scaling, &mut pixels, &mut labels)?;
 //!     assert_eq!(pixels.len(), indices.len() * 28 * 28);
 //! }
 //! # Ok::<(), tlr_models::data::DataError>(())
@@ -27,4 +28,4 @@ mod images;
 
 pub use batches::{Batches, EpochBatches};
 pub use error::DataError;
-pub use images::{Dataset, Images};
+pub use images::{Dataset, Images, Scaling};
