@@ -131,13 +131,9 @@ fn safeguards() {
     let fractions = [0.0, 1.0, -0.5];
     let not_negative = [-1e-9, -1.0, -3.0];
     type With = fn(f64) -> Safeguard;
-    let fields: [(&str, [f64; 3], With); 6] = [
+    let fields: [(&str, [f64; 3], With); 5] = [
         ("tolerance", not_negative, |tolerance| Safeguard { tolerance, ..Safeguard::default() }),
         ("sems", not_negative, |sems| Safeguard { sems, ..Safeguard::default() }),
-        ("first_explosion", above_one, |first_explosion| Safeguard {
-            first_explosion,
-            ..Safeguard::default()
-        }),
         ("explosion", above_one, |explosion| Safeguard { explosion, ..Safeguard::default() }),
         ("first_cut", fractions, |first_cut| Safeguard { first_cut, ..Safeguard::default() }),
         ("cut", fractions, |cut| Safeguard { cut, ..Safeguard::default() }),
@@ -155,7 +151,6 @@ fn safeguards() {
     let just_right = Safeguard {
         tolerance: 0.0,
         sems: 0.0,
-        first_explosion: 1.0 + f64::EPSILON,
         explosion: 1.0 + f64::EPSILON,
         first_cut: f64::MIN_POSITIVE,
         cut: 1.0 - f64::EPSILON,

@@ -35,6 +35,16 @@ pub enum Error {
         /// The value it was given.
         value: f64,
     },
+    /// A figure of the line search is out of range.
+    #[error("line search: {field} must be {range}, not {value}")]
+    LineSearch {
+        /// The field of [`LineSearch`](crate::LineSearch).
+        field: &'static str,
+        /// The values it may have.
+        range: &'static str,
+        /// The value it was given.
+        value: f64,
+    },
     /// A starting rate that is zero, negative, not finite, or outside
     /// [`RATES`](crate::rule::RATES).
     #[error("the starting learning rate of `{group}` must be in [{min:e}, {max:e}], not {rate:e}", min = crate::rule::RATES.start(), max = crate::rule::RATES.end())]
@@ -97,6 +107,15 @@ pub enum Error {
         step: u64,
         /// The first such tensor.
         tensor: String,
+    },
+    /// No point along the direction passes the line search. Weights and rates are as they were; the
+    /// optimizer's accumulated state is cleared.
+    #[error("no step along the direction passes the line search at step {step}, after {trials} trials: the minimum is reached to rounding, or the loss is not computed on the data of its gradients, or momentum points uphill (its state is cleared: try again)")]
+    NoDescent {
+        /// Counted from 1.
+        step: u64,
+        /// Points tried.
+        trials: usize,
     },
     /// Rolling back does not help. The model is at its last good snapshot.
     #[error("{count} rollbacks without one good window, the last at step {step} because {cause}: the model is at its last good snapshot; look for bad data or a broken loss")]

@@ -33,6 +33,8 @@ pub enum Outcome {
     Capped,
     /// No step.
     Kept(KeptBecause),
+    /// Set by the line search, where the rule's own step did not pass.
+    Searched,
     /// The window was undone and the rate cut.
     RolledBack(RollbackCause),
 }
@@ -76,6 +78,7 @@ impl fmt::Display for Outcome {
             }
             Self::Kept(KeptBecause::NonFinite) => f.write_str("kept: a figure is not finite"),
             Self::Kept(KeptBecause::Frozen) => f.write_str("kept: frozen"),
+            Self::Searched => f.write_str("set by the line search"),
             Self::RolledBack(cause) => write!(f, "rolled back: {cause}"),
         }
     }

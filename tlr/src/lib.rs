@@ -10,6 +10,7 @@
 mod config;
 mod error;
 mod history;
+mod line_search;
 mod lookahead;
 mod moments;
 mod newton;
@@ -32,6 +33,7 @@ pub use config::{Config, HypergradientConfig, NewtonConfig};
 pub use error::Error;
 pub use history::{Adaptation, KeptBecause, Outcome, RollbackCause};
 pub use layers::TrainableLr;
+pub use line_search::LineSearch;
 pub use newton::{Hypergradient, Newton, Tlr};
 pub use optimizer::{Family, LearningRate, PerLayer};
 pub use safeguard::Safeguard;

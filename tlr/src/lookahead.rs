@@ -76,77 +76,145 @@ where
         gradients: &Gradients<Opt::Dtype, Opt::Device>,
         ahead: impl FnOnce(&mut Opt::Model) -> Gradients<Opt::Dtype, Opt::Device>,
     ) -> Result<(), Fault<DeviceError<Opt>>> {
+        let proposed = self.propose(model, gradients)?;
+        let (_, gradients_ahead) = self.evaluate(model, &proposed, |model| (0.0, ahead(model)))?;
+        let decisions = self.decide_ahead(model, &proposed, gradients, &gradients_ahead);
+        match self.move_along(model, &proposed, &decisions, 1.0) {
+            Ok(next) => self.accept_step(model, next, decisions),
+            Err(error) => {
+                self.optimizer.reset(model); // it has seen a step that is not made
+                return Err(error.into());
+            }
+        }
+        Ok(())
+    }
+
+    /// ŵ: where the base optimizer goes from here.
+    pub(crate) fn propose(
+        &mut self,
+        model: &Opt::Model,
+        gradients: &Gradients<Opt::Dtype, Opt::Device>,
+    ) -> Result<Opt::Model, Fault<DeviceError<Opt>>> {
         self.snapshots.check(model)?;
         let mut proposed = model.clone();
         self.update_or_leave(&mut proposed, gradients)?;
-        // What `ahead` does to buffers is not part of the step.
-        let mut there = proposed.clone();
-        let gradients_ahead = ahead(&mut there);
-        // dfdx panics over a gradient that is not there; an optimizer tells of it. The first has just
-        // been through one.
-        let complete = Sgd::new(&there, SgdConfig::default()).update(&mut there, &gradients_ahead);
+        Ok(proposed)
+    }
+
+    /// Loss and gradients at `there`. Without a gradient for every parameter the step ends, and the base
+    /// optimizer, which has seen a step that is not made, is reset.
+    pub(crate) fn evaluate(
+        &mut self,
+        model: &Opt::Model,
+        there: &Opt::Model,
+        evaluate: impl FnOnce(&mut Opt::Model) -> (f64, Gradients<Opt::Dtype, Opt::Device>),
+    ) -> Result<(f64, Gradients<Opt::Dtype, Opt::Device>), Fault<DeviceError<Opt>>> {
+        // What the closure does to buffers is not part of the step.
+        let mut there = there.clone();
+        let (loss, gradients) = evaluate(&mut there);
+        // dfdx panics over a gradient that is not there; an optimizer tells of it.
+        let complete = Sgd::new(&there, SgdConfig::default()).update(&mut there, &gradients);
         if complete.is_err() {
-            self.optimizer.reset(model); // it has seen a step that is not made
+            self.optimizer.reset(model);
         }
         complete?;
+        Ok((loss, gradients))
+    }
 
+    /// Every group's rate, what to make of it, and the moments along its part of w − `there`.
+    pub(crate) fn decide_ahead(
+        &self,
+        model: &Opt::Model,
+        there: &Opt::Model,
+        gradients: &Gradients<Opt::Dtype, Opt::Device>,
+        gradients_ahead: &Gradients<Opt::Dtype, Opt::Device>,
+    ) -> Vec<Ahead> {
+        let sums = self.derivatives(model, there, gradients, gradients_ahead);
+        sums.into_iter()
+            .enumerate()
+            .map(|(index, sums)| {
+                let from = self.optimizer.rate(index);
+                // Displacements to directions.
+                let moments = Moments { uu: sums.uu / from, un: sums.un / from, nn: sums.nn };
+                let decision = if self.groups.get(index).is_some_and(|group| group.frozen) {
+                    Proposal { rate: from, outcome: Outcome::Kept(KeptBecause::Frozen) }
+                } else {
+                    // u belongs to the current rate: both forms of the rule are the same here.
+                    rule::decide(&self.rule, from, from, &moments)
+                };
+                Ahead { from, decision, moments }
+            })
+            .collect()
+    }
+
+    /// ⟨s,g⟩, ⟨s,ĝ⟩ and ⟨ĝ,ĝ⟩ of each group, with s = w − `there`.
+    pub(crate) fn derivatives(
+        &self,
+        model: &Opt::Model,
+        there: &Opt::Model,
+        gradients: &Gradients<Opt::Dtype, Opt::Device>,
+        gradients_ahead: &Gradients<Opt::Dtype, Opt::Device>,
+    ) -> Vec<Moments> {
         let groups: Vec<_> = self.snapshots.members().map(|(group, _)| group).collect();
         let mut derivatives = Derivatives {
             groups: groups.iter(),
             gradients,
-            gradients_ahead: &gradients_ahead,
+            gradients_ahead,
             sums: vec![Moments { uu: 0.0, un: 0.0, nn: 0.0 }; self.groups.len()],
         };
         let Ok(_) = <Opt::Model as TensorCollection<_, _>>::iter_tensors(&mut RecursiveWalker {
-            m: (&*model, &proposed),
+            m: (model, there),
             f: &mut derivatives,
         });
-        let decisions: Vec<_> = derivatives
-            .sums
-            .into_iter()
-            .enumerate()
-            .map(|(index, sums)| {
-                let rate = self.optimizer.rate(index);
-                // Displacements to directions.
-                let moments = Moments { uu: sums.uu / rate, un: sums.un / rate, nn: sums.nn };
-                let decision = if self.groups.get(index).is_some_and(|group| group.frozen) {
-                    Proposal { rate, outcome: Outcome::Kept(KeptBecause::Frozen) }
-                } else {
-                    // u belongs to the current rate: both forms of the rule are the same here.
-                    rule::decide(&self.rule, rate, rate, &moments)
-                };
-                (rate, decision, moments)
-            })
-            .collect();
+        derivatives.sums
+    }
 
+    /// w − t·α_new·u for each group, from ŵ = w − α·u.
+    pub(crate) fn move_along(
+        &self,
+        model: &Opt::Model,
+        proposed: &Opt::Model,
+        decisions: &[Ahead],
+        t: f64,
+    ) -> Result<Opt::Model, Error> {
+        let groups: Vec<_> = self.snapshots.members().map(|(group, _)| group).collect();
         let mut rescale = Rescale {
             groups: groups.iter(),
-            factors: decisions.iter().map(|(from, to, _)| to.rate / from).collect(),
+            factors: decisions.iter().map(|ahead| t * ahead.decision.rate / ahead.from).collect(),
             tensor: 0,
             not_finite: None,
         };
-        let mut next = proposed;
+        let mut next = proposed.clone();
         let Ok(_) = <Opt::Model as TensorCollection<_, _>>::iter_tensors(&mut RecursiveWalker {
-            m: (&*model, &mut next),
+            m: (model, &mut next),
             f: &mut rescale,
         });
-        if let Some(index) = rescale.not_finite {
-            self.optimizer.reset(model);
-            let tensor = self.snapshots.members().nth(index).map(|(_, name)| name.to_owned());
-            return Err(Error::NonFiniteStep {
-                step: self.steps + 1,
-                tensor: tensor.unwrap_or_default(),
-            }
-            .into());
-        }
+        let Some(index) = rescale.not_finite else { return Ok(next) };
+        let tensor = self.snapshots.members().nth(index).map(|(_, name)| name.to_owned());
+        Err(Error::NonFiniteStep { step: self.steps + 1, tensor: tensor.unwrap_or_default() })
+    }
+
+    /// The step is made.
+    pub(crate) fn accept_step(
+        &mut self,
+        model: &mut Opt::Model,
+        next: Opt::Model,
+        decisions: Vec<Ahead>,
+    ) {
         *model = next;
         self.steps += 1;
         self.begin_anew();
-        for (index, (from, decision, moments)) in decisions.into_iter().enumerate() {
+        for (index, Ahead { from, decision, moments }) in decisions.into_iter().enumerate() {
             self.decide(index, from, decision, Some(moments));
         }
-        Ok(())
     }
+}
+
+/// A group's decision, from derivatives taken ahead.
+pub(crate) struct Ahead {
+    pub(crate) from: f64,
+    pub(crate) decision: Proposal,
+    pub(crate) moments: Moments,
 }
 
 /// Values of a tensor, in f64.

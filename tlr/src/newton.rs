@@ -4,7 +4,7 @@ use crate::{
     moments::{Dots, Snapshots},
     optimizer::LearningRate,
     rule::{self, HypergradientRule, Moments, NewtonRule, Proposal, RateRule, RATES},
-    safeguard::{Safeguard, Watch},
+    safeguard::{Safeguard, Verdict, Watch},
     Error,
 };
 use dfdx::{
@@ -75,8 +75,8 @@ enum Snapshot {
     Missing,
     /// Nothing speaks against it, or there is no other.
     Good,
-    /// The end of a window that was accepted for the losses before that end. Until a loss has been
-    /// seen there, a rollback may have to go one snapshot further.
+    /// The end of a window that was accepted for the losses before that end. Until a good loss has been
+    /// seen there, a rollback goes one snapshot further.
     Unseen,
 }
 
@@ -236,14 +236,21 @@ where
             self.snapshot = Snapshot::Good;
         }
         if let Some(loss) = loss {
-            if let Some(cause) = self.inspect(loss)? {
-                self.steps += 1;
-                if self.snapshot == Snapshot::Unseen {
-                    self.snapshots.step_back();
+            match self.inspect(loss)? {
+                Verdict::Bad(cause) => {
+                    self.steps += 1;
+                    // At the snapshot itself, no step of this window is to blame.
+                    let mut moved = self.position > 0;
+                    if self.snapshot == Snapshot::Unseen {
+                        self.snapshots.step_back();
+                        self.watch.step_back();
+                        moved = true;
+                    }
+                    return Ok(self.roll_back(model, cause, moved)?);
                 }
-                return Ok(self.roll_back(model, cause)?);
+                Verdict::Good if self.position == 0 => self.snapshot = Snapshot::Good,
+                Verdict::Good | Verdict::Doubtful => (),
             }
-            self.snapshot = Snapshot::Good;
         }
         self.update_or_leave(model, gradients)?;
         self.steps += 1;
@@ -257,11 +264,11 @@ where
         Ok(())
     }
 
-    /// Whether this loss undoes the window.
-    fn inspect(&mut self, loss: f64) -> Result<Option<RollbackCause>, Error> {
+    /// What this loss says of the window.
+    fn inspect(&mut self, loss: f64) -> Result<Verdict, Error> {
         match &self.safeguard {
-            Some(safeguard) => Ok(self.watch.inspect(loss, safeguard)),
-            None if loss.is_finite() => Ok(None),
+            Some(safeguard) => Ok(self.watch.inspect(loss, self.window, safeguard)),
+            None if loss.is_finite() => Ok(Verdict::Good),
             None => Err(Error::NonFiniteLoss { step: self.steps + 1, loss }),
         }
     }
@@ -285,13 +292,10 @@ where
     }
 
     fn end_window(&mut self, model: &mut Opt::Model) -> Result<(), Error> {
-        if let Some(cause) = self.safeguard.as_ref().and_then(|s| self.watch.judge(s)) {
-            return self.roll_back(model, cause);
-        }
         let dots = match self.snapshots.advance(model) {
             Ok(dots) => dots,
             Err(_) if self.safeguard.is_some() => {
-                return self.roll_back(model, RollbackCause::NonFiniteWeights);
+                return self.roll_back(model, RollbackCause::NonFiniteWeights, true);
             }
             Err(tensor) => {
                 self.restart(model);
@@ -359,11 +363,16 @@ where
         });
     }
 
-    /// Undoes the window and cuts the rates.
-    fn roll_back(&mut self, model: &mut Opt::Model, cause: RollbackCause) -> Result<(), Error> {
+    /// Undoes the window and, if the rates `are_to_blame`, cuts them.
+    fn roll_back(
+        &mut self,
+        model: &mut Opt::Model,
+        cause: RollbackCause,
+        are_to_blame: bool,
+    ) -> Result<(), Error> {
         self.restart(model);
         let Some(safeguard) = self.safeguard else { return Ok(()) };
-        let cut = self.watch.roll_back(&safeguard);
+        let cut = self.watch.roll_back(&safeguard, are_to_blame);
         for index in 0..self.groups.len() {
             let from = self.optimizer.rate(index);
             let frozen = self.groups.get(index).is_some_and(|group| group.frozen);

@@ -4,21 +4,29 @@ use crate::{history::RollbackCause, Error};
 
 /// The tests that undo a window, and how far they cut the rate.
 ///
-/// With the loss fed to [`step`](crate::Tlr::step), the weights go back to the last snapshot
+/// With the loss fed to [`step`](crate::Tlr::step), each loss is judged before its gradients are used.
+/// The weights go back to the last snapshot, at once, when
 ///
-/// - at once, when a loss is not finite, or when it **explodes**: it is above `first_explosion` times
-///   the very first loss while no window has been accepted, and later above `explosion` times the
-///   largest loss of the last accepted window;
-/// - at the end of a window whose mean loss m is above m₋·(1 + `tolerance`) + `sems`·(sem + sem₋),
-///   where m₋ is that of the last accepted window (before there is one, the first loss; after a
-///   rollback, the first loss since if that is more) and sem the standard error of the mean.
+/// - the loss is not finite;
+/// - the loss **explodes**: it is above `explosion` times the largest of the losses at the starting
+///   weights and those of the last accepted window;
+/// - the window is **doomed**: even if its remaining losses were 0 (for losses below zero: the lowest
+///   seen), its mean would end above m₋·(1 + `tolerance`) + `sems`·√2·sem₋, where m₋ is the mean of the
+///   last accepted window and sem₋ its standard error (√2: of the difference of two such means).
+///   Before there is one, the loss at the starting weights stands in for m₋, and the window's own noise
+///   for sem₋. After a rollback m₋ is no less than the mean of the losses seen at the snapshot itself:
+///   no rate, however small, gets below the loss it starts from at once. But m₋ is never more than the
+///   loss at the starting weights.
 ///
-/// Where the very first loss after a window explodes, the window's last steps ruined its end: the way
-/// back is then to the snapshot before.
+/// So a spike that the window has time to make up for is no reason, and a window that cannot be saved
+/// is not finished. The losses of a window do not tell of its end: until one seen there is below the
+/// limit for means, the way back is to the snapshot before.
 ///
 /// Going back means: weights and buffers from the snapshot, the base optimizer's accumulated state
 /// cleared, the previous direction dropped, every learned rate times `first_cut` while no window has
-/// been accepted, `cut` later. Without a loss only a weight that is not finite is a reason.
+/// been accepted, `cut` later; the k-th time in a row, times the k-th power of that. Where no step was
+/// made since the last time, the batch is to blame and not the rate, which stays. Without a loss only a
+/// weight that is not finite is a reason.
 ///
 /// Not in the paper, whose rule can end anywhere once a rate is too large.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -27,9 +35,7 @@ pub struct Safeguard {
     pub tolerance: f64,
     /// ≥ 0: how many standard errors on top. Default 3.
     pub sems: f64,
-    /// > 1: times the first loss, while no window has been accepted. Default 1.5.
-    pub first_explosion: f64,
-    /// > 1: times the largest loss of the last accepted window. Default 2.
+    /// > 1: times the largest loss at the starting weights or in the last accepted window. Default 1.5.
     pub explosion: f64,
     /// In (0, 1): the cut while no window has been accepted. Default 0.1.
     pub first_cut: f64,
@@ -44,8 +50,7 @@ impl Default for Safeguard {
         Self {
             tolerance: 0.1,
             sems: 3.0,
-            first_explosion: 1.5,
-            explosion: 2.0,
+            explosion: 1.5,
             first_cut: 0.1,
             cut: 0.5,
             max_rollbacks: 20,
@@ -61,12 +66,6 @@ impl Safeguard {
         for (field, range, value, ok) in [
             ("tolerance", "finite and at least 0", self.tolerance, non_negative(self.tolerance)),
             ("sems", "finite and at least 0", self.sems, non_negative(self.sems)),
-            (
-                "first_explosion",
-                "finite and above 1",
-                self.first_explosion,
-                above_one(self.first_explosion),
-            ),
             ("explosion", "finite and above 1", self.explosion, above_one(self.explosion)),
             ("first_cut", "in (0, 1)", self.first_cut, fraction(self.first_cut)),
             ("cut", "in (0, 1)", self.cut, fraction(self.cut)),
@@ -80,59 +79,91 @@ impl Safeguard {
     }
 }
 
+/// What a loss says of the window it is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    Good,
+    /// Above what the mean may be; the window may still make up for it.
+    Doubtful,
+    Bad(RollbackCause),
+}
+
 /// The losses seen so far, as far as the tests need them.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Watch {
-    first: Option<f64>,
+    /// The largest loss seen at the starting weights.
+    start: Option<f64>,
+    /// Losses seen at the snapshot, one for each time training set out from it.
+    origin: Losses,
     window: Losses,
     /// The last accepted window in which a loss was fed.
     accepted: Option<Losses>,
     any_accepted: bool,
     /// Since the last accepted window.
     rollbacks: usize,
-    /// The first loss after the last of them: that of the snapshot itself.
-    restart: Option<f64>,
+    /// Those of them that the rates were to blame for.
+    cuts: i32,
 }
 
 impl Watch {
-    /// The tests on a single loss, before its gradients are used.
-    pub(crate) fn inspect(&mut self, loss: f64, safeguard: &Safeguard) -> Option<RollbackCause> {
+    /// The tests on a loss, before its gradients are used, in a window of `length` steps.
+    pub(crate) fn inspect(&mut self, loss: f64, length: usize, safeguard: &Safeguard) -> Verdict {
         if !loss.is_finite() {
-            return Some(RollbackCause::NonFiniteLoss);
+            return Verdict::Bad(RollbackCause::NonFiniteLoss);
         }
-        let first = *self.first.get_or_insert(loss);
-        let limit = match &self.accepted {
-            Some(window) => raised(window.max, safeguard.explosion),
-            None => raised(first, safeguard.first_explosion),
+        let start = self.start.unwrap_or(loss);
+        let largest = self.accepted.as_ref().map_or(start, |window| window.max.max(start));
+        let explodes = loss > raised(largest, safeguard.explosion);
+        if self.window.count == 0 {
+            if !self.any_accepted {
+                self.start = Some(start.max(loss));
+            }
+            // Later, a loss beyond all others is no measure of the snapshot.
+            if !explodes || !self.any_accepted {
+                self.origin.push(loss);
+            }
+        }
+        let limit = self.limit(start, safeguard);
+        if explodes {
+            Verdict::Bad(RollbackCause::LossExploded)
+        } else if self.least_mean(loss, length) > limit {
+            Verdict::Bad(RollbackCause::LossIncreased)
+        } else if loss > limit {
+            Verdict::Doubtful
+        } else {
+            Verdict::Good
+        }
+    }
+
+    /// What the mean of a window must not be above.
+    fn limit(&self, start: f64, safeguard: &Safeguard) -> f64 {
+        let (mean, sem) = match &self.accepted {
+            Some(window) if self.rollbacks == 0 || self.origin.count == 0 => {
+                (window.mean, window.sem())
+            }
+            Some(window) => (window.mean.max(self.origin.mean), window.sem()),
+            // What `explosion` lets pass cannot widen it by much.
+            None => (self.origin.mean, self.window.sem()),
         };
-        (loss > limit).then_some(RollbackCause::LossExploded)
+        let noise = std::f64::consts::SQRT_2 * sem;
+        raised(mean.min(start), 1.0 + safeguard.tolerance) + safeguard.sems * noise
+    }
+
+    /// The mean of the window if the losses after `loss` are as low as can be.
+    fn least_mean(&self, loss: f64, length: usize) -> f64 {
+        let lowest = self.accepted.as_ref().map_or(loss, |window| window.min.min(loss));
+        let floor = lowest.min(self.window.min).min(0.0);
+        let seen = self.window.count as f64;
+        let left = (length as f64 - seen - 1.0).max(0.0);
+        (self.window.mean * seen + loss + left * floor) / (seen + 1.0 + left)
     }
 
     /// Takes note of a loss whose step was made.
     pub(crate) fn record(&mut self, loss: f64) {
-        if self.window.count == 0 && self.rollbacks > 0 {
-            self.restart = Some(loss);
-        }
         self.window.push(loss);
     }
 
-    /// The test on the mean of a whole window.
-    pub(crate) fn judge(&self, safeguard: &Safeguard) -> Option<RollbackCause> {
-        let (mean, sem) = match &self.accepted {
-            Some(window) => (window.mean, window.sem()),
-            None => (self.first?, 0.0),
-        };
-        if self.window.count == 0 {
-            return None;
-        }
-        // No rate, however small, gets below the loss it starts from at once.
-        let mean = self.restart.map_or(mean, |restart| mean.max(restart));
-        let limit =
-            raised(mean, 1.0 + safeguard.tolerance) + safeguard.sems * (self.window.sem() + sem);
-        (self.window.mean > limit).then_some(RollbackCause::LossIncreased)
-    }
-
-    /// The window is good.
+    /// The window is good, and its end the new snapshot.
     pub(crate) fn accept(&mut self) {
         let window = std::mem::take(&mut self.window);
         if window.count > 0 {
@@ -140,19 +171,26 @@ impl Watch {
         }
         self.any_accepted = true;
         self.rollbacks = 0;
-        self.restart = None;
+        self.cuts = 0;
+        self.origin = Losses::default();
     }
 
     /// The window is undone: what to multiply the rates by.
-    pub(crate) fn roll_back(&mut self, safeguard: &Safeguard) -> f64 {
+    pub(crate) fn roll_back(&mut self, safeguard: &Safeguard, are_to_blame: bool) -> f64 {
         self.window = Losses::default();
-        self.restart = None;
         self.rollbacks += 1;
-        if self.any_accepted {
-            safeguard.cut
+        self.cuts += i32::from(are_to_blame);
+        let cut = if self.any_accepted { safeguard.cut } else { safeguard.first_cut };
+        if are_to_blame {
+            cut.powi(self.cuts)
         } else {
-            safeguard.first_cut
+            1.0
         }
+    }
+
+    /// The snapshot that was gone back to is not the one whose losses were seen.
+    pub(crate) fn step_back(&mut self) {
+        self.origin = Losses::default();
     }
 
     pub(crate) fn rollbacks(&self) -> usize {
@@ -165,18 +203,19 @@ fn raised(value: f64, factor: f64) -> f64 {
     value + (factor - 1.0) * value.abs()
 }
 
-/// Mean, variance (Welford) and maximum of the losses of a window.
+/// Mean, variance (Welford) and range of some losses.
 #[derive(Clone, Debug, PartialEq)]
 struct Losses {
     count: u64,
     mean: f64,
     squares: f64,
+    min: f64,
     max: f64,
 }
 
 impl Default for Losses {
     fn default() -> Self {
-        Self { count: 0, mean: 0.0, squares: 0.0, max: f64::NEG_INFINITY }
+        Self { count: 0, mean: 0.0, squares: 0.0, min: f64::INFINITY, max: f64::NEG_INFINITY }
     }
 }
 
@@ -186,6 +225,7 @@ impl Losses {
         let off = loss - self.mean;
         self.mean += off / self.count as f64;
         self.squares += off * (loss - self.mean);
+        self.min = self.min.min(loss);
         self.max = self.max.max(loss);
     }
 
