@@ -6,17 +6,13 @@
 //! cargo run --release --example mnist -- --data DIR --rate 1e-9 --mode per-layer
 //! ```
 
-use clap::{Parser, ValueEnum};
+use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::{
     error::Error,
     io::Write,
     path::{Path, PathBuf},
     process::ExitCode,
-};
-use tlr::{
-    rule::{HypergradientRule, NewtonRule},
-    Safeguard,
 };
 use tlr_models::{
     data::{digits, mnist, Dataset},
@@ -43,14 +39,14 @@ struct Args {
     #[arg(long, default_value_t = 10)]
     epochs: usize,
     /// Base optimizer (momentum is 0.9)
-    #[arg(long, value_enum, default_value_t = OptimizerArg::Sgd)]
-    optimizer: OptimizerArg,
+    #[arg(long, value_enum, default_value_t = Base::Sgd)]
+    optimizer: Base,
     /// One rate, or one a layer
-    #[arg(long, value_enum, default_value_t = ModeArg::Global)]
-    mode: ModeArg,
+    #[arg(long, value_enum, default_value_t = Mode::Global)]
+    mode: Mode,
     /// How the rate moves
-    #[arg(long, value_enum, default_value_t = RuleArg::Aligned)]
-    rule: RuleArg,
+    #[arg(long, value_enum, default_value_t = Rule::Aligned)]
+    rule: Rule,
     /// γ of the Newton rules, in (0, 1]
     #[arg(long, default_value_t = 0.33, allow_negative_numbers = true)]
     damping: f64,
@@ -84,35 +80,6 @@ struct Args {
     /// End with one JSON object on a line of its own
     #[arg(long)]
     json: bool,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum OptimizerArg {
-    Sgd,
-    Momentum,
-    Nesterov,
-    Adam,
-    Rmsprop,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum ModeArg {
-    Global,
-    PerLayer,
-}
-
-#[derive(Clone, Copy, ValueEnum)]
-enum RuleArg {
-    /// The Newton step from the rate it belongs to
-    Aligned,
-    /// The Newton step as the paper has it (Eq. 8)
-    Paper,
-    /// First order: add η times the derivative
-    Additive,
-    /// First order: multiply by 1 + η times the cosine
-    Multiplicative,
-    /// The base optimizer alone
-    Constant,
 }
 
 fn main() -> ExitCode {
@@ -215,32 +182,16 @@ fn download(dir: &Path) -> Result<(), Box<dyn Error>> {
 }
 
 fn options(args: &Args) -> Options {
-    let newton = |rule: NewtonRule| Rule::Newton(NewtonRule { damping: args.damping, ..rule });
     Options {
+        optimizer: args.optimizer,
+        mode: args.mode,
+        rule: args.rule,
         rate: args.rate,
-        base: match args.optimizer {
-            OptimizerArg::Sgd => Base::Sgd,
-            OptimizerArg::Momentum => Base::Momentum,
-            OptimizerArg::Nesterov => Base::Nesterov,
-            OptimizerArg::Adam => Base::Adam,
-            OptimizerArg::Rmsprop => Base::RMSprop,
-        },
-        mode: match args.mode {
-            ModeArg::Global => Mode::Global,
-            ModeArg::PerLayer => Mode::PerLayer,
-        },
-        rule: match args.rule {
-            RuleArg::Aligned => newton(NewtonRule::default()),
-            RuleArg::Paper => newton(train::paper_rule()),
-            RuleArg::Additive => Rule::Hypergradient(HypergradientRule::additive(args.meta_rate)),
-            RuleArg::Multiplicative => {
-                Rule::Hypergradient(HypergradientRule::multiplicative(args.meta_rate))
-            }
-            RuleArg::Constant => Rule::Constant,
-        },
-        window_fraction: args.window_fraction,
-        safeguard: (!args.no_safeguard).then(Safeguard::default),
         batch_size: args.batch_size,
+        window_fraction: args.window_fraction,
+        damping: args.damping,
+        meta_rate: args.meta_rate,
+        safeguard: !args.no_safeguard,
         epochs: args.epochs,
         seed: args.seed,
     }
@@ -288,30 +239,18 @@ fn curves(args: &Args, name: &str, run: &Run, losses: Losses) -> Curves {
             }),
         }
     }
-    let option = |value: &dyn ValueName| value.name();
     Curves {
         title: format!(
             "{name}: {} from {:e}, {} rate, batch {}",
-            option(&args.optimizer),
+            train::name(&args.optimizer),
             args.rate,
-            option(&args.rule),
+            train::name(&args.rule),
             args.batch_size
         ),
         train_loss: losses.points,
         test_loss: run.epochs.iter().map(|epoch| (epoch.epoch as f64, epoch.test_loss)).collect(),
         rates,
         rollbacks: train::rollback_steps(&run.history).into_iter().map(epoch).collect(),
-    }
-}
-
-/// The name of a choice, as on the command line.
-trait ValueName {
-    fn name(&self) -> String;
-}
-
-impl<T: ValueEnum> ValueName for T {
-    fn name(&self) -> String {
-        self.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
     }
 }
 
@@ -336,9 +275,9 @@ fn json(args: &Args, name: &str, run: &Run) -> serde_json::Value {
         .collect();
     serde_json::json!({
         "data": name,
-        "optimizer": args.optimizer.name(),
-        "mode": args.mode.name(),
-        "rule": args.rule.name(),
+        "optimizer": train::name(&args.optimizer),
+        "mode": train::name(&args.mode),
+        "rule": train::name(&args.rule),
         "rate": args.rate,
         "batch_size": args.batch_size,
         "seed": args.seed,

@@ -291,11 +291,12 @@ fn loss_not_finite() {
         good_step(&mut newton_off, &mut model, Some(1.0)).unwrap();
         assert_eq!(newton_off.history().len(), 1);
 
-        // On: back to the snapshot, and no error.
+        // On: skipped, then back to the snapshot, and no error.
         let mut model: Model = vector(&[1.0, 2.0]);
         let start = bits(&model);
         let mut newton_on = newton(&model, sgd(&model, 0.01), 2, true);
         good_step(&mut newton_on, &mut model, Some(1.0)).unwrap();
+        good_step(&mut newton_on, &mut model, Some(bad)).unwrap();
         good_step(&mut newton_on, &mut model, Some(bad)).unwrap();
         assert_eq!(bits(&model), start);
         let outcome = newton_on.history().last().unwrap().outcome;

@@ -10,6 +10,7 @@
 pub mod data;
 pub mod layers;
 pub mod report;
+pub mod sweep;
 pub mod train;
 
 mod mlp;

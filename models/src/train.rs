@@ -5,6 +5,7 @@ use crate::{
     report::Epoch,
     Mlp,
 };
+use clap::ValueEnum;
 use dfdx::{
     losses::cross_entropy_with_logits_loss,
     nn::{BuildModule, Module, NumParams, ZeroGrads},
@@ -13,6 +14,7 @@ use dfdx::{
         AsArray, Backward, Cache, Const, Cpu, CpuError, Gradients, Tensor, Trace, ZerosTensor,
     },
 };
+use serde::{Deserialize, Serialize};
 use std::time::Instant;
 use tlr::{
     rule::{HypergradientRule, Moments, NewtonForm, NewtonRule, Proposal, RateRule},
@@ -30,58 +32,77 @@ const TEST_BATCH: usize = 1000;
 pub type Net = Mlp<PIXELS, 1000, CLASSES, f32, Cpu>;
 
 /// Which optimizer carries the rate.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Base {
-    /// Plain stochastic gradient descent.
+    /// Plain stochastic gradient descent
+    #[default]
     Sgd,
-    /// With classic momentum 0.9.
+    /// With classic momentum 0.9
     Momentum,
-    /// With Nesterov momentum 0.9.
+    /// With Nesterov momentum 0.9
     Nesterov,
-    /// Adam with dfdx's defaults.
+    /// Adam with dfdx's defaults
     Adam,
-    /// RMSprop with dfdx's defaults.
-    RMSprop,
+    /// RMSprop with dfdx's defaults
+    Rmsprop,
 }
 
 /// One rate for the model, or one a layer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Mode {
-    /// One rate.
+    /// One rate
+    #[default]
     Global,
-    /// One rate a layer.
+    /// One rate a layer
     PerLayer,
 }
 
 /// How the rate moves.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Rule {
-    /// By damped Newton steps.
-    Newton(NewtonRule),
-    /// By first-order steps.
-    Hypergradient(HypergradientRule),
-    /// Not at all: the base optimizer alone.
+    /// The Newton step from the rate it belongs to
+    #[default]
+    Aligned,
+    /// The Newton step as the paper has it (Eq. 8)
+    Paper,
+    /// First order: add η times the derivative
+    Additive,
+    /// First order: multiply by 1 + η times the cosine
+    Multiplicative,
+    /// The base optimizer alone
     Constant,
 }
 
+/// The name on the command line and in files.
+pub fn name(value: &impl ValueEnum) -> String {
+    value.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
+}
+
 /// A training run.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Options {
-    /// The starting rate. Default 1e-6.
-    pub rate: f64,
-    /// Default plain SGD.
-    pub base: Base,
+    /// Which optimizer carries the rate. Default plain SGD.
+    pub optimizer: Base,
     /// Default one rate.
     pub mode: Mode,
     /// Default the aligned Newton rule.
     pub rule: Rule,
+    /// The starting rate. Default 1e-6.
+    pub rate: f64,
+    /// Images in a batch. Default 128.
+    pub batch_size: usize,
     /// p, the fraction of an epoch between two adaptations. Default 0.2.
     pub window_fraction: f64,
-    /// Default on; a constant rate has none.
-    pub safeguard: Option<Safeguard>,
-    /// Default 128.
-    pub batch_size: usize,
-    /// Default 10.
+    /// γ of the Newton rules. Default 0.33.
+    pub damping: f64,
+    /// η of the first-order rules. Default 0.01.
+    pub meta_rate: f64,
+    /// Whether windows that go wrong are undone; never with a constant rate. Default true.
+    pub safeguard: bool,
+    /// Passes over the training images. Default 10.
     pub epochs: usize,
     /// Of the weights and the order of the images. Default 0.
     pub seed: u64,
@@ -90,13 +111,15 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self {
-            rate: 1e-6,
-            base: Base::Sgd,
+            optimizer: Base::Sgd,
             mode: Mode::Global,
-            rule: Rule::Newton(NewtonRule::default()),
-            window_fraction: 0.2,
-            safeguard: Some(Safeguard::default()),
+            rule: Rule::Aligned,
+            rate: 1e-6,
             batch_size: 128,
+            window_fraction: 0.2,
+            damping: 0.33,
+            meta_rate: 0.01,
+            safeguard: true,
             epochs: 10,
             seed: 0,
         }
@@ -347,7 +370,7 @@ where
 fn learner(model: &Net, options: &Options, batches: usize) -> Result<Box<dyn Learner>, tlr::Error> {
     let lr = options.rate;
     let sgd = |momentum| Sgd::new(model, SgdConfig { lr, momentum, weight_decay: None });
-    match options.base {
+    match options.optimizer {
         Base::Sgd => with_mode(model, sgd(None), options, batches),
         Base::Momentum => with_mode(model, sgd(Some(Momentum::Classic(0.9))), options, batches),
         Base::Nesterov => with_mode(model, sgd(Some(Momentum::Nesterov(0.9))), options, batches),
@@ -355,7 +378,7 @@ fn learner(model: &Net, options: &Options, batches: usize) -> Result<Box<dyn Lea
             let config = AdamConfig { lr, ..AdamConfig::default() };
             with_mode(model, Adam::new(model, config), options, batches)
         }
-        Base::RMSprop => {
+        Base::Rmsprop => {
             let config = RMSpropConfig { lr, ..RMSpropConfig::default() };
             with_mode(model, RMSprop::new(model, config), options, batches)
         }
@@ -387,14 +410,22 @@ where
     Opt: LearningRate<Model = Net, Dtype = f32, Device = Cpu> + Optimizer<Net, Cpu, f32> + 'static,
 {
     let window = Window::fraction_of_epoch(options.window_fraction, batches)?;
+    let safeguard = options.safeguard.then(Safeguard::default);
+    let newton = |form| {
+        let rule = NewtonRule { form, damping: options.damping, ..NewtonRule::default() };
+        Config::new(rule).window(window).safeguard(safeguard)
+    };
+    let first_order = |rule| Config::new(rule).window(window).safeguard(safeguard);
     Ok(match options.rule {
-        Rule::Newton(rule) => {
-            let config = Config::new(rule).window(window).safeguard(options.safeguard);
-            Box::new(Tlr::new(model, optimizer, config)?)
+        Rule::Aligned => Box::new(Tlr::new(model, optimizer, newton(NewtonForm::Aligned))?),
+        Rule::Paper => Box::new(Tlr::new(model, optimizer, newton(NewtonForm::Paper))?),
+        Rule::Additive => {
+            let rule = HypergradientRule::additive(options.meta_rate);
+            Box::new(Tlr::new(model, optimizer, first_order(rule))?)
         }
-        Rule::Hypergradient(rule) => {
-            let config = Config::new(rule).window(window).safeguard(options.safeguard);
-            Box::new(Tlr::new(model, optimizer, config)?)
+        Rule::Multiplicative => {
+            let rule = HypergradientRule::multiplicative(options.meta_rate);
+            Box::new(Tlr::new(model, optimizer, first_order(rule))?)
         }
         Rule::Constant => {
             let config = Config::new(Constant).window(window).safeguard(None);
@@ -410,9 +441,4 @@ impl RateRule for Constant {
     fn propose(&self, rate: f64, _previous: f64, _moments: &Moments) -> Proposal {
         Proposal { rate, outcome: Outcome::Scaled }
     }
-}
-
-/// The paper's form of the Newton rule, otherwise as by default.
-pub fn paper_rule() -> NewtonRule {
-    NewtonRule { form: NewtonForm::Paper, ..NewtonRule::default() }
 }

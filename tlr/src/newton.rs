@@ -248,6 +248,11 @@ where
                     }
                     return Ok(self.roll_back(model, cause, moved)?);
                 }
+                Verdict::Skip => {
+                    self.steps += 1;
+                    tracing::debug!(step = self.steps, loss, "batch skipped");
+                    return Ok(());
+                }
                 Verdict::Good if self.position == 0 => self.snapshot = Snapshot::Good,
                 Verdict::Good | Verdict::Doubtful => (),
             }
@@ -304,7 +309,7 @@ where
         };
         self.position = 0;
         self.snapshot = Snapshot::Unseen;
-        self.watch.accept();
+        self.watch.accept(self.safeguard.as_ref());
         for (index, dots) in dots.into_iter().enumerate() {
             self.adapt(index, dots);
         }

@@ -7,16 +7,19 @@ use crate::{history::RollbackCause, Error};
 /// With the loss fed to [`step`](crate::Tlr::step), each loss is judged before its gradients are used.
 /// The weights go back to the last snapshot, at once, when
 ///
-/// - the loss is not finite;
+/// - the loss is not finite for the second time in a row (the first time the batch is skipped: it may be
+///   the batch that is broken);
 /// - the loss **explodes**: it is above `explosion` times the largest of the losses at the starting
 ///   weights and those of the last accepted window;
 /// - the window is **doomed**: even if its remaining losses were 0 (for losses below zero: the lowest
 ///   seen), its mean would end above m₋·(1 + `tolerance`) + `sems`·√2·sem₋, where m₋ is the mean of the
 ///   last accepted window and sem₋ its standard error (√2: of the difference of two such means).
 ///   Before there is one, the loss at the starting weights stands in for m₋, and the window's own noise
-///   for sem₋. After a rollback m₋ is no less than the mean of the losses seen at the snapshot itself:
-///   no rate, however small, gets below the loss it starts from at once. But m₋ is never more than the
-///   loss at the starting weights.
+///   for sem₋. (Standard errors are of the differences between successive losses, and 0 in a window of
+///   fewer than four.) After a rollback m₋ is no less than the mean of the losses seen at the snapshot itself:
+///   no rate, however small, gets below the loss it starts from at once. But no limit is above the loss
+///   at the starting weights, give or take `sems` standard deviations of the first window's losses:
+///   otherwise training could end above where it began, a little every window.
 ///
 /// So a spike that the window has time to make up for is no reason, and a window that cannot be saved
 /// is not finished. The losses of a window do not tell of its end: until one seen there is below the
@@ -59,6 +62,11 @@ impl Default for Safeguard {
 }
 
 impl Safeguard {
+    /// What the mean of a window must not be above, after one with this mean and standard error.
+    fn limit(&self, mean: f64, sem: f64) -> f64 {
+        raised(mean, 1.0 + self.tolerance) + self.sems * std::f64::consts::SQRT_2 * sem
+    }
+
     pub(crate) fn validate(&self) -> Result<(), Error> {
         let non_negative = |v: f64| v >= 0.0 && v.is_finite();
         let above_one = |v: f64| v > 1.0 && v.is_finite();
@@ -83,16 +91,22 @@ impl Safeguard {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     Good,
+    /// Not finite, and alone in that.
+    Skip,
     /// Above what the mean may be; the window may still make up for it.
     Doubtful,
     Bad(RollbackCause),
 }
 
 /// The losses seen so far, as far as the tests need them.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Watch {
     /// The largest loss seen at the starting weights.
     start: Option<f64>,
+    /// What no limit is above.
+    ceiling: f64,
+    /// The last loss was skipped.
+    skipped: bool,
     /// Losses seen at the snapshot, one for each time training set out from it.
     origin: Losses,
     window: Losses,
@@ -105,12 +119,30 @@ pub(crate) struct Watch {
     cuts: i32,
 }
 
+impl Default for Watch {
+    fn default() -> Self {
+        Self {
+            start: None,
+            ceiling: f64::INFINITY,
+            skipped: false,
+            origin: Losses::default(),
+            window: Losses::default(),
+            accepted: None,
+            any_accepted: false,
+            rollbacks: 0,
+            cuts: 0,
+        }
+    }
+}
+
 impl Watch {
     /// The tests on a loss, before its gradients are used, in a window of `length` steps.
     pub(crate) fn inspect(&mut self, loss: f64, length: usize, safeguard: &Safeguard) -> Verdict {
         if !loss.is_finite() {
-            return Verdict::Bad(RollbackCause::NonFiniteLoss);
+            let again = std::mem::replace(&mut self.skipped, true);
+            return if again { Verdict::Bad(RollbackCause::NonFiniteLoss) } else { Verdict::Skip };
         }
+        self.skipped = false;
         let start = self.start.unwrap_or(loss);
         let largest = self.accepted.as_ref().map_or(start, |window| window.max.max(start));
         let explodes = loss > raised(largest, safeguard.explosion);
@@ -123,7 +155,7 @@ impl Watch {
                 self.origin.push(loss);
             }
         }
-        let limit = self.limit(start, safeguard);
+        let limit = self.limit(safeguard);
         if explodes {
             Verdict::Bad(RollbackCause::LossExploded)
         } else if self.least_mean(loss, length) > limit {
@@ -136,17 +168,16 @@ impl Watch {
     }
 
     /// What the mean of a window must not be above.
-    fn limit(&self, start: f64, safeguard: &Safeguard) -> f64 {
-        let (mean, sem) = match &self.accepted {
+    fn limit(&self, safeguard: &Safeguard) -> f64 {
+        let limit = match &self.accepted {
             Some(window) if self.rollbacks == 0 || self.origin.count == 0 => {
-                (window.mean, window.sem())
+                safeguard.limit(window.mean, window.sem())
             }
-            Some(window) => (window.mean.max(self.origin.mean), window.sem()),
+            Some(window) => safeguard.limit(window.mean.max(self.origin.mean), window.sem()),
             // What `explosion` lets pass cannot widen it by much.
-            None => (self.origin.mean, self.window.sem()),
+            None => safeguard.limit(self.origin.mean, self.window.sem()),
         };
-        let noise = std::f64::consts::SQRT_2 * sem;
-        raised(mean.min(start), 1.0 + safeguard.tolerance) + safeguard.sems * noise
+        limit.min(self.ceiling)
     }
 
     /// The mean of the window if the losses after `loss` are as low as can be.
@@ -164,8 +195,11 @@ impl Watch {
     }
 
     /// The window is good, and its end the new snapshot.
-    pub(crate) fn accept(&mut self) {
+    pub(crate) fn accept(&mut self, safeguard: Option<&Safeguard>) {
         let window = std::mem::take(&mut self.window);
+        if let (Some(start), Some(safeguard), None) = (self.start, safeguard, &self.accepted) {
+            self.ceiling = start + safeguard.sems * window.deviation();
+        }
         if window.count > 0 {
             self.accepted = Some(window);
         }
@@ -203,38 +237,54 @@ fn raised(value: f64, factor: f64) -> f64 {
     value + (factor - 1.0) * value.abs()
 }
 
-/// Mean, variance (Welford) and range of some losses.
+/// Mean, noise and range of some losses.
 #[derive(Clone, Debug, PartialEq)]
 struct Losses {
     count: u64,
     mean: f64,
+    /// Σ(lᵢ − lᵢ₋₁)².
     squares: f64,
+    last: f64,
     min: f64,
     max: f64,
 }
 
 impl Default for Losses {
     fn default() -> Self {
-        Self { count: 0, mean: 0.0, squares: 0.0, min: f64::INFINITY, max: f64::NEG_INFINITY }
+        Self {
+            count: 0,
+            mean: 0.0,
+            squares: 0.0,
+            last: 0.0,
+            min: f64::INFINITY,
+            max: f64::NEG_INFINITY,
+        }
     }
 }
 
 impl Losses {
     fn push(&mut self, loss: f64) {
+        if self.count > 0 {
+            self.squares += (loss - self.last).powi(2);
+        }
+        self.last = loss;
         self.count += 1;
-        let off = loss - self.mean;
-        self.mean += off / self.count as f64;
-        self.squares += off * (loss - self.mean);
+        self.mean += (loss - self.mean) / self.count as f64;
         self.min = self.min.min(loss);
         self.max = self.max.max(loss);
     }
 
-    /// Standard error of the mean: 0 for a single loss, which says nothing of the noise.
-    fn sem(&self) -> f64 {
-        if self.count < 2 {
+    /// Standard deviation, from the differences of successive losses (von Neumann, 1941), so that a fall
+    /// is not taken for noise. 0 for fewer than four losses, which say too little.
+    fn deviation(&self) -> f64 {
+        if self.count < 4 {
             return 0.0;
         }
-        let n = self.count as f64;
-        (self.squares / (n - 1.0) / n).sqrt()
+        (self.squares / (2.0 * (self.count as f64 - 1.0))).sqrt()
+    }
+
+    /// Standard error of the mean.
+    fn sem(&self) -> f64 {
+        self.deviation() / (self.count.max(1) as f64).sqrt()
     }
 }

@@ -29,7 +29,7 @@ pub enum ReportError {
     },
 
     /// The plotting library failed.
-    #[error("cannot draw the curves: {reason}; please report this as a bug")]
+    #[error("cannot draw the figure: {reason}; please report this as a bug")]
     Draw {
         /// What the plotting library reported.
         reason: String,

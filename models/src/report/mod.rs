@@ -1,13 +1,20 @@
-//! What a training run leaves behind: curves, a table and a CSV file.
+//! What training runs leave behind: curves, maps, tables and CSV files.
 //!
 //! Everything here takes plain numbers, so that any training loop can use it.
 
+mod comparison;
 mod curves;
 mod epochs;
 mod error;
+mod figure;
+mod heatmap;
 mod history;
+#[cfg(test)]
+mod probe;
 
+pub use comparison::{Compared, Comparison};
 pub use curves::{Curves, Rate};
 pub use epochs::{table, write_epochs_csv, Epoch};
 pub use error::ReportError;
+pub use heatmap::{HeatCell, HeatMap, HeatPanel};
 pub use history::{rates, write_history_csv};

@@ -1,0 +1,257 @@
+use std::path::Path;
+
+use plotters::style::RGBColor;
+
+use super::{
+    figure::{between, drawable, last_epoch, legible, save, steps, Figure, Line, Panel},
+    ReportError,
+};
+
+/// Several training runs, to be drawn as two panels over the same epochs: the
+/// loss above and the learning rate below, with a line a run in each.
+///
+/// A run has the same colour in both panels. The colours follow the order of
+/// the runs, from dark blue over purple to orange, so give them in an order
+/// that means something, such as that of their starting rates.
+///
+/// Both panels have logarithmic axes, so points whose value is not a positive
+/// finite number are left out, and so are points whose epoch is negative, not
+/// finite or beyond a thousand million. Points may come in any order. Runs
+/// without learning rates get the upper panel only.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Comparison {
+    /// What stands above the panels; empty for nothing.
+    pub title: String,
+    /// The runs. One without any point is not in the legend, but the colours
+    /// of the others stay as they would be with it.
+    pub runs: Vec<Compared>,
+}
+
+/// One of the runs of a [`Comparison`].
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Compared {
+    /// The name in the legend.
+    pub name: String,
+    /// The loss, usually over the test set: pairs of epoch (with fractions)
+    /// and loss.
+    pub loss: Vec<(f64, f64)>,
+    /// Pairs of epoch (with fractions) and learning rate, drawn as steps: a
+    /// rate holds until the next point, and the last one up to the run's last
+    /// epoch.
+    pub rate: Vec<(f64, f64)>,
+}
+
+impl Comparison {
+    /// Draws the runs into the file `path`, as an SVG of 900x640 pixels (900 x
+    /// 400 without learning rates), and 22 more in height for each row of the
+    /// legend beyond the fourth. The legend has at most six rows, which hold
+    /// twelve runs or more, and says how many it leaves out. An existing file
+    /// is replaced.
+    ///
+    /// # Errors
+    ///
+    /// [`ReportError::Io`] when the file cannot be written, and
+    /// [`ReportError::Draw`] should the plotting library fail.
+    pub fn write_svg(&self, path: &Path) -> Result<(), ReportError> {
+        save(path, &self.to_svg()?)
+    }
+
+    /// The runs as the text of an SVG file.
+    ///
+    /// # Errors
+    ///
+    /// [`ReportError::Draw`] should the plotting library fail.
+    ///
+    /// ```
+    /// use tlr_models::report::{Compared, Comparison};
+    ///
+    /// let run = |rate: f64| Compared {
+    ///     name: format!("{rate:.0e}"),
+    ///     loss: vec![(0.0, 2.3), (1.0, 0.6), (2.0, 0.3)],
+    ///     rate: vec![(0.0, rate), (0.5, 1e-2)],
+    /// };
+    /// let comparison = Comparison {
+    ///     title: "Starting rates".into(),
+    ///     runs: [1e-4, 1e-3, 1e-2].map(run).into(),
+    /// };
+    /// assert!(comparison.to_svg()?.starts_with("<svg"));
+    /// # Ok::<(), tlr_models::report::ReportError>(())
+    /// ```
+    pub fn to_svg(&self) -> Result<String, ReportError> {
+        self.figure().to_svg()
+    }
+
+    fn figure(&self) -> Figure {
+        let (mut losses, mut rates, mut legend) = (Vec::new(), Vec::new(), Vec::new());
+        let mut end = 0.0_f64;
+        let last = self.runs.len().saturating_sub(1).max(1) as f64;
+        for (i, run) in self.runs.iter().enumerate() {
+            let (loss, rate) = (drawable(&run.loss), drawable(&run.rate));
+            let until = loss.iter().chain(&rate).map(|point| point.0).fold(0.0, f64::max);
+            end = end.max(until);
+            let line = |points: Vec<(f64, f64)>, dots| Line {
+                name: legible(&run.name, 32),
+                points,
+                color: between(&RAMP, i as f64 / last),
+                stroke: (4, 1.0),
+                dots,
+            };
+            let dots = loss.len() <= 20;
+            let pair = [line(loss, dots), line(steps(&rate, until), false)];
+            if let Some(drawn) = pair.iter().find(|line| !line.points.is_empty()) {
+                legend.push(drawn.entry());
+            }
+            let [loss, rate] = pair;
+            losses.push(loss);
+            rates.push(rate);
+        }
+        let mut panels = vec![Panel { quantity: "loss", lines: losses, legend }];
+        if rates.iter().any(|line| !line.points.is_empty()) {
+            panels.push(Panel { quantity: "learning rate", lines: rates, legend: Vec::new() });
+        }
+        for panel in &mut panels {
+            panel.lines.retain(|line| !line.points.is_empty());
+        }
+        Figure {
+            title: legible(&self.title, 80),
+            panels,
+            end: last_epoch(std::iter::once(end)),
+            rollbacks: Vec::new(),
+        }
+    }
+}
+
+/// The colours of Matplotlib's "plasma", which is perceptually uniform for
+/// colour-blind readers too, without those too light for lines on white.
+const RAMP: [RGBColor; 8] = [
+    RGBColor(13, 8, 135),
+    RGBColor(70, 3, 159),
+    RGBColor(114, 1, 168),
+    RGBColor(156, 23, 158),
+    RGBColor(189, 55, 134),
+    RGBColor(216, 87, 107),
+    RGBColor(237, 121, 83),
+    RGBColor(251, 159, 58),
+];
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use proptest::prelude::*;
+    use roxmltree::Document;
+
+    use super::{
+        super::probe::{polylines, texts},
+        *,
+    };
+
+    fn runs(count: usize) -> Comparison {
+        let run = |i| Compared {
+            name: format!("start {i}"),
+            loss: (0..10).map(|e| (f64::from(e), 1.0 / f64::from(e + 1))).collect(),
+            rate: vec![(0.0, 1e-3 * (i + 1) as f64), (4.0, 1e-2)],
+        };
+        Comparison { title: "A <sweep>".into(), runs: (0..count).map(run).collect() }
+    }
+
+    /// The lines with more corners than those in the legend.
+    fn long_lines(svg: &str, color: &str) -> usize {
+        polylines(svg, color).iter().filter(|line| line.len() > 2).count()
+    }
+
+    // Fails when a panel loses its name or a run is not in the legend, or in
+    // that of both panels.
+    #[test]
+    fn ten_runs_are_named_once() {
+        let texts = texts(&runs(10).to_svg().unwrap());
+        let count = |text: &str| texts.iter().filter(|t| *t == text).count();
+        for i in 0..10 {
+            assert_eq!(count(&format!("start {i}")), 1);
+        }
+        for text in ["A <sweep>", "loss", "learning rate", "epoch"] {
+            assert_eq!(count(text), 1, "{text}");
+        }
+    }
+
+    // Fails when runs are left out of the legend in silence.
+    #[test]
+    fn what_the_legend_leaves_out_is_counted() {
+        let texts = texts(&runs(200).to_svg().unwrap());
+        let named = texts.iter().filter(|text| text.starts_with("start")).count();
+        assert!((10..200).contains(&named));
+        assert!(texts.contains(&format!("… and {} more", 200 - named)));
+    }
+
+    // Fails when the panels count colours apart, for example past the first
+    // run, which has no loss here.
+    #[test]
+    fn a_run_has_the_same_colour_in_both_panels() {
+        let mut comparison = runs(3);
+        comparison.runs[0].loss.clear();
+        let svg = comparison.to_svg().unwrap();
+        let lines = ["#0D0887", "#FB9F3A"].map(|color| long_lines(&svg, color));
+        assert_eq!(lines, [1, 2]);
+    }
+
+    // Fails when the colours are drawn from too short a list, or too light.
+    #[test]
+    fn colours_differ_and_stand_out_from_white() {
+        let figure = runs(12).figure();
+        let colors: Vec<RGBColor> = figure.panels[0].lines.iter().map(|line| line.color).collect();
+        for (i, color) in colors.iter().enumerate() {
+            assert!(!colors[..i].contains(color));
+            assert!(super::super::figure::contrast(*color, RGBColor(255, 255, 255)) > 2.0);
+        }
+    }
+
+    // Fails when the rate of a run that ended early goes on to the end of all.
+    #[test]
+    fn a_rate_ends_with_its_run() {
+        let mut comparison = runs(2);
+        comparison.runs[0].loss.truncate(6);
+        let rates = &comparison.figure().panels[1].lines;
+        let ends = [0, 1].map(|i| rates[i].points.last().unwrap().0);
+        assert_eq!(ends, [5.0, 9.0]);
+    }
+
+    // Fails when no run, or none with a rate, is an error or an empty panel.
+    #[test]
+    fn nothing_to_compare_says_so() {
+        let empty = texts(&Comparison::default().to_svg().unwrap());
+        assert!(empty.contains(&"no data".to_owned()));
+        assert!(!empty.contains(&"learning rate".to_owned()));
+    }
+
+    // Fails when the file is not what `to_svg` gives, or an error hides the path.
+    #[test]
+    fn a_file_is_written_or_the_path_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("comparison.svg");
+        runs(2).write_svg(&path).unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), runs(2).to_svg().unwrap());
+        let error = runs(2).write_svg(&dir.path().join("no/where.svg")).unwrap_err();
+        assert!(error.to_string().contains("where.svg"), "{error}");
+    }
+
+    fn points() -> impl Strategy<Value = Vec<(f64, f64)>> {
+        prop::collection::vec((prop_oneof![0.0..20.0, any::<f64>()], any::<f64>()), 0..6)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(100) })]
+
+        // Fails when a name is not escaped or a number leaves the axes.
+        #[test]
+        fn any_runs_give_well_formed_xml(
+            title in any::<String>(),
+            runs in prop::collection::vec((any::<String>(), points(), points()), 0..20),
+        ) {
+            let runs = runs
+                .into_iter()
+                .map(|(name, loss, rate)| Compared { name, loss, rate })
+                .collect();
+            let svg = Comparison { title, runs }.to_svg().unwrap();
+            prop_assert!(Document::parse(&svg).is_ok());
+        }
+    }
+}

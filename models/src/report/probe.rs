@@ -1,0 +1,25 @@
+//! What the tests see in an SVG.
+
+#![allow(clippy::unwrap_used)]
+
+use roxmltree::Document;
+
+pub(super) fn texts(svg: &str) -> Vec<String> {
+    let document = Document::parse(svg).unwrap();
+    let texts = document.descendants().filter(|n| n.has_tag_name("text"));
+    texts.filter_map(|n| n.text()).map(|t| t.trim().to_owned()).collect()
+}
+
+pub(super) fn polylines(svg: &str, color: &str) -> Vec<Vec<(f64, f64)>> {
+    let document = Document::parse(svg).unwrap();
+    let number = |text: &str| text.parse().unwrap();
+    document
+        .descendants()
+        .filter(|n| n.has_tag_name("polyline") && n.attribute("stroke") == Some(color))
+        .map(|n| {
+            let points = n.attribute("points").unwrap().split_whitespace();
+            let pair = |p: &str| p.split_once(',').map(|(x, y)| (number(x), number(y)));
+            points.filter_map(pair).collect()
+        })
+        .collect()
+}
