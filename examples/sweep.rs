@@ -11,8 +11,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 use std::{error::Error, io::Write, path::PathBuf, process::ExitCode};
 use tlr_models::{
     data::{digits, mnist, Dataset},
-    sweep::{self, Grid, Results},
-    train::{Base, Mode, Rule},
+    report::{Compared, Comparison, HeatCell, HeatMap, HeatPanel},
+    sweep::{self, EpochRecord, Grid, Record, Results},
+    train::{self, Base, Mode, Rule},
 };
 
 /// Images the program draws where there are no others.
@@ -115,7 +116,170 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
         bar.inc(1);
     })?;
     bar.finish_and_clear();
+
+    let records: Vec<_> = cells.iter().filter_map(|cell| results.of(cell)).collect();
+    let table = table(&records);
+    let path = args.out.join("table.md");
+    std::fs::write(&path, &table)
+        .map_err(|error| format!("cannot write {}: {error}", path.display()))?;
+    write!(out, "\n{table}")?;
+
+    heat_map(
+        &records,
+        "batch size",
+        |r| r.batch_size.to_string(),
+        "starting rate",
+        |r| format!("{:e}", r.rate),
+    )
+    .write_svg(&args.out.join("heatmap.svg"))?;
+    // Figures 1 and 2 of the paper: over starting rates, and over p and γ.
+    comparison(&results, &records, "starting rate", |r| format!("from {:e}", r.rate))
+        .write_svg(&args.out.join("rates.svg"))?;
+    if args.window_fraction.len() * args.damping.len() > 1 {
+        let p = |r: &Record| format!("{:.2}", r.window_fraction);
+        heat_map(&records, "γ", |r| r.damping.to_string(), "p, fraction of an epoch", p)
+            .write_svg(&args.out.join("heatmap-window.svg"))?;
+        comparison(&results, &records, "window and damping", |r| {
+            format!("p {:.2}, γ {}", r.window_fraction, r.damping)
+        })
+        .write_svg(&args.out.join("windows.svg"))?;
+    }
+    writeln!(out, "\nresults, table and pictures in {}", args.out.display())?;
     Ok(())
+}
+
+/// The runs that differ in rate, batch, window and seed only.
+fn series(record: &Record) -> String {
+    let eta = match record.rule {
+        Rule::Additive | Rule::Multiplicative => format!(" {:e}", record.meta_rate),
+        _ => String::new(),
+    };
+    let mode = match (record.rule, record.mode) {
+        (Rule::Constant, _) => String::new(),
+        (_, mode) => format!(" {}", train::name(&mode)),
+    };
+    format!("{}{mode} {}{eta}", train::name(&record.optimizer), train::name(&record.rule))
+}
+
+/// The values of `of`, each once, in the order in which they come.
+fn distinct<T: PartialEq>(records: &[&Record], of: impl Fn(&Record) -> T) -> Vec<T> {
+    let mut values = Vec::new();
+    for value in records.iter().map(|record| of(record)) {
+        if !values.contains(&value) {
+            values.push(value);
+        }
+    }
+    values
+}
+
+fn mean(values: &[f64]) -> Option<f64> {
+    (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
+}
+
+/// Mean ± standard deviation.
+fn spread(values: &[f64], digits: usize) -> String {
+    let Some(mean) = mean(values) else { return "–".into() };
+    if values.len() < 2 {
+        return format!("{mean:.digits$}");
+    }
+    let squares: f64 = values.iter().map(|value| (value - mean).powi(2)).sum();
+    let deviation = (squares / (values.len() - 1) as f64).sqrt();
+    format!("{mean:.digits$} ± {deviation:.digits$}")
+}
+
+/// Like the paper's Table 1: accuracy and loss by starting rate, mean ± deviation over all else.
+fn table(records: &[&Record]) -> String {
+    let rates = distinct(records, |record| record.rate);
+    let mut text = String::new();
+    for (heading, digits, of) in [
+        ("Test accuracy in %", 2, (|r| r.test_accuracy.map(|a| 100.0 * a)) as Figure),
+        ("Test loss", 4, |r| r.test_loss),
+    ] {
+        text += &format!("{heading}, mean ± standard deviation\n\n| |");
+        rates.iter().for_each(|rate| text += &format!(" {rate:e} |"));
+        text += " all | worst | late rollbacks at most | runs |\n|";
+        text += &" --- |".repeat(rates.len() + 5);
+        for name in distinct(records, series) {
+            let of_series: Vec<_> =
+                records.iter().copied().filter(|record| series(record) == name).collect();
+            text += &format!("\n| {name} |");
+            for rate in &rates {
+                let values: Vec<_> =
+                    of_series.iter().filter(|r| r.rate == *rate).filter_map(|r| of(r)).collect();
+                text += &format!(" {} |", spread(&values, digits));
+            }
+            let values: Vec<_> = of_series.iter().filter_map(|r| of(r)).collect();
+            let worst = if digits == 2 { f64::min } else { f64::max };
+            let worst = values.iter().copied().reduce(worst);
+            let worst = match worst {
+                Some(worst) if values.len() == of_series.len() => format!("{worst:.digits$}"),
+                _ => "diverged".into(),
+            };
+            let late = of_series.iter().map(|r| r.late_rollbacks).max().unwrap_or(0);
+            let all = spread(&values, digits);
+            text += &format!(" {all} | {worst} | {late} | {} |", of_series.len());
+        }
+        text += "\n\n";
+    }
+    text
+}
+
+type Figure = fn(&Record) -> Option<f64>;
+
+/// Test loss over two of the grid's axes, a panel a series; accuracy in the cells.
+fn heat_map(
+    records: &[&Record],
+    y_label: &str,
+    row: impl Fn(&Record) -> String,
+    x_label: &str,
+    column: impl Fn(&Record) -> String,
+) -> HeatMap {
+    let (rows, columns) = (distinct(records, &row), distinct(records, &column));
+    let panel = |name: String| {
+        let cell = |y: &String, x: &String| {
+            let here = |r: &&&Record| series(r) == name && row(r) == *y && column(r) == *x;
+            let here: Vec<_> = records.iter().filter(here).collect();
+            let losses: Vec<_> = here.iter().filter_map(|r| r.test_loss).collect();
+            let accuracies: Vec<_> = here.iter().filter_map(|r| r.test_accuracy).collect();
+            let (value, accuracy) = (mean(&losses)?, mean(&accuracies)?);
+            Some(HeatCell { value, text: format!("{:.2}", 100.0 * accuracy) })
+        };
+        let cells =
+            rows.iter().flat_map(|y| columns.iter().map(move |x| (y, x))).map(|(y, x)| cell(y, x));
+        HeatPanel { cells: cells.collect(), name: name.clone() }
+    };
+    HeatMap {
+        title: "Test accuracy in %, coloured by test loss".into(),
+        x_label: x_label.into(),
+        y_label: y_label.into(),
+        panels: distinct(records, series).into_iter().map(panel).collect(),
+        columns,
+        rows,
+    }
+}
+
+/// Test loss and rate over the epochs, a run for each value of `by`: the first that has it.
+fn comparison(
+    results: &Results,
+    records: &[&Record],
+    what: &str,
+    by: impl Fn(&Record) -> String,
+) -> Comparison {
+    let runs = distinct(records, &by).into_iter().filter_map(|name| {
+        let record = records.iter().find(|record| by(record) == name)?;
+        let epochs = results.epochs_of(&record.options());
+        let points = |of: fn(&EpochRecord) -> f64| {
+            epochs.iter().map(|epoch| (epoch.epoch as f64, of(epoch))).collect()
+        };
+        let mut rate: Vec<_> = points(|epoch| epoch.rate);
+        rate.insert(0, (0.0, record.rate));
+        Some(Compared { name, loss: points(|epoch| epoch.test_loss), rate })
+    });
+    let title = match records.first() {
+        Some(first) => format!("By {what}: {}, batch {}", series(first), first.batch_size),
+        None => String::new(),
+    };
+    Comparison { title, runs: runs.collect() }
 }
 
 /// The data set's name and its images.

@@ -107,8 +107,8 @@ where
         &mut self,
         model: &Opt::Model,
         there: &Opt::Model,
-        evaluate: impl FnOnce(&mut Opt::Model) -> (f64, Gradients<Opt::Dtype, Opt::Device>),
-    ) -> Result<(f64, Gradients<Opt::Dtype, Opt::Device>), Fault<DeviceError<Opt>>> {
+        evaluate: impl FnOnce(&mut Opt::Model) -> Evaluated<Opt>,
+    ) -> Result<Evaluated<Opt>, Fault<DeviceError<Opt>>> {
         // What the closure does to buffers is not part of the step.
         let mut there = there.clone();
         let (loss, gradients) = evaluate(&mut there);
@@ -209,6 +209,10 @@ where
         }
     }
 }
+
+/// A loss and its gradients.
+pub(crate) type Evaluated<Opt> =
+    (f64, Gradients<<Opt as LearningRate>::Dtype, <Opt as LearningRate>::Device>);
 
 /// A group's decision, from derivatives taken ahead.
 pub(crate) struct Ahead {
