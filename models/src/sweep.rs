@@ -496,3 +496,108 @@ pub fn line(record: &Record) -> String {
     };
     line
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::data::digits;
+
+    fn grid() -> Grid {
+        Grid {
+            optimizers: vec![Base::Sgd],
+            modes: vec![Mode::PerLayer],
+            rules: vec![Rule::Aligned],
+            rates: vec![1e-2, 1e-4],
+            batch_sizes: vec![20],
+            window_fractions: vec![0.2],
+            dampings: vec![0.33],
+            meta_rates: vec![1e-2],
+            seeds: vec![0, 1],
+            safeguard: true,
+            epochs: 2,
+        }
+    }
+
+    /// Runs what is to be run, and counts.
+    fn sweep(folder: &Path, cells: &[Options]) -> usize {
+        let data = digits::draw(0, 60, 20).unwrap();
+        let mut results = Results::open(folder, "few digits").unwrap();
+        let mut count = 0;
+        run(&data, cells, 2, &mut results, &mut |_| count += 1).unwrap();
+        count
+    }
+
+    // Fails if a run is done twice, or if its line differs from the one that was written.
+    #[test]
+    fn what_is_done_is_not_done_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let cells = grid().cells();
+        assert_eq!(sweep(folder.path(), &cells[..2]), 2);
+        assert_eq!(sweep(folder.path(), &cells), 2);
+        assert_eq!(sweep(folder.path(), &cells), 0);
+
+        let results = Results::open(folder.path(), "few digits").unwrap();
+        for options in &cells {
+            let record = results.of(options).unwrap();
+            assert_eq!(record.options(), *options);
+            let epochs = results.epochs_of(options);
+            assert_eq!(epochs.len(), 2);
+            assert_eq!(Some(epochs[1].test_loss), record.test_loss);
+            // A run alone comes to the same.
+            let data = digits::draw(0, 60, 20).unwrap();
+            let alone = train::train(&data, options, &mut |_| ()).unwrap();
+            assert_eq!(Some(alone.epochs[1].test_loss), record.test_loss);
+        }
+        // On other data nothing is done.
+        let others = Results::open(folder.path(), "other digits").unwrap();
+        assert!(others.of(&cells[0]).is_none());
+    }
+
+    // Killed at any byte of either file, whole runs remain and the others are done again.
+    #[test]
+    fn a_line_cut_short_is_dropped() {
+        let folder = tempfile::tempdir().unwrap();
+        let cells = &grid().cells()[..2];
+        sweep(folder.path(), cells);
+        let path = |name| folder.path().join(name);
+        let whole = ["results.csv", "epochs.csv"].map(|name| fs::read(path(name)).unwrap());
+        for keep in (0..whole[0].len()).step_by(37) {
+            fs::write(path("results.csv"), &whole[0][..keep]).unwrap();
+            fs::write(path("epochs.csv"), &whole[1]).unwrap();
+            let results = Results::open(folder.path(), "few digits").unwrap();
+            let done = cells.iter().filter(|cell| results.of(cell).is_some()).count();
+            let lines = whole[0][..keep].iter().filter(|&&byte| byte == b'\n').count();
+            assert_eq!(done, lines.saturating_sub(1), "{keep}");
+            // Epochs without their run are gone too.
+            assert_eq!(results.epochs.rows.len(), 2 * done, "{keep}");
+        }
+        fs::write(path("results.csv"), &whole[0][..whole[0].len() - 5]).unwrap();
+        assert_eq!(sweep(folder.path(), cells), 1);
+        let results = Results::open(folder.path(), "few digits").unwrap();
+        assert_eq!((results.records.rows.len(), results.epochs.rows.len()), (2, 4));
+    }
+
+    #[test]
+    fn a_run_that_fails_is_a_result() {
+        let folder = tempfile::tempdir().unwrap();
+        let bad = Options { damping: 2.0, epochs: 1, ..Options::default() };
+        assert_eq!(sweep(folder.path(), &[bad]), 1);
+        assert_eq!(sweep(folder.path(), &[bad]), 0);
+        let results = Results::open(folder.path(), "few digits").unwrap();
+        let record = results.of(&bad).unwrap();
+        assert!(record.error.contains("damping") && record.test_loss.is_none());
+        assert!(line(record).ends_with(&record.error));
+    }
+
+    #[test]
+    fn files_of_others_are_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("results.csv");
+        fs::write(&path, "name,size\na,1\n").unwrap();
+        let error = Results::open(folder.path(), "few digits").unwrap_err();
+        assert!(matches!(error, SweepError::Csv { .. }));
+        assert!(error.to_string().contains("move the file away"));
+        assert_eq!(fs::read_to_string(&path).unwrap(), "name,size\na,1\n");
+    }
+}
