@@ -86,7 +86,7 @@ where
     ///
     /// let sgd = Sgd::new(&w, SgdConfig { lr: 1e3, ..Default::default() });
     /// let mut opt = Newton::new(&w, sgd, NewtonConfig::default())?;
-    /// for _ in 0..10 {
+    /// for _ in 0..5 {
     ///     let (loss, gradients) = evaluate(&mut w);
     ///     opt.step_line_search(&mut w, &gradients, loss, LineSearch::default(), evaluate)?;
     ///     assert!(evaluate(&mut w).0 < loss);
