@@ -105,7 +105,7 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
 
     let bar = progress_bar((cells.len() - done) as u64);
     let mut out = std::io::stdout().lock();
-    writeln!(out, "{} runs, {done} of them done before", cells.len())?;
+    writeln!(out, "runs: {}, done before: {done}", cells.len())?;
     sweep::run(&data, &cells, jobs, &mut results, &mut |record| {
         let line = sweep::line(record);
         if bar.is_hidden() {

@@ -3,19 +3,13 @@
 
 use std::{
     fs,
-    path::{Path, PathBuf},
+    path::Path,
     process::{Command, Output},
 };
-
-/// Built with the tests, beside them.
-fn example() -> PathBuf {
-    let tests = std::env::current_exe().unwrap();
-    let profile = tests.ancestors().nth(2).unwrap();
-    profile.join("examples").join(format!("mnist{}", std::env::consts::EXE_SUFFIX))
-}
+use support::examples::example;
 
 fn mnist(out: &Path, args: &[&str]) -> Output {
-    let mut command = Command::new(example());
+    let mut command = Command::new(example("mnist"));
     command.env_remove("TLR_DATA").args(args).arg("--out").arg(out);
     command.output().expect("cargo builds the examples for `cargo test`")
 }
@@ -113,7 +107,7 @@ fn reads_idx_files_by_flag_or_by_environment() {
     let folder = data.path().to_str().unwrap();
     let by_flag = json(&mnist(dir.path(), &[&SHORT[..], &["--data", folder]].concat()));
     assert_eq!(by_flag["data"], "MNIST");
-    let mut command = Command::new(example());
+    let mut command = Command::new(example("mnist"));
     let output = command.env("TLR_DATA", folder).args(SHORT).arg("--out").arg(dir.path()).output();
     assert_eq!(json(&output.unwrap())["test_loss"], by_flag["test_loss"]);
 }

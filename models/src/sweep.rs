@@ -3,7 +3,7 @@
 use crate::{
     data::Dataset,
     report::{self, Epoch},
-    train::{self, Base, Mode, Options, Rule, Run},
+    train::{self, Base, Mode, Options, Rule, Run, TrainError},
 };
 use serde::{Deserialize, Serialize};
 use std::{
@@ -282,6 +282,9 @@ pub enum SweepError {
         /// What is wrong with it.
         source: csv::Error,
     },
+    /// A run cannot begin: data or options that make no sense.
+    #[error(transparent)]
+    Train(#[from] TrainError),
     /// No thread to run on.
     #[error("cannot start a thread: {0}")]
     Threads(#[from] rayon::ThreadPoolBuildError),
@@ -418,11 +421,11 @@ impl<T: Serialize + for<'a> Deserialize<'a>> Table<T> {
 
 /// Trains every one of `cells` that is not done yet, `jobs` at a time, each on a thread of its own.
 ///
-/// `observer` is told of each as it ends. A run that [`train::train`] ends by an error is a result like
-/// another.
+/// `observer` is told of each as it ends. A run that diverges is a result like another.
 ///
 /// # Errors
-/// [`SweepError`], when results cannot be written: the runs going on are finished, and lost.
+/// [`SweepError::Train`], when a run cannot begin: then none does. The others, when results cannot be
+/// written: the runs going on are finished, and lost.
 pub fn run(
     data: &Dataset,
     cells: &[Options],
@@ -435,6 +438,8 @@ pub fn run(
         .map(|options| canonical(*options))
         .filter(|options| results.of(options).is_none())
         .collect();
+    // A slip in the last cell should not show after hours.
+    cells.iter().try_for_each(|options| train::check(data, options))?;
     let next = AtomicUsize::new(0);
     let (sender, receiver) = mpsc::channel();
     // Built before any run starts, so that failing to costs nothing.
@@ -446,17 +451,20 @@ pub fn run(
             let (sender, next, cells) = (sender.clone(), &next, &cells);
             scope.spawn(move || {
                 while let Some(options) = cells.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let run = pool
-                        .install(|| train::train(data, options, &mut |_| ()))
-                        .map_err(|error| error.to_string());
+                    let run = pool.install(|| train::train(data, options, &mut |_| ()));
                     if sender.send((*options, run)).is_err() {
-                        return; // the results cannot be written
+                        return; // the sweep has ended
                     }
                 }
             });
         }
         drop(sender);
         for (options, run) in receiver {
+            let run = match run {
+                Ok(run) => Ok(run),
+                Err(TrainError::Rate(error)) if has_diverged(&error) => Err(error.to_string()),
+                Err(error) => return Err(error.into()),
+            };
             results.add(&options, run)?;
             if let Some(record) = results.of(&options) {
                 observer(record);
@@ -464,6 +472,11 @@ pub fn run(
         }
         Ok(())
     })
+}
+
+fn has_diverged(error: &tlr::Error) -> bool {
+    use tlr::Error::{NonFiniteLoss, NonFiniteWeights, TooManyRollbacks};
+    matches!(error, NonFiniteLoss { .. } | NonFiniteWeights { .. } | TooManyRollbacks { .. })
 }
 
 /// A run in a line, for the terminal.
@@ -578,15 +591,29 @@ mod tests {
         assert_eq!((results.records.rows.len(), results.epochs.rows.len()), (2, 4));
     }
 
+    // Fails if one is taken for the other: what cannot begin must not count as done.
     #[test]
-    fn a_run_that_fails_is_a_result() {
+    fn a_run_that_diverges_is_a_result_and_a_bad_option_is_not() {
         let folder = tempfile::tempdir().unwrap();
-        let bad = Options { damping: 2.0, epochs: 1, ..Options::default() };
-        assert_eq!(sweep(folder.path(), &[bad]), 1);
-        assert_eq!(sweep(folder.path(), &[bad]), 0);
+        let data = digits::draw(0, 60, 20).unwrap();
+        let mut results = Results::open(folder.path(), "few digits").unwrap();
+        let bad = Options { damping: 2.0, ..Options::default() };
+        let error = run(&data, &[bad], 1, &mut results, &mut |_| ()).unwrap_err();
+        assert!(matches!(error, SweepError::Train(_)) && error.to_string().contains("damping"));
+        assert!(results.of(&bad).is_none());
+
+        let diverges = Options {
+            rule: Rule::Constant,
+            rate: 1e30,
+            batch_size: 10,
+            epochs: 1,
+            ..Options::default()
+        };
+        assert_eq!(sweep(folder.path(), &[diverges]), 1);
+        assert_eq!(sweep(folder.path(), &[diverges]), 0);
         let results = Results::open(folder.path(), "few digits").unwrap();
-        let record = results.of(&bad).unwrap();
-        assert!(record.error.contains("damping") && record.test_loss.is_none());
+        let record = results.of(&diverges).unwrap();
+        assert!(!record.error.is_empty() && record.test_loss.is_none());
         assert!(line(record).ends_with(&record.error));
     }
 

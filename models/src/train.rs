@@ -187,6 +187,39 @@ pub enum TrainError {
     Device(#[from] CpuError),
 }
 
+/// Whether [`train`] could begin: what it would check first, and no more.
+///
+/// # Errors
+/// Options or data that make no sense.
+pub fn check(data: &Dataset, options: &Options) -> Result<(), TrainError> {
+    prepare(data, options).map(|_| ())
+}
+
+/// What a run starts with.
+struct Start {
+    device: Cpu,
+    model: Net,
+    batches: Batches,
+    optimizer: Box<dyn Learner>,
+}
+
+fn prepare(data: &Dataset, options: &Options) -> Result<Start, TrainError> {
+    let pixels = data.train.rows() * data.train.columns();
+    let classes = data.train.classes();
+    if pixels != PIXELS || classes > CLASSES {
+        return Err(TrainError::Images { pixels, classes });
+    }
+    if options.epochs == 0 {
+        return Err(TrainError::NoEpochs);
+    }
+    let device = Cpu::seed_from_u64(options.seed);
+    device.try_enable_cache()?;
+    let model: Net = BuildModule::try_build(&device)?;
+    let batches = Batches::new(data.train.len(), options.batch_size, options.seed)?;
+    let optimizer = learner(&model, options, batches.batches_per_epoch())?;
+    Ok(Start { device, model, batches, optimizer })
+}
+
 /// Trains a new model on `data` as `options` say, and tells `observer` of every step and epoch.
 ///
 /// The result depends on `options` and `data` only.
@@ -198,21 +231,8 @@ pub fn train(
     options: &Options,
     observer: &mut dyn FnMut(Event<'_>),
 ) -> Result<Run, TrainError> {
-    let pixels = data.train.rows() * data.train.columns();
-    let classes = data.train.classes();
-    if pixels != PIXELS || classes > CLASSES {
-        return Err(TrainError::Images { pixels, classes });
-    }
-    if options.epochs == 0 {
-        return Err(TrainError::NoEpochs);
-    }
-    let device = Cpu::seed_from_u64(options.seed);
-    device.try_enable_cache()?;
-    let mut model: Net = BuildModule::try_build(&device)?;
-    let batches = Batches::new(data.train.len(), options.batch_size, options.seed)?;
+    let Start { device, mut model, batches, mut optimizer } = prepare(data, options)?;
     let per_epoch = batches.batches_per_epoch();
-    let mut optimizer = learner(&model, options, per_epoch)?;
-
     let scaling = data.train.scaling();
     let start = Instant::now();
     let mut epochs = Vec::with_capacity(options.epochs);
