@@ -16,10 +16,10 @@ use crate::{history::RollbackCause, Error};
 ///   last accepted window and sem₋ its standard error (√2: of the difference of two such means).
 ///   Before there is one, the loss at the starting weights stands in for m₋, and the window's own noise
 ///   for sem₋. (Standard errors are of the differences between successive losses, and 0 in a window of
-///   fewer than four.) After a rollback m₋ is no less than the mean of the losses seen at the snapshot itself:
-///   no rate, however small, gets below the loss it starts from at once. But no limit is above the loss
-///   at the starting weights, give or take `sems` standard deviations of the first window's losses:
-///   otherwise training could end above where it began, a little every window.
+///   fewer than four.) After a rollback m₋ is no less than the mean of the losses seen at the snapshot
+///   itself: no rate, however small, gets below the loss it starts from at once. But no limit is above
+///   the loss at the starting weights, give or take `sems` standard deviations of the first window's
+///   losses: otherwise training could end above where it began, a little every window.
 ///
 /// So a spike that the window has time to make up for is no reason, and a window that cannot be saved
 /// is not finished. The losses of a window do not tell of its end: until one seen there is below the
@@ -99,12 +99,12 @@ pub(crate) enum Verdict {
 }
 
 /// The losses seen so far, as far as the tests need them.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Watch {
     /// The largest loss seen at the starting weights.
     start: Option<f64>,
-    /// What no limit is above.
-    ceiling: f64,
+    /// What no limit is above, once a window has been accepted.
+    ceiling: Option<f64>,
     /// The last loss was skipped.
     skipped: bool,
     /// Losses seen at the snapshot, one for each time training set out from it.
@@ -117,22 +117,6 @@ pub(crate) struct Watch {
     rollbacks: usize,
     /// Those of them that the rates were to blame for.
     cuts: i32,
-}
-
-impl Default for Watch {
-    fn default() -> Self {
-        Self {
-            start: None,
-            ceiling: f64::INFINITY,
-            skipped: false,
-            origin: Losses::default(),
-            window: Losses::default(),
-            accepted: None,
-            any_accepted: false,
-            rollbacks: 0,
-            cuts: 0,
-        }
-    }
 }
 
 impl Watch {
@@ -177,7 +161,7 @@ impl Watch {
             // What `explosion` lets pass cannot widen it by much.
             None => safeguard.limit(self.origin.mean, self.window.sem()),
         };
-        limit.min(self.ceiling)
+        self.ceiling.map_or(limit, |ceiling| limit.min(ceiling))
     }
 
     /// The mean of the window if the losses after `loss` are as low as can be.
@@ -198,7 +182,7 @@ impl Watch {
     pub(crate) fn accept(&mut self, safeguard: Option<&Safeguard>) {
         let window = std::mem::take(&mut self.window);
         if let (Some(start), Some(safeguard), None) = (self.start, safeguard, &self.accepted) {
-            self.ceiling = start + safeguard.sems * window.deviation();
+            self.ceiling = Some(start + safeguard.sems * window.deviation());
         }
         if window.count > 0 {
             self.accepted = Some(window);

@@ -57,11 +57,13 @@ pub(super) fn add_product<E: Element>(into: &mut [E], a: Matrix<'_, E>, b: Matri
     let work = m.saturating_mul(k).saturating_mul(n);
     let threads =
         if work < PARALLEL { gemm::Parallelism::None } else { gemm::Parallelism::Rayon(0) };
-    let step = |step: usize| step as isize; // at most the length of a slice
-                                            // SAFETY: of A and B only elements are read that `Matrix::new` found in their slices, transposed
-                                            // or not: m ≤ A's rows, k ≤ A's columns and B's rows, n = B's columns. Of `into` the first m·n are
-                                            // written, no more than it has; it is borrowed mutably, so it overlaps neither. E is f32 or f64,
-                                            // which gemm knows.
+    // At most the length of a slice, so it fits.
+    let step = |step: usize| step as isize;
+
+    // SAFETY: of A and B only elements are read that `Matrix::new` found in their slices, transposed
+    // or not: m ≤ A's rows, k ≤ A's columns and B's rows, n = B's columns. Of `into` the first m·n are
+    // written, no more than it has; it is borrowed mutably, so it overlaps neither. E is f32 or f64,
+    // which gemm knows.
     #[allow(unsafe_code)]
     unsafe {
         gemm::gemm(
