@@ -5,9 +5,11 @@
 //! operations.
 
 mod buffer;
+mod error;
 mod gemm;
 mod linear;
 
+pub use error::LayerError;
 pub use linear::LinearOptions;
 
 use dfdx::prelude::{
