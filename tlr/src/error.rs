@@ -19,6 +19,9 @@ pub enum Error {
     /// The fraction p of an epoch is outside (0, 1].
     #[error("a window is a fraction in (0, 1] of an epoch, not {0}: try the default, 0.2")]
     WindowFraction(f64),
+    /// The least length of a window is no number of memories.
+    #[error("memories must be finite and at least 0, not {0}: try the default, 5")]
+    Memories(f64),
     /// An epoch of no batches.
     #[error("an epoch has no batches: give the number of optimizer steps in an epoch")]
     EmptyEpoch,

@@ -130,7 +130,7 @@ where
     /// A figure of `config` or a starting rate out of range; a model without trainable tensors, with
     /// one that is not contiguous, or with one that no layer holds.
     pub fn new(model: &Opt::Model, optimizer: Opt, config: Config<R>) -> Result<Self, Error> {
-        let window = config.validated_window()?;
+        let window = config.validated_window(optimizer.momentum())?;
         let groups = optimizer.groups(model);
         let snapshots = Snapshots::new(model, &groups)?;
         for (index, group) in groups.groups.iter().enumerate() {

@@ -70,6 +70,19 @@ impl Window {
         }
     }
 
+    /// K, at least `memories`/(1 − `momentum`) unless it was given in steps. A momentum outside (0, 1) has
+    /// no memory to wait for.
+    pub(crate) fn len_with_momentum(&self, momentum: f64, memories: f64) -> usize {
+        match self.0 {
+            Length::Fraction { .. } if momentum > 0.0 && momentum < 1.0 => {
+                // 1 − 0.9 is a little below 0.1: within rounding of a whole number is that number.
+                let least = memories / (1.0 - momentum) * (1.0 - 1e-12);
+                self.len().max(least.ceil() as usize)
+            }
+            _ => self.len(),
+        }
+    }
+
     /// K, the number of steps: at least 1.
     #[allow(clippy::len_without_is_empty)] // never empty
     pub fn len(&self) -> usize {

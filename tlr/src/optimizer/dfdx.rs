@@ -3,13 +3,13 @@
 use super::{Family, LearningRate};
 use ::dfdx::{
     nn::TensorCollection,
-    optim::{Adam, RMSprop, Sgd},
+    optim::{Adam, AdamConfig, Momentum, RMSprop, RMSpropConfig, Sgd, SgdConfig},
     shapes::Dtype,
     tensor_ops::Device,
 };
 
 macro_rules! dfdx_optimizer {
-    ($($Optimizer:ident),+) => {$(
+    ($($Optimizer:ident, $momentum:expr;)+) => {$(
         impl<M: TensorCollection<E, D> + Clone, E: Dtype, D: Device<E>> LearningRate
             for $Optimizer<M, E, D>
         {
@@ -23,6 +23,10 @@ macro_rules! dfdx_optimizer {
 
             fn set_rate(&mut self, _group: usize, rate: f64) {
                 self.cfg.lr = rate;
+            }
+
+            fn momentum(&self) -> f64 {
+                ($momentum)(&self.cfg)
             }
 
             fn reset(&mut self, model: &M) {
@@ -42,4 +46,11 @@ macro_rules! dfdx_optimizer {
     )+};
 }
 
-dfdx_optimizer!(Sgd, Adam, RMSprop);
+dfdx_optimizer! {
+    Sgd, |config: &SgdConfig| match config.momentum {
+        None => 0.0,
+        Some(Momentum::Classic(momentum) | Momentum::Nesterov(momentum)) => momentum,
+    };
+    Adam, |config: &AdamConfig| config.betas[0];
+    RMSprop, |config: &RMSpropConfig| config.momentum.unwrap_or(0.0);
+}

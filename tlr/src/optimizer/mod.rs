@@ -70,6 +70,13 @@ pub trait LearningRate {
     /// hyperparameters: the next update is as a new optimizer's. Called after a rollback.
     fn reset(&mut self, model: &Self::Model);
 
+    /// β in [0, 1): the share of an update that is left over from the one before, as by momentum or Adam's
+    /// β₁. Windows are long enough for it to fade, see [`Config::memories`](crate::Config::memories).
+    /// Default 0.
+    fn momentum(&self) -> f64 {
+        0.0
+    }
+
     /// Which tensors share a rate. One group of all of them, unless overridden.
     fn groups(&self, model: &Self::Model) -> Groups {
         let _ = model;

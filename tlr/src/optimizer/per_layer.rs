@@ -76,6 +76,10 @@ where
         self.optimizers = model.optimizers(&self.family, &mut Layers::default());
     }
 
+    fn momentum(&self) -> f64 {
+        self.family.momentum()
+    }
+
     fn groups(&self, _model: &F::Model) -> Groups {
         self.layers.groups()
     }
