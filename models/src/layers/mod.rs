@@ -5,16 +5,25 @@
 //! operations.
 
 mod buffer;
+#[cfg(test)]
+mod check;
+mod conv;
 mod error;
 mod gemm;
 mod linear;
 
+pub use conv::{BiasedConv2d, Conv2d, Conv2dOptions, Filters, Over, Planes, Sliding};
 pub use error::LayerError;
 pub use linear::LinearOptions;
 
 use dfdx::prelude::{
     Const, Cpu, CpuError, Device, Dim, Dtype, Rank1, Rank2, ReshapeTo, Tape, Tensor,
 };
+
+/// The builders of the layers, for [`DeviceBuildExt::build_module`](dfdx::nn::DeviceBuildExt::build_module).
+pub mod builder {
+    pub use super::conv::builder::*;
+}
 
 /// A batch of vectors.
 pub type Rows<B, const N: usize, E, D, T> = Tensor<(B, Const<N>), E, D, T>;
@@ -50,6 +59,30 @@ pub trait Kernels<E: Dtype>: Device<E> {
     ) -> Result<Rows<B, OUT, E, Self, T>, Self::Err> {
         linear::composed(x, weight, bias, options)
     }
+
+    /// The convolution of `(batch, I, height, width)` images with filters `(O, I / G, K, K)` in G groups, and
+    /// a bias for each output channel where there is one.
+    ///
+    /// # Errors
+    /// [`LayerError::Shape`] where the filter is larger than the padded image; out of memory.
+    #[allow(clippy::type_complexity)]
+    fn try_conv2d<
+        B: Dim,
+        H: Dim,
+        W: Dim,
+        T: Tape<E, Self>,
+        const I: usize,
+        const O: usize,
+        const K: usize,
+        const G: usize,
+    >(
+        x: Planes<B, I, H, W, E, Self, T>,
+        weight: &Filters<I, O, K, G, E, Self>,
+        bias: Option<&Tensor<Rank1<O>, E, Self>>,
+        options: Conv2dOptions,
+    ) -> Result<Planes<B, O, usize, usize, E, Self, T>, LayerError<Self::Err>> {
+        conv::composed(x, weight, bias, options)
+    }
 }
 
 // One a dtype: where `Cpu: Device<E>` is in scope, the compiler does not see that its buffers are
@@ -65,6 +98,26 @@ macro_rules! on_cpu {
             ) -> Result<Rows<B, OUT, $dtype, Self, T>, CpuError> {
                 let (weight, bias) = (weight.clone().try_contiguous()?, bias.clone().try_contiguous()?);
                 linear::on_cpu(x.try_contiguous()?, weight, bias, options)
+            }
+
+            fn try_conv2d<
+                B: Dim,
+                H: Dim,
+                W: Dim,
+                T: Tape<$dtype, Self>,
+                const I: usize,
+                const O: usize,
+                const K: usize,
+                const G: usize,
+            >(
+                x: Planes<B, I, H, W, $dtype, Self, T>,
+                weight: &Filters<I, O, K, G, $dtype, Self>,
+                bias: Option<&Tensor<Rank1<O>, $dtype, Self>>,
+                options: Conv2dOptions,
+            ) -> Result<Planes<B, O, usize, usize, $dtype, Self, T>, LayerError<CpuError>> {
+                let weight = weight.clone().try_contiguous()?;
+                let bias = bias.map(|bias| bias.clone().try_contiguous()).transpose()?;
+                conv::on_cpu(x.try_contiguous()?, weight, bias, options)
             }
         }
     )*};

@@ -1,0 +1,48 @@
+//! What the tests of the layers share.
+#![allow(clippy::unwrap_used)]
+
+use dfdx::prelude::*;
+
+/// The sum of (y + 1/2)², whose derivatives 2y + 1 differ everywhere.
+pub(super) fn curved<S: Shape>(
+    y: Tensor<S, f64, Cpu, OwnedTape<f64, Cpu>>,
+) -> Tensor<Rank0, f64, Cpu, OwnedTape<f64, Cpu>> {
+    (y + 0.5).square().sum::<Rank0, _>()
+}
+
+/// The same up to rounding: sums of at most some ten thousand terms in another order.
+pub(super) fn close(ours: &[f64], theirs: &[f64]) {
+    assert_eq!(ours.len(), theirs.len());
+    let scale = theirs.iter().fold(1.0, |scale: f64, value| scale.max(value.abs()));
+    for (index, (ours, theirs)) in ours.iter().zip(theirs).enumerate() {
+        assert!((ours - theirs).abs() <= 1e-12 * scale, "{index}: {ours} for {theirs}");
+    }
+}
+
+/// `gradient` against central differences of `loss`, an element of `at` at a time. With steps of 1e-5 their
+/// error is about 1e-10 of the loss's third derivative, and rounding 1e-16/1e-5 of the loss.
+pub(super) fn derivative<S: Shape>(
+    at: &Tensor<S, f64, Cpu>,
+    gradient: &Tensor<S, f64, Cpu>,
+    loss: impl Fn(&Tensor<S, f64, Cpu>) -> f64,
+) {
+    let (values, gradient) = (at.as_vec(), gradient.as_vec());
+    let scale = gradient.iter().fold(1.0, |scale: f64, value| scale.max(value.abs()));
+    for index in 0..values.len() {
+        let moved = |by: f64| {
+            let mut values = values.clone();
+            values[index] += by;
+            let mut moved = at.clone();
+            moved.copy_from(&values);
+            loss(&moved)
+        };
+        let expected = (moved(1e-5) - moved(-1e-5)) / 2e-5;
+        let error = (gradient[index] - expected).abs();
+        assert!(error <= 1e-7 * scale, "{index}: {} for {expected}", gradient[index]);
+    }
+}
+
+/// `work` with a pool of so many threads.
+pub(super) fn with_threads<R: Send>(threads: usize, work: impl FnOnce() -> R + Send) -> R {
+    rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(work)
+}

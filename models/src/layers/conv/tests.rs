@@ -1,0 +1,202 @@
+#![allow(clippy::unwrap_used)]
+use super::*;
+use crate::layers::check;
+use dfdx::prelude::*;
+
+type Images<const C: usize> = Tensor<(usize, Const<C>, usize, usize), f64, Cpu>;
+
+/// The definition, one multiplication at a time.
+fn defined<const I: usize, const O: usize, const K: usize, const G: usize>(
+    x: &[f64],
+    weight: &[f64],
+    g: &Geometry,
+) -> Vec<f64> {
+    let mut y = Vec::new();
+    let pixel = |image, channel, row: usize, column: usize| {
+        let row = row.checked_sub(g.padding).filter(|row| *row < g.height);
+        let column = column.checked_sub(g.padding).filter(|column| *column < g.width);
+        row.zip(column).map_or(0.0, |(row, column)| {
+            x[((image * I + channel) * g.height + row) * g.width + column]
+        })
+    };
+    for image in 0..g.batch {
+        for output in 0..O {
+            let group = output / (O / G);
+            for row in 0..g.out_height {
+                for column in 0..g.out_width {
+                    let mut sum = 0.0;
+                    for channel in 0..I / G {
+                        for tap in 0..K * K {
+                            let w = weight[(output * (I / G) + channel) * K * K + tap];
+                            let row = row * g.stride + tap / K * g.dilation;
+                            let column = column * g.stride + tap % K * g.dilation;
+                            sum += w * pixel(image, group * (I / G) + channel, row, column);
+                        }
+                    }
+                    y.push(sum);
+                }
+            }
+        }
+    }
+    y
+}
+
+fn normal<S: Shape>(dev: &Cpu, shape: S) -> Tensor<S, f64, Cpu> {
+    dev.sample_like(&shape, rand_distr::StandardNormal)
+}
+
+/// Against the definition, against the composed form, and the gradients of both.
+fn agrees<const I: usize, const O: usize, const K: usize, const G: usize>(
+    (batch, height, width): (usize, usize, usize),
+    (stride, padding, dilation): (usize, usize, usize),
+) {
+    let dev = Cpu::seed_from_u64(3);
+    let sliding = Sliding { stride, padding, dilation };
+    let g = geometry::<I, O, K, G, CpuError>((batch, height, width), sliding).unwrap();
+    let x: Images<I> = normal(&dev, (batch, Const, height, width));
+    let weight: Filters<I, O, K, G, f64, Cpu> = normal(&dev, Default::default());
+    let bias: Tensor<Rank1<O>, f64, Cpu> = normal(&dev, Default::default());
+    let options = Conv2dOptions { sliding, input_gradient: true };
+
+    let run = |ours: bool, bias: Option<&Tensor<Rank1<O>, f64, Cpu>>| {
+        let x = x.leaky_trace();
+        let y = match ours {
+            true => Cpu::try_conv2d(x, &weight, bias, options).unwrap(),
+            false => composed(x, &weight, bias, options).unwrap(),
+        };
+        let values = y.as_vec();
+        let gradients = check::curved(y).backward();
+        (values, gradients)
+    };
+    let ours = run(true, None);
+    check::close(&ours.0, &defined::<I, O, K, G>(&x.as_vec(), &weight.as_vec(), &g));
+    let theirs = run(false, None);
+    check::close(&ours.0, &theirs.0);
+    check::close(&ours.1.get(&x).as_vec(), &theirs.1.get(&x).as_vec());
+    check::close(&ours.1.get(&weight).as_vec(), &theirs.1.get(&weight).as_vec());
+    let (ours, theirs) = (run(true, Some(&bias)), run(false, Some(&bias)));
+    check::close(&ours.0, &theirs.0);
+    check::close(&ours.1.get(&bias).as_vec(), &theirs.1.get(&bias).as_vec());
+
+    let without = Conv2dOptions { input_gradient: false, ..options };
+    let y = Cpu::try_conv2d(x.leaky_trace(), &weight, Some(&bias), without).unwrap();
+    let gradients = check::curved(y).backward();
+    assert_eq!(gradients.get(&weight).as_vec(), ours.1.get(&weight).as_vec());
+}
+
+// Fails for a wrong tap, stride, padding, dilation or group, in either form and either direction.
+#[test]
+fn as_defined() {
+    agrees::<1, 1, 1, 1>((1, 1, 1), (1, 0, 1));
+    agrees::<3, 4, 3, 1>((2, 7, 6), (1, 1, 1));
+    agrees::<3, 4, 3, 1>((3, 8, 9), (2, 1, 1));
+    agrees::<4, 6, 3, 2>((2, 9, 7), (2, 2, 2));
+    agrees::<4, 4, 3, 4>((2, 6, 6), (1, 1, 1));
+    agrees::<2, 5, 2, 1>((2, 5, 6), (3, 0, 1));
+    agrees::<3, 8, 7, 1>((1, 12, 13), (2, 3, 1));
+    agrees::<6, 4, 1, 1>((3, 5, 4), (1, 0, 1));
+    agrees::<6, 4, 1, 2>((3, 17, 16), (1, 0, 1));
+    agrees::<6, 4, 1, 1>((3, 5, 4), (2, 0, 1));
+    agrees::<2, 3, 1, 1>((2, 4, 4), (1, 1, 1));
+    agrees::<2, 3, 5, 1>((1, 3, 3), (1, 4, 1));
+    agrees::<16, 16, 3, 1>((9, 32, 32), (1, 1, 1));
+    agrees::<3, 2, 3, 1>((70, 2, 2), (1, 1, 1));
+    agrees::<40, 8, 3, 1>((2, 40, 40), (1, 1, 1));
+}
+
+// Central differences of the curved sum, over every element of x, weight and bias.
+#[test]
+fn gradients_are_derivatives() {
+    let dev = Cpu::seed_from_u64(5);
+    let x: Images<4> = normal(&dev, (2, Const, 5, 4));
+    let weight: Filters<4, 6, 3, 2, f64, Cpu> = normal(&dev, Default::default());
+    let bias: Tensor<Rank1<6>, f64, Cpu> = normal(&dev, Default::default());
+    let sliding = Sliding { stride: 2, padding: 1, dilation: 1 };
+    let options = Conv2dOptions { sliding, input_gradient: true };
+    let loss = |x: &Images<4>, weight: &_, bias: &_| {
+        check::curved(Cpu::try_conv2d(x.leaky_trace(), weight, Some(bias), options).unwrap())
+    };
+    let gradients = loss(&x, &weight, &bias).backward();
+    check::derivative(&x, &gradients.get(&x), |x| loss(x, &weight, &bias).array());
+    check::derivative(&weight, &gradients.get(&weight), |w| loss(&x, w, &bias).array());
+    check::derivative(&bias, &gradients.get(&bias), |bias| loss(&x, &weight, bias).array());
+}
+
+// Fails if images are dealt to threads in shares that depend on their number.
+#[test]
+fn the_same_bits_for_any_number_of_threads() {
+    let with = |threads| {
+        check::with_threads(threads, || {
+            let dev = Cpu::seed_from_u64(5);
+            let x = normal(&dev, (13, Const::<5>, 20, 20));
+            let weight: Filters<5, 7, 3, 1, f64, Cpu> = normal(&dev, Default::default());
+            let options = Conv2dOptions::default();
+            let y = Cpu::try_conv2d(x.leaky_trace(), &weight, None, options).unwrap();
+            let values = y.as_vec();
+            let gradients = check::curved(y).backward();
+            (values, gradients.get(&x).as_vec(), gradients.get(&weight).as_vec())
+        })
+    };
+    let one = with(1);
+    assert_eq!(one, with(2));
+    assert_eq!(one, with(5));
+}
+
+// Fails if a gradient is overwritten: the second layer shares the first's weight and bias.
+#[test]
+fn gradients_accumulate() {
+    let dev = Cpu::seed_from_u64(5);
+    let x = normal(&dev, (2, Const::<3>, 4, 4));
+    let weight: Filters<3, 3, 3, 1, f64, Cpu> = normal(&dev, Default::default());
+    let bias: Tensor<Rank1<3>, f64, Cpu> = normal(&dev, Default::default());
+    let options = Conv2dOptions {
+        sliding: Sliding { padding: 1, ..Default::default() },
+        ..Default::default()
+    };
+    let twice = |ours: bool| {
+        let layer = |x| match ours {
+            true => Cpu::try_conv2d(x, &weight, Some(&bias), options).unwrap(),
+            false => composed(x, &weight, Some(&bias), options).unwrap(),
+        };
+        let y = layer(x.leaky_trace());
+        let gradients = check::curved(layer(y)).backward();
+        (gradients.get(&weight).as_vec(), gradients.get(&bias).as_vec())
+    };
+    let (ours, theirs) = (twice(true), twice(false));
+    check::close(&ours.0, &theirs.0);
+    check::close(&ours.1, &theirs.1);
+}
+
+#[test]
+fn images_smaller_than_the_filter() {
+    let dev = Cpu::default();
+    let conv = dev.build_module::<builder::Conv2d<1, 1, 5, 1, 1>, f32>();
+    let x: Tensor<(usize, Const<1>, usize, usize), f32, _> = dev.zeros_like(&(1, Const, 2, 9));
+    let error = conv.try_forward(x).unwrap_err();
+    assert!(matches!(error, LayerError::Shape { .. }));
+    let text = error.to_string();
+    assert!(text.contains("5x5") && text.contains("2x9"), "{text}");
+    let x: Tensor<(usize, Const<1>, usize, usize), f32, _> = dev.zeros_like(&(1, Const, 3, 9));
+    assert_eq!(conv.try_forward(x).unwrap().shape(), &(1, Const, 1, 7));
+}
+
+// An empty batch is nothing to do, not a division by zero.
+#[test]
+fn no_images() {
+    let dev = Cpu::default();
+    let conv = dev.build_module::<builder::BiasedConv2d<2, 3, 3>, f32>();
+    let x: Tensor<(usize, Const<2>, usize, usize), f32, _> = dev.zeros_like(&(0, Const, 4, 4));
+    assert_eq!(conv.forward(x).shape(), &(0, Const, 2, 2));
+}
+
+// 1/√(IN/GROUPS·K·K), in all of it.
+#[test]
+fn starts_as_pytorch_does() {
+    let dev = Cpu::seed_from_u64(1);
+    let conv = dev.build_module::<builder::BiasedConv2d<8, 64, 3, 1, 1, 1, 2>, f64>();
+    let bound = 1.0 / 36f64.sqrt();
+    for values in [conv.weight.as_vec(), conv.bias.as_vec()] {
+        let largest = values.iter().fold(0.0, |largest: f64, value| largest.max(value.abs()));
+        assert!(largest <= bound && largest > 0.9 * bound, "{largest} for {bound}");
+    }
+}

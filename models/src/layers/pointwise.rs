@@ -1,0 +1,167 @@
+//! Element by element: the rectifier, and the sum that closes a residual block.
+
+use super::{
+    buffer,
+    gemm::Element,
+    Kernels, LayerError,
+};
+use dfdx::{
+    nn::{BuildModule, Module, NonMutableModule, ZeroSizedModule},
+    prelude::{
+        Cpu, CpuError, Device, Dtype, Gradients, HasShape, Merge, PutTape, Shape, SplitTape, Tape, Tensor, TryAdd,
+    },
+};
+use rayon::prelude::*;
+use tlr::TrainableLr;
+
+/// Elements that one thread takes at a time: enough to be worth handing over.
+pub(super) const SHARE: usize = 1 << 15;
+
+/// By dfdx's own operations, on any device.
+pub(super) fn composed_sum<S: Shape, E: Dtype, D: Device<E>, T: Tape<E, D>>(
+    x: Tensor<S, E, D, T>,
+    y: Tensor<S, E, D, T>,
+    relu: bool,
+) -> Result<Tensor<S, E, D, T>, D::Err>
+where
+    T: Merge<T>,
+{
+    let sum = x.try_add(y)?;
+    if relu {
+        sum.try_relu()
+    } else {
+        Ok(sum)
+    }
+}
+
+/// Either rectified or not. The result is `max(·, 0)` with 0 for NaN's sake left as it is.
+fn rectified<E: Element>(value: E, relu: bool) -> E {
+    if relu && value < E::ZERO {
+        E::ZERO
+    } else {
+        value
+    }
+}
+
+/// In one pass. All tensors are contiguous.
+pub(super) fn sum_on_cpu<S: Shape, E: Dtype + Element, T: Tape<E, Cpu>>(
+    x: Tensor<S, E, Cpu, T>,
+    y: Tensor<S, E, Cpu, T>,
+    relu: bool,
+) -> Result<Tensor<S, E, Cpu, T>, CpuError> {
+    let (x, x_tape) = x.split_tape();
+    let (y, y_tape) = y.split_tape();
+    let mut tape = x_tape.merge(y_tape);
+    let mut sums = buffer::read(&x)?;
+    let addends = buffer::read(&y)?;
+    sums.par_chunks_mut(SHARE).zip(addends.par_chunks(SHARE)).for_each(|(sums, addends)| {
+        for (sum, addend) in sums.iter_mut().zip(addends) {
+            *sum = rectified(*sum + *addend, relu);
+        }
+    });
+    let passed = (relu && T::OWNS_TAPE).then(|| passed(&sums));
+    let sum = buffer::tensor(x.device(), sums, *x.shape())?;
+    let ghosts = (x.ghost(), y.ghost(), sum.ghost());
+    tape.add_backward_op(move |gradients: &mut Gradients<E, Cpu>| {
+        let (x, y, sum) = ghosts;
+        let upstream = buffer::take(gradients.get_or_alloc_mut(&sum)?);
+        for ghost in [x, y] {
+            add_passed(gradients.get_or_alloc_mut(&ghost)?, &upstream, passed.as_deref());
+        }
+        **gradients.get_or_alloc_mut(&sum)? = upstream;
+        Ok(())
+    });
+    Ok(sum.put_tape(tape))
+}
+
+/// In one pass. `x` is contiguous.
+pub(super) fn relu_on_cpu<S: Shape, E: Dtype + Element, T: Tape<E, Cpu>>(
+    x: Tensor<S, E, Cpu, T>,
+) -> Result<Tensor<S, E, Cpu, T>, CpuError> {
+    let (x, mut tape) = x.split_tape();
+    let mut values = buffer::read(&x)?;
+    values.par_chunks_mut(SHARE).for_each(|values| {
+        values.iter_mut().for_each(|value| *value = rectified(*value, true));
+    });
+    let passed = if T::OWNS_TAPE { passed(&values) } else { Vec::new() };
+    let y = buffer::tensor(x.device(), values, *x.shape())?;
+    let ghosts = (x.ghost(), y.ghost());
+    tape.add_backward_op(move |gradients: &mut Gradients<E, Cpu>| {
+        let (x, y) = ghosts;
+        let upstream = buffer::take(gradients.get_or_alloc_mut(&y)?);
+        add_passed(gradients.get_or_alloc_mut(&x)?, &upstream, Some(&passed));
+        **gradients.get_or_alloc_mut(&y)? = upstream;
+        Ok(())
+    });
+    Ok(y.put_tape(tape))
+}
+
+/// Where a rectifier let pass: 1 for values above 0.
+fn passed<E: Element>(values: &[E]) -> Vec<u8> {
+    let mut passed = vec![0; values.len()];
+    passed.par_chunks_mut(SHARE).zip(values.par_chunks(SHARE)).for_each(|(passed, values)| {
+        for (passed, value) in passed.iter_mut().zip(values) {
+            *passed = u8::from(*value > E::ZERO);
+        }
+    });
+    passed
+}
+
+/// `gradient` ← `gradient` + `upstream`, where it passed.
+fn add_passed<E: Element>(gradient: &mut [E], upstream: &[E], passed: Option<&[u8]>) {
+    let shares = gradient.par_chunks_mut(SHARE).zip(upstream.par_chunks(SHARE));
+    match passed {
+        None => shares.for_each(|(gradient, upstream)| {
+            gradient.iter_mut().zip(upstream).for_each(|(to, from)| *to += *from);
+        }),
+        Some(passed) => {
+            shares.zip(passed.par_chunks(SHARE)).for_each(|((gradient, upstream), passed)| {
+                for ((to, from), passed) in gradient.iter_mut().zip(upstream).zip(passed) {
+                    *to += if *passed == 0 { E::ZERO } else { *from };
+                }
+            });
+        }
+    }
+}
+
+/// The rectifier `max(x, 0)` for tensors of any shape; its derivative at 0 is 0.
+///
+/// As dfdx's `ReLU`, with this crate's error, so that it goes with its layers in a tuple, and on the CPU
+/// on all threads.
+///
+/// # Example
+/// ```
+/// use dfdx::prelude::*;
+/// use tlr_models::layers::Relu;
+///
+/// let dev = Cpu::default();
+/// assert_eq!(Relu.forward(dev.tensor([-1.0, 0.0, 2.0])).array(), [0.0, 0.0, 2.0]);
+/// ```
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Relu;
+
+no_layer!(Relu);
+
+impl<S: Shape, E: Dtype, D: Kernels<E>, T: Tape<E, D>> Module<Tensor<S, E, D, T>> for Relu {
+    type Output = Tensor<S, E, D, T>;
+    type Error = LayerError<D::Err>;
+
+    fn try_forward(&self, x: Tensor<S, E, D, T>) -> Result<Self::Output, Self::Error> {
+        Ok(D::try_rectify(x)?)
+    }
+}
+
+/// Gives back what it is given: a block's shortcut where nothing changes shape.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Identity;
+
+no_layer!(Identity);
+
+impl<S: Shape, E: Dtype, D: Device<E>, T: Tape<E, D>> Module<Tensor<S, E, D, T>> for Identity {
+    type Output = Tensor<S, E, D, T>;
+    type Error = LayerError<D::Err>;
+
+    fn try_forward(&self, x: Tensor<S, E, D, T>) -> Result<Self::Output, Self::Error> {
+        Ok(x)
+    }
+}
