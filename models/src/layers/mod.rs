@@ -11,18 +11,27 @@ mod conv;
 mod error;
 mod gemm;
 mod linear;
+mod norm;
+mod pointwise;
+mod pool;
+mod simd;
 
 pub use conv::{BiasedConv2d, Conv2d, Conv2dOptions, Filters, Over, Planes, Sliding};
 pub use error::LayerError;
 pub use linear::LinearOptions;
+pub use norm::BatchNorm2d;
+pub use pointwise::{Identity, Relu};
+pub use pool::{AvgPool2d, MaxPool2d, Pooling};
 
 use dfdx::prelude::{
-    Const, Cpu, CpuError, Device, Dim, Dtype, Rank1, Rank2, ReshapeTo, Tape, Tensor,
+    Const, Cpu, CpuError, Device, Dim, Dtype, NoneTape, Rank1, Rank2, ReshapeTo, Shape, Tape,
+    Tensor,
 };
 
 /// The builders of the layers, for [`DeviceBuildExt::build_module`](dfdx::nn::DeviceBuildExt::build_module).
 pub mod builder {
     pub use super::conv::builder::*;
+    pub use super::norm::Builder as BatchNorm2d;
 }
 
 /// A batch of vectors.
@@ -83,6 +92,74 @@ pub trait Kernels<E: Dtype>: Device<E> {
     ) -> Result<Planes<B, O, usize, usize, E, Self, T>, LayerError<Self::Err>> {
         conv::composed(x, weight, bias, options)
     }
+
+    /// The largest pixel or the mean of each window of `(kernel, stride, padding)` pixels.
+    ///
+    /// # Errors
+    /// [`LayerError::Shape`] where the window is larger than the padded image; out of memory.
+    #[allow(clippy::type_complexity)]
+    fn try_pool2d<B: Dim, H: Dim, W: Dim, T: Tape<E, Self>, const C: usize>(
+        x: Planes<B, C, H, W, E, Self, T>,
+        pooling: Pooling,
+        window: (usize, usize, usize),
+    ) -> Result<Planes<B, C, usize, usize, E, Self, T>, LayerError<Self::Err>> {
+        pool::composed(x, pooling, window)
+    }
+
+    /// Normalizes by the batch's own statistics: the result, and each channel's mean and biased variance.
+    ///
+    /// # Errors
+    /// Out of memory.
+    #[allow(clippy::type_complexity)]
+    fn try_train_batch_norm2d<B, H, W, T, const C: usize, const RELU: bool>(
+        x: Planes<B, C, H, W, E, Self, T>,
+        norm: &BatchNorm2d<C, RELU, E, Self>,
+    ) -> Result<
+        (Planes<B, C, H, W, E, Self, T>, Tensor<Rank1<C>, E, Self>, Tensor<Rank1<C>, E, Self>),
+        Self::Err,
+    >
+    where
+        B: Dim,
+        H: Dim,
+        W: Dim,
+        T: Tape<E, Self>,
+    {
+        norm::train_composed(x, norm)
+    }
+
+    /// Normalizes by the running statistics.
+    ///
+    /// # Errors
+    /// Out of memory.
+    #[allow(clippy::type_complexity)]
+    fn try_infer_batch_norm2d<B: Dim, H: Dim, W: Dim, const C: usize, const RELU: bool>(
+        x: Planes<B, C, H, W, E, Self, NoneTape>,
+        norm: &BatchNorm2d<C, RELU, E, Self>,
+    ) -> Result<Planes<B, C, H, W, E, Self, NoneTape>, Self::Err> {
+        norm::infer_composed(x, norm)
+    }
+
+    /// `max(x, 0)`; the derivative at 0 is 0.
+    ///
+    /// # Errors
+    /// Out of memory.
+    fn try_rectify<S: Shape, T: Tape<E, Self>>(
+        x: Tensor<S, E, Self, T>,
+    ) -> Result<Tensor<S, E, Self, T>, Self::Err> {
+        x.try_relu()
+    }
+
+    /// `x + y`, rectified if `relu` says so: how a residual block ends.
+    ///
+    /// # Errors
+    /// Out of memory.
+    fn try_sum<S: Shape, T: Tape<E, Self>>(
+        x: Tensor<S, E, Self, T>,
+        y: Tensor<S, E, Self, T>,
+        relu: bool,
+    ) -> Result<Tensor<S, E, Self, T>, Self::Err> {
+        pointwise::composed_sum(x, y, relu)
+    }
 }
 
 // One a dtype: where `Cpu: Device<E>` is in scope, the compiler does not see that its buffers are
@@ -118,6 +195,60 @@ macro_rules! on_cpu {
                 let weight = weight.clone().try_contiguous()?;
                 let bias = bias.map(|bias| bias.clone().try_contiguous()).transpose()?;
                 conv::on_cpu(x.try_contiguous()?, weight, bias, options)
+            }
+
+            fn try_pool2d<B: Dim, H: Dim, W: Dim, T: Tape<$dtype, Self>, const C: usize>(
+                x: Planes<B, C, H, W, $dtype, Self, T>,
+                pooling: Pooling,
+                window: (usize, usize, usize),
+            ) -> Result<Planes<B, C, usize, usize, $dtype, Self, T>, LayerError<CpuError>> {
+                pool::on_cpu(x.try_contiguous()?, pooling, window)
+            }
+
+            fn try_train_batch_norm2d<B, H, W, T, const C: usize, const RELU: bool>(
+                x: Planes<B, C, H, W, $dtype, Self, T>,
+                norm: &BatchNorm2d<C, RELU, $dtype, Self>,
+            ) -> Result<
+                (
+                    Planes<B, C, H, W, $dtype, Self, T>,
+                    Tensor<Rank1<C>, $dtype, Self>,
+                    Tensor<Rank1<C>, $dtype, Self>,
+                ),
+                CpuError,
+            >
+            where
+                B: Dim,
+                H: Dim,
+                W: Dim,
+                T: Tape<$dtype, Self>,
+            {
+                norm::train_on_cpu::<_, _, _, _, _, C, RELU>(
+                    x.try_contiguous()?,
+                    [&norm.weight, &norm.bias],
+                    norm.eps,
+                )
+            }
+
+            fn try_infer_batch_norm2d<B: Dim, H: Dim, W: Dim, const C: usize, const RELU: bool>(
+                x: Planes<B, C, H, W, $dtype, Self, NoneTape>,
+                norm: &BatchNorm2d<C, RELU, $dtype, Self>,
+            ) -> Result<Planes<B, C, H, W, $dtype, Self, NoneTape>, CpuError> {
+                let tensors = [&norm.running_mean, &norm.running_var, &norm.weight, &norm.bias];
+                norm::infer_on_cpu::<_, _, _, _, C, RELU>(x.try_contiguous()?, tensors, norm.eps)
+            }
+
+            fn try_rectify<S: Shape, T: Tape<$dtype, Self>>(
+                x: Tensor<S, $dtype, Self, T>,
+            ) -> Result<Tensor<S, $dtype, Self, T>, CpuError> {
+                pointwise::relu_on_cpu(x.try_contiguous()?)
+            }
+
+            fn try_sum<S: Shape, T: Tape<$dtype, Self>>(
+                x: Tensor<S, $dtype, Self, T>,
+                y: Tensor<S, $dtype, Self, T>,
+                relu: bool,
+            ) -> Result<Tensor<S, $dtype, Self, T>, CpuError> {
+                pointwise::sum_on_cpu(x.try_contiguous()?, y.try_contiguous()?, relu)
             }
         }
     )*};

@@ -1,14 +1,11 @@
 //! Element by element: the rectifier, and the sum that closes a residual block.
 
-use super::{
-    buffer,
-    gemm::Element,
-    Kernels, LayerError,
-};
+use super::{buffer, gemm::Element, Kernels, LayerError};
 use dfdx::{
-    nn::{BuildModule, Module, NonMutableModule, ZeroSizedModule},
+    nn::{Module, NonMutableModule, ZeroSizedModule},
     prelude::{
-        Cpu, CpuError, Device, Dtype, Gradients, HasShape, Merge, PutTape, Shape, SplitTape, Tape, Tensor, TryAdd,
+        Cpu, CpuError, Device, Dtype, Gradients, HasShape, Merge, PutTape, Shape, SplitTape, Tape,
+        Tensor, TryAdd,
     },
 };
 use rayon::prelude::*;
@@ -137,10 +134,11 @@ fn add_passed<E: Element>(gradient: &mut [E], upstream: &[E], passed: Option<&[u
 /// let dev = Cpu::default();
 /// assert_eq!(Relu.forward(dev.tensor([-1.0, 0.0, 2.0])).array(), [0.0, 0.0, 2.0]);
 /// ```
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, TrainableLr)]
 pub struct Relu;
 
-no_layer!(Relu);
+impl ZeroSizedModule for Relu {}
+impl NonMutableModule for Relu {}
 
 impl<S: Shape, E: Dtype, D: Kernels<E>, T: Tape<E, D>> Module<Tensor<S, E, D, T>> for Relu {
     type Output = Tensor<S, E, D, T>;
@@ -152,10 +150,11 @@ impl<S: Shape, E: Dtype, D: Kernels<E>, T: Tape<E, D>> Module<Tensor<S, E, D, T>
 }
 
 /// Gives back what it is given: a block's shortcut where nothing changes shape.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, TrainableLr)]
 pub struct Identity;
 
-no_layer!(Identity);
+impl ZeroSizedModule for Identity {}
+impl NonMutableModule for Identity {}
 
 impl<S: Shape, E: Dtype, D: Device<E>, T: Tape<E, D>> Module<Tensor<S, E, D, T>> for Identity {
     type Output = Tensor<S, E, D, T>;
@@ -163,5 +162,61 @@ impl<S: Shape, E: Dtype, D: Device<E>, T: Tape<E, D>> Module<Tensor<S, E, D, T>>
 
     fn try_forward(&self, x: Tensor<S, E, D, T>) -> Result<Self::Output, Self::Error> {
         Ok(x)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::layers::check;
+    use dfdx::prelude::*;
+
+    fn pair(len: usize) -> [Tensor<(usize,), f64, Cpu>; 2] {
+        let dev = Cpu::seed_from_u64(8);
+        [0, 1].map(|_| dev.sample_like(&(len,), rand_distr::StandardNormal))
+    }
+
+    // dfdx's own are the oracle. Longer than one thread's share. Fails for a wrong mask or a lost operand.
+    #[test]
+    fn as_composed_of_dfdx_operations() {
+        let [x, y] = pair(2 * SHARE + 5);
+        for relu in [false, true] {
+            let ours = Cpu::try_sum(x.leaky_trace(), y.leaky_trace(), relu).unwrap();
+            let theirs = composed_sum(x.leaky_trace(), y.leaky_trace(), relu).unwrap();
+            assert_eq!(ours.as_vec(), theirs.as_vec());
+            let (ours, theirs) = (check::curved(ours).backward(), check::curved(theirs).backward());
+            assert_eq!(ours.get(&x).as_vec(), theirs.get(&x).as_vec());
+            assert_eq!(ours.get(&y).as_vec(), theirs.get(&y).as_vec());
+        }
+        let (ours, theirs) = (Relu.forward(x.leaky_trace()), x.leaky_trace().relu());
+        assert_eq!(ours.as_vec(), theirs.as_vec());
+        let (ours, theirs) = (check::curved(ours).backward(), check::curved(theirs).backward());
+        assert_eq!(ours.get(&x).as_vec(), theirs.get(&x).as_vec());
+    }
+
+    // A block's shortcut: both operands come from the same tensor. Fails if a gradient is overwritten.
+    #[test]
+    fn both_operands_from_one_tensor() {
+        let [x, _] = pair(10);
+        let sum = |x: &Tensor<(usize,), f64, Cpu>| {
+            let x = x.leaky_trace();
+            let double = x.retaped::<OwnedTape<f64, Cpu>>() * 2.0;
+            check::curved(Cpu::try_sum(x, Relu.forward(double), false).unwrap())
+        };
+        let gradient = sum(&x).backward().get(&x);
+        check::derivative(&x, &gradient, |x| sum(x).array());
+    }
+
+    #[test]
+    fn at_zero_and_nan() {
+        let dev = Cpu::default();
+        let x = dev.tensor([-0.0, 0.0, f64::NAN, f64::INFINITY, -1.0]);
+        let y = Relu.forward(x.leaky_trace());
+        let values = y.as_vec();
+        assert!(values[2].is_nan());
+        assert_eq!([values[0], values[1], values[3], values[4]], [0.0, 0.0, f64::INFINITY, 0.0]);
+        let gradient = y.sum::<Rank0, _>().backward().get(&x).as_vec();
+        assert_eq!([gradient[0], gradient[1], gradient[3], gradient[4]], [0.0, 0.0, 1.0, 0.0]);
     }
 }
