@@ -4,12 +4,14 @@
 //!   MNIST files, and the mini-batches made of them;
 //! * [`layers`]: the operations they are made of;
 //! * [`Mlp`]: the paper's perceptron, and [`train`]: training it;
+//! * [`resnet`]: residual networks for images;
 //! * [`report`]: the curves, tables and CSV files that a training run leaves
 //!   behind.
 
 pub mod data;
 pub mod layers;
 pub mod report;
+pub mod resnet;
 pub mod sweep;
 pub mod train;
 

@@ -223,29 +223,25 @@ fn element<E: Dtype>(value: f64) -> E {
     E::from_f64(value).unwrap_or_default()
 }
 
-/// A channel's mean, the factor 1/√(var + eps), and the line y = x·slope + offset.
+/// A channel's mean, the factor 1/√(var + eps), and y = (x − mean)·slope + bias: centered first, since little is
+/// left of numbers that are far from 0.
 #[derive(Clone, Copy)]
 struct Channel<E> {
     mean: E,
     inverse: E,
     slope: E,
-    offset: E,
+    bias: E,
 }
 
 impl<E: Dtype + Element> Channel<E> {
     fn new(mean: f64, var: f64, eps: f64, weight: E, bias: E) -> Self {
         let inverse = 1.0 / (var + eps).sqrt();
         let slope = inverse * weight.to_f64().unwrap_or(f64::NAN);
-        Self {
-            mean: element(mean),
-            inverse: element(inverse),
-            slope: element(slope),
-            offset: element(bias.to_f64().unwrap_or(f64::NAN) - mean * slope),
-        }
+        Self { mean: element(mean), inverse: element(inverse), slope: element(slope), bias }
     }
 }
 
-/// y = x·slope + offset on each plane, rectified or not.
+/// y = (x − mean)·slope + bias on each plane, rectified or not.
 fn apply<E: Element, const RELU: bool>(
     channels: &[Channel<E>],
     pixels: usize,
@@ -254,10 +250,10 @@ fn apply<E: Element, const RELU: bool>(
 ) {
     let planes = y.par_chunks_exact_mut(pixels).zip(x.par_chunks_exact(pixels));
     planes.enumerate().for_each(|(plane, (y, x))| {
-        let Channel { slope, offset, .. } = channels[plane % channels.len()];
+        let Channel { mean, slope, bias, .. } = channels[plane % channels.len()];
         vectorized(|| {
             for (y, x) in y.iter_mut().zip(x) {
-                let value = *x * slope + offset;
+                let value = (*x - mean) * slope + bias;
                 *y = if RELU && value < E::ZERO { E::ZERO } else { value };
             }
         });
@@ -311,7 +307,7 @@ fn total<E: Element>(lanes: &[E]) -> f64 {
 /// The gradient, if the rectifier let `x` pass.
 #[inline(always)]
 fn passing<E: Element, const RELU: bool>(gradient: E, x: E, channel: Channel<E>) -> E {
-    if RELU && x * channel.slope + channel.offset <= E::ZERO {
+    if RELU && (x - channel.mean) * channel.slope + channel.bias <= E::ZERO {
         E::ZERO
     } else {
         gradient
