@@ -117,7 +117,7 @@ fn wide_resnet_16_2() {
 // unit in the last place, and by 2e-9 between two machines.
 #[test]
 fn resnet_50() {
-    agrees::<ResNet50<10, f64, Cpu>, 10>(&golden(include_str!("golden/resnet50.json")), 1e-8);
+    agrees::<ResNet50<10, f64, Cpu>, 10>(&golden(include_str!("golden/resnet50.json")), 5e-8);
 }
 
 // As published: Zagoruyko and Komodakis give 2.7 M, 11.0 M and 36.5 M for 16-4, 16-8 and 28-10; torchvision
