@@ -1,6 +1,10 @@
 //! Element by element: the rectifier, and the sum that closes a residual block.
 
-use super::{buffer, gemm::Element, Kernels, LayerError};
+use super::{
+    buffer::{self, Buffer},
+    gemm::Element,
+    Kernels, LayerError,
+};
 use dfdx::{
     nn::{Module, NonMutableModule, ZeroSizedModule},
     prelude::{
@@ -56,14 +60,21 @@ pub(super) fn sum_on_cpu<S: Shape, E: Dtype + Element, T: Tape<E, Cpu>>(
             *sum = rectified(*sum + *addend, relu);
         }
     });
-    let passed = (relu && T::OWNS_TAPE).then(|| passed(&sums));
+    let passed = match relu && T::OWNS_TAPE {
+        true => Some(passed(x.device(), &sums)?),
+        false => None,
+    };
     let sum = buffer::tensor(x.device(), sums, *x.shape())?;
     let ghosts = (x.ghost(), y.ghost(), sum.ghost());
     tape.add_backward_op(move |gradients: &mut Gradients<E, Cpu>| {
         let (x, y, sum) = ghosts;
         let upstream = buffer::take(gradients.get_or_alloc_mut(&sum)?);
         for ghost in [x, y] {
-            add_passed(gradients.get_or_alloc_mut(&ghost)?, &upstream, passed.as_deref());
+            add_passed(
+                gradients.get_or_alloc_mut(&ghost)?,
+                &upstream,
+                passed.as_deref().map(Vec::as_slice),
+            );
         }
         **gradients.get_or_alloc_mut(&sum)? = upstream;
         Ok(())
@@ -80,13 +91,20 @@ pub(super) fn relu_on_cpu<S: Shape, E: Dtype + Element, T: Tape<E, Cpu>>(
     values.par_chunks_mut(SHARE).for_each(|values| {
         values.iter_mut().for_each(|value| *value = rectified(*value, true));
     });
-    let passed = if T::OWNS_TAPE { passed(&values) } else { Vec::new() };
+    let passed = match T::OWNS_TAPE {
+        true => Some(passed(x.device(), &values)?),
+        false => None,
+    };
     let y = buffer::tensor(x.device(), values, *x.shape())?;
     let ghosts = (x.ghost(), y.ghost());
     tape.add_backward_op(move |gradients: &mut Gradients<E, Cpu>| {
         let (x, y) = ghosts;
         let upstream = buffer::take(gradients.get_or_alloc_mut(&y)?);
-        add_passed(gradients.get_or_alloc_mut(&x)?, &upstream, Some(&passed));
+        add_passed(
+            gradients.get_or_alloc_mut(&x)?,
+            &upstream,
+            passed.as_deref().map(Vec::as_slice),
+        );
         **gradients.get_or_alloc_mut(&y)? = upstream;
         Ok(())
     });
@@ -94,14 +112,14 @@ pub(super) fn relu_on_cpu<S: Shape, E: Dtype + Element, T: Tape<E, Cpu>>(
 }
 
 /// Where a rectifier let pass: 1 for values above 0.
-fn passed<E: Element>(values: &[E]) -> Vec<u8> {
-    let mut passed = vec![0; values.len()];
+fn passed<E: Element>(device: &Cpu, values: &[E]) -> Result<Buffer<u8>, CpuError> {
+    let mut passed: Buffer<u8> = buffer::any(device, values.len())?;
     passed.par_chunks_mut(SHARE).zip(values.par_chunks(SHARE)).for_each(|(passed, values)| {
         for (passed, value) in passed.iter_mut().zip(values) {
             *passed = u8::from(*value > E::ZERO);
         }
     });
-    passed
+    Ok(passed)
 }
 
 /// `gradient` ← `gradient` + `upstream`, where it passed.

@@ -8,12 +8,6 @@ use rayon::prelude::*;
 const BLOCK_BYTES: usize = 384 << 10;
 /// Images with fewer pixels are put side by side, as far as there are any: narrow products are slow.
 const NARROW: usize = 256;
-/// The sums of the weights' gradients have at most this many parts, which are added at the end, in order:
-/// the result does not depend on the number of threads.
-const PARTS: usize = 8;
-/// Elements of all parts together.
-const PARTS_ELEMENTS: usize = 16 << 20;
-
 impl Geometry {
     /// Rows of the matrix of columns: what one output reads.
     fn taps(&self) -> usize {
@@ -21,7 +15,7 @@ impl Geometry {
     }
 
     /// Images that are taken together.
-    fn together(&self) -> usize {
+    pub(super) fn together(&self) -> usize {
         (NARROW / self.out_pixels().max(1)).clamp(1, self.batch.max(1))
     }
 
@@ -159,9 +153,6 @@ impl<E: Element> Room<E> {
 /// `y` ← `y` + the convolution of `x` with `weight`.
 pub(super) fn forward<E: Element>(g: &Geometry, x: &[E], weight: &[E], y: &mut [E]) {
     let (taps, pixels, per_group) = (g.taps(), g.out_pixels(), g.outputs / g.groups);
-    if x.is_empty() || y.is_empty() {
-        return;
-    }
     let unit = g.together();
     y.par_chunks_mut(unit * g.out_image()).zip(x.par_chunks(unit * g.image())).for_each_init(
         || Room::new(g),
@@ -203,44 +194,8 @@ pub(super) fn forward<E: Element>(g: &Geometry, x: &[E], weight: &[E], y: &mut [
 
 const ALONE: gemm::Threads = gemm::Threads::One;
 
-/// Adds to the gradients of the input, where it is wanted, and of the weight.
-pub(super) fn backward<E: Element>(
-    g: &Geometry,
-    x: &[E],
-    weight: &[E],
-    y_gradient: &[E],
-    x_gradient: Option<&mut [E]>,
-    weight_gradient: &mut [E],
-) {
-    if x.is_empty() || y_gradient.is_empty() || weight.is_empty() {
-        return;
-    }
-    // Whole units, so that a part's blocks are the same whatever the number of parts.
-    let units = g.batch.div_ceil(g.together());
-    let parts = PARTS.min(units).min((PARTS_ELEMENTS / weight.len()).max(1));
-    let images = units.div_ceil(parts) * g.together();
-    let mut sums = vec![E::ZERO; g.batch.div_ceil(images) * weight.len()];
-    let work = sums
-        .par_chunks_exact_mut(weight.len())
-        .zip(x.par_chunks(images * g.image()))
-        .zip(y_gradient.par_chunks(images * g.out_image()));
-    match x_gradient {
-        Some(x_gradient) => {
-            work.zip(x_gradient.par_chunks_mut(images * g.image())).for_each(
-                |(((sum, x), y_gradient), x_gradient)| {
-                    part(g, x, weight, y_gradient, Some(x_gradient), sum);
-                },
-            );
-        }
-        None => work.for_each(|((sum, x), y_gradient)| part(g, x, weight, y_gradient, None, sum)),
-    }
-    for sum in sums.chunks_exact(weight.len()) {
-        weight_gradient.iter_mut().zip(sum).for_each(|(total, sum)| *total += *sum);
-    }
-}
-
 /// Some images' share of the gradients.
-fn part<E: Element>(
+pub(super) fn part<E: Element>(
     g: &Geometry,
     x: &[E],
     weight: &[E],

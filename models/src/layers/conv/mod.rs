@@ -2,6 +2,7 @@
 
 mod columns;
 mod composed;
+mod direct;
 mod geometry;
 
 pub(super) use composed::composed;
@@ -18,6 +19,7 @@ use dfdx::{
 };
 use num_traits::Float;
 use rand_distr::{uniform::SampleUniform, Uniform};
+use rayon::prelude::*;
 use tlr::{TensorCollection, TrainableLr};
 
 /// A batch of images: `(batch, channels, height, width)`.
@@ -145,7 +147,7 @@ where
         }
         None => y_values.fill(E::ZERO),
     }
-    columns::forward(&geometry, &x_values, &weight_values, &mut y_values);
+    forward(&geometry, &x_values, &weight_values, &mut y_values);
     let shape = (batch, Const::<O>, geometry.out_height, geometry.out_width);
     let y = buffer::tensor(&device, y_values, shape)?;
 
@@ -168,7 +170,7 @@ where
             true => Some(buffer::take(gradients.get_or_alloc_mut(&x)?)),
             false => None,
         };
-        columns::backward(
+        backward(
             &geometry,
             &x_values,
             &weight_values,
@@ -184,6 +186,80 @@ where
         Ok(())
     });
     Ok(y.put_tape(tape))
+}
+
+/// The sums of the weights' gradients have at most this many parts, which are added at the end, in order:
+/// the result does not depend on the number of threads.
+const PARTS: usize = 8;
+/// Elements of all parts together.
+const PARTS_ELEMENTS: usize = 16 << 20;
+
+/// `y` ← `y` + the convolution of `x` with `weight`, by the way that suits.
+fn forward<E: Element>(g: &Geometry, x: &[E], weight: &[E], y: &mut [E]) {
+    if x.is_empty() || y.is_empty() {
+        return;
+    }
+    if let (true, Some(x), Some(weight)) = (direct::suits(g), E::singles(x), E::singles(weight)) {
+        if let Some(y) = E::singles_mut(y) {
+            return direct::forward(g, x, weight, y);
+        }
+    }
+    columns::forward(g, x, weight, y);
+}
+
+/// Some images' share of the gradients, by the way that suits.
+fn part<E: Element>(
+    g: &Geometry,
+    x: &[E],
+    weight: &[E],
+    y_gradient: &[E],
+    mut x_gradient: Option<&mut [E]>,
+    weight_gradient: &mut [E],
+) {
+    let singles = (E::singles(x), E::singles(weight), E::singles(y_gradient));
+    if let (true, (Some(x), Some(weight), Some(y_gradient))) = (direct::suits(g), singles) {
+        let x_gradient = x_gradient.as_deref_mut().and_then(E::singles_mut);
+        if let Some(weight_gradient) = E::singles_mut(weight_gradient) {
+            return direct::part(g, x, weight, y_gradient, x_gradient, weight_gradient);
+        }
+    }
+    columns::part(g, x, weight, y_gradient, x_gradient, weight_gradient);
+}
+
+/// Adds to the gradients of the input, where it is wanted, and of the weight.
+fn backward<E: Element>(
+    g: &Geometry,
+    x: &[E],
+    weight: &[E],
+    y_gradient: &[E],
+    x_gradient: Option<&mut [E]>,
+    weight_gradient: &mut [E],
+) {
+    if x.is_empty() || y_gradient.is_empty() || weight.is_empty() {
+        return;
+    }
+    // Whole units, so that a part's blocks are the same whatever the number of parts.
+    let units = g.batch.div_ceil(g.together());
+    let parts = PARTS.min(units).min((PARTS_ELEMENTS / weight.len()).max(1));
+    let images = units.div_ceil(parts) * g.together();
+    let mut sums = vec![E::ZERO; g.batch.div_ceil(images) * weight.len()];
+    let work = sums
+        .par_chunks_exact_mut(weight.len())
+        .zip(x.par_chunks(images * g.image()))
+        .zip(y_gradient.par_chunks(images * g.out_image()));
+    match x_gradient {
+        Some(x_gradient) => {
+            work.zip(x_gradient.par_chunks_mut(images * g.image())).for_each(
+                |(((sum, x), y_gradient), x_gradient)| {
+                    part(g, x, weight, y_gradient, Some(x_gradient), sum);
+                },
+            );
+        }
+        None => work.for_each(|((sum, x), y_gradient)| part(g, x, weight, y_gradient, None, sum)),
+    }
+    for sum in sums.chunks_exact(weight.len()) {
+        weight_gradient.iter_mut().zip(sum).for_each(|(total, sum)| *total += *sum);
+    }
 }
 
 /// What [`DeviceBuildExt::build_module`](dfdx::nn::DeviceBuildExt::build_module) takes.

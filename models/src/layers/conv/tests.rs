@@ -104,6 +104,62 @@ fn as_defined() {
     agrees::<40, 8, 3, 1>((2, 40, 40), (1, 1, 1));
 }
 
+/// The way for single precision against the other, in single precision.
+fn direct_agrees<const I: usize, const O: usize, const K: usize>(
+    (batch, height, width): (usize, usize, usize),
+    padding: usize,
+) {
+    let dev = Cpu::seed_from_u64(3);
+    let sliding = Sliding { padding, ..Default::default() };
+    let g = geometry::<I, O, K, 1, CpuError>((batch, height, width), sliding).unwrap();
+    assert!(direct::suits(&g));
+    let values =
+        |len: usize| -> Vec<f32> { dev.sample_like(&(len,), rand_distr::StandardNormal).as_vec() };
+    let (x, weight) = (values(batch * g.image()), values(O * I * K * K));
+    let y_gradient = values(batch * g.out_image());
+    let wide = |values: Vec<f32>| values.into_iter().map(f64::from).collect::<Vec<_>>();
+    let close = |ours: Vec<f32>, theirs: Vec<f32>| {
+        let (ours, theirs) = (wide(ours), wide(theirs));
+        let scale = theirs.iter().fold(1.0, |scale: f64, value| scale.max(value.abs()));
+        // Sums of some thousand products in another order, each to 6e-8.
+        for (ours, theirs) in ours.iter().zip(&theirs) {
+            assert!((ours - theirs).abs() <= 2e-5 * scale, "{ours} for {theirs}");
+        }
+    };
+    // What is there is added to.
+    let (mut ours, mut theirs) = (vec![1.0; y_gradient.len()], vec![1.0; y_gradient.len()]);
+    direct::forward(&g, &x, &weight, &mut ours);
+    columns::forward(&g, &x, &weight, &mut theirs);
+    close(ours, theirs);
+    let gradients =
+        |part: fn(&Geometry, &[f32], &[f32], &[f32], Option<&mut [f32]>, &mut [f32])| {
+            let (mut of_x, mut of_weight) = (vec![1.0; x.len()], vec![1.0; weight.len()]);
+            part(&g, &x, &weight, &y_gradient, Some(&mut of_x), &mut of_weight);
+            (of_x, of_weight)
+        };
+    let (ours, theirs) = (gradients(direct::part), gradients(columns::part));
+    close(ours.0, theirs.0);
+    close(ours.1, theirs.1);
+}
+
+// Sizes on both sides of a register, a block of outputs, a triple of taps and a run of images. Fails for a
+// wrong tap, for what is read beyond the end, and for what the images before have left in the padding.
+#[test]
+fn the_direct_way_as_the_other() {
+    direct_agrees::<1, 1, 3>((1, 1, 1), 1);
+    direct_agrees::<1, 1, 2>((1, 2, 2), 0);
+    direct_agrees::<3, 16, 3>((2, 32, 32), 1);
+    direct_agrees::<16, 16, 3>((5, 32, 32), 1);
+    direct_agrees::<5, 9, 3>((13, 8, 8), 1);
+    direct_agrees::<5, 10, 3>((30, 2, 3), 1);
+    direct_agrees::<4, 8, 3>((3, 11, 10), 0);
+    direct_agrees::<4, 11, 3>((3, 7, 9), 2);
+    direct_agrees::<3, 8, 2>((3, 9, 9), 1);
+    direct_agrees::<2, 7, 5>((3, 12, 14), 2);
+    direct_agrees::<2, 12, 7>((2, 17, 16), 3);
+    direct_agrees::<64, 64, 3>((20, 8, 8), 1);
+}
+
 // Central differences of the curved sum, over every element of x, weight and bias.
 #[test]
 fn gradients_are_derivatives() {
