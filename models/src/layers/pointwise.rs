@@ -3,6 +3,7 @@
 use super::{
     buffer::{self, Buffer},
     gemm::Element,
+    simd::vectorized,
     Kernels, LayerError,
 };
 use dfdx::{
@@ -56,9 +57,11 @@ pub(super) fn sum_on_cpu<S: Shape, E: Dtype + Element, T: Tape<E, Cpu>>(
     let mut sums = buffer::read(&x)?;
     let addends = buffer::read(&y)?;
     sums.par_chunks_mut(SHARE).zip(addends.par_chunks(SHARE)).for_each(|(sums, addends)| {
-        for (sum, addend) in sums.iter_mut().zip(addends) {
-            *sum = rectified(*sum + *addend, relu);
-        }
+        vectorized(|| {
+            for (sum, addend) in sums.iter_mut().zip(addends) {
+                *sum = rectified(*sum + *addend, relu);
+            }
+        });
     });
     let passed = match relu && T::OWNS_TAPE {
         true => Some(passed(x.device(), &sums)?),
@@ -89,7 +92,7 @@ pub(super) fn relu_on_cpu<S: Shape, E: Dtype + Element, T: Tape<E, Cpu>>(
     let (x, mut tape) = x.split_tape();
     let mut values = buffer::read(&x)?;
     values.par_chunks_mut(SHARE).for_each(|values| {
-        values.iter_mut().for_each(|value| *value = rectified(*value, true));
+        vectorized(|| values.iter_mut().for_each(|value| *value = rectified(*value, true)));
     });
     let passed = match T::OWNS_TAPE {
         true => Some(passed(x.device(), &values)?),
@@ -115,9 +118,11 @@ pub(super) fn relu_on_cpu<S: Shape, E: Dtype + Element, T: Tape<E, Cpu>>(
 fn passed<E: Element>(device: &Cpu, values: &[E]) -> Result<Buffer<u8>, CpuError> {
     let mut passed: Buffer<u8> = buffer::any(device, values.len())?;
     passed.par_chunks_mut(SHARE).zip(values.par_chunks(SHARE)).for_each(|(passed, values)| {
-        for (passed, value) in passed.iter_mut().zip(values) {
-            *passed = u8::from(*value > E::ZERO);
-        }
+        vectorized(|| {
+            for (passed, value) in passed.iter_mut().zip(values) {
+                *passed = u8::from(*value > E::ZERO);
+            }
+        });
     });
     Ok(passed)
 }
@@ -127,13 +132,15 @@ fn add_passed<E: Element>(gradient: &mut [E], upstream: &[E], passed: Option<&[u
     let shares = gradient.par_chunks_mut(SHARE).zip(upstream.par_chunks(SHARE));
     match passed {
         None => shares.for_each(|(gradient, upstream)| {
-            gradient.iter_mut().zip(upstream).for_each(|(to, from)| *to += *from);
+            vectorized(|| gradient.iter_mut().zip(upstream).for_each(|(to, from)| *to += *from));
         }),
         Some(passed) => {
             shares.zip(passed.par_chunks(SHARE)).for_each(|((gradient, upstream), passed)| {
-                for ((to, from), passed) in gradient.iter_mut().zip(upstream).zip(passed) {
-                    *to += if *passed == 0 { E::ZERO } else { *from };
-                }
+                vectorized(|| {
+                    for ((to, from), passed) in gradient.iter_mut().zip(upstream).zip(passed) {
+                        *to += if *passed == 0 { E::ZERO } else { *from };
+                    }
+                });
             });
         }
     }

@@ -124,6 +124,10 @@ impl WithSimd for Convolve<'_> {
                 tile.sums::<S, 3>(simd, at, self.room);
                 at += 3 * lanes;
             }
+            while at + 2 * lanes <= length {
+                tile.sums::<S, 2>(simd, at, self.room);
+                at += 2 * lanes;
+            }
             while at < length {
                 tile.sums::<S, 1>(simd, at, self.room);
                 at += lanes;
@@ -202,28 +206,34 @@ impl WithSimd for Correlate<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(mut self, simd: S) {
-        for channel in 0..self.channels {
-            let mut tap = 0;
-            while tap < self.offsets.len() {
-                let taps = (self.offsets.len() - tap).min(3);
-                let mut output = 0;
-                while output < self.outputs {
-                    let left = self.outputs - output;
+        // The outputs' pixels stay in the nearest cache while the channels pass by.
+        let mut output = 0;
+        while output < self.outputs {
+            let outputs = match self.outputs - output {
+                8.. if S::REGISTER_COUNT >= 32 => 8,
+                2.. => 2,
+                _ => 1,
+            };
+            for channel in 0..self.channels {
+                let mut tap = 0;
+                while tap < self.offsets.len() {
                     let place = Place { channel, tap, output };
-                    output += match taps {
-                        3 if left >= 8 && S::REGISTER_COUNT >= 32 => {
-                            self.dots::<S, 8, 3>(simd, place)
-                        }
-                        3 if left >= 2 => self.dots::<S, 2, 3>(simd, place),
-                        3 => self.dots::<S, 1, 3>(simd, place),
-                        2 if left >= 4 => self.dots::<S, 4, 2>(simd, place),
-                        2 => self.dots::<S, 1, 2>(simd, place),
-                        _ if left >= 8 => self.dots::<S, 8, 1>(simd, place),
+                    let taps = (self.offsets.len() - tap).min(3);
+                    match (outputs, taps) {
+                        (8, 3) => self.dots::<S, 8, 3>(simd, place),
+                        (8, 2) => self.dots::<S, 8, 2>(simd, place),
+                        (8, _) => self.dots::<S, 8, 1>(simd, place),
+                        (2, 3) => self.dots::<S, 2, 3>(simd, place),
+                        (2, 2) => self.dots::<S, 2, 2>(simd, place),
+                        (2, _) => self.dots::<S, 2, 1>(simd, place),
+                        (_, 3) => self.dots::<S, 1, 3>(simd, place),
+                        (_, 2) => self.dots::<S, 1, 2>(simd, place),
                         _ => self.dots::<S, 1, 1>(simd, place),
-                    };
+                    }
+                    tap += taps;
                 }
-                tap += taps;
             }
+            output += outputs;
         }
     }
 }
@@ -236,9 +246,9 @@ struct Place {
 }
 
 impl Correlate<'_> {
-    /// O outputs by T taps, and how many outputs that is.
+    /// O outputs by T taps.
     #[inline(always)]
-    fn dots<S: Simd, const O: usize, const T: usize>(&mut self, simd: S, place: Place) -> usize {
+    fn dots<S: Simd, const O: usize, const T: usize>(&mut self, simd: S, place: Place) {
         let Place { channel, tap, output } = place;
         let mut sums = [[simd.splat_f32s(0.0); T]; O];
         // Beyond the last output there are zeros.
@@ -269,7 +279,6 @@ impl Correlate<'_> {
                 *to += simd.reduce_sum_f32s(sum);
             }
         }
-        O
     }
 }
 
