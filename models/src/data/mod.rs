@@ -18,14 +18,21 @@
 //! # Ok::<(), tlr_models::data::DataError>(())
 //! ```
 
+pub mod cifar;
 pub mod digits;
+pub mod folder;
 pub mod idx;
 pub mod mnist;
+pub mod shapes;
 
+mod augment;
 mod batches;
+mod contents;
 mod error;
 mod images;
+mod random;
 
+pub use augment::Augment;
 pub use batches::{Batches, EpochBatches};
 pub use error::DataError;
 pub use images::{Dataset, Images, Scaling};
