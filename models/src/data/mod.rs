@@ -24,6 +24,7 @@ pub mod folder;
 pub mod idx;
 pub mod mnist;
 pub mod shapes;
+pub mod text;
 
 mod augment;
 mod batches;
