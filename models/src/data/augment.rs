@@ -93,8 +93,9 @@ impl Augment {
     }
 
     fn view(&self, rng: &mut ChaCha8Rng) -> View {
-        // As u64: the draw must not depend on the width of usize.
-        let mut offset = || rng.gen_range(0..=2 * self.padding as u64) as i64 - self.padding as i64;
+        // As i64: the draw must not depend on the width of usize. No image is larger than the limit.
+        let padding = self.padding.min(1 << 30) as i64;
+        let mut offset = || rng.gen_range(-padding..=padding);
         let (down, right) = (offset(), offset());
         View { down, right, flip: self.flip && rng.gen::<bool>() }
     }

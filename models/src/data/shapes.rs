@@ -119,8 +119,9 @@ type Point = [f32; 2];
 /// Red, green and blue, from 0 to 1.
 type Colour = [f32; 3];
 
-// Chosen so that a linear model stays far below half, while a small convolutional network passes
-// nine tenths after a few epochs of 10,000 images.
+// Chosen so that of ten classes, after five epochs of 10,000 images, a linear model tells 14 % and a
+// network with a hidden layer of 200 about half, while one of three convolutions (16, 32 and 64
+// channels, Adam) tells 84 %.
 
 /// Half the size of a shape, in pictures.
 const RADIUS: (f32, f32) = (0.24, 0.42);
@@ -298,7 +299,7 @@ mod tests {
             (0..images.len()).for_each(|i| sum.update(images.pixels_of(i)));
         }
         let start: String = sum.finalize().iter().take(8).map(|b| format!("{b:02x}")).collect();
-        assert_eq!(start, "");
+        assert_eq!(start, "612d1af4d2085967");
     }
 
     #[test]

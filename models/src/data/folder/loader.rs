@@ -287,6 +287,23 @@ mod tests {
         }
     }
 
+    /// A decoder that panics takes its thread with it.
+    #[test]
+    fn a_thread_that_ends_early_is_an_error() {
+        let (_, receiver) = sync_channel(0);
+        let thread = std::thread::spawn(|| {});
+        let mut batches = PictureBatches {
+            lanes: vec![Lane { receiver, thread }],
+            next: 2,
+            len: 5,
+            stop: Arc::default(),
+            failed: false,
+        };
+        let error = batches.next().unwrap().unwrap_err();
+        assert!(matches!(error, DataError::Decoder { batch: 2 }), "{error}");
+        assert!(batches.next().is_none());
+    }
+
     #[test]
     fn what_cannot_begin_is_refused() {
         let (_dir, pictures) = drawn();
