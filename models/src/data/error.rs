@@ -295,9 +295,16 @@ pub enum DataError {
         source: std::io::Error,
     },
 
-    /// The thread that prepared a batch ended without a result: a decoder gave up on a damaged file.
-    #[error("a picture of batch {batch} made its decoder fail; read them one by one to find it")]
+    /// The decoder gave up on a picture by a panic.
+    #[error("{}: the decoder failed; the picture is damaged, remove or replace it", path.display())]
     Decoder {
+        /// The file concerned.
+        path: PathBuf,
+    },
+
+    /// The thread that should have prepared a batch has ended without a result.
+    #[error("the thread that should have prepared batch {batch} has ended; see its panic message")]
+    Worker {
         /// The position of the batch in the order asked for.
         batch: usize,
     },

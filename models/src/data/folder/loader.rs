@@ -69,7 +69,7 @@ impl Pictures {
         let mut batches =
             PictureBatches { lanes: Vec::new(), next: 0, len: order.len(), stop, failed: false };
         for lane in 0..threads {
-            let (sender, receiver) = sync_channel(loader.ahead);
+            let (sender, receiver) = sync_channel(loader.ahead.min(order.len()));
             let work = Work {
                 pictures: self.clone(),
                 order: Arc::clone(&order),
@@ -155,8 +155,8 @@ impl Iterator for PictureBatches {
             return None;
         }
         let lane = self.lanes.get(self.next % self.lanes.len().max(1))?;
-        // A thread ends early only if a decoder panics.
-        let item = lane.receiver.recv().unwrap_or(Err(DataError::Decoder { batch: self.next }));
+        // A thread ends early only if it panics.
+        let item = lane.receiver.recv().unwrap_or(Err(DataError::Worker { batch: self.next }));
         self.next += 1;
         self.failed = item.is_err();
         Some(item)
@@ -287,7 +287,6 @@ mod tests {
         }
     }
 
-    /// A decoder that panics takes its thread with it.
     #[test]
     fn a_thread_that_ends_early_is_an_error() {
         let (_, receiver) = sync_channel(0);
@@ -300,7 +299,7 @@ mod tests {
             failed: false,
         };
         let error = batches.next().unwrap().unwrap_err();
-        assert!(matches!(error, DataError::Decoder { batch: 2 }), "{error}");
+        assert!(matches!(error, DataError::Worker { batch: 2 }), "{error}");
         assert!(batches.next().is_none());
     }
 
@@ -316,6 +315,10 @@ mod tests {
         let error = batches(vec![vec![0]], 0).unwrap_err();
         assert!(matches!(error, DataError::Preparation { .. }), "{error}");
         assert_eq!(batches(Vec::new(), 8).unwrap().count(), 0);
+        let all = (0..24).map(|i| vec![i]);
+        let far = loader(2, usize::MAX);
+        let far = pictures.batches(all, &Preparation::square(8), View::Centre, far).unwrap();
+        assert_eq!(far.count(), 24);
         let empty: Vec<_> = batches(vec![Vec::new()], 8).unwrap().map(Result::unwrap).collect();
         assert_eq!(empty, [PictureBatch { pixels: Vec::new(), labels: Vec::new() }]);
     }

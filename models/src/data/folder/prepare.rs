@@ -1,4 +1,8 @@
-use std::{io::Cursor, path::Path};
+use std::{
+    io::Cursor,
+    panic::{catch_unwind, AssertUnwindSafe},
+    path::Path,
+};
 
 use image::{
     imageops::{crop_imm, resize, FilterType},
@@ -164,11 +168,17 @@ fn decode(path: &Path) -> Result<RgbImage, DataError> {
     if reader.format() == Some(ImageFormat::Jpeg) && !jpeg_is_complete(&bytes) {
         return Err(DataError::PictureEnd { path: path.to_owned(), length: bytes.len() as u64 });
     }
-    let picture = reader.decode().map_err(damaged)?.into_rgb8();
+    let picture = guarded(path, || reader.decode())?.map_err(damaged)?.into_rgb8();
     if picture.is_empty() {
         return Err(DataError::PictureEnd { path: path.to_owned(), length: bytes.len() as u64 });
     }
     Ok(picture)
+}
+
+/// Turns a panic of the decoder, which no damaged file should cause, into an error that names the
+/// file.
+fn guarded<T>(path: &Path, decode: impl FnOnce() -> T) -> Result<T, DataError> {
+    catch_unwind(AssertUnwindSafe(decode)).map_err(|_| DataError::Decoder { path: path.to_owned() })
 }
 
 /// Whether the last scan (marker FFDA) is followed by the end of the image (FFD9). Neither byte
@@ -449,6 +459,15 @@ mod tests {
         assert!(matches!(error, DataError::Io { action: "read", .. }), "{error}");
         let error = pictures.read(1, &bytes_of(8, 8), View::Centre).unwrap_err();
         assert!(matches!(error, DataError::Index { index: 1, len: 1 }), "{error}");
+    }
+
+    #[test]
+    fn a_decoder_that_panics_is_an_error() {
+        assert_eq!(guarded(Path::new("a.png"), || 7).unwrap(), 7);
+        let panics = || -> () { unreachable!("as it should") };
+        let error = guarded(Path::new("some.png"), panics).unwrap_err();
+        assert!(matches!(&error, DataError::Decoder { .. }), "{error}");
+        assert!(error.to_string().contains("some.png"), "{error}");
     }
 
     /// A picture inside a comment has an end of its own, which must not count.

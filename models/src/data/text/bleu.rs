@@ -18,7 +18,7 @@ pub enum Smoothing {
     /// None, as in the paper.
     #[default]
     None,
-    /// This many right runs instead of none; 0.1 is usual. Positive and finite.
+    /// This many right runs instead of none, in (0, 1]; 0.1 is usual.
     Epsilon(f64),
     /// Half a run for the first such length, a quarter for the second, and so on.
     Exponential,
@@ -50,8 +50,8 @@ pub struct Bleu {
 /// # Errors
 ///
 /// [`TextError::Count`] when there are more translations than references or fewer,
-/// [`TextError::Zero`] when there are none, [`TextError::Epsilon`] for an epsilon that is not
-/// positive and finite.
+/// [`TextError::Zero`] when there are none, [`TextError::Epsilon`] for an epsilon outside of
+/// (0, 1].
 ///
 /// ```
 /// use tlr_models::data::text::{bleu::{bleu, Smoothing}, words};
@@ -76,7 +76,7 @@ pub fn bleu<T: Eq + Hash>(
         return Err(TextError::Zero { what: "number of sentences" });
     }
     if let Smoothing::Epsilon(epsilon) = smoothing {
-        if !(epsilon > 0.0 && epsilon.is_finite()) {
+        if !(epsilon > 0.0 && epsilon <= 1.0) {
             return Err(TextError::Epsilon { epsilon });
         }
     }
@@ -252,7 +252,7 @@ mod tests {
         assert!(matches!(error, TextError::Count { left: 1, right: 0, .. }), "{error}");
         let error = bleu::<usize>(&[], &[], Smoothing::None).unwrap_err();
         assert!(matches!(error, TextError::Zero { .. }), "{error}");
-        for epsilon in [0.0, -1.0, f64::NAN, f64::INFINITY] {
+        for epsilon in [0.0, -1.0, 1.01, f64::NAN, f64::INFINITY] {
             let error = bleu(&one, &one, Smoothing::Epsilon(epsilon)).unwrap_err();
             assert!(matches!(error, TextError::Epsilon { .. }), "{error}");
         }

@@ -107,8 +107,8 @@ pub enum TextError {
         limit: usize,
     },
 
-    /// Smoothing by a number that is not positive and finite.
-    #[error("smoothing by {epsilon}; it must be positive and finite")]
+    /// Smoothing by a number of right runs that is zero or less, or more than one.
+    #[error("smoothing by {epsilon}; it must be in (0, 1]")]
     Epsilon {
         /// The number.
         epsilon: f64,

@@ -228,6 +228,8 @@ fn failed(source: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> TextEr
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
+    use proptest::prelude::*;
+
     use super::*;
 
     const SENTENCES: [&str; 4] =
@@ -293,6 +295,26 @@ mod tests {
             let first = learn();
             for _ in 0..5 {
                 assert_eq!(learn(), first);
+            }
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(200))]
+
+        /// Whatever a file holds, its ids are in the vocabulary and can be turned back.
+        #[test]
+        fn any_text_can_be_encoded(sentence in ".*", learned in ".*") {
+            for kind in [Tokens::Words, Tokens::Subwords] {
+                let vocabulary = Vocabulary::learn([&learned], config(kind, 100_000, 1)).unwrap();
+                for text in [&sentence, &learned] {
+                    let ids = vocabulary.encode(text).unwrap();
+                    prop_assert!(ids.iter().all(|id| *id < vocabulary.len()));
+                    vocabulary.decode(&ids).unwrap();
+                }
+                let ids = vocabulary.encode(&learned).unwrap();
+                prop_assert!(!ids.contains(&UNK));
+                words(&sentence).unwrap();
             }
         }
     }
