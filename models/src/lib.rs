@@ -1,7 +1,7 @@
 //! The models, data sets and reports behind the examples and tests of `tlr`.
 //!
-//! * [`data`]: images to train on, drawn by the crate itself or read from the
-//!   MNIST files, and the mini-batches made of them;
+//! * [`data`]: images and sentences to train on, drawn by the crate itself or
+//!   read from files, and the mini-batches made of them;
 //! * [`layers`]: the operations they are made of;
 //! * [`Mlp`]: the paper's perceptron, and [`train`]: training it;
 //! * [`resnet`]: residual networks for images;

@@ -204,7 +204,7 @@ struct Start {
 }
 
 fn prepare(data: &Dataset, options: &Options) -> Result<Start, TrainError> {
-    let pixels = data.train.rows() * data.train.columns();
+    let pixels = data.train.size();
     let classes = data.train.classes();
     if pixels != PIXELS || classes > CLASSES {
         return Err(TrainError::Images { pixels, classes });

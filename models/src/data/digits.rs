@@ -56,7 +56,7 @@ fn draw_split(seed: u64, split: Split, count: usize) -> Result<Images, DataError
         pixels.extend(draw_digit(usize::from(label), &mut rng));
         labels.push(label);
     }
-    Images::new(pixels, labels, SIDE, SIDE, CLASSES)
+    Images::new(pixels, labels, [1, SIDE, SIDE], CLASSES)
 }
 
 /// A position, x to the right and y down.

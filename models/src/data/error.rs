@@ -45,6 +45,26 @@ pub enum DataError {
         source: Box<DataError>,
     },
 
+    /// More classes were asked for than can be drawn, or none.
+    #[error("{classes} classes were asked for; pass 1 to {limit}")]
+    Classes {
+        /// The number asked for.
+        classes: usize,
+        /// The most there are.
+        limit: usize,
+    },
+
+    /// The scaling of a batch was made from images with another number of channels.
+    #[error(
+        "the images have {expected} channels, the scaling {found}; use that of the training set"
+    )]
+    Channels {
+        /// The number of channels of the images.
+        expected: usize,
+        /// The number of channels of the scaling.
+        found: usize,
+    },
+
     /// An index lies outside the set it was meant for.
     #[error("image {index} was asked for, but the set holds {len}; use an index below {len}")]
     Index {
@@ -57,7 +77,7 @@ pub enum DataError {
     /// The two halves of a data set do not fit together.
     #[error("the training set has {what} {train}, the test set {test}; both must be equal")]
     Split {
-        /// What differs: `rows`, `columns` or `classes`.
+        /// What differs: `channels`, `rows`, `columns` or `classes`.
         what: &'static str,
         /// The value in the training set.
         train: usize,
@@ -107,14 +127,14 @@ pub enum DataError {
 
     /// The file ends before its header or its data is complete.
     #[error(
-        "{}: {part} truncated: expected {expected} bytes up to offset {expected}, \
+        "{}: {part} truncated: it should end at offset {expected}, \
          the file ends at offset {found}; fetch the file again",
         path.display()
     )]
     Truncated {
         /// The file concerned.
         path: PathBuf,
-        /// The part that is incomplete: `header` or `data`.
+        /// The part that is incomplete: `header`, `data` or `record`.
         part: &'static str,
         /// The offset, in decompressed bytes, at which the part should end.
         expected: u64,
@@ -122,9 +142,9 @@ pub enum DataError {
         found: u64,
     },
 
-    /// The file goes on after the data that its header announces.
+    /// The file goes on after its data.
     #[error(
-        "{}: bytes remain after offset {expected}, where the header says the file ends; \
+        "{}: bytes remain after offset {expected}, where the file should end; \
          fetch the file again",
         path.display()
     )]
@@ -133,6 +153,23 @@ pub enum DataError {
         path: PathBuf,
         /// The offset, in decompressed bytes, at which the file should end.
         expected: u64,
+    },
+
+    /// A label byte in a file names no class.
+    #[error(
+        "{}: label {label} at offset {offset}, but labels must lie in 0..{classes}; \
+         this is another format, or the file is damaged",
+        path.display()
+    )]
+    LabelAt {
+        /// The file concerned.
+        path: PathBuf,
+        /// The offset of the label, in decompressed bytes.
+        offset: u64,
+        /// The label found there.
+        label: u8,
+        /// The number of classes.
+        classes: usize,
     },
 
     /// A dimension in an IDX header is zero.
@@ -159,17 +196,27 @@ pub enum DataError {
         limit: u64,
     },
 
+    /// A file holds more than this crate reads.
+    #[error("{}: more than {limit} bytes; this is no text to train on", path.display())]
+    FileTooLarge {
+        /// The file concerned.
+        path: PathBuf,
+        /// The largest amount of data that is read, in bytes.
+        limit: u64,
+    },
+
     /// A data set file is in none of the accepted spellings.
     #[error(
-        "{}: no file {name} (plain or .gz); put the four MNIST files there or download them \
-         with `tlr_models::data::mnist::download`",
+        "{}: no file {name} (plain or .gz); {help}",
         dir.display()
     )]
     Missing {
         /// The directory that was searched.
         dir: PathBuf,
         /// The usual name of the file, without `.gz`.
-        name: &'static str,
+        name: String,
+        /// What to do about it.
+        help: &'static str,
     },
 
     /// An image file and its label file have different counts.
@@ -198,6 +245,68 @@ pub enum DataError {
         rows: usize,
         /// Columns of an image, in pixels.
         columns: usize,
+    },
+
+    /// A folder has no pictures.
+    #[error("{}: no pictures (.jpg, .jpeg or .png); expected <half>/<class>/<picture>", dir.display())]
+    NoPictures {
+        /// The folder concerned.
+        dir: PathBuf,
+    },
+
+    /// A class to test on that is not among those to train on.
+    #[error("{}: there is no class of this name to train on; remove or rename the folder", dir.display())]
+    UnknownClass {
+        /// The folder of the class.
+        dir: PathBuf,
+    },
+
+    /// A picture could not be decoded or written.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Picture {
+        /// What was being done: `decode` or `write`.
+        action: &'static str,
+        /// The file concerned.
+        path: PathBuf,
+        /// What the decoder or encoder reported.
+        source: Box<image::ImageError>,
+    },
+
+    /// A picture's file ends before the picture does.
+    #[error("{}: the picture is not complete, the file ends at offset {length}", path.display())]
+    PictureEnd {
+        /// The file concerned.
+        path: PathBuf,
+        /// The length of the file in bytes.
+        length: u64,
+    },
+
+    /// Pictures cannot be prepared as asked for.
+    #[error("cannot prepare pictures: {what}")]
+    Preparation {
+        /// What makes no sense.
+        what: &'static str,
+    },
+
+    /// A thread to decode pictures could not be started.
+    #[error("cannot start a thread: {source}; use fewer")]
+    Thread {
+        /// The error of the operating system.
+        source: std::io::Error,
+    },
+
+    /// The decoder gave up on a picture by a panic.
+    #[error("{}: the decoder failed; the picture is damaged, remove or replace it", path.display())]
+    Decoder {
+        /// The file concerned.
+        path: PathBuf,
+    },
+
+    /// The thread that should have prepared a batch has ended without a result.
+    #[error("the thread that should have prepared batch {batch} has ended; see its panic message")]
+    Worker {
+        /// The position of the batch in the order asked for.
+        batch: usize,
     },
 
     /// The request for a file failed.

@@ -6,18 +6,11 @@
 //! may be compressed with gzip, which is told from its first bytes and not
 //! from its name.
 
-use std::{
-    fs::File,
-    io::{BufRead, BufReader, Read},
-    path::Path,
-};
+use std::path::Path;
 
-use flate2::bufread::MultiGzDecoder;
+use super::{contents::Contents, DataError};
 
-use super::DataError;
-
-/// The largest amount of data that is read from one file: 1 GiB.
-pub const MAX_BYTES: u64 = 1 << 30;
+pub use super::contents::MAX_BYTES;
 
 const IMAGES_MAGIC: u32 = 0x0000_0803;
 const LABELS_MAGIC: u32 = 0x0000_0801;
@@ -78,8 +71,8 @@ fn read<const N: usize>(path: &Path, magic: u32) -> Result<([usize; N], Vec<u8>)
         Some(found) if found != magic => {
             return Err(DataError::Magic { path: path.to_owned(), expected: magic, found });
         }
-        _ if contents.offset < header_end => {
-            return Err(truncated("header", header_end, contents.offset));
+        _ if contents.offset() < header_end => {
+            return Err(truncated("header", header_end, contents.offset()));
         }
         _ => {}
     }
@@ -101,8 +94,8 @@ fn read<const N: usize>(path: &Path, magic: u32) -> Result<([usize; N], Vec<u8>)
 
     let data = contents.read_up_to(bytes)?;
     let end = header_end + bytes;
-    if contents.offset < end {
-        return Err(truncated("data", end, contents.offset));
+    if contents.offset() < end {
+        return Err(truncated("data", end, contents.offset()));
     }
     if !contents.read_up_to(1)?.is_empty() {
         return Err(DataError::Trailing { path: path.to_owned(), expected: end });
@@ -114,42 +107,6 @@ fn read<const N: usize>(path: &Path, magic: u32) -> Result<([usize; N], Vec<u8>)
         *size = dimension as usize;
     }
     Ok((sizes, data))
-}
-
-/// The decompressed contents of a file, read from front to back.
-pub(super) struct Contents<'a> {
-    path: &'a Path,
-    reader: Box<dyn Read>,
-    gzip: bool,
-    offset: u64,
-}
-
-impl<'a> Contents<'a> {
-    pub(super) fn open(path: &'a Path) -> Result<Self, DataError> {
-        let unreadable = |source| DataError::Io { action: "read", path: path.to_owned(), source };
-        let file = File::open(path).map_err(unreadable)?;
-        let mut file = BufReader::with_capacity(1 << 16, file);
-        let gzip = file.fill_buf().map_err(unreadable)?.starts_with(&[0x1f, 0x8b]);
-        let reader: Box<dyn Read> =
-            if gzip { Box::new(MultiGzDecoder::new(file)) } else { Box::new(file) };
-        Ok(Self { path, reader, gzip, offset: 0 })
-    }
-
-    /// The next `limit` bytes, or fewer at the end of the file.
-    pub(super) fn read_up_to(&mut self, limit: u64) -> Result<Vec<u8>, DataError> {
-        let mut bytes = Vec::new();
-        let result = (&mut self.reader).take(limit).read_to_end(&mut bytes);
-        self.offset += bytes.len() as u64;
-        match result {
-            Ok(_) => Ok(bytes),
-            Err(source) if self.gzip => {
-                Err(DataError::Gzip { path: self.path.to_owned(), offset: self.offset, source })
-            }
-            Err(source) => {
-                Err(DataError::Io { action: "read", path: self.path.to_owned(), source })
-            }
-        }
-    }
 }
 
 #[cfg(test)]

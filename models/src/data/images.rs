@@ -1,35 +1,38 @@
 use super::DataError;
 
-/// Grey-scale images of one size, each with a class label.
+/// Images of one size and number of channels, each with a class label.
 ///
-/// Pixels are bytes, 0 for the background and 255 for full ink, stored image
-/// by image and row by row.
+/// Pixels are bytes, stored image by image, within an image channel by channel
+/// (grey, or red, green, blue) and within a channel row by row.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Images {
     pixels: Vec<u8>,
     labels: Vec<u8>,
+    channels: usize,
     rows: usize,
     columns: usize,
     classes: usize,
 }
 
 impl Images {
-    /// Builds a set from `labels.len()` images of `rows` x `columns` pixels.
+    /// Builds a set from `labels.len()` images of the shape
+    /// `[channels, rows, columns]`; grey images have one channel, coloured ones
+    /// three.
     ///
     /// # Errors
     ///
     /// [`DataError::Zero`] when a size, `classes` or the number of images is
     /// zero, [`DataError::Length`] when `pixels` does not hold exactly
-    /// `labels.len() * rows * columns` bytes, and [`DataError::Label`] for the
+    /// `labels.len() * channels * rows * columns` bytes, and [`DataError::Label`] for the
     /// first label that is not below `classes`.
     pub fn new(
         pixels: Vec<u8>,
         labels: Vec<u8>,
-        rows: usize,
-        columns: usize,
+        [channels, rows, columns]: [usize; 3],
         classes: usize,
     ) -> Result<Self, DataError> {
         let sizes = [
+            ("number of channels", channels),
             ("number of rows", rows),
             ("number of columns", columns),
             ("number of classes", classes),
@@ -40,10 +43,9 @@ impl Images {
                 return Err(DataError::Zero { what });
             }
         }
-        let expected = labels
-            .len()
-            .checked_mul(rows)
-            .and_then(|n| n.checked_mul(columns))
+        let expected = [channels, rows, columns]
+            .iter()
+            .try_fold(labels.len(), |product, &size| product.checked_mul(size))
             .unwrap_or(usize::MAX);
         if pixels.len() != expected {
             return Err(DataError::Length {
@@ -55,7 +57,7 @@ impl Images {
         if let Some(index) = labels.iter().position(|&l| usize::from(l) >= classes) {
             return Err(DataError::Label { index, label: labels[index], classes });
         }
-        Ok(Self { pixels, labels, rows, columns, classes })
+        Ok(Self { pixels, labels, channels, rows, columns, classes })
     }
 
     /// The number of images, at least one.
@@ -69,6 +71,12 @@ impl Images {
         self.labels.is_empty()
     }
 
+    /// The number of channels: one for grey images, three for red, green and
+    /// blue.
+    pub fn channels(&self) -> usize {
+        self.channels
+    }
+
     /// The height of an image in pixels.
     pub fn rows(&self) -> usize {
         self.rows
@@ -79,18 +87,29 @@ impl Images {
         self.columns
     }
 
+    /// `[channels, rows, columns]`.
+    pub fn shape(&self) -> [usize; 3] {
+        [self.channels, self.rows, self.columns]
+    }
+
+    /// The number of values in an image: channels x rows x columns.
+    pub fn size(&self) -> usize {
+        self.channels * self.rows * self.columns
+    }
+
     /// The number of classes; labels lie in `0..classes`.
     pub fn classes(&self) -> usize {
         self.classes
     }
 
-    /// The `rows * columns` pixels of image `index`, row by row.
+    /// The [`size`](Self::size) bytes of image `index`, channel by channel and
+    /// row by row.
     ///
     /// # Panics
     ///
     /// When `index` is not below [`len`](Self::len), as indexing a slice does.
     pub fn pixels_of(&self, index: usize) -> &[u8] {
-        let size = self.rows * self.columns;
+        let size = self.size();
         &self.pixels[index * size..][..size]
     }
 
@@ -114,39 +133,35 @@ impl Images {
         }
         let n = n.min(self.len());
         self.labels.truncate(n);
-        self.pixels.truncate(n * self.rows * self.columns);
+        self.pixels.truncate(n * self.size());
         Ok(self)
     }
 
-    /// The scaling that gives the pixels of these images mean 0 and standard deviation 1.
+    /// The scaling that gives each channel of these images mean 0 and standard deviation 1.
     pub fn scaling(&self) -> Scaling {
-        let mut counts = [0_u64; 256];
-        for &pixel in &self.pixels {
-            counts[usize::from(pixel)] += 1;
+        let mut counts = vec![[0_u64; 256]; self.channels];
+        for (i, plane) in self.pixels.chunks_exact(self.rows * self.columns).enumerate() {
+            let counts = &mut counts[i % self.channels];
+            for &pixel in plane {
+                counts[usize::from(pixel)] += 1;
+            }
         }
-        let total = self.pixels.len() as f64; // at least one
-        let mean_of = |f: &dyn Fn(f64) -> f64| {
-            (0..).zip(counts).map(|(byte, count)| f(f64::from(byte)) * count as f64).sum::<f64>()
-                / total
-        };
-        let mean = mean_of(&|byte| byte);
-        let deviation = mean_of(&|byte| (byte - mean).powi(2)).sqrt();
-        // Images of a single shade have no deviation, and nothing to scale.
-        let deviation = if deviation > 0.0 { deviation } else { 1.0 };
-        Scaling(std::array::from_fn(|byte| ((byte as f64 - mean) / deviation) as f32))
+        let total = (self.pixels.len() / self.channels) as f64; // at least one
+        Scaling(counts.iter().map(|counts| table(counts, total)).collect())
     }
 
     /// Replaces the contents of `pixels` and `labels` by those of the images `indices`, in that order,
     /// ready for training.
     ///
-    /// Pixels are scaled by `scaling`, usually that of the training set. `pixels` ends up with
-    /// `indices.len() * rows * columns` values, `labels` with `indices.len()`. Reusing the two vectors
-    /// from batch to batch avoids allocations.
+    /// Pixels are scaled by `scaling`, usually that of the training set. `pixels` ends up with the
+    /// values of a tensor of shape (images, channels, rows, columns), `labels` with `indices.len()`.
+    /// Reusing the two vectors from batch to batch avoids allocations.
     ///
     /// # Errors
     ///
-    /// [`DataError::Index`] when an index is not below [`len`](Self::len); the two vectors are left as
-    /// they were.
+    /// [`DataError::Index`] when an index is not below [`len`](Self::len), and
+    /// [`DataError::Channels`] when `scaling` is that of images with another number of channels; the
+    /// two vectors are left as they were.
     pub fn write_batch(
         &self,
         indices: &[usize],
@@ -158,24 +173,52 @@ impl Images {
         if let Some(&index) = indices.iter().find(|&&i| i >= len) {
             return Err(DataError::Index { index, len });
         }
+        if scaling.0.len() != self.channels {
+            return Err(DataError::Channels { expected: self.channels, found: scaling.0.len() });
+        }
         pixels.clear();
         labels.clear();
+        let plane = self.rows * self.columns;
         for &i in indices {
-            pixels.extend(self.pixels_of(i).iter().map(|&byte| scaling.of(byte)));
+            for (bytes, table) in self.pixels_of(i).chunks_exact(plane).zip(&scaling.0) {
+                pixels.extend(bytes.iter().map(|&byte| table[usize::from(byte)]));
+            }
             labels.push(usize::from(self.labels[i]));
         }
         Ok(())
     }
 }
 
-/// What each pixel byte becomes before it enters a model; see [`Images::scaling`].
+/// What becomes of each byte if the bytes occur `counts` times each, `total` in all.
+fn table(counts: &[u64; 256], total: f64) -> [f32; 256] {
+    let mean_of = |f: &dyn Fn(f64) -> f64| {
+        (0..).zip(counts).map(|(byte, &count)| f(f64::from(byte)) * count as f64).sum::<f64>()
+            / total
+    };
+    let mean = mean_of(&|byte| byte);
+    let deviation = mean_of(&|byte| (byte - mean).powi(2)).sqrt();
+    // A channel of a single shade has no deviation, and nothing to scale.
+    let deviation = if deviation > 0.0 { deviation } else { 1.0 };
+    std::array::from_fn(|byte| ((byte as f64 - mean) / deviation) as f32)
+}
+
+/// What each pixel byte of each channel becomes before it enters a model; see [`Images::scaling`].
 #[derive(Clone, Debug, PartialEq)]
-pub struct Scaling([f32; 256]);
+pub struct Scaling(Vec<[f32; 256]>);
 
 impl Scaling {
-    /// The value of a pixel byte.
-    pub fn of(&self, byte: u8) -> f32 {
-        self.0[usize::from(byte)]
+    /// The number of channels.
+    pub fn channels(&self) -> usize {
+        self.0.len()
+    }
+
+    /// The value of a pixel byte of channel `channel`, counted from 0.
+    ///
+    /// # Panics
+    ///
+    /// When `channel` is not below [`channels`](Self::channels), as indexing a slice does.
+    pub fn of(&self, channel: usize, byte: u8) -> f32 {
+        self.0[channel][usize::from(byte)]
     }
 }
 
@@ -194,9 +237,10 @@ impl Dataset {
     ///
     /// # Errors
     ///
-    /// [`DataError::Split`] when they differ in rows, columns or classes.
+    /// [`DataError::Split`] when they differ in channels, rows, columns or classes.
     pub fn new(train: Images, test: Images) -> Result<Self, DataError> {
         let sizes = [
+            ("channels", train.channels, test.channels),
             ("rows", train.rows, test.rows),
             ("columns", train.columns, test.columns),
             ("classes", train.classes, test.classes),
@@ -217,7 +261,7 @@ mod tests {
 
     /// Three images of 2x3 pixels: 0..6, 6..12, 12..18.
     fn three() -> Images {
-        Images::new((0..18).collect(), vec![2, 0, 1], 2, 3, 3).unwrap()
+        Images::new((0..18).collect(), vec![2, 0, 1], [1, 2, 3], 3).unwrap()
     }
 
     #[test]
@@ -234,7 +278,7 @@ mod tests {
     #[test]
     fn a_wrong_number_of_pixels_is_refused() {
         for length in [0, 17, 19] {
-            let error = Images::new(vec![0; length], vec![0; 3], 2, 3, 3).unwrap_err();
+            let error = Images::new(vec![0; length], vec![0; 3], [1, 2, 3], 3).unwrap_err();
             assert!(
                 matches!(error, DataError::Length { expected: 18, found, .. } if found == length)
             );
@@ -243,23 +287,27 @@ mod tests {
 
     #[test]
     fn an_overflowing_size_is_refused() {
-        let error = Images::new(vec![0; 4], vec![0; 4], usize::MAX, 2, 1).unwrap_err();
+        let error = Images::new(vec![0; 4], vec![0; 4], [1, usize::MAX, 2], 1).unwrap_err();
         assert!(matches!(error, DataError::Length { .. }));
     }
 
     #[test]
     fn a_label_equal_to_the_number_of_classes_is_refused() {
-        let error = Images::new(vec![0; 3], vec![0, 1, 2], 1, 1, 2).unwrap_err();
+        let error = Images::new(vec![0; 3], vec![0, 1, 2], [1, 1, 1], 2).unwrap_err();
         assert!(matches!(error, DataError::Label { index: 2, label: 2, classes: 2 }));
     }
 
     #[test]
     fn zero_sizes_are_refused() {
-        for (labels, rows, columns, classes) in
-            [(0, 1, 1, 1), (1, 0, 1, 1), (1, 1, 0, 1), (1, 1, 1, 0)]
-        {
-            let pixels = vec![0; labels * rows * columns];
-            let error = Images::new(pixels, vec![0; labels], rows, columns, classes).unwrap_err();
+        for (labels, shape, classes) in [
+            (0, [1, 1, 1], 1),
+            (1, [0, 1, 1], 1),
+            (1, [1, 0, 1], 1),
+            (1, [1, 1, 0], 1),
+            (1, [1, 1, 1], 0),
+        ] {
+            let pixels = vec![0; labels * shape.iter().product::<usize>()];
+            let error = Images::new(pixels, vec![0; labels], shape, classes).unwrap_err();
             assert!(matches!(error, DataError::Zero { .. }), "{error}");
         }
     }
@@ -269,15 +317,15 @@ mod tests {
         let two = three().take(2).unwrap();
         assert_eq!(two.len(), 2);
         assert_eq!(two.pixels_of(1), three().pixels_of(1));
-        assert_eq!(two, Images::new((0..12).collect(), vec![2, 0], 2, 3, 3).unwrap());
+        assert_eq!(two, Images::new((0..12).collect(), vec![2, 0], [1, 2, 3], 3).unwrap());
         assert_eq!(three().take(100).unwrap(), three());
         assert!(matches!(three().take(0), Err(DataError::Zero { .. })));
     }
 
     #[test]
     fn a_batch_is_scaled_in_the_order_asked_for() {
-        let images = Images::new(vec![0, 200, 0, 200], vec![1, 0], 1, 2, 2).unwrap();
-        let other = Images::new(vec![100, 50], vec![0], 1, 2, 2).unwrap();
+        let images = Images::new(vec![0, 200, 0, 200], vec![1, 0], [1, 1, 2], 2).unwrap();
+        let other = Images::new(vec![100, 50], vec![0], [1, 1, 2], 2).unwrap();
         let (mut pixels, mut labels) = (vec![9.0], vec![9]);
         images.write_batch(&[1, 0], &images.scaling(), &mut pixels, &mut labels).unwrap();
         assert_eq!((&*pixels, &*labels), (&[-1.0, 1.0, -1.0, 1.0][..], &[0, 1][..]));
@@ -289,13 +337,52 @@ mod tests {
     #[test]
     fn scaled_pixels_have_mean_0_and_deviation_1() {
         let images = three();
-        let scaled: Vec<f64> = (0..18).map(|byte| f64::from(images.scaling().of(byte))).collect();
+        let scaled: Vec<f64> =
+            (0..18).map(|byte| f64::from(images.scaling().of(0, byte))).collect();
         let mean = |values: &[f64]| values.iter().sum::<f64>() / 18.0;
         assert!(mean(&scaled).abs() < 1e-7);
         let squares: Vec<f64> = scaled.iter().map(|value| value * value).collect();
         assert!((mean(&squares) - 1.0).abs() < 1e-6);
-        let grey = Images::new(vec![7; 4], vec![0], 2, 2, 1).unwrap();
-        assert_eq!(grey.scaling().of(7), 0.0);
+        let grey = Images::new(vec![7; 4], vec![0], [1, 2, 2], 1).unwrap();
+        assert_eq!(grey.scaling().of(0, 7), 0.0);
+    }
+
+    /// Two channels of 1x2 pixels, two images; means 100 and 10, deviations 100 and 10.
+    fn two_channels() -> Images {
+        Images::new(vec![0, 200, 0, 20, 200, 0, 20, 0], vec![1, 0], [2, 1, 2], 2).unwrap()
+    }
+
+    #[test]
+    fn each_channel_has_its_own_scaling_and_its_own_plane() {
+        let images = two_channels();
+        assert_eq!((images.channels(), images.shape(), images.size()), (2, [2, 1, 2], 4));
+        assert_eq!(images.pixels_of(1), [200, 0, 20, 0]);
+        let scaling = images.scaling();
+        assert_eq!(scaling.channels(), 2);
+        assert_eq!((scaling.of(0, 20), scaling.of(1, 20)), (-0.8, 1.0));
+        let (mut pixels, mut labels) = (Vec::new(), Vec::new());
+        images.write_batch(&[1, 0], &scaling, &mut pixels, &mut labels).unwrap();
+        assert_eq!(pixels, [1.0, -1.0, 1.0, -1.0, -1.0, 1.0, -1.0, 1.0]);
+        assert_eq!(images.take(1).unwrap().pixels_of(0), [0, 200, 0, 20]);
+    }
+
+    /// Guards the figures made with grey images before there were channels: the bits of the values
+    /// that 18 bytes 0..18 are scaled to.
+    #[test]
+    fn the_scaling_of_grey_images_is_pinned() {
+        let bits: Vec<u32> =
+            [0, 9, 17, 255].iter().map(|&byte| three().scaling().of(0, byte).to_bits()).collect();
+        assert_eq!(bits, [0xbfd1b5a7, 0x3dc55fac, 0x3fd1b5a7, 0x423e0c9f]);
+    }
+
+    #[test]
+    fn a_scaling_for_other_channels_is_refused() {
+        let (mut pixels, mut labels) = (vec![9.0], vec![9]);
+        let error = three()
+            .write_batch(&[0], &two_channels().scaling(), &mut pixels, &mut labels)
+            .unwrap_err();
+        assert!(matches!(error, DataError::Channels { expected: 1, found: 2 }));
+        assert_eq!((pixels, labels), (vec![9.0], vec![9]));
     }
 
     #[test]
@@ -309,14 +396,17 @@ mod tests {
 
     #[test]
     fn the_halves_of_a_dataset_must_agree() {
-        let of = |rows, columns, classes| {
-            Images::new(vec![0; rows * columns], vec![0], rows, columns, classes).unwrap()
+        let of = |shape: [usize; 3], classes| {
+            Images::new(vec![0; shape.iter().product()], vec![0], shape, classes).unwrap()
         };
-        assert!(Dataset::new(of(2, 3, 4), of(2, 3, 4)).is_ok());
-        for (other, name) in
-            [(of(3, 3, 4), "rows"), (of(2, 2, 4), "columns"), (of(2, 3, 5), "classes")]
-        {
-            let error = Dataset::new(of(2, 3, 4), other).unwrap_err();
+        assert!(Dataset::new(of([1, 2, 3], 4), of([1, 2, 3], 4)).is_ok());
+        for (other, name) in [
+            (of([3, 2, 3], 4), "channels"),
+            (of([1, 3, 3], 4), "rows"),
+            (of([1, 2, 2], 4), "columns"),
+            (of([1, 2, 3], 5), "classes"),
+        ] {
+            let error = Dataset::new(of([1, 2, 3], 4), other).unwrap_err();
             assert!(matches!(error, DataError::Split { what, .. } if what == name));
         }
     }

@@ -9,12 +9,16 @@ use std::{
 use sha2::{Digest, Sha256};
 
 use super::{
-    idx::{self, Contents},
-    DataError, Dataset, Images,
+    contents::{Contents, MAX_BYTES},
+    idx, DataError, Dataset, Images,
 };
 
 /// The mirror to [`download`] from unless there is a nearer one.
 pub const DEFAULT_BASE_URL: &str = "https://ossci-datasets.s3.amazonaws.com/mnist/";
+
+/// What to do about a missing file.
+const HELP: &str = "put the four MNIST files there or download them with \
+                    `tlr_models::data::mnist::download`";
 
 const SIDE: usize = 28;
 const CLASSES: usize = 10;
@@ -90,7 +94,7 @@ fn load_split(dir: &Path, images: &'static str, labels: &'static str) -> Result<
         });
     }
     // Sizes and counts are right by now: what remains is a label that names no class.
-    Images::new(images.pixels, labels, SIDE, SIDE, CLASSES)
+    Images::new(images.pixels, labels, [1, SIDE, SIDE], CLASSES)
         .map_err(|source| DataError::Contents { path: labels_path, source: Box::new(source) })
 }
 
@@ -100,7 +104,11 @@ fn find(dir: &Path, name: &'static str) -> Result<PathBuf, DataError> {
         .iter()
         .flat_map(|name| [dir.join(name), dir.join(format!("{name}.gz"))])
         .find(|path| path.is_file())
-        .ok_or_else(|| DataError::Missing { dir: dir.to_owned(), name })
+        .ok_or_else(|| DataError::Missing {
+            dir: dir.to_owned(),
+            name: name.to_owned(),
+            help: HELP,
+        })
 }
 
 /// Downloads the four MNIST files into the directory `cache`, which is created
@@ -214,7 +222,7 @@ fn sha256_of_contents(path: &Path) -> Result<String, DataError> {
     let mut contents = Contents::open(path)?;
     let mut hasher = Sha256::new();
     // Enough for any file this crate reads, and an end to a gzip bomb.
-    for _ in 0..idx::MAX_BYTES >> 20 {
+    for _ in 0..MAX_BYTES >> 20 {
         let bytes = contents.read_up_to(1 << 20)?;
         if bytes.is_empty() {
             break;
@@ -292,7 +300,9 @@ mod tests {
         let dir = small();
         std::fs::remove_file(dir.path().join("t10k-labels.idx1-ubyte.gz")).unwrap();
         let error = load(dir.path()).unwrap_err();
-        assert!(matches!(error, DataError::Missing { name: "t10k-labels-idx1-ubyte", .. }));
+        assert!(
+            matches!(&error, DataError::Missing { name, .. } if name == "t10k-labels-idx1-ubyte")
+        );
         assert!(error.to_string().contains("download"), "{error}");
     }
 

@@ -1,8 +1,13 @@
-//! Image data sets: drawn here, read from disk or downloaded.
+//! Data sets: drawn here, read from disk or downloaded.
 //!
-//! [`digits::draw`] needs no files and is what the examples use by default;
-//! [`mnist::load`] reads the real thing. Both give a [`Dataset`], which
-//! [`Batches`] cuts into shuffled mini-batches:
+//! | needs no files | reads the real thing | gives |
+//! | --- | --- | --- |
+//! | [`digits::draw`] | [`mnist::load`] | grey [`Images`] of digits |
+//! | [`shapes::draw`] | [`cifar::load10`], [`cifar::load100`] | coloured [`Images`], for [`Augment`] |
+//! | [`folder::write_drawn`] | [`folder::Folder::open`] | pictures of any size, decoded while training |
+//! | [`text::toy::draw`] | [`text::multi30k::load`] | sentences in two languages |
+//!
+//! [`Batches`] cuts images into shuffled mini-batches:
 //!
 //! ```
 //! use tlr_models::data::{digits, Batches};
@@ -18,14 +23,22 @@
 //! # Ok::<(), tlr_models::data::DataError>(())
 //! ```
 
+pub mod cifar;
 pub mod digits;
+pub mod folder;
 pub mod idx;
 pub mod mnist;
+pub mod shapes;
+pub mod text;
 
+mod augment;
 mod batches;
+mod contents;
 mod error;
 mod images;
+mod random;
 
+pub use augment::Augment;
 pub use batches::{Batches, EpochBatches};
 pub use error::DataError;
 pub use images::{Dataset, Images, Scaling};

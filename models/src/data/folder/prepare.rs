@@ -1,0 +1,503 @@
+use std::{
+    io::Cursor,
+    panic::{catch_unwind, AssertUnwindSafe},
+    path::Path,
+};
+
+use image::{
+    imageops::{crop_imm, resize, FilterType},
+    ImageFormat, ImageReader, RgbImage,
+};
+use rand::Rng;
+use rand_chacha::ChaCha8Rng;
+
+use super::Pictures;
+use crate::data::{
+    random::{generator, Purpose},
+    DataError,
+};
+
+/// The means of ImageNet's red, green and blue, where full light is 1.
+pub const IMAGENET_MEAN: [f32; 3] = [0.485, 0.456, 0.406];
+
+/// The standard deviations of ImageNet's red, green and blue, where full light is 1.
+pub const IMAGENET_DEVIATION: [f32; 3] = [0.229, 0.224, 0.225];
+
+/// How a picture of any size becomes the input of a model.
+///
+/// Pictures are resized by averaging over triangles as wide as the scale asks for, so that smaller
+/// ones do not alias. Grey pictures get three equal channels, transparency is dropped, and a turn
+/// noted in the file is not made.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Preparation {
+    /// The width and height of the result in pixels. Default 224.
+    pub side: u32,
+    /// For [`View::Centre`]: what the shorter side is resized to, at least `side`. Default 256.
+    pub shorter: u32,
+    /// Subtracted from red, green and blue, where full light is 1. Default [`IMAGENET_MEAN`].
+    pub mean: [f32; 3],
+    /// What the differences are divided by. Default [`IMAGENET_DEVIATION`].
+    pub deviation: [f32; 3],
+}
+
+impl Default for Preparation {
+    fn default() -> Self {
+        Self { side: 224, shorter: 256, mean: IMAGENET_MEAN, deviation: IMAGENET_DEVIATION }
+    }
+}
+
+impl Preparation {
+    /// Results of `side` x `side` pixels, with `shorter` 8/7 of that as for ImageNet.
+    pub fn square(side: u32) -> Self {
+        Self { side, shorter: side.saturating_add(side / 7), ..Self::default() }
+    }
+
+    /// Whether pictures can be prepared like this.
+    ///
+    /// # Errors
+    ///
+    /// [`DataError::Preparation`] when `side` is zero, `shorter` is below it or above 16,384, a mean
+    /// is not finite or a deviation not positive and finite.
+    pub fn check(&self) -> Result<(), DataError> {
+        let refuse = |what| Err(DataError::Preparation { what });
+        if self.side == 0 {
+            return refuse("the side is zero");
+        }
+        if !(self.side..=1 << 14).contains(&self.shorter) {
+            return refuse("the shorter side must be resized to at least the side, at most 16384");
+        }
+        if !self.mean.iter().all(|mean| mean.is_finite()) {
+            return refuse("a mean is not finite");
+        }
+        if !self.deviation.iter().all(|deviation| deviation.is_finite() && *deviation > 0.0) {
+            return refuse("a deviation is not positive and finite");
+        }
+        Ok(())
+    }
+}
+
+/// Which part of a picture is taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum View {
+    /// To test on: the shorter side is resized to [`Preparation::shorter`] and the middle square
+    /// taken.
+    Centre,
+    /// To train on: a part of 8 to 100 % of the area and an aspect ratio of 3/4 to 4/3, resized to
+    /// the square, and mirrored left to right half of the time. It depends on the seed, the epoch
+    /// and the picture's index only.
+    Random {
+        /// Of all parts that are taken.
+        seed: u64,
+        /// Counted from 0.
+        epoch: usize,
+    },
+}
+
+impl Pictures {
+    /// Picture `index` as a model takes it: `3 * side * side` values, the red plane first.
+    ///
+    /// # Errors
+    ///
+    /// [`DataError::Index`], [`DataError::Io`] when the file cannot be read, [`DataError::Picture`]
+    /// when it is neither JPEG nor PNG or is damaged, [`DataError::Preparation`] for sizes that make
+    /// no sense. The format is told from the contents, not from the name.
+    pub fn read(
+        &self,
+        index: usize,
+        prepare: &Preparation,
+        view: View,
+    ) -> Result<Vec<f32>, DataError> {
+        prepare.check()?;
+        let mut pixels = Vec::new();
+        self.append(index, prepare, view, &mut pixels)?;
+        Ok(pixels)
+    }
+
+    /// [`read`](Self::read) to the end of `pixels`.
+    pub(super) fn append(
+        &self,
+        index: usize,
+        prepare: &Preparation,
+        view: View,
+        pixels: &mut Vec<f32>,
+    ) -> Result<(), DataError> {
+        let (path, _) = self.entry(index)?;
+        let picture = decode(path)?;
+        let (square, flip) = match view {
+            View::Centre => (centre(&picture, prepare), false),
+            View::Random { seed, epoch } => {
+                let mut rng = generator(Purpose::Crop, seed, epoch as u64, index as u64);
+                let part = Part::random(picture.dimensions(), &mut rng);
+                (part.resized(&picture, prepare.side), rng.gen::<bool>())
+            }
+        };
+        let side = prepare.side as usize;
+        for channel in 0..3 {
+            let (mean, deviation) = (prepare.mean[channel], prepare.deviation[channel]);
+            let table: [f32; 256] =
+                std::array::from_fn(|byte| (byte as f32 / 255.0 - mean) / deviation);
+            for row in square.chunks_exact(3 * side) {
+                let value = |pixel: &[u8]| table[usize::from(pixel[channel])];
+                if flip {
+                    pixels.extend(row.chunks_exact(3).rev().map(value));
+                } else {
+                    pixels.extend(row.chunks_exact(3).map(value));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The pixels of a file.
+fn decode(path: &Path) -> Result<RgbImage, DataError> {
+    let bytes = std::fs::read(path).map_err(|source| DataError::Io {
+        action: "read",
+        path: path.to_owned(),
+        source,
+    })?;
+    let damaged = |source| DataError::Picture {
+        action: "decode",
+        path: path.to_owned(),
+        source: Box::new(source),
+    };
+    let reader = ImageReader::new(Cursor::new(&bytes))
+        .with_guessed_format()
+        .map_err(|source| damaged(source.into()))?;
+    // The decoder fills up what is missing of a JPEG with grey.
+    if reader.format() == Some(ImageFormat::Jpeg) && !jpeg_is_complete(&bytes) {
+        return Err(DataError::PictureEnd { path: path.to_owned(), length: bytes.len() as u64 });
+    }
+    let picture = guarded(path, || reader.decode())?.map_err(damaged)?.into_rgb8();
+    if picture.is_empty() {
+        return Err(DataError::PictureEnd { path: path.to_owned(), length: bytes.len() as u64 });
+    }
+    Ok(picture)
+}
+
+/// Turns a panic of the decoder, which no damaged file should cause, into an error that names the
+/// file.
+fn guarded<T>(path: &Path, decode: impl FnOnce() -> T) -> Result<T, DataError> {
+    catch_unwind(AssertUnwindSafe(decode)).map_err(|_| DataError::Decoder { path: path.to_owned() })
+}
+
+/// Whether the last scan (marker FFDA) is followed by the end of the image (FFD9). Neither byte
+/// pair can occur within the scan's own data.
+fn jpeg_is_complete(bytes: &[u8]) -> bool {
+    let last = |marker: [u8; 2]| bytes.windows(2).rposition(|pair| pair == marker);
+    match (last([0xff, 0xda]), last([0xff, 0xd9])) {
+        (Some(scan), Some(end)) => scan < end,
+        _ => false,
+    }
+}
+
+/// The middle square after resizing the shorter side.
+fn centre(picture: &RgbImage, prepare: &Preparation) -> RgbImage {
+    let (width, height) = picture.dimensions();
+    let side = prepare.side;
+    // Cut before resizing: the same square, and no time or memory for what is cut off, however
+    // long the longer side is.
+    let shorter = f64::from(width.min(height));
+    let size = shorter * f64::from(side) / f64::from(prepare.shorter);
+    let size = (size.round() as u32).clamp(1, width.min(height));
+    Part { x: (width - size) / 2, y: (height - size) / 2, width: size, height: size }
+        .resized(picture, side)
+}
+
+/// A part of a picture, in pixels from its upper left corner.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Part {
+    x: u32,
+    y: u32,
+    width: u32,
+    height: u32,
+}
+
+impl Part {
+    /// An even area and an even logarithm of the aspect ratio, as Inception was trained
+    /// (Szegedy et al., *Going deeper with convolutions*); the middle if ten of them do not fit.
+    fn random((width, height): (u32, u32), rng: &mut ChaCha8Rng) -> Self {
+        let area = f64::from(width) * f64::from(height);
+        let limit = (4.0_f64 / 3.0).ln();
+        for _ in 0..10 {
+            let part = area * rng.gen_range(0.08..=1.0);
+            let ratio = rng.gen_range(-limit..=limit).exp();
+            // Casts saturate.
+            let w = (part * ratio).sqrt().round() as u32;
+            let h = (part / ratio).sqrt().round() as u32;
+            if (1..=width).contains(&w) && (1..=height).contains(&h) {
+                let (x, y) = (rng.gen_range(0..=width - w), rng.gen_range(0..=height - h));
+                return Self { x, y, width: w, height: h };
+            }
+        }
+        let within = |long: u32, short: u32| {
+            let most = (f64::from(short) * 4.0 / 3.0).round() as u32;
+            long.min(most.max(1))
+        };
+        let (w, h) = (within(width, height), within(height, width));
+        Self { x: (width - w) / 2, y: (height - h) / 2, width: w, height: h }
+    }
+
+    fn resized(self, picture: &RgbImage, side: u32) -> RgbImage {
+        let part = crop_imm(picture, self.x, self.y, self.width, self.height);
+        if (self.width, self.height) == (side, side) {
+            return part.to_image();
+        }
+        resize(&*part, side, side, FilterType::Triangle)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::path::PathBuf;
+
+    use image::{codecs::jpeg::JpegEncoder, GrayImage, Luma, Rgb};
+    use tempfile::TempDir;
+
+    use super::*;
+
+    /// Red grows to the right, green downwards, blue is 200.
+    fn gradient(width: u32, height: u32) -> RgbImage {
+        RgbImage::from_fn(width, height, |x, y| {
+            Rgb([(x * 255 / width) as u8, (y * 255 / height) as u8, 200])
+        })
+    }
+
+    fn encoded(picture: &RgbImage, format: ImageFormat) -> Vec<u8> {
+        let mut bytes = Cursor::new(Vec::new());
+        picture.write_to(&mut bytes, format).unwrap();
+        bytes.into_inner()
+    }
+
+    /// One picture, whatever the bytes are.
+    fn pictures(name: &str, bytes: &[u8]) -> (TempDir, Pictures) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(name);
+        std::fs::write(&path, bytes).unwrap();
+        let files: Vec<(PathBuf, usize)> = vec![(path, 0)];
+        (dir, Pictures { files: files.into(), classes: vec!["a".to_owned()].into() })
+    }
+
+    fn read(
+        name: &str,
+        bytes: &[u8],
+        prepare: &Preparation,
+        view: View,
+    ) -> Result<Vec<f32>, DataError> {
+        let (_dir, pictures) = pictures(name, bytes);
+        pictures.read(0, prepare, view)
+    }
+
+    /// Values from 0 to 255.
+    fn bytes_of(side: u32, shorter: u32) -> Preparation {
+        Preparation { side, shorter, mean: [0.0; 3], deviation: [1.0 / 255.0; 3] }
+    }
+
+    #[test]
+    fn the_centre_is_cut_and_resized() {
+        // The middle 60x60 of 120x80, from x = 30 and y = 10, becomes 30x30.
+        let png = encoded(&gradient(120, 80), ImageFormat::Png);
+        let values = read("a.png", &png, &bytes_of(30, 40), View::Centre).unwrap();
+        let at = |channel: usize, x: usize, y: usize| values[(channel * 30 + y) * 30 + x];
+        for (x, y) in [(0, 0), (29, 0), (0, 29), (13, 21)] {
+            let (px, py) = (30.0 + 2.0 * x as f32 + 0.5, 10.0 + 2.0 * y as f32 + 0.5);
+            assert!((at(0, x, y) - px * 255.0 / 120.0).abs() < 2.0, "{}", at(0, x, y));
+            assert!((at(1, x, y) - py * 255.0 / 80.0).abs() < 2.5, "{}", at(1, x, y));
+            assert!((at(2, x, y) - 200.0).abs() < 1e-3);
+        }
+    }
+
+    #[test]
+    fn values_are_normalised_channel_by_channel() {
+        let prepare = Preparation { side: 2, shorter: 2, ..Preparation::default() };
+        let picture = RgbImage::from_pixel(5, 4, Rgb([255, 0, 102]));
+        let values =
+            read("a.png", &encoded(&picture, ImageFormat::Png), &prepare, View::Centre).unwrap();
+        let expected = [(1.0 - 0.485) / 0.229, -0.456 / 0.224, (0.4 - 0.406) / 0.225];
+        for (values, expected) in values.chunks(4).zip(expected) {
+            assert!(values.iter().all(|v| (v - expected).abs() < 1e-6), "{values:?} {expected}");
+        }
+    }
+
+    #[test]
+    fn the_format_is_told_from_the_contents() {
+        let picture = gradient(16, 16);
+        let [png, jpeg] = [ImageFormat::Png, ImageFormat::Jpeg].map(|f| encoded(&picture, f));
+        let prepare = bytes_of(16, 16);
+        let a = read("a.jpg", &png, &prepare, View::Centre).unwrap();
+        let b = read("a.png", &jpeg, &prepare, View::Centre).unwrap();
+        let difference = a.iter().zip(&b).map(|(a, b)| (a - b).abs()).sum::<f32>() / a.len() as f32;
+        assert!(difference < 8.0, "{difference}");
+    }
+
+    #[test]
+    fn grey_pictures_get_three_equal_channels() {
+        let grey = GrayImage::from_fn(8, 8, |x, y| Luma([(x * 20 + y) as u8]));
+        let mut bytes = Cursor::new(Vec::new());
+        grey.write_to(&mut bytes, ImageFormat::Png).unwrap();
+        let values = read("a.png", &bytes.into_inner(), &bytes_of(8, 8), View::Centre).unwrap();
+        assert_eq!(values[..64], values[64..128]);
+        assert_eq!(values[..64], values[128..]);
+        assert!((values[9] - 21.0).abs() < 1e-3);
+    }
+
+    #[test]
+    fn a_random_view_depends_on_seed_epoch_and_index_only() {
+        let png = encoded(&gradient(60, 40), ImageFormat::Png);
+        let (_dir, one) = pictures("a.png", &png);
+        let two = Pictures { files: [&*one.files, &*one.files].concat().into(), ..one.clone() };
+        let view = |seed, epoch| View::Random { seed, epoch };
+        let read = |pictures: &Pictures, index, view| {
+            pictures.read(index, &Preparation::square(16), view).unwrap()
+        };
+        let first = read(&one, 0, view(1, 2));
+        assert_eq!(first, read(&two, 0, view(1, 2)));
+        assert_ne!(first, read(&two, 1, view(1, 2)));
+        assert_ne!(first, read(&one, 0, view(2, 2)));
+        assert_ne!(first, read(&one, 0, view(1, 3)));
+    }
+
+    #[test]
+    fn half_of_the_random_views_are_mirrored() {
+        let png = encoded(&gradient(60, 40), ImageFormat::Png);
+        let (_dir, pictures) = pictures("a.png", &png);
+        let mirrored = (0..200)
+            .filter(|&epoch| {
+                let view = View::Random { seed: 1, epoch };
+                let red = pictures.read(0, &bytes_of(8, 8), view).unwrap();
+                red[0] > red[7]
+            })
+            .count();
+        assert!((70..130).contains(&mirrored), "{mirrored}");
+    }
+
+    #[test]
+    fn random_parts_lie_within_and_vary_as_told() {
+        let mut rng = generator(Purpose::Crop, 1, 0, 0);
+        let parts: Vec<Part> = (0..2000).map(|_| Part::random((300, 200), &mut rng)).collect();
+        let areas = parts.iter().map(|p| f64::from(p.width * p.height) / 60_000.0);
+        let ratios = parts.iter().map(|p| f64::from(p.width) / f64::from(p.height));
+        assert!(parts.iter().all(|p| p.x + p.width <= 300 && p.y + p.height <= 200));
+        assert!(areas.clone().all(|area| (0.07..=1.0).contains(&area)));
+        assert!(ratios.clone().all(|ratio| (0.73..1.37).contains(&ratio)));
+        assert!(areas.clone().any(|area| area < 0.12) && areas.clone().any(|area| area > 0.8));
+        let wide = ratios.filter(|ratio| *ratio > 1.0).count();
+        assert!((900..1200).contains(&wide), "{wide}");
+        assert!(parts.iter().any(|p| p.x == 0) && parts.iter().any(|p| p.x + p.width == 300));
+    }
+
+    #[test]
+    fn of_pictures_much_longer_than_wide_the_middle_is_taken() {
+        let mut rng = generator(Purpose::Crop, 1, 0, 0);
+        let middle = Part { x: 0, y: 493, width: 10, height: 13 };
+        let of = |size, rng: &mut ChaCha8Rng| {
+            (0..50).map(|_| Part::random(size, rng)).collect::<Vec<_>>()
+        };
+        assert!(of((10, 1000), &mut rng).contains(&middle));
+        for size in [(1, 1), (1, 5000), (5000, 1), (2, 3)] {
+            for part in of(size, &mut rng) {
+                assert!(part.x + part.width <= size.0 && part.y + part.height <= size.1);
+                assert!(part.width > 0 && part.height > 0);
+            }
+        }
+    }
+
+    #[test]
+    fn every_truncation_is_noticed_and_named() {
+        let picture = gradient(40, 30);
+        for format in [ImageFormat::Png, ImageFormat::Jpeg] {
+            let bytes = encoded(&picture, format);
+            // Without the last chunk, which holds nothing, a PNG is still whole.
+            let end = bytes.len() - if format == ImageFormat::Png { 12 } else { 0 };
+            for length in (0..end).step_by(5).chain([end - 1]) {
+                let error =
+                    read("some.png", &bytes[..length], &bytes_of(8, 8), View::Centre).unwrap_err();
+                let typed =
+                    matches!(error, DataError::Picture { .. } | DataError::PictureEnd { .. });
+                assert!(typed, "{format:?} {length}: {error}");
+                assert!(error.to_string().contains("some.png"), "{error}");
+            }
+        }
+    }
+
+    /// A flipped bit of a PNG breaks a checksum. A JPEG has none: it may decode to something else,
+    /// but neither panics nor changes its size.
+    #[test]
+    fn flipped_bits_give_an_error_or_a_picture() {
+        let mut noticed = 0;
+        let picture = gradient(40, 30);
+        for format in [ImageFormat::Png, ImageFormat::Jpeg] {
+            let bytes = encoded(&picture, format);
+            for at in 0..bytes.len() {
+                let mut damaged = bytes.clone();
+                damaged[at] ^= 1 << (at % 8);
+                match read("some.jpg", &damaged, &bytes_of(8, 8), View::Centre) {
+                    Ok(values) => {
+                        assert_eq!(values.len(), 3 * 8 * 8);
+                        assert!(format == ImageFormat::Jpeg || at + 12 >= bytes.len(), "{at}");
+                    }
+                    Err(error) => {
+                        assert!(error.to_string().contains("some.jpg"), "{error}");
+                        noticed += 1;
+                    }
+                }
+            }
+        }
+        assert!(noticed > 200, "{noticed}");
+    }
+
+    #[test]
+    fn other_contents_and_missing_files_are_refused() {
+        for bytes in [&b"GIF89a not a picture we read"[..], b"plain text, no picture", b""] {
+            let error = read("a.jpg", bytes, &bytes_of(8, 8), View::Centre).unwrap_err();
+            assert!(matches!(error, DataError::Picture { action: "decode", .. }), "{error}");
+        }
+        let (dir, pictures) = pictures("a.png", &[]);
+        drop(dir);
+        let error = pictures.read(0, &bytes_of(8, 8), View::Centre).unwrap_err();
+        assert!(matches!(error, DataError::Io { action: "read", .. }), "{error}");
+        let error = pictures.read(1, &bytes_of(8, 8), View::Centre).unwrap_err();
+        assert!(matches!(error, DataError::Index { index: 1, len: 1 }), "{error}");
+    }
+
+    #[test]
+    fn a_decoder_that_panics_is_an_error() {
+        assert_eq!(guarded(Path::new("a.png"), || 7).unwrap(), 7);
+        let panics = || -> () { unreachable!("as it should") };
+        let error = guarded(Path::new("some.png"), panics).unwrap_err();
+        assert!(matches!(&error, DataError::Decoder { .. }), "{error}");
+        assert!(error.to_string().contains("some.png"), "{error}");
+    }
+
+    /// A picture inside a comment has an end of its own, which must not count.
+    #[test]
+    fn the_end_of_a_jpeg_is_that_of_its_last_scan() {
+        let mut bytes = Vec::new();
+        JpegEncoder::new(&mut bytes).encode_image(&gradient(8, 8)).unwrap();
+        assert!(jpeg_is_complete(&bytes));
+        assert!(jpeg_is_complete(&[&bytes[..], b"left over"].concat()));
+        let cut = &bytes[..bytes.len() - 2];
+        assert!(!jpeg_is_complete(cut));
+        assert!(!jpeg_is_complete(&[&bytes[..], cut].concat()));
+    }
+
+    #[test]
+    fn preparations_that_make_no_sense_are_refused() {
+        let good = Preparation::square(32);
+        assert_eq!((good.side, good.shorter), (32, 36));
+        assert_eq!(Preparation::square(224), Preparation::default());
+        good.check().unwrap();
+        for bad in [
+            Preparation { side: 0, ..good },
+            Preparation { shorter: 31, ..good },
+            Preparation { shorter: 16_385, ..good },
+            Preparation { mean: [0.0, f32::NAN, 0.0], ..good },
+            Preparation { deviation: [1.0, 1.0, 0.0], ..good },
+            Preparation { deviation: [f32::INFINITY, 1.0, 1.0], ..good },
+        ] {
+            let error = read("a.png", &[], &bad, View::Centre).unwrap_err();
+            assert!(matches!(error, DataError::Preparation { .. }), "{error}");
+        }
+    }
+}
