@@ -8,9 +8,14 @@ mod buffer;
 mod error;
 mod gemm;
 mod linear;
+mod sequence;
 
 pub use error::LayerError;
 pub use linear::LinearOptions;
+pub use sequence::{
+    AttentionMask, AttentionSizes, DropoutRate, EmbeddingOptions, Ids, InvalidDropout, KeyPadding,
+    SequenceKernels, Sequences,
+};
 
 use dfdx::prelude::{
     Const, Cpu, CpuError, Device, Dim, Dtype, Rank1, Rank2, ReshapeTo, Tape, Tensor,
