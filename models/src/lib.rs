@@ -7,6 +7,7 @@
 //! * [`report`]: the curves, tables and CSV files that a training run leaves
 //!   behind.
 
+pub mod checkpoint;
 pub mod data;
 pub mod layers;
 pub mod report;
@@ -14,8 +15,10 @@ pub mod sweep;
 pub mod train;
 
 mod mlp;
+mod transformer;
 
 pub use mlp::Mlp;
+pub use transformer::{padded, shifted, Pad, Seq2Seq, Seq2SeqTransformer};
 
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]

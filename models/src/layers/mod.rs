@@ -4,12 +4,21 @@
 //! result does not depend on the number of threads; elsewhere the same, composed of dfdx's own
 //! operations.
 
+mod attention;
 mod buffer;
+mod decoder;
+mod dense;
+mod encoder;
 mod error;
 mod gemm;
 mod linear;
 mod sequence;
 
+pub use attention::MultiHeadAttention;
+pub use decoder::{Decoder, DecoderLayer, DecoderMasks};
+pub use dense::{Dense, PackedXavier, Start, TokenEmbedding, UnbiasedXavier, Xavier};
+pub(crate) use encoder::drop;
+pub use encoder::{Encoder, EncoderLayer};
 pub use error::LayerError;
 pub use linear::LinearOptions;
 pub use sequence::{
