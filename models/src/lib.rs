@@ -11,11 +11,13 @@ pub mod checkpoint;
 pub mod data;
 pub mod layers;
 pub mod report;
+pub mod search;
 pub mod sweep;
 pub mod train;
 
 mod mlp;
 mod transformer;
+mod translate;
 
 pub use mlp::Mlp;
 pub use transformer::{padded, shifted, Pad, Seq2Seq, Seq2SeqTransformer};
