@@ -221,22 +221,21 @@ pub enum CheckpointError {
 ///
 /// # Example
 /// ```
-/// use dfdx::{nn::{modules::Linear, SaveToSafetensors}, prelude::*};
+/// use dfdx::prelude::*;
+/// use safetensors::{serialize_to_file, tensor::TensorView, Dtype};
 /// use tlr_models::checkpoint::{self, Names};
 ///
-/// let dev = Cpu::default();
-/// let saved = Linear::<2, 3, f32, Cpu>::build(&dev);
-/// # let folder = tempfile::tempdir()?;
-/// # let path = folder.path().join("linear.safetensors");
-/// # let tensors = [("weight", vec![3, 2], saved.weight.as_vec()), ("bias", vec![3], saved.bias.as_vec())];
-/// # let bytes = tensors.clone().map(|(_, _, v)| v.iter().flat_map(|v| v.to_le_bytes()).collect::<Vec<_>>());
-/// # let views = tensors.iter().zip(&bytes).map(|((name, shape, _), bytes)| {
-/// #     (*name, safetensors::tensor::TensorView::new(safetensors::Dtype::F32, shape.clone(), bytes).unwrap())
-/// # });
-/// # safetensors::serialize_to_file(views, None, &path)?;
-/// let mut model = Linear::<2, 3, f64, Cpu>::build(&dev);
-/// checkpoint::load(&mut model, &path, &Names::default())?;
-/// assert_eq!(model.to_dtype::<f32>().weight.array(), saved.weight.array());
+/// let folder = tempfile::tempdir()?;
+/// let path = folder.path().join("linear.safetensors");
+/// let [weight, bias] = [&[1f32, 2.0][..], &[3.0]]
+///     .map(|values| values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>());
+/// let weight = TensorView::new(Dtype::F32, vec![1, 2], &weight)?;
+/// let bias = TensorView::new(Dtype::F32, vec![1], &bias)?;
+/// serialize_to_file([("fc.weight", weight), ("fc.bias", bias)], None, &path)?;
+///
+/// let mut model = modules::Linear::<2, 1, f64, Cpu>::build(&Cpu::default());
+/// checkpoint::load(&mut model, &path, &Names::default().prefix("", "fc."))?;
+/// assert_eq!(model.weight.array(), [[1.0, 2.0]]);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn load<M, E, D>(

@@ -84,7 +84,7 @@ where
         mask: &AttentionMask,
         dropout: DropoutRate,
     ) -> Result<Sequences<M, E, D, T>, LayerError<D::Err>> {
-        const { assert!(H > 0 && M % H == 0, "the heads have to divide the features") };
+        const { assert!(H > 0 && M.is_multiple_of(H), "the heads have to divide the features") };
         let (&(batch, queries, _), &(others, keys, _)) = (query.shape(), key.shape());
         if others != batch || value.shape() != key.shape() {
             let (of_values, values, _) = value.shape();

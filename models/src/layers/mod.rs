@@ -23,7 +23,7 @@ pub use error::LayerError;
 pub use linear::LinearOptions;
 pub use sequence::{
     AttentionMask, AttentionSizes, DropoutRate, EmbeddingOptions, Ids, InvalidDropout, KeyPadding,
-    SequenceKernels, Sequences,
+    QueryKeyValue, SequenceKernels, Sequences,
 };
 
 use dfdx::prelude::{

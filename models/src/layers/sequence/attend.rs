@@ -3,7 +3,7 @@
 use super::{
     dropout::{DropoutRate, Dropped},
     real::Real,
-    Rows,
+    QueryKeyValue, Rows,
 };
 use crate::layers::{
     buffer,
@@ -119,7 +119,7 @@ where
 
 /// By dfdx's own operations, on any device.
 pub(super) fn composed<E, D, T, const M: usize, const H: usize>(
-    (q, k, v): (Rows<usize, M, E, D, T>, Rows<usize, M, E, D, T>, Rows<usize, M, E, D, T>),
+    (q, k, v): QueryKeyValue<M, E, D, T>,
     AttentionSizes { batch, queries, keys }: AttentionSizes,
     mask: &AttentionMask,
     dropout: DropoutRate,
@@ -129,7 +129,7 @@ where
     D: Device<E>,
     T: Tape<E, D>,
 {
-    const { assert!(H > 0 && M % H == 0, "the heads have to divide the features") };
+    const { assert!(H > 0 && M.is_multiple_of(H), "the heads have to divide the features") };
     let device = q.device().clone();
     let scores = (batch, Const::<H>, queries, keys);
     // Two tensors for the mask: what is added to the scores, and by what the weights are multiplied.
@@ -234,12 +234,12 @@ fn masked_softmax<E: Real>(
 
 /// In one pass each way, a thread a sequence. All tensors are contiguous, and agree with the sizes.
 pub(super) fn on_cpu<E: Real, T: Tape<E, Cpu>, const M: usize, const H: usize>(
-    (q, k, v): (Rows<usize, M, E, Cpu, T>, Rows<usize, M, E, Cpu, T>, Rows<usize, M, E, Cpu, T>),
+    (q, k, v): QueryKeyValue<M, E, Cpu, T>,
     AttentionSizes { batch, queries, keys }: AttentionSizes,
     mask: &AttentionMask,
     dropout: DropoutRate,
 ) -> Result<Rows<usize, M, E, Cpu, T>, CpuError> {
-    const { assert!(H > 0 && M % H == 0, "the heads have to divide the features") };
+    const { assert!(H > 0 && M.is_multiple_of(H), "the heads have to divide the features") };
     let size = M / H;
     let scale = scale::<M, H>();
     let ((q, q_tape), (k, k_tape), (v, v_tape)) = (q.split_tape(), k.split_tape(), v.split_tape());
@@ -412,11 +412,7 @@ mod tests {
         })
     }
 
-    type Inputs<const M: usize> = (
-        Rows<usize, M, f64, Cpu, Owned>,
-        Rows<usize, M, f64, Cpu, Owned>,
-        Rows<usize, M, f64, Cpu, Owned>,
-    );
+    type Inputs<const M: usize> = QueryKeyValue<M, f64, Cpu, Owned>;
 
     fn run<const M: usize, const H: usize>(
         sizes: AttentionSizes,
@@ -567,7 +563,7 @@ mod tests {
         };
         let (dropped, value, by_q, by_v) = at(0.0);
         // In a causal mask the first query sees one key: dropped in some head, or doubled.
-        assert!(dropped.iter().any(|y| *y == 0.0));
+        assert!(dropped.contains(&0.0));
         assert!((by_v - value).abs() < 1e-12);
         let difference = (at(1e-5).1 - at(-1e-5).1) / 2e-5;
         assert!((difference - by_q).abs() < 1e-8, "{by_q} for {difference}");

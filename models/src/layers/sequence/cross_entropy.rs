@@ -127,13 +127,16 @@ mod tests {
 
     const IGNORED: usize = 1;
 
+    type Loss = Tensor<Rank0, f64, Cpu, Owned>;
+    type Logits<const V: usize> = Rows<usize, V, f64, Cpu, Owned>;
+
     fn logits<const V: usize>(rows: usize) -> Rows<usize, V, f64, Cpu, NoneTape> {
         Cpu::seed_from_u64(7).sample_like(&(rows, Const), rand_distr::StandardNormal)
     }
 
     fn run<const V: usize>(
         rows: usize,
-        loss: impl Fn(Rows<usize, V, f64, Cpu, Owned>, &[usize]) -> Tensor<Rank0, f64, Cpu, Owned>,
+        loss: impl Fn(Logits<V>, &[usize]) -> Loss,
     ) -> Vec<Vec<f64>> {
         let x = logits::<V>(rows) * 3.0;
         let labels: Vec<usize> = (0..rows).map(|row| (row * 7) % V).collect();
@@ -146,11 +149,10 @@ mod tests {
     #[test]
     fn as_composed_of_dfdx_operations() {
         for rows in [1, 2, 5, 40] {
-            let ours = |x: Rows<_, 5, _, _, _>, labels: &[usize]| {
+            let ours = |x: Logits<5>, labels: &[usize]| {
                 Cpu::try_cross_entropy(x, labels, IGNORED).unwrap()
             };
-            let theirs =
-                |x: Rows<_, 5, _, _, _>, labels: &[usize]| composed(x, labels, IGNORED).unwrap();
+            let theirs = |x: Logits<5>, labels: &[usize]| composed(x, labels, IGNORED).unwrap();
             all_close(&run::<5>(rows, ours), &run::<5>(rows, theirs));
         }
     }
@@ -163,12 +165,8 @@ mod tests {
     // Without a row that counts: nothing, and not 0/0. An ignored label need be no class.
     #[test]
     fn none_counts() {
-        type Loss = fn(
-            Rows<usize, 4, f64, Cpu, Owned>,
-            &[usize],
-            usize,
-        ) -> Result<Tensor<Rank0, f64, Cpu, Owned>, LayerError<CpuError>>;
-        let losses: [Loss; 2] =
+        type Losses = fn(Logits<4>, &[usize], usize) -> Result<Loss, LayerError<CpuError>>;
+        let losses: [Losses; 2] =
             [Cpu::try_cross_entropy, |x, labels, ignored| Ok(composed(x, labels, ignored)?)];
         for loss in losses {
             let x = logits::<4>(3);
@@ -207,8 +205,8 @@ mod tests {
     #[test]
     fn gradients_accumulate() {
         let x = logits::<4>(3);
-        let twice = |loss: &dyn Fn(Rows<usize, 4, f64, Cpu, Owned>, &[usize]) -> _| {
-            let (first, second): (Tensor<Rank0, f64, Cpu, Owned>, Tensor<Rank0, f64, Cpu, Owned>) =
+        let twice = |loss: &dyn Fn(Logits<4>, &[usize]) -> Loss| {
+            let (first, second) =
                 (loss(x.leaky_trace(), &[0, 2, 3]), loss(x.leaky_trace(), &[1, 1, 0]));
             vec![(first + second).backward().get(&x).as_vec()]
         };

@@ -25,6 +25,10 @@ pub type Ids<D, T = NoneTape> = Tensor<(usize, usize), usize, D, T>;
 /// Vectors of `M` features: `(batch, length, M)`.
 pub type Sequences<const M: usize, E, D, T = NoneTape> = Tensor<(usize, usize, Const<M>), E, D, T>;
 
+/// Rows of queries, keys and values.
+pub type QueryKeyValue<const M: usize, E, D, T> =
+    (Rows<usize, M, E, D, T>, Rows<usize, M, E, D, T>, Rows<usize, M, E, D, T>);
+
 /// A device with a transformer's operations. The methods given here run on any device; the CPU has
 /// its own, whose results do not depend on the number of threads.
 pub trait SequenceKernels<E: Dtype>: Kernels<E> {
@@ -156,13 +160,8 @@ pub trait SequenceKernels<E: Dtype>: Kernels<E> {
     /// assert_eq!(y.as_vec(), [2.0, 3.0]);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
-    #[allow(clippy::type_complexity)]
     fn try_attention<T: Tape<E, Self>, const M: usize, const H: usize>(
-        (q, k, v): (
-            Rows<usize, M, E, Self, T>,
-            Rows<usize, M, E, Self, T>,
-            Rows<usize, M, E, Self, T>,
-        ),
+        (q, k, v): QueryKeyValue<M, E, Self, T>,
         sizes: AttentionSizes,
         mask: &AttentionMask,
         dropout: DropoutRate,
@@ -244,11 +243,7 @@ macro_rules! on_cpu {
             }
 
             fn try_attention<T: Tape<$dtype, Self>, const M: usize, const H: usize>(
-                (q, k, v): (
-                    Rows<usize, M, $dtype, Self, T>,
-                    Rows<usize, M, $dtype, Self, T>,
-                    Rows<usize, M, $dtype, Self, T>,
-                ),
+                (q, k, v): QueryKeyValue<M, $dtype, Self, T>,
                 sizes: AttentionSizes,
                 mask: &AttentionMask,
                 dropout: DropoutRate,

@@ -6,9 +6,9 @@ use dfdx::prelude::*;
 pub(super) type Owned = OwnedTape<f64, Cpu>;
 
 /// Σ y·(y + 1), whose derivative differs wherever y does.
-pub(super) fn uneven<S: Shape>(y: Tensor<S, f64, Cpu, Owned>) -> Tensor<Rank0, f64, Cpu, Owned>
+pub(super) fn uneven<S>(y: Tensor<S, f64, Cpu, Owned>) -> Tensor<Rank0, f64, Cpu, Owned>
 where
-    S: ReduceShape<S::AllAxes>,
+    S: Shape + ReduceShape<<S as Shape>::AllAxes>,
 {
     (y.with_empty_tape().square() + y).sum()
 }
