@@ -4,6 +4,9 @@
 //!   MNIST files, and the mini-batches made of them;
 //! * [`layers`]: the operations they are made of;
 //! * [`Mlp`]: the paper's perceptron, and [`train`]: training it;
+//! * [`Seq2SeqTransformer`]: the transformer for translation, and [`search`]:
+//!   decoding with it;
+//! * [`checkpoint`]: weights from PyTorch;
 //! * [`report`]: the curves, tables and CSV files that a training run leaves
 //!   behind.
 

@@ -301,3 +301,69 @@ where
     };
     Ok((part(0)?, part(1)?))
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use dfdx::prelude::*;
+
+    type Small = Seq2SeqTransformer<8, 8, 8, 2, 16, 1, 1, f64, Cpu>;
+
+    fn ids(dev: &Cpu, ids: &[usize]) -> Ids<Cpu> {
+        dev.tensor_from_vec(ids.to_vec(), (1, ids.len()))
+    }
+
+    // Padding amid the target: what it is embedded as reaches no other position. Fails without the
+    // target's padding in the mask.
+    #[test]
+    fn padding_of_the_target_has_no_influence() {
+        let dev = Cpu::seed_from_u64(1);
+        let mut model = Small::build(&dev);
+        let forward =
+            |model: &Small| model.forward((ids(&dev, &[2, 5, 3]), ids(&dev, &[2, 1, 4]))).as_vec();
+        let before = forward(&model);
+        let mut weight = model.tgt_embedding.weight.as_vec();
+        weight[8..16].fill(3.0);
+        model.tgt_embedding.weight.copy_from(&weight);
+        let after = forward(&model);
+        assert_eq!(before[..8], after[..8]);
+        assert_ne!(before[8..16], after[8..16]);
+        assert_eq!(before[16..], after[16..]);
+    }
+
+    // In training only, drawn anew each time, everywhere: without it training is evaluation.
+    #[test]
+    fn dropout_in_training_only() {
+        let dev = Cpu::seed_from_u64(1);
+        let mut model = Small::build(&dev);
+        let (source, target) = (ids(&dev, &[2, 5, 3]), ids(&dev, &[2, 6, 4]));
+        let evaluated = model.forward((source.clone(), target.clone())).as_vec();
+        assert_eq!(evaluated, model.forward((source.clone(), target.clone())).as_vec());
+        let mut train = |model: &mut Small| {
+            let source = source.clone().traced(model.alloc_grads());
+            model.forward_mut((source, target.clone())).as_vec()
+        };
+        assert_ne!(train(&mut model), train(&mut model));
+        model.set_dropout(DropoutRate::NONE);
+        assert_eq!(train(&mut model), evaluated);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_an_error() {
+        let dev = Cpu::default();
+        let model = Small::build(&dev);
+        let forward = |source, target| model.try_forward((source, target));
+        let two = dev.tensor_from_vec(vec![2; 6], (2, 3));
+        for (source, target) in [
+            (ids(&dev, &[2, 8]), ids(&dev, &[2, 3])),
+            (ids(&dev, &[2, 3]), ids(&dev, &[2, 8])),
+            (ids(&dev, &[2, 3]), two),
+        ] {
+            assert!(matches!(forward(source, target), Err(LayerError::Shape { .. })));
+        }
+        let logits = forward(ids(&dev, &[2, 3]), ids(&dev, &[2, 3])).unwrap();
+        let loss = model.try_loss(logits, &ids(&dev, &[2, 3, 4]));
+        assert!(matches!(loss, Err(LayerError::Shape { .. })));
+    }
+}

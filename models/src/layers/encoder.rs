@@ -212,3 +212,60 @@ where
         Ok(norm(&self.norm, x)?)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::layers::TokenEmbedding;
+    use dfdx::prelude::*;
+
+    /// Drops everything but one element in 10^12.
+    fn all() -> DropoutRate {
+        DropoutRate::new(1.0 - 1e-12).unwrap()
+    }
+
+    fn layer(dev: &Cpu) -> (EncoderLayer<8, 2, 16, f64, Cpu>, Sequences<8, f64, Cpu>) {
+        let mut layer = EncoderLayer::<8, 2, 16, f64, Cpu>::build(dev);
+        layer.self_attn.out_proj.bias = dev.sample_normal();
+        layer.dropout = all();
+        (layer, dev.sample_like(&(2, 3, Const), rand_distr::StandardNormal))
+    }
+
+    // With all of the branches dropped the norms are left. Fails for a branch that is not.
+    #[test]
+    fn dropout_before_each_residual_sum() {
+        let dev = Cpu::seed_from_u64(1);
+        let (mut layer, x) = layer(&dev);
+        let left = norm(&layer.norm2, norm(&layer.norm1, x.clone()).unwrap()).unwrap();
+        let mask = AttentionMask::default();
+        assert_ne!(layer.forward((x.clone(), mask.clone())).as_vec(), left.as_vec());
+        assert_eq!(layer.forward_mut((x.leaky_traced(), mask)).as_vec(), left.as_vec());
+    }
+
+    #[test]
+    fn dropout_of_weights_and_hidden_units() {
+        let dev = Cpu::seed_from_u64(1);
+        let (layer, x) = layer(&dev);
+        let mask = AttentionMask::default();
+        let y = layer.self_attn.try_attend((x.clone(), &x, &x), &mask, all()).unwrap();
+        assert_eq!(y.as_vec(), layer.self_attn.out_proj.bias.as_vec().repeat(6));
+        let y = feed_forward(x, &layer.linear1, &layer.linear2, all()).unwrap();
+        assert_eq!(y.as_vec(), layer.linear2.bias.as_vec().repeat(6));
+    }
+
+    // Padding is seen by none: other vectors there leave the rest as it is.
+    #[test]
+    fn padding_has_no_influence() {
+        let dev = Cpu::seed_from_u64(1);
+        let encoder = Encoder::<8, 2, 16, 2, f64, Cpu>::build(&dev);
+        let embedding = TokenEmbedding::<6, 8, f64, Cpu>::build(&dev);
+        let encode = |last| {
+            let ids = dev.tensor_from_vec(vec![2, 3, last], (1, 3));
+            let padding = KeyPadding::of(&[2, 3, 1], 1, 1);
+            encoder.try_encode(embedding.forward(ids), padding.as_ref(), false).unwrap().as_vec()
+        };
+        assert_eq!(encode(4)[..16], encode(5)[..16]);
+        assert_ne!(encode(4)[16..], encode(5)[16..]);
+    }
+}
