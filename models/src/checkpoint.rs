@@ -300,12 +300,13 @@ struct Plan<'a, E> {
 impl<E: Dtype> Plan<'_, E> {
     fn values(&self, name: &str, source: &Source, shape: &[usize]) -> Result<Vec<E>, Difference> {
         let (name, source) = (name.to_owned(), source.clone());
-        let Some(stored) = self.stored.get(source.name.as_str()) else {
+        let there = source.part.is_none_or(|(part, of)| part < of);
+        let Some(stored) = self.stored.get(source.name.as_str()).filter(|_| there) else {
             return Err(Difference::Missing { name, source });
         };
         let mut expected = shape.to_vec();
         if let (Some((_, of)), Some(first)) = (source.part, expected.first_mut()) {
-            *first *= of;
+            *first = first.saturating_mul(of);
         }
         if stored.shape() != expected {
             let found = stored.shape().to_vec();
@@ -571,6 +572,18 @@ mod tests {
         assert_eq!(found.len(), 4);
         let part = Source { name: "packed_bias".into(), part: Some((0, 3)) };
         assert_eq!(found[0], Difference::Extra { source: part });
+    }
+
+    // The fourth of three. Fails by filling a tensor with too little.
+    #[test]
+    fn a_part_that_cannot_be_is_missing() {
+        let entries = [f32s("packed", &[9, 2], 0.0), f32s("bias", &[3], 0.0)];
+        let names = Names::new(|name| match name {
+            "weight" => Source { name: "packed".into(), part: Some((3, 3)) },
+            other => other.into(),
+        });
+        let found = mismatch(load_bytes(&mut small::<f64>(), &file(&entries), &names));
+        assert!(matches!(found[0], Difference::Missing { .. }));
     }
 
     #[test]

@@ -116,7 +116,7 @@ pub fn beam<Err>(
         for (beam, scores) in beams.iter().zip(&scores) {
             let possible =
                 scores.iter().enumerate().filter(|(_, score)| **score > f64::NEG_INFINITY);
-            for (token, score) in likeliest(possible, 2 * width) {
+            for (token, score) in likeliest(possible, width.saturating_mul(2)) {
                 let tokens = beam.tokens.iter().copied().chain([token]).collect();
                 let log_probability = beam.log_probability + score;
                 followers.push(Beam { tokens, log_probability });
@@ -151,8 +151,7 @@ pub fn beam<Err>(
         .min_by(|a, b| best_first((score(a), &a.tokens), (score(b), &b.tokens)))
         .ok_or(SearchError::NothingFollows)?;
     let ended = best.tokens.len() > 1 && best.tokens.last() == Some(&options.end);
-    let mut tokens = best.tokens;
-    tokens.remove(0);
+    let mut tokens: Vec<usize> = best.tokens.into_iter().skip(1).collect();
     if ended {
         tokens.pop();
     }

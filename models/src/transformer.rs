@@ -340,7 +340,7 @@ mod tests {
         let (source, target) = (ids(&dev, &[2, 5, 3]), ids(&dev, &[2, 6, 4]));
         let evaluated = model.forward((source.clone(), target.clone())).as_vec();
         assert_eq!(evaluated, model.forward((source.clone(), target.clone())).as_vec());
-        let mut train = |model: &mut Small| {
+        let train = |model: &mut Small| {
             let source = source.clone().traced(model.alloc_grads());
             model.forward_mut((source, target.clone())).as_vec()
         };

@@ -194,7 +194,7 @@ mod tests {
         all_close(&twice(Cpu::try_layer_norm), &twice(composed));
     }
 
-    // The sum of 1e8 + small numbers: lost if the statistics were in f32.
+    // Deviations of a millionth of the mean: lost if the statistics were in f32.
     #[test]
     fn statistics_in_f64() {
         let dev = Cpu::default();
