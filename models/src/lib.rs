@@ -5,19 +5,27 @@
 //! * [`layers`]: the operations they are made of;
 //! * [`Mlp`]: the paper's perceptron, and [`train`]: training it;
 //! * [`resnet`]: residual networks for images;
+//! * [`Seq2SeqTransformer`]: the transformer for translation, and [`search`]:
+//!   decoding with it;
+//! * [`checkpoint`]: weights from PyTorch;
 //! * [`report`]: the curves, tables and CSV files that a training run leaves
 //!   behind.
 
+pub mod checkpoint;
 pub mod data;
 pub mod layers;
 pub mod report;
 pub mod resnet;
+pub mod search;
 pub mod sweep;
 pub mod train;
 
 mod mlp;
+mod transformer;
+mod translate;
 
 pub use mlp::Mlp;
+pub use transformer::{padded, shifted, Pad, Seq2Seq, Seq2SeqTransformer};
 
 #[cfg(doctest)]
 #[doc = include_str!("../../README.md")]

@@ -3,10 +3,10 @@
 
 use dfdx::prelude::*;
 
+pub(super) type Owned = OwnedTape<f64, Cpu>;
+
 /// The sum of (y + 1/2)², whose derivatives 2y + 1 differ everywhere.
-pub(super) fn curved<S: Shape>(
-    y: Tensor<S, f64, Cpu, OwnedTape<f64, Cpu>>,
-) -> Tensor<Rank0, f64, Cpu, OwnedTape<f64, Cpu>> {
+pub(super) fn curved<S: Shape>(y: Tensor<S, f64, Cpu, Owned>) -> Tensor<Rank0, f64, Cpu, Owned> {
     (y + 0.5).square().sum::<Rank0, _>()
 }
 
@@ -17,6 +17,12 @@ pub(super) fn close(ours: &[f64], theirs: &[f64]) {
     for (index, (ours, theirs)) in ours.iter().zip(theirs).enumerate() {
         assert!((ours - theirs).abs() <= 1e-12 * scale, "{index}: {ours} for {theirs}");
     }
+}
+
+/// As [`close`], several at a time.
+pub(super) fn all_close(ours: &[Vec<f64>], theirs: &[Vec<f64>]) {
+    assert_eq!(ours.len(), theirs.len());
+    ours.iter().zip(theirs).for_each(|(ours, theirs)| close(ours, theirs));
 }
 
 /// `gradient` against central differences of `loss`, an element of `at` at a time. With steps of 1e-5 their
@@ -40,6 +46,24 @@ pub(super) fn derivative<S: Shape>(
         let error = (gradient[index] - expected).abs();
         assert!(error <= 1e-7 * scale, "{index}: {} for {expected}", gradient[index]);
     }
+}
+
+/// Compares the gradient of `loss` with central differences.
+pub(super) fn differences<S: Shape>(
+    at: &Tensor<S, f64, Cpu>,
+    loss: impl Fn(Tensor<S, f64, Cpu, Owned>) -> Tensor<Rank0, f64, Cpu, Owned>,
+) {
+    let gradient = loss(at.leaky_trace()).backward().get(at);
+    derivative(at, &gradient, |at| loss(at.leaky_trace()).array());
+}
+
+/// On one thread, two and five.
+pub(super) fn same_for_any_threads<R: PartialEq + std::fmt::Debug + Send>(
+    run: impl Fn() -> R + Sync,
+) {
+    let one = with_threads(1, &run);
+    assert_eq!(one, with_threads(2, &run));
+    assert_eq!(one, with_threads(5, &run));
 }
 
 /// `work` with a pool of so many threads.

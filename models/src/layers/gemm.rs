@@ -1,7 +1,6 @@
 //! C ← C + A·B on slices, by the `gemm` crate.
 
-use num_traits::Float;
-use std::ops::AddAssign;
+use super::element::Element;
 
 /// A matrix in a slice: element (i, j) stands at `i * row_step + j * column_step`.
 #[derive(Clone, Copy)]
@@ -34,40 +33,6 @@ impl<'a, E> Matrix<'a, E> {
             column_step: self.row_step,
         }
     }
-}
-
-/// What [`add_product`] multiplies: f32 and f64.
-pub(super) trait Element: Float + AddAssign + Send + Sync + 'static {
-    const ZERO: Self;
-    const ONE: Self;
-
-    /// The same slice, if these are f32: for what is written for single precision only.
-    fn singles(_values: &[Self]) -> Option<&[f32]> {
-        None
-    }
-
-    /// As [`singles`](Self::singles).
-    fn singles_mut(_values: &mut [Self]) -> Option<&mut [f32]> {
-        None
-    }
-}
-
-impl Element for f32 {
-    const ZERO: Self = 0.0;
-    const ONE: Self = 1.0;
-
-    fn singles(values: &[f32]) -> Option<&[f32]> {
-        Some(values)
-    }
-
-    fn singles_mut(values: &mut [f32]) -> Option<&mut [f32]> {
-        Some(values)
-    }
-}
-
-impl Element for f64 {
-    const ZERO: Self = 0.0;
-    const ONE: Self = 1.0;
 }
 
 /// How many rows of `columns` elements, `step` apart, a slice of `len` holds.

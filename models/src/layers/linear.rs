@@ -2,7 +2,8 @@
 
 use super::{
     buffer,
-    gemm::{self, Element, Matrix},
+    element::Element,
+    gemm::{self, Matrix},
     Rows,
 };
 use dfdx::prelude::{

@@ -4,24 +4,39 @@
 //! result does not depend on the number of threads; elsewhere the same, composed of dfdx's own
 //! operations.
 
+mod attention;
 mod buffer;
 #[cfg(test)]
 mod check;
 mod conv;
+mod decoder;
+mod dense;
+mod element;
+mod encoder;
 mod error;
 mod gemm;
 mod linear;
 mod norm;
 mod pointwise;
 mod pool;
+mod sequence;
 mod simd;
 
+pub use attention::MultiHeadAttention;
 pub use conv::{BiasedConv2d, Conv2d, Conv2dOptions, Filters, Over, Planes, Sliding};
+pub use decoder::{Decoder, DecoderLayer, DecoderMasks};
+pub use dense::{Dense, PackedXavier, Start, TokenEmbedding, UnbiasedXavier, Xavier};
+pub(crate) use encoder::drop;
+pub use encoder::{Encoder, EncoderLayer};
 pub use error::LayerError;
 pub use linear::LinearOptions;
 pub use norm::BatchNorm2d;
 pub use pointwise::{Identity, Relu};
 pub use pool::{AvgPool2d, MaxPool2d, Pooling};
+pub use sequence::{
+    AttentionMask, AttentionSizes, DropoutRate, EmbeddingOptions, Ids, InvalidDropout, KeyPadding,
+    QueryKeyValue, SequenceKernels, Sequences,
+};
 
 use dfdx::prelude::{
     Const, Cpu, CpuError, Device, Dim, Dtype, NoneTape, Rank1, Rank2, ReshapeTo, Shape, Tape,

@@ -1,6 +1,6 @@
 //! Batch normalization of images.
 
-use super::{buffer, gemm::Element, simd::vectorized, Kernels, LayerError, Planes};
+use super::{buffer, element::Element, simd::vectorized, Kernels, LayerError, Planes};
 use dfdx::{
     nn::{BuildOnDevice, Module, ModuleMut, ModuleVisitor, ScalarOptions, TensorOptions},
     prelude::{
@@ -187,7 +187,7 @@ where
     let centered = x.try_sub(mean.try_broadcast_like(&shape)?)?;
     let var = centered.retaped::<T>().try_square()?.try_mean::<Rank1<C>, Axes3<0, 2, 3>>()?;
     let vars = var.retaped::<NoneTape>();
-    let deviation = var.try_add(element::<E>(norm.eps))?.try_sqrt()?;
+    let deviation = var.try_add(E::from_f64(norm.eps).unwrap_or_default())?.try_sqrt()?;
     let scale = norm.weight.retaped::<T>().try_div(deviation)?.try_broadcast_like(&shape)?;
     let y =
         centered.try_mul(scale)?.try_add(norm.bias.retaped::<T>().try_broadcast_like(&shape)?)?;
@@ -208,7 +208,8 @@ where
     D: Device<E>,
 {
     let shape = *x.shape();
-    let deviation = norm.running_var.clone().try_add(element::<E>(norm.eps))?.try_sqrt()?;
+    let deviation =
+        norm.running_var.clone().try_add(E::from_f64(norm.eps).unwrap_or_default())?.try_sqrt()?;
     let scale = norm.weight.clone().try_div(deviation)?.try_broadcast_like(&shape)?;
     let centered = x.try_sub(norm.running_mean.clone().try_broadcast_like(&shape)?)?;
     let y = centered.try_mul(scale)?.try_add(norm.bias.clone().try_broadcast_like(&shape)?)?;
@@ -217,10 +218,6 @@ where
     } else {
         Ok(y)
     }
-}
-
-fn element<E: Dtype>(value: f64) -> E {
-    E::from_f64(value).unwrap_or_default()
 }
 
 /// A channel's mean, the factor 1/√(var + eps), and y = (x − mean)·slope + bias: centered first, since little is
@@ -236,8 +233,8 @@ struct Channel<E> {
 impl<E: Dtype + Element> Channel<E> {
     fn new(mean: f64, var: f64, eps: f64, weight: E, bias: E) -> Self {
         let inverse = 1.0 / (var + eps).sqrt();
-        let slope = inverse * weight.to_f64().unwrap_or(f64::NAN);
-        Self { mean: element(mean), inverse: element(inverse), slope: element(slope), bias }
+        let slope = inverse * weight.to();
+        Self { mean: E::of(mean), inverse: E::of(inverse), slope: E::of(slope), bias }
     }
 }
 
@@ -301,7 +298,7 @@ fn sums<E: Element, const RELU: bool>(
 }
 
 fn total<E: Element>(lanes: &[E]) -> f64 {
-    lanes.iter().map(|lane| lane.to_f64().unwrap_or(f64::NAN)).sum()
+    lanes.iter().map(|lane| lane.to()).sum()
 }
 
 /// The gradient, if the rectifier let `x` pass.
@@ -345,7 +342,7 @@ where
             vectorized(|| {
                 let planes = || planes.iter().map(|plane| &x_values[plane.clone()]);
                 let mean = planes().map(|plane| sum(plane, |x| x)).sum::<f64>() / count;
-                let center: E = element(mean);
+                let center: E = E::of(mean);
                 let squares = |plane| sum(plane, |x| (x - center) * (x - center));
                 (mean, planes().map(squares).sum::<f64>() / count)
             })
@@ -360,7 +357,7 @@ where
     apply::<E, RELU>(&channels, pixels, &x_values, &mut y_values);
     let y = buffer::tensor(&device, y_values, shape)?;
     let statistic = |of: fn(&(f64, f64)) -> f64| {
-        let values = statistics.iter().map(|statistics| element(of(statistics))).collect();
+        let values = statistics.iter().map(|statistics| E::of(of(statistics))).collect();
         device.try_tensor_from_vec::<Rank1<C>>(values, Default::default())
     };
     let (means, vars) = (statistic(|s| s.0)?, statistic(|s| s.1)?);
@@ -389,9 +386,9 @@ where
         planes.zip(values).enumerate().for_each(|(plane, (to, (x, upstream)))| {
             let (channel, sums) = (channels[plane % C], sums[plane % C]);
             // slope·(g − mean(g) − x̂·mean(g·x̂)), with x̂ = (x − mean)·inverse.
-            let inverse = channel.inverse.to_f64().unwrap_or(f64::NAN);
-            let mean: E = element(sums.0 / count);
-            let along: E = element(sums.1 / count * inverse * inverse);
+            let inverse = channel.inverse.to();
+            let mean: E = E::of(sums.0 / count);
+            let along: E = E::of(sums.1 / count * inverse * inverse);
             vectorized(|| {
                 for ((to, x), upstream) in to.iter_mut().zip(x).zip(upstream) {
                     let gradient = passing::<E, RELU>(*upstream, *x, channel);
@@ -401,10 +398,10 @@ where
         });
         let weight_gradient = gradients.get_or_alloc_mut(&weight)?;
         for ((to, sums), channel) in weight_gradient.iter_mut().zip(&sums).zip(&channels) {
-            *to += element(sums.1 * channel.inverse.to_f64().unwrap_or(f64::NAN));
+            *to += E::of(sums.1 * channel.inverse.to());
         }
         let bias_gradient = gradients.get_or_alloc_mut(&bias)?;
-        bias_gradient.iter_mut().zip(&sums).for_each(|(to, sums)| *to += element(sums.0));
+        bias_gradient.iter_mut().zip(&sums).for_each(|(to, sums)| *to += E::of(sums.0));
         **gradients.get_or_alloc_mut(&y)? = upstream;
         Ok(())
     });
@@ -427,10 +424,8 @@ where
     let pixels = (shape.2.size() * shape.3.size()).max(1);
     let [mean, var, weight, bias] = tensors.map(buffer::read);
     let (mean, var, weight, bias) = (mean?, var?, weight?, bias?);
-    let wide = |value: E| value.to_f64().unwrap_or(f64::NAN);
-    let channels: Vec<_> = (0..C)
-        .map(|c| Channel::new(wide(mean[c]), wide(var[c]), eps, weight[c], bias[c]))
-        .collect();
+    let channels: Vec<_> =
+        (0..C).map(|c| Channel::new(mean[c].to(), var[c].to(), eps, weight[c], bias[c])).collect();
     let values = buffer::read(&x)?;
     let mut y = buffer::any(x.device(), values.len())?;
     apply::<E, RELU>(&channels, pixels, &values, &mut y);

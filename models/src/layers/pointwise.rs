@@ -2,7 +2,7 @@
 
 use super::{
     buffer::{self, Buffer},
-    gemm::Element,
+    element::Element,
     simd::vectorized,
     Kernels, LayerError,
 };

@@ -3,7 +3,7 @@
 use super::{
     buffer,
     conv::{Geometry, Sliding},
-    gemm::Element,
+    element::Element,
     Kernels, LayerError, Planes,
 };
 use dfdx::{

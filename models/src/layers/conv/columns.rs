@@ -1,7 +1,10 @@
 //! Convolution as matrix products: an image's windows become the columns of a matrix (im2col).
 
 use super::geometry::Geometry;
-use crate::layers::gemm::{self, Element, Matrix};
+use crate::layers::{
+    element::Element,
+    gemm::{self, Matrix},
+};
 use rayon::prelude::*;
 
 /// Columns at a time: a block of them stays in a core's cache between its making and its use.

@@ -9,7 +9,7 @@ pub(super) use composed::composed;
 pub(super) use geometry::Geometry;
 pub use geometry::Sliding;
 
-use super::{buffer, gemm::Element, Kernels, LayerError};
+use super::{buffer, element::Element, Kernels, LayerError};
 use dfdx::{
     nn::{BuildOnDevice, Module, ModuleVisitor, NonMutableModule, TensorOptions},
     prelude::{

@@ -1,0 +1,369 @@
+//! The sequence-to-sequence transformer, for translation.
+
+use crate::layers::{
+    self, Decoder, DecoderMasks, Dense, DropoutRate, Encoder, Ids, KeyPadding, LayerError,
+    SequenceKernels, Sequences, TokenEmbedding, Xavier,
+};
+use dfdx::{
+    nn::{Module, ModuleMut},
+    prelude::{
+        Const, Device, Dtype, HasShape, NoneTape, OwnedTape, PutTape, Rank0, ReshapeTo, SplitTape,
+        Storage, Tape, Tensor, TensorFromVec,
+    },
+};
+use tlr::{TensorCollection, TrainableLr};
+
+/// The id that stands for no token. By default 1.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pad(pub usize);
+
+impl Default for Pad {
+    fn default() -> Self {
+        Self(1)
+    }
+}
+
+/// The transformer of Vaswani et al., *Attention Is All You Need* (2017), as `torch.nn.Transformer` has
+/// it by default: layer norm after each residual sum, rectified dense layers. Tokens are embedded times
+/// √M and given sinusoidal positions; a dense layer turns what the decoder gives into logits over the
+/// target's vocabulary.
+///
+/// `SRC` and `TGT` are the vocabularies' sizes, `M` the features, `H` the heads that share them, `FF`
+/// the width of the dense layers, `ENC` and `DEC` the layers on either side. All of these are types:
+/// dfdx builds tensors from shapes known to the compiler. [`Seq2Seq`] has the usual ones.
+///
+/// Maps `(source, target)`, of ids `(batch, source length)` and `(batch, target length)`, to logits
+/// `(batch, target length, TGT)`: at each position of the target those of the token after it, seen from
+/// the tokens up to it (teacher forcing). Positions of [`pad`](Self::pad) are seen by none. The source
+/// carries the tape. Dropout is at work in [`ModuleMut`], whose source has a tape, and off in
+/// [`Module`], whose source has none.
+///
+/// # Errors
+/// [`LayerError::Shape`] for ids outside their vocabulary and for batches that differ.
+///
+/// # Example
+/// ```
+/// use dfdx::prelude::*;
+/// use tlr_models::{padded, shifted, Seq2SeqTransformer};
+///
+/// let dev = Cpu::default();
+/// let mut model = Seq2SeqTransformer::<20, 30, 16, 4, 32, 1, 1, f32, Cpu>::build(&dev);
+/// let source = padded(&dev, &[&[2, 7, 9, 3][..], &[2, 8, 3]], 1)?;
+/// let target = padded(&dev, &[&[2, 4, 3][..], &[2, 5, 6, 3]], 1)?;
+/// let (input, labels) = shifted(&target)?;
+/// let logits = model.forward_mut((source.traced(model.alloc_grads()), input));
+/// assert_eq!(logits.shape(), &(2, 3, Const));
+/// let gradients = model.try_loss(logits, &labels)?.backward();
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug, TensorCollection, TrainableLr)]
+pub struct Seq2SeqTransformer<
+    const SRC: usize,
+    const TGT: usize,
+    const M: usize,
+    const H: usize,
+    const FF: usize,
+    const ENC: usize,
+    const DEC: usize,
+    E: Dtype,
+    D: Device<E>,
+> {
+    /// Of the source's tokens.
+    pub src_embedding: TokenEmbedding<SRC, M, E, D>,
+    /// Of the target's tokens.
+    pub tgt_embedding: TokenEmbedding<TGT, M, E, D>,
+    /// Source to memory.
+    pub encoder: Encoder<M, H, FF, ENC, E, D>,
+    /// Target and memory to features.
+    pub decoder: Decoder<M, H, FF, DEC, E, D>,
+    /// Features to logits.
+    pub generator: Dense<M, TGT, Xavier, E, D>,
+    /// Of the embeddings; [`set_dropout`](Self::set_dropout) sets that of all layers. Default 0.1, and
+    /// that again when dfdx converts the model.
+    #[tlr(skip)]
+    pub dropout: DropoutRate,
+    /// The padding's id, in source and target. Default 1, and that again when dfdx converts the model.
+    #[tlr(skip)]
+    pub pad: Pad,
+}
+
+/// Three layers on either side, 512 features, 8 heads, dense layers of 512.
+pub type Seq2Seq<const SRC: usize, const TGT: usize, E, D> =
+    Seq2SeqTransformer<SRC, TGT, 512, 8, 512, 3, 3, E, D>;
+
+impl<
+        const SRC: usize,
+        const TGT: usize,
+        const M: usize,
+        const H: usize,
+        const FF: usize,
+        const ENC: usize,
+        const DEC: usize,
+        E,
+        D,
+    > Seq2SeqTransformer<SRC, TGT, M, H, FF, ENC, DEC, E, D>
+where
+    E: Dtype,
+    D: Device<E>,
+{
+    /// Sets the dropout rate of the embeddings and of all layers.
+    pub fn set_dropout(&mut self, rate: DropoutRate) {
+        self.dropout = rate;
+        self.encoder.layers.modules.iter_mut().for_each(|layer| layer.dropout = rate);
+        self.decoder.layers.modules.iter_mut().for_each(|layer| layer.dropout = rate);
+    }
+}
+
+impl<
+        const SRC: usize,
+        const TGT: usize,
+        const M: usize,
+        const H: usize,
+        const FF: usize,
+        const ENC: usize,
+        const DEC: usize,
+        E,
+        D,
+    > Seq2SeqTransformer<SRC, TGT, M, H, FF, ENC, DEC, E, D>
+where
+    E: Dtype,
+    D: SequenceKernels<E>,
+{
+    fn rate(&self, training: bool) -> DropoutRate {
+        if training {
+            self.dropout
+        } else {
+            DropoutRate::NONE
+        }
+    }
+
+    fn padding<T>(&self, ids: &Ids<D, T>) -> Option<KeyPadding> {
+        KeyPadding::of(&ids.as_vec(), ids.shape().0, self.pad.0)
+    }
+
+    /// What the decoder attends to, `(batch, length, M)`, and which of it is padding.
+    #[allow(clippy::type_complexity)]
+    pub(crate) fn memory<T: Tape<E, D>>(
+        &self,
+        source: Ids<D, T>,
+        training: bool,
+    ) -> Result<(Sequences<M, E, D, T>, Option<KeyPadding>), LayerError<D::Err>> {
+        let padding = self.padding(&source);
+        let x = self.src_embedding.try_forward(source)?;
+        let x = layers::drop(x, self.rate(training))?;
+        Ok((self.encoder.try_encode(x, padding.as_ref(), training)?, padding))
+    }
+
+    /// What the generator makes logits of, `(batch, length, M)`.
+    pub(crate) fn features<T: Tape<E, D>>(
+        &self,
+        target: Ids<D, T>,
+        memory: &Sequences<M, E, D>,
+        padding: Option<KeyPadding>,
+        training: bool,
+    ) -> Result<Sequences<M, E, D, T>, LayerError<D::Err>> {
+        let masks = DecoderMasks::causal(self.padding(&target), padding);
+        let x = self.tgt_embedding.try_forward(target)?;
+        let x = layers::drop(x, self.rate(training))?;
+        self.decoder.try_decode(x, memory, &masks, training)
+    }
+
+    fn pass<T: Tape<E, D>>(
+        &self,
+        source: Ids<D, T>,
+        target: Ids<D>,
+        training: bool,
+    ) -> Result<Sequences<TGT, E, D, T>, LayerError<D::Err>> {
+        let (memory, padding) = self.memory(source, training)?;
+        let (memory, tape) = memory.split_tape();
+        let x = self.features(target.put_tape(tape), &memory, padding, training)?;
+        Ok(self.generator.try_forward(x)?)
+    }
+
+    /// The mean cross entropy of the labels that are not padding; 0, without gradients, where all are.
+    ///
+    /// # Errors
+    /// [`LayerError::Shape`] for labels outside the vocabulary, and for as many of them as there are no
+    /// logits for; the device's.
+    pub fn try_loss<T: Tape<E, D>>(
+        &self,
+        logits: Sequences<TGT, E, D, T>,
+        labels: &Ids<D>,
+    ) -> Result<Tensor<Rank0, E, D, T>, LayerError<D::Err>> {
+        let &(batch, length, _) = logits.shape();
+        let rows = logits.try_reshape_like(&(batch * length, Const::<TGT>))?;
+        D::try_cross_entropy(rows, &labels.as_vec(), self.pad.0)
+    }
+}
+
+impl<
+        const SRC: usize,
+        const TGT: usize,
+        const M: usize,
+        const H: usize,
+        const FF: usize,
+        const ENC: usize,
+        const DEC: usize,
+        E,
+        D,
+    > Module<(Ids<D>, Ids<D>)> for Seq2SeqTransformer<SRC, TGT, M, H, FF, ENC, DEC, E, D>
+where
+    E: Dtype,
+    D: SequenceKernels<E>,
+{
+    type Output = Sequences<TGT, E, D>;
+    type Error = LayerError<D::Err>;
+
+    fn try_forward(&self, (source, target): (Ids<D>, Ids<D>)) -> Result<Self::Output, Self::Error> {
+        self.pass::<NoneTape>(source, target, false)
+    }
+}
+
+impl<
+        const SRC: usize,
+        const TGT: usize,
+        const M: usize,
+        const H: usize,
+        const FF: usize,
+        const ENC: usize,
+        const DEC: usize,
+        E,
+        D,
+    > ModuleMut<(Ids<D, OwnedTape<E, D>>, Ids<D>)>
+    for Seq2SeqTransformer<SRC, TGT, M, H, FF, ENC, DEC, E, D>
+where
+    E: Dtype,
+    D: SequenceKernels<E>,
+{
+    type Output = Sequences<TGT, E, D, OwnedTape<E, D>>;
+    type Error = LayerError<D::Err>;
+
+    fn try_forward_mut(
+        &mut self,
+        (source, target): (Ids<D, OwnedTape<E, D>>, Ids<D>),
+    ) -> Result<Self::Output, Self::Error> {
+        self.pass(source, target, true)
+    }
+}
+
+/// A batch of sentences: each as long as the longest, by `pad` at its end.
+///
+/// # Errors
+/// Out of memory.
+///
+/// # Example
+/// ```
+/// use dfdx::prelude::*;
+///
+/// let ids = tlr_models::padded(&Cpu::default(), &[&[5][..], &[6, 7]], 1)?;
+/// assert_eq!((ids.shape(), ids.as_vec()), (&(2, 2), vec![5, 1, 6, 7]));
+/// # Ok::<(), CpuError>(())
+/// ```
+pub fn padded<D: TensorFromVec<usize>>(
+    device: &D,
+    sentences: &[&[usize]],
+    pad: usize,
+) -> Result<Ids<D>, D::Err> {
+    let length = sentences.iter().map(|sentence| sentence.len()).max().unwrap_or(0);
+    let ids = sentences.iter().flat_map(|sentence| {
+        let padding = std::iter::repeat_n(pad, length - sentence.len());
+        sentence.iter().copied().chain(padding)
+    });
+    device.try_tensor_from_vec(ids.collect(), (sentences.len(), length))
+}
+
+/// What a decoder is told and what it is to say: each sentence but its last token, and each but its
+/// first.
+///
+/// # Errors
+/// Out of memory.
+///
+/// # Example
+/// ```
+/// use dfdx::prelude::*;
+///
+/// let target = Cpu::default().tensor_from_vec(vec![2, 5, 3, 2, 6, 7], (2, 3));
+/// let (input, labels) = tlr_models::shifted(&target)?;
+/// assert_eq!((input.as_vec(), labels.as_vec()), (vec![2, 5, 2, 6], vec![5, 3, 6, 7]));
+/// # Ok::<(), CpuError>(())
+/// ```
+pub fn shifted<D>(target: &Ids<D>) -> Result<(Ids<D>, Ids<D>), D::Err>
+where
+    D: TensorFromVec<usize> + Storage<usize>,
+{
+    let &(batch, length) = target.shape();
+    let ids = target.as_vec();
+    let part = |start: usize| {
+        let sentences = ids.chunks_exact(length.max(1));
+        let kept = sentences.flat_map(|ids| ids.iter().skip(start).take(length.saturating_sub(1)));
+        let shape = (batch, length.saturating_sub(1));
+        target.device().try_tensor_from_vec(kept.copied().collect(), shape)
+    };
+    Ok((part(0)?, part(1)?))
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use dfdx::prelude::*;
+
+    type Small = Seq2SeqTransformer<8, 8, 8, 2, 16, 1, 1, f64, Cpu>;
+
+    fn ids(dev: &Cpu, ids: &[usize]) -> Ids<Cpu> {
+        dev.tensor_from_vec(ids.to_vec(), (1, ids.len()))
+    }
+
+    // Padding amid the target: what it is embedded as reaches no other position. Fails without the
+    // target's padding in the mask.
+    #[test]
+    fn padding_of_the_target_has_no_influence() {
+        let dev = Cpu::seed_from_u64(1);
+        let mut model = Small::build(&dev);
+        let forward =
+            |model: &Small| model.forward((ids(&dev, &[2, 5, 3]), ids(&dev, &[2, 1, 4]))).as_vec();
+        let before = forward(&model);
+        let mut weight = model.tgt_embedding.weight.as_vec();
+        weight[8..16].fill(3.0);
+        model.tgt_embedding.weight.copy_from(&weight);
+        let after = forward(&model);
+        assert_eq!(before[..8], after[..8]);
+        assert_ne!(before[8..16], after[8..16]);
+        assert_eq!(before[16..], after[16..]);
+    }
+
+    // In training only, drawn anew each time, everywhere: without it training is evaluation.
+    #[test]
+    fn dropout_in_training_only() {
+        let dev = Cpu::seed_from_u64(1);
+        let mut model = Small::build(&dev);
+        let (source, target) = (ids(&dev, &[2, 5, 3]), ids(&dev, &[2, 6, 4]));
+        let evaluated = model.forward((source.clone(), target.clone())).as_vec();
+        assert_eq!(evaluated, model.forward((source.clone(), target.clone())).as_vec());
+        let train = |model: &mut Small| {
+            let source = source.clone().traced(model.alloc_grads());
+            model.forward_mut((source, target.clone())).as_vec()
+        };
+        assert_ne!(train(&mut model), train(&mut model));
+        model.set_dropout(DropoutRate::NONE);
+        assert_eq!(train(&mut model), evaluated);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_an_error() {
+        let dev = Cpu::default();
+        let model = Small::build(&dev);
+        let forward = |source, target| model.try_forward((source, target));
+        let two = dev.tensor_from_vec(vec![2; 6], (2, 3));
+        for (source, target) in [
+            (ids(&dev, &[2, 8]), ids(&dev, &[2, 3])),
+            (ids(&dev, &[2, 3]), ids(&dev, &[2, 8])),
+            (ids(&dev, &[2, 3]), two),
+        ] {
+            assert!(matches!(forward(source, target), Err(LayerError::Shape { .. })));
+        }
+        let logits = forward(ids(&dev, &[2, 3]), ids(&dev, &[2, 3])).unwrap();
+        let loss = model.try_loss(logits, &ids(&dev, &[2, 3, 4]));
+        assert!(matches!(loss, Err(LayerError::Shape { .. })));
+    }
+}
