@@ -1,6 +1,6 @@
 use crate::layers::{Kernels, LinearOptions};
 use dfdx::{
-    nn::{modules, Module},
+    nn::{modules, Module, NonMutableModule},
     prelude::{Const, Device, Dim, Dtype, ReLU, Tape, Tensor},
 };
 use tlr::{TensorCollection, TrainableLr};
@@ -30,6 +30,11 @@ pub struct Mlp<const IN: usize, const HIDDEN: usize, const OUT: usize, E: Dtype,
     pub act: ReLU,
     /// `HIDDEN` → `OUT`.
     pub head: modules::Linear<HIDDEN, OUT, E, D>,
+}
+
+impl<const IN: usize, const HIDDEN: usize, const OUT: usize, E: Dtype, D: Device<E>>
+    NonMutableModule for Mlp<IN, HIDDEN, OUT, E, D>
+{
 }
 
 impl<B, const IN: usize, const HIDDEN: usize, const OUT: usize, E, D, T>

@@ -3,7 +3,7 @@
 use crate::{
     data::Dataset,
     report::{self, Epoch},
-    train::{self, Base, Mode, Options, Rule, Run, TrainError},
+    train::{self, Base, InMemory, Mode, Net, Options, Rule, Run, TrainError},
 };
 use serde::{Deserialize, Serialize};
 use std::{
@@ -95,6 +95,7 @@ impl Grid {
                                                 window_fraction,
                                                 damping,
                                                 meta_rate,
+                                                weight_decay: 0.0,
                                                 safeguard: self.safeguard,
                                                 epochs: self.epochs,
                                                 seed,
@@ -126,6 +127,11 @@ fn canonical(options: Options) -> Options {
             ..options
         },
     }
+}
+
+/// The images as they are, in the batches that `options` ask for.
+fn source<'a>(data: &'a Dataset, options: &Options) -> Result<InMemory<'a>, TrainError> {
+    InMemory::new(data, options.batch_size, options.seed, None)
 }
 
 /// What tells a run from every other, in a line.
@@ -238,6 +244,7 @@ impl Record {
             window_fraction: self.window_fraction,
             damping: self.damping,
             meta_rate: self.meta_rate,
+            weight_decay: 0.0,
             safeguard: self.safeguard,
             epochs: self.epochs,
             seed: self.seed,
@@ -439,7 +446,9 @@ pub fn run(
         .filter(|options| results.of(options).is_none())
         .collect();
     // A slip in the last cell should not show after hours.
-    cells.iter().try_for_each(|options| train::check(data, options))?;
+    for options in &cells {
+        train::check::<Net>(&source(data, options)?, options)?;
+    }
     let next = AtomicUsize::new(0);
     let (sender, receiver) = mpsc::channel();
     // Built before any run starts, so that failing to costs nothing.
@@ -451,7 +460,9 @@ pub fn run(
             let (sender, next, cells) = (sender.clone(), &next, &cells);
             scope.spawn(move || {
                 while let Some(options) = cells.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let run = pool.install(|| train::train(data, options, &mut |_| ()));
+                    let run = pool.install(|| {
+                        train::train::<Net>(&source(data, options)?, options, &mut |_| ())
+                    });
                     if sender.send((*options, run)).is_err() {
                         return; // the sweep has ended
                     }
@@ -559,7 +570,8 @@ mod tests {
             assert_eq!(Some(epochs[1].test_loss), record.test_loss);
             // A run alone comes to the same.
             let data = digits::draw(0, 60, 20).unwrap();
-            let alone = train::train(&data, options, &mut |_| ()).unwrap();
+            let from = source(&data, options).unwrap();
+            let alone = train::train::<Net>(&from, options, &mut |_| ()).unwrap();
             assert_eq!(Some(alone.epochs[1].test_loss), record.test_loss);
         }
         // On other data nothing is done.

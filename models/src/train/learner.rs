@@ -1,0 +1,204 @@
+//! Any optimizer with any rule, for any model.
+
+use super::{Base, Mode, Options, Rule};
+use dfdx::{
+    nn::TensorCollection,
+    optim::{
+        Adam, AdamConfig, Momentum, Optimizer, OptimizerUpdateError, RMSprop, RMSpropConfig, Sgd,
+        SgdConfig, WeightDecay,
+    },
+    prelude::{Cpu, CpuError, Gradients},
+};
+use tlr::{
+    rule::{HypergradientRule, Moments, NewtonForm, NewtonRule, Proposal, RateRule},
+    Adaptation, Config, Error, Family, LearningRate, Outcome, PerLayer, Safeguard, Tlr,
+    TrainableLr, Window,
+};
+
+/// What trains a model, whatever it is made of.
+pub trait Learner<M> {
+    /// One step, as [`Tlr::step`].
+    ///
+    /// # Errors
+    /// As [`Tlr::step`].
+    fn step(
+        &mut self,
+        model: &mut M,
+        gradients: &Gradients<f32, Cpu>,
+        loss: f64,
+    ) -> Result<(), Error>;
+
+    /// Each group's name and rate.
+    fn rates(&self) -> Vec<(&str, f64)>;
+
+    /// The decisions since the last call.
+    fn take_history(&mut self) -> Vec<Adaptation>;
+}
+
+impl<Opt, R> Learner<Opt::Model> for Tlr<Opt, R>
+where
+    Opt: LearningRate<Dtype = f32, Device = Cpu> + Optimizer<Opt::Model, Cpu, f32>,
+    R: RateRule,
+{
+    fn step(
+        &mut self,
+        model: &mut Opt::Model,
+        gradients: &Gradients<f32, Cpu>,
+        loss: f64,
+    ) -> Result<(), Error> {
+        Tlr::step(self, model, gradients, loss)
+    }
+
+    fn rates(&self) -> Vec<(&str, f64)> {
+        Tlr::rates(self)
+    }
+
+    fn take_history(&mut self) -> Vec<Adaptation> {
+        Tlr::take_history(self)
+    }
+}
+
+/// The optimizer that `options` ask for, for epochs of so many batches.
+///
+/// # Errors
+/// Options that make no sense.
+pub fn learner<M: TrainableLr<f32, Cpu> + 'static>(
+    model: &M,
+    options: &Options,
+    batches_per_epoch: usize,
+) -> Result<Box<dyn Learner<M>>, Error> {
+    let rule = AnyRule::new(options);
+    let safeguard = options.safeguard && options.rule != Rule::Constant;
+    let config = Config::new(rule)
+        .window(Window::fraction_of_epoch(options.window_fraction, batches_per_epoch)?)
+        .safeguard(safeguard.then(Safeguard::default));
+    let optimizer = AnyOptimizer::new(model, options);
+    Ok(match options.mode {
+        Mode::Global => Box::new(Tlr::new(model, optimizer, config)?),
+        Mode::PerLayer => Box::new(Tlr::new(model, PerLayer::new(model, optimizer), config)?),
+    })
+}
+
+/// One of dfdx's optimizers. A type of its own, so that a model is compiled with two optimizers, global and
+/// per layer, and not with thirty.
+enum AnyOptimizer<M> {
+    Sgd(Sgd<M, f32, Cpu>),
+    Adam(Adam<M, f32, Cpu>),
+    Rmsprop(RMSprop<M, f32, Cpu>),
+}
+
+/// Does the same to whichever it is.
+macro_rules! each {
+    ($optimizer:expr, $inner:ident => $body:expr) => {
+        match $optimizer {
+            AnyOptimizer::Sgd($inner) => $body,
+            AnyOptimizer::Adam($inner) => $body,
+            AnyOptimizer::Rmsprop($inner) => $body,
+        }
+    };
+}
+
+impl<M: TensorCollection<f32, Cpu> + Clone> AnyOptimizer<M> {
+    fn new(model: &M, options: &Options) -> Self {
+        let lr = options.rate;
+        let weight_decay =
+            (options.weight_decay != 0.0).then_some(WeightDecay::L2(options.weight_decay));
+        let sgd = |momentum| Self::Sgd(Sgd::new(model, SgdConfig { lr, momentum, weight_decay }));
+        match options.optimizer {
+            Base::Sgd => sgd(None),
+            Base::Momentum => sgd(Some(Momentum::Classic(0.9))),
+            Base::Nesterov => sgd(Some(Momentum::Nesterov(0.9))),
+            Base::Adam => {
+                Self::Adam(Adam::new(model, AdamConfig { lr, weight_decay, ..Default::default() }))
+            }
+            Base::Rmsprop => Self::Rmsprop(RMSprop::new(
+                model,
+                RMSpropConfig { lr, weight_decay, ..Default::default() },
+            )),
+        }
+    }
+}
+
+impl<M: TensorCollection<f32, Cpu>> Optimizer<M, Cpu, f32> for AnyOptimizer<M> {
+    fn update(
+        &mut self,
+        model: &mut M,
+        gradients: &Gradients<f32, Cpu>,
+    ) -> Result<(), OptimizerUpdateError<CpuError>> {
+        each!(self, optimizer => optimizer.update(model, gradients))
+    }
+}
+
+impl<M: TensorCollection<f32, Cpu> + Clone> LearningRate for AnyOptimizer<M> {
+    type Model = M;
+    type Dtype = f32;
+    type Device = Cpu;
+
+    fn rate(&self, group: usize) -> f64 {
+        each!(self, optimizer => optimizer.rate(group))
+    }
+
+    fn set_rate(&mut self, group: usize, rate: f64) {
+        each!(self, optimizer => optimizer.set_rate(group, rate));
+    }
+
+    fn reset(&mut self, model: &M) {
+        each!(self, optimizer => optimizer.reset(model));
+    }
+
+    fn momentum(&self) -> f64 {
+        each!(self, optimizer => optimizer.momentum())
+    }
+}
+
+impl<M: TensorCollection<f32, Cpu> + Clone> Family for AnyOptimizer<M> {
+    type For<L: TensorCollection<f32, Cpu> + Clone> = AnyOptimizer<L>;
+
+    fn for_layer<L: TensorCollection<f32, Cpu> + Clone>(&self, layer: &L) -> AnyOptimizer<L> {
+        match self {
+            Self::Sgd(optimizer) => AnyOptimizer::Sgd(optimizer.for_layer(layer)),
+            Self::Adam(optimizer) => AnyOptimizer::Adam(optimizer.for_layer(layer)),
+            Self::Rmsprop(optimizer) => AnyOptimizer::Rmsprop(optimizer.for_layer(layer)),
+        }
+    }
+}
+
+enum AnyRule {
+    Newton(NewtonRule),
+    FirstOrder(HypergradientRule),
+    /// The rate stays: a baseline that runs through the same code.
+    Constant,
+}
+
+impl AnyRule {
+    fn new(options: &Options) -> Self {
+        let newton = |form| NewtonRule { form, damping: options.damping, ..NewtonRule::default() };
+        match options.rule {
+            Rule::Aligned => Self::Newton(newton(NewtonForm::Aligned)),
+            Rule::Paper => Self::Newton(newton(NewtonForm::Paper)),
+            Rule::Additive => Self::FirstOrder(HypergradientRule::additive(options.meta_rate)),
+            Rule::Multiplicative => {
+                Self::FirstOrder(HypergradientRule::multiplicative(options.meta_rate))
+            }
+            Rule::Constant => Self::Constant,
+        }
+    }
+}
+
+impl RateRule for AnyRule {
+    fn propose(&self, rate: f64, previous: f64, moments: &Moments) -> Proposal {
+        match self {
+            Self::Newton(rule) => rule.propose(rate, previous, moments),
+            Self::FirstOrder(rule) => rule.propose(rate, previous, moments),
+            Self::Constant => Proposal { rate, outcome: Outcome::Scaled },
+        }
+    }
+
+    fn validate(&self) -> Result<(), Error> {
+        match self {
+            Self::Newton(rule) => rule.validate(),
+            Self::FirstOrder(rule) => rule.validate(),
+            Self::Constant => Ok(()),
+        }
+    }
+}

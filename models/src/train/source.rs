@@ -1,0 +1,184 @@
+//! Where the images of an epoch come from.
+
+use super::TrainError;
+use crate::data::{
+    folder::{Folder, Loader, Preparation, View},
+    Augment, Batches, Dataset, Scaling,
+};
+
+/// Images a model is tested on at a time; only a matter of memory.
+const TEST_BATCH: usize = 1000;
+
+/// What is done with a batch: its scaled pixels, image by image as (channel, row, column), and its labels.
+pub type Visit<'a> = dyn FnMut(&[f32], &[usize]) -> Result<(), TrainError> + 'a;
+
+/// Images to train and test on, a batch at a time.
+pub trait Source {
+    /// Channels, rows and columns of an image.
+    fn shape(&self) -> [usize; 3];
+
+    /// Labels are below this.
+    fn classes(&self) -> usize;
+
+    /// Images to train on.
+    fn train_len(&self) -> usize;
+
+    /// Images to test on.
+    fn test_len(&self) -> usize;
+
+    /// Batches in an epoch.
+    fn batches_per_epoch(&self) -> usize;
+
+    /// Shows `visit` the batches of an epoch, in an order that depends on nothing but its number and the seed.
+    ///
+    /// # Errors
+    /// Those of `visit`, and images that cannot be read.
+    fn epoch(&self, epoch: usize, visit: &mut Visit<'_>) -> Result<(), TrainError>;
+
+    /// Shows `visit` the images to test on.
+    ///
+    /// # Errors
+    /// As [`epoch`](Self::epoch).
+    fn test(&self, visit: &mut Visit<'_>) -> Result<(), TrainError>;
+}
+
+/// Images that are all in memory.
+#[derive(Debug)]
+pub struct InMemory<'a> {
+    data: &'a Dataset,
+    scaling: Scaling,
+    batches: Batches,
+    augment: Option<Augment>,
+}
+
+impl<'a> InMemory<'a> {
+    /// Scaled by the training images' mean and deviation, in batches of this size; unchanged if `augment` is
+    /// none.
+    ///
+    /// # Errors
+    /// No images, or batches of none.
+    pub fn new(
+        data: &'a Dataset,
+        batch_size: usize,
+        seed: u64,
+        augment: Option<Augment>,
+    ) -> Result<Self, TrainError> {
+        let batches = Batches::new(data.train.len(), batch_size, seed)?;
+        Ok(Self { data, scaling: data.train.scaling(), batches, augment })
+    }
+}
+
+impl Source for InMemory<'_> {
+    fn shape(&self) -> [usize; 3] {
+        self.data.train.shape()
+    }
+
+    fn classes(&self) -> usize {
+        self.data.train.classes()
+    }
+
+    fn train_len(&self) -> usize {
+        self.data.train.len()
+    }
+
+    fn test_len(&self) -> usize {
+        self.data.test.len()
+    }
+
+    fn batches_per_epoch(&self) -> usize {
+        self.batches.batches_per_epoch()
+    }
+
+    fn epoch(&self, epoch: usize, visit: &mut Visit<'_>) -> Result<(), TrainError> {
+        let (mut pixels, mut labels) = (Vec::new(), Vec::new());
+        for indices in self.batches.epoch(epoch) {
+            self.data.train.write_batch(&indices, &self.scaling, &mut pixels, &mut labels)?;
+            if let Some(augment) = &self.augment {
+                augment.apply(epoch, &indices, self.shape(), &mut pixels)?;
+            }
+            visit(&pixels, &labels)?;
+        }
+        Ok(())
+    }
+
+    fn test(&self, visit: &mut Visit<'_>) -> Result<(), TrainError> {
+        let (mut pixels, mut labels) = (Vec::new(), Vec::new());
+        let indices: Vec<_> = (0..self.data.test.len()).collect();
+        for indices in indices.chunks(TEST_BATCH) {
+            self.data.test.write_batch(indices, &self.scaling, &mut pixels, &mut labels)?;
+            visit(&pixels, &labels)?;
+        }
+        Ok(())
+    }
+}
+
+/// Pictures that are decoded as they are needed, on threads beside the training.
+#[derive(Debug)]
+pub struct Decoded<'a> {
+    folder: &'a Folder,
+    preparation: Preparation,
+    loader: Loader,
+    batches: Batches,
+    batch_size: usize,
+    seed: u64,
+}
+
+impl<'a> Decoded<'a> {
+    /// Cropped and mirrored at random for training, in batches of this size.
+    ///
+    /// # Errors
+    /// No pictures, or batches of none.
+    pub fn new(
+        folder: &'a Folder,
+        preparation: Preparation,
+        loader: Loader,
+        batch_size: usize,
+        seed: u64,
+    ) -> Result<Self, TrainError> {
+        let batches = Batches::new(folder.train.len(), batch_size, seed)?;
+        Ok(Self { folder, preparation, loader, batches, batch_size, seed })
+    }
+}
+
+impl Source for Decoded<'_> {
+    fn shape(&self) -> [usize; 3] {
+        let side = self.preparation.side as usize;
+        [3, side, side]
+    }
+
+    fn classes(&self) -> usize {
+        self.folder.train.classes().len()
+    }
+
+    fn train_len(&self) -> usize {
+        self.folder.train.len()
+    }
+
+    fn test_len(&self) -> usize {
+        self.folder.val.len()
+    }
+
+    fn batches_per_epoch(&self) -> usize {
+        self.batches.batches_per_epoch()
+    }
+
+    fn epoch(&self, epoch: usize, visit: &mut Visit<'_>) -> Result<(), TrainError> {
+        let view = View::Random { seed: self.seed, epoch: epoch };
+        let order = self.batches.epoch(epoch);
+        for batch in self.folder.train.batches(order, &self.preparation, view, self.loader)? {
+            let batch = batch?;
+            visit(&batch.pixels, &batch.labels)?;
+        }
+        Ok(())
+    }
+
+    fn test(&self, visit: &mut Visit<'_>) -> Result<(), TrainError> {
+        let indices: Vec<_> = (0..self.folder.val.len()).collect();
+        let order: Vec<_> = indices.chunks(self.batch_size).map(<[_]>::to_vec).collect();
+        for batch in self.folder.val.batches(order, &self.preparation, View::Centre, self.loader)? {
+            let batch = batch?;
+            visit(&batch.pixels, &batch.labels)?;
+        }
+        Ok(())
+    }
+}
