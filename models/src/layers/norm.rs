@@ -196,6 +196,7 @@ where
 }
 
 /// By dfdx's own operations, on any device.
+#[allow(clippy::type_complexity)]
 pub(super) fn infer_composed<B, H, W, E, D, const C: usize, const RELU: bool>(
     x: Planes<B, C, H, W, E, D, NoneTape>,
     norm: &BatchNorm2d<C, RELU, E, D>,

@@ -24,10 +24,7 @@ pub(super) fn composed_sum<S: Shape, E: Dtype, D: Device<E>, T: Tape<E, D>>(
     x: Tensor<S, E, D, T>,
     y: Tensor<S, E, D, T>,
     relu: bool,
-) -> Result<Tensor<S, E, D, T>, D::Err>
-where
-    T: Merge<T>,
-{
+) -> Result<Tensor<S, E, D, T>, D::Err> {
     let sum = x.try_add(y)?;
     if relu {
         sum.try_relu()

@@ -163,7 +163,7 @@ impl Source for Decoded<'_> {
     }
 
     fn epoch(&self, epoch: usize, visit: &mut Visit<'_>) -> Result<(), TrainError> {
-        let view = View::Random { seed: self.seed, epoch: epoch };
+        let view = View::Random { seed: self.seed, epoch };
         let order = self.batches.epoch(epoch);
         for batch in self.folder.train.batches(order, &self.preparation, view, self.loader)? {
             let batch = batch?;

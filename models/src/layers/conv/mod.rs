@@ -72,7 +72,7 @@ fn geometry<const I: usize, const O: usize, const K: usize, const G: usize, Err>
     const { assert!(K > 0, "a filter has at least one pixel") };
     const {
         assert!(
-            G > 0 && I % G == 0 && O % G == 0,
+            G > 0 && I.is_multiple_of(G) && O.is_multiple_of(G),
             "the groups must divide the channels, in and out"
         )
     };

@@ -1,0 +1,104 @@
+//! Trains a wide residual network on small pictures with a learning rate that learns itself.
+//!
+//! ```text
+//! cargo run --release --example cifar                      # pictures the program draws, no data needed
+//! cargo run --release --example cifar -- --data DIR --epochs 10 --weight-decay 5e-4
+//! cargo run --release --example cifar -- --data DIR --classes 100 --depth 28 --width 10
+//! ```
+
+mod common;
+
+use clap::Parser;
+use common::Training;
+use std::{error::Error, path::PathBuf, process::ExitCode};
+use tlr_models::{
+    data::{cifar, shapes, Augment, Dataset},
+    resnet::{Wrn10x1, Wrn16x1, Wrn16x2, Wrn16x4, Wrn16x8, Wrn28x10},
+    train::{InMemory, Network},
+};
+
+/// Images the program draws where there are no others.
+const DRAWN: (usize, usize) = (4_000, 1_000);
+
+/// Train a wide residual network on CIFAR-10 or CIFAR-100, from any learning rate.
+#[derive(Parser)]
+#[command(name = "cifar")]
+struct Args {
+    #[command(flatten)]
+    training: Training,
+    /// Layers with weights: 10, 16 or 28 (with a width of 1; 1, 2, 4 or 8; 10)
+    #[arg(long, default_value_t = 10)]
+    depth: usize,
+    /// Times as many channels as the narrowest
+    #[arg(long, default_value_t = 1)]
+    width: usize,
+    /// 10 or 100
+    #[arg(long, default_value_t = 10)]
+    classes: usize,
+    /// Leave the training images as they are, instead of cropping and mirroring them at random
+    #[arg(long)]
+    no_augment: bool,
+    /// Folder with CIFAR's binary files, plain or gzipped; without it, pictures are drawn
+    #[arg(long, value_name = "DIR", env = "TLR_CIFAR")]
+    data: Option<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    common::run(&[("out", "out/cifar"), ("rate", "1e-4"), ("epochs", "6")], run)
+}
+
+fn run(args: &Args) -> Result<(), Box<dyn Error>> {
+    let training = &args.training;
+    training.make_threads()?;
+    match args.classes {
+        10 => with_classes::<10>(args),
+        100 => with_classes::<100>(args),
+        classes => Err(format!("there is CIFAR-10 and CIFAR-100, no CIFAR-{classes}").into()),
+    }
+}
+
+fn with_classes<const CLASSES: usize>(args: &Args) -> Result<(), Box<dyn Error>> {
+    use dfdx::prelude::Cpu;
+    match (args.depth, args.width) {
+        (10, 1) => train::<Wrn10x1<CLASSES, f32, Cpu>>(args),
+        (16, 1) => train::<Wrn16x1<CLASSES, f32, Cpu>>(args),
+        (16, 2) => train::<Wrn16x2<CLASSES, f32, Cpu>>(args),
+        (16, 4) => train::<Wrn16x4<CLASSES, f32, Cpu>>(args),
+        (16, 8) => train::<Wrn16x8<CLASSES, f32, Cpu>>(args),
+        (28, 10) => train::<Wrn28x10<CLASSES, f32, Cpu>>(args),
+        (depth, width) => Err(format!(
+            "no WRN-{depth}-{width} is compiled in: there are 10-1, 16-1, 16-2, 16-4, 16-8 and 28-10; others are \
+             `tlr_models::resnet::WideResNet` with other numbers"
+        )
+        .into()),
+    }
+}
+
+fn train<M: Network>(args: &Args) -> Result<(), Box<dyn Error>> {
+    let training = &args.training;
+    let (name, data) = load(args)?;
+    let name = format!("{name}, WRN-{}-{}", args.depth, args.width);
+    let augment = (!args.no_augment).then(|| Augment::new(training.seed));
+    let source = InMemory::new(&data, training.batch_size, training.seed, augment)?;
+    common::train::<M>(training, &name, &source)
+}
+
+/// The data set's name, for the picture, and its images.
+fn load(args: &Args) -> Result<(String, Dataset), Box<dyn Error>> {
+    let (name, data) = match (&args.data, args.classes) {
+        (Some(dir), 100) => ("CIFAR-100", cifar::load100(dir)?),
+        (Some(dir), _) => ("CIFAR-10", cifar::load10(dir)?),
+        (None, _) => {
+            let limited = |n| args.training.limited(n);
+            (
+                "Drawn shapes",
+                shapes::draw(args.training.seed, limited(DRAWN.0), limited(DRAWN.1), 10)?,
+            )
+        }
+    };
+    let data = match args.training.limit {
+        Some(limit) => Dataset::new(data.train.take(limit)?, data.test.take(limit)?)?,
+        None => data,
+    };
+    Ok((name.to_owned(), data))
+}

@@ -1,0 +1,263 @@
+//! What the examples have in common: their flags, progress, files and last words.
+
+use clap::Parser;
+use indicatif::{ProgressBar, ProgressStyle};
+use std::{error::Error, io::Write, path::PathBuf, process::ExitCode};
+use tlr_models::{
+    report::{self, Curves, Rate},
+    train::{self, Base, Event, Mode, Network, Options, Rule, Run, Source},
+};
+
+/// Points of the training loss in the picture, an epoch.
+const POINTS: usize = 20;
+
+/// How to train.
+#[derive(clap::Args)]
+pub struct Training {
+    /// Starting learning rate
+    #[arg(long, default_value_t = 1e-6, allow_negative_numbers = true)]
+    pub rate: f64,
+    /// Examples in a batch
+    #[arg(long, default_value_t = 128)]
+    pub batch_size: usize,
+    /// Passes over the training set
+    #[arg(long, default_value_t = 10)]
+    pub epochs: usize,
+    /// Base optimizer (momentum is 0.9)
+    #[arg(long, value_enum, default_value_t = Base::Sgd)]
+    pub optimizer: Base,
+    /// One rate, or one a layer
+    #[arg(long, value_enum, default_value_t = Mode::Global)]
+    pub mode: Mode,
+    /// How the rate moves
+    #[arg(long, value_enum, default_value_t = Rule::Aligned)]
+    pub rule: Rule,
+    /// γ of the Newton rules, in (0, 1]
+    #[arg(long, default_value_t = 0.33, allow_negative_numbers = true)]
+    pub damping: f64,
+    /// η of the first-order rules
+    #[arg(long, default_value_t = 0.01, allow_negative_numbers = true)]
+    pub meta_rate: f64,
+    /// p: fraction of an epoch between two adaptations, in (0, 1]
+    #[arg(long, default_value_t = 0.2, allow_negative_numbers = true)]
+    pub window_fraction: f64,
+    /// Added to the gradient as so many times the weights
+    #[arg(long, default_value_t = 0.0)]
+    pub weight_decay: f64,
+    /// Never roll back
+    #[arg(long)]
+    pub no_safeguard: bool,
+    /// Of the weights, the order of the examples, and whatever else is drawn
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// Use the first N examples for training, and at most N for testing
+    #[arg(long, value_name = "N")]
+    pub limit: Option<usize>,
+    /// Threads of the layers [default: all cores]
+    #[arg(long, value_name = "N")]
+    pub threads: Option<usize>,
+    /// Where history.csv, epochs.csv and curves.svg go
+    #[arg(long, value_name = "DIR", default_value = "out")]
+    pub out: PathBuf,
+    /// End with one JSON object on a line of its own
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Parses the command line, with other defaults for some flags, and runs. Errors go to stderr.
+pub fn run<A: Parser>(
+    defaults: &[(&'static str, &'static str)],
+    run: impl FnOnce(&A) -> Result<(), Box<dyn Error>>,
+) -> ExitCode {
+    let command = defaults.iter().fold(A::command(), |command, &(flag, value)| {
+        command.mut_arg(flag, |arg| arg.default_value(value))
+    });
+    let args = A::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit());
+    match run(&args) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+impl Training {
+    /// As training takes them.
+    pub fn options(&self) -> Options {
+        Options {
+            optimizer: self.optimizer,
+            mode: self.mode,
+            rule: self.rule,
+            rate: self.rate,
+            batch_size: self.batch_size,
+            window_fraction: self.window_fraction,
+            damping: self.damping,
+            meta_rate: self.meta_rate,
+            weight_decay: self.weight_decay,
+            safeguard: !self.no_safeguard,
+            epochs: self.epochs,
+            seed: self.seed,
+        }
+    }
+
+    /// Makes the threads that were asked for.
+    ///
+    /// # Errors
+    /// There are some already.
+    pub fn make_threads(&self) -> Result<(), rayon::ThreadPoolBuildError> {
+        match self.threads {
+            Some(threads) => rayon::ThreadPoolBuilder::new().num_threads(threads).build_global(),
+            None => Ok(()),
+        }
+    }
+
+    /// `n`, or as many as `--limit` allows.
+    pub fn limited(&self, n: usize) -> usize {
+        self.limit.map_or(n, |limit| limit.min(n).max(1))
+    }
+}
+
+/// Trains an `M` on the images of `source`, shows how it goes, and leaves tables and a picture. `data` names the
+/// images.
+pub fn train<M: Network>(
+    args: &Training,
+    data: &str,
+    source: &dyn Source,
+) -> Result<(), Box<dyn Error>> {
+    let options = args.options();
+    let mut losses = Losses::default();
+    let bar = progress_bar();
+    let run = train::train::<M>(source, &options, &mut |event| match event {
+        Event::Step { epoch, batch, batches, loss, rates } => {
+            losses.push(epoch as f64 + (batch + 1) as f64 / batches as f64, loss, batches);
+            if bar.length() == Some(0) {
+                bar.set_length((options.epochs * batches) as u64);
+            }
+            bar.inc(1);
+            bar.set_message(format!("loss {loss:.4}  rate {}", report::rates(&rates)));
+        }
+        Event::Epoch(epoch) => {
+            bar.set_prefix(format!("accuracy {:.2}%", 100.0 * epoch.test_accuracy));
+        }
+    });
+    bar.finish_and_clear();
+    let run = run?;
+
+    std::fs::create_dir_all(&args.out)
+        .map_err(|error| format!("cannot make {}: {error}", args.out.display()))?;
+    report::write_epochs_csv(&args.out.join("epochs.csv"), &run.epochs)?;
+    report::write_history_csv(&args.out.join("history.csv"), &run.history, run.batches_per_epoch)?;
+    let picture = args.out.join("curves.svg");
+    curves(args, data, &run, losses).write_svg(&picture)?;
+
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{}", report::table(&run.epochs))?;
+    writeln!(
+        out,
+        "{data}: {} in {:.1} s; curves in {}",
+        summary(&run),
+        run.seconds,
+        picture.display()
+    )?;
+    if args.json {
+        writeln!(out, "{}", json(args, data, &run))?;
+    }
+    Ok(())
+}
+
+/// Shown on a terminal only.
+pub fn progress_bar() -> ProgressBar {
+    let style = "{elapsed:>4} {bar:24.cyan/dim} {percent:>3}%  {msg}  {prefix}";
+    let bar = ProgressBar::new(0);
+    match ProgressStyle::with_template(style) {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
+    }
+}
+
+/// Means of the training loss over a few steps each.
+#[derive(Default)]
+pub struct Losses {
+    /// Epochs passed, and loss.
+    pub points: Vec<(f64, f64)>,
+    sum: f64,
+    count: usize,
+}
+
+impl Losses {
+    pub fn push(&mut self, epoch: f64, loss: f64, batches: usize) {
+        self.sum += loss;
+        self.count += 1;
+        if self.count >= batches.div_ceil(POINTS) {
+            self.points.push((epoch, self.sum / self.count as f64));
+            (self.sum, self.count) = (0.0, 0);
+        }
+    }
+}
+
+fn curves(args: &Training, name: &str, run: &Run, losses: Losses) -> Curves {
+    let epoch = |step: u64| step as f64 / run.batches_per_epoch as f64;
+    let mut rates: Vec<Rate> = Vec::new();
+    for decision in &run.history {
+        let point = (epoch(decision.step), decision.to);
+        match rates.iter_mut().find(|rate| rate.name == *decision.layer) {
+            Some(rate) => rate.points.push(point),
+            None => rates.push(Rate {
+                name: decision.layer.to_string(),
+                points: vec![(0.0, decision.from), point],
+            }),
+        }
+    }
+    Curves {
+        title: format!(
+            "{name}: {} from {:e}, {} rate, batch {}",
+            train::name(&args.optimizer),
+            args.rate,
+            train::name(&args.rule),
+            args.batch_size
+        ),
+        train_loss: losses.points,
+        test_loss: run.epochs.iter().map(|epoch| (epoch.epoch as f64, epoch.test_loss)).collect(),
+        rates,
+        rollbacks: train::rollback_steps(&run.history).into_iter().map(epoch).collect(),
+    }
+}
+
+fn summary(run: &Run) -> String {
+    match run.epochs.last() {
+        Some(last) => format!(
+            "{:.2}% of the test images after {} epochs, at a rate of {}",
+            100.0 * last.test_accuracy,
+            run.epochs.len(),
+            report::rates(&last.rates),
+        ),
+        None => "no epoch".to_owned(),
+    }
+}
+
+fn json(args: &Training, name: &str, run: &Run) -> serde_json::Value {
+    let last = run.epochs.last();
+    let rates: serde_json::Map<_, _> = last
+        .iter()
+        .flat_map(|epoch| &epoch.rates)
+        .map(|(name, rate)| (name.clone(), (*rate).into()))
+        .collect();
+    serde_json::json!({
+        "data": name,
+        "optimizer": train::name(&args.optimizer),
+        "mode": train::name(&args.mode),
+        "rule": train::name(&args.rule),
+        "rate": args.rate,
+        "batch_size": args.batch_size,
+        "seed": args.seed,
+        "epochs": run.epochs.len(),
+        "train_loss": last.map(|epoch| epoch.train_loss),
+        "test_loss": last.map(|epoch| epoch.test_loss),
+        "test_accuracy": last.map(|epoch| epoch.test_accuracy),
+        "rates": rates,
+        "rollbacks": train::rollback_steps(&run.history).len(),
+        "seconds": run.seconds,
+        "parameters": run.parameters,
+    })
+}
