@@ -12,12 +12,7 @@ mod common;
 use clap::Parser;
 use common::Training;
 use dfdx::prelude::Cpu;
-use std::{
-    error::Error,
-    num::NonZeroUsize,
-    path::{Path, PathBuf},
-    process::ExitCode,
-};
+use std::{error::Error, num::NonZeroUsize, path::PathBuf, process::ExitCode};
 use tlr_models::{
     data::folder::{self, Folder, Loader, Preparation},
     resnet::ResNet50,
@@ -52,13 +47,13 @@ fn main() -> ExitCode {
 
 fn run(args: &Args) -> Result<(), Box<dyn Error>> {
     let training = &args.training;
-    if training.limit.is_some() {
-        return Err("--limit does not go with a folder: leave pictures out of it instead".into());
+    if training.limit.is_some() && args.data.is_some() {
+        return Err("--limit is for drawn pictures: leave some out of the folder instead".into());
     }
     training.make_threads()?;
     let (name, dir) = match &args.data {
         Some(dir) => (dir.display().to_string(), dir.clone()),
-        None => ("Drawn pictures".to_owned(), draw(&training.out, training.seed)?),
+        None => ("Drawn pictures".to_owned(), draw(training)?),
     };
     let folder = Folder::open(&dir)?;
     let mut loader = Loader::default();
@@ -74,9 +69,9 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
 }
 
 /// Draws a folder of pictures, and says where it is.
-fn draw(out: &Path, seed: u64) -> Result<PathBuf, Box<dyn Error>> {
-    let dir = out.join("pictures");
+fn draw(args: &Training) -> Result<PathBuf, Box<dyn Error>> {
+    let dir = args.out.join("pictures");
     let (train, val, classes) = DRAWN;
-    folder::write_drawn(&dir, seed, train, val, classes, 72)?;
+    folder::write_drawn(&dir, args.seed, args.limited(train), args.limited(val), classes, 72)?;
     Ok(dir)
 }
