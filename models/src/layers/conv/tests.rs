@@ -188,8 +188,9 @@ fn the_same_bits_in_single_precision() {
             let shape = (batch, Const::<5>, size, size);
             let x: Tensor<(usize, Const<5>, usize, usize), f32, _> =
                 dev.sample_like(&shape, rand_distr::StandardNormal);
+            let filters: (Const<13>, Over<5, 1>, Const<3>, Const<3>) = Default::default();
             let weight: Filters<5, 13, 3, 1, f32, Cpu> =
-                dev.sample_like(&Default::default(), rand_distr::StandardNormal);
+                dev.sample_like(&filters, rand_distr::StandardNormal);
             let sliding = Sliding { stride, padding: 1, dilation: 1 };
             let options = Conv2dOptions { sliding, input_gradient: true };
             let y = Cpu::try_conv2d(x.leaky_trace(), &weight, None, options).unwrap();

@@ -34,7 +34,7 @@ pub(super) struct Convolve<'a> {
     pub(super) spans: &'a [Span],
     pub(super) y: &'a mut [f32],
     /// From an output of `y` to the next, and the first place of the first.
-    pub(super) y_channel: usize,
+    pub(super) output: usize,
     pub(super) first: usize,
 }
 
@@ -85,7 +85,7 @@ impl Convolve<'_> {
                 }
             }
         }
-        for (plane, sums) in self.y.chunks_exact_mut(self.y_channel).zip(sums) {
+        for (plane, sums) in self.y.chunks_exact_mut(self.output).zip(sums) {
             let (to, _) = S::as_mut_simd_f32s(&mut plane[self.first + at..]);
             to.iter_mut().zip(sums).for_each(|(to, sum)| *to = sum);
         }
@@ -105,8 +105,10 @@ pub(super) struct Correlate<'a> {
     pub(super) x: &'a [f32],
     /// From the first output on.
     pub(super) upstream: &'a [f32],
-    /// From a channel, or output, to the next.
+    /// From a channel to the next.
     pub(super) channel: usize,
+    /// From an output to the next.
+    pub(super) output: usize,
     pub(super) channels: usize,
     pub(super) offsets: &'a [usize],
     pub(super) spans: &'a [Span],
@@ -164,7 +166,7 @@ impl Correlate<'_> {
             // Behind the last span there are zeros, and others end with a register.
             let length = span.len().next_multiple_of(S::F32_LANES);
             let upstream: [_; O] = std::array::from_fn(|index| {
-                let first = (output + index) * self.channel + span.start;
+                let first = (output + index) * self.output + span.start;
                 S::as_simd_f32s(&self.upstream[first..first + length]).0
             });
             let x: [_; T] = std::array::from_fn(|index| {

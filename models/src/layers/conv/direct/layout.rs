@@ -13,9 +13,11 @@ use std::ops::Range;
 /// Behind the last place, more zeros than registers read too far.
 const SLACK: usize = 64;
 /// Images of more outputs in a row lose little to their padding: they are not worth interleaving.
-const NARROW: usize = 20;
+const NARROW: usize = 12;
 /// Places that a run of images has, more or less.
 const RUN: usize = 4096;
+/// Floats of a run's inputs and outputs, more or less: they stay in a core's cache.
+const RUN_FLOATS: usize = 1 << 18;
 
 /// `[channel][phase][image][row][column][lane]`: the numbers of all that.
 #[derive(Clone, Copy, Debug)]
@@ -30,8 +32,10 @@ pub(super) struct Layout {
     reach: usize,
     /// Floats from a phase to the next.
     phase: usize,
-    /// Floats from a channel to the next.
-    pub(super) channel: usize,
+    /// Floats from a channel to the next, with all phases.
+    pub(super) input: usize,
+    /// Floats from an output to the next: outputs have no phases.
+    pub(super) output: usize,
 }
 
 /// Consecutive floats.
@@ -45,19 +49,23 @@ impl Layout {
         // Interleaved if that leaves at most a quarter of the lanes empty.
         let filled = g.batch.next_multiple_of(lanes) * 3 <= g.batch * 4;
         if filled && g.out_width <= NARROW {
-            return Self { lanes, images: 1, rows, pitch, reach, phase: 0, channel: 0 }.sized(g);
+            return Self { lanes, images: 1, rows, pitch, reach, phase: 0, input: 0, output: 0 }
+                .sized(g);
         }
         if g.stride == 1 && g.dilation == 1 && g.padding < g.kernel {
             // What pads a row on its right also pads the next one on its left, and so do rows.
             (rows, pitch) = (rows - g.padding, pitch - g.padding);
         }
-        let images = (RUN / (rows * pitch)).clamp(1, g.batch.max(1));
-        Self { lanes: 1, images, rows, pitch, reach, phase: 0, channel: 0 }.sized(g)
+        let planes = g.channels * g.stride * g.stride + g.outputs;
+        let run = RUN.min(RUN_FLOATS / planes.max(1));
+        let images = (run / (rows * pitch)).clamp(1, g.batch.max(1));
+        Self { lanes: 1, images, rows, pitch, reach, phase: 0, input: 0, output: 0 }.sized(g)
     }
 
     fn sized(mut self, g: &Geometry) -> Self {
         self.phase = self.images * self.rows * self.pitch * self.lanes;
-        self.channel = g.stride * g.stride * self.phase + self.lead() + SLACK;
+        self.input = g.stride * g.stride * self.phase + self.lead() + SLACK;
+        self.output = self.phase + self.lead() + SLACK;
         self
     }
 
@@ -174,7 +182,7 @@ struct Place {
 }
 
 impl Layout {
-    fn input(&self, g: &Geometry, phase: &Phase) -> Place {
+    fn input_place(&self, g: &Geometry, phase: &Phase) -> Place {
         let at = phase.rows.start * self.pitch + phase.columns.start;
         Place {
             first: phase.first + at * self.lanes,
@@ -186,7 +194,7 @@ impl Layout {
         }
     }
 
-    fn output(&self, g: &Geometry, first: usize) -> Place {
+    fn output_place(&self, g: &Geometry, first: usize) -> Place {
         Place {
             first,
             rows: g.out_height,
@@ -205,25 +213,29 @@ impl Layout {
     /// Lays out the pixels of input images.
     pub(super) fn put_input(&self, g: &Geometry, phases: &[Phase], x: &[f32], laid: &mut [f32]) {
         for phase in phases {
-            self.put(&self.input(g, phase), x, (g.channels, g.height * g.width), laid);
+            let plane = g.height * g.width;
+            self.put(&self.input_place(g, phase), x, plane, laid.chunks_exact_mut(self.input));
         }
     }
 
     /// Lays out the gradients of output images, behind the zeros that taps reach back to.
     pub(super) fn put_output(&self, g: &Geometry, y: &[f32], laid: &mut [f32]) {
-        self.put(&self.output(g, self.lead()), y, (g.outputs, g.out_pixels()), laid);
+        let place = self.output_place(g, self.lead());
+        self.put(&place, y, g.out_pixels(), laid.chunks_exact_mut(self.output));
     }
 
     /// Adds what is laid out to input images.
     pub(super) fn take_input(&self, g: &Geometry, phases: &[Phase], laid: &[f32], x: &mut [f32]) {
         for phase in phases {
-            self.take(&self.input(g, phase), laid, x, (g.channels, g.height * g.width));
+            let laid = laid.chunks_exact(self.input).take(g.channels);
+            self.take(&self.input_place(g, phase), laid, x, g.height * g.width);
         }
     }
 
     /// Adds what is laid out to output images.
     pub(super) fn take_output(&self, g: &Geometry, laid: &[f32], y: &mut [f32]) {
-        self.take(&self.output(g, 0), laid, y, (g.outputs, g.out_pixels()));
+        let laid = laid.chunks_exact(self.output).take(g.outputs);
+        self.take(&self.output_place(g, 0), laid, y, g.out_pixels());
     }
 
     #[inline(always)]
@@ -231,55 +243,85 @@ impl Layout {
         &self,
         place: &Place,
         images: &[f32],
-        (channels, plane): (usize, usize),
-        laid: &mut [f32],
+        plane: usize,
+        channels: std::slice::ChunksExactMut<'_, f32>,
     ) {
-        for (channel, laid) in laid.chunks_exact_mut(self.channel).take(channels).enumerate() {
-            for (index, image) in images.chunks_exact(channels * plane).enumerate() {
+        let image = channels.len() * plane;
+        for (channel, laid) in channels.enumerate() {
+            for (index, image) in images.chunks_exact(image).enumerate() {
                 let (first, lane) = self.of_image(index);
                 let pixels = &image[channel * plane..][..plane];
                 for row in 0..place.rows {
                     let from = &pixels[place.pixel + row * place.row_step..];
                     let to = place.first + first + row * self.pitch * self.lanes + lane;
                     let to = &mut laid[to..];
-                    if self.lanes == 1 && place.column_step == 1 {
-                        to[..place.width].copy_from_slice(&from[..place.width]);
-                    } else {
-                        let to = to.iter_mut().step_by(self.lanes).take(place.width);
-                        let from = from.iter().step_by(place.column_step);
-                        to.zip(from).for_each(|(to, from)| *to = *from);
-                    }
+                    let steps = (self.lanes, place.column_step);
+                    strided(to, from, steps, place.width, |to, from| *to = from);
                 }
             }
         }
     }
 
     #[inline(always)]
-    fn take(
+    fn take<'a>(
         &self,
         place: &Place,
-        laid: &[f32],
+        channels: impl ExactSizeIterator<Item = &'a [f32]>,
         images: &mut [f32],
-        (channels, plane): (usize, usize),
+        plane: usize,
     ) {
-        for (channel, laid) in laid.chunks_exact(self.channel).take(channels).enumerate() {
-            for (index, image) in images.chunks_exact_mut(channels * plane).enumerate() {
+        let image = channels.len() * plane;
+        for (channel, laid) in channels.enumerate() {
+            for (index, image) in images.chunks_exact_mut(image).enumerate() {
                 let (first, lane) = self.of_image(index);
                 let pixels = &mut image[channel * plane..][..plane];
                 for row in 0..place.rows {
                     let to = &mut pixels[place.pixel + row * place.row_step..];
                     let from = place.first + first + row * self.pitch * self.lanes + lane;
                     let from = &laid[from..];
-                    if self.lanes == 1 && place.column_step == 1 {
-                        let to = to[..place.width].iter_mut();
-                        to.zip(from).for_each(|(to, from)| *to += *from);
-                    } else {
-                        let to = to.iter_mut().step_by(place.column_step).take(place.width);
-                        let from = from.iter().step_by(self.lanes);
-                        to.zip(from).for_each(|(to, from)| *to += *from);
-                    }
+                    let steps = (place.column_step, self.lanes);
+                    strided(to, from, steps, place.width, |to, from| *to += from);
                 }
             }
         }
+    }
+}
+
+/// `work` on `count` pairs of elements, so many steps apart.
+#[inline(always)]
+fn strided(
+    to: &mut [f32],
+    from: &[f32],
+    steps: (usize, usize),
+    count: usize,
+    work: impl Fn(&mut f32, f32),
+) {
+    // The compiler knows better what to do with steps that it knows.
+    match steps {
+        (1, 1) => to[..count].iter_mut().zip(&from[..count]).for_each(|(to, from)| work(to, *from)),
+        (1, 2) => steps_of::<1, 2>(to, from, count, work),
+        (2, 1) => steps_of::<2, 1>(to, from, count, work),
+        (1, 16) => steps_of::<1, 16>(to, from, count, work),
+        (16, 1) => steps_of::<16, 1>(to, from, count, work),
+        (2, 16) => steps_of::<2, 16>(to, from, count, work),
+        (16, 2) => steps_of::<16, 2>(to, from, count, work),
+        (to_step, from_step) => {
+            for index in 0..count {
+                work(&mut to[index * to_step], from[index * from_step]);
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn steps_of<const TO: usize, const FROM: usize>(
+    to: &mut [f32],
+    from: &[f32],
+    count: usize,
+    work: impl Fn(&mut f32, f32),
+) {
+    let pairs = to.chunks_mut(TO).zip(from.chunks(FROM)).take(count);
+    for (to, from) in pairs {
+        work(&mut to[0], from[0]);
     }
 }

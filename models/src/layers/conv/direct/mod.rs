@@ -68,22 +68,22 @@ pub(super) fn forward(g: &Geometry, x: &[f32], weight: &[f32], y: &mut [f32]) {
     units.for_each_init(
         || {
             let outputs = g.outputs.next_multiple_of(BLOCK);
-            (vec![0.0; g.channels * layout.channel], vec![0.0; outputs * layout.channel])
+            (vec![0.0; g.channels * layout.input], vec![0.0; outputs * layout.output])
         },
         |(laid, room), (y, x)| {
             // Where there are fewer images than before, what is left of those is computed and not taken.
             vectorized(|| layout.put_input(g, &phases, x, laid));
-            let blocks = room.par_chunks_exact_mut(BLOCK * layout.channel);
+            let blocks = room.par_chunks_exact_mut(BLOCK * layout.output);
             let filters = filters.par_chunks_exact(BLOCK * g.channels * all.len());
             blocks.zip(filters).for_each(|(y, filters)| {
                 pulp::Arch::new().dispatch(Convolve {
                     x: laid,
-                    channel: layout.channel,
+                    channel: layout.input,
                     filters,
                     offsets: &offsets,
                     spans: &spans,
                     y,
-                    y_channel: layout.channel,
+                    output: layout.output,
                     first: 0,
                 });
             });
@@ -103,14 +103,14 @@ pub(super) fn part(
 ) {
     let layout = layout(g);
     let (phases, offsets) = (layout.phases(g), layout.offsets(g));
-    let mut input = vec![0.0; g.channels * layout.channel];
-    let mut upstream = vec![0.0; g.outputs * layout.channel];
+    let mut input = vec![0.0; g.channels * layout.input];
+    let mut upstream = vec![0.0; g.outputs * layout.output];
     let transposed = match x_gradient {
         Some(_) => transposed(g, &phases, weight),
         None => Vec::new(),
     };
     let channels = if x_gradient.is_some() { g.channels.next_multiple_of(BLOCK) } else { 0 };
-    let mut room = vec![0.0; channels * layout.channel];
+    let mut room = vec![0.0; channels * layout.input];
     let unit = layout.together();
     let units = x.chunks(unit * g.image()).zip(y_gradient.chunks(unit * g.out_image()));
     for (index, (x, y_gradient)) in units.enumerate() {
@@ -125,12 +125,13 @@ pub(super) fn part(
         let spans = layout.outputs(g, images);
         let per_output = g.channels * offsets.len();
         let filters = weight_gradient.par_chunks_mut(FILTERS * per_output);
-        filters.zip(upstream.par_chunks(FILTERS * layout.channel)).for_each(
+        filters.zip(upstream.par_chunks(FILTERS * layout.output)).for_each(
             |(gradient, upstream)| {
                 pulp::Arch::new().dispatch(Correlate {
                     x: &input,
                     upstream: &upstream[layout.lead()..],
-                    channel: layout.channel,
+                    channel: layout.input,
+                    output: layout.output,
                     channels: g.channels,
                     offsets: &offsets,
                     spans: &spans,
@@ -140,17 +141,17 @@ pub(super) fn part(
         );
         let Some(x_gradient) = x_gradient.as_deref_mut() else { continue };
         for (phase, filters) in phases.iter().zip(&transposed) {
-            let blocks = room.par_chunks_exact_mut(BLOCK * layout.channel);
+            let blocks = room.par_chunks_exact_mut(BLOCK * layout.input);
             let filters = filters.par_chunks_exact(BLOCK * g.outputs * phase.taps.len());
             blocks.zip(filters).for_each(|(y, filters)| {
                 pulp::Arch::new().dispatch(Convolve {
                     x: &upstream,
-                    channel: layout.channel,
+                    channel: layout.output,
                     filters,
                     offsets: &phase.offsets,
                     spans: &phase.spans,
                     y,
-                    y_channel: layout.channel,
+                    output: layout.input,
                     first: phase.first,
                 });
             });
