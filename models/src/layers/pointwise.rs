@@ -88,13 +88,7 @@ pub(super) fn relu_on_cpu<S: Shape, E: Dtype + Element, T: Tape<E, Cpu>>(
 ) -> Result<Tensor<S, E, Cpu, T>, CpuError> {
     let (x, mut tape) = x.split_tape();
     let mut values = buffer::read(&x)?;
-    values.par_chunks_mut(SHARE).for_each(|values| {
-        vectorized(|| values.iter_mut().for_each(|value| *value = rectified(*value, true)));
-    });
-    let passed = match T::OWNS_TAPE {
-        true => Some(passed(x.device(), &values)?),
-        false => None,
-    };
+    let passed = rectify(x.device(), &mut values, T::OWNS_TAPE)?;
     let y = buffer::tensor(x.device(), values, *x.shape())?;
     let ghosts = (x.ghost(), y.ghost());
     tape.add_backward_op(move |gradients: &mut Gradients<E, Cpu>| {
@@ -109,6 +103,30 @@ pub(super) fn relu_on_cpu<S: Shape, E: Dtype + Element, T: Tape<E, Cpu>>(
         Ok(())
     });
     Ok(y.put_tape(tape))
+}
+
+/// Rectifies `values`; where it let pass, if that is `noted`: 1 for values above 0.
+fn rectify<E: Element>(
+    device: &Cpu,
+    values: &mut [E],
+    noted: bool,
+) -> Result<Option<Buffer<u8>>, CpuError> {
+    if !noted {
+        values.par_chunks_mut(SHARE).for_each(|values| {
+            vectorized(|| values.iter_mut().for_each(|value| *value = rectified(*value, true)));
+        });
+        return Ok(None);
+    }
+    let mut passed: Buffer<u8> = buffer::any(device, values.len())?;
+    values.par_chunks_mut(SHARE).zip(passed.par_chunks_mut(SHARE)).for_each(|(values, passed)| {
+        vectorized(|| {
+            for (value, passed) in values.iter_mut().zip(passed) {
+                *passed = u8::from(*value > E::ZERO);
+                *value = rectified(*value, true);
+            }
+        });
+    });
+    Ok(Some(passed))
 }
 
 /// Where a rectifier let pass: 1 for values above 0.

@@ -239,9 +239,13 @@ fn backward<E: Element>(
         return;
     }
     // Whole units, so that a part's blocks are the same whatever the number of parts.
-    let units = g.batch.div_ceil(g.together());
+    let together = match direct::suits(g) && E::singles(x).is_some() {
+        true => direct::together(g),
+        false => g.together(),
+    };
+    let units = g.batch.div_ceil(together);
     let parts = PARTS.min(units).min((PARTS_ELEMENTS / weight.len()).max(1));
-    let images = units.div_ceil(parts) * g.together();
+    let images = units.div_ceil(parts) * together;
     let mut sums = vec![E::ZERO; g.batch.div_ceil(images) * weight.len()];
     let work = sums
         .par_chunks_exact_mut(weight.len())

@@ -107,10 +107,10 @@ fn as_defined() {
 /// The way for single precision against the other, in single precision.
 fn direct_agrees<const I: usize, const O: usize, const K: usize>(
     (batch, height, width): (usize, usize, usize),
-    padding: usize,
+    (stride, padding, dilation): (usize, usize, usize),
 ) {
     let dev = Cpu::seed_from_u64(3);
-    let sliding = Sliding { padding, ..Default::default() };
+    let sliding = Sliding { stride, padding, dilation };
     let g = geometry::<I, O, K, 1, CpuError>((batch, height, width), sliding).unwrap();
     assert!(direct::suits(&g));
     let values =
@@ -142,22 +142,68 @@ fn direct_agrees<const I: usize, const O: usize, const K: usize>(
     close(ours.1, theirs.1);
 }
 
-// Sizes on both sides of a register, a block of outputs, a triple of taps and a run of images. Fails for a
-// wrong tap, for what is read beyond the end, and for what the images before have left in the padding.
+// Sizes on both sides of a register, a block of outputs, a triple of filters and a run of images, interleaved and
+// not. Fails for a wrong tap or phase, for what is read beyond the end, and for what the images before have left.
 #[test]
 fn the_direct_way_as_the_other() {
-    direct_agrees::<1, 1, 3>((1, 1, 1), 1);
-    direct_agrees::<1, 1, 2>((1, 2, 2), 0);
-    direct_agrees::<3, 16, 3>((2, 32, 32), 1);
-    direct_agrees::<16, 16, 3>((5, 32, 32), 1);
-    direct_agrees::<5, 9, 3>((13, 8, 8), 1);
-    direct_agrees::<5, 10, 3>((30, 2, 3), 1);
-    direct_agrees::<4, 8, 3>((3, 11, 10), 0);
-    direct_agrees::<4, 11, 3>((3, 7, 9), 2);
-    direct_agrees::<3, 8, 2>((3, 9, 9), 1);
-    direct_agrees::<2, 7, 5>((3, 12, 14), 2);
-    direct_agrees::<2, 12, 7>((2, 17, 16), 3);
-    direct_agrees::<64, 64, 3>((20, 8, 8), 1);
+    let plain = (1, 1, 1);
+    direct_agrees::<1, 1, 3>((1, 1, 1), plain);
+    direct_agrees::<1, 1, 2>((1, 2, 2), (1, 0, 1));
+    direct_agrees::<3, 16, 3>((2, 32, 32), plain);
+    direct_agrees::<16, 16, 3>((5, 32, 32), plain);
+    direct_agrees::<2, 3, 3>((15, 20, 20), plain);
+    direct_agrees::<2, 3, 3>((15, 21, 21), plain);
+    direct_agrees::<5, 9, 3>((11, 8, 8), plain);
+    direct_agrees::<5, 9, 3>((13, 8, 8), plain);
+    direct_agrees::<5, 9, 3>((30, 8, 8), plain);
+    direct_agrees::<5, 10, 3>((30, 2, 3), plain);
+    direct_agrees::<5, 10, 3>((300, 2, 3), plain);
+    direct_agrees::<64, 64, 3>((29, 8, 8), plain);
+    for batch in [3, 30] {
+        direct_agrees::<4, 8, 3>((batch, 11, 10), (1, 0, 1));
+        direct_agrees::<4, 11, 3>((batch, 7, 9), (1, 2, 1));
+        direct_agrees::<4, 11, 3>((batch, 7, 9), (1, 4, 1));
+        direct_agrees::<3, 8, 2>((batch, 9, 9), (1, 1, 1));
+        direct_agrees::<3, 8, 4>((batch, 9, 9), (1, 1, 1));
+        direct_agrees::<2, 7, 5>((batch, 12, 14), (1, 2, 1));
+        direct_agrees::<2, 12, 7>((batch, 17, 16), (1, 3, 1));
+        direct_agrees::<2, 7, 3>((batch, 9, 12), (1, 1, 2));
+        direct_agrees::<4, 9, 3>((batch, 16, 16), (2, 1, 1));
+        direct_agrees::<4, 9, 3>((batch, 13, 12), (2, 1, 1));
+        direct_agrees::<2, 9, 3>((batch, 48, 47), (2, 1, 1));
+        direct_agrees::<3, 5, 7>((batch, 14, 15), (2, 3, 1));
+        direct_agrees::<3, 5, 2>((batch, 14, 15), (3, 0, 1));
+        direct_agrees::<3, 5, 2>((batch, 14, 15), (3, 2, 2));
+        direct_agrees::<3, 5, 3>((batch, 14, 15), (2, 0, 2));
+        direct_agrees::<3, 5, 3>((batch, 14, 15), (3, 5, 2));
+    }
+}
+
+// In single precision, where images are taken by another way: as one run, and interleaved.
+#[test]
+fn the_same_bits_in_single_precision() {
+    let with = |threads, (batch, size, stride)| {
+        check::with_threads(threads, || {
+            let dev = Cpu::seed_from_u64(5);
+            let shape = (batch, Const::<5>, size, size);
+            let x: Tensor<(usize, Const<5>, usize, usize), f32, _> =
+                dev.sample_like(&shape, rand_distr::StandardNormal);
+            let filters: (Const<13>, Over<5, 1>, Const<3>, Const<3>) = Default::default();
+            let weight: Filters<5, 13, 3, 1, f32, Cpu> =
+                dev.sample_like(&filters, rand_distr::StandardNormal);
+            let sliding = Sliding { stride, padding: 1, dilation: 1 };
+            let options = Conv2dOptions { sliding, input_gradient: true };
+            let y = Cpu::try_conv2d(x.leaky_trace(), &weight, None, options).unwrap();
+            let values = y.as_vec();
+            let gradients = (y + 0.5).square().sum::<Rank0, _>().backward();
+            (values, gradients.get(&x).as_vec(), gradients.get(&weight).as_vec())
+        })
+    };
+    for case in [(13, 40, 1), (62, 8, 1), (40, 9, 2), (9, 45, 2)] {
+        let one = with(1, case);
+        assert_eq!(one, with(2, case));
+        assert_eq!(one, with(5, case));
+    }
 }
 
 // Central differences of the curved sum, over every element of x, weight and bias.

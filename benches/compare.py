@@ -1,0 +1,175 @@
+#!/usr/bin/env python3
+"""The layers of benches/layers.rs beside PyTorch's: same shapes, one thread, turn by turn.
+
+    cargo bench --bench layers --no-run
+    python3 benches/compare.py [--rounds N] [NAME...]
+
+Needs `pip install torch`. Prints a Markdown table: milliseconds of ours and of PyTorch's (medians of
+the rounds), and the ratio (median of each round's ratio; below 1, ours is faster), for the
+forward pass, and for forward and backward. In both the layer trains, its input wants a gradient except
+where it is an image (the stems), and gradients are made anew each time rather than added to.
+"""
+
+import argparse
+import datetime
+import json
+import os
+import pathlib
+import platform
+import statistics
+import subprocess
+import sys
+import time
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+import torch
+from torch import nn
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+PASSES = ("forward", "forward_backward")
+
+
+def conv(inputs, outputs, kernel, stride=1, padding=0):
+    return nn.Conv2d(inputs, outputs, kernel, stride, padding, bias=False)
+
+
+class Block(nn.Module):
+    """A Wide-ResNet block: x + conv(relu(norm(conv(relu(norm(x)))))."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.path = nn.Sequential(
+            nn.BatchNorm2d(channels),
+            nn.ReLU(),
+            conv(channels, channels, 3, padding=1),
+            nn.BatchNorm2d(channels),
+            nn.ReLU(),
+            conv(channels, channels, 3, padding=1),
+        )
+
+    def forward(self, x):
+        return x + self.path(x)
+
+
+# Each layer of benches/layers.rs, and the shape of its input.
+LAYERS = {
+    "conv_stem_3_16": (lambda: conv(3, 16, 3, 1, 1), (32, 3, 32, 32)),
+    "conv_16_16": (lambda: conv(16, 16, 3, 1, 1), (32, 16, 32, 32)),
+    "conv_32_32": (lambda: conv(32, 32, 3, 1, 1), (32, 32, 16, 16)),
+    "conv_64_64": (lambda: conv(64, 64, 3, 1, 1), (32, 64, 8, 8)),
+    "conv_32_32_stride_2": (lambda: conv(32, 32, 3, 2, 1), (32, 32, 32, 32)),
+    "conv_1x1_stride_2": (lambda: conv(16, 32, 1, 2), (32, 16, 32, 32)),
+    "conv_512_512": (lambda: conv(512, 512, 3, 1, 1), (4, 512, 7, 7)),
+    "conv_1x1_256_64": (lambda: conv(256, 64, 1), (4, 256, 56, 56)),
+    "conv_stem_7x7": (lambda: conv(3, 64, 7, 2, 3), (4, 3, 224, 224)),
+    "batch_norm_16": (lambda: nn.BatchNorm2d(16), (32, 16, 32, 32)),
+    "batch_norm_relu_16": (
+        lambda: nn.Sequential(nn.BatchNorm2d(16), nn.ReLU()),
+        (32, 16, 32, 32),
+    ),
+    "batch_norm_64": (lambda: nn.BatchNorm2d(64), (32, 64, 8, 8)),
+    "relu": (nn.ReLU, (32, 16, 32, 32)),
+    "max_pool_3_2": (lambda: nn.MaxPool2d(3, 2, 1), (32, 16, 32, 32)),
+    "avg_pool_2": (lambda: nn.AvgPool2d(2), (32, 16, 32, 32)),
+    "block_16": (lambda: Block(16), (32, 16, 32, 32)),
+    "block_32": (lambda: Block(32), (32, 32, 16, 16)),
+    "block_64": (lambda: Block(64), (32, 64, 8, 8)),
+}
+
+
+def built_bench():
+    """The newest build of the bench."""
+    folder = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release" / "deps"
+    built = [path for path in folder.glob("layers-*") if path.suffix in ("", ".exe")]
+    if not built:
+        sys.exit("first: cargo bench --bench layers --no-run")
+    return max(built, key=lambda path: path.stat().st_mtime)
+
+
+def ours(bench, name, seconds):
+    """Milliseconds of both passes, by criterion."""
+    home = ROOT / "target" / "criterion"
+    command = [bench, "--bench", "--noplot", "--sample-size", "10", "--warm-up-time", "0.1"]
+    command += ["--measurement-time", str(seconds), f"^{name}/"]
+    environment = {**os.environ, "CRITERION_HOME": str(home)}
+    subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True)
+    for one in PASSES:
+        estimates = json.loads((home / name / one / "new" / "estimates.json").read_text())
+        yield estimates["median"]["point_estimate"] / 1e6
+
+
+def theirs(layer, x, upstream, seconds):
+    """Milliseconds of both passes, by PyTorch."""
+
+    def forward():
+        return layer(x)
+
+    def forward_backward():
+        layer(x).backward(upstream)
+        x.grad = None
+        layer.zero_grad(set_to_none=True)
+
+    # A relu or a pooling of an input that wants no gradient has none.
+    for work in (forward, forward_backward):
+        times = []
+        start = time.perf_counter()
+        while time.perf_counter() < start + 0.1:
+            work()
+        start = time.perf_counter()
+        while time.perf_counter() < start + seconds or len(times) < 10:
+            before = time.perf_counter()
+            work()
+            times.append(time.perf_counter() - before)
+        yield statistics.median(times) * 1e3
+
+
+def compare(bench, name, rounds, seconds):
+    """For both passes: ours, PyTorch's and the ratio."""
+    make, shape = LAYERS[name]
+    torch.manual_seed(1)
+    layer = make().train()
+    x = torch.randn(shape, requires_grad="stem" not in name)
+    upstream = torch.ones_like(layer(x))
+    measured = []
+    for _ in range(rounds):
+        turns = zip(ours(bench, name, seconds), theirs(layer, x, upstream, seconds))
+        measured.append([(a, b, a / b) for a, b in turns])
+    for of_pass in zip(*measured):
+        yield [statistics.median(values) for values in zip(*of_pass)]
+
+
+def machine():
+    """The processor's name and number of cores."""
+    name = platform.processor()
+    try:
+        lines = pathlib.Path("/proc/cpuinfo").read_text().splitlines()
+        name = next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        pass
+    return f"{name}, {os.cpu_count()} cores"
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="*", metavar="NAME", help="layers; by default all")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--seconds", type=float, default=0.3, help="for each pass and round")
+    options = parser.parse_args()
+    unknown = [name for name in options.names if name not in LAYERS]
+    if unknown:
+        parser.error(f"no such layer: {', '.join(unknown)}; there are {', '.join(LAYERS)}")
+    torch.set_num_threads(1)
+    bench = built_bench()
+    rust = subprocess.run(["rustc", "--version"], capture_output=True, text=True).stdout.strip()
+    print(f"{datetime.date.today()}, {machine()}, PyTorch {torch.__version__}, {rust},")
+    print(f"one thread, medians of {options.rounds} rounds.\n")
+    print("| layer | forward, ms | PyTorch | ratio | forward+backward, ms | PyTorch | ratio |")
+    print("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
+    for name in options.names or LAYERS:
+        passes = compare(bench, name, options.rounds, options.seconds)
+        cells = [f"{a:.3f} | {b:.3f} | {ratio:.2f}" for a, b, ratio in passes]
+        print(f"| {name} | {' | '.join(cells)} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,197 @@
+//! Sums over taps and over pixels, in registers.
+
+use super::layout::Span;
+use pulp::{Simd, WithSimd};
+
+/// Outputs at a time.
+pub(super) const BLOCK: usize = 8;
+/// Outputs whose filters' gradients are summed at a time: with nine taps each, 27 sums, three of the outputs'
+/// pixels and one input are 31 registers.
+pub(super) const FILTERS: usize = 3;
+const TAPS: usize = 9;
+
+/// Floats in a register.
+pub(super) struct Lanes;
+
+impl WithSimd for Lanes {
+    type Output = usize;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, _: S) -> usize {
+        S::F32_LANES
+    }
+}
+
+/// A block of outputs: Σ over channels and taps of filter times input, for each place in the spans and maybe some
+/// behind them.
+pub(super) struct Convolve<'a> {
+    pub(super) x: &'a [f32],
+    /// From a channel of `x` to the next.
+    pub(super) channel: usize,
+    /// `[channel][tap][output in the block]`.
+    pub(super) filters: &'a [f32],
+    pub(super) offsets: &'a [usize],
+    pub(super) spans: &'a [Span],
+    pub(super) y: &'a mut [f32],
+    /// From an output of `y` to the next, and the first place of the first.
+    pub(super) output: usize,
+    pub(super) first: usize,
+}
+
+impl WithSimd for Convolve<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(mut self, simd: S) {
+        let lanes = S::F32_LANES;
+        for span in self.spans {
+            let mut at = span.start;
+            let mut left = span.len().div_ceil(lanes);
+            // 8 × 3 sums, 3 inputs and a weight are 28 registers.
+            while S::REGISTER_COUNT >= 32 && (left == 3 || left > 4) {
+                self.sums::<S, 3>(simd, at);
+                (at, left) = (at + 3 * lanes, left - 3);
+            }
+            while left >= 2 {
+                self.sums::<S, 2>(simd, at);
+                (at, left) = (at + 2 * lanes, left - 2);
+            }
+            if left == 1 {
+                self.sums::<S, 1>(simd, at);
+            }
+        }
+    }
+}
+
+impl Convolve<'_> {
+    /// The places from `at` on, N registers of them, of each output.
+    #[inline(always)]
+    fn sums<S: Simd, const N: usize>(&mut self, simd: S, at: usize) {
+        let lanes = S::F32_LANES;
+        let mut sums = [[simd.splat_f32s(0.0); N]; BLOCK];
+        let channels = self.filters.chunks_exact(self.offsets.len() * BLOCK);
+        for (channel, filters) in channels.enumerate() {
+            let first = channel * self.channel + at;
+            for (offset, weights) in self.offsets.iter().zip(filters.chunks_exact(BLOCK)) {
+                let Some(x) = self.x.get(first + offset..first + offset + N * lanes) else {
+                    return;
+                };
+                let x = registers::<S, N>(x);
+                for (sums, weight) in sums.iter_mut().zip(weights) {
+                    let weight = simd.splat_f32s(*weight);
+                    for (sum, x) in sums.iter_mut().zip(x) {
+                        *sum = simd.mul_add_e_f32s(weight, x, *sum);
+                    }
+                }
+            }
+        }
+        for (plane, sums) in self.y.chunks_exact_mut(self.output).zip(sums) {
+            let (to, _) = S::as_mut_simd_f32s(&mut plane[self.first + at..]);
+            to.iter_mut().zip(sums).for_each(|(to, sum)| *to = sum);
+        }
+    }
+}
+
+/// The first N registers of a slice that has as many.
+#[inline(always)]
+fn registers<S: Simd, const N: usize>(values: &[f32]) -> [S::f32s; N] {
+    let (values, _) = S::as_simd_f32s(values);
+    std::array::from_fn(|index| values[index])
+}
+
+/// The gradients of some filters: for each channel and each tap, the sum over all places in the spans of what
+/// came back times what went in.
+pub(super) struct Correlate<'a> {
+    pub(super) x: &'a [f32],
+    /// From the first output on.
+    pub(super) upstream: &'a [f32],
+    /// From a channel to the next.
+    pub(super) channel: usize,
+    /// From an output to the next.
+    pub(super) output: usize,
+    pub(super) channels: usize,
+    pub(super) offsets: &'a [usize],
+    pub(super) spans: &'a [Span],
+    /// `[output][channel][tap]`, added to.
+    pub(super) gradient: &'a mut [f32],
+}
+
+impl WithSimd for Correlate<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(mut self, simd: S) {
+        let outputs = self.gradient.len() / (self.channels * self.offsets.len());
+        for channel in 0..self.channels {
+            let mut output = 0;
+            while output < outputs {
+                if S::REGISTER_COUNT >= 32 && outputs - output >= FILTERS {
+                    self.taps::<S, FILTERS>(simd, channel, output);
+                    output += FILTERS;
+                } else {
+                    self.taps::<S, 1>(simd, channel, output);
+                    output += 1;
+                }
+            }
+        }
+    }
+}
+
+impl Correlate<'_> {
+    #[inline(always)]
+    fn taps<S: Simd, const O: usize>(&mut self, simd: S, channel: usize, output: usize) {
+        let mut tap = 0;
+        while tap < self.offsets.len() {
+            let place = (channel, output, tap);
+            // What squares leave when divided by nine; other filters have none of these.
+            tap += match self.offsets.len() - tap {
+                TAPS.. => self.dots::<S, O, TAPS>(simd, place),
+                7.. => self.dots::<S, O, 7>(simd, place),
+                4.. => self.dots::<S, O, 4>(simd, place),
+                _ => self.dots::<S, O, 1>(simd, place),
+            };
+        }
+    }
+
+    /// O outputs by T taps; how many taps that were.
+    #[inline(always)]
+    fn dots<S: Simd, const O: usize, const T: usize>(
+        &mut self,
+        simd: S,
+        (channel, output, tap): (usize, usize, usize),
+    ) -> usize {
+        let mut sums = [[simd.splat_f32s(0.0); T]; O];
+        let offsets: [usize; T] = std::array::from_fn(|index| self.offsets[tap + index]);
+        for span in self.spans {
+            // Behind the last span there are zeros, and others end with a register.
+            let length = span.len().next_multiple_of(S::F32_LANES);
+            let upstream: [_; O] = std::array::from_fn(|index| {
+                let first = (output + index) * self.output + span.start;
+                S::as_simd_f32s(&self.upstream[first..first + length]).0
+            });
+            let x: [_; T] = std::array::from_fn(|index| {
+                let first = channel * self.channel + offsets[index] + span.start;
+                S::as_simd_f32s(&self.x[first..first + length]).0
+            });
+            let count = length / S::F32_LANES;
+            let (upstream, x) = (upstream.map(|run| &run[..count]), x.map(|run| &run[..count]));
+            for pixel in 0..count {
+                let upstream = upstream.map(|run| run[pixel]);
+                for (tap, x) in x.iter().enumerate() {
+                    let x = x[pixel];
+                    for (sums, upstream) in sums.iter_mut().zip(upstream) {
+                        sums[tap] = simd.mul_add_e_f32s(upstream, x, sums[tap]);
+                    }
+                }
+            }
+        }
+        let taps = self.offsets.len();
+        for (index, sums) in sums.into_iter().enumerate() {
+            let first = ((output + index) * self.channels + channel) * taps + tap;
+            for (to, sum) in self.gradient[first..].iter_mut().zip(sums) {
+                *to += simd.reduce_sum_f32s(sum);
+            }
+        }
+        T
+    }
+}

@@ -1,0 +1,327 @@
+//! How images are laid out, so that each tap of a filter is a fixed distance from the first.
+//!
+//! A place is numbered `(image · rows + row) · pitch + column`, and an output's number is that of the padded
+//! pixel which its first tap reads. Filters that move by several pixels see an image as that many phases each
+//! way: padded pixel (r, c) is at row r / stride and column c / stride of phase (r mod stride, c mod stride),
+//! where neighbouring outputs read neighbours.
+//!
+//! A place holds one pixel, or the same pixel of as many images as a register has lanes.
+
+use super::super::geometry::Geometry;
+use std::ops::Range;
+
+/// Behind the last place, more zeros than registers read too far.
+const SLACK: usize = 64;
+/// Images of more outputs in a row lose little to their padding: they are not worth interleaving.
+const NARROW: usize = 12;
+/// Places that a run of images has, more or less.
+const RUN: usize = 4096;
+/// Floats of a run's inputs and outputs, more or less: they stay in a core's cache.
+const RUN_FLOATS: usize = 1 << 18;
+
+/// `[channel][phase][image][row][column][lane]`: the numbers of all that.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Layout {
+    /// Images whose pixels share a place.
+    pub(super) lanes: usize,
+    /// Images one after the other.
+    pub(super) images: usize,
+    rows: usize,
+    pitch: usize,
+    /// From the first tap of a filter to the last one, in rows and in columns.
+    reach: usize,
+    /// Floats from a phase to the next.
+    phase: usize,
+    /// Floats from a channel to the next, with all phases.
+    pub(super) input: usize,
+    /// Floats from an output to the next: outputs have no phases.
+    pub(super) output: usize,
+}
+
+/// Consecutive floats.
+pub(super) type Span = Range<usize>;
+
+impl Layout {
+    /// For registers of `lanes` floats.
+    pub(super) fn new(g: &Geometry, lanes: usize) -> Self {
+        let reach = (g.kernel - 1) * g.dilation / g.stride;
+        let (mut rows, mut pitch) = (g.out_height + reach, g.out_width + reach);
+        // Interleaved if that leaves at most a quarter of the lanes empty.
+        let filled = g.batch.next_multiple_of(lanes) * 3 <= g.batch * 4;
+        if filled && g.out_width <= NARROW {
+            return Self { lanes, images: 1, rows, pitch, reach, phase: 0, input: 0, output: 0 }
+                .sized(g);
+        }
+        if g.stride == 1 && g.dilation == 1 && g.padding < g.kernel {
+            // What pads a row on its right also pads the next one on its left, and so do rows.
+            (rows, pitch) = (rows - g.padding, pitch - g.padding);
+        }
+        let planes = g.channels * g.stride * g.stride + g.outputs;
+        let run = RUN.min(RUN_FLOATS / planes.max(1));
+        let images = (run / (rows * pitch)).clamp(1, g.batch.max(1));
+        Self { lanes: 1, images, rows, pitch, reach, phase: 0, input: 0, output: 0 }.sized(g)
+    }
+
+    fn sized(mut self, g: &Geometry) -> Self {
+        self.phase = self.images * self.rows * self.pitch * self.lanes;
+        self.input = g.stride * g.stride * self.phase + self.lead() + SLACK;
+        self.output = self.phase + self.lead() + SLACK;
+        self
+    }
+
+    /// Images that are laid out together.
+    pub(super) fn together(&self) -> usize {
+        self.lanes * self.images
+    }
+
+    /// Floats from the first tap of a filter to the last.
+    pub(super) fn lead(&self) -> usize {
+        self.reach * (self.pitch + 1) * self.lanes
+    }
+
+    /// What outputs are computed from, or gradients summed over: in one piece, or without the padding.
+    pub(super) fn outputs(&self, g: &Geometry, images: usize) -> Vec<Span> {
+        if self.lanes > 1 {
+            return self.spans(0..g.out_height, 0..g.out_width);
+        }
+        vec![0..((images - 1) * self.rows + g.out_height) * self.pitch]
+    }
+
+    /// Each of these rows of an image.
+    fn spans(&self, rows: Range<usize>, columns: Range<usize>) -> Vec<Span> {
+        let row = |row| {
+            let first = (row * self.pitch + columns.start) * self.lanes;
+            first..first + columns.len() * self.lanes
+        };
+        rows.map(row).collect()
+    }
+
+    /// How far each tap is from an output, row by row.
+    pub(super) fn offsets(&self, g: &Geometry) -> Vec<usize> {
+        let tap = |tap: usize| {
+            let (y, x) = (tap / g.kernel * g.dilation, tap % g.kernel * g.dilation);
+            let phase = y % g.stride * g.stride + x % g.stride;
+            phase * self.phase + self.within(y, x, g)
+        };
+        (0..g.kernel * g.kernel).map(tap).collect()
+    }
+
+    fn within(&self, y: usize, x: usize, g: &Geometry) -> usize {
+        (y / g.stride * self.pitch + x / g.stride) * self.lanes
+    }
+
+    /// The phases of an image of which some pixel is read.
+    pub(super) fn phases(&self, g: &Geometry) -> Vec<Phase> {
+        let mut phases = Vec::new();
+        for (row, column) in (0..g.stride).flat_map(|row| (0..g.stride).map(move |c| (row, c))) {
+            let taps = (0..g.kernel * g.kernel).filter(|tap| {
+                let (y, x) = (tap / g.kernel * g.dilation, tap % g.kernel * g.dilation);
+                (y % g.stride, x % g.stride) == (row, column)
+            });
+            let taps: Vec<_> = taps.collect();
+            let rows = self.pixels(row, g.height, g.out_height, g);
+            let columns = self.pixels(column, g.width, g.out_width, g);
+            if taps.is_empty() || rows.is_empty() || columns.is_empty() {
+                continue;
+            }
+            let spans = match self.lanes {
+                1 => vec![rows.start * self.pitch..self.phase],
+                _ => self.spans(rows.clone(), columns.clone()),
+            };
+            // The gradient of a pixel is of the outputs before it.
+            let back = |tap: &usize| {
+                let (y, x) = (tap / g.kernel * g.dilation, tap % g.kernel * g.dilation);
+                self.lead() - self.within(y, x, g)
+            };
+            let offsets = taps.iter().map(back).collect();
+            let first = (row * g.stride + column) * self.phase;
+            let pixel = (
+                (rows.start * g.stride + row).saturating_sub(g.padding),
+                (columns.start * g.stride + column).saturating_sub(g.padding),
+            );
+            phases.push(Phase { first, rows, columns, pixel, taps, offsets, spans });
+        }
+        phases
+    }
+
+    /// The rows (or columns) of a phase that hold a pixel which an output reads.
+    fn pixels(&self, phase: usize, size: usize, outputs: usize, g: &Geometry) -> Range<usize> {
+        let first = g.padding.saturating_sub(phase).div_ceil(g.stride);
+        let end = (size + g.padding).saturating_sub(phase).div_ceil(g.stride);
+        first..end.min(outputs + self.reach)
+    }
+}
+
+/// Every stride-th pixel of each row and column of an image.
+#[derive(Debug)]
+pub(super) struct Phase {
+    /// Its first float in a channel.
+    pub(super) first: usize,
+    rows: Range<usize>,
+    columns: Range<usize>,
+    /// The first pixel's row and column in the image.
+    pixel: (usize, usize),
+    /// The taps that read it.
+    pub(super) taps: Vec<usize>,
+    /// For each of them, how far in front of a pixel, less [`Layout::lead`], the output is.
+    pub(super) offsets: Vec<usize>,
+    /// Where its pixels are.
+    pub(super) spans: Vec<Span>,
+}
+
+/// Where pixels are: rows of `width` columns, in an image and laid out.
+struct Place {
+    /// The first, laid out.
+    first: usize,
+    rows: usize,
+    width: usize,
+    /// The first in the image, and the distances between rows and between columns.
+    pixel: usize,
+    row_step: usize,
+    column_step: usize,
+}
+
+impl Layout {
+    fn input_place(&self, g: &Geometry, phase: &Phase) -> Place {
+        let at = phase.rows.start * self.pitch + phase.columns.start;
+        Place {
+            first: phase.first + at * self.lanes,
+            rows: phase.rows.len(),
+            width: phase.columns.len(),
+            pixel: phase.pixel.0 * g.width + phase.pixel.1,
+            row_step: g.stride * g.width,
+            column_step: g.stride,
+        }
+    }
+
+    fn output_place(&self, g: &Geometry, first: usize) -> Place {
+        Place {
+            first,
+            rows: g.out_height,
+            width: g.out_width,
+            pixel: 0,
+            row_step: g.out_width,
+            column_step: 1,
+        }
+    }
+
+    /// The images' first place, and lane.
+    fn of_image(&self, image: usize) -> (usize, usize) {
+        (image / self.lanes * self.rows * self.pitch * self.lanes, image % self.lanes)
+    }
+
+    /// Lays out the pixels of input images.
+    pub(super) fn put_input(&self, g: &Geometry, phases: &[Phase], x: &[f32], laid: &mut [f32]) {
+        for phase in phases {
+            let plane = g.height * g.width;
+            self.put(&self.input_place(g, phase), x, plane, laid.chunks_exact_mut(self.input));
+        }
+    }
+
+    /// Lays out the gradients of output images, behind the zeros that taps reach back to.
+    pub(super) fn put_output(&self, g: &Geometry, y: &[f32], laid: &mut [f32]) {
+        let place = self.output_place(g, self.lead());
+        self.put(&place, y, g.out_pixels(), laid.chunks_exact_mut(self.output));
+    }
+
+    /// Adds what is laid out to input images.
+    pub(super) fn take_input(&self, g: &Geometry, phases: &[Phase], laid: &[f32], x: &mut [f32]) {
+        for phase in phases {
+            let laid = laid.chunks_exact(self.input).take(g.channels);
+            self.take(&self.input_place(g, phase), laid, x, g.height * g.width);
+        }
+    }
+
+    /// Adds what is laid out to output images.
+    pub(super) fn take_output(&self, g: &Geometry, laid: &[f32], y: &mut [f32]) {
+        let laid = laid.chunks_exact(self.output).take(g.outputs);
+        self.take(&self.output_place(g, 0), laid, y, g.out_pixels());
+    }
+
+    #[inline(always)]
+    fn put(
+        &self,
+        place: &Place,
+        images: &[f32],
+        plane: usize,
+        channels: std::slice::ChunksExactMut<'_, f32>,
+    ) {
+        let image = channels.len() * plane;
+        for (channel, laid) in channels.enumerate() {
+            for (index, image) in images.chunks_exact(image).enumerate() {
+                let (first, lane) = self.of_image(index);
+                let pixels = &image[channel * plane..][..plane];
+                for row in 0..place.rows {
+                    let from = &pixels[place.pixel + row * place.row_step..];
+                    let to = place.first + first + row * self.pitch * self.lanes + lane;
+                    let to = &mut laid[to..];
+                    let steps = (self.lanes, place.column_step);
+                    strided(to, from, steps, place.width, |to, from| *to = from);
+                }
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn take<'a>(
+        &self,
+        place: &Place,
+        channels: impl ExactSizeIterator<Item = &'a [f32]>,
+        images: &mut [f32],
+        plane: usize,
+    ) {
+        let image = channels.len() * plane;
+        for (channel, laid) in channels.enumerate() {
+            for (index, image) in images.chunks_exact_mut(image).enumerate() {
+                let (first, lane) = self.of_image(index);
+                let pixels = &mut image[channel * plane..][..plane];
+                for row in 0..place.rows {
+                    let to = &mut pixels[place.pixel + row * place.row_step..];
+                    let from = place.first + first + row * self.pitch * self.lanes + lane;
+                    let from = &laid[from..];
+                    let steps = (place.column_step, self.lanes);
+                    strided(to, from, steps, place.width, |to, from| *to += from);
+                }
+            }
+        }
+    }
+}
+
+/// `work` on `count` pairs of elements, so many steps apart.
+#[inline(always)]
+fn strided(
+    to: &mut [f32],
+    from: &[f32],
+    steps: (usize, usize),
+    count: usize,
+    work: impl Fn(&mut f32, f32),
+) {
+    // The compiler knows better what to do with steps that it knows.
+    match steps {
+        (1, 1) => to[..count].iter_mut().zip(&from[..count]).for_each(|(to, from)| work(to, *from)),
+        (1, 2) => steps_of::<1, 2>(to, from, count, work),
+        (2, 1) => steps_of::<2, 1>(to, from, count, work),
+        (1, 16) => steps_of::<1, 16>(to, from, count, work),
+        (16, 1) => steps_of::<16, 1>(to, from, count, work),
+        (2, 16) => steps_of::<2, 16>(to, from, count, work),
+        (16, 2) => steps_of::<16, 2>(to, from, count, work),
+        (to_step, from_step) => {
+            for index in 0..count {
+                work(&mut to[index * to_step], from[index * from_step]);
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn steps_of<const TO: usize, const FROM: usize>(
+    to: &mut [f32],
+    from: &[f32],
+    count: usize,
+    work: impl Fn(&mut f32, f32),
+) {
+    let pairs = to.chunks_mut(TO).zip(from.chunks(FROM)).take(count);
+    for (to, from) in pairs {
+        work(&mut to[0], from[0]);
+    }
+}
