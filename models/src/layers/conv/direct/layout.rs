@@ -84,7 +84,7 @@ impl Layout {
         if self.lanes > 1 {
             return self.spans(0..g.out_height, 0..g.out_width);
         }
-        vec![0..((images - 1) * self.rows + g.out_height) * self.pitch]
+        std::iter::once(0..((images - 1) * self.rows + g.out_height) * self.pitch).collect()
     }
 
     /// Each of these rows of an image.
@@ -125,7 +125,7 @@ impl Layout {
                 continue;
             }
             let spans = match self.lanes {
-                1 => vec![rows.start * self.pitch..self.phase],
+                1 => std::iter::once(rows.start * self.pitch..self.phase).collect(),
                 _ => self.spans(rows.clone(), columns.clone()),
             };
             // The gradient of a pixel is of the outputs before it.
