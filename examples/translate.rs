@@ -84,21 +84,18 @@ fn main() -> ExitCode {
 fn run(args: &Args) -> Result<(), Box<dyn Error>> {
     args.training.make_threads()?;
     let (data, kind) = load(args)?;
-    let size = |most: usize| match args.vocabulary {
-        size if size <= most => Ok(size),
-        size => Err(format!("a vocabulary of {size} tokens; at most {most} are compiled in")),
-    };
     let config = |size| VocabularyConfig {
         tokens: args.tokens.map_or(kind, Tokens::from),
         size,
         ..Default::default()
     };
-    match &args.data {
-        None => train::<Small>(args, "A made language", &data, config(args.vocabulary.min(128))),
-        Some(_) if args.vocabulary <= 2000 => {
-            train::<Captions<2000>>(args, "Multi30k", &data, config(args.vocabulary))
+    match (&args.data, args.vocabulary) {
+        (None, size) => train::<Small>(args, "A made language", &data, config(size.min(128))),
+        (_, size @ ..=2000) => train::<Captions<2000>>(args, "Multi30k", &data, config(size)),
+        (_, size @ ..=8000) => train::<Captions<8000>>(args, "Multi30k", &data, config(size)),
+        (_, size) => {
+            Err(format!("a vocabulary of {size} tokens; at most 8000 are compiled in").into())
         }
-        Some(_) => train::<Captions<8000>>(args, "Multi30k", &data, config(size(8000)?)),
     }
 }
 

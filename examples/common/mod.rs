@@ -14,59 +14,59 @@ const POINTS: usize = 20;
 
 /// How to train.
 #[derive(clap::Args)]
-pub struct Training {
+pub(crate) struct Training {
     /// Starting learning rate
     #[arg(long, default_value_t = 1e-6, allow_negative_numbers = true)]
-    pub rate: f64,
+    pub(crate) rate: f64,
     /// Examples in a batch
     #[arg(long, default_value_t = 128)]
-    pub batch_size: usize,
+    pub(crate) batch_size: usize,
     /// Passes over the training set
     #[arg(long, default_value_t = 10)]
-    pub epochs: usize,
+    pub(crate) epochs: usize,
     /// Base optimizer (momentum is 0.9)
     #[arg(long, value_enum, default_value_t = Base::Sgd)]
-    pub optimizer: Base,
+    pub(crate) optimizer: Base,
     /// One rate, or one a layer
     #[arg(long, value_enum, default_value_t = Mode::Global)]
-    pub mode: Mode,
+    pub(crate) mode: Mode,
     /// How the rate moves
     #[arg(long, value_enum, default_value_t = Rule::Aligned)]
-    pub rule: Rule,
+    pub(crate) rule: Rule,
     /// γ of the Newton rules, in (0, 1]
     #[arg(long, default_value_t = 0.33, allow_negative_numbers = true)]
-    pub damping: f64,
+    pub(crate) damping: f64,
     /// η of the first-order rules
     #[arg(long, default_value_t = 0.01, allow_negative_numbers = true)]
-    pub meta_rate: f64,
+    pub(crate) meta_rate: f64,
     /// p: fraction of an epoch between two adaptations, in (0, 1]
     #[arg(long, default_value_t = 0.2, allow_negative_numbers = true)]
-    pub window_fraction: f64,
+    pub(crate) window_fraction: f64,
     /// Added to the gradient as so many times the weights
     #[arg(long, default_value_t = 0.0)]
-    pub weight_decay: f64,
+    pub(crate) weight_decay: f64,
     /// Never roll back
     #[arg(long)]
-    pub no_safeguard: bool,
+    pub(crate) no_safeguard: bool,
     /// Of the weights, the order of the examples, and whatever else is drawn
     #[arg(long, default_value_t = 0)]
-    pub seed: u64,
+    pub(crate) seed: u64,
     /// Use the first N examples for training, and at most N for testing
     #[arg(long, value_name = "N")]
-    pub limit: Option<usize>,
+    pub(crate) limit: Option<usize>,
     /// Threads of the layers [default: all cores]
     #[arg(long, value_name = "N")]
-    pub threads: Option<usize>,
+    pub(crate) threads: Option<usize>,
     /// Where history.csv, epochs.csv, run.json and curves.svg go
     #[arg(long, value_name = "DIR", default_value = "out")]
-    pub out: PathBuf,
+    pub(crate) out: PathBuf,
     /// End with one JSON object on a line of its own
     #[arg(long)]
-    pub json: bool,
+    pub(crate) json: bool,
 }
 
 /// Parses the command line, with other defaults for some flags, and runs. Errors go to stderr.
-pub fn run<A: Parser>(
+pub(crate) fn run<A: Parser>(
     defaults: &[(&'static str, &'static str)],
     run: impl FnOnce(&A) -> Result<(), Box<dyn Error>>,
 ) -> ExitCode {
@@ -85,7 +85,7 @@ pub fn run<A: Parser>(
 
 impl Training {
     /// As training takes them.
-    pub fn options(&self) -> Options {
+    pub(crate) fn options(&self) -> Options {
         Options {
             optimizer: self.optimizer,
             mode: self.mode,
@@ -106,7 +106,7 @@ impl Training {
     ///
     /// # Errors
     /// There are some already.
-    pub fn make_threads(&self) -> Result<(), rayon::ThreadPoolBuildError> {
+    pub(crate) fn make_threads(&self) -> Result<(), rayon::ThreadPoolBuildError> {
         match self.threads {
             Some(threads) => rayon::ThreadPoolBuilder::new().num_threads(threads).build_global(),
             None => Ok(()),
@@ -114,7 +114,7 @@ impl Training {
     }
 
     /// `n`, or as many as `--limit` allows.
-    pub fn limited(&self, n: usize) -> usize {
+    pub(crate) fn limited(&self, n: usize) -> usize {
         self.limit.map_or(n, |limit| limit.min(n).max(1))
     }
 }
@@ -122,7 +122,7 @@ impl Training {
 /// Trains an `M` on the images of `source`, shows how it goes, and leaves tables and a picture. `data` names the
 /// images.
 #[allow(dead_code)] // Translations are trained otherwise.
-pub fn train<M: Network>(
+pub(crate) fn train<M: Network>(
     args: &Training,
     data: &str,
     source: &dyn Source,
@@ -133,13 +133,13 @@ pub fn train<M: Network>(
 }
 
 /// What training came to.
-pub struct Done {
+pub(crate) struct Done {
     /// Epochs and decisions.
-    pub run: Run,
+    pub(crate) run: Run,
     /// Printed after them.
-    pub words: String,
+    pub(crate) words: String,
     /// For the line of JSON.
-    pub figures: Map<String, Value>,
+    pub(crate) figures: Map<String, Value>,
 }
 
 impl From<Run> for Done {
@@ -150,7 +150,7 @@ impl From<Run> for Done {
 
 /// Trains, shows how it goes, and leaves tables and a picture. `data` names what is trained on, and `tested` what the
 /// accuracy is a part of.
-pub fn follow(
+pub(crate) fn follow(
     args: &Training,
     data: &str,
     tested: &str,
@@ -203,7 +203,7 @@ pub fn follow(
 }
 
 /// Shown on a terminal only.
-pub fn progress_bar() -> ProgressBar {
+pub(crate) fn progress_bar() -> ProgressBar {
     let style = "{elapsed:>4} {bar:24.cyan/dim} {percent:>3}%  {msg}  {prefix}";
     let bar = ProgressBar::new(0);
     match ProgressStyle::with_template(style) {
@@ -214,15 +214,15 @@ pub fn progress_bar() -> ProgressBar {
 
 /// Means of the training loss over a few steps each.
 #[derive(Default)]
-pub struct Losses {
+pub(crate) struct Losses {
     /// Epochs passed, and loss.
-    pub points: Vec<(f64, f64)>,
+    pub(crate) points: Vec<(f64, f64)>,
     sum: f64,
     count: usize,
 }
 
 impl Losses {
-    pub fn push(&mut self, epoch: f64, loss: f64, batches: usize) {
+    pub(crate) fn push(&mut self, epoch: f64, loss: f64, batches: usize) {
         self.sum += loss;
         self.count += 1;
         if self.count >= batches.div_ceil(POINTS) {

@@ -100,6 +100,23 @@ impl Names {
         })
     }
 
+    /// torchvision's names for [`ResNet50`](crate::resnet::ResNet50): a stage's `first` block is its block 0, and
+    /// `rest.0` its block 1. Its counters of batches are passed over.
+    pub fn torchvision_resnet() -> Self {
+        Self::new(|name| {
+            let block = |stage: &str, block: &str| {
+                if let Some(rest) = block.strip_prefix("first.") {
+                    return Some(format!("{stage}.0.{rest}"));
+                }
+                let (index, rest) = block.strip_prefix("rest.")?.split_once('.')?;
+                Some(format!("{stage}.{}.{rest}", index.parse::<usize>().ok()? + 1))
+            };
+            let renamed = name.split_once('.').and_then(|(stage, rest)| block(stage, rest));
+            Source { name: renamed.unwrap_or_else(|| name.to_owned()), part: None }
+        })
+        .ignoring(|name| name.ends_with(".num_batches_tracked"))
+    }
+
     /// A name that begins with `model` begins with `file` in the file. Of several prefixes that fit, the
     /// first that was told counts. Applied after what else changes the name.
     #[must_use]

@@ -9,8 +9,8 @@ use super::{
 use dfdx::{
     nn::{Module, NonMutableModule, ZeroSizedModule},
     prelude::{
-        Cpu, CpuError, Device, Dtype, Gradients, HasShape, Merge, PutTape, Shape, SplitTape, Tape,
-        Tensor, TryAdd,
+        Cpu, CpuError, Device, Dtype, Gradients, HasShape, PutTape, Shape, SplitTape, Tape, Tensor,
+        TryAdd,
     },
 };
 use rayon::prelude::*;

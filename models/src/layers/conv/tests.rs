@@ -1,4 +1,4 @@
-#![allow(clippy::unwrap_used)]
+#![allow(clippy::unwrap_used, clippy::type_complexity)]
 use super::*;
 use crate::layers::check;
 use dfdx::prelude::*;

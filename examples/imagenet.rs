@@ -1,0 +1,77 @@
+//! Trains ResNet-50 on a folder of pictures with a learning rate that learns itself.
+//!
+//! ```text
+//! cargo run --release --example imagenet                   # a small folder the program draws, no data needed
+//! cargo run --release --example imagenet -- --data DIR --side 224 --epochs 80 --batch-size 96
+//! ```
+//!
+//! `DIR` is laid out as ImageNet is: `train/<class>/` and `val/<class>/` with JPEG or PNG files.
+
+mod common;
+
+use clap::Parser;
+use common::Training;
+use dfdx::prelude::Cpu;
+use std::{error::Error, num::NonZeroUsize, path::PathBuf, process::ExitCode};
+use tlr_models::{
+    data::folder::{self, Folder, Loader, Preparation},
+    resnet::ResNet50,
+    train::Decoded,
+};
+
+/// Pictures the program draws where there are no others, and their classes.
+const DRAWN: (usize, usize, usize) = (384, 96, 4);
+
+/// Train ResNet-50 on a folder of pictures, from any learning rate.
+#[derive(Parser)]
+#[command(name = "imagenet")]
+struct Args {
+    #[command(flatten)]
+    training: Training,
+    /// Pixels that pictures are cut to, in height and width
+    #[arg(long, default_value_t = 64)]
+    side: u32,
+    /// Threads that decode pictures [default: one a core]
+    #[arg(long, value_name = "N")]
+    decoders: Option<NonZeroUsize>,
+    /// Folder of pictures; without it, one is drawn into --out
+    #[arg(long, value_name = "DIR", env = "TLR_IMAGENET")]
+    data: Option<PathBuf>,
+}
+
+fn main() -> ExitCode {
+    let defaults =
+        [("out", "out/imagenet"), ("rate", "1e-4"), ("epochs", "4"), ("batch_size", "16")];
+    common::run(&defaults, run)
+}
+
+fn run(args: &Args) -> Result<(), Box<dyn Error>> {
+    let training = &args.training;
+    if training.limit.is_some() && args.data.is_some() {
+        return Err("--limit is for drawn pictures: leave some out of the folder instead".into());
+    }
+    training.make_threads()?;
+    let (name, dir) = match &args.data {
+        Some(dir) => (dir.display().to_string(), dir.clone()),
+        None => ("Drawn pictures".to_owned(), draw(training)?),
+    };
+    let folder = Folder::open(&dir)?;
+    let mut loader = Loader::default();
+    loader.threads = args.decoders.unwrap_or(loader.threads);
+    let preparation = Preparation::square(args.side);
+    let source = Decoded::new(&folder, preparation, loader, training.batch_size, training.seed)?;
+    let name = format!("{name}, ResNet-50");
+    // As many logits as needed, within what is compiled in.
+    match folder.train.classes().len() {
+        ..=10 => common::train::<ResNet50<10, f32, Cpu>>(training, &name, &source),
+        _ => common::train::<ResNet50<1000, f32, Cpu>>(training, &name, &source),
+    }
+}
+
+/// Draws a folder of pictures, and says where it is.
+fn draw(args: &Training) -> Result<PathBuf, Box<dyn Error>> {
+    let dir = args.out.join("pictures");
+    let (train, val, classes) = DRAWN;
+    folder::write_drawn(&dir, args.seed, args.limited(train), args.limited(val), classes, 72)?;
+    Ok(dir)
+}
