@@ -10,7 +10,13 @@
 
 use clap::Parser;
 use serde_json::Value;
-use std::{error::Error, fs, io::Write, path::PathBuf, process::ExitCode};
+use std::{
+    error::Error,
+    fs,
+    io::Write,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 use tlr_models::report::{self, Compared, Comparison, Epoch};
 
 /// Compare training runs: a table, and the curves of each method's best run.
@@ -47,7 +53,7 @@ struct Run {
 }
 
 impl Run {
-    fn read(dir: &PathBuf) -> Result<Self, Box<dyn Error>> {
+    fn read(dir: &Path) -> Result<Self, Box<dyn Error>> {
         let path = dir.join("run.json");
         let failed = |error: &dyn Error| format!("cannot read {}: {error}", path.display());
         let text = fs::read_to_string(&path).map_err(|error| failed(&error))?;
@@ -84,7 +90,7 @@ impl Run {
 }
 
 fn compare(args: &Args) -> Result<(), Box<dyn Error>> {
-    let runs = args.runs.iter().map(Run::read).collect::<Result<Vec<_>, _>>()?;
+    let runs = args.runs.iter().map(|dir| Run::read(dir)).collect::<Result<Vec<_>, _>>()?;
     let data = runs.first().map_or("–", |run| run.text("data"));
     if let Some(other) = runs.iter().find(|run| run.text("data") != data) {
         let (name, found) = (&other.name, other.text("data"));
