@@ -273,7 +273,7 @@ fn comparison(
         };
         let mut rate: Vec<_> = points(|epoch| epoch.rate);
         rate.insert(0, (0.0, record.rate));
-        Some(Compared { name, loss: points(|epoch| epoch.test_loss), rate })
+        Some(Compared { name, loss: points(|epoch| epoch.test_loss), rate, ..Default::default() })
     });
     let title = match records.first() {
         Some(first) => format!("By {what}: {}, batch {}", series(first), first.batch_size),

@@ -2,10 +2,11 @@
 
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::{Map, Value};
 use std::{error::Error, io::Write, path::PathBuf, process::ExitCode};
 use tlr_models::{
     report::{self, Curves, Rate},
-    train::{self, Base, Event, Mode, Network, Options, Rule, Run, Source},
+    train::{self, Base, Event, Mode, Network, Options, Rule, Run, Source, TrainError},
 };
 
 /// Points of the training loss in the picture, an epoch.
@@ -56,7 +57,7 @@ pub(crate) struct Training {
     /// Threads of the layers [default: all cores]
     #[arg(long, value_name = "N")]
     pub(crate) threads: Option<usize>,
-    /// Where history.csv, epochs.csv and curves.svg go
+    /// Where history.csv, epochs.csv, run.json and curves.svg go
     #[arg(long, value_name = "DIR", default_value = "out")]
     pub(crate) out: PathBuf,
     /// End with one JSON object on a line of its own
@@ -120,15 +121,45 @@ impl Training {
 
 /// Trains an `M` on the images of `source`, shows how it goes, and leaves tables and a picture. `data` names the
 /// images.
+#[allow(dead_code)] // Translations are trained otherwise.
 pub(crate) fn train<M: Network>(
     args: &Training,
     data: &str,
     source: &dyn Source,
 ) -> Result<(), Box<dyn Error>> {
+    follow(args, data, "test images", |options, observer| {
+        Ok(Done::from(train::train::<M>(source, options, observer)?))
+    })
+}
+
+/// What training came to.
+pub(crate) struct Done {
+    /// Epochs and decisions.
+    pub(crate) run: Run,
+    /// Printed after them.
+    pub(crate) words: String,
+    /// For the line of JSON.
+    pub(crate) figures: Map<String, Value>,
+}
+
+impl From<Run> for Done {
+    fn from(run: Run) -> Self {
+        Self { run, words: String::new(), figures: Map::new() }
+    }
+}
+
+/// Trains, shows how it goes, and leaves tables and a picture. `data` names what is trained on, and `tested` what the
+/// accuracy is a part of.
+pub(crate) fn follow(
+    args: &Training,
+    data: &str,
+    tested: &str,
+    train: impl FnOnce(&Options, &mut dyn FnMut(Event<'_>)) -> Result<Done, TrainError>,
+) -> Result<(), Box<dyn Error>> {
     let options = args.options();
     let mut losses = Losses::default();
     let bar = progress_bar();
-    let run = train::train::<M>(source, &options, &mut |event| match event {
+    let done = train(&options, &mut |event| match event {
         Event::Step { epoch, batch, batches, loss, rates } => {
             losses.push(epoch as f64 + (batch + 1) as f64 / batches as f64, loss, batches);
             if bar.length() == Some(0) {
@@ -142,26 +173,31 @@ pub(crate) fn train<M: Network>(
         }
     });
     bar.finish_and_clear();
-    let run = run?;
+    let Done { run, words, figures } = done?;
 
-    std::fs::create_dir_all(&args.out)
-        .map_err(|error| format!("cannot make {}: {error}", args.out.display()))?;
+    let failed = |error| format!("cannot write to {}: {error}", args.out.display());
+    std::fs::create_dir_all(&args.out).map_err(failed)?;
     report::write_epochs_csv(&args.out.join("epochs.csv"), &run.epochs)?;
     report::write_history_csv(&args.out.join("history.csv"), &run.history, run.batches_per_epoch)?;
     let picture = args.out.join("curves.svg");
     curves(args, data, &run, losses).write_svg(&picture)?;
+    let mut json = json(args, data, &run);
+    json.extend(figures);
+    let json = Value::Object(json);
+    std::fs::write(args.out.join("run.json"), format!("{json:#}\n")).map_err(failed)?;
 
     let mut out = std::io::stdout().lock();
     writeln!(out, "{}", report::table(&run.epochs))?;
+    write!(out, "{words}")?;
     writeln!(
         out,
         "{data}: {} in {:.1} s; curves in {}",
-        summary(&run),
+        summary(tested, &run),
         run.seconds,
         picture.display()
     )?;
     if args.json {
-        writeln!(out, "{}", json(args, data, &run))?;
+        writeln!(out, "{json}")?;
     }
     Ok(())
 }
@@ -224,10 +260,10 @@ fn curves(args: &Training, name: &str, run: &Run, losses: Losses) -> Curves {
     }
 }
 
-fn summary(run: &Run) -> String {
+fn summary(tested: &str, run: &Run) -> String {
     match run.epochs.last() {
         Some(last) => format!(
-            "{:.2}% of the test images after {} epochs, at a rate of {}",
+            "{:.2}% of the {tested} after {} epochs, at a rate of {}",
             100.0 * last.test_accuracy,
             run.epochs.len(),
             report::rates(&last.rates),
@@ -236,14 +272,14 @@ fn summary(run: &Run) -> String {
     }
 }
 
-fn json(args: &Training, name: &str, run: &Run) -> serde_json::Value {
+fn json(args: &Training, name: &str, run: &Run) -> Map<String, Value> {
     let last = run.epochs.last();
-    let rates: serde_json::Map<_, _> = last
+    let rates: Map<_, _> = last
         .iter()
         .flat_map(|epoch| &epoch.rates)
         .map(|(name, rate)| (name.clone(), (*rate).into()))
         .collect();
-    serde_json::json!({
+    let json = serde_json::json!({
         "data": name,
         "optimizer": train::name(&args.optimizer),
         "mode": train::name(&args.mode),
@@ -259,5 +295,9 @@ fn json(args: &Training, name: &str, run: &Run) -> serde_json::Value {
         "rollbacks": train::rollback_steps(&run.history).len(),
         "seconds": run.seconds,
         "parameters": run.parameters,
-    })
+    });
+    match json {
+        Value::Object(json) => json,
+        _ => Map::new(),
+    }
 }

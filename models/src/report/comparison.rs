@@ -7,17 +7,18 @@ use super::{
     ReportError,
 };
 
-/// Several training runs, to be drawn as two panels over the same epochs: the
-/// loss above and the learning rate below, with a line a run in each.
+/// Several training runs, to be drawn as panels over the same epochs: the
+/// training loss if there is one, the loss and the learning rate, with a line a
+/// run in each.
 ///
-/// A run has the same colour in both panels. The colours follow the order of
+/// A run has the same colour in all panels. The colours follow the order of
 /// the runs, from dark blue over purple to orange, so give them in an order
 /// that means something, such as that of their starting rates.
 ///
-/// Both panels have logarithmic axes, so points whose value is not a positive
+/// All panels have logarithmic axes, so points whose value is not a positive
 /// finite number are left out, and so are points whose epoch is negative, not
 /// finite or beyond a thousand million. Points may come in any order. Runs
-/// without learning rates get the upper panel only.
+/// without learning rates get no panel for them.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Comparison {
     /// What stands above the panels; empty for nothing.
@@ -32,8 +33,11 @@ pub struct Comparison {
 pub struct Compared {
     /// The name in the legend.
     pub name: String,
+    /// The loss over the training set: pairs of epoch (with fractions) and
+    /// loss. May be empty.
+    pub train_loss: Vec<(f64, f64)>,
     /// The loss, usually over the test set: pairs of epoch (with fractions)
-    /// and loss.
+    /// and loss. With a training loss above it, it is called validation loss.
     pub loss: Vec<(f64, f64)>,
     /// Pairs of epoch (with fractions) and learning rate, drawn as steps: a
     /// rate holds until the next point, and the last one up to the run's last
@@ -42,8 +46,8 @@ pub struct Compared {
 }
 
 impl Comparison {
-    /// Draws the runs into the file `path`, as an SVG of 900x640 pixels (900 x
-    /// 400 without learning rates), and 22 more in height for each row of the
+    /// Draws the runs into the file `path`, as an SVG of 900x640 pixels (400 in
+    /// height for one panel, 880 for three), and 22 more in height for each row of the
     /// legend beyond the fourth. The legend has at most six rows, which hold
     /// twelve runs or more, and says how many it leaves out. An existing file
     /// is replaced.
@@ -67,6 +71,7 @@ impl Comparison {
     ///
     /// let run = |rate: f64| Compared {
     ///     name: format!("{rate:.0e}"),
+    ///     train_loss: vec![],
     ///     loss: vec![(0.0, 2.3), (1.0, 0.6), (2.0, 0.3)],
     ///     rate: vec![(0.0, rate), (0.5, 1e-2)],
     /// };
@@ -82,12 +87,15 @@ impl Comparison {
     }
 
     fn figure(&self) -> Figure {
-        let (mut losses, mut rates, mut legend) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut trained, mut losses, mut rates) = (Vec::new(), Vec::new(), Vec::new());
+        let mut legend = Vec::new();
         let mut end = 0.0_f64;
         let last = self.runs.len().saturating_sub(1).max(1) as f64;
         for (i, run) in self.runs.iter().enumerate() {
-            let (loss, rate) = (drawable(&run.loss), drawable(&run.rate));
-            let until = loss.iter().chain(&rate).map(|point| point.0).fold(0.0, f64::max);
+            let [train, loss, rate] =
+                [&run.train_loss, &run.loss, &run.rate].map(|all| drawable(all));
+            let points = train.iter().chain(&loss).chain(&rate);
+            let until = points.map(|point| point.0).fold(0.0, f64::max);
             end = end.max(until);
             let line = |points: Vec<(f64, f64)>, dots| Line {
                 name: legible(&run.name, 32),
@@ -96,18 +104,30 @@ impl Comparison {
                 stroke: (4, 1.0),
                 dots,
             };
-            let dots = loss.len() <= 20;
-            let pair = [line(loss, dots), line(steps(&rate, until), false)];
-            if let Some(drawn) = pair.iter().find(|line| !line.points.is_empty()) {
+            let (few, fewer) = (train.len() <= 20, loss.len() <= 20);
+            let all = [line(train, few), line(loss, fewer), line(steps(&rate, until), false)];
+            if let Some(drawn) = all.iter().find(|line| !line.points.is_empty()) {
                 legend.push(drawn.entry());
             }
-            let [loss, rate] = pair;
+            let [train, loss, rate] = all;
+            trained.push(train);
             losses.push(loss);
             rates.push(rate);
         }
-        let mut panels = vec![Panel { quantity: "loss", lines: losses, legend }];
-        if rates.iter().any(|line| !line.points.is_empty()) {
+        let any = |lines: &[Line]| lines.iter().any(|line| !line.points.is_empty());
+        let mut panels = Vec::new();
+        let loss = if any(&trained) {
+            panels.push(Panel { quantity: "training loss", lines: trained, legend: Vec::new() });
+            "validation loss"
+        } else {
+            "loss"
+        };
+        panels.push(Panel { quantity: loss, lines: losses, legend: Vec::new() });
+        if any(&rates) {
             panels.push(Panel { quantity: "learning rate", lines: rates, legend: Vec::new() });
+        }
+        if let Some(first) = panels.first_mut() {
+            first.legend = legend;
         }
         for panel in &mut panels {
             panel.lines.retain(|line| !line.points.is_empty());
@@ -148,6 +168,7 @@ mod tests {
     fn runs(count: usize) -> Comparison {
         let run = |i| Compared {
             name: format!("start {i}"),
+            train_loss: Vec::new(),
             loss: (0..10).map(|e| (f64::from(e), 1.0 / f64::from(e + 1))).collect(),
             rate: vec![(0.0, 1e-3 * (i + 1) as f64), (4.0, 1e-2)],
         };
@@ -214,6 +235,21 @@ mod tests {
         assert_eq!(ends, [5.0, 9.0]);
     }
 
+    // Fails when the training loss has no panel of its own, or is drawn beneath.
+    #[test]
+    fn a_training_loss_is_drawn_above() {
+        let mut comparison = runs(2);
+        let losses = &mut comparison.runs;
+        losses[1].train_loss = vec![(0.0, 3.0), (1.0, 2.0), (2.0, 1.0)];
+        let figure = comparison.figure();
+        let quantities: Vec<&str> = figure.panels.iter().map(|panel| panel.quantity).collect();
+        assert_eq!(quantities, ["training loss", "validation loss", "learning rate"]);
+        assert_eq!(figure.panels[0].lines.len(), 1);
+        assert_eq!(figure.panels[0].lines[0].color, figure.panels[1].lines[1].color);
+        assert_eq!(figure.panels[0].legend.len(), 2);
+        assert!(comparison.to_svg().unwrap().contains("height=\"880\""));
+    }
+
     // Fails when no run, or none with a rate, is an error or an empty panel.
     #[test]
     fn nothing_to_compare_says_so() {
@@ -244,11 +280,11 @@ mod tests {
         #[test]
         fn any_runs_give_well_formed_xml(
             title in any::<String>(),
-            runs in prop::collection::vec((any::<String>(), points(), points()), 0..20),
+            runs in prop::collection::vec((any::<String>(), points(), points(), points()), 0..20),
         ) {
             let runs = runs
                 .into_iter()
-                .map(|(name, loss, rate)| Compared { name, loss, rate })
+                .map(|(name, train_loss, loss, rate)| Compared { name, train_loss, loss, rate })
                 .collect();
             let svg = Comparison { title, runs }.to_svg().unwrap();
             prop_assert!(Document::parse(&svg).is_ok());

@@ -76,6 +76,51 @@ pub fn write_epochs_csv(path: &Path, epochs: &[Epoch]) -> Result<(), ReportError
     writer.flush().map_err(|source| ReportError::Io { path: path.to_owned(), source })
 }
 
+/// Reads what [`write_epochs_csv`] wrote.
+///
+/// # Errors
+///
+/// [`ReportError::Read`] when the file cannot be read, and [`ReportError::Column`] when a column is
+/// missing or holds something else than numbers.
+pub fn read_epochs_csv(path: &Path) -> Result<Vec<Epoch>, ReportError> {
+    let failed = |source| ReportError::Read { path: path.to_owned(), source };
+    let mut reader = csv::Reader::from_path(path).map_err(failed)?;
+    let headings = reader.headers().map_err(failed)?.clone();
+    let mut epochs = Vec::new();
+    for (row, cells) in reader.records().enumerate() {
+        let cells = cells.map_err(failed)?;
+        let line = row + 2;
+        let no_number = |column: &str| ReportError::Column {
+            path: path.to_owned(),
+            line,
+            column: column.to_owned(),
+        };
+        let cell = |column: &str| {
+            let place = headings.iter().position(|heading| heading == column);
+            place.and_then(|place| cells.get(place)).ok_or_else(|| no_number(column))
+        };
+        let number = |column: &str| cell(column)?.parse::<f64>().map_err(|_| no_number(column));
+        let count = |column: &str| cell(column)?.parse::<usize>().map_err(|_| no_number(column));
+        let mut rates = Vec::new();
+        for (heading, cell) in headings.iter().zip(&cells) {
+            if let (Some(name), false) = (heading.strip_prefix("rate_"), cell.is_empty()) {
+                let rate = cell.parse().map_err(|_| no_number(heading))?;
+                rates.push((name.to_owned(), rate));
+            }
+        }
+        epochs.push(Epoch {
+            epoch: count("epoch")?,
+            train_loss: number("train_loss")?,
+            test_loss: number("test_loss")?,
+            test_accuracy: number("test_accuracy")?,
+            seconds: number("seconds")?,
+            rates,
+            rollbacks: count("rollbacks")?,
+        });
+    }
+    Ok(epochs)
+}
+
 /// A table of the epochs for the terminal: epoch, losses, accuracy in percent,
 /// the learning rate of every layer, and rollbacks.
 ///
@@ -209,6 +254,34 @@ mod tests {
         assert_eq!(&lines[1][4], "3");
         assert_eq!(lines[1][6].parse::<f64>().unwrap(), 0.5);
         assert_eq!(lines[1][7].parse::<f64>().unwrap(), 1e-30);
+    }
+
+    #[test]
+    fn the_csv_reads_back_as_epochs() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("epochs.csv");
+        write_epochs_csv(&path, &epochs()).unwrap();
+        // By their text: one loss is NaN, which equals nothing.
+        let text = |epochs: &[Epoch]| format!("{epochs:?}");
+        let mut read = read_epochs_csv(&path).unwrap();
+        read[1].rates.reverse();
+        assert_eq!(text(&read), text(&epochs()));
+
+        let intact = std::fs::read_to_string(&path).unwrap();
+        for (from, to, fault) in [
+            ("seconds", "minutes", "seconds"),
+            ("2.5", "a while", "seconds"),
+            ("0.5", "half", "rate_fc1"),
+        ] {
+            std::fs::write(&path, intact.replacen(from, to, 1)).unwrap();
+            let error = read_epochs_csv(&path).unwrap_err();
+            assert!(
+                matches!(&error, ReportError::Column { column, .. } if column == fault),
+                "{from}: {error}"
+            );
+        }
+        let error = read_epochs_csv(&dir.path().join("no.csv")).unwrap_err();
+        assert!(matches!(error, ReportError::Read { .. }) && error.to_string().contains("no.csv"));
     }
 
     #[test]

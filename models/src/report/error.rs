@@ -28,6 +28,26 @@ pub enum ReportError {
         source: csv::Error,
     },
 
+    /// A report that was written before could not be read.
+    #[error("cannot read {}: {source}; make it anew", path.display())]
+    Read {
+        /// The file concerned.
+        path: PathBuf,
+        /// What the CSV reader reported.
+        source: csv::Error,
+    },
+
+    /// A report that was written before lacks a column, or has something else than a number in it.
+    #[error("{}: line {line} has no number in column {column}; make it anew", path.display())]
+    Column {
+        /// The file concerned.
+        path: PathBuf,
+        /// The line, counted from 1.
+        line: usize,
+        /// The heading of the column.
+        column: String,
+    },
+
     /// The plotting library failed.
     #[error("cannot draw the figure: {reason}; please report this as a bug")]
     Draw {

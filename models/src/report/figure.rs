@@ -119,7 +119,7 @@ impl Figure {
         // The first rows of a legend are at the expense of its panel.
         let rows: usize =
             legends.iter().map(|legend| legend.rows().saturating_sub(FREE_ROWS)).sum();
-        let height = if self.panels.len() > 1 { 640 } else { 400 };
+        let height = 160 + 240 * self.panels.len().max(1) as u32;
         let height = height + rows as u32 * LEGEND_ROW as u32 / SCALE;
         svg(WIDTH, height, |root| self.draw(root, &legends))
     }

@@ -1,22 +1,32 @@
 //! Training a model: what the examples and the sweeps have in common.
 
+mod fit;
 mod learner;
 mod network;
 mod options;
 mod source;
+mod translation;
 
+pub use fit::TrainLoss;
 pub use learner::{learner, Learner};
 pub use network::{Logits, Network, Pixels};
 pub use options::{name, Base, Mode, Options, Rule};
 pub use source::{Decoded, InMemory, Source, Visit};
+pub use translation::{score, train_translator, Corpus, Tally, Translator};
 
-use crate::{data::DataError, layers::LayerError, report::Epoch, Mlp};
+use crate::{
+    data::{text::TextError, DataError},
+    layers::LayerError,
+    report::Epoch,
+    search::SearchError,
+    Mlp,
+};
 use dfdx::{
     losses::cross_entropy_with_logits_loss,
-    prelude::{AsArray, Backward, Cache, Cpu, CpuError},
+    prelude::{AsArray, Cpu, CpuError},
 };
+use fit::{fit, Start, Step, Task};
 use network::tensor;
-use std::time::Instant;
 use tlr::{Adaptation, Outcome};
 
 /// The paper's perceptron: 784-1000-10.
@@ -85,7 +95,24 @@ pub enum TrainError {
         /// Their classes.
         classes: usize,
     },
-    /// An image that does not fit a layer, or no memory.
+    /// Sentences that cannot be encoded, or batches of none.
+    #[error(transparent)]
+    Text(#[from] TextError),
+    /// More tokens than the model has room for.
+    #[error(
+        "the model has room for {takes:?} tokens in source and target, and the vocabularies hold {found:?}; \
+         learn smaller ones"
+    )]
+    Vocabulary {
+        /// What it has room for.
+        takes: [usize; 2],
+        /// What the vocabularies hold.
+        found: [usize; 2],
+    },
+    /// A translation that could not be found.
+    #[error(transparent)]
+    Search(#[from] SearchError<LayerError<CpuError>>),
+    /// An input that does not fit a layer, or no memory.
     #[error(transparent)]
     Layer(#[from] LayerError<CpuError>),
     /// Out of memory.
@@ -101,26 +128,12 @@ pub fn check<M: Network>(source: &dyn Source, options: &Options) -> Result<(), T
     prepare::<M>(source, options).map(|_| ())
 }
 
-/// What a run starts with.
-struct Start<M> {
-    device: Cpu,
-    model: M,
-    optimizer: Box<dyn Learner<M>>,
-}
-
 fn prepare<M: Network>(source: &dyn Source, options: &Options) -> Result<Start<M>, TrainError> {
     let (shape, classes) = (source.shape(), source.classes());
     if !M::accepts(shape) || classes > M::CLASSES {
         return Err(TrainError::Images { takes: M::TAKES, most: M::CLASSES, shape, classes });
     }
-    if options.epochs == 0 {
-        return Err(TrainError::NoEpochs);
-    }
-    let device = Cpu::seed_from_u64(options.seed);
-    device.try_enable_cache()?;
-    let model = M::try_build(&device)?;
-    let optimizer = learner(&model, options, source.batches_per_epoch())?;
-    Ok(Start { device, model, optimizer })
+    Start::new(options, source.batches_per_epoch(), |device| Ok(M::try_build(device)?))
 }
 
 /// Trains a new model on the images of `source` as `options` say, and tells `observer` of every step and epoch.
@@ -134,61 +147,37 @@ pub fn train<M: Network>(
     options: &Options,
     observer: &mut dyn FnMut(Event<'_>),
 ) -> Result<Run, TrainError> {
-    let Start { device, mut model, mut optimizer } = prepare::<M>(source, options)?;
-    let batches = source.batches_per_epoch();
-    let [channels, rows, columns] = source.shape();
-    let start = Instant::now();
-    let mut epochs = Vec::with_capacity(options.epochs);
-    let mut history = Vec::new();
-    let mut gradients = Some(model.try_alloc_grads()?);
-    for epoch in 0..options.epochs {
-        let epoch_start = Instant::now();
-        let (mut train_loss, mut batch) = (0.0, 0);
-        source.epoch(epoch, &mut |pixels, labels| {
-            let images = (pixels, [labels.len(), channels, rows, columns]);
-            let before = match gradients.take() {
-                Some(gradients) => gradients,
-                None => model.try_alloc_grads()?,
-            };
-            let logits = model.train_logits(&device, images, before)?;
-            let y = one_hot::<M>(&device, labels)?;
-            let loss = cross_entropy_with_logits_loss(logits, y);
-            let value = f64::from(loss.array());
-            let mut after = loss.try_backward()?;
-            optimizer.step(&mut model, &after, value)?;
-            model.try_zero_grads(&mut after)?;
-            gradients = Some(after);
-            train_loss += value * labels.len() as f64;
-            observer(Event::Step { epoch, batch, batches, loss: value, rates: optimizer.rates() });
-            batch += 1;
-            Ok(())
-        })?;
-        let decided = optimizer.take_history();
-        let (test_loss, test_accuracy) = test(&model, &device, source)?;
-        let record = Epoch {
-            epoch: epoch + 1,
-            train_loss: train_loss / source.train_len() as f64,
-            test_loss,
-            test_accuracy,
-            seconds: epoch_start.elapsed().as_secs_f64(),
-            rates: optimizer
-                .rates()
-                .iter()
-                .map(|(name, rate)| ((*name).to_owned(), *rate))
-                .collect(),
-            rollbacks: rollback_steps(&decided).len(),
-        };
-        observer(Event::Epoch(&record));
-        epochs.push(record);
-        history.extend(decided);
+    let mut start = prepare::<M>(source, options)?;
+    let task = Images { source, device: start.device.clone() };
+    fit(&mut start, &task, options, observer)
+}
+
+/// Images to classify.
+struct Images<'a> {
+    source: &'a dyn Source,
+    device: Cpu,
+}
+
+impl<M: Network> Task<M> for Images<'_> {
+    fn batches_per_epoch(&self) -> usize {
+        self.source.batches_per_epoch()
     }
-    Ok(Run {
-        epochs,
-        history,
-        batches_per_epoch: batches,
-        parameters: model.num_trainable_params(),
-        seconds: start.elapsed().as_secs_f64(),
-    })
+
+    fn epoch(&self, epoch: usize, step: &mut Step<'_, M>) -> Result<(), TrainError> {
+        let [channels, rows, columns] = self.source.shape();
+        self.source.epoch(epoch, &mut |pixels, labels| {
+            step(labels.len(), &mut |model, gradients| {
+                let images = (pixels, [labels.len(), channels, rows, columns]);
+                let logits = model.train_logits(&self.device, images, gradients)?;
+                let y = one_hot::<M>(&self.device, labels)?;
+                Ok(cross_entropy_with_logits_loss(logits, y))
+            })
+        })
+    }
+
+    fn test(&self, model: &M) -> Result<(f64, f64), TrainError> {
+        test(model, &self.device, self.source)
+    }
 }
 
 /// The steps at which windows were undone; with a rate a layer, once for all layers.

@@ -18,7 +18,7 @@
 //! # Ok::<(), tlr_models::data::text::TextError>(())
 //! ```
 //!
-//! [`bleu`] scores the translations.
+//! [`bleu`] scores the translations, and [`WordByWord`] is what they should be better than.
 
 pub mod bleu;
 pub mod multi30k;
@@ -29,9 +29,11 @@ mod error;
 mod pairs;
 mod parallel;
 mod vocabulary;
+mod word_by_word;
 
 pub use buckets::Buckets;
 pub use error::TextError;
 pub use pairs::{EncodedPairs, Padded, PairBatch};
 pub use parallel::{ParallelText, Translation};
 pub use vocabulary::{words, Tokens, Vocabulary, VocabularyConfig, BOS, EOS, PAD, UNK};
+pub use word_by_word::WordByWord;

@@ -1,0 +1,164 @@
+//! Trains a transformer to translate from German to English with a learning rate that learns itself.
+//!
+//! ```text
+//! cargo run --release --example translate                  # a small language the program makes, no data needed
+//! cargo run --release --example translate -- --data DIR --limit 5000
+//! cargo run --release --example translate -- --data DIR --vocabulary 8000 --beam 4 --mode per-layer
+//! ```
+//!
+//! In tables and pictures, the test loss and accuracy of an epoch are those of the validation pairs: the mean loss of
+//! their tokens and the part of them predicted right, each from the right ones before it. BLEU is of the test pairs.
+
+mod common;
+
+use clap::{Parser, ValueEnum};
+use common::{Done, Training};
+use dfdx::prelude::Cpu;
+use std::{error::Error, fmt::Write, path::PathBuf, process::ExitCode};
+use tlr_models::{
+    data::text::{multi30k, toy, ParallelText, Tokens, Translation, VocabularyConfig, WordByWord},
+    layers::DropoutRate,
+    train::{self, Corpus, TrainError, Translator},
+    Seq2SeqTransformer,
+};
+
+/// Pairs to train on, to watch training by and to test on, where there are no others.
+const TOY: (usize, usize, usize) = (4_000, 200, 200);
+
+/// For the toy language: two layers on either side, 64 features.
+type Small = Seq2SeqTransformer<128, 128, 64, 4, 128, 2, 2, f32, Cpu>;
+
+/// For photographs' captions: three layers on either side, 128 features.
+type Captions<const TOKENS: usize> =
+    Seq2SeqTransformer<TOKENS, TOKENS, 128, 4, 256, 3, 3, f32, Cpu>;
+
+/// Train a transformer to translate from German to English, from any learning rate.
+#[derive(Parser)]
+#[command(name = "translate")]
+struct Args {
+    #[command(flatten)]
+    training: Training,
+    /// Part of the activations dropped in training, at least 0 and below 1
+    #[arg(long, default_value_t = 0.1, allow_negative_numbers = true)]
+    dropout: f64,
+    /// What a token is [default: subwords of Multi30k, words of the made language]
+    #[arg(long, value_enum)]
+    tokens: Option<Kind>,
+    /// Tokens of each language, at most 8000 (and 128 of the made language)
+    #[arg(long, value_name = "N", default_value_t = 2000)]
+    vocabulary: usize,
+    /// Translations that are followed at a time; 1 is greedy search
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    beam: usize,
+    /// Translations to show at the end
+    #[arg(long, value_name = "N", default_value_t = 3)]
+    show: usize,
+    /// Folder with Multi30k's train, val and test_2016_flickr, .de and .en, plain or gzipped; without it, sentences
+    /// are made
+    #[arg(long, value_name = "DIR", env = "TLR_MULTI30K")]
+    data: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Kind {
+    /// Rare ones are unknown
+    Words,
+    /// Parts of words, joined by how often they meet
+    Subwords,
+}
+
+impl From<Kind> for Tokens {
+    fn from(kind: Kind) -> Self {
+        match kind {
+            Kind::Words => Self::Words,
+            Kind::Subwords => Self::Subwords,
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    let defaults = [("out", "out/translate"), ("optimizer", "adam"), ("batch_size", "32")];
+    common::run(&defaults, run)
+}
+
+fn run(args: &Args) -> Result<(), Box<dyn Error>> {
+    args.training.make_threads()?;
+    let (data, kind) = load(args)?;
+    let config = |size| VocabularyConfig {
+        tokens: args.tokens.map_or(kind, Tokens::from),
+        size,
+        ..Default::default()
+    };
+    match (&args.data, args.vocabulary) {
+        (None, size) => train::<Small>(args, "A made language", &data, config(size.min(128))),
+        (_, size @ ..=2000) => train::<Captions<2000>>(args, "Multi30k", &data, config(size)),
+        (_, size @ ..=8000) => train::<Captions<8000>>(args, "Multi30k", &data, config(size)),
+        (_, size) => {
+            Err(format!("a vocabulary of {size} tokens; at most 8000 are compiled in").into())
+        }
+    }
+}
+
+/// The pairs, and what their tokens best are.
+fn load(args: &Args) -> Result<(Translation, Tokens), Box<dyn Error>> {
+    let training = &args.training;
+    let limited = |n| training.limited(n);
+    let (mut data, kind) = match &args.data {
+        Some(dir) => (multi30k::load(dir)?, Tokens::Subwords),
+        None => {
+            let (train, val, test) = TOY;
+            let data = toy::draw(training.seed, limited(train), limited(val), limited(test))?;
+            (data, Tokens::Words)
+        }
+    };
+    if let Some(limit) = training.limit {
+        data.train = data.train.take(limit)?;
+        data.val = data.val.take(limit)?;
+        data.test = data.test.take(limit)?;
+    }
+    Ok((data, kind))
+}
+
+fn train<M: Translator>(
+    args: &Args,
+    name: &str,
+    data: &Translation,
+    vocabulary: VocabularyConfig,
+) -> Result<(), Box<dyn Error>> {
+    let dropout = DropoutRate::new(args.dropout)?;
+    let corpus = Corpus::new(&data.train, &data.val, vocabulary)?;
+    let name = format!("{name}, {} pairs", data.train.len());
+    common::follow(&args.training, &name, "validation tokens", |options, observer| {
+        let (run, model) = train::train_translator::<M>(&corpus, options, dropout, observer)?;
+        let mut done = Done::from(run);
+        let (source, reference) = (data.test.source(), data.test.target());
+        let translations = corpus.translate(&model, source, args.beam)?;
+        let bleu = train::score(&translations, reference)?.score;
+        let words = word_by_word(&data.train, &data.test)?;
+        for ((source, reference), translation) in
+            source.iter().zip(reference).zip(&translations).take(args.show)
+        {
+            let _ = writeln!(
+                done.words,
+                "  German  {source}\n English  {reference}\n   model  {translation}\n"
+            );
+        }
+        let _ = writeln!(
+            done.words,
+            "BLEU {bleu:.2} over {} test pairs, and {words:.2} word by word",
+            source.len()
+        );
+        done.figures.insert("bleu".into(), bleu.into());
+        done.figures.insert("word_by_word_bleu".into(), words.into());
+        done.figures.insert("tokens".into(), corpus.tokens().to_vec().into());
+        Ok(done)
+    })
+}
+
+/// The BLEU of what a dictionary alone makes of the test pairs.
+fn word_by_word(train: &ParallelText, test: &ParallelText) -> Result<f64, TrainError> {
+    let dictionary = WordByWord::learn(train)?;
+    let translations: Result<Vec<_>, _> =
+        test.source().iter().map(|sentence| dictionary.translate(sentence)).collect();
+    Ok(train::score(&translations?, test.target())?.score)
+}
