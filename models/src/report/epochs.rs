@@ -271,7 +271,7 @@ mod tests {
         for (from, to, fault) in [
             ("seconds", "minutes", "seconds"),
             ("2.5", "a while", "seconds"),
-            ("0.5", "half", "rate_fc1"),
+            ("5e-1", "half", "rate_fc1"),
         ] {
             std::fs::write(&path, intact.replacen(from, to, 1)).unwrap();
             let error = read_epochs_csv(&path).unwrap_err();

@@ -27,7 +27,7 @@ const AT_ONCE: usize = 50;
 /// batches of like sentences come in a hundred lengths: over an epoch of Multi30k the cache grows to gigabytes.
 const BATCHES_A_CACHE: usize = 8;
 
-/// Tokens by which a translation may be longer than the longest source beside it.
+/// Tokens by which a translation may be longer than its source.
 const LONGER: usize = 20;
 
 /// A model that translates.
@@ -211,7 +211,7 @@ impl Corpus {
             sources.iter().map(Vec::as_slice).enumerate().collect();
         sorted.sort_by_key(|(_, source)| source.len());
         let mut translations = vec![String::new(); sentences.len()];
-        for batch in sorted.chunks(AT_ONCE) {
+        for batch in sorted.chunks(if width > 1 { 1 } else { AT_ONCE }) {
             let sources: Vec<&[usize]> = batch.iter().map(|(_, source)| *source).collect();
             let longest = sources.iter().map(|source| source.len()).max().unwrap_or(0);
             let options = SearchOptions {
@@ -221,7 +221,10 @@ impl Corpus {
                 end: EOS,
                 ..Default::default()
             };
-            for ((place, _), found) in batch.iter().zip(model.search(&sources, &options)?) {
+            let found = model.search(&sources, &options)?;
+            for ((place, source), mut found) in batch.iter().zip(found) {
+                // As if it had been alone.
+                found.tokens.truncate(source.len() + LONGER);
                 if let Some(translation) = translations.get_mut(*place) {
                     *translation = self.target.decode(&found.tokens)?;
                 }

@@ -124,7 +124,7 @@ mod tests {
             dictionary
                 .translate("weil der kleine Hund heute den Apfel im Wald gesehen hat .")
                 .unwrap(),
-            "because the small dog today the apple the forest seen has ."
+            "because the small dog today the apple in forest seen has ."
         );
         assert_eq!(dictionary, WordByWord::learn(&data.train).unwrap());
         assert_eq!(dictionary.translate("Gürteltier").unwrap(), "Gürteltier");
