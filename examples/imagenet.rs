@@ -60,6 +60,7 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
     loader.threads = args.decoders.unwrap_or(loader.threads);
     let preparation = Preparation::square(args.side);
     let source = Decoded::new(&folder, preparation, loader, training.batch_size, training.seed)?;
+    let source = source.drop_last();
     let name = format!("{name}, ResNet-50");
     // As many logits as needed, within what is compiled in.
     match folder.train.classes().len() {

@@ -119,6 +119,7 @@ impl Case {
 
     fn config(&self) -> NewtonConfig {
         NewtonConfig::default()
+            .climb(None)
             .form(self.form())
             .damping(self.gamma)
             .max_factor(self.max_factor)

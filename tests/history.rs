@@ -18,7 +18,7 @@ const RATE: f64 = 0.02;
 fn per_layer(steps: usize) -> (Model, PerLayerNewton) {
     let model: Model = (vector(&[1.0, -1.0]), vector(&[0.5, 0.0, -0.5]));
     let sgd = Sgd::new(&model, SgdConfig { lr: RATE, ..Default::default() });
-    let config = NewtonConfig::default().window(Window::steps(steps).unwrap());
+    let config = NewtonConfig::default().climb(None).window(Window::steps(steps).unwrap());
     let newton = Newton::new(&model, PerLayer::new(&model, sgd), config).unwrap();
     (model, newton)
 }

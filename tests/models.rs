@@ -17,7 +17,7 @@ type Loss<E> = Tensor<Rank0, E, Cpu, OwnedTape<E, Cpu>>;
 
 /// Windows of `steps` and no safeguard: nothing but the rule.
 fn config(steps: usize) -> NewtonConfig {
-    NewtonConfig::default().window(Window::steps(steps).unwrap()).safeguard(None)
+    NewtonConfig::default().climb(None).window(Window::steps(steps).unwrap()).safeguard(None)
 }
 
 /// Each layer's weights.
@@ -76,7 +76,7 @@ fn adapts<E, M, Opt>(
     assert!(values(&trained).iter().all(|value| value.is_finite()));
     let mut scaled: BTreeMap<&str, usize> = names.iter().map(|name| (*name, 0)).collect();
     for adaptation in newton.history() {
-        if matches!(adaptation.outcome, Outcome::Scaled | Outcome::Capped) {
+        if matches!(adaptation.outcome, Outcome::Scaled | Outcome::Capped | Outcome::Climbed) {
             *scaled.get_mut(&*adaptation.layer).unwrap() += 1;
         }
     }

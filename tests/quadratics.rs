@@ -70,9 +70,10 @@ fn sgd(lr: f64) -> SgdConfig {
     SgdConfig { lr, ..Default::default() }
 }
 
-/// No safeguard, windows of `steps`.
+/// The rule alone, windows of `steps`.
 fn config(form: NewtonForm, damping: f64, steps: usize) -> NewtonConfig {
     NewtonConfig::default()
+        .climb(None)
         .form(form)
         .damping(damping)
         .window(Window::steps(steps).unwrap())
@@ -540,7 +541,8 @@ fn one_layer_is_the_whole_model() {
             + Optimizer<Vector<6>, Cpu, f64>,
     {
         let mut model = start.clone();
-        let config = NewtonConfig::default().window(Window::steps(steps).unwrap());
+        let window = Window::steps(steps).unwrap();
+        let config = NewtonConfig::default().climb(None).window(window);
         let mut newton = Newton::new(&model, optimizer, config).unwrap();
         (0..40)
             .map(|_| {

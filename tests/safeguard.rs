@@ -35,8 +35,10 @@ impl Run<Sgd<Model, f64, Cpu>> {
     fn new(steps: usize, safeguard: Safeguard, momentum: Option<Momentum>) -> Self {
         let model = vector(&[1.0, 2.0]);
         let sgd = Sgd::new(&model, SgdConfig { lr: RATE, momentum, weight_decay: None });
-        let config =
-            NewtonConfig::default().window(Window::steps(steps).unwrap()).safeguard(safeguard);
+        let config = NewtonConfig::default()
+            .climb(None)
+            .window(Window::steps(steps).unwrap())
+            .safeguard(safeguard);
         let newton = Newton::new(&model, sgd, config).unwrap();
         Self { model, newton }
     }
@@ -367,7 +369,7 @@ fn buffers_are_restored() {
     let dev = Cpu::seed_from_u64(1);
     let mut model: Norm = dev.build_module::<builders::BatchNorm1D<3>, f32>();
     let sgd = Sgd::new(&model, SgdConfig { lr: 1e-3, ..Default::default() });
-    let config = NewtonConfig::default().window(Window::steps(2).unwrap());
+    let config = NewtonConfig::default().climb(None).window(Window::steps(2).unwrap());
     let mut newton = Newton::new(&model, sgd, config).unwrap();
     let mut step = |model: &mut Norm, loss: f64| {
         let x: Tensor<Rank2<8, 3>, f32, _> = dev.sample_normal();
@@ -391,7 +393,7 @@ fn all_rates_are_cut() {
     let mut model: Layers = (vector(&[1.0]), vector(&[2.0]));
     let sgd = Sgd::new(&model, SgdConfig { lr: RATE, ..Default::default() });
     let per_layer = PerLayer::new(&model, sgd);
-    let config = NewtonConfig::default().window(Window::steps(1).unwrap());
+    let config = NewtonConfig::default().climb(None).window(Window::steps(1).unwrap());
     let mut newton = Newton::new(&model, per_layer, config).unwrap();
     // The first layer's gradients shrink, the second's grow: one rate is raised, the other kept.
     for (gradient, loss) in [([1.0, 1.0], 1.0), ([0.5, 1.5], 0.9), ([0.2, 2.0], 0.8)] {
@@ -424,7 +426,8 @@ fn without_losses() {
 fn no_safeguard() {
     let mut model: Model = vector(&[1.0, 2.0]);
     let sgd = Sgd::new(&model, SgdConfig { lr: RATE, ..Default::default() });
-    let config = NewtonConfig::default().window(Window::steps(1).unwrap()).safeguard(None);
+    let config =
+        NewtonConfig::default().climb(None).window(Window::steps(1).unwrap()).safeguard(None);
     let mut newton = Newton::new(&model, sgd, config).unwrap();
     for loss in [1.0, 1e3, 1e300] {
         let here = gradients(&model, &[1.0, -2.0]);

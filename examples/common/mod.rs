@@ -5,7 +5,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Map, Value};
 use std::{error::Error, io::Write, path::PathBuf, process::ExitCode};
 use tlr_models::{
-    report::{self, Curves, Rate},
+    report::{self, Curves, EpochTable, Rate},
     train::{self, Base, Event, Mode, Network, Options, Rule, Run, Source, TrainError},
 };
 
@@ -159,6 +159,8 @@ pub(crate) fn follow(
     let options = args.options();
     let mut losses = Losses::default();
     let bar = progress_bar();
+    let mut table = None;
+    let mut shown = Ok(());
     let done = train(&options, &mut |event| match event {
         Event::Step { epoch, batch, batches, loss, rates } => {
             losses.push(epoch as f64 + (batch + 1) as f64 / batches as f64, loss, batches);
@@ -169,11 +171,23 @@ pub(crate) fn follow(
             bar.set_message(format!("loss {loss:.4}  rate {}", report::rates(&rates)));
         }
         Event::Epoch(epoch) => {
-            bar.set_prefix(format!("accuracy {:.2}%", 100.0 * epoch.test_accuracy));
+            let heading = table.is_none();
+            let table = table.get_or_insert_with(|| EpochTable::of(epoch));
+            let written = bar.suspend(|| {
+                let mut out = std::io::stdout().lock();
+                if heading {
+                    writeln!(out, "{}", table.heading())?;
+                }
+                writeln!(out, "{}", table.row(epoch))
+            });
+            if shown.is_ok() {
+                shown = written;
+            }
         }
     });
     bar.finish_and_clear();
     let Done { run, words, figures } = done?;
+    shown?;
 
     let failed = |error| format!("cannot write to {}: {error}", args.out.display());
     std::fs::create_dir_all(&args.out).map_err(failed)?;
@@ -187,8 +201,7 @@ pub(crate) fn follow(
     std::fs::write(args.out.join("run.json"), format!("{json:#}\n")).map_err(failed)?;
 
     let mut out = std::io::stdout().lock();
-    writeln!(out, "{}", report::table(&run.epochs))?;
-    write!(out, "{words}")?;
+    write!(out, "\n{words}")?;
     writeln!(
         out,
         "{data}: {} in {:.1} s; curves in {}",
@@ -204,7 +217,7 @@ pub(crate) fn follow(
 
 /// Shown on a terminal only.
 pub(crate) fn progress_bar() -> ProgressBar {
-    let style = "{elapsed:>4} {bar:24.cyan/dim} {percent:>3}%  {msg}  {prefix}";
+    let style = "{elapsed:>4} {bar:24.cyan/dim} {percent:>3}%  {msg}";
     let bar = ProgressBar::new(0);
     match ProgressStyle::with_template(style) {
         Ok(style) => bar.with_style(style),

@@ -12,12 +12,14 @@ pub struct Config<R> {
     pub(crate) window: Window,
     pub(crate) batches_per_epoch: Option<usize>,
     pub(crate) memories: f64,
+    pub(crate) climb: Option<f64>,
     pub(crate) safeguard: Option<Safeguard>,
 }
 
 /// The configuration of [`Newton`](crate::Newton).
 ///
-/// The default is the aligned rule with γ = 0.33, windows of 0.2 of an epoch, and the safeguard on.
+/// The default is the aligned rule with γ = 0.33, windows of 0.2 of an epoch, undamped while windows agree, and the
+/// safeguard on.
 ///
 /// # Example
 /// ```
@@ -34,13 +36,14 @@ pub type NewtonConfig = Config<NewtonRule>;
 pub type HypergradientConfig = Config<HypergradientRule>;
 
 impl<R: RateRule> Config<R> {
-    /// Any rule, windows of 0.2 of an epoch, the safeguard on.
+    /// Any rule and nothing beside it, windows of 0.2 of an epoch, the safeguard on.
     pub fn new(rule: R) -> Self {
         Self {
             rule,
             window: Window::DEFAULT,
             batches_per_epoch: None,
             memories: 5.0,
+            climb: None,
             safeguard: Some(Safeguard::default()),
         }
     }
@@ -71,6 +74,24 @@ impl<R: RateRule> Config<R> {
         self
     }
 
+    /// How well two windows in a row have to agree for the rate to climb without damping, at first: by a cosine
+    /// above this, in (0, 1), or `None` for never. Default: [`NewtonConfig::CLIMB`], 0.8, for the aligned Newton
+    /// rule, `None` for others.
+    ///
+    /// Windows that agree were made at a rate far too small, and the rule climbs slowly then: damping holds it back,
+    /// and so does the noise of the gradients, which is in ⟨u₋,u₋⟩, not in ⟨u₋,u⟩, and so looks like curvature.
+    /// Where they agree there is little noise to damp, so the next rate is at least
+    ///
+    /// - min(α₋/(1 − ρ), 100·α), ρ = ⟨u₋,u⟩/√(⟨u₋,u₋⟩·max(⟨u₋,u₋⟩, ⟨u,u⟩)),
+    ///
+    /// the Newton point of the window before (Eq. 8 with γ = 1), and not below α. Noise makes ρ smaller, so the
+    /// point is rather too low than too high. The first windows that agree less, or the undoing of a window after
+    /// others were good, end this for good: the rate has arrived. Not in the paper.
+    pub fn climb(mut self, cosine: impl Into<Option<f64>>) -> Self {
+        self.climb = cosine.into();
+        self
+    }
+
     /// The safeguard, or `None` for none at all: then a loss or a weight that is not finite is an
     /// error, and nothing else is looked at.
     pub fn safeguard(mut self, safeguard: impl Into<Option<Safeguard>>) -> Self {
@@ -81,11 +102,14 @@ impl<R: RateRule> Config<R> {
 
 impl Default for NewtonConfig {
     fn default() -> Self {
-        Self::new(NewtonRule::default())
+        Self::new(NewtonRule::default()).climb(Self::CLIMB)
     }
 }
 
 impl NewtonConfig {
+    /// The default of [`climb`](Config::climb).
+    pub const CLIMB: f64 = 0.8;
+
     /// What the paper's text says: its rule, p = 0.20, γ = 0.33, no safeguard.
     ///
     /// On MNIST this destroys the network from most starting rates; the text has most likely swapped
@@ -131,6 +155,11 @@ where
         }
         if !(self.memories >= 0.0 && self.memories.is_finite()) {
             return Err(Error::Memories(self.memories));
+        }
+        if let Some(cosine) = self.climb {
+            if !(cosine > 0.0 && cosine < 1.0) {
+                return Err(Error::Climb(cosine));
+            }
         }
         let window = match self.batches_per_epoch {
             Some(batches) => self.window.of_epoch(batches)?,

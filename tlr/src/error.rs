@@ -22,6 +22,9 @@ pub enum Error {
     /// The least length of a window is no number of memories.
     #[error("memories must be finite and at least 0, not {0}: try the default, 5")]
     Memories(f64),
+    /// The cosine to climb above is outside (0, 1).
+    #[error("the cosine to climb above must be in (0, 1), not {0}: try the default, 0.8, or None")]
+    Climb(f64),
     /// An epoch of no batches.
     #[error("an epoch has no batches: give the number of optimizer steps in an epoch")]
     EmptyEpoch,

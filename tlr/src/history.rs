@@ -31,6 +31,9 @@ pub enum Outcome {
     Scaled,
     /// The rule's step, cut to the largest it may be.
     Capped,
+    /// Raised beyond the rule's step, or held above it, because the windows agree too well: see
+    /// [`Config::climb`](crate::Config::climb).
+    Climbed,
     /// No step.
     Kept(KeptBecause),
     /// Set by the line search, where the rule's own step did not pass.
@@ -73,6 +76,7 @@ impl fmt::Display for Outcome {
             Self::WarmingUp => f.write_str("warming up"),
             Self::Scaled => f.write_str("scaled"),
             Self::Capped => f.write_str("capped"),
+            Self::Climbed => f.write_str("climbed: the windows agree"),
             Self::Kept(KeptBecause::NonPositiveCurvature) => {
                 f.write_str("kept: the curvature is not positive")
             }

@@ -84,6 +84,8 @@ enum Snapshot {
 pub(crate) struct Group {
     pub(crate) name: Arc<str>,
     pub(crate) frozen: bool,
+    /// The cosine above which the rate climbs, until one is below.
+    climbs: Option<f64>,
     pub(crate) previous: Option<Previous>,
 }
 
@@ -142,7 +144,12 @@ where
         let groups = groups
             .groups
             .into_iter()
-            .map(|group| Group { name: group.name, frozen: group.frozen, previous: None })
+            .map(|group| Group {
+                name: group.name,
+                frozen: group.frozen,
+                climbs: config.climb,
+                previous: None,
+            })
             .collect();
         Ok(Self {
             optimizer,
@@ -330,7 +337,16 @@ where
         let decision = match (previous, moments) {
             _ if group.frozen => Proposal { rate, outcome: Outcome::Kept(KeptBecause::Frozen) },
             (Some(previous), Some(moments)) => {
-                rule::decide(&self.rule, rate, previous.rate, &moments)
+                let proposal = rule::decide(&self.rule, rate, previous.rate, &moments);
+                match group.climbs {
+                    Some(cosine) if moments.cosine() > cosine => {
+                        rule::climb(rate, previous.rate, &moments, proposal)
+                    }
+                    _ => {
+                        group.climbs = None;
+                        proposal
+                    }
+                }
             }
             _ => Proposal { rate, outcome: Outcome::WarmingUp },
         };
@@ -376,6 +392,9 @@ where
         are_to_blame: bool,
     ) -> Result<(), Error> {
         self.restart(model);
+        if self.watch.any_accepted() {
+            self.groups.iter_mut().for_each(|group| group.climbs = None);
+        }
         let Some(safeguard) = self.safeguard else { return Ok(()) };
         let cut = self.watch.roll_back(&safeguard, are_to_blame);
         for index in 0..self.groups.len() {

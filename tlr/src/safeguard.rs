@@ -211,6 +211,11 @@ impl Watch {
         self.origin = Losses::default();
     }
 
+    /// Whether a window has been accepted, ever.
+    pub(crate) fn any_accepted(&self) -> bool {
+        self.any_accepted
+    }
+
     pub(crate) fn rollbacks(&self) -> usize {
         self.rollbacks
     }

@@ -5,7 +5,7 @@ use super::DataError;
 
 /// Shuffled mini-batches of the indices of a data set.
 ///
-/// Every epoch visits each index once, in an order that depends on nothing but
+/// Every epoch visits each index once (but see [`drop_last`](Self::drop_last)), in an order that depends on nothing but
 /// the seed and the number of the epoch: a run resumed at epoch 5 sees the
 /// batches that an uninterrupted run would have seen.
 ///
@@ -22,6 +22,7 @@ pub struct Batches {
     len: usize,
     batch_size: usize,
     seed: u64,
+    drop_last: bool,
 }
 
 impl Batches {
@@ -36,13 +37,32 @@ impl Batches {
                 return Err(DataError::Zero { what });
             }
         }
-        Ok(Self { len, batch_size, seed })
+        Ok(Self { len, batch_size, seed, drop_last: false })
+    }
+
+    /// Leaves out a last batch that is smaller than the others, unless it is the only one: other
+    /// indices every epoch.
+    ///
+    /// For models with batch norm, to which a few images are a poor sample: on 10,000 images of
+    /// CIFAR-10 in batches of 128, a last batch of 16 at a rate of 0.1 can double the test loss.
+    pub fn drop_last(self) -> Self {
+        Self { drop_last: true, ..self }
     }
 
     /// The number of batches in an epoch. A last batch that is smaller than
-    /// the others counts too.
+    /// the others counts too, unless it is [left out](Self::drop_last).
     pub fn batches_per_epoch(&self) -> usize {
-        self.len.div_ceil(self.batch_size)
+        self.used().div_ceil(self.batch_size)
+    }
+
+    /// Indices that an epoch visits.
+    fn used(&self) -> usize {
+        let whole = self.len - self.len % self.batch_size;
+        if self.drop_last && whole > 0 {
+            whole
+        } else {
+            self.len
+        }
     }
 
     /// The batches of epoch number `epoch`, freshly shuffled.
@@ -53,6 +73,7 @@ impl Batches {
         rng.set_stream(epoch as u64);
         let mut order: Vec<usize> = (0..self.len).collect();
         order.shuffle(&mut rng);
+        order.truncate(self.used());
         EpochBatches { order, batch_size: self.batch_size, next: 0 }
     }
 }
@@ -109,6 +130,22 @@ mod tests {
     fn every_batch_but_the_last_is_full() {
         let sizes: Vec<_> = Batches::new(10, 4, 3).unwrap().epoch(1).map(|b| b.len()).collect();
         assert_eq!(sizes, [4, 4, 2]);
+    }
+
+    #[test]
+    fn a_small_last_batch_can_be_left_out() {
+        for (len, size, expected) in [(10, 4, &[4, 4][..]), (12, 4, &[4, 4, 4]), (3, 4, &[3])] {
+            let all = Batches::new(len, size, 3).unwrap();
+            let batches = all.clone().drop_last();
+            let sizes: Vec<_> = batches.epoch(1).map(|b| b.len()).collect();
+            assert_eq!((&sizes[..], batches.batches_per_epoch()), (expected, expected.len()));
+            assert!(all.epoch(1).zip(batches.epoch(1)).all(|(all, some)| all == some));
+        }
+        let batches = Batches::new(10, 4, 3).unwrap().drop_last();
+        let mut seen: Vec<usize> = (0..9).flat_map(|epoch| order(&batches, epoch)).collect();
+        seen.sort_unstable();
+        seen.dedup();
+        assert_eq!(seen.len(), 10);
     }
 
     #[test]

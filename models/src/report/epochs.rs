@@ -1,6 +1,9 @@
 use std::path::Path;
 
-use super::ReportError;
+use super::{
+    history::{extent, MOST_RATES},
+    ReportError,
+};
 
 /// What one epoch of training came to.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -121,66 +124,84 @@ pub fn read_epochs_csv(path: &Path) -> Result<Vec<Epoch>, ReportError> {
     Ok(epochs)
 }
 
-/// A table of the epochs for the terminal: epoch, losses, accuracy in percent,
-/// the learning rate of every layer, and rollbacks.
+/// A table of epochs for the terminal, a line at a time: epoch, losses, accuracy in percent, the
+/// learning rates, and rollbacks.
 ///
-/// Columns are aligned to the right and two spaces apart; every line ends in a
-/// line break. A rate that an epoch does not have is shown as `-`.
+/// Columns are aligned to the right and two spaces apart. Of more than four learning rates the
+/// least and the greatest are shown.
 ///
 /// ```
-/// use tlr_models::report::{table, Epoch};
+/// use tlr_models::report::{Epoch, EpochTable};
 ///
-/// let epochs = [Epoch {
+/// let epoch = Epoch {
 ///     epoch: 1,
 ///     train_loss: 0.34567,
 ///     test_loss: 0.298,
 ///     test_accuracy: 0.9132,
 ///     rates: vec![("fc1".into(), 1.234e-3)],
 ///     ..Epoch::default()
-/// }];
-/// let expected = "\
-/// epoch  train loss  test loss  accuracy %  rate fc1  rollbacks
-///     1      0.3457     0.2980       91.32    1.2e-3          0
-/// ";
-/// assert_eq!(table(&epochs), expected);
+/// };
+/// let table = EpochTable::of(&epoch);
+/// assert_eq!(table.heading(), "epoch  train loss  test loss  accuracy %  rate fc1  rollbacks");
+/// assert_eq!(table.row(&epoch), "    1      0.3457     0.2980       91.32    1.2e-3          0");
 /// ```
-pub fn table(epochs: &[Epoch]) -> String {
-    let names = rate_names(epochs);
-    let mut headings: Vec<String> =
-        ["epoch", "train loss", "test loss", "accuracy %"].map(String::from).to_vec();
-    headings.extend(names.iter().map(|name| format!("rate {name}")));
-    headings.push("rollbacks".into());
+#[derive(Clone, Debug)]
+pub struct EpochTable {
+    rates: Vec<String>,
+    headings: Vec<String>,
+}
 
-    let mut lines = vec![headings];
-    for epoch in epochs {
+impl EpochTable {
+    /// With a column for each rate of this epoch.
+    pub fn of(epoch: &Epoch) -> Self {
+        let rates: Vec<String> = epoch.rates.iter().map(|(name, _)| name.clone()).collect();
+        let mut headings =
+            ["epoch", "train loss", "test loss", "accuracy %"].map(String::from).to_vec();
+        if rates.len() > MOST_RATES {
+            headings.extend(["least rate", "greatest rate"].map(String::from));
+        } else {
+            headings.extend(rates.iter().map(|name| format!("rate {name}")));
+        }
+        headings.push("rollbacks".into());
+        Self { rates, headings }
+    }
+
+    /// What stands in the columns.
+    pub fn heading(&self) -> String {
+        self.line(&self.headings)
+    }
+
+    /// An epoch's line. A rate that it does not have is shown as `-`.
+    pub fn row(&self, epoch: &Epoch) -> String {
         let mut cells = vec![
             epoch.epoch.to_string(),
             loss(epoch.train_loss),
             loss(epoch.test_loss),
             format!("{:.2}", 100.0 * epoch.test_accuracy),
         ];
-        cells.extend(names.iter().map(|name| match epoch.rate(name) {
-            Some(rate) => format!("{rate:.1e}"),
-            None => "-".into(),
-        }));
+        if self.rates.len() > MOST_RATES {
+            let (least, greatest) = extent(epoch.rates.iter().map(|(_, rate)| *rate));
+            cells.extend([format!("{least:.1e}"), format!("{greatest:.1e}")]);
+        } else {
+            let rate = |rate: f64| format!("{rate:.1e}");
+            let rates = self.rates.iter().map(|name| epoch.rate(name));
+            cells.extend(rates.map(|found| found.map_or("-".into(), rate)));
+        }
         cells.push(epoch.rollbacks.to_string());
-        lines.push(cells);
+        self.line(&cells)
     }
 
-    let widths: Vec<usize> = (0..lines[0].len())
-        .map(|column| {
-            let width = |line: &Vec<String>| line[column].chars().count();
-            lines.iter().map(width).max().unwrap_or(0)
-        })
-        .collect();
-    let mut text = String::new();
-    for line in &lines {
-        let cells: Vec<String> =
-            line.iter().zip(&widths).map(|(cell, &width)| format!("{cell:>width$}")).collect();
-        text += &cells.join("  ");
-        text.push('\n');
+    fn line(&self, cells: &[String]) -> String {
+        let cells = cells.iter().zip(&self.headings).map(|(cell, heading)| {
+            // Only a rate with a short name can be longer than what stands above it.
+            let width = heading
+                .chars()
+                .count()
+                .max("1.0e-30".len() * usize::from(heading.starts_with("rate ")));
+            format!("{cell:>width$}")
+        });
+        cells.collect::<Vec<_>>().join("  ")
     }
-    text
 }
 
 fn loss(value: f64) -> String {
@@ -294,16 +315,19 @@ mod tests {
 
     #[test]
     fn the_table_is_aligned() {
+        let [first, mut second] = <[Epoch; 2]>::try_from(epochs()).unwrap();
+        let table = EpochTable::of(&second);
+        let lines = [table.heading(), table.row(&first), table.row(&second)].join("\n");
         let expected = "\
-epoch  train loss  test loss  accuracy %  rate fc1  rate a, long name  rollbacks
-    9      0.1000     0.3333       98.77    1.2e-3                  -          0
-   10    2.000e-6        NaN      100.00    5.0e-1            1.0e-30         12
-";
-        assert_eq!(table(&epochs()), expected);
-    }
-
-    #[test]
-    fn a_table_of_nothing_is_its_headings() {
-        assert_eq!(table(&[]), "epoch  train loss  test loss  accuracy %  rollbacks\n");
+epoch  train loss  test loss  accuracy %  rate a, long name  rate fc1  rollbacks
+    9      0.1000     0.3333       98.77                  -    1.2e-3          0
+   10    2.000e-6        NaN      100.00            1.0e-30    5.0e-1         12";
+        assert_eq!(lines, expected);
+        second.rates = (1..=5).map(|i| (i.to_string(), f64::from(i * i % 5 + 1))).collect();
+        let table = EpochTable::of(&second);
+        let expected = "\
+epoch  train loss  test loss  accuracy %  least rate  greatest rate  rollbacks
+   10    2.000e-6        NaN      100.00       1.0e0          5.0e0         12";
+        assert_eq!([table.heading(), table.row(&second)].join("\n"), expected);
     }
 }

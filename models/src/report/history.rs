@@ -39,23 +39,40 @@ pub fn write_history_csv(
     writer.flush().map_err(|source| ReportError::Io { path: path.to_owned(), source })
 }
 
-/// Rates in a line: `1.2e-3` for one, `hidden 1.2e-3, head 4.0e-2` for more.
+/// Rates in a line: `1.2e-3` for one, `hidden 1.2e-3, head 4.0e-2` for up to four, and the least and the greatest
+/// of more.
 ///
 /// ```
 /// use tlr_models::report::rates;
 ///
 /// assert_eq!(rates(&[("model", 0.00123)]), "1.2e-3");
 /// assert_eq!(rates(&[("hidden", 0.00123), ("head", 0.04)]), "hidden 1.2e-3, head 4.0e-2");
+/// let many: Vec<_> = (1..=9).map(|layer| (layer.to_string(), f64::from(layer))).collect();
+/// assert_eq!(rates(&many), "1.0e0 to 9.0e0");
 /// ```
 pub fn rates<S: AsRef<str>>(rates: &[(S, f64)]) -> String {
     match rates {
         [(_, rate)] => format!("{rate:.1e}"),
+        rates if rates.len() > MOST_RATES => {
+            let (least, greatest) = extent(rates.iter().map(|(_, rate)| *rate));
+            format!("{least:.1e} to {greatest:.1e}")
+        }
         rates => rates
             .iter()
             .map(|(name, rate)| format!("{} {rate:.1e}", name.as_ref()))
             .collect::<Vec<_>>()
             .join(", "),
     }
+}
+
+/// More rates than this are summed up by their least and greatest.
+pub(super) const MOST_RATES: usize = 4;
+
+/// The least and the greatest.
+pub(super) fn extent(rates: impl Iterator<Item = f64>) -> (f64, f64) {
+    rates.fold((f64::INFINITY, f64::NEG_INFINITY), |(least, greatest), rate| {
+        (least.min(rate), greatest.max(rate))
+    })
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ mod probe;
 
 pub use comparison::{Compared, Comparison};
 pub use curves::{Curves, Rate};
-pub use epochs::{read_epochs_csv, table, write_epochs_csv, Epoch};
+pub use epochs::{read_epochs_csv, write_epochs_csv, Epoch, EpochTable};
 pub use error::ReportError;
 pub use heatmap::{HeatCell, HeatMap, HeatPanel};
 pub use history::{rates, write_history_csv};

@@ -11,8 +11,8 @@ use dfdx::{
 };
 use tlr::{
     rule::{HypergradientRule, Moments, NewtonForm, NewtonRule, Proposal, RateRule},
-    Adaptation, Config, Error, Family, LearningRate, Outcome, PerLayer, Safeguard, Tlr,
-    TrainableLr, Window,
+    Adaptation, Config, Error, Family, LearningRate, NewtonConfig, Outcome, PerLayer, Safeguard,
+    Tlr, TrainableLr, Window,
 };
 
 /// What trains a model, whatever it is made of.
@@ -72,6 +72,10 @@ pub fn learner<M: TrainableLr<f32, Cpu> + 'static>(
     let config = Config::new(rule)
         .window(Window::fraction_of_epoch(options.window_fraction, batches_per_epoch)?)
         .safeguard(safeguard.then(Safeguard::default));
+    let config = match options.rule {
+        Rule::Aligned => config.climb(NewtonConfig::CLIMB),
+        _ => config,
+    };
     let optimizer = AnyOptimizer::new(model, options);
     Ok(match options.mode {
         Mode::Global => Box::new(Tlr::new(model, optimizer, config)?),

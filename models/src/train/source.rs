@@ -66,6 +66,11 @@ impl<'a> InMemory<'a> {
         let batches = Batches::new(data.train.len(), batch_size, seed)?;
         Ok(Self { data, scaling: data.train.scaling(), batches, augment })
     }
+
+    /// Without a last batch that is smaller than the others: see [`Batches::drop_last`].
+    pub fn drop_last(self) -> Self {
+        Self { batches: self.batches.drop_last(), ..self }
+    }
 }
 
 impl Source for InMemory<'_> {
@@ -137,6 +142,11 @@ impl<'a> Decoded<'a> {
     ) -> Result<Self, TrainError> {
         let batches = Batches::new(folder.train.len(), batch_size, seed)?;
         Ok(Self { folder, preparation, loader, batches, batch_size, seed })
+    }
+
+    /// Without a last batch that is smaller than the others: see [`Batches::drop_last`].
+    pub fn drop_last(self) -> Self {
+        Self { batches: self.batches.drop_last(), ..self }
     }
 }
 

@@ -48,6 +48,11 @@ impl Moments {
         }
     }
 
+    /// ρ = ⟨u₋,u⟩/√(⟨u₋,u₋⟩·max(⟨u₋,u₋⟩, ⟨u,u⟩)): the part of u₋ that is left in u, and never more than the cosine.
+    fn persistence(&self) -> f64 {
+        (self.un / self.uu * (self.uu / self.nn).sqrt().min(1.0)).min(1.0)
+    }
+
     fn is_finite(&self) -> bool {
         self.uu.is_finite() && self.un.is_finite() && self.nn.is_finite()
     }
@@ -115,6 +120,22 @@ pub(crate) fn decide(
         proposal
     } else {
         Proposal { rate: bounded, outcome: Outcome::Capped }
+    }
+}
+
+/// The largest growth of a rate in one climb: what the paper allows its rule.
+const LARGEST_CLIMB: f64 = 100.0;
+
+/// The proposal, or the Newton point of the window before, whichever is more. See
+/// [`Config::climb`](crate::Config::climb).
+pub(crate) fn climb(rate: f64, previous: f64, moments: &Moments, proposal: Proposal) -> Proposal {
+    // Where nothing at all is lost, infinite.
+    let point = previous / (1.0 - moments.persistence());
+    let climbed = bounded(point.min(LARGEST_CLIMB * rate)).max(rate);
+    if climbed > proposal.rate {
+        Proposal { rate: climbed, outcome: Outcome::Climbed }
+    } else {
+        proposal
     }
 }
 

@@ -10,7 +10,7 @@ const PASSES: usize = 5;
 ///
 /// The translations are learned as in the first model of Brown, Della Pietra, Della Pietra and
 /// Mercer, *The Mathematics of Statistical Machine Translation*, 1993: by expectation maximisation,
-/// from all words of the pairs that occur together.
+/// from all words of the pairs that occur together. Punctuation stands for itself.
 ///
 /// ```
 /// use tlr_models::data::text::{ParallelText, WordByWord};
@@ -104,7 +104,8 @@ impl Numbers {
                 self.words.len() - 1
             })
         };
-        Ok(words(sentence)?.into_iter().map(number).collect())
+        let words = words(sentence)?.into_iter();
+        Ok(words.filter(|word| word.contains(char::is_alphanumeric)).map(number).collect())
     }
 }
 
@@ -115,7 +116,7 @@ mod tests {
     use crate::data::text::toy;
 
     // Fails if source and target are mixed up, or if words that merely occur together, such as those
-    // in every sentence, win.
+    // in every sentence, win: counted like a word, the full stop stands for "the".
     #[test]
     fn words_of_the_toy_language_are_learned() {
         let data = toy::draw(1, 1500, 1, 1).unwrap();
