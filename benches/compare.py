@@ -52,7 +52,41 @@ class Block(nn.Module):
         return x + self.path(x)
 
 
-# Each layer of benches/layers.rs, and the shape of its input.
+class Attention(nn.Module):
+    """Attention of sentences to themselves."""
+
+    def __init__(self):
+        super().__init__()
+        self.attention = nn.MultiheadAttention(128, 4, batch_first=True)
+
+    def forward(self, x):
+        return self.attention(x, x, x, need_weights=False)[0]
+
+
+class CrossEntropy(nn.Module):
+    """The mean loss of one label a row."""
+
+    def forward(self, x):
+        return nn.functional.cross_entropy(x, TOKENS)
+
+
+class DecoderLayer(nn.Module):
+    """With a memory, and a causal mask."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.TransformerDecoderLayer(128, 4, 256, batch_first=True)
+        self.memory = torch.randn(32, 20, 128, requires_grad=True)
+        self.mask = nn.Transformer.generate_square_subsequent_mask(20)
+
+    def forward(self, x):
+        self.memory.grad = None
+        return self.layer(x, self.memory, tgt_mask=self.mask, tgt_is_causal=True)
+
+
+TOKENS = torch.tensor([index * 619 % 2000 for index in range(640)])
+
+# Each layer of benches/layers.rs, and the shape of its input, or the input where it is not of numbers.
 LAYERS = {
     "conv_stem_3_16": (lambda: conv(3, 16, 3, 1, 1), (32, 3, 32, 32)),
     "conv_16_16": (lambda: conv(16, 16, 3, 1, 1), (32, 16, 32, 32)),
@@ -75,6 +109,16 @@ LAYERS = {
     "block_16": (lambda: Block(16), (32, 16, 32, 32)),
     "block_32": (lambda: Block(32), (32, 32, 16, 16)),
     "block_64": (lambda: Block(64), (32, 64, 8, 8)),
+    "linear_784_1000": (lambda: nn.Linear(784, 1000), (128, 784)),
+    "layer_norm_128": (lambda: nn.LayerNorm(128), (640, 128)),
+    "embedding_2000": (lambda: nn.Embedding(2000, 128), TOKENS.reshape(32, 20)),
+    "cross_entropy_2000": (CrossEntropy, (640, 2000)),
+    "attention_128": (Attention, (32, 20, 128)),
+    "encoder_layer_128": (
+        lambda: nn.TransformerEncoderLayer(128, 4, 256, batch_first=True),
+        (32, 20, 128),
+    ),
+    "decoder_layer_128": (DecoderLayer, (32, 20, 128)),
 }
 
 
@@ -132,7 +176,9 @@ def compare(bench, name, rounds, *how):
     make, shape = LAYERS[name]
     torch.manual_seed(1)
     layer = make().train()
-    x = torch.randn(shape, requires_grad="stem" not in name)
+    x = shape
+    if not torch.is_tensor(x):
+        x = torch.randn(shape, requires_grad="stem" not in name)
     upstream = torch.ones_like(layer(x))
     measured = []
     for _ in range(rounds):

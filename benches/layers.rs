@@ -6,7 +6,11 @@
 use criterion::{criterion_group, criterion_main, Criterion};
 use dfdx::{nn::ModuleMut, prelude::*};
 use tlr_models::{
-    layers::{builder, AvgPool2d, Conv2d, Conv2dOptions, Kernels, MaxPool2d, Relu, Sliding},
+    layers::{
+        builder, AttentionMask, AvgPool2d, Conv2d, Conv2dOptions, DecoderLayer, DecoderMasks,
+        EmbeddingOptions, EncoderLayer, Ids, Kernels, LinearOptions, MaxPool2d, MultiHeadAttention,
+        Relu, Rows, SequenceKernels, Sequences, Sliding,
+    },
     resnet::PlainBlock,
 };
 
@@ -25,16 +29,13 @@ fn backward<S: Shape>(y: Tensor<S, f32, Cpu, Taped>) -> Gradients<f32, Cpu> {
     loss.put_tape(tape).backward()
 }
 
-/// Times what `layer` makes of `(batch, C, size, size)`.
-fn time<const C: usize, S: Shape>(
+/// Times what `layer` makes of an input with a new tape.
+fn time<X: Trace<f32, Cpu, Traced = Y>, Y, S: Shape>(
     criterion: &mut Criterion,
     name: &str,
-    mut layer: impl FnMut(Images<C, Taped>) -> Tensor<S, f32, Cpu, Taped>,
-    (batch, size): (usize, usize),
+    x: X,
+    mut layer: impl FnMut(Y) -> Tensor<S, f32, Cpu, Taped>,
 ) {
-    let dev = Cpu::seed_from_u64(1);
-    dev.enable_cache();
-    let x = dev.sample_like(&(batch, Const::<C>, size, size), rand_distr::StandardNormal);
     let mut group = criterion.benchmark_group(name);
     group.bench_function("forward", |bencher| {
         bencher.iter(|| layer(x.trace(Gradients::leaky())));
@@ -43,6 +44,26 @@ fn time<const C: usize, S: Shape>(
         bencher.iter(|| backward(layer(x.trace(Gradients::leaky()))));
     });
     group.finish();
+}
+
+fn device() -> Cpu {
+    let dev = Cpu::seed_from_u64(1);
+    dev.enable_cache();
+    dev
+}
+
+fn random<S: Shape>(dev: &Cpu, shape: S) -> Tensor<S, f32, Cpu> {
+    dev.sample_like(&shape, rand_distr::StandardNormal)
+}
+
+/// Times what `layer` makes of `(batch, C, size, size)`.
+fn time_images<const C: usize, S: Shape>(
+    criterion: &mut Criterion,
+    name: &str,
+    layer: impl FnMut(Images<C, Taped>) -> Tensor<S, f32, Cpu, Taped>,
+    (batch, size): (usize, usize),
+) {
+    time(criterion, name, random(&device(), (batch, Const::<C>, size, size)), layer);
 }
 
 /// The first layer of a model: its input is data, whose gradient nobody asks for.
@@ -55,7 +76,7 @@ fn stem<const O: usize, const K: usize, const S: usize, const P: usize>(
     let sliding = Sliding { stride: S, padding: P, ..Sliding::default() };
     let options = Conv2dOptions { sliding, input_gradient: false };
     let layer = |x: Images<3, Taped>| Cpu::try_conv2d(x, &conv.weight, None, options).unwrap();
-    time(criterion, name, layer, size);
+    time_images(criterion, name, layer, size);
 }
 
 macro_rules! layers {
@@ -68,9 +89,10 @@ macro_rules! layers {
             let dev = Cpu::seed_from_u64(1);
             $(
                 let mut layer = dev.build_module::<$Layer, f32>();
-                time::<$C, _>(criterion, $name, |x| layer.forward_mut(x), $size);
+                time_images::<$C, _>(criterion, $name, |x| layer.forward_mut(x), $size);
             )+
             blocks(criterion);
+            sequences(criterion);
         }
     };
 }
@@ -94,11 +116,50 @@ layers! {
 fn blocks(criterion: &mut Criterion) {
     let dev = Cpu::seed_from_u64(1);
     let mut block: PlainBlock<16, f32, Cpu> = BuildModule::build(&dev);
-    time::<16, _>(criterion, "block_16", |x| block.forward_mut(x), (32, 32));
+    time_images::<16, _>(criterion, "block_16", |x| block.forward_mut(x), (32, 32));
     let mut block: PlainBlock<32, f32, Cpu> = BuildModule::build(&dev);
-    time::<32, _>(criterion, "block_32", |x| block.forward_mut(x), (32, 16));
+    time_images::<32, _>(criterion, "block_32", |x| block.forward_mut(x), (32, 16));
     let mut block: PlainBlock<64, f32, Cpu> = BuildModule::build(&dev);
-    time::<64, _>(criterion, "block_64", |x| block.forward_mut(x), (32, 8));
+    time_images::<64, _>(criterion, "block_64", |x| block.forward_mut(x), (32, 8));
+}
+
+/// Of the sizes of `examples/translate` on Multi30k: 32 sentences of 20 tokens, 128 features, 4 heads; and the
+/// wide layer of `examples/mnist`.
+fn sequences(criterion: &mut Criterion) {
+    let dev = device();
+    let (weight, bias) =
+        (random(&dev, (Const::<1000>, Const::<784>)), random(&dev, (Const::<1000>,)));
+    let x: Rows<usize, 784, f32, Cpu, NoneTape> = random(&dev, (128, Const));
+    time(criterion, "linear_784_1000", x, |x| {
+        Cpu::try_linear(x, &weight, &bias, LinearOptions::default()).unwrap()
+    });
+    let (weight, bias) = (random(&dev, (Const::<128>,)), random(&dev, (Const::<128>,)));
+    let x: Rows<usize, 128, f32, Cpu, NoneTape> = random(&dev, (640, Const));
+    time(criterion, "layer_norm_128", x, |x| Cpu::try_layer_norm(x, &weight, &bias, 1e-5).unwrap());
+    let tokens: Vec<usize> = (0..640).map(|index| index * 619 % 2000).collect();
+    let weight = random(&dev, (Const::<2000>, Const::<128>));
+    let ids: Ids<Cpu> = dev.tensor_from_vec(tokens.clone(), (32, 20));
+    time(criterion, "embedding_2000", ids, |ids| {
+        Cpu::try_embedding(ids, &weight, EmbeddingOptions::default()).unwrap()
+    });
+    let x: Rows<usize, 2000, f32, Cpu, NoneTape> = random(&dev, (640, Const));
+    time(criterion, "cross_entropy_2000", x, |x| {
+        Cpu::try_cross_entropy(x, &tokens, usize::MAX).unwrap()
+    });
+    let sentences = || -> Sequences<128, f32, Cpu> { random(&dev, (32, 20, Const)) };
+    let mask = AttentionMask::default();
+    let attention: MultiHeadAttention<128, 4, f32, Cpu> = BuildModule::build(&dev);
+    time(criterion, "attention_128", sentences(), |x| {
+        let (x, tape) = x.split_tape();
+        attention.forward((x.clone().put_tape(tape), x.clone(), x, mask.clone()))
+    });
+    let mut encoder: EncoderLayer<128, 4, 256, f32, Cpu> = BuildModule::build(&dev);
+    time(criterion, "encoder_layer_128", sentences(), |x| encoder.forward_mut((x, mask.clone())));
+    let mut decoder: DecoderLayer<128, 4, 256, f32, Cpu> = BuildModule::build(&dev);
+    let memory = sentences();
+    time(criterion, "decoder_layer_128", sentences(), |x| {
+        decoder.forward_mut((x, memory.clone(), DecoderMasks::causal(None, None)))
+    });
 }
 
 criterion_group! {

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! cargo run --release --example cifar                      # pictures the program draws, no data needed
-//! cargo run --release --example cifar -- --data DIR --epochs 10 --weight-decay 5e-4
+//! cargo run --release --example cifar -- --data DIR --epochs 10 --batch-size 128 --weight-decay 5e-4
 //! cargo run --release --example cifar -- --data DIR --classes 100 --depth 28 --width 10
 //! ```
 
@@ -45,7 +45,8 @@ struct Args {
 }
 
 fn main() -> ExitCode {
-    common::run(&[("out", "out/cifar"), ("rate", "1e-4"), ("epochs", "6")], run)
+    let defaults = [("out", "out/cifar"), ("rate", "1e-3"), ("epochs", "6"), ("batch_size", "32")];
+    common::run(&defaults, run)
 }
 
 fn run(args: &Args) -> Result<(), Box<dyn Error>> {

@@ -1,8 +1,8 @@
 //! Coloured shapes that the crate draws itself, where no photographs are at hand.
 //!
-//! A class is a shape, plain or striped. Its colours, its size, place and turn, the background's
-//! colours, the spots on it and the grain are all random, so that no pixel says much about the
-//! class: a linear model hardly learns it, a convolutional network does.
+//! A class is a shape, plain or striped, light on a dark ground. Its hue, its size, place and turn, the
+//! ground's hues, the spots on it and the grain are all random, so that no pixel says much about the
+//! class: a linear model hardly learns it, a convolutional network does within a minute.
 
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
@@ -119,9 +119,8 @@ type Point = [f32; 2];
 /// Red, green and blue, from 0 to 1.
 type Colour = [f32; 3];
 
-// Chosen so that of ten classes, after five epochs of 10,000 images, a linear model tells 14 % and a
-// network with a hidden layer of 200 about half, while one of three convolutions (16, 32 and 64
-// channels, Adam) tells 84 %.
+// Chosen so that of ten classes WRN-10-1 tells 95 % after four epochs of 4,000 images (SGD at 0.1, batches of 32),
+// and not one in eight after as many from a rate of 1e-4 that stays.
 
 /// Half the size of a shape, in pictures.
 const RADIUS: (f32, f32) = (0.24, 0.42);
@@ -129,9 +128,7 @@ const RADIUS: (f32, f32) = (0.24, 0.42);
 const HALF_TURN: f32 = 0.27;
 /// The standard deviation of the grain.
 const NOISE: (f32, f32) = (0.02, 0.08);
-/// The least squared distance of a shape's colour from those of the background.
-const CONTRAST: f32 = 0.25;
-/// The most spots on a background, and their radius in pictures.
+/// The most spots on a ground, and their radius in pictures.
 const SPOTS: u32 = 3;
 const SPOT: (f32, f32) = (0.03, 0.08);
 /// The width of a stripe and of the gap after it, in radii.
@@ -145,7 +142,7 @@ struct Scene {
     /// Cosine and sine of the turn.
     turn: [f32; 2],
     ink: Colour,
-    /// The colours of the background in its four corners.
+    /// The colours of the ground in its four corners.
     corners: [Colour; 4],
     spots: Vec<(Point, f32, Colour)>,
     noise: f32,
@@ -156,16 +153,9 @@ impl Scene {
         let radius = between(RADIUS, rng);
         // Whole shapes, but for their corners.
         let place = (radius, 1.0 - radius);
-        let base = colour(rng);
+        let base = colour(rng).map(|v| 0.5 * v);
         let corners = std::array::from_fn(|_| base.map(|v| v + between((-0.15, 0.15), rng)));
-        // Seldom more than a few tries; after many, any colour will do.
-        let mut ink = colour(rng);
-        for _ in 0..20 {
-            if distance(ink, base) >= CONTRAST {
-                break;
-            }
-            ink = colour(rng);
-        }
+        let ink = colour(rng).map(|v| 0.5 + 0.5 * v);
         let spots = (0..rng.gen_range(0..=SPOTS))
             .map(|_| {
                 (
@@ -201,7 +191,7 @@ impl Scene {
         let local = [(cos * dx + sin * dy) / self.radius, (cos * dy - sin * dx) / self.radius];
         let mut away = outline(usize::from(self.label) % 10, local);
         if self.label >= 10 {
-            // Between the stripes one sees the background.
+            // Between the stripes one sees the ground.
             let along = local[0] + 4.0 * STRIPE;
             let phase = along - 2.0 * STRIPE * (along / (2.0 * STRIPE)).floor();
             away = away.max((phase - STRIPE / 2.0).abs() - STRIPE / 2.0);
@@ -247,10 +237,6 @@ fn mix(a: f32, b: f32, t: f32) -> f32 {
 
 fn length([x, y]: Point) -> f32 {
     (x * x + y * y).sqrt()
-}
-
-fn distance(a: Colour, b: Colour) -> f32 {
-    a.iter().zip(b).map(|(a, b)| (a - b) * (a - b)).sum()
 }
 
 fn colour(rng: &mut ChaCha8Rng) -> Colour {
@@ -299,7 +285,7 @@ mod tests {
             (0..images.len()).for_each(|i| sum.update(images.pixels_of(i)));
         }
         let start: String = sum.finalize().iter().take(8).map(|b| format!("{b:02x}")).collect();
-        assert_eq!(start, "612d1af4d2085967");
+        assert_eq!(start, "0846ca76a6fa63a7");
     }
 
     #[test]

@@ -177,6 +177,9 @@ pub trait Kernels<E: Dtype>: Device<E> {
     }
 }
 
+#[cfg(feature = "cuda")]
+impl<E: Dtype> Kernels<E> for dfdx::prelude::Cuda where Self: Device<E> {}
+
 // One a dtype: where `Cpu: Device<E>` is in scope, the compiler does not see that its buffers are
 // vectors.
 macro_rules! on_cpu {

@@ -8,7 +8,7 @@ use crate::{
     data::text::{
         bleu::{bleu, Bleu, Smoothing},
         words, Buckets, EncodedPairs, Padded, PairBatch, ParallelText, TextError, Vocabulary,
-        VocabularyConfig, BOS, EOS, PAD,
+        VocabularyConfig, BOS, EOS, PAD, UNK,
     },
     layers::{DropoutRate, Ids},
     search::{Found, SearchOptions},
@@ -225,6 +225,9 @@ impl Corpus {
             for ((place, source), mut found) in batch.iter().zip(found) {
                 // As if it had been alone.
                 found.tokens.truncate(source.len() + LONGER);
+                // A model may have room for more tokens than there are.
+                let known = self.target.len();
+                found.tokens.iter_mut().filter(|id| **id >= known).for_each(|id| *id = UNK);
                 if let Some(translation) = translations.get_mut(*place) {
                     *translation = self.target.decode(&found.tokens)?;
                 }
@@ -415,6 +418,19 @@ mod tests {
             assert_eq!(one[0], all[place]);
         }
         assert!(all.iter().any(|translation| *translation != all[0]));
+    }
+
+    // The model has 100 tokens, the language fewer. Fails if one without a word is looked up.
+    #[test]
+    fn tokens_that_do_not_exist_are_unknown() {
+        let corpus = corpus();
+        let mut model = Small::build(&Cpu::seed_from_u64(2));
+        assert!(corpus.tokens()[1] < 99);
+        let mut bias = vec![0.0; 100];
+        bias[99] = 100.0;
+        model.generator.bias.copy_from(&bias);
+        let said = corpus.translate(&model, &["weil der Hund schläft .".to_owned()], 1).unwrap();
+        assert!(said[0].split(' ').all(|word| word == "<unk>"), "{said:?}");
     }
 
     #[test]

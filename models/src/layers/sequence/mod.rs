@@ -195,6 +195,9 @@ pub trait SequenceKernels<E: Dtype>: Kernels<E> {
     }
 }
 
+#[cfg(feature = "cuda")]
+impl<E: Dtype> SequenceKernels<E> for dfdx::prelude::Cuda where Self: Kernels<E> {}
+
 // One a dtype: where `Cpu: Device<E>` is in scope, the compiler does not see that its buffers are
 // vectors.
 macro_rules! on_cpu {
