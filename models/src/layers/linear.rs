@@ -4,6 +4,7 @@ use super::{
     buffer,
     element::Element,
     gemm::{self, Matrix},
+    simd::vectorized,
     Rows,
 };
 use dfdx::prelude::{
@@ -82,7 +83,9 @@ where
         Matrix::new(&weight_values, OUT, IN).transposed(),
     );
     if options.relu {
-        y_values.iter_mut().for_each(|y| *y = if *y > E::ZERO { *y } else { E::ZERO });
+        vectorized(|| {
+            y_values.iter_mut().for_each(|y| *y = if *y > E::ZERO { *y } else { E::ZERO });
+        });
     }
     // Where the rectifier let pass.
     let passed = if options.relu && T::OWNS_TAPE { Some(y_values.clone()) } else { None };
@@ -93,16 +96,20 @@ where
         let (x, weight, bias, y) = ghosts;
         let mut y_gradient = buffer::take(gradients.get_or_alloc_mut(&y)?);
         if let Some(passed) = passed {
-            for (gradient, passed) in y_gradient.iter_mut().zip(passed.iter()) {
-                *gradient = if *passed > E::ZERO { *gradient } else { E::ZERO };
-            }
+            vectorized(|| {
+                for (gradient, passed) in y_gradient.iter_mut().zip(passed.iter()) {
+                    *gradient = if *passed > E::ZERO { *gradient } else { E::ZERO };
+                }
+            });
         }
         let upstream = Matrix::new(&y_gradient, rows, OUT);
 
         let bias_gradient = gradients.get_or_alloc_mut(&bias)?;
-        for row in y_gradient.chunks_exact(OUT.max(1)) {
-            bias_gradient.iter_mut().zip(row).for_each(|(bias, y)| *bias += *y);
-        }
+        vectorized(|| {
+            for row in y_gradient.chunks_exact(OUT.max(1)) {
+                bias_gradient.iter_mut().zip(row).for_each(|(bias, y)| *bias += *y);
+            }
+        });
         let mut weight_gradient = buffer::take(gradients.get_or_alloc_mut(&weight)?);
         gemm::add_product(
             &mut weight_gradient,

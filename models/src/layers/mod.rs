@@ -20,6 +20,7 @@ mod norm;
 mod pointwise;
 mod pool;
 mod sequence;
+mod shares;
 mod simd;
 
 pub use attention::MultiHeadAttention;

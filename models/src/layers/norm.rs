@@ -1,6 +1,12 @@
 //! Batch normalization of images.
 
-use super::{buffer, element::Element, simd::vectorized, Kernels, LayerError, Planes};
+use super::{
+    buffer,
+    element::Element,
+    shares::{least, Shares},
+    simd::vectorized,
+    Kernels, LayerError, Planes,
+};
 use dfdx::{
     nn::{BuildOnDevice, Module, ModuleMut, ModuleVisitor, ScalarOptions, TensorOptions},
     prelude::{
@@ -9,6 +15,7 @@ use dfdx::{
         TryDiv, TryMul, TrySub,
     },
 };
+use pulp::NullaryFnOnce;
 use rayon::prelude::*;
 use tlr::{TensorCollection, TrainableLr};
 
@@ -246,7 +253,7 @@ fn apply<E: Element, const RELU: bool>(
     x: &[E],
     y: &mut [E],
 ) {
-    let planes = y.par_chunks_exact_mut(pixels).zip(x.par_chunks_exact(pixels));
+    let planes = y.shared_chunks_exact_mut(pixels).zip(x.par_chunks_exact(pixels));
     planes.enumerate().for_each(|(plane, (y, x))| {
         let Channel { mean, slope, bias, .. } = channels[plane % channels.len()];
         vectorized(|| {
@@ -264,17 +271,7 @@ const LANES: usize = 32;
 
 /// Σ term(x).
 fn sum<E: Element>(x: &[E], term: impl Fn(E) -> E) -> f64 {
-    let mut lanes = [E::ZERO; LANES];
-    let chunks = x.chunks_exact(LANES);
-    for (lane, x) in lanes.iter_mut().zip(chunks.remainder()) {
-        *lane += term(*x);
-    }
-    for chunk in chunks {
-        for (lane, x) in lanes.iter_mut().zip(chunk) {
-            *lane += term(*x);
-        }
-    }
-    total(&lanes)
+    pulp::Arch::new().dispatch(Sum { x, term })
 }
 
 /// Σ g and Σ g·(x − mean), g being the gradient where it passes.
@@ -283,21 +280,62 @@ fn sums<E: Element, const RELU: bool>(
     y_gradient: &[E],
     channel: Channel<E>,
 ) -> (f64, f64) {
-    let (mut plain, mut centered) = ([E::ZERO; LANES], [E::ZERO; LANES]);
-    let mut add = |x: &[E], y_gradient: &[E]| {
-        let lanes = plain.iter_mut().zip(&mut centered);
-        for ((plain, centered), (x, gradient)) in lanes.zip(x.iter().zip(y_gradient)) {
-            let gradient = passing::<E, RELU>(*gradient, *x, channel);
-            *plain += gradient;
-            *centered += gradient * (*x - channel.mean);
-        }
-    };
-    let (x, y_gradient) = (x.chunks_exact(LANES), y_gradient.chunks_exact(LANES));
-    add(x.remainder(), y_gradient.remainder());
-    x.zip(y_gradient).for_each(|(x, y_gradient)| add(x, y_gradient));
-    (total(&plain), total(&centered))
+    pulp::Arch::new().dispatch(Sums::<_, RELU> { x, y_gradient, channel })
 }
 
+/// A type, as is [`Sums`], because the compiler does not inline a closure of this size.
+struct Sum<'a, E, F> {
+    x: &'a [E],
+    term: F,
+}
+
+impl<E: Element, F: Fn(E) -> E> NullaryFnOnce for Sum<'_, E, F> {
+    type Output = f64;
+
+    #[inline(always)]
+    fn call(self) -> f64 {
+        let mut lanes = [E::ZERO; LANES];
+        let chunks = self.x.chunks_exact(LANES);
+        for (lane, x) in lanes.iter_mut().zip(chunks.remainder()) {
+            *lane += (self.term)(*x);
+        }
+        for chunk in chunks {
+            for (lane, x) in lanes.iter_mut().zip(chunk) {
+                *lane += (self.term)(*x);
+            }
+        }
+        total(&lanes)
+    }
+}
+
+struct Sums<'a, E, const RELU: bool> {
+    x: &'a [E],
+    y_gradient: &'a [E],
+    channel: Channel<E>,
+}
+
+impl<E: Element, const RELU: bool> NullaryFnOnce for Sums<'_, E, RELU> {
+    type Output = (f64, f64);
+
+    #[inline(always)]
+    fn call(self) -> (f64, f64) {
+        let (mut plain, mut centered) = ([E::ZERO; LANES], [E::ZERO; LANES]);
+        let mut add = |x: &[E], y_gradient: &[E]| {
+            let lanes = plain.iter_mut().zip(&mut centered);
+            for ((plain, centered), (x, gradient)) in lanes.zip(x.iter().zip(y_gradient)) {
+                let gradient = passing::<E, RELU>(*gradient, *x, self.channel);
+                *plain += gradient;
+                *centered += gradient * (*x - self.channel.mean);
+            }
+        };
+        let (x, gradient) = (self.x.chunks_exact(LANES), self.y_gradient.chunks_exact(LANES));
+        add(x.remainder(), gradient.remainder());
+        x.zip(gradient).for_each(|(x, gradient)| add(x, gradient));
+        (total(&plain), total(&centered))
+    }
+}
+
+#[inline(always)]
 fn total<E: Element>(lanes: &[E]) -> f64 {
     lanes.iter().map(|lane| lane.to()).sum()
 }
@@ -338,15 +376,14 @@ where
     };
     let statistics: Vec<(f64, f64)> = (0..C)
         .into_par_iter()
+        .with_min_len(least(x_values.len()))
         .map(|channel| {
             let planes = planes(channel, &x_values);
-            vectorized(|| {
-                let planes = || planes.iter().map(|plane| &x_values[plane.clone()]);
-                let mean = planes().map(|plane| sum(plane, |x| x)).sum::<f64>() / count;
-                let center: E = E::of(mean);
-                let squares = |plane| sum(plane, |x| (x - center) * (x - center));
-                (mean, planes().map(squares).sum::<f64>() / count)
-            })
+            let planes = || planes.iter().map(|plane| &x_values[plane.clone()]);
+            let mean = planes().map(|plane| sum(plane, |x| x)).sum::<f64>() / count;
+            let center: E = E::of(mean);
+            let squares = |plane| sum(plane, |x| (x - center) * (x - center));
+            (mean, planes().map(squares).sum::<f64>() / count)
         })
         .collect();
     let channels: Vec<_> = statistics
@@ -369,20 +406,18 @@ where
         let upstream = buffer::take(gradients.get_or_alloc_mut(&y)?);
         let sums: Vec<(f64, f64)> = channels
             .par_iter()
+            .with_min_len(least(x_values.len()))
             .enumerate()
             .map(|(index, &channel)| {
                 let planes = planes(index, &x_values);
-                vectorized(|| {
-                    let sums = planes.iter().map(|plane| {
-                        let plane = plane.clone();
-                        sums::<E, RELU>(&x_values[plane.clone()], &upstream[plane], channel)
-                    });
-                    sums.fold((0.0, 0.0), |total, sum| (total.0 + sum.0, total.1 + sum.1))
-                })
+                let sums = planes.into_iter().map(|plane| {
+                    sums::<E, RELU>(&x_values[plane.clone()], &upstream[plane], channel)
+                });
+                sums.fold((0.0, 0.0), |total, sum| (total.0 + sum.0, total.1 + sum.1))
             })
             .collect();
         let x_gradient = gradients.get_or_alloc_mut(&x)?;
-        let planes = x_gradient.par_chunks_exact_mut(pixels);
+        let planes = x_gradient.shared_chunks_exact_mut(pixels);
         let values = x_values.par_chunks_exact(pixels).zip(upstream.par_chunks_exact(pixels));
         planes.zip(values).enumerate().for_each(|(plane, (to, (x, upstream)))| {
             let (channel, sums) = (channels[plane % C], sums[plane % C]);

@@ -3,6 +3,7 @@
 use super::{
     buffer::{self, Buffer},
     element::Element,
+    shares::Shares,
     simd::vectorized,
     Kernels, LayerError,
 };
@@ -53,7 +54,7 @@ pub(super) fn sum_on_cpu<S: Shape, E: Dtype + Element, T: Tape<E, Cpu>>(
     let mut tape = x_tape.merge(y_tape);
     let mut sums = buffer::read(&x)?;
     let addends = buffer::read(&y)?;
-    sums.par_chunks_mut(SHARE).zip(addends.par_chunks(SHARE)).for_each(|(sums, addends)| {
+    sums.shared_chunks_mut(SHARE).zip(addends.par_chunks(SHARE)).for_each(|(sums, addends)| {
         vectorized(|| {
             for (sum, addend) in sums.iter_mut().zip(addends) {
                 *sum = rectified(*sum + *addend, relu);
@@ -112,27 +113,29 @@ fn rectify<E: Element>(
     noted: bool,
 ) -> Result<Option<Buffer<u8>>, CpuError> {
     if !noted {
-        values.par_chunks_mut(SHARE).for_each(|values| {
+        values.shared_chunks_mut(SHARE).for_each(|values| {
             vectorized(|| values.iter_mut().for_each(|value| *value = rectified(*value, true)));
         });
         return Ok(None);
     }
     let mut passed: Buffer<u8> = buffer::any(device, values.len())?;
-    values.par_chunks_mut(SHARE).zip(passed.par_chunks_mut(SHARE)).for_each(|(values, passed)| {
-        vectorized(|| {
-            for (value, passed) in values.iter_mut().zip(passed) {
-                *passed = u8::from(*value > E::ZERO);
-                *value = rectified(*value, true);
-            }
-        });
-    });
+    values.shared_chunks_mut(SHARE).zip(passed.par_chunks_mut(SHARE)).for_each(
+        |(values, passed)| {
+            vectorized(|| {
+                for (value, passed) in values.iter_mut().zip(passed) {
+                    *passed = u8::from(*value > E::ZERO);
+                    *value = rectified(*value, true);
+                }
+            });
+        },
+    );
     Ok(Some(passed))
 }
 
 /// Where a rectifier let pass: 1 for values above 0.
 fn passed<E: Element>(device: &Cpu, values: &[E]) -> Result<Buffer<u8>, CpuError> {
     let mut passed: Buffer<u8> = buffer::any(device, values.len())?;
-    passed.par_chunks_mut(SHARE).zip(values.par_chunks(SHARE)).for_each(|(passed, values)| {
+    passed.shared_chunks_mut(SHARE).zip(values.par_chunks(SHARE)).for_each(|(passed, values)| {
         vectorized(|| {
             for (passed, value) in passed.iter_mut().zip(values) {
                 *passed = u8::from(*value > E::ZERO);
@@ -144,7 +147,7 @@ fn passed<E: Element>(device: &Cpu, values: &[E]) -> Result<Buffer<u8>, CpuError
 
 /// `gradient` ← `gradient` + `upstream`, where it passed.
 fn add_passed<E: Element>(gradient: &mut [E], upstream: &[E], passed: Option<&[u8]>) {
-    let shares = gradient.par_chunks_mut(SHARE).zip(upstream.par_chunks(SHARE));
+    let shares = gradient.shared_chunks_mut(SHARE).zip(upstream.par_chunks(SHARE));
     match passed {
         None => shares.for_each(|(gradient, upstream)| {
             vectorized(|| gradient.iter_mut().zip(upstream).for_each(|(to, from)| *to += *from));

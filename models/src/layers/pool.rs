@@ -4,6 +4,7 @@ use super::{
     buffer,
     conv::{Geometry, Sliding},
     element::Element,
+    shares::Shares,
     Kernels, LayerError, Planes,
 };
 use dfdx::{
@@ -175,7 +176,7 @@ pub(super) fn on_cpu<
     let device = x.device().clone();
     let x_values = buffer::read(&x)?;
     let mut y_values = buffer::any(&device, g.batch * g.out_image())?;
-    let planes = y_values.par_chunks_exact_mut(outputs).zip(x_values.par_chunks_exact(pixels));
+    let planes = y_values.shared_chunks_exact_mut(outputs).zip(x_values.par_chunks_exact(pixels));
     let area = E::from_usize(kernel * kernel).unwrap_or_else(E::one);
     // The pixel that each output is.
     let mut from = Vec::new();
@@ -203,7 +204,7 @@ pub(super) fn on_cpu<
         let upstream = buffer::take(gradients.get_or_alloc_mut(&y)?);
         let x_gradient = gradients.get_or_alloc_mut(&x)?;
         let planes =
-            x_gradient.par_chunks_exact_mut(pixels).zip(upstream.par_chunks_exact(outputs));
+            x_gradient.shared_chunks_exact_mut(pixels).zip(upstream.par_chunks_exact(outputs));
         match pooling {
             Pooling::Max => {
                 planes.zip(from.par_chunks_exact(outputs)).for_each(|((x, y), from)| {

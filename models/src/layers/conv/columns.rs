@@ -13,7 +13,7 @@ const BLOCK_BYTES: usize = 384 << 10;
 const NARROW: usize = 256;
 impl Geometry {
     /// Rows of the matrix of columns: what one output reads.
-    fn taps(&self) -> usize {
+    pub(super) fn taps(&self) -> usize {
         self.channels / self.groups * self.kernel * self.kernel
     }
 
@@ -157,42 +157,45 @@ impl<E: Element> Room<E> {
 pub(super) fn forward<E: Element>(g: &Geometry, x: &[E], weight: &[E], y: &mut [E]) {
     let (taps, pixels, per_group) = (g.taps(), g.out_pixels(), g.outputs / g.groups);
     let unit = g.together();
-    y.par_chunks_mut(unit * g.out_image()).zip(x.par_chunks(unit * g.image())).for_each_init(
-        || Room::new(g),
-        |room, (y, x)| {
-            for group in 0..g.groups {
-                let weight = &weight[group * per_group * taps..][..per_group * taps];
-                let weight = Matrix::new(weight, per_group, taps);
-                for (_, block) in blocks::<E>(g, x.len() / g.image()) {
-                    let width = block.images * block.rows * g.out_width;
-                    let offset = group * per_group * pixels + block.first_row * g.out_width;
-                    if g.is_pointwise() && block.images == 1 {
-                        let first = group * taps * pixels + block.first_row * g.out_width;
-                        let columns = Matrix::strided(&x[first..], taps, width, pixels);
-                        gemm::add_to(&mut y[offset..], pixels, weight, columns, ALONE);
-                        continue;
-                    }
-                    let columns = &mut room.columns[..taps * width];
-                    gather(g, x, group, &block, columns);
-                    let columns = Matrix::new(columns, taps, width);
-                    if block.images == 1 {
-                        gemm::add_to(&mut y[offset..], pixels, weight, columns, ALONE);
-                        continue;
-                    }
-                    let outputs = &mut room.outputs[..per_group * width];
-                    outputs.fill(E::ZERO);
-                    gemm::add_to(outputs, width, weight, columns, ALONE);
-                    for (output, side_by_side) in outputs.chunks_exact(width).enumerate() {
-                        let images = y.chunks_exact_mut(g.out_image());
-                        for (image, from) in images.zip(side_by_side.chunks_exact(pixels)) {
-                            let to = &mut image[offset + output * pixels..][..pixels];
-                            to.iter_mut().zip(from).for_each(|(to, from)| *to += *from);
+    y.par_chunks_mut(unit * g.out_image())
+        .with_min_len(g.least())
+        .zip(x.par_chunks(unit * g.image()))
+        .for_each_init(
+            || Room::new(g),
+            |room, (y, x)| {
+                for group in 0..g.groups {
+                    let weight = &weight[group * per_group * taps..][..per_group * taps];
+                    let weight = Matrix::new(weight, per_group, taps);
+                    for (_, block) in blocks::<E>(g, x.len() / g.image()) {
+                        let width = block.images * block.rows * g.out_width;
+                        let offset = group * per_group * pixels + block.first_row * g.out_width;
+                        if g.is_pointwise() && block.images == 1 {
+                            let first = group * taps * pixels + block.first_row * g.out_width;
+                            let columns = Matrix::strided(&x[first..], taps, width, pixels);
+                            gemm::add_to(&mut y[offset..], pixels, weight, columns, ALONE);
+                            continue;
+                        }
+                        let columns = &mut room.columns[..taps * width];
+                        gather(g, x, group, &block, columns);
+                        let columns = Matrix::new(columns, taps, width);
+                        if block.images == 1 {
+                            gemm::add_to(&mut y[offset..], pixels, weight, columns, ALONE);
+                            continue;
+                        }
+                        let outputs = &mut room.outputs[..per_group * width];
+                        outputs.fill(E::ZERO);
+                        gemm::add_to(outputs, width, weight, columns, ALONE);
+                        for (output, side_by_side) in outputs.chunks_exact(width).enumerate() {
+                            let images = y.chunks_exact_mut(g.out_image());
+                            for (image, from) in images.zip(side_by_side.chunks_exact(pixels)) {
+                                let to = &mut image[offset + output * pixels..][..pixels];
+                                to.iter_mut().zip(from).for_each(|(to, from)| *to += *from);
+                            }
                         }
                     }
                 }
-            }
-        },
-    );
+            },
+        );
 }
 
 const ALONE: gemm::Threads = gemm::Threads::One;

@@ -1,3 +1,5 @@
+use crate::layers::shares::least;
+
 /// The sizes of a convolution or of a pooling: `channels` planes of `height` × `width` in, `outputs`
 /// planes of `out_height` × `out_width` out, for each of `batch` images.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,6 +56,11 @@ impl Geometry {
 
     pub(in crate::layers) fn out_image(&self) -> usize {
         self.outputs * self.out_pixels()
+    }
+
+    /// The least part of a pass that one thread does, see [`least`].
+    pub(super) fn least(&self) -> usize {
+        least(self.batch * self.out_image() * self.taps())
     }
 
     /// The outputs whose tap at `offset` (times the dilation) falls on one of `size` pixels rather than on

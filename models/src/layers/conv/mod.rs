@@ -249,6 +249,7 @@ fn backward<E: Element>(
     let mut sums = vec![E::ZERO; g.batch.div_ceil(images) * weight.len()];
     let work = sums
         .par_chunks_exact_mut(weight.len())
+        .with_min_len(g.least())
         .zip(x.par_chunks(images * g.image()))
         .zip(y_gradient.par_chunks(images * g.out_image()));
     match x_gradient {

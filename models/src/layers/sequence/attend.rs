@@ -8,6 +8,8 @@ use crate::layers::{
     buffer,
     element::Element,
     gemm::{self, Matrix},
+    shares::Shares,
+    simd::{exponentials, vectorized},
     LayerError,
 };
 use dfdx::prelude::{
@@ -211,24 +213,18 @@ fn masked_softmax<E: Element>(
     sees: impl Fn(usize, usize) -> bool,
 ) {
     let scale = E::of(scale);
+    let unseen = E::neg_infinity();
     for (query, row) in scores.chunks_exact_mut(keys.max(1)).enumerate() {
-        let mut most: Option<E> = None;
         for (key, score) in row.iter_mut().enumerate() {
-            *score = *score * scale;
-            if sees(query, key) && most.is_none_or(|most| *score > most) {
-                most = Some(*score);
-            }
+            *score = if sees(query, key) { *score * scale } else { unseen };
         }
-        let most = most.unwrap_or(E::ZERO);
-        let mut sum = 0.0;
-        for (key, score) in row.iter_mut().enumerate() {
-            *score = if sees(query, key) { (*score - most).exp() } else { E::ZERO };
-            sum += score.to();
+        // Nothing is seen: nothing is averaged.
+        if row.iter().all(|score| *score == unseen) {
+            row.fill(E::ZERO);
+            continue;
         }
-        if sum != 0.0 {
-            let share = E::of(1.0 / sum);
-            row.iter_mut().for_each(|score| *score = *score * share);
-        }
+        let share = E::of(1.0 / exponentials(row).1);
+        vectorized(|| row.iter_mut().for_each(|score| *score = *score * share));
     }
 }
 
@@ -253,7 +249,7 @@ pub(super) fn on_cpu<E: Element + Dtype, T: Tape<E, Cpu>, const M: usize, const 
     // Pieces of each buffer that belong to one sequence, and of the weights to one head of it.
     let (of_queries, of_keys, of_head) = (queries * M, keys * M, queries * keys);
     y_values
-        .par_chunks_mut(of_queries.max(1))
+        .shared_chunks_mut(of_queries.max(1))
         .zip(weights.par_chunks_mut((H * of_head).max(1)))
         .zip(q_values.par_chunks(of_queries.max(1)))
         .zip(k_values.par_chunks(of_keys.max(1)))
@@ -301,7 +297,7 @@ pub(super) fn on_cpu<E: Element + Dtype, T: Tape<E, Cpu>, const M: usize, const 
         let mut dq = buffer::any(&device, batch * of_queries)?;
         let mut dk = buffer::any(&device, batch * of_keys)?;
         let mut dv = buffer::any(&device, batch * of_keys)?;
-        dq.par_chunks_mut(of_queries.max(1))
+        dq.shared_chunks_mut(of_queries.max(1))
             .zip(dk.par_chunks_mut(of_keys.max(1)))
             .zip(dv.par_chunks_mut(of_keys.max(1)))
             .zip(y_gradient.par_chunks(of_queries.max(1)))
@@ -333,9 +329,7 @@ pub(super) fn on_cpu<E: Element + Dtype, T: Tape<E, Cpu>, const M: usize, const 
                     let values = Matrix::new(&v_head, keys, size).transposed();
                     gemm::add_product(scores, upstream, values);
                     if let Some(dropped) = dropped {
-                        for (index, score) in scores.iter_mut().enumerate() {
-                            *score *= dropped.factor(first + index);
-                        }
+                        drop_all(scores, dropped, first);
                     }
                     softmax_gradient(scores, weights, keys, scale);
 
@@ -352,7 +346,7 @@ pub(super) fn on_cpu<E: Element + Dtype, T: Tape<E, Cpu>, const M: usize, const 
         **gradients.get_or_alloc_mut(&y)? = y_gradient;
         for (ghost, gradient) in [(q, dq), (k, dk), (v, dv)] {
             let into = gradients.get_or_alloc_mut(&ghost)?;
-            into.iter_mut().zip(gradient.iter()).for_each(|(into, d)| *into += *d);
+            vectorized(|| into.iter_mut().zip(gradient.iter()).for_each(|(into, d)| *into += *d));
         }
         Ok(())
     });
@@ -367,9 +361,18 @@ fn drop_weights<'a, E: Element>(
     into: &'a mut Vec<E>,
 ) -> &'a [E] {
     into.clear();
-    let factor = |index| dropped.factor::<E>(first + index);
-    into.extend(weights.iter().enumerate().map(|(index, weight)| *weight * factor(index)));
+    into.extend_from_slice(weights);
+    drop_all(into, dropped, first);
     into
+}
+
+/// Multiplies elements by what dropout has for them.
+fn drop_all<E: Element>(values: &mut [E], dropped: Dropped, first: usize) {
+    vectorized(|| {
+        for (index, value) in values.iter_mut().enumerate() {
+            *value = *value * dropped.factor(first + index);
+        }
+    });
 }
 
 /// Gradients of the weights to gradients of the scores. Where the weight is 0, for being masked, so is
@@ -377,10 +380,12 @@ fn drop_weights<'a, E: Element>(
 fn softmax_gradient<E: Element>(gradient: &mut [E], weights: &[E], keys: usize, scale: f64) {
     let width = keys.max(1);
     for (gradient, weights) in gradient.chunks_exact_mut(width).zip(weights.chunks_exact(width)) {
-        let mean: f64 = gradient.iter().zip(weights).map(|(g, w)| g.to() * w.to()).sum();
-        for (gradient, weight) in gradient.iter_mut().zip(weights) {
-            *gradient = E::of(weight.to() * (gradient.to() - mean) * scale);
-        }
+        vectorized(|| {
+            let mean: f64 = gradient.iter().zip(weights).map(|(g, w)| g.to() * w.to()).sum();
+            for (gradient, weight) in gradient.iter_mut().zip(weights) {
+                *gradient = E::of(weight.to() * (gradient.to() - mean) * scale);
+            }
+        });
     }
 }
 

@@ -1,7 +1,13 @@
 //! Cross entropy with labels, some of which do not count.
 
 use super::Rows;
-use crate::layers::{buffer, element::Element, LayerError};
+use crate::layers::{
+    buffer,
+    element::Element,
+    shares::Shares,
+    simd::{exponentials, vectorized},
+    LayerError,
+};
 use dfdx::prelude::{
     Axis, Cpu, CpuError, Device, Dtype, Gradients, HasErr, HasShape, PutTape, Rank0, SelectTo,
     SplitTape, Storage, SumTo, Tape, Tensor, TryMul,
@@ -69,20 +75,14 @@ pub(super) fn on_cpu<E: Element + Dtype, T: Tape<E, Cpu>, const V: usize>(
     // Becomes the exponentials.
     let mut values = buffer::read(&logits)?;
     let rows: Vec<(f64, f64)> = values
-        .par_chunks_mut(width)
+        .shared_chunks_mut(width)
         .zip(labels)
         .map(|(row, label)| {
             if *label == ignored {
                 return (0.0, 0.0);
             }
             let at = row.get(*label).map_or(0.0, |logit| logit.to());
-            let most = row.iter().copied().reduce(|a, b| if b > a { b } else { a });
-            let most = most.unwrap_or(E::ZERO);
-            let mut sum = 0.0;
-            for value in row {
-                *value = (*value - most).exp();
-                sum += value.to();
-            }
+            let (most, sum) = exponentials(row);
             (sum.ln() - (at - most.to()), sum)
         })
         .collect();
@@ -99,15 +99,17 @@ pub(super) fn on_cpu<E: Element + Dtype, T: Tape<E, Cpu>, const V: usize>(
         let upstream = gradients.get_or_alloc_mut(&y)?.first().map_or(0.0, |g| g.to()) * share;
         gradients
             .get_or_alloc_mut(&logits)?
-            .par_chunks_mut(width)
+            .shared_chunks_mut(width)
             .zip(values.par_chunks(width))
             .zip(labels.par_iter().zip(&rows))
             .filter(|(_, (label, _))| **label != ignored)
             .for_each(|((gradient, exponentials), (label, (_, sum)))| {
                 let scale = E::of(upstream / sum);
-                for (gradient, exponential) in gradient.iter_mut().zip(exponentials) {
-                    *gradient += *exponential * scale;
-                }
+                vectorized(|| {
+                    for (gradient, exponential) in gradient.iter_mut().zip(exponentials) {
+                        *gradient += *exponential * scale;
+                    }
+                });
                 if let Some(gradient) = gradient.get_mut(*label) {
                     *gradient += E::of(-upstream);
                 }

@@ -1,7 +1,7 @@
 //! Dropout, and with it the end of a residual branch.
 
 use super::Rows;
-use crate::layers::{buffer, element::Element, LayerError};
+use crate::layers::{buffer, element::Element, shares::Shares, simd::vectorized, LayerError};
 use dfdx::prelude::{
     Const, Cpu, CpuError, Device, Dtype, Gradients, HasErr, HasShape, NoneTape, PutTape, RandomU64,
     SplitTape, Storage, Tape, TryAdd,
@@ -74,6 +74,7 @@ impl Dropped {
     }
 
     /// What the element is multiplied by. The hash is SplitMix64's (Steele, Lea and Flood 2014).
+    #[inline(always)]
     pub(super) fn factor<E: Element>(&self, index: usize) -> E {
         let mut hash = self
             .seed
@@ -130,6 +131,10 @@ pub(super) fn composed_add<E: Dtype, D: Device<E>, T: Tape<E, D>, const M: usize
     composed(x, rate)?.try_add(onto.retaped::<T>())
 }
 
+fn add<E: Element>(to: &mut [E], values: &[E]) {
+    vectorized(|| to.iter_mut().zip(values).for_each(|(to, value)| *to += *value));
+}
+
 /// Elements in a piece of work.
 const PIECE: usize = 1 << 14;
 
@@ -148,16 +153,18 @@ pub(super) fn on_cpu<E: Element + Dtype, T: Tape<E, Cpu>, const M: usize>(
     let device = x.device().clone();
     let mut values = buffer::read(&x)?;
     if let Some(dropped) = dropped {
-        values.par_chunks_mut(PIECE).enumerate().for_each(|(piece, values)| {
-            for (index, value) in values.iter_mut().enumerate() {
-                *value *= dropped.factor(piece * PIECE + index);
-            }
+        values.shared_chunks_mut(PIECE).enumerate().for_each(|(piece, values)| {
+            vectorized(|| {
+                for (index, value) in values.iter_mut().enumerate() {
+                    *value *= dropped.factor(piece * PIECE + index);
+                }
+            });
         });
     }
     if let Some(onto) = &onto {
         let onto = buffer::read(onto)?;
-        values.par_chunks_mut(PIECE).zip(onto.par_chunks(PIECE)).for_each(|(values, onto)| {
-            values.iter_mut().zip(onto).for_each(|(value, onto)| *value += *onto);
+        values.shared_chunks_mut(PIECE).zip(onto.par_chunks(PIECE)).for_each(|(values, onto)| {
+            add(values, onto);
         });
     }
     let y = buffer::tensor(&device, values, (rows, Const::<M>))?;
@@ -168,22 +175,22 @@ pub(super) fn on_cpu<E: Element + Dtype, T: Tape<E, Cpu>, const M: usize>(
         let y_gradient = buffer::take(gradients.get_or_alloc_mut(&y)?);
         // One after the other: they may be the same tensor.
         let x_gradient = gradients.get_or_alloc_mut(&x)?;
-        x_gradient.par_chunks_mut(PIECE).zip(y_gradient.par_chunks(PIECE)).enumerate().for_each(
+        x_gradient.shared_chunks_mut(PIECE).zip(y_gradient.par_chunks(PIECE)).enumerate().for_each(
             |(piece, (dx, dy))| match dropped {
-                Some(dropped) => {
+                Some(dropped) => vectorized(|| {
                     for (index, (dx, dy)) in dx.iter_mut().zip(dy).enumerate() {
                         *dx += *dy * dropped.factor(piece * PIECE + index);
                     }
-                }
-                None => dx.iter_mut().zip(dy).for_each(|(dx, dy)| *dx += *dy),
+                }),
+                None => add(dx, dy),
             },
         );
         if let Some(onto) = onto {
             let onto_gradient = gradients.get_or_alloc_mut(&onto)?;
             onto_gradient
-                .par_chunks_mut(PIECE)
+                .shared_chunks_mut(PIECE)
                 .zip(y_gradient.par_chunks(PIECE))
-                .for_each(|(onto, dy)| onto.iter_mut().zip(dy).for_each(|(onto, dy)| *onto += *dy));
+                .for_each(|(onto, dy)| add(onto, dy));
         }
         **gradients.get_or_alloc_mut(&y)? = y_gradient;
         Ok(())

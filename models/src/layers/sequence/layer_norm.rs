@@ -1,11 +1,17 @@
 //! Layer norm over the features of each row.
 
 use super::Rows;
-use crate::layers::{buffer, element::Element};
+use crate::layers::{
+    buffer,
+    element::Element,
+    shares::Shares,
+    simd::{sum, sum_of_products},
+};
 use dfdx::prelude::{
     Axis, BroadcastTo, Const, Cpu, CpuError, Device, Dtype, Gradients, HasShape, PutTape, Rank1,
     SplitTape, Tape, Tensor, TryAdd, TryMul,
 };
+use pulp::NullaryFnOnce;
 use rayon::prelude::*;
 
 /// Rows in a piece of work: fixed, so that sums over rows do not depend on the number of threads.
@@ -42,22 +48,12 @@ pub(super) fn on_cpu<E: Element + Dtype, T: Tape<E, Cpu>, const M: usize>(
     let mut scales = vec![0.0; rows];
     let width = M.max(1);
     y_values
-        .par_chunks_mut(ROWS * width)
+        .shared_chunks_mut(ROWS * width)
         .zip(normal.par_chunks_mut(ROWS * width))
         .zip(scales.par_chunks_mut(ROWS))
         .for_each(|((y, normal), scales)| {
-            let rows = y.chunks_exact_mut(width).zip(normal.chunks_exact_mut(width));
-            for ((y, row), scale) in rows.zip(scales) {
-                let mean = row.iter().map(|x| x.to()).sum::<f64>() / M as f64;
-                let variance =
-                    row.iter().map(|x| (x.to() - mean) * (x.to() - mean)).sum::<f64>() / M as f64;
-                *scale = 1.0 / (variance + epsilon).sqrt();
-                let affine = weight_values.iter().zip(bias_values.iter());
-                for ((y, x), (weight, bias)) in y.iter_mut().zip(row).zip(affine) {
-                    *x = E::of((x.to() - mean) * *scale);
-                    *y = *x * *weight + *bias;
-                }
-            }
+            let affine = (&weight_values[..], &bias_values[..]);
+            pulp::Arch::new().dispatch(RowsForward::<_, M> { y, normal, scales, affine, epsilon });
         });
     let y = buffer::tensor(&device, y_values, (rows, Const::<M>))?;
 
@@ -66,55 +62,100 @@ pub(super) fn on_cpu<E: Element + Dtype, T: Tape<E, Cpu>, const M: usize>(
         let (x, weight, bias, y) = ghosts;
         let y_gradient = buffer::take(gradients.get_or_alloc_mut(&y)?);
         let mut x_gradient = buffer::take(gradients.get_or_alloc_mut(&x)?);
-        let sums: Vec<Vec<(f64, f64)>> = x_gradient
-            .par_chunks_mut(ROWS * width)
+        let shares: Vec<[Vec<f64>; 2]> = x_gradient
+            .shared_chunks_mut(ROWS * width)
             .zip(y_gradient.par_chunks(ROWS * width))
             .zip(normal.par_chunks(ROWS * width))
             .zip(scales.par_chunks(ROWS))
             .map(|(((dx, dy), normal), scales)| {
-                let mut sums = vec![(0.0, 0.0); M];
-                let rows = dx.chunks_exact_mut(width).zip(dy.chunks_exact(width));
-                for (((dx, dy), normal), scale) in rows.zip(normal.chunks_exact(width)).zip(scales)
-                {
-                    // Both per feature, and the means over the features that make dx orthogonal to
-                    // what the norm takes out.
-                    let (mut mean, mut along) = (0.0, 0.0);
-                    for (((dy, x), weight), sums) in
-                        dy.iter().zip(normal).zip(weight_values.iter()).zip(&mut sums)
-                    {
-                        let (dy, x) = (dy.to(), x.to());
-                        sums.0 += dy * x;
-                        sums.1 += dy;
-                        mean += dy * weight.to();
-                        along += dy * weight.to() * x;
-                    }
-                    mean /= M as f64;
-                    along /= M as f64;
-                    for (((dx, dy), x), weight) in
-                        dx.iter_mut().zip(dy).zip(normal).zip(weight_values.iter())
-                    {
-                        *dx += E::of(scale * (dy.to() * weight.to() - mean - x.to() * along));
-                    }
-                }
-                sums
+                let weight = &weight_values[..];
+                pulp::Arch::new().dispatch(RowsBackward::<_, M> { dx, dy, normal, scales, weight })
             })
             .collect();
-        let total = sums.into_iter().fold(vec![(0.0, 0.0); M], |mut total, sums| {
-            total.iter_mut().zip(sums).for_each(|(total, sum)| {
-                total.0 += sum.0;
-                total.1 += sum.1;
-            });
-            total
-        });
         **gradients.get_or_alloc_mut(&y)? = y_gradient;
         **gradients.get_or_alloc_mut(&x)? = x_gradient;
-        let weight = gradients.get_or_alloc_mut(&weight)?;
-        weight.iter_mut().zip(&total).for_each(|(weight, sum)| *weight += E::of(sum.0));
-        let bias = gradients.get_or_alloc_mut(&bias)?;
-        bias.iter_mut().zip(&total).for_each(|(bias, sum)| *bias += E::of(sum.1));
+        for (ghost, part) in [
+            (weight, shares.iter().map(|[scaled, _]| scaled).collect::<Vec<_>>()),
+            (bias, shares.iter().map(|[_, shifted]| shifted).collect()),
+        ] {
+            let mut total = vec![0.0; M];
+            for share in part {
+                total.iter_mut().zip(share).for_each(|(total, share)| *total += share);
+            }
+            let gradient = gradients.get_or_alloc_mut(&ghost)?;
+            gradient.iter_mut().zip(total).for_each(|(to, total)| *to += E::of(total));
+        }
         Ok(())
     });
     Ok(y.put_tape(tape))
+}
+
+/// Some rows forward. A type, as is [`RowsBackward`], because the compiler does not inline a closure of this size.
+struct RowsForward<'a, E, const M: usize> {
+    y: &'a mut [E],
+    /// The rows, which become what they are before weight and bias.
+    normal: &'a mut [E],
+    scales: &'a mut [f64],
+    affine: (&'a [E], &'a [E]),
+    epsilon: f64,
+}
+
+impl<E: Element, const M: usize> NullaryFnOnce for RowsForward<'_, E, M> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        let width = M.max(1);
+        let rows = self.y.chunks_exact_mut(width).zip(self.normal.chunks_exact_mut(width));
+        for ((y, row), scale) in rows.zip(self.scales) {
+            let mean = sum(row, E::to) / M as f64;
+            let square = |x: E| (x.to() - mean) * (x.to() - mean);
+            *scale = 1.0 / (sum(row, square) / M as f64 + self.epsilon).sqrt();
+            let affine = self.affine.0.iter().zip(self.affine.1);
+            for ((y, x), (weight, bias)) in y.iter_mut().zip(row).zip(affine) {
+                *x = E::of((x.to() - mean) * *scale);
+                *y = *x * *weight + *bias;
+            }
+        }
+    }
+}
+
+/// Some rows backward; gives their shares of the gradients of weight and bias.
+struct RowsBackward<'a, E, const M: usize> {
+    dx: &'a mut [E],
+    dy: &'a [E],
+    normal: &'a [E],
+    scales: &'a [f64],
+    weight: &'a [E],
+}
+
+impl<E: Element, const M: usize> NullaryFnOnce for RowsBackward<'_, E, M> {
+    type Output = [Vec<f64>; 2];
+
+    #[inline(always)]
+    fn call(self) -> [Vec<f64>; 2] {
+        let width = M.max(1);
+        let [mut scaled, mut shifted, mut through] = [M; 3].map(|len| vec![0.0; len]);
+        let rows = self.dx.chunks_exact_mut(width).zip(self.dy.chunks_exact(width));
+        for (((dx, dy), normal), scale) in
+            rows.zip(self.normal.chunks_exact(width)).zip(self.scales)
+        {
+            let sums = scaled.iter_mut().zip(&mut shifted).zip(&mut through);
+            let values = dy.iter().zip(normal).zip(self.weight);
+            for (((scaled, shifted), through), ((dy, x), weight)) in sums.zip(values) {
+                *scaled += dy.to() * x.to();
+                *shifted += dy.to();
+                *through = dy.to() * weight.to();
+            }
+            // What makes dx orthogonal to what the norm takes out.
+            let mean = sum(&through, |dy| dy) / M as f64;
+            let along = sum_of_products(&through, normal) / M as f64;
+            for ((dx, dy), x) in dx.iter_mut().zip(&through).zip(normal) {
+                *dx += E::of(scale * (dy - mean - x.to() * along));
+            }
+        }
+        [scaled, shifted]
+    }
 }
 
 #[cfg(test)]

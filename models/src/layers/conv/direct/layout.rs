@@ -8,6 +8,7 @@
 //! A place holds one pixel, or the same pixel of as many images as a register has lanes.
 
 use super::super::geometry::Geometry;
+use pulp::NullaryFnOnce;
 use std::ops::Range;
 
 /// Behind the last place, more zeros than registers read too far.
@@ -212,75 +213,101 @@ impl Layout {
 
     /// Lays out the pixels of input images.
     pub(super) fn put_input(&self, g: &Geometry, phases: &[Phase], x: &[f32], laid: &mut [f32]) {
-        for phase in phases {
-            let plane = g.height * g.width;
-            self.put(&self.input_place(g, phase), x, plane, laid.chunks_exact_mut(self.input));
-        }
+        let places: Vec<_> = phases.iter().map(|phase| self.input_place(g, phase)).collect();
+        self.put(&places, (x, g.image(), g.height * g.width), (laid, self.input));
     }
 
     /// Lays out the gradients of output images, behind the zeros that taps reach back to.
     pub(super) fn put_output(&self, g: &Geometry, y: &[f32], laid: &mut [f32]) {
         let place = self.output_place(g, self.lead());
-        self.put(&place, y, g.out_pixels(), laid.chunks_exact_mut(self.output));
+        self.put(&[place], (y, g.out_image(), g.out_pixels()), (laid, self.output));
     }
 
     /// Adds what is laid out to input images.
     pub(super) fn take_input(&self, g: &Geometry, phases: &[Phase], laid: &[f32], x: &mut [f32]) {
-        for phase in phases {
-            let laid = laid.chunks_exact(self.input).take(g.channels);
-            self.take(&self.input_place(g, phase), laid, x, g.height * g.width);
-        }
+        let places: Vec<_> = phases.iter().map(|phase| self.input_place(g, phase)).collect();
+        self.take(&places, (laid, self.input), (x, g.image(), g.height * g.width));
     }
 
     /// Adds what is laid out to output images.
     pub(super) fn take_output(&self, g: &Geometry, laid: &[f32], y: &mut [f32]) {
-        let laid = laid.chunks_exact(self.output).take(g.outputs);
-        self.take(&self.output_place(g, 0), laid, y, g.out_pixels());
+        let place = self.output_place(g, 0);
+        self.take(&[place], (laid, self.output), (y, g.out_image(), g.out_pixels()));
     }
 
+    /// Images, of so many pixels and with planes of so many, to channels of so many floats.
+    fn put(&self, places: &[Place], from: (&[f32], usize, usize), to: (&mut [f32], usize)) {
+        pulp::Arch::new().dispatch(Put { layout: self, places, from, to });
+    }
+
+    fn take(&self, places: &[Place], from: (&[f32], usize), to: (&mut [f32], usize, usize)) {
+        pulp::Arch::new().dispatch(Take { layout: self, places, from, to });
+    }
+
+    /// The first float of a row of an image.
     #[inline(always)]
-    fn put(
-        &self,
-        place: &Place,
-        images: &[f32],
-        plane: usize,
-        channels: std::slice::ChunksExactMut<'_, f32>,
-    ) {
-        let image = channels.len() * plane;
-        for (channel, laid) in channels.enumerate() {
-            for (index, image) in images.chunks_exact(image).enumerate() {
-                let (first, lane) = self.of_image(index);
-                let pixels = &image[channel * plane..][..plane];
-                for row in 0..place.rows {
-                    let from = &pixels[place.pixel + row * place.row_step..];
-                    let to = place.first + first + row * self.pitch * self.lanes + lane;
-                    let to = &mut laid[to..];
-                    let steps = (self.lanes, place.column_step);
-                    strided(to, from, steps, place.width, |to, from| *to = from);
+    fn row(&self, place: &Place, image: usize, row: usize) -> usize {
+        let (first, lane) = self.of_image(image);
+        place.first + first + row * self.pitch * self.lanes + lane
+    }
+}
+
+/// See [`Layout::put`]. A type, as is [`Take`], because the compiler does not inline a closure of this size.
+struct Put<'a> {
+    layout: &'a Layout,
+    places: &'a [Place],
+    from: (&'a [f32], usize, usize),
+    to: (&'a mut [f32], usize),
+}
+
+impl NullaryFnOnce for Put<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn call(self) {
+        let (images, image, plane) = self.from;
+        for place in self.places {
+            for (channel, laid) in self.to.0.chunks_exact_mut(self.to.1).enumerate() {
+                for (index, image) in images.chunks_exact(image).enumerate() {
+                    let pixels = &image[channel * plane..][..plane];
+                    for row in 0..place.rows {
+                        let from = &pixels[place.pixel + row * place.row_step..];
+                        let to = &mut laid[self.layout.row(place, index, row)..];
+                        let steps = (self.layout.lanes, place.column_step);
+                        strided(to, from, steps, place.width, |to, from| *to = from);
+                    }
                 }
             }
         }
     }
+}
+
+/// See [`Layout::take`].
+struct Take<'a> {
+    layout: &'a Layout,
+    places: &'a [Place],
+    from: (&'a [f32], usize),
+    to: (&'a mut [f32], usize, usize),
+}
+
+impl NullaryFnOnce for Take<'_> {
+    type Output = ();
 
     #[inline(always)]
-    fn take<'a>(
-        &self,
-        place: &Place,
-        channels: impl ExactSizeIterator<Item = &'a [f32]>,
-        images: &mut [f32],
-        plane: usize,
-    ) {
-        let image = channels.len() * plane;
-        for (channel, laid) in channels.enumerate() {
-            for (index, image) in images.chunks_exact_mut(image).enumerate() {
-                let (first, lane) = self.of_image(index);
-                let pixels = &mut image[channel * plane..][..plane];
-                for row in 0..place.rows {
-                    let to = &mut pixels[place.pixel + row * place.row_step..];
-                    let from = place.first + first + row * self.pitch * self.lanes + lane;
-                    let from = &laid[from..];
-                    let steps = (place.column_step, self.lanes);
-                    strided(to, from, steps, place.width, |to, from| *to += from);
+    fn call(self) {
+        let (images, image, plane) = self.to;
+        for place in self.places {
+            // Laid out are whole blocks of channels, the last ones of which may not exist.
+            let channels = self.from.0.chunks_exact(self.from.1).take(image / plane.max(1));
+            for (channel, laid) in channels.enumerate() {
+                for (index, image) in images.chunks_exact_mut(image).enumerate() {
+                    let pixels = &mut image[channel * plane..][..plane];
+                    for row in 0..place.rows {
+                        let to = &mut pixels[place.pixel + row * place.row_step..];
+                        let from = &laid[self.layout.row(place, index, row)..];
+                        let steps = (place.column_step, self.layout.lanes);
+                        strided(to, from, steps, place.width, |to, from| *to += from);
+                    }
                 }
             }
         }

@@ -9,7 +9,6 @@ mod kernels;
 mod layout;
 
 use super::geometry::Geometry;
-use crate::layers::simd::vectorized;
 use kernels::{Convolve, Correlate, Lanes, BLOCK, FILTERS};
 use layout::{Layout, Phase};
 use rayon::prelude::*;
@@ -64,7 +63,10 @@ pub(super) fn forward(g: &Geometry, x: &[f32], weight: &[f32], y: &mut [f32]) {
     let (phases, offsets) = (layout.phases(g), layout.offsets(g));
     let spans = layout.outputs(g, layout.images);
     let unit = layout.together();
-    let units = y.par_chunks_mut(unit * g.out_image()).zip(x.par_chunks(unit * g.image()));
+    let units = y
+        .par_chunks_mut(unit * g.out_image())
+        .with_min_len(g.least())
+        .zip(x.par_chunks(unit * g.image()));
     units.for_each_init(
         || {
             let outputs = g.outputs.next_multiple_of(BLOCK);
@@ -72,8 +74,8 @@ pub(super) fn forward(g: &Geometry, x: &[f32], weight: &[f32], y: &mut [f32]) {
         },
         |(laid, room), (y, x)| {
             // Where there are fewer images than before, what is left of those is computed and not taken.
-            vectorized(|| layout.put_input(g, &phases, x, laid));
-            let blocks = room.par_chunks_exact_mut(BLOCK * layout.output);
+            layout.put_input(g, &phases, x, laid);
+            let blocks = room.par_chunks_exact_mut(BLOCK * layout.output).with_min_len(g.least());
             let filters = filters.par_chunks_exact(BLOCK * g.channels * all.len());
             blocks.zip(filters).for_each(|(y, filters)| {
                 pulp::Arch::new().dispatch(Convolve {
@@ -87,7 +89,7 @@ pub(super) fn forward(g: &Geometry, x: &[f32], weight: &[f32], y: &mut [f32]) {
                     first: 0,
                 });
             });
-            vectorized(|| layout.take_output(g, room, y));
+            layout.take_output(g, room, y);
         },
     );
 }
@@ -118,13 +120,11 @@ pub(super) fn part(
         if images < unit {
             upstream.fill(0.0);
         }
-        vectorized(|| {
-            layout.put_input(g, &phases, x, &mut input);
-            layout.put_output(g, y_gradient, &mut upstream);
-        });
+        layout.put_input(g, &phases, x, &mut input);
+        layout.put_output(g, y_gradient, &mut upstream);
         let spans = layout.outputs(g, images);
         let per_output = g.channels * offsets.len();
-        let filters = weight_gradient.par_chunks_mut(FILTERS * per_output);
+        let filters = weight_gradient.par_chunks_mut(FILTERS * per_output).with_min_len(g.least());
         filters.zip(upstream.par_chunks(FILTERS * layout.output)).for_each(
             |(gradient, upstream)| {
                 pulp::Arch::new().dispatch(Correlate {
@@ -141,7 +141,7 @@ pub(super) fn part(
         );
         let Some(x_gradient) = x_gradient.as_deref_mut() else { continue };
         for (phase, filters) in phases.iter().zip(&transposed) {
-            let blocks = room.par_chunks_exact_mut(BLOCK * layout.input);
+            let blocks = room.par_chunks_exact_mut(BLOCK * layout.input).with_min_len(g.least());
             let filters = filters.par_chunks_exact(BLOCK * g.outputs * phase.taps.len());
             blocks.zip(filters).for_each(|(y, filters)| {
                 pulp::Arch::new().dispatch(Convolve {
@@ -157,7 +157,7 @@ pub(super) fn part(
             });
         }
         let x_gradient = &mut x_gradient[index * unit * g.image()..][..x.len()];
-        vectorized(|| layout.take_input(g, &phases, &room, x_gradient));
+        layout.take_input(g, &phases, &room, x_gradient);
     }
 }
 

@@ -1,0 +1,41 @@
+//! How work is shared out among threads.
+
+use rayon::{
+    iter::MinLen,
+    prelude::*,
+    slice::{ChunksExactMut, ChunksMut},
+};
+
+/// Fewer numbers are done sooner than another thread is awake: that takes some tens of microseconds.
+/// Tests split whatever they can: their problems are small.
+const WORTH: usize = if cfg!(test) { 0 } else { 1 << 15 };
+
+/// The least part of work on so many numbers that one thread does: all of it, at once and on the calling
+/// thread, where there is one thread only or little to do.
+pub(super) fn least(numbers: usize) -> usize {
+    if rayon::current_num_threads() == 1 || numbers < WORTH {
+        usize::MAX
+    } else {
+        1
+    }
+}
+
+/// rayon's chunks, with [`least`] of the slice's length. A chain of `zip`s takes the most that any of them asks
+/// for, so it begins with the one whose length tells of the work, and goes on with rayon's own.
+pub(super) trait Shares<T> {
+    fn shared_chunks_mut(&mut self, size: usize) -> MinLen<ChunksMut<'_, T>>;
+
+    fn shared_chunks_exact_mut(&mut self, size: usize) -> MinLen<ChunksExactMut<'_, T>>;
+}
+
+impl<T: Send> Shares<T> for [T] {
+    fn shared_chunks_mut(&mut self, size: usize) -> MinLen<ChunksMut<'_, T>> {
+        let least = least(self.len());
+        self.par_chunks_mut(size).with_min_len(least)
+    }
+
+    fn shared_chunks_exact_mut(&mut self, size: usize) -> MinLen<ChunksExactMut<'_, T>> {
+        let least = least(self.len());
+        self.par_chunks_exact_mut(size).with_min_len(least)
+    }
+}
