@@ -19,6 +19,7 @@ mod linear;
 mod norm;
 mod pointwise;
 mod pool;
+mod scratch;
 mod sequence;
 mod shares;
 mod simd;

@@ -14,7 +14,7 @@ use std::ops::Range;
 /// Behind the last place, more zeros than registers read too far.
 const SLACK: usize = 64;
 /// Images of more outputs in a row lose little to their padding: they are not worth interleaving.
-const NARROW: usize = 12;
+const NARROW: usize = 16;
 /// Places that a run of images has, more or less.
 const RUN: usize = 4096;
 /// Floats of a run's inputs and outputs, more or less: they stay in a core's cache.
@@ -252,6 +252,20 @@ impl Layout {
     }
 }
 
+/// As many images share their places where registers are widest: a row of each at a time, then.
+const LANES: usize = 16;
+/// Images that are read or written at a time: more of them, each a power of two from the next, would contend for the
+/// same lines of a cache.
+const AT_ONCE: usize = 8;
+
+/// All of them, if there are just as many.
+fn collected<T, const N: usize>(items: impl ExactSizeIterator<Item = T>) -> Option<[T; N]> {
+    if items.len() != N {
+        return None;
+    }
+    items.collect::<Vec<_>>().try_into().ok()
+}
+
 /// See [`Layout::put`]. A type, as is [`Take`], because the compiler does not inline a closure of this size.
 struct Put<'a> {
     layout: &'a Layout,
@@ -266,7 +280,24 @@ impl NullaryFnOnce for Put<'_> {
     #[inline(always)]
     fn call(self) {
         let (images, image, plane) = self.from;
+        let whole: Option<[&[f32]; LANES]> = collected(images.chunks_exact(image));
         for place in self.places {
+            if let (Some(images), LANES) = (whole, self.layout.lanes) {
+                for (channel, laid) in self.to.0.chunks_exact_mut(self.to.1).enumerate() {
+                    for (part, images) in images.as_chunks::<AT_ONCE>().0.iter().enumerate() {
+                        for row in 0..place.rows {
+                            let first = channel * plane + place.pixel + row * place.row_step;
+                            let to = &mut laid[self.layout.row(place, part * AT_ONCE, row)..];
+                            for (column, to) in to.chunks_mut(LANES).take(place.width).enumerate() {
+                                for (to, image) in to.iter_mut().zip(images) {
+                                    *to = image[first + column * place.column_step];
+                                }
+                            }
+                        }
+                    }
+                }
+                continue;
+            }
             for (channel, laid) in self.to.0.chunks_exact_mut(self.to.1).enumerate() {
                 for (index, image) in images.chunks_exact(image).enumerate() {
                     let pixels = &image[channel * plane..][..plane];
@@ -299,6 +330,24 @@ impl NullaryFnOnce for Take<'_> {
         for place in self.places {
             // Laid out are whole blocks of channels, the last ones of which may not exist.
             let channels = self.from.0.chunks_exact(self.from.1).take(image / plane.max(1));
+            let whole: Option<[&mut [f32]; LANES]> = collected(images.chunks_exact_mut(image));
+            if let (Some(mut images), LANES) = (whole, self.layout.lanes) {
+                for (channel, laid) in channels.enumerate() {
+                    let parts = images.as_chunks_mut::<AT_ONCE>().0;
+                    for (part, images) in parts.iter_mut().enumerate() {
+                        for row in 0..place.rows {
+                            let first = channel * plane + place.pixel + row * place.row_step;
+                            let from = &laid[self.layout.row(place, part * AT_ONCE, row)..];
+                            for (column, from) in from.chunks(LANES).take(place.width).enumerate() {
+                                for (image, from) in images.iter_mut().zip(from) {
+                                    image[first + column * place.column_step] += *from;
+                                }
+                            }
+                        }
+                    }
+                }
+                continue;
+            }
             for (channel, laid) in channels.enumerate() {
                 for (index, image) in images.chunks_exact_mut(image).enumerate() {
                     let pixels = &mut image[channel * plane..][..plane];
@@ -328,10 +377,6 @@ fn strided(
         (1, 1) => to[..count].iter_mut().zip(&from[..count]).for_each(|(to, from)| work(to, *from)),
         (1, 2) => steps_of::<1, 2>(to, from, count, work),
         (2, 1) => steps_of::<2, 1>(to, from, count, work),
-        (1, 16) => steps_of::<1, 16>(to, from, count, work),
-        (16, 1) => steps_of::<16, 1>(to, from, count, work),
-        (2, 16) => steps_of::<2, 16>(to, from, count, work),
-        (16, 2) => steps_of::<16, 2>(to, from, count, work),
         (to_step, from_step) => {
             for index in 0..count {
                 work(&mut to[index * to_step], from[index * from_step]);

@@ -9,6 +9,7 @@ mod kernels;
 mod layout;
 
 use super::geometry::Geometry;
+use crate::layers::scratch::Scratch;
 use kernels::{Convolve, Correlate, Lanes, BLOCK, FILTERS};
 use layout::{Layout, Phase};
 use rayon::prelude::*;
@@ -70,7 +71,7 @@ pub(super) fn forward(g: &Geometry, x: &[f32], weight: &[f32], y: &mut [f32]) {
     units.for_each_init(
         || {
             let outputs = g.outputs.next_multiple_of(BLOCK);
-            (vec![0.0; g.channels * layout.input], vec![0.0; outputs * layout.output])
+            (Scratch::zeros(g.channels * layout.input), Scratch::any(outputs * layout.output))
         },
         |(laid, room), (y, x)| {
             // Where there are fewer images than before, what is left of those is computed and not taken.
@@ -105,14 +106,14 @@ pub(super) fn part(
 ) {
     let layout = layout(g);
     let (phases, offsets) = (layout.phases(g), layout.offsets(g));
-    let mut input = vec![0.0; g.channels * layout.input];
-    let mut upstream = vec![0.0; g.outputs * layout.output];
+    let mut input = Scratch::zeros(g.channels * layout.input);
+    let mut upstream = Scratch::zeros(g.outputs * layout.output);
     let transposed = match x_gradient {
         Some(_) => transposed(g, &phases, weight),
         None => Vec::new(),
     };
     let channels = if x_gradient.is_some() { g.channels.next_multiple_of(BLOCK) } else { 0 };
-    let mut room = vec![0.0; channels * layout.input];
+    let mut room = Scratch::any(channels * layout.input);
     let unit = layout.together();
     let units = x.chunks(unit * g.image()).zip(y_gradient.chunks(unit * g.out_image()));
     for (index, (x, y_gradient)) in units.enumerate() {
