@@ -8,7 +8,7 @@ use rayon::{
 
 /// Fewer numbers are done sooner than another thread is awake: that takes some tens of microseconds.
 /// Tests split whatever they can: their problems are small.
-const WORTH: usize = if cfg!(test) { 0 } else { 1 << 15 };
+const WORTH: usize = if cfg!(test) { 1 } else { 1 << 15 };
 
 /// The least part of work on so many numbers that one thread does: all of it, at once and on the calling
 /// thread, where there is one thread only or little to do.
