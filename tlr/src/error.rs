@@ -1,4 +1,8 @@
-use crate::history::RollbackCause;
+use crate::{
+    checkpoint::{named, CheckpointError},
+    history::RollbackCause,
+};
+use std::path::PathBuf;
 
 /// What can go wrong, and what to do about it.
 ///
@@ -132,6 +136,15 @@ pub enum Error {
         step: u64,
         /// Why the last.
         cause: RollbackCause,
+    },
+    /// A checkpoint could not be written, read, or taken over. Model and optimizer are as they were, and so is the
+    /// file.
+    #[error("{}: {problem}", named(.path))]
+    Checkpoint {
+        /// The file, where there is one.
+        path: Option<PathBuf>,
+        /// What is wrong.
+        problem: CheckpointError,
     },
     /// The device failed, for instance for lack of memory. The weights are as they were.
     #[error("device: {0}")]

@@ -1,18 +1,19 @@
-use crate::rule::Moments;
+use crate::{checkpoint::exact, rule::Moments};
+use serde::{Deserialize, Serialize};
 use std::{fmt, sync::Arc};
 
 /// One decision on one group's rate.
-#[derive(Clone, Debug, PartialEq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Adaptation {
     /// The optimizer step after which it was made, counted from 1; steps that were rolled back count.
     pub step: u64,
     /// The group: a layer's path, or `model`.
-    #[cfg_attr(feature = "serde", serde(serialize_with = "serialize_name"))]
     pub layer: Arc<str>,
     /// The rate before.
+    #[serde(with = "exact")]
     pub from: f64,
     /// The rate after.
+    #[serde(with = "exact")]
     pub to: f64,
     /// What the rule was given; none where there was nothing to give.
     pub moments: Option<Moments>,
@@ -21,8 +22,7 @@ pub struct Adaptation {
 }
 
 /// What became of a rate at the end of a window.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Outcome {
     /// There is no previous direction yet: the first window, or the first after a rollback.
@@ -43,8 +43,7 @@ pub enum Outcome {
 }
 
 /// Why a rate stayed where it was.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum KeptBecause {
     /// The loss is not convex along the direction, or the weights did not move.
@@ -56,8 +55,7 @@ pub enum KeptBecause {
 }
 
 /// Why a window was undone.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum RollbackCause {
     /// The window's mean loss is above its predecessor's by more than noise.
@@ -97,9 +95,4 @@ impl fmt::Display for RollbackCause {
             Self::NonFiniteWeights => "a weight is not finite",
         })
     }
-}
-
-#[cfg(feature = "serde")]
-fn serialize_name<S: serde::Serializer>(name: &Arc<str>, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(name)
 }

@@ -7,7 +7,9 @@
 //!
 //! [dfdx]: https://docs.rs/dfdx/0.13
 
+mod checkpoint;
 mod config;
+mod device;
 mod error;
 mod history;
 mod line_search;
@@ -19,7 +21,7 @@ mod tensors;
 mod window;
 
 pub mod layers;
-pub mod optimizer;
+pub mod optim;
 pub mod rule;
 
 #[doc(hidden)]
@@ -29,12 +31,14 @@ pub mod __private;
 pub use ::dfdx::nn::TensorCollection;
 pub use tlr_derive::{TensorCollection, TrainableLr};
 
+pub use checkpoint::{Checkpoint, CheckpointError, Difference, Element};
 pub use config::{Config, HypergradientConfig, NewtonConfig};
+pub use device::Backend;
 pub use error::Error;
 pub use history::{Adaptation, KeptBecause, Outcome, RollbackCause};
 pub use layers::TrainableLr;
 pub use line_search::LineSearch;
 pub use newton::{Hypergradient, Newton, Tlr};
-pub use optimizer::{Family, LearningRate, PerLayer};
+pub use optim::{Family, LearningRate, PerLayer};
 pub use safeguard::Safeguard;
 pub use window::Window;

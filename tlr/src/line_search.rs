@@ -5,7 +5,7 @@ use crate::{
     history::Outcome,
     lookahead::Ahead,
     newton::{DeviceError, Fault, Tlr},
-    optimizer::LearningRate,
+    optim::LearningRate,
     rule::{self, Moments, RateRule},
     Error,
 };

@@ -3,9 +3,9 @@
 use crate::{
     history::{KeptBecause, Outcome},
     newton::{DeviceError, Fault, Tlr},
-    optimizer::LearningRate,
+    optim::LearningRate,
     rule::{self, Moments, Proposal, RateRule},
-    Error,
+    tensors, Error,
 };
 use dfdx::{
     nn::{
@@ -13,7 +13,7 @@ use dfdx::{
         ViewTensorRef,
     },
     optim::{Optimizer, Sgd, SgdConfig},
-    shapes::{Dtype, HasShape, Shape},
+    shapes::{Dtype, Shape},
     tensor::{Gradients, Tensor},
     tensor_ops::Device,
 };
@@ -223,9 +223,7 @@ pub(crate) struct Ahead {
 
 /// Values of a tensor, in f64.
 fn values<S: Shape, E: Dtype, D: Device<E>>(tensor: &Tensor<S, E, D>) -> Vec<f64> {
-    let mut values = vec![E::default(); tensor.shape().num_elements()];
-    tensor.copy_into(&mut values);
-    values.into_iter().map(|value| value.to_f64().unwrap_or(f64::NAN)).collect()
+    tensors::values(tensor).into_iter().map(|value| value.to_f64().unwrap_or(f64::NAN)).collect()
 }
 
 /// ⟨s,g⟩, ⟨s,ĝ⟩ and ⟨ĝ,ĝ⟩ of each group, with s = w − ŵ.

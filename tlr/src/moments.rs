@@ -118,6 +118,18 @@ impl<E: Dtype> Snapshots<E> {
         self.tensors.iter().map(|tensor| (tensor.group, tensor.name.as_str()))
     }
 
+    /// Each tensor's path, B and A, in the order of the walk.
+    pub(crate) fn weights(&self) -> impl Iterator<Item = (&str, &[E], &[E])> {
+        self.tensors.iter().map(|tensor| (&*tensor.name, &*tensor.last, &*tensor.before))
+    }
+
+    /// The same, to be overwritten.
+    pub(crate) fn weights_mut(&mut self) -> impl Iterator<Item = (&str, &mut [E], &mut [E])> {
+        self.tensors
+            .iter_mut()
+            .map(|tensor| (&*tensor.name, &mut *tensor.last, &mut *tensor.before))
+    }
+
     /// B ← W.
     pub(crate) fn take<D: Device<E>, M: TensorCollection<E, D>>(&mut self, model: &M) {
         let mut read = Read {

@@ -1,8 +1,9 @@
 use crate::{
+    checkpoint::exact,
     config::Config,
     history::{Adaptation, KeptBecause, Outcome, RollbackCause},
     moments::{Dots, Snapshots},
-    optimizer::LearningRate,
+    optim::LearningRate,
     rule::{self, HypergradientRule, Moments, NewtonRule, Proposal, RateRule, RATES},
     safeguard::{Safeguard, Verdict, Watch},
     Error,
@@ -11,6 +12,7 @@ use dfdx::{
     optim::{Optimizer, OptimizerUpdateError, UnusedTensors},
     tensor::{Gradients, HasErr},
 };
+use serde::{Deserialize, Serialize};
 use std::{fmt::Display, sync::Arc};
 
 /// Trains the learning rate of any dfdx optimizer by damped Newton steps.
@@ -57,20 +59,22 @@ pub struct Tlr<Opt: LearningRate, R> {
     pub(crate) optimizer: Opt,
     pub(crate) rule: R,
     window: usize,
-    safeguard: Option<Safeguard>,
+    /// As configured; each group knows whether it still does.
+    pub(crate) climb: Option<f64>,
+    pub(crate) safeguard: Option<Safeguard>,
     pub(crate) groups: Vec<Group>,
     pub(crate) snapshots: Snapshots<Opt::Dtype>,
-    watch: Watch,
+    pub(crate) watch: Watch,
     /// Steps taken in this window.
-    position: usize,
-    snapshot: Snapshot,
+    pub(crate) position: usize,
+    pub(crate) snapshot: Snapshot,
     pub(crate) steps: u64,
     pub(crate) history: Vec<Adaptation>,
 }
 
 /// What is known of the snapshot that a rollback goes to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Snapshot {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) enum Snapshot {
     /// There is none: the next step begins with one.
     Missing,
     /// Nothing speaks against it, or there is no other.
@@ -84,16 +88,18 @@ enum Snapshot {
 pub(crate) struct Group {
     pub(crate) name: Arc<str>,
     pub(crate) frozen: bool,
-    /// The cosine above which the rate climbs, until one is below.
-    climbs: Option<f64>,
+    /// Whether all windows so far agreed well enough for the rate to climb.
+    pub(crate) climbs: bool,
     pub(crate) previous: Option<Previous>,
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Serialize, Deserialize)]
 pub(crate) struct Previous {
     /// The rate then in force.
-    rate: f64,
+    #[serde(with = "exact")]
+    pub(crate) rate: f64,
     /// ⟨s,s⟩ of its displacement s = rate · u.
+    #[serde(with = "exact")]
     squared: f64,
 }
 
@@ -147,7 +153,7 @@ where
             .map(|group| Group {
                 name: group.name,
                 frozen: group.frozen,
-                climbs: config.climb,
+                climbs: config.climb.is_some(),
                 previous: None,
             })
             .collect();
@@ -155,6 +161,7 @@ where
             optimizer,
             rule: config.rule,
             window,
+            climb: config.climb,
             safeguard: config.safeguard,
             groups,
             snapshots,
@@ -338,14 +345,11 @@ where
             _ if group.frozen => Proposal { rate, outcome: Outcome::Kept(KeptBecause::Frozen) },
             (Some(previous), Some(moments)) => {
                 let proposal = rule::decide(&self.rule, rate, previous.rate, &moments);
-                match group.climbs {
-                    Some(cosine) if moments.cosine() > cosine => {
-                        rule::climb(rate, previous.rate, &moments, proposal)
-                    }
-                    _ => {
-                        group.climbs = None;
-                        proposal
-                    }
+                group.climbs &= self.climb.is_some_and(|cosine| moments.cosine() > cosine);
+                if group.climbs {
+                    rule::climb(rate, previous.rate, &moments, proposal)
+                } else {
+                    proposal
                 }
             }
             _ => Proposal { rate, outcome: Outcome::WarmingUp },
@@ -393,7 +397,7 @@ where
     ) -> Result<(), Error> {
         self.restart(model);
         if self.watch.any_accepted() {
-            self.groups.iter_mut().for_each(|group| group.climbs = None);
+            self.groups.iter_mut().for_each(|group| group.climbs = false);
         }
         let Some(safeguard) = self.safeguard else { return Ok(()) };
         let cut = self.watch.roll_back(&safeguard, are_to_blame);

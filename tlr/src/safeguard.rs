@@ -1,6 +1,7 @@
 //! When a window is undone. Decides only; [`Tlr`](crate::Tlr) does the undoing.
 
-use crate::{history::RollbackCause, Error};
+use crate::{checkpoint::exact, history::RollbackCause, Error};
+use serde::{Deserialize, Serialize};
 
 /// The tests that undo a window, and how far they cut the rate.
 ///
@@ -99,11 +100,14 @@ pub(crate) enum Verdict {
 }
 
 /// The losses seen so far, as far as the tests need them.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct Watch {
     /// The largest loss seen at the starting weights.
+    #[serde(with = "exact::option")]
     start: Option<f64>,
     /// What no limit is above, once a window has been accepted.
+    #[serde(with = "exact::option")]
     ceiling: Option<f64>,
     /// The last loss was skipped.
     skipped: bool,
@@ -211,6 +215,14 @@ impl Watch {
         self.origin = Losses::default();
     }
 
+    /// Whether these counts can be, none of them above `most`.
+    pub(crate) fn is_sane(&self, most: u64) -> bool {
+        let losses = [Some(&self.origin), Some(&self.window), self.accepted.as_ref()];
+        losses.into_iter().flatten().all(|losses| losses.count <= most)
+            && self.rollbacks as u64 <= most
+            && (0..i32::MAX).contains(&self.cuts)
+    }
+
     /// Whether a window has been accepted, ever.
     pub(crate) fn any_accepted(&self) -> bool {
         self.any_accepted
@@ -227,14 +239,20 @@ fn raised(value: f64, factor: f64) -> f64 {
 }
 
 /// Mean, noise and range of some losses.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Losses {
     count: u64,
+    #[serde(with = "exact")]
     mean: f64,
     /// Σ(lᵢ − lᵢ₋₁)².
+    #[serde(with = "exact")]
     squares: f64,
+    #[serde(with = "exact")]
     last: f64,
+    #[serde(with = "exact")]
     min: f64,
+    #[serde(with = "exact")]
     max: f64,
 }
 

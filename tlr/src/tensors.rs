@@ -41,6 +41,18 @@ pub(crate) fn id<S: Shape, E: Dtype, D: Device<E>>(tensor: &Tensor<S, E, D>) -> 
     ids.ids.pop()
 }
 
+/// The dimensions of a tensor, outermost first.
+pub(crate) fn dimensions<S: Shape, E: Dtype, D: Device<E>>(tensor: &Tensor<S, E, D>) -> Vec<usize> {
+    tensor.shape().concrete().into_iter().collect()
+}
+
+/// The elements of a contiguous tensor.
+pub(crate) fn values<S: Shape, E: Dtype, D: Device<E>>(tensor: &Tensor<S, E, D>) -> Vec<E> {
+    let mut values = vec![E::default(); tensor.shape().num_elements()];
+    tensor.copy_into(&mut values);
+    values
+}
+
 struct List(Vec<TensorInfo>);
 
 impl<E: Dtype, D: Device<E>> TensorVisitor<E, D> for List {

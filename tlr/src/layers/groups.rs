@@ -82,6 +82,11 @@ impl Layers {
         self.groups.iter()
     }
 
+    /// For each layer visited its path: none where it has no trainable tensor.
+    pub(crate) fn names(&self) -> impl Iterator<Item = Option<&str>> {
+        self.groups.iter().map(|group| Some(&*self.layers.get((*group)?)?.name))
+    }
+
     pub(crate) fn groups(&self) -> Groups {
         Groups {
             groups: self

@@ -1,7 +1,7 @@
 //! The layers of dfdx's own modules.
 
 use super::{LayerOptions, LayerVisitor, Layers, TrainableLr};
-use crate::optimizer::Family;
+use crate::optim::Family;
 use dfdx::{
     nn::modules::*,
     shapes::{ConstDim, ConstShape, Dtype},

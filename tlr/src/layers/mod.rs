@@ -5,7 +5,7 @@ mod impls;
 
 pub use groups::{Groups, LayerOptions, Layers};
 
-use crate::optimizer::Family;
+use crate::optim::Family;
 use dfdx::{nn::TensorCollection, shapes::Dtype, tensor_ops::Device};
 
 /// A model whose layers can each have a learning rate.

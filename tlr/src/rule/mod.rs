@@ -7,9 +7,11 @@ pub use hypergradient::{HypergradientForm, HypergradientRule};
 pub use newton::{NewtonForm, NewtonRule};
 
 use crate::{
+    checkpoint::exact,
     history::{KeptBecause, Outcome},
     Error,
 };
+use serde::{Deserialize, Serialize};
 use std::ops::RangeInclusive;
 
 /// Every rate a group can have, whatever the rule answers: wide enough never to bind in training,
@@ -21,14 +23,16 @@ pub const RATES: RangeInclusive<f64> = 1e-30..=1e30;
 ///
 /// In [`step_lookahead`](crate::Tlr::step_lookahead), ⟨u,g⟩, ⟨u,ĝ⟩ and ⟨ĝ,ĝ⟩ take their places, with
 /// g the gradient here and ĝ the gradient ahead: the same rule is then exact.
-#[derive(Clone, Copy, Debug, PartialEq)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize))]
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Moments {
     /// ⟨u₋,u₋⟩.
+    #[serde(with = "exact")]
     pub uu: f64,
     /// ⟨u₋,u⟩: minus the first derivative of the loss with respect to the rate (Eq. 3).
+    #[serde(with = "exact")]
     pub un: f64,
     /// ⟨u,u⟩.
+    #[serde(with = "exact")]
     pub nn: f64,
 }
 

@@ -1,4 +1,4 @@
-use super::{Family, LearningRate};
+use super::{Family, LearningRate, OptimizerState, Resumable, ResumableFamily};
 use crate::layers::{Groups, LayerVisitor, Layers, TrainableLr};
 use ::dfdx::{
     nn::TensorCollection,
@@ -131,5 +131,70 @@ impl<F: Family> LayerVisitor<F> for Update<'_, F> {
             result => result?,
         }
         Ok(())
+    }
+}
+
+type DeviceError<F> = <<F as LearningRate>::Device as HasErr>::Err;
+
+impl<F: ResumableFamily> Resumable for PerLayer<F>
+where
+    F::Model: TrainableLr<F::Dtype, F::Device>,
+{
+    fn state(&mut self, model: &F::Model) -> Result<OptimizerState, DeviceError<F>> {
+        let mut save = Save { names: self.layers.names(), state: OptimizerState::default() };
+        model.clone().visit_layers(&mut self.optimizers, &mut save)?;
+        Ok(save.state)
+    }
+
+    fn restore(&mut self, model: &F::Model, state: &OptimizerState) -> Result<(), DeviceError<F>> {
+        let mut optimizers = model.optimizers(&self.family, &mut Layers::default());
+        let mut load = Load { names: self.layers.names(), state };
+        model.clone().visit_layers(&mut optimizers, &mut load)?;
+        self.optimizers = optimizers;
+        Ok(())
+    }
+}
+
+struct Save<I> {
+    names: I,
+    state: OptimizerState,
+}
+
+impl<'a, F: ResumableFamily, I> LayerVisitor<F> for Save<I>
+where
+    I: Iterator<Item = Option<&'a str>>,
+{
+    type Err = DeviceError<F>;
+
+    fn visit_layer<L>(&mut self, layer: &mut L, optimizer: &mut F::For<L>) -> Result<(), Self::Err>
+    where
+        L: TensorCollection<F::Dtype, F::Device> + Clone,
+    {
+        if let Some(name) = self.names.next().flatten() {
+            self.state.insert_layer(name, F::layer_state(optimizer, layer)?);
+        }
+        Ok(())
+    }
+}
+
+struct Load<'a, I> {
+    names: I,
+    state: &'a OptimizerState,
+}
+
+impl<'a, F: ResumableFamily, I> LayerVisitor<F> for Load<'_, I>
+where
+    I: Iterator<Item = Option<&'a str>>,
+{
+    type Err = DeviceError<F>;
+
+    fn visit_layer<L>(&mut self, layer: &mut L, optimizer: &mut F::For<L>) -> Result<(), Self::Err>
+    where
+        L: TensorCollection<F::Dtype, F::Device> + Clone,
+    {
+        match self.names.next().flatten() {
+            Some(name) => F::restore_layer(optimizer, layer, &self.state.layer(name)),
+            None => Ok(()),
+        }
     }
 }

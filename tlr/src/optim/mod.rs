@@ -1,17 +1,32 @@
-//! What an optimizer must offer to have its learning rate trained.
+//! Optimizers: what one must offer to have its learning rate trained, and some that can be saved as well.
+//!
+//! [`Sgd`], [`Adam`], [`AdamW`] and [`RMSprop`] take the steps of dfdx's to the bit and own what they accumulate, so
+//! that a checkpoint holds it; dfdx's keep it to themselves. [`PerLayer`] gives any of them a rate a layer.
 
+mod adam;
 mod dfdx;
+mod elementwise;
 mod per_layer;
+mod rmsprop;
+mod sgd;
+mod state;
 
+pub use adam::{Adam, AdamW, AdamWConfig};
+pub use elementwise::{Buffer, Elementwise, UpdateRule};
 pub use per_layer::PerLayer;
+pub use rmsprop::RMSprop;
+pub use sgd::Sgd;
+pub(crate) use state::join;
+pub use state::{OptimizerState, Resumable, ResumableFamily};
 
 use crate::layers::Groups;
 use ::dfdx::{nn::TensorCollection, optim::Optimizer, shapes::Dtype, tensor_ops::Device};
 
 /// An optimizer whose learning rates can be read and set.
 ///
-/// Implemented for dfdx's `Sgd`, `Adam` and `RMSprop` and for [`PerLayer`]. With it an optimizer of
-/// your own can be wrapped by [`Newton`](crate::Newton); add [`Family`] and it works per layer too.
+/// Implemented for this module's optimizers, for dfdx's `Sgd`, `Adam` and `RMSprop`, and for [`PerLayer`]. With it an
+/// optimizer of your own can be wrapped by [`Newton`](crate::Newton); add [`Family`] and it works per layer too. One
+/// that works element by element needs no more than an [`UpdateRule`].
 ///
 /// # Example
 /// ```

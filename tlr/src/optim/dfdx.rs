@@ -1,15 +1,15 @@
-//! dfdx's own optimizers.
+//! dfdx's own optimizers. What they accumulate is private: they cannot be saved.
 
-use super::{Family, LearningRate};
+use super::{Family, LearningRate, UpdateRule};
 use ::dfdx::{
     nn::TensorCollection,
-    optim::{Adam, AdamConfig, Momentum, RMSprop, RMSpropConfig, Sgd, SgdConfig},
+    optim::{Adam, RMSprop, Sgd},
     shapes::Dtype,
     tensor_ops::Device,
 };
 
 macro_rules! dfdx_optimizer {
-    ($($Optimizer:ident, $momentum:expr;)+) => {$(
+    ($($Optimizer:ident;)+) => {$(
         impl<M: TensorCollection<E, D> + Clone, E: Dtype, D: Device<E>> LearningRate
             for $Optimizer<M, E, D>
         {
@@ -26,7 +26,7 @@ macro_rules! dfdx_optimizer {
             }
 
             fn momentum(&self) -> f64 {
-                ($momentum)(&self.cfg)
+                UpdateRule::momentum(&self.cfg)
             }
 
             fn reset(&mut self, model: &M) {
@@ -47,10 +47,7 @@ macro_rules! dfdx_optimizer {
 }
 
 dfdx_optimizer! {
-    Sgd, |config: &SgdConfig| match config.momentum {
-        None => 0.0,
-        Some(Momentum::Classic(momentum) | Momentum::Nesterov(momentum)) => momentum,
-    };
-    Adam, |config: &AdamConfig| config.betas[0];
-    RMSprop, |config: &RMSpropConfig| config.momentum.unwrap_or(0.0);
+    Sgd;
+    Adam;
+    RMSprop;
 }

@@ -1,0 +1,173 @@
+//! `tlr::optim`: the steps of dfdx's optimizers to the bit, and none at all where a gradient is missing.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+use dfdx::{
+    optim::{
+        AdamConfig, Momentum, Optimizer, OptimizerUpdateError, RMSpropConfig, SgdConfig,
+        WeightDecay,
+    },
+    prelude::*,
+};
+use support::{
+    quadratic::Random,
+    values::{bits, gradients, set_weights, weights},
+};
+use tlr::{optim, Backend, LearningRate, Newton, NewtonConfig, PerLayer, Window};
+
+type Net = (Linear<3, 8>, BatchNorm1D<8>, Tanh, Linear<8, 2>);
+
+fn net<E: Dtype>() -> <Net as BuildOnDevice<Cpu, E>>::Built
+where
+    Cpu: Backend<E>,
+    Net: BuildOnDevice<Cpu, E>,
+{
+    Cpu::default().build_module::<Net, E>()
+}
+
+/// Both from the same weights on the same gradients, some of which are 0 or −0.
+fn same_steps<E, M, A, B>(model: &M, mut theirs: A, mut ours: B)
+where
+    E: Dtype,
+    M: TensorCollection<E, Cpu> + Clone,
+    Cpu: Backend<E>,
+    A: Optimizer<M, Cpu, E>,
+    B: Optimizer<M, Cpu, E>,
+{
+    let mut random = Random(7);
+    let n = weights(model).len();
+    let (mut a, mut b) = (model.clone(), model.clone());
+    set_weights(&mut a, &weights(model));
+    set_weights(&mut b, &weights(model));
+    for step in 0..30 {
+        let mut g = random.vector(n);
+        g[0] = [0.0, -0.0][step % 2];
+        if step % 10 == 9 {
+            g.fill(0.0);
+        }
+        let gradients = gradients(model, &g);
+        theirs.update(&mut a, &gradients).unwrap();
+        ours.update(&mut b, &gradients).unwrap();
+        assert_eq!(bits(&a), bits(&b), "step {step}");
+    }
+    assert_ne!(bits(&a), bits(model));
+}
+
+macro_rules! same {
+    ($($name:ident: $Optimizer:ident, $cfg:expr;)+) => {$(
+        #[test]
+        fn $name() {
+            let model = net::<f32>();
+            let theirs = dfdx::optim::$Optimizer::new(&model, $cfg);
+            same_steps(&model, theirs, optim::$Optimizer::new(&model, $cfg));
+            let model = net::<f64>();
+            let theirs = dfdx::optim::$Optimizer::new(&model, $cfg);
+            same_steps(&model, theirs, optim::$Optimizer::new(&model, $cfg));
+        }
+    )+};
+}
+
+const LR: f64 = 0.037;
+const L2: Option<WeightDecay> = Some(WeightDecay::L2(0.01));
+const DECOUPLED: Option<WeightDecay> = Some(WeightDecay::Decoupled(0.01));
+
+same! {
+    sgd: Sgd, SgdConfig { lr: LR, momentum: None, weight_decay: None };
+    sgd_with_momentum: Sgd, SgdConfig { lr: LR, momentum: Some(Momentum::Classic(0.9)), weight_decay: L2 };
+    sgd_of_nesterov: Sgd, SgdConfig { lr: LR, momentum: Some(Momentum::Nesterov(0.9)), weight_decay: DECOUPLED };
+    adam: Adam, AdamConfig { lr: LR, betas: [0.9, 0.99], eps: 1e-6, weight_decay: None };
+    adam_with_l2: Adam, AdamConfig { lr: LR, betas: [0.9, 0.99], eps: 1e-6, weight_decay: L2 };
+    rmsprop: RMSprop, RMSpropConfig { lr: LR, ..Default::default() };
+    rmsprop_centered: RMSprop,
+        RMSpropConfig { lr: LR, alpha: 0.8, eps: 1e-6, momentum: Some(0.5), centered: true, weight_decay: L2 };
+}
+
+#[test]
+fn adamw() {
+    let model = net::<f32>();
+    let cfg = optim::AdamWConfig { lr: LR, betas: [0.9, 0.99], eps: 1e-6, weight_decay: 0.1 };
+    let theirs = dfdx::optim::Adam::new(
+        &model,
+        AdamConfig {
+            lr: LR,
+            betas: [0.9, 0.99],
+            eps: 1e-6,
+            weight_decay: Some(WeightDecay::Decoupled(0.1)),
+        },
+    );
+    same_steps(&model, theirs, optim::AdamW::new(&model, cfg));
+}
+
+/// After a reset the next step is a new optimizer's; the step count of Adam goes too.
+#[test]
+fn a_reset_forgets_all_that_accumulated() {
+    let model = net::<f64>();
+    let cfg = AdamConfig { lr: LR, ..Default::default() };
+    let mut ours = optim::Adam::new(&model, cfg);
+    let mut moved = model.clone();
+    let n = weights(&model).len();
+    ours.update(&mut moved, &gradients(&model, &Random(1).vector(n))).unwrap();
+    assert_eq!(ours.steps(), 1);
+    ours.reset(&model);
+    same_steps(&model, dfdx::optim::Adam::new(&model, cfg), ours);
+}
+
+/// dfdx moves what it can and then says so; here nothing moves and nothing accumulates.
+#[test]
+fn without_a_gradient_for_each_nothing_moves() {
+    let mut model = net::<f64>();
+    let mut opt = optim::Sgd::new(
+        &model,
+        SgdConfig { lr: LR, momentum: Some(Momentum::Classic(0.9)), weight_decay: None },
+    );
+    let before = bits(&model);
+    // Of the last layer only.
+    let dev = Cpu::default();
+    let x: Tensor<Rank2<4, 8>, f64, _> = dev.ones();
+    let part = model.3.forward(x.leaky_trace()).square().mean().backward();
+    let error = opt.update(&mut model, &part).unwrap_err();
+    match error {
+        OptimizerUpdateError::UnusedParams(unused) => assert_eq!(unused.ids.len(), 4),
+        other => panic!("{other}"),
+    }
+    assert_eq!(bits(&model), before);
+    assert_eq!(opt.steps(), 0);
+
+    // Gradients that are there and 0 are no such case.
+    let n = weights(&model).len();
+    let zero = gradients(&model, &vec![0.0; n]);
+    opt.update(&mut model, &zero).unwrap();
+    assert_eq!(opt.steps(), 1);
+}
+
+/// Around ours, Newton learns the rates it learns around dfdx's: one, and one a layer.
+#[test]
+fn the_learned_rates_are_the_same() {
+    fn rates<Opt>(model: &Opt::Model, opt: Opt) -> Vec<u64>
+    where
+        Opt: LearningRate<Dtype = f64, Device = Cpu> + Optimizer<Opt::Model, Cpu, f64>,
+    {
+        let mut model = model.clone();
+        let config = NewtonConfig::default().window(Window::steps(3).unwrap());
+        let mut opt = Newton::new(&model, opt, config).unwrap();
+        let target = weights(&model);
+        let mut w: Vec<f64> = target.iter().map(|w| w + 1.0).collect();
+        set_weights(&mut model, &w);
+        for _ in 0..40 {
+            w = weights(&model);
+            let g: Vec<f64> = w.iter().zip(&target).map(|(w, t)| w - t).collect();
+            let loss = g.iter().map(|g| g * g / 2.0).sum::<f64>();
+            let gradients = gradients(&model, &g);
+            opt.step(&mut model, &gradients, loss).unwrap();
+        }
+        let rates = opt.rates();
+        assert!(rates.iter().all(|(_, rate)| *rate > 1e-3), "{rates:?}");
+        rates.iter().map(|(_, rate)| rate.to_bits()).collect()
+    }
+
+    let model = net::<f64>();
+    let cfg = SgdConfig { lr: 1e-4, momentum: Some(Momentum::Classic(0.5)), weight_decay: None };
+    let (theirs, ours) = (|| dfdx::optim::Sgd::new(&model, cfg), || optim::Sgd::new(&model, cfg));
+    assert_eq!(rates(&model, theirs()), rates(&model, ours()));
+    let (theirs, ours) = (PerLayer::new(&model, theirs()), PerLayer::new(&model, ours()));
+    assert_eq!(rates(&model, theirs), rates(&model, ours));
+}

@@ -1,0 +1,665 @@
+//! Training that is saved, loaded into new objects and goes on, against training that never stopped: equal to the
+//! bit. And files that are not what they should be.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+use dfdx::{
+    nn::modules,
+    optim::{AdamConfig, Momentum, Optimizer, RMSpropConfig, SgdConfig, WeightDecay},
+    prelude::*,
+};
+use proptest::prelude::*;
+use std::{
+    path::Path,
+    process::{Command, Stdio},
+    time::Duration,
+};
+use support::{quadratic::Random, values::bits};
+use tlr::{
+    optim::{Adam, AdamW, AdamWConfig, RMSprop, Resumable, Sgd},
+    Backend, Checkpoint, CheckpointError, Difference, Element, Error, Newton, NewtonConfig,
+    Outcome, PerLayer, Window,
+};
+
+#[derive(Clone, Debug, tlr::TensorCollection, tlr::TrainableLr)]
+struct Net<E: Dtype, D: Device<E>> {
+    hidden: modules::Linear<3, 8, E, D>,
+    norm: modules::BatchNorm1D<8, E, D>,
+    act: Tanh,
+    head: modules::Linear<8, 1, E, D>,
+}
+
+/// An element type to train in.
+trait Real: Element + num_traits::Float + rand_distr::uniform::SampleUniform {}
+impl Real for f32 {}
+impl Real for f64 {}
+
+fn net<E: Real>(seed: u64) -> Net<E, Cpu>
+where
+    Cpu: Backend<E>,
+{
+    let dev = Cpu::seed_from_u64(seed);
+    let linear = dev.build_module::<dfdx::prelude::Linear<3, 8>, E>();
+    Net {
+        hidden: linear,
+        norm: dev.build_module::<BatchNorm1D<8>, E>(),
+        act: Tanh,
+        head: dev.build_module::<dfdx::prelude::Linear<8, 1>, E>(),
+    }
+}
+
+/// Training and all it is made of.
+struct Run<Opt: tlr::LearningRate> {
+    model: Opt::Model,
+    opt: Newton<Opt>,
+}
+
+fn run<E, Opt>(seed: u64, window: usize, make: impl FnOnce(&Net<E, Cpu>) -> Opt) -> Run<Opt>
+where
+    E: Real,
+    Cpu: Backend<E>,
+    Opt: tlr::LearningRate<Model = Net<E, Cpu>, Dtype = E, Device = Cpu>
+        + Optimizer<Net<E, Cpu>, Cpu, E>,
+{
+    let model = net::<E>(seed);
+    let config = NewtonConfig::default().window(Window::steps(window).unwrap());
+    let opt = Newton::new(&model, make(&model), config).unwrap();
+    Run { model, opt }
+}
+
+impl<E, Opt> Run<Opt>
+where
+    E: Real,
+    Cpu: Backend<E>,
+    Opt: tlr::LearningRate<Model = Net<E, Cpu>, Dtype = E, Device = Cpu>
+        + Optimizer<Net<E, Cpu>, Cpu, E>
+        + Resumable,
+{
+    /// One step on the data of that step. Every 23rd batch is broken, so that rollbacks are on the way.
+    fn step(&mut self, step: u64) {
+        let dev = Cpu::default();
+        let mut random = Random(step.wrapping_mul(0x5851_f42d_4c95_7f2d));
+        let cast = |values: Vec<f64>| values.into_iter().map(|v| E::from_f64(v).unwrap()).collect();
+        let x: Vec<E> = cast(random.vector(16 * 3));
+        let y: Vec<E> = cast(random.vector(16));
+        let x: Tensor<Rank2<16, 3>, E, _> = dev.tensor(x);
+        let y: Tensor<Rank2<16, 1>, E, _> = dev.tensor(y);
+        let traced = x.trace(self.model.alloc_grads());
+        let hidden = self.model.hidden.forward(traced);
+        let hidden = self.model.norm.forward_mut(hidden).tanh();
+        let loss = mse_loss(self.model.head.forward(hidden), y);
+        let value = loss.array().to_f64().unwrap();
+        let fed = if step % 23 == 22 { 1e3 } else { value };
+        self.opt.step(&mut self.model, &loss.backward(), fed).unwrap();
+    }
+
+    fn steps(&mut self, steps: std::ops::Range<u64>) {
+        steps.for_each(|step| self.step(step));
+    }
+
+    /// All there is, to the bit: a checkpoint holds nothing that does not matter.
+    fn state(&mut self) -> Checkpoint {
+        self.opt.checkpoint(&self.model).unwrap()
+    }
+}
+
+/// Saves after `at` steps, goes on in new objects until `end`, and compares with a run that never stopped.
+fn goes_on_the_same<E, Opt>(
+    dir: &Path,
+    window: usize,
+    (at, end): (u64, u64),
+    make: impl Fn(&Net<E, Cpu>) -> Opt,
+) where
+    E: Real,
+    Cpu: Backend<E>,
+    Opt: tlr::LearningRate<Model = Net<E, Cpu>, Dtype = E, Device = Cpu>
+        + Optimizer<Net<E, Cpu>, Cpu, E>
+        + Resumable,
+{
+    let path = dir.join("run.safetensors");
+    let mut straight = run(1, window, &make);
+    straight.steps(0..at);
+    straight.opt.save(&straight.model, &path).unwrap();
+
+    // Other weights, and some steps of its own: nothing of these may be left.
+    let mut resumed = run(2, window, &make);
+    resumed.steps(0..(at % 7));
+    resumed.opt.load(&mut resumed.model, &path).unwrap();
+    assert_eq!(resumed.state(), straight.state());
+
+    straight.steps(at..end);
+    resumed.steps(at..end);
+    assert_eq!(bits(&resumed.model), bits(&straight.model));
+    let rates = |run: &Run<Opt>| -> Vec<(String, u64)> {
+        run.opt.rates().into_iter().map(|(name, rate)| (name.to_owned(), rate.to_bits())).collect()
+    };
+    assert_eq!(rates(&resumed), rates(&straight));
+    assert_eq!(resumed.opt.history(), straight.opt.history());
+    assert_eq!(resumed.state(), straight.state());
+}
+
+fn both_modes<E: Real>(
+    dir: &Path,
+    (optimizer, lr): (usize, f64),
+    per_layer: bool,
+    window: usize,
+    range: (u64, u64),
+) where
+    Cpu: Backend<E>,
+{
+    macro_rules! check {
+        ($make:expr) => {
+            if per_layer {
+                goes_on_the_same(dir, window, range, |model| PerLayer::new(model, $make(model)))
+            } else {
+                goes_on_the_same(dir, window, range, $make)
+            }
+        };
+    }
+    type M<E> = Net<E, Cpu>;
+    let momentum = [None, Some(Momentum::Classic(0.9)), Some(Momentum::Nesterov(0.9))];
+    match optimizer {
+        0..3 => check!(|model: &M<E>| Sgd::new(
+            model,
+            SgdConfig {
+                lr,
+                momentum: momentum[optimizer],
+                weight_decay: Some(WeightDecay::L2(1e-3))
+            }
+        )),
+        3 => check!(|model: &M<E>| Adam::new(model, AdamConfig { lr, ..Default::default() })),
+        4 => check!(|model: &M<E>| AdamW::new(model, AdamWConfig { lr, ..Default::default() })),
+        _ => check!(|model: &M<E>| RMSprop::new(
+            model,
+            RMSpropConfig { lr, momentum: Some(0.5), centered: true, ..Default::default() }
+        )),
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
+
+    /// Any optimizer, mode, element type, window and place: before the first step, inside a window, after a rollback.
+    #[test]
+    fn training_goes_on_to_the_bit(
+        optimizer in 0_usize..6,
+        lr in prop::sample::select(vec![1e-7, 1e-3, 0.1, 100.0]),
+        per_layer in any::<bool>(),
+        double in any::<bool>(),
+        window in 1_usize..9,
+        at in 0_u64..50,
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        let range = (at, at + 30);
+        if double {
+            both_modes::<f64>(dir.path(), (optimizer, lr), per_layer, window, range);
+        } else {
+            both_modes::<f32>(dir.path(), (optimizer, lr), per_layer, window, range);
+        }
+    }
+}
+
+fn momentum(model: &Net<f32, Cpu>) -> PerLayer<Sgd<Net<f32, Cpu>, f32, Cpu>> {
+    let momentum = Some(Momentum::Classic(0.9));
+    PerLayer::new(model, Sgd::new(model, SgdConfig { lr: 0.1, momentum, weight_decay: None }))
+}
+
+/// The property above is about rollbacks only if there are some.
+#[test]
+fn the_runs_have_rollbacks_on_the_way() {
+    let mut run = run(1, 4, momentum);
+    run.steps(0..60);
+    let rolled_back = |a: &tlr::Adaptation| matches!(a.outcome, Outcome::RolledBack(_));
+    assert!(run.opt.history().iter().any(rolled_back));
+    assert!(run.opt.history().iter().any(|a| a.moments.is_some()));
+}
+
+// ---- Other processes ----
+
+/// What the tests below have a second process do.
+const TASK: &str = "TLR_RESUME_TASK";
+
+fn child(task: &str, path: &Path) -> Command {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", "in_a_second_process", "--ignored", "--nocapture"]);
+    command.env(TASK, task).env("TLR_RESUME_PATH", path);
+    command.stdout(Stdio::null()).stderr(Stdio::inherit());
+    command
+}
+
+#[test]
+#[ignore = "run by other tests, in a process of its own"]
+fn in_a_second_process() {
+    let path = std::path::PathBuf::from(std::env::var_os("TLR_RESUME_PATH").unwrap());
+    match std::env::var(TASK).unwrap().as_str() {
+        "go on" => {
+            let mut run = run(5, 4, momentum);
+            run.opt.load(&mut run.model, &path).unwrap();
+            run.steps(31..70);
+            run.opt.save(&run.model, &path).unwrap();
+        }
+        "write for ever" => {
+            let checkpoint = run(5, 4, momentum).state();
+            for round in 0_u64.. {
+                let bytes: Vec<u8> = round.to_le_bytes().repeat(1 << 15);
+                checkpoint.clone().attach("round", bytes).save(&path).unwrap();
+            }
+        }
+        other => panic!("{other}"),
+    }
+}
+
+#[test]
+fn a_new_process_goes_on_to_the_bit() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("run.safetensors");
+    let mut straight = run(1, 4, momentum);
+    straight.steps(0..31);
+    straight.opt.save(&straight.model, &path).unwrap();
+    assert!(child("go on", &path).status().unwrap().success());
+
+    straight.steps(31..70);
+    let mut back = run(9, 4, momentum);
+    back.opt.load(&mut back.model, &path).unwrap();
+    assert_eq!(back.state(), straight.state());
+}
+
+/// A writer killed a hundred times, at any moment: the file is always whole, and the only one beside it is the one
+/// that was being written.
+#[test]
+#[cfg(unix)]
+fn a_killed_writer_leaves_the_old_file_or_the_new() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("run.safetensors");
+    run(5, 4, momentum).state().attach("round", [0; 8]).save(&path).unwrap();
+    let mut random = Random(3);
+    let mut rounds = 0;
+    for _ in 0..100 {
+        let mut writer = child("write for ever", &path).spawn().unwrap();
+        let wait = 5.0 + 15.0 * (1.0 + random.uniform());
+        std::thread::sleep(Duration::from_micros((1e3 * wait) as u64));
+        writer.kill().unwrap();
+        writer.wait().unwrap();
+
+        let checkpoint = Checkpoint::open(&path).unwrap();
+        let round = checkpoint.attachment("round").unwrap();
+        assert!(round.chunks(8).all(|chunk| chunk == &round[..8]));
+        rounds += usize::from(round[..8] != [0; 8]);
+        let mut back = run(6, 4, momentum);
+        back.opt.resume(&mut back.model, &checkpoint).unwrap();
+        assert!(std::fs::read_dir(dir.path()).unwrap().count() <= 2);
+    }
+    assert!(rounds > 10, "the writer was always killed before it wrote: {rounds}");
+}
+
+// ---- Files that are not what they should be ----
+
+fn saved() -> (Run<PerLayer<Sgd<Net<f32, Cpu>, f32, Cpu>>>, Checkpoint) {
+    let mut run = run(1, 4, momentum);
+    run.steps(0..30);
+    let checkpoint = run.state();
+    (run, checkpoint)
+}
+
+/// The problem with loading `checkpoint`, and nothing has changed.
+fn refused<E, Opt>(run: &mut Run<Opt>, checkpoint: &Checkpoint) -> CheckpointError
+where
+    E: Real,
+    Cpu: Backend<E>,
+    Opt: tlr::LearningRate<Model = Net<E, Cpu>, Dtype = E, Device = Cpu>
+        + Optimizer<Net<E, Cpu>, Cpu, E>
+        + Resumable,
+{
+    let before = run.state();
+    let error = run.opt.resume(&mut run.model, checkpoint).unwrap_err();
+    assert_eq!(run.state(), before);
+    match error {
+        Error::Checkpoint { path: None, problem } => problem,
+        other => panic!("{other}"),
+    }
+}
+
+fn differences<E, Opt>(run: &mut Run<Opt>, checkpoint: &Checkpoint) -> Vec<Difference>
+where
+    E: Real,
+    Cpu: Backend<E>,
+    Opt: tlr::LearningRate<Model = Net<E, Cpu>, Dtype = E, Device = Cpu>
+        + Optimizer<Net<E, Cpu>, Cpu, E>
+        + Resumable,
+{
+    match refused(run, checkpoint) {
+        CheckpointError::Differs(differences) => differences,
+        other => panic!("{other}"),
+    }
+}
+
+fn setting(name: &str, file: &str, here: &str) -> Difference {
+    let some = |value: &str| Some(value.to_owned());
+    Difference::Setting { name: name.to_owned(), file: some(file), here: some(here) }
+}
+
+#[test]
+fn another_configuration_is_named() {
+    let (_, checkpoint) = saved();
+    assert_eq!(differences(&mut run(1, 5, momentum), &checkpoint), [setting("window", "4", "5")]);
+
+    let model = net::<f32>(1);
+    let config = NewtonConfig::default().damping(0.5).window(Window::steps(4).unwrap());
+    let opt = Newton::new(&model, momentum(&model), config).unwrap();
+    let mut run = Run { model, opt };
+    assert_eq!(differences(&mut run, &checkpoint), [setting("rule.damping", "0.33", "0.5")]);
+
+    let config = NewtonConfig::default().window(Window::steps(4).unwrap());
+    let config = config.climb(0.5).safeguard(tlr::Safeguard { cut: 0.25, ..Default::default() });
+    run.opt = Newton::new(&run.model, momentum(&run.model), config).unwrap();
+    assert_eq!(
+        differences(&mut run, &checkpoint),
+        [setting("climb.0", "0.8", "0.5"), setting("safeguard.0.cut", "0.5", "0.25")]
+    );
+}
+
+#[test]
+fn another_optimizer_is_named() {
+    let (_, checkpoint) = saved();
+    let nesterov = |model: &Net<f32, Cpu>| {
+        let momentum = Some(Momentum::Nesterov(0.8));
+        PerLayer::new(model, Sgd::new(model, SgdConfig { lr: 0.1, momentum, weight_decay: None }))
+    };
+    assert_eq!(
+        differences(&mut run(1, 4, nesterov), &checkpoint),
+        [
+            setting("optimizer.momentum.0", "Classic", "Nesterov"),
+            setting("optimizer.momentum.0.0", "0.9", "0.8"),
+        ]
+    );
+
+    let adam = |model: &Net<f32, Cpu>| Adam::new(model, AdamConfig::default());
+    let found = differences(&mut run(1, 4, adam), &checkpoint);
+    assert!(found.contains(&setting("optimizer", "SgdConfig", "AdamConfig")), "{found:?}");
+    assert!(found.contains(&setting("layers", "hidden, norm, head", "model")), "{found:?}");
+    let (velocity, moment) = ("optimizer.velocity.head.bias", "optimizer.moment2.norm.scale");
+    assert!(found.contains(&Difference::Extra { tensor: velocity.to_owned() }), "{found:?}");
+    assert!(found.contains(&Difference::Missing { tensor: moment.to_owned() }), "{found:?}");
+}
+
+#[test]
+fn another_element_type_is_named_once() {
+    let (_, checkpoint) = saved();
+    let double = |model: &Net<f64, Cpu>| {
+        let momentum = Some(Momentum::Classic(0.9));
+        PerLayer::new(model, Sgd::new(model, SgdConfig { lr: 0.1, momentum, weight_decay: None }))
+    };
+    assert_eq!(differences(&mut run(1, 4, double), &checkpoint), [setting("dtype", "f32", "f64")]);
+}
+
+/// The file with one thing changed in its tensors, and a checksum to match.
+mod forged {
+    use super::*;
+    use safetensors::{tensor::TensorView, Dtype, SafeTensors};
+    use std::collections::HashMap;
+
+    pub(crate) type Parts = HashMap<String, (Dtype, Vec<usize>, Vec<u8>)>;
+
+    pub(crate) fn parts(checkpoint: &Checkpoint) -> (Parts, HashMap<String, String>) {
+        let bytes = checkpoint.to_bytes().unwrap();
+        let (_, metadata) = SafeTensors::read_metadata(&bytes).unwrap();
+        let file = SafeTensors::deserialize(&bytes).unwrap();
+        let parts = file
+            .iter()
+            .map(|(name, t)| (name.to_owned(), (t.dtype(), t.shape().to_vec(), t.data().to_vec())))
+            .collect();
+        (parts, metadata.metadata().clone().unwrap())
+    }
+
+    /// CRC-32 (IEEE 802.3) as the file has it, written once more.
+    fn checksum(parts: &Parts) -> String {
+        let mut names: Vec<_> = parts.keys().collect();
+        names.sort();
+        let mut crc = u32::MAX;
+        for name in names {
+            let (dtype, shape, bytes) = &parts[name];
+            let about = format!("{} {name} {dtype:?} {shape:?}", name.len());
+            for byte in about.bytes().chain(bytes.iter().copied()) {
+                crc ^= u32::from(byte);
+                for _ in 0..8 {
+                    crc = (crc >> 1) ^ (0xedb8_8320 & (crc & 1).wrapping_neg());
+                }
+            }
+        }
+        format!("{:08x}", !crc)
+    }
+
+    pub(crate) fn file(parts: &Parts, mut words: HashMap<String, String>) -> Vec<u8> {
+        words.insert("checksum".to_owned(), checksum(parts));
+        let views = parts.iter().map(|(name, (dtype, shape, bytes))| {
+            (name.clone(), TensorView::new(*dtype, shape.clone(), bytes).unwrap())
+        });
+        safetensors::serialize(views, Some(words)).unwrap()
+    }
+
+    pub(crate) fn change(checkpoint: &Checkpoint, change: impl FnOnce(&mut Parts)) -> Checkpoint {
+        let (mut parts, words) = parts(checkpoint);
+        change(&mut parts);
+        Checkpoint::from_bytes(&file(&parts, words)).unwrap()
+    }
+}
+
+#[test]
+fn tensors_that_do_not_fit_are_named() {
+    let (mut run, checkpoint) = saved();
+    // The forger's own hand leaves a file that loads.
+    run.opt.resume(&mut run.model, &forged::change(&checkpoint, |_| ())).unwrap();
+
+    let tensor = || "model.hidden.weight".to_owned();
+    let other = forged::change(&checkpoint, |parts| {
+        parts.remove(&tensor());
+    });
+    assert_eq!(differences(&mut run, &other), [Difference::Missing { tensor: tensor() }]);
+
+    let other = forged::change(&checkpoint, |parts| {
+        let copy = parts[&tensor()].clone();
+        parts.insert("model.hidden.extra".to_owned(), copy);
+    });
+    let extra = Difference::Extra { tensor: "model.hidden.extra".to_owned() };
+    assert_eq!(differences(&mut run, &other), [extra]);
+
+    let other = forged::change(&checkpoint, |parts| {
+        parts.get_mut(&tensor()).unwrap().1 = vec![3, 8];
+    });
+    let shape = Difference::Shape { tensor: tensor(), file: vec![3, 8], here: vec![8, 3] };
+    assert_eq!(differences(&mut run, &other), [shape]);
+
+    let other = forged::change(&checkpoint, |parts| {
+        parts.get_mut(&tensor()).unwrap().0 = safetensors::Dtype::I32;
+    });
+    let (file, here) = ("I32".to_owned(), "F32".to_owned());
+    let dtype = Difference::Dtype { tensor: tensor(), file, here };
+    assert_eq!(differences(&mut run, &other), [dtype]);
+}
+
+/// Numbers that no training leaves: a rate of 0, a place beyond the window, more steps than can be counted.
+#[test]
+fn impossible_figures_are_refused() {
+    let (mut run, checkpoint) = saved();
+    let edits: [(&str, fn(&mut serde_json::Value)); 7] = [
+        ("rate", |p| p["groups"][0]["rate"] = 0.0.into()),
+        ("rate", |p| p["groups"][1]["rate"] = "NaN".into()),
+        ("previous", |p| {
+            p["groups"][0]["previous"] = serde_json::json!({"rate": -1.0, "squared": 1.0})
+        }),
+        ("position", |p| p["position"] = 4.into()),
+        ("steps", |p| p["steps"] = u64::MAX.into()),
+        ("optimizer", |p| p["optimizer_steps"]["head"] = u64::MAX.into()),
+        ("groups", |p| {
+            p["groups"].as_array_mut().unwrap().pop();
+        }),
+    ];
+    for (name, edit) in edits {
+        let other = forged::change(&checkpoint, |parts| {
+            let (_, shape, bytes) = parts.get_mut("progress").unwrap();
+            let mut progress = serde_json::from_slice(bytes).unwrap();
+            edit(&mut progress);
+            *bytes = serde_json::to_vec(&progress).unwrap();
+            *shape = vec![bytes.len()];
+        });
+        let problem = refused(&mut run, &other);
+        assert!(matches!(problem, CheckpointError::Damaged(_)), "{name}: {problem}");
+    }
+    let other = forged::change(&checkpoint, |parts| {
+        parts.insert("progress".to_owned(), (safetensors::Dtype::U8, vec![2], b"{}".to_vec()));
+    });
+    assert!(matches!(refused(&mut run, &other), CheckpointError::Damaged(_)));
+}
+
+#[test]
+fn another_version_is_refused() {
+    let (_, checkpoint) = saved();
+    let (parts, mut words) = forged::parts(&checkpoint);
+    words.insert("version".to_owned(), "2".to_owned());
+    let problem = problem(&forged::file(&parts, words));
+    assert_eq!(problem, CheckpointError::Version { found: "2".to_owned(), known: 1 });
+    assert!(problem.to_string().contains("version 2"), "{problem}");
+}
+
+fn problem(bytes: &[u8]) -> CheckpointError {
+    match Checkpoint::from_bytes(bytes) {
+        Err(Error::Checkpoint { path: None, problem }) => problem,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_file_cut_short_anywhere_is_refused() {
+    let bytes = saved().1.to_bytes().unwrap();
+    for length in 0..bytes.len() {
+        let problem = problem(&bytes[..length]);
+        assert!(matches!(problem, CheckpointError::NotACheckpoint(_)), "{length}: {problem}");
+    }
+    let mut longer = bytes.clone();
+    longer.push(0);
+    problem(&longer);
+}
+
+/// Any bit of the file.
+#[test]
+fn a_flipped_bit_is_noticed() {
+    let (_, checkpoint) = saved();
+    let mut bytes = checkpoint.to_bytes().unwrap();
+    for index in 0..bytes.len() {
+        for bit in 0..8 {
+            bytes[index] ^= 1 << bit;
+            let parsed = Checkpoint::from_bytes(&bytes);
+            assert!(parsed.is_err(), "bit {bit} of byte {index}");
+            bytes[index] ^= 1 << bit;
+        }
+    }
+    assert_eq!(Checkpoint::from_bytes(&bytes).unwrap(), checkpoint);
+}
+
+#[test]
+fn files_of_other_kinds_are_refused() {
+    for bytes in [&b""[..], b"{}", b"PK\x03\x04", &[0xff; 64]] {
+        assert!(matches!(problem(bytes), CheckpointError::NotACheckpoint(_)));
+    }
+    let foreign = safetensors::serialize::<&str, safetensors::tensor::TensorView<'_>, _>([], None);
+    let problem = problem(&foreign.unwrap());
+    assert!(problem.to_string().contains("something else"), "{problem}");
+}
+
+proptest! {
+    /// Whatever the bytes, and whatever JSON is in place of the progress, there is an error or a checkpoint, and no
+    /// more than that.
+    #[test]
+    fn no_bytes_break_the_loader(
+        bytes in prop::collection::vec(any::<u8>(), 0..200),
+        header in "\\{[\"a-z_:,{}\\[\\]0-9 ]{0,60}\\}",
+        progress in "[{}\\[\\]\":,a-z0-9.e-]{0,80}",
+    ) {
+        let _ = Checkpoint::from_bytes(&bytes);
+        let mut file = (header.len() as u64).to_le_bytes().to_vec();
+        file.extend_from_slice(header.as_bytes());
+        file.extend_from_slice(&bytes);
+        let _ = Checkpoint::from_bytes(&file);
+
+        let (mut run, checkpoint) = saved();
+        let other = forged::change(&checkpoint, |parts| {
+            let bytes = progress.clone().into_bytes();
+            parts.insert("progress".to_owned(), (safetensors::Dtype::U8, vec![bytes.len()], bytes));
+        });
+        refused(&mut run, &other);
+    }
+}
+
+// ---- Places that cannot be written ----
+
+fn io_problem(result: Result<(), Error>) -> (std::io::ErrorKind, String) {
+    match result {
+        Err(
+            ref error @ Error::Checkpoint {
+                path: Some(_),
+                problem: CheckpointError::Io { kind, .. },
+            },
+        ) => (kind, error.to_string()),
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_place_that_cannot_be_written_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_, checkpoint) = saved();
+    let nowhere = dir.path().join("no such folder").join("run.safetensors");
+    let (kind, message) = io_problem(checkpoint.save(&nowhere));
+    assert_eq!(kind, std::io::ErrorKind::NotFound);
+    assert!(message.contains(&nowhere.display().to_string()), "{message}");
+
+    let (kind, _) = io_problem(Checkpoint::open(&nowhere).map(|_| ()));
+    assert_eq!(kind, std::io::ErrorKind::NotFound);
+
+    // A folder stands in its place.
+    let folder = dir.path().join("folder");
+    std::fs::create_dir(&folder).unwrap();
+    io_problem(checkpoint.save(&folder));
+    assert!(!dir.path().join("folder.partial").exists());
+}
+
+/// Nobody, root included, makes files there.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_folder_that_cannot_be_written_is_named() {
+    let (_, checkpoint) = saved();
+    let (_, message) = io_problem(checkpoint.save("/proc/run.safetensors"));
+    assert!(message.contains("cannot create it"), "{message}");
+}
+
+/// The old file survives a disk that fills up while the new one is written.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_full_disk_leaves_the_old_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("run.safetensors");
+    let (mut run, checkpoint) = saved();
+    checkpoint.save(&path).unwrap();
+    run.step(30);
+    std::os::unix::fs::symlink("/dev/full", dir.path().join("run.safetensors.partial")).unwrap();
+    let (kind, message) = io_problem(run.opt.save(&run.model, &path));
+    assert_eq!(kind, std::io::ErrorKind::StorageFull, "{message}");
+    assert_eq!(Checkpoint::open(&path).unwrap().to_bytes(), checkpoint.to_bytes());
+    // And the next attempt, with room again, succeeds.
+    run.opt.save(&run.model, &path).unwrap();
+    assert_ne!(Checkpoint::open(&path).unwrap().to_bytes(), checkpoint.to_bytes());
+}
+
+#[test]
+fn attachments_come_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("run.safetensors");
+    let (mut run, checkpoint) = saved();
+    let checkpoint =
+        checkpoint.attach("rng", vec![1, 2, 3]).attach("rng", vec![4]).attach("none", []);
+    checkpoint.save(&path).unwrap();
+    let back = Checkpoint::open(&path).unwrap();
+    assert_eq!(back.attachment("rng"), Some(&[4][..]));
+    assert_eq!(back.attachment("none"), Some(&[][..]));
+    assert_eq!(back.attachment("other"), None);
+    run.opt.resume(&mut run.model, &back).unwrap();
+}

@@ -1,0 +1,123 @@
+use super::{Buffer, Elementwise, UpdateRule};
+use crate::device::Backend;
+use dfdx::{
+    optim::{AdamConfig, WeightDecay},
+    shapes::{Dtype, Shape},
+    tensor::Tensor,
+};
+
+/// Adam: dfdx's [`Adam`](dfdx::optim::Adam) to the bit, and saved with a checkpoint.
+///
+/// Kingma and Ba, *Adam: a method for stochastic optimization*, 2015.
+///
+/// # Example
+/// ```
+/// use dfdx::{optim::AdamConfig, prelude::*};
+/// use tlr::{optim::Adam, Newton, NewtonConfig};
+///
+/// let dev = Cpu::default();
+/// let model = dev.build_module::<Linear<4, 2>, f32>();
+/// let adam = Adam::new(&model, AdamConfig { lr: 1e-4, ..Default::default() });
+/// let opt = Newton::new(&model, adam, NewtonConfig::default())?;
+/// # Ok::<(), tlr::Error>(())
+/// ```
+pub type Adam<M, E, D> = Elementwise<M, E, D, AdamConfig, 2>;
+
+/// Adam with decoupled weight decay, which shrinks the weights by lr · `weight_decay` beside the step: dfdx's
+/// [`Adam`](dfdx::optim::Adam) with `WeightDecay::Decoupled` to the bit, and saved with a checkpoint.
+///
+/// Loshchilov and Hutter, *Decoupled weight decay regularization*, 2019.
+///
+/// # Example
+/// ```
+/// use dfdx::prelude::*;
+/// use tlr::{optim::{AdamW, AdamWConfig}, Newton, NewtonConfig};
+///
+/// let dev = Cpu::default();
+/// let model = dev.build_module::<Linear<4, 2>, f32>();
+/// let adam = AdamW::new(&model, AdamWConfig { weight_decay: 0.1, ..Default::default() });
+/// let opt = Newton::new(&model, adam, NewtonConfig::default())?;
+/// # Ok::<(), tlr::Error>(())
+/// ```
+pub type AdamW<M, E, D> = Elementwise<M, E, D, AdamWConfig, 2>;
+
+/// The hyperparameters of [`AdamW`].
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct AdamWConfig {
+    /// Learning rate. Default 1e-3.
+    pub lr: f64,
+    /// β₁ and β₂. Default 0.9 and 0.999.
+    pub betas: [f64; 2],
+    /// ε. Default 1e-8.
+    pub eps: f64,
+    /// How much of a weight goes in a step, as a multiple of the rate. Default 0.01.
+    pub weight_decay: f64,
+}
+
+impl Default for AdamWConfig {
+    fn default() -> Self {
+        let AdamConfig { lr, betas, eps, .. } = AdamConfig::default();
+        Self { lr, betas, eps, weight_decay: 0.01 }
+    }
+}
+
+const MOMENTS: [&str; 2] = ["moment1", "moment2"];
+
+impl UpdateRule<2> for AdamConfig {
+    const BUFFERS: [&'static str; 2] = MOMENTS;
+
+    fn rate(&self) -> f64 {
+        self.lr
+    }
+
+    fn set_rate(&mut self, rate: f64) {
+        self.lr = rate;
+    }
+
+    fn momentum(&self) -> f64 {
+        let [beta1, _] = self.betas;
+        beta1
+    }
+
+    fn update<S: Shape, E: Dtype, D: Backend<E>>(
+        &self,
+        step: i32,
+        parameter: &mut Tensor<S, E, D>,
+        [moment1, moment2]: &mut [Buffer<E, D>; 2],
+        gradient: &Buffer<E, D>,
+    ) -> Result<(), D::Err> {
+        self.try_update(step, parameter, moment1, moment2, gradient)
+    }
+}
+
+impl From<AdamWConfig> for AdamConfig {
+    fn from(AdamWConfig { lr, betas, eps, weight_decay }: AdamWConfig) -> Self {
+        Self { lr, betas, eps, weight_decay: Some(WeightDecay::Decoupled(weight_decay)) }
+    }
+}
+
+impl UpdateRule<2> for AdamWConfig {
+    const BUFFERS: [&'static str; 2] = MOMENTS;
+
+    fn rate(&self) -> f64 {
+        self.lr
+    }
+
+    fn set_rate(&mut self, rate: f64) {
+        self.lr = rate;
+    }
+
+    fn momentum(&self) -> f64 {
+        AdamConfig::from(*self).momentum()
+    }
+
+    fn update<S: Shape, E: Dtype, D: Backend<E>>(
+        &self,
+        step: i32,
+        parameter: &mut Tensor<S, E, D>,
+        moments: &mut [Buffer<E, D>; 2],
+        gradient: &Buffer<E, D>,
+    ) -> Result<(), D::Err> {
+        AdamConfig::from(*self).update(step, parameter, moments, gradient)
+    }
+}

@@ -1,0 +1,384 @@
+use super::{Family, LearningRate, OptimizerState, Resumable, ResumableFamily};
+use crate::{
+    checkpoint::{Element, Stored},
+    device::Backend,
+    tensors,
+};
+use dfdx::{
+    nn::{
+        RecursiveWalker, TensorCollection, TensorOptions, TensorVisitor, ViewTensorMut,
+        ViewTensorName, ViewTensorRef,
+    },
+    optim::{Optimizer, OptimizerUpdateError, SgdConfig},
+    shapes::{Dtype, HasShape, Shape},
+    tensor::{Gradients, Storage, Tensor, UniqueId},
+    tensor_ops::Device,
+};
+use std::{collections::HashMap, fmt::Debug, marker::PhantomData};
+
+/// Memory of a device for the elements of one tensor.
+pub type Buffer<E, D> = <D as Storage<E>>::Vec;
+
+/// How an optimizer changes one tensor, element by element, with N buffers of the tensor's size.
+///
+/// Write one, and [`Elementwise`] makes an optimizer of it that [`Newton`](crate::Newton) can wrap, that has a rate
+/// a layer by [`PerLayer`](super::PerLayer), and that is saved and resumed.
+///
+/// # Example
+/// ```
+/// use dfdx::prelude::*;
+/// use tlr::{optim::{Buffer, Elementwise, UpdateRule}, Backend, Newton, NewtonConfig};
+///
+/// /// w ← w − lr · sign(g), by way of Adam's kernel without memory.
+/// #[derive(Clone, Copy, Debug)]
+/// struct SignSgd { lr: f64 }
+///
+/// impl UpdateRule<2> for SignSgd {
+///     const BUFFERS: [&'static str; 2] = ["gradient", "square"];
+///     fn rate(&self) -> f64 { self.lr }
+///     fn set_rate(&mut self, rate: f64) { self.lr = rate }
+///     fn update<S: Shape, E: Dtype, D: Backend<E>>(
+///         &self,
+///         _step: i32,
+///         parameter: &mut Tensor<S, E, D>,
+///         [gradient, square]: &mut [Buffer<E, D>; 2],
+///         now: &Buffer<E, D>,
+///     ) -> Result<(), D::Err> {
+///         let sign = dfdx::optim::AdamConfig { lr: self.lr, betas: [0.0; 2], eps: 0.0, weight_decay: None };
+///         sign.try_update(1, parameter, gradient, square, now)
+///     }
+/// }
+///
+/// let dev = Cpu::default();
+/// let mut w: Tensor<Rank1<2>, f32, _> = dev.tensor([3.0, -4.0]);
+/// let mut opt = Elementwise::new(&w, SignSgd { lr: 0.5 });
+/// let gradients = w.leaky_trace().square().sum().backward();
+/// opt.update(&mut w, &gradients)?;
+/// assert_eq!(w.array(), [2.5, -3.5]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub trait UpdateRule<const N: usize>: Copy + Debug {
+    /// What the buffers are called in a checkpoint.
+    const BUFFERS: [&'static str; N];
+
+    /// The learning rate.
+    fn rate(&self) -> f64;
+
+    /// Sets the learning rate.
+    fn set_rate(&mut self, rate: f64);
+
+    /// As [`LearningRate::momentum`]. Default 0.
+    fn momentum(&self) -> f64 {
+        0.0
+    }
+
+    /// The update of one tensor, the `step`-th counted from 1. The buffers hold what the last one left, at first 0.
+    ///
+    /// # Errors
+    /// Those of the device.
+    fn update<S: Shape, E: Dtype, D: Backend<E>>(
+        &self,
+        step: i32,
+        parameter: &mut Tensor<S, E, D>,
+        buffers: &mut [Buffer<E, D>; N],
+        gradient: &Buffer<E, D>,
+    ) -> Result<(), D::Err>;
+}
+
+/// An optimizer that owns its state, made of an [`UpdateRule`].
+///
+/// [`Sgd`](super::Sgd), [`Adam`](super::Adam), [`AdamW`](super::AdamW) and [`RMSprop`](super::RMSprop) are such. The
+/// update is dfdx's own kernel, so weights are those of dfdx's optimizer to the bit.
+///
+/// Where a gradient is missing, no parameter is moved and nothing accumulates (dfdx moves the others first).
+#[derive(Clone, Debug)]
+pub struct Elementwise<M, E: Dtype, D: Storage<E>, C, const N: usize> {
+    /// Hyperparameters.
+    pub cfg: C,
+    steps: u64,
+    /// Of each tensor that has been updated.
+    buffers: HashMap<UniqueId, [Buffer<E, D>; N]>,
+    marker: PhantomData<fn(&M, E)>,
+}
+
+impl<M, E: Dtype, D: Storage<E>, C: UpdateRule<N>, const N: usize> Elementwise<M, E, D, C, N> {
+    /// An optimizer for `model`, with nothing accumulated.
+    pub fn new(model: &M, cfg: C) -> Self {
+        let _ = model;
+        Self { cfg, steps: 0, buffers: HashMap::new(), marker: PhantomData }
+    }
+
+    /// Updates so far, since the last [`reset`](LearningRate::reset).
+    pub fn steps(&self) -> u64 {
+        self.steps
+    }
+}
+
+impl<M, E, D, C, const N: usize> Optimizer<M, D, E> for Elementwise<M, E, D, C, N>
+where
+    M: TensorCollection<E, D> + Clone,
+    E: Dtype,
+    D: Backend<E>,
+    C: UpdateRule<N>,
+{
+    fn update(
+        &mut self,
+        model: &mut M,
+        gradients: &Gradients<E, D>,
+    ) -> Result<(), OptimizerUpdateError<D::Err>> {
+        // dfdx lends no gradient from outside, but to who owns them all: a copy.
+        let mut own = gradients.clone();
+        let mut look = Zeros { gradients: &mut own, any: false };
+        M::iter_tensors(&mut RecursiveWalker { m: &*model, f: &mut look })
+            .map_err(OptimizerUpdateError::DeviceError)?;
+        if look.any {
+            // Or missing; dfdx's optimizers can tell, at the price of an update.
+            let mut spare = model.clone();
+            dfdx::optim::Sgd::new(&spare, SgdConfig::default()).update(&mut spare, gradients)?;
+        }
+
+        let mut update = Update {
+            rule: self.cfg,
+            step: i32::try_from(self.steps + 1).unwrap_or(i32::MAX),
+            buffers: &mut self.buffers,
+            gradients: &mut own,
+        };
+        M::iter_tensors(&mut RecursiveWalker { m: model, f: &mut update })
+            .map_err(OptimizerUpdateError::DeviceError)?;
+        self.steps += 1;
+        Ok(())
+    }
+}
+
+/// Whether a gradient is zero throughout. A missing one becomes so.
+struct Zeros<'a, E: Dtype, D: Storage<E>> {
+    gradients: &'a mut Gradients<E, D>,
+    any: bool,
+}
+
+impl<E: Dtype, D: Backend<E>> TensorVisitor<E, D> for Zeros<'_, E, D> {
+    type Viewer = ViewTensorRef;
+    type Err = D::Err;
+    type E2 = E;
+    type D2 = D;
+
+    fn visit<S: Shape>(
+        &mut self,
+        options: TensorOptions<S, E, D>,
+        tensor: &Tensor<S, E, D>,
+    ) -> Result<Option<Tensor<S, E, D>>, D::Err> {
+        if options.do_gradient_update && !self.any {
+            let gradient = self.gradients.get_or_alloc_mut(tensor)?;
+            self.any = D::read(gradient, |values| values.iter().all(|v| *v == E::default()))?;
+        }
+        Ok(None)
+    }
+}
+
+struct Update<'a, E: Dtype, D: Storage<E>, C, const N: usize> {
+    rule: C,
+    step: i32,
+    buffers: &'a mut HashMap<UniqueId, [Buffer<E, D>; N]>,
+    gradients: &'a mut Gradients<E, D>,
+}
+
+impl<E: Dtype, D: Backend<E>, C: UpdateRule<N>, const N: usize> TensorVisitor<E, D>
+    for Update<'_, E, D, C, N>
+{
+    type Viewer = ViewTensorMut;
+    type Err = D::Err;
+    type E2 = E;
+    type D2 = D;
+
+    fn visit<S: Shape>(
+        &mut self,
+        options: TensorOptions<S, E, D>,
+        tensor: &mut Tensor<S, E, D>,
+    ) -> Result<Option<Tensor<S, E, D>>, D::Err> {
+        let (true, Some(id)) = (options.do_gradient_update, tensors::id(tensor)) else {
+            return Ok(None);
+        };
+        let buffers = match self.buffers.entry(id) {
+            std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
+            std::collections::hash_map::Entry::Vacant(entry) => entry.insert(zeros(tensor)?),
+        };
+        let gradient = self.gradients.get_or_alloc_mut(tensor)?;
+        self.rule.update(self.step, tensor, buffers, gradient)?;
+        Ok(None)
+    }
+}
+
+fn zeros<S: Shape, E: Dtype, D: Device<E>, const N: usize>(
+    tensor: &Tensor<S, E, D>,
+) -> Result<[Buffer<E, D>; N], D::Err> {
+    let zeros: Buffer<E, D> =
+        Storage::<E>::try_alloc_len(tensor.device(), tensor.shape().num_elements())?;
+    Ok(std::array::from_fn(|_| zeros.clone()))
+}
+
+impl<M, E, D, C, const N: usize> LearningRate for Elementwise<M, E, D, C, N>
+where
+    M: TensorCollection<E, D> + Clone,
+    E: Dtype,
+    D: Backend<E>,
+    C: UpdateRule<N>,
+{
+    type Model = M;
+    type Dtype = E;
+    type Device = D;
+
+    fn rate(&self, _group: usize) -> f64 {
+        self.cfg.rate()
+    }
+
+    fn set_rate(&mut self, _group: usize, rate: f64) {
+        self.cfg.set_rate(rate);
+    }
+
+    fn momentum(&self) -> f64 {
+        self.cfg.momentum()
+    }
+
+    fn reset(&mut self, _model: &M) {
+        self.steps = 0;
+        self.buffers.clear();
+    }
+}
+
+impl<M, E, D, C, const N: usize> Family for Elementwise<M, E, D, C, N>
+where
+    M: TensorCollection<E, D> + Clone,
+    E: Dtype,
+    D: Backend<E>,
+    C: UpdateRule<N>,
+{
+    type For<L: TensorCollection<E, D> + Clone> = Elementwise<L, E, D, C, N>;
+
+    fn for_layer<L: TensorCollection<E, D> + Clone>(&self, layer: &L) -> Self::For<L> {
+        Elementwise::new(layer, self.cfg)
+    }
+}
+
+impl<M, E, D, C, const N: usize> Resumable for Elementwise<M, E, D, C, N>
+where
+    M: TensorCollection<E, D> + Clone,
+    E: Element,
+    D: Backend<E>,
+    C: UpdateRule<N>,
+{
+    fn state(&mut self, model: &M) -> Result<OptimizerState, D::Err> {
+        let mut state = OptimizerState { settings: self.settings(), ..Default::default() };
+        state.steps.insert(String::new(), self.steps);
+        let mut save = Save { names: C::BUFFERS, buffers: &self.buffers, state: &mut state };
+        M::iter_tensors(&mut RecursiveWalker { m: (model, String::new()), f: &mut save })?;
+        Ok(state)
+    }
+
+    fn restore(&mut self, model: &M, state: &OptimizerState) -> Result<(), D::Err> {
+        let mut load = Load { names: C::BUFFERS, state, buffers: HashMap::new() };
+        M::iter_tensors(&mut RecursiveWalker { m: (model, String::new()), f: &mut load })?;
+        self.buffers = load.buffers;
+        self.steps = state.steps.values().copied().next().unwrap_or(0);
+        Ok(())
+    }
+}
+
+impl<M, E: Dtype, D: Storage<E>, C: UpdateRule<N>, const N: usize> Elementwise<M, E, D, C, N> {
+    /// The hyperparameters but the rate, one a line.
+    fn settings(&self) -> String {
+        let mut cfg = self.cfg;
+        cfg.set_rate(0.0);
+        format!("{cfg:#?}")
+    }
+}
+
+impl<M, E, D, C, const N: usize> ResumableFamily for Elementwise<M, E, D, C, N>
+where
+    M: TensorCollection<E, D> + Clone,
+    E: Element,
+    D: Backend<E>,
+    C: UpdateRule<N>,
+{
+    fn layer_state<L: TensorCollection<E, D> + Clone>(
+        optimizer: &mut Self::For<L>,
+        layer: &L,
+    ) -> Result<OptimizerState, D::Err> {
+        optimizer.state(layer)
+    }
+
+    fn restore_layer<L: TensorCollection<E, D> + Clone>(
+        optimizer: &mut Self::For<L>,
+        layer: &L,
+        state: &OptimizerState,
+    ) -> Result<(), D::Err> {
+        optimizer.restore(layer, state)
+    }
+}
+
+struct Save<'a, E: Dtype, D: Storage<E>, const N: usize> {
+    names: [&'static str; N],
+    buffers: &'a HashMap<UniqueId, [Buffer<E, D>; N]>,
+    state: &'a mut OptimizerState,
+}
+
+impl<E: Element, D: Backend<E>, const N: usize> TensorVisitor<E, D> for Save<'_, E, D, N> {
+    type Viewer = (ViewTensorRef, ViewTensorName);
+    type Err = D::Err;
+    type E2 = E;
+    type D2 = D;
+
+    fn visit<S: Shape>(
+        &mut self,
+        options: TensorOptions<S, E, D>,
+        (tensor, name): (&Tensor<S, E, D>, String),
+    ) -> Result<Option<Tensor<S, E, D>>, D::Err> {
+        if !options.do_gradient_update {
+            return Ok(None);
+        }
+        let zero;
+        let buffers = match tensors::id(tensor).and_then(|id| self.buffers.get(&id)) {
+            Some(buffers) => buffers,
+            None => {
+                zero = zeros(tensor)?;
+                &zero
+            }
+        };
+        let shape = tensors::dimensions(tensor);
+        for (buffer_name, buffer) in self.names.iter().zip(buffers) {
+            let stored = D::read(buffer, |values| Stored::new(shape.clone(), values))?;
+            self.state.insert(buffer_name, name.trim_end_matches('.'), stored);
+        }
+        Ok(None)
+    }
+}
+
+struct Load<'a, E: Dtype, D: Storage<E>, const N: usize> {
+    names: [&'static str; N],
+    state: &'a OptimizerState,
+    buffers: HashMap<UniqueId, [Buffer<E, D>; N]>,
+}
+
+impl<E: Element, D: Backend<E>, const N: usize> TensorVisitor<E, D> for Load<'_, E, D, N> {
+    type Viewer = (ViewTensorRef, ViewTensorName);
+    type Err = D::Err;
+    type E2 = E;
+    type D2 = D;
+
+    fn visit<S: Shape>(
+        &mut self,
+        options: TensorOptions<S, E, D>,
+        (tensor, name): (&Tensor<S, E, D>, String),
+    ) -> Result<Option<Tensor<S, E, D>>, D::Err> {
+        let (true, Some(id)) = (options.do_gradient_update, tensors::id(tensor)) else {
+            return Ok(None);
+        };
+        let mut buffers: [Buffer<E, D>; N] = zeros(tensor)?;
+        for (buffer_name, buffer) in self.names.iter().zip(&mut buffers) {
+            if let Some(stored) = self.state.get(buffer_name, name.trim_end_matches('.')) {
+                D::write(buffer, |values| stored.copy_into(values))?;
+            }
+        }
+        self.buffers.insert(id, buffers);
+        Ok(None)
+    }
+}

@@ -1,0 +1,54 @@
+use super::{Buffer, Elementwise, UpdateRule};
+use crate::device::Backend;
+use dfdx::{
+    optim::RMSpropConfig,
+    shapes::{Dtype, Shape},
+    tensor::Tensor,
+};
+
+/// RMSprop: dfdx's [`RMSprop`](dfdx::optim::RMSprop) to the bit, and saved with a checkpoint.
+///
+/// Hinton, *Neural networks for machine learning*, lecture 6e, 2012; like dfdx's and TensorFlow's, it starts from
+/// mean squares of 1.
+///
+/// # Example
+/// ```
+/// use dfdx::{optim::RMSpropConfig, prelude::*};
+/// use tlr::{optim::RMSprop, Newton, NewtonConfig};
+///
+/// let dev = Cpu::default();
+/// let model = dev.build_module::<Linear<4, 2>, f32>();
+/// let rmsprop = RMSprop::new(&model, RMSpropConfig { lr: 1e-4, ..Default::default() });
+/// let opt = Newton::new(&model, rmsprop, NewtonConfig::default())?;
+/// # Ok::<(), tlr::Error>(())
+/// ```
+pub type RMSprop<M, E, D> = Elementwise<M, E, D, RMSpropConfig, 3>;
+
+impl UpdateRule<3> for RMSpropConfig {
+    const BUFFERS: [&'static str; 3] = ["momentum", "square_avg", "grad_avg"];
+
+    fn rate(&self) -> f64 {
+        self.lr
+    }
+
+    fn set_rate(&mut self, rate: f64) {
+        self.lr = rate;
+    }
+
+    fn momentum(&self) -> f64 {
+        self.momentum.unwrap_or(0.0)
+    }
+
+    fn update<S: Shape, E: Dtype, D: Backend<E>>(
+        &self,
+        step: i32,
+        parameter: &mut Tensor<S, E, D>,
+        [momentum, square_avg, grad_avg]: &mut [Buffer<E, D>; 3],
+        gradient: &Buffer<E, D>,
+    ) -> Result<(), D::Err> {
+        if step == 1 {
+            D::write(square_avg, |values| values.fill(E::ONE))?;
+        }
+        self.try_update(parameter, momentum, square_avg, grad_avg, gradient)
+    }
+}
