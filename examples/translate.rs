@@ -128,8 +128,9 @@ fn train<M: Translator>(
     let dropout = DropoutRate::new(args.dropout)?;
     let corpus = Corpus::new(&data.train, &data.val, vocabulary)?;
     let name = format!("{name}, {} pairs", data.train.len());
-    common::follow(&args.training, &name, "validation tokens", |options, observer| {
-        let (run, model) = train::train_translator::<M>(&corpus, options, dropout, observer)?;
+    common::follow(&args.training, &name, "validation tokens", |options, persistence, observer| {
+        let (run, model) =
+            train::train_translator::<M>(&corpus, options, dropout, persistence, observer)?;
         let mut done = Done::from(run);
         let (source, reference) = (data.test.source(), data.test.target());
         let translations = corpus.translate(&model, source, args.beam)?;

@@ -3,10 +3,18 @@
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Map, Value};
-use std::{error::Error, io::Write, path::PathBuf, process::ExitCode};
+use std::{
+    error::Error,
+    io::Write,
+    path::PathBuf,
+    process::ExitCode,
+    sync::atomic::{AtomicBool, Ordering},
+};
 use tlr_models::{
     report::{self, Curves, EpochTable, Rate},
-    train::{self, Base, Event, Mode, Network, Options, Rule, Run, Source, TrainError},
+    train::{
+        self, Base, Event, Mode, Network, Options, Persistence, Rule, Run, Source, TrainError,
+    },
 };
 
 /// Points of the training loss in the picture, an epoch.
@@ -63,6 +71,12 @@ pub(crate) struct Training {
     /// End with one JSON object on a line of its own
     #[arg(long)]
     pub(crate) json: bool,
+    /// Save the run in this file, after every epoch and on Ctrl-C
+    #[arg(long, value_name = "FILE")]
+    pub(crate) checkpoint: Option<PathBuf>,
+    /// Go on from the checkpoint, if there is one yet
+    #[arg(long, requires = "checkpoint")]
+    pub(crate) resume: bool,
 }
 
 /// Parses the command line, with other defaults for some flags, and runs. Errors go to stderr.
@@ -127,8 +141,8 @@ pub(crate) fn train<M: Network>(
     data: &str,
     source: &dyn Source,
 ) -> Result<(), Box<dyn Error>> {
-    follow(args, data, "test images", |options, observer| {
-        Ok(Done::from(train::train::<M>(source, options, observer)?))
+    follow(args, data, "test images", |options, persistence, observer| {
+        Ok(Done::from(train::train::<M>(source, options, persistence, observer)?))
     })
 }
 
@@ -154,14 +168,28 @@ pub(crate) fn follow(
     args: &Training,
     data: &str,
     tested: &str,
-    train: impl FnOnce(&Options, &mut dyn FnMut(Event<'_>)) -> Result<Done, TrainError>,
+    train: impl FnOnce(
+        &Options,
+        &Persistence<'_>,
+        &mut dyn FnMut(Event<'_>),
+    ) -> Result<Done, TrainError>,
 ) -> Result<(), Box<dyn Error>> {
     let options = args.options();
+    let checkpoint = args.checkpoint.as_deref();
+    if checkpoint.is_some() {
+        stop_on_ctrl_c()?;
+    }
+    let persistence = Persistence { checkpoint, resume: args.resume, stop: Some(&STOP) };
     let mut losses = Losses::default();
     let bar = progress_bar();
     let mut table = None;
     let mut shown = Ok(());
-    let done = train(&options, &mut |event| match event {
+    let say = |bar: &ProgressBar, words: String| {
+        bar.suspend(|| {
+            let _ = writeln!(std::io::stderr(), "{words}");
+        });
+    };
+    let done = train(&options, &persistence, &mut |event| match event {
         Event::Step { epoch, batch, batches, loss, rates } => {
             losses.push(epoch as f64 + (batch + 1) as f64 / batches as f64, loss, batches);
             if bar.length() == Some(0) {
@@ -184,8 +212,18 @@ pub(crate) fn follow(
                 shown = written;
             }
         }
+        Event::Resumed { step: Some(step) } => say(&bar, format!("resumed after step {step}")),
+        Event::Resumed { step: None } => say(&bar, "no checkpoint yet: from the beginning".into()),
+        Event::NotSaved(error) => say(&bar, format!("warning: not saved: {error}")),
     });
     bar.finish_and_clear();
+    if let (Err(stopped @ TrainError::Stopped { .. }), Some(file)) = (&done, checkpoint) {
+        let file = file.display();
+        let words =
+            format!("{stopped} and saved in {file}; the same command with --resume goes on");
+        say(&bar, words);
+        return Ok(());
+    }
     let Done { run, words, figures } = done?;
     shown?;
 
@@ -213,6 +251,19 @@ pub(crate) fn follow(
         writeln!(out, "{json}")?;
     }
     Ok(())
+}
+
+/// Whether the run is to end.
+static STOP: AtomicBool = AtomicBool::new(false);
+
+/// Ctrl-C ends the run after the step it is in; a second one ends it at once.
+fn stop_on_ctrl_c() -> Result<(), ctrlc::Error> {
+    ctrlc::set_handler(|| {
+        if STOP.swap(true, Ordering::Relaxed) {
+            std::process::exit(130);
+        }
+        let _ = writeln!(std::io::stderr(), "\nstopping after this step; again to stop at once");
+    })
 }
 
 /// Shown on a terminal only.

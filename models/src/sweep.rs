@@ -3,7 +3,7 @@
 use crate::{
     data::Dataset,
     report::{self, Epoch},
-    train::{self, Base, InMemory, Mode, Net, Options, Rule, Run, TrainError},
+    train::{self, Base, InMemory, Mode, Net, Options, Persistence, Rule, Run, TrainError},
 };
 use serde::{Deserialize, Serialize};
 use std::{
@@ -461,7 +461,12 @@ pub fn run(
             scope.spawn(move || {
                 while let Some(options) = cells.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let run = pool.install(|| {
-                        train::train::<Net>(&source(data, options)?, options, &mut |_| ())
+                        train::train::<Net>(
+                            &source(data, options)?,
+                            options,
+                            &Persistence::default(),
+                            &mut |_| (),
+                        )
                     });
                     if sender.send((*options, run)).is_err() {
                         return; // the sweep has ended
@@ -571,7 +576,8 @@ mod tests {
             // A run alone comes to the same.
             let data = digits::draw(0, 60, 20).unwrap();
             let from = source(&data, options).unwrap();
-            let alone = train::train::<Net>(&from, options, &mut |_| ()).unwrap();
+            let alone =
+                train::train::<Net>(&from, options, &Persistence::default(), &mut |_| ()).unwrap();
             assert_eq!(Some(alone.epochs[1].test_loss), record.test_loss);
         }
         // On other data nothing is done.

@@ -20,7 +20,7 @@ mod norm;
 mod pointwise;
 mod pool;
 mod scratch;
-mod sequence;
+pub(crate) mod sequence;
 mod shares;
 mod simd;
 

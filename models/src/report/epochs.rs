@@ -1,12 +1,14 @@
 use std::path::Path;
 
+use serde::{Deserialize, Serialize};
+
 use super::{
     history::{extent, MOST_RATES},
     ReportError,
 };
 
 /// What one epoch of training came to.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Epoch {
     /// The number of the epoch, counted as the caller likes.
     pub epoch: usize,

@@ -1,10 +1,13 @@
 //! The training loop, whatever is trained on whatever.
 
-use super::{learner, rollback_steps, Event, Learner, Options, Run, TrainError};
-use crate::report::Epoch;
+use super::{
+    learner, persistence::Progress, rollback_steps, Event, Learner, Options, Persistence, Run,
+    TrainError,
+};
+use crate::{layers::sequence::dropout, report::Epoch};
 use dfdx::{
     nn::{NumParams, ZeroGrads},
-    prelude::{AsArray, Backward, Cache, Cpu, Gradients, OwnedTape, Rank0, Tensor},
+    prelude::{AsArray, Backward, Cache, Cpu, Gradients, OwnedTape, RandomU64, Rank0, Tensor},
 };
 use std::time::Instant;
 use tlr::TrainableLr;
@@ -23,8 +26,8 @@ pub(super) type Step<'a, M> = dyn FnMut(usize, &mut Loss<'_, M>) -> Result<(), T
 pub(super) trait Task<M> {
     fn batches_per_epoch(&self) -> usize;
 
-    /// Calls `step` for each batch, in an order that depends on nothing but the epoch and a seed.
-    fn epoch(&self, epoch: usize, step: &mut Step<'_, M>) -> Result<(), TrainError>;
+    /// Calls `step` for each batch but the first `skip`, in an order that depends on nothing but the epoch and a seed.
+    fn epoch(&self, epoch: usize, skip: usize, step: &mut Step<'_, M>) -> Result<(), TrainError>;
 
     /// Mean loss and accuracy on what it was not trained on.
     fn test(&self, model: &M) -> Result<(f64, f64), TrainError>;
@@ -58,18 +61,26 @@ pub(super) fn fit<M: NumParams<f32, Cpu> + ZeroGrads<f32, Cpu>>(
     start: &mut Start<M>,
     task: &dyn Task<M>,
     options: &Options,
+    persistence: &Persistence<'_>,
     observer: &mut dyn FnMut(Event<'_>),
 ) -> Result<Run, TrainError> {
-    let Start { model, optimizer, .. } = start;
+    let Start { device, model, optimizer } = start;
     let batches = task.batches_per_epoch();
-    let start = Instant::now();
-    let mut epochs = Vec::with_capacity(options.epochs);
-    let mut history = Vec::new();
+    let new = Progress::new(options, batches);
+    let mut progress = persistence.begin(model, &mut **optimizer, new)?;
+    if persistence.resume {
+        tell_again(&progress, batches, optimizer.rates(), observer);
+    }
+    for _ in 0..progress.drawn {
+        device.random_u64();
+    }
+    let drawn = progress.drawn.wrapping_sub(dropout::drawn());
     let mut gradients = Some(model.try_alloc_grads()?);
-    for epoch in 0..options.epochs {
-        let epoch_start = Instant::now();
-        let (mut train_loss, mut weights, mut batch) = (0.0, 0, 0);
-        task.epoch(epoch, &mut |weight, loss| {
+    for epoch in progress.epochs.len()..options.epochs {
+        let begun = Instant::now();
+        let seconds = progress.seconds;
+        let skip = progress.batch();
+        task.epoch(epoch, skip, &mut |weight, loss| {
             let before = match gradients.take() {
                 Some(gradients) => gradients,
                 None => model.try_alloc_grads()?,
@@ -80,36 +91,67 @@ pub(super) fn fit<M: NumParams<f32, Cpu> + ZeroGrads<f32, Cpu>>(
             optimizer.step(model, &after, value)?;
             model.try_zero_grads(&mut after)?;
             gradients = Some(after);
-            train_loss += value * weight as f64;
-            weights += weight;
+            let batch = progress.batch();
+            progress.losses.push(value);
+            progress.sum += value * weight as f64;
+            progress.weights += weight;
             observer(Event::Step { epoch, batch, batches, loss: value, rates: optimizer.rates() });
-            batch += 1;
+            if persistence.is_stopped() {
+                progress.seconds = seconds + begun.elapsed().as_secs_f64();
+                progress.drawn = drawn.wrapping_add(dropout::drawn());
+                persistence.save(model, &mut **optimizer, &progress)?;
+                return Err(TrainError::Stopped { step: progress.losses.len() });
+            }
             Ok(())
         })?;
-        let decided = optimizer.take_history();
         let (test_loss, test_accuracy) = task.test(model)?;
         let record = Epoch {
             epoch: epoch + 1,
-            train_loss: train_loss / weights as f64,
+            train_loss: progress.sum / progress.weights as f64,
             test_loss,
             test_accuracy,
-            seconds: epoch_start.elapsed().as_secs_f64(),
+            seconds: seconds + begun.elapsed().as_secs_f64(),
             rates: optimizer
                 .rates()
                 .iter()
                 .map(|(name, rate)| ((*name).to_owned(), *rate))
                 .collect(),
-            rollbacks: rollback_steps(&decided).len(),
+            rollbacks: rollback_steps(optimizer.history())
+                .into_iter()
+                .filter(|&step| step > (epoch * batches) as u64)
+                .count(),
         };
         observer(Event::Epoch(&record));
-        epochs.push(record);
-        history.extend(decided);
+        progress.epochs.push(record);
+        (progress.sum, progress.weights, progress.seconds) = (0.0, 0, 0.0);
+        progress.drawn = drawn.wrapping_add(dropout::drawn());
+        if let Err(error) = persistence.save(model, &mut **optimizer, &progress) {
+            observer(Event::NotSaved(&error));
+        }
     }
     Ok(Run {
-        epochs,
-        history,
+        seconds: progress.epochs.iter().map(|epoch| epoch.seconds).sum(),
+        epochs: progress.epochs,
+        history: optimizer.history().to_vec(),
         batches_per_epoch: batches,
         parameters: model.num_trainable_params(),
-        seconds: start.elapsed().as_secs_f64(),
     })
+}
+
+/// The events so far, but for the rates at each step, which are those now.
+fn tell_again(
+    progress: &Progress,
+    batches: usize,
+    rates: Vec<(&str, f64)>,
+    observer: &mut dyn FnMut(Event<'_>),
+) {
+    let steps = progress.losses.len();
+    observer(Event::Resumed { step: (steps > 0).then_some(steps) });
+    for (step, &loss) in progress.losses.iter().enumerate() {
+        let (epoch, batch) = (step / batches, step % batches);
+        observer(Event::Step { epoch, batch, batches, loss, rates: rates.clone() });
+        if batch + 1 == batches {
+            progress.epochs.get(epoch).into_iter().for_each(|epoch| observer(Event::Epoch(epoch)));
+        }
+    }
 }

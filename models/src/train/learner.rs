@@ -4,15 +4,17 @@ use super::{Base, Mode, Options, Rule};
 use dfdx::{
     nn::TensorCollection,
     optim::{
-        Adam, AdamConfig, Momentum, Optimizer, OptimizerUpdateError, RMSprop, RMSpropConfig, Sgd,
-        SgdConfig, WeightDecay,
+        AdamConfig, Momentum, Optimizer, OptimizerUpdateError, RMSpropConfig, SgdConfig,
+        WeightDecay,
     },
     prelude::{Cpu, CpuError, Gradients},
 };
+use std::fmt::Debug;
 use tlr::{
+    optim::{Adam, OptimizerState, RMSprop, Resumable, ResumableFamily, Sgd},
     rule::{HypergradientRule, Moments, NewtonForm, NewtonRule, Proposal, RateRule},
-    Adaptation, Config, Error, Family, LearningRate, NewtonConfig, Outcome, PerLayer, Safeguard,
-    Tlr, TrainableLr, Window,
+    Adaptation, Checkpoint, Config, Error, Family, LearningRate, NewtonConfig, Outcome, PerLayer,
+    Safeguard, Tlr, TrainableLr, Window,
 };
 
 /// What trains a model, whatever it is made of.
@@ -31,14 +33,26 @@ pub trait Learner<M> {
     /// Each group's name and rate.
     fn rates(&self) -> Vec<(&str, f64)>;
 
-    /// The decisions since the last call.
-    fn take_history(&mut self) -> Vec<Adaptation>;
+    /// Every decision.
+    fn history(&self) -> &[Adaptation];
+
+    /// As [`Tlr::checkpoint`].
+    ///
+    /// # Errors
+    /// As [`Tlr::checkpoint`].
+    fn checkpoint(&mut self, model: &M) -> Result<Checkpoint, Error>;
+
+    /// As [`Tlr::resume`].
+    ///
+    /// # Errors
+    /// As [`Tlr::resume`].
+    fn resume(&mut self, model: &mut M, checkpoint: &Checkpoint) -> Result<(), Error>;
 }
 
 impl<Opt, R> Learner<Opt::Model> for Tlr<Opt, R>
 where
-    Opt: LearningRate<Dtype = f32, Device = Cpu> + Optimizer<Opt::Model, Cpu, f32>,
-    R: RateRule,
+    Opt: LearningRate<Dtype = f32, Device = Cpu> + Optimizer<Opt::Model, Cpu, f32> + Resumable,
+    R: RateRule + Debug,
 {
     fn step(
         &mut self,
@@ -53,8 +67,16 @@ where
         Tlr::rates(self)
     }
 
-    fn take_history(&mut self) -> Vec<Adaptation> {
-        Tlr::take_history(self)
+    fn history(&self) -> &[Adaptation] {
+        Tlr::history(self)
+    }
+
+    fn checkpoint(&mut self, model: &Opt::Model) -> Result<Checkpoint, Error> {
+        Tlr::checkpoint(self, model)
+    }
+
+    fn resume(&mut self, model: &mut Opt::Model, checkpoint: &Checkpoint) -> Result<(), Error> {
+        Tlr::resume(self, model, checkpoint)
     }
 }
 
@@ -83,7 +105,9 @@ pub fn learner<M: TrainableLr<f32, Cpu> + 'static>(
     })
 }
 
-/// One of dfdx's optimizers. A type of its own, so that a model is compiled with two optimizers, global and
+type State = Result<OptimizerState, CpuError>;
+
+/// One of the optimizers. A type of its own, so that a model is compiled with two optimizers, global and
 /// per layer, and not with thirty.
 enum AnyOptimizer<M> {
     Sgd(Sgd<M, f32, Cpu>),
@@ -123,7 +147,7 @@ impl<M: TensorCollection<f32, Cpu> + Clone> AnyOptimizer<M> {
     }
 }
 
-impl<M: TensorCollection<f32, Cpu>> Optimizer<M, Cpu, f32> for AnyOptimizer<M> {
+impl<M: TensorCollection<f32, Cpu> + Clone> Optimizer<M, Cpu, f32> for AnyOptimizer<M> {
     fn update(
         &mut self,
         model: &mut M,
@@ -167,6 +191,37 @@ impl<M: TensorCollection<f32, Cpu> + Clone> Family for AnyOptimizer<M> {
     }
 }
 
+impl<M: TensorCollection<f32, Cpu> + Clone> Resumable for AnyOptimizer<M> {
+    fn state(&mut self, model: &M) -> State {
+        each!(self, optimizer => optimizer.state(model))
+    }
+
+    fn restore(&mut self, model: &M, state: &OptimizerState) -> Result<(), CpuError> {
+        each!(self, optimizer => optimizer.restore(model, state))
+    }
+}
+
+impl<M: TensorCollection<f32, Cpu> + Clone> ResumableFamily for AnyOptimizer<M> {
+    fn layer_state<L>(optimizer: &mut AnyOptimizer<L>, layer: &L) -> State
+    where
+        L: TensorCollection<f32, Cpu> + Clone,
+    {
+        optimizer.state(layer)
+    }
+
+    fn restore_layer<L>(
+        optimizer: &mut AnyOptimizer<L>,
+        layer: &L,
+        state: &OptimizerState,
+    ) -> Result<(), CpuError>
+    where
+        L: TensorCollection<f32, Cpu> + Clone,
+    {
+        optimizer.restore(layer, state)
+    }
+}
+
+#[derive(Debug)]
 enum AnyRule {
     Newton(NewtonRule),
     FirstOrder(HypergradientRule),

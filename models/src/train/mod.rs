@@ -4,6 +4,7 @@ mod fit;
 mod learner;
 mod network;
 mod options;
+mod persistence;
 mod source;
 mod translation;
 
@@ -11,6 +12,7 @@ pub use fit::TrainLoss;
 pub use learner::{learner, Learner};
 pub use network::{Logits, Network, Pixels};
 pub use options::{name, Base, Mode, Options, Rule};
+pub use persistence::Persistence;
 pub use source::{Decoded, InMemory, Source, Visit};
 pub use translation::{score, train_translator, Corpus, Tally, Translator};
 
@@ -27,6 +29,7 @@ use dfdx::{
 };
 use fit::{fit, Start, Step, Task};
 use network::tensor;
+use std::path::PathBuf;
 use tlr::{Adaptation, Outcome};
 
 /// The paper's perceptron: 784-1000-10.
@@ -50,6 +53,14 @@ pub enum Event<'a> {
     },
     /// After an epoch and its test.
     Epoch(&'a Epoch),
+    /// The run goes on from a checkpoint, or begins where there is none yet. The events that led there are told again
+    /// after this one.
+    Resumed {
+        /// Steps that the checkpoint is after; none where there is none.
+        step: Option<usize>,
+    },
+    /// A checkpoint could not be written. The run goes on; the one before is still there.
+    NotSaved(&'a tlr::Error),
 }
 
 /// What a run leaves.
@@ -77,6 +88,23 @@ pub enum TrainError {
     /// The rate's configuration, or training itself.
     #[error(transparent)]
     Rate(#[from] tlr::Error),
+    /// It was told to stop, and was saved where it was to be.
+    #[error("stopped after step {step}")]
+    Stopped {
+        /// Steps made.
+        step: usize,
+    },
+    /// A checkpoint that is to be written is there already.
+    #[error("there is a checkpoint at {} already: resume from it, or remove it first", .0.display())]
+    CheckpointExists(PathBuf),
+    /// A checkpoint of another run.
+    #[error("the checkpoint {} is of another run: {what}", path.display())]
+    AnotherRun {
+        /// The checkpoint.
+        path: PathBuf,
+        /// In what it differs.
+        what: String,
+    },
     /// No epochs.
     #[error("a run has at least one epoch")]
     NoEpochs,
@@ -138,18 +166,19 @@ fn prepare<M: Network>(source: &dyn Source, options: &Options) -> Result<Start<M
 
 /// Trains a new model on the images of `source` as `options` say, and tells `observer` of every step and epoch.
 ///
-/// The result depends on `options` and `source` only.
+/// The result depends on `options` and `source` only, however often the run is stopped and resumed.
 ///
 /// # Errors
 /// Options or data that make no sense; training that [`tlr::Error`] ends.
 pub fn train<M: Network>(
     source: &dyn Source,
     options: &Options,
+    persistence: &Persistence<'_>,
     observer: &mut dyn FnMut(Event<'_>),
 ) -> Result<Run, TrainError> {
     let mut start = prepare::<M>(source, options)?;
     let task = Images { source, device: start.device.clone() };
-    fit(&mut start, &task, options, observer)
+    fit(&mut start, &task, options, persistence, observer)
 }
 
 /// Images to classify.
@@ -163,9 +192,9 @@ impl<M: Network> Task<M> for Images<'_> {
         self.source.batches_per_epoch()
     }
 
-    fn epoch(&self, epoch: usize, step: &mut Step<'_, M>) -> Result<(), TrainError> {
+    fn epoch(&self, epoch: usize, skip: usize, step: &mut Step<'_, M>) -> Result<(), TrainError> {
         let [channels, rows, columns] = self.source.shape();
-        self.source.epoch(epoch, &mut |pixels, labels| {
+        self.source.epoch(epoch, skip, &mut |pixels, labels| {
             step(labels.len(), &mut |model, gradients| {
                 let images = (pixels, [labels.len(), channels, rows, columns]);
                 let logits = model.train_logits(&self.device, images, gradients)?;

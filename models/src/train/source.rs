@@ -29,11 +29,12 @@ pub trait Source {
     /// Batches in an epoch.
     fn batches_per_epoch(&self) -> usize;
 
-    /// Shows `visit` the batches of an epoch, in an order that depends on nothing but its number and the seed.
+    /// Shows `visit` the batches of an epoch but the first `skip`, in an order that depends on nothing but its number
+    /// and the seed.
     ///
     /// # Errors
     /// Those of `visit`, and images that cannot be read.
-    fn epoch(&self, epoch: usize, visit: &mut Visit<'_>) -> Result<(), TrainError>;
+    fn epoch(&self, epoch: usize, skip: usize, visit: &mut Visit<'_>) -> Result<(), TrainError>;
 
     /// Shows `visit` the images to test on.
     ///
@@ -94,9 +95,9 @@ impl Source for InMemory<'_> {
         self.batches.batches_per_epoch()
     }
 
-    fn epoch(&self, epoch: usize, visit: &mut Visit<'_>) -> Result<(), TrainError> {
+    fn epoch(&self, epoch: usize, skip: usize, visit: &mut Visit<'_>) -> Result<(), TrainError> {
         let (mut pixels, mut labels) = (Vec::new(), Vec::new());
-        for indices in self.batches.epoch(epoch) {
+        for indices in self.batches.epoch(epoch).skip(skip) {
             self.data.train.write_batch(&indices, &self.scaling, &mut pixels, &mut labels)?;
             if let Some(augment) = &self.augment {
                 augment.apply(epoch, &indices, self.shape(), &mut pixels)?;
@@ -172,9 +173,9 @@ impl Source for Decoded<'_> {
         self.batches.batches_per_epoch()
     }
 
-    fn epoch(&self, epoch: usize, visit: &mut Visit<'_>) -> Result<(), TrainError> {
+    fn epoch(&self, epoch: usize, skip: usize, visit: &mut Visit<'_>) -> Result<(), TrainError> {
         let view = View::Random { seed: self.seed, epoch };
-        let order = self.batches.epoch(epoch);
+        let order = self.batches.epoch(epoch).skip(skip);
         for batch in self.folder.train.batches(order, &self.preparation, view, self.loader)? {
             let batch = batch?;
             visit(&batch.pixels, &batch.labels)?;

@@ -2,7 +2,7 @@
 
 use super::{
     fit::{fit, Start, Step, Task, TrainLoss},
-    Event, Options, Run, TrainError,
+    Event, Options, Persistence, Run, TrainError,
 };
 use crate::{
     data::text::{
@@ -270,6 +270,7 @@ pub fn train_translator<M: Translator>(
     corpus: &Corpus,
     options: &Options,
     dropout: DropoutRate,
+    persistence: &Persistence<'_>,
     observer: &mut dyn FnMut(Event<'_>),
 ) -> Result<(Run, M), TrainError> {
     let (takes, found) = (M::TOKENS, corpus.tokens());
@@ -283,7 +284,7 @@ pub fn train_translator<M: Translator>(
         Ok(model)
     })?;
     let task = Translating { corpus, buckets, device: start.device.clone() };
-    let run = fit(&mut start, &task, options, observer)?;
+    let run = fit(&mut start, &task, options, persistence, observer)?;
     Ok((run, start.model))
 }
 
@@ -298,8 +299,8 @@ impl<M: Translator> Task<M> for Translating<'_> {
         self.buckets.batches_per_epoch()
     }
 
-    fn epoch(&self, epoch: usize, step: &mut Step<'_, M>) -> Result<(), TrainError> {
-        for (number, indices) in self.buckets.epoch(epoch).enumerate() {
+    fn epoch(&self, epoch: usize, skip: usize, step: &mut Step<'_, M>) -> Result<(), TrainError> {
+        for (number, indices) in self.buckets.epoch(epoch).enumerate().skip(skip) {
             let batch = self.corpus.train.batch(&indices)?;
             // All but the first of each sentence are predicted.
             let tokens = batch.target.lengths.iter().map(|length| length.saturating_sub(1)).sum();
@@ -352,13 +353,18 @@ mod tests {
     fn run(corpus: &Corpus, seed: u64) -> (Vec<f64>, Run, Small) {
         let mut losses = Vec::new();
         let options = Options { seed, ..options() };
-        let (run, model) =
-            train_translator(corpus, &options, DropoutRate::default(), &mut |event| {
+        let (run, model) = train_translator(
+            corpus,
+            &options,
+            DropoutRate::default(),
+            &Persistence::default(),
+            &mut |event| {
                 if let Event::Step { loss, .. } = event {
                     losses.push(loss);
                 }
-            })
-            .unwrap();
+            },
+        )
+        .unwrap();
         (losses, run, model)
     }
 
@@ -438,10 +444,23 @@ mod tests {
         type Tiny = Seq2SeqTransformer<100, 20, 8, 1, 8, 1, 1, f32, Cpu>;
         let corpus = corpus();
         let train = |options: &Options| {
-            train_translator::<Small>(&corpus, options, DropoutRate::NONE, &mut |_| {}).map(|_| ())
+            train_translator::<Small>(
+                &corpus,
+                options,
+                DropoutRate::NONE,
+                &Persistence::default(),
+                &mut |_| {},
+            )
+            .map(|_| ())
         };
-        let small = train_translator::<Tiny>(&corpus, &options(), DropoutRate::NONE, &mut |_| {})
-            .map(|_| ());
+        let small = train_translator::<Tiny>(
+            &corpus,
+            &options(),
+            DropoutRate::NONE,
+            &Persistence::default(),
+            &mut |_| {},
+        )
+        .map(|_| ());
         assert!(
             matches!(small, Err(TrainError::Vocabulary { takes: [100, 20], found }) if found == corpus.tokens())
         );

@@ -7,6 +7,7 @@ use dfdx::prelude::{
     SplitTape, Storage, Tape, TryAdd,
 };
 use rayon::prelude::*;
+use std::cell::Cell;
 
 /// How likely an element is dropped: at least 0 and below 1. By default 0.1, which is
 /// `torch.nn.Transformer`'s.
@@ -53,6 +54,21 @@ impl Default for DropoutRate {
     }
 }
 
+thread_local! {
+    static DRAWN: Cell<u64> = const { Cell::new(0) };
+}
+
+/// How many numbers this thread has drawn for dropout, ever. A device's generator can be neither read nor set, but
+/// one of the same seed gets to the same place by as many draws.
+pub(crate) fn drawn() -> u64 {
+    DRAWN.get()
+}
+
+fn draw(device: &impl RandomU64) -> u64 {
+    DRAWN.set(DRAWN.get().wrapping_add(1));
+    device.random_u64()
+}
+
 /// What is dropped: element by element a function of a seed and the index, so that the backward pass
 /// and any thread find it again.
 #[derive(Clone, Copy, Debug)]
@@ -67,7 +83,7 @@ impl Dropped {
     /// Nothing to drop at a rate of 0, and then nothing is drawn.
     pub(super) fn new(rate: DropoutRate, device: &impl RandomU64) -> Option<Self> {
         (rate.0 > 0.0).then(|| Self {
-            seed: device.random_u64(),
+            seed: draw(device),
             below: (rate.0 * 2f64.powi(64)) as u64,
             scale: 1.0 / (1.0 - rate.0),
         })

@@ -2,7 +2,7 @@
 
 mod attend;
 mod cross_entropy;
-mod dropout;
+pub(crate) mod dropout;
 mod embed;
 mod layer_norm;
 
