@@ -55,6 +55,24 @@ pub enum Error {
         /// The value it was given.
         value: f64,
     },
+    /// A figure of a schedule is out of range.
+    #[error("schedule: {field} must be {range}, not {value}")]
+    Schedule {
+        /// The argument of the constructor of [`Schedule`](crate::Schedule).
+        field: &'static str,
+        /// The values it may have.
+        range: &'static str,
+        /// The value it was given.
+        value: f64,
+    },
+    /// A schedule's factor is negative or not finite. Nothing was changed.
+    #[error("the schedule's factor is {factor} at step {step}, and the rate cannot be multiplied by that: nothing was updated")]
+    ScheduleFactor {
+        /// Counted from 1.
+        step: u64,
+        /// What the schedule said.
+        factor: f64,
+    },
     /// A starting rate that is zero, negative, not finite, or outside
     /// [`RATES`](crate::rule::RATES).
     #[error("the starting learning rate of `{group}` must be in [{min:e}, {max:e}], not {rate:e}", min = crate::rule::RATES.start(), max = crate::rule::RATES.end())]

@@ -17,6 +17,7 @@ mod lookahead;
 mod moments;
 mod newton;
 mod safeguard;
+mod schedule;
 mod tensors;
 mod window;
 
@@ -41,4 +42,5 @@ pub use line_search::LineSearch;
 pub use newton::{Hypergradient, Newton, Tlr};
 pub use optim::{Family, LearningRate, PerLayer};
 pub use safeguard::Safeguard;
+pub use schedule::Schedule;
 pub use window::Window;

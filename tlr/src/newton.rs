@@ -6,7 +6,7 @@ use crate::{
     optim::LearningRate,
     rule::{self, HypergradientRule, Moments, NewtonRule, Proposal, RateRule, RATES},
     safeguard::{Safeguard, Verdict, Watch},
-    Error,
+    Error, Schedule,
 };
 use dfdx::{
     optim::{Optimizer, OptimizerUpdateError, UnusedTensors},
@@ -62,11 +62,14 @@ pub struct Tlr<Opt: LearningRate, R> {
     /// As configured; each group knows whether it still does.
     pub(crate) climb: Option<f64>,
     pub(crate) safeguard: Option<Safeguard>,
+    pub(crate) schedule: Option<Schedule>,
     pub(crate) groups: Vec<Group>,
     pub(crate) snapshots: Snapshots<Opt::Dtype>,
     pub(crate) watch: Watch,
     /// Steps taken in this window.
     pub(crate) position: usize,
+    /// The sum of the schedule's factors over them.
+    pub(crate) factors: f64,
     pub(crate) snapshot: Snapshot,
     pub(crate) steps: u64,
     pub(crate) history: Vec<Adaptation>,
@@ -95,10 +98,13 @@ pub(crate) struct Group {
 
 #[derive(Clone, Copy, Serialize, Deserialize)]
 pub(crate) struct Previous {
-    /// The rate then in force.
+    /// The rate then in force, without the schedule.
     #[serde(with = "exact")]
     pub(crate) rate: f64,
-    /// ⟨s,s⟩ of its displacement s = rate · u.
+    /// The schedule's mean over the window.
+    #[serde(with = "exact")]
+    pub(crate) factor: f64,
+    /// ⟨s,s⟩ of its displacement s = rate · factor · u.
     #[serde(with = "exact")]
     squared: f64,
 }
@@ -166,11 +172,28 @@ where
             groups,
             snapshots,
             watch: Watch::default(),
+            schedule: None,
             position: 0,
+            factors: 0.0,
             snapshot: Snapshot::Missing,
             steps: 0,
             history: Vec::new(),
         })
+    }
+
+    /// Multiplies every learned rate by a schedule.
+    ///
+    /// The rates that are learned and reported are those without it; a window's average direction is its displacement
+    /// over the rate and the schedule's mean s̄ over the window. What the rule would have the rate move by is taken
+    /// times s̄, or whole where s̄ is above 1: at the foot of a warm-up the rate would otherwise grow until it had made
+    /// up for the schedule, and be as much too large at the top. Where the schedule restarts, a new window begins
+    /// and the direction before it is dropped.
+    ///
+    /// Exact steps ([`step_lookahead`](Self::step_lookahead), [`step_line_search`](Self::step_line_search)) look for
+    /// the best rate there is and take no notice of it.
+    pub fn schedule(mut self, schedule: Schedule) -> Self {
+        self.schedule = Some(schedule);
+        self
     }
 
     /// One step, with the loss whose gradients these are: it arms the safeguard.
@@ -213,6 +236,12 @@ where
             .collect()
     }
 
+    /// The same, as the next step will use them: times the [`schedule`](Self::schedule).
+    pub fn effective_rates(&self) -> Vec<(&str, f64)> {
+        let factor = self.schedule.as_ref().map_or(1.0, |schedule| schedule.factor(self.steps));
+        self.rates().into_iter().map(|(name, rate)| (name, rule::bounded(rate * factor))).collect()
+    }
+
     /// Every decision on a rate, in order: at the end of a window one for each group.
     pub fn history(&self) -> &[Adaptation] {
         &self.history
@@ -245,6 +274,10 @@ where
         loss: Option<f64>,
     ) -> Result<(), Fault<DeviceError<Opt>>> {
         self.snapshots.check(model)?;
+        let factor = self.factor()?;
+        if self.schedule.as_ref().is_some_and(|schedule| schedule.restarts_at(self.steps)) {
+            self.begin_anew();
+        }
         if self.snapshot == Snapshot::Missing {
             self.snapshots.take(model);
             self.snapshot = Snapshot::Good;
@@ -271,9 +304,10 @@ where
                 Verdict::Good | Verdict::Doubtful => (),
             }
         }
-        self.update_or_leave(model, gradients)?;
+        self.update_scheduled(model, gradients, factor)?;
         self.steps += 1;
         self.position += 1;
+        self.factors += factor;
         if let Some(loss) = loss {
             self.watch.record(loss);
         }
@@ -281,6 +315,38 @@ where
             self.end_window(model)?;
         }
         Ok(())
+    }
+
+    /// What the schedule says of this step.
+    fn factor(&self) -> Result<f64, Error> {
+        let factor = self.schedule.as_ref().map_or(1.0, |schedule| schedule.factor(self.steps));
+        if factor >= 0.0 && factor.is_finite() {
+            Ok(factor)
+        } else {
+            Err(Error::ScheduleFactor { step: self.steps + 1, factor })
+        }
+    }
+
+    /// The update at the rates times `factor`.
+    fn update_scheduled(
+        &mut self,
+        model: &mut Opt::Model,
+        gradients: &Gradients<Opt::Dtype, Opt::Device>,
+        factor: f64,
+    ) -> Result<(), Fault<DeviceError<Opt>>> {
+        if factor == 1.0 {
+            return self.update_or_leave(model, gradients);
+        }
+        let learned: Vec<_> =
+            (0..self.groups.len()).map(|group| self.optimizer.rate(group)).collect();
+        for (group, rate) in learned.iter().enumerate() {
+            self.optimizer.set_rate(group, rule::bounded(rate * factor));
+        }
+        let updated = self.update_or_leave(model, gradients);
+        for (group, rate) in learned.into_iter().enumerate() {
+            self.optimizer.set_rate(group, rate);
+        }
+        updated
     }
 
     /// What this loss says of the window.
@@ -321,33 +387,44 @@ where
                 return Err(Error::NonFiniteWeights { step: self.steps, tensor });
             }
         };
-        self.position = 0;
+        let factor = self.factors / self.position as f64;
+        self.begin_window();
         self.snapshot = Snapshot::Unseen;
         self.watch.accept(self.safeguard.as_ref());
         for (index, dots) in dots.into_iter().enumerate() {
-            self.adapt(index, dots);
+            self.adapt(index, dots, factor);
         }
         Ok(())
     }
 
-    /// One group's decision at the end of a good window.
-    fn adapt(&mut self, index: usize, dots: Dots) {
+    /// One group's decision at the end of a good window, over which the schedule's mean was `factor`.
+    fn adapt(&mut self, index: usize, dots: Dots, factor: f64) {
         let rate = self.optimizer.rate(index);
         let Some(group) = self.groups.get_mut(index) else { return };
-        let previous = group.previous.replace(Previous { rate, squared: dots.own });
-        // Displacements s to directions u = s / rate.
-        let moments = previous.map(|previous| Moments {
-            uu: previous.squared / previous.rate / previous.rate,
-            un: dots.across / previous.rate / rate,
-            nn: dots.own / rate / rate,
+        let previous = group.previous.replace(Previous { rate, factor, squared: dots.own });
+        // Displacements s to directions u = s / (rate · factor).
+        let moments = previous.map(|previous| {
+            let (then, now) = (previous.rate * previous.factor, rate * factor);
+            Moments {
+                uu: previous.squared / then / then,
+                un: dots.across / then / now,
+                nn: dots.own / now / now,
+            }
         });
         let decision = match (previous, moments) {
             _ if group.frozen => Proposal { rate, outcome: Outcome::Kept(KeptBecause::Frozen) },
             (Some(previous), Some(moments)) => {
                 let proposal = rule::decide(&self.rule, rate, previous.rate, &moments);
                 group.climbs &= self.climb.is_some_and(|cosine| moments.cosine() > cosine);
-                if group.climbs {
+                let proposal = if group.climbs {
                     rule::climb(rate, previous.rate, &moments, proposal)
+                } else {
+                    proposal
+                };
+                // 1 without a schedule, and then to the bit.
+                if previous.factor < 1.0 {
+                    let moved = rate + previous.factor * (proposal.rate - rate);
+                    Proposal { rate: rule::bounded(moved), ..proposal }
                 } else {
                     proposal
                 }
@@ -420,8 +497,13 @@ where
         self.snapshots.restore(model);
         self.snapshot = Snapshot::Good;
         self.optimizer.reset(model);
-        self.position = 0;
+        self.begin_window();
         self.forget_directions();
+    }
+
+    fn begin_window(&mut self) {
+        self.position = 0;
+        self.factors = 0.0;
     }
 
     pub(crate) fn forget_directions(&mut self) {
@@ -432,7 +514,8 @@ where
 
     /// The next step begins a new window at whatever the weights then are.
     pub(crate) fn begin_anew(&mut self) {
-        self.position = 0;
+        self.begin_window();
+        self.watch.leave();
         self.snapshot = Snapshot::Missing;
         self.forget_directions();
     }

@@ -210,6 +210,11 @@ impl Watch {
         }
     }
 
+    /// The window ends before its time, undecided.
+    pub(crate) fn leave(&mut self) {
+        self.window = Losses::default();
+    }
+
     /// The snapshot that was gone back to is not the one whose losses were seen.
     pub(crate) fn step_back(&mut self) {
         self.origin = Losses::default();

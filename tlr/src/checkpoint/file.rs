@@ -1,12 +1,10 @@
 //! The file: safetensors, with a version and a checksum among its metadata.
 
 use super::{CheckpointError, Stored};
-use safetensors::{
-    tensor::{Metadata, TensorInfo},
-    SafeTensors,
-};
+use safetensors::SafeTensors;
+use serde_json::json;
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::BTreeMap,
     fs::File,
     io::{self, BufWriter, Write},
     path::{Path, PathBuf},
@@ -58,35 +56,27 @@ fn sync_folder(path: &Path) {
 
 /// The bytes of the file.
 pub(super) fn write(tensors: &Tensors, out: &mut impl Write) -> Result<(), CheckpointError> {
-    let unwritable = |error: &dyn std::fmt::Display| CheckpointError::Io {
-        doing: "write",
-        kind: io::ErrorKind::InvalidData,
-        message: error.to_string(),
-    };
     // Widest elements first, as safetensors has it, so that all are aligned.
     let mut ordered: Vec<_> = tensors.iter().collect();
     ordered.sort_by(|(a, x), (b, y)| y.dtype.cmp(&x.dtype).then(a.cmp(b)));
+    // In one order, so that the same state makes the same file; safetensors' own writer has it by chance.
+    let mut header = BTreeMap::from([(
+        "__metadata__".to_owned(),
+        json!({"checksum": checksum(tensors), "format": FORMAT, "version": VERSION.to_string()}),
+    )]);
     let mut offset = 0;
-    let infos = ordered
-        .iter()
-        .map(|(name, stored)| {
-            let start = offset;
-            offset += stored.bytes.len();
-            let info = TensorInfo {
-                dtype: stored.dtype,
-                shape: stored.shape.clone(),
-                data_offsets: (start, offset),
-            };
-            ((*name).clone(), info)
-        })
-        .collect();
-    let words = HashMap::from([
-        ("format".to_owned(), FORMAT.to_owned()),
-        ("version".to_owned(), VERSION.to_string()),
-        ("checksum".to_owned(), checksum(tensors)),
-    ]);
-    let metadata = Metadata::new(Some(words), infos).map_err(|error| unwritable(&error))?;
-    let mut header = serde_json::to_vec(&metadata).map_err(|error| unwritable(&error))?;
+    for (name, stored) in &ordered {
+        let start = offset;
+        offset += stored.bytes.len();
+        let (dtype, shape) = (stored.dtype, &stored.shape);
+        let info = json!({"data_offsets": [start, offset], "dtype": dtype, "shape": shape});
+        header.insert((*name).clone(), info);
+    }
+    let mut header = serde_json::to_vec(&header).map_err(|error| CheckpointError::Io {
+        doing: "write",
+        kind: io::ErrorKind::InvalidData,
+        message: error.to_string(),
+    })?;
     header.resize(header.len().next_multiple_of(8), b' ');
 
     let mut put = |bytes: &[u8]| out.write_all(bytes).map_err(CheckpointError::io("write"));

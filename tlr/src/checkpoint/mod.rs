@@ -195,6 +195,8 @@ struct Progress {
     settings: Settings,
     steps: u64,
     position: usize,
+    #[serde(with = "exact")]
+    factors: f64,
     snapshot: Snapshot,
     watch: Watch,
     groups: Vec<GroupProgress>,
@@ -345,11 +347,13 @@ where
         settings::insert(&mut settings, "climb", &self.climb);
         settings::insert(&mut settings, "rule", &self.rule);
         settings::insert(&mut settings, "safeguard", &self.safeguard);
+        settings::insert(&mut settings, "schedule", &self.schedule);
         settings::insert_pretty(&mut settings, OPTIMIZER, &state.settings);
         Progress {
             settings,
             steps: self.steps,
             position: self.position,
+            factors: self.factors,
             snapshot: self.snapshot,
             watch: self.watch.clone(),
             groups: self
@@ -405,6 +409,7 @@ where
         }
         self.watch = progress.watch;
         self.position = progress.position;
+        self.factors = progress.factors;
         self.snapshot = progress.snapshot;
         self.steps = progress.steps;
         self.history = progress.history;
