@@ -13,7 +13,8 @@ use std::{
 use tlr_models::{
     report::{self, Curves, EpochTable, Rate},
     train::{
-        self, Base, Event, Mode, Network, Options, Persistence, Rule, Run, Source, TrainError,
+        self, Base, Event, Mode, Network, Options, Persistence, Rule, Run, Shape, Source,
+        TrainError,
     },
 };
 
@@ -53,6 +54,9 @@ pub(crate) struct Training {
     /// Added to the gradient as so many times the weights
     #[arg(long, default_value_t = 0.0)]
     pub(crate) weight_decay: f64,
+    /// What the rate is multiplied by
+    #[arg(long, value_enum, default_value_t = Shape::Constant)]
+    pub(crate) schedule: Shape,
     /// Never roll back
     #[arg(long)]
     pub(crate) no_safeguard: bool,
@@ -110,6 +114,7 @@ impl Training {
             damping: self.damping,
             meta_rate: self.meta_rate,
             weight_decay: self.weight_decay,
+            schedule: self.schedule,
             safeguard: !self.no_safeguard,
             epochs: self.epochs,
             seed: self.seed,
@@ -348,6 +353,7 @@ fn json(args: &Training, name: &str, run: &Run) -> Map<String, Value> {
         "optimizer": train::name(&args.optimizer),
         "mode": train::name(&args.mode),
         "rule": train::name(&args.rule),
+        "schedule": train::name(&args.schedule),
         "rate": args.rate,
         "batch_size": args.batch_size,
         "seed": args.seed,

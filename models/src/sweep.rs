@@ -3,7 +3,7 @@
 use crate::{
     data::Dataset,
     report::{self, Epoch},
-    train::{self, Base, InMemory, Mode, Net, Options, Persistence, Rule, Run, TrainError},
+    train::{self, Base, InMemory, Mode, Net, Options, Persistence, Rule, Run, Shape, TrainError},
 };
 use serde::{Deserialize, Serialize};
 use std::{
@@ -96,6 +96,7 @@ impl Grid {
                                                 damping,
                                                 meta_rate,
                                                 weight_decay: 0.0,
+                                                schedule: Shape::Constant,
                                                 safeguard: self.safeguard,
                                                 epochs: self.epochs,
                                                 seed,
@@ -245,6 +246,7 @@ impl Record {
             damping: self.damping,
             meta_rate: self.meta_rate,
             weight_decay: 0.0,
+            schedule: Shape::Constant,
             safeguard: self.safeguard,
             epochs: self.epochs,
             seed: self.seed,

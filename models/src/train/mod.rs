@@ -11,7 +11,7 @@ mod translation;
 pub use fit::TrainLoss;
 pub use learner::{learner, Learner};
 pub use network::{Logits, Network, Pixels};
-pub use options::{name, Base, Mode, Options, Rule};
+pub use options::{name, Base, Mode, Options, Rule, Shape};
 pub use persistence::Persistence;
 pub use source::{Decoded, InMemory, Source, Visit};
 pub use translation::{score, train_translator, Corpus, Tally, Translator};

@@ -1,5 +1,6 @@
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
+use tlr::Schedule;
 
 /// Which optimizer carries the rate.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
@@ -46,6 +47,43 @@ pub enum Rule {
     Constant,
 }
 
+/// What the rate is multiplied by on its way through a run.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Shape {
+    /// By 1
+    #[default]
+    Constant,
+    /// By 0 to 1 over the first epoch
+    WarmUp,
+    /// By 0.1 from half of the run on, and by 0.01 from three quarters on
+    MultiStep,
+    /// By 1 to 0.01, evenly
+    Exponential,
+    /// By 1 to 0 along half a cosine
+    Cosine,
+    /// By cosines of 1, 2, 4 and so on epochs
+    WarmRestarts,
+}
+
+impl Shape {
+    /// For a run of so many epochs, none where it does nothing.
+    ///
+    /// # Errors
+    /// No epochs, or no batches in one.
+    pub fn schedule(self, epochs: usize, batches: usize) -> Result<Option<Schedule>, tlr::Error> {
+        let (epoch, steps) = (batches as u64, (epochs * batches) as u64);
+        Ok(Some(match self {
+            Self::Constant => return Ok(None),
+            Self::WarmUp => Schedule::warm_up(epoch)?,
+            Self::MultiStep => Schedule::multi_step([steps / 2, steps * 3 / 4], 0.1)?,
+            Self::Exponential => Schedule::exponential(0.01, steps)?,
+            Self::Cosine => Schedule::cosine(steps, 0.0)?,
+            Self::WarmRestarts => Schedule::warm_restarts(epoch, 2, 0.0)?,
+        }))
+    }
+}
+
 /// The name on the command line and in files.
 pub fn name(value: &impl ValueEnum) -> String {
     value.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
@@ -72,6 +110,8 @@ pub struct Options {
     pub meta_rate: f64,
     /// Added to the gradient as so many times the weights (L2). Default 0.
     pub weight_decay: f64,
+    /// What the rate is multiplied by. Default 1.
+    pub schedule: Shape,
     /// Whether windows that go wrong are undone; never with a constant rate. Default true.
     pub safeguard: bool,
     /// Passes over the training set. Default 10.
@@ -92,6 +132,7 @@ impl Default for Options {
             damping: 0.33,
             meta_rate: 0.01,
             weight_decay: 0.0,
+            schedule: Shape::Constant,
             safeguard: true,
             epochs: 10,
             seed: 0,
