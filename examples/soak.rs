@@ -1,0 +1,311 @@
+//! Trains for long under faults, and once more undisturbed: broken batches, exploding batches, kills, interrupts and
+//! a disk that is full, all at random. Linux, because of the disk.
+//!
+//! ```text
+//! cargo run --release --example soak -- --data DIR --epochs 500 --out out/soak
+//! ```
+
+use clap::Parser;
+use rand::{rngs::StdRng, Rng, SeedableRng};
+use std::{
+    error::Error,
+    fs::{self, File},
+    io::Write,
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitCode},
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::{Duration, Instant},
+};
+use tlr_models::{
+    data::{digits, mnist, Dataset},
+    train::{
+        self, rollback_steps, Event, InMemory, Mode, Net, Options, Persistence, Source, TrainError,
+        Visit,
+    },
+};
+
+/// Train the paper's perceptron under faults, and undisturbed.
+#[derive(Parser)]
+#[command(name = "soak")]
+struct Args {
+    /// Folder with the four MNIST files; without it, digits are drawn
+    #[arg(long, value_name = "DIR", env = "TLR_DATA")]
+    data: Option<PathBuf>,
+    /// Passes over the training set, of either run
+    #[arg(long, default_value_t = 500)]
+    epochs: usize,
+    /// A batch in so many is broken, and another one explodes
+    #[arg(long, default_value_t = 500)]
+    every: u64,
+    /// Seconds between kills, at most
+    #[arg(long, default_value_t = 60)]
+    patience: u64,
+    /// Of the faults
+    #[arg(long, default_value_t = 0)]
+    seed: u64,
+    /// Where checkpoints and the report go
+    #[arg(long, value_name = "DIR", default_value = "out/soak")]
+    out: PathBuf,
+    /// Train, rather than watch and disturb one that does
+    #[arg(long, hide = true)]
+    worker: bool,
+    /// With broken and exploding batches
+    #[arg(long, hide = true)]
+    faults: bool,
+}
+
+fn main() -> ExitCode {
+    let args = Args::parse();
+    let done = if args.worker { work(&args) } else { watch(&args) };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "error: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+// ---- The one that trains ----
+
+/// Images of which some batches are spoilt: which ones depends on their number and the seed alone.
+struct Spoilt<S> {
+    inner: S,
+    every: u64,
+    seed: u64,
+}
+
+impl<S: Source> Source for Spoilt<S> {
+    fn shape(&self) -> [usize; 3] {
+        self.inner.shape()
+    }
+
+    fn classes(&self) -> usize {
+        self.inner.classes()
+    }
+
+    fn train_len(&self) -> usize {
+        self.inner.train_len()
+    }
+
+    fn test_len(&self) -> usize {
+        self.inner.test_len()
+    }
+
+    fn batches_per_epoch(&self) -> usize {
+        self.inner.batches_per_epoch()
+    }
+
+    fn epoch(&self, epoch: usize, skip: usize, visit: &mut Visit<'_>) -> Result<(), TrainError> {
+        let mut step = (epoch * self.batches_per_epoch() + skip) as u64;
+        let mut spoilt = Vec::new();
+        self.inner.epoch(epoch, skip, &mut |pixels, labels| {
+            let mut random = StdRng::seed_from_u64(self.seed);
+            // One generator a step, so that a resumed run meets the same faults.
+            random = StdRng::seed_from_u64(random.gen::<u64>() ^ step);
+            step += 1;
+            let factor = match random.gen_range(0..self.every) {
+                0 => f32::NAN,
+                1 => 1e4,
+                _ => return visit(pixels, labels),
+            };
+            spoilt.clear();
+            spoilt.extend(pixels.iter().map(|pixel| pixel * factor));
+            visit(&spoilt, labels)
+        })
+    }
+
+    fn test(&self, visit: &mut Visit<'_>) -> Result<(), TrainError> {
+        self.inner.test(visit)
+    }
+}
+
+static STOP: AtomicBool = AtomicBool::new(false);
+
+fn work(args: &Args) -> Result<(), Box<dyn Error>> {
+    ctrlc::set_handler(|| STOP.store(true, Ordering::Relaxed))?;
+    rayon::ThreadPoolBuilder::new().num_threads(1).build_global()?;
+    let data = load(args)?;
+    let options = Options { epochs: args.epochs, mode: Mode::PerLayer, ..Options::default() };
+    let file = checkpoint(&args.out, args.faults);
+    let persistence = Persistence { checkpoint: Some(&file), resume: true, stop: Some(&STOP) };
+    let inner = InMemory::new(&data, options.batch_size, options.seed, None)?;
+    let listen = &mut |event: Event<'_>| {
+        if let Event::NotSaved(_) = event {
+            let log = File::options().create(true).append(true).open(args.out.join("not-saved"));
+            let _ = log.and_then(|mut log| writeln!(log, "1"));
+        }
+    };
+    let run = if args.faults {
+        let source = Spoilt { inner, every: args.every, seed: args.seed };
+        train::train::<Net>(&source, &options, &persistence, listen)
+    } else {
+        train::train::<Net>(&inner, &options, &persistence, listen)
+    };
+    let run = match run {
+        Err(TrainError::Stopped { .. }) => return Ok(()),
+        run => run?,
+    };
+    // The mean of the last ten epochs: one alone is noise.
+    let last: Vec<_> = run.epochs.iter().rev().take(10).collect();
+    let mean = |of: fn(&tlr_models::report::Epoch) -> f64| {
+        last.iter().map(|epoch| of(epoch)).sum::<f64>() / last.len() as f64
+    };
+    let result = serde_json::json!({
+        "accuracy": mean(|epoch| epoch.test_accuracy),
+        "test_loss": mean(|epoch| epoch.test_loss),
+        "rollbacks": rollback_steps(&run.history).len(),
+        "steps": run.epochs.len() * run.batches_per_epoch,
+    });
+    fs::write(file.with_extension("json"), result.to_string())?;
+    Ok(())
+}
+
+fn load(args: &Args) -> Result<Dataset, Box<dyn Error>> {
+    Ok(match &args.data {
+        Some(dir) => mnist::load(dir)?,
+        None => digits::draw(0, 10_000, 2_000)?,
+    })
+}
+
+fn checkpoint(out: &Path, faults: bool) -> PathBuf {
+    out.join(if faults { "disturbed.safetensors" } else { "undisturbed.safetensors" })
+}
+
+// ---- The one that disturbs it ----
+
+#[derive(Default)]
+struct Disturbed {
+    kills: usize,
+    interrupts: usize,
+    full_disks: usize,
+}
+
+fn watch(args: &Args) -> Result<(), Box<dyn Error>> {
+    if args.out.exists() {
+        return Err(format!("{} is there already", args.out.display()).into());
+    }
+    fs::create_dir_all(&args.out)?;
+    let start = Instant::now();
+    let mut calm = Memory::default();
+    let child = worker(args, false)?;
+    calm.follow(child, Duration::MAX)?.wait()?;
+    let calm_seconds = start.elapsed().as_secs();
+
+    let start = Instant::now();
+    let (disturbed, memory) = disturb(args)?;
+    let seconds = start.elapsed().as_secs();
+    let not_saved = fs::read_to_string(args.out.join("not-saved")).unwrap_or_default();
+    let read = |faults| -> Result<serde_json::Value, Box<dyn Error>> {
+        let file = checkpoint(&args.out, faults).with_extension("json");
+        Ok(serde_json::from_str(&fs::read_to_string(file)?)?)
+    };
+    let (with, without) = (read(true)?, read(false)?);
+    let mut report = String::from("| | undisturbed | disturbed |\n| --- | --- | --- |\n");
+    let mut row = |name: &str, a: String, b: String| {
+        report += &format!("| {name} | {a} | {b} |\n");
+    };
+    let percent = |value: &serde_json::Value| {
+        format!("{:.2} %", 100.0 * value["accuracy"].as_f64().unwrap_or(f64::NAN))
+    };
+    let loss = |value: &serde_json::Value| {
+        format!("{:.4}", value["test_loss"].as_f64().unwrap_or(f64::NAN))
+    };
+    row("epochs", args.epochs.to_string(), args.epochs.to_string());
+    row("steps", without["steps"].to_string(), with["steps"].to_string());
+    row("accuracy, mean of the last ten epochs", percent(&without), percent(&with));
+    row("test loss", loss(&without), loss(&with));
+    row("rollbacks", without["rollbacks"].to_string(), with["rollbacks"].to_string());
+    row("killed", "0".into(), disturbed.kills.to_string());
+    row("interrupted", "0".into(), disturbed.interrupts.to_string());
+    row("times the disk was full", "0".into(), disturbed.full_disks.to_string());
+    row("saves that failed", "0".into(), not_saved.lines().count().to_string());
+    row("minutes", (calm_seconds / 60).to_string(), (seconds / 60).to_string());
+    row("memory, MB: first and last tenth", calm.summary(), memory.summary());
+    fs::write(args.out.join("soak.md"), &report)?;
+    write!(std::io::stdout(), "{report}")?;
+    Ok(())
+}
+
+/// A process that trains.
+fn worker(args: &Args, faults: bool) -> Result<Child, Box<dyn Error>> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.args(["--worker", "--epochs", &args.epochs.to_string()]);
+    command.args(["--every", &args.every.to_string(), "--seed", &args.seed.to_string()]);
+    command.arg("--out").arg(&args.out);
+    if let Some(data) = &args.data {
+        command.arg("--data").arg(data);
+    }
+    if faults {
+        command.arg("--faults");
+    }
+    Ok(command.spawn()?)
+}
+
+/// Kills, interrupts and fills the disk until the run is done.
+fn disturb(args: &Args) -> Result<(Disturbed, Memory), Box<dyn Error>> {
+    let mut random = StdRng::seed_from_u64(args.seed);
+    let mut done = Disturbed::default();
+    let mut memory = Memory::default();
+    let file = checkpoint(&args.out, true);
+    let partial = file.with_extension("safetensors.partial");
+    loop {
+        let full = random.gen_bool(0.3);
+        if full {
+            done.full_disks += 1;
+            let _ = fs::remove_file(&partial);
+            #[cfg(unix)]
+            std::os::unix::fs::symlink("/dev/full", &partial)?;
+        }
+        let wait = Duration::from_millis(random.gen_range(1000..1000 * args.patience.max(2)));
+        let mut child = memory.follow(worker(args, true)?, wait)?;
+        if let Some(status) = child.try_wait()? {
+            if !status.success() {
+                return Err(format!("the run itself failed: {status}").into());
+            }
+            return Ok((done, memory));
+        }
+        if random.gen_bool(0.3) {
+            done.interrupts += 1;
+            Command::new("kill").args(["-INT", &child.id().to_string()]).status()?;
+        } else {
+            done.kills += 1;
+            child.kill()?;
+        }
+        child.wait()?;
+    }
+}
+
+/// Resident memory in MB, every second.
+#[derive(Default)]
+struct Memory(Vec<f64>);
+
+impl Memory {
+    /// Watches a process until it ends, or for so long.
+    fn follow(&mut self, mut child: Child, wait: Duration) -> Result<Child, Box<dyn Error>> {
+        let start = Instant::now();
+        let mut own = Vec::new();
+        while child.try_wait()?.is_none() && start.elapsed() < wait {
+            let left = wait.saturating_sub(start.elapsed());
+            thread::sleep(left.min(Duration::from_secs(1)));
+            let status = fs::read_to_string(format!("/proc/{}/status", child.id()));
+            let resident = status.ok().and_then(|status| {
+                let line = status.lines().find(|line| line.starts_with("VmRSS"))?;
+                line.split_whitespace().nth(1)?.parse::<f64>().ok()
+            });
+            own.extend(resident.map(|kilobytes| kilobytes / 1e3));
+        }
+        // Not while it reads its data.
+        self.0.extend(own.into_iter().skip(3));
+        Ok(child)
+    }
+
+    fn summary(&self) -> String {
+        let tenth = (self.0.len() / 10).max(1);
+        let mean = |part: &[f64]| part.iter().sum::<f64>() / part.len().max(1) as f64;
+        let first = mean(self.0.get(..tenth).unwrap_or(&[]));
+        let last = mean(self.0.get(self.0.len().saturating_sub(tenth)..).unwrap_or(&[]));
+        format!("{first:.0}, {last:.0}")
+    }
+}
