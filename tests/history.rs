@@ -40,14 +40,14 @@ fn step(model: &mut Model, newton: &mut PerLayerNewton, loss: Option<f64>) {
 fn decisions_follow_each_other() {
     let (mut model, mut newton) = per_layer(3);
     for index in 0..24 {
-        // Step 14 explodes in the middle of a window, which begins anew after it.
-        step(&mut model, &mut newton, (index == 13).then_some(1e9));
+        // Steps 14 and 15 explode in the middle of a window, which begins anew after them.
+        step(&mut model, &mut newton, (13..15).contains(&index).then_some(1e9));
     }
     assert_eq!((newton.steps(), newton.window()), (24, 3));
 
     let history = newton.history();
     let steps: Vec<u64> = history.iter().step_by(2).map(|adaptation| adaptation.step).collect();
-    assert_eq!(steps, [3, 6, 9, 12, 14, 17, 20, 23]);
+    assert_eq!(steps, [3, 6, 9, 12, 15, 18, 21, 24]);
     for (pair, both) in history.chunks(2).enumerate() {
         assert_eq!(
             both.iter().map(|adaptation| &*adaptation.layer).collect::<Vec<_>>(),

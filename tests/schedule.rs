@@ -110,7 +110,7 @@ fn directions_are_over_the_effective_rate() {
 #[test]
 fn a_warm_up_does_not_inflate_the_rate() {
     let best = 2.0 / (1.0 + 10.0);
-    let (mut model, opt) = made(1e-4, 2);
+    let (mut model, opt) = made(1e-4, 5);
     let mut opt = opt.schedule(Schedule::warm_up(400).unwrap());
     go(&mut model, &mut opt, 400);
     let largest = opt.history().iter().map(|decision| decision.to).fold(0.0, f64::max);

@@ -55,6 +55,16 @@ pub enum Error {
         /// The value it was given.
         value: f64,
     },
+    /// A figure of the loss scale is out of range.
+    #[error("loss scale: {field} must be {range}, not {value}")]
+    LossScale {
+        /// The field of [`LossScale`](crate::LossScale).
+        field: &'static str,
+        /// The values it may have.
+        range: &'static str,
+        /// The value it was given.
+        value: f64,
+    },
     /// A figure of a schedule is out of range.
     #[error("schedule: {field} must be {range}, not {value}")]
     Schedule {

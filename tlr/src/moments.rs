@@ -16,11 +16,26 @@ use dfdx::{
 };
 use std::{convert::Infallible, marker::PhantomData};
 
-/// ⟨A−B, B−W⟩ and ⟨B−W, B−W⟩ over one group.
+/// ⟨A−B, B−W⟩, ⟨B−W, B−W⟩ and ⟨W, W⟩ over one group.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Dots {
     pub(crate) across: f64,
     pub(crate) own: f64,
+    /// ⟨W,W⟩.
+    pub(crate) weights: f64,
+}
+
+impl Dots {
+    /// Whether the weights moved, and by less than half a unit in their last place: what is left of such a
+    /// displacement is mostly rounding. Half precision aside, where most of it is lost altogether.
+    pub(crate) fn is_lost<E: Dtype>(&self) -> bool {
+        let epsilon = match std::mem::size_of::<E>() {
+            8 => f64::EPSILON,
+            4 => f64::from(f32::EPSILON),
+            _ => 0.0,
+        };
+        self.own > 0.0 && self.own < 0.25 * epsilon * epsilon * self.weights
+    }
 }
 
 /// Two windows' snapshots of every tensor of a model, on the host.
@@ -42,6 +57,21 @@ struct Tracked<E> {
     last: Vec<E>,
     /// A.
     before: Vec<E>,
+}
+
+/// Some of a model's tensors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    /// Those that are trained.
+    Weights,
+    /// The others, such as running means.
+    Buffers,
+}
+
+impl Part {
+    fn has<E>(self, tensor: &Tracked<E>) -> bool {
+        tensor.group.is_some() == (self == Self::Weights)
+    }
 }
 
 impl<E> Tracked<E> {
@@ -130,11 +160,19 @@ impl<E: Dtype> Snapshots<E> {
             .map(|tensor| (&*tensor.name, &mut *tensor.last, &mut *tensor.before))
     }
 
-    /// B ← W.
-    pub(crate) fn take<D: Device<E>, M: TensorCollection<E, D>>(&mut self, model: &M) {
+    /// B ← W, of the tensors that are trained or of the others.
+    pub(crate) fn take<D, M>(&mut self, model: &M, which: Part)
+    where
+        D: Device<E>,
+        M: TensorCollection<E, D>,
+    {
         let mut read = Read {
             tensors: self.tensors.iter_mut(),
-            visit: |tensor: &mut Tracked<E>, weights: &dyn Fn(&mut [E])| weights(&mut tensor.last),
+            visit: |tensor: &mut Tracked<E>, weights: &dyn Fn(&mut [E])| {
+                if which.has(tensor) {
+                    weights(&mut tensor.last);
+                }
+            },
         };
         let Ok(_) = walk(model, &mut read);
     }
@@ -171,6 +209,7 @@ impl<E: Dtype> Snapshots<E> {
                 if let Some(sum) = dots.get_mut(group) {
                     sum.across += own.across;
                     sum.own += own.own;
+                    sum.weights += own.weights;
                 }
             },
         };
@@ -200,7 +239,17 @@ impl<E: Dtype> Snapshots<E> {
 
     /// W ← B.
     pub(crate) fn restore<D: Device<E>, M: TensorCollection<E, D>>(&self, model: &mut M) {
-        let mut write = Write { tensors: self.tensors.iter() };
+        self.restore_part(model, Part::Weights);
+        self.restore_part(model, Part::Buffers);
+    }
+
+    /// The same, of the tensors that are trained or of the others.
+    pub(crate) fn restore_part<D, M>(&self, model: &mut M, which: Part)
+    where
+        D: Device<E>,
+        M: TensorCollection<E, D>,
+    {
+        let mut write = Write { tensors: self.tensors.iter(), which };
         let walk = M::iter_tensors(&mut RecursiveWalker { m: model, f: &mut write });
         let Ok(_) = walk;
     }
@@ -224,6 +273,7 @@ fn shift<E: Dtype>(before: &mut [E], last: &mut [E], now: &[E]) -> Dots {
     for ((before, last), now) in blocks {
         let mut across = [0.0; LANES];
         let mut own = [0.0; LANES];
+        let mut weights = [0.0; LANES];
         let lanes = before.chunks_mut(LANES).zip(last.chunks_mut(LANES)).zip(now.chunks(LANES));
         for ((before, last), now) in lanes {
             for (lane, ((a, b), w)) in before.iter_mut().zip(last).zip(now).enumerate() {
@@ -231,12 +281,14 @@ fn shift<E: Dtype>(before: &mut [E], last: &mut [E], now: &[E]) -> Dots {
                 let moved_now = wide(*b) - wide(*w);
                 across[lane] += moved_then * moved_now;
                 own[lane] += moved_now * moved_now;
+                weights[lane] += wide(*w) * wide(*w);
                 *a = *b;
                 *b = *w;
             }
         }
         total.across += across.iter().sum::<f64>();
         total.own += own.iter().sum::<f64>();
+        total.weights += weights.iter().sum::<f64>();
     }
     total
 }
@@ -311,6 +363,7 @@ where
 
 struct Write<I> {
     tensors: I,
+    which: Part,
 }
 
 impl<'a, E, D, I> TensorVisitor<E, D> for Write<I>
@@ -329,7 +382,7 @@ where
         _: TensorOptions<S, E, D>,
         tensor: &mut Tensor<S, E, D>,
     ) -> Result<Option<Tensor<S, E, D>>, Infallible> {
-        if let Some(place) = self.tensors.next() {
+        if let Some(place) = self.tensors.next().filter(|place| self.which.has(place)) {
             tensor.copy_from(&place.last);
         }
         Ok(None)

@@ -2,7 +2,7 @@ use crate::{
     checkpoint::exact,
     config::Config,
     history::{Adaptation, KeptBecause, Outcome, RollbackCause},
-    moments::{Dots, Snapshots},
+    moments::{Dots, Part, Snapshots},
     optim::LearningRate,
     rule::{self, HypergradientRule, Moments, NewtonRule, Proposal, RateRule, RATES},
     safeguard::{Safeguard, Verdict, Watch},
@@ -59,6 +59,8 @@ pub struct Tlr<Opt: LearningRate, R> {
     pub(crate) optimizer: Opt,
     pub(crate) rule: R,
     window: usize,
+    /// The same while a rate climbs.
+    climbing_window: usize,
     /// As configured; each group knows whether it still does.
     pub(crate) climb: Option<f64>,
     pub(crate) safeguard: Option<Safeguard>,
@@ -144,9 +146,11 @@ where
     /// A figure of `config` or a starting rate out of range; a model without trainable tensors, with
     /// one that is not contiguous, or with one that no layer holds.
     pub fn new(model: &Opt::Model, optimizer: Opt, config: Config<R>) -> Result<Self, Error> {
-        let window = config.validated_window(optimizer.momentum())?;
+        let (window, climbing_window) = config.validated_windows(optimizer.momentum())?;
         let groups = optimizer.groups(model);
-        let snapshots = Snapshots::new(model, &groups)?;
+        let mut snapshots = Snapshots::new(model, &groups)?;
+        // Weights may still be loaded; buffers are for a first batch that is broken.
+        snapshots.take(model, Part::Buffers);
         for (index, group) in groups.groups.iter().enumerate() {
             let rate = optimizer.rate(index);
             if !RATES.contains(&rate) {
@@ -166,6 +170,7 @@ where
         Ok(Self {
             optimizer,
             rule: config.rule,
+            climbing_window,
             window,
             climb: config.climb,
             safeguard: config.safeguard,
@@ -257,7 +262,7 @@ where
         self.steps
     }
 
-    /// K: optimizer steps in a window.
+    /// K: optimizer steps in a window; fewer while a rate [climbs](Config::climb).
     pub fn window(&self) -> usize {
         self.window
     }
@@ -278,8 +283,9 @@ where
         if self.schedule.as_ref().is_some_and(|schedule| schedule.restarts_at(self.steps)) {
             self.begin_anew();
         }
-        if self.snapshot == Snapshot::Missing {
-            self.snapshots.take(model);
+        let first = self.snapshot == Snapshot::Missing;
+        if first {
+            self.snapshots.take(model, Part::Weights);
             self.snapshot = Snapshot::Good;
         }
         if let Some(loss) = loss {
@@ -297,12 +303,17 @@ where
                 }
                 Verdict::Skip => {
                     self.steps += 1;
+                    // It has been through the forward pass.
+                    self.snapshots.restore_part(model, Part::Buffers);
                     tracing::debug!(step = self.steps, loss, "batch skipped");
                     return Ok(());
                 }
                 Verdict::Good if self.position == 0 => self.snapshot = Snapshot::Good,
                 Verdict::Good | Verdict::Doubtful => (),
             }
+        }
+        if first {
+            self.snapshots.take(model, Part::Buffers);
         }
         self.update_scheduled(model, gradients, factor)?;
         self.steps += 1;
@@ -311,7 +322,7 @@ where
         if let Some(loss) = loss {
             self.watch.record(loss);
         }
-        if self.position == self.window {
+        if self.position >= self.length() {
             self.end_window(model)?;
         }
         Ok(())
@@ -352,7 +363,7 @@ where
     /// What this loss says of the window.
     fn inspect(&mut self, loss: f64) -> Result<Verdict, Error> {
         match &self.safeguard {
-            Some(safeguard) => Ok(self.watch.inspect(loss, self.window, safeguard)),
+            Some(safeguard) => Ok(self.watch.inspect(loss, self.length(), safeguard)),
             None if loss.is_finite() => Ok(Verdict::Good),
             None => Err(Error::NonFiniteLoss { step: self.steps + 1, loss }),
         }
@@ -376,6 +387,15 @@ where
         })
     }
 
+    /// Steps of the window in progress.
+    fn length(&self) -> usize {
+        if self.groups.iter().any(|group| group.climbs) {
+            self.climbing_window
+        } else {
+            self.window
+        }
+    }
+
     fn end_window(&mut self, model: &mut Opt::Model) -> Result<(), Error> {
         let dots = match self.snapshots.advance(model) {
             Ok(dots) => dots,
@@ -391,8 +411,13 @@ where
         self.begin_window();
         self.snapshot = Snapshot::Unseen;
         self.watch.accept(self.safeguard.as_ref());
+        let length = self.length();
         for (index, dots) in dots.into_iter().enumerate() {
             self.adapt(index, dots, factor);
+        }
+        // Of windows of two lengths, one direction would count for more steps than the other.
+        if self.length() != length {
+            self.forget_directions();
         }
         Ok(())
     }
@@ -413,11 +438,14 @@ where
         });
         let decision = match (previous, moments) {
             _ if group.frozen => Proposal { rate, outcome: Outcome::Kept(KeptBecause::Frozen) },
+            _ if group.climbs && dots.is_lost::<Opt::Dtype>() => rule::climb_blind(rate),
             (Some(previous), Some(moments)) => {
                 let proposal = rule::decide(&self.rule, rate, previous.rate, &moments);
                 group.climbs &= self.climb.is_some_and(|cosine| moments.cosine() > cosine);
                 let proposal = if group.climbs {
-                    rule::climb(rate, previous.rate, &moments, proposal)
+                    // A shorter window's Newton point is as much further away.
+                    let share = self.climbing_window as f64 / self.window as f64;
+                    rule::climb(rate, share * previous.rate, &moments, proposal)
                 } else {
                     proposal
                 };

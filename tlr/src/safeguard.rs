@@ -8,9 +8,8 @@ use serde::{Deserialize, Serialize};
 /// With the loss fed to [`step`](crate::Tlr::step), each loss is judged before its gradients are used.
 /// The weights go back to the last snapshot, at once, when
 ///
-/// - the loss is not finite for the second time in a row (the first time the batch is skipped: it may be
-///   the batch that is broken);
-/// - the loss **explodes**: it is above `explosion` times the largest of the losses at the starting
+/// - the loss is not finite, or **explodes**, for the second time in a row (the first time the batch is skipped: it
+///   may be the batch that is broken). It explodes above `explosion` times the largest of the losses at the starting
 ///   weights and those of the last accepted window;
 /// - the window is **doomed**: even if its remaining losses were 0 (for losses below zero: the lowest
 ///   seen), its mean would end above m₋·(1 + `tolerance`) + `sems`·√2·sem₋, where m₋ is the mean of the
@@ -92,7 +91,7 @@ impl Safeguard {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     Good,
-    /// Not finite, and alone in that.
+    /// Not finite or far above all others, and alone in that.
     Skip,
     /// Above what the mean may be; the window may still make up for it.
     Doubtful,
@@ -127,10 +126,8 @@ impl Watch {
     /// The tests on a loss, before its gradients are used, in a window of `length` steps.
     pub(crate) fn inspect(&mut self, loss: f64, length: usize, safeguard: &Safeguard) -> Verdict {
         if !loss.is_finite() {
-            let again = std::mem::replace(&mut self.skipped, true);
-            return if again { Verdict::Bad(RollbackCause::NonFiniteLoss) } else { Verdict::Skip };
+            return self.skip_or(RollbackCause::NonFiniteLoss);
         }
-        self.skipped = false;
         let start = self.start.unwrap_or(loss);
         let largest = self.accepted.as_ref().map_or(start, |window| window.max.max(start));
         let explodes = loss > raised(largest, safeguard.explosion);
@@ -145,13 +142,24 @@ impl Watch {
         }
         let limit = self.limit(safeguard);
         if explodes {
-            Verdict::Bad(RollbackCause::LossExploded)
-        } else if self.least_mean(loss, length) > limit {
+            return self.skip_or(RollbackCause::LossExploded);
+        }
+        self.skipped = false;
+        if self.least_mean(loss, length) > limit {
             Verdict::Bad(RollbackCause::LossIncreased)
         } else if loss > limit {
             Verdict::Doubtful
         } else {
             Verdict::Good
+        }
+    }
+
+    /// The batch may be to blame, once.
+    fn skip_or(&mut self, cause: RollbackCause) -> Verdict {
+        if std::mem::replace(&mut self.skipped, true) {
+            Verdict::Bad(cause)
+        } else {
+            Verdict::Skip
         }
     }
 

@@ -126,16 +126,7 @@ where
         model: &mut M,
         gradients: &Gradients<E, D>,
     ) -> Result<(), OptimizerUpdateError<D::Err>> {
-        // dfdx lends no gradient from outside, but to who owns them all: a copy.
-        let mut own = gradients.clone();
-        let mut look = Zeros { gradients: &mut own, any: false };
-        M::iter_tensors(&mut RecursiveWalker { m: &*model, f: &mut look })
-            .map_err(OptimizerUpdateError::DeviceError)?;
-        if look.any {
-            // Or missing; dfdx's optimizers can tell, at the price of an update.
-            let mut spare = model.clone();
-            dfdx::optim::Sgd::new(&spare, SgdConfig::default()).update(&mut spare, gradients)?;
-        }
+        let mut own = complete(model, gradients)?;
 
         let mut update = Update {
             rule: self.cfg,
@@ -148,6 +139,28 @@ where
         self.steps += 1;
         Ok(())
     }
+}
+
+/// A copy of the gradients, if no trainable tensor lacks one: dfdx lends them to who owns them all, and to nobody else.
+pub(crate) fn complete<M, E, D>(
+    model: &M,
+    gradients: &Gradients<E, D>,
+) -> Result<Gradients<E, D>, OptimizerUpdateError<D::Err>>
+where
+    M: TensorCollection<E, D> + Clone,
+    E: Dtype,
+    D: Backend<E>,
+{
+    let mut own = gradients.clone();
+    let mut look = Zeros { gradients: &mut own, any: false };
+    M::iter_tensors(&mut RecursiveWalker { m: model, f: &mut look })
+        .map_err(OptimizerUpdateError::DeviceError)?;
+    if look.any {
+        // Or missing; dfdx's optimizers can tell, at the price of an update.
+        let mut spare = model.clone();
+        dfdx::optim::Sgd::new(&spare, SgdConfig::default()).update(&mut spare, gradients)?;
+    }
+    Ok(own)
 }
 
 /// Whether a gradient is zero throughout. A missing one becomes so.

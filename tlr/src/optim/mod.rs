@@ -12,6 +12,7 @@ mod sgd;
 mod state;
 
 pub use adam::{Adam, AdamW, AdamWConfig};
+pub(crate) use elementwise::complete;
 pub use elementwise::{Buffer, Elementwise, UpdateRule};
 pub use per_layer::PerLayer;
 pub use rmsprop::RMSprop;
