@@ -6,6 +6,7 @@
 mod adam;
 mod dfdx;
 mod elementwise;
+mod gradients;
 mod per_layer;
 mod rmsprop;
 mod sgd;
