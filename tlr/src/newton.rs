@@ -67,6 +67,7 @@ pub struct Tlr<Opt: LearningRate, R> {
     pub(crate) watch: Watch,
     /// Steps taken in this window.
     pub(crate) position: usize,
+    pub(crate) gathered: Gathered,
     pub(crate) snapshot: Snapshot,
     pub(crate) steps: u64,
     pub(crate) history: Vec<Adaptation>,
@@ -82,6 +83,29 @@ pub(crate) enum Snapshot {
     /// The end of a window that was accepted for the losses before that end. Until a good loss has been
     /// seen there, a rollback goes one snapshot further.
     Unseen,
+}
+
+/// The losses of the batches whose gradients the base optimizer has gathered for the step to come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Gathered {
+    pub(crate) count: u64,
+    #[serde(with = "exact")]
+    mean: f64,
+}
+
+impl Gathered {
+    fn with(self, loss: f64) -> Self {
+        if self.count == 0 {
+            return Self { count: 1, mean: loss };
+        }
+        let count = self.count + 1;
+        Self { count, mean: self.mean + (loss - self.mean) / count as f64 }
+    }
+
+    fn mean(self) -> Option<f64> {
+        (self.count > 0).then_some(self.mean)
+    }
 }
 
 /// What is known of the window before, of one group.
@@ -167,6 +191,7 @@ where
             snapshots,
             watch: Watch::default(),
             position: 0,
+            gathered: Gathered::default(),
             snapshot: Snapshot::Missing,
             steps: 0,
             history: Vec::new(),
@@ -223,7 +248,7 @@ where
         std::mem::take(&mut self.history)
     }
 
-    /// Optimizer steps so far, those that were rolled back included.
+    /// Optimizer steps so far, those that were rolled back included. Batches that are only gathered are no steps.
     pub fn steps(&self) -> u64 {
         self.steps
     }
@@ -249,8 +274,11 @@ where
             self.snapshots.take(model);
             self.snapshot = Snapshot::Good;
         }
+        let part = self.optimizer.only_gathers();
+        let gathered = loss.map_or(self.gathered, |loss| self.gathered.with(loss));
+        let loss = gathered.mean();
         if let Some(loss) = loss {
-            match self.inspect(loss)? {
+            match self.inspect(loss, part)? {
                 Verdict::Bad(cause) => {
                     self.steps += 1;
                     // At the snapshot itself, no step of this window is to blame.
@@ -263,15 +291,23 @@ where
                     return Ok(self.roll_back(model, cause, moved)?);
                 }
                 Verdict::Skip => {
-                    self.steps += 1;
+                    // Of the step that a part is left out of, others are to come.
+                    if !part && self.gathered.count == 0 {
+                        self.steps += 1;
+                    }
                     tracing::debug!(step = self.steps, loss, "batch skipped");
                     return Ok(());
                 }
-                Verdict::Good if self.position == 0 => self.snapshot = Snapshot::Good,
+                Verdict::Good if self.position == 0 && !part => self.snapshot = Snapshot::Good,
                 Verdict::Good | Verdict::Doubtful => (),
             }
         }
         self.update_or_leave(model, gradients)?;
+        if part {
+            self.gathered = gathered;
+            return Ok(());
+        }
+        self.gathered = Gathered::default();
         self.steps += 1;
         self.position += 1;
         if let Some(loss) = loss {
@@ -283,9 +319,10 @@ where
         Ok(())
     }
 
-    /// What this loss says of the window.
-    fn inspect(&mut self, loss: f64) -> Result<Verdict, Error> {
+    /// What this loss, of a step or of a `part` of one, says of the window.
+    fn inspect(&mut self, loss: f64, part: bool) -> Result<Verdict, Error> {
         match &self.safeguard {
+            Some(_) if part => Ok(self.watch.inspect_part(loss)),
             Some(safeguard) => Ok(self.watch.inspect(loss, self.window, safeguard)),
             None if loss.is_finite() => Ok(Verdict::Good),
             None => Err(Error::NonFiniteLoss { step: self.steps + 1, loss }),
@@ -305,7 +342,7 @@ where
         let before = model.clone();
         self.optimizer.update(model, gradients).map_err(|error| {
             *model = before;
-            self.optimizer.reset(model);
+            self.forget(model);
             error.into()
         })
     }
@@ -419,9 +456,15 @@ where
     fn restart(&mut self, model: &mut Opt::Model) {
         self.snapshots.restore(model);
         self.snapshot = Snapshot::Good;
-        self.optimizer.reset(model);
+        self.forget(model);
         self.position = 0;
         self.forget_directions();
+    }
+
+    /// The base optimizer starts over, with nothing accumulated and nothing gathered.
+    pub(crate) fn forget(&mut self, model: &Opt::Model) {
+        self.optimizer.reset(model);
+        self.gathered = Gathered::default();
     }
 
     pub(crate) fn forget_directions(&mut self) {
@@ -433,6 +476,7 @@ where
     /// The next step begins a new window at whatever the weights then are.
     pub(crate) fn begin_anew(&mut self) {
         self.position = 0;
+        self.gathered = Gathered::default();
         self.snapshot = Snapshot::Missing;
         self.forget_directions();
     }

@@ -126,11 +126,10 @@ pub(crate) struct Watch {
 impl Watch {
     /// The tests on a loss, before its gradients are used, in a window of `length` steps.
     pub(crate) fn inspect(&mut self, loss: f64, length: usize, safeguard: &Safeguard) -> Verdict {
-        if !loss.is_finite() {
-            let again = std::mem::replace(&mut self.skipped, true);
-            return if again { Verdict::Bad(RollbackCause::NonFiniteLoss) } else { Verdict::Skip };
+        let whole = self.inspect_part(loss);
+        if whole != Verdict::Good {
+            return whole;
         }
-        self.skipped = false;
         let start = self.start.unwrap_or(loss);
         let largest = self.accepted.as_ref().map_or(start, |window| window.max.max(start));
         let explodes = loss > raised(largest, safeguard.explosion);
@@ -152,6 +151,16 @@ impl Watch {
             Verdict::Doubtful
         } else {
             Verdict::Good
+        }
+    }
+
+    /// The only test on a loss that is a part of a step's.
+    pub(crate) fn inspect_part(&mut self, loss: f64) -> Verdict {
+        let again = std::mem::replace(&mut self.skipped, !loss.is_finite());
+        match (self.skipped, again) {
+            (false, _) => Verdict::Good,
+            (true, false) => Verdict::Skip,
+            (true, true) => Verdict::Bad(RollbackCause::NonFiniteLoss),
         }
     }
 

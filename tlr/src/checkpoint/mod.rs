@@ -12,7 +12,7 @@ pub(crate) use stored::Stored;
 
 use crate::{
     history::Adaptation,
-    newton::{DeviceError, Fault, Previous, Snapshot, Tlr},
+    newton::{DeviceError, Fault, Gathered, Previous, Snapshot, Tlr},
     optim::{join, LearningRate, OptimizerState, Resumable},
     rule::{RateRule, RATES},
     safeguard::Watch,
@@ -195,6 +195,9 @@ struct Progress {
     settings: Settings,
     steps: u64,
     position: usize,
+    /// Nothing, where it is missing.
+    #[serde(default)]
+    gathered: Gathered,
     snapshot: Snapshot,
     watch: Watch,
     groups: Vec<GroupProgress>,
@@ -217,7 +220,7 @@ const MOST: u64 = 1 << 53;
 impl Progress {
     /// Whether these figures can be, in a window of this length.
     fn is_sane(&self, window: usize, groups: usize) -> bool {
-        let counts = self.optimizer_steps.values().chain([&self.steps]);
+        let counts = self.optimizer_steps.values().chain([&self.steps, &self.gathered.count]);
         self.groups.len() == groups
             && self.groups.iter().all(|group| {
                 RATES.contains(&group.rate)
@@ -350,6 +353,7 @@ where
             settings,
             steps: self.steps,
             position: self.position,
+            gathered: self.gathered,
             snapshot: self.snapshot,
             watch: self.watch.clone(),
             groups: self
@@ -405,6 +409,7 @@ where
         }
         self.watch = progress.watch;
         self.position = progress.position;
+        self.gathered = progress.gathered;
         self.snapshot = progress.snapshot;
         self.steps = progress.steps;
         self.history = progress.history;

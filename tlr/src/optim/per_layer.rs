@@ -37,6 +37,8 @@ where
     optimizers: Optimizers<F>,
     layers: Layers,
     rates: Vec<f64>,
+    /// Of the layers' optimizers, which are updated together.
+    only_gathers: bool,
 }
 
 impl<F: Family> PerLayer<F>
@@ -50,7 +52,8 @@ where
         let optimizers = model.optimizers(&optimizer, &mut layers);
         let start = optimizer.rate(0);
         let rates = layers.rate_scales().map(|scale| start * scale).collect();
-        Self { family: optimizer, optimizers, layers, rates }
+        let only_gathers = optimizer.for_layer(model).only_gathers();
+        Self { family: optimizer, optimizers, layers, rates, only_gathers }
     }
 }
 
@@ -74,10 +77,15 @@ where
 
     fn reset(&mut self, model: &F::Model) {
         self.optimizers = model.optimizers(&self.family, &mut Layers::default());
+        self.only_gathers = self.family.for_layer(model).only_gathers();
     }
 
     fn momentum(&self) -> f64 {
         self.family.momentum()
+    }
+
+    fn only_gathers(&self) -> bool {
+        self.only_gathers
     }
 
     fn groups(&self, _model: &F::Model) -> Groups {
@@ -99,8 +107,10 @@ where
             groups: self.layers.group_of_layers(),
             rates: &self.rates,
             unused: UnusedTensors::default(),
+            only_gathers: false,
         };
         model.visit_layers(&mut self.optimizers, &mut update)?;
+        self.only_gathers = update.only_gathers;
         update.unused.into()
     }
 }
@@ -111,6 +121,7 @@ struct Update<'a, F: Family> {
     groups: std::slice::Iter<'a, Option<usize>>,
     rates: &'a [f64],
     unused: UnusedTensors,
+    only_gathers: bool,
 }
 
 impl<F: Family> LayerVisitor<F> for Update<'_, F> {
@@ -130,6 +141,7 @@ impl<F: Family> LayerVisitor<F> for Update<'_, F> {
             Err(OptimizerUpdateError::UnusedParams(unused)) => self.unused.ids.extend(unused.ids),
             result => result?,
         }
+        self.only_gathers |= optimizer.only_gathers();
         Ok(())
     }
 }
@@ -148,8 +160,9 @@ where
 
     fn restore(&mut self, model: &F::Model, state: &OptimizerState) -> Result<(), DeviceError<F>> {
         let mut optimizers = model.optimizers(&self.family, &mut Layers::default());
-        let mut load = Load { names: self.layers.names(), state };
+        let mut load = Load { names: self.layers.names(), state, only_gathers: false };
         model.clone().visit_layers(&mut optimizers, &mut load)?;
+        self.only_gathers = load.only_gathers;
         self.optimizers = optimizers;
         Ok(())
     }
@@ -180,6 +193,7 @@ where
 struct Load<'a, I> {
     names: I,
     state: &'a OptimizerState,
+    only_gathers: bool,
 }
 
 impl<'a, F: ResumableFamily, I> LayerVisitor<F> for Load<'_, I>
@@ -192,9 +206,10 @@ where
     where
         L: TensorCollection<F::Dtype, F::Device> + Clone,
     {
-        match self.names.next().flatten() {
-            Some(name) => F::restore_layer(optimizer, layer, &self.state.layer(name)),
-            None => Ok(()),
+        if let Some(name) = self.names.next().flatten() {
+            F::restore_layer(optimizer, layer, &self.state.layer(name))?;
+            self.only_gathers |= optimizer.only_gathers();
         }
+        Ok(())
     }
 }
