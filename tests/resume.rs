@@ -15,7 +15,7 @@ use std::{
 };
 use support::{quadratic::Random, values::bits};
 use tlr::{
-    optim::{Adam, AdamW, AdamWConfig, RMSprop, Resumable, Sgd},
+    optim::{Accumulate, Adam, AdamW, AdamWConfig, Clip, RMSprop, Resumable, Sgd},
     Backend, Checkpoint, CheckpointError, Difference, Element, Error, Newton, NewtonConfig,
     Outcome, PerLayer, Window,
 };
@@ -74,7 +74,8 @@ where
         + Optimizer<Net<E, Cpu>, Cpu, E>
         + Resumable,
 {
-    /// One step on the data of that step. Every 22nd and 23rd batch are broken, so that rollbacks are on the way.
+    /// One step on the data of that step. Every 22nd and 23rd batch are broken, so that rollbacks are on the way, and
+    /// every 29th is skipped.
     fn step(&mut self, step: u64) {
         let dev = Cpu::default();
         let mut random = Random(step.wrapping_mul(0x5851_f42d_4c95_7f2d));
@@ -88,7 +89,11 @@ where
         let hidden = self.model.norm.forward_mut(hidden).tanh();
         let loss = mse_loss(self.model.head.forward(hidden), y);
         let value = loss.array().to_f64().unwrap();
-        let fed = if step % 23 >= 21 { 1e3 } else { value };
+        let fed = match step {
+            _ if step % 23 >= 21 => 1e3,
+            _ if step % 29 == 28 => f64::NAN,
+            _ => value,
+        };
         self.opt.step(&mut self.model, &loss.backward(), fed).unwrap();
     }
 
@@ -168,10 +173,20 @@ fn both_modes<E: Real>(
         )),
         3 => check!(|model: &M<E>| Adam::new(model, AdamConfig { lr, ..Default::default() })),
         4 => check!(|model: &M<E>| AdamW::new(model, AdamWConfig { lr, ..Default::default() })),
-        _ => check!(|model: &M<E>| RMSprop::new(
+        5 => check!(|model: &M<E>| RMSprop::new(
             model,
             RMSpropConfig { lr, momentum: Some(0.5), centered: true, ..Default::default() }
         )),
+        6 => check!(|model: &M<E>| {
+            let cfg = SgdConfig { lr, momentum: momentum[1], weight_decay: None };
+            Accumulate::new(Clip::by_norm(Sgd::new(model, cfg), 0.5).unwrap(), 3).unwrap()
+        }),
+        // Around a rate a layer, and twice.
+        _ => goes_on_the_same(dir, window, range, |model: &M<E>| {
+            let adam = Adam::new(model, AdamConfig { lr, ..Default::default() });
+            let inner = Accumulate::new(adam, 2).unwrap();
+            Clip::by_value(Accumulate::new(PerLayer::new(model, inner), 2).unwrap(), 0.1).unwrap()
+        }),
     }
 }
 
@@ -181,7 +196,7 @@ proptest! {
     /// Any optimizer, mode, element type, window and place: before the first step, inside a window, after a rollback.
     #[test]
     fn training_goes_on_to_the_bit(
-        optimizer in 0_usize..6,
+        optimizer in 0_usize..8,
         lr in prop::sample::select(vec![1e-7, 1e-3, 0.1, 100.0]),
         per_layer in any::<bool>(),
         double in any::<bool>(),
@@ -201,6 +216,43 @@ proptest! {
 fn momentum(model: &Net<f32, Cpu>) -> Momentums {
     let momentum = Some(Momentum::Classic(0.9));
     PerLayer::new(model, Sgd::new(model, SgdConfig { lr: 0.1, momentum, weight_decay: None }))
+}
+
+/// Inside the accumulation of a step: gathered gradients, their count and the mean of their losses come back.
+#[test]
+fn an_accumulation_goes_on_to_the_bit() {
+    let dir = tempfile::tempdir().unwrap();
+    for at in [1, 2, 3, 13, 20, 35] {
+        for (optimizer, per_layer) in [(6, false), (6, true), (7, false)] {
+            both_modes::<f32>(dir.path(), (optimizer, 0.1), per_layer, 2, (at, at + 30));
+        }
+    }
+    let gathering =
+        |batches| move |model: &Net<f32, Cpu>| Accumulate::new(momentum(model), batches).unwrap();
+    let mut three = run(1, 4, gathering(3));
+    three.steps(0..14);
+    assert_eq!((three.opt.steps(), three.opt.optimizer().gathered()), (4, 2));
+    let checkpoint = three.state();
+    assert_ne!(
+        checkpoint,
+        forged::change(&checkpoint, |parts| {
+            let name = "optimizer.(gathered).head.bias";
+            let (dtype, _, bytes) = parts.get_mut(name).unwrap();
+            assert_eq!(*dtype, safetensors::Dtype::F64);
+            bytes.fill(0);
+        })
+    );
+    assert_eq!(
+        differences(&mut run(1, 4, gathering(4)), &checkpoint),
+        [setting("optimizer.batches", "3", "4")]
+    );
+    let found = differences(&mut run(1, 4, momentum), &checkpoint);
+    assert!(found.contains(&setting("optimizer", "Accumulate", "SgdConfig")), "{found:?}");
+    let clip = |max| move |model: &Net<f32, Cpu>| Clip::by_norm(momentum(model), max).unwrap();
+    assert_eq!(
+        differences(&mut run(1, 4, clip(2.0)), &run(1, 4, clip(1.0)).state()),
+        [setting("optimizer.max_norm", "1.0", "2.0")]
+    );
 }
 
 /// The property above is about rollbacks only if there are some.

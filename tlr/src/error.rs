@@ -45,6 +45,17 @@ pub enum Error {
         /// The value it was given.
         value: f64,
     },
+    /// The limit of a [`Clip`](crate::optim::Clip) is not finite and above 0.
+    #[error("clip: {field} must be finite and above 0, not {value}")]
+    Clip {
+        /// `max_norm` or `limit`.
+        field: &'static str,
+        /// The value it was given.
+        value: f64,
+    },
+    /// An [`Accumulate`](crate::optim::Accumulate) of no batches.
+    #[error("a step gathers the gradients of at least one batch")]
+    EmptyAccumulation,
     /// A figure of the line search is out of range.
     #[error("line search: {field} must be {range}, not {value}")]
     LineSearch {

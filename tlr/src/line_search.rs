@@ -117,6 +117,9 @@ where
         if !loss.is_finite() {
             return Err(Error::NonFiniteLoss { step: self.steps + 1, loss }.into());
         }
+        if self.only_gathered(model, gradients)? {
+            return Ok(());
+        }
         let proposed = self.propose(model, gradients)?;
         let (_, ahead) = self.evaluate(model, &proposed, &mut evaluate)?;
         let mut decisions = self.decide_ahead(model, &proposed, gradients, &ahead);
@@ -159,7 +162,7 @@ where
             }
             t = if far.is_finite() { 0.5 * (near + far) } else { 2.0 * t };
         }
-        self.optimizer.reset(model);
+        self.forget(model);
         Err(Error::NoDescent { step: self.steps + 1, trials: search.max_trials }.into())
     }
 }

@@ -76,17 +76,34 @@ where
         gradients: &Gradients<Opt::Dtype, Opt::Device>,
         ahead: impl FnOnce(&mut Opt::Model) -> Gradients<Opt::Dtype, Opt::Device>,
     ) -> Result<(), Fault<DeviceError<Opt>>> {
+        if self.only_gathered(model, gradients)? {
+            return Ok(());
+        }
         let proposed = self.propose(model, gradients)?;
         let (_, gradients_ahead) = self.evaluate(model, &proposed, |model| (0.0, ahead(model)))?;
         let decisions = self.decide_ahead(model, &proposed, gradients, &gradients_ahead);
         match self.move_along(model, &proposed, &decisions, 1.0) {
             Ok(next) => self.accept_step(model, next, decisions),
             Err(error) => {
-                self.optimizer.reset(model); // it has seen a step that is not made
+                self.forget(model); // it has seen a step that is not made
                 return Err(error.into());
             }
         }
         Ok(())
+    }
+
+    /// Whether these gradients are only gathered for a step to come. Then they have been.
+    pub(crate) fn only_gathered(
+        &mut self,
+        model: &mut Opt::Model,
+        gradients: &Gradients<Opt::Dtype, Opt::Device>,
+    ) -> Result<bool, Fault<DeviceError<Opt>>> {
+        let gathers = self.optimizer.only_gathers();
+        if gathers {
+            self.snapshots.check(model)?;
+            self.update_or_leave(model, gradients)?;
+        }
+        Ok(gathers)
     }
 
     /// ŵ: where the base optimizer goes from here.
@@ -115,7 +132,7 @@ where
         // dfdx panics over a gradient that is not there; an optimizer tells of it.
         let complete = Sgd::new(&there, SgdConfig::default()).update(&mut there, &gradients);
         if complete.is_err() {
-            self.optimizer.reset(model);
+            self.forget(model);
         }
         complete?;
         Ok((loss, gradients))

@@ -72,6 +72,7 @@ pub struct Tlr<Opt: LearningRate, R> {
     pub(crate) position: usize,
     /// The sum of the schedule's factors over them.
     pub(crate) factors: f64,
+    pub(crate) gathered: Gathered,
     pub(crate) snapshot: Snapshot,
     pub(crate) steps: u64,
     pub(crate) history: Vec<Adaptation>,
@@ -87,6 +88,29 @@ pub(crate) enum Snapshot {
     /// The end of a window that was accepted for the losses before that end. Until a good loss has been
     /// seen there, a rollback goes one snapshot further.
     Unseen,
+}
+
+/// The losses of the batches whose gradients the base optimizer has gathered for the step to come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Gathered {
+    pub(crate) count: u64,
+    #[serde(with = "exact")]
+    mean: f64,
+}
+
+impl Gathered {
+    fn with(self, loss: f64) -> Self {
+        if self.count == 0 {
+            return Self { count: 1, mean: loss };
+        }
+        let count = self.count + 1;
+        Self { count, mean: self.mean + (loss - self.mean) / count as f64 }
+    }
+
+    fn mean(self) -> Option<f64> {
+        (self.count > 0).then_some(self.mean)
+    }
 }
 
 /// What is known of the window before, of one group.
@@ -180,6 +204,7 @@ where
             schedule: None,
             position: 0,
             factors: 0.0,
+            gathered: Gathered::default(),
             snapshot: Snapshot::Missing,
             steps: 0,
             history: Vec::new(),
@@ -257,7 +282,7 @@ where
         std::mem::take(&mut self.history)
     }
 
-    /// Optimizer steps so far, those that were rolled back included.
+    /// Optimizer steps so far, those that were rolled back included. Batches that are only gathered are no steps.
     pub fn steps(&self) -> u64 {
         self.steps
     }
@@ -278,18 +303,33 @@ where
         gradients: &Gradients<Opt::Dtype, Opt::Device>,
         loss: Option<f64>,
     ) -> Result<(), Fault<DeviceError<Opt>>> {
-        self.snapshots.check(model)?;
-        let factor = self.factor()?;
-        if self.schedule.as_ref().is_some_and(|schedule| schedule.restarts_at(self.steps)) {
+        let before = self.steps;
+        let result = self.make_step(model, gradients, loss);
+        let restarts = |schedule: &Schedule| schedule.restarts_at(self.steps);
+        if self.steps != before && self.schedule.as_ref().is_some_and(restarts) {
             self.begin_anew();
         }
+        result
+    }
+
+    fn make_step(
+        &mut self,
+        model: &mut Opt::Model,
+        gradients: &Gradients<Opt::Dtype, Opt::Device>,
+        loss: Option<f64>,
+    ) -> Result<(), Fault<DeviceError<Opt>>> {
+        self.snapshots.check(model)?;
+        let factor = self.factor()?;
         let first = self.snapshot == Snapshot::Missing;
         if first {
             self.snapshots.take(model, Part::Weights);
             self.snapshot = Snapshot::Good;
         }
+        let part = self.optimizer.only_gathers();
+        let gathered = loss.map_or(self.gathered, |loss| self.gathered.with(loss));
+        let loss = gathered.mean();
         if let Some(loss) = loss {
-            match self.inspect(loss)? {
+            match self.inspect(loss, part)? {
                 Verdict::Bad(cause) => {
                     self.steps += 1;
                     // At the snapshot itself, no step of this window is to blame.
@@ -302,13 +342,20 @@ where
                     return Ok(self.roll_back(model, cause, moved)?);
                 }
                 Verdict::Skip => {
-                    self.steps += 1;
+                    if loss.is_finite() {
+                        self.optimizer.drop_gathered(model);
+                        self.gathered = Gathered::default();
+                    }
+                    // Of the step that a part is left out of, others are to come.
+                    if !part && self.gathered.count == 0 {
+                        self.steps += 1;
+                    }
                     // It has been through the forward pass.
                     self.snapshots.restore_part(model, Part::Buffers);
                     tracing::debug!(step = self.steps, loss, "batch skipped");
                     return Ok(());
                 }
-                Verdict::Good if self.position == 0 => self.snapshot = Snapshot::Good,
+                Verdict::Good if self.position == 0 && !part => self.snapshot = Snapshot::Good,
                 Verdict::Good | Verdict::Doubtful => (),
             }
         }
@@ -316,6 +363,11 @@ where
             self.snapshots.take(model, Part::Buffers);
         }
         self.update_scheduled(model, gradients, factor)?;
+        if part {
+            self.gathered = gathered;
+            return Ok(());
+        }
+        self.gathered = Gathered::default();
         self.steps += 1;
         self.position += 1;
         self.factors += factor;
@@ -360,9 +412,10 @@ where
         updated
     }
 
-    /// What this loss says of the window.
-    fn inspect(&mut self, loss: f64) -> Result<Verdict, Error> {
+    /// What this loss, of a step or of a `part` of one, says of the window.
+    fn inspect(&mut self, loss: f64, part: bool) -> Result<Verdict, Error> {
         match &self.safeguard {
+            Some(_) if part => Ok(self.watch.inspect_part(loss)),
             Some(safeguard) => Ok(self.watch.inspect(loss, self.length(), safeguard)),
             None if loss.is_finite() => Ok(Verdict::Good),
             None => Err(Error::NonFiniteLoss { step: self.steps + 1, loss }),
@@ -382,7 +435,7 @@ where
         let before = model.clone();
         self.optimizer.update(model, gradients).map_err(|error| {
             *model = before;
-            self.optimizer.reset(model);
+            self.forget(model);
             error.into()
         })
     }
@@ -524,7 +577,7 @@ where
     fn restart(&mut self, model: &mut Opt::Model) {
         self.snapshots.restore(model);
         self.snapshot = Snapshot::Good;
-        self.optimizer.reset(model);
+        self.forget(model);
         self.begin_window();
         self.forget_directions();
     }
@@ -532,6 +585,12 @@ where
     fn begin_window(&mut self) {
         self.position = 0;
         self.factors = 0.0;
+    }
+
+    /// The base optimizer starts over, with nothing accumulated and nothing gathered.
+    pub(crate) fn forget(&mut self, model: &Opt::Model) {
+        self.optimizer.reset(model);
+        self.gathered = Gathered::default();
     }
 
     pub(crate) fn forget_directions(&mut self) {
@@ -544,6 +603,7 @@ where
     pub(crate) fn begin_anew(&mut self) {
         self.begin_window();
         self.watch.leave();
+        self.gathered = Gathered::default();
         self.snapshot = Snapshot::Missing;
         self.forget_directions();
     }

@@ -2,7 +2,7 @@ use crate::{
     checkpoint::Checkpoint,
     device::Backend,
     newton::Tlr,
-    optim::{complete, LearningRate, Resumable},
+    optim::{gradients, LearningRate, Resumable},
     rule::RateRule,
     tensors, Error,
 };
@@ -169,7 +169,7 @@ where
         loss: impl Into<f64>,
     ) -> Result<(), Error> {
         let loss = loss.into();
-        let gradients = match complete(model, gradients) {
+        let gradients = match gradients::complete(&*model, gradients) {
             Ok(gradients) => gradients,
             Err(OptimizerUpdateError::DeviceError(error)) => return Err(device_error(error)),
             Err(OptimizerUpdateError::UnusedParams(unused)) => {
@@ -204,18 +204,23 @@ where
         model: &M,
         mut gradients: Gradients<E, D>,
     ) -> Result<(Gradients<f32, D>, bool), <D as HasErr>::Err> {
-        let mut values = Vec::new();
-        let mut read = ReadGradients { gradients: &mut gradients, values: &mut values };
-        M::iter_tensors(&mut RecursiveWalker { m: model, f: &mut read })?;
+        let mut values: Vec<Vec<f32>> = Vec::new();
+        gradients::each(model, &mut gradients, |_, gradient| {
+            let read = |scaled: &[E]| scaled.iter().map(to_f32).collect();
+            values.push(<D as Backend<E>>::read(gradient, read)?);
+            Ok(())
+        })?;
         let factor = self.scale.recip() as f32; // a power of two
         values.iter_mut().flatten().for_each(|value| *value *= factor);
         let finite = values.iter().flatten().all(|value| value.is_finite());
-        let mut write = WriteGradients { gradients: Gradients::leaky(), values: values.iter() };
-        <Opt::Model as TensorCollection<f32, D>>::iter_tensors(&mut RecursiveWalker {
-            m: &self.master,
-            f: &mut write,
+        let (mut unscaled, mut values) = (Gradients::leaky(), values.iter());
+        gradients::each(&self.master, &mut unscaled, |_, gradient| {
+            <D as Backend<f32>>::write(gradient, |gradient| {
+                let values = values.next().into_iter().flatten();
+                gradient.iter_mut().zip(values).for_each(|(to, value)| *to = *value);
+            })
         })?;
-        Ok((write.gradients, finite))
+        Ok((unscaled, finite))
     }
 
     /// Everything, as [`Tlr::checkpoint`], with the loss scale attached.
@@ -377,59 +382,6 @@ impl<E: Dtype, D: Device<E>> TensorVisitor<E, D> for WriteValues<'_> {
             if rounded.len() == tensor.shape().num_elements() {
                 tensor.copy_from(&rounded);
             }
-        }
-        Ok(None)
-    }
-}
-
-struct ReadGradients<'a, E: Dtype, D: Device<E>> {
-    gradients: &'a mut Gradients<E, D>,
-    values: &'a mut Vec<Vec<f32>>,
-}
-
-impl<E: Dtype, D: Backend<E>> TensorVisitor<E, D> for ReadGradients<'_, E, D> {
-    type Viewer = ViewTensorRef;
-    type Err = <D as HasErr>::Err;
-    type E2 = E;
-    type D2 = D;
-
-    fn visit<S: Shape>(
-        &mut self,
-        options: TensorOptions<S, E, D>,
-        tensor: &Tensor<S, E, D>,
-    ) -> Result<Option<Tensor<S, E, D>>, <D as HasErr>::Err> {
-        if options.do_gradient_update {
-            let gradient = self.gradients.get_or_alloc_mut(tensor)?;
-            self.values.push(D::read(gradient, |values| values.iter().map(to_f32).collect())?);
-        }
-        Ok(None)
-    }
-}
-
-struct WriteGradients<'a, D: Device<f32>> {
-    gradients: Gradients<f32, D>,
-    values: std::slice::Iter<'a, Vec<f32>>,
-}
-
-impl<D: Backend<f32>> TensorVisitor<f32, D> for WriteGradients<'_, D> {
-    type Viewer = ViewTensorRef;
-    type Err = <D as HasErr>::Err;
-    type E2 = f32;
-    type D2 = D;
-
-    fn visit<S: Shape>(
-        &mut self,
-        options: TensorOptions<S, f32, D>,
-        tensor: &Tensor<S, f32, D>,
-    ) -> Result<Option<Tensor<S, f32, D>>, <D as HasErr>::Err> {
-        if !options.do_gradient_update {
-            return Ok(None);
-        }
-        if let Some(from) = self.values.next() {
-            let gradient = self.gradients.get_or_alloc_mut(tensor)?;
-            D::write(gradient, |values| {
-                values.iter_mut().zip(from).for_each(|(value, from)| *value = *from);
-            })?;
         }
         Ok(None)
     }

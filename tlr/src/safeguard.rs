@@ -98,6 +98,17 @@ pub(crate) enum Verdict {
     Bad(RollbackCause),
 }
 
+impl Verdict {
+    /// The batch may be to blame, once.
+    fn skip_unless(again: bool, cause: RollbackCause) -> Self {
+        if again {
+            Self::Bad(cause)
+        } else {
+            Self::Skip
+        }
+    }
+}
+
 /// The losses seen so far, as far as the tests need them.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -108,8 +119,10 @@ pub(crate) struct Watch {
     /// What no limit is above, once a window has been accepted.
     #[serde(with = "exact::option")]
     ceiling: Option<f64>,
-    /// The last loss was skipped.
+    /// The last loss, of a step or of a part of one, was not finite.
     skipped: bool,
+    /// The last step's loss exploded.
+    exploded: bool,
     /// Losses seen at the snapshot, one for each time training set out from it.
     origin: Losses,
     window: Losses,
@@ -125,8 +138,10 @@ pub(crate) struct Watch {
 impl Watch {
     /// The tests on a loss, before its gradients are used, in a window of `length` steps.
     pub(crate) fn inspect(&mut self, loss: f64, length: usize, safeguard: &Safeguard) -> Verdict {
-        if !loss.is_finite() {
-            return self.skip_or(RollbackCause::NonFiniteLoss);
+        let skipped = self.skipped;
+        let whole = self.inspect_part(loss);
+        if whole != Verdict::Good {
+            return whole;
         }
         let start = self.start.unwrap_or(loss);
         let largest = self.accepted.as_ref().map_or(start, |window| window.max.max(start));
@@ -142,9 +157,10 @@ impl Watch {
         }
         let limit = self.limit(safeguard);
         if explodes {
-            return self.skip_or(RollbackCause::LossExploded);
+            let again = std::mem::replace(&mut self.exploded, true) || skipped;
+            return Verdict::skip_unless(again, RollbackCause::LossExploded);
         }
-        self.skipped = false;
+        self.exploded = false;
         if self.least_mean(loss, length) > limit {
             Verdict::Bad(RollbackCause::LossIncreased)
         } else if loss > limit {
@@ -154,13 +170,14 @@ impl Watch {
         }
     }
 
-    /// The batch may be to blame, once.
-    fn skip_or(&mut self, cause: RollbackCause) -> Verdict {
-        if std::mem::replace(&mut self.skipped, true) {
-            Verdict::Bad(cause)
-        } else {
-            Verdict::Skip
+    /// The only test on a loss that is a part of a step's.
+    pub(crate) fn inspect_part(&mut self, loss: f64) -> Verdict {
+        if !loss.is_finite() {
+            let again = std::mem::replace(&mut self.skipped, true) || self.exploded;
+            return Verdict::skip_unless(again, RollbackCause::NonFiniteLoss);
         }
+        self.skipped = false;
+        Verdict::Good
     }
 
     /// What the mean of a window must not be above.

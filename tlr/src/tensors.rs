@@ -19,6 +19,7 @@ pub(crate) struct TensorInfo {
     /// Path of the field: `hidden.weight`.
     pub(crate) name: String,
     pub(crate) len: usize,
+    pub(crate) shape: Vec<usize>,
     /// Updated with gradients; otherwise a buffer, such as a running mean.
     pub(crate) trainable: bool,
     pub(crate) contiguous: bool,
@@ -72,6 +73,7 @@ impl<E: Dtype, D: Device<E>> TensorVisitor<E, D> for List {
             // A bare tensor has no name of its own below that of its field.
             name: name.trim_end_matches('.').to_owned(),
             len: tensor.shape().num_elements(),
+            shape: dimensions(tensor),
             trainable: options.do_gradient_update,
             // dfdx hides the strides; making a tensor contiguous keeps its identity if it is.
             contiguous: tensor.clone().try_contiguous().is_ok_and(|t| id(&t) == Some(own)),

@@ -7,8 +7,10 @@ use dfdx::{
     prelude::*,
 };
 use tlr::{
-    rule::RateRule, Error, Family, LearningRate, Newton, NewtonConfig, PerLayer, TensorCollection,
-    Tlr, TrainableLr,
+    optim::{self, Accumulate, Clip},
+    rule::RateRule,
+    Error, Family, LearningRate, Newton, NewtonConfig, PerLayer, TensorCollection, Tlr,
+    TrainableLr,
 };
 
 #[derive(Clone, Debug, TensorCollection, TrainableLr)]
@@ -57,6 +59,8 @@ fn all(dev: &Cuda) -> Result<(), Error> {
     around(&mut model, adam, &grads)?;
     let rmsprop = RMSprop::new(&model, Default::default());
     around(&mut model, rmsprop, &grads)?;
+    let ours = optim::Sgd::new(&model, Default::default());
+    around(&mut model, Accumulate::new(Clip::by_norm(ours, 1.0)?, 2)?, &grads)?;
     let double = Model::<f64>::build(dev);
     let _: Newton<PerLayer<Sgd<Model<f64>, f64, Cuda>>> = Newton::new(
         &double,

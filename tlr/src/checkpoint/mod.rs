@@ -12,7 +12,7 @@ pub(crate) use stored::Stored;
 
 use crate::{
     history::Adaptation,
-    newton::{DeviceError, Fault, Previous, Snapshot, Tlr},
+    newton::{DeviceError, Fault, Gathered, Previous, Snapshot, Tlr},
     optim::{join, LearningRate, OptimizerState, Resumable},
     rule::{RateRule, RATES},
     safeguard::Watch,
@@ -197,6 +197,9 @@ struct Progress {
     position: usize,
     #[serde(with = "exact")]
     factors: f64,
+    /// Nothing, where it is missing.
+    #[serde(default)]
+    gathered: Gathered,
     snapshot: Snapshot,
     watch: Watch,
     groups: Vec<GroupProgress>,
@@ -219,7 +222,7 @@ const MOST: u64 = 1 << 53;
 impl Progress {
     /// Whether these figures can be, in a window of this length.
     fn is_sane(&self, window: usize, groups: usize) -> bool {
-        let counts = self.optimizer_steps.values().chain([&self.steps]);
+        let counts = self.optimizer_steps.values().chain([&self.steps, &self.gathered.count]);
         self.groups.len() == groups
             && self.groups.iter().all(|group| {
                 RATES.contains(&group.rate)
@@ -354,6 +357,7 @@ where
             steps: self.steps,
             position: self.position,
             factors: self.factors,
+            gathered: self.gathered,
             snapshot: self.snapshot,
             watch: self.watch.clone(),
             groups: self
@@ -410,6 +414,7 @@ where
         self.watch = progress.watch;
         self.position = progress.position;
         self.factors = progress.factors;
+        self.gathered = progress.gathered;
         self.snapshot = progress.snapshot;
         self.steps = progress.steps;
         self.history = progress.history;

@@ -1,4 +1,4 @@
-use super::{Family, LearningRate, OptimizerState, Resumable, ResumableFamily};
+use super::{gradients, Family, LearningRate, OptimizerState, Resumable, ResumableFamily};
 use crate::{
     checkpoint::{Element, Stored},
     device::Backend,
@@ -9,7 +9,7 @@ use dfdx::{
         RecursiveWalker, TensorCollection, TensorOptions, TensorVisitor, ViewTensorMut,
         ViewTensorName, ViewTensorRef,
     },
-    optim::{Optimizer, OptimizerUpdateError, SgdConfig},
+    optim::{Optimizer, OptimizerUpdateError},
     shapes::{Dtype, HasShape, Shape},
     tensor::{Gradients, Storage, Tensor, UniqueId},
     tensor_ops::Device,
@@ -126,8 +126,7 @@ where
         model: &mut M,
         gradients: &Gradients<E, D>,
     ) -> Result<(), OptimizerUpdateError<D::Err>> {
-        let mut own = complete(model, gradients)?;
-
+        let mut own = gradients::complete(&*model, gradients)?;
         let mut update = Update {
             rule: self.cfg,
             step: i32::try_from(self.steps + 1).unwrap_or(i32::MAX),
@@ -138,53 +137,6 @@ where
             .map_err(OptimizerUpdateError::DeviceError)?;
         self.steps += 1;
         Ok(())
-    }
-}
-
-/// A copy of the gradients, if no trainable tensor lacks one: dfdx lends them to who owns them all, and to nobody else.
-pub(crate) fn complete<M, E, D>(
-    model: &M,
-    gradients: &Gradients<E, D>,
-) -> Result<Gradients<E, D>, OptimizerUpdateError<D::Err>>
-where
-    M: TensorCollection<E, D> + Clone,
-    E: Dtype,
-    D: Backend<E>,
-{
-    let mut own = gradients.clone();
-    let mut look = Zeros { gradients: &mut own, any: false };
-    M::iter_tensors(&mut RecursiveWalker { m: model, f: &mut look })
-        .map_err(OptimizerUpdateError::DeviceError)?;
-    if look.any {
-        // Or missing; dfdx's optimizers can tell, at the price of an update.
-        let mut spare = model.clone();
-        dfdx::optim::Sgd::new(&spare, SgdConfig::default()).update(&mut spare, gradients)?;
-    }
-    Ok(own)
-}
-
-/// Whether a gradient is zero throughout. A missing one becomes so.
-struct Zeros<'a, E: Dtype, D: Storage<E>> {
-    gradients: &'a mut Gradients<E, D>,
-    any: bool,
-}
-
-impl<E: Dtype, D: Backend<E>> TensorVisitor<E, D> for Zeros<'_, E, D> {
-    type Viewer = ViewTensorRef;
-    type Err = D::Err;
-    type E2 = E;
-    type D2 = D;
-
-    fn visit<S: Shape>(
-        &mut self,
-        options: TensorOptions<S, E, D>,
-        tensor: &Tensor<S, E, D>,
-    ) -> Result<Option<Tensor<S, E, D>>, D::Err> {
-        if options.do_gradient_update && !self.any {
-            let gradient = self.gradients.get_or_alloc_mut(tensor)?;
-            self.any = D::read(gradient, |values| values.iter().all(|v| *v == E::default()))?;
-        }
-        Ok(None)
     }
 }
 

@@ -1,18 +1,23 @@
 //! Optimizers: what one must offer to have its learning rate trained, and some that can be saved as well.
 //!
 //! [`Sgd`], [`Adam`], [`AdamW`] and [`RMSprop`] take the steps of dfdx's to the bit and own what they accumulate, so
-//! that a checkpoint holds it; dfdx's keep it to themselves. [`PerLayer`] gives any of them a rate a layer.
+//! that a checkpoint holds it; dfdx's keep it to themselves. [`PerLayer`] gives any of them a rate a layer, [`Clip`]
+//! clips their gradients, and [`Accumulate`] gathers those of several batches for a step.
 
+mod accumulate;
 mod adam;
+mod clip;
 mod dfdx;
 mod elementwise;
+pub(crate) mod gradients;
 mod per_layer;
 mod rmsprop;
 mod sgd;
 mod state;
 
+pub use accumulate::Accumulate;
 pub use adam::{Adam, AdamW, AdamWConfig};
-pub(crate) use elementwise::complete;
+pub use clip::Clip;
 pub use elementwise::{Buffer, Elementwise, UpdateRule};
 pub use per_layer::PerLayer;
 pub use rmsprop::RMSprop;
@@ -91,6 +96,18 @@ pub trait LearningRate {
     /// Default 0.
     fn momentum(&self) -> f64 {
         0.0
+    }
+
+    /// Whether the next update only gathers its gradients and leaves the weights alone, as all but every n-th of
+    /// [`Accumulate`] do. To [`Newton`](crate::Newton) it is a part of a step, not a step. Default false.
+    fn only_gathers(&self) -> bool {
+        false
+    }
+
+    /// Forgets gradients that were only gathered, and nothing else: the step that they were a part of is skipped.
+    /// Default nothing.
+    fn drop_gathered(&mut self, model: &Self::Model) {
+        let _ = model;
     }
 
     /// Which tensors share a rate. One group of all of them, unless overridden.

@@ -5,6 +5,7 @@ use ::dfdx::{
     optim::{Optimizer, OptimizerUpdateError, UnusedTensors},
     tensor::{Gradients, HasErr},
 };
+use std::convert::Infallible;
 
 type Optimizers<F> = <<F as LearningRate>::Model as TrainableLr<
     <F as LearningRate>::Dtype,
@@ -37,6 +38,8 @@ where
     optimizers: Optimizers<F>,
     layers: Layers,
     rates: Vec<f64>,
+    /// Of the layers' optimizers, which are updated together.
+    only_gathers: bool,
 }
 
 impl<F: Family> PerLayer<F>
@@ -50,7 +53,8 @@ where
         let optimizers = model.optimizers(&optimizer, &mut layers);
         let start = optimizer.rate(0);
         let rates = layers.rate_scales().map(|scale| start * scale).collect();
-        Self { family: optimizer, optimizers, layers, rates }
+        let only_gathers = optimizer.for_layer(model).only_gathers();
+        Self { family: optimizer, optimizers, layers, rates, only_gathers }
     }
 }
 
@@ -74,10 +78,20 @@ where
 
     fn reset(&mut self, model: &F::Model) {
         self.optimizers = model.optimizers(&self.family, &mut Layers::default());
+        self.only_gathers = self.family.for_layer(model).only_gathers();
     }
 
     fn momentum(&self) -> f64 {
         self.family.momentum()
+    }
+
+    fn only_gathers(&self) -> bool {
+        self.only_gathers
+    }
+
+    fn drop_gathered(&mut self, model: &F::Model) {
+        let Ok(()) = model.clone().visit_layers(&mut self.optimizers, &mut DropGathered);
+        self.only_gathers = self.family.for_layer(model).only_gathers();
     }
 
     fn groups(&self, _model: &F::Model) -> Groups {
@@ -99,9 +113,25 @@ where
             groups: self.layers.group_of_layers(),
             rates: &self.rates,
             unused: UnusedTensors::default(),
+            only_gathers: false,
         };
         model.visit_layers(&mut self.optimizers, &mut update)?;
+        self.only_gathers = update.only_gathers;
         update.unused.into()
+    }
+}
+
+struct DropGathered;
+
+impl<F: Family> LayerVisitor<F> for DropGathered {
+    type Err = Infallible;
+
+    fn visit_layer<L>(&mut self, layer: &mut L, optimizer: &mut F::For<L>) -> Result<(), Infallible>
+    where
+        L: TensorCollection<F::Dtype, F::Device> + Clone,
+    {
+        optimizer.drop_gathered(layer);
+        Ok(())
     }
 }
 
@@ -111,6 +141,7 @@ struct Update<'a, F: Family> {
     groups: std::slice::Iter<'a, Option<usize>>,
     rates: &'a [f64],
     unused: UnusedTensors,
+    only_gathers: bool,
 }
 
 impl<F: Family> LayerVisitor<F> for Update<'_, F> {
@@ -130,6 +161,7 @@ impl<F: Family> LayerVisitor<F> for Update<'_, F> {
             Err(OptimizerUpdateError::UnusedParams(unused)) => self.unused.ids.extend(unused.ids),
             result => result?,
         }
+        self.only_gathers |= optimizer.only_gathers();
         Ok(())
     }
 }
@@ -148,8 +180,9 @@ where
 
     fn restore(&mut self, model: &F::Model, state: &OptimizerState) -> Result<(), DeviceError<F>> {
         let mut optimizers = model.optimizers(&self.family, &mut Layers::default());
-        let mut load = Load { names: self.layers.names(), state };
+        let mut load = Load { names: self.layers.names(), state, only_gathers: false };
         model.clone().visit_layers(&mut optimizers, &mut load)?;
+        self.only_gathers = load.only_gathers;
         self.optimizers = optimizers;
         Ok(())
     }
@@ -180,6 +213,7 @@ where
 struct Load<'a, I> {
     names: I,
     state: &'a OptimizerState,
+    only_gathers: bool,
 }
 
 impl<'a, F: ResumableFamily, I> LayerVisitor<F> for Load<'_, I>
@@ -192,9 +226,10 @@ where
     where
         L: TensorCollection<F::Dtype, F::Device> + Clone,
     {
-        match self.names.next().flatten() {
-            Some(name) => F::restore_layer(optimizer, layer, &self.state.layer(name)),
-            None => Ok(()),
+        if let Some(name) = self.names.next().flatten() {
+            F::restore_layer(optimizer, layer, &self.state.layer(name))?;
+            self.only_gathers |= optimizer.only_gathers();
         }
+        Ok(())
     }
 }

@@ -3,7 +3,7 @@
 use super::{Family, LearningRate};
 use crate::checkpoint::Stored;
 use dfdx::{nn::TensorCollection, tensor::HasErr};
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt::Debug};
 
 /// An optimizer that can be saved with a checkpoint and resumed to the bit.
 ///
@@ -85,6 +85,18 @@ impl OptimizerState {
 
     pub(crate) fn get(&self, buffer: &str, path: &str) -> Option<&Stored> {
         self.tensors.get(&(buffer.to_owned(), path.to_owned()))
+    }
+
+    /// Whether a count or a buffer is called so.
+    pub(crate) fn knows(&self, name: &str) -> bool {
+        self.steps.contains_key(name) || self.tensors.keys().any(|(buffer, _)| buffer == name)
+    }
+
+    /// The same of an optimizer of this `kind` around the one whose state this is.
+    pub(crate) fn within(mut self, kind: &str, field: &str, value: &impl Debug) -> Self {
+        let inner = self.settings;
+        self.settings = format!("{kind} {{\n{field}: {value:?},\naround: {inner},\n}}");
+        self
     }
 
     /// Takes in the state of the optimizer of one layer.

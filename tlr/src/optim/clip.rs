@@ -1,0 +1,269 @@
+use super::{gradients, Family, LearningRate, OptimizerState, Resumable, ResumableFamily};
+use crate::{device::Backend, layers::Groups, Error};
+use dfdx::{
+    nn::TensorCollection,
+    optim::{Optimizer, OptimizerUpdateError},
+    shapes::Dtype,
+    tensor::{Gradients, HasErr},
+};
+
+/// Clips gradients before an optimizer sees them.
+///
+/// [`by_norm`](Self::by_norm) shortens all of them together, [`by_value`](Self::by_value) cuts each element. Below the
+/// limit they are handed on to the bit. The norm is over all trainable tensors that the optimizer has: of the whole
+/// model in `Clip<PerLayer<Sgd>>`, of one layer in `PerLayer<Clip<Sgd>>`.
+///
+/// Where a gradient is missing, that is the error, and no parameter is moved.
+///
+/// # Learned rates
+/// A learned rate belongs to the gradients that the optimizer is given. Clipped ones have the length `max_norm` whatever
+/// ‖g‖ is, and show no curvature until they turn around: [`Newton`](crate::Newton) raises the rate until a step of
+/// α·`max_norm` crosses the valley. That is some ‖g‖/`max_norm` times the rate without a clip, and the more too large
+/// the further ‖g‖ falls. On a quadratic of curvatures 0.1 to 5, from ‖g‖ = 1000 and by windows of 5 steps, the rate
+/// after 20 steps is 0.095 without a clip, 1.8 with a `max_norm` of 100, and 183 with 1; after 200 steps the loss is
+/// 4e-8, 8e-5 and 10 above its minimum. So let `max_norm` catch outliers only, well above the usual ‖g‖.
+///
+/// # Example
+/// ```
+/// use dfdx::{optim::SgdConfig, prelude::*};
+/// use tlr::{optim::{Clip, Sgd}, Newton, NewtonConfig};
+///
+/// let dev = Cpu::default();
+/// let mut w: Tensor<Rank1<2>, f64, _> = dev.tensor([3.0, -4.0]);
+/// let sgd = Sgd::new(&w, SgdConfig { lr: 1.0, ..Default::default() });
+/// let clip = Clip::by_norm(sgd, 5.0)?;
+/// let mut opt = Newton::new(&w, clip, NewtonConfig::default())?;
+/// let gradients = w.leaky_trace().square().sum().backward(); // (6, −8), of norm 10
+/// opt.update(&mut w, &gradients)?;
+/// assert_eq!(w.array(), [0.0, 0.0]); // by (3, −4)
+/// # Ok::<(), tlr::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Clip<Opt> {
+    optimizer: Opt,
+    limit: Limit,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Limit {
+    Norm(f64),
+    Value(f64),
+}
+
+impl<Opt> Clip<Opt> {
+    /// g ← g·`max_norm`/‖g‖ where ‖g‖ > `max_norm`, with g all gradients as one vector and ‖g‖ computed in f64.
+    ///
+    /// Where ‖g‖ is not finite, they are handed on as they are: no direction is left in them, and what is to be done is
+    /// for the optimizer or the [`Safeguard`](crate::Safeguard) to say.
+    ///
+    /// # Errors
+    /// [`Error::Clip`] unless `max_norm` is finite and above 0.
+    pub fn by_norm(optimizer: Opt, max_norm: f64) -> Result<Self, Error> {
+        Ok(Self { optimizer, limit: Limit::Norm(checked("max_norm", max_norm)?) })
+    }
+
+    /// Each element clamped to [−`limit`, `limit`], infinities too. NaN stays NaN.
+    ///
+    /// # Errors
+    /// [`Error::Clip`] unless `limit` is finite and above 0.
+    pub fn by_value(optimizer: Opt, limit: f64) -> Result<Self, Error> {
+        Ok(Self { optimizer, limit: Limit::Value(checked("limit", limit)?) })
+    }
+
+    /// The optimizer that is given the clipped gradients.
+    pub fn optimizer(&self) -> &Opt {
+        &self.optimizer
+    }
+}
+
+fn checked(field: &'static str, value: f64) -> Result<f64, Error> {
+    if value > 0.0 && value.is_finite() {
+        Ok(value)
+    } else {
+        Err(Error::Clip { field, value })
+    }
+}
+
+impl Limit {
+    fn clip<M, E, D>(self, model: &M, gradients: &mut Gradients<E, D>) -> Result<(), D::Err>
+    where
+        M: TensorCollection<E, D>,
+        E: Dtype,
+        D: Backend<E>,
+    {
+        match self {
+            Self::Norm(max) => {
+                let mut whole = 0.0_f64;
+                gradients::each(model, gradients, |_, gradient| {
+                    whole = whole.hypot(D::read(gradient, norm)?);
+                    Ok(())
+                })?;
+                if !(whole > max && whole.is_finite()) {
+                    return Ok(());
+                }
+                // At most 1, so that no element is rounded to more than it was.
+                let factor = max / whole;
+                change(model, gradients, |value| value * factor)
+            }
+            Self::Value(limit) => change(model, gradients, |value| {
+                // Not clamp: NaN fails both ways, and what is within stays to the bit.
+                if value.abs() > limit {
+                    limit.copysign(value)
+                } else {
+                    value
+                }
+            }),
+        }
+    }
+}
+
+/// Changes every element, by way of f64.
+fn change<M, E, D>(
+    model: &M,
+    gradients: &mut Gradients<E, D>,
+    to: impl Fn(f64) -> f64,
+) -> Result<(), D::Err>
+where
+    M: TensorCollection<E, D>,
+    E: Dtype,
+    D: Backend<E>,
+{
+    gradients::each(model, gradients, |_, gradient| {
+        D::write(gradient, |values| {
+            for value in values {
+                if let Some(changed) = value.to_f64().and_then(|value| E::from_f64(to(value))) {
+                    *value = changed;
+                }
+            }
+        })
+    })
+}
+
+/// ‖v‖, without overflow of the squares.
+fn norm<E: Dtype>(values: &[E]) -> f64 {
+    let values = || values.iter().map(|value| value.to_f64().unwrap_or(f64::NAN).abs());
+    let largest = values().fold(0.0, f64::max);
+    if largest > 0.0 && largest.is_finite() {
+        largest * values().map(|value| (value / largest).powi(2)).sum::<f64>().sqrt()
+    } else {
+        // 0, infinite, or nothing but zeros and NaN, which `max` passes over.
+        values().sum()
+    }
+}
+
+impl<Opt> Optimizer<Opt::Model, Opt::Device, Opt::Dtype> for Clip<Opt>
+where
+    Opt: LearningRate + Optimizer<Opt::Model, Opt::Device, Opt::Dtype>,
+    Opt::Device: Backend<Opt::Dtype>,
+{
+    fn update(
+        &mut self,
+        model: &mut Opt::Model,
+        gradients: &Gradients<Opt::Dtype, Opt::Device>,
+    ) -> Result<(), OptimizerUpdateError<DeviceError<Opt>>> {
+        let mut clipped = gradients::complete(&*model, gradients)?;
+        self.limit.clip(&*model, &mut clipped).map_err(OptimizerUpdateError::DeviceError)?;
+        self.optimizer.update(model, &clipped)
+    }
+}
+
+type DeviceError<Opt> = <<Opt as LearningRate>::Device as HasErr>::Err;
+
+impl<Opt: LearningRate> LearningRate for Clip<Opt> {
+    type Model = Opt::Model;
+    type Dtype = Opt::Dtype;
+    type Device = Opt::Device;
+
+    fn rate(&self, group: usize) -> f64 {
+        self.optimizer.rate(group)
+    }
+
+    fn set_rate(&mut self, group: usize, rate: f64) {
+        self.optimizer.set_rate(group, rate);
+    }
+
+    fn reset(&mut self, model: &Opt::Model) {
+        self.optimizer.reset(model);
+    }
+
+    fn momentum(&self) -> f64 {
+        self.optimizer.momentum()
+    }
+
+    fn drop_gathered(&mut self, model: &Opt::Model) {
+        self.optimizer.drop_gathered(model);
+    }
+
+    fn only_gathers(&self) -> bool {
+        self.optimizer.only_gathers()
+    }
+
+    fn groups(&self, model: &Opt::Model) -> Groups {
+        self.optimizer.groups(model)
+    }
+}
+
+impl<Opt: Family> Family for Clip<Opt>
+where
+    Opt::Device: Backend<Opt::Dtype>,
+{
+    type For<L: TensorCollection<Opt::Dtype, Opt::Device> + Clone> = Clip<Opt::For<L>>;
+
+    fn for_layer<L>(&self, layer: &L) -> Self::For<L>
+    where
+        L: TensorCollection<Opt::Dtype, Opt::Device> + Clone,
+    {
+        Clip { optimizer: self.optimizer.for_layer(layer), limit: self.limit }
+    }
+}
+
+impl<Opt> Clip<Opt> {
+    fn around(&self, state: OptimizerState) -> OptimizerState {
+        match self.limit {
+            Limit::Norm(max) => state.within("Clip", "max_norm", &max),
+            Limit::Value(limit) => state.within("Clip", "limit", &limit),
+        }
+    }
+}
+
+impl<Opt: Resumable> Resumable for Clip<Opt> {
+    fn state(&mut self, model: &Opt::Model) -> Result<OptimizerState, DeviceError<Opt>> {
+        let state = self.optimizer.state(model)?;
+        Ok(self.around(state))
+    }
+
+    fn restore(
+        &mut self,
+        model: &Opt::Model,
+        state: &OptimizerState,
+    ) -> Result<(), DeviceError<Opt>> {
+        self.optimizer.restore(model, state)
+    }
+}
+
+impl<Opt: ResumableFamily> ResumableFamily for Clip<Opt>
+where
+    Opt::Device: Backend<Opt::Dtype>,
+{
+    fn layer_state<L>(
+        optimizer: &mut Self::For<L>,
+        layer: &L,
+    ) -> Result<OptimizerState, DeviceError<Opt>>
+    where
+        L: TensorCollection<Opt::Dtype, Opt::Device> + Clone,
+    {
+        let state = Opt::layer_state(&mut optimizer.optimizer, layer)?;
+        Ok(optimizer.around(state))
+    }
+
+    fn restore_layer<L>(
+        optimizer: &mut Self::For<L>,
+        layer: &L,
+        state: &OptimizerState,
+    ) -> Result<(), DeviceError<Opt>>
+    where
+        L: TensorCollection<Opt::Dtype, Opt::Device> + Clone,
+    {
+        Opt::restore_layer(&mut optimizer.optimizer, layer, state)
+    }
+}

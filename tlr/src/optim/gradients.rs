@@ -1,0 +1,84 @@
+//! Gradients as an optimizer gets them: to be looked at and changed, and told from those that are missing.
+
+use super::Buffer;
+use crate::{device::Backend, tensors};
+use dfdx::{
+    nn::{RecursiveWalker, TensorCollection, TensorOptions, TensorVisitor, ViewTensorRef},
+    optim::{Optimizer, OptimizerUpdateError, Sgd, SgdConfig},
+    shapes::{Dtype, Shape},
+    tensor::{Gradients, Storage, Tensor, UniqueId},
+};
+
+/// A copy of `gradients` with one for every trainable tensor of `model`, none of them invented.
+///
+/// dfdx lends no gradient from outside, but to who owns them all: hence a copy.
+///
+/// # Errors
+/// The tensors without a gradient, and those of the device.
+pub(crate) fn complete<M, E, D>(
+    model: &M,
+    gradients: &Gradients<E, D>,
+) -> Result<Gradients<E, D>, OptimizerUpdateError<D::Err>>
+where
+    M: TensorCollection<E, D> + Clone,
+    E: Dtype,
+    D: Backend<E>,
+{
+    let mut own = gradients.clone();
+    let mut zero = false;
+    // A missing gradient becomes one that is zero throughout.
+    each(model, &mut own, |_, gradient| {
+        zero = zero || D::read(gradient, |values| values.iter().all(|v| *v == E::default()))?;
+        Ok(())
+    })
+    .map_err(OptimizerUpdateError::DeviceError)?;
+    if zero {
+        // Or it is there; dfdx's optimizers can tell, at the price of an update.
+        let mut spare = model.clone();
+        Sgd::new(&spare, SgdConfig::default()).update(&mut spare, gradients)?;
+    }
+    Ok(own)
+}
+
+/// Visits the gradient of each trainable tensor, in the order dfdx walks them.
+pub(crate) fn each<M, E, D>(
+    model: &M,
+    gradients: &mut Gradients<E, D>,
+    visit: impl FnMut(UniqueId, &mut Buffer<E, D>) -> Result<(), D::Err>,
+) -> Result<(), D::Err>
+where
+    M: TensorCollection<E, D>,
+    E: Dtype,
+    D: Backend<E>,
+{
+    let mut each = Each { gradients, visit };
+    M::iter_tensors(&mut RecursiveWalker { m: model, f: &mut each }).map(|_| ())
+}
+
+struct Each<'a, E: Dtype, D: Storage<E>, V> {
+    gradients: &'a mut Gradients<E, D>,
+    visit: V,
+}
+
+impl<E, D, V> TensorVisitor<E, D> for Each<'_, E, D, V>
+where
+    E: Dtype,
+    D: Backend<E>,
+    V: FnMut(UniqueId, &mut Buffer<E, D>) -> Result<(), D::Err>,
+{
+    type Viewer = ViewTensorRef;
+    type Err = D::Err;
+    type E2 = E;
+    type D2 = D;
+
+    fn visit<S: Shape>(
+        &mut self,
+        options: TensorOptions<S, E, D>,
+        tensor: &Tensor<S, E, D>,
+    ) -> Result<Option<Tensor<S, E, D>>, D::Err> {
+        if let (true, Some(id)) = (options.do_gradient_update, tensors::id(tensor)) {
+            (self.visit)(id, self.gradients.get_or_alloc_mut(tensor)?)?;
+        }
+        Ok(None)
+    }
+}
