@@ -48,7 +48,7 @@ fn a_half_precision_model_learns_its_rate() {
 
 #[test]
 fn a_mixed_precision_model_learns_its_rates() {
-    let (first, last, rates) = learn::<AMP<f16>, _>(|model, sgd| PerLayer::new(model, sgd));
+    let (first, last, rates) = learn::<AMP<f16>, _>(PerLayer::new);
     assert!(last < first / 4.0 && rates.len() == 2, "{first} {last} {rates:?}");
 }
 
