@@ -133,7 +133,7 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
     )
     .write_svg(&args.out.join("heatmap.svg"))?;
     // Figures 1 and 2 of the paper: over starting rates, and over p and γ.
-    comparison(&results, &records, "starting rate", |r| format!("from {:e}", r.rate))
+    comparison(&results, &records, "starting rate", start)
         .write_svg(&args.out.join("rates.svg"))?;
     if args.window_fraction.len() * args.damping.len() > 1 {
         let p = |r: &Record| format!("{:.2}", r.window_fraction);
@@ -258,6 +258,10 @@ fn heat_map(
     }
 }
 
+fn start(record: &Record) -> String {
+    format!("from {:e}", record.rate)
+}
+
 /// Test loss and rate over the epochs, a run for each value of `by`: the first that has it.
 fn comparison(
     results: &Results,
@@ -276,7 +280,10 @@ fn comparison(
         Some(Compared { name, loss: points(|epoch| epoch.test_loss), rate, ..Default::default() })
     });
     let title = match records.first() {
-        Some(first) => format!("By {what}: {}, batch {}", series(first), first.batch_size),
+        Some(first) => {
+            let start = if by(first) == start(first) { String::new() } else { start(first) + ", " };
+            format!("By {what}: {}, {start}batch {}", series(first), first.batch_size)
+        }
         None => String::new(),
     };
     Comparison { title, runs: runs.collect() }

@@ -80,17 +80,13 @@ impl<R: RateRule> Config<R> {
     ///
     /// Windows that agree were made at a rate far too small, and the rule climbs slowly then: damping holds it back,
     /// and so does the noise of the gradients, which is in ⟨u₋,u₋⟩, not in ⟨u₋,u⟩, and so looks like curvature.
-    /// Where they agree there is little noise to damp, so windows have k = K/4 steps (at least 4, and as many as
-    /// [`memories`](Self::memories) asks for; K where it was given in steps), and the next rate is at least
+    /// Where they agree there is little noise to damp, so the next rate is at least
     ///
-    /// - min((k/K)·α₋/(1 − ρ), 100·α), ρ = ⟨u₋,u⟩/√(⟨u₋,u₋⟩·max(⟨u₋,u₋⟩, ⟨u,u⟩)),
+    /// - min(α₋/(1 − ρ), 100·α), ρ = ⟨u₋,u⟩/√(⟨u₋,u₋⟩·max(⟨u₋,u₋⟩, ⟨u,u⟩)),
     ///
-    /// the Newton point of the window before (Eq. 8 with γ = 1) for windows of K steps, and not below α. Noise makes ρ smaller, so the
+    /// the Newton point of the window before (Eq. 8 with γ = 1), and not below α. Noise makes ρ smaller, so the
     /// point is rather too low than too high. The first windows that agree less, or the undoing of a window after
-    /// others were good, end this for good: the rate has arrived.
-    ///
-    /// Before that, a window that moves the weights by less than rounding does, ‖s‖ < ε·‖w‖, tells of rounding alone: the
-    /// rate grows by 100, and the weights will still have moved by no more than 100·ε of themselves. Not in the paper.
+    /// others were good, end this for good: the rate has arrived. Not in the paper.
     pub fn climb(mut self, cosine: impl Into<Option<f64>>) -> Self {
         self.climb = cosine.into();
         self
@@ -151,9 +147,8 @@ impl<R> Config<R>
 where
     R: RateRule,
 {
-    /// The number of steps in a window around an optimizer with this momentum, and while its rate climbs, everything
-    /// checked.
-    pub(crate) fn validated_windows(&self, momentum: f64) -> Result<(usize, usize), Error> {
+    /// The number of steps in a window around an optimizer with this momentum, everything checked.
+    pub(crate) fn validated_window(&self, momentum: f64) -> Result<usize, Error> {
         self.rule.validate()?;
         if let Some(safeguard) = &self.safeguard {
             safeguard.validate()?;
@@ -170,7 +165,6 @@ where
             Some(batches) => self.window.of_epoch(batches)?,
             None => self.window,
         };
-        let len = window.len_with_momentum(momentum, self.memories);
-        Ok((len, window.climbing_len(len, momentum, self.memories)))
+        Ok(window.len_with_momentum(momentum, self.memories))
     }
 }

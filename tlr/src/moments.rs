@@ -16,26 +16,11 @@ use dfdx::{
 };
 use std::{convert::Infallible, marker::PhantomData};
 
-/// ⟨A−B, B−W⟩, ⟨B−W, B−W⟩ and ⟨W, W⟩ over one group.
+/// ⟨A−B, B−W⟩ and ⟨B−W, B−W⟩ over one group.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Dots {
     pub(crate) across: f64,
     pub(crate) own: f64,
-    /// ⟨W,W⟩.
-    pub(crate) weights: f64,
-}
-
-impl Dots {
-    /// Whether the weights moved, and by less than half a unit in their last place: what is left of such a
-    /// displacement is mostly rounding. Half precision aside, where most of it is lost altogether.
-    pub(crate) fn is_lost<E: Dtype>(&self) -> bool {
-        let epsilon = match std::mem::size_of::<E>() {
-            8 => f64::EPSILON,
-            4 => f64::from(f32::EPSILON),
-            _ => 0.0,
-        };
-        self.own > 0.0 && self.own < 0.25 * epsilon * epsilon * self.weights
-    }
 }
 
 /// Two windows' snapshots of every tensor of a model, on the host.
@@ -209,7 +194,6 @@ impl<E: Dtype> Snapshots<E> {
                 if let Some(sum) = dots.get_mut(group) {
                     sum.across += own.across;
                     sum.own += own.own;
-                    sum.weights += own.weights;
                 }
             },
         };
@@ -273,7 +257,6 @@ fn shift<E: Dtype>(before: &mut [E], last: &mut [E], now: &[E]) -> Dots {
     for ((before, last), now) in blocks {
         let mut across = [0.0; LANES];
         let mut own = [0.0; LANES];
-        let mut weights = [0.0; LANES];
         let lanes = before.chunks_mut(LANES).zip(last.chunks_mut(LANES)).zip(now.chunks(LANES));
         for ((before, last), now) in lanes {
             for (lane, ((a, b), w)) in before.iter_mut().zip(last).zip(now).enumerate() {
@@ -281,14 +264,12 @@ fn shift<E: Dtype>(before: &mut [E], last: &mut [E], now: &[E]) -> Dots {
                 let moved_now = wide(*b) - wide(*w);
                 across[lane] += moved_then * moved_now;
                 own[lane] += moved_now * moved_now;
-                weights[lane] += wide(*w) * wide(*w);
                 *a = *b;
                 *b = *w;
             }
         }
         total.across += across.iter().sum::<f64>();
         total.own += own.iter().sum::<f64>();
-        total.weights += weights.iter().sum::<f64>();
     }
     total
 }

@@ -59,8 +59,6 @@ pub struct Tlr<Opt: LearningRate, R> {
     pub(crate) optimizer: Opt,
     pub(crate) rule: R,
     window: usize,
-    /// The same while a rate climbs.
-    climbing_window: usize,
     /// As configured; each group knows whether it still does.
     pub(crate) climb: Option<f64>,
     pub(crate) safeguard: Option<Safeguard>,
@@ -170,7 +168,7 @@ where
     /// A figure of `config` or a starting rate out of range; a model without trainable tensors, with
     /// one that is not contiguous, or with one that no layer holds.
     pub fn new(model: &Opt::Model, optimizer: Opt, config: Config<R>) -> Result<Self, Error> {
-        let (window, climbing_window) = config.validated_windows(optimizer.momentum())?;
+        let window = config.validated_window(optimizer.momentum())?;
         let groups = optimizer.groups(model);
         let mut snapshots = Snapshots::new(model, &groups)?;
         // Weights may still be loaded; buffers are for a first batch that is broken.
@@ -194,7 +192,6 @@ where
         Ok(Self {
             optimizer,
             rule: config.rule,
-            climbing_window,
             window,
             climb: config.climb,
             safeguard: config.safeguard,
@@ -287,7 +284,7 @@ where
         self.steps
     }
 
-    /// K: optimizer steps in a window; fewer while a rate [climbs](Config::climb).
+    /// K: optimizer steps in a window.
     pub fn window(&self) -> usize {
         self.window
     }
@@ -374,7 +371,7 @@ where
         if let Some(loss) = loss {
             self.watch.record(loss);
         }
-        if self.position >= self.length() {
+        if self.position == self.window {
             self.end_window(model)?;
         }
         Ok(())
@@ -416,7 +413,7 @@ where
     fn inspect(&mut self, loss: f64, part: bool) -> Result<Verdict, Error> {
         match &self.safeguard {
             Some(_) if part => Ok(self.watch.inspect_part(loss)),
-            Some(safeguard) => Ok(self.watch.inspect(loss, self.length(), safeguard)),
+            Some(safeguard) => Ok(self.watch.inspect(loss, self.window, safeguard)),
             None if loss.is_finite() => Ok(Verdict::Good),
             None => Err(Error::NonFiniteLoss { step: self.steps + 1, loss }),
         }
@@ -440,15 +437,6 @@ where
         })
     }
 
-    /// Steps of the window in progress.
-    fn length(&self) -> usize {
-        if self.groups.iter().any(|group| group.climbs) {
-            self.climbing_window
-        } else {
-            self.window
-        }
-    }
-
     fn end_window(&mut self, model: &mut Opt::Model) -> Result<(), Error> {
         let dots = match self.snapshots.advance(model) {
             Ok(dots) => dots,
@@ -464,13 +452,8 @@ where
         self.begin_window();
         self.snapshot = Snapshot::Unseen;
         self.watch.accept(self.safeguard.as_ref());
-        let length = self.length();
         for (index, dots) in dots.into_iter().enumerate() {
             self.adapt(index, dots, factor);
-        }
-        // Of windows of two lengths, one direction would count for more steps than the other.
-        if self.length() != length {
-            self.forget_directions();
         }
         Ok(())
     }
@@ -491,14 +474,11 @@ where
         });
         let decision = match (previous, moments) {
             _ if group.frozen => Proposal { rate, outcome: Outcome::Kept(KeptBecause::Frozen) },
-            _ if group.climbs && dots.is_lost::<Opt::Dtype>() => rule::climb_blind(rate),
             (Some(previous), Some(moments)) => {
                 let proposal = rule::decide(&self.rule, rate, previous.rate, &moments);
                 group.climbs &= self.climb.is_some_and(|cosine| moments.cosine() > cosine);
                 let proposal = if group.climbs {
-                    // A shorter window's Newton point is as much further away.
-                    let share = self.climbing_window as f64 / self.window as f64;
-                    rule::climb(rate, share * previous.rate, &moments, proposal)
+                    rule::climb(rate, previous.rate, &moments, proposal)
                 } else {
                     proposal
                 };

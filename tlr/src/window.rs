@@ -83,17 +83,6 @@ impl Window {
         }
     }
 
-    /// The steps of a window while the rate climbs, where otherwise it has `len`.
-    pub(crate) fn climbing_len(&self, len: usize, momentum: f64, memories: f64) -> usize {
-        match self.0 {
-            Length::Steps(_) => len,
-            Length::Fraction { p, .. } => {
-                let least = Self(Length::Fraction { p, batches: Some(1) });
-                (len / 4).max(least.len_with_momentum(momentum, memories)).max(4).min(len)
-            }
-        }
-    }
-
     /// K, the number of steps: at least 1.
     #[allow(clippy::len_without_is_empty)] // never empty
     pub fn len(&self) -> usize {

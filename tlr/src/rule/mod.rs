@@ -143,11 +143,6 @@ pub(crate) fn climb(rate: f64, previous: f64, moments: &Moments, proposal: Propo
     }
 }
 
-/// The most that a climb allows, where a window's displacement is lost in rounding.
-pub(crate) fn climb_blind(rate: f64) -> Proposal {
-    Proposal { rate: bounded(LARGEST_CLIMB * rate), outcome: Outcome::Climbed }
-}
-
 /// The nearest rate within [`RATES`].
 pub(crate) fn bounded(rate: f64) -> f64 {
     rate.clamp(*RATES.start(), *RATES.end())
