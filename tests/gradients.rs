@@ -281,6 +281,9 @@ struct Batches {
     noise: f64,
 }
 
+/// A gradient and a loss.
+type Batch = (Vec<f64>, f64);
+
 impl Batches {
     fn new(noise: f64) -> Self {
         let mut random = Random(5);
@@ -289,7 +292,7 @@ impl Batches {
     }
 
     /// At w: of each batch, and their means, summed in order.
-    fn at(&mut self, w: &[f64]) -> (Vec<(Vec<f64>, f64)>, (Vec<f64>, f64)) {
+    fn at(&mut self, w: &[f64]) -> (Vec<Batch>, Batch) {
         let (gradient, loss) = (self.quadratic.gradient(w), self.quadratic.loss(w));
         let batches: Vec<_> = (0..BATCHES)
             .map(|_| {
@@ -502,7 +505,9 @@ fn newton_learns_as_on_large_batches() {
     assert!(rollbacks > 5, "{rollbacks}");
 }
 
-fn gathering(window: usize) -> (Vector<2>, Newton<Accumulate<Sgd<Vector<2>, f64, Cpu>>>) {
+type Pairs = Accumulate<Sgd<Vector<2>, f64, Cpu>>;
+
+fn gathering(window: usize) -> (Vector<2>, Newton<Pairs>) {
     let model = vector(&[1.0, 2.0]);
     let accumulate = Accumulate::new(sgd(&model, 0.25), 2).unwrap();
     let opt = Newton::new(&model, accumulate, config(window)).unwrap();
