@@ -213,7 +213,9 @@ proptest! {
     }
 }
 
-fn momentum(model: &Net<f32, Cpu>) -> PerLayer<Sgd<Net<f32, Cpu>, f32, Cpu>> {
+type PerLayerSgd = PerLayer<Sgd<Net<f32, Cpu>, f32, Cpu>>;
+
+fn momentum(model: &Net<f32, Cpu>) -> PerLayerSgd {
     let momentum = Some(Momentum::Classic(0.9));
     PerLayer::new(model, Sgd::new(model, SgdConfig { lr: 0.1, momentum, weight_decay: None }))
 }
@@ -345,7 +347,7 @@ fn a_killed_writer_leaves_the_old_file_or_the_new() {
 
 // ---- Files that are not what they should be ----
 
-fn saved() -> (Run<PerLayer<Sgd<Net<f32, Cpu>, f32, Cpu>>>, Checkpoint) {
+fn saved() -> (Run<PerLayerSgd>, Checkpoint) {
     let mut run = run(1, 4, momentum);
     run.steps(0..30);
     let checkpoint = run.state();
@@ -532,7 +534,8 @@ fn tensors_that_do_not_fit_are_named() {
 #[test]
 fn impossible_figures_are_refused() {
     let (mut run, checkpoint) = saved();
-    let edits: [(&str, fn(&mut serde_json::Value)); 7] = [
+    type Edit = fn(&mut serde_json::Value);
+    let edits: [(&str, Edit); 7] = [
         ("rate", |p| p["groups"][0]["rate"] = 0.0.into()),
         ("rate", |p| p["groups"][1]["rate"] = "NaN".into()),
         ("previous", |p| {
