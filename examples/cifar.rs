@@ -14,7 +14,7 @@ use dfdx::prelude::Cpu;
 use std::{error::Error, path::PathBuf, process::ExitCode};
 use tlr_models::{
     data::{cifar, shapes, Augment, Dataset},
-    resnet::{Wrn10x1, Wrn16x1, Wrn16x2, Wrn16x4, Wrn16x8, Wrn28x10},
+    resnet::{Wrn10x1, Wrn16x1},
     train::{InMemory, Network},
 };
 
@@ -52,10 +52,28 @@ fn main() -> ExitCode {
 fn run(args: &Args) -> Result<(), Box<dyn Error>> {
     let training = &args.training;
     training.make_threads()?;
+    if ![10, 100].contains(&args.classes) {
+        let classes = args.classes;
+        return Err(format!("there is CIFAR-10 and CIFAR-100, no CIFAR-{classes}").into());
+    }
     // Each is compiled on its own, which takes its time: for 100 classes only those that are published.
     match (args.depth, args.width, args.classes) {
         (10, 1, 10) => train::<Wrn10x1<10, f32, Cpu>>(args),
         (16, 1, 10) => train::<Wrn16x1<10, f32, Cpu>>(args),
+        _ => larger(args),
+    }
+}
+
+/// They would take minutes to compile, and hours to run.
+#[cfg(debug_assertions)]
+fn larger(args: &Args) -> Result<(), Box<dyn Error>> {
+    Err(missing(args, "10-1 and 16-1 for 10 classes, and larger ones with --release"))
+}
+
+#[cfg(not(debug_assertions))]
+fn larger(args: &Args) -> Result<(), Box<dyn Error>> {
+    use tlr_models::resnet::{Wrn16x2, Wrn16x4, Wrn16x8, Wrn28x10};
+    match (args.depth, args.width, args.classes) {
         (16, 2, 10) => train::<Wrn16x2<10, f32, Cpu>>(args),
         (16, 4, 10) => train::<Wrn16x4<10, f32, Cpu>>(args),
         (16, 8, 10) => train::<Wrn16x8<10, f32, Cpu>>(args),
@@ -63,10 +81,7 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
         (16, 4, 100) => train::<Wrn16x4<100, f32, Cpu>>(args),
         (28, 10, 100) => train::<Wrn28x10<100, f32, Cpu>>(args),
         (_, _, 10) => Err(missing(args, "10-1, 16-1, 16-2, 16-4, 16-8 and 28-10")),
-        (_, _, 100) => Err(missing(args, "16-4 and 28-10")),
-        (_, _, classes) => {
-            Err(format!("there is CIFAR-10 and CIFAR-100, no CIFAR-{classes}").into())
-        }
+        _ => Err(missing(args, "16-4 and 28-10")),
     }
 }
 
