@@ -100,10 +100,10 @@ impl<S: Source> Source for Spoilt<S> {
     fn epoch(&self, epoch: usize, skip: usize, visit: &mut Visit<'_>) -> Result<(), TrainError> {
         let mut step = (epoch * self.batches_per_epoch() + skip) as u64;
         let mut spoilt = Vec::new();
+        let key = StdRng::seed_from_u64(self.seed).gen::<u64>();
         self.inner.epoch(epoch, skip, &mut |pixels, labels| {
-            let mut random = StdRng::seed_from_u64(self.seed);
             // One generator a step, so that a resumed run meets the same faults.
-            random = StdRng::seed_from_u64(random.gen::<u64>() ^ step);
+            let mut random = StdRng::seed_from_u64(key ^ step);
             step += 1;
             let factor = match random.gen_range(0..self.every) {
                 0 => f32::NAN,

@@ -370,16 +370,22 @@ fn momentum_is_cleared() {
     assert_eq!(bits(&run.model), bits(&fresh));
 }
 
+type Norm = BatchNorm1D<3, f32, Cpu>;
+
+/// A layer with buffers, in windows of two steps.
+fn batch_norm() -> (Cpu, Norm, Newton<Sgd<Norm, f32, Cpu>>) {
+    let dev = Cpu::seed_from_u64(1);
+    let model: Norm = dev.build_module::<builders::BatchNorm1D<3>, f32>();
+    let sgd = Sgd::new(&model, SgdConfig { lr: 1e-3, ..Default::default() });
+    let config = NewtonConfig::default().climb(None).window(Window::steps(2).unwrap());
+    let newton = Newton::new(&model, sgd, config).unwrap();
+    (dev, model, newton)
+}
+
 // Running means and variances of the bad window go too. Fails if only weights are restored.
 #[test]
 fn buffers_are_restored() {
-    type Norm = BatchNorm1D<3, f32, Cpu>;
-
-    let dev = Cpu::seed_from_u64(1);
-    let mut model: Norm = dev.build_module::<builders::BatchNorm1D<3>, f32>();
-    let sgd = Sgd::new(&model, SgdConfig { lr: 1e-3, ..Default::default() });
-    let config = NewtonConfig::default().climb(None).window(Window::steps(2).unwrap());
-    let mut newton = Newton::new(&model, sgd, config).unwrap();
+    let (dev, mut model, mut newton) = batch_norm();
     let mut step = |model: &mut Norm, loss: f64| {
         let x: Tensor<Rank2<8, 3>, f32, _> = dev.sample_normal();
         let y = model.forward_mut(x.leaky_traced()).square().mean();
@@ -400,13 +406,7 @@ fn buffers_are_restored() {
 // stay.
 #[test]
 fn a_skipped_batch_leaves_no_trace_in_buffers() {
-    type Norm = BatchNorm1D<3, f32, Cpu>;
-
-    let dev = Cpu::seed_from_u64(1);
-    let mut model: Norm = dev.build_module::<builders::BatchNorm1D<3>, f32>();
-    let sgd = Sgd::new(&model, SgdConfig { lr: 1e-3, ..Default::default() });
-    let config = NewtonConfig::default().climb(None).window(Window::steps(2).unwrap());
-    let mut newton = Newton::new(&model, sgd, config).unwrap();
+    let (dev, mut model, mut newton) = batch_norm();
     model.scale.copy_from(&[1.0, 2.0, 3.0]);
     let mut step = |model: &mut Norm, factor: f32| {
         let x: Tensor<Rank2<8, 3>, f32, _> = dev.sample_normal();

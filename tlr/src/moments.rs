@@ -6,15 +6,12 @@
 
 use crate::{layers::Groups, tensors, Error};
 use dfdx::{
-    nn::{
-        RecursiveWalker, TensorCollection, TensorOptions, TensorVisitor, ViewTensorMut,
-        ViewTensorRef,
-    },
+    nn::{RecursiveWalker, TensorCollection, TensorOptions, TensorVisitor, ViewTensorRef},
     shapes::{Dtype, Shape},
     tensor::{Tensor, UniqueId},
     tensor_ops::Device,
 };
-use std::{convert::Infallible, marker::PhantomData};
+use std::{borrow::Cow, convert::Infallible, marker::PhantomData};
 
 /// ⟨A−B, B−W⟩ and ⟨B−W, B−W⟩ over one group.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -47,6 +44,7 @@ struct Tracked<E> {
 /// Some of a model's tensors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Part {
+    All,
     /// Those that are trained.
     Weights,
     /// The others, such as running means.
@@ -55,7 +53,11 @@ pub(crate) enum Part {
 
 impl Part {
     fn has<E>(self, tensor: &Tracked<E>) -> bool {
-        tensor.group.is_some() == (self == Self::Weights)
+        match self {
+            Self::All => true,
+            Self::Weights => tensor.group.is_some(),
+            Self::Buffers => tensor.group.is_none(),
+        }
     }
 }
 
@@ -104,7 +106,7 @@ impl<E: Dtype> Snapshots<E> {
         model: &M,
     ) -> Result<(), Error> {
         let mut ids = Ids { expected: &self.tensors, seen: 0, changed: None, marker: PhantomData };
-        let Ok(_) = walk(model, &mut ids);
+        let Ok(_) = M::iter_tensors(&mut RecursiveWalker { m: model, f: &mut ids });
         let what = match ids.changed {
             Some(tensor) => format!("`{tensor}` is another tensor"),
             None if ids.seen != self.tensors.len() => {
@@ -145,21 +147,18 @@ impl<E: Dtype> Snapshots<E> {
             .map(|tensor| (&*tensor.name, &mut *tensor.last, &mut *tensor.before))
     }
 
-    /// B ← W, of the tensors that are trained or of the others.
+    /// B ← W.
     pub(crate) fn take<D, M>(&mut self, model: &M, which: Part)
     where
         D: Device<E>,
         M: TensorCollection<E, D>,
     {
-        let mut read = Read {
-            tensors: self.tensors.iter_mut(),
-            visit: |tensor: &mut Tracked<E>, weights: &dyn Fn(&mut [E])| {
-                if which.has(tensor) {
-                    weights(&mut tensor.last);
-                }
-            },
-        };
-        let Ok(_) = walk(model, &mut read);
+        let mut tensors = self.tensors.iter_mut();
+        tensors::read(model, |weights| {
+            if let Some(tensor) = tensors.next().filter(|tensor| which.has(tensor)) {
+                weights.copy_into(&mut tensor.last);
+            }
+        });
     }
 
     /// The dot products of every group, then A ← B and B ← W.
@@ -175,44 +174,32 @@ impl<E: Dtype> Snapshots<E> {
         let mut done = 0;
         let mut bad = None;
         let scratch = &mut self.scratch;
-        let mut read = Read {
-            tensors: self.tensors.iter_mut(),
-            visit: |tensor: &mut Tracked<E>, weights: &dyn Fn(&mut [E])| {
-                if bad.is_some() {
-                    return;
-                }
-                done += 1;
-                let (Some(group), Some(now)) = (tensor.group, scratch.get_mut(..tensor.last.len()))
-                else {
-                    return;
-                };
-                weights(now);
-                let own = shift(&mut tensor.before, &mut tensor.last, now);
-                if !own.own.is_finite() && !now.iter().all(is_finite) {
-                    bad = Some(tensor.name.clone());
-                }
-                if let Some(sum) = dots.get_mut(group) {
-                    sum.across += own.across;
-                    sum.own += own.own;
-                }
-            },
-        };
-        let Ok(_) = walk(model, &mut read);
+        let mut tensors = self.tensors.iter_mut();
+        tensors::read(model, |weights| {
+            let (None, Some(tensor)) = (&bad, tensors.next()) else { return };
+            done += 1;
+            let (Some(group), Some(now)) = (tensor.group, scratch.get_mut(..tensor.last.len()))
+            else {
+                return;
+            };
+            weights.copy_into(now);
+            let own = shift(&mut tensor.before, &mut tensor.last, now);
+            if !own.own.is_finite() && !now.iter().all(is_finite) {
+                bad = Some(tensor.name.clone());
+            }
+            if let Some(sum) = dots.get_mut(group) {
+                sum.across += own.across;
+                sum.own += own.own;
+            }
+        });
         if let Some(name) = bad {
             let shifted = self.tensors.iter_mut().take(done).filter(|t| t.group.is_some());
             shifted.for_each(Tracked::swap);
             return Err(name);
         }
-        let mut read = Read {
-            tensors: self.tensors.iter_mut(),
-            visit: |tensor: &mut Tracked<E>, weights: &dyn Fn(&mut [E])| {
-                if tensor.group.is_none() {
-                    tensor.swap();
-                    weights(&mut tensor.last);
-                }
-            },
-        };
-        let Ok(_) = walk(model, &mut read);
+        let buffers = self.tensors.iter_mut().filter(|tensor| Part::Buffers.has(tensor));
+        buffers.for_each(Tracked::swap);
+        self.take(model, Part::Buffers);
         Ok(dots)
     }
 
@@ -222,20 +209,16 @@ impl<E: Dtype> Snapshots<E> {
     }
 
     /// W ← B.
-    pub(crate) fn restore<D: Device<E>, M: TensorCollection<E, D>>(&self, model: &mut M) {
-        self.restore_part(model, Part::Weights);
-        self.restore_part(model, Part::Buffers);
-    }
-
-    /// The same, of the tensors that are trained or of the others.
-    pub(crate) fn restore_part<D, M>(&self, model: &mut M, which: Part)
+    pub(crate) fn restore<D, M>(&self, model: &mut M, which: Part)
     where
         D: Device<E>,
         M: TensorCollection<E, D>,
     {
-        let mut write = Write { tensors: self.tensors.iter(), which };
-        let walk = M::iter_tensors(&mut RecursiveWalker { m: model, f: &mut write });
-        let Ok(_) = walk;
+        let mut tensors = self.tensors.iter();
+        tensors::write(model, |_, _| {
+            let tensor = tensors.next().filter(|tensor| which.has(tensor))?;
+            Some(Cow::Borrowed(&*tensor.last))
+        });
     }
 }
 
@@ -274,16 +257,6 @@ fn shift<E: Dtype>(before: &mut [E], last: &mut [E], now: &[E]) -> Dots {
     total
 }
 
-fn walk<E, D, M, F>(model: &M, visitor: &mut F) -> Result<(), F::Err>
-where
-    E: Dtype,
-    D: Device<E>,
-    M: TensorCollection<E, D>,
-    F: TensorVisitor<E, D, Viewer = ViewTensorRef>,
-{
-    M::iter_tensors(&mut RecursiveWalker { m: model, f: visitor }).map(|_| ())
-}
-
 struct Ids<'a, E, D> {
     expected: &'a [Tracked<E>],
     seen: usize,
@@ -308,64 +281,6 @@ impl<E: Dtype, D: Device<E>> TensorVisitor<E, D> for Ids<'_, E, D> {
             }
         }
         self.seen += 1;
-        Ok(None)
-    }
-}
-
-/// Offers each tensor's place and a way to read its weights into a slice of the same length.
-struct Read<I, V> {
-    tensors: I,
-    visit: V,
-}
-
-impl<'a, E, D, I, V> TensorVisitor<E, D> for Read<I, V>
-where
-    E: Dtype,
-    D: Device<E>,
-    I: Iterator<Item = &'a mut Tracked<E>>,
-    V: FnMut(&mut Tracked<E>, &dyn Fn(&mut [E])),
-{
-    type Viewer = ViewTensorRef;
-    type Err = Infallible;
-    type E2 = E;
-    type D2 = D;
-
-    fn visit<S: Shape>(
-        &mut self,
-        _: TensorOptions<S, E, D>,
-        tensor: &Tensor<S, E, D>,
-    ) -> Result<Option<Tensor<S, E, D>>, Infallible> {
-        if let Some(place) = self.tensors.next() {
-            (self.visit)(place, &|weights| tensor.copy_into(weights));
-        }
-        Ok(None)
-    }
-}
-
-struct Write<I> {
-    tensors: I,
-    which: Part,
-}
-
-impl<'a, E, D, I> TensorVisitor<E, D> for Write<I>
-where
-    E: Dtype,
-    D: Device<E>,
-    I: Iterator<Item = &'a Tracked<E>>,
-{
-    type Viewer = ViewTensorMut;
-    type Err = Infallible;
-    type E2 = E;
-    type D2 = D;
-
-    fn visit<S: Shape>(
-        &mut self,
-        _: TensorOptions<S, E, D>,
-        tensor: &mut Tensor<S, E, D>,
-    ) -> Result<Option<Tensor<S, E, D>>, Infallible> {
-        if let Some(place) = self.tensors.next().filter(|place| self.which.has(place)) {
-            tensor.copy_from(&place.last);
-        }
         Ok(None)
     }
 }

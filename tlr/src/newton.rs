@@ -208,7 +208,7 @@ where
         })
     }
 
-    /// Multiplies every learned rate by a schedule.
+    /// Multiplies every learned rate by a schedule, or by `None`.
     ///
     /// The rates that are learned and reported are those without it; a window's average direction is its displacement
     /// over the rate and the schedule's mean s̄ over the window. What the rule would have the rate move by is taken
@@ -218,8 +218,8 @@ where
     ///
     /// Exact steps ([`step_lookahead`](Self::step_lookahead), [`step_line_search`](Self::step_line_search)) look for
     /// the best rate there is and take no notice of it.
-    pub fn schedule(mut self, schedule: Schedule) -> Self {
-        self.schedule = Some(schedule);
+    pub fn schedule(mut self, schedule: impl Into<Option<Schedule>>) -> Self {
+        self.schedule = schedule.into();
         self
     }
 
@@ -265,7 +265,7 @@ where
 
     /// The same, as the next step will use them: times the [`schedule`](Self::schedule).
     pub fn effective_rates(&self) -> Vec<(&str, f64)> {
-        let factor = self.schedule.as_ref().map_or(1.0, |schedule| schedule.factor(self.steps));
+        let factor = self.factor();
         self.rates().into_iter().map(|(name, rate)| (name, rule::bounded(rate * factor))).collect()
     }
 
@@ -316,7 +316,7 @@ where
         loss: Option<f64>,
     ) -> Result<(), Fault<DeviceError<Opt>>> {
         self.snapshots.check(model)?;
-        let factor = self.factor()?;
+        let factor = self.checked_factor()?;
         let first = self.snapshot == Snapshot::Missing;
         if first {
             self.snapshots.take(model, Part::Weights);
@@ -348,7 +348,7 @@ where
                         self.steps += 1;
                     }
                     // It has been through the forward pass.
-                    self.snapshots.restore_part(model, Part::Buffers);
+                    self.snapshots.restore(model, Part::Buffers);
                     tracing::debug!(step = self.steps, loss, "batch skipped");
                     return Ok(());
                 }
@@ -377,9 +377,14 @@ where
         Ok(())
     }
 
-    /// What the schedule says of this step.
-    fn factor(&self) -> Result<f64, Error> {
-        let factor = self.schedule.as_ref().map_or(1.0, |schedule| schedule.factor(self.steps));
+    /// What the schedule says of the next step.
+    fn factor(&self) -> f64 {
+        self.schedule.as_ref().map_or(1.0, |schedule| schedule.factor(self.steps))
+    }
+
+    /// The same, if a rate can be multiplied by it.
+    fn checked_factor(&self) -> Result<f64, Error> {
+        let factor = self.factor();
         if factor >= 0.0 && factor.is_finite() {
             Ok(factor)
         } else {
@@ -555,7 +560,7 @@ where
 
     /// Back to the last snapshot, with nothing accumulated and no direction.
     fn restart(&mut self, model: &mut Opt::Model) {
-        self.snapshots.restore(model);
+        self.snapshots.restore(model, Part::All);
         self.snapshot = Snapshot::Good;
         self.forget(model);
         self.begin_window();

@@ -7,16 +7,13 @@ use crate::{
     tensors, Error,
 };
 use dfdx::{
-    nn::{
-        RecursiveWalker, TensorCollection, TensorOptions, TensorVisitor, ViewTensorMut,
-        ViewTensorRef,
-    },
+    nn::{RecursiveWalker, TensorCollection, TensorOptions, TensorVisitor, ViewTensorRef},
     optim::{Optimizer, OptimizerUpdateError},
     shapes::{Dtype, HasShape, Rank0, Shape},
     tensor::{Gradients, HasErr, Tape, Tensor, TensorFromVec},
     tensor_ops::{Device, TryMul},
 };
-use std::{convert::Infallible, fmt::Debug, marker::PhantomData, path::Path};
+use std::{fmt::Debug, marker::PhantomData, path::Path};
 
 /// What the loss is multiplied by before its gradients are taken, so that small ones do not vanish in half
 /// precision.
@@ -304,10 +301,20 @@ where
     F: Dtype,
     D: Device<E> + Device<F>,
 {
-    let mut read = ReadValues { weights, values: Vec::new() };
-    let Ok(_) = A::iter_tensors(&mut RecursiveWalker { m: from, f: &mut read });
-    let mut write = WriteValues { weights, values: read.values.iter() };
-    let Ok(_) = B::iter_tensors(&mut RecursiveWalker { m: to, f: &mut write });
+    let mut values = Vec::new();
+    tensors::read(from, |tensor| {
+        if weights || !tensor.trainable {
+            values.push(tensor.to_vec());
+        }
+    });
+    let mut values = values.iter();
+    tensors::write(to, |trainable, _| {
+        if trainable && !weights {
+            return None;
+        }
+        let rounded = |value: &E| F::from_f32(to_f32(value)).unwrap_or_default();
+        Some(values.next()?.iter().map(rounded).collect())
+    });
 }
 
 /// Builds the same model in f32.
@@ -332,57 +339,4 @@ impl<E: Dtype, D: Device<E> + Device<f32>> TensorVisitor<E, D> for Widen {
 
 fn to_f32<E: Dtype>(value: &E) -> f32 {
     value.to_f32().unwrap_or(f32::NAN)
-}
-
-struct ReadValues {
-    weights: bool,
-    values: Vec<Vec<f32>>,
-}
-
-impl<E: Dtype, D: Device<E>> TensorVisitor<E, D> for ReadValues {
-    type Viewer = ViewTensorRef;
-    type Err = Infallible;
-    type E2 = E;
-    type D2 = D;
-
-    fn visit<S: Shape>(
-        &mut self,
-        options: TensorOptions<S, E, D>,
-        tensor: &Tensor<S, E, D>,
-    ) -> Result<Option<Tensor<S, E, D>>, Infallible> {
-        if self.weights || !options.do_gradient_update {
-            self.values.push(tensors::values(tensor).iter().map(to_f32).collect());
-        }
-        Ok(None)
-    }
-}
-
-struct WriteValues<'a> {
-    weights: bool,
-    values: std::slice::Iter<'a, Vec<f32>>,
-}
-
-impl<E: Dtype, D: Device<E>> TensorVisitor<E, D> for WriteValues<'_> {
-    type Viewer = ViewTensorMut;
-    type Err = Infallible;
-    type E2 = E;
-    type D2 = D;
-
-    fn visit<S: Shape>(
-        &mut self,
-        options: TensorOptions<S, E, D>,
-        tensor: &mut Tensor<S, E, D>,
-    ) -> Result<Option<Tensor<S, E, D>>, Infallible> {
-        if !self.weights && options.do_gradient_update {
-            return Ok(None);
-        }
-        if let Some(values) = self.values.next() {
-            let rounded: Vec<E> =
-                values.iter().map(|value| E::from_f32(*value).unwrap_or_default()).collect();
-            if rounded.len() == tensor.shape().num_elements() {
-                tensor.copy_from(&rounded);
-            }
-        }
-        Ok(None)
-    }
 }

@@ -2,15 +2,15 @@
 
 use dfdx::{
     nn::{
-        RecursiveWalker, TensorCollection, TensorOptions, TensorVisitor, ViewTensorName,
-        ViewTensorRef,
+        RecursiveWalker, TensorCollection, TensorOptions, TensorVisitor, ViewTensorMut,
+        ViewTensorName, ViewTensorRef,
     },
     optim::UnusedTensors,
     shapes::{Dtype, HasShape, Shape},
     tensor::{Tensor, UniqueId},
     tensor_ops::{Device, ReshapeTo},
 };
-use std::convert::Infallible;
+use std::{borrow::Cow, convert::Infallible};
 
 /// A tensor of a model, in the order dfdx walks them.
 #[derive(Clone, Debug, PartialEq)]
@@ -42,16 +42,104 @@ pub(crate) fn id<S: Shape, E: Dtype, D: Device<E>>(tensor: &Tensor<S, E, D>) -> 
     ids.ids.pop()
 }
 
-/// The dimensions of a tensor, outermost first.
-pub(crate) fn dimensions<S: Shape, E: Dtype, D: Device<E>>(tensor: &Tensor<S, E, D>) -> Vec<usize> {
-    tensor.shape().concrete().into_iter().collect()
-}
-
 /// The elements of a contiguous tensor.
 pub(crate) fn values<S: Shape, E: Dtype, D: Device<E>>(tensor: &Tensor<S, E, D>) -> Vec<E> {
     let mut values = vec![E::default(); tensor.shape().num_elements()];
     tensor.copy_into(&mut values);
     values
+}
+
+/// The elements of a tensor of a model, before they are copied to the host.
+pub(crate) struct Elements<'a, E> {
+    /// As [`TensorInfo::trainable`].
+    pub(crate) trainable: bool,
+    copy_into: &'a dyn Fn(&mut [E]),
+    len: usize,
+}
+
+impl<E: Dtype> Elements<'_, E> {
+    /// Into a slice of as many.
+    pub(crate) fn copy_into(&self, values: &mut [E]) {
+        (self.copy_into)(values);
+    }
+
+    pub(crate) fn to_vec(&self) -> Vec<E> {
+        let mut values = vec![E::default(); self.len];
+        self.copy_into(&mut values);
+        values
+    }
+}
+
+/// Shows `look` each tensor of `model`, in order.
+pub(crate) fn read<E, D, M>(model: &M, look: impl FnMut(Elements<'_, E>))
+where
+    E: Dtype,
+    D: Device<E>,
+    M: TensorCollection<E, D>,
+{
+    let Ok(_) = M::iter_tensors(&mut RecursiveWalker { m: model, f: &mut Read(look) });
+}
+
+/// Asks `change` for new elements of each tensor of `model`, in order, given whether it is trained and how many it has.
+/// As many as that are written; none, and any other number, leave it alone.
+pub(crate) fn write<'a, E, D, M>(
+    model: &mut M,
+    change: impl FnMut(bool, usize) -> Option<Cow<'a, [E]>>,
+) where
+    E: Dtype,
+    D: Device<E>,
+    M: TensorCollection<E, D>,
+{
+    let Ok(_) = M::iter_tensors(&mut RecursiveWalker { m: model, f: &mut Write(change) });
+}
+
+struct Read<L>(L);
+
+impl<E: Dtype, D: Device<E>, L: FnMut(Elements<'_, E>)> TensorVisitor<E, D> for Read<L> {
+    type Viewer = ViewTensorRef;
+    type Err = Infallible;
+    type E2 = E;
+    type D2 = D;
+
+    fn visit<S: Shape>(
+        &mut self,
+        options: TensorOptions<S, E, D>,
+        tensor: &Tensor<S, E, D>,
+    ) -> Result<Option<Tensor<S, E, D>>, Infallible> {
+        (self.0)(Elements {
+            trainable: options.do_gradient_update,
+            copy_into: &|values| tensor.copy_into(values),
+            len: tensor.shape().num_elements(),
+        });
+        Ok(None)
+    }
+}
+
+struct Write<C>(C);
+
+impl<'a, E, D, C> TensorVisitor<E, D> for Write<C>
+where
+    E: Dtype,
+    D: Device<E>,
+    C: FnMut(bool, usize) -> Option<Cow<'a, [E]>>,
+{
+    type Viewer = ViewTensorMut;
+    type Err = Infallible;
+    type E2 = E;
+    type D2 = D;
+
+    fn visit<S: Shape>(
+        &mut self,
+        options: TensorOptions<S, E, D>,
+        tensor: &mut Tensor<S, E, D>,
+    ) -> Result<Option<Tensor<S, E, D>>, Infallible> {
+        let len = tensor.shape().num_elements();
+        let values = (self.0)(options.do_gradient_update, len);
+        if let Some(values) = values.filter(|values| values.len() == len) {
+            tensor.copy_from(&values);
+        }
+        Ok(None)
+    }
 }
 
 struct List(Vec<TensorInfo>);
@@ -73,7 +161,7 @@ impl<E: Dtype, D: Device<E>> TensorVisitor<E, D> for List {
             // A bare tensor has no name of its own below that of its field.
             name: name.trim_end_matches('.').to_owned(),
             len: tensor.shape().num_elements(),
-            shape: dimensions(tensor),
+            shape: tensor.shape().concrete().into_iter().collect(),
             trainable: options.do_gradient_update,
             // dfdx hides the strides; making a tensor contiguous keeps its identity if it is.
             contiguous: tensor.clone().try_contiguous().is_ok_and(|t| id(&t) == Some(own)),

@@ -14,7 +14,7 @@ use tlr::{
     optim::{Adam, OptimizerState, RMSprop, Resumable, ResumableFamily, Sgd},
     rule::{HypergradientRule, Moments, NewtonForm, NewtonRule, Proposal, RateRule},
     Adaptation, Checkpoint, Config, Error, Family, LearningRate, NewtonConfig, Outcome, PerLayer,
-    Safeguard, Schedule, Tlr, TrainableLr, Window,
+    Safeguard, Tlr, TrainableLr, Window,
 };
 
 /// What trains a model, whatever it is made of.
@@ -101,23 +101,12 @@ pub fn learner<M: TrainableLr<f32, Cpu> + 'static>(
     let optimizer = AnyOptimizer::new(model, options);
     let schedule = options.schedule.schedule(options.epochs, batches_per_epoch)?;
     Ok(match options.mode {
-        Mode::Global => Box::new(scheduled(Tlr::new(model, optimizer, config)?, schedule)),
+        Mode::Global => Box::new(Tlr::new(model, optimizer, config)?.schedule(schedule)),
         Mode::PerLayer => {
             let optimizer = PerLayer::new(model, optimizer);
-            Box::new(scheduled(Tlr::new(model, optimizer, config)?, schedule))
+            Box::new(Tlr::new(model, optimizer, config)?.schedule(schedule))
         }
     })
-}
-
-fn scheduled<Opt, R>(optimizer: Tlr<Opt, R>, schedule: Option<Schedule>) -> Tlr<Opt, R>
-where
-    Opt: LearningRate + Optimizer<Opt::Model, Opt::Device, Opt::Dtype>,
-    R: RateRule,
-{
-    match schedule {
-        Some(schedule) => optimizer.schedule(schedule),
-        None => optimizer,
-    }
 }
 
 type State = Result<OptimizerState, CpuError>;

@@ -18,22 +18,12 @@ use crate::{
     safeguard::Watch,
     tensors, Error,
 };
-use dfdx::{
-    nn::{
-        RecursiveWalker, TensorCollection, TensorOptions, TensorVisitor, ViewTensorMut,
-        ViewTensorName, ViewTensorRef,
-    },
-    optim::Optimizer,
-    shapes::{HasShape, Shape},
-    tensor::Tensor,
-    tensor_ops::Device,
-};
+use dfdx::optim::Optimizer;
 use file::Tensors;
 use serde::{Deserialize, Serialize};
 use settings::Settings;
 use std::{
     collections::BTreeMap,
-    convert::Infallible,
     fmt::{Debug, Display},
     path::{Path, PathBuf},
 };
@@ -308,12 +298,14 @@ where
     {
         self.snapshots.check(model)?;
         let state = self.optimizer.state(model).map_err(Fault::Device)?;
-        let mut capture = Capture { tensors: Tensors::new() };
-        let Ok(_) = <Opt::Model as TensorCollection<_, _>>::iter_tensors(&mut RecursiveWalker {
-            m: (model, String::new()),
-            f: &mut capture,
+        let mut tensors = Tensors::new();
+        let mut infos = tensors::list(model).into_iter();
+        tensors::read(model, |weights| {
+            if let Some(info) = infos.next() {
+                let stored = Stored::new(info.shape, &weights.to_vec());
+                tensors.insert(join(MODEL, &info.name), stored);
+            }
         });
-        let mut tensors = capture.tensors;
         for (path, last, before) in self.snapshots.weights() {
             let shape = match tensors.get(&join(MODEL, path)) {
                 Some(weights) => weights.shape.clone(),
@@ -394,10 +386,12 @@ where
         // The only part that can fail.
         self.optimizer.restore(model, &state).map_err(Fault::Device)?;
 
-        let mut write = WriteBack { checkpoint };
-        let Ok(_) = <Opt::Model as TensorCollection<_, _>>::iter_tensors(&mut RecursiveWalker {
-            m: (&mut *model, String::new()),
-            f: &mut write,
+        let mut infos = tensors::list(&*model).into_iter();
+        tensors::write(model, |_, len| {
+            let stored = checkpoint.tensors.get(&join(MODEL, &infos.next()?.name))?;
+            let mut values = vec![Opt::Dtype::default(); len];
+            stored.copy_into(&mut values);
+            Some(values.into())
         });
         for (path, last, before) in self.snapshots.weights_mut() {
             for (name, values) in [(SNAPSHOT, last), (BEFORE, before)] {
@@ -445,52 +439,6 @@ impl Checkpoint {
             return Err(CheckpointError::Damaged(format!("`{PROGRESS}` holds impossible figures")));
         }
         Ok(progress)
-    }
-}
-
-struct Capture {
-    tensors: Tensors,
-}
-
-impl<E: Element, D: Device<E>> TensorVisitor<E, D> for Capture {
-    type Viewer = (ViewTensorRef, ViewTensorName);
-    type Err = Infallible;
-    type E2 = E;
-    type D2 = D;
-
-    fn visit<S: Shape>(
-        &mut self,
-        _: TensorOptions<S, E, D>,
-        (tensor, name): (&Tensor<S, E, D>, String),
-    ) -> Result<Option<Tensor<S, E, D>>, Infallible> {
-        let stored = Stored::new(tensors::dimensions(tensor), &tensors::values(tensor));
-        self.tensors.insert(join(MODEL, name.trim_end_matches('.')), stored);
-        Ok(None)
-    }
-}
-
-struct WriteBack<'a> {
-    checkpoint: &'a Checkpoint,
-}
-
-impl<E: Element, D: Device<E>> TensorVisitor<E, D> for WriteBack<'_> {
-    type Viewer = (ViewTensorMut, ViewTensorName);
-    type Err = Infallible;
-    type E2 = E;
-    type D2 = D;
-
-    fn visit<S: Shape>(
-        &mut self,
-        _: TensorOptions<S, E, D>,
-        (tensor, name): (&mut Tensor<S, E, D>, String),
-    ) -> Result<Option<Tensor<S, E, D>>, Infallible> {
-        let path = join(MODEL, name.trim_end_matches('.'));
-        if let Some(stored) = self.checkpoint.tensors.get(&path) {
-            let mut values = vec![E::default(); tensor.shape().num_elements()];
-            stored.copy_into(&mut values);
-            tensor.copy_from(&values);
-        }
-        Ok(None)
     }
 }
 

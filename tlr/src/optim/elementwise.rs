@@ -234,8 +234,18 @@ where
     fn state(&mut self, model: &M) -> Result<OptimizerState, D::Err> {
         let mut state = OptimizerState { settings: self.settings(), ..Default::default() };
         state.steps.insert(String::new(), self.steps);
-        let mut save = Save { names: C::BUFFERS, buffers: &self.buffers, state: &mut state };
-        M::iter_tensors(&mut RecursiveWalker { m: (model, String::new()), f: &mut save })?;
+        for tensor in tensors::list(model).into_iter().filter(|tensor| tensor.trainable) {
+            let buffers = self.buffers.get(&tensor.id);
+            for (index, name) in C::BUFFERS.iter().enumerate() {
+                let shape = tensor.shape.clone();
+                let stored = match buffers.and_then(|buffers| buffers.get(index)) {
+                    Some(buffer) => D::read(buffer, |values| Stored::new(shape, values))?,
+                    // As it is before the first update.
+                    None => Stored::new(shape, &vec![E::default(); tensor.len]),
+                };
+                state.insert(name, &tensor.name, stored);
+            }
+        }
         Ok(state)
     }
 
@@ -277,43 +287,6 @@ where
         state: &OptimizerState,
     ) -> Result<(), D::Err> {
         optimizer.restore(layer, state)
-    }
-}
-
-struct Save<'a, E: Dtype, D: Storage<E>, const N: usize> {
-    names: [&'static str; N],
-    buffers: &'a HashMap<UniqueId, [Buffer<E, D>; N]>,
-    state: &'a mut OptimizerState,
-}
-
-impl<E: Element, D: Backend<E>, const N: usize> TensorVisitor<E, D> for Save<'_, E, D, N> {
-    type Viewer = (ViewTensorRef, ViewTensorName);
-    type Err = D::Err;
-    type E2 = E;
-    type D2 = D;
-
-    fn visit<S: Shape>(
-        &mut self,
-        options: TensorOptions<S, E, D>,
-        (tensor, name): (&Tensor<S, E, D>, String),
-    ) -> Result<Option<Tensor<S, E, D>>, D::Err> {
-        if !options.do_gradient_update {
-            return Ok(None);
-        }
-        let zero;
-        let buffers = match tensors::id(tensor).and_then(|id| self.buffers.get(&id)) {
-            Some(buffers) => buffers,
-            None => {
-                zero = zeros(tensor)?;
-                &zero
-            }
-        };
-        let shape = tensors::dimensions(tensor);
-        for (buffer_name, buffer) in self.names.iter().zip(buffers) {
-            let stored = D::read(buffer, |values| Stored::new(shape.clone(), values))?;
-            self.state.insert(buffer_name, name.trim_end_matches('.'), stored);
-        }
-        Ok(None)
     }
 }
 
