@@ -111,7 +111,8 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Tensors, CheckpointError> {
             (name.to_owned(), stored)
         })
         .collect();
-    if word("checksum") != Some(&checksum(&tensors)) {
+    // What lies behind it is what a fuzzer is after, and no fuzzer guesses a checksum.
+    if !cfg!(fuzzing) && word("checksum") != Some(&checksum(&tensors)) {
         return Err(CheckpointError::Damaged("its checksum is not that of its tensors".to_owned()));
     }
     if words.len() != 3 {
