@@ -28,7 +28,7 @@ fn made<R: tlr::rule::RateRule>(config: tlr::Config<R>, lr: f64) -> Result<(), E
 
 fn newton<M, Opt>(model: &M, optimizer: Opt, steps: usize, guarded: bool) -> Newton<Opt>
 where
-    Opt: LearningRate<Model = M, Dtype = f64, Device = Cpu> + Optimizer<M, Cpu, f64>,
+    Opt: LearningRate<Model = M, Dtype = f64, Device = Cpu>,
 {
     let config = NewtonConfig::default()
         .window(Window::steps(steps).unwrap())
@@ -254,7 +254,7 @@ fn good_step<Opt>(
     loss: Option<f64>,
 ) -> Result<(), Error>
 where
-    Opt: LearningRate<Model = Model, Dtype = f64, Device = Cpu> + Optimizer<Model, Cpu, f64>,
+    Opt: LearningRate<Model = Model, Dtype = f64, Device = Cpu>,
 {
     step(newton, model, [0.5, -0.25], loss)
 }
@@ -266,7 +266,7 @@ fn step<Opt>(
     loss: Option<f64>,
 ) -> Result<(), Error>
 where
-    Opt: LearningRate<Model = Model, Dtype = f64, Device = Cpu> + Optimizer<Model, Cpu, f64>,
+    Opt: LearningRate<Model = Model, Dtype = f64, Device = Cpu>,
 {
     let here = gradients(model, &gradient);
     match loss {

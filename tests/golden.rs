@@ -190,7 +190,7 @@ impl Case {
     ) -> Vec<Step>
     where
         M: TrainableLr<f64, Cpu>,
-        F: Family<Model = M, Dtype = f64, Device = Cpu> + Optimizer<M, Cpu, f64>,
+        F: Family<Model = M, Dtype = f64, Device = Cpu>,
     {
         if self.per_layer() {
             let per_layer = PerLayer::new(&model, optimizer);
@@ -239,7 +239,7 @@ fn drive<M, Opt, R>(
     problem: impl Fn(&M) -> (f64, Gradients<f64, Cpu>),
 ) -> Vec<Step>
 where
-    Opt: LearningRate<Model = M, Dtype = f64, Device = Cpu> + Optimizer<M, Cpu, f64>,
+    Opt: LearningRate<Model = M, Dtype = f64, Device = Cpu>,
     M: TensorCollection<f64, Cpu> + Clone,
     R: RateRule,
 {

@@ -28,7 +28,7 @@ fn rmsprop(momentum: Option<f64>) -> RMSprop<Model, f64, Cpu> {
 
 fn window<Opt>(optimizer: Opt, config: NewtonConfig) -> usize
 where
-    Opt: LearningRate<Model = Model, Dtype = f64, Device = Cpu> + Optimizer<Model, Cpu, f64>,
+    Opt: LearningRate<Model = Model, Dtype = f64, Device = Cpu>,
 {
     Newton::new(&model(), optimizer, config).unwrap().window()
 }

@@ -56,7 +56,7 @@ fn adapts<E, M, Opt>(
     E: Dtype,
     Cpu: Device<E>,
     M: ZeroGrads<E, Cpu> + Clone,
-    Opt: LearningRate<Model = M, Dtype = E, Device = Cpu> + Optimizer<M, Cpu, E>,
+    Opt: LearningRate<Model = M, Dtype = E, Device = Cpu>,
 {
     let mut trained = model.clone();
     let window = Window::steps(2).unwrap();

@@ -12,9 +12,10 @@ use support::{
     quadratic::Random,
     values::{bits, gradients, set_weights, weights},
 };
-use tlr::{optim, Backend, LearningRate, Newton, NewtonConfig, PerLayer, Window};
+use tlr::{optim, Backend, Error, LearningRate, Newton, NewtonConfig, PerLayer, Window};
 
 type Net = (Linear<3, 8>, BatchNorm1D<8>, Tanh, Linear<8, 2>);
+type Double = <Net as BuildOnDevice<Cpu, f64>>::Built;
 
 fn net<E: Dtype>() -> <Net as BuildOnDevice<Cpu, E>>::Built
 where
@@ -139,12 +140,48 @@ fn without_a_gradient_for_each_nothing_moves() {
     assert_eq!(opt.steps(), 1);
 }
 
+/// Within Newton, one rate or one a layer, training goes on after such a step as if there had been none, momentum and
+/// all. Fails where an update that failed has moved a layer, or where it resets the optimizer.
+#[test]
+fn a_step_without_a_gradient_for_each_leaves_no_trace() {
+    fn goes_on<Opt>(make: impl Fn(&Double) -> Opt)
+    where
+        Opt: LearningRate<Model = Double, Dtype = f64, Device = Cpu>,
+    {
+        let run = |fails: bool| {
+            let mut model = net::<f64>();
+            let config = NewtonConfig::default().window(Window::steps(3).unwrap());
+            let mut newton = Newton::new(&model, make(&model), config).unwrap();
+            let x: Tensor<Rank2<4, 8>, f64, _> = Cpu::default().ones();
+            for step in 0..10 {
+                if fails && step % 4 == 1 {
+                    let last = model.3.forward(x.leaky_trace()).square().mean().backward();
+                    let failed = newton.step(&mut model, &last, 1.0);
+                    assert!(matches!(failed, Err(Error::UnusedParameters { .. })), "{failed:?}");
+                }
+                let n = weights(&model).len();
+                let gradients = gradients(&model, &Random(step).vector(n));
+                newton.step(&mut model, &gradients, 1.0).unwrap();
+            }
+            (bits(&model), newton.history().to_vec())
+        };
+        assert_eq!(run(true), run(false));
+    }
+    let momentum = |model: &Double| {
+        let momentum = Some(Momentum::Classic(0.9));
+        optim::Sgd::new(model, SgdConfig { lr: LR, momentum, weight_decay: None })
+    };
+    goes_on(momentum);
+    goes_on(|model| PerLayer::new(model, momentum(model)));
+    goes_on(|model| optim::Clip::by_norm(momentum(model), 1.0).unwrap());
+}
+
 /// Around ours, Newton learns the rates it learns around dfdx's: one, and one a layer.
 #[test]
 fn the_learned_rates_are_the_same() {
     fn rates<Opt>(model: &Opt::Model, opt: Opt) -> Vec<u64>
     where
-        Opt: LearningRate<Dtype = f64, Device = Cpu> + Optimizer<Opt::Model, Cpu, f64>,
+        Opt: LearningRate<Dtype = f64, Device = Cpu>,
     {
         let mut model = model.clone();
         let config = NewtonConfig::default().window(Window::steps(3).unwrap());

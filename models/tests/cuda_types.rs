@@ -19,7 +19,7 @@ where
     M: TrainableLr<E, Cuda> + Clone,
     E: Dtype,
     Cuda: Device<E>,
-    Sgd<M, E, Cuda>: LearningRate<Model = M, Dtype = E, Device = Cuda> + Optimizer<M, Cuda, E>,
+    Sgd<M, E, Cuda>: LearningRate<Model = M, Dtype = E, Device = Cuda>,
 {
     let config = NewtonConfig::default();
     let mut one = Newton::new(&*model, Sgd::new(&*model, Default::default()), config).unwrap();

@@ -9,7 +9,7 @@ use crate::{
     rule::{self, Moments, RateRule},
     Error,
 };
-use dfdx::{optim::Optimizer, tensor::Gradients};
+use dfdx::tensor::Gradients;
 
 /// When a step is good enough, and how long to look for one.
 ///
@@ -58,7 +58,7 @@ impl LineSearch {
 
 impl<Opt, R> Tlr<Opt, R>
 where
-    Opt: LearningRate + Optimizer<Opt::Model, Opt::Device, Opt::Dtype>,
+    Opt: LearningRate,
     R: RateRule,
 {
     /// [`step_lookahead`](Self::step_lookahead), made only where it passes a line search.

@@ -21,7 +21,7 @@ use std::convert::Infallible;
 
 impl<Opt, R> Tlr<Opt, R>
 where
-    Opt: LearningRate + Optimizer<Opt::Model, Opt::Device, Opt::Dtype>,
+    Opt: LearningRate,
     R: RateRule,
 {
     /// One step whose rate is adapted before it is made, by a gradient taken ahead (Eq. 1–7).

@@ -54,7 +54,8 @@ pub type Hypergradient<Opt> = Tlr<Opt, HypergradientRule>;
 ///
 /// # Cost
 /// Two snapshots of the weights on the host, that is 8 bytes a parameter for f32, and one pass over
-/// them every K steps.
+/// them every K steps. Around dfdx's own optimizers, which [cannot be asked](LearningRate::is_atomic) whether a
+/// step will fail, the weights are copied in each; around those of [`tlr::optim`](crate::optim) they are not.
 pub struct Tlr<Opt: LearningRate, R> {
     pub(crate) optimizer: Opt,
     pub(crate) rule: R,
@@ -159,7 +160,7 @@ pub(crate) type DeviceError<Opt> = <<Opt as LearningRate>::Device as HasErr>::Er
 
 impl<Opt, R> Tlr<Opt, R>
 where
-    Opt: LearningRate + Optimizer<Opt::Model, Opt::Device, Opt::Dtype>,
+    Opt: LearningRate,
     R: RateRule,
 {
     /// Wraps `optimizer`, whose rates are where training starts.
@@ -426,7 +427,7 @@ where
 
     /// The base optimizer's update, all of it or nothing.
     ///
-    /// dfdx tells of unused parameters after it has moved the others, and offers no way to ask
+    /// dfdx's tell of unused parameters after they have moved the others, and dfdx offers no way to ask
     /// before; a clone of the model shares its tensors until they are written to. The accumulated
     /// state has seen half a step by then, so it goes.
     pub(crate) fn update_or_leave(
@@ -434,6 +435,9 @@ where
         model: &mut Opt::Model,
         gradients: &Gradients<Opt::Dtype, Opt::Device>,
     ) -> Result<(), Fault<DeviceError<Opt>>> {
+        if self.optimizer.is_atomic() {
+            return Ok(self.optimizer.update(model, gradients)?);
+        }
         let before = model.clone();
         self.optimizer.update(model, gradients).map_err(|error| {
             *model = before;
@@ -612,7 +616,7 @@ where
 /// methods, which shadow this one, to have it as a value.
 impl<Opt, R> Optimizer<Opt::Model, Opt::Device, Opt::Dtype> for Tlr<Opt, R>
 where
-    Opt: LearningRate + Optimizer<Opt::Model, Opt::Device, Opt::Dtype>,
+    Opt: LearningRate,
     R: RateRule,
 {
     fn update(

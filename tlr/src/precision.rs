@@ -8,7 +8,7 @@ use crate::{
 };
 use dfdx::{
     nn::{RecursiveWalker, TensorCollection, TensorOptions, TensorVisitor, ViewTensorRef},
-    optim::{Optimizer, OptimizerUpdateError},
+    optim::OptimizerUpdateError,
     shapes::{Dtype, HasShape, Rank0, Shape},
     tensor::{Gradients, HasErr, Tape, Tensor, TensorFromVec},
     tensor_ops::{Device, TryMul},
@@ -100,7 +100,7 @@ where
     M: TensorCollection<E, D, To<f32, D> = Opt::Model> + Clone,
     E: Dtype,
     D: Backend<E> + Backend<f32>,
-    Opt: LearningRate<Dtype = f32, Device = D> + Optimizer<Opt::Model, D, f32>,
+    Opt: LearningRate<Dtype = f32, Device = D>,
     R: RateRule,
 {
     /// The master of `model`, and the optimizer that is made for it.

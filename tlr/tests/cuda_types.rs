@@ -29,7 +29,7 @@ fn train<Opt, R>(
     grads: &Gradients<f32, Cuda>,
 ) -> Result<(), Error>
 where
-    Opt: LearningRate<Model = Model, Dtype = f32, Device = Cuda> + Optimizer<Model, Cuda, f32>,
+    Opt: LearningRate<Model = Model, Dtype = f32, Device = Cuda>,
     R: RateRule,
 {
     opt.step(model, grads, 0.5f32)?;
@@ -41,7 +41,7 @@ where
 
 fn around<Opt>(model: &mut Model, opt: Opt, grads: &Gradients<f32, Cuda>) -> Result<(), Error>
 where
-    Opt: Family<Model = Model, Dtype = f32, Device = Cuda> + Optimizer<Model, Cuda, f32> + Clone,
+    Opt: Family<Model = Model, Dtype = f32, Device = Cuda> + Clone,
 {
     train(Newton::new(model, opt.clone(), NewtonConfig::default())?, model, grads)?;
     train(Newton::new(model, PerLayer::new(model, opt), NewtonConfig::default())?, model, grads)

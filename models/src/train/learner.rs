@@ -11,7 +11,7 @@ use dfdx::{
 };
 use std::fmt::Debug;
 use tlr::{
-    optim::{Adam, OptimizerState, RMSprop, Resumable, ResumableFamily, Sgd},
+    optim::{Adam, OptimizerState, OwnGradients, RMSprop, Resumable, ResumableFamily, Sgd},
     rule::{HypergradientRule, Moments, NewtonForm, NewtonRule, Proposal, RateRule},
     Adaptation, Checkpoint, Config, Error, Family, LearningRate, NewtonConfig, Outcome, PerLayer,
     Safeguard, Tlr, TrainableLr, Window,
@@ -51,7 +51,7 @@ pub trait Learner<M> {
 
 impl<Opt, R> Learner<Opt::Model> for Tlr<Opt, R>
 where
-    Opt: LearningRate<Dtype = f32, Device = Cpu> + Optimizer<Opt::Model, Cpu, f32> + Resumable,
+    Opt: LearningRate<Dtype = f32, Device = Cpu> + Resumable,
     R: RateRule + Debug,
 {
     fn step(
@@ -180,6 +180,22 @@ impl<M: TensorCollection<f32, Cpu> + Clone> LearningRate for AnyOptimizer<M> {
 
     fn momentum(&self) -> f64 {
         each!(self, optimizer => optimizer.momentum())
+    }
+
+    fn is_atomic(&self) -> bool {
+        each!(self, optimizer => optimizer.is_atomic())
+    }
+
+    fn own_gradients(&self, model: &M, gradients: &Gradients<f32, Cpu>) -> OwnGradients<Self> {
+        each!(self, optimizer => optimizer.own_gradients(model, gradients))
+    }
+
+    fn update_owned(
+        &mut self,
+        model: &mut M,
+        gradients: &mut Gradients<f32, Cpu>,
+    ) -> Result<(), OptimizerUpdateError<CpuError>> {
+        each!(self, optimizer => optimizer.update_owned(model, gradients))
     }
 }
 

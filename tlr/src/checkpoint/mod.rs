@@ -18,7 +18,6 @@ use crate::{
     safeguard::Watch,
     tensors, Error,
 };
-use dfdx::optim::Optimizer;
 use file::Tensors;
 use serde::{Deserialize, Serialize};
 use settings::Settings;
@@ -226,7 +225,7 @@ impl Progress {
 
 impl<Opt, R> Tlr<Opt, R>
 where
-    Opt: LearningRate + Optimizer<Opt::Model, Opt::Device, Opt::Dtype>,
+    Opt: LearningRate,
     R: RateRule,
 {
     /// Writes all that training depends on to one file: [`checkpoint`](Self::checkpoint) and

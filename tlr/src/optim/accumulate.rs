@@ -1,4 +1,6 @@
-use super::{gradients, Family, LearningRate, OptimizerState, Resumable, ResumableFamily};
+use super::{
+    gradients, Family, LearningRate, OptimizerState, OwnGradients, Resumable, ResumableFamily,
+};
 use crate::{checkpoint::Stored, device::Backend, layers::Groups, tensors, Error};
 use dfdx::{
     nn::TensorCollection,
@@ -89,9 +91,8 @@ impl<Opt> Accumulate<Opt> {
     }
 }
 
-impl<Opt> Optimizer<Opt::Model, Opt::Device, Opt::Dtype> for Accumulate<Opt>
+impl<Opt: LearningRate> Optimizer<Opt::Model, Opt::Device, Opt::Dtype> for Accumulate<Opt>
 where
-    Opt: LearningRate + Optimizer<Opt::Model, Opt::Device, Opt::Dtype>,
     Opt::Device: Backend<Opt::Dtype>,
 {
     fn update(
@@ -100,18 +101,7 @@ where
         gradients: &Gradients<Opt::Dtype, Opt::Device>,
     ) -> Result<(), OptimizerUpdateError<DeviceError<Opt>>> {
         let mut own = gradients::complete(&*model, gradients)?;
-        if !self.completes() {
-            return self.gather(model, &mut own).map_err(|error| {
-                // Of which some tensors may have it already.
-                self.forget_sums();
-                OptimizerUpdateError::DeviceError(error)
-            });
-        }
-        self.average(model, &mut own).map_err(OptimizerUpdateError::DeviceError)?;
-        self.optimizer.update(model, &own)?;
-        self.gathered = 0;
-        self.sums.values_mut().for_each(|sum| sum.fill(0.0));
-        Ok(())
+        self.update_owned(model, &mut own)
     }
 }
 
@@ -167,7 +157,10 @@ where
 
 type DeviceError<Opt> = <<Opt as LearningRate>::Device as HasErr>::Err;
 
-impl<Opt: LearningRate> LearningRate for Accumulate<Opt> {
+impl<Opt: LearningRate> LearningRate for Accumulate<Opt>
+where
+    Opt::Device: Backend<Opt::Dtype>,
+{
     type Model = Opt::Model;
     type Dtype = Opt::Dtype;
     type Device = Opt::Device;
@@ -191,6 +184,37 @@ impl<Opt: LearningRate> LearningRate for Accumulate<Opt> {
 
     fn groups(&self, model: &Opt::Model) -> Groups {
         self.optimizer.groups(model)
+    }
+
+    fn is_atomic(&self) -> bool {
+        true
+    }
+
+    fn own_gradients(
+        &self,
+        model: &Opt::Model,
+        gradients: &Gradients<Opt::Dtype, Opt::Device>,
+    ) -> OwnGradients<Self> {
+        gradients::complete(model, gradients).map(Some)
+    }
+
+    fn update_owned(
+        &mut self,
+        model: &mut Opt::Model,
+        gradients: &mut Gradients<Opt::Dtype, Opt::Device>,
+    ) -> Result<(), OptimizerUpdateError<DeviceError<Opt>>> {
+        if !self.completes() {
+            return self.gather(model, gradients).map_err(|error| {
+                // Of which some tensors may have it already.
+                self.forget_sums();
+                OptimizerUpdateError::DeviceError(error)
+            });
+        }
+        self.average(model, gradients).map_err(OptimizerUpdateError::DeviceError)?;
+        self.optimizer.update_owned(model, gradients)?;
+        self.gathered = 0;
+        self.sums.values_mut().for_each(|sum| sum.fill(0.0));
+        Ok(())
     }
 
     fn drop_gathered(&mut self, model: &Opt::Model) {
@@ -273,7 +297,10 @@ impl<Opt: LearningRate> Accumulate<Opt> {
     }
 }
 
-impl<Opt: Resumable> Resumable for Accumulate<Opt> {
+impl<Opt: Resumable> Resumable for Accumulate<Opt>
+where
+    Opt::Device: Backend<Opt::Dtype>,
+{
     fn state(&mut self, model: &Opt::Model) -> Result<OptimizerState, DeviceError<Opt>> {
         let state = self.optimizer.state(model)?;
         Ok(self.around(model, state))

@@ -1,4 +1,6 @@
-use super::{gradients, Family, LearningRate, OptimizerState, Resumable, ResumableFamily};
+use super::{
+    gradients, Family, LearningRate, OptimizerState, OwnGradients, Resumable, ResumableFamily,
+};
 use crate::{device::Backend, layers::Groups, Error};
 use dfdx::{
     nn::TensorCollection,
@@ -151,9 +153,8 @@ fn norm<E: Dtype>(values: &[E]) -> f64 {
     }
 }
 
-impl<Opt> Optimizer<Opt::Model, Opt::Device, Opt::Dtype> for Clip<Opt>
+impl<Opt: LearningRate> Optimizer<Opt::Model, Opt::Device, Opt::Dtype> for Clip<Opt>
 where
-    Opt: LearningRate + Optimizer<Opt::Model, Opt::Device, Opt::Dtype>,
     Opt::Device: Backend<Opt::Dtype>,
 {
     fn update(
@@ -161,15 +162,17 @@ where
         model: &mut Opt::Model,
         gradients: &Gradients<Opt::Dtype, Opt::Device>,
     ) -> Result<(), OptimizerUpdateError<DeviceError<Opt>>> {
-        let mut clipped = gradients::complete(&*model, gradients)?;
-        self.limit.clip(&*model, &mut clipped).map_err(OptimizerUpdateError::DeviceError)?;
-        self.optimizer.update(model, &clipped)
+        let mut own = gradients::complete(&*model, gradients)?;
+        self.update_owned(model, &mut own)
     }
 }
 
 type DeviceError<Opt> = <<Opt as LearningRate>::Device as HasErr>::Err;
 
-impl<Opt: LearningRate> LearningRate for Clip<Opt> {
+impl<Opt: LearningRate> LearningRate for Clip<Opt>
+where
+    Opt::Device: Backend<Opt::Dtype>,
+{
     type Model = Opt::Model;
     type Dtype = Opt::Dtype;
     type Device = Opt::Device;
@@ -201,6 +204,27 @@ impl<Opt: LearningRate> LearningRate for Clip<Opt> {
     fn groups(&self, model: &Opt::Model) -> Groups {
         self.optimizer.groups(model)
     }
+
+    fn is_atomic(&self) -> bool {
+        true
+    }
+
+    fn own_gradients(
+        &self,
+        model: &Opt::Model,
+        gradients: &Gradients<Opt::Dtype, Opt::Device>,
+    ) -> OwnGradients<Self> {
+        gradients::complete(model, gradients).map(Some)
+    }
+
+    fn update_owned(
+        &mut self,
+        model: &mut Opt::Model,
+        gradients: &mut Gradients<Opt::Dtype, Opt::Device>,
+    ) -> Result<(), OptimizerUpdateError<DeviceError<Opt>>> {
+        self.limit.clip(&*model, gradients).map_err(OptimizerUpdateError::DeviceError)?;
+        self.optimizer.update_owned(model, gradients)
+    }
 }
 
 impl<Opt: Family> Family for Clip<Opt>
@@ -226,7 +250,10 @@ impl<Opt> Clip<Opt> {
     }
 }
 
-impl<Opt: Resumable> Resumable for Clip<Opt> {
+impl<Opt: Resumable> Resumable for Clip<Opt>
+where
+    Opt::Device: Backend<Opt::Dtype>,
+{
     fn state(&mut self, model: &Opt::Model) -> Result<OptimizerState, DeviceError<Opt>> {
         let state = self.optimizer.state(model)?;
         Ok(self.around(state))

@@ -1,4 +1,6 @@
-use super::{gradients, Family, LearningRate, OptimizerState, Resumable, ResumableFamily};
+use super::{
+    gradients, Family, LearningRate, OptimizerState, OwnGradients, Resumable, ResumableFamily,
+};
 use crate::{
     checkpoint::{Element, Stored},
     device::Backend,
@@ -127,16 +129,7 @@ where
         gradients: &Gradients<E, D>,
     ) -> Result<(), OptimizerUpdateError<D::Err>> {
         let mut own = gradients::complete(&*model, gradients)?;
-        let mut update = Update {
-            rule: self.cfg,
-            step: i32::try_from(self.steps + 1).unwrap_or(i32::MAX),
-            buffers: &mut self.buffers,
-            gradients: &mut own,
-        };
-        M::iter_tensors(&mut RecursiveWalker { m: model, f: &mut update })
-            .map_err(OptimizerUpdateError::DeviceError)?;
-        self.steps += 1;
-        Ok(())
+        self.update_owned(model, &mut own)
     }
 }
 
@@ -207,6 +200,31 @@ where
     fn reset(&mut self, _model: &M) {
         self.steps = 0;
         self.buffers.clear();
+    }
+
+    fn is_atomic(&self) -> bool {
+        true
+    }
+
+    fn own_gradients(&self, model: &M, gradients: &Gradients<E, D>) -> OwnGradients<Self> {
+        gradients::complete(model, gradients).map(Some)
+    }
+
+    fn update_owned(
+        &mut self,
+        model: &mut M,
+        gradients: &mut Gradients<E, D>,
+    ) -> Result<(), OptimizerUpdateError<D::Err>> {
+        let mut update = Update {
+            rule: self.cfg,
+            step: i32::try_from(self.steps + 1).unwrap_or(i32::MAX),
+            buffers: &mut self.buffers,
+            gradients,
+        };
+        M::iter_tensors(&mut RecursiveWalker { m: model, f: &mut update })
+            .map_err(OptimizerUpdateError::DeviceError)?;
+        self.steps += 1;
+        Ok(())
     }
 }
 

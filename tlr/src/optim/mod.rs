@@ -26,7 +26,13 @@ pub(crate) use state::join;
 pub use state::{OptimizerState, Resumable, ResumableFamily};
 
 use crate::layers::Groups;
-use ::dfdx::{nn::TensorCollection, optim::Optimizer, shapes::Dtype, tensor_ops::Device};
+use ::dfdx::{
+    nn::TensorCollection,
+    optim::{Optimizer, OptimizerUpdateError},
+    shapes::Dtype,
+    tensor::{Gradients, HasErr},
+    tensor_ops::Device,
+};
 
 /// An optimizer whose learning rates can be read and set.
 ///
@@ -73,7 +79,13 @@ use ::dfdx::{nn::TensorCollection, optim::Optimizer, shapes::Dtype, tensor_ops::
     note = "dfdx's `Sgd`, `Adam` and `RMSprop`, and `tlr::PerLayer` around them, implement it for models that are `Clone`",
     note = "for an optimizer of your own, implement `tlr::LearningRate`: three types and three short methods"
 )]
-pub trait LearningRate {
+pub trait LearningRate:
+    Optimizer<
+    <Self as LearningRate>::Model,
+    <Self as LearningRate>::Device,
+    <Self as LearningRate>::Dtype,
+>
+{
     /// The model it updates.
     type Model: TensorCollection<Self::Dtype, Self::Device> + Clone;
     /// The element type of the model's tensors.
@@ -110,12 +122,52 @@ pub trait LearningRate {
         let _ = model;
     }
 
+    /// Whether an update that fails has changed nothing, a broken device aside. dfdx's optimizers move the other weights
+    /// before they tell of a missing gradient; around such a one, [`Newton`](crate::Newton) keeps the weights of every
+    /// step to go back to. Default false.
+    fn is_atomic(&self) -> bool {
+        false
+    }
+
+    /// A copy of the gradients for [`update_owned`](Self::update_owned), with one for every trainable tensor of `model`;
+    /// `None`, where the plain update needs no copy. Default `None`.
+    ///
+    /// # Errors
+    /// The tensors without a gradient, and those of the device.
+    fn own_gradients(
+        &self,
+        model: &Self::Model,
+        gradients: &Gradients<Self::Dtype, Self::Device>,
+    ) -> OwnGradients<Self> {
+        let _ = (model, gradients);
+        Ok(None)
+    }
+
+    /// The update by gradients that are the optimizer's own and may be changed: one copy is handed on from optimizer to
+    /// optimizer, and from layer to layer. Default `update`.
+    ///
+    /// # Errors
+    /// As `update`.
+    fn update_owned(
+        &mut self,
+        model: &mut Self::Model,
+        gradients: &mut Gradients<Self::Dtype, Self::Device>,
+    ) -> Result<(), OptimizerUpdateError<<Self::Device as HasErr>::Err>> {
+        self.update(model, gradients)
+    }
+
     /// Which tensors share a rate. One group of all of them, unless overridden.
     fn groups(&self, model: &Self::Model) -> Groups {
         let _ = model;
         Groups::one()
     }
 }
+
+/// What [`LearningRate::own_gradients`] gives.
+pub type OwnGradients<O> = Result<
+    Option<Gradients<<O as LearningRate>::Dtype, <O as LearningRate>::Device>>,
+    OptimizerUpdateError<<<O as LearningRate>::Device as HasErr>::Err>,
+>;
 
 /// An optimizer that exists for every type of layer, so that [`PerLayer`] can hold one for each.
 ///
@@ -127,8 +179,11 @@ pub trait LearningRate {
 )]
 pub trait Family: LearningRate {
     /// The same optimizer for a layer of type `L`.
-    type For<L: TensorCollection<Self::Dtype, Self::Device> + Clone>: LearningRate<Model = L, Dtype = Self::Dtype, Device = Self::Device>
-        + Optimizer<L, Self::Device, Self::Dtype>;
+    type For<L: TensorCollection<Self::Dtype, Self::Device> + Clone>: LearningRate<
+        Model = L,
+        Dtype = Self::Dtype,
+        Device = Self::Device,
+    >;
 
     /// A new optimizer for `layer`, with the hyperparameters of this one and nothing accumulated.
     fn for_layer<L>(&self, layer: &L) -> Self::For<L>

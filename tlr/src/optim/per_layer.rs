@@ -1,4 +1,4 @@
-use super::{Family, LearningRate, OptimizerState, Resumable, ResumableFamily};
+use super::{Family, LearningRate, OptimizerState, OwnGradients, Resumable, ResumableFamily};
 use crate::layers::{Groups, LayerVisitor, Layers, TrainableLr};
 use ::dfdx::{
     nn::TensorCollection,
@@ -97,6 +97,26 @@ where
     fn groups(&self, _model: &F::Model) -> Groups {
         self.layers.groups()
     }
+
+    fn is_atomic(&self) -> bool {
+        self.family.is_atomic()
+    }
+
+    fn own_gradients(
+        &self,
+        model: &F::Model,
+        gradients: &Gradients<F::Dtype, F::Device>,
+    ) -> OwnGradients<Self> {
+        self.family.own_gradients(model, gradients)
+    }
+
+    fn update_owned(
+        &mut self,
+        model: &mut F::Model,
+        gradients: &mut Gradients<F::Dtype, F::Device>,
+    ) -> Result<(), OptimizerUpdateError<DeviceError<F>>> {
+        self.update_layers(model, Given::Own(gradients))
+    }
 }
 
 impl<F: Family> Optimizer<F::Model, F::Device, F::Dtype> for PerLayer<F>
@@ -107,7 +127,23 @@ where
         &mut self,
         model: &mut F::Model,
         gradients: &Gradients<F::Dtype, F::Device>,
-    ) -> Result<(), OptimizerUpdateError<<F::Device as HasErr>::Err>> {
+    ) -> Result<(), OptimizerUpdateError<DeviceError<F>>> {
+        match self.family.own_gradients(&*model, gradients)? {
+            Some(mut own) => self.update_owned(model, &mut own),
+            None => self.update_layers(model, Given::Lent(gradients)),
+        }
+    }
+}
+
+impl<F: Family> PerLayer<F>
+where
+    F::Model: TrainableLr<F::Dtype, F::Device>,
+{
+    fn update_layers(
+        &mut self,
+        model: &mut F::Model,
+        gradients: Given<'_, F>,
+    ) -> Result<(), OptimizerUpdateError<DeviceError<F>>> {
         let mut update = Update::<F> {
             gradients,
             groups: self.layers.group_of_layers(),
@@ -135,9 +171,15 @@ impl<F: Family> LayerVisitor<F> for DropGathered {
     }
 }
 
+/// The gradients of all layers.
+enum Given<'a, F: Family> {
+    Lent(&'a Gradients<F::Dtype, F::Device>),
+    Own(&'a mut Gradients<F::Dtype, F::Device>),
+}
+
 /// Steps each layer's optimizer at that layer's rate; goes on past unused parameters, as dfdx does.
 struct Update<'a, F: Family> {
-    gradients: &'a Gradients<F::Dtype, F::Device>,
+    gradients: Given<'a, F>,
     groups: std::slice::Iter<'a, Option<usize>>,
     rates: &'a [f64],
     unused: UnusedTensors,
@@ -145,7 +187,7 @@ struct Update<'a, F: Family> {
 }
 
 impl<F: Family> LayerVisitor<F> for Update<'_, F> {
-    type Err = OptimizerUpdateError<<F::Device as HasErr>::Err>;
+    type Err = OptimizerUpdateError<DeviceError<F>>;
 
     fn visit_layer<L>(&mut self, layer: &mut L, optimizer: &mut F::For<L>) -> Result<(), Self::Err>
     where
@@ -157,7 +199,11 @@ impl<F: Family> LayerVisitor<F> for Update<'_, F> {
             return Ok(());
         };
         optimizer.set_rate(0, rate);
-        match optimizer.update(layer, self.gradients) {
+        let updated = match &mut self.gradients {
+            Given::Lent(gradients) => optimizer.update(layer, gradients),
+            Given::Own(gradients) => optimizer.update_owned(layer, gradients),
+        };
+        match updated {
             Err(OptimizerUpdateError::UnusedParams(unused)) => self.unused.ids.extend(unused.ids),
             result => result?,
         }

@@ -1,0 +1,170 @@
+//! A whole training step with a learned rate, against the same step without: turn by turn, medians of the ratios.
+//!
+//! ```text
+//! RAYON_NUM_THREADS=1 cargo bench --bench overhead
+//! RAYON_NUM_THREADS=1 cargo bench --bench overhead -- --resnet --rounds 5
+//! ```
+
+use clap::Parser;
+use dfdx::{losses::cross_entropy_with_logits_loss, optim::SgdConfig, prelude::*};
+use std::{error::Error, io::Write, time::Instant};
+use tlr::{optim, Family, LearningRate, Newton, NewtonConfig, PerLayer, Window};
+use tlr_models::{resnet::ResNet50, train::Network, Mlp};
+
+#[derive(Parser)]
+struct Args {
+    /// Of each, in turns
+    #[arg(long, default_value_t = 15)]
+    rounds: usize,
+    /// ResNet-50 on two images of 224 × 224, instead of the perceptron 784-1000-10 on 128 digits
+    #[arg(long)]
+    resnet: bool,
+    /// Given by cargo
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let args = Args::parse();
+    if args.resnet {
+        // A window of 90 steps would take minutes: K is 4 here, and the more so 1.
+        measure::<ResNet50<1000, f32, Cpu>>(&args, [2, 3, 224, 224], &[1, 4])
+    } else {
+        measure::<Mlp<784, 1000, 10, f32, Cpu>>(&args, [128, 1, 28, 28], &[1, 94])
+    }
+}
+
+type Result0 = Result<(), Box<dyn Error>>;
+
+/// One who trains a model of his own.
+struct Contender {
+    name: String,
+    /// What it is compared with.
+    against: usize,
+    step: Box<dyn FnMut() -> Result0>,
+    milliseconds: Vec<f64>,
+}
+
+fn measure<M: Network>(args: &Args, shape: [usize; 4], windows: &[usize]) -> Result0 {
+    let dev = Cpu::seed_from_u64(0);
+    dev.enable_cache();
+    let model = M::try_build(&dev)?;
+    let cfg = SgdConfig { lr: 1e-3, ..Default::default() };
+    let mut contenders = Vec::new();
+    around(
+        "dfdx's Sgd",
+        &model,
+        dfdx::optim::Sgd::new(&model, cfg),
+        shape,
+        windows,
+        &mut contenders,
+    )?;
+    around("tlr's Sgd", &model, optim::Sgd::new(&model, cfg), shape, windows, &mut contenders)?;
+
+    let steps = windows.iter().copied().max().unwrap_or(1);
+    for round in 0..=args.rounds {
+        for contender in &mut contenders {
+            let start = Instant::now();
+            for _ in 0..steps {
+                (contender.step)()?;
+            }
+            // The first is for memory and caches.
+            if round > 0 {
+                let seconds = start.elapsed().as_secs_f64();
+                contender.milliseconds.push(1e3 * seconds / steps as f64);
+            }
+        }
+    }
+
+    let mut out = std::io::stdout();
+    writeln!(out, "| | ms a step | ratio to it alone |")?;
+    writeln!(out, "| --- | ---: | ---: |")?;
+    for contender in &contenders {
+        let alone = contenders.get(contender.against).map(|other| &other.milliseconds);
+        let ratios = contender.milliseconds.iter().zip(alone.into_iter().flatten());
+        let ratio = median(ratios.map(|(own, alone)| own / alone).collect());
+        let own = median(contender.milliseconds.clone());
+        writeln!(out, "| {} | {own:.3} | {ratio:.3} |", contender.name)?;
+    }
+    Ok(())
+}
+
+/// An optimizer alone, and with learned rates.
+fn around<M, Opt>(
+    name: &str,
+    model: &M,
+    optimizer: Opt,
+    shape: [usize; 4],
+    windows: &[usize],
+    contenders: &mut Vec<Contender>,
+) -> Result0
+where
+    M: Network,
+    Opt: Family<Model = M, Dtype = f32, Device = Cpu> + Clone + 'static,
+{
+    let against = contenders.len();
+    let mut add = |name: String, step| {
+        contenders.push(Contender { name, against, step, milliseconds: Vec::new() });
+    };
+    let mut plain = optimizer.clone();
+    add(
+        format!("{name} alone"),
+        training(model, shape, move |model: &mut M, gradients, _| {
+            plain.update(model, gradients).map_err(|error| format!("{error:?}").into())
+        }),
+    );
+    for &window in windows {
+        let config = NewtonConfig::default().window(Window::steps(window)?);
+        let newton = Newton::new(model, optimizer.clone(), config)?;
+        add(format!("{name}, one rate, K = {window}"), training(model, shape, learning(newton)));
+        let newton = Newton::new(model, PerLayer::new(model, optimizer.clone()), config)?;
+        add(
+            format!("{name}, a rate a layer, K = {window}"),
+            training(model, shape, learning(newton)),
+        );
+    }
+    Ok(())
+}
+
+fn learning<Opt: LearningRate<Dtype = f32, Device = Cpu>>(
+    mut newton: Newton<Opt>,
+) -> impl FnMut(&mut Opt::Model, &Gradients<f32, Cpu>, f32) -> Result0 {
+    move |model, gradients, loss| {
+        newton.step(model, gradients, loss)?;
+        newton.take_history();
+        Ok(())
+    }
+}
+
+/// Steps on one batch: where training goes is not the question.
+fn training<M: Network>(
+    model: &M,
+    shape: [usize; 4],
+    mut update: impl FnMut(&mut M, &Gradients<f32, Cpu>, f32) -> Result0 + 'static,
+) -> Box<dyn FnMut() -> Result0> {
+    let mut model = model.clone();
+    let dev = Cpu::default();
+    dev.enable_cache();
+    let pixels: Vec<f32> = (0..shape.iter().product()).map(|i| (i as f32 * 0.1).sin()).collect();
+    let mut labels: Tensor<(usize, usize), f32, _> = dev.zeros_like(&(shape[0], M::CLASSES));
+    for row in 0..shape[0] {
+        labels[[row, row % M::CLASSES]] = 1.0;
+    }
+    let mut gradients = Some(model.alloc_grads());
+    Box::new(move || {
+        let own = gradients.take().unwrap_or_else(|| model.alloc_grads());
+        let logits = model.train_logits(&dev, (&pixels, shape), own)?;
+        let loss = cross_entropy_with_logits_loss(logits, labels.clone());
+        let value = loss.array();
+        let mut own = loss.backward();
+        update(&mut model, &own, value)?;
+        model.zero_grads(&mut own);
+        gradients = Some(own);
+        Ok(())
+    })
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}

@@ -1,0 +1,208 @@
+//! The update at the end of a window: what it costs beside a loop that only moves the same bytes, and beside the same
+//! update written with dfdx's tensor operations.
+//!
+//! ```text
+//! cargo bench --bench window                               # 1 k to 100 M parameters
+//! cargo bench --bench window -- --elements 25000000 --json # one size, for benches/window.py
+//! ```
+
+use clap::Parser;
+use dfdx::{
+    optim::{Optimizer, OptimizerUpdateError},
+    prelude::*,
+};
+use rayon::prelude::*;
+use std::{error::Error, hint::black_box, io::Write, marker::PhantomData, time::Instant};
+use tlr::{LearningRate, Newton, NewtonConfig, Window};
+
+#[derive(Parser)]
+struct Args {
+    /// Only this many parameters, in one tensor
+    #[arg(long)]
+    elements: Option<usize>,
+    /// Of each, in turns; the median counts
+    #[arg(long, default_value_t = 15)]
+    rounds: usize,
+    /// Milliseconds of the update, one line a size
+    #[arg(long)]
+    json: bool,
+    /// Given by cargo
+    #[arg(long, hide = true)]
+    bench: bool,
+}
+
+type Weights<E, const N: usize> = Tensor<Rank1<N>, E, Cpu>;
+
+/// Leaves the weights where they are, so that nothing but the window's update is timed.
+struct Still<E, const N: usize> {
+    rate: f64,
+    marker: PhantomData<E>,
+}
+
+impl<E: Dtype, const N: usize> LearningRate for Still<E, N>
+where
+    Cpu: Device<E>,
+{
+    type Model = Weights<E, N>;
+    type Dtype = E;
+    type Device = Cpu;
+
+    fn rate(&self, _group: usize) -> f64 {
+        self.rate
+    }
+
+    fn set_rate(&mut self, _group: usize, rate: f64) {
+        self.rate = rate;
+    }
+
+    fn reset(&mut self, _model: &Weights<E, N>) {}
+
+    fn is_atomic(&self) -> bool {
+        true
+    }
+}
+
+impl<E: Dtype, const N: usize> Optimizer<Weights<E, N>, Cpu, E> for Still<E, N>
+where
+    Cpu: Device<E>,
+{
+    fn update(
+        &mut self,
+        _model: &mut Weights<E, N>,
+        _gradients: &Gradients<E, Cpu>,
+    ) -> Result<(), OptimizerUpdateError<CpuError>> {
+        Ok(())
+    }
+}
+
+fn main() -> Result<(), Box<dyn Error>> {
+    let args = Args::parse();
+    if !args.json {
+        let mut out = std::io::stdout();
+        writeln!(out, "{} threads", rayon::current_num_threads())?;
+        writeln!(
+            out,
+            "| parameters | | update, ms | loop, ms | ratio | GB/s | dfdx, ms | ratio |"
+        )?;
+        writeln!(out, "| ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: |")?;
+    }
+    of_size::<1_000>(&args)?;
+    of_size::<100_000>(&args)?;
+    of_size::<1_000_000>(&args)?;
+    of_size::<25_000_000>(&args)?;
+    of_size::<100_000_000>(&args)
+}
+
+fn of_size<const N: usize>(args: &Args) -> Result<(), Box<dyn Error>> {
+    if args.elements.is_some_and(|elements| elements != N) {
+        return Ok(());
+    }
+    measure::<f32, N>("f32", args)?;
+    measure::<f64, N>("f64", args)
+}
+
+fn measure<E: Dtype, const N: usize>(name: &str, args: &Args) -> Result<(), Box<dyn Error>>
+where
+    Cpu: Device<E>,
+{
+    let dev = Cpu::default();
+    dev.enable_cache();
+    let mut model: Weights<E, N> = dev.zeros();
+    let still = Still { rate: 0.1, marker: PhantomData };
+    let config = NewtonConfig::default().window(Window::steps(1)?);
+    let mut newton = Newton::new(&model, still, config)?;
+    let gradients = Gradients::leaky();
+    let mut ours = || -> Result<(), tlr::Error> {
+        newton.update(&mut model, &gradients)?;
+        newton.take_history();
+        Ok(())
+    };
+
+    // Of weights, snapshot and direction three are read and two written.
+    let value = |index: usize| E::from_f64((index % 251) as f64 * 1e-3).unwrap_or_default();
+    let weights: Vec<E> = (0..N).map(value).collect();
+    let (mut snapshot, mut direction) = (weights.clone(), weights.clone());
+    let mut bytes = || {
+        const CHUNK: usize = 1 << 15;
+        snapshot
+            .par_chunks_mut(CHUNK)
+            .zip(direction.par_chunks_mut(CHUNK))
+            .zip(weights.par_chunks(CHUNK))
+            .for_each(|((snapshot, direction), weights)| {
+                for ((b, d), w) in snapshot.iter_mut().zip(direction).zip(weights) {
+                    *d = *b - *w - *d;
+                    *b = *w;
+                }
+            });
+    };
+
+    let mut dfdx = dfdx_update::<E, N>(&dev);
+    let with_dfdx = N <= 25_000_000;
+
+    // Once each, so that all memory is there.
+    ours()?;
+    ours()?;
+    bytes();
+    if with_dfdx {
+        dfdx();
+    }
+    let calls = (2_000_000 / N).clamp(1, 1000);
+    let mut times: [Vec<f64>; 3] = Default::default();
+    for _ in 0..args.rounds {
+        let time = |f: &mut dyn FnMut()| {
+            let start = Instant::now();
+            (0..calls).for_each(|_| f());
+            start.elapsed().as_secs_f64() * 1e3 / calls as f64
+        };
+        let mut failed = None;
+        times[0].push(time(&mut || {
+            if let Err(error) = ours() {
+                failed = Some(error);
+            }
+        }));
+        if let Some(error) = failed {
+            return Err(error.into());
+        }
+        if !args.json {
+            times[1].push(time(&mut bytes));
+            times[2].push(if with_dfdx { time(&mut dfdx) } else { f64::NAN });
+        }
+    }
+    let median = |times: &mut Vec<f64>| {
+        times.sort_by(f64::total_cmp);
+        times.get(times.len() / 2).copied().unwrap_or(f64::NAN)
+    };
+    let [ours, bytes, dfdx] = times.each_mut().map(median);
+    let mut out = std::io::stdout();
+    if args.json {
+        writeln!(out, "{{\"dtype\":\"{name}\",\"elements\":{N},\"ms\":{ours}}}")?;
+    } else {
+        let rate = 5.0 * size_of::<E>() as f64 * N as f64 / ours / 1e6;
+        let dfdx =
+            if with_dfdx { format!("{dfdx:.4} | {:.1}", dfdx / ours) } else { "| ".to_owned() };
+        let ratio = ours / bytes;
+        writeln!(
+            out,
+            "| {N} | {name} | {ours:.4} | {bytes:.4} | {ratio:.2} | {rate:.1} | {dfdx} |"
+        )?;
+    }
+    Ok(())
+}
+
+/// u = (b − w)/α, ⟨d,u⟩, ⟨u,u⟩, d ← u, b ← w, with dfdx's tensors.
+fn dfdx_update<E: Dtype, const N: usize>(dev: &Cpu) -> impl FnMut()
+where
+    Cpu: Device<E>,
+{
+    let weights: Weights<E, N> = dev.zeros();
+    let (mut snapshot, mut direction) = (weights.clone(), weights.clone());
+    let rate = E::from_f64(0.1).unwrap_or_default();
+    move || {
+        let now = (snapshot.clone() - weights.clone()) / rate;
+        let across = (direction.clone() * now.clone()).sum::<Rank0, _>();
+        let own = now.clone().square().sum::<Rank0, _>();
+        black_box((across.array(), own.array()));
+        direction = now;
+        snapshot = weights.clone();
+    }
+}
