@@ -465,6 +465,34 @@ fn model_changed() {
     });
 }
 
+// A sketch has nothing to go back to: the safeguard is refused beside it, and weights that are lost are called so.
+#[test]
+fn sketches() {
+    let mut model: Model = vector(&[1.0, 2.0]);
+    let config = NewtonConfig::default().window(Window::steps(2).unwrap());
+    let with = |config| Newton::new(&model, sgd(&model, 0.1), config).map(|_| ()).unwrap_err();
+    let refused = with(config.sketch(64));
+    assert_eq!(refused, Error::SketchWithSafeguard);
+    tells(&refused, &["safeguard(None)"]);
+    let config = config.safeguard(None);
+    for bins in [0, 1, 63, 65, 1000, 1 << 25] {
+        let refused = with(config.sketch(bins));
+        assert_eq!(refused, Error::Sketch(bins));
+        tells(&refused, &["power of two", "NewtonConfig::SKETCH"]);
+    }
+    let mut newton = Newton::new(&model, sgd(&model, 0.1), config.sketch(64)).unwrap();
+    let good = gradients(&model, &[1.0, 1.0]);
+    newton.step(&mut model, &good, 1.0).unwrap();
+    let before = bits(&model);
+    let loss = f64::INFINITY;
+    let error = newton.step(&mut model, &good, loss).unwrap_err();
+    assert_eq!((error, bits(&model)), (Error::NonFiniteLoss { step: 2, loss }, before));
+    let bad = gradients(&model, &[f64::INFINITY, 1.0]);
+    let error = newton.step(&mut model, &bad, 1.0).unwrap_err();
+    assert!(matches!(&error, Error::LostWeights { step: 2, .. }), "{error:?}");
+    tells(&error, &["load a checkpoint"]);
+}
+
 // A part without gradients: nothing moves, on the first step or later, and training can go on. Fails
 // without the restoring of what dfdx moves before it tells.
 #[test]

@@ -46,7 +46,7 @@ where
 /// One test, as there is one allocator. Fails for a third snapshot, for a snapshot in f64, for a copy of the model in
 /// each step, and for a copy of the gradients per layer.
 #[test]
-fn two_snapshots_and_the_largest_tensor() {
+fn two_snapshots_and_the_largest_tensor_or_a_sketch() {
     let parameters = 200 * 300 + 300 + 300 * 100 + 100 + 100 * 100 + 100;
     let largest = 200 * 300;
     let config = NewtonConfig::default().window(Window::steps(2).unwrap());
@@ -63,4 +63,11 @@ fn two_snapshots_and_the_largest_tensor() {
         let gradients = 4 * parameters;
         assert!(for_steps < gradients + SMALL, "{for_steps} for {gradients}");
     }
+
+    // C(B) and C(A − B), however large the model. In a step: two more, and the largest tensor, at a window's end.
+    let bins = 1 << 10;
+    let sketched = config.safeguard(None).sketch(bins);
+    let (kept, for_steps) = extra(|model| Newton::new(model, sgd(model), sketched).unwrap());
+    assert!((16 * bins..16 * bins + SMALL).contains(&kept), "{kept}");
+    assert!(for_steps < 4 * parameters + SMALL, "{for_steps}");
 }

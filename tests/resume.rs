@@ -95,8 +95,8 @@ where
             _ => value,
         };
         match self.opt.step(&mut self.model, &loss.backward(), fed) {
-            // At a snapshot, from where training can go on.
-            Ok(()) | Err(Error::TooManyRollbacks { .. }) => (),
+            // At a snapshot, or where it was: training can go on from there.
+            Ok(()) | Err(Error::TooManyRollbacks { .. } | Error::NonFiniteLoss { .. }) => (),
             Err(error) => panic!("{error}"),
         }
     }
@@ -229,6 +229,38 @@ fn momentum(model: &Net<f32, Cpu>) -> PerLayerSgd {
 }
 
 /// Inside the accumulation of a step: gathered gradients, their count and the mean of their losses come back.
+/// Beside sketches, too: saved in a window, they are those of its beginning.
+#[test]
+fn a_sketch_goes_on_to_the_bit() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("run.safetensors");
+    let config = NewtonConfig::default().window(Window::steps(4).unwrap());
+    let config = config.safeguard(None).sketch(64);
+    let new = |seed| {
+        let model = net::<f32>(seed);
+        let opt = Newton::new(&model, momentum(&model), config).unwrap();
+        Run { model, opt }
+    };
+    let mut straight = new(1);
+    straight.steps(0..10);
+    straight.opt.save(&straight.model, &path).unwrap();
+    let mut resumed = new(2);
+    resumed.steps(0..5);
+    resumed.opt.load(&mut resumed.model, &path).unwrap();
+    assert_eq!(resumed.state(), straight.state());
+    straight.steps(10..30);
+    resumed.steps(10..30);
+    assert_eq!(resumed.state(), straight.state());
+    assert!(straight.opt.history().len() >= 7 * 2);
+
+    // With another number of bins, or with snapshots, it is another training.
+    let mut other = new(1);
+    other.opt = Newton::new(&other.model, momentum(&other.model), config.sketch(128)).unwrap();
+    let checkpoint = straight.state();
+    let found = differences(&mut other, &checkpoint);
+    assert!(found.contains(&setting("sketch.0", "64", "128")), "{found:?}");
+}
+
 #[test]
 fn an_accumulation_goes_on_to_the_bit() {
     let dir = tempfile::tempdir().unwrap();

@@ -60,6 +60,9 @@ pub(crate) struct Training {
     /// Never roll back
     #[arg(long)]
     pub(crate) no_safeguard: bool,
+    /// Learn the rate from a sketch of so many bins, 16384 say, and not from snapshots; never roll back
+    #[arg(long, value_name = "BINS")]
+    pub(crate) sketch: Option<usize>,
     /// Of the weights, the order of the examples, and whatever else is drawn
     #[arg(long, default_value_t = 0)]
     pub(crate) seed: u64,
@@ -116,6 +119,7 @@ impl Training {
             weight_decay: self.weight_decay,
             schedule: self.schedule,
             safeguard: !self.no_safeguard,
+            sketch: self.sketch,
             epochs: self.epochs,
             seed: self.seed,
         }

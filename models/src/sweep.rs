@@ -98,6 +98,7 @@ impl Grid {
                                                 weight_decay: 0.0,
                                                 schedule: Shape::Constant,
                                                 safeguard: self.safeguard,
+                                                sketch: None,
                                                 epochs: self.epochs,
                                                 seed,
                                             });
@@ -248,6 +249,7 @@ impl Record {
             weight_decay: 0.0,
             schedule: Shape::Constant,
             safeguard: self.safeguard,
+            sketch: None,
             epochs: self.epochs,
             seed: self.seed,
         }

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 
 /// What can go wrong, and what to do about it.
 ///
-/// After any of these the model's weights are finite and whole: as they were before the call, or at
-/// the last good snapshot where the variant says so.
+/// After any of these but [`LostWeights`](Self::LostWeights) the model's weights are finite and whole: as they were before
+/// the call, or at the last good snapshot where the variant says so.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -29,6 +29,12 @@ pub enum Error {
     /// The cosine to climb above is outside (0, 1).
     #[error("the cosine to climb above must be in (0, 1), not {0}: try the default, 0.8, or None")]
     Climb(f64),
+    /// A sketch of another number of bins than a power of two from 64 to 2²⁴.
+    #[error("a sketch has a power of two of bins, from 64 to 16777216, not {0}: try NewtonConfig::SKETCH, 16384")]
+    Sketch(usize),
+    /// A sketch holds no weights, and the safeguard has to go back to some.
+    #[error("a sketch keeps no weights that the safeguard could go back to: take `safeguard(None)` with it, or leave it out")]
+    SketchWithSafeguard,
     /// An epoch of no batches.
     #[error("an epoch has no batches: give the number of optimizer steps in an epoch")]
     EmptyEpoch,
@@ -139,6 +145,15 @@ pub enum Error {
         step: u64,
         /// The loss.
         loss: f64,
+    },
+    /// A weight is not finite, and beside a [sketch](crate::Config::sketch) there is no snapshot to go back to: the weights
+    /// are as they are.
+    #[error("`{tensor}` is not finite after step {step}, and a sketch has no snapshot to go back to: load a checkpoint and lower the rate, or train without a sketch")]
+    LostWeights {
+        /// Counted from 1.
+        step: u64,
+        /// The tensor.
+        tensor: String,
     },
     /// A weight is not finite and there is no safeguard to roll back. The model is at its last good
     /// snapshot.

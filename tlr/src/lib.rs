@@ -19,6 +19,7 @@ mod newton;
 mod precision;
 mod safeguard;
 mod schedule;
+mod sketch;
 mod tensors;
 mod window;
 

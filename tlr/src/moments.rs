@@ -4,7 +4,7 @@
 //! B − W. Keeping A and B, rather than B and A − B, costs the same and loses nothing: differences
 //! are taken in f64 whatever the dtype, and a window that turns out to be bad is undone by swapping.
 
-use crate::{layers::Groups, tensors, Error};
+use crate::{layers::Groups, sketch::Sketches, tensors, Error};
 use dfdx::{
     nn::{RecursiveWalker, TensorCollection, TensorOptions, TensorVisitor, ViewTensorRef},
     shapes::{Dtype, Shape},
@@ -44,17 +44,19 @@ pub(crate) struct Snapshots<E> {
     groups: usize,
     /// Where a tensor's weights are read to; the size of the largest.
     scratch: Vec<E>,
+    /// In place of A and B.
+    sketches: Option<Sketches>,
 }
 
 #[derive(Clone, Debug)]
-struct Tracked<E> {
+pub(crate) struct Tracked<E> {
     id: UniqueId,
-    name: String,
+    pub(crate) name: String,
     /// None for buffers, such as running means: they are restored, and do not count as directions.
-    group: Option<usize>,
-    /// B.
+    pub(crate) group: Option<usize>,
+    /// B. Empty beside a sketch.
     last: Vec<E>,
-    /// A.
+    /// A. Empty beside a sketch.
     before: Vec<E>,
 }
 
@@ -85,8 +87,8 @@ impl<E> Tracked<E> {
 }
 
 impl<E: Dtype> Snapshots<E> {
-    /// Room for the snapshots of `model`; [`take`](Self::take) makes the first.
-    pub(crate) fn new<D, M>(model: &M, groups: &Groups) -> Result<Self, Error>
+    /// Room for the snapshots of `model`, or for sketches of so many bins; [`take`](Self::take) makes the first.
+    pub(crate) fn new<D, M>(model: &M, groups: &Groups, bins: Option<usize>) -> Result<Self, Error>
     where
         D: Device<E>,
         M: TensorCollection<E, D>,
@@ -105,18 +107,22 @@ impl<E: Dtype> Snapshots<E> {
             if group.is_some() {
                 largest = largest.max(tensor.len);
             }
+            let len = if bins.is_some() { 0 } else { tensor.len };
             tensors.push(Tracked {
                 id: tensor.id,
                 name: tensor.name,
                 group,
-                last: vec![E::default(); tensor.len],
-                before: vec![E::default(); tensor.len],
+                last: vec![E::default(); len],
+                before: vec![E::default(); len],
             });
         }
         if tensors.iter().all(|tensor| tensor.group.is_none()) {
             return Err(Error::NothingToTrain);
         }
-        Ok(Self { tensors, groups: groups.groups.len(), scratch: vec![E::default(); largest] })
+        let groups = groups.groups.len();
+        let sketches = bins.map(|bins| Sketches::new(bins, groups));
+        let scratch = vec![E::default(); if bins.is_some() { 0 } else { largest }];
+        Ok(Self { tensors, groups, scratch, sketches })
     }
 
     /// Whether `model` still has the very tensors it had.
@@ -166,12 +172,26 @@ impl<E: Dtype> Snapshots<E> {
             .map(|tensor| (&*tensor.name, &mut *tensor.last, &mut *tensor.before))
     }
 
+    pub(crate) fn sketches(&self) -> Option<&Sketches> {
+        self.sketches.as_ref()
+    }
+
+    pub(crate) fn sketches_mut(&mut self) -> Option<&mut Sketches> {
+        self.sketches.as_mut()
+    }
+
     /// B ← W.
     pub(crate) fn take<D, M>(&mut self, model: &M, which: Part)
     where
         D: Device<E>,
         M: TensorCollection<E, D>,
     {
+        if let Some(sketches) = &mut self.sketches {
+            if which != Part::Buffers {
+                sketches.take(model, &self.tensors);
+            }
+            return;
+        }
         let mut tensors = self.tensors.iter_mut();
         tensors::read(model, |weights| {
             if let Some(tensor) = tensors.next().filter(|tensor| which.has(tensor)) {
@@ -189,6 +209,9 @@ impl<E: Dtype> Snapshots<E> {
         D: Device<E>,
         M: TensorCollection<E, D>,
     {
+        if let Some(sketches) = &mut self.sketches {
+            return sketches.advance(model, &self.tensors);
+        }
         let mut dots = vec![Dots::default(); self.groups];
         let mut done = 0;
         let mut bad = None;
@@ -236,7 +259,7 @@ impl<E: Dtype> Snapshots<E> {
         self.tensors.iter_mut().for_each(Tracked::swap);
     }
 
-    /// W ← B.
+    /// W ← B. A sketch has none.
     pub(crate) fn restore<D, M>(&self, model: &mut M, which: Part)
     where
         D: Device<E>,
@@ -417,7 +440,7 @@ mod tests {
         use dfdx::prelude::*;
         let dev = Cpu::default();
         let mut model = (dev.zeros::<Rank1<3>>(), dev.zeros::<Rank1<5>>(), dev.zeros::<Rank1<5>>());
-        let mut snapshots = Snapshots::<f32>::new(&model, &Groups::one()).unwrap();
+        let mut snapshots = Snapshots::<f32>::new(&model, &Groups::one(), None).unwrap();
         snapshots.take(&model, Part::All);
         for window in 1..6 {
             let fill = |base: f32| move |index: usize| base + index as f32;

@@ -53,8 +53,8 @@ pub type Hypergradient<Opt> = Tlr<Opt, HypergradientRule>;
 /// Use it through [`Newton`] or [`Hypergradient`], or with a [`RateRule`] of your own.
 ///
 /// # Cost
-/// Two snapshots of the weights on the host, that is 8 bytes a parameter for f32, and one pass over
-/// them every K steps. Around dfdx's own optimizers, which [cannot be asked](LearningRate::is_atomic) whether a
+/// Two snapshots of the weights on the host, that is 8 bytes a parameter for f32 ([or sketches](Config::sketch)), and one
+/// pass over them every K steps. Around dfdx's own optimizers, which [cannot be asked](LearningRate::is_atomic) whether a
 /// step will fail, the weights are copied in each; around those of [`tlr::optim`](crate::optim) they are not.
 pub struct Tlr<Opt: LearningRate, R> {
     pub(crate) optimizer: Opt,
@@ -171,7 +171,7 @@ where
     pub fn new(model: &Opt::Model, optimizer: Opt, config: Config<R>) -> Result<Self, Error> {
         let window = config.validated_window(optimizer.momentum())?;
         let groups = optimizer.groups(model);
-        let mut snapshots = Snapshots::new(model, &groups)?;
+        let mut snapshots = Snapshots::new(model, &groups, config.sketch)?;
         // Weights may still be loaded; buffers are for a first batch that is broken.
         snapshots.take(model, Part::Buffers);
         for (index, group) in groups.groups.iter().enumerate() {
@@ -454,7 +454,11 @@ where
             }
             Err(tensor) => {
                 self.restart(model);
-                return Err(Error::NonFiniteWeights { step: self.steps, tensor });
+                let step = self.steps;
+                return Err(match self.snapshots.sketches() {
+                    Some(_) => Error::LostWeights { step, tensor },
+                    None => Error::NonFiniteWeights { step, tensor },
+                });
             }
         };
         let factor = self.factors / self.position as f64;

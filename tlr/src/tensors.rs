@@ -63,6 +63,10 @@ impl<E: Dtype> Elements<'_, E> {
         (self.copy_into)(values);
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
     pub(crate) fn to_vec(&self) -> Vec<E> {
         let mut values = vec![E::default(); self.len];
         self.copy_into(&mut values);

@@ -90,10 +90,11 @@ pub fn learner<M: TrainableLr<f32, Cpu> + 'static>(
     batches_per_epoch: usize,
 ) -> Result<Box<dyn Learner<M>>, Error> {
     let rule = AnyRule::new(options);
-    let safeguard = options.safeguard && options.rule != Rule::Constant;
+    let safeguard = options.safeguard && options.rule != Rule::Constant && options.sketch.is_none();
     let config = Config::new(rule)
         .window(Window::fraction_of_epoch(options.window_fraction, batches_per_epoch)?)
-        .safeguard(safeguard.then(Safeguard::default));
+        .safeguard(safeguard.then(Safeguard::default))
+        .sketch(options.sketch);
     let config = match options.rule {
         Rule::Aligned => config.climb(NewtonConfig::CLIMB),
         _ => config,

@@ -114,6 +114,9 @@ pub struct Options {
     pub schedule: Shape,
     /// Whether windows that go wrong are undone; never with a constant rate. Default true.
     pub safeguard: bool,
+    /// Bins of a sketch that the dot products are taken from, in place of snapshots; then there is no safeguard. Default
+    /// none.
+    pub sketch: Option<usize>,
     /// Passes over the training set. Default 10.
     pub epochs: usize,
     /// Of the weights and the order of the examples. Default 0.
@@ -134,6 +137,7 @@ impl Default for Options {
             weight_decay: 0.0,
             schedule: Shape::Constant,
             safeguard: true,
+            sketch: None,
             epochs: 10,
             seed: 0,
         }

@@ -16,6 +16,7 @@ use crate::{
     optim::{join, LearningRate, OptimizerState, Resumable},
     rule::{RateRule, RATES},
     safeguard::Watch,
+    sketch::Sketches,
     tensors, Error,
 };
 use file::Tensors;
@@ -36,7 +37,7 @@ use std::{
 ///
 /// # File
 /// safetensors: `model.*`, `snapshot.*` and `snapshot_before.*` with the paths of the model's tensors, the optimizer's
-/// `optimizer.<buffer>.*`, `attached.*` as bytes, and the rest as JSON in `progress`. A checksum covers it all.
+/// `optimizer.<buffer>.*`, `attached.*` as bytes (`sketch` and `sketch_moved` in place of the snapshots), and the rest as JSON in `progress`. A checksum covers it all.
 ///
 /// # Example
 /// ```
@@ -73,6 +74,8 @@ const ATTACHED: &str = "attached.";
 const MODEL: &str = "model";
 const SNAPSHOT: &str = "snapshot";
 const BEFORE: &str = "snapshot_before";
+const SKETCH: &str = "sketch";
+const SKETCH_MOVED: &str = "sketch_moved";
 const OPTIMIZER: &str = "optimizer";
 
 impl Checkpoint {
@@ -305,13 +308,21 @@ where
                 tensors.insert(join(MODEL, &info.name), stored);
             }
         });
-        for (path, last, before) in self.snapshots.weights() {
-            let shape = match tensors.get(&join(MODEL, path)) {
-                Some(weights) => weights.shape.clone(),
-                None => vec![last.len()],
-            };
-            tensors.insert(join(SNAPSHOT, path), Stored::new(shape.clone(), last));
-            tensors.insert(join(BEFORE, path), Stored::new(shape, before));
+        if let Some(sketches) = self.snapshots.sketches() {
+            let groups = self.groups.len();
+            for (name, state) in [SKETCH, SKETCH_MOVED].into_iter().zip(sketches.state()) {
+                let shape = vec![groups, state.len() / groups.max(1)];
+                tensors.insert(name.to_owned(), Stored::new(shape, state));
+            }
+        } else {
+            for (path, last, before) in self.snapshots.weights() {
+                let shape = match tensors.get(&join(MODEL, path)) {
+                    Some(weights) => weights.shape.clone(),
+                    None => vec![last.len()],
+                };
+                tensors.insert(join(SNAPSHOT, path), Stored::new(shape.clone(), last));
+                tensors.insert(join(BEFORE, path), Stored::new(shape, before));
+            }
         }
         let progress = self.progress(&state);
         for ((buffer, path), stored) in state.tensors {
@@ -341,6 +352,8 @@ where
         settings::insert(&mut settings, "climb", &self.climb);
         settings::insert(&mut settings, "rule", &self.rule);
         settings::insert(&mut settings, "safeguard", &self.safeguard);
+        let sketch = self.snapshots.sketches().map(Sketches::bins);
+        settings::insert(&mut settings, "sketch", &sketch);
         settings::insert(&mut settings, "schedule", &self.schedule);
         settings::insert_pretty(&mut settings, OPTIMIZER, &state.settings);
         Progress {
@@ -396,6 +409,13 @@ where
             for (name, values) in [(SNAPSHOT, last), (BEFORE, before)] {
                 if let Some(stored) = checkpoint.tensors.get(&join(name, path)) {
                     stored.copy_into(values);
+                }
+            }
+        }
+        if let Some(sketches) = self.snapshots.sketches_mut() {
+            for (name, state) in [SKETCH, SKETCH_MOVED].into_iter().zip(sketches.state_mut()) {
+                if let Some(stored) = checkpoint.tensors.get(name) {
+                    stored.copy_into(state);
                 }
             }
         }
