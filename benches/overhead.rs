@@ -26,11 +26,16 @@ struct Args {
 
 fn main() -> Result<(), Box<dyn Error>> {
     let args = Args::parse();
+    // As one of the threads that the layers share their work out to.
+    Ok(rayon::scope(|_| compare(&args).map_err(|error| error.to_string()))?)
+}
+
+fn compare(args: &Args) -> Result0 {
     if args.resnet {
         // A window of 90 steps would take minutes: K is 4 here, and the more so 1.
-        measure::<ResNet50<1000, f32, Cpu>>(&args, [2, 3, 224, 224], &[1, 4])
+        measure::<ResNet50<1000, f32, Cpu>>(args, [2, 3, 224, 224], &[1, 4])
     } else {
-        measure::<Mlp<784, 1000, 10, f32, Cpu>>(&args, [128, 1, 28, 28], &[1, 94])
+        measure::<Mlp<784, 1000, 10, f32, Cpu>>(args, [128, 1, 28, 28], &[1, 94])
     }
 }
 

@@ -46,12 +46,10 @@ struct Args {
 
 fn main() -> ExitCode {
     let defaults = [("out", "out/cifar"), ("rate", "1e-3"), ("epochs", "6"), ("batch_size", "32")];
-    common::run(&defaults, run)
+    common::run(&defaults, |args: &Args| args.training.on_threads(|| run(args)))
 }
 
 fn run(args: &Args) -> Result<(), Box<dyn Error>> {
-    let training = &args.training;
-    training.make_threads()?;
     if ![10, 100].contains(&args.classes) {
         let classes = args.classes;
         return Err(format!("there is CIFAR-10 and CIFAR-100, no CIFAR-{classes}").into());

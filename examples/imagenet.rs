@@ -42,7 +42,7 @@ struct Args {
 fn main() -> ExitCode {
     let defaults =
         [("out", "out/imagenet"), ("rate", "1e-4"), ("epochs", "4"), ("batch_size", "16")];
-    common::run(&defaults, run)
+    common::run(&defaults, |args: &Args| args.training.on_threads(|| run(args)))
 }
 
 fn run(args: &Args) -> Result<(), Box<dyn Error>> {
@@ -50,7 +50,6 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
     if training.limit.is_some() && args.data.is_some() {
         return Err("--limit is for drawn pictures: leave some out of the folder instead".into());
     }
-    training.make_threads()?;
     let (name, dir) = match &args.data {
         Some(dir) => (dir.display().to_string(), dir.clone()),
         None => ("Drawn pictures".to_owned(), draw(training)?),

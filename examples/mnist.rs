@@ -39,12 +39,11 @@ struct Args {
 }
 
 fn main() -> ExitCode {
-    common::run(&[("out", "out/mnist")], run)
+    common::run(&[("out", "out/mnist")], |args: &Args| args.training.on_threads(|| run(args)))
 }
 
 fn run(args: &Args) -> Result<(), Box<dyn Error>> {
     let training = &args.training;
-    training.make_threads()?;
     let (name, data) = load(args)?;
     let source = InMemory::new(&data, training.batch_size, training.seed, None)?;
     common::train::<Net>(training, &name, &source)

@@ -78,11 +78,10 @@ impl From<Kind> for Tokens {
 
 fn main() -> ExitCode {
     let defaults = [("out", "out/translate"), ("optimizer", "adam"), ("batch_size", "32")];
-    common::run(&defaults, run)
+    common::run(&defaults, |args: &Args| args.training.on_threads(|| run(args)))
 }
 
 fn run(args: &Args) -> Result<(), Box<dyn Error>> {
-    args.training.make_threads()?;
     let (data, kind) = load(args)?;
     let config = |size| VocabularyConfig {
         tokens: args.tokens.map_or(kind, Tokens::from),

@@ -125,15 +125,15 @@ impl Training {
         }
     }
 
-    /// Makes the threads that were asked for.
-    ///
-    /// # Errors
-    /// There are some already.
-    pub(crate) fn make_threads(&self) -> Result<(), rayon::ThreadPoolBuildError> {
-        match self.threads {
-            Some(threads) => rayon::ThreadPoolBuilder::new().num_threads(threads).build_global(),
-            None => Ok(()),
-        }
+    /// Does `work` on the threads that were asked for, as one of them: from outside, the others would have to be waited for, asleep,
+    /// in every layer.
+    pub(crate) fn on_threads(
+        &self,
+        work: impl FnOnce() -> Result<(), Box<dyn Error>> + Send,
+    ) -> Result<(), Box<dyn Error>> {
+        let threads =
+            rayon::ThreadPoolBuilder::new().num_threads(self.threads.unwrap_or(0)).build()?;
+        Ok(threads.install(|| work().map_err(|error| error.to_string()))?)
     }
 
     /// `n`, or as many as `--limit` allows.

@@ -1,6 +1,7 @@
 //! C ← C + A·B on slices, by the `gemm` crate.
 
 use super::element::Element;
+use rayon::prelude::*;
 
 /// A matrix in a slice: element (i, j) stands at `i * row_step + j * column_step`.
 #[derive(Clone, Copy)]
@@ -22,6 +23,17 @@ impl<'a, E> Matrix<'a, E> {
     pub(super) fn strided(data: &'a [E], rows: usize, columns: usize, row_step: usize) -> Self {
         let rows = rows.min(whole_rows(data.len(), columns, row_step));
         Self { data, rows, columns, row_step, column_step: 1 }
+    }
+
+    /// Without the rows before this one, of which it has more.
+    fn rows_from(self, row: usize) -> Self {
+        let data = self.data.get(row * self.row_step..).unwrap_or_default();
+        Self { data, rows: self.rows - row, ..self }
+    }
+
+    /// Without the columns before this one, of which it has more.
+    fn columns_from(self, column: usize) -> Self {
+        self.transposed().rows_from(column).transposed()
     }
 
     pub(super) fn transposed(self) -> Self {
@@ -79,40 +91,97 @@ pub(super) fn add_to<E: Element>(
     if n == 0 || (m > 1 && into_step < n) {
         return;
     }
+    let whole = Product { m, n, k, into: into.as_mut_ptr(), into_step, a, b };
     let work = m.saturating_mul(k).saturating_mul(n);
-    let threads = match threads {
-        Threads::All if work >= PARALLEL => gemm::Parallelism::Rayon(0),
-        _ => gemm::Parallelism::None,
-    };
-    // At most the length of a slice, so it fits.
-    let step = |step: usize| step as isize;
+    if threads == Threads::One || work < PARALLEL {
+        // SAFETY: `Product::add`'s.
+        #[allow(unsafe_code)]
+        unsafe {
+            whole.add()
+        };
+        return;
+    }
+    // The same panels for any number of threads, so that sums are blocked alike.
+    let panels = m.max(n).div_ceil(PANEL);
+    (0..panels).into_par_iter().for_each(|panel| {
+        // SAFETY: `Product::add`'s, of the whole; panels share no element of `into`.
+        #[allow(unsafe_code)]
+        unsafe {
+            whole.panel(panel).add()
+        };
+    });
+}
 
-    // SAFETY: of A and B only elements are read that `Matrix::strided` found in their slices, transposed
-    // or not: m ≤ A's rows, k ≤ A's columns and B's rows, n = B's columns. Of `into` m rows of n elements
-    // are written, which `whole_rows` found in it and which do not overlap; it is borrowed mutably, so it
-    // overlaps neither A nor B. E is f32 or f64, which gemm knows.
+/// Rows or columns of a product that a thread computes at a time.
+const PANEL: usize = 256;
+
+/// A product whose sizes fit.
+#[derive(Clone, Copy)]
+struct Product<'a, E> {
+    m: usize,
+    n: usize,
+    k: usize,
+    into: *mut E,
+    into_step: usize,
+    a: Matrix<'a, E>,
+    b: Matrix<'a, E>,
+}
+
+// SAFETY: `into` is only written to by `add`, and who calls that on two threads sees to it that they write to other elements.
+#[allow(unsafe_code)]
+unsafe impl<E: Sync> Sync for Product<'_, E> {}
+
+impl<E: Element> Product<'_, E> {
+    /// Some of its rows if it is tall, some of its columns if it is wide.
+    fn panel(mut self, panel: usize) -> Self {
+        let first = panel * PANEL;
+        if self.m >= self.n {
+            self.m = PANEL.min(self.m - first);
+            self.into = self.into.wrapping_add(first * self.into_step);
+            self.a = self.a.rows_from(first);
+        } else {
+            self.n = PANEL.min(self.n - first);
+            self.into = self.into.wrapping_add(first);
+            self.b = self.b.columns_from(first);
+        }
+        self
+    }
+
+    /// Adds it up.
+    ///
+    /// # Safety
+    /// `into` is of m rows of n elements, `into_step` apart, which nobody else reads or writes meanwhile.
     #[allow(unsafe_code)]
-    unsafe {
-        gemm::gemm(
-            m,
-            n,
-            k,
-            into.as_mut_ptr(),
-            1,
-            step(into_step),
-            true,
-            a.data.as_ptr(),
-            step(a.column_step),
-            step(a.row_step),
-            b.data.as_ptr(),
-            step(b.column_step),
-            step(b.row_step),
-            E::ONE,
-            E::ONE,
-            false,
-            false,
-            false,
-            threads,
-        );
+    unsafe fn add(self) {
+        // At most the length of a slice, so it fits.
+        let step = |step: usize| step as isize;
+        let Self { m, n, k, into, into_step, a, b } = self;
+        // SAFETY: of A and B only elements are read that `Matrix::strided` found in their slices, transposed
+        // or not: m ≤ A's rows, k ≤ A's columns and B's rows, n ≤ B's columns, less those that a panel leaves out. `into` is
+        // the caller's promise, and borrowed mutably, so it overlaps neither A nor B. E is f32 or f64, which
+        // gemm knows.
+        unsafe {
+            gemm::gemm(
+                m,
+                n,
+                k,
+                into,
+                1,
+                step(into_step),
+                true,
+                a.data.as_ptr(),
+                step(a.column_step),
+                step(a.row_step),
+                b.data.as_ptr(),
+                step(b.column_step),
+                step(b.row_step),
+                E::ONE,
+                E::ONE,
+                false,
+                false,
+                false,
+                gemm::Parallelism::None,
+            );
+        }
     }
 }
