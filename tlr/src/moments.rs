@@ -380,6 +380,7 @@ impl<E: Dtype, D: Device<E>> TensorVisitor<E, D> for Ids<'_, E, D> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
 
     /// Deterministic values of mixed sign and size.
