@@ -19,6 +19,9 @@ struct Args {
     /// ResNet-50 on two images of 224 × 224, instead of the perceptron 784-1000-10 on 128 digits
     #[arg(long)]
     resnet: bool,
+    /// Only the optimizers alone, for benches/step.py
+    #[arg(long)]
+    alone: bool,
     /// Given by cargo
     #[arg(long, hide = true)]
     bench: bool,
@@ -51,6 +54,8 @@ struct Contender {
 }
 
 fn measure<M: Network>(args: &Args, shape: [usize; 4], windows: &[usize]) -> Result0 {
+    let steps = windows.iter().copied().max().unwrap_or(1);
+    let windows = if args.alone { &[] } else { windows };
     let dev = Cpu::seed_from_u64(0);
     dev.enable_cache();
     let model = M::try_build(&dev)?;
@@ -66,7 +71,6 @@ fn measure<M: Network>(args: &Args, shape: [usize; 4], windows: &[usize]) -> Res
     )?;
     around("tlr's Sgd", &model, optim::Sgd::new(&model, cfg), shape, windows, &mut contenders)?;
 
-    let steps = windows.iter().copied().max().unwrap_or(1);
     for round in 0..=args.rounds {
         for contender in &mut contenders {
             let start = Instant::now();
