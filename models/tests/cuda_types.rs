@@ -2,10 +2,7 @@
 #![cfg(feature = "cuda")]
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use dfdx::{
-    optim::{Optimizer, Sgd},
-    prelude::*,
-};
+use dfdx::{optim::Sgd, prelude::*};
 use tlr::{LearningRate, Newton, NewtonConfig, PerLayer, TrainableLr};
 use tlr_models::{
     resnet::{ResNet50, Wrn16x1},

@@ -3,7 +3,7 @@
 #![allow(missing_docs)]
 
 use dfdx::{
-    optim::{Adam, Optimizer, RMSprop, Sgd},
+    optim::{Adam, RMSprop, Sgd},
     prelude::*,
 };
 use tlr::{
