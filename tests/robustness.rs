@@ -297,3 +297,95 @@ fn streams_that_say_nothing() {
     result.unwrap();
     assert_eq!((w, newton.rates()), (vec![0.0; 10], vec![("model", 1e-3)]));
 }
+
+// ---- Below rounding, and behind a rectifier ----
+
+type Small = (Linear<4, 16>, ReLU, Linear<16, 1>);
+
+/// Steps of a regression in single precision, on batches that `spoil` may multiply; the losses fed.
+fn regression<Opt>(
+    make: impl FnOnce(&<Small as BuildOnDevice<Cpu, f32>>::Built) -> Opt,
+    steps: u64,
+    spoil: impl Fn(u64) -> f32,
+) -> (Newton<Opt>, Vec<f32>)
+where
+    Opt: LearningRate<Model = <Small as BuildOnDevice<Cpu, f32>>::Built, Dtype = f32, Device = Cpu>,
+{
+    let dev = Cpu::seed_from_u64(3);
+    let mut model = dev.build_module::<Small, f32>();
+    let config = NewtonConfig::default().window(Window::steps(20).unwrap());
+    let mut newton = Newton::new(&model, make(&model), config).unwrap();
+    let mut losses = Vec::new();
+    for step in 0..steps {
+        let x: Tensor<Rank2<64, 4>, f32, _> = dev.sample_normal();
+        let y = x.clone().abs().sum::<Rank1<64>, _>().reshape::<Rank2<64, 1>>();
+        let x = x * spoil(step);
+        let loss = mse_loss(model.forward(x.trace(model.alloc_grads())), y);
+        losses.push(loss.array());
+        newton.step(&mut model, &loss.backward(), losses[losses.len() - 1]).unwrap();
+    }
+    (newton, losses)
+}
+
+/// The median of the last hundred: a few are of broken batches.
+fn last(losses: &[f32]) -> f32 {
+    let mut last = losses[losses.len() - 100..].to_vec();
+    last.sort_by(f32::total_cmp);
+    last[50]
+}
+
+// dfdx's rectifier takes NaN for 0: the loss of a broken batch is a number, its gradient is not. Where that loss alone makes
+// the window hopeless, it is skipped; where it does not, all weights are lost, and the window is undone. No rate pays for
+// either. Fails if one does: rates ended at 1e-30.
+#[test]
+fn batches_of_nan_behind_a_rectifier_cost_no_rate() {
+    let sgd = |model: &_| Sgd::new(model, SgdConfig { lr: 1e-4, ..Default::default() });
+    let (calm, without) = regression(sgd, 4000, |_| 1.0);
+    let broken = |step| if step % 53 == 52 { f32::NAN } else { 1.0 };
+    let (newton, with) = regression(sgd, 4000, broken);
+    assert!(with.iter().all(|loss| loss.is_finite()));
+    let undone: Vec<_> = newton
+        .history()
+        .iter()
+        .filter(|decision| decision.outcome == Outcome::RolledBack(RollbackCause::NonFiniteWeights))
+        .collect();
+    assert!(!undone.is_empty());
+    assert!(undone.iter().all(|decision| decision.from == decision.to));
+    let (rate, other) = (newton.rates()[0].1, calm.rates()[0].1);
+    assert!(rate > other / 10.0, "{rate:e} for {other:e}");
+    let (with, without) = (last(&with), last(&without));
+    assert!(with < 1e-3 && without < 1e-3, "{with} for {without}");
+}
+
+// From rates at which rounding swallows every step, one rate and one a layer. Fails without the raise.
+#[test]
+fn rates_below_rounding_rise() {
+    let sgd = |lr| move |model: &_| Sgd::new(model, SgdConfig { lr, ..Default::default() });
+    for lr in [1e-12, 1e-20, 1e-30] {
+        let (newton, losses) = regression(sgd(lr), 1000, |_| 1.0);
+        assert!(newton.history().iter().any(|decision| decision.outcome == Outcome::Raised));
+        assert!(newton.rates()[0].1 > 1e-3, "{:?}", newton.rates());
+        assert!(last(&losses) < losses[0] / 3.0, "{} from {}", last(&losses), losses[0]);
+        let (newton, _) =
+            regression(|model| tlr::PerLayer::new(model, sgd(lr)(model)), 1000, |_| 1.0);
+        assert!(newton.rates().iter().all(|(_, rate)| *rate > 1e-3), "{:?}", newton.rates());
+    }
+}
+
+// Where there is no gradient there is nothing to be raised for. Fails if only the weights are looked at.
+#[test]
+fn without_gradients_no_rate_rises() {
+    let mut model: Vector<2> = vector(&[1.0, 2.0]);
+    let config = NewtonConfig::default().window(Window::steps(1).unwrap());
+    let mut newton = Newton::new(&model, sgd(&model, 1e-20, None), config).unwrap();
+    for gradient in [[0.0; 2], [1e-30; 2]] {
+        let here = gradients(&model, &gradient);
+        for _ in 0..10 {
+            newton.step(&mut model, &here, 1.0).unwrap();
+        }
+    }
+    assert_eq!(newton.rates(), [("model", 1e-20)]);
+    let here = gradients(&model, &[1.0; 2]);
+    newton.step(&mut model, &here, 1.0).unwrap();
+    assert_eq!(newton.rates(), [("model", 100.0 * 1e-20)]);
+}

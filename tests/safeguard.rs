@@ -151,6 +151,49 @@ fn losses_that_are_not_finite() {
     }
 }
 
+// One loss that alone makes a window hopeless, far above the recent ones though not above those of the start: the batch is
+// skipped; the second in a row undoes the window. Fails if the first does, or if it is compared with the start.
+#[test]
+fn one_loss_that_sinks_a_window_is_skipped() {
+    let mut run = default(4);
+    run.accept(&[10.0, 1.0, 1.0, 1.0]);
+    run.accept(&[1.0; 4]);
+    run.accept(&[1.0]);
+    for _ in 0..3 {
+        let before = bits(&run.model);
+        assert_eq!((run.feed(9.0), bits(&run.model)), (None, before));
+        run.accept(&[1.0, 1.0, 1.0, 1.0]);
+    }
+    assert_eq!(run.explode(9.0), rolled_back(LossIncreased));
+    assert_eq!(run.rate(), RATE * 0.5);
+}
+
+// A gradient that is not finite behind losses that are: the window is undone, and the rate stays, once. The second in a row
+// is no accident. Fails if the first is cut, or if none is.
+#[test]
+fn a_broken_gradient_is_not_the_rates_fault() {
+    let mut run = default(4);
+    let broken = |run: &mut Run<Sgd<Model, f64, Cpu>>| {
+        let here = gradients(&run.model, &[f64::NAN, 1.0]);
+        run.newton.step(&mut run.model, &here, 1.0).unwrap();
+    };
+    run.accept(&[1.0; 5]);
+    let rate = run.rate();
+    broken(&mut run);
+    // Noticed by the losses after it, or else at the end of the window.
+    assert_eq!(run.explode(9.0), rolled_back(NonFiniteWeights));
+    assert_eq!(run.rate(), rate);
+    broken(&mut run);
+    run.accept(&[1.0, 1.0]);
+    assert_eq!(run.feed(1.0), rolled_back(NonFiniteWeights));
+    assert_eq!(run.rate(), rate * 0.5);
+    run.accept(&[1.0; 4]);
+    broken(&mut run);
+    run.accept(&[1.0, 1.0]);
+    assert_eq!(run.feed(1.0), rolled_back(NonFiniteWeights));
+    assert_eq!(run.rate(), rate * 0.5);
+}
+
 // ---- A doomed window ----
 
 // Of 4 steps and after a mean of 1 without noise: as soon as the losses sum to more than 4.4. Fails

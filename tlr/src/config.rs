@@ -89,6 +89,10 @@ impl<R: RateRule> Config<R> {
     /// the Newton point of the window before (Eq. 8 with γ = 1), and not below α. Noise makes ρ smaller, so the
     /// point is rather too low than too high. The first windows that agree less, or the undoing of a window after
     /// others were good, end this for good: the rate has arrived. Not in the paper.
+    ///
+    /// A rate so small that rounding leaves every weight where it was tells nothing, and would stay for ever. Where a window has
+    /// moved none, and a step of plain gradient descent at a rate of 1 would, the rate is raised a hundredfold, up to 1.
+    /// This goes with the climb and does not end with it.
     pub fn climb(mut self, cosine: impl Into<Option<f64>>) -> Self {
         self.climb = cosine.into();
         self

@@ -34,6 +34,9 @@ pub enum Outcome {
     /// Raised beyond the rule's step, or held above it, because the windows agree too well: see
     /// [`Config::climb`](crate::Config::climb).
     Climbed,
+    /// Raised because no weight has moved in a window, although the gradients are large enough: see
+    /// [`Config::climb`](crate::Config::climb).
+    Raised,
     /// No step.
     Kept(KeptBecause),
     /// Set by the line search, where the rule's own step did not pass.
@@ -75,6 +78,7 @@ impl fmt::Display for Outcome {
             Self::Scaled => f.write_str("scaled"),
             Self::Capped => f.write_str("capped"),
             Self::Climbed => f.write_str("climbed: the windows agree"),
+            Self::Raised => f.write_str("raised: no weight moved"),
             Self::Kept(KeptBecause::NonPositiveCurvature) => {
                 f.write_str("kept: the curvature is not positive")
             }

@@ -254,6 +254,38 @@ impl<E: Dtype> Snapshots<E> {
         Ok(dots)
     }
 
+    /// Whether all weights are numbers.
+    pub(crate) fn are_finite<D, M>(&self, model: &M) -> bool
+    where
+        D: Device<E>,
+        M: TensorCollection<E, D>,
+    {
+        let mut finite = true;
+        tensors::read(model, |weights| {
+            finite = finite && (!weights.trainable || weights.to_vec().iter().all(is_finite));
+        });
+        finite
+    }
+
+    /// Whether two models differ in a weight of each group.
+    pub(crate) fn differing<D, M>(&self, here: &M, there: &M) -> Vec<bool>
+    where
+        D: Device<E>,
+        M: TensorCollection<E, D>,
+    {
+        let mut weights = Vec::new();
+        tensors::read(here, |tensor| weights.push(tensor.to_vec()));
+        let mut differing = vec![false; self.groups];
+        let mut pairs = self.tensors.iter().zip(&weights);
+        tensors::read(there, |tensor| {
+            let Some((tracked, weights)) = pairs.next() else { return };
+            if let Some(differs) = tracked.group.and_then(|group| differing.get_mut(group)) {
+                *differs = *differs || tensor.to_vec() != *weights;
+            }
+        });
+        differing
+    }
+
     /// B ← A, and A is lost.
     pub(crate) fn step_back(&mut self) {
         self.tensors.iter_mut().for_each(Tracked::swap);

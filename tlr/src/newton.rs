@@ -9,7 +9,7 @@ use crate::{
     Error, Schedule,
 };
 use dfdx::{
-    optim::{Optimizer, OptimizerUpdateError, UnusedTensors},
+    optim::{Optimizer, OptimizerUpdateError, Sgd, SgdConfig, UnusedTensors},
     tensor::{Gradients, HasErr},
 };
 use serde::{Deserialize, Serialize};
@@ -337,7 +337,11 @@ where
                         self.watch.step_back();
                         moved = true;
                     }
-                    return Ok(self.roll_back(model, cause, moved)?);
+                    return Ok(if self.snapshots.are_finite(model) {
+                        self.roll_back(model, cause, moved)?
+                    } else {
+                        self.undo_broken(model)?
+                    });
                 }
                 Verdict::Skip => {
                     if loss.is_finite() {
@@ -373,7 +377,7 @@ where
             self.watch.record(loss);
         }
         if self.position == self.window {
-            self.end_window(model)?;
+            self.end_window(model, gradients)?;
         }
         Ok(())
     }
@@ -446,12 +450,14 @@ where
         })
     }
 
-    fn end_window(&mut self, model: &mut Opt::Model) -> Result<(), Error> {
+    fn end_window(
+        &mut self,
+        model: &mut Opt::Model,
+        gradients: &Gradients<Opt::Dtype, Opt::Device>,
+    ) -> Result<(), Error> {
         let dots = match self.snapshots.advance(model) {
             Ok(dots) => dots,
-            Err(_) if self.safeguard.is_some() => {
-                return self.roll_back(model, RollbackCause::NonFiniteWeights, true);
-            }
+            Err(_) if self.safeguard.is_some() => return self.undo_broken(model),
             Err(tensor) => {
                 self.restart(model);
                 let step = self.steps;
@@ -465,10 +471,46 @@ where
         self.begin_window();
         self.snapshot = Snapshot::Unseen;
         self.watch.accept(self.safeguard.as_ref());
+        let unmoved = self.climb.is_some() && dots.iter().any(|dots| dots.own == 0.0);
+        let would_move = if unmoved { self.would_move(model, gradients) } else { Vec::new() };
         for (index, dots) in dots.into_iter().enumerate() {
-            self.adapt(index, dots, factor);
+            let lost = dots.own == 0.0 && would_move.get(index).is_some_and(|&moves| moves);
+            if lost && self.optimizer.rate(index) < 1.0 {
+                self.raise(index);
+            } else {
+                self.adapt(index, dots, factor);
+            }
         }
         Ok(())
+    }
+
+    /// Whether a step of plain gradient descent at a rate of 1 would move any weight of each group.
+    fn would_move(
+        &self,
+        model: &Opt::Model,
+        gradients: &Gradients<Opt::Dtype, Opt::Device>,
+    ) -> Vec<bool> {
+        let mut spare = model.clone();
+        let sgd = SgdConfig { lr: 1.0, ..Default::default() };
+        // An optimizer may do without gradients; then there is nothing to tell.
+        match Sgd::new(model, sgd).update(&mut spare, gradients) {
+            Ok(()) => self.snapshots.differing(model, &spare),
+            Err(_) => Vec::new(),
+        }
+    }
+
+    /// At this group's rate every step was lost in rounding.
+    fn raise(&mut self, index: usize) {
+        let rate = self.optimizer.rate(index);
+        let Some(group) = self.groups.get_mut(index) else { return };
+        group.previous = None;
+        let proposal = if group.frozen {
+            Proposal { rate, outcome: Outcome::Kept(KeptBecause::Frozen) }
+        } else {
+            let raised = rule::bounded((rule::LARGEST_CLIMB * rate).min(1.0));
+            Proposal { rate: raised, outcome: Outcome::Raised }
+        };
+        self.decide(index, rate, proposal, None);
     }
 
     /// One group's decision at the end of a good window, over which the schedule's mean was `factor`.
@@ -539,6 +581,13 @@ where
         });
     }
 
+    /// Undoes a window that has left weights that are not finite. The losses were, so it was a gradient, and the batch is to
+    /// blame: once, after others were good.
+    fn undo_broken(&mut self, model: &mut Opt::Model) -> Result<(), Error> {
+        let again = self.watch.rollbacks() > 0 || !self.watch.any_accepted();
+        self.roll_back(model, RollbackCause::NonFiniteWeights, again)
+    }
+
     /// Undoes the window and, if the rates `are_to_blame`, cuts them.
     fn roll_back(
         &mut self,
@@ -547,7 +596,7 @@ where
         are_to_blame: bool,
     ) -> Result<(), Error> {
         self.restart(model);
-        if self.watch.any_accepted() {
+        if are_to_blame && self.watch.any_accepted() {
             self.groups.iter_mut().for_each(|group| group.climbs = false);
         }
         let Some(safeguard) = self.safeguard else { return Ok(()) };

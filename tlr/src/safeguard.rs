@@ -11,6 +11,8 @@ use serde::{Deserialize, Serialize};
 /// - the loss is not finite, or **explodes**, for the second time in a row (the first time the batch is skipped: it
 ///   may be the batch that is broken). It explodes above `explosion` times the largest of the losses at the starting
 ///   weights and those of the last accepted window;
+/// - a single loss makes the window hopeless that is above `explosion` times all those of this window and the last, for the
+///   second time in a row;
 /// - the window is **doomed**: even if its remaining losses were 0 (for losses below zero: the lowest
 ///   seen), its mean would end above m₋·(1 + `tolerance`) + `sems`·√2·sem₋, where m₋ is the mean of the
 ///   last accepted window and sem₋ its standard error (√2: of the difference of two such means).
@@ -28,7 +30,8 @@ use serde::{Deserialize, Serialize};
 /// Going back means: weights and buffers from the snapshot, the base optimizer's accumulated state
 /// cleared, the previous direction dropped, every learned rate times `first_cut` while no window has
 /// been accepted, `cut` later; the k-th time in a row, times the k-th power of that. Where no step was
-/// made since the last time, the batch is to blame and not the rate, which stays. Without a loss only a
+/// made since the last time, the batch is to blame and not the rate, which stays. So it does where weights have become NaN or
+/// infinite behind losses that are finite, the first time in a row: that is a broken gradient. Without a loss only a
 /// weight that is not finite is a reason.
 ///
 /// Not in the paper, whose rule can end anywhere once a rate is too large.
@@ -160,8 +163,15 @@ impl Watch {
             let again = std::mem::replace(&mut self.exploded, true) || skipped;
             return Verdict::skip_unless(again, RollbackCause::LossExploded);
         }
+        let hopeless = self.least_mean(loss, length) > limit;
+        let recent = self.accepted.as_ref().map(|window| window.max.max(self.window.max));
+        if hopeless && recent.is_some_and(|recent| loss > raised(recent, safeguard.explosion)) {
+            // By this batch alone.
+            let again = std::mem::replace(&mut self.exploded, true) || skipped;
+            return Verdict::skip_unless(again, RollbackCause::LossIncreased);
+        }
         self.exploded = false;
-        if self.least_mean(loss, length) > limit {
+        if hopeless {
             Verdict::Bad(RollbackCause::LossIncreased)
         } else if loss > limit {
             Verdict::Doubtful

@@ -84,7 +84,8 @@ where
     );
     if options.relu {
         vectorized(|| {
-            y_values.iter_mut().for_each(|y| *y = if *y > E::ZERO { *y } else { E::ZERO });
+            // NaN stays NaN, or nobody would notice a broken batch.
+            y_values.iter_mut().for_each(|y| *y = if *y < E::ZERO { E::ZERO } else { *y });
         });
     }
     // Where the rectifier let pass.
@@ -98,7 +99,7 @@ where
         if let Some(passed) = passed {
             vectorized(|| {
                 for (gradient, passed) in y_gradient.iter_mut().zip(passed.iter()) {
-                    *gradient = if *passed > E::ZERO { *gradient } else { E::ZERO };
+                    *gradient = if *passed <= E::ZERO { E::ZERO } else { *gradient };
                 }
             });
         }
@@ -208,6 +209,18 @@ mod tests {
         let one = with(1);
         assert_eq!(one, with(2));
         assert_eq!(one, with(5));
+    }
+
+    // Or a broken batch would have a loss like any other.
+    #[test]
+    fn nan_passes_the_rectifier() {
+        let dev = Cpu::seed_from_u64(7);
+        let weight: Tensor<Rank2<3, 2>, f64, _> = dev.sample_normal();
+        let bias: Tensor<Rank1<3>, f64, _> = dev.sample_normal();
+        let x: Tensor<Rank2<1, 2>, f64, _> = dev.tensor([[f64::NAN, 1.0]]);
+        let options = LinearOptions { relu: true, ..Default::default() };
+        let y = Cpu::try_linear(x, &weight, &bias, options).unwrap();
+        assert!(y.as_vec().iter().all(|y| y.is_nan()));
     }
 
     // What is there is added to. Fails if a gradient is overwritten.

@@ -128,7 +128,7 @@ pub(crate) fn decide(
 }
 
 /// The largest growth of a rate in one climb: what the paper allows its rule.
-const LARGEST_CLIMB: f64 = 100.0;
+pub(crate) const LARGEST_CLIMB: f64 = 100.0;
 
 /// The proposal, or the Newton point of the window before, whichever is more. See
 /// [`Config::climb`](crate::Config::climb).
