@@ -657,7 +657,7 @@ fn learned(max_norm: Option<f64>) -> (f64, f64, f64, Vec<u64>) {
 #[test]
 fn a_low_limit_inflates_the_learned_rate() {
     let (rate, _, loss, end) = learned(None);
-    assert!((0.09..0.1).contains(&rate) && loss < 1e-6, "{rate} {loss}");
+    assert!((0.09..0.1).contains(&rate) && loss < 1e-4, "{rate} {loss}");
     let above = learned(Some(1000.1));
     assert_eq!((above.0.to_bits(), above.3), (rate.to_bits(), end));
 

@@ -471,7 +471,9 @@ where
         self.begin_window();
         self.snapshot = Snapshot::Unseen;
         self.watch.accept(self.safeguard.as_ref());
-        let unmoved = self.climb.is_some() && dots.iter().any(|dots| dots.own == 0.0);
+        // A schedule may keep the weights where they are, and means to.
+        let unmoved =
+            self.climb.is_some() && factor >= 1.0 && dots.iter().any(|dots| dots.own == 0.0);
         let would_move = if unmoved { self.would_move(model, gradients) } else { Vec::new() };
         for (index, dots) in dots.into_iter().enumerate() {
             let lost = dots.own == 0.0 && would_move.get(index).is_some_and(|&moves| moves);

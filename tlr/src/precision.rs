@@ -54,11 +54,11 @@ impl Default for LossScale {
 
 /// Trains a model in half precision by an optimizer of a copy in f32, the master.
 ///
-/// In half precision a weight of 1 does not move by less than 5·10⁻⁴: at a small rate nothing moves, nothing is
-/// learned of the rate, and it stays small. The master moves, and its snapshots lose no displacement; the model is
+/// In half precision a weight of 1 does not move by less than 5·10⁻⁴: at a small rate nothing moves and nothing is learned of
+/// the rate, until it has been [raised](crate::Outcome::Raised) to where something does; and what is smaller than that is lost
+/// all along. The master moves, and its snapshots lose no displacement; the model is
 /// the master, rounded. That takes 12 bytes a parameter (master and two snapshots) beside the model's 2 and what the
-/// optimizer accumulates; without a master 4 (two snapshots) beside the 2, and it is well only from rates that move
-/// the weights.
+/// optimizer accumulates; without a master 4 (two snapshots) beside the 2.
 ///
 /// # Example
 /// ```
