@@ -337,11 +337,12 @@ where
                         self.watch.step_back();
                         moved = true;
                     }
-                    return Ok(if self.snapshots.are_finite(model) {
-                        self.roll_back(model, cause, moved)?
+                    let undone = if self.snapshots.are_finite(model) {
+                        self.roll_back(model, cause, moved)
                     } else {
-                        self.undo_broken(model)?
-                    });
+                        self.undo_broken(model)
+                    };
+                    return undone.map_err(Fault::from);
                 }
                 Verdict::Skip => {
                     if loss.is_finite() {
