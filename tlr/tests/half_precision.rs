@@ -109,10 +109,6 @@ mod master {
         }
     }
 
-    fn rate(run: &Run) -> f64 {
-        run.opt.optimizer().rates()[0].1
-    }
-
     // 1e-6 moves no weight in half precision, and so teaches nothing of the rate. A master moves all the same; without one the
     // rate is raised until something does.
     #[test]
