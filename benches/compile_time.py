@@ -68,7 +68,7 @@ def main():
         (project / "src").mkdir()
         (project / "Cargo.toml").write_text(MANIFEST.format(root=ROOT))
         (project / "Cargo.lock").write_bytes((ROOT / "Cargo.lock").read_bytes())
-        environment = dict(os.environ, CARGO_TARGET_DIR=str(ROOT / "target/compile-time"))
+        environment = dict(os.environ, CARGO_INCREMENTAL="0", CARGO_TARGET_DIR=str(ROOT / "target/compile-time"))
         main_rs = project / "src/main.rs"
 
         def check(layers):
