@@ -10,6 +10,10 @@
 //! * [`checkpoint`]: weights from PyTorch;
 //! * [`report`]: the curves, tables and CSV files that a training run leaves
 //!   behind.
+//!
+//! The layers share their work on the CPU out to rayon's threads, with the same
+//! result for any number. Train on one of them, `rayon::scope(|_| …)`: from
+//! outside, every layer wakes a thread and waits for it.
 
 pub mod checkpoint;
 pub mod data;
