@@ -1,6 +1,6 @@
 //! C ← C + A·B on slices, by the `gemm` crate.
 
-use super::element::Element;
+use super::{element::Element, shares::least};
 use rayon::prelude::*;
 
 /// A matrix in a slice: element (i, j) stands at `i * row_step + j * column_step`.
@@ -103,7 +103,7 @@ pub(super) fn add_to<E: Element>(
     }
     // The same panels for any number of threads, so that sums are blocked alike.
     let panels = m.max(n).div_ceil(PANEL);
-    (0..panels).into_par_iter().for_each(|panel| {
+    (0..panels).into_par_iter().with_min_len(least(work)).for_each(|panel| {
         // SAFETY: `Product::add`'s, of the whole; panels share no element of `into`.
         #[allow(unsafe_code)]
         unsafe {
