@@ -310,7 +310,7 @@ impl<E: Dtype, D: Device<E>> TensorVisitor<E, D> for Rescale<'_> {
             .zip(values(next))
             .map(|(w, ahead)| E::from_f64(w - factor * (w - ahead)).unwrap_or_default())
             .collect();
-        if rescaled.iter().all(|value| value.to_f64().is_some_and(f64::is_finite)) {
+        if tensors::all_finite(&rescaled) {
             next.copy_from(&rescaled);
         } else {
             self.not_finite.get_or_insert(tensor);

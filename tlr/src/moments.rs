@@ -227,7 +227,7 @@ impl<E: Dtype> Snapshots<E> {
             };
             weights.copy_into(now);
             let own = self::dots(&tensor.before, &tensor.last, now);
-            if !own.own.is_finite() && !now.iter().all(is_finite) {
+            if !own.own.is_finite() && !tensors::all_finite(now) {
                 bad = Some(tensor.name.clone());
                 return;
             }
@@ -252,19 +252,6 @@ impl<E: Dtype> Snapshots<E> {
         buffers.for_each(Tracked::swap);
         self.take(model, Part::Buffers);
         Ok(dots)
-    }
-
-    /// Whether all weights are numbers.
-    pub(crate) fn are_finite<D, M>(&self, model: &M) -> bool
-    where
-        D: Device<E>,
-        M: TensorCollection<E, D>,
-    {
-        let mut finite = true;
-        tensors::read(model, |weights| {
-            finite = finite && (!weights.trainable || weights.to_vec().iter().all(is_finite));
-        });
-        finite
     }
 
     /// Whether two models differ in a weight of each group.
@@ -303,10 +290,6 @@ impl<E: Dtype> Snapshots<E> {
             Some(Cow::Borrowed(&*tensor.last))
         });
     }
-}
-
-fn is_finite<E: Dtype>(value: &E) -> bool {
-    value.to_f64().is_some_and(f64::is_finite)
 }
 
 /// Elements that one thread sums at a time: some of the second level cache for all three.

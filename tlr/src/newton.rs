@@ -6,7 +6,7 @@ use crate::{
     optim::LearningRate,
     rule::{self, HypergradientRule, Moments, NewtonRule, Proposal, RateRule, RATES},
     safeguard::{Safeguard, Verdict, Watch},
-    Error, Schedule,
+    tensors, Error, Schedule,
 };
 use dfdx::{
     optim::{Optimizer, OptimizerUpdateError, Sgd, SgdConfig, UnusedTensors},
@@ -337,7 +337,7 @@ where
                         self.watch.step_back();
                         moved = true;
                     }
-                    let undone = if self.snapshots.are_finite(model) {
+                    let undone = if tensors::are_finite(model) {
                         self.roll_back(model, cause, moved)
                     } else {
                         self.undo_broken(model)
@@ -478,7 +478,8 @@ where
         let would_move = if unmoved { self.would_move(model, gradients) } else { Vec::new() };
         for (index, dots) in dots.into_iter().enumerate() {
             let lost = dots.own == 0.0 && would_move.get(index).is_some_and(|&moves| moves);
-            if lost && self.optimizer.rate(index) < 1.0 {
+            let frozen = self.groups.get(index).is_some_and(|group| group.frozen);
+            if lost && !frozen && self.optimizer.rate(index) < 1.0 {
                 self.raise(index);
             } else {
                 self.adapt(index, dots, factor);
@@ -505,15 +506,11 @@ where
     /// At this group's rate every step was lost in rounding.
     fn raise(&mut self, index: usize) {
         let rate = self.optimizer.rate(index);
-        let Some(group) = self.groups.get_mut(index) else { return };
-        group.previous = None;
-        let proposal = if group.frozen {
-            Proposal { rate, outcome: Outcome::Kept(KeptBecause::Frozen) }
-        } else {
-            let raised = rule::bounded((rule::LARGEST_CLIMB * rate).min(1.0));
-            Proposal { rate: raised, outcome: Outcome::Raised }
-        };
-        self.decide(index, rate, proposal, None);
+        if let Some(group) = self.groups.get_mut(index) {
+            group.previous = None;
+        }
+        let raised = rule::bounded((rule::LARGEST_CLIMB * rate).min(1.0));
+        self.decide(index, rate, Proposal { rate: raised, outcome: Outcome::Raised }, None);
     }
 
     /// One group's decision at the end of a good window, over which the schedule's mean was `factor`.

@@ -124,7 +124,7 @@ pub(crate) struct Watch {
     ceiling: Option<f64>,
     /// The last loss, of a step or of a part of one, was not finite.
     skipped: bool,
-    /// The last step's loss exploded.
+    /// The last step's loss exploded, or made its window hopeless alone.
     exploded: bool,
     /// Losses seen at the snapshot, one for each time training set out from it.
     origin: Losses,
@@ -159,16 +159,15 @@ impl Watch {
             }
         }
         let limit = self.limit(safeguard);
-        if explodes {
-            let again = std::mem::replace(&mut self.exploded, true) || skipped;
-            return Verdict::skip_unless(again, RollbackCause::LossExploded);
-        }
         let hopeless = self.least_mean(loss, length) > limit;
         let recent = self.accepted.as_ref().map(|window| window.max.max(self.window.max));
-        if hopeless && recent.is_some_and(|recent| loss > raised(recent, safeguard.explosion)) {
-            // By this batch alone.
+        let by_this_alone =
+            hopeless && recent.is_some_and(|recent| loss > raised(recent, safeguard.explosion));
+        if explodes || by_this_alone {
             let again = std::mem::replace(&mut self.exploded, true) || skipped;
-            return Verdict::skip_unless(again, RollbackCause::LossIncreased);
+            let explosion = RollbackCause::LossExploded;
+            let cause = if explodes { explosion } else { RollbackCause::LossIncreased };
+            return Verdict::skip_unless(again, cause);
         }
         self.exploded = false;
         if hopeless {

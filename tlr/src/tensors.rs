@@ -84,6 +84,23 @@ where
     let Ok(_) = M::iter_tensors(&mut RecursiveWalker { m: model, f: &mut Read(look) });
 }
 
+/// Whether all elements are numbers.
+pub(crate) fn all_finite<E: Dtype>(elements: &[E]) -> bool {
+    elements.iter().all(|element| element.to_f64().is_some_and(f64::is_finite))
+}
+
+/// Whether all trainable tensors of `model` are numbers.
+pub(crate) fn are_finite<E, D, M>(model: &M) -> bool
+where
+    E: Dtype,
+    D: Device<E>,
+    M: TensorCollection<E, D>,
+{
+    let mut finite = true;
+    read(model, |weights| finite &= !weights.trainable || all_finite(&weights.to_vec()));
+    finite
+}
+
 /// Asks `change` for new elements of each tensor of `model`, in order, given whether it is trained and how many it has.
 /// As many as that are written; none, and any other number, leave it alone.
 pub(crate) fn write<'a, E, D, M>(
