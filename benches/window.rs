@@ -56,10 +56,6 @@ where
     }
 
     fn reset(&mut self, _model: &Weights<E, N>) {}
-
-    fn is_atomic(&self) -> bool {
-        true
-    }
 }
 
 impl<E: Dtype, const N: usize> Optimizer<Weights<E, N>, Cpu, E> for Still<E, N>

@@ -131,8 +131,8 @@ pub enum Error {
         what: String,
     },
     /// Parameters that the loss does not depend on, as far as the gradients tell. The weights are as
-    /// they were before the step; what the optimizer has accumulated too, if its update is
-    /// [atomic](crate::LearningRate::is_atomic), and otherwise it is cleared.
+    /// they were before the step; what the optimizer has accumulated too, if it takes
+    /// [gradients of its own](crate::LearningRate::own_gradients), and otherwise it is cleared.
     #[error("no gradient for {}: no weight was moved; trace the input with `model.alloc_grads()`, which gives unused parameters a gradient of zero, or take them out of the model", .tensors.join(", "))]
     UnusedParameters {
         /// The tensors without a gradient.

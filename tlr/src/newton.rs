@@ -54,7 +54,7 @@ pub type Hypergradient<Opt> = Tlr<Opt, HypergradientRule>;
 ///
 /// # Cost
 /// Two snapshots of the weights on the host, that is 8 bytes a parameter for f32 ([or sketches](Config::sketch)), and one
-/// pass over them every K steps. Around dfdx's own optimizers, which [cannot be asked](LearningRate::is_atomic) whether a
+/// pass over them every K steps. Around dfdx's own optimizers, which [cannot tell beforehand](LearningRate::own_gradients) that a
 /// step will fail, the weights are copied in each; around those of [`tlr::optim`](crate::optim) they are not.
 pub struct Tlr<Opt: LearningRate, R> {
     pub(crate) optimizer: Opt,
@@ -440,8 +440,8 @@ where
         model: &mut Opt::Model,
         gradients: &Gradients<Opt::Dtype, Opt::Device>,
     ) -> Result<(), Fault<DeviceError<Opt>>> {
-        if self.optimizer.is_atomic() {
-            return Ok(self.optimizer.update(model, gradients)?);
+        if let Some(mut own) = self.optimizer.own_gradients(model, gradients)? {
+            return Ok(self.optimizer.update_owned(model, &mut own)?);
         }
         let before = model.clone();
         self.optimizer.update(model, gradients).map_err(|error| {

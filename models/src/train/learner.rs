@@ -183,10 +183,6 @@ impl<M: TensorCollection<f32, Cpu> + Clone> LearningRate for AnyOptimizer<M> {
         each!(self, optimizer => optimizer.momentum())
     }
 
-    fn is_atomic(&self) -> bool {
-        each!(self, optimizer => optimizer.is_atomic())
-    }
-
     fn own_gradients(&self, model: &M, gradients: &Gradients<f32, Cpu>) -> OwnGradients<Self> {
         each!(self, optimizer => optimizer.own_gradients(model, gradients))
     }

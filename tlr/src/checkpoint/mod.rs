@@ -36,8 +36,9 @@ use std::{
 /// stopped, to the bit. ([`Tlr::save`] and [`Tlr::load`] do without this type.)
 ///
 /// # File
-/// safetensors: `model.*`, `snapshot.*` and `snapshot_before.*` with the paths of the model's tensors, the optimizer's
-/// `optimizer.<buffer>.*`, `attached.*` as bytes (`sketch` and `sketch_moved` in place of the snapshots), and the rest as JSON in `progress`. A checksum covers it all.
+/// safetensors: `model.*`, `snapshot.*` and `snapshot_before.*` with the paths of the model's tensors (or `sketch` and
+/// `sketch_moved` in place of the snapshots), the optimizer's `optimizer.<buffer>.*`, `attached.*` as bytes, and the rest as
+/// JSON in `progress`. A checksum covers it all.
 ///
 /// # Example
 /// ```

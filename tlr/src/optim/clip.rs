@@ -205,10 +205,6 @@ where
         self.optimizer.groups(model)
     }
 
-    fn is_atomic(&self) -> bool {
-        true
-    }
-
     fn own_gradients(
         &self,
         model: &Opt::Model,

@@ -202,10 +202,6 @@ where
         self.buffers.clear();
     }
 
-    fn is_atomic(&self) -> bool {
-        true
-    }
-
     fn own_gradients(&self, model: &M, gradients: &Gradients<E, D>) -> OwnGradients<Self> {
         gradients::complete(model, gradients).map(Some)
     }

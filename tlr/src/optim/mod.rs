@@ -122,15 +122,11 @@ pub trait LearningRate:
         let _ = model;
     }
 
-    /// Whether an update that fails has changed nothing, a broken device aside. dfdx's optimizers move the other weights
-    /// before they tell of a missing gradient; around such a one, [`Newton`](crate::Newton) keeps the weights of every
-    /// step to go back to. Default false.
-    fn is_atomic(&self) -> bool {
-        false
-    }
-
-    /// A copy of the gradients for [`update_owned`](Self::update_owned), with one for every trainable tensor of `model`;
-    /// `None`, where the plain update needs no copy. Default `None`.
+    /// A copy of the gradients for [`update_owned`](Self::update_owned), with one for every trainable tensor of `model`: an
+    /// update by it fails with the device only. `None`, where the plain update needs no copy. Default `None`.
+    ///
+    /// dfdx's optimizers have none, and move the other weights before they tell of a missing gradient; around such a
+    /// one, [`Newton`](crate::Newton) keeps the weights of every step to go back to.
     ///
     /// # Errors
     /// The tensors without a gradient, and those of the device.

@@ -98,10 +98,6 @@ where
         self.layers.groups()
     }
 
-    fn is_atomic(&self) -> bool {
-        self.family.is_atomic()
-    }
-
     fn own_gradients(
         &self,
         model: &F::Model,
