@@ -19,14 +19,13 @@ import pathlib
 import platform
 import statistics
 import subprocess
-import sys
 import time
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+import built
 import torch
 from torch import nn
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
 PASSES = ("forward", "forward_backward")
 
 
@@ -122,22 +121,13 @@ LAYERS = {
 }
 
 
-def built_bench():
-    """The newest build of the bench."""
-    folder = pathlib.Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release" / "deps"
-    built = [path for path in folder.glob("layers-*") if path.suffix in ("", ".exe")]
-    if not built:
-        sys.exit("first: cargo bench --bench layers --no-run")
-    return max(built, key=lambda path: path.stat().st_mtime)
-
-
 def ours(bench, name, seconds, fastest):
     """Milliseconds of both passes, by criterion."""
-    home = ROOT / "target" / "criterion"
+    home = built.ROOT / "target" / "criterion"
     command = [bench, "--bench", "--noplot", "--sample-size", "50", "--warm-up-time", "0.1"]
     command += ["--measurement-time", str(seconds), f"^{name}/"]
     environment = {**os.environ, "CRITERION_HOME": str(home)}
-    subprocess.run(command, cwd=ROOT, env=environment, check=True, capture_output=True)
+    subprocess.run(command, cwd=built.ROOT, env=environment, check=True, capture_output=True)
     for one in PASSES:
         read = lambda file: json.loads((home / name / one / "new" / file).read_text())
         if fastest:
@@ -210,7 +200,7 @@ def main():
     if unknown:
         parser.error(f"no such layer: {', '.join(unknown)}; there are {', '.join(LAYERS)}")
     torch.set_num_threads(1)
-    bench = built_bench()
+    bench = built.newest("layers")
     rust = subprocess.run(["rustc", "--version"], capture_output=True, text=True).stdout.strip()
     print(f"{datetime.date.today()}, {machine()}, PyTorch {torch.__version__}, {rust},")
     of = "the fastest" if options.fastest else "the median"

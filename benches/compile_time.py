@@ -4,7 +4,7 @@ layer; dependencies are warm.
 
     python3 benches/compile_time.py [--layers 25,50,100,200] [--rounds 3]
 
-Prints a Markdown table: seconds, the least of the rounds, and what a model of one layer takes.
+Prints a Markdown table: seconds, the least of the rounds.
 """
 
 import argparse
@@ -14,7 +14,7 @@ import subprocess
 import tempfile
 import time
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
+from built import ROOT
 
 MANIFEST = """
 [package]

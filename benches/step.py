@@ -10,19 +10,13 @@ ratio (median of each round's; below 1, ours is faster).
 
 import argparse
 import os
-import pathlib
 import statistics
 import subprocess
 import time
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
+import built
+
 STEPS = 94
-
-
-def executable():
-    """The bench that was built last."""
-    found = [path for path in (ROOT / "target/release/deps").glob("overhead-*") if os.access(path, os.X_OK)]
-    return max(found, key=lambda path: path.stat().st_mtime)
 
 
 def main():
@@ -54,7 +48,7 @@ def main():
         for _ in range(STEPS):
             step()
         theirs.append((time.perf_counter() - start) / STEPS * 1e3)
-        command = [executable(), "--alone", "--rounds", "1"]
+        command = [built.newest("overhead"), "--alone", "--rounds", "1"]
         table = subprocess.run(command, check=True, capture_output=True, text=True).stdout
         line = next(line for line in table.splitlines() if line.startswith("| tlr's Sgd alone"))
         ours.append(float(line.split("|")[2]))

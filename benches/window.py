@@ -12,18 +12,11 @@ many times as long PyTorch takes (median of each round's ratio).
 import argparse
 import json
 import os
-import pathlib
 import statistics
 import subprocess
 import time
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
-
-
-def executable():
-    """The bench that was built last."""
-    found = [path for path in (ROOT / "target/release/deps").glob("window-*") if os.access(path, os.X_OK)]
-    return max(found, key=lambda path: path.stat().st_mtime)
+import built
 
 
 def main():
@@ -57,7 +50,7 @@ def main():
         for _ in range(5):
             update()
         theirs.append((time.perf_counter() - start) / 5 * 1e3)
-        command = [executable(), "--elements", str(args.elements), "--rounds", "5", "--json"]
+        command = [built.newest("window"), "--elements", str(args.elements), "--rounds", "5", "--json"]
         lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
         ours.append(next(line["ms"] for line in map(json.loads, lines) if line["dtype"] == "f32"))
     ratio = statistics.median(their / our for our, their in zip(ours, theirs))
