@@ -190,7 +190,7 @@ fn watch(args: &Args) -> Result<(), Box<dyn Error>> {
     let start = Instant::now();
     let mut calm = Memory::default();
     let child = worker(args, false)?;
-    calm.follow(child, Duration::MAX)?.wait()?;
+    calm.follow(child, &checkpoint(&args.out, false), Duration::MAX)?.wait()?;
     let calm_seconds = start.elapsed().as_secs();
 
     let start = Instant::now();
@@ -223,6 +223,8 @@ fn watch(args: &Args) -> Result<(), Box<dyn Error>> {
     row("saves that failed", "0".into(), not_saved.lines().count().to_string());
     row("minutes", (calm_seconds / 60).to_string(), (seconds / 60).to_string());
     row("memory, MB: first and last tenth", calm.summary(), memory.summary());
+    // What grows: losses and decisions are recorded.
+    row("checkpoint, MB: first and last", calm.saved(), memory.saved());
     fs::write(args.out.join("soak.md"), &report)?;
     write!(std::io::stdout(), "{report}")?;
     Ok(())
@@ -259,7 +261,7 @@ fn disturb(args: &Args) -> Result<(Disturbed, Memory), Box<dyn Error>> {
             std::os::unix::fs::symlink("/dev/full", &partial)?;
         }
         let wait = Duration::from_millis(random.gen_range(1000..1000 * args.patience.max(2)));
-        let mut child = memory.follow(worker(args, true)?, wait)?;
+        let mut child = memory.follow(worker(args, true)?, &file, wait)?;
         if let Some(status) = child.try_wait()? {
             if !status.success() {
                 return Err(format!("the run itself failed: {status}").into());
@@ -277,13 +279,21 @@ fn disturb(args: &Args) -> Result<(Disturbed, Memory), Box<dyn Error>> {
     }
 }
 
-/// Resident memory in MB, every second.
+/// In MB, every second.
 #[derive(Default)]
-struct Memory(Vec<f64>);
+struct Memory {
+    resident: Vec<f64>,
+    checkpoint: Vec<f64>,
+}
 
 impl Memory {
     /// Watches a process until it ends, or for so long.
-    fn follow(&mut self, mut child: Child, wait: Duration) -> Result<Child, Box<dyn Error>> {
+    fn follow(
+        &mut self,
+        mut child: Child,
+        file: &Path,
+        wait: Duration,
+    ) -> Result<Child, Box<dyn Error>> {
         let start = Instant::now();
         let mut own = Vec::new();
         while child.try_wait()?.is_none() && start.elapsed() < wait {
@@ -295,17 +305,23 @@ impl Memory {
                 line.split_whitespace().nth(1)?.parse::<f64>().ok()
             });
             own.extend(resident.map(|kilobytes| kilobytes / 1e3));
+            self.checkpoint.extend(fs::metadata(file).ok().map(|file| file.len() as f64 / 1e6));
         }
         // Not while it reads its data.
-        self.0.extend(own.into_iter().skip(3));
+        self.resident.extend(own.into_iter().skip(3));
         Ok(child)
     }
 
     fn summary(&self) -> String {
-        let tenth = (self.0.len() / 10).max(1);
+        let tenth = (self.resident.len() / 10).max(1);
         let mean = |part: &[f64]| part.iter().sum::<f64>() / part.len().max(1) as f64;
-        let first = mean(self.0.get(..tenth).unwrap_or(&[]));
-        let last = mean(self.0.get(self.0.len().saturating_sub(tenth)..).unwrap_or(&[]));
+        let first = mean(self.resident.get(..tenth).unwrap_or(&[]));
+        let last =
+            mean(self.resident.get(self.resident.len().saturating_sub(tenth)..).unwrap_or(&[]));
         format!("{first:.0}, {last:.0}")
+    }
+    fn saved(&self) -> String {
+        let of = |size: Option<&f64>| size.map_or("-".to_owned(), |size| format!("{size:.1}"));
+        format!("{}, {}", of(self.checkpoint.first()), of(self.checkpoint.last()))
     }
 }

@@ -1,9 +1,13 @@
 //! What a learned rate takes of memory, counted by the allocator.
 #![allow(clippy::unwrap_used, missing_docs)]
 
-use dfdx::{optim::SgdConfig, prelude::*};
+use dfdx::{
+    optim::{Momentum, SgdConfig},
+    prelude::*,
+};
 use peak_alloc::PeakAlloc;
-use tlr::{optim::Sgd, LearningRate, Newton, NewtonConfig, PerLayer, Window};
+use std::sync::Mutex;
+use tlr::{optim::Sgd, Checkpoint, LearningRate, Newton, NewtonConfig, Outcome, PerLayer, Window};
 
 #[global_allocator]
 static MEMORY: PeakAlloc = PeakAlloc;
@@ -43,10 +47,14 @@ where
     (kept, MEMORY.peak_usage() - before)
 }
 
-/// One test, as there is one allocator. Fails for a third snapshot, for a snapshot in f64, for a copy of the model in
+/// There is one allocator.
+static ALONE: Mutex<()> = Mutex::new(());
+
+/// Fails for a third snapshot, for a snapshot in f64, for a copy of the model in
 /// each step, and for a copy of the gradients per layer.
 #[test]
 fn two_snapshots_and_the_largest_tensor_or_a_sketch() {
+    let _alone = ALONE.lock().unwrap();
     let parameters = 200 * 300 + 300 + 300 * 100 + 100 + 100 * 100 + 100;
     let largest = 200 * 300;
     let config = NewtonConfig::default().window(Window::steps(2).unwrap());
@@ -70,4 +78,48 @@ fn two_snapshots_and_the_largest_tensor_or_a_sketch() {
     let (kept, for_steps) = extra(|model| Newton::new(model, sgd(model), sketched).unwrap());
     assert!((16 * bins..16 * bins + SMALL).contains(&kept), "{kept}");
     assert!(for_steps < 4 * parameters + SMALL, "{for_steps}");
+}
+
+/// As much after a thousand windows as after a hundred, whatever happens in them: broken batches, windows that are undone,
+/// checkpoints that are written and resumed. Fails where any of it leaves something behind, be it one `f64` a window,
+/// and where `take_history` keeps anything.
+#[test]
+fn a_long_run_takes_no_more_than_a_short_one() {
+    let _alone = ALONE.lock().unwrap();
+    let dev = Cpu::default();
+    dev.enable_cache();
+    let mut model = dev.build_module::<Linear<8, 4>, f32>();
+    let x: Tensor<Rank2<4, 8>, f32, _> = dev.sample_normal();
+    let config = SgdConfig { momentum: Some(Momentum::Classic(0.9)), ..Default::default() };
+    let optimizer = PerLayer::new(&model, Sgd::new(&model, config));
+    let window = NewtonConfig::default().window(Window::steps(2).unwrap());
+    let mut newton = Newton::new(&model, optimizer, window).unwrap();
+    let mut rollbacks = 0;
+    let mut windows = |count: usize| {
+        for window in 0..count {
+            for step in 0..2 {
+                let loss = model.forward(x.trace(model.alloc_grads())).square().mean();
+                let value = f64::from(loss.array());
+                // Of twenty windows one has a broken batch and two lose it all.
+                let value = match (window % 20, step) {
+                    (3, 0) => f64::NAN,
+                    (11 | 12, _) => 1e3 * value + 1e3,
+                    _ => value,
+                };
+                newton.step(&mut model, &loss.backward(), value).unwrap();
+            }
+            let decisions = newton.take_history();
+            rollbacks +=
+                decisions.iter().filter(|a| matches!(a.outcome, Outcome::RolledBack(_))).count();
+            if window % 20 == 15 {
+                let bytes = newton.checkpoint(&model).unwrap().to_bytes().unwrap();
+                newton.resume(&mut model, &Checkpoint::from_bytes(&bytes).unwrap()).unwrap();
+            }
+        }
+        MEMORY.current_usage()
+    };
+    let short = windows(100);
+    let long = windows(900);
+    assert_eq!(long, short);
+    assert!(rollbacks > 40, "{rollbacks}");
 }
