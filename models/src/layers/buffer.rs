@@ -5,16 +5,16 @@ use dfdx::prelude::{Cpu, CpuError, HasShape, Shape, Storage, Tensor, TensorFromV
 /// Memory that goes back to the device's cache.
 pub(super) type Buffer<E> = <Cpu as Storage<E>>::Vec;
 
-/// `len` elements with anything in them.
-pub(super) fn any<E: Unit>(device: &Cpu, len: usize) -> Result<Buffer<E>, CpuError> {
+/// `len` zeros: dfdx has no others.
+pub(super) fn zeros<E: Unit>(device: &Cpu, len: usize) -> Result<Buffer<E>, CpuError> {
     device.try_alloc_len(len)
 }
 
-/// The values of a contiguous tensor. dfdx offers no way to borrow them.
+/// The values of a contiguous tensor, in memory that may become another tensor.
 pub(super) fn read<S: Shape, E: Unit, T>(
     tensor: &Tensor<S, E, Cpu, T>,
 ) -> Result<Buffer<E>, CpuError> {
-    let mut buffer = any(tensor.device(), tensor.shape().num_elements())?;
+    let mut buffer = zeros(tensor.device(), tensor.shape().num_elements())?;
     tensor.copy_into(&mut buffer);
     Ok(buffer)
 }

@@ -1,10 +1,11 @@
 //! What the CPU's operations compute with: f32 and f64.
 
+use super::scratch::Kept;
 use num_traits::Float;
 use std::ops::AddAssign;
 
 /// f32 or f64.
-pub(super) trait Element: Float + AddAssign + Send + Sync + 'static {
+pub(super) trait Element: Float + AddAssign + Kept {
     const ZERO: Self;
     const ONE: Self;
 

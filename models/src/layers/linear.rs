@@ -4,6 +4,7 @@ use super::{
     buffer,
     element::Element,
     gemm::{self, Matrix},
+    scratch::Scratch,
     simd::vectorized,
     Rows,
 };
@@ -69,11 +70,11 @@ where
     let batch = x.shape().0;
     let rows = batch.size();
     let device = x.device().clone();
-    let x_values = buffer::read(&x)?;
-    let weight_values = buffer::read(&weight)?;
-    let bias_values = buffer::read(&bias)?;
+    let x_values = Scratch::of(&x);
+    let weight_values = Scratch::of(&weight);
+    let bias_values = Scratch::of(&bias);
 
-    let mut y_values = buffer::any(&device, rows * OUT)?;
+    let mut y_values = buffer::zeros(&device, rows * OUT)?;
     for row in y_values.chunks_exact_mut(OUT.max(1)) {
         row.copy_from_slice(&bias_values);
     }

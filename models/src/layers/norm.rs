@@ -3,6 +3,7 @@
 use super::{
     buffer,
     element::Element,
+    scratch::Scratch,
     shares::{least, Shares},
     simd::vectorized,
     Kernels, LayerError, Planes,
@@ -246,6 +247,9 @@ impl<E: Dtype + Element> Channel<E> {
     }
 }
 
+/// Planes of a few pixels that are taken together: one call of what the widest registers run takes as long as a plane.
+const TOGETHER: usize = 8;
+
 /// y = (x − mean)·slope + bias on each plane, rectified or not.
 fn apply<E: Element, const RELU: bool>(
     channels: &[Channel<E>],
@@ -253,91 +257,141 @@ fn apply<E: Element, const RELU: bool>(
     x: &[E],
     y: &mut [E],
 ) {
-    let planes = y.shared_chunks_exact_mut(pixels).zip(x.par_chunks_exact(pixels));
-    planes.enumerate().for_each(|(plane, (y, x))| {
-        let Channel { mean, slope, bias, .. } = channels[plane % channels.len()];
+    let planes = y.shared_chunks_mut(TOGETHER * pixels).zip(x.par_chunks(TOGETHER * pixels));
+    planes.enumerate().for_each(|(group, (y, x))| {
         vectorized(|| {
-            for (y, x) in y.iter_mut().zip(x) {
-                let value = (*x - mean) * slope + bias;
-                *y = if RELU && value < E::ZERO { E::ZERO } else { value };
+            let planes = y.chunks_exact_mut(pixels).zip(x.chunks_exact(pixels));
+            for (plane, (y, x)) in planes.enumerate() {
+                let Channel { mean, slope, bias, .. } =
+                    channels[(group * TOGETHER + plane) % channels.len()];
+                for (y, x) in y.iter_mut().zip(x) {
+                    let value = (*x - mean) * slope + bias;
+                    *y = if RELU && value < E::ZERO { E::ZERO } else { value };
+                }
             }
         });
     });
 }
 
-/// Sums in as many lanes as fit the registers: the compiler may then use them. Each lane holds few terms,
-/// and their totals are added in f64.
+/// Sums in as many lanes as fit the registers: the compiler may then use them.
 const LANES: usize = 32;
+/// Terms that a lane holds at most before it joins a sum in f64.
+const TERMS: usize = 128;
 
-/// Σ term(x).
-fn sum<E: Element>(x: &[E], term: impl Fn(E) -> E) -> f64 {
-    pulp::Arch::new().dispatch(Sum { x, term })
+/// N sums over planes, in f64.
+struct Lanes<E, const N: usize> {
+    lanes: [[E; LANES]; N],
+    terms: usize,
+    totals: [f64; N],
 }
 
-/// Σ g and Σ g·(x − mean), g being the gradient where it passes.
-fn sums<E: Element, const RELU: bool>(
-    x: &[E],
-    y_gradient: &[E],
+impl<E: Element, const N: usize> Lanes<E, N> {
+    #[inline(always)]
+    fn new() -> Self {
+        Self { lanes: [[E::ZERO; LANES]; N], terms: 0, totals: [0.0; N] }
+    }
+
+    /// Room for so many terms more.
+    #[inline(always)]
+    fn expect(&mut self, terms: usize) {
+        if self.terms + terms > TERMS {
+            for (total, lanes) in self.totals.iter_mut().zip(&mut self.lanes) {
+                *total += lanes.iter().map(|lane| lane.to()).sum::<f64>();
+                *lanes = [E::ZERO; LANES];
+            }
+            self.terms = 0;
+        }
+        self.terms += terms;
+    }
+
+    #[inline(always)]
+    fn totals(mut self) -> [f64; N] {
+        self.expect(TERMS + 1);
+        self.totals
+    }
+}
+
+/// Σ term(x) over planes.
+fn sum<'a, E: Element>(planes: impl Iterator<Item = &'a [E]>, term: impl Fn(E) -> E) -> f64 {
+    pulp::Arch::new().dispatch(Sum { planes, term })
+}
+
+/// Σ g and Σ g·(x − mean) over planes of x and what came back, g being the gradient where it passes.
+fn sums<'a, E: Element, const RELU: bool>(
+    planes: impl Iterator<Item = (&'a [E], &'a [E])>,
     channel: Channel<E>,
-) -> (f64, f64) {
-    pulp::Arch::new().dispatch(Sums::<_, RELU> { x, y_gradient, channel })
+) -> [f64; 2] {
+    pulp::Arch::new().dispatch(Sums::<_, _, RELU> { planes, channel })
 }
 
 /// A type, as is [`Sums`], because the compiler does not inline a closure of this size.
-struct Sum<'a, E, F> {
-    x: &'a [E],
+struct Sum<P, F> {
+    planes: P,
     term: F,
 }
 
-impl<E: Element, F: Fn(E) -> E> NullaryFnOnce for Sum<'_, E, F> {
+impl<'a, E: Element, P: Iterator<Item = &'a [E]>, F: Fn(E) -> E> NullaryFnOnce for Sum<P, F> {
     type Output = f64;
 
     #[inline(always)]
     fn call(self) -> f64 {
-        let mut lanes = [E::ZERO; LANES];
-        let chunks = self.x.chunks_exact(LANES);
-        for (lane, x) in lanes.iter_mut().zip(chunks.remainder()) {
-            *lane += (self.term)(*x);
-        }
-        for chunk in chunks {
-            for (lane, x) in lanes.iter_mut().zip(chunk) {
-                *lane += (self.term)(*x);
+        let mut sums = Lanes::<E, 1>::new();
+        for plane in self.planes {
+            for part in plane.chunks(TERMS * LANES) {
+                sums.expect(part.len().div_ceil(LANES));
+                let [lanes] = &mut sums.lanes;
+                let (chunks, rest) = part.as_chunks::<LANES>();
+                for chunk in chunks {
+                    for (lane, x) in lanes.iter_mut().zip(chunk) {
+                        *lane += (self.term)(*x);
+                    }
+                }
+                for (lane, x) in lanes.iter_mut().zip(rest) {
+                    *lane += (self.term)(*x);
+                }
             }
         }
-        total(&lanes)
+        let [total] = sums.totals();
+        total
     }
 }
 
-struct Sums<'a, E, const RELU: bool> {
-    x: &'a [E],
-    y_gradient: &'a [E],
+struct Sums<P, E, const RELU: bool> {
+    planes: P,
     channel: Channel<E>,
 }
 
-impl<E: Element, const RELU: bool> NullaryFnOnce for Sums<'_, E, RELU> {
-    type Output = (f64, f64);
+impl<'a, E: Element, P: Iterator<Item = (&'a [E], &'a [E])>, const RELU: bool> NullaryFnOnce
+    for Sums<P, E, RELU>
+{
+    type Output = [f64; 2];
 
     #[inline(always)]
-    fn call(self) -> (f64, f64) {
-        let (mut plain, mut centered) = ([E::ZERO; LANES], [E::ZERO; LANES]);
-        let mut add = |x: &[E], y_gradient: &[E]| {
-            let lanes = plain.iter_mut().zip(&mut centered);
-            for ((plain, centered), (x, gradient)) in lanes.zip(x.iter().zip(y_gradient)) {
-                let gradient = passing::<E, RELU>(*gradient, *x, self.channel);
-                *plain += gradient;
-                *centered += gradient * (*x - self.channel.mean);
+    fn call(self) -> [f64; 2] {
+        let mut sums = Lanes::<E, 2>::new();
+        for (x, gradient) in self.planes {
+            let parts = x.chunks(TERMS * LANES).zip(gradient.chunks(TERMS * LANES));
+            for (x, gradient) in parts {
+                sums.expect(x.len().div_ceil(LANES));
+                let [plain, centered] = &mut sums.lanes;
+                let ((x, x_rest), (gradient, gradient_rest)) =
+                    (x.as_chunks::<LANES>(), gradient.as_chunks::<LANES>());
+                for (x, gradient) in x.iter().zip(gradient) {
+                    for lane in 0..LANES {
+                        let gradient = passing::<E, RELU>(gradient[lane], x[lane], self.channel);
+                        plain[lane] += gradient;
+                        centered[lane] += gradient * (x[lane] - self.channel.mean);
+                    }
+                }
+                for (lane, (x, gradient)) in x_rest.iter().zip(gradient_rest).enumerate() {
+                    let gradient = passing::<E, RELU>(*gradient, *x, self.channel);
+                    plain[lane] += gradient;
+                    centered[lane] += gradient * (*x - self.channel.mean);
+                }
             }
-        };
-        let (x, gradient) = (self.x.chunks_exact(LANES), self.y_gradient.chunks_exact(LANES));
-        add(x.remainder(), gradient.remainder());
-        x.zip(gradient).for_each(|(x, gradient)| add(x, gradient));
-        (total(&plain), total(&centered))
+        }
+        sums.totals()
     }
-}
-
-#[inline(always)]
-fn total<E: Element>(lanes: &[E]) -> f64 {
-    lanes.iter().map(|lane| lane.to()).sum()
 }
 
 /// The gradient, if the rectifier let `x` pass.
@@ -367,23 +421,25 @@ where
     let shape = *x.shape();
     let pixels = (shape.2.size() * shape.3.size()).max(1);
     let device = x.device().clone();
-    let x_values = buffer::read(&x)?;
-    let (weight_values, bias_values) = (buffer::read(weight)?, buffer::read(bias)?);
+    let x_values = Scratch::of(&x);
+    let (weight_values, bias_values) = (Scratch::of(weight), Scratch::of(bias));
     let count = (shape.0.size() * pixels) as f64;
-    let planes = move |channel: usize, values: &[E]| -> Vec<std::ops::Range<usize>> {
-        let first = (channel * pixels..values.len()).step_by(C.max(1) * pixels);
-        first.map(|first| first..first + pixels).collect()
-    };
+    // A channel's planes.
+    fn planes<E>(
+        values: &[E],
+        pixels: usize,
+        (channel, channels): (usize, usize),
+    ) -> impl Iterator<Item = &[E]> {
+        values.chunks_exact(pixels).skip(channel).step_by(channels.max(1))
+    }
     let statistics: Vec<(f64, f64)> = (0..C)
         .into_par_iter()
         .with_min_len(least(x_values.len()))
         .map(|channel| {
-            let planes = planes(channel, &x_values);
-            let planes = || planes.iter().map(|plane| &x_values[plane.clone()]);
-            let mean = planes().map(|plane| sum(plane, |x| x)).sum::<f64>() / count;
+            let planes = || planes(&x_values, pixels, (channel, C));
+            let mean = sum(planes(), |x| x) / count;
             let center: E = E::of(mean);
-            let squares = |plane| sum(plane, |x| (x - center) * (x - center));
-            (mean, planes().map(squares).sum::<f64>() / count)
+            (mean, sum(planes(), |x| (x - center) * (x - center)) / count)
         })
         .collect();
     let channels: Vec<_> = statistics
@@ -391,7 +447,7 @@ where
         .zip(weight_values.iter().zip(bias_values.iter()))
         .map(|(&(mean, var), (weight, bias))| Channel::new(mean, var, eps, *weight, *bias))
         .collect();
-    let mut y_values = buffer::any(&device, x_values.len())?;
+    let mut y_values = buffer::zeros(&device, x_values.len())?;
     apply::<E, RELU>(&channels, pixels, &x_values, &mut y_values);
     let y = buffer::tensor(&device, y_values, shape)?;
     let statistic = |of: fn(&(f64, f64)) -> f64| {
@@ -404,40 +460,44 @@ where
     tape.add_backward_op(move |gradients: &mut Gradients<E, Cpu>| {
         let (x, weight, bias, y) = ghosts;
         let upstream = buffer::take(gradients.get_or_alloc_mut(&y)?);
-        let sums: Vec<(f64, f64)> = channels
+        let sums: Vec<[f64; 2]> = channels
             .par_iter()
             .with_min_len(least(x_values.len()))
             .enumerate()
             .map(|(index, &channel)| {
-                let planes = planes(index, &x_values);
-                let sums = planes.into_iter().map(|plane| {
-                    sums::<E, RELU>(&x_values[plane.clone()], &upstream[plane], channel)
-                });
-                sums.fold((0.0, 0.0), |total, sum| (total.0 + sum.0, total.1 + sum.1))
+                let planes = |values| planes(values, pixels, (index, C));
+                sums::<E, RELU>(planes(&x_values).zip(planes(&upstream)), channel)
             })
             .collect();
         let x_gradient = gradients.get_or_alloc_mut(&x)?;
-        let planes = x_gradient.shared_chunks_exact_mut(pixels);
-        let values = x_values.par_chunks_exact(pixels).zip(upstream.par_chunks_exact(pixels));
-        planes.zip(values).enumerate().for_each(|(plane, (to, (x, upstream)))| {
-            let (channel, sums) = (channels[plane % C], sums[plane % C]);
-            // slope·(g − mean(g) − x̂·mean(g·x̂)), with x̂ = (x − mean)·inverse.
-            let inverse = channel.inverse.to();
-            let mean: E = E::of(sums.0 / count);
-            let along: E = E::of(sums.1 / count * inverse * inverse);
+        let together = TOGETHER * pixels;
+        let groups = x_gradient
+            .shared_chunks_mut(together)
+            .zip(x_values.par_chunks(together).zip(upstream.par_chunks(together)));
+        groups.enumerate().for_each(|(group, (to, (x, upstream)))| {
             vectorized(|| {
-                for ((to, x), upstream) in to.iter_mut().zip(x).zip(upstream) {
-                    let gradient = passing::<E, RELU>(*upstream, *x, channel);
-                    *to += channel.slope * (gradient - mean - (*x - channel.mean) * along);
+                let planes = x.chunks_exact(pixels).zip(upstream.chunks_exact(pixels));
+                let planes = to.chunks_exact_mut(pixels).zip(planes);
+                for (plane, (to, (x, upstream))) in planes.enumerate() {
+                    let index = (group * TOGETHER + plane) % C;
+                    let (channel, sums) = (channels[index], sums[index]);
+                    // slope·(g − mean(g) − x̂·mean(g·x̂)), with x̂ = (x − mean)·inverse.
+                    let inverse = channel.inverse.to();
+                    let mean: E = E::of(sums[0] / count);
+                    let along: E = E::of(sums[1] / count * inverse * inverse);
+                    for ((to, x), upstream) in to.iter_mut().zip(x).zip(upstream) {
+                        let gradient = passing::<E, RELU>(*upstream, *x, channel);
+                        *to += channel.slope * (gradient - mean - (*x - channel.mean) * along);
+                    }
                 }
             });
         });
         let weight_gradient = gradients.get_or_alloc_mut(&weight)?;
         for ((to, sums), channel) in weight_gradient.iter_mut().zip(&sums).zip(&channels) {
-            *to += E::of(sums.1 * channel.inverse.to());
+            *to += E::of(sums[1] * channel.inverse.to());
         }
         let bias_gradient = gradients.get_or_alloc_mut(&bias)?;
-        bias_gradient.iter_mut().zip(&sums).for_each(|(to, sums)| *to += E::of(sums.0));
+        bias_gradient.iter_mut().zip(&sums).for_each(|(to, sums)| *to += E::of(sums[0]));
         **gradients.get_or_alloc_mut(&y)? = upstream;
         Ok(())
     });
@@ -458,12 +518,11 @@ where
 {
     let shape = *x.shape();
     let pixels = (shape.2.size() * shape.3.size()).max(1);
-    let [mean, var, weight, bias] = tensors.map(buffer::read);
-    let (mean, var, weight, bias) = (mean?, var?, weight?, bias?);
+    let [mean, var, weight, bias] = tensors.map(Scratch::of);
     let channels: Vec<_> =
         (0..C).map(|c| Channel::new(mean[c].to(), var[c].to(), eps, weight[c], bias[c])).collect();
-    let values = buffer::read(&x)?;
-    let mut y = buffer::any(x.device(), values.len())?;
+    let values = Scratch::of(&x);
+    let mut y = buffer::zeros(x.device(), values.len())?;
     apply::<E, RELU>(&channels, pixels, &values, &mut y);
     buffer::tensor(x.device(), y, shape)
 }

@@ -1,11 +1,8 @@
 //! Element by element: the rectifier, and the sum that closes a residual block.
 
 use super::{
-    buffer::{self, Buffer},
-    element::Element,
-    shares::Shares,
-    simd::vectorized,
-    Kernels, LayerError,
+    buffer, element::Element, scratch::Scratch, shares::Shares, simd::vectorized, Kernels,
+    LayerError,
 };
 use dfdx::{
     nn::{Module, NonMutableModule, ZeroSizedModule},
@@ -53,7 +50,7 @@ pub(super) fn sum_on_cpu<S: Shape, E: Dtype + Element, T: Tape<E, Cpu>>(
     let (y, y_tape) = y.split_tape();
     let mut tape = x_tape.merge(y_tape);
     let mut sums = buffer::read(&x)?;
-    let addends = buffer::read(&y)?;
+    let addends = Scratch::of(&y);
     sums.shared_chunks_mut(SHARE).zip(addends.par_chunks(SHARE)).for_each(|(sums, addends)| {
         vectorized(|| {
             for (sum, addend) in sums.iter_mut().zip(addends) {
@@ -62,7 +59,7 @@ pub(super) fn sum_on_cpu<S: Shape, E: Dtype + Element, T: Tape<E, Cpu>>(
         });
     });
     let passed = match relu && T::OWNS_TAPE {
-        true => Some(passed(x.device(), &sums)?),
+        true => Some(passed(&sums)),
         false => None,
     };
     let sum = buffer::tensor(x.device(), sums, *x.shape())?;
@@ -71,11 +68,7 @@ pub(super) fn sum_on_cpu<S: Shape, E: Dtype + Element, T: Tape<E, Cpu>>(
         let (x, y, sum) = ghosts;
         let upstream = buffer::take(gradients.get_or_alloc_mut(&sum)?);
         for ghost in [x, y] {
-            add_passed(
-                gradients.get_or_alloc_mut(&ghost)?,
-                &upstream,
-                passed.as_deref().map(Vec::as_slice),
-            );
+            add_passed(gradients.get_or_alloc_mut(&ghost)?, &upstream, passed.as_deref());
         }
         **gradients.get_or_alloc_mut(&sum)? = upstream;
         Ok(())
@@ -89,17 +82,13 @@ pub(super) fn relu_on_cpu<S: Shape, E: Dtype + Element, T: Tape<E, Cpu>>(
 ) -> Result<Tensor<S, E, Cpu, T>, CpuError> {
     let (x, mut tape) = x.split_tape();
     let mut values = buffer::read(&x)?;
-    let passed = rectify(x.device(), &mut values, T::OWNS_TAPE)?;
+    let passed = rectify(&mut values, T::OWNS_TAPE);
     let y = buffer::tensor(x.device(), values, *x.shape())?;
     let ghosts = (x.ghost(), y.ghost());
     tape.add_backward_op(move |gradients: &mut Gradients<E, Cpu>| {
         let (x, y) = ghosts;
         let upstream = buffer::take(gradients.get_or_alloc_mut(&y)?);
-        add_passed(
-            gradients.get_or_alloc_mut(&x)?,
-            &upstream,
-            passed.as_deref().map(Vec::as_slice),
-        );
+        add_passed(gradients.get_or_alloc_mut(&x)?, &upstream, passed.as_deref());
         **gradients.get_or_alloc_mut(&y)? = upstream;
         Ok(())
     });
@@ -107,18 +96,14 @@ pub(super) fn relu_on_cpu<S: Shape, E: Dtype + Element, T: Tape<E, Cpu>>(
 }
 
 /// Rectifies `values`; where it let pass, if that is `noted`: 1 for values above 0.
-fn rectify<E: Element>(
-    device: &Cpu,
-    values: &mut [E],
-    noted: bool,
-) -> Result<Option<Buffer<u8>>, CpuError> {
+fn rectify<E: Element>(values: &mut [E], noted: bool) -> Option<Scratch<u8>> {
     if !noted {
         values.shared_chunks_mut(SHARE).for_each(|values| {
             vectorized(|| values.iter_mut().for_each(|value| *value = rectified(*value, true)));
         });
-        return Ok(None);
+        return None;
     }
-    let mut passed: Buffer<u8> = buffer::any(device, values.len())?;
+    let mut passed = Scratch::any(values.len());
     values.shared_chunks_mut(SHARE).zip(passed.par_chunks_mut(SHARE)).for_each(
         |(values, passed)| {
             vectorized(|| {
@@ -129,12 +114,12 @@ fn rectify<E: Element>(
             });
         },
     );
-    Ok(Some(passed))
+    Some(passed)
 }
 
 /// Where a rectifier let pass: 1 for values above 0.
-fn passed<E: Element>(device: &Cpu, values: &[E]) -> Result<Buffer<u8>, CpuError> {
-    let mut passed: Buffer<u8> = buffer::any(device, values.len())?;
+fn passed<E: Element>(values: &[E]) -> Scratch<u8> {
+    let mut passed = Scratch::any(values.len());
     passed.shared_chunks_mut(SHARE).zip(values.par_chunks(SHARE)).for_each(|(passed, values)| {
         vectorized(|| {
             for (passed, value) in passed.iter_mut().zip(values) {
@@ -142,7 +127,7 @@ fn passed<E: Element>(device: &Cpu, values: &[E]) -> Result<Buffer<u8>, CpuError
             }
         });
     });
-    Ok(passed)
+    passed
 }
 
 /// `gradient` ← `gradient` + `upstream`, where it passed.

@@ -4,6 +4,7 @@ use super::{
     buffer,
     conv::{Geometry, Sliding},
     element::Element,
+    scratch::Scratch,
     shares::Shares,
     Kernels, LayerError, Planes,
 };
@@ -174,8 +175,8 @@ pub(super) fn on_cpu<
     let g = geometry::<CpuError>(size, kernel, stride, padding)?;
     let (pixels, outputs) = ((g.height * g.width).max(1), g.out_pixels().max(1));
     let device = x.device().clone();
-    let x_values = buffer::read(&x)?;
-    let mut y_values = buffer::any(&device, g.batch * g.out_image())?;
+    let x_values = Scratch::of(&x);
+    let mut y_values = buffer::zeros(&device, g.batch * g.out_image())?;
     let planes = y_values.shared_chunks_exact_mut(outputs).zip(x_values.par_chunks_exact(pixels));
     let area = E::from_usize(kernel * kernel).unwrap_or_else(E::one);
     // The pixel that each output is.

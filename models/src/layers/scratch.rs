@@ -1,58 +1,141 @@
-//! Memory that a thread keeps for its next piece of work: fresh memory costs more than what is done with it.
+//! Memory that a thread keeps for its next piece of work: fresh memory costs more than what is done with it, and dfdx's
+//! own is filled with zeros first.
 
+use dfdx::prelude::{Cpu, HasShape, Shape, Tensor, Unit};
 use std::{
     cell::RefCell,
+    collections::VecDeque,
     ops::{Deref, DerefMut},
+    thread::LocalKey,
 };
 
-/// Buffers that a thread keeps.
-const KEPT: usize = 8;
+/// Bytes in a line of a cache: a register that starts where one does touches no other.
+const LINE: usize = 64;
 
-thread_local! {
-    static BUFFERS: RefCell<Vec<Vec<f32>>> = const { RefCell::new(Vec::new()) };
+/// Buffers that a thread keeps: as many as a deep network's backward pass waits for.
+const KEPT: usize = 256;
+
+type Buffers<E> = RefCell<VecDeque<Vec<E>>>;
+
+/// A type whose buffers are kept.
+pub(super) trait Kept: Copy + Default + Send + Sync + 'static {
+    fn buffers() -> &'static LocalKey<Buffers<Self>>;
 }
 
-/// A buffer, which goes back to the thread that drops it.
-pub(super) struct Scratch(Vec<f32>);
+macro_rules! kept {
+    ($($E:ty),*) => {$(
+        impl Kept for $E {
+            fn buffers() -> &'static LocalKey<Buffers<Self>> {
+                thread_local! {
+                    static BUFFERS: Buffers<$E> = const { RefCell::new(VecDeque::new()) };
+                }
+                &BUFFERS
+            }
+        }
+    )*};
+}
 
-impl Scratch {
+kept!(f32, f64, u8);
+
+/// A buffer, which goes back to the thread that drops it.
+#[derive(Debug)]
+pub(super) struct Scratch<E: Kept> {
+    buffer: Vec<E>,
+    /// Where a line starts.
+    start: usize,
+    len: usize,
+}
+
+impl<E: Kept> Scratch<E> {
     /// `len` elements with anything in them.
     pub(super) fn any(len: usize) -> Self {
-        let mut buffer = BUFFERS.with_borrow_mut(Vec::pop).unwrap_or_default();
-        buffer.resize(len, 0.0);
-        Self(buffer)
+        let line = LINE / size_of::<E>();
+        let room = len + line;
+        let buffer = E::buffers().with_borrow_mut(|buffers| {
+            let fits = |buffer: &Vec<E>| (room..=2 * room).contains(&buffer.len());
+            let fitting = buffers.iter().enumerate().filter(|(_, buffer)| fits(buffer));
+            let (best, _) = fitting.min_by_key(|(_, buffer)| buffer.len())?;
+            buffers.remove(best)
+        });
+        let buffer = buffer.unwrap_or_else(|| vec![E::default(); room]);
+        // Where there is no telling, a line is not worth waiting for.
+        let start = buffer.as_ptr().align_offset(LINE).min(line);
+        Self { buffer, start, len }
     }
 
     pub(super) fn zeros(len: usize) -> Self {
-        let mut buffer = Self::any(len);
-        buffer.fill(0.0);
-        buffer
+        let mut scratch = Self::any(len);
+        scratch.fill(E::default());
+        scratch
     }
 }
 
-impl Drop for Scratch {
+impl<E: Kept + Unit> Scratch<E> {
+    /// The values of a contiguous tensor. dfdx offers no way to borrow them.
+    pub(super) fn of<S: Shape, T>(tensor: &Tensor<S, E, Cpu, T>) -> Self {
+        let mut scratch = Self::any(tensor.shape().num_elements());
+        tensor.copy_into(&mut scratch);
+        scratch
+    }
+}
+
+impl<E: Kept> Drop for Scratch<E> {
     fn drop(&mut self) {
-        let buffer = std::mem::take(&mut self.0);
+        let buffer = std::mem::take(&mut self.buffer);
         // Where the thread itself ends, its buffers are gone already.
-        let _ = BUFFERS.try_with(|buffers| {
+        let _ = E::buffers().try_with(|buffers| {
             let mut buffers = buffers.borrow_mut();
-            if buffers.len() < KEPT {
-                buffers.push(buffer);
+            if buffers.len() == KEPT {
+                // Whoever used it has not come again for long.
+                buffers.pop_front();
             }
+            buffers.push_back(buffer);
         });
     }
 }
 
-impl Deref for Scratch {
-    type Target = [f32];
+impl<E: Kept> Deref for Scratch<E> {
+    type Target = [E];
 
-    fn deref(&self) -> &[f32] {
-        &self.0
+    fn deref(&self) -> &[E] {
+        &self.buffer[self.start..][..self.len]
     }
 }
 
-impl DerefMut for Scratch {
-    fn deref_mut(&mut self) -> &mut [f32] {
-        &mut self.0
+impl<E: Kept> DerefMut for Scratch<E> {
+    fn deref_mut(&mut self) -> &mut [E] {
+        &mut self.buffer[self.start..][..self.len]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Fails where a buffer is handed to two at a time, where one that is too short or far too long is reused, and where
+    /// what is reused is taken for zeros.
+    #[test]
+    fn buffers_come_back_to_who_can_use_them() {
+        let first = |scratch: &Scratch<f32>| scratch.as_ptr();
+        let (mut one, mut two) = (Scratch::<f32>::any(100), Scratch::<f32>::any(100));
+        assert_eq!((one.len(), two.len()), (100, 100));
+        one.fill(1.0);
+        two.fill(2.0);
+        assert!(one.iter().all(|value| *value == 1.0));
+        let place = first(&one);
+        assert_eq!(place.align_offset(LINE), 0);
+        drop(one);
+        let three = Scratch::<f32>::zeros(90);
+        assert_eq!((first(&three), three.len()), (place, 90));
+        assert!(three.iter().all(|value| *value == 0.0));
+        drop(three);
+        let (shorter, longer) = (Scratch::<f32>::any(10), Scratch::<f32>::any(101));
+        assert!(first(&shorter) != place && first(&longer) != place);
+        assert!(two.iter().all(|value| *value == 2.0));
+        for _ in 0..2 * KEPT {
+            let many: Vec<_> = (0..KEPT + 1).map(Scratch::<f64>::any).collect();
+            drop(many);
+        }
+        assert_eq!(f64::buffers().with_borrow(VecDeque::len), KEPT);
     }
 }

@@ -4,6 +4,7 @@ use super::geometry::Geometry;
 use crate::layers::{
     element::Element,
     gemm::{self, Matrix},
+    scratch::Scratch,
 };
 use rayon::prelude::*;
 
@@ -134,10 +135,10 @@ fn plane<'a, E>(g: &Geometry, image: &'a [E], channel: usize) -> &'a [E] {
 }
 
 /// What the blocks of one thread need room for.
-struct Room<E> {
-    columns: Vec<E>,
+struct Room<E: Element> {
+    columns: Scratch<E>,
     /// Outputs of several images, side by side.
-    outputs: Vec<E>,
+    outputs: Scratch<E>,
 }
 
 impl<E: Element> Room<E> {
@@ -149,7 +150,7 @@ impl<E: Element> Room<E> {
         };
         let columns = if g.is_pointwise() && g.together() == 1 { 0 } else { g.taps() * width };
         let outputs = if g.together() > 1 { g.outputs / g.groups * width } else { 0 };
-        Self { columns: vec![E::ZERO; columns], outputs: vec![E::ZERO; outputs] }
+        Self { columns: Scratch::any(columns), outputs: Scratch::any(outputs) }
     }
 }
 

@@ -9,7 +9,7 @@ pub(super) use composed::composed;
 pub(super) use geometry::Geometry;
 pub use geometry::Sliding;
 
-use super::{buffer, element::Element, Kernels, LayerError};
+use super::{buffer, element::Element, scratch::Scratch, Kernels, LayerError};
 use dfdx::{
     nn::{BuildOnDevice, Module, ModuleVisitor, NonMutableModule, TensorOptions},
     prelude::{
@@ -135,17 +135,14 @@ where
     let size = (batch.size(), height.size(), width.size());
     let geometry = geometry::<I, O, K, G, CpuError>(size, options.sliding)?;
     let device = x.device().clone();
-    let x_values = buffer::read(&x)?;
-    let weight_values = buffer::read(&weight)?;
+    let x_values = Scratch::of(&x);
+    let weight_values = Scratch::of(&weight);
 
-    let mut y_values = buffer::any(&device, geometry.batch * geometry.out_image())?;
-    match &bias {
-        Some(bias) => {
-            let planes = y_values.chunks_exact_mut(geometry.out_pixels());
-            let bias = buffer::read(bias)?;
-            planes.zip(bias.iter().cycle()).for_each(|(plane, bias)| plane.fill(*bias));
-        }
-        None => y_values.fill(E::ZERO),
+    let mut y_values = buffer::zeros(&device, geometry.batch * geometry.out_image())?;
+    if let Some(bias) = &bias {
+        let planes = y_values.chunks_exact_mut(geometry.out_pixels());
+        let bias = Scratch::of(bias);
+        planes.zip(bias.iter().cycle()).for_each(|(plane, bias)| plane.fill(*bias));
     }
     forward(&geometry, &x_values, &weight_values, &mut y_values);
     let shape = (batch, Const::<O>, geometry.out_height, geometry.out_width);
@@ -246,7 +243,7 @@ fn backward<E: Element>(
     let units = g.batch.div_ceil(together);
     let parts = PARTS.min(units).min((PARTS_ELEMENTS / weight.len()).max(1));
     let images = units.div_ceil(parts) * together;
-    let mut sums = vec![E::ZERO; g.batch.div_ceil(images) * weight.len()];
+    let mut sums = Scratch::zeros(g.batch.div_ceil(images) * weight.len());
     let work = sums
         .par_chunks_exact_mut(weight.len())
         .with_min_len(g.least())

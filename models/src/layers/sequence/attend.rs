@@ -8,6 +8,7 @@ use crate::layers::{
     buffer,
     element::Element,
     gemm::{self, Matrix},
+    scratch::Scratch,
     shares::Shares,
     simd::{exponentials, vectorized},
     LayerError,
@@ -242,10 +243,10 @@ pub(super) fn on_cpu<E: Element + Dtype, T: Tape<E, Cpu>, const M: usize, const 
     let mut tape = q_tape.merge(k_tape).merge(v_tape);
     let device = q.device().clone();
     let dropped = Dropped::new(dropout, &device);
-    let (q_values, k_values, v_values) = (buffer::read(&q)?, buffer::read(&k)?, buffer::read(&v)?);
-    let mut y_values = buffer::any(&device, batch * queries * M)?;
+    let (q_values, k_values, v_values) = (Scratch::of(&q), Scratch::of(&k), Scratch::of(&v));
+    let mut y_values = buffer::zeros(&device, batch * queries * M)?;
     // After the softmax, before dropout: (batch, H, queries, keys).
-    let mut weights = buffer::any(&device, batch * H * queries * keys)?;
+    let mut weights = Scratch::any(batch * H * queries * keys);
     // Pieces of each buffer that belong to one sequence, and of the weights to one head of it.
     let (of_queries, of_keys, of_head) = (queries * M, keys * M, queries * keys);
     y_values
@@ -294,9 +295,9 @@ pub(super) fn on_cpu<E: Element + Dtype, T: Tape<E, Cpu>, const M: usize, const 
         let (q, k, v, y) = ghosts;
         let y_gradient = buffer::take(gradients.get_or_alloc_mut(&y)?);
         // Apart from the gradients they are added to, as those may be one and the same.
-        let mut dq = buffer::any(&device, batch * of_queries)?;
-        let mut dk = buffer::any(&device, batch * of_keys)?;
-        let mut dv = buffer::any(&device, batch * of_keys)?;
+        let mut dq = Scratch::any(batch * of_queries);
+        let mut dk = Scratch::any(batch * of_keys);
+        let mut dv = Scratch::any(batch * of_keys);
         dq.shared_chunks_mut(of_queries.max(1))
             .zip(dk.par_chunks_mut(of_keys.max(1)))
             .zip(dv.par_chunks_mut(of_keys.max(1)))

@@ -4,6 +4,7 @@ use super::Rows;
 use crate::layers::{
     buffer,
     element::Element,
+    scratch::Scratch,
     shares::Shares,
     simd::{exponentials, vectorized},
     LayerError,
@@ -73,7 +74,7 @@ pub(super) fn on_cpu<E: Element + Dtype, T: Tape<E, Cpu>, const V: usize>(
     let device = logits.device().clone();
     let width = V.max(1);
     // Becomes the exponentials.
-    let mut values = buffer::read(&logits)?;
+    let mut values = Scratch::of(&logits);
     let rows: Vec<(f64, f64)> = values
         .shared_chunks_mut(width)
         .zip(labels)
@@ -88,7 +89,7 @@ pub(super) fn on_cpu<E: Element + Dtype, T: Tape<E, Cpu>, const V: usize>(
         .collect();
     let share = share(labels, ignored);
     let loss = rows.iter().map(|(loss, _)| loss).sum::<f64>() * share;
-    let mut total = buffer::any(&device, 1)?;
+    let mut total = buffer::zeros(&device, 1)?;
     total.iter_mut().for_each(|total| *total = E::of(loss));
     let y = buffer::tensor(&device, total, ())?;
 

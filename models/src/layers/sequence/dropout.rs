@@ -1,7 +1,9 @@
 //! Dropout, and with it the end of a residual branch.
 
 use super::Rows;
-use crate::layers::{buffer, element::Element, shares::Shares, simd::vectorized, LayerError};
+use crate::layers::{
+    buffer, element::Element, scratch::Scratch, shares::Shares, simd::vectorized, LayerError,
+};
 use dfdx::prelude::{
     Const, Cpu, CpuError, Device, Dtype, Gradients, HasErr, HasShape, NoneTape, PutTape, RandomU64,
     SplitTape, Storage, Tape, TryAdd,
@@ -178,7 +180,7 @@ pub(super) fn on_cpu<E: Element + Dtype, T: Tape<E, Cpu>, const M: usize>(
         });
     }
     if let Some(onto) = &onto {
-        let onto = buffer::read(onto)?;
+        let onto = Scratch::of(onto);
         values.shared_chunks_mut(PIECE).zip(onto.par_chunks(PIECE)).for_each(|(values, onto)| {
             add(values, onto);
         });

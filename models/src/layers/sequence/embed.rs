@@ -1,7 +1,7 @@
 //! Token ids to vectors, with the sinusoids of their positions.
 
 use super::{Ids, Sequences};
-use crate::layers::{buffer, element::Element, LayerError};
+use crate::layers::{buffer, element::Element, scratch::Scratch, LayerError};
 use dfdx::prelude::{
     Axis, BroadcastTo, Const, Cpu, CpuError, Device, Dtype, GatherTo, Gradients, HasShape, PutTape,
     Rank2, SplitTape, Tape, Tensor, TryAdd, TryMul,
@@ -85,11 +85,11 @@ pub(super) fn on_cpu<E: Element + Dtype, T: Tape<E, Cpu>, const V: usize, const 
     let (ids, mut tape) = ids.split_tape();
     let &(batch, length) = ids.shape();
     let device = weight.device().clone();
-    let weight_values = buffer::read(&weight)?;
+    let weight_values = Scratch::of(&weight);
     let positions = if options.positions { sinusoids::<E>(length, M) } else { Vec::new() };
     let scale = E::of(options.scale);
     let width = M.max(1);
-    let mut y_values = buffer::any(&device, batch * length * M)?;
+    let mut y_values = buffer::zeros(&device, batch * length * M)?;
     for (row, (y, id)) in y_values.chunks_exact_mut(width).zip(&values).enumerate() {
         let weight = weight_values.chunks_exact(width).nth(*id).unwrap_or_default();
         y.iter_mut().zip(weight).for_each(|(y, weight)| *y = *weight * scale);

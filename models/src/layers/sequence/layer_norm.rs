@@ -4,6 +4,7 @@ use super::Rows;
 use crate::layers::{
     buffer,
     element::Element,
+    scratch::Scratch,
     shares::Shares,
     simd::{sum, sum_of_products},
 };
@@ -41,10 +42,10 @@ pub(super) fn on_cpu<E: Element + Dtype, T: Tape<E, Cpu>, const M: usize>(
     let rows = x.shape().0;
     let device = x.device().clone();
     // Becomes what the rows are before weight and bias.
-    let mut normal = buffer::read(&x)?;
-    let weight_values = buffer::read(&weight)?;
-    let bias_values = buffer::read(&bias)?;
-    let mut y_values = buffer::any(&device, rows * M)?;
+    let mut normal = Scratch::of(&x);
+    let weight_values = Scratch::of(&weight);
+    let bias_values = Scratch::of(&bias);
+    let mut y_values = buffer::zeros(&device, rows * M)?;
     let mut scales = vec![0.0; rows];
     let width = M.max(1);
     y_values

@@ -5,9 +5,9 @@ use pulp::{Simd, WithSimd};
 
 /// Outputs at a time.
 pub(super) const BLOCK: usize = 8;
-/// Outputs whose filters' gradients are summed at a time: with nine taps each, 27 sums, three of the outputs'
-/// pixels and one input are 31 registers.
-pub(super) const FILTERS: usize = 3;
+/// Outputs whose filters' gradients are summed at a time: with nine taps each, 18 sums, the outputs' pixels and the nine
+/// inputs, which the compiler likes to read in one go, are 29 registers.
+pub(super) const FILTERS: usize = 2;
 const TAPS: usize = 9;
 
 /// Floats in a register.
@@ -121,15 +121,20 @@ impl WithSimd for Correlate<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(mut self, simd: S) {
+        // In registers. A span starts with one; behind the last there are zeros, and others end with one.
+        let registers = |span: &Span| span.start / S::F32_LANES..span.end.div_ceil(S::F32_LANES);
+        let places: Vec<_> = self.spans.iter().flat_map(registers).collect();
+        let end = places.iter().max().map_or(0, |last| last + 1);
+        let places = Places { places: &places, end };
         let outputs = self.gradient.len() / (self.channels * self.offsets.len());
         for channel in 0..self.channels {
             let mut output = 0;
             while output < outputs {
                 if S::REGISTER_COUNT >= 32 && outputs - output >= FILTERS {
-                    self.taps::<S, FILTERS>(simd, channel, output);
+                    self.taps::<S, FILTERS>(simd, places, channel, output);
                     output += FILTERS;
                 } else {
-                    self.taps::<S, 1>(simd, channel, output);
+                    self.taps::<S, 1>(simd, places, channel, output);
                     output += 1;
                 }
             }
@@ -137,18 +142,31 @@ impl WithSimd for Correlate<'_> {
     }
 }
 
+/// Registers, by number, all of which are before the end.
+#[derive(Clone, Copy)]
+struct Places<'a> {
+    places: &'a [usize],
+    end: usize,
+}
+
 impl Correlate<'_> {
     #[inline(always)]
-    fn taps<S: Simd, const O: usize>(&mut self, simd: S, channel: usize, output: usize) {
+    fn taps<S: Simd, const O: usize>(
+        &mut self,
+        simd: S,
+        places: Places<'_>,
+        channel: usize,
+        output: usize,
+    ) {
         let mut tap = 0;
         while tap < self.offsets.len() {
-            let place = (channel, output, tap);
+            let first = (channel, output, tap);
             // What squares leave when divided by nine; other filters have none of these.
             tap += match self.offsets.len() - tap {
-                TAPS.. => self.dots::<S, O, TAPS>(simd, place),
-                7.. => self.dots::<S, O, 7>(simd, place),
-                4.. => self.dots::<S, O, 4>(simd, place),
-                _ => self.dots::<S, O, 1>(simd, place),
+                TAPS.. => self.dots::<S, O, TAPS>(simd, places, first),
+                7.. => self.dots::<S, O, 7>(simd, places, first),
+                4.. => self.dots::<S, O, 4>(simd, places, first),
+                _ => self.dots::<S, O, 1>(simd, places, first),
             };
         }
     }
@@ -158,30 +176,29 @@ impl Correlate<'_> {
     fn dots<S: Simd, const O: usize, const T: usize>(
         &mut self,
         simd: S,
+        places: Places<'_>,
         (channel, output, tap): (usize, usize, usize),
     ) -> usize {
+        let Places { places, end } = places;
+        let upstream: [&[S::f32s]; O] = std::array::from_fn(|index| {
+            let first = (output + index) * self.output;
+            S::as_simd_f32s(&self.upstream[first..first + end * S::F32_LANES]).0
+        });
+        let x: [&[S::f32s]; T] = std::array::from_fn(|index| {
+            let first = channel * self.channel + self.offsets[tap + index];
+            S::as_simd_f32s(&self.x[first..first + end * S::F32_LANES]).0
+        });
         let mut sums = [[simd.splat_f32s(0.0); T]; O];
-        let offsets: [usize; T] = std::array::from_fn(|index| self.offsets[tap + index]);
-        for span in self.spans {
-            // Behind the last span there are zeros, and others end with a register.
-            let length = span.len().next_multiple_of(S::F32_LANES);
-            let upstream: [_; O] = std::array::from_fn(|index| {
-                let first = (output + index) * self.output + span.start;
-                S::as_simd_f32s(&self.upstream[first..first + length]).0
-            });
-            let x: [_; T] = std::array::from_fn(|index| {
-                let first = channel * self.channel + offsets[index] + span.start;
-                S::as_simd_f32s(&self.x[first..first + length]).0
-            });
-            let count = length / S::F32_LANES;
-            let (upstream, x) = (upstream.map(|run| &run[..count]), x.map(|run| &run[..count]));
-            for pixel in 0..count {
-                let upstream = upstream.map(|run| run[pixel]);
-                for (tap, x) in x.iter().enumerate() {
-                    let x = x[pixel];
-                    for (sums, upstream) in sums.iter_mut().zip(upstream) {
-                        sums[tap] = simd.mul_add_e_f32s(upstream, x, sums[tap]);
-                    }
+        for place in places {
+            // SAFETY: each run has `end` registers, and no place is behind them. With the bounds of twelve runs at hand there
+            // is no room for their pointers.
+            #[allow(unsafe_code)]
+            let at = |run: &[S::f32s]| unsafe { *run.get_unchecked(*place) };
+            let upstream = upstream.map(at);
+            for (tap, x) in x.iter().enumerate() {
+                let x = at(x);
+                for (sums, upstream) in sums.iter_mut().zip(upstream) {
+                    sums[tap] = simd.mul_add_e_f32s(upstream, x, sums[tap]);
                 }
             }
         }

@@ -8,6 +8,8 @@
 //! A place holds one pixel, or the same pixel of as many images as a register has lanes.
 
 use super::super::geometry::Geometry;
+#[cfg(target_arch = "x86_64")]
+use super::interleave;
 use pulp::NullaryFnOnce;
 use std::ops::Range;
 
@@ -171,15 +173,15 @@ pub(super) struct Phase {
 }
 
 /// Where pixels are: rows of `width` columns, in an image and laid out.
-struct Place {
+pub(super) struct Place {
     /// The first, laid out.
     first: usize,
-    rows: usize,
-    width: usize,
+    pub(super) rows: usize,
+    pub(super) width: usize,
     /// The first in the image, and the distances between rows and between columns.
-    pixel: usize,
-    row_step: usize,
-    column_step: usize,
+    pub(super) pixel: usize,
+    pub(super) row_step: usize,
+    pub(super) column_step: usize,
 }
 
 impl Layout {
@@ -237,33 +239,34 @@ impl Layout {
 
     /// Images, of so many pixels and with planes of so many, to channels of so many floats.
     fn put(&self, places: &[Place], from: (&[f32], usize, usize), to: (&mut [f32], usize)) {
+        #[cfg(target_arch = "x86_64")]
+        if let Some(simd) = self.interleaved(from.0.len() / from.1.max(1)) {
+            return simd.vectorize(interleave::Put { simd, layout: self, places, from, to });
+        }
         pulp::Arch::new().dispatch(Put { layout: self, places, from, to });
     }
 
     fn take(&self, places: &[Place], from: (&[f32], usize), to: (&mut [f32], usize, usize)) {
+        #[cfg(target_arch = "x86_64")]
+        if let Some(simd) = self.interleaved(to.0.len() / to.1.max(1)) {
+            return simd.vectorize(interleave::Take { simd, layout: self, places, from, to });
+        }
         pulp::Arch::new().dispatch(Take { layout: self, places, from, to });
+    }
+
+    /// What transposes, where so many images just fill the places.
+    #[cfg(target_arch = "x86_64")]
+    fn interleaved(&self, images: usize) -> Option<pulp::x86::V4> {
+        let whole = (self.lanes, images) == (interleave::LANES, interleave::LANES);
+        pulp::x86::V4::try_new().filter(|_| whole)
     }
 
     /// The first float of a row of an image.
     #[inline(always)]
-    fn row(&self, place: &Place, image: usize, row: usize) -> usize {
+    pub(super) fn row(&self, place: &Place, image: usize, row: usize) -> usize {
         let (first, lane) = self.of_image(image);
         place.first + first + row * self.pitch * self.lanes + lane
     }
-}
-
-/// As many images share their places where registers are widest: a row of each at a time, then.
-const LANES: usize = 16;
-/// Images that are read or written at a time: more of them, each a power of two from the next, would contend for the
-/// same lines of a cache.
-const AT_ONCE: usize = 8;
-
-/// All of them, if there are just as many.
-fn collected<T, const N: usize>(items: impl ExactSizeIterator<Item = T>) -> Option<[T; N]> {
-    if items.len() != N {
-        return None;
-    }
-    items.collect::<Vec<_>>().try_into().ok()
 }
 
 /// See [`Layout::put`]. A type, as is [`Take`], because the compiler does not inline a closure of this size.
@@ -280,24 +283,7 @@ impl NullaryFnOnce for Put<'_> {
     #[inline(always)]
     fn call(self) {
         let (images, image, plane) = self.from;
-        let whole: Option<[&[f32]; LANES]> = collected(images.chunks_exact(image));
         for place in self.places {
-            if let (Some(images), LANES) = (whole, self.layout.lanes) {
-                for (channel, laid) in self.to.0.chunks_exact_mut(self.to.1).enumerate() {
-                    for (part, images) in images.as_chunks::<AT_ONCE>().0.iter().enumerate() {
-                        for row in 0..place.rows {
-                            let first = channel * plane + place.pixel + row * place.row_step;
-                            let to = &mut laid[self.layout.row(place, part * AT_ONCE, row)..];
-                            for (column, to) in to.chunks_mut(LANES).take(place.width).enumerate() {
-                                for (to, image) in to.iter_mut().zip(images) {
-                                    *to = image[first + column * place.column_step];
-                                }
-                            }
-                        }
-                    }
-                }
-                continue;
-            }
             for (channel, laid) in self.to.0.chunks_exact_mut(self.to.1).enumerate() {
                 for (index, image) in images.chunks_exact(image).enumerate() {
                     let pixels = &image[channel * plane..][..plane];
@@ -330,24 +316,6 @@ impl NullaryFnOnce for Take<'_> {
         for place in self.places {
             // Laid out are whole blocks of channels, the last ones of which may not exist.
             let channels = self.from.0.chunks_exact(self.from.1).take(image / plane.max(1));
-            let whole: Option<[&mut [f32]; LANES]> = collected(images.chunks_exact_mut(image));
-            if let (Some(mut images), LANES) = (whole, self.layout.lanes) {
-                for (channel, laid) in channels.enumerate() {
-                    let parts = images.as_chunks_mut::<AT_ONCE>().0;
-                    for (part, images) in parts.iter_mut().enumerate() {
-                        for row in 0..place.rows {
-                            let first = channel * plane + place.pixel + row * place.row_step;
-                            let from = &laid[self.layout.row(place, part * AT_ONCE, row)..];
-                            for (column, from) in from.chunks(LANES).take(place.width).enumerate() {
-                                for (image, from) in images.iter_mut().zip(from) {
-                                    image[first + column * place.column_step] += *from;
-                                }
-                            }
-                        }
-                    }
-                }
-                continue;
-            }
             for (channel, laid) in channels.enumerate() {
                 for (index, image) in images.chunks_exact_mut(image).enumerate() {
                     let pixels = &mut image[channel * plane..][..plane];

@@ -5,6 +5,8 @@
 //! and what stands between the rows of outputs is left out. Or, where that would be much, it holds the same pixel
 //! of several images.
 
+#[cfg(target_arch = "x86_64")]
+mod interleave;
 mod kernels;
 mod layout;
 
@@ -39,15 +41,16 @@ fn packed(
     (outputs, channels): (usize, usize),
     taps: &[usize],
     of: impl Fn(usize, usize, usize) -> f32,
-) -> Vec<f32> {
-    let mut packed = Vec::with_capacity(outputs.next_multiple_of(BLOCK) * channels * taps.len());
-    for block in (0..outputs).step_by(BLOCK) {
-        for channel in 0..channels {
-            for tap in taps {
-                packed.extend((block..block + BLOCK).map(|output| match output < outputs {
-                    true => of(output, channel, *tap),
-                    false => 0.0,
-                }));
+) -> Scratch<f32> {
+    let filters = BLOCK * channels * taps.len();
+    let mut packed = Scratch::any(outputs.div_ceil(BLOCK) * filters);
+    for (block, packed) in packed.chunks_exact_mut(filters.max(1)).enumerate() {
+        for (channel, packed) in packed.chunks_exact_mut(BLOCK * taps.len()).enumerate() {
+            for (tap, packed) in taps.iter().zip(packed.as_chunks_mut::<BLOCK>().0) {
+                *packed = std::array::from_fn(|output| match block * BLOCK + output {
+                    output if output < outputs => of(output, channel, *tap),
+                    _ => 0.0,
+                });
             }
         }
     }
@@ -163,7 +166,7 @@ pub(super) fn part(
 }
 
 /// From outputs to channels: for each phase of the input the taps that read it.
-fn transposed(g: &Geometry, phases: &[Phase], weight: &[f32]) -> Vec<Vec<f32>> {
+fn transposed(g: &Geometry, phases: &[Phase], weight: &[f32]) -> Vec<Scratch<f32>> {
     let taps = g.kernel * g.kernel;
     let of = |channel, output, tap| weight[(output * g.channels + channel) * taps + tap];
     phases.iter().map(|phase| packed((g.channels, g.outputs), &phase.taps, of)).collect()
