@@ -154,6 +154,7 @@ fn safeguards() {
         explosion: 1.0 + f64::EPSILON,
         first_cut: f64::MIN_POSITIVE,
         cut: 1.0 - f64::EPSILON,
+        trust: 1,
         max_rollbacks: 1,
     };
     with(just_right).unwrap();

@@ -372,6 +372,17 @@ fn rates_below_rounding_rise() {
     }
 }
 
+// From a rate at which most of a step is lost. Fails if two windows that disagree by rounding alone end the climb: the rates then
+// are still below 1e-4.
+#[test]
+fn what_rounding_leaves_does_not_end_the_climb() {
+    let sgd = |model: &_| Sgd::new(model, SgdConfig { lr: 3e-9, ..Default::default() });
+    let (newton, losses) = regression(sgd, 300, |_| 1.0);
+    assert_eq!(newton.history()[0].outcome, Outcome::Raised);
+    assert!(newton.rates()[0].1 > 1e-3, "{:?}", newton.rates());
+    assert!(last(&losses) < losses[0] / 3.0, "{} from {}", last(&losses), losses[0]);
+}
+
 // Where there is no gradient there is nothing to be raised for. Fails if only the weights are looked at.
 #[test]
 fn without_gradients_no_rate_rises() {

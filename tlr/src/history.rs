@@ -37,6 +37,9 @@ pub enum Outcome {
     /// Raised because no weight has moved in a window, although the gradients are large enough: see
     /// [`Config::climb`](crate::Config::climb).
     Raised,
+    /// Back to what it was before a cut, because the window after it was good: see
+    /// [`Safeguard::trust`](crate::Safeguard::trust).
+    Regained,
     /// No step.
     Kept(KeptBecause),
     /// Set by the line search, where the rule's own step did not pass.
@@ -79,6 +82,7 @@ impl fmt::Display for Outcome {
             Self::Capped => f.write_str("capped"),
             Self::Climbed => f.write_str("climbed: the windows agree"),
             Self::Raised => f.write_str("raised: no weight moved"),
+            Self::Regained => f.write_str("regained: the cut was not needed"),
             Self::Kept(KeptBecause::NonPositiveCurvature) => {
                 f.write_str("kept: the curvature is not positive")
             }

@@ -4,7 +4,7 @@
 //! B − W. Keeping A and B, rather than B and A − B, costs the same and loses nothing: differences
 //! are taken in f64 whatever the dtype, and a window that turns out to be bad is undone by swapping.
 
-use crate::{layers::Groups, sketch::Sketches, tensors, Error};
+use crate::{layers::Groups, rule::LARGEST_CLIMB, sketch::Sketches, tensors, Error};
 use dfdx::{
     nn::{RecursiveWalker, TensorCollection, TensorOptions, TensorVisitor, ViewTensorRef},
     shapes::{Dtype, Shape},
@@ -35,6 +35,38 @@ impl Sum for Dots {
         dots.for_each(|dots| total += dots);
         total
     }
+}
+
+/// How far the weights of one group can move by rounding alone.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rounding {
+    /// ‖B‖.
+    weights: f64,
+    /// What as many roundings as a window has steps add up to, at random: √K·ε‖B‖/2.
+    noise: f64,
+}
+
+impl Rounding {
+    /// What to multiply a rate by whose window moved the weights by no more than that: as much as moves them by a thousandth, and
+    /// at most as much as a rate may climb. It has to be worth it.
+    pub(crate) fn raise(self, moved: f64) -> Option<f64> {
+        let by = (1e-3 * self.weights / moved).min(LARGEST_CLIMB);
+        (moved < self.noise && by >= 2.0).then_some(by)
+    }
+}
+
+/// 1 and the next larger number: their distance.
+fn spacing<E: Dtype>() -> f64 {
+    let differs = |by: f64| E::from_f64(1.0 + by).and_then(|x| x.to_f64()).is_some_and(|x| x > 1.0);
+    let mut spacing = 1.0;
+    // Bounded, should a type round up.
+    for _ in 0..f64::MANTISSA_DIGITS {
+        if !differs(spacing / 2.0) {
+            break;
+        }
+        spacing /= 2.0;
+    }
+    spacing
 }
 
 /// Two windows' snapshots of every tensor of a model, on the host.
@@ -254,6 +286,26 @@ impl<E: Dtype> Snapshots<E> {
         Ok(dots)
     }
 
+    /// What rounding does to each group in a window of `steps`. A sketch cannot tell.
+    pub(crate) fn rounding(&self, steps: usize) -> Vec<Rounding> {
+        if self.sketches.is_some() {
+            return Vec::new();
+        }
+        let mut squares = vec![0.0; self.groups];
+        for tensor in &self.tensors {
+            if let Some(sum) = tensor.group.and_then(|group| squares.get_mut(group)) {
+                let squared = |x: &E| x.to_f64().map_or(0.0, |x| x * x);
+                *sum += tensor.last.iter().map(squared).sum::<f64>();
+            }
+        }
+        let noise = (steps as f64).sqrt() * spacing::<E>() / 2.0;
+        squares
+            .into_iter()
+            .map(f64::sqrt)
+            .map(|weights| Rounding { weights, noise: noise * weights })
+            .collect()
+    }
+
     /// Whether two models differ in a weight of each group.
     pub(crate) fn differing<D, M>(&self, here: &M, there: &M) -> Vec<bool>
     where
@@ -395,8 +447,29 @@ impl<E: Dtype, D: Device<E>> TensorVisitor<E, D> for Ids<'_, E, D> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used)]
+    #![allow(clippy::unwrap_used, clippy::panic)]
     use super::*;
+
+    // By hand. Fails with another ε, another power of K, or if what moves far enough is raised.
+    #[test]
+    fn what_rounding_hides_is_raised() {
+        assert_eq!(spacing::<f32>(), f64::from(f32::EPSILON));
+        assert_eq!(spacing::<f64>(), f64::EPSILON);
+        use dfdx::prelude::*;
+        let dev = Cpu::default();
+        let model = (dev.tensor([3.0f32, 4.0]), dev.tensor([0.0f32]));
+        let mut snapshots = Snapshots::<f32>::new(&model, &Groups::one(), None).unwrap();
+        snapshots.take(&model, Part::All);
+        let [rounding] = snapshots.rounding(16)[..] else { panic!("one group") };
+        let noise = 4.0 * f64::from(f32::EPSILON) * 5.0 / 2.0;
+        assert_eq!((rounding.weights, rounding.noise), (5.0, noise));
+        assert_eq!(rounding.raise(0.99 * noise), Some(100.0));
+        assert_eq!(rounding.raise(noise), None);
+        // Never further than a thousandth of the weights: in half precision that is near.
+        let half = Rounding { weights: 1.0, noise: 1e-3 };
+        assert_eq!(half.raise(1e-4), Some(10.0));
+        assert_eq!(half.raise(6e-4), None);
+    }
 
     /// Deterministic values of mixed sign and size.
     fn values(len: usize, seed: u64) -> Vec<f32> {

@@ -119,7 +119,19 @@ pub(crate) struct Group {
     /// Whether all windows so far agreed well enough for the rate to climb.
     pub(crate) climbs: bool,
     pub(crate) previous: Option<Previous>,
+    /// The rate before a cut that is on probation.
+    pub(crate) regain: Option<f64>,
 }
+
+impl Group {
+    /// Whether a window at this rate is much like the last one.
+    fn is_steady(&self, rate: f64) -> bool {
+        self.previous.is_some_and(|previous| rate <= STEADY * previous.rate)
+    }
+}
+
+/// What a rate rises by from one window to the next is no surprise.
+const STEADY: f64 = 1.25;
 
 #[derive(Clone, Copy, Serialize, Deserialize)]
 pub(crate) struct Previous {
@@ -187,6 +199,7 @@ where
                 name: group.name,
                 frozen: group.frozen,
                 climbs: config.climb.is_some(),
+                regain: None,
                 previous: None,
             })
             .collect();
@@ -476,13 +489,23 @@ where
         let unmoved =
             self.climb.is_some() && factor >= 1.0 && dots.iter().any(|dots| dots.own == 0.0);
         let would_move = if unmoved { self.would_move(model, gradients) } else { Vec::new() };
+        let rounding = match factor >= 1.0 && self.groups.iter().any(|group| group.climbs) {
+            true => self.snapshots.rounding(self.window),
+            false => Vec::new(),
+        };
         for (index, dots) in dots.into_iter().enumerate() {
-            let lost = dots.own == 0.0 && would_move.get(index).is_some_and(|&moves| moves);
-            let frozen = self.groups.get(index).is_some_and(|group| group.frozen);
-            if lost && !frozen && self.optimizer.rate(index) < 1.0 {
-                self.raise(index);
+            let Some(group) = self.groups.get(index) else { continue };
+            let factor_of_raise = if group.frozen || self.optimizer.rate(index) >= 1.0 {
+                None
+            } else if dots.own == 0.0 {
+                would_move.get(index).filter(|moves| **moves).map(|_| rule::LARGEST_CLIMB)
             } else {
-                self.adapt(index, dots, factor);
+                let rounding = rounding.get(index).filter(|_| group.climbs);
+                rounding.and_then(|rounding| rounding.raise(dots.own.sqrt()))
+            };
+            match factor_of_raise {
+                Some(by) => self.raise(index, by),
+                None => self.adapt(index, dots, factor),
             }
         }
         Ok(())
@@ -503,13 +526,13 @@ where
         }
     }
 
-    /// At this group's rate every step was lost in rounding.
-    fn raise(&mut self, index: usize) {
+    /// At this group's rate all steps, or most of them, were lost in rounding.
+    fn raise(&mut self, index: usize, by: f64) {
         let rate = self.optimizer.rate(index);
         if let Some(group) = self.groups.get_mut(index) {
             group.previous = None;
         }
-        let raised = rule::bounded((rule::LARGEST_CLIMB * rate).min(1.0));
+        let raised = rule::bounded((by * rate).min(1.0));
         self.decide(index, rate, Proposal { rate: raised, outcome: Outcome::Raised }, None);
     }
 
@@ -545,7 +568,10 @@ where
                     proposal
                 }
             }
-            _ => Proposal { rate, outcome: Outcome::WarmingUp },
+            _ => match group.regain.take() {
+                Some(rate) => Proposal { rate, outcome: Outcome::Regained },
+                None => Proposal { rate, outcome: Outcome::WarmingUp },
+            },
         };
         self.decide(index, rate, decision, moments);
     }
@@ -595,6 +621,13 @@ where
         cause: RollbackCause,
         are_to_blame: bool,
     ) -> Result<(), Error> {
+        let trusted = are_to_blame
+            && cause == RollbackCause::LossIncreased
+            && self.safeguard.as_ref().is_some_and(|safeguard| self.watch.trusts(safeguard));
+        for (index, group) in self.groups.iter_mut().enumerate() {
+            let rate = self.optimizer.rate(index);
+            group.regain = (trusted && group.is_steady(rate)).then_some(rate);
+        }
         self.restart(model);
         if are_to_blame && self.watch.any_accepted() {
             self.groups.iter_mut().for_each(|group| group.climbs = false);

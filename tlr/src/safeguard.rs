@@ -31,7 +31,13 @@ use serde::{Deserialize, Serialize};
 /// cleared, the previous direction dropped, every learned rate times `first_cut` while no window has
 /// been accepted, `cut` later; the k-th time in a row, times the k-th power of that. Where no step was
 /// made since the last time, the batch is to blame and not the rate, which stays. So it does where weights have become NaN or
-/// infinite behind losses that are finite, the first time in a row: that is a broken gradient. Without a loss only a
+/// infinite behind losses that are finite, the first time in a row: that is a broken gradient.
+///
+/// After `trust` windows accepted in a row a mean that rises may be bad luck: late in training it is noise that holds a rate where
+/// it is, and a rate that was cut would stay there for good. So if the next window is accepted, each rate goes back to what it was,
+/// but for those that had just risen by more than a quarter. A second rollback before there is trust again is final.
+///
+/// Without a loss only a
 /// weight that is not finite is a reason.
 ///
 /// Not in the paper, whose rule can end anywhere once a rate is too large.
@@ -47,6 +53,8 @@ pub struct Safeguard {
     pub first_cut: f64,
     /// In (0, 1): the cut later. Default 0.5.
     pub cut: f64,
+    /// ≥ 1: the windows accepted in a row after which a rate is trusted. Default 5.
+    pub trust: usize,
     /// ≥ 1: this many rollbacks with no accepted window in between are an error. Default 20.
     pub max_rollbacks: usize,
 }
@@ -59,6 +67,7 @@ impl Default for Safeguard {
             explosion: 1.5,
             first_cut: 0.1,
             cut: 0.5,
+            trust: 5,
             max_rollbacks: 20,
         }
     }
@@ -80,6 +89,7 @@ impl Safeguard {
             ("explosion", "finite and above 1", self.explosion, above_one(self.explosion)),
             ("first_cut", "in (0, 1)", self.first_cut, fraction(self.first_cut)),
             ("cut", "in (0, 1)", self.cut, fraction(self.cut)),
+            ("trust", "at least 1", self.trust as f64, self.trust >= 1),
             ("max_rollbacks", "at least 1", self.max_rollbacks as f64, self.max_rollbacks >= 1),
         ] {
             if !ok {
@@ -132,6 +142,9 @@ pub(crate) struct Watch {
     /// The last accepted window in which a loss was fed.
     accepted: Option<Losses>,
     any_accepted: bool,
+    /// In a row.
+    #[serde(default)]
+    good: u64,
     /// Since the last accepted window.
     rollbacks: usize,
     /// Those of them that the rates were to blame for.
@@ -226,6 +239,7 @@ impl Watch {
             self.accepted = Some(window);
         }
         self.any_accepted = true;
+        self.good += 1;
         self.rollbacks = 0;
         self.cuts = 0;
         self.origin = Losses::default();
@@ -234,6 +248,7 @@ impl Watch {
     /// The window is undone: what to multiply the rates by.
     pub(crate) fn roll_back(&mut self, safeguard: &Safeguard, are_to_blame: bool) -> f64 {
         self.window = Losses::default();
+        self.good = 0;
         self.rollbacks += 1;
         self.cuts += i32::from(are_to_blame);
         let cut = if self.any_accepted { safeguard.cut } else { safeguard.first_cut };
@@ -242,6 +257,11 @@ impl Watch {
         } else {
             1.0
         }
+    }
+
+    /// Whether what made the last windows may not be what made this one bad.
+    pub(crate) fn trusts(&self, safeguard: &Safeguard) -> bool {
+        self.good >= safeguard.trust as u64
     }
 
     /// The window ends before its time, undecided.
@@ -258,6 +278,7 @@ impl Watch {
     pub(crate) fn is_sane(&self, most: u64) -> bool {
         let losses = [Some(&self.origin), Some(&self.window), self.accepted.as_ref()];
         losses.into_iter().flatten().all(|losses| losses.count <= most)
+            && self.good <= most
             && self.rollbacks as u64 <= most
             && (0..i32::MAX).contains(&self.cuts)
     }

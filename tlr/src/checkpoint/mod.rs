@@ -207,6 +207,8 @@ struct GroupProgress {
     rate: f64,
     climbs: bool,
     previous: Option<Previous>,
+    #[serde(default, with = "exact::option")]
+    regain: Option<f64>,
 }
 
 /// More steps than any training makes, and few enough to count on from.
@@ -220,6 +222,7 @@ impl Progress {
             && self.groups.iter().all(|group| {
                 RATES.contains(&group.rate)
                     && group.previous.is_none_or(|previous| RATES.contains(&previous.rate))
+                    && group.regain.is_none_or(|rate| RATES.contains(&rate))
             })
             && self.position < window
             && counts.into_iter().all(|&count| count < MOST)
@@ -373,6 +376,7 @@ where
                     rate: self.optimizer.rate(index),
                     climbs: group.climbs,
                     previous: group.previous,
+                    regain: group.regain,
                 })
                 .collect(),
             optimizer_steps: state.steps.clone(),
@@ -424,6 +428,7 @@ where
             self.optimizer.set_rate(index, saved.rate);
             group.climbs = saved.climbs;
             group.previous = saved.previous;
+            group.regain = saved.regain;
         }
         self.watch = progress.watch;
         self.position = progress.position;
