@@ -92,7 +92,9 @@ impl<R: RateRule> Config<R> {
     ///
     /// A rate so small that rounding leaves every weight where it was tells nothing, and would stay for ever. Where a window has
     /// moved none, and a step of plain gradient descent at a rate of 1 would, the rate is raised a hundredfold, up to 1.
-    /// This goes with the climb and does not end with it.
+    /// This goes with the climb and does not end with it. While it lasts, so is a rate whose window has moved the weights by no more
+    /// than K roundings do at random, √K·ε‖w‖/2: which way is rounding's doing, and the next window would agree with it by chance
+    /// only. In half precision that is far, so it is raised by less where a hundredfold would move the weights by more than a thousandth.
     pub fn climb(mut self, cosine: impl Into<Option<f64>>) -> Self {
         self.climb = cosine.into();
         self

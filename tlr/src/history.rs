@@ -34,7 +34,8 @@ pub enum Outcome {
     /// Raised beyond the rule's step, or held above it, because the windows agree too well: see
     /// [`Config::climb`](crate::Config::climb).
     Climbed,
-    /// Raised because no weight has moved in a window, although the gradients are large enough: see
+    /// Raised because a window was lost in rounding: no weight has moved although the gradients are large enough, or they have
+    /// moved by no more than rounding explains. See
     /// [`Config::climb`](crate::Config::climb).
     Raised,
     /// Back to what it was before a cut, because the window after it was good: see
@@ -81,7 +82,7 @@ impl fmt::Display for Outcome {
             Self::Scaled => f.write_str("scaled"),
             Self::Capped => f.write_str("capped"),
             Self::Climbed => f.write_str("climbed: the windows agree"),
-            Self::Raised => f.write_str("raised: no weight moved"),
+            Self::Raised => f.write_str("raised: lost in rounding"),
             Self::Regained => f.write_str("regained: the cut was not needed"),
             Self::Kept(KeptBecause::NonPositiveCurvature) => {
                 f.write_str("kept: the curvature is not positive")
