@@ -2,29 +2,43 @@
 //!
 //! ```text
 //! RAYON_NUM_THREADS=1 cargo bench --bench overhead
-//! RAYON_NUM_THREADS=1 cargo bench --bench overhead -- --resnet --rounds 5
+//! RAYON_NUM_THREADS=1 cargo bench --bench overhead -- --model resnet50 --rounds 5
 //! ```
 
-use clap::Parser;
+use clap::{Parser, ValueEnum};
 use dfdx::{losses::cross_entropy_with_logits_loss, optim::SgdConfig, prelude::*};
 use std::{error::Error, io::Write, time::Instant};
 use tlr::{optim, Family, LearningRate, Newton, NewtonConfig, PerLayer, Window};
-use tlr_models::{resnet::ResNet50, train::Network, Mlp};
+use tlr_models::{
+    resnet::{ResNet50, Wrn16x1},
+    train::Network,
+    Mlp,
+};
 
 #[derive(Parser)]
 struct Args {
     /// Of each, in turns
     #[arg(long, default_value_t = 15)]
     rounds: usize,
-    /// ResNet-50 on two images of 224 × 224, instead of the perceptron 784-1000-10 on 128 digits
-    #[arg(long)]
-    resnet: bool,
+    /// What is trained
+    #[arg(long, value_enum, default_value_t = Model::Mlp)]
+    model: Model,
     /// Only the optimizers alone, for benches/step.py
     #[arg(long)]
     alone: bool,
     /// Given by cargo
     #[arg(long, hide = true)]
     bench: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Model {
+    /// The perceptron 784-1000-10 on 128 digits
+    Mlp,
+    /// WRN-16-1 on 128 images of 32 × 32
+    Wrn16x1,
+    /// ResNet-50 on two images of 224 × 224
+    Resnet50,
 }
 
 fn main() -> Result<(), Box<dyn Error>> {
@@ -34,11 +48,11 @@ fn main() -> Result<(), Box<dyn Error>> {
 }
 
 fn compare(args: &Args) -> Result0 {
-    if args.resnet {
-        // A window of 90 steps would take minutes: K is 4 here, and the more so 1.
-        measure::<ResNet50<1000, f32, Cpu>>(args, [2, 3, 224, 224], &[1, 4])
-    } else {
-        measure::<Mlp<784, 1000, 10, f32, Cpu>>(args, [128, 1, 28, 28], &[1, 94])
+    // A window of 90 steps would take minutes with images: K is 4 there, and the more so 1.
+    match args.model {
+        Model::Mlp => measure::<Mlp<784, 1000, 10, f32, Cpu>>(args, [128, 1, 28, 28], &[1, 94]),
+        Model::Wrn16x1 => measure::<Wrn16x1<10, f32, Cpu>>(args, [128, 3, 32, 32], &[1, 4]),
+        Model::Resnet50 => measure::<ResNet50<1000, f32, Cpu>>(args, [2, 3, 224, 224], &[1, 4]),
     }
 }
 

@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
-"""A training step of the perceptron 784-1000-10 on 128 digits beside PyTorch's: plain SGD, same threads, turn by turn.
+"""A training step beside PyTorch's: plain SGD, same threads, turn by turn.
 
     cargo bench --bench overhead --no-run
-    python3 benches/step.py [--threads N] [--rounds N]
+    python3 benches/step.py [--model mlp|wrn16x1] [--threads N] [--rounds N]
 
-Needs `pip install torch`. Prints a line of a Markdown table: milliseconds of ours and of PyTorch's (medians of the rounds), and the
+The perceptron 784-1000-10 on 128 digits, or WRN-16-1 on 128 images of 32 x 32. Needs `pip install torch`. Prints a line of a Markdown table: milliseconds of ours and of PyTorch's (medians of the rounds), and the
 ratio (median of each round's; below 1, ours is faster).
 """
 
@@ -16,11 +16,62 @@ import time
 
 import built
 
-STEPS = 94
+
+
+def perceptron(torch):
+    """The model, its input, and steps in a row."""
+    nn = torch.nn
+    model = nn.Sequential(nn.Linear(784, 1000), nn.ReLU(), nn.Linear(1000, 10))
+    return model, torch.randn(128, 784), 94
+
+
+def wide_resnet(torch):
+    """WRN-16-1 as tlr_models::resnet::Wrn16x1 has it: the second convolution strides, the shortcut takes the input itself."""
+    nn = torch.nn
+
+    def conv(inputs, outputs, kernel, stride=1):
+        return nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False)
+
+    class Block(nn.Module):
+        def __init__(self, inputs, outputs, stride):
+            super().__init__()
+            self.path = nn.Sequential(
+                nn.BatchNorm2d(inputs),
+                nn.ReLU(inplace=True),
+                conv(inputs, outputs, 3),
+                nn.BatchNorm2d(outputs),
+                nn.ReLU(inplace=True),
+                conv(outputs, outputs, 3, stride),
+            )
+            same = (inputs, stride) == (outputs, 1)
+            self.short = nn.Identity() if same else conv(inputs, outputs, 1, stride)
+
+        def forward(self, x):
+            return self.short(x) + self.path(x)
+
+    model = nn.Sequential(
+        conv(3, 16, 3),
+        Block(16, 16, 1),
+        Block(16, 16, 1),
+        Block(16, 32, 2),
+        Block(32, 32, 1),
+        Block(32, 64, 2),
+        Block(64, 64, 1),
+        nn.BatchNorm2d(64),
+        nn.ReLU(inplace=True),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(64, 10),
+    )
+    return model, torch.randn(128, 3, 32, 32), 4
+
+
+MODELS = {"mlp": perceptron, "wrn16x1": wide_resnet}
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", choices=MODELS, default="mlp")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--rounds", type=int, default=9)
     args = parser.parse_args()
@@ -29,9 +80,9 @@ def main():
     import torch
 
     torch.set_num_threads(args.threads)
-    model = torch.nn.Sequential(torch.nn.Linear(784, 1000), torch.nn.ReLU(), torch.nn.Linear(1000, 10))
+    model, x, steps = MODELS[args.model](torch)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
-    x, y = torch.randn(128, 784), torch.randint(0, 10, (128,))
+    y = torch.randint(0, 10, (128,))
 
     def step():
         optimizer.zero_grad()
@@ -40,22 +91,22 @@ def main():
         optimizer.step()
         return loss.item()
 
-    for _ in range(STEPS):
+    for _ in range(steps):
         step()
     ours, theirs = [], []
     for _ in range(args.rounds):
         start = time.perf_counter()
-        for _ in range(STEPS):
+        for _ in range(steps):
             step()
-        theirs.append((time.perf_counter() - start) / STEPS * 1e3)
-        command = [built.newest("overhead"), "--alone", "--rounds", "1"]
+        theirs.append((time.perf_counter() - start) / steps * 1e3)
+        command = [built.newest("overhead"), "--model", args.model, "--alone", "--rounds", "1"]
         table = subprocess.run(command, check=True, capture_output=True, text=True).stdout
         line = next(line for line in table.splitlines() if line.startswith("| tlr's Sgd alone"))
         ours.append(float(line.split("|")[2]))
     ratio = statistics.median(our / their for our, their in zip(ours, theirs))
-    print("| threads | ours, ms | PyTorch, ms | ratio |")
-    print("| ---: | ---: | ---: | ---: |")
-    print(f"| {args.threads} | {statistics.median(ours):.2f} | {statistics.median(theirs):.2f} | {ratio:.2f} |")
+    print("| model | threads | ours, ms | PyTorch, ms | ratio |")
+    print("| --- | ---: | ---: | ---: | ---: |")
+    print(f"| {args.model} | {args.threads} | {statistics.median(ours):.2f} | {statistics.median(theirs):.2f} | {ratio:.2f} |")
 
 
 if __name__ == "__main__":

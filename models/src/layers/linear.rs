@@ -106,12 +106,14 @@ where
         }
         let upstream = Matrix::new(&y_gradient, rows, OUT);
 
-        let bias_gradient = gradients.get_or_alloc_mut(&bias)?;
+        let mut sums = Scratch::<f64>::zeros(OUT);
         vectorized(|| {
             for row in y_gradient.chunks_exact(OUT.max(1)) {
-                bias_gradient.iter_mut().zip(row).for_each(|(bias, y)| *bias += *y);
+                sums.iter_mut().zip(row).for_each(|(sum, y)| *sum += y.to());
             }
         });
+        let bias_gradient = gradients.get_or_alloc_mut(&bias)?;
+        bias_gradient.iter_mut().zip(sums.iter()).for_each(|(to, sum)| *to += E::of(*sum));
         let mut weight_gradient = buffer::take(gradients.get_or_alloc_mut(&weight)?);
         gemm::add_product(
             &mut weight_gradient,

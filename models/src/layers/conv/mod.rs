@@ -9,7 +9,13 @@ pub(super) use composed::composed;
 pub(super) use geometry::Geometry;
 pub use geometry::Sliding;
 
-use super::{buffer, element::Element, scratch::Scratch, Kernels, LayerError};
+use super::{
+    buffer,
+    element::Element,
+    scratch::Scratch,
+    simd::{self, vectorized},
+    Kernels, LayerError,
+};
 use dfdx::{
     nn::{BuildOnDevice, Module, ModuleVisitor, NonMutableModule, TensorOptions},
     prelude::{
@@ -154,13 +160,14 @@ where
         let y_gradient = buffer::take(gradients.get_or_alloc_mut(&y)?);
         if let Some(bias) = bias {
             let bias_gradient = gradients.get_or_alloc_mut(&bias)?;
-            for image in y_gradient.chunks_exact(geometry.out_image()) {
-                for (bias, plane) in
-                    bias_gradient.iter_mut().zip(image.chunks_exact(geometry.out_pixels()))
-                {
-                    plane.iter().for_each(|y| *bias += *y);
+            let mut sums = Scratch::<f64>::zeros(O);
+            vectorized(|| {
+                let planes = y_gradient.chunks_exact(geometry.out_pixels());
+                for (plane, channel) in planes.zip((0..O).cycle()) {
+                    sums[channel] += simd::sum(plane, E::to);
                 }
-            }
+            });
+            bias_gradient.iter_mut().zip(sums.iter()).for_each(|(to, sum)| *to += E::of(*sum));
         }
         let mut weight_gradient = buffer::take(gradients.get_or_alloc_mut(&weight)?);
         let mut x_gradient = match options.input_gradient {

@@ -5,10 +5,12 @@ use pulp::{Simd, WithSimd};
 
 /// Outputs at a time.
 pub(super) const BLOCK: usize = 8;
-/// Outputs whose filters' gradients are summed at a time: with nine taps each, 18 sums, the outputs' pixels and the nine
-/// inputs, which the compiler likes to read in one go, are 29 registers.
-pub(super) const FILTERS: usize = 2;
-const TAPS: usize = 9;
+/// Outputs whose filters' gradients are summed at a time, for as many taps: 20 sums, the outputs' pixels and the inputs, which the
+/// compiler likes to read in one go, are 29 registers.
+pub(super) const FILTERS: usize = 4;
+const TAPS: usize = 5;
+/// Registers of each of these outputs that are gone through at a time: they stay in the nearest cache for all channels and taps.
+const AT_ONCE: usize = 128;
 
 /// Floats in a register.
 pub(super) struct Lanes;
@@ -124,19 +126,24 @@ impl WithSimd for Correlate<'_> {
         // In registers. A span starts with one; behind the last there are zeros, and others end with one.
         let registers = |span: &Span| span.start / S::F32_LANES..span.end.div_ceil(S::F32_LANES);
         let places: Vec<_> = self.spans.iter().flat_map(registers).collect();
-        let end = places.iter().max().map_or(0, |last| last + 1);
-        let places = Places { places: &places, end };
         let outputs = self.gradient.len() / (self.channels * self.offsets.len());
-        for channel in 0..self.channels {
+        for places in places.chunks(AT_ONCE) {
+            let end = places.iter().max().map_or(0, |last| last + 1);
+            let places = Places { places, end };
             let mut output = 0;
             while output < outputs {
-                if S::REGISTER_COUNT >= 32 && outputs - output >= FILTERS {
-                    self.taps::<S, FILTERS>(simd, places, channel, output);
-                    output += FILTERS;
-                } else {
-                    self.taps::<S, 1>(simd, places, channel, output);
-                    output += 1;
+                let together = match S::REGISTER_COUNT >= 32 && outputs - output >= FILTERS {
+                    true => FILTERS,
+                    false => 1,
+                };
+                for channel in 0..self.channels {
+                    if together == FILTERS {
+                        self.taps::<S, FILTERS>(simd, places, channel, output);
+                    } else {
+                        self.taps::<S, 1>(simd, places, channel, output);
+                    }
                 }
+                output += together;
             }
         }
     }
@@ -161,11 +168,13 @@ impl Correlate<'_> {
         let mut tap = 0;
         while tap < self.offsets.len() {
             let first = (channel, output, tap);
-            // What squares leave when divided by nine; other filters have none of these.
-            tap += match self.offsets.len() - tap {
+            // As even as can be: nine are five and four.
+            let left = self.offsets.len() - tap;
+            tap += match left.div_ceil(left.div_ceil(TAPS)) {
                 TAPS.. => self.dots::<S, O, TAPS>(simd, places, first),
-                7.. => self.dots::<S, O, 7>(simd, places, first),
-                4.. => self.dots::<S, O, 4>(simd, places, first),
+                4 => self.dots::<S, O, 4>(simd, places, first),
+                3 => self.dots::<S, O, 3>(simd, places, first),
+                2 => self.dots::<S, O, 2>(simd, places, first),
                 _ => self.dots::<S, O, 1>(simd, places, first),
             };
         }
@@ -190,7 +199,7 @@ impl Correlate<'_> {
         });
         let mut sums = [[simd.splat_f32s(0.0); T]; O];
         for place in places {
-            // SAFETY: each run has `end` registers, and no place is behind them. With the bounds of twelve runs at hand there
+            // SAFETY: each run has `end` registers, and no place is behind them. With the bounds of nine runs at hand there
             // is no room for their pointers.
             #[allow(unsafe_code)]
             let at = |run: &[S::f32s]| unsafe { *run.get_unchecked(*place) };

@@ -15,6 +15,8 @@ use std::ops::Range;
 
 /// Behind the last place, more zeros than registers read too far.
 const SLACK: usize = 64;
+/// Floats in a line of a cache: a register that starts with one touches no other.
+const LINE: usize = 16;
 /// Images of more outputs in a row lose little to their padding: they are not worth interleaving.
 const NARROW: usize = 16;
 /// Places that a run of images has, more or less.
@@ -67,8 +69,9 @@ impl Layout {
 
     fn sized(mut self, g: &Geometry) -> Self {
         self.phase = self.images * self.rows * self.pitch * self.lanes;
-        self.input = g.stride * g.stride * self.phase + self.lead() + SLACK;
-        self.output = self.phase + self.lead() + SLACK;
+        let aligned = |floats: usize| floats.next_multiple_of(LINE);
+        self.input = aligned(g.stride * g.stride * self.phase + self.lead() + SLACK);
+        self.output = aligned(self.phase + self.lead() + SLACK);
         self
     }
 
@@ -77,9 +80,9 @@ impl Layout {
         self.lanes * self.images
     }
 
-    /// Floats from the first tap of a filter to the last.
+    /// Floats from the first tap of a filter to the last, or some more, so that what is behind starts with a line.
     pub(super) fn lead(&self) -> usize {
-        self.reach * (self.pitch + 1) * self.lanes
+        (self.reach * (self.pitch + 1) * self.lanes).next_multiple_of(LINE)
     }
 
     /// What outputs are computed from, or gradients summed over: in one piece, or without the padding.
