@@ -485,30 +485,49 @@ where
         self.begin_window();
         self.snapshot = Snapshot::Unseen;
         self.watch.accept(self.safeguard.as_ref());
-        // A schedule may keep the weights where they are, and means to.
-        let unmoved =
-            self.climb.is_some() && factor >= 1.0 && dots.iter().any(|dots| dots.own == 0.0);
-        let would_move = if unmoved { self.would_move(model, gradients) } else { Vec::new() };
-        let rounding = match factor >= 1.0 && self.groups.iter().any(|group| group.climbs) {
-            true => self.snapshots.rounding(self.window),
-            false => Vec::new(),
-        };
+        let raises = self.raises(model, gradients, &dots, factor);
         for (index, dots) in dots.into_iter().enumerate() {
-            let Some(group) = self.groups.get(index) else { continue };
-            let factor_of_raise = if group.frozen || self.optimizer.rate(index) >= 1.0 {
-                None
-            } else if dots.own == 0.0 {
-                would_move.get(index).filter(|moves| **moves).map(|_| rule::LARGEST_CLIMB)
-            } else {
-                let rounding = rounding.get(index).filter(|_| group.climbs);
-                rounding.and_then(|rounding| rounding.raise(dots.own.sqrt()))
-            };
-            match factor_of_raise {
-                Some(by) => self.raise(index, by),
-                None => self.adapt(index, dots, factor),
+            match raises.get(index) {
+                Some(Some(by)) => self.raise(index, *by),
+                _ => self.adapt(index, dots, factor),
             }
         }
         Ok(())
+    }
+
+    /// What to multiply each rate by whose window was lost in rounding, if any was.
+    fn raises(
+        &self,
+        model: &Opt::Model,
+        gradients: &Gradients<Opt::Dtype, Opt::Device>,
+        dots: &[Dots],
+        factor: f64,
+    ) -> Vec<Option<f64>> {
+        // A schedule may keep the weights where they are, and means to.
+        if self.climb.is_none() || factor < 1.0 {
+            return Vec::new();
+        }
+        let would_move = match dots.iter().any(|dots| dots.own == 0.0) {
+            true => self.would_move(model, gradients),
+            false => Vec::new(),
+        };
+        let rounding = match self.groups.iter().any(|group| group.climbs) {
+            true => self.snapshots.rounding(self.window),
+            false => Vec::new(),
+        };
+        let raise = |(index, dots): (usize, &Dots)| {
+            let group = self.groups.get(index)?;
+            if group.frozen || self.optimizer.rate(index) >= 1.0 {
+                None
+            } else if dots.own == 0.0 {
+                would_move.get(index).filter(|moves| **moves).map(|_| rule::LARGEST_CLIMB)
+            } else if group.climbs {
+                rounding.get(index)?.raise(dots.own.sqrt())
+            } else {
+                None
+            }
+        };
+        dots.iter().enumerate().map(raise).collect()
     }
 
     /// Whether a step of plain gradient descent at a rate of 1 would move any weight of each group.
@@ -530,7 +549,7 @@ where
     fn raise(&mut self, index: usize, by: f64) {
         let rate = self.optimizer.rate(index);
         if let Some(group) = self.groups.get_mut(index) {
-            group.previous = None;
+            (group.previous, group.regain) = (None, None);
         }
         let raised = rule::bounded((by * rate).min(1.0));
         self.decide(index, rate, Proposal { rate: raised, outcome: Outcome::Raised }, None);
