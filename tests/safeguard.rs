@@ -472,16 +472,22 @@ fn a_skipped_batch_leaves_no_trace_in_buffers() {
     assert_eq!(bits(&model), snapshot);
 }
 
-// Every layer's rate is cut, by as much.
-#[test]
-fn all_rates_are_cut() {
-    type Layers = (Vector<1>, Vector<1>);
+type Layers = (Vector<1>, Vector<1>);
 
-    let mut model: Layers = (vector(&[1.0]), vector(&[2.0]));
+/// A rate each, and windows of one step.
+fn two_layers() -> (Layers, Newton<PerLayer<Sgd<Layers, f64, Cpu>>>) {
+    let model: Layers = (vector(&[1.0]), vector(&[2.0]));
     let sgd = Sgd::new(&model, SgdConfig { lr: RATE, ..Default::default() });
     let per_layer = PerLayer::new(&model, sgd);
     let config = NewtonConfig::default().climb(None).window(Window::steps(1).unwrap());
-    let mut newton = Newton::new(&model, per_layer, config).unwrap();
+    let newton = Newton::new(&model, per_layer, config).unwrap();
+    (model, newton)
+}
+
+// Every layer's rate is cut, by as much.
+#[test]
+fn all_rates_are_cut() {
+    let (mut model, mut newton) = two_layers();
     // The first layer's gradients shrink, the second's grow: one rate is raised, the other kept.
     for (gradient, loss) in [([1.0, 1.0], 1.0), ([0.5, 1.5], 0.9), ([0.2, 2.0], 0.8)] {
         let here = gradients(&model, &gradient);
@@ -563,13 +569,7 @@ fn other_cuts_are_final() {
 // is not a layer's own.
 #[test]
 fn a_rate_that_has_just_risen_does_not_come_back() {
-    type Layers = (Vector<1>, Vector<1>);
-
-    let mut model: Layers = (vector(&[1.0]), vector(&[2.0]));
-    let sgd = Sgd::new(&model, SgdConfig { lr: RATE, ..Default::default() });
-    let per_layer = PerLayer::new(&model, sgd);
-    let config = NewtonConfig::default().climb(None).window(Window::steps(1).unwrap());
-    let mut newton = Newton::new(&model, per_layer, config).unwrap();
+    let (mut model, mut newton) = two_layers();
     let mut step = |gradient: [f64; 2], loss| {
         let here = gradients(&model, &gradient);
         newton.step(&mut model, &here, loss).unwrap();

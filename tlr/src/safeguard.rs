@@ -37,8 +37,7 @@ use serde::{Deserialize, Serialize};
 /// it is, and a rate that was cut would stay there for good. So if the next window is accepted, each rate goes back to what it was,
 /// but for those that had just risen by more than a quarter. A second rollback before there is trust again is final.
 ///
-/// Without a loss only a
-/// weight that is not finite is a reason.
+/// Without a loss only a weight that is not finite is a reason.
 ///
 /// Not in the paper, whose rule can end anywhere once a rate is too large.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -73,8 +73,7 @@ fn agree(cpu: &Trained, gpu: &Trained) {
 }
 
 macro_rules! agrees {
-    ($($(#[$doc:meta])* $name:ident: $around:expr;)+) => {$(
-        $(#[$doc])*
+    ($($name:ident: $around:expr;)+) => {$(
         #[test]
         #[ignore = "gpu"]
         fn $name() {

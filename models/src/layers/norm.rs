@@ -295,18 +295,23 @@ impl<E: Element, const N: usize> Lanes<E, N> {
     #[inline(always)]
     fn expect(&mut self, terms: usize) {
         if self.terms + terms > TERMS {
-            for (total, lanes) in self.totals.iter_mut().zip(&mut self.lanes) {
-                *total += lanes.iter().map(|lane| lane.to()).sum::<f64>();
-                *lanes = [E::ZERO; LANES];
-            }
-            self.terms = 0;
+            self.flush();
         }
         self.terms += terms;
     }
 
     #[inline(always)]
+    fn flush(&mut self) {
+        for (total, lanes) in self.totals.iter_mut().zip(&mut self.lanes) {
+            *total += lanes.iter().map(|lane| lane.to()).sum::<f64>();
+            *lanes = [E::ZERO; LANES];
+        }
+        self.terms = 0;
+    }
+
+    #[inline(always)]
     fn totals(mut self) -> [f64; N] {
-        self.expect(TERMS + 1);
+        self.flush();
         self.totals
     }
 }

@@ -10,7 +10,7 @@ use std::{
 };
 
 /// Bytes in a line of a cache: a register that starts where one does touches no other.
-const LINE: usize = 64;
+pub(super) const LINE: usize = 64;
 
 /// Buffers that a thread keeps: as many as a deep network's backward pass waits for.
 const KEPT: usize = 256;

@@ -1,6 +1,6 @@
 //! The same pixel of sixteen images side by side, and back: tiles of as many pixels, transposed in registers.
 
-use super::layout::{Layout, Place};
+use super::layout::{Layout, Place, Put, Take};
 use pulp::{x86::V4, NullaryFnOnce};
 use std::arch::x86_64::{__m512, __m512d};
 
@@ -75,26 +75,21 @@ fn runs(layout: &Layout, place: &Place) -> Vec<Run> {
     runs
 }
 
-/// Lays out sixteen images: see [`Layout::put_input`].
-pub(super) struct Put<'a> {
+/// [`Put`] or [`Take`] of sixteen images, by tiles.
+pub(super) struct Tiled<W> {
     pub(super) simd: V4,
-    pub(super) layout: &'a Layout,
-    pub(super) places: &'a [Place],
-    /// Images, of so many pixels and with planes of so many.
-    pub(super) from: (&'a [f32], usize, usize),
-    /// Channels of so many floats.
-    pub(super) to: (&'a mut [f32], usize),
+    pub(super) work: W,
 }
 
-impl NullaryFnOnce for Put<'_> {
+impl NullaryFnOnce for Tiled<Put<'_>> {
     type Output = ();
 
     #[inline(always)]
     fn call(self) {
-        let (images, image, plane) = self.from;
-        for place in self.places {
-            let runs = runs(self.layout, place);
-            for (channel, laid) in self.to.0.chunks_exact_mut(self.to.1).enumerate() {
+        let Put { layout, places, from: (images, image, plane), to } = self.work;
+        for place in places {
+            let runs = runs(layout, place);
+            for (channel, laid) in to.0.chunks_exact_mut(to.1).enumerate() {
                 for run in &runs {
                     let mut rows = Tile::default();
                     for (row, image) in rows.iter_mut().zip(images.chunks_exact(image)) {
@@ -122,25 +117,16 @@ impl NullaryFnOnce for Put<'_> {
     }
 }
 
-/// Adds what is laid out to sixteen images: see [`Layout::take_input`].
-pub(super) struct Take<'a> {
-    pub(super) simd: V4,
-    pub(super) layout: &'a Layout,
-    pub(super) places: &'a [Place],
-    pub(super) from: (&'a [f32], usize),
-    pub(super) to: (&'a mut [f32], usize, usize),
-}
-
-impl NullaryFnOnce for Take<'_> {
+impl NullaryFnOnce for Tiled<Take<'_>> {
     type Output = ();
 
     #[inline(always)]
     fn call(self) {
-        let (images, image, plane) = self.to;
-        for place in self.places {
-            let runs = runs(self.layout, place);
+        let Take { layout, places, from, to: (images, image, plane) } = self.work;
+        for place in places {
+            let runs = runs(layout, place);
             // Laid out are whole blocks of channels, the last ones of which may not exist.
-            let channels = self.from.0.chunks_exact(self.from.1).take(image / plane.max(1));
+            let channels = from.0.chunks_exact(from.1).take(image / plane.max(1));
             for (channel, laid) in channels.enumerate() {
                 for run in &runs {
                     let mut rows = Tile::default();

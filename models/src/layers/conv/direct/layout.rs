@@ -10,13 +10,14 @@
 use super::super::geometry::Geometry;
 #[cfg(target_arch = "x86_64")]
 use super::interleave;
+use crate::layers::scratch;
 use pulp::NullaryFnOnce;
 use std::ops::Range;
 
 /// Behind the last place, more zeros than registers read too far.
 const SLACK: usize = 64;
 /// Floats in a line of a cache: a register that starts with one touches no other.
-const LINE: usize = 16;
+const LINE: usize = scratch::LINE / size_of::<f32>();
 /// Images of more outputs in a row lose little to their padding: they are not worth interleaving.
 const NARROW: usize = 16;
 /// Places that a run of images has, more or less.
@@ -242,19 +243,21 @@ impl Layout {
 
     /// Images, of so many pixels and with planes of so many, to channels of so many floats.
     fn put(&self, places: &[Place], from: (&[f32], usize, usize), to: (&mut [f32], usize)) {
+        let work = Put { layout: self, places, from, to };
         #[cfg(target_arch = "x86_64")]
         if let Some(simd) = self.interleaved(from.0.len() / from.1.max(1)) {
-            return simd.vectorize(interleave::Put { simd, layout: self, places, from, to });
+            return simd.vectorize(interleave::Tiled { simd, work });
         }
-        pulp::Arch::new().dispatch(Put { layout: self, places, from, to });
+        pulp::Arch::new().dispatch(work);
     }
 
     fn take(&self, places: &[Place], from: (&[f32], usize), to: (&mut [f32], usize, usize)) {
+        let work = Take { layout: self, places, from, to };
         #[cfg(target_arch = "x86_64")]
-        if let Some(simd) = self.interleaved(to.0.len() / to.1.max(1)) {
-            return simd.vectorize(interleave::Take { simd, layout: self, places, from, to });
+        if let Some(simd) = self.interleaved(work.to.0.len() / work.to.1.max(1)) {
+            return simd.vectorize(interleave::Tiled { simd, work });
         }
-        pulp::Arch::new().dispatch(Take { layout: self, places, from, to });
+        pulp::Arch::new().dispatch(work);
     }
 
     /// What transposes, where so many images just fill the places.
@@ -273,11 +276,11 @@ impl Layout {
 }
 
 /// See [`Layout::put`]. A type, as is [`Take`], because the compiler does not inline a closure of this size.
-struct Put<'a> {
-    layout: &'a Layout,
-    places: &'a [Place],
-    from: (&'a [f32], usize, usize),
-    to: (&'a mut [f32], usize),
+pub(super) struct Put<'a> {
+    pub(super) layout: &'a Layout,
+    pub(super) places: &'a [Place],
+    pub(super) from: (&'a [f32], usize, usize),
+    pub(super) to: (&'a mut [f32], usize),
 }
 
 impl NullaryFnOnce for Put<'_> {
@@ -303,11 +306,11 @@ impl NullaryFnOnce for Put<'_> {
 }
 
 /// See [`Layout::take`].
-struct Take<'a> {
-    layout: &'a Layout,
-    places: &'a [Place],
-    from: (&'a [f32], usize),
-    to: (&'a mut [f32], usize, usize),
+pub(super) struct Take<'a> {
+    pub(super) layout: &'a Layout,
+    pub(super) places: &'a [Place],
+    pub(super) from: (&'a [f32], usize),
+    pub(super) to: (&'a mut [f32], usize, usize),
 }
 
 impl NullaryFnOnce for Take<'_> {
