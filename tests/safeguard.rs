@@ -474,8 +474,10 @@ fn a_skipped_batch_leaves_no_trace_in_buffers() {
 
 type Layers = (Vector<1>, Vector<1>);
 
+type PerLayerSgd = PerLayer<Sgd<Layers, f64, Cpu>>;
+
 /// A rate each, and windows of one step.
-fn two_layers() -> (Layers, Newton<PerLayer<Sgd<Layers, f64, Cpu>>>) {
+fn two_layers() -> (Layers, Newton<PerLayerSgd>) {
     let model: Layers = (vector(&[1.0]), vector(&[2.0]));
     let sgd = Sgd::new(&model, SgdConfig { lr: RATE, ..Default::default() });
     let per_layer = PerLayer::new(&model, sgd);
