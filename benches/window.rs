@@ -103,9 +103,12 @@ where
 {
     let dev = Cpu::default();
     dev.enable_cache();
-    let mut model: Weights<E, N> = dev.zeros();
+    let value = |index: usize| E::from_f64((index % 251) as f64 * 1e-3).unwrap_or_default();
+    let weights: Vec<E> = (0..N).map(value).collect();
+    let mut model: Weights<E, N> = dev.tensor_from_vec(weights.clone(), (Const,));
     let still = Still { rate: 0.1, marker: PhantomData };
-    let config = NewtonConfig::default().window(Window::steps(1)?);
+    // Weights that stay where they are look like a rate that is still to climb, whose windows are looked at more closely.
+    let config = NewtonConfig::default().window(Window::steps(1)?).climb(None);
     let mut newton = Newton::new(&model, still, config)?;
     let gradients = Gradients::leaky();
     let mut ours = || -> Result<(), tlr::Error> {
@@ -115,8 +118,6 @@ where
     };
 
     // Of weights, snapshot and direction three are read and two written.
-    let value = |index: usize| E::from_f64((index % 251) as f64 * 1e-3).unwrap_or_default();
-    let weights: Vec<E> = (0..N).map(value).collect();
     let (mut snapshot, mut direction) = (weights.clone(), weights.clone());
     let mut bytes = || {
         const CHUNK: usize = 1 << 15;

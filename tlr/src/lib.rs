@@ -10,6 +10,7 @@
 mod checkpoint;
 mod config;
 mod device;
+mod dots;
 mod error;
 mod history;
 mod line_search;

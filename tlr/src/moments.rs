@@ -4,38 +4,20 @@
 //! B − W. Keeping A and B, rather than B and A − B, costs the same and loses nothing: differences
 //! are taken in f64 whatever the dtype, and a window that turns out to be bad is undone by swapping.
 
-use crate::{layers::Groups, rule::LARGEST_CLIMB, sketch::Sketches, tensors, Error};
+use crate::{
+    dots::{self, Dots, Weights},
+    layers::Groups,
+    rule::LARGEST_CLIMB,
+    sketch::Sketches,
+    tensors, Error,
+};
 use dfdx::{
     nn::{RecursiveWalker, TensorCollection, TensorOptions, TensorVisitor, ViewTensorRef},
     shapes::{Dtype, Shape},
     tensor::{Tensor, UniqueId},
     tensor_ops::Device,
 };
-use pulp::{Arch, NullaryFnOnce};
-use rayon::prelude::*;
-use std::{borrow::Cow, convert::Infallible, iter::Sum, marker::PhantomData, ops::AddAssign};
-
-/// ⟨A−B, B−W⟩ and ⟨B−W, B−W⟩ over one group.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(crate) struct Dots {
-    pub(crate) across: f64,
-    pub(crate) own: f64,
-}
-
-impl AddAssign for Dots {
-    fn add_assign(&mut self, other: Self) {
-        self.across += other.across;
-        self.own += other.own;
-    }
-}
-
-impl Sum for Dots {
-    fn sum<I: Iterator<Item = Self>>(dots: I) -> Self {
-        let mut total = Self::default();
-        dots.for_each(|dots| total += dots);
-        total
-    }
-}
+use std::{borrow::Cow, convert::Infallible, marker::PhantomData};
 
 /// How far the weights of one group can move by rounding alone.
 #[derive(Clone, Copy, Debug)]
@@ -53,6 +35,12 @@ impl Rounding {
         let by = (1e-3 * self.weights / moved).min(LARGEST_CLIMB);
         (moved < self.noise && by >= 2.0).then_some(by)
     }
+}
+
+/// Whether a tensor of so many weights is copied at a window's end: one that stays in the caches until all threads read it, or that
+/// cannot be read in place.
+fn is_copied<D: 'static>(len: usize) -> bool {
+    len <= 1 << 18 || !tensors::are_lent_by::<D>()
 }
 
 /// 1 and the next larger number: their distance.
@@ -74,7 +62,7 @@ fn spacing<E: Dtype>() -> f64 {
 pub(crate) struct Snapshots<E> {
     tensors: Vec<Tracked<E>>,
     groups: usize,
-    /// Where a tensor's weights are read to; the size of the largest.
+    /// Where a tensor's weights are copied to; the size of the largest that is.
     scratch: Vec<E>,
     /// In place of A and B.
     sketches: Option<Sketches>,
@@ -136,7 +124,7 @@ impl<E: Dtype> Snapshots<E> {
                 None => return Err(Error::TensorOutsideLayers { tensor: tensor.name }),
                 group => group,
             };
-            if group.is_some() {
+            if group.is_some() && is_copied::<D>(tensor.len) {
                 largest = largest.max(tensor.len);
             }
             let len = if bins.is_some() { 0 } else { tensor.len };
@@ -248,29 +236,30 @@ impl<E: Dtype> Snapshots<E> {
         let mut done = 0;
         let mut bad = None;
         let scratch = &mut self.scratch;
-        let largest = scratch.len();
         let mut tensors = self.tensors.iter_mut();
         tensors::read(model, |weights| {
             let (None, Some(tensor)) = (&bad, tensors.next()) else { return };
-            let (Some(group), Some(now)) = (tensor.group, scratch.get_mut(..tensor.last.len()))
-            else {
+            let Some(group) = tensor.group else {
                 done += 1;
                 return;
             };
-            weights.copy_into(now);
-            let own = self::dots(&tensor.before, &tensor.last, now);
-            if !own.own.is_finite() && !tensors::all_finite(now) {
+            let Tracked { last, before, .. } = tensor;
+            let lent = if is_copied::<D>(last.len()) { None } else { weights.lend() };
+            let now = match (&lent, scratch.get_mut(..last.len())) {
+                (Some(lent), _) => Weights::Lent(lent),
+                (None, Some(now)) => {
+                    weights.copy_into(now);
+                    Weights::Copied(now)
+                }
+                (None, None) => return,
+            };
+            let own = dots::shift(before, last, now);
+            if !own.own.is_finite() && !tensors::all_finite(before) {
                 bad = Some(tensor.name.clone());
                 return;
             }
             done += 1;
             tensor.swap();
-            if tensor.last.len() == largest {
-                // The largest, which may be most of the model: exchanged, it is not copied again.
-                std::mem::swap(&mut tensor.last, scratch);
-            } else {
-                tensor.last.copy_from_slice(now);
-            }
             if let Some(sum) = dots.get_mut(group) {
                 *sum += own;
             }
@@ -294,8 +283,7 @@ impl<E: Dtype> Snapshots<E> {
         let mut squares = vec![0.0; self.groups];
         for tensor in &self.tensors {
             if let Some(sum) = tensor.group.and_then(|group| squares.get_mut(group)) {
-                let squared = |x: &E| x.to_f64().map_or(0.0, |x| x * x);
-                *sum += tensor.last.iter().map(squared).sum::<f64>();
+                *sum += dots::square(&tensor.last);
             }
         }
         let noise = (steps as f64).sqrt() * spacing::<E>() / 2.0;
@@ -341,79 +329,6 @@ impl<E: Dtype> Snapshots<E> {
             let tensor = tensors.next().filter(|tensor| which.has(tensor))?;
             Some(Cow::Borrowed(&*tensor.last))
         });
-    }
-}
-
-/// Elements that one thread sums at a time: some of the second level cache for all three.
-const CHUNK: usize = 1 << 15;
-/// Elements whose products are summed before their sum joins a chunk's, in so many independent lanes. With n
-/// elements a sum is of BLOCK/LANES, LANES, CHUNK/BLOCK and n/CHUNK terms in turn, so that its relative error is at most
-/// (112 + n/CHUNK)·2⁻⁵³: 1e-13 for 25 million. The grouping is fixed, so the result is too, whatever the
-/// number of threads.
-const BLOCK: usize = 1024;
-const LANES: usize = 16;
-
-/// ⟨before − last, last − now⟩ and ⟨last − now, last − now⟩.
-fn dots<E: Dtype>(before: &[E], last: &[E], now: &[E]) -> Dots {
-    // Compiled for each generation of registers, of which the widest runs. None of them fuses a product with a sum, so that
-    // the result is the same on all.
-    let widest = Arch::new();
-    if now.len() <= CHUNK {
-        return widest.dispatch(Chunk { before, last, now });
-    }
-    let chunks = before.par_chunks(CHUNK).zip(last.par_chunks(CHUNK)).zip(now.par_chunks(CHUNK));
-    let dots = chunks.map(|((before, last), now)| widest.dispatch(Chunk { before, last, now }));
-    dots.collect::<Vec<_>>().into_iter().sum()
-}
-
-/// A type, because the compiler does not inline a closure of this size.
-struct Chunk<'a, E> {
-    before: &'a [E],
-    last: &'a [E],
-    now: &'a [E],
-}
-
-impl<E: Dtype> NullaryFnOnce for Chunk<'_, E> {
-    type Output = Dots;
-
-    #[inline(always)]
-    fn call(self) -> Dots {
-        let blocks = self.before.chunks(BLOCK).zip(self.last.chunks(BLOCK));
-        let blocks = blocks.zip(self.now.chunks(BLOCK));
-        let mut total = Dots::default();
-        for ((before, last), now) in blocks {
-            let mut sums = Lanes { across: [0.0; LANES], own: [0.0; LANES] };
-            let (before, last, now) =
-                (before.chunks_exact(LANES), last.chunks_exact(LANES), now.chunks_exact(LANES));
-            let rest = before.remainder().iter().zip(last.remainder()).zip(now.remainder());
-            for ((before, last), now) in before.zip(last).zip(now) {
-                for lane in 0..LANES {
-                    sums.add(lane, before[lane], last[lane], now[lane]);
-                }
-            }
-            for (lane, ((a, b), w)) in rest.enumerate() {
-                sums.add(lane, *a, *b, *w);
-            }
-            total.across += sums.across.iter().sum::<f64>();
-            total.own += sums.own.iter().sum::<f64>();
-        }
-        total
-    }
-}
-
-struct Lanes {
-    across: [f64; LANES],
-    own: [f64; LANES],
-}
-
-impl Lanes {
-    #[inline(always)]
-    fn add<E: Dtype>(&mut self, lane: usize, before: E, last: E, now: E) {
-        let wide = |value: E| value.to_f64().unwrap_or(f64::NAN);
-        let moved_then = wide(before) - wide(last);
-        let moved_now = wide(last) - wide(now);
-        self.across[lane] += moved_then * moved_now;
-        self.own[lane] += moved_now * moved_now;
     }
 }
 
@@ -471,92 +386,52 @@ mod tests {
         assert_eq!(half.raise(6e-4), None);
     }
 
-    /// Deterministic values of mixed sign and size.
-    fn values(len: usize, seed: u64) -> Vec<f32> {
-        let mut state = seed;
-        let next = || {
-            state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
-            (state >> 40) as f32 / (1 << 23) as f32 - 1.0
-        };
-        std::iter::repeat_with(next).take(len).collect()
-    }
-
-    /// Sums with the rounding errors carried along (Neumaier).
-    fn exact(terms: impl Iterator<Item = f64>) -> f64 {
-        let (mut sum, mut lost) = (0.0f64, 0.0);
-        for term in terms {
-            let next = sum + term;
-            lost += if sum.abs() >= term.abs() { sum - next + term } else { term - next + sum };
-            sum = next;
-        }
-        sum + lost
-    }
-
-    #[test]
-    fn dots_are_exact_to_1e_12_at_any_length() {
-        let around_a_chunk = [CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK + BLOCK + LANES + 1];
-        for len in [1, 7, 8, 9, 1023, 1024, 1025, 1_000_003].into_iter().chain(around_a_chunk) {
-            let (before, last, now) = (values(len, 1), values(len, 2), values(len, 3));
-            let then = || before.iter().zip(&last).map(|(a, b)| f64::from(*a) - f64::from(*b));
-            let here = || last.iter().zip(&now).map(|(b, w)| f64::from(*b) - f64::from(*w));
-            let own = exact(here().map(|s| s * s));
-            let across = exact(then().zip(here()).map(|(s, t)| s * t));
-
-            let dots = dots(&before, &last, &now);
-            assert!((dots.own - own).abs() <= 1e-12 * own, "{len}");
-            // Relative to the norms: the product itself may cancel.
-            assert!((dots.across - across).abs() <= 1e-12 * own, "{len}");
-        }
-    }
-
-    /// Fails where threads share a sum.
-    #[test]
-    fn dots_are_the_same_with_any_number_of_threads() {
-        let len = 10 * CHUNK + 5;
-        let (before, last, now) = (values(len, 1), values(len, 2), values(len, 3));
-        let with = |threads| {
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
-            let dots = pool.install(|| dots(&before, &last, &now));
-            (dots.own.to_bits(), dots.across.to_bits())
-        };
-        let alone = with(1);
-        assert!([2, 3, 8].into_iter().all(|threads| with(threads) == alone));
-    }
-
-    /// The largest tensor is exchanged with the scratch, the others are copied: of either, A, B and W.
+    /// One of the tensors is too large to be copied: of each, A, B and W.
     #[test]
     fn advancing_moves_each_snapshot_one_window_back() {
         use dfdx::prelude::*;
+        const LARGE: usize = (1 << 18) + 1;
+        assert!(is_copied::<Cpu>(LARGE - 1) && !is_copied::<Cpu>(LARGE));
+        const ALL: usize = 3 + LARGE + 5;
         let dev = Cpu::default();
-        let mut model = (dev.zeros::<Rank1<3>>(), dev.zeros::<Rank1<5>>(), dev.zeros::<Rank1<5>>());
+        let mut model =
+            (dev.zeros::<Rank1<3>>(), dev.zeros::<Rank1<LARGE>>(), dev.zeros::<Rank1<5>>());
         let mut snapshots = Snapshots::<f32>::new(&model, &Groups::one(), None).unwrap();
+        assert_eq!(snapshots.scratch.len(), 5);
         snapshots.take(&model, Part::All);
         for window in 1..6 {
-            let fill = |base: f32| move |index: usize| base + index as f32;
-            let of =
-                |window: i32| -> Vec<f32> { (0..13).map(fill(100.0 * window as f32)).collect() };
+            let of = |window: i32| -> Vec<f32> {
+                (0..ALL).map(|index| 100.0 * window as f32 + index as f32).collect()
+            };
             if window > 1 {
                 let (last, before): (Vec<_>, Vec<_>) =
                     snapshots.weights().map(|(_, last, before)| (last, before)).unzip();
-                assert_eq!(last.concat(), of(window - 1));
-                assert_eq!(
-                    before.concat(),
-                    if window > 2 { of(window - 2) } else { vec![0.0; 13] }
-                );
+                assert!(last.concat() == of(window - 1));
+                let two_ago = if window > 2 { of(window - 2) } else { vec![0.0; ALL] };
+                assert!(before.concat() == two_ago);
             }
             let now = of(window);
             model.0.copy_from(&now[..3]);
-            model.1.copy_from(&now[3..8]);
-            model.2.copy_from(&now[8..]);
+            model.1.copy_from(&now[3..3 + LARGE]);
+            model.2.copy_from(&now[3 + LARGE..]);
             let dots = snapshots.advance(&model).unwrap();
             if window > 2 {
-                assert_eq!(dots, [Dots { across: 13e4, own: 13e4 }]);
+                let sum = 1e4 * ALL as f64;
+                assert_eq!(dots, [Dots { across: sum, own: sum }]);
             }
         }
         // A tensor that is not finite: B of all of them is as it was.
-        model.1.copy_from(&[f32::NAN; 5]);
-        assert_eq!(snapshots.advance(&model).unwrap_err(), "1");
-        let last: Vec<_> = snapshots.weights().flat_map(|(_, last, _)| last.to_vec()).collect();
-        assert_eq!(last, (0..13).map(|index| 500.0 + index as f32).collect::<Vec<_>>());
+        let last = |snapshots: &Snapshots<f32>| -> Vec<f32> {
+            snapshots.weights().flat_map(|(_, last, _)| last.to_vec()).collect()
+        };
+        let good = last(&snapshots);
+        for (bad, name) in [(2, "2"), (1, "1")] {
+            match bad {
+                2 => model.2.copy_from(&[f32::NAN; 5]),
+                _ => model.1.copy_from(&[f32::INFINITY; LARGE]),
+            }
+            assert_eq!(snapshots.advance(&model).unwrap_err(), name);
+            assert!(last(&snapshots) == good);
+        }
     }
 }

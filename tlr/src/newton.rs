@@ -1,8 +1,9 @@
 use crate::{
     checkpoint::exact,
     config::Config,
+    dots::Dots,
     history::{Adaptation, KeptBecause, Outcome, RollbackCause},
-    moments::{Dots, Part, Snapshots},
+    moments::{Part, Snapshots},
     optim::LearningRate,
     rule::{self, HypergradientRule, Moments, NewtonRule, Proposal, RateRule, RATES},
     safeguard::{Safeguard, Verdict, Watch},

@@ -8,10 +8,7 @@
 //! *Sketching streams through the net*, 2005). The hash is the same for all windows, so an error of ⟨s,s⟩ is nearly the same
 //! in each and cancels from the ratios that make a rate.
 
-use crate::{
-    moments::{Dots, Tracked},
-    tensors,
-};
+use crate::{dots::Dots, moments::Tracked, tensors};
 use dfdx::{nn::TensorCollection, shapes::Dtype, tensor_ops::Device};
 
 /// One sketch for each group, at the ends of the last two windows.

@@ -7,10 +7,14 @@ use dfdx::{
     },
     optim::UnusedTensors,
     shapes::{Dtype, HasShape, Shape},
-    tensor::{Tensor, UniqueId},
+    tensor::{Cpu, Tensor, UniqueId},
     tensor_ops::{Device, ReshapeTo},
 };
-use std::{borrow::Cow, convert::Infallible};
+use std::{
+    any::{Any, TypeId},
+    borrow::Cow,
+    convert::Infallible,
+};
 
 /// A tensor of a model, in the order dfdx walks them.
 #[derive(Clone, Debug, PartialEq)]
@@ -50,17 +54,31 @@ pub(crate) fn values<S: Shape, E: Dtype, D: Device<E>>(tensor: &Tensor<S, E, D>)
 }
 
 /// The elements of a tensor of a model, before they are copied to the host.
-pub(crate) struct Elements<'a, E> {
+pub(crate) struct Elements<'a, E: Dtype> {
     /// As [`TensorInfo::trainable`].
     pub(crate) trainable: bool,
     copy_into: &'a dyn Fn(&mut [E]),
+    lend: &'a dyn Fn() -> Option<Lent<E>>,
     len: usize,
+}
+
+/// A contiguous tensor on the CPU, in one dimension, which any thread can read an element of.
+pub(crate) type Lent<E> = Tensor<(usize,), E, Cpu>;
+
+/// Whether [`Elements::lend`] lends the tensors of a device.
+pub(crate) fn are_lent_by<D: 'static>() -> bool {
+    TypeId::of::<D>() == TypeId::of::<Cpu>()
 }
 
 impl<E: Dtype> Elements<'_, E> {
     /// Into a slice of as many.
     pub(crate) fn copy_into(&self, values: &mut [E]) {
         (self.copy_into)(values);
+    }
+
+    /// The tensor itself, without a copy.
+    pub(crate) fn lend(&self) -> Option<Lent<E>> {
+        (self.lend)()
     }
 
     pub(crate) fn len(&self) -> usize {
@@ -127,10 +145,14 @@ impl<E: Dtype, D: Device<E>, L: FnMut(Elements<'_, E>)> TensorVisitor<E, D> for 
         options: TensorOptions<S, E, D>,
         tensor: &Tensor<S, E, D>,
     ) -> Result<Option<Tensor<S, E, D>>, Infallible> {
+        let len = tensor.shape().num_elements();
+        let on_cpu = (tensor as &dyn Any).downcast_ref::<Tensor<S, E, Cpu>>();
         (self.0)(Elements {
             trainable: options.do_gradient_update,
             copy_into: &|values| tensor.copy_into(values),
-            len: tensor.shape().num_elements(),
+            // Where it is contiguous, no element is moved.
+            lend: &|| on_cpu?.clone().try_reshape_like(&(len,)).ok(),
+            len,
         });
         Ok(None)
     }
