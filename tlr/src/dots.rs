@@ -36,11 +36,11 @@ pub(crate) enum Weights<'a, E: Dtype> {
     Lent(&'a Lent<E>),
 }
 
-/// Elements that one thread sums at a time: some of the second level cache for all three.
-const CHUNK: usize = 1 << 15;
+/// Elements that one thread sums at a time: some of the nearest caches for all three.
+const CHUNK: usize = 1 << 14;
 /// Elements whose products are summed before their sum joins a chunk's, in so many independent lanes. With n
 /// elements a sum is of BLOCK/LANES, LANES, CHUNK/BLOCK and n/CHUNK terms in turn, so that its relative error is at most
-/// (96 + n/CHUNK)·2⁻⁵³: 1e-13 for 25 million. The grouping is fixed, so the result is too, whatever the
+/// (80 + n/CHUNK)·2⁻⁵³: 2e-13 for 25 million. The grouping is fixed, so the result is too, whatever the
 /// number of threads. With half as many lanes the compiler builds narrow vectors of f64.
 const BLOCK: usize = 1024;
 const LANES: usize = 32;
