@@ -64,7 +64,11 @@ pub(crate) fn shift<E: Dtype>(before: &mut [E], last: &[E], now: Weights<'_, E>)
 
 /// ‖x‖².
 pub(crate) fn square<E: Dtype>(elements: &[E]) -> f64 {
-    let squares = elements.par_chunks(CHUNK).map(|chunk| Arch::new().dispatch(Square(chunk)));
+    let widest = Arch::new();
+    if elements.len() <= CHUNK {
+        return widest.dispatch(Square(elements));
+    }
+    let squares = elements.par_chunks(CHUNK).map(|chunk| widest.dispatch(Square(chunk)));
     squares.collect::<Vec<_>>().into_iter().sum()
 }
 
