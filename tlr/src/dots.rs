@@ -47,7 +47,7 @@ const LANES: usize = 32;
 /// Elements of a lent tensor that are read before they are summed.
 const READ: usize = 256;
 
-/// The dot products of as many elements of A, B and W, and W in A's place.
+/// The dot products of A, B and W, and W in A's place. Of all three there are as many elements as of B: no index can be out of range.
 pub(crate) fn shift<E: Dtype>(before: &mut [E], last: &[E], now: Weights<'_, E>) -> Dots {
     // Compiled for each generation of registers, of which the widest runs. None of them fuses a product with a sum, so that
     // the result is the same on all.

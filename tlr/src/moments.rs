@@ -245,13 +245,9 @@ impl<E: Dtype> Snapshots<E> {
             };
             let Tracked { last, before, .. } = tensor;
             let lent = if is_copied::<D>(last.len()) { None } else { weights.lend() };
-            let now = match (&lent, scratch.get_mut(..last.len())) {
-                (Some(lent), _) => Weights::Lent(lent),
-                (None, Some(now)) => {
-                    weights.copy_into(now);
-                    Weights::Copied(now)
-                }
-                (None, None) => return,
+            let now = match &lent {
+                Some(lent) => Weights::Lent(lent),
+                None => Weights::Copied(weights.copy_to(scratch)),
             };
             let own = dots::shift(before, last, now);
             if !own.own.is_finite() && !tensors::all_finite(before) {

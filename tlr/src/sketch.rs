@@ -92,15 +92,14 @@ impl Sketches {
         let mut sketches = vec![0.0; self.last.len()];
         let mut bad = None;
         let mut first = 0;
-        let mut weights = Vec::new();
+        let mut room = Vec::new();
         let mut tensors = tensors.iter();
         tensors::read(model, |elements| {
             let Some(tensor) = tensors.next() else { return };
             let Some(group) = tensor.group else { return };
-            weights.resize(elements.len(), E::default());
-            elements.copy_into(&mut weights);
+            let weights = elements.copy_to(&mut room);
             let bins = sketches.chunks_mut(self.bins).nth(group).unwrap_or_default();
-            if !add(bins, first, &weights) {
+            if !add(bins, first, weights) {
                 bad.get_or_insert_with(|| tensor.name.clone());
             }
             first += weights.len() as u64;

@@ -76,18 +76,25 @@ impl<E: Dtype> Elements<'_, E> {
         (self.copy_into)(values);
     }
 
-    /// The tensor itself, without a copy.
+    /// Into the first of `room`, which grows if need be.
+    pub(crate) fn copy_to<'r>(&self, room: &'r mut Vec<E>) -> &'r [E] {
+        if room.len() < self.len {
+            room.resize(self.len, E::default());
+        }
+        // As many as there now are at least.
+        let values = &mut room[..self.len];
+        self.copy_into(values);
+        values
+    }
+
+    /// The tensor itself, without a copy; `None` where the device is another.
     pub(crate) fn lend(&self) -> Option<Lent<E>> {
         (self.lend)()
     }
 
-    pub(crate) fn len(&self) -> usize {
-        self.len
-    }
-
     pub(crate) fn to_vec(&self) -> Vec<E> {
-        let mut values = vec![E::default(); self.len];
-        self.copy_into(&mut values);
+        let mut values = Vec::new();
+        self.copy_to(&mut values);
         values
     }
 }
