@@ -12,9 +12,12 @@ mod config;
 mod device;
 mod dots;
 mod error;
+#[cfg(feature = "cuda")]
+mod gpu;
 mod history;
 mod line_search;
 mod lookahead;
+mod memory;
 mod moments;
 mod newton;
 mod precision;

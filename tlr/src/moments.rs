@@ -7,6 +7,7 @@
 use crate::{
     dots::{self, Dots, Weights},
     layers::Groups,
+    memory::Memory,
     rule::LARGEST_CLIMB,
     sketch::Sketches,
     tensors, Error,
@@ -17,7 +18,7 @@ use dfdx::{
     tensor::{Tensor, UniqueId},
     tensor_ops::Device,
 };
-use std::{borrow::Cow, convert::Infallible, marker::PhantomData};
+use std::{convert::Infallible, marker::PhantomData};
 
 /// How far the weights of one group can move by rounding alone.
 #[derive(Clone, Copy, Debug)]
@@ -57,8 +58,22 @@ fn spacing<E: Dtype>() -> f64 {
     spacing
 }
 
-/// Two windows' snapshots of every tensor of a model, on the host.
-#[derive(Clone, Debug)]
+/// Why the snapshots stay where they are.
+#[derive(Debug)]
+pub(crate) enum Unmoved {
+    /// A trainable tensor that is not finite.
+    NotFinite(String),
+    Failed(Error),
+}
+
+impl From<Error> for Unmoved {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// Two windows' snapshots of every tensor of a model.
+#[derive(Debug)]
 pub(crate) struct Snapshots<E> {
     tensors: Vec<Tracked<E>>,
     groups: usize,
@@ -68,16 +83,16 @@ pub(crate) struct Snapshots<E> {
     sketches: Option<Sketches>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Tracked<E> {
     id: UniqueId,
     pub(crate) name: String,
     /// None for buffers, such as running means: they are restored, and do not count as directions.
     pub(crate) group: Option<usize>,
     /// B. Empty beside a sketch.
-    last: Vec<E>,
+    pub(crate) last: Memory<E>,
     /// A. Empty beside a sketch.
-    before: Vec<E>,
+    pub(crate) before: Memory<E>,
 }
 
 /// Some of a model's tensors.
@@ -115,7 +130,12 @@ impl<E: Dtype> Snapshots<E> {
     {
         let mut tensors = Vec::new();
         let mut largest = 0;
-        for tensor in tensors::list(model) {
+        let mut memory = Vec::new();
+        tensors::read(model, |tensor| {
+            let zeros = || Memory::zeros(&tensor, if bins.is_some() { 0 } else { tensor.len() });
+            memory.push(zeros().and_then(|last| Ok((last, zeros()?))));
+        });
+        for (tensor, memory) in tensors::list(model).into_iter().zip(memory) {
             if !tensor.contiguous {
                 return Err(Error::NotContiguous { tensor: tensor.name });
             }
@@ -127,14 +147,8 @@ impl<E: Dtype> Snapshots<E> {
             if group.is_some() && is_copied::<D>(tensor.len) {
                 largest = largest.max(tensor.len);
             }
-            let len = if bins.is_some() { 0 } else { tensor.len };
-            tensors.push(Tracked {
-                id: tensor.id,
-                name: tensor.name,
-                group,
-                last: vec![E::default(); len],
-                before: vec![E::default(); len],
-            });
+            let (last, before) = memory?;
+            tensors.push(Tracked { id: tensor.id, name: tensor.name, group, last, before });
         }
         if tensors.iter().all(|tensor| tensor.group.is_none()) {
             return Err(Error::NothingToTrain);
@@ -180,16 +194,32 @@ impl<E: Dtype> Snapshots<E> {
         self.tensors.iter().map(|tensor| (tensor.group, tensor.name.as_str()))
     }
 
-    /// Each tensor's path, B and A, in the order of the walk.
-    pub(crate) fn weights(&self) -> impl Iterator<Item = (&str, &[E], &[E])> {
-        self.tensors.iter().map(|tensor| (&*tensor.name, &*tensor.last, &*tensor.before))
+    /// Every tensor, in the order of the walk.
+    pub(crate) fn tensors(&self) -> &[Tracked<E>] {
+        &self.tensors
     }
 
-    /// The same, to be overwritten.
-    pub(crate) fn weights_mut(&mut self) -> impl Iterator<Item = (&str, &mut [E], &mut [E])> {
-        self.tensors
-            .iter_mut()
-            .map(|tensor| (&*tensor.name, &mut *tensor.last, &mut *tensor.before))
+    /// Other elements for B and A of every tensor, in the same memory; where there are none, those it has.
+    pub(crate) fn prepare(
+        &self,
+        mut elements: impl FnMut(&Tracked<E>) -> [Option<Vec<E>>; 2],
+    ) -> Result<Vec<[Option<Memory<E>>; 2]>, Error> {
+        let with = |memory: &Memory<E>, elements: Option<Vec<E>>| {
+            elements.map(|elements| memory.with(elements)).transpose()
+        };
+        let each = self.tensors.iter().map(|tensor| {
+            let [last, before] = elements(tensor);
+            Ok([with(&tensor.last, last)?, with(&tensor.before, before)?])
+        });
+        each.collect()
+    }
+
+    /// Takes over what was [prepared](Self::prepare).
+    pub(crate) fn replace(&mut self, prepared: Vec<[Option<Memory<E>>; 2]>) {
+        for (tensor, [last, before]) in self.tensors.iter_mut().zip(prepared) {
+            tensor.last = last.unwrap_or_else(|| std::mem::take(&mut tensor.last));
+            tensor.before = before.unwrap_or_else(|| std::mem::take(&mut tensor.before));
+        }
     }
 
     pub(crate) fn sketches(&self) -> Option<&Sketches> {
@@ -201,7 +231,7 @@ impl<E: Dtype> Snapshots<E> {
     }
 
     /// B ← W.
-    pub(crate) fn take<D, M>(&mut self, model: &M, which: Part)
+    pub(crate) fn take<D, M>(&mut self, model: &M, which: Part) -> Result<(), Error>
     where
         D: Device<E>,
         M: TensorCollection<E, D>,
@@ -210,40 +240,56 @@ impl<E: Dtype> Snapshots<E> {
             if which != Part::Buffers {
                 sketches.take(model, &self.tensors);
             }
-            return;
+            return Ok(());
         }
+        let mut taken = Ok(());
         let mut tensors = self.tensors.iter_mut();
         tensors::read(model, |weights| {
-            if let Some(tensor) = tensors.next().filter(|tensor| which.has(tensor)) {
-                weights.copy_into(&mut tensor.last);
+            let Some(tensor) = tensors.next() else { return };
+            if taken.is_ok() && which.has(tensor) {
+                taken = tensor.last.take(&weights);
             }
         });
+        taken
     }
 
     /// The dot products of every group, then A ← B and B ← W.
     ///
     /// # Errors
-    /// The name of a trainable tensor that is not finite. B is then as it was, A is lost.
-    pub(crate) fn advance<D, M>(&mut self, model: &M) -> Result<Vec<Dots>, String>
+    /// B is as it was, A is lost.
+    pub(crate) fn advance<D, M>(&mut self, model: &M) -> Result<Vec<Dots>, Unmoved>
     where
         D: Device<E>,
         M: TensorCollection<E, D>,
     {
         if let Some(sketches) = &mut self.sketches {
-            return sketches.advance(model, &self.tensors);
+            return sketches.advance(model, &self.tensors).map_err(Unmoved::NotFinite);
         }
         let mut dots = vec![Dots::default(); self.groups];
-        let mut done = 0;
+        self.shift_on_host(model, &mut dots)?;
+        #[cfg(feature = "cuda")]
+        self.shift_on_gpu(model, &mut dots)?;
+        self.tensors.iter_mut().for_each(Tracked::swap);
+        self.take(model, Part::Buffers)?;
+        Ok(dots)
+    }
+
+    /// Adds the dot products of the weights whose snapshots are on the host, and puts W in A's place.
+    fn shift_on_host<D, M>(&mut self, model: &M, dots: &mut [Dots]) -> Result<(), Unmoved>
+    where
+        D: Device<E>,
+        M: TensorCollection<E, D>,
+    {
         let mut bad = None;
         let scratch = &mut self.scratch;
         let mut tensors = self.tensors.iter_mut();
         tensors::read(model, |weights| {
             let (None, Some(tensor)) = (&bad, tensors.next()) else { return };
-            let Some(group) = tensor.group else {
-                done += 1;
+            let Some(sum) = tensor.group.and_then(|group| dots.get_mut(group)) else { return };
+            let (Some(before), Some(last)) = (tensor.before.on_host_mut(), tensor.last.on_host())
+            else {
                 return;
             };
-            let Tracked { last, before, .. } = tensor;
             let lent = if is_copied::<D>(last.len()) { None } else { weights.lend() };
             let now = match &lent {
                 Some(lent) => Weights::Lent(lent),
@@ -252,42 +298,69 @@ impl<E: Dtype> Snapshots<E> {
             let own = dots::shift(before, last, now);
             if !own.own.is_finite() && !tensors::all_finite(before) {
                 bad = Some(tensor.name.clone());
-                return;
             }
-            done += 1;
-            tensor.swap();
-            if let Some(sum) = dots.get_mut(group) {
-                *sum += own;
+            *sum += own;
+        });
+        bad.map_or(Ok(()), |name| Err(Unmoved::NotFinite(name)))
+    }
+
+    /// The same of those whose snapshots are on a GPU, of all in one go.
+    #[cfg(feature = "cuda")]
+    fn shift_on_gpu<D, M>(&mut self, model: &M, dots: &mut [Dots]) -> Result<(), Unmoved>
+    where
+        D: Device<E>,
+        M: TensorCollection<E, D>,
+    {
+        let mut window = crate::gpu::Window::new();
+        let mut added = Ok(());
+        let mut tensors = self.tensors.iter_mut();
+        tensors::read(model, |weights| {
+            let (Ok(()), Some(tensor)) = (&added, tensors.next()) else { return };
+            let Some(group) = tensor.group else { return };
+            if let (Memory::Gpu(before), Memory::Gpu(last)) = (&mut tensor.before, &tensor.last) {
+                added = window.shift(group, before, last, &weights);
             }
         });
-        if let Some(name) = bad {
-            let shifted = self.tensors.iter_mut().take(done).filter(|t| t.group.is_some());
-            shifted.for_each(Tracked::swap);
-            return Err(name);
+        added?;
+        // SAFETY: `model` is borrowed, so its tensors are where and what they were.
+        #[allow(unsafe_code)]
+        let sums = unsafe { window.dots(dots.len()) }?;
+        if !sums.iter().all(|dots| dots.own.is_finite()) {
+            for tensor in self.tensors.iter().filter(|tensor| Part::Weights.has(tensor)) {
+                if !tensors::all_finite(&tensor.before.read()?) {
+                    return Err(Unmoved::NotFinite(tensor.name.clone()));
+                }
+            }
         }
-        let buffers = self.tensors.iter_mut().filter(|tensor| Part::Buffers.has(tensor));
-        buffers.for_each(Tracked::swap);
-        self.take(model, Part::Buffers);
-        Ok(dots)
+        dots.iter_mut().zip(sums).for_each(|(dots, sum)| *dots += sum);
+        Ok(())
     }
 
     /// What rounding does to each group in a window of `steps`. A sketch cannot tell.
-    pub(crate) fn rounding(&self, steps: usize) -> Vec<Rounding> {
+    pub(crate) fn rounding(&self, steps: usize) -> Result<Vec<Rounding>, Error> {
         if self.sketches.is_some() {
-            return Vec::new();
+            return Ok(Vec::new());
         }
         let mut squares = vec![0.0; self.groups];
+        #[cfg(feature = "cuda")]
+        let mut window = crate::gpu::Window::new();
         for tensor in &self.tensors {
-            if let Some(sum) = tensor.group.and_then(|group| squares.get_mut(group)) {
-                *sum += dots::square(&tensor.last);
+            let Some(group) = tensor.group else { continue };
+            match &tensor.last {
+                Memory::Host(last) => {
+                    if let Some(sum) = squares.get_mut(group) {
+                        *sum += dots::square(last);
+                    }
+                }
+                #[cfg(feature = "cuda")]
+                Memory::Gpu(last) => window.square(group, last),
             }
         }
+        #[cfg(feature = "cuda")]
+        squares.iter_mut().zip(window.squares(self.groups)?).for_each(|(sum, own)| *sum += own);
         let noise = (steps as f64).sqrt() * spacing::<E>() / 2.0;
-        squares
-            .into_iter()
-            .map(f64::sqrt)
-            .map(|weights| Rounding { weights, noise: noise * weights })
-            .collect()
+        let norms = squares.into_iter().map(f64::sqrt);
+        Ok(norms.map(|weights| Rounding { weights, noise: noise * weights }).collect())
     }
 
     /// Whether two models differ in a weight of each group.
@@ -315,16 +388,19 @@ impl<E: Dtype> Snapshots<E> {
     }
 
     /// W ← B. A sketch has none.
-    pub(crate) fn restore<D, M>(&self, model: &mut M, which: Part)
+    pub(crate) fn restore<D, M>(&self, model: &mut M, which: Part) -> Result<(), Error>
     where
         D: Device<E>,
         M: TensorCollection<E, D>,
     {
+        let mut failed = None;
         let mut tensors = self.tensors.iter();
         tensors::write(model, |_, _| {
             let tensor = tensors.next().filter(|tensor| which.has(tensor))?;
-            Some(Cow::Borrowed(&*tensor.last))
+            let last = tensor.last.read();
+            last.map_err(|error| failed.get_or_insert(error)).ok()
         });
+        failed.map_or(Ok(()), Err)
     }
 }
 
@@ -370,8 +446,8 @@ mod tests {
         let dev = Cpu::default();
         let model = (dev.tensor([3.0f32, 4.0]), dev.tensor([0.0f32]));
         let mut snapshots = Snapshots::<f32>::new(&model, &Groups::one(), None).unwrap();
-        snapshots.take(&model, Part::All);
-        let [rounding] = snapshots.rounding(16)[..] else { panic!("one group") };
+        snapshots.take(&model, Part::All).unwrap();
+        let [rounding] = snapshots.rounding(16).unwrap()[..] else { panic!("one group") };
         let noise = 4.0 * f64::from(f32::EPSILON) * 5.0 / 2.0;
         assert_eq!((rounding.weights, rounding.noise), (5.0, noise));
         assert_eq!(rounding.raise(0.99 * noise), Some(100.0));
@@ -394,14 +470,16 @@ mod tests {
             (dev.zeros::<Rank1<3>>(), dev.zeros::<Rank1<LARGE>>(), dev.zeros::<Rank1<5>>());
         let mut snapshots = Snapshots::<f32>::new(&model, &Groups::one(), None).unwrap();
         assert_eq!(snapshots.scratch.len(), 5);
-        snapshots.take(&model, Part::All);
+        snapshots.take(&model, Part::All).unwrap();
         for window in 1..6 {
             let of = |window: i32| -> Vec<f32> {
                 (0..ALL).map(|index| 100.0 * window as f32 + index as f32).collect()
             };
             if window > 1 {
-                let (last, before): (Vec<_>, Vec<_>) =
-                    snapshots.weights().map(|(_, last, before)| (last, before)).unzip();
+                let tensors = snapshots.tensors().iter();
+                let (last, before): (Vec<_>, Vec<_>) = tensors
+                    .map(|tensor| (tensor.last.read().unwrap(), tensor.before.read().unwrap()))
+                    .unzip();
                 assert!(last.concat() == of(window - 1));
                 let two_ago = if window > 2 { of(window - 2) } else { vec![0.0; ALL] };
                 assert!(before.concat() == two_ago);
@@ -418,7 +496,8 @@ mod tests {
         }
         // A tensor that is not finite: B of all of them is as it was.
         let last = |snapshots: &Snapshots<f32>| -> Vec<f32> {
-            snapshots.weights().flat_map(|(_, last, _)| last.to_vec()).collect()
+            let tensors = snapshots.tensors().iter();
+            tensors.flat_map(|tensor| tensor.last.read().unwrap().to_vec()).collect()
         };
         let good = last(&snapshots);
         for (bad, name) in [(2, "2"), (1, "1")] {
@@ -426,7 +505,10 @@ mod tests {
                 2 => model.2.copy_from(&[f32::NAN; 5]),
                 _ => model.1.copy_from(&[f32::INFINITY; LARGE]),
             }
-            assert_eq!(snapshots.advance(&model).unwrap_err(), name);
+            let Err(Unmoved::NotFinite(tensor)) = snapshots.advance(&model) else {
+                panic!("{name}")
+            };
+            assert_eq!(tensor, name);
             assert!(last(&snapshots) == good);
         }
     }

@@ -3,7 +3,7 @@ use crate::{
     config::Config,
     dots::Dots,
     history::{Adaptation, KeptBecause, Outcome, RollbackCause},
-    moments::{Part, Snapshots},
+    moments::{Part, Snapshots, Unmoved},
     optim::LearningRate,
     rule::{self, HypergradientRule, Moments, NewtonRule, Proposal, RateRule, RATES},
     safeguard::{Safeguard, Verdict, Watch},
@@ -186,7 +186,7 @@ where
         let groups = optimizer.groups(model);
         let mut snapshots = Snapshots::new(model, &groups, config.sketch)?;
         // Weights may still be loaded; buffers are for a first batch that is broken.
-        snapshots.take(model, Part::Buffers);
+        snapshots.take(model, Part::Buffers)?;
         for (index, group) in groups.groups.iter().enumerate() {
             let rate = optimizer.rate(index);
             if !RATES.contains(&rate) {
@@ -334,7 +334,7 @@ where
         let factor = self.checked_factor()?;
         let first = self.snapshot == Snapshot::Missing;
         if first {
-            self.snapshots.take(model, Part::Weights);
+            self.snapshots.take(model, Part::Weights)?;
             self.snapshot = Snapshot::Good;
         }
         let part = self.optimizer.only_gathers();
@@ -368,7 +368,7 @@ where
                         self.steps += 1;
                     }
                     // It has been through the forward pass.
-                    self.snapshots.restore(model, Part::Buffers);
+                    self.snapshots.restore(model, Part::Buffers)?;
                     tracing::debug!(step = self.steps, loss, "batch skipped");
                     return Ok(());
                 }
@@ -377,7 +377,7 @@ where
             }
         }
         if first {
-            self.snapshots.take(model, Part::Buffers);
+            self.snapshots.take(model, Part::Buffers)?;
         }
         self.update_scheduled(model, gradients, factor)?;
         if part {
@@ -472,9 +472,10 @@ where
     ) -> Result<(), Error> {
         let dots = match self.snapshots.advance(model) {
             Ok(dots) => dots,
+            Err(Unmoved::Failed(error)) => return Err(error),
             Err(_) if self.safeguard.is_some() => return self.undo_broken(model),
-            Err(tensor) => {
-                self.restart(model);
+            Err(Unmoved::NotFinite(tensor)) => {
+                self.restart(model)?;
                 let step = self.steps;
                 return Err(match self.snapshots.sketches() {
                     Some(_) => Error::LostWeights { step, tensor },
@@ -486,7 +487,7 @@ where
         self.begin_window();
         self.snapshot = Snapshot::Unseen;
         self.watch.accept(self.safeguard.as_ref());
-        let raises = self.raises(model, gradients, &dots, factor);
+        let raises = self.raises(model, gradients, &dots, factor)?;
         for (index, dots) in dots.into_iter().enumerate() {
             match raises.get(index) {
                 Some(Some(by)) => self.raise(index, *by),
@@ -503,17 +504,17 @@ where
         gradients: &Gradients<Opt::Dtype, Opt::Device>,
         dots: &[Dots],
         factor: f64,
-    ) -> Vec<Option<f64>> {
+    ) -> Result<Vec<Option<f64>>, Error> {
         // A schedule may keep the weights where they are, and means to.
         if self.climb.is_none() || factor < 1.0 {
-            return Vec::new();
+            return Ok(Vec::new());
         }
         let would_move = match dots.iter().any(|dots| dots.own == 0.0) {
             true => self.would_move(model, gradients),
             false => Vec::new(),
         };
         let rounding = match self.groups.iter().any(|group| group.climbs) {
-            true => self.snapshots.rounding(self.window),
+            true => self.snapshots.rounding(self.window)?,
             false => Vec::new(),
         };
         let raise = |(index, dots): (usize, &Dots)| {
@@ -528,7 +529,7 @@ where
                 None
             }
         };
-        dots.iter().enumerate().map(raise).collect()
+        Ok(dots.iter().enumerate().map(raise).collect())
     }
 
     /// Whether a step of plain gradient descent at a rate of 1 would move any weight of each group.
@@ -648,7 +649,7 @@ where
             let rate = self.optimizer.rate(index);
             group.regain = (trusted && group.is_steady(rate)).then_some(rate);
         }
-        self.restart(model);
+        self.restart(model)?;
         if are_to_blame && self.watch.any_accepted() {
             self.groups.iter_mut().for_each(|group| group.climbs = false);
         }
@@ -669,12 +670,13 @@ where
     }
 
     /// Back to the last snapshot, with nothing accumulated and no direction.
-    fn restart(&mut self, model: &mut Opt::Model) {
-        self.snapshots.restore(model, Part::All);
+    fn restart(&mut self, model: &mut Opt::Model) -> Result<(), Error> {
+        self.snapshots.restore(model, Part::All)?;
         self.snapshot = Snapshot::Good;
         self.forget(model);
         self.begin_window();
         self.forget_directions();
+        Ok(())
     }
 
     fn begin_window(&mut self) {

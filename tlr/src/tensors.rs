@@ -60,6 +60,11 @@ pub(crate) struct Elements<'a, E: Dtype> {
     copy_into: &'a dyn Fn(&mut [E]),
     lend: &'a dyn Fn() -> Option<Lent<E>>,
     len: usize,
+    /// Where it lies, if that is a GPU.
+    #[cfg(feature = "cuda")]
+    pub(crate) gpu: Option<&'a dfdx::tensor::Cuda>,
+    #[cfg(feature = "cuda")]
+    address: &'a dyn Fn(usize) -> Option<u64>,
 }
 
 /// A contiguous tensor on the CPU, in one dimension, which any thread can read an element of.
@@ -71,6 +76,10 @@ pub(crate) fn are_lent_by<D: 'static>() -> bool {
 }
 
 impl<E: Dtype> Elements<'_, E> {
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
     /// Into a slice of as many.
     pub(crate) fn copy_into(&self, values: &mut [E]) {
         (self.copy_into)(values);
@@ -90,6 +99,12 @@ impl<E: Dtype> Elements<'_, E> {
     /// The tensor itself, without a copy; `None` where the device is another.
     pub(crate) fn lend(&self) -> Option<Lent<E>> {
         (self.lend)()
+    }
+
+    /// Its address in the GPU's memory, if it has so many elements there; `None` where that cannot be told.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn address(&self, len: usize) -> Option<u64> {
+        (self.address)(len)
     }
 
     pub(crate) fn to_vec(&self) -> Vec<E> {
@@ -154,12 +169,18 @@ impl<E: Dtype, D: Device<E>, L: FnMut(Elements<'_, E>)> TensorVisitor<E, D> for 
     ) -> Result<Option<Tensor<S, E, D>>, Infallible> {
         let len = tensor.shape().num_elements();
         let on_cpu = (tensor as &dyn Any).downcast_ref::<Tensor<S, E, Cpu>>();
+        #[cfg(feature = "cuda")]
+        let on_gpu = (tensor as &dyn Any).downcast_ref::<Tensor<S, E, dfdx::tensor::Cuda>>();
         (self.0)(Elements {
             trainable: options.do_gradient_update,
             copy_into: &|values| tensor.copy_into(values),
             // Where it is contiguous, no element is moved.
             lend: &|| on_cpu?.clone().try_reshape_like(&(len,)).ok(),
             len,
+            #[cfg(feature = "cuda")]
+            gpu: on_gpu.map(Tensor::device),
+            #[cfg(feature = "cuda")]
+            address: &|len| crate::gpu::address(on_gpu?, len),
         });
         Ok(None)
     }

@@ -319,13 +319,14 @@ where
                 tensors.insert(name.to_owned(), Stored::new(shape, state));
             }
         } else {
-            for (path, last, before) in self.snapshots.weights() {
-                let shape = match tensors.get(&join(MODEL, path)) {
+            for tensor in self.snapshots.tensors() {
+                let (last, before) = (tensor.last.read()?, tensor.before.read()?);
+                let shape = match tensors.get(&join(MODEL, &tensor.name)) {
                     Some(weights) => weights.shape.clone(),
                     None => vec![last.len()],
                 };
-                tensors.insert(join(SNAPSHOT, path), Stored::new(shape.clone(), last));
-                tensors.insert(join(BEFORE, path), Stored::new(shape, before));
+                tensors.insert(join(SNAPSHOT, &tensor.name), Stored::new(shape.clone(), &last));
+                tensors.insert(join(BEFORE, &tensor.name), Stored::new(shape, &before));
             }
         }
         let progress = self.progress(&state);
@@ -400,23 +401,19 @@ where
             let (buffer, path) = path.split_once('.').unwrap_or((path, ""));
             state.insert(buffer, path, stored.clone());
         }
-        // The only part that can fail.
+        let snapshots = self.snapshots.prepare(|tensor| {
+            [SNAPSHOT, BEFORE]
+                .map(|part| Some(checkpoint.tensors.get(&join(part, &tensor.name))?.to_vec()))
+        })?;
+        // Nothing fails after this.
         self.optimizer.restore(model, &state).map_err(Fault::Device)?;
+        self.snapshots.replace(snapshots);
 
         let mut infos = tensors::list(&*model).into_iter();
-        tensors::write(model, |_, len| {
+        tensors::write(model, |_, _| {
             let stored = checkpoint.tensors.get(&join(MODEL, &infos.next()?.name))?;
-            let mut values = vec![Opt::Dtype::default(); len];
-            stored.copy_into(&mut values);
-            Some(values.into())
+            Some(stored.to_vec().into())
         });
-        for (path, last, before) in self.snapshots.weights_mut() {
-            for (name, values) in [(SNAPSHOT, last), (BEFORE, before)] {
-                if let Some(stored) = checkpoint.tensors.get(&join(name, path)) {
-                    stored.copy_into(values);
-                }
-            }
-        }
         if let Some(sketches) = self.snapshots.sketches_mut() {
             for (name, state) in [SKETCH, SKETCH_MOVED].into_iter().zip(sketches.state_mut()) {
                 if let Some(stored) = checkpoint.tensors.get(name) {

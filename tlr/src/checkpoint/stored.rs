@@ -70,6 +70,13 @@ impl Stored {
         Self { dtype: StoredDtype::U8, shape: vec![bytes.len()], bytes }
     }
 
+    /// Elements of the same type.
+    pub(crate) fn to_vec<E: Element>(&self) -> Vec<E> {
+        let mut values = vec![E::default(); self.bytes.len() / std::mem::size_of::<E>()];
+        self.copy_into(&mut values);
+        values
+    }
+
     /// Into as many elements of the same type.
     pub(crate) fn copy_into<E: Element>(&self, values: &mut [E]) {
         let stored = self.bytes.chunks_exact(std::mem::size_of::<E>());

@@ -1,0 +1,119 @@
+// The end of a window on a GPU: dots.rs, for all tensors of a model in one launch.
+
+typedef unsigned long long u64;
+
+// Threads of a block, and elements that they sum; both as in gpu.rs.
+const unsigned THREADS = 256;
+const u64 CHUNK = 4096;
+
+// A row of the table. A block belongs to the last tensor whose first block is not after it.
+struct Tensor {
+    u64 before, last, now;
+    u64 len;
+    u64 first;
+};
+
+struct Dots {
+    double across, own;
+};
+
+struct f16 {
+    unsigned short bits;
+};
+
+__device__ double wide(float x) { return x; }
+__device__ double wide(double x) { return x; }
+
+// Every f16 is an f32 with another bias of the exponent, 127 in place of 15.
+__device__ double wide(f16 x) {
+    const unsigned sign = (x.bits & 0x8000u) << 16;
+    const unsigned rest = (x.bits & 0x7fffu) << 13;
+    if ((x.bits & 0x7c00u) == 0x7c00u) return __uint_as_float(sign | rest | 0x7f800000u);
+    const double size = ldexp((double)__uint_as_float(rest), 112);
+    return sign ? -size : size;
+}
+
+__device__ Tensor of_block(const Tensor *tensors, u64 count) {
+    u64 found = 0, end = count;
+    while (end - found > 1) {
+        const u64 middle = (found + end) / 2;
+        if (tensors[middle].first <= blockIdx.x) found = middle;
+        else end = middle;
+    }
+    return tensors[found];
+}
+
+// The sum over the block, always in the same order.
+__device__ void reduce(Dots mine, Dots *sum) {
+    __shared__ Dots sums[THREADS];
+    sums[threadIdx.x] = mine;
+    for (unsigned half = THREADS / 2; half > 0; half /= 2) {
+        __syncthreads();
+        if (threadIdx.x < half) {
+            sums[threadIdx.x].across += sums[threadIdx.x + half].across;
+            sums[threadIdx.x].own += sums[threadIdx.x + half].own;
+        }
+    }
+    if (threadIdx.x == 0) *sum = sums[0];
+}
+
+// The dot products of A, B and W, and W in A's place.
+template <typename E>
+__device__ void shift(const Tensor *tensors, u64 count, Dots *sums) {
+    const Tensor tensor = of_block(tensors, count);
+    E *__restrict__ before = (E *)tensor.before;
+    const E *__restrict__ last = (const E *)tensor.last;
+    const E *__restrict__ now = (const E *)tensor.now;
+    const u64 begin = (blockIdx.x - tensor.first) * CHUNK;
+    const u64 end = begin + CHUNK < tensor.len ? begin + CHUNK : tensor.len;
+    Dots sum = {0.0, 0.0};
+#pragma unroll 8
+    for (u64 i = begin + threadIdx.x; i < end; i += THREADS) {
+        const E w = now[i];
+        const double b = wide(last[i]);
+        const double moved_then = wide(before[i]) - b;
+        const double moved_now = b - wide(w);
+        sum.across += moved_then * moved_now;
+        sum.own += moved_now * moved_now;
+        before[i] = w;
+    }
+    reduce(sum, sums + blockIdx.x);
+}
+
+// ‖B‖², in the place of ⟨B−W,B−W⟩.
+template <typename E>
+__device__ void square(const Tensor *tensors, u64 count, Dots *sums) {
+    const Tensor tensor = of_block(tensors, count);
+    const E *last = (const E *)tensor.last;
+    const u64 begin = (blockIdx.x - tensor.first) * CHUNK;
+    const u64 end = begin + CHUNK < tensor.len ? begin + CHUNK : tensor.len;
+    Dots sum = {0.0, 0.0};
+#pragma unroll 8
+    for (u64 i = begin + threadIdx.x; i < end; i += THREADS) {
+        const double b = wide(last[i]);
+        sum.own += b * b;
+    }
+    reduce(sum, sums + blockIdx.x);
+}
+
+// A block for each group: the sums of the blocks from its first to the next group's.
+extern "C" __global__ void total(const Dots *sums, const u64 *first, Dots *totals) {
+    Dots sum = {0.0, 0.0};
+    for (u64 i = first[blockIdx.x] + threadIdx.x; i < first[blockIdx.x + 1]; i += THREADS) {
+        sum.across += sums[i].across;
+        sum.own += sums[i].own;
+    }
+    reduce(sum, totals + blockIdx.x);
+}
+
+#define KERNELS(E, name)                                                                            \
+    extern "C" __global__ void shift_##name(const Tensor *tensors, u64 count, Dots *sums) {        \
+        shift<E>(tensors, count, sums);                                                            \
+    }                                                                                              \
+    extern "C" __global__ void square_##name(const Tensor *tensors, u64 count, Dots *sums) {       \
+        square<E>(tensors, count, sums);                                                           \
+    }
+
+KERNELS(float, f32)
+KERNELS(double, f64)
+KERNELS(f16, f16)
