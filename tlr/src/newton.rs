@@ -54,8 +54,9 @@ pub type Hypergradient<Opt> = Tlr<Opt, HypergradientRule>;
 /// Use it through [`Newton`] or [`Hypergradient`], or with a [`RateRule`] of your own.
 ///
 /// # Cost
-/// Two snapshots of the weights on the host, that is 8 bytes a parameter for f32 ([or sketches](Config::sketch)), and one
-/// pass over them every K steps. Around dfdx's own optimizers, which [cannot tell beforehand](LearningRate::own_gradients) that a
+/// Two snapshots of the weights where they are, in the host's or the GPU's memory, that is 8 bytes a parameter for f32
+/// ([or sketches](Config::sketch), which are on the host), and one pass over them every K steps; of a GPU's, in one launch for all
+/// tensors, after which two numbers a group come back. Around dfdx's own optimizers, which [cannot tell beforehand](LearningRate::own_gradients) that a
 /// step will fail, the weights are copied in each; around those of [`tlr::optim`](crate::optim) they are not.
 pub struct Tlr<Opt: LearningRate, R> {
     pub(crate) optimizer: Opt,

@@ -29,7 +29,7 @@ __device__ double wide(f16 x) {
     const unsigned sign = (x.bits & 0x8000u) << 16;
     const unsigned rest = (x.bits & 0x7fffu) << 13;
     if ((x.bits & 0x7c00u) == 0x7c00u) return __uint_as_float(sign | rest | 0x7f800000u);
-    const double size = ldexp((double)__uint_as_float(rest), 112);
+    const double size = __uint_as_float(rest) * 5192296858534827628530496329220096.0;  // 2¹¹²
     return sign ? -size : size;
 }
 
