@@ -76,6 +76,11 @@ fn two_snapshots_and_the_largest_tensor_or_a_sketch() {
         assert!(for_steps < gradients + SMALL, "{for_steps} for {gradients}");
     }
 
+    let (kept, _) =
+        extra(|model| Newton::new(model, sgd(model), config.bf16_directions(true)).unwrap());
+    let one_and_a_half = 6 * parameters + 4 * largest;
+    assert!((one_and_a_half..one_and_a_half + SMALL).contains(&kept), "{kept}");
+
     // C(B) and C(A − B), however large the model. In a step: two more, and the largest tensor, at a window's end.
     let bins = 1 << 10;
     let sketched = config.safeguard(None).sketch(bins);

@@ -628,18 +628,19 @@ fn blocks_are_independent_runs() {
     }
 }
 
-// ---- Sketches ----
+// ---- Less memory ----
 
-/// Rates learned from sketches beside those from snapshots, over the same noisy gradients of a quadratic of 3,000
+/// Rates learned from sketches, and from directions in bfloat16, beside those from snapshots, over the same noisy gradients of a quadratic of 3,000
 /// dimensions: each within 5 % with 2¹⁴ bins, where a product has a deviation of about 1 % and a rate is a ratio of them, and
-/// worse with 2⁶, or the test would tell nothing. Fails for a sign, a bin or a scale that is off.
+/// worse with 2⁶, or the test would tell nothing. Directions: within 1 %, and not the same. Fails for a sign, a bin or a
+/// scale that is off.
 #[test]
-fn sketches_learn_the_rates_of_snapshots() {
+fn less_memory_learns_the_rates_of_snapshots() {
     const N: usize = 3000;
-    let learned = |sketch: Option<usize>| -> Vec<f64> {
+    let learned = |sketch: Option<usize>, bf16| -> Vec<f64> {
         let random = &mut Random(5);
         let mut model: Vector<N> = vector(&random.vector(N));
-        let config = config(NewtonForm::Aligned, 0.33, 10).sketch(sketch);
+        let config = config(NewtonForm::Aligned, 0.33, 10).sketch(sketch).bf16_directions(bf16);
         let mut newton = Newton::new(&model, Sgd::new(&model, sgd(1e-4)), config).unwrap();
         for _ in 0..300 {
             let noise = random.vector(N);
@@ -654,13 +655,15 @@ fn sketches_learn_the_rates_of_snapshots() {
         }
         newton.history().iter().map(|decision| decision.to).collect()
     };
-    let exact = learned(None);
-    let worst = |sketch| {
-        let rates = learned(Some(sketch));
+    let exact = learned(None, false);
+    let worst = |sketch, bf16| {
+        let rates = learned(sketch, bf16);
         assert_eq!(rates.len(), exact.len());
         rates.iter().zip(&exact).map(|(ours, exact)| (ours / exact - 1.0).abs()).fold(0.0, f64::max)
     };
-    let (fine, coarse) = (worst(1 << 14), worst(1 << 6));
+    let (fine, coarse) = (worst(Some(1 << 14), false), worst(Some(1 << 6), false));
     assert!(fine < 0.05, "{fine}");
     assert!(coarse > 0.05, "{coarse}");
+    let bf16 = worst(None, true);
+    assert!((1e-9..1e-2).contains(&bf16), "{bf16}");
 }

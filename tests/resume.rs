@@ -228,7 +228,6 @@ fn momentum(model: &Net<f32, Cpu>) -> PerLayerSgd {
     PerLayer::new(model, Sgd::new(model, SgdConfig { lr: 0.1, momentum, weight_decay: None }))
 }
 
-/// Inside the accumulation of a step: gathered gradients, their count and the mean of their losses come back.
 /// Beside sketches, too: saved in a window, they are those of its beginning.
 #[test]
 fn a_sketch_goes_on_to_the_bit() {
@@ -261,6 +260,36 @@ fn a_sketch_goes_on_to_the_bit() {
     assert!(found.contains(&setting("sketch.0", "64", "128")), "{found:?}");
 }
 
+/// In the middle of a window, across rollbacks to either snapshot. With two whole snapshots it is another training.
+#[test]
+fn a_direction_in_bfloat16_goes_on_to_the_bit() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("run.safetensors");
+    let config = NewtonConfig::default().window(Window::steps(4).unwrap());
+    let new = |seed, bf16| {
+        let model = net::<f32>(seed);
+        let config = config.bf16_directions(bf16);
+        let opt = Newton::new(&model, momentum(&model), config).unwrap();
+        Run { model, opt }
+    };
+    let mut straight = new(1, true);
+    straight.steps(0..10);
+    straight.opt.save(&straight.model, &path).unwrap();
+    let mut resumed = new(2, true);
+    resumed.steps(0..5);
+    resumed.opt.load(&mut resumed.model, &path).unwrap();
+    assert_eq!(resumed.state(), straight.state());
+    straight.steps(10..50);
+    resumed.steps(10..50);
+    assert_eq!(resumed.state(), straight.state());
+    assert!(straight.opt.history().len() >= 7 * 2);
+
+    let found = differences(&mut new(1, false), &straight.state());
+    let is_named = |difference: &Difference| matches!(difference, Difference::Setting { name, .. } if name == "bf16_directions");
+    assert!(found.iter().any(is_named), "{found:?}");
+}
+
+/// Inside the accumulation of a step: gathered gradients, their count and the mean of their losses come back.
 #[test]
 fn an_accumulation_goes_on_to_the_bit() {
     let dir = tempfile::tempdir().unwrap();

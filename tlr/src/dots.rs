@@ -62,6 +62,33 @@ pub(crate) fn shift<E: Dtype>(before: &mut [E], last: &[E], now: Weights<'_, E>)
     dots.collect::<Vec<_>>().into_iter().sum()
 }
 
+/// The upper half of an f32: eight bits of precision over its whole range.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Bf16(pub(crate) u16);
+
+impl Bf16 {
+    /// The nearest to a number, and of two the even one.
+    pub(crate) fn nearest(x: f64) -> Self {
+        let bits = (x as f32).to_bits();
+        let even = (bits >> 16) & 1;
+        Self((bits.wrapping_add(0x7fff + even) >> 16) as u16)
+    }
+
+    pub(crate) fn to_f64(self) -> f64 {
+        f64::from(f32::from_bits(u32::from(self.0) << 16))
+    }
+}
+
+/// The dot products of A, B and W from A − B, in whose place is B − W then, and W in B's. All three have as many elements.
+pub(crate) fn shift_direction<E: Dtype>(direction: &mut [Bf16], last: &mut [E], now: &[E]) -> Dots {
+    let widest = Arch::new();
+    let chunks = direction.par_chunks_mut(CHUNK).zip(last.par_chunks_mut(CHUNK));
+    let dots = chunks
+        .zip(now.par_chunks(CHUNK))
+        .map(|((direction, last), now)| widest.dispatch(DirectionChunk { direction, last, now }));
+    dots.collect::<Vec<_>>().into_iter().sum()
+}
+
 /// ‖x‖².
 pub(crate) fn square<E: Dtype>(elements: &[E]) -> f64 {
     let widest = Arch::new();
@@ -157,6 +184,39 @@ impl Lanes {
     }
 }
 
+struct DirectionChunk<'a, E> {
+    direction: &'a mut [Bf16],
+    last: &'a mut [E],
+    now: &'a [E],
+}
+
+impl<E: Dtype> NullaryFnOnce for DirectionChunk<'_, E> {
+    type Output = Dots;
+
+    #[inline(always)]
+    fn call(self) -> Dots {
+        let mut total = Dots::default();
+        let blocks = self.direction.chunks_mut(BLOCK).zip(self.last.chunks_mut(BLOCK));
+        for ((direction, last), now) in blocks.zip(self.now.chunks(BLOCK)) {
+            let mut sums = Lanes { across: [0.0; LANES], own: [0.0; LANES] };
+            let lanes = direction.chunks_mut(LANES).zip(last.chunks_mut(LANES));
+            for ((direction, last), now) in lanes.zip(now.chunks(LANES)) {
+                let elements = direction.iter_mut().zip(last).zip(now).enumerate();
+                for (lane, ((direction, last), now)) in elements {
+                    let moved = wide(*last) - wide(*now);
+                    sums.across[lane] += direction.to_f64() * moved;
+                    sums.own[lane] += moved * moved;
+                    *direction = Bf16::nearest(moved);
+                    *last = *now;
+                }
+            }
+            total.across += sums.across.iter().sum::<f64>();
+            total.own += sums.own.iter().sum::<f64>();
+        }
+        total
+    }
+}
+
 struct Square<'a, E>(&'a [E]);
 
 impl<E: Dtype> NullaryFnOnce for Square<'_, E> {
@@ -200,6 +260,39 @@ mod tests {
         assert_eq!(square::<f64>(&[]), 0.0);
         let len = 2 * CHUNK + LANES + 3;
         assert_eq!(square(&vec![2.0f32; len]), 4.0 * len as f64);
+    }
+
+    /// By hand, from the format; and everywhere to half of 2⁻⁷, which cutting bits off is not.
+    #[test]
+    fn bf16_is_the_nearest() {
+        let bits = |x: f64| Bf16::nearest(x).0;
+        assert_eq!([bits(1.0), bits(-2.0), bits(0.0)], [0x3f80, 0xc000, 0]);
+        // Between 1 and 1 + 2⁻⁷, and between that and the next: to the even one.
+        assert_eq!([bits(1.0 + 2f64.powi(-8)), bits(1.0 + 3.0 * 2f64.powi(-8))], [0x3f80, 0x3f82]);
+        for x in values(1000, 4).into_iter().map(f64::from) {
+            let error = (Bf16::nearest(x).to_f64() - x).abs();
+            assert!(error <= x.abs() * 2f64.powi(-8), "{x}");
+        }
+    }
+
+    /// As the exact ones of the direction as it was kept, at lengths around chunks and lanes.
+    #[test]
+    fn dots_of_a_direction() {
+        for len in [1, 31, 33, CHUNK + 5] {
+            let (direction, last, now) = (values(len, 1), values(len, 2), values(len, 3));
+            let mut kept: Vec<_> = direction.iter().map(|x| Bf16::nearest(f64::from(*x))).collect();
+            let moved: Vec<_> =
+                last.iter().zip(&now).map(|(b, w)| f64::from(*b) - f64::from(*w)).collect();
+            let own = exact(moved.iter().map(|s| s * s));
+            let across = exact(kept.iter().zip(&moved).map(|(d, s)| d.to_f64() * s));
+            let mut last = last;
+            let dots = shift_direction(&mut kept, &mut last, &now);
+            assert!((dots.own - own).abs() <= 1e-12 * own, "{len}");
+            assert!((dots.across - across).abs() <= 1e-12 * own, "{len}");
+            assert_eq!(last, now);
+            let nearest: Vec<_> = moved.into_iter().map(Bf16::nearest).collect();
+            assert_eq!(kept, nearest);
+        }
     }
 
     /// Deterministic values of mixed sign and size.

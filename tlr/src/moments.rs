@@ -5,7 +5,8 @@
 //! are taken in f64 whatever the dtype, and a window that turns out to be bad is undone by swapping.
 
 use crate::{
-    dots::{self, Dots, Weights},
+    checkpoint::{Element, Stored},
+    dots::{self, Bf16, Dots, Weights},
     layers::Groups,
     memory::Memory,
     rule::LARGEST_CLIMB,
@@ -81,6 +82,8 @@ pub(crate) struct Snapshots<E> {
     scratch: Vec<E>,
     /// In place of A and B.
     sketches: Option<Sketches>,
+    /// In place of A.
+    directions: bool,
 }
 
 #[derive(Debug)]
@@ -91,8 +94,43 @@ pub(crate) struct Tracked<E> {
     pub(crate) group: Option<usize>,
     /// B. Empty beside a sketch.
     pub(crate) last: Memory<E>,
-    /// A. Empty beside a sketch.
-    pub(crate) before: Memory<E>,
+    pub(crate) before: Before<E>,
+}
+
+/// What is kept of A. Nothing beside a sketch.
+#[derive(Debug)]
+pub(crate) enum Before<E> {
+    Weights(Memory<E>),
+    /// A − B.
+    Direction(Vec<Bf16>),
+}
+
+/// B and what is kept of A.
+pub(crate) type Pair<E> = (Memory<E>, Before<E>);
+
+impl<E: Element> Before<E> {
+    /// What it is called in a checkpoint.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Weights(_) => "snapshot_before",
+            Self::Direction(_) => "direction",
+        }
+    }
+
+    pub(crate) fn store(&self, shape: Vec<usize>) -> Result<Stored, Error> {
+        match self {
+            Self::Weights(before) => Ok(Stored::new(shape, &before.read()?)),
+            Self::Direction(direction) => Ok(Stored::of_bf16(shape, direction)),
+        }
+    }
+
+    /// The same kind, with what is stored.
+    fn with(&self, stored: &Stored) -> Result<Self, Error> {
+        match self {
+            Self::Weights(before) => before.with(stored.to_vec()).map(Self::Weights),
+            Self::Direction(_) => Ok(Self::Direction(stored.to_bf16())),
+        }
+    }
 }
 
 /// Some of a model's tensors.
@@ -116,24 +154,55 @@ impl Part {
 }
 
 impl<E> Tracked<E> {
+    /// Where both are kept.
     fn swap(&mut self) {
-        std::mem::swap(&mut self.before, &mut self.last);
+        if let Before::Weights(before) = &mut self.before {
+            std::mem::swap(before, &mut self.last);
+        }
+    }
+}
+
+impl<E: Dtype> Tracked<E> {
+    fn step_back(&mut self) {
+        match (&mut self.before, self.last.on_host_mut()) {
+            (Before::Direction(direction), Some(last)) => {
+                for (last, moved) in last.iter_mut().zip(direction) {
+                    let before = last.to_f64().unwrap_or(f64::NAN) + moved.to_f64();
+                    *last = E::from_f64(before).unwrap_or(*last);
+                }
+            }
+            _ => self.swap(),
+        }
     }
 }
 
 impl<E: Dtype> Snapshots<E> {
-    /// Room for the snapshots of `model`, or for sketches of so many bins; [`take`](Self::take) makes the first.
-    pub(crate) fn new<D, M>(model: &M, groups: &Groups, bins: Option<usize>) -> Result<Self, Error>
+    /// Room for the snapshots of `model`, or for sketches of so many bins, or for a snapshot and a direction;
+    /// [`take`](Self::take) makes the first.
+    pub(crate) fn new<D, M>(
+        model: &M,
+        groups: &Groups,
+        bins: Option<usize>,
+        directions: bool,
+    ) -> Result<Self, Error>
     where
         D: Device<E>,
         M: TensorCollection<E, D>,
     {
+        let directions = directions && bins.is_none();
         let mut tensors = Vec::new();
         let mut largest = 0;
         let mut memory = Vec::new();
         tensors::read(model, |tensor| {
-            let zeros = || Memory::zeros(&tensor, if bins.is_some() { 0 } else { tensor.len() });
-            memory.push(zeros().and_then(|last| Ok((last, zeros()?))));
+            let len = if bins.is_some() { 0 } else { tensor.len() };
+            let zeros = || Memory::zeros(&tensor, len);
+            memory.push(match directions && tensor.trainable {
+                true => Ok((
+                    Memory::Host(vec![E::default(); len]),
+                    Before::Direction(vec![Bf16::default(); len]),
+                )),
+                false => zeros().and_then(|last| Ok((last, Before::Weights(zeros()?)))),
+            });
         });
         for (tensor, memory) in tensors::list(model).into_iter().zip(memory) {
             if !tensor.contiguous {
@@ -144,7 +213,7 @@ impl<E: Dtype> Snapshots<E> {
                 None => return Err(Error::TensorOutsideLayers { tensor: tensor.name }),
                 group => group,
             };
-            if group.is_some() && is_copied::<D>(tensor.len) {
+            if group.is_some() && (directions || is_copied::<D>(tensor.len)) {
                 largest = largest.max(tensor.len);
             }
             let (last, before) = memory?;
@@ -156,7 +225,7 @@ impl<E: Dtype> Snapshots<E> {
         let groups = groups.groups.len();
         let sketches = bins.map(|bins| Sketches::new(bins, groups));
         let scratch = vec![E::default(); if bins.is_some() { 0 } else { largest }];
-        Ok(Self { tensors, groups, scratch, sketches })
+        Ok(Self { tensors, groups, scratch, sketches, directions })
     }
 
     /// Whether `model` still has the very tensors it had.
@@ -199,26 +268,34 @@ impl<E: Dtype> Snapshots<E> {
         &self.tensors
     }
 
-    /// Other elements for B and A of every tensor, in the same memory; where there are none, those it has.
-    pub(crate) fn prepare(
+    /// Whether a direction is kept in place of A.
+    pub(crate) fn directions(&self) -> bool {
+        self.directions
+    }
+
+    /// Other elements for B and A of every tensor, in the same memory; where one is not stored, all stay.
+    pub(crate) fn prepare<'s>(
         &self,
-        mut elements: impl FnMut(&Tracked<E>) -> [Option<Vec<E>>; 2],
-    ) -> Result<Vec<[Option<Memory<E>>; 2]>, Error> {
-        let with = |memory: &Memory<E>, elements: Option<Vec<E>>| {
-            elements.map(|elements| memory.with(elements)).transpose()
+        stored: impl Fn(&Tracked<E>) -> Option<(&'s Stored, &'s Stored)>,
+    ) -> Result<Vec<Pair<E>>, Error>
+    where
+        E: Element,
+    {
+        let Some(stored) = self.tensors.iter().map(stored).collect::<Option<Vec<_>>>() else {
+            return Ok(Vec::new());
         };
-        let each = self.tensors.iter().map(|tensor| {
-            let [last, before] = elements(tensor);
-            Ok([with(&tensor.last, last)?, with(&tensor.before, before)?])
-        });
-        each.collect()
+        let pairs = self.tensors.iter().zip(stored);
+        pairs
+            .map(|(tensor, (last, before))| {
+                Ok((tensor.last.with(last.to_vec())?, tensor.before.with(before)?))
+            })
+            .collect()
     }
 
     /// Takes over what was [prepared](Self::prepare).
-    pub(crate) fn replace(&mut self, prepared: Vec<[Option<Memory<E>>; 2]>) {
-        for (tensor, [last, before]) in self.tensors.iter_mut().zip(prepared) {
-            tensor.last = last.unwrap_or_else(|| std::mem::take(&mut tensor.last));
-            tensor.before = before.unwrap_or_else(|| std::mem::take(&mut tensor.before));
+    pub(crate) fn replace(&mut self, prepared: Vec<Pair<E>>) {
+        for (tensor, prepared) in self.tensors.iter_mut().zip(prepared) {
+            (tensor.last, tensor.before) = prepared;
         }
     }
 
@@ -265,6 +342,10 @@ impl<E: Dtype> Snapshots<E> {
         if let Some(sketches) = &mut self.sketches {
             return sketches.advance(model, &self.tensors).map_err(Unmoved::NotFinite);
         }
+        if self.directions {
+            // B does not outlive the shift.
+            self.all_finite(model)?;
+        }
         let mut dots = vec![Dots::default(); self.groups];
         self.shift_on_host(model, &mut dots)?;
         #[cfg(feature = "cuda")]
@@ -272,6 +353,26 @@ impl<E: Dtype> Snapshots<E> {
         self.tensors.iter_mut().for_each(Tracked::swap);
         self.take(model, Part::Buffers)?;
         Ok(dots)
+    }
+
+    fn all_finite<D, M>(&mut self, model: &M) -> Result<(), Unmoved>
+    where
+        D: Device<E>,
+        M: TensorCollection<E, D>,
+    {
+        let mut bad = None;
+        let mut tensors = self.tensors.iter();
+        let scratch = &mut self.scratch;
+        tensors::read(model, |weights| {
+            let (None, Some(tensor)) = (&bad, tensors.next()) else { return };
+            if tensor.group.is_some() {
+                let weights = weights.copy_to(scratch);
+                if !dots::square(weights).is_finite() && !tensors::all_finite(weights) {
+                    bad = Some(tensor.name.clone());
+                }
+            }
+        });
+        bad.map_or(Ok(()), |name| Err(Unmoved::NotFinite(name)))
     }
 
     /// Adds the dot products of the weights whose snapshots are on the host, and puts W in A's place.
@@ -286,10 +387,15 @@ impl<E: Dtype> Snapshots<E> {
         tensors::read(model, |weights| {
             let (None, Some(tensor)) = (&bad, tensors.next()) else { return };
             let Some(sum) = tensor.group.and_then(|group| dots.get_mut(group)) else { return };
-            let (Some(before), Some(last)) = (tensor.before.on_host_mut(), tensor.last.on_host())
-            else {
-                return;
+            let Some(last) = tensor.last.on_host_mut() else { return };
+            let before = match &mut tensor.before {
+                Before::Weights(before) => before.on_host_mut(),
+                Before::Direction(direction) => {
+                    *sum += dots::shift_direction(direction, last, weights.copy_to(scratch));
+                    return;
+                }
             };
+            let Some(before) = before else { return };
             let lent = if is_copied::<D>(last.len()) { None } else { weights.lend() };
             let now = match &lent {
                 Some(lent) => Weights::Lent(lent),
@@ -317,7 +423,8 @@ impl<E: Dtype> Snapshots<E> {
         tensors::read(model, |weights| {
             let (Ok(()), Some(tensor)) = (&added, tensors.next()) else { return };
             let Some(group) = tensor.group else { return };
-            if let (Memory::Gpu(before), Memory::Gpu(last)) = (&mut tensor.before, &tensor.last) {
+            let Before::Weights(Memory::Gpu(before)) = &mut tensor.before else { return };
+            if let Memory::Gpu(last) = &tensor.last {
                 added = window.shift(group, before, last, &weights);
             }
         });
@@ -327,7 +434,8 @@ impl<E: Dtype> Snapshots<E> {
         let sums = unsafe { window.dots(dots.len()) }?;
         if !sums.iter().all(|dots| dots.own.is_finite()) {
             for tensor in self.tensors.iter().filter(|tensor| Part::Weights.has(tensor)) {
-                if !tensors::all_finite(&tensor.before.read()?) {
+                let Before::Weights(weights) = &tensor.before else { continue };
+                if !tensors::all_finite(&weights.read()?) {
                     return Err(Unmoved::NotFinite(tensor.name.clone()));
                 }
             }
@@ -382,9 +490,9 @@ impl<E: Dtype> Snapshots<E> {
         differing
     }
 
-    /// B ← A, and A is lost.
+    /// B ← A, and A is lost. Of a direction, to 2⁻⁸ of what moved.
     pub(crate) fn step_back(&mut self) {
-        self.tensors.iter_mut().for_each(Tracked::swap);
+        self.tensors.iter_mut().for_each(Tracked::step_back);
     }
 
     /// W ← B. A sketch has none.
@@ -445,7 +553,7 @@ mod tests {
         use dfdx::prelude::*;
         let dev = Cpu::default();
         let model = (dev.tensor([3.0f32, 4.0]), dev.tensor([0.0f32]));
-        let mut snapshots = Snapshots::<f32>::new(&model, &Groups::one(), None).unwrap();
+        let mut snapshots = Snapshots::<f32>::new(&model, &Groups::one(), None, false).unwrap();
         snapshots.take(&model, Part::All).unwrap();
         let [rounding] = snapshots.rounding(16).unwrap()[..] else { panic!("one group") };
         let noise = 4.0 * f64::from(f32::EPSILON) * 5.0 / 2.0;
@@ -468,7 +576,7 @@ mod tests {
         let dev = Cpu::default();
         let mut model =
             (dev.zeros::<Rank1<3>>(), dev.zeros::<Rank1<LARGE>>(), dev.zeros::<Rank1<5>>());
-        let mut snapshots = Snapshots::<f32>::new(&model, &Groups::one(), None).unwrap();
+        let mut snapshots = Snapshots::<f32>::new(&model, &Groups::one(), None, false).unwrap();
         assert_eq!(snapshots.scratch.len(), 5);
         snapshots.take(&model, Part::All).unwrap();
         for window in 1..6 {
@@ -476,10 +584,12 @@ mod tests {
                 (0..ALL).map(|index| 100.0 * window as f32 + index as f32).collect()
             };
             if window > 1 {
-                let tensors = snapshots.tensors().iter();
-                let (last, before): (Vec<_>, Vec<_>) = tensors
-                    .map(|tensor| (tensor.last.read().unwrap(), tensor.before.read().unwrap()))
-                    .unzip();
+                let (mut last, mut before) = (Vec::new(), Vec::new());
+                for tensor in snapshots.tensors() {
+                    let Before::Weights(of_before) = &tensor.before else { panic!("no direction") };
+                    last.push(tensor.last.read().unwrap());
+                    before.push(of_before.read().unwrap());
+                }
                 assert!(last.concat() == of(window - 1));
                 let two_ago = if window > 2 { of(window - 2) } else { vec![0.0; ALL] };
                 assert!(before.concat() == two_ago);
@@ -511,5 +621,32 @@ mod tests {
             assert_eq!(tensor, name);
             assert!(last(&snapshots) == good);
         }
+    }
+    /// What moves is a power of two, so that bfloat16 keeps all of it; a buffer's snapshots are both whole. Fails where the direction is that of
+    /// another window, where weights that are not finite move anything, and where a step back goes the other way.
+    #[test]
+    fn a_direction_in_place_of_the_snapshot_before() {
+        use dfdx::prelude::*;
+        let dev = Cpu::default();
+        let mut model = (dev.zeros::<Rank1<3>>(), dev.zeros::<Rank1<40>>());
+        let mut snapshots = Snapshots::<f32>::new(&model, &Groups::one(), None, true).unwrap();
+        assert!(snapshots.tensors.iter().all(|t| matches!(t.before, Before::Direction(_))));
+        assert_eq!(snapshots.scratch.len(), 40);
+        snapshots.take(&model, Part::All).unwrap();
+        let last = |snapshots: &Snapshots<f32>| -> Vec<f32> {
+            snapshots.tensors.iter().flat_map(|t| t.last.read().unwrap().to_vec()).collect()
+        };
+        for (weight, own, across) in [(4.0, 16.0, 0.0), (6.0, 4.0, 8.0), (5.0, 1.0, -2.0)] {
+            model.0.copy_from(&[weight; 3]);
+            model.1.copy_from(&[weight; 40]);
+            let dots = snapshots.advance(&model).unwrap();
+            assert_eq!(dots, [Dots { across: 43.0 * across, own: 43.0 * own }]);
+            assert_eq!(last(&snapshots), [weight; 43]);
+        }
+        model.1.copy_from(&[f32::NAN; 40]);
+        let Err(Unmoved::NotFinite(tensor)) = snapshots.advance(&model) else { panic!("finite") };
+        assert_eq!((&*tensor, last(&snapshots)), ("1", vec![5.0; 43]));
+        snapshots.step_back();
+        assert_eq!(last(&snapshots), [6.0; 43]);
     }
 }

@@ -55,7 +55,7 @@ pub type Hypergradient<Opt> = Tlr<Opt, HypergradientRule>;
 ///
 /// # Cost
 /// Two snapshots of the weights where they are, in the host's or the GPU's memory, that is 8 bytes a parameter for f32
-/// ([or sketches](Config::sketch), which are on the host), and one pass over them every K steps; of a GPU's, in one launch for all
+/// ([6](Config::bf16_directions), [or sketches](Config::sketch), which are on the host), and one pass over them every K steps; of a GPU's, in one launch for all
 /// tensors, after which two numbers a group come back. Around dfdx's own optimizers, which [cannot tell beforehand](LearningRate::own_gradients) that a
 /// step will fail, the weights are copied in each; around those of [`tlr::optim`](crate::optim) they are not.
 pub struct Tlr<Opt: LearningRate, R> {
@@ -185,7 +185,7 @@ where
     pub fn new(model: &Opt::Model, optimizer: Opt, config: Config<R>) -> Result<Self, Error> {
         let window = config.validated_window(optimizer.momentum())?;
         let groups = optimizer.groups(model);
-        let mut snapshots = Snapshots::new(model, &groups, config.sketch)?;
+        let mut snapshots = Snapshots::new(model, &groups, config.sketch, config.bf16_directions)?;
         // Weights may still be loaded; buffers are for a first batch that is broken.
         snapshots.take(model, Part::Buffers)?;
         for (index, group) in groups.groups.iter().enumerate() {

@@ -37,7 +37,7 @@ use std::{
 ///
 /// # File
 /// safetensors: `model.*`, `snapshot.*` and `snapshot_before.*` with the paths of the model's tensors (or `sketch` and
-/// `sketch_moved` in place of the snapshots), the optimizer's `optimizer.<buffer>.*`, `attached.*` as bytes, and the rest as
+/// `sketch_moved` in place of the snapshots, or `direction.*` in place of the second), the optimizer's `optimizer.<buffer>.*`, `attached.*` as bytes, and the rest as
 /// JSON in `progress`. A checksum covers it all.
 ///
 /// # Example
@@ -74,7 +74,6 @@ const PROGRESS: &str = "progress";
 const ATTACHED: &str = "attached.";
 const MODEL: &str = "model";
 const SNAPSHOT: &str = "snapshot";
-const BEFORE: &str = "snapshot_before";
 const SKETCH: &str = "sketch";
 const SKETCH_MOVED: &str = "sketch_moved";
 const OPTIMIZER: &str = "optimizer";
@@ -320,13 +319,14 @@ where
             }
         } else {
             for tensor in self.snapshots.tensors() {
-                let (last, before) = (tensor.last.read()?, tensor.before.read()?);
+                let last = tensor.last.read()?;
                 let shape = match tensors.get(&join(MODEL, &tensor.name)) {
                     Some(weights) => weights.shape.clone(),
                     None => vec![last.len()],
                 };
                 tensors.insert(join(SNAPSHOT, &tensor.name), Stored::new(shape.clone(), &last));
-                tensors.insert(join(BEFORE, &tensor.name), Stored::new(shape, &before));
+                let before = tensor.before.store(shape)?;
+                tensors.insert(join(tensor.before.name(), &tensor.name), before);
             }
         }
         let progress = self.progress(&state);
@@ -359,6 +359,9 @@ where
         settings::insert(&mut settings, "safeguard", &self.safeguard);
         let sketch = self.snapshots.sketches().map(Sketches::bins);
         settings::insert(&mut settings, "sketch", &sketch);
+        if self.snapshots.directions() {
+            settings::insert(&mut settings, "bf16_directions", &true);
+        }
         settings::insert(&mut settings, "schedule", &self.schedule);
         settings::insert_pretty(&mut settings, OPTIMIZER, &state.settings);
         Progress {
@@ -402,8 +405,8 @@ where
             state.insert(buffer, path, stored.clone());
         }
         let snapshots = self.snapshots.prepare(|tensor| {
-            [SNAPSHOT, BEFORE]
-                .map(|part| Some(checkpoint.tensors.get(&join(part, &tensor.name))?.to_vec()))
+            let stored = |part| checkpoint.tensors.get(&join(part, &tensor.name));
+            Some((stored(SNAPSHOT)?, stored(tensor.before.name())?))
         })?;
         // Nothing fails after this.
         self.optimizer.restore(model, &state).map_err(Fault::Device)?;

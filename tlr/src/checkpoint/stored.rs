@@ -1,3 +1,4 @@
+use crate::dots::Bf16;
 use dfdx::shapes::Dtype;
 use safetensors::Dtype as StoredDtype;
 
@@ -64,6 +65,16 @@ impl Stored {
         let mut bytes = Vec::with_capacity(std::mem::size_of_val(values));
         values.iter().for_each(|value| value.append(&mut bytes));
         Self { dtype: E::STORED, shape, bytes }
+    }
+
+    pub(crate) fn of_bf16(shape: Vec<usize>, values: &[Bf16]) -> Self {
+        let bytes = values.iter().flat_map(|value| value.0.to_le_bytes()).collect();
+        Self { dtype: StoredDtype::BF16, shape, bytes }
+    }
+
+    pub(crate) fn to_bf16(&self) -> Vec<Bf16> {
+        let (values, _) = self.bytes.as_chunks();
+        values.iter().map(|bytes| Bf16(u16::from_le_bytes(*bytes))).collect()
     }
 
     pub(crate) fn of_bytes(bytes: Vec<u8>) -> Self {
