@@ -3,6 +3,7 @@
 //! With A the weights two windows ago, B one window ago and W now, the displacements are A − B and
 //! B − W. Keeping A and B, rather than B and A − B, costs the same and loses nothing: differences
 //! are taken in f64 whatever the dtype, and a window that turns out to be bad is undone by swapping.
+//! Who would rather have the memory keeps A − B in bfloat16, and undoes a window to its precision.
 
 use crate::{
     checkpoint::{Element, Stored},
@@ -213,10 +214,11 @@ impl<E: Dtype> Snapshots<E> {
                 None => return Err(Error::TensorOutsideLayers { tensor: tensor.name }),
                 group => group,
             };
-            if group.is_some() && (directions || is_copied::<D>(tensor.len)) {
+            let (last, before) = memory?;
+            let on_host = matches!(last, Memory::Host(_));
+            if group.is_some() && on_host && (directions || is_copied::<D>(tensor.len)) {
                 largest = largest.max(tensor.len);
             }
-            let (last, before) = memory?;
             tensors.push(Tracked { id: tensor.id, name: tensor.name, group, last, before });
         }
         if tensors.iter().all(|tensor| tensor.group.is_none()) {
@@ -355,6 +357,7 @@ impl<E: Dtype> Snapshots<E> {
         Ok(dots)
     }
 
+    /// Whether all weights are numbers.
     fn all_finite<D, M>(&mut self, model: &M) -> Result<(), Unmoved>
     where
         D: Device<E>,
