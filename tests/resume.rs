@@ -16,8 +16,8 @@ use std::{
 use support::{quadratic::Random, values::bits};
 use tlr::{
     optim::{Accumulate, Adam, AdamW, AdamWConfig, Clip, RMSprop, Resumable, Sgd},
-    Backend, Checkpoint, CheckpointError, Difference, Element, Error, Newton, NewtonConfig,
-    Outcome, PerLayer, Window,
+    Adaptation, Backend, Checkpoint, CheckpointError, Difference, Element, Error, Newton,
+    NewtonConfig, Outcome, PerLayer, Window,
 };
 
 #[derive(Clone, Debug, tlr::TensorCollection, tlr::TrainableLr)]
@@ -228,54 +228,20 @@ fn momentum(model: &Net<f32, Cpu>) -> PerLayerSgd {
     PerLayer::new(model, Sgd::new(model, SgdConfig { lr: 0.1, momentum, weight_decay: None }))
 }
 
-/// Beside sketches, too: saved in a window, they are those of its beginning.
-#[test]
-fn a_sketch_goes_on_to_the_bit() {
-    let dir = tempfile::tempdir().unwrap();
-    let path = dir.path().join("run.safetensors");
-    let config = NewtonConfig::default().window(Window::steps(4).unwrap());
-    let config = config.safeguard(None).sketch(64);
-    let new = |seed| {
-        let model = net::<f32>(seed);
-        let opt = Newton::new(&model, momentum(&model), config).unwrap();
-        Run { model, opt }
-    };
-    let mut straight = new(1);
-    straight.steps(0..10);
-    straight.opt.save(&straight.model, &path).unwrap();
-    let mut resumed = new(2);
-    resumed.steps(0..5);
-    resumed.opt.load(&mut resumed.model, &path).unwrap();
-    assert_eq!(resumed.state(), straight.state());
-    straight.steps(10..30);
-    resumed.steps(10..30);
-    assert_eq!(resumed.state(), straight.state());
-    assert!(straight.opt.history().len() >= 7 * 2);
-
-    // With another number of bins, or with snapshots, it is another training.
-    let mut other = new(1);
-    other.opt = Newton::new(&other.model, momentum(&other.model), config.sketch(128)).unwrap();
-    let checkpoint = straight.state();
-    let found = differences(&mut other, &checkpoint);
-    assert!(found.contains(&setting("sketch.0", "64", "128")), "{found:?}");
+fn run_with(seed: u64, config: NewtonConfig) -> Run<PerLayerSgd> {
+    let model = net::<f32>(seed);
+    let opt = Newton::new(&model, momentum(&model), config).unwrap();
+    Run { model, opt }
 }
 
-/// In the middle of a window, across rollbacks to either snapshot. With two whole snapshots it is another training.
-#[test]
-fn a_direction_in_bfloat16_goes_on_to_the_bit() {
+/// Saved in a window and resumed in a run that was elsewhere; the one that went straight on.
+fn goes_on_with(config: NewtonConfig) -> Run<PerLayerSgd> {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("run.safetensors");
-    let config = NewtonConfig::default().window(Window::steps(4).unwrap());
-    let new = |seed, bf16| {
-        let model = net::<f32>(seed);
-        let config = config.bf16_directions(bf16);
-        let opt = Newton::new(&model, momentum(&model), config).unwrap();
-        Run { model, opt }
-    };
-    let mut straight = new(1, true);
+    let mut straight = run_with(1, config);
     straight.steps(0..10);
     straight.opt.save(&straight.model, &path).unwrap();
-    let mut resumed = new(2, true);
+    let mut resumed = run_with(2, config);
     resumed.steps(0..5);
     resumed.opt.load(&mut resumed.model, &path).unwrap();
     assert_eq!(resumed.state(), straight.state());
@@ -283,8 +249,27 @@ fn a_direction_in_bfloat16_goes_on_to_the_bit() {
     resumed.steps(10..50);
     assert_eq!(resumed.state(), straight.state());
     assert!(straight.opt.history().len() >= 7 * 2);
+    straight
+}
 
-    let found = differences(&mut new(1, false), &straight.state());
+/// Beside sketches, too: saved in a window, they are those of its beginning. With another number of bins it is another
+/// training.
+#[test]
+fn a_sketch_goes_on_to_the_bit() {
+    let config = NewtonConfig::default().window(Window::steps(4).unwrap()).safeguard(None);
+    let mut straight = goes_on_with(config.sketch(64));
+    let found = differences(&mut run_with(1, config.sketch(128)), &straight.state());
+    assert!(found.contains(&setting("sketch.0", "64", "128")), "{found:?}");
+}
+
+/// Across rollbacks. With two whole snapshots it is another training.
+#[test]
+fn a_direction_in_bfloat16_goes_on_to_the_bit() {
+    let config = NewtonConfig::default().window(Window::steps(4).unwrap());
+    let mut straight = goes_on_with(config.bf16_directions(true));
+    let rolled_back = |decision: &Adaptation| matches!(decision.outcome, Outcome::RolledBack(_));
+    assert!(straight.opt.history().iter().any(rolled_back));
+    let found = differences(&mut run_with(1, config), &straight.state());
     let is_named = |difference: &Difference| matches!(difference, Difference::Setting { name, .. } if name == "bf16_directions");
     assert!(found.iter().any(is_named), "{found:?}");
 }
@@ -465,10 +450,8 @@ fn another_configuration_is_named() {
     let (_, checkpoint) = saved();
     assert_eq!(differences(&mut run(1, 5, momentum), &checkpoint), [setting("window", "4", "5")]);
 
-    let model = net::<f32>(1);
     let config = NewtonConfig::default().damping(0.5).window(Window::steps(4).unwrap());
-    let opt = Newton::new(&model, momentum(&model), config).unwrap();
-    let mut run = Run { model, opt };
+    let mut run = run_with(1, config);
     assert_eq!(differences(&mut run, &checkpoint), [setting("rule.damping", "0.33", "0.5")]);
 
     let config = NewtonConfig::default().window(Window::steps(4).unwrap());

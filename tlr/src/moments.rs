@@ -83,8 +83,6 @@ pub(crate) struct Snapshots<E> {
     scratch: Vec<E>,
     /// In place of A and B.
     sketches: Option<Sketches>,
-    /// In place of A.
-    directions: bool,
 }
 
 #[derive(Debug)]
@@ -227,7 +225,7 @@ impl<E: Dtype> Snapshots<E> {
         let groups = groups.groups.len();
         let sketches = bins.map(|bins| Sketches::new(bins, groups));
         let scratch = vec![E::default(); if bins.is_some() { 0 } else { largest }];
-        Ok(Self { tensors, groups, scratch, sketches, directions })
+        Ok(Self { tensors, groups, scratch, sketches })
     }
 
     /// Whether `model` still has the very tensors it had.
@@ -270,9 +268,9 @@ impl<E: Dtype> Snapshots<E> {
         &self.tensors
     }
 
-    /// Whether a direction is kept in place of A.
+    /// Whether directions are kept in place of A.
     pub(crate) fn directions(&self) -> bool {
-        self.directions
+        self.tensors.iter().any(|tensor| matches!(tensor.before, Before::Direction(_)))
     }
 
     /// Other elements for B and A of every tensor, in the same memory; where one is not stored, all stay.
@@ -344,7 +342,7 @@ impl<E: Dtype> Snapshots<E> {
         if let Some(sketches) = &mut self.sketches {
             return sketches.advance(model, &self.tensors).map_err(Unmoved::NotFinite);
         }
-        if self.directions {
+        if self.directions() {
             // B does not outlive the shift.
             self.all_finite(model)?;
         }
@@ -625,8 +623,8 @@ mod tests {
             assert!(last(&snapshots) == good);
         }
     }
-    /// What moves is a power of two, so that bfloat16 keeps all of it; a buffer's snapshots are both whole. Fails where the direction is that of
-    /// another window, where weights that are not finite move anything, and where a step back goes the other way.
+
+    /// What moves is a power of two, so that bfloat16 keeps all of it. Fails where the direction is that of another window, where weights that are not finite move anything, and where a step back goes the other way.
     #[test]
     fn a_direction_in_place_of_the_snapshot_before() {
         use dfdx::prelude::*;

@@ -57,9 +57,9 @@ __device__ void reduce(Dots mine, Dots *sum) {
     if (threadIdx.x == 0) *sum = sums[0];
 }
 
-// The dot products of A, B and W, and W in A's place.
-template <typename E>
-__device__ void shift(const Tensor *tensors, u64 count, Dots *sums) {
+// The dot products of A, B and W, and W in A's place; or only ‖B‖², in the place of ⟨B−W,B−W⟩.
+template <typename E, bool SHIFTS>
+__device__ void sum(const Tensor *tensors, u64 count, Dots *sums) {
     const Tensor tensor = of_block(tensors, count);
     E *__restrict__ before = (E *)tensor.before;
     const E *__restrict__ last = (const E *)tensor.last;
@@ -69,29 +69,17 @@ __device__ void shift(const Tensor *tensors, u64 count, Dots *sums) {
     Dots sum = {0.0, 0.0};
 #pragma unroll 8
     for (u64 i = begin + threadIdx.x; i < end; i += THREADS) {
-        const E w = now[i];
         const double b = wide(last[i]);
-        const double moved_then = wide(before[i]) - b;
-        const double moved_now = b - wide(w);
-        sum.across += moved_then * moved_now;
-        sum.own += moved_now * moved_now;
-        before[i] = w;
-    }
-    reduce(sum, sums + blockIdx.x);
-}
-
-// ‖B‖², in the place of ⟨B−W,B−W⟩.
-template <typename E>
-__device__ void square(const Tensor *tensors, u64 count, Dots *sums) {
-    const Tensor tensor = of_block(tensors, count);
-    const E *last = (const E *)tensor.last;
-    const u64 begin = (blockIdx.x - tensor.first) * CHUNK;
-    const u64 end = begin + CHUNK < tensor.len ? begin + CHUNK : tensor.len;
-    Dots sum = {0.0, 0.0};
-#pragma unroll 8
-    for (u64 i = begin + threadIdx.x; i < end; i += THREADS) {
-        const double b = wide(last[i]);
-        sum.own += b * b;
+        if (SHIFTS) {
+            const E w = now[i];
+            const double moved_then = wide(before[i]) - b;
+            const double moved_now = b - wide(w);
+            sum.across += moved_then * moved_now;
+            sum.own += moved_now * moved_now;
+            before[i] = w;
+        } else {
+            sum.own += b * b;
+        }
     }
     reduce(sum, sums + blockIdx.x);
 }
@@ -108,10 +96,10 @@ extern "C" __global__ void total(const Dots *sums, const u64 *first, Dots *total
 
 #define KERNELS(E, name)                                                                            \
     extern "C" __global__ void shift_##name(const Tensor *tensors, u64 count, Dots *sums) {        \
-        shift<E>(tensors, count, sums);                                                            \
+        sum<E, true>(tensors, count, sums);                                                        \
     }                                                                                              \
     extern "C" __global__ void square_##name(const Tensor *tensors, u64 count, Dots *sums) {       \
-        square<E>(tensors, count, sums);                                                           \
+        sum<E, false>(tensors, count, sums);                                                       \
     }
 
 KERNELS(float, f32)
