@@ -82,11 +82,16 @@ fn main() -> Result<(), Box<dyn Error>> {
         )?;
         writeln!(out, "| ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: |")?;
     }
-    of_size::<1_000>(&args)?;
-    of_size::<100_000>(&args)?;
-    of_size::<1_000_000>(&args)?;
-    of_size::<25_000_000>(&args)?;
-    of_size::<100_000_000>(&args)
+    // As one of the threads that share the work, like a training loop.
+    Ok(rayon::scope(|_| sizes(&args).map_err(|error| error.to_string()))?)
+}
+
+fn sizes(args: &Args) -> Result<(), Box<dyn Error>> {
+    of_size::<1_000>(args)?;
+    of_size::<100_000>(args)?;
+    of_size::<1_000_000>(args)?;
+    of_size::<25_000_000>(args)?;
+    of_size::<100_000_000>(args)
 }
 
 fn of_size<const N: usize>(args: &Args) -> Result<(), Box<dyn Error>> {

@@ -1,6 +1,6 @@
 //! The dot products of a window, in one pass over the weights and both snapshots.
 
-use crate::tensors::Lent;
+use crate::tensors::{Values, PART};
 use dfdx::shapes::Dtype;
 use pulp::{Arch, NullaryFnOnce};
 use rayon::prelude::*;
@@ -28,75 +28,117 @@ impl Sum for Dots {
     }
 }
 
-/// W, and how it is read.
-#[derive(Clone, Copy)]
-pub(crate) enum Weights<'a, E: Dtype> {
-    Copied(&'a [E]),
-    /// One by one, at about two cycles each.
-    Lent(&'a Lent<E>),
-}
-
 /// Elements that one thread sums at a time: some of the nearest caches for all three.
 const CHUNK: usize = 1 << 14;
-/// Elements whose products are summed before their sum joins a chunk's, in so many independent lanes. With n
-/// elements a sum is of BLOCK/LANES, LANES, CHUNK/BLOCK and n/CHUNK terms in turn, so that its relative error is at most
-/// (80 + n/CHUNK)·2⁻⁵³: 2e-13 for 25 million. The grouping is fixed, so the result is too, whatever the
-/// number of threads. With half as many lanes the compiler builds narrow vectors of f64.
+/// Elements whose products are summed before their sum joins a chunk's.
 const BLOCK: usize = 1024;
+/// Independent sums, over a block, before they join a chunk's. With n elements a sum is of BLOCK/LANES, LANES, CHUNK/BLOCK and n/CHUNK
+/// terms in turn, so that its relative error is at most (80 + n/CHUNK)·2⁻⁵³: 2e-13 for 25 million. The grouping is fixed, so the
+/// result is too, whatever the number of threads. With half as many the compiler builds narrow vectors of f64.
 const LANES: usize = 32;
-/// Elements of a lent tensor that are read before they are summed.
-const READ: usize = 256;
 
-/// The dot products of A, B and W, and W in A's place. Of all three there are as many elements as of B: no index can be out of range.
-pub(crate) fn shift<E: Dtype>(before: &mut [E], last: &[E], now: Weights<'_, E>) -> Dots {
-    // Compiled for each generation of registers, of which the widest runs. None of them fuses a product with a sum, so that
-    // the result is the same on all.
-    let widest = Arch::new();
-    if last.len() <= CHUNK {
-        return widest.dispatch(Chunk { first: 0, before, last, now });
-    }
-    let chunks = before.par_chunks_mut(CHUNK).zip(last.par_chunks(CHUNK)).enumerate();
-    let dots = chunks.map(|(index, (before, last))| {
-        widest.dispatch(Chunk { first: index * CHUNK, before, last, now })
-    });
-    dots.collect::<Vec<_>>().into_iter().sum()
+/// Whether so many elements are worth a second thread. One that sleeps takes as long to wake as this one takes for a million; those
+/// that this one shares its work with are awake.
+pub(crate) fn are_shared(elements: usize) -> bool {
+    let alone = if rayon::current_thread_index().is_some() { 1 << 16 } else { 1 << 20 };
+    elements > alone
 }
 
-/// The upper half of an f32: eight bits of precision over its whole range.
+/// What is kept of A, element by element.
+pub(crate) trait Kept<E>: Copy + Default + Send + Sync {
+    /// Whether W goes in B's place.
+    const REPLACES_LAST: bool;
+
+    /// a − b.
+    fn moved(self, last: f64) -> f64;
+
+    /// What is kept instead once `moved` is b − w.
+    fn next(moved: f64, now: E) -> Self;
+}
+
+/// A itself, in whose place goes W.
+impl<E: Dtype> Kept<E> for E {
+    const REPLACES_LAST: bool = false;
+
+    #[inline(always)]
+    fn moved(self, last: f64) -> f64 {
+        wide(self) - last
+    }
+
+    #[inline(always)]
+    fn next(_moved: f64, now: E) -> Self {
+        now
+    }
+}
+
+/// A − B as a bfloat16, the upper half of an f32: eight bits of precision over its whole range.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Bf16(pub(crate) u16);
 
 impl Bf16 {
     /// The nearest to a number, and of two the even one.
+    #[inline(always)]
     pub(crate) fn nearest(x: f64) -> Self {
         let bits = (x as f32).to_bits();
         let even = (bits >> 16) & 1;
         Self((bits.wrapping_add(0x7fff + even) >> 16) as u16)
     }
 
+    #[inline(always)]
     pub(crate) fn to_f64(self) -> f64 {
         f64::from(f32::from_bits(u32::from(self.0) << 16))
     }
 }
 
-/// The dot products of A, B and W from A − B, in whose place is B − W then, and W in B's. All three have as many elements.
-pub(crate) fn shift_direction<E: Dtype>(direction: &mut [Bf16], last: &mut [E], now: &[E]) -> Dots {
+impl<E: Dtype> Kept<E> for Bf16 {
+    const REPLACES_LAST: bool = true;
+
+    #[inline(always)]
+    fn moved(self, _last: f64) -> f64 {
+        self.to_f64()
+    }
+
+    #[inline(always)]
+    fn next(moved: f64, _now: E) -> Self {
+        Self::nearest(moved)
+    }
+}
+
+/// The dot products of A, B and W, and W in A's place, or in B's. All three have as many elements.
+pub(crate) fn shift<E: Dtype, K: Kept<E>>(kept: &mut [K], last: &mut [E], now: &Values<E>) -> Dots {
+    // Compiled for each generation of registers, of which the widest runs. None of them fuses a product with a sum, so that
+    // the result is the same on all.
     let widest = Arch::new();
-    let chunks = direction.par_chunks_mut(CHUNK).zip(last.par_chunks_mut(CHUNK));
-    let dots = chunks
-        .zip(now.par_chunks(CHUNK))
-        .map(|((direction, last), now)| widest.dispatch(DirectionChunk { direction, last, now }));
-    dots.collect::<Vec<_>>().into_iter().sum()
+    let dots = |(index, (kept, last)): (usize, (&mut [K], &mut [E]))| {
+        widest.dispatch(Chunk { first: index * CHUNK, kept, last, now })
+    };
+    if are_shared(last.len()) {
+        let chunks = kept.par_chunks_mut(CHUNK).zip(last.par_chunks_mut(CHUNK));
+        let dots: Vec<_> = chunks.enumerate().map(dots).collect();
+        return dots.into_iter().sum();
+    }
+    kept.chunks_mut(CHUNK).zip(last.chunks_mut(CHUNK)).enumerate().map(dots).sum()
 }
 
 /// ‖x‖².
 pub(crate) fn square<E: Dtype>(elements: &[E]) -> f64 {
     let widest = Arch::new();
-    if elements.len() <= CHUNK {
-        return widest.dispatch(Square(elements));
+    if are_shared(elements.len()) {
+        let squares = elements.par_chunks(CHUNK).map(|chunk| widest.dispatch(Square(chunk)));
+        return squares.collect::<Vec<_>>().into_iter().sum();
     }
-    let squares = elements.par_chunks(CHUNK).map(|chunk| widest.dispatch(Square(chunk)));
-    squares.collect::<Vec<_>>().into_iter().sum()
+    elements.chunks(CHUNK).map(|chunk| widest.dispatch(Square(chunk))).sum()
+}
+
+/// Whether all elements are numbers.
+pub(crate) fn are_finite<E: Dtype>(values: &Values<E>) -> bool {
+    let widest = Arch::new();
+    let finite = |first| widest.dispatch(Finite { first, values });
+    let chunks = values.len().div_ceil(CHUNK);
+    if are_shared(values.len()) {
+        return (0..chunks).into_par_iter().all(|index| finite(index * CHUNK));
+    }
+    (0..chunks).all(|index| finite(index * CHUNK))
 }
 
 fn wide<E: Dtype>(element: E) -> f64 {
@@ -104,49 +146,33 @@ fn wide<E: Dtype>(element: E) -> f64 {
 }
 
 /// A type, because the compiler does not inline a closure of this size.
-struct Chunk<'a, E: Dtype> {
+struct Chunk<'a, E: Dtype, K> {
     /// The index of its first element in `now`.
     first: usize,
-    before: &'a mut [E],
-    last: &'a [E],
-    now: Weights<'a, E>,
+    kept: &'a mut [K],
+    last: &'a mut [E],
+    now: &'a Values<E>,
 }
 
-impl<E: Dtype> NullaryFnOnce for Chunk<'_, E> {
+impl<E: Dtype, K: Kept<E>> NullaryFnOnce for Chunk<'_, E, K> {
     type Output = Dots;
 
     #[inline(always)]
     fn call(self) -> Dots {
         let mut total = Dots::default();
-        let mut read = [E::default(); READ];
+        let mut room = [E::default(); PART];
         let mut first = self.first;
-        for (before, last) in self.before.chunks_mut(BLOCK).zip(self.last.chunks(BLOCK)) {
+        for (kept, last) in self.kept.chunks_mut(BLOCK).zip(self.last.chunks_mut(BLOCK)) {
             let mut sums = Lanes { across: [0.0; LANES], own: [0.0; LANES] };
-            for (before, last) in before.chunks_mut(READ).zip(last.chunks(READ)) {
-                let now = match self.now {
-                    Weights::Copied(all) => &all[first..first + last.len()],
-                    Weights::Lent(tensor) => {
-                        let read = &mut read[..last.len()];
-                        get(tensor, first, read);
-                        read
-                    }
-                };
-                sums.shift(before, last, now);
-                first += last.len();
+            for (kept, last) in kept.chunks_mut(PART).zip(last.chunks_mut(PART)) {
+                let len = last.len();
+                sums.shift(kept, last, self.now.part(first, len, &mut room));
+                first += len;
             }
             total.across += sums.across.iter().sum::<f64>();
             total.own += sums.own.iter().sum::<f64>();
         }
         total
-    }
-}
-
-/// Elements from the `first` on. Not inlined: of arguments the compiler knows that they do not overlap, and it looks the tensor's memory up
-/// once, not for every element.
-#[inline(never)]
-fn get<E: Dtype>(tensor: &Lent<E>, first: usize, to: &mut [E]) {
-    for (index, to) in to.iter_mut().enumerate() {
-        *to = tensor[[first + index]];
     }
 }
 
@@ -156,64 +182,66 @@ struct Lanes {
 }
 
 impl Lanes {
-    /// And W in A's place.
     #[inline(always)]
-    fn shift<E: Dtype>(&mut self, before: &mut [E], last: &[E], now: &[E]) {
-        let (last, last_rest) = last.as_chunks::<LANES>();
+    fn shift<E: Dtype, K: Kept<E>>(&mut self, kept: &mut [K], last: &mut [E], now: &[E]) {
         let (now, now_rest) = now.as_chunks::<LANES>();
-        let (before, before_rest) = before.as_chunks_mut::<LANES>();
-        for ((before, last), now) in before.iter_mut().zip(last).zip(now) {
+        let (last, last_rest) = last.as_chunks_mut::<LANES>();
+        let (kept, kept_rest) = kept.as_chunks_mut::<LANES>();
+        for ((kept, last), now) in kept.iter_mut().zip(last).zip(now) {
             for lane in 0..LANES {
-                self.add(lane, before[lane], last[lane], now[lane]);
+                self.add(lane, &mut kept[lane], &mut last[lane], now[lane]);
             }
-            *before = *now;
         }
-        let rest = before_rest.iter_mut().zip(last_rest).zip(now_rest);
-        for (lane, ((before, last), now)) in rest.enumerate() {
-            self.add(lane, *before, *last, *now);
-            *before = *now;
+        if now_rest.is_empty() {
+            return;
         }
+        // What is missing has not moved.
+        let (mut kept, mut last, now) = (filled(kept_rest), filled(last_rest), filled(now_rest));
+        for lane in 0..LANES {
+            self.add(lane, &mut kept[lane], &mut last[lane], now[lane]);
+        }
+        kept_rest.iter_mut().zip(kept).for_each(|(to, from)| *to = from);
+        last_rest.iter_mut().zip(last).for_each(|(to, from)| *to = from);
     }
 
     #[inline(always)]
-    fn add<E: Dtype>(&mut self, lane: usize, before: E, last: E, now: E) {
-        let moved_then = wide(before) - wide(last);
-        let moved_now = wide(last) - wide(now);
-        self.across[lane] += moved_then * moved_now;
-        self.own[lane] += moved_now * moved_now;
+    fn add<E: Dtype, K: Kept<E>>(&mut self, lane: usize, kept: &mut K, last: &mut E, now: E) {
+        let b = wide(*last);
+        let moved = b - wide(now);
+        self.across[lane] += kept.moved(b) * moved;
+        self.own[lane] += moved * moved;
+        *kept = K::next(moved, now);
+        if K::REPLACES_LAST {
+            *last = now;
+        }
     }
 }
 
-struct DirectionChunk<'a, E> {
-    direction: &'a mut [Bf16],
-    last: &'a mut [E],
-    now: &'a [E],
+/// With zeros up to the full length.
+fn filled<T: Copy + Default>(some: &[T]) -> [T; LANES] {
+    let mut all = [T::default(); LANES];
+    all.iter_mut().zip(some).for_each(|(to, from)| *to = *from);
+    all
 }
 
-impl<E: Dtype> NullaryFnOnce for DirectionChunk<'_, E> {
-    type Output = Dots;
+/// A chunk's.
+struct Finite<'a, E: Dtype> {
+    first: usize,
+    values: &'a Values<E>,
+}
+
+impl<E: Dtype> NullaryFnOnce for Finite<'_, E> {
+    type Output = bool;
 
     #[inline(always)]
-    fn call(self) -> Dots {
-        let mut total = Dots::default();
-        let blocks = self.direction.chunks_mut(BLOCK).zip(self.last.chunks_mut(BLOCK));
-        for ((direction, last), now) in blocks.zip(self.now.chunks(BLOCK)) {
-            let mut sums = Lanes { across: [0.0; LANES], own: [0.0; LANES] };
-            let lanes = direction.chunks_mut(LANES).zip(last.chunks_mut(LANES));
-            for ((direction, last), now) in lanes.zip(now.chunks(LANES)) {
-                let elements = direction.iter_mut().zip(last).zip(now).enumerate();
-                for (lane, ((direction, last), now)) in elements {
-                    let moved = wide(*last) - wide(*now);
-                    sums.across[lane] += direction.to_f64() * moved;
-                    sums.own[lane] += moved * moved;
-                    *direction = Bf16::nearest(moved);
-                    *last = *now;
-                }
-            }
-            total.across += sums.across.iter().sum::<f64>();
-            total.own += sums.own.iter().sum::<f64>();
-        }
-        total
+    fn call(self) -> bool {
+        let mut room = [E::default(); PART];
+        let end = self.values.len().min(self.first + CHUNK);
+        (self.first..end).step_by(PART).all(|first| {
+            let block = self.values.part(first, PART.min(end - first), &mut room);
+            // Without a way out at each, for vectors.
+            block.iter().fold(true, |all, element| all & wide(*element).is_finite())
+        })
     }
 }
 
@@ -240,18 +268,41 @@ mod tests {
     use super::*;
     use dfdx::prelude::{Cpu, TensorFromVec};
 
+    fn lent(values: &[f32]) -> Values<f32> {
+        Values::Lent(Cpu::default().tensor_from_vec(values.to_vec(), (values.len(),)))
+    }
+
     /// Of weights that are copied and of those that are lent, which then lie where A was.
     fn dots(before: &[f32], last: &[f32], now: &[f32]) -> Dots {
-        let shifted = |now_from: Weights<'_, f32>| {
-            let mut before = before.to_vec();
-            let dots = shift(&mut before, last, now_from);
+        let shifted = |values: Values<f32>| {
+            let (mut before, mut still) = (before.to_vec(), last.to_vec());
+            let dots = shift(&mut before, &mut still, &values);
             assert_eq!(before, now);
+            assert_eq!(still, last);
             dots
         };
-        let tensor = Cpu::default().tensor_from_vec(now.to_vec(), (now.len(),));
-        let dots = shifted(Weights::Lent(&tensor));
-        assert_eq!(dots, shifted(Weights::Copied(now)));
+        let dots = shifted(lent(now));
+        assert_eq!(dots, shifted(Values::Copied(now.to_vec())));
         dots
+    }
+
+    /// Wherever the one is that is not: fails where a part of a chunk is not looked at.
+    #[test]
+    fn finite_means_all_of_them() {
+        let mut values = values(2 * CHUNK + PART + 3, 1);
+        let check = |values: &[f32]| {
+            let all = are_finite(&lent(values));
+            assert_eq!(all, are_finite(&Values::Copied(values.to_vec())));
+            all
+        };
+        assert!(check(&values));
+        for index in [0, PART - 1, PART, CHUNK - 1, CHUNK, values.len() - 4, values.len() - 1] {
+            let good = std::mem::replace(&mut values[index], f32::INFINITY);
+            assert!(!check(&values), "{index}");
+            values[index] = f32::NAN;
+            assert!(!check(&values), "{index}");
+            values[index] = good;
+        }
     }
 
     #[test]
@@ -286,7 +337,7 @@ mod tests {
             let own = exact(moved.iter().map(|s| s * s));
             let across = exact(kept.iter().zip(&moved).map(|(d, s)| d.to_f64() * s));
             let mut last = last;
-            let dots = shift_direction(&mut kept, &mut last, &now);
+            let dots = shift(&mut kept, &mut last, &lent(&now));
             assert!((dots.own - own).abs() <= 1e-12 * own, "{len}");
             assert!((dots.across - across).abs() <= 1e-12 * own, "{len}");
             assert_eq!(last, now);

@@ -7,12 +7,13 @@
 
 use crate::{
     checkpoint::{Element, Stored},
-    dots::{self, Bf16, Dots, Weights},
+    dots::{self, Bf16, Dots},
     layers::Groups,
     memory::Memory,
     rule::LARGEST_CLIMB,
     sketch::Sketches,
-    tensors, Error,
+    tensors::{self, Values},
+    Error,
 };
 use dfdx::{
     nn::{RecursiveWalker, TensorCollection, TensorOptions, TensorVisitor, ViewTensorRef},
@@ -20,6 +21,7 @@ use dfdx::{
     tensor::{Tensor, UniqueId},
     tensor_ops::Device,
 };
+use rayon::prelude::*;
 use std::{convert::Infallible, marker::PhantomData};
 
 /// How far the weights of one group can move by rounding alone.
@@ -38,12 +40,6 @@ impl Rounding {
         let by = (1e-3 * self.weights / moved).min(LARGEST_CLIMB);
         (moved < self.noise && by >= 2.0).then_some(by)
     }
-}
-
-/// Whether a tensor of so many weights is copied at a window's end: one that stays in the caches until all threads read it, or that
-/// cannot be read in place.
-fn is_copied<D: 'static>(len: usize) -> bool {
-    len <= 1 << 18 || !tensors::are_lent_by::<D>()
 }
 
 /// 1 and the next larger number: their distance.
@@ -79,8 +75,6 @@ impl From<Error> for Unmoved {
 pub(crate) struct Snapshots<E> {
     tensors: Vec<Tracked<E>>,
     groups: usize,
-    /// Where a tensor's weights are copied to; the size of the largest that is.
-    scratch: Vec<E>,
     /// In place of A and B.
     sketches: Option<Sketches>,
 }
@@ -102,6 +96,30 @@ pub(crate) enum Before<E> {
     Weights(Memory<E>),
     /// A − B.
     Direction(Vec<Bf16>),
+}
+
+/// What a window does to the snapshots of one tensor that are on the host.
+struct Shift<'a, E: Dtype> {
+    name: &'a str,
+    group: usize,
+    kept: Kept<'a, E>,
+    last: &'a mut [E],
+    now: Values<E>,
+}
+
+/// As [`Before`].
+enum Kept<'a, E> {
+    Weights(&'a mut [E]),
+    Direction(&'a mut [Bf16]),
+}
+
+impl<E: Dtype> Shift<'_, E> {
+    fn dots(&mut self) -> Dots {
+        match &mut self.kept {
+            Kept::Weights(before) => dots::shift(before, self.last, &self.now),
+            Kept::Direction(direction) => dots::shift(direction, self.last, &self.now),
+        }
+    }
 }
 
 /// B and what is kept of A.
@@ -190,7 +208,6 @@ impl<E: Dtype> Snapshots<E> {
     {
         let directions = directions && bins.is_none();
         let mut tensors = Vec::new();
-        let mut largest = 0;
         let mut memory = Vec::new();
         tensors::read(model, |tensor| {
             let len = if bins.is_some() { 0 } else { tensor.len() };
@@ -213,10 +230,6 @@ impl<E: Dtype> Snapshots<E> {
                 group => group,
             };
             let (last, before) = memory?;
-            let on_host = matches!(last, Memory::Host(_));
-            if group.is_some() && on_host && (directions || is_copied::<D>(tensor.len)) {
-                largest = largest.max(tensor.len);
-            }
             tensors.push(Tracked { id: tensor.id, name: tensor.name, group, last, before });
         }
         if tensors.iter().all(|tensor| tensor.group.is_none()) {
@@ -224,8 +237,7 @@ impl<E: Dtype> Snapshots<E> {
         }
         let groups = groups.groups.len();
         let sketches = bins.map(|bins| Sketches::new(bins, groups));
-        let scratch = vec![E::default(); if bins.is_some() { 0 } else { largest }];
-        Ok(Self { tensors, groups, scratch, sketches })
+        Ok(Self { tensors, groups, sketches })
     }
 
     /// Whether `model` still has the very tensors it had.
@@ -342,10 +354,6 @@ impl<E: Dtype> Snapshots<E> {
         if let Some(sketches) = &mut self.sketches {
             return sketches.advance(model, &self.tensors).map_err(Unmoved::NotFinite);
         }
-        if self.directions() {
-            // B does not outlive the shift.
-            self.all_finite(model)?;
-        }
         let mut dots = vec![Dots::default(); self.groups];
         self.shift_on_host(model, &mut dots)?;
         #[cfg(feature = "cuda")]
@@ -355,60 +363,51 @@ impl<E: Dtype> Snapshots<E> {
         Ok(dots)
     }
 
-    /// Whether all weights are numbers.
-    fn all_finite<D, M>(&mut self, model: &M) -> Result<(), Unmoved>
-    where
-        D: Device<E>,
-        M: TensorCollection<E, D>,
-    {
-        let mut bad = None;
-        let mut tensors = self.tensors.iter();
-        let scratch = &mut self.scratch;
-        tensors::read(model, |weights| {
-            let (None, Some(tensor)) = (&bad, tensors.next()) else { return };
-            if tensor.group.is_some() {
-                let weights = weights.copy_to(scratch);
-                if !dots::square(weights).is_finite() && !tensors::all_finite(weights) {
-                    bad = Some(tensor.name.clone());
-                }
-            }
-        });
-        bad.map_or(Ok(()), |name| Err(Unmoved::NotFinite(name)))
-    }
-
-    /// Adds the dot products of the weights whose snapshots are on the host, and puts W in A's place.
+    /// Adds the dot products of the weights whose snapshots are on the host, and puts W in A's place, or in B's.
     fn shift_on_host<D, M>(&mut self, model: &M, dots: &mut [Dots]) -> Result<(), Unmoved>
     where
         D: Device<E>,
         M: TensorCollection<E, D>,
     {
-        let mut bad = None;
-        let scratch = &mut self.scratch;
+        let mut shifts = Vec::new();
         let mut tensors = self.tensors.iter_mut();
         tensors::read(model, |weights| {
-            let (None, Some(tensor)) = (&bad, tensors.next()) else { return };
-            let Some(sum) = tensor.group.and_then(|group| dots.get_mut(group)) else { return };
-            let Some(last) = tensor.last.on_host_mut() else { return };
-            let before = match &mut tensor.before {
-                Before::Weights(before) => before.on_host_mut(),
-                Before::Direction(direction) => {
-                    *sum += dots::shift_direction(direction, last, weights.copy_to(scratch));
-                    return;
-                }
+            let Some(tensor) = tensors.next() else { return };
+            let (Some(group), Some(last)) = (tensor.group, tensor.last.on_host_mut()) else {
+                return;
             };
-            let Some(before) = before else { return };
-            let lent = if is_copied::<D>(last.len()) { None } else { weights.lend() };
-            let now = match &lent {
-                Some(lent) => Weights::Lent(lent),
-                None => Weights::Copied(weights.copy_to(scratch)),
+            let kept = match &mut tensor.before {
+                Before::Weights(before) => before.on_host_mut().map(Kept::Weights),
+                Before::Direction(direction) => Some(Kept::Direction(direction)),
             };
-            let own = dots::shift(before, last, now);
-            if !own.own.is_finite() && !tensors::all_finite(before) {
-                bad = Some(tensor.name.clone());
-            }
-            *sum += own;
+            let Some(kept) = kept else { return };
+            shifts.push(Shift { name: &tensor.name, group, kept, last, now: weights.values() });
         });
-        bad.map_or(Ok(()), |name| Err(Unmoved::NotFinite(name)))
+        // Threads wake once for all tensors.
+        let shared = dots::are_shared(shifts.iter().map(|shift| shift.last.len()).sum());
+        // Where B does not outlive the shift.
+        if shifts.iter().any(|shift| matches!(shift.kept, Kept::Direction(_))) {
+            let finite: Vec<_> = match shared {
+                true => shifts.par_iter().map(|shift| dots::are_finite(&shift.now)).collect(),
+                false => shifts.iter().map(|shift| dots::are_finite(&shift.now)).collect(),
+            };
+            if let Some((_, bad)) = finite.iter().zip(&shifts).find(|(finite, _)| !**finite) {
+                return Err(Unmoved::NotFinite(bad.name.to_owned()));
+            }
+        }
+        let sums: Vec<_> = match shared {
+            true => shifts.par_iter_mut().map(Shift::dots).collect(),
+            false => shifts.iter_mut().map(Shift::dots).collect(),
+        };
+        for (own, shift) in sums.into_iter().zip(&shifts) {
+            if !own.own.is_finite() && !dots::are_finite(&shift.now) {
+                return Err(Unmoved::NotFinite(shift.name.to_owned()));
+            }
+            if let Some(sum) = dots.get_mut(shift.group) {
+                *sum += own;
+            }
+        }
+        Ok(())
     }
 
     /// The same of those whose snapshots are on a GPU, of all in one go.
@@ -567,18 +566,16 @@ mod tests {
         assert_eq!(half.raise(6e-4), None);
     }
 
-    /// One of the tensors is too large to be copied: of each, A, B and W.
+    /// Of each, A, B and W: of tensors that are copied, that are lent, and that threads share.
     #[test]
     fn advancing_moves_each_snapshot_one_window_back() {
         use dfdx::prelude::*;
-        const LARGE: usize = (1 << 18) + 1;
-        assert!(is_copied::<Cpu>(LARGE - 1) && !is_copied::<Cpu>(LARGE));
+        const LARGE: usize = (1 << 20) + 1;
         const ALL: usize = 3 + LARGE + 5;
         let dev = Cpu::default();
         let mut model =
             (dev.zeros::<Rank1<3>>(), dev.zeros::<Rank1<LARGE>>(), dev.zeros::<Rank1<5>>());
         let mut snapshots = Snapshots::<f32>::new(&model, &Groups::one(), None, false).unwrap();
-        assert_eq!(snapshots.scratch.len(), 5);
         snapshots.take(&model, Part::All).unwrap();
         for window in 1..6 {
             let of = |window: i32| -> Vec<f32> {
@@ -632,7 +629,6 @@ mod tests {
         let mut model = (dev.zeros::<Rank1<3>>(), dev.zeros::<Rank1<40>>());
         let mut snapshots = Snapshots::<f32>::new(&model, &Groups::one(), None, true).unwrap();
         assert!(snapshots.tensors.iter().all(|t| matches!(t.before, Before::Direction(_))));
-        assert_eq!(snapshots.scratch.len(), 40);
         snapshots.take(&model, Part::All).unwrap();
         let last = |snapshots: &Snapshots<f32>| -> Vec<f32> {
             snapshots.tensors.iter().flat_map(|t| t.last.read().unwrap().to_vec()).collect()
