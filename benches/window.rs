@@ -23,6 +23,9 @@ struct Args {
     /// Of each, in turns; the median counts
     #[arg(long, default_value_t = 15)]
     rounds: usize,
+    /// Keep the direction in bfloat16, and not the snapshot before the last
+    #[arg(long)]
+    bf16_directions: bool,
     /// Milliseconds of the update, one line a size
     #[arg(long)]
     json: bool,
@@ -114,6 +117,7 @@ where
     let still = Still { rate: 0.1, marker: PhantomData };
     // Weights that stay where they are look like a rate that is still to climb, whose windows are looked at more closely.
     let config = NewtonConfig::default().window(Window::steps(1)?).climb(None);
+    let config = config.bf16_directions(args.bf16_directions);
     let mut newton = Newton::new(&model, still, config)?;
     let gradients = Gradients::leaky();
     let mut ours = || -> Result<(), tlr::Error> {

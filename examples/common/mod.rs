@@ -63,6 +63,9 @@ pub(crate) struct Training {
     /// Learn the rate from a sketch of so many bins, 16384 say, and not from snapshots; never roll back
     #[arg(long, value_name = "BINS")]
     pub(crate) sketch: Option<usize>,
+    /// Keep the last window's direction in bfloat16, and not the snapshot before it
+    #[arg(long)]
+    pub(crate) bf16_directions: bool,
     /// Of the weights, the order of the examples, and whatever else is drawn
     #[arg(long, default_value_t = 0)]
     pub(crate) seed: u64,
@@ -120,6 +123,7 @@ impl Training {
             schedule: self.schedule,
             safeguard: !self.no_safeguard,
             sketch: self.sketch,
+            bf16_directions: self.bf16_directions,
             epochs: self.epochs,
             seed: self.seed,
         }

@@ -99,6 +99,7 @@ impl Grid {
                                                 schedule: Shape::Constant,
                                                 safeguard: self.safeguard,
                                                 sketch: None,
+                                                bf16_directions: false,
                                                 epochs: self.epochs,
                                                 seed,
                                             });
@@ -250,6 +251,7 @@ impl Record {
             schedule: Shape::Constant,
             safeguard: self.safeguard,
             sketch: None,
+            bf16_directions: false,
             epochs: self.epochs,
             seed: self.seed,
         }

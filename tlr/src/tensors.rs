@@ -73,8 +73,8 @@ pub(crate) enum Values<E: Dtype> {
 
 /// Elements that are read at a time: few enough to take turns with the snapshots', so that the memory sends all of them at once.
 pub(crate) const PART: usize = 128;
-/// So few are sooner copied than read one by one.
-const SMALL: usize = 1024;
+/// So few are sooner copied than read one by one: they fit the nearest cache.
+const SMALL: usize = 1 << 13;
 
 impl<E: Dtype> Values<E> {
     pub(crate) fn len(&self) -> usize {

@@ -94,7 +94,8 @@ pub fn learner<M: TrainableLr<f32, Cpu> + 'static>(
     let config = Config::new(rule)
         .window(Window::fraction_of_epoch(options.window_fraction, batches_per_epoch)?)
         .safeguard(safeguard.then(Safeguard::default))
-        .sketch(options.sketch);
+        .sketch(options.sketch)
+        .bf16_directions(options.bf16_directions);
     let config = match options.rule {
         Rule::Aligned => config.climb(NewtonConfig::CLIMB),
         _ => config,

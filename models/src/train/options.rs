@@ -117,6 +117,8 @@ pub struct Options {
     /// Bins of a sketch that the dot products are taken from, in place of snapshots; then there is no safeguard. Default
     /// none.
     pub sketch: Option<usize>,
+    /// As [`Config::bf16_directions`](tlr::Config::bf16_directions). Default false.
+    pub bf16_directions: bool,
     /// Passes over the training set. Default 10.
     pub epochs: usize,
     /// Of the weights and the order of the examples. Default 0.
@@ -138,6 +140,7 @@ impl Default for Options {
             schedule: Shape::Constant,
             safeguard: true,
             sketch: None,
+            bf16_directions: false,
             epochs: 10,
             seed: 0,
         }
