@@ -29,6 +29,13 @@ pub(crate) struct TensorInfo {
 pub(crate) fn list<E: Dtype, D: Device<E>, M: TensorCollection<E, D>>(
     model: &M,
 ) -> Vec<TensorInfo> {
+    list_with_devices(model).into_iter().map(|(tensor, _)| tensor).collect()
+}
+
+/// The same, each with where it is.
+pub(crate) fn list_with_devices<E: Dtype, D: Device<E>, M: TensorCollection<E, D>>(
+    model: &M,
+) -> Vec<(TensorInfo, D)> {
     let mut tensors = List(Vec::new());
     let walk = M::iter_tensors(&mut RecursiveWalker { m: (model, String::new()), f: &mut tensors });
     let Ok(_) = walk;
@@ -146,13 +153,13 @@ impl<E: Dtype> Elements<'_, E> {
 }
 
 /// Shows `look` each tensor of `model`, in order.
-pub(crate) fn read<E, D, M>(model: &M, look: impl FnMut(Elements<'_, E>))
+pub(crate) fn read<E, D, M>(model: &M, mut look: impl FnMut(Elements<'_, E>))
 where
     E: Dtype,
     D: Device<E>,
     M: TensorCollection<E, D>,
 {
-    let Ok(_) = M::iter_tensors(&mut RecursiveWalker { m: model, f: &mut Read(look) });
+    let Ok(_) = M::iter_tensors(&mut RecursiveWalker { m: model, f: &mut Read(&mut look) });
 }
 
 /// Whether all elements are numbers.
@@ -176,18 +183,19 @@ where
 /// As many as that are written; none, and any other number, leave it alone.
 pub(crate) fn write<'a, E, D, M>(
     model: &mut M,
-    change: impl FnMut(bool, usize) -> Option<Cow<'a, [E]>>,
+    mut change: impl FnMut(bool, usize) -> Option<Cow<'a, [E]>>,
 ) where
     E: Dtype,
     D: Device<E>,
     M: TensorCollection<E, D>,
 {
-    let Ok(_) = M::iter_tensors(&mut RecursiveWalker { m: model, f: &mut Write(change) });
+    let Ok(_) = M::iter_tensors(&mut RecursiveWalker { m: model, f: &mut Write(&mut change) });
 }
 
-struct Read<L>(L);
+/// Whatever is done with the tensors, so that a model's walk is compiled once.
+struct Read<'l, E: Dtype>(&'l mut dyn FnMut(Elements<'_, E>));
 
-impl<E: Dtype, D: Device<E>, L: FnMut(Elements<'_, E>)> TensorVisitor<E, D> for Read<L> {
+impl<E: Dtype, D: Device<E>> TensorVisitor<E, D> for Read<'_, E> {
     type Viewer = ViewTensorRef;
     type Err = Infallible;
     type E2 = E;
@@ -221,14 +229,10 @@ impl<E: Dtype, D: Device<E>, L: FnMut(Elements<'_, E>)> TensorVisitor<E, D> for 
     }
 }
 
-struct Write<C>(C);
+/// As [`Read`].
+struct Write<'c, 'a, E: Dtype>(&'c mut dyn FnMut(bool, usize) -> Option<Cow<'a, [E]>>);
 
-impl<'a, E, D, C> TensorVisitor<E, D> for Write<C>
-where
-    E: Dtype,
-    D: Device<E>,
-    C: FnMut(bool, usize) -> Option<Cow<'a, [E]>>,
-{
+impl<E: Dtype, D: Device<E>> TensorVisitor<E, D> for Write<'_, '_, E> {
     type Viewer = ViewTensorMut;
     type Err = Infallible;
     type E2 = E;
@@ -248,9 +252,9 @@ where
     }
 }
 
-struct List(Vec<TensorInfo>);
+struct List<D>(Vec<(TensorInfo, D)>);
 
-impl<E: Dtype, D: Device<E>> TensorVisitor<E, D> for List {
+impl<E: Dtype, D: Device<E>> TensorVisitor<E, D> for List<D> {
     type Viewer = (ViewTensorRef, ViewTensorName);
     type Err = Infallible;
     type E2 = E;
@@ -262,16 +266,21 @@ impl<E: Dtype, D: Device<E>> TensorVisitor<E, D> for List {
         (tensor, name): (&Tensor<S, E, D>, String),
     ) -> Result<Option<Tensor<S, E, D>>, Infallible> {
         let Some(own) = id(tensor) else { return Ok(None) };
-        self.0.push(TensorInfo {
+        let len = tensor.shape().num_elements();
+        let info = TensorInfo {
             id: own,
             // A bare tensor has no name of its own below that of its field.
             name: name.trim_end_matches('.').to_owned(),
-            len: tensor.shape().num_elements(),
+            len,
             shape: tensor.shape().concrete().into_iter().collect(),
             trainable: options.do_gradient_update,
-            // dfdx hides the strides; making a tensor contiguous keeps its identity if it is.
-            contiguous: tensor.clone().try_contiguous().is_ok_and(|t| id(&t) == Some(own)),
-        });
+            // dfdx hides the strides; another shape keeps a tensor's identity if it is contiguous.
+            contiguous: tensor
+                .clone()
+                .try_reshape_like(&(len,))
+                .is_ok_and(|flat| id(&flat) == Some(own)),
+        };
+        self.0.push((info, tensor.device().clone()));
         Ok(None)
     }
 }

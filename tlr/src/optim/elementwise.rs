@@ -4,13 +4,10 @@ use super::{
 use crate::{
     checkpoint::{Element, Stored},
     device::Backend,
-    tensors,
+    tensors::{self, TensorInfo},
 };
 use dfdx::{
-    nn::{
-        RecursiveWalker, TensorCollection, TensorOptions, TensorVisitor, ViewTensorMut,
-        ViewTensorName, ViewTensorRef,
-    },
+    nn::{RecursiveWalker, TensorCollection, TensorOptions, TensorVisitor, ViewTensorMut},
     optim::{Optimizer, OptimizerUpdateError},
     shapes::{Dtype, HasShape, Shape},
     tensor::{Gradients, Storage, Tensor, UniqueId},
@@ -20,6 +17,9 @@ use std::{collections::HashMap, fmt::Debug, marker::PhantomData};
 
 /// Memory of a device for the elements of one tensor.
 pub type Buffer<E, D> = <D as Storage<E>>::Vec;
+
+/// N of each tensor.
+type Buffers<E, D, const N: usize> = HashMap<UniqueId, [Buffer<E, D>; N]>;
 
 /// How an optimizer changes one tensor, element by element, with N buffers of the tensor's size.
 ///
@@ -99,7 +99,7 @@ pub struct Elementwise<M, E: Dtype, D: Storage<E>, C, const N: usize> {
     pub cfg: C,
     steps: u64,
     /// Of each tensor that has been updated.
-    buffers: HashMap<UniqueId, [Buffer<E, D>; N]>,
+    buffers: Buffers<E, D, N>,
     marker: PhantomData<fn(&M, E)>,
 }
 
@@ -136,7 +136,7 @@ where
 struct Update<'a, E: Dtype, D: Storage<E>, C, const N: usize> {
     rule: C,
     step: i32,
-    buffers: &'a mut HashMap<UniqueId, [Buffer<E, D>; N]>,
+    buffers: &'a mut Buffers<E, D, N>,
     gradients: &'a mut Gradients<E, D>,
 }
 
@@ -158,7 +158,9 @@ impl<E: Dtype, D: Backend<E>, C: UpdateRule<N>, const N: usize> TensorVisitor<E,
         };
         let buffers = match self.buffers.entry(id) {
             std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
-            std::collections::hash_map::Entry::Vacant(entry) => entry.insert(zeros(tensor)?),
+            std::collections::hash_map::Entry::Vacant(entry) => {
+                entry.insert(zeros(tensor.device(), tensor.shape().num_elements())?)
+            }
         };
         let gradient = self.gradients.get_or_alloc_mut(tensor)?;
         self.rule.update(self.step, tensor, buffers, gradient)?;
@@ -166,11 +168,11 @@ impl<E: Dtype, D: Backend<E>, C: UpdateRule<N>, const N: usize> TensorVisitor<E,
     }
 }
 
-fn zeros<S: Shape, E: Dtype, D: Device<E>, const N: usize>(
-    tensor: &Tensor<S, E, D>,
+fn zeros<E: Dtype, D: Device<E>, const N: usize>(
+    device: &D,
+    len: usize,
 ) -> Result<[Buffer<E, D>; N], D::Err> {
-    let zeros: Buffer<E, D> =
-        Storage::<E>::try_alloc_len(tensor.device(), tensor.shape().num_elements())?;
+    let zeros: Buffer<E, D> = Storage::<E>::try_alloc_len(device, len)?;
     Ok(std::array::from_fn(|_| zeros.clone()))
 }
 
@@ -248,28 +250,56 @@ where
     fn state(&mut self, model: &M) -> Result<OptimizerState, D::Err> {
         let mut state = OptimizerState { settings: self.settings(), ..Default::default() };
         state.steps.insert(String::new(), self.steps);
-        for tensor in tensors::list(model).into_iter().filter(|tensor| tensor.trainable) {
-            let buffers = self.buffers.get(&tensor.id);
-            for (index, name) in C::BUFFERS.iter().enumerate() {
-                let shape = tensor.shape.clone();
-                let stored = match buffers.and_then(|buffers| buffers.get(index)) {
-                    Some(buffer) => D::read(buffer, |values| Stored::new(shape, values))?,
-                    // As it is before the first update.
-                    None => Stored::new(shape, &vec![E::default(); tensor.len]),
-                };
-                state.insert(name, &tensor.name, stored);
-            }
-        }
+        store::<E, D, N>(C::BUFFERS, &self.buffers, tensors::list(model), &mut state)?;
         Ok(state)
     }
 
     fn restore(&mut self, model: &M, state: &OptimizerState) -> Result<(), D::Err> {
-        let mut load = Load { names: C::BUFFERS, state, buffers: HashMap::new() };
-        M::iter_tensors(&mut RecursiveWalker { m: (model, String::new()), f: &mut load })?;
-        self.buffers = load.buffers;
+        self.buffers = load::<E, D, N>(C::BUFFERS, tensors::list_with_devices(model), state)?;
         self.steps = state.steps.values().copied().next().unwrap_or(0);
         Ok(())
     }
+}
+
+// Without the model's type, so that they are compiled once for all models and layers.
+
+fn store<E: Element, D: Backend<E>, const N: usize>(
+    names: [&str; N],
+    buffers: &Buffers<E, D, N>,
+    tensors: Vec<TensorInfo>,
+    state: &mut OptimizerState,
+) -> Result<(), D::Err> {
+    for tensor in tensors.into_iter().filter(|tensor| tensor.trainable) {
+        let buffers = buffers.get(&tensor.id);
+        for (index, name) in names.iter().enumerate() {
+            let shape = tensor.shape.clone();
+            let stored = match buffers.and_then(|buffers| buffers.get(index)) {
+                Some(buffer) => D::read(buffer, |values| Stored::new(shape, values))?,
+                // As it is before the first update.
+                None => Stored::new(shape, &vec![E::default(); tensor.len]),
+            };
+            state.insert(name, &tensor.name, stored);
+        }
+    }
+    Ok(())
+}
+
+fn load<E: Element, D: Backend<E>, const N: usize>(
+    names: [&str; N],
+    tensors: Vec<(TensorInfo, D)>,
+    state: &OptimizerState,
+) -> Result<Buffers<E, D, N>, D::Err> {
+    let mut loaded = HashMap::new();
+    for (tensor, device) in tensors.into_iter().filter(|(tensor, _)| tensor.trainable) {
+        let mut buffers: [Buffer<E, D>; N] = zeros(&device, tensor.len)?;
+        for (name, buffer) in names.iter().zip(&mut buffers) {
+            if let Some(stored) = state.get(name, &tensor.name) {
+                D::write(buffer, |values| stored.copy_into(values))?;
+            }
+        }
+        loaded.insert(tensor.id, buffers);
+    }
+    Ok(loaded)
 }
 
 impl<M, E: Dtype, D: Storage<E>, C: UpdateRule<N>, const N: usize> Elementwise<M, E, D, C, N> {
@@ -301,36 +331,5 @@ where
         state: &OptimizerState,
     ) -> Result<(), D::Err> {
         optimizer.restore(layer, state)
-    }
-}
-
-struct Load<'a, E: Dtype, D: Storage<E>, const N: usize> {
-    names: [&'static str; N],
-    state: &'a OptimizerState,
-    buffers: HashMap<UniqueId, [Buffer<E, D>; N]>,
-}
-
-impl<E: Element, D: Backend<E>, const N: usize> TensorVisitor<E, D> for Load<'_, E, D, N> {
-    type Viewer = (ViewTensorRef, ViewTensorName);
-    type Err = D::Err;
-    type E2 = E;
-    type D2 = D;
-
-    fn visit<S: Shape>(
-        &mut self,
-        options: TensorOptions<S, E, D>,
-        (tensor, name): (&Tensor<S, E, D>, String),
-    ) -> Result<Option<Tensor<S, E, D>>, D::Err> {
-        let (true, Some(id)) = (options.do_gradient_update, tensors::id(tensor)) else {
-            return Ok(None);
-        };
-        let mut buffers: [Buffer<E, D>; N] = zeros(tensor)?;
-        for (buffer_name, buffer) in self.names.iter().zip(&mut buffers) {
-            if let Some(stored) = self.state.get(buffer_name, name.trim_end_matches('.')) {
-                D::write(buffer, |values| stored.copy_into(values))?;
-            }
-        }
-        self.buffers.insert(id, buffers);
-        Ok(None)
     }
 }

@@ -6,7 +6,7 @@ use dfdx::{
     nn::{RecursiveWalker, TensorCollection, TensorOptions, TensorVisitor, ViewTensorRef},
     optim::{Optimizer, OptimizerUpdateError, Sgd, SgdConfig},
     shapes::{Dtype, Shape},
-    tensor::{Gradients, Storage, Tensor, UniqueId},
+    tensor::{Gradients, HasErr, Storage, Tensor, UniqueId},
 };
 
 /// A copy of `gradients` with one for every trainable tensor of `model`, none of them invented.
@@ -44,28 +44,27 @@ where
 pub(crate) fn each<M, E, D>(
     model: &M,
     gradients: &mut Gradients<E, D>,
-    visit: impl FnMut(UniqueId, &mut Buffer<E, D>) -> Result<(), D::Err>,
+    mut visit: impl FnMut(UniqueId, &mut Buffer<E, D>) -> Result<(), D::Err>,
 ) -> Result<(), D::Err>
 where
     M: TensorCollection<E, D>,
     E: Dtype,
     D: Backend<E>,
 {
-    let mut each = Each { gradients, visit };
+    let mut each = Each { gradients, visit: &mut visit };
     M::iter_tensors(&mut RecursiveWalker { m: model, f: &mut each }).map(|_| ())
 }
 
-struct Each<'a, E: Dtype, D: Storage<E>, V> {
+/// Whatever is done with the gradients, so that a model's walk is compiled once.
+struct Each<'a, E: Dtype, D: Storage<E>> {
     gradients: &'a mut Gradients<E, D>,
-    visit: V,
+    visit: &'a mut Visit<'a, E, D>,
 }
 
-impl<E, D, V> TensorVisitor<E, D> for Each<'_, E, D, V>
-where
-    E: Dtype,
-    D: Backend<E>,
-    V: FnMut(UniqueId, &mut Buffer<E, D>) -> Result<(), D::Err>,
-{
+type Visit<'a, E, D> =
+    dyn FnMut(UniqueId, &mut Buffer<E, D>) -> Result<(), <D as HasErr>::Err> + 'a;
+
+impl<E: Dtype, D: Backend<E>> TensorVisitor<E, D> for Each<'_, E, D> {
     type Viewer = ViewTensorRef;
     type Err = D::Err;
     type E2 = E;
