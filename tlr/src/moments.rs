@@ -102,23 +102,35 @@ pub(crate) enum Before<E> {
 struct Shift<'a, E: Dtype> {
     name: &'a str,
     group: usize,
-    kept: Kept<'a, E>,
+    before: BeforeMut<'a, E>,
     last: &'a mut [E],
     now: Values<E>,
 }
 
 /// As [`Before`].
-enum Kept<'a, E> {
+enum BeforeMut<'a, E> {
     Weights(&'a mut [E]),
     Direction(&'a mut [Bf16]),
 }
 
 impl<E: Dtype> Shift<'_, E> {
     fn dots(&mut self) -> Dots {
-        match &mut self.kept {
-            Kept::Weights(before) => dots::shift(before, self.last, &self.now),
-            Kept::Direction(direction) => dots::shift(direction, self.last, &self.now),
+        match &mut self.before {
+            BeforeMut::Weights(before) => dots::shift(before, self.last, &self.now),
+            BeforeMut::Direction(direction) => dots::shift(direction, self.last, &self.now),
         }
+    }
+}
+
+/// `of` each item, on all threads or on this one.
+fn each<T: Send, R: Send>(
+    items: &mut [T],
+    shared: bool,
+    of: impl Fn(&mut T) -> R + Sync + Send,
+) -> Vec<R> {
+    match shared {
+        true => items.par_iter_mut().map(of).collect(),
+        false => items.iter_mut().map(of).collect(),
     }
 }
 
@@ -376,29 +388,23 @@ impl<E: Dtype> Snapshots<E> {
             let (Some(group), Some(last)) = (tensor.group, tensor.last.on_host_mut()) else {
                 return;
             };
-            let kept = match &mut tensor.before {
-                Before::Weights(before) => before.on_host_mut().map(Kept::Weights),
-                Before::Direction(direction) => Some(Kept::Direction(direction)),
+            let before = match &mut tensor.before {
+                Before::Weights(before) => before.on_host_mut().map(BeforeMut::Weights),
+                Before::Direction(direction) => Some(BeforeMut::Direction(direction)),
             };
-            let Some(kept) = kept else { return };
-            shifts.push(Shift { name: &tensor.name, group, kept, last, now: weights.values() });
+            let Some(before) = before else { return };
+            shifts.push(Shift { name: &tensor.name, group, before, last, now: weights.values() });
         });
         // Threads wake once for all tensors.
         let shared = dots::are_shared(shifts.iter().map(|shift| shift.last.len()).sum());
         // Where B does not outlive the shift.
-        if shifts.iter().any(|shift| matches!(shift.kept, Kept::Direction(_))) {
-            let finite: Vec<_> = match shared {
-                true => shifts.par_iter().map(|shift| dots::are_finite(&shift.now)).collect(),
-                false => shifts.iter().map(|shift| dots::are_finite(&shift.now)).collect(),
-            };
+        if shifts.iter().any(|shift| matches!(shift.before, BeforeMut::Direction(_))) {
+            let finite = each(&mut shifts, shared, |shift| dots::are_finite(&shift.now));
             if let Some((_, bad)) = finite.iter().zip(&shifts).find(|(finite, _)| !**finite) {
                 return Err(Unmoved::NotFinite(bad.name.to_owned()));
             }
         }
-        let sums: Vec<_> = match shared {
-            true => shifts.par_iter_mut().map(Shift::dots).collect(),
-            false => shifts.iter_mut().map(Shift::dots).collect(),
-        };
+        let sums = each(&mut shifts, shared, Shift::dots);
         for (own, shift) in sums.into_iter().zip(&shifts) {
             if !own.own.is_finite() && !dots::are_finite(&shift.now) {
                 return Err(Unmoved::NotFinite(shift.name.to_owned()));
