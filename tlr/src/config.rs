@@ -133,7 +133,7 @@ impl<R: RateRule> Config<R> {
     /// It has eight bits, so ⟨u₋,u⟩ is off by some 2⁻⁸ of ‖u₋‖‖u‖/√n; ⟨u,u⟩ is not touched. Rates have stayed within 1 % of
     /// those of two snapshots. A rollback goes to the first snapshot, which is whole; while that has not been seen to be good it goes
     /// to the second, which is then restored to 2⁻⁸ of what the last window has moved. At the end of a window all weights are
-    /// copied twice, first to see that they are finite: it takes two to three times as long.
+    /// read twice, first to see that they are finite: it takes up to half as long again.
     pub fn bf16_directions(mut self, on: bool) -> Self {
         self.bf16_directions = on;
         self

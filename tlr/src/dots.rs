@@ -396,5 +396,8 @@ mod tests {
         };
         let alone = with(1);
         assert!([2, 3, 8].into_iter().all(|threads| with(threads) == alone));
+        // Of no pool, and so few that it keeps them to itself.
+        let dots = dots(&before, &last, &now);
+        assert_eq!((dots.own.to_bits(), dots.across.to_bits()), alone);
     }
 }
