@@ -143,7 +143,9 @@ fn hash(index: u64) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::{layers::Groups, moments::Snapshots};
     use dfdx::prelude::{Cpu, Rank1, SampleTensor};
 
     fn dot(x: &[f64], y: &[f64]) -> f64 {
@@ -178,5 +180,17 @@ mod tests {
             assert!(mean.abs() < 4.0 / trials.sqrt(), "{bins}: {mean}");
             assert!((0.7..1.28).contains(&variance), "{bins}: {variance}");
         }
+    }
+
+    /// Read in parts, and tensor after tensor. Fails where an element is left out, counted twice or hashed as another.
+    #[test]
+    fn a_sketch_of_a_model_is_that_of_all_its_weights() {
+        let device = Cpu::seed_from_u64(1);
+        let model = (device.sample_normal::<Rank1<20_005>>(), device.sample_normal::<Rank1<3>>());
+        let snapshots = Snapshots::<f64>::new(&model, &Groups::one(), Some(64), false).unwrap();
+        let of_model = Sketches::new(64, 1).of(&model, snapshots.tensors());
+        let mut whole = vec![0.0; 64];
+        assert!(add(&mut whole, 0, &[model.0.as_vec(), model.1.as_vec()].concat()));
+        assert_eq!(of_model, (whole, None));
     }
 }
