@@ -132,8 +132,8 @@ where
     let mut plain = optimizer.clone();
     add(
         format!("{name} alone"),
-        training(model, shape, move |model: &mut M, gradients, _| {
-            plain.update(model, gradients).map_err(|error| format!("{error:?}").into())
+        training(model, shape, move |model: &mut M, gradients: &mut _, _| {
+            plain.update_owned(model, gradients).map_err(|error| format!("{error:?}").into())
         }),
     );
     for &window in windows {
@@ -151,9 +151,9 @@ where
 
 fn learning<Opt: LearningRate<Dtype = f32, Device = Cpu>>(
     mut newton: Newton<Opt>,
-) -> impl FnMut(&mut Opt::Model, &Gradients<f32, Cpu>, f32) -> Result0 {
+) -> impl FnMut(&mut Opt::Model, &mut Gradients<f32, Cpu>, f32) -> Result0 {
     move |model, gradients, loss| {
-        newton.step(model, gradients, loss)?;
+        newton.step_owned(model, gradients, loss)?;
         newton.take_history();
         Ok(())
     }
@@ -163,7 +163,7 @@ fn learning<Opt: LearningRate<Dtype = f32, Device = Cpu>>(
 fn training<M: Network>(
     model: &M,
     shape: [usize; 4],
-    mut update: impl FnMut(&mut M, &Gradients<f32, Cpu>, f32) -> Result0 + 'static,
+    mut update: impl FnMut(&mut M, &mut Gradients<f32, Cpu>, f32) -> Result0 + 'static,
 ) -> Box<dyn FnMut() -> Result0> {
     let mut model = model.clone();
     let dev = Cpu::default();
@@ -180,7 +180,7 @@ fn training<M: Network>(
         let loss = cross_entropy_with_logits_loss(logits, labels.clone());
         let value = loss.array();
         let mut own = loss.backward();
-        update(&mut model, &own, value)?;
+        update(&mut model, &mut own, value)?;
         model.zero_grads(&mut own);
         gradients = Some(own);
         Ok(())

@@ -601,10 +601,14 @@ fn device() {
     let error = good_step(&mut newton, &mut model, Some(1.0)).unwrap_err();
     assert!(matches!(error, Error::Device(_)));
     tells(&error, &["device", "OutOfMemory"]);
-    assert_eq!((bits(&model), newton.steps()), (before, 0));
+    assert_eq!((bits(&model), newton.steps()), (before.clone(), 0));
     let here = gradients(&model, &[1.0, 1.0]);
     let dropped_in = Optimizer::update(&mut newton, &mut model, &here);
     assert!(matches!(dropped_in, Err(OptimizerUpdateError::DeviceError(CpuError::OutOfMemory))));
+    // It has moved the weights by then, and has not said that it fails with the device only.
+    let error = newton.step_owned(&mut model, &mut here.clone(), 1.0).unwrap_err();
+    assert!(matches!(error, Error::Device(_)));
+    assert_eq!((bits(&model), newton.steps()), (before, 0));
 }
 
 // Through dfdx's own trait there are only dfdx's errors: parameters without a gradient by their ids,

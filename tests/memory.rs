@@ -26,6 +26,26 @@ where
     }
 }
 
+/// The most that steps take by gradients of their own.
+fn owned<Opt>(optimizer: impl FnOnce(&Model) -> Opt) -> usize
+where
+    Opt: LearningRate<Model = Model, Dtype = f32, Device = Cpu>,
+{
+    let dev = Cpu::default();
+    let mut model = dev.build_module::<Net, f32>();
+    let x: Tensor<Rank2<4, 200>, f32, _> = dev.sample_normal();
+    let mut gradients = model.forward(x.trace(model.alloc_grads())).square().mean().backward();
+    let config = NewtonConfig::default().window(Window::steps(20).unwrap());
+    let mut newton = Newton::new(&model, optimizer(&model), config).unwrap();
+    newton.step_owned(&mut model, &mut gradients, 1.0).unwrap();
+    let before = MEMORY.current_usage();
+    MEMORY.reset_peak_usage();
+    for _ in 0..10 {
+        newton.step_owned(&mut model, &mut gradients, 1.0).unwrap();
+    }
+    MEMORY.peak_usage() - before
+}
+
 /// Bytes that `make` keeps, and the most it takes beside for its steps.
 fn extra<Opt>(make: impl FnOnce(&Model) -> Newton<Opt>) -> (usize, usize)
 where
@@ -74,6 +94,11 @@ fn two_snapshots_or_a_sketch() {
         let gradients = 4 * parameters;
         assert!(for_steps < gradients + SMALL, "{for_steps} for {gradients}");
     }
+
+    // Of gradients that it may change, and of weights that it need not go back to, there is no copy.
+    let theirs = |model: &Model| dfdx::optim::Sgd::new(model, SgdConfig::default());
+    assert!(owned(sgd) < SMALL && owned(theirs) < SMALL);
+    assert!(owned(|model| PerLayer::new(model, sgd(model))) < SMALL);
 
     let (kept, _) =
         extra(|model| Newton::new(model, sgd(model), config.bf16_directions(true)).unwrap());

@@ -3,7 +3,7 @@
 use crate::{
     history::{KeptBecause, Outcome},
     newton::{DeviceError, Fault, Tlr},
-    optim::LearningRate,
+    optim::{gradients::Given, LearningRate},
     rule::{self, Moments, Proposal, RateRule},
     tensors, Error,
 };
@@ -101,7 +101,7 @@ where
         let gathers = self.optimizer.only_gathers();
         if gathers {
             self.snapshots.check(model)?;
-            self.update_or_leave(model, gradients)?;
+            self.update_or_leave(model, &mut Given::Lent(gradients))?;
         }
         Ok(gathers)
     }
@@ -114,7 +114,7 @@ where
     ) -> Result<Opt::Model, Fault<DeviceError<Opt>>> {
         self.snapshots.check(model)?;
         let mut proposed = model.clone();
-        self.update_or_leave(&mut proposed, gradients)?;
+        self.update_or_leave(&mut proposed, &mut Given::Lent(gradients))?;
         Ok(proposed)
     }
 

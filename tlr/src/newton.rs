@@ -4,7 +4,10 @@ use crate::{
     dots::Dots,
     history::{Adaptation, KeptBecause, Outcome, RollbackCause},
     moments::{Part, Snapshots, Unmoved},
-    optim::LearningRate,
+    optim::{
+        gradients::{self, Given},
+        LearningRate,
+    },
     rule::{self, HypergradientRule, Moments, NewtonRule, Proposal, RateRule, RATES},
     safeguard::{Safeguard, Verdict, Watch},
     tensors, Error, Schedule,
@@ -56,8 +59,9 @@ pub type Hypergradient<Opt> = Tlr<Opt, HypergradientRule>;
 /// # Cost
 /// Two snapshots of the weights where they are, in the host's or the GPU's memory, that is 8 bytes a parameter for f32
 /// ([6](Config::bf16_directions), [or sketches](Config::sketch), which are on the host), and one pass over them every K steps; of a GPU's, in one launch for all
-/// tensors, after which two numbers a group come back. Around dfdx's own optimizers, which [cannot tell beforehand](LearningRate::own_gradients) that a
-/// step will fail, the weights are copied in each; around those of [`tlr::optim`](crate::optim) they are not.
+/// tensors, after which two numbers a group come back. A step in between copies the gradients, so that nothing moves where one is missing; around
+/// dfdx's own optimizers, which [cannot tell beforehand](LearningRate::own_gradients), the weights. [`step_owned`](Self::step_owned) copies
+/// neither.
 pub struct Tlr<Opt: LearningRate, R> {
     pub(crate) optimizer: Opt,
     pub(crate) rule: R,
@@ -253,7 +257,45 @@ where
         gradients: &Gradients<Opt::Dtype, Opt::Device>,
         loss: impl Into<f64>,
     ) -> Result<(), Error> {
-        let result = self.advance(model, gradients, Some(loss.into()));
+        let result = self.advance(model, Given::Lent(gradients), Some(loss.into()));
+        result.map_err(|fault| self.explain(fault))
+    }
+
+    /// The same step, by gradients that it may change. A trainable tensor that has none counts as one whose gradient is 0, as where
+    /// dfdx's `alloc_grads` has made them, and is given that.
+    ///
+    /// It spares each step a copy of the gradients or, around dfdx's own optimizers, of the weights.
+    ///
+    /// # Example
+    /// ```
+    /// use dfdx::{optim::{Sgd, SgdConfig}, prelude::*};
+    /// use tlr::{Newton, NewtonConfig};
+    ///
+    /// let dev = Cpu::default();
+    /// let mut model = dev.build_module::<Linear<4, 1>, f32>();
+    /// let sgd = Sgd::new(&model, SgdConfig { lr: 1e-6, ..Default::default() });
+    /// let mut opt = Newton::new(&model, sgd, NewtonConfig::default())?;
+    /// let x: Tensor<Rank2<32, 4>, f32, _> = dev.sample_normal();
+    /// let mut gradients = model.alloc_grads();
+    /// for _ in 0..10 {
+    ///     let loss = model.forward(x.traced(gradients)).square().mean();
+    ///     let value = loss.array();
+    ///     gradients = loss.backward();
+    ///     opt.step_owned(&mut model, &mut gradients, value)?;
+    ///     model.zero_grads(&mut gradients);
+    /// }
+    /// # Ok::<(), tlr::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// As [`step`](Self::step), but for [`Error::UnusedParameters`].
+    pub fn step_owned(
+        &mut self,
+        model: &mut Opt::Model,
+        gradients: &mut Gradients<Opt::Dtype, Opt::Device>,
+        loss: impl Into<f64>,
+    ) -> Result<(), Error> {
+        let result = self.advance(model, Given::Own(gradients), Some(loss.into()));
         result.map_err(|fault| self.explain(fault))
     }
 
@@ -266,7 +308,7 @@ where
         model: &mut Opt::Model,
         gradients: &Gradients<Opt::Dtype, Opt::Device>,
     ) -> Result<(), Error> {
-        let result = self.advance(model, gradients, None);
+        let result = self.advance(model, Given::Lent(gradients), None);
         result.map_err(|fault| self.explain(fault))
     }
 
@@ -313,7 +355,7 @@ where
     fn advance(
         &mut self,
         model: &mut Opt::Model,
-        gradients: &Gradients<Opt::Dtype, Opt::Device>,
+        gradients: Given<'_, Opt::Dtype, Opt::Device>,
         loss: Option<f64>,
     ) -> Result<(), Fault<DeviceError<Opt>>> {
         let before = self.steps;
@@ -328,7 +370,7 @@ where
     fn make_step(
         &mut self,
         model: &mut Opt::Model,
-        gradients: &Gradients<Opt::Dtype, Opt::Device>,
+        mut gradients: Given<'_, Opt::Dtype, Opt::Device>,
         loss: Option<f64>,
     ) -> Result<(), Fault<DeviceError<Opt>>> {
         self.snapshots.check(model)?;
@@ -380,7 +422,7 @@ where
         if first {
             self.snapshots.take(model, Part::Buffers)?;
         }
-        self.update_scheduled(model, gradients, factor)?;
+        self.update_scheduled(model, &mut gradients, factor)?;
         if part {
             self.gathered = gathered;
             return Ok(());
@@ -393,7 +435,7 @@ where
             self.watch.record(loss);
         }
         if self.position == self.window {
-            self.end_window(model, gradients)?;
+            self.end_window(model, gradients.all())?;
         }
         Ok(())
     }
@@ -417,7 +459,7 @@ where
     fn update_scheduled(
         &mut self,
         model: &mut Opt::Model,
-        gradients: &Gradients<Opt::Dtype, Opt::Device>,
+        gradients: &mut Given<'_, Opt::Dtype, Opt::Device>,
         factor: f64,
     ) -> Result<(), Fault<DeviceError<Opt>>> {
         if factor == 1.0 {
@@ -453,8 +495,15 @@ where
     pub(crate) fn update_or_leave(
         &mut self,
         model: &mut Opt::Model,
-        gradients: &Gradients<Opt::Dtype, Opt::Device>,
+        gradients: &mut Given<'_, Opt::Dtype, Opt::Device>,
     ) -> Result<(), Fault<DeviceError<Opt>>> {
+        if let Given::Own(own) = gradients {
+            gradients::fill(&*model, own).map_err(Fault::Device)?;
+            if self.optimizer.fails_with_device_only() {
+                return Ok(self.optimizer.update_owned(model, own)?);
+            }
+        }
+        let gradients = gradients.all();
         if let Some(mut own) = self.optimizer.own_gradients(model, gradients)? {
             return Ok(self.optimizer.update_owned(model, &mut own)?);
         }
@@ -733,7 +782,7 @@ where
         model: &mut Opt::Model,
         gradients: &Gradients<Opt::Dtype, Opt::Device>,
     ) -> Result<(), OptimizerUpdateError<DeviceError<Opt>>> {
-        self.advance(model, gradients, None).map_err(|fault| match fault {
+        self.advance(model, Given::Lent(gradients), None).map_err(|fault| match fault {
             Fault::Unused(unused) => OptimizerUpdateError::UnusedParams(unused),
             Fault::Device(error) => OptimizerUpdateError::DeviceError(error),
             Fault::Tlr(error) => {

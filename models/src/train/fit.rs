@@ -88,7 +88,7 @@ pub(super) fn fit<M: NumParams<f32, Cpu> + ZeroGrads<f32, Cpu>>(
             let loss = loss(model, before)?;
             let value = f64::from(loss.array());
             let mut after = loss.try_backward()?;
-            optimizer.step(model, &after, value)?;
+            optimizer.step(model, &mut after, value)?;
             model.try_zero_grads(&mut after)?;
             gradients = Some(after);
             let batch = progress.batch();

@@ -19,14 +19,14 @@ use tlr::{
 
 /// What trains a model, whatever it is made of.
 pub trait Learner<M> {
-    /// One step, as [`Tlr::step`].
+    /// One step, as [`Tlr::step_owned`].
     ///
     /// # Errors
-    /// As [`Tlr::step`].
+    /// As [`Tlr::step_owned`].
     fn step(
         &mut self,
         model: &mut M,
-        gradients: &Gradients<f32, Cpu>,
+        gradients: &mut Gradients<f32, Cpu>,
         loss: f64,
     ) -> Result<(), Error>;
 
@@ -57,10 +57,10 @@ where
     fn step(
         &mut self,
         model: &mut Opt::Model,
-        gradients: &Gradients<f32, Cpu>,
+        gradients: &mut Gradients<f32, Cpu>,
         loss: f64,
     ) -> Result<(), Error> {
-        Tlr::step(self, model, gradients, loss)
+        Tlr::step_owned(self, model, gradients, loss)
     }
 
     fn rates(&self) -> Vec<(&str, f64)> {
@@ -186,6 +186,10 @@ impl<M: TensorCollection<f32, Cpu> + Clone> LearningRate for AnyOptimizer<M> {
 
     fn own_gradients(&self, model: &M, gradients: &Gradients<f32, Cpu>) -> OwnGradients<Self> {
         each!(self, optimizer => optimizer.own_gradients(model, gradients))
+    }
+
+    fn fails_with_device_only(&self) -> bool {
+        each!(self, optimizer => optimizer.fails_with_device_only())
     }
 
     fn update_owned(

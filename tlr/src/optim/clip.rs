@@ -213,6 +213,10 @@ where
         gradients::complete(model, gradients).map(Some)
     }
 
+    fn fails_with_device_only(&self) -> bool {
+        self.optimizer.fails_with_device_only()
+    }
+
     fn update_owned(
         &mut self,
         model: &mut Opt::Model,

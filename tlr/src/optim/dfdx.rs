@@ -29,6 +29,10 @@ macro_rules! dfdx_optimizer {
                 UpdateRule::momentum(&self.cfg)
             }
 
+            fn fails_with_device_only(&self) -> bool {
+                true
+            }
+
             fn reset(&mut self, model: &M) {
                 *self = $Optimizer::new(model, self.cfg);
             }

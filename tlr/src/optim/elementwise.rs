@@ -208,6 +208,10 @@ where
         gradients::complete(model, gradients).map(Some)
     }
 
+    fn fails_with_device_only(&self) -> bool {
+        true
+    }
+
     fn update_owned(
         &mut self,
         model: &mut M,

@@ -7,7 +7,33 @@ use dfdx::{
     optim::{Optimizer, OptimizerUpdateError, Sgd, SgdConfig},
     shapes::{Dtype, Shape},
     tensor::{Gradients, HasErr, Storage, Tensor, UniqueId},
+    tensor_ops::Device,
 };
+
+/// Gradients that a step may only look at, or may change.
+pub(crate) enum Given<'a, E: Dtype, D: Device<E>> {
+    Lent(&'a Gradients<E, D>),
+    Own(&'a mut Gradients<E, D>),
+}
+
+impl<E: Dtype, D: Device<E>> Given<'_, E, D> {
+    pub(crate) fn all(&self) -> &Gradients<E, D> {
+        match self {
+            Self::Lent(gradients) => gradients,
+            Self::Own(gradients) => gradients,
+        }
+    }
+}
+
+/// Zeros for each trainable tensor of `model` that has no gradient.
+pub(crate) fn fill<M, E, D>(model: &M, gradients: &mut Gradients<E, D>) -> Result<(), D::Err>
+where
+    M: TensorCollection<E, D>,
+    E: Dtype,
+    D: Device<E>,
+{
+    each(model, gradients, |_, _| Ok(()))
+}
 
 /// A copy of `gradients` with one for every trainable tensor of `model`, none of them invented.
 ///
@@ -49,7 +75,7 @@ pub(crate) fn each<M, E, D>(
 where
     M: TensorCollection<E, D>,
     E: Dtype,
-    D: Backend<E>,
+    D: Device<E>,
 {
     let mut each = Each { gradients, visit: &mut visit };
     M::iter_tensors(&mut RecursiveWalker { m: model, f: &mut each }).map(|_| ())
@@ -64,7 +90,7 @@ struct Each<'a, E: Dtype, D: Storage<E>> {
 type Visit<'a, E, D> =
     dyn FnMut(UniqueId, &mut Buffer<E, D>) -> Result<(), <D as HasErr>::Err> + 'a;
 
-impl<E: Dtype, D: Backend<E>> TensorVisitor<E, D> for Each<'_, E, D> {
+impl<E: Dtype, D: Device<E>> TensorVisitor<E, D> for Each<'_, E, D> {
     type Viewer = ViewTensorRef;
     type Err = D::Err;
     type E2 = E;

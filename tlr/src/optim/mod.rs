@@ -139,8 +139,15 @@ pub trait LearningRate:
         Ok(None)
     }
 
+    /// Whether an update with a gradient for every trainable tensor can fail with the device only. Then
+    /// [`step_owned`](crate::Tlr::step_owned) keeps no copy of the weights to go back to. Default false; dfdx's optimizers
+    /// and those of this module say true.
+    fn fails_with_device_only(&self) -> bool {
+        false
+    }
+
     /// The update by gradients that are the optimizer's own and may be changed: one copy is handed on from optimizer to
-    /// optimizer, and from layer to layer. Default `update`.
+    /// optimizer, and from layer to layer. There is one for every trainable tensor. Default `update`.
     ///
     /// # Errors
     /// As `update`.

@@ -1,4 +1,7 @@
-use super::{Family, LearningRate, OptimizerState, OwnGradients, Resumable, ResumableFamily};
+use super::{
+    gradients::Given, Family, LearningRate, OptimizerState, OwnGradients, Resumable,
+    ResumableFamily,
+};
 use crate::layers::{Groups, LayerVisitor, Layers, TrainableLr};
 use ::dfdx::{
     nn::TensorCollection,
@@ -106,6 +109,10 @@ where
         self.family.own_gradients(model, gradients)
     }
 
+    fn fails_with_device_only(&self) -> bool {
+        self.family.fails_with_device_only()
+    }
+
     fn update_owned(
         &mut self,
         model: &mut F::Model,
@@ -138,7 +145,7 @@ where
     fn update_layers(
         &mut self,
         model: &mut F::Model,
-        gradients: Given<'_, F>,
+        gradients: Given<'_, F::Dtype, F::Device>,
     ) -> Result<(), OptimizerUpdateError<DeviceError<F>>> {
         let mut update = Update::<F> {
             gradients,
@@ -167,15 +174,9 @@ impl<F: Family> LayerVisitor<F> for DropGathered {
     }
 }
 
-/// The gradients of all layers.
-enum Given<'a, F: Family> {
-    Lent(&'a Gradients<F::Dtype, F::Device>),
-    Own(&'a mut Gradients<F::Dtype, F::Device>),
-}
-
 /// Steps each layer's optimizer at that layer's rate; goes on past unused parameters, as dfdx does.
 struct Update<'a, F: Family> {
-    gradients: Given<'a, F>,
+    gradients: Given<'a, F::Dtype, F::Device>,
     groups: std::slice::Iter<'a, Option<usize>>,
     rates: &'a [f64],
     unused: UnusedTensors,
