@@ -605,10 +605,13 @@ fn device() {
     let here = gradients(&model, &[1.0, 1.0]);
     let dropped_in = Optimizer::update(&mut newton, &mut model, &here);
     assert!(matches!(dropped_in, Err(OptimizerUpdateError::DeviceError(CpuError::OutOfMemory))));
-    // It has moved the weights by then, and has not said that it fails with the device only.
+    // It has moved the weights by then, and has not said that it fails with the device only; nor has one around it.
     let error = newton.step_owned(&mut model, &mut here.clone(), 1.0).unwrap_err();
     assert!(matches!(error, Error::Device(_)));
-    assert_eq!((bits(&model), newton.steps()), (before, 0));
+    let clip = tlr::optim::Clip::by_norm(OutOfMemory { lr: 0.1 }, 1.0).unwrap();
+    let mut around = Newton::new(&model, clip, NewtonConfig::default()).unwrap();
+    assert!(matches!(around.step(&mut model, &here, 1.0), Err(Error::Device(_))));
+    assert_eq!((bits(&model), newton.steps(), around.steps()), (before, 0, 0));
 }
 
 // Through dfdx's own trait there are only dfdx's errors: parameters without a gradient by their ids,

@@ -288,7 +288,7 @@ where
     /// ```
     ///
     /// # Errors
-    /// As [`step`](Self::step), but for [`Error::UnusedParameters`].
+    /// As [`step`](Self::step), but for [`Error::UnusedParameters`]. A device that fails in the update may leave it half done.
     pub fn step_owned(
         &mut self,
         model: &mut Opt::Model,
@@ -497,22 +497,37 @@ where
         model: &mut Opt::Model,
         gradients: &mut Given<'_, Opt::Dtype, Opt::Device>,
     ) -> Result<(), Fault<DeviceError<Opt>>> {
-        if let Given::Own(own) = gradients {
-            gradients::fill(&*model, own).map_err(Fault::Device)?;
-            if self.optimizer.fails_with_device_only() {
-                return Ok(self.optimizer.update_owned(model, own)?);
+        let mut copy;
+        let gradients = match gradients {
+            Given::Own(own) => {
+                gradients::fill(&*model, own).map_err(Fault::Device)?;
+                Given::Own(own)
+            }
+            Given::Lent(lent) => match self.optimizer.own_gradients(model, lent)? {
+                Some(own) => {
+                    copy = own;
+                    Given::Own(&mut copy)
+                }
+                None => Given::Lent(lent),
+            },
+        };
+        match gradients {
+            Given::Own(own) if self.optimizer.fails_with_device_only() => {
+                Ok(self.optimizer.update_owned(model, own)?)
+            }
+            gradients => {
+                let before = model.clone();
+                let updated = match gradients {
+                    Given::Own(own) => self.optimizer.update_owned(model, own),
+                    Given::Lent(lent) => self.optimizer.update(model, lent),
+                };
+                updated.map_err(|error| {
+                    *model = before;
+                    self.forget(model);
+                    error.into()
+                })
             }
         }
-        let gradients = gradients.all();
-        if let Some(mut own) = self.optimizer.own_gradients(model, gradients)? {
-            return Ok(self.optimizer.update_owned(model, &mut own)?);
-        }
-        let before = model.clone();
-        self.optimizer.update(model, gradients).map_err(|error| {
-            *model = before;
-            self.forget(model);
-            error.into()
-        })
     }
 
     fn end_window(

@@ -122,8 +122,8 @@ pub trait LearningRate:
         let _ = model;
     }
 
-    /// A copy of the gradients for [`update_owned`](Self::update_owned), with one for every trainable tensor of `model`: an
-    /// update by it fails with the device only. `None`, where the plain update needs no copy. Default `None`.
+    /// A copy of the gradients for [`update_owned`](Self::update_owned), with one for every trainable tensor of `model`. `None`, where the plain
+    /// update needs no copy. Default `None`.
     ///
     /// dfdx's optimizers have none, and move the other weights before they tell of a missing gradient; around such a
     /// one, [`Newton`](crate::Newton) keeps the weights of every step to go back to.
@@ -140,8 +140,8 @@ pub trait LearningRate:
     }
 
     /// Whether an update with a gradient for every trainable tensor can fail with the device only. Then
-    /// [`step_owned`](crate::Tlr::step_owned) keeps no copy of the weights to go back to. Default false; dfdx's optimizers
-    /// and those of this module say true.
+    /// [`Newton`](crate::Newton) keeps no copy of the weights to go back to. Default false; dfdx's optimizers and those of this
+    /// module say true.
     fn fails_with_device_only(&self) -> bool {
         false
     }
