@@ -278,7 +278,7 @@ where
     /// let x: Tensor<Rank2<32, 4>, f32, _> = dev.sample_normal();
     /// let mut gradients = model.alloc_grads();
     /// for _ in 0..10 {
-    ///     let loss = model.forward(x.traced(gradients)).square().mean();
+    ///     let loss = model.forward(x.trace(gradients)).square().mean();
     ///     let value = loss.array();
     ///     gradients = loss.backward();
     ///     opt.step_owned(&mut model, &mut gradients, value)?;
