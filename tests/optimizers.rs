@@ -191,13 +191,12 @@ fn a_step_by_gradients_of_its_own_is_the_same() {
             let x: Tensor<Rank2<4, 8>, f64, _> = Cpu::default().ones();
             let n = weights(&model).len();
             for step in 0..20 {
-                let mut g = gradients(&model, &Random(step).vector(n));
-                if owned && step % 5 == 4 {
+                let traced = if owned { x.leaky_trace() } else { x.trace(model.alloc_grads()) };
+                let mut g = match step % 5 {
                     // Of the last layer only.
-                    g = model.3.forward(x.leaky_trace()).square().mean().backward();
-                } else if step % 5 == 4 {
-                    g = model.3.forward(x.trace(model.alloc_grads())).square().mean().backward();
-                }
+                    4 => model.3.forward(traced).square().mean().backward(),
+                    _ => gradients(&model, &Random(step).vector(n)),
+                };
                 if owned {
                     newton.step_owned(&mut model, &mut g, 1.0).unwrap();
                 } else {

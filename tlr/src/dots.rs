@@ -1,6 +1,6 @@
 //! The dot products of a window, in one pass over the weights and both snapshots.
 
-use crate::tensors::{Values, PART};
+use crate::tensors::{all_finite, Values, PART};
 use dfdx::shapes::Dtype;
 use pulp::{Arch, NullaryFnOnce};
 use rayon::prelude::*;
@@ -224,7 +224,7 @@ fn filled<T: Copy + Default>(some: &[T]) -> [T; LANES] {
     all
 }
 
-/// A chunk's.
+/// Whether those of a chunk are.
 struct Finite<'a, E: Dtype> {
     first: usize,
     values: &'a Values<E>,
@@ -235,13 +235,10 @@ impl<E: Dtype> NullaryFnOnce for Finite<'_, E> {
 
     #[inline(always)]
     fn call(self) -> bool {
-        let mut room = [E::default(); PART];
         let end = self.values.len().min(self.first + CHUNK);
-        (self.first..end).step_by(PART).all(|first| {
-            let block = self.values.part(first, PART.min(end - first), &mut room);
-            // Without a way out at each, for vectors.
-            block.iter().fold(true, |all, element| all & wide(*element).is_finite())
-        })
+        let mut finite = true;
+        self.values.parts(self.first..end, |part| finite &= all_finite(part));
+        finite
     }
 }
 

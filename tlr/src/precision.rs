@@ -175,7 +175,7 @@ where
                 return Err(Error::UnusedParameters { tensors: names.map(|t| t.name).collect() });
             }
         };
-        let (unscaled, finite) = self.unscale(model, gradients).map_err(device_error)?;
+        let (mut unscaled, finite) = self.unscale(model, gradients).map_err(device_error)?;
         if !finite && loss.is_finite() && self.scale > 1.0 {
             tracing::debug!(scale = self.scale, "a gradient overflowed, step left out");
             self.scale *= 0.5;
@@ -190,7 +190,7 @@ where
         }
         // The forward pass has changed the model's.
         copy(model, &mut self.master, false);
-        let stepped = self.optimizer.step(&mut self.master, &unscaled, loss);
+        let stepped = self.optimizer.step_owned(&mut self.master, &mut unscaled, loss);
         copy(&self.master, model, true);
         stepped
     }

@@ -8,11 +8,7 @@
 //! *Sketching streams through the net*, 2005). The hash is the same for all windows, so an error of ⟨s,s⟩ is nearly the same
 //! in each and cancels from the ratios that make a rate.
 
-use crate::{
-    dots::Dots,
-    moments::Tracked,
-    tensors::{self, PART},
-};
+use crate::{dots::Dots, moments::Tracked, tensors};
 use dfdx::{nn::TensorCollection, shapes::Dtype, tensor_ops::Device};
 
 /// One sketch for each group, at the ends of the last two windows.
@@ -96,22 +92,19 @@ impl Sketches {
         let mut sketches = vec![0.0; self.last.len()];
         let mut bad = None;
         let mut first = 0;
-        let mut room = [E::default(); PART];
         let mut tensors = tensors.iter();
         tensors::read(model, |elements| {
             let Some(tensor) = tensors.next() else { return };
             let Some(group) = tensor.group else { return };
             let bins = sketches.chunks_mut(self.bins).nth(group).unwrap_or_default();
-            let (weights, len) = (elements.values(), elements.len());
             let mut finite = true;
-            for at in (0..len).step_by(PART) {
-                let block = weights.part(at, PART.min(len - at), &mut room);
-                finite &= add(bins, first + at as u64, block);
-            }
+            elements.values().parts(0..elements.len(), |part| {
+                finite &= add(bins, first, part);
+                first += part.len() as u64;
+            });
             if !finite {
                 bad.get_or_insert_with(|| tensor.name.clone());
             }
-            first += len as u64;
         });
         (sketches, bad)
     }

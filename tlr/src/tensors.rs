@@ -1,5 +1,6 @@
 //! Walks over the tensors of a model, from outside dfdx.
 
+use crate::dots;
 use dfdx::{
     nn::{
         RecursiveWalker, TensorCollection, TensorOptions, TensorVisitor, ViewTensorMut,
@@ -10,7 +11,7 @@ use dfdx::{
     tensor::{Cpu, Tensor, UniqueId},
     tensor_ops::{Device, ReshapeTo},
 };
-use std::{any::Any, borrow::Cow, convert::Infallible};
+use std::{any::Any, borrow::Cow, convert::Infallible, ops::Range};
 
 /// A tensor of a model, in the order dfdx walks them.
 #[derive(Clone, Debug, PartialEq)]
@@ -61,7 +62,7 @@ pub(crate) struct Elements<'a, E: Dtype> {
     /// As [`TensorInfo::trainable`].
     pub(crate) trainable: bool,
     copy_into: &'a dyn Fn(&mut [E]),
-    values: &'a dyn Fn() -> Values<E>,
+    lend: &'a dyn Fn() -> Option<Tensor<(usize,), E, Cpu>>,
     len: usize,
     /// Where it lies, if that is a GPU.
     #[cfg(feature = "cuda")]
@@ -108,6 +109,15 @@ impl<E: Dtype> Values<E> {
             Self::Lent(_) => &[],
         }
     }
+
+    /// Shows `look` a range of them in turn, in parts.
+    #[inline(always)]
+    pub(crate) fn parts(&self, range: Range<usize>, mut look: impl FnMut(&[E])) {
+        let mut room = [E::default(); PART];
+        for first in range.clone().step_by(PART) {
+            look(self.part(first, PART.min(range.end - first), &mut room));
+        }
+    }
 }
 
 /// N elements from the `first` on, if there are as many.
@@ -134,9 +144,10 @@ impl<E: Dtype> Elements<'_, E> {
         (self.copy_into)(values);
     }
 
-    /// All of them, where they are if possible.
+    /// All of them, where they are if that is worth it.
     pub(crate) fn values(&self) -> Values<E> {
-        (self.values)()
+        let lent = if self.len > SMALL { (self.lend)() } else { None };
+        lent.map_or_else(|| Values::Copied(self.to_vec()), Values::Lent)
     }
 
     /// Its address in the GPU's memory, if it has so many elements there; `None` where that cannot be told.
@@ -162,9 +173,11 @@ where
     let Ok(_) = M::iter_tensors(&mut RecursiveWalker { m: model, f: &mut Read(&mut look) });
 }
 
-/// Whether all elements are numbers.
+/// Whether all elements are numbers. Without a way out at each, for vectors.
+#[inline(always)]
 pub(crate) fn all_finite<E: Dtype>(elements: &[E]) -> bool {
-    elements.iter().all(|element| element.to_f64().is_some_and(f64::is_finite))
+    let is_finite = |element: &E| element.to_f64().is_some_and(f64::is_finite);
+    elements.iter().fold(true, |all, element| all & is_finite(element))
 }
 
 /// Whether all trainable tensors of `model` are numbers.
@@ -175,7 +188,7 @@ where
     M: TensorCollection<E, D>,
 {
     let mut finite = true;
-    read(model, |weights| finite &= !weights.trainable || all_finite(&weights.to_vec()));
+    read(model, |weights| finite &= !weights.trainable || dots::are_finite(&weights.values()));
     finite
 }
 
@@ -213,12 +226,8 @@ impl<E: Dtype, D: Device<E>> TensorVisitor<E, D> for Read<'_, E> {
         (self.0)(Elements {
             trainable: options.do_gradient_update,
             copy_into: &|values| tensor.copy_into(values),
-            values: &|| {
-                let large = on_cpu.filter(|_| len > SMALL);
-                // Where it is contiguous, no element is moved.
-                let lent = large.and_then(|own| own.clone().try_reshape_like(&(len,)).ok());
-                lent.map_or_else(|| Values::Copied(values(tensor)), Values::Lent)
-            },
+            // Where it is contiguous, no element is moved.
+            lend: &|| on_cpu?.clone().try_reshape_like(&(len,)).ok(),
             len,
             #[cfg(feature = "cuda")]
             gpu: on_gpu.map(Tensor::device),
