@@ -8,7 +8,7 @@
 use clap::{Parser, ValueEnum};
 use dfdx::{losses::cross_entropy_with_logits_loss, optim::SgdConfig, prelude::*};
 use std::{error::Error, io::Write, time::Instant};
-use tlr::{optim, Family, LearningRate, Newton, NewtonConfig, PerLayer, Window};
+use tlr::{optim, Family, Newton, NewtonConfig, PerLayer, TunableOptimizer, Window};
 use tlr_models::{
     resnet::{ResNet50, Wrn16x1},
     train::Network,
@@ -149,7 +149,7 @@ where
     Ok(())
 }
 
-fn learning<Opt: LearningRate<Dtype = f32, Device = Cpu>>(
+fn learning<Opt: TunableOptimizer<Dtype = f32, Device = Cpu>>(
     mut newton: Newton<Opt>,
 ) -> impl FnMut(&mut Opt::Model, &mut Gradients<f32, Cpu>, f32) -> Result0 {
     move |model, gradients, loss| {

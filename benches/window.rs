@@ -13,7 +13,7 @@ use dfdx::{
 };
 use rayon::prelude::*;
 use std::{error::Error, hint::black_box, io::Write, marker::PhantomData, time::Instant};
-use tlr::{LearningRate, Newton, NewtonConfig, Window};
+use tlr::{Newton, NewtonConfig, TunableOptimizer, Window};
 
 #[derive(Parser)]
 struct Args {
@@ -42,7 +42,7 @@ struct Still<E, const N: usize> {
     marker: PhantomData<E>,
 }
 
-impl<E: Dtype, const N: usize> LearningRate for Still<E, N>
+impl<E: Dtype, const N: usize> TunableOptimizer for Still<E, N>
 where
     Cpu: Device<E>,
 {

@@ -189,7 +189,7 @@ fn watch(args: &Args) -> Result<(), Box<dyn Error>> {
     fs::create_dir_all(&args.out)?;
     let start = Instant::now();
     let mut calm = Memory::default();
-    let child = worker(args, false)?;
+    let child = worker(args, false, false)?;
     calm.follow(child, &checkpoint(&args.out, false), Duration::MAX)?.wait()?;
     let calm_seconds = start.elapsed().as_secs();
 
@@ -230,9 +230,17 @@ fn watch(args: &Args) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// A process that trains.
-fn worker(args: &Args, faults: bool) -> Result<Child, Box<dyn Error>> {
-    let mut command = Command::new(std::env::current_exe()?);
+/// A process that trains, with room on its disk or without.
+fn worker(args: &Args, faults: bool, full: bool) -> Result<Child, Box<dyn Error>> {
+    let program = std::env::current_exe()?;
+    let mut command = if full {
+        // The disk is full to a process that may write files of 16 kB.
+        let mut command = Command::new("sh");
+        command.args(["-c", "trap '' XFSZ; ulimit -f 32; exec \"$0\" \"$@\""]).arg(program);
+        command
+    } else {
+        Command::new(program)
+    };
     command.args(["--worker", "--epochs", &args.epochs.to_string()]);
     command.args(["--every", &args.every.to_string(), "--seed", &args.seed.to_string()]);
     command.arg("--out").arg(&args.out);
@@ -251,18 +259,18 @@ fn disturb(args: &Args) -> Result<(Disturbed, Memory), Box<dyn Error>> {
     let mut done = Disturbed::default();
     let mut memory = Memory::default();
     let file = checkpoint(&args.out, true);
-    let partial = file.with_extension("safetensors.partial");
     loop {
         let full = random.gen_bool(0.3);
         if full {
             done.full_disks += 1;
-            let _ = fs::remove_file(&partial);
-            #[cfg(unix)]
-            std::os::unix::fs::symlink("/dev/full", &partial)?;
         }
         let wait = Duration::from_millis(random.gen_range(1000..1000 * args.patience.max(2)));
-        let mut child = memory.follow(worker(args, true)?, &file, wait)?;
+        let mut child = memory.follow(worker(args, true, full)?, &file, wait)?;
         if let Some(status) = child.try_wait()? {
+            // Without room it may end without having written its results: once more.
+            if !status.success() && full {
+                continue;
+            }
             if !status.success() {
                 return Err(format!("the run itself failed: {status}").into());
             }

@@ -7,8 +7,8 @@ use support::{
     values::{gradients, vector, weights, Vector},
 };
 use tlr::{
-    rule::HypergradientRule, Error, Hypergradient, HypergradientConfig, Newton, NewtonConfig,
-    Outcome, PerLayer, RollbackCause, Window,
+    engine::HypergradientRule, Cause, Error, Hypergradient, HypergradientConfig, Newton,
+    NewtonConfig, Outcome, PerLayer, Window,
 };
 
 const RATE: f64 = 1e-3;
@@ -84,7 +84,7 @@ fn windows_that_disagree_end_it() {
 
 #[test]
 fn a_rollback_ends_it_once_windows_were_good() {
-    let rolled_back = Outcome::RolledBack(RollbackCause::LossExploded);
+    let rolled_back = Outcome::RolledBack(Cause::LossExploded);
     for good in [false, true] {
         let mut run = Run::new(NewtonConfig::default());
         run.step([1.0, 0.0], 1.0);
@@ -180,6 +180,6 @@ fn cosines_out_of_range() {
         assert!(message.contains("0.8"), "{message}");
         let config = HypergradientConfig::new(HypergradientRule::additive(0.1)).climb(bad);
         let error = Hypergradient::new(&model, sgd(), config).map(|_| ());
-        assert!(matches!(error, Err(Error::Climb(_))));
+        assert!(matches!(error, Err(Error::OutOfRange { what: "climb", .. })));
     }
 }

@@ -19,9 +19,9 @@ use support::{
     values::{gradients, set_weights, weights},
 };
 use tlr::{
+    engine::{NewtonForm, RateRule},
     layers::TrainableLr,
-    rule::{NewtonForm, RateRule},
-    Family, LearningRate, Newton, NewtonConfig, PerLayer, Tlr, Window,
+    Family, Newton, NewtonConfig, PerLayer, Trainer, TunableOptimizer, Window,
 };
 
 const COMMITTED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/trajectories.json");
@@ -234,12 +234,12 @@ fn mse_and_gradients(
 
 fn drive<M, Opt, R>(
     mut model: M,
-    mut optimizer: Tlr<Opt, R>,
+    mut optimizer: Trainer<Opt, R>,
     steps: usize,
     problem: impl Fn(&M) -> (f64, Gradients<f64, Cpu>),
 ) -> Vec<Step>
 where
-    Opt: LearningRate<Model = M, Dtype = f64, Device = Cpu>,
+    Opt: TunableOptimizer<Model = M, Dtype = f64, Device = Cpu>,
     M: TensorCollection<f64, Cpu> + Clone,
     R: RateRule,
 {

@@ -6,9 +6,7 @@ use support::{
     quadratic::{dot, Quadratic, Random},
     values::{gradients, vector, weights, Vector},
 };
-use tlr::{
-    Adaptation, KeptBecause, Newton, NewtonConfig, Outcome, PerLayer, RollbackCause, Window,
-};
+use tlr::{Adaptation, Cause, KeptBecause, Newton, NewtonConfig, Outcome, PerLayer, Window};
 
 type Model = (Vector<2>, Vector<3>);
 type PerLayerNewton = Newton<PerLayer<Sgd<Model, f64, Cpu>>>;
@@ -58,7 +56,7 @@ fn decisions_follow_each_other() {
             match (pair, adaptation.outcome) {
                 (0 | 5, outcome) => assert_eq!(outcome, Outcome::WarmingUp),
                 (4, outcome) => {
-                    assert_eq!(outcome, Outcome::RolledBack(RollbackCause::LossExploded));
+                    assert_eq!(outcome, Outcome::RolledBack(Cause::LossExploded));
                     assert_eq!(adaptation.to, adaptation.from * 0.5);
                 }
                 (_, outcome) => assert!(
@@ -66,7 +64,7 @@ fn decisions_follow_each_other() {
                     "{outcome}"
                 ),
             }
-            assert_eq!(adaptation.moments.is_none(), matches!(pair, 0 | 4 | 5));
+            assert_eq!(adaptation.products.is_none(), matches!(pair, 0 | 4 | 5));
         }
     }
     for layer in ["0", "1"] {
@@ -102,7 +100,7 @@ fn moments_are_of_directions() {
         })
         .collect();
     for (pair, adaptation) in directions.windows(2).zip(&second_layer[1..]) {
-        let moments = adaptation.moments.unwrap();
+        let moments = adaptation.products.unwrap();
         let expected = [dot(&pair[0], &pair[0]), dot(&pair[0], &pair[1]), dot(&pair[1], &pair[1])];
         for (ours, theirs) in [moments.uu, moments.un, moments.nn].iter().zip(expected) {
             // Divided before and after the sum of three terms: a few roundings.
@@ -140,10 +138,10 @@ fn names_of_outcomes() {
         (Kept(KeptBecause::NonPositiveCurvature), "kept: the curvature is not positive"),
         (Kept(KeptBecause::NonFinite), "kept: a figure is not finite"),
         (Kept(KeptBecause::Frozen), "kept: frozen"),
-        (RolledBack(RollbackCause::LossIncreased), "rolled back: the mean loss rose"),
-        (RolledBack(RollbackCause::LossExploded), "rolled back: the loss exploded"),
-        (RolledBack(RollbackCause::NonFiniteLoss), "rolled back: the loss is not finite"),
-        (RolledBack(RollbackCause::NonFiniteWeights), "rolled back: a weight is not finite"),
+        (RolledBack(Cause::LossIncreased), "rolled back: the mean loss rose"),
+        (RolledBack(Cause::LossExploded), "rolled back: the loss exploded"),
+        (RolledBack(Cause::NonFiniteLoss), "rolled back: the loss is not finite"),
+        (RolledBack(Cause::NonFiniteWeights), "rolled back: a weight is not finite"),
     ] {
         assert_eq!(outcome.to_string(), name);
     }
@@ -160,21 +158,23 @@ fn json() {
     assert_eq!(
         as_json(first),
         serde_json::json!({
-            "step": 1, "layer": "0", "from": RATE, "to": RATE, "moments": null, "outcome": "WarmingUp",
+            "step": 1, "layer": "0", "from": RATE, "to": RATE, "products": null, "outcome": "WarmingUp",
         })
     );
-    let moments = second.moments.unwrap();
+    let moments = second.products.unwrap();
     assert_eq!(
         as_json(second),
         serde_json::json!({
             "step": 2, "layer": "0", "from": RATE, "to": second.to,
-            "moments": { "uu": moments.uu, "un": moments.un, "nn": moments.nn },
+            "products": { "uu": moments.uu, "un": moments.un, "nn": moments.nn },
             "outcome": "Scaled",
         })
     );
-    let kept = Adaptation { outcome: Outcome::Kept(KeptBecause::NonFinite), ..first.clone() };
+    let mut kept = first.clone();
+    kept.outcome = Outcome::Kept(KeptBecause::NonFinite);
     assert_eq!(as_json(&kept)["outcome"], serde_json::json!({ "Kept": "NonFinite" }));
-    let cause = RollbackCause::LossExploded;
-    let undone = Adaptation { outcome: Outcome::RolledBack(cause), ..first.clone() };
+    let cause = Cause::LossExploded;
+    let mut undone = first.clone();
+    undone.outcome = Outcome::RolledBack(cause);
     assert_eq!(as_json(&undone)["outcome"], serde_json::json!({ "RolledBack": "LossExploded" }));
 }

@@ -4,7 +4,7 @@
 
 use dfdx::{nn::builders, optim::SgdConfig, prelude::*};
 use std::process::{Command, Stdio};
-use tlr::{optim::Sgd, LearningRate, Newton, NewtonConfig, PerLayer, TrainableLr, Window};
+use tlr::{optim::Sgd, Newton, NewtonConfig, PerLayer, TrainableLr, TunableOptimizer, Window};
 
 /// What a process of its own is to do.
 const TASK: &str = "TLR_COUNTED_TASK";
@@ -70,7 +70,7 @@ where
 
 fn learn<Opt>(mut model: Opt::Model, optimizer: Opt, window: usize, steps: usize)
 where
-    Opt: LearningRate<Dtype = f32, Device = Cpu>,
+    Opt: TunableOptimizer<Dtype = f32, Device = Cpu>,
     Opt::Model: ZeroGrads<f32, Cpu>,
 {
     let gradients = model.alloc_grads();

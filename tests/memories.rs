@@ -6,7 +6,7 @@ use support::{
     quadratic::Random,
     values::{gradients, vector, Vector},
 };
-use tlr::{Error, LearningRate, Newton, NewtonConfig, PerLayer, Window};
+use tlr::{Error, Newton, NewtonConfig, PerLayer, TunableOptimizer, Window};
 
 type Model = (Vector<2>, Vector<3>);
 
@@ -28,7 +28,7 @@ fn rmsprop(momentum: Option<f64>) -> RMSprop<Model, f64, Cpu> {
 
 fn window<Opt>(optimizer: Opt, config: NewtonConfig) -> usize
 where
-    Opt: LearningRate<Model = Model, Dtype = f64, Device = Cpu>,
+    Opt: TunableOptimizer<Model = Model, Dtype = f64, Device = Cpu>,
 {
     Newton::new(&model(), optimizer, config).unwrap().window()
 }
@@ -62,7 +62,9 @@ fn memories_are_a_number() {
     for bad in [-1.0, f64::NAN, f64::INFINITY] {
         let config = NewtonConfig::default().memories(bad);
         let error = Newton::new(&model(), sgd(None), config).err().unwrap();
-        assert!(matches!(error, Error::Memories(value) if value.to_bits() == bad.to_bits()));
+        assert!(
+            matches!(error, Error::OutOfRange { what: "memories", value, .. } if value.to_bits() == bad.to_bits())
+        );
     }
 }
 
@@ -97,7 +99,7 @@ fn noise_agrees_over_short_windows_only() {
             let noise = gradients(&model, &random.vector(N));
             newton.update(&mut model, &noise).unwrap();
         }
-        let cosines = newton.history().iter().filter_map(|a| a.moments).map(|m| m.cosine());
+        let cosines = newton.history().iter().filter_map(|a| a.products).map(|m| m.cosine());
         let mean = cosines.clone().sum::<f64>() / cosines.count() as f64;
         let expected = cosine_of_noise(0.9, steps as i32);
         assert!((expected - stated).abs() < 0.005, "{steps}: {expected}");

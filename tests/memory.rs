@@ -6,7 +6,9 @@ use dfdx::{
     prelude::*,
 };
 use peak_alloc::PeakAlloc;
-use tlr::{optim::Sgd, Checkpoint, LearningRate, Newton, NewtonConfig, Outcome, PerLayer, Window};
+use tlr::{
+    optim::Sgd, Checkpoint, Newton, NewtonConfig, Outcome, PerLayer, TunableOptimizer, Window,
+};
 
 #[global_allocator]
 static MEMORY: PeakAlloc = PeakAlloc;
@@ -19,7 +21,7 @@ const SMALL: usize = 40_000;
 
 fn steps<Opt>(newton: &mut Newton<Opt>, model: &mut Model, gradients: &Gradients<f32, Cpu>)
 where
-    Opt: LearningRate<Model = Model, Dtype = f32, Device = Cpu>,
+    Opt: TunableOptimizer<Model = Model, Dtype = f32, Device = Cpu>,
 {
     for _ in 0..10 {
         newton.step(model, gradients, 1.0).unwrap();
@@ -29,7 +31,7 @@ where
 /// The most that steps take by gradients of their own.
 fn owned<Opt>(optimizer: impl FnOnce(&Model) -> Opt) -> usize
 where
-    Opt: LearningRate<Model = Model, Dtype = f32, Device = Cpu>,
+    Opt: TunableOptimizer<Model = Model, Dtype = f32, Device = Cpu>,
 {
     let dev = Cpu::default();
     let mut model = dev.build_module::<Net, f32>();
@@ -49,7 +51,7 @@ where
 /// Bytes that `make` keeps, and the most it takes beside for its steps.
 fn extra<Opt>(make: impl FnOnce(&Model) -> Newton<Opt>) -> (usize, usize)
 where
-    Opt: LearningRate<Model = Model, Dtype = f32, Device = Cpu>,
+    Opt: TunableOptimizer<Model = Model, Dtype = f32, Device = Cpu>,
 {
     let dev = Cpu::default();
     let mut model = dev.build_module::<Net, f32>();
@@ -113,7 +115,7 @@ fn two_snapshots_or_a_sketch() {
     assert!(for_steps < 4 * parameters + SMALL, "{for_steps}");
 }
 
-/// As much after a thousand windows as after a hundred, whatever happens in them: broken batches, windows that are undone,
+/// As much after twelve hundred windows as after two hundred, whatever happens in them: broken batches, windows that are undone,
 /// checkpoints that are written and resumed. Fails where any of it leaves something behind, be it one `f64` a window,
 /// and where `take_history` keeps anything.
 fn a_long_run_takes_no_more_than_a_short_one() {
@@ -149,8 +151,9 @@ fn a_long_run_takes_no_more_than_a_short_one() {
         }
         MEMORY.current_usage()
     };
-    let short = windows(100);
-    let long = windows(900);
+    // Until then dfdx's cache grows, by some bytes.
+    let short = windows(200);
+    let long = windows(1000);
     assert_eq!(long, short);
     assert!(rollbacks > 40, "{rollbacks}");
 }

@@ -10,7 +10,7 @@ use support::{
 };
 use tlr::{
     layers::{LayerVisitor, Layers, TrainableLr},
-    Family, LearningRate, Newton, NewtonConfig, Outcome, PerLayer, Window,
+    Family, Newton, NewtonConfig, Outcome, PerLayer, TunableOptimizer, Window,
 };
 
 type Loss<E> = Tensor<Rank0, E, Cpu, OwnedTape<E, Cpu>>;
@@ -31,7 +31,7 @@ where
     struct Collect(Vec<Vec<f64>>);
     impl<F: Family> LayerVisitor<F> for Collect {
         type Err = Infallible;
-        fn visit_layer<L>(&mut self, layer: &mut L, _: &mut F::For<L>) -> Result<(), Infallible>
+        fn visit_layer<L>(&mut self, layer: &L, _: &F::For<L>) -> Result<(), Infallible>
         where
             L: TensorCollection<F::Dtype, F::Device> + Clone,
         {
@@ -40,8 +40,8 @@ where
         }
     }
     let mut collect = Collect(Vec::new());
-    let mut optimizers = model.optimizers(family, &mut Layers::default());
-    let Ok(()) = model.clone().visit_layers(&mut optimizers, &mut collect);
+    let optimizers = model.optimizers(family, &mut Layers::default());
+    let Ok(()) = model.visit_layers(&optimizers, &mut collect);
     collect.0
 }
 
@@ -56,7 +56,7 @@ fn adapts<E, M, Opt>(
     E: Dtype,
     Cpu: Device<E>,
     M: ZeroGrads<E, Cpu> + Clone,
-    Opt: LearningRate<Model = M, Dtype = E, Device = Cpu>,
+    Opt: TunableOptimizer<Model = M, Dtype = E, Device = Cpu>,
 {
     let mut trained = model.clone();
     let window = Window::steps(2).unwrap();
@@ -329,7 +329,7 @@ in_f32_and_f64! {
     }
 }
 
-// An optimizer of a user's own, with `LearningRate` and `Family` only: named like any other, and its
+// An optimizer of a user's own, with `TunableOptimizer` and `Family` only: named like any other, and its
 // rates set like any other's.
 in_f32_and_f64! {
     an_optimizer_of_ones_own {

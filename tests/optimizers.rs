@@ -12,7 +12,7 @@ use support::{
     quadratic::Random,
     values::{bits, gradients, set_weights, weights},
 };
-use tlr::{optim, Backend, Error, LearningRate, Newton, NewtonConfig, PerLayer, Window};
+use tlr::{optim, Backend, Error, Newton, NewtonConfig, PerLayer, TunableOptimizer, Window};
 
 type Net = (Linear<3, 8>, BatchNorm1D<8>, Tanh, Linear<8, 2>);
 type Double = <Net as BuildOnDevice<Cpu, f64>>::Built;
@@ -146,7 +146,7 @@ fn without_a_gradient_for_each_nothing_moves() {
 fn a_step_without_a_gradient_for_each_leaves_no_trace() {
     fn goes_on<Opt>(make: impl Fn(&Double) -> Opt)
     where
-        Opt: LearningRate<Model = Double, Dtype = f64, Device = Cpu>,
+        Opt: TunableOptimizer<Model = Double, Dtype = f64, Device = Cpu>,
     {
         let run = |fails: bool| {
             let mut model = net::<f64>();
@@ -182,7 +182,7 @@ fn a_step_without_a_gradient_for_each_leaves_no_trace() {
 fn a_step_by_gradients_of_its_own_is_the_same() {
     fn same<Opt>(make: impl Fn(&Double) -> Opt)
     where
-        Opt: LearningRate<Model = Double, Dtype = f64, Device = Cpu>,
+        Opt: TunableOptimizer<Model = Double, Dtype = f64, Device = Cpu>,
     {
         let run = |owned: bool| {
             let mut model = net::<f64>();
@@ -223,7 +223,7 @@ fn a_step_by_gradients_of_its_own_is_the_same() {
 fn the_learned_rates_are_the_same() {
     fn rates<Opt>(model: &Opt::Model, opt: Opt) -> Vec<u64>
     where
-        Opt: LearningRate<Dtype = f64, Device = Cpu>,
+        Opt: TunableOptimizer<Dtype = f64, Device = Cpu>,
     {
         let mut model = model.clone();
         let config = NewtonConfig::default().window(Window::steps(3).unwrap());

@@ -15,11 +15,9 @@ use support::{
     values::{bits, gradients, set_weights, vector, weights, Vector},
 };
 use tlr::{
-    rule::{
-        HypergradientForm, HypergradientRule, Moments, NewtonForm, NewtonRule, RateRule, RATES,
-    },
-    Adaptation, Config, KeptBecause, LearningRate, Newton, NewtonConfig, Outcome, PerLayer, Tlr,
-    Window,
+    engine::{DirectionProducts, HypergradientRule, NewtonForm, NewtonRule, RateRule, RATES},
+    Adaptation, Config, KeptBecause, Newton, NewtonConfig, Outcome, PerLayer, Step, Trainer,
+    TunableOptimizer, Window,
 };
 
 fn runner(cases: u32) -> TestRunner {
@@ -144,8 +142,8 @@ where
         })
         .unwrap();
 
-    let Adaptation { from, to, moments, outcome, .. } = newton.history()[0];
-    let moments = moments.unwrap();
+    let Adaptation { from, to, products, outcome, .. } = newton.history()[0];
+    let products = products.unwrap();
     prop_assert_eq!(from, line.rate);
     // The direction the model really moved along, ŵ having been rounded to the dtype.
     let u: Vec<f64> = w.iter().zip(&w_ahead).map(|(w, ahead)| (w - ahead) / from).collect();
@@ -159,9 +157,9 @@ where
     let noise = 4.0 * unit * scale * u.iter().map(|u| u.abs()).sum::<f64>();
     // Eq. 3, by the analytic expansion at w: ⟨∇L(w − αu), u⟩ = ⟨g,u⟩ − α·uᵀHu.
     let slope = -along + from * curvature;
-    prop_assert!((-moments.un - slope).abs() <= noise, "Eq. 3: {} for {slope}", -moments.un);
+    prop_assert!((-products.un - slope).abs() <= noise, "Eq. 3: {} for {slope}", -products.un);
     // Eq. 7.
-    let second = moments.curvature() / from;
+    let second = products.curvature() / from;
     prop_assert!(
         (second - curvature).abs() <= 2.0 * noise / from,
         "Eq. 7: {second} for {curvature}"
@@ -280,32 +278,37 @@ enum AnyRule {
 }
 
 impl RateRule for AnyRule {
-    fn propose(&self, rate: f64, previous: f64, moments: &Moments) -> tlr::rule::Proposal {
+    fn propose(
+        &self,
+        rate: f64,
+        previous: f64,
+        products: &DirectionProducts,
+    ) -> tlr::engine::Proposal {
         match self {
-            Self::Newton(rule) => rule.propose(rate, previous, moments),
-            Self::Hypergradient(rule) => rule.propose(rate, previous, moments),
+            Self::Newton(rule) => rule.propose(rate, previous, products),
+            Self::Hypergradient(rule) => rule.propose(rate, previous, products),
         }
     }
 }
 
-fn newton_rules() -> impl Strategy<Value = NewtonRule> {
+fn newton_rules() -> impl Strategy<Value = (NewtonForm, f64, f64)> {
     let dampings = prop_oneof![Just(1.0), Just(f64::MIN_POSITIVE), 0.0001..1.0];
     let factors = prop_oneof![Just(100.0), Just(1.0 + f64::EPSILON), Just(f64::MAX), 1.1..1e9];
     let forms = prop::sample::select(vec![NewtonForm::Paper, NewtonForm::Aligned]);
-    (forms, dampings, factors).prop_map(|(form, damping, max_factor)| NewtonRule {
-        form,
-        damping,
-        max_factor,
-    })
+    (forms, dampings, factors)
+}
+
+fn newton_rule((form, damping, max_factor): (NewtonForm, f64, f64)) -> NewtonRule {
+    NewtonRule::default().form(form).damping(damping).max_factor(max_factor)
 }
 
 fn rules() -> impl Strategy<Value = AnyRule> {
-    let forms =
-        prop::sample::select(vec![HypergradientForm::Additive, HypergradientForm::Multiplicative]);
-    let hypergradients = (forms, prop_oneof![Just(f64::MAX), 1e-9..1e9])
-        .prop_map(|(form, meta_lr)| HypergradientRule { form, meta_lr, max_factor: 100.0 });
+    let forms = [HypergradientRule::additive, HypergradientRule::multiplicative];
+    let forms = prop::sample::select(forms.to_vec() as Vec<fn(f64) -> HypergradientRule>);
+    let hypergradients =
+        (forms, prop_oneof![Just(f64::MAX), 1e-9..1e9]).prop_map(|(form, meta_lr)| form(meta_lr));
     prop_oneof![
-        newton_rules().prop_map(AnyRule::Newton),
+        newton_rules().prop_map(newton_rule).prop_map(AnyRule::Newton),
         hypergradients.prop_map(AnyRule::Hypergradient)
     ]
 }
@@ -314,26 +317,27 @@ fn rules() -> impl Strategy<Value = AnyRule> {
 // small the numbers. 2,000 cases. Fails without the cap or the curvature test.
 #[test]
 fn proposals_stay_between_damping_and_cap() {
-    let finite = || anything().prop_filter("moments are finite", |moment| moment.is_finite());
+    let finite = || anything().prop_filter("products are finite", |moment| moment.is_finite());
     let cases =
         (newton_rules(), rates_in_range(), rates_in_range(), finite().prop_map(f64::abs), finite());
     run(2_000, cases, |case| {
-        let (rule, rate, previous, uu, un) = case;
-        let moments = Moments { uu, un, nn: 1.0 };
-        let proposal = rule.propose(rate, previous, &moments).rate;
-        prop_assert!(proposal <= rule.max_factor * rate, "{proposal}");
+        let ((form, damping, max_factor), rate, previous, uu, un) = case;
+        let rule = newton_rule((form, damping, max_factor));
+        let products = DirectionProducts { uu, un, nn: 1.0 };
+        let proposal = rule.propose(rate, previous, &products).rate;
+        prop_assert!(proposal <= max_factor * rate, "{proposal}");
         // Within rounding of a sum of two positive terms.
-        prop_assert!(proposal >= (1.0 - rule.damping) * rate * (1.0 - 1e-15), "{proposal}");
-        if moments.curvature().is_nan() || moments.curvature() <= 0.0 {
+        prop_assert!(proposal >= (1.0 - damping) * rate * (1.0 - 1e-15), "{proposal}");
+        if products.curvature().is_nan() || products.curvature() <= 0.0 {
             prop_assert_eq!(proposal, rate);
         }
         Ok(())
     });
 }
 
-// Weights are put anywhere between steps, so the windows' moments can be any numbers; a rate stays
+// Weights are put anywhere between steps, so the windows' products can be any numbers; a rate stays
 // finite and within RATES, and the weights finite. 500 cases of 6 windows. Fails without the bounds
-// or the test for moments that are not finite.
+// or the test for products that are not finite.
 #[test]
 fn any_windows_leave_a_usable_rate() {
     let places = prop::collection::vec([anything(), anything()], 6);
@@ -342,7 +346,7 @@ fn any_windows_leave_a_usable_rate() {
         let window = Window::steps(1).unwrap();
         let optimizer = Sgd::new(&model, sgd(rate));
         let config = Config::new(rule).window(window).safeguard(None);
-        let mut tlr = Tlr::new(&model, optimizer, config).unwrap();
+        let mut tlr = Trainer::new(&model, optimizer, config).unwrap();
         let still = gradients(&model, &[0.0, 0.0]);
         tlr.update(&mut model, &still).unwrap();
         for place in places {
@@ -366,7 +370,7 @@ fn any_gradients_ahead_leave_a_usable_rate() {
         let mut model: Vector<2> = vector(&[1.0, -1.0]);
         let momentum = Some(Momentum::Classic(0.9));
         let optimizer = Sgd::new(&model, SgdConfig { lr, momentum, weight_decay: None });
-        let mut tlr = Tlr::new(&model, optimizer, Config::new(rule)).unwrap();
+        let mut tlr = Trainer::new(&model, optimizer, Config::new(rule)).unwrap();
         for (here, there) in steps {
             let before = bits(&model);
             let here = gradients(&model, &here);
@@ -385,13 +389,13 @@ fn any_gradients_ahead_leave_a_usable_rate() {
 
 /// A step of plain gradient descent by the library, on the quadratic.
 fn descend<const N: usize, Opt, R>(
-    tlr: &mut Tlr<Opt, R>,
+    tlr: &mut Trainer<Opt, R>,
     model: &mut Vector<N>,
     quadratic: &Quadratic,
-) -> Result<(), tlr::Error>
+) -> Result<Step, tlr::Error>
 where
-    Opt:
-        LearningRate<Model = Vector<N>, Dtype = f64, Device = Cpu> + Optimizer<Vector<N>, Cpu, f64>,
+    Opt: TunableOptimizer<Model = Vector<N>, Dtype = f64, Device = Cpu>
+        + Optimizer<Vector<N>, Cpu, f64>,
     R: RateRule,
 {
     let here = gradients(model, &quadratic.gradient(&weights(model)));
@@ -399,8 +403,8 @@ where
 }
 
 /// How much rounding the difference uu − un is blown up by.
-fn condition(moments: &Moments) -> f64 {
-    (moments.uu + (moments.uu * moments.nn).sqrt()) / moments.curvature().abs()
+fn condition(products: &DirectionProducts) -> f64 {
+    (products.uu + (products.uu * products.nn).sqrt()) / products.curvature().abs()
 }
 
 // α = ⟨s,s⟩/⟨s,y⟩ with s the last displacement and y the gradients' difference (Barzilai and Borwein,
@@ -423,7 +427,7 @@ fn aligned_is_barzilai_borwein() {
             descend(&mut newton, &mut model, &quadratic).unwrap();
             path.push(weights(&model));
             let decision = newton.history().last().unwrap();
-            let Some(moments) = decision.moments else { continue };
+            let Some(products) = decision.products else { continue };
             // The two points before the last: the rule is one step behind the weights.
             let [before, now] = [&path[path.len() - 3], &path[path.len() - 2]];
             let difference =
@@ -434,7 +438,7 @@ fn aligned_is_barzilai_borwein() {
             // What rounding of w leaves of the displacements, times the conditioning of uu − un.
             let (then, latest) = (norm(&s), norm(&difference(&path[path.len() - 1], now)));
             let digits = norm(before) / then.min(latest);
-            let slack = 32.0 * f64::EPSILON * (1.0 + digits) * condition(&moments);
+            let slack = 32.0 * f64::EPSILON * (1.0 + digits) * condition(&products);
             if slack > 1e-6 || decision.outcome != Outcome::Scaled {
                 continue;
             }
@@ -483,9 +487,9 @@ fn windows_follow_equation_8() {
             oracle.after_step(&weights(&model));
             prop_assert_eq!(newton.history().len(), step / steps);
             let (ours, theirs) = (newton.rates()[0].1, oracle.rates()[0]);
-            let moments = newton.history().last().and_then(|last| last.moments);
+            let products = newton.history().last().and_then(|last| last.products);
             // Sums of 17 terms in another order, blown up by the conditioning of the last window.
-            let slack = 1e-14 * moments.map_or(1.0, |moments| condition(&moments));
+            let slack = 1e-14 * products.map_or(1.0, |products| condition(&products));
             if slack > 1e-8 || norm(&weights(&model)) > 1e100 {
                 return Ok(()); // too badly conditioned, or diverged on purpose
             }
@@ -537,7 +541,7 @@ fn one_layer_is_the_whole_model() {
         steps: usize,
     ) -> Vec<Vec<u64>>
     where
-        Opt: LearningRate<Model = Vector<6>, Dtype = f64, Device = Cpu>
+        Opt: TunableOptimizer<Model = Vector<6>, Dtype = f64, Device = Cpu>
             + Optimizer<Vector<6>, Cpu, f64>,
     {
         let mut model = start.clone();
@@ -580,7 +584,7 @@ fn one_layer_is_the_whole_model() {
 }
 
 // A quadratic whose blocks do not touch: a rate a layer is one run for each block, bit for bit.
-// Fails if a layer's moments, rate or state leak into another's.
+// Fails if a layer's products, rate or state leak into another's.
 #[test]
 fn blocks_are_independent_runs() {
     type Blocks = (Vector<2>, (Vector<17>, Tanh), Vector<6>);

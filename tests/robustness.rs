@@ -7,7 +7,7 @@ use support::{
     quadratic::{dot, Quadratic, Random},
     values::{gradients, vector, weights, Vector},
 };
-use tlr::{Error, LearningRate, Newton, NewtonConfig, Outcome, RollbackCause, Window};
+use tlr::{Cause, Error, Newton, NewtonConfig, Outcome, TunableOptimizer, Window};
 
 /// The loss at a vector of weights and its gradient.
 type Problem<'a> = &'a dyn Fn(&[f64]) -> (f64, Vec<f64>);
@@ -30,8 +30,8 @@ fn train<const N: usize, Opt>(
     steps: u64,
 ) -> f64
 where
-    Opt:
-        LearningRate<Model = Vector<N>, Dtype = f64, Device = Cpu> + Optimizer<Vector<N>, Cpu, f64>,
+    Opt: TunableOptimizer<Model = Vector<N>, Dtype = f64, Device = Cpu>
+        + Optimizer<Vector<N>, Cpu, f64>,
 {
     let config = NewtonConfig::default().window(Window::steps(window).unwrap());
     let mut model = start.clone();
@@ -225,7 +225,7 @@ fn stream(
         let result = newton.step(&mut model, &here, loss);
         assert!(weights(&model).iter().all(|w| w.is_finite()));
         if result.is_err() {
-            return (weights(&model), newton, result);
+            return (weights(&model), newton, result.map(drop));
         }
     }
     (weights(&model), newton, Ok(()))
@@ -251,7 +251,7 @@ fn batches_that_are_not_numbers() {
     result.unwrap();
     let loss = mean_loss(&w, 0);
     assert!(loss < 1.1 * undisturbed(), "{loss}");
-    let cause = Outcome::RolledBack(RollbackCause::NonFiniteLoss);
+    let cause = Outcome::RolledBack(Cause::NonFiniteLoss);
     assert!(newton.history().iter().all(|last| last.outcome != cause));
 }
 
@@ -319,7 +319,11 @@ fn regression<Opt>(
     spoil: impl Fn(u64) -> f32,
 ) -> (Newton<Opt>, Vec<f32>)
 where
-    Opt: LearningRate<Model = <Small as BuildOnDevice<Cpu, f32>>::Built, Dtype = f32, Device = Cpu>,
+    Opt: TunableOptimizer<
+        Model = <Small as BuildOnDevice<Cpu, f32>>::Built,
+        Dtype = f32,
+        Device = Cpu,
+    >,
 {
     let dev = Cpu::seed_from_u64(3);
     let mut model = dev.build_module::<Small, f32>();
@@ -357,7 +361,7 @@ fn batches_of_nan_behind_a_rectifier_cost_no_rate() {
     let undone: Vec<_> = newton
         .history()
         .iter()
-        .filter(|decision| decision.outcome == Outcome::RolledBack(RollbackCause::NonFiniteWeights))
+        .filter(|decision| decision.outcome == Outcome::RolledBack(Cause::NonFiniteWeights))
         .collect();
     assert!(!undone.is_empty());
     assert!(undone.iter().all(|decision| decision.from == decision.to));

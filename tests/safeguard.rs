@@ -7,15 +7,14 @@ use support::{
     values::{bits, gradients, vector, Vector},
 };
 use tlr::{
-    LearningRate, Newton, NewtonConfig, Outcome, PerLayer,
-    RollbackCause::{self, LossExploded, LossIncreased, NonFiniteLoss, NonFiniteWeights},
-    Safeguard, Window,
+    Cause::{self, LossExploded, LossIncreased, NonFiniteLoss, NonFiniteWeights},
+    Newton, NewtonConfig, Outcome, PerLayer, Safeguard, TunableOptimizer, Window,
 };
 
 type Model = Vector<2>;
 
 /// One training run fed with losses of our making; every step moves the weights by −rate · (1, −2).
-struct Run<Opt: LearningRate> {
+struct Run<Opt: TunableOptimizer> {
     model: Model,
     newton: Newton<Opt>,
 }
@@ -44,7 +43,7 @@ impl Run<Sgd<Model, f64, Cpu>> {
     }
 }
 
-impl<Opt: LearningRate<Model = Model, Dtype = f64, Device = Cpu>> Run<Opt> {
+impl<Opt: TunableOptimizer<Model = Model, Dtype = f64, Device = Cpu>> Run<Opt> {
     /// One step; the outcome of the window, if it ended here.
     fn feed(&mut self, loss: f64) -> Option<Outcome> {
         let before = self.newton.history().len();
@@ -74,7 +73,7 @@ impl<Opt: LearningRate<Model = Model, Dtype = f64, Device = Cpu>> Run<Opt> {
     }
 }
 
-fn rolled_back(cause: RollbackCause) -> Option<Outcome> {
+fn rolled_back(cause: Cause) -> Option<Outcome> {
     Some(Outcome::RolledBack(cause))
 }
 
@@ -272,7 +271,7 @@ fn noise_of_the_window_itself() {
 #[test]
 fn mean_of_the_first_window() {
     for (loss, bad) in [(1.13, false), (1.14, true)] {
-        let mut run = guarded(4, Safeguard { sems: 0.0, ..Safeguard::default() });
+        let mut run = guarded(4, Safeguard::default().sems(0.0));
         let start = bits(&run.model);
         run.accept(&[1.0, loss, loss]);
         // (1 + 3·loss)/4 against 1.1.
@@ -391,10 +390,10 @@ fn negative_losses() {
 fn directions_are_dropped() {
     let mut run = default(1);
     run.accept(&[1.0, 1.0, 1.0]);
-    assert!(run.newton.history()[2].moments.is_some());
+    assert!(run.newton.history()[2].products.is_some());
     assert_eq!(run.explode(9.0), rolled_back(LossExploded));
     assert_eq!(run.feed(1.0), Some(Outcome::WarmingUp));
-    assert_eq!(run.newton.history().last().unwrap().moments, None);
+    assert_eq!(run.newton.history().last().unwrap().products, None);
     assert!(matches!(run.feed(1.0), Some(Outcome::Kept(_) | Outcome::Scaled | Outcome::Capped)));
 }
 
@@ -513,7 +512,7 @@ fn trusted(windows: usize) -> Run<Sgd<Model, f64, Cpu>> {
 }
 
 /// A window whose mean rises.
-fn rise<Opt: LearningRate<Model = Model, Dtype = f64, Device = Cpu>>(run: &mut Run<Opt>) {
+fn rise<Opt: TunableOptimizer<Model = Model, Dtype = f64, Device = Cpu>>(run: &mut Run<Opt>) {
     assert_eq!(run.feed(1.2), None);
     assert_eq!(run.feed(1.2), rolled_back(LossIncreased));
 }
@@ -526,7 +525,7 @@ fn a_cut_is_on_probation_after_good_windows() {
     rise(&mut run);
     assert_eq!(run.rate(), RATE * 0.5);
     assert_eq!(run.feed(1.0), None);
-    assert_eq!(run.feed(1.0), Some(Outcome::Regained));
+    assert_eq!(run.feed(1.0), Some(Outcome::CutReverted));
     assert_eq!(run.rate(), RATE);
 }
 
@@ -559,7 +558,7 @@ fn other_cuts_are_final() {
     explosion.accept(&[1.0, 1.0]);
     assert_eq!(explosion.rate(), RATE * 0.5);
 
-    let never = Safeguard { trust: usize::MAX, ..Safeguard::default() };
+    let never = Safeguard::default().trust(usize::MAX);
     let mut run = guarded(2, never);
     (0..9).for_each(|_| run.accept(&[1.0, 1.0]));
     rise(&mut run);

@@ -6,7 +6,7 @@ use support::{
     quadratic::{Quadratic, Random},
     values::{bits, gradients, set_weights, vector, weights, Vector},
 };
-use tlr::{optim::Sgd, Error, KeptBecause, Newton, NewtonConfig, Outcome, Schedule, Window};
+use tlr::{optim::Sgd, Error, KeptBecause, Newton, NewtonConfig, Outcome, Schedule, Step, Window};
 
 const N: usize = 6;
 type Opt = Newton<Sgd<Vector<N>, f64, Cpu>>;
@@ -25,7 +25,7 @@ fn newton(model: &Vector<N>, lr: f64, window: usize) -> Opt {
     Newton::new(model, sgd, config).unwrap()
 }
 
-fn step(model: &mut Vector<N>, opt: &mut Opt, problem: &Quadratic) -> Result<(), Error> {
+fn step(model: &mut Vector<N>, opt: &mut Opt, problem: &Quadratic) -> Result<Step, Error> {
     let w = weights(model);
     let gradients = gradients(model, &problem.gradient(&w));
     opt.step(model, &gradients, problem.loss(&w))
@@ -84,7 +84,7 @@ fn directions_are_over_the_effective_rate() {
         let (mut model, opt) = made(lr, 4);
         let mut opt = opt.schedule(schedule);
         go(&mut model, &mut opt, 8);
-        let moments = opt.history().last().unwrap().moments.unwrap();
+        let moments = opt.history().last().unwrap().products.unwrap();
         [moments.uu, moments.un, moments.nn]
     };
     let expected = moments(0.01, Schedule::constant());
@@ -101,7 +101,7 @@ fn directions_are_over_the_effective_rate() {
     go(&mut model, &mut opt, 4);
     let then = before.iter().zip(&first).map(|(a, b)| (a - b) / (0.01 * 0.5));
     let uu: f64 = then.map(|u| u * u).sum();
-    let moments = opt.history().last().unwrap().moments.unwrap();
+    let moments = opt.history().last().unwrap().products.unwrap();
     assert!((moments.uu / uu - 1.0).abs() < 1e-12);
 }
 

@@ -81,14 +81,14 @@ fn tracing_events() {
     ] {
         assert!(first.contains(part), "{part:?} in {first:?}");
     }
-    assert!(!first.contains("uu="), "no moments yet: {first:?}");
-    let Adaptation { to, moments, .. } = newton.history()[2];
-    let moments = moments.unwrap();
+    assert!(!first.contains("uu="), "no products yet: {first:?}");
+    let Adaptation { to, products, .. } = newton.history()[2];
+    let products = products.unwrap();
     for part in [
         format!(" to={to:?}"),
-        format!(" uu={:?}", moments.uu),
-        format!(" un={:?}", moments.un),
-        format!(" nn={:?}", moments.nn),
+        format!(" uu={:?}", products.uu),
+        format!(" un={:?}", products.un),
+        format!(" nn={:?}", products.nn),
         " outcome=scaled".to_owned(),
     ] {
         assert!(second.contains(&part), "{part:?} in {second:?}");

@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use dfdx::{optim::Sgd, prelude::*};
-use tlr::{LearningRate, Newton, NewtonConfig, PerLayer, TrainableLr};
+use tlr::{Newton, NewtonConfig, PerLayer, TrainableLr, TunableOptimizer};
 use tlr_models::{
     resnet::{ResNet50, Wrn16x1},
     search::SearchOptions,
@@ -16,7 +16,7 @@ where
     M: TrainableLr<E, Cuda> + Clone,
     E: Dtype,
     Cuda: Device<E>,
-    Sgd<M, E, Cuda>: LearningRate<Model = M, Dtype = E, Device = Cuda>,
+    Sgd<M, E, Cuda>: TunableOptimizer<Model = M, Dtype = E, Device = Cuda>,
 {
     let config = NewtonConfig::default();
     let mut one = Newton::new(&*model, Sgd::new(&*model, Default::default()), config).unwrap();

@@ -7,7 +7,7 @@ use dfdx::{
     prelude::*,
 };
 use std::marker::PhantomData;
-use tlr::{Family, LearningRate};
+use tlr::{Family, TunableOptimizer};
 
 /// RMSprop as PyTorch has it: the average of squares starts at 0 and ε is added after the root.
 /// (dfdx's starts at 1 and has ε under the root.)
@@ -53,7 +53,7 @@ impl<M: TensorCollection<E, D> + Clone, E: Dtype, D: Device<E>> Optimizer<M, D, 
     }
 }
 
-impl<M: TensorCollection<E, D> + Clone, E: Dtype, D: Device<E>> LearningRate
+impl<M: TensorCollection<E, D> + Clone, E: Dtype, D: Device<E>> TunableOptimizer
     for TorchRmsprop<M, E, D>
 {
     type Model = M;

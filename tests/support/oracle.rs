@@ -3,7 +3,7 @@
 
 use crate::quadratic::dot;
 use std::ops::Range;
-use tlr::rule::NewtonForm;
+use tlr::engine::NewtonForm;
 
 /// The windowed rule over groups of weights, told the weights after every optimizer step.
 #[derive(Clone, Debug)]

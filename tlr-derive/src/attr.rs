@@ -1,6 +1,8 @@
-//! What stands in `#[tlr(…)]`. Keys and values keep their spans, for the errors of `valid`.
+//! Parses the attributes `#[tlr(…)]` of structs and of fields.
+//!
+//! What is parsed keeps its spans, so that `valid` can point at it when it finds an error.
 
-use crate::valid::Errors;
+use crate::errors::Errors;
 use proc_macro2::{Ident, Span, TokenStream, TokenTree};
 use syn::{
     ext::IdentExt,
@@ -10,35 +12,47 @@ use syn::{
     Attribute, Lit, Meta, Path, Token,
 };
 
-/// Of a struct.
+/// The attributes of a struct.
 #[derive(Default)]
 pub(crate) struct StructAttrs {
+    /// The path to the crate `tlr`, from `crate = path`.
     pub(crate) krate: Option<Path>,
+    /// Where `group` stands.
     pub(crate) group: Option<Span>,
+    /// The type parameter in `dtype = E`.
     pub(crate) dtype: Option<Ident>,
+    /// The type parameter in `device = D`.
     pub(crate) device: Option<Ident>,
 }
 
-/// Of a field.
+/// The attributes of a field.
 #[derive(Default)]
 pub(crate) struct FieldAttrs {
+    /// Where `group` stands.
     pub(crate) group: Option<Span>,
+    /// Where `frozen` stands.
     pub(crate) frozen: Option<Span>,
     pub(crate) rate: Option<Rate>,
+    /// Where `skip` stands.
     pub(crate) skip: Option<Span>,
 }
 
+/// The attribute `rate = 0.1`.
 pub(crate) struct Rate {
     pub(crate) value: f64,
-    /// Of the key.
+    /// Where the word `rate` stands.
     pub(crate) key: Span,
+    /// The tokens of the value.
     pub(crate) literal: TokenStream,
 }
 
+/// The keys that a struct can have.
 const ON_STRUCTS: [&str; 4] = ["crate", "group", "dtype", "device"];
+/// The keys that a field can have.
 const ON_FIELDS: [&str; 4] = ["group", "frozen", "rate", "skip"];
 
 impl StructAttrs {
+    /// Parses those of a struct's attributes that are `#[tlr(…)]`.
     pub(crate) fn parse(attrs: &[Attribute], errors: &mut Errors) -> Self {
         let mut parsed = Self::default();
         for item in items(attrs, errors) {
@@ -68,6 +82,7 @@ impl StructAttrs {
 }
 
 impl FieldAttrs {
+    /// Parses those of a field's attributes that are `#[tlr(…)]`.
     pub(crate) fn parse(attrs: &[Attribute], errors: &mut Errors) -> Self {
         let mut parsed = Self::default();
         for item in items(attrs, errors) {
@@ -92,7 +107,7 @@ impl FieldAttrs {
     }
 }
 
-/// `key` or `key = value`.
+/// One of the items between the parentheses of `#[tlr(…)]`: `key` or `key = value`.
 struct Item {
     key: Ident,
     value: Option<TokenStream>,
@@ -126,14 +141,17 @@ impl Parse for Item {
 }
 
 impl Item {
+    /// An error that points at the key.
     fn error(&self, message: impl std::fmt::Display) -> syn::Error {
         syn::Error::new(self.key.span(), message)
     }
 
+    /// The error that the key is none of those `known` in its place.
     fn unknown(&self, place: &str, known: &str) -> syn::Error {
         self.error(format!("unknown attribute `{}`; {place} can have {known}", self.key))
     }
 
+    /// Where the key stands. It is an error if it has a value.
     fn flag(&self) -> syn::Result<Span> {
         match &self.value {
             None => Ok(self.key.span()),
@@ -144,6 +162,8 @@ impl Item {
         }
     }
 
+    /// The value, parsed. It is an error, which says that `what` is expected, if there is no value
+    /// or if it cannot be parsed.
     fn value<T>(&self, what: &str, parser: impl Parser<Output = T>) -> syn::Result<T> {
         let expected = |span| syn::Error::new(span, format!("expected {what}"));
         let value = self.value.clone().ok_or_else(|| expected(self.key.span()))?;
@@ -152,7 +172,7 @@ impl Item {
     }
 }
 
-/// The tokens' span; the key's if there are none.
+/// The span of the tokens, or that of the key if there are no tokens.
 fn span_of(tokens: &TokenStream, key: &Ident) -> Span {
     if tokens.is_empty() {
         key.span()
@@ -161,7 +181,7 @@ fn span_of(tokens: &TokenStream, key: &Ident) -> Span {
     }
 }
 
-/// All items of all `#[tlr(…)]`, each key once.
+/// The items of all attributes `#[tlr(…)]` together. A key that occurs a second time is an error.
 fn items(attrs: &[Attribute], errors: &mut Errors) -> Vec<Item> {
     let mut items: Vec<Item> = Vec::new();
     for attr in attrs.iter().filter(|attr| attr.path().is_ident("tlr")) {
@@ -182,7 +202,7 @@ fn items(attrs: &[Attribute], errors: &mut Errors) -> Vec<Item> {
     items
 }
 
-/// A number with its tokens. Whether it is one that makes sense is for `valid` to say.
+/// Parses any number, and also returns its tokens. `valid` checks that it is a possible rate.
 fn number(input: ParseStream<'_>) -> syn::Result<(f64, TokenStream)> {
     let literal = input.fork().parse()?;
     let negative = input.parse::<Option<Token![-]>>()?.is_some();

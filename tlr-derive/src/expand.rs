@@ -1,34 +1,30 @@
-//! The code of the derives.
-//!
-//! Paths are absolute and own names begin with `__`, so that nothing of the user's is in the way.
+//! The implementations for a struct without errors.
 
 use crate::{
     ast::{Field, Input},
-    fallback,
-    generics::{mentions, Roles},
-    valid::{validated, Validated},
+    generics::Roles,
+    implementation::{self, TrainableLrParts, Walk},
 };
 use proc_macro2::{Ident, Span, TokenStream};
 use quote::{format_ident, quote, quote_spanned, ToTokens};
-use syn::{parse_quote, spanned::Spanned, DeriveInput, Generics, Type, WherePredicate};
+use syn::{parse_quote, spanned::Spanned, Generics, Type, WherePredicate};
 
-pub(crate) fn tensor_collection(input: &DeriveInput) -> TokenStream {
-    let Validated { input, roles, error } = validated(input);
-    if let Some(error) = error {
-        return fallback::tensor_collection(&input, &roles, &error);
-    }
+/// The implementation of `TensorCollection`.
+pub(crate) fn tensor_collection(input: &Input<'_>, roles: &Roles<'_>) -> TokenStream {
     let krate = input.krate();
     let dfdx = quote!(#krate::__private::dfdx);
-    let Roles { dtype, device, .. } = &roles;
-    let generics = collection_generics(&input, &roles);
-    let to = converted(&input, &roles);
+    let Roles { dtype, device, .. } = roles;
+    let ident = input.ident;
 
-    let names: Vec<_> = (0..input.fields.len()).map(|index| format_ident!("__{index}")).collect();
-    let parts = || input.fields.iter().zip(&names).filter(|(field, _)| field.attrs.skip.is_none());
-    let fields = nested(parts().map(|(field, _)| {
+    // Each field gets a variable, which holds the field's value when the struct is built.
+    let variables: Vec<_> =
+        (0..input.fields.len()).map(|index| format_ident!("__{index}")).collect();
+    let modules =
+        || input.fields.iter().zip(&variables).filter(|(field, _)| field.attrs.skip.is_none());
+    let visited = nested(modules().map(|(field, _)| {
         let Field { member, ty, .. } = field;
         let name = field.name();
-        quote_spanned! {at(ty)=>
+        quote_spanned! {first_span(ty)=>
             #krate::__private::module::<Self, #ty, #dtype, #device, _, _>(
                 #name,
                 |__self| &__self.#member,
@@ -36,75 +32,29 @@ pub(crate) fn tensor_collection(input: &DeriveInput) -> TokenStream {
             )
         }
     }));
-    let built = nested(parts().map(|(_, name)| quote!(#name)));
-    let values = input.fields.iter().zip(&names).map(|(field, name)| {
+    let built = nested(modules().map(|(_, variable)| quote!(#variable)));
+    let values = input.fields.iter().zip(&variables).map(|(field, variable)| {
         let member = &field.member;
         match field.attrs.skip {
-            None => quote_spanned!(at(field.ty)=> #member: #name),
-            Some(_) => quote_spanned! {at(field.ty)=>
+            None => quote_spanned!(first_span(field.ty)=> #member: #variable),
+            Some(_) => quote_spanned! {first_span(field.ty)=>
                 #member: ::core::default::Default::default()
             },
         }
     });
-
-    let ident = input.ident;
-    let (impl_generics, _, where_clause) = generics.split_for_impl();
-    let (_, ty_generics, _) = input.generics.split_for_impl();
-    quote! {
-        #[automatically_derived]
-        #[allow(deprecated)]
-        impl #impl_generics #dfdx::nn::TensorCollection<#dtype, #device> for #ident #ty_generics
-        #where_clause
-        {
-            type To<__E2: #dfdx::shapes::Dtype, __D2: #dfdx::tensor_ops::Device<__E2>> = #to;
-
-            fn iter_tensors<__V: #dfdx::nn::ModuleVisitor<Self, #dtype, #device>>(
-                __visitor: &mut __V,
-            ) -> ::core::result::Result<
-                ::core::option::Option<Self::To<__V::E2, __V::D2>>,
-                __V::Err,
-            > {
-                #dfdx::nn::ModuleVisitor::<Self, #dtype, #device>::visit_fields(
-                    __visitor,
-                    #fields,
-                    |#built| #ident { #(#values,)* },
-                )
-            }
-        }
-    }
+    let iter_tensors = quote! {
+        #dfdx::nn::ModuleVisitor::<Self, #dtype, #device>::visit_fields(
+            __visitor,
+            #visited,
+            |#built| #ident { #(#values,)* },
+        )
+    };
+    let to = implementation::converted_type(input, roles);
+    implementation::tensor_collection(input, roles, &to, &iter_tensors)
 }
 
-/// The struct with another dtype and device.
-pub(crate) fn converted(input: &Input<'_>, roles: &Roles<'_>) -> TokenStream {
-    let krate = input.krate();
-    let Roles { dtype, device, modules, .. } = roles;
-    Roles::with_arguments(input, |param| {
-        if param == dtype {
-            quote!(__E2)
-        } else if param == device {
-            quote!(__D2)
-        } else if modules.contains(&param) {
-            let collection = quote!(#krate::__private::dfdx::nn::TensorCollection);
-            quote!(<#param as #collection<#dtype, #device>>::To<__E2, __D2>)
-        } else {
-            quote!(#param)
-        }
-    })
-}
-
-/// Those of the implementation of `TensorCollection`.
-pub(crate) fn collection_generics(input: &Input<'_>, roles: &Roles<'_>) -> Generics {
-    let krate = input.krate();
-    let Roles { dtype, device, modules, .. } = roles;
-    let mut generics = roles.generics(input.generics, &krate);
-    let predicates = &mut generics.make_where_clause().predicates;
-    predicates.extend(modules.iter().map(|module| -> WherePredicate {
-        parse_quote!(#module: #krate::__private::dfdx::nn::TensorCollection<#dtype, #device>)
-    }));
-    generics
-}
-
-/// Tuples of tuples: dfdx takes up to six fields.
+/// The items as a tuple. If they are more than six, which is the most that dfdx takes, it is a
+/// tuple of tuples.
 fn nested(items: impl Iterator<Item = TokenStream>) -> TokenStream {
     let mut items: Vec<_> = items.collect();
     while items.len() > 6 {
@@ -113,45 +63,167 @@ fn nested(items: impl Iterator<Item = TokenStream>) -> TokenStream {
     quote!((#(#items,)*))
 }
 
-pub(crate) fn trainable_lr(input: &DeriveInput) -> TokenStream {
-    let Validated { input, roles, error } = validated(input);
-    if let Some(error) = error {
-        return fallback::trainable_lr(&input, &roles, &error);
+/// The implementation of `TrainableLr`.
+pub(crate) fn trainable_lr(input: &Input<'_>, roles: &Roles<'_>) -> TokenStream {
+    if input.attrs.group.is_some() {
+        trainable_lr_of_one_layer(input, roles)
+    } else {
+        trainable_lr_of_fields(input, roles)
     }
-    let krate = input.krate();
-    let Roles { dtype, device, .. } = &roles;
-    let generics = trainable_generics(&input, &roles);
-    let family = quote!(#krate::Family<Dtype = #dtype, Device = #device>);
+}
 
-    let walked: Vec<_> = input
-        .modules()
-        .filter(|_| input.attrs.group.is_none())
-        .map(|field| Walked {
-            name: format_ident!("__{}", field.name(), span = at(field.ty)),
-            field,
-        })
-        .collect();
-    let types = walked.iter().map(|Walked { name, field }| {
-        let ty = field.ty;
-        let (start, end) = ends(ty);
-        // Here an error tells of a field without layers, so it spans the type.
-        let mut tokens = if field.attrs.group.is_some() {
-            quote_spanned!(start=> #name: <__F as #krate::Family>::For<#ty)
-        } else {
-            quote_spanned!(start=> #name: <#ty as #krate::TrainableLr<#dtype, #device>>::Optimizers<__F)
+/// The implementation of `TrainableLr` for a struct that is one layer.
+fn trainable_lr_of_one_layer(input: &Input<'_>, roles: &Roles<'_>) -> TokenStream {
+    let krate = input.krate();
+    let parts = TrainableLrParts {
+        generics: implementation::trainable_lr_generics(input, roles),
+        optimizers: quote!(<__F as #krate::Family>::For<Self>),
+        build: build_one_layer(&krate, roles, &quote!(Self), &quote!(self)),
+        visit: &|walk| {
+            let visitor = walk.visitor(Span::call_site());
+            quote!(#krate::layers::#visitor::visit_layer(__visitor, self, __optimizers))
+        },
+    };
+    implementation::trainable_lr(input, roles, &parts)
+}
+
+/// The implementation of `TrainableLr` for a struct whose layers are those of its fields, with the
+/// type that holds their optimizers.
+fn trainable_lr_of_fields(input: &Input<'_>, roles: &Roles<'_>) -> TokenStream {
+    let krate = input.krate();
+    let Roles { dtype, device, .. } = roles;
+    let fields: Vec<_> = input.optimized().map(OptimizedField::new).collect();
+
+    let generics = implementation::trainable_lr_generics(input, roles);
+    let definition = optimizers_struct(input, roles, &generics, &fields);
+    let arguments = with_family(input, roles, &generics);
+    let (_, arguments, _) = arguments.split_for_impl();
+    let built = fields.iter().map(|field| field.build(&krate, roles));
+
+    // `Optimizers` requires of each field's type that it implements `TrainableLr`, and an error
+    // there tells the user that it does not. The implementation takes it for granted, so that it
+    // does not repeat the error. That of `TensorCollection` cannot have such bounds (see
+    // `Roles::generics`); this one can, since it does not use what they hide.
+    let mut with_fields = generics.clone();
+    with_fields.make_where_clause().predicates.extend(input.trainable().map(
+        |Field { ty, .. }| -> WherePredicate {
+            parse_quote!(#ty: #krate::TrainableLr<#dtype, #device>)
+        },
+    ));
+    let parts = TrainableLrParts {
+        generics: with_fields,
+        optimizers: quote!(__Optimizers #arguments),
+        build: quote!(__Optimizers { #(#built,)* marker: ::core::marker::PhantomData }),
+        visit: &|walk| {
+            let visited = fields.iter().map(|field| field.visit(&krate, roles, walk));
+            quote! {
+                #(#visited)*
+                ::core::result::Result::Ok(())
+            }
+        },
+    };
+    let implementation = implementation::trainable_lr(input, roles, &parts);
+    quote! {
+        const _: () = {
+            #definition
+
+            #implementation
         };
-        tokens.extend(quote_spanned!(end=> >));
+    }
+}
+
+/// The struct `__Optimizers`, which holds the optimizers of each field.
+///
+/// A tuple in its place would make the types of private fields part of a public interface, where
+/// they are not allowed.
+fn optimizers_struct(
+    input: &Input<'_>,
+    roles: &Roles<'_>,
+    generics: &Generics,
+    fields: &[OptimizedField<'_>],
+) -> TokenStream {
+    let krate = input.krate();
+    let Roles { dtype, device, .. } = roles;
+    let ident = input.ident;
+    let with_family = with_family(input, roles, generics);
+    let (declared_generics, _, where_clause) = with_family.split_for_impl();
+    let (_, ty_generics, _) = input.generics.split_for_impl();
+    let declared = fields.iter().map(|field| field.declare(&krate, roles));
+    quote! {
+        #[doc(hidden)]
+        #[allow(
+            deprecated,
+            missing_debug_implementations,
+            missing_docs,
+            non_snake_case,
+            private_bounds,
+            unnameable_types,
+            unreachable_pub,
+        )]
+        pub struct __Optimizers #declared_generics #where_clause {
+            #(#declared,)*
+            marker: ::core::marker::PhantomData<
+                fn() -> (#ident #ty_generics, #dtype, #device, __F),
+            >,
+        }
+    }
+}
+
+/// The generics with the type parameter `__F`, the family of optimizers, in addition.
+fn with_family(input: &Input<'_>, roles: &Roles<'_>, generics: &Generics) -> Generics {
+    let family = implementation::family(input, roles);
+    let mut generics = generics.clone();
+    generics.params.push(parse_quote!(__F: #family));
+    generics
+}
+
+/// A field with layers, and the field of `__Optimizers` that holds their optimizers.
+struct OptimizedField<'a> {
+    field: &'a Field<'a>,
+    /// The name of the field of `__Optimizers`. Its span is used for all code about the field.
+    optimizers: Ident,
+}
+
+impl<'a> OptimizedField<'a> {
+    fn new(field: &'a Field<'a>) -> Self {
+        let optimizers = format_ident!("__{}", field.name(), span = first_span(field.ty));
+        Self { field, optimizers }
+    }
+
+    /// Whether the field is one layer, whatever it consists of.
+    fn is_one_layer(&self) -> bool {
+        self.field.attrs.group.is_some()
+    }
+
+    /// Declares the field of `__Optimizers`.
+    fn declare(&self, krate: &TokenStream, Roles { dtype, device, .. }: &Roles<'_>) -> TokenStream {
+        let Self { field: Field { ty, .. }, optimizers } = self;
+        // If the field has no layers, the compiler's error is about the type after the colon. This
+        // type begins and ends with the spans of the field's type, so the error points there.
+        let (first, last) = (first_span(ty), last_span(ty));
+        let mut tokens = if self.is_one_layer() {
+            quote_spanned!(first=> #optimizers: <__F as #krate::Family>::For<#ty)
+        } else {
+            quote_spanned! {first=>
+                #optimizers: <#ty as #krate::TrainableLr<#dtype, #device>>::Optimizers<__F
+            }
+        };
+        tokens.extend(quote_spanned!(last=> >));
         tokens
-    });
-    let built = walked.iter().map(|Walked { name, field }| {
+    }
+
+    /// Builds the field of `__Optimizers`.
+    fn build(&self, krate: &TokenStream, roles: &Roles<'_>) -> TokenStream {
+        let Self { field, optimizers } = self;
+        let Roles { dtype, device, .. } = roles;
         let Field { member, ty, attrs } = field;
-        let called = field.name();
+        let name = field.name();
         let frozen = attrs.frozen.is_some();
         let rate = attrs.rate.as_ref().map_or(1.0, |rate| rate.value);
-        let walk = if attrs.group.is_some() {
-            one_layer(&krate, &roles, &quote!(#ty), &quote!(&self.#member))
+        let build = if self.is_one_layer() {
+            build_one_layer(krate, roles, &quote!(#ty), &quote!(&self.#member))
         } else {
-            quote_spanned! {name.span()=>
+            quote_spanned! {optimizers.span()=>
                 <#ty as #krate::TrainableLr<#dtype, #device>>::optimizers(
                     &self.#member,
                     __family,
@@ -159,147 +231,49 @@ pub(crate) fn trainable_lr(input: &DeriveInput) -> TokenStream {
                 )
             }
         };
-        quote_spanned! {name.span()=>
-            #name: #krate::layers::Layers::field(
+        quote_spanned! {optimizers.span()=>
+            #optimizers: #krate::layers::Layers::field(
                 __layers,
-                #called,
+                #name,
                 #krate::layers::LayerOptions { frozen: #frozen, rate: #rate },
-                |__layers| { #walk },
+                |__layers| { #build },
             )
         }
-    });
-    let visited = walked.iter().map(|Walked { name, field }| {
-        let Field { member, ty, attrs } = field;
-        if attrs.group.is_some() {
-            quote_spanned! {name.span()=>
-                #krate::layers::LayerVisitor::visit_layer::<#ty>(
+    }
+
+    /// Visits the layers of the field, with their optimizers.
+    fn visit(
+        &self,
+        krate: &TokenStream,
+        Roles { dtype, device, .. }: &Roles<'_>,
+        walk: Walk,
+    ) -> TokenStream {
+        let Self { field: Field { member, ty, .. }, optimizers } = self;
+        let span = optimizers.span();
+        let (method, visitor) = (walk.method(span), walk.visitor(span));
+        let reference = walk.reference(span);
+        if self.is_one_layer() {
+            quote_spanned! {span=>
+                #krate::layers::#visitor::visit_layer::<#ty>(
                     __visitor,
-                    &mut self.#member,
-                    &mut __optimizers.#name,
+                    #reference self.#member,
+                    #reference __optimizers.#optimizers,
                 )?;
             }
         } else {
-            quote_spanned! {name.span()=>
-                <#ty as #krate::TrainableLr<#dtype, #device>>::visit_layers(
-                    &mut self.#member,
-                    &mut __optimizers.#name,
+            quote_spanned! {span=>
+                <#ty as #krate::TrainableLr<#dtype, #device>>::#method(
+                    #reference self.#member,
+                    #reference __optimizers.#optimizers,
                     __visitor,
                 )?;
             }
         }
-    });
-
-    let ident = input.ident;
-    let (impl_generics, _, bounds) = generics.split_for_impl();
-    let (_, ty_generics, _) = input.generics.split_for_impl();
-    // Taken as given in the implementation, where an error would only be repeated. Unlike in that of
-    // `TensorCollection`, it does no harm that these hide what the associated type is.
-    let mut with_fields = generics.clone();
-    let predicates = &mut with_fields.make_where_clause().predicates;
-    predicates.extend(walked.iter().filter(|walked| walked.field.attrs.group.is_none()).map(
-        |Walked { field, .. }| -> WherePredicate {
-            let ty = field.ty;
-            parse_quote!(#ty: #krate::TrainableLr<#dtype, #device>)
-        },
-    ));
-    let where_clause = with_fields.where_clause;
-    // Nothing but a type of its own may mention the types of private fields in a public interface.
-    let mut with_family = generics.clone();
-    with_family.params.push(parse_quote!(__F: #family));
-    let (family_generics, family_arguments, _) = with_family.split_for_impl();
-    let whole = input.attrs.group.is_some();
-    let (definition, optimizers, build, visit) = if whole {
-        let layer = one_layer(&krate, &roles, &quote!(Self), &quote!(self));
-        (
-            None,
-            quote!(<__F as #krate::Family>::For<Self>),
-            layer,
-            quote! {
-                #krate::layers::LayerVisitor::visit_layer(__visitor, self, __optimizers)
-            },
-        )
-    } else {
-        (
-            Some(quote! {
-                #[doc(hidden)]
-                #[allow(
-                    deprecated,
-                    missing_debug_implementations,
-                    missing_docs,
-                    non_snake_case,
-                    private_bounds,
-                    unnameable_types,
-                    unreachable_pub,
-                )]
-                pub struct __Optimizers #family_generics #bounds {
-                    #(#types,)*
-                    marker: ::core::marker::PhantomData<
-                        fn() -> (#ident #ty_generics, #dtype, #device, __F),
-                    >,
-                }
-            }),
-            quote!(__Optimizers #family_arguments),
-            quote! {
-                __Optimizers { #(#built,)* marker: ::core::marker::PhantomData }
-            },
-            quote! {
-                #(#visited)*
-                ::core::result::Result::Ok(())
-            },
-        )
-    };
-    // Unused in a struct without layers.
-    quote! {
-        const _: () = {
-            #definition
-
-            #[automatically_derived]
-            #[allow(deprecated, private_bounds, unused_variables)]
-            impl #impl_generics #krate::TrainableLr<#dtype, #device> for #ident #ty_generics
-            #where_clause
-            {
-                type Optimizers<__F: #family> = #optimizers;
-
-                fn optimizers<__F: #family>(
-                    &self,
-                    __family: &__F,
-                    __layers: &mut #krate::layers::Layers,
-                ) -> #optimizers {
-                    #build
-                }
-
-                fn visit_layers<__F: #family, __V: #krate::layers::LayerVisitor<__F>>(
-                    &mut self,
-                    __optimizers: &mut #optimizers,
-                    __visitor: &mut __V,
-                ) -> ::core::result::Result<(), __V::Err> {
-                    #visit
-                }
-            }
-        };
     }
 }
 
-/// A field with layers, and its name in `__Optimizers`.
-struct Walked<'a> {
-    name: Ident,
-    field: &'a Field<'a>,
-}
-
-/// Where the type is. The code there remains the derive's, so that lints leave it alone.
-fn at(ty: &Type) -> Span {
-    ends(ty).0
-}
-
-/// The same of its first and of its last token.
-fn ends(ty: &Type) -> (Span, Span) {
-    let start = ty.span();
-    let end = ty.to_token_stream().into_iter().last().map_or(start, |token| token.span());
-    (start.resolved_at(Span::call_site()), end.resolved_at(Span::call_site()))
-}
-
-/// Tells of a module as one layer, and builds its optimizer.
-fn one_layer(
+/// Announces a module as one layer to `__layers`, and builds its optimizer.
+fn build_one_layer(
     krate: &TokenStream,
     Roles { dtype, device, .. }: &Roles<'_>,
     ty: &TokenStream,
@@ -311,38 +285,15 @@ fn one_layer(
     }
 }
 
-/// Those of the implementation of `TrainableLr`.
-pub(crate) fn trainable_generics(input: &Input<'_>, roles: &Roles<'_>) -> Generics {
-    let krate = input.krate();
-    let Roles { dtype, device, modules, kept, .. } = roles;
-    let mut generics = roles.generics(input.generics, &krate);
-    let predicates = &mut generics.make_where_clause().predicates;
-    let walked = |param: &Ident| {
-        input.attrs.group.is_none()
-            && input.modules().any(|field| field.attrs.group.is_none() && mentions(field.ty, param))
-    };
-    for param in modules {
-        predicates.push(if walked(param) {
-            parse_quote!(#param: #krate::TrainableLr<#dtype, #device>)
-        } else {
-            parse_quote! {
-                #param: #krate::__private::dfdx::nn::TensorCollection<#dtype, #device>
-                    + ::core::clone::Clone
-            }
-        });
-    }
-    // As `#[derive(Clone)]` asks for.
-    predicates.extend(
-        kept.iter().map(|param| -> WherePredicate { parse_quote!(#param: ::core::clone::Clone) }),
-    );
-    // What such a parameter's own bounds do not say.
-    let fields = input.modules().filter(|field| {
-        input.attrs.group.is_none()
-            && field.attrs.group.is_none()
-            && kept.iter().any(|param| mentions(field.ty, param))
-    });
-    predicates.extend(fields.map(|Field { ty, .. }| -> WherePredicate {
-        parse_quote!(#ty: #krate::TrainableLr<#dtype, #device>)
-    }));
-    generics
+/// The place of the first token of a type, for the span of code.
+///
+/// Lints still take code with this span for the derive's own, and not for the user's.
+fn first_span(ty: &Type) -> Span {
+    ty.span().resolved_at(Span::call_site())
+}
+
+/// The place of the last token of a type, as [`first_span`] is that of the first.
+fn last_span(ty: &Type) -> Span {
+    let last = ty.to_token_stream().into_iter().last();
+    last.map_or(ty.span(), |token| token.span()).resolved_at(Span::call_site())
 }

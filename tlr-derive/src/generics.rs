@@ -1,82 +1,62 @@
-//! Which type parameter is the dtype, which the device, and which are modules.
+//! The type parameters of a struct: which is the dtype, which is the device, and which are modules.
+//!
+//! Nothing here reports an error. Where the struct leaves open which parameter is the dtype or the
+//! device, the first that is possible is taken, and `valid` reports the error.
 
-use crate::{ast::Input, valid::Errors};
+use crate::ast::Input;
 use proc_macro2::{Ident, TokenStream, TokenTree};
 use quote::{format_ident, quote, ToTokens};
 use syn::{
-    parse_quote, Error, GenericArgument, GenericParam, Generics, PathArguments, PathSegment, Type,
+    parse_quote, GenericArgument, GenericParam, Generics, PathArguments, PathSegment, Type,
     TypeParam, TypeParamBound, WherePredicate,
 };
 
-/// The parts that the type parameters of a struct play.
+/// What each type parameter of a struct stands for.
 pub(crate) struct Roles<'a> {
-    /// The struct's own, or one that the implementation adds: then the struct works with any.
+    /// The dtype: one of the struct's type parameters, or one in `added`.
     pub(crate) dtype: Ident,
+    /// The device: one of the struct's type parameters, or one in `added`.
     pub(crate) device: Ident,
-    fresh: Vec<Ident>,
-    /// These change with dtype and device.
+    /// The dtype or the device, or both, if the struct has no such type parameter. It works with
+    /// any, so its implementations get the parameter in addition to those of the struct.
+    added: Vec<Ident>,
+    /// The type parameters that are modules. Each becomes another type when the model is converted
+    /// to another dtype or device.
     pub(crate) modules: Vec<&'a Ident>,
-    /// These stay as they are.
+    /// All other type parameters. Each remains the same type when the model is converted.
     pub(crate) kept: Vec<&'a Ident>,
-    /// Whether the struct exists for every dtype and device: not with an error in its parameters.
-    pub(crate) convertible: bool,
 }
 
-/// Bounds that say nothing of how a type changes with dtype and device, but that hold only before.
-const OF_MODULES: [&str; 13] = [
-    "BuildModule",
-    "Clone",
-    "Copy",
-    "Debug",
-    "Default",
-    "Module",
-    "ModuleMut",
-    "NonMutableModule",
-    "Send",
-    "Sync",
-    "TensorCollection",
-    "TrainableLr",
-    "Unpin",
-];
-
 impl<'a> Roles<'a> {
-    pub(crate) fn of(input: &Input<'a>, all: &mut Errors) -> Self {
-        let mut errors = Errors::default();
-        let (dtype, device) = dtype_and_device(input, &mut errors);
-        if let Some(dtype) = &dtype {
-            errors.take(check_dtype(dtype, input.generics));
-        }
-        let (mut modules, mut kept) = (Vec::new(), Vec::new());
-        for param in input.generics.type_params() {
-            let ident = &param.ident;
-            if [&dtype, &device].contains(&&Some(ident.clone())) {
-                continue;
-            }
-            let bounds = bounds(input.generics, param);
-            if !input.modules().any(|field| mentions(field.ty, ident)) {
-                kept.push(ident);
-            } else if bounds.is_empty() {
-                modules.push(ident);
-            } else {
-                kept.push(ident);
-                errors.take(check_bounds(ident, &bounds));
-            }
-        }
-        let mut fresh = Vec::new();
-        let mut or_fresh = |param: Option<Ident>, name: &str| {
+    /// Finds out the roles of the type parameters of a struct.
+    pub(crate) fn of(input: &Input<'a>) -> Self {
+        let device = device_of(input);
+        let dtype = dtype_of(input, device.as_ref());
+        let (modules, kept) = input
+            .generics
+            .type_params()
+            .filter(|param| ![&dtype, &device].contains(&&Some(param.ident.clone())))
+            .partition::<Vec<_>, _>(|param| {
+                in_module(input, &param.ident) && bounds_of(input.generics, param).is_empty()
+            });
+        let idents = |params: Vec<&'a TypeParam>| params.iter().map(|param| &param.ident).collect();
+
+        let mut added = Vec::new();
+        let mut or_added = |param: Option<Ident>, name: &str| {
             param.unwrap_or_else(|| {
-                fresh.push(format_ident!("{name}"));
+                added.push(format_ident!("{name}"));
                 format_ident!("{name}")
             })
         };
-        let dtype = or_fresh(dtype, "__E");
-        let device = or_fresh(device, "__D");
-        let convertible = all.take(errors.finish()).is_some();
-        Self { dtype, device, fresh, modules, kept, convertible }
+        let dtype = or_added(dtype, "__E");
+        let device = or_added(device, "__D");
+        Self { dtype, device, added, modules: idents(modules), kept: idents(kept) }
     }
 
-    /// The struct's generics, without defaults, with bounds that make `dtype` and `device` usable by
-    /// all of dfdx's layers, and with those of them that the struct lacks.
+    /// The generics of an implementation for a struct, given the generics `of` the struct.
+    ///
+    /// These are the struct's own without the defaults, the dtype and the device if the struct
+    /// lacks them, and what all of dfdx's layers require of a dtype and a device.
     pub(crate) fn generics(&self, of: &Generics, krate: &TokenStream) -> Generics {
         let Self { dtype, device, .. } = self;
         let mut generics = of.clone();
@@ -95,9 +75,10 @@ impl<'a> Roles<'a> {
         }
         generics
             .params
-            .extend(self.fresh.iter().map(|ident| -> GenericParam { parse_quote!(#ident) }));
-        // Not `Linear<…>: TensorCollection<E, D>` and the like for the fields: in the implementation
-        // such a bound would hide dfdx's own, and with it what `To` is.
+            .extend(self.added.iter().map(|ident| -> GenericParam { parse_quote!(#ident) }));
+        // There must be no bounds on the types of the fields, such as
+        // `Linear<…>: TensorCollection<E, D>`. The compiler would use such a bound in place of
+        // dfdx's implementation, and would then not know which type the associated type `To` is.
         generics.make_where_clause().predicates.extend::<[WherePredicate; 2]>([
             parse_quote! {
                 #dtype: #krate::__private::dfdx::shapes::Dtype
@@ -108,94 +89,54 @@ impl<'a> Roles<'a> {
         ]);
         generics
     }
+}
 
-    /// The struct with each of its parameters `replaced`.
-    pub(crate) fn with_arguments(
-        input: &Input<'_>,
-        replaced: impl Fn(&Ident) -> TokenStream,
-    ) -> TokenStream {
-        let ident = input.ident;
-        let arguments = input.generics.params.iter().map(|param| match param {
-            GenericParam::Lifetime(param) => param.lifetime.to_token_stream(),
-            GenericParam::Const(param) => param.ident.to_token_stream(),
-            GenericParam::Type(param) => replaced(&param.ident),
-        });
-        quote!(#ident<#(#arguments),*>)
+/// The struct's type parameter that is the device: the one that the attribute `device` names, or
+/// else the first that has a bound `Device<…>` or `Storage<…>`.
+fn device_of(input: &Input<'_>) -> Option<Ident> {
+    match &input.attrs.device {
+        Some(named) => type_param(input.generics, named).map(|_| named.clone()),
+        None => devices(input.generics).next().cloned(),
     }
 }
 
-fn dtype_and_device(input: &Input<'_>, errors: &mut Errors) -> (Option<Ident>, Option<Ident>) {
-    let named = |named: &Option<Ident>, errors: &mut Errors| {
-        let named = named.as_ref()?;
-        let known = input.generics.type_params().any(|param| param.ident == *named);
-        if !known {
-            errors.push(Error::new_spanned(
-                named,
-                format!(
-                    "`{}` has no type parameter `{named}`; dfdx converts models between dtypes and \
-                     devices, so that these have to be parameters",
-                    input.ident
-                ),
-            ));
-        }
-        known.then(|| named.clone())
-    };
-    let mut device = named(&input.attrs.device, errors);
-    let mut dtype = named(&input.attrs.dtype, errors);
-    if input.attrs.device.is_none() {
-        let mut devices = input
-            .generics
-            .type_params()
-            .filter(|param| !dtypes_of(input.generics, param).is_empty())
-            .map(|param| &param.ident);
-        device = devices.next().cloned();
-        if let (Some(first), Some(second)) = (&device, devices.next()) {
-            errors.push(Error::new_spanned(
-                second,
-                format!(
-                    "`{first}` and `{second}` are both devices: say which is the model's with \
-                     `#[tlr(dtype = …, device = …)]`"
-                ),
-            ));
-        }
+/// The struct's type parameter that is the dtype: the one that the attribute `dtype` names, or else
+/// the first that is the `E` in a bound `Device<E>` or `Storage<E>` of the device.
+fn dtype_of(input: &Input<'_>, device: Option<&Ident>) -> Option<Ident> {
+    match &input.attrs.dtype {
+        Some(named) => type_param(input.generics, named).map(|_| named.clone()),
+        None => dtypes_of(input.generics, type_param(input.generics, device?)?)
+            .into_iter()
+            .find_map(|ty| as_type_param(input.generics, ty))
+            .cloned(),
     }
-    let param = input.generics.type_params().find(|param| Some(&param.ident) == device.as_ref());
-    if let (Some(param), None) = (param, &input.attrs.dtype) {
-        let all = dtypes_of(input.generics, param);
-        let mut params = all.iter().filter_map(|ty| {
-            input.generics.type_params().map(|param| &param.ident).find(|ident| is(ty, ident))
-        });
-        dtype = params.next().cloned();
-        match (&dtype, params.find(|other| Some(*other) != dtype.as_ref()), all.first()) {
-            (Some(first), Some(second), _) => errors.push(Error::new_spanned(
-                &param.ident,
-                format!(
-                    "`{first}` and `{second}` are both dtypes: say which is the model's with \
-                     `#[tlr(dtype = …, device = …)]`"
-                ),
-            )),
-            (None, _, Some(fixed)) => errors.push(Error::new_spanned(
-                fixed,
-                "the dtype has to be a type parameter, as in `E: Dtype, D: Device<E>`; dfdx converts \
-                 models from one to another",
-            )),
-            (None, _, None) => errors.push(Error::new_spanned(
-                &input.attrs.device,
-                "say which type parameter is the dtype too: `#[tlr(dtype = …, device = …)]`",
-            )),
-            _ => {}
-        }
-    }
-    if let (Some(named), true) = (&input.attrs.device, dtype.is_some() && dtype == device) {
-        errors
-            .push(Error::new_spanned(named, "one type parameter cannot be both dtype and device"));
-    }
-    (dtype, device)
 }
 
-/// The `X` of each `Device<X>` and `Storage<X>` that bounds the parameter.
-fn dtypes_of<'a>(generics: &'a Generics, param: &'a TypeParam) -> Vec<&'a Type> {
-    bounds(generics, param)
+/// The type parameter of this name.
+pub(crate) fn type_param<'a>(generics: &'a Generics, ident: &Ident) -> Option<&'a TypeParam> {
+    generics.type_params().find(|param| param.ident == *ident)
+}
+
+/// The type parameter that the type is, if it is nothing more than one.
+pub(crate) fn as_type_param<'a>(generics: &'a Generics, ty: &Type) -> Option<&'a Ident> {
+    generics.type_params().map(|param| &param.ident).find(|ident| is_type_param(ty, ident))
+}
+
+fn is_type_param(ty: &Type, param: &Ident) -> bool {
+    matches!(ty, Type::Path(path) if path.qself.is_none() && path.path.is_ident(param))
+}
+
+/// The type parameters that have a bound `Device<…>` or `Storage<…>`.
+pub(crate) fn devices(generics: &Generics) -> impl Iterator<Item = &Ident> {
+    generics
+        .type_params()
+        .filter(|param| !dtypes_of(generics, param).is_empty())
+        .map(|param| &param.ident)
+}
+
+/// The type `X` in each bound `Device<X>` or `Storage<X>` of the type parameter.
+pub(crate) fn dtypes_of<'a>(generics: &'a Generics, param: &'a TypeParam) -> Vec<&'a Type> {
+    bounds_of(generics, param)
         .into_iter()
         .filter_map(last_segment)
         .filter(|segment| segment.ident == "Device" || segment.ident == "Storage")
@@ -209,80 +150,47 @@ fn dtypes_of<'a>(generics: &'a Generics, param: &'a TypeParam) -> Vec<&'a Type> 
         .collect()
 }
 
-/// A parameter's bounds, wherever they stand.
-fn bounds<'a>(generics: &'a Generics, param: &'a TypeParam) -> Vec<&'a TypeParamBound> {
-    let clauses = generics.where_clause.iter().flat_map(|clause| &clause.predicates);
-    let elsewhere = clauses.filter_map(|predicate| match predicate {
-        WherePredicate::Type(predicate) if is(&predicate.bounded_ty, &param.ident) => {
+/// The bounds of the type parameter, both those at its declaration and those in the where clause.
+pub(crate) fn bounds_of<'a>(
+    generics: &'a Generics,
+    param: &'a TypeParam,
+) -> Vec<&'a TypeParamBound> {
+    let predicates = generics.where_clause.iter().flat_map(|clause| &clause.predicates);
+    let in_where_clause = predicates.filter_map(|predicate| match predicate {
+        WherePredicate::Type(predicate) if is_type_param(&predicate.bounded_ty, &param.ident) => {
             Some(&predicate.bounds)
         }
         _ => None,
     });
-    [&param.bounds].into_iter().chain(elsewhere).flatten().collect()
+    [&param.bounds].into_iter().chain(in_where_clause).flatten().collect()
 }
 
-fn last_segment(bound: &TypeParamBound) -> Option<&PathSegment> {
+/// The last segment of the path of a trait, as `Device<E>` in `dfdx::tensor_ops::Device<E>`.
+pub(crate) fn last_segment(bound: &TypeParamBound) -> Option<&PathSegment> {
     match bound {
         TypeParamBound::Trait(bound) => bound.path.segments.last(),
         _ => None,
     }
 }
 
-/// Whether the dtype has to be what dfdx's layers ask for: it is of their implementations that they
-/// do so, as `To` is for any dtype.
-fn check_dtype(dtype: &Ident, generics: &Generics) -> syn::Result<()> {
-    let params = generics.type_params().filter(|param| param.ident == *dtype);
-    let too_much = params.flat_map(|param| bounds(generics, param)).find(|bound| {
-        last_segment(bound)
-            .is_some_and(|segment| segment.ident == "Float" || segment.ident == "SampleUniform")
-    });
-    match too_much {
-        Some(bound) => Err(Error::new_spanned(
-            bound,
-            format!(
-                "dfdx converts models to any dtype, so the struct cannot ask for more than \
-                 `{dtype}: Dtype`; the derives put `Float` and `SampleUniform` on their `impl`s"
-            ),
-        )),
-        None => Ok(()),
-    }
+/// Whether the type parameter occurs in the type of a field that is a module.
+pub(crate) fn in_module(input: &Input<'_>, param: &Ident) -> bool {
+    input.modules().any(|field| mentions(field.ty, param))
 }
 
-/// Whether a module parameter has bounds that cannot be kept. Any other bound may well be one of a
-/// parameter that stays as it is.
-fn check_bounds(param: &Ident, bounds: &[&TypeParamBound]) -> syn::Result<()> {
-    let of_module = |bound: &&TypeParamBound| {
-        matches!(bound, TypeParamBound::Lifetime(_))
-            || last_segment(bound)
-                .is_some_and(|segment| OF_MODULES.iter().any(|name| segment.ident == name))
-    };
-    match bounds.first() {
-        Some(first) if bounds.iter().all(of_module) => Err(Error::new_spanned(
-            first,
-            format!(
-                "`{param}` is a module, which becomes another type when dfdx converts the model, and \
-                 that one need not have this bound: move it from the struct to the `impl`s that use it"
-            ),
-        )),
-        _ => Ok(()),
-    }
-}
-
-fn is(ty: &Type, param: &Ident) -> bool {
-    matches!(ty, Type::Path(path) if path.qself.is_none() && path.path.is_ident(param))
-}
-
-/// Whether the parameter occurs in the type. Looks at tokens, so as to see into macros.
+/// Whether the type parameter occurs in the type.
+///
+/// This looks at the tokens of the type, because a macro in it is not parsed.
 pub(crate) fn mentions(ty: &Type, param: &Ident) -> bool {
     fn occurs(tokens: TokenStream, param: &Ident) -> bool {
-        let mut after_colons = 0;
+        let mut colons = 0;
         tokens.into_iter().any(|token| {
-            let colons = std::mem::take(&mut after_colons);
+            let colons_before = std::mem::take(&mut colons);
             match token {
-                // `path::M` is another `M`.
-                TokenTree::Ident(ident) => ident == *param && colons < 2,
+                // The `M` in `path::M` is not the parameter `M`.
+                TokenTree::Ident(ident) => ident == *param && colons_before < 2,
                 TokenTree::Punct(punct) => {
-                    after_colons = if punct.as_char() == ':' { colons + 1 } else { 0 };
+                    colons = if punct.as_char() == ':' { colons_before + 1 } else { 0 };
                     false
                 }
                 TokenTree::Group(group) => occurs(group.stream(), param),
@@ -291,4 +199,18 @@ pub(crate) fn mentions(ty: &Type, param: &Ident) -> bool {
         })
     }
     occurs(ty.to_token_stream(), param)
+}
+
+/// The type of the struct, with each of its type parameters replaced by another type.
+pub(crate) fn with_type_arguments(
+    input: &Input<'_>,
+    replacement: impl Fn(&Ident) -> TokenStream,
+) -> TokenStream {
+    let ident = input.ident;
+    let arguments = input.generics.params.iter().map(|param| match param {
+        GenericParam::Lifetime(param) => param.lifetime.to_token_stream(),
+        GenericParam::Const(param) => param.ident.to_token_stream(),
+        GenericParam::Type(param) => replacement(&param.ident),
+    });
+    quote!(#ident<#(#arguments),*>)
 }

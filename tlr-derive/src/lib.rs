@@ -1,38 +1,45 @@
-//! The derives of [`tlr`](https://docs.rs/tlr); use them through it.
+//! The derive macros of [`tlr`](https://docs.rs/tlr), which re-exports them: use them from there.
 
 mod ast;
 mod attr;
+mod errors;
 mod expand;
 mod fallback;
 mod generics;
+mod implementation;
 mod valid;
 
+use ast::Input;
+use errors::Errors;
+use generics::Roles;
 use proc_macro::TokenStream;
+use quote::quote;
 use syn::{parse_macro_input, DeriveInput};
 
 /// Implements dfdx's `TensorCollection` for a struct of modules.
 ///
-/// Each field is a module or a tensor, named as it is in the struct; those of a tuple struct are
-/// called `0`, `1` and so on. With the implementation come building, conversion between dtypes and
-/// devices, parameter counts and whatever else dfdx offers for any `TensorCollection`, all as if it
-/// had been written by hand.
+/// Each field is a module or a tensor, and has the same name as in the struct; the fields of a
+/// tuple struct are called `0`, `1` and so on. As with an implementation written by hand, dfdx can
+/// then build the struct, convert it between dtypes and devices, count its parameters, and do all
+/// else that it offers for any `TensorCollection`.
 ///
 /// # Dtype and device
-/// The device is the type parameter with a bound `Device<E>` or `Storage<E>`, and the dtype is that
-/// `E`. Where a trait of your own stands for these, say it:
-/// `#[tlr(dtype = E, device = D)]`. A struct with neither, such as a container of other modules, works
-/// with all dtypes and devices.
+/// The device is the type parameter that has a bound `Device<E>` or `Storage<E>`, and the dtype is
+/// the `E` in that bound. If the bound is a trait of your own instead, name both type parameters:
+/// `#[tlr(dtype = E, device = D)]`. A struct with neither a dtype nor a device, such as a container
+/// of other modules, works with all dtypes and devices.
 ///
 /// # Other type parameters
-/// One without bounds, in the type of a field, is a module: `struct Block<F> { inner: Residual<F> }`.
-/// One with a bound, such as `S: ConstShape`, is the same for all dtypes and devices.
+/// A type parameter without bounds that occurs in the type of a field is a module, as in
+/// `struct Block<F> { inner: Residual<F> }`. A type parameter with a bound, such as
+/// `S: ConstShape`, remains the same when the model is converted to another dtype or device.
 ///
 /// # Attributes
-/// `#[tlr(skip)]` is for a field that is no module, such as a number. It has to implement `Default`:
-/// wherever dfdx makes a model, by building it or by converting it, the field starts as that.
-/// `#[tlr(crate = path)]` on the struct says where `tlr` is, should it not be `::tlr`.
+/// `#[tlr(skip)]` is for a field that is not a module, such as a number. Its type has to implement
+/// `Default`: when dfdx builds a model or converts it, the field of the new model has the default
+/// value. `#[tlr(crate = path)]` on the struct gives the path to `tlr`, if it is not `::tlr`.
 ///
-/// A tensor as a field is filled with zeros when the model is built.
+/// A field that is a tensor is filled with zeros when the model is built.
 ///
 /// # Example
 /// ```
@@ -56,33 +63,33 @@ use syn::{parse_macro_input, DeriveInput};
 #[proc_macro_derive(TensorCollection, attributes(tlr))]
 pub fn derive_tensor_collection(input: TokenStream) -> TokenStream {
     let input = parse_macro_input!(input as DeriveInput);
-    expand::tensor_collection(&input).into()
+    implement(&input, expand::tensor_collection, fallback::tensor_collection)
 }
 
 /// Implements `tlr::TrainableLr` for a struct of modules: its layers are those of its fields.
 ///
-/// The layers are named by the fields that lead to them, as in `encoder.block1.conv1`. The struct
-/// must be `Clone` and a `TensorCollection`, which
-/// [`#[derive(TensorCollection)]`](macro@TensorCollection) makes it; what is said there of dtype,
-/// device and other type parameters holds here too.
+/// The name of a layer consists of the names of the fields that lead to it, as in
+/// `encoder.block1.conv1`. The struct has to implement `Clone` and `TensorCollection`; derive the
+/// latter with [`#[derive(TensorCollection)]`](macro@TensorCollection). How the dtype, the device
+/// and other type parameters are recognized is explained there, and is the same here.
 ///
 /// # Attributes of a field
 /// Several can be combined, as in `#[tlr(group, rate = 0.1)]`.
 ///
 /// | | |
 /// |---|---|
-/// | `group` | The module in it is one layer, with one rate, whatever it consists of. |
-/// | `frozen` | The rates in it stay where they start. The weights are trained all the same. |
-/// | `rate = 0.1` | The rates in it start at this times the optimizer's. A number above zero. |
-/// | `skip` | No module: it has no layers and no tensors. |
+/// | `group` | The field is one layer with one rate, whatever it consists of. |
+/// | `frozen` | The rates of the field's layers never change. Their weights are still trained. |
+/// | `rate = 0.1` | A number above zero, by which the starting rates of the field's layers are scaled. |
+/// | `skip` | The field is not a module: it has no layers and no tensors. |
 ///
 /// # Attributes of the struct
 ///
 /// | | |
 /// |---|---|
-/// | `group` | The struct as a whole is one layer: for a layer of your own, made of tensors. |
-/// | `dtype = E`, `device = D` | Which type parameters are these, where the bounds do not tell. |
-/// | `crate = path` | Where `tlr` is, should it not be `::tlr`. |
+/// | `group` | The whole struct is one layer. Use it for a layer of your own, made of tensors. |
+/// | `dtype = E`, `device = D` | The dtype and the device, if the bounds do not show them. |
+/// | `crate = path` | The path to `tlr`, if it is not `::tlr`. |
 ///
 /// # Example
 /// ```
@@ -110,5 +117,24 @@ pub fn derive_tensor_collection(input: TokenStream) -> TokenStream {
 #[proc_macro_derive(TrainableLr, attributes(tlr))]
 pub fn derive_trainable_lr(input: TokenStream) -> TokenStream {
     let input = parse_macro_input!(input as DeriveInput);
-    expand::trainable_lr(&input).into()
+    implement(&input, expand::trainable_lr, fallback::trainable_lr)
+}
+
+/// A function that writes an implementation for a struct.
+type Implement = fn(&Input<'_>, &Roles<'_>) -> proc_macro2::TokenStream;
+
+/// Implements a trait for a struct with `expand`. If there are errors in the struct, reports all of
+/// them and implements the trait with `fallback`.
+fn implement(input: &DeriveInput, expand: Implement, fallback: Implement) -> TokenStream {
+    let mut errors = Errors::default();
+    let input = Input::parse(input, &mut errors);
+    let roles = Roles::of(&input);
+    errors.take(valid::check(&input, &roles));
+    match errors.finish() {
+        Ok(()) => expand(&input, &roles).into(),
+        Err(error) => {
+            let (errors, implementation) = (error.to_compile_error(), fallback(&input, &roles));
+            quote!(#errors #implementation).into()
+        }
+    }
 }

@@ -10,7 +10,7 @@ use dfdx::{
     tensor::{Storage, Synchronize},
 };
 use std::{error::Error, hint::black_box, io::Write, time::Instant};
-use tlr::{LearningRate, Newton, NewtonConfig, Window};
+use tlr::{Newton, NewtonConfig, TunableOptimizer, Window};
 
 /// Parameters, all of one tensor.
 const N: usize = 25_000_000;
@@ -19,7 +19,7 @@ type Weights = Tensor<Rank1<N>, f32, Cuda>;
 /// Leaves the weights where they are, so that nothing but the window's update is timed.
 struct Still(f64);
 
-impl LearningRate for Still {
+impl TunableOptimizer for Still {
     type Model = Weights;
     type Dtype = f32;
     type Device = Cuda;

@@ -1,53 +1,52 @@
 //! A learning rate that learns itself, for [dfdx].
 //!
-//! [`Newton`] wraps any dfdx optimizer and trains its learning rate along with the weights: every K
-//! steps a damped Newton step on the rate, from two dot products of averaged update directions
-//! (Retsinas et al., *Newton-based Trainable Learning Rate*). One rate for the model, or one a layer
-//! ([`PerLayer`]). The rate is always positive and bounded, whatever it starts from.
+//! [`Newton`] wraps any dfdx optimizer and trains its learning rate along with the weights: every K steps
+//! a damped Newton step on the rate, from two dot products of averaged update directions (Retsinas,
+//! Sfikas, Filntisis and Maragos, *Newton-based Trainable Learning Rate*, ICASSP 2023). One rate for the
+//! model, or one a layer ([`PerLayer`]). The rate is always positive and bounded, whatever it starts from.
+//!
+//! Without the default feature `dfdx`, the crate is the [`engine`] alone: what decides on rates, for a
+//! host of your own that has the weights.
 //!
 //! [dfdx]: https://docs.rs/dfdx/0.13
 
-mod checkpoint;
-mod config;
-mod device;
-mod dots;
+pub mod engine;
 mod error;
-#[cfg(feature = "cuda")]
-mod gpu;
-mod history;
-mod line_search;
-mod lookahead;
-mod memory;
-mod moments;
-mod newton;
-mod precision;
-mod safeguard;
-mod schedule;
-mod sketch;
-mod tensors;
-mod window;
 
+pub use engine::{
+    Adaptation, Config, HypergradientConfig, KeptBecause, NewtonConfig, Outcome, Safeguard,
+    Schedule, Step, Window,
+};
+pub use error::{Cause, CheckpointError, Difference, Error};
+
+#[cfg(feature = "dfdx")]
+mod checkpoint;
+#[cfg(feature = "dfdx")]
+#[doc(hidden)]
 pub mod layers;
+#[cfg(feature = "dfdx")]
 pub mod optim;
-pub mod rule;
+#[cfg(feature = "dfdx")]
+mod settings;
+#[cfg(feature = "dfdx")]
+mod snapshots;
+#[cfg(feature = "dfdx")]
+mod tensors;
+#[cfg(feature = "dfdx")]
+mod trainer;
 
+#[cfg(feature = "dfdx")]
 #[doc(hidden)]
 #[path = "private.rs"]
 pub mod __private;
 
-pub use ::dfdx::nn::TensorCollection;
-pub use tlr_derive::{TensorCollection, TrainableLr};
-
-pub use checkpoint::{Checkpoint, CheckpointError, Difference, Element};
-pub use config::{Config, HypergradientConfig, NewtonConfig};
-pub use device::Backend;
-pub use error::Error;
-pub use history::{Adaptation, KeptBecause, Outcome, RollbackCause};
-pub use layers::TrainableLr;
-pub use line_search::LineSearch;
-pub use newton::{Hypergradient, Newton, Tlr};
-pub use optim::{Family, LearningRate, PerLayer};
-pub use precision::{LossScale, MixedPrecision};
-pub use safeguard::Safeguard;
-pub use schedule::Schedule;
-pub use window::Window;
+#[cfg(feature = "dfdx")]
+pub use {
+    ::dfdx::nn::TensorCollection,
+    checkpoint::Checkpoint,
+    layers::{PerLayer, TrainableLr},
+    optim::{Family, TunableOptimizer},
+    tensors::{Backend, Element},
+    tlr_derive::{TensorCollection, TrainableLr},
+    trainer::{Hypergradient, LineSearch, LossScale, MixedPrecision, Newton, Trainer},
+};

@@ -7,10 +7,10 @@ use dfdx::{
     prelude::*,
 };
 use tlr::{
+    engine::RateRule,
     optim::{self, Accumulate, Clip},
-    rule::RateRule,
-    Error, Family, LearningRate, Newton, NewtonConfig, PerLayer, TensorCollection, Tlr,
-    TrainableLr,
+    Error, Family, Newton, NewtonConfig, PerLayer, TensorCollection, TrainableLr, Trainer,
+    TunableOptimizer,
 };
 
 #[derive(Clone, Debug, TensorCollection, TrainableLr)]
@@ -24,12 +24,12 @@ type Model<E = f32> = Mlp<E, Cuda>;
 
 /// Everything that a training loop calls.
 fn train<Opt, R>(
-    mut opt: Tlr<Opt, R>,
+    mut opt: Trainer<Opt, R>,
     model: &mut Model,
     grads: &Gradients<f32, Cuda>,
 ) -> Result<(), Error>
 where
-    Opt: LearningRate<Model = Model, Dtype = f32, Device = Cuda>,
+    Opt: TunableOptimizer<Model = Model, Dtype = f32, Device = Cuda>,
     R: RateRule,
 {
     opt.step(model, grads, 0.5f32)?;

@@ -7,7 +7,7 @@ use dfdx::{
     optim::{Optimizer, Sgd, SgdConfig},
     prelude::*,
 };
-use tlr::{Family, LearningRate, Newton, NewtonConfig, Outcome, PerLayer, Window};
+use tlr::{Family, Newton, NewtonConfig, Outcome, PerLayer, TunableOptimizer, Window};
 
 type Model<E> = (modules::Linear<4, 16, E, Cpu>, Tanh, modules::Linear<16, 1, E, Cpu>);
 
@@ -19,7 +19,7 @@ where
     E: Dtype + num_traits::Float + rand_distr::uniform::SampleUniform + num_traits::Zero,
     Cpu: Device<E>,
     rand_distr::StandardNormal: rand_distr::Distribution<E>,
-    Opt: LearningRate<Model = Model<E>, Dtype = E, Device = Cpu> + Optimizer<Model<E>, Cpu, E>,
+    Opt: TunableOptimizer<Model = Model<E>, Dtype = E, Device = Cpu> + Optimizer<Model<E>, Cpu, E>,
     Sgd<Model<E>, E, Cpu>: Family,
 {
     let dev = Cpu::seed_from_u64(1);
@@ -57,16 +57,19 @@ fn a_mixed_precision_model_learns_its_rates() {
 mod master {
     use super::*;
     use dfdx::nn::builders;
-    use tlr::{optim::Sgd, Error, LossScale, MixedPrecision, Outcome, Tlr};
+    use tlr::{optim::Sgd, Error, LossScale, MixedPrecision, Outcome, Trainer};
 
     type Half = AMP<f16>;
     type Builder =
         (builders::Linear<4, 16>, builders::BatchNorm1D<16>, Tanh, builders::Linear<16, 1>);
     type Net<E> = <Builder as BuildOnDevice<Cpu, E>>::Built;
     type Master = Sgd<Net<f32>, f32, Cpu>;
-    type Mixed = MixedPrecision<Net<Half>, Half, Master, tlr::rule::NewtonRule>;
+    type Mixed = MixedPrecision<Net<Half>, Half, Master, tlr::engine::NewtonRule>;
 
-    fn newton(master: &Net<f32>, lr: f64) -> Result<Tlr<Master, tlr::rule::NewtonRule>, Error> {
+    fn newton(
+        master: &Net<f32>,
+        lr: f64,
+    ) -> Result<Trainer<Master, tlr::engine::NewtonRule>, Error> {
         let sgd = Sgd::new(master, SgdConfig { lr, ..Default::default() });
         Newton::new(master, sgd, NewtonConfig::default().window(Window::steps(5)?))
     }
@@ -137,8 +140,8 @@ mod master {
     // Fails if the gradients are not unscaled, or the model is not the master's rounding.
     #[test]
     fn the_model_is_the_master_rounded_and_the_scale_leaves_no_trace() {
-        let mut run = Run::new(0.1, LossScale { start: 1.0, interval: 100 });
-        let mut scaled = Run::new(0.1, LossScale { start: 256.0, interval: 100 });
+        let mut run = Run::new(0.1, LossScale::default().start(1.0).interval(100));
+        let mut scaled = Run::new(0.1, LossScale::default().start(256.0).interval(100));
         for seed in 0..20 {
             run.step(seed);
             scaled.step(seed);
@@ -158,7 +161,7 @@ mod master {
     // Left out, not counted, and half the scale; doubled after `interval` good ones, up to the largest.
     #[test]
     fn overflow_leaves_the_step_out() {
-        let mut run = Run::new(0.1, LossScale { start: 16384.0, interval: 3 });
+        let mut run = Run::new(0.1, LossScale::default().start(16384.0).interval(3));
         run.step(0);
         let (weights, steps) = (run.weights(), run.opt.optimizer().steps());
         run.step_at(1, 4.0 * 65504.0); // the factor alone is infinite in half precision
@@ -177,7 +180,7 @@ mod master {
     // At a scale of 1 it is not the scale's fault: the safeguard undoes the window.
     #[test]
     fn gradients_that_overflow_without_a_scale_are_undone() {
-        let mut run = Run::new(0.1, LossScale { start: 1.0, interval: 1000 });
+        let mut run = Run::new(0.1, LossScale::default().start(1.0).interval(1000));
         (0..5).for_each(|seed| {
             run.step(seed);
         });
@@ -193,7 +196,7 @@ mod master {
 
     #[test]
     fn goes_on_after_a_resume_to_the_bit() {
-        let scale = LossScale { start: 1024.0, interval: 7 };
+        let scale = LossScale::default().start(1024.0).interval(7);
         let mut straight = Run::new(0.01, scale);
         (0..13).for_each(|seed| {
             straight.step(seed);
@@ -222,9 +225,12 @@ mod master {
         for (start, interval) in
             [(0.0, 1), (0.5, 1), (3.0, 1), (65536.0, 1), (f64::NAN, 1), (2.0, 0)]
         {
-            let scale = LossScale { start, interval };
+            let scale = LossScale::default().start(start).interval(interval);
             let made = MixedPrecision::<_, Half, _, _>::new(&model, scale, |m| newton(m, 0.1));
-            assert!(matches!(made.map(|_| ()), Err(Error::LossScale { .. })), "{start} {interval}");
+            assert!(
+                matches!(made.map(|_| ()), Err(Error::OutOfRange { .. })),
+                "{start} {interval}"
+            );
         }
     }
 }

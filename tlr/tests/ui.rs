@@ -1,4 +1,5 @@
 //! What the derives accept, and what they say to what they do not.
+#![cfg(feature = "dfdx")]
 
 /// Programs that must compile: modules here, so that dfdx need not be built once more.
 #[path = "ui/pass"]

@@ -5,7 +5,7 @@ use tlr::Adaptation;
 /// Writes one line a decision on a rate to the file `path`, below a line of headings.
 ///
 /// The columns are `step`, `epoch` (in fractions, of `batches_per_epoch` steps), `layer`, `from`,
-/// `to`, the moments `uu`, `un`, `nn` (empty where there are none) and `outcome`. Numbers are written
+/// `to`, the dot products `uu`, `un`, `nn` (empty where there are none) and `outcome`. Numbers are written
 /// with as many digits as it takes to read them back exactly. An existing file is replaced.
 ///
 /// # Errors
@@ -20,8 +20,8 @@ pub fn write_history_csv(
     let headings = ["step", "epoch", "layer", "from", "to", "uu", "un", "nn", "outcome"];
     writer.write_record(headings).map_err(failed)?;
     for decision in history {
-        let moment = |value: Option<f64>| value.map_or(String::new(), |value| format!("{value:e}"));
-        let moments = decision.moments;
+        let number = |value: Option<f64>| value.map_or(String::new(), |value| format!("{value:e}"));
+        let products = decision.products;
         writer
             .write_record([
                 decision.step.to_string(),
@@ -29,9 +29,9 @@ pub fn write_history_csv(
                 decision.layer.to_string(),
                 format!("{:e}", decision.from),
                 format!("{:e}", decision.to),
-                moment(moments.map(|moments| moments.uu)),
-                moment(moments.map(|moments| moments.un)),
-                moment(moments.map(|moments| moments.nn)),
+                number(products.map(|products| products.uu)),
+                number(products.map(|products| products.un)),
+                number(products.map(|products| products.nn)),
                 decision.outcome.to_string(),
             ])
             .map_err(failed)?;
@@ -79,24 +79,19 @@ pub(super) fn extent(rates: impl Iterator<Item = f64>) -> (f64, f64) {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use tlr::{rule::Moments, Outcome, RollbackCause};
+    use tlr::{engine::DirectionProducts, Cause, Outcome};
 
     #[test]
     fn each_decision_is_a_line_that_reads_back() {
-        let decision = |step, moments, outcome| Adaptation {
-            step,
-            layer: "head".into(),
-            from: 0.1,
-            to: 0.30000000000000004,
-            moments,
-            outcome,
+        let decision = |step, products, outcome| {
+            Adaptation::new(step, "head", 0.1, 0.30000000000000004, products, outcome)
         };
-        let moments = Moments { uu: 4.0, un: -1.0 / 3.0, nn: 1e-300 };
+        let products = DirectionProducts { uu: 4.0, un: -1.0 / 3.0, nn: 1e-300 };
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("history.csv");
         let history = [
-            decision(30, Some(moments), Outcome::Capped),
-            decision(45, None, Outcome::RolledBack(RollbackCause::LossExploded)),
+            decision(30, Some(products), Outcome::Capped),
+            decision(45, None, Outcome::RolledBack(Cause::LossExploded)),
         ];
         write_history_csv(&path, &history, 60).unwrap();
 

@@ -9,26 +9,29 @@ use dfdx::{
     },
     prelude::{Cpu, CpuError, Gradients},
 };
-use std::fmt::Debug;
+use serde::Serialize;
 use tlr::{
-    optim::{Adam, OptimizerState, OwnGradients, RMSprop, Resumable, ResumableFamily, Sgd},
-    rule::{HypergradientRule, Moments, NewtonForm, NewtonRule, Proposal, RateRule},
-    Adaptation, Checkpoint, Config, Error, Family, LearningRate, NewtonConfig, Outcome, PerLayer,
-    Safeguard, Tlr, TrainableLr, Window,
+    engine::{DirectionProducts, HypergradientRule, NewtonForm, NewtonRule, Proposal, RateRule},
+    optim::{
+        Adam, CompleteGradients, FailedUpdate, OptimizerState, RMSprop, Resumable, ResumableFamily,
+        Sgd,
+    },
+    Adaptation, Checkpoint, Config, Error, Family, NewtonConfig, Outcome, PerLayer, Safeguard,
+    Step, TrainableLr, Trainer, TunableOptimizer, Window,
 };
 
 /// What trains a model, whatever it is made of.
 pub trait Learner<M> {
-    /// One step, as [`Tlr::step_owned`].
+    /// One step, as [`Trainer::step_owned`].
     ///
     /// # Errors
-    /// As [`Tlr::step_owned`].
+    /// As [`Trainer::step_owned`].
     fn step(
         &mut self,
         model: &mut M,
         gradients: &mut Gradients<f32, Cpu>,
         loss: f64,
-    ) -> Result<(), Error>;
+    ) -> Result<Step, Error>;
 
     /// Each group's name and rate.
     fn rates(&self) -> Vec<(&str, f64)>;
@@ -36,47 +39,47 @@ pub trait Learner<M> {
     /// Every decision.
     fn history(&self) -> &[Adaptation];
 
-    /// As [`Tlr::checkpoint`].
+    /// As [`Trainer::checkpoint`].
     ///
     /// # Errors
-    /// As [`Tlr::checkpoint`].
-    fn checkpoint(&mut self, model: &M) -> Result<Checkpoint, Error>;
+    /// As [`Trainer::checkpoint`].
+    fn checkpoint(&self, model: &M) -> Result<Checkpoint, Error>;
 
-    /// As [`Tlr::resume`].
+    /// As [`Trainer::resume`].
     ///
     /// # Errors
-    /// As [`Tlr::resume`].
+    /// As [`Trainer::resume`].
     fn resume(&mut self, model: &mut M, checkpoint: &Checkpoint) -> Result<(), Error>;
 }
 
-impl<Opt, R> Learner<Opt::Model> for Tlr<Opt, R>
+impl<Opt, R> Learner<Opt::Model> for Trainer<Opt, R>
 where
-    Opt: LearningRate<Dtype = f32, Device = Cpu> + Resumable,
-    R: RateRule + Debug,
+    Opt: TunableOptimizer<Dtype = f32, Device = Cpu> + Resumable,
+    R: RateRule + Serialize,
 {
     fn step(
         &mut self,
         model: &mut Opt::Model,
         gradients: &mut Gradients<f32, Cpu>,
         loss: f64,
-    ) -> Result<(), Error> {
-        Tlr::step_owned(self, model, gradients, loss)
+    ) -> Result<Step, Error> {
+        Trainer::step_owned(self, model, gradients, loss)
     }
 
     fn rates(&self) -> Vec<(&str, f64)> {
-        Tlr::rates(self)
+        Trainer::rates(self)
     }
 
     fn history(&self) -> &[Adaptation] {
-        Tlr::history(self)
+        Trainer::history(self)
     }
 
-    fn checkpoint(&mut self, model: &Opt::Model) -> Result<Checkpoint, Error> {
-        Tlr::checkpoint(self, model)
+    fn checkpoint(&self, model: &Opt::Model) -> Result<Checkpoint, Error> {
+        Trainer::checkpoint(self, model)
     }
 
     fn resume(&mut self, model: &mut Opt::Model, checkpoint: &Checkpoint) -> Result<(), Error> {
-        Tlr::resume(self, model, checkpoint)
+        Trainer::resume(self, model, checkpoint)
     }
 }
 
@@ -103,10 +106,10 @@ pub fn learner<M: TrainableLr<f32, Cpu> + 'static>(
     let optimizer = AnyOptimizer::new(model, options);
     let schedule = options.schedule.schedule(options.epochs, batches_per_epoch)?;
     Ok(match options.mode {
-        Mode::Global => Box::new(Tlr::new(model, optimizer, config)?.schedule(schedule)),
+        Mode::Global => Box::new(Trainer::new(model, optimizer, config)?.schedule(schedule)),
         Mode::PerLayer => {
             let optimizer = PerLayer::new(model, optimizer);
-            Box::new(Tlr::new(model, optimizer, config)?.schedule(schedule))
+            Box::new(Trainer::new(model, optimizer, config)?.schedule(schedule))
         }
     })
 }
@@ -163,7 +166,7 @@ impl<M: TensorCollection<f32, Cpu> + Clone> Optimizer<M, Cpu, f32> for AnyOptimi
     }
 }
 
-impl<M: TensorCollection<f32, Cpu> + Clone> LearningRate for AnyOptimizer<M> {
+impl<M: TensorCollection<f32, Cpu> + Clone> TunableOptimizer for AnyOptimizer<M> {
     type Model = M;
     type Dtype = f32;
     type Device = Cpu;
@@ -184,12 +187,16 @@ impl<M: TensorCollection<f32, Cpu> + Clone> LearningRate for AnyOptimizer<M> {
         each!(self, optimizer => optimizer.momentum())
     }
 
-    fn own_gradients(&self, model: &M, gradients: &Gradients<f32, Cpu>) -> OwnGradients<Self> {
-        each!(self, optimizer => optimizer.own_gradients(model, gradients))
+    fn complete_gradients(
+        &self,
+        model: &M,
+        gradients: &Gradients<f32, Cpu>,
+    ) -> CompleteGradients<Self> {
+        each!(self, optimizer => optimizer.complete_gradients(model, gradients))
     }
 
-    fn fails_with_device_only(&self) -> bool {
-        each!(self, optimizer => optimizer.fails_with_device_only())
+    fn failed_update(&self) -> FailedUpdate {
+        each!(self, optimizer => optimizer.failed_update())
     }
 
     fn update_owned(
@@ -214,17 +221,17 @@ impl<M: TensorCollection<f32, Cpu> + Clone> Family for AnyOptimizer<M> {
 }
 
 impl<M: TensorCollection<f32, Cpu> + Clone> Resumable for AnyOptimizer<M> {
-    fn state(&mut self, model: &M) -> State {
+    fn state(&self, model: &M) -> State {
         each!(self, optimizer => optimizer.state(model))
     }
 
-    fn restore(&mut self, model: &M, state: &OptimizerState) -> Result<(), CpuError> {
+    fn restore(&mut self, model: &mut M, state: &OptimizerState) -> Result<(), CpuError> {
         each!(self, optimizer => optimizer.restore(model, state))
     }
 }
 
 impl<M: TensorCollection<f32, Cpu> + Clone> ResumableFamily for AnyOptimizer<M> {
-    fn layer_state<L>(optimizer: &mut AnyOptimizer<L>, layer: &L) -> State
+    fn layer_state<L>(optimizer: &AnyOptimizer<L>, layer: &L) -> State
     where
         L: TensorCollection<f32, Cpu> + Clone,
     {
@@ -233,7 +240,7 @@ impl<M: TensorCollection<f32, Cpu> + Clone> ResumableFamily for AnyOptimizer<M> 
 
     fn restore_layer<L>(
         optimizer: &mut AnyOptimizer<L>,
-        layer: &L,
+        layer: &mut L,
         state: &OptimizerState,
     ) -> Result<(), CpuError>
     where
@@ -243,7 +250,7 @@ impl<M: TensorCollection<f32, Cpu> + Clone> ResumableFamily for AnyOptimizer<M> 
     }
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug, Serialize)]
 enum AnyRule {
     Newton(NewtonRule),
     FirstOrder(HypergradientRule),
@@ -253,7 +260,7 @@ enum AnyRule {
 
 impl AnyRule {
     fn new(options: &Options) -> Self {
-        let newton = |form| NewtonRule { form, damping: options.damping, ..NewtonRule::default() };
+        let newton = |form| NewtonRule::default().form(form).damping(options.damping);
         match options.rule {
             Rule::Aligned => Self::Newton(newton(NewtonForm::Aligned)),
             Rule::Paper => Self::Newton(newton(NewtonForm::Paper)),
@@ -267,10 +274,10 @@ impl AnyRule {
 }
 
 impl RateRule for AnyRule {
-    fn propose(&self, rate: f64, previous: f64, moments: &Moments) -> Proposal {
+    fn propose(&self, rate: f64, previous: f64, products: &DirectionProducts) -> Proposal {
         match self {
-            Self::Newton(rule) => rule.propose(rate, previous, moments),
-            Self::FirstOrder(rule) => rule.propose(rate, previous, moments),
+            Self::Newton(rule) => rule.propose(rate, previous, products),
+            Self::FirstOrder(rule) => rule.propose(rate, previous, products),
             Self::Constant => Proposal { rate, outcome: Outcome::Scaled },
         }
     }

@@ -1,6 +1,6 @@
 //! The file: safetensors, with a version and a checksum among its metadata.
 
-use super::{CheckpointError, Stored};
+use crate::{error::CheckpointError, tensors::Stored};
 use safetensors::SafeTensors;
 use serde_json::json;
 use std::{
@@ -8,50 +8,121 @@ use std::{
     fs::File,
     io::{self, BufWriter, Write},
     path::{Path, PathBuf},
+    sync::atomic::{AtomicU64, Ordering},
 };
 
 const FORMAT: &str = "tlr checkpoint";
-pub(super) const VERSION: u32 = 1;
+const VERSION: u32 = 2;
 
-pub(super) type Tensors = BTreeMap<String, Stored>;
+pub(crate) type Tensors = BTreeMap<String, Stored>;
 
 /// Writes a whole file or leaves what was there: beside it, to the disk, and only then in its place.
 pub(super) fn save(tensors: &Tensors, path: &Path) -> Result<(), CheckpointError> {
-    let partial = partial(path);
-    let saved = write_synced(tensors, &partial)
-        .and_then(|()| std::fs::rename(&partial, path).map_err(CheckpointError::io("replace")));
-    if saved.is_err() {
-        // As far as that is possible; the next attempt writes over it.
-        let _ = std::fs::remove_file(&partial);
-    }
-    saved?;
+    let partial = Partial::new(path).map_err(CheckpointError::io("create"))?;
+    partial.write(tensors)?;
+    partial.replace(path).map_err(CheckpointError::io("replace"))?;
     sync_folder(path);
     Ok(())
 }
 
-/// Where a file is written before it takes its place. Always the same, so that a killed writer leaves no more than
-/// one.
-fn partial(path: &Path) -> PathBuf {
-    let mut name = path.file_name().unwrap_or_default().to_owned();
-    name.push(".partial");
-    path.with_file_name(name)
+/// A file on its way. No two writers share one, and whoever writes it holds its lock.
+struct Partial {
+    file: File,
+    path: PathBuf,
+    /// It has taken its place.
+    replaced: bool,
 }
 
-fn write_synced(tensors: &Tensors, path: &Path) -> Result<(), CheckpointError> {
-    let file = File::create(path).map_err(CheckpointError::io("create"))?;
-    let mut buffered = BufWriter::with_capacity(1 << 20, &file);
-    write(tensors, &mut buffered)?;
-    buffered.flush().map_err(CheckpointError::io("write"))?;
-    file.sync_all().map_err(CheckpointError::io("sync"))
+const PARTIAL: &str = ".partial";
+
+impl Partial {
+    /// A new file beside `path`, with a name of its own. What writers that were killed have left there
+    /// is removed.
+    fn new(path: &Path) -> io::Result<Self> {
+        static COUNT: AtomicU64 = AtomicU64::new(0);
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        remove_abandoned(path, &name);
+        loop {
+            let count = COUNT.fetch_add(1, Ordering::Relaxed);
+            let own = format!("{name}.{}-{count}{PARTIAL}", std::process::id());
+            let path = path.with_file_name(own);
+            match File::create_new(&path) {
+                Ok(file) => {
+                    let partial = Self { file, path, replaced: false };
+                    // Another writer may just be asking whether this file is abandoned, and remove it.
+                    // File systems without locks remove none.
+                    let locked = partial.file.lock().is_ok();
+                    if !locked || partial.path.exists() {
+                        return Ok(partial);
+                    }
+                }
+                // Of a killed process that had the same number, on a file system without locks.
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => (),
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn write(&self, tensors: &Tensors) -> Result<(), CheckpointError> {
+        let mut buffered = BufWriter::with_capacity(1 << 20, &self.file);
+        write(tensors, &mut buffered)?;
+        buffered.flush().map_err(CheckpointError::io("write"))?;
+        self.file.sync_all().map_err(CheckpointError::io("sync"))
+    }
+
+    fn replace(mut self, path: &Path) -> io::Result<()> {
+        std::fs::rename(&self.path, path)?;
+        self.replaced = true;
+        Ok(())
+    }
 }
 
-/// So that the new name outlives a power failure; not every file system can.
-fn sync_folder(path: &Path) {
-    let folder = match path.parent() {
+impl Drop for Partial {
+    fn drop(&mut self) {
+        if !self.replaced {
+            // As far as that is possible; the next writer tries again.
+            let _ = std::fs::remove_file(&self.path);
+        }
+    }
+}
+
+/// Removes partial files for `path` whose writers are gone: those that nobody has locked.
+fn remove_abandoned(path: &Path, name: &str) {
+    let Ok(entries) = std::fs::read_dir(folder_of(path)) else { return };
+    for entry in entries.flatten() {
+        let entry_name = entry.file_name();
+        let is_partial = entry_name.to_str().is_some_and(|entry| {
+            entry
+                .strip_prefix(name)
+                .and_then(|rest| rest.strip_prefix('.')?.strip_suffix(PARTIAL))
+                .and_then(|writer| writer.split_once('-'))
+                .is_some_and(|(process, count)| is_number(process) && is_number(count))
+        });
+        if !is_partial {
+            continue;
+        }
+        if let Ok(file) = File::open(entry.path()) {
+            if file.try_lock().is_ok() {
+                let _ = std::fs::remove_file(entry.path());
+            }
+        }
+    }
+}
+
+fn is_number(word: &str) -> bool {
+    !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+fn folder_of(path: &Path) -> &Path {
+    match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),
-    };
-    let _ = File::open(folder).and_then(|folder| folder.sync_all());
+    }
+}
+
+/// Lets the new name outlive a power failure, on file systems that can.
+fn sync_folder(path: &Path) {
+    let _ = File::open(folder_of(path)).and_then(|folder| folder.sync_all());
 }
 
 /// The bytes of the file.
@@ -59,7 +130,8 @@ pub(super) fn write(tensors: &Tensors, out: &mut impl Write) -> Result<(), Check
     // Widest elements first, as safetensors has it, so that all are aligned.
     let mut ordered: Vec<_> = tensors.iter().collect();
     ordered.sort_by(|(a, x), (b, y)| y.dtype.cmp(&x.dtype).then(a.cmp(b)));
-    // In one order, so that the same state makes the same file; safetensors' own writer has it by chance.
+    // In one order, so that the same state makes the same file. safetensors' own writer leaves the order
+    // to chance.
     let mut header = BTreeMap::from([(
         "__metadata__".to_owned(),
         json!({"checksum": checksum(tensors), "format": FORMAT, "version": VERSION.to_string()}),
@@ -111,7 +183,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Tensors, CheckpointError> {
             (name.to_owned(), stored)
         })
         .collect();
-    // What lies behind it is what a fuzzer is after, and no fuzzer guesses a checksum.
+    // No fuzzer guesses a checksum, and what comes after it is what is to be fuzzed.
     if !cfg!(fuzzing) && word("checksum") != Some(&checksum(&tensors)) {
         return Err(CheckpointError::Damaged("its checksum is not that of its tensors".to_owned()));
     }
@@ -121,7 +193,7 @@ pub(super) fn parse(bytes: &[u8]) -> Result<Tensors, CheckpointError> {
     Ok(tensors)
 }
 
-/// CRC-32 of names, types, shapes and elements. (The names are in the file and safetensors sees to their place.)
+/// CRC-32 of names, types, shapes and elements.
 fn checksum(tensors: &Tensors) -> String {
     let mut crc = crc32fast::Hasher::new();
     for (name, stored) in tensors {

@@ -1,44 +1,36 @@
-//! Training that goes on where it was: model, optimizer and rates in one file.
+//! Training that goes on where it was: model, optimizer and engine in one file.
 
-mod error;
-pub(crate) mod exact;
 mod file;
-mod settings;
-mod stored;
 
-pub use error::{CheckpointError, Difference};
-pub use stored::Element;
-pub(crate) use stored::Stored;
+pub(crate) use file::Tensors;
 
 use crate::{
-    history::Adaptation,
-    newton::{DeviceError, Fault, Gathered, Previous, Snapshot, Tlr},
-    optim::{join, LearningRate, OptimizerState, Resumable},
-    rule::{RateRule, RATES},
-    safeguard::Watch,
-    sketch::Sketches,
-    tensors, Error,
+    engine::{State, MOST_STEPS},
+    error::{CheckpointError, Difference, Error},
+    settings::Settings,
+    tensors::Stored,
 };
-use file::Tensors;
 use serde::{Deserialize, Serialize};
-use settings::Settings;
 use std::{
     collections::BTreeMap,
-    fmt::{Debug, Display},
     path::{Path, PathBuf},
 };
 
 /// Everything that training depends on, at one step.
 ///
-/// Model and buffers, what the base optimizer has accumulated, snapshots, rates, the place in the window, the losses
-/// that the safeguard remembers, the history and the configuration; and what else is [attached](Self::attach), such as
-/// the state of a random generator. Training that is [resumed](Tlr::resume) from one goes on as if it had never
-/// stopped, to the bit. ([`Tlr::save`] and [`Tlr::load`] do without this type.)
+/// It holds the model with its buffers, what the base optimizer has accumulated, the snapshots, all that
+/// the [engine](crate::engine) remembers, and the configuration. Bytes of your own can be
+/// [attached](Self::attach), such as the state of a random generator. Training that is
+/// [resumed](crate::Trainer::resume) from a checkpoint goes on as if it had never stopped, to the bit.
+/// ([`save`](crate::Trainer::save) and [`load`](crate::Trainer::load) do without this type.)
 ///
 /// # File
-/// safetensors: `model.*`, `snapshot.*` and `snapshot_before.*` with the paths of the model's tensors (or `sketch` and
-/// `sketch_moved` in place of the snapshots, or `direction.*` in place of the second), the optimizer's `optimizer.<buffer>.*`, `attached.*` as bytes, and the rest as
-/// JSON in `progress`. A checksum covers it all.
+/// A checkpoint's file is in the safetensors format. Its tensors are `model.*`, `snapshot.*` and
+/// `snapshot_before.*` with the paths of the model's tensors, `optimizer.<buffer>.*`, and `attached.*`
+/// as bytes. `direction.*` takes the place of `snapshot_before.*` with
+/// [`Config::bf16_directions`](crate::Config::bf16_directions); `sketch` and `sketch_moved` take that
+/// of both snapshots with [`Config::sketch`](crate::Config::sketch). The rest is JSON, in `progress`. A
+/// checksum covers it all.
 ///
 /// # Example
 /// ```
@@ -72,14 +64,12 @@ pub struct Checkpoint {
 
 const PROGRESS: &str = "progress";
 const ATTACHED: &str = "attached.";
-const MODEL: &str = "model";
-const SNAPSHOT: &str = "snapshot";
-const SKETCH: &str = "sketch";
-const SKETCH_MOVED: &str = "sketch_moved";
-const OPTIMIZER: &str = "optimizer";
 
 impl Checkpoint {
     /// Adds bytes of the caller's own, or replaces those of the same name.
+    ///
+    /// # Example
+    /// See [`Checkpoint`].
     pub fn attach(mut self, name: &str, bytes: impl Into<Vec<u8>>) -> Self {
         self.tensors.insert(format!("{ATTACHED}{name}"), Stored::of_bytes(bytes.into()));
         self
@@ -90,14 +80,14 @@ impl Checkpoint {
         Some(&self.tensors.get(&format!("{ATTACHED}{name}"))?.bytes)
     }
 
-    /// Writes the file. It is written beside its place, forced to the disk, and renamed: whatever happens, the old
-    /// file is there or the new one.
+    /// Writes the file: beside its place, forced to the disk, and renamed. Whatever happens, the old file
+    /// is there or the new one, also where several write to one path at the same time.
     ///
     /// # Errors
     /// [`Error::Checkpoint`].
     pub fn save(&self, path: impl AsRef<Path>) -> Result<(), Error> {
         let path = path.as_ref();
-        file::save(&self.tensors, path).map_err(|problem| Error::checkpoint(Some(path), problem))
+        file::save(&self.tensors, path).map_err(|problem| failed(Some(path), problem))
     }
 
     /// Reads a file.
@@ -109,7 +99,7 @@ impl Checkpoint {
         let read = || file::parse(&std::fs::read(path).map_err(CheckpointError::io("read"))?);
         match read() {
             Ok(tensors) => Ok(Self { tensors, path: Some(path.to_owned()) }),
-            Err(problem) => Err(Error::checkpoint(Some(path), problem)),
+            Err(problem) => Err(failed(Some(path), problem)),
         }
     }
 
@@ -120,7 +110,7 @@ impl Checkpoint {
     pub fn to_bytes(&self) -> Result<Vec<u8>, Error> {
         let mut bytes = Vec::new();
         let written = file::write(&self.tensors, &mut bytes);
-        written.map_err(|problem| Error::checkpoint(None, problem))?;
+        written.map_err(|problem| failed(None, problem))?;
         Ok(bytes)
     }
 
@@ -131,11 +121,60 @@ impl Checkpoint {
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, Error> {
         match file::parse(bytes) {
             Ok(tensors) => Ok(Self { tensors, path: None }),
-            Err(problem) => Err(Error::checkpoint(None, problem)),
+            Err(problem) => Err(failed(None, problem)),
         }
     }
 
-    /// What is not in tensors.
+    /// Of these tensors, and of what is not in tensors.
+    pub(crate) fn new(mut tensors: Tensors, progress: &Progress) -> Result<Self, Error> {
+        let json = serde_json::to_vec(progress)
+            .map_err(|error| failed(None, CheckpointError::Damaged(error.to_string())))?;
+        tensors.insert(PROGRESS.to_owned(), Stored::of_bytes(json));
+        Ok(Self { tensors, path: None })
+    }
+
+    /// The tensor of this name.
+    pub(crate) fn tensor(&self, name: &str) -> Option<&Stored> {
+        self.tensors.get(name)
+    }
+
+    /// That this checkpoint cannot be taken over, and why.
+    pub(crate) fn refused(&self, problem: CheckpointError) -> Error {
+        failed(self.path.as_deref(), problem)
+    }
+
+    /// What is not in tensors, if this checkpoint was made by the same kind of model, optimizer and
+    /// configuration as `here`.
+    pub(crate) fn fits(&self, here: &Self) -> Result<Progress, Error> {
+        let problem = |problem| self.refused(problem);
+        let progress = self.progress().map_err(problem)?;
+        let expected = here.progress().map_err(problem)?;
+        let mut differences = progress.settings.differences(&expected.settings);
+        let retyped = differences.iter().any(
+            |difference| matches!(difference, Difference::Setting { name, .. } if name == "dtype"),
+        );
+        // Another type is told once, and not of each tensor.
+        let is_told =
+            |difference: &Difference| retyped && matches!(difference, Difference::Dtype { .. });
+        let tensors = self.differences(here).into_iter();
+        differences.extend(tensors.filter(|difference| !is_told(difference)));
+        if !differences.is_empty() {
+            return Err(self.refused(CheckpointError::Differs(differences)));
+        }
+        let counts = progress.optimizer_steps.iter();
+        let layers = counts.clone().map(|(layer, _)| layer).eq(expected.optimizer_steps.keys());
+        if !layers || !counts.map(|(_, steps)| *steps).all(|steps| steps < MOST_STEPS) {
+            return Err(self.impossible());
+        }
+        Ok(progress)
+    }
+
+    /// That what is not in tensors cannot have been written.
+    pub(crate) fn impossible(&self) -> Error {
+        let problem = format!("`{PROGRESS}` holds impossible figures");
+        self.refused(CheckpointError::Damaged(problem))
+    }
+
     fn progress(&self) -> Result<Progress, CheckpointError> {
         let Some(stored) = self.tensors.get(PROGRESS) else {
             return Err(CheckpointError::Damaged(format!("it has no `{PROGRESS}`")));
@@ -171,7 +210,10 @@ impl Checkpoint {
     }
 
     /// The tensors below `name`, by their paths there.
-    fn below<'a>(&'a self, name: &'a str) -> impl Iterator<Item = (&'a str, &'a Stored)> {
+    pub(crate) fn below<'a>(
+        &'a self,
+        name: &'a str,
+    ) -> impl Iterator<Item = (&'a str, &'a Stored)> {
         self.tensors.iter().filter_map(move |(full, stored)| {
             let path = full.strip_prefix(name)?;
             (path.is_empty() || path.starts_with('.'))
@@ -181,307 +223,15 @@ impl Checkpoint {
 }
 
 /// All that is not a tensor.
-#[derive(Serialize, Deserialize)]
+#[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Progress {
-    settings: Settings,
-    steps: u64,
-    position: usize,
-    #[serde(with = "exact")]
-    factors: f64,
-    /// Nothing, where it is missing.
-    #[serde(default)]
-    gathered: Gathered,
-    snapshot: Snapshot,
-    watch: Watch,
-    groups: Vec<GroupProgress>,
-    optimizer_steps: BTreeMap<String, u64>,
-    history: Vec<Adaptation>,
+pub(crate) struct Progress {
+    pub(crate) settings: Settings,
+    /// Updates that the base optimizer has made, by the path of the layer where each has its own.
+    pub(crate) optimizer_steps: BTreeMap<String, u64>,
+    pub(crate) engine: State,
 }
 
-#[derive(Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct GroupProgress {
-    #[serde(with = "exact")]
-    rate: f64,
-    climbs: bool,
-    previous: Option<Previous>,
-    #[serde(default, with = "exact::option")]
-    regain: Option<f64>,
-}
-
-/// More steps than any training makes, and few enough to count on from.
-const MOST: u64 = 1 << 53;
-
-impl Progress {
-    /// Whether these figures can be, in a window of this length.
-    fn is_sane(&self, window: usize, groups: usize) -> bool {
-        let counts = self.optimizer_steps.values().chain([&self.steps, &self.gathered.count]);
-        self.groups.len() == groups
-            && self.groups.iter().all(|group| {
-                RATES.contains(&group.rate)
-                    && group.previous.is_none_or(|previous| RATES.contains(&previous.rate))
-                    && group.regain.is_none_or(|rate| RATES.contains(&rate))
-            })
-            && self.position < window
-            && counts.into_iter().all(|&count| count < MOST)
-            && self.watch.is_sane(MOST)
-    }
-}
-
-impl<Opt, R> Tlr<Opt, R>
-where
-    Opt: LearningRate,
-    R: RateRule,
-{
-    /// Writes all that training depends on to one file: [`checkpoint`](Self::checkpoint) and
-    /// [`save`](Checkpoint::save).
-    ///
-    /// # Errors
-    /// [`Error::Checkpoint`], and then the file that was at `path` is still there; [`Error::ModelChanged`],
-    /// [`Error::Device`].
-    pub fn save(&mut self, model: &Opt::Model, path: impl AsRef<Path>) -> Result<(), Error>
-    where
-        Opt: Resumable,
-        Opt::Dtype: Element,
-        R: Debug,
-    {
-        self.checkpoint(model)?.save(path)
-    }
-
-    /// Takes over what [`save`](Self::save) wrote: [`open`](Checkpoint::open) and [`resume`](Self::resume).
-    ///
-    /// # Errors
-    /// As those. Nothing has changed then.
-    pub fn load(&mut self, model: &mut Opt::Model, path: impl AsRef<Path>) -> Result<(), Error>
-    where
-        Opt: Resumable,
-        Opt::Dtype: Element,
-        R: Debug,
-    {
-        self.resume(model, &Checkpoint::open(path)?)
-    }
-
-    /// All that training depends on, as it is now. (`&mut` only because layers are walked that way.)
-    ///
-    /// # Errors
-    /// [`Error::ModelChanged`], [`Error::Device`].
-    pub fn checkpoint(&mut self, model: &Opt::Model) -> Result<Checkpoint, Error>
-    where
-        Opt: Resumable,
-        Opt::Dtype: Element,
-        R: Debug,
-    {
-        self.capture(model).map_err(|fault| self.explain(fault))
-    }
-
-    /// Takes over a checkpoint: this optimizer and `model` then are what they were when it was made.
-    ///
-    /// They have to be made as those were, with the same types and configuration; starting rates do not matter.
-    ///
-    /// # Errors
-    /// [`Error::Checkpoint`], which names all that differs; [`Error::ModelChanged`], [`Error::Device`]. Nothing has
-    /// changed then.
-    pub fn resume(&mut self, model: &mut Opt::Model, checkpoint: &Checkpoint) -> Result<(), Error>
-    where
-        Opt: Resumable,
-        Opt::Dtype: Element,
-        R: Debug,
-    {
-        let here = self.checkpoint(model)?;
-        let progress = checkpoint
-            .fits(&here, self.window(), self.groups.len())
-            .map_err(|problem| Error::checkpoint(checkpoint.path.as_deref(), problem))?;
-        self.take_over(model, checkpoint, progress).map_err(|fault| self.explain(fault))
-    }
-
-    fn capture(&mut self, model: &Opt::Model) -> Result<Checkpoint, Fault<DeviceError<Opt>>>
-    where
-        Opt: Resumable,
-        Opt::Dtype: Element,
-        R: Debug,
-    {
-        self.snapshots.check(model)?;
-        let state = self.optimizer.state(model).map_err(Fault::Device)?;
-        let mut tensors = Tensors::new();
-        let mut infos = tensors::list(model).into_iter();
-        tensors::read(model, |weights| {
-            if let Some(info) = infos.next() {
-                let stored = Stored::new(info.shape, &weights.to_vec());
-                tensors.insert(join(MODEL, &info.name), stored);
-            }
-        });
-        if let Some(sketches) = self.snapshots.sketches() {
-            let groups = self.groups.len();
-            for (name, state) in [SKETCH, SKETCH_MOVED].into_iter().zip(sketches.state()) {
-                let shape = vec![groups, state.len() / groups.max(1)];
-                tensors.insert(name.to_owned(), Stored::new(shape, state));
-            }
-        } else {
-            for tensor in self.snapshots.tensors() {
-                let last = tensor.last.read()?;
-                let shape = match tensors.get(&join(MODEL, &tensor.name)) {
-                    Some(weights) => weights.shape.clone(),
-                    None => vec![last.len()],
-                };
-                tensors.insert(join(SNAPSHOT, &tensor.name), Stored::new(shape.clone(), &last));
-                let before = tensor.before.store(shape)?;
-                tensors.insert(join(tensor.before.name(), &tensor.name), before);
-            }
-        }
-        let progress = self.progress(&state);
-        for ((buffer, path), stored) in state.tensors {
-            tensors.insert(join(&join(OPTIMIZER, &buffer), &path), stored);
-        }
-        let json = serde_json::to_vec(&progress).map_err(|error| {
-            Error::checkpoint(None, CheckpointError::Damaged(error.to_string()))
-        })?;
-        tensors.insert(PROGRESS.to_owned(), Stored::of_bytes(json));
-        Ok(Checkpoint { tensors, path: None })
-    }
-
-    fn progress(&self, state: &OptimizerState) -> Progress
-    where
-        Opt::Dtype: Element,
-        R: Debug,
-    {
-        let mut settings = Settings::new();
-        let layers: Vec<_> = self
-            .groups
-            .iter()
-            .map(|group| format!("{}{}", group.name, if group.frozen { " (frozen)" } else { "" }))
-            .collect();
-        settings.insert("layers".to_owned(), layers.join(", "));
-        settings.insert("dtype".to_owned(), Opt::Dtype::NAME.to_owned());
-        settings::insert(&mut settings, "window", &self.window());
-        settings::insert(&mut settings, "climb", &self.climb);
-        settings::insert(&mut settings, "rule", &self.rule);
-        settings::insert(&mut settings, "safeguard", &self.safeguard);
-        let sketch = self.snapshots.sketches().map(Sketches::bins);
-        settings::insert(&mut settings, "sketch", &sketch);
-        if self.snapshots.directions() {
-            settings::insert(&mut settings, "bf16_directions", &true);
-        }
-        settings::insert(&mut settings, "schedule", &self.schedule);
-        settings::insert_pretty(&mut settings, OPTIMIZER, &state.settings);
-        Progress {
-            settings,
-            steps: self.steps,
-            position: self.position,
-            factors: self.factors,
-            gathered: self.gathered,
-            snapshot: self.snapshot,
-            watch: self.watch.clone(),
-            groups: self
-                .groups
-                .iter()
-                .enumerate()
-                .map(|(index, group)| GroupProgress {
-                    rate: self.optimizer.rate(index),
-                    climbs: group.climbs,
-                    previous: group.previous,
-                    regain: group.regain,
-                })
-                .collect(),
-            optimizer_steps: state.steps.clone(),
-            history: self.history.clone(),
-        }
-    }
-
-    /// A checkpoint that fits, all at once.
-    fn take_over(
-        &mut self,
-        model: &mut Opt::Model,
-        checkpoint: &Checkpoint,
-        progress: Progress,
-    ) -> Result<(), Fault<DeviceError<Opt>>>
-    where
-        Opt: Resumable,
-        Opt::Dtype: Element,
-    {
-        let mut state = OptimizerState { steps: progress.optimizer_steps, ..Default::default() };
-        for (path, stored) in checkpoint.below(OPTIMIZER) {
-            let (buffer, path) = path.split_once('.').unwrap_or((path, ""));
-            state.insert(buffer, path, stored.clone());
-        }
-        let snapshots = self.snapshots.prepare(|tensor| {
-            let stored = |part| checkpoint.tensors.get(&join(part, &tensor.name));
-            Some((stored(SNAPSHOT)?, stored(tensor.before.name())?))
-        })?;
-        // Nothing fails after this.
-        self.optimizer.restore(model, &state).map_err(Fault::Device)?;
-        self.snapshots.replace(snapshots);
-
-        let mut infos = tensors::list(&*model).into_iter();
-        tensors::write(model, |_, _| {
-            let stored = checkpoint.tensors.get(&join(MODEL, &infos.next()?.name))?;
-            Some(stored.to_vec().into())
-        });
-        if let Some(sketches) = self.snapshots.sketches_mut() {
-            for (name, state) in [SKETCH, SKETCH_MOVED].into_iter().zip(sketches.state_mut()) {
-                if let Some(stored) = checkpoint.tensors.get(name) {
-                    stored.copy_into(state);
-                }
-            }
-        }
-        for (index, (group, saved)) in self.groups.iter_mut().zip(progress.groups).enumerate() {
-            self.optimizer.set_rate(index, saved.rate);
-            group.climbs = saved.climbs;
-            group.previous = saved.previous;
-            group.regain = saved.regain;
-        }
-        self.watch = progress.watch;
-        self.position = progress.position;
-        self.factors = progress.factors;
-        self.gathered = progress.gathered;
-        self.snapshot = progress.snapshot;
-        self.steps = progress.steps;
-        self.history = progress.history;
-        Ok(())
-    }
-}
-
-impl Checkpoint {
-    /// What is not in tensors, if this is a checkpoint of the same kind as `here`.
-    fn fits(&self, here: &Self, window: usize, groups: usize) -> Result<Progress, CheckpointError> {
-        let progress = self.progress()?;
-        let expected = here.progress()?;
-        let mut differences = settings::differences(&progress.settings, &expected.settings);
-        let retyped = differences.iter().any(
-            |difference| matches!(difference, Difference::Setting { name, .. } if name == "dtype"),
-        );
-        differences.extend(
-            self.differences(here)
-                .into_iter()
-                // Said once, of all.
-                .filter(|difference| !(retyped && matches!(difference, Difference::Dtype { .. }))),
-        );
-        if !differences.is_empty() {
-            return Err(CheckpointError::Differs(differences));
-        }
-        let layers = progress.optimizer_steps.keys().eq(expected.optimizer_steps.keys());
-        if !layers || !progress.is_sane(window, groups) {
-            return Err(CheckpointError::Damaged(format!("`{PROGRESS}` holds impossible figures")));
-        }
-        Ok(progress)
-    }
-}
-
-impl Error {
-    fn checkpoint(path: Option<&Path>, problem: CheckpointError) -> Self {
-        Self::Checkpoint { path: path.map(Path::to_owned), problem }
-    }
-}
-
-pub(crate) fn named(path: &Option<PathBuf>) -> impl Display + '_ {
-    struct Named<'a>(&'a Option<PathBuf>);
-    impl Display for Named<'_> {
-        fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-            match self.0 {
-                Some(path) => write!(f, "checkpoint {}", path.display()),
-                None => f.write_str("checkpoint"),
-            }
-        }
-    }
-    Named(path)
+fn failed(path: Option<&Path>, problem: CheckpointError) -> Error {
+    Error::Checkpoint { path: path.map(Path::to_owned), problem }
 }

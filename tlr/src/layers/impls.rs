@@ -1,6 +1,6 @@
 //! The layers of dfdx's own modules.
 
-use super::{LayerOptions, LayerVisitor, Layers, TrainableLr};
+use super::{LayerOptions, LayerVisitor, LayerVisitorMut, Layers, TrainableLr};
 use crate::optim::Family;
 use dfdx::{
     nn::modules::*,
@@ -27,6 +27,14 @@ macro_rules! layer {
             }
 
             fn visit_layers<F: Family<Dtype = $E, Device = D>, V: LayerVisitor<F>>(
+                &self,
+                optimizer: &Self::Optimizers<F>,
+                visitor: &mut V,
+            ) -> Result<(), V::Err> {
+                visitor.visit_layer(self, optimizer)
+            }
+
+            fn visit_layers_mut<F: Family<Dtype = $E, Device = D>, V: LayerVisitorMut<F>>(
                 &mut self,
                 optimizer: &mut Self::Optimizers<F>,
                 visitor: &mut V,
@@ -75,11 +83,20 @@ macro_rules! fields {
             }
 
             fn visit_layers<F: Family<Dtype = $E, Device = D>, V: LayerVisitor<F>>(
+                &self,
+                ($($optimizers,)+): &Self::Optimizers<F>,
+                visitor: &mut V,
+            ) -> Result<(), V::Err> {
+                $(self.$field.visit_layers($optimizers, visitor)?;)+
+                Ok(())
+            }
+
+            fn visit_layers_mut<F: Family<Dtype = $E, Device = D>, V: LayerVisitorMut<F>>(
                 &mut self,
                 ($($optimizers,)+): &mut Self::Optimizers<F>,
                 visitor: &mut V,
             ) -> Result<(), V::Err> {
-                $(self.$field.visit_layers($optimizers, visitor)?;)+
+                $(self.$field.visit_layers_mut($optimizers, visitor)?;)+
                 Ok(())
             }
         }
@@ -190,14 +207,21 @@ impl<E: Dtype, D: Device<E>, A: TrainableLr<E, D>, const N: usize> TrainableLr<E
     }
 
     fn visit_layers<F: Family<Dtype = E, Device = D>, V: LayerVisitor<F>>(
+        &self,
+        optimizers: &Self::Optimizers<F>,
+        visitor: &mut V,
+    ) -> Result<(), V::Err> {
+        let mut layers = self.modules.iter().zip(optimizers);
+        layers.try_for_each(|(module, optimizers)| module.visit_layers(optimizers, visitor))
+    }
+
+    fn visit_layers_mut<F: Family<Dtype = E, Device = D>, V: LayerVisitorMut<F>>(
         &mut self,
         optimizers: &mut Self::Optimizers<F>,
         visitor: &mut V,
     ) -> Result<(), V::Err> {
-        self.modules
-            .iter_mut()
-            .zip(optimizers)
-            .try_for_each(|(module, optimizers)| module.visit_layers(optimizers, visitor))
+        let mut layers = self.modules.iter_mut().zip(optimizers);
+        layers.try_for_each(|(module, optimizers)| module.visit_layers_mut(optimizers, visitor))
     }
 }
 
@@ -212,6 +236,14 @@ macro_rules! no_layer {
             fn optimizers<F: Family<Dtype = E, Device = D>>(&self, _: &F, _: &mut Layers) {}
 
             fn visit_layers<F: Family<Dtype = E, Device = D>, V: LayerVisitor<F>>(
+                &self,
+                _: &(),
+                _: &mut V,
+            ) -> Result<(), V::Err> {
+                Ok(())
+            }
+
+            fn visit_layers_mut<F: Family<Dtype = E, Device = D>, V: LayerVisitorMut<F>>(
                 &mut self,
                 _: &mut (),
                 _: &mut V,

@@ -1,9 +1,11 @@
-//! What the layers of a model are, and which of its tensors share a learning rate.
+//! What the layers of a model are, and a learning rate for each.
 
-mod groups;
 mod impls;
+mod per_layer;
+mod walk;
 
-pub use groups::{Groups, LayerOptions, Layers};
+pub use per_layer::PerLayer;
+pub use walk::{LayerOptions, Layers};
 
 use crate::optim::Family;
 use dfdx::{nn::TensorCollection, shapes::Dtype, tensor_ops::Device};
@@ -35,17 +37,44 @@ pub trait TrainableLr<E: Dtype, D: Device<E>>: TensorCollection<E, D> + Clone {
     /// # Errors
     /// The visitor's first error, after which no further layer is visited.
     fn visit_layers<F, V>(
+        &self,
+        optimizers: &Self::Optimizers<F>,
+        visitor: &mut V,
+    ) -> Result<(), V::Err>
+    where
+        F: Family<Dtype = E, Device = D>,
+        V: LayerVisitor<F>;
+
+    /// As [`visit_layers`](Self::visit_layers), for a visitor that changes them.
+    ///
+    /// # Errors
+    /// The visitor's first error, after which no further layer is visited.
+    fn visit_layers_mut<F, V>(
         &mut self,
         optimizers: &mut Self::Optimizers<F>,
         visitor: &mut V,
     ) -> Result<(), V::Err>
     where
         F: Family<Dtype = E, Device = D>,
-        V: LayerVisitor<F>;
+        V: LayerVisitorMut<F>;
 }
 
-/// Something to do with each layer of a model and its optimizer.
+/// Something to find out of each layer of a model and its optimizer.
 pub trait LayerVisitor<F: Family> {
+    /// What can go wrong at a layer.
+    type Err;
+
+    /// Visits one layer.
+    ///
+    /// # Errors
+    /// Whatever stops the walk.
+    fn visit_layer<L>(&mut self, layer: &L, optimizer: &F::For<L>) -> Result<(), Self::Err>
+    where
+        L: TensorCollection<F::Dtype, F::Device> + Clone;
+}
+
+/// Something to do to each layer of a model and its optimizer.
+pub trait LayerVisitorMut<F: Family> {
     /// What can go wrong at a layer.
     type Err;
 

@@ -1,11 +1,17 @@
+//! Gradients of several batches for one step.
+
 use super::{
-    gradients, Family, LearningRate, OptimizerState, OwnGradients, Resumable, ResumableFamily,
+    gradients, CompleteGradients, DeviceError, FailedUpdate, Family, Groups, OptimizerState,
+    Resumable, ResumableFamily, Settings, TunableOptimizer,
 };
-use crate::{checkpoint::Stored, device::Backend, layers::Groups, tensors, Error};
+use crate::{
+    error::Error,
+    tensors::{self, Backend, Stored, TensorInfo},
+};
 use dfdx::{
     nn::TensorCollection,
     optim::{Optimizer, OptimizerUpdateError},
-    tensor::{Gradients, HasErr, UniqueId},
+    tensor::{Gradients, UniqueId},
 };
 use num_traits::{FromPrimitive, ToPrimitive};
 use std::collections::HashMap;
@@ -59,11 +65,20 @@ impl<Opt> Accumulate<Opt> {
     /// One step of `optimizer` for every `batches` updates.
     ///
     /// # Errors
-    /// [`Error::EmptyAccumulation`] for 0.
+    /// [`Error::OutOfRange`] for 0.
+    ///
+    /// # Example
+    /// ```
+    /// use dfdx::{optim::SgdConfig, prelude::*};
+    /// use tlr::optim::{Accumulate, Sgd};
+    ///
+    /// let model = Cpu::default().build_module::<Linear<4, 2>, f32>();
+    /// let four = Accumulate::new(Sgd::new(&model, SgdConfig::default()), 4)?;
+    /// # Ok::<(), tlr::Error>(())
+    /// ```
     pub fn new(optimizer: Opt, batches: usize) -> Result<Self, Error> {
-        if batches == 0 {
-            return Err(Error::EmptyAccumulation);
-        }
+        let what = "the batches that a step gathers";
+        Error::unless(batches > 0, what, "at least 1", batches as f64)?;
         Ok(Self::with(optimizer, batches as u64))
     }
 
@@ -91,7 +106,7 @@ impl<Opt> Accumulate<Opt> {
     }
 }
 
-impl<Opt: LearningRate> Optimizer<Opt::Model, Opt::Device, Opt::Dtype> for Accumulate<Opt>
+impl<Opt: TunableOptimizer> Optimizer<Opt::Model, Opt::Device, Opt::Dtype> for Accumulate<Opt>
 where
     Opt::Device: Backend<Opt::Dtype>,
 {
@@ -107,7 +122,7 @@ where
 
 impl<Opt> Accumulate<Opt>
 where
-    Opt: LearningRate,
+    Opt: TunableOptimizer,
     Opt::Device: Backend<Opt::Dtype>,
 {
     fn gather(
@@ -155,9 +170,7 @@ where
     }
 }
 
-type DeviceError<Opt> = <<Opt as LearningRate>::Device as HasErr>::Err;
-
-impl<Opt: LearningRate> LearningRate for Accumulate<Opt>
+impl<Opt: TunableOptimizer> TunableOptimizer for Accumulate<Opt>
 where
     Opt::Device: Backend<Opt::Dtype>,
 {
@@ -186,16 +199,16 @@ where
         self.optimizer.groups(model)
     }
 
-    fn own_gradients(
+    fn complete_gradients(
         &self,
         model: &Opt::Model,
         gradients: &Gradients<Opt::Dtype, Opt::Device>,
-    ) -> OwnGradients<Self> {
+    ) -> CompleteGradients<Self> {
         gradients::complete(model, gradients).map(Some)
     }
 
-    fn fails_with_device_only(&self) -> bool {
-        self.optimizer.fails_with_device_only()
+    fn failed_update(&self) -> FailedUpdate {
+        self.optimizer.failed_update()
     }
 
     fn update_owned(
@@ -205,7 +218,7 @@ where
     ) -> Result<(), OptimizerUpdateError<DeviceError<Opt>>> {
         if !self.completes() {
             return self.gather(model, gradients).map_err(|error| {
-                // Of which some tensors may have it already.
+                // The sums of some tensors may have this batch already.
                 self.forget_sums();
                 OptimizerUpdateError::DeviceError(error)
             });
@@ -217,7 +230,7 @@ where
         Ok(())
     }
 
-    fn drop_gathered(&mut self, model: &Opt::Model) {
+    fn drop_gathered(&mut self, model: &mut Opt::Model) {
         self.forget_sums();
         self.optimizer.drop_gathered(model);
     }
@@ -244,10 +257,10 @@ where
 /// What sums and count are called in a checkpoint. No path is.
 const GATHERED: &str = "(gathered)";
 
-impl<Opt: LearningRate> Accumulate<Opt> {
+impl<Opt: TunableOptimizer> Accumulate<Opt> {
     /// The state of this one, from that of the optimizer within.
     fn around(&self, model: &Opt::Model, state: OptimizerState) -> OptimizerState {
-        let mut state = state.within("Accumulate", "batches", &self.batches);
+        let mut state = state.within(Settings::new("accumulate").with("batches", self.batches));
         // The optimizer within may gather too.
         let mut name = GATHERED.to_owned();
         while state.knows(&name) {
@@ -271,7 +284,7 @@ impl<Opt: LearningRate> Accumulate<Opt> {
     /// The opposite of [`around`](Self::around), once `within` has taken over the rest.
     fn restored(
         &mut self,
-        model: &Opt::Model,
+        tensors: Vec<TensorInfo>,
         state: &OptimizerState,
         within: impl FnOnce(&mut Opt, &OptimizerState) -> Result<(), DeviceError<Opt>>,
     ) -> Result<(), DeviceError<Opt>> {
@@ -286,7 +299,7 @@ impl<Opt: LearningRate> Accumulate<Opt> {
 
         self.gathered = gathered;
         self.sums.clear();
-        for tensor in tensors::list(model).into_iter().filter(|tensor| tensor.trainable) {
+        for tensor in tensors.into_iter().filter(|tensor| tensor.trainable) {
             let mut sum = vec![0.0; tensor.len];
             if let Some(stored) = state.get(name, &tensor.name) {
                 stored.copy_into(&mut sum);
@@ -301,17 +314,18 @@ impl<Opt: Resumable> Resumable for Accumulate<Opt>
 where
     Opt::Device: Backend<Opt::Dtype>,
 {
-    fn state(&mut self, model: &Opt::Model) -> Result<OptimizerState, DeviceError<Opt>> {
+    fn state(&self, model: &Opt::Model) -> Result<OptimizerState, DeviceError<Opt>> {
         let state = self.optimizer.state(model)?;
         Ok(self.around(model, state))
     }
 
     fn restore(
         &mut self,
-        model: &Opt::Model,
+        model: &mut Opt::Model,
         state: &OptimizerState,
     ) -> Result<(), DeviceError<Opt>> {
-        self.restored(model, state, |optimizer, state| optimizer.restore(model, state))
+        let tensors = tensors::list(&*model);
+        self.restored(tensors, state, |optimizer, state| optimizer.restore(model, state))
     }
 }
 
@@ -320,24 +334,25 @@ where
     Opt::Device: Backend<Opt::Dtype>,
 {
     fn layer_state<L>(
-        optimizer: &mut Self::For<L>,
+        optimizer: &Self::For<L>,
         layer: &L,
     ) -> Result<OptimizerState, DeviceError<Opt>>
     where
         L: TensorCollection<Opt::Dtype, Opt::Device> + Clone,
     {
-        let state = Opt::layer_state(&mut optimizer.optimizer, layer)?;
+        let state = Opt::layer_state(&optimizer.optimizer, layer)?;
         Ok(optimizer.around(layer, state))
     }
 
     fn restore_layer<L>(
         optimizer: &mut Self::For<L>,
-        layer: &L,
+        layer: &mut L,
         state: &OptimizerState,
     ) -> Result<(), DeviceError<Opt>>
     where
         L: TensorCollection<Opt::Dtype, Opt::Device> + Clone,
     {
-        optimizer.restored(layer, state, |within, state| Opt::restore_layer(within, layer, state))
+        let tensors = tensors::list(&*layer);
+        optimizer.restored(tensors, state, |within, state| Opt::restore_layer(within, layer, state))
     }
 }

@@ -1,5 +1,7 @@
-use super::{Buffer, Elementwise, UpdateRule};
-use crate::device::Backend;
+//! Adam, and Adam with decoupled weight decay.
+
+use super::{sgd::decay, Elementwise, Settings, UpdateRule};
+use crate::tensors::{Backend, Buffer};
 use dfdx::{
     optim::{AdamConfig, WeightDecay},
     shapes::{Dtype, Shape},
@@ -65,6 +67,7 @@ const MOMENTS: [&str; 2] = ["moment1", "moment2"];
 
 impl UpdateRule<2> for AdamConfig {
     const BUFFERS: [&'static str; 2] = MOMENTS;
+    const INFALLIBLE: bool = true;
 
     fn rate(&self) -> f64 {
         self.lr
@@ -72,6 +75,13 @@ impl UpdateRule<2> for AdamConfig {
 
     fn set_rate(&mut self, rate: f64) {
         self.lr = rate;
+    }
+
+    fn settings(&self) -> Settings {
+        Settings::new("adam")
+            .with("betas", self.betas)
+            .with("eps", self.eps)
+            .with("weight_decay", decay(self.weight_decay))
     }
 
     fn momentum(&self) -> f64 {
@@ -98,6 +108,7 @@ impl From<AdamWConfig> for AdamConfig {
 
 impl UpdateRule<2> for AdamWConfig {
     const BUFFERS: [&'static str; 2] = MOMENTS;
+    const INFALLIBLE: bool = true;
 
     fn rate(&self) -> f64 {
         self.lr
@@ -105,6 +116,10 @@ impl UpdateRule<2> for AdamWConfig {
 
     fn set_rate(&mut self, rate: f64) {
         self.lr = rate;
+    }
+
+    fn settings(&self) -> Settings {
+        AdamConfig::from(*self).settings()
     }
 
     fn momentum(&self) -> f64 {

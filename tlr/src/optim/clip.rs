@@ -1,12 +1,15 @@
+//! Gradients cut to size.
+
 use super::{
-    gradients, Family, LearningRate, OptimizerState, OwnGradients, Resumable, ResumableFamily,
+    gradients, CompleteGradients, DeviceError, FailedUpdate, Family, Groups, OptimizerState,
+    Resumable, ResumableFamily, Settings, TunableOptimizer,
 };
-use crate::{device::Backend, layers::Groups, Error};
+use crate::{error::Error, tensors::Backend};
 use dfdx::{
     nn::TensorCollection,
     optim::{Optimizer, OptimizerUpdateError},
     shapes::Dtype,
-    tensor::{Gradients, HasErr},
+    tensor::Gradients,
 };
 
 /// Clips gradients before an optimizer sees them.
@@ -59,17 +62,39 @@ impl<Opt> Clip<Opt> {
     /// for the optimizer or the [`Safeguard`](crate::Safeguard) to say.
     ///
     /// # Errors
-    /// [`Error::Clip`] unless `max_norm` is finite and above 0.
+    /// [`Error::OutOfRange`] unless `max_norm` is finite and above 0.
+    ///
+    /// # Example
+    /// ```
+    /// use dfdx::{optim::SgdConfig, prelude::*};
+    /// use tlr::optim::{Clip, Sgd};
+    ///
+    /// let model = Cpu::default().build_module::<Linear<4, 2>, f32>();
+    /// let sgd = Sgd::new(&model, SgdConfig::default());
+    /// let clip = Clip::by_norm(sgd, 5.0)?;
+    /// # Ok::<(), tlr::Error>(())
+    /// ```
     pub fn by_norm(optimizer: Opt, max_norm: f64) -> Result<Self, Error> {
-        Ok(Self { optimizer, limit: Limit::Norm(checked("max_norm", max_norm)?) })
+        Ok(Self { optimizer, limit: Limit::Norm(checked("clip: max_norm", max_norm)?) })
     }
 
     /// Each element clamped to [−`limit`, `limit`], infinities too. NaN stays NaN.
     ///
     /// # Errors
-    /// [`Error::Clip`] unless `limit` is finite and above 0.
+    /// [`Error::OutOfRange`] unless `limit` is finite and above 0.
+    ///
+    /// # Example
+    /// ```
+    /// use dfdx::{optim::SgdConfig, prelude::*};
+    /// use tlr::optim::{Clip, Sgd};
+    ///
+    /// let model = Cpu::default().build_module::<Linear<4, 2>, f32>();
+    /// let sgd = Sgd::new(&model, SgdConfig::default());
+    /// let clip = Clip::by_value(sgd, 0.5)?;
+    /// # Ok::<(), tlr::Error>(())
+    /// ```
     pub fn by_value(optimizer: Opt, limit: f64) -> Result<Self, Error> {
-        Ok(Self { optimizer, limit: Limit::Value(checked("limit", limit)?) })
+        Ok(Self { optimizer, limit: Limit::Value(checked("clip: limit", limit)?) })
     }
 
     /// The optimizer that is given the clipped gradients.
@@ -78,12 +103,9 @@ impl<Opt> Clip<Opt> {
     }
 }
 
-fn checked(field: &'static str, value: f64) -> Result<f64, Error> {
-    if value > 0.0 && value.is_finite() {
-        Ok(value)
-    } else {
-        Err(Error::Clip { field, value })
-    }
+fn checked(what: &'static str, value: f64) -> Result<f64, Error> {
+    let in_range = value > 0.0 && value.is_finite();
+    Error::unless(in_range, what, "finite and above 0", value).map(|()| value)
 }
 
 impl Limit {
@@ -153,7 +175,7 @@ fn norm<E: Dtype>(values: &[E]) -> f64 {
     }
 }
 
-impl<Opt: LearningRate> Optimizer<Opt::Model, Opt::Device, Opt::Dtype> for Clip<Opt>
+impl<Opt: TunableOptimizer> Optimizer<Opt::Model, Opt::Device, Opt::Dtype> for Clip<Opt>
 where
     Opt::Device: Backend<Opt::Dtype>,
 {
@@ -167,9 +189,7 @@ where
     }
 }
 
-type DeviceError<Opt> = <<Opt as LearningRate>::Device as HasErr>::Err;
-
-impl<Opt: LearningRate> LearningRate for Clip<Opt>
+impl<Opt: TunableOptimizer> TunableOptimizer for Clip<Opt>
 where
     Opt::Device: Backend<Opt::Dtype>,
 {
@@ -193,7 +213,7 @@ where
         self.optimizer.momentum()
     }
 
-    fn drop_gathered(&mut self, model: &Opt::Model) {
+    fn drop_gathered(&mut self, model: &mut Opt::Model) {
         self.optimizer.drop_gathered(model);
     }
 
@@ -205,16 +225,16 @@ where
         self.optimizer.groups(model)
     }
 
-    fn own_gradients(
+    fn complete_gradients(
         &self,
         model: &Opt::Model,
         gradients: &Gradients<Opt::Dtype, Opt::Device>,
-    ) -> OwnGradients<Self> {
+    ) -> CompleteGradients<Self> {
         gradients::complete(model, gradients).map(Some)
     }
 
-    fn fails_with_device_only(&self) -> bool {
-        self.optimizer.fails_with_device_only()
+    fn failed_update(&self) -> FailedUpdate {
+        self.optimizer.failed_update()
     }
 
     fn update_owned(
@@ -243,10 +263,10 @@ where
 
 impl<Opt> Clip<Opt> {
     fn around(&self, state: OptimizerState) -> OptimizerState {
-        match self.limit {
-            Limit::Norm(max) => state.within("Clip", "max_norm", &max),
-            Limit::Value(limit) => state.within("Clip", "limit", &limit),
-        }
+        state.within(match self.limit {
+            Limit::Norm(max) => Settings::new("clip").with("max_norm", max),
+            Limit::Value(limit) => Settings::new("clip").with("limit", limit),
+        })
     }
 }
 
@@ -254,14 +274,14 @@ impl<Opt: Resumable> Resumable for Clip<Opt>
 where
     Opt::Device: Backend<Opt::Dtype>,
 {
-    fn state(&mut self, model: &Opt::Model) -> Result<OptimizerState, DeviceError<Opt>> {
+    fn state(&self, model: &Opt::Model) -> Result<OptimizerState, DeviceError<Opt>> {
         let state = self.optimizer.state(model)?;
         Ok(self.around(state))
     }
 
     fn restore(
         &mut self,
-        model: &Opt::Model,
+        model: &mut Opt::Model,
         state: &OptimizerState,
     ) -> Result<(), DeviceError<Opt>> {
         self.optimizer.restore(model, state)
@@ -273,19 +293,19 @@ where
     Opt::Device: Backend<Opt::Dtype>,
 {
     fn layer_state<L>(
-        optimizer: &mut Self::For<L>,
+        optimizer: &Self::For<L>,
         layer: &L,
     ) -> Result<OptimizerState, DeviceError<Opt>>
     where
         L: TensorCollection<Opt::Dtype, Opt::Device> + Clone,
     {
-        let state = Opt::layer_state(&mut optimizer.optimizer, layer)?;
+        let state = Opt::layer_state(&optimizer.optimizer, layer)?;
         Ok(optimizer.around(state))
     }
 
     fn restore_layer<L>(
         optimizer: &mut Self::For<L>,
-        layer: &L,
+        layer: &mut L,
         state: &OptimizerState,
     ) -> Result<(), DeviceError<Opt>>
     where

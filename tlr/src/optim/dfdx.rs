@@ -1,6 +1,6 @@
 //! dfdx's own optimizers. What they accumulate is private: they cannot be saved.
 
-use super::{Family, LearningRate, UpdateRule};
+use super::{FailedUpdate, Family, TunableOptimizer, UpdateRule};
 use ::dfdx::{
     nn::TensorCollection,
     optim::{Adam, RMSprop, Sgd},
@@ -10,7 +10,7 @@ use ::dfdx::{
 
 macro_rules! dfdx_optimizer {
     ($($Optimizer:ident;)+) => {$(
-        impl<M: TensorCollection<E, D> + Clone, E: Dtype, D: Device<E>> LearningRate
+        impl<M: TensorCollection<E, D> + Clone, E: Dtype, D: Device<E>> TunableOptimizer
             for $Optimizer<M, E, D>
         {
             type Model = M;
@@ -29,8 +29,8 @@ macro_rules! dfdx_optimizer {
                 UpdateRule::momentum(&self.cfg)
             }
 
-            fn fails_with_device_only(&self) -> bool {
-                true
+            fn failed_update(&self) -> FailedUpdate {
+                FailedUpdate::Impossible
             }
 
             fn reset(&mut self, model: &M) {

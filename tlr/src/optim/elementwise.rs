@@ -1,11 +1,10 @@
+//! Optimizers that own their state, made of a rule for one tensor.
+
 use super::{
-    gradients, Family, LearningRate, OptimizerState, OwnGradients, Resumable, ResumableFamily,
+    gradients, CompleteGradients, FailedUpdate, Family, OptimizerState, Resumable, ResumableFamily,
+    TunableOptimizer, UpdateRule,
 };
-use crate::{
-    checkpoint::{Element, Stored},
-    device::Backend,
-    tensors::{self, TensorInfo},
-};
+use crate::tensors::{self, Backend, Buffer, Element, Stored, TensorInfo};
 use dfdx::{
     nn::{RecursiveWalker, TensorCollection, TensorOptions, TensorVisitor, ViewTensorMut},
     optim::{Optimizer, OptimizerUpdateError},
@@ -13,104 +12,48 @@ use dfdx::{
     tensor::{Gradients, Storage, Tensor, UniqueId},
     tensor_ops::Device,
 };
-use std::{collections::HashMap, fmt::Debug, marker::PhantomData};
-
-/// Memory of a device for the elements of one tensor.
-pub type Buffer<E, D> = <D as Storage<E>>::Vec;
+use std::{
+    collections::{hash_map::Entry, HashMap},
+    marker::PhantomData,
+};
 
 /// N of each tensor.
 type Buffers<E, D, const N: usize> = HashMap<UniqueId, [Buffer<E, D>; N]>;
 
-/// How an optimizer changes one tensor, element by element, with N buffers of the tensor's size.
-///
-/// Write one, and [`Elementwise`] makes an optimizer of it that [`Newton`](crate::Newton) can wrap, that has a rate
-/// a layer by [`PerLayer`](super::PerLayer), and that is saved and resumed.
-///
-/// # Example
-/// ```
-/// use dfdx::prelude::*;
-/// use tlr::{optim::{Buffer, Elementwise, UpdateRule}, Backend, Newton, NewtonConfig};
-///
-/// /// w ← w − lr · sign(g), by way of Adam's kernel without memory.
-/// #[derive(Clone, Copy, Debug)]
-/// struct SignSgd { lr: f64 }
-///
-/// impl UpdateRule<2> for SignSgd {
-///     const BUFFERS: [&'static str; 2] = ["gradient", "square"];
-///     fn rate(&self) -> f64 { self.lr }
-///     fn set_rate(&mut self, rate: f64) { self.lr = rate }
-///     fn update<S: Shape, E: Dtype, D: Backend<E>>(
-///         &self,
-///         _step: i32,
-///         parameter: &mut Tensor<S, E, D>,
-///         [gradient, square]: &mut [Buffer<E, D>; 2],
-///         now: &Buffer<E, D>,
-///     ) -> Result<(), D::Err> {
-///         let sign = dfdx::optim::AdamConfig { lr: self.lr, betas: [0.0; 2], eps: 0.0, weight_decay: None };
-///         sign.try_update(1, parameter, gradient, square, now)
-///     }
-/// }
-///
-/// let dev = Cpu::default();
-/// let mut w: Tensor<Rank1<2>, f32, _> = dev.tensor([3.0, -4.0]);
-/// let mut opt = Elementwise::new(&w, SignSgd { lr: 0.5 });
-/// let gradients = w.leaky_trace().square().sum().backward();
-/// opt.update(&mut w, &gradients)?;
-/// assert_eq!(w.array(), [2.5, -3.5]);
-/// # Ok::<(), Box<dyn std::error::Error>>(())
-/// ```
-pub trait UpdateRule<const N: usize>: Copy + Debug {
-    /// What the buffers are called in a checkpoint.
-    const BUFFERS: [&'static str; N];
-
-    /// The learning rate.
-    fn rate(&self) -> f64;
-
-    /// Sets the learning rate.
-    fn set_rate(&mut self, rate: f64);
-
-    /// As [`LearningRate::momentum`]. Default 0.
-    fn momentum(&self) -> f64 {
-        0.0
-    }
-
-    /// The update of one tensor, the `step`-th counted from 1. The buffers hold what the last one left, at first 0.
-    ///
-    /// # Errors
-    /// Those of the device.
-    fn update<S: Shape, E: Dtype, D: Backend<E>>(
-        &self,
-        step: i32,
-        parameter: &mut Tensor<S, E, D>,
-        buffers: &mut [Buffer<E, D>; N],
-        gradient: &Buffer<E, D>,
-    ) -> Result<(), D::Err>;
-}
-
 /// An optimizer that owns its state, made of an [`UpdateRule`].
 ///
-/// [`Sgd`](super::Sgd), [`Adam`](super::Adam), [`AdamW`](super::AdamW) and [`RMSprop`](super::RMSprop) are such. The
-/// update is dfdx's own kernel, so weights are those of dfdx's optimizer to the bit.
+/// [`Sgd`](super::Sgd), [`Adam`](super::Adam), [`AdamW`](super::AdamW) and [`RMSprop`](super::RMSprop)
+/// are such. The update is dfdx's own kernel, so weights are those of dfdx's optimizer to the bit.
 ///
-/// Where a gradient is missing, no parameter is moved and nothing accumulates (dfdx moves the others first).
+/// An update that fails leaves weights and state as they were, be it that a gradient is missing (dfdx
+/// moves the other weights first) or that the rule fails at one of the tensors.
 #[derive(Clone, Debug)]
 pub struct Elementwise<M, E: Dtype, D: Storage<E>, C, const N: usize> {
     /// Hyperparameters.
     pub cfg: C,
     steps: u64,
-    /// Of each tensor that has been updated.
+    /// Of each trainable tensor, once there has been an update.
     buffers: Buffers<E, D, N>,
     marker: PhantomData<fn(&M, E)>,
 }
 
 impl<M, E: Dtype, D: Storage<E>, C: UpdateRule<N>, const N: usize> Elementwise<M, E, D, C, N> {
     /// An optimizer for `model`, with nothing accumulated.
+    ///
+    /// # Example
+    /// ```
+    /// use dfdx::{optim::SgdConfig, prelude::*};
+    /// use tlr::optim::Elementwise;
+    ///
+    /// let model = Cpu::default().build_module::<Linear<4, 2>, f32>();
+    /// let sgd = Elementwise::new(&model, SgdConfig::default()); // this is what `Sgd::new` does
+    /// ```
     pub fn new(model: &M, cfg: C) -> Self {
         let _ = model;
         Self { cfg, steps: 0, buffers: HashMap::new(), marker: PhantomData }
     }
 
-    /// Updates so far, since the last [`reset`](LearningRate::reset).
+    /// Updates so far, since the last [`reset`](TunableOptimizer::reset).
     pub fn steps(&self) -> u64 {
         self.steps
     }
@@ -157,8 +100,8 @@ impl<E: Dtype, D: Backend<E>, C: UpdateRule<N>, const N: usize> TensorVisitor<E,
             return Ok(None);
         };
         let buffers = match self.buffers.entry(id) {
-            std::collections::hash_map::Entry::Occupied(entry) => entry.into_mut(),
-            std::collections::hash_map::Entry::Vacant(entry) => {
+            Entry::Occupied(entry) => entry.into_mut(),
+            Entry::Vacant(entry) => {
                 entry.insert(zeros(tensor.device(), tensor.shape().num_elements())?)
             }
         };
@@ -176,7 +119,7 @@ fn zeros<E: Dtype, D: Device<E>, const N: usize>(
     Ok(std::array::from_fn(|_| zeros.clone()))
 }
 
-impl<M, E, D, C, const N: usize> LearningRate for Elementwise<M, E, D, C, N>
+impl<M, E, D, C, const N: usize> TunableOptimizer for Elementwise<M, E, D, C, N>
 where
     M: TensorCollection<E, D> + Clone,
     E: Dtype,
@@ -204,12 +147,20 @@ where
         self.buffers.clear();
     }
 
-    fn own_gradients(&self, model: &M, gradients: &Gradients<E, D>) -> OwnGradients<Self> {
+    fn complete_gradients(
+        &self,
+        model: &M,
+        gradients: &Gradients<E, D>,
+    ) -> CompleteGradients<Self> {
         gradients::complete(model, gradients).map(Some)
     }
 
-    fn fails_with_device_only(&self) -> bool {
-        true
+    fn failed_update(&self) -> FailedUpdate {
+        if C::INFALLIBLE {
+            FailedUpdate::Impossible
+        } else {
+            FailedUpdate::Undone
+        }
     }
 
     fn update_owned(
@@ -217,15 +168,44 @@ where
         model: &mut M,
         gradients: &mut Gradients<E, D>,
     ) -> Result<(), OptimizerUpdateError<D::Err>> {
+        // Memory is had before anything moves.
+        self.make_buffers(model).map_err(OptimizerUpdateError::DeviceError)?;
+        let before = (!C::INFALLIBLE).then(|| (model.clone(), self.buffers.clone()));
         let mut update = Update {
             rule: self.cfg,
             step: i32::try_from(self.steps + 1).unwrap_or(i32::MAX),
             buffers: &mut self.buffers,
             gradients,
         };
-        M::iter_tensors(&mut RecursiveWalker { m: model, f: &mut update })
-            .map_err(OptimizerUpdateError::DeviceError)?;
+        let walked = M::iter_tensors(&mut RecursiveWalker { m: &mut *model, f: &mut update });
+        if let Err(error) = walked {
+            if let Some(before) = before {
+                (*model, self.buffers) = before;
+            }
+            return Err(OptimizerUpdateError::DeviceError(error));
+        }
         self.steps += 1;
+        Ok(())
+    }
+}
+
+impl<M, E, D, C, const N: usize> Elementwise<M, E, D, C, N>
+where
+    M: TensorCollection<E, D>,
+    E: Dtype,
+    D: Backend<E>,
+    C: UpdateRule<N>,
+{
+    /// Buffers for each trainable tensor of `model`, if this is the first update.
+    fn make_buffers(&mut self, model: &M) -> Result<(), D::Err> {
+        if !self.buffers.is_empty() {
+            return Ok(());
+        }
+        let tensors = tensors::list_with_devices(model).into_iter();
+        let trainable = tensors.filter(|(tensor, _)| tensor.trainable);
+        self.buffers = trainable
+            .map(|(tensor, device)| Ok((tensor.id, zeros(&device, tensor.len)?)))
+            .collect::<Result<_, D::Err>>()?;
         Ok(())
     }
 }
@@ -251,21 +231,22 @@ where
     D: Backend<E>,
     C: UpdateRule<N>,
 {
-    fn state(&mut self, model: &M) -> Result<OptimizerState, D::Err> {
-        let mut state = OptimizerState { settings: self.settings(), ..Default::default() };
+    fn state(&self, model: &M) -> Result<OptimizerState, D::Err> {
+        let mut state = OptimizerState { settings: self.cfg.settings(), ..Default::default() };
         state.steps.insert(String::new(), self.steps);
         store::<E, D, N>(C::BUFFERS, &self.buffers, tensors::list(model), &mut state)?;
         Ok(state)
     }
 
-    fn restore(&mut self, model: &M, state: &OptimizerState) -> Result<(), D::Err> {
-        self.buffers = load::<E, D, N>(C::BUFFERS, tensors::list_with_devices(model), state)?;
+    fn restore(&mut self, model: &mut M, state: &OptimizerState) -> Result<(), D::Err> {
+        let tensors = tensors::list_with_devices(&*model);
+        self.buffers = load::<E, D, N>(C::BUFFERS, tensors, state)?;
         self.steps = state.steps.values().copied().next().unwrap_or(0);
         Ok(())
     }
 }
 
-// Without the model's type, so that they are compiled once for all models and layers.
+// These know nothing of the model's type, so that they are compiled once for all models and layers.
 
 fn store<E: Element, D: Backend<E>, const N: usize>(
     names: [&str; N],
@@ -306,15 +287,6 @@ fn load<E: Element, D: Backend<E>, const N: usize>(
     Ok(loaded)
 }
 
-impl<M, E: Dtype, D: Storage<E>, C: UpdateRule<N>, const N: usize> Elementwise<M, E, D, C, N> {
-    /// The hyperparameters but the rate, one a line.
-    fn settings(&self) -> String {
-        let mut cfg = self.cfg;
-        cfg.set_rate(0.0);
-        format!("{cfg:#?}")
-    }
-}
-
 impl<M, E, D, C, const N: usize> ResumableFamily for Elementwise<M, E, D, C, N>
 where
     M: TensorCollection<E, D> + Clone,
@@ -323,7 +295,7 @@ where
     C: UpdateRule<N>,
 {
     fn layer_state<L: TensorCollection<E, D> + Clone>(
-        optimizer: &mut Self::For<L>,
+        optimizer: &Self::For<L>,
         layer: &L,
     ) -> Result<OptimizerState, D::Err> {
         optimizer.state(layer)
@@ -331,7 +303,7 @@ where
 
     fn restore_layer<L: TensorCollection<E, D> + Clone>(
         optimizer: &mut Self::For<L>,
-        layer: &L,
+        layer: &mut L,
         state: &OptimizerState,
     ) -> Result<(), D::Err> {
         optimizer.restore(layer, state)

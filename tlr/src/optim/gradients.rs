@@ -1,7 +1,6 @@
-//! Gradients as an optimizer gets them: to be looked at and changed, and told from those that are missing.
+//! Gradients as an optimizer gets them: looked at, changed, and told from those that are missing.
 
-use super::Buffer;
-use crate::{device::Backend, tensors};
+use crate::tensors::{self, Backend, Buffer};
 use dfdx::{
     nn::{RecursiveWalker, TensorCollection, TensorOptions, TensorVisitor, ViewTensorRef},
     optim::{Optimizer, OptimizerUpdateError, Sgd, SgdConfig},
@@ -11,18 +10,9 @@ use dfdx::{
 };
 
 /// Gradients that a step may only look at, or may change.
-pub(crate) enum Given<'a, E: Dtype, D: Device<E>> {
-    Lent(&'a Gradients<E, D>),
-    Own(&'a mut Gradients<E, D>),
-}
-
-impl<E: Dtype, D: Device<E>> Given<'_, E, D> {
-    pub(crate) fn all(&self) -> &Gradients<E, D> {
-        match self {
-            Self::Lent(gradients) => gradients,
-            Self::Own(gradients) => gradients,
-        }
-    }
+pub(crate) enum StepGradients<'a, E: Dtype, D: Device<E>> {
+    Borrowed(&'a Gradients<E, D>),
+    Owned(&'a mut Gradients<E, D>),
 }
 
 /// Zeros for each trainable tensor of `model` that has no gradient.
@@ -37,7 +27,7 @@ where
 
 /// A copy of `gradients` with one for every trainable tensor of `model`, none of them invented.
 ///
-/// dfdx lends no gradient from outside, but to who owns them all: hence a copy.
+/// dfdx shows a gradient only to who owns all of them. Hence a copy.
 ///
 /// # Errors
 /// The tensors without a gradient, and those of the device.

@@ -1,5 +1,7 @@
-use super::{Buffer, Elementwise, UpdateRule};
-use crate::device::Backend;
+//! RMSprop.
+
+use super::{sgd::decay, Elementwise, Settings, UpdateRule};
+use crate::tensors::{Backend, Buffer};
 use dfdx::{
     optim::RMSpropConfig,
     shapes::{Dtype, Shape},
@@ -26,6 +28,7 @@ pub type RMSprop<M, E, D> = Elementwise<M, E, D, RMSpropConfig, 3>;
 
 impl UpdateRule<3> for RMSpropConfig {
     const BUFFERS: [&'static str; 3] = ["momentum", "square_avg", "grad_avg"];
+    const INFALLIBLE: bool = true;
 
     fn rate(&self) -> f64 {
         self.lr
@@ -33,6 +36,15 @@ impl UpdateRule<3> for RMSpropConfig {
 
     fn set_rate(&mut self, rate: f64) {
         self.lr = rate;
+    }
+
+    fn settings(&self) -> Settings {
+        Settings::new("rmsprop")
+            .with("momentum", self.momentum)
+            .with("alpha", self.alpha)
+            .with("eps", self.eps)
+            .with("centered", self.centered)
+            .with("weight_decay", decay(self.weight_decay))
     }
 
     fn momentum(&self) -> f64 {

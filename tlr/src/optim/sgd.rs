@@ -1,7 +1,9 @@
-use super::{Buffer, Elementwise, UpdateRule};
-use crate::device::Backend;
+//! Stochastic gradient descent.
+
+use super::{Elementwise, Settings, UpdateRule};
+use crate::tensors::{Backend, Buffer};
 use dfdx::{
-    optim::{Momentum, SgdConfig},
+    optim::{Momentum, SgdConfig, WeightDecay},
     shapes::{Dtype, Shape},
     tensor::Tensor,
 };
@@ -24,6 +26,7 @@ pub type Sgd<M, E, D> = Elementwise<M, E, D, SgdConfig, 1>;
 
 impl UpdateRule<1> for SgdConfig {
     const BUFFERS: [&'static str; 1] = ["velocity"];
+    const INFALLIBLE: bool = true;
 
     fn rate(&self) -> f64 {
         self.lr
@@ -31,6 +34,13 @@ impl UpdateRule<1> for SgdConfig {
 
     fn set_rate(&mut self, rate: f64) {
         self.lr = rate;
+    }
+
+    fn settings(&self) -> Settings {
+        Settings::new("sgd")
+            .with("momentum", self.momentum())
+            .with("nesterov", matches!(self.momentum, Some(Momentum::Nesterov(_))))
+            .with("weight_decay", decay(self.weight_decay))
     }
 
     fn momentum(&self) -> f64 {
@@ -48,5 +58,14 @@ impl UpdateRule<1> for SgdConfig {
         gradient: &Buffer<E, D>,
     ) -> Result<(), D::Err> {
         self.try_update(parameter, velocity, gradient)
+    }
+}
+
+/// dfdx's weight decay as a setting.
+pub(super) fn decay(decay: Option<WeightDecay>) -> Settings {
+    match decay {
+        None => Settings::default(),
+        Some(WeightDecay::L2(decay)) => Settings::default().with("l2", decay),
+        Some(WeightDecay::Decoupled(decay)) => Settings::default().with("decoupled", decay),
     }
 }

@@ -1,14 +1,14 @@
 //! What an optimizer has accumulated, on its way to a checkpoint and back.
 
-use super::{Family, LearningRate};
-use crate::checkpoint::Stored;
-use dfdx::{nn::TensorCollection, tensor::HasErr};
-use std::{collections::BTreeMap, fmt::Debug};
+use super::{DeviceError, Family, Settings, TunableOptimizer};
+use crate::tensors::{join, Stored};
+use dfdx::nn::TensorCollection;
+use std::collections::BTreeMap;
 
 /// An optimizer that can be saved with a checkpoint and resumed to the bit.
 ///
 /// Implemented for the optimizers of [`tlr::optim`](crate::optim), for any [`UpdateRule`](super::UpdateRule) by
-/// [`Elementwise`](super::Elementwise), and for [`PerLayer`](super::PerLayer) around them. An optimizer made of others
+/// [`Elementwise`](super::Elementwise), and for [`PerLayer`](crate::PerLayer) around them. An optimizer made of others
 /// hands both calls on.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be saved: it keeps what it has accumulated to itself",
@@ -16,25 +16,26 @@ use std::{collections::BTreeMap, fmt::Debug};
     note = "in place of dfdx's `Sgd`, `Adam` and `RMSprop` use those of `tlr::optim`: the same steps to the bit, and they can be saved",
     note = "for an optimizer of your own: write a `tlr::optim::UpdateRule`, and `tlr::optim::Elementwise` does the rest"
 )]
-pub trait Resumable: LearningRate {
-    /// What has accumulated. `&mut` only because layers are walked that way.
+pub trait Resumable: TunableOptimizer {
+    /// What has accumulated.
     ///
     /// # Errors
     /// Those of the device.
-    fn state(&mut self, model: &Self::Model) -> Result<OptimizerState, DeviceError<Self>>;
+    fn state(&self, model: &Self::Model) -> Result<OptimizerState, DeviceError<Self>>;
 
-    /// Takes over a `state` of an optimizer of this kind for a model of this shape.
+    /// Takes over a `state` of an optimizer of this kind for a model of this shape. The model is only
+    /// looked at. (It is borrowed mutably because this is how each layer is shown with its optimizer.)
     ///
     /// # Errors
     /// Those of the device. Nothing has changed then.
     fn restore(
         &mut self,
-        model: &Self::Model,
+        model: &mut Self::Model,
         state: &OptimizerState,
     ) -> Result<(), DeviceError<Self>>;
 }
 
-/// A [`Family`] whose members can all be saved, so that [`PerLayer`](super::PerLayer) around it can.
+/// A [`Family`] whose members can all be saved, so that [`PerLayer`](crate::PerLayer) around it can.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be saved layer by layer: it keeps what it has accumulated to itself",
     label = "does not implement `tlr::optim::ResumableFamily`",
@@ -46,7 +47,7 @@ pub trait ResumableFamily: Family {
     /// # Errors
     /// Those of the device.
     fn layer_state<L>(
-        optimizer: &mut Self::For<L>,
+        optimizer: &Self::For<L>,
         layer: &L,
     ) -> Result<OptimizerState, DeviceError<Self>>
     where
@@ -58,20 +59,18 @@ pub trait ResumableFamily: Family {
     /// Those of the device. Nothing has changed then.
     fn restore_layer<L>(
         optimizer: &mut Self::For<L>,
-        layer: &L,
+        layer: &mut L,
         state: &OptimizerState,
     ) -> Result<(), DeviceError<Self>>
     where
         L: TensorCollection<Self::Dtype, Self::Device> + Clone;
 }
 
-type DeviceError<O> = <<O as LearningRate>::Device as HasErr>::Err;
-
 /// What an optimizer has accumulated, on the host.
 #[derive(Clone, Debug, Default)]
 pub struct OptimizerState {
-    /// Hyperparameters but the rates, one a line: not accumulated, but a checkpoint holds for these only.
-    pub(crate) settings: String,
+    /// The hyperparameters but the rates. They have not accumulated, but a checkpoint is for these only.
+    pub(crate) settings: Settings,
     /// Updates so far, by the path of the layer where each has an optimizer of its own.
     pub(crate) steps: BTreeMap<String, u64>,
     /// By the name of the buffer and the path of the tensor it goes with.
@@ -92,10 +91,9 @@ impl OptimizerState {
         self.steps.contains_key(name) || self.tensors.keys().any(|(buffer, _)| buffer == name)
     }
 
-    /// The same of an optimizer of this `kind` around the one whose state this is.
-    pub(crate) fn within(mut self, kind: &str, field: &str, value: &impl Debug) -> Self {
-        let inner = self.settings;
-        self.settings = format!("{kind} {{\n{field}: {value:?},\naround: {inner},\n}}");
+    /// The state of an optimizer with these settings, around the one whose state this is.
+    pub(crate) fn within(mut self, outer: Settings) -> Self {
+        self.settings = outer.within("around", self.settings);
         self
     }
 
@@ -136,14 +134,5 @@ impl OptimizerState {
                 })
                 .collect(),
         }
-    }
-}
-
-/// The path of what is at `path` within `outer`.
-pub(crate) fn join(outer: &str, path: &str) -> String {
-    match (outer, path) {
-        ("", path) => path.to_owned(),
-        (outer, "") => outer.to_owned(),
-        (outer, path) => format!("{outer}.{path}"),
     }
 }

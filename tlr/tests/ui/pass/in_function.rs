@@ -5,7 +5,7 @@
 
 pub fn names() -> Vec<String> {
     use dfdx::{optim::Sgd, prelude::*};
-    use tlr::{LearningRate, Newton, NewtonConfig, PerLayer, TensorCollection, TrainableLr};
+    use tlr::{Newton, NewtonConfig, PerLayer, TensorCollection, TrainableLr, TunableOptimizer};
 
     #[derive(Clone, TensorCollection, TrainableLr)]
     struct Local<E: Dtype, D: Device<E>> {

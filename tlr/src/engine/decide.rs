@@ -1,0 +1,250 @@
+//! The decisions at the end of a window, and what is cleared with it.
+//!
+//! There are three ways to begin a window. Each row says what it clears.
+//!
+//! | | place in the window | gathered losses | the window's losses | previous directions | snapshot |
+//! | --- | --- | --- | --- | --- | --- |
+//! | `begin_window`: the last one ended well | yes | (are none) | become the reference | no | is new, to be confirmed |
+//! | `rolled_back`: the last one is undone | yes | yes | yes | yes | is gone back to |
+//! | `leave_window`: a restart of the schedule, or an exact step | yes | yes | yes | yes | is taken anew |
+
+use super::{
+    history::{Adaptation, KeptBecause, Outcome},
+    products::{DirectionProducts, WindowProducts},
+    rule::{self, bounded, Proposal},
+    start::{climb::climb, rounding::Rounding, LARGEST_CLIMB},
+    state::{EndedWindow, GatheredLosses, Phase, PreviousWindow, Rollback, SnapshotTrust},
+    Engine, RateRule, Request, Step,
+};
+use crate::error::{Cause, Error};
+
+impl<R: RateRule> Engine<R> {
+    /// A window has ended well.
+    pub(super) fn window_ended(&mut self, products: Vec<WindowProducts>) -> Request {
+        let state = &mut self.state;
+        let factor = state.factors / state.position as f64;
+        state.snapshot = SnapshotTrust::Unconfirmed;
+        state.watch.accept(self.safeguard.as_ref());
+        self.begin_window();
+        self.weigh(EndedWindow { products, factor, movable: None })
+    }
+
+    /// Asks for what else has to be known, and decides when all is.
+    pub(super) fn weigh(&mut self, mut window: EndedWindow) -> Request {
+        // A schedule below 1 may keep the weights where they are, and means to.
+        let looks_for_rounding = self.climb.is_some() && window.factor >= 1.0;
+        if !looks_for_rounding {
+            return self.conclude(window, &[]);
+        }
+        if window.movable.is_none() {
+            if window.products.iter().any(|products| products.own == 0.0) {
+                self.state.phase = Phase::Weighing(window);
+                return Request::TellMovable;
+            }
+            window.movable = Some(Vec::new());
+        }
+        if self.state.groups.iter().any(|group| group.climbs) {
+            self.state.phase = Phase::Weighing(window);
+            return Request::MeasureNorms;
+        }
+        self.conclude(window, &[])
+    }
+
+    /// Decides on each group's rate.
+    pub(super) fn conclude(&mut self, window: EndedWindow, norms: &[f64]) -> Request {
+        self.state.phase = Phase::Idle;
+        let movable = window.movable.unwrap_or_default();
+        let first = self.state.history.len();
+        for (index, products) in window.products.into_iter().enumerate() {
+            let moves = movable.get(index).is_some_and(|moves| *moves);
+            let norm = norms.get(index).copied();
+            match self.raise(index, products, moves, norm) {
+                Some(by) => self.raise_rate(index, by),
+                None => self.adapt(index, products, window.factor),
+            }
+        }
+        let decisions = self.decisions_since(first);
+        self.count(1);
+        Request::Done(Step::WindowEnded { decisions })
+    }
+
+    /// What to multiply a rate by whose window was lost in rounding, if it was.
+    fn raise(
+        &self,
+        index: usize,
+        products: WindowProducts,
+        moves: bool,
+        norm: Option<f64>,
+    ) -> Option<f64> {
+        let group = self.state.groups.get(index)?;
+        let frozen = self.groups.get(index)?.frozen;
+        if frozen || group.rate >= 1.0 {
+            None
+        } else if products.own == 0.0 {
+            moves.then_some(LARGEST_CLIMB)
+        } else if group.climbs {
+            Rounding::new(norm?, self.window, self.spacing).raise(products.own.sqrt())
+        } else {
+            None
+        }
+    }
+
+    fn raise_rate(&mut self, index: usize, by: f64) {
+        let Some(group) = self.state.groups.get_mut(index) else { return };
+        (group.previous, group.before_cut) = (None, None);
+        let raised = bounded((by * group.rate).min(1.0));
+        self.set_rate(index, Proposal { rate: raised, outcome: Outcome::Raised }, None);
+    }
+
+    /// One group's decision at the end of a good window, over which the schedule's mean was `factor`.
+    fn adapt(&mut self, index: usize, window: WindowProducts, factor: f64) {
+        let (Some(group), Some(settings)) =
+            (self.state.groups.get_mut(index), self.groups.get(index))
+        else {
+            return;
+        };
+        let rate = group.rate;
+        let this = PreviousWindow { rate, factor, squared: window.own };
+        let previous = group.previous.replace(this);
+        // From displacements s to directions u = s / (rate · factor).
+        let products = previous.map(|previous| {
+            let (then, now) = (previous.rate * previous.factor, rate * factor);
+            DirectionProducts {
+                uu: previous.squared / then / then,
+                un: window.across / then / now,
+                nn: window.own / now / now,
+            }
+        });
+        let proposal = match (previous, products) {
+            _ if settings.frozen => Proposal::kept(rate, KeptBecause::Frozen),
+            (Some(previous), Some(products)) => {
+                let proposal = rule::decide(&self.rule, rate, previous.rate, &products);
+                group.climbs &= self.climb.is_some_and(|cosine| products.cosine() > cosine);
+                let proposal = if group.climbs {
+                    climb(rate, previous.rate, &products, proposal)
+                } else {
+                    proposal
+                };
+                // Without a schedule the factor is 1 and the proposal stays, to the bit.
+                if previous.factor < 1.0 {
+                    let moved = rate + previous.factor * (proposal.rate - rate);
+                    Proposal { rate: bounded(moved), ..proposal }
+                } else {
+                    proposal
+                }
+            }
+            _ => match group.before_cut.take() {
+                Some(rate) => Proposal { rate, outcome: Outcome::CutReverted },
+                None => Proposal { rate, outcome: Outcome::WarmingUp },
+            },
+        };
+        self.set_rate(index, proposal, products);
+    }
+
+    /// The host has gone back.
+    pub(super) fn rolled_back(&mut self, rollback: Rollback) -> Result<Request, Error> {
+        let Rollback { cause, rates_are_to_blame, counts_step, watch, .. } = rollback;
+        let Some(safeguard) = self.safeguard else {
+            // Only a safeguard goes back.
+            return Ok(Request::Done(Step::Made));
+        };
+        let state = &mut self.state;
+        state.steps += u64::from(counts_step);
+        state.watch = watch;
+        let on_probation =
+            rates_are_to_blame && cause == Cause::LossIncreased && state.watch.trusts(&safeguard);
+        for group in &mut state.groups {
+            group.before_cut = (on_probation && group.is_steady()).then_some(group.rate);
+        }
+        self.restart_at_snapshot();
+        if rates_are_to_blame && self.state.watch.any_accepted() {
+            self.state.groups.iter_mut().for_each(|group| group.climbs = false);
+        }
+        let cut = self.state.watch.roll_back(&safeguard, rates_are_to_blame);
+        let first = self.state.history.len();
+        for index in 0..self.groups.len() {
+            let Some(rate) = self.state.groups.get(index).map(|group| group.rate) else { continue };
+            let frozen = self.groups.get(index).is_some_and(|group| group.frozen);
+            let rate = if frozen { rate } else { bounded(rate * cut) };
+            self.set_rate(index, Proposal { rate, outcome: Outcome::RolledBack(cause) }, None);
+        }
+        let (count, step) = (self.state.watch.rollbacks(), self.state.steps);
+        let decisions = self.decisions_since(first);
+        self.count(1);
+        if count >= safeguard.max_rollbacks {
+            return Err(Error::TooManyRollbacks { count, step, cause });
+        }
+        Ok(Request::Done(Step::RolledBack { cause, decisions }))
+    }
+
+    /// The host has gone back from weights that are not finite, as far as it can, and there is no
+    /// safeguard that could do more about it.
+    pub(super) fn retreated(&mut self, tensor: String) -> Error {
+        self.restart_at_snapshot();
+        self.count(1);
+        let step = self.state.steps;
+        if self.keeps_snapshots {
+            Error::NonFiniteWeights { step, tensor }
+        } else {
+            Error::LostWeights { step, tensor }
+        }
+    }
+
+    fn begin_window(&mut self) {
+        self.state.position = 0;
+        self.state.factors = 0.0;
+    }
+
+    fn restart_at_snapshot(&mut self) {
+        self.begin_window();
+        self.forget_directions();
+        self.state.gathered = GatheredLosses::default();
+        self.state.snapshot = SnapshotTrust::Good;
+    }
+
+    /// The next step begins a new window at whatever the weights then are.
+    pub(super) fn leave_window(&mut self) {
+        self.begin_window();
+        self.forget_directions();
+        self.state.gathered = GatheredLosses::default();
+        self.state.watch.leave();
+        self.state.snapshot = SnapshotTrust::Missing;
+    }
+
+    pub(super) fn forget_directions(&mut self) {
+        self.state.groups.iter_mut().for_each(|group| group.previous = None);
+    }
+
+    /// Sets a rate, and notes it in the history.
+    pub(super) fn set_rate(
+        &mut self,
+        index: usize,
+        Proposal { rate: to, outcome }: Proposal,
+        products: Option<DirectionProducts>,
+    ) {
+        let (Some(group), Some(settings)) =
+            (self.state.groups.get_mut(index), self.groups.get(index))
+        else {
+            return;
+        };
+        let from = std::mem::replace(&mut group.rate, to);
+        let layer = settings.name.clone();
+        tracing::debug!(
+            step = self.state.steps,
+            layer = &*layer,
+            from,
+            to,
+            uu = products.map(|products| products.uu),
+            un = products.map(|products| products.un),
+            nn = products.map(|products| products.nn),
+            %outcome,
+            "learning rate"
+        );
+        let step = self.state.steps;
+        self.state.history.push(Adaptation { step, layer, from, to, products, outcome });
+    }
+
+    pub(super) fn decisions_since(&self, first: usize) -> Vec<Adaptation> {
+        self.state.history.get(first..).unwrap_or_default().to_vec()
+    }
+}

@@ -1,0 +1,125 @@
+//! What an engine is told, what it asks for, and what a step comes to.
+
+use super::{history::Adaptation, products::WindowProducts};
+use crate::error::Cause;
+use serde::{Deserialize, Serialize};
+
+/// What has happened. Each event but [`Batch`](Self::Batch) answers the [`Request`] before it.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// The gradients of a batch are there: a step begins.
+    Batch {
+        /// The batch's loss, where it is told.
+        loss: Option<f64>,
+        /// Whether the base optimizer will only gather the gradients for a step to come, and leave
+        /// the weights where they are.
+        only_gathers: bool,
+    },
+    /// Answers [`Request::TakeSnapshot`].
+    SnapshotTaken,
+    /// Answers [`Request::CheckWeights`]: whether all weights are finite.
+    WeightsChecked {
+        /// Whether they are.
+        finite: bool,
+    },
+    /// Answers [`Request::Update`].
+    Updated,
+    /// Answers [`Request::Skip`].
+    Skipped,
+    /// Answers [`Request::EndWindow`]: the products of each group.
+    WindowEnded(Vec<WindowProducts>),
+    /// Answers [`Request::EndWindow`]: a weight is not finite, and no snapshot has moved.
+    WindowBroken {
+        /// The first such tensor.
+        tensor: String,
+    },
+    /// Answers [`Request::TellMovable`]: whether a step of plain gradient descent at a rate of 1
+    /// would move any weight of each group. Empty where that cannot be told.
+    Movable(Vec<bool>),
+    /// Answers [`Request::MeasureNorms`]: ‖w‖ of each group. Empty where that cannot be told.
+    Norms(Vec<f64>),
+    /// Answers [`Request::GoBack`].
+    WentBack,
+}
+
+/// What is to be done next.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Request {
+    /// Remember the model's tensors as they are. Answer with [`Event::SnapshotTaken`].
+    TakeSnapshot(TensorKind),
+    /// Look whether all weights are finite. Answer with [`Event::WeightsChecked`].
+    CheckWeights,
+    /// Update the weights at the rates that [`Engine::effective_rates`](super::Engine::effective_rates)
+    /// tells. Answer with [`Event::Updated`].
+    Update,
+    /// Leave the batch out: put the buffers back as they are in the snapshot. Answer with
+    /// [`Event::Skipped`].
+    Skip {
+        /// Whether gradients that were gathered for the same step go as well.
+        drop_gathered: bool,
+    },
+    /// Compute each group's products from the last two snapshots and the weights, then move the
+    /// snapshots on. Answer with [`Event::WindowEnded`] or [`Event::WindowBroken`].
+    EndWindow,
+    /// Tell which groups would move at a rate of 1. Answer with [`Event::Movable`].
+    TellMovable,
+    /// Measure each group's norm at the last snapshot. Answer with [`Event::Norms`].
+    MeasureNorms,
+    /// Put weights and buffers back as they are in a snapshot, clear what the base optimizer has
+    /// accumulated, and drop gathered gradients. Answer with [`Event::WentBack`].
+    GoBack(Target),
+    /// Nothing: the step is over.
+    Done(Step),
+}
+
+/// Some of a model's tensors.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TensorKind {
+    /// Those that are trained.
+    Weights,
+    /// The others, such as running means.
+    Buffers,
+}
+
+/// Where a rollback goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Target {
+    /// The last snapshot.
+    Last,
+    /// The one before, which then is the last.
+    BeforeLast,
+}
+
+/// What became of a step.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Step {
+    /// The weights were updated.
+    Made,
+    /// The gradients were gathered for a step to come, and the weights are where they were.
+    Gathered,
+    /// The batch was left out, and the weights are where they were.
+    Skipped(Cause),
+    /// The weights were updated, and a window ended with it. An exact step is a window of its own.
+    WindowEnded {
+        /// The decision on each group's rate, in the order of the groups.
+        decisions: Vec<Adaptation>,
+    },
+    /// The window was undone: the weights are those of the last good snapshot.
+    RolledBack {
+        /// Why.
+        cause: Cause,
+        /// What became of each group's rate, in the order of the groups.
+        decisions: Vec<Adaptation>,
+    },
+}
+
+impl Step {
+    /// The decisions on rates that came with this step: none, or one a group.
+    pub fn decisions(&self) -> &[Adaptation] {
+        match self {
+            Self::WindowEnded { decisions } | Self::RolledBack { decisions, .. } => decisions,
+            Self::Made | Self::Gathered | Self::Skipped(_) => &[],
+        }
+    }
+}

@@ -1,0 +1,65 @@
+//! f64 in JSON, to the bit. JSON has no numbers that are not finite, so these are words.
+
+use serde::{de, Deserialize, Deserializer, Serialize, Serializer};
+
+pub(crate) fn serialize<S: Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S::Error> {
+    if value.is_finite() {
+        serializer.serialize_f64(*value)
+    } else {
+        serializer.serialize_str(&value.to_string())
+    }
+}
+
+pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Number<'a> {
+        Finite(f64),
+        #[serde(borrow)]
+        Word(std::borrow::Cow<'a, str>),
+    }
+    match Number::deserialize(deserializer)? {
+        Number::Finite(value) => Ok(value),
+        Number::Word(word) => word.parse().map_err(de::Error::custom),
+    }
+}
+
+/// The same for one that may be missing.
+pub(crate) mod option {
+    use super::{Deserialize, Deserializer, Serialize, Serializer};
+
+    #[derive(Serialize, Deserialize)]
+    struct Exact(#[serde(with = "super")] f64);
+
+    pub(crate) fn serialize<S: Serializer>(
+        value: &Option<f64>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        value.map(Exact).serialize(serializer)
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Option<f64>, D::Error> {
+        Ok(Option::<Exact>::deserialize(deserializer)?.map(|Exact(value)| value))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    #[allow(clippy::unwrap_used)]
+    fn every_kind_of_number_comes_back_to_the_bit() {
+        #[derive(Serialize, Deserialize)]
+        struct Exact(#[serde(with = "super")] f64);
+
+        let awkward = [0.1 + 0.2, -0.0, f64::MIN_POSITIVE / 3.0, f64::MAX, 1e23, f64::INFINITY];
+        for value in awkward.into_iter().chain([f64::NEG_INFINITY, f64::NAN]) {
+            let json = serde_json::to_string(&Exact(value)).unwrap();
+            let Exact(back) = serde_json::from_str(&json).unwrap();
+            assert_eq!(back.to_bits(), value.to_bits(), "{json}");
+        }
+    }
+}

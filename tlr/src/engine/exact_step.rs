@@ -1,0 +1,67 @@
+//! Steps whose rate is adapted before they are made: the host looks ahead, the engine decides.
+
+use super::{
+    history::{Adaptation, KeptBecause, Outcome},
+    products::DirectionProducts,
+    rule::{self, bounded, Proposal},
+    Engine, RateRule, Step,
+};
+
+/// A group's decision, from derivatives taken ahead.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ExactDecision {
+    from: f64,
+    proposal: Proposal,
+    products: DirectionProducts,
+}
+
+impl ExactDecision {
+    /// What the rate is multiplied by.
+    pub(crate) fn factor(&self) -> f64 {
+        self.proposal.rate / self.from
+    }
+
+    /// The line search went t times as far. A frozen group went along; its rate stays.
+    pub(crate) fn scale(&mut self, t: f64) {
+        if self.proposal.outcome != Outcome::Kept(KeptBecause::Frozen) {
+            self.proposal.rate = bounded(t * self.proposal.rate);
+            self.proposal.outcome = Outcome::Searched;
+        }
+    }
+}
+
+impl<R: RateRule> Engine<R> {
+    /// What to make of each group's rate. The sums are along the displacement s = rate · u:
+    /// ⟨s,g⟩, ⟨s,ĝ⟩ and ⟨ĝ,ĝ⟩.
+    pub(crate) fn decide_ahead(&self, sums: &[DirectionProducts]) -> Vec<ExactDecision> {
+        let groups = self.state.groups.iter().zip(&self.groups);
+        groups
+            .zip(sums)
+            .map(|((state, settings), sums)| {
+                let from = state.rate;
+                // From displacements to directions.
+                let products =
+                    DirectionProducts { uu: sums.uu / from, un: sums.un / from, nn: sums.nn };
+                let proposal = if settings.frozen {
+                    Proposal::kept(from, KeptBecause::Frozen)
+                } else {
+                    // u belongs to the current rate: both forms of the rule are the same here.
+                    rule::decide(&self.rule, from, from, &products)
+                };
+                ExactDecision { from, proposal, products }
+            })
+            .collect()
+    }
+
+    /// The step is made. A window in progress ends without a decision.
+    pub(crate) fn exact_step_made(&mut self, decisions: Vec<ExactDecision>) -> Step {
+        self.state.steps += 1;
+        self.leave_window();
+        let first = self.state.history.len();
+        for (index, decision) in decisions.into_iter().enumerate() {
+            self.set_rate(index, decision.proposal, Some(decision.products));
+        }
+        let decisions: Vec<Adaptation> = self.decisions_since(first);
+        Step::WindowEnded { decisions }
+    }
+}

@@ -1,0 +1,108 @@
+//! Decisions on rates, and what became of them.
+
+use super::{exact, products::DirectionProducts};
+use crate::error::Cause;
+use serde::{Deserialize, Serialize};
+use std::{fmt, sync::Arc};
+
+/// One decision on one group's rate.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub struct Adaptation {
+    /// The optimizer step after which it was made, counted from 1. Steps that were rolled back count.
+    pub step: u64,
+    /// The group: a layer's path, or `model`.
+    pub layer: Arc<str>,
+    /// The rate before.
+    #[serde(with = "exact")]
+    pub from: f64,
+    /// The rate after.
+    #[serde(with = "exact")]
+    pub to: f64,
+    /// What the rule was given; none where there was nothing to give.
+    pub products: Option<DirectionProducts>,
+    /// What happened.
+    pub outcome: Outcome,
+}
+
+impl Adaptation {
+    /// A decision that no rule has made: for tests and tools that write histories.
+    ///
+    /// # Example
+    /// ```
+    /// use tlr::{Adaptation, Outcome};
+    ///
+    /// let decision = Adaptation::new(30, "head", 0.1, 0.2, None, Outcome::Scaled);
+    /// assert_eq!((&*decision.layer, decision.to), ("head", 0.2));
+    /// ```
+    pub fn new(
+        step: u64,
+        layer: impl Into<Arc<str>>,
+        from: f64,
+        to: f64,
+        products: Option<DirectionProducts>,
+        outcome: Outcome,
+    ) -> Self {
+        Self { step, layer: layer.into(), from, to, products, outcome }
+    }
+}
+
+/// What became of a rate at the end of a window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum Outcome {
+    /// There is no previous direction yet: the first window, or the first after a rollback.
+    WarmingUp,
+    /// The rule's own step.
+    Scaled,
+    /// The rule's step, cut to the largest it may be.
+    Capped,
+    /// Raised beyond the rule's step, or held above it, because the windows agree too well: see
+    /// [`Config::climb`](crate::engine::Config::climb).
+    Climbed,
+    /// Raised because the window was lost in rounding. No weight has moved although the gradients
+    /// are large enough, or the weights have moved by no more than rounding explains. See
+    /// [`Config::climb`](crate::engine::Config::climb).
+    Raised,
+    /// Back to what it was before a cut, because the window after the cut was good: see
+    /// [`Safeguard::trust`](crate::engine::Safeguard::trust).
+    CutReverted,
+    /// No step.
+    Kept(KeptBecause),
+    /// Set by the line search, where the rule's own step did not pass.
+    Searched,
+    /// The window was undone and the rate cut.
+    RolledBack(Cause),
+}
+
+/// Why a rate stayed where it was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum KeptBecause {
+    /// The loss is not convex along the direction, or the weights did not move.
+    NonPositiveCurvature,
+    /// A dot product is NaN or infinite.
+    NonFinite,
+    /// The layer is `#[tlr(frozen)]`.
+    Frozen,
+}
+
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::WarmingUp => f.write_str("warming up"),
+            Self::Scaled => f.write_str("scaled"),
+            Self::Capped => f.write_str("capped"),
+            Self::Climbed => f.write_str("climbed: the windows agree"),
+            Self::Raised => f.write_str("raised: lost in rounding"),
+            Self::CutReverted => f.write_str("cut reverted: it was not needed"),
+            Self::Kept(KeptBecause::NonPositiveCurvature) => {
+                f.write_str("kept: the curvature is not positive")
+            }
+            Self::Kept(KeptBecause::NonFinite) => f.write_str("kept: a figure is not finite"),
+            Self::Kept(KeptBecause::Frozen) => f.write_str("kept: frozen"),
+            Self::Searched => f.write_str("set by the line search"),
+            Self::RolledBack(cause) => write!(f, "rolled back: {cause}"),
+        }
+    }
+}

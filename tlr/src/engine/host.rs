@@ -1,0 +1,134 @@
+//! The one trait through which an engine's driver sees weights, and that driver.
+
+use super::{
+    event::{Event, Request, Step, Target, TensorKind},
+    products::WindowProducts,
+    rule::RateRule,
+    Engine,
+};
+use crate::error::Error;
+
+/// Who has the weights, the gradients and the base optimizer: what an [`Engine`] decides, it does.
+///
+/// A method that fails leaves the weights as they were before it.
+pub trait Host {
+    /// What can go wrong, such as a device that runs out of memory.
+    type Error;
+
+    /// Remembers the model's tensors of one kind as they are.
+    ///
+    /// # Errors
+    /// The host's own.
+    fn take_snapshot(&mut self, kind: TensorKind) -> Result<(), Self::Error>;
+
+    /// Updates the weights, each group at its rate. Or only gathers the gradients, where that is what
+    /// the base optimizer does with them.
+    ///
+    /// # Errors
+    /// The host's own.
+    fn update(&mut self, rates: &[f64]) -> Result<(), Self::Error>;
+
+    /// Leaves the batch out: the buffers, which the forward pass may have changed, are put back as
+    /// they are in the snapshot. With `drop_gathered`, gathered gradients go as well.
+    ///
+    /// # Errors
+    /// The host's own.
+    fn skip(&mut self, drop_gathered: bool) -> Result<(), Self::Error>;
+
+    /// The products of each group; then the snapshots move on. If a weight is not finite, they stay.
+    ///
+    /// # Errors
+    /// The host's own. The last snapshot is as it was then, the one before may be lost.
+    fn end_window(&mut self) -> Result<WindowEnd, Self::Error>;
+
+    /// Whether all weights are finite.
+    ///
+    /// # Errors
+    /// The host's own.
+    fn weights_are_finite(&mut self) -> Result<bool, Self::Error>;
+
+    /// Whether a step of plain gradient descent at a rate of 1 would move any weight of each group.
+    /// Empty where that cannot be told, which is the default.
+    ///
+    /// # Errors
+    /// The host's own.
+    fn movable(&mut self) -> Result<Vec<bool>, Self::Error> {
+        Ok(Vec::new())
+    }
+
+    /// ‖w‖ of each group at the last snapshot. Empty where that cannot be told, which is the default.
+    ///
+    /// # Errors
+    /// The host's own.
+    fn norms(&mut self) -> Result<Vec<f64>, Self::Error> {
+        Ok(Vec::new())
+    }
+
+    /// Puts weights and buffers back as they are in a snapshot, clears what the base optimizer has
+    /// accumulated, and drops gathered gradients.
+    ///
+    /// # Errors
+    /// The host's own. Weights and snapshots are as they were then.
+    fn go_back(&mut self, target: Target) -> Result<(), Self::Error>;
+}
+
+/// What has become of a window.
+#[derive(Clone, Debug, PartialEq)]
+pub enum WindowEnd {
+    /// The products of each group. The snapshots have moved on.
+    Products(Vec<WindowProducts>),
+    /// A weight is not finite. The snapshots are as they were.
+    Broken {
+        /// The first such tensor.
+        tensor: String,
+    },
+}
+
+/// Why a step was not finished.
+#[derive(Clone, Debug, PartialEq)]
+pub enum StepError<E> {
+    /// The engine has given up.
+    Engine(Error),
+    /// The host has failed.
+    Host {
+        /// What went wrong.
+        error: E,
+        /// Whether it went wrong at the end of a window, after the update.
+        step_made: bool,
+    },
+}
+
+/// One step: asks the engine what to do and has the host do it, until the step is over.
+///
+/// # Errors
+/// Those of [`Engine::tell`], and the host's own. The next step can be driven all the same.
+pub fn drive<R: RateRule, H: Host>(
+    engine: &mut Engine<R>,
+    host: &mut H,
+    loss: Option<f64>,
+    only_gathers: bool,
+) -> Result<Step, StepError<H::Error>> {
+    let mut event = Event::Batch { loss, only_gathers };
+    loop {
+        let done = match engine.tell(event).map_err(StepError::Engine)? {
+            Request::Done(step) => return Ok(step),
+            Request::TakeSnapshot(kind) => host.take_snapshot(kind).map(|()| Event::SnapshotTaken),
+            Request::CheckWeights => {
+                host.weights_are_finite().map(|finite| Event::WeightsChecked { finite })
+            }
+            Request::Update => host.update(engine.effective_rates()).map(|()| Event::Updated),
+            Request::Skip { drop_gathered } => host.skip(drop_gathered).map(|()| Event::Skipped),
+            Request::EndWindow => host.end_window().map(|end| match end {
+                WindowEnd::Products(products) => Event::WindowEnded(products),
+                WindowEnd::Broken { tensor } => Event::WindowBroken { tensor },
+            }),
+            Request::TellMovable => host.movable().map(Event::Movable),
+            Request::MeasureNorms => host.norms().map(Event::Norms),
+            Request::GoBack(target) => host.go_back(target).map(|()| Event::WentBack),
+        };
+        event = match done {
+            Ok(event) => event,
+            Err(error) => return Err(StepError::Host { error, step_made: engine.host_failed() }),
+        };
+    }
+}

@@ -1,0 +1,293 @@
+//! What to do, in f64: no tensor, no device, no dfdx.
+//!
+//! An [`Engine`] decides how learning rates move. It never sees a weight. It is told what has happened
+//! (an [`Event`]: a batch with its loss, a window's dot products) and answers what to do next (a
+//! [`Request`]: update at these rates, end the window, go back to a snapshot). Whoever does it is the
+//! **host**: see [`Host`] and [`drive`]. This is the *sans-I/O* style of network protocols, and for the
+//! same reason: every decision can be tested without what it decides on.
+//!
+//! ```text
+//!            loss, only gathers?                    rates            products
+//! Batch ──► judge the loss ──good──► snapshot? ──► update ──► K-th? ──► decide each group's rate
+//!               │        └─skip────► leave the batch out
+//!               └─────────bad──────► go back, cut the rates
+//! ```
+//!
+//! `tlr` with `default-features = false` is this module alone.
+//!
+//! # Example
+//! A host whose model is one number w, trained on ½w² by plain gradient descent.
+//! ```
+//! use tlr::engine::*;
+//!
+//! /// The weight, and its snapshots at the ends of the last two windows.
+//! struct OneWeight { w: f64, last: f64, before: f64 }
+//!
+//! impl Host for OneWeight {
+//!     type Error = std::convert::Infallible;
+//!     fn take_snapshot(&mut self, kind: TensorKind) -> Result<(), Self::Error> {
+//!         if kind == TensorKind::Weights { self.last = self.w }
+//!         Ok(())
+//!     }
+//!     fn update(&mut self, rates: &[f64]) -> Result<(), Self::Error> {
+//!         self.w -= rates[0] * self.w; // the gradient of ½w² is w
+//!         Ok(())
+//!     }
+//!     fn skip(&mut self, _drop_gathered: bool) -> Result<(), Self::Error> { Ok(()) }
+//!     fn end_window(&mut self) -> Result<WindowEnd, Self::Error> {
+//!         let (then, now) = (self.before - self.last, self.last - self.w);
+//!         (self.before, self.last) = (self.last, self.w);
+//!         Ok(WindowEnd::Products(vec![WindowProducts { across: then * now, own: now * now }]))
+//!     }
+//!     fn weights_are_finite(&mut self) -> Result<bool, Self::Error> { Ok(self.w.is_finite()) }
+//!     fn go_back(&mut self, target: Target) -> Result<(), Self::Error> {
+//!         if target == Target::BeforeLast { self.last = self.before }
+//!         self.w = self.last;
+//!         Ok(())
+//!     }
+//! }
+//!
+//! let group = Group { name: "w".into(), frozen: false, rate: 1e-6 };
+//! let config = NewtonConfig::default().window(Window::steps(1)?);
+//! let mut engine = Engine::new(config, vec![group], Numbers { momentum: 0.0, spacing: f64::EPSILON })?;
+//! let mut host = OneWeight { w: 3.0, last: 0.0, before: 0.0 };
+//! for _ in 0..20 {
+//!     let loss = 0.5 * host.w * host.w;
+//!     drive(&mut engine, &mut host, Some(loss), false).unwrap();
+//! }
+//! assert!(host.w.abs() < 1e-3); // the best rate is 1; at 1e-6 nothing would have moved
+//! # Ok::<(), tlr::Error>(())
+//! ```
+
+mod config;
+mod decide;
+mod event;
+pub(crate) mod exact;
+#[cfg(feature = "dfdx")]
+mod exact_step;
+mod history;
+mod host;
+mod products;
+mod rule;
+mod safeguard;
+mod schedule;
+mod start;
+mod state;
+mod step;
+mod window;
+
+pub use config::{Config, HypergradientConfig, NewtonConfig};
+pub use event::{Event, Request, Step, Target, TensorKind};
+pub use history::{Adaptation, KeptBecause, Outcome};
+pub use host::{drive, Host, StepError, WindowEnd};
+pub use products::{DirectionProducts, WindowProducts};
+pub use rule::{HypergradientRule, NewtonForm, NewtonRule, Proposal, RateRule, RATES};
+pub use safeguard::Safeguard;
+pub use schedule::Schedule;
+pub use state::State;
+pub use window::Window;
+#[cfg(feature = "dfdx")]
+pub(crate) use {exact_step::ExactDecision, state::MOST_STEPS};
+
+use crate::error::Error;
+#[cfg(feature = "dfdx")]
+use crate::settings::Settings;
+use rule::bounded;
+use safeguard::Watch;
+use state::{GatheredLosses, GroupState, Phase, SnapshotTrust};
+use std::sync::Arc;
+
+/// Some tensors that share a learning rate.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Group {
+    /// A layer's path, or `model`.
+    pub name: Arc<str>,
+    /// Whether the rate stays where it starts.
+    pub frozen: bool,
+    /// The rate to start from, within [`RATES`].
+    pub rate: f64,
+}
+
+/// What an engine has to know of the numbers that it does not see.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Numbers {
+    /// β of the base optimizer, in [0, 1): how much of an update is left over from the one before.
+    pub momentum: f64,
+    /// The distance between 1 and the next larger number of the weights' type.
+    pub spacing: f64,
+}
+
+/// Decides how learning rates move, for a host that has the weights. See [the module](self).
+#[derive(Clone, Debug)]
+pub struct Engine<R> {
+    rule: R,
+    window: usize,
+    climb: Option<f64>,
+    safeguard: Option<Safeguard>,
+    schedule: Option<Schedule>,
+    /// Whether the host has snapshots to go back to, and not a sketch of them.
+    keeps_snapshots: bool,
+    spacing: f64,
+    groups: Vec<GroupSettings>,
+    /// The learned rates times the schedule's factor, for the update that was asked for.
+    effective: Vec<f64>,
+    state: State,
+}
+
+/// What is fixed about a group.
+#[derive(Clone, Debug)]
+struct GroupSettings {
+    name: Arc<str>,
+    frozen: bool,
+}
+
+impl<R: RateRule> Engine<R> {
+    /// An engine for some groups of tensors.
+    ///
+    /// # Errors
+    /// A number of `config` or a starting rate out of range; no groups at all.
+    pub fn new(config: Config<R>, groups: Vec<Group>, numbers: Numbers) -> Result<Self, Error> {
+        let window = config.validated_window(numbers.momentum)?;
+        if groups.is_empty() {
+            return Err(Error::NothingToTrain);
+        }
+        if let Some(Group { name, rate, .. }) =
+            groups.iter().find(|group| !RATES.contains(&group.rate))
+        {
+            return Err(Error::Rate { group: name.to_string(), rate: *rate });
+        }
+        let group_state = |group: &Group| GroupState {
+            rate: group.rate,
+            climbs: config.climb.is_some(),
+            previous: None,
+            before_cut: None,
+        };
+        let state = State {
+            steps: 0,
+            position: 0,
+            factors: 0.0,
+            gathered: GatheredLosses::default(),
+            snapshot: SnapshotTrust::Missing,
+            watch: Watch::default(),
+            groups: groups.iter().map(group_state).collect(),
+            phase: Phase::Idle,
+            history: Vec::new(),
+        };
+        let effective = groups.iter().map(|group| group.rate).collect();
+        let settings = |Group { name, frozen, .. }| GroupSettings { name, frozen };
+        Ok(Self {
+            rule: config.rule,
+            window,
+            climb: config.climb,
+            safeguard: config.safeguard,
+            schedule: None,
+            keeps_snapshots: config.sketch.is_none(),
+            spacing: numbers.spacing,
+            groups: groups.into_iter().map(settings).collect(),
+            effective,
+            state,
+        })
+    }
+
+    /// Multiplies every learned rate by a schedule, or by `None`.
+    pub fn set_schedule(&mut self, schedule: Option<Schedule>) {
+        self.schedule = schedule;
+    }
+}
+
+/// What is settled, and what can be asked at any time.
+impl<R> Engine<R> {
+    /// Each group's name and learned rate.
+    pub fn rates(&self) -> impl ExactSizeIterator<Item = (&str, f64)> {
+        self.groups.iter().zip(&self.state.groups).map(|(group, state)| (&*group.name, state.rate))
+    }
+
+    /// What the schedule multiplies the rates of the next step by: 1 without one.
+    pub fn factor(&self) -> f64 {
+        self.schedule.as_ref().map_or(1.0, |schedule| schedule.factor(self.state.steps))
+    }
+
+    /// The rates of the update that was last [asked for](Request::Update): the learned rates times the
+    /// schedule's factor.
+    pub fn effective_rates(&self) -> &[f64] {
+        &self.effective
+    }
+
+    /// Every decision on a rate, in order: at the end of a window one for each group.
+    pub fn history(&self) -> &[Adaptation] {
+        &self.state.history
+    }
+
+    /// Hands the history over and starts a new one.
+    pub fn take_history(&mut self) -> Vec<Adaptation> {
+        std::mem::take(&mut self.state.history)
+    }
+
+    /// Optimizer steps so far. Those that were rolled back count, batches that were only gathered do
+    /// not.
+    pub fn steps(&self) -> u64 {
+        self.state.steps
+    }
+
+    /// K: the optimizer steps in a window.
+    pub fn window(&self) -> usize {
+        self.window
+    }
+
+    /// All that the engine remembers, to be saved.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// Takes over what another engine with the same groups and configuration remembered. It goes on as
+    /// that one would have, to the bit.
+    ///
+    /// # Errors
+    /// Gives the state back if no such engine can have been in it.
+    pub fn resume(&mut self, state: State) -> Result<(), Box<State>> {
+        if !self.can_resume(&state) {
+            return Err(Box::new(state));
+        }
+        self.replace_state(state);
+        Ok(())
+    }
+
+    /// Whether an engine with the same groups can have been in this state.
+    pub(crate) fn can_resume(&self, state: &State) -> bool {
+        state.is_possible(self.groups.len())
+    }
+
+    /// Goes on from a state that [can be resumed](Self::can_resume).
+    pub(crate) fn replace_state(&mut self, state: State) {
+        self.state = state;
+        if let Phase::Updating(step) = &self.state.phase {
+            let factor = step.factor;
+            self.set_effective_rates(factor);
+        }
+    }
+
+    fn set_effective_rates(&mut self, factor: f64) {
+        for (effective, group) in self.effective.iter_mut().zip(&self.state.groups) {
+            *effective = bounded(group.rate * factor);
+        }
+    }
+
+    /// What was configured.
+    #[cfg(feature = "dfdx")]
+    pub(crate) fn settings(&self) -> Settings
+    where
+        R: serde::Serialize,
+    {
+        let name = |group: &GroupSettings| match group.frozen {
+            true => format!("{} (frozen)", group.name),
+            false => group.name.to_string(),
+        };
+        Settings::default()
+            .with("layers", self.groups.iter().map(name).collect::<Vec<_>>().join(", "))
+            .with("window", self.window)
+            .with("climb", self.climb)
+            .with("rule", &self.rule)
+            .with("safeguard", self.safeguard)
+            .with("schedule", &self.schedule)
+    }
+}

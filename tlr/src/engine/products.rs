@@ -1,0 +1,82 @@
+//! The dot products that decisions are made from.
+
+use super::exact;
+use serde::{Deserialize, Serialize};
+use std::{iter::Sum, ops::AddAssign};
+
+/// The dot products of the displacements of two windows in a row, over one group of tensors.
+///
+/// A, B and W are the weights two windows ago, one window ago, and now.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WindowProducts {
+    /// ⟨A−B, B−W⟩.
+    #[serde(with = "exact")]
+    pub across: f64,
+    /// ⟨B−W, B−W⟩.
+    #[serde(with = "exact")]
+    pub own: f64,
+}
+
+impl AddAssign for WindowProducts {
+    fn add_assign(&mut self, other: Self) {
+        self.across += other.across;
+        self.own += other.own;
+    }
+}
+
+impl Sum for WindowProducts {
+    fn sum<I: Iterator<Item = Self>>(products: I) -> Self {
+        let mut total = Self::default();
+        products.for_each(|products| total += products);
+        total
+    }
+}
+
+/// The dot products between the averaged update directions of two windows in a row, over one group
+/// of trainable tensors: u₋ = u_{k-1} and u = u_k of the paper. A window's direction is its
+/// displacement over the rate.
+///
+/// In an exact step (`step_lookahead`) ⟨u,g⟩, ⟨u,ĝ⟩ and ⟨ĝ,ĝ⟩ take their places, with g the gradient
+/// at the weights and ĝ the gradient ahead. The same rule is then exact.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DirectionProducts {
+    /// ⟨u₋,u₋⟩.
+    #[serde(with = "exact")]
+    pub uu: f64,
+    /// ⟨u₋,u⟩: minus the first derivative of the loss with respect to the rate (Eq. 3).
+    #[serde(with = "exact")]
+    pub un: f64,
+    /// ⟨u,u⟩.
+    #[serde(with = "exact")]
+    pub nn: f64,
+}
+
+impl DirectionProducts {
+    /// ⟨u₋,u₋⟩ − ⟨u₋,u⟩: the rate times the second derivative of the loss with respect to the rate
+    /// (Eq. 7).
+    pub fn curvature(&self) -> f64 {
+        self.uu - self.un
+    }
+
+    /// The cosine of the angle between the two directions, 0 where one of them vanishes.
+    pub fn cosine(&self) -> f64 {
+        let norms = self.uu.sqrt() * self.nn.sqrt();
+        if norms > 0.0 {
+            (self.un / norms).clamp(-1.0, 1.0)
+        } else {
+            0.0
+        }
+    }
+
+    /// ρ = ⟨u₋,u⟩/√(⟨u₋,u₋⟩·max(⟨u₋,u₋⟩, ⟨u,u⟩)): the part of u₋ that is left in u. It is never more
+    /// than the cosine.
+    pub(crate) fn persistence(&self) -> f64 {
+        (self.un / self.uu * (self.uu / self.nn).sqrt().min(1.0)).min(1.0)
+    }
+
+    /// Whether all three are numbers.
+    pub(crate) fn is_finite(&self) -> bool {
+        self.uu.is_finite() && self.un.is_finite() && self.nn.is_finite()
+    }
+}

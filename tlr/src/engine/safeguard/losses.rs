@@ -1,0 +1,63 @@
+//! Mean, noise and range of the losses of a window.
+
+use crate::engine::exact;
+use serde::{Deserialize, Serialize};
+
+/// Mean, noise and range of some losses.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Losses {
+    pub(super) count: u64,
+    #[serde(with = "exact")]
+    pub(super) mean: f64,
+    /// Σ(lᵢ − lᵢ₋₁)², over the losses lᵢ.
+    #[serde(with = "exact")]
+    squares: f64,
+    #[serde(with = "exact")]
+    last: f64,
+    #[serde(with = "exact")]
+    pub(super) min: f64,
+    #[serde(with = "exact")]
+    pub(super) max: f64,
+}
+
+impl Default for Losses {
+    fn default() -> Self {
+        Self {
+            count: 0,
+            mean: 0.0,
+            squares: 0.0,
+            last: 0.0,
+            min: f64::INFINITY,
+            max: f64::NEG_INFINITY,
+        }
+    }
+}
+
+impl Losses {
+    pub(super) fn push(&mut self, loss: f64) {
+        if self.count > 0 {
+            self.squares += (loss - self.last).powi(2);
+        }
+        self.last = loss;
+        self.count += 1;
+        self.mean += (loss - self.mean) / self.count as f64;
+        self.min = self.min.min(loss);
+        self.max = self.max.max(loss);
+    }
+
+    /// The standard deviation, from the differences between successive losses (von Neumann, *Distribution
+    /// of the ratio of the mean square successive difference to the variance*, 1941), so that a fall is
+    /// not taken for noise. 0 for fewer than four losses, which say too little.
+    pub(super) fn deviation(&self) -> f64 {
+        if self.count < 4 {
+            return 0.0;
+        }
+        (self.squares / (2.0 * (self.count as f64 - 1.0))).sqrt()
+    }
+
+    /// The standard error of the mean.
+    pub(super) fn sem(&self) -> f64 {
+        self.deviation() / (self.count.max(1) as f64).sqrt()
+    }
+}

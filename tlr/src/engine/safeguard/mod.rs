@@ -1,0 +1,176 @@
+//! When a window is undone, and how far the rates are cut then.
+
+mod losses;
+mod watch;
+
+pub(crate) use watch::{Verdict, Watch};
+
+use crate::error::Error;
+use serde::Serialize;
+
+/// The tests that undo a window, and how far they cut the rate.
+///
+/// When a step is told its loss, the loss is judged before its gradients are used. The weights go back
+/// to the last snapshot, at once, in three cases:
+///
+/// - The loss is not finite, or it **explodes**, for the second time in a row. (The first time the
+///   batch is skipped: the batch may be what is broken.) A loss explodes when it is above `explosion`
+///   times the largest of the losses at the starting weights and those of the last accepted window.
+/// - A single loss makes the window hopeless, for the second time in a row, and that loss is above
+///   `explosion` times all losses of this window and the last.
+/// - The window is **doomed**. Even if its remaining losses were 0 (the lowest loss seen, where losses
+///   are below zero), its mean would end above m₋·(1 + `tolerance`) + `sems`·√2·sem₋. Here m₋ is the
+///   mean of the last accepted window and sem₋ its standard error; √2 makes it that of the difference
+///   of two such means.
+///
+/// Some details of the third test:
+///
+/// - Before a window has been accepted, the loss at the starting weights stands in for m₋, and the
+///   window's own noise for sem₋.
+/// - Standard errors come from the differences between successive losses. They are 0 in a window of
+///   fewer than four.
+/// - After a rollback m₋ is no less than the mean of the losses seen at the snapshot itself: no rate,
+///   however small, gets below the loss that it starts from at once.
+/// - No limit is above the loss at the starting weights, give or take `sems` standard deviations of
+///   the first window's losses. Otherwise training could end above where it began, a little every
+///   window.
+///
+/// So a spike that the window has time to make up for does not undo it, and a window that cannot be
+/// saved is not finished. A window's losses do not tell of the weights at its end. Until a loss seen
+/// there is below the limit for means, a rollback goes to the snapshot before.
+///
+/// A rollback restores weights and buffers from the snapshot, clears what the base optimizer has
+/// accumulated, drops the previous direction, and multiplies every learned rate: by `first_cut` while
+/// no window has been accepted, by `cut` later. The k-th rollback in a row multiplies by the k-th power
+/// of that. The rate stays where it is if no step was made since the last rollback, for then the batch
+/// is to blame. It also stays, the first time in a row, if weights are NaN or infinite although the
+/// losses are finite: that is a broken gradient.
+///
+/// After `trust` windows accepted in a row a mean that rises may be bad luck. Late in training it is
+/// noise that holds a rate where it is, and a rate that was cut would stay cut for good. So if the next
+/// window is accepted, each rate goes back to what it was, unless it had just risen by more than a
+/// quarter. A second rollback before there is trust again is final.
+///
+/// Without a loss, only a weight that is not finite undoes a window.
+///
+/// Not in the paper, whose rule can end anywhere once a rate is too large.
+///
+/// # Example
+/// ```
+/// use tlr::{NewtonConfig, Safeguard};
+///
+/// let patient = NewtonConfig::default().safeguard(Safeguard::default().max_rollbacks(100));
+/// let without = NewtonConfig::default().safeguard(None);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Safeguard {
+    tolerance: f64,
+    sems: f64,
+    explosion: f64,
+    first_cut: f64,
+    cut: f64,
+    trust: usize,
+    pub(crate) max_rollbacks: usize,
+}
+
+impl Default for Safeguard {
+    fn default() -> Self {
+        Self {
+            tolerance: 0.1,
+            sems: 3.0,
+            explosion: 1.5,
+            first_cut: 0.1,
+            cut: 0.5,
+            trust: 5,
+            max_rollbacks: 20,
+        }
+    }
+}
+
+impl Safeguard {
+    /// τ: by how much of itself a window's mean loss may rise. At least 0; default 0.1.
+    pub fn tolerance(mut self, tolerance: f64) -> Self {
+        self.tolerance = tolerance;
+        self
+    }
+
+    /// How many standard errors it may rise on top of that. At least 0; default 3.
+    pub fn sems(mut self, sems: f64) -> Self {
+        self.sems = sems;
+        self
+    }
+
+    /// A loss explodes above this times the largest loss at the starting weights or in the last
+    /// accepted window. Above 1; default 1.5.
+    pub fn explosion(mut self, explosion: f64) -> Self {
+        self.explosion = explosion;
+        self
+    }
+
+    /// What a rollback multiplies rates by while no window has been accepted. In (0, 1); default 0.1.
+    pub fn first_cut(mut self, first_cut: f64) -> Self {
+        self.first_cut = first_cut;
+        self
+    }
+
+    /// What a rollback multiplies rates by later. In (0, 1); default 0.5.
+    pub fn cut(mut self, cut: f64) -> Self {
+        self.cut = cut;
+        self
+    }
+
+    /// The number of windows accepted in a row after which a rate is trusted. At least 1; default 5.
+    pub fn trust(mut self, windows: usize) -> Self {
+        self.trust = windows;
+        self
+    }
+
+    /// This many rollbacks with no accepted window in between are an error. At least 1; default 20.
+    pub fn max_rollbacks(mut self, rollbacks: usize) -> Self {
+        self.max_rollbacks = rollbacks;
+        self
+    }
+
+    /// What the mean of a window must not be above, after one with this mean and standard error.
+    fn limit_after(&self, mean: f64, sem: f64) -> f64 {
+        raised(mean, 1.0 + self.tolerance) + self.sems * std::f64::consts::SQRT_2 * sem
+    }
+
+    pub(crate) fn validate(&self) -> Result<(), Error> {
+        let non_negative = |v: f64| v >= 0.0 && v.is_finite();
+        let above_one = |v: f64| v > 1.0 && v.is_finite();
+        let fraction = |v: f64| v > 0.0 && v < 1.0;
+        for (what, range, value, holds) in [
+            (
+                "safeguard.tolerance",
+                "finite and at least 0",
+                self.tolerance,
+                non_negative(self.tolerance),
+            ),
+            ("safeguard.sems", "finite and at least 0", self.sems, non_negative(self.sems)),
+            (
+                "safeguard.explosion",
+                "finite and above 1",
+                self.explosion,
+                above_one(self.explosion),
+            ),
+            ("safeguard.first_cut", "in (0, 1)", self.first_cut, fraction(self.first_cut)),
+            ("safeguard.cut", "in (0, 1)", self.cut, fraction(self.cut)),
+            ("safeguard.trust", "at least 1", self.trust as f64, self.trust >= 1),
+            (
+                "safeguard.max_rollbacks",
+                "at least 1",
+                self.max_rollbacks as f64,
+                self.max_rollbacks >= 1,
+            ),
+        ] {
+            Error::unless(holds, what, range, value)?;
+        }
+        Ok(())
+    }
+}
+
+/// `value · factor` for a positive value; a negative one moves up by as much.
+fn raised(value: f64, factor: f64) -> f64 {
+    value + (factor - 1.0) * value.abs()
+}

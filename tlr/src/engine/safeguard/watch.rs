@@ -1,0 +1,204 @@
+//! What each loss says of its window.
+
+use super::{losses::Losses, raised, Safeguard};
+use crate::{engine::exact, error::Cause};
+use serde::{Deserialize, Serialize};
+
+/// What a loss says of the window it is in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    Good,
+    /// Above what the window's mean may be; the window may still make up for it.
+    Doubtful,
+    /// Not finite or far above all others, and the only one in a row: the batch is left out.
+    Skip(Cause),
+    /// The window is undone.
+    Bad(Cause),
+}
+
+impl Verdict {
+    /// The batch may be to blame, but not twice in a row.
+    fn skip_unless(again: bool, cause: Cause) -> Self {
+        if again {
+            Self::Bad(cause)
+        } else {
+            Self::Skip(cause)
+        }
+    }
+}
+
+/// The losses seen so far, as far as the safeguard's tests need them.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Watch {
+    /// The largest loss seen at the starting weights.
+    #[serde(with = "exact::option")]
+    start: Option<f64>,
+    /// What no limit is above, once a window has been accepted.
+    #[serde(with = "exact::option")]
+    ceiling: Option<f64>,
+    /// The last loss, be it of a step or of a batch that was only gathered, was not finite.
+    skipped: bool,
+    /// The last step's loss exploded, or made its window hopeless alone.
+    exploded: bool,
+    /// Losses seen at the snapshot, one for each time training set out from it.
+    origin: Losses,
+    window: Losses,
+    /// The last accepted window in which a loss was fed.
+    accepted: Option<Losses>,
+    any_accepted: bool,
+    /// Windows accepted in a row.
+    good: u64,
+    /// Rollbacks since the last accepted window.
+    rollbacks: usize,
+    /// Those among them that the rates were to blame for.
+    cuts: i32,
+}
+
+impl Watch {
+    /// The tests on a loss, before its gradients are used, in a window of `length` steps.
+    pub(crate) fn inspect(&mut self, loss: f64, length: usize, safeguard: &Safeguard) -> Verdict {
+        let skipped = self.skipped;
+        let whole = self.inspect_gathered(loss);
+        if whole != Verdict::Good {
+            return whole;
+        }
+        let start = self.start.unwrap_or(loss);
+        let largest = self.accepted.as_ref().map_or(start, |window| window.max.max(start));
+        let explodes = loss > raised(largest, safeguard.explosion);
+        if self.window.count == 0 {
+            if !self.any_accepted {
+                self.start = Some(start.max(loss));
+            }
+            // Later, a loss beyond all others is no measure of the snapshot.
+            if !explodes || !self.any_accepted {
+                self.origin.push(loss);
+            }
+        }
+        let limit = self.limit(safeguard);
+        let hopeless = self.least_mean(loss, length) > limit;
+        let recent = self.accepted.as_ref().map(|window| window.max.max(self.window.max));
+        let by_this_alone =
+            hopeless && recent.is_some_and(|recent| loss > raised(recent, safeguard.explosion));
+        if explodes || by_this_alone {
+            let again = std::mem::replace(&mut self.exploded, true) || skipped;
+            let explosion = Cause::LossExploded;
+            let cause = if explodes { explosion } else { Cause::LossIncreased };
+            return Verdict::skip_unless(again, cause);
+        }
+        self.exploded = false;
+        if hopeless {
+            Verdict::Bad(Cause::LossIncreased)
+        } else if loss > limit {
+            Verdict::Doubtful
+        } else {
+            Verdict::Good
+        }
+    }
+
+    /// The only test on the loss of a batch whose gradients are only gathered.
+    pub(crate) fn inspect_gathered(&mut self, loss: f64) -> Verdict {
+        if !loss.is_finite() {
+            let again = std::mem::replace(&mut self.skipped, true) || self.exploded;
+            return Verdict::skip_unless(again, Cause::NonFiniteLoss);
+        }
+        self.skipped = false;
+        Verdict::Good
+    }
+
+    /// What the mean of a window must not be above.
+    fn limit(&self, safeguard: &Safeguard) -> f64 {
+        let limit = match &self.accepted {
+            Some(window) if self.rollbacks == 0 || self.origin.count == 0 => {
+                safeguard.limit_after(window.mean, window.sem())
+            }
+            Some(window) => safeguard.limit_after(window.mean.max(self.origin.mean), window.sem()),
+            // What `explosion` lets pass cannot widen it by much.
+            None => safeguard.limit_after(self.origin.mean, self.window.sem()),
+        };
+        self.ceiling.map_or(limit, |ceiling| limit.min(ceiling))
+    }
+
+    /// The mean of the window if the losses after `loss` are as low as can be.
+    fn least_mean(&self, loss: f64, length: usize) -> f64 {
+        let lowest = self.accepted.as_ref().map_or(loss, |window| window.min.min(loss));
+        let floor = lowest.min(self.window.min).min(0.0);
+        let seen = self.window.count as f64;
+        let left = (length as f64 - seen - 1.0).max(0.0);
+        (self.window.mean * seen + loss + left * floor) / (seen + 1.0 + left)
+    }
+
+    /// Takes note of a loss whose step was made.
+    pub(crate) fn record(&mut self, loss: f64) {
+        self.window.push(loss);
+    }
+
+    /// The window is good, and its end the new snapshot.
+    pub(crate) fn accept(&mut self, safeguard: Option<&Safeguard>) {
+        let window = std::mem::take(&mut self.window);
+        if let (Some(start), Some(safeguard), None) = (self.start, safeguard, &self.accepted) {
+            self.ceiling = Some(start + safeguard.sems * window.deviation());
+        }
+        if window.count > 0 {
+            self.accepted = Some(window);
+        }
+        self.any_accepted = true;
+        self.good += 1;
+        self.rollbacks = 0;
+        self.cuts = 0;
+        self.origin = Losses::default();
+    }
+
+    /// The window is undone: what to multiply the rates by.
+    pub(crate) fn roll_back(&mut self, safeguard: &Safeguard, are_to_blame: bool) -> f64 {
+        self.window = Losses::default();
+        self.good = 0;
+        self.rollbacks += 1;
+        self.cuts += i32::from(are_to_blame);
+        let cut = if self.any_accepted { safeguard.cut } else { safeguard.first_cut };
+        if are_to_blame {
+            cut.powi(self.cuts)
+        } else {
+            1.0
+        }
+    }
+
+    /// Whether what made the last windows may not be what made this one bad.
+    pub(crate) fn trusts(&self, safeguard: &Safeguard) -> bool {
+        self.good >= safeguard.trust as u64
+    }
+
+    /// The window ends before its time, without a decision.
+    pub(crate) fn leave(&mut self) {
+        self.window = Losses::default();
+    }
+
+    /// The snapshot that was gone back to is not the one whose losses were seen.
+    pub(crate) fn step_back(&mut self) {
+        self.origin = Losses::default();
+    }
+
+    /// Whether these counts are possible, where none can be above `most`.
+    pub(crate) fn is_possible(&self, most: u64) -> bool {
+        let losses = [Some(&self.origin), Some(&self.window), self.accepted.as_ref()];
+        losses.into_iter().flatten().all(|losses| losses.count <= most)
+            && self.good <= most
+            && self.rollbacks as u64 <= most
+            && (0..i32::MAX).contains(&self.cuts)
+    }
+
+    /// Whether weights that are not finite are not held against the rates: the first time in a row,
+    /// after windows that were good.
+    pub(crate) fn forgives_broken_weights(&self) -> bool {
+        self.rollbacks == 0 && self.any_accepted
+    }
+
+    /// Whether a window has been accepted, ever.
+    pub(crate) fn any_accepted(&self) -> bool {
+        self.any_accepted
+    }
+
+    pub(crate) fn rollbacks(&self) -> usize {
+        self.rollbacks
+    }
+}

@@ -1,0 +1,49 @@
+//! Rates so small that steps are lost in rounding. See
+//! [`Config::climb`](crate::engine::Config::climb).
+
+use super::LARGEST_CLIMB;
+
+/// How far the weights of one group can move by rounding alone.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Rounding {
+    /// ‖w‖.
+    weights: f64,
+    /// √K·ε‖w‖/2: what K roundings add up to, each in a random direction.
+    noise: f64,
+}
+
+impl Rounding {
+    /// In a window of `steps`, of weights with this norm and numbers that are `spacing` apart at 1.
+    pub(crate) fn new(weights: f64, steps: usize, spacing: f64) -> Self {
+        Self { weights, noise: (steps as f64).sqrt() * spacing / 2.0 * weights }
+    }
+
+    /// What to multiply a rate by whose window has moved the weights by `moved`; nothing if rounding
+    /// does not explain that. The new rate moves the weights by a thousandth of themselves, unless
+    /// that is more than a rate may climb at once. A factor below 2 is not worth a window.
+    pub(crate) fn raise(self, moved: f64) -> Option<f64> {
+        let by = (1e-3 * self.weights / moved).min(LARGEST_CLIMB);
+        (moved < self.noise && by >= 2.0).then_some(by)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // By hand. Fails with another ε, another power of K, or if what moves far enough is raised.
+    #[test]
+    fn what_rounding_hides_is_raised() {
+        let spacing = f64::from(f32::EPSILON);
+        let rounding = Rounding::new(5.0, 16, spacing);
+        let noise = 4.0 * spacing * 5.0 / 2.0;
+        assert_eq!((rounding.weights, rounding.noise), (5.0, noise));
+        assert_eq!(rounding.raise(0.99 * noise), Some(100.0));
+        assert_eq!(rounding.raise(noise), None);
+        // In half precision a thousandth of the weights is near.
+        let half = Rounding { weights: 1.0, noise: 1e-3 };
+        assert_eq!(half.raise(1e-4), Some(10.0));
+        assert_eq!(half.raise(5e-4), Some(2.0));
+        assert_eq!(half.raise(6e-4), None);
+    }
+}

@@ -1,0 +1,194 @@
+//! All that an engine remembers.
+
+use super::{
+    event::Target, exact, history::Adaptation, products::WindowProducts, rule::RATES,
+    safeguard::Watch,
+};
+use crate::error::Cause;
+use serde::{Deserialize, Serialize};
+
+/// All that an engine remembers, in one value that serde can write and read to the bit.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct State {
+    /// Steps so far. Those that were rolled back count, batches that were only gathered do not.
+    pub(super) steps: u64,
+    /// Steps in this window.
+    pub(super) position: usize,
+    /// The sum of the schedule's factors over them.
+    #[serde(with = "exact")]
+    pub(super) factors: f64,
+    pub(super) gathered: GatheredLosses,
+    pub(super) snapshot: SnapshotTrust,
+    pub(super) watch: Watch,
+    pub(super) groups: Vec<GroupState>,
+    pub(super) phase: Phase,
+    pub(super) history: Vec<Adaptation>,
+}
+
+/// What is known of the snapshot that a rollback goes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum SnapshotTrust {
+    /// There is none: the next step begins with one.
+    Missing,
+    /// Nothing speaks against it, or there is no other.
+    Good,
+    /// It is the end of a window that was accepted for the losses before that end. Until a good loss
+    /// has been seen there, a rollback goes one snapshot further.
+    Unconfirmed,
+}
+
+/// The losses of the batches whose gradients the base optimizer has gathered for the step to come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct GatheredLosses {
+    pub(super) count: u64,
+    #[serde(with = "exact")]
+    mean: f64,
+}
+
+impl GatheredLosses {
+    pub(super) fn with(self, loss: f64) -> Self {
+        if self.count == 0 {
+            return Self { count: 1, mean: loss };
+        }
+        let count = self.count + 1;
+        let n = count as f64;
+        let difference = loss - self.mean;
+        // Of numbers so large and so different, their difference overflows and their mean does not.
+        let mean = match loss.is_finite() && !difference.is_finite() {
+            true => self.mean - self.mean / n + loss / n,
+            false => self.mean + difference / n,
+        };
+        Self { count, mean }
+    }
+
+    pub(super) fn mean(self) -> Option<f64> {
+        (self.count > 0).then_some(self.mean)
+    }
+}
+
+/// What is remembered of one group.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct GroupState {
+    /// The learned rate, without the schedule.
+    #[serde(with = "exact")]
+    pub(super) rate: f64,
+    /// Whether all windows so far agreed well enough for the rate to climb.
+    pub(super) climbs: bool,
+    pub(super) previous: Option<PreviousWindow>,
+    /// The rate before a cut that is on probation.
+    #[serde(with = "exact::option")]
+    pub(super) before_cut: Option<f64>,
+}
+
+impl GroupState {
+    /// Whether a window at this rate is much like the last one: its rate had not just risen by more
+    /// than a quarter.
+    pub(super) fn is_steady(&self) -> bool {
+        self.previous.is_some_and(|previous| self.rate <= 1.25 * previous.rate)
+    }
+}
+
+/// The window before this one.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct PreviousWindow {
+    /// The rate then in force, without the schedule.
+    #[serde(with = "exact")]
+    pub(super) rate: f64,
+    /// The schedule's mean over the window.
+    #[serde(with = "exact")]
+    pub(super) factor: f64,
+    /// ⟨s,s⟩ of its displacement s = rate · factor · u.
+    #[serde(with = "exact")]
+    pub(super) squared: f64,
+}
+
+/// What an engine waits for. What a step would change is kept here until the host has done its part,
+/// so that a host that fails leaves everything else as it was.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) enum Phase {
+    /// A batch.
+    Idle,
+    /// The snapshot of the weights at which a window begins.
+    TakingWeights(PendingStep),
+    /// The snapshot of the buffers there.
+    TakingBuffers(PendingStep),
+    /// The update.
+    Updating(PendingStep),
+    /// The end of a step that is left out.
+    Skipping(PendingStep, Cause),
+    /// Whether the weights of a window that is undone are finite.
+    Checking(PendingStep, Cause),
+    /// The products of a window, whose last step has been made.
+    EndingWindow,
+    /// More evidence on a window that has ended.
+    Weighing(EndedWindow),
+    /// The way back.
+    GoingBack(Rollback),
+    /// The way back from weights that are not finite, without a safeguard.
+    Retreating { tensor: String },
+}
+
+/// A step that has begun.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct PendingStep {
+    /// The losses of its batches so far, this one included.
+    pub(super) gathered: GatheredLosses,
+    pub(super) only_gathers: bool,
+    /// The schedule's factor.
+    #[serde(with = "exact")]
+    pub(super) factor: f64,
+    /// What will be remembered of the losses, and of the snapshot, once the step is made.
+    pub(super) watch: Watch,
+    pub(super) snapshot: SnapshotTrust,
+}
+
+/// A window that has ended well.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct EndedWindow {
+    pub(super) products: Vec<WindowProducts>,
+    /// The schedule's mean.
+    #[serde(with = "exact")]
+    pub(super) factor: f64,
+    /// Whether a step at a rate of 1 would move each group, once that has been told.
+    pub(super) movable: Option<Vec<bool>>,
+}
+
+/// A window that is being undone.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Rollback {
+    pub(super) cause: Cause,
+    /// Whether the rates are cut.
+    pub(super) rates_are_to_blame: bool,
+    /// Whether the step that led here has yet to be counted.
+    pub(super) counts_step: bool,
+    pub(super) target: Target,
+    pub(super) watch: Watch,
+}
+
+/// More steps than any training makes, and few enough to count on from.
+pub(crate) const MOST_STEPS: u64 = 1 << 53;
+
+impl State {
+    /// Whether a step has begun and is not over.
+    pub fn is_within_step(&self) -> bool {
+        self.phase != Phase::Idle
+    }
+
+    /// Whether an engine with so many groups can have been in this state.
+    pub(super) fn is_possible(&self, groups: usize) -> bool {
+        let counts = [self.steps, self.gathered.count];
+        self.groups.len() == groups
+            && self.groups.iter().all(|group| {
+                RATES.contains(&group.rate)
+                    && group.previous.is_none_or(|previous| RATES.contains(&previous.rate))
+                    && group.before_cut.is_none_or(|rate| RATES.contains(&rate))
+            })
+            && counts.into_iter().all(|count| count < MOST_STEPS)
+            && self.position as u64 <= self.steps
+            && self.watch.is_possible(MOST_STEPS)
+    }
+}

@@ -1,0 +1,272 @@
+//! The course of a step: each event leads to the next request.
+
+use super::{
+    event::{Event, Request, Step, Target, TensorKind},
+    rule::RateRule,
+    safeguard::Verdict,
+    schedule::Schedule,
+    state::{GatheredLosses, PendingStep, Phase, Rollback, SnapshotTrust},
+    Engine,
+};
+use crate::error::{Cause, Error};
+
+impl<R: RateRule> Engine<R> {
+    /// Tells the engine what has happened. The answer is what to do next.
+    ///
+    /// # Errors
+    /// - [`Error::OutOfOrder`] for an event that does not answer the last request. Nothing has
+    ///   changed then.
+    /// - [`Error::ScheduleFactor`], [`Error::NonFiniteLoss`] for a batch that cannot be trained on.
+    ///   Nothing has changed but that the step is over.
+    /// - [`Error::TooManyRollbacks`], [`Error::NonFiniteWeights`], [`Error::LostWeights`] after a way
+    ///   back. The step is over, and the next batch may be told.
+    pub fn tell(&mut self, event: Event) -> Result<Request, Error> {
+        let phase = std::mem::replace(&mut self.state.phase, Phase::Idle);
+        match (phase, event) {
+            (Phase::Idle, Event::Batch { loss, only_gathers }) => self.begin(loss, only_gathers),
+            (Phase::TakingWeights(step), Event::SnapshotTaken) => self.judge(step, true),
+            (Phase::TakingBuffers(step), Event::SnapshotTaken) => Ok(self.ask_for_update(step)),
+            (Phase::Updating(step), Event::Updated) => Ok(self.updated(step)),
+            (Phase::Skipping(step, cause), Event::Skipped) => Ok(self.skipped(step, cause)),
+            (Phase::Checking(step, cause), Event::WeightsChecked { finite }) => {
+                Ok(self.checked(step, cause, finite))
+            }
+            (Phase::EndingWindow, Event::WindowEnded(products))
+                if products.len() == self.groups.len() =>
+            {
+                Ok(self.window_ended(products))
+            }
+            (Phase::EndingWindow, Event::WindowBroken { tensor }) => Ok(self.window_broken(tensor)),
+            (Phase::Weighing(mut window), Event::Movable(movable)) if window.movable.is_none() => {
+                window.movable = Some(movable);
+                Ok(self.weigh(window))
+            }
+            (Phase::Weighing(window), Event::Norms(norms)) if window.movable.is_some() => {
+                Ok(self.conclude(window, &norms))
+            }
+            (Phase::GoingBack(rollback), Event::WentBack) => self.rolled_back(rollback),
+            (Phase::Retreating { tensor }, Event::WentBack) => Err(self.retreated(tensor)),
+            (phase, event) => {
+                let error = Error::OutOfOrder { told: told(&event), expected: expected(&phase) };
+                self.state.phase = phase;
+                Err(error)
+            }
+        }
+    }
+
+    /// The host could not do what it was asked for: the step is over. The answer is whether the
+    /// weights have been updated all the same, because it failed at the end of a window.
+    ///
+    /// Before the update nothing has changed, and the next batch may be told. After it, the next step
+    /// ends the window that this one could not end; a window that has ended, but of which some evidence
+    /// is missing, is judged without.
+    pub fn host_failed(&mut self) -> bool {
+        match std::mem::replace(&mut self.state.phase, Phase::Idle) {
+            Phase::EndingWindow => {
+                // Of the snapshot before the last nothing is known any more.
+                self.forget_directions();
+                self.count(1);
+                true
+            }
+            Phase::Weighing(window) => {
+                self.conclude(window, &[]);
+                true
+            }
+            Phase::GoingBack(rollback) => !rollback.counts_step,
+            Phase::Retreating { .. } => true,
+            _ => false,
+        }
+    }
+
+    /// The gradients that were gathered for the step to come are gone.
+    pub fn gathered_gradients_lost(&mut self) {
+        self.state.gathered = GatheredLosses::default();
+    }
+
+    /// A step begins.
+    fn begin(&mut self, loss: Option<f64>, only_gathers: bool) -> Result<Request, Error> {
+        let state = &self.state;
+        let step = PendingStep {
+            gathered: loss.map_or(state.gathered, |loss| state.gathered.with(loss)),
+            only_gathers,
+            factor: self.checked_factor()?,
+            watch: state.watch.clone(),
+            snapshot: state.snapshot,
+        };
+        if state.snapshot == SnapshotTrust::Missing {
+            self.state.phase = Phase::TakingWeights(step);
+            return Ok(Request::TakeSnapshot(TensorKind::Weights));
+        }
+        self.judge(step, false)
+    }
+
+    /// What the loss says of the window. `first`, if the window's first snapshot is being taken.
+    fn judge(&mut self, mut step: PendingStep, first: bool) -> Result<Request, Error> {
+        if first {
+            step.snapshot = SnapshotTrust::Good;
+        }
+        if let Some(loss) = step.gathered.mean() {
+            match self.inspect(&mut step, loss)? {
+                Verdict::Bad(cause) => {
+                    self.state.phase = Phase::Checking(step, cause);
+                    return Ok(Request::CheckWeights);
+                }
+                Verdict::Skip(cause) => {
+                    self.state.phase = Phase::Skipping(step, cause);
+                    return Ok(Request::Skip { drop_gathered: loss.is_finite() });
+                }
+                Verdict::Good if self.state.position == 0 && !step.only_gathers => {
+                    step.snapshot = SnapshotTrust::Good;
+                }
+                Verdict::Good | Verdict::Doubtful => (),
+            }
+        }
+        if first {
+            self.state.phase = Phase::TakingBuffers(step);
+            return Ok(Request::TakeSnapshot(TensorKind::Buffers));
+        }
+        Ok(self.ask_for_update(step))
+    }
+
+    fn inspect(&self, step: &mut PendingStep, loss: f64) -> Result<Verdict, Error> {
+        match &self.safeguard {
+            Some(_) if step.only_gathers => Ok(step.watch.inspect_gathered(loss)),
+            Some(safeguard) => Ok(step.watch.inspect(loss, self.window, safeguard)),
+            None if loss.is_finite() => Ok(Verdict::Good),
+            None => Err(Error::NonFiniteLoss { step: self.state.steps + 1, loss }),
+        }
+    }
+
+    fn ask_for_update(&mut self, step: PendingStep) -> Request {
+        self.set_effective_rates(step.factor);
+        self.state.phase = Phase::Updating(step);
+        Request::Update
+    }
+
+    fn updated(&mut self, step: PendingStep) -> Request {
+        let state = &mut self.state;
+        state.watch = step.watch;
+        state.snapshot = step.snapshot;
+        if step.only_gathers {
+            state.gathered = step.gathered;
+            return self.finish(0, Step::Gathered);
+        }
+        state.gathered = GatheredLosses::default();
+        state.position += 1;
+        state.factors += step.factor;
+        if let Some(loss) = step.gathered.mean() {
+            state.watch.record(loss);
+        }
+        if state.position < self.window {
+            return self.finish(1, Step::Made);
+        }
+        state.steps += 1;
+        state.phase = Phase::EndingWindow;
+        Request::EndWindow
+    }
+
+    fn skipped(&mut self, step: PendingStep, cause: Cause) -> Request {
+        let state = &mut self.state;
+        state.watch = step.watch;
+        if cause != Cause::NonFiniteLoss {
+            state.gathered = GatheredLosses::default();
+        }
+        // Where others were gathered for the same step, another batch takes this one's place.
+        let counts = !step.only_gathers && state.gathered.count == 0;
+        self.finish(u64::from(counts), Step::Skipped(cause))
+    }
+
+    /// A window that the losses speak against is undone, whether its weights are finite or not.
+    fn checked(&mut self, step: PendingStep, cause: Cause, finite: bool) -> Request {
+        let mut watch = step.watch;
+        let unconfirmed = self.state.snapshot == SnapshotTrust::Unconfirmed;
+        if unconfirmed {
+            watch.step_back();
+        }
+        // At the snapshot itself, no step of this window is to blame.
+        let moved = self.state.position > 0 || unconfirmed;
+        let (cause, rates_are_to_blame) = match finite {
+            true => (cause, moved),
+            false => (Cause::NonFiniteWeights, !watch.forgives_broken_weights()),
+        };
+        let target = if unconfirmed { Target::BeforeLast } else { Target::Last };
+        self.go_back(Rollback { cause, rates_are_to_blame, counts_step: true, target, watch })
+    }
+
+    /// A window has left weights that are not finite. Its losses were, so a gradient was not, and the
+    /// batch is to blame: once, after windows that were good.
+    fn window_broken(&mut self, tensor: String) -> Request {
+        if self.safeguard.is_none() {
+            self.state.phase = Phase::Retreating { tensor };
+            return Request::GoBack(Target::Last);
+        }
+        let watch = self.state.watch.clone();
+        self.go_back(Rollback {
+            cause: Cause::NonFiniteWeights,
+            rates_are_to_blame: !watch.forgives_broken_weights(),
+            counts_step: false,
+            target: Target::Last,
+            watch,
+        })
+    }
+
+    fn go_back(&mut self, rollback: Rollback) -> Request {
+        let target = rollback.target;
+        self.state.phase = Phase::GoingBack(rollback);
+        Request::GoBack(target)
+    }
+
+    /// The step is over, and counts as so many.
+    fn finish(&mut self, steps: u64, step: Step) -> Request {
+        self.state.steps += steps;
+        self.count(steps);
+        Request::Done(step)
+    }
+
+    /// So many steps have been counted: where the schedule restarts, a new window begins.
+    pub(super) fn count(&mut self, steps: u64) {
+        let restarts = |schedule: &Schedule| schedule.restarts_at(self.state.steps);
+        if steps > 0 && self.schedule.as_ref().is_some_and(restarts) {
+            self.leave_window();
+        }
+    }
+
+    /// What the schedule says of the next step, if a rate can be multiplied by it.
+    fn checked_factor(&self) -> Result<f64, Error> {
+        let factor = self.factor();
+        if factor >= 0.0 && factor.is_finite() {
+            Ok(factor)
+        } else {
+            Err(Error::ScheduleFactor { step: self.state.steps + 1, factor })
+        }
+    }
+}
+
+fn told(event: &Event) -> &'static str {
+    match event {
+        Event::Batch { .. } => "a batch",
+        Event::SnapshotTaken => "a snapshot",
+        Event::WeightsChecked { .. } => "a check of the weights",
+        Event::Updated => "an update",
+        Event::Skipped => "a batch left out",
+        Event::WindowEnded(_) => "a window's products",
+        Event::WindowBroken { .. } => "a broken window",
+        Event::Movable(_) => "which groups would move",
+        Event::Norms(_) => "norms",
+        Event::WentBack => "a way back",
+    }
+}
+
+fn expected(phase: &Phase) -> &'static str {
+    match phase {
+        Phase::Idle => "a batch",
+        Phase::TakingWeights(_) | Phase::TakingBuffers(_) => "a snapshot",
+        Phase::Updating(_) => "an update",
+        Phase::Skipping(..) => "a batch left out",
+        Phase::Checking(..) => "a check of the weights",
+        Phase::EndingWindow => "the products of each group, or a broken window",
+        Phase::Weighing(window) if window.movable.is_none() => "which groups would move",
+        Phase::Weighing(_) => "norms",
+        Phase::GoingBack(_) | Phase::Retreating { .. } => "a way back",
+    }
+}

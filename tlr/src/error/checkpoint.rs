@@ -1,0 +1,138 @@
+//! What can be wrong with a checkpoint.
+
+use std::{
+    fmt::{self, Display},
+    io,
+    path::PathBuf,
+};
+
+/// What is wrong with a checkpoint.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum CheckpointError {
+    /// The file cannot be written or read. What was at the path before is still there.
+    #[error("cannot {doing} it: {message}")]
+    Io {
+        /// `read`, `write`, or a part of these.
+        doing: &'static str,
+        /// What the system calls it.
+        kind: io::ErrorKind,
+        /// And in words.
+        message: String,
+    },
+    /// No checkpoint at all, or one that was cut short.
+    #[error("it is no checkpoint, or not a whole one: {0}")]
+    NotACheckpoint(String),
+    /// Its parts do not fit together: something has changed them since they were written.
+    #[error("it is damaged: {0}")]
+    Damaged(String),
+    /// Written by another version of the format.
+    #[error("its format has version {found} and this tlr reads version {known}: read it with the tlr that wrote it")]
+    Version {
+        /// In the file.
+        found: String,
+        /// Of this crate.
+        known: u32,
+    },
+    /// Made with another model, optimizer or configuration.
+    #[error("it does not fit this model, optimizer and configuration:{}", list(.0))]
+    Differs(Vec<Difference>),
+}
+
+#[cfg(feature = "dfdx")]
+impl CheckpointError {
+    pub(crate) fn io(doing: &'static str) -> impl FnOnce(io::Error) -> Self {
+        move |error| Self::Io { doing, kind: error.kind(), message: error.to_string() }
+    }
+}
+
+/// One thing that a checkpoint and the objects it is loaded into do not agree in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Difference {
+    /// A tensor that the file lacks.
+    Missing {
+        /// Its name in the file: `model.hidden.weight`.
+        tensor: String,
+    },
+    /// A tensor that only the file has.
+    Extra {
+        /// Its name in the file.
+        tensor: String,
+    },
+    /// A tensor of another shape.
+    Shape {
+        /// Its name in the file.
+        tensor: String,
+        /// Its shape there.
+        file: Vec<usize>,
+        /// The shape it should have.
+        here: Vec<usize>,
+    },
+    /// A tensor of another element type.
+    Dtype {
+        /// Its name in the file.
+        tensor: String,
+        /// Its type there.
+        file: String,
+        /// The type it should have.
+        here: String,
+    },
+    /// A setting with another value.
+    Setting {
+        /// Such as `rule.damping` or `layers`.
+        name: String,
+        /// Its value in the file, if it has one.
+        file: Option<String>,
+        /// Its value here, if it has one.
+        here: Option<String>,
+    },
+}
+
+impl fmt::Display for Difference {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Missing { tensor } => write!(f, "the file lacks the tensor `{tensor}`"),
+            Self::Extra { tensor } => write!(f, "only the file has the tensor `{tensor}`"),
+            Self::Shape { tensor, file, here } => {
+                write!(f, "`{tensor}` has the shape {file:?} in the file and {here:?} here")
+            }
+            Self::Dtype { tensor, file, here } => {
+                write!(f, "`{tensor}` is of {file} in the file and of {here} here")
+            }
+            Self::Setting { name, file, here } => {
+                let word = |value: &Option<String>| match value {
+                    Some(value) => value.clone(),
+                    None => "not there".to_owned(),
+                };
+                write!(f, "`{name}` is {} in the file and {} here", word(file), word(here))
+            }
+        }
+    }
+}
+
+/// More are counted.
+const SHOWN: usize = 8;
+
+fn list(differences: &[Difference]) -> String {
+    let mut list: String =
+        differences.iter().take(SHOWN).map(|difference| format!("\n  {difference}")).collect();
+    if differences.len() > SHOWN {
+        list += &format!("\n  and {} more", differences.len() - SHOWN);
+    }
+    list
+}
+
+/// `checkpoint`, and its path where there is one.
+pub(super) fn named(path: &Option<PathBuf>) -> impl Display + '_ {
+    struct Named<'a>(&'a Option<PathBuf>);
+    impl Display for Named<'_> {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            match self.0 {
+                Some(path) => write!(f, "checkpoint {}", path.display()),
+                None => f.write_str("checkpoint"),
+            }
+        }
+    }
+    Named(path)
+}

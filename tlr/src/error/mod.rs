@@ -1,0 +1,230 @@
+//! What can go wrong. This room depends on no other.
+
+mod checkpoint;
+
+pub use checkpoint::{CheckpointError, Difference};
+
+use serde::{Deserialize, Serialize};
+use std::{fmt, path::PathBuf};
+
+/// What can go wrong, and what to do about it.
+///
+/// After any of these but [`LostWeights`](Self::LostWeights) the model's weights are finite and
+/// whole. They are as they were before the call, unless the variant says otherwise.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// A number is outside its range.
+    #[error("{what} must be {range}, not {}{}", shown(*value), hint(advice))]
+    OutOfRange {
+        /// The number's name: a field or an argument, such as `damping` or `safeguard.cut`.
+        what: &'static str,
+        /// The values it may have.
+        range: &'static str,
+        /// The value it was given.
+        value: f64,
+        /// What to try instead, or nothing.
+        advice: &'static str,
+    },
+    /// A sketch was asked for beside the safeguard.
+    #[error("a sketch keeps no weights that the safeguard could go back to: take `safeguard(None)` with it, or leave it out")]
+    SketchWithSafeguard,
+    /// A schedule's factor is negative or not finite.
+    #[error("the schedule's factor is {factor} at step {step}, and the rate cannot be multiplied by that: nothing was updated")]
+    ScheduleFactor {
+        /// The step, counted from 1.
+        step: u64,
+        /// What the schedule said.
+        factor: f64,
+    },
+    /// A group's starting rate is zero, negative, not finite, or outside
+    /// [`RATES`](crate::engine::RATES).
+    #[error("the starting learning rate of `{group}` must be in [1e-30, 1e30], not {rate:e}")]
+    Rate {
+        /// The group of layers.
+        group: String,
+        /// The rate.
+        rate: f64,
+    },
+    /// The model has nothing to train.
+    #[error("the model has no trainable tensor, so there is no rate to learn")]
+    NothingToTrain,
+    /// A trainable tensor belongs to no layer, so `PerLayer` would never update it.
+    #[error("no layer holds the trainable tensor `{tensor}`: `TensorCollection` visits it and `TrainableLr` does not; remove its `#[tlr(skip)]` or visit it in both")]
+    TensorOutsideLayers {
+        /// The tensor.
+        tensor: String,
+    },
+    /// A tensor is a view that is not laid out contiguously.
+    #[error("the tensor `{tensor}` is not contiguous: call `.contiguous()` on it before it becomes a parameter")]
+    NotContiguous {
+        /// The tensor.
+        tensor: String,
+    },
+    /// The model is not the one the optimizer was made for.
+    #[error("the model's layers changed under the optimizer ({what}): make a new optimizer for the new model")]
+    ModelChanged {
+        /// What is different.
+        what: String,
+    },
+    /// Parameters that the loss does not depend on, as far as the gradients tell.
+    ///
+    /// What the optimizer has accumulated is as it was, if it takes
+    /// [gradients of its own](crate::TunableOptimizer::complete_gradients). Otherwise it is cleared.
+    #[error("no gradient for {}: no weight was moved; trace the input with `model.alloc_grads()`, which gives unused parameters a gradient of zero, or take them out of the model", .tensors.join(", "))]
+    UnusedParameters {
+        /// The tensors without a gradient.
+        tensors: Vec<String>,
+    },
+    /// The loss is not finite and there is no safeguard that could undo the window.
+    #[error("the loss is {loss} at step {step} and the safeguard is off: nothing was updated")]
+    NonFiniteLoss {
+        /// The step, counted from 1.
+        step: u64,
+        /// The loss.
+        loss: f64,
+    },
+    /// A weight is not finite, and a [sketch](crate::engine::Config::sketch) has no snapshot to go
+    /// back to: the weights are as they are.
+    #[error("`{tensor}` is not finite after step {step}, and a sketch has no snapshot to go back to: load a checkpoint and lower the rate, or train without a sketch")]
+    LostWeights {
+        /// The step, counted from 1.
+        step: u64,
+        /// The first such tensor.
+        tensor: String,
+    },
+    /// A weight is not finite and the safeguard is off. The model is at its last good snapshot.
+    #[error("`{tensor}` is not finite after step {step} and the safeguard is off: the model is back at its last good snapshot; check the gradients, or lower the rate")]
+    NonFiniteWeights {
+        /// The step, counted from 1.
+        step: u64,
+        /// The first such tensor.
+        tensor: String,
+    },
+    /// A step would leave the finite numbers. Nothing was moved, and what the optimizer has
+    /// accumulated is cleared.
+    #[error("`{tensor}` would not be finite after step {step}: nothing was moved; check the gradients, or lower the rate")]
+    NonFiniteStep {
+        /// The step, counted from 1.
+        step: u64,
+        /// The first such tensor.
+        tensor: String,
+    },
+    /// No point along the direction passes the line search. Weights and rates are as they were, and
+    /// what the optimizer has accumulated is cleared.
+    #[error("no step along the direction passes the line search at step {step}, after {trials} trials: the minimum is reached to rounding, or the loss is not computed on the data of its gradients, or momentum points uphill (its state is cleared: try again)")]
+    NoDescent {
+        /// The step, counted from 1.
+        step: u64,
+        /// The points that were tried.
+        trials: usize,
+    },
+    /// Rolling back does not help. The model is at its last good snapshot.
+    #[error("{count} rollbacks without one good window, the last at step {step} because {cause}: the model is at its last good snapshot; look for bad data or a broken loss")]
+    TooManyRollbacks {
+        /// How many in a row.
+        count: usize,
+        /// The step of the last, counted from 1.
+        step: u64,
+        /// Why the last window was undone.
+        cause: Cause,
+    },
+    /// A checkpoint could not be written, read, or taken over. Model and optimizer are as they
+    /// were, and so is the file.
+    #[error("{}: {problem}", checkpoint::named(.path))]
+    Checkpoint {
+        /// The file, where there is one.
+        path: Option<PathBuf>,
+        /// What is wrong.
+        problem: CheckpointError,
+    },
+    /// The device or the base optimizer failed, for instance for lack of memory. What the optimizer
+    /// has accumulated is as it was, or cleared if the failure came in the middle of its update.
+    #[error("device: {0}")]
+    Device(String),
+    /// The step was made, and then the device failed at the end of the step's window. The weights
+    /// are those after the step. The next step ends the window, if this one could not.
+    #[error("device, at the end of a window: {0}: the step itself was made")]
+    WindowEnd(String),
+    /// An [engine](crate::engine::Engine) was told something that it had not asked for. Nothing has
+    /// changed.
+    #[error("the engine was told of {told} and waits for {expected}")]
+    OutOfOrder {
+        /// What it was told.
+        told: &'static str,
+        /// What it waits for.
+        expected: &'static str,
+    },
+}
+
+/// What was wrong with a batch that was left out, or with a window that was undone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
+pub enum Cause {
+    /// The window's mean loss is above that of the window before by more than noise.
+    LossIncreased,
+    /// One step's loss is far above all that came before.
+    LossExploded,
+    /// A loss is NaN or infinite.
+    NonFiniteLoss,
+    /// A weight is NaN or infinite.
+    NonFiniteWeights,
+    /// A gradient is beyond half precision, and the loss scale is to blame.
+    GradientOverflow,
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::LossIncreased => "the mean loss rose",
+            Self::LossExploded => "the loss exploded",
+            Self::NonFiniteLoss => "the loss is not finite",
+            Self::NonFiniteWeights => "a weight is not finite",
+            Self::GradientOverflow => "a gradient overflowed",
+        })
+    }
+}
+
+impl Error {
+    /// `Ok` where `holds`; otherwise the error that says which range `value` missed.
+    pub(crate) fn unless(
+        holds: bool,
+        what: &'static str,
+        range: &'static str,
+        value: f64,
+    ) -> Result<(), Self> {
+        Self::unless_advised(holds, what, range, value, "")
+    }
+
+    /// As [`unless`](Self::unless), with advice.
+    pub(crate) fn unless_advised(
+        holds: bool,
+        what: &'static str,
+        range: &'static str,
+        value: f64,
+        advice: &'static str,
+    ) -> Result<(), Self> {
+        if holds {
+            Ok(())
+        } else {
+            Err(Self::OutOfRange { what, range, value, advice })
+        }
+    }
+}
+
+/// A number as people write it: 1e-30 rather than thirty digits.
+fn shown(value: f64) -> String {
+    if value == 0.0 || !value.is_finite() || (1e-4..1e7).contains(&value.abs()) {
+        value.to_string()
+    } else {
+        format!("{value:e}")
+    }
+}
+
+fn hint(advice: &str) -> String {
+    if advice.is_empty() {
+        String::new()
+    } else {
+        format!(": {advice}")
+    }
+}

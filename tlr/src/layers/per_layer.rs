@@ -1,0 +1,289 @@
+//! A learning rate for each layer.
+
+use super::{LayerVisitor, LayerVisitorMut, Layers, TrainableLr};
+use crate::optim::{
+    gradients::StepGradients, CompleteGradients, DeviceError, FailedUpdate, Family, Groups,
+    OptimizerState, Resumable, ResumableFamily, TunableOptimizer,
+};
+use dfdx::{
+    nn::TensorCollection,
+    optim::{Optimizer, OptimizerUpdateError, UnusedTensors},
+    tensor::Gradients,
+};
+use std::convert::Infallible;
+
+type Optimizers<F> = <<F as TunableOptimizer>::Model as TrainableLr<
+    <F as TunableOptimizer>::Dtype,
+    <F as TunableOptimizer>::Device,
+>>::Optimizers<F>;
+
+/// One optimizer, with a learning rate of its own, for each layer of a model.
+///
+/// Holds a `Sgd<Layer, E, D>` (or whichever family it is given) for each layer, so a rate for each
+/// costs no further pass over the parameters. What counts as a layer is told by [`TrainableLr`].
+/// Around it, [`Newton`](crate::Newton) learns every layer's rate from that layer's own dot products.
+///
+/// # Example
+/// ```
+/// use dfdx::{optim::{Sgd, SgdConfig}, prelude::*};
+/// use tlr::{Newton, NewtonConfig, PerLayer};
+///
+/// let dev = Cpu::default();
+/// let model = dev.build_module::<(Linear<4, 8>, ReLU, Linear<8, 2>), f32>();
+/// let sgd = Sgd::new(&model, SgdConfig { lr: 1e-3, ..Default::default() });
+/// let opt = Newton::new(&model, PerLayer::new(&model, sgd), NewtonConfig::default())?;
+/// assert_eq!(opt.rates(), [("0", 1e-3), ("2", 1e-3)]);
+/// # Ok::<(), tlr::Error>(())
+/// ```
+pub struct PerLayer<F: Family>
+where
+    F::Model: TrainableLr<F::Dtype, F::Device>,
+{
+    family: F,
+    optimizers: Optimizers<F>,
+    layers: Layers,
+    rates: Vec<f64>,
+    /// Whether the layers' optimizers, which are updated together, will only gather next.
+    only_gathers: bool,
+}
+
+impl<F: Family> PerLayer<F>
+where
+    F::Model: TrainableLr<F::Dtype, F::Device>,
+{
+    /// One copy of `optimizer` for each layer of `model`, all starting at its rate (times the
+    /// layer's `#[tlr(rate = …)]`, if it has one).
+    ///
+    /// # Example
+    /// See [`PerLayer`].
+    pub fn new(model: &F::Model, optimizer: F) -> Self {
+        let mut layers = Layers::default();
+        let optimizers = model.optimizers(&optimizer, &mut layers);
+        let start = optimizer.rate(0);
+        let rates = layers.rate_scales().map(|scale| start * scale).collect();
+        let only_gathers = optimizer.for_layer(model).only_gathers();
+        Self { family: optimizer, optimizers, layers, rates, only_gathers }
+    }
+}
+
+impl<F: Family> TunableOptimizer for PerLayer<F>
+where
+    F::Model: TrainableLr<F::Dtype, F::Device>,
+{
+    type Model = F::Model;
+    type Dtype = F::Dtype;
+    type Device = F::Device;
+
+    fn rate(&self, group: usize) -> f64 {
+        self.rates.get(group).copied().unwrap_or(f64::NAN)
+    }
+
+    fn set_rate(&mut self, group: usize, rate: f64) {
+        if let Some(own) = self.rates.get_mut(group) {
+            *own = rate;
+        }
+    }
+
+    fn reset(&mut self, model: &F::Model) {
+        self.optimizers = model.optimizers(&self.family, &mut Layers::default());
+        self.only_gathers = self.family.for_layer(model).only_gathers();
+    }
+
+    fn momentum(&self) -> f64 {
+        self.family.momentum()
+    }
+
+    fn only_gathers(&self) -> bool {
+        self.only_gathers
+    }
+
+    fn drop_gathered(&mut self, model: &mut F::Model) {
+        let Ok(()) = model.visit_layers_mut(&mut self.optimizers, &mut DropGathered);
+        self.only_gathers = self.family.for_layer(model).only_gathers();
+    }
+
+    fn groups(&self, _model: &F::Model) -> Groups {
+        self.layers.groups()
+    }
+
+    fn complete_gradients(
+        &self,
+        model: &F::Model,
+        gradients: &Gradients<F::Dtype, F::Device>,
+    ) -> CompleteGradients<Self> {
+        self.family.complete_gradients(model, gradients)
+    }
+
+    /// A layer that has undone its own update does not undo those of the layers before it.
+    fn failed_update(&self) -> FailedUpdate {
+        match self.family.failed_update() {
+            FailedUpdate::Impossible => FailedUpdate::Impossible,
+            FailedUpdate::Undone | FailedUpdate::HalfDone => FailedUpdate::HalfDone,
+        }
+    }
+
+    fn update_owned(
+        &mut self,
+        model: &mut F::Model,
+        gradients: &mut Gradients<F::Dtype, F::Device>,
+    ) -> Result<(), OptimizerUpdateError<DeviceError<F>>> {
+        self.update_layers(model, StepGradients::Owned(gradients))
+    }
+}
+
+impl<F: Family> Optimizer<F::Model, F::Device, F::Dtype> for PerLayer<F>
+where
+    F::Model: TrainableLr<F::Dtype, F::Device>,
+{
+    fn update(
+        &mut self,
+        model: &mut F::Model,
+        gradients: &Gradients<F::Dtype, F::Device>,
+    ) -> Result<(), OptimizerUpdateError<DeviceError<F>>> {
+        match self.family.complete_gradients(&*model, gradients)? {
+            Some(mut own) => self.update_owned(model, &mut own),
+            None => self.update_layers(model, StepGradients::Borrowed(gradients)),
+        }
+    }
+}
+
+impl<F: Family> PerLayer<F>
+where
+    F::Model: TrainableLr<F::Dtype, F::Device>,
+{
+    fn update_layers(
+        &mut self,
+        model: &mut F::Model,
+        gradients: StepGradients<'_, F::Dtype, F::Device>,
+    ) -> Result<(), OptimizerUpdateError<DeviceError<F>>> {
+        let mut update = Update::<F> {
+            gradients,
+            groups: self.layers.group_of_layers(),
+            rates: &self.rates,
+            unused: UnusedTensors::default(),
+            only_gathers: false,
+        };
+        model.visit_layers_mut(&mut self.optimizers, &mut update)?;
+        self.only_gathers = update.only_gathers;
+        update.unused.into()
+    }
+}
+
+struct DropGathered;
+
+impl<F: Family> LayerVisitorMut<F> for DropGathered {
+    type Err = Infallible;
+
+    fn visit_layer<L>(&mut self, layer: &mut L, optimizer: &mut F::For<L>) -> Result<(), Infallible>
+    where
+        L: TensorCollection<F::Dtype, F::Device> + Clone,
+    {
+        optimizer.drop_gathered(layer);
+        Ok(())
+    }
+}
+
+/// Steps each layer's optimizer at that layer's rate; goes on past unused parameters, as dfdx does.
+struct Update<'a, F: Family> {
+    gradients: StepGradients<'a, F::Dtype, F::Device>,
+    groups: std::slice::Iter<'a, Option<usize>>,
+    rates: &'a [f64],
+    unused: UnusedTensors,
+    only_gathers: bool,
+}
+
+impl<F: Family> LayerVisitorMut<F> for Update<'_, F> {
+    type Err = OptimizerUpdateError<DeviceError<F>>;
+
+    fn visit_layer<L>(&mut self, layer: &mut L, optimizer: &mut F::For<L>) -> Result<(), Self::Err>
+    where
+        L: TensorCollection<F::Dtype, F::Device> + Clone,
+    {
+        // A layer without trainable tensors has no group, and nothing to update.
+        let Some(&rate) = self.groups.next().copied().flatten().and_then(|g| self.rates.get(g))
+        else {
+            return Ok(());
+        };
+        optimizer.set_rate(0, rate);
+        let updated = match &mut self.gradients {
+            StepGradients::Borrowed(gradients) => optimizer.update(layer, gradients),
+            StepGradients::Owned(gradients) => optimizer.update_owned(layer, gradients),
+        };
+        match updated {
+            Err(OptimizerUpdateError::UnusedParams(unused)) => self.unused.ids.extend(unused.ids),
+            result => result?,
+        }
+        self.only_gathers |= optimizer.only_gathers();
+        Ok(())
+    }
+}
+
+impl<F: ResumableFamily> Resumable for PerLayer<F>
+where
+    F::Model: TrainableLr<F::Dtype, F::Device>,
+{
+    fn state(&self, model: &F::Model) -> Result<OptimizerState, DeviceError<F>> {
+        let mut save = Save { names: self.layers.names(), state: OptimizerState::default() };
+        model.visit_layers(&self.optimizers, &mut save)?;
+        Ok(save.state)
+    }
+
+    fn restore(
+        &mut self,
+        model: &mut F::Model,
+        state: &OptimizerState,
+    ) -> Result<(), DeviceError<F>> {
+        let mut optimizers = model.optimizers(&self.family, &mut Layers::default());
+        let mut load = Load { names: self.layers.names(), state, only_gathers: false };
+        model.visit_layers_mut(&mut optimizers, &mut load)?;
+        self.only_gathers = load.only_gathers;
+        self.optimizers = optimizers;
+        Ok(())
+    }
+}
+
+struct Save<I> {
+    names: I,
+    state: OptimizerState,
+}
+
+impl<'a, F: ResumableFamily, I> LayerVisitor<F> for Save<I>
+where
+    I: Iterator<Item = Option<&'a str>>,
+{
+    type Err = DeviceError<F>;
+
+    fn visit_layer<L>(&mut self, layer: &L, optimizer: &F::For<L>) -> Result<(), Self::Err>
+    where
+        L: TensorCollection<F::Dtype, F::Device> + Clone,
+    {
+        if let Some(name) = self.names.next().flatten() {
+            self.state.insert_layer(name, F::layer_state(optimizer, layer)?);
+        }
+        Ok(())
+    }
+}
+
+struct Load<'a, I> {
+    names: I,
+    state: &'a OptimizerState,
+    only_gathers: bool,
+}
+
+impl<'a, F: ResumableFamily, I> LayerVisitorMut<F> for Load<'_, I>
+where
+    I: Iterator<Item = Option<&'a str>>,
+{
+    type Err = DeviceError<F>;
+
+    fn visit_layer<L>(&mut self, layer: &mut L, optimizer: &mut F::For<L>) -> Result<(), Self::Err>
+    where
+        L: TensorCollection<F::Dtype, F::Device> + Clone,
+    {
+        if let Some(name) = self.names.next().flatten() {
+            F::restore_layer(optimizer, layer, &self.state.layer(name))?;
+            self.only_gathers |= optimizer.only_gathers();
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,84 @@
+//! How an optimizer changes one tensor.
+
+use super::Settings;
+use crate::tensors::{Backend, Buffer};
+use dfdx::{
+    shapes::{Dtype, Shape},
+    tensor::Tensor,
+};
+use std::fmt::Debug;
+
+/// How an optimizer changes one tensor, element by element, with N buffers of the tensor's size.
+///
+/// Write one, and [`Elementwise`] makes an optimizer of it that [`Newton`](crate::Newton) can wrap, that has a rate
+/// a layer by [`PerLayer`](super::PerLayer), and that is saved and resumed.
+///
+/// # Example
+/// ```
+/// use dfdx::prelude::*;
+/// use tlr::{optim::{Buffer, Elementwise, Settings, UpdateRule}, Backend};
+///
+/// /// w ← w − lr · sign(g), by way of Adam's kernel without memory.
+/// #[derive(Clone, Copy, Debug)]
+/// struct SignSgd { lr: f64 }
+///
+/// impl UpdateRule<2> for SignSgd {
+///     const BUFFERS: [&'static str; 2] = ["gradient", "square"];
+///     fn settings(&self) -> Settings { Settings::new("sign descent") }
+///     fn rate(&self) -> f64 { self.lr }
+///     fn set_rate(&mut self, rate: f64) { self.lr = rate }
+///     fn update<S: Shape, E: Dtype, D: Backend<E>>(
+///         &self,
+///         _step: i32,
+///         parameter: &mut Tensor<S, E, D>,
+///         [gradient, square]: &mut [Buffer<E, D>; 2],
+///         now: &Buffer<E, D>,
+///     ) -> Result<(), D::Err> {
+///         let sign = dfdx::optim::AdamConfig { lr: self.lr, betas: [0.0; 2], eps: 0.0, weight_decay: None };
+///         sign.try_update(1, parameter, gradient, square, now)
+///     }
+/// }
+///
+/// let dev = Cpu::default();
+/// let mut w: Tensor<Rank1<2>, f32, _> = dev.tensor([3.0, -4.0]);
+/// let mut opt = Elementwise::new(&w, SignSgd { lr: 0.5 });
+/// let gradients = w.leaky_trace().square().sum().backward();
+/// opt.update(&mut w, &gradients)?;
+/// assert_eq!(w.array(), [2.5, -3.5]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub trait UpdateRule<const N: usize>: Copy + Debug {
+    /// What the buffers are called in a checkpoint.
+    const BUFFERS: [&'static str; N];
+
+    /// Whether an update cannot fail, once its buffers are there, unless the device is lost. Then no copy
+    /// of weights and buffers is kept to undo an update. Default false.
+    const INFALLIBLE: bool = false;
+
+    /// The hyperparameters but the rate. A checkpoint stores them, and can be resumed only by an
+    /// optimizer that has the same.
+    fn settings(&self) -> Settings;
+
+    /// The learning rate.
+    fn rate(&self) -> f64;
+
+    /// Sets the learning rate.
+    fn set_rate(&mut self, rate: f64);
+
+    /// As [`TunableOptimizer::momentum`](super::TunableOptimizer::momentum). Default 0.
+    fn momentum(&self) -> f64 {
+        0.0
+    }
+
+    /// The update of one tensor, the `step`-th counted from 1. The buffers hold what the last one left, at first 0.
+    ///
+    /// # Errors
+    /// Those of the device.
+    fn update<S: Shape, E: Dtype, D: Backend<E>>(
+        &self,
+        step: i32,
+        parameter: &mut Tensor<S, E, D>,
+        buffers: &mut [Buffer<E, D>; N],
+        gradient: &Buffer<E, D>,
+    ) -> Result<(), D::Err>;
+}

@@ -1,0 +1,158 @@
+//! What was configured, as data that can be compared.
+
+use crate::error::Difference;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Numbers and words by name: what a checkpoint stores of a configuration, and compares with that of
+/// the optimizer that it is loaded into.
+///
+/// # Example
+/// ```
+/// use tlr::optim::Settings;
+///
+/// let settings = Settings::new("lion").with("betas", [0.9, 0.99]).with("weight_decay", 0.1);
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Settings(BTreeMap<String, Value>);
+
+impl Settings {
+    /// The settings of an optimizer of this `kind`.
+    ///
+    /// # Example
+    /// ```
+    /// let settings = tlr::optim::Settings::new("sign descent");
+    /// ```
+    pub fn new(kind: &str) -> Self {
+        Self::default().with("", kind)
+    }
+
+    /// Adds a setting: a number, a word, a list, `None`, or any value that serde can write.
+    ///
+    /// A value of several fields becomes one setting for each, called `name.field`.
+    ///
+    /// # Example
+    /// ```
+    /// let settings = tlr::optim::Settings::new("sgd").with("momentum", 0.9);
+    /// ```
+    pub fn with(mut self, name: &str, value: impl Serialize) -> Self {
+        // What JSON has no word for, serde_json makes null.
+        self.insert(name.to_owned(), serde_json::to_value(value).unwrap_or_default());
+        self
+    }
+
+    /// Adds those of `inner`, as `name` and `name.…`.
+    pub(crate) fn within(mut self, name: &str, inner: Self) -> Self {
+        for (field, value) in inner.0 {
+            self.0.insert(joined(name, &field), value);
+        }
+        self
+    }
+
+    fn insert(&mut self, name: String, value: Value) {
+        match value {
+            Value::Object(fields) => {
+                for (field, value) in fields {
+                    self.insert(joined(&name, &field), value);
+                }
+            }
+            Value::Array(items) => {
+                for (index, value) in items.into_iter().enumerate() {
+                    self.insert(joined(&name, &index.to_string()), value);
+                }
+            }
+            value => {
+                self.0.insert(name, value);
+            }
+        }
+    }
+
+    /// What these settings, of a file, and those `here` do not agree in.
+    pub(crate) fn differences(&self, here: &Self) -> Vec<Difference> {
+        let names: BTreeSet<_> = self.0.keys().chain(here.0.keys()).collect();
+        names
+            .into_iter()
+            .filter(|&name| self.0.get(name) != here.0.get(name))
+            .map(|name| Difference::Setting {
+                name: name.clone(),
+                file: self.0.get(name).map(word),
+                here: here.0.get(name).map(word),
+            })
+            .collect()
+    }
+}
+
+fn joined(outer: &str, name: &str) -> String {
+    match (outer, name) {
+        ("", name) => name.to_owned(),
+        (outer, "") => outer.to_owned(),
+        (outer, name) => format!("{outer}.{name}"),
+    }
+}
+
+fn word(value: &Value) -> String {
+    match value {
+        Value::String(word) => word.clone(),
+        Value::Null => "none".to_owned(),
+        value => value.to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Serialize)]
+    struct Rule {
+        damping: f64,
+        betas: [f64; 2],
+        decay: Option<Decay>,
+    }
+
+    #[derive(Serialize)]
+    enum Decay {
+        L2(f64),
+    }
+
+    fn rule(damping: f64) -> Rule {
+        Rule { damping, betas: [0.9, 0.999], decay: Some(Decay::L2(0.1)) }
+    }
+
+    #[test]
+    fn every_number_has_a_name() {
+        let settings = Settings::default()
+            .with("rule", rule(0.33))
+            .with("window", 50)
+            .with("climb", None::<f64>)
+            .within("optimizer", Settings::new("clip").with("max_norm", 1e-9));
+        let expected = [
+            ("climb", "none"),
+            ("optimizer", "clip"),
+            ("optimizer.max_norm", "1e-9"),
+            ("rule.betas.0", "0.9"),
+            ("rule.betas.1", "0.999"),
+            ("rule.damping", "0.33"),
+            ("rule.decay.L2", "0.1"),
+            ("window", "50"),
+        ];
+        let found: Vec<_> = settings.0.iter().map(|(k, v)| (k.clone(), word(v))).collect();
+        let expected: Vec<_> =
+            expected.into_iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
+        assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn settings_that_only_one_side_has_differ_too() {
+        let of = |damping| Settings::default().with("rule", rule(damping));
+        let file = of(0.33).with("more", true);
+        let differences = file.differences(&of(0.5));
+        let found: Vec<_> = differences.iter().map(ToString::to_string).collect();
+        let expected = [
+            "`more` is true in the file and not there here",
+            "`rule.damping` is 0.33 in the file and 0.5 here",
+        ];
+        assert_eq!(found, expected);
+    }
+}

@@ -1,0 +1,218 @@
+//! The end of a window: its dot products, and the snapshots moved on.
+
+use super::{
+    memory::Memory,
+    products,
+    tracked::{Before, Tracked},
+    Snapshots,
+};
+#[cfg(feature = "cuda")]
+use crate::tensors::all_finite;
+use crate::{
+    engine::WindowProducts,
+    error::Error,
+    tensors::{self, are_finite, is_shared, Bf16, Values},
+};
+use dfdx::{nn::TensorCollection, shapes::Dtype, tensor_ops::Device};
+use rayon::prelude::*;
+
+/// Why the snapshots stay where they are.
+#[derive(Debug)]
+pub(crate) enum Unmoved {
+    /// A trainable tensor that is not finite.
+    NotFinite(String),
+    Failed(Error),
+}
+
+impl From<Error> for Unmoved {
+    fn from(error: Error) -> Self {
+        Self::Failed(error)
+    }
+}
+
+/// What a window does to the snapshots of one tensor that are on the host.
+struct Shift<'a, E: Dtype> {
+    name: &'a str,
+    group: usize,
+    before: BeforeMut<'a, E>,
+    last: &'a mut [E],
+    now: Values<E>,
+}
+
+/// As [`Before`].
+enum BeforeMut<'a, E> {
+    Weights(&'a mut [E]),
+    Direction(&'a mut [Bf16]),
+}
+
+impl<E: Dtype> Shift<'_, E> {
+    fn products(&mut self) -> WindowProducts {
+        match &mut self.before {
+            BeforeMut::Weights(before) => products::shift(before, self.last, &self.now),
+            BeforeMut::Direction(direction) => products::shift(direction, self.last, &self.now),
+        }
+    }
+}
+
+/// `of` each item, on all threads or on this one.
+fn each<T: Send, R: Send>(
+    items: &mut [T],
+    shared: bool,
+    of: impl Fn(&mut T) -> R + Sync + Send,
+) -> Vec<R> {
+    match shared {
+        true => items.par_iter_mut().map(of).collect(),
+        false => items.iter_mut().map(of).collect(),
+    }
+}
+
+impl<E: Dtype> Snapshots<E> {
+    /// The dot products of every group, then A ← B and B ← W.
+    ///
+    /// # Errors
+    /// B is as it was, A is lost.
+    pub(crate) fn advance<D, M>(&mut self, model: &M) -> Result<Vec<WindowProducts>, Unmoved>
+    where
+        D: Device<E>,
+        M: TensorCollection<E, D>,
+    {
+        if let Some(sketches) = &mut self.sketches {
+            return sketches.advance(model, &self.tensors).map_err(Unmoved::NotFinite);
+        }
+        // What can fail comes first, and overwrites A only.
+        self.take_buffers_before(model)?;
+        let mut products = vec![WindowProducts::default(); self.groups];
+        #[cfg(feature = "cuda")]
+        self.shift_on_gpu(model, &mut products)?;
+        self.shift_on_host(model, &mut products)?;
+        self.tensors.iter_mut().for_each(Tracked::swap);
+        Ok(products)
+    }
+
+    /// W in A's place, of the buffers.
+    fn take_buffers_before<D, M>(&mut self, model: &M) -> Result<(), Error>
+    where
+        D: Device<E>,
+        M: TensorCollection<E, D>,
+    {
+        let mut taken = Ok(());
+        let mut tensors = self.tensors.iter_mut();
+        tensors::read(model, |buffer| {
+            let Some(tensor) = tensors.next().filter(|tensor| tensor.group.is_none()) else {
+                return;
+            };
+            if let (Ok(()), Before::Weights(before)) = (&taken, &mut tensor.before) {
+                taken = before.take(&buffer);
+            }
+        });
+        taken
+    }
+
+    /// Adds the dot products of the weights whose snapshots are on the host, and puts W in A's place, or in B's.
+    fn shift_on_host<D, M>(
+        &mut self,
+        model: &M,
+        products: &mut [WindowProducts],
+    ) -> Result<(), Unmoved>
+    where
+        D: Device<E>,
+        M: TensorCollection<E, D>,
+    {
+        let mut shifts = Vec::new();
+        let mut tensors = self.tensors.iter_mut();
+        tensors::read(model, |weights| {
+            let Some(tensor) = tensors.next() else { return };
+            let (Some(group), Some(last)) = (tensor.group, tensor.last.on_host_mut()) else {
+                return;
+            };
+            let before = match &mut tensor.before {
+                Before::Weights(before) => before.on_host_mut().map(BeforeMut::Weights),
+                Before::Direction(direction) => Some(BeforeMut::Direction(direction)),
+            };
+            let Some(before) = before else { return };
+            shifts.push(Shift { name: &tensor.name, group, before, last, now: weights.values() });
+        });
+        // Threads wake once for all tensors.
+        let shared = is_shared(shifts.iter().map(|shift| shift.last.len()).sum());
+        // Where B does not outlive the shift.
+        if shifts.iter().any(|shift| matches!(shift.before, BeforeMut::Direction(_))) {
+            let finite = each(&mut shifts, shared, |shift| are_finite(&shift.now));
+            if let Some((_, bad)) = finite.iter().zip(&shifts).find(|(finite, _)| !**finite) {
+                return Err(Unmoved::NotFinite(bad.name.to_owned()));
+            }
+        }
+        let sums = each(&mut shifts, shared, Shift::products);
+        for (own, shift) in sums.into_iter().zip(&shifts) {
+            if !own.own.is_finite() && !are_finite(&shift.now) {
+                return Err(Unmoved::NotFinite(shift.name.to_owned()));
+            }
+            if let Some(sum) = products.get_mut(shift.group) {
+                *sum += own;
+            }
+        }
+        Ok(())
+    }
+
+    /// The same of those whose snapshots are on a GPU, of all in one go.
+    #[cfg(feature = "cuda")]
+    fn shift_on_gpu<D, M>(
+        &mut self,
+        model: &M,
+        products: &mut [WindowProducts],
+    ) -> Result<(), Unmoved>
+    where
+        D: Device<E>,
+        M: TensorCollection<E, D>,
+    {
+        let mut window = super::gpu::Window::new();
+        let mut added = Ok(());
+        let mut tensors = self.tensors.iter_mut();
+        tensors::read(model, |weights| {
+            let (Ok(()), Some(tensor)) = (&added, tensors.next()) else { return };
+            let Some(group) = tensor.group else { return };
+            let Before::Weights(Memory::Gpu(before)) = &mut tensor.before else { return };
+            if let Memory::Gpu(last) = &tensor.last {
+                added = window.shift(group, before, last, &weights);
+            }
+        });
+        added?;
+        // SAFETY: `model` is borrowed, so its tensors are where and what they were.
+        #[allow(unsafe_code)]
+        let sums = unsafe { window.dots(products.len()) }?;
+        if !sums.iter().all(|dots| dots.own.is_finite()) {
+            for tensor in self.tensors.iter().filter(|tensor| TensorKind::Weights.is_of(tensor)) {
+                let Before::Weights(weights) = &tensor.before else { continue };
+                if !all_finite(&weights.read()?) {
+                    return Err(Unmoved::NotFinite(tensor.name.clone()));
+                }
+            }
+        }
+        products.iter_mut().zip(sums).for_each(|(total, sum)| *total += sum);
+        Ok(())
+    }
+
+    /// ‖B‖ of each group. A sketch cannot tell.
+    pub(crate) fn norms(&self) -> Result<Vec<f64>, Error> {
+        if self.sketches.is_some() {
+            return Ok(Vec::new());
+        }
+        let mut squares = vec![0.0; self.groups];
+        #[cfg(feature = "cuda")]
+        let mut window = super::gpu::Window::new();
+        for tensor in &self.tensors {
+            let Some(group) = tensor.group else { continue };
+            match &tensor.last {
+                Memory::Host(last) => {
+                    if let Some(sum) = squares.get_mut(group) {
+                        *sum += products::square(last);
+                    }
+                }
+                #[cfg(feature = "cuda")]
+                Memory::Gpu(last) => window.square(group, last),
+            }
+        }
+        #[cfg(feature = "cuda")]
+        squares.iter_mut().zip(window.squares(self.groups)?).for_each(|(sum, own)| *sum += own);
+        Ok(squares.into_iter().map(f64::sqrt).collect())
+    }
+}

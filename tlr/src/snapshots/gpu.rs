@@ -1,0 +1,249 @@
+//! Snapshots in a GPU's memory: what [`products`](super::products) does on the host, by kernels of our own.
+
+use crate::{engine::WindowProducts, error::Error, tensors::Elements};
+use cudarc::{
+    driver::{
+        CudaDevice, CudaFunction, CudaSlice, DevicePtr, DevicePtrMut, DeviceSlice, LaunchAsync,
+        LaunchConfig,
+    },
+    nvrtc,
+};
+use dfdx::{
+    shapes::Dtype,
+    tensor::{Cuda, Storage},
+};
+use std::{any::TypeId, fmt::Debug, marker::PhantomData, sync::Arc};
+
+const SOURCE: &str = include_str!("window.cu");
+const MODULE: &str = "tlr_window";
+const TOTAL: &str = "total";
+/// As in the source.
+const THREADS: u32 = 256;
+const CHUNK: usize = 4096;
+
+/// The kernels for one type of element.
+struct Kernels {
+    shift: &'static str,
+    square: &'static str,
+}
+
+macro_rules! kernels {
+    ($name:literal) => {
+        Kernels { shift: concat!("shift_", $name), square: concat!("square_", $name) }
+    };
+}
+
+const F32: Kernels = kernels!("f32");
+const F64: Kernels = kernels!("f64");
+const F16: Kernels = kernels!("f16");
+
+fn kernels<E: 'static>() -> Option<&'static Kernels> {
+    let element = TypeId::of::<E>();
+    if element == TypeId::of::<f32>() {
+        return Some(&F32);
+    }
+    if element == TypeId::of::<f64>() {
+        return Some(&F64);
+    }
+    #[cfg(feature = "f16")]
+    if element == TypeId::of::<half::f16>()
+        || element == TypeId::of::<dfdx::dtypes::AMP<half::f16>>()
+    {
+        return Some(&F16);
+    }
+    None
+}
+
+fn failed(error: impl Debug) -> Error {
+    Error::Device(format!("{error:?}"))
+}
+
+/// Memory for as many elements where `device` has its own; `None` for elements that there are no kernels for.
+pub(crate) fn zeros<E: Dtype>(device: &Cuda, len: usize) -> Result<Option<CudaSlice<E>>, Error> {
+    if kernels::<E>().is_none() {
+        return Ok(None);
+    }
+    // dfdx keeps the handle to itself, but not that of its buffers.
+    let buffer = Storage::<E>::try_alloc_len(device, 1).map_err(failed)?;
+    buffer.device().alloc_zeros(len).map(Some).map_err(failed)
+}
+
+/// Memory beside `slice` with these elements.
+pub(crate) fn beside<E: Dtype>(slice: &CudaSlice<E>, values: &[E]) -> Result<CudaSlice<E>, Error> {
+    slice.device().htod_sync_copy(values).map_err(failed)
+}
+
+pub(crate) fn read<E: Dtype>(slice: &CudaSlice<E>) -> Result<Vec<E>, Error> {
+    slice.device().dtoh_sync_copy(slice).map_err(failed)
+}
+
+/// The elements of a tensor, into memory for as many.
+pub(crate) fn take<E: Dtype>(
+    slice: &mut CudaSlice<E>,
+    from: &Elements<'_, E>,
+) -> Result<(), Error> {
+    let device = slice.device();
+    let len = slice.len();
+    let Some(address) = from.address(len) else {
+        return device.htod_sync_copy_into(&from.to_vec(), slice).map_err(failed);
+    };
+    // `from` borrows a tensor that has as many elements at this address. The copy comes before anything
+    // that dfdx does to the tensor later, in the same stream.
+    device.dtod_copy(&Borrowed { address, len, element: PhantomData }, slice).map_err(failed)
+}
+
+/// Elements that belong to a tensor of dfdx, to copy from.
+struct Borrowed<E> {
+    address: u64,
+    len: usize,
+    element: PhantomData<E>,
+}
+
+impl<E> DeviceSlice<E> for Borrowed<E> {
+    fn len(&self) -> usize {
+        self.len
+    }
+}
+
+impl<E> DevicePtr<E> for Borrowed<E> {
+    fn device_ptr(&self) -> &u64 {
+        &self.address
+    }
+}
+
+/// The tensors of one kernel call.
+pub(crate) struct Window<'a, E> {
+    rows: Vec<Row>,
+    device: Option<Arc<CudaDevice>>,
+    /// Of weights that cannot be read where they are.
+    copies: Vec<CudaSlice<E>>,
+    marker: PhantomData<&'a mut E>,
+}
+
+/// Addresses, and how many elements there are at each.
+struct Row {
+    group: usize,
+    before: u64,
+    last: u64,
+    now: u64,
+    len: usize,
+}
+
+impl<'a, E: Dtype> Window<'a, E> {
+    pub(crate) fn new() -> Self {
+        Self { rows: Vec::new(), device: None, copies: Vec::new(), marker: PhantomData }
+    }
+
+    /// A, B and W of a tensor.
+    pub(crate) fn shift(
+        &mut self,
+        group: usize,
+        before: &'a mut CudaSlice<E>,
+        last: &'a CudaSlice<E>,
+        now: &Elements<'_, E>,
+    ) -> Result<(), Error> {
+        let now = match now.address(last.len()) {
+            Some(address) => address,
+            None => {
+                let copy = beside(last, &now.to_vec())?;
+                let address = *copy.device_ptr();
+                self.copies.push(copy);
+                address
+            }
+        };
+        let before = *before.device_ptr_mut();
+        self.rows.push(Row { group, before, last: *last.device_ptr(), now, len: last.len() });
+        self.device = Some(last.device());
+        Ok(())
+    }
+
+    /// B of a tensor.
+    pub(crate) fn square(&mut self, group: usize, last: &'a CudaSlice<E>) {
+        let (before, now) = (0, 0);
+        self.rows.push(Row { group, before, last: *last.device_ptr(), now, len: last.len() });
+        self.device = Some(last.device());
+    }
+
+    /// The dot products of each group, and W in A's place.
+    ///
+    /// # Safety
+    /// The tensors of every call of [`shift`](Self::shift) are there, and have not been written to since.
+    #[allow(unsafe_code)]
+    pub(crate) unsafe fn dots(self, groups: usize) -> Result<Vec<WindowProducts>, Error> {
+        // SAFETY: A, B and W each have `len` elements: A and B by their slices, which are borrowed, so that nobody
+        // else has A; W by its tensor.
+        unsafe { self.sum(|kernels| kernels.shift, groups) }
+    }
+
+    /// ‖B‖² of each group.
+    pub(crate) fn squares(self, groups: usize) -> Result<Vec<f64>, Error> {
+        // SAFETY: this kernel reads nothing but B, whose slices are borrowed.
+        #[allow(unsafe_code)]
+        let sums = unsafe { self.sum(|kernels| kernels.square, groups) }?;
+        Ok(sums.into_iter().map(|dots| dots.own).collect())
+    }
+
+    /// # Safety
+    /// What the kernel reads of each row is memory of `len` elements, and what it writes is nobody else's.
+    #[allow(unsafe_code)]
+    unsafe fn sum(
+        mut self,
+        kernel: impl FnOnce(&Kernels) -> &'static str,
+        groups: usize,
+    ) -> Result<Vec<WindowProducts>, Error> {
+        let (Some(device), Some(kernels)) = (&self.device, kernels::<E>()) else {
+            return Ok(vec![WindowProducts::default(); groups]);
+        };
+        self.rows.sort_by_key(|row| row.group);
+        let mut table = Vec::with_capacity(5 * self.rows.len());
+        let mut first = vec![0; groups + 1];
+        let mut blocks = 0;
+        for row in &self.rows {
+            table.extend([row.before, row.last, row.now, row.len as u64, blocks]);
+            blocks += row.len.div_ceil(CHUNK) as u64;
+            // Where the groups after this one begin, as far as is known.
+            first.iter_mut().skip(row.group + 1).for_each(|first| *first = blocks);
+        }
+        let config = |blocks: u32| LaunchConfig {
+            grid_dim: (blocks, 1, 1),
+            block_dim: (THREADS, 1, 1),
+            shared_mem_bytes: 0,
+        };
+        let (Ok(blocks), Ok(grid)) = (u32::try_from(blocks), u32::try_from(groups)) else {
+            return Err(Error::Device("more elements than a GPU has blocks for".to_owned()));
+        };
+        if blocks == 0 || grid == 0 {
+            return Ok(vec![WindowProducts::default(); groups]);
+        }
+        let sum = function(device, kernel(kernels))?;
+        let total = function(device, TOTAL)?;
+        let run = || {
+            let table = device.htod_sync_copy(&table)?;
+            let first = device.htod_sync_copy(&first)?;
+            let mut sums = device.alloc_zeros::<f64>(2 * blocks as usize)?;
+            let mut totals = device.alloc_zeros::<f64>(2 * groups)?;
+            // SAFETY: a block reads the row it belongs to and writes two sums, of which there are as many as blocks; for the
+            // elements the caller vouches. A group's totals are those of blocks from `first` on, all of them below `blocks`. The kernels
+            // run one after the other, and all memory here is freed after them, in the same stream.
+            unsafe {
+                sum.launch(config(blocks), (&table, self.rows.len() as u64, &mut sums))?;
+                total.launch(config(grid), (&sums, &first, &mut totals))?;
+            }
+            device.dtoh_sync_copy(&totals)
+        };
+        let totals = run().map_err(failed)?;
+        let (totals, _) = totals.as_chunks::<2>();
+        Ok(totals.iter().map(|&[across, own]| WindowProducts { across, own }).collect())
+    }
+}
+
+/// A kernel, compiled for this device when it is first asked for.
+fn function(device: &Arc<CudaDevice>, name: &'static str) -> Result<CudaFunction, Error> {
+    if !device.has_func(MODULE, name) {
+        let ptx = nvrtc::compile_ptx(SOURCE).map_err(failed)?;
+        let names = [F32, F64, F16].map(|kernels| [kernels.shift, kernels.square]);
+        let names = [names.as_flattened(), &[TOTAL]].concat();
+        device.load_ptx(ptx, MODULE, &names).map_err(failed)?;
+    }
+    device.get_func(MODULE, name).ok_or_else(|| Error::Device(format!("no kernel `{name}`")))
+}

@@ -1,0 +1,68 @@
+//! Where the elements of a snapshot are kept.
+
+use crate::{error::Error, tensors::Elements};
+use dfdx::shapes::Dtype;
+use std::borrow::Cow;
+
+/// As many elements as a tensor has: on the host, or on the tensor's own GPU.
+#[derive(Debug)]
+pub(crate) enum Memory<E> {
+    Host(Vec<E>),
+    #[cfg(feature = "cuda")]
+    Gpu(cudarc::driver::CudaSlice<E>),
+}
+
+impl<E> Default for Memory<E> {
+    fn default() -> Self {
+        Self::Host(Vec::new())
+    }
+}
+
+impl<E: Dtype> Memory<E> {
+    /// Zeros, `len` of them, for snapshots of a tensor.
+    pub(crate) fn zeros(tensor: &Elements<'_, E>, len: usize) -> Result<Self, Error> {
+        #[cfg(feature = "cuda")]
+        if let Some(device) = tensor.gpu {
+            if let Some(slice) = super::gpu::zeros(device, len)? {
+                return Ok(Self::Gpu(slice));
+            }
+        }
+        let _ = tensor;
+        Ok(Self::Host(vec![E::default(); len]))
+    }
+
+    /// In the same place, with other elements.
+    pub(crate) fn with(&self, values: Vec<E>) -> Result<Self, Error> {
+        match self {
+            Self::Host(_) => Ok(Self::Host(values)),
+            #[cfg(feature = "cuda")]
+            Self::Gpu(slice) => Ok(Self::Gpu(super::gpu::beside(slice, &values)?)),
+        }
+    }
+
+    pub(crate) fn on_host_mut(&mut self) -> Option<&mut [E]> {
+        match self {
+            Self::Host(values) => Some(values),
+            #[cfg(feature = "cuda")]
+            Self::Gpu(_) => None,
+        }
+    }
+
+    pub(crate) fn read(&self) -> Result<Cow<'_, [E]>, Error> {
+        match self {
+            Self::Host(values) => Ok(Cow::Borrowed(values)),
+            #[cfg(feature = "cuda")]
+            Self::Gpu(slice) => Ok(Cow::Owned(super::gpu::read(slice)?)),
+        }
+    }
+
+    /// The elements of the tensor.
+    pub(crate) fn take(&mut self, tensor: &Elements<'_, E>) -> Result<(), Error> {
+        match self {
+            Self::Host(values) => tensor.copy_into(values),
+            #[cfg(feature = "cuda")]
+            Self::Gpu(slice) => super::gpu::take(slice, tensor)?,
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,301 @@
+//! The snapshots of the last two windows, and the dot products between what moved in them.
+//!
+//! With A the weights two windows ago, B one window ago and W now, the displacements are A − B and
+//! B − W. Keeping A and B, rather than B and A − B, costs the same and loses nothing: differences are
+//! taken in f64 whatever the dtype, and a window that turns out to be bad is undone by swapping. Who
+//! would rather have the memory keeps A − B in bfloat16, and undoes a window to its precision.
+
+mod advance;
+#[cfg(feature = "cuda")]
+mod gpu;
+mod memory;
+mod products;
+mod sketch;
+#[cfg(test)]
+mod tests;
+mod tracked;
+
+pub(crate) use advance::Unmoved;
+pub(crate) use sketch::Sketches;
+
+use crate::{
+    engine::{Target, TensorKind},
+    error::Error,
+    tensors::{self, Bf16, Element, Stored},
+};
+use dfdx::{
+    nn::{RecursiveWalker, TensorCollection, TensorOptions, TensorVisitor, ViewTensorRef},
+    shapes::{Dtype, Shape},
+    tensor::{Tensor, UniqueId},
+    tensor_ops::Device,
+};
+use memory::Memory;
+use std::{convert::Infallible, marker::PhantomData};
+use tracked::{Before, Pair, Tracked};
+
+/// The distance between 1 and the next larger number.
+pub(crate) fn spacing<E: Dtype>() -> f64 {
+    let differs = |by: f64| E::from_f64(1.0 + by).and_then(|x| x.to_f64()).is_some_and(|x| x > 1.0);
+    let mut spacing = 1.0;
+    // Bounded, should a type round up.
+    for _ in 0..f64::MANTISSA_DIGITS {
+        if !differs(spacing / 2.0) {
+            break;
+        }
+        spacing /= 2.0;
+    }
+    spacing
+}
+
+/// Two windows' snapshots of every tensor of a model.
+#[derive(Debug)]
+pub(crate) struct Snapshots<E> {
+    tensors: Vec<Tracked<E>>,
+    groups: usize,
+    /// In place of A and B.
+    sketches: Option<Sketches>,
+}
+
+impl<E: Dtype> Snapshots<E> {
+    /// Room for the snapshots of `model`, or for sketches of so many bins, or for a snapshot and a direction;
+    /// [`take`](Self::take) makes the first.
+    pub(crate) fn new<D, M>(
+        model: &M,
+        groups: usize,
+        group_of: impl Fn(UniqueId) -> Option<usize>,
+        bins: Option<usize>,
+        directions: bool,
+    ) -> Result<Self, Error>
+    where
+        D: Device<E>,
+        M: TensorCollection<E, D>,
+    {
+        let directions = directions && bins.is_none();
+        let mut tensors = Vec::new();
+        let mut memory = Vec::new();
+        tensors::read(model, |tensor| {
+            let len = if bins.is_some() { 0 } else { tensor.len() };
+            let zeros = || Memory::zeros(&tensor, len);
+            memory.push(match directions && tensor.trainable {
+                true => Ok((
+                    Memory::Host(vec![E::default(); len]),
+                    Before::Direction(vec![Bf16::default(); len]),
+                )),
+                false => zeros().and_then(|last| Ok((last, Before::Weights(zeros()?)))),
+            });
+        });
+        for (tensor, memory) in tensors::list(model).into_iter().zip(memory) {
+            if !tensor.contiguous {
+                return Err(Error::NotContiguous { tensor: tensor.name });
+            }
+            let group = match group_of(tensor.id) {
+                _ if !tensor.trainable => None,
+                None => return Err(Error::TensorOutsideLayers { tensor: tensor.name }),
+                group => group,
+            };
+            let (last, before) = memory?;
+            tensors.push(Tracked { id: tensor.id, name: tensor.name, group, last, before });
+        }
+        if tensors.iter().all(|tensor| tensor.group.is_none()) {
+            return Err(Error::NothingToTrain);
+        }
+        let sketches = bins.map(|bins| Sketches::new(bins, groups));
+        Ok(Self { tensors, groups, sketches })
+    }
+
+    /// Whether `model` still has the very tensors it had.
+    pub(crate) fn check<D: Device<E>, M: TensorCollection<E, D>>(
+        &self,
+        model: &M,
+    ) -> Result<(), Error> {
+        let mut ids = Ids { expected: &self.tensors, seen: 0, changed: None, marker: PhantomData };
+        let Ok(_) = M::iter_tensors(&mut RecursiveWalker { m: model, f: &mut ids });
+        let what = match ids.changed {
+            Some(tensor) => format!("`{tensor}` is another tensor"),
+            None if ids.seen != self.tensors.len() => {
+                format!("{} tensors instead of {}", ids.seen, self.tensors.len())
+            }
+            None => return Ok(()),
+        };
+        Err(Error::ModelChanged { what })
+    }
+
+    /// The names of tensors.
+    pub(crate) fn names(&self, ids: &[UniqueId]) -> Vec<String> {
+        self.tensors
+            .iter()
+            .filter(|tensor| ids.contains(&tensor.id))
+            .map(|tensor| tensor.name.clone())
+            .collect()
+    }
+
+    pub(crate) fn trainable_ids(&self) -> Vec<UniqueId> {
+        self.tensors.iter().filter(|t| t.group.is_some()).map(|t| t.id).collect()
+    }
+
+    /// The group of each tensor and its name, in the order of the walk.
+    pub(crate) fn members(&self) -> impl Iterator<Item = (Option<usize>, &str)> {
+        self.tensors.iter().map(|tensor| (tensor.group, tensor.name.as_str()))
+    }
+
+    /// Every tensor, in the order of the walk.
+    pub(crate) fn tensors(&self) -> &[Tracked<E>] {
+        &self.tensors
+    }
+
+    /// Whether directions are kept in place of A.
+    pub(crate) fn keeps_directions(&self) -> bool {
+        self.tensors.iter().any(|tensor| matches!(tensor.before, Before::Direction(_)))
+    }
+
+    /// Other elements for B and A of every tensor, in the same memory; where one is not stored, all stay.
+    pub(crate) fn prepare<'s>(
+        &self,
+        stored: impl Fn(&Tracked<E>) -> Option<(&'s Stored, &'s Stored)>,
+    ) -> Result<Vec<Pair<E>>, Error>
+    where
+        E: Element,
+    {
+        let Some(stored) = self.tensors.iter().map(stored).collect::<Option<Vec<_>>>() else {
+            return Ok(Vec::new());
+        };
+        let pairs = self.tensors.iter().zip(stored);
+        pairs
+            .map(|(tensor, (last, before))| {
+                Ok((tensor.last.with(last.to_vec())?, tensor.before.with(before)?))
+            })
+            .collect()
+    }
+
+    /// Takes over what was [prepared](Self::prepare).
+    pub(crate) fn replace(&mut self, prepared: Vec<Pair<E>>) {
+        for (tensor, prepared) in self.tensors.iter_mut().zip(prepared) {
+            (tensor.last, tensor.before) = prepared;
+        }
+    }
+
+    pub(crate) fn sketches(&self) -> Option<&Sketches> {
+        self.sketches.as_ref()
+    }
+
+    pub(crate) fn sketches_mut(&mut self) -> Option<&mut Sketches> {
+        self.sketches.as_mut()
+    }
+
+    /// B ← W, of the weights or of the buffers.
+    pub(crate) fn take<D, M>(&mut self, model: &M, kind: TensorKind) -> Result<(), Error>
+    where
+        D: Device<E>,
+        M: TensorCollection<E, D>,
+    {
+        if let Some(sketches) = &mut self.sketches {
+            if kind == TensorKind::Weights {
+                sketches.take(model, &self.tensors);
+            }
+            return Ok(());
+        }
+        let mut taken = Ok(());
+        let mut tensors = self.tensors.iter_mut();
+        tensors::read(model, |weights| {
+            let Some(tensor) = tensors.next() else { return };
+            if taken.is_ok() && (kind == TensorKind::Weights) == tensor.group.is_some() {
+                taken = tensor.last.take(&weights);
+            }
+        });
+        taken
+    }
+
+    /// Whether two models differ in a weight of each group.
+    pub(crate) fn differing<D, M>(&self, here: &M, there: &M) -> Vec<bool>
+    where
+        D: Device<E>,
+        M: TensorCollection<E, D>,
+    {
+        let mut weights = Vec::new();
+        tensors::read(here, |tensor| weights.push(tensor.to_vec()));
+        let mut differing = vec![false; self.groups];
+        let mut pairs = self.tensors.iter().zip(&weights);
+        tensors::read(there, |tensor| {
+            let Some((tracked, weights)) = pairs.next() else { return };
+            if let Some(differs) = tracked.group.and_then(|group| differing.get_mut(group)) {
+                *differs = *differs || tensor.to_vec() != *weights;
+            }
+        });
+        differing
+    }
+
+    /// W ← B of all tensors, or W ← A and then B ← A. Of a direction, A is right to 2⁻⁸ of what has
+    /// moved. A sketch has neither, and leaves the model alone.
+    ///
+    /// # Errors
+    /// Model and snapshots are as they were.
+    pub(crate) fn go_back<D, M>(&mut self, model: &mut M, target: Target) -> Result<(), Error>
+    where
+        D: Device<E>,
+        M: TensorCollection<E, D>,
+    {
+        if target == Target::BeforeLast {
+            self.tensors.iter_mut().for_each(Tracked::step_back);
+        }
+        let restored = self.restore(model, |_| true);
+        if restored.is_err() && target == Target::BeforeLast {
+            // Only a GPU fails, and of its tensors A and B are both kept.
+            self.tensors.iter_mut().for_each(Tracked::swap);
+        }
+        restored
+    }
+
+    /// W ← B of the buffers.
+    ///
+    /// # Errors
+    /// The model is as it was.
+    pub(crate) fn restore_buffers<D, M>(&self, model: &mut M) -> Result<(), Error>
+    where
+        D: Device<E>,
+        M: TensorCollection<E, D>,
+    {
+        self.restore(model, |tensor| tensor.group.is_none())
+    }
+
+    fn restore<D, M>(&self, model: &mut M, which: fn(&Tracked<E>) -> bool) -> Result<(), Error>
+    where
+        D: Device<E>,
+        M: TensorCollection<E, D>,
+    {
+        let mut elements = Vec::with_capacity(self.tensors.len());
+        for tensor in &self.tensors {
+            elements.push(if which(tensor) { Some(tensor.last.read()?) } else { None });
+        }
+        let mut elements = elements.into_iter();
+        tensors::write(model, |_, _| elements.next()?);
+        Ok(())
+    }
+}
+
+struct Ids<'a, E, D> {
+    expected: &'a [Tracked<E>],
+    seen: usize,
+    changed: Option<String>,
+    marker: PhantomData<D>,
+}
+
+impl<E: Dtype, D: Device<E>> TensorVisitor<E, D> for Ids<'_, E, D> {
+    type Viewer = ViewTensorRef;
+    type Err = Infallible;
+    type E2 = E;
+    type D2 = D;
+
+    fn visit<S: Shape>(
+        &mut self,
+        _: TensorOptions<S, E, D>,
+        tensor: &Tensor<S, E, D>,
+    ) -> Result<Option<Tensor<S, E, D>>, Infallible> {
+        if let (None, Some(expected)) = (&self.changed, self.expected.get(self.seen)) {
+            if tensors::id(tensor) != Some(expected.id) {
+                self.changed = Some(expected.name.clone());
+            }
+        }
+        self.seen += 1;
+        Ok(None)
+    }
+}

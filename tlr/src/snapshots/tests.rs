@@ -1,0 +1,94 @@
+//! Snapshots of small models, by hand.
+
+#![allow(clippy::unwrap_used, clippy::panic)]
+use super::*;
+use crate::engine::WindowProducts;
+use dfdx::prelude::*;
+
+#[test]
+fn spacings_and_norms() {
+    assert_eq!(spacing::<f32>(), f64::from(f32::EPSILON));
+    assert_eq!(spacing::<f64>(), f64::EPSILON);
+    let dev = Cpu::default();
+    let model = (dev.tensor([3.0f32, 4.0]), dev.tensor([0.0f32]));
+    let mut snapshots = Snapshots::<f32>::new(&model, 1, |_| Some(0), None, false).unwrap();
+    snapshots.take(&model, TensorKind::Weights).unwrap();
+    assert_eq!(snapshots.norms().unwrap(), [5.0]);
+}
+
+/// Of each, A, B and W: of tensors that are copied, that are lent, and that threads share.
+#[test]
+fn advancing_moves_each_snapshot_one_window_back() {
+    const LARGE: usize = (1 << 20) + 1;
+    const ALL: usize = 3 + LARGE + 5;
+    let dev = Cpu::default();
+    let mut model = (dev.zeros::<Rank1<3>>(), dev.zeros::<Rank1<LARGE>>(), dev.zeros::<Rank1<5>>());
+    let mut snapshots = Snapshots::<f32>::new(&model, 1, |_| Some(0), None, false).unwrap();
+    snapshots.take(&model, TensorKind::Weights).unwrap();
+    for window in 1..6 {
+        let of = |window: i32| -> Vec<f32> {
+            (0..ALL).map(|index| 100.0 * window as f32 + index as f32).collect()
+        };
+        if window > 1 {
+            let (mut last, mut before) = (Vec::new(), Vec::new());
+            for tensor in snapshots.tensors() {
+                let Before::Weights(of_before) = &tensor.before else { panic!("no direction") };
+                last.push(tensor.last.read().unwrap());
+                before.push(of_before.read().unwrap());
+            }
+            assert!(last.concat() == of(window - 1));
+            let two_ago = if window > 2 { of(window - 2) } else { vec![0.0; ALL] };
+            assert!(before.concat() == two_ago);
+        }
+        let now = of(window);
+        model.0.copy_from(&now[..3]);
+        model.1.copy_from(&now[3..3 + LARGE]);
+        model.2.copy_from(&now[3 + LARGE..]);
+        let dots = snapshots.advance(&model).unwrap();
+        if window > 2 {
+            let sum = 1e4 * ALL as f64;
+            assert_eq!(dots, [WindowProducts { across: sum, own: sum }]);
+        }
+    }
+    // A tensor that is not finite: B of all of them is as it was.
+    let last = |snapshots: &Snapshots<f32>| -> Vec<f32> {
+        let tensors = snapshots.tensors().iter();
+        tensors.flat_map(|tensor| tensor.last.read().unwrap().to_vec()).collect()
+    };
+    let good = last(&snapshots);
+    for (bad, name) in [(2, "2"), (1, "1")] {
+        match bad {
+            2 => model.2.copy_from(&[f32::NAN; 5]),
+            _ => model.1.copy_from(&[f32::INFINITY; LARGE]),
+        }
+        let Err(Unmoved::NotFinite(tensor)) = snapshots.advance(&model) else { panic!("{name}") };
+        assert_eq!(tensor, name);
+        assert!(last(&snapshots) == good);
+    }
+}
+
+/// What moves is a power of two, so that bfloat16 keeps all of it. Fails where the direction is that of another window, where weights that are not finite move anything, and where a step back goes the other way.
+#[test]
+fn a_direction_in_place_of_the_snapshot_before() {
+    let dev = Cpu::default();
+    let mut model = (dev.zeros::<Rank1<3>>(), dev.zeros::<Rank1<40>>());
+    let mut snapshots = Snapshots::<f32>::new(&model, 1, |_| Some(0), None, true).unwrap();
+    assert!(snapshots.tensors.iter().all(|t| matches!(t.before, Before::Direction(_))));
+    snapshots.take(&model, TensorKind::Weights).unwrap();
+    let last = |snapshots: &Snapshots<f32>| -> Vec<f32> {
+        snapshots.tensors.iter().flat_map(|t| t.last.read().unwrap().to_vec()).collect()
+    };
+    for (weight, own, across) in [(4.0, 16.0, 0.0), (6.0, 4.0, 8.0), (5.0, 1.0, -2.0)] {
+        model.0.copy_from(&[weight; 3]);
+        model.1.copy_from(&[weight; 40]);
+        let dots = snapshots.advance(&model).unwrap();
+        assert_eq!(dots, [WindowProducts { across: 43.0 * across, own: 43.0 * own }]);
+        assert_eq!(last(&snapshots), [weight; 43]);
+    }
+    model.1.copy_from(&[f32::NAN; 40]);
+    let Err(Unmoved::NotFinite(tensor)) = snapshots.advance(&model) else { panic!("finite") };
+    assert_eq!((&*tensor, last(&snapshots)), ("1", vec![5.0; 43]));
+    snapshots.go_back(&mut model, Target::BeforeLast).unwrap();
+    assert_eq!(last(&snapshots), [6.0; 43]);
+    assert_eq!(model.0.array(), [6.0; 3]);
+}

@@ -1,0 +1,82 @@
+//! The snapshots of one tensor.
+
+use super::memory::Memory;
+use crate::{
+    error::Error,
+    tensors::{Bf16, Element, Stored},
+};
+use dfdx::{shapes::Dtype, tensor::UniqueId};
+
+/// The snapshots of one tensor. A and B are its elements two windows and one window ago.
+#[derive(Debug)]
+pub(crate) struct Tracked<E> {
+    pub(super) id: UniqueId,
+    /// The path of the field: `hidden.weight`.
+    pub(crate) name: String,
+    /// None for buffers, such as running means: they are restored, and are no part of a direction.
+    pub(crate) group: Option<usize>,
+    /// B. Empty beside a sketch.
+    pub(crate) last: Memory<E>,
+    pub(crate) before: Before<E>,
+}
+
+/// What is kept of A. Nothing beside a sketch.
+#[derive(Debug)]
+pub(crate) enum Before<E> {
+    Weights(Memory<E>),
+    /// A − B.
+    Direction(Vec<Bf16>),
+}
+
+/// B and what is kept of A.
+pub(crate) type Pair<E> = (Memory<E>, Before<E>);
+
+impl<E: Element> Before<E> {
+    /// What it is called in a checkpoint.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Weights(_) => "snapshot_before",
+            Self::Direction(_) => "direction",
+        }
+    }
+
+    /// As a checkpoint holds it.
+    pub(crate) fn store(&self, shape: Vec<usize>) -> Result<Stored, Error> {
+        match self {
+            Self::Weights(before) => Ok(Stored::new(shape, &before.read()?)),
+            Self::Direction(direction) => Ok(Stored::of_bf16(shape, direction)),
+        }
+    }
+
+    /// The same kind, with what is stored.
+    pub(super) fn with(&self, stored: &Stored) -> Result<Self, Error> {
+        match self {
+            Self::Weights(before) => before.with(stored.to_vec()).map(Self::Weights),
+            Self::Direction(_) => Ok(Self::Direction(stored.to_bf16())),
+        }
+    }
+}
+
+impl<E> Tracked<E> {
+    /// Exchanges A and B, where both are kept.
+    pub(super) fn swap(&mut self) {
+        if let Before::Weights(before) = &mut self.before {
+            std::mem::swap(before, &mut self.last);
+        }
+    }
+}
+
+impl<E: Dtype> Tracked<E> {
+    /// B ← A. From a direction that is right to 2⁻⁸ of what has moved.
+    pub(super) fn step_back(&mut self) {
+        match (&mut self.before, self.last.on_host_mut()) {
+            (Before::Direction(direction), Some(last)) => {
+                for (last, moved) in last.iter_mut().zip(direction) {
+                    let before = last.to_f64().unwrap_or(f64::NAN) + moved.to_f64();
+                    *last = E::from_f64(before).unwrap_or(*last);
+                }
+            }
+            _ => self.swap(),
+        }
+    }
+}

@@ -1,0 +1,88 @@
+//! dfdx's devices, as far as this crate reads and writes their memory itself.
+
+use dfdx::{
+    shapes::Dtype,
+    tensor::{Cpu, HasErr, Storage},
+    tensor_ops::Device,
+};
+
+/// Memory of a device for the elements of one tensor.
+pub type Buffer<E, D> = <D as Storage<E>>::Vec;
+
+/// A dfdx device whose memory [`tlr::optim`](crate::optim) can read and write: `Cpu`, and `Cuda` with the feature
+/// `cuda`. `AutoDevice` is one of them.
+///
+/// Code that is generic over the device asks for `D: Backend<E>` in place of `D: Device<E>`.
+pub trait Backend<E: Dtype>: Device<E> + sealed::Sealed {
+    /// Looks at the elements of a buffer.
+    #[doc(hidden)]
+    fn read<T>(
+        buffer: &Buffer<E, Self>,
+        look: impl FnOnce(&[E]) -> T,
+    ) -> Result<T, <Self as HasErr>::Err>;
+
+    /// Changes the elements of a buffer.
+    #[doc(hidden)]
+    fn write<T>(
+        buffer: &mut Buffer<E, Self>,
+        change: impl FnOnce(&mut [E]) -> T,
+    ) -> Result<T, <Self as HasErr>::Err>;
+}
+
+mod sealed {
+    pub trait Sealed {}
+    impl Sealed for dfdx::tensor::Cpu {}
+    #[cfg(feature = "cuda")]
+    impl Sealed for dfdx::tensor::Cuda {}
+}
+
+macro_rules! backends {
+    ($($(#[$feature:meta])? $E:ty;)+) => {$(
+        $(#[$feature])?
+        impl Backend<$E> for Cpu {
+            fn read<T>(
+                buffer: &Buffer<$E, Self>,
+                look: impl FnOnce(&[$E]) -> T,
+            ) -> Result<T, Self::Err> {
+                Ok(look(buffer))
+            }
+
+            fn write<T>(
+                buffer: &mut Buffer<$E, Self>,
+                change: impl FnOnce(&mut [$E]) -> T,
+            ) -> Result<T, Self::Err> {
+                Ok(change(buffer))
+            }
+        }
+
+        /// By way of the host.
+        $(#[$feature])?
+        #[cfg(feature = "cuda")]
+        impl Backend<$E> for dfdx::tensor::Cuda {
+            fn read<T>(
+                buffer: &Buffer<$E, Self>,
+                look: impl FnOnce(&[$E]) -> T,
+            ) -> Result<T, Self::Err> {
+                Ok(look(&buffer.device().dtoh_sync_copy(&**buffer)?))
+            }
+
+            fn write<T>(
+                buffer: &mut Buffer<$E, Self>,
+                change: impl FnOnce(&mut [$E]) -> T,
+            ) -> Result<T, Self::Err> {
+                let device = buffer.device();
+                let mut values = device.dtoh_sync_copy(&**buffer)?;
+                let changed = change(&mut values);
+                device.htod_sync_copy_into(&values, &mut **buffer)?;
+                Ok(changed)
+            }
+        }
+    )+};
+}
+
+backends! {
+    f32;
+    f64;
+    #[cfg(feature = "f16")] half::f16;
+    #[cfg(feature = "f16")] dfdx::dtypes::AMP<half::f16>;
+}

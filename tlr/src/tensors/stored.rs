@@ -1,0 +1,109 @@
+//! A tensor as a checkpoint holds it.
+
+use super::Bf16;
+use dfdx::shapes::Dtype;
+use safetensors::Dtype as StoredDtype;
+
+/// A number that a checkpoint can hold: f32, f64 and, with the feature `f16`, `f16` and `AMP<f16>`.
+///
+/// Little-endian in the file, bit for bit.
+pub trait Element: Dtype + sealed::Sealed {
+    #[doc(hidden)]
+    const STORED: StoredDtype;
+    #[doc(hidden)]
+    const NAME: &'static str;
+    #[doc(hidden)]
+    fn append(self, bytes: &mut Vec<u8>);
+    #[doc(hidden)]
+    fn from_bytes(bytes: &[u8]) -> Option<Self>;
+}
+
+mod sealed {
+    pub trait Sealed {}
+    impl Sealed for f32 {}
+    impl Sealed for f64 {}
+    #[cfg(feature = "f16")]
+    impl Sealed for half::f16 {}
+    #[cfg(feature = "f16")]
+    impl Sealed for dfdx::dtypes::AMP<half::f16> {}
+}
+
+macro_rules! element {
+    ($E:ty, $stored:ident, $name:literal, $to:expr, $from:expr) => {
+        impl Element for $E {
+            const STORED: StoredDtype = StoredDtype::$stored;
+            const NAME: &'static str = $name;
+
+            fn append(self, bytes: &mut Vec<u8>) {
+                bytes.extend_from_slice(&($to)(self).to_le_bytes());
+            }
+
+            fn from_bytes(bytes: &[u8]) -> Option<Self> {
+                Some(($from)(bytes.try_into().ok()?))
+            }
+        }
+    };
+}
+
+element!(f32, F32, "f32", |v: Self| v, Self::from_le_bytes);
+element!(f64, F64, "f64", |v: Self| v, Self::from_le_bytes);
+#[cfg(feature = "f16")]
+element!(half::f16, F16, "f16", |v: Self| v, Self::from_le_bytes);
+#[cfg(feature = "f16")]
+element!(dfdx::dtypes::AMP<half::f16>, F16, "AMP<f16>", |v: Self| v.0, |bytes| Self(
+    half::f16::from_le_bytes(bytes)
+));
+
+/// A tensor as it is in the file.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Stored {
+    pub(crate) dtype: StoredDtype,
+    pub(crate) shape: Vec<usize>,
+    pub(crate) bytes: Vec<u8>,
+}
+
+impl Stored {
+    pub(crate) fn new<E: Element>(shape: Vec<usize>, values: &[E]) -> Self {
+        let mut bytes = Vec::with_capacity(std::mem::size_of_val(values));
+        values.iter().for_each(|value| value.append(&mut bytes));
+        Self { dtype: E::STORED, shape, bytes }
+    }
+
+    pub(crate) fn of_bf16(shape: Vec<usize>, values: &[Bf16]) -> Self {
+        let bytes = values.iter().flat_map(|value| value.0.to_le_bytes()).collect();
+        Self { dtype: StoredDtype::BF16, shape, bytes }
+    }
+
+    pub(crate) fn to_bf16(&self) -> Vec<Bf16> {
+        let (values, _) = self.bytes.as_chunks();
+        values.iter().map(|bytes| Bf16(u16::from_le_bytes(*bytes))).collect()
+    }
+
+    pub(crate) fn of_bytes(bytes: Vec<u8>) -> Self {
+        Self { dtype: StoredDtype::U8, shape: vec![bytes.len()], bytes }
+    }
+
+    /// Elements of the same type.
+    pub(crate) fn to_vec<E: Element>(&self) -> Vec<E> {
+        let mut values = vec![E::default(); self.bytes.len() / std::mem::size_of::<E>()];
+        self.copy_into(&mut values);
+        values
+    }
+
+    /// Into as many elements of the same type.
+    pub(crate) fn copy_into<E: Element>(&self, values: &mut [E]) {
+        let stored = self.bytes.chunks_exact(std::mem::size_of::<E>());
+        for (value, bytes) in values.iter_mut().zip(stored) {
+            *value = E::from_bytes(bytes).unwrap_or_default();
+        }
+    }
+}
+
+/// The path of what is at `path` within `outer`.
+pub(crate) fn join(outer: &str, path: &str) -> String {
+    match (outer, path) {
+        ("", path) => path.to_owned(),
+        (outer, "") => outer.to_owned(),
+        (outer, path) => format!("{outer}.{path}"),
+    }
+}

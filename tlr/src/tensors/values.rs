@@ -1,0 +1,142 @@
+//! The elements of one tensor, for all threads to read.
+
+use super::threads::{is_shared, CHUNK};
+use dfdx::{
+    shapes::{Dtype, HasShape, Shape},
+    tensor::{Cpu, Tensor},
+};
+use pulp::{Arch, NullaryFnOnce};
+use rayon::prelude::*;
+use std::ops::Range;
+
+/// The elements of a contiguous tensor, for any thread to read.
+pub(crate) enum Values<E: Dtype> {
+    /// The tensor itself, in one dimension. dfdx lends its elements one by one.
+    Lent(Tensor<(usize,), E, Cpu>),
+    /// Of one that is small, or on another device.
+    Copied(Vec<E>),
+}
+
+/// Elements that are read at a time: few enough to take turns with the snapshots', so that the memory
+/// sends all of them at once.
+pub(crate) const READ: usize = 128;
+/// So few are copied sooner than they are read one by one: they fit the nearest cache.
+pub(super) const SMALL: usize = 1 << 13;
+
+impl<E: Dtype> Values<E> {
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Self::Lent(tensor) => tensor.shape().num_elements(),
+            Self::Copied(values) => values.len(),
+        }
+    }
+
+    /// `len` elements from the `first` on, at most [`READ`] of them, by way of `room` if need be. None, if there
+    /// are not as many.
+    #[inline(always)]
+    pub(crate) fn read<'a>(&'a self, first: usize, len: usize, room: &'a mut [E; READ]) -> &'a [E] {
+        match self {
+            Self::Copied(values) => values.get(first..first + len).unwrap_or_default(),
+            Self::Lent(tensor) if first + len <= self.len() => {
+                if len == READ {
+                    get(tensor, first, room);
+                } else {
+                    let each = room.as_chunks_mut::<1>().0.iter_mut().take(len);
+                    each.enumerate().for_each(|(index, one)| get(tensor, first + index, one));
+                }
+                room.get(..len).unwrap_or_default()
+            }
+            Self::Lent(_) => &[],
+        }
+    }
+
+    /// Shows `look` a range of them, [`READ`] at a time.
+    #[inline(always)]
+    pub(crate) fn read_range(&self, range: Range<usize>, mut look: impl FnMut(&[E])) {
+        let mut room = [E::default(); READ];
+        for first in range.clone().step_by(READ) {
+            look(self.read(first, READ.min(range.end - first), &mut room));
+        }
+    }
+}
+
+/// N elements from the `first` on, if there are as many.
+///
+/// It is not inlined, and has a known length in a known range. So the compiler knows that nothing
+/// overlaps, drops dfdx's check of each index, and looks the tensor's memory up once: a cycle an
+/// element instead of two and a half.
+#[inline(never)]
+fn get<E: Dtype, const N: usize>(tensor: &Tensor<(usize,), E, Cpu>, first: usize, to: &mut [E; N]) {
+    let (all,) = *tensor.shape();
+    if first <= all && N <= all - first {
+        for index in 0..N {
+            to[index] = tensor[[first + index]];
+        }
+    }
+}
+
+/// Whether all elements are numbers. Without a way out at each, for vectors.
+#[inline(always)]
+pub(crate) fn all_finite<E: Dtype>(elements: &[E]) -> bool {
+    let is_finite = |element: &E| element.to_f64().is_some_and(f64::is_finite);
+    elements.iter().fold(true, |all, element| all & is_finite(element))
+}
+
+/// Whether all elements are numbers.
+pub(crate) fn are_finite<E: Dtype>(values: &Values<E>) -> bool {
+    let widest = Arch::new();
+    let finite = |first| widest.dispatch(Finite { first, values });
+    let chunks = values.len().div_ceil(CHUNK);
+    if is_shared(values.len()) {
+        return (0..chunks).into_par_iter().all(|index| finite(index * CHUNK));
+    }
+    (0..chunks).all(|index| finite(index * CHUNK))
+}
+
+/// Whether all elements of one chunk are numbers.
+struct Finite<'a, E: Dtype> {
+    first: usize,
+    values: &'a Values<E>,
+}
+
+impl<E: Dtype> NullaryFnOnce for Finite<'_, E> {
+    type Output = bool;
+
+    #[inline(always)]
+    fn call(self) -> bool {
+        let end = self.values.len().min(self.first + CHUNK);
+        let mut finite = true;
+        self.values.read_range(self.first..end, |part| finite &= all_finite(part));
+        finite
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use dfdx::prelude::TensorFromVec;
+
+    fn lent(values: &[f32]) -> Values<f32> {
+        Values::Lent(Cpu::default().tensor_from_vec(values.to_vec(), (values.len(),)))
+    }
+
+    /// Wherever the one is that is not. Fails if some of a chunk is not looked at.
+    #[test]
+    fn finite_means_all_of_them() {
+        let mut values = vec![1.5f32; 2 * CHUNK + READ + 3];
+        let check = |values: &[f32]| {
+            let all = are_finite(&lent(values));
+            assert_eq!(all, are_finite(&Values::Copied(values.to_vec())));
+            all
+        };
+        assert!(check(&values));
+        for index in [0, READ - 1, READ, CHUNK - 1, CHUNK, values.len() - 4, values.len() - 1] {
+            let good = std::mem::replace(&mut values[index], f32::INFINITY);
+            assert!(!check(&values), "{index}");
+            values[index] = f32::NAN;
+            assert!(!check(&values), "{index}");
+            values[index] = good;
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! A dfdx model, its optimizer and its snapshots, as the engine's host.
+
+use super::update::{update_or_undo, FailedStep};
+use crate::{
+    engine::{Host, Target, TensorKind, WindowEnd},
+    error::Error,
+    optim::{gradients::StepGradients, DeviceError, TunableOptimizer},
+    snapshots::{Snapshots, Unmoved},
+    tensors,
+};
+use dfdx::{
+    optim::{Optimizer, OptimizerUpdateError, Sgd, SgdConfig, UnusedTensors},
+    tensor::Gradients,
+};
+
+/// What went wrong, with dfdx's own parts for dfdx's own error type.
+#[derive(Debug)]
+pub(super) enum Fault<Err> {
+    Tlr(Error),
+    Unused(UnusedTensors),
+    Device(Err),
+    /// After the update, at the end of its window.
+    AtWindowEnd(Box<Fault<Err>>),
+}
+
+impl<Err> From<Error> for Fault<Err> {
+    fn from(error: Error) -> Self {
+        Self::Tlr(error)
+    }
+}
+
+impl<Err> From<OptimizerUpdateError<Err>> for Fault<Err> {
+    fn from(error: OptimizerUpdateError<Err>) -> Self {
+        match error {
+            OptimizerUpdateError::UnusedParams(unused) => Self::Unused(unused),
+            OptimizerUpdateError::DeviceError(error) => Self::Device(error),
+        }
+    }
+}
+
+/// All that one step sees.
+pub(super) struct ModelHost<'a, Opt: TunableOptimizer> {
+    model: &'a mut Opt::Model,
+    gradients: StepGradients<'a, Opt::Dtype, Opt::Device>,
+    /// The gradients as the optimizer was given them, where it was given a copy.
+    given: Option<Gradients<Opt::Dtype, Opt::Device>>,
+    optimizer: &'a mut Opt,
+    snapshots: &'a mut Snapshots<Opt::Dtype>,
+    has_updated: &'a mut bool,
+    /// Gradients that were gathered before this step are gone, because the update failed.
+    pub(super) gathered_lost: bool,
+}
+
+impl<'a, Opt: TunableOptimizer> ModelHost<'a, Opt> {
+    pub(super) fn new(
+        model: &'a mut Opt::Model,
+        gradients: StepGradients<'a, Opt::Dtype, Opt::Device>,
+        optimizer: &'a mut Opt,
+        snapshots: &'a mut Snapshots<Opt::Dtype>,
+        has_updated: &'a mut bool,
+    ) -> Self {
+        let gathered_lost = false;
+        Self { model, gradients, given: None, optimizer, snapshots, has_updated, gathered_lost }
+    }
+}
+
+impl<Opt: TunableOptimizer> Host for ModelHost<'_, Opt> {
+    type Error = Fault<DeviceError<Opt>>;
+
+    fn take_snapshot(&mut self, kind: TensorKind) -> Result<(), Self::Error> {
+        Ok(self.snapshots.take(&*self.model, kind)?)
+    }
+
+    fn update(&mut self, rates: &[f64]) -> Result<(), Self::Error> {
+        for (group, rate) in rates.iter().enumerate() {
+            self.optimizer.set_rate(group, *rate);
+        }
+        let updated = update_or_undo(
+            self.optimizer,
+            self.model,
+            &mut self.gradients,
+            &mut self.given,
+            self.has_updated,
+        );
+        updated.map_err(|FailedStep { fault, reset }| {
+            // A device that fails in the middle of gathering leaves sums that are of no use.
+            if matches!(fault, Fault::Device(_)) {
+                self.optimizer.drop_gathered(self.model);
+                self.gathered_lost = true;
+            }
+            self.gathered_lost |= reset;
+            fault
+        })
+    }
+
+    fn skip(&mut self, drop_gathered: bool) -> Result<(), Self::Error> {
+        self.snapshots.restore_buffers(self.model)?;
+        if drop_gathered {
+            self.optimizer.drop_gathered(self.model);
+        }
+        Ok(())
+    }
+
+    fn end_window(&mut self) -> Result<WindowEnd, Self::Error> {
+        match self.snapshots.advance(&*self.model) {
+            Ok(products) => Ok(WindowEnd::Products(products)),
+            Err(Unmoved::NotFinite(tensor)) => Ok(WindowEnd::Broken { tensor }),
+            Err(Unmoved::Failed(error)) => Err(error.into()),
+        }
+    }
+
+    fn weights_are_finite(&mut self) -> Result<bool, Self::Error> {
+        Ok(tensors::weights_are_finite(&*self.model))
+    }
+
+    /// By the gradients as the optimizer was given them: clipped, or the mean of several batches.
+    fn movable(&mut self) -> Result<Vec<bool>, Self::Error> {
+        let gradients = match (&self.given, &self.gradients) {
+            (Some(given), _) => given,
+            (None, StepGradients::Owned(gradients)) => gradients,
+            (None, StepGradients::Borrowed(gradients)) => gradients,
+        };
+        let mut spare = self.model.clone();
+        let sgd = SgdConfig { lr: 1.0, ..Default::default() };
+        // An optimizer may do without gradients. Then there is nothing to tell.
+        match Sgd::new(&*self.model, sgd).update(&mut spare, gradients) {
+            Ok(()) => Ok(self.snapshots.differing(&*self.model, &spare)),
+            Err(_) => Ok(Vec::new()),
+        }
+    }
+
+    fn norms(&mut self) -> Result<Vec<f64>, Self::Error> {
+        Ok(self.snapshots.norms()?)
+    }
+
+    fn go_back(&mut self, target: Target) -> Result<(), Self::Error> {
+        self.snapshots.go_back(self.model, target)?;
+        self.optimizer.reset(self.model);
+        *self.has_updated = false;
+        Ok(())
+    }
+}

@@ -1,0 +1,318 @@
+//! The exact form of the rule (Eq. 1–7), for when a second gradient a step can be had.
+
+use super::{
+    host::Fault,
+    update::{update_or_undo, FailedStep},
+    Trainer,
+};
+use crate::{
+    engine::{DirectionProducts, ExactDecision, RateRule, Step},
+    error::Error,
+    optim::{gradients::StepGradients, DeviceError, TunableOptimizer},
+    tensors::{self, all_finite},
+};
+use dfdx::{
+    nn::{
+        RecursiveWalker, TensorCollection, TensorOptions, TensorVisitor, ViewTensorMut,
+        ViewTensorRef,
+    },
+    optim::{Optimizer, Sgd, SgdConfig},
+    shapes::{Dtype, Shape},
+    tensor::{Gradients, Tensor},
+    tensor_ops::Device,
+};
+use std::convert::Infallible;
+
+impl<Opt, R> Trainer<Opt, R>
+where
+    Opt: TunableOptimizer,
+    R: RateRule,
+{
+    /// One step whose rate is adapted before it is made, by a gradient taken ahead (Eq. 1–7).
+    ///
+    /// The base optimizer proposes ŵ = w − α·u from `gradients`, taken at w. `ahead` computes the
+    /// gradients ĝ of the same loss at ŵ. Then, along u,
+    ///
+    /// - the first derivative of the loss with respect to α is −⟨ĝ,u⟩ (Eq. 3),
+    /// - the second ⟨u, g − ĝ⟩/α (Eq. 7),
+    ///
+    /// the rule moves α by them, and w ← w − α_new·u. On a quadratic both are exact for any α: with
+    /// γ = 1 the step lands on the line's minimum. With a rate a layer, each layer's derivatives are
+    /// along its own part of u.
+    ///
+    /// A window in progress ends without a decision, and the next plain step begins a new one. The answer
+    /// is [`Step::WindowEnded`] with the decisions, or [`Step::Gathered`].
+    ///
+    /// # Errors
+    /// [`Error::UnusedParameters`], for either gradients; [`Error::NonFiniteStep`], where the step
+    /// would leave the finite numbers; [`Error::ModelChanged`], [`Error::Device`]. The weights are
+    /// as they were.
+    ///
+    /// # Example
+    /// ```
+    /// use dfdx::{optim::{Sgd, SgdConfig}, prelude::*};
+    /// use tlr::{Newton, NewtonConfig};
+    ///
+    /// let dev = Cpu::default();
+    /// let mut w: Tensor<Rank1<1>, f64, _> = dev.tensor([3.0]);
+    /// let loss = |w: &Tensor<Rank1<1>, f64, Cpu>| (w.leaky_trace().square() * 2.0).sum();
+    ///
+    /// let sgd = Sgd::new(&w, SgdConfig { lr: 0.01, ..Default::default() });
+    /// let mut opt = Newton::new(&w, sgd, NewtonConfig::default().damping(1.0))?;
+    /// let gradients = loss(&w).backward();
+    /// opt.step_lookahead(&mut w, &gradients, |ahead| loss(ahead).backward())?;
+    /// assert!(w.array()[0].abs() < 1e-9); // 2w² has its minimum one Newton step away
+    /// assert!((opt.rates()[0].1 - 0.25).abs() < 1e-9);
+    /// # Ok::<(), tlr::Error>(())
+    /// ```
+    pub fn step_lookahead(
+        &mut self,
+        model: &mut Opt::Model,
+        gradients: &Gradients<Opt::Dtype, Opt::Device>,
+        ahead: impl FnOnce(&mut Opt::Model) -> Gradients<Opt::Dtype, Opt::Device>,
+    ) -> Result<Step, Error> {
+        let result = self.look_ahead(model, gradients, ahead);
+        result.map_err(|fault| self.explain(fault))
+    }
+
+    fn look_ahead(
+        &mut self,
+        model: &mut Opt::Model,
+        gradients: &Gradients<Opt::Dtype, Opt::Device>,
+        ahead: impl FnOnce(&mut Opt::Model) -> Gradients<Opt::Dtype, Opt::Device>,
+    ) -> Result<Step, Fault<DeviceError<Opt>>> {
+        if self.only_gathered(model, gradients)? {
+            return Ok(Step::Gathered);
+        }
+        let proposed = self.propose(model, gradients)?;
+        let (_, gradients_ahead) = self.evaluate(model, &proposed, |model| (0.0, ahead(model)))?;
+        let sums = self.derivatives(model, &proposed, gradients, &gradients_ahead);
+        let decisions = self.engine.decide_ahead(&sums);
+        match self.move_along(model, &proposed, &decisions, 1.0) {
+            Ok(next) => Ok(self.accept_step(model, next, decisions)),
+            Err(error) => {
+                self.forget_proposal(model);
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Whether these gradients are only gathered for a step to come. Then they have been.
+    pub(super) fn only_gathered(
+        &mut self,
+        model: &mut Opt::Model,
+        gradients: &Gradients<Opt::Dtype, Opt::Device>,
+    ) -> Result<bool, Fault<DeviceError<Opt>>> {
+        let gathers = self.optimizer.only_gathers();
+        if gathers {
+            self.snapshots.check(model)?;
+            self.update_by(model, gradients)?;
+        }
+        Ok(gathers)
+    }
+
+    /// ŵ: where the base optimizer goes from here.
+    pub(super) fn propose(
+        &mut self,
+        model: &Opt::Model,
+        gradients: &Gradients<Opt::Dtype, Opt::Device>,
+    ) -> Result<Opt::Model, Fault<DeviceError<Opt>>> {
+        self.snapshots.check(model)?;
+        let mut proposed = model.clone();
+        self.update_by(&mut proposed, gradients)?;
+        Ok(proposed)
+    }
+
+    fn update_by(
+        &mut self,
+        model: &mut Opt::Model,
+        gradients: &Gradients<Opt::Dtype, Opt::Device>,
+    ) -> Result<(), Fault<DeviceError<Opt>>> {
+        let updated = update_or_undo(
+            &mut self.optimizer,
+            model,
+            &mut StepGradients::Borrowed(gradients),
+            &mut None,
+            &mut self.has_updated,
+        );
+        updated.map_err(|FailedStep { fault, reset }| {
+            if matches!(fault, Fault::Device(_)) || reset {
+                self.optimizer.drop_gathered(model);
+                self.engine.gathered_gradients_lost();
+            }
+            fault
+        })
+    }
+
+    /// The base optimizer has seen a step that is not made, and starts over.
+    pub(super) fn forget_proposal(&mut self, model: &Opt::Model) {
+        self.optimizer.reset(model);
+        self.has_updated = false;
+        self.engine.gathered_gradients_lost();
+    }
+
+    /// Loss and gradients at `there`. Without a gradient for every parameter the step ends, and the base
+    /// optimizer, which has seen a step that is not made, is reset.
+    pub(super) fn evaluate(
+        &mut self,
+        model: &Opt::Model,
+        there: &Opt::Model,
+        evaluate: impl FnOnce(&mut Opt::Model) -> Evaluated<Opt>,
+    ) -> Result<Evaluated<Opt>, Fault<DeviceError<Opt>>> {
+        // What the closure does to buffers is not part of the step.
+        let mut there = there.clone();
+        let (loss, gradients) = evaluate(&mut there);
+        // dfdx panics over a gradient that is not there; an optimizer tells of it.
+        let complete = Sgd::new(&there, SgdConfig::default()).update(&mut there, &gradients);
+        if complete.is_err() {
+            self.forget_proposal(model);
+        }
+        complete?;
+        Ok((loss, gradients))
+    }
+
+    /// ⟨s,g⟩, ⟨s,ĝ⟩ and ⟨ĝ,ĝ⟩ of each group, with s = w − `there`.
+    pub(super) fn derivatives(
+        &self,
+        model: &Opt::Model,
+        there: &Opt::Model,
+        gradients: &Gradients<Opt::Dtype, Opt::Device>,
+        gradients_ahead: &Gradients<Opt::Dtype, Opt::Device>,
+    ) -> Vec<DirectionProducts> {
+        let groups: Vec<_> = self.snapshots.members().map(|(group, _)| group).collect();
+        let mut derivatives = Derivatives {
+            groups: groups.iter(),
+            gradients,
+            gradients_ahead,
+            sums: vec![DirectionProducts { uu: 0.0, un: 0.0, nn: 0.0 }; self.engine.rates().len()],
+        };
+        let Ok(_) = <Opt::Model as TensorCollection<_, _>>::iter_tensors(&mut RecursiveWalker {
+            m: (model, there),
+            f: &mut derivatives,
+        });
+        derivatives.sums
+    }
+
+    /// w − t·α_new·u for each group, from ŵ = w − α·u.
+    pub(super) fn move_along(
+        &self,
+        model: &Opt::Model,
+        proposed: &Opt::Model,
+        decisions: &[ExactDecision],
+        t: f64,
+    ) -> Result<Opt::Model, Error> {
+        let groups: Vec<_> = self.snapshots.members().map(|(group, _)| group).collect();
+        let mut rescale = Rescale {
+            groups: groups.iter(),
+            factors: decisions.iter().map(|decision| t * decision.factor()).collect(),
+            tensor: 0,
+            not_finite: None,
+        };
+        let mut next = proposed.clone();
+        let Ok(_) = <Opt::Model as TensorCollection<_, _>>::iter_tensors(&mut RecursiveWalker {
+            m: (model, &mut next),
+            f: &mut rescale,
+        });
+        let Some(index) = rescale.not_finite else { return Ok(next) };
+        let tensor = self.snapshots.members().nth(index).map(|(_, name)| name.to_owned());
+        Err(Error::NonFiniteStep { step: self.steps() + 1, tensor: tensor.unwrap_or_default() })
+    }
+
+    /// The step is made.
+    pub(super) fn accept_step(
+        &mut self,
+        model: &mut Opt::Model,
+        next: Opt::Model,
+        decisions: Vec<ExactDecision>,
+    ) -> Step {
+        *model = next;
+        let step = self.engine.exact_step_made(decisions);
+        self.apply_rates();
+        step
+    }
+}
+
+/// A loss and its gradients.
+pub(super) type Evaluated<Opt> =
+    (f64, Gradients<<Opt as TunableOptimizer>::Dtype, <Opt as TunableOptimizer>::Device>);
+
+/// Values of a tensor, in f64.
+fn values<S: Shape, E: Dtype, D: Device<E>>(tensor: &Tensor<S, E, D>) -> Vec<f64> {
+    tensors::values(tensor).into_iter().map(|value| value.to_f64().unwrap_or(f64::NAN)).collect()
+}
+
+/// ⟨s,g⟩, ⟨s,ĝ⟩ and ⟨ĝ,ĝ⟩ of each group, with s = w − ŵ.
+struct Derivatives<'a, E: Dtype, D: Device<E>> {
+    groups: std::slice::Iter<'a, Option<usize>>,
+    gradients: &'a Gradients<E, D>,
+    gradients_ahead: &'a Gradients<E, D>,
+    sums: Vec<DirectionProducts>,
+}
+
+impl<E: Dtype, D: Device<E>> TensorVisitor<E, D> for Derivatives<'_, E, D> {
+    type Viewer = (ViewTensorRef, ViewTensorRef);
+    type Err = Infallible;
+    type E2 = E;
+    type D2 = D;
+
+    fn visit<S: Shape>(
+        &mut self,
+        _: TensorOptions<S, E, D>,
+        (here, ahead): (&Tensor<S, E, D>, &Tensor<S, E, D>),
+    ) -> Result<Option<Tensor<S, E, D>>, Infallible> {
+        let Some(sums) =
+            self.groups.next().copied().flatten().and_then(|group| self.sums.get_mut(group))
+        else {
+            return Ok(None);
+        };
+        let gradient = values(&self.gradients.get(here));
+        let gradient_ahead = values(&self.gradients_ahead.get(ahead));
+        let moved = values(here).into_iter().zip(values(ahead)).map(|(w, ahead)| w - ahead);
+        for ((s, g), g_ahead) in moved.zip(gradient).zip(gradient_ahead) {
+            sums.uu += s * g;
+            sums.un += s * g_ahead;
+            sums.nn += g_ahead * g_ahead;
+        }
+        Ok(None)
+    }
+}
+
+/// ŵ ← w − factor·(w − ŵ).
+struct Rescale<'a> {
+    groups: std::slice::Iter<'a, Option<usize>>,
+    factors: Vec<f64>,
+    tensor: usize,
+    not_finite: Option<usize>,
+}
+
+impl<E: Dtype, D: Device<E>> TensorVisitor<E, D> for Rescale<'_> {
+    type Viewer = (ViewTensorRef, ViewTensorMut);
+    type Err = Infallible;
+    type E2 = E;
+    type D2 = D;
+
+    fn visit<S: Shape>(
+        &mut self,
+        _: TensorOptions<S, E, D>,
+        (here, next): (&Tensor<S, E, D>, &mut Tensor<S, E, D>),
+    ) -> Result<Option<Tensor<S, E, D>>, Infallible> {
+        let tensor = self.tensor;
+        self.tensor += 1;
+        let Some(&factor) =
+            self.groups.next().copied().flatten().and_then(|group| self.factors.get(group))
+        else {
+            return Ok(None);
+        };
+        let rescaled: Vec<E> = values(here)
+            .into_iter()
+            .zip(values(next))
+            .map(|(w, ahead)| E::from_f64(w - factor * (w - ahead)).unwrap_or_default())
+            .collect();
+        if all_finite(&rescaled) {
+            next.copy_from(&rescaled);
+        } else {
+            self.not_finite.get_or_insert(tensor);
+        }
+        Ok(None)
+    }
+}

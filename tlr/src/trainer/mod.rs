@@ -1,0 +1,353 @@
+//! An optimizer with a trainable learning rate: the engine decides, and here it is done.
+
+mod host;
+mod line_search;
+mod lookahead;
+mod mixed_precision;
+mod persistence;
+mod update;
+
+pub use line_search::LineSearch;
+pub use mixed_precision::{LossScale, MixedPrecision};
+
+use crate::{
+    engine::{
+        drive, Adaptation, Config, Engine, Group, HypergradientRule, NewtonRule, Numbers, RateRule,
+        Schedule, Step, StepError, TensorKind, RATES,
+    },
+    error::Error,
+    optim::{gradients::StepGradients, DeviceError, TunableOptimizer},
+    snapshots::{spacing, Snapshots},
+};
+use dfdx::{
+    optim::{Optimizer, OptimizerUpdateError, UnusedTensors},
+    tensor::Gradients,
+};
+use host::{Fault, ModelHost};
+use std::fmt;
+
+/// Trains the learning rate of any dfdx optimizer by damped Newton steps.
+///
+/// Every K steps it adapts the rate, from the dot products between the average directions of the last
+/// two windows. That takes no further forward or backward pass. See [`NewtonRule`] for the rule,
+/// [`Window`](crate::Window) for K, [`Safeguard`](crate::Safeguard) for what happens when a rate is too
+/// large, and [`Trainer`] for the methods.
+///
+/// # Example
+/// ```
+/// use dfdx::{optim::{Sgd, SgdConfig}, prelude::*};
+/// use tlr::{Newton, NewtonConfig, Window};
+///
+/// let dev = Cpu::default();
+/// let mut model = dev.build_module::<(Linear<4, 16>, Tanh, Linear<16, 1>), f64>();
+/// let x: Tensor<Rank2<32, 4>, f64, _> = dev.sample_normal();
+/// let y = x.clone().square().sum::<Rank1<32>, _>().reshape::<Rank2<32, 1>>();
+///
+/// let sgd = Sgd::new(&model, SgdConfig { lr: 1e-6, ..Default::default() });
+/// let mut opt = Newton::new(&model, sgd, NewtonConfig::default().window(Window::steps(5)?))?;
+/// let mut losses = Vec::new();
+/// for _ in 0..200 {
+///     let prediction = model.forward(x.trace(model.alloc_grads()));
+///     let loss = mse_loss(prediction, y.clone());
+///     losses.push(loss.array());
+///     opt.step(&mut model, &loss.backward(), losses[losses.len() - 1])?;
+/// }
+/// assert!(losses[199] < losses[0] / 3.0); // at 1e-6 alone nothing would have moved
+/// # Ok::<(), tlr::Error>(())
+/// ```
+pub type Newton<Opt> = Trainer<Opt, NewtonRule>;
+
+/// The same around a first-order rule, to compare with: see [`HypergradientRule`].
+pub type Hypergradient<Opt> = Trainer<Opt, HypergradientRule>;
+
+/// An optimizer with a trainable learning rate: a base optimizer and a rule that moves its rates.
+///
+/// Use it through [`Newton`] or [`Hypergradient`], or with a [`RateRule`] of your own.
+///
+/// # Cost
+/// It keeps two snapshots of the weights where the weights are, in the host's or the GPU's memory: 8
+/// bytes a parameter for f32, or [6](Config::bf16_directions), or [sketches](Config::sketch) on the
+/// host. Every K steps it passes over them once; on a GPU in one launch for all tensors, after which two
+/// numbers a group come back.
+///
+/// A step in between copies the gradients, so that nothing moves where one is missing. Around dfdx's own
+/// optimizers, which [cannot tell beforehand](TunableOptimizer::complete_gradients), it copies the
+/// weights instead. [`step_owned`](Self::step_owned) copies neither.
+pub struct Trainer<Opt: TunableOptimizer, R> {
+    optimizer: Opt,
+    engine: Engine<R>,
+    snapshots: Snapshots<Opt::Dtype>,
+    /// Whether the optimizer has made an update since it was new, and has all its buffers.
+    has_updated: bool,
+}
+
+impl<Opt, R> Trainer<Opt, R>
+where
+    Opt: TunableOptimizer,
+    R: RateRule,
+{
+    /// Wraps `optimizer`, whose rates are where training starts.
+    ///
+    /// # Errors
+    /// A number of `config` or a starting rate out of range. A model without trainable tensors, with
+    /// one that is not contiguous, or with one that no layer holds.
+    ///
+    /// # Example
+    /// ```
+    /// use dfdx::{optim::{Sgd, SgdConfig}, prelude::*};
+    /// use tlr::{Newton, NewtonConfig};
+    ///
+    /// let model = Cpu::default().build_module::<Linear<4, 2>, f32>();
+    /// let sgd = Sgd::new(&model, SgdConfig { lr: 1e-6, ..Default::default() });
+    /// let opt = Newton::new(&model, sgd, NewtonConfig::default().batches_per_epoch(469))?;
+    /// assert_eq!((opt.window(), opt.rates()), (93, vec![("model", 1e-6)]));
+    /// # Ok::<(), tlr::Error>(())
+    /// ```
+    pub fn new(model: &Opt::Model, optimizer: Opt, config: Config<R>) -> Result<Self, Error> {
+        let groups = optimizer.groups(model);
+        let named = groups.groups.iter().enumerate();
+        let named = named.map(|(index, group)| Group {
+            name: group.name.clone(),
+            frozen: group.frozen,
+            rate: optimizer.rate(index),
+        });
+        let named: Vec<_> = named.collect();
+        let count = named.len();
+        let numbers = Numbers { momentum: optimizer.momentum(), spacing: spacing::<Opt::Dtype>() };
+        let (sketch, bf16_directions) = (config.sketch, config.bf16_directions);
+        let engine = Engine::new(config, named, numbers)?;
+        let mut snapshots =
+            Snapshots::new(model, count, |id| groups.of(id), sketch, bf16_directions)?;
+        // Weights may still be loaded; buffers are for a first batch that is broken.
+        snapshots.take(model, TensorKind::Buffers)?;
+        Ok(Self { optimizer, engine, snapshots, has_updated: false })
+    }
+
+    /// Multiplies every learned rate by a schedule, or by `None`.
+    ///
+    /// The rates that are learned and reported are those without the schedule. A window's average
+    /// direction is its displacement over the rate and over s̄, the schedule's mean over the window. What
+    /// the rule would have the rate move by is multiplied by s̄ where that is below 1. At the foot of a
+    /// warm-up the rate would otherwise grow until it had made up for the schedule, and be as much too
+    /// large at the top. Where the schedule restarts, a new window begins and the direction before it is
+    /// dropped.
+    ///
+    /// Exact steps ([`step_lookahead`](Self::step_lookahead), [`step_line_search`](Self::step_line_search))
+    /// look for the best rate there is and take no notice of the schedule.
+    pub fn schedule(mut self, schedule: impl Into<Option<Schedule>>) -> Self {
+        self.engine.set_schedule(schedule.into());
+        self
+    }
+
+    /// One step, with the loss whose gradients these are: it arms the safeguard.
+    ///
+    /// The answer says what became of the step. A step that is rolled back leaves the model at the last
+    /// good snapshot, and is no error.
+    ///
+    /// # Errors
+    /// [`Error::UnusedParameters`], [`Error::ModelChanged`], [`Error::Device`], [`Error::WindowEnd`];
+    /// [`Error::TooManyRollbacks`] with the safeguard on, [`Error::NonFiniteLoss`] and
+    /// [`Error::NonFiniteWeights`] with it off.
+    ///
+    /// # Example
+    /// ```
+    /// use dfdx::{optim::{Sgd, SgdConfig}, prelude::*};
+    /// use tlr::{Cause, Newton, NewtonConfig, Step};
+    ///
+    /// let mut w: Tensor<Rank1<1>, f32, _> = Cpu::default().tensor([3.0]);
+    /// let sgd = Sgd::new(&w, SgdConfig { lr: 1e-3, ..Default::default() });
+    /// let mut opt = Newton::new(&w, sgd, NewtonConfig::default())?;
+    /// let gradients = w.leaky_trace().square().sum().backward();
+    /// assert_eq!(opt.step(&mut w, &gradients, 9.0)?, Step::Made);
+    /// assert_eq!(opt.step(&mut w, &gradients, f32::NAN)?, Step::Skipped(Cause::NonFiniteLoss));
+    /// # Ok::<(), tlr::Error>(())
+    /// ```
+    pub fn step(
+        &mut self,
+        model: &mut Opt::Model,
+        gradients: &Gradients<Opt::Dtype, Opt::Device>,
+        loss: impl Into<f64>,
+    ) -> Result<Step, Error> {
+        let result = self.drive(model, StepGradients::Borrowed(gradients), Some(loss.into()));
+        result.map_err(|fault| self.explain(fault))
+    }
+
+    /// The same step, by gradients that it may change. A trainable tensor without a gradient counts as one
+    /// whose gradient is 0, as where dfdx's `alloc_grads` has made them, and is given that.
+    ///
+    /// It spares each step a copy of the gradients or, around dfdx's own optimizers, of the weights.
+    ///
+    /// # Errors
+    /// As [`step`](Self::step), but for [`Error::UnusedParameters`].
+    ///
+    /// # Example
+    /// ```
+    /// use dfdx::{optim::{Sgd, SgdConfig}, prelude::*};
+    /// use tlr::{Newton, NewtonConfig};
+    ///
+    /// let dev = Cpu::default();
+    /// let mut model = dev.build_module::<Linear<4, 1>, f32>();
+    /// let sgd = Sgd::new(&model, SgdConfig { lr: 1e-6, ..Default::default() });
+    /// let mut opt = Newton::new(&model, sgd, NewtonConfig::default())?;
+    /// let x: Tensor<Rank2<32, 4>, f32, _> = dev.sample_normal();
+    /// let mut gradients = model.alloc_grads();
+    /// for _ in 0..10 {
+    ///     let loss = model.forward(x.trace(gradients)).square().mean();
+    ///     let value = loss.array();
+    ///     gradients = loss.backward();
+    ///     opt.step_owned(&mut model, &mut gradients, value)?;
+    ///     model.zero_grads(&mut gradients);
+    /// }
+    /// # Ok::<(), tlr::Error>(())
+    /// ```
+    pub fn step_owned(
+        &mut self,
+        model: &mut Opt::Model,
+        gradients: &mut Gradients<Opt::Dtype, Opt::Device>,
+        loss: impl Into<f64>,
+    ) -> Result<Step, Error> {
+        let result = self.drive(model, StepGradients::Owned(gradients), Some(loss.into()));
+        result.map_err(|fault| self.explain(fault))
+    }
+
+    /// One step without a loss: dfdx's [`Optimizer::update`], with this crate's answer and errors.
+    ///
+    /// # Errors
+    /// As [`step`](Self::step).
+    pub fn update(
+        &mut self,
+        model: &mut Opt::Model,
+        gradients: &Gradients<Opt::Dtype, Opt::Device>,
+    ) -> Result<Step, Error> {
+        let result = self.drive(model, StepGradients::Borrowed(gradients), None);
+        result.map_err(|fault| self.explain(fault))
+    }
+
+    /// Each group's name and current rate: one, called `model`, or one a layer.
+    pub fn rates(&self) -> Vec<(&str, f64)> {
+        self.engine.rates().collect()
+    }
+
+    /// The same, as the next step will use them: times the [`schedule`](Self::schedule).
+    pub fn effective_rates(&self) -> Vec<(&str, f64)> {
+        let factor = self.engine.factor();
+        let effective = |rate: f64| (rate * factor).clamp(*RATES.start(), *RATES.end());
+        self.engine.rates().map(|(name, rate)| (name, effective(rate))).collect()
+    }
+
+    /// Every decision on a rate, in order: at the end of a window one for each group.
+    pub fn history(&self) -> &[Adaptation] {
+        self.engine.history()
+    }
+
+    /// Hands the history over and starts a new one, so that a long run need not keep it all.
+    pub fn take_history(&mut self) -> Vec<Adaptation> {
+        self.engine.take_history()
+    }
+
+    /// Optimizer steps so far. Those that were rolled back count, batches that were only gathered do not.
+    pub fn steps(&self) -> u64 {
+        self.engine.steps()
+    }
+
+    /// K: the optimizer steps in a window.
+    pub fn window(&self) -> usize {
+        self.engine.window()
+    }
+
+    /// The base optimizer.
+    pub fn optimizer(&self) -> &Opt {
+        &self.optimizer
+    }
+
+    /// One step of the engine, with this trainer as its host.
+    fn drive(
+        &mut self,
+        model: &mut Opt::Model,
+        gradients: StepGradients<'_, Opt::Dtype, Opt::Device>,
+        loss: Option<f64>,
+    ) -> Result<Step, Fault<DeviceError<Opt>>> {
+        self.snapshots.check(model)?;
+        let only_gathers = self.optimizer.only_gathers();
+        let mut host = ModelHost::new(
+            model,
+            gradients,
+            &mut self.optimizer,
+            &mut self.snapshots,
+            &mut self.has_updated,
+        );
+        let driven = drive(&mut self.engine, &mut host, loss, only_gathers);
+        let gathered_lost = host.gathered_lost;
+        if gathered_lost {
+            self.engine.gathered_gradients_lost();
+        }
+        self.apply_rates();
+        driven.map_err(|error| match error {
+            StepError::Engine(error) => Fault::Tlr(error),
+            StepError::Host { error, step_made: true } => Fault::AtWindowEnd(Box::new(error)),
+            StepError::Host { error, step_made: false } => error,
+        })
+    }
+
+    /// Between steps the optimizer has the learned rates.
+    fn apply_rates(&mut self) {
+        for (group, (_, rate)) in self.engine.rates().enumerate() {
+            self.optimizer.set_rate(group, rate);
+        }
+    }
+
+    /// A fault in this crate's words.
+    fn explain(&self, fault: Fault<impl fmt::Display>) -> Error {
+        match fault {
+            Fault::Tlr(error) => error,
+            Fault::Unused(unused) => {
+                Error::UnusedParameters { tensors: self.snapshots.names(&unused.ids) }
+            }
+            Fault::Device(error) => Error::Device(error.to_string()),
+            Fault::AtWindowEnd(fault) => match self.explain(*fault) {
+                Error::Device(message) => Error::WindowEnd(message),
+                error => Error::WindowEnd(error.to_string()),
+            },
+        }
+    }
+}
+
+impl<Opt: TunableOptimizer, R: fmt::Debug> fmt::Debug for Trainer<Opt, R> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Trainer").field("engine", &self.engine).finish_non_exhaustive()
+    }
+}
+
+/// The drop-in: the same as the inherent [`Trainer::update`], with dfdx's error.
+///
+/// dfdx's error has no room for this crate's own. Where one of those stops a step (the model changed,
+/// weights that are not finite with the safeguard off, too many rollbacks), all parameters are reported
+/// as unused, which they were, and the error itself is a `tracing` event. Call the inherent methods,
+/// which shadow this one, to have it as a value.
+impl<Opt, R> Optimizer<Opt::Model, Opt::Device, Opt::Dtype> for Trainer<Opt, R>
+where
+    Opt: TunableOptimizer,
+    R: RateRule,
+{
+    fn update(
+        &mut self,
+        model: &mut Opt::Model,
+        gradients: &Gradients<Opt::Dtype, Opt::Device>,
+    ) -> Result<(), OptimizerUpdateError<DeviceError<Opt>>> {
+        let fault = match self.drive(model, StepGradients::Borrowed(gradients), None) {
+            Ok(_) => return Ok(()),
+            Err(Fault::AtWindowEnd(fault)) => *fault,
+            Err(fault) => fault,
+        };
+        Err(match fault {
+            Fault::Unused(unused) => OptimizerUpdateError::UnusedParams(unused),
+            Fault::Device(error) => OptimizerUpdateError::DeviceError(error),
+            fault => {
+                tracing::error!(error = %self.explain(fault), "no parameter was updated");
+                OptimizerUpdateError::UnusedParams(UnusedTensors {
+                    ids: self.snapshots.trainable_ids(),
+                })
+            }
+        })
+    }
+}

@@ -1,0 +1,188 @@
+//! A trainer's way into a checkpoint, and out of it.
+
+use super::{host::Fault, Trainer};
+use crate::{
+    checkpoint::{Checkpoint, Progress, Tensors},
+    engine::RateRule,
+    error::Error,
+    optim::{DeviceError, OptimizerState, Resumable, TunableOptimizer},
+    settings::Settings,
+    snapshots::Sketches,
+    tensors::{self, join, Element, Stored},
+};
+use serde::Serialize;
+use std::path::Path;
+
+const MODEL: &str = "model";
+const SNAPSHOT: &str = "snapshot";
+const SKETCHES: [&str; 2] = ["sketch", "sketch_moved"];
+const OPTIMIZER: &str = "optimizer";
+
+impl<Opt, R> Trainer<Opt, R>
+where
+    Opt: TunableOptimizer,
+    R: RateRule,
+{
+    /// Writes all that training depends on to one file: [`checkpoint`](Self::checkpoint) and
+    /// [`Checkpoint::save`].
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`], and then the file that was at `path` is still there;
+    /// [`Error::ModelChanged`], [`Error::Device`].
+    pub fn save(&self, model: &Opt::Model, path: impl AsRef<Path>) -> Result<(), Error>
+    where
+        Opt: Resumable,
+        Opt::Dtype: Element,
+        R: Serialize,
+    {
+        self.checkpoint(model)?.save(path)
+    }
+
+    /// Takes over what [`save`](Self::save) wrote: [`Checkpoint::open`] and [`resume`](Self::resume).
+    ///
+    /// # Errors
+    /// As those. Nothing has changed then.
+    pub fn load(&mut self, model: &mut Opt::Model, path: impl AsRef<Path>) -> Result<(), Error>
+    where
+        Opt: Resumable,
+        Opt::Dtype: Element,
+        R: Serialize,
+    {
+        self.resume(model, &Checkpoint::open(path)?)
+    }
+
+    /// All that training depends on, as it is now.
+    ///
+    /// # Errors
+    /// [`Error::ModelChanged`], [`Error::Device`].
+    pub fn checkpoint(&self, model: &Opt::Model) -> Result<Checkpoint, Error>
+    where
+        Opt: Resumable,
+        Opt::Dtype: Element,
+        R: Serialize,
+    {
+        self.capture(model).map_err(|fault| self.explain(fault))
+    }
+
+    /// Takes over a checkpoint: this optimizer and `model` then are what they were when it was made.
+    ///
+    /// They have to be made as those were, with the same types and configuration. Starting rates do not
+    /// matter.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`], which names all that differs; [`Error::ModelChanged`], [`Error::Device`].
+    /// Nothing has changed then.
+    pub fn resume(&mut self, model: &mut Opt::Model, checkpoint: &Checkpoint) -> Result<(), Error>
+    where
+        Opt: Resumable,
+        Opt::Dtype: Element,
+        R: Serialize,
+    {
+        let here = self.checkpoint(model)?;
+        let progress = checkpoint.fits(&here)?;
+        if progress.engine.is_within_step() || !self.engine.can_resume(&progress.engine) {
+            return Err(checkpoint.impossible());
+        }
+        self.take_over(model, checkpoint, progress).map_err(|fault| self.explain(fault))
+    }
+
+    fn capture(&self, model: &Opt::Model) -> Result<Checkpoint, Fault<DeviceError<Opt>>>
+    where
+        Opt: Resumable,
+        Opt::Dtype: Element,
+        R: Serialize,
+    {
+        self.snapshots.check(model)?;
+        let state = self.optimizer.state(model).map_err(Fault::Device)?;
+        let mut tensors = Tensors::new();
+        let mut infos = tensors::list(model).into_iter();
+        tensors::read(model, |weights| {
+            if let Some(info) = infos.next() {
+                let stored = Stored::new(info.shape, &weights.to_vec());
+                tensors.insert(join(MODEL, &info.name), stored);
+            }
+        });
+        if let Some(sketches) = self.snapshots.sketches() {
+            for (name, state) in SKETCHES.into_iter().zip(sketches.state()) {
+                let shape = vec![state.len() / sketches.bins(), sketches.bins()];
+                tensors.insert(name.to_owned(), Stored::new(shape, state));
+            }
+        } else {
+            for tensor in self.snapshots.tensors() {
+                let last = tensor.last.read()?;
+                let shape = match tensors.get(&join(MODEL, &tensor.name)) {
+                    Some(weights) => weights.shape.clone(),
+                    None => vec![last.len()],
+                };
+                tensors.insert(join(SNAPSHOT, &tensor.name), Stored::new(shape.clone(), &last));
+                let before = tensor.before.store(shape)?;
+                tensors.insert(join(tensor.before.name(), &tensor.name), before);
+            }
+        }
+        let OptimizerState { settings, steps, tensors: buffers } = state;
+        for ((buffer, path), stored) in buffers {
+            tensors.insert(join(&join(OPTIMIZER, &buffer), &path), stored);
+        }
+        let progress = Progress {
+            settings: self.settings(settings),
+            optimizer_steps: steps,
+            engine: self.engine.state().clone(),
+        };
+        Ok(Checkpoint::new(tensors, &progress)?)
+    }
+
+    /// What was configured, with the base optimizer's own settings.
+    fn settings(&self, optimizer: Settings) -> Settings
+    where
+        Opt::Dtype: Element,
+        R: Serialize,
+    {
+        self.engine
+            .settings()
+            .with("dtype", Opt::Dtype::NAME)
+            .with("sketch", self.snapshots.sketches().map(Sketches::bins))
+            .with("bf16_directions", self.snapshots.keeps_directions())
+            .within(OPTIMIZER, optimizer)
+    }
+
+    /// A checkpoint that fits, all at once.
+    fn take_over(
+        &mut self,
+        model: &mut Opt::Model,
+        checkpoint: &Checkpoint,
+        progress: Progress,
+    ) -> Result<(), Fault<DeviceError<Opt>>>
+    where
+        Opt: Resumable,
+        Opt::Dtype: Element,
+    {
+        let mut state = OptimizerState { steps: progress.optimizer_steps, ..Default::default() };
+        for (path, stored) in checkpoint.below(OPTIMIZER) {
+            let (buffer, path) = path.split_once('.').unwrap_or((path, ""));
+            state.insert(buffer, path, stored.clone());
+        }
+        let snapshots = self.snapshots.prepare(|tensor| {
+            let stored = |part| checkpoint.tensor(&join(part, &tensor.name));
+            Some((stored(SNAPSHOT)?, stored(tensor.before.name())?))
+        })?;
+        self.optimizer.restore(model, &state).map_err(Fault::Device)?;
+        // Nothing fails after this.
+        self.has_updated = false;
+        self.snapshots.replace(snapshots);
+        let mut infos = tensors::list(&*model).into_iter();
+        tensors::write(model, |_, _| {
+            let stored = checkpoint.tensor(&join(MODEL, &infos.next()?.name))?;
+            Some(stored.to_vec().into())
+        });
+        if let Some(sketches) = self.snapshots.sketches_mut() {
+            for (name, state) in SKETCHES.into_iter().zip(sketches.state_mut()) {
+                if let Some(stored) = checkpoint.tensor(name) {
+                    stored.copy_into(state);
+                }
+            }
+        }
+        self.engine.replace_state(progress.engine);
+        self.apply_rates();
+        Ok(())
+    }
+}

@@ -1,0 +1,71 @@
+//! The base optimizer's update: all of it, or nothing.
+
+use super::host::Fault;
+use crate::optim::{
+    gradients::{self, StepGradients},
+    DeviceError, FailedUpdate, TunableOptimizer,
+};
+use dfdx::tensor::Gradients;
+
+/// An update that has failed. The weights are as they were before it.
+pub(super) struct FailedStep<Err> {
+    pub(super) fault: Fault<Err>,
+    /// Whether what the optimizer had accumulated or gathered is gone.
+    pub(super) reset: bool,
+}
+
+/// One update. Where it fails, the weights are as they were before it.
+///
+/// dfdx's optimizers tell of unused parameters after they have moved the others, and dfdx offers no way to
+/// ask before. So the weights are copied where they have to be: a clone of the model shares its tensors
+/// until they are written to. What such an optimizer has accumulated has seen half a step by then, and
+/// is cleared. `given` is where the gradients are left that the optimizer has seen, if they were copied.
+pub(super) fn update_or_undo<Opt: TunableOptimizer>(
+    optimizer: &mut Opt,
+    model: &mut Opt::Model,
+    gradients: &mut StepGradients<'_, Opt::Dtype, Opt::Device>,
+    given: &mut Option<Gradients<Opt::Dtype, Opt::Device>>,
+    has_updated: &mut bool,
+) -> Result<(), FailedStep<DeviceError<Opt>>> {
+    let unbegun = |fault| FailedStep { fault, reset: false };
+    let only_gathers = optimizer.only_gathers();
+    let gradients = match gradients {
+        StepGradients::Owned(own) => {
+            gradients::fill(&*model, own).map_err(|error| unbegun(Fault::Device(error)))?;
+            StepGradients::Owned(own)
+        }
+        StepGradients::Borrowed(lent) => {
+            let copy = optimizer.complete_gradients(model, lent);
+            match copy.map_err(|error| unbegun(error.into()))? {
+                Some(copy) => StepGradients::Owned(given.insert(copy)),
+                None => StepGradients::Borrowed(lent),
+            }
+        }
+    };
+    let is_complete = matches!(gradients, StepGradients::Owned(_));
+    let copies = match optimizer.failed_update() {
+        FailedUpdate::Undone => !is_complete,
+        FailedUpdate::Impossible => !(is_complete && *has_updated),
+        FailedUpdate::HalfDone => true,
+    };
+    let before = copies.then(|| model.clone());
+    let updated = match gradients {
+        StepGradients::Owned(own) => optimizer.update_owned(model, own),
+        StepGradients::Borrowed(lent) => optimizer.update(model, lent),
+    };
+    match updated {
+        Ok(()) => {
+            *has_updated |= !only_gathers;
+            Ok(())
+        }
+        Err(error) => {
+            let reset = before.is_some();
+            if let Some(before) = before {
+                *model = before;
+                optimizer.reset(model);
+                *has_updated = false;
+            }
+            Err(FailedStep { fault: error.into(), reset })
+        }
+    }
+}

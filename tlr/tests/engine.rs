@@ -1,0 +1,725 @@
+//! The engine alone: each decision by hand, with a host that does nothing but write down what it was asked for.
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
+
+use std::{collections::VecDeque, f64::consts::SQRT_2};
+use tlr::{engine::*, Cause, Error};
+
+/// What a window's end answers, and what else it is asked for.
+#[derive(Default)]
+struct Script {
+    windows: VecDeque<Vec<WindowProducts>>,
+    /// Instead of products.
+    broken: bool,
+    unfinished: bool,
+    movable: Vec<bool>,
+    norms: Vec<f64>,
+    /// What it was asked for, in order.
+    log: Vec<String>,
+    rates: Vec<f64>,
+    /// The request that fails.
+    fails_at: Option<&'static str>,
+}
+
+impl Script {
+    fn note(&mut self, what: &str) -> Result<(), String> {
+        self.log.push(what.to_owned());
+        match self.fails_at {
+            Some(fails_at) if what.starts_with(fails_at) => Err(what.to_owned()),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Host for Script {
+    type Error = String;
+
+    fn take_snapshot(&mut self, kind: TensorKind) -> Result<(), String> {
+        self.note(&format!("snapshot {kind:?}"))
+    }
+
+    fn update(&mut self, rates: &[f64]) -> Result<(), String> {
+        self.rates = rates.to_vec();
+        self.note("update")
+    }
+
+    fn skip(&mut self, drop_gathered: bool) -> Result<(), String> {
+        self.note(if drop_gathered { "skip, drop" } else { "skip" })
+    }
+
+    fn end_window(&mut self) -> Result<WindowEnd, String> {
+        self.note("end")?;
+        if self.broken {
+            return Ok(WindowEnd::Broken { tensor: "w".into() });
+        }
+        Ok(WindowEnd::Products(self.windows.pop_front().unwrap_or_else(|| vec![still(1.0)])))
+    }
+
+    fn weights_are_finite(&mut self) -> Result<bool, String> {
+        self.note("check")?;
+        Ok(!self.unfinished)
+    }
+
+    fn movable(&mut self) -> Result<Vec<bool>, String> {
+        self.note("movable")?;
+        Ok(self.movable.clone())
+    }
+
+    fn norms(&mut self) -> Result<Vec<f64>, String> {
+        self.note("norms")?;
+        Ok(self.norms.clone())
+    }
+
+    fn go_back(&mut self, target: Target) -> Result<(), String> {
+        self.note(&format!("back {target:?}"))
+    }
+}
+
+/// A window that has moved by √`own` and has nothing to do with the one before.
+fn still(own: f64) -> WindowProducts {
+    WindowProducts { across: 0.0, own }
+}
+
+/// The products of a window whose displacement is `now` times a direction, after one of `then` times it.
+fn along(then: f64, now: f64) -> WindowProducts {
+    WindowProducts { across: then * now, own: now * now }
+}
+
+struct Run<R> {
+    engine: Engine<R>,
+    host: Script,
+}
+
+const RATE: f64 = 0.5;
+
+fn run<R: RateRule + Clone>(config: &Config<R>, frozen: &[bool]) -> Run<R> {
+    let groups = frozen.iter().enumerate().map(|(index, frozen)| Group {
+        name: index.to_string().into(),
+        frozen: *frozen,
+        rate: RATE,
+    });
+    let numbers = Numbers { momentum: 0.0, spacing: 1e-3 };
+    let engine = Engine::new(config.clone(), groups.collect(), numbers).unwrap();
+    Run { engine, host: Script::default() }
+}
+
+/// One rate, windows of so many steps, and the rule alone.
+fn plain(steps: usize) -> NewtonConfig {
+    let config = NewtonConfig::default().climb(None).safeguard(None);
+    config.window(Window::steps(steps).unwrap())
+}
+
+fn guarded(steps: usize) -> NewtonConfig {
+    plain(steps).safeguard(Safeguard::default())
+}
+
+impl<R: RateRule> Run<R> {
+    fn batch(&mut self, loss: f64, only_gathers: bool) -> Result<Step, StepError<String>> {
+        drive(&mut self.engine, &mut self.host, Some(loss), only_gathers)
+    }
+
+    fn step(&mut self, loss: f64) -> Step {
+        self.batch(loss, false).unwrap()
+    }
+
+    /// Steps with these losses; what became of the last.
+    fn steps(&mut self, losses: &[f64]) -> Step {
+        losses.iter().map(|loss| self.step(*loss)).last().unwrap()
+    }
+
+    /// One step that ends a window with these products.
+    fn window(&mut self, products: WindowProducts) -> (f64, Outcome) {
+        self.host.windows.push_back(vec![products]);
+        drive(&mut self.engine, &mut self.host, None, false).unwrap();
+        (self.rate(), self.engine.history().last().unwrap().outcome)
+    }
+
+    fn rate(&self) -> f64 {
+        self.engine.rates().next().unwrap().1
+    }
+
+    fn log(&mut self) -> String {
+        std::mem::take(&mut self.host.log).join("; ")
+    }
+}
+
+fn close(a: f64, b: f64) {
+    assert!((a - b).abs() <= 1e-12 * b.abs(), "{a} for {b}");
+}
+
+// ---- The course of a step ----
+
+#[test]
+fn a_window_begins_with_a_snapshot_and_ends_with_one() {
+    let mut run = run(&plain(2), &[false]);
+    assert_eq!(run.step(1.0), Step::Made);
+    assert_eq!(run.log(), "snapshot Weights; snapshot Buffers; update");
+    let Step::WindowEnded { decisions } = run.step(1.0) else { panic!("no end") };
+    assert_eq!(run.log(), "update; end");
+    assert_eq!(decisions.len(), 1);
+    assert_eq!((decisions[0].step, decisions[0].outcome), (2, Outcome::WarmingUp));
+    assert_eq!(run.engine.history(), decisions);
+    assert_eq!(run.step(1.0), Step::Made);
+    assert_eq!((run.log().as_str(), run.engine.steps()), ("update", 3));
+}
+
+#[test]
+fn without_a_safeguard_a_bad_loss_is_an_error_before_anything_moves() {
+    let mut run = run(&plain(2), &[false]);
+    run.step(1.0);
+    run.log();
+    let state = run.engine.state().clone();
+    let Err(StepError::Engine(error)) = run.batch(f64::NAN, false) else { panic!("no error") };
+    assert!(matches!(error, Error::NonFiniteLoss { step: 2, .. }), "{error}");
+    assert_eq!((run.log().as_str(), run.engine.state()), ("", &state));
+    assert!(matches!(run.step(1e300), Step::WindowEnded { .. }));
+}
+
+#[test]
+fn broken_weights_without_a_safeguard() {
+    for (sketch, lost) in [(None, false), (Some(64), true)] {
+        let mut run = run(&plain(1).sketch(sketch), &[false]);
+        run.host.broken = true;
+        let Err(StepError::Engine(error)) = run.batch(1.0, false) else { panic!("no error") };
+        assert_eq!(run.log(), "snapshot Weights; snapshot Buffers; update; end; back Last");
+        match error {
+            Error::LostWeights { step: 1, tensor } => assert!(lost && tensor == "w"),
+            Error::NonFiniteWeights { step: 1, tensor } => assert!(!lost && tensor == "w"),
+            error => panic!("{error}"),
+        }
+        run.host.broken = false;
+        assert!(matches!(run.step(1.0), Step::WindowEnded { .. }));
+        assert_eq!(run.engine.steps(), 2);
+    }
+}
+
+#[test]
+fn gathered_batches_are_one_step_with_their_mean_loss() {
+    let mut run = run(&guarded(4), &[false]);
+    assert_eq!(run.batch(1.0, true).unwrap(), Step::Gathered);
+    assert_eq!((run.engine.steps(), run.log().contains("update")), (0, true));
+    // A broken batch is left out, and the step is still to come.
+    assert_eq!(run.batch(f64::NAN, true).unwrap(), Step::Skipped(Cause::NonFiniteLoss));
+    assert_eq!((run.engine.steps(), run.log().as_str()), (0, "skip"));
+    assert_eq!(run.batch(1.2, false).unwrap(), Step::Made);
+    assert_eq!(run.engine.steps(), 1);
+    // The level is 1.1. A mean of 1.66 is above 1.5 times that: it takes what was gathered with it.
+    run.batch(1.0, true).unwrap();
+    run.log();
+    assert_eq!(run.batch(2.32, false).unwrap(), Step::Skipped(Cause::LossExploded));
+    assert_eq!((run.engine.steps(), run.log().as_str()), (2, "skip, drop"));
+    assert_eq!(run.batch(1.64, false).unwrap(), Step::Made);
+    // Lost gradients take their losses with them.
+    run.batch(1e9, true).unwrap();
+    run.engine.gathered_gradients_lost();
+    assert_eq!(run.batch(1.1, false).unwrap(), Step::Made);
+}
+
+#[test]
+fn a_host_that_fails_before_the_update_leaves_all_as_it_was() {
+    for (fails_at, losses, bad) in [
+        ("snapshot Weights", &[][..], 1.0),
+        ("snapshot Buffers", &[], 1.0),
+        ("update", &[], 1.0),
+        ("update", &[1.0], 1.0),
+        ("skip", &[1.0], f64::NAN),
+        ("check", &[1.0, f64::NAN], f64::NAN),
+        ("back", &[1.0, f64::NAN], f64::NAN),
+    ] {
+        let mut failing = run(&guarded(3), &[false]);
+        losses.iter().for_each(|loss| drop(failing.step(*loss)));
+        let state = failing.engine.state().clone();
+        failing.host.fails_at = Some(fails_at);
+        let Err(StepError::Host { error, step_made: false }) = failing.batch(bad, false) else {
+            panic!("{fails_at}");
+        };
+        assert!(error.starts_with(fails_at));
+        assert_eq!(failing.engine.state(), &state, "{fails_at}");
+        failing.host.fails_at = None;
+        failing.batch(bad, false).unwrap();
+    }
+}
+
+// Fails where the place in the window stays for good, and where products that nobody knows are used.
+#[test]
+fn a_window_that_cannot_end_ends_with_the_next_step() {
+    let mut run = run(&plain(1), &[false]);
+    run.window(still(1.0));
+    run.host.fails_at = Some("end");
+    let failed = run.batch(1.0, false);
+    assert!(matches!(failed, Err(StepError::Host { step_made: true, .. })), "{failed:?}");
+    assert_eq!((run.engine.steps(), run.engine.history().len()), (2, 1));
+    run.host.fails_at = None;
+    assert_eq!(run.window(along(1.0, 0.5)).1, Outcome::WarmingUp);
+    assert_eq!((run.engine.steps(), run.engine.history().len()), (3, 2));
+    assert_eq!(run.window(along(0.5, 0.25)).1, Outcome::Scaled);
+}
+
+#[test]
+fn a_window_whose_evidence_fails_is_judged_without() {
+    let mut run = run(&plain(1).climb(0.8), &[false]);
+    run.host.fails_at = Some("norms");
+    let failed = run.batch(1.0, false);
+    assert!(matches!(failed, Err(StepError::Host { step_made: true, .. })), "{failed:?}");
+    let [decision] = run.engine.history() else { panic!("one decision") };
+    assert_eq!(decision.outcome, Outcome::WarmingUp);
+    run.host.fails_at = None;
+    assert!(matches!(run.step(1.0), Step::WindowEnded { .. }));
+}
+
+#[test]
+fn events_out_of_order_change_nothing() {
+    let numbers = Numbers { momentum: 0.0, spacing: 1e-3 };
+    let groups = vec![Group { name: "w".into(), frozen: false, rate: RATE }];
+    let mut engine = Engine::new(guarded(1), groups, numbers).unwrap();
+    let refused = |engine: &mut Engine<NewtonRule>, event: Event, words: &str| {
+        let state = engine.state().clone();
+        let error = engine.tell(event).unwrap_err();
+        assert!(matches!(error, Error::OutOfOrder { .. }) && error.to_string().contains(words));
+        assert_eq!(engine.state(), &state);
+    };
+    refused(&mut engine, Event::Updated, "an update and waits for a batch");
+    engine.tell(Event::Batch { loss: Some(1.0), only_gathers: false }).unwrap();
+    refused(&mut engine, Event::Skipped, "waits for a snapshot");
+    assert!(engine.state().is_within_step());
+    engine.tell(Event::SnapshotTaken).unwrap();
+    engine.tell(Event::SnapshotTaken).unwrap();
+    refused(&mut engine, Event::SnapshotTaken, "a snapshot and waits for an update");
+    engine.tell(Event::Updated).unwrap();
+    // As many products as there are groups.
+    refused(&mut engine, Event::WindowEnded(vec![still(1.0); 2]), "products of each group");
+    engine.tell(Event::WindowEnded(vec![still(1.0)])).unwrap();
+    assert!(!engine.state().is_within_step());
+}
+
+// ---- The rules ----
+
+#[test]
+fn both_forms_of_the_newton_rule() {
+    // u₋ = 4/0.5 = 8 and u = 2/0.5 = 4 at the same rate: uu = 64, un = 32, curvature 32.
+    let of = |config: NewtonConfig| {
+        let mut run = run(&config, &[false]);
+        run.window(still(16.0));
+        run.window(along(4.0, 2.0))
+    };
+    let (rate, outcome) = of(plain(1).damping(0.5));
+    close(rate, 0.5 * RATE + 0.5 * RATE * 64.0 / 32.0);
+    assert_eq!(outcome, Outcome::Scaled);
+    let (rate, _) = of(plain(1).damping(0.5).form(NewtonForm::Paper));
+    close(rate, RATE * (1.0 + 0.5 * 32.0 / 32.0));
+    assert_eq!(of(plain(1).max_factor(1.1)), (RATE * 1.1, Outcome::Capped));
+}
+
+// The aligned form starts from the rate of the window before, the paper's from the one in force.
+#[test]
+fn after_a_change_of_rate_the_forms_differ() {
+    let of = |form| {
+        let mut run = run(&plain(1).damping(0.5).form(form), &[false]);
+        run.window(still(16.0));
+        let (second, _) = run.window(along(4.0, 2.0));
+        close(second, 0.75);
+        // u₋ = 2/0.5 = 4, u = 1.5/0.75 = 2: uu = 16, un = 8.
+        run.window(along(2.0, 1.5)).0
+    };
+    close(of(NewtonForm::Aligned), 0.5 * 0.75 + 0.5 * 0.5 * 2.0);
+    close(of(NewtonForm::Paper), 0.75 * 1.5);
+}
+
+#[test]
+fn where_there_is_nothing_to_learn_the_rate_is_kept() {
+    let kept = |first: WindowProducts, second: WindowProducts, because: KeptBecause| {
+        let mut run = run(&plain(1), &[false]);
+        run.window(first);
+        assert_eq!(run.window(second), (RATE, Outcome::Kept(because)));
+    };
+    kept(still(1.0), along(1.0, 1.0), KeptBecause::NonPositiveCurvature);
+    kept(still(1.0), along(1.0, 2.0), KeptBecause::NonPositiveCurvature);
+    for bad in [f64::NAN, f64::INFINITY] {
+        kept(still(1.0), WindowProducts { across: bad, own: 1.0 }, KeptBecause::NonFinite);
+        kept(still(1.0), WindowProducts { across: 0.5, own: bad }, KeptBecause::NonFinite);
+        kept(still(bad), along(1.0, 0.5), KeptBecause::NonFinite);
+    }
+    let mut run = run(&plain(1), &[true]);
+    run.window(still(16.0));
+    assert_eq!(run.window(along(4.0, 2.0)), (RATE, Outcome::Kept(KeptBecause::Frozen)));
+}
+
+#[test]
+fn the_first_order_rules() {
+    let of = |rule: HypergradientRule, then: f64, now: f64| {
+        let config = Config::new(rule).safeguard(None).window(Window::steps(1).unwrap());
+        let mut run = run(&config, &[false]);
+        run.window(still(then * then));
+        run.window(along(then, now))
+    };
+    // u₋ = 4, u = 2.
+    let (rate, outcome) = of(HypergradientRule::additive(0.01), 2.0, 1.0);
+    close(rate, RATE + 0.01 * 8.0);
+    assert_eq!(outcome, Outcome::Scaled);
+    close(of(HypergradientRule::multiplicative(0.1), 2.0, 1.0).0, RATE * 1.1);
+    close(of(HypergradientRule::multiplicative(0.1), 2.0, -1.0).0, RATE * 0.9);
+    let capped = of(HypergradientRule::additive(1.0).max_factor(10.0), 2.0, 1.0);
+    assert_eq!(capped, (RATE * 10.0, Outcome::Capped));
+    assert_eq!(of(HypergradientRule::additive(1.0), 2.0, -1.0), (RATE / 100.0, Outcome::Capped));
+}
+
+#[test]
+fn rates_stay_within_their_bounds() {
+    let mut run = run(&plain(1).damping(1.0).max_factor(1e308), &[false]);
+    run.window(still(1.0));
+    let almost = 1.0 - f64::EPSILON;
+    for _ in 0..4 {
+        run.window(along(1.0, almost));
+        run.window(along(almost, 1.0));
+    }
+    assert!(run.rate() <= 1e30);
+    let errors = [1e-31, 1e31, f64::NAN, 0.0, -1.0].map(|rate| {
+        let groups = vec![Group { name: "w".into(), frozen: false, rate }];
+        let numbers = Numbers { momentum: 0.0, spacing: 1e-3 };
+        Engine::new(plain(1), groups, numbers).map(drop).unwrap_err()
+    });
+    assert!(errors.iter().all(|error| matches!(error, Error::Rate { group, .. } if group == "w")));
+    let none = Engine::new(plain(1), vec![], Numbers { momentum: 0.0, spacing: 1e-3 });
+    assert_eq!(none.map(drop).unwrap_err(), Error::NothingToTrain);
+}
+
+// ---- The start ----
+
+#[test]
+fn the_climb_goes_to_the_newton_point_until_windows_disagree() {
+    let mut run = run(&plain(1).climb(0.8), &[false]);
+    run.window(still(1.0));
+    // ρ = 0.9: the point is ten times the rate of the window before.
+    let (rate, outcome) = run.window(along(1.0, 0.9));
+    close(rate, 10.0 * RATE);
+    assert_eq!(outcome, Outcome::Climbed);
+    // ‖u‖ has fallen from 1.8 to 0.18, and so ρ is 0.1. Held, where the rule would go down.
+    assert_eq!(run.window(along(0.9, 0.9)), (rate, Outcome::Climbed));
+    // A cosine of 0.5 ends it, and the next window that agrees does not begin it again.
+    assert_eq!(run.window(WindowProducts { across: 0.405, own: 0.81 }).1, Outcome::Scaled);
+    assert_eq!(run.window(along(0.9, 0.81)).1, Outcome::Scaled);
+}
+
+#[test]
+fn a_climb_is_a_hundredfold_at_most() {
+    let mut run = run(&plain(1).climb(0.8), &[false]);
+    run.window(still(1.0));
+    assert_eq!(run.window(along(1.0, 1.0)), (100.0 * RATE, Outcome::Climbed));
+}
+
+#[test]
+fn what_is_lost_in_rounding_raises_the_rate() {
+    // Weights of norm 1, and K·ε of noise: √1 · 1e-3/2.
+    let mut run = run(&plain(1).climb(0.8), &[false]);
+    run.host.norms = vec![1.0];
+    let (rate, outcome) = run.window(still(1e-10));
+    assert_eq!((rate, outcome), (1.0, Outcome::Raised), "a hundredfold, but no more than 1");
+    assert_eq!(run.log(), "snapshot Weights; snapshot Buffers; update; end; norms");
+    // At 1 it is not raised, however little it moves.
+    assert_eq!(run.window(still(1e-10)).1, Outcome::WarmingUp);
+}
+
+#[test]
+fn rounding_ends_where_a_window_moves_further() {
+    let noise = 2.0_f64.sqrt() * 1e-3 / 2.0;
+    for (moved, raised) in [(0.49e-3, Some(1e-3 / 0.49e-3)), (0.51e-3, None), (noise, None)] {
+        let config = plain(2).climb(0.8).max_factor(100.0);
+        let mut run = run(&config, &[false]);
+        run.host.norms = vec![1.0];
+        run.host.windows.push_back(vec![still(moved * moved)]);
+        run.steps(&[1.0, 1.0]);
+        match raised {
+            Some(by) => close(run.rate(), (RATE * by).min(1.0)),
+            None => assert_eq!(run.rate(), RATE),
+        }
+    }
+}
+
+#[test]
+fn weights_that_have_not_moved_raise_a_rate_that_could_move_them() {
+    for (movable, rate) in [(vec![true], 1.0), (vec![false], RATE), (vec![], RATE)] {
+        let mut run = run(&plain(1).climb(0.8), &[false]);
+        run.host.movable = movable;
+        assert_eq!(run.window(still(0.0)).0, rate);
+        assert!(run.log().ends_with("end; movable; norms"));
+    }
+    // Not of a frozen layer, not without a climb, and not where a schedule holds the weights still.
+    let mut frozen = run(&plain(1).climb(0.8), &[true]);
+    frozen.host.movable = vec![true];
+    assert_eq!(frozen.window(still(0.0)), (RATE, Outcome::Kept(KeptBecause::Frozen)));
+    let mut without = run(&plain(1), &[false]);
+    without.window(still(0.0));
+    assert!(without.log().ends_with("end"));
+    let mut held = run(&plain(1).climb(0.8), &[false]);
+    held.engine.set_schedule(Some(Schedule::from_fn(|_| 0.5)));
+    held.window(still(0.0));
+    assert!(held.log().ends_with("end"));
+}
+
+// ---- The safeguard ----
+
+#[test]
+fn one_broken_batch_is_skipped_and_two_undo_the_window() {
+    let mut run = run(&guarded(8), &[false]);
+    run.steps(&[1.0, 1.0]);
+    run.log();
+    assert_eq!(run.step(f64::NAN), Step::Skipped(Cause::NonFiniteLoss));
+    assert_eq!((run.log().as_str(), run.engine.steps()), ("skip", 3));
+    assert_eq!(run.step(1.0), Step::Made);
+    assert_eq!(run.step(f64::INFINITY), Step::Skipped(Cause::NonFiniteLoss));
+    run.log();
+    let Step::RolledBack { cause, decisions } = run.step(f64::NAN) else { panic!("no rollback") };
+    assert_eq!((cause, run.log().as_str()), (Cause::NonFiniteLoss, "check; back Last"));
+    assert_eq!(decisions[0].outcome, Outcome::RolledBack(cause));
+    // No window has been accepted: the first cut, and its square.
+    close(run.rate(), RATE * 0.1);
+    run.step(1.0);
+    run.steps(&[f64::NAN, f64::NAN]);
+    close(run.rate(), RATE * 0.1 * 0.01);
+}
+
+#[test]
+fn at_the_snapshot_itself_the_rate_is_not_to_blame() {
+    let mut run = run(&guarded(8), &[false]);
+    assert_eq!(run.step(f64::NAN), Step::Skipped(Cause::NonFiniteLoss));
+    assert!(matches!(run.step(f64::NAN), Step::RolledBack { .. }));
+    assert_eq!(run.rate(), RATE);
+    assert_eq!(run.engine.steps(), 2);
+}
+
+#[test]
+fn an_explosion_is_half_as_much_again_as_the_start() {
+    for (loss, skipped) in [(1.49, false), (1.51, true)] {
+        let mut run = run(&guarded(100), &[false]);
+        run.step(1.0);
+        let expected = if skipped { Step::Skipped(Cause::LossExploded) } else { Step::Made };
+        assert_eq!(run.step(loss), expected);
+        if skipped {
+            // In a row with one that is not finite.
+            assert!(matches!(run.step(f64::NAN), Step::RolledBack { .. }));
+        }
+    }
+    // Below zero the limit goes up as well.
+    let mut run = run(&guarded(100), &[false]);
+    run.step(-1.0);
+    assert_eq!(run.step(-0.51), Step::Made);
+    assert_eq!(run.step(-0.49), Step::Skipped(Cause::LossExploded));
+}
+
+#[test]
+fn after_good_windows_an_explosion_is_measured_by_the_largest_loss() {
+    let mut run = run(&guarded(4), &[false]);
+    run.steps(&[1.0, 1.4, 1.0, 1.0]);
+    assert_eq!(run.step(2.0), Step::Made);
+    assert_eq!(run.steps(&[2.11]), Step::Skipped(Cause::LossExploded));
+}
+
+#[test]
+fn a_doomed_window_is_undone_before_it_ends() {
+    let mut run = run(&guarded(4), &[false]);
+    run.steps(&[1.0; 4]);
+    // The limit is 1.1 of the mean before, but the start is the ceiling: 1. At best (1.2·4 + 0)/4 = 1.2.
+    assert_eq!(run.steps(&[1.2, 1.2, 1.2]), Step::Made);
+    run.log();
+    let Step::RolledBack { cause: Cause::LossIncreased, .. } = run.step(1.2) else {
+        panic!("not undone");
+    };
+    // Its start was above the limit, so it goes one further back.
+    assert_eq!(run.log(), "check; back BeforeLast");
+    close(run.rate(), RATE * 0.5);
+}
+
+#[test]
+fn a_snapshot_with_a_good_loss_is_gone_back_to() {
+    let mut run = run(&guarded(4), &[false]);
+    run.steps(&[1.0; 4]);
+    run.steps(&[0.9, 1.4, 1.4]);
+    run.log();
+    assert!(matches!(run.step(1.4), Step::RolledBack { .. }));
+    assert_eq!(run.log(), "check; back Last");
+}
+
+#[test]
+fn the_limit_has_room_for_noise() {
+    // Differences of ±2 in a window of four: deviation √(12/6), standard error half of it.
+    let first = [4.0, 2.0, 4.0, 2.0];
+    let (deviation, mean) = (2f64.sqrt(), 3.0);
+    let ceiling = 4.0 + 3.0 * deviation;
+    let limit = 1.1 * mean + 3.0 * SQRT_2 * deviation / 2.0;
+    assert!(limit < ceiling);
+    for (loss, undone) in [(limit - 0.01, false), (limit + 0.01, true)] {
+        let safeguard = Safeguard::default().explosion(10.0);
+        let mut run = run(&plain(4).safeguard(safeguard), &[false]);
+        run.steps(&first);
+        let last = run.steps(&[loss; 4]);
+        assert_eq!(matches!(last, Step::RolledBack { .. }), undone, "{loss}");
+    }
+}
+
+#[test]
+fn hopeless_by_one_loss_alone_is_that_batch() {
+    let mut run = run(&guarded(4), &[false]);
+    run.steps(&[8.0, 8.0, 8.0, 8.0]);
+    run.steps(&[1.0; 4]);
+    run.step(1.0);
+    // Not beyond the start, but of four losses one of 8 is a mean of 2.25 at least.
+    assert_eq!(run.step(8.0), Step::Skipped(Cause::LossIncreased));
+    assert!(matches!(run.step(8.0), Step::RolledBack { cause: Cause::LossIncreased, .. }));
+}
+
+#[test]
+fn weights_that_are_not_finite_are_the_gradients_fault_once() {
+    let mut run = run(&guarded(2), &[false]);
+    run.steps(&[1.0, 1.0]);
+    run.host.broken = true;
+    let Step::RolledBack { cause: Cause::NonFiniteWeights, .. } = run.steps(&[1.0, 1.0]) else {
+        panic!("not undone");
+    };
+    assert_eq!(run.rate(), RATE);
+    assert!(run.log().ends_with("end; back Last"));
+    run.steps(&[1.0, 1.0]);
+    close(run.rate(), RATE * 0.5);
+    // Before a window was good, they are the rate's.
+    let mut first = self::run(&guarded(1), &[false]);
+    first.host.broken = true;
+    first.step(1.0);
+    close(first.rate(), RATE * 0.1);
+    // Found by a loss.
+    let mut by_loss = self::run(&guarded(8), &[false]);
+    by_loss.step(1.0);
+    by_loss.host.unfinished = true;
+    let undone = by_loss.steps(&[f64::NAN, f64::NAN]);
+    assert!(matches!(undone, Step::RolledBack { cause: Cause::NonFiniteWeights, .. }));
+}
+
+#[test]
+fn a_cut_after_five_good_windows_is_on_probation() {
+    let trusted = |good: usize, then: &[f64]| {
+        let mut run = run(&guarded(4), &[false]);
+        (0..good).for_each(|_| drop(run.steps(&[1.0; 4])));
+        run.steps(&[0.9, 1.4, 1.4, 1.4]);
+        close(run.rate(), RATE * 0.5);
+        run.steps(then);
+        (run.rate(), run.engine.history().last().unwrap().outcome)
+    };
+    assert_eq!(trusted(5, &[1.0; 4]), (RATE, Outcome::CutReverted));
+    assert_eq!(trusted(4, &[1.0; 4]), (RATE * 0.5, Outcome::WarmingUp));
+    let (again, outcome) = trusted(5, &[1.0, 1.4, 1.4, 1.4]);
+    close(again, RATE * 0.5 * 0.25);
+    assert_eq!(outcome, Outcome::RolledBack(Cause::LossIncreased));
+}
+
+#[test]
+fn a_rate_that_has_just_risen_is_not_given_back() {
+    for (factor, given_back) in [(1.2, true), (1.3, false)] {
+        let mut run = run(&guarded(4).damping(1.0).max_factor(factor), &[false]);
+        (0..5).for_each(|_| drop(run.steps(&[1.0; 4])));
+        run.host.windows.push_back(vec![along(1.0, 0.99)]);
+        run.steps(&[1.0; 4]);
+        close(run.rate(), RATE * factor);
+        run.steps(&[0.9, 1.4, 1.4, 1.4]);
+        run.steps(&[1.0; 4]);
+        close(run.rate(), RATE * factor * if given_back { 1.0 } else { 0.5 });
+    }
+}
+
+#[test]
+fn a_rollback_ends_the_climb_once_windows_were_good() {
+    for (good, climbs) in [(0, true), (1, false)] {
+        let mut run = run(&guarded(4).climb(0.8), &[false]);
+        (0..good).for_each(|_| drop(run.steps(&[1.0; 4])));
+        run.steps(&[0.9, f64::NAN, f64::NAN]);
+        run.steps(&[0.9; 4]);
+        run.host.windows.push_back(vec![along(1.0, 0.9)]);
+        run.steps(&[0.9; 4]);
+        let outcome = run.engine.history().last().unwrap().outcome;
+        assert_eq!(outcome == Outcome::Climbed, climbs, "{outcome}");
+    }
+}
+
+#[test]
+fn a_frozen_rate_is_not_cut() {
+    let mut run = run(&guarded(4), &[true, false]);
+    run.steps(&[1.0, f64::NAN, f64::NAN]);
+    let rates: Vec<_> = run.engine.rates().map(|(_, rate)| rate).collect();
+    assert_eq!(rates, [RATE, RATE * 0.1]);
+}
+
+#[test]
+fn too_many_rollbacks_are_an_error_and_not_the_end() {
+    let safeguard = Safeguard::default().max_rollbacks(2);
+    let mut run = run(&guarded(4).safeguard(safeguard), &[false]);
+    run.steps(&[1.0, f64::NAN, f64::NAN]);
+    run.steps(&[1.0, f64::NAN]);
+    let Err(StepError::Engine(error)) = run.batch(f64::NAN, false) else { panic!("no error") };
+    let Error::TooManyRollbacks { count: 2, step: 6, cause: Cause::NonFiniteLoss } = error else {
+        panic!("{error}");
+    };
+    assert!(matches!(run.steps(&[1.0; 4]), Step::WindowEnded { .. }));
+    // Counted anew after a good window.
+    run.steps(&[1.0, f64::NAN, f64::NAN]);
+}
+
+// ---- Schedules ----
+
+#[test]
+fn a_schedule_multiplies_the_rate_and_its_mean_divides_the_direction() {
+    let mut run = run(&plain(2).damping(1.0), &[false]);
+    run.engine
+        .set_schedule(Some(Schedule::from_fn(|step| if step % 2 == 0 { 0.25 } else { 0.75 })));
+    run.step(1.0);
+    assert_eq!(run.host.rates, [0.25 * RATE]);
+    assert_eq!((run.engine.factor(), run.rate()), (0.75, RATE));
+    run.host.windows = [vec![still(16.0)], vec![along(4.0, 2.0)]].into();
+    run.steps(&[1.0; 3]);
+    // At a mean of 1/2 throughout: the Newton point is twice the rate, and half of the way is gone.
+    close(run.rate(), RATE * 1.5);
+    let products = run.engine.history().last().unwrap().products.unwrap();
+    assert_eq!((products.uu, products.un, products.nn), (256.0, 128.0, 64.0));
+    run.engine.set_schedule(Some(Schedule::from_fn(|_| f64::NAN)));
+    let failed = run.batch(1.0, false);
+    assert!(matches!(failed, Err(StepError::Engine(Error::ScheduleFactor { step: 5, .. }))));
+}
+
+#[test]
+fn where_a_schedule_restarts_a_window_begins() {
+    let mut run = run(&plain(2), &[false]);
+    run.engine.set_schedule(Some(Schedule::warm_restarts(3, 1, 0.0).unwrap()));
+    run.steps(&[1.0; 3]);
+    run.log();
+    run.step(1.0);
+    assert_eq!(run.log(), "snapshot Weights; snapshot Buffers; update");
+    run.step(1.0);
+    assert_eq!(run.engine.history().last().unwrap().outcome, Outcome::WarmingUp);
+}
+
+// ---- Saved and loaded ----
+
+#[test]
+fn a_state_that_cannot_have_been_is_refused() {
+    let mut run = run(&guarded(4), &[false]);
+    run.steps(&[1.0; 9]);
+    let good = serde_json::to_value(run.engine.state()).unwrap();
+    let mut resumed = |path: &str, value: serde_json::Value| {
+        let mut changed = good.clone();
+        *changed.pointer_mut(path).unwrap() = value;
+        run.engine.resume(serde_json::from_value(changed).unwrap()).is_ok()
+    };
+    assert!(resumed("/steps", 5.into()));
+    for (path, value) in [
+        ("/steps", serde_json::json!(1u64 << 53)),
+        ("/position", serde_json::json!(10)),
+        ("/gathered/count", serde_json::json!(1u64 << 53)),
+        ("/groups", serde_json::json!([])),
+        ("/groups/0/rate", serde_json::json!(1e31)),
+        ("/groups/0/previous/rate", serde_json::json!(0.0)),
+        ("/groups/0/before_cut", serde_json::json!(-1.0)),
+        ("/watch/good", serde_json::json!((1u64 << 53) + 1)),
+        ("/watch/rollbacks", serde_json::json!((1u64 << 53) + 1)),
+        ("/watch/cuts", serde_json::json!(-1)),
+        ("/watch/window/count", serde_json::json!((1u64 << 53) + 1)),
+        ("/watch/origin/count", serde_json::json!((1u64 << 53) + 1)),
+        ("/watch/accepted/count", serde_json::json!((1u64 << 53) + 1)),
+    ] {
+        assert!(!resumed(path, value), "{path}");
+    }
+}
