@@ -169,17 +169,3 @@ fn noise_does_not_hold_it_down() {
     let without = total(NewtonConfig::default().climb(None));
     assert!(4 * with < 3 * without, "{with} and {without} windows");
 }
-
-#[test]
-fn cosines_out_of_range() {
-    let model: Vector<2> = vector(&[1.0, 2.0]);
-    let sgd = || Sgd::new(&model, SgdConfig::default());
-    for bad in [0.0, 1.0, -0.5, f64::NAN, f64::INFINITY] {
-        let error = Newton::new(&model, sgd(), NewtonConfig::default().climb(bad)).map(|_| ());
-        let message = error.unwrap_err().to_string();
-        assert!(message.contains("0.8"), "{message}");
-        let config = HypergradientConfig::new(HypergradientRule::additive(0.1)).climb(bad);
-        let error = Hypergradient::new(&model, sgd(), config).map(|_| ());
-        assert!(matches!(error, Err(Error::OutOfRange { what: "climb", .. })));
-    }
-}

@@ -51,69 +51,6 @@ fn is_out_of_range(error: &Error, what: &str, value: f64) -> bool {
 /// Numbers that no figure may be.
 const NEVER: [f64; 3] = [f64::NAN, f64::INFINITY, f64::NEG_INFINITY];
 
-// ---- Figures out of range ----
-
-#[test]
-fn damping() {
-    let with = |damping| made(NewtonConfig::default().damping(damping), 0.1);
-    for bad in [0.0, -0.33, 1.0 + f64::EPSILON].into_iter().chain(NEVER) {
-        let error = with(bad).unwrap_err();
-        assert!(is_out_of_range(&error, "damping", bad));
-        tells(&error, &["(0, 1]", &bad.to_string(), "0.33"]);
-    }
-    for good in [f64::MIN_POSITIVE, 0.33, 1.0] {
-        with(good).unwrap();
-    }
-}
-
-#[test]
-fn max_factor() {
-    let with = |factor| made(NewtonConfig::default().max_factor(factor), 0.1);
-    for bad in [0.0, 1.0, -2.0].into_iter().chain(NEVER) {
-        let error = with(bad).unwrap_err();
-        assert!(is_out_of_range(&error, "max_factor", bad));
-        tells(&error, &["above 1", "100"]);
-    }
-    with(1.0 + f64::EPSILON).unwrap();
-}
-
-#[test]
-fn meta_learning_rate() {
-    use tlr::engine::HypergradientRule;
-    for bad in [0.0, -1e-3].into_iter().chain(NEVER) {
-        for rule in [HypergradientRule::additive(bad), HypergradientRule::multiplicative(bad)] {
-            let error = made(HypergradientConfig::new(rule), 0.1).unwrap_err();
-            assert!(is_out_of_range(&error, "meta_lr", bad));
-            tells(&error, &["above 0", &bad.to_string()]);
-        }
-    }
-    let rule = HypergradientRule::additive(1e-3).max_factor(1.0);
-    let error = made(HypergradientConfig::new(rule), 0.1).unwrap_err();
-    assert!(is_out_of_range(&error, "max_factor", 1.0));
-    made(HypergradientConfig::new(HypergradientRule::additive(1e-3)), 0.1).unwrap();
-}
-
-#[test]
-fn windows() {
-    for bad in [0.0, -0.2, 1.0 + f64::EPSILON].into_iter().chain(NEVER) {
-        for window in [Window::fraction(bad), Window::fraction_of_epoch(bad, 100)] {
-            let error = window.unwrap_err();
-            assert!(is_out_of_range(&error, "the fraction of an epoch in a window", bad));
-            tells(&error, &["(0, 1]", &bad.to_string(), "0.2"]);
-        }
-    }
-    assert_eq!(Window::fraction_of_epoch(1.0, 100).unwrap().len(), 100);
-    assert_eq!(Window::fraction_of_epoch(f64::MIN_POSITIVE, 100).unwrap().len(), 1);
-
-    let no_steps = Window::steps(0).unwrap_err();
-    tells(&no_steps, &["steps of a window must be at least 1"]);
-    let no_batches = Window::fraction_of_epoch(0.2, 0).unwrap_err();
-    tells(&no_batches, &["batches of an epoch must be at least 1", "optimizer steps in an epoch"]);
-    let told_later = [Window::fraction(0.2).unwrap(), Window::steps(3).unwrap()]
-        .map(|window| made(NewtonConfig::default().window(window).batches_per_epoch(0), 0.1));
-    assert_eq!(told_later, [Err(no_batches.clone()), Err(no_batches)]);
-}
-
 #[test]
 fn starting_rates() {
     for bad in [0.0, -1e-3, RATES.start() / 2.0, RATES.end() * 2.0].into_iter().chain(NEVER) {
@@ -129,43 +66,6 @@ fn starting_rates() {
     for good in [*RATES.start(), 1e-9, 1e3, *RATES.end()] {
         made(NewtonConfig::default(), good).unwrap();
     }
-}
-
-#[test]
-fn safeguards() {
-    let default = Safeguard::default;
-    let above_one = [1.0, 0.5, -2.0];
-    let fractions = [0.0, 1.0, -0.5];
-    let not_negative = [-1e-9, -1.0, -3.0];
-    type With = fn(f64) -> Safeguard;
-    let fields: [(&str, [f64; 3], With); 5] = [
-        ("tolerance", not_negative, |tolerance| Safeguard::default().tolerance(tolerance)),
-        ("sems", not_negative, |sems| Safeguard::default().sems(sems)),
-        ("explosion", above_one, |explosion| Safeguard::default().explosion(explosion)),
-        ("first_cut", fractions, |first_cut| Safeguard::default().first_cut(first_cut)),
-        ("cut", fractions, |cut| Safeguard::default().cut(cut)),
-    ];
-    let with = |safeguard: Safeguard| made(NewtonConfig::default().safeguard(safeguard), 0.1);
-    for (name, out_of_range, safeguard) in fields {
-        for bad in out_of_range.into_iter().chain(NEVER) {
-            let error = with(safeguard(bad)).unwrap_err();
-            assert!(
-                matches!(error, Error::OutOfRange { what, .. } if what == format!("safeguard.{name}"))
-            );
-            tells(&error, &[name]);
-        }
-    }
-    let error = with(Safeguard::default().max_rollbacks(0)).unwrap_err();
-    tells(&error, &["max_rollbacks", "at least 1"]);
-    let just_right = default()
-        .tolerance(0.0)
-        .sems(0.0)
-        .explosion(1.0 + f64::EPSILON)
-        .first_cut(f64::MIN_POSITIVE)
-        .cut(1.0 - f64::EPSILON)
-        .trust(1)
-        .max_rollbacks(1);
-    with(just_right).unwrap();
 }
 
 // ---- Models that cannot be trained ----

@@ -57,17 +57,6 @@ fn a_window_outlasts_the_momentum() {
     assert_eq!(window(adam(0.9), NewtonConfig::paper_code().batches_per_epoch(118)), 39);
 }
 
-#[test]
-fn memories_are_a_number() {
-    for bad in [-1.0, f64::NAN, f64::INFINITY] {
-        let config = NewtonConfig::default().memories(bad);
-        let error = Newton::new(&model(), sgd(None), config).err().unwrap();
-        assert!(
-            matches!(error, Error::OutOfRange { what: "memories", value, .. } if value.to_bits() == bad.to_bits())
-        );
-    }
-}
-
 /// The cosine that the displacements of two windows of `steps` have if all gradients are noise: by the
 /// weight that each gradient has in either.
 fn cosine_of_noise(beta: f64, steps: i32) -> f64 {

@@ -25,7 +25,7 @@ impl Training {
     }
 
     /// A step towards the product of two numbers; `spoilt`, its loss is not a number.
-    pub fn step(&mut self, spoilt: bool) -> Result<(), tlr::Error> {
+    pub fn step(&mut self, spoilt: bool) -> Result<tlr::Step, tlr::Error> {
         let device = Cpu::default();
         let x = device.tensor([[1.0, 2.0], [-1.0, 0.5], [0.3, -0.2], [2.0, 2.0]]);
         let y = device.tensor([[2.0], [-0.5], [-0.06], [4.0]]);
@@ -35,7 +35,7 @@ impl Training {
     }
 
     /// All of it, as the bytes of a file.
-    pub fn bytes(&mut self) -> Result<Vec<u8>, tlr::Error> {
+    pub fn bytes(&self) -> Result<Vec<u8>, tlr::Error> {
         self.optimizer.checkpoint(&self.model)?.to_bytes()
     }
 }

@@ -80,7 +80,7 @@ pub fn derive_tensor_collection(input: TokenStream) -> TokenStream {
 /// |---|---|
 /// | `group` | The field is one layer with one rate, whatever it consists of. |
 /// | `frozen` | The rates of the field's layers never change. Their weights are still trained. |
-/// | `rate = 0.1` | A number above zero, by which the starting rates of the field's layers are scaled. |
+/// | `rate = 0.1` | Scales the rates at which the layers of the field start. A number above zero. |
 /// | `skip` | The field is not a module: it has no layers and no tensors. |
 ///
 /// # Attributes of the struct

@@ -1,12 +1,13 @@
 //! A learning rate that learns itself, for [dfdx].
 //!
-//! [`Newton`] wraps any dfdx optimizer and trains its learning rate along with the weights: every K steps
-//! a damped Newton step on the rate, from two dot products of averaged update directions (Retsinas,
-//! Sfikas, Filntisis and Maragos, *Newton-based Trainable Learning Rate*, ICASSP 2023). One rate for the
-//! model, or one a layer ([`PerLayer`]). The rate is always positive and bounded, whatever it starts from.
+//! [`Newton`] wraps any dfdx optimizer and trains its learning rate along with the weights: every K
+//! steps a damped Newton step on the rate, from two dot products of averaged update directions
+//! (Retsinas, Sfikas, Filntisis and Maragos, *Newton-based Trainable Learning Rate*, ICASSP 2023).
+//! One rate for the model, or one a layer ([`PerLayer`]). The rate is always positive and bounded,
+//! whatever it starts from.
 //!
-//! Without the default feature `dfdx`, the crate is the [`engine`] alone: what decides on rates, for a
-//! host of your own that has the weights.
+//! Without the default feature `dfdx`, the crate is the [`engine`] alone: what decides on rates,
+//! for a host of your own that has the weights.
 //!
 //! [dfdx]: https://docs.rs/dfdx/0.13
 

@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Numbers and words by name: what a checkpoint stores of a configuration, and compares with that of
-/// the optimizer that it is loaded into.
+/// Numbers and words by name: what a checkpoint stores of a configuration, and compares with that
+/// of the optimizer that it is loaded into.
 ///
 /// # Example
 /// ```

@@ -1,7 +1,7 @@
 //! The engine alone, told anything: ten million events, most of them as bad as can be.
 //!
-//! Whatever it is told, and in whatever order, rates stay within their bounds, an event out of order changes
-//! nothing, a state that is saved and loaded goes on alike, and training can go on.
+//! Whatever it is told, and in whatever order, rates stay within their bounds, an event out of
+//! order changes nothing, a state that is saved and loaded goes on alike, and training can go on.
 //!
 //! `TLR_ENGINE_EVENTS` is the number of events, for a longer or a shorter run.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
@@ -53,7 +53,8 @@ impl Random {
     }
 }
 
-/// Losses of one stream: mostly a level with noise around it, which may have heavy tails, move, or end.
+/// Losses of one stream: mostly a level with noise around it, which may have heavy tails, move, or
+/// end.
 struct Losses {
     level: f64,
     noise: f64,
@@ -276,7 +277,8 @@ fn stream(seed: u64, events: usize) -> u64 {
             Err(_) => request = Request::Done(Step::Made),
         }
     }
-    // However bad it was: with losses below all others, and a schedule that lets it, training goes on.
+    // However bad it was: with losses below all others, and a schedule that lets it, training goes
+    // on.
     engine.host_failed();
     engine.set_schedule(None);
     let mut goes_on = false;

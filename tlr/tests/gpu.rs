@@ -1,6 +1,7 @@
 //! On a GPU: the decisions, rates and weights of the CPU.
 //!
-//! `cargo test -p tlr --features cuda -- --ignored gpu`. Where there is none, the tests say so and pass.
+//! `cargo test -p tlr --features cuda -- --ignored gpu`. Where there is none, the tests say so and
+//! pass.
 #![cfg(feature = "cuda")]
 #![allow(missing_docs, clippy::unwrap_used, clippy::print_stderr)]
 

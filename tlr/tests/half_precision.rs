@@ -1,6 +1,6 @@
-//! Rates are f64 and moments are accumulated in f64, whatever the model's dtype.
+//! Rates are f64 and dot products are accumulated in f64, whatever the model's dtype.
 #![cfg(feature = "f16")]
-#![allow(missing_docs, clippy::unwrap_used)]
+#![allow(missing_docs, clippy::unwrap_used, clippy::panic)]
 
 use dfdx::{
     dtypes::{f16, AMP},
@@ -112,8 +112,8 @@ mod master {
         }
     }
 
-    // 1e-6 moves no weight in half precision, and so teaches nothing of the rate. A master moves all the same; without one the
-    // rate is raised until something does.
+    // 1e-6 moves no weight in half precision, and so teaches nothing of the rate. A master moves
+    // all the same; without one the rate is raised until something does.
     #[test]
     fn learns_from_rates_that_move_nothing_in_half_precision() {
         let mut run = Run::new(1e-6, LossScale::default());
@@ -158,7 +158,8 @@ mod master {
         assert!(half.iter().any(|mean| *mean != 0.0));
     }
 
-    // Left out, not counted, and half the scale; doubled after `interval` good ones, up to the largest.
+    // Left out, not counted, and half the scale; doubled after `interval` good ones, up to the
+    // largest.
     #[test]
     fn overflow_leaves_the_step_out() {
         let mut run = Run::new(0.1, LossScale::default().start(16384.0).interval(3));
@@ -217,6 +218,37 @@ mod master {
             tlr::Checkpoint::from_bytes(&checkpoint.attach("loss_scale", []).to_bytes().unwrap());
         let refused = resumed.opt.resume(&mut resumed.model, &plain.unwrap()).unwrap_err();
         assert!(refused.to_string().contains("loss scale"), "{refused}");
+    }
+
+    // Fails where a bad scale is the caller's own fault by its message, and where a count ends in an overflow.
+    #[test]
+    fn an_impossible_loss_scale_is_refused() {
+        let mut run = Run::new(0.01, LossScale::default());
+        run.step(1);
+        let checkpoint = run.opt.checkpoint().unwrap();
+        let forged = |scale: f64, since: u64, skipped: u64| {
+            let words = [scale.to_bits(), since, skipped].map(u64::to_le_bytes);
+            checkpoint.clone().attach("loss_scale", words.concat())
+        };
+        for bad in [
+            forged(3.0, 0, 0),
+            forged(65536.0, 0, 0),
+            forged(f64::NAN, 0, 0),
+            forged(2.0, u64::MAX, 0),
+            forged(2.0, 0, u64::MAX),
+        ] {
+            let before = run.opt.checkpoint().unwrap();
+            let refused = run.opt.resume(&mut run.model, &bad).unwrap_err();
+            let Error::Checkpoint { problem: tlr::CheckpointError::Damaged(what), .. } = &refused
+            else {
+                panic!("{refused}");
+            };
+            assert!(what.contains("loss scale is impossible"), "{what}");
+            assert_eq!(run.opt.checkpoint().unwrap(), before);
+        }
+        run.opt.resume(&mut run.model, &forged(2.0, 1 << 40, 7)).unwrap();
+        assert_eq!((run.opt.loss_scale(), run.opt.skipped()), (2.0, 7));
+        run.step(2);
     }
 
     #[test]

@@ -16,7 +16,8 @@ const VERSION: u32 = 2;
 
 pub(crate) type Tensors = BTreeMap<String, Stored>;
 
-/// Writes a whole file or leaves what was there: beside it, to the disk, and only then in its place.
+/// Writes a whole file or leaves what was there: beside it, to the disk, and only then in its
+/// place.
 pub(super) fn save(tensors: &Tensors, path: &Path) -> Result<(), CheckpointError> {
     let partial = Partial::new(path).map_err(CheckpointError::io("create"))?;
     partial.write(tensors)?;
@@ -36,8 +37,8 @@ struct Partial {
 const PARTIAL: &str = ".partial";
 
 impl Partial {
-    /// A new file beside `path`, with a name of its own. What writers that were killed have left there
-    /// is removed.
+    /// A new file beside `path`, with a name of its own. What writers that were killed have left
+    /// there is removed.
     fn new(path: &Path) -> io::Result<Self> {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
@@ -49,8 +50,8 @@ impl Partial {
             match File::create_new(&path) {
                 Ok(file) => {
                     let partial = Self { file, path, replaced: false };
-                    // Another writer may just be asking whether this file is abandoned, and remove it.
-                    // File systems without locks remove none.
+                    // Another writer may just be asking whether this file is abandoned, and remove
+                    // it. File systems without locks remove none.
                     let locked = partial.file.lock().is_ok();
                     if !locked || partial.path.exists() {
                         return Ok(partial);
@@ -130,8 +131,8 @@ pub(super) fn write(tensors: &Tensors, out: &mut impl Write) -> Result<(), Check
     // Widest elements first, as safetensors has it, so that all are aligned.
     let mut ordered: Vec<_> = tensors.iter().collect();
     ordered.sort_by(|(a, x), (b, y)| y.dtype.cmp(&x.dtype).then(a.cmp(b)));
-    // In one order, so that the same state makes the same file. safetensors' own writer leaves the order
-    // to chance.
+    // In one order, so that the same state makes the same file. safetensors' own writer leaves the
+    // order to chance.
     let mut header = BTreeMap::from([(
         "__metadata__".to_owned(),
         json!({"checksum": checksum(tensors), "format": FORMAT, "version": VERSION.to_string()}),

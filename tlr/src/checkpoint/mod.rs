@@ -18,19 +18,19 @@ use std::{
 
 /// Everything that training depends on, at one step.
 ///
-/// It holds the model with its buffers, what the base optimizer has accumulated, the snapshots, all that
-/// the [engine](crate::engine) remembers, and the configuration. Bytes of your own can be
+/// It holds the model with its buffers, what the base optimizer has accumulated, the snapshots, all
+/// that the [engine](crate::engine) remembers, and the configuration. Bytes of your own can be
 /// [attached](Self::attach), such as the state of a random generator. Training that is
-/// [resumed](crate::Trainer::resume) from a checkpoint goes on as if it had never stopped, to the bit.
-/// ([`save`](crate::Trainer::save) and [`load`](crate::Trainer::load) do without this type.)
+/// [resumed](crate::Trainer::resume) from a checkpoint goes on as if it had never stopped, to the
+/// bit. ([`save`](crate::Trainer::save) and [`load`](crate::Trainer::load) do without this type.)
 ///
 /// # File
 /// A checkpoint's file is in the safetensors format. Its tensors are `model.*`, `snapshot.*` and
-/// `snapshot_before.*` with the paths of the model's tensors, `optimizer.<buffer>.*`, and `attached.*`
-/// as bytes. `direction.*` takes the place of `snapshot_before.*` with
-/// [`Config::bf16_directions`](crate::Config::bf16_directions); `sketch` and `sketch_moved` take that
-/// of both snapshots with [`Config::sketch`](crate::Config::sketch). The rest is JSON, in `progress`. A
-/// checksum covers it all.
+/// `snapshot_before.*` with the paths of the model's tensors, `optimizer.<buffer>.*`, and
+/// `attached.*` as bytes. `direction.*` takes the place of `snapshot_before.*` with
+/// [`Config::bf16_directions`](crate::Config::bf16_directions); `sketch` and `sketch_moved` take
+/// that of both snapshots with [`Config::sketch`](crate::Config::sketch). The rest is JSON, in
+/// `progress`. A checksum covers it all.
 ///
 /// # Example
 /// ```
@@ -80,8 +80,8 @@ impl Checkpoint {
         Some(&self.tensors.get(&format!("{ATTACHED}{name}"))?.bytes)
     }
 
-    /// Writes the file: beside its place, forced to the disk, and renamed. Whatever happens, the old file
-    /// is there or the new one, also where several write to one path at the same time.
+    /// Writes the file: beside its place, forced to the disk, and renamed. Whatever happens, the
+    /// old file is there or the new one, also where several write to one path at the same time.
     ///
     /// # Errors
     /// [`Error::Checkpoint`].
@@ -93,7 +93,8 @@ impl Checkpoint {
     /// Reads a file.
     ///
     /// # Errors
-    /// [`Error::Checkpoint`], for one that is not there, not a checkpoint, damaged, or of another version.
+    /// [`Error::Checkpoint`], for one that is not there, not a checkpoint, damaged, or of another
+    /// version.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
         let path = path.as_ref();
         let read = || file::parse(&std::fs::read(path).map_err(CheckpointError::io("read"))?);

@@ -96,7 +96,8 @@ impl<R: RateRule> Engine<R> {
         self.set_rate(index, Proposal { rate: raised, outcome: Outcome::Raised }, None);
     }
 
-    /// One group's decision at the end of a good window, over which the schedule's mean was `factor`.
+    /// One group's decision at the end of a good window, over which the schedule's mean was
+    /// `factor`.
     fn adapt(&mut self, index: usize, window: WindowProducts, factor: f64) {
         let (Some(group), Some(settings)) =
             (self.state.groups.get_mut(index), self.groups.get(index))

@@ -49,8 +49,9 @@ pub enum Request {
     TakeSnapshot(TensorKind),
     /// Look whether all weights are finite. Answer with [`Event::WeightsChecked`].
     CheckWeights,
-    /// Update the weights at the rates that [`Engine::effective_rates`](super::Engine::effective_rates)
-    /// tells. Answer with [`Event::Updated`].
+    /// Update the weights at the rates that
+    /// [`Engine::effective_rates`](super::Engine::effective_rates) tells. Answer with
+    /// [`Event::Updated`].
     Update,
     /// Leave the batch out: put the buffers back as they are in the snapshot. Answer with
     /// [`Event::Skipped`].

@@ -9,7 +9,8 @@ use std::{fmt, sync::Arc};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Adaptation {
-    /// The optimizer step after which it was made, counted from 1. Steps that were rolled back count.
+    /// The optimizer step after which it was made, counted from 1. Steps that were rolled back
+    /// count.
     pub step: u64,
     /// The group: a layer's path, or `model`.
     pub layer: Arc<str>,

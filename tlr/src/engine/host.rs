@@ -21,8 +21,8 @@ pub trait Host {
     /// The host's own.
     fn take_snapshot(&mut self, kind: TensorKind) -> Result<(), Self::Error>;
 
-    /// Updates the weights, each group at its rate. Or only gathers the gradients, where that is what
-    /// the base optimizer does with them.
+    /// Updates the weights, each group at its rate. Or only gathers the gradients, where that is
+    /// what the base optimizer does with them.
     ///
     /// # Errors
     /// The host's own.
@@ -35,7 +35,8 @@ pub trait Host {
     /// The host's own.
     fn skip(&mut self, drop_gathered: bool) -> Result<(), Self::Error>;
 
-    /// The products of each group; then the snapshots move on. If a weight is not finite, they stay.
+    /// The products of each group; then the snapshots move on. If a weight is not finite, they
+    /// stay.
     ///
     /// # Errors
     /// The host's own. The last snapshot is as it was then, the one before may be lost.
@@ -56,7 +57,8 @@ pub trait Host {
         Ok(Vec::new())
     }
 
-    /// ‖w‖ of each group at the last snapshot. Empty where that cannot be told, which is the default.
+    /// ‖w‖ of each group at the last snapshot. Empty where that cannot be told, which is the
+    /// default.
     ///
     /// # Errors
     /// The host's own.

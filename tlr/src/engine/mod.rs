@@ -1,10 +1,10 @@
 //! What to do, in f64: no tensor, no device, no dfdx.
 //!
-//! An [`Engine`] decides how learning rates move. It never sees a weight. It is told what has happened
-//! (an [`Event`]: a batch with its loss, a window's dot products) and answers what to do next (a
-//! [`Request`]: update at these rates, end the window, go back to a snapshot). Whoever does it is the
-//! **host**: see [`Host`] and [`drive`]. This is the *sans-I/O* style of network protocols, and for the
-//! same reason: every decision can be tested without what it decides on.
+//! An [`Engine`] decides how learning rates move. It never sees a weight. It is told what has
+//! happened (an [`Event`]: a batch with its loss, a window's dot products) and answers what to do
+//! next (a [`Request`]: update at these rates, end the window, go back to a snapshot). Whoever does
+//! it is the **host**: see [`Host`] and [`drive`]. This is the *sans-I/O* style of network
+//! protocols, and for the same reason: every decision can be tested without what it decides on.
 //!
 //! ```text
 //!            loss, only gathers?                    rates            products
@@ -207,8 +207,8 @@ impl<R> Engine<R> {
         self.schedule.as_ref().map_or(1.0, |schedule| schedule.factor(self.state.steps))
     }
 
-    /// The rates of the update that was last [asked for](Request::Update): the learned rates times the
-    /// schedule's factor.
+    /// The rates of the update that was last [asked for](Request::Update): the learned rates times
+    /// the schedule's factor.
     pub fn effective_rates(&self) -> &[f64] {
         &self.effective
     }
@@ -223,8 +223,8 @@ impl<R> Engine<R> {
         std::mem::take(&mut self.state.history)
     }
 
-    /// Optimizer steps so far. Those that were rolled back count, batches that were only gathered do
-    /// not.
+    /// Optimizer steps so far. Those that were rolled back count, batches that were only gathered
+    /// do not.
     pub fn steps(&self) -> u64 {
         self.state.steps
     }
@@ -239,8 +239,8 @@ impl<R> Engine<R> {
         &self.state
     }
 
-    /// Takes over what another engine with the same groups and configuration remembered. It goes on as
-    /// that one would have, to the bit.
+    /// Takes over what another engine with the same groups and configuration remembered. It goes on
+    /// as that one would have, to the bit.
     ///
     /// # Errors
     /// Gives the state back if no such engine can have been in it.

@@ -37,8 +37,8 @@ impl Sum for WindowProducts {
 /// of trainable tensors: u₋ = u_{k-1} and u = u_k of the paper. A window's direction is its
 /// displacement over the rate.
 ///
-/// In an exact step (`step_lookahead`) ⟨u,g⟩, ⟨u,ĝ⟩ and ⟨ĝ,ĝ⟩ take their places, with g the gradient
-/// at the weights and ĝ the gradient ahead. The same rule is then exact.
+/// In an exact step (`step_lookahead`) ⟨u,g⟩, ⟨u,ĝ⟩ and ⟨ĝ,ĝ⟩ take their places, with g the
+/// gradient at the weights and ĝ the gradient ahead. The same rule is then exact.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DirectionProducts {
     /// ⟨u₋,u₋⟩.
@@ -69,8 +69,8 @@ impl DirectionProducts {
         }
     }
 
-    /// ρ = ⟨u₋,u⟩/√(⟨u₋,u₋⟩·max(⟨u₋,u₋⟩, ⟨u,u⟩)): the part of u₋ that is left in u. It is never more
-    /// than the cosine.
+    /// ρ = ⟨u₋,u⟩/√(⟨u₋,u₋⟩·max(⟨u₋,u₋⟩, ⟨u,u⟩)): the part of u₋ that is left in u. It is never
+    /// more than the cosine.
     pub(crate) fn persistence(&self) -> f64 {
         (self.un / self.uu * (self.uu / self.nn).sqrt().min(1.0)).min(1.0)
     }

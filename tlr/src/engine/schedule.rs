@@ -4,11 +4,11 @@ use crate::error::Error;
 use serde::{Serialize, Serializer};
 use std::{f64::consts::PI, fmt, sync::Arc};
 
-/// What the learned rate is multiplied by, step by step: the effective rate is α·s_t (the paper's second future
-/// step).
+/// What the learned rate is multiplied by, step by step: the effective rate is α·s_t (the paper's
+/// second future step).
 ///
-/// Schedules multiply ([`times`](Self::times)) and follow each other ([`then`](Self::then)). Given to
-/// `Newton::schedule`; steps are counted as by `Newton::steps`, from 0.
+/// Schedules multiply ([`times`](Self::times)) and follow each other ([`then`](Self::then)). Given
+/// to `Newton::schedule`; steps are counted as by `Newton::steps`, from 0.
 ///
 /// # Example
 /// ```
@@ -91,7 +91,8 @@ impl Schedule {
         Ok(Self(Kind::WarmUp { steps }))
     }
 
-    /// `factor` to the power of the number of `milestones` that lie behind: at a milestone itself it counts.
+    /// `factor` to the power of the number of `milestones` that lie behind: at a milestone itself
+    /// it counts.
     ///
     /// # Errors
     /// [`Error::OutOfRange`] for a factor that is not finite and above 0.
@@ -138,10 +139,12 @@ impl Schedule {
         Ok(Self(Kind::Cosine { steps, floor }))
     }
 
-    /// The cosine again and again, the first time in `first` steps and then in `growth` times as many each time.
+    /// The cosine again and again, the first time in `first` steps and then in `growth` times as
+    /// many each time.
     ///
-    /// At a restart a new window begins and the direction before it is dropped: it belongs to weights that had
-    /// settled. Loshchilov and Hutter, *SGDR: stochastic gradient descent with warm restarts*, 2017.
+    /// At a restart a new window begins and the direction before it is dropped: it belongs to
+    /// weights that had settled. Loshchilov and Hutter, *SGDR: stochastic gradient descent with
+    /// warm restarts*, 2017.
     ///
     /// # Errors
     /// [`Error::OutOfRange`] for a floor outside [0, 1], no steps, or a growth of 0.

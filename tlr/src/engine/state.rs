@@ -33,8 +33,8 @@ pub(super) enum SnapshotTrust {
     Missing,
     /// Nothing speaks against it, or there is no other.
     Good,
-    /// It is the end of a window that was accepted for the losses before that end. Until a good loss
-    /// has been seen there, a rollback goes one snapshot further.
+    /// It is the end of a window that was accepted for the losses before that end. Until a good
+    /// loss has been seen there, a rollback goes one snapshot further.
     Unconfirmed,
 }
 
@@ -106,8 +106,8 @@ pub(super) struct PreviousWindow {
     pub(super) squared: f64,
 }
 
-/// What an engine waits for. What a step would change is kept here until the host has done its part,
-/// so that a host that fails leaves everything else as it was.
+/// What an engine waits for. What a step would change is kept here until the host has done its
+/// part, so that a host that fails leaves everything else as it was.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) enum Phase {
     /// A batch.

@@ -18,8 +18,8 @@ impl<R: RateRule> Engine<R> {
     ///   changed then.
     /// - [`Error::ScheduleFactor`], [`Error::NonFiniteLoss`] for a batch that cannot be trained on.
     ///   Nothing has changed but that the step is over.
-    /// - [`Error::TooManyRollbacks`], [`Error::NonFiniteWeights`], [`Error::LostWeights`] after a way
-    ///   back. The step is over, and the next batch may be told.
+    /// - [`Error::TooManyRollbacks`], [`Error::NonFiniteWeights`], [`Error::LostWeights`] after a
+    ///   way back. The step is over, and the next batch may be told.
     pub fn tell(&mut self, event: Event) -> Result<Request, Error> {
         let phase = std::mem::replace(&mut self.state.phase, Phase::Idle);
         match (phase, event) {
@@ -57,9 +57,9 @@ impl<R: RateRule> Engine<R> {
     /// The host could not do what it was asked for: the step is over. The answer is whether the
     /// weights have been updated all the same, because it failed at the end of a window.
     ///
-    /// Before the update nothing has changed, and the next batch may be told. After it, the next step
-    /// ends the window that this one could not end; a window that has ended, but of which some evidence
-    /// is missing, is judged without.
+    /// Before the update nothing has changed, and the next batch may be told. After it, the next
+    /// step ends the window that this one could not end; a window that has ended, but of which some
+    /// evidence is missing, is judged without.
     pub fn host_failed(&mut self) -> bool {
         match std::mem::replace(&mut self.state.phase, Phase::Idle) {
             Phase::EndingWindow => {
@@ -193,8 +193,8 @@ impl<R: RateRule> Engine<R> {
         self.go_back(Rollback { cause, rates_are_to_blame, counts_step: true, target, watch })
     }
 
-    /// A window has left weights that are not finite. Its losses were, so a gradient was not, and the
-    /// batch is to blame: once, after windows that were good.
+    /// A window has left weights that are not finite. Its losses were, so a gradient was not, and
+    /// the batch is to blame: once, after windows that were good.
     fn window_broken(&mut self, tensor: String) -> Request {
         if self.safeguard.is_none() {
             self.state.phase = Phase::Retreating { tensor };

@@ -81,7 +81,7 @@ impl Window {
         Self::fraction(p)?.of_epoch(batches)
     }
 
-    /// The same window for an epoch of `batches`; one given in steps stays as it is.
+    /// The same window for an epoch of `batches`. A window given in steps stays as it is.
     pub(crate) fn of_epoch(self, batches: usize) -> Result<Self, Error> {
         let advice = "give the number of optimizer steps in an epoch";
         let what = "the batches of an epoch";
@@ -92,12 +92,13 @@ impl Window {
         }
     }
 
-    /// K, at least `memories`/(1 − `momentum`) unless it was given in steps. A momentum outside (0, 1) has
-    /// no memory to wait for.
+    /// K, and at least `memories`/(1 − `momentum`) unless it was given in steps. A momentum outside
+    /// (0, 1) has no memory to wait for.
     pub(crate) fn len_with_momentum(&self, momentum: f64, memories: f64) -> usize {
         match self.0 {
             Length::Fraction { .. } if momentum > 0.0 && momentum < 1.0 => {
-                // 1 − 0.9 is a little below 0.1: within rounding of a whole number is that number.
+                // 1 − 0.9 is a little below 0.1. A quotient within rounding of a whole number is meant
+                // to be that number.
                 let least = memories / (1.0 - momentum) * (1.0 - 1e-12);
                 self.len().max(least.ceil() as usize)
             }
@@ -111,7 +112,8 @@ impl Window {
         match self.0 {
             Length::Steps(steps) => steps,
             Length::Fraction { batches: None, .. } => Self::UNKNOWN_EPOCH,
-            // 0.29 · 100 is 28.999…: a product within rounding of a whole number is that number.
+            // 0.29 · 100 is 28.999…. A product within rounding of a whole number is meant to be that
+            // number.
             Length::Fraction { p, batches: Some(batches) } => {
                 let steps = p * batches as f64;
                 ((steps * (1.0 + 1e-12)).floor() as usize).max(1)

@@ -69,8 +69,8 @@ pub enum Error {
     },
     /// Parameters that the loss does not depend on, as far as the gradients tell.
     ///
-    /// What the optimizer has accumulated is as it was, if it takes
-    /// [gradients of its own](crate::TunableOptimizer::complete_gradients). Otherwise it is cleared.
+    /// What the optimizer has accumulated is as it was, if it takes [gradients of its
+    /// own](crate::TunableOptimizer::complete_gradients). Otherwise it is cleared.
     #[error("no gradient for {}: no weight was moved; trace the input with `model.alloc_grads()`, which gives unused parameters a gradient of zero, or take them out of the model", .tensors.join(", "))]
     UnusedParameters {
         /// The tensors without a gradient.

@@ -1,4 +1,4 @@
-//! The layers of dfdx's own modules.
+//! [`TrainableLr`] for dfdx's own modules.
 
 use super::{LayerOptions, LayerVisitor, LayerVisitorMut, Layers, TrainableLr};
 use crate::optim::Family;
@@ -11,7 +11,7 @@ use dfdx::{
 use num_traits::Float;
 use rand_distr::uniform::SampleUniform;
 
-/// Modules that hold tensors of their own: each is one layer.
+/// Implements the trait for modules that hold tensors of their own. Each of them is one layer.
 macro_rules! layer {
     ($([$($generics:tt)*] $E:ident: ($($bound:path),*), $Layer:ty;)+) => {$(
         impl<$($generics)* $E: Dtype $(+ $bound)*, D: Device<$E>> TrainableLr<$E, D> for $Layer {
@@ -58,8 +58,8 @@ layer! {
     [C: ConstDim,] E: (), prelu::PReLU1D<C, E, D>;
 }
 
-/// Modules made of other modules: the sequence of their fields' layers. Each line gives a field, a
-/// name for its optimizers, and its type.
+/// Implements the trait for modules made of other modules. Their layers are those of their fields,
+/// in order. A line gives each field, a variable for its optimizers, and its type.
 macro_rules! fields {
     (
         [$($generics:tt)*] $E:ident: ($($bound:path),*), $Module:ty {
@@ -225,7 +225,7 @@ impl<E: Dtype, D: Device<E>, A: TrainableLr<E, D>, const N: usize> TrainableLr<E
     }
 }
 
-/// Modules without tensors: no layer at all.
+/// Implements the trait for modules without tensors. They have no layer.
 macro_rules! no_layer {
     ($([$($generics:tt)*] $Module:ty $(where $S:ident: $bound:path)?;)+) => {$(
         impl<$($generics)* E: Dtype, D: Device<E>> TrainableLr<E, D> for $Module
@@ -254,7 +254,7 @@ macro_rules! no_layer {
     )+};
 }
 
-#[allow(deprecated)] // dfdx's exact GeLU
+#[allow(deprecated)] // dfdx deprecates its exact GeLU, but models may still use it.
 mod gelu {
     use super::*;
     no_layer! { [] GeLU; }

@@ -1,4 +1,5 @@
-//! What the layers of a model are, and a learning rate for each.
+//! [`TrainableLr`], which lists the layers of a model, and [`PerLayer`], which gives each its own
+//! rate.
 
 mod impls;
 mod per_layer;
@@ -10,13 +11,13 @@ pub use walk::{LayerOptions, Layers};
 use crate::optim::Family;
 use dfdx::{nn::TensorCollection, shapes::Dtype, tensor_ops::Device};
 
-/// A model whose layers can each have a learning rate.
+/// A model that can have a learning rate for each of its layers.
 ///
-/// Implemented for dfdx's layers (each is one layer) and its containers (tuples, `Residual`,
-/// `Repeated`, `SplitInto` …: the sequence of their parts), and derived for structs with
-/// [`#[derive(TrainableLr)]`](macro@crate::TrainableLr).
+/// Implemented for dfdx's modules. Each module with tensors of its own is one layer. A container (a
+/// tuple, `Residual`, `Repeated`, `SplitInto` …) has the layers of its parts, in order. For a
+/// struct of your own, use [`#[derive(TrainableLr)]`](macro@crate::TrainableLr).
 ///
-/// Only [`PerLayer`](crate::PerLayer) needs it; a single rate works on any dfdx model.
+/// Only [`PerLayer`](crate::PerLayer) needs this trait. A single rate works with any dfdx model.
 #[diagnostic::on_unimplemented(
     message = "tlr does not know the layers of `{Self}`",
     label = "does not implement `tlr::TrainableLr`",
@@ -24,18 +25,19 @@ use dfdx::{nn::TensorCollection, shapes::Dtype, tensor_ops::Device};
     note = "for a field that is no module, such as a number: `#[tlr(skip)]`"
 )]
 pub trait TrainableLr<E: Dtype, D: Device<E>>: TensorCollection<E, D> + Clone {
-    /// One optimizer for each layer, in the shape of the model.
+    /// The optimizers of all layers, arranged as the layers are in the model.
     type Optimizers<F: Family<Dtype = E, Device = D>>;
 
-    /// Builds the optimizers, and tells `layers` of each layer, in order.
+    /// Makes one optimizer for each layer, and adds each layer to `layers`, in order.
     fn optimizers<F>(&self, family: &F, layers: &mut Layers) -> Self::Optimizers<F>
     where
         F: Family<Dtype = E, Device = D>;
 
-    /// Shows `visitor` each layer with its optimizer, in the order of [`optimizers`](Self::optimizers).
+    /// Calls `visitor` with each layer and its optimizer, in the order of
+    /// [`optimizers`](Self::optimizers).
     ///
     /// # Errors
-    /// The visitor's first error, after which no further layer is visited.
+    /// The visitor's first error. No further layer is visited then.
     fn visit_layers<F, V>(
         &self,
         optimizers: &Self::Optimizers<F>,
@@ -45,10 +47,11 @@ pub trait TrainableLr<E: Dtype, D: Device<E>>: TensorCollection<E, D> + Clone {
         F: Family<Dtype = E, Device = D>,
         V: LayerVisitor<F>;
 
-    /// As [`visit_layers`](Self::visit_layers), for a visitor that changes them.
+    /// Calls `visitor` with each layer and its optimizer, as [`visit_layers`](Self::visit_layers)
+    /// does, and lets it change both.
     ///
     /// # Errors
-    /// The visitor's first error, after which no further layer is visited.
+    /// The visitor's first error. No further layer is visited then.
     fn visit_layers_mut<F, V>(
         &mut self,
         optimizers: &mut Self::Optimizers<F>,
@@ -59,7 +62,7 @@ pub trait TrainableLr<E: Dtype, D: Device<E>>: TensorCollection<E, D> + Clone {
         V: LayerVisitorMut<F>;
 }
 
-/// Something to find out of each layer of a model and its optimizer.
+/// A visitor that reads each layer of a model and its optimizer.
 pub trait LayerVisitor<F: Family> {
     /// What can go wrong at a layer.
     type Err;
@@ -67,13 +70,13 @@ pub trait LayerVisitor<F: Family> {
     /// Visits one layer.
     ///
     /// # Errors
-    /// Whatever stops the walk.
+    /// The visitor's own. An error ends the walk.
     fn visit_layer<L>(&mut self, layer: &L, optimizer: &F::For<L>) -> Result<(), Self::Err>
     where
         L: TensorCollection<F::Dtype, F::Device> + Clone;
 }
 
-/// Something to do to each layer of a model and its optimizer.
+/// A visitor that can change each layer of a model and its optimizer.
 pub trait LayerVisitorMut<F: Family> {
     /// What can go wrong at a layer.
     type Err;
@@ -81,7 +84,7 @@ pub trait LayerVisitorMut<F: Family> {
     /// Visits one layer.
     ///
     /// # Errors
-    /// Whatever stops the walk.
+    /// The visitor's own. An error ends the walk.
     fn visit_layer<L>(&mut self, layer: &mut L, optimizer: &mut F::For<L>) -> Result<(), Self::Err>
     where
         L: TensorCollection<F::Dtype, F::Device> + Clone;

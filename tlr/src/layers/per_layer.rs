@@ -1,4 +1,4 @@
-//! A learning rate for each layer.
+//! [`PerLayer`]: a learning rate for each layer.
 
 use super::{LayerVisitor, LayerVisitorMut, Layers, TrainableLr};
 use crate::optim::{
@@ -10,18 +10,19 @@ use dfdx::{
     optim::{Optimizer, OptimizerUpdateError, UnusedTensors},
     tensor::Gradients,
 };
-use std::convert::Infallible;
+use std::{convert::Infallible, fmt};
 
 type Optimizers<F> = <<F as TunableOptimizer>::Model as TrainableLr<
     <F as TunableOptimizer>::Dtype,
     <F as TunableOptimizer>::Device,
 >>::Optimizers<F>;
 
-/// One optimizer, with a learning rate of its own, for each layer of a model.
+/// An optimizer with one learning rate for each layer of a model.
 ///
-/// Holds a `Sgd<Layer, E, D>` (or whichever family it is given) for each layer, so a rate for each
-/// costs no further pass over the parameters. What counts as a layer is told by [`TrainableLr`].
-/// Around it, [`Newton`](crate::Newton) learns every layer's rate from that layer's own dot products.
+/// It holds one base optimizer for each layer, for example one `Sgd<Layer, E, D>` each. So the
+/// separate rates cost no additional pass over the parameters. [`TrainableLr`] determines what the
+/// layers are. [`Newton`](crate::Newton) around a `PerLayer` learns the rate of each layer from
+/// that layer's own dot products.
 ///
 /// # Example
 /// ```
@@ -43,7 +44,8 @@ where
     optimizers: Optimizers<F>,
     layers: Layers,
     rates: Vec<f64>,
-    /// Whether the layers' optimizers, which are updated together, will only gather next.
+    /// Whether the next update only gathers gradients. The optimizers of all layers are updated
+    /// together, so this is the same for all of them.
     only_gathers: bool,
 }
 
@@ -51,8 +53,8 @@ impl<F: Family> PerLayer<F>
 where
     F::Model: TrainableLr<F::Dtype, F::Device>,
 {
-    /// One copy of `optimizer` for each layer of `model`, all starting at its rate (times the
-    /// layer's `#[tlr(rate = …)]`, if it has one).
+    /// Makes a copy of `optimizer` for each layer of `model`. Each starts at the rate of
+    /// `optimizer`, times the factor of the layer's `#[tlr(rate = …)]` if it has one.
     ///
     /// # Example
     /// See [`PerLayer`].
@@ -63,6 +65,16 @@ where
         let rates = layers.rate_scales().map(|scale| start * scale).collect();
         let only_gathers = optimizer.for_layer(model).only_gathers();
         Self { family: optimizer, optimizers, layers, rates, only_gathers }
+    }
+}
+
+impl<F: Family> fmt::Debug for PerLayer<F>
+where
+    F::Model: TrainableLr<F::Dtype, F::Device>,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let rates: Vec<_> = self.layers.names().flatten().zip(&self.rates).collect();
+        f.debug_struct("PerLayer").field("rates", &rates).finish_non_exhaustive()
     }
 }
 
@@ -114,7 +126,7 @@ where
         self.family.complete_gradients(model, gradients)
     }
 
-    /// A layer that has undone its own update does not undo those of the layers before it.
+    /// An optimizer can undo its own failed update, but not the updates of the layers before it.
     fn failed_update(&self) -> FailedUpdate {
         match self.family.failed_update() {
             FailedUpdate::Impossible => FailedUpdate::Impossible,
@@ -183,7 +195,8 @@ impl<F: Family> LayerVisitorMut<F> for DropGathered {
     }
 }
 
-/// Steps each layer's optimizer at that layer's rate; goes on past unused parameters, as dfdx does.
+/// Updates each layer at its own rate. If a gradient is missing, it still updates the other layers
+/// and reports all missing gradients at the end, as dfdx does.
 struct Update<'a, F: Family> {
     gradients: StepGradients<'a, F::Dtype, F::Device>,
     groups: std::slice::Iter<'a, Option<usize>>,
@@ -199,7 +212,7 @@ impl<F: Family> LayerVisitorMut<F> for Update<'_, F> {
     where
         L: TensorCollection<F::Dtype, F::Device> + Clone,
     {
-        // A layer without trainable tensors has no group, and nothing to update.
+        // A layer without trainable tensors has no group and nothing to update.
         let Some(&rate) = self.groups.next().copied().flatten().and_then(|g| self.rates.get(g))
         else {
             return Ok(());

@@ -1,4 +1,4 @@
-//! The layers of a model, as a walk over it finds them.
+//! [`Layers`]: the list of a model's layers, which a walk over the model fills.
 
 use crate::{
     optim::{Groups, TensorGroup},
@@ -7,14 +7,14 @@ use crate::{
 use dfdx::{nn::TensorCollection, shapes::Dtype, tensor::UniqueId, tensor_ops::Device};
 use std::sync::Arc;
 
-/// The layers of a model, told one by one while [`TrainableLr`](super::TrainableLr) walks it.
+/// The layers of a model. A walk by [`TrainableLr`](super::TrainableLr) adds them one by one.
 #[derive(Clone, Debug, Default)]
 pub struct Layers {
     path: Vec<String>,
-    /// What the fields on the way here ask for, innermost last.
+    /// The options of all fields on the path to the current one, the innermost last.
     options: Vec<LayerOptions>,
     layers: Vec<Layer>,
-    /// For each layer its group, if it has a trainable tensor.
+    /// The group of each layer. `None` for a layer without trainable tensors.
     groups: Vec<Option<usize>>,
 }
 
@@ -26,12 +26,13 @@ struct Layer {
     tensors: Vec<UniqueId>,
 }
 
-/// What `#[tlr(…)]` on a field says of the layers in it.
+/// The options that `#[tlr(…)]` sets on a field. They apply to all layers in the field.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LayerOptions {
-    /// `#[tlr(frozen)]`: the rate stays where it starts. The weights are trained all the same.
+    /// `#[tlr(frozen)]`: the rate keeps its starting value. The weights are still trained. Default
+    /// `false`.
     pub frozen: bool,
-    /// `#[tlr(rate = …)]`: times the starting rate. Default 1.
+    /// `#[tlr(rate = …)]`: the factor on the starting rate. Default 1.
     pub rate: f64,
 }
 
@@ -42,7 +43,7 @@ impl Default for LayerOptions {
 }
 
 impl Layers {
-    /// Walks into the field `name`: the layers that `walk` tells of are called `name.…`.
+    /// Enters the field `name`. The name of each layer that `walk` adds then begins with it.
     pub fn field<T>(
         &mut self,
         name: &str,
@@ -57,7 +58,7 @@ impl Layers {
         walked
     }
 
-    /// Tells of one layer, named by the fields that lead to it.
+    /// Adds one layer. Its name is the path of fields that leads to it.
     pub fn layer<E: Dtype, D: Device<E>, L: TensorCollection<E, D>>(&mut self, layer: &L) {
         let tensors: Vec<_> = tensors::list(layer)
             .into_iter()
@@ -82,12 +83,12 @@ impl Layers {
         self.layers.iter().map(|layer| layer.rate)
     }
 
-    /// For each layer visited, the group it is in: none where it has no trainable tensor.
+    /// The group of each layer visited, in order. `None` for a layer without trainable tensors.
     pub(crate) fn group_of_layers(&self) -> std::slice::Iter<'_, Option<usize>> {
         self.groups.iter()
     }
 
-    /// For each layer visited its path: none where it has no trainable tensor.
+    /// The path of each layer visited, in order. `None` for a layer without trainable tensors.
     pub(crate) fn names(&self) -> impl Iterator<Item = Option<&str>> {
         self.groups.iter().map(|group| Some(&*self.layers.get((*group)?)?.name))
     }

@@ -1,4 +1,4 @@
-//! Gradients of several batches for one step.
+//! [`Accumulate`]: one optimizer step from the gradients of several batches.
 
 use super::{
     gradients, CompleteGradients, DeviceError, FailedUpdate, Family, Groups, OptimizerState,
@@ -18,21 +18,27 @@ use std::collections::HashMap;
 
 /// Gathers the gradients of n batches and makes one step of an optimizer with their mean.
 ///
-/// The other n − 1 calls leave the weights alone. With losses that are means over batches of equal size, it is the step
-/// of one batch n times as large, but for rounding: sums are in f64 on the host, 8 bytes a parameter, and the mean is
-/// rounded to the element type once. (A layer that looks at its whole batch, such as batch norm, still sees the parts.)
+/// The optimizer makes its step on every n-th call. The other n − 1 calls only gather gradients and
+/// leave the weights alone. If each loss is a mean over its batch and all batches have the same
+/// size, the step equals that of one batch n times as large, up to rounding. A layer that looks at
+/// its whole batch, such as batch norm, still sees each small batch by itself. The gradients are
+/// summed in f64 on the host, which takes 8 bytes a parameter. The mean is rounded to the element
+/// type once.
 ///
-/// Within [`Newton`](crate::Newton), a step is n calls: windows, [`steps`](crate::Tlr::steps) and
-/// [`batches_per_epoch`](crate::Config::batches_per_epoch) count steps, and the loss of a step is the mean of those
-/// fed. A batch whose loss is not finite is left out and another takes its place; the second in a row, as always, undoes
-/// the window, and what was gathered goes with it. Of the gradients of
-/// [`step_lookahead`](crate::Tlr::step_lookahead) and [`step_line_search`](crate::Tlr::step_line_search) the first n − 1
-/// are gathered, and the derivatives along the step are those of the n-th loss.
+/// Within [`Newton`](crate::Newton) one step is n calls. Windows, [`steps`](crate::Trainer::steps)
+/// and [`batches_per_epoch`](crate::Config::batches_per_epoch) count steps. The loss of a step is
+/// the mean of the n losses. A batch whose loss is not finite is skipped, and another batch takes
+/// its place. The second such batch in a row undoes the window, as it does without `Accumulate`,
+/// and drops the gathered gradients. [`step_lookahead`](crate::Trainer::step_lookahead) and
+/// [`step_line_search`](crate::Trainer::step_line_search) gather the gradients of n − 1 calls as
+/// well. On the n-th call they take the derivatives along the step from the loss of the n-th batch
+/// alone.
 ///
-/// `Accumulate<Clip<Sgd>>` clips the mean, `Clip<Accumulate<Sgd>>` each batch. Around [`PerLayer`](super::PerLayer)
-/// there is one count, within it one a layer.
+/// `Accumulate<Clip<Sgd>>` clips the mean gradient, and `Clip<Accumulate<Sgd>>` clips the gradient
+/// of each batch. `Accumulate<PerLayer<Sgd>>` keeps one count of batches, and
+/// `PerLayer<Accumulate<Sgd>>` keeps one count for each layer. (See [`PerLayer`](crate::PerLayer).)
 ///
-/// Where a gradient is missing, that is the error, and its batch is not gathered.
+/// If a gradient is missing, the call is an error and gathers nothing.
 ///
 /// # Example
 /// ```
@@ -55,17 +61,17 @@ use std::collections::HashMap;
 pub struct Accumulate<Opt> {
     optimizer: Opt,
     batches: u64,
-    /// Fewer than `batches`.
+    /// The number of batches gathered for the next step, always less than `batches`.
     gathered: u64,
-    /// Of each tensor, over those gathered; 0 where there are none.
+    /// For each tensor the sum of the gathered gradients. All zeros if nothing is gathered.
     sums: HashMap<UniqueId, Vec<f64>>,
 }
 
 impl<Opt> Accumulate<Opt> {
-    /// One step of `optimizer` for every `batches` updates.
+    /// Makes one step of `optimizer` for every `batches` updates.
     ///
     /// # Errors
-    /// [`Error::OutOfRange`] for 0.
+    /// [`Error::OutOfRange`] if `batches` is 0.
     ///
     /// # Example
     /// ```
@@ -86,12 +92,12 @@ impl<Opt> Accumulate<Opt> {
         Self { optimizer, batches, gathered: 0, sums: HashMap::new() }
     }
 
-    /// The optimizer that is given the means.
+    /// The optimizer that receives the mean gradients.
     pub fn optimizer(&self) -> &Opt {
         &self.optimizer
     }
 
-    /// Batches gathered for the step to come: fewer than n.
+    /// The number of batches gathered for the next step, always less than n.
     pub fn gathered(&self) -> usize {
         usize::try_from(self.gathered).unwrap_or(usize::MAX)
     }
@@ -137,7 +143,8 @@ where
                 sum.resize(values.len(), 0.0);
                 let values = values.iter().map(|value| value.to_f64().unwrap_or(f64::NAN));
                 for (sum, value) in sum.iter_mut().zip(values) {
-                    // Not 0 + value, which has no −0.
+                    // The first gradient is assigned, because 0 + (−0) is 0 and would lose the
+                    // sign.
                     *sum = if *gathered == 0 { value } else { *sum + value };
                 }
             })
@@ -146,7 +153,7 @@ where
         Ok(())
     }
 
-    /// From the gradients of the last batch to the mean of all.
+    /// Replaces the gradients of the last batch by the mean over all batches.
     fn average(
         &self,
         model: &Opt::Model,
@@ -218,7 +225,7 @@ where
     ) -> Result<(), OptimizerUpdateError<DeviceError<Opt>>> {
         if !self.completes() {
             return self.gather(model, gradients).map_err(|error| {
-                // The sums of some tensors may have this batch already.
+                // This batch may already be in the sums of some tensors but not of others.
                 self.forget_sums();
                 OptimizerUpdateError::DeviceError(error)
             });
@@ -254,14 +261,14 @@ where
     }
 }
 
-/// What sums and count are called in a checkpoint. No path is.
+/// The name of the sums and the count in a checkpoint. No path of a tensor or layer equals it.
 const GATHERED: &str = "(gathered)";
 
 impl<Opt: TunableOptimizer> Accumulate<Opt> {
-    /// The state of this one, from that of the optimizer within.
+    /// Adds the count and the sums to `state`, the state of the inner optimizer.
     fn around(&self, model: &Opt::Model, state: OptimizerState) -> OptimizerState {
         let mut state = state.within(Settings::new("accumulate").with("batches", self.batches));
-        // The optimizer within may gather too.
+        // The inner optimizer may be an `Accumulate` too and use the same name.
         let mut name = GATHERED.to_owned();
         while state.knows(&name) {
             name.push('\'');
@@ -281,14 +288,15 @@ impl<Opt: TunableOptimizer> Accumulate<Opt> {
         state
     }
 
-    /// The opposite of [`around`](Self::around), once `within` has taken over the rest.
+    /// The inverse of [`around`](Self::around): `within` restores the inner optimizer, then this
+    /// function restores the count and the sums.
     fn restored(
         &mut self,
         tensors: Vec<TensorInfo>,
         state: &OptimizerState,
         within: impl FnOnce(&mut Opt, &OptimizerState) -> Result<(), DeviceError<Opt>>,
     ) -> Result<(), DeviceError<Opt>> {
-        // The outermost has the longest name.
+        // Of nested `Accumulate`s, the outermost has the longest name.
         let own = state.steps.range(GATHERED.to_owned()..);
         let own = own.take_while(|(name, _)| name.starts_with(GATHERED)).last();
         let Some((name, &gathered)) = own else { return within(&mut self.optimizer, state) };

@@ -1,4 +1,4 @@
-//! Adam, and Adam with decoupled weight decay.
+//! [`Adam`] and [`AdamW`], which is Adam with decoupled weight decay.
 
 use super::{sgd::decay, Elementwise, Settings, UpdateRule};
 use crate::tensors::{Backend, Buffer};
@@ -8,7 +8,8 @@ use dfdx::{
     tensor::Tensor,
 };
 
-/// Adam: dfdx's [`Adam`](dfdx::optim::Adam) to the bit, and saved with a checkpoint.
+/// Adam. Its updates equal those of dfdx's [`Adam`](dfdx::optim::Adam) bit for bit, and a
+/// checkpoint can save its state.
 ///
 /// Kingma and Ba, *Adam: a method for stochastic optimization*, 2015.
 ///
@@ -25,8 +26,9 @@ use dfdx::{
 /// ```
 pub type Adam<M, E, D> = Elementwise<M, E, D, AdamConfig, 2>;
 
-/// Adam with decoupled weight decay, which shrinks the weights by lr · `weight_decay` beside the step: dfdx's
-/// [`Adam`](dfdx::optim::Adam) with `WeightDecay::Decoupled` to the bit, and saved with a checkpoint.
+/// Adam with decoupled weight decay: besides the Adam step, each update shrinks the weights by lr ·
+/// `weight_decay` of their value. Its updates equal those of dfdx's [`Adam`](dfdx::optim::Adam)
+/// with `WeightDecay::Decoupled` bit for bit, and a checkpoint can save its state.
 ///
 /// Loshchilov and Hutter, *Decoupled weight decay regularization*, 2019.
 ///
@@ -46,13 +48,14 @@ pub type AdamW<M, E, D> = Elementwise<M, E, D, AdamWConfig, 2>;
 /// The hyperparameters of [`AdamW`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AdamWConfig {
-    /// Learning rate. Default 1e-3.
+    /// The learning rate. Default 1e-3.
     pub lr: f64,
-    /// β₁ and β₂. Default 0.9 and 0.999.
+    /// β₁ and β₂, the decay rates of the two moment estimates. Default 0.9 and 0.999.
     pub betas: [f64; 2],
-    /// ε. Default 1e-8.
+    /// ε, added to the denominator of the step. Default 1e-8.
     pub eps: f64,
-    /// How much of a weight goes in a step, as a multiple of the rate. Default 0.01.
+    /// The decay coefficient: a step shrinks each weight by lr · `weight_decay` of its value.
+    /// Default 0.01.
     pub weight_decay: f64,
 }
 

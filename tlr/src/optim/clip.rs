@@ -1,4 +1,4 @@
-//! Gradients cut to size.
+//! [`Clip`]: gradient clipping by norm or by value.
 
 use super::{
     gradients, CompleteGradients, DeviceError, FailedUpdate, Family, Groups, OptimizerState,
@@ -14,19 +14,24 @@ use dfdx::{
 
 /// Clips gradients before an optimizer sees them.
 ///
-/// [`by_norm`](Self::by_norm) shortens all of them together, [`by_value`](Self::by_value) cuts each element. Below the
-/// limit they are handed on to the bit. The norm is over all trainable tensors that the optimizer has: of the whole
-/// model in `Clip<PerLayer<Sgd>>`, of one layer in `PerLayer<Clip<Sgd>>`.
+/// [`by_norm`](Self::by_norm) scales all gradients down by one factor. [`by_value`](Self::by_value)
+/// clamps each element. Gradients within the limit pass unchanged, bit for bit. The norm is taken
+/// over all trainable tensors of the optimizer: over the whole model in `Clip<PerLayer<Sgd>>`, and
+/// over one layer in `PerLayer<Clip<Sgd>>`.
 ///
-/// Where a gradient is missing, that is the error, and no parameter is moved.
+/// If a gradient is missing, the update is an error and no parameter moves.
 ///
 /// # Learned rates
-/// A learned rate belongs to the gradients that the optimizer is given. Clipped ones have the length `max_norm` whatever
-/// ‖g‖ is, and show no curvature until they turn around: [`Newton`](crate::Newton) raises the rate until a step of
-/// α·`max_norm` crosses the valley. That is some ‖g‖/`max_norm` times the rate without a clip, and the more too large
-/// the further ‖g‖ falls. On a quadratic of curvatures 0.1 to 5, from ‖g‖ = 1000 and by windows of 5 steps, the rate
-/// after 20 steps is 0.095 without a clip, 1.8 with a `max_norm` of 100, and 183 with 1; after 200 steps the loss is
-/// 1e-5, 7e-7 and 25 above its minimum. So let `max_norm` catch outliers only, well above the usual ‖g‖.
+/// A rate is learned for the gradients that the optimizer receives. While ‖g‖ exceeds `max_norm`,
+/// every clipped gradient has the length `max_norm`, so the gradients show no curvature until their
+/// direction reverses. [`Newton`](crate::Newton) therefore increases the rate until a step of
+/// α·`max_norm` crosses the valley. That rate is about ‖g‖/`max_norm` times the rate without
+/// clipping. As ‖g‖ falls, the rate becomes too large, and the more so the further ‖g‖ falls.
+///
+/// For example, take a quadratic with curvatures from 0.1 to 5, a start at ‖g‖ = 1000 and windows
+/// of 5 steps. After 20 steps the rate is 0.095 without clipping, 1.8 with a `max_norm` of 100, and
+/// 183 with a `max_norm` of 1. After 200 steps the loss is above its minimum by 1e-5, 7e-7 and 25
+/// respectively. So choose `max_norm` well above the usual ‖g‖, to catch outliers only.
 ///
 /// # Example
 /// ```
@@ -56,10 +61,11 @@ enum Limit {
 }
 
 impl<Opt> Clip<Opt> {
-    /// g ← g·`max_norm`/‖g‖ where ‖g‖ > `max_norm`, with g all gradients as one vector and ‖g‖ computed in f64.
+    /// Replaces g by g·`max_norm`/‖g‖ if ‖g‖ > `max_norm`. Here g is the vector of all gradients
+    /// together, and ‖g‖ is computed in f64.
     ///
-    /// Where ‖g‖ is not finite, they are handed on as they are: no direction is left in them, and what is to be done is
-    /// for the optimizer or the [`Safeguard`](crate::Safeguard) to say.
+    /// If ‖g‖ is not finite, the gradients pass unchanged. They have no direction left to keep, and
+    /// the optimizer or the [`Safeguard`](crate::Safeguard) decides what to do.
     ///
     /// # Errors
     /// [`Error::OutOfRange`] unless `max_norm` is finite and above 0.
@@ -78,7 +84,7 @@ impl<Opt> Clip<Opt> {
         Ok(Self { optimizer, limit: Limit::Norm(checked("clip: max_norm", max_norm)?) })
     }
 
-    /// Each element clamped to [−`limit`, `limit`], infinities too. NaN stays NaN.
+    /// Clamps each element to [−`limit`, `limit`], infinite elements too. NaN stays NaN.
     ///
     /// # Errors
     /// [`Error::OutOfRange`] unless `limit` is finite and above 0.
@@ -97,7 +103,7 @@ impl<Opt> Clip<Opt> {
         Ok(Self { optimizer, limit: Limit::Value(checked("clip: limit", limit)?) })
     }
 
-    /// The optimizer that is given the clipped gradients.
+    /// The optimizer that receives the clipped gradients.
     pub fn optimizer(&self) -> &Opt {
         &self.optimizer
     }
@@ -125,12 +131,13 @@ impl Limit {
                 if !(whole > max && whole.is_finite()) {
                     return Ok(());
                 }
-                // At most 1, so that no element is rounded to more than it was.
+                // The factor is at most 1, so rounding makes no element larger than it was.
                 let factor = max / whole;
                 change(model, gradients, |value| value * factor)
             }
             Self::Value(limit) => change(model, gradients, |value| {
-                // Not clamp: NaN fails both ways, and what is within stays to the bit.
+                // `f64::clamp` is not used: the comparison is false for NaN, so NaN passes
+                // unchanged, and so does every element within the limit.
                 if value.abs() > limit {
                     limit.copysign(value)
                 } else {
@@ -141,7 +148,7 @@ impl Limit {
     }
 }
 
-/// Changes every element, by way of f64.
+/// Applies `to` to every element, in f64.
 fn change<M, E, D>(
     model: &M,
     gradients: &mut Gradients<E, D>,
@@ -163,14 +170,15 @@ where
     })
 }
 
-/// ‖v‖, without overflow of the squares.
+/// ‖v‖, computed without overflow of the squares.
 fn norm<E: Dtype>(values: &[E]) -> f64 {
     let values = || values.iter().map(|value| value.to_f64().unwrap_or(f64::NAN).abs());
     let largest = values().fold(0.0, f64::max);
     if largest > 0.0 && largest.is_finite() {
         largest * values().map(|value| (value / largest).powi(2)).sum::<f64>().sqrt()
     } else {
-        // 0, infinite, or nothing but zeros and NaN, which `max` passes over.
+        // `largest` is 0 or infinite here. It is 0 too if all elements are 0 or NaN, because `max`
+        // ignores NaN. The plain sum is then 0, infinite or NaN, as the norm should be.
         values().sum()
     }
 }

@@ -1,4 +1,5 @@
-//! dfdx's own optimizers. What they accumulate is private: they cannot be saved.
+//! [`TunableOptimizer`] for dfdx's own optimizers. They cannot be saved, because dfdx keeps private
+//! what they accumulate.
 
 use super::{FailedUpdate, Family, TunableOptimizer, UpdateRule};
 use ::dfdx::{

@@ -1,4 +1,4 @@
-//! Optimizers that own their state, made of a rule for one tensor.
+//! [`Elementwise`]: an optimizer that owns its state, built from an update rule for one tensor.
 
 use super::{
     gradients, CompleteGradients, FailedUpdate, Family, OptimizerState, Resumable, ResumableFamily,
@@ -17,28 +17,30 @@ use std::{
     marker::PhantomData,
 };
 
-/// N of each tensor.
+/// The N buffers of each tensor.
 type Buffers<E, D, const N: usize> = HashMap<UniqueId, [Buffer<E, D>; N]>;
 
-/// An optimizer that owns its state, made of an [`UpdateRule`].
+/// An optimizer that owns its state, built from an [`UpdateRule`].
 ///
-/// [`Sgd`](super::Sgd), [`Adam`](super::Adam), [`AdamW`](super::AdamW) and [`RMSprop`](super::RMSprop)
-/// are such. The update is dfdx's own kernel, so weights are those of dfdx's optimizer to the bit.
+/// [`Sgd`](super::Sgd), [`Adam`](super::Adam), [`AdamW`](super::AdamW) and
+/// [`RMSprop`](super::RMSprop) are of this type. They call dfdx's own kernels, so their weights
+/// equal those of dfdx's optimizers bit for bit.
 ///
-/// An update that fails leaves weights and state as they were, be it that a gradient is missing (dfdx
-/// moves the other weights first) or that the rule fails at one of the tensors.
+/// A failed update leaves weights and state as they were, whether a gradient is missing or the rule
+/// fails at one of the tensors. (dfdx's optimizers move the other weights before they report a
+/// missing gradient.)
 #[derive(Clone, Debug)]
 pub struct Elementwise<M, E: Dtype, D: Storage<E>, C, const N: usize> {
-    /// Hyperparameters.
+    /// The hyperparameters.
     pub cfg: C,
     steps: u64,
-    /// Of each trainable tensor, once there has been an update.
+    /// The buffers of every trainable tensor. Empty before the first update.
     buffers: Buffers<E, D, N>,
     marker: PhantomData<fn(&M, E)>,
 }
 
 impl<M, E: Dtype, D: Storage<E>, C: UpdateRule<N>, const N: usize> Elementwise<M, E, D, C, N> {
-    /// An optimizer for `model`, with nothing accumulated.
+    /// Makes an optimizer for `model` with nothing accumulated.
     ///
     /// # Example
     /// ```
@@ -53,7 +55,7 @@ impl<M, E: Dtype, D: Storage<E>, C: UpdateRule<N>, const N: usize> Elementwise<M
         Self { cfg, steps: 0, buffers: HashMap::new(), marker: PhantomData }
     }
 
-    /// Updates so far, since the last [`reset`](TunableOptimizer::reset).
+    /// The number of updates since the last [`reset`](TunableOptimizer::reset).
     pub fn steps(&self) -> u64 {
         self.steps
     }
@@ -168,7 +170,7 @@ where
         model: &mut M,
         gradients: &mut Gradients<E, D>,
     ) -> Result<(), OptimizerUpdateError<D::Err>> {
-        // Memory is had before anything moves.
+        // All memory is allocated first, so that running out of it moves no weight.
         self.make_buffers(model).map_err(OptimizerUpdateError::DeviceError)?;
         let before = (!C::INFALLIBLE).then(|| (model.clone(), self.buffers.clone()));
         let mut update = Update {
@@ -196,7 +198,7 @@ where
     D: Backend<E>,
     C: UpdateRule<N>,
 {
-    /// Buffers for each trainable tensor of `model`, if this is the first update.
+    /// Allocates the buffers of every trainable tensor of `model`, unless an earlier update has.
     fn make_buffers(&mut self, model: &M) -> Result<(), D::Err> {
         if !self.buffers.is_empty() {
             return Ok(());
@@ -246,7 +248,8 @@ where
     }
 }
 
-// These know nothing of the model's type, so that they are compiled once for all models and layers.
+// `store` and `load` do not depend on the model's type, so that they are compiled once for all
+// models and layers.
 
 fn store<E: Element, D: Backend<E>, const N: usize>(
     names: [&str; N],
@@ -260,7 +263,7 @@ fn store<E: Element, D: Backend<E>, const N: usize>(
             let shape = tensor.shape.clone();
             let stored = match buffers.and_then(|buffers| buffers.get(index)) {
                 Some(buffer) => D::read(buffer, |values| Stored::new(shape, values))?,
-                // As it is before the first update.
+                // Before the first update every buffer is 0.
                 None => Stored::new(shape, &vec![E::default(); tensor.len]),
             };
             state.insert(name, &tensor.name, stored);

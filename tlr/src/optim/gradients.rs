@@ -1,4 +1,4 @@
-//! Gradients as an optimizer gets them: looked at, changed, and told from those that are missing.
+//! Access to the gradients of a model: visit and change them, fill in or report missing ones.
 
 use crate::tensors::{self, Backend, Buffer};
 use dfdx::{
@@ -9,13 +9,13 @@ use dfdx::{
     tensor_ops::Device,
 };
 
-/// Gradients that a step may only look at, or may change.
+/// The gradients of one step. An owned set may be changed, a borrowed set may not.
 pub(crate) enum StepGradients<'a, E: Dtype, D: Device<E>> {
     Borrowed(&'a Gradients<E, D>),
     Owned(&'a mut Gradients<E, D>),
 }
 
-/// Zeros for each trainable tensor of `model` that has no gradient.
+/// Gives each trainable tensor of `model` without a gradient a gradient of zeros.
 pub(crate) fn fill<M, E, D>(model: &M, gradients: &mut Gradients<E, D>) -> Result<(), D::Err>
 where
     M: TensorCollection<E, D>,
@@ -25,12 +25,13 @@ where
     each(model, gradients, |_, _| Ok(()))
 }
 
-/// A copy of `gradients` with one for every trainable tensor of `model`, none of them invented.
+/// Copies `gradients`, after checking that every trainable tensor of `model` has one.
 ///
-/// dfdx shows a gradient only to who owns all of them. Hence a copy.
+/// The copy is needed because dfdx gives access to a gradient's buffer only through a mutable
+/// reference to the whole set.
 ///
 /// # Errors
-/// The tensors without a gradient, and those of the device.
+/// The tensors without a gradient, or an error of the device.
 pub(crate) fn complete<M, E, D>(
     model: &M,
     gradients: &Gradients<E, D>,
@@ -42,21 +43,22 @@ where
 {
     let mut own = gradients.clone();
     let mut zero = false;
-    // A missing gradient becomes one that is zero throughout.
+    // `each` gives a tensor without a gradient one of zeros. So a zero gradient may be a missing
+    // one.
     each(model, &mut own, |_, gradient| {
         zero = zero || D::read(gradient, |values| values.iter().all(|v| *v == E::default()))?;
         Ok(())
     })
     .map_err(OptimizerUpdateError::DeviceError)?;
     if zero {
-        // Or it is there; dfdx's optimizers can tell, at the price of an update.
+        // A zero gradient may also be a real one. Only an update of a dfdx optimizer can tell.
         let mut spare = model.clone();
         Sgd::new(&spare, SgdConfig::default()).update(&mut spare, gradients)?;
     }
     Ok(own)
 }
 
-/// Visits the gradient of each trainable tensor, in the order dfdx walks them.
+/// Calls `visit` on the gradient of each trainable tensor, in the order in which dfdx walks them.
 pub(crate) fn each<M, E, D>(
     model: &M,
     gradients: &mut Gradients<E, D>,
@@ -71,7 +73,7 @@ where
     M::iter_tensors(&mut RecursiveWalker { m: model, f: &mut each }).map(|_| ())
 }
 
-/// Whatever is done with the gradients, so that a model's walk is compiled once.
+/// A visitor that calls a `dyn` closure, so that a model's walk is compiled once for all uses.
 struct Each<'a, E: Dtype, D: Storage<E>> {
     gradients: &'a mut Gradients<E, D>,
     visit: &'a mut Visit<'a, E, D>,

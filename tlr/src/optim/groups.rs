@@ -1,19 +1,19 @@
-//! Which tensors share a learning rate.
+//! [`Groups`]: which tensors share a learning rate.
 
 use dfdx::tensor::UniqueId;
 use std::{collections::HashMap, sync::Arc};
 
-/// Which tensors share a learning rate.
+/// A partition of a model's trainable tensors into groups that share a learning rate.
 #[derive(Clone, Debug)]
 pub struct Groups {
     pub(crate) groups: Vec<TensorGroup>,
     members: Members,
 }
 
-/// One group of tensors.
+/// A group: its name, and whether its rate is frozen.
 #[derive(Clone, Debug)]
 pub(crate) struct TensorGroup {
-    /// A layer's path, or `model`.
+    /// The path of the layer, or `model` for a group of all tensors.
     pub(crate) name: Arc<str>,
     pub(crate) frozen: bool,
 }
@@ -28,7 +28,7 @@ impl Groups {
     /// One group, called `model`, of all trainable tensors.
     ///
     /// # Example
-    /// An optimizer's [`groups`](super::TunableOptimizer::groups) answers with this by default.
+    /// [`TunableOptimizer::groups`](super::TunableOptimizer::groups) returns this by default.
     /// ```
     /// let groups = tlr::optim::Groups::one();
     /// ```
@@ -37,12 +37,12 @@ impl Groups {
         Self { groups, members: Members::All }
     }
 
-    /// One group a layer, and for each tensor the index of its group.
+    /// One group for each layer. `members` maps each tensor to the index of its group.
     pub(crate) fn listed(groups: Vec<TensorGroup>, members: HashMap<UniqueId, usize>) -> Self {
         Self { groups, members: Members::Listed(members) }
     }
 
-    /// The group of a trainable tensor; none if no layer tells of it.
+    /// The group of a trainable tensor, or `None` if the tensor is in no layer.
     pub(crate) fn of(&self, tensor: UniqueId) -> Option<usize> {
         match &self.members {
             Members::All => Some(0),

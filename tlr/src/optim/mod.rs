@@ -1,9 +1,10 @@
-//! Optimizers: what one must offer to have its learning rate trained, and some that can be saved as well.
+//! Optimizers whose learning rate can be trained, and the traits that they implement.
 //!
-//! [`Sgd`], [`Adam`], [`AdamW`] and [`RMSprop`] take the steps of dfdx's to the bit and own what they
-//! accumulate, so that a checkpoint holds it; dfdx's keep it to themselves. [`Clip`] clips the gradients
-//! of any of them, [`Accumulate`] gathers those of several batches for a step, and
-//! [`PerLayer`](crate::PerLayer) gives each layer a rate of its own.
+//! [`Sgd`], [`Adam`], [`AdamW`] and [`RMSprop`] make the same updates as dfdx's optimizers of these
+//! names, bit for bit. They own what they accumulate, so a checkpoint can save it, whereas dfdx's
+//! optimizers keep it private. [`Clip`] clips the gradients of any optimizer. [`Accumulate`]
+//! gathers the gradients of several batches for one step. [`PerLayer`](crate::PerLayer) gives each
+//! layer its own rate.
 
 mod accumulate;
 mod adam;

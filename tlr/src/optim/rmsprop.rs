@@ -1,4 +1,4 @@
-//! RMSprop.
+//! [`RMSprop`].
 
 use super::{sgd::decay, Elementwise, Settings, UpdateRule};
 use crate::tensors::{Backend, Buffer};
@@ -8,10 +8,11 @@ use dfdx::{
     tensor::Tensor,
 };
 
-/// RMSprop: dfdx's [`RMSprop`](dfdx::optim::RMSprop) to the bit, and saved with a checkpoint.
+/// RMSprop. Its updates equal those of dfdx's [`RMSprop`](dfdx::optim::RMSprop) bit for bit, and a
+/// checkpoint can save its state.
 ///
-/// Hinton, *Neural networks for machine learning*, lecture 6e, 2012; like dfdx's and TensorFlow's, it starts from
-/// mean squares of 1.
+/// Hinton, *Neural networks for machine learning*, lecture 6e, 2012. The running mean of squares
+/// starts at 1, as in dfdx and TensorFlow.
 ///
 /// # Example
 /// ```

@@ -1,4 +1,4 @@
-//! Stochastic gradient descent.
+//! [`Sgd`]: stochastic gradient descent.
 
 use super::{Elementwise, Settings, UpdateRule};
 use crate::tensors::{Backend, Buffer};
@@ -8,8 +8,8 @@ use dfdx::{
     tensor::Tensor,
 };
 
-/// Stochastic gradient descent, with or without momentum: dfdx's [`Sgd`](dfdx::optim::Sgd) to the bit, and saved
-/// with a checkpoint.
+/// Stochastic gradient descent, with or without momentum. Its updates equal those of dfdx's
+/// [`Sgd`](dfdx::optim::Sgd) bit for bit, and a checkpoint can save its state.
 ///
 /// # Example
 /// ```
@@ -61,7 +61,7 @@ impl UpdateRule<1> for SgdConfig {
     }
 }
 
-/// dfdx's weight decay as a setting.
+/// dfdx's weight decay, as settings to store in a checkpoint.
 pub(super) fn decay(decay: Option<WeightDecay>) -> Settings {
     match decay {
         None => Settings::default(),

@@ -1,15 +1,16 @@
-//! What an optimizer has accumulated, on its way to a checkpoint and back.
+//! The state that an optimizer accumulates, as a checkpoint saves and restores it.
 
 use super::{DeviceError, Family, Settings, TunableOptimizer};
 use crate::tensors::{join, Stored};
 use dfdx::nn::TensorCollection;
 use std::collections::BTreeMap;
 
-/// An optimizer that can be saved with a checkpoint and resumed to the bit.
+/// An optimizer whose state can be saved with a checkpoint and restored bit for bit.
 ///
-/// Implemented for the optimizers of [`tlr::optim`](crate::optim), for any [`UpdateRule`](super::UpdateRule) by
-/// [`Elementwise`](super::Elementwise), and for [`PerLayer`](crate::PerLayer) around them. An optimizer made of others
-/// hands both calls on.
+/// Implemented for the optimizers of [`tlr::optim`](crate::optim), for
+/// [`Elementwise`](super::Elementwise) with any [`UpdateRule`](super::UpdateRule), and for
+/// [`PerLayer`](crate::PerLayer) around any of them. An optimizer that wraps another one forwards
+/// both methods to it.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be saved: it keeps what it has accumulated to itself",
     label = "does not implement `tlr::optim::Resumable`",
@@ -17,17 +18,18 @@ use std::collections::BTreeMap;
     note = "for an optimizer of your own: write a `tlr::optim::UpdateRule`, and `tlr::optim::Elementwise` does the rest"
 )]
 pub trait Resumable: TunableOptimizer {
-    /// What has accumulated.
+    /// The accumulated state.
     ///
     /// # Errors
-    /// Those of the device.
+    /// An error of the device.
     fn state(&self, model: &Self::Model) -> Result<OptimizerState, DeviceError<Self>>;
 
-    /// Takes over a `state` of an optimizer of this kind for a model of this shape. The model is only
-    /// looked at. (It is borrowed mutably because this is how each layer is shown with its optimizer.)
+    /// Restores a `state` that was saved by the same kind of optimizer for a model of the same
+    /// shape. The model is only read. (The walk that visits each layer together with its optimizer
+    /// needs a mutable borrow.)
     ///
     /// # Errors
-    /// Those of the device. Nothing has changed then.
+    /// An error of the device. The optimizer is then unchanged.
     fn restore(
         &mut self,
         model: &mut Self::Model,
@@ -35,17 +37,18 @@ pub trait Resumable: TunableOptimizer {
     ) -> Result<(), DeviceError<Self>>;
 }
 
-/// A [`Family`] whose members can all be saved, so that [`PerLayer`](crate::PerLayer) around it can.
+/// A [`Family`] whose optimizers can all be saved. [`PerLayer`](crate::PerLayer) around such a
+/// family can be saved too.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be saved layer by layer: it keeps what it has accumulated to itself",
     label = "does not implement `tlr::optim::ResumableFamily`",
     note = "in place of dfdx's `Sgd`, `Adam` and `RMSprop` use those of `tlr::optim`: the same steps to the bit, and they can be saved"
 )]
 pub trait ResumableFamily: Family {
-    /// [`Resumable::state`] of the optimizer of a layer.
+    /// [`Resumable::state`] for the optimizer of one layer.
     ///
     /// # Errors
-    /// Those of the device.
+    /// An error of the device.
     fn layer_state<L>(
         optimizer: &Self::For<L>,
         layer: &L,
@@ -53,10 +56,10 @@ pub trait ResumableFamily: Family {
     where
         L: TensorCollection<Self::Dtype, Self::Device> + Clone;
 
-    /// [`Resumable::restore`] of the optimizer of a layer.
+    /// [`Resumable::restore`] for the optimizer of one layer.
     ///
     /// # Errors
-    /// Those of the device. Nothing has changed then.
+    /// An error of the device. The optimizer is then unchanged.
     fn restore_layer<L>(
         optimizer: &mut Self::For<L>,
         layer: &mut L,
@@ -66,14 +69,15 @@ pub trait ResumableFamily: Family {
         L: TensorCollection<Self::Dtype, Self::Device> + Clone;
 }
 
-/// What an optimizer has accumulated, on the host.
+/// The accumulated state of an optimizer, in host memory.
 #[derive(Clone, Debug, Default)]
 pub struct OptimizerState {
-    /// The hyperparameters but the rates. They have not accumulated, but a checkpoint is for these only.
+    /// The hyperparameters except the rates. They are not accumulated, but a checkpoint can only be
+    /// resumed with the same ones.
     pub(crate) settings: Settings,
-    /// Updates so far, by the path of the layer where each has an optimizer of its own.
+    /// The number of updates. With one optimizer for each layer, the key is the path of the layer.
     pub(crate) steps: BTreeMap<String, u64>,
-    /// By the name of the buffer and the path of the tensor it goes with.
+    /// The buffers. The key is the name of the buffer and the path of its tensor.
     pub(crate) tensors: BTreeMap<(String, String), Stored>,
 }
 
@@ -86,18 +90,18 @@ impl OptimizerState {
         self.tensors.get(&(buffer.to_owned(), path.to_owned()))
     }
 
-    /// Whether a count or a buffer is called so.
+    /// Whether a count or a buffer has this name.
     pub(crate) fn knows(&self, name: &str) -> bool {
         self.steps.contains_key(name) || self.tensors.keys().any(|(buffer, _)| buffer == name)
     }
 
-    /// The state of an optimizer with these settings, around the one whose state this is.
+    /// Adds the settings `outer` of an optimizer that wraps the one with this state.
     pub(crate) fn within(mut self, outer: Settings) -> Self {
         self.settings = outer.within("around", self.settings);
         self
     }
 
-    /// Takes in the state of the optimizer of one layer.
+    /// Adds the state of one layer's optimizer, with the layer's path in front of its keys.
     pub(crate) fn insert_layer(&mut self, layer: &str, state: Self) {
         self.settings = state.settings;
         self.steps.extend(state.steps.into_iter().map(|(path, steps)| (join(layer, &path), steps)));
@@ -109,7 +113,8 @@ impl OptimizerState {
         );
     }
 
-    /// The state of the optimizer of one layer.
+    /// Extracts the state of one layer's optimizer. The inverse of
+    /// [`insert_layer`](Self::insert_layer).
     pub(crate) fn layer(&self, layer: &str) -> Self {
         let inner = |path: &str| {
             let rest = path.strip_prefix(layer)?;

@@ -1,4 +1,4 @@
-//! What an optimizer must offer to have its learning rate trained.
+//! [`TunableOptimizer`]: what an optimizer must implement to have its learning rate trained.
 
 use super::groups::Groups;
 use ::dfdx::{
@@ -11,10 +11,11 @@ use ::dfdx::{
 
 /// An optimizer whose learning rates can be read and set.
 ///
-/// Implemented for this module's optimizers, for dfdx's `Sgd`, `Adam` and `RMSprop`, and for
-/// [`PerLayer`](crate::PerLayer). With it an optimizer of your own can be wrapped by
-/// [`Newton`](crate::Newton); add [`Family`] and it works per layer too. One that works element by
-/// element needs no more than an [`UpdateRule`](super::UpdateRule).
+/// Implemented for the optimizers of [`tlr::optim`](crate::optim), for dfdx's `Sgd`, `Adam` and
+/// `RMSprop`, and for [`PerLayer`](crate::PerLayer). Implement it for an optimizer of your own, and
+/// [`Newton`](crate::Newton) can wrap it. Implement [`Family`] as well, and the optimizer works per
+/// layer. An optimizer that works element by element needs only an
+/// [`UpdateRule`](super::UpdateRule).
 ///
 /// # Example
 /// ```
@@ -62,51 +63,55 @@ pub trait TunableOptimizer:
     <Self as TunableOptimizer>::Dtype,
 >
 {
-    /// The model it updates.
+    /// The model that the optimizer updates.
     type Model: TensorCollection<Self::Dtype, Self::Device> + Clone;
     /// The element type of the model's tensors.
     type Dtype: Dtype;
-    /// The device the model lives on.
+    /// The device of the model.
     type Device: Device<Self::Dtype>;
 
-    /// The learning rate of a group. An optimizer with one rate ignores `group`, which is 0.
+    /// The learning rate of a group. An optimizer with a single rate ignores `group`, which is then
+    /// 0.
     fn rate(&self, group: usize) -> f64;
 
-    /// Sets the learning rate of a group for the updates to come.
+    /// Sets the learning rate of a group for all later updates.
     fn set_rate(&mut self, group: usize, rate: f64);
 
-    /// Forgets what has accumulated over the updates (momentum, moments, step counts) and keeps the
-    /// hyperparameters: the next update is as a new optimizer's. Called after a rollback.
+    /// Clears everything accumulated over past updates (momentum, moments, step counts) and keeps
+    /// the hyperparameters. The next update is then that of a new optimizer. Called after a
+    /// rollback.
     fn reset(&mut self, model: &Self::Model);
 
-    /// β in [0, 1): the share of an update that is left over from the one before, as by momentum or
-    /// Adam's β₁. Windows are long enough for it to fade, see
+    /// β in [0, 1): the fraction of an update that carries over from the update before, such as the
+    /// momentum or Adam's β₁. A window is made long enough for this memory to fade: see
     /// [`Config::memories`](crate::Config::memories). Default 0.
     fn momentum(&self) -> f64 {
         0.0
     }
 
-    /// Whether the next update only gathers its gradients and leaves the weights alone, as all but every
-    /// n-th of [`Accumulate`](super::Accumulate) do. [`Newton`](crate::Newton) counts it as no step.
-    /// Default false.
+    /// Whether the next update only gathers its gradients and leaves the weights alone.
+    /// [`Accumulate`](super::Accumulate) does so in all updates but every n-th.
+    /// [`Newton`](crate::Newton) does not count such an update as a step. Default `false`.
     fn only_gathers(&self) -> bool {
         false
     }
 
-    /// Forgets gradients that were only gathered, and nothing else: the step that they were for is
-    /// skipped. Default nothing.
+    /// Drops gathered gradients and keeps all other state. Called when the step that the gradients
+    /// were gathered for is skipped. By default it does nothing.
     fn drop_gathered(&mut self, model: &mut Self::Model) {
         let _ = model;
     }
 
-    /// A copy of the gradients for [`update_owned`](Self::update_owned), with one for every trainable
-    /// tensor of `model`. `None`, where the plain update needs no copy. Default `None`.
+    /// Copies the gradients for [`update_owned`](Self::update_owned), after checking that every
+    /// trainable tensor of `model` has one. An optimizer whose `update` does without such a copy
+    /// returns `None`, which is the default.
     ///
-    /// dfdx's optimizers have none, and move the other weights before they tell of a missing gradient.
-    /// Around such an optimizer, [`Newton`](crate::Newton) keeps the weights of every step to go back to.
+    /// dfdx's optimizers return `None`: they move the other weights before they report a missing
+    /// gradient. Around such an optimizer, [`Newton`](crate::Newton) copies the weights before
+    /// every step, to restore them after a failure.
     ///
     /// # Errors
-    /// The tensors without a gradient, and those of the device.
+    /// The tensors without a gradient, or an error of the device.
     fn complete_gradients(
         &self,
         model: &Self::Model,
@@ -116,18 +121,18 @@ pub trait TunableOptimizer:
         Ok(None)
     }
 
-    /// What an update that fails leaves behind, where there is a gradient for every trainable tensor.
+    /// What a failed update leaves behind, provided that every trainable tensor has a gradient.
     /// Default [`FailedUpdate::HalfDone`].
     fn failed_update(&self) -> FailedUpdate {
         FailedUpdate::HalfDone
     }
 
-    /// The update by gradients that are the optimizer's own and may be changed: one copy is handed on
-    /// from optimizer to optimizer, and from layer to layer. There is a gradient for every trainable
-    /// tensor. Default `update`.
+    /// Updates the model by gradients that the optimizer may change. Nested optimizers, and the
+    /// optimizers of all layers, share one copy of the gradients in this way. Every trainable
+    /// tensor has a gradient. By default it calls `update`.
     ///
     /// # Errors
-    /// As `update`.
+    /// Those of `update`.
     fn update_owned(
         &mut self,
         model: &mut Self::Model,
@@ -136,55 +141,57 @@ pub trait TunableOptimizer:
         self.update(model, gradients)
     }
 
-    /// Which tensors share a rate. One group of all of them, unless overridden.
+    /// Which tensors share a rate. By default all tensors form one group.
     fn groups(&self, model: &Self::Model) -> Groups {
         let _ = model;
         Groups::one()
     }
 }
 
-/// What [`TunableOptimizer::complete_gradients`] gives.
+/// The return type of [`TunableOptimizer::complete_gradients`].
 pub type CompleteGradients<O> = Result<
     Option<Gradients<<O as TunableOptimizer>::Dtype, <O as TunableOptimizer>::Device>>,
     OptimizerUpdateError<DeviceError<O>>,
 >;
 
-/// What can go wrong on an optimizer's device.
+/// The error type of an optimizer's device.
 pub(crate) type DeviceError<O> = <<O as TunableOptimizer>::Device as HasErr>::Err;
 
-/// What an update that fails leaves behind.
+/// What a failed update leaves behind.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FailedUpdate {
-    /// Some weights may have moved and others not. [`Newton`](crate::Newton) keeps a copy of the weights
-    /// of every step to go back to, and clears what the optimizer has accumulated.
+    /// Some weights may have moved and others not. [`Newton`](crate::Newton) copies the weights
+    /// before every step, restores them after a failure, and resets the optimizer.
     HalfDone,
-    /// Weights and state are as they were: the optimizer has seen to it.
+    /// Weights and state are as they were before the update. The optimizer restores them itself.
     Undone,
-    /// None fails: once a first update has made the optimizer's buffers, only a device that is lost
-    /// fails, and then there is nothing to go back to. [`Newton`](crate::Newton) keeps a copy for the
-    /// first update only.
+    /// An update cannot fail once the first update has allocated the optimizer's buffers, except
+    /// when the device is lost, and then no weights are left to restore. [`Newton`](crate::Newton)
+    /// copies the weights before the first update only.
     Impossible,
 }
 
-/// An optimizer that exists for every type of layer, so that [`PerLayer`](crate::PerLayer) can hold one
-/// for each.
+/// An optimizer type that exists for every type of layer. [`PerLayer`](crate::PerLayer) can then
+/// hold one optimizer for each layer.
 ///
-/// `Sgd<Model, E, D>` belongs to the family of `Sgd<_, E, D>`: same hyperparameters, another layer.
+/// For example, `Sgd<Model, E, D>` belongs to the family of all `Sgd<_, E, D>`. Its members have
+/// the same hyperparameters and different layers.
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be made for a single layer",
     label = "does not implement `tlr::Family`",
     note = "`tlr::PerLayer` holds one optimizer a layer, built by `Family::for_layer`; dfdx's `Sgd`, `Adam` and `RMSprop` have it"
 )]
 pub trait Family: TunableOptimizer {
-    /// The same optimizer for a layer of type `L`.
+    /// The member of the family for a layer of type `L`.
     type For<L: TensorCollection<Self::Dtype, Self::Device> + Clone>: TunableOptimizer<
         Model = L,
         Dtype = Self::Dtype,
         Device = Self::Device,
     >;
 
-    /// A new optimizer for `layer`, with the hyperparameters of this one and nothing accumulated.
+    /// Makes an optimizer for `layer`, with the hyperparameters of this one and nothing
+    /// accumulated.
     fn for_layer<L>(&self, layer: &L) -> Self::For<L>
     where
         L: TensorCollection<Self::Dtype, Self::Device> + Clone;

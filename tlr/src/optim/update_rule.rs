@@ -1,4 +1,4 @@
-//! How an optimizer changes one tensor.
+//! [`UpdateRule`]: how an optimizer changes one tensor.
 
 use super::Settings;
 use crate::tensors::{Backend, Buffer};
@@ -10,8 +10,9 @@ use std::fmt::Debug;
 
 /// How an optimizer changes one tensor, element by element, with N buffers of the tensor's size.
 ///
-/// Write one, and [`Elementwise`] makes an optimizer of it that [`Newton`](crate::Newton) can wrap, that has a rate
-/// a layer by [`PerLayer`](super::PerLayer), and that is saved and resumed.
+/// Implement this trait, and [`Elementwise`](super::Elementwise) turns the rule into an optimizer.
+/// [`Newton`](crate::Newton) can wrap that optimizer, [`PerLayer`](crate::PerLayer) can give it one
+/// rate for each layer, and a checkpoint can save its state.
 ///
 /// # Example
 /// ```
@@ -48,15 +49,15 @@ use std::fmt::Debug;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub trait UpdateRule<const N: usize>: Copy + Debug {
-    /// What the buffers are called in a checkpoint.
+    /// The names of the buffers in a checkpoint.
     const BUFFERS: [&'static str; N];
 
-    /// Whether an update cannot fail, once its buffers are there, unless the device is lost. Then no copy
-    /// of weights and buffers is kept to undo an update. Default false.
+    /// Whether an update cannot fail once its buffers are allocated, unless the device is lost. If
+    /// `true`, no copy of weights and buffers is kept to undo a failed update. Default `false`.
     const INFALLIBLE: bool = false;
 
-    /// The hyperparameters but the rate. A checkpoint stores them, and can be resumed only by an
-    /// optimizer that has the same.
+    /// The hyperparameters except the rate. A checkpoint stores them, and only an optimizer with
+    /// the same hyperparameters can resume from it.
     fn settings(&self) -> Settings;
 
     /// The learning rate.
@@ -65,15 +66,16 @@ pub trait UpdateRule<const N: usize>: Copy + Debug {
     /// Sets the learning rate.
     fn set_rate(&mut self, rate: f64);
 
-    /// As [`TunableOptimizer::momentum`](super::TunableOptimizer::momentum). Default 0.
+    /// See [`TunableOptimizer::momentum`](super::TunableOptimizer::momentum). Default 0.
     fn momentum(&self) -> f64 {
         0.0
     }
 
-    /// The update of one tensor, the `step`-th counted from 1. The buffers hold what the last one left, at first 0.
+    /// Updates one tensor. `step` counts the updates from 1. The buffers hold what the update
+    /// before left in them, and 0 at first.
     ///
     /// # Errors
-    /// Those of the device.
+    /// An error of the device.
     fn update<S: Shape, E: Dtype, D: Backend<E>>(
         &self,
         step: i32,

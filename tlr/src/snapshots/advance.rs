@@ -1,4 +1,4 @@
-//! The end of a window: its dot products, and the snapshots moved on.
+//! The end of a window: computes its dot products and moves the snapshots on by one window.
 
 use super::{
     memory::Memory,
@@ -16,10 +16,10 @@ use crate::{
 use dfdx::{nn::TensorCollection, shapes::Dtype, tensor_ops::Device};
 use rayon::prelude::*;
 
-/// Why the snapshots stay where they are.
+/// Why [`Snapshots::advance`] has not moved the snapshots on.
 #[derive(Debug)]
 pub(crate) enum Unmoved {
-    /// A trainable tensor that is not finite.
+    /// This trainable tensor is not finite.
     NotFinite(String),
     Failed(Error),
 }
@@ -30,7 +30,7 @@ impl From<Error> for Unmoved {
     }
 }
 
-/// What a window does to the snapshots of one tensor that are on the host.
+/// The snapshots of one tensor on the host, and its weights now, at the end of a window.
 struct Shift<'a, E: Dtype> {
     name: &'a str,
     group: usize,
@@ -39,7 +39,7 @@ struct Shift<'a, E: Dtype> {
     now: Values<E>,
 }
 
-/// As [`Before`].
+/// Mutable access to what a [`Before`] keeps of A.
 enum BeforeMut<'a, E> {
     Weights(&'a mut [E]),
     Direction(&'a mut [Bf16]),
@@ -54,7 +54,7 @@ impl<E: Dtype> Shift<'_, E> {
     }
 }
 
-/// `of` each item, on all threads or on this one.
+/// Applies `of` to each item, on all threads if `shared`, and on this thread otherwise.
 fn each<T: Send, R: Send>(
     items: &mut [T],
     shared: bool,
@@ -67,10 +67,10 @@ fn each<T: Send, R: Send>(
 }
 
 impl<E: Dtype> Snapshots<E> {
-    /// The dot products of every group, then A ← B and B ← W.
+    /// Computes the dot products of every group. Then A ← B and B ← W.
     ///
     /// # Errors
-    /// B is as it was, A is lost.
+    /// B is unchanged, but A is lost.
     pub(crate) fn advance<D, M>(&mut self, model: &M) -> Result<Vec<WindowProducts>, Unmoved>
     where
         D: Device<E>,
@@ -79,7 +79,7 @@ impl<E: Dtype> Snapshots<E> {
         if let Some(sketches) = &mut self.sketches {
             return sketches.advance(model, &self.tensors).map_err(Unmoved::NotFinite);
         }
-        // What can fail comes first, and overwrites A only.
+        // Whatever can fail comes before the swap, and overwrites A only.
         self.take_buffers_before(model)?;
         let mut products = vec![WindowProducts::default(); self.groups];
         #[cfg(feature = "cuda")]
@@ -89,7 +89,7 @@ impl<E: Dtype> Snapshots<E> {
         Ok(products)
     }
 
-    /// W in A's place, of the buffers.
+    /// Writes W to the memory of A, for all buffers. The final swap of A and B then makes it B.
     fn take_buffers_before<D, M>(&mut self, model: &M) -> Result<(), Error>
     where
         D: Device<E>,
@@ -108,7 +108,8 @@ impl<E: Dtype> Snapshots<E> {
         taken
     }
 
-    /// Adds the dot products of the weights whose snapshots are on the host, and puts W in A's place, or in B's.
+    /// Adds the dot products of all weights whose snapshots are on the host. Writes W to the memory
+    /// of A, or of B where a direction is kept in place of A.
     fn shift_on_host<D, M>(
         &mut self,
         model: &M,
@@ -132,9 +133,9 @@ impl<E: Dtype> Snapshots<E> {
             let Some(before) = before else { return };
             shifts.push(Shift { name: &tensor.name, group, before, last, now: weights.values() });
         });
-        // Threads wake once for all tensors.
+        // All tensors are shared out together, so that the threads wake only once.
         let shared = is_shared(shifts.iter().map(|shift| shift.last.len()).sum());
-        // Where B does not outlive the shift.
+        // A shift that keeps a direction overwrites B. So the weights are checked before it starts.
         if shifts.iter().any(|shift| matches!(shift.before, BeforeMut::Direction(_))) {
             let finite = each(&mut shifts, shared, |shift| are_finite(&shift.now));
             if let Some((_, bad)) = finite.iter().zip(&shifts).find(|(finite, _)| !**finite) {
@@ -153,7 +154,8 @@ impl<E: Dtype> Snapshots<E> {
         Ok(())
     }
 
-    /// The same of those whose snapshots are on a GPU, of all in one go.
+    /// Does the work of [`shift_on_host`](Self::shift_on_host) for all weights whose snapshots are
+    /// on a GPU, in one launch.
     #[cfg(feature = "cuda")]
     fn shift_on_gpu<D, M>(
         &mut self,
@@ -176,7 +178,9 @@ impl<E: Dtype> Snapshots<E> {
             }
         });
         added?;
-        // SAFETY: `model` is borrowed, so its tensors are where and what they were.
+        // SAFETY: every row's B and A are borrowed by `window`, and W belongs to `model`, which is
+        // borrowed for this whole function. So all tensors are still allocated, and nothing has
+        // written to them.
         #[allow(unsafe_code)]
         let sums = unsafe { window.dots(products.len()) }?;
         if !sums.iter().all(|dots| dots.own.is_finite()) {
@@ -191,7 +195,7 @@ impl<E: Dtype> Snapshots<E> {
         Ok(())
     }
 
-    /// ‖B‖ of each group. A sketch cannot tell.
+    /// ‖B‖ of each group. Empty with sketches, which do not contain it.
     pub(crate) fn norms(&self) -> Result<Vec<f64>, Error> {
         if self.sketches.is_some() {
             return Ok(Vec::new());

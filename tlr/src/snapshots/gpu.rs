@@ -1,4 +1,5 @@
-//! Snapshots in a GPU's memory: what [`products`](super::products) does on the host, by kernels of our own.
+//! Snapshots in a GPU's memory. CUDA kernels do what [`products`](super::products) does on the
+//! host.
 
 use crate::{engine::WindowProducts, error::Error, tensors::Elements};
 use cudarc::{
@@ -17,11 +18,11 @@ use std::{any::TypeId, fmt::Debug, marker::PhantomData, sync::Arc};
 const SOURCE: &str = include_str!("window.cu");
 const MODULE: &str = "tlr_window";
 const TOTAL: &str = "total";
-/// As in the source.
+/// `THREADS` and `CHUNK` must equal the constants in `window.cu`.
 const THREADS: u32 = 256;
 const CHUNK: usize = 4096;
 
-/// The kernels for one type of element.
+/// The names of the kernels for one element type.
 struct Kernels {
     shift: &'static str,
     square: &'static str,
@@ -58,17 +59,18 @@ fn failed(error: impl Debug) -> Error {
     Error::Device(format!("{error:?}"))
 }
 
-/// Memory for as many elements where `device` has its own; `None` for elements that there are no kernels for.
+/// Allocates `len` zeros in the memory of `device`. `None` if no kernel exists for the element
+/// type.
 pub(crate) fn zeros<E: Dtype>(device: &Cuda, len: usize) -> Result<Option<CudaSlice<E>>, Error> {
     if kernels::<E>().is_none() {
         return Ok(None);
     }
-    // dfdx keeps the handle to itself, but not that of its buffers.
+    // dfdx does not expose cudarc's handle of the device, but each of its buffers does.
     let buffer = Storage::<E>::try_alloc_len(device, 1).map_err(failed)?;
     buffer.device().alloc_zeros(len).map(Some).map_err(failed)
 }
 
-/// Memory beside `slice` with these elements.
+/// Copies `values` to new memory on the device of `slice`.
 pub(crate) fn beside<E: Dtype>(slice: &CudaSlice<E>, values: &[E]) -> Result<CudaSlice<E>, Error> {
     slice.device().htod_sync_copy(values).map_err(failed)
 }
@@ -77,7 +79,7 @@ pub(crate) fn read<E: Dtype>(slice: &CudaSlice<E>) -> Result<Vec<E>, Error> {
     slice.device().dtoh_sync_copy(slice).map_err(failed)
 }
 
-/// The elements of a tensor, into memory for as many.
+/// Copies the elements of a tensor into `slice`, which has the same length.
 pub(crate) fn take<E: Dtype>(
     slice: &mut CudaSlice<E>,
     from: &Elements<'_, E>,
@@ -87,12 +89,13 @@ pub(crate) fn take<E: Dtype>(
     let Some(address) = from.address(len) else {
         return device.htod_sync_copy_into(&from.to_vec(), slice).map_err(failed);
     };
-    // `from` borrows a tensor that has as many elements at this address. The copy comes before anything
-    // that dfdx does to the tensor later, in the same stream.
+    // `from` borrows a tensor with `len` elements at this address, so the copy reads valid memory.
+    // dfdx uses the same stream, so the copy runs before anything that dfdx does to the tensor
+    // later.
     device.dtod_copy(&Borrowed { address, len, element: PhantomData }, slice).map_err(failed)
 }
 
-/// Elements that belong to a tensor of dfdx, to copy from.
+/// The elements of a tensor that dfdx owns, as the source of a copy.
 struct Borrowed<E> {
     address: u64,
     len: usize,
@@ -111,16 +114,16 @@ impl<E> DevicePtr<E> for Borrowed<E> {
     }
 }
 
-/// The tensors of one kernel call.
+/// The table of tensors for one kernel launch.
 pub(crate) struct Window<'a, E> {
     rows: Vec<Row>,
     device: Option<Arc<CudaDevice>>,
-    /// Of weights that cannot be read where they are.
+    /// Copies of weights whose address on the GPU is unknown. They live until the kernels have run.
     copies: Vec<CudaSlice<E>>,
     marker: PhantomData<&'a mut E>,
 }
 
-/// Addresses, and how many elements there are at each.
+/// The addresses of A, B and W of one tensor, each with `len` elements. Unused addresses are 0.
 struct Row {
     group: usize,
     before: u64,
@@ -134,7 +137,7 @@ impl<'a, E: Dtype> Window<'a, E> {
         Self { rows: Vec::new(), device: None, copies: Vec::new(), marker: PhantomData }
     }
 
-    /// A, B and W of a tensor.
+    /// Adds a row with A, B and W of a tensor.
     pub(crate) fn shift(
         &mut self,
         group: usize,
@@ -157,34 +160,40 @@ impl<'a, E: Dtype> Window<'a, E> {
         Ok(())
     }
 
-    /// B of a tensor.
+    /// Adds a row with B of a tensor.
     pub(crate) fn square(&mut self, group: usize, last: &'a CudaSlice<E>) {
         let (before, now) = (0, 0);
         self.rows.push(Row { group, before, last: *last.device_ptr(), now, len: last.len() });
         self.device = Some(last.device());
     }
 
-    /// The dot products of each group, and W in A's place.
+    /// Computes the dot products of each group, and writes W to the memory of A.
     ///
     /// # Safety
-    /// The tensors of every call of [`shift`](Self::shift) are there, and have not been written to since.
+    /// The weights given to every call of [`shift`](Self::shift) must still be allocated, and must
+    /// not have been written to since.
     #[allow(unsafe_code)]
     pub(crate) unsafe fn dots(self, groups: usize) -> Result<Vec<WindowProducts>, Error> {
-        // SAFETY: A, B and W each have `len` elements: A and B by their slices, which are borrowed, so that nobody
-        // else has A; W by its tensor.
+        // SAFETY: every row has A, B and W with `len` elements each. A and B are slices of this
+        // length that `self` borrows, A mutably, so nothing else reads or writes A. W is a tensor
+        // with `len` elements, and the caller guarantees that it is still there.
         unsafe { self.sum(|kernels| kernels.shift, groups) }
     }
 
-    /// ‖B‖² of each group.
+    /// Computes ‖B‖² of each group.
     pub(crate) fn squares(self, groups: usize) -> Result<Vec<f64>, Error> {
-        // SAFETY: this kernel reads nothing but B, whose slices are borrowed.
+        // SAFETY: this kernel reads only B of each row, which is a slice of `len` elements that
+        // `self` borrows. It writes to no row.
         #[allow(unsafe_code)]
         let sums = unsafe { self.sum(|kernels| kernels.square, groups) }?;
         Ok(sums.into_iter().map(|dots| dots.own).collect())
     }
 
+    /// Launches a kernel on all rows and adds up the results of each group.
+    ///
     /// # Safety
-    /// What the kernel reads of each row is memory of `len` elements, and what it writes is nobody else's.
+    /// All memory of a row that the kernel reads must hold `len` elements. Nothing else may access
+    /// the memory of a row that the kernel writes.
     #[allow(unsafe_code)]
     unsafe fn sum(
         mut self,
@@ -201,7 +210,7 @@ impl<'a, E: Dtype> Window<'a, E> {
         for row in &self.rows {
             table.extend([row.before, row.last, row.now, row.len as u64, blocks]);
             blocks += row.len.div_ceil(CHUNK) as u64;
-            // Where the groups after this one begin, as far as is known.
+            // All later groups begin after the blocks of this row. Later rows move them further.
             first.iter_mut().skip(row.group + 1).for_each(|first| *first = blocks);
         }
         let config = |blocks: u32| LaunchConfig {
@@ -222,9 +231,13 @@ impl<'a, E: Dtype> Window<'a, E> {
             let first = device.htod_sync_copy(&first)?;
             let mut sums = device.alloc_zeros::<f64>(2 * blocks as usize)?;
             let mut totals = device.alloc_zeros::<f64>(2 * groups)?;
-            // SAFETY: a block reads the row it belongs to and writes two sums, of which there are as many as blocks; for the
-            // elements the caller vouches. A group's totals are those of blocks from `first` on, all of them below `blocks`. The kernels
-            // run one after the other, and all memory here is freed after them, in the same stream.
+            // SAFETY: the caller guarantees the memory of each row. A block of `sum` finds
+            // its row in `table`, whose length it is given, and writes two numbers to `sums`, which
+            // has room for two per block. A block of `total` reads its own and the next entry of
+            // `first`, which has one entry more than there are groups. It reads the sums between
+            // these entries, all below `blocks`, and writes two numbers to `totals`, which has room
+            // for two per group. The kernels run one after the other in the same stream, and all
+            // memory allocated here is freed after them in that stream.
             unsafe {
                 sum.launch(config(blocks), (&table, self.rows.len() as u64, &mut sums))?;
                 total.launch(config(grid), (&sums, &first, &mut totals))?;
@@ -237,7 +250,7 @@ impl<'a, E: Dtype> Window<'a, E> {
     }
 }
 
-/// A kernel, compiled for this device when it is first asked for.
+/// Looks up a kernel, after compiling all of them for this device on the first call.
 fn function(device: &Arc<CudaDevice>, name: &'static str) -> Result<CudaFunction, Error> {
     if !device.has_func(MODULE, name) {
         let ptx = nvrtc::compile_ptx(SOURCE).map_err(failed)?;

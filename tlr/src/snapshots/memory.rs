@@ -1,10 +1,10 @@
-//! Where the elements of a snapshot are kept.
+//! [`Memory`]: the memory of one snapshot of one tensor, on the host or on a GPU.
 
 use crate::{error::Error, tensors::Elements};
 use dfdx::shapes::Dtype;
 use std::borrow::Cow;
 
-/// As many elements as a tensor has: on the host, or on the tensor's own GPU.
+/// The elements of one tensor's snapshot, on the host or on the tensor's own GPU.
 #[derive(Debug)]
 pub(crate) enum Memory<E> {
     Host(Vec<E>),
@@ -19,7 +19,7 @@ impl<E> Default for Memory<E> {
 }
 
 impl<E: Dtype> Memory<E> {
-    /// Zeros, `len` of them, for snapshots of a tensor.
+    /// `len` zeros in the place where the snapshots of `tensor` are kept.
     pub(crate) fn zeros(tensor: &Elements<'_, E>, len: usize) -> Result<Self, Error> {
         #[cfg(feature = "cuda")]
         if let Some(device) = tensor.gpu {
@@ -31,7 +31,7 @@ impl<E: Dtype> Memory<E> {
         Ok(Self::Host(vec![E::default(); len]))
     }
 
-    /// In the same place, with other elements.
+    /// New memory with these elements, in the same place as `self`.
     pub(crate) fn with(&self, values: Vec<E>) -> Result<Self, Error> {
         match self {
             Self::Host(_) => Ok(Self::Host(values)),
@@ -56,7 +56,7 @@ impl<E: Dtype> Memory<E> {
         }
     }
 
-    /// The elements of the tensor.
+    /// Overwrites the elements by those of `tensor`.
     pub(crate) fn take(&mut self, tensor: &Elements<'_, E>) -> Result<(), Error> {
         match self {
             Self::Host(values) => tensor.copy_into(values),

@@ -1,9 +1,11 @@
-//! The snapshots of the last two windows, and the dot products between what moved in them.
+//! The snapshots of a model at the ends of the last two windows, and the dot products of their
+//! displacements.
 //!
-//! With A the weights two windows ago, B one window ago and W now, the displacements are A − B and
-//! B − W. Keeping A and B, rather than B and A − B, costs the same and loses nothing: differences are
-//! taken in f64 whatever the dtype, and a window that turns out to be bad is undone by swapping. Who
-//! would rather have the memory keeps A − B in bfloat16, and undoes a window to its precision.
+//! Let A be the weights two windows ago, B the weights one window ago, and W the weights now. The
+//! displacements are then A − B and B − W. Keeping A and B takes the same memory as keeping A − B
+//! and B, and loses nothing: the differences are taken in f64 whatever the element type, and a swap
+//! of A and B undoes a bad window. To save memory, [`Before::Direction`] keeps A − B in bfloat16 in
+//! place of A. A bad window is then undone only to the precision of bfloat16.
 
 mod advance;
 #[cfg(feature = "cuda")]
@@ -33,11 +35,11 @@ use memory::Memory;
 use std::{convert::Infallible, marker::PhantomData};
 use tracked::{Before, Pair, Tracked};
 
-/// The distance between 1 and the next larger number.
+/// The distance between 1 and the next larger number of type `E`.
 pub(crate) fn spacing<E: Dtype>() -> f64 {
     let differs = |by: f64| E::from_f64(1.0 + by).and_then(|x| x.to_f64()).is_some_and(|x| x > 1.0);
     let mut spacing = 1.0;
-    // Bounded, should a type round up.
+    // The loop is bounded, in case `E::from_f64` rounds up.
     for _ in 0..f64::MANTISSA_DIGITS {
         if !differs(spacing / 2.0) {
             break;
@@ -47,18 +49,18 @@ pub(crate) fn spacing<E: Dtype>() -> f64 {
     spacing
 }
 
-/// Two windows' snapshots of every tensor of a model.
+/// The snapshots A and B of every tensor of a model.
 #[derive(Debug)]
 pub(crate) struct Snapshots<E> {
     tensors: Vec<Tracked<E>>,
     groups: usize,
-    /// In place of A and B.
+    /// Count sketches, where they replace A and B.
     sketches: Option<Sketches>,
 }
 
 impl<E: Dtype> Snapshots<E> {
-    /// Room for the snapshots of `model`, or for sketches of so many bins, or for a snapshot and a direction;
-    /// [`take`](Self::take) makes the first.
+    /// Allocates the memory for the snapshots of `model`: A and B, or sketches with `bins` bins, or
+    /// B and a direction. The first call of [`take`](Self::take) fills it.
     pub(crate) fn new<D, M>(
         model: &M,
         groups: usize,
@@ -103,7 +105,7 @@ impl<E: Dtype> Snapshots<E> {
         Ok(Self { tensors, groups, sketches })
     }
 
-    /// Whether `model` still has the very tensors it had.
+    /// Checks that `model` still has the same tensors, by their identity.
     pub(crate) fn check<D: Device<E>, M: TensorCollection<E, D>>(
         &self,
         model: &M,
@@ -120,7 +122,7 @@ impl<E: Dtype> Snapshots<E> {
         Err(Error::ModelChanged { what })
     }
 
-    /// The names of tensors.
+    /// The names of the tensors with these identities.
     pub(crate) fn names(&self, ids: &[UniqueId]) -> Vec<String> {
         self.tensors
             .iter()
@@ -133,22 +135,23 @@ impl<E: Dtype> Snapshots<E> {
         self.tensors.iter().filter(|t| t.group.is_some()).map(|t| t.id).collect()
     }
 
-    /// The group of each tensor and its name, in the order of the walk.
+    /// The group and the name of each tensor, in the order of the walk.
     pub(crate) fn members(&self) -> impl Iterator<Item = (Option<usize>, &str)> {
         self.tensors.iter().map(|tensor| (tensor.group, tensor.name.as_str()))
     }
 
-    /// Every tensor, in the order of the walk.
+    /// All tensors, in the order of the walk.
     pub(crate) fn tensors(&self) -> &[Tracked<E>] {
         &self.tensors
     }
 
-    /// Whether directions are kept in place of A.
+    /// Whether a direction A − B is kept in place of A.
     pub(crate) fn keeps_directions(&self) -> bool {
         self.tensors.iter().any(|tensor| matches!(tensor.before, Before::Direction(_)))
     }
 
-    /// Other elements for B and A of every tensor, in the same memory; where one is not stored, all stay.
+    /// Prepares stored elements as new A and B of every tensor, in the same place as the old ones.
+    /// Empty if `stored` has nothing for one of the tensors. Then all snapshots stay as they are.
     pub(crate) fn prepare<'s>(
         &self,
         stored: impl Fn(&Tracked<E>) -> Option<(&'s Stored, &'s Stored)>,
@@ -167,7 +170,7 @@ impl<E: Dtype> Snapshots<E> {
             .collect()
     }
 
-    /// Takes over what was [prepared](Self::prepare).
+    /// Replaces A and B by what [`prepare`](Self::prepare) has returned.
     pub(crate) fn replace(&mut self, prepared: Vec<Pair<E>>) {
         for (tensor, prepared) in self.tensors.iter_mut().zip(prepared) {
             (tensor.last, tensor.before) = prepared;
@@ -182,7 +185,7 @@ impl<E: Dtype> Snapshots<E> {
         self.sketches.as_mut()
     }
 
-    /// B ← W, of the weights or of the buffers.
+    /// B ← W, for all weights or for all buffers.
     pub(crate) fn take<D, M>(&mut self, model: &M, kind: TensorKind) -> Result<(), Error>
     where
         D: Device<E>,
@@ -205,7 +208,7 @@ impl<E: Dtype> Snapshots<E> {
         taken
     }
 
-    /// Whether two models differ in a weight of each group.
+    /// For each group, whether the two models differ in any of its weights.
     pub(crate) fn differing<D, M>(&self, here: &M, there: &M) -> Vec<bool>
     where
         D: Device<E>,
@@ -224,11 +227,12 @@ impl<E: Dtype> Snapshots<E> {
         differing
     }
 
-    /// W ← B of all tensors, or W ← A and then B ← A. Of a direction, A is right to 2⁻⁸ of what has
-    /// moved. A sketch has neither, and leaves the model alone.
+    /// W ← B for all tensors. For [`Target::BeforeLast`], B ← A comes first. If a direction is
+    /// kept, A is exact only to 2⁻⁸ of the displacement A − B. With sketches there is no snapshot,
+    /// and the model stays as it is.
     ///
     /// # Errors
-    /// Model and snapshots are as they were.
+    /// Model and snapshots are unchanged.
     pub(crate) fn go_back<D, M>(&mut self, model: &mut M, target: Target) -> Result<(), Error>
     where
         D: Device<E>,
@@ -239,16 +243,17 @@ impl<E: Dtype> Snapshots<E> {
         }
         let restored = self.restore(model, |_| true);
         if restored.is_err() && target == Target::BeforeLast {
-            // Only a GPU fails, and of its tensors A and B are both kept.
+            // Only reading from a GPU fails. GPU tensors keep both A and B, so a swap restores
+            // them.
             self.tensors.iter_mut().for_each(Tracked::swap);
         }
         restored
     }
 
-    /// W ← B of the buffers.
+    /// W ← B for all buffers.
     ///
     /// # Errors
-    /// The model is as it was.
+    /// The model is unchanged.
     pub(crate) fn restore_buffers<D, M>(&self, model: &mut M) -> Result<(), Error>
     where
         D: Device<E>,

@@ -1,4 +1,4 @@
-//! The dot products of a window, in one pass over the weights and both snapshots.
+//! The dot products of a window, computed in one pass over the weights and both snapshots.
 
 use crate::{
     engine::WindowProducts,
@@ -8,26 +8,29 @@ use dfdx::shapes::Dtype;
 use pulp::{Arch, NullaryFnOnce};
 use rayon::prelude::*;
 
-/// Elements whose products are summed before their sum joins a chunk's.
+/// The number of elements in a block. The sums over a block are added to those of its chunk.
 const BLOCK: usize = 1024;
-/// Independent sums, over a block, before they join a chunk's. With n elements a sum is of BLOCK/LANES, LANES, CHUNK/BLOCK and n/CHUNK
-/// terms in turn, so that its relative error is at most (80 + n/CHUNK)·2⁻⁵³: 2e-13 for 25 million. The grouping is fixed, so the
-/// result is too, whatever the number of threads. With half as many the compiler builds narrow vectors of f64.
+/// The number of independent sums over a block. With n elements, a result is a sum of BLOCK/LANES,
+/// then LANES, then CHUNK/BLOCK, then n/CHUNK terms. So its relative error is at most
+/// (80 + n/CHUNK)·2⁻⁵³, which is 2e-13 for 25 million elements. The grouping is fixed, so the
+/// result does not depend on the number of threads. With half as many lanes the compiler generates
+/// narrow f64 vectors.
 const LANES: usize = 32;
 
-/// What is kept of A, element by element.
+/// What is kept of one element of A: the element itself, or a − b in bfloat16.
 pub(crate) trait Kept<E>: Copy + Default + Send + Sync {
-    /// Whether W goes in B's place.
+    /// Whether W is written to the memory of B. Otherwise it is written to the memory of A.
     const REPLACES_LAST: bool;
 
     /// a − b.
     fn moved(self, last: f64) -> f64;
 
-    /// What is kept instead once `moved` is b − w.
+    /// The value to keep for the next window, in which b − w (given as `moved`) takes the place of
+    /// a − b.
     fn next(moved: f64, now: E) -> Self;
 }
 
-/// A itself, in whose place goes W.
+/// A itself is kept. W overwrites it, and the caller swaps A and B afterwards.
 impl<E: Dtype> Kept<E> for E {
     const REPLACES_LAST: bool = false;
 
@@ -56,14 +59,15 @@ impl<E: Dtype> Kept<E> for Bf16 {
     }
 }
 
-/// The dot products of A, B and W, and W in A's place, or in B's. All three have as many elements.
+/// Computes the dot products of A, B and W. Writes W to the memory of A, or of B if `K` is a
+/// direction. All three have the same length.
 pub(crate) fn shift<E: Dtype, K: Kept<E>>(
     kept: &mut [K],
     last: &mut [E],
     now: &Values<E>,
 ) -> WindowProducts {
-    // Compiled for each generation of registers, of which the widest runs. None of them fuses a product with a sum, so that
-    // the result is the same on all.
+    // `pulp` compiles the loop for several vector instruction sets and runs the widest one that the
+    // CPU has. No version fuses a multiplication with an addition, so all give the same result.
     let widest = Arch::new();
     let dots = |(index, (kept, last)): (usize, (&mut [K], &mut [E]))| {
         widest.dispatch(Chunk { first: index * CHUNK, kept, last, now })
@@ -76,7 +80,7 @@ pub(crate) fn shift<E: Dtype, K: Kept<E>>(
     kept.chunks_mut(CHUNK).zip(last.chunks_mut(CHUNK)).enumerate().map(dots).sum()
 }
 
-/// ‖x‖².
+/// Computes ‖x‖².
 pub(crate) fn square<E: Dtype>(elements: &[E]) -> f64 {
     let widest = Arch::new();
     if is_shared(elements.len()) {
@@ -86,9 +90,9 @@ pub(crate) fn square<E: Dtype>(elements: &[E]) -> f64 {
     elements.chunks(CHUNK).map(|chunk| widest.dispatch(Square(chunk))).sum()
 }
 
-/// A type, because the compiler does not inline a closure of this size.
+/// The work on one chunk. It is a type because the compiler does not inline a closure of this size.
 struct Chunk<'a, E: Dtype, K> {
-    /// The index of its first element in `now`.
+    /// The index in `now` of the chunk's first element.
     first: usize,
     kept: &'a mut [K],
     last: &'a mut [E],
@@ -136,7 +140,7 @@ impl Lanes {
         if now_rest.is_empty() {
             return;
         }
-        // What is missing has not moved.
+        // The missing lanes are padded with zeros in all three, so they add 0 to the sums.
         let (mut kept, mut last, now) = (filled(kept_rest), filled(last_rest), filled(now_rest));
         for lane in 0..LANES {
             self.add(lane, &mut kept[lane], &mut last[lane], now[lane]);
@@ -158,7 +162,7 @@ impl Lanes {
     }
 }
 
-/// With zeros up to the full length.
+/// Pads `some` with zeros to the full number of lanes.
 fn filled<T: Copy + Default>(some: &[T]) -> [T; LANES] {
     let mut all = [T::default(); LANES];
     all.iter_mut().zip(some).for_each(|(to, from)| *to = *from);
@@ -192,7 +196,8 @@ mod tests {
         Values::Lent(Cpu::default().tensor_from_vec(values.to_vec(), (values.len(),)))
     }
 
-    /// Of weights that are copied and of those that are lent, which then lie where A was.
+    /// Checks that `shift` gives the same products for copied and for lent weights, and that A's
+    /// memory holds W afterwards.
     fn dots(before: &[f32], last: &[f32], now: &[f32]) -> WindowProducts {
         let shifted = |values: Values<f32>| {
             let (mut before, mut still) = (before.to_vec(), last.to_vec());
@@ -214,7 +219,8 @@ mod tests {
         assert_eq!(square(&vec![2.0f32; len]), 4.0 * len as f64);
     }
 
-    /// As the exact ones of the direction as it was kept, at lengths around chunks and lanes.
+    /// Compares with exact products of the direction in bfloat16, at lengths around chunks and
+    /// lanes.
     #[test]
     fn dots_of_a_direction() {
         for len in [1, 31, 33, CHUNK + 5] {
@@ -234,7 +240,7 @@ mod tests {
         }
     }
 
-    /// Deterministic values of mixed sign and size.
+    /// Deterministic values of both signs and of different sizes.
     fn values(len: usize, seed: u64) -> Vec<f32> {
         let mut state = seed;
         let next = || {
@@ -244,7 +250,7 @@ mod tests {
         std::iter::repeat_with(next).take(len).collect()
     }
 
-    /// Sums with the rounding errors carried along (Neumaier).
+    /// A sum with compensation of the rounding errors (Neumaier).
     fn exact(terms: impl Iterator<Item = f64>) -> f64 {
         let (mut sum, mut lost) = (0.0f64, 0.0);
         for term in terms {
@@ -267,12 +273,12 @@ mod tests {
 
             let dots = dots(&before, &last, &now);
             assert!((dots.own - own).abs() <= 1e-12 * own, "{len}");
-            // Relative to the norms: the product itself may cancel.
+            // The tolerance is relative to the norms, because the product itself may cancel.
             assert!((dots.across - across).abs() <= 1e-12 * own, "{len}");
         }
     }
 
-    /// Fails where threads share a sum.
+    /// Fails if the result depends on which thread adds which terms.
     #[test]
     fn dots_are_the_same_with_any_number_of_threads() {
         let len = 10 * CHUNK + 5;
@@ -284,7 +290,8 @@ mod tests {
         };
         let alone = with(1);
         assert!([2, 3, 8].into_iter().all(|threads| with(threads) == alone));
-        // Of no pool, and so few that it keeps them to itself.
+        // Outside any pool. The length is then below the limit for sharing, so one thread does it
+        // all.
         let dots = dots(&before, &last, &now);
         assert_eq!((dots.own.to_bits(), dots.across.to_bits()), alone);
     }

@@ -1,25 +1,27 @@
-//! Count sketches of the weights, in place of snapshots: the dot products of displacements from a state that does not
-//! grow with the model.
+//! Count sketches of the weights, which can replace snapshots. They give the dot products of
+//! displacements from a state whose size does not grow with the model.
 //!
-//! A sketch C(x) has m bins; element i of x is added to bin h(i) with the sign σ(i), both hashed from i on the fly. It is
-//! linear, so that C(A) − C(B) is that of the displacement A − B, and ⟨C(x), C(y)⟩ is ⟨x,y⟩ but for the products of
-//! elements that share a bin. Over random hash functions those have mean 0 and, together, a variance of at most
-//! (‖x‖²‖y‖² + ⟨x,y⟩²)/m (Charikar et al., *Finding frequent items in data streams*, 2002; Cormode and Garofalakis,
-//! *Sketching streams through the net*, 2005). The hash is the same for all windows, so an error of ⟨s,s⟩ is nearly the same
-//! in each and cancels from the ratios that make a rate.
+//! A sketch C(x) has m bins. Element i of x is added to bin h(i) with the sign σ(i). Both are
+//! computed by hashing i when needed. A sketch is linear, so C(A) − C(B) is the sketch of the
+//! displacement A − B. ⟨C(x), C(y)⟩ equals ⟨x,y⟩ plus the signed products of different elements
+//! that share a bin. Over random hash functions the sum of these products has mean 0 and a variance
+//! of at most (‖x‖²‖y‖² + ⟨x,y⟩²)/m (Charikar et al., *Finding frequent items in data streams*,
+//! 2002; Cormode and Garofalakis, *Sketching streams through the net*, 2005). All windows use the
+//! same hash function. So the error of ⟨s,s⟩ is nearly the same in each window, and cancels in the
+//! ratios that determine a rate.
 
 use super::tracked::Tracked;
 use crate::{engine::WindowProducts, tensors};
 use dfdx::{nn::TensorCollection, shapes::Dtype, tensor_ops::Device};
 
-/// One sketch for each group, at the ends of the last two windows.
+/// The sketches of each group at the ends of the last two windows.
 #[derive(Clone, Debug)]
 pub(crate) struct Sketches {
-    /// A power of two.
+    /// The number of bins of one group's sketch, a power of two.
     bins: usize,
-    /// C(B) of each group in turn.
+    /// C(B) of every group, one after the other.
     last: Vec<f64>,
-    /// C(A − B).
+    /// C(A − B) of every group, one after the other.
     moved: Vec<f64>,
 }
 
@@ -32,28 +34,28 @@ impl Sketches {
         self.bins
     }
 
-    /// C(B) and C(A − B), group by group.
+    /// C(B) and C(A − B), each with all groups one after the other.
     pub(crate) fn state(&self) -> [&Vec<f64>; 2] {
         [&self.last, &self.moved]
     }
 
-    /// The same, to be overwritten.
+    /// C(B) and C(A − B), to be overwritten by those of a checkpoint.
     pub(crate) fn state_mut(&mut self) -> [&mut Vec<f64>; 2] {
         [&mut self.last, &mut self.moved]
     }
 
-    /// B ← W.
+    /// C(B) ← C(W).
     pub(crate) fn take<E, D, M>(&mut self, model: &M, tensors: &[Tracked<E>])
     where
         E: Dtype,
         D: Device<E>,
         M: TensorCollection<E, D>,
     {
-        // Where it is not finite, so will the next be.
+        // Weights that are not finite are not reported here: the next `advance` finds them.
         (self.last, _) = self.of(model, tensors);
     }
 
-    /// The dot products of every group, then A ← B and B ← W.
+    /// Computes the dot products of every group. Then A ← B and B ← W.
     ///
     /// # Errors
     /// The name of a trainable tensor that is not finite. Nothing has changed then.
@@ -82,8 +84,8 @@ impl Sketches {
         Ok(dots)
     }
 
-    /// C(W) of each group, and the name of a tensor that is not finite. In one order, so that it is the same for any number
-    /// of threads.
+    /// C(W) of each group, and the name of the first tensor that is not finite. One thread adds all
+    /// elements in order, so the result does not depend on the number of threads.
     fn of<E, D, M>(&self, model: &M, tensors: &[Tracked<E>]) -> (Vec<f64>, Option<String>)
     where
         E: Dtype,
@@ -111,7 +113,7 @@ impl Sketches {
     }
 }
 
-/// Adds elements, counted from `first`; whether all of them are finite.
+/// Adds elements with indices from `first` on to the bins. Returns whether all of them are finite.
 fn add<E: Dtype>(bins: &mut [f64], first: u64, elements: &[E]) -> bool {
     let mut finite = true;
     let mask = (bins.len() as u64).wrapping_sub(1);
@@ -127,7 +129,8 @@ fn add<E: Dtype>(bins: &mut [f64], first: u64, elements: &[E]) -> bool {
     finite
 }
 
-/// SplitMix64 (Steele et al., *Fast splittable pseudorandom number generators*, 2014): its `index`-th number.
+/// The `index`-th number of SplitMix64 (Steele et al., *Fast splittable pseudorandom number
+/// generators*, 2014).
 fn hash(index: u64) -> u64 {
     let mut z = index.wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -146,9 +149,10 @@ mod tests {
         x.iter().zip(y).map(|(x, y)| x * y).sum()
     }
 
-    /// Many pairs with a cosine of 0.6, each where other elements are hashed together: the mean of the estimates is within
-    /// 4 standard errors of ⟨x,y⟩ and their variance is below the bound (by less than its own error of √(2/trials) ≈ 7 %,
-    /// four times), and not far below, which it would be if the elements did not share bins.
+    /// Checks the mean and the variance of the error over many pairs with a cosine of 0.6, each
+    /// with other hash values. The mean error is within 4 standard errors of 0. The variance is
+    /// below the bound, up to 4 times its own standard error of √(2/trials) ≈ 7 %. It is also not
+    /// far below the bound. It would be if no elements shared a bin.
     #[test]
     fn unbiased_with_the_variance_of_the_bound() {
         const TRIALS: u64 = 400;
@@ -176,7 +180,8 @@ mod tests {
         }
     }
 
-    /// Read in parts, and tensor after tensor. Fails where an element is left out, counted twice or hashed as another.
+    /// The model is read in parts, tensor after tensor. Fails if an element is left out, counted
+    /// twice or hashed with a wrong index.
     #[test]
     fn a_sketch_of_a_model_is_that_of_all_its_weights() {
         let device = Cpu::seed_from_u64(1);

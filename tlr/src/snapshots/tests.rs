@@ -1,4 +1,4 @@
-//! Snapshots of small models, by hand.
+//! Tests of snapshots on small models, with results computed by hand.
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 use super::*;
@@ -16,7 +16,8 @@ fn spacings_and_norms() {
     assert_eq!(snapshots.norms().unwrap(), [5.0]);
 }
 
-/// Of each, A, B and W: of tensors that are copied, that are lent, and that threads share.
+/// Checks A, B and W over several windows, for tensors that are copied, tensors that are lent, and
+/// tensors that threads share.
 #[test]
 fn advancing_moves_each_snapshot_one_window_back() {
     const LARGE: usize = (1 << 20) + 1;
@@ -50,7 +51,7 @@ fn advancing_moves_each_snapshot_one_window_back() {
             assert_eq!(dots, [WindowProducts { across: sum, own: sum }]);
         }
     }
-    // A tensor that is not finite: B of all of them is as it was.
+    // If a tensor is not finite, B of all tensors stays as it was.
     let last = |snapshots: &Snapshots<f32>| -> Vec<f32> {
         let tensors = snapshots.tensors().iter();
         tensors.flat_map(|tensor| tensor.last.read().unwrap().to_vec()).collect()
@@ -67,7 +68,9 @@ fn advancing_moves_each_snapshot_one_window_back() {
     }
 }
 
-/// What moves is a power of two, so that bfloat16 keeps all of it. Fails where the direction is that of another window, where weights that are not finite move anything, and where a step back goes the other way.
+/// All displacements are powers of two, so bfloat16 keeps them exactly. Fails if the direction is
+/// that of another window, if weights that are not finite move a snapshot, or if a step back goes
+/// the wrong way.
 #[test]
 fn a_direction_in_place_of_the_snapshot_before() {
     let dev = Cpu::default();

@@ -1,4 +1,4 @@
-//! The snapshots of one tensor.
+//! [`Tracked`]: the snapshots of one tensor.
 
 use super::memory::Memory;
 use crate::{
@@ -7,32 +7,33 @@ use crate::{
 };
 use dfdx::{shapes::Dtype, tensor::UniqueId};
 
-/// The snapshots of one tensor. A and B are its elements two windows and one window ago.
+/// The snapshots of one tensor. A holds its elements two windows ago, and B one window ago.
 #[derive(Debug)]
 pub(crate) struct Tracked<E> {
     pub(super) id: UniqueId,
-    /// The path of the field: `hidden.weight`.
+    /// The path of the field, such as `hidden.weight`.
     pub(crate) name: String,
-    /// None for buffers, such as running means: they are restored, and are no part of a direction.
+    /// The group of a trainable tensor. `None` for a buffer, such as a running mean: a rollback
+    /// restores buffers, but directions do not include them.
     pub(crate) group: Option<usize>,
-    /// B. Empty beside a sketch.
+    /// B. Empty if sketches replace the snapshots.
     pub(crate) last: Memory<E>,
     pub(crate) before: Before<E>,
 }
 
-/// What is kept of A. Nothing beside a sketch.
+/// What is kept of A. Empty if sketches replace the snapshots.
 #[derive(Debug)]
 pub(crate) enum Before<E> {
     Weights(Memory<E>),
-    /// A − B.
+    /// The displacement A − B, in place of A.
     Direction(Vec<Bf16>),
 }
 
-/// B and what is kept of A.
+/// B, and what is kept of A.
 pub(crate) type Pair<E> = (Memory<E>, Before<E>);
 
 impl<E: Element> Before<E> {
-    /// What it is called in a checkpoint.
+    /// The name of this kind of snapshot in a checkpoint.
     pub(crate) fn name(&self) -> &'static str {
         match self {
             Self::Weights(_) => "snapshot_before",
@@ -40,7 +41,7 @@ impl<E: Element> Before<E> {
         }
     }
 
-    /// As a checkpoint holds it.
+    /// Converts the elements to the form that a checkpoint stores.
     pub(crate) fn store(&self, shape: Vec<usize>) -> Result<Stored, Error> {
         match self {
             Self::Weights(before) => Ok(Stored::new(shape, &before.read()?)),
@@ -48,7 +49,7 @@ impl<E: Element> Before<E> {
         }
     }
 
-    /// The same kind, with what is stored.
+    /// A value of the same kind with the stored elements.
     pub(super) fn with(&self, stored: &Stored) -> Result<Self, Error> {
         match self {
             Self::Weights(before) => before.with(stored.to_vec()).map(Self::Weights),
@@ -58,7 +59,7 @@ impl<E: Element> Before<E> {
 }
 
 impl<E> Tracked<E> {
-    /// Exchanges A and B, where both are kept.
+    /// Exchanges A and B. Does nothing if a direction is kept in place of A.
     pub(super) fn swap(&mut self) {
         if let Before::Weights(before) = &mut self.before {
             std::mem::swap(before, &mut self.last);
@@ -67,7 +68,7 @@ impl<E> Tracked<E> {
 }
 
 impl<E: Dtype> Tracked<E> {
-    /// B ← A. From a direction that is right to 2⁻⁸ of what has moved.
+    /// B ← A. From a direction, A is exact only to 2⁻⁸ of the displacement A − B.
     pub(super) fn step_back(&mut self) {
         match (&mut self.before, self.last.on_host_mut()) {
             (Before::Direction(direction), Some(last)) => {

@@ -1,12 +1,14 @@
-// The end of a window on a GPU: dots.rs, for all tensors of a model in one launch.
+// The end of a window on a GPU, for all tensors of a model in one launch. It computes the same
+// products as `products.rs` does on the host.
 
 typedef unsigned long long u64;
 
-// Threads of a block, and elements that they sum; both as in gpu.rs.
+// The threads of a block, and the elements that a block sums. Both must equal those in `gpu.rs`.
 const unsigned THREADS = 256;
 const u64 CHUNK = 4096;
 
-// A row of the table. A block belongs to the last tensor whose first block is not after it.
+// One row of the table: the addresses of A, B and W of a tensor, its length, and its first block. A
+// block works on the last tensor whose first block is not after it.
 struct Tensor {
     u64 before, last, now;
     u64 len;
@@ -24,7 +26,8 @@ struct f16 {
 __device__ double wide(float x) { return x; }
 __device__ double wide(double x) { return x; }
 
-// Every f16 is an f32 with another bias of the exponent, 127 in place of 15.
+// Every f16 is also an f32. The bias of the exponent is 15 in f16 and 127 in f32, hence the factor
+// 2¹¹².
 __device__ double wide(f16 x) {
     const unsigned sign = (x.bits & 0x8000u) << 16;
     const unsigned rest = (x.bits & 0x7fffu) << 13;
@@ -43,7 +46,7 @@ __device__ Tensor of_block(const Tensor *tensors, u64 count) {
     return tensors[found];
 }
 
-// The sum over the block, always in the same order.
+// Sums over all threads of a block. The order is fixed, so the result is always the same.
 __device__ void reduce(Dots mine, Dots *sum) {
     __shared__ Dots sums[THREADS];
     sums[threadIdx.x] = mine;
@@ -57,7 +60,8 @@ __device__ void reduce(Dots mine, Dots *sum) {
     if (threadIdx.x == 0) *sum = sums[0];
 }
 
-// The dot products of A, B and W, and W in A's place; or only ‖B‖², in the place of ⟨B−W,B−W⟩.
+// With SHIFTS: the dot products ⟨A−B,B−W⟩ and ⟨B−W,B−W⟩ over one block's elements, and W is written
+// to the memory of A. Without SHIFTS: only ‖B‖², in the field `own`.
 template <typename E, bool SHIFTS>
 __device__ void sum(const Tensor *tensors, u64 count, Dots *sums) {
     const Tensor tensor = of_block(tensors, count);
@@ -84,7 +88,8 @@ __device__ void sum(const Tensor *tensors, u64 count, Dots *sums) {
     reduce(sum, sums + blockIdx.x);
 }
 
-// A block for each group: the sums of the blocks from its first to the next group's.
+// One block for each group. It adds the sums of all blocks that belong to the group: from
+// first[group] up to, but not including, first[group + 1].
 extern "C" __global__ void total(const Dots *sums, const u64 *first, Dots *totals) {
     Dots sum = {0.0, 0.0};
     for (u64 i = first[blockIdx.x] + threadIdx.x; i < first[blockIdx.x + 1]; i += THREADS) {
@@ -94,7 +99,7 @@ extern "C" __global__ void total(const Dots *sums, const u64 *first, Dots *total
     reduce(sum, totals + blockIdx.x);
 }
 
-#define KERNELS(E, name)                                                                            \
+#define KERNELS(E, name)                                                                           \
     extern "C" __global__ void shift_##name(const Tensor *tensors, u64 count, Dots *sums) {        \
         sum<E, true>(tensors, count, sums);                                                        \
     }                                                                                              \

@@ -1,4 +1,4 @@
-//! Where a tensor lies in a GPU's memory.
+//! The address of a tensor in a GPU's memory.
 
 use dfdx::{
     shapes::{Dtype, Shape},
@@ -6,19 +6,19 @@ use dfdx::{
 };
 use std::fmt::{self, Write};
 
-/// Where a tensor with `len` elements begins in a GPU's memory.
+/// The address of the first element of `tensor` in a GPU's memory, if it has `len` elements there.
 ///
-/// dfdx lends the address to nobody, but shows it by `Debug`. How that looks depends on the versions
-/// of dfdx and cudarc; this crate asks for exactly one of each. Where it looks different, the answer is
-/// `None`, and the elements go by way of the host.
+/// dfdx does not expose the address, but its `Debug` output shows it. That output depends on the
+/// versions of dfdx and cudarc, and this crate requires exactly one version of each. If the output
+/// looks different, the result is `None`, and the elements are copied by way of the host.
 pub(super) fn of<S: Shape, E: Dtype>(tensor: &Tensor<S, E, Cuda>, len: usize) -> Option<u64> {
     let mut start = Start(String::new());
-    // It stops as soon as it knows enough, with an error.
+    // Writing stops with an error as soon as the text suffices, so the error is ignored.
     let _ = write!(start, "{tensor:?}");
     parse(&start.0, len)
 }
 
-/// The pointer in `… cu_device_ptr: 140, len: 12, …`, of exactly so many elements.
+/// Finds the pointer in `… cu_device_ptr: 140, len: 12, …`. `None` unless the length is `len`.
 fn parse(shown: &str, len: usize) -> Option<u64> {
     let (_, slice) = shown.split_once("CudaSlice { cu_device_ptr: ")?;
     let (address, rest) = slice.split_once(", len: ")?;
@@ -27,7 +27,7 @@ fn parse(shown: &str, len: usize) -> Option<u64> {
     address.parse().ok().filter(|&address| same && address != 0)
 }
 
-/// Text up to the fields after a slice's length.
+/// The beginning of a tensor's `Debug` output, up to the fields after the slice's length.
 struct Start(String);
 
 impl Write for Start {
@@ -46,7 +46,8 @@ mod tests {
 
     #[test]
     fn the_address_is_that_of_as_many_elements() {
-        let shown = "Tensor { id: UniqueId(7), data: CachableCudaSlice { data: CudaSlice { cu_device_ptr: 1402, len: 12, device: ";
+        let shown = "Tensor { id: UniqueId(7), data: CachableCudaSlice { \
+                     data: CudaSlice { cu_device_ptr: 1402, len: 12, device: ";
         assert_eq!(parse(shown, 12), Some(1402));
         assert_eq!(parse(shown, 11), None);
         assert_eq!(parse("Tensor { id: UniqueId(7), data: [1.0, 2.0]", 2), None);

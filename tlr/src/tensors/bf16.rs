@@ -1,11 +1,11 @@
-//! A number in half the space of an f32.
+//! [`Bf16`]: a number in half the memory of an f32.
 
-/// A bfloat16, the upper half of an f32: eight bits of precision over its whole range.
+/// A bfloat16, the upper half of an f32. It has 8 bits of precision over the whole range of f32.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(crate) struct Bf16(pub(crate) u16);
 
 impl Bf16 {
-    /// The nearest to a number, and of two the even one.
+    /// Rounds to the nearest bfloat16, and from halfway between two to the even one.
     #[inline(always)]
     pub(crate) fn nearest(x: f64) -> Self {
         let bits = (x as f32).to_bits();
@@ -23,12 +23,14 @@ impl Bf16 {
 mod tests {
     use super::*;
 
-    /// By hand, from the format; and everywhere to half of 2⁻⁷, which cutting bits off is not.
+    /// Checks values worked out by hand from the format. Also checks many values for a relative
+    /// error of at most 2⁻⁸, which truncation would exceed.
     #[test]
     fn bf16_is_the_nearest() {
         let bits = |x: f64| Bf16::nearest(x).0;
         assert_eq!([bits(1.0), bits(-2.0), bits(0.0)], [0x3f80, 0xc000, 0]);
-        // Between 1 and 1 + 2⁻⁷, and between that and the next: to the even one.
+        // Halfway from 1 to 1 + 2⁻⁷, and halfway from there to 1 + 2⁻⁶: each rounds to the even
+        // neighbor.
         assert_eq!([bits(1.0 + 2f64.powi(-8)), bits(1.0 + 3.0 * 2f64.powi(-8))], [0x3f80, 0x3f82]);
         for x in (0..1000).map(|i| (f64::from(i) * 0.7).sin() * 10f64.powi(i % 9 - 4)) {
             let error = (Bf16::nearest(x).to_f64() - x).abs();

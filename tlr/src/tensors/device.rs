@@ -1,4 +1,4 @@
-//! dfdx's devices, as far as this crate reads and writes their memory itself.
+//! [`Backend`]: dfdx's devices, with access to the elements in their memory.
 
 use dfdx::{
     shapes::Dtype,
@@ -6,22 +6,22 @@ use dfdx::{
     tensor_ops::Device,
 };
 
-/// Memory of a device for the elements of one tensor.
+/// The memory on device `D` for the elements of one tensor.
 pub type Buffer<E, D> = <D as Storage<E>>::Vec;
 
-/// A dfdx device whose memory [`tlr::optim`](crate::optim) can read and write: `Cpu`, and `Cuda` with the feature
-/// `cuda`. `AutoDevice` is one of them.
+/// A dfdx device whose memory [`tlr::optim`](crate::optim) can read and write: `Cpu`, and `Cuda`
+/// with the feature `cuda`. So `AutoDevice` is a `Backend` too.
 ///
-/// Code that is generic over the device asks for `D: Backend<E>` in place of `D: Device<E>`.
+/// Code that is generic over the device uses the bound `D: Backend<E>` in place of `D: Device<E>`.
 pub trait Backend<E: Dtype>: Device<E> + sealed::Sealed {
-    /// Looks at the elements of a buffer.
+    /// Calls `look` with the elements of a buffer.
     #[doc(hidden)]
     fn read<T>(
         buffer: &Buffer<E, Self>,
         look: impl FnOnce(&[E]) -> T,
     ) -> Result<T, <Self as HasErr>::Err>;
 
-    /// Changes the elements of a buffer.
+    /// Calls `change` with the elements of a buffer, and keeps what it writes to them.
     #[doc(hidden)]
     fn write<T>(
         buffer: &mut Buffer<E, Self>,
@@ -55,7 +55,7 @@ macro_rules! backends {
             }
         }
 
-        /// By way of the host.
+        /// The elements are copied to the host, and back after a change.
         $(#[$feature])?
         #[cfg(feature = "cuda")]
         impl Backend<$E> for dfdx::tensor::Cuda {

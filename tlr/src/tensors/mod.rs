@@ -1,4 +1,5 @@
-//! The tensors of a model, from outside dfdx: walks over them, their elements, their bytes.
+//! Access to the tensors of a dfdx model: walks over them, their elements, and their bytes in a
+//! checkpoint.
 
 #[cfg(feature = "cuda")]
 mod address;
@@ -28,27 +29,27 @@ use dfdx::{
 };
 use std::{any::Any, borrow::Cow, convert::Infallible};
 
-/// A tensor of a model, in the order dfdx walks them.
+/// A description of one tensor of a model.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct TensorInfo {
     pub(crate) id: UniqueId,
-    /// Path of the field: `hidden.weight`.
+    /// The path of the field, such as `hidden.weight`.
     pub(crate) name: String,
     pub(crate) len: usize,
     pub(crate) shape: Vec<usize>,
-    /// Updated with gradients; otherwise a buffer, such as a running mean.
+    /// Whether gradients update the tensor. Otherwise it is a buffer, such as a running mean.
     pub(crate) trainable: bool,
     pub(crate) contiguous: bool,
 }
 
-/// All tensors of `model`, in order.
+/// Lists all tensors of `model`, in the order in which dfdx walks them.
 pub(crate) fn list<E: Dtype, D: Device<E>, M: TensorCollection<E, D>>(
     model: &M,
 ) -> Vec<TensorInfo> {
     list_with_devices(model).into_iter().map(|(tensor, _)| tensor).collect()
 }
 
-/// The same, each with where it is.
+/// Lists all tensors of `model` as [`list`] does, each with its device.
 pub(crate) fn list_with_devices<E: Dtype, D: Device<E>, M: TensorCollection<E, D>>(
     model: &M,
 ) -> Vec<(TensorInfo, D)> {
@@ -58,7 +59,8 @@ pub(crate) fn list_with_devices<E: Dtype, D: Device<E>, M: TensorCollection<E, D
     tensors.0
 }
 
-/// The identity dfdx gives a tensor. Its getter is private; the list of unused tensors takes it down.
+/// The identity that dfdx gives a tensor. dfdx has no public getter for it, but its list of unused
+/// tensors records it.
 pub(crate) fn id<S: Shape, E: Dtype, D: Device<E>>(tensor: &Tensor<S, E, D>) -> Option<UniqueId> {
     let mut ids = UnusedTensors::default();
     ids.add(tensor);
@@ -72,14 +74,14 @@ pub(crate) fn values<S: Shape, E: Dtype, D: Device<E>>(tensor: &Tensor<S, E, D>)
     values
 }
 
-/// The elements of a tensor of a model, before they are copied to the host.
+/// Access to the elements of one tensor of a model. Nothing is copied until it is asked for.
 pub(crate) struct Elements<'a, E: Dtype> {
-    /// As [`TensorInfo::trainable`].
+    /// See [`TensorInfo::trainable`].
     pub(crate) trainable: bool,
     copy_into: &'a dyn Fn(&mut [E]),
     lend: &'a dyn Fn() -> Option<Tensor<(usize,), E, Cpu>>,
     len: usize,
-    /// Where it lies, if that is a GPU.
+    /// The device of the tensor, if it is a GPU.
     #[cfg(feature = "cuda")]
     pub(crate) gpu: Option<&'a dfdx::tensor::Cuda>,
     #[cfg(feature = "cuda")]
@@ -91,18 +93,20 @@ impl<E: Dtype> Elements<'_, E> {
         self.len
     }
 
-    /// Into a slice of as many.
+    /// Copies all elements to `values`, which must have the same length.
     pub(crate) fn copy_into(&self, values: &mut [E]) {
         (self.copy_into)(values);
     }
 
-    /// All of them, where they are if that is worth it.
+    /// All elements, for any thread to read. Large tensors on the CPU are lent, all others are
+    /// copied.
     pub(crate) fn values(&self) -> Values<E> {
         let lent = if self.len > values::SMALL { (self.lend)() } else { None };
         lent.map_or_else(|| Values::Copied(self.to_vec()), Values::Lent)
     }
 
-    /// Its address in the GPU's memory, if it has so many elements there; `None` where that cannot be told.
+    /// The address of the elements in the GPU's memory. `None` if their number is not `len`, or if
+    /// the address cannot be determined.
     #[cfg(feature = "cuda")]
     pub(crate) fn address(&self, len: usize) -> Option<u64> {
         (self.address)(len)
@@ -115,7 +119,7 @@ impl<E: Dtype> Elements<'_, E> {
     }
 }
 
-/// Shows `look` each tensor of `model`, in order.
+/// Calls `look` with each tensor of `model`, in the order of the walk.
 pub(crate) fn read<E, D, M>(model: &M, mut look: impl FnMut(Elements<'_, E>))
 where
     E: Dtype,
@@ -125,7 +129,7 @@ where
     let Ok(_) = M::iter_tensors(&mut RecursiveWalker { m: model, f: &mut Read(&mut look) });
 }
 
-/// Whether all trainable tensors of `model` are numbers.
+/// Whether all elements of all trainable tensors of `model` are finite.
 pub(crate) fn weights_are_finite<E, D, M>(model: &M) -> bool
 where
     E: Dtype,
@@ -137,8 +141,9 @@ where
     finite
 }
 
-/// Asks `change` for new elements of each tensor of `model`, in order, given whether it is trained and how many it has.
-/// As many as that are written; none, and any other number, leave it alone.
+/// Overwrites the tensors of `model` one by one, in the order of the walk. `change` receives
+/// whether a tensor is trainable and how many elements it has, and returns the new elements. If it
+/// returns `None` or another number of elements, the tensor stays as it is.
 pub(crate) fn write<'a, E, D, M>(
     model: &mut M,
     mut change: impl FnMut(bool, usize) -> Option<Cow<'a, [E]>>,
@@ -150,7 +155,7 @@ pub(crate) fn write<'a, E, D, M>(
     let Ok(_) = M::iter_tensors(&mut RecursiveWalker { m: model, f: &mut Write(&mut change) });
 }
 
-/// Whatever is done with the tensors, so that a model's walk is compiled once.
+/// A visitor that calls a `dyn` closure, so that a model's walk is compiled once for all uses.
 struct Read<'l, E: Dtype>(&'l mut dyn FnMut(Elements<'_, E>));
 
 impl<E: Dtype, D: Device<E>> TensorVisitor<E, D> for Read<'_, E> {
@@ -171,7 +176,7 @@ impl<E: Dtype, D: Device<E>> TensorVisitor<E, D> for Read<'_, E> {
         (self.0)(Elements {
             trainable: options.do_gradient_update,
             copy_into: &|values| tensor.copy_into(values),
-            // Where it is contiguous, no element is moved.
+            // A reshape of a contiguous tensor copies no element.
             lend: &|| on_cpu?.clone().try_reshape_like(&(len,)).ok(),
             len,
             #[cfg(feature = "cuda")]
@@ -183,7 +188,7 @@ impl<E: Dtype, D: Device<E>> TensorVisitor<E, D> for Read<'_, E> {
     }
 }
 
-/// As [`Read`].
+/// A visitor that calls a `dyn` closure for new elements, so that a model's walk is compiled once.
 struct Write<'c, 'a, E: Dtype>(&'c mut dyn FnMut(bool, usize) -> Option<Cow<'a, [E]>>);
 
 impl<E: Dtype, D: Device<E>> TensorVisitor<E, D> for Write<'_, '_, E> {
@@ -223,12 +228,13 @@ impl<E: Dtype, D: Device<E>> TensorVisitor<E, D> for List<D> {
         let len = tensor.shape().num_elements();
         let info = TensorInfo {
             id: own,
-            // A bare tensor has no name of its own below that of its field.
+            // If the field is itself a tensor, dfdx's name for it ends with a dot.
             name: name.trim_end_matches('.').to_owned(),
             len,
             shape: tensor.shape().concrete().into_iter().collect(),
             trainable: options.do_gradient_update,
-            // dfdx hides the strides; another shape keeps a tensor's identity if it is contiguous.
+            // dfdx does not expose the strides. But a reshape keeps a tensor's identity only if the
+            // tensor is contiguous.
             contiguous: tensor
                 .clone()
                 .try_reshape_like(&(len,))

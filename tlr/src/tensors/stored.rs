@@ -1,12 +1,13 @@
-//! A tensor as a checkpoint holds it.
+//! [`Stored`]: a tensor in the form that a checkpoint stores.
 
 use super::Bf16;
 use dfdx::shapes::Dtype;
 use safetensors::Dtype as StoredDtype;
 
-/// A number that a checkpoint can hold: f32, f64 and, with the feature `f16`, `f16` and `AMP<f16>`.
+/// An element type that a checkpoint can store: `f32`, `f64` and, with the feature `f16`, `f16` and
+/// `AMP<f16>`.
 ///
-/// Little-endian in the file, bit for bit.
+/// The file holds each element bit for bit, in little-endian order.
 pub trait Element: Dtype + sealed::Sealed {
     #[doc(hidden)]
     const STORED: StoredDtype;
@@ -54,7 +55,7 @@ element!(dfdx::dtypes::AMP<half::f16>, F16, "AMP<f16>", |v: Self| v.0, |bytes| S
     half::f16::from_le_bytes(bytes)
 ));
 
-/// A tensor as it is in the file.
+/// A tensor in the form that a checkpoint file stores.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Stored {
     pub(crate) dtype: StoredDtype,
@@ -83,14 +84,15 @@ impl Stored {
         Self { dtype: StoredDtype::U8, shape: vec![bytes.len()], bytes }
     }
 
-    /// Elements of the same type.
+    /// The elements. `E` must be the type that was stored.
     pub(crate) fn to_vec<E: Element>(&self) -> Vec<E> {
         let mut values = vec![E::default(); self.bytes.len() / std::mem::size_of::<E>()];
         self.copy_into(&mut values);
         values
     }
 
-    /// Into as many elements of the same type.
+    /// Copies the elements to `values`, which must have the same length. `E` must be the type that
+    /// was stored.
     pub(crate) fn copy_into<E: Element>(&self, values: &mut [E]) {
         let stored = self.bytes.chunks_exact(std::mem::size_of::<E>());
         for (value, bytes) in values.iter_mut().zip(stored) {
@@ -99,7 +101,7 @@ impl Stored {
     }
 }
 
-/// The path of what is at `path` within `outer`.
+/// Joins two paths by a dot. An empty path adds nothing.
 pub(crate) fn join(outer: &str, path: &str) -> String {
     match (outer, path) {
         ("", path) => path.to_owned(),

@@ -1,42 +1,19 @@
 //! A dfdx model, its optimizer and its snapshots, as the engine's host.
 
-use super::update::{update_or_undo, FailedStep};
+use super::{
+    fault::Fault,
+    update::{update_or_undo, FailedStep},
+};
 use crate::{
     engine::{Host, Target, TensorKind, WindowEnd},
-    error::Error,
     optim::{gradients::StepGradients, DeviceError, TunableOptimizer},
     snapshots::{Snapshots, Unmoved},
     tensors,
 };
 use dfdx::{
-    optim::{Optimizer, OptimizerUpdateError, Sgd, SgdConfig, UnusedTensors},
+    optim::{Optimizer, Sgd, SgdConfig},
     tensor::Gradients,
 };
-
-/// What went wrong, with dfdx's own parts for dfdx's own error type.
-#[derive(Debug)]
-pub(super) enum Fault<Err> {
-    Tlr(Error),
-    Unused(UnusedTensors),
-    Device(Err),
-    /// After the update, at the end of its window.
-    AtWindowEnd(Box<Fault<Err>>),
-}
-
-impl<Err> From<Error> for Fault<Err> {
-    fn from(error: Error) -> Self {
-        Self::Tlr(error)
-    }
-}
-
-impl<Err> From<OptimizerUpdateError<Err>> for Fault<Err> {
-    fn from(error: OptimizerUpdateError<Err>) -> Self {
-        match error {
-            OptimizerUpdateError::UnusedParams(unused) => Self::Unused(unused),
-            OptimizerUpdateError::DeviceError(error) => Self::Device(error),
-        }
-    }
-}
 
 /// All that one step sees.
 pub(super) struct ModelHost<'a, Opt: TunableOptimizer> {

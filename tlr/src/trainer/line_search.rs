@@ -1,7 +1,8 @@
-//! Steps that are checked before they are made (the paper's third future step), for losses without
-//! noise.
+//! Exact steps that pass a line search before they are made (the third future step in the paper:
+//! Retsinas, Sfikas, Filntisis and Maragos, *Newton-based Trainable Learning Rate*), for losses
+//! without noise.
 
-use super::{host::Fault, Trainer};
+use super::{fault::Fault, Trainer};
 use crate::{
     engine::{DirectionProducts, ExactDecision, RateRule, Step},
     error::Error,
@@ -9,12 +10,14 @@ use crate::{
 };
 use dfdx::tensor::Gradients;
 
-/// When a step is good enough, and how long to look for one.
+/// The conditions that a step must meet, and how many points to try.
 ///
-/// With φ(t) the loss at w − t·Σαᵢuᵢ and φ'(0) = −Σαᵢ⟨uᵢ,g⟩, a step t passes if
+/// Let φ(t) be the loss at w − t·Σαᵢuᵢ, so that φ'(0) = −Σαᵢ⟨uᵢ,g⟩. A step t passes if
 ///
-/// - φ(t) ≤ φ(0) + c₁·t·φ'(0) (Armijo: the loss falls by a fraction of what the slope promises), and
-/// - |φ'(t)| ≤ c₂·|φ'(0)| (strong Wolfe: the slope has gone), unless `c2` is `None`.
+/// - φ(t) ≤ φ(0) + c₁·t·φ'(0) (Armijo's condition: the loss falls by at least the fraction c₁ of
+///   what the slope at 0 predicts), and
+/// - |φ'(t)| ≤ c₂·|φ'(0)| (the strong Wolfe condition: the slope has become flat), unless `c2` is
+///   `None`.
 ///
 /// Nocedal and Wright, *Numerical Optimization*, 2nd edition, §3.1.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -31,7 +34,7 @@ impl Default for LineSearch {
 }
 
 impl LineSearch {
-    /// Armijo's condition alone.
+    /// A search with Armijo's condition alone.
     ///
     /// # Example
     /// ```
@@ -41,19 +44,20 @@ impl LineSearch {
         Self { c2: None, ..Self::default() }
     }
 
-    /// c₁, in (0, 1). Default 1e-4.
+    /// Sets c₁, in (0, 1). Default 1e-4.
     pub fn c1(mut self, c1: f64) -> Self {
         self.c1 = c1;
         self
     }
 
-    /// c₂, in (c₁, 1), or `None` for Armijo's condition alone. Default 0.9.
+    /// Sets c₂, in (c₁, 1), or `None` for Armijo's condition alone. Default 0.9.
     pub fn c2(mut self, c2: impl Into<Option<f64>>) -> Self {
         self.c2 = c2.into();
         self
     }
 
-    /// The points to try, at least 1. Default 60, enough to get from any rate to any other.
+    /// Sets the largest number of points to try, at least 1. Default 60, which is enough to get
+    /// from any rate to any other.
     pub fn max_trials(mut self, trials: usize) -> Self {
         self.max_trials = trials;
         self
@@ -76,16 +80,20 @@ where
     Opt: TunableOptimizer,
     R: RateRule,
 {
-    /// [`step_lookahead`](Self::step_lookahead), made only where it passes a line search.
+    /// Makes a step as [`step_lookahead`](Self::step_lookahead) does, but only if it passes a line
+    /// search.
     ///
-    /// The rule's step is tried first; where it fails, the interval is bisected, or doubled while the
-    /// loss falls steeply. `evaluate` computes the loss and its gradients, always on the same data as
-    /// `loss` and `gradients`, which were computed at w. The loss falls with every step that is made.
+    /// The search tries the rule's step first. If that fails, it bisects the interval of possible
+    /// steps, or doubles the step while the loss still falls steeply. `evaluate` computes the loss
+    /// and its gradients. It must always use the same data as `loss` and `gradients`, which were
+    /// computed at w. The loss falls with every step that is made.
     ///
     /// # Errors
-    /// [`Error::NoDescent`], where no point passes, be it that the direction does not descend (momentum
-    /// may not) or that the minimum is reached to rounding; [`Error::OutOfRange`], for a number of
-    /// `search`; those of [`step_lookahead`](Self::step_lookahead). Weights and rates are as they were.
+    /// [`Error::NoDescent`], if no point passes. Either the loss does not fall along the direction,
+    /// as can happen with momentum, or it cannot fall further than rounding allows.
+    /// [`Error::NonFiniteLoss`], if `loss` is not finite; [`Error::OutOfRange`], for a number of
+    /// `search`; and those of [`step_lookahead`](Self::step_lookahead). Weights and rates are then
+    /// unchanged.
     ///
     /// # Example
     /// ```
@@ -140,11 +148,11 @@ where
         let sums = self.derivatives(model, &proposed, gradients, &ahead);
         let mut decisions = self.engine.decide_ahead(&sums);
 
-        // Points that are known to be too near and too far.
+        // The largest step known to be too near, and the smallest known to be too far.
         let (mut near, mut far) = (0.0, f64::INFINITY);
         let mut t = 1.0;
         for _ in 0..search.max_trials {
-            // Further than the finite numbers is too far.
+            // A step whose weights are not finite counts as too far.
             let passed = match self.move_along(model, &proposed, &decisions, t) {
                 Ok(next) => {
                     let (there, gradients_there) = self.evaluate(model, &next, &mut evaluate)?;
@@ -190,9 +198,10 @@ enum Verdict {
 }
 
 impl LineSearch {
-    /// Of the loss `there`, with t·φ'(0) and t·φ'(t).
+    /// Judges a step by the loss `there`, by t·φ'(0) and by t·φ'(t).
     fn judge(&self, loss: f64, there: f64, (slope, slope_there): (f64, f64)) -> Verdict {
-        // Not <: NaN is too far as well. A slope of 0 passes nothing, which ends the search.
+        // A loss of NaN fails these comparisons, so it counts as too far. With a slope of 0 no step
+        // passes, and the search ends after its last trial.
         let falls = slope < 0.0 && there <= loss + self.c1 * slope && there < loss;
         if !falls {
             return Verdict::TooFar;

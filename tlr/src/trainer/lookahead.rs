@@ -1,7 +1,8 @@
-//! The exact form of the rule (Eq. 1–7), for when a second gradient a step can be had.
+//! Exact steps, which need a second gradient each. They apply the rule to exact derivatives (Eq. 1–7
+//! of Retsinas, Sfikas, Filntisis and Maragos, *Newton-based Trainable Learning Rate*).
 
 use super::{
-    host::Fault,
+    fault::Fault,
     update::{update_or_undo, FailedStep},
     Trainer,
 };
@@ -28,25 +29,27 @@ where
     Opt: TunableOptimizer,
     R: RateRule,
 {
-    /// One step whose rate is adapted before it is made, by a gradient taken ahead (Eq. 1–7).
+    /// Makes one exact step: adapts the rate by a second gradient before the weights move (Eq.
+    /// 1–7).
     ///
-    /// The base optimizer proposes ŵ = w − α·u from `gradients`, taken at w. `ahead` computes the
-    /// gradients ĝ of the same loss at ŵ. Then, along u,
+    /// From `gradients`, taken at w, the base optimizer proposes ŵ = w − α·u. Then `ahead` computes
+    /// the gradients ĝ of the same loss at ŵ. With g the gradients at w, the derivatives of the
+    /// loss with respect to α are
     ///
-    /// - the first derivative of the loss with respect to α is −⟨ĝ,u⟩ (Eq. 3),
-    /// - the second ⟨u, g − ĝ⟩/α (Eq. 7),
+    /// - the first: −⟨ĝ,u⟩ (Eq. 3),
+    /// - the second: ⟨u, g − ĝ⟩/α (Eq. 7).
     ///
-    /// the rule moves α by them, and w ← w − α_new·u. On a quadratic both are exact for any α: with
-    /// γ = 1 the step lands on the line's minimum. With a rate a layer, each layer's derivatives are
-    /// along its own part of u.
+    /// The rule computes α_new from them, and the weights become w − α_new·u. On a quadratic both
+    /// derivatives are exact for any α, so with γ = 1 the step reaches the minimum along the line.
+    /// With a rate for each layer, the derivatives of a layer are taken along its own part of u.
     ///
-    /// A window in progress ends without a decision, and the next plain step begins a new one. The answer
-    /// is [`Step::WindowEnded`] with the decisions, or [`Step::Gathered`].
+    /// A window in progress ends without a decision, and the next plain step begins a new window.
+    /// The method returns [`Step::WindowEnded`] with the decisions, or [`Step::Gathered`].
     ///
     /// # Errors
-    /// [`Error::UnusedParameters`], for either gradients; [`Error::NonFiniteStep`], where the step
-    /// would leave the finite numbers; [`Error::ModelChanged`], [`Error::Device`]. The weights are
-    /// as they were.
+    /// [`Error::UnusedParameters`], for either set of gradients; [`Error::NonFiniteStep`], if the
+    /// step would make a weight infinite or NaN; [`Error::ModelChanged`]; [`Error::Device`]. The
+    /// weights are then unchanged.
     ///
     /// # Example
     /// ```
@@ -97,7 +100,7 @@ where
         }
     }
 
-    /// Whether these gradients are only gathered for a step to come. Then they have been.
+    /// If the base optimizer only gathers these gradients, updates it by them and returns `true`.
     pub(super) fn only_gathered(
         &mut self,
         model: &mut Opt::Model,
@@ -111,7 +114,7 @@ where
         Ok(gathers)
     }
 
-    /// ŵ: where the base optimizer goes from here.
+    /// ŵ, the weights to which the base optimizer would move.
     pub(super) fn propose(
         &mut self,
         model: &Opt::Model,
@@ -144,25 +147,26 @@ where
         })
     }
 
-    /// The base optimizer has seen a step that is not made, and starts over.
+    /// Resets the base optimizer. It has accumulated the state of a step that is not made.
     pub(super) fn forget_proposal(&mut self, model: &Opt::Model) {
         self.optimizer.reset(model);
         self.has_updated = false;
         self.engine.gathered_gradients_lost();
     }
 
-    /// Loss and gradients at `there`. Without a gradient for every parameter the step ends, and the base
-    /// optimizer, which has seen a step that is not made, is reset.
+    /// Calls `evaluate` for the loss and its gradients at `there`. If a gradient is missing, the
+    /// step is abandoned, and the base optimizer is reset, because it has seen a step that is not
+    /// made.
     pub(super) fn evaluate(
         &mut self,
         model: &Opt::Model,
         there: &Opt::Model,
         evaluate: impl FnOnce(&mut Opt::Model) -> Evaluated<Opt>,
     ) -> Result<Evaluated<Opt>, Fault<DeviceError<Opt>>> {
-        // What the closure does to buffers is not part of the step.
+        // The closure works on a copy, because its changes to buffers are not part of the step.
         let mut there = there.clone();
         let (loss, gradients) = evaluate(&mut there);
-        // dfdx panics over a gradient that is not there; an optimizer tells of it.
+        // dfdx panics if it reads a missing gradient, but its optimizers report one as an error.
         let complete = Sgd::new(&there, SgdConfig::default()).update(&mut there, &gradients);
         if complete.is_err() {
             self.forget_proposal(model);
@@ -171,7 +175,7 @@ where
         Ok((loss, gradients))
     }
 
-    /// ⟨s,g⟩, ⟨s,ĝ⟩ and ⟨ĝ,ĝ⟩ of each group, with s = w − `there`.
+    /// Computes ⟨s,g⟩, ⟨s,ĝ⟩ and ⟨ĝ,ĝ⟩ of each group, with s = w − `there`.
     pub(super) fn derivatives(
         &self,
         model: &Opt::Model,
@@ -193,7 +197,7 @@ where
         derivatives.sums
     }
 
-    /// w − t·α_new·u for each group, from ŵ = w − α·u.
+    /// Computes w − t·α_new·u for each group, from w and ŵ = w − α·u.
     pub(super) fn move_along(
         &self,
         model: &Opt::Model,
@@ -218,7 +222,7 @@ where
         Err(Error::NonFiniteStep { step: self.steps() + 1, tensor: tensor.unwrap_or_default() })
     }
 
-    /// The step is made.
+    /// Completes the step: replaces the weights and adopts the decisions.
     pub(super) fn accept_step(
         &mut self,
         model: &mut Opt::Model,
@@ -236,12 +240,12 @@ where
 pub(super) type Evaluated<Opt> =
     (f64, Gradients<<Opt as TunableOptimizer>::Dtype, <Opt as TunableOptimizer>::Device>);
 
-/// Values of a tensor, in f64.
+/// The elements of a tensor, in f64.
 fn values<S: Shape, E: Dtype, D: Device<E>>(tensor: &Tensor<S, E, D>) -> Vec<f64> {
     tensors::values(tensor).into_iter().map(|value| value.to_f64().unwrap_or(f64::NAN)).collect()
 }
 
-/// ⟨s,g⟩, ⟨s,ĝ⟩ and ⟨ĝ,ĝ⟩ of each group, with s = w − ŵ.
+/// A visitor that computes ⟨s,g⟩, ⟨s,ĝ⟩ and ⟨ĝ,ĝ⟩ of each group, with s = w − ŵ.
 struct Derivatives<'a, E: Dtype, D: Device<E>> {
     groups: std::slice::Iter<'a, Option<usize>>,
     gradients: &'a Gradients<E, D>,
@@ -277,7 +281,7 @@ impl<E: Dtype, D: Device<E>> TensorVisitor<E, D> for Derivatives<'_, E, D> {
     }
 }
 
-/// ŵ ← w − factor·(w − ŵ).
+/// A visitor that replaces ŵ by w − factor·(w − ŵ), with one factor for each group.
 struct Rescale<'a> {
     groups: std::slice::Iter<'a, Option<usize>>,
     factors: Vec<f64>,

@@ -1,4 +1,4 @@
-//! Half precision, with a master copy of the weights in f32.
+//! [`MixedPrecision`]: training in half precision with master weights in f32.
 
 use super::Trainer;
 use crate::{
@@ -18,13 +18,19 @@ use dfdx::{
 use serde::Serialize;
 use std::{fmt, marker::PhantomData, path::Path};
 
-/// What the loss is multiplied by before its gradients are taken, so that small ones do not vanish in half
-/// precision.
+/// A factor on the loss, so that small gradients do not vanish in half precision.
 ///
-/// Where a gradient overflows, the step is left out and the scale halved; after `interval` steps without, it is
+/// The loss is multiplied by the scale before its gradients are taken. If a gradient overflows, the
+/// batch is skipped and the scale is halved. After `interval` steps without overflow the scale is
 /// doubled. Micikevicius et al., *Mixed precision training*, 2018.
 ///
-/// A power of two, so that scaling is exact. The largest is 2¹⁵: half precision ends at 65504.
+/// The scale is a power of two, so that scaling is exact. It is at most 2¹⁵, because the largest
+/// number in half precision is 65504.
+///
+/// # Example
+/// ```
+/// let scale = tlr::LossScale::default().start(4096.0).interval(500);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LossScale {
     start: f64,
@@ -34,13 +40,13 @@ pub struct LossScale {
 impl LossScale {
     const LARGEST: f64 = 32768.0;
 
-    /// Where it starts: a power of two from 1 to 2¹⁵. Default 2¹⁰.
+    /// The first scale, a power of two from 1 to 2¹⁵. Default 2¹⁰.
     pub fn start(mut self, start: f64) -> Self {
         self.start = start;
         self
     }
 
-    /// The steps without overflow until it is doubled, at least 1. Default 2000.
+    /// The number of steps without overflow before the scale is doubled, at least 1. Default 2000.
     pub fn interval(mut self, steps: u64) -> Self {
         self.interval = steps;
         self
@@ -64,13 +70,17 @@ impl Default for LossScale {
     }
 }
 
-/// Trains a model in half precision by an optimizer of a copy in f32, the master.
+/// Trains a model in half precision. The optimizer updates the master, a copy of the model in f32.
 ///
-/// In half precision a weight of 1 does not move by less than 5·10⁻⁴: at a small rate nothing moves and nothing is learned of
-/// the rate, until it has been [raised](crate::Outcome::Raised) to where something does; and what is smaller than that is lost
-/// all along. The master moves, and its snapshots lose no displacement; the model is
-/// the master, rounded. That takes 12 bytes a parameter (master and two snapshots) beside the model's 2 and what the
-/// optimizer accumulates; without a master 4 (two snapshots) beside the 2.
+/// A weight of 1 in half precision absorbs any update smaller than 5·10⁻⁴. At a small rate no
+/// weight moves, and the engine learns nothing about the rate until it has
+/// [raised](crate::Outcome::Raised) the rate far enough for weights to move. Even then, smaller
+/// updates are lost. The master does move, and its snapshots lose no displacement. After each step
+/// the model is the master, rounded to half precision.
+///
+/// The master and its two snapshots take 12 bytes a parameter, besides the model's 2 bytes and what
+/// the optimizer accumulates. Without a master, the two snapshots take 4 bytes a parameter besides
+/// the model's 2.
 ///
 /// # Example
 /// ```
@@ -101,7 +111,7 @@ pub struct MixedPrecision<M, E, Opt: TunableOptimizer, R> {
     master: Opt::Model,
     config: LossScale,
     scale: f64,
-    /// Steps since the scale last changed.
+    /// The number of steps since the scale last changed.
     since: u64,
     skipped: u64,
     marker: PhantomData<fn(&M, E)>,
@@ -115,10 +125,11 @@ where
     Opt: TunableOptimizer<Dtype = f32, Device = D>,
     R: RateRule,
 {
-    /// The master of `model`, and the optimizer that is made for it.
+    /// Makes the master of `model`, and calls `optimizer` with it.
     ///
     /// # Errors
-    /// Those of `optimizer`; [`Error::OutOfRange`], [`Error::Device`].
+    /// Those of `optimizer`; [`Error::OutOfRange`] for a number of `scale`;
+    /// [`Error::NothingToTrain`]; [`Error::Device`].
     ///
     /// # Example
     /// See [`MixedPrecision`].
@@ -136,7 +147,8 @@ where
         Ok(Self { optimizer, master, config: scale, scale: scale.start, since, skipped, marker })
     }
 
-    /// The loss times the [scale](Self::loss_scale), for the gradients that [`step`](Self::step) takes.
+    /// Multiplies the loss by the [scale](Self::loss_scale). Pass the gradients of the result to
+    /// [`step`](Self::step).
     ///
     /// # Errors
     /// [`Error::Device`].
@@ -147,12 +159,12 @@ where
         loss.try_mul(E::from_f64(self.scale).unwrap_or_default()).map_err(device_error)
     }
 
-    /// What the next loss is multiplied by.
+    /// The current scale. The next loss is multiplied by it.
     pub fn loss_scale(&self) -> f64 {
         self.scale
     }
 
-    /// Steps that were left out because a gradient overflowed.
+    /// The number of batches that were skipped because a gradient overflowed.
     pub fn skipped(&self) -> u64 {
         self.skipped
     }
@@ -162,19 +174,21 @@ where
         &self.optimizer
     }
 
-    /// The master.
+    /// The master: the model in f32.
     pub fn master(&self) -> &Opt::Model {
         &self.master
     }
 
-    /// One step, by gradients of the [`scaled`](Self::scaled) loss, and the loss itself.
+    /// Makes one step. `gradients` are those of the [`scaled`](Self::scaled) loss, and `loss` is
+    /// the loss without the scale.
     ///
-    /// Where a gradient is not finite and the loss is, the scale is too large. It is halved and the step is
-    /// left out; it counts in no window. At a scale of 1, or where the loss itself is not finite, the
-    /// safeguard sees to it.
+    /// If a gradient is not finite but the loss is, the scale is too large. It is halved and the
+    /// batch is skipped. The batch counts in no window. At a scale of 1, or if the loss is not
+    /// finite either, the safeguard decides what to do.
     ///
     /// # Errors
-    /// As [`Trainer::step`]. The weights are as they were, or as they were at the last good snapshot.
+    /// Those of [`Trainer::step`]. The weights are then unchanged, or those of the last good
+    /// snapshot.
     pub fn step(
         &mut self,
         model: &mut M,
@@ -204,14 +218,14 @@ where
             self.scale = (2.0 * self.scale).min(LossScale::LARGEST);
             self.since = 0;
         }
-        // The forward pass has changed the model's.
+        // The forward pass has changed the model's buffers, so they are copied to the master.
         copy(model, &mut self.master, false);
         let stepped = self.optimizer.step_owned(&mut self.master, &mut unscaled, loss);
         copy(&self.master, model, true);
         stepped
     }
 
-    /// The master's gradients, and whether all of them are finite.
+    /// The gradients of the master, without the scale, and whether all of them are finite.
     fn unscale(
         &self,
         model: &M,
@@ -223,7 +237,7 @@ where
             values.push(<D as Backend<E>>::read(gradient, read)?);
             Ok(())
         })?;
-        let factor = self.scale.recip() as f32; // a power of two
+        let factor = self.scale.recip() as f32; // exact: a power of two
         values.iter_mut().flatten().for_each(|value| *value *= factor);
         let finite = values.iter().flatten().all(|value| value.is_finite());
         let (mut unscaled, mut values) = (Gradients::leaky(), values.iter());
@@ -236,10 +250,10 @@ where
         Ok((unscaled, finite))
     }
 
-    /// Everything, as [`Trainer::checkpoint`], with the loss scale attached.
+    /// Everything that [`Trainer::checkpoint`] saves, with the loss scale attached.
     ///
     /// # Errors
-    /// As [`Trainer::checkpoint`].
+    /// Those of [`Trainer::checkpoint`].
     pub fn checkpoint(&self) -> Result<Checkpoint, Error>
     where
         Opt: Resumable,
@@ -252,10 +266,10 @@ where
         Ok(self.optimizer.checkpoint(&self.master)?.attach(ATTACHMENT, state))
     }
 
-    /// Takes over a checkpoint, and the model with it.
+    /// Resumes from a checkpoint. Overwrites the model by the master of the checkpoint, rounded.
     ///
     /// # Errors
-    /// As [`Trainer::resume`]. Nothing has changed then.
+    /// Those of [`Trainer::resume`]. Nothing has changed then.
     pub fn resume(&mut self, model: &mut M, checkpoint: &Checkpoint) -> Result<(), Error>
     where
         Opt: Resumable,
@@ -278,10 +292,10 @@ where
         Ok(())
     }
 
-    /// [`checkpoint`](Self::checkpoint), written to a file.
+    /// Makes a [`checkpoint`](Self::checkpoint) and writes it to a file.
     ///
     /// # Errors
-    /// As [`Trainer::save`].
+    /// Those of [`Trainer::save`].
     pub fn save(&self, path: impl AsRef<Path>) -> Result<(), Error>
     where
         Opt: Resumable,
@@ -290,10 +304,10 @@ where
         self.checkpoint()?.save(path)
     }
 
-    /// [`resume`](Self::resume), from a file.
+    /// Opens a checkpoint file and [resumes](Self::resume) from it.
     ///
     /// # Errors
-    /// As [`Trainer::load`].
+    /// Those of [`Trainer::load`].
     pub fn load(&mut self, model: &mut M, path: impl AsRef<Path>) -> Result<(), Error>
     where
         Opt: Resumable,
@@ -319,7 +333,8 @@ fn device_error(error: impl std::fmt::Display) -> Error {
     Error::Device(error.to_string())
 }
 
-/// Buffers only, or weights as well, from one model to another of the same shape and another element type.
+/// Copies the buffers, and the weights too if `weights` is set, between two models of the same
+/// shape and different element types.
 fn copy<A, B, E, F, D>(from: &A, to: &mut B, weights: bool)
 where
     A: TensorCollection<E, D>,
@@ -344,7 +359,7 @@ where
     });
 }
 
-/// Builds the same model in f32.
+/// Builds a copy of the model in f32.
 struct Widen;
 
 impl<E: Dtype, D: Device<E> + Device<f32>> TensorVisitor<E, D> for Widen {

@@ -1,5 +1,6 @@
-//! An optimizer with a trainable learning rate: the engine decides, and here it is done.
+//! An optimizer with a trainable learning rate. The engine decides; this room does it.
 
+mod fault;
 mod host;
 mod line_search;
 mod lookahead;
@@ -23,15 +24,16 @@ use dfdx::{
     optim::{Optimizer, OptimizerUpdateError, UnusedTensors},
     tensor::Gradients,
 };
-use host::{Fault, ModelHost};
+use fault::Fault;
+use host::ModelHost;
 use std::fmt;
 
 /// Trains the learning rate of any dfdx optimizer by damped Newton steps.
 ///
-/// Every K steps it adapts the rate, from the dot products between the average directions of the last
-/// two windows. That takes no further forward or backward pass. See [`NewtonRule`] for the rule,
-/// [`Window`](crate::Window) for K, [`Safeguard`](crate::Safeguard) for what happens when a rate is too
-/// large, and [`Trainer`] for the methods.
+/// Every K steps it adapts the rate, from the dot products between the average directions of the
+/// last two windows. That takes no further forward or backward pass. See [`NewtonRule`] for the
+/// rule, [`Window`](crate::Window) for K, [`Safeguard`](crate::Safeguard) for what happens when a
+/// rate is too large, and [`Trainer`] for the methods.
 ///
 /// # Example
 /// ```
@@ -65,14 +67,14 @@ pub type Hypergradient<Opt> = Trainer<Opt, HypergradientRule>;
 /// Use it through [`Newton`] or [`Hypergradient`], or with a [`RateRule`] of your own.
 ///
 /// # Cost
-/// It keeps two snapshots of the weights where the weights are, in the host's or the GPU's memory: 8
-/// bytes a parameter for f32, or [6](Config::bf16_directions), or [sketches](Config::sketch) on the
-/// host. Every K steps it passes over them once; on a GPU in one launch for all tensors, after which two
-/// numbers a group come back.
+/// It keeps two snapshots of the weights where the weights are, in the host's or the GPU's memory:
+/// 8 bytes a parameter for f32, or [6](Config::bf16_directions), or [sketches](Config::sketch) on
+/// the host. Every K steps it passes over them once; on a GPU in one launch for all tensors, after
+/// which two numbers a group come back.
 ///
-/// A step in between copies the gradients, so that nothing moves where one is missing. Around dfdx's own
-/// optimizers, which [cannot tell beforehand](TunableOptimizer::complete_gradients), it copies the
-/// weights instead. [`step_owned`](Self::step_owned) copies neither.
+/// A step in between copies the gradients, so that nothing moves where one is missing. Around
+/// dfdx's own optimizers, which [cannot tell beforehand](TunableOptimizer::complete_gradients), it
+/// copies the weights instead. [`step_owned`](Self::step_owned) copies neither.
 pub struct Trainer<Opt: TunableOptimizer, R> {
     optimizer: Opt,
     engine: Engine<R>,
@@ -89,8 +91,8 @@ where
     /// Wraps `optimizer`, whose rates are where training starts.
     ///
     /// # Errors
-    /// A number of `config` or a starting rate out of range. A model without trainable tensors, with
-    /// one that is not contiguous, or with one that no layer holds.
+    /// A number of `config` or a starting rate out of range. A model without trainable tensors,
+    /// with one that is not contiguous, or with one that no layer holds.
     ///
     /// # Example
     /// ```
@@ -126,14 +128,15 @@ where
     /// Multiplies every learned rate by a schedule, or by `None`.
     ///
     /// The rates that are learned and reported are those without the schedule. A window's average
-    /// direction is its displacement over the rate and over s̄, the schedule's mean over the window. What
-    /// the rule would have the rate move by is multiplied by s̄ where that is below 1. At the foot of a
-    /// warm-up the rate would otherwise grow until it had made up for the schedule, and be as much too
-    /// large at the top. Where the schedule restarts, a new window begins and the direction before it is
-    /// dropped.
+    /// direction is its displacement over the rate and over s̄, the schedule's mean over the
+    /// window. What the rule would have the rate move by is multiplied by s̄ where that is below 1.
+    /// At the foot of a warm-up the rate would otherwise grow until it had made up for the
+    /// schedule, and be as much too large at the top. Where the schedule restarts, a new window
+    /// begins and the direction before it is dropped.
     ///
-    /// Exact steps ([`step_lookahead`](Self::step_lookahead), [`step_line_search`](Self::step_line_search))
-    /// look for the best rate there is and take no notice of the schedule.
+    /// Exact steps ([`step_lookahead`](Self::step_lookahead),
+    /// [`step_line_search`](Self::step_line_search)) look for the best rate there is and take no
+    /// notice of the schedule.
     pub fn schedule(mut self, schedule: impl Into<Option<Schedule>>) -> Self {
         self.engine.set_schedule(schedule.into());
         self
@@ -141,13 +144,13 @@ where
 
     /// One step, with the loss whose gradients these are: it arms the safeguard.
     ///
-    /// The answer says what became of the step. A step that is rolled back leaves the model at the last
-    /// good snapshot, and is no error.
+    /// The answer says what became of the step. A step that is rolled back leaves the model at the
+    /// last good snapshot, and is no error.
     ///
     /// # Errors
-    /// [`Error::UnusedParameters`], [`Error::ModelChanged`], [`Error::Device`], [`Error::WindowEnd`];
-    /// [`Error::TooManyRollbacks`] with the safeguard on, [`Error::NonFiniteLoss`] and
-    /// [`Error::NonFiniteWeights`] with it off.
+    /// [`Error::UnusedParameters`], [`Error::ModelChanged`], [`Error::Device`],
+    /// [`Error::WindowEnd`]; [`Error::TooManyRollbacks`] with the safeguard on,
+    /// [`Error::NonFiniteLoss`] and [`Error::NonFiniteWeights`] with it off.
     ///
     /// # Example
     /// ```
@@ -172,10 +175,11 @@ where
         result.map_err(|fault| self.explain(fault))
     }
 
-    /// The same step, by gradients that it may change. A trainable tensor without a gradient counts as one
-    /// whose gradient is 0, as where dfdx's `alloc_grads` has made them, and is given that.
+    /// The same step, by gradients that it may change. A trainable tensor without a gradient counts
+    /// as one whose gradient is 0, as where dfdx's `alloc_grads` has made them, and is given that.
     ///
-    /// It spares each step a copy of the gradients or, around dfdx's own optimizers, of the weights.
+    /// It spares each step a copy of the gradients or, around dfdx's own optimizers, of the
+    /// weights.
     ///
     /// # Errors
     /// As [`step`](Self::step), but for [`Error::UnusedParameters`].
@@ -245,7 +249,8 @@ where
         self.engine.take_history()
     }
 
-    /// Optimizer steps so far. Those that were rolled back count, batches that were only gathered do not.
+    /// Optimizer steps so far. Those that were rolled back count, batches that were only gathered
+    /// do not.
     pub fn steps(&self) -> u64 {
         self.engine.steps()
     }
@@ -320,10 +325,10 @@ impl<Opt: TunableOptimizer, R: fmt::Debug> fmt::Debug for Trainer<Opt, R> {
 
 /// The drop-in: the same as the inherent [`Trainer::update`], with dfdx's error.
 ///
-/// dfdx's error has no room for this crate's own. Where one of those stops a step (the model changed,
-/// weights that are not finite with the safeguard off, too many rollbacks), all parameters are reported
-/// as unused, which they were, and the error itself is a `tracing` event. Call the inherent methods,
-/// which shadow this one, to have it as a value.
+/// dfdx's error has no room for this crate's own. Where one of those stops a step (the model
+/// changed, weights that are not finite with the safeguard off, too many rollbacks), all parameters
+/// are reported as unused, which they were, and the error itself is a `tracing` event. Call the
+/// inherent methods, which shadow this one, to have it as a value.
 impl<Opt, R> Optimizer<Opt::Model, Opt::Device, Opt::Dtype> for Trainer<Opt, R>
 where
     Opt: TunableOptimizer,

@@ -1,6 +1,6 @@
 //! A trainer's way into a checkpoint, and out of it.
 
-use super::{host::Fault, Trainer};
+use super::{fault::Fault, Trainer};
 use crate::{
     checkpoint::{Checkpoint, Progress, Tensors},
     engine::RateRule,
@@ -38,7 +38,8 @@ where
         self.checkpoint(model)?.save(path)
     }
 
-    /// Takes over what [`save`](Self::save) wrote: [`Checkpoint::open`] and [`resume`](Self::resume).
+    /// Takes over what [`save`](Self::save) wrote: [`Checkpoint::open`] and
+    /// [`resume`](Self::resume).
     ///
     /// # Errors
     /// As those. Nothing has changed then.
@@ -64,14 +65,15 @@ where
         self.capture(model).map_err(|fault| self.explain(fault))
     }
 
-    /// Takes over a checkpoint: this optimizer and `model` then are what they were when it was made.
+    /// Takes over a checkpoint: this optimizer and `model` then are what they were when it was
+    /// made.
     ///
-    /// They have to be made as those were, with the same types and configuration. Starting rates do not
-    /// matter.
+    /// They have to be made as those were, with the same types and configuration. Starting rates do
+    /// not matter.
     ///
     /// # Errors
-    /// [`Error::Checkpoint`], which names all that differs; [`Error::ModelChanged`], [`Error::Device`].
-    /// Nothing has changed then.
+    /// [`Error::Checkpoint`], which names all that differs; [`Error::ModelChanged`],
+    /// [`Error::Device`]. Nothing has changed then.
     pub fn resume(&mut self, model: &mut Opt::Model, checkpoint: &Checkpoint) -> Result<(), Error>
     where
         Opt: Resumable,

@@ -1,6 +1,6 @@
 //! The base optimizer's update: all of it, or nothing.
 
-use super::host::Fault;
+use super::fault::Fault;
 use crate::optim::{
     gradients::{self, StepGradients},
     DeviceError, FailedUpdate, TunableOptimizer,
@@ -16,10 +16,11 @@ pub(super) struct FailedStep<Err> {
 
 /// One update. Where it fails, the weights are as they were before it.
 ///
-/// dfdx's optimizers tell of unused parameters after they have moved the others, and dfdx offers no way to
-/// ask before. So the weights are copied where they have to be: a clone of the model shares its tensors
-/// until they are written to. What such an optimizer has accumulated has seen half a step by then, and
-/// is cleared. `given` is where the gradients are left that the optimizer has seen, if they were copied.
+/// dfdx's optimizers tell of unused parameters after they have moved the others, and dfdx offers no
+/// way to ask before. So the weights are copied where they have to be: a clone of the model shares
+/// its tensors until they are written to. What such an optimizer has accumulated has seen half a
+/// step by then, and is cleared. `given` is where the gradients are left that the optimizer has
+/// seen, if they were copied.
 pub(super) fn update_or_undo<Opt: TunableOptimizer>(
     optimizer: &mut Opt,
     model: &mut Opt::Model,

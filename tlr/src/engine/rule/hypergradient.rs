@@ -14,8 +14,8 @@ use serde::Serialize;
 /// - multiplicative: α ← α·(1 + η·cos(u₋,u))
 ///
 /// Both have a meta-learning rate η without a good default. Deviation from the paper: the factor
-/// between two rates is held within [1/`max_factor`, `max_factor`], so that the additive rule cannot
-/// turn a rate negative, as it does elsewhere.
+/// between two rates is held within [1/`max_factor`, `max_factor`], so that the additive rule
+/// cannot turn a rate negative, as it does elsewhere.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct HypergradientRule {
     form: HypergradientForm,

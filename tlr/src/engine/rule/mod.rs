@@ -1,4 +1,5 @@
-//! Rules: how a rate moves, given the dot products of two windows. Arithmetic in f64 and nothing else.
+//! Rules: how a rate moves, given the dot products of two windows. Arithmetic in f64 and nothing
+//! else.
 
 mod hypergradient;
 mod newton;
@@ -19,8 +20,8 @@ pub const RATES: RangeInclusive<f64> = 1e-30..=1e30;
 
 /// How a rate moves, given the dot products of two windows.
 ///
-/// A rule only proposes: see [`RATES`] for the bounds that hold for any rule. Hand one of your own to
-/// [`Config::new`](crate::engine::Config::new).
+/// A rule only proposes: see [`RATES`] for the bounds that hold for any rule. Hand one of your own
+/// to [`Config::new`](crate::engine::Config::new).
 ///
 /// # Example
 /// ```

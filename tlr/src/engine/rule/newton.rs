@@ -23,8 +23,8 @@ use serde::Serialize;
 ///
 /// **Why aligned.** u₋ and u are one displacement apart, made at the rate α₋ then in force: the
 /// Newton step belongs to α₋. The paper applies it to the current rate α, one window late, and
-/// oscillates. With γ = 1 and windows of one step the aligned rule is the step of Barzilai and Borwein
-/// (*Two-point step size gradient methods*, 1988).
+/// oscillates. With γ = 1 and windows of one step the aligned rule is the step of Barzilai and
+/// Borwein (*Two-point step size gradient methods*, 1988).
 ///
 /// # Example
 /// ```

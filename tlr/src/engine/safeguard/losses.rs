@@ -46,9 +46,9 @@ impl Losses {
         self.max = self.max.max(loss);
     }
 
-    /// The standard deviation, from the differences between successive losses (von Neumann, *Distribution
-    /// of the ratio of the mean square successive difference to the variance*, 1941), so that a fall is
-    /// not taken for noise. 0 for fewer than four losses, which say too little.
+    /// The standard deviation, from the differences between successive losses (von Neumann,
+    /// *Distribution of the ratio of the mean square successive difference to the variance*, 1941),
+    /// so that a fall is not taken for noise. 0 for fewer than four losses, which say too little.
     pub(super) fn deviation(&self) -> f64 {
         if self.count < 4 {
             return 0.0;

@@ -10,18 +10,19 @@ use serde::Serialize;
 
 /// The tests that undo a window, and how far they cut the rate.
 ///
-/// When a step is told its loss, the loss is judged before its gradients are used. The weights go back
-/// to the last snapshot, at once, in three cases:
+/// When a step is told its loss, the loss is judged before its gradients are used. The weights go
+/// back to the last snapshot, at once, in three cases:
 ///
 /// - The loss is not finite, or it **explodes**, for the second time in a row. (The first time the
-///   batch is skipped: the batch may be what is broken.) A loss explodes when it is above `explosion`
-///   times the largest of the losses at the starting weights and those of the last accepted window.
+///   batch is skipped: the batch may be what is broken.) A loss explodes when it is above
+///   `explosion` times the largest of the losses at the starting weights and those of the last
+///   accepted window.
 /// - A single loss makes the window hopeless, for the second time in a row, and that loss is above
 ///   `explosion` times all losses of this window and the last.
-/// - The window is **doomed**. Even if its remaining losses were 0 (the lowest loss seen, where losses
-///   are below zero), its mean would end above m₋·(1 + `tolerance`) + `sems`·√2·sem₋. Here m₋ is the
-///   mean of the last accepted window and sem₋ its standard error; √2 makes it that of the difference
-///   of two such means.
+/// - The window is **doomed**. Even if its remaining losses were 0 (the lowest loss seen, where
+///   losses are below zero), its mean would end above m₋·(1 + `tolerance`) + `sems`·√2·sem₋. Here
+///   m₋ is the mean of the last accepted window and sem₋ its standard error; √2 makes it that of
+///   the difference of two such means.
 ///
 /// Some details of the third test:
 ///
@@ -29,27 +30,27 @@ use serde::Serialize;
 ///   window's own noise for sem₋.
 /// - Standard errors come from the differences between successive losses. They are 0 in a window of
 ///   fewer than four.
-/// - After a rollback m₋ is no less than the mean of the losses seen at the snapshot itself: no rate,
-///   however small, gets below the loss that it starts from at once.
+/// - After a rollback m₋ is no less than the mean of the losses seen at the snapshot itself: no
+///   rate, however small, gets below the loss that it starts from at once.
 /// - No limit is above the loss at the starting weights, give or take `sems` standard deviations of
 ///   the first window's losses. Otherwise training could end above where it began, a little every
 ///   window.
 ///
 /// So a spike that the window has time to make up for does not undo it, and a window that cannot be
-/// saved is not finished. A window's losses do not tell of the weights at its end. Until a loss seen
-/// there is below the limit for means, a rollback goes to the snapshot before.
+/// saved is not finished. A window's losses do not tell of the weights at its end. Until a loss
+/// seen there is below the limit for means, a rollback goes to the snapshot before.
 ///
 /// A rollback restores weights and buffers from the snapshot, clears what the base optimizer has
-/// accumulated, drops the previous direction, and multiplies every learned rate: by `first_cut` while
-/// no window has been accepted, by `cut` later. The k-th rollback in a row multiplies by the k-th power
-/// of that. The rate stays where it is if no step was made since the last rollback, for then the batch
-/// is to blame. It also stays, the first time in a row, if weights are NaN or infinite although the
-/// losses are finite: that is a broken gradient.
+/// accumulated, drops the previous direction, and multiplies every learned rate: by `first_cut`
+/// while no window has been accepted, by `cut` later. The k-th rollback in a row multiplies by the
+/// k-th power of that. The rate stays where it is if no step was made since the last rollback, for
+/// then the batch is to blame. It also stays, the first time in a row, if weights are NaN or
+/// infinite although the losses are finite: that is a broken gradient.
 ///
-/// After `trust` windows accepted in a row a mean that rises may be bad luck. Late in training it is
-/// noise that holds a rate where it is, and a rate that was cut would stay cut for good. So if the next
-/// window is accepted, each rate goes back to what it was, unless it had just risen by more than a
-/// quarter. A second rollback before there is trust again is final.
+/// After `trust` windows accepted in a row a mean that rises may be bad luck. Late in training it
+/// is noise that holds a rate where it is, and a rate that was cut would stay cut for good. So if
+/// the next window is accepted, each rate goes back to what it was, unless it had just risen by
+/// more than a quarter. A second rollback before there is trust again is final.
 ///
 /// Without a loss, only a weight that is not finite undoes a window.
 ///
@@ -107,7 +108,8 @@ impl Safeguard {
         self
     }
 
-    /// What a rollback multiplies rates by while no window has been accepted. In (0, 1); default 0.1.
+    /// What a rollback multiplies rates by while no window has been accepted. In (0, 1); default
+    /// 0.1.
     pub fn first_cut(mut self, first_cut: f64) -> Self {
         self.first_cut = first_cut;
         self
@@ -119,7 +121,8 @@ impl Safeguard {
         self
     }
 
-    /// The number of windows accepted in a row after which a rate is trusted. At least 1; default 5.
+    /// The number of windows accepted in a row after which a rate is trusted. At least 1; default
+    /// 5.
     pub fn trust(mut self, windows: usize) -> Self {
         self.trust = windows;
         self

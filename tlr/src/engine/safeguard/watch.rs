@@ -10,7 +10,8 @@ pub(crate) enum Verdict {
     Good,
     /// Above what the window's mean may be; the window may still make up for it.
     Doubtful,
-    /// Not finite or far above all others, and the only one in a row: the batch is left out.
+    /// The batch is left out: its loss is not finite or far above all others, and the batch before
+    /// it was not so.
     Skip(Cause),
     /// The window is undone.
     Bad(Cause),
@@ -34,29 +35,29 @@ pub(crate) struct Watch {
     /// The largest loss seen at the starting weights.
     #[serde(with = "exact::option")]
     start: Option<f64>,
-    /// What no limit is above, once a window has been accepted.
+    /// The highest that a limit can be, once a window has been accepted.
     #[serde(with = "exact::option")]
     ceiling: Option<f64>,
-    /// The last loss, be it of a step or of a batch that was only gathered, was not finite.
+    /// The last loss was not finite. (Losses of batches that are only gathered count, too.)
     skipped: bool,
-    /// The last step's loss exploded, or made its window hopeless alone.
+    /// The last step's loss exploded, or made its window hopeless by itself.
     exploded: bool,
-    /// Losses seen at the snapshot, one for each time training set out from it.
+    /// The losses seen at the snapshot: one for each time that training began there.
     origin: Losses,
     window: Losses,
-    /// The last accepted window in which a loss was fed.
+    /// The last accepted window that had a loss.
     accepted: Option<Losses>,
     any_accepted: bool,
     /// Windows accepted in a row.
     good: u64,
     /// Rollbacks since the last accepted window.
     rollbacks: usize,
-    /// Those among them that the rates were to blame for.
+    /// The rollbacks among them that the rates were to blame for.
     cuts: i32,
 }
 
 impl Watch {
-    /// The tests on a loss, before its gradients are used, in a window of `length` steps.
+    /// Judges a loss before its gradients are used, in a window of `length` steps.
     pub(crate) fn inspect(&mut self, loss: f64, length: usize, safeguard: &Safeguard) -> Verdict {
         let skipped = self.skipped;
         let whole = self.inspect_gathered(loss);
@@ -70,7 +71,7 @@ impl Watch {
             if !self.any_accepted {
                 self.start = Some(start.max(loss));
             }
-            // Later, a loss beyond all others is no measure of the snapshot.
+            // Once a window has been accepted, a loss beyond all others says nothing of the snapshot.
             if !explodes || !self.any_accepted {
                 self.origin.push(loss);
             }
@@ -96,7 +97,7 @@ impl Watch {
         }
     }
 
-    /// The only test on the loss of a batch whose gradients are only gathered.
+    /// Judges the loss of a batch whose gradients are only gathered: it has to be a number.
     pub(crate) fn inspect_gathered(&mut self, loss: f64) -> Verdict {
         if !loss.is_finite() {
             let again = std::mem::replace(&mut self.skipped, true) || self.exploded;
@@ -106,20 +107,20 @@ impl Watch {
         Verdict::Good
     }
 
-    /// What the mean of a window must not be above.
+    /// The highest mean that the window may have.
     fn limit(&self, safeguard: &Safeguard) -> f64 {
         let limit = match &self.accepted {
             Some(window) if self.rollbacks == 0 || self.origin.count == 0 => {
                 safeguard.limit_after(window.mean, window.sem())
             }
             Some(window) => safeguard.limit_after(window.mean.max(self.origin.mean), window.sem()),
-            // What `explosion` lets pass cannot widen it by much.
+            // The window's own noise may widen its limit: what `explosion` lets pass is little.
             None => safeguard.limit_after(self.origin.mean, self.window.sem()),
         };
         self.ceiling.map_or(limit, |ceiling| limit.min(ceiling))
     }
 
-    /// The mean of the window if the losses after `loss` are as low as can be.
+    /// The mean of the window if all losses after `loss` are as low as possible.
     fn least_mean(&self, loss: f64, length: usize) -> f64 {
         let lowest = self.accepted.as_ref().map_or(loss, |window| window.min.min(loss));
         let floor = lowest.min(self.window.min).min(0.0);
@@ -128,12 +129,12 @@ impl Watch {
         (self.window.mean * seen + loss + left * floor) / (seen + 1.0 + left)
     }
 
-    /// Takes note of a loss whose step was made.
+    /// A step with this loss was made.
     pub(crate) fn record(&mut self, loss: f64) {
         self.window.push(loss);
     }
 
-    /// The window is good, and its end the new snapshot.
+    /// The window is accepted, and its end is the new snapshot.
     pub(crate) fn accept(&mut self, safeguard: Option<&Safeguard>) {
         let window = std::mem::take(&mut self.window);
         if let (Some(start), Some(safeguard), None) = (self.start, safeguard, &self.accepted) {
@@ -149,7 +150,7 @@ impl Watch {
         self.origin = Losses::default();
     }
 
-    /// The window is undone: what to multiply the rates by.
+    /// The window is undone. The answer is what to multiply the rates by.
     pub(crate) fn roll_back(&mut self, safeguard: &Safeguard, are_to_blame: bool) -> f64 {
         self.window = Losses::default();
         self.good = 0;
@@ -163,7 +164,7 @@ impl Watch {
         }
     }
 
-    /// Whether what made the last windows may not be what made this one bad.
+    /// Whether enough windows were accepted in a row for the rates to be trusted.
     pub(crate) fn trusts(&self, safeguard: &Safeguard) -> bool {
         self.good >= safeguard.trust as u64
     }
@@ -173,12 +174,12 @@ impl Watch {
         self.window = Losses::default();
     }
 
-    /// The snapshot that was gone back to is not the one whose losses were seen.
+    /// The rollback goes to the snapshot before, at which none of these losses were seen.
     pub(crate) fn step_back(&mut self) {
         self.origin = Losses::default();
     }
 
-    /// Whether these counts are possible, where none can be above `most`.
+    /// Whether these counts are possible, if none can be above `most`.
     pub(crate) fn is_possible(&self, most: u64) -> bool {
         let losses = [Some(&self.origin), Some(&self.window), self.accepted.as_ref()];
         losses.into_iter().flatten().all(|losses| losses.count <= most)
@@ -187,13 +188,13 @@ impl Watch {
             && (0..i32::MAX).contains(&self.cuts)
     }
 
-    /// Whether weights that are not finite are not held against the rates: the first time in a row,
-    /// after windows that were good.
+    /// Whether weights that are not finite are the batch's fault rather than the rates': the first
+    /// time in a row, after windows that were accepted.
     pub(crate) fn forgives_broken_weights(&self) -> bool {
         self.rollbacks == 0 && self.any_accepted
     }
 
-    /// Whether a window has been accepted, ever.
+    /// Whether any window has ever been accepted.
     pub(crate) fn any_accepted(&self) -> bool {
         self.any_accepted
     }

@@ -18,9 +18,10 @@ impl Rounding {
         Self { weights, noise: (steps as f64).sqrt() * spacing / 2.0 * weights }
     }
 
-    /// What to multiply a rate by whose window has moved the weights by `moved`; nothing if rounding
-    /// does not explain that. The new rate moves the weights by a thousandth of themselves, unless
-    /// that is more than a rate may climb at once. A factor below 2 is not worth a window.
+    /// What to multiply a rate by whose window has moved the weights by `moved`; nothing if
+    /// rounding does not explain that. The new rate moves the weights by a thousandth of
+    /// themselves, unless that is more than a rate may climb at once. A factor below 2 is not worth
+    /// a window.
     pub(crate) fn raise(self, moved: f64) -> Option<f64> {
         let by = (1e-3 * self.weights / moved).min(LARGEST_CLIMB);
         (moved < self.noise && by >= 2.0).then_some(by)
