@@ -11,6 +11,8 @@
 //!
 //! [dfdx]: https://docs.rs/dfdx/0.13
 
+#![warn(missing_debug_implementations)]
+
 pub mod engine;
 mod error;
 

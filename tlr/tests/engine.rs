@@ -214,7 +214,7 @@ fn gathered_batches_are_one_step_with_their_mean_loss() {
     }
     // To the bit: another way to write this mean is off by one last place.
     let mut rounded = self::run(&guarded(4), &[false]);
-    [0.1, 1.3].map(|loss| rounded.batch(loss, true).unwrap());
+    [0.1, 1.3].map(|loss| drop(rounded.batch(loss, true).unwrap()));
     assert_eq!(mean(&rounded), 0.1 + (1.3 - 0.1) / 2.0);
     // Of numbers whose difference overflows.
     let mut extreme = self::run(&guarded(4), &[false]);

@@ -1,5 +1,5 @@
-//! Exact steps, which need a second gradient each. They apply the rule to exact derivatives (Eq. 1–7
-//! of Retsinas, Sfikas, Filntisis and Maragos, *Newton-based Trainable Learning Rate*).
+//! Exact steps, which need a second gradient each. They apply the rule to exact derivatives
+//! (Eq. 1–7 of Retsinas, Sfikas, Filntisis and Maragos, *Newton-based Trainable Learning Rate*).
 
 use super::{
     fault::Fault,
@@ -49,7 +49,8 @@ where
     /// # Errors
     /// [`Error::UnusedParameters`], for either set of gradients; [`Error::NonFiniteStep`], if the
     /// step would make a weight infinite or NaN; [`Error::ModelChanged`]; [`Error::Device`]. The
-    /// weights are then unchanged.
+    /// weights are then unchanged. What the base optimizer has accumulated is cleared if it had
+    /// proposed a step by then.
     ///
     /// # Example
     /// ```

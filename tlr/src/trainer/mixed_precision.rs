@@ -211,9 +211,11 @@ where
             self.scale *= 0.5;
             self.since = 0;
             self.skipped += 1;
+            // The forward pass has changed the model's buffers, and a batch left out leaves none.
+            copy(&self.master, model, false);
             return Ok(Step::Skipped(Cause::GradientOverflow));
         }
-        self.since += 1;
+        self.since = if finite { self.since + 1 } else { 0 };
         if self.since >= self.config.interval {
             self.scale = (2.0 * self.scale).min(LossScale::LARGEST);
             self.since = 0;
