@@ -755,6 +755,33 @@ fn hopeless_by_one_loss_alone_is_that_batch() {
     assert!(matches!(run.step(8.0), Step::RolledBack { cause: Cause::LossIncreased, .. }));
 }
 
+// After a rollback the level is no less than the mean of the losses at the snapshot. The first window has a mean of
+// 3.5 and a standard error of √1.5, so a limit of 3.85 + 3√3, which is 9.05. What explodes does not move it.
+#[test]
+fn losses_at_the_snapshot_are_the_level_after_a_rollback() {
+    let undone = |at_snapshot: &[f64], window: [f64; 4]| {
+        let mut run = run(&guarded(4), &[false]);
+        run.steps(&[8.0, 2.0, 2.0, 2.0]);
+        assert!(matches!(run.steps(&[3.0, 11.9, 11.9, 11.9]), Step::RolledBack { .. }));
+        at_snapshot.iter().for_each(|loss| drop(run.step(*loss)));
+        matches!(run.steps(&window), Step::RolledBack { .. })
+    };
+    // The losses at the snapshot are 3 and 3, or 3 and 9: a limit of 9.05, or of 11.8.
+    assert!(undone(&[], [3.0, 12.0, 12.0, 12.0]));
+    assert!(!undone(&[], [9.0, 11.0, 11.0, 11.0]));
+    // Two that explode there are the batch's doing.
+    assert!(undone(&[13.0, 13.0], [3.0, 12.0, 12.0, 12.0]));
+}
+
+// Before a window has been accepted, the losses there are all there is to go by: 1, 2 and 1.6.
+#[test]
+fn at_first_every_loss_at_the_snapshot_counts() {
+    let mut run = run(&guarded(4), &[false]);
+    run.steps(&[1.0, f64::NAN, f64::NAN]);
+    assert_eq!(run.step(2.0), Step::Skipped(Cause::LossExploded));
+    assert!(matches!(run.steps(&[1.6; 4]), Step::WindowEnded { .. }));
+}
+
 // A step without a loss is not one whose loss is 0.
 #[test]
 fn losses_may_be_left_out() {

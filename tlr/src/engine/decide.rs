@@ -1,12 +1,15 @@
 //! The decisions at the end of a window, and what is cleared with it.
 //!
-//! There are three ways to begin a window. Each row says what it clears.
+//! A window begins in one of three ways. The table says what each of them clears.
 //!
-//! | | place in the window | gathered losses | the window's losses | previous directions | snapshot |
-//! | --- | --- | --- | --- | --- | --- |
-//! | `begin_window`: the last one ended well | yes | (are none) | become the reference | no | is new, to be confirmed |
-//! | `rolled_back`: the last one is undone | yes | yes | yes | yes | is gone back to |
-//! | `leave_window`: a restart of the schedule, or an exact step | yes | yes | yes | yes | is taken anew |
+//! | | `window_ended` | `rolled_back` | `leave_window` |
+//! | --- | --- | --- | --- |
+//! | when | the last one ended well | the last one is undone | a schedule restarts, an exact step |
+//! | steps in the window | cleared | cleared | cleared |
+//! | gathered losses | there are none | cleared | cleared |
+//! | the window's losses | are the new level | cleared | cleared |
+//! | previous directions | kept | cleared | cleared |
+//! | snapshot | moves on | is gone back to | is taken anew |
 
 use super::{
     history::{Adaptation, KeptBecause, Outcome},
@@ -29,9 +32,9 @@ impl<R: RateRule> Engine<R> {
         self.weigh(EndedWindow { products, factor, movable: None })
     }
 
-    /// Asks for what else has to be known, and decides when all is.
+    /// Asks the host for the evidence that is missing, and decides once there is none missing.
     pub(super) fn weigh(&mut self, mut window: EndedWindow) -> Request {
-        // A schedule below 1 may keep the weights where they are, and means to.
+        // A schedule whose mean is below 1 may keep the weights where they are on purpose.
         let looks_for_rounding = self.climb.is_some() && window.factor >= 1.0;
         if !looks_for_rounding {
             return self.conclude(window, &[]);
@@ -68,7 +71,7 @@ impl<R: RateRule> Engine<R> {
         Request::Done(Step::WindowEnded { decisions })
     }
 
-    /// What to multiply a rate by whose window was lost in rounding, if it was.
+    /// What to multiply a group's rate by if its window was lost in rounding. None if it was not.
     fn raise(
         &self,
         index: usize,
@@ -126,7 +129,7 @@ impl<R: RateRule> Engine<R> {
                 } else {
                     proposal
                 };
-                // Without a schedule the factor is 1 and the proposal stays, to the bit.
+                // Without a schedule the factor is 1, and the proposal stays as it is, to the bit.
                 if previous.factor < 1.0 {
                     let moved = rate + previous.factor * (proposal.rate - rate);
                     Proposal { rate: bounded(moved), ..proposal }
@@ -142,7 +145,7 @@ impl<R: RateRule> Engine<R> {
         self.set_rate(index, proposal, products);
     }
 
-    /// The host has gone back.
+    /// The host has gone back to a snapshot: the rates that are to blame are cut.
     pub(super) fn rolled_back(&mut self, rollback: Rollback) -> Result<Request, Error> {
         let Rollback { cause, rates_are_to_blame, counts_step, watch, .. } = rollback;
         let Some(safeguard) = self.safeguard else {
@@ -203,7 +206,8 @@ impl<R: RateRule> Engine<R> {
         self.state.snapshot = SnapshotTrust::Good;
     }
 
-    /// The next step begins a new window at whatever the weights then are.
+    /// Ends the window without a decision. The next step begins a window at the weights as they are
+    /// then.
     pub(super) fn leave_window(&mut self) {
         self.begin_window();
         self.forget_directions();

@@ -62,7 +62,7 @@
 mod config;
 mod decide;
 mod event;
-pub(crate) mod exact;
+mod exact;
 #[cfg(feature = "dfdx")]
 mod exact_step;
 mod history;

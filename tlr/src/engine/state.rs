@@ -11,11 +11,11 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct State {
-    /// Steps so far. Those that were rolled back count, batches that were only gathered do not.
+    /// The steps so far. Steps that were rolled back count; batches that were only gathered do not.
     pub(super) steps: u64,
-    /// Steps in this window.
+    /// The steps made in this window.
     pub(super) position: usize,
-    /// The sum of the schedule's factors over them.
+    /// The sum of the schedule's factors over these steps.
     #[serde(with = "exact")]
     pub(super) factors: f64,
     pub(super) gathered: GatheredLosses,
@@ -31,10 +31,10 @@ pub struct State {
 pub(super) enum SnapshotTrust {
     /// There is none: the next step begins with one.
     Missing,
-    /// Nothing speaks against it, or there is no other.
+    /// No loss speaks against it, or there is no other snapshot.
     Good,
-    /// It is the end of a window that was accepted for the losses before that end. Until a good
-    /// loss has been seen there, a rollback goes one snapshot further.
+    /// It is the end of an accepted window. The window was accepted for the losses before its end, and
+    /// no good loss has been seen at the end yet. Until one is, a rollback goes one snapshot further.
     Unconfirmed,
 }
 
@@ -55,7 +55,7 @@ impl GatheredLosses {
         let count = self.count + 1;
         let n = count as f64;
         let difference = loss - self.mean;
-        // Of numbers so large and so different, their difference overflows and their mean does not.
+        // The difference of two huge numbers may overflow, although their mean does not.
         let mean = match loss.is_finite() && !difference.is_finite() {
             true => self.mean - self.mean / n + loss / n,
             false => self.mean + difference / n,
@@ -84,8 +84,8 @@ pub(super) struct GroupState {
 }
 
 impl GroupState {
-    /// Whether a window at this rate is much like the last one: its rate had not just risen by more
-    /// than a quarter.
+    /// Whether the rate is about that of the window before: it has not just risen by more than a
+    /// quarter.
     pub(super) fn is_steady(&self) -> bool {
         self.previous.is_some_and(|previous| self.rate <= 1.25 * previous.rate)
     }
@@ -95,10 +95,10 @@ impl GroupState {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct PreviousWindow {
-    /// The rate then in force, without the schedule.
+    /// The learned rate in that window, without the schedule.
     #[serde(with = "exact")]
     pub(super) rate: f64,
-    /// The schedule's mean over the window.
+    /// The mean of the schedule's factors over that window.
     #[serde(with = "exact")]
     pub(super) factor: f64,
     /// ⟨s,s⟩ of its displacement s = rate · factor · u.
@@ -106,42 +106,44 @@ pub(super) struct PreviousWindow {
     pub(super) squared: f64,
 }
 
-/// What an engine waits for. What a step would change is kept here until the host has done its
-/// part, so that a host that fails leaves everything else as it was.
+/// What an engine waits for.
+///
+/// What a step would change is kept here until the host has done its part. So a host that fails leaves
+/// everything else as it was.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) enum Phase {
-    /// A batch.
+    /// It waits for a batch.
     Idle,
-    /// The snapshot of the weights at which a window begins.
+    /// It waits for a snapshot of the weights, at the beginning of a window.
     TakingWeights(PendingStep),
-    /// The snapshot of the buffers there.
+    /// It waits for a snapshot of the buffers, at the beginning of a window.
     TakingBuffers(PendingStep),
-    /// The update.
+    /// It waits for the update of the weights.
     Updating(PendingStep),
-    /// The end of a step that is left out.
+    /// It waits for the host to leave a batch out, for this cause.
     Skipping(PendingStep, Cause),
-    /// Whether the weights of a window that is undone are finite.
+    /// It waits to be told whether the weights are finite. Their window will be undone for this cause.
     Checking(PendingStep, Cause),
-    /// The products of a window, whose last step has been made.
+    /// It waits for the products of a window whose last step has been made.
     EndingWindow,
-    /// More evidence on a window that has ended.
+    /// It waits for more evidence on a window that has ended.
     Weighing(EndedWindow),
-    /// The way back.
+    /// It waits for the host to go back to a snapshot.
     GoingBack(Rollback),
-    /// The way back from weights that are not finite, without a safeguard.
+    /// It waits for the host to go back from weights that are not finite. There is no safeguard.
     Retreating { tensor: String },
 }
 
 /// A step that has begun.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct PendingStep {
-    /// The losses of its batches so far, this one included.
+    /// The losses of the step's batches so far, this batch included.
     pub(super) gathered: GatheredLosses,
     pub(super) only_gathers: bool,
     /// The schedule's factor.
     #[serde(with = "exact")]
     pub(super) factor: f64,
-    /// What will be remembered of the losses, and of the snapshot, once the step is made.
+    /// What will be remembered of the losses and of the snapshot once the step is made.
     pub(super) watch: Watch,
     pub(super) snapshot: SnapshotTrust,
 }
@@ -153,7 +155,7 @@ pub(super) struct EndedWindow {
     /// The schedule's mean.
     #[serde(with = "exact")]
     pub(super) factor: f64,
-    /// Whether a step at a rate of 1 would move each group, once that has been told.
+    /// Whether a step at a rate of 1 would move each group. None until the host has told it.
     pub(super) movable: Option<Vec<bool>>,
 }
 
@@ -161,9 +163,9 @@ pub(super) struct EndedWindow {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(super) struct Rollback {
     pub(super) cause: Cause,
-    /// Whether the rates are cut.
+    /// Whether the rates are to blame, and are cut.
     pub(super) rates_are_to_blame: bool,
-    /// Whether the step that led here has yet to be counted.
+    /// Whether the step that led to the rollback has yet to be counted.
     pub(super) counts_step: bool,
     pub(super) target: Target,
     pub(super) watch: Watch,
