@@ -18,6 +18,8 @@ const WEIGHTS: usize = 13;
 thread_local! {
     /// How many tensors are updated before one fails.
     static UNTIL_FAILURE: Cell<Option<usize>> = const { Cell::new(None) };
+    /// Whether that failure is a panic.
+    static PANICS: Cell<bool> = const { Cell::new(false) };
 }
 
 /// Momentum, and at one of the tensors a failure: after that tensor has moved.
@@ -52,6 +54,7 @@ impl UpdateRule<1> for Failing {
         let sgd = SgdConfig { lr: self.lr, momentum, weight_decay: None };
         sgd.try_update(parameter, velocity, gradient)?;
         let fails = UNTIL_FAILURE.get() == Some(0);
+        assert!(!(fails && PANICS.get()), "the rule panics");
         UNTIL_FAILURE.set(UNTIL_FAILURE.get().and_then(|left| left.checked_sub(1)));
         if fails {
             // Of two elements, one is given.
@@ -180,4 +183,20 @@ fn the_optimizer_alone() {
         optimizer.update(&mut model, &here).unwrap_err();
         assert_eq!((bits(&model), optimizer.steps()), (before, 1));
     }
+}
+
+// Fails where a trainer is of no use after that, and where half of a step can be saved.
+#[test]
+fn a_panic_in_the_middle_is_given_up_and_not_saved() {
+    let mut run = Run::new(rule, 1, false);
+    run.step().unwrap();
+    (UNTIL_FAILURE.set(Some(1)), PANICS.set(true));
+    let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run.step()));
+    (UNTIL_FAILURE.set(None), PANICS.set(false));
+    assert!(panicked.is_err());
+    let refused = run.newton.checkpoint(&run.model).unwrap_err();
+    assert!(matches!(refused, Error::OutOfOrder { .. }), "{refused}");
+    assert_eq!(run.step().unwrap(), Step::Made);
+    assert_eq!(run.newton.steps(), 2);
+    run.newton.checkpoint(&run.model).unwrap();
 }

@@ -76,10 +76,10 @@ fn decisions_follow_each_other() {
     }
 }
 
-// The moments are those of the directions: each window's displacement over its rate. Fails with
+// The products are those of the directions: each window's displacement over its rate. Fails with
 // displacements in their place, or with the window's own ⟨u,u⟩ as the previous one's.
 #[test]
-fn moments_are_of_directions() {
+fn products_are_of_directions() {
     let (mut model, mut newton) = per_layer(2);
     let mut corners = vec![weights(&model)];
     for _ in 0..6 {
@@ -100,9 +100,9 @@ fn moments_are_of_directions() {
         })
         .collect();
     for (pair, adaptation) in directions.windows(2).zip(&second_layer[1..]) {
-        let moments = adaptation.products.unwrap();
+        let products = adaptation.products.unwrap();
         let expected = [dot(&pair[0], &pair[0]), dot(&pair[0], &pair[1]), dot(&pair[1], &pair[1])];
-        for (ours, theirs) in [moments.uu, moments.un, moments.nn].iter().zip(expected) {
+        for (ours, theirs) in [products.uu, products.un, products.nn].iter().zip(expected) {
             // Divided before and after the sum of three terms: a few roundings.
             assert!((ours - theirs).abs() <= 1e-13 * theirs.abs(), "{ours} for {theirs}");
         }
@@ -161,12 +161,12 @@ fn json() {
             "step": 1, "layer": "0", "from": RATE, "to": RATE, "products": null, "outcome": "WarmingUp",
         })
     );
-    let moments = second.products.unwrap();
+    let products = second.products.unwrap();
     assert_eq!(
         as_json(second),
         serde_json::json!({
             "step": 2, "layer": "0", "from": RATE, "to": second.to,
-            "products": { "uu": moments.uu, "un": moments.un, "nn": moments.nn },
+            "products": { "uu": products.uu, "un": products.un, "nn": products.nn },
             "outcome": "Scaled",
         })
     );

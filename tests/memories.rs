@@ -73,7 +73,7 @@ fn cosine_of_noise(beta: f64, steps: i32) -> f64 {
 }
 
 // What `Config::memories` says of noise, measured and by the formula above. Fails if the limit is not
-// where the agreement is small, or the moments are not those of two windows in a row.
+// where the agreement is small, or the products are not those of two windows in a row.
 #[test]
 fn noise_agrees_over_short_windows_only() {
     const N: usize = 300;

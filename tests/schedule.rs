@@ -80,15 +80,15 @@ fn each_step_is_made_at_the_rate_times_the_factor() {
 /// Twice the rate at half the factor: the same steps, so the same directions.
 #[test]
 fn directions_are_over_the_effective_rate() {
-    let moments = |lr, schedule: Schedule| {
+    let products = |lr, schedule: Schedule| {
         let (mut model, opt) = made(lr, 4);
         let mut opt = opt.schedule(schedule);
         go(&mut model, &mut opt, 8);
-        let moments = opt.history().last().unwrap().products.unwrap();
-        [moments.uu, moments.un, moments.nn]
+        let products = opt.history().last().unwrap().products.unwrap();
+        [products.uu, products.un, products.nn]
     };
-    let expected = moments(0.01, Schedule::constant());
-    let found = moments(0.02, Schedule::from_fn(|_| 0.5));
+    let expected = products(0.01, Schedule::constant());
+    let found = products(0.02, Schedule::from_fn(|_| 0.5));
     for (found, expected) in found.iter().zip(expected) {
         assert!((found / expected - 1.0).abs() < 1e-12, "{found} {expected}");
     }
@@ -101,8 +101,8 @@ fn directions_are_over_the_effective_rate() {
     go(&mut model, &mut opt, 4);
     let then = before.iter().zip(&first).map(|(a, b)| (a - b) / (0.01 * 0.5));
     let uu: f64 = then.map(|u| u * u).sum();
-    let moments = opt.history().last().unwrap().products.unwrap();
-    assert!((moments.uu / uu - 1.0).abs() < 1e-12);
+    let products = opt.history().last().unwrap().products.unwrap();
+    assert!((products.uu / uu - 1.0).abs() < 1e-12);
 }
 
 /// On a quadratic, where nothing but the curvature limits the rate, it must not make up for a warm-up and be too large

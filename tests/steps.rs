@@ -5,7 +5,8 @@ use dfdx::{optim::SgdConfig, prelude::*};
 use support::values::{bits, gradients, vector, Vector};
 use tlr::{
     optim::{Accumulate, Clip, Sgd},
-    Adaptation, Cause, LineSearch, Newton, NewtonConfig, Outcome, Step, TunableOptimizer, Window,
+    Adaptation, Cause, LineSearch, Newton, NewtonConfig, Outcome, Schedule, Step, TunableOptimizer,
+    Window,
 };
 
 type Model = Vector<2>;
@@ -42,6 +43,32 @@ fn each_thing_that_can_happen_is_told() {
     assert_eq!(newton.history(), [ended.decisions(), undone.decisions()].concat());
 }
 
+// Fails where the velocity, the cut rates or the level of the losses survive.
+#[test]
+fn after_an_error_a_reset_is_the_way_on() {
+    let momentum = Some(dfdx::optim::Momentum::Classic(0.9));
+    let sgd = |model: &Model| Sgd::new(model, SgdConfig { lr: 0.1, momentum, weight_decay: None });
+    let mut model: Model = vector(&[1.0, 2.0]);
+    let mut newton = Newton::new(&model, sgd(&model), config(2)).unwrap();
+    let here = gradients(&model, &[1.0, 1.0]);
+    newton.step(&mut model, &here, 1.0).unwrap();
+    let errors = (0..100).find_map(|_| newton.step(&mut model, &here, f64::NAN).err());
+    assert!(errors.unwrap().to_string().contains("`reset`"));
+    let start = bits(&model);
+    newton.reset(&model).unwrap();
+    let mut fresh_model = model.clone();
+    let mut fresh = Newton::new(&fresh_model, sgd(&fresh_model), config(2)).unwrap();
+    for _ in 0..6 {
+        assert!(!matches!(newton.step(&mut model, &here, 1e9).unwrap(), Step::RolledBack { .. }));
+        fresh.step(&mut fresh_model, &here, 1e9).unwrap();
+        assert_eq!((bits(&model), newton.rates()), (bits(&fresh_model), fresh.rates()));
+    }
+    assert_ne!(bits(&model), start);
+    // And the optimizer goes on without.
+    let (_, rate) = newton.rates()[0];
+    assert_eq!(newton.into_inner().cfg.lr, rate);
+}
+
 #[test]
 fn an_exact_step_is_a_window_of_its_own() {
     let mut model: Model = vector(&[1.0, 2.0]);
@@ -60,6 +87,44 @@ fn an_exact_step_is_a_window_of_its_own() {
         .unwrap();
     let told: Vec<Adaptation> = [ahead.decisions(), searched.decisions()].concat();
     assert_eq!((newton.history(), told.len()), (&told[..], 2));
+}
+
+// Running means are those after the last step, where a window begins by an exact step, by a restart of the
+// schedule, or by a reset. Fails where they are those of an earlier window.
+#[test]
+fn a_broken_batch_leaves_the_buffers_of_the_step_before() {
+    type Net = <(Linear<2, 3>, BatchNorm1D<3>, Linear<3, 1>) as BuildOnDevice<Cpu, f64>>::Built;
+    for way in ["exact", "restart", "reset"] {
+        let dev = Cpu::seed_from_u64(1);
+        let mut model = dev.build_module::<(Linear<2, 3>, BatchNorm1D<3>, Linear<3, 1>), f64>();
+        let sgd = Sgd::new(&model, SgdConfig { lr: 1e-3, ..Default::default() });
+        let newton = Newton::new(&model, sgd, config(1000)).unwrap();
+        let restarts = (way == "restart").then(|| Schedule::warm_restarts(4, 1, 0.5).unwrap());
+        let mut newton = newton.schedule(restarts);
+        let x: Tensor<Rank2<8, 2>, f64, _> = dev.sample_normal();
+        let gradients = |model: &mut Net| {
+            let traced = x.trace(model.alloc_grads());
+            model.forward_mut(traced).square().mean().backward()
+        };
+        for _ in 0..4 {
+            let here = gradients(&mut model);
+            match way {
+                "exact" => newton.step_lookahead(&mut model, &here, |model| gradients(model)),
+                _ => newton.step(&mut model, &here, 1.0),
+            }
+            .unwrap();
+        }
+        if way == "reset" {
+            newton.reset(&model).unwrap();
+        }
+        let buffers = |model: &Net| (model.1.running_mean.array(), model.1.running_var.array());
+        let before = buffers(&model);
+        let here = gradients(&mut model);
+        assert_ne!(buffers(&model), before);
+        let step = newton.step(&mut model, &here, f64::NAN).unwrap();
+        assert_eq!(step, Step::Skipped(Cause::NonFiniteLoss));
+        assert_eq!(buffers(&model), before, "{way}");
+    }
 }
 
 /// The answers and weights of steps with these gradients, by borrowed ones and by the caller's own.

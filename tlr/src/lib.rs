@@ -12,6 +12,10 @@
 //! [dfdx]: https://docs.rs/dfdx/0.13
 
 #![warn(missing_debug_implementations)]
+#![cfg_attr(
+    not(feature = "dfdx"),
+    doc = "\n[`Newton`]: https://docs.rs/tlr/latest/tlr/type.Newton.html\n[`PerLayer`]: https://docs.rs/tlr/latest/tlr/struct.PerLayer.html"
+)]
 
 pub mod engine;
 mod error;

@@ -72,16 +72,41 @@ impl Settings {
     /// What these settings, of a file, and those `here` do not agree in.
     pub(crate) fn differences(&self, here: &Self) -> Vec<Difference> {
         let names: BTreeSet<_> = self.0.keys().chain(here.0.keys()).collect();
-        names
+        let (file_off, here_off) = (self.switched_off(here), here.switched_off(self));
+        // Of a part that is off on one side, its settings on the other are not told one by one.
+        let is_told = |name: &str| {
+            let parts = file_off.iter().chain(&here_off);
+            !parts.clone().any(|part| part == name || is_within(name, part))
+        };
+        let switched = |part: &String, [file, here]: [&str; 2]| Difference::Setting {
+            name: part.clone(),
+            file: Some(file.to_owned()),
+            here: Some(here.to_owned()),
+        };
+        let off_in_file = file_off.iter().map(|part| switched(part, ["off", "on"]));
+        let off_here = here_off.iter().map(|part| switched(part, ["on", "off"]));
+        let single = names
             .into_iter()
-            .filter(|&name| self.0.get(name) != here.0.get(name))
+            .filter(|name| self.0.get(*name) != here.0.get(*name) && is_told(name))
             .map(|name| Difference::Setting {
                 name: name.clone(),
                 file: self.0.get(name).map(word),
                 here: here.0.get(name).map(word),
-            })
-            .collect()
+            });
+        off_in_file.chain(off_here).chain(single).collect()
     }
+
+    /// The parts that are `None` in these settings and have settings of their own in `other`.
+    fn switched_off(&self, other: &Self) -> Vec<String> {
+        let is_on = |part: &String| other.0.keys().any(|name| is_within(name, part));
+        let off = self.0.iter().filter(|(part, value)| value.is_null() && is_on(part));
+        off.map(|(part, _)| part.clone()).collect()
+    }
+}
+
+/// Whether a setting belongs to a part: `safeguard.cut` to `safeguard`.
+fn is_within(name: &str, part: &str) -> bool {
+    name.strip_prefix(part).is_some_and(|rest| rest.starts_with('.'))
 }
 
 fn joined(outer: &str, name: &str) -> String {
@@ -154,5 +179,17 @@ mod tests {
             "`rule.damping` is 0.33 in the file and 0.5 here",
         ];
         assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn a_part_that_is_off_on_one_side_is_told_once() {
+        let on = Settings::default().with("safeguard", rule(0.33)).with("window", 5);
+        let off = Settings::default().with("safeguard", None::<Rule>).with("window", 6);
+        let found: Vec<_> = on.differences(&off).iter().map(ToString::to_string).collect();
+        let expected =
+            ["`safeguard` is on in the file and off here", "`window` is 5 in the file and 6 here"];
+        assert_eq!(found, expected);
+        let back: Vec<_> = off.differences(&on).iter().map(ToString::to_string).collect();
+        assert_eq!(back[0], "`safeguard` is off in the file and on here");
     }
 }

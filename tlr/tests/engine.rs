@@ -214,7 +214,7 @@ fn gathered_batches_are_one_step_with_their_mean_loss() {
     }
     // To the bit: another way to write this mean is off by one last place.
     let mut rounded = self::run(&guarded(4), &[false]);
-    [0.1, 1.3].map(|loss| drop(rounded.batch(loss, true).unwrap()));
+    [0.1, 1.3].iter().for_each(|loss| drop(rounded.batch(*loss, true).unwrap()));
     assert_eq!(mean(&rounded), 0.1 + (1.3 - 0.1) / 2.0);
     // Of numbers whose difference overflows.
     let mut extreme = self::run(&guarded(4), &[false]);
@@ -266,6 +266,42 @@ fn a_host_that_fails_before_the_update_leaves_all_as_it_was() {
         failing.host.fails_at = None;
         failing.batch(bad, false).unwrap();
     }
+}
+
+// Fails where a rollback goes to a snapshot that is lost.
+#[test]
+fn after_a_window_that_could_not_end_only_the_last_snapshot_is_left() {
+    let mut run = run(&guarded(2), &[false]);
+    run.steps(&[1.0, 1.0, 1.15]);
+    run.host.fails_at = Some("end");
+    drop(run.batch(0.5, false));
+    run.host.fails_at = None;
+    run.step(1e9);
+    run.log();
+    run.step(1e9);
+    assert_eq!(run.log(), "check; back Last");
+    // And after a window whose weights were broken.
+    let mut broken = self::run(&guarded(2), &[false]);
+    broken.steps(&[1.0, 1.0, 1.15]);
+    (broken.host.broken, broken.host.fails_at) = (true, Some("back"));
+    drop(broken.batch(0.5, false));
+    (broken.host.broken, broken.host.fails_at) = (false, None);
+    broken.step(1e9);
+    broken.log();
+    broken.step(1e9);
+    assert_eq!(broken.log(), "check; back Last");
+}
+
+#[test]
+fn a_step_that_was_left_in_the_middle_is_given_up() {
+    let mut run = run(&guarded(4), &[false]);
+    run.step(1.0);
+    let state = run.engine.state().clone();
+    run.engine.tell(Event::Batch { loss: Some(1.0), only_gathers: false }).unwrap();
+    assert!(run.engine.state().is_within_step());
+    assert_eq!(run.step(1.0), Step::Made);
+    run.engine.resume(state).unwrap();
+    assert_eq!((run.step(1.0), run.engine.steps()), (Step::Made, 2));
 }
 
 // Fails where the place in the window stays for good, and where products that nobody knows are
@@ -927,6 +963,34 @@ fn too_many_rollbacks_are_an_error_and_not_the_end() {
     run.steps(&[1.0, f64::NAN, f64::NAN]);
 }
 
+// As if new: from the same rates, by the level of the next loss, and climbing again.
+#[test]
+fn a_reset_begins_anew_at_the_weights_as_they_are() {
+    let mut run = run(&guarded(4).climb(0.8), &[false, true]);
+    let two = || vec![still(1.0), still(1.0)];
+    run.host.windows = [two(), two(), two()].into();
+    run.steps(&[1.0; 6]);
+    run.batch(1.0, true).unwrap();
+    run.steps(&[f64::NAN, f64::NAN]);
+    close(run.rate(), RATE * 0.5);
+    run.step(1.0);
+    let (steps, decisions) = (run.engine.steps(), run.engine.history().len());
+    let fresh = self::run(&guarded(4).climb(0.8), &[false, true]);
+    run.engine.reset();
+    assert_eq!((run.engine.steps(), run.engine.history().len()), (steps, decisions));
+    let forget = |engine: &Engine<NewtonRule>| {
+        let mut state = serde_json::to_value(engine.state()).unwrap();
+        state["steps"] = 0.into();
+        state["history"] = serde_json::json!([]);
+        state
+    };
+    assert_eq!(forget(&run.engine), forget(&fresh.engine));
+    // A loss that would have exploded is the new level.
+    run.log();
+    assert_eq!(run.step(100.0), Step::Made);
+    assert_eq!(run.log(), "snapshot Weights; snapshot Buffers; update");
+}
+
 // ---- Schedules ----
 
 #[test]
@@ -987,6 +1051,9 @@ fn a_state_that_cannot_have_been_is_refused() {
         ("/groups", serde_json::json!([])),
         ("/groups/0/rate", serde_json::json!(1e31)),
         ("/groups/0/previous/rate", serde_json::json!(0.0)),
+        ("/groups/0/previous/factor", serde_json::json!("-inf")),
+        ("/groups/0/start", serde_json::json!("NaN")),
+        ("/factors", serde_json::json!("NaN")),
         ("/groups/0/before_cut", serde_json::json!(-1.0)),
         ("/watch/good", serde_json::json!((1u64 << 53) + 1)),
         ("/watch/rollbacks", serde_json::json!((1u64 << 53) + 1)),

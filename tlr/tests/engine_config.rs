@@ -198,8 +198,16 @@ fn a_window_outlasts_the_momentum() {
     let config = NewtonConfig::default().batches_per_epoch(118); // 23 steps
     let of = |config: NewtonConfig, momentum| around(config, momentum).unwrap().window();
     assert_eq!([0.0, 0.5, 0.9, 0.95].map(|momentum| of(config, momentum)), [23, 23, 50, 100]);
-    // No momentum that an optimizer can have.
-    assert_eq!([-0.5, 1.0, 1.5, f64::NAN].map(|momentum| of(config, momentum)), [23; 4]);
+    for bad in [-0.5, 1.0, 1.5].into_iter().chain(NEVER) {
+        let error = around(config, bad).map(drop).unwrap_err();
+        assert!(is_out_of_range(&error, "the optimizer's momentum", bad));
+    }
+    for bad in [0.0, -1.0, 1.5].into_iter().chain(NEVER) {
+        let groups = vec![Group { name: "model".into(), frozen: false, rate: 0.1 }];
+        let error = Engine::new(config, groups, Numbers { momentum: 0.0, spacing: bad });
+        let error = error.map(drop).unwrap_err();
+        assert!(is_out_of_range(&error, "the spacing of numbers", bad));
+    }
     assert_eq!(of(config.memories(8.0), 0.9), 80);
     assert_eq!(of(config.memories(0.0), 0.9), 23);
     assert_eq!(of(config.window(Window::steps(7).unwrap()), 0.9), 7);

@@ -19,6 +19,9 @@ pub(crate) type Tensors = BTreeMap<String, Stored>;
 /// Writes a whole file or leaves what was there: beside it, to the disk, and only then in its
 /// place.
 pub(super) fn save(tensors: &Tensors, path: &Path) -> Result<(), CheckpointError> {
+    // A link stays, and what it leads to is replaced.
+    let resolved = std::fs::canonicalize(path);
+    let path = resolved.as_deref().unwrap_or(path);
     let partial = Partial::new(path).map_err(CheckpointError::io("create"))?;
     partial.write(tensors)?;
     partial.replace(path).map_err(CheckpointError::io("replace"))?;

@@ -22,7 +22,7 @@ pub struct Config<R> {
     pub(crate) bf16_directions: bool,
 }
 
-/// The configuration of [`Newton`](crate::Newton).
+/// The configuration of `Newton`.
 ///
 /// The default is the aligned rule with γ = 0.33, windows of 0.2 of an epoch, undamped while
 /// windows agree, and the safeguard on.
@@ -38,7 +38,7 @@ pub struct Config<R> {
 /// ```
 pub type NewtonConfig = Config<NewtonRule>;
 
-/// The configuration of [`Hypergradient`](crate::Hypergradient).
+/// The configuration of `Hypergradient`.
 pub type HypergradientConfig = Config<HypergradientRule>;
 
 impl<R: RateRule> Config<R> {

@@ -14,7 +14,7 @@
 use super::{
     history::{Adaptation, KeptBecause, Outcome},
     products::{DirectionProducts, WindowProducts},
-    rule::{self, bounded, Proposal},
+    rule::{self, bounded, Proposal, RATES},
     start::{climb::climb, rounding::Rounding, LARGEST_CLIMB},
     state::{EndedWindow, GatheredLosses, Phase, PreviousWindow, Rollback, SnapshotTrust},
     Engine, RateRule, Request, Step,
@@ -220,7 +220,8 @@ impl<R: RateRule> Engine<R> {
         self.state.groups.iter_mut().for_each(|group| group.previous = None);
     }
 
-    /// Sets a rate, and notes it in the history.
+    /// Sets a rate, and notes it in the history. No other place writes a rate, and this one writes
+    /// none that is out of bounds, whatever led to it.
     pub(super) fn set_rate(
         &mut self,
         index: usize,
@@ -232,7 +233,9 @@ impl<R: RateRule> Engine<R> {
         else {
             return;
         };
-        let from = std::mem::replace(&mut group.rate, to);
+        let from = group.rate;
+        let to = if RATES.contains(&to) { to } else { from };
+        group.rate = to;
         let layer = settings.name.clone();
         tracing::debug!(
             step = self.state.steps,

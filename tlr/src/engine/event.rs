@@ -28,7 +28,7 @@ pub enum Event {
     Skipped,
     /// Answers [`Request::EndWindow`]: the products of each group.
     WindowEnded(Vec<WindowProducts>),
-    /// Answers [`Request::EndWindow`]: a weight is not finite, and no snapshot has moved.
+    /// Answers [`Request::EndWindow`]: a weight is not finite, and the last snapshot has not moved.
     WindowBroken {
         /// The first such tensor.
         tensor: String,
@@ -99,7 +99,8 @@ pub enum Step {
     Made,
     /// The gradients were gathered for a step to come, and the weights are where they were.
     Gathered,
-    /// The batch was left out, and the weights are where they were.
+    /// The batch was left out. The weights are where they were; buffers, such as running means, are
+    /// those of the last snapshot, for the batch has been through the forward pass.
     Skipped(Cause),
     /// The weights were updated, and a window ended with it. An exact step is a window of its own.
     WindowEnded {

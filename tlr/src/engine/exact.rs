@@ -3,7 +3,7 @@
 use serde::{de, Deserialize, Deserializer, Serialize, Serializer};
 
 pub(crate) fn serialize<S: Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S::Error> {
-    if value.is_finite() {
+    if value.is_finite() || !serializer.is_human_readable() {
         serializer.serialize_f64(*value)
     } else {
         serializer.serialize_str(&value.to_string())
@@ -17,6 +17,9 @@ pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<
         Finite(f64),
         #[serde(borrow)]
         Word(std::borrow::Cow<'a, str>),
+    }
+    if !deserializer.is_human_readable() {
+        return f64::deserialize(deserializer);
     }
     match Number::deserialize(deserializer)? {
         Number::Finite(value) => Ok(value),

@@ -11,6 +11,11 @@ use crate::error::Error;
 /// Who has the weights, the gradients and the base optimizer: what an [`Engine`] decides, it does.
 ///
 /// A method that fails leaves the weights as they were before it.
+///
+/// Before the first [`take_snapshot`](Self::take_snapshot) of the buffers a host may already be
+/// asked to [`skip`](Self::skip) a batch or to [`go_back`](Self::go_back). So it keeps a copy of
+/// the buffers from the start. It may take another whenever [`Engine::lacks_snapshot`] says that
+/// the next step begins with a snapshot, before the next forward pass changes the buffers.
 pub trait Host {
     /// What can go wrong, such as a device that runs out of memory.
     type Error;
@@ -35,11 +40,12 @@ pub trait Host {
     /// The host's own.
     fn skip(&mut self, drop_gathered: bool) -> Result<(), Self::Error>;
 
-    /// The products of each group; then the snapshots move on. If a weight is not finite, they
-    /// stay.
+    /// Computes the products of each group, and then moves the snapshots on. If a weight is not
+    /// finite, the last snapshot stays. In the first window after a start, a rollback or a restart
+    /// there is no snapshot before the last: [`WindowProducts::across`] may be any number then.
     ///
     /// # Errors
-    /// The host's own. The last snapshot is as it was then, the one before may be lost.
+    /// The host's own. The last snapshot is as it was then; the one before may be lost.
     fn end_window(&mut self) -> Result<WindowEnd, Self::Error>;
 
     /// Whether all weights are finite.
@@ -79,7 +85,7 @@ pub trait Host {
 pub enum WindowEnd {
     /// The products of each group. The snapshots have moved on.
     Products(Vec<WindowProducts>),
-    /// A weight is not finite. The snapshots are as they were.
+    /// A weight is not finite. The last snapshot is as it was; the one before may be lost.
     Broken {
         /// The first such tensor.
         tensor: String,
@@ -102,6 +108,9 @@ pub enum StepError<E> {
 
 /// One step: asks the engine what to do and has the host do it, until the step is over.
 ///
+/// A step that had begun and was not finished is given up first, as by [`Engine::host_failed`]: a
+/// host may have panicked in it, or the engine's state may have been saved within it.
+///
 /// # Errors
 /// Those of [`Engine::tell`], and the host's own. The next step can be driven all the same.
 pub fn drive<R: RateRule, H: Host>(
@@ -110,6 +119,9 @@ pub fn drive<R: RateRule, H: Host>(
     loss: Option<f64>,
     only_gathers: bool,
 ) -> Result<Step, StepError<H::Error>> {
+    if engine.state().is_within_step() {
+        engine.host_failed();
+    }
     let mut event = Event::Batch { loss, only_gathers };
     loop {
         let done = match engine.tell(event).map_err(StepError::Engine)? {

@@ -112,8 +112,10 @@ pub struct Group {
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Numbers {
     /// β of the base optimizer, in [0, 1): how much of an update is left over from the one before.
+    /// 0 for plain gradient descent.
     pub momentum: f64,
-    /// The distance between 1 and the next larger number of the weights' type.
+    /// The distance between 1 and the next larger number of the weights' type: `f32::EPSILON` for
+    /// f32.
     pub spacing: f64,
 }
 
@@ -145,9 +147,14 @@ impl<R: RateRule> Engine<R> {
     /// An engine for some groups of tensors.
     ///
     /// # Errors
-    /// A number of `config` or a starting rate out of range; no groups at all.
+    /// A number of `config` or of `numbers`, or a starting rate, out of range; no groups at all.
     pub fn new(config: Config<R>, groups: Vec<Group>, numbers: Numbers) -> Result<Self, Error> {
-        let window = config.validated_window(numbers.momentum)?;
+        let Numbers { momentum, spacing } = numbers;
+        let holds = (0.0..1.0).contains(&momentum);
+        Error::unless(holds, "the optimizer's momentum", "at least 0 and below 1", momentum)?;
+        let holds = spacing > 0.0 && spacing <= 1.0;
+        Error::unless(holds, "the spacing of numbers", "in (0, 1]", spacing)?;
+        let window = config.validated_window(momentum)?;
         if groups.is_empty() {
             return Err(Error::NothingToTrain);
         }
@@ -156,12 +163,6 @@ impl<R: RateRule> Engine<R> {
         {
             return Err(Error::Rate { group: name.to_string(), rate: *rate });
         }
-        let group_state = |group: &Group| GroupState {
-            rate: group.rate,
-            climbs: config.climb.is_some(),
-            previous: None,
-            before_cut: None,
-        };
         let state = State {
             steps: 0,
             position: 0,
@@ -169,7 +170,7 @@ impl<R: RateRule> Engine<R> {
             gathered: GatheredLosses::default(),
             snapshot: SnapshotTrust::Missing,
             watch: Watch::default(),
-            groups: groups.iter().map(group_state).collect(),
+            groups: groups.iter().map(|group| start(group.rate, config.climb)).collect(),
             phase: Phase::Idle,
             history: Vec::new(),
         };
@@ -182,7 +183,7 @@ impl<R: RateRule> Engine<R> {
             safeguard: config.safeguard,
             schedule: None,
             keeps_snapshots: config.sketch.is_none(),
-            spacing: numbers.spacing,
+            spacing,
             groups: groups.into_iter().map(settings).collect(),
             effective,
             state,
@@ -193,6 +194,11 @@ impl<R: RateRule> Engine<R> {
     pub fn set_schedule(&mut self, schedule: Option<Schedule>) {
         self.schedule = schedule;
     }
+}
+
+/// A group whose rate has not been decided on yet.
+fn start(rate: f64, climb: Option<f64>) -> GroupState {
+    GroupState { start: rate, rate, climbs: climb.is_some(), previous: None, before_cut: None }
 }
 
 /// What is settled, and what can be asked at any time.
@@ -207,8 +213,8 @@ impl<R> Engine<R> {
         self.schedule.as_ref().map_or(1.0, |schedule| schedule.factor(self.state.steps))
     }
 
-    /// The rates of the update that was last [asked for](Request::Update): the learned rates times
-    /// the schedule's factor.
+    /// The rates of the update that is [asked for](Request::Update): the learned rates times the
+    /// schedule's factor, within [`RATES`]. While no update is asked for, they mean nothing.
     pub fn effective_rates(&self) -> &[f64] {
         &self.effective
     }
@@ -229,9 +235,33 @@ impl<R> Engine<R> {
         self.state.steps
     }
 
+    /// Whether the next step begins with a snapshot: at the start, after a [`reset`](Self::reset),
+    /// where a schedule restarts, and after an exact step. See [`Host`].
+    pub fn lacks_snapshot(&self) -> bool {
+        self.state.snapshot == SnapshotTrust::Missing
+    }
+
     /// K: the optimizer steps in a window.
     pub fn window(&self) -> usize {
         self.window
+    }
+
+    /// Starts over at the weights as they are, from the rates that the engine was made with. All
+    /// that was learned of losses and directions is forgotten, and so is a step that has begun.
+    /// Steps are counted on, and the history is kept.
+    pub fn reset(&mut self) {
+        let groups = self.state.groups.iter().map(|group| start(group.start, self.climb)).collect();
+        self.state = State {
+            steps: self.state.steps,
+            position: 0,
+            factors: 0.0,
+            gathered: GatheredLosses::default(),
+            snapshot: SnapshotTrust::Missing,
+            watch: Watch::default(),
+            groups,
+            phase: Phase::Idle,
+            history: std::mem::take(&mut self.state.history),
+        };
     }
 
     /// All that the engine remembers, to be saved.
@@ -239,8 +269,9 @@ impl<R> Engine<R> {
         &self.state
     }
 
-    /// Takes over what another engine with the same groups and configuration remembered. It goes on
-    /// as that one would have, to the bit.
+    /// Takes over what another engine remembered. It goes on as that one would have, to the bit, if
+    /// it has the same groups and the same configuration. The caller has to see to that: a state
+    /// does not hold them. A state saved within a step waits for the answer to its last request.
     ///
     /// # Errors
     /// Gives the state back if no such engine can have been in it.
@@ -260,10 +291,11 @@ impl<R> Engine<R> {
     /// Goes on from a state that [can be resumed](Self::can_resume).
     pub(crate) fn replace_state(&mut self, state: State) {
         self.state = state;
-        if let Phase::Updating(step) = &self.state.phase {
-            let factor = step.factor;
-            self.set_effective_rates(factor);
-        }
+        let factor = match &self.state.phase {
+            Phase::Updating(step) => step.factor,
+            _ => 1.0,
+        };
+        self.set_effective_rates(factor);
     }
 
     fn set_effective_rates(&mut self, factor: f64) {
@@ -288,6 +320,6 @@ impl<R> Engine<R> {
             .with("climb", self.climb)
             .with("rule", &self.rule)
             .with("safeguard", self.safeguard)
-            .with("schedule", &self.schedule)
+            .with("schedule", self.schedule.as_ref().and_then(|s| serde_json::to_string(s).ok()))
     }
 }

@@ -7,7 +7,9 @@ use super::{
 use crate::error::Cause;
 use serde::{Deserialize, Serialize};
 
-/// All that an engine remembers, in one value that serde can write and read to the bit.
+/// All that an engine remembers, in one value that serde can write and read to the bit. (As JSON it
+/// takes a reader that reads every number to the bit: `serde_json` with its feature
+/// `float_roundtrip`.)
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct State {
@@ -33,8 +35,9 @@ pub(super) enum SnapshotTrust {
     Missing,
     /// No loss speaks against it, or there is no other snapshot.
     Good,
-    /// It is the end of an accepted window. The window was accepted for the losses before its end, and
-    /// no good loss has been seen at the end yet. Until one is, a rollback goes one snapshot further.
+    /// It is the end of an accepted window. The window was accepted for the losses before its end,
+    /// and no good loss has been seen at the end yet. Until one is, a rollback goes one snapshot
+    /// further.
     Unconfirmed,
 }
 
@@ -72,6 +75,9 @@ impl GatheredLosses {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct GroupState {
+    /// The rate that training started from.
+    #[serde(with = "exact")]
+    pub(super) start: f64,
     /// The learned rate, without the schedule.
     #[serde(with = "exact")]
     pub(super) rate: f64,
@@ -108,9 +114,10 @@ pub(super) struct PreviousWindow {
 
 /// What an engine waits for.
 ///
-/// What a step would change is kept here until the host has done its part. So a host that fails leaves
-/// everything else as it was.
+/// What a step would change is kept here until the host has done its part. So a host that fails
+/// leaves everything else as it was.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) enum Phase {
     /// It waits for a batch.
     Idle,
@@ -122,7 +129,8 @@ pub(super) enum Phase {
     Updating(PendingStep),
     /// It waits for the host to leave a batch out, for this cause.
     Skipping(PendingStep, Cause),
-    /// It waits to be told whether the weights are finite. Their window will be undone for this cause.
+    /// It waits to be told whether the weights are finite. Their window will be undone for this
+    /// cause.
     Checking(PendingStep, Cause),
     /// It waits for the products of a window whose last step has been made.
     EndingWindow,
@@ -134,8 +142,28 @@ pub(super) enum Phase {
     Retreating { tensor: String },
 }
 
+impl Phase {
+    fn is_possible(&self, groups: usize) -> bool {
+        match self {
+            Self::Idle | Self::EndingWindow | Self::Retreating { .. } => true,
+            Self::TakingWeights(step)
+            | Self::TakingBuffers(step)
+            | Self::Updating(step)
+            | Self::Skipping(step, _)
+            | Self::Checking(step, _) => {
+                (0.0..=f64::MAX).contains(&step.factor)
+                    && step.gathered.count <= MOST_STEPS
+                    && step.watch.is_possible(MOST_STEPS)
+            }
+            Self::Weighing(window) => window.products.len() == groups && window.factor >= 0.0,
+            Self::GoingBack(rollback) => rollback.watch.is_possible(MOST_STEPS),
+        }
+    }
+}
+
 /// A step that has begun.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct PendingStep {
     /// The losses of the step's batches so far, this batch included.
     pub(super) gathered: GatheredLosses,
@@ -150,6 +178,7 @@ pub(super) struct PendingStep {
 
 /// A window that has ended well.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct EndedWindow {
     pub(super) products: Vec<WindowProducts>,
     /// The schedule's mean.
@@ -161,6 +190,7 @@ pub(super) struct EndedWindow {
 
 /// A window that is being undone.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(super) struct Rollback {
     pub(super) cause: Cause,
     /// Whether the rates are to blame, and are cut.
@@ -185,10 +215,14 @@ impl State {
         let counts = [self.steps, self.gathered.count];
         self.groups.len() == groups
             && self.groups.iter().all(|group| {
-                RATES.contains(&group.rate)
-                    && group.previous.is_none_or(|previous| RATES.contains(&previous.rate))
-                    && group.before_cut.is_none_or(|rate| RATES.contains(&rate))
+                let rates = [Some(group.start), Some(group.rate), group.before_cut];
+                rates.into_iter().flatten().all(|rate| RATES.contains(&rate))
+                    && group.previous.is_none_or(|previous| {
+                        RATES.contains(&previous.rate) && previous.factor >= 0.0
+                    })
             })
+            && self.factors >= 0.0
+            && self.phase.is_possible(groups)
             && counts.into_iter().all(|count| count < MOST_STEPS)
             && self.position as u64 <= self.steps
             && self.watch.is_possible(MOST_STEPS)

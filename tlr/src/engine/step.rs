@@ -63,8 +63,10 @@ impl<R: RateRule> Engine<R> {
     pub fn host_failed(&mut self) -> bool {
         match std::mem::replace(&mut self.state.phase, Phase::Idle) {
             Phase::EndingWindow => {
-                // Of the snapshot before the last nothing is known any more.
+                // Nothing is known any more of the snapshot before the last: neither a direction
+                // nor a rollback may use it.
                 self.forget_directions();
+                self.state.snapshot = SnapshotTrust::Good;
                 self.count(1);
                 true
             }
@@ -72,8 +74,10 @@ impl<R: RateRule> Engine<R> {
                 self.conclude(window, &[]);
                 true
             }
-            Phase::GoingBack(rollback) => !rollback.counts_step,
-            Phase::Retreating { .. } => true,
+            Phase::GoingBack(Rollback { counts_step: false, .. }) | Phase::Retreating { .. } => {
+                self.count(1);
+                true
+            }
             _ => false,
         }
     }
@@ -196,6 +200,9 @@ impl<R: RateRule> Engine<R> {
     /// A window has left weights that are not finite. Its losses were, so a gradient was not, and
     /// the batch is to blame: once, after windows that were good.
     fn window_broken(&mut self, tensor: String) -> Request {
+        // The snapshot before the last may be lost.
+        self.forget_directions();
+        self.state.snapshot = SnapshotTrust::Good;
         if self.safeguard.is_none() {
             self.state.phase = Phase::Retreating { tensor };
             return Request::GoBack(Target::Last);

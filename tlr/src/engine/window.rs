@@ -92,13 +92,13 @@ impl Window {
         }
     }
 
-    /// K, and at least `memories`/(1 − `momentum`) unless it was given in steps. A momentum outside
-    /// (0, 1) has no memory to wait for.
+    /// K, and at least `memories`/(1 − `momentum`) unless it was given in steps. Without
+    /// momentum there is no memory to wait for.
     pub(crate) fn len_with_momentum(&self, momentum: f64, memories: f64) -> usize {
         match self.0 {
-            Length::Fraction { .. } if momentum > 0.0 && momentum < 1.0 => {
-                // 1 − 0.9 is a little below 0.1. A quotient within rounding of a whole number is meant
-                // to be that number.
+            Length::Fraction { .. } if momentum > 0.0 => {
+                // 1 − 0.9 is a little below 0.1. A quotient within rounding of a whole number is
+                // meant to be that number.
                 let least = memories / (1.0 - momentum) * (1.0 - 1e-12);
                 self.len().max(least.ceil() as usize)
             }
@@ -112,8 +112,8 @@ impl Window {
         match self.0 {
             Length::Steps(steps) => steps,
             Length::Fraction { batches: None, .. } => Self::UNKNOWN_EPOCH,
-            // 0.29 · 100 is 28.999…. A product within rounding of a whole number is meant to be that
-            // number.
+            // 0.29 · 100 is 28.999…. A product within rounding of a whole number is meant to be
+            // that number.
             Length::Fraction { p, batches: Some(batches) } => {
                 let steps = p * batches as f64;
                 ((steps * (1.0 + 1e-12)).floor() as usize).max(1)

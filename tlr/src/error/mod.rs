@@ -9,8 +9,8 @@ use std::{fmt, path::PathBuf};
 
 /// What can go wrong, and what to do about it.
 ///
-/// After any of these but [`LostWeights`](Self::LostWeights) the model's weights are finite and
-/// whole. They are as they were before the call, unless the variant says otherwise.
+/// After an error the model's weights are as they were before the call, all of them, unless the
+/// variant says otherwise.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -69,8 +69,8 @@ pub enum Error {
     },
     /// Parameters that the loss does not depend on, as far as the gradients tell.
     ///
-    /// What the optimizer has accumulated is as it was, if it takes [gradients of its
-    /// own](crate::TunableOptimizer::complete_gradients). Otherwise it is cleared.
+    /// What the optimizer has accumulated is as it was, if its `complete_gradients` makes a copy of
+    /// the gradients. Otherwise it is cleared.
     #[error("no gradient for {}: no weight was moved; trace the input with `model.alloc_grads()`, which gives unused parameters a gradient of zero, or take them out of the model", .tensors.join(", "))]
     UnusedParameters {
         /// The tensors without a gradient.
@@ -120,7 +120,7 @@ pub enum Error {
         trials: usize,
     },
     /// Rolling back does not help. The model is at its last good snapshot.
-    #[error("{count} rollbacks without one good window, the last at step {step} because {cause}: the model is at its last good snapshot; look for bad data or a broken loss")]
+    #[error("{count} rollbacks without one good window, the last at step {step} because {cause}: the model is at its last good snapshot; look for bad data or a broken loss, then go on by `reset`, or without learned rates by `into_inner`")]
     TooManyRollbacks {
         /// How many in a row.
         count: usize,

@@ -305,7 +305,7 @@ impl<Opt: TunableOptimizer> Accumulate<Opt> {
         rest.tensors.retain(|(buffer, _), _| buffer != name);
         within(&mut self.optimizer, &rest)?;
 
-        self.gathered = gathered;
+        self.gathered = gathered.min(self.batches - 1);
         self.sums.clear();
         for tensor in tensors.into_iter().filter(|tensor| tensor.trainable) {
             let mut sum = vec![0.0; tensor.len];

@@ -14,38 +14,61 @@ use std::fmt::Debug;
 /// [`Newton`](crate::Newton) can wrap that optimizer, [`PerLayer`](crate::PerLayer) can give it one
 /// rate for each layer, and a checkpoint can save its state.
 ///
+/// A rule reads and writes its buffers by [`Backend::read`] and [`Backend::write`], on any device.
+///
 /// # Example
+/// Lion, as Chen et al. have it (*Symbolic discovery of optimization algorithms*, 2023):
+/// w ← w − lr·sign(β₁·m + (1 − β₁)·g), then m ← β₂·m + (1 − β₂)·g.
 /// ```
 /// use dfdx::prelude::*;
 /// use tlr::{optim::{Buffer, Elementwise, Settings, UpdateRule}, Backend};
 ///
-/// /// w ← w − lr · sign(g), by way of Adam's kernel without memory.
 /// #[derive(Clone, Copy, Debug)]
-/// struct SignSgd { lr: f64 }
+/// struct Lion { lr: f64, betas: [f64; 2] }
 ///
-/// impl UpdateRule<2> for SignSgd {
-///     const BUFFERS: [&'static str; 2] = ["gradient", "square"];
-///     fn settings(&self) -> Settings { Settings::new("sign descent") }
+/// /// Unlike `f64::signum`, 0 at 0.
+/// fn sign(x: f64) -> f64 {
+///     if x == 0.0 { 0.0 } else { x.signum() }
+/// }
+///
+/// impl UpdateRule<1> for Lion {
+///     const BUFFERS: [&'static str; 1] = ["momentum"];
+///     fn settings(&self) -> Settings { Settings::new("lion").with("betas", self.betas) }
 ///     fn rate(&self) -> f64 { self.lr }
 ///     fn set_rate(&mut self, rate: f64) { self.lr = rate }
+///     fn momentum(&self) -> f64 { self.betas[1] } // windows outlast it
 ///     fn update<S: Shape, E: Dtype, D: Backend<E>>(
 ///         &self,
 ///         _step: i32,
 ///         parameter: &mut Tensor<S, E, D>,
-///         [gradient, square]: &mut [Buffer<E, D>; 2],
-///         now: &Buffer<E, D>,
+///         [momentum]: &mut [Buffer<E, D>; 1],
+///         gradient: &Buffer<E, D>,
 ///     ) -> Result<(), D::Err> {
-///         let sign = dfdx::optim::AdamConfig { lr: self.lr, betas: [0.0; 2], eps: 0.0, weight_decay: None };
-///         sign.try_update(1, parameter, gradient, square, now)
+///         let [beta1, beta2] = self.betas;
+///         let wide = |x: E| x.to_f64().unwrap_or(f64::NAN);
+///         let round = |x: f64| E::from_f64(x).unwrap_or_default();
+///         let gradient = D::read(gradient, |gradient| gradient.to_vec())?;
+///         let mut weights = vec![E::default(); gradient.len()];
+///         parameter.copy_into(&mut weights);
+///         D::write(momentum, |momentum| {
+///             for ((w, m), g) in weights.iter_mut().zip(momentum).zip(gradient) {
+///                 let (m_before, g) = (wide(*m), wide(g));
+///                 let step = sign(beta1 * m_before + (1.0 - beta1) * g);
+///                 *w = round(wide(*w) - self.lr * step);
+///                 *m = round(beta2 * m_before + (1.0 - beta2) * g);
+///             }
+///         })?;
+///         parameter.copy_from(&weights);
+///         Ok(())
 ///     }
 /// }
 ///
 /// let dev = Cpu::default();
-/// let mut w: Tensor<Rank1<2>, f32, _> = dev.tensor([3.0, -4.0]);
-/// let mut opt = Elementwise::new(&w, SignSgd { lr: 0.5 });
+/// let mut w: Tensor<Rank1<3>, f32, _> = dev.tensor([3.0, -4.0, 0.0]);
+/// let mut opt = Elementwise::new(&w, Lion { lr: 0.5, betas: [0.9, 0.99] });
 /// let gradients = w.leaky_trace().square().sum().backward();
 /// opt.update(&mut w, &gradients)?;
-/// assert_eq!(w.array(), [2.5, -3.5]);
+/// assert_eq!(w.array(), [2.5, -3.5, 0.0]);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub trait UpdateRule<const N: usize>: Copy + Debug {

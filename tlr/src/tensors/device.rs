@@ -14,15 +14,27 @@ pub type Buffer<E, D> = <D as Storage<E>>::Vec;
 ///
 /// Code that is generic over the device uses the bound `D: Backend<E>` in place of `D: Device<E>`.
 pub trait Backend<E: Dtype>: Device<E> + sealed::Sealed {
-    /// Calls `look` with the elements of a buffer.
-    #[doc(hidden)]
+    /// Calls `look` with the elements of a buffer, in the order of the tensor's memory. On a GPU,
+    /// with a copy of them on the host.
+    ///
+    /// # Errors
+    /// Those of the device, for instance for lack of memory.
+    ///
+    /// # Example
+    /// See [`UpdateRule`](crate::optim::UpdateRule).
     fn read<T>(
         buffer: &Buffer<E, Self>,
         look: impl FnOnce(&[E]) -> T,
     ) -> Result<T, <Self as HasErr>::Err>;
 
-    /// Calls `change` with the elements of a buffer, and keeps what it writes to them.
-    #[doc(hidden)]
+    /// Calls `change` with the elements of a buffer, and keeps what it writes to them. On a GPU,
+    /// the elements are copied to the host and back.
+    ///
+    /// # Errors
+    /// Those of the device. The elements are as they were then.
+    ///
+    /// # Example
+    /// See [`UpdateRule`](crate::optim::UpdateRule).
     fn write<T>(
         buffer: &mut Buffer<E, Self>,
         change: impl FnOnce(&mut [E]) -> T,

@@ -182,7 +182,7 @@ where
                 if t != 1.0 {
                     decisions.iter_mut().for_each(|decision: &mut ExactDecision| decision.scale(t));
                 }
-                return Ok(self.accept_step(model, next, decisions));
+                return self.accept_step(model, next, decisions);
             }
             t = if far.is_finite() { 0.5 * (near + far) } else { 2.0 * t };
         }

@@ -93,7 +93,7 @@ where
         let sums = self.derivatives(model, &proposed, gradients, &gradients_ahead);
         let decisions = self.engine.decide_ahead(&sums);
         match self.move_along(model, &proposed, &decisions, 1.0) {
-            Ok(next) => Ok(self.accept_step(model, next, decisions)),
+            Ok(next) => self.accept_step(model, next, decisions),
             Err(error) => {
                 self.forget_proposal(model);
                 Err(error.into())
@@ -229,11 +229,12 @@ where
         model: &mut Opt::Model,
         next: Opt::Model,
         decisions: Vec<ExactDecision>,
-    ) -> Step {
+    ) -> Result<Step, Fault<DeviceError<Opt>>> {
         *model = next;
         let step = self.engine.exact_step_made(decisions);
         self.apply_rates();
-        step
+        let taken = self.take_buffers(model);
+        taken.map(|()| step).map_err(|error| Fault::AtWindowEnd(Box::new(error.into())))
     }
 }
 

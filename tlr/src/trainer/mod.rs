@@ -149,8 +149,9 @@ where
     ///
     /// # Errors
     /// [`Error::UnusedParameters`], [`Error::ModelChanged`], [`Error::Device`],
-    /// [`Error::WindowEnd`]; [`Error::TooManyRollbacks`] with the safeguard on,
-    /// [`Error::NonFiniteLoss`] and [`Error::NonFiniteWeights`] with it off.
+    /// [`Error::WindowEnd`], [`Error::ScheduleFactor`]; [`Error::TooManyRollbacks`] with the
+    /// safeguard on; [`Error::NonFiniteLoss`], [`Error::NonFiniteWeights`] and
+    /// [`Error::LostWeights`] with it off.
     ///
     /// # Example
     /// ```
@@ -232,7 +233,8 @@ where
         self.engine.rates().collect()
     }
 
-    /// The same, as the next step will use them: times the [`schedule`](Self::schedule).
+    /// The same, as the next step will use them: times the [`schedule`](Self::schedule), and never
+    /// below 1e-30, also where the schedule is 0.
     pub fn effective_rates(&self) -> Vec<(&str, f64)> {
         let factor = self.engine.factor();
         let effective = |rate: f64| (rate * factor).clamp(*RATES.start(), *RATES.end());
@@ -265,6 +267,31 @@ where
         &self.optimizer
     }
 
+    /// Starts over at the weights as they are, from the rates that this trainer was made with: the
+    /// way on after an error such as [`Error::TooManyRollbacks`]. What the safeguard knows of the
+    /// losses and what the base optimizer has accumulated is cleared. Steps are counted on, and the
+    /// history is kept.
+    ///
+    /// Buffers that were loaded or changed since are from now on those that a broken batch is
+    /// undone to.
+    ///
+    /// # Errors
+    /// [`Error::ModelChanged`], [`Error::Device`]. Nothing has changed then.
+    pub fn reset(&mut self, model: &Opt::Model) -> Result<(), Error> {
+        self.snapshots.check(model)?;
+        self.snapshots.take(model, TensorKind::Buffers)?;
+        self.optimizer.reset(model);
+        self.has_updated = false;
+        self.engine.reset();
+        self.apply_rates();
+        Ok(())
+    }
+
+    /// The base optimizer, with the learned rates and all that it has accumulated.
+    pub fn into_inner(self) -> Opt {
+        self.optimizer
+    }
+
     /// One step of the engine, with this trainer as its host.
     fn drive(
         &mut self,
@@ -287,11 +314,25 @@ where
             self.engine.gathered_gradients_lost();
         }
         self.apply_rates();
-        driven.map_err(|error| match error {
+        let step = driven.map_err(|error| match error {
             StepError::Engine(error) => Fault::Tlr(error),
             StepError::Host { error, step_made: true } => Fault::AtWindowEnd(Box::new(error)),
             StepError::Host { error, step_made: false } => error,
-        })
+        })?;
+        if !matches!(step, Step::Skipped(_)) {
+            let taken = self.take_buffers(model);
+            taken.map_err(|error| Fault::AtWindowEnd(Box::new(error.into())))?;
+        }
+        Ok(step)
+    }
+
+    /// Where the next step begins with a snapshot, the buffers are taken now: its forward pass
+    /// changes them, and its batch may be broken.
+    fn take_buffers(&mut self, model: &Opt::Model) -> Result<(), Error> {
+        match self.engine.lacks_snapshot() {
+            true => self.snapshots.take(model, TensorKind::Buffers),
+            false => Ok(()),
+        }
     }
 
     /// Between steps the optimizer has the learned rates.
@@ -327,7 +368,7 @@ impl<Opt: TunableOptimizer, R: fmt::Debug> fmt::Debug for Trainer<Opt, R> {
 ///
 /// dfdx's error has no room for this crate's own. Where one of those stops a step (the model
 /// changed, weights that are not finite with the safeguard off, too many rollbacks), all parameters
-/// are reported as unused, which they were, and the error itself is a `tracing` event. Call the
+/// are reported as unused, and the error itself is a `tracing` event. Call the
 /// inherent methods, which shadow this one, to have it as a value.
 impl<Opt, R> Optimizer<Opt::Model, Opt::Device, Opt::Dtype> for Trainer<Opt, R>
 where

@@ -95,6 +95,12 @@ where
         R: Serialize,
     {
         self.snapshots.check(model)?;
+        if self.engine.state().is_within_step() {
+            // The base optimizer has panicked, and may have moved some of the weights.
+            let (told, expected) =
+                ("a checkpoint", "the end of a step that was left in the middle");
+            return Err(Error::OutOfOrder { told, expected }.into());
+        }
         let state = self.optimizer.state(model).map_err(Fault::Device)?;
         let mut tensors = Tensors::new();
         let mut infos = tensors::list(model).into_iter();

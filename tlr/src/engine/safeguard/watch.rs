@@ -71,7 +71,8 @@ impl Watch {
             if !self.any_accepted {
                 self.start = Some(start.max(loss));
             }
-            // Once a window has been accepted, a loss beyond all others says nothing of the snapshot.
+            // Once a window has been accepted, a loss beyond all others says nothing of the
+            // snapshot.
             if !explodes || !self.any_accepted {
                 self.origin.push(loss);
             }
