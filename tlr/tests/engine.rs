@@ -606,6 +606,10 @@ fn a_climb_is_a_hundredfold_at_most() {
     let mut run = run(&plain(1).climb(0.8), &[false]);
     run.window(still(1.0));
     assert_eq!(run.window(along(1.0, 1.0)), (100.0 * RATE, Outcome::Climbed));
+    // Where the rule itself goes as far, it is the rule's doing.
+    let mut run = self::run(&plain(1).damping(1.0).climb(0.8), &[false]);
+    run.window(still(1.0));
+    assert_eq!(run.window(along(1.0, 0.9999)), (100.0 * RATE, Outcome::Capped));
 }
 
 #[test]

@@ -46,5 +46,7 @@ mod tests {
         assert_eq!(half.raise(1e-4), Some(10.0));
         assert_eq!(half.raise(5e-4), Some(2.0));
         assert_eq!(half.raise(6e-4), None);
+        let twice = Rounding { weights: 2.0, noise: 1e-3 };
+        assert_eq!(twice.raise(4e-4), Some(1e-3 * 2.0 / 4e-4));
     }
 }
