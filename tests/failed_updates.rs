@@ -190,9 +190,11 @@ fn the_optimizer_alone() {
 fn a_panic_in_the_middle_is_given_up_and_not_saved() {
     let mut run = Run::new(rule, 1, false);
     run.step().unwrap();
-    (UNTIL_FAILURE.set(Some(1)), PANICS.set(true));
+    UNTIL_FAILURE.set(Some(1));
+    PANICS.set(true);
     let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run.step()));
-    (UNTIL_FAILURE.set(None), PANICS.set(false));
+    UNTIL_FAILURE.set(None);
+    PANICS.set(false);
     assert!(panicked.is_err());
     let refused = run.newton.checkpoint(&run.model).unwrap_err();
     assert!(matches!(refused, Error::OutOfOrder { .. }), "{refused}");
