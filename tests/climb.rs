@@ -6,10 +6,7 @@ use support::{
     quadratic::{Quadratic, Random},
     values::{gradients, vector, weights, Vector},
 };
-use tlr::{
-    engine::HypergradientRule, Cause, Error, Hypergradient, HypergradientConfig, Newton,
-    NewtonConfig, Outcome, PerLayer, Window,
-};
+use tlr::{Cause, Newton, NewtonConfig, Outcome, PerLayer, Window};
 
 const RATE: f64 = 1e-3;
 

@@ -10,8 +10,8 @@ use support::values::{bits, gradients, values, vector, Vector};
 use tlr::{
     engine::RATES,
     layers::{LayerOptions, LayerVisitor, LayerVisitorMut, Layers, TrainableLr},
-    Cause, Error, Family, HypergradientConfig, Newton, NewtonConfig, Outcome, PerLayer, Safeguard,
-    Step, Trainer, TunableOptimizer, Window,
+    Cause, Error, Family, Newton, NewtonConfig, Outcome, PerLayer, Safeguard, Step, Trainer,
+    TunableOptimizer, Window,
 };
 
 type Model = Vector<2>;

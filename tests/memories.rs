@@ -6,7 +6,7 @@ use support::{
     quadratic::Random,
     values::{gradients, vector, Vector},
 };
-use tlr::{Error, Newton, NewtonConfig, PerLayer, TunableOptimizer, Window};
+use tlr::{Newton, NewtonConfig, PerLayer, TunableOptimizer, Window};
 
 type Model = (Vector<2>, Vector<3>);
 
