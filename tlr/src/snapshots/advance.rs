@@ -184,7 +184,7 @@ impl<E: Dtype> Snapshots<E> {
         #[allow(unsafe_code)]
         let sums = unsafe { window.dots(products.len()) }?;
         if !sums.iter().all(|dots| dots.own.is_finite()) {
-            for tensor in self.tensors.iter().filter(|tensor| TensorKind::Weights.is_of(tensor)) {
+            for tensor in self.tensors.iter().filter(|tensor| tensor.group.is_some()) {
                 let Before::Weights(weights) = &tensor.before else { continue };
                 if !all_finite(&weights.read()?) {
                     return Err(Unmoved::NotFinite(tensor.name.clone()));
