@@ -130,7 +130,7 @@ impl Schedule {
     ///
     /// # Example
     /// ```
-    /// assert_eq!(tlr::Schedule::cosine(100, 0.2)?.factor(50), 0.6);
+    /// assert_eq!(tlr::Schedule::cosine(100, 0.5)?.factor(50), 0.75);
     /// # Ok::<(), tlr::Error>(())
     /// ```
     pub fn cosine(steps: u64, floor: f64) -> Result<Self, Error> {

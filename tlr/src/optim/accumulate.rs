@@ -79,7 +79,8 @@ impl<Opt> Accumulate<Opt> {
     /// use tlr::optim::{Accumulate, Sgd};
     ///
     /// let model = Cpu::default().build_module::<Linear<4, 2>, f32>();
-    /// let four = Accumulate::new(Sgd::new(&model, SgdConfig::default()), 4)?;
+    /// let sgd: Sgd<_, f32, Cpu> = Sgd::new(&model, SgdConfig::default());
+    /// let four = Accumulate::new(sgd, 4)?;
     /// # Ok::<(), tlr::Error>(())
     /// ```
     pub fn new(optimizer: Opt, batches: usize) -> Result<Self, Error> {

@@ -76,7 +76,7 @@ impl<Opt> Clip<Opt> {
     /// use tlr::optim::{Clip, Sgd};
     ///
     /// let model = Cpu::default().build_module::<Linear<4, 2>, f32>();
-    /// let sgd = Sgd::new(&model, SgdConfig::default());
+    /// let sgd: Sgd<_, f32, Cpu> = Sgd::new(&model, SgdConfig::default());
     /// let clip = Clip::by_norm(sgd, 5.0)?;
     /// # Ok::<(), tlr::Error>(())
     /// ```
@@ -95,7 +95,7 @@ impl<Opt> Clip<Opt> {
     /// use tlr::optim::{Clip, Sgd};
     ///
     /// let model = Cpu::default().build_module::<Linear<4, 2>, f32>();
-    /// let sgd = Sgd::new(&model, SgdConfig::default());
+    /// let sgd: Sgd<_, f32, Cpu> = Sgd::new(&model, SgdConfig::default());
     /// let clip = Clip::by_value(sgd, 0.5)?;
     /// # Ok::<(), tlr::Error>(())
     /// ```

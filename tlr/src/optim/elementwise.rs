@@ -48,7 +48,8 @@ impl<M, E: Dtype, D: Storage<E>, C: UpdateRule<N>, const N: usize> Elementwise<M
     /// use tlr::optim::Elementwise;
     ///
     /// let model = Cpu::default().build_module::<Linear<4, 2>, f32>();
-    /// let sgd = Elementwise::new(&model, SgdConfig::default()); // this is what `Sgd::new` does
+    /// // What `Sgd::new` does.
+    /// let sgd: Elementwise<_, f32, Cpu, _, 1> = Elementwise::new(&model, SgdConfig::default());
     /// ```
     pub fn new(model: &M, cfg: C) -> Self {
         let _ = model;
