@@ -46,7 +46,7 @@ impl Settings {
     /// Adds those of `inner`, as `name` and `name.…`.
     pub(crate) fn within(mut self, name: &str, inner: Self) -> Self {
         for (field, value) in inner.0 {
-            self.0.insert(joined(name, &field), value);
+            self.0.insert(join(name, &field), value);
         }
         self
     }
@@ -55,12 +55,12 @@ impl Settings {
         match value {
             Value::Object(fields) => {
                 for (field, value) in fields {
-                    self.insert(joined(&name, &field), value);
+                    self.insert(join(&name, &field), value);
                 }
             }
             Value::Array(items) => {
                 for (index, value) in items.into_iter().enumerate() {
-                    self.insert(joined(&name, &index.to_string()), value);
+                    self.insert(join(&name, &index.to_string()), value);
                 }
             }
             value => {
@@ -109,7 +109,8 @@ fn is_within(name: &str, part: &str) -> bool {
     name.strip_prefix(part).is_some_and(|rest| rest.starts_with('.'))
 }
 
-fn joined(outer: &str, name: &str) -> String {
+/// The dotted path of what is called `name` within `outer`.
+pub(crate) fn join(outer: &str, name: &str) -> String {
     match (outer, name) {
         ("", name) => name.to_owned(),
         (outer, "") => outer.to_owned(),

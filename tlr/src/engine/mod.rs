@@ -92,7 +92,7 @@ pub(crate) use {exact_step::ExactDecision, state::MOST_STEPS};
 use crate::error::Error;
 #[cfg(feature = "dfdx")]
 use crate::settings::Settings;
-use rule::bounded;
+pub(crate) use rule::bounded;
 use safeguard::Watch;
 use state::{GatheredLosses, GroupState, Phase, SnapshotTrust};
 use std::sync::Arc;

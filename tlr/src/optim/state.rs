@@ -1,7 +1,7 @@
 //! The state that an optimizer accumulates, as a checkpoint saves and restores it.
 
 use super::{DeviceError, Family, Settings, TunableOptimizer};
-use crate::tensors::{join, Stored};
+use crate::{settings::join, tensors::Stored};
 use dfdx::nn::TensorCollection;
 use std::collections::BTreeMap;
 

@@ -13,7 +13,7 @@ pub use device::{Backend, Buffer};
 pub use stored::Element;
 
 pub(crate) use bf16::Bf16;
-pub(crate) use stored::{join, Stored};
+pub(crate) use stored::Stored;
 pub(crate) use threads::{is_shared, wide, CHUNK};
 pub(crate) use values::{all_finite, are_finite, Values, READ};
 

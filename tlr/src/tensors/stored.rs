@@ -100,12 +100,3 @@ impl Stored {
         }
     }
 }
-
-/// Joins two paths by a dot. An empty path adds nothing.
-pub(crate) fn join(outer: &str, path: &str) -> String {
-    match (outer, path) {
-        ("", path) => path.to_owned(),
-        (outer, "") => outer.to_owned(),
-        (outer, path) => format!("{outer}.{path}"),
-    }
-}

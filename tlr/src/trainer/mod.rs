@@ -13,8 +13,8 @@ pub use mixed_precision::{LossScale, MixedPrecision};
 
 use crate::{
     engine::{
-        drive, Adaptation, Config, Engine, Group, HypergradientRule, NewtonRule, Numbers, RateRule,
-        Schedule, Step, StepError, TensorKind, RATES,
+        bounded, drive, Adaptation, Config, Engine, Group, HypergradientRule, NewtonRule, Numbers,
+        RateRule, Schedule, Step, StepError, TensorKind,
     },
     error::Error,
     optim::{gradients::StepGradients, DeviceError, TunableOptimizer},
@@ -237,8 +237,7 @@ where
     /// below 1e-30, also where the schedule is 0.
     pub fn effective_rates(&self) -> Vec<(&str, f64)> {
         let factor = self.engine.factor();
-        let effective = |rate: f64| (rate * factor).clamp(*RATES.start(), *RATES.end());
-        self.engine.rates().map(|(name, rate)| (name, effective(rate))).collect()
+        self.engine.rates().map(|(name, rate)| (name, bounded(rate * factor))).collect()
     }
 
     /// Every decision on a rate, in order: at the end of a window one for each group.

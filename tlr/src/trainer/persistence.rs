@@ -6,9 +6,9 @@ use crate::{
     engine::RateRule,
     error::Error,
     optim::{DeviceError, OptimizerState, Resumable, TunableOptimizer},
-    settings::Settings,
+    settings::{join, Settings},
     snapshots::Sketches,
-    tensors::{self, join, Element, Stored},
+    tensors::{self, Element, Stored},
 };
 use serde::Serialize;
 use std::path::Path;
