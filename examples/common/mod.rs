@@ -24,9 +24,12 @@ const POINTS: usize = 20;
 /// How to train.
 #[derive(clap::Args)]
 pub(crate) struct Training {
-    /// Starting learning rate
+    /// Starting learning rate: the aligned rule finds one by itself, in its first steps
     #[arg(long, default_value_t = 1e-6, allow_negative_numbers = true)]
     pub(crate) rate: f64,
+    /// Start from the rate as it is given
+    #[arg(long)]
+    pub(crate) no_ramp: bool,
     /// Examples in a batch
     #[arg(long, default_value_t = 128)]
     pub(crate) batch_size: usize,
@@ -115,6 +118,7 @@ impl Training {
             mode: self.mode,
             rule: self.rule,
             rate: self.rate,
+            ramp: !self.no_ramp,
             batch_size: self.batch_size,
             window_fraction: self.window_fraction,
             damping: self.damping,

@@ -100,7 +100,7 @@ pub fn learner<M: TrainableLr<f32, Cpu> + 'static>(
         .sketch(options.sketch)
         .bf16_directions(options.bf16_directions);
     let config = match options.rule {
-        Rule::Aligned => config.climb(NewtonConfig::CLIMB),
+        Rule::Aligned => config.climb(NewtonConfig::CLIMB).ramp(options.ramp),
         _ => config,
     };
     let optimizer = AnyOptimizer::new(model, options);

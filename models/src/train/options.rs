@@ -100,6 +100,9 @@ pub struct Options {
     pub rule: Rule,
     /// The starting rate. Default 1e-6.
     pub rate: f64,
+    /// Whether the starting rate is looked for, whatever `rate` is: only by the aligned rule. Default
+    /// true.
+    pub ramp: bool,
     /// Examples in a batch. Default 128.
     pub batch_size: usize,
     /// p, the fraction of an epoch between two adaptations. Default 0.2.
@@ -132,6 +135,7 @@ impl Default for Options {
             mode: Mode::Global,
             rule: Rule::Aligned,
             rate: 1e-6,
+            ramp: true,
             batch_size: 128,
             window_fraction: 0.2,
             damping: 0.33,

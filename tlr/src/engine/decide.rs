@@ -147,30 +147,38 @@ impl<R: RateRule> Engine<R> {
 
     /// The host has gone back to a snapshot: the rates that are to blame are cut.
     pub(super) fn rolled_back(&mut self, rollback: Rollback) -> Result<Request, Error> {
-        let Rollback { cause, rates_are_to_blame, counts_step, watch, .. } = rollback;
-        let Some(safeguard) = self.safeguard else {
-            // Only a safeguard goes back.
-            return Ok(Request::Done(Step::Made));
-        };
+        let Rollback { cause, rates_are_to_blame, guilty, ramp, counts_step, watch, .. } = rollback;
         let state = &mut self.state;
         state.steps += u64::from(counts_step);
         state.watch = watch;
-        let on_probation =
-            rates_are_to_blame && cause == Cause::LossIncreased && state.watch.trusts(&safeguard);
-        for group in &mut state.groups {
-            group.before_cut = (on_probation && group.is_steady()).then_some(group.rate);
+        // Only the ramp goes back without a safeguard.
+        let safeguard = self.safeguard.unwrap_or_default();
+        let is_guilty = |index: usize| {
+            let named = guilty.as_ref().is_none_or(|guilty| guilty.get(index) == Some(&true));
+            rates_are_to_blame && named
+        };
+        let on_probation = cause == Cause::LossIncreased && state.watch.trusts(&safeguard);
+        for (index, group) in state.groups.iter_mut().enumerate() {
+            let may_revert = on_probation && is_guilty(index) && group.is_steady();
+            group.before_cut = may_revert.then_some(group.rate);
+            group.climbs &= !(is_guilty(index) && state.watch.any_accepted());
         }
         self.restart_at_snapshot();
-        if rates_are_to_blame && self.state.watch.any_accepted() {
-            self.state.groups.iter_mut().for_each(|group| group.climbs = false);
-        }
         let cut = self.state.watch.roll_back(&safeguard, rates_are_to_blame);
         let first = self.state.history.len();
-        for index in 0..self.groups.len() {
-            let Some(rate) = self.state.groups.get(index).map(|group| group.rate) else { continue };
-            let frozen = self.groups.get(index).is_some_and(|group| group.frozen);
-            let rate = if frozen { rate } else { bounded(rate * cut) };
-            self.set_rate(index, Proposal { rate, outcome: Outcome::RolledBack(cause) }, None);
+        let outcome = Outcome::RolledBack(cause);
+        if let Some(ramp) = ramp {
+            self.take_rates(&ramp, outcome);
+            self.state.watch.start_from(ramp.start);
+            self.state.ramp = None;
+        } else {
+            for index in 0..self.groups.len() {
+                let Some(group) = self.state.groups.get(index) else { continue };
+                let frozen = self.groups.get(index).is_some_and(|group| group.frozen);
+                let cut = if frozen || !is_guilty(index) { 1.0 } else { cut };
+                let rate = bounded(group.rate * cut);
+                self.set_rate(index, Proposal { rate, outcome }, None);
+            }
         }
         let (count, step) = (self.state.watch.rollbacks(), self.state.steps);
         let decisions = self.decisions_since(first);

@@ -1,6 +1,9 @@
 //! What an engine is told, what it asks for, and what a step comes to.
 
-use super::{history::Adaptation, products::WindowProducts};
+use super::{
+    history::Adaptation,
+    products::{Slope, WindowProducts},
+};
 use crate::error::Cause;
 use serde::{Deserialize, Serialize};
 
@@ -22,6 +25,8 @@ pub enum Event {
         /// Whether they are.
         finite: bool,
     },
+    /// Answers [`Request::MeasureSlopes`]: one for each group. Empty where they cannot be told.
+    Slopes(Vec<Slope>),
     /// Answers [`Request::Update`].
     Updated,
     /// Answers [`Request::Skip`].
@@ -49,6 +54,9 @@ pub enum Request {
     TakeSnapshot(TensorKind),
     /// Look whether all weights are finite. Answer with [`Event::WeightsChecked`].
     CheckWeights,
+    /// Measure the slope of each group: the batch's gradient along the way since the last snapshot.
+    /// Answer with [`Event::Slopes`].
+    MeasureSlopes,
     /// Update the weights at the rates that
     /// [`Engine::effective_rates`](super::Engine::effective_rates) tells. Answer with
     /// [`Event::Updated`].
@@ -97,6 +105,12 @@ pub enum Target {
 pub enum Step {
     /// The weights were updated.
     Made,
+    /// The weights were updated, and the starting rate is still being looked for: see
+    /// [`Config::ramp`](super::Config::ramp).
+    Ramped {
+        /// The changes of rates that came with the step: none, or one for each group.
+        decisions: Vec<Adaptation>,
+    },
     /// The gradients were gathered for a step to come, and the weights are where they were.
     Gathered,
     /// The batch was left out. The weights are where they were; buffers, such as running means, are
@@ -120,7 +134,9 @@ impl Step {
     /// The decisions on rates that came with this step: none, or one a group.
     pub fn decisions(&self) -> &[Adaptation] {
         match self {
-            Self::WindowEnded { decisions } | Self::RolledBack { decisions, .. } => decisions,
+            Self::WindowEnded { decisions }
+            | Self::RolledBack { decisions, .. }
+            | Self::Ramped { decisions } => decisions,
             Self::Made | Self::Gathered | Self::Skipped(_) => &[],
         }
     }

@@ -56,6 +56,8 @@ impl<R: RateRule> Engine<R> {
     /// The step is made. A window in progress ends without a decision.
     pub(crate) fn exact_step_made(&mut self, decisions: Vec<ExactDecision>) -> Step {
         self.state.steps += 1;
+        // The derivatives ahead tell more than the slope does.
+        self.state.ramp = None;
         self.leave_window();
         let first = self.state.history.len();
         for (index, decision) in decisions.into_iter().enumerate() {

@@ -65,6 +65,8 @@ pub enum Outcome {
     /// are large enough, or the weights have moved by no more than rounding explains. See
     /// [`Config::climb`](crate::engine::Config::climb).
     Raised,
+    /// Set while the starting rate is looked for: see [`Config::ramp`](crate::engine::Config::ramp).
+    Ramped,
     /// Back to what it was before a cut, because the window after the cut was good: see
     /// [`Safeguard::trust`](crate::engine::Safeguard::trust).
     CutReverted,
@@ -96,6 +98,7 @@ impl fmt::Display for Outcome {
             Self::Capped => f.write_str("capped"),
             Self::Climbed => f.write_str("climbed: the windows agree"),
             Self::Raised => f.write_str("raised: lost in rounding"),
+            Self::Ramped => f.write_str("ramped: looking for the starting rate"),
             Self::CutReverted => f.write_str("cut reverted: it was not needed"),
             Self::Kept(KeptBecause::NonPositiveCurvature) => {
                 f.write_str("kept: the curvature is not positive")

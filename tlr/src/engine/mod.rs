@@ -80,7 +80,7 @@ pub use config::{Config, HypergradientConfig, NewtonConfig};
 pub use event::{Event, Request, Step, Target, TensorKind};
 pub use history::{Adaptation, KeptBecause, Outcome};
 pub use host::{drive, Host, StepError, WindowEnd};
-pub use products::{DirectionProducts, WindowProducts};
+pub use products::{DirectionProducts, Slope, WindowProducts};
 pub use rule::{HypergradientRule, NewtonForm, NewtonRule, Proposal, RateRule, RATES};
 pub use safeguard::Safeguard;
 pub use schedule::Schedule;
@@ -94,7 +94,8 @@ use crate::error::Error;
 use crate::settings::Settings;
 pub(crate) use rule::bounded;
 use safeguard::Watch;
-use state::{GatheredLosses, GroupState, Phase, SnapshotTrust};
+use start::ramp::Ramp;
+use state::{GatheredLosses, GroupState, PendingStep, Phase, SnapshotTrust};
 use std::sync::Arc;
 
 /// Some tensors that share a learning rate.
@@ -125,6 +126,7 @@ pub struct Engine<R> {
     rule: R,
     window: usize,
     climb: Option<f64>,
+    ramps: bool,
     safeguard: Option<Safeguard>,
     schedule: Option<Schedule>,
     /// Whether the host has snapshots to go back to, and not a sketch of them.
@@ -171,15 +173,17 @@ impl<R: RateRule> Engine<R> {
             snapshot: SnapshotTrust::Missing,
             watch: Watch::default(),
             groups: groups.iter().map(|group| start(group.rate, config.climb)).collect(),
+            ramp: None,
             phase: Phase::Idle,
             history: Vec::new(),
         };
         let effective = groups.iter().map(|group| group.rate).collect();
         let settings = |Group { name, frozen, .. }| GroupSettings { name, frozen };
-        Ok(Self {
+        let mut engine = Self {
             rule: config.rule,
             window,
             climb: config.climb,
+            ramps: config.ramp,
             safeguard: config.safeguard,
             schedule: None,
             keeps_snapshots: config.sketch.is_none(),
@@ -187,7 +191,9 @@ impl<R: RateRule> Engine<R> {
             groups: groups.into_iter().map(settings).collect(),
             effective,
             state,
-        })
+        };
+        engine.state.ramp = engine.new_ramp();
+        Ok(engine)
     }
 
     /// Multiplies every learned rate by a schedule, or by `None`.
@@ -259,9 +265,21 @@ impl<R> Engine<R> {
             snapshot: SnapshotTrust::Missing,
             watch: Watch::default(),
             groups,
+            ramp: None,
             phase: Phase::Idle,
             history: std::mem::take(&mut self.state.history),
         };
+        self.state.ramp = self.new_ramp();
+    }
+
+    fn new_ramp(&self) -> Option<Ramp> {
+        let groups = self.state.groups.iter().zip(&self.groups);
+        let groups = groups.map(|(state, settings)| (state.rate, settings.frozen));
+        if self.ramps {
+            Ramp::new(groups)
+        } else {
+            None
+        }
     }
 
     /// All that the engine remembers, to be saved.
@@ -291,16 +309,23 @@ impl<R> Engine<R> {
     /// Goes on from a state that [can be resumed](Self::can_resume).
     pub(crate) fn replace_state(&mut self, state: State) {
         self.state = state;
-        let factor = match &self.state.phase {
-            Phase::Updating(step) => step.factor,
-            _ => 1.0,
-        };
-        self.set_effective_rates(factor);
+        if let Phase::Updating(step) = &self.state.phase {
+            let step = step.clone();
+            self.set_effective_rates(&step);
+        }
     }
 
-    fn set_effective_rates(&mut self, factor: f64) {
-        for (effective, group) in self.effective.iter_mut().zip(&self.state.groups) {
-            *effective = bounded(group.rate * factor);
+    /// A ramp takes no notice of the schedule: what it finds is what the schedule multiplies.
+    fn set_effective_rates(&mut self, step: &PendingStep) {
+        match &step.ramp {
+            Some(ramp) => {
+                self.effective.iter_mut().zip(ramp.rates()).for_each(|(to, rate)| *to = rate);
+            }
+            None => {
+                for (effective, group) in self.effective.iter_mut().zip(&self.state.groups) {
+                    *effective = bounded(group.rate * step.factor);
+                }
+            }
         }
     }
 
@@ -318,6 +343,7 @@ impl<R> Engine<R> {
             .with("layers", self.groups.iter().map(name).collect::<Vec<_>>().join(", "))
             .with("window", self.window)
             .with("climb", self.climb)
+            .with("ramp", self.ramps)
             .with("rule", &self.rule)
             .with("safeguard", self.safeguard)
             .with("schedule", self.schedule.as_ref().and_then(|s| serde_json::to_string(s).ok()))

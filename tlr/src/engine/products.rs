@@ -33,6 +33,52 @@ impl Sum for WindowProducts {
     }
 }
 
+/// What one batch's gradient says of the way that a group of tensors has gone since the last
+/// snapshot.
+///
+/// B is the snapshot, W are the weights now, s = W − B is the way, and g is the gradient at W. g
+/// comes from a batch that has had no part in s: so ⟨g,s⟩ has the right mean, whatever its noise.
+///
+/// On a quadratic piece of the loss, ⟨g,s⟩/‖s‖ grows linearly along the way: from −‖g‖ at its
+/// beginning, through 0 at the lowest point.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Slope {
+    /// ⟨g,s⟩.
+    #[serde(with = "exact")]
+    pub along: f64,
+    /// ‖s‖.
+    #[serde(with = "exact")]
+    pub moved: f64,
+    /// ‖g‖.
+    #[serde(with = "exact")]
+    pub gradient: f64,
+    /// ‖B‖.
+    #[serde(with = "exact")]
+    pub norm: f64,
+    /// The number of weights.
+    pub weights: u64,
+}
+
+impl Slope {
+    /// ⟨g,s⟩/‖s‖: by how much the loss changes per length of the way, at its end. None where
+    /// nothing has moved.
+    pub(crate) fn per_length(&self) -> Option<f64> {
+        (self.moved > 0.0).then(|| self.along / self.moved)
+    }
+
+    /// ‖B‖, and no less than that of as many weights of a hundredth: what a way is compared with.
+    /// Weights may start at 0.
+    pub(crate) fn size(&self) -> f64 {
+        self.norm.max(0.01 * (self.weights as f64).sqrt())
+    }
+
+    /// Whether all figures are numbers.
+    pub(crate) fn is_finite(&self) -> bool {
+        [self.along, self.moved, self.gradient, self.norm].iter().all(|figure| figure.is_finite())
+    }
+}
+
 /// The dot products between the averaged update directions of two windows in a row, over one group
 /// of trainable tensors: u₋ = u_{k-1} and u = u_k of the paper. A window's direction is its
 /// displacement over the rate.

@@ -2,7 +2,7 @@
 
 use super::{
     event::Target, exact, history::Adaptation, products::WindowProducts, rule::RATES,
-    safeguard::Watch,
+    safeguard::Watch, start::ramp::Ramp,
 };
 use crate::error::Cause;
 use serde::{Deserialize, Serialize};
@@ -24,6 +24,8 @@ pub struct State {
     pub(super) snapshot: SnapshotTrust,
     pub(super) watch: Watch,
     pub(super) groups: Vec<GroupState>,
+    /// While the starting rates are looked for.
+    pub(super) ramp: Option<Ramp>,
     pub(super) phase: Phase,
     pub(super) history: Vec<Adaptation>,
 }
@@ -125,13 +127,17 @@ pub(super) enum Phase {
     TakingWeights(PendingStep),
     /// It waits for a snapshot of the buffers, at the beginning of a window.
     TakingBuffers(PendingStep),
+    /// It waits for the slopes, to find the starting rates by.
+    Ramping(PendingStep),
+    /// It waits for the slopes: are the rates to blame for this cause?
+    Suspecting(PendingStep, Cause),
     /// It waits for the update of the weights.
     Updating(PendingStep),
     /// It waits for the host to leave a batch out, for this cause.
     Skipping(PendingStep, Cause),
     /// It waits to be told whether the weights are finite. Their window will be undone for this
-    /// cause.
-    Checking(PendingStep, Cause),
+    /// cause, and these groups' rates are to blame. None: all of them.
+    Checking(PendingStep, Cause, Option<Vec<bool>>),
     /// It waits for the products of a window whose last step has been made.
     EndingWindow,
     /// It waits for more evidence on a window that has ended.
@@ -148,15 +154,21 @@ impl Phase {
             Self::Idle | Self::EndingWindow | Self::Retreating { .. } => true,
             Self::TakingWeights(step)
             | Self::TakingBuffers(step)
+            | Self::Ramping(step)
+            | Self::Suspecting(step, _)
             | Self::Updating(step)
             | Self::Skipping(step, _)
-            | Self::Checking(step, _) => {
+            | Self::Checking(step, ..) => {
                 (0.0..=f64::MAX).contains(&step.factor)
                     && step.gathered.count <= MOST_STEPS
                     && step.watch.is_possible(MOST_STEPS)
+                    && step.ramp.as_ref().is_none_or(|ramp| ramp.is_possible(groups))
             }
             Self::Weighing(window) => window.products.len() == groups && window.factor >= 0.0,
-            Self::GoingBack(rollback) => rollback.watch.is_possible(MOST_STEPS),
+            Self::GoingBack(rollback) => {
+                rollback.watch.is_possible(MOST_STEPS)
+                    && rollback.ramp.as_ref().is_none_or(|ramp| ramp.is_possible(groups))
+            }
         }
     }
 }
@@ -174,6 +186,10 @@ pub(super) struct PendingStep {
     /// What will be remembered of the losses and of the snapshot once the step is made.
     pub(super) watch: Watch,
     pub(super) snapshot: SnapshotTrust,
+    /// The ramp that this step is part of, with what the step tells it.
+    pub(super) ramp: Option<Ramp>,
+    /// The ramp ends with this step.
+    pub(super) ends_ramp: bool,
 }
 
 /// A window that has ended well.
@@ -195,6 +211,10 @@ pub(super) struct Rollback {
     pub(super) cause: Cause,
     /// Whether the rates are to blame, and are cut.
     pub(super) rates_are_to_blame: bool,
+    /// Of which groups. None: of all.
+    pub(super) guilty: Option<Vec<bool>>,
+    /// The ramp that has gone too far, with the rates to go on with.
+    pub(super) ramp: Option<Ramp>,
     /// Whether the step that led to the rollback has yet to be counted.
     pub(super) counts_step: bool,
     pub(super) target: Target,
@@ -222,6 +242,7 @@ impl State {
                     })
             })
             && self.factors >= 0.0
+            && self.ramp.as_ref().is_none_or(|ramp| ramp.is_possible(groups))
             && self.phase.is_possible(groups)
             && counts.into_iter().all(|count| count < MOST_STEPS)
             && self.position as u64 <= self.steps

@@ -2,9 +2,12 @@
 
 use super::{
     event::{Event, Request, Step, Target, TensorKind},
-    rule::RateRule,
-    safeguard::Verdict,
+    history::Outcome,
+    products::Slope,
+    rule::{Proposal, RateRule},
+    safeguard::{blame, Blame, Verdict},
     schedule::Schedule,
+    start::ramp::{Ramp, Ramped},
     state::{GatheredLosses, PendingStep, Phase, Rollback, SnapshotTrust},
     Engine,
 };
@@ -25,11 +28,15 @@ impl<R: RateRule> Engine<R> {
         match (phase, event) {
             (Phase::Idle, Event::Batch { loss, only_gathers }) => self.begin(loss, only_gathers),
             (Phase::TakingWeights(step), Event::SnapshotTaken) => self.judge(step, true),
-            (Phase::TakingBuffers(step), Event::SnapshotTaken) => Ok(self.ask_for_update(step)),
+            (Phase::TakingBuffers(step), Event::SnapshotTaken) => Ok(self.begun(step)),
+            (Phase::Ramping(step), Event::Slopes(slopes)) => self.ramped(step, &slopes),
+            (Phase::Suspecting(step, cause), Event::Slopes(slopes)) => {
+                Ok(self.suspected(step, cause, &slopes))
+            }
             (Phase::Updating(step), Event::Updated) => Ok(self.updated(step)),
             (Phase::Skipping(step, cause), Event::Skipped) => Ok(self.skipped(step, cause)),
-            (Phase::Checking(step, cause), Event::WeightsChecked { finite }) => {
-                Ok(self.checked(step, cause, finite))
+            (Phase::Checking(step, cause, guilty), Event::WeightsChecked { finite }) => {
+                Ok(self.checked(step, cause, guilty, finite))
             }
             (Phase::EndingWindow, Event::WindowEnded(products))
                 if products.len() == self.groups.len() =>
@@ -96,6 +103,8 @@ impl<R: RateRule> Engine<R> {
             factor: self.checked_factor()?,
             watch: state.watch.clone(),
             snapshot: state.snapshot,
+            ramp: if only_gathers { None } else { state.ramp.clone() },
+            ends_ramp: false,
         };
         if state.snapshot == SnapshotTrust::Missing {
             self.state.phase = Phase::TakingWeights(step);
@@ -111,10 +120,11 @@ impl<R: RateRule> Engine<R> {
         }
         if let Some(loss) = step.gathered.mean() {
             match self.inspect(&mut step, loss)? {
-                Verdict::Bad(cause) => {
-                    self.state.phase = Phase::Checking(step, cause);
-                    return Ok(Request::CheckWeights);
+                Verdict::Bad(cause) if self.may_be_innocent(cause) => {
+                    self.state.phase = Phase::Suspecting(step, cause);
+                    return Ok(Request::MeasureSlopes);
                 }
+                Verdict::Bad(cause) => return Ok(self.check(step, cause, None)),
                 Verdict::Skip(cause) => {
                     self.state.phase = Phase::Skipping(step, cause);
                     return Ok(Request::Skip { drop_gathered: loss.is_finite() });
@@ -129,12 +139,86 @@ impl<R: RateRule> Engine<R> {
             self.state.phase = Phase::TakingBuffers(step);
             return Ok(Request::TakeSnapshot(TensorKind::Buffers));
         }
-        Ok(self.ask_for_update(step))
+        Ok(self.begun(step))
+    }
+
+    /// Nothing speaks against the step.
+    fn begun(&mut self, step: PendingStep) -> Request {
+        if step.ramp.is_some() {
+            self.state.phase = Phase::Ramping(step);
+            return Request::MeasureSlopes;
+        }
+        self.ask_for_update(step)
+    }
+
+    /// The starting rates are looked for.
+    fn ramped(&mut self, mut step: PendingStep, slopes: &[Slope]) -> Result<Request, Error> {
+        let loss = step.gathered.mean();
+        let Some(ramp) = &mut step.ramp else { return Ok(self.ask_for_update(step)) };
+        if slopes.len() != self.groups.len() {
+            // The host cannot tell slopes. Training starts from the rates that it was given.
+            (self.state.ramp, step.ramp) = (None, None);
+            return self.judge(step, false);
+        }
+        let cause = match ramp.observe(slopes, loss, self.spacing) {
+            Ramped::On => return Ok(self.ask_for_update(step)),
+            Ramped::TooFar if self.keeps_snapshots => Cause::WentTooFar,
+            Ramped::Done | Ramped::TooFar => {
+                step.ends_ramp = true;
+                return Ok(self.ask_for_update(step));
+            }
+            Ramped::Skip => {
+                self.state.phase = Phase::Skipping(step, Cause::NonFiniteGradient);
+                return Ok(Request::Skip { drop_gathered: true });
+            }
+            Ramped::BrokenBatch => Cause::NonFiniteGradient,
+        };
+        let rates_are_to_blame = cause == Cause::WentTooFar;
+        Ok(self.go_back(Rollback {
+            cause,
+            rates_are_to_blame,
+            guilty: None,
+            ramp: step.ramp.filter(|_| rates_are_to_blame),
+            counts_step: true,
+            target: Target::Last,
+            watch: step.watch,
+        }))
+    }
+
+    /// Whether to ask what the way since the snapshot explains, before rates are blamed.
+    fn may_be_innocent(&self, cause: Cause) -> bool {
+        let rose = matches!(cause, Cause::LossIncreased | Cause::LossExploded);
+        // The way to a snapshot that is not confirmed is that of the window before.
+        let known = self.state.snapshot != SnapshotTrust::Unconfirmed || self.state.position > 0;
+        rose && known && self.safeguard.is_some_and(|safeguard| safeguard.blame.is_some())
+    }
+
+    /// Are the rates to blame?
+    fn suspected(&mut self, mut step: PendingStep, cause: Cause, slopes: &[Slope]) -> Request {
+        let share = self.safeguard.and_then(|safeguard| safeguard.blame);
+        let (Some(share), Some(loss)) = (share, step.gathered.mean()) else {
+            return self.check(step, cause, None);
+        };
+        match blame(share, step.watch.rise(loss), slopes) {
+            Blame::All => self.check(step, cause, None),
+            Blame::Some(guilty) => self.check(step, cause, Some(guilty)),
+            Blame::None => {
+                step.watch.forgive(loss);
+                self.ask_for_update(step)
+            }
+        }
+    }
+
+    fn check(&mut self, step: PendingStep, cause: Cause, guilty: Option<Vec<bool>>) -> Request {
+        self.state.phase = Phase::Checking(step, cause, guilty);
+        Request::CheckWeights
     }
 
     fn inspect(&self, step: &mut PendingStep, loss: f64) -> Result<Verdict, Error> {
         match &self.safeguard {
-            Some(_) if step.only_gathers => Ok(step.watch.inspect_gathered(loss)),
+            Some(_) if step.only_gathers || step.ramp.is_some() => {
+                Ok(step.watch.inspect_gathered(loss))
+            }
             Some(safeguard) => Ok(step.watch.inspect(loss, self.window, safeguard)),
             None if loss.is_finite() => Ok(Verdict::Good),
             None => Err(Error::NonFiniteLoss { step: self.state.steps + 1, loss }),
@@ -142,7 +226,7 @@ impl<R: RateRule> Engine<R> {
     }
 
     fn ask_for_update(&mut self, step: PendingStep) -> Request {
-        self.set_effective_rates(step.factor);
+        self.set_effective_rates(&step);
         self.state.phase = Phase::Updating(step);
         Request::Update
     }
@@ -156,6 +240,9 @@ impl<R: RateRule> Engine<R> {
             return self.finish(0, Step::Gathered);
         }
         state.gathered = GatheredLosses::default();
+        if let Some(ramp) = step.ramp {
+            return self.ramp_step_made(ramp, step.ends_ramp);
+        }
         state.position += 1;
         state.factors += step.factor;
         if let Some(loss) = step.gathered.mean() {
@@ -169,9 +256,34 @@ impl<R: RateRule> Engine<R> {
         Request::EndWindow
     }
 
+    /// A step of the ramp is made.
+    fn ramp_step_made(&mut self, ramp: Ramp, ends: bool) -> Request {
+        let first = self.state.history.len();
+        let rates = self.state.groups.iter().map(|group| group.rate);
+        if ends || rates.ne(ramp.rates()) {
+            self.take_rates(&ramp, Outcome::Ramped);
+        }
+        let decisions = self.decisions_since(first);
+        if ends {
+            self.state.watch.start_from(ramp.start);
+            self.leave_window();
+        }
+        self.state.ramp = (!ends).then_some(ramp);
+        self.finish(1, Step::Ramped { decisions })
+    }
+
+    pub(super) fn take_rates(&mut self, ramp: &Ramp, outcome: Outcome) {
+        for (index, rate) in ramp.rates().enumerate() {
+            self.set_rate(index, Proposal { rate, outcome }, None);
+        }
+    }
+
     fn skipped(&mut self, step: PendingStep, cause: Cause) -> Request {
         let state = &mut self.state;
         state.watch = step.watch;
+        if step.ramp.is_some() {
+            state.ramp = step.ramp;
+        }
         if cause != Cause::NonFiniteLoss {
             state.gathered = GatheredLosses::default();
         }
@@ -181,20 +293,35 @@ impl<R: RateRule> Engine<R> {
     }
 
     /// A window that the losses speak against is undone, whether its weights are finite or not.
-    fn checked(&mut self, step: PendingStep, cause: Cause, finite: bool) -> Request {
+    fn checked(
+        &mut self,
+        step: PendingStep,
+        cause: Cause,
+        guilty: Option<Vec<bool>>,
+        finite: bool,
+    ) -> Request {
         let mut watch = step.watch;
         let unconfirmed = self.state.snapshot == SnapshotTrust::Unconfirmed;
         if unconfirmed {
             watch.step_back();
         }
         // At the snapshot itself, no step of this window is to blame.
-        let moved = self.state.position > 0 || unconfirmed;
+        let ramp = step.ramp.and_then(Ramp::undone);
+        let moved = self.state.position > 0 || unconfirmed || ramp.is_some();
         let (cause, rates_are_to_blame) = match finite {
             true => (cause, moved),
             false => (Cause::NonFiniteWeights, !watch.forgives_broken_weights()),
         };
         let target = if unconfirmed { Target::BeforeLast } else { Target::Last };
-        self.go_back(Rollback { cause, rates_are_to_blame, counts_step: true, target, watch })
+        self.go_back(Rollback {
+            cause,
+            rates_are_to_blame,
+            guilty: if finite { guilty } else { None },
+            ramp,
+            counts_step: true,
+            target,
+            watch,
+        })
     }
 
     /// A window has left weights that are not finite. Its losses were, so a gradient was not, and
@@ -211,6 +338,8 @@ impl<R: RateRule> Engine<R> {
         self.go_back(Rollback {
             cause: Cause::NonFiniteWeights,
             rates_are_to_blame: !watch.forgives_broken_weights(),
+            guilty: None,
+            ramp: None,
             counts_step: false,
             target: Target::Last,
             watch,
@@ -254,6 +383,7 @@ fn told(event: &Event) -> &'static str {
         Event::Batch { .. } => "a batch",
         Event::SnapshotTaken => "a snapshot",
         Event::WeightsChecked { .. } => "a check of the weights",
+        Event::Slopes(_) => "slopes",
         Event::Updated => "an update",
         Event::Skipped => "a batch left out",
         Event::WindowEnded(_) => "a window's products",
@@ -268,6 +398,7 @@ fn expected(phase: &Phase) -> &'static str {
     match phase {
         Phase::Idle => "a batch",
         Phase::TakingWeights(_) | Phase::TakingBuffers(_) => "a snapshot",
+        Phase::Ramping(_) | Phase::Suspecting(..) => "slopes",
         Phase::Updating(_) => "an update",
         Phase::Skipping(..) => "a batch left out",
         Phase::Checking(..) => "a check of the weights",

@@ -169,6 +169,10 @@ pub enum Cause {
     NonFiniteLoss,
     /// A weight is NaN or infinite.
     NonFiniteWeights,
+    /// A gradient is NaN or infinite.
+    NonFiniteGradient,
+    /// The starting rate was looked for, and the weights have gone too far.
+    WentTooFar,
     /// A gradient is beyond half precision, and the loss scale is to blame.
     GradientOverflow,
 }
@@ -180,6 +184,8 @@ impl fmt::Display for Cause {
             Self::LossExploded => "the loss exploded",
             Self::NonFiniteLoss => "the loss is not finite",
             Self::NonFiniteWeights => "a weight is not finite",
+            Self::NonFiniteGradient => "a gradient is not finite",
+            Self::WentTooFar => "the weights went too far",
             Self::GradientOverflow => "a gradient overflowed",
         })
     }

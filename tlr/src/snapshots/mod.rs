@@ -13,6 +13,7 @@ mod gpu;
 mod memory;
 mod products;
 mod sketch;
+mod slopes;
 #[cfg(test)]
 mod tests;
 mod tracked;

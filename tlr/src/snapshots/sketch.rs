@@ -11,7 +11,10 @@
 //! ratios that determine a rate.
 
 use super::tracked::Tracked;
-use crate::{engine::WindowProducts, tensors};
+use crate::{
+    engine::{Slope, WindowProducts},
+    tensors,
+};
 use dfdx::{nn::TensorCollection, shapes::Dtype, tensor_ops::Device};
 
 /// The sketches of each group at the ends of the last two windows.
@@ -110,6 +113,50 @@ impl Sketches {
             }
         });
         (sketches, bad)
+    }
+}
+
+/// The sketches of all groups' weights and gradients, tensor by tensor.
+pub(super) struct SlopeSketches<'a> {
+    of: &'a Sketches,
+    now: Vec<f64>,
+    gradient: Vec<f64>,
+    /// The index of the next tensor's first element.
+    first: u64,
+}
+
+impl Sketches {
+    pub(super) fn slopes(&self) -> SlopeSketches<'_> {
+        let zeros = || vec![0.0; self.last.len()];
+        SlopeSketches { of: self, now: zeros(), gradient: zeros(), first: 0 }
+    }
+}
+
+impl SlopeSketches<'_> {
+    /// One tensor's elements and its gradient's, in the order of the walk.
+    pub(super) fn add<E: Dtype>(&mut self, group: usize, now: &[E], gradient: &[E]) {
+        for (sketches, elements) in [(&mut self.now, now), (&mut self.gradient, gradient)] {
+            let bins = sketches.chunks_mut(self.of.bins).nth(group).unwrap_or_default();
+            add(bins, self.first, elements);
+        }
+        self.first += now.len() as u64;
+    }
+
+    /// Adds the products of each group, norms as squares.
+    pub(super) fn sum(self, slopes: &mut [Slope]) {
+        let bins = self.of.bins;
+        let sketches = self.now.chunks(bins).zip(self.gradient.chunks(bins));
+        for ((slope, last), (now, gradient)) in
+            slopes.iter_mut().zip(self.of.last.chunks(bins)).zip(sketches)
+        {
+            for ((now, last), gradient) in now.iter().zip(last).zip(gradient) {
+                let moved = now - last;
+                slope.along += gradient * moved;
+                slope.moved += moved * moved;
+                slope.gradient += gradient * gradient;
+                slope.norm += last * last;
+            }
+        }
     }
 }
 

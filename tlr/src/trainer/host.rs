@@ -5,8 +5,11 @@ use super::{
     update::{update_or_undo, FailedStep},
 };
 use crate::{
-    engine::{Host, Target, TensorKind, WindowEnd},
-    optim::{gradients::StepGradients, DeviceError, TunableOptimizer},
+    engine::{Host, Slope, Target, TensorKind, WindowEnd},
+    optim::{
+        gradients::{self, StepGradients},
+        DeviceError, TunableOptimizer,
+    },
     snapshots::{Snapshots, Unmoved},
     tensors,
 };
@@ -88,6 +91,24 @@ impl<Opt: TunableOptimizer> Host for ModelHost<'_, Opt> {
 
     fn weights_are_finite(&mut self) -> Result<bool, Self::Error> {
         Ok(tensors::weights_are_finite(&*self.model))
+    }
+
+    /// By the gradients as they came. One that is missing counts as 0 here; the update reports it.
+    fn slopes(&mut self) -> Result<Vec<Slope>, Self::Error> {
+        let own;
+        let gradients = match &mut self.gradients {
+            StepGradients::Owned(gradients) => {
+                gradients::fill(&*self.model, gradients).map_err(Fault::Device)?;
+                &**gradients
+            }
+            StepGradients::Borrowed(gradients) => {
+                let mut copy = gradients.clone();
+                gradients::fill(&*self.model, &mut copy).map_err(Fault::Device)?;
+                own = copy;
+                &own
+            }
+        };
+        Ok(self.snapshots.slopes(&*self.model, gradients)?)
     }
 
     /// By the gradients as the optimizer was given them: clipped, or the mean of several batches.

@@ -1,8 +1,10 @@
 //! When a window is undone, and how far the rates are cut then.
 
+mod blame;
 mod losses;
 mod watch;
 
+pub(crate) use blame::{blame, Blame};
 pub(crate) use watch::{Verdict, Watch};
 
 use crate::error::Error;
@@ -40,8 +42,15 @@ use serde::Serialize;
 /// saved is not finished. A window's losses do not tell of the weights at its end. Until a loss
 /// seen there is below the limit for means, a rollback goes to the snapshot before.
 ///
+/// Before a window is undone because losses rose, **blame** is looked for: with s = w − snapshot
+/// and g the gradient of the batch at w, the way s explains a rise of ⟨g,s⟩ on a convex piece of the
+/// loss. A rise of which it explains less than [`blame`](Self::blame) comes from elsewhere (noise,
+/// another batch, another task), unless weights have moved by more than a tenth of their norm. Then
+/// the step is made, and the limits move up to the new loss. Otherwise only those rates are cut
+/// whose own ⟨g,s⟩ is at least that part of the largest.
+///
 /// A rollback restores weights and buffers from the snapshot, clears what the base optimizer has
-/// accumulated, drops the previous direction, and multiplies every learned rate: by `first_cut`
+/// accumulated, drops the previous direction, and multiplies the rates that are to blame: by `first_cut`
 /// while no window has been accepted, by `cut` later. The k-th rollback in a row multiplies by the
 /// k-th power of that. The rate stays where it is if no step was made since the last rollback, for
 /// then the batch is to blame. It also stays, the first time in a row, if weights are NaN or
@@ -70,6 +79,7 @@ pub struct Safeguard {
     explosion: f64,
     first_cut: f64,
     cut: f64,
+    pub(crate) blame: Option<f64>,
     trust: usize,
     pub(crate) max_rollbacks: usize,
 }
@@ -82,6 +92,7 @@ impl Default for Safeguard {
             explosion: 1.5,
             first_cut: 0.1,
             cut: 0.5,
+            blame: Some(0.25),
             trust: 5,
             max_rollbacks: 20,
         }
@@ -118,6 +129,13 @@ impl Safeguard {
     /// What a rollback multiplies rates by later. In (0, 1); default 0.5.
     pub fn cut(mut self, cut: f64) -> Self {
         self.cut = cut;
+        self
+    }
+
+    /// The part of a rise that the way since the last snapshot has to explain, for a rate to be
+    /// blamed. In (0, 1]; default 0.25. `None` blames every rate for every rise.
+    pub fn blame(mut self, share: impl Into<Option<f64>>) -> Self {
+        self.blame = share.into();
         self
     }
 
@@ -169,7 +187,8 @@ impl Safeguard {
         ] {
             Error::unless(holds, what, range, value)?;
         }
-        Ok(())
+        let share = self.blame.unwrap_or(1.0);
+        Error::unless(share > 0.0 && share <= 1.0, "safeguard.blame", "in (0, 1]", share)
     }
 }
 

@@ -130,6 +130,33 @@ impl Watch {
         (self.window.mean * seen + loss + left * floor) / (seen + 1.0 + left)
     }
 
+    /// By how much this loss is above what the window is compared with.
+    pub(crate) fn rise(&self, loss: f64) -> f64 {
+        let reference = match &self.accepted {
+            Some(window) if self.rollbacks == 0 || self.origin.count == 0 => window.mean,
+            Some(window) => window.mean.max(self.origin.mean),
+            None => self.origin.mean,
+        };
+        loss - reference
+    }
+
+    /// No rate is to blame for this loss: the limits move up to it.
+    pub(crate) fn forgive(&mut self, loss: f64) {
+        // `inspect` has counted it among the losses at the snapshot, unless it exploded.
+        let counted = self.window.count == 0 && !(self.exploded && self.any_accepted);
+        if !counted && (self.window.count == 0 || !self.any_accepted) {
+            self.origin.push(loss);
+        }
+        self.exploded = false;
+        self.start = self.start.map(|start| start.max(loss));
+        self.ceiling = self.ceiling.map(|ceiling| ceiling.max(loss));
+    }
+
+    /// The ramp is over. This was the largest loss while the weights had hardly moved.
+    pub(crate) fn start_from(&mut self, loss: Option<f64>) {
+        self.start = loss;
+    }
+
     /// A step with this loss was made.
     pub(crate) fn record(&mut self, loss: f64) {
         self.window.push(loss);
