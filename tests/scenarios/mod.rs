@@ -1,0 +1,12 @@
+//! The table: its rows, its columns, and how its cells are judged.
+
+mod base;
+mod data;
+mod expected;
+mod job;
+mod report;
+mod rows;
+mod table;
+mod ways;
+
+pub(crate) use table::judge;

@@ -1,0 +1,295 @@
+//! The table: every row is run in every way that was chosen, and beside the best constant rate.
+
+use super::{
+    base::{Base, Rule},
+    job::{Job, Start},
+    report, rows,
+    ways::{self, Way, CONSTANTS},
+};
+use dfdx::prelude::*;
+use std::{
+    env,
+    panic::{catch_unwind, AssertUnwindSafe},
+    sync::{
+        atomic::{AtomicUsize, Ordering},
+        Mutex,
+    },
+    thread,
+};
+use support::values::values;
+use tlr::{optim::Elementwise, Newton, NewtonConfig, PerLayer, TrainableLr, TunableOptimizer};
+
+/// A row of the table.
+pub(crate) struct Row {
+    pub(crate) name: &'static str,
+    settings: Settings,
+    run: Box<dyn Fn(&Settings, Plan, u64) -> Run + Send + Sync>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Settings {
+    steps: usize,
+    /// What `batches_per_epoch` is told.
+    epoch: usize,
+    decay: f64,
+    /// How large the loss is. Constants around optimizers that depend on it are divided by it.
+    scale: f64,
+}
+
+/// How one run chooses its rate.
+#[derive(Clone, Copy, Debug)]
+enum Plan {
+    Constant(Base, f64),
+    Learned(Way),
+}
+
+/// What came of one run.
+#[derive(Clone, Debug)]
+pub(crate) struct Run {
+    /// The mean over the last five evaluations, as a share of the unit.
+    pub(crate) error: f64,
+    pub(crate) finite: bool,
+    pub(crate) failed_steps: usize,
+    pub(crate) first_failure: Option<String>,
+    pub(crate) rates: Vec<f64>,
+}
+
+/// The error that is added to both sides of a comparison.
+const AS_GOOD_AS_SOLVED: f64 = 0.01;
+/// How much worse than the best constant a cell may be.
+const TOLERANCE: f64 = 1.5;
+
+impl Row {
+    /// A row by its name, its number of steps, and what makes its job. By default an epoch has a
+    /// hundred batches.
+    pub(crate) fn new<M>(
+        name: &'static str,
+        steps: usize,
+        make: impl Fn(&mut Start) -> Job<M> + Send + Sync + 'static,
+    ) -> Self
+    where
+        M: TrainableLr<f32, Cpu> + TensorCollection<f32, Cpu> + Clone + 'static,
+    {
+        let settings = Settings { steps, epoch: 100, decay: 0.0, scale: 1.0 };
+        let run = move |settings: &Settings, plan, seed| {
+            let job = make(&mut Start::new(seed));
+            let done = catch_unwind(AssertUnwindSafe(|| run(settings, plan, job)));
+            done.unwrap_or_else(|panic| Run {
+                error: f64::INFINITY,
+                finite: false,
+                failed_steps: 1,
+                first_failure: Some(format!("panicked: {:?}", panic.downcast_ref::<String>())),
+                rates: Vec::new(),
+            })
+        };
+        Self { name, settings, run: Box::new(run) }
+    }
+
+    pub(crate) fn epoch(mut self, batches: usize) -> Self {
+        self.settings.epoch = batches;
+        self
+    }
+
+    pub(crate) fn decay(mut self, decay: f64) -> Self {
+        self.settings.decay = decay;
+        self
+    }
+
+    pub(crate) fn scale(mut self, scale: f64) -> Self {
+        self.settings.scale = scale;
+        self
+    }
+
+    fn run(&self, plan: Plan, seed: u64) -> Run {
+        (self.run)(&self.settings, plan, seed)
+    }
+
+    /// The best constant: its error and its rate.
+    ///
+    /// The errors over the rates are a valley. The search goes on from the largest rate down, and
+    /// ends where two in a row are twice as far from solved as the best, if that has learned anything.
+    fn best_constant(&self, base: Base, seed: u64) -> (f64, f64) {
+        let scale = if base.forgets_scale() { 1.0 } else { self.settings.scale };
+        let (mut best, mut worse) = ((f64::INFINITY, f64::NAN), 0);
+        for rate in CONSTANTS.map(|rate| rate / scale) {
+            let error = self.run(Plan::Constant(base, rate), seed).error;
+            if error < best.0 {
+                best = (error, rate);
+            }
+            let far = error + AS_GOOD_AS_SOLVED > 2.0 * (best.0 + AS_GOOD_AS_SOLVED);
+            worse = if far { worse + 1 } else { 0 };
+            if worse == 2 && best.0 < 0.5 {
+                break;
+            }
+        }
+        best
+    }
+}
+
+/// A cell of the table, run with one seed.
+#[derive(Clone, Debug)]
+pub(crate) struct Cell {
+    pub(crate) row: &'static str,
+    pub(crate) seed: u64,
+    pub(crate) way: Way,
+    pub(crate) run: Run,
+    /// The best constant's error and rate.
+    pub(crate) best: (f64, f64),
+}
+
+impl Cell {
+    /// The error over that of the best constant.
+    pub(crate) fn ratio(&self) -> f64 {
+        (self.run.error + AS_GOOD_AS_SOLVED) / (self.best.0 + AS_GOOD_AS_SOLVED)
+    }
+
+    /// What is wrong with it, or nothing.
+    pub(crate) fn faults(&self) -> Vec<&'static str> {
+        let finite_rates = self.run.rates.iter().all(|rate| rate.is_finite());
+        let faults = [
+            (self.run.failed_steps > 0, "failed steps"),
+            (!self.run.finite, "weights not finite"),
+            (!finite_rates, "rates not finite"),
+            // A ratio that is NaN is too high as well.
+            (self.ratio().is_nan() || self.ratio() > TOLERANCE, "error"),
+        ];
+        faults.into_iter().filter_map(|(is, fault)| is.then_some(fault)).collect()
+    }
+}
+
+/// Runs the table; the report of all that failed is the error.
+pub(crate) fn judge() -> Result<(), String> {
+    let names = env::var("TLR_SCENARIO").unwrap_or_default();
+    let chosen = |name: &str| names.split(',').any(|part| name.contains(part));
+    let rows: Vec<Row> = rows::all().into_iter().filter(|row| chosen(row.name)).collect();
+    assert!(!rows.is_empty(), "no row is named {names}");
+    let seeds = env::var("TLR_SCENARIO_SEEDS").map_or(3, |seeds| seeds.parse().unwrap());
+    let all = env::var("TLR_SCENARIOS_ALL").is_ok_and(|all| all == "1");
+
+    let units: Vec<(&Row, u64, Base)> = rows
+        .iter()
+        .flat_map(|row| (0..seeds).flat_map(move |n| Base::ALL.map(|base| (row, n, base))))
+        .collect();
+    let (next, done) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    let work = || {
+        while let Some((row, nth, base)) = units.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let ways = if all { ways::all(*base) } else { ways::covering(*base, *nth) };
+            let cells = cells(row, nth + 1, ways, *base);
+            done.lock().unwrap().extend(cells);
+        }
+    };
+    // Each worker is a pool of its own for the layers of `tlr-models`, which would share work out.
+    let workers = thread::available_parallelism().map_or(1, usize::from);
+    thread::scope(|scope| {
+        for _ in 0..workers {
+            scope.spawn(|| {
+                rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap().install(work)
+            });
+        }
+    });
+    let mut cells = done.into_inner().unwrap();
+    let place = |cell: &Cell| rows.iter().position(|row| row.name == cell.row);
+    cells.sort_by_key(|cell: &Cell| (place(cell), cell.seed, cell.way.base.name()));
+    if let Ok(path) = env::var("TLR_SCENARIOS_REPORT") {
+        report::write(&path, &cells);
+    }
+    report::judge(&cells)
+}
+
+/// One base optimizer's cells of a row with one seed.
+fn cells(row: &Row, seed: u64, ways: Vec<Way>, base: Base) -> Vec<Cell> {
+    let best = row.best_constant(base, seed);
+    let cell =
+        |way| Cell { row: row.name, seed, way, run: row.run(Plan::Learned(way), seed), best };
+    ways.into_iter().map(cell).collect()
+}
+
+fn run<M>(settings: &Settings, plan: Plan, job: Job<M>) -> Run
+where
+    M: TrainableLr<f32, Cpu> + TensorCollection<f32, Cpu> + Clone,
+{
+    let (base, lr) = match plan {
+        Plan::Constant(base, rate) => (base, rate),
+        Plan::Learned(Way { base, start, .. }) => (base, start),
+    };
+    let rule = Rule { base, lr, decay: settings.decay };
+    let mut plain = Elementwise::new(&job.model, rule);
+    match plan {
+        Plan::Constant(..) => train(settings.steps, job, &mut |model: &mut M, gradients, loss| {
+            if !loss.is_finite() {
+                return Err(Stop::ForGood);
+            }
+            plain.update(model, gradients).map_err(|error| Stop::Step(format!("{error:?}")))
+        }),
+        Plan::Learned(way) if way.per_layer => {
+            let optimizer = PerLayer::new(&job.model, plain);
+            learn(settings, way.told, optimizer, job)
+        }
+        Plan::Learned(way) => learn(settings, way.told, plain, job),
+    }
+}
+
+fn learn<Opt>(settings: &Settings, told: bool, optimizer: Opt, job: Job<Opt::Model>) -> Run
+where
+    Opt: TunableOptimizer<Dtype = f32, Device = Cpu>,
+    Opt::Model: ZeroGrads<f32, Cpu> + TensorCollection<f32, Cpu>,
+{
+    let config = NewtonConfig::default().batches_per_epoch(settings.epoch);
+    let mut newton = Newton::new(&job.model, optimizer, config).unwrap();
+    let mut run = train(settings.steps, job, &mut |model: &mut Opt::Model, gradients, loss| {
+        let step = match told {
+            true => newton.step(model, gradients, loss),
+            false => newton.update(model, gradients),
+        };
+        step.map(drop).map_err(|error| Stop::Step(error.to_string()))
+    });
+    run.rates = newton.rates().into_iter().map(|(_, rate)| rate).collect();
+    run
+}
+
+/// Why a step was not made.
+enum Stop {
+    /// It failed; the next may not.
+    Step(String),
+    /// Nothing can be expected any more.
+    ForGood,
+}
+
+/// Makes each step by gradients and loss.
+type StepOf<'a, M> = dyn FnMut(&mut M, &Gradients<f32, Cpu>, f32) -> Result<(), Stop> + 'a;
+
+fn train<M>(steps: usize, job: Job<M>, step: &mut StepOf<'_, M>) -> Run
+where
+    M: ZeroGrads<f32, Cpu> + TensorCollection<f32, Cpu>,
+{
+    let Job { mut model, mut loss, error, unit } = job;
+    let (mut errors, mut failed_steps, mut first_failure) = (Vec::new(), 0, None);
+    for n in 0..steps {
+        let gradients = model.alloc_grads();
+        let loss = loss(&mut model, gradients, n);
+        let value = loss.array();
+        match step(&mut model, &loss.backward(), value) {
+            Ok(()) => (),
+            Err(Stop::ForGood) => {
+                errors.push(f64::INFINITY);
+                break;
+            }
+            Err(Stop::Step(failure)) => {
+                failed_steps += 1;
+                first_failure.get_or_insert(format!("step {n}: {failure}"));
+            }
+        }
+        let (left, apart) = (steps - n - 1, steps / 50);
+        if left.is_multiple_of(apart) && left < 5 * apart {
+            errors.push(error(&model) / unit);
+        }
+    }
+    let mean = errors.iter().sum::<f64>() / errors.len() as f64;
+    Run {
+        error: if mean.is_nan() { f64::INFINITY } else { mean },
+        finite: values(&model).iter().all(|value| value.is_finite()),
+        failed_steps,
+        first_failure,
+        rates: Vec::new(),
+    }
+}

@@ -1,0 +1,65 @@
+//! The columns: ways to run a job, and which of them are run by default.
+
+use super::base::Base;
+
+/// The rates to start from.
+pub(crate) const STARTS: [f64; 4] = [1e-9, 1e-6, 1e-2, 10.0];
+
+/// The constant rates that a learned one is compared with, from the largest down.
+pub(crate) const CONSTANTS: [f64; 11] =
+    [1.0, 0.3, 0.1, 0.03, 0.01, 3e-3, 1e-3, 3e-4, 1e-4, 3e-5, 1e-5];
+
+/// A column.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Way {
+    pub(crate) base: Base,
+    /// The rate to start from.
+    pub(crate) start: f64,
+    /// A rate a layer, or one for the model.
+    pub(crate) per_layer: bool,
+    /// `step` with the loss, or `update` without.
+    pub(crate) told: bool,
+}
+
+impl Way {
+    pub(crate) fn layers(self) -> &'static str {
+        if self.per_layer {
+            "a rate a layer"
+        } else {
+            "one rate"
+        }
+    }
+
+    pub(crate) fn call(self) -> &'static str {
+        if self.told {
+            "step"
+        } else {
+            "update"
+        }
+    }
+}
+
+/// All columns.
+pub(crate) fn all(base: Base) -> Vec<Way> {
+    let starts = STARTS.into_iter();
+    let kinds = [(false, true), (true, true), (false, false), (true, false)];
+    starts
+        .flat_map(|start| kinds.map(|(per_layer, told)| Way { base, start, per_layer, told }))
+        .collect()
+}
+
+/// The columns of one base optimizer that are run by default with the `nth` seed, from 0.
+///
+/// The four optimizers b and the four starts r are numbered in two bits. For each pair of them one of
+/// the four kinds is run: a rate a layer where b₀ + r₀ + n₀ is odd, without the loss where
+/// b₁ + r₁ + n₁ is odd. This is an orthogonal array of sixteen columns: each two values of two
+/// different factors occur in one of them at least, already with one seed. Four seeds have all 64.
+pub(crate) fn covering(base: Base, nth: u64) -> Vec<Way> {
+    let b = Base::ALL.iter().position(|other| *other == base).unwrap_or(0);
+    let odd = |bits: usize, bit: usize| (bits >> bit) & 1 == 1;
+    let way = |(r, start)| {
+        let bits = b ^ r ^ nth as usize;
+        Way { base, start, per_layer: odd(bits, 0), told: !odd(bits, 1) }
+    };
+    STARTS.into_iter().enumerate().map(way).collect()
+}
