@@ -1,7 +1,11 @@
 //! A job: what is trained, by which losses, and how good it is.
 
-use super::data::Random;
+use super::{
+    base::{Base, Rule},
+    data::Random,
+};
 use dfdx::{nn::BuildModule, prelude::*};
+use tlr::optim::Elementwise;
 
 /// A loss whose gradients can be computed.
 pub(crate) type Loss = Tensor<Rank0, f32, Cpu, OwnedTape<f32, Cpu>>;
@@ -45,6 +49,20 @@ impl<M: 'static> Job<M> {
     }
 }
 
+impl<M: TensorCollection<f32, Cpu> + Clone> Job<M> {
+    /// The model after so many steps of plain descent at this rate.
+    pub(crate) fn trained(self, steps: usize, rate: f64) -> M {
+        let Self { mut model, mut loss, .. } = self;
+        let mut sgd = Elementwise::new(&model, Rule { base: Base::Sgd, lr: rate, decay: 0.0 });
+        for step in 0..steps {
+            let gradients = model.alloc_grads();
+            let gradients = loss(&mut model, gradients, step).backward();
+            sgd.update(&mut model, &gradients).unwrap();
+        }
+        model
+    }
+}
+
 /// Where all of a run is drawn from.
 pub(crate) struct Start {
     pub(crate) seed: u64,
@@ -84,6 +102,16 @@ impl Start {
     }
 }
 
+/// `N` columns of a batch of rows.
+pub(crate) fn part<const B: usize, const I: usize, const N: usize>(
+    x: &Rows<B, I>,
+    from: usize,
+) -> Rows<B, N> {
+    let x_values = x.as_vec();
+    let rows = x_values.chunks_exact(I).flat_map(|row| &row[from..from + N]);
+    x.device().tensor_from_vec(rows.copied().collect(), (Const::<B>, Const::<N>))
+}
+
 /// What the outputs of a supervised job are compared by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Measure {
@@ -105,7 +133,8 @@ impl Measure {
         }
     }
 
-    fn error<const O: usize>(self, output: &[f32], target: &[f32]) -> f64 {
+    /// The mean error of rows of `O` outputs.
+    pub(crate) fn error<const O: usize>(self, output: &[f32], target: &[f32]) -> f64 {
         let of_row = |(output, target): (&[f32], &[f32])| match self {
             Self::Squares => {
                 let squares = output.iter().zip(target).map(|(o, t)| f64::from(o - t).powi(2));

@@ -2,6 +2,7 @@
 
 use super::{
     base::{Base, Rule},
+    expected::EXPECTED,
     job::{Job, Start},
     report, rows,
     ways::{self, Way, CONSTANTS},
@@ -19,11 +20,14 @@ use std::{
 use support::values::values;
 use tlr::{optim::Elementwise, Newton, NewtonConfig, PerLayer, TrainableLr, TunableOptimizer};
 
+/// Runs a row's job by a plan, with a seed.
+type RunOf = dyn Fn(&Settings, Plan, u64) -> Run + Send + Sync;
+
 /// A row of the table.
 pub(crate) struct Row {
     pub(crate) name: &'static str,
     settings: Settings,
-    run: Box<dyn Fn(&Settings, Plan, u64) -> Run + Send + Sync>,
+    run: Box<RunOf>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -106,19 +110,20 @@ impl Row {
 
     /// The best constant: its error and its rate.
     ///
-    /// The errors over the rates are a valley. The search goes on from the largest rate down, and
-    /// ends where two in a row are twice as far from solved as the best, if that has learned anything.
+    /// The errors over the rates are a valley. The search goes from the largest rate down, and ends
+    /// where the error has risen twice in a row, to more than twice the best one.
     fn best_constant(&self, base: Base, seed: u64) -> (f64, f64) {
         let scale = if base.forgets_scale() { 1.0 } else { self.settings.scale };
-        let (mut best, mut worse) = ((f64::INFINITY, f64::NAN), 0);
+        let (mut best, mut last, mut risen) = ((f64::INFINITY, f64::NAN), f64::INFINITY, 0);
         for rate in CONSTANTS.map(|rate| rate / scale) {
             let error = self.run(Plan::Constant(base, rate), seed).error;
             if error < best.0 {
                 best = (error, rate);
             }
             let far = error + AS_GOOD_AS_SOLVED > 2.0 * (best.0 + AS_GOOD_AS_SOLVED);
-            worse = if far { worse + 1 } else { 0 };
-            if worse == 2 && best.0 < 0.5 {
+            risen = if far && error > last { risen + 1 } else { 0 };
+            last = error;
+            if risen == 2 {
                 break;
             }
         }
@@ -152,6 +157,7 @@ impl Cell {
             (!finite_rates, "rates not finite"),
             // A ratio that is NaN is too high as well.
             (self.ratio().is_nan() || self.ratio() > TOLERANCE, "error"),
+            (self.best.0.is_nan() || self.best.0 > 0.9, "no constant learns: mend the row"),
         ];
         faults.into_iter().filter_map(|(is, fault)| is.then_some(fault)).collect()
     }
@@ -189,11 +195,11 @@ pub(crate) fn judge() -> Result<(), String> {
     });
     let mut cells = done.into_inner().unwrap();
     let place = |cell: &Cell| rows.iter().position(|row| row.name == cell.row);
-    cells.sort_by_key(|cell: &Cell| (place(cell), cell.seed, cell.way.base.name()));
+    cells.sort_by_key(|cell: &Cell| (place(cell), cell.way.base as usize, cell.seed));
     if let Ok(path) = env::var("TLR_SCENARIOS_REPORT") {
         report::write(&path, &cells);
     }
-    report::judge(&cells)
+    report::judge(&cells, EXPECTED)
 }
 
 /// One base optimizer's cells of a row with one seed.

@@ -50,10 +50,10 @@ pub(crate) fn all(base: Base) -> Vec<Way> {
 
 /// The columns of one base optimizer that are run by default with the `nth` seed, from 0.
 ///
-/// The four optimizers b and the four starts r are numbered in two bits. For each pair of them one of
-/// the four kinds is run: a rate a layer where b₀ + r₀ + n₀ is odd, without the loss where
-/// b₁ + r₁ + n₁ is odd. This is an orthogonal array of sixteen columns: each two values of two
-/// different factors occur in one of them at least, already with one seed. Four seeds have all 64.
+/// The four optimizers b and the four starts r are numbered in two bits. For each pair of them one
+/// of the four kinds is run: a rate a layer where b₀ + r₀ + n₀ is odd, without the loss where b₁ +
+/// r₁ + n₁ is odd. This is an orthogonal array of sixteen columns: each two values of two different
+/// factors occur in one of them at least, already with one seed. Four seeds have all 64.
 pub(crate) fn covering(base: Base, nth: u64) -> Vec<Way> {
     let b = Base::ALL.iter().position(|other| *other == base).unwrap_or(0);
     let odd = |bits: usize, bit: usize| (bits >> bit) & 1 == 1;
@@ -62,4 +62,32 @@ pub(crate) fn covering(base: Base, nth: u64) -> Vec<Way> {
         Way { base, start, per_layer: odd(bits, 0), told: !odd(bits, 1) }
     };
     STARTS.into_iter().enumerate().map(way).collect()
+}
+
+#[test]
+fn each_two_values_of_two_factors_meet_and_four_seeds_have_all() {
+    let of_seed = |n| Base::ALL.into_iter().flat_map(move |base| covering(base, n));
+    let kind = |way: &Way| (way.per_layer, way.told);
+    for n in 0..10 {
+        let ways: Vec<Way> = of_seed(n).collect();
+        assert_eq!(ways.len(), 16);
+        let meet = |test: &dyn Fn(&Way) -> bool| ways.iter().any(test);
+        for on in [false, true] {
+            for base in Base::ALL {
+                assert!(meet(&|way| way.base == base && way.per_layer == on));
+                assert!(meet(&|way| way.base == base && way.told == on));
+                assert!(STARTS.iter().all(|r| meet(&|way| way.base == base && way.start == *r)));
+            }
+            for start in STARTS {
+                assert!(meet(&|way| way.start == start && way.per_layer == on));
+                assert!(meet(&|way| way.start == start && way.told == on));
+            }
+            assert!([false, true].iter().all(|told| meet(&|way| kind(way) == (on, *told))));
+        }
+    }
+    let mut ways: Vec<Way> = (0..4).flat_map(of_seed).collect();
+    assert_eq!(ways.len(), 64);
+    ways.retain(|way| all(way.base).contains(way));
+    let twice = |(n, way): (usize, &Way)| ways[..n].contains(way);
+    assert!(ways.len() == 64 && !ways.iter().enumerate().any(twice));
 }

@@ -28,22 +28,32 @@ pub(super) fn rows() -> Vec<Row> {
     ]
 }
 
-/// The function of the README's example, |x|², with noise in the targets that depends on the step.
-pub(super) fn bowl(start: &mut Start, noise: fn(usize) -> f32) -> Job<Perceptron<2, 16, 1>> {
+/// The function of the README's example, |x|².
+fn bowl(start: &mut Start, noise: fn(usize) -> f32) -> Job<Perceptron<2, 16, 1>> {
+    regression(start, |[a, b]| a * a + b * b, noise)
+}
+
+/// A function of two numbers, with noise in the targets that depends on the step.
+pub(super) fn regression(
+    start: &mut Start,
+    target: fn([f32; 2]) -> f32,
+    noise: fn(usize) -> f32,
+) -> Job<Perceptron<2, 16, 1>> {
     let examples = move |random: &mut Random, step| {
-        let [a, b] = random.normals();
-        ([a, b], [a * a + b * b + noise(step) * random.normal()])
+        let x = random.normals();
+        (x, [target(x) + noise(step) * random.normal()])
     };
-    let clean = |random: &mut Random| {
-        let [a, b] = random.normals();
-        ([a, b], [a * a + b * b])
+    let clean = move |random: &mut Random| {
+        let x = random.normals();
+        (x, [target(x)])
     };
     let model = start.build::<(Linear<2, 16>, Tanh, Linear<16, 1>)>();
     supervised::<_, 16, 2, 1>(start, model, Measure::Squares, examples, clean)
 }
 
-/// Three clusters that spread until they overlap; measured as they are at the end. The cross entropy
-/// of the best classifier, which is about a third of that at the start, is part of the error.
+/// Three clusters that spread until they overlap; measured as they are at the end. The cross
+/// entropy of the best classifier, which is about a third of that at the start, is part of the
+/// error.
 fn harder_inputs(start: &mut Start) -> Job<Perceptron<2, 16, 3>> {
     let examples = |random: &mut Random, step| cluster(random, 0.2 + step as f32 / 1000.0);
     let model = start.build::<(Linear<2, 16>, Tanh, Linear<16, 3>)>();

@@ -21,7 +21,7 @@ pub(super) fn rows() -> Vec<Row> {
         Row::new("batch-one", 1500, |start| line::<1>(start, Random::normal)).epoch(500),
         Row::new("batch-one-cubed", 1500, |start| line::<1>(start, Random::cubed)).epoch(500),
         Row::new("full-batch", 500, full_batch),
-        Row::new("scaled-features", 1000, scaled_features).scale(1e6),
+        Row::new("scaled-features", 1500, scaled_features).scale(1e6),
         Row::new("ill-conditioned", 1000, ill_conditioned),
         Row::new("separable", 1000, separable),
         Row::new("zero-start", 500, zero_start),
@@ -60,11 +60,12 @@ fn full_batch(start: &mut Start) -> Job<Line> {
     supervised::<_, 32, 8, 1>(start, model, Measure::Squares, examples, clean)
 }
 
-/// Every second feature is a thousand times as large, and all of them matter as much. Curvatures are
-/// two and two million, so constants are tried from 1e-6 down: plain descent can learn but one half.
+/// Every second feature is a thousand times as large, and all of them matter as much. Curvatures
+/// are two and two million, so constants are tried from 1e-6 down: plain descent can learn but one
+/// half.
 fn scaled_features(start: &mut Start) -> Job<Line> {
     let scale: [f32; 8] = std::array::from_fn(|n| if n % 2 == 0 { 1.0 } else { 1000.0 });
-    let w: [f32; 8] = start.truth.normals();
+    let w: [f32; 8] = std::array::from_fn(|_| if start.truth.below(2) == 0 { 1.0 } else { -1.0 });
     let model = start.build::<Linear<8, 1>>();
     let draw = move |random: &mut Random| {
         let x: [f32; 8] = random.normals();
@@ -72,13 +73,13 @@ fn scaled_features(start: &mut Start) -> Job<Line> {
     };
     let mut job =
         supervised::<_, 16, 8, 1>(start, model, Measure::Squares, move |r, _| draw(r), draw);
-    // Random weights are off by a million; what is to be learned is that of weights of zero.
+    // Random weights are off by a million. The error of weights of zero is what there is to learn.
     job.unit = f64::from(dot(&w, &w));
     job
 }
 
-/// Mean squared error where the inputs have sixteen variances from 1 to 1e-4 in a rotated frame, and
-/// each direction is as much of the error at the start. Without noise in the targets.
+/// Mean squared error where the inputs have sixteen variances from 1 to 1e-4 in a rotated frame,
+/// and each direction is as much of the error at the start. Without noise in the targets.
 fn ill_conditioned(start: &mut Start) -> Job<modules::UnbiasedLinear<16, 1, f32, Cpu>> {
     let deviation: [f32; 16] = std::array::from_fn(|n| 10.0_f32.powf(-2.0 * n as f32 / 15.0));
     let mirrors: [[f32; 16]; 3] = std::array::from_fn(|_| start.truth.normals());

@@ -2,11 +2,15 @@
 
 mod drift;
 mod functions;
+mod layers;
 mod linear;
+mod modules;
+mod networks;
 
 use super::table::Row;
 
 /// All rows.
 pub(crate) fn all() -> Vec<Row> {
-    [linear::rows(), drift::rows(), functions::rows()].into_iter().flatten().collect()
+    let rows = [linear::rows(), drift::rows(), functions::rows(), layers::rows(), networks::rows()];
+    rows.into_iter().flatten().collect()
 }
