@@ -119,6 +119,7 @@ impl Case {
 
     fn config(&self) -> NewtonConfig {
         NewtonConfig::default()
+            .ramp(false)
             .climb(None)
             .form(self.form())
             .damping(self.gamma)

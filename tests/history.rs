@@ -6,7 +6,9 @@ use support::{
     quadratic::{dot, Quadratic, Random},
     values::{gradients, vector, weights, Vector},
 };
-use tlr::{Adaptation, Cause, KeptBecause, Newton, NewtonConfig, Outcome, PerLayer, Window};
+use tlr::{
+    Adaptation, Cause, KeptBecause, Newton, NewtonConfig, Outcome, PerLayer, Safeguard, Window,
+};
 
 type Model = (Vector<2>, Vector<3>);
 type PerLayerNewton = Newton<PerLayer<Sgd<Model, f64, Cpu>>>;
@@ -16,7 +18,7 @@ const RATE: f64 = 0.02;
 fn per_layer(steps: usize) -> (Model, PerLayerNewton) {
     let model: Model = (vector(&[1.0, -1.0]), vector(&[0.5, 0.0, -0.5]));
     let sgd = Sgd::new(&model, SgdConfig { lr: RATE, ..Default::default() });
-    let config = NewtonConfig::default().climb(None).window(Window::steps(steps).unwrap());
+    let config = by_losses_alone().climb(None).window(Window::steps(steps).unwrap());
     let newton = Newton::new(&model, PerLayer::new(&model, sgd), config).unwrap();
     (model, newton)
 }
@@ -177,4 +179,9 @@ fn json() {
     let mut undone = first.clone();
     undone.outcome = Outcome::RolledBack(cause);
     assert_eq!(as_json(&undone)["outcome"], serde_json::json!({ "RolledBack": "LossExploded" }));
+}
+
+/// These losses have nothing to do with the gradients beside them.
+fn by_losses_alone() -> NewtonConfig {
+    NewtonConfig::default().ramp(false).safeguard(Safeguard::default().blame(None))
 }

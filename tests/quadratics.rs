@@ -71,6 +71,7 @@ fn sgd(lr: f64) -> SgdConfig {
 /// The rule alone, windows of `steps`.
 fn config(form: NewtonForm, damping: f64, steps: usize) -> NewtonConfig {
     NewtonConfig::default()
+        .ramp(false)
         .climb(None)
         .form(form)
         .damping(damping)
@@ -546,7 +547,7 @@ fn one_layer_is_the_whole_model() {
     {
         let mut model = start.clone();
         let window = Window::steps(steps).unwrap();
-        let config = NewtonConfig::default().climb(None).window(window);
+        let config = NewtonConfig::default().ramp(false).climb(None).window(window);
         let mut newton = Newton::new(&model, optimizer, config).unwrap();
         (0..40)
             .map(|_| {

@@ -27,7 +27,7 @@ fn guarded(steps: usize, safeguard: Safeguard) -> Run<Sgd<Model, f64, Cpu>> {
 
 /// Windows of `steps`, the default safeguard.
 fn default(steps: usize) -> Run<Sgd<Model, f64, Cpu>> {
-    guarded(steps, Safeguard::default())
+    guarded(steps, Safeguard::default().blame(None))
 }
 
 impl Run<Sgd<Model, f64, Cpu>> {
@@ -35,6 +35,7 @@ impl Run<Sgd<Model, f64, Cpu>> {
         let model = vector(&[1.0, 2.0]);
         let sgd = Sgd::new(&model, SgdConfig { lr: RATE, momentum, weight_decay: None });
         let config = NewtonConfig::default()
+            .ramp(false)
             .climb(None)
             .window(Window::steps(steps).unwrap())
             .safeguard(safeguard);
@@ -271,7 +272,7 @@ fn noise_of_the_window_itself() {
 #[test]
 fn mean_of_the_first_window() {
     for (loss, bad) in [(1.13, false), (1.14, true)] {
-        let mut run = guarded(4, Safeguard::default().sems(0.0));
+        let mut run = guarded(4, Safeguard::default().blame(None).sems(0.0));
         let start = bits(&run.model);
         run.accept(&[1.0, loss, loss]);
         // (1 + 3·loss)/4 against 1.1.
@@ -401,7 +402,7 @@ fn directions_are_dropped() {
 // rate, bit for bit. Fails if momentum survives.
 #[test]
 fn momentum_is_cleared() {
-    let mut run = Run::new(8, Safeguard::default(), Some(Momentum::Classic(0.9)));
+    let mut run = Run::new(8, Safeguard::default().blame(None), Some(Momentum::Classic(0.9)));
     run.accept(&[1.0, 1.0, 1.0]);
     assert_eq!(run.explode(9.0), rolled_back(LossExploded));
     run.feed(1.0);
@@ -421,7 +422,7 @@ fn batch_norm() -> (Cpu, Norm, Newton<Sgd<Norm, f32, Cpu>>) {
     let dev = Cpu::seed_from_u64(1);
     let model: Norm = dev.build_module::<builders::BatchNorm1D<3>, f32>();
     let sgd = Sgd::new(&model, SgdConfig { lr: 1e-3, ..Default::default() });
-    let config = NewtonConfig::default().climb(None).window(Window::steps(2).unwrap());
+    let config = by_losses_alone().climb(None).window(Window::steps(2).unwrap());
     let newton = Newton::new(&model, sgd, config).unwrap();
     (dev, model, newton)
 }
@@ -480,7 +481,7 @@ fn two_layers() -> (Layers, Newton<PerLayerSgd>) {
     let model: Layers = (vector(&[1.0]), vector(&[2.0]));
     let sgd = Sgd::new(&model, SgdConfig { lr: RATE, ..Default::default() });
     let per_layer = PerLayer::new(&model, sgd);
-    let config = NewtonConfig::default().climb(None).window(Window::steps(1).unwrap());
+    let config = by_losses_alone().climb(None).window(Window::steps(1).unwrap());
     let newton = Newton::new(&model, per_layer, config).unwrap();
     (model, newton)
 }
@@ -558,7 +559,7 @@ fn other_cuts_are_final() {
     explosion.accept(&[1.0, 1.0]);
     assert_eq!(explosion.rate(), RATE * 0.5);
 
-    let never = Safeguard::default().trust(usize::MAX);
+    let never = Safeguard::default().blame(None).trust(usize::MAX);
     let mut run = guarded(2, never);
     (0..9).for_each(|_| run.accept(&[1.0, 1.0]));
     rise(&mut run);
@@ -592,7 +593,7 @@ fn probation_outlives_the_process() {
         let model = vector(&[1.0, 2.0]);
         let config = SgdConfig { lr: RATE, ..Default::default() };
         let sgd = tlr::optim::Sgd::new(&model, config);
-        let config = NewtonConfig::default().climb(None).window(Window::steps(2).unwrap());
+        let config = by_losses_alone().climb(None).window(Window::steps(2).unwrap());
         Run { newton: Newton::new(&model, sgd, config).unwrap(), model }
     };
     let resumed = |run: &mut Run<_>| {
@@ -630,12 +631,20 @@ fn without_losses() {
 fn no_safeguard() {
     let mut model: Model = vector(&[1.0, 2.0]);
     let sgd = Sgd::new(&model, SgdConfig { lr: RATE, ..Default::default() });
-    let config =
-        NewtonConfig::default().climb(None).window(Window::steps(1).unwrap()).safeguard(None);
+    let config = NewtonConfig::default()
+        .ramp(false)
+        .climb(None)
+        .window(Window::steps(1).unwrap())
+        .safeguard(None);
     let mut newton = Newton::new(&model, sgd, config).unwrap();
     for loss in [1.0, 1e3, 1e300] {
         let here = gradients(&model, &[1.0, -2.0]);
         newton.step(&mut model, &here, loss).unwrap();
     }
     assert!(!newton.history().iter().any(|last| matches!(last.outcome, Outcome::RolledBack(_))));
+}
+
+/// These losses have nothing to do with the gradients beside them.
+fn by_losses_alone() -> NewtonConfig {
+    NewtonConfig::default().ramp(false).safeguard(Safeguard::default().blame(None))
 }

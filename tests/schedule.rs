@@ -21,7 +21,7 @@ fn start() -> Vector<N> {
 
 fn newton(model: &Vector<N>, lr: f64, window: usize) -> Opt {
     let sgd = Sgd::new(model, SgdConfig { lr, momentum: None, weight_decay: None });
-    let config = NewtonConfig::default().window(Window::steps(window).unwrap());
+    let config = NewtonConfig::default().ramp(false).window(Window::steps(window).unwrap());
     Newton::new(model, sgd, config).unwrap()
 }
 

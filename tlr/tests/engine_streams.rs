@@ -126,6 +126,7 @@ impl Setup {
         let config = Config::new(rule)
             .window(Window::steps(1 + random.below(6)).unwrap())
             .climb((!random.chance(3)).then_some(0.8))
+            .ramp(random.chance(2))
             .safeguard(safeguard)
             .sketch(sketch);
         let groups = (0..1 + random.below(3)).map(|index| Group {
@@ -156,11 +157,36 @@ fn batch(random: &mut Random, losses: &mut Losses) -> Event {
     Event::Batch { loss, only_gathers: random.chance(5) }
 }
 
+/// Mostly those of a way down a valley, at times as bad as can be.
+fn slopes(groups: usize, random: &mut Random) -> Event {
+    let bad = random.chance(10);
+    let slopes = (0..groups).map(|_| match (bad, random.chance(8)) {
+        (true, _) => Slope {
+            along: random.figure(),
+            moved: random.figure().abs(),
+            gradient: random.figure().abs(),
+            norm: random.figure().abs(),
+            weights: random.next() >> random.below(64),
+        },
+        // It does not move.
+        (false, true) => Slope { norm: 1.0, weights: 10, ..Slope::default() },
+        (false, false) => {
+            let moved = random.magnitude(-8..2);
+            let along = (moved - 1.0 + 0.1 * random.fraction()) * moved;
+            Slope { along, moved, gradient: 1.0, norm: 1.0, weights: 10 }
+        }
+    });
+    Event::Slopes(slopes.collect())
+}
+
 /// An event that answers `request`, with figures as bad as can be.
 fn answer(request: &Request, groups: usize, random: &mut Random, losses: &mut Losses) -> Event {
     match request {
         Request::TakeSnapshot(_) => Event::SnapshotTaken,
         Request::CheckWeights => Event::WeightsChecked { finite: !random.chance(4) },
+        // Some hosts cannot tell.
+        Request::MeasureSlopes(_) if random.chance(200) => Event::Slopes(Vec::new()),
+        Request::MeasureSlopes(_) => slopes(groups, random),
         Request::Update => Event::Updated,
         Request::Skip { .. } => Event::Skipped,
         Request::EndWindow if random.chance(20) => Event::WindowBroken { tensor: "w".into() },
@@ -191,6 +217,7 @@ fn anything(random: &mut Random, losses: &mut Losses) -> Event {
     let requests = [
         Request::TakeSnapshot(TensorKind::Weights),
         Request::CheckWeights,
+        Request::MeasureSlopes(Target::Last),
         Request::Update,
         Request::Skip { drop_gathered: true },
         Request::EndWindow,
@@ -259,8 +286,10 @@ fn stream(seed: u64, events: usize) -> u64 {
         }
         match told {
             Ok(next) => {
-                made +=
-                    u64::from(matches!(next, Request::Done(Step::Made | Step::WindowEnded { .. })));
+                made += u64::from(matches!(
+                    next,
+                    Request::Done(Step::Made | Step::WindowEnded { .. } | Step::Ramped { .. })
+                ));
                 if matches!(next, Request::Done(_)) && engine.history().len() > 20 {
                     engine.take_history();
                     if let Some((twin, _)) = &mut twin {
@@ -286,6 +315,7 @@ fn stream(seed: u64, events: usize) -> u64 {
     for _ in 0..200 {
         let event = match &request {
             Request::Done(_) => Event::Batch { loss: Some(f64::MIN), only_gathers: false },
+            Request::MeasureSlopes(_) => Event::Slopes(vec![Slope::default(); groups]),
             Request::EndWindow => Event::WindowEnded(vec![WindowProducts::default(); groups]),
             request => answer(request, groups, random, losses),
         };

@@ -344,6 +344,7 @@ mod tests {
         Options {
             optimizer: Base::Adam,
             rate: 1e-2,
+            ramp: false,
             batch_size: 20,
             epochs: 3,
             ..Options::default()

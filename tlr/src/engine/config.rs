@@ -15,6 +15,7 @@ pub struct Config<R> {
     pub(crate) rule: R,
     pub(crate) window: Window,
     pub(crate) batches_per_epoch: Option<usize>,
+    pub(crate) least_steps: usize,
     pub(crate) memories: f64,
     pub(crate) climb: Option<f64>,
     pub(crate) ramp: bool,
@@ -56,6 +57,7 @@ impl<R: RateRule> Config<R> {
             rule,
             window: Window::DEFAULT,
             batches_per_epoch: None,
+            least_steps: 20,
             memories: 5.0,
             climb: None,
             ramp: false,
@@ -75,6 +77,17 @@ impl<R: RateRule> Config<R> {
     /// Until this number is told, such a window has [`Window::UNKNOWN_EPOCH`] steps.
     pub fn batches_per_epoch(mut self, batches: usize) -> Self {
         self.batches_per_epoch = Some(batches);
+        self
+    }
+
+    /// The least length of a window that is a fraction of an epoch. At least 1; default 20.
+    ///
+    /// In a shorter one noise has more say than the loss. With 2,000 images of MNIST, an epoch has
+    /// 16 batches of 128, and a fifth of that is 3 steps: training ended at 86.4 % of the test
+    /// images (seeds 0 to 2), with five rollbacks a run. With windows of 20 steps it was 88.2 %, with
+    /// one rollback in three runs. The paper has no such limit, and neither have its presets.
+    pub fn least_steps(mut self, steps: usize) -> Self {
+        self.least_steps = steps;
         self
     }
 
@@ -222,7 +235,7 @@ impl NewtonConfig {
     /// text has most likely swapped the two figures of [`paper_code`](Self::paper_code).
     pub fn paper_text() -> Self {
         let rule = NewtonRule::default().form(NewtonForm::Paper);
-        Self::new(rule).memories(0.0).safeguard(None)
+        Self::new(rule).least_steps(1).memories(0.0).safeguard(None)
     }
 
     /// What the paper's own code does: its rule, p = 1/3, γ = 0.20, no safeguard.
@@ -278,6 +291,8 @@ impl<R: RateRule> Config<R> {
             Some(batches) => self.window.of_epoch(batches)?,
             None => self.window,
         };
-        Ok(window.len_with_momentum(momentum, self.memories))
+        let least = self.least_steps;
+        Error::unless(least > 0, "least_steps", "at least 1", least as f64)?;
+        Ok(window.len_with_limits(least, momentum, self.memories))
     }
 }

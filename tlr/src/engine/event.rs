@@ -54,9 +54,9 @@ pub enum Request {
     TakeSnapshot(TensorKind),
     /// Look whether all weights are finite. Answer with [`Event::WeightsChecked`].
     CheckWeights,
-    /// Measure the slope of each group: the batch's gradient along the way since the last snapshot.
-    /// Answer with [`Event::Slopes`].
-    MeasureSlopes,
+    /// Measure the slope of each group: the batch's gradient along the way since a snapshot. Answer
+    /// with [`Event::Slopes`].
+    MeasureSlopes(Target),
     /// Update the weights at the rates that
     /// [`Engine::effective_rates`](super::Engine::effective_rates) tells. Answer with
     /// [`Event::Updated`].
@@ -90,7 +90,7 @@ pub enum TensorKind {
     Buffers,
 }
 
-/// Where a rollback goes.
+/// The snapshot that a rollback goes to, or that a way is measured from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Target {
     /// The last snapshot.

@@ -54,14 +54,14 @@ pub trait Host {
     /// The host's own.
     fn weights_are_finite(&mut self) -> Result<bool, Self::Error>;
 
-    /// The slope of each group: the batch's gradient along the way since the last snapshot. The
+    /// The slope of each group: the batch's gradient along the way since a snapshot. The
     /// gradient is that of the loss, before the base optimizer clips it or adds a decay to it.
     /// Empty where it cannot be told, which is the default. Then rates are neither looked for at
     /// the start nor found innocent of a loss that rises.
     ///
     /// # Errors
     /// The host's own.
-    fn slopes(&mut self) -> Result<Vec<Slope>, Self::Error> {
+    fn slopes(&mut self, _since: Target) -> Result<Vec<Slope>, Self::Error> {
         Ok(Vec::new())
     }
 
@@ -141,7 +141,7 @@ pub fn drive<R: RateRule, H: Host>(
             Request::CheckWeights => {
                 host.weights_are_finite().map(|finite| Event::WeightsChecked { finite })
             }
-            Request::MeasureSlopes => host.slopes().map(Event::Slopes),
+            Request::MeasureSlopes(since) => host.slopes(since).map(Event::Slopes),
             Request::Update => host.update(engine.effective_rates()).map(|()| Event::Updated),
             Request::Skip { drop_gathered } => host.skip(drop_gathered).map(|()| Event::Skipped),
             Request::EndWindow => host.end_window().map(|end| match end {

@@ -33,8 +33,7 @@ impl Sum for WindowProducts {
     }
 }
 
-/// What one batch's gradient says of the way that a group of tensors has gone since the last
-/// snapshot.
+/// What one batch's gradient says of the way that a group of tensors has gone since a snapshot.
 ///
 /// B is the snapshot, W are the weights now, s = W − B is the way, and g is the gradient at W. g
 /// comes from a batch that has had no part in s: so ⟨g,s⟩ has the right mean, whatever its noise.

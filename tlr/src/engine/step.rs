@@ -122,7 +122,7 @@ impl<R: RateRule> Engine<R> {
             match self.inspect(&mut step, loss)? {
                 Verdict::Bad(cause) if self.may_be_innocent(cause) => {
                     self.state.phase = Phase::Suspecting(step, cause);
-                    return Ok(Request::MeasureSlopes);
+                    return Ok(Request::MeasureSlopes(self.way_back()));
                 }
                 Verdict::Bad(cause) => return Ok(self.check(step, cause, None)),
                 Verdict::Skip(cause) => {
@@ -146,7 +146,7 @@ impl<R: RateRule> Engine<R> {
     fn begun(&mut self, step: PendingStep) -> Request {
         if step.ramp.is_some() {
             self.state.phase = Phase::Ramping(step);
-            return Request::MeasureSlopes;
+            return Request::MeasureSlopes(Target::Last);
         }
         self.ask_for_update(step)
     }
@@ -188,9 +188,15 @@ impl<R: RateRule> Engine<R> {
     /// Whether to ask what the way since the snapshot explains, before rates are blamed.
     fn may_be_innocent(&self, cause: Cause) -> bool {
         let rose = matches!(cause, Cause::LossIncreased | Cause::LossExploded);
-        // The way to a snapshot that is not confirmed is that of the window before.
-        let known = self.state.snapshot != SnapshotTrust::Unconfirmed || self.state.position > 0;
-        rose && known && self.safeguard.is_some_and(|safeguard| safeguard.blame.is_some())
+        rose && self.safeguard.is_some_and(|safeguard| safeguard.blame.is_some())
+    }
+
+    /// Where a rollback would go.
+    fn way_back(&self) -> Target {
+        match self.state.snapshot {
+            SnapshotTrust::Unconfirmed => Target::BeforeLast,
+            SnapshotTrust::Good | SnapshotTrust::Missing => Target::Last,
+        }
     }
 
     /// Are the rates to blame?
@@ -312,7 +318,7 @@ impl<R: RateRule> Engine<R> {
             true => (cause, moved),
             false => (Cause::NonFiniteWeights, !watch.forgives_broken_weights()),
         };
-        let target = if unconfirmed { Target::BeforeLast } else { Target::Last };
+        let target = self.way_back();
         self.go_back(Rollback {
             cause,
             rates_are_to_blame,

@@ -92,18 +92,17 @@ impl Window {
         }
     }
 
-    /// K, and at least `memories`/(1 − `momentum`) unless it was given in steps. Without
-    /// momentum there is no memory to wait for.
-    pub(crate) fn len_with_momentum(&self, momentum: f64, memories: f64) -> usize {
-        match self.0 {
-            Length::Fraction { .. } if momentum > 0.0 => {
-                // 1 − 0.9 is a little below 0.1. A quotient within rounding of a whole number is
-                // meant to be that number.
-                let least = memories / (1.0 - momentum) * (1.0 - 1e-12);
-                self.len().max(least.ceil() as usize)
-            }
-            _ => self.len(),
+    /// K. Unless it was given in steps, it is at least `least`, and at least
+    /// `memories`/(1 − `momentum`) around an optimizer with momentum.
+    pub(crate) fn len_with_limits(&self, least: usize, momentum: f64, memories: f64) -> usize {
+        if let Length::Steps(steps) = self.0 {
+            return steps;
         }
+        // Without momentum there is no memory to wait for.
+        let memories = if momentum > 0.0 { memories / (1.0 - momentum) } else { 0.0 };
+        // 1 − 0.9 is a little below 0.1. A quotient within rounding of a whole number is meant to
+        // be that number.
+        self.len().max(least).max((memories * (1.0 - 1e-12)).ceil() as usize)
     }
 
     /// K, the number of steps: at least 1.

@@ -48,7 +48,7 @@ use std::collections::HashMap;
 /// let dev = Cpu::default();
 /// let mut w: Tensor<Rank1<1>, f64, _> = dev.tensor([3.0]);
 /// let sgd = Sgd::new(&w, SgdConfig { lr: 0.5, ..Default::default() });
-/// let mut opt = Newton::new(&w, Accumulate::new(sgd, 2)?, NewtonConfig::default())?;
+/// let mut opt = Newton::new(&w, Accumulate::new(sgd, 2)?, NewtonConfig::default().ramp(false))?;
 /// for target in [1.0, 2.0] {
 ///     let loss = (w.leaky_trace() - target).square().sum();
 ///     let value = loss.array();

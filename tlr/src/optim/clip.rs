@@ -42,7 +42,7 @@ use dfdx::{
 /// let mut w: Tensor<Rank1<2>, f64, _> = dev.tensor([3.0, -4.0]);
 /// let sgd = Sgd::new(&w, SgdConfig { lr: 1.0, ..Default::default() });
 /// let clip = Clip::by_norm(sgd, 5.0)?;
-/// let mut opt = Newton::new(&w, clip, NewtonConfig::default())?;
+/// let mut opt = Newton::new(&w, clip, NewtonConfig::default().ramp(false))?;
 /// let gradients = w.leaky_trace().square().sum().backward(); // (6, −8), of norm 10
 /// opt.update(&mut w, &gradients)?;
 /// assert_eq!(w.array(), [0.0, 0.0]); // by (3, −4)

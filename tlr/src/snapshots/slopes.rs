@@ -2,7 +2,7 @@
 
 use super::{tracked::Tracked, Snapshots};
 use crate::{
-    engine::Slope,
+    engine::{Slope, Target},
     error::Error,
     tensors::{self, wide},
 };
@@ -15,7 +15,7 @@ use dfdx::{
 use std::slice;
 
 impl<E: Dtype> Snapshots<E> {
-    /// The slope of each group. `gradients` has one for each trainable tensor. Sketches estimate
+    /// The slope of each group along the way since a snapshot. `gradients` has one for each trainable tensor. Sketches estimate
     /// it, with a deviation of at most √(2/bins)·‖g‖‖s‖.
     ///
     /// One thread adds all elements in order, so the result does not depend on the number of
@@ -24,6 +24,7 @@ impl<E: Dtype> Snapshots<E> {
         &self,
         model: &M,
         gradients: &Gradients<E, D>,
+        since: Target,
     ) -> Result<Vec<Slope>, Error>
     where
         D: Device<E>,
@@ -38,14 +39,14 @@ impl<E: Dtype> Snapshots<E> {
                 sketches.add(group, &now, &gradient);
                 return Ok(());
             }
-            let last = tensor.last.read()?;
-            for ((now, last), gradient) in now.iter().zip(&*last).zip(&gradient) {
-                let (last, gradient) = (wide(*last), wide(*gradient));
-                let moved = wide(*now) - last;
+            let from = tensor.read(since)?;
+            for ((now, from), gradient) in now.iter().zip(&*from).zip(&gradient) {
+                let (from, gradient) = (wide(*from), wide(*gradient));
+                let moved = wide(*now) - from;
                 sum.along += gradient * moved;
                 sum.moved += moved * moved;
                 sum.gradient += gradient * gradient;
-                sum.norm += last * last;
+                sum.norm += from * from;
             }
             Ok(())
         };

@@ -2,10 +2,12 @@
 
 use super::memory::Memory;
 use crate::{
+    engine::Target,
     error::Error,
-    tensors::{Bf16, Element, Stored},
+    tensors::{wide, Bf16, Element, Stored},
 };
 use dfdx::{shapes::Dtype, tensor::UniqueId};
+use std::borrow::Cow;
 
 /// The snapshots of one tensor. A holds its elements two windows ago, and B one window ago.
 #[derive(Debug)]
@@ -68,16 +70,32 @@ impl<E> Tracked<E> {
 }
 
 impl<E: Dtype> Tracked<E> {
+    /// A or B. From a direction, A is exact only to 2⁻⁸ of the displacement A − B.
+    pub(super) fn read(&self, target: Target) -> Result<Cow<'_, [E]>, Error> {
+        match (target, &self.before) {
+            (Target::Last, _) => self.last.read(),
+            (Target::BeforeLast, Before::Weights(before)) => before.read(),
+            (Target::BeforeLast, Before::Direction(direction)) => {
+                let last = self.last.read()?;
+                Ok(last.iter().zip(direction).map(|(last, moved)| before(*last, *moved)).collect())
+            }
+        }
+    }
+
     /// B ← A. From a direction, A is exact only to 2⁻⁸ of the displacement A − B.
     pub(super) fn step_back(&mut self) {
         match (&mut self.before, self.last.on_host_mut()) {
             (Before::Direction(direction), Some(last)) => {
-                for (last, moved) in last.iter_mut().zip(direction) {
-                    let before = last.to_f64().unwrap_or(f64::NAN) + moved.to_f64();
-                    *last = E::from_f64(before).unwrap_or(*last);
+                for (last, moved) in last.iter_mut().zip(direction.iter()) {
+                    *last = before(*last, *moved);
                 }
             }
             _ => self.swap(),
         }
     }
+}
+
+/// A, from B and A − B.
+fn before<E: Dtype>(last: E, moved: Bf16) -> E {
+    E::from_f64(wide(last) + moved.to_f64()).unwrap_or(last)
 }

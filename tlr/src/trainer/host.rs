@@ -94,7 +94,7 @@ impl<Opt: TunableOptimizer> Host for ModelHost<'_, Opt> {
     }
 
     /// By the gradients as they came. One that is missing counts as 0 here; the update reports it.
-    fn slopes(&mut self) -> Result<Vec<Slope>, Self::Error> {
+    fn slopes(&mut self, since: Target) -> Result<Vec<Slope>, Self::Error> {
         let own;
         let gradients = match &mut self.gradients {
             StepGradients::Owned(gradients) => {
@@ -108,7 +108,7 @@ impl<Opt: TunableOptimizer> Host for ModelHost<'_, Opt> {
                 &own
             }
         };
-        Ok(self.snapshots.slopes(&*self.model, gradients)?)
+        Ok(self.snapshots.slopes(&*self.model, gradients, since)?)
     }
 
     /// By the gradients as the optimizer was given them: clipped, or the mean of several batches.

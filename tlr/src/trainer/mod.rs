@@ -160,7 +160,7 @@ where
     ///
     /// let mut w: Tensor<Rank1<1>, f32, _> = Cpu::default().tensor([3.0]);
     /// let sgd = Sgd::new(&w, SgdConfig { lr: 1e-3, ..Default::default() });
-    /// let mut opt = Newton::new(&w, sgd, NewtonConfig::default())?;
+    /// let mut opt = Newton::new(&w, sgd, NewtonConfig::default().ramp(false))?;
     /// let gradients = w.leaky_trace().square().sum().backward();
     /// assert_eq!(opt.step(&mut w, &gradients, 9.0)?, Step::Made);
     /// assert_eq!(opt.step(&mut w, &gradients, f32::NAN)?, Step::Skipped(Cause::NonFiniteLoss));

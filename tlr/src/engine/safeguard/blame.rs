@@ -20,7 +20,9 @@ pub(crate) enum Blame {
 /// this explains less than `share` comes from elsewhere: noise, another batch, another task. Where
 /// weights have gone far, the gradient may be that of another piece, and proves nothing.
 pub(crate) fn blame(share: f64, rise: f64, slopes: &[Slope]) -> Blame {
-    if slopes.is_empty() || !slopes.iter().all(Slope::is_finite) {
+    // It was an earlier loss of the window that rose: the way to it is not known any more.
+    let unknown = slopes.is_empty() || rise.is_nan() || rise <= 0.0;
+    if unknown || !slopes.iter().all(Slope::is_finite) {
         return Blame::All;
     }
     let is_far = |slope: &Slope| slope.moved > FAR * slope.size();

@@ -20,6 +20,10 @@ const MOST_STEPS: u64 = 64;
 const LOOKS: u64 = 4;
 /// The longest way: this many times the weights' norm, or the norm of as many weights of size 1.
 const LONGEST_WAY: f64 = 10.0;
+/// The rate to train at, in rates whose way is half of that to the lowest point. By then the ramp
+/// has gone twice as far as one step at this rate, so such a step goes a quarter of the way. Chosen
+/// by training: see docs/start.md.
+const LEVEL: f64 = 2.0;
 /// The ramp ends where it is after so many steps.
 const LONGEST_RAMP: u64 = 4000;
 
@@ -194,6 +198,9 @@ impl Ramp {
     /// Corrects the trial rate by how far the weights have moved.
     fn try_rate(&mut self, slopes: &[Slope], spacing: f64) -> Ramped {
         let all = self.total(slopes);
+        if !all.is_finite() {
+            return self.doubt();
+        }
         let way = first_way(&all, spacing);
         let by = if all.moved > 0.0 { (way / all.moved).min(RAISE) } else { RAISE };
         if all.gradient > 0.0 {
@@ -307,7 +314,7 @@ impl Ramp {
             all.moved = all.moved.hypot(slope.moved);
             all.gradient = all.gradient.hypot(slope.gradient);
             all.norm = all.norm.hypot(slope.norm);
-            all.weights += slope.weights;
+            all.weights = all.weights.saturating_add(slope.weights);
         }
         all
     }
@@ -415,9 +422,8 @@ impl GroupRamp {
         let (before, here) = (self.means.last().copied().unwrap_or(self.first), self.here.mean);
         // The rate before was half of this one, and so was the way.
         let part = ((0.5 * self.first - before) / (here - before)).clamp(0.0, 1.0);
-        if part.is_finite() && !self.is_far {
-            self.rate = bounded(0.5 * self.rate * (1.0 + part));
-        }
+        let crossing = if part.is_finite() { 0.5 * self.rate * (1.0 + part) } else { self.rate };
+        self.rate = bounded(LEVEL * crossing);
         self.done = true;
         here > -self.first && self.first < 0.0
     }
