@@ -92,7 +92,7 @@ fn rates(rates: &[f64]) -> String {
 pub(crate) fn write(path: &str, cells: &[Cell]) {
     let mut file = csv::Writer::from_path(path).unwrap();
     let header = "row,seed,base,start,layers,call,error,best_error,best_rate,ratio,rates,\
-                  failed_steps,first_failure,faults";
+                  started,started_at,failed_steps,first_failure,faults";
     file.write_record(header.split(',')).unwrap();
     for cell in cells {
         let Cell { row, seed, way, run, best } = cell;
@@ -108,6 +108,8 @@ pub(crate) fn write(path: &str, cells: &[Cell]) {
             format!("{:e}", best.1),
             format!("{:.4}", cell.ratio()),
             rates(&run.rates),
+            rates(&run.started),
+            run.started_at.to_string(),
             run.failed_steps.to_string(),
             run.first_failure.clone().unwrap_or_default(),
             cell.faults().join("; "),
@@ -132,6 +134,8 @@ fn the_list_of_expected_failures_is_kept() {
             failed_steps: 0,
             first_failure: None,
             rates: vec![0.1, 0.2],
+            started: Vec::new(),
+            started_at: 0,
         },
         best: (0.1, 0.01),
     };

@@ -18,7 +18,10 @@ use std::{
     thread,
 };
 use support::values::values;
-use tlr::{optim::Elementwise, Newton, NewtonConfig, PerLayer, TrainableLr, TunableOptimizer};
+use tlr::{
+    optim::Elementwise, Adaptation, Newton, NewtonConfig, Outcome, PerLayer, TrainableLr,
+    TunableOptimizer,
+};
 
 /// Runs a row's job by a plan, with a seed.
 type RunOf = dyn Fn(&Settings, Plan, u64) -> Run + Send + Sync;
@@ -56,6 +59,9 @@ pub(crate) struct Run {
     pub(crate) failed_steps: usize,
     pub(crate) first_failure: Option<String>,
     pub(crate) rates: Vec<f64>,
+    /// The rates that the start came to, and the step.
+    pub(crate) started: Vec<f64>,
+    pub(crate) started_at: u64,
 }
 
 /// The error that is added to both sides of a comparison.
@@ -84,6 +90,8 @@ impl Row {
                 failed_steps: 1,
                 first_failure: Some(format!("panicked: {:?}", panic.downcast_ref::<String>())),
                 rates: Vec::new(),
+                started: Vec::new(),
+                started_at: 0,
             })
         };
         Self { name, settings, run: Box::new(run) }
@@ -250,6 +258,12 @@ where
         step.map(drop).map_err(|error| Stop::Step(error.to_string()))
     });
     run.rates = newton.rates().into_iter().map(|(_, rate)| rate).collect();
+    let ramped = newton.history().iter().rfind(|decision| decision.outcome == Outcome::Ramped);
+    run.started_at = ramped.map_or(0, |decision| decision.step);
+    let at_the_end = |decision: &&Adaptation| {
+        decision.outcome == Outcome::Ramped && decision.step == run.started_at
+    };
+    run.started = newton.history().iter().filter(at_the_end).map(|decision| decision.to).collect();
     run
 }
 
@@ -297,5 +311,7 @@ where
         failed_steps,
         first_failure,
         rates: Vec::new(),
+        started: Vec::new(),
+        started_at: 0,
     }
 }

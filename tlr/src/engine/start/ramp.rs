@@ -13,11 +13,11 @@ const FIRST_WAY: f64 = 1e-6;
 /// A trial rate whose step is lost in rounding is raised by this.
 const RAISE: f64 = 30.0;
 /// The steps that measure the first slope: at least, and at most.
-const PROBES: std::ops::RangeInclusive<u64> = 5..=200;
+const PROBES: std::ops::RangeInclusive<u64> = 8..=200;
 /// The most steps between two looks at the slopes of a rate.
 const MOST_STEPS: u64 = 64;
 /// The most looks at the slopes of one rate.
-const LOOKS: u64 = 4;
+const LOOKS: u64 = 6;
 /// The longest way: this many times the weights' norm, or the norm of as many weights of size 1.
 const LONGEST_WAY: f64 = 10.0;
 /// The rate to train at, in rates whose way is half of that to the lowest point. By then the ramp
@@ -379,16 +379,17 @@ impl GroupRamp {
 
     fn look(&self) -> Look {
         let Samples { count, mean, .. } = self.here;
-        let error = match count {
-            0 => return Look::Silent,
-            1 | 2 => self.base.deviation() / (count as f64).sqrt(),
-            _ => self.here.error(),
-        };
-        if mean < 0.75 * self.first {
+        if count == 0 {
+            return Look::Silent;
+        }
+        // A few slopes tell little of their noise.
+        let deviation = self.here.deviation().max(self.base.deviation());
+        let error = deviation / (count as f64).sqrt();
+        if mean - error < 0.75 * self.first {
             Look::Straight
         } else if mean < 0.5 * self.first {
             Look::Bending
-        } else if mean - 2.0 * error > 0.5 * self.first {
+        } else if mean - 3.0 * error > 0.5 * self.first {
             Look::HalfWay
         } else {
             Look::Doubtful
