@@ -17,7 +17,9 @@ const PROBES: std::ops::RangeInclusive<u64> = 8..=200;
 /// The most steps between two looks at the slopes of a rate.
 const MOST_STEPS: u64 = 64;
 /// The most looks at the slopes of one rate.
-const LOOKS: u64 = 6;
+const LOOKS: u64 = 4;
+/// While no group's way is longer than this part of its norm, rates grow twice as fast.
+const NEAR: f64 = 1e-3;
 /// The longest way: this many times the weights' norm, or the norm of as many weights of size 1.
 const LONGEST_WAY: f64 = 10.0;
 /// The rate to train at, in rates whose way is half of that to the lowest point. By then the ramp
@@ -75,6 +77,9 @@ enum Stage {
 struct GroupRamp {
     #[serde(with = "exact")]
     rate: f64,
+    /// What the rate was last multiplied by.
+    #[serde(with = "exact")]
+    raised: f64,
     /// Its rate stays where training starts.
     frozen: bool,
     /// Its rate is found, or frozen.
@@ -226,7 +231,7 @@ impl Ramp {
             self.moving().for_each(|group| group.first = group.base.mean.min(0.0));
             let each = self.groups.iter().filter(|group| !group.done).map(GroupRamp::steps_a_look);
             self.stage = Stage::Doubling { each: each.max().unwrap_or(1), looks: 0, taken: 0 };
-            self.moving().for_each(GroupRamp::double);
+            self.moving().for_each(|group| group.raise(4.0));
         }
         Ramped::On
     }
@@ -271,10 +276,12 @@ impl Ramp {
             return Ramped::On;
         }
         let mut too_far = false;
+        let near = slopes.iter().all(|slope| slope.moved <= NEAR * slope.size());
+        let by = if near { 4.0 } else { 2.0 };
         for group in self.moving() {
             match group.look() {
-                Look::Silent => group.double(),
-                Look::Straight | Look::Bending if !group.is_far => group.go_on(),
+                Look::Silent => group.raise(by),
+                Look::Straight | Look::Bending if !group.is_far => group.go_on(by),
                 _ => too_far |= group.stop(),
             }
         }
@@ -344,6 +351,7 @@ impl GroupRamp {
     fn new(rate: f64, frozen: bool) -> Self {
         Self {
             rate,
+            raised: 1.0,
             frozen,
             done: frozen,
             is_far: false,
@@ -396,12 +404,12 @@ impl GroupRamp {
         }
     }
 
-    fn double(&mut self) {
-        self.rate = bounded(2.0 * self.rate);
+    fn raise(&mut self, by: f64) {
+        (self.rate, self.raised) = (bounded(by * self.rate), by);
         self.here = Samples::default();
     }
 
-    fn go_on(&mut self) {
+    fn go_on(&mut self, by: f64) {
         let straight = self.look() == Look::Straight;
         if self.means.len() == 4 {
             self.means.remove(0);
@@ -414,17 +422,19 @@ impl GroupRamp {
             let recent = if self.means.len() >= 3 { recent } else { 0.0 };
             self.first = self.base.mean.min(recent).min(0.0);
         }
-        self.double();
+        self.raise(by);
     }
 
     /// The group is done, at the rate where the slope crosses half of the first one. The answer is
     /// whether the way is as steep up as it was down.
     fn stop(&mut self) -> bool {
         let (before, here) = (self.means.last().copied().unwrap_or(self.first), self.here.mean);
-        // The rate before was half of this one, and so was the way.
+        // The way has grown as the rate has.
         let part = ((0.5 * self.first - before) / (here - before)).clamp(0.0, 1.0);
-        let crossing = if part.is_finite() { 0.5 * self.rate * (1.0 + part) } else { self.rate };
-        self.rate = bounded(LEVEL * crossing);
+        let part = if part.is_finite() { part } else { 1.0 };
+        let crossing = self.rate * (1.0 + part * (self.raised - 1.0)) / self.raised;
+        let level = std::env::var("TLR_C").ok().and_then(|v| v.parse().ok()).unwrap_or(LEVEL);
+        self.rate = bounded(level * crossing);
         self.done = true;
         here > -self.first && self.first < 0.0
     }
