@@ -34,6 +34,26 @@ use syn::{parse_macro_input, DeriveInput};
 /// `struct Block<F> { inner: Residual<F> }`. A type parameter with a bound, such as
 /// `S: ConstShape`, remains the same when the model is converted to another dtype or device.
 ///
+/// # Several modules, or none
+/// A model's type tells how many modules it has, so a field cannot be a `Vec` or an `Option` of
+/// modules. In place of a `Vec` use dfdx's `Repeated<M, N>`, or a tuple if their types differ. In
+/// place of an `Option` use `Repeated<M, N>` with 0 or 1 for `N`.
+/// ```
+/// use dfdx::prelude::*;
+/// use tlr::TensorCollection;
+///
+/// #[derive(TensorCollection)]
+/// struct Body<const NORM: usize, E: Dtype, D: Device<E>> {
+///     blocks: modules::Repeated<modules::Linear<4, 4, E, D>, 3>,
+///     norm: modules::Repeated<modules::LayerNorm1D<4, E, D>, NORM>,
+/// }
+///
+/// let dev = Cpu::default();
+/// let plain = Body::<0, f32, Cpu>::build(&dev);
+/// let normed = Body::<1, f32, Cpu>::build(&dev);
+/// assert_eq!(plain.num_trainable_params() + 4 + 4, normed.num_trainable_params());
+/// ```
+///
 /// # Attributes
 /// `#[tlr(skip)]` is for a field that is not a module, such as a number. Its type has to implement
 /// `Default`: when dfdx builds a model or converts it, the field of the new model has the default
