@@ -178,9 +178,11 @@ pub enum FailedUpdate {
 /// For example, `Sgd<Model, E, D>` belongs to the family of all `Sgd<_, E, D>`. Its members have
 /// the same hyperparameters and different layers.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` cannot be made for a single layer",
+    message = "`{Self}` cannot be made for a single layer, and `tlr::PerLayer` holds one optimizer for each",
     label = "does not implement `tlr::Family`",
-    note = "`tlr::PerLayer` holds one optimizer a layer, built by `Family::for_layer`; dfdx's `Sgd`, `Adam` and `RMSprop` have it"
+    note = "for an optimizer of your own: implement `tlr::Family`, one type and one short method; or write a `tlr::optim::UpdateRule`, of which `tlr::optim::Elementwise` makes an optimizer that has it",
+    note = "with one rate for the whole model, leave `PerLayer` out",
+    note = "the optimizers of `tlr::optim` and dfdx's `Sgd`, `Adam` and `RMSprop` implement it"
 )]
 pub trait Family: TunableOptimizer {
     /// The member of the family for a layer of type `L`.

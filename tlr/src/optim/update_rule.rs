@@ -71,6 +71,12 @@ use std::fmt::Debug;
 /// assert_eq!(w.array(), [2.5, -3.5, 0.0]);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no `UpdateRule<{N}>`: it does not say how one tensor is updated",
+    label = "does not implement `tlr::optim::UpdateRule<{N}>`",
+    note = "implement it for your hyperparameters, and `tlr::optim::Elementwise` is a `TunableOptimizer` with one rate and a `Family` for `PerLayer`",
+    note = "dfdx's `SgdConfig` is one with 1 buffer, `AdamConfig` and `tlr::optim::AdamWConfig` with 2, `RMSpropConfig` with 3"
+)]
 pub trait UpdateRule<const N: usize>: Copy + Debug {
     /// The names of the buffers in a checkpoint.
     const BUFFERS: [&'static str; N];
