@@ -1,9 +1,12 @@
 //! [`PerLayer`]: a learning rate for each layer.
 
 use super::{LayerVisitor, LayerVisitorMut, Layers, TrainableLr};
-use crate::optim::{
-    gradients::StepGradients, CompleteGradients, DeviceError, FailedUpdate, Family, Groups,
-    OptimizerState, Resumable, ResumableFamily, TunableOptimizer,
+use crate::{
+    error::Error,
+    optim::{
+        gradients::StepGradients, CompleteGradients, DeviceError, FailedUpdate, Family, Groups,
+        OptimizerState, Resumable, ResumableFamily, TunableOptimizer,
+    },
 };
 use dfdx::{
     nn::TensorCollection,
@@ -103,6 +106,10 @@ where
 
     fn momentum(&self) -> f64 {
         self.family.momentum()
+    }
+
+    fn validate(&self) -> Result<(), Error> {
+        self.family.validate()
     }
 
     fn only_gathers(&self) -> bool {

@@ -203,6 +203,10 @@ where
         self.optimizer.momentum()
     }
 
+    fn validate(&self) -> Result<(), Error> {
+        self.optimizer.validate()
+    }
+
     fn groups(&self, model: &Opt::Model) -> Groups {
         self.optimizer.groups(model)
     }

@@ -229,6 +229,10 @@ where
         self.optimizer.only_gathers()
     }
 
+    fn validate(&self) -> Result<(), Error> {
+        self.optimizer.validate()
+    }
+
     fn groups(&self, model: &Opt::Model) -> Groups {
         self.optimizer.groups(model)
     }

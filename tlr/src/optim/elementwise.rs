@@ -4,7 +4,10 @@ use super::{
     gradients, CompleteGradients, FailedUpdate, Family, OptimizerState, Resumable, ResumableFamily,
     TunableOptimizer, UpdateRule,
 };
-use crate::tensors::{self, Backend, Buffer, Element, Stored, TensorInfo};
+use crate::{
+    error::Error,
+    tensors::{self, Backend, Buffer, Element, Stored, TensorInfo},
+};
 use dfdx::{
     nn::{RecursiveWalker, TensorCollection, TensorOptions, TensorVisitor, ViewTensorMut},
     optim::{Optimizer, OptimizerUpdateError},
@@ -143,6 +146,10 @@ where
 
     fn momentum(&self) -> f64 {
         self.cfg.momentum()
+    }
+
+    fn validate(&self) -> Result<(), Error> {
+        self.cfg.validate::<E>()
     }
 
     fn reset(&mut self, _model: &M) {

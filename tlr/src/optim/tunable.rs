@@ -1,6 +1,7 @@
 //! [`TunableOptimizer`]: what an optimizer must implement to have its learning rate trained.
 
 use super::groups::Groups;
+use crate::error::Error;
 use ::dfdx::{
     nn::TensorCollection,
     optim::{Optimizer, OptimizerUpdateError},
@@ -87,6 +88,15 @@ pub trait TunableOptimizer:
     /// [`Config::memories`](crate::Config::memories). Default 0.
     fn momentum(&self) -> f64 {
         0.0
+    }
+
+    /// Checks the hyperparameters. Called when a trainer is made. An optimizer that wraps another
+    /// one forwards it. By default it checks nothing.
+    ///
+    /// # Errors
+    /// What is out of range, and what to do. The trainer is then not made.
+    fn validate(&self) -> Result<(), Error> {
+        Ok(())
     }
 
     /// Whether the next update only gathers its gradients and leaves the weights alone.

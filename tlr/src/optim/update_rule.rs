@@ -1,7 +1,10 @@
 //! [`UpdateRule`]: how an optimizer changes one tensor.
 
 use super::Settings;
-use crate::tensors::{Backend, Buffer};
+use crate::{
+    error::Error,
+    tensors::{Backend, Buffer},
+};
 use dfdx::{
     shapes::{Dtype, Shape},
     tensor::Tensor,
@@ -98,6 +101,16 @@ pub trait UpdateRule<const N: usize>: Copy + Debug {
     /// See [`TunableOptimizer::momentum`](super::TunableOptimizer::momentum). Default 0.
     fn momentum(&self) -> f64 {
         0.0
+    }
+
+    /// Checks the hyperparameters for weights of the type `E`. Called when a trainer is made. By
+    /// default it checks nothing.
+    ///
+    /// # Errors
+    /// Usually [`Error::OutOfRange`], as by dfdx's `AdamConfig` and `RMSpropConfig` if `eps` is not
+    /// above 0 when rounded to the type in which dfdx computes.
+    fn validate<E: Dtype>(&self) -> Result<(), Error> {
+        Ok(())
     }
 
     /// Updates one tensor. `step` counts the updates from 1. The buffers hold what the update

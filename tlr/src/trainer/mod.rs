@@ -91,7 +91,7 @@ where
     /// Wraps `optimizer`, whose rates are where training starts.
     ///
     /// # Errors
-    /// A number of `config` or a starting rate out of range. A model without trainable tensors,
+    /// A number of `config` or of `optimizer` or a starting rate out of range. A model without trainable tensors,
     /// with one that is not contiguous, or with one that no layer holds.
     ///
     /// # Example
@@ -106,6 +106,7 @@ where
     /// # Ok::<(), tlr::Error>(())
     /// ```
     pub fn new(model: &Opt::Model, optimizer: Opt, config: Config<R>) -> Result<Self, Error> {
+        optimizer.validate()?;
         let groups = optimizer.groups(model);
         let named = groups.groups.iter().enumerate();
         let named = named.map(|(index, group)| Group {
