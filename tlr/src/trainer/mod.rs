@@ -1,6 +1,7 @@
 //! An optimizer with a trainable learning rate. The engine decides; this room does it.
 
 mod fault;
+mod gathering;
 mod host;
 mod line_search;
 mod lookahead;
