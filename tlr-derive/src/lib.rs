@@ -57,7 +57,17 @@ use syn::{parse_macro_input, DeriveInput};
 /// # Attributes
 /// `#[tlr(skip)]` is for a field that is not a module, such as a number. Its type has to implement
 /// `Default`: when dfdx builds a model or converts it, the field of the new model has the default
-/// value. `#[tlr(crate = path)]` on the struct gives the path to `tlr`, if it is not `::tlr`.
+/// value.
+///
+/// `#[tlr(untrained)]` is for a module whose weights stay as they are, bit for bit, such as one that
+/// is already trained: what PyTorch calls `requires_grad = False`. The optimizers of `tlr::optim`
+/// neither update nor decay them, whatever their gradients are, and `Clip` leaves these out of the
+/// norm. To a trainer the tensors are such as a batch norm's running means: in its checkpoints and
+/// snapshots, and without a rate. (Running means within the field still follow their inputs.) dfdx
+/// itself knows nothing of it: its own optimizers would train the field, so a trainer around one is
+/// an error.
+///
+/// `#[tlr(crate = path)]` on the struct gives the path to `tlr`, if it is not `::tlr`.
 ///
 /// A field that is a tensor is filled with zeros when the model is built.
 ///
@@ -99,8 +109,9 @@ pub fn derive_tensor_collection(input: TokenStream) -> TokenStream {
 /// | | |
 /// |---|---|
 /// | `group` | The field is one layer with one rate, whatever it consists of. |
-/// | `frozen` | The rates of the field's layers never change. Their weights are still trained. |
+/// | `frozen` | The rates of the field's layers never change. Their weights are still trained: see `untrained`. |
 /// | `rate = 0.1` | Scales the rates at which the layers of the field start. A number above zero. |
+/// | `untrained` | The weights of the field never change, so it has no layers. It needs the derived `TensorCollection`. |
 /// | `skip` | The field is not a module: it has no layers and no tensors. |
 ///
 /// # Attributes of the struct

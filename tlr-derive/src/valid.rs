@@ -46,26 +46,25 @@ pub(crate) fn check(input: &Input<'_>, roles: &Roles<'_>) -> syn::Result<()> {
 fn check_field(field: &Field<'_>, on_struct: &StructAttrs) -> syn::Result<()> {
     let mut errors = Errors::default();
     let attrs = &field.attrs;
-    let others = [
+    let of_modules = [
         ("group", attrs.group),
         ("frozen", attrs.frozen),
         ("rate", attrs.rate.as_ref().map(|rate| rate.key)),
+        ("untrained", attrs.untrained),
     ];
-    for (name, span) in others {
+    for (name, span) in of_modules {
         let Some(span) = span else { continue };
-        if attrs.skip.is_some() {
-            errors.push(Error::new(
-                span,
-                format!("`{name}` is for a module, and `skip` says that this field is none"),
-            ));
-        } else if on_struct.group.is_some() {
-            errors.push(Error::new(
-                span,
-                format!(
-                    "`#[tlr(group)]` makes the struct one layer: `{name}` of a part means nothing"
-                ),
-            ));
-        }
+        let is_of_rates = name != "untrained";
+        let message = if attrs.skip.is_some() {
+            format!("`{name}` is for a module, and `skip` says that this field is none")
+        } else if is_of_rates && attrs.untrained.is_some() {
+            format!("`{name}` is about learning rates, and an `untrained` field has none")
+        } else if is_of_rates && on_struct.group.is_some() {
+            format!("`#[tlr(group)]` makes the struct one layer: `{name}` of a part means nothing")
+        } else {
+            continue;
+        };
+        errors.push(Error::new(span, message));
     }
     if let Some(rate) = &attrs.rate {
         if !(rate.value.is_finite() && rate.value > 0.0) {

@@ -6,6 +6,7 @@ use ::dfdx::{
     tensor_ops::Device,
 };
 
+pub use crate::tensors::{Mark, MarkedField};
 pub use ::dfdx;
 pub use num_traits;
 pub use rand_distr;

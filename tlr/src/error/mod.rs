@@ -50,10 +50,20 @@ pub enum Error {
     #[error("the model has no trainable tensor, so there is no rate to learn")]
     NothingToTrain,
     /// A trainable tensor belongs to no layer, so `PerLayer` would never update it.
-    #[error("no layer holds the trainable tensor `{tensor}`: `TensorCollection` visits it and `TrainableLr` does not; remove its `#[tlr(skip)]` or visit it in both")]
+    #[error("no layer holds the trainable tensor `{tensor}`: `TensorCollection` visits it and `TrainableLr` does not; remove its `#[tlr(skip)]` or visit it in both; `#[tlr(untrained)]` takes the derived `TensorCollection`")]
     TensorOutsideLayers {
         /// The tensor.
         tensor: String,
+    },
+    /// A field of a derived model has an attribute that the optimizer cannot follow.
+    #[error("`#[tlr({attribute})]` of `{field}` would have no effect: {advice}")]
+    AttributeWithoutEffect {
+        /// The attribute, such as `untrained`.
+        attribute: &'static str,
+        /// The struct and its field, such as `Model::head`.
+        field: &'static str,
+        /// What to do.
+        advice: &'static str,
     },
     /// A tensor is a view that is not laid out contiguously.
     #[error("the tensor `{tensor}` is not contiguous: call `.contiguous()` on it before it becomes a parameter")]

@@ -112,6 +112,10 @@ where
         self.family.validate()
     }
 
+    fn follows_attributes(&self) -> bool {
+        self.family.follows_attributes()
+    }
+
     fn only_gathers(&self) -> bool {
         self.only_gathers
     }

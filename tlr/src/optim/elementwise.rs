@@ -102,7 +102,7 @@ impl<E: Dtype, D: Backend<E>, C: UpdateRule<N>, const N: usize> TensorVisitor<E,
         options: TensorOptions<S, E, D>,
         tensor: &mut Tensor<S, E, D>,
     ) -> Result<Option<Tensor<S, E, D>>, D::Err> {
-        let (true, Some(id)) = (options.do_gradient_update, tensors::id(tensor)) else {
+        let (true, Some(id)) = (tensors::is_trained(&options), tensors::id(tensor)) else {
             return Ok(None);
         };
         let buffers = match self.buffers.entry(id) {
@@ -150,6 +150,10 @@ where
 
     fn validate(&self) -> Result<(), Error> {
         self.cfg.validate::<E>()
+    }
+
+    fn follows_attributes(&self) -> bool {
+        true
     }
 
     fn reset(&mut self, _model: &M) {

@@ -99,6 +99,13 @@ pub trait TunableOptimizer:
         Ok(())
     }
 
+    /// Whether the optimizer leaves the tensors of a field alone that is `#[tlr(untrained)]`, as
+    /// [`Elementwise`](super::Elementwise) does. A trainer refuses a model with such a field around
+    /// one that does not. An optimizer that wraps another one forwards it. Default `false`.
+    fn follows_attributes(&self) -> bool {
+        false
+    }
+
     /// Whether the next update only gathers its gradients and leaves the weights alone.
     /// [`Accumulate`](super::Accumulate) does so in all updates but every n-th.
     /// [`Newton`](crate::Newton) does not count such an update as a step. Default `false`.

@@ -259,6 +259,10 @@ where
         self.optimizer.validate()
     }
 
+    fn follows_attributes(&self) -> bool {
+        self.optimizer.follows_attributes()
+    }
+
     fn groups(&self, model: &Opt::Model) -> Groups {
         self.optimizer.groups(model)
     }
