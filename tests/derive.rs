@@ -468,6 +468,62 @@ fn an_optimizer_that_would_train_an_untrained_field_is_refused() {
     }
 }
 
+#[derive(Clone, TensorCollection, TrainableLr)]
+struct Decaying<E: Dtype, D: Device<E>> {
+    #[tlr(no_decay)]
+    first: Block<E, D>,
+    second: Block<E, D>,
+    #[tlr(group)]
+    part: Part<E, D>,
+}
+
+#[derive(Clone, TensorCollection, TrainableLr)]
+struct Part<E: Dtype, D: Device<E>> {
+    #[tlr(no_decay)]
+    third: Lin<4, 4, E, D>,
+    fourth: Lin<4, 4, E, D>,
+}
+
+/// With gradients of zero, decay alone moves weights: of all fields but those, with one rate, a rate a layer, and through
+/// what is around. Fails where a walk over one layer, or one within a field, forgets the attribute.
+#[test]
+fn a_field_without_decay() {
+    type Model = Decaying<f32, Cpu>;
+    fn check<Opt>(make: impl Fn(&Model) -> Opt)
+    where
+        Opt: tlr::TunableOptimizer<Model = Model, Dtype = f32, Device = Cpu>,
+    {
+        let mut model = Model::build(&Cpu::default());
+        let before = listing(&model);
+        let mut opt = Newton::new(&model, make(&model), NewtonConfig::default()).unwrap();
+        for _ in 0..2 {
+            let zero = model.alloc_grads();
+            opt.step(&mut model, &zero, 1.0).unwrap();
+        }
+        for (now, before) in listing(&model).iter().zip(&before).filter(|(now, _)| now.3) {
+            let kept = now.0.starts_with("first") || now.0.starts_with("part.third");
+            let is_zero = before.2.iter().all(|w| *w == 0.0);
+            assert_eq!(now.2 == before.2, kept || is_zero, "{}", now.0);
+        }
+    }
+    for kind in [WeightDecay::L2, WeightDecay::Decoupled] {
+        let sgd = SgdConfig { lr: 0.5, weight_decay: Some(kind(0.5)), ..Default::default() };
+        check(|model| optim::Sgd::new(model, sgd));
+        check(|model| PerLayer::new(model, optim::Sgd::new(model, sgd)));
+        check(|model| {
+            let clip = optim::Clip::by_norm(optim::Sgd::new(model, sgd), 1.0).unwrap();
+            PerLayer::new(model, optim::Accumulate::new(clip, 2).unwrap())
+        });
+    }
+    let model = Model::build(&Cpu::default());
+    let theirs = Sgd::new(&model, SgdConfig::default());
+    let error = Newton::new(&model, theirs, NewtonConfig::default()).err();
+    assert!(matches!(
+        error,
+        Some(tlr::Error::AttributeWithoutEffect { attribute: "no_decay", .. })
+    ));
+}
+
 /// The norm by which gradients are clipped is without those of the field.
 #[test]
 fn untrained_gradients_are_in_no_norm() {

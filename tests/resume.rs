@@ -344,6 +344,18 @@ fn the_weight_of_gathered_batches_comes_back() {
     check(|model| Accumulate::new(plain(model), 2).unwrap());
 }
 
+/// What decays is a setting, and told only where it is not all.
+#[test]
+fn a_checkpoint_knows_what_decays() {
+    let sgd = |model: &Net<f32, Cpu>| Sgd::new(model, SgdConfig::default());
+    let matrices = |model: &Net<f32, Cpu>| sgd(model).decay_matrices_only();
+    let found = differences(&mut run(1, 4, sgd), &run(1, 4, matrices).state());
+    assert!(
+        matches!(&found[..], [Difference::Setting { name, .. }] if name == "optimizer.vectors_decay"),
+        "{found:?}"
+    );
+}
+
 /// The property above is about rollbacks only if there are some.
 #[test]
 fn the_runs_have_rollbacks_on_the_way() {

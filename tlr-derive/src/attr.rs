@@ -33,6 +33,8 @@ pub(crate) struct FieldAttrs {
     /// Where `frozen` stands.
     pub(crate) frozen: Option<Span>,
     pub(crate) rate: Option<Rate>,
+    /// Where `no_decay` stands.
+    pub(crate) no_decay: Option<Span>,
     /// Where `untrained` stands.
     pub(crate) untrained: Option<Span>,
     /// Where `skip` stands.
@@ -51,7 +53,7 @@ pub(crate) struct Rate {
 /// The keys that a struct can have.
 const ON_STRUCTS: [&str; 4] = ["crate", "group", "dtype", "device"];
 /// The keys that a field can have.
-const ON_FIELDS: [&str; 5] = ["group", "frozen", "rate", "untrained", "skip"];
+const ON_FIELDS: [&str; 6] = ["group", "frozen", "rate", "no_decay", "untrained", "skip"];
 
 impl StructAttrs {
     /// Parses those of a struct's attributes that are `#[tlr(…)]`.
@@ -89,23 +91,25 @@ impl FieldAttrs {
         let mut parsed = Self::default();
         for item in items(attrs, errors) {
             let name = item.key.to_string();
-            let result =
-                match name.as_str() {
-                    "group" => item.flag().map(|span| parsed.group = Some(span)),
-                    "frozen" => item.flag().map(|span| parsed.frozen = Some(span)),
-                    "untrained" => item.flag().map(|span| parsed.untrained = Some(span)),
-                    "skip" => item.flag().map(|span| parsed.skip = Some(span)),
-                    "rate" => item.value("a number, as in `rate = 0.1`", number).map(
-                        |(value, literal)| {
-                            parsed.rate = Some(Rate { value, key: item.key.span(), literal });
-                        },
-                    ),
-                    _ if ON_STRUCTS.contains(&name.as_str()) => {
-                        Err(item.error(format!("`{name}` goes on the struct, not on a field")))
-                    }
-                    _ => Err(item
-                        .unknown("a field", "`group`, `frozen`, `rate = …`, `untrained`, `skip`")),
-                };
+            let result = match name.as_str() {
+                "group" => item.flag().map(|span| parsed.group = Some(span)),
+                "frozen" => item.flag().map(|span| parsed.frozen = Some(span)),
+                "no_decay" => item.flag().map(|span| parsed.no_decay = Some(span)),
+                "untrained" => item.flag().map(|span| parsed.untrained = Some(span)),
+                "skip" => item.flag().map(|span| parsed.skip = Some(span)),
+                "rate" => {
+                    item.value("a number, as in `rate = 0.1`", number).map(|(value, literal)| {
+                        parsed.rate = Some(Rate { value, key: item.key.span(), literal });
+                    })
+                }
+                _ if ON_STRUCTS.contains(&name.as_str()) => {
+                    Err(item.error(format!("`{name}` goes on the struct, not on a field")))
+                }
+                _ => Err(item.unknown(
+                    "a field",
+                    "`group`, `frozen`, `rate = …`, `no_decay`, `untrained`, `skip`",
+                )),
+            };
             errors.take(result);
         }
         parsed
@@ -115,8 +119,8 @@ impl FieldAttrs {
 impl FieldAttrs {
     /// Those that a walk over the tensors has to know of, by their names in `tlr`'s `Mark`, and
     /// whether they are there.
-    pub(crate) fn marks(&self) -> [(&'static str, bool); 1] {
-        [("untrained", self.untrained.is_some())]
+    pub(crate) fn marks(&self) -> [(&'static str, bool); 2] {
+        [("untrained", self.untrained.is_some()), ("no_decay", self.no_decay.is_some())]
     }
 }
 

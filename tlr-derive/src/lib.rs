@@ -67,6 +67,10 @@ use syn::{parse_macro_input, DeriveInput};
 /// itself knows nothing of it: its own optimizers would train the field, so a trainer around one is
 /// an error.
 ///
+/// `#[tlr(no_decay)]` leaves the weights of a module out of the weight decay that an optimizer of
+/// `tlr::optim` makes, L2 or decoupled. (`Elementwise::decay_matrices_only` leaves out all biases,
+/// and the scales and shifts of norm layers.) dfdx's own optimizers know nothing of it either.
+///
 /// `#[tlr(crate = path)]` on the struct gives the path to `tlr`, if it is not `::tlr`.
 ///
 /// A field that is a tensor is filled with zeros when the model is built.
@@ -111,6 +115,7 @@ pub fn derive_tensor_collection(input: TokenStream) -> TokenStream {
 /// | `group` | The field is one layer with one rate, whatever it consists of. |
 /// | `frozen` | The rates of the field's layers never change. Their weights are still trained: see `untrained`. |
 /// | `rate = 0.1` | Scales the rates at which the layers of the field start. A number above zero. |
+/// | `no_decay` | The weights of the field are left out of the weight decay. It needs the derived `TensorCollection`. |
 /// | `untrained` | The weights of the field never change, so it has no layers. It needs the derived `TensorCollection`. |
 /// | `skip` | The field is not a module: it has no layers and no tensors. |
 ///

@@ -106,6 +106,10 @@ impl UpdateRule<2> for AdamConfig {
         epsilon::<E>("adam: eps", self.eps)
     }
 
+    fn without_decay(&self) -> Self {
+        Self { weight_decay: None, ..*self }
+    }
+
     fn update<S: Shape, E: Dtype, D: Backend<E>>(
         &self,
         step: i32,
@@ -145,6 +149,10 @@ impl UpdateRule<2> for AdamWConfig {
 
     fn validate<E: Dtype>(&self) -> Result<(), Error> {
         AdamConfig::from(*self).validate::<E>()
+    }
+
+    fn without_decay(&self) -> Self {
+        Self { weight_decay: 0.0, ..*self }
     }
 
     fn update<S: Shape, E: Dtype, D: Backend<E>>(

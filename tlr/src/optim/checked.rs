@@ -15,9 +15,12 @@ pub(crate) fn checked_groups<Opt: TunableOptimizer>(
     optimizer.validate()?;
     let groups = optimizer.groups(model);
     for mark in tensors::list(model).into_iter().map(|tensor| tensor.mark) {
-        if let (Some(field), false) = (mark.untrained, optimizer.follows_attributes()) {
-            let (attribute, advice) = ("untrained", OF_TENSORS);
-            return Err(Error::AttributeWithoutEffect { attribute, field, advice });
+        let of_tensors = [("untrained", mark.untrained), ("no_decay", mark.no_decay)];
+        for (attribute, field) in of_tensors {
+            if let (Some(field), false) = (field, optimizer.follows_attributes()) {
+                let advice = OF_TENSORS;
+                return Err(Error::AttributeWithoutEffect { attribute, field, advice });
+            }
         }
     }
     Ok(groups)

@@ -61,6 +61,10 @@ impl UpdateRule<3> for RMSpropConfig {
         epsilon::<E>("rmsprop: eps", self.eps)
     }
 
+    fn without_decay(&self) -> Self {
+        Self { weight_decay: None, ..*self }
+    }
+
     fn update<S: Shape, E: Dtype, D: Backend<E>>(
         &self,
         step: i32,

@@ -99,7 +99,8 @@ pub trait TunableOptimizer:
         Ok(())
     }
 
-    /// Whether the optimizer leaves the tensors of a field alone that is `#[tlr(untrained)]`, as
+    /// Whether the optimizer leaves the tensors of a field alone that is `#[tlr(untrained)]`, and
+    /// does not decay those of one that is `#[tlr(no_decay)]`, as
     /// [`Elementwise`](super::Elementwise) does. A trainer refuses a model with such a field around
     /// one that does not. An optimizer that wraps another one forwards it. Default `false`.
     fn follows_attributes(&self) -> bool {

@@ -113,6 +113,14 @@ pub trait UpdateRule<const N: usize>: Copy + Debug {
         Ok(())
     }
 
+    /// The same rule without weight decay, for a tensor that is left out of it: one in a field with
+    /// `#[tlr(no_decay)]`, or a vector where
+    /// [`Elementwise::decay_matrices_only`](super::Elementwise::decay_matrices_only) says so. A
+    /// rule that has weight decay overrides it. By default it is the rule itself.
+    fn without_decay(&self) -> Self {
+        *self
+    }
+
     /// Updates one tensor. `step` counts the updates from 1. The buffers hold what the update
     /// before left in them, and 0 at first.
     ///

@@ -16,14 +16,19 @@ use std::cell::Cell;
 pub struct Mark {
     /// `#[tlr(untrained)]`.
     pub untrained: Option<&'static str>,
+    /// `#[tlr(no_decay)]`.
+    pub no_decay: Option<&'static str>,
 }
 
 impl Mark {
-    const NONE: Self = Self { untrained: None };
+    pub(crate) const NONE: Self = Self { untrained: None, no_decay: None };
 
     /// This mark, and that of a field within.
     fn with(self, inner: Self) -> Self {
-        Self { untrained: self.untrained.or(inner.untrained) }
+        Self {
+            untrained: self.untrained.or(inner.untrained),
+            no_decay: self.no_decay.or(inner.no_decay),
+        }
     }
 
     /// That of the fields that this thread's walk is in.

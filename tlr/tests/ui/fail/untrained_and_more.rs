@@ -14,6 +14,8 @@ struct Model<E: Dtype, D: Device<E>> {
     four: usize,
     #[tlr(untrained = true)]
     five: modules::Linear<2, 2, E, D>,
+    #[tlr(untrained, no_decay)]
+    six: modules::Linear<2, 2, E, D>,
 }
 
 fn main() {}
