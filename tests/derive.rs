@@ -194,6 +194,46 @@ fn attributes_of_fields() {
     assert!(!names(&model).iter().any(|name| name.contains("skipped")));
 }
 
+/// One rate for the model is no field's own: who writes the attribute wants it to act, so it is an error and not ignored. With
+/// a rate a layer it acts; `group` and `skip` ask for nothing that one rate does not have. Fails where one of the two is
+/// let through, or refused within `PerLayer`, or where an attribute deeper in the model goes unseen.
+#[test]
+fn attributes_of_rates_need_a_rate_a_layer() {
+    #[derive(Clone, TensorCollection, TrainableLr)]
+    struct Outer<E: Dtype, D: Device<E>> {
+        first: Lin<4, 4, E, D>,
+        inner: modules::Residual<(Inner<E, D>, Tanh)>,
+    }
+    #[derive(Clone, TensorCollection, TrainableLr)]
+    struct Inner<E: Dtype, D: Device<E>> {
+        one: Lin<4, 4, E, D>,
+        #[tlr(rate = 0.5)]
+        two: Lin<4, 4, E, D>,
+    }
+    fn refused<M: TrainableLr<f32, Cpu>>(model: &M) -> Option<(&'static str, &'static str)> {
+        let config = NewtonConfig::default();
+        let sgd = || Sgd::new(model, SgdConfig::default());
+        assert!(Newton::new(model, PerLayer::new(model, sgd()), config).is_ok());
+        let around = optim::Clip::by_norm(PerLayer::new(model, sgd()), 1.0).unwrap();
+        assert!(Newton::new(model, around, config).is_ok());
+        match Newton::new(model, sgd(), config) {
+            Err(error @ tlr::Error::AttributeWithoutEffect { attribute, field, .. }) => {
+                assert!(error.to_string().contains("PerLayer::new"), "{error}");
+                Some((attribute, field))
+            }
+            made => {
+                made.unwrap();
+                None
+            }
+        }
+    }
+    let dev = Cpu::default();
+    assert_eq!(refused(&Attributes::build(&dev)), Some(("frozen", "Attributes::frozen")));
+    assert_eq!(refused(&Outer::build(&dev)), Some(("rate", "Inner::two")));
+    assert_eq!(refused(&Nested::build(&dev)), None);
+    assert_eq!(refused(&Container::<Lin<4, 4, f32, Cpu>, Tanh, u8, 2>::build(&dev)), None);
+}
+
 /// One layer of bare tensors.
 #[derive(Clone, TensorCollection, TrainableLr)]
 #[tlr(group)]

@@ -119,8 +119,13 @@ impl FieldAttrs {
 impl FieldAttrs {
     /// Those that a walk over the tensors has to know of, by their names in `tlr`'s `Mark`, and
     /// whether they are there.
-    pub(crate) fn marks(&self) -> [(&'static str, bool); 2] {
-        [("untrained", self.untrained.is_some()), ("no_decay", self.no_decay.is_some())]
+    pub(crate) fn marks(&self) -> [(&'static str, bool); 4] {
+        [
+            ("frozen", self.frozen.is_some()),
+            ("rate", self.rate.is_some()),
+            ("untrained", self.untrained.is_some()),
+            ("no_decay", self.no_decay.is_some()),
+        ]
     }
 }
 

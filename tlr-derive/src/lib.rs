@@ -108,7 +108,9 @@ pub fn derive_tensor_collection(input: TokenStream) -> TokenStream {
 /// and other type parameters are recognized is explained there, and is the same here.
 ///
 /// # Attributes of a field
-/// Several can be combined, as in `#[tlr(group, rate = 0.1)]`.
+/// Several can be combined, as in `#[tlr(group, rate = 0.1)]`. `group`, `frozen` and `rate` are about
+/// the rates of layers, which `tlr::PerLayer` gives them. A trainer with one rate for the whole model
+/// is an error if a field is `frozen` or has a `rate`, provided that `TensorCollection` is derived.
 ///
 /// | | |
 /// |---|---|

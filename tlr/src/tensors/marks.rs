@@ -14,6 +14,10 @@ use std::cell::Cell;
 /// that has it, as in `Model::head`.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Mark {
+    /// `#[tlr(frozen)]`.
+    pub frozen: Option<&'static str>,
+    /// `#[tlr(rate = …)]`.
+    pub rate: Option<&'static str>,
     /// `#[tlr(untrained)]`.
     pub untrained: Option<&'static str>,
     /// `#[tlr(no_decay)]`.
@@ -21,11 +25,14 @@ pub struct Mark {
 }
 
 impl Mark {
-    pub(crate) const NONE: Self = Self { untrained: None, no_decay: None };
+    pub(crate) const NONE: Self =
+        Self { frozen: None, rate: None, untrained: None, no_decay: None };
 
     /// This mark, and that of a field within.
     fn with(self, inner: Self) -> Self {
         Self {
+            frozen: self.frozen.or(inner.frozen),
+            rate: self.rate.or(inner.rate),
             untrained: self.untrained.or(inner.untrained),
             no_decay: self.no_decay.or(inner.no_decay),
         }
