@@ -356,3 +356,37 @@ mod epsilon {
         assert!(model.as_vec().iter().all(|w| w.is_nan()));
     }
 }
+
+// ---- Means ----
+
+/// A mean of 200 is infinite in half precision if its sum is, with `AMP` too. The errors that come of it say so, and what they
+/// say helps. Fails where they do not, or where they blame it for a NaN or for weights.
+#[test]
+fn a_mean_that_overflows_is_named() {
+    let dev = Cpu::default();
+    let large: Tensor<Rank2<20, 20>, f16, _> = dev.ones() * f16::from_f64(200.0);
+    let mean = f64::from(large.clone().mean::<Rank0, _>().array());
+    let by_axes = f64::from(large.mean::<Rank1<20>, Axis<0>>().mean::<Rank0, _>().array());
+    assert!(mean == f64::INFINITY && (by_axes - 200.0).abs() < 1.0, "{mean} {by_axes}");
+    let mixed: Tensor<Rank2<20, 20>, AMP<f16>, _> = dev.ones() * AMP(f16::from_f64(200.0));
+    assert!(mixed.mean::<Rank0, _>().array().0.is_infinite());
+
+    let fails = |config: NewtonConfig, loss: f64| {
+        let mut w: Tensor<Rank1<2>, f16, _> = dev.ones();
+        let sgd = Sgd::new(&w, SgdConfig::default());
+        let mut opt = Newton::new(&w, sgd, config).unwrap();
+        let gradients = w.leaky_trace().sum::<Rank0, _>().backward();
+        let step = |_| opt.step(&mut w, &gradients, loss).err();
+        (0..1000).find_map(step).unwrap().to_string()
+    };
+    let config = NewtonConfig::default().window(Window::steps(5).unwrap());
+    for config in [config, config.safeguard(None)] {
+        let text = fails(config, mean);
+        assert!(
+            text.contains("above 65504") && text.contains("one axis after the other"),
+            "{text}"
+        );
+    }
+    let text = fails(config.safeguard(None), f64::NAN);
+    assert!(!text.contains("65504"), "{text}");
+}
