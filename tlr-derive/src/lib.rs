@@ -59,13 +59,13 @@ use syn::{parse_macro_input, DeriveInput};
 /// `Default`: when dfdx builds a model or converts it, the field of the new model has the default
 /// value.
 ///
-/// `#[tlr(untrained)]` is for a module whose weights stay as they are, bit for bit, such as one that
-/// is already trained: what PyTorch calls `requires_grad = False`. The optimizers of `tlr::optim`
-/// neither update nor decay them, whatever their gradients are, and `Clip` leaves these out of the
-/// norm. To a trainer the tensors are such as a batch norm's running means: in its checkpoints and
-/// snapshots, and without a rate. (Running means within the field still follow their inputs.) dfdx
-/// itself knows nothing of it: its own optimizers would train the field, so a trainer around one is
-/// an error.
+/// `#[tlr(untrained)]` is for a module whose weights stay as they are, bit for bit, such as one
+/// that is already trained: what PyTorch calls `requires_grad = False`. The optimizers of
+/// `tlr::optim` neither update nor decay them, whatever their gradients are, and `Clip` leaves
+/// these out of the norm. To a trainer the tensors are such as a batch norm's running means: in its
+/// checkpoints and snapshots, and without a rate. (Running means within the field still follow
+/// their inputs.) dfdx itself knows nothing of it: its own optimizers would train the field, so a
+/// trainer around one is an error.
 ///
 /// `#[tlr(no_decay)]` leaves the weights of a module out of the weight decay that an optimizer of
 /// `tlr::optim` makes, L2 or decoupled. (`Elementwise::decay_matrices_only` leaves out all biases,
@@ -108,18 +108,21 @@ pub fn derive_tensor_collection(input: TokenStream) -> TokenStream {
 /// and other type parameters are recognized is explained there, and is the same here.
 ///
 /// # Attributes of a field
-/// Several can be combined, as in `#[tlr(group, rate = 0.1)]`. `group`, `frozen` and `rate` are about
-/// the rates of layers, which `tlr::PerLayer` gives them. A trainer with one rate for the whole model
-/// is an error if a field is `frozen` or has a `rate`, provided that `TensorCollection` is derived.
+/// Several can be combined, as in `#[tlr(group, rate = 0.1)]`. `group`, `frozen` and `rate` are
+/// about the rates that `tlr::PerLayer` gives to layers. A field that is `frozen` or has a `rate`
+/// is an error in a trainer with one rate for the whole model, provided that `TensorCollection` is
+/// derived.
 ///
 /// | | |
 /// |---|---|
 /// | `group` | The field is one layer with one rate, whatever it consists of. |
-/// | `frozen` | The rates of the field's layers never change. Their weights are still trained: see `untrained`. |
+/// | `frozen` | The rates of the field's layers never change. Their weights are still trained. |
 /// | `rate = 0.1` | Scales the rates at which the layers of the field start. A number above zero. |
-/// | `no_decay` | The weights of the field are left out of the weight decay. It needs the derived `TensorCollection`. |
-/// | `untrained` | The weights of the field never change, so it has no layers. It needs the derived `TensorCollection`. |
+/// | `no_decay` | The field's weights are left out of the weight decay. |
+/// | `untrained` | The field's weights never change, so it has no layers. |
 /// | `skip` | The field is not a module: it has no layers and no tensors. |
+///
+/// `no_decay` and `untrained` take the derived `TensorCollection`, and are explained there.
 ///
 /// # Attributes of the struct
 ///

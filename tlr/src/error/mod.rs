@@ -238,7 +238,10 @@ fn shown(value: f64) -> String {
 /// What may be wrong with a loss that is not finite, and is easily overlooked.
 fn overflow(may_be: bool) -> &'static str {
     match may_be {
-        true => "; in half precision a mean is infinite if its sum is above 65504: take it over one axis after the other, or in f32",
+        true => {
+            "; in half precision a mean is infinite if its sum is above 65504: take it over one \
+             axis after the other, or in f32"
+        }
         false => "",
     }
 }

@@ -20,7 +20,8 @@ use std::any::TypeId;
 ///
 /// Kingma and Ba, *Adam: a method for stochastic optimization*, 2015.
 ///
-/// Its default ε of 1e-8 rounds to 0 in f16. [`Newton::new`](crate::Trainer::new) refuses such an ε.
+/// Its default ε of 1e-8 rounds to 0 in f16. [`Newton::new`](crate::Trainer::new) refuses such
+/// an ε.
 ///
 /// # Example
 /// ```

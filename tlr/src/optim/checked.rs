@@ -4,10 +4,12 @@ use super::{Groups, TunableOptimizer};
 use crate::{error::Error, tensors};
 
 /// What to do about an attribute that is about the rates of layers.
-const OF_RATES: &str = "the optimizer has one rate for the whole model; give each layer its own by `PerLayer::new(&model, optimizer)`, or leave the attribute out";
+const OF_RATES: &str = "the optimizer has one rate for the whole model; give each layer its \
+    own by `PerLayer::new(&model, optimizer)`, or leave the attribute out";
 
 /// What to do about an attribute that says how a tensor is updated.
-const OF_TENSORS: &str = "this optimizer updates all tensors alike; take one of `tlr::optim`, or make one of an `UpdateRule` by `tlr::optim::Elementwise`";
+const OF_TENSORS: &str = "this optimizer updates all tensors alike; take one of `tlr::optim`, \
+    or make one of an `UpdateRule` by `tlr::optim::Elementwise`";
 
 /// The groups of `optimizer` for `model`, if its hyperparameters are possible and it can follow the
 /// attributes of the model's fields.

@@ -17,7 +17,8 @@ use dfdx::{
 /// Hinton, *Neural networks for machine learning*, lecture 6e, 2012. The running mean of squares
 /// starts at 1, as in dfdx and TensorFlow.
 ///
-/// Its default ε of 1e-8 rounds to 0 in f16. [`Newton::new`](crate::Trainer::new) refuses such an ε.
+/// Its default ε of 1e-8 rounds to 0 in f16. [`Newton::new`](crate::Trainer::new) refuses such
+/// an ε.
 ///
 /// # Example
 /// ```

@@ -17,19 +17,19 @@ use std::collections::HashMap;
 /// Gathers the gradients of n batches and makes one step of an optimizer with their mean.
 ///
 /// The optimizer makes its step on every n-th call. The other n − 1 calls only gather gradients and
-/// leave the weights alone. If each loss is a mean over its batch, the step equals that of one batch
-/// as large as all n, up to rounding: for batches of unequal sizes tell each its weight by
-/// [`weigh_next`](Self::weigh_next), and at the last batch of an epoch make the step with fewer
-/// than n by [`complete_with_next`](Self::complete_with_next). A layer that looks at
-/// its whole batch, such as batch norm, still sees each small batch by itself. The gradients are
-/// summed in f64 on the host, which takes 8 bytes a parameter. The mean is rounded to the element
-/// type once.
+/// leave the weights alone. If each loss is a mean over its batch, the step equals that of one
+/// batch as large as all n, up to rounding. Batches of unequal sizes are told their weights by
+/// [`weigh_next`](Self::weigh_next), and the last step of an epoch is made with fewer than n by
+/// [`complete_with_next`](Self::complete_with_next). A layer that looks at its whole batch, such as
+/// batch norm, still sees each small batch by itself. The gradients are summed in f64 on the host,
+/// which takes 8 bytes a parameter. The mean is rounded to the element type once.
 ///
 /// Within [`Newton`](crate::Newton) one step is n calls. Windows, [`steps`](crate::Trainer::steps)
 /// and [`batches_per_epoch`](crate::Config::batches_per_epoch) count steps. The loss of a step is
-/// the mean of the n losses, whatever the batches weigh. A batch whose loss is not finite is skipped, and another batch takes
-/// its place. The second such batch in a row undoes the window, as it does without `Accumulate`,
-/// and drops the gathered gradients. [`step_lookahead`](crate::Trainer::step_lookahead) and
+/// the mean of the n losses, whatever the batches weigh. A batch whose loss is not finite is
+/// skipped, and another batch takes its place. The second such batch in a row undoes the window, as
+/// it does without `Accumulate`, and drops the gathered gradients.
+/// [`step_lookahead`](crate::Trainer::step_lookahead) and
 /// [`step_line_search`](crate::Trainer::step_line_search) gather the gradients of n − 1 calls as
 /// well. On the n-th call they take the derivatives along the step from the loss of the n-th batch
 /// alone.
@@ -37,6 +37,7 @@ use std::collections::HashMap;
 /// `Accumulate<Clip<Sgd>>` clips the mean gradient, and `Clip<Accumulate<Sgd>>` clips the gradient
 /// of each batch. `Accumulate<PerLayer<Sgd>>` keeps one count of batches, and
 /// `PerLayer<Accumulate<Sgd>>` keeps one count for each layer. (See [`PerLayer`](crate::PerLayer).)
+/// Only an outermost `Accumulate` can be told of its next batch through the trainer.
 ///
 /// If a gradient is missing, the call is an error and gathers nothing.
 ///
