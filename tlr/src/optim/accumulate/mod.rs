@@ -133,6 +133,26 @@ impl<Opt> Accumulate<Opt> {
     ///
     /// # Errors
     /// [`Error::OutOfRange`] unless `weight` is finite and above 0. Nothing has changed then.
+    ///
+    /// # Example
+    /// ```
+    /// use dfdx::{optim::SgdConfig, prelude::*};
+    /// use tlr::optim::{Accumulate, Sgd};
+    ///
+    /// let mut w: Tensor<Rank1<1>, f64, _> = Cpu::default().tensor([0.0]);
+    /// let sgd = Sgd::new(&w, SgdConfig { lr: 1.0, ..Default::default() });
+    /// let mut opt = Accumulate::new(sgd, 4)?;
+    /// for (examples, slope) in [(3, 2.0), (1, 6.0)] {
+    ///     opt.weigh_next(examples as f64)?;
+    ///     if examples == 1 {
+    ///         opt.complete_with_next(); // the last batch of the epoch
+    ///     }
+    ///     let gradients = (w.leaky_trace() * slope).sum().backward();
+    ///     opt.update(&mut w, &gradients).expect("the CPU has memory");
+    /// }
+    /// assert_eq!(w.array(), [-3.0]); // (3·2 + 1·6)/4
+    /// # Ok::<(), tlr::Error>(())
+    /// ```
     pub fn weigh_next(&mut self, weight: f64) -> Result<(), Error> {
         let in_range = weight.is_finite() && weight > 0.0;
         Error::unless(in_range, "the weight of a batch", "finite and above 0", weight)?;
@@ -142,7 +162,7 @@ impl<Opt> Accumulate<Opt> {
 
     /// The next batch completes its step, however few are gathered: the last batch of an epoch. The
     /// step is made with the mean of those that there are. It holds as long as
-    /// [`weigh_next`](Self::weigh_next) does.
+    /// [`weigh_next`](Self::weigh_next) does, where there is an example.
     ///
     /// Around an `Accumulate`,
     /// [`Trainer::complete_with_next`](crate::Trainer::complete_with_next) does the same.
