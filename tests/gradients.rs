@@ -425,6 +425,91 @@ fn sums_are_exact_in_single_precision() {
     assert_eq!(weights(&model), [-(1.0 + 2.0 * half_a_unit) / 4.0]);
 }
 
+/// Eight rows in batches of four, two, one and one, each weighed by its rows, are the eight at once: to the bit on whole
+/// numbers. Fails if a weight is left out, of the sum or of the total, or is used for another batch.
+#[test]
+fn unequal_batches_are_weighed() {
+    let mut random = Random(11);
+    let (mut large, mut small): (Vector<3>, Vector<3>) = (vector(&[0.0; 3]), vector(&[0.0; 3]));
+    let mut plain = sgd(&large, 0.5);
+    let mut accumulate = Accumulate::new(sgd(&small, 0.5), 4).unwrap();
+    for _ in 0..3 {
+        let whole = |v: f64| (3.0 * v).round();
+        let x: Vec<f64> = random.vector(24).into_iter().map(whole).collect();
+        let y: Vec<f64> = random.vector(8).into_iter().map(whole).collect();
+        let all = least_squares!(f64, 8, large, &x, &y);
+        plain.update(&mut large, &all).unwrap();
+        let parts = [
+            (4.0, least_squares!(f64, 4, small, &x[..12], &y[..4])),
+            (2.0, least_squares!(f64, 2, small, &x[12..18], &y[4..6])),
+            (1.0, least_squares!(f64, 1, small, &x[18..21], &y[6..7])), // the weight of who tells none
+            (1.0, least_squares!(f64, 1, small, &x[21..], &y[7..])),
+        ];
+        for (rows, part) in parts {
+            if rows > 1.0 {
+                accumulate.weigh_next(rows).unwrap();
+            }
+            accumulate.update(&mut small, &part).unwrap();
+        }
+        assert_eq!(bits(&small), bits(&large));
+    }
+    assert_ne!(weights(&large), [0.0; 3]);
+    for bad in [0.0, -1.0, f64::NAN, f64::INFINITY] {
+        assert!(matches!(accumulate.weigh_next(bad), Err(Error::OutOfRange { .. })));
+    }
+}
+
+/// An epoch of seven batches in steps of three: the last step has one, and the next epoch's first has three again.
+/// Fails if the last batch waits for others, if its mean is over three, or if the word is kept for a later batch.
+#[test]
+fn an_epoch_ends_with_the_batches_that_are_left() {
+    let mut model: Vector<1> = vector(&[0.0]);
+    let accumulate = Accumulate::new(sgd(&model, 1.0), 3).unwrap();
+    let mut opt = Newton::new(&model, accumulate, config(100)).unwrap();
+    let mut seen = Vec::new();
+    for epoch in 0..2 {
+        for batch in 0..7 {
+            if batch == 6 {
+                opt.complete_with_next();
+            }
+            let before = weights(&model)[0];
+            let g = gradients(&model, &[[1.0, 2.0, 6.0, 4.0, 4.0, 7.0, 10.0][batch]]);
+            let step = opt.step(&mut model, &g, 1.0).unwrap();
+            assert_eq!(step == tlr::Step::Made, batch % 3 == 2 || batch == 6, "{epoch} {batch}");
+            seen.push(before - weights(&model)[0]);
+        }
+    }
+    let epoch = [0.0, 0.0, 3.0, 0.0, 0.0, 5.0, 10.0];
+    assert_eq!(seen, [epoch, epoch].concat());
+    assert_eq!((opt.steps(), opt.optimizer().gathered()), (6, 0));
+}
+
+/// What is told of a batch holds for the one that takes its place if its loss is not a number, and goes with its step if
+/// that is undone. Fails if either is the other.
+#[test]
+fn what_is_told_of_a_batch_goes_with_it() {
+    let (mut model, mut opt) = gathering(4);
+    let mut feed = |model: &mut Vector<2>, told: bool, g: f64, loss: f64| {
+        if told {
+            opt.weigh_next(3.0).unwrap();
+            opt.complete_with_next();
+        }
+        let here = gradients(model, &[g, 0.0]);
+        opt.step(model, &here, loss).unwrap();
+        (weights(model)[0], opt.steps(), opt.optimizer().gathered())
+    };
+    let nan = f64::NAN;
+    assert_eq!(feed(&mut model, false, 4.0, 1.0), (1.0, 0, 1));
+    assert_eq!(feed(&mut model, true, 100.0, nan), (1.0, 0, 1));
+    assert_eq!(feed(&mut model, false, 8.0, 1.0), (1.0 - 0.25 * 7.0, 1, 0)); // (4 + 3·8)/4
+                                                                             // Two in a row: the window is undone, and the next step is of two batches that weigh 1.
+    assert_eq!(feed(&mut model, true, 100.0, nan).1, 2);
+    assert_eq!(feed(&mut model, false, 100.0, nan), (1.0, 3, 0));
+    let rate = 0.25 * 0.1;
+    assert_eq!(feed(&mut model, false, 10.0, 1.0), (1.0, 3, 1));
+    assert_eq!(feed(&mut model, false, 20.0, 1.0), (1.0 - rate * 15.0, 4, 0));
+}
+
 fn config(window: usize) -> NewtonConfig {
     NewtonConfig::default().ramp(false).window(Window::steps(window).unwrap())
 }

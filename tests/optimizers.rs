@@ -98,6 +98,67 @@ fn adamw() {
     same_steps(&model, theirs, optim::AdamW::new(&model, cfg));
 }
 
+/// Against dfdx's with decay for the matrices and without for all else, to the bit, and through a reset and a copy for each
+/// layer. Fails if a bias decays, if a matrix does not, or if one of the rules keeps its decay.
+macro_rules! only_matrices_decay {
+    ($($name:ident: $Optimizer:ident, $cfg:expr, $Theirs:ident, $with:expr;)+) => {$(
+        #[test]
+        fn $name() {
+            let model = net::<f64>();
+            let with: dfdx::optim::$Theirs<_, f64, Cpu> = dfdx::optim::$Theirs::new(&model, $with);
+            let mut without = dfdx::optim::$Theirs::new(&model, $with);
+            without.cfg.weight_decay = None;
+            let mut ours = optim::$Optimizer::new(&model, $cfg).decay_matrices_only();
+            ours.reset(&model);
+            let (a, b) = (after(&model, with), after(&model, without));
+            let per_layer = after(&model, PerLayer::new(&model, ours.clone()));
+            for ours in [after(&model, ours), per_layer] {
+                assert_eq!(ours.0.weight.as_vec(), a.0.weight.as_vec());
+                assert_eq!(ours.0.bias.as_vec(), b.0.bias.as_vec());
+                assert_eq!(ours.1.scale.as_vec(), b.1.scale.as_vec());
+                assert_eq!(ours.1.bias.as_vec(), b.1.bias.as_vec());
+                assert_eq!(ours.3.weight.as_vec(), a.3.weight.as_vec());
+            }
+            assert_ne!(a.1.scale.as_vec(), b.1.scale.as_vec());
+            assert_ne!(a.3.weight.as_vec(), b.3.weight.as_vec());
+        }
+    )+};
+}
+
+/// The model after five steps by random gradients.
+fn after(model: &Double, mut opt: impl Optimizer<Double, Cpu, f64>) -> Double {
+    let (mut moved, mut random) = (model.clone(), Random(7));
+    let n = weights(model).len();
+    set_weights(&mut moved, &random.vector(n));
+    for _ in 0..5 {
+        opt.update(&mut moved, &gradients(model, &random.vector(n))).unwrap();
+    }
+    moved
+}
+
+const SGD: SgdConfig =
+    SgdConfig { lr: LR, momentum: Some(Momentum::Nesterov(0.9)), weight_decay: DECOUPLED };
+const ADAM: AdamConfig =
+    AdamConfig { lr: LR, betas: [0.9, 0.99], eps: 1e-6, weight_decay: DECOUPLED };
+const RMSPROP: RMSpropConfig = RMSpropConfig {
+    lr: LR,
+    alpha: 0.8,
+    eps: 1e-6,
+    momentum: Some(0.5),
+    centered: true,
+    weight_decay: L2,
+};
+
+only_matrices_decay! {
+    sgd_decays_matrices_only: Sgd, SGD, Sgd, SGD;
+    sgd_decays_matrices_only_by_l2: Sgd, SgdConfig { weight_decay: L2, ..SGD }, Sgd,
+        SgdConfig { weight_decay: L2, ..SGD };
+    adam_decays_matrices_only: Adam, ADAM, Adam, ADAM;
+    adamw_decays_matrices_only: AdamW,
+        optim::AdamWConfig { lr: LR, betas: [0.9, 0.99], eps: 1e-6, weight_decay: 0.01 }, Adam, ADAM;
+    rmsprop_decays_matrices_only: RMSprop, RMSPROP, RMSprop, RMSPROP;
+}
+
 /// After a reset the next step is a new optimizer's; the step count of Adam goes too.
 #[test]
 fn a_reset_forgets_all_that_accumulated() {

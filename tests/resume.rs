@@ -312,6 +312,51 @@ fn an_accumulation_goes_on_to_the_bit() {
     );
 }
 
+/// Between two batches of a step: what those gathered weigh comes back, for the model and for each layer.
+#[test]
+fn the_weight_of_gathered_batches_comes_back() {
+    fn check<Opt>(make: impl Fn(&Net<f32, Cpu>) -> Opt)
+    where
+        Opt: Resumable<Model = Net<f32, Cpu>, Dtype = f32, Device = Cpu>,
+        Accumulate<Opt>: Resumable<Model = Net<f32, Cpu>, Dtype = f32, Device = Cpu>,
+    {
+        let gathering = |model: &Net<f32, Cpu>| Accumulate::new(make(model), 3).unwrap();
+        let weighed = |run: &mut Run<Accumulate<Opt>>, step: u64| {
+            run.opt.weigh_next(1.0 + step as f64).unwrap();
+            run.steps(step..step + 1);
+        };
+        let mut straight = run(1, 4, gathering);
+        (0..5).for_each(|step| weighed(&mut straight, step));
+        let checkpoint = straight.state();
+        let mut resumed = run(2, 4, gathering);
+        (0..4).for_each(|step| weighed(&mut resumed, step));
+        resumed.opt.resume(&mut resumed.model, &checkpoint).unwrap();
+        assert_eq!(resumed.state(), checkpoint);
+        for step in 5..20 {
+            weighed(&mut straight, step);
+            weighed(&mut resumed, step);
+            assert_eq!(resumed.state(), straight.state(), "{step}");
+        }
+    }
+    let plain =
+        |model: &Net<f32, Cpu>| Sgd::new(model, SgdConfig { lr: 0.1, ..Default::default() });
+    check(plain);
+    check(momentum);
+    check(|model| Accumulate::new(plain(model), 2).unwrap());
+}
+
+/// What decays is a setting, and told only where it is not all.
+#[test]
+fn a_checkpoint_knows_what_decays() {
+    let sgd = |model: &Net<f32, Cpu>| Sgd::new(model, SgdConfig::default());
+    let matrices = |model: &Net<f32, Cpu>| sgd(model).decay_matrices_only();
+    let found = differences(&mut run(1, 4, sgd), &run(1, 4, matrices).state());
+    assert!(
+        matches!(&found[..], [Difference::Setting { name, .. }] if name == "optimizer.vectors_decay"),
+        "{found:?}"
+    );
+}
+
 /// The property above is about rollbacks only if there are some.
 #[test]
 fn the_runs_have_rollbacks_on_the_way() {

@@ -88,9 +88,11 @@ impl<'a> Input<'a> {
         self.fields.iter().filter(|field| field.attrs.skip.is_none())
     }
 
-    /// The fields that are optimized: the modules, unless the struct as a whole is one layer.
+    /// The fields that are optimized: the modules but those that are marked `#[tlr(untrained)]`,
+    /// unless the struct as a whole is one layer.
     pub(crate) fn optimized(&self) -> impl Iterator<Item = &Field<'a>> {
-        self.modules().filter(|_| self.attrs.group.is_none())
+        let trained = self.modules().filter(|field| field.attrs.untrained.is_none());
+        trained.filter(|_| self.attrs.group.is_none())
     }
 
     /// The fields whose types have to implement `TrainableLr`: those that are optimized, except

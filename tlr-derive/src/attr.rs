@@ -33,6 +33,10 @@ pub(crate) struct FieldAttrs {
     /// Where `frozen` stands.
     pub(crate) frozen: Option<Span>,
     pub(crate) rate: Option<Rate>,
+    /// Where `no_decay` stands.
+    pub(crate) no_decay: Option<Span>,
+    /// Where `untrained` stands.
+    pub(crate) untrained: Option<Span>,
     /// Where `skip` stands.
     pub(crate) skip: Option<Span>,
 }
@@ -49,7 +53,7 @@ pub(crate) struct Rate {
 /// The keys that a struct can have.
 const ON_STRUCTS: [&str; 4] = ["crate", "group", "dtype", "device"];
 /// The keys that a field can have.
-const ON_FIELDS: [&str; 4] = ["group", "frozen", "rate", "skip"];
+const ON_FIELDS: [&str; 6] = ["group", "frozen", "rate", "no_decay", "untrained", "skip"];
 
 impl StructAttrs {
     /// Parses those of a struct's attributes that are `#[tlr(…)]`.
@@ -90,6 +94,8 @@ impl FieldAttrs {
             let result = match name.as_str() {
                 "group" => item.flag().map(|span| parsed.group = Some(span)),
                 "frozen" => item.flag().map(|span| parsed.frozen = Some(span)),
+                "no_decay" => item.flag().map(|span| parsed.no_decay = Some(span)),
+                "untrained" => item.flag().map(|span| parsed.untrained = Some(span)),
                 "skip" => item.flag().map(|span| parsed.skip = Some(span)),
                 "rate" => {
                     item.value("a number, as in `rate = 0.1`", number).map(|(value, literal)| {
@@ -99,11 +105,27 @@ impl FieldAttrs {
                 _ if ON_STRUCTS.contains(&name.as_str()) => {
                     Err(item.error(format!("`{name}` goes on the struct, not on a field")))
                 }
-                _ => Err(item.unknown("a field", "`group`, `frozen`, `rate = …`, `skip`")),
+                _ => Err(item.unknown(
+                    "a field",
+                    "`group`, `frozen`, `rate = …`, `no_decay`, `untrained`, `skip`",
+                )),
             };
             errors.take(result);
         }
         parsed
+    }
+}
+
+impl FieldAttrs {
+    /// Those that a walk over the tensors has to know of, by their names in `tlr`'s `Mark`, and
+    /// whether they are there.
+    pub(crate) fn marks(&self) -> [(&'static str, bool); 4] {
+        [
+            ("frozen", self.frozen.is_some()),
+            ("rate", self.rate.is_some()),
+            ("untrained", self.untrained.is_some()),
+            ("no_decay", self.no_decay.is_some()),
+        ]
     }
 }
 

@@ -7,7 +7,7 @@ use crate::{
 };
 use proc_macro2::{Ident, Span, TokenStream};
 use quote::{format_ident, quote, quote_spanned, ToTokens};
-use syn::{parse_quote, spanned::Spanned, Generics, Type, WherePredicate};
+use syn::{ext::IdentExt, parse_quote, spanned::Spanned, Generics, Type, WherePredicate};
 
 /// The implementation of `TensorCollection`.
 pub(crate) fn tensor_collection(input: &Input<'_>, roles: &Roles<'_>) -> TokenStream {
@@ -24,13 +24,14 @@ pub(crate) fn tensor_collection(input: &Input<'_>, roles: &Roles<'_>) -> TokenSt
     let visited = nested(modules().map(|(field, _)| {
         let Field { member, ty, .. } = field;
         let name = field.name();
-        quote_spanned! {first_span(ty)=>
+        let visited = quote_spanned! {first_span(ty)=>
             #krate::__private::module::<Self, #ty, #dtype, #device, _, _>(
                 #name,
                 |__self| &__self.#member,
                 |__self| &mut __self.#member,
             )
-        }
+        };
+        marked(input, field, visited)
     }));
     let built = nested(modules().map(|(_, variable)| quote!(#variable)));
     let values = input.fields.iter().zip(&variables).map(|(field, variable)| {
@@ -51,6 +52,29 @@ pub(crate) fn tensor_collection(input: &Input<'_>, roles: &Roles<'_>) -> TokenSt
     };
     let to = implementation::converted_type(input, roles);
     implementation::tensor_collection(input, roles, &to, &iter_tensors)
+}
+
+/// The field as a walk visits it, with its attributes that concern tensors, if it has any.
+fn marked(input: &Input<'_>, field: &Field<'_>, visited: TokenStream) -> TokenStream {
+    let marks = field.attrs.marks();
+    if marks.iter().all(|(_, is_there)| !is_there) {
+        return visited;
+    }
+    let krate = input.krate();
+    let name = format!("{}::{}", input.ident.unraw(), field.name());
+    let marks = marks.into_iter().map(|(key, is_there)| {
+        let key = Ident::new(key, Span::call_site());
+        match is_there {
+            true => quote!(#key: ::core::option::Option::Some(#name)),
+            false => quote!(#key: ::core::option::Option::None),
+        }
+    });
+    quote_spanned! {first_span(field.ty)=>
+        #krate::__private::MarkedField {
+            field: #visited,
+            mark: #krate::__private::Mark { #(#marks,)* },
+        }
+    }
 }
 
 /// The items as a tuple. If they are more than six, which is the most that dfdx takes, it is a
@@ -219,6 +243,7 @@ impl<'a> OptimizedField<'a> {
         let Field { member, ty, attrs } = field;
         let name = field.name();
         let frozen = attrs.frozen.is_some();
+        let no_decay = attrs.no_decay.is_some();
         let rate = attrs.rate.as_ref().map_or(1.0, |rate| rate.value);
         let build = if self.is_one_layer() {
             build_one_layer(krate, roles, &quote!(#ty), &quote!(&self.#member))
@@ -235,7 +260,7 @@ impl<'a> OptimizedField<'a> {
             #optimizers: #krate::layers::Layers::field(
                 __layers,
                 #name,
-                #krate::layers::LayerOptions { frozen: #frozen, rate: #rate },
+                #krate::layers::LayerOptions { frozen: #frozen, rate: #rate, no_decay: #no_decay },
                 |__layers| { #build },
             )
         }

@@ -34,10 +34,44 @@ use syn::{parse_macro_input, DeriveInput};
 /// `struct Block<F> { inner: Residual<F> }`. A type parameter with a bound, such as
 /// `S: ConstShape`, remains the same when the model is converted to another dtype or device.
 ///
+/// # Several modules, or none
+/// A model's type tells how many modules it has, so a field cannot be a `Vec` or an `Option` of
+/// modules. In place of a `Vec` use dfdx's `Repeated<M, N>`, or a tuple if their types differ. In
+/// place of an `Option` use `Repeated<M, N>` with 0 or 1 for `N`.
+/// ```
+/// use dfdx::prelude::*;
+/// use tlr::TensorCollection;
+///
+/// #[derive(TensorCollection)]
+/// struct Body<const NORM: usize, E: Dtype, D: Device<E>> {
+///     blocks: modules::Repeated<modules::Linear<4, 4, E, D>, 3>,
+///     norm: modules::Repeated<modules::LayerNorm1D<4, E, D>, NORM>,
+/// }
+///
+/// let dev = Cpu::default();
+/// let plain = Body::<0, f32, Cpu>::build(&dev);
+/// let normed = Body::<1, f32, Cpu>::build(&dev);
+/// assert_eq!(plain.num_trainable_params() + 4 + 4, normed.num_trainable_params());
+/// ```
+///
 /// # Attributes
 /// `#[tlr(skip)]` is for a field that is not a module, such as a number. Its type has to implement
 /// `Default`: when dfdx builds a model or converts it, the field of the new model has the default
-/// value. `#[tlr(crate = path)]` on the struct gives the path to `tlr`, if it is not `::tlr`.
+/// value.
+///
+/// `#[tlr(untrained)]` is for a module whose weights stay as they are, bit for bit, such as one
+/// that is already trained: what PyTorch calls `requires_grad = False`. The optimizers of
+/// `tlr::optim` neither update nor decay them, whatever their gradients are, and `Clip` leaves
+/// these out of the norm. To a trainer the tensors are such as a batch norm's running means: in its
+/// checkpoints and snapshots, and without a rate. (Running means within the field still follow
+/// their inputs.) dfdx itself knows nothing of it: its own optimizers would train the field, so a
+/// trainer around one is an error.
+///
+/// `#[tlr(no_decay)]` leaves the weights of a module out of the weight decay that an optimizer of
+/// `tlr::optim` makes, L2 or decoupled. (`Elementwise::decay_matrices_only` leaves out all biases,
+/// and the scales and shifts of norm layers.) dfdx's own optimizers know nothing of it either.
+///
+/// `#[tlr(crate = path)]` on the struct gives the path to `tlr`, if it is not `::tlr`.
 ///
 /// A field that is a tensor is filled with zeros when the model is built.
 ///
@@ -74,14 +108,21 @@ pub fn derive_tensor_collection(input: TokenStream) -> TokenStream {
 /// and other type parameters are recognized is explained there, and is the same here.
 ///
 /// # Attributes of a field
-/// Several can be combined, as in `#[tlr(group, rate = 0.1)]`.
+/// Several can be combined, as in `#[tlr(group, rate = 0.1)]`. `group`, `frozen` and `rate` are
+/// about the rates that `tlr::PerLayer` gives to layers. A field that is `frozen` or has a `rate`
+/// is an error in a trainer with one rate for the whole model, provided that `TensorCollection` is
+/// derived.
 ///
 /// | | |
 /// |---|---|
 /// | `group` | The field is one layer with one rate, whatever it consists of. |
 /// | `frozen` | The rates of the field's layers never change. Their weights are still trained. |
 /// | `rate = 0.1` | Scales the rates at which the layers of the field start. A number above zero. |
+/// | `no_decay` | The field's weights are left out of the weight decay. |
+/// | `untrained` | The field's weights never change, so it has no layers. |
 /// | `skip` | The field is not a module: it has no layers and no tensors. |
+///
+/// `no_decay` and `untrained` take the derived `TensorCollection`, and are explained there.
 ///
 /// # Attributes of the struct
 ///

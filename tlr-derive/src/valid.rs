@@ -46,26 +46,22 @@ pub(crate) fn check(input: &Input<'_>, roles: &Roles<'_>) -> syn::Result<()> {
 fn check_field(field: &Field<'_>, on_struct: &StructAttrs) -> syn::Result<()> {
     let mut errors = Errors::default();
     let attrs = &field.attrs;
-    let others = [
-        ("group", attrs.group),
-        ("frozen", attrs.frozen),
-        ("rate", attrs.rate.as_ref().map(|rate| rate.key)),
-    ];
-    for (name, span) in others {
+    let rate = attrs.rate.as_ref().map(|rate| rate.key);
+    let of_rates = [("group", attrs.group), ("frozen", attrs.frozen), ("rate", rate)];
+    let of_tensors = [("no_decay", attrs.no_decay), ("untrained", attrs.untrained)];
+    for (name, span) in of_rates.into_iter().chain(of_tensors) {
         let Some(span) = span else { continue };
-        if attrs.skip.is_some() {
-            errors.push(Error::new(
-                span,
-                format!("`{name}` is for a module, and `skip` says that this field is none"),
-            ));
-        } else if on_struct.group.is_some() {
-            errors.push(Error::new(
-                span,
-                format!(
-                    "`#[tlr(group)]` makes the struct one layer: `{name}` of a part means nothing"
-                ),
-            ));
-        }
+        let is_of_rates = of_rates.iter().any(|(of_rates, _)| *of_rates == name);
+        let message = if attrs.skip.is_some() {
+            format!("`{name}` is for a module, and `skip` says that this field is none")
+        } else if attrs.untrained.is_some() && name != "untrained" {
+            format!("`{name}` is for a field that is trained, and this one is `untrained`")
+        } else if on_struct.group.is_some() && is_of_rates {
+            format!("`#[tlr(group)]` makes the struct one layer: `{name}` of a part means nothing")
+        } else {
+            continue;
+        };
+        errors.push(Error::new(span, message));
     }
     if let Some(rate) = &attrs.rate {
         if !(rate.value.is_finite() && rate.value > 0.0) {

@@ -6,6 +6,7 @@ use ::dfdx::{
     tensor_ops::Device,
 };
 
+pub use crate::tensors::{Mark, MarkedField};
 pub use ::dfdx;
 pub use num_traits;
 pub use rand_distr;
@@ -16,6 +17,8 @@ pub use rand_distr;
     label = "does not implement `TensorCollection<{E}, {D}>`",
     note = "for a struct of your own: `#[derive(tlr::TensorCollection)]`",
     note = "for a field that is no module, such as a number: `#[tlr(skip)]`",
+    note = "for a `Vec` of modules: dfdx's `Repeated<M, N>`, or a tuple where their types differ",
+    note = "for an `Option` of a module: `Repeated<M, N>` too, with 0 or 1 for `N`",
     note = "dfdx converts models between dtypes and devices: these are parameters of the model, as in `struct Model<E: Dtype, D: Device<E>>`; where a trait of your own stands for `Device`, `#[tlr(dtype = E, device = D)]` names them"
 )]
 pub trait Module<E: Dtype, D: Device<E>>: TensorCollection<E, D> {}

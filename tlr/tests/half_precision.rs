@@ -266,3 +266,127 @@ mod master {
         }
     }
 }
+
+// ---- ε ----
+
+mod epsilon {
+    use super::*;
+    use dfdx::optim::{AdamConfig, RMSpropConfig};
+    use tlr::{
+        optim::{self, Accumulate, AdamWConfig, Clip},
+        Backend, Error,
+    };
+
+    type Weights<E> = Tensor<Rank1<2>, E, Cpu>;
+
+    fn weights<E: Dtype>() -> Weights<E>
+    where
+        Cpu: Device<E>,
+    {
+        Cpu::default().ones()
+    }
+
+    fn made<Opt: TunableOptimizer>(model: &Opt::Model, opt: Opt) -> Result<(), Error> {
+        Newton::new(model, opt, NewtonConfig::default()).map(|_| ())
+    }
+
+    fn adam<E: Dtype>(eps: f64) -> Result<(), Error>
+    where
+        Cpu: Backend<E>,
+    {
+        let model = weights::<E>();
+        made(&model, optim::Adam::new(&model, AdamConfig { eps, ..Default::default() }))
+    }
+
+    /// Fails where ε is compared as f64, and where it is rounded to f16 for `AMP<f16>`, with which dfdx computes in f32.
+    #[test]
+    fn is_refused_where_it_rounds_to_zero() {
+        let refused = |result: Result<(), Error>| match result {
+            Err(error @ Error::OutOfRange { what: "adam: eps", .. }) => error.to_string(),
+            other => panic!("{other:?}"),
+        };
+        let text = refused(adam::<f16>(1e-8));
+        assert!(text.contains("not 1e-8") && text.contains("take 1e-4"), "{text}");
+        refused(adam::<f32>(1e-50));
+        for eps in [0.0, -1e-3, f64::NAN, f64::INFINITY] {
+            refused(adam::<f64>(eps));
+        }
+        for fine in [
+            adam::<f16>(1e-4),
+            adam::<f16>(5e-8), // rounds up to 6e-8
+            adam::<AMP<f16>>(1e-8),
+            adam::<f32>(1e-8),
+            adam::<f64>(1e-50),
+        ] {
+            assert_eq!(fine, Ok(()));
+        }
+    }
+
+    /// Ours and dfdx's, alone and wrapped. Fails where one of them does not ask the rule.
+    #[test]
+    fn is_refused_by_every_optimizer_that_has_it() {
+        let model = weights::<f16>();
+        let adam = || optim::Adam::new(&model, AdamConfig::default());
+        let results = [
+            ("adam: eps", made(&model, adam())),
+            ("adam: eps", made(&model, optim::AdamW::new(&model, AdamWConfig::default()))),
+            ("adam: eps", made(&model, dfdx::optim::Adam::new(&model, AdamConfig::default()))),
+            ("adam: eps", made(&model, PerLayer::new(&model, adam()))),
+            ("adam: eps", made(&model, Clip::by_norm(adam(), 1.0).unwrap())),
+            ("adam: eps", made(&model, Accumulate::new(adam(), 2).unwrap())),
+            ("rmsprop: eps", made(&model, optim::RMSprop::new(&model, RMSpropConfig::default()))),
+            (
+                "rmsprop: eps",
+                made(&model, dfdx::optim::RMSprop::new(&model, RMSpropConfig::default())),
+            ),
+        ];
+        for (name, result) in results {
+            assert!(matches!(result, Err(Error::OutOfRange { what, .. }) if what == name));
+        }
+        assert_eq!(made(&model, optim::Sgd::new(&model, SgdConfig::default())), Ok(()));
+    }
+
+    /// What it would do: 0/0 at the first gradient that is 0.
+    #[test]
+    fn of_zero_is_the_end_of_a_weight() {
+        let mut model = weights::<f16>();
+        let mut adam = optim::Adam::new(&model, AdamConfig::default());
+        let zero = (model.leaky_trace() * f16::ZERO).sum::<Rank0, _>().backward();
+        adam.update(&mut model, &zero).unwrap();
+        assert!(model.as_vec().iter().all(|w| w.is_nan()));
+    }
+}
+
+// ---- Means ----
+
+/// A mean of 200 is infinite in half precision if its sum is, with `AMP` too. The errors that come of it say so, and what they
+/// say helps. Fails where they do not, or where they blame it for a NaN or for weights.
+#[test]
+fn a_mean_that_overflows_is_named() {
+    let dev = Cpu::default();
+    let large: Tensor<Rank2<20, 20>, f16, _> = dev.ones() * f16::from_f64(200.0);
+    let mean = f64::from(large.clone().mean::<Rank0, _>().array());
+    let by_axes = f64::from(large.mean::<Rank1<20>, Axis<0>>().mean::<Rank0, _>().array());
+    assert!(mean == f64::INFINITY && (by_axes - 200.0).abs() < 1.0, "{mean} {by_axes}");
+    let mixed: Tensor<Rank2<20, 20>, AMP<f16>, _> = dev.ones() * AMP(f16::from_f64(200.0));
+    assert!(mixed.mean::<Rank0, _>().array().0.is_infinite());
+
+    let fails = |config: NewtonConfig, loss: f64| {
+        let mut w: Tensor<Rank1<2>, f16, _> = dev.ones();
+        let sgd = Sgd::new(&w, SgdConfig::default());
+        let mut opt = Newton::new(&w, sgd, config).unwrap();
+        let gradients = w.leaky_trace().sum::<Rank0, _>().backward();
+        let step = |_| opt.step(&mut w, &gradients, loss).err();
+        (0..1000).find_map(step).unwrap().to_string()
+    };
+    let config = NewtonConfig::default().window(Window::steps(5).unwrap());
+    for config in [config, config.safeguard(None)] {
+        let text = fails(config, mean);
+        assert!(
+            text.contains("above 65504") && text.contains("one axis after the other"),
+            "{text}"
+        );
+    }
+    let text = fails(config.safeguard(None), f64::NAN);
+    assert!(!text.contains("65504"), "{text}");
+}

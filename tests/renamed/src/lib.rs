@@ -29,6 +29,8 @@ pub struct Model<E: Dtype, D: Device<E>> {
     first: Part<E, D>,
     #[tlr(group)]
     second: Part<E, D>,
+    #[tlr(untrained)]
+    third: Part<E, D>,
     /// The last layer.
     pub head: modules::Linear<4, 2, E, D>,
     #[tlr(skip)]

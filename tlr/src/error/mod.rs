@@ -50,10 +50,20 @@ pub enum Error {
     #[error("the model has no trainable tensor, so there is no rate to learn")]
     NothingToTrain,
     /// A trainable tensor belongs to no layer, so `PerLayer` would never update it.
-    #[error("no layer holds the trainable tensor `{tensor}`: `TensorCollection` visits it and `TrainableLr` does not; remove its `#[tlr(skip)]` or visit it in both")]
+    #[error("no layer holds the trainable tensor `{tensor}`: `TensorCollection` visits it and `TrainableLr` does not; remove its `#[tlr(skip)]` or visit it in both; `#[tlr(untrained)]` takes the derived `TensorCollection`")]
     TensorOutsideLayers {
         /// The tensor.
         tensor: String,
+    },
+    /// A field of a derived model has an attribute that the optimizer cannot follow.
+    #[error("`#[tlr({attribute})]` of `{field}` would have no effect: {advice}")]
+    AttributeWithoutEffect {
+        /// The attribute, such as `untrained`.
+        attribute: &'static str,
+        /// The struct and its field, such as `Model::head`.
+        field: &'static str,
+        /// What to do.
+        advice: &'static str,
     },
     /// A tensor is a view that is not laid out contiguously.
     #[error("the tensor `{tensor}` is not contiguous: call `.contiguous()` on it before it becomes a parameter")]
@@ -77,7 +87,10 @@ pub enum Error {
         tensors: Vec<String>,
     },
     /// The loss is not finite and there is no safeguard that could undo the window.
-    #[error("the loss is {loss} at step {step} and the safeguard is off: nothing was updated")]
+    ///
+    /// In half precision an infinite loss may be a mean whose sum overflowed: dfdx takes a mean by
+    /// way of the sum, which is infinite above 65504 however small the mean is.
+    #[error("the loss is {loss} at step {step} and the safeguard is off: nothing was updated{}", overflow(loss.is_infinite()))]
     NonFiniteLoss {
         /// The step, counted from 1.
         step: u64,
@@ -120,7 +133,7 @@ pub enum Error {
         trials: usize,
     },
     /// Rolling back does not help. The model is at its last good snapshot.
-    #[error("{count} rollbacks without one good window, the last at step {step} because {cause}: the model is at its last good snapshot; look for bad data or a broken loss, then go on by `reset`, or without learned rates by `into_inner`")]
+    #[error("{count} rollbacks without one good window, the last at step {step} because {cause}: the model is at its last good snapshot; look for bad data or a broken loss{}, then go on by `reset`, or without learned rates by `into_inner`", overflow(*cause == Cause::NonFiniteLoss))]
     TooManyRollbacks {
         /// How many in a row.
         count: usize,
@@ -165,7 +178,8 @@ pub enum Cause {
     LossIncreased,
     /// One step's loss is far above all that came before.
     LossExploded,
-    /// A loss is NaN or infinite.
+    /// A loss is NaN or infinite. In half precision that may be a mean whose sum overflowed: see
+    /// [`Error::NonFiniteLoss`].
     NonFiniteLoss,
     /// A weight is NaN or infinite.
     NonFiniteWeights,
@@ -224,6 +238,17 @@ fn shown(value: f64) -> String {
         value.to_string()
     } else {
         format!("{value:e}")
+    }
+}
+
+/// What may be wrong with a loss that is not finite, and is easily overlooked.
+fn overflow(may_be: bool) -> &'static str {
+    match may_be {
+        true => {
+            "; in half precision a mean is infinite if its sum is above 65504: take it over one \
+             axis after the other, or in f32"
+        }
+        false => "",
     }
 }
 

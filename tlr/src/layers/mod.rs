@@ -22,7 +22,9 @@ use dfdx::{nn::TensorCollection, shapes::Dtype, tensor_ops::Device};
     message = "tlr does not know the layers of `{Self}`",
     label = "does not implement `tlr::TrainableLr`",
     note = "for a struct of your own: `#[derive(Clone, tlr::TensorCollection, tlr::TrainableLr)]`",
-    note = "for a field that is no module, such as a number: `#[tlr(skip)]`"
+    note = "for a field that is no module, such as a number: `#[tlr(skip)]`",
+    note = "for a `Vec` of modules: dfdx's `Repeated<M, N>`, or a tuple where their types differ",
+    note = "for an `Option` of a module: `Repeated<M, N>` too, with 0 or 1 for `N`"
 )]
 pub trait TrainableLr<E: Dtype, D: Device<E>>: TensorCollection<E, D> + Clone {
     /// The optimizers of all layers, arranged as the layers are in the model.

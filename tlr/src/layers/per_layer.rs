@@ -1,9 +1,12 @@
 //! [`PerLayer`]: a learning rate for each layer.
 
 use super::{LayerVisitor, LayerVisitorMut, Layers, TrainableLr};
-use crate::optim::{
-    gradients::StepGradients, CompleteGradients, DeviceError, FailedUpdate, Family, Groups,
-    OptimizerState, Resumable, ResumableFamily, TunableOptimizer,
+use crate::{
+    error::Error,
+    optim::{
+        gradients::StepGradients, CompleteGradients, DeviceError, FailedUpdate, Family, Groups,
+        OptimizerState, Resumable, ResumableFamily, TunableOptimizer,
+    },
 };
 use dfdx::{
     nn::TensorCollection,
@@ -105,6 +108,14 @@ where
         self.family.momentum()
     }
 
+    fn validate(&self) -> Result<(), Error> {
+        self.family.validate()
+    }
+
+    fn follows_attributes(&self) -> bool {
+        self.family.follows_attributes()
+    }
+
     fn only_gathers(&self) -> bool {
         self.only_gathers
     }
@@ -171,6 +182,7 @@ where
         let mut update = Update::<F> {
             gradients,
             groups: self.layers.group_of_layers(),
+            layers: &self.layers,
             rates: &self.rates,
             unused: UnusedTensors::default(),
             only_gathers: false,
@@ -200,6 +212,7 @@ impl<F: Family> LayerVisitorMut<F> for DropGathered {
 struct Update<'a, F: Family> {
     gradients: StepGradients<'a, F::Dtype, F::Device>,
     groups: std::slice::Iter<'a, Option<usize>>,
+    layers: &'a Layers,
     rates: &'a [f64],
     unused: UnusedTensors,
     only_gathers: bool,
@@ -213,15 +226,14 @@ impl<F: Family> LayerVisitorMut<F> for Update<'_, F> {
         L: TensorCollection<F::Dtype, F::Device> + Clone,
     {
         // A layer without trainable tensors has no group and nothing to update.
-        let Some(&rate) = self.groups.next().copied().flatten().and_then(|g| self.rates.get(g))
-        else {
-            return Ok(());
-        };
+        let Some(group) = self.groups.next().copied().flatten() else { return Ok(()) };
+        let Some(&rate) = self.rates.get(group) else { return Ok(()) };
         optimizer.set_rate(0, rate);
-        let updated = match &mut self.gradients {
+        // The walk over one layer passes by the fields that lead to it.
+        let updated = self.layers.mark(group).around(|| match &mut self.gradients {
             StepGradients::Borrowed(gradients) => optimizer.update(layer, gradients),
             StepGradients::Owned(gradients) => optimizer.update_owned(layer, gradients),
-        };
+        });
         match updated {
             Err(OptimizerUpdateError::UnusedParams(unused)) => self.unused.ids.extend(unused.ids),
             result => result?,

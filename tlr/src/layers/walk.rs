@@ -2,7 +2,7 @@
 
 use crate::{
     optim::{Groups, TensorGroup},
-    tensors,
+    tensors::{self, Mark},
 };
 use dfdx::{nn::TensorCollection, shapes::Dtype, tensor::UniqueId, tensor_ops::Device};
 use std::sync::Arc;
@@ -23,22 +23,25 @@ struct Layer {
     name: Arc<str>,
     frozen: bool,
     rate: f64,
+    no_decay: bool,
     tensors: Vec<UniqueId>,
 }
 
 /// The options that `#[tlr(…)]` sets on a field. They apply to all layers in the field.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LayerOptions {
-    /// `#[tlr(frozen)]`: the rate keeps its starting value. The weights are still trained. Default
-    /// `false`.
+    /// `#[tlr(frozen)]`: the rate keeps its starting value. The weights are still trained, unlike
+    /// those of a field that is `untrained`. Default `false`.
     pub frozen: bool,
     /// `#[tlr(rate = …)]`: the factor on the starting rate. Default 1.
     pub rate: f64,
+    /// `#[tlr(no_decay)]`: the weights do not decay. Default `false`.
+    pub no_decay: bool,
 }
 
 impl Default for LayerOptions {
     fn default() -> Self {
-        Self { frozen: false, rate: 1.0 }
+        Self { frozen: false, rate: 1.0, no_decay: false }
     }
 }
 
@@ -74,6 +77,7 @@ impl Layers {
                 },
                 frozen: self.options.iter().any(|options| options.frozen),
                 rate: self.options.iter().map(|options| options.rate).product(),
+                no_decay: self.options.iter().any(|options| options.no_decay),
                 tensors,
             });
         }
@@ -81,6 +85,14 @@ impl Layers {
 
     pub(crate) fn rate_scales(&self) -> impl Iterator<Item = f64> + '_ {
         self.layers.iter().map(|layer| layer.rate)
+    }
+
+    /// What the attributes of the fields that lead to a group's layer say of its tensors.
+    pub(crate) fn mark(&self, group: usize) -> Mark {
+        match self.layers.get(group) {
+            Some(layer) if layer.no_decay => Mark { no_decay: Some("PerLayer"), ..Mark::NONE },
+            _ => Mark::NONE,
+        }
     }
 
     /// The group of each layer visited, in order. `None` for a layer without trainable tensors.

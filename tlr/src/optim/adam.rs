@@ -1,17 +1,27 @@
 //! [`Adam`] and [`AdamW`], which is Adam with decoupled weight decay.
 
 use super::{sgd::decay, Elementwise, Settings, UpdateRule};
-use crate::tensors::{Backend, Buffer};
+use crate::{
+    error::Error,
+    tensors::{Backend, Buffer},
+};
+#[cfg(feature = "f16")]
+use dfdx::dtypes::{f16, AMP};
 use dfdx::{
     optim::{AdamConfig, WeightDecay},
     shapes::{Dtype, Shape},
     tensor::Tensor,
 };
+#[cfg(feature = "f16")]
+use std::any::TypeId;
 
 /// Adam. Its updates equal those of dfdx's [`Adam`](dfdx::optim::Adam) bit for bit, and a
 /// checkpoint can save its state.
 ///
 /// Kingma and Ba, *Adam: a method for stochastic optimization*, 2015.
+///
+/// Its default ε of 1e-8 rounds to 0 in f16. [`Newton::new`](crate::Trainer::new) refuses such
+/// an ε.
 ///
 /// # Example
 /// ```
@@ -52,7 +62,8 @@ pub struct AdamWConfig {
     pub lr: f64,
     /// β₁ and β₂, the decay rates of the two moment estimates. Default 0.9 and 0.999.
     pub betas: [f64; 2],
-    /// ε, added to the denominator of the step. Default 1e-8.
+    /// ε, added to the denominator of the step. Default 1e-8, which rounds to 0 in f16: a trainer
+    /// of such weights refuses it, and 1e-4 is usual in its place.
     pub eps: f64,
     /// The decay coefficient: a step shrinks each weight by lr · `weight_decay` of its value.
     /// Default 0.01.
@@ -92,6 +103,14 @@ impl UpdateRule<2> for AdamConfig {
         beta1
     }
 
+    fn validate<E: Dtype>(&self) -> Result<(), Error> {
+        epsilon::<E>("adam: eps", self.eps)
+    }
+
+    fn without_decay(&self) -> Self {
+        Self { weight_decay: None, ..*self }
+    }
+
     fn update<S: Shape, E: Dtype, D: Backend<E>>(
         &self,
         step: i32,
@@ -129,6 +148,14 @@ impl UpdateRule<2> for AdamWConfig {
         AdamConfig::from(*self).momentum()
     }
 
+    fn validate<E: Dtype>(&self) -> Result<(), Error> {
+        AdamConfig::from(*self).validate::<E>()
+    }
+
+    fn without_decay(&self) -> Self {
+        Self { weight_decay: 0.0, ..*self }
+    }
+
     fn update<S: Shape, E: Dtype, D: Backend<E>>(
         &self,
         step: i32,
@@ -138,4 +165,26 @@ impl UpdateRule<2> for AdamWConfig {
     ) -> Result<(), D::Err> {
         AdamConfig::from(*self).update(step, parameter, moments, gradient)
     }
+}
+
+/// Checks that dfdx does not round ε to 0: the step of a weight whose gradients are 0 would be 0/0.
+pub(super) fn epsilon<E: Dtype>(what: &'static str, epsilon: f64) -> Result<(), Error> {
+    let rounded = computed::<E>(epsilon);
+    Error::unless_advised(
+        rounded > 0.0 && rounded.is_finite(),
+        what,
+        "finite and above 0 when rounded to the weights' type",
+        epsilon,
+        "for weights in f16 take 1e-4, or `MixedPrecision`, whose optimizer has weights in f32",
+    )
+}
+
+/// A hyperparameter, rounded to the type in which dfdx's kernels compute with weights of type `E`.
+fn computed<E: Dtype>(value: f64) -> f64 {
+    // They compute with `AMP<f16>` in f32, whereas `AMP::from_f64` rounds to f16.
+    #[cfg(feature = "f16")]
+    if TypeId::of::<E>() == TypeId::of::<AMP<f16>>() {
+        return f64::from(value as f32);
+    }
+    E::from_f64(value).and_then(|value| value.to_f64()).unwrap_or(f64::NAN)
 }

@@ -229,6 +229,14 @@ where
         self.optimizer.only_gathers()
     }
 
+    fn validate(&self) -> Result<(), Error> {
+        self.optimizer.validate()
+    }
+
+    fn follows_attributes(&self) -> bool {
+        self.optimizer.follows_attributes()
+    }
+
     fn groups(&self, model: &Opt::Model) -> Groups {
         self.optimizer.groups(model)
     }

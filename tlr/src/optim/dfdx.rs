@@ -2,6 +2,7 @@
 //! what they accumulate.
 
 use super::{FailedUpdate, Family, TunableOptimizer, UpdateRule};
+use crate::error::Error;
 use ::dfdx::{
     nn::TensorCollection,
     optim::{Adam, RMSprop, Sgd},
@@ -28,6 +29,10 @@ macro_rules! dfdx_optimizer {
 
             fn momentum(&self) -> f64 {
                 UpdateRule::momentum(&self.cfg)
+            }
+
+            fn validate(&self) -> Result<(), Error> {
+                UpdateRule::validate::<E>(&self.cfg)
             }
 
             fn failed_update(&self) -> FailedUpdate {

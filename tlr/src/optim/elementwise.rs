@@ -4,7 +4,10 @@ use super::{
     gradients, CompleteGradients, FailedUpdate, Family, OptimizerState, Resumable, ResumableFamily,
     TunableOptimizer, UpdateRule,
 };
-use crate::tensors::{self, Backend, Buffer, Element, Stored, TensorInfo};
+use crate::{
+    error::Error,
+    tensors::{self, Backend, Buffer, Element, Mark, Stored, TensorInfo},
+};
 use dfdx::{
     nn::{RecursiveWalker, TensorCollection, TensorOptions, TensorVisitor, ViewTensorMut},
     optim::{Optimizer, OptimizerUpdateError},
@@ -33,6 +36,8 @@ type Buffers<E, D, const N: usize> = HashMap<UniqueId, [Buffer<E, D>; N]>;
 pub struct Elementwise<M, E: Dtype, D: Storage<E>, C, const N: usize> {
     /// The hyperparameters.
     pub cfg: C,
+    /// Whether tensors of less than two dimensions decay.
+    vectors_decay: bool,
     steps: u64,
     /// The buffers of every trainable tensor. Empty before the first update.
     buffers: Buffers<E, D, N>,
@@ -53,7 +58,33 @@ impl<M, E: Dtype, D: Storage<E>, C: UpdateRule<N>, const N: usize> Elementwise<M
     /// ```
     pub fn new(model: &M, cfg: C) -> Self {
         let _ = model;
-        Self { cfg, steps: 0, buffers: HashMap::new(), marker: PhantomData }
+        Self { cfg, vectors_decay: true, steps: 0, buffers: HashMap::new(), marker: PhantomData }
+    }
+
+    /// Leaves vectors and scalars out of the weight decay, be it L2 or decoupled: tensors of less
+    /// than two dimensions, which are biases, and the scales and shifts of norm layers. By default
+    /// all tensors decay. `#[tlr(no_decay)]` on a field of a derived model leaves all of the field
+    /// out.
+    ///
+    /// # Example
+    /// ```
+    /// use dfdx::prelude::*;
+    /// use tlr::optim::{AdamW, AdamWConfig};
+    ///
+    /// let dev = Cpu::default();
+    /// let mut model = dev.build_module::<Linear<2, 2>, f32>();
+    /// let config = AdamWConfig { lr: 1.0, weight_decay: 0.5, ..Default::default() };
+    /// let mut opt = AdamW::new(&model, config).decay_matrices_only();
+    /// let before = model.clone();
+    /// let gradients = model.alloc_grads(); // of zeros, so that only the decay moves anything
+    /// opt.update(&mut model, &gradients)?;
+    /// assert_eq!(model.weight.array(), (before.weight * 0.5).array());
+    /// assert_eq!(model.bias.array(), before.bias.array());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    pub fn decay_matrices_only(mut self) -> Self {
+        self.vectors_decay = false;
+        self
     }
 
     /// The number of updates since the last [`reset`](TunableOptimizer::reset).
@@ -81,6 +112,7 @@ where
 
 struct Update<'a, E: Dtype, D: Storage<E>, C, const N: usize> {
     rule: C,
+    vectors_decay: bool,
     step: i32,
     buffers: &'a mut Buffers<E, D, N>,
     gradients: &'a mut Gradients<E, D>,
@@ -99,7 +131,7 @@ impl<E: Dtype, D: Backend<E>, C: UpdateRule<N>, const N: usize> TensorVisitor<E,
         options: TensorOptions<S, E, D>,
         tensor: &mut Tensor<S, E, D>,
     ) -> Result<Option<Tensor<S, E, D>>, D::Err> {
-        let (true, Some(id)) = (options.do_gradient_update, tensors::id(tensor)) else {
+        let (true, Some(id)) = (tensors::is_trained(&options), tensors::id(tensor)) else {
             return Ok(None);
         };
         let buffers = match self.buffers.entry(id) {
@@ -109,7 +141,9 @@ impl<E: Dtype, D: Backend<E>, C: UpdateRule<N>, const N: usize> TensorVisitor<E,
             }
         };
         let gradient = self.gradients.get_or_alloc_mut(tensor)?;
-        self.rule.update(self.step, tensor, buffers, gradient)?;
+        let decays = (self.vectors_decay || S::NUM_DIMS > 1) && Mark::here().no_decay.is_none();
+        let rule = if decays { self.rule } else { self.rule.without_decay() };
+        rule.update(self.step, tensor, buffers, gradient)?;
         Ok(None)
     }
 }
@@ -145,6 +179,14 @@ where
         self.cfg.momentum()
     }
 
+    fn validate(&self) -> Result<(), Error> {
+        self.cfg.validate::<E>()
+    }
+
+    fn follows_attributes(&self) -> bool {
+        true
+    }
+
     fn reset(&mut self, _model: &M) {
         self.steps = 0;
         self.buffers.clear();
@@ -176,6 +218,7 @@ where
         let before = (!C::INFALLIBLE).then(|| (model.clone(), self.buffers.clone()));
         let mut update = Update {
             rule: self.cfg,
+            vectors_decay: self.vectors_decay,
             step: i32::try_from(self.steps + 1).unwrap_or(i32::MAX),
             buffers: &mut self.buffers,
             gradients,
@@ -223,7 +266,8 @@ where
     type For<L: TensorCollection<E, D> + Clone> = Elementwise<L, E, D, C, N>;
 
     fn for_layer<L: TensorCollection<E, D> + Clone>(&self, layer: &L) -> Self::For<L> {
-        Elementwise::new(layer, self.cfg)
+        let vectors_decay = self.vectors_decay;
+        Elementwise { vectors_decay, ..Elementwise::new(layer, self.cfg) }
     }
 }
 
@@ -235,7 +279,11 @@ where
     C: UpdateRule<N>,
 {
     fn state(&self, model: &M) -> Result<OptimizerState, D::Err> {
-        let mut state = OptimizerState { settings: self.cfg.settings(), ..Default::default() };
+        let mut settings = self.cfg.settings();
+        if !self.vectors_decay {
+            settings = settings.with("vectors_decay", false);
+        }
+        let mut state = OptimizerState { settings, ..Default::default() };
         state.steps.insert(String::new(), self.steps);
         store::<E, D, N>(C::BUFFERS, &self.buffers, tensors::list(model), &mut state)?;
         Ok(state)

@@ -51,9 +51,19 @@ where
     })
     .map_err(OptimizerUpdateError::DeviceError)?;
     if zero {
-        // A zero gradient may also be a real one. Only an update of a dfdx optimizer can tell.
+        // A zero gradient may also be a real one. Only an update of a dfdx optimizer can tell, to
+        // which `#[tlr(untrained)]` means nothing.
         let mut spare = model.clone();
-        Sgd::new(&spare, SgdConfig::default()).update(&mut spare, gradients)?;
+        match Sgd::new(&spare, SgdConfig::default()).update(&mut spare, gradients) {
+            Err(OptimizerUpdateError::UnusedParams(mut unused)) => {
+                let tensors = tensors::list(model).into_iter();
+                let trained: Vec<_> = tensors.filter(|t| t.trainable).map(|t| t.id).collect();
+                unused.ids.retain(|id| trained.contains(id));
+                let missing: Result<(), OptimizerUpdateError<D::Err>> = unused.into();
+                missing?;
+            }
+            updated => updated?,
+        }
     }
     Ok(own)
 }
@@ -93,7 +103,7 @@ impl<E: Dtype, D: Device<E>> TensorVisitor<E, D> for Each<'_, E, D> {
         options: TensorOptions<S, E, D>,
         tensor: &Tensor<S, E, D>,
     ) -> Result<Option<Tensor<S, E, D>>, D::Err> {
-        if let (true, Some(id)) = (options.do_gradient_update, tensors::id(tensor)) {
+        if let (true, Some(id)) = (tensors::is_trained(&options), tensors::id(tensor)) {
             (self.visit)(id, self.gradients.get_or_alloc_mut(tensor)?)?;
         }
         Ok(None)

@@ -42,6 +42,11 @@ impl Groups {
         Self { groups, members: Members::Listed(members) }
     }
 
+    /// Whether all tensors are one group.
+    pub(crate) fn is_one(&self) -> bool {
+        matches!(self.members, Members::All)
+    }
+
     /// The group of a trainable tensor, or `None` if the tensor is in no layer.
     pub(crate) fn of(&self, tensor: UniqueId) -> Option<usize> {
         match &self.members {

@@ -8,6 +8,7 @@
 
 mod accumulate;
 mod adam;
+mod checked;
 mod clip;
 mod dfdx;
 mod elementwise;
@@ -31,5 +32,6 @@ pub use state::{OptimizerState, Resumable, ResumableFamily};
 pub use tunable::{CompleteGradients, FailedUpdate, Family, TunableOptimizer};
 pub use update_rule::UpdateRule;
 
+pub(crate) use checked::checked_groups;
 pub(crate) use groups::TensorGroup;
 pub(crate) use tunable::DeviceError;

@@ -1,7 +1,10 @@
 //! [`RMSprop`].
 
-use super::{sgd::decay, Elementwise, Settings, UpdateRule};
-use crate::tensors::{Backend, Buffer};
+use super::{adam::epsilon, sgd::decay, Elementwise, Settings, UpdateRule};
+use crate::{
+    error::Error,
+    tensors::{Backend, Buffer},
+};
 use dfdx::{
     optim::RMSpropConfig,
     shapes::{Dtype, Shape},
@@ -13,6 +16,9 @@ use dfdx::{
 ///
 /// Hinton, *Neural networks for machine learning*, lecture 6e, 2012. The running mean of squares
 /// starts at 1, as in dfdx and TensorFlow.
+///
+/// Its default ε of 1e-8 rounds to 0 in f16. [`Newton::new`](crate::Trainer::new) refuses such
+/// an ε.
 ///
 /// # Example
 /// ```
@@ -50,6 +56,14 @@ impl UpdateRule<3> for RMSpropConfig {
 
     fn momentum(&self) -> f64 {
         self.momentum.unwrap_or(0.0)
+    }
+
+    fn validate<E: Dtype>(&self) -> Result<(), Error> {
+        epsilon::<E>("rmsprop: eps", self.eps)
+    }
+
+    fn without_decay(&self) -> Self {
+        Self { weight_decay: None, ..*self }
     }
 
     fn update<S: Shape, E: Dtype, D: Backend<E>>(

@@ -50,6 +50,10 @@ impl UpdateRule<1> for SgdConfig {
         }
     }
 
+    fn without_decay(&self) -> Self {
+        Self { weight_decay: None, ..*self }
+    }
+
     fn update<S: Shape, E: Dtype, D: Backend<E>>(
         &self,
         _step: i32,

@@ -1,6 +1,7 @@
 //! [`TunableOptimizer`]: what an optimizer must implement to have its learning rate trained.
 
 use super::groups::Groups;
+use crate::error::Error;
 use ::dfdx::{
     nn::TensorCollection,
     optim::{Optimizer, OptimizerUpdateError},
@@ -87,6 +88,23 @@ pub trait TunableOptimizer:
     /// [`Config::memories`](crate::Config::memories). Default 0.
     fn momentum(&self) -> f64 {
         0.0
+    }
+
+    /// Checks the hyperparameters. Called when a trainer is made. An optimizer that wraps another
+    /// one forwards it. By default it checks nothing.
+    ///
+    /// # Errors
+    /// What is out of range, and what to do. The trainer is then not made.
+    fn validate(&self) -> Result<(), Error> {
+        Ok(())
+    }
+
+    /// Whether the optimizer leaves the tensors of a field alone that is `#[tlr(untrained)]`, and
+    /// does not decay those of one that is `#[tlr(no_decay)]`, as
+    /// [`Elementwise`](super::Elementwise) does. A trainer refuses a model with such a field around
+    /// one that does not. An optimizer that wraps another one forwards it. Default `false`.
+    fn follows_attributes(&self) -> bool {
+        false
     }
 
     /// Whether the next update only gathers its gradients and leaves the weights alone.
@@ -178,9 +196,11 @@ pub enum FailedUpdate {
 /// For example, `Sgd<Model, E, D>` belongs to the family of all `Sgd<_, E, D>`. Its members have
 /// the same hyperparameters and different layers.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` cannot be made for a single layer",
+    message = "`{Self}` cannot be made for a single layer, and `tlr::PerLayer` holds one optimizer for each",
     label = "does not implement `tlr::Family`",
-    note = "`tlr::PerLayer` holds one optimizer a layer, built by `Family::for_layer`; dfdx's `Sgd`, `Adam` and `RMSprop` have it"
+    note = "for an optimizer of your own: implement `tlr::Family`, one type and one short method; or write a `tlr::optim::UpdateRule`, of which `tlr::optim::Elementwise` makes an optimizer that has it",
+    note = "with one rate for the whole model, leave `PerLayer` out",
+    note = "the optimizers of `tlr::optim` and dfdx's `Sgd`, `Adam` and `RMSprop` implement it"
 )]
 pub trait Family: TunableOptimizer {
     /// The member of the family for a layer of type `L`.

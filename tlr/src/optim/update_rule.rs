@@ -1,7 +1,10 @@
 //! [`UpdateRule`]: how an optimizer changes one tensor.
 
 use super::Settings;
-use crate::tensors::{Backend, Buffer};
+use crate::{
+    error::Error,
+    tensors::{Backend, Buffer},
+};
 use dfdx::{
     shapes::{Dtype, Shape},
     tensor::Tensor,
@@ -71,6 +74,12 @@ use std::fmt::Debug;
 /// assert_eq!(w.array(), [2.5, -3.5, 0.0]);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+#[diagnostic::on_unimplemented(
+    message = "`{Self}` is no `UpdateRule<{N}>`: it does not say how one tensor is updated",
+    label = "does not implement `tlr::optim::UpdateRule<{N}>`",
+    note = "implement it for your hyperparameters, and `tlr::optim::Elementwise` is a `TunableOptimizer` with one rate and a `Family` for `PerLayer`",
+    note = "dfdx's `SgdConfig` is one with 1 buffer, `AdamConfig` and `tlr::optim::AdamWConfig` with 2, `RMSpropConfig` with 3"
+)]
 pub trait UpdateRule<const N: usize>: Copy + Debug {
     /// The names of the buffers in a checkpoint.
     const BUFFERS: [&'static str; N];
@@ -92,6 +101,24 @@ pub trait UpdateRule<const N: usize>: Copy + Debug {
     /// See [`TunableOptimizer::momentum`](super::TunableOptimizer::momentum). Default 0.
     fn momentum(&self) -> f64 {
         0.0
+    }
+
+    /// Checks the hyperparameters for weights of the type `E`. Called when a trainer is made. By
+    /// default it checks nothing.
+    ///
+    /// # Errors
+    /// Usually [`Error::OutOfRange`], as by dfdx's `AdamConfig` and `RMSpropConfig` if `eps` is not
+    /// above 0 when rounded to the type in which dfdx computes.
+    fn validate<E: Dtype>(&self) -> Result<(), Error> {
+        Ok(())
+    }
+
+    /// The same rule without weight decay, for a tensor that is left out of it: one in a field with
+    /// `#[tlr(no_decay)]`, or a vector where
+    /// [`Elementwise::decay_matrices_only`](super::Elementwise::decay_matrices_only) says so. A
+    /// rule that has weight decay overrides it. By default it is the rule itself.
+    fn without_decay(&self) -> Self {
+        *self
     }
 
     /// Updates one tensor. `step` counts the updates from 1. The buffers hold what the update

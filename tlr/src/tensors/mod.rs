@@ -5,14 +5,17 @@
 mod address;
 mod bf16;
 mod device;
+mod marks;
 mod stored;
 mod threads;
 mod values;
 
 pub use device::{Backend, Buffer};
+pub use marks::{Mark, MarkedField};
 pub use stored::Element;
 
 pub(crate) use bf16::Bf16;
+pub(crate) use marks::is_trained;
 pub(crate) use stored::Stored;
 pub(crate) use threads::{is_shared, wide, CHUNK};
 pub(crate) use values::{all_finite, are_finite, Values, READ};
@@ -39,6 +42,8 @@ pub(crate) struct TensorInfo {
     pub(crate) shape: Vec<usize>,
     /// Whether gradients update the tensor. Otherwise it is a buffer, such as a running mean.
     pub(crate) trainable: bool,
+    /// What the attributes of the fields that lead to it say.
+    pub(crate) mark: Mark,
     pub(crate) contiguous: bool,
 }
 
@@ -174,7 +179,7 @@ impl<E: Dtype, D: Device<E>> TensorVisitor<E, D> for Read<'_, E> {
         #[cfg(feature = "cuda")]
         let on_gpu = (tensor as &dyn Any).downcast_ref::<Tensor<S, E, dfdx::tensor::Cuda>>();
         (self.0)(Elements {
-            trainable: options.do_gradient_update,
+            trainable: is_trained(&options),
             copy_into: &|values| tensor.copy_into(values),
             // A reshape of a contiguous tensor copies no element.
             lend: &|| on_cpu?.clone().try_reshape_like(&(len,)).ok(),
@@ -203,7 +208,7 @@ impl<E: Dtype, D: Device<E>> TensorVisitor<E, D> for Write<'_, '_, E> {
         tensor: &mut Tensor<S, E, D>,
     ) -> Result<Option<Tensor<S, E, D>>, Infallible> {
         let len = tensor.shape().num_elements();
-        let values = (self.0)(options.do_gradient_update, len);
+        let values = (self.0)(is_trained(&options), len);
         if let Some(values) = values.filter(|values| values.len() == len) {
             tensor.copy_from(&values);
         }
@@ -232,7 +237,8 @@ impl<E: Dtype, D: Device<E>> TensorVisitor<E, D> for List<D> {
             name: name.trim_end_matches('.').to_owned(),
             len,
             shape: tensor.shape().concrete().into_iter().collect(),
-            trainable: options.do_gradient_update,
+            trainable: is_trained(&options),
+            mark: Mark::here(),
             // dfdx does not expose the strides. But a reshape keeps a tensor's identity only if the
             // tensor is contiguous.
             contiguous: tensor

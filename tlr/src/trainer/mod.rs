@@ -1,6 +1,7 @@
 //! An optimizer with a trainable learning rate. The engine decides; this room does it.
 
 mod fault;
+mod gathering;
 mod host;
 mod line_search;
 mod lookahead;
@@ -17,7 +18,7 @@ use crate::{
         RateRule, Schedule, Step, StepError, TensorKind,
     },
     error::Error,
-    optim::{gradients::StepGradients, DeviceError, TunableOptimizer},
+    optim::{checked_groups, gradients::StepGradients, DeviceError, TunableOptimizer},
     snapshots::{spacing, Snapshots},
 };
 use dfdx::{
@@ -91,7 +92,8 @@ where
     /// Wraps `optimizer`, whose rates are where training starts.
     ///
     /// # Errors
-    /// A number of `config` or a starting rate out of range. A model without trainable tensors,
+    /// A number of `config` or of `optimizer` or a starting rate out of range. A model with an
+    /// attribute that the optimizer cannot follow, without trainable tensors,
     /// with one that is not contiguous, or with one that no layer holds.
     ///
     /// # Example
@@ -106,7 +108,7 @@ where
     /// # Ok::<(), tlr::Error>(())
     /// ```
     pub fn new(model: &Opt::Model, optimizer: Opt, config: Config<R>) -> Result<Self, Error> {
-        let groups = optimizer.groups(model);
+        let groups = checked_groups(&optimizer, model)?;
         let named = groups.groups.iter().enumerate();
         let named = named.map(|(index, group)| Group {
             name: group.name.clone(),

@@ -1,13 +1,11 @@
 //! [`Accumulate`]: one optimizer step from the gradients of several batches.
 
+mod state;
+
 use super::{
-    gradients, CompleteGradients, DeviceError, FailedUpdate, Family, Groups, OptimizerState,
-    Resumable, ResumableFamily, Settings, TunableOptimizer,
+    gradients, CompleteGradients, DeviceError, FailedUpdate, Family, Groups, TunableOptimizer,
 };
-use crate::{
-    error::Error,
-    tensors::{self, Backend, Stored, TensorInfo},
-};
+use crate::{error::Error, tensors::Backend};
 use dfdx::{
     nn::TensorCollection,
     optim::{Optimizer, OptimizerUpdateError},
@@ -19,17 +17,19 @@ use std::collections::HashMap;
 /// Gathers the gradients of n batches and makes one step of an optimizer with their mean.
 ///
 /// The optimizer makes its step on every n-th call. The other n − 1 calls only gather gradients and
-/// leave the weights alone. If each loss is a mean over its batch and all batches have the same
-/// size, the step equals that of one batch n times as large, up to rounding. A layer that looks at
-/// its whole batch, such as batch norm, still sees each small batch by itself. The gradients are
-/// summed in f64 on the host, which takes 8 bytes a parameter. The mean is rounded to the element
-/// type once.
+/// leave the weights alone. If each loss is a mean over its batch, the step equals that of one
+/// batch as large as all n, up to rounding. Batches of unequal sizes are told their weights by
+/// [`weigh_next`](Self::weigh_next), and the last step of an epoch is made with fewer than n by
+/// [`complete_with_next`](Self::complete_with_next). A layer that looks at its whole batch, such as
+/// batch norm, still sees each small batch by itself. The gradients are summed in f64 on the host,
+/// which takes 8 bytes a parameter. The mean is rounded to the element type once.
 ///
 /// Within [`Newton`](crate::Newton) one step is n calls. Windows, [`steps`](crate::Trainer::steps)
 /// and [`batches_per_epoch`](crate::Config::batches_per_epoch) count steps. The loss of a step is
-/// the mean of the n losses. A batch whose loss is not finite is skipped, and another batch takes
-/// its place. The second such batch in a row undoes the window, as it does without `Accumulate`,
-/// and drops the gathered gradients. [`step_lookahead`](crate::Trainer::step_lookahead) and
+/// the mean of the n losses, whatever the batches weigh. A batch whose loss is not finite is
+/// skipped, and another batch takes its place. The second such batch in a row undoes the window, as
+/// it does without `Accumulate`, and drops the gathered gradients.
+/// [`step_lookahead`](crate::Trainer::step_lookahead) and
 /// [`step_line_search`](crate::Trainer::step_line_search) gather the gradients of n − 1 calls as
 /// well. On the n-th call they take the derivatives along the step from the loss of the n-th batch
 /// alone.
@@ -37,6 +37,7 @@ use std::collections::HashMap;
 /// `Accumulate<Clip<Sgd>>` clips the mean gradient, and `Clip<Accumulate<Sgd>>` clips the gradient
 /// of each batch. `Accumulate<PerLayer<Sgd>>` keeps one count of batches, and
 /// `PerLayer<Accumulate<Sgd>>` keeps one count for each layer. (See [`PerLayer`](crate::PerLayer).)
+/// Only an outermost `Accumulate` can be told of its next batch through the trainer.
 ///
 /// If a gradient is missing, the call is an error and gathers nothing.
 ///
@@ -63,8 +64,25 @@ pub struct Accumulate<Opt> {
     batches: u64,
     /// The number of batches gathered for the next step, always less than `batches`.
     gathered: u64,
-    /// For each tensor the sum of the gathered gradients. All zeros if nothing is gathered.
+    /// What the gathered batches weigh together.
+    weight: f64,
+    /// For each tensor the sum of the gathered gradients, times their weights. All zeros if nothing
+    /// is gathered.
     sums: HashMap<UniqueId, Vec<f64>>,
+    next: NextBatch,
+}
+
+/// What is known of the next batch.
+#[derive(Clone, Copy, Debug)]
+struct NextBatch {
+    weight: f64,
+    completes: bool,
+}
+
+impl Default for NextBatch {
+    fn default() -> Self {
+        Self { weight: 1.0, completes: false }
+    }
 }
 
 impl<Opt> Accumulate<Opt> {
@@ -90,7 +108,8 @@ impl<Opt> Accumulate<Opt> {
     }
 
     fn with(optimizer: Opt, batches: u64) -> Self {
-        Self { optimizer, batches, gathered: 0, sums: HashMap::new() }
+        let (sums, next) = (HashMap::new(), NextBatch::default());
+        Self { optimizer, batches, gathered: 0, weight: 0.0, sums, next }
     }
 
     /// The optimizer that receives the mean gradients.
@@ -103,13 +122,63 @@ impl<Opt> Accumulate<Opt> {
         usize::try_from(self.gathered).unwrap_or(usize::MAX)
     }
 
+    /// The next batch weighs so much in the mean of its step. For losses that are means over their
+    /// batches, this is the number of examples, or what their sum is divided by. Default 1.
+    ///
+    /// It holds for one batch, until its gradients are gathered, or dropped with the step. If the
+    /// batch is skipped, it holds for the batch that takes its place, unless told anew. A
+    /// checkpoint does not hold it: tell it just before the batch.
+    ///
+    /// Around an `Accumulate`, [`Trainer::weigh_next`](crate::Trainer::weigh_next) does the same.
+    ///
+    /// # Errors
+    /// [`Error::OutOfRange`] unless `weight` is finite and above 0. Nothing has changed then.
+    ///
+    /// # Example
+    /// ```
+    /// use dfdx::{optim::SgdConfig, prelude::*};
+    /// use tlr::optim::{Accumulate, Sgd};
+    ///
+    /// let mut w: Tensor<Rank1<1>, f64, _> = Cpu::default().tensor([0.0]);
+    /// let sgd = Sgd::new(&w, SgdConfig { lr: 1.0, ..Default::default() });
+    /// let mut opt = Accumulate::new(sgd, 4)?;
+    /// for (examples, slope) in [(3, 2.0), (1, 6.0)] {
+    ///     opt.weigh_next(examples as f64)?;
+    ///     if examples == 1 {
+    ///         opt.complete_with_next(); // the last batch of the epoch
+    ///     }
+    ///     let gradients = (w.leaky_trace() * slope).sum().backward();
+    ///     opt.update(&mut w, &gradients).expect("the CPU has memory");
+    /// }
+    /// assert_eq!(w.array(), [-3.0]); // (3·2 + 1·6)/4
+    /// # Ok::<(), tlr::Error>(())
+    /// ```
+    pub fn weigh_next(&mut self, weight: f64) -> Result<(), Error> {
+        let in_range = weight.is_finite() && weight > 0.0;
+        Error::unless(in_range, "the weight of a batch", "finite and above 0", weight)?;
+        self.next.weight = weight;
+        Ok(())
+    }
+
+    /// The next batch completes its step, however few are gathered: the last batch of an epoch. The
+    /// step is made with the mean of those that there are. It holds as long as
+    /// [`weigh_next`](Self::weigh_next) does, where there is an example.
+    ///
+    /// Around an `Accumulate`,
+    /// [`Trainer::complete_with_next`](crate::Trainer::complete_with_next) does the same.
+    pub fn complete_with_next(&mut self) {
+        self.next.completes = true;
+    }
+
     fn completes(&self) -> bool {
-        self.gathered + 1 >= self.batches
+        self.next.completes || self.gathered + 1 >= self.batches
     }
 
     fn forget_sums(&mut self) {
         self.gathered = 0;
+        self.weight = 0.0;
         self.sums.clear();
+        self.next = NextBatch::default();
     }
 }
 
@@ -137,12 +206,13 @@ where
         model: &Opt::Model,
         gradients: &mut Gradients<Opt::Dtype, Opt::Device>,
     ) -> Result<(), DeviceError<Opt>> {
-        let Self { gathered, sums, .. } = self;
+        let Self { gathered, sums, next, .. } = self;
+        let weight = next.weight;
         gradients::each(model, gradients, |id, gradient| {
             <Opt::Device as Backend<Opt::Dtype>>::read(gradient, |values| {
                 let sum = sums.entry(id).or_default();
                 sum.resize(values.len(), 0.0);
-                let values = values.iter().map(|value| value.to_f64().unwrap_or(f64::NAN));
+                let values = values.iter().map(|value| weight * value.to_f64().unwrap_or(f64::NAN));
                 for (sum, value) in sum.iter_mut().zip(values) {
                     // The first gradient is assigned, because 0 + (−0) is 0 and would lose the
                     // sign.
@@ -151,6 +221,8 @@ where
             })
         })?;
         *gathered += 1;
+        self.weight += weight;
+        self.next = NextBatch::default();
         Ok(())
     }
 
@@ -163,12 +235,13 @@ where
         if self.gathered == 0 {
             return Ok(());
         }
-        let batches = self.gathered as f64 + 1.0;
+        let weight = self.next.weight;
+        let total = self.weight + weight;
         gradients::each(model, gradients, |id, gradient| {
             let Some(sum) = self.sums.get(&id) else { return Ok(()) };
             <Opt::Device as Backend<Opt::Dtype>>::write(gradient, |values| {
                 for (value, sum) in values.iter_mut().zip(sum) {
-                    let mean = value.to_f64().map(|value| (sum + value) / batches);
+                    let mean = value.to_f64().map(|value| (sum + weight * value) / total);
                     if let Some(mean) = mean.and_then(Opt::Dtype::from_f64) {
                         *value = mean;
                     }
@@ -203,6 +276,14 @@ where
         self.optimizer.momentum()
     }
 
+    fn validate(&self) -> Result<(), Error> {
+        self.optimizer.validate()
+    }
+
+    fn follows_attributes(&self) -> bool {
+        self.optimizer.follows_attributes()
+    }
+
     fn groups(&self, model: &Opt::Model) -> Groups {
         self.optimizer.groups(model)
     }
@@ -234,7 +315,9 @@ where
         self.average(model, gradients).map_err(OptimizerUpdateError::DeviceError)?;
         self.optimizer.update_owned(model, gradients)?;
         self.gathered = 0;
+        self.weight = 0.0;
         self.sums.values_mut().for_each(|sum| sum.fill(0.0));
+        self.next = NextBatch::default();
         Ok(())
     }
 
@@ -259,109 +342,5 @@ where
         L: TensorCollection<Opt::Dtype, Opt::Device> + Clone,
     {
         Accumulate::with(self.optimizer.for_layer(layer), self.batches)
-    }
-}
-
-/// The name of the sums and the count in a checkpoint. No path of a tensor or layer equals it.
-const GATHERED: &str = "(gathered)";
-
-impl<Opt: TunableOptimizer> Accumulate<Opt> {
-    /// Adds the count and the sums to `state`, the state of the inner optimizer.
-    fn around(&self, model: &Opt::Model, state: OptimizerState) -> OptimizerState {
-        let mut state = state.within(Settings::new("accumulate").with("batches", self.batches));
-        // The inner optimizer may be an `Accumulate` too and use the same name.
-        let mut name = GATHERED.to_owned();
-        while state.knows(&name) {
-            name.push('\'');
-        }
-        state.steps.insert(name.clone(), self.gathered);
-        for tensor in tensors::list(model).into_iter().filter(|tensor| tensor.trainable) {
-            let zeros;
-            let sum = match self.sums.get(&tensor.id) {
-                Some(sum) => sum,
-                None => {
-                    zeros = vec![0.0; tensor.len];
-                    &zeros
-                }
-            };
-            state.insert(&name, &tensor.name, Stored::new(tensor.shape, sum));
-        }
-        state
-    }
-
-    /// The inverse of [`around`](Self::around): `within` restores the inner optimizer, then this
-    /// function restores the count and the sums.
-    fn restored(
-        &mut self,
-        tensors: Vec<TensorInfo>,
-        state: &OptimizerState,
-        within: impl FnOnce(&mut Opt, &OptimizerState) -> Result<(), DeviceError<Opt>>,
-    ) -> Result<(), DeviceError<Opt>> {
-        // Of nested `Accumulate`s, the outermost has the longest name.
-        let own = state.steps.range(GATHERED.to_owned()..);
-        let own = own.take_while(|(name, _)| name.starts_with(GATHERED)).last();
-        let Some((name, &gathered)) = own else { return within(&mut self.optimizer, state) };
-        let mut rest = state.clone();
-        rest.steps.remove(name);
-        rest.tensors.retain(|(buffer, _), _| buffer != name);
-        within(&mut self.optimizer, &rest)?;
-
-        self.gathered = gathered.min(self.batches - 1);
-        self.sums.clear();
-        for tensor in tensors.into_iter().filter(|tensor| tensor.trainable) {
-            let mut sum = vec![0.0; tensor.len];
-            if let Some(stored) = state.get(name, &tensor.name) {
-                stored.copy_into(&mut sum);
-            }
-            self.sums.insert(tensor.id, sum);
-        }
-        Ok(())
-    }
-}
-
-impl<Opt: Resumable> Resumable for Accumulate<Opt>
-where
-    Opt::Device: Backend<Opt::Dtype>,
-{
-    fn state(&self, model: &Opt::Model) -> Result<OptimizerState, DeviceError<Opt>> {
-        let state = self.optimizer.state(model)?;
-        Ok(self.around(model, state))
-    }
-
-    fn restore(
-        &mut self,
-        model: &mut Opt::Model,
-        state: &OptimizerState,
-    ) -> Result<(), DeviceError<Opt>> {
-        let tensors = tensors::list(&*model);
-        self.restored(tensors, state, |optimizer, state| optimizer.restore(model, state))
-    }
-}
-
-impl<Opt: ResumableFamily> ResumableFamily for Accumulate<Opt>
-where
-    Opt::Device: Backend<Opt::Dtype>,
-{
-    fn layer_state<L>(
-        optimizer: &Self::For<L>,
-        layer: &L,
-    ) -> Result<OptimizerState, DeviceError<Opt>>
-    where
-        L: TensorCollection<Opt::Dtype, Opt::Device> + Clone,
-    {
-        let state = Opt::layer_state(&optimizer.optimizer, layer)?;
-        Ok(optimizer.around(layer, state))
-    }
-
-    fn restore_layer<L>(
-        optimizer: &mut Self::For<L>,
-        layer: &mut L,
-        state: &OptimizerState,
-    ) -> Result<(), DeviceError<Opt>>
-    where
-        L: TensorCollection<Opt::Dtype, Opt::Device> + Clone,
-    {
-        let tensors = tensors::list(&*layer);
-        optimizer.restored(tensors, state, |within, state| Opt::restore_layer(within, layer, state))
     }
 }

@@ -1,0 +1,38 @@
+//! Checks of an optimizer against its model, when a trainer is made.
+
+use super::{Groups, TunableOptimizer};
+use crate::{error::Error, tensors};
+
+/// What to do about an attribute that is about the rates of layers.
+const OF_RATES: &str = "the optimizer has one rate for the whole model; give each layer its \
+    own by `PerLayer::new(&model, optimizer)`, or leave the attribute out";
+
+/// What to do about an attribute that says how a tensor is updated.
+const OF_TENSORS: &str = "this optimizer updates all tensors alike; take one of `tlr::optim`, \
+    or make one of an `UpdateRule` by `tlr::optim::Elementwise`";
+
+/// The groups of `optimizer` for `model`, if its hyperparameters are possible and it can follow the
+/// attributes of the model's fields.
+pub(crate) fn checked_groups<Opt: TunableOptimizer>(
+    optimizer: &Opt,
+    model: &Opt::Model,
+) -> Result<Groups, Error> {
+    optimizer.validate()?;
+    let groups = optimizer.groups(model);
+    for tensors::TensorInfo { mark, trainable, .. } in tensors::list(model) {
+        let of_rates = trainable && groups.is_one();
+        let of_tensors = !optimizer.follows_attributes();
+        let without_effect = [
+            ("frozen", mark.frozen.filter(|_| of_rates), OF_RATES),
+            ("rate", mark.rate.filter(|_| of_rates), OF_RATES),
+            ("untrained", mark.untrained.filter(|_| of_tensors), OF_TENSORS),
+            ("no_decay", mark.no_decay.filter(|_| of_tensors), OF_TENSORS),
+        ];
+        for (attribute, field, advice) in without_effect {
+            if let Some(field) = field {
+                return Err(Error::AttributeWithoutEffect { attribute, field, advice });
+            }
+        }
+    }
+    Ok(groups)
+}
