@@ -131,7 +131,7 @@ pub struct Engine<R> {
     schedule: Option<Schedule>,
     /// Whether the host has snapshots to go back to, and not a sketch of them.
     keeps_snapshots: bool,
-    spacing: f64,
+    numbers: Numbers,
     groups: Vec<GroupSettings>,
     /// The learned rates times the schedule's factor, for the update that was asked for.
     effective: Vec<f64>,
@@ -187,7 +187,7 @@ impl<R: RateRule> Engine<R> {
             safeguard: config.safeguard,
             schedule: None,
             keeps_snapshots: config.sketch.is_none(),
-            spacing,
+            numbers,
             groups: groups.into_iter().map(settings).collect(),
             effective,
             state,

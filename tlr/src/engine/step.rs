@@ -160,7 +160,7 @@ impl<R: RateRule> Engine<R> {
             (self.state.ramp, step.ramp) = (None, None);
             return self.judge(step, false);
         }
-        let cause = match ramp.observe(slopes, loss, self.spacing) {
+        let cause = match ramp.observe(slopes, loss, self.numbers) {
             Ramped::On => return Ok(self.ask_for_update(step)),
             Ramped::TooFar if self.keeps_snapshots => Cause::WentTooFar,
             Ramped::Done | Ramped::TooFar => {

@@ -5,6 +5,7 @@ use crate::engine::{
     exact,
     products::Slope,
     rule::{bounded, RATES},
+    Numbers,
 };
 use serde::{Deserialize, Serialize};
 
@@ -22,10 +23,11 @@ const LOOKS: u64 = 4;
 const NEAR: f64 = 1e-3;
 /// The longest way: this many times the weights' norm, or the norm of as many weights of size 1.
 const LONGEST_WAY: f64 = 10.0;
-/// The rate to train at, in rates whose way is half of that to the lowest point. By then the ramp
-/// has gone twice as far as one step at this rate, so such a step goes a quarter of the way. Chosen
-/// by training: see docs/start.md.
-const LEVEL: f64 = 2.0;
+/// Gradient descent moves the weights by this part of its gradients' lengths, times the rate: less
+/// where gradients disagree.
+const LEAST_FOLLOWED: f64 = 0.5;
+/// And no further, but for rounding.
+const MOST_FOLLOWED: f64 = 1.05;
 /// The ramp ends where it is after so many steps.
 const LONGEST_RAMP: u64 = 4000;
 
@@ -50,6 +52,15 @@ pub(crate) struct Ramp {
     steps: u64,
     /// The last batch's slopes were not numbers.
     doubted: bool,
+    /// How far the weights would have moved in the trial steps by gradient descent with this
+    /// momentum, if all gradients had the same direction.
+    #[serde(with = "exact")]
+    expected: f64,
+    /// What is left of the gradients' lengths in its momentum.
+    #[serde(with = "exact")]
+    velocity: f64,
+    /// Whether they have moved about that far.
+    follows: bool,
     /// The largest loss while the weights had hardly moved.
     #[serde(with = "exact::option")]
     pub(crate) start: Option<f64>,
@@ -117,7 +128,16 @@ impl Ramp {
     pub(crate) fn new(groups: impl Iterator<Item = (f64, bool)>) -> Option<Self> {
         let groups: Vec<_> = groups.map(|(rate, frozen)| GroupRamp::new(rate, frozen)).collect();
         let any = groups.iter().any(|group| !group.done);
-        any.then(|| Self { groups, stage: Stage::Resting, steps: 0, doubted: false, start: None })
+        any.then(|| Self {
+            groups,
+            stage: Stage::Resting,
+            steps: 0,
+            doubted: false,
+            expected: 0.0,
+            velocity: 0.0,
+            follows: false,
+            start: None,
+        })
     }
 
     /// The rate of each group.
@@ -140,16 +160,21 @@ impl Ramp {
 
     /// One more step is about to be made, of a batch with these slopes and this loss. `spacing` is
     /// the distance between 1 and the next number.
-    pub(crate) fn observe(&mut self, slopes: &[Slope], loss: Option<f64>, spacing: f64) -> Ramped {
+    pub(crate) fn observe(
+        &mut self,
+        slopes: &[Slope],
+        loss: Option<f64>,
+        numbers: Numbers,
+    ) -> Ramped {
         self.steps += 1;
         if !slopes.iter().all(Slope::is_finite) {
             return self.doubt();
         }
         self.doubted = false;
         let ramped = match self.stage {
-            Stage::Resting => self.rest(slopes, spacing),
-            Stage::Trying => self.try_rate(slopes, spacing),
-            Stage::Probing => self.probe(slopes),
+            Stage::Resting => self.rest(slopes, numbers),
+            Stage::Trying => self.try_rate(slopes, numbers),
+            Stage::Probing => self.probe(slopes, numbers),
             Stage::Doubling { each, looks, taken } => {
                 if self.has_exploded(slopes, loss) {
                     return self.give_up(slopes);
@@ -191,34 +216,53 @@ impl Ramp {
     }
 
     /// Chooses the trial rate.
-    fn rest(&mut self, slopes: &[Slope], spacing: f64) -> Ramped {
+    fn rest(&mut self, slopes: &[Slope], numbers: Numbers) -> Ramped {
         let all = self.total(slopes);
-        let rate =
-            bounded(first_way(&all, spacing) / all.gradient.max((all.weights as f64).sqrt()));
+        let rate = bounded(
+            first_way(&all, numbers.spacing) / all.gradient.max((all.weights as f64).sqrt()),
+        );
         self.moving().for_each(|group| group.rate = rate);
+        self.expect(all.gradient, numbers.momentum);
         self.stage = Stage::Trying;
         Ramped::On
     }
 
     /// Corrects the trial rate by how far the weights have moved.
-    fn try_rate(&mut self, slopes: &[Slope], spacing: f64) -> Ramped {
+    fn try_rate(&mut self, slopes: &[Slope], numbers: Numbers) -> Ramped {
         let all = self.total(slopes);
         if !all.is_finite() {
             return self.doubt();
         }
-        let way = first_way(&all, spacing);
-        let by = if all.moved > 0.0 { (way / all.moved).min(RAISE) } else { RAISE };
-        if all.gradient > 0.0 {
-            self.moving().for_each(|group| group.rate = bounded(by * group.rate));
+        let way = first_way(&all, numbers.spacing);
+        if all.gradient == 0.0 {
+            return Ramped::On;
         }
+        let by = if all.moved > 0.0 { (way / all.moved).min(RAISE) } else { RAISE };
+        self.moving().for_each(|group| group.rate = bounded(by * group.rate));
         if all.moved >= way / 2.0 {
+            let least = if numbers.momentum > 0.0 { LEAST_FOLLOWED } else { 0.9 };
+            self.follows = self.follows(all.moved, least);
             self.stage = Stage::Probing;
         }
+        self.expect(all.gradient, numbers.momentum);
         Ramped::On
     }
 
+    /// Whether the weights have moved about as far as gradient descent would have moved them.
+    fn follows(&self, moved: f64, least: f64) -> bool {
+        (least..=MOST_FOLLOWED).contains(&(moved / self.expected))
+    }
+
+    /// One more step is about to be made.
+    fn expect(&mut self, gradient: f64, momentum: f64) {
+        let rate = self.moving().next().map_or(0.0, |group| group.rate);
+        self.velocity = momentum * self.velocity + gradient;
+        self.expected += rate * self.velocity;
+    }
+
     /// Measures the first slope.
-    fn probe(&mut self, slopes: &[Slope]) -> Ramped {
+    fn probe(&mut self, slopes: &[Slope], numbers: Numbers) -> Ramped {
+        let all = self.total(slopes);
         let mut count = 0;
         for (group, slope) in self.groups.iter_mut().zip(slopes).filter(|(group, _)| !group.done) {
             if let Some(slope) = slope.per_length() {
@@ -232,7 +276,9 @@ impl Ramp {
             let each = self.groups.iter().filter(|group| !group.done).map(GroupRamp::steps_a_look);
             self.stage = Stage::Doubling { each: each.max().unwrap_or(1), looks: 0, taken: 0 };
             self.moving().for_each(|group| group.raise(4.0));
+            self.follows &= self.follows(all.moved, LEAST_FOLLOWED);
         }
+        self.expect(all.gradient, numbers.momentum);
         Ramped::On
     }
 
@@ -278,11 +324,14 @@ impl Ramp {
         let mut too_far = false;
         let near = slopes.iter().all(|slope| slope.moved <= NEAR * slope.size());
         let by = if near { 4.0 } else { 2.0 };
+        let tuned =
+            |name: &str, d: f64| std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(d);
+        let level = if self.follows { tuned("TLR_C2", 2.0) } else { tuned("TLR_C1", 1.0) };
         for group in self.moving() {
             match group.look() {
                 Look::Silent => group.raise(by),
                 Look::Straight | Look::Bending if !group.is_far => group.go_on(by),
-                _ => too_far |= group.stop(),
+                _ => too_far |= group.stop(level),
             }
         }
         self.stage = Stage::Doubling { each, looks: 0, taken: 0 };
@@ -427,13 +476,12 @@ impl GroupRamp {
 
     /// The group is done, at the rate where the slope crosses half of the first one. The answer is
     /// whether the way is as steep up as it was down.
-    fn stop(&mut self) -> bool {
+    fn stop(&mut self, level: f64) -> bool {
         let (before, here) = (self.means.last().copied().unwrap_or(self.first), self.here.mean);
         // The way has grown as the rate has.
         let part = ((0.5 * self.first - before) / (here - before)).clamp(0.0, 1.0);
         let part = if part.is_finite() { part } else { 1.0 };
         let crossing = self.rate * (1.0 + part * (self.raised - 1.0)) / self.raised;
-        let level = std::env::var("TLR_C").ok().and_then(|v| v.parse().ok()).unwrap_or(LEVEL);
         self.rate = bounded(level * crossing);
         self.done = true;
         here > -self.first && self.first < 0.0
