@@ -23,6 +23,13 @@ const LOOKS: u64 = 4;
 const NEAR: f64 = 1e-3;
 /// The longest way: this many times the weights' norm, or the norm of as many weights of size 1.
 const LONGEST_WAY: f64 = 10.0;
+/// The rate to train at, in rates at which the ramp's way is half of that to the lowest point: for
+/// steps that are as long as the gradients and grow shorter with them. The ramp has gone about twice
+/// as far as one step at its last rate, so one such step goes half of the way.
+const FOLLOWING: f64 = 2.0;
+/// The same for steps that stay long, as around Adam, and for gradients that hardly agree. (Both by
+/// training: see docs/start.md.)
+const NORMALIZED: f64 = 0.5;
 /// Gradient descent moves the weights by this part of its gradients' lengths, times the rate: less
 /// where gradients disagree.
 const LEAST_FOLLOWED: f64 = 0.5;
@@ -324,9 +331,7 @@ impl Ramp {
         let mut too_far = false;
         let near = slopes.iter().all(|slope| slope.moved <= NEAR * slope.size());
         let by = if near { 4.0 } else { 2.0 };
-        let tuned =
-            |name: &str, d: f64| std::env::var(name).ok().and_then(|v| v.parse().ok()).unwrap_or(d);
-        let level = if self.follows { tuned("TLR_C2", 2.0) } else { tuned("TLR_C1", 1.0) };
+        let level = if self.follows { FOLLOWING } else { NORMALIZED };
         for group in self.moving() {
             match group.look() {
                 Look::Silent => group.raise(by),
