@@ -12,9 +12,11 @@
 //! | snapshot | moves on | is gone back to | is taken anew |
 
 use super::{
+    event::Target,
     history::{Adaptation, KeptBecause, Outcome},
-    products::{DirectionProducts, WindowProducts},
+    products::{DirectionProducts, Slope, WindowProducts},
     rule::{self, bounded, Proposal, RATES},
+    safeguard::{blame, Blame},
     start::{climb::climb, rounding::Rounding, LARGEST_CLIMB},
     state::{EndedWindow, GatheredLosses, Phase, PreviousWindow, Rollback, SnapshotTrust},
     Engine, RateRule, Request, Step,
@@ -27,13 +29,30 @@ impl<R: RateRule> Engine<R> {
         let state = &mut self.state;
         let factor = state.factors / state.position as f64;
         state.snapshot = SnapshotTrust::Unconfirmed;
-        state.watch.accept(self.safeguard.as_ref());
         self.begin_window();
-        self.weigh(EndedWindow { products, factor, movable: None })
+        self.weigh(EndedWindow { products, factor, slopes: None, movable: None })
     }
 
     /// Asks the host for the evidence that is missing, and decides once there is none missing.
     pub(super) fn weigh(&mut self, mut window: EndedWindow) -> Request {
+        if window.slopes.is_none() {
+            if self.wants_slopes(&window) {
+                self.state.phase = Phase::Weighing(window);
+                return Request::MeasureSlopes(Target::BeforeLast);
+            }
+            window.slopes = Some(Vec::new());
+        }
+        if let Some(guilty) = self.went_uphill(&window) {
+            return self.go_back(Rollback {
+                cause: Cause::WentTooFar,
+                rates_are_to_blame: true,
+                guilty: Some(guilty),
+                ramp: None,
+                counts_step: false,
+                target: Target::BeforeLast,
+                watch: self.state.watch.clone(),
+            });
+        }
         // A schedule whose mean is below 1 may keep the weights where they are on purpose.
         let looks_for_rounding = self.climb.is_some() && window.factor >= 1.0;
         if !looks_for_rounding {
@@ -53,22 +72,81 @@ impl<R: RateRule> Engine<R> {
         self.conclude(window, &[])
     }
 
+    /// Whether anything hangs on the slopes along a window's way: where no loss was told, where a
+    /// group has not had a gradient yet, and where windows agree so well that a rate may rise.
+    fn wants_slopes(&self, window: &EndedWindow) -> bool {
+        let groups = || self.state.groups.iter().zip(&self.groups);
+        self.is_without_loss()
+            || groups().any(|(group, settings)| group.silent && !settings.frozen)
+            || self.climb.is_some_and(|cosine| {
+                let mut pairs = groups().zip(&window.products);
+                pairs.any(|((group, _), products)| group.agrees(products, cosine))
+            })
+    }
+
+    /// Whether the slopes are the only witness of this window.
+    fn is_without_loss(&self) -> bool {
+        let blames = self.safeguard.is_some_and(|safeguard| safeguard.blame.is_some());
+        blames && !self.state.watch.has_losses()
+    }
+
+    /// The groups that are to blame for a window that has gone uphill too far, where no loss tells.
+    fn went_uphill(&mut self, window: &EndedWindow) -> Option<Vec<bool>> {
+        let slopes = window.slopes.as_ref().filter(|_| self.is_without_loss())?;
+        let share = self.safeguard?.blame?;
+        if !self.state.watch.goes_uphill(slopes) {
+            return None;
+        }
+        match blame(share, f64::MIN_POSITIVE, slopes) {
+            Blame::Some(guilty) => Some(guilty),
+            Blame::All | Blame::None => None,
+        }
+    }
+
     /// Decides on each group's rate.
     pub(super) fn conclude(&mut self, window: EndedWindow, norms: &[f64]) -> Request {
         self.state.phase = Phase::Idle;
+        self.state.watch.accept(self.safeguard.as_ref());
         let movable = window.movable.unwrap_or_default();
+        let slopes = window.slopes.unwrap_or_default();
+        let largest = self.largest_rate();
         let first = self.state.history.len();
         for (index, products) in window.products.into_iter().enumerate() {
             let moves = movable.get(index).is_some_and(|moves| *moves);
             let norm = norms.get(index).copied();
-            match self.raise(index, products, moves, norm) {
-                Some(by) => self.raise_rate(index, by),
-                None => self.adapt(index, products, window.factor),
+            let slope = slopes.get(index);
+            if self.has_spoken(index, slope) {
+                self.start_late(index, largest);
+            } else if let Some(by) = self.raise(index, products, moves, norm) {
+                self.raise_rate(index, by);
+            } else {
+                self.adapt(index, products, window.factor, slope);
             }
         }
         let decisions = self.decisions_since(first);
         self.count(1);
         Request::Done(Step::WindowEnded { decisions })
+    }
+
+    /// The largest rate of a group that has had a gradient.
+    fn largest_rate(&self) -> Option<f64> {
+        let groups = self.state.groups.iter().zip(&self.groups);
+        let spoken = groups.filter(|(group, settings)| !group.silent && !settings.frozen);
+        spoken.map(|(group, _)| group.rate).reduce(f64::max)
+    }
+
+    /// Whether a group has its first gradient.
+    fn has_spoken(&self, index: usize, slope: Option<&Slope>) -> bool {
+        let silent = self.state.groups.get(index).is_some_and(|group| group.silent);
+        silent && slope.is_some_and(|slope| slope.gradient > 0.0)
+    }
+
+    /// A group that has its first gradient after the ramp starts at the largest of the others' rates.
+    fn start_late(&mut self, index: usize, largest: Option<f64>) {
+        let Some(group) = self.state.groups.get_mut(index) else { return };
+        (group.silent, group.previous) = (false, None);
+        let rate = largest.unwrap_or(group.rate);
+        self.set_rate(index, Proposal { rate, outcome: Outcome::Ramped }, None);
     }
 
     /// What to multiply a group's rate by if its window was lost in rounding. None if it was not.
@@ -101,13 +179,19 @@ impl<R: RateRule> Engine<R> {
 
     /// One group's decision at the end of a good window, over which the schedule's mean was
     /// `factor`.
-    fn adapt(&mut self, index: usize, window: WindowProducts, factor: f64) {
+    fn adapt(&mut self, index: usize, window: WindowProducts, factor: f64, slope: Option<&Slope>) {
         let (Some(group), Some(settings)) =
             (self.state.groups.get_mut(index), self.groups.get(index))
         else {
             return;
         };
         let rate = group.rate;
+        if group.silent || (window.own == 0.0 && self.climb.is_some()) {
+            // A window without movement, or only with that of the decay, says nothing of the loss.
+            group.previous = None;
+            let because = KeptBecause::NoGradient;
+            return self.set_rate(index, Proposal::kept(rate, because), None);
+        }
         let this = PreviousWindow { rate, factor, squared: window.own };
         let previous = group.previous.replace(this);
         // From displacements s to directions u = s / (rate · factor).
@@ -128,6 +212,15 @@ impl<R: RateRule> Engine<R> {
                     climb(rate, previous.rate, &products, proposal)
                 } else {
                     proposal
+                };
+                // Momentum and decay agree with themselves: a rate rises by agreement only where the
+                // loss falls along the way.
+                let agrees = self.climb.is_some_and(|cosine| products.cosine() > cosine);
+                let proposal = match slope {
+                    Some(slope) if agrees && proposal.rate > rate && !slope.is_downhill() => {
+                        Proposal::kept(rate, KeptBecause::NotDownhill)
+                    }
+                    _ => proposal,
                 };
                 // Without a schedule the factor is 1, and the proposal stays as it is, to the bit.
                 if previous.factor < 1.0 {
@@ -169,7 +262,7 @@ impl<R: RateRule> Engine<R> {
         let outcome = Outcome::RolledBack(cause);
         if let Some(ramp) = ramp {
             self.take_rates(&ramp, outcome);
-            self.state.watch.start_from(ramp.start);
+            self.ramp_ended(&ramp);
             self.state.ramp = None;
         } else {
             for index in 0..self.groups.len() {

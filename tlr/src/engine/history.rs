@@ -86,6 +86,11 @@ pub enum KeptBecause {
     NonPositiveCurvature,
     /// A dot product is NaN or infinite.
     NonFinite,
+    /// The group has no gradient, or the weights did not move.
+    NoGradient,
+    /// Two windows agree, but the loss does not fall along their way: it is momentum or decay that
+    /// agrees.
+    NotDownhill,
     /// The layer is `#[tlr(frozen)]`.
     Frozen,
 }
@@ -104,6 +109,10 @@ impl fmt::Display for Outcome {
                 f.write_str("kept: the curvature is not positive")
             }
             Self::Kept(KeptBecause::NonFinite) => f.write_str("kept: a figure is not finite"),
+            Self::Kept(KeptBecause::NoGradient) => f.write_str("kept: no gradient"),
+            Self::Kept(KeptBecause::NotDownhill) => {
+                f.write_str("kept: the loss does not fall along the way")
+            }
             Self::Kept(KeptBecause::Frozen) => f.write_str("kept: frozen"),
             Self::Searched => f.write_str("set by the line search"),
             Self::RolledBack(cause) => write!(f, "rolled back: {cause}"),

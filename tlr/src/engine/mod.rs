@@ -204,7 +204,14 @@ impl<R: RateRule> Engine<R> {
 
 /// A group whose rate has not been decided on yet.
 fn start(rate: f64, climb: Option<f64>) -> GroupState {
-    GroupState { start: rate, rate, climbs: climb.is_some(), previous: None, before_cut: None }
+    GroupState {
+        start: rate,
+        rate,
+        silent: false,
+        climbs: climb.is_some(),
+        previous: None,
+        before_cut: None,
+    }
 }
 
 /// What is settled, and what can be asked at any time.

@@ -66,6 +66,11 @@ impl Slope {
         (self.moved > 0.0).then(|| self.along / self.moved)
     }
 
+    /// Whether the loss falls along the way, noise aside.
+    pub(crate) fn is_downhill(&self) -> bool {
+        self.along < -0.05 * self.gradient * self.moved
+    }
+
     /// ‖B‖, and no less than that of as many weights of a hundredth: what a way is compared with.
     /// Weights may start at 0.
     pub(crate) fn size(&self) -> f64 {
@@ -75,6 +80,19 @@ impl Slope {
     /// Whether all figures are numbers.
     pub(crate) fn is_finite(&self) -> bool {
         [self.along, self.moved, self.gradient, self.norm].iter().all(|figure| figure.is_finite())
+    }
+}
+
+impl Sum for Slope {
+    /// That of several groups, as if they were one.
+    fn sum<I: Iterator<Item = Self>>(slopes: I) -> Self {
+        slopes.fold(Self::default(), |all, slope| Self {
+            along: all.along + slope.along,
+            moved: all.moved.hypot(slope.moved),
+            gradient: all.gradient.hypot(slope.gradient),
+            norm: all.norm.hypot(slope.norm),
+            weights: all.weights.saturating_add(slope.weights),
+        })
     }
 }
 

@@ -1,8 +1,13 @@
 //! All that an engine remembers.
 
 use super::{
-    event::Target, exact, history::Adaptation, products::WindowProducts, rule::RATES,
-    safeguard::Watch, start::ramp::Ramp,
+    event::Target,
+    exact,
+    history::Adaptation,
+    products::{Slope, WindowProducts},
+    rule::RATES,
+    safeguard::Watch,
+    start::ramp::Ramp,
 };
 use crate::error::Cause;
 use serde::{Deserialize, Serialize};
@@ -83,6 +88,8 @@ pub(super) struct GroupState {
     /// The learned rate, without the schedule.
     #[serde(with = "exact")]
     pub(super) rate: f64,
+    /// Whether its loss has had no gradient yet.
+    pub(super) silent: bool,
     /// Whether all windows so far agreed well enough for the rate to climb.
     pub(super) climbs: bool,
     pub(super) previous: Option<PreviousWindow>,
@@ -92,6 +99,14 @@ pub(super) struct GroupState {
 }
 
 impl GroupState {
+    /// Whether this window and the one before have about the same direction: with a cosine above
+    /// this.
+    pub(super) fn agrees(&self, window: &WindowProducts, cosine: f64) -> bool {
+        self.previous.is_some_and(|previous| {
+            window.across > cosine * previous.squared.sqrt() * window.own.sqrt()
+        })
+    }
+
     /// Whether the rate is about that of the window before: it has not just risen by more than a
     /// quarter.
     pub(super) fn is_steady(&self) -> bool {
@@ -200,6 +215,9 @@ pub(super) struct EndedWindow {
     /// The schedule's mean.
     #[serde(with = "exact")]
     pub(super) factor: f64,
+    /// Each group's slope along the window's way. None until the host has told it, empty where it
+    /// cannot, or was not asked.
+    pub(super) slopes: Option<Vec<Slope>>,
     /// Whether a step at a rate of 1 would move each group. None until the host has told it.
     pub(super) movable: Option<Vec<bool>>,
 }

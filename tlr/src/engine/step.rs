@@ -44,7 +44,13 @@ impl<R: RateRule> Engine<R> {
                 Ok(self.window_ended(products))
             }
             (Phase::EndingWindow, Event::WindowBroken { tensor }) => Ok(self.window_broken(tensor)),
-            (Phase::Weighing(mut window), Event::Movable(movable)) if window.movable.is_none() => {
+            (Phase::Weighing(mut window), Event::Slopes(slopes)) if window.slopes.is_none() => {
+                window.slopes = Some(slopes);
+                Ok(self.weigh(window))
+            }
+            (Phase::Weighing(mut window), Event::Movable(movable))
+                if window.slopes.is_some() && window.movable.is_none() =>
+            {
                 window.movable = Some(movable);
                 Ok(self.weigh(window))
             }
@@ -271,11 +277,18 @@ impl<R: RateRule> Engine<R> {
         }
         let decisions = self.decisions_since(first);
         if ends {
-            self.state.watch.start_from(ramp.start);
+            self.ramp_ended(&ramp);
             self.leave_window();
         }
         self.state.ramp = (!ends).then_some(ramp);
         self.finish(1, Step::Ramped { decisions })
+    }
+
+    pub(super) fn ramp_ended(&mut self, ramp: &Ramp) {
+        self.state.watch.start_from(ramp.start, ramp.gradient);
+        for (group, silent) in self.state.groups.iter_mut().zip(ramp.silent()) {
+            group.silent = silent;
+        }
     }
 
     pub(super) fn take_rates(&mut self, ramp: &Ramp, outcome: Outcome) {
@@ -352,7 +365,7 @@ impl<R: RateRule> Engine<R> {
         })
     }
 
-    fn go_back(&mut self, rollback: Rollback) -> Request {
+    pub(super) fn go_back(&mut self, rollback: Rollback) -> Request {
         let target = rollback.target;
         self.state.phase = Phase::GoingBack(rollback);
         Request::GoBack(target)
@@ -409,6 +422,7 @@ fn expected(phase: &Phase) -> &'static str {
         Phase::Skipping(..) => "a batch left out",
         Phase::Checking(..) => "a check of the weights",
         Phase::EndingWindow => "the products of each group, or a broken window",
+        Phase::Weighing(window) if window.slopes.is_none() => "slopes",
         Phase::Weighing(window) if window.movable.is_none() => "which groups would move",
         Phase::Weighing(_) => "norms",
         Phase::GoingBack(_) | Phase::Retreating { .. } => "a way back",

@@ -185,7 +185,7 @@ pub enum Cause {
     NonFiniteWeights,
     /// A gradient is NaN or infinite.
     NonFiniteGradient,
-    /// The starting rate was looked for, and the weights have gone too far.
+    /// The weights have gone too far: as the gradients tell, the loss rises along the way.
     WentTooFar,
     /// A gradient is beyond half precision, and the loss scale is to blame.
     GradientOverflow,

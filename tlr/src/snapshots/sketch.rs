@@ -12,7 +12,7 @@
 
 use super::tracked::Tracked;
 use crate::{
-    engine::{Slope, WindowProducts},
+    engine::{Slope, Target, WindowProducts},
     tensors,
 };
 use dfdx::{nn::TensorCollection, shapes::Dtype, tensor_ops::Device};
@@ -142,19 +142,25 @@ impl SlopeSketches<'_> {
         self.first += now.len() as u64;
     }
 
-    /// Adds the products of each group, norms as squares.
-    pub(super) fn sum(self, slopes: &mut [Slope]) {
+    /// Adds the products of each group along the way since a snapshot, norms as squares.
+    pub(super) fn sum(self, slopes: &mut [Slope], since: Target) {
         let bins = self.of.bins;
+        let from: Vec<f64> = match since {
+            Target::Last => self.of.last.clone(),
+            Target::BeforeLast => {
+                self.of.last.iter().zip(&self.of.moved).map(|(last, moved)| last + moved).collect()
+            }
+        };
         let sketches = self.now.chunks(bins).zip(self.gradient.chunks(bins));
-        for ((slope, last), (now, gradient)) in
-            slopes.iter_mut().zip(self.of.last.chunks(bins)).zip(sketches)
+        for ((slope, from), (now, gradient)) in
+            slopes.iter_mut().zip(from.chunks(bins)).zip(sketches)
         {
-            for ((now, last), gradient) in now.iter().zip(last).zip(gradient) {
-                let moved = now - last;
+            for ((now, from), gradient) in now.iter().zip(from).zip(gradient) {
+                let moved = now - from;
                 slope.along += gradient * moved;
                 slope.moved += moved * moved;
                 slope.gradient += gradient * gradient;
-                slope.norm += last * last;
+                slope.norm += from * from;
             }
         }
     }

@@ -53,7 +53,7 @@ impl<E: Dtype> Snapshots<E> {
         let mut visitor = Visitor { gradients, tensors: self.tensors.iter(), add: &mut add };
         M::iter_tensors(&mut RecursiveWalker { m: model, f: &mut visitor })?;
         if let Some(sketches) = sketches {
-            sketches.sum(&mut sums);
+            sketches.sum(&mut sums, since);
         }
         for sum in &mut sums {
             (sum.moved, sum.gradient, sum.norm) =

@@ -1,7 +1,10 @@
 //! What each loss says of its window.
 
 use super::{losses::Losses, raised, Safeguard};
-use crate::{engine::exact, error::Cause};
+use crate::{
+    engine::{exact, products::Slope},
+    error::Cause,
+};
 use serde::{Deserialize, Serialize};
 
 /// What a loss says of the window it is in.
@@ -28,6 +31,13 @@ impl Verdict {
     }
 }
 
+/// The way leads uphill where its slope is this part of the gradients' norm. Noise is less.
+const UPHILL: f64 = 0.3;
+/// How much larger than all before them gradients are that have exploded.
+const GRADIENT_EXPLOSION: f64 = 3.0;
+/// So many windows in a row that go uphill to larger gradients are too many.
+const RISES: u64 = 3;
+
 /// The losses seen so far, as far as the safeguard's tests need them.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -42,6 +52,14 @@ pub(crate) struct Watch {
     skipped: bool,
     /// The last step's loss exploded, or made its window hopeless by itself.
     exploded: bool,
+    /// The largest norm of the gradients at the starting weights, where it is known.
+    #[serde(with = "exact::option")]
+    gradient: Option<f64>,
+    /// The norm of the last gradients of the last window without losses.
+    #[serde(with = "exact")]
+    last_gradient: f64,
+    /// Windows in a row that went uphill, with gradients that grew.
+    risen: u64,
     /// The losses seen at the snapshot: one for each time that training began there.
     origin: Losses,
     window: Losses,
@@ -152,9 +170,37 @@ impl Watch {
         self.ceiling = self.ceiling.map(|ceiling| ceiling.max(loss));
     }
 
-    /// The ramp is over. This was the largest loss while the weights had hardly moved.
-    pub(crate) fn start_from(&mut self, loss: Option<f64>) {
+    /// The ramp is over. These were the largest loss and gradients while the weights had hardly
+    /// moved.
+    pub(crate) fn start_from(&mut self, loss: Option<f64>, gradient: f64) {
         self.start = loss;
+        self.gradient = Some(gradient);
+    }
+
+    /// Whether a loss was told in this window.
+    pub(crate) fn has_losses(&self) -> bool {
+        self.window.count > 0
+    }
+
+    /// Whether a window without losses has gone too far: uphill, and to gradients that have
+    /// exploded, or that have grown in [`RISES`] such windows in a row.
+    pub(crate) fn goes_uphill(&mut self, slopes: &[Slope]) -> bool {
+        let all: Slope = slopes.iter().copied().sum();
+        if !all.is_finite() {
+            return false;
+        }
+        let uphill = all.along > UPHILL * all.moved * all.gradient;
+        let grown = all.gradient > self.last_gradient;
+        self.risen = if uphill && grown { self.risen + 1 } else { 0 };
+        let start = *self.gradient.get_or_insert(all.gradient);
+        let exploded = uphill && all.gradient > GRADIENT_EXPLOSION * start.max(self.last_gradient);
+        let too_far = exploded || self.risen >= RISES;
+        if too_far {
+            self.risen = 0;
+        } else {
+            self.last_gradient = all.gradient;
+        }
+        too_far
     }
 
     /// A step with this loss was made.
@@ -212,6 +258,7 @@ impl Watch {
         let losses = [Some(&self.origin), Some(&self.window), self.accepted.as_ref()];
         losses.into_iter().flatten().all(|losses| losses.count <= most)
             && self.good <= most
+            && self.risen <= RISES
             && self.rollbacks as u64 <= most
             && (0..i32::MAX).contains(&self.cuts)
     }

@@ -68,6 +68,9 @@ pub(crate) struct Ramp {
     velocity: f64,
     /// Whether they have moved about that far.
     follows: bool,
+    /// The largest norm of the gradients while the weights had hardly moved.
+    #[serde(with = "exact")]
+    pub(crate) gradient: f64,
     /// The largest loss while the weights had hardly moved.
     #[serde(with = "exact::option")]
     pub(crate) start: Option<f64>,
@@ -100,6 +103,8 @@ struct GroupRamp {
     raised: f64,
     /// Its rate stays where training starts.
     frozen: bool,
+    /// It has had no gradient, and keeps its rate.
+    silent: bool,
     /// Its rate is found, or frozen.
     done: bool,
     /// It has gone as far as it may.
@@ -143,6 +148,7 @@ impl Ramp {
             expected: 0.0,
             velocity: 0.0,
             follows: false,
+            gradient: 0.0,
             start: None,
         })
     }
@@ -178,6 +184,7 @@ impl Ramp {
             return self.doubt();
         }
         self.doubted = false;
+        self.listen(slopes);
         let ramped = match self.stage {
             Stage::Resting => self.rest(slopes, numbers),
             Stage::Trying => self.try_rate(slopes, numbers),
@@ -190,11 +197,22 @@ impl Ramp {
             }
         };
         if !matches!(self.stage, Stage::Doubling { .. }) {
+            self.gradient = self.gradient.max(self.total(slopes).gradient);
             self.start = [self.start, loss].into_iter().flatten().reduce(f64::max);
         }
         match ramped {
             Ramped::On if self.steps >= LONGEST_RAMP => Ramped::Done,
             ramped => ramped,
+        }
+    }
+
+    /// A group that has its first gradient joins the others.
+    fn listen(&mut self, slopes: &[Slope]) {
+        let common = self.moving().map(|group| group.rate).reduce(f64::max);
+        let groups = self.groups.iter_mut().zip(slopes).filter(|(group, _)| !group.frozen);
+        for (group, _) in groups.filter(|(group, slope)| group.silent && slope.gradient > 0.0) {
+            group.silent = false;
+            group.rate = common.unwrap_or(group.rate);
         }
     }
 
@@ -219,7 +237,7 @@ impl Ramp {
 
     /// Nothing is known but that the rates are too large.
     fn retreat(&mut self) {
-        self.groups.iter_mut().filter(|group| !group.frozen).for_each(GroupRamp::retreat);
+        self.groups.iter_mut().filter(|g| !g.frozen && !g.silent).for_each(GroupRamp::retreat);
     }
 
     /// Chooses the trial rate.
@@ -271,16 +289,19 @@ impl Ramp {
     fn probe(&mut self, slopes: &[Slope], numbers: Numbers) -> Ramped {
         let all = self.total(slopes);
         let mut count = 0;
-        for (group, slope) in self.groups.iter_mut().zip(slopes).filter(|(group, _)| !group.done) {
+        for (group, slope) in
+            self.groups.iter_mut().zip(slopes).filter(|(group, _)| !group.done && !group.silent)
+        {
             if let Some(slope) = slope.per_length() {
                 group.base.push(slope);
             }
             count = count.max(group.base.count);
         }
-        let known = self.groups.iter().all(|group| group.done || group.is_significant());
+        let known =
+            self.groups.iter().all(|group| group.done || group.silent || group.is_significant());
         if count >= *PROBES.end() || known && count >= *PROBES.start() {
             self.moving().for_each(|group| group.first = group.base.mean.min(0.0));
-            let each = self.groups.iter().filter(|group| !group.done).map(GroupRamp::steps_a_look);
+            let each = self.moving().map(|group| group.steps_a_look());
             self.stage = Stage::Doubling { each: each.max().unwrap_or(1), looks: 0, taken: 0 };
             self.moving().for_each(|group| group.raise(4.0));
             self.follows &= self.follows(all.moved, LEAST_FOLLOWED);
@@ -302,7 +323,7 @@ impl Ramp {
         let largest = slopes.iter().map(|slope| slope.along).fold(0.0, f64::max);
         for (group, slope) in self.groups.iter_mut().zip(slopes).filter(|(group, _)| !group.frozen)
         {
-            if slope.along >= 0.25 * largest {
+            if slope.along > 0.0 && slope.along >= 0.25 * largest {
                 group.retreat();
             }
         }
@@ -312,7 +333,9 @@ impl Ramp {
 
     /// Looks at the slopes of this rate, and doubles it.
     fn double(&mut self, slopes: &[Slope], each: u64, looks: u64, taken: u64) -> Ramped {
-        for (group, slope) in self.groups.iter_mut().zip(slopes).filter(|(group, _)| !group.done) {
+        for (group, slope) in
+            self.groups.iter_mut().zip(slopes).filter(|(group, _)| !group.done && !group.silent)
+        {
             group.is_far =
                 slope.moved > LONGEST_WAY * slope.norm.max((slope.weights as f64).sqrt());
             if let Some(slope) = slope.per_length() {
@@ -340,7 +363,7 @@ impl Ramp {
             }
         }
         self.stage = Stage::Doubling { each, looks: 0, taken: 0 };
-        let over = self.groups.iter().all(|group| group.done || group.base.count == 0);
+        let over = self.groups.iter().all(|group| group.done || !group.has_moved());
         match (over, too_far) {
             (false, false) => Ramped::On,
             (_, too_far) => {
@@ -354,30 +377,32 @@ impl Ramp {
         }
     }
 
-    /// Groups without a gradient take the largest of the others' rates.
+    /// Groups that have not moved take the largest of the others' rates. One that has had no
+    /// gradient keeps its own, if that is less.
     fn settle_silent(&mut self) {
-        let found = self.groups.iter().filter(|group| !group.frozen && group.base.count > 0);
+        let found = self.groups.iter().filter(|group| group.has_moved() && !group.frozen);
         let largest = found.map(|group| group.rate).reduce(f64::max);
-        for group in self.moving().filter(|group| group.base.count == 0) {
-            group.rate = largest.unwrap_or(group.rate);
+        let Some(largest) = largest else { return };
+        for group in self.groups.iter_mut().filter(|group| !group.has_moved() && !group.frozen) {
+            group.rate = if group.silent { largest.min(group.rate) } else { largest };
         }
     }
 
+    /// For each group, whether it has had no gradient.
+    pub(crate) fn silent(&self) -> impl Iterator<Item = bool> + '_ {
+        self.groups.iter().map(|group| group.silent)
+    }
+
+    /// The groups whose rates are looked for.
     fn moving(&mut self) -> impl Iterator<Item = &mut GroupRamp> {
-        self.groups.iter_mut().filter(|group| !group.done)
+        self.groups.iter_mut().filter(|group| !group.done && !group.silent)
     }
 
     /// The slope of all groups whose rates are looked for, as if they were one.
     fn total(&self, slopes: &[Slope]) -> Slope {
-        let mut all = Slope::default();
-        for (_, slope) in self.groups.iter().zip(slopes).filter(|(group, _)| !group.frozen) {
-            all.along += slope.along;
-            all.moved = all.moved.hypot(slope.moved);
-            all.gradient = all.gradient.hypot(slope.gradient);
-            all.norm = all.norm.hypot(slope.norm);
-            all.weights = all.weights.saturating_add(slope.weights);
-        }
-        all
+        let moving =
+            self.groups.iter().zip(slopes).filter(|(group, _)| !group.frozen && !group.silent);
+        moving.map(|(_, slope)| *slope).sum()
     }
 }
 
@@ -407,6 +432,7 @@ impl GroupRamp {
             rate,
             raised: 1.0,
             frozen,
+            silent: true,
             done: frozen,
             is_far: false,
             base: Samples::default(),
@@ -418,6 +444,10 @@ impl GroupRamp {
 
     fn is_possible(&self) -> bool {
         RATES.contains(&self.rate) && self.means.len() <= 4
+    }
+
+    fn has_moved(&self) -> bool {
+        !self.silent && self.base.count > 0
     }
 
     /// Whether the first slope is known to be below 0.
