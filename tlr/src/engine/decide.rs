@@ -23,14 +23,21 @@ use super::{
 };
 use crate::error::{Cause, Error};
 
+/// What a rate is multiplied by where steps stay long and a window has ended uphill.
+const HOVERING_CUT: f64 = 0.8;
+
 impl<R: RateRule> Engine<R> {
     /// A window has ended well.
-    pub(super) fn window_ended(&mut self, products: Vec<WindowProducts>) -> Request {
+    pub(super) fn window_ended(
+        &mut self,
+        products: Vec<WindowProducts>,
+        slopes: Option<Vec<Slope>>,
+    ) -> Request {
         let state = &mut self.state;
         let factor = state.factors / state.position as f64;
         state.snapshot = SnapshotTrust::Unconfirmed;
         self.begin_window();
-        self.weigh(EndedWindow { products, factor, slopes: None, movable: None })
+        self.weigh(EndedWindow { products, factor, slopes, movable: None })
     }
 
     /// Asks the host for the evidence that is missing, and decides once there is none missing.
@@ -72,27 +79,19 @@ impl<R: RateRule> Engine<R> {
         self.conclude(window, &[])
     }
 
-    /// Whether anything hangs on the slopes along a window's way: where no loss was told, where a
-    /// group has not had a gradient yet, and where windows agree so well that a rate may rise.
+    /// Whether two windows agree so well that a rate may rise: then it has to be seen that the loss
+    /// falls along their way.
     fn wants_slopes(&self, window: &EndedWindow) -> bool {
-        let groups = || self.state.groups.iter().zip(&self.groups);
-        self.is_without_loss()
-            || groups().any(|(group, settings)| group.silent && !settings.frozen)
-            || self.climb.is_some_and(|cosine| {
-                let mut pairs = groups().zip(&window.products);
-                pairs.any(|((group, _), products)| group.agrees(products, cosine))
-            })
-    }
-
-    /// Whether the slopes are the only witness of this window.
-    fn is_without_loss(&self) -> bool {
-        let blames = self.safeguard.is_some_and(|safeguard| safeguard.blame.is_some());
-        blames && !self.state.watch.has_losses()
+        self.climb.is_some_and(|cosine| {
+            let mut pairs = self.state.groups.iter().zip(&window.products);
+            pairs.any(|(group, products)| group.agrees(products, cosine))
+        })
     }
 
     /// The groups that are to blame for a window that has gone uphill too far, where no loss tells.
     fn went_uphill(&mut self, window: &EndedWindow) -> Option<Vec<bool>> {
-        let slopes = window.slopes.as_ref().filter(|_| self.is_without_loss())?;
+        let without_loss = self.blames() && !self.state.watch.has_losses();
+        let slopes = window.slopes.as_ref().filter(|_| without_loss)?;
         let share = self.safeguard?.blame?;
         if !self.state.watch.goes_uphill(slopes) {
             return None;
@@ -185,7 +184,7 @@ impl<R: RateRule> Engine<R> {
         else {
             return;
         };
-        let rate = group.rate;
+        let (rate, normalized) = (group.rate, self.state.normalized);
         if group.silent || (window.own == 0.0 && self.climb.is_some()) {
             // A window without movement, or only with that of the decay, says nothing of the loss.
             group.previous = None;
@@ -219,6 +218,11 @@ impl<R: RateRule> Engine<R> {
                 let proposal = match slope {
                     Some(slope) if agrees && proposal.rate > rate && !slope.is_downhill() => {
                         Proposal::kept(rate, KeptBecause::NotDownhill)
+                    }
+                    // At the noise floor steps that stay long jump over the valley for ever.
+                    Some(slope) if normalized && !agrees && slope.along > 0.0 => {
+                        let least = HOVERING_CUT * rate;
+                        Proposal { rate: proposal.rate.min(least), ..proposal }
                     }
                     _ => proposal,
                 };

@@ -29,6 +29,8 @@ pub struct State {
     pub(super) snapshot: SnapshotTrust,
     pub(super) watch: Watch,
     pub(super) groups: Vec<GroupState>,
+    /// Whether steps stay long where gradients grow short, as the ramp has seen.
+    pub(super) normalized: bool,
     /// While the starting rates are looked for.
     pub(super) ramp: Option<Ramp>,
     pub(super) phase: Phase,
@@ -153,8 +155,11 @@ pub(super) enum Phase {
     /// It waits to be told whether the weights are finite. Their window will be undone for this
     /// cause, and these groups' rates are to blame. None: all of them.
     Checking(PendingStep, Cause, Option<Vec<bool>>),
-    /// It waits for the products of a window whose last step has been made.
-    EndingWindow,
+    /// It waits for the slopes, before the last step of a window.
+    LookingBack(PendingStep),
+    /// It waits for the products of a window whose last step has been made. Its slopes were these,
+    /// where they were asked for.
+    EndingWindow(Option<Vec<Slope>>),
     /// It waits for more evidence on a window that has ended.
     Weighing(EndedWindow),
     /// It waits for the host to go back to a snapshot.
@@ -166,11 +171,12 @@ pub(super) enum Phase {
 impl Phase {
     fn is_possible(&self, groups: usize) -> bool {
         match self {
-            Self::Idle | Self::EndingWindow | Self::Retreating { .. } => true,
+            Self::Idle | Self::EndingWindow(_) | Self::Retreating { .. } => true,
             Self::TakingWeights(step)
             | Self::TakingBuffers(step)
             | Self::Ramping(step)
             | Self::Suspecting(step, _)
+            | Self::LookingBack(step)
             | Self::Updating(step)
             | Self::Skipping(step, _)
             | Self::Checking(step, ..) => {
@@ -203,6 +209,8 @@ pub(super) struct PendingStep {
     pub(super) snapshot: SnapshotTrust,
     /// The ramp that this step is part of, with what the step tells it.
     pub(super) ramp: Option<Ramp>,
+    /// Each group's slope, where it was asked for.
+    pub(super) slopes: Option<Vec<Slope>>,
     /// The ramp ends with this step.
     pub(super) ends_ramp: bool,
 }

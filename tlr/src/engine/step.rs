@@ -30,6 +30,10 @@ impl<R: RateRule> Engine<R> {
             (Phase::TakingWeights(step), Event::SnapshotTaken) => self.judge(step, true),
             (Phase::TakingBuffers(step), Event::SnapshotTaken) => Ok(self.begun(step)),
             (Phase::Ramping(step), Event::Slopes(slopes)) => self.ramped(step, &slopes),
+            (Phase::LookingBack(mut step), Event::Slopes(slopes)) => {
+                step.slopes = Some(slopes);
+                Ok(self.ask_for_update(step))
+            }
             (Phase::Suspecting(step, cause), Event::Slopes(slopes)) => {
                 Ok(self.suspected(step, cause, &slopes))
             }
@@ -38,12 +42,14 @@ impl<R: RateRule> Engine<R> {
             (Phase::Checking(step, cause, guilty), Event::WeightsChecked { finite }) => {
                 Ok(self.checked(step, cause, guilty, finite))
             }
-            (Phase::EndingWindow, Event::WindowEnded(products))
+            (Phase::EndingWindow(slopes), Event::WindowEnded(products))
                 if products.len() == self.groups.len() =>
             {
-                Ok(self.window_ended(products))
+                Ok(self.window_ended(products, slopes))
             }
-            (Phase::EndingWindow, Event::WindowBroken { tensor }) => Ok(self.window_broken(tensor)),
+            (Phase::EndingWindow(_), Event::WindowBroken { tensor }) => {
+                Ok(self.window_broken(tensor))
+            }
             (Phase::Weighing(mut window), Event::Slopes(slopes)) if window.slopes.is_none() => {
                 window.slopes = Some(slopes);
                 Ok(self.weigh(window))
@@ -75,7 +81,7 @@ impl<R: RateRule> Engine<R> {
     /// evidence is missing, is judged without.
     pub fn host_failed(&mut self) -> bool {
         match std::mem::replace(&mut self.state.phase, Phase::Idle) {
-            Phase::EndingWindow => {
+            Phase::EndingWindow(_) => {
                 // Nothing is known any more of the snapshot before the last: neither a direction
                 // nor a rollback may use it.
                 self.forget_directions();
@@ -110,6 +116,7 @@ impl<R: RateRule> Engine<R> {
             watch: state.watch.clone(),
             snapshot: state.snapshot,
             ramp: if only_gathers { None } else { state.ramp.clone() },
+            slopes: None,
             ends_ramp: false,
         };
         if state.snapshot == SnapshotTrust::Missing {
@@ -154,7 +161,25 @@ impl<R: RateRule> Engine<R> {
             self.state.phase = Phase::Ramping(step);
             return Request::MeasureSlopes(Target::Last);
         }
+        if self.looks_back(&step) {
+            self.state.phase = Phase::LookingBack(step);
+            return Request::MeasureSlopes(Target::Last);
+        }
         self.ask_for_update(step)
+    }
+
+    /// Whether the slopes along the window's way are to be known before its last step: where no loss
+    /// is told, where a group has had no gradient yet, and where steps stay long. (The last step
+    /// itself has to be left out: it goes down its own batch's gradient.)
+    fn looks_back(&self, step: &PendingStep) -> bool {
+        let is_last = self.state.position + 1 == self.window && !step.only_gathers;
+        let without_loss = step.gathered.mean().is_none() && self.blames();
+        is_last && (without_loss || self.state.normalized || self.has_silent_groups())
+    }
+
+    fn has_silent_groups(&self) -> bool {
+        let mut groups = self.state.groups.iter().zip(&self.groups);
+        groups.any(|(group, settings)| group.silent && !settings.frozen)
     }
 
     /// The starting rates are looked for.
@@ -194,7 +219,12 @@ impl<R: RateRule> Engine<R> {
     /// Whether to ask what the way since the snapshot explains, before rates are blamed.
     fn may_be_innocent(&self, cause: Cause) -> bool {
         let rose = matches!(cause, Cause::LossIncreased | Cause::LossExploded);
-        rose && self.safeguard.is_some_and(|safeguard| safeguard.blame.is_some())
+        rose && self.blames()
+    }
+
+    /// Whether the safeguard looks for blame.
+    pub(super) fn blames(&self) -> bool {
+        self.safeguard.is_some_and(|safeguard| safeguard.blame.is_some())
     }
 
     /// Where a rollback would go.
@@ -264,7 +294,7 @@ impl<R: RateRule> Engine<R> {
             return self.finish(1, Step::Made);
         }
         state.steps += 1;
-        state.phase = Phase::EndingWindow;
+        state.phase = Phase::EndingWindow(step.slopes);
         Request::EndWindow
     }
 
@@ -286,6 +316,7 @@ impl<R: RateRule> Engine<R> {
 
     pub(super) fn ramp_ended(&mut self, ramp: &Ramp) {
         self.state.watch.start_from(ramp.start, ramp.gradient);
+        self.state.normalized = !ramp.follows;
         for (group, silent) in self.state.groups.iter_mut().zip(ramp.silent()) {
             group.silent = silent;
         }
@@ -417,11 +448,11 @@ fn expected(phase: &Phase) -> &'static str {
     match phase {
         Phase::Idle => "a batch",
         Phase::TakingWeights(_) | Phase::TakingBuffers(_) => "a snapshot",
-        Phase::Ramping(_) | Phase::Suspecting(..) => "slopes",
+        Phase::Ramping(_) | Phase::LookingBack(_) | Phase::Suspecting(..) => "slopes",
         Phase::Updating(_) => "an update",
         Phase::Skipping(..) => "a batch left out",
         Phase::Checking(..) => "a check of the weights",
-        Phase::EndingWindow => "the products of each group, or a broken window",
+        Phase::EndingWindow(_) => "the products of each group, or a broken window",
         Phase::Weighing(window) if window.slopes.is_none() => "slopes",
         Phase::Weighing(window) if window.movable.is_none() => "which groups would move",
         Phase::Weighing(_) => "norms",

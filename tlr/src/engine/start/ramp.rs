@@ -67,7 +67,7 @@ pub(crate) struct Ramp {
     #[serde(with = "exact")]
     velocity: f64,
     /// Whether they have moved about that far.
-    follows: bool,
+    pub(crate) follows: bool,
     /// The largest norm of the gradients while the weights had hardly moved.
     #[serde(with = "exact")]
     pub(crate) gradient: f64,
