@@ -86,7 +86,8 @@ struct Run<Opt: TunableOptimizer<Model = Net, Dtype = f64, Device = Cpu>> {
 impl<Opt: TunableOptimizer<Model = Net, Dtype = f64, Device = Cpu>> Run<Opt> {
     fn new(optimizer: impl Fn(&Net) -> Opt, batches: usize, owned: bool) -> Self {
         let model = net();
-        let config = NewtonConfig::default().ramp(false).window(Window::steps(3).unwrap());
+        let config =
+            NewtonConfig::default().ramp(false).settle(false).window(Window::steps(3).unwrap());
         let newton = Newton::new(&model, optimizer(&model), config).unwrap();
         Self { model, newton, batches, owned }
     }

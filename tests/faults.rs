@@ -55,18 +55,19 @@ const NEVER: [f64; 3] = [f64::NAN, f64::INFINITY, f64::NEG_INFINITY];
 #[test]
 fn starting_rates() {
     for bad in [0.0, -1e-3, RATES.start() / 2.0, RATES.end() * 2.0].into_iter().chain(NEVER) {
-        let error = made(NewtonConfig::default().ramp(false), bad).unwrap_err();
+        let error = made(NewtonConfig::default().ramp(false).settle(false), bad).unwrap_err();
         assert!(matches!(&error, Error::Rate { group, .. } if group == "model"));
         tells(&error, &["`model`", "1e-30", "1e30"]);
         let model = (vector::<1, f64>(&[1.0]), vector::<1, f64>(&[2.0]));
         let per_layer = PerLayer::new(&model, sgd(&model, bad));
-        let error = Newton::new(&model, per_layer, NewtonConfig::default().ramp(false))
-            .map(|_| ())
-            .unwrap_err();
+        let error =
+            Newton::new(&model, per_layer, NewtonConfig::default().ramp(false).settle(false))
+                .map(|_| ())
+                .unwrap_err();
         assert!(matches!(error, Error::Rate { group, .. } if group == "0"));
     }
     for good in [*RATES.start(), 1e-9, 1e3, *RATES.end()] {
-        made(NewtonConfig::default().ramp(false), good).unwrap();
+        made(NewtonConfig::default().ramp(false).settle(false), good).unwrap();
     }
 }
 
@@ -76,11 +77,12 @@ fn starting_rates() {
 fn nothing_to_train() {
     let model = (ReLU, Tanh);
     let adam = Adam::<_, f64, Cpu>::new(&model, AdamConfig::default());
-    let error =
-        Newton::new(&model, adam, NewtonConfig::default().ramp(false)).map(|_| ()).unwrap_err();
+    let error = Newton::new(&model, adam, NewtonConfig::default().ramp(false).settle(false))
+        .map(|_| ())
+        .unwrap_err();
     assert_eq!(error, Error::NothingToTrain);
     let per_layer = PerLayer::new(&model, sgd(&model, 0.1));
-    let error = Newton::new(&model, per_layer, NewtonConfig::default().ramp(false))
+    let error = Newton::new(&model, per_layer, NewtonConfig::default().ramp(false).settle(false))
         .map(|_| ())
         .unwrap_err();
     assert_eq!(error, Error::NothingToTrain);
@@ -92,13 +94,19 @@ fn not_contiguous() {
     let row: Tensor<Rank1<3>, f64, _> = Cpu::default().tensor([1.0, 2.0, 3.0]);
     let view: Tensor<Rank2<2, 3>, f64, _> = row.broadcast();
     let model = (vector::<2, f64>(&[1.0, 2.0]), view);
-    let error = Newton::new(&model, sgd(&model, 0.1), NewtonConfig::default().ramp(false))
-        .map(|_| ())
-        .unwrap_err();
+    let error =
+        Newton::new(&model, sgd(&model, 0.1), NewtonConfig::default().ramp(false).settle(false))
+            .map(|_| ())
+            .unwrap_err();
     assert_eq!(error, Error::NotContiguous { tensor: "1".into() });
     tells(&error, &["`1`", "`.contiguous()`"]);
     let contiguous = (model.0, model.1.contiguous());
-    Newton::new(&contiguous, sgd(&contiguous, 0.1), NewtonConfig::default().ramp(false)).unwrap();
+    Newton::new(
+        &contiguous,
+        sgd(&contiguous, 0.1),
+        NewtonConfig::default().ramp(false).settle(false),
+    )
+    .unwrap();
 }
 
 /// Two tensors, of which the layers know one.
@@ -165,13 +173,14 @@ impl TrainableLr<f64, Cpu> for Forgetful {
 fn tensor_outside_layers() {
     let model = Forgetful { known: vector(&[1.0]), forgotten: vector(&[2.0]) };
     let per_layer = PerLayer::new(&model, sgd(&model, 0.1));
-    let error = Newton::new(&model, per_layer, NewtonConfig::default().ramp(false))
+    let error = Newton::new(&model, per_layer, NewtonConfig::default().ramp(false).settle(false))
         .map(|_| ())
         .unwrap_err();
     assert_eq!(error, Error::TensorOutsideLayers { tensor: "forgotten".into() });
     tells(&error, &["`forgotten`", "visits it", "#[tlr(skip)]"]);
     // A single rate needs no layers.
-    Newton::new(&model, sgd(&model, 0.1), NewtonConfig::default().ramp(false)).unwrap();
+    Newton::new(&model, sgd(&model, 0.1), NewtonConfig::default().ramp(false).settle(false))
+        .unwrap();
 }
 
 // ---- Losses and gradients that are not finite ----
@@ -303,8 +312,11 @@ fn lookahead_not_finite() {
 fn too_many_rollbacks() {
     let mut model: Model = vector(&[1.0, 2.0]);
     let safeguard = Safeguard::default().max_rollbacks(3);
-    let config =
-        NewtonConfig::default().ramp(false).window(Window::steps(1).unwrap()).safeguard(safeguard);
+    let config = NewtonConfig::default()
+        .ramp(false)
+        .settle(false)
+        .window(Window::steps(1).unwrap())
+        .safeguard(safeguard);
     let mut newton = Newton::new(&model, sgd(&model, 0.01), config).unwrap();
     for _ in 0..2 {
         good_step(&mut newton, &mut model, Some(f64::NAN)).unwrap();
@@ -399,7 +411,8 @@ fn model_changed() {
 #[test]
 fn sketches() {
     let mut model: Model = vector(&[1.0, 2.0]);
-    let config = NewtonConfig::default().ramp(false).window(Window::steps(2).unwrap());
+    let config =
+        NewtonConfig::default().ramp(false).settle(false).window(Window::steps(2).unwrap());
     let with = |config| Newton::new(&model, sgd(&model, 0.1), config).map(|_| ()).unwrap_err();
     let refused = with(config.sketch(64));
     assert_eq!(refused, Error::SketchWithSafeguard);
@@ -538,7 +551,8 @@ fn device() {
     let error = newton.step_owned(&mut model, &mut here.clone(), 1.0).unwrap_err();
     assert!(matches!(error, Error::Device(_)));
     let clip = tlr::optim::Clip::by_norm(OutOfMemory { lr: 0.1 }, 1.0).unwrap();
-    let mut around = Newton::new(&model, clip, NewtonConfig::default().ramp(false)).unwrap();
+    let mut around =
+        Newton::new(&model, clip, NewtonConfig::default().ramp(false).settle(false)).unwrap();
     assert!(matches!(around.step(&mut model, &here, 1.0), Err(Error::Device(_))));
     assert_eq!((bits(&model), newton.steps(), around.steps()), (before, 0, 0));
 }

@@ -160,7 +160,8 @@ fn newton_sees_gradients_that_are_not_finite() {
     for guarded in [true, false] {
         let mut model: Vector<2> = vector(&[1.0, 2.0]);
         let clip = Clip::by_norm(sgd(&model, 0.1), 1.0).unwrap();
-        let config = NewtonConfig::default().ramp(false).window(Window::steps(1).unwrap());
+        let config =
+            NewtonConfig::default().ramp(false).settle(false).window(Window::steps(1).unwrap());
         let config = if guarded { config } else { config.safeguard(None) };
         let mut opt = Newton::new(&model, clip, config).unwrap();
         let given = gradients(&model, &[f64::NAN, 1.0]);
@@ -250,7 +251,8 @@ fn a_missing_gradient_stays_missing() {
         }
         assert_eq!(weights(&model), [0.0; LEN]); // nothing of the part was left in it
 
-        let mut opt = Newton::new(&model, opt, NewtonConfig::default().ramp(false)).unwrap();
+        let mut opt =
+            Newton::new(&model, opt, NewtonConfig::default().ramp(false).settle(false)).unwrap();
         match opt.update(&mut model, &part) {
             Err(Error::UnusedParameters { tensors }) => {
                 assert_eq!(tensors, ["0.weight", "0.bias"]);
@@ -511,7 +513,7 @@ fn what_is_told_of_a_batch_goes_with_it() {
 }
 
 fn config(window: usize) -> NewtonConfig {
-    NewtonConfig::default().ramp(false).window(Window::steps(window).unwrap())
+    NewtonConfig::default().ramp(false).settle(false).window(Window::steps(window).unwrap())
 }
 
 /// What is to be the same, steps and losses included.
@@ -675,7 +677,7 @@ fn exact_steps_gather_first() {
     for search in [false, true] {
         let mut model: Vector<2> = vector(&[3.0, -1.0]);
         let accumulate = Accumulate::new(sgd(&model, 0.01), 2).unwrap();
-        let newton = NewtonConfig::default().ramp(false).damping(1.0);
+        let newton = NewtonConfig::default().ramp(false).settle(false).damping(1.0);
         let mut opt = Newton::new(&model, accumulate, newton).unwrap();
         for calls in 1..=2 {
             let loss = quadratic(&mut model);

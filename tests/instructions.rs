@@ -74,8 +74,11 @@ where
     Opt::Model: ZeroGrads<f32, Cpu>,
 {
     let gradients = model.alloc_grads();
-    let config =
-        NewtonConfig::default().ramp(false).window(Window::steps(window).unwrap()).climb(None);
+    let config = NewtonConfig::default()
+        .ramp(false)
+        .settle(false)
+        .window(Window::steps(window).unwrap())
+        .climb(None);
     let mut newton = Newton::new(&model, optimizer, config).unwrap();
     for _ in 0..steps {
         newton.step(&mut model, &gradients, 1.0).unwrap();

@@ -38,7 +38,8 @@ where
     let mut model = dev.build_module::<Net, f32>();
     let x: Tensor<Rank2<4, 200>, f32, _> = dev.sample_normal();
     let mut gradients = model.forward(x.trace(model.alloc_grads())).square().mean().backward();
-    let config = NewtonConfig::default().ramp(false).window(Window::steps(20).unwrap());
+    let config =
+        NewtonConfig::default().ramp(false).settle(false).window(Window::steps(20).unwrap());
     let mut newton = Newton::new(&model, optimizer(&model), config).unwrap();
     newton.step_owned(&mut model, &mut gradients, 1.0).unwrap();
     let before = MEMORY.current_usage();
@@ -83,7 +84,8 @@ fn as_much_memory_as_promised() {
 /// each step, and for a copy of the gradients per layer.
 fn two_snapshots_or_a_sketch() {
     let parameters = 200 * 300 + 300 + 300 * 100 + 100 + 100 * 100 + 100;
-    let config = NewtonConfig::default().ramp(false).window(Window::steps(2).unwrap());
+    let config =
+        NewtonConfig::default().ramp(false).settle(false).window(Window::steps(2).unwrap());
     let sgd = |model: &Model| Sgd::new(model, SgdConfig { lr: 1e-3, ..Default::default() });
     let global = extra(|model| Newton::new(model, sgd(model), config).unwrap());
     let per_layer = extra(|model| {
@@ -128,7 +130,8 @@ fn a_long_run_takes_no_more_than_a_short_one() {
     let optimizer = PerLayer::new(&model, Sgd::new(&model, config));
     // The gradients have nothing to do with these losses.
     let by_losses_alone = Safeguard::default().blame(None);
-    let window = NewtonConfig::default().ramp(false).window(Window::steps(2).unwrap());
+    let window =
+        NewtonConfig::default().ramp(false).settle(false).window(Window::steps(2).unwrap());
     let window = window.safeguard(by_losses_alone);
     let mut newton = Newton::new(&model, optimizer, window).unwrap();
     let mut rollbacks = 0;

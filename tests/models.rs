@@ -64,9 +64,12 @@ fn adapts<E, M, Opt>(
 {
     let mut trained = model.clone();
     let window = Window::steps(2).unwrap();
-    let mut newton =
-        Newton::new(&trained, optimizer, NewtonConfig::default().ramp(false).window(window))
-            .unwrap();
+    let mut newton = Newton::new(
+        &trained,
+        optimizer,
+        NewtonConfig::default().ramp(false).settle(false).window(window),
+    )
+    .unwrap();
     let start = newton.rates()[0].1;
     assert_eq!(newton.rates(), names.iter().map(|name| (*name, start)).collect::<Vec<_>>());
     for _ in 0..30 {
@@ -376,7 +379,8 @@ fn drop_in_for_dfdx_optimizers() {
 
     let model = Cpu::seed_from_u64(5).build_module::<Layers, f32>();
     let sgd = || Sgd::new(&model, SgdConfig { lr: 1e-4, ..Default::default() });
-    let guarded = || NewtonConfig::default().ramp(false).window(Window::steps(10).unwrap());
+    let guarded =
+        || NewtonConfig::default().ramp(false).settle(false).window(Window::steps(10).unwrap());
     let [first, bare] = train(sgd(), &model);
     let [_, newton] = train(Newton::new(&model, sgd(), guarded()).unwrap(), &model);
     let per_layer = PerLayer::new(&model, sgd());

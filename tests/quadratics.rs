@@ -547,7 +547,7 @@ fn one_layer_is_the_whole_model() {
     {
         let mut model = start.clone();
         let window = Window::steps(steps).unwrap();
-        let config = NewtonConfig::default().ramp(false).climb(None).window(window);
+        let config = NewtonConfig::default().ramp(false).settle(false).climb(None).window(window);
         let mut newton = Newton::new(&model, optimizer, config).unwrap();
         (0..40)
             .map(|_| {

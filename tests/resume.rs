@@ -61,7 +61,8 @@ where
         + Optimizer<Net<E, Cpu>, Cpu, E>,
 {
     let model = net::<E>(seed);
-    let config = NewtonConfig::default().ramp(false).window(Window::steps(window).unwrap());
+    let config =
+        NewtonConfig::default().ramp(false).settle(false).window(Window::steps(window).unwrap());
     let opt = Newton::new(&model, make(&model), config).unwrap();
     Run { model, opt }
 }
@@ -256,8 +257,11 @@ fn goes_on_with(config: NewtonConfig) -> Run<PerLayerSgd> {
 /// training.
 #[test]
 fn a_sketch_goes_on_to_the_bit() {
-    let config =
-        NewtonConfig::default().ramp(false).window(Window::steps(4).unwrap()).safeguard(None);
+    let config = NewtonConfig::default()
+        .ramp(false)
+        .settle(false)
+        .window(Window::steps(4).unwrap())
+        .safeguard(None);
     let mut straight = goes_on_with(config.sketch(64));
     let found = differences(&mut run_with(1, config.sketch(128)), &straight.state());
     assert!(found.contains(&setting("sketch", "64", "128")), "{found:?}");
@@ -266,7 +270,8 @@ fn a_sketch_goes_on_to_the_bit() {
 /// Across rollbacks. With two whole snapshots it is another training.
 #[test]
 fn a_direction_in_bfloat16_goes_on_to_the_bit() {
-    let config = NewtonConfig::default().ramp(false).window(Window::steps(4).unwrap());
+    let config =
+        NewtonConfig::default().ramp(false).settle(false).window(Window::steps(4).unwrap());
     let mut straight = goes_on_with(config.bf16_directions(true));
     let rolled_back = |decision: &Adaptation| matches!(decision.outcome, Outcome::RolledBack(_));
     assert!(straight.opt.history().iter().any(rolled_back));
@@ -496,11 +501,16 @@ fn another_configuration_is_named() {
     let (_, checkpoint) = saved();
     assert_eq!(differences(&mut run(1, 5, momentum), &checkpoint), [setting("window", "4", "5")]);
 
-    let config = NewtonConfig::default().ramp(false).damping(0.5).window(Window::steps(4).unwrap());
+    let config = NewtonConfig::default()
+        .ramp(false)
+        .settle(false)
+        .damping(0.5)
+        .window(Window::steps(4).unwrap());
     let mut run = run_with(1, config);
     assert_eq!(differences(&mut run, &checkpoint), [setting("rule.damping", "0.33", "0.5")]);
 
-    let config = NewtonConfig::default().ramp(false).window(Window::steps(4).unwrap());
+    let config =
+        NewtonConfig::default().ramp(false).settle(false).window(Window::steps(4).unwrap());
     let config = config.climb(0.5).safeguard(tlr::Safeguard::default().cut(0.25));
     run.opt = Newton::new(&run.model, momentum(&run.model), config).unwrap();
     assert_eq!(

@@ -33,7 +33,8 @@ where
     Opt: TunableOptimizer<Model = Vector<N>, Dtype = f64, Device = Cpu>
         + Optimizer<Vector<N>, Cpu, f64>,
 {
-    let config = NewtonConfig::default().ramp(false).window(Window::steps(window).unwrap());
+    let config =
+        NewtonConfig::default().ramp(false).settle(false).window(Window::steps(window).unwrap());
     let mut model = start.clone();
     let mut newton = Newton::new(&model, optimizer, config).unwrap();
     let (mut losses, mut accepted) = (Vec::new(), f64::INFINITY);
@@ -217,7 +218,8 @@ fn stream(
 ) -> (Vec<f64>, Stream, Result<(), Error>) {
     let random = &mut Random(11);
     let mut model: Vector<10> = vector(&[0.0; 10]);
-    let config = NewtonConfig::default().ramp(false).window(Window::steps(20).unwrap());
+    let config =
+        NewtonConfig::default().ramp(false).settle(false).window(Window::steps(20).unwrap());
     let mut newton = Newton::new(&model, sgd(&model, 1e-3, None), config).unwrap();
     for step in 0..2000 {
         let (loss, gradient) = spoil(step, &weights(&model), random);
@@ -327,7 +329,8 @@ where
 {
     let dev = Cpu::seed_from_u64(3);
     let mut model = dev.build_module::<Small, f32>();
-    let config = NewtonConfig::default().ramp(false).window(Window::steps(20).unwrap());
+    let config =
+        NewtonConfig::default().ramp(false).settle(false).window(Window::steps(20).unwrap());
     let mut newton = Newton::new(&model, make(&model), config).unwrap();
     let mut losses = Vec::new();
     for step in 0..steps {
@@ -401,7 +404,8 @@ fn what_rounding_leaves_does_not_end_the_climb() {
 #[test]
 fn without_gradients_no_rate_rises() {
     let mut model: Vector<2> = vector(&[1.0, 2.0]);
-    let config = NewtonConfig::default().ramp(false).window(Window::steps(1).unwrap());
+    let config =
+        NewtonConfig::default().ramp(false).settle(false).window(Window::steps(1).unwrap());
     let mut newton = Newton::new(&model, sgd(&model, 1e-20, None), config).unwrap();
     for gradient in [[0.0; 2], [1e-30; 2]] {
         let here = gradients(&model, &gradient);

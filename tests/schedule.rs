@@ -21,7 +21,8 @@ fn start() -> Vector<N> {
 
 fn newton(model: &Vector<N>, lr: f64, window: usize) -> Opt {
     let sgd = Sgd::new(model, SgdConfig { lr, momentum: None, weight_decay: None });
-    let config = NewtonConfig::default().ramp(false).window(Window::steps(window).unwrap());
+    let config =
+        NewtonConfig::default().ramp(false).settle(false).window(Window::steps(window).unwrap());
     Newton::new(model, sgd, config).unwrap()
 }
 

@@ -16,7 +16,7 @@ fn sgd(model: &Model, lr: f64) -> Sgd<Model, f64, Cpu> {
 }
 
 fn config(steps: usize) -> NewtonConfig {
-    NewtonConfig::default().ramp(false).window(Window::steps(steps).unwrap())
+    NewtonConfig::default().ramp(false).settle(false).window(Window::steps(steps).unwrap())
 }
 
 #[test]

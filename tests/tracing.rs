@@ -58,7 +58,11 @@ fn tracing_events() {
     let log = Log::default();
     let mut model: (Vector<2>, Vector<1>) = (vector(&[1.0, -1.0]), vector(&[0.5]));
     let sgd = Sgd::new(&model, SgdConfig { lr: 0.02, ..Default::default() });
-    let config = NewtonConfig::default().ramp(false).climb(None).window(Window::steps(1).unwrap());
+    let config = NewtonConfig::default()
+        .ramp(false)
+        .settle(false)
+        .climb(None)
+        .window(Window::steps(1).unwrap());
     let mut newton = Newton::new(&model, PerLayer::new(&model, sgd), config).unwrap();
     tracing::subscriber::with_default(log.clone(), || {
         for shrinking in [1.0, 0.9] {

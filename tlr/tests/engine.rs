@@ -110,7 +110,7 @@ fn run_from<R: RateRule + Clone>(rate: f64, config: &Config<R>, frozen: &[bool])
 
 /// One rate, windows of so many steps, and the rule alone.
 fn plain(steps: usize) -> NewtonConfig {
-    let config = NewtonConfig::default().climb(None).ramp(false).safeguard(None);
+    let config = NewtonConfig::default().climb(None).ramp(false).settle(false).safeguard(None);
     config.window(Window::steps(steps).unwrap())
 }
 

@@ -19,6 +19,7 @@ pub struct Config<R> {
     pub(crate) memories: f64,
     pub(crate) climb: Option<f64>,
     pub(crate) ramp: bool,
+    pub(crate) settle: bool,
     pub(crate) safeguard: Option<Safeguard>,
     pub(crate) sketch: Option<usize>,
     pub(crate) bf16_directions: bool,
@@ -61,6 +62,7 @@ impl<R: RateRule> Config<R> {
             memories: 5.0,
             climb: None,
             ramp: false,
+            settle: false,
             safeguard: Some(Safeguard::default()),
             sketch: None,
             bf16_directions: false,
@@ -171,6 +173,22 @@ impl<R: RateRule> Config<R> {
         self
     }
 
+    /// Whether a rate is lowered where windows end uphill. Default: on for the aligned Newton rule, off
+    /// for other rules. It is not in the paper.
+    ///
+    /// **Why.** At a rate that is too large, weights jump over the lowest point and back. Steps as long
+    /// as the gradients show that to the rule, for their directions turn round. Steps that stay long,
+    /// as around Adam or in sign descent, only lose their direction: ⟨u₋,u⟩ is about 0, and the rule
+    /// leaves the rate where it is.
+    ///
+    /// **How.** Before the last step of a window, let s be its way so far, and g the gradient of the
+    /// batch, which has had no part in s. Where cos(g,s) is above 0 the loss rises along the way, and
+    /// the next rate is at most the current one times 1 − cos(g,s), or times a half.
+    pub fn settle(mut self, on: bool) -> Self {
+        self.settle = on;
+        self
+    }
+
     /// The safeguard, or `None` for none at all. Without a safeguard, a loss or a weight that is
     /// not finite is an error, and nothing else is looked at. Default: [`Safeguard::default`].
     pub fn safeguard(mut self, safeguard: impl Into<Option<Safeguard>>) -> Self {
@@ -221,7 +239,7 @@ impl<R: RateRule> Config<R> {
 
 impl Default for NewtonConfig {
     fn default() -> Self {
-        Self::new(NewtonRule::default()).climb(Self::CLIMB).ramp(true)
+        Self::new(NewtonRule::default()).climb(Self::CLIMB).ramp(true).settle(true)
     }
 }
 

@@ -17,14 +17,12 @@ use super::{
     products::{DirectionProducts, Slope, WindowProducts},
     rule::{self, bounded, Proposal, RATES},
     safeguard::{blame, Blame},
+    settle::settle,
     start::{climb::climb, rounding::Rounding, LARGEST_CLIMB},
     state::{EndedWindow, GatheredLosses, Phase, PreviousWindow, Rollback, SnapshotTrust},
     Engine, RateRule, Request, Step,
 };
 use crate::error::{Cause, Error};
-
-/// What a rate is multiplied by where steps stay long and a window has ended uphill.
-const HOVERING_CUT: f64 = 0.8;
 
 impl<R: RateRule> Engine<R> {
     /// A window has ended well.
@@ -184,7 +182,7 @@ impl<R: RateRule> Engine<R> {
         else {
             return;
         };
-        let (rate, normalized) = (group.rate, self.state.normalized);
+        let (rate, settles) = (group.rate, self.settles);
         if group.silent || (window.own == 0.0 && self.climb.is_some()) {
             // A window without movement, or only with that of the decay, says nothing of the loss.
             group.previous = None;
@@ -219,11 +217,7 @@ impl<R: RateRule> Engine<R> {
                     Some(slope) if agrees && proposal.rate > rate && !slope.is_downhill() => {
                         Proposal::kept(rate, KeptBecause::NotDownhill)
                     }
-                    // At the noise floor steps that stay long jump over the valley for ever.
-                    Some(slope) if normalized && !agrees && slope.along > 0.0 => {
-                        let least = HOVERING_CUT * rate;
-                        Proposal { rate: proposal.rate.min(least), ..proposal }
-                    }
+                    Some(slope) if settles && !agrees => settle(rate, slope, proposal),
                     _ => proposal,
                 };
                 // Without a schedule the factor is 1, and the proposal stays as it is, to the bit.

@@ -67,6 +67,9 @@ pub enum Outcome {
     Raised,
     /// Set while the starting rate is looked for: see [`Config::ramp`](crate::engine::Config::ramp).
     Ramped,
+    /// Lowered because the window has ended uphill: see
+    /// [`Config::settle`](crate::engine::Config::settle).
+    Settled,
     /// Back to what it was before a cut, because the window after the cut was good: see
     /// [`Safeguard::trust`](crate::engine::Safeguard::trust).
     CutReverted,
@@ -104,6 +107,7 @@ impl fmt::Display for Outcome {
             Self::Climbed => f.write_str("climbed: the windows agree"),
             Self::Raised => f.write_str("raised: lost in rounding"),
             Self::Ramped => f.write_str("ramped: looking for the starting rate"),
+            Self::Settled => f.write_str("settled: the window has ended uphill"),
             Self::CutReverted => f.write_str("cut reverted: it was not needed"),
             Self::Kept(KeptBecause::NonPositiveCurvature) => {
                 f.write_str("kept: the curvature is not positive")

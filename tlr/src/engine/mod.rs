@@ -71,6 +71,7 @@ mod products;
 mod rule;
 mod safeguard;
 mod schedule;
+mod settle;
 mod start;
 mod state;
 mod step;
@@ -127,6 +128,7 @@ pub struct Engine<R> {
     window: usize,
     climb: Option<f64>,
     ramps: bool,
+    settles: bool,
     safeguard: Option<Safeguard>,
     schedule: Option<Schedule>,
     /// Whether the host has snapshots to go back to, and not a sketch of them.
@@ -173,7 +175,6 @@ impl<R: RateRule> Engine<R> {
             snapshot: SnapshotTrust::Missing,
             watch: Watch::default(),
             groups: groups.iter().map(|group| start(group.rate, config.climb)).collect(),
-            normalized: false,
             ramp: None,
             phase: Phase::Idle,
             history: Vec::new(),
@@ -185,6 +186,7 @@ impl<R: RateRule> Engine<R> {
             window,
             climb: config.climb,
             ramps: config.ramp,
+            settles: config.settle,
             safeguard: config.safeguard,
             schedule: None,
             keeps_snapshots: config.sketch.is_none(),
@@ -273,7 +275,6 @@ impl<R> Engine<R> {
             snapshot: SnapshotTrust::Missing,
             watch: Watch::default(),
             groups,
-            normalized: false,
             ramp: None,
             phase: Phase::Idle,
             history: std::mem::take(&mut self.state.history),
@@ -353,6 +354,7 @@ impl<R> Engine<R> {
             .with("window", self.window)
             .with("climb", self.climb)
             .with("ramp", self.ramps)
+            .with("settle", self.settles)
             .with("rule", &self.rule)
             .with("safeguard", self.safeguard)
             .with("schedule", self.schedule.as_ref().and_then(|s| serde_json::to_string(s).ok()))

@@ -29,8 +29,6 @@ pub struct State {
     pub(super) snapshot: SnapshotTrust,
     pub(super) watch: Watch,
     pub(super) groups: Vec<GroupState>,
-    /// Whether steps stay long where gradients grow short, as the ramp has seen.
-    pub(super) normalized: bool,
     /// While the starting rates are looked for.
     pub(super) ramp: Option<Ramp>,
     pub(super) phase: Phase,

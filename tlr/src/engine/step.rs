@@ -168,13 +168,13 @@ impl<R: RateRule> Engine<R> {
         self.ask_for_update(step)
     }
 
-    /// Whether the slopes along the window's way are to be known before its last step: where no loss
-    /// is told, where a group has had no gradient yet, and where steps stay long. (The last step
-    /// itself has to be left out: it goes down its own batch's gradient.)
+    /// Whether the slopes along the window's way are to be known before its last step. (That step
+    /// itself has to be left out: it goes down its own batch's gradient.) Where no loss is told they
+    /// are the only witness.
     fn looks_back(&self, step: &PendingStep) -> bool {
         let is_last = self.state.position + 1 == self.window && !step.only_gathers;
         let without_loss = step.gathered.mean().is_none() && self.blames();
-        is_last && (without_loss || self.state.normalized || self.has_silent_groups())
+        is_last && (self.settles || without_loss || self.has_silent_groups())
     }
 
     fn has_silent_groups(&self) -> bool {
@@ -316,7 +316,6 @@ impl<R: RateRule> Engine<R> {
 
     pub(super) fn ramp_ended(&mut self, ramp: &Ramp) {
         self.state.watch.start_from(ramp.start, ramp.gradient);
-        self.state.normalized = !ramp.follows;
         for (group, silent) in self.state.groups.iter_mut().zip(ramp.silent()) {
             group.silent = silent;
         }

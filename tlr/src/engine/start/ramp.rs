@@ -29,7 +29,7 @@ const LONGEST_WAY: f64 = 10.0;
 const FOLLOWING: f64 = 2.0;
 /// The same for steps that stay long, as around Adam, and for gradients that hardly agree. (Both by
 /// training: see docs/start.md.)
-const NORMALIZED: f64 = 0.5;
+const NORMALIZED: f64 = 1.0;
 /// Gradient descent moves the weights by this part of its gradients' lengths, times the rate: less
 /// where gradients disagree.
 const LEAST_FOLLOWED: f64 = 0.5;
@@ -67,7 +67,7 @@ pub(crate) struct Ramp {
     #[serde(with = "exact")]
     velocity: f64,
     /// Whether they have moved about that far.
-    pub(crate) follows: bool,
+    follows: bool,
     /// The largest norm of the gradients while the weights had hardly moved.
     #[serde(with = "exact")]
     pub(crate) gradient: f64,

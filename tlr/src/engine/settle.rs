@@ -1,0 +1,37 @@
+//! Lower rates where windows end uphill. See [`Config::settle`](super::Config::settle).
+
+use super::{history::Outcome, products::Slope, rule::Proposal};
+
+/// The least that a rate is multiplied by.
+const LEAST: f64 = 0.5;
+
+/// The rule's proposal, or the rate times 1 − cos(g,s), whichever is less, where the loss rises along
+/// the window's way s: where the cosine between it and the gradient g is above 0.
+pub(super) fn settle(rate: f64, slope: &Slope, proposal: Proposal) -> Proposal {
+    let cosine = slope.along / (slope.gradient * slope.moved);
+    let settled = (1.0 - cosine).max(LEAST) * rate;
+    // False for a cosine that is not a number, because nothing has moved.
+    if cosine > 0.0 && settled < proposal.rate {
+        Proposal { rate: settled, outcome: Outcome::Settled }
+    } else {
+        proposal
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // By hand. Fails with another factor, another bound, or where a way downhill counts.
+    #[test]
+    fn a_way_uphill_lowers_the_rate() {
+        let slope = |along| Slope { along, moved: 2.0, gradient: 5.0, norm: 1.0, weights: 3 };
+        let scaled = |rate| Proposal { rate, outcome: Outcome::Scaled };
+        let settled = |rate| Proposal { rate, outcome: Outcome::Settled };
+        assert_eq!(settle(8.0, &slope(2.5), scaled(9.0)), settled(6.0));
+        assert_eq!(settle(8.0, &slope(9.9), scaled(9.0)), settled(4.0));
+        assert_eq!(settle(8.0, &slope(2.5), scaled(5.0)), scaled(5.0));
+        assert_eq!(settle(8.0, &slope(-2.5), scaled(9.0)), scaled(9.0));
+        assert_eq!(settle(8.0, &Slope::default(), scaled(9.0)), scaled(9.0));
+    }
+}
