@@ -182,7 +182,7 @@ impl<R: RateRule> Engine<R> {
         else {
             return;
         };
-        let (rate, settles) = (group.rate, self.settles);
+        let (rate, settles, follows) = (group.rate, self.settles, self.state.follows);
         if group.silent || (window.own == 0.0 && self.climb.is_some()) {
             // A window without movement, or only with that of the decay, says nothing of the loss.
             group.previous = None;
@@ -217,7 +217,7 @@ impl<R: RateRule> Engine<R> {
                     Some(slope) if agrees && proposal.rate > rate && !slope.is_downhill() => {
                         Proposal::kept(rate, KeptBecause::NotDownhill)
                     }
-                    Some(slope) if settles && !agrees => settle(rate, slope, proposal),
+                    Some(slope) if settles && !agrees => settle(rate, slope, follows, proposal),
                     _ => proposal,
                 };
                 // Without a schedule the factor is 1, and the proposal stays as it is, to the bit.

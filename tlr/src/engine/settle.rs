@@ -5,13 +5,20 @@ use super::{history::Outcome, products::Slope, rule::Proposal};
 /// The least that a rate is multiplied by.
 const LEAST: f64 = 0.5;
 
+/// A cosine that is more than noise and a valley's sides explain.
+const STEEP: f64 = 0.3;
+
 /// The rule's proposal, or the rate times 1 − cos(g,s), whichever is less, where the loss rises along
 /// the window's way s: where the cosine between it and the gradient g is above 0.
-pub(super) fn settle(rate: f64, slope: &Slope, proposal: Proposal) -> Proposal {
+///
+/// Steps that follow the gradients in length show by their directions that they turn round. There
+/// only a way that is steep counts.
+pub(super) fn settle(rate: f64, slope: &Slope, follows: bool, proposal: Proposal) -> Proposal {
+    let least = if follows { STEEP } else { 0.0 };
     let cosine = slope.along / (slope.gradient * slope.moved);
     let settled = (1.0 - cosine).max(LEAST) * rate;
     // False for a cosine that is not a number, because nothing has moved.
-    if cosine > 0.0 && settled < proposal.rate {
+    if cosine > least && settled < proposal.rate {
         Proposal { rate: settled, outcome: Outcome::Settled }
     } else {
         proposal
@@ -28,10 +35,11 @@ mod tests {
         let slope = |along| Slope { along, moved: 2.0, gradient: 5.0, norm: 1.0, weights: 3 };
         let scaled = |rate| Proposal { rate, outcome: Outcome::Scaled };
         let settled = |rate| Proposal { rate, outcome: Outcome::Settled };
-        assert_eq!(settle(8.0, &slope(2.5), scaled(9.0)), settled(6.0));
-        assert_eq!(settle(8.0, &slope(9.9), scaled(9.0)), settled(4.0));
-        assert_eq!(settle(8.0, &slope(2.5), scaled(5.0)), scaled(5.0));
-        assert_eq!(settle(8.0, &slope(-2.5), scaled(9.0)), scaled(9.0));
-        assert_eq!(settle(8.0, &Slope::default(), scaled(9.0)), scaled(9.0));
+        assert_eq!(settle(8.0, &slope(2.5), false, scaled(9.0)), settled(6.0));
+        assert_eq!(settle(8.0, &slope(9.9), true, scaled(9.0)), settled(4.0));
+        assert_eq!(settle(8.0, &slope(2.5), false, scaled(5.0)), scaled(5.0));
+        assert_eq!(settle(8.0, &slope(-2.5), false, scaled(9.0)), scaled(9.0));
+        assert_eq!(settle(8.0, &slope(2.5), true, scaled(9.0)), scaled(9.0));
+        assert_eq!(settle(8.0, &Slope::default(), false, scaled(9.0)), scaled(9.0));
     }
 }

@@ -29,6 +29,8 @@ pub struct State {
     pub(super) snapshot: SnapshotTrust,
     pub(super) watch: Watch,
     pub(super) groups: Vec<GroupState>,
+    /// Whether steps are as long as the gradients, as the ramp has seen.
+    pub(super) follows: bool,
     /// While the starting rates are looked for.
     pub(super) ramp: Option<Ramp>,
     pub(super) phase: Phase,

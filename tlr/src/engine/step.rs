@@ -316,6 +316,7 @@ impl<R: RateRule> Engine<R> {
 
     pub(super) fn ramp_ended(&mut self, ramp: &Ramp) {
         self.state.watch.start_from(ramp.start, ramp.gradient);
+        self.state.follows = ramp.follows;
         for (group, silent) in self.state.groups.iter_mut().zip(ramp.silent()) {
             group.silent = silent;
         }

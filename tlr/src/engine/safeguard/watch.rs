@@ -38,6 +38,9 @@ const GRADIENT_EXPLOSION: f64 = 3.0;
 /// So many windows in a row that go uphill to larger gradients are too many.
 const RISES: u64 = 3;
 
+/// So many losses at a snapshot tell its level.
+const SAME_SNAPSHOT: u64 = 3;
+
 /// The losses seen so far, as far as the safeguard's tests need them.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -82,7 +85,7 @@ impl Watch {
         if whole != Verdict::Good {
             return whole;
         }
-        let start = self.start.unwrap_or(loss);
+        let start = self.start.unwrap_or(loss).max(self.level_at_snapshot());
         let largest = self.accepted.as_ref().map_or(start, |window| window.max.max(start));
         let explodes = loss > raised(largest, safeguard.explosion);
         if self.window.count == 0 {
@@ -136,7 +139,20 @@ impl Watch {
             // The window's own noise may widen its limit: what `explosion` lets pass is little.
             None => safeguard.limit_after(self.origin.mean, self.window.sem()),
         };
-        self.ceiling.map_or(limit, |ceiling| limit.min(ceiling))
+        self.ceiling.map_or(limit, |ceiling| {
+            let origin = safeguard.limit_after(self.level_at_snapshot(), 0.0);
+            limit.min(ceiling.max(origin))
+        })
+    }
+
+    /// What several losses at the snapshot agree on is its level, whatever the level was before:
+    /// the lowest of them. −∞ if there are fewer than three.
+    fn level_at_snapshot(&self) -> f64 {
+        if self.origin.count >= SAME_SNAPSHOT {
+            self.origin.min
+        } else {
+            f64::NEG_INFINITY
+        }
     }
 
     /// The mean of the window if all losses after `loss` are as low as possible.

@@ -15,6 +15,8 @@ const FIRST_WAY: f64 = 1e-6;
 const RAISE: f64 = 30.0;
 /// The steps that measure the first slope: at least, and at most.
 const PROBES: std::ops::RangeInclusive<u64> = 8..=200;
+/// Groups whose slopes are lost in noise are waited for so many times as long as all groups as one.
+const PATIENCE: u64 = 4;
 /// The most steps between two looks at the slopes of a rate.
 const MOST_STEPS: u64 = 64;
 /// The most looks at the slopes of one rate.
@@ -49,8 +51,8 @@ const LONGEST_RAMP: u64 = 4000;
 ///    straight, and b is measured better. Above ½·b, by two standard errors, the group is done. Its
 ///    rate is the one at which m crosses ½·b.
 ///
-/// All groups double together, and each is done by its own slope. A group without a gradient takes
-/// the largest of the others' rates.
+/// All groups double together, and each is done by its own slope. A group whose slope is lost in
+/// noise takes the largest of the others' rates. A group without a gradient keeps its own.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Ramp {
@@ -66,8 +68,12 @@ pub(crate) struct Ramp {
     /// What is left of the gradients' lengths in its momentum.
     #[serde(with = "exact")]
     velocity: f64,
+    /// The slopes of all groups as one, while the first slope is measured.
+    whole: Samples,
+    /// The number of them that first told the slope from noise. 0 until then.
+    known_at: u64,
     /// Whether they have moved about that far.
-    follows: bool,
+    pub(crate) follows: bool,
     /// The largest norm of the gradients while the weights had hardly moved.
     #[serde(with = "exact")]
     pub(crate) gradient: f64,
@@ -105,6 +111,8 @@ struct GroupRamp {
     frozen: bool,
     /// It has had no gradient, and keeps its rate.
     silent: bool,
+    /// Its first slope is lost in noise, while that of all groups together is not.
+    faint: bool,
     /// Its rate is found, or frozen.
     done: bool,
     /// It has gone as far as it may.
@@ -147,6 +155,8 @@ impl Ramp {
             doubted: false,
             expected: 0.0,
             velocity: 0.0,
+            whole: Samples::default(),
+            known_at: 0,
             follows: false,
             gradient: 0.0,
             start: None,
@@ -288,21 +298,24 @@ impl Ramp {
     /// Measures the first slope.
     fn probe(&mut self, slopes: &[Slope], numbers: Numbers) -> Ramped {
         let all = self.total(slopes);
-        let mut count = 0;
-        for (group, slope) in
-            self.groups.iter_mut().zip(slopes).filter(|(group, _)| !group.done && !group.silent)
-        {
-            if let Some(slope) = slope.per_length() {
-                group.base.push(slope);
-            }
-            count = count.max(group.base.count);
+        self.whole.extend(all.per_length());
+        for (group, slope) in self.groups.iter_mut().zip(slopes).filter(|(g, _)| g.is_moving()) {
+            group.base.extend(slope.per_length());
         }
-        let known =
-            self.groups.iter().all(|group| group.done || group.silent || group.is_significant());
-        if count >= *PROBES.end() || known && count >= *PROBES.start() {
-            self.moving().for_each(|group| group.first = group.base.mean.min(0.0));
-            let each = self.moving().map(|group| group.steps_a_look());
-            self.stage = Stage::Doubling { each: each.max().unwrap_or(1), looks: 0, taken: 0 };
+        let (count, known) = (self.whole.count, self.whole.is_below_zero());
+        if known && self.known_at == 0 {
+            self.known_at = count;
+        }
+        let all_known = self.groups.iter().all(|g| !g.is_moving() || g.base.is_below_zero());
+        let patient = self.known_at == 0 || !all_known && count < PATIENCE * self.known_at;
+        if count >= *PROBES.end() || !patient && count >= *PROBES.start() {
+            for group in self.groups.iter_mut().filter(|group| group.is_moving()) {
+                group.first = group.base.mean.min(0.0);
+                group.faint = self.known_at > 0 && !group.base.is_below_zero();
+            }
+            let judged = self.groups.iter().filter(|group| group.is_moving() && !group.faint);
+            let each = judged.map(GroupRamp::steps_a_look).max().unwrap_or(1);
+            self.stage = Stage::Doubling { each, looks: 0, taken: 0 };
             self.moving().for_each(|group| group.raise(4.0));
             self.follows &= self.follows(all.moved, LEAST_FOLLOWED);
         }
@@ -327,26 +340,22 @@ impl Ramp {
                 group.retreat();
             }
         }
-        self.settle_silent();
+        self.settle_rest();
         Ramped::TooFar
     }
 
     /// Looks at the slopes of this rate, and doubles it.
     fn double(&mut self, slopes: &[Slope], each: u64, looks: u64, taken: u64) -> Ramped {
-        for (group, slope) in
-            self.groups.iter_mut().zip(slopes).filter(|(group, _)| !group.done && !group.silent)
-        {
-            group.is_far =
-                slope.moved > LONGEST_WAY * slope.norm.max((slope.weights as f64).sqrt());
-            if let Some(slope) = slope.per_length() {
-                group.here.push(slope);
-            }
+        for (group, slope) in self.groups.iter_mut().zip(slopes).filter(|(g, _)| g.is_moving()) {
+            let longest = LONGEST_WAY * slope.norm.max((slope.weights as f64).sqrt());
+            group.is_far = slope.moved > longest;
+            group.here.extend(slope.per_length());
         }
         self.stage = Stage::Doubling { each, looks, taken };
         if taken < each * (looks + 1) {
             return Ramped::On;
         }
-        let doubtful = self.moving().any(|group| group.look() == Look::Doubtful);
+        let doubtful = self.moving().any(|group| !group.faint && group.look() == Look::Doubtful);
         if doubtful && looks + 1 < LOOKS {
             self.stage = Stage::Doubling { each, looks: looks + 1, taken };
             return Ramped::On;
@@ -357,17 +366,19 @@ impl Ramp {
         let level = if self.follows { FOLLOWING } else { NORMALIZED };
         for group in self.moving() {
             match group.look() {
+                Look::HalfWay if group.faint => too_far |= group.stop(level),
+                _ if group.faint => group.raise(by),
                 Look::Silent => group.raise(by),
                 Look::Straight | Look::Bending if !group.is_far => group.go_on(by),
                 _ => too_far |= group.stop(level),
             }
         }
         self.stage = Stage::Doubling { each, looks: 0, taken: 0 };
-        let over = self.groups.iter().all(|group| group.done || !group.has_moved());
+        let over = self.groups.iter().all(|group| group.done || !group.is_judged());
         match (over, too_far) {
             (false, false) => Ramped::On,
             (_, too_far) => {
-                self.settle_silent();
+                self.settle_rest();
                 if too_far {
                     Ramped::TooFar
                 } else {
@@ -377,13 +388,12 @@ impl Ramp {
         }
     }
 
-    /// Groups that have not moved take the largest of the others' rates. One that has had no
+    /// Groups that could not be judged take the largest of the others' rates. One that has had no
     /// gradient keeps its own, if that is less.
-    fn settle_silent(&mut self) {
-        let found = self.groups.iter().filter(|group| group.has_moved() && !group.frozen);
-        let largest = found.map(|group| group.rate).reduce(f64::max);
-        let Some(largest) = largest else { return };
-        for group in self.groups.iter_mut().filter(|group| !group.has_moved() && !group.frozen) {
+    fn settle_rest(&mut self) {
+        let found = self.groups.iter().filter(|group| group.done && !group.frozen);
+        let Some(largest) = found.map(|group| group.rate).reduce(f64::max) else { return };
+        for group in self.groups.iter_mut().filter(|group| !group.done) {
             group.rate = if group.silent { largest.min(group.rate) } else { largest };
         }
     }
@@ -395,7 +405,7 @@ impl Ramp {
 
     /// The groups whose rates are looked for.
     fn moving(&mut self) -> impl Iterator<Item = &mut GroupRamp> {
-        self.groups.iter_mut().filter(|group| !group.done && !group.silent)
+        self.groups.iter_mut().filter(|group| group.is_moving())
     }
 
     /// The slope of all groups whose rates are looked for, as if they were one.
@@ -433,6 +443,7 @@ impl GroupRamp {
             raised: 1.0,
             frozen,
             silent: true,
+            faint: false,
             done: frozen,
             is_far: false,
             base: Samples::default(),
@@ -446,13 +457,14 @@ impl GroupRamp {
         RATES.contains(&self.rate) && self.means.len() <= 4
     }
 
-    fn has_moved(&self) -> bool {
-        !self.silent && self.base.count > 0
+    /// Whether its rate is looked for.
+    fn is_moving(&self) -> bool {
+        !self.done && !self.silent
     }
 
-    /// Whether the first slope is known to be below 0.
-    fn is_significant(&self) -> bool {
-        self.base.count == 0 || self.base.mean < -4.0 * self.base.error()
+    /// Whether its own slope says where it is done.
+    fn is_judged(&self) -> bool {
+        !self.silent && !self.faint && self.base.count > 0
     }
 
     /// The number of steps whose mean slope has half of the first slope for two standard errors.

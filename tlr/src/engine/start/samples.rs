@@ -23,6 +23,16 @@ impl Samples {
         self.squares += off * (x - self.mean);
     }
 
+    /// One more, if there is one.
+    pub(super) fn extend(&mut self, x: Option<f64>) {
+        x.into_iter().for_each(|x| self.push(x));
+    }
+
+    /// Whether the mean is below 0 by more than noise: by four standard errors.
+    pub(super) fn is_below_zero(&self) -> bool {
+        self.mean < -4.0 * self.error()
+    }
+
     /// The samples of both (Chan, Golub and LeVeque, *Updating formulae and a pairwise algorithm for
     /// computing sample variances*, 1979).
     pub(super) fn merge(&mut self, other: &Self) {
