@@ -183,11 +183,11 @@ impl<R: RateRule> Engine<R> {
             return;
         };
         let (rate, settles, follows) = (group.rate, self.settles, self.state.follows);
-        if group.silent || (window.own == 0.0 && self.climb.is_some()) {
-            // A window without movement, or only with that of the decay, says nothing of the loss.
+        // A window without movement, or only with that of the decay, says nothing of the loss.
+        let says_nothing = group.silent || window.own == 0.0 && self.climb.is_some();
+        if says_nothing && !settings.frozen {
             group.previous = None;
-            let because = KeptBecause::NoGradient;
-            return self.set_rate(index, Proposal::kept(rate, because), None);
+            return self.set_rate(index, Proposal::kept(rate, KeptBecause::NoGradient), None);
         }
         let this = PreviousWindow { rate, factor, squared: window.own };
         let previous = group.previous.replace(this);

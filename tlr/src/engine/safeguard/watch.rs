@@ -55,6 +55,8 @@ pub(crate) struct Watch {
     skipped: bool,
     /// The last step's loss exploded, or made its window hopeless by itself.
     exploded: bool,
+    /// A loss of this window rose, and no rate was to blame. Its mean is not judged any more.
+    forgiven: bool,
     /// The largest norm of the gradients at the starting weights, where it is known.
     #[serde(with = "exact::option")]
     gradient: Option<f64>,
@@ -92,14 +94,14 @@ impl Watch {
             if !self.any_accepted {
                 self.start = Some(start.max(loss));
             }
-            // Once a window has been accepted, a loss beyond all others says nothing of the
+            // Once a window has been accepted, a single loss beyond all others says nothing of the
             // snapshot.
-            if !explodes || !self.any_accepted {
+            if !explodes || !self.any_accepted || self.exploded {
                 self.origin.push(loss);
             }
         }
         let limit = self.limit(safeguard);
-        let hopeless = self.least_mean(loss, length) > limit;
+        let hopeless = !self.forgiven && self.least_mean(loss, length) > limit;
         let recent = self.accepted.as_ref().map(|window| window.max.max(self.window.max));
         let by_this_alone =
             hopeless && recent.is_some_and(|recent| loss > raised(recent, safeguard.explosion));
@@ -140,16 +142,16 @@ impl Watch {
             None => safeguard.limit_after(self.origin.mean, self.window.sem()),
         };
         self.ceiling.map_or(limit, |ceiling| {
-            let origin = safeguard.limit_after(self.level_at_snapshot(), 0.0);
+            let origin = safeguard.limit_after(self.level_at_snapshot(), self.origin.sem());
             limit.min(ceiling.max(origin))
         })
     }
 
-    /// What several losses at the snapshot agree on is its level, whatever the level was before:
-    /// the lowest of them. −∞ if there are fewer than three.
+    /// The mean of several losses at the snapshot is its level, whatever the level was before. −∞ if
+    /// there are fewer than three.
     fn level_at_snapshot(&self) -> f64 {
         if self.origin.count >= SAME_SNAPSHOT {
-            self.origin.min
+            self.origin.mean
         } else {
             f64::NEG_INFINITY
         }
@@ -177,11 +179,10 @@ impl Watch {
     /// No rate is to blame for this loss: the limits move up to it.
     pub(crate) fn forgive(&mut self, loss: f64) {
         // `inspect` has counted it among the losses at the snapshot, unless it exploded.
-        let counted = self.window.count == 0 && !(self.exploded && self.any_accepted);
-        if !counted && (self.window.count == 0 || !self.any_accepted) {
+        if self.window.count > 0 && !self.any_accepted {
             self.origin.push(loss);
         }
-        self.exploded = false;
+        (self.exploded, self.forgiven) = (false, true);
         self.start = self.start.map(|start| start.max(loss));
         self.ceiling = self.ceiling.map(|ceiling| ceiling.max(loss));
     }
@@ -227,6 +228,7 @@ impl Watch {
     /// The window is accepted, and its end is the new snapshot.
     pub(crate) fn accept(&mut self, safeguard: Option<&Safeguard>) {
         let window = std::mem::take(&mut self.window);
+        self.forgiven = false;
         if let (Some(start), Some(safeguard), None) = (self.start, safeguard, &self.accepted) {
             self.ceiling = Some(start + safeguard.sems * window.deviation());
         }
@@ -242,7 +244,7 @@ impl Watch {
 
     /// The window is undone. The answer is what to multiply the rates by.
     pub(crate) fn roll_back(&mut self, safeguard: &Safeguard, are_to_blame: bool) -> f64 {
-        self.window = Losses::default();
+        self.leave();
         self.good = 0;
         self.rollbacks += 1;
         self.cuts += i32::from(are_to_blame);
@@ -262,6 +264,7 @@ impl Watch {
     /// The window ends before its time, without a decision.
     pub(crate) fn leave(&mut self) {
         self.window = Losses::default();
+        self.forgiven = false;
     }
 
     /// The rollback goes to the snapshot before, at which none of these losses were seen.
