@@ -67,6 +67,7 @@ mod exact;
 mod exact_step;
 mod history;
 mod host;
+mod numbers;
 mod products;
 mod rule;
 mod safeguard;
@@ -76,11 +77,13 @@ mod start;
 mod state;
 mod step;
 mod window;
+mod witness;
 
 pub use config::{Config, HypergradientConfig, NewtonConfig};
 pub use event::{Event, Request, Step, Target, TensorKind};
 pub use history::{Adaptation, KeptBecause, Outcome};
 pub use host::{drive, Host, StepError, WindowEnd};
+pub use numbers::Numbers;
 pub use products::{DirectionProducts, Slope, WindowProducts};
 pub use rule::{HypergradientRule, NewtonForm, NewtonRule, Proposal, RateRule, RATES};
 pub use safeguard::Safeguard;
@@ -108,17 +111,6 @@ pub struct Group {
     pub frozen: bool,
     /// The rate to start from, within [`RATES`].
     pub rate: f64,
-}
-
-/// What an engine has to know of the numbers that it does not see.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Numbers {
-    /// β of the base optimizer, in [0, 1): how much of an update is left over from the one before.
-    /// 0 for plain gradient descent.
-    pub momentum: f64,
-    /// The distance between 1 and the next larger number of the weights' type: `f32::EPSILON` for
-    /// f32.
-    pub spacing: f64,
 }
 
 /// Decides how learning rates move, for a host that has the weights. See [the module](self).

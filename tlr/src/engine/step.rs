@@ -2,12 +2,10 @@
 
 use super::{
     event::{Event, Request, Step, Target, TensorKind},
-    history::Outcome,
-    products::Slope,
-    rule::{Proposal, RateRule},
-    safeguard::{blame, Blame, Verdict},
+    rule::RateRule,
+    safeguard::Verdict,
     schedule::Schedule,
-    start::ramp::{Ramp, Ramped},
+    start::ramp::Ramp,
     state::{GatheredLosses, PendingStep, Phase, Rollback, SnapshotTrust},
     Engine,
 };
@@ -127,7 +125,7 @@ impl<R: RateRule> Engine<R> {
     }
 
     /// What the loss says of the window. `first`, if the window's first snapshot is being taken.
-    fn judge(&mut self, mut step: PendingStep, first: bool) -> Result<Request, Error> {
+    pub(super) fn judge(&mut self, mut step: PendingStep, first: bool) -> Result<Request, Error> {
         if first {
             step.snapshot = SnapshotTrust::Good;
         }
@@ -168,90 +166,12 @@ impl<R: RateRule> Engine<R> {
         self.ask_for_update(step)
     }
 
-    /// Whether the slopes along the window's way are to be known before its last step. (That step
-    /// itself has to be left out: it goes down its own batch's gradient.) Where no loss is told they
-    /// are the only witness.
-    fn looks_back(&self, step: &PendingStep) -> bool {
-        let is_last = self.state.position + 1 == self.window && !step.only_gathers;
-        let without_loss = step.gathered.mean().is_none() && self.blames();
-        is_last && (self.settles || without_loss || self.has_silent_groups())
-    }
-
-    fn has_silent_groups(&self) -> bool {
-        let mut groups = self.state.groups.iter().zip(&self.groups);
-        groups.any(|(group, settings)| group.silent && !settings.frozen)
-    }
-
-    /// The starting rates are looked for.
-    fn ramped(&mut self, mut step: PendingStep, slopes: &[Slope]) -> Result<Request, Error> {
-        let loss = step.gathered.mean();
-        let Some(ramp) = &mut step.ramp else { return Ok(self.ask_for_update(step)) };
-        if slopes.len() != self.groups.len() {
-            // The host cannot tell slopes. Training starts from the rates that it was given.
-            (self.state.ramp, step.ramp) = (None, None);
-            return self.judge(step, false);
-        }
-        let cause = match ramp.observe(slopes, loss, self.numbers) {
-            Ramped::On => return Ok(self.ask_for_update(step)),
-            Ramped::TooFar if self.keeps_snapshots => Cause::WentTooFar,
-            Ramped::Done | Ramped::TooFar => {
-                step.ends_ramp = true;
-                return Ok(self.ask_for_update(step));
-            }
-            Ramped::Skip => {
-                self.state.phase = Phase::Skipping(step, Cause::NonFiniteGradient);
-                return Ok(Request::Skip { drop_gathered: true });
-            }
-            Ramped::BrokenBatch => Cause::NonFiniteGradient,
-        };
-        let rates_are_to_blame = cause == Cause::WentTooFar;
-        Ok(self.go_back(Rollback {
-            cause,
-            rates_are_to_blame,
-            guilty: None,
-            ramp: step.ramp.filter(|_| rates_are_to_blame),
-            counts_step: true,
-            target: Target::Last,
-            watch: step.watch,
-        }))
-    }
-
-    /// Whether to ask what the way since the snapshot explains, before rates are blamed.
-    fn may_be_innocent(&self, cause: Cause) -> bool {
-        let rose = matches!(cause, Cause::LossIncreased | Cause::LossExploded);
-        rose && self.blames()
-    }
-
-    /// Whether the safeguard looks for blame.
-    pub(super) fn blames(&self) -> bool {
-        self.safeguard.is_some_and(|safeguard| safeguard.blame.is_some())
-    }
-
-    /// Where a rollback would go.
-    fn way_back(&self) -> Target {
-        match self.state.snapshot {
-            SnapshotTrust::Unconfirmed => Target::BeforeLast,
-            SnapshotTrust::Good | SnapshotTrust::Missing => Target::Last,
-        }
-    }
-
-    /// Are the rates to blame?
-    fn suspected(&mut self, mut step: PendingStep, cause: Cause, slopes: &[Slope]) -> Request {
-        let share = self.safeguard.and_then(|safeguard| safeguard.blame);
-        let (Some(share), Some(loss)) = (share, step.gathered.mean()) else {
-            return self.check(step, cause, None);
-        };
-        match blame(share, step.watch.rise(loss), slopes) {
-            Blame::All => self.check(step, cause, None),
-            Blame::Some(guilty) => self.check(step, cause, Some(guilty)),
-            Blame::None => {
-                step.watch.forgive(loss);
-                self.ask_for_update(step)
-            }
-        }
-    }
-
-    fn check(&mut self, step: PendingStep, cause: Cause, guilty: Option<Vec<bool>>) -> Request {
+    pub(super) fn check(
+        &mut self,
+        step: PendingStep,
+        cause: Cause,
+        guilty: Option<Vec<bool>>,
+    ) -> Request {
         self.state.phase = Phase::Checking(step, cause, guilty);
         Request::CheckWeights
     }
@@ -267,7 +187,7 @@ impl<R: RateRule> Engine<R> {
         }
     }
 
-    fn ask_for_update(&mut self, step: PendingStep) -> Request {
+    pub(super) fn ask_for_update(&mut self, step: PendingStep) -> Request {
         self.set_effective_rates(&step);
         self.state.phase = Phase::Updating(step);
         Request::Update
@@ -296,36 +216,6 @@ impl<R: RateRule> Engine<R> {
         state.steps += 1;
         state.phase = Phase::EndingWindow(step.slopes);
         Request::EndWindow
-    }
-
-    /// A step of the ramp is made.
-    fn ramp_step_made(&mut self, ramp: Ramp, ends: bool) -> Request {
-        let first = self.state.history.len();
-        let rates = self.state.groups.iter().map(|group| group.rate);
-        if ends || rates.ne(ramp.rates()) {
-            self.take_rates(&ramp, Outcome::Ramped);
-        }
-        let decisions = self.decisions_since(first);
-        if ends {
-            self.ramp_ended(&ramp);
-            self.leave_window();
-        }
-        self.state.ramp = (!ends).then_some(ramp);
-        self.finish(1, Step::Ramped { decisions })
-    }
-
-    pub(super) fn ramp_ended(&mut self, ramp: &Ramp) {
-        self.state.watch.start_from(ramp.start, ramp.gradient);
-        self.state.follows = ramp.follows;
-        for (group, silent) in self.state.groups.iter_mut().zip(ramp.silent()) {
-            group.silent = silent;
-        }
-    }
-
-    pub(super) fn take_rates(&mut self, ramp: &Ramp, outcome: Outcome) {
-        for (index, rate) in ramp.rates().enumerate() {
-            self.set_rate(index, Proposal { rate, outcome }, None);
-        }
     }
 
     fn skipped(&mut self, step: PendingStep, cause: Cause) -> Request {
@@ -403,7 +293,7 @@ impl<R: RateRule> Engine<R> {
     }
 
     /// The step is over, and counts as so many.
-    fn finish(&mut self, steps: u64, step: Step) -> Request {
+    pub(super) fn finish(&mut self, steps: u64, step: Step) -> Request {
         self.state.steps += steps;
         self.count(steps);
         Request::Done(step)

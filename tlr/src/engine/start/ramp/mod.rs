@@ -1,12 +1,10 @@
 //! The starting rate, found by the slope. See [`Config::ramp`](crate::engine::Config::ramp).
 
+mod group;
+
 use super::samples::Samples;
-use crate::engine::{
-    exact,
-    products::Slope,
-    rule::{bounded, RATES},
-    Numbers,
-};
+use crate::engine::{exact, numbers::Numbers, products::Slope, rule::bounded};
+use group::{GroupRamp, Look, MOST_STEPS};
 use serde::{Deserialize, Serialize};
 
 /// The first steps move the weights by this part of their norm.
@@ -17,42 +15,41 @@ const RAISE: f64 = 30.0;
 const PROBES: std::ops::RangeInclusive<u64> = 8..=200;
 /// Groups whose slopes are lost in noise are waited for so many times as long as all groups as one.
 const PATIENCE: u64 = 4;
-/// The most steps between two looks at the slopes of a rate.
-const MOST_STEPS: u64 = 64;
 /// The most looks at the slopes of one rate.
 const LOOKS: u64 = 4;
 /// While no group's way is longer than this part of its norm, rates grow twice as fast.
 const NEAR: f64 = 1e-3;
 /// The longest way: this many times the weights' norm, or the norm of as many weights of size 1.
 const LONGEST_WAY: f64 = 10.0;
-/// The rate to train at, in rates at which the ramp's way is half of that to the lowest point: for
-/// steps that are as long as the gradients and grow shorter with them. The ramp has gone about twice
-/// as far as one step at its last rate, so one such step goes half of the way.
+/// Training starts at this many times the rate at which the ramp is half-way to the lowest point, if
+/// steps are as long as the gradients, and grow shorter with them. (By training: docs/start.md.)
 const FOLLOWING: f64 = 2.0;
-/// The same for steps that stay long, as around Adam, and for gradients that hardly agree. (Both by
-/// training: see docs/start.md.)
+/// The same if steps stay long, as around Adam, or if gradients hardly agree.
 const NORMALIZED: f64 = 1.0;
-/// Gradient descent moves the weights by this part of its gradients' lengths, times the rate: less
-/// where gradients disagree.
+/// Gradient descent moves the weights by at least this part of Σ rate·‖g‖. (By less than all of it
+/// where gradients disagree.)
 const LEAST_FOLLOWED: f64 = 0.5;
-/// And no further, but for rounding.
+/// It moves them by no more than that, but for rounding.
 const MOST_FOLLOWED: f64 = 1.05;
 /// The ramp ends where it is after so many steps.
 const LONGEST_RAMP: u64 = 4000;
 
-/// Rates that double until the slope says that the way is half of that to the lowest point.
+/// Rates that grow until the slope says that the way is half of that to the lowest point.
 ///
-/// 1. **Trial.** The gradient's norm and the number of weights tell a rate at which no usual
-///    optimizer moves the weights by more than a millionth of their norm, or by a few roundings.
-///    It is corrected by how far they have moved.
-/// 2. **Probes.** Steps at this rate measure the first slope b and its noise σ: until b is four
-///    standard errors below 0. From then on ⌈(2σ/b)²⌉ steps tell half of b from all of it.
-/// 3. **Doublings.** So many steps at each rate, and their mean slope m. Below ¾·b the way is still
-///    straight, and b is measured better. Above ½·b, by two standard errors, the group is done. Its
-///    rate is the one at which m crosses ½·b.
+/// 1. **Trial.** The gradient's norm and the number of weights tell a rate at which neither gradient
+///    descent nor sign descent moves the weights by more than a millionth of their norm, or by two
+///    roundings. It is corrected by how far they have moved.
+/// 2. **Probes.** Steps at this rate measure the first slope b and its noise σ: at least eight, and
+///    until b is four standard errors below 0. From then on n = ⌈(2σ/b)²⌉ steps tell half of b from
+///    all of it.
+/// 3. **Growth.** n steps at each rate, and their mean slope m. Near the start rates grow fourfold,
+///    then twofold. Where m is below ¾·b, or could be by one standard error, the way is still
+///    straight, and b is measured better. Where m is above ½·b, by three standard errors or after
+///    four looks, the group is done. Its rate is the one at which m crosses ½·b, between the last
+///    two.
 ///
-/// All groups double together, and each is done by its own slope. A group whose slope is lost in
-/// noise takes the largest of the others' rates. A group without a gradient keeps its own.
+/// All groups grow together, and each is done by its own slope. A group whose slope is lost in noise
+/// takes the largest of the others' rates. A group without a gradient keeps its own.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Ramp {
@@ -72,7 +69,8 @@ pub(crate) struct Ramp {
     whole: Samples,
     /// The number of them that first told the slope from noise. 0 until then.
     known_at: u64,
-    /// Whether they have moved about that far.
+    /// Whether steps are as long as the gradients: the weights have moved about as far as
+    /// `expected`.
     pub(crate) follows: bool,
     /// The largest norm of the gradients while the weights had hardly moved.
     #[serde(with = "exact")]
@@ -89,7 +87,7 @@ enum Stage {
     /// A rate is looked for at which they move far enough to be noticed.
     Trying,
     Probing,
-    Doubling {
+    Growing {
         /// The steps between two looks.
         each: u64,
         /// The looks at this rate so far.
@@ -97,35 +95,6 @@ enum Stage {
         /// The steps at this rate so far.
         taken: u64,
     },
-}
-
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct GroupRamp {
-    #[serde(with = "exact")]
-    rate: f64,
-    /// What the rate was last multiplied by.
-    #[serde(with = "exact")]
-    raised: f64,
-    /// Its rate stays where training starts.
-    frozen: bool,
-    /// It has had no gradient, and keeps its rate.
-    silent: bool,
-    /// Its first slope is lost in noise, while that of all groups together is not.
-    faint: bool,
-    /// Its rate is found, or frozen.
-    done: bool,
-    /// It has gone as far as it may.
-    is_far: bool,
-    /// The slopes on the straight piece.
-    base: Samples,
-    /// The slopes at this rate.
-    here: Samples,
-    /// b: the first slope, as far as it is known.
-    #[serde(with = "exact")]
-    first: f64,
-    /// The mean slopes of up to four rates, the last one last.
-    means: Vec<f64>,
 }
 
 /// What a ramp comes to with one more slope of each group.
@@ -174,7 +143,7 @@ impl Ramp {
             && self.steps <= LONGEST_RAMP
             && self.groups.iter().all(GroupRamp::is_possible)
             && match self.stage {
-                Stage::Doubling { each, looks, taken } => {
+                Stage::Growing { each, looks, taken } => {
                     (1..=MOST_STEPS).contains(&each) && looks < LOOKS && taken <= each * LOOKS
                 }
                 _ => true,
@@ -199,14 +168,14 @@ impl Ramp {
             Stage::Resting => self.rest(slopes, numbers),
             Stage::Trying => self.try_rate(slopes, numbers),
             Stage::Probing => self.probe(slopes, numbers),
-            Stage::Doubling { each, looks, taken } => {
+            Stage::Growing { each, looks, taken } => {
                 if self.has_exploded(slopes, loss) {
                     return self.give_up(slopes);
                 }
-                self.double(slopes, each, looks, taken + 1)
+                self.grow(slopes, each, looks, taken + 1)
             }
         };
-        if !matches!(self.stage, Stage::Doubling { .. }) {
+        if !matches!(self.stage, Stage::Growing { .. }) {
             self.gradient = self.gradient.max(self.total(slopes).gradient);
             self.start = [self.start, loss].into_iter().flatten().reduce(f64::max);
         }
@@ -315,7 +284,7 @@ impl Ramp {
             }
             let judged = self.groups.iter().filter(|group| group.is_moving() && !group.faint);
             let each = judged.map(GroupRamp::steps_a_look).max().unwrap_or(1);
-            self.stage = Stage::Doubling { each, looks: 0, taken: 0 };
+            self.stage = Stage::Growing { each, looks: 0, taken: 0 };
             self.moving().for_each(|group| group.raise(4.0));
             self.follows &= self.follows(all.moved, LEAST_FOLLOWED);
         }
@@ -344,20 +313,20 @@ impl Ramp {
         Ramped::TooFar
     }
 
-    /// Looks at the slopes of this rate, and doubles it.
-    fn double(&mut self, slopes: &[Slope], each: u64, looks: u64, taken: u64) -> Ramped {
+    /// Looks at the slopes of this rate, and raises it.
+    fn grow(&mut self, slopes: &[Slope], each: u64, looks: u64, taken: u64) -> Ramped {
         for (group, slope) in self.groups.iter_mut().zip(slopes).filter(|(g, _)| g.is_moving()) {
             let longest = LONGEST_WAY * slope.norm.max((slope.weights as f64).sqrt());
             group.is_far = slope.moved > longest;
             group.here.extend(slope.per_length());
         }
-        self.stage = Stage::Doubling { each, looks, taken };
+        self.stage = Stage::Growing { each, looks, taken };
         if taken < each * (looks + 1) {
             return Ramped::On;
         }
         let doubtful = self.moving().any(|group| !group.faint && group.look() == Look::Doubtful);
         if doubtful && looks + 1 < LOOKS {
-            self.stage = Stage::Doubling { each, looks: looks + 1, taken };
+            self.stage = Stage::Growing { each, looks: looks + 1, taken };
             return Ramped::On;
         }
         let mut too_far = false;
@@ -373,7 +342,7 @@ impl Ramp {
                 _ => too_far |= group.stop(level),
             }
         }
-        self.stage = Stage::Doubling { each, looks: 0, taken: 0 };
+        self.stage = Stage::Growing { each, looks: 0, taken: 0 };
         let over = self.groups.iter().all(|group| group.done || !group.is_judged());
         match (over, too_far) {
             (false, false) => Ramped::On,
@@ -419,123 +388,4 @@ impl Ramp {
 /// How far the first steps go: see [`FIRST_WAY`]. In half precision a few roundings are more.
 fn first_way(all: &Slope, spacing: f64) -> f64 {
     FIRST_WAY.max(2.0 * spacing) * all.size()
-}
-
-/// What the slopes of one rate say.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Look {
-    /// There are none: the group does not move.
-    Silent,
-    /// The way is as steep as at its beginning, or steeper.
-    Straight,
-    /// It is less steep, by less than half.
-    Bending,
-    /// It seems half as steep or less, which may be noise.
-    Doubtful,
-    /// It is half as steep or less.
-    HalfWay,
-}
-
-impl GroupRamp {
-    fn new(rate: f64, frozen: bool) -> Self {
-        Self {
-            rate,
-            raised: 1.0,
-            frozen,
-            silent: true,
-            faint: false,
-            done: frozen,
-            is_far: false,
-            base: Samples::default(),
-            here: Samples::default(),
-            first: 0.0,
-            means: Vec::new(),
-        }
-    }
-
-    fn is_possible(&self) -> bool {
-        RATES.contains(&self.rate) && self.means.len() <= 4
-    }
-
-    /// Whether its rate is looked for.
-    fn is_moving(&self) -> bool {
-        !self.done && !self.silent
-    }
-
-    /// Whether its own slope says where it is done.
-    fn is_judged(&self) -> bool {
-        !self.silent && !self.faint && self.base.count > 0
-    }
-
-    /// The number of steps whose mean slope has half of the first slope for two standard errors.
-    fn steps_a_look(&self) -> u64 {
-        if self.base.count == 0 {
-            return 1;
-        }
-        let steps = (2.0 * self.base.deviation() / self.first).powi(2).ceil();
-        // Infinite or NaN where there is no slope.
-        if steps <= MOST_STEPS as f64 {
-            (steps as u64).max(1)
-        } else {
-            MOST_STEPS
-        }
-    }
-
-    fn look(&self) -> Look {
-        let Samples { count, mean, .. } = self.here;
-        if count == 0 {
-            return Look::Silent;
-        }
-        // A few slopes tell little of their noise.
-        let deviation = self.here.deviation().max(self.base.deviation());
-        let error = deviation / (count as f64).sqrt();
-        if mean - error < 0.75 * self.first {
-            Look::Straight
-        } else if mean < 0.5 * self.first {
-            Look::Bending
-        } else if mean - 3.0 * error > 0.5 * self.first {
-            Look::HalfWay
-        } else {
-            Look::Doubtful
-        }
-    }
-
-    fn raise(&mut self, by: f64) {
-        (self.rate, self.raised) = (bounded(by * self.rate), by);
-        self.here = Samples::default();
-    }
-
-    fn go_on(&mut self, by: f64) {
-        let straight = self.look() == Look::Straight;
-        if self.means.len() == 4 {
-            self.means.remove(0);
-        }
-        self.means.push(self.here.mean);
-        if straight {
-            self.base.merge(&self.here);
-            // A slope that steepens by itself, as in a recurrent network, is followed.
-            let recent = self.means.iter().sum::<f64>() / self.means.len() as f64;
-            let recent = if self.means.len() >= 3 { recent } else { 0.0 };
-            self.first = self.base.mean.min(recent).min(0.0);
-        }
-        self.raise(by);
-    }
-
-    /// The group is done, at the rate where the slope crosses half of the first one. The answer is
-    /// whether the way is as steep up as it was down.
-    fn stop(&mut self, level: f64) -> bool {
-        let (before, here) = (self.means.last().copied().unwrap_or(self.first), self.here.mean);
-        // The way has grown as the rate has.
-        let part = ((0.5 * self.first - before) / (here - before)).clamp(0.0, 1.0);
-        let part = if part.is_finite() { part } else { 1.0 };
-        let crossing = self.rate * (1.0 + part * (self.raised - 1.0)) / self.raised;
-        self.rate = bounded(level * crossing);
-        self.done = true;
-        here > -self.first && self.first < 0.0
-    }
-
-    fn retreat(&mut self) {
-        self.rate = bounded(0.25 * self.rate);
-        self.done = true;
-    }
 }

@@ -1,0 +1,12 @@
+//! What an engine cannot see of the weights and of the base optimizer.
+
+/// What an engine has to know of the numbers that it does not see.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Numbers {
+    /// β of the base optimizer, in [0, 1): how much of an update is left over from the one before.
+    /// 0 for plain gradient descent.
+    pub momentum: f64,
+    /// The distance between 1 and the next larger number of the weights' type: `f32::EPSILON` for
+    /// f32.
+    pub spacing: f64,
+}
