@@ -32,6 +32,7 @@ where
 {
     let config = NewtonConfig::default()
         .ramp(false)
+        .settle(false)
         .window(Window::steps(steps).unwrap())
         .safeguard(guarded.then(Safeguard::default));
     Newton::new(model, optimizer, config).unwrap()

@@ -120,6 +120,7 @@ impl Case {
     fn config(&self) -> NewtonConfig {
         NewtonConfig::default()
             .ramp(false)
+            .settle(false)
             .climb(None)
             .form(self.form())
             .damping(self.gamma)

@@ -19,6 +19,7 @@ type Loss<E> = Tensor<Rank0, E, Cpu, OwnedTape<E, Cpu>>;
 fn config(steps: usize) -> NewtonConfig {
     NewtonConfig::default()
         .ramp(false)
+        .settle(false)
         .climb(None)
         .window(Window::steps(steps).unwrap())
         .safeguard(None)

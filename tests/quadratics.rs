@@ -72,6 +72,7 @@ fn sgd(lr: f64) -> SgdConfig {
 fn config(form: NewtonForm, damping: f64, steps: usize) -> NewtonConfig {
     NewtonConfig::default()
         .ramp(false)
+        .settle(false)
         .climb(None)
         .form(form)
         .damping(damping)

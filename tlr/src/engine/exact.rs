@@ -48,6 +48,22 @@ pub(crate) mod option {
     }
 }
 
+/// The same for several.
+pub(crate) mod list {
+    use super::{Deserialize, Deserializer, Serialize, Serializer};
+
+    #[derive(Serialize, Deserialize)]
+    struct Exact(#[serde(with = "super")] f64);
+
+    pub(crate) fn serialize<S: Serializer>(values: &[f64], to: S) -> Result<S::Ok, S::Error> {
+        to.collect_seq(values.iter().copied().map(Exact))
+    }
+
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<f64>, D::Error> {
+        Ok(Vec::<Exact>::deserialize(from)?.into_iter().map(|Exact(value)| value).collect())
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -114,12 +114,20 @@ impl<R: RateRule> Engine<R> {
         };
         match blame(share, step.watch.rise(loss), slopes) {
             Blame::All => self.check(step, cause, None),
-            Blame::Some(guilty) => self.check(step, cause, Some(guilty)),
+            Blame::Some(guilty) => {
+                let guilty = self.can_be_cut(&guilty).then_some(guilty);
+                self.check(step, cause, guilty)
+            }
             Blame::None => {
                 step.watch.forgive(loss);
                 self.ask_for_update(step)
             }
         }
+    }
+
+    /// Whether any of these groups' rates may be cut: otherwise those of all others have to be.
+    pub(super) fn can_be_cut(&self, guilty: &[bool]) -> bool {
+        self.groups.iter().zip(guilty).any(|(group, guilty)| *guilty && !group.frozen)
     }
 
     /// Whether the slopes along the window's way are to be known before its last step. (That step

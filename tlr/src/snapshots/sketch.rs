@@ -13,7 +13,7 @@
 use super::tracked::Tracked;
 use crate::{
     engine::{Slope, Target, WindowProducts},
-    tensors,
+    tensors::{self, Values},
 };
 use dfdx::{nn::TensorCollection, shapes::Dtype, tensor_ops::Device};
 
@@ -134,12 +134,15 @@ impl Sketches {
 
 impl SlopeSketches<'_> {
     /// One tensor's elements and its gradient's, in the order of the walk.
-    pub(super) fn add<E: Dtype>(&mut self, group: usize, now: &[E], gradient: &[E]) {
-        for (sketches, elements) in [(&mut self.now, now), (&mut self.gradient, gradient)] {
-            let bins = sketches.chunks_mut(self.of.bins).nth(group).unwrap_or_default();
-            add(bins, self.first, elements);
-        }
-        self.first += now.len() as u64;
+    pub(super) fn add<E: Dtype>(&mut self, group: usize, now: &Values<E>, gradient: &[E]) {
+        let of_group =
+            |sketches| <[f64]>::chunks_mut(sketches, self.of.bins).nth(group).unwrap_or_default();
+        add(of_group(&mut self.gradient), self.first, gradient);
+        let bins = of_group(&mut self.now);
+        now.read_range(0..now.len(), |part| {
+            add(bins, self.first, part);
+            self.first += part.len() as u64;
+        });
     }
 
     /// Adds the products of each group along the way since a snapshot, norms as squares.

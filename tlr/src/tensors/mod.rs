@@ -79,6 +79,18 @@ pub(crate) fn values<S: Shape, E: Dtype, D: Device<E>>(tensor: &Tensor<S, E, D>)
     values
 }
 
+/// The elements of a contiguous tensor: lent by a large one on the CPU, copied from any other.
+pub(crate) fn lent_or_copied<S: Shape, E: Dtype, D: Device<E>>(
+    tensor: &Tensor<S, E, D>,
+) -> Values<E> {
+    let len = tensor.shape().num_elements();
+    let on_cpu = (tensor as &dyn Any).downcast_ref::<Tensor<S, E, Cpu>>();
+    // A reshape of a contiguous tensor copies no element.
+    let lent = on_cpu.filter(|_| len > values::SMALL);
+    let lent = lent.and_then(|tensor| tensor.clone().try_reshape_like(&(len,)).ok());
+    lent.map_or_else(|| Values::Copied(values(tensor)), Values::Lent)
+}
+
 /// Access to the elements of one tensor of a model. Nothing is copied until it is asked for.
 pub(crate) struct Elements<'a, E: Dtype> {
     /// See [`TensorInfo::trainable`].

@@ -6,10 +6,7 @@ use super::{
 };
 use crate::{
     engine::{Host, Slope, Target, TensorKind, WindowEnd},
-    optim::{
-        gradients::{self, StepGradients},
-        DeviceError, TunableOptimizer,
-    },
+    optim::{gradients::StepGradients, DeviceError, TunableOptimizer},
     snapshots::{Snapshots, Unmoved},
     tensors,
 };
@@ -93,19 +90,23 @@ impl<Opt: TunableOptimizer> Host for ModelHost<'_, Opt> {
         Ok(tensors::weights_are_finite(&*self.model))
     }
 
-    /// By the gradients as they came. One that is missing counts as 0 here; the update reports it.
+    /// By the gradients as they came. Where the optimizer works on a copy of them, that copy is made
+    /// now. (After the update they may have been clipped since.)
     fn slopes(&mut self, since: Target) -> Result<Vec<Slope>, Self::Error> {
-        let own;
+        let mut own;
         let gradients = match &mut self.gradients {
-            StepGradients::Owned(gradients) => {
-                gradients::fill(&*self.model, gradients).map_err(Fault::Device)?;
-                &**gradients
-            }
-            StepGradients::Borrowed(gradients) => {
-                let mut copy = gradients.clone();
-                gradients::fill(&*self.model, &mut copy).map_err(Fault::Device)?;
-                own = copy;
-                &own
+            StepGradients::Owned(gradients) => &mut **gradients,
+            StepGradients::Borrowed(lent) => {
+                if self.given.is_none() {
+                    self.given = self.optimizer.complete_gradients(self.model, lent)?;
+                }
+                match &mut self.given {
+                    Some(copy) => copy,
+                    None => {
+                        own = lent.clone();
+                        &mut own
+                    }
+                }
             }
         };
         Ok(self.snapshots.slopes(&*self.model, gradients, since)?)

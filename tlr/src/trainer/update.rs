@@ -36,9 +36,13 @@ pub(super) fn update_or_undo<Opt: TunableOptimizer>(
             StepGradients::Owned(own)
         }
         StepGradients::Borrowed(lent) => {
-            let copy = optimizer.complete_gradients(model, lent);
-            match copy.map_err(|error| unbegun(error.into()))? {
-                Some(copy) => StepGradients::Owned(given.insert(copy)),
+            // The copy may have been made for this step before.
+            if given.is_none() {
+                let copy = optimizer.complete_gradients(model, lent);
+                *given = copy.map_err(|error| unbegun(error.into()))?;
+            }
+            match given {
+                Some(copy) => StepGradients::Owned(copy),
                 None => StepGradients::Borrowed(lent),
             }
         }

@@ -35,3 +35,34 @@ pub(crate) fn blame(share: f64, rise: f64, slopes: &[Slope]) -> Blame {
         |slope: &Slope| is_far(slope) || slope.along > 0.0 && slope.along >= share * largest;
     Blame::Some(slopes.iter().map(guilty).collect())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of a hundred weights of norm 10, which have gone 1 at most.
+    fn slope(along: f64, moved: f64) -> Slope {
+        Slope { along, moved, gradient: 5.0, norm: 10.0, weights: 100 }
+    }
+
+    // By hand. Fails with another share, another limit of what is far, or another sum.
+    #[test]
+    fn who_is_to_blame() {
+        let of = |rise, slopes: &[Slope]| blame(0.25, rise, slopes);
+        // A way that explains 3 of 12 is just enough. What falls explains nothing, and hides nothing.
+        assert_eq!(of(12.0, &[slope(3.0, 0.5), slope(-9.0, 0.5)]), Blame::Some(vec![true, false]));
+        assert_eq!(of(12.1, &[slope(3.0, 0.5), slope(-9.0, 0.5)]), Blame::None);
+        assert_eq!(of(12.0, &[slope(1.0, 0.5), slope(2.0, 0.5)]), Blame::Some(vec![true, true]));
+        // A quarter of the largest is enough as well.
+        assert_eq!(of(1.0, &[slope(4.0, 0.5), slope(1.0, 0.5)]), Blame::Some(vec![true, true]));
+        assert_eq!(of(1.0, &[slope(4.0, 0.5), slope(0.9, 0.5)]), Blame::Some(vec![true, false]));
+        // Far from the snapshot a gradient proves nothing: beyond a tenth of the norm.
+        assert_eq!(of(100.0, &[slope(0.0, 1.0)]), Blame::None);
+        assert_eq!(of(100.0, &[slope(0.0, 1.1), slope(0.0, 0.5)]), Blame::Some(vec![true, false]));
+        // A fall, nothing to go by, and figures that are no numbers.
+        assert_eq!(of(0.0, &[slope(1.0, 0.5)]), Blame::All);
+        assert_eq!(of(f64::NAN, &[slope(1.0, 0.5)]), Blame::All);
+        assert_eq!(of(1.0, &[]), Blame::All);
+        assert_eq!(of(1.0, &[slope(f64::NAN, 0.5)]), Blame::All);
+    }
+}

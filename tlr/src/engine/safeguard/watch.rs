@@ -39,7 +39,7 @@ const GRADIENT_EXPLOSION: f64 = 3.0;
 const RISES: u64 = 3;
 
 /// So many losses at a snapshot tell its level.
-const SAME_SNAPSHOT: u64 = 3;
+const SAME_SNAPSHOT: usize = 3;
 
 /// The losses seen so far, as far as the safeguard's tests need them.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -67,6 +67,9 @@ pub(crate) struct Watch {
     risen: u64,
     /// The losses seen at the snapshot: one for each time that training began there.
     origin: Losses,
+    /// The last of them, also those that exploded.
+    #[serde(with = "exact::list")]
+    at_snapshot: Vec<f64>,
     window: Losses,
     /// The last accepted window that had a loss.
     accepted: Option<Losses>,
@@ -94,11 +97,15 @@ impl Watch {
             if !self.any_accepted {
                 self.start = Some(start.max(loss));
             }
-            // Once a window has been accepted, a single loss beyond all others says nothing of the
+            // Once a window has been accepted, a loss beyond all others says nothing of the
             // snapshot.
-            if !explodes || !self.any_accepted || self.exploded {
+            if !explodes || !self.any_accepted {
                 self.origin.push(loss);
             }
+            if self.at_snapshot.len() == SAME_SNAPSHOT {
+                self.at_snapshot.remove(0);
+            }
+            self.at_snapshot.push(loss);
         }
         let limit = self.limit(safeguard);
         let hopeless = !self.forgiven && self.least_mean(loss, length) > limit;
@@ -141,17 +148,15 @@ impl Watch {
             // The window's own noise may widen its limit: what `explosion` lets pass is little.
             None => safeguard.limit_after(self.origin.mean, self.window.sem()),
         };
-        self.ceiling.map_or(limit, |ceiling| {
-            let origin = safeguard.limit_after(self.level_at_snapshot(), self.origin.sem());
-            limit.min(ceiling.max(origin))
-        })
+        let level = safeguard.limit_after(self.level_at_snapshot(), self.origin.sem());
+        self.ceiling.map_or(limit, |ceiling| limit.min(ceiling)).max(level)
     }
 
-    /// The mean of several losses at the snapshot is its level, whatever the level was before. −∞ if
-    /// there are fewer than three.
+    /// What the last losses at the snapshot agree on is its level, whatever the level was before: the
+    /// least of them. −∞ if there are too few.
     fn level_at_snapshot(&self) -> f64 {
-        if self.origin.count >= SAME_SNAPSHOT {
-            self.origin.mean
+        if self.at_snapshot.len() == SAME_SNAPSHOT {
+            self.at_snapshot.iter().copied().fold(f64::INFINITY, f64::min)
         } else {
             f64::NEG_INFINITY
         }
@@ -239,7 +244,7 @@ impl Watch {
         self.good += 1;
         self.rollbacks = 0;
         self.cuts = 0;
-        self.origin = Losses::default();
+        self.forget_origin();
     }
 
     /// The window is undone. The answer is what to multiply the rates by.
@@ -269,7 +274,12 @@ impl Watch {
 
     /// The rollback goes to the snapshot before, at which none of these losses were seen.
     pub(crate) fn step_back(&mut self) {
+        self.forget_origin();
+    }
+
+    fn forget_origin(&mut self) {
         self.origin = Losses::default();
+        self.at_snapshot.clear();
     }
 
     /// Whether these counts are possible, if none can be above `most`.
@@ -278,6 +288,7 @@ impl Watch {
         losses.into_iter().flatten().all(|losses| losses.count <= most)
             && self.good <= most
             && self.risen <= RISES
+            && self.at_snapshot.len() <= SAME_SNAPSHOT
             && self.rollbacks as u64 <= most
             && (0..i32::MAX).contains(&self.cuts)
     }

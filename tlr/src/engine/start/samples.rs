@@ -57,3 +57,43 @@ impl Samples {
         self.deviation() / (self.count.max(1) as f64).sqrt()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(samples: &[f64]) -> Samples {
+        let mut all = Samples::default();
+        samples.iter().for_each(|x| all.push(*x));
+        all
+    }
+
+    // By hand: 1, 2, 3, 6 have a mean of 3, and squares of 14. Fails with another divisor, or where
+    // two halves are not the whole.
+    #[test]
+    fn mean_deviation_and_error() {
+        let whole = of(&[1.0, 2.0, 3.0, 6.0]);
+        assert_eq!((whole.count, whole.mean), (4, 3.0));
+        assert!((whole.deviation() - (14.0_f64 / 3.0).sqrt()).abs() < 1e-15);
+        assert!((whole.error() - (14.0_f64 / 12.0).sqrt()).abs() < 1e-15);
+        assert_eq!((of(&[7.0]).deviation(), of(&[]).error()), (0.0, 0.0));
+        for split in 0..=4 {
+            let (first, rest) = [1.0, 2.0, 3.0, 6.0].split_at(split);
+            let mut both = of(first);
+            both.merge(&of(rest));
+            assert_eq!(both.count, 4);
+            assert!((both.mean - 3.0).abs() < 1e-15 && (both.squares - 14.0).abs() < 1e-14);
+        }
+        let mut one = of(&[]);
+        one.extend(None);
+        one.extend(Some(2.0));
+        assert_eq!((one.count, one.mean), (1, 2.0));
+    }
+
+    // −4 and −6 have a mean of −5 and an error of 1: five errors below 0. −3 and −5 are four.
+    #[test]
+    fn below_zero_by_four_errors() {
+        assert!(of(&[-4.0, -6.0]).is_below_zero() && !of(&[4.0, 6.0]).is_below_zero());
+        assert!(!of(&[-3.0, -5.0]).is_below_zero() && !of(&[]).is_below_zero());
+    }
+}

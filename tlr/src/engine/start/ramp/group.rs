@@ -37,6 +37,7 @@ pub(super) struct GroupRamp {
     #[serde(with = "exact")]
     pub(super) first: f64,
     /// The mean slopes of up to four rates, the last one last.
+    #[serde(with = "exact::list")]
     pub(super) means: Vec<f64>,
 }
 
@@ -100,14 +101,18 @@ impl GroupRamp {
         }
     }
 
+    /// The standard error of the mean slope at this rate. A few slopes tell little of their noise.
+    fn error(&self) -> f64 {
+        let deviation = self.here.deviation().max(self.base.deviation());
+        deviation / (self.here.count.max(1) as f64).sqrt()
+    }
+
     pub(super) fn look(&self) -> Look {
         let Samples { count, mean, .. } = self.here;
         if count == 0 {
             return Look::Silent;
         }
-        // A few slopes tell little of their noise.
-        let deviation = self.here.deviation().max(self.base.deviation());
-        let error = deviation / (count as f64).sqrt();
+        let error = self.error();
         if mean - error < 0.75 * self.first {
             Look::Straight
         } else if mean < 0.5 * self.first {
@@ -140,17 +145,18 @@ impl GroupRamp {
         self.raise(by);
     }
 
-    /// The group is done, at the rate where the slope crosses half of the first one. The answer is
-    /// whether the way is as steep up as it was down.
+    /// The group is done, at `level` times the rate where the slope crosses half of the first one.
+    /// The answer is whether the way is as steep up as it was down. Then it is that rate itself.
     pub(super) fn stop(&mut self, level: f64) -> bool {
         let (before, here) = (self.means.last().copied().unwrap_or(self.first), self.here.mean);
         // The way has grown as the rate has.
         let part = ((0.5 * self.first - before) / (here - before)).clamp(0.0, 1.0);
         let part = if part.is_finite() { part } else { 1.0 };
         let crossing = self.rate * (1.0 + part * (self.raised - 1.0)) / self.raised;
-        self.rate = bounded(level * crossing);
+        let too_far = here - 2.0 * self.error() > -self.first && self.first < 0.0;
+        self.rate = bounded(if too_far { crossing } else { level * crossing });
         self.done = true;
-        here > -self.first && self.first < 0.0
+        too_far
     }
 
     pub(super) fn retreat(&mut self) {

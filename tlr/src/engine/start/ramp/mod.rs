@@ -271,16 +271,19 @@ impl Ramp {
         for (group, slope) in self.groups.iter_mut().zip(slopes).filter(|(g, _)| g.is_moving()) {
             group.base.extend(slope.per_length());
         }
-        let (count, known) = (self.whole.count, self.whole.is_below_zero());
-        if known && self.known_at == 0 {
+        let count = self.whole.count;
+        if self.known_at == 0 && count >= *PROBES.start() && self.whole.is_below_zero() {
             self.known_at = count;
         }
-        let all_known = self.groups.iter().all(|g| !g.is_moving() || g.base.is_below_zero());
-        let patient = self.known_at == 0 || !all_known && count < PATIENCE * self.known_at;
-        if count >= *PROBES.end() || !patient && count >= *PROBES.start() {
+        let known = |group: &GroupRamp| !group.is_moving() || group.base.is_below_zero();
+        let waits = !self.groups.iter().all(known)
+            && (self.known_at == 0 || count < PATIENCE * self.known_at);
+        if count >= *PROBES.end() || !waits && count >= *PROBES.start() {
+            let mut moving = self.groups.iter().filter(|group| group.is_moving());
+            let any_known = moving.any(|group| group.base.is_below_zero());
             for group in self.groups.iter_mut().filter(|group| group.is_moving()) {
                 group.first = group.base.mean.min(0.0);
-                group.faint = self.known_at > 0 && !group.base.is_below_zero();
+                group.faint = any_known && !group.base.is_below_zero();
             }
             let judged = self.groups.iter().filter(|group| group.is_moving() && !group.faint);
             let each = judged.map(GroupRamp::steps_a_look).max().unwrap_or(1);
@@ -369,7 +372,7 @@ impl Ramp {
 
     /// For each group, whether it has had no gradient.
     pub(crate) fn silent(&self) -> impl Iterator<Item = bool> + '_ {
-        self.groups.iter().map(|group| group.silent)
+        self.groups.iter().map(|group| group.silent && !group.frozen)
     }
 
     /// The groups whose rates are looked for.
