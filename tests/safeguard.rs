@@ -353,7 +353,9 @@ fn bad_batches_do_not_cut() {
     let mut run = default(2);
     run.accept(&[1.0, 1.0, 1.0]);
     run.explode(900.0);
-    (0..5).for_each(|_| drop(run.feed(900.0)));
+    for _ in 0..5 {
+        run.feed(900.0);
+    }
     assert_eq!(run.rate(), RATE * 0.5);
     let outcomes: Vec<_> = (0..4).filter_map(|_| run.feed(900.0)).collect();
     assert!(outcomes.iter().any(|outcome| !matches!(outcome, Outcome::RolledBack(_))));

@@ -6,7 +6,7 @@ use support::{
     quadratic::{Quadratic, Random},
     values::{bits, gradients, set_weights, vector, weights, Vector},
 };
-use tlr::{optim::Sgd, Error, KeptBecause, Newton, NewtonConfig, Outcome, Schedule, Step, Window};
+use tlr::{optim::Sgd, Error, Newton, NewtonConfig, Outcome, Schedule, Step, Window};
 
 const N: usize = 6;
 type Opt = Newton<Sgd<Vector<N>, f64, Cpu>>;
