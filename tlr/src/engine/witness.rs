@@ -136,7 +136,9 @@ impl<R: RateRule> Engine<R> {
     pub(super) fn looks_back(&self, step: &PendingStep) -> bool {
         let is_last = self.state.position + 1 == self.window && !step.only_gathers;
         let without_loss = step.gathered.mean().is_none() && self.blames();
-        is_last && (self.settles || without_loss || self.has_silent_groups())
+        // A window of one step has no way before its last.
+        let has_way = self.state.position > 0;
+        is_last && (has_way && (self.settles || without_loss) || self.has_silent_groups())
     }
 
     fn has_silent_groups(&self) -> bool {

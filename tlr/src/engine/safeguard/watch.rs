@@ -237,6 +237,16 @@ impl Watch {
         if let (Some(start), Some(safeguard), None) = (self.start, safeguard, &self.accepted) {
             self.ceiling = Some(start + safeguard.sems * window.deviation());
         }
+        // What the snapshot's losses agreed on stays possible.
+        let level = self.level_at_snapshot();
+        self.ceiling = self.ceiling.map(|ceiling| {
+            let sems = safeguard.map_or(0.0, |safeguard| safeguard.sems);
+            if level > ceiling {
+                level + sems * window.deviation()
+            } else {
+                ceiling
+            }
+        });
         if window.count > 0 {
             self.accepted = Some(window);
         }
