@@ -251,6 +251,22 @@ fn each_group_by_its_own_slope() {
     assert_eq!(run.rates()[0], run.rates()[1]);
 }
 
+// The first batches have no gradient at all: nothing moves, and then the rate is found as ever. Fails
+// where the given rate is taken for one that was found.
+#[test]
+fn a_start_without_a_gradient() {
+    let late = |w: &[f64], batch| vec![if batch < 3 { 0.0 } else { w[0] }];
+    let found = [1e-9, 1e9].map(|given| {
+        let host = Paper::new(vec![vec![2.0]], late);
+        let mut run = Run::new(NewtonConfig::default(), given, host);
+        (0..3).for_each(|_| assert!(matches!(run.step(None), Step::Ramped { .. })));
+        assert_eq!((run.rates()[0], run.host.w[0][0]), (given, 2.0));
+        run.ramp();
+        run.rates()[0]
+    });
+    assert!(found[0] == found[1] && (0.1..1.0).contains(&found[0]), "{found:?}");
+}
+
 // A group whose gradient comes late starts at the others' rate, with its first window that has one.
 #[test]
 fn a_late_group_starts_where_the_others_are() {

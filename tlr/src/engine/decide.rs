@@ -204,7 +204,8 @@ impl<R: RateRule> Engine<R> {
             _ if settings.frozen => Proposal::kept(rate, KeptBecause::Frozen),
             (Some(previous), Some(products)) => {
                 let proposal = rule::decide(&self.rule, rate, previous.rate, &products);
-                group.climbs &= self.climb.is_some_and(|cosine| products.cosine() > cosine);
+                let agrees = self.climb.is_some_and(|cosine| products.cosine() > cosine);
+                group.climbs &= agrees;
                 let proposal = if group.climbs {
                     climb(rate, previous.rate, &products, proposal)
                 } else {
@@ -212,7 +213,6 @@ impl<R: RateRule> Engine<R> {
                 };
                 // Momentum and decay agree with themselves: a rate rises by agreement only where the
                 // loss falls along the way.
-                let agrees = self.climb.is_some_and(|cosine| products.cosine() > cosine);
                 let proposal = match slope {
                     Some(slope) if agrees && proposal.rate > rate && !slope.is_downhill() => {
                         Proposal::kept(rate, KeptBecause::NotDownhill)

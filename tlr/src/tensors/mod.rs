@@ -96,7 +96,7 @@ pub(crate) struct Elements<'a, E: Dtype> {
     /// See [`TensorInfo::trainable`].
     pub(crate) trainable: bool,
     copy_into: &'a dyn Fn(&mut [E]),
-    lend: &'a dyn Fn() -> Option<Tensor<(usize,), E, Cpu>>,
+    values: &'a dyn Fn() -> Values<E>,
     len: usize,
     /// The device of the tensor, if it is a GPU.
     #[cfg(feature = "cuda")]
@@ -118,8 +118,7 @@ impl<E: Dtype> Elements<'_, E> {
     /// All elements, for any thread to read. Large tensors on the CPU are lent, all others are
     /// copied.
     pub(crate) fn values(&self) -> Values<E> {
-        let lent = if self.len > values::SMALL { (self.lend)() } else { None };
-        lent.map_or_else(|| Values::Copied(self.to_vec()), Values::Lent)
+        (self.values)()
     }
 
     /// The address of the elements in the GPU's memory. `None` if their number is not `len`, or if
@@ -187,14 +186,12 @@ impl<E: Dtype, D: Device<E>> TensorVisitor<E, D> for Read<'_, E> {
         tensor: &Tensor<S, E, D>,
     ) -> Result<Option<Tensor<S, E, D>>, Infallible> {
         let len = tensor.shape().num_elements();
-        let on_cpu = (tensor as &dyn Any).downcast_ref::<Tensor<S, E, Cpu>>();
         #[cfg(feature = "cuda")]
         let on_gpu = (tensor as &dyn Any).downcast_ref::<Tensor<S, E, dfdx::tensor::Cuda>>();
         (self.0)(Elements {
             trainable: is_trained(&options),
             copy_into: &|values| tensor.copy_into(values),
-            // A reshape of a contiguous tensor copies no element.
-            lend: &|| on_cpu?.clone().try_reshape_like(&(len,)).ok(),
+            values: &|| lent_or_copied(tensor),
             len,
             #[cfg(feature = "cuda")]
             gpu: on_gpu.map(Tensor::device),

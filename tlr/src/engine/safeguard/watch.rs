@@ -140,14 +140,10 @@ impl Watch {
 
     /// The highest mean that the window may have.
     fn limit(&self, safeguard: &Safeguard) -> f64 {
-        let limit = match &self.accepted {
-            Some(window) if self.rollbacks == 0 || self.origin.count == 0 => {
-                safeguard.limit_after(window.mean, window.sem())
-            }
-            Some(window) => safeguard.limit_after(window.mean.max(self.origin.mean), window.sem()),
-            // The window's own noise may widen its limit: what `explosion` lets pass is little.
-            None => safeguard.limit_after(self.origin.mean, self.window.sem()),
-        };
+        // Before a window is accepted, its own noise may widen its limit: what `explosion` lets pass
+        // is little.
+        let noise = self.accepted.as_ref().unwrap_or(&self.window).sem();
+        let limit = safeguard.limit_after(self.reference(), noise);
         let level = safeguard.limit_after(self.level_at_snapshot(), self.origin.sem());
         self.ceiling.map_or(limit, |ceiling| limit.min(ceiling)).max(level)
     }
@@ -171,14 +167,18 @@ impl Watch {
         (self.window.mean * seen + loss + left * floor) / (seen + 1.0 + left)
     }
 
-    /// By how much this loss is above what the window is compared with.
-    pub(crate) fn rise(&self, loss: f64) -> f64 {
-        let reference = match &self.accepted {
+    /// What the window is compared with.
+    fn reference(&self) -> f64 {
+        match &self.accepted {
             Some(window) if self.rollbacks == 0 || self.origin.count == 0 => window.mean,
             Some(window) => window.mean.max(self.origin.mean),
             None => self.origin.mean,
-        };
-        loss - reference
+        }
+    }
+
+    /// By how much this loss is above what the window is compared with.
+    pub(crate) fn rise(&self, loss: f64) -> f64 {
+        loss - self.reference()
     }
 
     /// No rate is to blame for this loss: the limits move up to it.

@@ -150,8 +150,7 @@ impl Ramp {
             }
     }
 
-    /// One more step is about to be made, of a batch with these slopes and this loss. `spacing` is
-    /// the distance between 1 and the next number.
+    /// One more step is about to be made, of a batch with these slopes and this loss.
     pub(crate) fn observe(
         &mut self,
         slopes: &[Slope],
@@ -159,15 +158,19 @@ impl Ramp {
         numbers: Numbers,
     ) -> Ramped {
         self.steps += 1;
-        if !slopes.iter().all(Slope::is_finite) {
+        self.listen(slopes);
+        // Of figures that are numbers the sum may not be one.
+        let all = self.total(slopes);
+        if !slopes.iter().all(Slope::is_finite) || !all.is_finite() {
             return self.doubt();
         }
         self.doubted = false;
-        self.listen(slopes);
         let ramped = match self.stage {
-            Stage::Resting => self.rest(slopes, numbers),
-            Stage::Trying => self.try_rate(slopes, numbers),
-            Stage::Probing => self.probe(slopes, numbers),
+            // There is nothing to learn from a batch without a gradient.
+            Stage::Resting | Stage::Trying if all.gradient == 0.0 => Ramped::On,
+            Stage::Resting => self.rest(&all, numbers),
+            Stage::Trying => self.try_rate(&all, numbers),
+            Stage::Probing => self.probe(slopes, &all, numbers),
             Stage::Growing { each, looks, taken } => {
                 if self.has_exploded(slopes, loss) {
                     return self.give_up(slopes);
@@ -176,7 +179,7 @@ impl Ramp {
             }
         };
         if !matches!(self.stage, Stage::Growing { .. }) {
-            self.gradient = self.gradient.max(self.total(slopes).gradient);
+            self.gradient = self.gradient.max(all.gradient);
             self.start = [self.start, loss].into_iter().flatten().reduce(f64::max);
         }
         match ramped {
@@ -189,7 +192,9 @@ impl Ramp {
     fn listen(&mut self, slopes: &[Slope]) {
         let common = self.moving().map(|group| group.rate).reduce(f64::max);
         let groups = self.groups.iter_mut().zip(slopes).filter(|(group, _)| !group.frozen);
-        for (group, _) in groups.filter(|(group, slope)| group.silent && slope.gradient > 0.0) {
+        for (group, _) in groups
+            .filter(|(group, slope)| group.silent && slope.gradient > 0.0 && slope.is_finite())
+        {
             group.silent = false;
             group.rate = common.unwrap_or(group.rate);
         }
@@ -220,11 +225,9 @@ impl Ramp {
     }
 
     /// Chooses the trial rate.
-    fn rest(&mut self, slopes: &[Slope], numbers: Numbers) -> Ramped {
-        let all = self.total(slopes);
-        let rate = bounded(
-            first_way(&all, numbers.spacing) / all.gradient.max((all.weights as f64).sqrt()),
-        );
+    fn rest(&mut self, all: &Slope, numbers: Numbers) -> Ramped {
+        let way = first_way(all, numbers.spacing);
+        let rate = bounded(way / all.gradient.max((all.weights as f64).sqrt()));
         self.moving().for_each(|group| group.rate = rate);
         self.expect(all.gradient, numbers.momentum);
         self.stage = Stage::Trying;
@@ -232,15 +235,8 @@ impl Ramp {
     }
 
     /// Corrects the trial rate by how far the weights have moved.
-    fn try_rate(&mut self, slopes: &[Slope], numbers: Numbers) -> Ramped {
-        let all = self.total(slopes);
-        if !all.is_finite() {
-            return self.doubt();
-        }
-        let way = first_way(&all, numbers.spacing);
-        if all.gradient == 0.0 {
-            return Ramped::On;
-        }
+    fn try_rate(&mut self, all: &Slope, numbers: Numbers) -> Ramped {
+        let way = first_way(all, numbers.spacing);
         let by = if all.moved > 0.0 { (way / all.moved).min(RAISE) } else { RAISE };
         self.moving().for_each(|group| group.rate = bounded(by * group.rate));
         if all.moved >= way / 2.0 {
@@ -265,8 +261,7 @@ impl Ramp {
     }
 
     /// Measures the first slope.
-    fn probe(&mut self, slopes: &[Slope], numbers: Numbers) -> Ramped {
-        let all = self.total(slopes);
+    fn probe(&mut self, slopes: &[Slope], all: &Slope, numbers: Numbers) -> Ramped {
         self.whole.extend(all.per_length());
         for (group, slope) in self.groups.iter_mut().zip(slopes).filter(|(g, _)| g.is_moving()) {
             group.base.extend(slope.per_length());
@@ -339,24 +334,22 @@ impl Ramp {
         for group in self.moving() {
             match group.look() {
                 Look::HalfWay if group.faint => too_far |= group.stop(level),
-                _ if group.faint => group.raise(by),
                 Look::Silent => group.raise(by),
+                _ if group.faint => group.raise(by),
                 Look::Straight | Look::Bending if !group.is_far => group.go_on(by),
                 _ => too_far |= group.stop(level),
             }
         }
         self.stage = Stage::Growing { each, looks: 0, taken: 0 };
         let over = self.groups.iter().all(|group| group.done || !group.is_judged());
-        match (over, too_far) {
-            (false, false) => Ramped::On,
-            (_, too_far) => {
-                self.settle_rest();
-                if too_far {
-                    Ramped::TooFar
-                } else {
-                    Ramped::Done
-                }
-            }
+        if !over && !too_far {
+            return Ramped::On;
+        }
+        self.settle_rest();
+        if too_far {
+            Ramped::TooFar
+        } else {
+            Ramped::Done
         }
     }
 
