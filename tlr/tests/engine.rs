@@ -988,6 +988,7 @@ fn a_reset_begins_anew_at_the_weights_as_they_are() {
     let forget = |engine: &Engine<NewtonRule>| {
         let mut state = serde_json::to_value(engine.state()).unwrap();
         state["steps"] = 0.into();
+        state["level_from"] = 0.into();
         state["history"] = serde_json::json!([]);
         state
     };

@@ -159,6 +159,24 @@ fn climbs() {
 }
 
 #[test]
+fn horizons() {
+    let error = refused(NewtonConfig::default().horizon(0));
+    assert!(is_out_of_range(&error, "horizon", 0.0));
+    tells(&error, &["at least 1", "epochs times batches"]);
+    made(NewtonConfig::default().horizon(1)).unwrap();
+    assert_eq!(made(NewtonConfig::default().horizon(None)).unwrap().factor(), 1.0);
+}
+
+// All that is configured beside the rule, and nothing else.
+#[test]
+fn of_another_rule() {
+    let config = NewtonConfig::default().horizon(7).least_steps(3).sketch(64).safeguard(None);
+    let other = config.of_rule(HypergradientRule::additive(0.1));
+    assert_ne!(other, HypergradientConfig::new(HypergradientRule::additive(0.1)));
+    assert_eq!(other.of_rule(NewtonRule::default()), config);
+}
+
+#[test]
 fn sketches() {
     assert_eq!(NewtonConfig::SKETCH, 16_384);
     let config = NewtonConfig::default().safeguard(None);

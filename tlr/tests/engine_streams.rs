@@ -127,6 +127,8 @@ impl Setup {
             .window(Window::steps(1 + random.below(6)).unwrap())
             .climb((!random.chance(3)).then_some(0.8))
             .ramp(random.chance(2))
+            .settle(random.chance(2))
+            .horizon(random.chance(4).then_some(1000))
             .safeguard(safeguard)
             .sketch(sketch);
         let groups = (0..1 + random.below(3)).map(|index| Group {

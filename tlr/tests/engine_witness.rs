@@ -461,6 +461,60 @@ fn without_a_loss_the_slope_is_the_witness() {
     assert!(run(None).host.w[0][0].abs() > 1e50);
 }
 
+// Not only at the end of a window: one of a thousand steps comes back within a few of its first.
+// Fails if the ways on the way are not looked at, or if they are with a loss.
+#[test]
+fn without_a_loss_a_window_is_looked_at_on_its_way() {
+    let run = |loss: Option<f64>| {
+        let config = NewtonConfig::default().ramp(false).window(Window::steps(1000).unwrap());
+        let mut run = Run::new(config, 3.0, Paper::new(vec![vec![1.0, 1.0]], bowl(1.0)));
+        (0..40).for_each(|_| drop(run.step(loss)));
+        run
+    };
+    let watched = run(None);
+    assert!(watched.host.w[0][0].abs() < 10.0, "{:?}", watched.host.w);
+    assert!(watched.rates()[0] < 2.0);
+    assert!(run(Some(1.0)).host.log.is_empty());
+}
+
+// Weights that are thrown far out, to where there is no gradient, come back. Fails if only gradients
+// tell.
+#[test]
+fn without_a_loss_a_way_out_of_all_gradients_is_too_far() {
+    let config = NewtonConfig::default().ramp(false).settle(false);
+    let config = config.window(Window::steps(4).unwrap());
+    // A slope that ends.
+    let gradient = |w: &[f64], _| vec![if w[0].abs() < 2.0 { 1.0 } else { 0.0 }];
+    let mut run = Run::new(config, 50.0, Paper::new(vec![vec![1.0]], gradient));
+    (0..3).for_each(|_| assert_eq!(run.step(None), Step::Made));
+    assert!(matches!(run.step(None), Step::RolledBack { cause: Cause::WentTooFar, .. }));
+    assert_eq!(run.host.w, [[1.0]]);
+    assert_eq!(run.rates(), [5.0]);
+}
+
+// ---- The horizon ----
+
+// The rate falls evenly from the end of the ramp on, and no further once the horizon is reached; what
+// is learned is the level. Fails with another beginning or end.
+#[test]
+fn the_horizon_begins_where_the_ramp_ends() {
+    let config = NewtonConfig::default().window(Window::steps(1000).unwrap());
+    let mut run = Run::new(config, 1e-3, Paper::new(vec![vec![2.0]], bowl(1.0)));
+    let ramp = run.ramp() as u64;
+    let config = config.horizon(ramp + 10);
+    let mut told = Run::new(config, 1e-3, Paper::new(vec![vec![2.0]], bowl(1.0)));
+    assert_eq!(told.ramp() as u64, ramp);
+    assert_eq!(told.rates(), run.rates());
+    for left in [10, 9, 8, 7, 6, 5, 4, 3, 2, 1, 1, 1] {
+        let before = told.host.w[0][0];
+        assert_eq!(told.engine.factor(), f64::from(left) / 10.0);
+        told.step(None);
+        let rate = 1.0 - told.host.w[0][0] / before;
+        assert!((rate / told.rates()[0] - f64::from(left) / 10.0).abs() < 1e-9);
+    }
+    assert_eq!(told.rates(), run.rates());
+}
+
 // ---- Directions that agree for other reasons ----
 
 // Two windows agree, but the loss does not fall along their way: here a decay without a gradient to

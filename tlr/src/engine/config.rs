@@ -20,6 +20,7 @@ pub struct Config<R> {
     pub(crate) climb: Option<f64>,
     pub(crate) ramp: bool,
     pub(crate) settle: bool,
+    pub(crate) horizon: Option<u64>,
     pub(crate) safeguard: Option<Safeguard>,
     pub(crate) sketch: Option<usize>,
     pub(crate) bf16_directions: bool,
@@ -63,9 +64,38 @@ impl<R: RateRule> Config<R> {
             climb: None,
             ramp: false,
             settle: false,
+            horizon: None,
             safeguard: Some(Safeguard::default()),
             sketch: None,
             bf16_directions: false,
+        }
+    }
+
+    /// The same configuration of another rule.
+    ///
+    /// # Example
+    /// ```
+    /// use tlr::{engine::HypergradientRule, NewtonConfig};
+    ///
+    /// // The ramp, the safeguard and all else of the default, for a rule of first order.
+    /// let config = NewtonConfig::default().of_rule(HypergradientRule::multiplicative(0.1));
+    /// ```
+    pub fn of_rule<S>(self, rule: S) -> Config<S> {
+        let Self { window, batches_per_epoch, least_steps, memories, .. } = self;
+        let Self { climb, ramp, settle, horizon, safeguard, sketch, bf16_directions, .. } = self;
+        Config {
+            rule,
+            window,
+            batches_per_epoch,
+            least_steps,
+            memories,
+            climb,
+            ramp,
+            settle,
+            horizon,
+            safeguard,
+            sketch,
+            bf16_directions,
         }
     }
 
@@ -189,6 +219,24 @@ impl<R: RateRule> Config<R> {
         self
     }
 
+    /// How many optimizer steps training will have in all, or `None` where nobody knows. Default
+    /// `None`. It is not in the paper.
+    ///
+    /// **Why.** Noise keeps weights away from the lowest point, the further the larger the rate. A
+    /// rate that suits most of the training is too large for its end.
+    ///
+    /// **How.** Every rate is multiplied by the share of the steps that are still left, counted from
+    /// the end of the [`ramp`](Self::ramp): from 1 evenly down to 0. The learned rate is the level
+    /// that is multiplied. The rule does not make up for the decay: of each change of the level it
+    /// makes only the share that is in force. A [`Schedule`](crate::Schedule) multiplies as well.
+    ///
+    /// Training that goes on after the horizon goes on at the last of these rates. What this gave is
+    /// in docs/start.md.
+    pub fn horizon(mut self, steps: impl Into<Option<u64>>) -> Self {
+        self.horizon = steps.into();
+        self
+    }
+
     /// The safeguard, or `None` for none at all. Without a safeguard, a loss or a weight that is
     /// not finite is an error, and nothing else is looked at. Default: [`Safeguard::default`].
     pub fn safeguard(mut self, safeguard: impl Into<Option<Safeguard>>) -> Self {
@@ -304,6 +352,10 @@ impl<R: RateRule> Config<R> {
             if self.safeguard.is_some() {
                 return Err(Error::SketchWithSafeguard);
             }
+        }
+        if let Some(steps) = self.horizon {
+            let advice = "tell all steps of the training, epochs times batches, or None";
+            Error::unless_advised(steps > 0, "horizon", "at least 1", steps as f64, advice)?;
         }
         let window = match self.batches_per_epoch {
             Some(batches) => self.window.of_epoch(batches)?,

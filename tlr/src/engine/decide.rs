@@ -16,7 +16,6 @@ use super::{
     history::{Adaptation, KeptBecause, Outcome},
     products::{DirectionProducts, Slope, WindowProducts},
     rule::{self, bounded, Proposal, RATES},
-    safeguard::{blame, Blame},
     settle::settle,
     start::{climb::climb, rounding::Rounding, LARGEST_CLIMB},
     state::{EndedWindow, GatheredLosses, Phase, PreviousWindow, Rollback, SnapshotTrust},
@@ -58,8 +57,10 @@ impl<R: RateRule> Engine<R> {
                 watch: self.state.watch.clone(),
             });
         }
-        // A schedule whose mean is below 1 may keep the weights where they are on purpose.
-        let looks_for_rounding = self.climb.is_some() && window.factor >= 1.0;
+        // A schedule whose mean is below 1 may keep the weights where they are on purpose, and so may
+        // the end of a horizon.
+        let least = if self.schedule.is_some() { 1.0 } else { 0.5 };
+        let looks_for_rounding = self.climb.is_some() && window.factor >= least;
         if !looks_for_rounding {
             return self.conclude(window, &[]);
         }
@@ -90,14 +91,10 @@ impl<R: RateRule> Engine<R> {
     fn went_uphill(&mut self, window: &EndedWindow) -> Option<Vec<bool>> {
         let without_loss = self.blames() && !self.state.watch.has_losses();
         let slopes = window.slopes.as_ref().filter(|_| without_loss)?;
-        let share = self.safeguard?.blame?;
         if !self.state.watch.goes_uphill(slopes) {
             return None;
         }
-        match blame(share, f64::MIN_POSITIVE, slopes) {
-            Blame::Some(guilty) => self.can_be_cut(&guilty).then_some(guilty),
-            Blame::All | Blame::None => None,
-        }
+        self.guilty(slopes)
     }
 
     /// Decides on each group's rate.
@@ -260,7 +257,7 @@ impl<R: RateRule> Engine<R> {
         let outcome = Outcome::RolledBack(cause);
         if let Some(ramp) = ramp {
             self.take_rates(&ramp, outcome);
-            self.ramp_ended(&ramp);
+            self.ramp_ended(&ramp, self.state.steps);
             self.state.ramp = None;
         } else {
             for index in 0..self.groups.len() {

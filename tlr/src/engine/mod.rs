@@ -66,6 +66,7 @@ mod exact;
 #[cfg(feature = "dfdx")]
 mod exact_step;
 mod history;
+mod horizon;
 mod host;
 mod numbers;
 mod products;
@@ -121,6 +122,7 @@ pub struct Engine<R> {
     climb: Option<f64>,
     ramps: bool,
     settles: bool,
+    horizon: Option<u64>,
     safeguard: Option<Safeguard>,
     schedule: Option<Schedule>,
     /// Whether the host has snapshots to go back to, and not a sketch of them.
@@ -168,6 +170,7 @@ impl<R: RateRule> Engine<R> {
             watch: Watch::default(),
             groups: groups.iter().map(|group| start(group.rate, config.climb)).collect(),
             follows: false,
+            level_from: 0,
             ramp: None,
             phase: Phase::Idle,
             history: Vec::new(),
@@ -180,6 +183,7 @@ impl<R: RateRule> Engine<R> {
             climb: config.climb,
             ramps: config.ramp,
             settles: config.settle,
+            horizon: config.horizon,
             safeguard: config.safeguard,
             schedule: None,
             keeps_snapshots: config.sketch.is_none(),
@@ -217,9 +221,12 @@ impl<R> Engine<R> {
         self.groups.iter().zip(&self.state.groups).map(|(group, state)| (&*group.name, state.rate))
     }
 
-    /// What the schedule multiplies the rates of the next step by: 1 without one.
+    /// What the schedule and the horizon multiply the rates of the next step by: 1 without them.
     pub fn factor(&self) -> f64 {
-        self.schedule.as_ref().map_or(1.0, |schedule| schedule.factor(self.state.steps))
+        let State { steps, level_from, .. } = self.state;
+        let scheduled = self.schedule.as_ref().map_or(1.0, |schedule| schedule.factor(steps));
+        let left = |horizon| horizon::share_left(horizon, level_from, steps);
+        scheduled * self.horizon.map_or(1.0, left)
     }
 
     /// The rates of the update that is [asked for](Request::Update): the learned rates times the
@@ -269,6 +276,7 @@ impl<R> Engine<R> {
             watch: Watch::default(),
             groups,
             follows: false,
+            level_from: self.state.steps,
             ramp: None,
             phase: Phase::Idle,
             history: std::mem::take(&mut self.state.history),
@@ -349,6 +357,7 @@ impl<R> Engine<R> {
             .with("climb", self.climb)
             .with("ramp", self.ramps)
             .with("settle", self.settles)
+            .with("horizon", self.horizon)
             .with("rule", &self.rule)
             .with("safeguard", self.safeguard)
             .with("schedule", self.schedule.as_ref().and_then(|s| serde_json::to_string(s).ok()))

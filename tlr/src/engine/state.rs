@@ -31,6 +31,8 @@ pub struct State {
     pub(super) groups: Vec<GroupState>,
     /// Whether steps are as long as the gradients, as the ramp has seen.
     pub(super) follows: bool,
+    /// The steps before the horizon's decay began: those of the ramp.
+    pub(super) level_from: u64,
     /// While the starting rates are looked for.
     pub(super) ramp: Option<Ramp>,
     pub(super) phase: Phase,
@@ -155,7 +157,7 @@ pub(super) enum Phase {
     /// It waits to be told whether the weights are finite. Their window will be undone for this
     /// cause, and these groups' rates are to blame. None: all of them.
     Checking(PendingStep, Cause, Option<Vec<bool>>),
-    /// It waits for the slopes, before the last step of a window.
+    /// It waits for the slopes of the window so far.
     LookingBack(PendingStep),
     /// It waits for the products of a window whose last step has been made. Its slopes were these,
     /// where they were asked for.
@@ -272,6 +274,7 @@ impl State {
             && self.phase.is_possible(groups)
             && counts.into_iter().all(|count| count < MOST_STEPS)
             && self.position as u64 <= self.steps
+            && self.level_from <= self.steps
             && self.watch.is_possible(MOST_STEPS)
     }
 }

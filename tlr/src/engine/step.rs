@@ -28,10 +28,7 @@ impl<R: RateRule> Engine<R> {
             (Phase::TakingWeights(step), Event::SnapshotTaken) => self.judge(step, true),
             (Phase::TakingBuffers(step), Event::SnapshotTaken) => Ok(self.begun(step)),
             (Phase::Ramping(step), Event::Slopes(slopes)) => self.ramped(step, &slopes),
-            (Phase::LookingBack(mut step), Event::Slopes(slopes)) => {
-                step.slopes = Some(slopes);
-                Ok(self.ask_for_update(step))
-            }
+            (Phase::LookingBack(step), Event::Slopes(slopes)) => Ok(self.looked_back(step, slopes)),
             (Phase::Suspecting(step, cause), Event::Slopes(slopes)) => {
                 Ok(self.suspected(step, cause, &slopes))
             }

@@ -13,6 +13,9 @@ use super::{
 };
 use crate::error::{Cause, Error};
 
+/// Where no loss is told the slopes are asked for every so many steps.
+const LOOKS_APART: usize = 4;
+
 impl<R: RateRule> Engine<R> {
     /// The starting rates are looked for.
     pub(super) fn ramped(
@@ -61,14 +64,16 @@ impl<R: RateRule> Engine<R> {
         }
         let decisions = self.decisions_since(first);
         if ends {
-            self.ramp_ended(&ramp);
+            self.ramp_ended(&ramp, self.state.steps + 1);
             self.leave_window();
         }
         self.state.ramp = (!ends).then_some(ramp);
         self.finish(1, Step::Ramped { decisions })
     }
 
-    pub(super) fn ramp_ended(&mut self, ramp: &Ramp) {
+    /// The rates are found, after so many steps.
+    pub(super) fn ramp_ended(&mut self, ramp: &Ramp, steps: u64) {
+        self.state.level_from = steps;
         self.state.watch.start_from(ramp.start, ramp.gradient);
         self.state.follows = ramp.follows;
         for (group, silent) in self.state.groups.iter_mut().zip(ramp.silent()) {
@@ -130,15 +135,54 @@ impl<R: RateRule> Engine<R> {
         self.groups.iter().zip(guilty).any(|(group, guilty)| *guilty && !group.frozen)
     }
 
-    /// Whether the slopes along the window's way are to be known before its last step. (That step
-    /// itself has to be left out: it goes down its own batch's gradient.) Where no loss is told they
-    /// are the only witness.
+    /// Whether the slopes along the window's way are to be known before this step: before the last.
+    /// (That step itself has to be left out: it goes down its own batch's gradient.) Where no loss is
+    /// told they are the only witness, and are asked for more often.
     pub(super) fn looks_back(&self, step: &PendingStep) -> bool {
-        let is_last = self.state.position + 1 == self.window && !step.only_gathers;
         let without_loss = step.gathered.mean().is_none() && self.blames();
         // A window of one step has no way before its last.
         let has_way = self.state.position > 0;
-        is_last && (has_way && (self.settles || without_loss) || self.has_silent_groups())
+        let now_and_then = without_loss && self.state.position.is_multiple_of(LOOKS_APART);
+        let of_interest = match self.is_last_step() {
+            true => has_way && (self.settles || without_loss) || self.has_silent_groups(),
+            false => has_way && now_and_then,
+        };
+        of_interest && !step.only_gathers
+    }
+
+    fn is_last_step(&self) -> bool {
+        self.state.position + 1 == self.window
+    }
+
+    /// The slopes along the window's way so far. At its end they are weighed with its products.
+    pub(super) fn looked_back(&mut self, mut step: PendingStep, slopes: Vec<Slope>) -> Request {
+        if self.is_last_step() {
+            step.slopes = Some(slopes);
+            return self.ask_for_update(step);
+        }
+        let all: Slope = slopes.iter().copied().sum();
+        let guilty = self.guilty(&slopes).filter(|_| self.state.watch.has_exploded(&all));
+        if guilty.is_none() {
+            return self.ask_for_update(step);
+        }
+        self.go_back(Rollback {
+            cause: Cause::WentTooFar,
+            rates_are_to_blame: true,
+            guilty,
+            ramp: None,
+            counts_step: true,
+            target: self.way_back(),
+            watch: step.watch,
+        })
+    }
+
+    /// The groups that are to blame for a way that has gone too far, where no loss tells.
+    pub(super) fn guilty(&self, slopes: &[Slope]) -> Option<Vec<bool>> {
+        let share = self.safeguard?.blame?;
+        match blame(share, f64::MIN_POSITIVE, slopes) {
+            Blame::Some(guilty) => self.can_be_cut(&guilty).then_some(guilty),
+            Blame::All | Blame::None => None,
+        }
     }
 
     fn has_silent_groups(&self) -> bool {

@@ -35,6 +35,9 @@ impl Verdict {
 const UPHILL: f64 = 0.3;
 /// How much larger than all before them gradients are that have exploded.
 const GRADIENT_EXPLOSION: f64 = 3.0;
+/// No window moves the weights further: this many times their norm, or the norm of as many weights of
+/// size 1.
+const LONGEST_WAY: f64 = 10.0;
 /// So many windows in a row that go uphill to larger gradients are too many.
 const RISES: u64 = 3;
 
@@ -211,18 +214,25 @@ impl Watch {
         if !all.is_finite() {
             return false;
         }
-        let uphill = all.along > UPHILL * all.moved * all.gradient;
         let grown = all.gradient > self.last_gradient;
-        self.risen = if uphill && grown { self.risen + 1 } else { 0 };
-        let start = *self.gradient.get_or_insert(all.gradient);
-        let exploded = uphill && all.gradient > GRADIENT_EXPLOSION * start.max(self.last_gradient);
-        let too_far = exploded || self.risen >= RISES;
+        self.risen = if leads_uphill(&all) && grown { self.risen + 1 } else { 0 };
+        self.gradient.get_or_insert(all.gradient);
+        let too_far = self.has_exploded(&all) || self.risen >= RISES;
         if too_far {
             self.risen = 0;
         } else {
             self.last_gradient = all.gradient;
         }
         too_far
+    }
+
+    /// Whether a way has gone too far, whatever windows came before: uphill to gradients that have
+    /// exploded, or far beyond the weights' own size, where gradients may say nothing at all.
+    pub(crate) fn has_exploded(&self, all: &Slope) -> bool {
+        let longest = LONGEST_WAY * all.norm.max((all.weights as f64).sqrt());
+        let before = self.gradient.map(|start| start.max(self.last_gradient));
+        let exploded = before.is_some_and(|before| all.gradient > GRADIENT_EXPLOSION * before);
+        leads_uphill(all) && exploded || all.moved > longest
     }
 
     /// A step with this loss was made.
@@ -317,4 +327,9 @@ impl Watch {
     pub(crate) fn rollbacks(&self) -> usize {
         self.rollbacks
     }
+}
+
+/// Whether the loss rises along the way by more than noise.
+fn leads_uphill(all: &Slope) -> bool {
+    all.along > UPHILL * all.moved * all.gradient
 }
