@@ -1,8 +1,8 @@
 //! Compares runs of `translate`, or of the other examples: a table, and the curves of each method's best run.
 //!
 //! ```text
-//! cargo run --release --example translate -- --data DIR --out runs/adam-newton
-//! cargo run --release --example translate -- --data DIR --out runs/adam-1e-3 --rule constant --rate 1e-3
+//! cargo run --release --features text --example translate -- --data DIR --out runs/adam-newton
+//! cargo run --release --features text --example translate -- --data DIR --out runs/adam-1e-3 --rule constant --rate 1e-3
 //! cargo run --release --example compare -- runs/* --out results/translation
 //! ```
 //!

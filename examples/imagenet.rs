@@ -1,8 +1,8 @@
 //! Trains ResNet-50 on a folder of pictures with a learning rate that learns itself.
 //!
 //! ```text
-//! cargo run --release --example imagenet                   # draws a small folder; after a minute 47 % of its four classes
-//! cargo run --release --example imagenet -- --data DIR --side 224 --epochs 80 --batch-size 96
+//! cargo run --release --features pictures --example imagenet   # draws a small folder; after a minute 47 % of its four classes
+//! cargo run --release --features pictures --example imagenet -- --data DIR --side 224 --epochs 80 --batch-size 96
 //! ```
 //!
 //! `DIR` is laid out as ImageNet is: `train/<class>/` and `val/<class>/` with JPEG or PNG files.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! cargo run --release --example mnist                      # digits the program draws, no data needed
-//! cargo run --release --example mnist -- --download        # the real ones
+//! cargo run --release --features download --example mnist -- --download   # the real ones
 //! cargo run --release --example mnist -- --data DIR --rate 1e-9 --mode per-layer
 //! ```
 
@@ -10,12 +10,7 @@ mod common;
 
 use clap::Parser;
 use common::Training;
-use indicatif::{ProgressBar, ProgressStyle};
-use std::{
-    error::Error,
-    path::{Path, PathBuf},
-    process::ExitCode,
-};
+use std::{error::Error, path::PathBuf, process::ExitCode};
 use tlr_models::{
     data::{digits, mnist, Dataset},
     train::{InMemory, Net},
@@ -33,7 +28,7 @@ struct Args {
     /// Folder with the four MNIST files, plain or gzipped
     #[arg(long, value_name = "DIR", env = "TLR_DATA")]
     data: Option<PathBuf>,
-    /// Fetch MNIST first, into --data or the user's cache
+    /// Fetch MNIST first, into --data or the user's cache (built with `--features download`)
     #[arg(long)]
     download: bool,
 }
@@ -51,20 +46,9 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
 
 /// The data set's name, for the picture, and its images.
 fn load(args: &Args) -> Result<(String, Dataset), Box<dyn Error>> {
-    let dir = match (&args.data, args.download) {
-        (Some(dir), _) => Some(dir.clone()),
-        (None, true) => {
-            Some(dirs::cache_dir().ok_or("no cache folder: give one by --data")?.join("tlr/mnist"))
-        }
-        (None, false) => None,
-    };
+    let dir = if args.download { Some(fetch(args)?) } else { args.data.clone() };
     let (name, mut data) = match dir {
-        Some(dir) => {
-            if args.download {
-                download(&dir)?;
-            }
-            ("MNIST".to_owned(), mnist::load(&dir)?)
-        }
+        Some(dir) => ("MNIST".to_owned(), mnist::load(&dir)?),
         None => {
             let (train, test) = DRAWN;
             let data = digits::draw(
@@ -81,16 +65,32 @@ fn load(args: &Args) -> Result<(String, Dataset), Box<dyn Error>> {
     Ok((name, data))
 }
 
-fn download(dir: &Path) -> Result<(), Box<dyn Error>> {
+/// Fetches MNIST, and says where it is.
+#[cfg(feature = "download")]
+fn fetch(args: &Args) -> Result<PathBuf, Box<dyn Error>> {
+    use indicatif::{ProgressBar, ProgressStyle};
+
+    let dir = match &args.data {
+        Some(dir) => dir.clone(),
+        None => dirs::cache_dir().ok_or("no cache folder: give one by --data")?.join("tlr/mnist"),
+    };
     let bar = ProgressBar::new(0).with_style(
         ProgressStyle::with_template("{msg} {bar:30} {bytes}/{total_bytes}")
             .unwrap_or_else(|_| ProgressStyle::default_bar()),
     );
-    mnist::download(dir, mnist::DEFAULT_BASE_URL, &mut |file, done, total| {
+    mnist::download(&dir, mnist::DEFAULT_BASE_URL, &mut |file, done, total| {
         bar.set_message(file.to_owned());
         bar.set_length(total.unwrap_or(done));
         bar.set_position(done);
     })?;
     bar.finish_and_clear();
-    Ok(())
+    Ok(dir)
+}
+
+/// A TLS stack takes long to compile, and few runs need one.
+#[cfg(not(feature = "download"))]
+fn fetch(_: &Args) -> Result<PathBuf, Box<dyn Error>> {
+    Err("this program cannot download; \
+         `cargo run --release --features download --example mnist -- --download` can"
+        .into())
 }

@@ -1,9 +1,9 @@
 //! Trains a transformer to translate from German to English with a learning rate that learns itself.
 //!
 //! ```text
-//! cargo run --release --example translate                  # a small language the program makes, no data needed
-//! cargo run --release --example translate -- --data DIR --limit 5000
-//! cargo run --release --example translate -- --data DIR --vocabulary 8000 --beam 4 --mode per-layer
+//! cargo run --release --features text --example translate          # a small language the program makes, no data needed
+//! cargo run --release --features text --example translate -- --data DIR --limit 5000
+//! cargo run --release --features text --example translate -- --data DIR --vocabulary 8000 --beam 4 --mode per-layer
 //! ```
 //!
 //! In tables and pictures, the test loss and accuracy of an epoch are those of the validation pairs: the mean loss of

@@ -262,6 +262,7 @@ pub enum DataError {
     },
 
     /// A picture could not be decoded or written.
+    #[cfg(feature = "pictures")]
     #[error("cannot {action} {}: {source}", path.display())]
     Picture {
         /// What was being done: `decode` or `write`.
@@ -310,6 +311,7 @@ pub enum DataError {
     },
 
     /// The request for a file failed.
+    #[cfg(feature = "download")]
     #[error("cannot download {url}: {source}; check the connection or try another mirror")]
     Http {
         /// The address asked for.

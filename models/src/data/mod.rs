@@ -25,10 +25,12 @@
 
 pub mod cifar;
 pub mod digits;
+#[cfg(feature = "pictures")]
 pub mod folder;
 pub mod idx;
 pub mod mnist;
 pub mod shapes;
+#[cfg(feature = "text")]
 pub mod text;
 
 mod augment;

@@ -3,6 +3,7 @@ use rand_chacha::ChaCha8Rng;
 
 /// What a generator is for. Two purposes never share a stream, whatever their seeds.
 #[derive(Clone, Copy)]
+#[cfg_attr(not(all(feature = "pictures", feature = "text")), allow(dead_code))]
 pub(super) enum Purpose {
     Augment = 1,
     Shape = 2,

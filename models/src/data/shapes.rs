@@ -91,6 +91,7 @@ pub(super) enum Half {
 }
 
 /// The planes of picture `index` of a class, `side` x `side` pixels.
+#[cfg(feature = "pictures")]
 pub(super) fn picture_of(seed: u64, half: Half, index: u64, label: u8, side: usize) -> Vec<u8> {
     picture(label, side, &mut generator(Purpose::Shape, seed, half as u64, index))
 }

@@ -6,6 +6,7 @@ mod network;
 mod options;
 mod persistence;
 mod source;
+#[cfg(feature = "text")]
 mod translation;
 
 pub use fit::TrainLoss;
@@ -13,16 +14,13 @@ pub use learner::{learner, Learner};
 pub use network::{Logits, Network, Pixels};
 pub use options::{name, Base, Mode, Options, Rule, Shape};
 pub use persistence::Persistence;
-pub use source::{Decoded, InMemory, Source, Visit};
+#[cfg(feature = "pictures")]
+pub use source::Decoded;
+pub use source::{InMemory, Source, Visit};
+#[cfg(feature = "text")]
 pub use translation::{score, train_translator, Corpus, Tally, Translator};
 
-use crate::{
-    data::{text::TextError, DataError},
-    layers::LayerError,
-    report::Epoch,
-    search::SearchError,
-    Mlp,
-};
+use crate::{data::DataError, layers::LayerError, report::Epoch, Mlp};
 use dfdx::{
     losses::cross_entropy_with_logits_loss,
     prelude::{AsArray, Cpu, CpuError},
@@ -124,9 +122,11 @@ pub enum TrainError {
         classes: usize,
     },
     /// Sentences that cannot be encoded, or batches of none.
+    #[cfg(feature = "text")]
     #[error(transparent)]
-    Text(#[from] TextError),
+    Text(#[from] crate::data::text::TextError),
     /// More tokens than the model has room for.
+    #[cfg(feature = "text")]
     #[error(
         "the model has room for {takes:?} tokens in source and target, and the vocabularies hold {found:?}; \
          learn smaller ones"
@@ -138,8 +138,9 @@ pub enum TrainError {
         found: [usize; 2],
     },
     /// A translation that could not be found.
+    #[cfg(feature = "text")]
     #[error(transparent)]
-    Search(#[from] SearchError<LayerError<CpuError>>),
+    Search(#[from] crate::search::SearchError<LayerError<CpuError>>),
     /// An input that does not fit a layer, or no memory.
     #[error(transparent)]
     Layer(#[from] LayerError<CpuError>),

@@ -1,10 +1,9 @@
 //! Where the images of an epoch come from.
 
 use super::TrainError;
-use crate::data::{
-    folder::{Folder, Loader, Preparation, View},
-    Augment, Batches, Dataset, Scaling,
-};
+#[cfg(feature = "pictures")]
+use crate::data::folder::{Folder, Loader, Preparation, View};
+use crate::data::{Augment, Batches, Dataset, Scaling};
 
 /// Images a model is tested on at a time; only a matter of memory.
 const TEST_BATCH: usize = 1000;
@@ -119,6 +118,7 @@ impl Source for InMemory<'_> {
 }
 
 /// Pictures that are decoded as they are needed, on threads beside the training.
+#[cfg(feature = "pictures")]
 #[derive(Debug)]
 pub struct Decoded<'a> {
     folder: &'a Folder,
@@ -129,6 +129,7 @@ pub struct Decoded<'a> {
     seed: u64,
 }
 
+#[cfg(feature = "pictures")]
 impl<'a> Decoded<'a> {
     /// Cropped and mirrored at random for training, in batches of this size.
     ///
@@ -151,6 +152,7 @@ impl<'a> Decoded<'a> {
     }
 }
 
+#[cfg(feature = "pictures")]
 impl Source for Decoded<'_> {
     fn shape(&self) -> [usize; 3] {
         let side = self.preparation.side as usize;
