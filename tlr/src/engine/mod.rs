@@ -288,7 +288,7 @@ impl<R> Engine<R> {
         let groups = self.state.groups.iter().zip(&self.groups);
         let groups = groups.map(|(state, settings)| (state.rate, settings.frozen));
         if self.ramps {
-            Ramp::new(groups)
+            Ramp::new(groups, self.horizon.is_some())
         } else {
             None
         }

@@ -158,7 +158,7 @@ impl<R: RateRule> Engine<R> {
         }
         if self.looks_back(&step) {
             self.state.phase = Phase::LookingBack(step);
-            return Request::MeasureSlopes(Target::Last);
+            return Request::MeasureSlopes(self.way_to_look_at());
         }
         self.ask_for_update(step)
     }

@@ -14,7 +14,16 @@ use super::{
 use crate::error::{Cause, Error};
 
 /// Where no loss is told the slopes are asked for every so many steps.
-const LOOKS_APART: usize = 4;
+const LOOKS_APART: u64 = 4;
+
+/// Where a step is in its window. Before the first there is no way to look back on.
+enum Place {
+    First,
+    Between,
+    Last,
+    /// A window of one step.
+    Only,
+}
 
 impl<R: RateRule> Engine<R> {
     /// The starting rates are looked for.
@@ -140,25 +149,47 @@ impl<R: RateRule> Engine<R> {
     /// told they are the only witness, and are asked for more often.
     pub(super) fn looks_back(&self, step: &PendingStep) -> bool {
         let without_loss = step.gathered.mean().is_none() && self.blames();
-        // A window of one step has no way before its last.
-        let has_way = self.state.position > 0;
-        let now_and_then = without_loss && self.state.position.is_multiple_of(LOOKS_APART);
-        let of_interest = match self.is_last_step() {
-            true => has_way && (self.settles || without_loss) || self.has_silent_groups(),
-            false => has_way && now_and_then,
+        let now_and_then = without_loss && self.state.steps.is_multiple_of(LOOKS_APART);
+        let of_interest = match self.place() {
+            Place::Last => self.settles || without_loss || self.has_silent_groups(),
+            Place::Only => now_and_then || self.has_silent_groups(),
+            Place::First => false,
+            Place::Between => now_and_then,
         };
         of_interest && !step.only_gathers
     }
 
-    fn is_last_step(&self) -> bool {
-        self.state.position + 1 == self.window
+    /// Where a step is in its window.
+    fn place(&self) -> Place {
+        match (self.state.position == 0, self.state.position + 1 == self.window) {
+            (true, true) => Place::Only,
+            (true, false) => Place::First,
+            (false, true) => Place::Last,
+            (false, false) => Place::Between,
+        }
     }
 
-    /// The slopes along the window's way so far. At its end they are weighed with its products.
+    /// The way to look back on: the window's, and if that is one step, the one before.
+    pub(super) fn way_to_look_at(&self) -> Target {
+        match self.place() {
+            Place::Only => self.way_back(),
+            Place::First | Place::Between | Place::Last => Target::Last,
+        }
+    }
+
+    /// The slopes along the way so far. At a window's end they are weighed with its products.
     pub(super) fn looked_back(&mut self, mut step: PendingStep, slopes: Vec<Slope>) -> Request {
-        if self.is_last_step() {
-            step.slopes = Some(slopes);
-            return self.ask_for_update(step);
+        match self.place() {
+            Place::Last => {
+                step.slopes = Some(slopes);
+                return self.ask_for_update(step);
+            }
+            Place::Only if self.has_silent_groups() => {
+                // Only the gradients are this window's.
+                let still = |slope: &Slope| Slope { along: 0.0, moved: 0.0, ..*slope };
+                step.slopes = Some(slopes.iter().map(still).collect());
+            }
+            Place::Only | Place::First | Place::Between => (),
         }
         let all: Slope = slopes.iter().copied().sum();
         let guilty = self.guilty(&slopes).filter(|_| self.state.watch.has_exploded(&all));

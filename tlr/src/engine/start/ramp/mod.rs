@@ -26,6 +26,8 @@ const LONGEST_WAY: f64 = 10.0;
 const FOLLOWING: f64 = 2.0;
 /// The same if steps stay long, as around Adam, or if gradients hardly agree.
 const NORMALIZED: f64 = 1.0;
+/// With a horizon the level is this many times as high: a decay from 1 to 0 halves the mean rate.
+const DECAYING: f64 = 2.0;
 /// Gradient descent moves the weights by at least this part of Σ rate·‖g‖. (By less than all of it
 /// where gradients disagree.)
 const LEAST_FOLLOWED: f64 = 0.5;
@@ -72,6 +74,8 @@ pub(crate) struct Ramp {
     /// Whether steps are as long as the gradients: the weights have moved about as far as
     /// `expected`.
     pub(crate) follows: bool,
+    /// Whether rates will fall to 0 by a horizon.
+    decays: bool,
     /// The largest norm of the gradients while the weights had hardly moved.
     #[serde(with = "exact")]
     pub(crate) gradient: f64,
@@ -113,8 +117,9 @@ pub(crate) enum Ramped {
 }
 
 impl Ramp {
-    /// None if all rates stay where they are.
-    pub(crate) fn new(groups: impl Iterator<Item = (f64, bool)>) -> Option<Self> {
+    /// For groups with these rates, some of them frozen, that a horizon `decays`. None if all rates
+    /// stay where they are.
+    pub(crate) fn new(groups: impl Iterator<Item = (f64, bool)>, decays: bool) -> Option<Self> {
         let groups: Vec<_> = groups.map(|(rate, frozen)| GroupRamp::new(rate, frozen)).collect();
         let any = groups.iter().any(|group| !group.done);
         any.then(|| Self {
@@ -127,6 +132,7 @@ impl Ramp {
             whole: Samples::default(),
             known_at: 0,
             follows: false,
+            decays,
             gradient: 0.0,
             start: None,
         })
@@ -330,7 +336,7 @@ impl Ramp {
         let mut too_far = false;
         let near = slopes.iter().all(|slope| slope.moved <= NEAR * slope.size());
         let by = if near { 4.0 } else { 2.0 };
-        let level = if self.follows { FOLLOWING } else { NORMALIZED };
+        let level = self.level();
         for group in self.moving() {
             match group.look() {
                 Look::HalfWay if group.faint => too_far |= group.stop(level),
@@ -351,6 +357,12 @@ impl Ramp {
         } else {
             Ramped::Done
         }
+    }
+
+    /// The rate that training starts at, in rates at which the ramp is half-way.
+    fn level(&self) -> f64 {
+        let level = if self.follows { FOLLOWING } else { NORMALIZED };
+        level * if self.decays { DECAYING } else { 1.0 }
     }
 
     /// Groups that could not be judged take the largest of the others' rates. One that has had no
