@@ -5,9 +5,9 @@
 //! `tests/scenarios/rows/`. All of it is drawn from a seed.
 //!
 //! **A column** is a way to run it: the base optimizer (plain descent, momentum 0.9, Adam, sign
-//! descent), one rate or a rate a layer, with the loss (`step`) or without (`update`), and the rate
-//! to start from (1e-9, 1e-6, 1e-2, 10). That is 64 columns; `tests/scenarios/ways.rs` tells which
-//! of them are run by default.
+//! descent), one rate or a rate a layer, with the loss (`step`) or without (`update`), with a horizon
+//! or without, and the rate to start from (1e-9, 1e-6, 1e-2, 10). That is 128 columns;
+//! `tests/scenarios/ways.rs` tells which of them are run by default.
 //!
 //! **A cell** passes if no step failed, all weights and rates are finite at the end, and the error
 //! is at most 1.5 times that of the best constant rate. The constants are run here as well: the
@@ -21,7 +21,7 @@
 //!
 //! * `TLR_SCENARIO=name`: only the rows whose name contains one of these names (by commas);
 //! * `TLR_SCENARIO_SEEDS=10`: that many seeds in place of three;
-//! * `TLR_SCENARIOS_ALL=1`: all 64 columns;
+//! * `TLR_SCENARIOS_ALL=1`: all 128 columns;
 //! * `TLR_SCENARIOS_REPORT=path`: writes all cells as CSV.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::print_stdout)]
 

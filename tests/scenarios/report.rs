@@ -51,8 +51,8 @@ fn table(report: &mut String, failed: &[&Cell], all: &[Cell]) {
     }
     let _ = writeln!(
         report,
-        "  {:8} {:>7} {:14} {:6} {:>4} {:>9} {:>9}  rates at the end, and what is wrong",
-        "around", "from", "", "", "seed", "error", "ratio"
+        "  {:8} {:>7} {:14} {:6} {:11} {:>4} {:>9} {:>9}  rates at the end, and what is wrong",
+        "around", "from", "", "", "", "seed", "error", "ratio"
     );
     for cell in failed {
         let Cell { seed, way, run, .. } = cell;
@@ -63,11 +63,12 @@ fn table(report: &mut String, failed: &[&Cell], all: &[Cell]) {
         };
         let _ = writeln!(
             report,
-            "  {:8} {:7.0e} {:14} {:6} {seed:4} {:9.3e} {:>9}  {}: {faults}{failures}",
+            "  {:8} {:7.0e} {:14} {:6} {:11} {seed:4} {:9.3e} {:>9}  {}: {faults}{failures}",
             way.base.name(),
             way.start,
             way.layers(),
             way.call(),
+            way.end(),
             run.error,
             ratio(cell.ratio()),
             rates(&run.rates),
@@ -91,7 +92,7 @@ fn rates(rates: &[f64]) -> String {
 /// Writes all cells as CSV.
 pub(crate) fn write(path: &str, cells: &[Cell]) {
     let mut file = csv::Writer::from_path(path).unwrap();
-    let header = "row,seed,base,start,layers,call,error,best_error,best_rate,ratio,rates,\
+    let header = "row,seed,base,start,layers,call,end,error,best_error,best_rate,ratio,rates,\
                   started,started_at,failed_steps,first_failure,faults";
     file.write_record(header.split(',')).unwrap();
     for cell in cells {
@@ -103,6 +104,7 @@ pub(crate) fn write(path: &str, cells: &[Cell]) {
             format!("{:e}", way.start),
             way.layers().to_owned(),
             way.call().to_owned(),
+            way.end().to_owned(),
             format!("{:.6e}", run.error),
             format!("{:.6e}", best.0),
             format!("{:e}", best.1),
@@ -123,7 +125,7 @@ pub(crate) fn write(path: &str, cells: &[Cell]) {
 // are.
 #[test]
 fn the_list_of_expected_failures_is_kept() {
-    let way = Way { base: Base::Adam, start: 10.0, per_layer: true, told: false };
+    let way = Way { base: Base::Adam, start: 10.0, per_layer: true, told: false, horizon: true };
     let cell = |error: f64| Cell {
         row: "row",
         seed: 1,
@@ -145,6 +147,7 @@ fn the_list_of_expected_failures_is_kept() {
         start,
         per_layer: None,
         told: None,
+        horizon: None,
         seed: None,
         reason: "none",
     };

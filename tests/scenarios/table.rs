@@ -237,21 +237,22 @@ where
         }),
         Plan::Learned(way) if way.per_layer => {
             let optimizer = PerLayer::new(&job.model, plain);
-            learn(settings, way.told, optimizer, job)
+            learn(settings, way, optimizer, job)
         }
-        Plan::Learned(way) => learn(settings, way.told, plain, job),
+        Plan::Learned(way) => learn(settings, way, plain, job),
     }
 }
 
-fn learn<Opt>(settings: &Settings, told: bool, optimizer: Opt, job: Job<Opt::Model>) -> Run
+fn learn<Opt>(settings: &Settings, way: Way, optimizer: Opt, job: Job<Opt::Model>) -> Run
 where
     Opt: TunableOptimizer<Dtype = f32, Device = Cpu>,
     Opt::Model: ZeroGrads<f32, Cpu> + TensorCollection<f32, Cpu>,
 {
     let config = NewtonConfig::default().batches_per_epoch(settings.epoch);
+    let config = config.horizon(way.horizon.then_some(settings.steps as u64));
     let mut newton = Newton::new(&job.model, optimizer, config).unwrap();
     let mut run = train(settings.steps, job, &mut |model: &mut Opt::Model, gradients, loss| {
-        let step = match told {
+        let step = match way.told {
             true => newton.step(model, gradients, loss),
             false => newton.update(model, gradients),
         };
