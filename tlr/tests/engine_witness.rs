@@ -223,13 +223,19 @@ fn noise_is_measured() {
         w.iter().enumerate().map(|(i, w)| w + 10.0 * noise(batch * 100 + i)).collect()
     };
     for first in 0..5 {
-        let mut host = Paper::new(vec![vec![1.0; 50]], noisy);
-        host.batch = first * 10_000;
-        let mut run = Run::new(NewtonConfig::default(), 1e-6, host);
+        let started = |config| {
+            let mut host = Paper::new(vec![vec![1.0; 50]], noisy);
+            host.batch = first * 10_000;
+            Run::new(config, 1e-6, host)
+        };
+        let mut run = started(NewtonConfig::default());
         let steps = run.ramp();
         assert!((30..2000).contains(&steps), "{steps}");
         let rate = run.rates()[0];
         assert!((1e-4..0.5).contains(&rate), "{first}: {rate:e} after {steps}");
+        // A horizon does not raise the level.
+        let mut told = started(NewtonConfig::default().horizon(10_000));
+        assert_eq!((told.ramp(), told.rates()), (steps, run.rates()));
     }
 }
 

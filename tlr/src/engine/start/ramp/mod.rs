@@ -26,7 +26,8 @@ const LONGEST_WAY: f64 = 10.0;
 const FOLLOWING: f64 = 2.0;
 /// The same if steps stay long, as around Adam, or if gradients hardly agree.
 const NORMALIZED: f64 = 1.0;
-/// With a horizon the level is this many times as high: a decay from 1 to 0 halves the mean rate.
+/// With a horizon the level is this many times as high, for a decay to 0 halves the mean rate. Not
+/// where noise hides the slope.
 const DECAYING: f64 = 2.0;
 /// Gradient descent moves the weights by at least this part of Σ rate·‖g‖. (By less than all of it
 /// where gradients disagree.)
@@ -336,7 +337,7 @@ impl Ramp {
         let mut too_far = false;
         let near = slopes.iter().all(|slope| slope.moved <= NEAR * slope.size());
         let by = if near { 4.0 } else { 2.0 };
-        let level = self.level();
+        let level = self.level(each);
         for group in self.moving() {
             match group.look() {
                 Look::HalfWay if group.faint => too_far |= group.stop(level),
@@ -360,9 +361,9 @@ impl Ramp {
     }
 
     /// The rate that training starts at, in rates at which the ramp is half-way.
-    fn level(&self) -> f64 {
+    fn level(&self, each: u64) -> f64 {
         let level = if self.follows { FOLLOWING } else { NORMALIZED };
-        level * if self.decays { DECAYING } else { 1.0 }
+        level * if self.decays && each == 1 { DECAYING } else { 1.0 }
     }
 
     /// Groups that could not be judged take the largest of the others' rates. One that has had no
