@@ -63,11 +63,9 @@ impl<'a> Roles<'a> {
         for param in &mut generics.params {
             match param {
                 GenericParam::Type(param) => {
-                    param.eq_token = None;
                     param.default = None;
                 }
                 GenericParam::Const(param) => {
-                    param.eq_token = None;
                     param.default = None;
                 }
                 GenericParam::Lifetime(_) => {}

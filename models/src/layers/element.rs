@@ -1,6 +1,6 @@
 //! What the CPU's operations compute with: f32 and f64.
 
-use super::scratch::Kept;
+use super::{gemm::Gemm, scratch::Kept};
 use num_traits::Float;
 use std::ops::AddAssign;
 
@@ -8,6 +8,9 @@ use std::ops::AddAssign;
 pub(super) trait Element: Float + AddAssign + Kept {
     const ZERO: Self;
     const ONE: Self;
+
+    /// What multiplies matrices of these.
+    fn gemm() -> Gemm<Self>;
 
     /// In f64, for sums.
     fn to(self) -> f64;
@@ -32,6 +35,10 @@ pub(super) trait Element: Float + AddAssign + Kept {
 impl Element for f32 {
     const ZERO: Self = 0.0;
     const ONE: Self = 1.0;
+
+    fn gemm() -> Gemm<Self> {
+        gemm_f32::gemm::f32::get_gemm_fn()
+    }
 
     fn to(self) -> f64 {
         self.into()
@@ -82,6 +89,10 @@ impl Element for f32 {
 impl Element for f64 {
     const ZERO: Self = 0.0;
     const ONE: Self = 1.0;
+
+    fn gemm() -> Gemm<Self> {
+        gemm_f64::gemm::f64::get_gemm_fn()
+    }
 
     fn to(self) -> f64 {
         self

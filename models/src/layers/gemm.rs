@@ -1,7 +1,32 @@
-//! C ← C + A·B on slices, by the `gemm` crate.
+//! C ← C + A·B on slices, by the `gemm` crates.
 
 use super::{element::Element, shares::least};
+use gemm_common::Parallelism;
 use rayon::prelude::*;
+
+/// C ← α·C + β·A·B, or without C: m, n, k; C, its steps from column to column and from row to row, and whether it is read; A and
+/// B with their steps; α and β; which of the three are conjugated; and on which threads.
+pub(super) type Gemm<E> = unsafe fn(
+    usize,
+    usize,
+    usize,
+    *mut E,
+    isize,
+    isize,
+    bool,
+    *const E,
+    isize,
+    isize,
+    *const E,
+    isize,
+    isize,
+    E,
+    E,
+    bool,
+    bool,
+    bool,
+    Parallelism,
+);
 
 /// A matrix in a slice: element (i, j) stands at `i * row_step + j * column_step`.
 #[derive(Clone, Copy)]
@@ -156,18 +181,21 @@ impl<E: Element> Product<'_, E> {
         // At most the length of a slice, so it fits.
         let step = |step: usize| step as isize;
         let Self { m, n, k, into, into_step, a, b } = self;
+        // The kernels write columns: rows are the columns of the transposed product.
+        let rows = into_step > 1;
+        let (m, n, a, b) = if rows { (n, m, b.transposed(), a.transposed()) } else { (m, n, a, b) };
+        let (column_step, row_step) = if rows { (into_step, 1) } else { (1, into_step) };
         // SAFETY: of A and B only elements are read that `Matrix::strided` found in their slices, transposed
         // or not: m ≤ A's rows, k ≤ A's columns and B's rows, n ≤ B's columns, less those that a panel leaves out. `into` is
-        // the caller's promise, and borrowed mutably, so it overlaps neither A nor B. E is f32 or f64, which
-        // gemm knows.
+        // the caller's promise, and borrowed mutably, so it overlaps neither A nor B.
         unsafe {
-            gemm::gemm(
+            E::gemm()(
                 m,
                 n,
                 k,
                 into,
-                1,
-                step(into_step),
+                step(column_step),
+                step(row_step),
                 true,
                 a.data.as_ptr(),
                 step(a.column_step),
@@ -180,7 +208,7 @@ impl<E: Element> Product<'_, E> {
                 false,
                 false,
                 false,
-                gemm::Parallelism::None,
+                Parallelism::None,
             );
         }
     }
