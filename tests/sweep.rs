@@ -134,7 +134,7 @@ fn bad_input_ends_in_a_message() {
         (&["--damping", "0"][..], "damping must be in (0, 1]"),
         (&["--rate", "1,nan"], "starting learning rate"),
         (&["--damping", "nan"], "damping must be in (0, 1]"),
-        (&["--meta-rate", "-1"], "meta_lr must be finite and above 0"),
+        (&["--rule", "additive", "--meta-rate", "-1"], "meta_lr must be finite and above 0"),
         (&["--epochs", "0"], "at least one epoch"),
         (&["--limit", "0"], "number of images"),
         (&["--data", "/does/not/exist"], "/does/not/exist"),

@@ -190,6 +190,14 @@ impl<M: TensorCollection<f32, Cpu> + Clone> TunableOptimizer for AnyOptimizer<M>
         each!(self, optimizer => optimizer.momentum())
     }
 
+    fn validate(&self) -> Result<(), Error> {
+        each!(self, optimizer => optimizer.validate())
+    }
+
+    fn follows_attributes(&self) -> bool {
+        each!(self, optimizer => optimizer.follows_attributes())
+    }
+
     fn complete_gradients(
         &self,
         model: &M,

@@ -7,6 +7,9 @@ use tlr::{engine::RATES, Adaptation, Outcome};
 /// Steps at the beginning whose mean loss is where a run starts from.
 const FIRST: usize = 20;
 
+/// Fewer losses do not tell a trend from noise.
+const FEWEST: usize = 2 * FIRST;
+
 /// Rollbacks that may happen to anyone.
 const FEW_ROLLBACKS: usize = 2;
 
@@ -16,7 +19,7 @@ const FEW_ROLLBACKS: usize = 2;
 pub enum Verdict {
     /// The loss fell, by more than noise.
     Learned,
-    /// The loss did not fall, but hardly a window has ended: nobody can know yet.
+    /// Hardly a window has ended: nobody can know yet.
     TooShort {
         /// Steps made.
         steps: usize,
@@ -69,7 +72,7 @@ impl fmt::Display for Verdict {
         match self {
             Self::Learned => f.write_str("learned"),
             Self::TooShort { steps } => {
-                write!(f, "too short to tell: {steps} steps, in which hardly a window has ended")
+                write!(f, "too short to tell: after {steps} steps a rate has hardly begun to move")
             }
             Self::Failed { fault, cause } => write!(f, "did not learn: {fault}; {cause}"),
         }
@@ -96,15 +99,22 @@ impl fmt::Display for Fault {
 ///
 /// A run has failed if a rate is at its bound, if more windows were undone than kept (and more than
 /// two), or if the mean loss of its last quarter is not below that of its first twenty steps by more
-/// than twice its standard error. The last is asked only where at least two windows have ended.
+/// than twice its standard error. The loss is looked at only after forty steps, and is held against
+/// a run only where at least two windows have ended.
 pub fn judge(options: &Options, run: &Run) -> Verdict {
-    let Some(fault) = fault(run) else { return Verdict::Learned };
-    let by_loss = matches!(fault, Fault::LossStayed { .. } | Fault::LossRose { .. });
-    if by_loss && kept_windows(&run.history) < 2 {
-        return Verdict::TooShort { steps: run.losses.len() };
+    let (fault, steps) = (fault(run), run.losses.len());
+    let too_short = match fault {
+        None => steps < FEWEST,
+        Some(Fault::LossStayed { .. } | Fault::LossRose { .. }) => {
+            steps < FEWEST || kept_windows(&run.history) < 2
+        }
+        Some(_) => false,
+    };
+    match fault {
+        _ if too_short => Verdict::TooShort { steps },
+        None => Verdict::Learned,
+        Some(fault) => Verdict::Failed { cause: cause(options, &fault), fault },
     }
-    let cause = cause(options, &fault);
-    Verdict::Failed { fault, cause }
 }
 
 fn fault(run: &Run) -> Option<Fault> {
@@ -262,12 +272,19 @@ mod tests {
 
     #[test]
     fn nobody_knows_of_a_few_steps() {
-        let steps = losses(2.3, 2.3, 0.1, 30);
+        let steps = losses(2.3, 2.3, 0.1, 60);
         for outcomes in [&[][..], &[Outcome::Ramped; 3], &[Outcome::WarmingUp]] {
-            assert_eq!(verdict(&run(steps.clone(), outcomes)), Verdict::TooShort { steps: 30 });
+            assert_eq!(verdict(&run(steps.clone(), outcomes)), Verdict::TooShort { steps: 60 });
         }
         assert_eq!(verdict(&run(Vec::new(), &[])), Verdict::TooShort { steps: 0 });
-        assert_eq!(verdict(&run(losses(2.3, 0.1, 0.1, 30), &[])), Verdict::Learned);
+        // Four losses that fall may be luck.
+        let falling = |steps| verdict(&run(losses(2.3, 0.1, 0.1, steps), &[]));
+        assert_eq!(falling(4), Verdict::TooShort { steps: 4 });
+        assert_eq!(falling(39), Verdict::TooShort { steps: 39 });
+        assert_eq!(falling(40), Verdict::Learned);
+        // What is wrong for sure is told at once.
+        let undone = run(losses(2.3, 0.1, 0.1, 30), &[BAD, BAD, BAD]);
+        assert_eq!(fault_of(&undone), Some(Fault::Rollbacks { undone: 3, kept: 0 }));
     }
 
     #[test]
