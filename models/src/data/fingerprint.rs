@@ -1,21 +1,37 @@
 //! What tells one data set from another of the same size.
 
-use super::{folder::Pictures, text::ParallelText, DataError, Images};
-use sha2::{Digest, Sha256};
-use std::{fs::File, io::Read};
+#[cfg(feature = "text")]
+use super::text::ParallelText;
+use super::Images;
+#[cfg(feature = "pictures")]
+use super::{folder::Pictures, DataError};
+use std::fmt;
+use xxhash_rust::xxh3::Xxh3Default;
 
 /// Pictures of a folder whose contents are read; of the others the size and the name count.
+#[cfg(feature = "pictures")]
 const READ: usize = 1000;
 
-/// The first 16 hexadecimal digits of a hash.
-pub(crate) fn short(hash: Sha256) -> String {
-    hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect()
+/// A hash that is the same on every machine and in every version: for mistakes, not against fraud.
+#[derive(Default)]
+pub(crate) struct Fingerprint(Xxh3Default);
+
+impl Fingerprint {
+    fn number(&mut self, number: usize) {
+        self.0.update(&(number as u64).to_le_bytes());
+    }
+
+    /// With the length in front: no two lists look the same.
+    pub(crate) fn add(&mut self, bytes: &[u8]) {
+        self.number(bytes.len());
+        self.0.update(bytes);
+    }
 }
 
-/// Adds bytes with their length in front: no two lists look the same.
-fn add(hash: &mut Sha256, bytes: &[u8]) {
-    hash.update((bytes.len() as u64).to_le_bytes());
-    hash.update(bytes);
+impl fmt::Display for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0.digest())
+    }
 }
 
 impl Images {
@@ -28,30 +44,32 @@ impl Images {
     /// # Ok::<(), tlr_models::data::DataError>(())
     /// ```
     pub fn identity(&self) -> String {
-        let mut hash = Sha256::new();
+        let mut hash = Fingerprint::default();
         let [channels, rows, columns] = self.shape();
         for size in [channels, rows, columns, self.classes()] {
-            hash.update((size as u64).to_le_bytes());
+            hash.number(size);
         }
         for index in 0..self.len() {
-            hash.update(self.pixels_of(index));
-            hash.update([self.label(index)]);
+            hash.add(self.pixels_of(index));
+            hash.number(usize::from(self.label(index)));
         }
-        format!("{} images, {}", self.len(), short(hash))
+        format!("{} images, {hash}", self.len())
     }
 }
 
+#[cfg(feature = "text")]
 impl ParallelText {
     /// The number of pairs and a fingerprint of their sentences, in order.
     pub fn identity(&self) -> String {
-        let mut hash = Sha256::new();
+        let mut hash = Fingerprint::default();
         for sentence in self.source().iter().chain(self.target()) {
-            add(&mut hash, sentence.as_bytes());
+            hash.add(sentence.as_bytes());
         }
-        format!("{} pairs, {}", self.len(), short(hash))
+        format!("{} pairs, {hash}", self.len())
     }
 }
 
+#[cfg(feature = "pictures")]
 impl Pictures {
     /// The number of pictures and a fingerprint of their labels, names and sizes, in order, and of
     /// the contents of a thousand that are spread evenly: of all, where there are no more.
@@ -59,27 +77,20 @@ impl Pictures {
     /// # Errors
     /// [`DataError::Io`] for a file that cannot be read.
     pub fn identity(&self) -> Result<String, DataError> {
-        let mut hash = Sha256::new();
+        let mut hash = Fingerprint::default();
         let every = self.len().div_ceil(READ);
-        let mut bytes = Vec::new();
-        for (index, (path, label)) in self.iter().enumerate() {
+        for index in 0..self.len() {
+            let Some((path, label)) = self.get(index) else { break };
             let failed = |source| DataError::Io { action: "read", path: path.to_owned(), source };
-            hash.update((label as u64).to_le_bytes());
-            add(&mut hash, path.file_name().unwrap_or_default().as_encoded_bytes());
+            hash.number(label);
+            hash.add(path.file_name().unwrap_or_default().as_encoded_bytes());
             if index % every == 0 {
-                bytes.clear();
-                let mut file = File::open(path).map_err(failed)?;
-                file.read_to_end(&mut bytes).map_err(failed)?;
-                add(&mut hash, &bytes);
+                hash.add(&std::fs::read(path).map_err(failed)?);
             } else {
-                hash.update(path.metadata().map_err(failed)?.len().to_le_bytes());
+                hash.number(path.metadata().map_err(failed)?.len() as usize);
             }
         }
-        Ok(format!("{} pictures, {}", self.len(), short(hash)))
-    }
-
-    fn iter(&self) -> impl Iterator<Item = (&std::path::Path, usize)> {
-        (0..self.len()).filter_map(|index| self.get(index))
+        Ok(format!("{} pictures, {hash}", self.len()))
     }
 }
 
@@ -87,7 +98,6 @@ impl Pictures {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::data::folder::{write_drawn, Folder};
 
     // Fails if pixels, labels, classes or the shape do not count.
     #[test]
@@ -109,6 +119,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg(feature = "text")]
     fn sentences_do_not_run_into_each_other() {
         let text = |source: [&str; 2], target: [&str; 2]| {
             let owned = |words: [&str; 2]| words.map(str::to_owned).to_vec();
@@ -122,7 +133,9 @@ mod tests {
 
     // Fails if a name, a label or the contents do not count.
     #[test]
+    #[cfg(feature = "pictures")]
     fn pictures_of_the_same_names_differ() {
+        use crate::data::folder::{write_drawn, Folder};
         let identity = |seed, change: &dyn Fn(&std::path::Path)| {
             let dir = tempfile::tempdir().unwrap();
             write_drawn(dir.path(), seed, 6, 3, 3, 8).unwrap();

@@ -44,5 +44,5 @@ mod random;
 pub use augment::Augment;
 pub use batches::{Batches, EpochBatches};
 pub use error::DataError;
-pub(crate) use fingerprint::short;
+pub(crate) use fingerprint::Fingerprint;
 pub use images::{Dataset, Images, Scaling};

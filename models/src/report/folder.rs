@@ -73,26 +73,14 @@ impl OutFolder {
 /// # Errors
 /// [`ReportError::Io`].
 pub fn write(path: &Path, contents: impl AsRef<[u8]>) -> Result<(), ReportError> {
-    let folder = match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
     let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let mut builder = tempfile::Builder::new();
-    let prefix = format!(".{name}.");
-    builder.prefix(&prefix).suffix(".partial");
-    // Readable to whoever may read the user's other files.
-    #[cfg(unix)]
-    let permissions = std::os::unix::fs::PermissionsExt::from_mode(0o666);
-    #[cfg(unix)]
-    builder.permissions(permissions);
-    let written = || {
-        // Removed when dropped, that is, where an error ends this.
-        let mut file = builder.tempfile_in(folder)?;
-        file.write_all(contents.as_ref())?;
-        file.persist(path).map_err(|error| error.error)
-    };
-    written().map(drop).map_err(|source| ReportError::Io { path: path.to_owned(), source })
+    let partial = path.with_file_name(format!(".{name}.{}.partial", std::process::id()));
+    let written = fs::write(&partial, contents).and_then(|()| fs::rename(&partial, path));
+    written.map_err(|source| {
+        // As far as that is possible.
+        let _ = fs::remove_file(&partial);
+        ReportError::Io { path: path.to_owned(), source }
+    })
 }
 
 /// Rows of cells, the first of which are headings, as a file of CSV.
@@ -138,30 +126,15 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("table.csv");
         write(&path, "old").unwrap();
-        let inode = fs::metadata(&path).unwrap();
+        #[cfg(unix)]
+        let before = std::os::unix::fs::MetadataExt::ino(&fs::metadata(&path).unwrap());
         write(&path, "new").unwrap();
         assert_eq!(fs::read_to_string(&path).unwrap(), "new");
         #[cfg(unix)]
-        {
-            use std::os::unix::fs::{MetadataExt, PermissionsExt};
-            let after = fs::metadata(&path).unwrap();
-            assert_ne!(inode.ino(), after.ino(), "written in place");
-            assert_eq!(after.permissions().mode() & 0o444, 0o444 & !umask(dir.path()));
-        }
+        assert_ne!(std::os::unix::fs::MetadataExt::ino(&fs::metadata(&path).unwrap()), before);
         let taken = dir.path().join("taken");
         fs::create_dir_all(taken.join("inside")).unwrap();
         assert!(matches!(write(&taken, "new"), Err(ReportError::Io { .. })));
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
-    }
-
-    /// Of a file that was made without asking for anything.
-    #[cfg(unix)]
-    fn umask(dir: &Path) -> u32 {
-        use std::os::unix::fs::PermissionsExt;
-        let plain = dir.join("plain");
-        fs::write(&plain, "").unwrap();
-        let mode = fs::metadata(&plain).unwrap().permissions().mode();
-        fs::remove_file(plain).unwrap();
-        !mode & 0o777
     }
 }

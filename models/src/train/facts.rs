@@ -1,8 +1,8 @@
 //! What tells a run from others, in the words of its user.
 
 use super::Options;
+use crate::data::Fingerprint;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use std::fmt::{self, Display};
 
 /// Differences that are named; more are counted.
@@ -65,13 +65,11 @@ impl Facts {
 
     /// All of them in 16 hexadecimal digits.
     pub fn fingerprint(&self) -> String {
-        let mut hash = Sha256::new();
-        for part in self.0.iter().flat_map(|(name, value)| [name, value]) {
-            // Length first: no two lists look the same.
-            hash.update((part.len() as u64).to_le_bytes());
-            hash.update(part);
-        }
-        crate::data::short(hash)
+        let mut hash = Fingerprint::default();
+        self.0.iter().flat_map(|(name, value)| [name, value]).for_each(|part| {
+            hash.add(part.as_bytes());
+        });
+        hash.to_string()
     }
 }
 

@@ -4,6 +4,7 @@ use super::{Facts, Learner, Options, TrainError};
 use crate::report::Epoch;
 use serde::{Deserialize, Serialize};
 use std::{
+    fs::File,
     io,
     path::Path,
     sync::atomic::{AtomicBool, Ordering},
@@ -152,10 +153,9 @@ fn writable(path: &Path) -> io::Result<()> {
         return Err(io::ErrorKind::IsADirectory.into());
     }
     // A link stays, and what it leads to is replaced.
-    let resolved = std::fs::canonicalize(path);
-    let folder = match resolved.as_deref().unwrap_or(path).parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    };
-    tempfile::NamedTempFile::new_in(folder).map(drop)
+    let path = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let trial = path.with_file_name(format!("{name}.{}.trial", std::process::id()));
+    File::create(&trial)?;
+    std::fs::remove_file(&trial)
 }
