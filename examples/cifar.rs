@@ -9,7 +9,7 @@
 mod common;
 
 use clap::Parser;
-use common::Training;
+use common::{Job, Training};
 use dfdx::prelude::Cpu;
 use std::{error::Error, path::PathBuf, process::ExitCode};
 use tlr_models::{
@@ -23,7 +23,7 @@ const DRAWN: (usize, usize) = (4_000, 1_000);
 
 /// Train a wide residual network on CIFAR-10 or CIFAR-100, from any learning rate.
 #[derive(Parser)]
-#[command(name = "cifar")]
+#[command(name = "cifar", allow_negative_numbers = true)]
 struct Args {
     #[command(flatten)]
     training: Training,
@@ -46,38 +46,38 @@ struct Args {
 
 fn main() -> ExitCode {
     let defaults = [("out", "out/cifar"), ("rate", "1e-3"), ("epochs", "6"), ("batch_size", "32")];
-    common::run(&defaults, |args: &Args| args.training.on_threads(|| run(args)))
+    common::run(&defaults, |args: &Args| &args.training, run)
 }
 
-fn run(args: &Args) -> Result<(), Box<dyn Error>> {
+fn run(args: &Args, job: &Job<'_>) -> Result<ExitCode, Box<dyn Error>> {
     if ![10, 100].contains(&args.classes) {
         let classes = args.classes;
         return Err(format!("there is CIFAR-10 and CIFAR-100, no CIFAR-{classes}").into());
     }
     // Each is compiled on its own, which takes its time: for 100 classes only those that are published.
     match (args.depth, args.width, args.classes) {
-        (10, 1, 10) => train::<Wrn10x1<10, f32, Cpu>>(args),
-        (16, 1, 10) => train::<Wrn16x1<10, f32, Cpu>>(args),
-        _ => larger(args),
+        (10, 1, 10) => train::<Wrn10x1<10, f32, Cpu>>(args, job),
+        (16, 1, 10) => train::<Wrn16x1<10, f32, Cpu>>(args, job),
+        _ => larger(args, job),
     }
 }
 
 /// They would take minutes to compile, and hours to run.
 #[cfg(debug_assertions)]
-fn larger(args: &Args) -> Result<(), Box<dyn Error>> {
+fn larger(args: &Args, _: &Job<'_>) -> Result<ExitCode, Box<dyn Error>> {
     Err(missing(args, "10-1 and 16-1 for 10 classes, and larger ones with --release"))
 }
 
 #[cfg(not(debug_assertions))]
-fn larger(args: &Args) -> Result<(), Box<dyn Error>> {
+fn larger(args: &Args, job: &Job<'_>) -> Result<ExitCode, Box<dyn Error>> {
     use tlr_models::resnet::{Wrn16x2, Wrn16x4, Wrn16x8, Wrn28x10};
     match (args.depth, args.width, args.classes) {
-        (16, 2, 10) => train::<Wrn16x2<10, f32, Cpu>>(args),
-        (16, 4, 10) => train::<Wrn16x4<10, f32, Cpu>>(args),
-        (16, 8, 10) => train::<Wrn16x8<10, f32, Cpu>>(args),
-        (28, 10, 10) => train::<Wrn28x10<10, f32, Cpu>>(args),
-        (16, 4, 100) => train::<Wrn16x4<100, f32, Cpu>>(args),
-        (28, 10, 100) => train::<Wrn28x10<100, f32, Cpu>>(args),
+        (16, 2, 10) => train::<Wrn16x2<10, f32, Cpu>>(args, job),
+        (16, 4, 10) => train::<Wrn16x4<10, f32, Cpu>>(args, job),
+        (16, 8, 10) => train::<Wrn16x8<10, f32, Cpu>>(args, job),
+        (28, 10, 10) => train::<Wrn28x10<10, f32, Cpu>>(args, job),
+        (16, 4, 100) => train::<Wrn16x4<100, f32, Cpu>>(args, job),
+        (28, 10, 100) => train::<Wrn28x10<100, f32, Cpu>>(args, job),
         (_, _, 10) => Err(missing(args, "10-1, 16-1, 16-2, 16-4, 16-8 and 28-10")),
         _ => Err(missing(args, "16-4 and 28-10")),
     }
@@ -91,13 +91,13 @@ fn missing(args: &Args, there_are: &str) -> Box<dyn Error> {
     format!("{model}; others are `tlr_models::resnet::WideResNet` with other numbers").into()
 }
 
-fn train<M: Network>(args: &Args) -> Result<(), Box<dyn Error>> {
+fn train<M: Network>(args: &Args, job: &Job<'_>) -> Result<ExitCode, Box<dyn Error>> {
     let training = &args.training;
     let (name, data) = load(args)?;
     let name = format!("{name}, WRN-{}-{}", args.depth, args.width);
     let augment = (!args.no_augment).then(|| Augment::new(training.seed));
     let source = InMemory::new(&data, training.batch_size, training.seed, augment)?.drop_last();
-    common::train::<M>(training, &name, &source)
+    job.train::<M>(&name, &source)
 }
 
 /// The data set's name, for the picture, and its images.

@@ -13,11 +13,14 @@ use serde_json::Value;
 use std::{
     error::Error,
     fs,
-    io::Write,
+    io::{self, Write},
     path::{Path, PathBuf},
     process::ExitCode,
 };
-use tlr_models::report::{self, Compared, Comparison, Epoch};
+use tlr_models::{
+    report::{self, Compared, Comparison, Epoch, OutFolder},
+    train::Facts,
+};
 
 /// Compare training runs: a table, and the curves of each method's best run.
 #[derive(Parser)]
@@ -43,58 +46,136 @@ fn main() -> ExitCode {
 
 /// A run, read from its folder.
 struct Run {
+    /// The end of its path that no other run has.
     name: String,
-    /// What `run.json` says.
-    said: Value,
+    /// The data's name, and what tells it from others.
+    data: String,
+    fingerprint: String,
+    optimizer: String,
+    rule: String,
+    mode: String,
+    rate: f64,
+    bleu: Option<f64>,
+    /// `finished`, or why it was not.
+    ended: String,
+    settings: Facts,
     epochs: Vec<Epoch>,
     last: Epoch,
     /// Of lowest test loss.
     best: Epoch,
 }
 
+/// Settings without which losses are not of the same examples.
+const OF_DATA: [&str; 3] = ["data", "limit", "seed"];
+
+/// Settings without which losses are not of the same tokens.
+const OF_TOKENS: [&str; 2] = ["tokens", "vocabulary"];
+
 impl Run {
-    fn read(dir: &Path) -> Result<Self, Box<dyn Error>> {
+    fn read(dir: &Path, name: String) -> Result<Self, Box<dyn Error>> {
         let path = dir.join("run.json");
         let failed = |error: &dyn Error| format!("cannot read {}: {error}", path.display());
         let text = fs::read_to_string(&path).map_err(|error| failed(&error))?;
-        let said = serde_json::from_str(&text).map_err(|error| failed(&error))?;
-        let name = dir.file_name().unwrap_or(dir.as_os_str()).to_string_lossy().into_owned();
+        let said: Value = serde_json::from_str(&text).map_err(|error| failed(&error))?;
+        let lacks = |key: &str| {
+            format!("{} has no `{key}`: train the run again by this version", path.display())
+        };
+        let text = |key: &str| {
+            said.get(key).and_then(Value::as_str).map(str::to_owned).ok_or_else(|| lacks(key))
+        };
+        let number = |key: &str| said.get(key).and_then(Value::as_f64);
+        let settings = said.get("settings").ok_or_else(|| lacks("settings"))?;
+        let settings = OF_DATA.iter().chain(&OF_TOKENS).fold(Facts::default(), |facts, name| {
+            match settings.get(name) {
+                Some(value) => facts.with(name, value),
+                None => facts,
+            }
+        });
         let epochs = report::read_epochs_csv(&dir.join("epochs.csv"))?;
         let none = || format!("{} has no epochs", dir.display());
         let best = epochs.iter().min_by(|a, b| a.test_loss.total_cmp(&b.test_loss));
         let (last, best) = (epochs.last().ok_or_else(none)?, best.ok_or_else(none)?);
-        Ok(Self { name, said, last: last.clone(), best: best.clone(), epochs })
+        Ok(Self {
+            name,
+            data: text("data")?,
+            fingerprint: text("fingerprint")?,
+            optimizer: text("optimizer")?,
+            rule: text("rule")?,
+            mode: text("mode")?,
+            rate: number("rate").ok_or_else(|| lacks("rate"))?,
+            bleu: number("bleu"),
+            ended: text("ended")?,
+            settings,
+            last: last.clone(),
+            best: best.clone(),
+            epochs,
+        })
     }
 
-    fn text(&self, key: &str) -> &str {
-        self.said.get(key).and_then(Value::as_str).unwrap_or("–")
-    }
-
-    fn number(&self, key: &str) -> Option<f64> {
-        self.said.get(key).and_then(Value::as_f64)
-    }
-
-    fn rate(&self) -> f64 {
-        self.number("rate").unwrap_or(f64::NAN)
+    /// Why its losses are not to be compared with those of `first`.
+    fn differs(&self, first: &Self) -> Option<String> {
+        let (name, other) = (&self.name, &first.name);
+        let changes = |names: &[&str]| {
+            let of = |run: &Self| {
+                let values = names.iter().filter_map(|name| Some((name, run.settings.get(name)?)));
+                values.fold(Facts::default(), |facts, (name, value)| {
+                    facts.with(&format!("--{name}"), value)
+                })
+            };
+            of(first).changes(&of(self))
+        };
+        if self.data != first.data {
+            return Some(format!(
+                "{name} was trained on {}, and {other} on {}",
+                self.data, first.data
+            ));
+        }
+        if let Some(tokens) = changes(&OF_TOKENS) {
+            return Some(format!("{name} has other tokens than {other}: {tokens}"));
+        }
+        (self.fingerprint != first.fingerprint).then(|| {
+            let why = changes(&OF_DATA).unwrap_or_else(|| "its files have changed".to_owned());
+            format!("{name} was trained or tested on other data than {other}: {why}")
+        })
     }
 
     /// Whatever the rate it started from.
     fn method(&self) -> String {
-        let optimizer = self.text("optimizer");
-        match (self.text("rule"), self.text("mode")) {
-            ("constant", _) => optimizer.to_owned(),
+        let optimizer = &self.optimizer;
+        match (self.rule.as_str(), self.mode.as_str()) {
+            ("constant", _) => optimizer.clone(),
             ("aligned", "global") => format!("Newton around {optimizer}"),
             (rule, mode) => format!("{rule} {mode} around {optimizer}"),
         }
     }
 }
 
+/// For each path its end that no other has: `newton`, or `a/newton` beside `b/newton`.
+fn names(paths: &[PathBuf]) -> Result<Vec<String>, String> {
+    let parts = |path: &Path| -> Vec<String> {
+        // What is not there is told of when it is read.
+        let path = fs::canonicalize(path).or_else(|_| std::path::absolute(path));
+        let path = path.unwrap_or_default();
+        path.components().map(|part| part.as_os_str().to_string_lossy().into_owned()).collect()
+    };
+    let all: Vec<Vec<String>> = paths.iter().map(|path| parts(path)).collect();
+    let name = |(place, own): (usize, &Vec<String>)| {
+        let others = || all.iter().enumerate().filter(|(other, _)| *other != place);
+        let ends = (1..=own.len()).map(|length| &own[own.len() - length..]);
+        let mut free = ends.filter(|end| others().all(|(_, other)| !other.ends_with(end)));
+        let given_twice = || format!("{} was given twice", PathBuf::from_iter(own).display());
+        free.next().map(|end| end.join("/")).ok_or_else(given_twice)
+    };
+    all.iter().enumerate().map(name).collect()
+}
+
 fn compare(args: &Args) -> Result<(), Box<dyn Error>> {
-    let runs = args.runs.iter().map(|dir| Run::read(dir)).collect::<Result<Vec<_>, _>>()?;
-    let data = runs.first().map_or("–", |run| run.text("data"));
-    if let Some(other) = runs.iter().find(|run| run.text("data") != data) {
-        let (name, found) = (&other.name, other.text("data"));
-        return Err(format!("{name} was trained on {found}, and the first run on {data}").into());
+    let names = names(&args.runs)?;
+    let runs = args.runs.iter().zip(names).map(|(dir, name)| Run::read(dir, name));
+    let runs = runs.collect::<Result<Vec<_>, _>>()?;
+    let first = runs.first().ok_or("no runs")?;
+    if let Some(why) = runs.iter().find_map(|run| run.differs(first)) {
+        return Err(why.into());
     }
     let mut best: Vec<&Run> = Vec::new();
     for run in &runs {
@@ -105,36 +186,46 @@ fn compare(args: &Args) -> Result<(), Box<dyn Error>> {
         }
     }
     let table = table(&runs, &best);
-    let comparison =
-        Comparison { title: data.to_owned(), runs: best.iter().map(|run| compared(run)).collect() };
+    let best = best.iter().map(|run| compared(run));
+    let comparison = Comparison { title: first.data.clone(), runs: best.collect() };
 
-    let failed = |error| format!("cannot write to {}: {error}", args.out.display());
-    fs::create_dir_all(&args.out).map_err(failed)?;
+    let out = OutFolder::claim(&args.out)?;
     for run in &runs {
-        report::write_epochs_csv(&args.out.join(format!("{}.csv", run.name)), &run.epochs)?;
+        let path = out.file(&format!("{}.csv", run.name));
+        if let Some(folder) = path.parent() {
+            fs::create_dir_all(folder)
+                .map_err(|error| format!("cannot make {}: {error}", folder.display()))?;
+        }
+        report::write_epochs_csv(&path, &run.epochs)?;
     }
-    fs::write(args.out.join("table.md"), &table).map_err(failed)?;
-    comparison.write_svg(&args.out.join("losses.svg"))?;
-    writeln!(std::io::stdout(), "{table}\ntable and curves in {}", args.out.display())?;
-    Ok(())
+    report::write(&out.file("table.md"), &table)?;
+    comparison.write_svg(&out.file("losses.svg"))?;
+    match writeln!(io::stdout(), "{table}\ntable and curves in {}", args.out.display()) {
+        // Who has closed it has read enough.
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(()),
+    }
 }
 
 /// A row a run, the best of each method in bold.
 fn table(runs: &[Run], best: &[&Run]) -> String {
-    let mut text = "| method | starting rate | last rate | training loss | validation loss | lowest (epoch) | \
+    let mut text = "| run | method | starting rate | last rate | training loss | validation loss | lowest (epoch) | \
                     token accuracy | BLEU | rollbacks | seconds |\n|"
         .to_owned();
-    text += &" --- |".repeat(10);
+    text += &" --- |".repeat(11);
     for run in runs {
         let bold = if best.iter().any(|best| std::ptr::eq(*best, run)) { "**" } else { "" };
         let Run { last, best, epochs, .. } = run;
-        let bleu = run.number("bleu").map_or("–".to_owned(), |bleu| format!("{bleu:.2}"));
+        let ended =
+            if run.ended == "finished" { String::new() } else { format!(" ({})", run.ended) };
+        let bleu = run.bleu.map_or("–".to_owned(), |bleu| format!("{bleu:.2}"));
         let rollbacks: usize = epochs.iter().map(|epoch| epoch.rollbacks).sum();
         let seconds: f64 = epochs.iter().map(|epoch| epoch.seconds).sum();
         text += &format!(
-            "\n| {bold}{}{bold} | {:e} | {} | {:.3} | {:.3} | {:.3} ({}) | {:.1} % | {bleu} | {rollbacks} | {seconds:.0} |",
+            "\n| {}{ended} | {bold}{}{bold} | {:e} | {} | {:.3} | {:.3} | {:.3} ({}) | {:.1} % | {bleu} | {rollbacks} | {seconds:.0} |",
+            run.name,
             run.method(),
-            run.rate(),
+            run.rate,
             report::rates(&last.rates),
             last.train_loss,
             last.test_loss,
@@ -153,9 +244,9 @@ fn compared(run: &Run) -> Compared {
     // One line a run: with a rate a layer, that of the first.
     let first = |epoch: &Epoch| epoch.rates.first().map_or(f64::NAN, |(_, rate)| *rate);
     let mut rate: Vec<(f64, f64)> = points(first);
-    rate.insert(0, (0.0, run.rate()));
+    rate.insert(0, (0.0, run.rate));
     Compared {
-        name: format!("{} from {:e}", run.method(), run.rate()),
+        name: format!("{} from {:e}", run.method(), run.rate),
         train_loss: points(|epoch| epoch.train_loss),
         loss: points(|epoch| epoch.test_loss),
         rate,

@@ -10,7 +10,7 @@
 mod common;
 
 use clap::Parser;
-use common::Training;
+use common::{Job, Training};
 use dfdx::prelude::Cpu;
 use std::{error::Error, num::NonZeroUsize, path::PathBuf, process::ExitCode};
 use tlr_models::{
@@ -24,7 +24,7 @@ const DRAWN: (usize, usize, usize) = (384, 96, 4);
 
 /// Train ResNet-50 on a folder of pictures, from any learning rate.
 #[derive(Parser)]
-#[command(name = "imagenet")]
+#[command(name = "imagenet", allow_negative_numbers = true)]
 struct Args {
     #[command(flatten)]
     training: Training,
@@ -42,10 +42,10 @@ struct Args {
 fn main() -> ExitCode {
     let defaults =
         [("out", "out/imagenet"), ("rate", "3e-2"), ("epochs", "8"), ("batch_size", "16")];
-    common::run(&defaults, |args: &Args| args.training.on_threads(|| run(args)))
+    common::run(&defaults, |args: &Args| &args.training, run)
 }
 
-fn run(args: &Args) -> Result<(), Box<dyn Error>> {
+fn run(args: &Args, job: &Job<'_>) -> Result<ExitCode, Box<dyn Error>> {
     let training = &args.training;
     if training.limit.is_some() && args.data.is_some() {
         return Err("--limit is for drawn pictures: leave some out of the folder instead".into());
@@ -63,8 +63,8 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
     let name = format!("{name}, ResNet-50");
     // As many logits as needed, within what is compiled in.
     match folder.train.classes().len() {
-        ..=10 => common::train::<ResNet50<10, f32, Cpu>>(training, &name, &source),
-        _ => common::train::<ResNet50<1000, f32, Cpu>>(training, &name, &source),
+        ..=10 => job.train::<ResNet50<10, f32, Cpu>>(&name, &source),
+        _ => job.train::<ResNet50<1000, f32, Cpu>>(&name, &source),
     }
 }
 

@@ -9,7 +9,7 @@
 mod common;
 
 use clap::Parser;
-use common::Training;
+use common::{Job, Training};
 use std::{error::Error, path::PathBuf, process::ExitCode};
 use tlr_models::{
     data::{digits, mnist, Dataset},
@@ -21,7 +21,7 @@ const DRAWN: (usize, usize) = (20_000, 4_000);
 
 /// Train the paper's perceptron on digits, from any learning rate.
 #[derive(Parser)]
-#[command(name = "mnist")]
+#[command(name = "mnist", allow_negative_numbers = true)]
 struct Args {
     #[command(flatten)]
     training: Training,
@@ -34,14 +34,14 @@ struct Args {
 }
 
 fn main() -> ExitCode {
-    common::run(&[("out", "out/mnist")], |args: &Args| args.training.on_threads(|| run(args)))
+    common::run(&[("out", "out/mnist")], |args: &Args| &args.training, run)
 }
 
-fn run(args: &Args) -> Result<(), Box<dyn Error>> {
+fn run(args: &Args, job: &Job<'_>) -> Result<ExitCode, Box<dyn Error>> {
     let training = &args.training;
     let (name, data) = load(args)?;
     let source = InMemory::new(&data, training.batch_size, training.seed, None)?;
-    common::train::<Net>(training, &name, &source)
+    job.train::<Net>(&name, &source)
 }
 
 /// The data set's name, for the picture, and its images.

@@ -13,15 +13,15 @@ use std::{
     io::Write,
     path::{Path, PathBuf},
     process::{Child, Command, ExitCode},
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{atomic::AtomicBool, Arc},
     thread,
     time::{Duration, Instant},
 };
 use tlr_models::{
     data::{digits, mnist, Dataset},
     train::{
-        self, rollback_steps, Event, InMemory, Mode, Net, Options, Persistence, Source, TrainError,
-        Visit,
+        self, rollback_steps, Event, Facts, InMemory, Mode, Net, Options, Persistence, Source,
+        TrainError, Visit,
     },
 };
 
@@ -97,6 +97,14 @@ impl<S: Source> Source for Spoilt<S> {
         self.inner.batches_per_epoch()
     }
 
+    fn settings(&self) -> Facts {
+        self.inner.settings().with("--every", self.every)
+    }
+
+    fn data(&self) -> Result<Facts, TrainError> {
+        self.inner.data()
+    }
+
     fn epoch(&self, epoch: usize, skip: usize, visit: &mut Visit<'_>) -> Result<(), TrainError> {
         let mut step = (epoch * self.batches_per_epoch() + skip) as u64;
         let mut spoilt = Vec::new();
@@ -121,15 +129,19 @@ impl<S: Source> Source for Spoilt<S> {
     }
 }
 
-static STOP: AtomicBool = AtomicBool::new(false);
-
 fn work(args: &Args) -> Result<(), Box<dyn Error>> {
-    ctrlc::set_handler(|| STOP.store(true, Ordering::Relaxed))?;
+    let stop = Arc::new(AtomicBool::new(false));
+    signal_hook::flag::register(signal_hook::consts::SIGINT, Arc::clone(&stop))?;
     rayon::ThreadPoolBuilder::new().num_threads(1).build_global()?;
     let data = load(args)?;
     let options = Options { epochs: args.epochs, mode: Mode::PerLayer, ..Options::default() };
     let file = checkpoint(&args.out, args.faults);
-    let persistence = Persistence { checkpoint: Some(&file), resume: true, stop: Some(&STOP) };
+    let persistence = Persistence {
+        checkpoint: Some(&file),
+        resume: true,
+        stop: Some(&stop),
+        ..Persistence::default()
+    };
     let inner = InMemory::new(&data, options.batch_size, options.seed, None)?;
     let listen = &mut |event: Event<'_>| {
         if let Event::NotSaved(_) = event {

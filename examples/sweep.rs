@@ -8,10 +8,15 @@
 
 use clap::Parser;
 use indicatif::{ProgressBar, ProgressStyle};
-use std::{error::Error, io::Write, path::PathBuf, process::ExitCode};
+use std::{
+    error::Error,
+    io::{self, Write},
+    path::PathBuf,
+    process::ExitCode,
+};
 use tlr_models::{
     data::{digits, mnist, Dataset},
-    report::{Compared, Comparison, HeatCell, HeatMap, HeatPanel},
+    report::{self, Compared, Comparison, HeatCell, HeatMap, HeatPanel},
     sweep::{self, EpochRecord, Grid, Record, Results},
     train::{self, Base, Mode, Rule},
 };
@@ -96,7 +101,7 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
         epochs: args.epochs,
     };
     let cells = grid.cells();
-    let mut results = Results::open(&args.out, &format!("{name} {}", data.train.len()))?;
+    let mut results = Results::open(&args.out, name, &data)?;
     let done = cells.iter().filter(|cell| results.of(cell).is_some()).count();
     let jobs = match args.jobs {
         Some(jobs) => jobs,
@@ -104,14 +109,11 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
     };
 
     let bar = progress_bar((cells.len() - done) as u64);
-    let mut out = std::io::stdout().lock();
-    writeln!(out, "runs: {}, done before: {done}", cells.len())?;
-    sweep::run(&data, &cells, jobs, &mut results, &mut |record| {
-        let line = sweep::line(record);
-        if bar.is_hidden() {
-            let _ = writeln!(out, "{line}");
-        } else {
-            bar.println(line);
+    say(&bar, &format!("runs: {}, done before: {done}", cells.len()))?;
+    let mut said = Ok(());
+    let failed = sweep::run(&data, &cells, jobs, &mut results, &mut |record| {
+        if said.is_ok() {
+            said = say(&bar, &sweep::line(record));
         }
         bar.inc(1);
     })?;
@@ -119,10 +121,8 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
 
     let records: Vec<_> = cells.iter().filter_map(|cell| results.of(cell)).collect();
     let table = table(&records);
-    let path = args.out.join("table.md");
-    std::fs::write(&path, &table)
-        .map_err(|error| format!("cannot write {}: {error}", path.display()))?;
-    write!(out, "\n{table}")?;
+    let out = results.folder();
+    report::write(&out.file("table.md"), &table)?;
 
     heat_map(
         &records,
@@ -131,21 +131,35 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
         "starting rate",
         |r| format!("{:e}", r.rate),
     )
-    .write_svg(&args.out.join("heatmap.svg"))?;
+    .write_svg(&out.file("heatmap.svg"))?;
     // Figures 1 and 2 of the paper: over starting rates, and over p and γ.
-    comparison(&results, &records, "starting rate", start)
-        .write_svg(&args.out.join("rates.svg"))?;
+    comparison(&results, &records, "starting rate", start).write_svg(&out.file("rates.svg"))?;
     if args.window_fraction.len() * args.damping.len() > 1 {
         let p = |r: &Record| format!("{:.2}", r.window_fraction);
         heat_map(&records, "γ", |r| r.damping.to_string(), "p, fraction of an epoch", p)
-            .write_svg(&args.out.join("heatmap-window.svg"))?;
+            .write_svg(&out.file("heatmap-window.svg"))?;
         comparison(&results, &records, "window and damping", |r| {
             format!("p {:.2}, γ {}", r.window_fraction, r.damping)
         })
-        .write_svg(&args.out.join("windows.svg"))?;
+        .write_svg(&out.file("windows.svg"))?;
     }
-    writeln!(out, "\nresults, table and pictures in {}", args.out.display())?;
-    Ok(())
+    let folder = args.out.display();
+    say(&bar, &format!("\n{table}\nresults, table and pictures in {folder}"))?;
+    match failed {
+        0 => Ok(said?),
+        _ => Err(format!(
+            "{failed} runs failed, and are not in the table; the same command runs them again"
+        )
+        .into()),
+    }
+}
+
+/// A line on stdout. Who has closed it has read enough, and the sweep goes on.
+fn say(bar: &ProgressBar, line: &str) -> io::Result<()> {
+    match bar.suspend(|| writeln!(io::stdout(), "{line}")) {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        said => said,
+    }
 }
 
 /// The runs that differ in rate, batch, window and seed only.

@@ -12,7 +12,7 @@
 mod common;
 
 use clap::{Parser, ValueEnum};
-use common::{Done, Training};
+use common::{follow::Done, Job, Training};
 use dfdx::prelude::Cpu;
 use std::{error::Error, fmt::Write, path::PathBuf, process::ExitCode};
 use tlr_models::{
@@ -34,12 +34,12 @@ type Captions<const TOKENS: usize> =
 
 /// Train a transformer to translate from German to English, from any learning rate.
 #[derive(Parser)]
-#[command(name = "translate")]
+#[command(name = "translate", allow_negative_numbers = true)]
 struct Args {
     #[command(flatten)]
     training: Training,
     /// Part of the activations dropped in training, at least 0 and below 1
-    #[arg(long, default_value_t = 0.1, allow_negative_numbers = true)]
+    #[arg(long, default_value_t = 0.1)]
     dropout: f64,
     /// What a token is [default: subwords of Multi30k, words of the made language]
     #[arg(long, value_enum)]
@@ -78,10 +78,10 @@ impl From<Kind> for Tokens {
 
 fn main() -> ExitCode {
     let defaults = [("out", "out/translate"), ("optimizer", "adam"), ("batch_size", "32")];
-    common::run(&defaults, |args: &Args| args.training.on_threads(|| run(args)))
+    common::run(&defaults, |args: &Args| &args.training, run)
 }
 
-fn run(args: &Args) -> Result<(), Box<dyn Error>> {
+fn run(args: &Args, job: &Job<'_>) -> Result<ExitCode, Box<dyn Error>> {
     let (data, kind) = load(args)?;
     let config = |size| VocabularyConfig {
         tokens: args.tokens.map_or(kind, Tokens::from),
@@ -89,9 +89,9 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
         ..Default::default()
     };
     match (&args.data, args.vocabulary) {
-        (None, size) => train::<Small>(args, "A made language", &data, config(size.min(128))),
-        (_, size @ ..=2000) => train::<Captions<2000>>(args, "Multi30k", &data, config(size)),
-        (_, size @ ..=8000) => train::<Captions<8000>>(args, "Multi30k", &data, config(size)),
+        (None, size) => train::<Small>(args, job, "A made language", &data, config(size.min(128))),
+        (_, size @ ..=2000) => train::<Captions<2000>>(args, job, "Multi30k", &data, config(size)),
+        (_, size @ ..=8000) => train::<Captions<8000>>(args, job, "Multi30k", &data, config(size)),
         (_, size) => {
             Err(format!("a vocabulary of {size} tokens; at most 8000 are compiled in").into())
         }
@@ -120,14 +120,17 @@ fn load(args: &Args) -> Result<(Translation, Tokens), Box<dyn Error>> {
 
 fn train<M: Translator>(
     args: &Args,
+    job: &Job<'_>,
     name: &str,
     data: &Translation,
     vocabulary: VocabularyConfig,
-) -> Result<(), Box<dyn Error>> {
+) -> Result<ExitCode, Box<dyn Error>> {
     let dropout = DropoutRate::new(args.dropout)?;
     let corpus = Corpus::new(&data.train, &data.val, vocabulary)?;
     let name = format!("{name}, {} pairs", data.train.len());
-    common::follow(&args.training, &name, "validation tokens", |options, persistence, observer| {
+    // The pairs to test on have no part in training, but in what it is found to be worth.
+    let facts = corpus.data().clone().with("the test set", data.test.identity());
+    job.follow(&name, &facts, "validation tokens", |options, persistence, observer| {
         let (run, model) =
             train::train_translator::<M>(&corpus, options, dropout, persistence, observer)?;
         let mut done = Done::from(run);

@@ -59,6 +59,34 @@ fn cifar_depends_on_nothing_but_the_seed() {
     assert_ne!(run("1", "1"), run("2", "1"));
 }
 
+// Fails if another network's or other images' checkpoint is taken over, or told of by its tensors.
+#[test]
+fn a_checkpoint_knows_its_network() {
+    let (data, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    write_cifar10(data.path(), 40);
+    let file = out.path().join("run.safetensors");
+    let resumed = |flags: &[&str]| {
+        let fixed =
+            ["--data", data.path().to_str().unwrap(), "--epochs", "1", "--batch-size", "10"];
+        let checkpoint = ["--resume", "--checkpoint", file.to_str().unwrap()];
+        run("cifar", out.path(), &[&fixed[..], &checkpoint, flags].concat())
+    };
+    assert!(resumed(&[]).status.success());
+    let refused = |flags: &[&str], says: &str| {
+        let output = resumed(flags);
+        let text = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert!(!output.status.success() && text.contains(says), "{text}");
+    };
+    refused(&["--depth", "16"], "--depth was 10, is 16");
+    refused(&["--no-augment"], "--no-augment was not given, is given");
+    refused(&["--limit", "30"], "--limit was not given, is 30");
+    let batch = data.path().join("data_batch_1.bin");
+    let mut bytes = fs::read(&batch).unwrap();
+    bytes[5000] ^= 1;
+    fs::write(batch, bytes).unwrap();
+    refused(&[], "the training set was 40 images, ");
+}
+
 #[test]
 fn networks_that_are_not_there() {
     let out = tempfile::tempdir().unwrap();
@@ -83,7 +111,24 @@ fn imagenet_from_a_folder() {
     assert_eq!(result["parameters"], 23_528_522);
     assert!(result["train_loss"].as_f64().unwrap() > 0.0);
 
-    fs::write(data.path().join("train/00-disc/broken.png"), b"no picture").unwrap();
+    // Fails if an epoch is tested before it is saved, or if a class may have another name.
+    let file = out.path().join("run.safetensors");
+    let checkpoint = ["--resume", "--checkpoint", file.to_str().unwrap()];
+    let resumed = |flags: &[&str]| {
+        let output = run("imagenet", out.path(), &[&args[..], &checkpoint, flags].concat());
+        (output.status.success(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    assert!(resumed(&[]).0);
+    let (done, text) = resumed(&["--side", "40"]);
+    assert!(!done && text.contains("--side was 32, is 40"), "{text}");
+    for half in ["train", "val"] {
+        let half = data.path().join(half);
+        fs::rename(half.join("00-disc"), half.join("00-disk")).unwrap();
+    }
+    let (done, text) = resumed(&[]);
+    assert!(!done && text.contains("class 1 was 00-disc, is 00-disk"), "{text}");
+
+    fs::write(data.path().join("train/00-disk/broken.png"), b"no picture").unwrap();
     let output = run("imagenet", out.path(), &args);
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(!output.status.success() && text.contains("broken.png"), "{text}");

@@ -311,3 +311,47 @@ fn the_learned_rates_are_the_same() {
     let (theirs, ours) = (PerLayer::new(&model, theirs()), PerLayer::new(&model, ours()));
     assert_eq!(rates(&model, theirs), rates(&model, ours));
 }
+
+/// Of each optimizer, dfdx's own as well, before anything is trained.
+#[test]
+fn hyperparameters_out_of_range_are_refused() {
+    let model = net::<f32>();
+    fn refused<Opt>(model: &Opt::Model, opt: Opt, name: &str, value: f64)
+    where
+        Opt: TunableOptimizer<Dtype = f32, Device = Cpu>,
+    {
+        match Newton::new(model, opt, NewtonConfig::default()).map(|_| ()) {
+            Err(Error::OutOfRange { what, value: found, .. }) => {
+                assert_eq!((what, found.to_bits()), (name, value.to_bits()));
+            }
+            other => panic!("{name} of {value}: {other:?}"),
+        }
+    }
+    let decays = [-1e-9, f64::NAN, f64::INFINITY];
+    let kept = [-0.1, 1.0, f64::NAN];
+    for (decay, kept) in decays.into_iter().zip(kept) {
+        for decayed in [WeightDecay::L2(decay), WeightDecay::Decoupled(decay)].map(Some) {
+            let sgd = SgdConfig { weight_decay: decayed, ..Default::default() };
+            refused(&model, optim::Sgd::new(&model, sgd), "sgd: weight_decay", decay);
+            refused(&model, dfdx::optim::Sgd::new(&model, sgd), "sgd: weight_decay", decay);
+            let adam = AdamConfig { weight_decay: decayed, ..Default::default() };
+            refused(&model, optim::Adam::new(&model, adam), "adam: weight_decay", decay);
+            let rmsprop = RMSpropConfig { weight_decay: decayed, ..Default::default() };
+            let rmsprop = optim::RMSprop::new(&model, rmsprop);
+            refused(&model, rmsprop, "rmsprop: weight_decay", decay);
+        }
+        let adamw = optim::AdamWConfig { weight_decay: decay, ..Default::default() };
+        refused(&model, optim::AdamW::new(&model, adamw), "adam: weight_decay", decay);
+
+        for momentum in [Momentum::Classic(kept), Momentum::Nesterov(kept)].map(Some) {
+            let sgd = SgdConfig { momentum, ..Default::default() };
+            refused(&model, optim::Sgd::new(&model, sgd), "sgd: momentum", kept);
+        }
+        let adam = AdamConfig { betas: [0.9, kept], ..Default::default() };
+        refused(&model, optim::Adam::new(&model, adam), "adam: betas", kept);
+        let rmsprop = RMSpropConfig { momentum: Some(kept), ..Default::default() };
+        refused(&model, optim::RMSprop::new(&model, rmsprop), "rmsprop: momentum", kept);
+        let rmsprop = RMSpropConfig { alpha: kept, ..Default::default() };
+        refused(&model, optim::RMSprop::new(&model, rmsprop), "rmsprop: alpha", kept);
+    }
+}

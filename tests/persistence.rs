@@ -6,16 +6,18 @@ use std::{
     path::Path,
     sync::atomic::{AtomicBool, Ordering},
 };
+use tlr::Adaptation;
 use tlr_models::{
     data::{
         digits,
         text::{toy, VocabularyConfig},
-        Dataset,
+        DataError, Dataset,
     },
     layers::DropoutRate,
     report::Epoch,
     train::{
-        self, Base, Corpus, Event, InMemory, Mode, Net, Options, Persistence, Run, TrainError,
+        self, Base, Corpus, Event, Facts, InMemory, Mode, Net, Options, Persistence, Run, Shape,
+        Source, TrainError, Visit,
     },
     Seq2SeqTransformer,
 };
@@ -24,6 +26,7 @@ use tlr_models::{
 #[derive(Debug, Default, PartialEq)]
 struct Told {
     losses: Vec<f64>,
+    decisions: Vec<Adaptation>,
     epochs: Vec<Epoch>,
 }
 
@@ -31,6 +34,7 @@ impl Told {
     fn listen(&mut self, event: &Event<'_>) {
         match event {
             Event::Step { loss, .. } => self.losses.push(*loss),
+            Event::Decision(decision) => self.decisions.push((*decision).clone()),
             Event::Epoch(epoch) => self.epochs.push(Epoch { seconds: 0.0, ..(*epoch).clone() }),
             Event::Resumed { .. } => *self = Self::default(),
             Event::NotSaved(error) => panic!("{error}"),
@@ -47,16 +51,20 @@ fn with_stops(train: &Train<'_>, options: &Options, file: &Path, stops: &[usize]
     let mut told = Told::default();
     for &stop_at in stops {
         let stop = AtomicBool::new(false);
-        let persistence = Persistence { checkpoint: Some(file), resume: true, stop: Some(&stop) };
+        let persistence = Persistence { stop: Some(&stop), ..going_on(file) };
         let result = train(options, &persistence, &mut |event| {
             told.listen(&event);
             stop.store(told.losses.len() == stop_at, Ordering::Relaxed);
         });
         assert!(matches!(result, Err(TrainError::Stopped { step }) if step == stop_at));
     }
-    let persistence = Persistence { checkpoint: Some(file), resume: true, stop: None };
-    let run = train(options, &persistence, &mut |event| told.listen(&event)).unwrap();
+    let run = train(options, &going_on(file), &mut |event| told.listen(&event)).unwrap();
+    assert_eq!((&told.losses, &told.decisions), (&run.losses, &run.history));
     (told, run)
+}
+
+fn going_on(file: &Path) -> Persistence<'_> {
+    Persistence { checkpoint: Some(file), resume: true, ..Persistence::default() }
 }
 
 fn goes_on_the_same(train: &Train<'_>, options: &Options, stops: &[usize]) {
@@ -136,7 +144,7 @@ fn checkpoints_of_other_runs_are_refused() {
     let train = images(&data);
     with_stops(&*train, &options(), &file, &[5]);
     let run = |options: &Options, resume| {
-        let persistence = Persistence { checkpoint: Some(&file), resume, stop: None };
+        let persistence = Persistence { resume, ..going_on(&file) };
         train(options, &persistence, &mut |_| ()).map(|_| ()).unwrap_err()
     };
     assert!(matches!(run(&options(), false), TrainError::CheckpointExists(path) if path == file));
@@ -146,12 +154,123 @@ fn checkpoints_of_other_runs_are_refused() {
         }
         other => panic!("{other}"),
     };
-    other(Options { seed: 1, ..options() }, ["seed: 0", "seed: 1"]);
-    other(Options { batch_size: 40, ..options() }, ["in an epoch: 10", "in an epoch: 5"]);
-    // What only the optimizer knows of, it says itself.
-    let checkpoint = tlr::Checkpoint::open(&file).unwrap();
-    checkpoint.attach("run", []).save(&file).unwrap();
-    other(options(), ["how far", ""]);
+    other(Options { seed: 1, ..options() }, ["--seed was 0", "is 1"]);
+    other(Options { batch_size: 40, ..options() }, ["--batch-size was 20", "is 40"]);
+    other(Options { ramp: false, ..options() }, ["--no-ramp was not given", "is given"]);
+    // Without a schedule a run may have more epochs; a cosine is stretched by them.
+    let cosine = Options { schedule: Shape::Cosine, ..options() };
+    other(cosine, ["--schedule was constant", "is cosine"]);
+    // Images of the same size, and settings that only the caller knows.
+    let others = digits::draw(2, 200, 50).unwrap();
+    let refused = |data: &Dataset, settings: &Facts| {
+        let persistence = Persistence { settings: Some(settings), ..going_on(&file) };
+        images(data)(&options(), &persistence, &mut |_| ()).map(|_| ()).unwrap_err().to_string()
+    };
+    let message = refused(&others, &Facts::default());
+    assert!(message.contains("the training set was 200 images, "), "{message}");
+    assert!(message.contains(", is 200 images, ") && !message.contains("--"), "{message}");
+    let message = refused(&others, &Facts::default().with("--dropout", 0.5));
+    assert!(message.ends_with("of another run: --dropout was not given, is 0.5"), "{message}");
+
+    for (attached, says) in [(&[][..], "how far"), (&[1, 7], "another version"), (&[2], "damaged")]
+    {
+        let checkpoint = tlr::Checkpoint::open(&file).unwrap();
+        checkpoint.attach("run", attached).save(&file).unwrap();
+        other(options(), [says, ""]);
+    }
+}
+
+/// Images whose test fails, as those of a damaged file do.
+struct Untestable<'a> {
+    images: InMemory<'a>,
+    tests: std::cell::Cell<usize>,
+}
+
+impl Source for Untestable<'_> {
+    fn shape(&self) -> [usize; 3] {
+        self.images.shape()
+    }
+
+    fn classes(&self) -> usize {
+        self.images.classes()
+    }
+
+    fn train_len(&self) -> usize {
+        self.images.train_len()
+    }
+
+    fn test_len(&self) -> usize {
+        self.images.test_len()
+    }
+
+    fn batches_per_epoch(&self) -> usize {
+        self.images.batches_per_epoch()
+    }
+
+    fn settings(&self) -> Facts {
+        self.images.settings()
+    }
+
+    fn data(&self) -> Result<Facts, TrainError> {
+        self.images.data()
+    }
+
+    fn epoch(&self, epoch: usize, skip: usize, visit: &mut Visit<'_>) -> Result<(), TrainError> {
+        self.images.epoch(epoch, skip, visit)
+    }
+
+    fn test(&self, visit: &mut Visit<'_>) -> Result<(), TrainError> {
+        match self.tests.replace(self.tests.get().saturating_sub(1)) {
+            0 => Err(DataError::Zero { what: "a damaged picture" }.into()),
+            _ => self.images.test(visit),
+        }
+    }
+}
+
+/// Fails if an epoch that cannot be tested is lost, or if the test is left out afterwards.
+#[test]
+fn an_epoch_is_saved_before_it_is_tested() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("run.safetensors");
+    let data = small();
+    let (options, mut straight) = (options(), Told::default());
+    images(&data)(&options, &Persistence::default(), &mut |event| straight.listen(&event)).unwrap();
+    let mut told = Told::default();
+    let images_of = || InMemory::new(&data, options.batch_size, options.seed, None).unwrap();
+    let source = Untestable { images: images_of(), tests: 1.into() };
+    let error = train::train::<Net>(&source, &options, &going_on(&file), &mut |event| {
+        told.listen(&event);
+    });
+    assert!(error.unwrap_err().to_string().contains("a damaged picture"));
+    assert_eq!((told.losses.len(), told.epochs.len()), (20, 1));
+    let mut first = None;
+    let mut told = Told::default();
+    train::train::<Net>(&images_of(), &options, &going_on(&file), &mut |event| {
+        if let Event::Resumed { step } = event {
+            first = step;
+        }
+        told.listen(&event);
+    })
+    .unwrap();
+    assert_eq!(first, Some(20));
+    assert_eq!(told, straight);
+}
+
+#[test]
+fn a_checkpoint_that_cannot_be_written_is_refused_before_training() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = small();
+    std::fs::create_dir(dir.path().join("folder")).unwrap();
+    for place in ["folder", "nowhere/run.safetensors"] {
+        let path = dir.path().join(place);
+        let train = images(&data);
+        let mut steps = 0;
+        let error = train(&options(), &going_on(&path), &mut |_| steps += 1).unwrap_err();
+        assert!(matches!(&error, TrainError::CheckpointPath { path: of, .. } if *of == path));
+        assert_eq!(steps, 0);
+    }
+    // Nothing is left of a trial.
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
 }
 
 /// As a user does it: Ctrl-C, and the same command with `--resume`.
@@ -193,7 +312,7 @@ fn an_example_stops_on_ctrl_c_and_goes_on() {
     Command::new("kill").args(["-INT", &first.id().to_string()]).status().unwrap();
     let first = first.wait_with_output().unwrap();
     let words = String::from_utf8_lossy(&first.stderr);
-    assert!(first.status.success(), "{words}");
+    assert_eq!(first.status.code(), Some(130), "{words}");
     assert!(words.contains("--resume goes on"), "{words}");
     let checkpoint = std::fs::read(&file).unwrap();
 

@@ -4,6 +4,7 @@
 use std::{
     collections::BTreeMap,
     fs,
+    io::{BufRead, BufReader},
     path::Path,
     process::{Command, Stdio},
     thread,
@@ -80,11 +81,60 @@ fn killed_and_started_again() {
     assert_eq!(losses(killed.path()), expected);
 }
 
+// Fails if runs on other data of the same size count as done, or if a reader who leaves ends the sweep.
+#[test]
+fn other_data_is_another_sweep() {
+    let out = tempfile::tempdir().unwrap();
+    let data = tempfile::tempdir().unwrap();
+    let write = |brightness: u8| {
+        for split in ["train", "t10k"] {
+            let header = |dims: &[u32]| {
+                let dims = dims.iter().flat_map(|dim| dim.to_be_bytes());
+                [0, 0, 8, dims.clone().count() as u8 / 4]
+                    .into_iter()
+                    .chain(dims)
+                    .collect::<Vec<u8>>()
+            };
+            let labels: Vec<u8> = (0..40).map(|i| i % 10).collect();
+            let pixels = labels.iter().flat_map(|label| [label * brightness; 784]).collect();
+            for (name, bytes) in [
+                ("labels-idx1", [header(&[40]), labels.clone()].concat()),
+                ("images-idx3", [header(&[40, 28, 28]), pixels].concat()),
+            ] {
+                fs::write(data.path().join(format!("{split}-{name}-ubyte")), bytes).unwrap();
+            }
+        }
+    };
+    let small = || {
+        let mut command = Command::new(example("sweep"));
+        command.args(["--epochs", "1", "--batch-size", "20", "--rate", "1,1e-2"]);
+        command.arg("--data").arg(data.path()).arg("--out").arg(out.path());
+        command
+    };
+    let first_line = |command: &mut Command| {
+        let mut child = command.stdout(Stdio::piped()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        assert!(child.wait().unwrap().success());
+        line
+    };
+    write(20);
+    assert_eq!(first_line(&mut small()), "runs: 2, done before: 0\n");
+    assert_eq!(first_line(&mut small()), "runs: 2, done before: 2\n");
+    write(25);
+    assert_eq!(first_line(&mut small()), "runs: 2, done before: 0\n");
+    let results = fs::read_to_string(out.path().join("results.csv")).unwrap();
+    assert_eq!(results.lines().count(), 5, "{results}");
+    assert!(out.path().join("table.md").exists());
+}
+
 #[test]
 fn bad_input_ends_in_a_message() {
     for (args, says) in [
         (&["--damping", "0"][..], "damping must be in (0, 1]"),
         (&["--rate", "1,nan"], "starting learning rate"),
+        (&["--damping", "nan"], "damping must be in (0, 1]"),
+        (&["--rule", "additive", "--meta-rate", "-1"], "meta_lr must be finite and above 0"),
         (&["--epochs", "0"], "at least one epoch"),
         (&["--limit", "0"], "number of images"),
         (&["--data", "/does/not/exist"], "/does/not/exist"),

@@ -135,9 +135,9 @@ fn runs_are_compared() {
     let table = stdout(&compare(&["newton", "low", "high"]));
     let rows: Vec<&str> = table.lines().filter(|line| line.contains("adam")).collect();
     for (row, begins) in rows.iter().zip([
-        "| **Newton around adam** | 1e-6 |",
-        "| adam | 1e-7 | 1.0e-7 |",
-        "| **adam** | 3e-3 |",
+        "| newton | **Newton around adam** | 1e-6 |",
+        "| low | adam | 1e-7 | 1.0e-7 |",
+        "| high | **adam** | 3e-3 |",
     ]) {
         assert!(row.starts_with(begins), "{row}");
     }
@@ -154,6 +154,75 @@ fn runs_are_compared() {
 
     let missing = failure(&compare(&["newton", "nowhere"]));
     assert!(missing.contains("nowhere") && missing.contains("run.json"), "{missing}");
+    let twice = failure(&compare(&["newton", "high/../newton"]));
+    assert!(twice.contains("newton was given twice"), "{twice}");
     stdout(&translate(&at("other"), &["--limit", "30", "--epochs", "1"]));
     assert!(failure(&compare(&["newton", "other"])).contains("was trained on"));
+    stdout(&translate(&at("words"), &[&SHORT[..], &["--vocabulary", "60"]].concat()));
+    let words = failure(&compare(&["newton", "words"]));
+    assert!(words.contains("--vocabulary was 2000, is 60"), "{words}");
+
+    // What another version has written, or nobody.
+    let path = at("low/run.json");
+    let whole = fs::read_to_string(&path).unwrap();
+    for (from, lacks) in [("\"rate\"", "rate"), ("\"fingerprint\"", "fingerprint")] {
+        fs::write(&path, whole.replace(from, "\"other\"")).unwrap();
+        let message = failure(&compare(&["newton", "low"]));
+        assert!(message.contains(&format!("run.json has no `{lacks}`")), "{message}");
+    }
+    fs::write(&path, "{}").unwrap();
+    assert!(failure(&compare(&["low"])).contains("train the run again"));
+}
+
+// Fails if one of two runs of the same name takes the other's place, or if their data is not compared.
+#[test]
+fn runs_of_the_same_name_are_compared() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    let mnist = |name: &str, flags: &[&str]| {
+        let mut command = Command::new(example("mnist"));
+        command.env_remove("TLR_DATA").args(["--epochs", "2", "--batch-size", "20"]);
+        stdout(&command.args(flags).arg("--out").arg(at(name)).output().unwrap());
+    };
+    mnist("a/newton", &["--limit", "100"]);
+    mnist("b/newton", &["--limit", "100", "--optimizer", "adam"]);
+    mnist("c/newton", &["--limit", "80"]);
+    let compare = |runs: &[&str]| {
+        let mut command = Command::new(example("compare"));
+        command.args(runs.iter().map(|name| at(name))).arg("--out").arg(at("compared"));
+        command.output().unwrap()
+    };
+    let table = stdout(&compare(&["a/newton", "b/newton"]));
+    assert!(table.contains("| a/newton | **Newton around sgd** |"), "{table}");
+    assert!(table.contains("| b/newton | **Newton around adam** |"), "{table}");
+    for name in ["a/newton", "b/newton"] {
+        let epochs = fs::read_to_string(at(&format!("compared/{name}.csv"))).unwrap();
+        assert_eq!(epochs, fs::read_to_string(at(name).join("epochs.csv")).unwrap());
+    }
+    let limits = failure(&compare(&["a/newton", "c/newton"]));
+    assert!(limits.contains("--limit was 100, is 80"), "{limits}");
+}
+
+// Fails if a checkpoint of other tokens or another dropout is taken over, or told of by its tensors.
+#[test]
+fn a_checkpoint_knows_its_vocabulary() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("run.safetensors");
+    let resumed = |flags: &[&str]| {
+        let checkpoint = ["--resume", "--checkpoint", file.to_str().unwrap()];
+        translate(&dir.path().join("out"), &[&SHORT[..], &checkpoint, flags].concat())
+    };
+    stdout(&resumed(&["--vocabulary", "60"]));
+    for (flags, says) in [
+        (&[][..], "--vocabulary was 60, is 2000"),
+        (&["--vocabulary", "70"], "--vocabulary was 60, is 70"),
+        (&["--vocabulary", "60", "--tokens", "subwords"], "--tokens was words, is subwords"),
+        (&["--vocabulary", "60", "--dropout", "0.2"], "--dropout was 0.1, is 0.2"),
+        (&["--vocabulary", "60", "--limit", "110"], "--limit was 120, is 110"),
+    ] {
+        let message = failure(&resumed(flags));
+        assert!(message.contains(says) && !message.contains("shape"), "{message}");
+    }
+    // What is only shown, or sought by, may be another.
+    stdout(&resumed(&["--vocabulary", "60", "--show", "1", "--beam", "2"]));
 }

@@ -37,10 +37,12 @@ mod augment;
 mod batches;
 mod contents;
 mod error;
+mod fingerprint;
 mod images;
 mod random;
 
 pub use augment::Augment;
 pub use batches::{Batches, EpochBatches};
 pub use error::DataError;
+pub(crate) use fingerprint::Fingerprint;
 pub use images::{Dataset, Images, Scaling};

@@ -3,7 +3,8 @@ use std::path::Path;
 use plotters::style::RGBColor;
 
 use super::{
-    figure::{between, drawable, last_epoch, legible, save, steps, Figure, Line, Panel},
+    figure::{between, drawable, last_epoch, legible, steps, Figure, Line, Panel},
+    folder::write,
     ReportError,
 };
 
@@ -57,7 +58,7 @@ impl Comparison {
     /// [`ReportError::Io`] when the file cannot be written, and
     /// [`ReportError::Draw`] should the plotting library fail.
     pub fn write_svg(&self, path: &Path) -> Result<(), ReportError> {
-        save(path, &self.to_svg()?)
+        write(path, self.to_svg()?)
     }
 
     /// The runs as the text of an SVG file.

@@ -4,9 +4,10 @@ use plotters::style::RGBColor;
 
 use super::{
     figure::{
-        drawable, is_epoch, last_epoch, legible, save, steps, Entry, Figure, Line, Panel, Sample,
+        drawable, is_epoch, last_epoch, legible, steps, Entry, Figure, Line, Panel, Sample,
         ROLLBACK,
     },
+    folder::write,
     ReportError,
 };
 
@@ -51,7 +52,7 @@ impl Curves {
     /// [`ReportError::Io`] when the file cannot be written, and
     /// [`ReportError::Draw`] should the plotting library fail.
     pub fn write_svg(&self, path: &Path) -> Result<(), ReportError> {
-        save(path, &self.to_svg()?)
+        write(path, self.to_svg()?)
     }
 
     /// The curves as the text of an SVG file.

@@ -3,6 +3,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 
 use super::{
+    folder::write_csv,
     history::{extent, MOST_RATES},
     ReportError,
 };
@@ -50,20 +51,18 @@ fn rate_names(epochs: &[Epoch]) -> Vec<&str> {
 /// `seconds`, `rollbacks` and one `rate_<name>` for each learning rate of any
 /// epoch, empty where an epoch has none of that name. Numbers are written with
 /// as many digits as it takes to read them back exactly. An existing file is
-/// replaced.
+/// replaced, as a whole or not at all.
 ///
 /// # Errors
 ///
-/// [`ReportError::Csv`] or [`ReportError::Io`] when the file cannot be written.
+/// [`ReportError::Io`] when the file cannot be written.
 pub fn write_epochs_csv(path: &Path, epochs: &[Epoch]) -> Result<(), ReportError> {
-    let failed = |source| ReportError::Csv { path: path.to_owned(), source };
     let names = rate_names(epochs);
-    let mut writer = csv::Writer::from_path(path).map_err(failed)?;
 
     let fixed = ["epoch", "train_loss", "test_loss", "test_accuracy", "seconds", "rollbacks"];
     let headings = fixed.iter().map(|heading| heading.to_string());
     let rates = names.iter().map(|name| format!("rate_{name}"));
-    writer.write_record(headings.chain(rates)).map_err(failed)?;
+    let mut rows = vec![headings.chain(rates).collect::<Vec<_>>()];
 
     for epoch in epochs {
         let fixed = [
@@ -76,9 +75,9 @@ pub fn write_epochs_csv(path: &Path, epochs: &[Epoch]) -> Result<(), ReportError
         ];
         let rates =
             names.iter().map(|name| epoch.rate(name).map_or(String::new(), |r| format!("{r:e}")));
-        writer.write_record(fixed.into_iter().chain(rates)).map_err(failed)?;
+        rows.push(fixed.into_iter().chain(rates).collect());
     }
-    writer.flush().map_err(|source| ReportError::Io { path: path.to_owned(), source })
+    write_csv(path, &rows)
 }
 
 /// Reads what [`write_epochs_csv`] wrote.
@@ -311,7 +310,7 @@ mod tests {
     fn a_directory_that_does_not_exist_is_named() {
         let dir = tempfile::tempdir().unwrap();
         let error = write_epochs_csv(&dir.path().join("no/where.csv"), &epochs()).unwrap_err();
-        assert!(matches!(error, ReportError::Csv { .. }));
+        assert!(matches!(error, ReportError::Io { .. }));
         assert!(error.to_string().contains("where.csv"), "{error}");
     }
 

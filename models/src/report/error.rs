@@ -16,16 +16,14 @@ pub enum ReportError {
         source: std::io::Error,
     },
 
-    /// The CSV writer failed.
+    /// Another program writes its results to the folder.
     #[error(
-        "cannot write {}: {source}; check that the directory exists and is writable",
+        "another run writes to {} at this moment; wait for it, or choose another folder",
         path.display()
     )]
-    Csv {
-        /// The file concerned.
+    InUse {
+        /// The folder.
         path: PathBuf,
-        /// What the CSV writer reported.
-        source: csv::Error,
     },
 
     /// A report that was written before could not be read.

@@ -1,6 +1,6 @@
 //! The drawing behind every report that is an SVG.
 
-use std::{ops::Range, path::Path};
+use std::ops::Range;
 
 use plotters::{
     coord::{
@@ -60,11 +60,6 @@ pub(super) fn svg(
         &format!("width=\"{width}\" height=\"{height}\""),
         1,
     ))
-}
-
-/// Writes a finished SVG to its file.
-pub(super) fn save(path: &Path, svg: &str) -> Result<(), ReportError> {
-    std::fs::write(path, svg).map_err(|source| ReportError::Io { path: path.to_owned(), source })
 }
 
 /// Panels above each other, over the same epochs.

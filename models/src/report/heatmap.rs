@@ -7,9 +7,10 @@ use plotters::{
 
 use super::{
     figure::{
-        between, contrast, legible, product, save, svg, text, text_width, Area, Drawn, AXIS, TEXT,
+        between, contrast, legible, product, svg, text, text_width, Area, Drawn, AXIS, TEXT,
         TEXT_SIZE, TITLE_SIZE,
     },
+    folder::write,
     ReportError,
 };
 
@@ -65,7 +66,7 @@ impl HeatMap {
     /// [`ReportError::Io`] when the file cannot be written, and
     /// [`ReportError::Draw`] should the plotting library fail.
     pub fn write_svg(&self, path: &Path) -> Result<(), ReportError> {
-        save(path, &self.to_svg()?)
+        write(path, self.to_svg()?)
     }
 
     /// The panels as the text of an SVG file.

@@ -1,4 +1,4 @@
-use super::ReportError;
+use super::{folder::write_csv, ReportError};
 use std::path::Path;
 use tlr::Adaptation;
 
@@ -6,37 +6,34 @@ use tlr::Adaptation;
 ///
 /// The columns are `step`, `epoch` (in fractions, of `batches_per_epoch` steps), `layer`, `from`,
 /// `to`, the dot products `uu`, `un`, `nn` (empty where there are none) and `outcome`. Numbers are written
-/// with as many digits as it takes to read them back exactly. An existing file is replaced.
+/// with as many digits as it takes to read them back exactly. An existing file is replaced, as a
+/// whole or not at all.
 ///
 /// # Errors
-/// [`ReportError::Csv`] or [`ReportError::Io`] when the file cannot be written.
+/// [`ReportError::Io`] when the file cannot be written.
 pub fn write_history_csv(
     path: &Path,
     history: &[Adaptation],
     batches_per_epoch: usize,
 ) -> Result<(), ReportError> {
-    let failed = |source| ReportError::Csv { path: path.to_owned(), source };
-    let mut writer = csv::Writer::from_path(path).map_err(failed)?;
     let headings = ["step", "epoch", "layer", "from", "to", "uu", "un", "nn", "outcome"];
-    writer.write_record(headings).map_err(failed)?;
+    let mut rows = vec![headings.map(str::to_owned)];
     for decision in history {
         let number = |value: Option<f64>| value.map_or(String::new(), |value| format!("{value:e}"));
         let products = decision.products;
-        writer
-            .write_record([
-                decision.step.to_string(),
-                (decision.step as f64 / batches_per_epoch as f64).to_string(),
-                decision.layer.to_string(),
-                format!("{:e}", decision.from),
-                format!("{:e}", decision.to),
-                number(products.map(|products| products.uu)),
-                number(products.map(|products| products.un)),
-                number(products.map(|products| products.nn)),
-                decision.outcome.to_string(),
-            ])
-            .map_err(failed)?;
+        rows.push([
+            decision.step.to_string(),
+            (decision.step as f64 / batches_per_epoch as f64).to_string(),
+            decision.layer.to_string(),
+            format!("{:e}", decision.from),
+            format!("{:e}", decision.to),
+            number(products.map(|products| products.uu)),
+            number(products.map(|products| products.un)),
+            number(products.map(|products| products.nn)),
+            decision.outcome.to_string(),
+        ]);
     }
-    writer.flush().map_err(|source| ReportError::Io { path: path.to_owned(), source })
+    write_csv(path, &rows)
 }
 
 /// Rates in a line: `1.2e-3` for one, `hidden 1.2e-3, head 4.0e-2` for up to four, and the least and the greatest

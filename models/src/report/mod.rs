@@ -7,6 +7,7 @@ mod curves;
 mod epochs;
 mod error;
 mod figure;
+mod folder;
 mod heatmap;
 mod history;
 #[cfg(test)]
@@ -16,5 +17,6 @@ pub use comparison::{Compared, Comparison};
 pub use curves::{Curves, Rate};
 pub use epochs::{read_epochs_csv, write_epochs_csv, Epoch, EpochTable};
 pub use error::ReportError;
+pub use folder::{write, OutFolder};
 pub use heatmap::{HeatCell, HeatMap, HeatPanel};
 pub use history::{rates, write_history_csv};

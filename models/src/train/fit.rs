@@ -1,8 +1,8 @@
 //! The training loop, whatever is trained on whatever.
 
 use super::{
-    learner, persistence::Progress, rollback_steps, Event, Learner, Options, Persistence, Run,
-    TrainError,
+    learner, persistence::Progress, rollback_steps, Event, Facts, Learner, Options, Persistence,
+    Run, TrainError,
 };
 use crate::{layers::sequence::dropout, report::Epoch};
 use dfdx::{
@@ -10,7 +10,7 @@ use dfdx::{
     prelude::{AsArray, Backward, Cache, Cpu, Gradients, OwnedTape, RandomU64, Rank0, Tensor},
 };
 use std::time::Instant;
-use tlr::TrainableLr;
+use tlr::{Adaptation, TrainableLr};
 
 /// A batch's mean loss, with the tape of how it came about.
 pub type TrainLoss = Tensor<Rank0, f32, Cpu, OwnedTape<f32, Cpu>>;
@@ -25,6 +25,12 @@ pub(super) type Step<'a, M> = dyn FnMut(usize, &mut Loss<'_, M>) -> Result<(), T
 /// What a model is to learn.
 pub(super) trait Task<M> {
     fn batches_per_epoch(&self) -> usize;
+
+    /// Settings of its own, by their flags.
+    fn settings(&self) -> Facts;
+
+    /// What it is trained on.
+    fn data(&self) -> Result<Facts, TrainError>;
 
     /// Calls `step` for each batch but the first `skip`, in an order that depends on nothing but the epoch and a seed.
     fn epoch(&self, epoch: usize, skip: usize, step: &mut Step<'_, M>) -> Result<(), TrainError>;
@@ -66,10 +72,12 @@ pub(super) fn fit<M: NumParams<f32, Cpu> + ZeroGrads<f32, Cpu>>(
 ) -> Result<Run, TrainError> {
     let Start { device, model, optimizer } = start;
     let batches = task.batches_per_epoch();
-    let new = Progress::new(options, batches);
+    let settings = task.settings().and(persistence.settings.unwrap_or(&Facts::default()));
+    let new = Progress::new(options, &settings, task.data()?, batches);
     let mut progress = persistence.begin(model, &mut **optimizer, new)?;
+    let mut told = Told::default();
     if persistence.resume {
-        tell_again(&progress, batches, optimizer.rates(), observer);
+        told.all_again(&progress, batches, &**optimizer, observer);
     }
     for _ in 0..progress.drawn {
         device.random_u64();
@@ -88,7 +96,10 @@ pub(super) fn fit<M: NumParams<f32, Cpu> + ZeroGrads<f32, Cpu>>(
             let loss = loss(model, before)?;
             let value = f64::from(loss.array());
             let mut after = loss.try_backward()?;
-            optimizer.step(model, &mut after, value)?;
+            let stepped = optimizer.step(model, &mut after, value);
+            // Decisions that led to an error are told before it.
+            told.decisions(optimizer.history(), observer);
+            stepped?;
             model.try_zero_grads(&mut after)?;
             gradients = Some(after);
             let batch = progress.batch();
@@ -104,6 +115,12 @@ pub(super) fn fit<M: NumParams<f32, Cpu> + ZeroGrads<f32, Cpu>>(
             }
             Ok(())
         })?;
+        progress.seconds = seconds + begun.elapsed().as_secs_f64();
+        progress.drawn = drawn.wrapping_add(dropout::drawn());
+        // Before the test: if that fails, the epoch is not lost.
+        if let Err(error) = persistence.save(model, &mut **optimizer, &progress) {
+            observer(Event::NotSaved(&error));
+        }
         let (test_loss, test_accuracy) = task.test(model)?;
         let record = Epoch {
             epoch: epoch + 1,
@@ -124,34 +141,49 @@ pub(super) fn fit<M: NumParams<f32, Cpu> + ZeroGrads<f32, Cpu>>(
         observer(Event::Epoch(&record));
         progress.epochs.push(record);
         (progress.sum, progress.weights, progress.seconds) = (0.0, 0, 0.0);
-        progress.drawn = drawn.wrapping_add(dropout::drawn());
-        if let Err(error) = persistence.save(model, &mut **optimizer, &progress) {
-            observer(Event::NotSaved(&error));
-        }
     }
     Ok(Run {
         seconds: progress.epochs.iter().map(|epoch| epoch.seconds).sum(),
         epochs: progress.epochs,
+        losses: progress.losses,
         history: optimizer.history().to_vec(),
         batches_per_epoch: batches,
         parameters: model.num_trainable_params(),
     })
 }
 
-/// The events so far, but for the rates at each step, which are those now.
-fn tell_again(
-    progress: &Progress,
-    batches: usize,
-    rates: Vec<(&str, f64)>,
-    observer: &mut dyn FnMut(Event<'_>),
-) {
-    let steps = progress.losses.len();
-    observer(Event::Resumed { step: (steps > 0).then_some(steps) });
-    for (step, &loss) in progress.losses.iter().enumerate() {
-        let (epoch, batch) = (step / batches, step % batches);
-        observer(Event::Step { epoch, batch, batches, loss, rates: rates.clone() });
-        if batch + 1 == batches {
-            progress.epochs.get(epoch).into_iter().for_each(|epoch| observer(Event::Epoch(epoch)));
+/// How many decisions the observer knows of.
+#[derive(Default)]
+struct Told(usize);
+
+impl Told {
+    /// Those that are new.
+    fn decisions(&mut self, history: &[Adaptation], observer: &mut dyn FnMut(Event<'_>)) {
+        for decision in history.get(self.0..).unwrap_or_default() {
+            observer(Event::Decision(decision));
+        }
+        self.0 = history.len();
+    }
+
+    /// The events so far, but for the rates at each step, which are those now.
+    fn all_again<M>(
+        &mut self,
+        progress: &Progress,
+        batches: usize,
+        optimizer: &dyn Learner<M>,
+        observer: &mut dyn FnMut(Event<'_>),
+    ) {
+        let (rates, history) = (optimizer.rates(), optimizer.history());
+        let steps = progress.losses.len();
+        observer(Event::Resumed { step: (steps > 0).then_some(steps) });
+        for (step, &loss) in progress.losses.iter().enumerate() {
+            let made = history.partition_point(|decision| decision.step <= step as u64 + 1);
+            self.decisions(&history[..made], observer);
+            let (epoch, batch) = (step / batches, step % batches);
+            observer(Event::Step { epoch, batch, batches, loss, rates: rates.clone() });
+            if let (true, Some(epoch)) = (batch + 1 == batches, progress.epochs.get(epoch)) {
+                observer(Event::Epoch(epoch));
+            }
         }
     }
 }

@@ -92,6 +92,9 @@ pub fn learner<M: TrainableLr<f32, Cpu> + 'static>(
     options: &Options,
     batches_per_epoch: usize,
 ) -> Result<Box<dyn Learner<M>>, Error> {
+    // A figure out of range is a slip, also where the rule has no use for it.
+    NewtonRule::default().damping(options.damping).validate()?;
+    HypergradientRule::additive(options.meta_rate).validate()?;
     let rule = AnyRule::new(options);
     let safeguard = options.safeguard && options.rule != Rule::Constant && options.sketch.is_none();
     let config = Config::new(rule)
@@ -185,6 +188,14 @@ impl<M: TensorCollection<f32, Cpu> + Clone> TunableOptimizer for AnyOptimizer<M>
 
     fn momentum(&self) -> f64 {
         each!(self, optimizer => optimizer.momentum())
+    }
+
+    fn validate(&self) -> Result<(), Error> {
+        each!(self, optimizer => optimizer.validate())
+    }
+
+    fn follows_attributes(&self) -> bool {
+        each!(self, optimizer => optimizer.follows_attributes())
     }
 
     fn complete_gradients(

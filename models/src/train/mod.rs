@@ -1,5 +1,6 @@
 //! Training a model: what the examples and the sweeps have in common.
 
+mod facts;
 mod fit;
 mod learner;
 mod network;
@@ -8,7 +9,9 @@ mod persistence;
 mod source;
 #[cfg(feature = "text")]
 mod translation;
+mod verdict;
 
+pub use facts::Facts;
 pub use fit::TrainLoss;
 pub use learner::{learner, Learner};
 pub use network::{Logits, Network, Pixels};
@@ -19,6 +22,7 @@ pub use source::Decoded;
 pub use source::{InMemory, Source, Visit};
 #[cfg(feature = "text")]
 pub use translation::{score, train_translator, Corpus, Tally, Translator};
+pub use verdict::{judge, Fault, Verdict};
 
 use crate::{data::DataError, layers::LayerError, report::Epoch, Mlp};
 use dfdx::{
@@ -49,6 +53,8 @@ pub enum Event<'a> {
         /// Each group's name and rate after the step.
         rates: Vec<(&'a str, f64)>,
     },
+    /// A decision on a rate, before the step that it was made in is told.
+    Decision(&'a Adaptation),
     /// After an epoch and its test.
     Epoch(&'a Epoch),
     /// The run goes on from a checkpoint, or begins where there is none yet. The events that led there are told again
@@ -66,6 +72,8 @@ pub enum Event<'a> {
 pub struct Run {
     /// Epoch by epoch.
     pub epochs: Vec<Epoch>,
+    /// Of every step, before it was made.
+    pub losses: Vec<f64>,
     /// Every decision on a rate.
     pub history: Vec<Adaptation>,
     /// Optimizer steps in an epoch.
@@ -95,6 +103,14 @@ pub enum TrainError {
     /// A checkpoint that is to be written is there already.
     #[error("there is a checkpoint at {} already: resume from it, or remove it first", .0.display())]
     CheckpointExists(PathBuf),
+    /// No checkpoint can be written where it is to be.
+    #[error("cannot write the checkpoint {}: {source}; nothing was trained", path.display())]
+    CheckpointPath {
+        /// Where it was to be.
+        path: PathBuf,
+        /// The error of the operating system.
+        source: std::io::Error,
+    },
     /// A checkpoint of another run.
     #[error("the checkpoint {} is of another run: {what}", path.display())]
     AnotherRun {
@@ -191,6 +207,14 @@ struct Images<'a> {
 impl<M: Network> Task<M> for Images<'_> {
     fn batches_per_epoch(&self) -> usize {
         self.source.batches_per_epoch()
+    }
+
+    fn settings(&self) -> Facts {
+        self.source.settings()
+    }
+
+    fn data(&self) -> Result<Facts, TrainError> {
+        self.source.data()
     }
 
     fn epoch(&self, epoch: usize, skip: usize, step: &mut Step<'_, M>) -> Result<(), TrainError> {

@@ -67,6 +67,14 @@ pub enum Shape {
 }
 
 impl Shape {
+    /// Whether it spans the run, so that a run of more epochs is another one.
+    pub(super) fn depends_on_epochs(self) -> bool {
+        match self {
+            Self::Constant | Self::WarmUp | Self::WarmRestarts => false,
+            Self::MultiStep | Self::Exponential | Self::Cosine => true,
+        }
+    }
+
     /// For a run of so many epochs, none where it does nothing.
     ///
     /// # Errors

@@ -1,9 +1,11 @@
 //! Runs that outlive their process.
 
-use super::{Learner, Options, TrainError};
+use super::{Facts, Learner, Options, TrainError};
 use crate::report::Epoch;
 use serde::{Deserialize, Serialize};
 use std::{
+    fs::File,
+    io,
     path::Path,
     sync::atomic::{AtomicBool, Ordering},
 };
@@ -18,23 +20,28 @@ pub struct Persistence<'a> {
     pub resume: bool,
     /// Once true, the run ends after the step it is in: [`TrainError::Stopped`].
     pub stop: Option<&'a AtomicBool>,
+    /// Settings beside the [`Options`], of the model for instance: a checkpoint of others is refused.
+    pub settings: Option<&'a Facts>,
 }
 
 /// The name of what a run adds to a checkpoint.
 const ATTACHMENT: &str = "run";
 
 /// Of that. Another one is another run.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// Where a run is, beside its model and optimizer.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Progress {
     format: u32,
-    options: Options,
+    /// All that was chosen.
+    settings: Facts,
+    /// What is trained on.
+    data: Facts,
     batches_per_epoch: usize,
     /// Numbers drawn for dropout.
     pub(super) drawn: u64,
-    /// Those that are done.
+    /// Those that are done, test included.
     pub(super) epochs: Vec<Epoch>,
     /// Of every step.
     pub(super) losses: Vec<f64>,
@@ -45,10 +52,16 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    pub(super) fn new(options: &Options, batches_per_epoch: usize) -> Self {
+    pub(super) fn new(
+        options: &Options,
+        settings: &Facts,
+        data: Facts,
+        batches_per_epoch: usize,
+    ) -> Self {
         Self {
             format: FORMAT,
-            options: *options,
+            settings: options.facts().and(settings),
+            data,
             batches_per_epoch,
             drawn: 0,
             epochs: Vec::new(),
@@ -64,22 +77,25 @@ impl Progress {
         self.losses.len().saturating_sub(self.epochs.len() * self.batches_per_epoch)
     }
 
-    /// Why a checkpoint with `saved` does not belong to this run. It may have been meant for fewer epochs.
-    fn differs(&self, saved: &Self) -> Option<String> {
-        let lines = |progress: &Self| {
-            let Self { format, options, batches_per_epoch, .. } = progress;
-            let options = Options { epochs: 0, ..*options };
-            format!("format: {format}\nbatches in an epoch: {batches_per_epoch}\n{options:#?}")
-        };
-        let (here, there) = (lines(self), lines(saved));
-        let (here, there) = here
-            .lines()
-            .zip(there.lines())
-            .map(|(here, there)| {
-                (here.trim().trim_end_matches(','), there.trim().trim_end_matches(','))
-            })
-            .find(|(here, there)| here != there)?;
-        Some(format!("it has `{there}`, this run `{here}`"))
+    /// Of the bytes that a run has added to its checkpoint, or why they are none of its.
+    fn read(bytes: Option<&[u8]>) -> Result<Self, &'static str> {
+        let bytes = bytes.unwrap_or_default();
+        let (format, _) = postcard::take_from_bytes::<u32>(bytes)
+            .map_err(|_| "nothing in it tells how far it got")?;
+        if format != FORMAT {
+            return Err("another version of this program wrote it");
+        }
+        postcard::from_bytes(bytes).map_err(|_| "what tells how far it got is damaged")
+    }
+
+    /// Why a checkpoint with these figures does not belong to the run `new`.
+    fn refuses(&self, new: &Self) -> Option<String> {
+        // Other settings often make other data; told are the settings, then.
+        let changes = self.settings.changes(&new.settings);
+        changes.or_else(|| self.data.changes(&new.data)).or_else(|| {
+            let (then, now) = (self.batches_per_epoch, new.batches_per_epoch);
+            (then != now).then(|| format!("an epoch had {then} batches, and has {now}"))
+        })
     }
 }
 
@@ -91,17 +107,20 @@ impl Persistence<'_> {
         optimizer: &mut dyn Learner<M>,
         new: Progress,
     ) -> Result<Progress, TrainError> {
-        let Some(path) = self.checkpoint.filter(|path| path.exists()) else { return Ok(new) };
+        let Some(path) = self.checkpoint else { return Ok(new) };
+        writable(path)
+            .map_err(|source| TrainError::CheckpointPath { path: path.to_owned(), source })?;
+        if !path.exists() {
+            return Ok(new);
+        }
         if !self.resume {
             return Err(TrainError::CheckpointExists(path.to_owned()));
         }
         let another = |what| TrainError::AnotherRun { path: path.to_owned(), what };
         let checkpoint = Checkpoint::open(path)?;
-        let saved = checkpoint.attachment(ATTACHMENT);
-        let saved: Progress = saved
-            .and_then(|bytes| postcard::from_bytes(bytes).ok())
-            .ok_or_else(|| another("nothing in it tells how far it got".to_owned()))?;
-        if let Some(what) = new.differs(&saved) {
+        let saved = Progress::read(checkpoint.attachment(ATTACHMENT));
+        let saved = saved.map_err(|why| another(why.to_owned()))?;
+        if let Some(what) = saved.refuses(&new) {
             return Err(another(what));
         }
         if saved.batch() > saved.batches_per_epoch {
@@ -126,4 +145,17 @@ impl Persistence<'_> {
     pub(super) fn is_stopped(&self) -> bool {
         self.stop.is_some_and(|stop| stop.load(Ordering::Relaxed))
     }
+}
+
+/// Whether a file can be made and replaced at `path`. Nothing is left of the trial.
+fn writable(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Err(io::ErrorKind::IsADirectory.into());
+    }
+    // A link stays, and what it leads to is replaced.
+    let path = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let trial = path.with_file_name(format!("{name}.{}.trial", std::process::id()));
+    File::create(&trial)?;
+    std::fs::remove_file(&trial)
 }

@@ -1,9 +1,10 @@
 //! Where the images of an epoch come from.
 
-use super::TrainError;
+use super::{Facts, TrainError};
 #[cfg(feature = "pictures")]
 use crate::data::folder::{Folder, Loader, Preparation, View};
 use crate::data::{Augment, Batches, Dataset, Scaling};
+use std::sync::OnceLock;
 
 /// Images a model is tested on at a time; only a matter of memory.
 const TEST_BATCH: usize = 1000;
@@ -28,6 +29,16 @@ pub trait Source {
     /// Batches in an epoch.
     fn batches_per_epoch(&self) -> usize;
 
+    /// How the images are shown, by the examples' flags: a checkpoint of others is refused.
+    fn settings(&self) -> Facts;
+
+    /// What tells these images from others, their classes included: a checkpoint of others is
+    /// refused.
+    ///
+    /// # Errors
+    /// Images that cannot be read.
+    fn data(&self) -> Result<Facts, TrainError>;
+
     /// Shows `visit` the batches of an epoch but the first `skip`, in an order that depends on nothing but its number
     /// and the seed.
     ///
@@ -49,6 +60,8 @@ pub struct InMemory<'a> {
     scaling: Scaling,
     batches: Batches,
     augment: Option<Augment>,
+    /// Found once: all pixels are read for it.
+    identity: OnceLock<Facts>,
 }
 
 impl<'a> InMemory<'a> {
@@ -64,7 +77,8 @@ impl<'a> InMemory<'a> {
         augment: Option<Augment>,
     ) -> Result<Self, TrainError> {
         let batches = Batches::new(data.train.len(), batch_size, seed)?;
-        Ok(Self { data, scaling: data.train.scaling(), batches, augment })
+        let scaling = data.train.scaling();
+        Ok(Self { data, scaling, batches, augment, identity: OnceLock::new() })
     }
 
     /// Without a last batch that is smaller than the others: see [`Batches::drop_last`].
@@ -92,6 +106,19 @@ impl Source for InMemory<'_> {
 
     fn batches_per_epoch(&self) -> usize {
         self.batches.batches_per_epoch()
+    }
+
+    fn settings(&self) -> Facts {
+        Facts::default().with_flag("--no-augment", self.augment.is_none())
+    }
+
+    fn data(&self) -> Result<Facts, TrainError> {
+        let identity = || {
+            Facts::default()
+                .with("the training set", self.data.train.identity())
+                .with("the test set", self.data.test.identity())
+        };
+        Ok(self.identity.get_or_init(identity).clone())
     }
 
     fn epoch(&self, epoch: usize, skip: usize, visit: &mut Visit<'_>) -> Result<(), TrainError> {
@@ -127,6 +154,8 @@ pub struct Decoded<'a> {
     batches: Batches,
     batch_size: usize,
     seed: u64,
+    /// Found when they are opened, for files may change.
+    identity: Facts,
 }
 
 #[cfg(feature = "pictures")]
@@ -134,7 +163,7 @@ impl<'a> Decoded<'a> {
     /// Cropped and mirrored at random for training, in batches of this size.
     ///
     /// # Errors
-    /// No pictures, or batches of none.
+    /// Batches of none, and pictures that cannot be read.
     pub fn new(
         folder: &'a Folder,
         preparation: Preparation,
@@ -143,7 +172,14 @@ impl<'a> Decoded<'a> {
         seed: u64,
     ) -> Result<Self, TrainError> {
         let batches = Batches::new(folder.train.len(), batch_size, seed)?;
-        Ok(Self { folder, preparation, loader, batches, batch_size, seed })
+        let (train, test) = (folder.train.identity()?, folder.val.identity()?);
+        let classes = folder.train.classes();
+        let identity = Facts::default().with("the number of classes", classes.len());
+        let identity = classes.iter().enumerate().fold(identity, |facts, (label, name)| {
+            facts.with(&format!("class {}", label + 1), name)
+        });
+        let identity = identity.with("the training set", train).with("the validation set", test);
+        Ok(Self { folder, preparation, loader, batches, batch_size, seed, identity })
     }
 
     /// Without a last batch that is smaller than the others: see [`Batches::drop_last`].
@@ -173,6 +209,14 @@ impl Source for Decoded<'_> {
 
     fn batches_per_epoch(&self) -> usize {
         self.batches.batches_per_epoch()
+    }
+
+    fn settings(&self) -> Facts {
+        Facts::default().with("--side", self.preparation.side)
+    }
+
+    fn data(&self) -> Result<Facts, TrainError> {
+        Ok(self.identity.clone())
     }
 
     fn epoch(&self, epoch: usize, skip: usize, visit: &mut Visit<'_>) -> Result<(), TrainError> {

@@ -1,8 +1,9 @@
 //! Training a model to translate.
 
 use super::{
+    facts::figure,
     fit::{fit, Start, Step, Task, TrainLoss},
-    Event, Options, Persistence, Run, TrainError,
+    Event, Facts, Options, Persistence, Run, TrainError,
 };
 use crate::{
     data::text::{
@@ -168,6 +169,8 @@ pub struct Corpus {
     target: Vocabulary,
     train: EncodedPairs,
     val: EncodedPairs,
+    settings: Facts,
+    data: Facts,
 }
 
 impl Corpus {
@@ -183,8 +186,22 @@ impl Corpus {
         let source = Vocabulary::learn(train.source(), vocabulary)?;
         let target = Vocabulary::learn(train.target(), vocabulary)?;
         let encoded = |text| EncodedPairs::new(text, &source, &target);
+        let data = Facts::default()
+            .with("the training set", train.identity())
+            .with("the validation set", val.identity());
+        let VocabularyConfig { tokens, size, min_frequency, lowercase } = vocabulary;
+        let settings = Facts::default()
+            .with("--tokens", tokens)
+            .with("--vocabulary", size)
+            .with("the least frequency of a token", min_frequency)
+            .with_flag("lower case", lowercase);
         let (train, val) = (encoded(train)?, encoded(val)?);
-        Ok(Self { source, target, train, val })
+        Ok(Self { source, target, train, val, settings, data })
+    }
+
+    /// What tells these pairs from others.
+    pub fn data(&self) -> &Facts {
+        &self.data
     }
 
     /// Tokens of the source's and of the target's vocabulary.
@@ -283,7 +300,8 @@ pub fn train_translator<M: Translator>(
         model.set_dropout(dropout);
         Ok(model)
     })?;
-    let task = Translating { corpus, buckets, device: start.device.clone() };
+    let settings = corpus.settings.clone().with("--dropout", figure(dropout.get()));
+    let task = Translating { corpus, buckets, settings, device: start.device.clone() };
     let run = fit(&mut start, &task, options, persistence, observer)?;
     Ok((run, start.model))
 }
@@ -291,12 +309,21 @@ pub fn train_translator<M: Translator>(
 struct Translating<'a> {
     corpus: &'a Corpus,
     buckets: Buckets,
+    settings: Facts,
     device: Cpu,
 }
 
 impl<M: Translator> Task<M> for Translating<'_> {
     fn batches_per_epoch(&self) -> usize {
         self.buckets.batches_per_epoch()
+    }
+
+    fn settings(&self) -> Facts {
+        self.settings.clone()
+    }
+
+    fn data(&self) -> Result<Facts, TrainError> {
+        Ok(self.corpus.data.clone())
     }
 
     fn epoch(&self, epoch: usize, skip: usize, step: &mut Step<'_, M>) -> Result<(), TrainError> {

@@ -1,6 +1,9 @@
 //! [`Adam`] and [`AdamW`], which is Adam with decoupled weight decay.
 
-use super::{sgd::decay, Elementwise, Settings, UpdateRule};
+use super::{
+    sgd::{decay, forgetting, valid_decay},
+    Elementwise, Settings, UpdateRule,
+};
 use crate::{
     error::Error,
     tensors::{Backend, Buffer},
@@ -104,6 +107,8 @@ impl UpdateRule<2> for AdamConfig {
     }
 
     fn validate<E: Dtype>(&self) -> Result<(), Error> {
+        self.betas.iter().try_for_each(|beta| forgetting("adam: betas", *beta))?;
+        valid_decay("adam: weight_decay", self.weight_decay)?;
         epsilon::<E>("adam: eps", self.eps)
     }
 

@@ -1,6 +1,10 @@
 //! [`RMSprop`].
 
-use super::{adam::epsilon, sgd::decay, Elementwise, Settings, UpdateRule};
+use super::{
+    adam::epsilon,
+    sgd::{decay, forgetting, valid_decay},
+    Elementwise, Settings, UpdateRule,
+};
 use crate::{
     error::Error,
     tensors::{Backend, Buffer},
@@ -59,6 +63,9 @@ impl UpdateRule<3> for RMSpropConfig {
     }
 
     fn validate<E: Dtype>(&self) -> Result<(), Error> {
+        forgetting("rmsprop: momentum", UpdateRule::momentum(self))?;
+        forgetting("rmsprop: alpha", self.alpha)?;
+        valid_decay("rmsprop: weight_decay", self.weight_decay)?;
         epsilon::<E>("rmsprop: eps", self.eps)
     }
 

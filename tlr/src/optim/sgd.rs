@@ -1,7 +1,10 @@
 //! [`Sgd`]: stochastic gradient descent.
 
 use super::{Elementwise, Settings, UpdateRule};
-use crate::tensors::{Backend, Buffer};
+use crate::{
+    error::Error,
+    tensors::{Backend, Buffer},
+};
 use dfdx::{
     optim::{Momentum, SgdConfig, WeightDecay},
     shapes::{Dtype, Shape},
@@ -50,6 +53,11 @@ impl UpdateRule<1> for SgdConfig {
         }
     }
 
+    fn validate<E: Dtype>(&self) -> Result<(), Error> {
+        forgetting("sgd: momentum", self.momentum())?;
+        valid_decay("sgd: weight_decay", self.weight_decay)
+    }
+
     fn without_decay(&self) -> Self {
         Self { weight_decay: None, ..*self }
     }
@@ -72,4 +80,18 @@ pub(super) fn decay(decay: Option<WeightDecay>) -> Settings {
         Some(WeightDecay::L2(decay)) => Settings::default().with("l2", decay),
         Some(WeightDecay::Decoupled(decay)) => Settings::default().with("decoupled", decay),
     }
+}
+
+/// Checks a weight decay. A negative one would drive weights away from 0.
+pub(super) fn valid_decay(what: &'static str, decay: Option<WeightDecay>) -> Result<(), Error> {
+    let Some(WeightDecay::L2(value) | WeightDecay::Decoupled(value)) = decay else {
+        return Ok(());
+    };
+    let in_range = value >= 0.0 && value.is_finite();
+    Error::unless_advised(in_range, what, "finite and at least 0", value, "1e-4 is usual")
+}
+
+/// Checks the part that is kept of what came before: all of it would never be forgotten.
+pub(super) fn forgetting(what: &'static str, kept: f64) -> Result<(), Error> {
+    Error::unless_advised((0.0..1.0).contains(&kept), what, "in [0, 1)", kept, "0.9 is usual")
 }

@@ -40,6 +40,15 @@ pub enum Tokens {
     Subwords,
 }
 
+impl std::fmt::Display for Tokens {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Words => "words",
+            Self::Subwords => "subwords",
+        })
+    }
+}
+
 /// How a [`Vocabulary`] is learned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct VocabularyConfig {

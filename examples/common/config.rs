@@ -1,0 +1,136 @@
+//! The settings of a run, as run.json keeps them and --config reads them.
+
+use super::warn;
+use clap::{ArgAction, ArgMatches, Command, Parser};
+use serde_json::{Map, Number, Value};
+use std::{
+    error::Error,
+    ffi::OsString,
+    fs,
+    path::{Path, PathBuf},
+};
+use tlr_models::train::Facts;
+
+/// Flags that say where files go and what is shown, and not what is trained.
+const FILES: [&str; 5] = ["out", "json", "checkpoint", "resume", "config"];
+
+/// Flags that may be others when a run goes on from its checkpoint. The data is compared itself,
+/// wherever it lies.
+const MAY_CHANGE: [&str; 8] =
+    ["epochs", "threads", "decoders", "beam", "show", "data", "download", "mirror"];
+
+pub(super) const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// What the user has asked for, defaults included.
+pub(super) struct Given {
+    /// The example's name.
+    pub(super) program: String,
+    /// By the names of their flags.
+    pub(super) settings: Map<String, Value>,
+    /// Of the data that a run.json was made of, and where that is.
+    expected: Option<(PathBuf, String)>,
+}
+
+impl Given {
+    /// What a checkpoint has to agree with.
+    pub(super) fn facts(&self) -> Facts {
+        let lasting = self.settings.iter().filter(|(name, _)| !MAY_CHANGE.contains(&name.as_str()));
+        lasting.fold(Facts::default(), |facts, (name, value)| {
+            let flag = format!("--{name}");
+            match value {
+                Value::Bool(given) => facts.with_flag(&flag, *given),
+                Value::String(text) => facts.with(&flag, text),
+                value => facts.with(&flag, value),
+            }
+        })
+    }
+
+    /// Whether the data is that of --config, where there is one.
+    pub(super) fn check_data(&self, fingerprint: &str) -> Result<(), String> {
+        match &self.expected {
+            Some((path, expected)) if expected != fingerprint => Err(format!(
+                "the data is not that of {}: its fingerprint was {expected}, is {fingerprint}",
+                path.display()
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The command line; what --config says stands before it, so that later flags count more.
+pub(super) fn parse<A: Parser>(command: Command) -> Result<(A, Given), Box<dyn Error>> {
+    let command = command.args_override_self(true);
+    let program = command.get_name().to_owned();
+    let mut words: Vec<OsString> = std::env::args_os().collect();
+    let mut matches = command.clone().get_matches_from(&words);
+    let mut expected = None;
+    if let Some(path) = matches.get_one::<PathBuf>("config").cloned() {
+        let config = Config::read(&path, &program)?;
+        // After the name of the program.
+        words.splice(1..1, config.words);
+        matches = command.clone().get_matches_from(words);
+        expected = Some((path, config.fingerprint));
+    }
+    let settings = settings(&command, &matches)?;
+    let args = A::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    Ok((args, Given { program, settings, expected }))
+}
+
+/// All that was chosen, or left at its default.
+fn settings(command: &Command, matches: &ArgMatches) -> std::io::Result<Map<String, Value>> {
+    let mut settings = Map::new();
+    for arg in command.get_arguments() {
+        let Some(name) = arg.get_long().filter(|name| !FILES.contains(name)) else { continue };
+        let id = arg.get_id().as_str();
+        if matches!(arg.get_action(), ArgAction::SetTrue) {
+            settings.insert(name.to_owned(), matches.get_flag(id).into());
+        } else if let Some(value) = matches.get_raw(id).and_then(|mut values| values.next()) {
+            // Wherever the run is repeated from.
+            let value = match name {
+                "data" => std::path::absolute(value)?.to_string_lossy().into_owned(),
+                _ => value.to_string_lossy().into_owned(),
+            };
+            let number = serde_json::from_str::<Number>(&value).map(Value::Number);
+            settings.insert(name.to_owned(), number.unwrap_or(Value::String(value)));
+        }
+    }
+    Ok(settings)
+}
+
+/// What run.json says of how to train.
+struct Config {
+    words: Vec<OsString>,
+    fingerprint: String,
+}
+
+impl Config {
+    fn read(path: &Path, program: &str) -> Result<Self, Box<dyn Error>> {
+        let failed = |error: &dyn Error| format!("cannot read {}: {error}", path.display());
+        let text = fs::read_to_string(path).map_err(|error| failed(&error))?;
+        let said: Value = serde_json::from_str(&text).map_err(|error| failed(&error))?;
+        let text = |key: &str| {
+            let text = said.get(key).and_then(Value::as_str);
+            text.ok_or_else(|| format!("{} has no `{key}`: it is no run.json", path.display()))
+        };
+        let (of, version, fingerprint) =
+            (text("program")?, text("version")?, text("fingerprint")?.to_owned());
+        if of != program {
+            return Err(format!("{} is of {of}, and not of {program}", path.display()).into());
+        }
+        if version != VERSION {
+            let path = path.display();
+            warn(format_args!(
+                "warning: {path} is of version {version}, and this is {VERSION}: the result may differ"
+            ));
+        }
+        let settings = said.get("settings").and_then(Value::as_object);
+        let settings = settings
+            .ok_or_else(|| format!("{} has no `settings`: it is no run.json", path.display()))?;
+        let words = settings.iter().filter_map(|(name, value)| match value {
+            Value::Bool(given) => given.then(|| format!("--{name}")),
+            Value::String(text) => Some(format!("--{name}={text}")),
+            value => Some(format!("--{name}={value}")),
+        });
+        Ok(Self { words: words.map(OsString::from).collect(), fingerprint })
+    }
+}

@@ -1,0 +1,154 @@
+//! What a run has come to so far, and the files that tell it.
+
+use super::{
+    config::{Given, VERSION},
+    Job,
+};
+use serde_json::{Map, Value};
+use tlr::Adaptation;
+use tlr_models::{
+    report::{self, Curves, Epoch, Rate, ReportError},
+    train,
+};
+
+/// Points of the training loss in the picture, an epoch.
+const POINTS: usize = 20;
+
+/// What was told of a run.
+pub(super) struct Record<'a> {
+    job: &'a Job<'a>,
+    /// The data's name, and what tells it from others.
+    data: (&'a str, String),
+    epochs: Vec<Epoch>,
+    history: Vec<Adaptation>,
+    losses: Losses,
+    /// Steps in an epoch.
+    batches: usize,
+}
+
+impl<'a> Record<'a> {
+    pub(super) fn new(job: &'a Job<'a>, data: &'a str, fingerprint: String) -> Self {
+        Self {
+            job,
+            data: (data, fingerprint),
+            epochs: Vec::new(),
+            history: Vec::new(),
+            losses: Losses::default(),
+            batches: 1,
+        }
+    }
+
+    pub(super) fn step(&mut self, epoch: usize, batch: usize, batches: usize, loss: f64) {
+        self.batches = batches;
+        self.losses.push(epoch as f64 + (batch + 1) as f64 / batches as f64, loss, batches);
+    }
+
+    pub(super) fn decision(&mut self, decision: &Adaptation) {
+        self.history.push(decision.clone());
+    }
+
+    pub(super) fn epoch(&mut self, epoch: &Epoch) {
+        self.epochs.push(epoch.clone());
+    }
+
+    /// Writes all files anew, each as a whole: one that cannot be written keeps no other from it.
+    pub(super) fn write(&self, json: &Value) -> Result<(), ReportError> {
+        let out = &self.job.out;
+        let written = [
+            report::write(&out.file("run.json"), format!("{json:#}\n")),
+            report::write_epochs_csv(&out.file("epochs.csv"), &self.epochs),
+            report::write_history_csv(&out.file("history.csv"), &self.history, self.batches),
+            self.curves().write_svg(&out.file("curves.svg")),
+        ];
+        written.into_iter().collect()
+    }
+
+    fn curves(&self) -> Curves {
+        let args = self.job.training;
+        let epoch = |step: u64| step as f64 / self.batches as f64;
+        let mut rates: Vec<Rate> = Vec::new();
+        for decision in &self.history {
+            let point = (epoch(decision.step), decision.to);
+            match rates.iter_mut().find(|rate| rate.name == *decision.layer) {
+                Some(rate) => rate.points.push(point),
+                None => rates.push(Rate {
+                    name: decision.layer.to_string(),
+                    points: vec![(0.0, decision.from), point],
+                }),
+            }
+        }
+        let test_loss = self.epochs.iter().map(|epoch| (epoch.epoch as f64, epoch.test_loss));
+        Curves {
+            title: format!(
+                "{}: {} from {:e}, {} rate, batch {}",
+                self.data.0,
+                train::name(&args.optimizer),
+                args.rate,
+                train::name(&args.rule),
+                args.batch_size
+            ),
+            train_loss: self.losses.points.clone(),
+            test_loss: test_loss.collect(),
+            rates,
+            rollbacks: train::rollback_steps(&self.history).into_iter().map(epoch).collect(),
+        }
+    }
+
+    /// What run.json says: how the run stands, all that was chosen, and `figures`.
+    pub(super) fn json(&self, ended: &str, figures: Map<String, Value>) -> Value {
+        let args = self.job.training;
+        let Given { program, settings, .. } = &self.job.given;
+        let last = self.epochs.last();
+        let rates: Map<_, _> = last
+            .iter()
+            .flat_map(|epoch| &epoch.rates)
+            .map(|(name, rate)| (name.clone(), (*rate).into()))
+            .collect();
+        let mut json = serde_json::json!({
+            "ended": ended,
+            "program": program,
+            "version": VERSION,
+            "settings": settings,
+            "data": self.data.0,
+            "fingerprint": self.data.1,
+            "optimizer": train::name(&args.optimizer),
+            "mode": train::name(&args.mode),
+            "rule": train::name(&args.rule),
+            "schedule": train::name(&args.schedule),
+            "rate": args.rate,
+            "batch_size": args.batch_size,
+            "seed": args.seed,
+            "epochs": self.epochs.len(),
+            "train_loss": last.map(|epoch| epoch.train_loss),
+            "test_loss": last.map(|epoch| epoch.test_loss),
+            "test_accuracy": last.map(|epoch| epoch.test_accuracy),
+            "rates": rates,
+            "rollbacks": train::rollback_steps(&self.history).len(),
+            "seconds": self.epochs.iter().map(|epoch| epoch.seconds).sum::<f64>(),
+        });
+        if let Value::Object(json) = &mut json {
+            json.extend(figures);
+        }
+        json
+    }
+}
+
+/// Means of the training loss over a few steps each.
+#[derive(Default)]
+struct Losses {
+    /// Epochs passed, and loss.
+    points: Vec<(f64, f64)>,
+    sum: f64,
+    count: usize,
+}
+
+impl Losses {
+    fn push(&mut self, epoch: f64, loss: f64, batches: usize) {
+        self.sum += loss;
+        self.count += 1;
+        if self.count >= batches.div_ceil(POINTS) {
+            self.points.push((epoch, self.sum / self.count as f64));
+            (self.sum, self.count) = (0.0, 0);
+        }
+    }
+}

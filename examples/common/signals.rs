@@ -1,0 +1,56 @@
+//! Ctrl-C, and other requests to stop.
+
+use super::warn;
+use signal_hook::{
+    consts::{SIGINT, SIGTERM},
+    flag,
+};
+use std::{
+    io,
+    process::ExitCode,
+    sync::{
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+        Arc,
+    },
+    thread,
+    time::Duration,
+};
+
+/// A request to stop after the step that the run is in; a second one ends it at once.
+pub(super) struct Stop {
+    asked: Arc<AtomicBool>,
+    signal: Arc<AtomicUsize>,
+}
+
+impl Stop {
+    /// From now on signals are such requests.
+    pub(super) fn listen() -> io::Result<Self> {
+        let (asked, signal) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        for number in [SIGINT, SIGTERM] {
+            // In this order: the first signal does not find itself.
+            flag::register_conditional_shutdown(number, 128 + number, Arc::clone(&asked))?;
+            flag::register_usize(number, Arc::clone(&signal), number as usize)?;
+            flag::register(number, Arc::clone(&asked))?;
+        }
+        // A step may take long, and nothing can be printed where the signal arrives.
+        let seen = Arc::clone(&asked);
+        thread::Builder::new().name("signals".into()).spawn(move || {
+            while !seen.load(Ordering::Relaxed) {
+                thread::sleep(Duration::from_millis(100));
+            }
+            warn(format_args!("\nstopping after this step; again to stop at once"));
+        })?;
+        Ok(Self { asked, signal })
+    }
+
+    /// True once it was asked for.
+    pub(super) fn asked(&self) -> &AtomicBool {
+        &self.asked
+    }
+
+    /// As shells tell of a process that a signal has ended: 130 after Ctrl-C, 143 after SIGTERM.
+    pub(super) fn status(&self) -> ExitCode {
+        let status = 128 + self.signal.load(Ordering::Relaxed);
+        u8::try_from(status).map_or(ExitCode::FAILURE, ExitCode::from)
+    }
+}

@@ -1,0 +1,140 @@
+//! Files that are written whole, in a folder that is one program's at a time.
+
+use super::ReportError;
+use std::{
+    fs::{self, File, TryLockError},
+    io::{self, Write},
+    path::{Path, PathBuf},
+};
+
+/// Who holds the folder; the file stays there, and is free once its holder has ended.
+const LOCK: &str = ".lock";
+
+/// A folder for results, held until it is dropped: no other program claims it in the meantime.
+///
+/// ```
+/// use tlr_models::report::{self, OutFolder, ReportError};
+///
+/// let dir = tempfile::tempdir()?;
+/// let out = OutFolder::claim(&dir.path().join("runs/first"))?;
+/// report::write(&out.file("notes.txt"), "it went well")?;
+/// assert!(matches!(OutFolder::claim(out.path()), Err(ReportError::InUse { .. })));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct OutFolder {
+    path: PathBuf,
+    /// Locked as long as it is open.
+    _lock: File,
+}
+
+impl OutFolder {
+    /// Makes the folder if need be, sees whether it can be written to, and holds it. A file system
+    /// that knows no locks does not keep others away.
+    ///
+    /// # Errors
+    /// [`ReportError::Io`], and [`ReportError::InUse`] where another program holds it.
+    pub fn claim(path: &Path) -> Result<Self, ReportError> {
+        let failed = |source| ReportError::Io { path: path.to_owned(), source };
+        fs::create_dir_all(path).map_err(failed)?;
+        let mut options = File::options();
+        // Read as well: some network file systems lock nothing that can only be written.
+        options.read(true).write(true).create(true).truncate(false);
+        let mut lock = options.open(path.join(LOCK)).map_err(failed)?;
+        match lock.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => {
+                return Err(ReportError::InUse { path: path.to_owned() })
+            }
+            Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => {}
+            Err(TryLockError::Error(error)) => return Err(failed(error)),
+        }
+        // A full disk takes the name of a new file, and nothing in it.
+        let process = format!("{}\n", std::process::id());
+        let written = lock.set_len(0).and_then(|()| lock.write_all(process.as_bytes()));
+        written.and_then(|()| lock.sync_data()).map_err(failed)?;
+        Ok(Self { path: path.to_owned(), _lock: lock })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The path of a file in it.
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.path.join(name)
+    }
+}
+
+/// Writes a file beside its place and moves it there: what was there before stays, or is replaced as
+/// a whole.
+///
+/// # Errors
+/// [`ReportError::Io`].
+pub fn write(path: &Path, contents: impl AsRef<[u8]>) -> Result<(), ReportError> {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let partial = path.with_file_name(format!(".{name}.{}.partial", std::process::id()));
+    let written = fs::write(&partial, contents).and_then(|()| fs::rename(&partial, path));
+    written.map_err(|source| {
+        // As far as that is possible.
+        let _ = fs::remove_file(&partial);
+        ReportError::Io { path: path.to_owned(), source }
+    })
+}
+
+/// Rows of cells, the first of which are headings, as a file of CSV.
+pub(super) fn write_csv<R: AsRef<[String]>>(path: &Path, rows: &[R]) -> Result<(), ReportError> {
+    let failed = |source| ReportError::Io { path: path.to_owned(), source };
+    let mut writer = csv::Writer::from_writer(Vec::new());
+    for row in rows {
+        writer.write_record(row.as_ref()).map_err(|error| failed(error.into()))?;
+    }
+    write(path, writer.into_inner().map_err(|error| failed(error.into_error()))?)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn a_folder_is_held_until_it_is_dropped() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a/b");
+        let held = OutFolder::claim(&path).unwrap();
+        let error = OutFolder::claim(&path).unwrap_err();
+        assert!(matches!(&error, ReportError::InUse { path: of } if *of == path), "{error}");
+        drop(held);
+        let again = OutFolder::claim(&path).unwrap();
+        assert_eq!(again.file("x"), path.join("x"));
+    }
+
+    #[test]
+    fn what_cannot_be_a_folder_is_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("file");
+        fs::write(&path, "here").unwrap();
+        let error = OutFolder::claim(&path).unwrap_err().to_string();
+        assert!(error.contains("file"), "{error}");
+        assert_eq!(fs::read_to_string(&path).unwrap(), "here");
+    }
+
+    // Fails if the old contents are gone before the new ones are there, or if something is left.
+    #[test]
+    fn a_file_is_replaced_or_left() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("table.csv");
+        write(&path, "old").unwrap();
+        #[cfg(unix)]
+        let before = std::os::unix::fs::MetadataExt::ino(&fs::metadata(&path).unwrap());
+        write(&path, "new").unwrap();
+        assert_eq!(fs::read_to_string(&path).unwrap(), "new");
+        #[cfg(unix)]
+        assert_ne!(std::os::unix::fs::MetadataExt::ino(&fs::metadata(&path).unwrap()), before);
+        let taken = dir.path().join("taken");
+        fs::create_dir_all(taken.join("inside")).unwrap();
+        assert!(matches!(write(&taken, "new"), Err(ReportError::Io { .. })));
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 2);
+    }
+}

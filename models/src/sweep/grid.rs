@@ -1,0 +1,124 @@
+//! Which runs a sweep has.
+
+use crate::train::{Base, Mode, Options, Rule, Shape};
+use std::collections::HashSet;
+
+/// Which runs: every combination of what the fields list.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Grid {
+    /// Base optimizers.
+    pub optimizers: Vec<Base>,
+    /// One rate or one a layer.
+    pub modes: Vec<Mode>,
+    /// How the rate moves.
+    pub rules: Vec<Rule>,
+    /// Starting rates.
+    pub rates: Vec<f64>,
+    /// Images in a batch.
+    pub batch_sizes: Vec<usize>,
+    /// p.
+    pub window_fractions: Vec<f64>,
+    /// γ, for the Newton rules.
+    pub dampings: Vec<f64>,
+    /// η, for the first-order rules.
+    pub meta_rates: Vec<f64>,
+    /// Seeds.
+    pub seeds: Vec<u64>,
+    /// Whether windows that go wrong are undone.
+    pub safeguard: bool,
+    /// Passes over the training images.
+    pub epochs: usize,
+}
+
+impl Grid {
+    /// The runs, each once: what a rule does not use stands at its default.
+    ///
+    /// ```
+    /// use tlr_models::{sweep::Grid, train::{Base, Mode, Rule}};
+    ///
+    /// let grid = Grid {
+    ///     optimizers: vec![Base::Sgd],
+    ///     modes: vec![Mode::Global, Mode::PerLayer],
+    ///     rules: vec![Rule::Aligned, Rule::Constant],
+    ///     rates: vec![1e-1, 1e-6],
+    ///     batch_sizes: vec![128],
+    ///     window_fractions: vec![0.2],
+    ///     dampings: vec![0.2, 0.33],
+    ///     meta_rates: vec![1e-2],
+    ///     seeds: vec![0],
+    ///     safeguard: true,
+    ///     epochs: 20,
+    /// };
+    /// // A constant rate knows neither layers nor damping.
+    /// assert_eq!(grid.cells().len(), 2 * 2 * 2 + 2);
+    /// ```
+    pub fn cells(&self) -> Vec<Options> {
+        let mut cells = Vec::new();
+        let mut seen = HashSet::new();
+        let mut add = |options: Options| {
+            let options = canonical(options);
+            if seen.insert(key(&options)) {
+                cells.push(options);
+            }
+        };
+        // The seed is outermost: a sweep that is stopped early has whole grids.
+        for &seed in &self.seeds {
+            for &optimizer in &self.optimizers {
+                for &mode in &self.modes {
+                    for &rule in &self.rules {
+                        for &meta_rate in &self.meta_rates {
+                            for &window_fraction in &self.window_fractions {
+                                for &damping in &self.dampings {
+                                    for &batch_size in &self.batch_sizes {
+                                        for &rate in &self.rates {
+                                            add(Options {
+                                                optimizer,
+                                                mode,
+                                                rule,
+                                                rate,
+                                                ramp: true,
+                                                batch_size,
+                                                window_fraction,
+                                                damping,
+                                                meta_rate,
+                                                weight_decay: 0.0,
+                                                schedule: Shape::Constant,
+                                                safeguard: self.safeguard,
+                                                sketch: None,
+                                                bf16_directions: false,
+                                                epochs: self.epochs,
+                                                seed,
+                                            });
+                                        }
+                                    }
+                                }
+                            }
+                        }
+                    }
+                }
+            }
+        }
+        cells
+    }
+}
+
+pub(super) fn canonical(options: Options) -> Options {
+    let default = Options::default();
+    match options.rule {
+        Rule::Aligned | Rule::Paper => Options { meta_rate: default.meta_rate, ..options },
+        Rule::Additive | Rule::Multiplicative => Options { damping: default.damping, ..options },
+        Rule::Constant => Options {
+            meta_rate: default.meta_rate,
+            damping: default.damping,
+            window_fraction: default.window_fraction,
+            mode: default.mode,
+            safeguard: false,
+            ..options
+        },
+    }
+}
+
+/// What tells a run from every other on the same data, as a command line.
+pub(super) fn key(options: &Options) -> String {
+    options.facts().with("--epochs", options.epochs).to_string()
+}

@@ -1,0 +1,352 @@
+//! A grid of training runs, on all cores, that can be stopped and gone on with.
+
+mod grid;
+mod record;
+mod results;
+mod table;
+
+pub use grid::Grid;
+pub use record::{line, Ended, EpochRecord, Record};
+pub use results::Results;
+
+use crate::{
+    data::Dataset,
+    report::ReportError,
+    train::{self, InMemory, Net, Options, Persistence, Run, TrainError},
+};
+use grid::canonical;
+use std::{
+    panic::{catch_unwind, AssertUnwindSafe},
+    path::PathBuf,
+    sync::{
+        atomic::{AtomicUsize, Ordering},
+        mpsc,
+    },
+    thread,
+};
+
+/// Why a sweep ended early.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum SweepError {
+    /// A file or folder of results could not be read or written.
+    #[error("cannot use {}: {source}", path.display())]
+    Io {
+        /// The file or folder.
+        path: PathBuf,
+        /// The error of the operating system.
+        source: std::io::Error,
+    },
+    /// A file of results is not one of this program's.
+    #[error("{}: {source}; move the file away to start anew", path.display())]
+    Csv {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: csv::Error,
+    },
+    /// The folder of results cannot be written to, or another sweep holds it.
+    #[error(transparent)]
+    Report(#[from] ReportError),
+    /// A run cannot begin: data or options that make no sense.
+    #[error(transparent)]
+    Train(#[from] TrainError),
+    /// No thread to run on.
+    #[error("cannot start a thread: {0}")]
+    Threads(#[from] rayon::ThreadPoolBuildError),
+}
+
+/// Trains every one of `cells` that is not done yet, `jobs` at a time, each on a thread of its own,
+/// and answers how many of them have failed.
+///
+/// `observer` is told of each as it ends. A run that diverges is a result like another. One that
+/// fails for another reason keeps no other from being done, and is run again the next time.
+///
+/// # Errors
+/// [`SweepError::Train`], when a run cannot begin: then none does. The others, when results cannot be
+/// written: the runs going on are finished, and lost.
+pub fn run(
+    data: &Dataset,
+    cells: &[Options],
+    jobs: usize,
+    results: &mut Results,
+    observer: &mut dyn FnMut(&Record),
+) -> Result<usize, SweepError> {
+    let cells = left(cells, results);
+    // A slip in the last cell should not show after hours.
+    for options in &cells {
+        train::check::<Net>(&source(data, options)?, options)?;
+    }
+    let train = |options: &Options| {
+        let source = source(data, options)?;
+        train::train::<Net>(&source, options, &Persistence::default(), &mut |_| ())
+    };
+    run_each(&cells, jobs, results, observer, &train)
+}
+
+/// Those that are still to be run.
+fn left(cells: &[Options], results: &Results) -> Vec<Options> {
+    let cells = cells.iter().map(|options| canonical(*options));
+    cells.filter(|options| results.of(options).is_none()).collect()
+}
+
+/// The images as they are, in the batches that `options` ask for.
+fn source<'a>(data: &'a Dataset, options: &Options) -> Result<InMemory<'a>, TrainError> {
+    InMemory::new(data, options.batch_size, options.seed, None)
+}
+
+/// How a run is made.
+type Train<'a> = dyn Fn(&Options) -> Result<Run, TrainError> + Sync + 'a;
+
+fn run_each(
+    cells: &[Options],
+    jobs: usize,
+    results: &mut Results,
+    observer: &mut dyn FnMut(&Record),
+    train: &Train<'_>,
+) -> Result<usize, SweepError> {
+    let next = AtomicUsize::new(0);
+    let (sender, receiver) = mpsc::channel();
+    // Built before any run starts, so that failing to costs nothing.
+    let pools = (0..jobs.clamp(1, cells.len().max(1)))
+        .map(|_| rayon::ThreadPoolBuilder::new().num_threads(1).build())
+        .collect::<Result<Vec<_>, _>>()?;
+    thread::scope(|scope| {
+        for pool in &pools {
+            let (sender, next) = (sender.clone(), &next);
+            scope.spawn(move || {
+                while let Some(options) = cells.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let run = catch_unwind(AssertUnwindSafe(|| pool.install(|| train(options))));
+                    let run = match run {
+                        Ok(run) => run.map_err(how_it_ended),
+                        Err(_) => Err((Ended::Failed, "it panicked, see above".to_owned())),
+                    };
+                    if sender.send((*options, run)).is_err() {
+                        return; // the sweep has ended
+                    }
+                }
+            });
+        }
+        drop(sender);
+        let mut failed = 0;
+        for (options, run) in receiver {
+            let record = results.add(&options, &run)?;
+            failed += usize::from(record.ended == Ended::Failed);
+            observer(&record);
+        }
+        Ok(failed)
+    })
+}
+
+fn how_it_ended(error: TrainError) -> (Ended, String) {
+    use tlr::Error::{
+        LostWeights, NonFiniteLoss, NonFiniteStep, NonFiniteWeights, TooManyRollbacks,
+    };
+    let ended = match &error {
+        TrainError::Rate(
+            LostWeights { .. }
+            | NonFiniteLoss { .. }
+            | NonFiniteStep { .. }
+            | NonFiniteWeights { .. }
+            | TooManyRollbacks { .. },
+        ) => Ended::Diverged,
+        _ => Ended::Failed,
+    };
+    (ended, error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::{
+        data::{digits, DataError},
+        train::{Base, Mode, Rule},
+    };
+    use std::{fs, path::Path};
+
+    fn grid() -> Grid {
+        Grid {
+            optimizers: vec![Base::Sgd],
+            modes: vec![Mode::PerLayer],
+            rules: vec![Rule::Aligned],
+            rates: vec![1e-2, 1e-4],
+            batch_sizes: vec![20],
+            window_fractions: vec![0.2],
+            dampings: vec![0.33],
+            meta_rates: vec![1e-2],
+            seeds: vec![0, 1],
+            safeguard: true,
+            epochs: 2,
+        }
+    }
+
+    fn few() -> Dataset {
+        digits::draw(0, 60, 20).unwrap()
+    }
+
+    fn open(folder: &Path) -> Results {
+        Results::open(folder, "few digits", &few()).unwrap()
+    }
+
+    /// Runs what is to be run, and counts.
+    fn sweep(folder: &Path, cells: &[Options]) -> usize {
+        let mut results = open(folder);
+        let mut count = 0;
+        let failed = run(&few(), cells, 2, &mut results, &mut |_| count += 1).unwrap();
+        assert_eq!(failed, 0);
+        count
+    }
+
+    // Fails if a run is done twice, or if its line differs from the one that was written.
+    #[test]
+    fn what_is_done_is_not_done_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let cells = grid().cells();
+        assert_eq!(sweep(folder.path(), &cells[..2]), 2);
+        assert_eq!(sweep(folder.path(), &cells), 2);
+        assert_eq!(sweep(folder.path(), &cells), 0);
+
+        let results = open(folder.path());
+        for options in &cells {
+            let record = results.of(options).unwrap();
+            assert_eq!(record.options(), *options);
+            let epochs = results.epochs_of(options);
+            assert_eq!(epochs.len(), 2);
+            assert_eq!(Some(epochs[1].test_loss), record.test_loss);
+            // A run alone comes to the same.
+            let data = few();
+            let from = source(&data, options).unwrap();
+            let alone =
+                train::train::<Net>(&from, options, &Persistence::default(), &mut |_| ()).unwrap();
+            assert_eq!(Some(alone.epochs[1].test_loss), record.test_loss);
+        }
+        drop(results);
+        // On other data of the same name and size nothing is done, nor by other options.
+        let others = digits::draw(1, 60, 20).unwrap();
+        let others = Results::open(folder.path(), "few digits", &others).unwrap();
+        assert!(others.of(&cells[0]).is_none());
+        drop(others);
+        let results = open(folder.path());
+        assert!(results.of(&cells[0]).is_some());
+        for other in [
+            Options { ramp: false, ..cells[0] },
+            Options { weight_decay: 1e-3, ..cells[0] },
+            Options { sketch: Some(64), ..cells[0] },
+            Options { epochs: 3, ..cells[0] },
+        ] {
+            assert!(results.of(&other).is_none(), "{other:?}");
+        }
+    }
+
+    // Fails if two may write to one folder.
+    #[test]
+    fn a_folder_is_one_sweeps_at_a_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let held = open(folder.path());
+        let second = Results::open(folder.path(), "few digits", &few()).unwrap_err();
+        assert!(matches!(second, SweepError::Report(ReportError::InUse { .. })), "{second}");
+        drop(held);
+        open(folder.path());
+    }
+
+    // Fails if what failed counts as done, ends the others, or is taken for one that diverged.
+    #[test]
+    fn a_run_that_fails_is_run_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let cells = grid().cells();
+        let attempt = |train: &Train<'_>| {
+            let mut results = open(folder.path());
+            let (left, mut ended) = (left(&cells, &results), Vec::new());
+            let failed = run_each(&left, 1, &mut results, &mut |r| ended.push(r.ended), train);
+            (failed.unwrap(), ended)
+        };
+        let run = |options: &Options| {
+            let data = few();
+            let from = source(&data, options)?;
+            train::train::<Net>(&from, options, &Persistence::default(), &mut |_| ())
+        };
+        let (first, second) = (cells[0], cells[1]);
+        let (failed, ended) = attempt(&|options| match options {
+            options if *options == first => Err(DataError::Zero { what: "memory" }.into()),
+            options if *options == second => unreachable!("as a slip in the code would"),
+            options => run(options),
+        });
+        assert_eq!(failed, 2);
+        assert_eq!(ended, [[Ended::Failed; 2], [Ended::Finished; 2]].concat());
+        let text = fs::read_to_string(folder.path().join("results.csv")).unwrap();
+        assert!(text.contains(",failed,") && text.contains("memory is zero"), "{text}");
+
+        let (failed, ended) = attempt(&run);
+        assert_eq!((failed, ended), (0, vec![Ended::Finished; 2]));
+        let text = fs::read_to_string(folder.path().join("results.csv")).unwrap();
+        assert!(!text.contains("failed") && text.lines().count() == 5, "{text}");
+        let whole = open(folder.path());
+        for options in &cells {
+            assert_eq!(whole.of(options).unwrap().options(), *options);
+            assert_eq!(whole.epochs_of(options).len(), 2);
+        }
+    }
+
+    // Killed at any byte of either file, whole runs remain and the others are done again.
+    #[test]
+    fn a_line_cut_short_is_dropped() {
+        let folder = tempfile::tempdir().unwrap();
+        let cells = &grid().cells()[..2];
+        sweep(folder.path(), cells);
+        let path = |name| folder.path().join(name);
+        let rows = |name| fs::read_to_string(path(name)).unwrap().lines().count().saturating_sub(1);
+        let whole = ["results.csv", "epochs.csv"].map(|name| fs::read(path(name)).unwrap());
+        for keep in (0..whole[0].len()).step_by(37) {
+            fs::write(path("results.csv"), &whole[0][..keep]).unwrap();
+            fs::write(path("epochs.csv"), &whole[1]).unwrap();
+            let results = open(folder.path());
+            let done = cells.iter().filter(|cell| results.of(cell).is_some()).count();
+            let lines = whole[0][..keep].iter().filter(|&&byte| byte == b'\n').count();
+            assert_eq!(done, lines.saturating_sub(1), "{keep}");
+            // Epochs without their run are gone too.
+            assert_eq!(rows("epochs.csv"), 2 * done, "{keep}");
+        }
+        fs::write(path("results.csv"), &whole[0][..whole[0].len() - 5]).unwrap();
+        assert_eq!(sweep(folder.path(), cells), 1);
+        assert_eq!((rows("results.csv"), rows("epochs.csv")), (2, 4));
+    }
+
+    // Fails if one is taken for the other: what cannot begin must not count as done.
+    #[test]
+    fn a_run_that_diverges_is_a_result_and_a_bad_option_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let data = few();
+        let mut results = open(folder.path());
+        let bad = Options { damping: 2.0, ..Options::default() };
+        let error = run(&data, &[bad], 1, &mut results, &mut |_| ()).unwrap_err();
+        assert!(matches!(error, SweepError::Train(_)) && error.to_string().contains("damping"));
+        assert!(results.of(&bad).is_none());
+        drop(results);
+
+        let diverges = Options {
+            rule: Rule::Constant,
+            rate: 1e30,
+            batch_size: 10,
+            epochs: 1,
+            ..Options::default()
+        };
+        assert_eq!(sweep(folder.path(), &[diverges]), 1);
+        assert_eq!(sweep(folder.path(), &[diverges]), 0);
+        let results = open(folder.path());
+        let record = results.of(&diverges).unwrap();
+        assert!(record.ended == Ended::Diverged && record.test_loss.is_none());
+        assert!(line(record).ends_with(&record.error));
+    }
+
+    #[test]
+    fn files_of_others_are_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("results.csv");
+        fs::write(&path, "name,size\na,1\n").unwrap();
+        let error = Results::open(folder.path(), "few digits", &few()).unwrap_err();
+        assert!(matches!(error, SweepError::Csv { .. }));
+        assert!(error.to_string().contains("move the file away"));
+        assert_eq!(fs::read_to_string(&path).unwrap(), "name,size\na,1\n");
+    }
+}

@@ -1,0 +1,190 @@
+//! What is known of a run that has ended.
+
+use crate::{
+    report::{self, Epoch},
+    train::{self, Base, Mode, Options, Rule, Run, Shape},
+};
+use serde::{Deserialize, Serialize};
+
+/// What became of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Ended {
+    /// All epochs were trained.
+    Finished,
+    /// Its loss or its weights left the finite numbers, or rolling back did not help: a result too.
+    Diverged,
+    /// Something else went wrong, such as too little memory: it is run again.
+    Failed,
+}
+
+/// A run that has ended: a line of `results.csv`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// The data set's name, number of training images, and fingerprint.
+    pub data: String,
+    /// What became of it.
+    pub ended: Ended,
+    /// See [`Options`], as for the next fifteen.
+    pub optimizer: Base,
+    #[allow(missing_docs)]
+    pub mode: Mode,
+    #[allow(missing_docs)]
+    pub rule: Rule,
+    #[allow(missing_docs)]
+    pub rate: f64,
+    #[allow(missing_docs)]
+    pub ramp: bool,
+    #[allow(missing_docs)]
+    pub batch_size: usize,
+    #[allow(missing_docs)]
+    pub window_fraction: f64,
+    #[allow(missing_docs)]
+    pub damping: f64,
+    #[allow(missing_docs)]
+    pub meta_rate: f64,
+    #[allow(missing_docs)]
+    pub weight_decay: f64,
+    #[allow(missing_docs)]
+    pub schedule: Shape,
+    #[allow(missing_docs)]
+    pub safeguard: bool,
+    #[allow(missing_docs)]
+    pub sketch: Option<usize>,
+    #[allow(missing_docs)]
+    pub bf16_directions: bool,
+    #[allow(missing_docs)]
+    pub epochs: usize,
+    #[allow(missing_docs)]
+    pub seed: u64,
+    /// At the end, from 0 to 1. None where the run ended in an error, as for the losses.
+    pub test_accuracy: Option<f64>,
+    /// At the end.
+    pub test_loss: Option<f64>,
+    /// Mean over the last epoch.
+    pub train_loss: Option<f64>,
+    /// Windows undone.
+    pub rollbacks: usize,
+    /// Those after the first epoch.
+    pub late_rollbacks: usize,
+    /// Each layer's name and rate at the end.
+    pub final_rates: String,
+    /// Of the run, on one core.
+    pub seconds: f64,
+    /// What ended it early.
+    pub error: String,
+}
+
+impl Record {
+    pub(super) fn new(data: &str, options: &Options, run: Result<&Run, &(Ended, String)>) -> Self {
+        let (run, (ended, error)) = match run {
+            Ok(run) => (Some(run), (Ended::Finished, String::new())),
+            Err(ended) => (None, ended.clone()),
+        };
+        let epochs = run.map_or(&[][..], |run| &run.epochs);
+        let last = epochs.last();
+        let rollbacks = |epochs: &[Epoch]| epochs.iter().map(|epoch| epoch.rollbacks).sum();
+        let finite = |value: f64| value.is_finite().then_some(value);
+        Self {
+            data: data.to_owned(),
+            ended,
+            optimizer: options.optimizer,
+            mode: options.mode,
+            rule: options.rule,
+            rate: options.rate,
+            ramp: options.ramp,
+            batch_size: options.batch_size,
+            window_fraction: options.window_fraction,
+            damping: options.damping,
+            meta_rate: options.meta_rate,
+            weight_decay: options.weight_decay,
+            schedule: options.schedule,
+            safeguard: options.safeguard,
+            sketch: options.sketch,
+            bf16_directions: options.bf16_directions,
+            epochs: options.epochs,
+            seed: options.seed,
+            test_accuracy: last.map(|epoch| epoch.test_accuracy),
+            test_loss: last.and_then(|epoch| finite(epoch.test_loss)),
+            train_loss: last.and_then(|epoch| finite(epoch.train_loss)),
+            rollbacks: rollbacks(epochs),
+            late_rollbacks: rollbacks(epochs.get(1..).unwrap_or_default()),
+            final_rates: last.map(|epoch| report::rates(&epoch.rates)).unwrap_or_default(),
+            seconds: run.map_or(0.0, |run| run.seconds),
+            error,
+        }
+    }
+
+    /// The run's options.
+    pub fn options(&self) -> Options {
+        Options {
+            optimizer: self.optimizer,
+            mode: self.mode,
+            rule: self.rule,
+            rate: self.rate,
+            ramp: self.ramp,
+            batch_size: self.batch_size,
+            window_fraction: self.window_fraction,
+            damping: self.damping,
+            meta_rate: self.meta_rate,
+            weight_decay: self.weight_decay,
+            schedule: self.schedule,
+            safeguard: self.safeguard,
+            sketch: self.sketch,
+            bf16_directions: self.bf16_directions,
+            epochs: self.epochs,
+            seed: self.seed,
+        }
+    }
+}
+
+/// An epoch of a run: a line of `epochs.csv`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct EpochRecord {
+    /// The run's data and options, in one line.
+    pub cell: String,
+    /// Counted from 1.
+    pub epoch: usize,
+    /// Mean over the training set.
+    pub train_loss: f64,
+    /// Mean over the test set.
+    pub test_loss: f64,
+    /// From 0 to 1.
+    pub test_accuracy: f64,
+    /// Geometric mean of the layers' rates at the end of the epoch.
+    pub rate: f64,
+}
+
+/// A run in a line, for the terminal.
+pub fn line(record: &Record) -> String {
+    let options = record.options();
+    let mut line = format!(
+        "{} {} {} from {:e}, batch {}, p {:.2}, ",
+        train::name(&options.optimizer),
+        train::name(&options.mode),
+        train::name(&options.rule),
+        options.rate,
+        options.batch_size,
+        options.window_fraction,
+    );
+    line += &match options.rule {
+        Rule::Aligned | Rule::Paper => format!("γ {}, ", options.damping),
+        Rule::Additive | Rule::Multiplicative => format!("η {:e}, ", options.meta_rate),
+        Rule::Constant => String::new(),
+    };
+    line += &format!("seed {}: ", options.seed);
+    line += &match (record.test_accuracy, record.test_loss) {
+        _ if record.ended == Ended::Failed => {
+            format!("failed, and will be run again: {}", record.error)
+        }
+        _ if record.ended == Ended::Diverged => format!("diverged: {}", record.error),
+        (Some(accuracy), Some(loss)) => format!(
+            "{:.2} %, loss {loss:.4}, {} rollbacks ({} late)",
+            100.0 * accuracy,
+            record.rollbacks,
+            record.late_rollbacks
+        ),
+        _ => "diverged".to_owned(),
+    };
+    line
+}

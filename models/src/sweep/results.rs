@@ -1,0 +1,107 @@
+//! What a sweep has come to so far, on disk.
+
+use super::{
+    grid::{canonical, key},
+    record::{Ended, EpochRecord, Record},
+    table::Table,
+    SweepError,
+};
+use crate::{
+    data::Dataset,
+    report::OutFolder,
+    train::{Facts, Options, Run},
+};
+use std::{collections::HashSet, path::Path};
+
+/// The results so far, on disk: `results.csv` and `epochs.csv` in one folder.
+///
+/// A run's epochs are written before its line in `results.csv`, which makes it count. Killed at any
+/// moment, a sweep loses only the runs that were going on.
+///
+/// A folder is one sweep's at a time.
+#[derive(Debug)]
+pub struct Results {
+    folder: OutFolder,
+    data: String,
+    records: Table<Record>,
+    epochs: Table<EpochRecord>,
+}
+
+impl Results {
+    /// Reads what `folder` has, or makes it, and holds it until it is dropped. `name` is that of
+    /// `data`, which is trained on: runs on other data do not count as done, and neither do those
+    /// that have failed.
+    ///
+    /// # Errors
+    /// [`SweepError::Report`] where the folder cannot be written to or another sweep holds it,
+    /// [`SweepError::Io`], [`SweepError::Csv`].
+    pub fn open(folder: &Path, name: &str, data: &Dataset) -> Result<Self, SweepError> {
+        let folder = OutFolder::claim(folder)?;
+        let mut records = Table::<Record>::open(folder.file("results.csv"))?;
+        let mut epochs = Table::<EpochRecord>::open(folder.file("epochs.csv"))?;
+        records.keep(|record| record.ended != Ended::Failed)?;
+        let done: HashSet<_> =
+            records.rows.iter().map(|record| cell(&record.data, &record.options())).collect();
+        epochs.keep(|epoch| done.contains(&epoch.cell))?;
+        let identity = Facts::default()
+            .with("train", data.train.identity())
+            .with("test", data.test.identity())
+            .fingerprint();
+        let data = format!("{name}, {} images, {identity}", data.train.len());
+        Ok(Self { folder, data, records, epochs })
+    }
+
+    /// Where they are.
+    pub fn folder(&self) -> &OutFolder {
+        &self.folder
+    }
+
+    /// The record of a run, if it is done.
+    pub fn of(&self, options: &Options) -> Option<&Record> {
+        let wanted = key(&canonical(*options));
+        self.records.rows.iter().find(|record| {
+            record.ended != Ended::Failed
+                && record.data == self.data
+                && key(&record.options()) == wanted
+        })
+    }
+
+    /// The epochs of a run that is done.
+    pub fn epochs_of(&self, options: &Options) -> Vec<&EpochRecord> {
+        let wanted = cell(&self.data, &canonical(*options));
+        self.epochs.rows.iter().filter(|epoch| epoch.cell == wanted).collect()
+    }
+
+    /// Writes down how a run ended, and answers that.
+    pub(super) fn add(
+        &mut self,
+        options: &Options,
+        run: &Result<Run, (Ended, String)>,
+    ) -> Result<Record, SweepError> {
+        if let Ok(run) = run {
+            let cell = cell(&self.data, options);
+            let epochs = run.epochs.iter().map(|epoch| EpochRecord {
+                cell: cell.clone(),
+                epoch: epoch.epoch,
+                train_loss: epoch.train_loss,
+                test_loss: epoch.test_loss,
+                test_accuracy: epoch.test_accuracy,
+                rate: geometric_mean(&epoch.rates),
+            });
+            self.epochs.append(epochs.collect())?;
+        }
+        let record = Record::new(&self.data, options, run.as_ref());
+        self.records.append(vec![record.clone()])?;
+        Ok(record)
+    }
+}
+
+/// What tells a run from every other.
+fn cell(data: &str, options: &Options) -> String {
+    format!("{data} {}", key(options))
+}
+
+fn geometric_mean(rates: &[(String, f64)]) -> f64 {
+    let logs: f64 = rates.iter().map(|(_, rate)| rate.ln()).sum();
+    (logs / rates.len().max(1) as f64).exp()
+}

@@ -1,0 +1,83 @@
+//! A file of CSV that grows.
+
+use super::SweepError;
+use crate::report;
+use serde::{Deserialize, Serialize};
+use std::{
+    fs::{File, OpenOptions},
+    io::{self, Read, Seek, SeekFrom, Write},
+    path::PathBuf,
+};
+
+/// A CSV file and its rows.
+#[derive(Debug)]
+pub(super) struct Table<T> {
+    path: PathBuf,
+    file: File,
+    pub(super) rows: Vec<T>,
+}
+
+impl<T: Serialize + for<'a> Deserialize<'a>> Table<T> {
+    pub(super) fn open(path: PathBuf) -> Result<Self, SweepError> {
+        let failed = |source| SweepError::Io { path: path.clone(), source };
+        let mut file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .open(&path)
+            .map_err(failed)?;
+        let mut text = Vec::new();
+        file.read_to_end(&mut text).map_err(failed)?;
+        // A line that was being written when the program was killed.
+        let whole = text.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
+        text.truncate(whole);
+        file.set_len(whole as u64).map_err(failed)?;
+        file.seek(SeekFrom::End(0)).map_err(failed)?;
+        let rows = csv::Reader::from_reader(&*text).into_deserialize().collect::<Result<_, _>>();
+        let rows = rows.map_err(|source| SweepError::Csv { path: path.clone(), source })?;
+        Ok(Self { path, file, rows })
+    }
+
+    /// Writes the rows below those that are there: all of them, or none.
+    pub(super) fn append(&mut self, rows: Vec<T>) -> Result<(), SweepError> {
+        let text = self.text(&rows, self.rows.is_empty())?;
+        let written = self.file.stream_position().and_then(|end| {
+            let written = self.file.write_all(&text).and_then(|()| self.file.sync_data());
+            written.inspect_err(|_| drop(self.cut(end)))
+        });
+        written.map_err(|source| SweepError::Io { path: self.path.clone(), source })?;
+        self.rows.extend(rows);
+        Ok(())
+    }
+
+    /// Takes away what a full disk has left of a line.
+    fn cut(&mut self, end: u64) -> io::Result<u64> {
+        self.file.set_len(end)?;
+        self.file.seek(SeekFrom::Start(end))
+    }
+
+    /// Drops all other rows.
+    pub(super) fn keep(&mut self, wanted: impl Fn(&T) -> bool) -> Result<(), SweepError> {
+        if self.rows.iter().all(&wanted) {
+            return Ok(());
+        }
+        self.rows.retain(wanted);
+        report::write(&self.path, self.text(&self.rows, !self.rows.is_empty())?)?;
+        let failed = |source| SweepError::Io { path: self.path.clone(), source };
+        self.file = OpenOptions::new().write(true).open(&self.path).map_err(failed)?;
+        self.file.seek(SeekFrom::End(0)).map(drop).map_err(failed)
+    }
+
+    fn text(&self, rows: &[T], with_headings: bool) -> Result<Vec<u8>, SweepError> {
+        let failed = |source| SweepError::Csv { path: self.path.clone(), source };
+        let mut writer =
+            csv::WriterBuilder::new().has_headers(with_headings).from_writer(Vec::new());
+        for row in rows {
+            writer.serialize(row).map_err(failed)?;
+        }
+        writer
+            .into_inner()
+            .map_err(|error| SweepError::Io { path: self.path.clone(), source: error.into_error() })
+    }
+}

@@ -1,0 +1,205 @@
+//! What tells a run from others, in the words of its user.
+
+use super::Options;
+use crate::data::Fingerprint;
+use serde::{Deserialize, Serialize};
+use std::fmt::{self, Display};
+
+/// Differences that are named; more are counted.
+const NAMED: usize = 5;
+
+/// Names and values, in order: settings by their flags, or the data.
+///
+/// ```
+/// use tlr_models::train::Facts;
+///
+/// let saved = Facts::default().with("--side", 32).with("--vocabulary", 2000);
+/// let here = Facts::default().with("--side", 32).with("--vocabulary", 3000);
+/// assert_eq!(saved.changes(&here).unwrap(), "--vocabulary was 2000, is 3000");
+/// assert_eq!(saved.changes(&saved), None);
+/// ```
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Facts(Vec<(String, String)>);
+
+impl Facts {
+    /// Adds a fact, unless there is one of this name.
+    pub fn with(mut self, name: &str, value: impl Display) -> Self {
+        if self.get(name).is_none() {
+            self.0.push((name.to_owned(), value.to_string()));
+        }
+        self
+    }
+
+    /// Adds a flag that is there or not.
+    pub fn with_flag(self, name: &str, given: bool) -> Self {
+        self.with(name, if given { GIVEN } else { NOT_GIVEN })
+    }
+
+    /// Adds those of `others` whose names are not there.
+    pub fn and(self, others: &Self) -> Self {
+        others.0.iter().fold(self, |facts, (name, value)| facts.with(name, value))
+    }
+
+    /// The value of this name.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(other, _)| other == name).map(|(_, value)| value.as_str())
+    }
+
+    /// In what `now` differs from these, in words; none where it does not.
+    pub fn changes(&self, now: &Self) -> Option<String> {
+        let new = now.0.iter().filter(|(name, _)| self.get(name).is_none());
+        let names = self.0.iter().chain(new).map(|(name, _)| name);
+        let value = |facts: &Self, name: &str| facts.get(name).unwrap_or(NOT_GIVEN).to_owned();
+        let mut changes: Vec<String> = names
+            .map(|name| (name, value(self, name), value(now, name)))
+            .filter(|(_, then, now)| then != now)
+            .map(|(name, then, now)| format!("{name} was {then}, is {now}"))
+            .collect();
+        let more = changes.len().saturating_sub(NAMED);
+        if more > 0 {
+            changes.truncate(NAMED);
+            changes.push(format!("and {more} more"));
+        }
+        (!changes.is_empty()).then(|| changes.join("; "))
+    }
+
+    /// All of them in 16 hexadecimal digits.
+    pub fn fingerprint(&self) -> String {
+        let mut hash = Fingerprint::default();
+        self.0.iter().flat_map(|(name, value)| [name, value]).for_each(|part| {
+            hash.add(part.as_bytes());
+        });
+        hash.to_string()
+    }
+}
+
+const GIVEN: &str = "given";
+const NOT_GIVEN: &str = "not given";
+
+/// As a command line, without what was not given.
+impl fmt::Display for Facts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let given = self.0.iter().filter(|(_, value)| value != NOT_GIVEN);
+        for (index, (name, value)) in given.enumerate() {
+            let space = if index > 0 { " " } else { "" };
+            write!(f, "{space}{name}")?;
+            if value != GIVEN {
+                write!(f, " {value}")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Options {
+    /// What they say, by the flags of the examples. The number of epochs is among them only where
+    /// the schedule depends on it: a run may have more of them than it was started with.
+    pub fn facts(&self) -> Facts {
+        let Self { optimizer, mode, rule, rate, ramp, batch_size, window_fraction, .. } = self;
+        let Self { damping, meta_rate, weight_decay, schedule, safeguard, sketch, .. } = self;
+        let Self { bf16_directions, epochs, seed, .. } = self;
+        let facts = Facts::default()
+            .with("--optimizer", super::name(optimizer))
+            .with("--mode", super::name(mode))
+            .with("--rule", super::name(rule))
+            .with("--rate", figure(*rate))
+            .with_flag("--no-ramp", !ramp)
+            .with("--batch-size", batch_size)
+            .with("--window-fraction", figure(*window_fraction))
+            .with("--damping", figure(*damping))
+            .with("--meta-rate", figure(*meta_rate))
+            .with("--weight-decay", figure(*weight_decay))
+            .with("--schedule", super::name(schedule))
+            .with_flag("--no-safeguard", !safeguard)
+            .with("--sketch", sketch.map_or(NOT_GIVEN.to_owned(), |bins| bins.to_string()))
+            .with_flag("--bf16-directions", *bf16_directions)
+            .with("--seed", seed);
+        if schedule.depends_on_epochs() {
+            facts.with("--epochs", epochs)
+        } else {
+            facts
+        }
+    }
+}
+
+/// As people write it, and exactly.
+pub(crate) fn figure(value: f64) -> String {
+    if value == 0.0 || (1e-3..1e6).contains(&value.abs()) {
+        value.to_string()
+    } else {
+        format!("{value:e}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::train::{Base, Mode, Rule, Shape};
+
+    #[test]
+    fn changes_are_named_by_their_flags() {
+        let options = Options::default();
+        let here =
+            Options { optimizer: Base::Adam, ramp: false, sketch: Some(64), rate: 1e-9, ..options };
+        let changes = options.facts().changes(&here.facts()).unwrap();
+        let expected = "--optimizer was sgd, is adam; --rate was 1e-6, is 1e-9; \
+                        --no-ramp was not given, is given; --sketch was not given, is 64";
+        assert_eq!(changes, expected);
+        let data = Facts::default().with("--side", 8);
+        assert_eq!(Facts::default().changes(&data).unwrap(), "--side was not given, is 8");
+    }
+
+    // Fails if an option is left out of the comparison.
+    #[test]
+    fn every_option_counts() {
+        let options = Options::default();
+        let others = [
+            Options { optimizer: Base::Momentum, ..options },
+            Options { mode: Mode::PerLayer, ..options },
+            Options { rule: Rule::Paper, ..options },
+            Options { rate: 1e-7, ..options },
+            Options { ramp: false, ..options },
+            Options { batch_size: 1, ..options },
+            Options { window_fraction: 0.3, ..options },
+            Options { damping: 0.3, ..options },
+            Options { meta_rate: 0.3, ..options },
+            Options { weight_decay: 0.3, ..options },
+            Options { schedule: Shape::WarmUp, ..options },
+            Options { safeguard: false, ..options },
+            Options { sketch: Some(64), ..options },
+            Options { bf16_directions: true, ..options },
+            Options { seed: 1, ..options },
+        ];
+        for other in others {
+            let changes = options.facts().changes(&other.facts()).unwrap();
+            assert_eq!(changes.matches(" was ").count(), 1, "{changes}");
+            assert_ne!(options.facts().fingerprint(), other.facts().fingerprint());
+        }
+        let more = |schedule| {
+            let of = |epochs| Options { schedule, epochs, ..options }.facts();
+            of(1).changes(&of(2))
+        };
+        assert_eq!(more(Shape::Constant), None);
+        assert_eq!(more(Shape::Cosine).unwrap(), "--epochs was 1, is 2");
+    }
+
+    #[test]
+    fn a_command_line_has_what_was_given() {
+        let line = Options { ramp: false, ..Options::default() }.facts().to_string();
+        assert!(line.starts_with("--optimizer sgd --mode global "), "{line}");
+        assert!(line.contains(" --rate 1e-6 --no-ramp --batch-size 128 "), "{line}");
+        assert!(line.ends_with(" --schedule constant --seed 0"), "{line}");
+    }
+
+    #[test]
+    fn many_changes_are_counted() {
+        let facts = |value: usize| {
+            (0..9).fold(Facts::default(), |facts, i| facts.with(&format!("class {i}"), value + i))
+        };
+        let changes = facts(0).changes(&facts(1)).unwrap();
+        assert!(changes.starts_with("class 0 was 0, is 1; ") && changes.ends_with("; and 4 more"));
+        assert_ne!(facts(0).fingerprint(), facts(1).fingerprint());
+        assert_eq!(facts(0).fingerprint().len(), 16);
+    }
+}

@@ -1,0 +1,335 @@
+//! Whether a run has learned anything, and if not, what is likely to be wrong.
+
+use super::{facts::figure, rollback_steps, Options, Rule, Run};
+use std::fmt;
+use tlr::{engine::RATES, Adaptation, Outcome};
+
+/// Steps at the beginning whose mean loss is where a run starts from.
+const FIRST: usize = 20;
+
+/// Fewer losses do not tell a trend from noise.
+const FEWEST: usize = 2 * FIRST;
+
+/// Rollbacks that may happen to anyone.
+const FEW_ROLLBACKS: usize = 2;
+
+/// What a run came to.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Verdict {
+    /// The loss fell, by more than noise.
+    Learned,
+    /// Hardly a window has ended: nobody can know yet.
+    TooShort {
+        /// Steps made.
+        steps: usize,
+    },
+    /// Something is wrong.
+    Failed {
+        /// What was seen.
+        fault: Fault,
+        /// What is likely to be the cause, and what to try.
+        cause: String,
+    },
+}
+
+/// Why a run is taken for a failure.
+#[derive(Clone, Debug, PartialEq)]
+#[non_exhaustive]
+pub enum Fault {
+    /// A rate ended at one of the [bounds](RATES) that all rates have.
+    RateAtBound {
+        /// The group's name.
+        group: String,
+        /// The rate.
+        rate: f64,
+    },
+    /// More windows were undone than were kept.
+    Rollbacks {
+        /// Windows undone.
+        undone: usize,
+        /// Windows kept.
+        kept: usize,
+    },
+    /// The loss is about what it was at first.
+    LossStayed {
+        /// Mean over the first steps.
+        start: f64,
+        /// Mean over the last quarter of the steps.
+        end: f64,
+    },
+    /// The loss is above its start by more than noise.
+    LossRose {
+        /// Mean over the first steps.
+        start: f64,
+        /// Mean over the last quarter of the steps.
+        end: f64,
+    },
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Learned => f.write_str("learned"),
+            Self::TooShort { steps } => {
+                write!(f, "too short to tell: after {steps} steps a rate has hardly begun to move")
+            }
+            Self::Failed { fault, cause } => write!(f, "did not learn: {fault}; {cause}"),
+        }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::RateAtBound { group, rate } => {
+                write!(f, "the rate of `{group}` has run into its bound of {rate:e}")
+            }
+            Self::Rollbacks { undone, kept } => {
+                write!(f, "{undone} windows were undone and only {kept} kept")
+            }
+            Self::LossStayed { start, end } | Self::LossRose { start, end } => {
+                write!(f, "the training loss is {end:.4} at the end and was {start:.4} at first")
+            }
+        }
+    }
+}
+
+/// Judges a run that has come to its end.
+///
+/// A run has failed if a rate is at its bound, if more windows were undone than kept (and more than
+/// two), or if the mean loss of its last quarter is not below that of its first twenty steps by more
+/// than twice its standard error. The loss is looked at only after forty steps, and is held against
+/// a run only where at least two windows have ended.
+pub fn judge(options: &Options, run: &Run) -> Verdict {
+    let (fault, steps) = (fault(run), run.losses.len());
+    let too_short = match fault {
+        None => steps < FEWEST,
+        Some(Fault::LossStayed { .. } | Fault::LossRose { .. }) => {
+            steps < FEWEST || kept_windows(&run.history) < 2
+        }
+        Some(_) => false,
+    };
+    match fault {
+        _ if too_short => Verdict::TooShort { steps },
+        None => Verdict::Learned,
+        Some(fault) => Verdict::Failed { cause: cause(options, &fault), fault },
+    }
+}
+
+fn fault(run: &Run) -> Option<Fault> {
+    let rates = run.epochs.last().map(|epoch| epoch.rates.as_slice()).unwrap_or_default();
+    let at_bound = |rate: f64| rate <= *RATES.start() || rate >= *RATES.end();
+    if let Some((group, rate)) = rates.iter().find(|(_, rate)| at_bound(*rate)) {
+        return Some(Fault::RateAtBound { group: group.clone(), rate: *rate });
+    }
+    let (undone, kept) = (rollback_steps(&run.history).len(), kept_windows(&run.history));
+    if undone > kept.max(FEW_ROLLBACKS) {
+        return Some(Fault::Rollbacks { undone, kept });
+    }
+    let quarter = run.losses.len().div_ceil(4);
+    let first = run.losses.get(..quarter.min(FIRST)).unwrap_or_default();
+    let last = run.losses.get(run.losses.len() - quarter..).unwrap_or_default();
+    let (start, end) = (mean(first), mean(last));
+    let error = (squared_error(first) + squared_error(last)).sqrt();
+    if end < start - 2.0 * error {
+        None
+    } else if end > start + 2.0 * error {
+        Some(Fault::LossRose { start, end })
+    } else {
+        // Also where there is no loss at all, or one that is NaN.
+        Some(Fault::LossStayed { start, end })
+    }
+}
+
+/// Windows at whose end a rule was asked.
+fn kept_windows(history: &[Adaptation]) -> usize {
+    let ended = |outcome| !matches!(outcome, Outcome::RolledBack(_) | Outcome::Ramped);
+    let mut steps: Vec<u64> = history
+        .iter()
+        .filter(|decision| ended(decision.outcome))
+        .map(|decision| decision.step)
+        .collect();
+    steps.dedup();
+    steps.len()
+}
+
+fn mean(losses: &[f64]) -> f64 {
+    losses.iter().sum::<f64>() / losses.len() as f64
+}
+
+/// Of their mean, from the differences between neighbours: a trend is no error.
+fn squared_error(losses: &[f64]) -> f64 {
+    let squares: f64 = losses.windows(2).map(|pair| (pair[1] - pair[0]).powi(2)).sum();
+    squares / (2 * losses.len().saturating_sub(1).max(1) * losses.len().max(1)) as f64
+}
+
+fn cause(options: &Options, fault: &Fault) -> String {
+    let rate = figure(options.rate);
+    let decay = if options.weight_decay > 0.0 {
+        format!(", or a --weight-decay of {} too large", figure(options.weight_decay))
+    } else {
+        String::new()
+    };
+    match (options.rule, fault) {
+        (Rule::Constant, Fault::LossRose { .. }) => {
+            format!("most likely a constant --rate of {rate} is too large{decay}")
+        }
+        (Rule::Constant, Fault::LossStayed { .. }) => {
+            format!("most likely a constant --rate of {rate} is too small{decay}")
+        }
+        (Rule::Constant, _) => format!("a constant --rate of {rate} trains nothing"),
+        (Rule::Additive | Rule::Multiplicative, _) => {
+            let eta = figure(options.meta_rate);
+            format!("most likely a --meta-rate of {eta} does not suit a --rate of {rate}{decay}")
+        }
+        (Rule::Paper, _) => {
+            format!("most likely the paper's rule oscillates: try --rule aligned{decay}")
+        }
+        (Rule::Aligned, Fault::RateAtBound { rate, .. }) if *rate > 1.0 => {
+            "most likely the loss does not depend on the weights: look at the data".to_owned()
+        }
+        (Rule::Aligned, Fault::RateAtBound { .. } | Fault::Rollbacks { .. }) => format!(
+            "most likely the data is broken (values that are not finite, wrong labels){decay}, or \
+             batches of {} are too small",
+            options.batch_size
+        ),
+        (Rule::Aligned, Fault::LossStayed { .. } | Fault::LossRose { .. }) => format!(
+            "most likely the labels do not belong to the examples{decay}, or {} epochs are too few",
+            options.epochs
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::Epoch;
+    use tlr::Cause;
+
+    /// So many windows of ten steps each, with what became of them.
+    fn run(losses: Vec<f64>, outcomes: &[Outcome]) -> Run {
+        let decision = |(index, outcome): (usize, &Outcome)| {
+            let step = 10 * (index as u64 + 1);
+            // Two groups: a window counts once.
+            ["a", "b"].map(|group| Adaptation::new(step, group, 0.1, 0.1, None, *outcome))
+        };
+        let rates = vec![("a".to_owned(), 0.1), ("b".to_owned(), 0.2)];
+        Run {
+            epochs: vec![Epoch { rates, ..Epoch::default() }],
+            history: outcomes.iter().enumerate().flat_map(decision).collect(),
+            batches_per_epoch: 100,
+            parameters: 1,
+            losses,
+            seconds: 1.0,
+        }
+    }
+
+    /// Around `from` to `to`, up and down by `noise`.
+    fn losses(from: f64, to: f64, noise: f64, steps: usize) -> Vec<f64> {
+        let level = |i: usize| from + (to - from) * i as f64 / steps as f64;
+        let sign = |i: usize| if i % 2 == 0 { 1.0 } else { -1.0 };
+        (0..steps).map(|i| level(i) + noise * sign(i)).collect()
+    }
+
+    const GOOD: [Outcome; 3] = [Outcome::WarmingUp, Outcome::Scaled, Outcome::Scaled];
+    const BAD: Outcome = Outcome::RolledBack(Cause::LossIncreased);
+
+    fn verdict(run: &Run) -> Verdict {
+        judge(&Options::default(), run)
+    }
+
+    fn fault_of(run: &Run) -> Option<Fault> {
+        match verdict(run) {
+            Verdict::Failed { fault, .. } => Some(fault),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn a_loss_that_fell_was_learned() {
+        assert_eq!(verdict(&run(losses(2.3, 0.1, 0.2, 200), &GOOD)), Verdict::Learned);
+        // Within twenty steps, and flat from there on.
+        let mut early = losses(2.3, 0.1, 0.01, 15);
+        early.extend(losses(0.1, 0.1, 0.01, 500));
+        assert_eq!(verdict(&run(early, &GOOD)), Verdict::Learned);
+    }
+
+    #[test]
+    fn a_loss_that_stayed_or_rose_was_not() {
+        for losses in [
+            losses(2.3, 2.3, 0.1, 200),
+            losses(2.3, 2.29, 0.3, 200), // lost in noise
+            losses(2.3, 2.31, 0.3, 200),
+            losses(2.3, f64::NAN, 0.1, 200),
+        ] {
+            let fault = fault_of(&run(losses, &GOOD));
+            assert!(matches!(fault, Some(Fault::LossStayed { .. })), "{fault:?}");
+        }
+        let exact = run([[2.0; 20], [3.0; 20], [4.0; 20], [5.0; 20]].concat(), &GOOD);
+        assert_eq!(fault_of(&exact), Some(Fault::LossRose { start: 2.0, end: 5.0 }));
+    }
+
+    #[test]
+    fn nobody_knows_of_a_few_steps() {
+        let steps = losses(2.3, 2.3, 0.1, 60);
+        for outcomes in [&[][..], &[Outcome::Ramped; 3], &[Outcome::WarmingUp]] {
+            assert_eq!(verdict(&run(steps.clone(), outcomes)), Verdict::TooShort { steps: 60 });
+        }
+        assert_eq!(verdict(&run(Vec::new(), &[])), Verdict::TooShort { steps: 0 });
+        // Four losses that fall may be luck.
+        let falling = |steps| verdict(&run(losses(2.3, 0.1, 0.1, steps), &[]));
+        assert_eq!(falling(4), Verdict::TooShort { steps: 4 });
+        assert_eq!(falling(39), Verdict::TooShort { steps: 39 });
+        assert_eq!(falling(40), Verdict::Learned);
+        // What is wrong for sure is told at once.
+        let undone = run(losses(2.3, 0.1, 0.1, 30), &[BAD, BAD, BAD]);
+        assert_eq!(fault_of(&undone), Some(Fault::Rollbacks { undone: 3, kept: 0 }));
+    }
+
+    #[test]
+    fn more_windows_undone_than_kept() {
+        let fell = || losses(2.3, 0.1, 0.1, 200);
+        let undone = run(fell(), &[BAD, BAD, BAD, Outcome::WarmingUp, Outcome::Scaled]);
+        assert_eq!(fault_of(&undone), Some(Fault::Rollbacks { undone: 3, kept: 2 }));
+        let as_many = [&GOOD[..], &[BAD; 3]].concat();
+        assert_eq!(verdict(&run(fell(), &as_many)), Verdict::Learned);
+        // Two happen to anyone.
+        assert_eq!(verdict(&run(fell(), &[BAD, BAD, Outcome::WarmingUp])), Verdict::Learned);
+    }
+
+    #[test]
+    fn a_rate_at_its_bound() {
+        for rate in [1e-30, 1e30] {
+            let mut run = run(losses(2.3, 0.1, 0.1, 200), &GOOD);
+            run.epochs[0].rates[1].1 = rate;
+            let fault = fault_of(&run);
+            assert_eq!(fault, Some(Fault::RateAtBound { group: "b".into(), rate }));
+        }
+        let mut run = run(losses(2.3, 0.1, 0.1, 200), &GOOD);
+        run.epochs[0].rates[1].1 = 2e-30;
+        assert_eq!(verdict(&run), Verdict::Learned);
+    }
+
+    // Fails if a cause names a flag that has no part in the run.
+    #[test]
+    fn causes_are_those_of_the_rule() {
+        let run = run(losses(2.3, 2.3, 0.1, 200), &GOOD);
+        let rising = Run { losses: losses(2.3, 5.0, 0.1, 200), ..run.clone() };
+        for (rule, run, says) in [
+            (Rule::Constant, &run, "constant --rate of 1e-6 is too small"),
+            (Rule::Constant, &rising, "constant --rate of 1e-6 is too large"),
+            (Rule::Additive, &run, "--meta-rate of 0.01"),
+            (Rule::Paper, &run, "--rule aligned"),
+            (Rule::Aligned, &run, "labels do not belong to the examples"),
+        ] {
+            let options = Options { rule, ..Options::default() };
+            let words = judge(&options, run).to_string();
+            assert!(words.starts_with("did not learn: the training loss is"), "{words}");
+            assert!(words.contains(says), "{words}");
+            assert!(!words.contains("--weight-decay"), "{words}");
+            let decayed = judge(&Options { weight_decay: 10.0, ..options }, run).to_string();
+            assert!(decayed.contains("--weight-decay of 10 "), "{decayed}");
+        }
+    }
+}
