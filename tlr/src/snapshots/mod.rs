@@ -10,13 +10,16 @@
 mod advance;
 #[cfg(feature = "cuda")]
 mod gpu;
+mod gradients;
 mod memory;
 mod products;
 mod sketch;
 mod slopes;
+mod sums;
 #[cfg(test)]
 mod tests;
 mod tracked;
+mod way;
 
 pub(crate) use advance::Unmoved;
 pub(crate) use sketch::Sketches;

@@ -1,26 +1,17 @@
 //! What a batch's gradient says of the way that the weights have gone since a snapshot.
 
-use super::{tracked::Tracked, Snapshots};
+use super::{gradients, sums::each, way::Way, Snapshots};
 use crate::{
     engine::{Slope, Target},
     error::Error,
-    tensors::{self, wide, Buffer, Values},
+    tensors::{self, is_shared},
 };
-use dfdx::{
-    nn::{RecursiveWalker, TensorCollection, TensorOptions, TensorVisitor, ViewTensorRef},
-    shapes::{Dtype, Shape},
-    tensor::{Cpu, Gradients, Storage, Tensor},
-    tensor_ops::Device,
-};
-use std::{any::Any, slice};
+use dfdx::{nn::TensorCollection, shapes::Dtype, tensor::Gradients, tensor_ops::Device};
 
 impl<E: Dtype> Snapshots<E> {
     /// The slope of each group along the way since a snapshot. A trainable tensor without a gradient
     /// is given one of zeros. Sketches estimate the slope, with a deviation of at most
     /// √(2/bins)·‖g‖‖s‖.
-    ///
-    /// One thread adds all elements in order, so the result does not depend on the number of
-    /// threads. The sums have a relative error of at most n·2⁻⁵³ for n weights.
     pub(crate) fn slopes<D, M>(
         &self,
         model: &M,
@@ -31,78 +22,71 @@ impl<E: Dtype> Snapshots<E> {
         D: Device<E>,
         M: TensorCollection<E, D>,
     {
-        let mut sums = vec![Slope::default(); self.groups];
-        let mut sketches = self.sketches.as_ref().map(|sketches| sketches.slopes());
-        let mut add = |tensor: &Tracked<E>, group: usize, now: &Values<E>, gradient: &[E]| {
-            let Some(sum) = sums.get_mut(group) else { return Ok(()) };
-            sum.weights += now.len() as u64;
-            if let Some(sketches) = &mut sketches {
-                sketches.add(group, now, gradient);
-                return Ok(());
+        let mut slopes = vec![Slope::default(); self.groups];
+        if let Some(sketches) = &self.sketches {
+            sketches.slopes(&mut slopes, model, gradients, &self.tensors, since)?;
+        } else {
+            #[cfg(feature = "cuda")]
+            self.slopes_on_gpu(&mut slopes, model, gradients, since)?;
+            self.slopes_on_host(&mut slopes, model, gradients, since)?;
+        }
+        let mut tensors = self.tensors.iter();
+        tensors::read(model, |weights| {
+            let slope = tensors.next().and_then(|tensor| slopes.get_mut(tensor.group?));
+            if let Some(slope) = slope {
+                slope.weights += weights.len() as u64;
             }
-            let from = tensor.read(since)?;
-            let mut rest = from.iter().zip(gradient);
-            now.read_range(0..now.len(), |now| {
-                for (now, (from, gradient)) in now.iter().zip(&mut rest) {
-                    let (from, gradient) = (wide(*from), wide(*gradient));
-                    let moved = wide(*now) - from;
-                    sum.along += gradient * moved;
-                    sum.moved += moved * moved;
-                    sum.gradient += gradient * gradient;
-                    sum.norm += from * from;
+        });
+        for slope in &mut slopes {
+            (slope.moved, slope.gradient, slope.norm) =
+                (slope.moved.sqrt(), slope.gradient.sqrt(), slope.norm.sqrt());
+        }
+        Ok(slopes)
+    }
+
+    /// Adds the sums of all weights whose snapshots are on the host.
+    fn slopes_on_host<D, M>(
+        &self,
+        slopes: &mut [Slope],
+        model: &M,
+        gradients: &mut Gradients<E, D>,
+        since: Target,
+    ) -> Result<(), Error>
+    where
+        D: Device<E>,
+        M: TensorCollection<E, D>,
+    {
+        if self.tensors.iter().all(|tensor| tensor.on_host(since).is_none()) {
+            return Ok(());
+        }
+        gradients::with_all(model, gradients, |gradients| {
+            let mut ways = Vec::new();
+            let mut tensors = self.tensors.iter();
+            tensors::read(model, |weights| {
+                let Some(tensor) = tensors.next() else { return };
+                let (Some(group), Some(gradient)) = (tensor.group, gradients.get(&tensor.id))
+                else {
+                    return;
+                };
+                if let Some(from) = tensor.on_host(since) {
+                    ways.push(Way { group, from, now: weights.values(), gradient });
                 }
             });
-            Ok(())
-        };
-        let mut visitor = Visitor { gradients, tensors: self.tensors.iter(), add: &mut add };
-        M::iter_tensors(&mut RecursiveWalker { m: model, f: &mut visitor })?;
-        if let Some(sketches) = sketches {
-            sketches.sum(&mut sums, since);
-        }
-        for sum in &mut sums {
-            (sum.moved, sum.gradient, sum.norm) =
-                (sum.moved.sqrt(), sum.gradient.sqrt(), sum.norm.sqrt());
-        }
-        Ok(sums)
+            // All tensors are shared out together, so that the threads wake only once.
+            let shared = is_shared(ways.iter().map(|way| way.gradient.len()).sum());
+            let sums = each(&mut ways, shared, |way| way.sums());
+            ways.iter().zip(sums).for_each(|(way, sums)| add(slopes, way.group, sums));
+        })
     }
 }
 
-/// Is told a trainable tensor, its group, its elements and its gradient's.
-type Add<'a, E> = dyn FnMut(&Tracked<E>, usize, &Values<E>, &[E]) -> Result<(), Error> + 'a;
-
-/// Tells each trainable tensor.
-struct Visitor<'a, E: Dtype, D: Storage<E>> {
-    gradients: &'a mut Gradients<E, D>,
-    tensors: slice::Iter<'a, Tracked<E>>,
-    add: &'a mut Add<'a, E>,
-}
-
-impl<E: Dtype, D: Device<E>> TensorVisitor<E, D> for Visitor<'_, E, D> {
-    type Viewer = ViewTensorRef;
-    type Err = Error;
-    type E2 = E;
-    type D2 = D;
-
-    fn visit<S: Shape>(
-        &mut self,
-        _: TensorOptions<S, E, D>,
-        tensor: &Tensor<S, E, D>,
-    ) -> Result<Option<Tensor<S, E, D>>, Error> {
-        let Some((tracked, group)) = self.tensors.next().and_then(|t| Some((t, t.group?))) else {
-            return Ok(None);
-        };
-        let now = tensors::lent_or_copied(tensor);
-        let buffer = self.gradients.get_or_alloc_mut(tensor);
-        let buffer = buffer.map_err(|error| Error::Device(format!("{error:?}")))?;
-        match (buffer as &dyn Any).downcast_ref::<Buffer<E, Cpu>>() {
-            Some(gradient) => (self.add)(tracked, group, &now, gradient)?,
-            None => {
-                let gradient = tensors::values(&self.gradients.get(tensor));
-                (self.add)(tracked, group, &now, &gradient)?;
-            }
-        }
-        Ok(None)
-    }
+/// Adds ⟨g,s⟩, ‖s‖², ‖g‖² and ‖P‖² to those of a group.
+fn add(slopes: &mut [Slope], group: usize, [along, moved, gradient, norm]: [f64; 4]) {
+    let Some(slope) = slopes.get_mut(group) else { return };
+    slope.along += along;
+    slope.moved += moved;
+    slope.gradient += gradient;
+    slope.norm += norm;
 }
 
 #[cfg(test)]
