@@ -87,6 +87,16 @@ fn take<E: Dtype, D: Device<E>>(buffer: &mut Buffer<E, D>) -> Result<Vec<E>, Err
     }
 }
 
+/// Where a gradient's elements are, if it is on a GPU.
+#[cfg(feature = "cuda")]
+pub(super) fn on_gpu<E: Dtype, D: Device<E>>(
+    buffer: &Buffer<E, D>,
+) -> Option<super::gpu::Gradient> {
+    let buffer: &dyn Any = buffer;
+    let gradient = buffer.downcast_ref::<Buffer<E, dfdx::tensor::Cuda>>()?;
+    Some(super::gpu::Gradient::of::<E>(gradient))
+}
+
 /// Nothing was taken from a GPU.
 fn give_back<E: Dtype, D: Device<E>>(buffer: &mut Buffer<E, D>, elements: Vec<E>) {
     let buffer: &mut dyn Any = buffer;

@@ -80,6 +80,52 @@ impl<E: Dtype> Snapshots<E> {
     }
 }
 
+#[cfg(feature = "cuda")]
+impl<E: Dtype> Snapshots<E> {
+    /// Does the work of [`slopes_on_host`](Self::slopes_on_host) for all weights whose snapshots are
+    /// on a GPU, in one launch.
+    fn slopes_on_gpu<D, M>(
+        &self,
+        slopes: &mut [Slope],
+        model: &M,
+        gradients: &mut Gradients<E, D>,
+        since: Target,
+    ) -> Result<(), Error>
+    where
+        D: Device<E>,
+        M: TensorCollection<E, D>,
+    {
+        if self.tensors.iter().all(|tensor| tensor.on_gpu(since).is_none()) {
+            return Ok(());
+        }
+        let mut places = std::collections::BTreeMap::new();
+        gradients::each(model, gradients, |id, buffer| {
+            places.extend(gradients::on_gpu::<E, D>(buffer).map(|place| (id, place)));
+            Ok(())
+        })?;
+        let mut window = super::gpu::Window::new();
+        let mut added = Ok(());
+        let mut tensors = self.tensors.iter();
+        tensors::read(model, |weights| {
+            let (Ok(()), Some(tensor)) = (&added, tensors.next()) else { return };
+            let (Some(group), Some(gradient)) = (tensor.group, places.get(&tensor.id)) else {
+                return;
+            };
+            if let Some(from) = tensor.on_gpu(since) {
+                added = window.way(group, from, &weights, gradient);
+            }
+        });
+        added?;
+        // SAFETY: every row is one of `way`. W belongs to `model` and the gradients to `gradients`,
+        // which are borrowed for this whole function. So all are still allocated, and nothing has
+        // written to them.
+        #[allow(unsafe_code)]
+        let sums = unsafe { window.slopes(slopes.len()) }?;
+        sums.into_iter().enumerate().for_each(|(group, sums)| add(slopes, group, sums));
+        Ok(())
+    }
+}
+
 /// Adds ⟨g,s⟩, ‖s‖², ‖g‖² and ‖P‖² to those of a group.
 fn add(slopes: &mut [Slope], group: usize, [along, moved, gradient, norm]: [f64; 4]) {
     let Some(slope) = slopes.get_mut(group) else { return };
@@ -92,7 +138,10 @@ fn add(slopes: &mut [Slope], group: usize, [along, moved, gradient, norm]: [f64;
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use super::*;
+    use super::{
+        super::sums::tests::{is_the_same_with_any_threads, values},
+        *,
+    };
     use crate::engine::TensorKind;
     use dfdx::prelude::*;
 
@@ -126,5 +175,34 @@ mod tests {
             let slopes = snapshots.slopes(&model, &mut gradients, Target::Last).unwrap();
             assert_eq!((slopes[0].along, slopes[0].moved), (0.0, 0.0));
         }
+    }
+
+    /// Several tensors, shared between threads or not. Fails if the slopes depend on the number of
+    /// threads, or if the gradients are not given back.
+    #[test]
+    fn slopes_are_the_same_with_any_number_of_threads() {
+        let dev = Cpu::default();
+        let tensor = |seed| dev.tensor_from_vec(values(700_001, seed), (Const::<700_001>,));
+        let mut model = (tensor(1), dev.tensor([1.0f32, -2.0]), tensor(2));
+        let second = tensors::id(&model.1);
+        let group_of = |id| Some(usize::from(Some(id) == second));
+        let mut snapshots = Snapshots::<f32>::new(&model, 2, group_of, None, false).unwrap();
+        snapshots.take(&model, TensorKind::Weights).unwrap();
+        model.0.copy_from(&values(700_001, 3));
+        let squares = model.0.leaky_trace().square().sum::<Rank0, _>();
+        let gradients = (squares + model.2.leaky_trace().square().sum()).backward();
+        assert!(is_the_same_with_any_threads(|| {
+            let mut own = gradients.clone();
+            let slopes = snapshots.slopes(&model, &mut own, Target::Last).unwrap();
+            assert_eq!(own.get(&model.0).as_vec(), gradients.get(&model.0).as_vec());
+            assert_eq!(own.get(&model.2).as_vec(), gradients.get(&model.2).as_vec());
+            // It had no gradient, and is given one.
+            assert_eq!(own.get(&model.1).array(), [0.0; 2]);
+            slopes
+                .into_iter()
+                .flat_map(|s| [s.along, s.moved, s.gradient, s.norm])
+                .map(f64::to_bits)
+                .collect::<Vec<_>>()
+        }));
     }
 }
