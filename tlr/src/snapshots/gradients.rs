@@ -7,7 +7,11 @@ use dfdx::{
     tensor::{Cpu, Gradients, UniqueId},
     tensor_ops::Device,
 };
-use std::{any::Any, collections::BTreeMap, mem};
+use std::{
+    any::Any,
+    collections::{btree_map::Entry, BTreeMap},
+    mem,
+};
 
 /// Calls `look` with the gradient of each trainable tensor, until it fails. A tensor without a
 /// gradient is given one of zeros.
@@ -49,8 +53,8 @@ where
     let mut all = BTreeMap::new();
     let taken = each(model, gradients, |id, buffer| {
         // A model may contain a tensor twice.
-        if !all.contains_key(&id) {
-            all.insert(id, take::<E, D>(buffer)?);
+        if let Entry::Vacant(place) = all.entry(id) {
+            place.insert(take::<E, D>(buffer)?);
         }
         Ok(())
     });

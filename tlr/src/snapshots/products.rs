@@ -64,6 +64,7 @@ pub(crate) fn shift<E: Dtype, K: Kept<E>>(
         kept,
         last,
         now,
+        room: [E::default(); READ],
     });
     let [across, own] = of_chunks(len, chunks);
     WindowProducts { across, own }
@@ -76,6 +77,7 @@ struct Shift<'a, E: Dtype, K> {
     kept: &'a mut [K],
     last: &'a mut [E],
     now: &'a Values<E>,
+    room: [E; READ],
 }
 
 impl<E: Dtype, K: Kept<E>> Chunk<2> for Shift<'_, E, K> {
@@ -85,8 +87,7 @@ impl<E: Dtype, K: Kept<E>> Chunk<2> for Shift<'_, E, K> {
 
     #[inline(always)]
     fn add(&mut self, range: Range<usize>, sums: &mut Lanes<2>) {
-        let mut room = [E::default(); READ];
-        let now = self.now.read(self.first + range.start, range.len(), &mut room);
+        let now = self.now.read(self.first + range.start, range.len(), &mut self.room);
         let kept = self.kept.get_mut(range.clone()).unwrap_or_default();
         let last = self.last.get_mut(range).unwrap_or_default();
         let (now, now_rest) = now.as_chunks::<LANES>();

@@ -21,7 +21,11 @@ impl<E: Dtype> Way<'_, E> {
     pub(super) fn sums(&self) -> [f64; 4] {
         let len = self.gradient.len();
         let chunks = (0..len).step_by(CHUNK);
-        of_chunks(len, chunks.map(|first| Part { first, way: self }))
+        let room = [E::default(); READ];
+        of_chunks(
+            len,
+            chunks.map(|first| Part { first, way: self, now_room: room, from_room: room }),
+        )
     }
 }
 
@@ -29,6 +33,8 @@ impl<E: Dtype> Way<'_, E> {
 struct Part<'a, E: Dtype> {
     first: usize,
     way: &'a Way<'a, E>,
+    now_room: [E; READ],
+    from_room: [E; READ],
 }
 
 impl<E: Dtype> Chunk<4> for Part<'_, E> {
@@ -39,9 +45,8 @@ impl<E: Dtype> Chunk<4> for Part<'_, E> {
     #[inline(always)]
     fn add(&mut self, range: Range<usize>, sums: &mut Lanes<4>) {
         let range = self.first + range.start..self.first + range.end;
-        let (mut past_room, mut room) = ([E::default(); READ], [E::default(); READ]);
-        let now = self.way.now.read(range.start, range.len(), &mut room);
-        let from = self.way.from.read(range.clone(), &mut past_room);
+        let now = self.way.now.read(range.start, range.len(), &mut self.now_room);
+        let from = self.way.from.read(range.clone(), &mut self.from_room);
         let gradient = self.way.gradient.get(range).unwrap_or_default();
         let (from, from_rest) = from.as_chunks::<LANES>();
         let (now, now_rest) = now.as_chunks::<LANES>();
