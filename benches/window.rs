@@ -119,7 +119,7 @@ where
     let still = Still { rate: 0.1, marker: PhantomData };
     // Weights that stay where they are look like a rate that is still to climb, whose windows are looked at more closely.
     let ramping = NewtonConfig::default().climb(None).bf16_directions(args.bf16_directions);
-    let config = ramping.window(Window::steps(1)?).ramp(false).settle(false);
+    let config = ramping.window(Window::steps(1)?).ramp(false).settle(false).safeguard(None);
     let mut newton = Newton::new(&model, still.clone(), config)?;
     let gradients = Gradients::leaky();
     let mut same = model.clone();
