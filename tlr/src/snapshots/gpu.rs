@@ -1,7 +1,7 @@
 //! Snapshots in a GPU's memory. CUDA kernels do what [`products`](super::products) does on the
 //! host.
 
-use super::launch::{self, kernels, Kernel, Kernels, Launch, Row, THREADS};
+use super::launch::{kernels, names, total, Kernel, Kernels, Launch, Row, THREADS};
 use crate::{engine::WindowProducts, error::Error, tensors::Elements};
 use cudarc::{
     driver::{
@@ -199,7 +199,7 @@ impl<'a, E: Dtype> Window<'a, E> {
             shared_mem_bytes: 0,
         };
         let Kernel(sum) = kernel(kernels);
-        let (sum, total) = (function(device, sum)?, function(device, launch::total::<N>()?)?);
+        let (sum, total) = (function(device, sum)?, function(device, total::<N>()?)?);
         let run = || {
             let table = device.htod_sync_copy(&launch.table)?;
             let first = device.htod_sync_copy(&launch.first)?;
@@ -240,7 +240,7 @@ impl Gradient {
 fn function(device: &Arc<CudaDevice>, name: &'static str) -> Result<CudaFunction, Error> {
     if !device.has_func(MODULE, name) {
         let ptx = nvrtc::compile_ptx(SOURCE).map_err(failed)?;
-        device.load_ptx(ptx, MODULE, &launch::names()).map_err(failed)?;
+        device.load_ptx(ptx, MODULE, &names()).map_err(failed)?;
     }
     device.get_func(MODULE, name).ok_or_else(|| Error::Device(format!("no kernel `{name}`")))
 }

@@ -1,10 +1,13 @@
 //! The kernels of `window.cu`, and what they are launched with.
+#![cfg(any(feature = "cuda", all(test, target_os = "linux")))]
 
 use crate::error::Error;
 use std::any::TypeId;
 
-/// Both must equal the constants in `window.cu`.
+/// The threads of a block. Must equal the constant in `window.cu`.
+#[cfg(feature = "cuda")]
 pub(super) const THREADS: u32 = 256;
+/// The elements that a block sums. Must equal the constant in `window.cu`.
 const CHUNK: usize = 4096;
 
 /// The name of a kernel that takes N sums over the elements of a block.

@@ -11,7 +11,6 @@ mod advance;
 #[cfg(feature = "cuda")]
 mod gpu;
 mod gradients;
-#[cfg(any(feature = "cuda", all(test, target_os = "linux")))]
 mod launch;
 mod memory;
 #[cfg(all(test, target_os = "linux"))]
