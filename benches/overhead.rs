@@ -7,7 +7,7 @@
 
 use clap::{Parser, ValueEnum};
 use dfdx::{losses::cross_entropy_with_logits_loss, optim::SgdConfig, prelude::*};
-use std::{error::Error, io::Write, time::Instant};
+use std::{error::Error, fmt, io::Write, time::Instant};
 use tlr::{optim, Family, Newton, NewtonConfig, PerLayer, TunableOptimizer, Window};
 use tlr_models::{
     resnet::{ResNet50, Wrn16x1},
@@ -50,13 +50,55 @@ fn main() -> Result<(), Box<dyn Error>> {
 fn compare(args: &Args) -> Result0 {
     // A window of 90 steps would take minutes with images: K is 4 there, and the more so 1.
     match args.model {
-        Model::Mlp => measure::<Mlp<784, 1000, 10, f32, Cpu>>(args, [128, 1, 28, 28], &[1, 94]),
-        Model::Wrn16x1 => measure::<Wrn16x1<10, f32, Cpu>>(args, [128, 3, 32, 32], &[1, 4]),
-        Model::Resnet50 => measure::<ResNet50<1000, f32, Cpu>>(args, [2, 3, 224, 224], &[1, 4]),
+        Model::Mlp => {
+            let windows = &[Bare(1), Bare(94), ByDefault(94), ByDefault(20)];
+            measure::<Mlp<784, 1000, 10, f32, Cpu>>(args, [128, 1, 28, 28], windows)
+        }
+        Model::Wrn16x1 => {
+            measure::<Wrn16x1<10, f32, Cpu>>(args, [128, 3, 32, 32], &[Bare(1), Bare(4)])
+        }
+        Model::Resnet50 => {
+            measure::<ResNet50<1000, f32, Cpu>>(args, [2, 3, 224, 224], &[Bare(1), Bare(4)])
+        }
     }
 }
 
 type Result0 = Result<(), Box<dyn Error>>;
+
+/// How many steps a window has, and what is done besides its end.
+#[derive(Clone, Copy)]
+enum Windows {
+    /// Nothing: no ramp, no rate that settles.
+    Bare(usize),
+    /// As by default. The ramp is over when time is taken.
+    ByDefault(usize),
+}
+
+use Windows::{Bare, ByDefault};
+
+impl Windows {
+    fn steps(self) -> usize {
+        let (Bare(steps) | ByDefault(steps)) = self;
+        steps
+    }
+
+    fn config(self) -> Result<NewtonConfig, tlr::Error> {
+        let config = NewtonConfig::default().window(Window::steps(self.steps())?);
+        Ok(match self {
+            Bare(_) => config.ramp(false).settle(false),
+            ByDefault(_) => config,
+        })
+    }
+}
+
+impl fmt::Display for Windows {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Bare(steps) => write!(f, "K = {steps}"),
+            ByDefault(steps) => write!(f, "K = {steps}, all defaults"),
+        }
+    }
+}
 
 /// One who trains a model of his own.
 struct Contender {
@@ -67,8 +109,8 @@ struct Contender {
     milliseconds: Vec<f64>,
 }
 
-fn measure<M: Network>(args: &Args, shape: [usize; 4], windows: &[usize]) -> Result0 {
-    let steps = windows.iter().copied().max().unwrap_or(1);
+fn measure<M: Network>(args: &Args, shape: [usize; 4], windows: &[Windows]) -> Result0 {
+    let steps = windows.iter().map(|windows| windows.steps()).max().unwrap_or(1);
     let windows = if args.alone { &[] } else { windows };
     let dev = Cpu::seed_from_u64(0);
     dev.enable_cache();
@@ -118,7 +160,7 @@ fn around<M, Opt>(
     model: &M,
     optimizer: Opt,
     shape: [usize; 4],
-    windows: &[usize],
+    windows: &[Windows],
     contenders: &mut Vec<Contender>,
 ) -> Result0
 where
@@ -137,14 +179,11 @@ where
         }),
     );
     for &window in windows {
-        let config = NewtonConfig::default().window(Window::steps(window)?);
+        let config = window.config()?;
         let newton = Newton::new(model, optimizer.clone(), config)?;
-        add(format!("{name}, one rate, K = {window}"), training(model, shape, learning(newton)));
+        add(format!("{name}, one rate, {window}"), training(model, shape, learning(newton)));
         let newton = Newton::new(model, PerLayer::new(model, optimizer.clone()), config)?;
-        add(
-            format!("{name}, a rate a layer, K = {window}"),
-            training(model, shape, learning(newton)),
-        );
+        add(format!("{name}, a rate a layer, {window}"), training(model, shape, learning(newton)));
     }
     Ok(())
 }

@@ -1,5 +1,5 @@
 //! The update at the end of a window: what it costs beside a loop that only moves the same bytes, and beside the same
-//! update written with dfdx's tensor operations.
+//! update written with dfdx's tensor operations. And what it costs to take a slope.
 //!
 //! ```text
 //! cargo bench --bench window                               # 1 k to 100 M parameters
@@ -13,7 +13,7 @@ use dfdx::{
 };
 use rayon::prelude::*;
 use std::{error::Error, hint::black_box, io::Write, marker::PhantomData, time::Instant};
-use tlr::{Newton, NewtonConfig, TunableOptimizer, Window};
+use tlr::{Newton, NewtonConfig, Step, TunableOptimizer, Window};
 
 #[derive(Parser)]
 struct Args {
@@ -34,9 +34,11 @@ struct Args {
     bench: bool,
 }
 
+type Result0 = Result<(), Box<dyn Error>>;
 type Weights<E, const N: usize> = Tensor<Rank1<N>, E, Cpu>;
 
-/// Leaves the weights where they are, so that nothing but the window's update is timed.
+/// Leaves the weights where they are, so that nothing but the window's update or the slope is timed.
+#[derive(Clone)]
 struct Still<E, const N: usize> {
     rate: f64,
     marker: PhantomData<E>,
@@ -74,22 +76,22 @@ where
     }
 }
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> Result0 {
     let args = Args::parse();
     if !args.json {
         let mut out = std::io::stdout();
         writeln!(out, "{} threads", rayon::current_num_threads())?;
         writeln!(
             out,
-            "| parameters | | update, ms | loop, ms | ratio | GB/s | dfdx, ms | ratio |"
+            "| parameters | | update, ms | loop, ms | ratio | GB/s | dfdx, ms | ratio | slope, ms | of the update |"
         )?;
-        writeln!(out, "| ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: |")?;
+        writeln!(out, "| ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")?;
     }
     // As one of the threads that share the work, like a training loop.
     Ok(rayon::scope(|_| sizes(&args).map_err(|error| error.to_string()))?)
 }
 
-fn sizes(args: &Args) -> Result<(), Box<dyn Error>> {
+fn sizes(args: &Args) -> Result0 {
     of_size::<1_000>(args)?;
     of_size::<100_000>(args)?;
     of_size::<1_000_000>(args)?;
@@ -97,7 +99,7 @@ fn sizes(args: &Args) -> Result<(), Box<dyn Error>> {
     of_size::<100_000_000>(args)
 }
 
-fn of_size<const N: usize>(args: &Args) -> Result<(), Box<dyn Error>> {
+fn of_size<const N: usize>(args: &Args) -> Result0 {
     if args.elements.is_some_and(|elements| elements != N) {
         return Ok(());
     }
@@ -105,7 +107,7 @@ fn of_size<const N: usize>(args: &Args) -> Result<(), Box<dyn Error>> {
     measure::<f64, N>("f64", args)
 }
 
-fn measure<E: Dtype, const N: usize>(name: &str, args: &Args) -> Result<(), Box<dyn Error>>
+fn measure<E: Dtype, const N: usize>(name: &str, args: &Args) -> Result0
 where
     Cpu: Device<E>,
 {
@@ -116,14 +118,25 @@ where
     let mut model: Weights<E, N> = dev.tensor_from_vec(weights.clone(), (Const,));
     let still = Still { rate: 0.1, marker: PhantomData };
     // Weights that stay where they are look like a rate that is still to climb, whose windows are looked at more closely.
-    let config = NewtonConfig::default().window(Window::steps(1)?).climb(None);
-    let config = config.bf16_directions(args.bf16_directions);
-    let mut newton = Newton::new(&model, still, config)?;
+    let ramping = NewtonConfig::default().climb(None).bf16_directions(args.bf16_directions);
+    let config = ramping.window(Window::steps(1)?).ramp(false).settle(false).safeguard(None);
+    let mut newton = Newton::new(&model, still.clone(), config)?;
     let gradients = Gradients::leaky();
-    let mut ours = || -> Result<(), tlr::Error> {
-        newton.update(&mut model, &gradients)?;
+    let mut same = model.clone();
+    let mut ours = || -> Result0 {
+        newton.update(&mut same, &gradients)?;
         newton.take_history();
         Ok(())
+    };
+
+    // A step of the ramp takes a slope, and does nothing else that takes time.
+    let mut newton = Newton::new(&model, still, ramping)?;
+    let mut gradients = model.alloc_grads();
+    let mut slope = || -> Result0 {
+        match newton.step_owned(&mut model, &mut gradients, 1.0)? {
+            Step::Ramped { .. } => Ok(()),
+            step => Err(format!("{step:?} is no step of the ramp").into()),
+        }
     };
 
     // Of weights, snapshot and direction three are read and two written.
@@ -148,37 +161,29 @@ where
     // Once each, so that all memory is there.
     ours()?;
     ours()?;
+    slope()?;
+    slope()?;
     bytes();
     if with_dfdx {
         dfdx();
     }
     let calls = (2_000_000 / N).clamp(1, 1000);
-    let mut times: [Vec<f64>; 3] = Default::default();
+    // A ramp that learns nothing ends after 4000 steps.
+    let slopes = calls.min(3000 / args.rounds.max(1)).max(1);
+    let mut times: [Vec<f64>; 4] = Default::default();
     for _ in 0..args.rounds {
-        let time = |f: &mut dyn FnMut()| {
-            let start = Instant::now();
-            (0..calls).for_each(|_| f());
-            start.elapsed().as_secs_f64() * 1e3 / calls as f64
-        };
-        let mut failed = None;
-        times[0].push(time(&mut || {
-            if let Err(error) = ours() {
-                failed = Some(error);
-            }
-        }));
-        if let Some(error) = failed {
-            return Err(error.into());
-        }
+        times[0].push(time(calls, &mut ours)?);
         if !args.json {
-            times[1].push(time(&mut bytes));
-            times[2].push(if with_dfdx { time(&mut dfdx) } else { f64::NAN });
+            times[1].push(time(calls, || Ok(bytes()))?);
+            times[2].push(if with_dfdx { time(calls, || Ok(dfdx()))? } else { f64::NAN });
+            times[3].push(time(slopes, &mut slope)?);
         }
     }
     let median = |times: &mut Vec<f64>| {
         times.sort_by(f64::total_cmp);
         times.get(times.len() / 2).copied().unwrap_or(f64::NAN)
     };
-    let [ours, bytes, dfdx] = times.each_mut().map(median);
+    let [ours, bytes, dfdx, slope] = times.each_mut().map(median);
     let mut out = std::io::stdout();
     if args.json {
         writeln!(out, "{{\"dtype\":\"{name}\",\"elements\":{N},\"ms\":{ours}}}")?;
@@ -189,10 +194,18 @@ where
         let ratio = ours / bytes;
         writeln!(
             out,
-            "| {N} | {name} | {ours:.4} | {bytes:.4} | {ratio:.2} | {rate:.1} | {dfdx} |"
+            "| {N} | {name} | {ours:.4} | {bytes:.4} | {ratio:.2} | {rate:.1} | {dfdx} | {slope:.4} | {:.2} |",
+            slope / ours
         )?;
     }
     Ok(())
+}
+
+/// Milliseconds of one call.
+fn time(calls: usize, mut f: impl FnMut() -> Result0) -> Result<f64, Box<dyn Error>> {
+    let start = Instant::now();
+    (0..calls).try_for_each(|_| f())?;
+    Ok(start.elapsed().as_secs_f64() * 1e3 / calls as f64)
 }
 
 /// u = (b − w)/α, ⟨d,u⟩, ⟨u,u⟩, d ← u, b ← w, with dfdx's tensors.

@@ -3,6 +3,7 @@
 use super::{
     memory::Memory,
     products,
+    sums::{each, square},
     tracked::{Before, Tracked},
     Snapshots,
 };
@@ -14,7 +15,6 @@ use crate::{
     tensors::{self, are_finite, is_shared, Bf16, Values},
 };
 use dfdx::{nn::TensorCollection, shapes::Dtype, tensor_ops::Device};
-use rayon::prelude::*;
 
 /// Why [`Snapshots::advance`] has not moved the snapshots on.
 #[derive(Debug)]
@@ -51,18 +51,6 @@ impl<E: Dtype> Shift<'_, E> {
             BeforeMut::Weights(before) => products::shift(before, self.last, &self.now),
             BeforeMut::Direction(direction) => products::shift(direction, self.last, &self.now),
         }
-    }
-}
-
-/// Applies `of` to each item, on all threads if `shared`, and on this thread otherwise.
-fn each<T: Send, R: Send>(
-    items: &mut [T],
-    shared: bool,
-    of: impl Fn(&mut T) -> R + Sync + Send,
-) -> Vec<R> {
-    match shared {
-        true => items.par_iter_mut().map(of).collect(),
-        false => items.iter_mut().map(of).collect(),
     }
 }
 
@@ -208,7 +196,7 @@ impl<E: Dtype> Snapshots<E> {
             match &tensor.last {
                 Memory::Host(last) => {
                     if let Some(sum) = squares.get_mut(group) {
-                        *sum += products::square(last);
+                        *sum += square(last);
                     }
                 }
                 #[cfg(feature = "cuda")]

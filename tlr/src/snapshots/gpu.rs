@@ -1,6 +1,7 @@
 //! Snapshots in a GPU's memory. CUDA kernels do what [`products`](super::products) does on the
 //! host.
 
+use super::launch::{kernels, names, total, Kernel, Kernels, Launch, Row, THREADS};
 use crate::{engine::WindowProducts, error::Error, tensors::Elements};
 use cudarc::{
     driver::{
@@ -13,47 +14,10 @@ use dfdx::{
     shapes::Dtype,
     tensor::{Cuda, Storage},
 };
-use std::{any::TypeId, fmt::Debug, marker::PhantomData, sync::Arc};
+use std::{fmt::Debug, marker::PhantomData, sync::Arc};
 
 const SOURCE: &str = include_str!("window.cu");
 const MODULE: &str = "tlr_window";
-const TOTAL: &str = "total";
-/// `THREADS` and `CHUNK` must equal the constants in `window.cu`.
-const THREADS: u32 = 256;
-const CHUNK: usize = 4096;
-
-/// The names of the kernels for one element type.
-struct Kernels {
-    shift: &'static str,
-    square: &'static str,
-}
-
-macro_rules! kernels {
-    ($name:literal) => {
-        Kernels { shift: concat!("shift_", $name), square: concat!("square_", $name) }
-    };
-}
-
-const F32: Kernels = kernels!("f32");
-const F64: Kernels = kernels!("f64");
-const F16: Kernels = kernels!("f16");
-
-fn kernels<E: 'static>() -> Option<&'static Kernels> {
-    let element = TypeId::of::<E>();
-    if element == TypeId::of::<f32>() {
-        return Some(&F32);
-    }
-    if element == TypeId::of::<f64>() {
-        return Some(&F64);
-    }
-    #[cfg(feature = "f16")]
-    if element == TypeId::of::<half::f16>()
-        || element == TypeId::of::<dfdx::dtypes::AMP<half::f16>>()
-    {
-        return Some(&F16);
-    }
-    None
-}
 
 fn failed(error: impl Debug) -> Error {
     Error::Device(format!("{error:?}"))
@@ -123,15 +87,6 @@ pub(crate) struct Window<'a, E> {
     marker: PhantomData<&'a mut E>,
 }
 
-/// The addresses of A, B and W of one tensor, each with `len` elements. Unused addresses are 0.
-struct Row {
-    group: usize,
-    before: u64,
-    last: u64,
-    now: u64,
-    len: usize,
-}
-
 impl<'a, E: Dtype> Window<'a, E> {
     pub(crate) fn new() -> Self {
         Self { rows: Vec::new(), device: None, copies: Vec::new(), marker: PhantomData }
@@ -145,39 +100,74 @@ impl<'a, E: Dtype> Window<'a, E> {
         last: &'a CudaSlice<E>,
         now: &Elements<'_, E>,
     ) -> Result<(), Error> {
-        let now = match now.address(last.len()) {
-            Some(address) => address,
-            None => {
-                let copy = beside(last, &now.to_vec())?;
-                let address = *copy.device_ptr();
-                self.copies.push(copy);
-                address
-            }
-        };
         let before = *before.device_ptr_mut();
-        self.rows.push(Row { group, before, last: *last.device_ptr(), now, len: last.len() });
-        self.device = Some(last.device());
+        let now = self.address(last, now)?;
+        self.add(Row { group, before, now, ..Row::default() }, last);
+        Ok(())
+    }
+
+    /// Adds a row with a snapshot, W and the gradient of a tensor.
+    pub(crate) fn way(
+        &mut self,
+        group: usize,
+        from: &'a CudaSlice<E>,
+        now: &Elements<'_, E>,
+        gradient: &Gradient,
+    ) -> Result<(), Error> {
+        if gradient.len != from.len() {
+            return Err(Error::Device("a gradient has not the length of its tensor".to_owned()));
+        }
+        let (now, gradient) = (self.address(from, now)?, gradient.address);
+        self.add(Row { group, now, gradient, ..Row::default() }, from);
         Ok(())
     }
 
     /// Adds a row with B of a tensor.
     pub(crate) fn square(&mut self, group: usize, last: &'a CudaSlice<E>) {
-        let (before, now) = (0, 0);
-        self.rows.push(Row { group, before, last: *last.device_ptr(), now, len: last.len() });
+        self.add(Row { group, ..Row::default() }, last);
+    }
+
+    fn add(&mut self, row: Row, last: &'a CudaSlice<E>) {
+        self.rows.push(Row { last: *last.device_ptr(), len: last.len(), ..row });
         self.device = Some(last.device());
+    }
+
+    /// The address of W, of which there are as many elements as of B.
+    fn address(&mut self, last: &CudaSlice<E>, now: &Elements<'_, E>) -> Result<u64, Error> {
+        if let Some(address) = now.address(last.len()) {
+            return Ok(address);
+        }
+        let copy = beside(last, &now.to_vec())?;
+        let address = *copy.device_ptr();
+        self.copies.push(copy);
+        Ok(address)
     }
 
     /// Computes the dot products of each group, and writes W to the memory of A.
     ///
     /// # Safety
     /// The weights given to every call of [`shift`](Self::shift) must still be allocated, and must
-    /// not have been written to since.
+    /// not have been written to since. Every row is one of `shift`.
     #[allow(unsafe_code)]
     pub(crate) unsafe fn dots(self, groups: usize) -> Result<Vec<WindowProducts>, Error> {
         // SAFETY: every row has A, B and W with `len` elements each. A and B are slices of this
         // length that `self` borrows, A mutably, so nothing else reads or writes A. W is a tensor
         // with `len` elements, and the caller guarantees that it is still there.
-        unsafe { self.sum(|kernels| kernels.shift, groups) }
+        let sums = unsafe { self.sum(|kernels| kernels.shift, groups) }?;
+        Ok(sums.into_iter().map(|[across, own]| WindowProducts { across, own }).collect())
+    }
+
+    /// Computes ⟨g,s⟩, ‖s‖², ‖g‖² and ‖P‖² of each group, where s = W − P and P is the snapshot.
+    ///
+    /// # Safety
+    /// The weights and gradients given to every call of [`way`](Self::way) must still be allocated,
+    /// and must not have been written to since. Every row is one of `way`.
+    #[allow(unsafe_code)]
+    pub(crate) unsafe fn slopes(self, groups: usize) -> Result<Vec<[f64; 4]>, Error> {
+        // SAFETY: every row has a snapshot, W and a gradient with `len` elements each: `way` has
+        // compared their lengths. The kernel reads these three and writes to no row. The snapshot is
+        // a slice that `self` borrows, and the caller guarantees that the others are still there.
+        unsafe { self.sum(|kernels| kernels.slope, groups) }
     }
 
     /// Computes ‖B‖² of each group.
@@ -186,67 +176,63 @@ impl<'a, E: Dtype> Window<'a, E> {
         // `self` borrows. It writes to no row.
         #[allow(unsafe_code)]
         let sums = unsafe { self.sum(|kernels| kernels.square, groups) }?;
-        Ok(sums.into_iter().map(|dots| dots.own).collect())
+        Ok(sums.into_iter().map(|[square]| square).collect())
     }
 
-    /// Launches a kernel on all rows and adds up the results of each group.
+    /// Launches a kernel that takes N sums on all rows, and adds up the results of each group.
     ///
     /// # Safety
     /// All memory of a row that the kernel reads must hold `len` elements. Nothing else may access
     /// the memory of a row that the kernel writes.
     #[allow(unsafe_code)]
-    unsafe fn sum(
-        mut self,
-        kernel: impl FnOnce(&Kernels) -> &'static str,
+    unsafe fn sum<const N: usize>(
+        self,
+        kernel: impl FnOnce(&Kernels) -> Kernel<N>,
         groups: usize,
-    ) -> Result<Vec<WindowProducts>, Error> {
-        let (Some(device), Some(kernels)) = (&self.device, kernels::<E>()) else {
-            return Ok(vec![WindowProducts::default(); groups]);
-        };
-        self.rows.sort_by_key(|row| row.group);
-        let mut table = Vec::with_capacity(5 * self.rows.len());
-        let mut first = vec![0; groups + 1];
-        let mut blocks = 0;
-        for row in &self.rows {
-            table.extend([row.before, row.last, row.now, row.len as u64, blocks]);
-            blocks += row.len.div_ceil(CHUNK) as u64;
-            // All later groups begin after the blocks of this row. Later rows move them further.
-            first.iter_mut().skip(row.group + 1).for_each(|first| *first = blocks);
-        }
-        let config = |blocks: u32| LaunchConfig {
+    ) -> Result<Vec<[f64; N]>, Error> {
+        let zeros = || Ok(vec![[0.0; N]; groups]);
+        let (Some(device), Some(kernels)) = (&self.device, kernels::<E>()) else { return zeros() };
+        let Some(launch) = Launch::new(self.rows, groups)? else { return zeros() };
+        let config = |blocks| LaunchConfig {
             grid_dim: (blocks, 1, 1),
             block_dim: (THREADS, 1, 1),
             shared_mem_bytes: 0,
         };
-        let (Ok(blocks), Ok(grid)) = (u32::try_from(blocks), u32::try_from(groups)) else {
-            return Err(Error::Device("more elements than a GPU has blocks for".to_owned()));
-        };
-        if blocks == 0 || grid == 0 {
-            return Ok(vec![WindowProducts::default(); groups]);
-        }
-        let sum = function(device, kernel(kernels))?;
-        let total = function(device, TOTAL)?;
+        let Kernel(sum) = kernel(kernels);
+        let (sum, total) = (function(device, sum)?, function(device, total::<N>()?)?);
         let run = || {
-            let table = device.htod_sync_copy(&table)?;
-            let first = device.htod_sync_copy(&first)?;
-            let mut sums = device.alloc_zeros::<f64>(2 * blocks as usize)?;
-            let mut totals = device.alloc_zeros::<f64>(2 * groups)?;
+            let table = device.htod_sync_copy(&launch.table)?;
+            let first = device.htod_sync_copy(&launch.first)?;
+            let mut sums = device.alloc_zeros::<f64>(N * launch.blocks as usize)?;
+            let mut totals = device.alloc_zeros::<f64>(N * groups)?;
             // SAFETY: the caller guarantees the memory of each row. A block of `sum` finds
-            // its row in `table`, whose length it is given, and writes two numbers to `sums`, which
-            // has room for two per block. A block of `total` reads its own and the next entry of
+            // its row in `table`, whose length it is given, and writes N numbers to `sums`, which
+            // has room for N per block. A block of `total` reads its own and the next entry of
             // `first`, which has one entry more than there are groups. It reads the sums between
-            // these entries, all below `blocks`, and writes two numbers to `totals`, which has room
-            // for two per group. The kernels run one after the other in the same stream, and all
+            // these entries, all below `blocks`, and writes N numbers to `totals`, which has room
+            // for N per group. The kernels run one after the other in the same stream, and all
             // memory allocated here is freed after them in that stream.
             unsafe {
-                sum.launch(config(blocks), (&table, self.rows.len() as u64, &mut sums))?;
-                total.launch(config(grid), (&sums, &first, &mut totals))?;
+                sum.launch(config(launch.blocks), (&table, launch.tensors, &mut sums))?;
+                total.launch(config(launch.groups), (&sums, &first, &mut totals))?;
             }
             device.dtoh_sync_copy(&totals)
         };
         let totals = run().map_err(failed)?;
-        let (totals, _) = totals.as_chunks::<2>();
-        Ok(totals.iter().map(|&[across, own]| WindowProducts { across, own }).collect())
+        let (totals, _) = totals.as_chunks::<N>();
+        Ok(totals.to_vec())
+    }
+}
+
+/// Where the elements of a gradient are.
+pub(crate) struct Gradient {
+    address: u64,
+    len: usize,
+}
+
+impl Gradient {
+    pub(crate) fn of<E>(slice: &CudaSlice<E>) -> Self {
+        Self { address: *slice.device_ptr(), len: slice.len() }
     }
 }
 
@@ -254,9 +240,7 @@ impl<'a, E: Dtype> Window<'a, E> {
 fn function(device: &Arc<CudaDevice>, name: &'static str) -> Result<CudaFunction, Error> {
     if !device.has_func(MODULE, name) {
         let ptx = nvrtc::compile_ptx(SOURCE).map_err(failed)?;
-        let names = [F32, F64, F16].map(|kernels| [kernels.shift, kernels.square]);
-        let names = [names.as_flattened(), &[TOTAL]].concat();
-        device.load_ptx(ptx, MODULE, &names).map_err(failed)?;
+        device.load_ptx(ptx, MODULE, &names()).map_err(failed)?;
     }
     device.get_func(MODULE, name).ok_or_else(|| Error::Device(format!("no kernel `{name}`")))
 }

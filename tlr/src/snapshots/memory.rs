@@ -40,6 +40,14 @@ impl<E: Dtype> Memory<E> {
         }
     }
 
+    pub(crate) fn on_host(&self) -> Option<&[E]> {
+        match self {
+            Self::Host(values) => Some(values),
+            #[cfg(feature = "cuda")]
+            Self::Gpu(_) => None,
+        }
+    }
+
     pub(crate) fn on_host_mut(&mut self) -> Option<&mut [E]> {
         match self {
             Self::Host(values) => Some(values),

@@ -10,13 +10,19 @@
 mod advance;
 #[cfg(feature = "cuda")]
 mod gpu;
+mod gradients;
+mod launch;
 mod memory;
+#[cfg(all(test, target_os = "linux"))]
+mod on_host;
 mod products;
 mod sketch;
 mod slopes;
+mod sums;
 #[cfg(test)]
 mod tests;
 mod tracked;
+mod way;
 
 pub(crate) use advance::Unmoved;
 pub(crate) use sketch::Sketches;

@@ -10,12 +10,13 @@
 //! same hash function. So the error of ⟨s,s⟩ is nearly the same in each window, and cancels in the
 //! ratios that determine a rate.
 
-use super::tracked::Tracked;
+use super::{gradients, tracked::Tracked};
 use crate::{
     engine::{Slope, Target, WindowProducts},
-    tensors::{self, Values},
+    error::Error,
+    tensors,
 };
-use dfdx::{nn::TensorCollection, shapes::Dtype, tensor_ops::Device};
+use dfdx::{nn::TensorCollection, shapes::Dtype, tensor::Gradients, tensor_ops::Device};
 
 /// The sketches of each group at the ends of the last two windows.
 #[derive(Clone, Debug)]
@@ -114,50 +115,41 @@ impl Sketches {
         });
         (sketches, bad)
     }
-}
-
-/// The sketches of all groups' weights and gradients, tensor by tensor.
-pub(super) struct SlopeSketches<'a> {
-    of: &'a Sketches,
-    now: Vec<f64>,
-    gradient: Vec<f64>,
-    /// The index of the next tensor's first element.
-    first: u64,
-}
-
-impl Sketches {
-    pub(super) fn slopes(&self) -> SlopeSketches<'_> {
-        let zeros = || vec![0.0; self.last.len()];
-        SlopeSketches { of: self, now: zeros(), gradient: zeros(), first: 0 }
-    }
-}
-
-impl SlopeSketches<'_> {
-    /// One tensor's elements and its gradient's, in the order of the walk.
-    pub(super) fn add<E: Dtype>(&mut self, group: usize, now: &Values<E>, gradient: &[E]) {
-        let of_group =
-            |sketches| <[f64]>::chunks_mut(sketches, self.of.bins).nth(group).unwrap_or_default();
-        add(of_group(&mut self.gradient), self.first, gradient);
-        let bins = of_group(&mut self.now);
-        now.read_range(0..now.len(), |part| {
-            add(bins, self.first, part);
-            self.first += part.len() as u64;
-        });
-    }
 
     /// Adds the products of each group along the way since a snapshot, norms as squares.
-    pub(super) fn sum(self, slopes: &mut [Slope], since: Target) {
-        let bins = self.of.bins;
+    pub(super) fn slopes<E, D, M>(
+        &self,
+        slopes: &mut [Slope],
+        model: &M,
+        gradients: &mut Gradients<E, D>,
+        tensors: &[Tracked<E>],
+        since: Target,
+    ) -> Result<(), Error>
+    where
+        E: Dtype,
+        D: Device<E>,
+        M: TensorCollection<E, D>,
+    {
+        let (now, _) = self.of(model, tensors);
+        let mut gradient = vec![0.0; now.len()];
+        let mut first = 0;
+        let mut groups = tensors.iter().filter_map(|tensor| tensor.group);
+        gradients::each(model, gradients, |_, buffer| {
+            let bins = groups.next().and_then(|group| gradient.chunks_mut(self.bins).nth(group));
+            gradients::with::<E, D>(buffer, |elements| {
+                add(bins.unwrap_or_default(), first, elements);
+                first += elements.len() as u64;
+            })
+        })?;
         let from: Vec<f64> = match since {
-            Target::Last => self.of.last.clone(),
+            Target::Last => self.last.clone(),
             Target::BeforeLast => {
-                self.of.last.iter().zip(&self.of.moved).map(|(last, moved)| last + moved).collect()
+                self.last.iter().zip(&self.moved).map(|(last, moved)| last + moved).collect()
             }
         };
-        let sketches = self.now.chunks(bins).zip(self.gradient.chunks(bins));
-        for ((slope, from), (now, gradient)) in
-            slopes.iter_mut().zip(from.chunks(bins)).zip(sketches)
-        {
+        let sketches = now.chunks(self.bins).zip(gradient.chunks(self.bins));
+        let groups = slopes.iter_mut().zip(from.chunks(self.bins)).zip(sketches);
+        for ((slope, from), (now, gradient)) in groups {
             for ((now, from), gradient) in now.iter().zip(from).zip(gradient) {
                 let moved = now - from;
                 slope.along += gradient * moved;
@@ -166,6 +158,7 @@ impl SlopeSketches<'_> {
                 slope.norm += from * from;
             }
         }
+        Ok(())
     }
 }
 

@@ -1,26 +1,17 @@
 //! What a batch's gradient says of the way that the weights have gone since a snapshot.
 
-use super::{tracked::Tracked, Snapshots};
+use super::{gradients, sums::each, way::Way, Snapshots};
 use crate::{
     engine::{Slope, Target},
     error::Error,
-    tensors::{self, wide, Buffer, Values},
+    tensors::{self, is_shared},
 };
-use dfdx::{
-    nn::{RecursiveWalker, TensorCollection, TensorOptions, TensorVisitor, ViewTensorRef},
-    shapes::{Dtype, Shape},
-    tensor::{Cpu, Gradients, Storage, Tensor},
-    tensor_ops::Device,
-};
-use std::{any::Any, slice};
+use dfdx::{nn::TensorCollection, shapes::Dtype, tensor::Gradients, tensor_ops::Device};
 
 impl<E: Dtype> Snapshots<E> {
     /// The slope of each group along the way since a snapshot. A trainable tensor without a gradient
     /// is given one of zeros. Sketches estimate the slope, with a deviation of at most
     /// √(2/bins)·‖g‖‖s‖.
-    ///
-    /// One thread adds all elements in order, so the result does not depend on the number of
-    /// threads. The sums have a relative error of at most n·2⁻⁵³ for n weights.
     pub(crate) fn slopes<D, M>(
         &self,
         model: &M,
@@ -31,84 +22,126 @@ impl<E: Dtype> Snapshots<E> {
         D: Device<E>,
         M: TensorCollection<E, D>,
     {
-        let mut sums = vec![Slope::default(); self.groups];
-        let mut sketches = self.sketches.as_ref().map(|sketches| sketches.slopes());
-        let mut add = |tensor: &Tracked<E>, group: usize, now: &Values<E>, gradient: &[E]| {
-            let Some(sum) = sums.get_mut(group) else { return Ok(()) };
-            sum.weights += now.len() as u64;
-            if let Some(sketches) = &mut sketches {
-                sketches.add(group, now, gradient);
-                return Ok(());
+        let mut slopes = vec![Slope::default(); self.groups];
+        if let Some(sketches) = &self.sketches {
+            sketches.slopes(&mut slopes, model, gradients, &self.tensors, since)?;
+        } else {
+            #[cfg(feature = "cuda")]
+            self.slopes_on_gpu(&mut slopes, model, gradients, since)?;
+            self.slopes_on_host(&mut slopes, model, gradients, since)?;
+        }
+        let mut tensors = self.tensors.iter();
+        tensors::read(model, |weights| {
+            let slope = tensors.next().and_then(|tensor| slopes.get_mut(tensor.group?));
+            if let Some(slope) = slope {
+                slope.weights += weights.len() as u64;
             }
-            let from = tensor.read(since)?;
-            let mut rest = from.iter().zip(gradient);
-            now.read_range(0..now.len(), |now| {
-                for (now, (from, gradient)) in now.iter().zip(&mut rest) {
-                    let (from, gradient) = (wide(*from), wide(*gradient));
-                    let moved = wide(*now) - from;
-                    sum.along += gradient * moved;
-                    sum.moved += moved * moved;
-                    sum.gradient += gradient * gradient;
-                    sum.norm += from * from;
+        });
+        for slope in &mut slopes {
+            (slope.moved, slope.gradient, slope.norm) =
+                (slope.moved.sqrt(), slope.gradient.sqrt(), slope.norm.sqrt());
+        }
+        Ok(slopes)
+    }
+
+    /// Adds the sums of all weights whose snapshots are on the host.
+    fn slopes_on_host<D, M>(
+        &self,
+        slopes: &mut [Slope],
+        model: &M,
+        gradients: &mut Gradients<E, D>,
+        since: Target,
+    ) -> Result<(), Error>
+    where
+        D: Device<E>,
+        M: TensorCollection<E, D>,
+    {
+        if self.tensors.iter().all(|tensor| tensor.on_host(since).is_none()) {
+            return Ok(());
+        }
+        gradients::with_all(model, gradients, |gradients| {
+            let mut ways = Vec::new();
+            let mut tensors = self.tensors.iter();
+            tensors::read(model, |weights| {
+                let Some(tensor) = tensors.next() else { return };
+                let (Some(group), Some(gradient)) = (tensor.group, gradients.get(&tensor.id))
+                else {
+                    return;
+                };
+                if let Some(from) = tensor.on_host(since) {
+                    ways.push(Way { group, from, now: weights.values(), gradient });
                 }
             });
+            // All tensors are shared out together, so that the threads wake only once.
+            let shared = is_shared(ways.iter().map(|way| way.gradient.len()).sum());
+            let sums = each(&mut ways, shared, |way| way.sums());
+            ways.iter().zip(sums).for_each(|(way, sums)| add(slopes, way.group, sums));
+        })
+    }
+}
+
+#[cfg(feature = "cuda")]
+impl<E: Dtype> Snapshots<E> {
+    /// Does the work of [`slopes_on_host`](Self::slopes_on_host) for all weights whose snapshots are
+    /// on a GPU, in one launch.
+    fn slopes_on_gpu<D, M>(
+        &self,
+        slopes: &mut [Slope],
+        model: &M,
+        gradients: &mut Gradients<E, D>,
+        since: Target,
+    ) -> Result<(), Error>
+    where
+        D: Device<E>,
+        M: TensorCollection<E, D>,
+    {
+        if self.tensors.iter().all(|tensor| tensor.on_gpu(since).is_none()) {
+            return Ok(());
+        }
+        let mut places = std::collections::BTreeMap::new();
+        gradients::each(model, gradients, |id, buffer| {
+            places.extend(gradients::on_gpu::<E, D>(buffer).map(|place| (id, place)));
             Ok(())
-        };
-        let mut visitor = Visitor { gradients, tensors: self.tensors.iter(), add: &mut add };
-        M::iter_tensors(&mut RecursiveWalker { m: model, f: &mut visitor })?;
-        if let Some(sketches) = sketches {
-            sketches.sum(&mut sums, since);
-        }
-        for sum in &mut sums {
-            (sum.moved, sum.gradient, sum.norm) =
-                (sum.moved.sqrt(), sum.gradient.sqrt(), sum.norm.sqrt());
-        }
-        Ok(sums)
-    }
-}
-
-/// Is told a trainable tensor, its group, its elements and its gradient's.
-type Add<'a, E> = dyn FnMut(&Tracked<E>, usize, &Values<E>, &[E]) -> Result<(), Error> + 'a;
-
-/// Tells each trainable tensor.
-struct Visitor<'a, E: Dtype, D: Storage<E>> {
-    gradients: &'a mut Gradients<E, D>,
-    tensors: slice::Iter<'a, Tracked<E>>,
-    add: &'a mut Add<'a, E>,
-}
-
-impl<E: Dtype, D: Device<E>> TensorVisitor<E, D> for Visitor<'_, E, D> {
-    type Viewer = ViewTensorRef;
-    type Err = Error;
-    type E2 = E;
-    type D2 = D;
-
-    fn visit<S: Shape>(
-        &mut self,
-        _: TensorOptions<S, E, D>,
-        tensor: &Tensor<S, E, D>,
-    ) -> Result<Option<Tensor<S, E, D>>, Error> {
-        let Some((tracked, group)) = self.tensors.next().and_then(|t| Some((t, t.group?))) else {
-            return Ok(None);
-        };
-        let now = tensors::lent_or_copied(tensor);
-        let buffer = self.gradients.get_or_alloc_mut(tensor);
-        let buffer = buffer.map_err(|error| Error::Device(format!("{error:?}")))?;
-        match (buffer as &dyn Any).downcast_ref::<Buffer<E, Cpu>>() {
-            Some(gradient) => (self.add)(tracked, group, &now, gradient)?,
-            None => {
-                let gradient = tensors::values(&self.gradients.get(tensor));
-                (self.add)(tracked, group, &now, &gradient)?;
+        })?;
+        let mut window = super::gpu::Window::new();
+        let mut added = Ok(());
+        let mut tensors = self.tensors.iter();
+        tensors::read(model, |weights| {
+            let (Ok(()), Some(tensor)) = (&added, tensors.next()) else { return };
+            let (Some(group), Some(gradient)) = (tensor.group, places.get(&tensor.id)) else {
+                return;
+            };
+            if let Some(from) = tensor.on_gpu(since) {
+                added = window.way(group, from, &weights, gradient);
             }
-        }
-        Ok(None)
+        });
+        added?;
+        // SAFETY: every row is one of `way`. W belongs to `model` and the gradients to `gradients`,
+        // which are borrowed for this whole function. So all are still allocated, and nothing has
+        // written to them.
+        #[allow(unsafe_code)]
+        let sums = unsafe { window.slopes(slopes.len()) }?;
+        sums.into_iter().enumerate().for_each(|(group, sums)| add(slopes, group, sums));
+        Ok(())
     }
+}
+
+/// Adds ⟨g,s⟩, ‖s‖², ‖g‖² and ‖P‖² to those of a group.
+fn add(slopes: &mut [Slope], group: usize, [along, moved, gradient, norm]: [f64; 4]) {
+    let Some(slope) = slopes.get_mut(group) else { return };
+    slope.along += along;
+    slope.moved += moved;
+    slope.gradient += gradient;
+    slope.norm += norm;
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use super::*;
+    use super::{
+        super::sums::tests::{is_the_same_with_any_threads, values},
+        *,
+    };
     use crate::engine::TensorKind;
     use dfdx::prelude::*;
 
@@ -142,5 +175,34 @@ mod tests {
             let slopes = snapshots.slopes(&model, &mut gradients, Target::Last).unwrap();
             assert_eq!((slopes[0].along, slopes[0].moved), (0.0, 0.0));
         }
+    }
+
+    /// Several tensors, shared between threads or not. Fails if the slopes depend on the number of
+    /// threads, or if the gradients are not given back.
+    #[test]
+    fn slopes_are_the_same_with_any_number_of_threads() {
+        let dev = Cpu::default();
+        let tensor = |seed| dev.tensor_from_vec(values(700_001, seed), (Const::<700_001>,));
+        let mut model = (tensor(1), dev.tensor([1.0f32, -2.0]), tensor(2));
+        let second = tensors::id(&model.1);
+        let group_of = |id| Some(usize::from(Some(id) == second));
+        let mut snapshots = Snapshots::<f32>::new(&model, 2, group_of, None, false).unwrap();
+        snapshots.take(&model, TensorKind::Weights).unwrap();
+        model.0.copy_from(&values(700_001, 3));
+        let squares = model.0.leaky_trace().square().sum::<Rank0, _>();
+        let gradients = (squares + model.2.leaky_trace().square().sum()).backward();
+        assert!(is_the_same_with_any_threads(|| {
+            let mut own = gradients.clone();
+            let slopes = snapshots.slopes(&model, &mut own, Target::Last).unwrap();
+            assert_eq!(own.get(&model.0).as_vec(), gradients.get(&model.0).as_vec());
+            assert_eq!(own.get(&model.2).as_vec(), gradients.get(&model.2).as_vec());
+            // It had no gradient, and is given one.
+            assert_eq!(own.get(&model.1).array(), [0.0; 2]);
+            slopes
+                .into_iter()
+                .flat_map(|s| [s.along, s.moved, s.gradient, s.norm])
+                .map(f64::to_bits)
+                .collect::<Vec<_>>()
+        }));
     }
 }

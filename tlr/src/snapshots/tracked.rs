@@ -4,10 +4,12 @@ use super::memory::Memory;
 use crate::{
     engine::Target,
     error::Error,
-    tensors::{wide, Bf16, Element, Stored},
+    tensors::{wide, Bf16, Element, Stored, READ},
 };
+#[cfg(feature = "cuda")]
+use cudarc::driver::CudaSlice;
 use dfdx::{shapes::Dtype, tensor::UniqueId};
-use std::borrow::Cow;
+use std::ops::Range;
 
 /// The snapshots of one tensor. A holds its elements two windows ago, and B one window ago.
 #[derive(Debug)]
@@ -33,6 +35,34 @@ pub(crate) enum Before<E> {
 
 /// B, and what is kept of A.
 pub(crate) type Pair<E> = (Memory<E>, Before<E>);
+
+/// The elements of a snapshot on the host.
+#[derive(Clone, Copy)]
+pub(super) enum Past<'a, E> {
+    Weights(&'a [E]),
+    /// B and A − B, which stand for A.
+    Direction(&'a [E], &'a [Bf16]),
+}
+
+impl<E: Dtype> Past<'_, E> {
+    /// The elements of a range, at most [`READ`] of them. Elements that are not kept as such are
+    /// written to `room` first.
+    #[inline(always)]
+    pub(super) fn read<'r>(&'r self, range: Range<usize>, room: &'r mut [E; READ]) -> &'r [E] {
+        match self {
+            Self::Weights(weights) => weights.get(range).unwrap_or_default(),
+            Self::Direction(last, moved) => {
+                let len = range.len();
+                let last = last.get(range.clone()).unwrap_or_default();
+                let moved = moved.get(range).unwrap_or_default();
+                for ((to, last), moved) in room.iter_mut().zip(last).zip(moved) {
+                    *to = before(*last, *moved);
+                }
+                room.get(..len).unwrap_or_default()
+            }
+        }
+    }
+}
 
 impl<E: Element> Before<E> {
     /// The name of this kind of snapshot in a checkpoint.
@@ -70,15 +100,27 @@ impl<E> Tracked<E> {
 }
 
 impl<E: Dtype> Tracked<E> {
-    /// A or B. From a direction, A is exact only to 2⁻⁸ of the displacement A − B.
-    pub(super) fn read(&self, target: Target) -> Result<Cow<'_, [E]>, Error> {
+    /// A or B of a trainable tensor, if it is on the host. From a direction, A is exact only to 2⁻⁸
+    /// of the displacement A − B.
+    pub(super) fn on_host(&self, target: Target) -> Option<Past<'_, E>> {
+        self.group?;
         match (target, &self.before) {
-            (Target::Last, _) => self.last.read(),
-            (Target::BeforeLast, Before::Weights(before)) => before.read(),
+            (Target::Last, _) => self.last.on_host().map(Past::Weights),
+            (Target::BeforeLast, Before::Weights(before)) => before.on_host().map(Past::Weights),
             (Target::BeforeLast, Before::Direction(direction)) => {
-                let last = self.last.read()?;
-                Ok(last.iter().zip(direction).map(|(last, moved)| before(*last, *moved)).collect())
+                Some(Past::Direction(self.last.on_host()?, direction))
             }
+        }
+    }
+
+    /// A or B of a trainable tensor, if it is on a GPU.
+    #[cfg(feature = "cuda")]
+    pub(super) fn on_gpu(&self, target: Target) -> Option<&CudaSlice<E>> {
+        self.group?;
+        match (target, &self.last, &self.before) {
+            (Target::Last, Memory::Gpu(last), _) => Some(last),
+            (Target::BeforeLast, _, Before::Weights(Memory::Gpu(before))) => Some(before),
+            _ => None,
         }
     }
 
@@ -96,6 +138,7 @@ impl<E: Dtype> Tracked<E> {
 }
 
 /// A, from B and A − B.
-fn before<E: Dtype>(last: E, moved: Bf16) -> E {
+#[inline(always)]
+pub(super) fn before<E: Dtype>(last: E, moved: Bf16) -> E {
     E::from_f64(wide(last) + moved.to_f64()).unwrap_or(last)
 }

@@ -1,22 +1,23 @@
-// The end of a window on a GPU, for all tensors of a model in one launch. It computes the same
-// products as `products.rs` does on the host.
+// The end of a window and the slopes on a GPU, for all tensors of a model in one launch. The kernels
+// compute the same sums as `products.rs`, `sums.rs` and `way.rs` do on the host.
 
 typedef unsigned long long u64;
 
-// The threads of a block, and the elements that a block sums. Both must equal those in `gpu.rs`.
+// The threads of a block, and the elements that a block sums. Both must equal those in `launch.rs`.
 const unsigned THREADS = 256;
 const u64 CHUNK = 4096;
 
-// One row of the table: the addresses of A, B and W of a tensor, its length, and its first block. A
-// block works on the last tensor whose first block is not after it.
+// One row of the table: the addresses of A, B, W and the gradient of a tensor, its length, and its
+// first block. A block works on the last tensor whose first block is not after it.
 struct Tensor {
-    u64 before, last, now;
+    u64 before, last, now, gradient;
     u64 len;
     u64 first;
 };
 
-struct Dots {
-    double across, own;
+template <unsigned N>
+struct Sums {
+    double of[N];
 };
 
 struct f16 {
@@ -46,67 +47,126 @@ __device__ Tensor of_block(const Tensor *tensors, u64 count) {
     return tensors[found];
 }
 
+// The elements that one thread works on: from `begin` in steps of THREADS, up to but not including
+// `end`.
+struct Part {
+    u64 begin, end;
+};
+
+__device__ Part of_thread(const Tensor &tensor) {
+    const u64 begin = (blockIdx.x - tensor.first) * CHUNK;
+    const u64 end = begin + CHUNK < tensor.len ? begin + CHUNK : tensor.len;
+    return {begin + threadIdx.x, end};
+}
+
 // Sums over all threads of a block. The order is fixed, so the result is always the same.
-__device__ void reduce(Dots mine, Dots *sum) {
-    __shared__ Dots sums[THREADS];
+template <unsigned N>
+__device__ void reduce(const Sums<N> &mine, Sums<N> *sum) {
+    __shared__ Sums<N> sums[THREADS];
     sums[threadIdx.x] = mine;
     for (unsigned half = THREADS / 2; half > 0; half /= 2) {
         __syncthreads();
         if (threadIdx.x < half) {
-            sums[threadIdx.x].across += sums[threadIdx.x + half].across;
-            sums[threadIdx.x].own += sums[threadIdx.x + half].own;
+            for (unsigned n = 0; n < N; n++) {
+                sums[threadIdx.x].of[n] += sums[threadIdx.x + half].of[n];
+            }
         }
     }
     if (threadIdx.x == 0) *sum = sums[0];
 }
 
-// With SHIFTS: the dot products ⟨A−B,B−W⟩ and ⟨B−W,B−W⟩ over one block's elements, and W is written
-// to the memory of A. Without SHIFTS: only ‖B‖², in the field `own`.
-template <typename E, bool SHIFTS>
-__device__ void sum(const Tensor *tensors, u64 count, Dots *sums) {
+// The dot products ⟨A−B,B−W⟩ and ⟨B−W,B−W⟩ over one block's elements. W is written to the memory of
+// A.
+template <typename E>
+__device__ void shift(const Tensor *tensors, u64 count, Sums<2> *sums) {
     const Tensor tensor = of_block(tensors, count);
     E *__restrict__ before = (E *)tensor.before;
     const E *__restrict__ last = (const E *)tensor.last;
     const E *__restrict__ now = (const E *)tensor.now;
-    const u64 begin = (blockIdx.x - tensor.first) * CHUNK;
-    const u64 end = begin + CHUNK < tensor.len ? begin + CHUNK : tensor.len;
-    Dots sum = {0.0, 0.0};
+    const Part part = of_thread(tensor);
+    Sums<2> sum = {};
 #pragma unroll 8
-    for (u64 i = begin + threadIdx.x; i < end; i += THREADS) {
+    for (u64 i = part.begin; i < part.end; i += THREADS) {
+        const E w = now[i];
         const double b = wide(last[i]);
-        if (SHIFTS) {
-            const E w = now[i];
-            const double moved_then = wide(before[i]) - b;
-            const double moved_now = b - wide(w);
-            sum.across += moved_then * moved_now;
-            sum.own += moved_now * moved_now;
-            before[i] = w;
-        } else {
-            sum.own += b * b;
-        }
+        const double moved_then = wide(before[i]) - b;
+        const double moved_now = b - wide(w);
+        sum.of[0] += moved_then * moved_now;
+        sum.of[1] += moved_now * moved_now;
+        before[i] = w;
+    }
+    reduce(sum, sums + blockIdx.x);
+}
+
+// ‖B‖² over one block's elements.
+template <typename E>
+__device__ void square(const Tensor *tensors, u64 count, Sums<1> *sums) {
+    const Tensor tensor = of_block(tensors, count);
+    const E *__restrict__ last = (const E *)tensor.last;
+    const Part part = of_thread(tensor);
+    Sums<1> sum = {};
+#pragma unroll 8
+    for (u64 i = part.begin; i < part.end; i += THREADS) {
+        const double b = wide(last[i]);
+        sum.of[0] += b * b;
+    }
+    reduce(sum, sums + blockIdx.x);
+}
+
+// ⟨g,s⟩, ‖s‖², ‖g‖² and ‖P‖² over one block's elements, where s = W − P and P is the snapshot in the
+// place of B.
+template <typename E>
+__device__ void slope(const Tensor *tensors, u64 count, Sums<4> *sums) {
+    const Tensor tensor = of_block(tensors, count);
+    const E *__restrict__ from = (const E *)tensor.last;
+    const E *__restrict__ now = (const E *)tensor.now;
+    const E *__restrict__ gradient = (const E *)tensor.gradient;
+    const Part part = of_thread(tensor);
+    Sums<4> sum = {};
+#pragma unroll 8
+    for (u64 i = part.begin; i < part.end; i += THREADS) {
+        const double p = wide(from[i]);
+        const double g = wide(gradient[i]);
+        const double s = wide(now[i]) - p;
+        sum.of[0] += g * s;
+        sum.of[1] += s * s;
+        sum.of[2] += g * g;
+        sum.of[3] += p * p;
     }
     reduce(sum, sums + blockIdx.x);
 }
 
 // One block for each group. It adds the sums of all blocks that belong to the group: from
 // first[group] up to, but not including, first[group + 1].
-extern "C" __global__ void total(const Dots *sums, const u64 *first, Dots *totals) {
-    Dots sum = {0.0, 0.0};
+template <unsigned N>
+__device__ void total(const Sums<N> *sums, const u64 *first, Sums<N> *totals) {
+    Sums<N> sum = {};
     for (u64 i = first[blockIdx.x] + threadIdx.x; i < first[blockIdx.x + 1]; i += THREADS) {
-        sum.across += sums[i].across;
-        sum.own += sums[i].own;
+        for (unsigned n = 0; n < N; n++) sum.of[n] += sums[i].of[n];
     }
     reduce(sum, totals + blockIdx.x);
 }
 
 #define KERNELS(E, name)                                                                           \
-    extern "C" __global__ void shift_##name(const Tensor *tensors, u64 count, Dots *sums) {        \
-        sum<E, true>(tensors, count, sums);                                                        \
+    extern "C" __global__ void shift_##name(const Tensor *tensors, u64 count, Sums<2> *sums) {     \
+        shift<E>(tensors, count, sums);                                                            \
     }                                                                                              \
-    extern "C" __global__ void square_##name(const Tensor *tensors, u64 count, Dots *sums) {       \
-        sum<E, false>(tensors, count, sums);                                                       \
+    extern "C" __global__ void square_##name(const Tensor *tensors, u64 count, Sums<1> *sums) {    \
+        square<E>(tensors, count, sums);                                                           \
+    }                                                                                              \
+    extern "C" __global__ void slope_##name(const Tensor *tensors, u64 count, Sums<4> *sums) {     \
+        slope<E>(tensors, count, sums);                                                            \
     }
 
 KERNELS(float, f32)
 KERNELS(double, f64)
 KERNELS(f16, f16)
+
+#define TOTAL(N)                                                                                   \
+    extern "C" __global__ void total_##N(const Sums<N> *sums, const u64 *first, Sums<N> *totals) { \
+        total<N>(sums, first, totals);                                                             \
+    }
+
+TOTAL(1)
+TOTAL(2)
+TOTAL(4)

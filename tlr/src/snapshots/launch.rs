@@ -1,0 +1,117 @@
+//! The kernels of `window.cu`, and what they are launched with.
+#![cfg(any(feature = "cuda", all(test, target_os = "linux")))]
+
+use crate::error::Error;
+use std::any::TypeId;
+
+/// The threads of a block. Must equal the constant in `window.cu`.
+#[cfg(feature = "cuda")]
+pub(super) const THREADS: u32 = 256;
+/// The elements that a block sums. Must equal the constant in `window.cu`.
+const CHUNK: usize = 4096;
+
+/// The name of a kernel that takes N sums over the elements of a block.
+#[derive(Clone, Copy)]
+pub(super) struct Kernel<const N: usize>(pub(super) &'static str);
+
+/// The kernels for one element type.
+pub(super) struct Kernels {
+    pub(super) shift: Kernel<2>,
+    pub(super) square: Kernel<1>,
+    pub(super) slope: Kernel<4>,
+}
+
+macro_rules! kernels {
+    ($name:literal) => {
+        Kernels {
+            shift: Kernel(concat!("shift_", $name)),
+            square: Kernel(concat!("square_", $name)),
+            slope: Kernel(concat!("slope_", $name)),
+        }
+    };
+}
+
+const F32: Kernels = kernels!("f32");
+const F64: Kernels = kernels!("f64");
+const F16: Kernels = kernels!("f16");
+
+/// The name of the kernel that adds up the blocks' sums, for each number of sums a block.
+const TOTALS: [(usize, &str); 3] = [(1, "total_1"), (2, "total_2"), (4, "total_4")];
+
+/// The kernel that adds up N sums of each block.
+pub(super) fn total<const N: usize>() -> Result<&'static str, Error> {
+    let total = TOTALS.into_iter().find(|(sums, _)| *sums == N);
+    total.map(|(_, name)| name).ok_or_else(|| Error::Device(format!("no kernel adds up {N} sums")))
+}
+
+/// The names of all kernels.
+#[cfg(feature = "cuda")]
+pub(super) fn names() -> Vec<&'static str> {
+    let of_elements =
+        [F32, F64, F16].map(|kernels| [kernels.shift.0, kernels.square.0, kernels.slope.0]);
+    of_elements.into_iter().flatten().chain(TOTALS.map(|(_, name)| name)).collect()
+}
+
+pub(super) fn kernels<E: 'static>() -> Option<&'static Kernels> {
+    let element = TypeId::of::<E>();
+    if element == TypeId::of::<f32>() {
+        return Some(&F32);
+    }
+    if element == TypeId::of::<f64>() {
+        return Some(&F64);
+    }
+    #[cfg(feature = "f16")]
+    if element == TypeId::of::<half::f16>()
+        || element == TypeId::of::<dfdx::dtypes::AMP<half::f16>>()
+    {
+        return Some(&F16);
+    }
+    None
+}
+
+/// The addresses of one tensor's A, B, W and gradient, each with `len` elements. Those that a kernel
+/// does not use are 0.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Row {
+    pub(super) group: usize,
+    pub(super) before: u64,
+    /// B, or the snapshot that a slope is measured from.
+    pub(super) last: u64,
+    pub(super) now: u64,
+    pub(super) gradient: u64,
+    pub(super) len: usize,
+}
+
+/// One launch over all tensors.
+pub(super) struct Launch {
+    /// Six numbers for each tensor.
+    pub(super) table: Vec<u64>,
+    /// The number of tensors.
+    pub(super) tensors: u64,
+    /// The first block of each group, and the number of blocks.
+    pub(super) first: Vec<u64>,
+    pub(super) blocks: u32,
+    pub(super) groups: u32,
+}
+
+impl Launch {
+    /// `None` if there is nothing to sum.
+    pub(super) fn new(mut rows: Vec<Row>, groups: usize) -> Result<Option<Self>, Error> {
+        rows.sort_by_key(|row| row.group);
+        let mut table = Vec::with_capacity(6 * rows.len());
+        let mut first = vec![0; groups + 1];
+        let mut blocks = 0;
+        for row in &rows {
+            table.extend([row.before, row.last, row.now, row.gradient, row.len as u64, blocks]);
+            blocks += row.len.div_ceil(CHUNK) as u64;
+            // All later groups begin after the blocks of this row. Later rows move them further.
+            first.iter_mut().skip(row.group + 1).for_each(|first| *first = blocks);
+        }
+        let (Ok(blocks), Ok(grid)) = (u32::try_from(blocks), u32::try_from(groups)) else {
+            return Err(Error::Device("more elements than a GPU has blocks for".to_owned()));
+        };
+        let tensors = rows.len() as u64;
+        let launch = Self { table, tensors, first, blocks, groups: grid };
+        Ok((blocks > 0 && grid > 0).then_some(launch))
+    }
+}
