@@ -39,9 +39,9 @@ pub(crate) struct Training {
     /// Added to the gradient as so many times the weights
     #[arg(long, default_value_t = 0.0)]
     pub(crate) weight_decay: f64,
-    /// What the rate is multiplied by
-    #[arg(long, value_enum, default_value_t = Shape::Constant)]
-    pub(crate) schedule: Shape,
+    /// What the rate is multiplied by [default: linear with the aligned rule, else constant]
+    #[arg(long, value_enum)]
+    pub(crate) schedule: Option<Shape>,
     /// Never roll back
     #[arg(long)]
     pub(crate) no_safeguard: bool,
@@ -91,7 +91,7 @@ impl Training {
             damping: self.damping,
             meta_rate: self.meta_rate,
             weight_decay: self.weight_decay,
-            schedule: self.schedule,
+            schedule: self.schedule.unwrap_or(Shape::usual(self.rule)),
             safeguard: !self.no_safeguard,
             sketch: self.sketch,
             bf16_directions: self.bf16_directions,

@@ -114,7 +114,7 @@ impl<'a> Record<'a> {
             "optimizer": train::name(&args.optimizer),
             "mode": train::name(&args.mode),
             "rule": train::name(&args.rule),
-            "schedule": train::name(&args.schedule),
+            "schedule": train::name(&args.options().schedule),
             "rate": args.rate,
             "batch_size": args.batch_size,
             "seed": args.seed,

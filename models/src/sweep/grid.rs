@@ -82,7 +82,7 @@ impl Grid {
                                                 damping,
                                                 meta_rate,
                                                 weight_decay: 0.0,
-                                                schedule: Shape::Constant,
+                                                schedule: Shape::usual(rule),
                                                 safeguard: self.safeguard,
                                                 sketch: None,
                                                 bf16_directions: false,

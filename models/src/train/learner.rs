@@ -1,6 +1,6 @@
 //! Any optimizer with any rule, for any model.
 
-use super::{Base, Mode, Options, Rule};
+use super::{Base, Mode, Options, Rule, Shape};
 use dfdx::{
     nn::TensorCollection,
     optim::{
@@ -97,15 +97,17 @@ pub fn learner<M: TrainableLr<f32, Cpu> + 'static>(
     HypergradientRule::additive(options.meta_rate).validate()?;
     let rule = AnyRule::new(options);
     let safeguard = options.safeguard && options.rule != Rule::Constant && options.sketch.is_none();
-    let config = Config::new(rule)
+    let steps = (options.epochs * batches_per_epoch) as u64;
+    let config = match options.rule {
+        Rule::Aligned => NewtonConfig::default().of_rule(rule).ramp(options.ramp),
+        _ => Config::new(rule),
+    };
+    let config = config
+        .horizon((options.schedule == Shape::Linear).then_some(steps))
         .window(Window::fraction_of_epoch(options.window_fraction, batches_per_epoch)?)
         .safeguard(safeguard.then(Safeguard::default))
         .sketch(options.sketch)
         .bf16_directions(options.bf16_directions);
-    let config = match options.rule {
-        Rule::Aligned => config.climb(NewtonConfig::CLIMB).ramp(options.ramp),
-        _ => config,
-    };
     let optimizer = AnyOptimizer::new(model, options);
     let schedule = options.schedule.schedule(options.epochs, batches_per_epoch)?;
     Ok(match options.mode {

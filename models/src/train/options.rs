@@ -58,7 +58,9 @@ pub enum Shape {
     WarmUp,
     /// By 0.1 from half of the run on, and by 0.01 from three quarters on
     MultiStep,
-    /// By 1 to 0.01, evenly
+    /// By 1 to 0, evenly, from the step on at which the starting rate is found
+    Linear,
+    /// By 1 to 0.01, evenly in its logarithm
     Exponential,
     /// By 1 to 0 along half a cosine
     Cosine,
@@ -67,22 +69,32 @@ pub enum Shape {
 }
 
 impl Shape {
+    /// What the examples train with where nothing is said: to 0 with the aligned rule, whose levels are
+    /// measured for that (docs/start.md), and as in the paper with other rules.
+    pub fn usual(rule: Rule) -> Self {
+        match rule {
+            Rule::Aligned => Self::Linear,
+            _ => Self::Constant,
+        }
+    }
+
     /// Whether it spans the run, so that a run of more epochs is another one.
     pub(super) fn depends_on_epochs(self) -> bool {
         match self {
             Self::Constant | Self::WarmUp | Self::WarmRestarts => false,
-            Self::MultiStep | Self::Exponential | Self::Cosine => true,
+            Self::MultiStep | Self::Linear | Self::Exponential | Self::Cosine => true,
         }
     }
 
-    /// For a run of so many epochs, none where it does nothing.
+    /// For a run of so many epochs, none where it does nothing. [`Linear`](Self::Linear) is no
+    /// schedule, but a [`horizon`](tlr::Config::horizon).
     ///
     /// # Errors
     /// No epochs, or no batches in one.
     pub fn schedule(self, epochs: usize, batches: usize) -> Result<Option<Schedule>, tlr::Error> {
         let (epoch, steps) = (batches as u64, (epochs * batches) as u64);
         Ok(Some(match self {
-            Self::Constant => return Ok(None),
+            Self::Constant | Self::Linear => return Ok(None),
             Self::WarmUp => Schedule::warm_up(epoch)?,
             Self::MultiStep => Schedule::multi_step([steps / 2, steps * 3 / 4], 0.1)?,
             Self::Exponential => Schedule::exponential(0.01, steps)?,
