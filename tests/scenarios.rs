@@ -14,7 +14,11 @@
 //! same base optimizer without `Newton`, the same seed, the same number of steps. Errors are a
 //! share of the error at the start, and one percent is added to both sides: what is smaller is as
 //! good as solved. An error is never negative and 0 at the optimum, or at a known floor. Where the
-//! floor is not known, as for an autoencoder, it is the total loss.
+//! floor is not known, as for an autoencoder, it is the total loss. Where no constant learns with a
+//! seed, the error is not judged.
+//!
+//! Not all cells pass: `tests/scenarios/expected.rs` lists which rows have how many that do not, and
+//! why. All weights and rates are finite, and no step fails, without exception.
 //!
 //! By default this takes some 140 seconds of CPU time, shared out to all cores. Variables of the
 //! environment:
@@ -28,10 +32,9 @@
 #[path = "scenarios/mod.rs"]
 mod scenarios;
 
-// Fails if any cell does that is not listed in `tests/scenarios/expected.rs`, or if all the cells
-// of an entry of that list pass.
+// Fails if a cell is not finite, if a step fails, or if more cells have too high an error than
+// `tests/scenarios/expected.rs` lists.
 #[test]
-#[ignore = "the learned start and the safeguard that it judges are being changed"]
 fn a_learned_rate_gets_as_far_as_the_best_constant() {
     if let Err(report) = scenarios::judge() {
         panic!("{report}");

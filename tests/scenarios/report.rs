@@ -5,34 +5,41 @@ use super::{base::Base, expected::Expected, table::Cell};
 use super::{table::Run, ways::Way};
 use std::fmt::Write;
 
-/// Fails if a cell does that is not expected to, or if none of an entry's cells does.
-pub(crate) fn judge(cells: &[Cell], expected: &[Expected]) -> Result<(), String> {
-    let entry_of = |cell: &Cell| expected.iter().find(|e| e.covers(cell.row, cell.seed, cell.way));
-    let failed = |cell: &&Cell| !cell.faults().is_empty();
-    let unexpected: Vec<&Cell> =
-        cells.iter().filter(failed).filter(|cell| entry_of(cell).is_none()).collect();
+/// Other processors round otherwise, and a cell at the limit may fall on the other side: so many more
+/// cells of an entry may fail, and this part of all that are in none.
+const SPARE: usize = 2;
+const SPARE_PART: usize = 100;
+
+/// Fails if a cell is not finite or has a failed step, or if more cells have too high an error than are
+/// expected to.
+pub(crate) fn judge(cells: &[Cell], expected: &[Expected], seeds: u64) -> Result<(), String> {
+    let entry_of = |cell: &Cell| expected.iter().find(|entry| entry.covers(cell));
+    let broken: Vec<&Cell> = cells.iter().filter(|cell| cell.is_broken()).collect();
+    let failed = || cells.iter().filter(|cell| !cell.faults().is_empty());
+    let mut unexpected: Vec<&Cell> = failed().filter(|cell| entry_of(cell).is_none()).collect();
+    let few = unexpected.len() <= cells.len() / SPARE_PART;
     let mut report = String::new();
+    if few {
+        unexpected.clear();
+    }
+    for entry in expected {
+        let of_entry: Vec<&Cell> = failed().filter(|cell| entry.covers(cell)).collect();
+        if of_entry.len() > entry.allowed(seeds) + SPARE {
+            let _ = writeln!(report, "{} cells fail of {entry:?}", of_entry.len());
+            unexpected.extend(of_entry);
+        }
+    }
+    unexpected.extend(broken);
+    if unexpected.is_empty() {
+        return Ok(());
+    }
+    unexpected.sort_by_key(|cell| cells.iter().position(|other| std::ptr::eq(other, *cell)));
+    unexpected.dedup_by(|a, b| std::ptr::eq(*a, *b));
     for rows in unexpected.chunk_by(|a, b| a.row == b.row) {
         table(&mut report, rows, cells);
     }
-    let mut passing = 0;
-    for entry in expected {
-        let mut covered = cells.iter().filter(|c| entry.covers(c.row, c.seed, c.way)).peekable();
-        if covered.peek().is_some() && covered.all(|cell| cell.faults().is_empty()) {
-            passing += 1;
-            let _ = writeln!(report, "passes, so take it off the list: {entry:?}");
-        }
-    }
-    if unexpected.is_empty() && passing == 0 {
-        return Ok(());
-    }
-    let _ = writeln!(
-        report,
-        "{} of {} cells failed; {passing} of {} entries of the list of expected failures pass",
-        unexpected.len(),
-        cells.len(),
-        expected.len()
-    );
+    let (worse, all) = (unexpected.len(), cells.len());
+    let _ = writeln!(report, "{worse} of {all} cells fail that are not expected to");
     Err(report)
 }
 
@@ -121,8 +128,8 @@ pub(crate) fn write(path: &str, cells: &[Cell]) {
     file.flush().unwrap();
 }
 
-// A listed cell that fails is no failure; one that passes, and one that fails and is not listed,
-// are.
+// Fails if a count is not looked at, if a spare cell is too many, or if an entry excuses weights that
+// are not finite or a step that fails.
 #[test]
 fn the_list_of_expected_failures_is_kept() {
     let way = Way { base: Base::Adam, start: 10.0, per_layer: true, told: false, horizon: true };
@@ -141,24 +148,25 @@ fn the_list_of_expected_failures_is_kept() {
         },
         best: (0.1, 0.01),
     };
-    let entry = |row, start| Expected {
-        row,
-        base: Some(Base::Adam),
-        start,
-        per_layer: None,
-        told: None,
-        horizon: None,
-        seed: None,
-        reason: "none",
-    };
-    let (listed, other) = ([entry("row", Some(10.0))], [entry("row", Some(1e-2))]);
-    assert_eq!(judge(&[cell(0.1)], &[]), Ok(()));
-    assert_eq!(judge(&[cell(0.2)], &listed), Ok(()));
-    assert_eq!(judge(&[cell(0.1), cell(0.2)], &listed), Ok(()));
-    assert_eq!(judge(&[cell(0.1)], &other), Ok(()));
-    assert!(judge(&[cell(0.2)], &[]).is_err());
-    assert!(judge(&[cell(0.2)], &other).is_err());
-    let passing = judge(&[cell(0.1)], &listed).unwrap_err();
-    assert!(passing.contains("take it off the list"), "{passing}");
-    assert!(judge(&[cell(f64::NAN)], &[]).is_err());
+    let entry = |row, base| Expected { row, base, of_three: 1, of_ten: 2, reason: "none" };
+    let (listed, other) = ([entry("row", Base::Adam)], [entry("row", Base::Sgd)]);
+    let bad = |count| vec![cell(0.2); count];
+    assert_eq!(judge(&[cell(0.1)], &[], 3), Ok(()));
+    assert_eq!(judge(&bad(1 + SPARE), &listed, 3), Ok(()));
+    assert_eq!(judge(&bad(2 + SPARE), &listed, 10), Ok(()));
+    let worse = judge(&bad(2 + SPARE), &listed, 3).unwrap_err();
+    assert!(worse.contains("4 cells fail of Expected { row: \"row\""), "{worse}");
+    assert!(judge(&bad(3 + SPARE), &listed, 10).is_err());
+    // In no entry: one of a hundred.
+    let hundred = |bad| [vec![cell(0.1); 100 - bad], vec![cell(f64::NAN); bad]].concat();
+    assert_eq!(judge(&hundred(1), &other, 3), Ok(()));
+    assert!(judge(&hundred(2), &other, 3).is_err());
+    // A row at a seed at which no constant learns says nothing of the error.
+    assert_eq!(judge(&[Cell { best: (0.95, 0.01), ..cell(5.0) }], &[], 3), Ok(()));
+    let failing = Run { failed_steps: 1, ..cell(0.1).run };
+    let broken = [Run { finite: false, ..cell(0.1).run }, failing];
+    for run in broken {
+        let cells = vec![Cell { run, ..cell(0.1) }, cell(0.1)];
+        assert!(judge(&cells, &listed, 3).is_err());
+    }
 }
