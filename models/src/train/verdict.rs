@@ -228,7 +228,7 @@ mod tests {
     /// Around `from` to `to`, up and down by `noise`.
     fn losses(from: f64, to: f64, noise: f64, steps: usize) -> Vec<f64> {
         let level = |i: usize| from + (to - from) * i as f64 / steps as f64;
-        let sign = |i: usize| if i % 2 == 0 { 1.0 } else { -1.0 };
+        let sign = |i: usize| [1.0, -1.0][i % 2];
         (0..steps).map(|i| level(i) + noise * sign(i)).collect()
     }
 
