@@ -214,7 +214,8 @@ fn a_checkpoint_knows_its_vocabulary() {
     };
     stdout(&resumed(&["--vocabulary", "60"]));
     for (flags, says) in [
-        (&[][..], "--vocabulary was 60, is 2000"),
+        // All tokens that there are.
+        (&[][..], "--vocabulary was 60, is 128"),
         (&["--vocabulary", "70"], "--vocabulary was 60, is 70"),
         (&["--vocabulary", "60", "--tokens", "subwords"], "--tokens was words, is subwords"),
         (&["--vocabulary", "60", "--dropout", "0.2"], "--dropout was 0.1, is 0.2"),
