@@ -100,22 +100,28 @@ fn train<M: Network>(args: &Args, job: &Job<'_>) -> Result<ExitCode, Box<dyn Err
     job.train::<M>(&name, &source)
 }
 
-/// The data set's name, for the picture, and its images.
+/// The data set's name, for the picture, and its images. Says what a folder lacks.
 fn load(args: &Args) -> Result<(String, Dataset), Box<dyn Error>> {
-    let (name, data) = match (&args.data, args.classes) {
-        (Some(dir), 100) => ("CIFAR-100", cifar::load100(dir)?),
-        (Some(dir), _) => ("CIFAR-10", cifar::load10(dir)?),
-        (None, _) => {
+    let (name, data) = match &args.data {
+        Some(dir) => {
+            let loaded = match args.classes {
+                100 => cifar::load100(dir)?,
+                _ => cifar::load10(dir)?,
+            };
+            for file in &loaded.short {
+                common::warn(format_args!("warning: {file}"));
+            }
+            (format!("CIFAR-{}", args.classes), loaded.data)
+        }
+        None => {
             let limited = |n| args.training.limited(n);
-            (
-                "Drawn shapes",
-                shapes::draw(args.training.seed, limited(DRAWN.0), limited(DRAWN.1), 10)?,
-            )
+            let (train, test) = (limited(DRAWN.0), limited(DRAWN.1));
+            ("Drawn shapes".to_owned(), shapes::draw(args.training.seed, train, test, 10)?)
         }
     };
     let data = match args.training.limit {
         Some(limit) => Dataset::new(data.train.take(limit)?, data.test.take(limit)?)?,
         None => data,
     };
-    Ok((name.to_owned(), data))
+    Ok((name, data))
 }

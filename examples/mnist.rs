@@ -31,6 +31,10 @@ struct Args {
     /// Fetch MNIST first, into --data or the user's cache (built with `--features download`)
     #[arg(long)]
     download: bool,
+    /// Where to fetch it from: the address of the folder that holds its four files, ending in .gz
+    #[arg(long, value_name = "URL", requires = "download")]
+    #[cfg_attr(not(feature = "download"), allow(dead_code))]
+    mirror: Option<String>,
 }
 
 fn main() -> ExitCode {
@@ -78,7 +82,8 @@ fn fetch(args: &Args) -> Result<PathBuf, Box<dyn Error>> {
         ProgressStyle::with_template("{msg} {bar:30} {bytes}/{total_bytes}")
             .unwrap_or_else(|_| ProgressStyle::default_bar()),
     );
-    mnist::download(&dir, mnist::DEFAULT_BASE_URL, &mut |file, done, total| {
+    let mirror = args.mirror.as_deref().unwrap_or(mnist::DEFAULT_BASE_URL);
+    mnist::download(&dir, mirror, &mut |file, done, total| {
         bar.set_message(file.to_owned());
         bar.set_length(total.unwrap_or(done));
         bar.set_position(done);

@@ -7,7 +7,8 @@
 //! ```
 //!
 //! In tables and pictures, the test loss and accuracy of an epoch are those of the validation pairs: the mean loss of
-//! their tokens and the part of them predicted right, each from the right ones before it. BLEU is of the test pairs.
+//! their tokens and the part of them predicted right, each from the right ones before it. BLEU is of the test pairs, and
+//! is what sacrebleu gives for them.
 
 mod common;
 
@@ -18,7 +19,7 @@ use std::{error::Error, fmt::Write, path::PathBuf, process::ExitCode};
 use tlr_models::{
     data::text::{multi30k, toy, ParallelText, Tokens, Translation, VocabularyConfig, WordByWord},
     layers::DropoutRate,
-    train::{self, Corpus, TrainError, Translator},
+    train::{self, Corpus, TrainError, Translator, BLEU_SIGNATURE},
     Seq2SeqTransformer,
 };
 
@@ -148,10 +149,12 @@ fn train<M: Translator>(
         }
         let _ = writeln!(
             done.words,
-            "BLEU {bleu:.2} over {} test pairs, and {words:.2} word by word",
+            "BLEU {bleu:.2} over {} test pairs, and {words:.2} word by word \
+             (sacrebleu's {BLEU_SIGNATURE})",
             source.len()
         );
         done.figures.insert("bleu".into(), bleu.into());
+        done.figures.insert("bleu_signature".into(), BLEU_SIGNATURE.into());
         done.figures.insert("word_by_word_bleu".into(), words.into());
         done.figures.insert("tokens".into(), corpus.tokens().to_vec().into());
         Ok(done)

@@ -15,6 +15,10 @@ fn run(name: &str, out: &Path, args: &[&str]) -> Output {
     command.output().expect("cargo builds the examples for `cargo test`")
 }
 
+fn stderr(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
 fn json(output: &Output) -> serde_json::Value {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let stdout = String::from_utf8(output.stdout.clone()).unwrap();
@@ -45,6 +49,31 @@ fn cifar_from_files() {
     assert!(rates.contains_key("groups.1.first.conv2") && rates.contains_key("bn"), "{rates:?}");
     for file in ["epochs.csv", "history.csv", "curves.svg"] {
         assert!(out.path().join(file).exists(), "{file}");
+    }
+}
+
+// A part of the data set is trained on as if it were all of it, unless the program says so.
+#[test]
+fn what_cifar_lacks_is_said() {
+    let (data, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    write_cifar10(data.path(), 20);
+    let dir = data.path().to_str().unwrap();
+    let output = run("cifar", out.path(), &[&SHORT[..], &["--data", dir]].concat());
+    json(&output);
+    let said = stderr(&output);
+    let warnings: Vec<&str> =
+        said.lines().filter_map(|line| line.strip_prefix("warning: ")).collect();
+    let expected = [
+        "data_batch_2.bin is missing: 0 of 10000 images",
+        "data_batch_3.bin is missing: 0 of 10000 images",
+        "data_batch_4.bin is missing: 0 of 10000 images",
+        "data_batch_5.bin is missing: 0 of 10000 images",
+        "data_batch_1.bin is short: 20 of 10000 images",
+        "test_batch.bin is short: 20 of 10000 images",
+    ];
+    assert_eq!(warnings.len(), expected.len(), "{said}");
+    for (warning, expected) in warnings.iter().zip(expected) {
+        assert!(warning.ends_with(expected), "{warning}");
     }
 }
 
@@ -107,7 +136,9 @@ fn imagenet_from_a_folder() {
     folder::write_drawn(data.path(), 1, 8, 4, 2, 40).unwrap();
     let dir = data.path().to_str().unwrap();
     let args = ["--data", dir, "--side", "32", "--epochs", "1", "--batch-size", "4", "--json"];
-    let result = json(&run("imagenet", out.path(), &args));
+    let output = run("imagenet", out.path(), &args);
+    let result = json(&output);
+    assert!(!stderr(&output).contains("passed over"), "{}", stderr(&output));
     assert_eq!(result["parameters"], 23_528_522);
     assert!(result["train_loss"].as_f64().unwrap() > 0.0);
 
@@ -127,9 +158,90 @@ fn imagenet_from_a_folder() {
     }
     let (done, text) = resumed(&[]);
     assert!(!done && text.contains("class 1 was 00-disc, is 00-disk"), "{text}");
+}
 
-    fs::write(data.path().join("train/00-disk/broken.png"), b"no picture").unwrap();
-    let output = run("imagenet", out.path(), &args);
-    let text = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(!output.status.success() && text.contains("broken.png"), "{text}");
+/// A small folder of drawn pictures, and what `imagenet` makes of it.
+struct Pictures(tempfile::TempDir);
+
+impl Pictures {
+    fn drawn() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        folder::write_drawn(dir.path(), 1, 8, 4, 2, 40).unwrap();
+        Self(dir)
+    }
+
+    fn at(&self, name: &str) -> std::path::PathBuf {
+        self.0.path().join(name)
+    }
+
+    fn imagenet(&self, flags: &[&str]) -> (Output, bool) {
+        let out = tempfile::tempdir().unwrap();
+        let dir = self.0.path().to_str().unwrap();
+        let args = ["--data", dir, "--side", "32", "--epochs", "1", "--batch-size", "4", "--json"];
+        let output = run("imagenet", out.path(), &[&args, flags].concat());
+        (output, out.path().join("epochs.csv").exists())
+    }
+}
+
+// As people have them: a link to nothing, a folder called like a picture, a download cut off, and no picture at all.
+#[test]
+fn broken_pictures_are_found_first_or_left_out() {
+    let pictures = Pictures::drawn();
+    let disc = pictures.at("train/00-disc");
+    let whole = fs::read(disc.join("000000.png")).unwrap();
+    fs::write(disc.join("cut.png"), &whole[..whole.len() / 2]).unwrap();
+    fs::write(disc.join("text.jpg"), b"no picture").unwrap();
+    fs::create_dir(pictures.at("val/01-ring/folder.png")).unwrap();
+    #[cfg(unix)]
+    std::os::unix::fs::symlink("nowhere.png", disc.join("link.png")).unwrap();
+    let names = ["cut.png", "text.jpg", "folder.png", "link.png"];
+    let broken = if cfg!(unix) { 4 } else { 3 };
+
+    let (output, trained) = pictures.imagenet(&[]);
+    let said = stderr(&output);
+    assert!(!output.status.success() && !trained, "{said}");
+    assert!(names.iter().take(broken).all(|name| said.contains(name)), "{said}");
+    let last = format!("error: {broken} of {} pictures cannot be read", 12 + broken);
+    assert!(said.lines().last().unwrap().starts_with(&last), "{said}");
+    assert!(said.contains("--skip-broken") && !said.contains("panicked"), "{said}");
+
+    let (output, trained) = pictures.imagenet(&["--skip-broken"]);
+    let said = stderr(&output);
+    json(&output);
+    let count = format!("left out {broken} of {} pictures that cannot be read", 12 + broken);
+    assert!(trained && said.lines().any(|line| line == count), "{said}");
+    assert!(names.iter().take(broken).all(|name| said.contains(name)), "{said}");
+
+    // A class of which nothing is left.
+    for index in [1, 3, 5, 7] {
+        fs::write(pictures.at(&format!("train/01-ring/{index:06}.png")), b"").unwrap();
+    }
+    let (output, trained) = pictures.imagenet(&["--skip-broken"]);
+    let said = stderr(&output);
+    assert!(
+        !output.status.success() && !trained && said.contains("of the class 01-ring"),
+        "{said}"
+    );
+}
+
+// Fails if what is no picture is passed over without a word, or if folders below a class are.
+#[test]
+fn pictures_below_and_files_beside() {
+    let pictures = Pictures::drawn();
+    fs::create_dir(pictures.at("train/00-disc/images")).unwrap();
+    fs::rename(pictures.at("train/00-disc/000000.png"), pictures.at("train/00-disc/images/0.PNG"))
+        .unwrap();
+    for name in ["train/00-disc/a.tif", "train/00-disc/b.TIFF", "val/00-disc/boxes.txt"] {
+        fs::write(pictures.at(name), b"").unwrap();
+    }
+    let (output, trained) = pictures.imagenet(&[]);
+    let said = stderr(&output);
+    json(&output);
+    let count = "passed over 3 files that are no pictures: 1 .tif, 1 .tiff, 1 .txt";
+    assert!(trained && said.lines().any(|line| line == count), "{said}");
+
+    // The one below counts: it is found broken.
+    fs::write(pictures.at("train/00-disc/images/0.PNG"), b"").unwrap();
+    let (output, _) = pictures.imagenet(&[]);
+    assert!(stderr(&output).contains("1 of 12 pictures cannot be read"), "{}", stderr(&output));
 }

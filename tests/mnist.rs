@@ -129,6 +129,7 @@ fn bad_input_ends_in_a_message() {
         (&["--meta-rate", "0", "--rule", "additive"], "meta_lr"),
         (&["--data", "/does/not/exist"], "/does/not/exist"),
         (&["--no-such-flag"], "--no-such-flag"),
+        (&["--mirror", "http://localhost"], "--download"),
         (&["--rule", "sideways"], "sideways"),
     ] {
         let message = failure(args);

@@ -45,6 +45,10 @@ fn the_made_language() {
     }
     assert_eq!(result["epochs"], 2);
     assert!((0.0..=100.0).contains(&result["bleu"].as_f64().unwrap()));
+    let signature = "nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp";
+    assert_eq!(result["bleu_signature"], signature);
+    let bleu = text.lines().find(|line| line.starts_with("BLEU ")).unwrap();
+    assert!(bleu.contains("sacrebleu") && bleu.contains(signature), "{bleu}");
     assert!(result["word_by_word_bleu"].as_f64().unwrap() > 10.0);
     assert!((0.0..=1.0).contains(&result["test_accuracy"].as_f64().unwrap()));
     assert!(result["rates"]["model"].as_f64().is_some_and(|rate| rate > 0.0 && rate != 1e-2));

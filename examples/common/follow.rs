@@ -255,7 +255,7 @@ impl Shown {
 }
 
 /// Shown on a terminal only.
-fn progress_bar() -> ProgressBar {
+pub(crate) fn progress_bar() -> ProgressBar {
     let style = "{elapsed:>4} {bar:24.cyan/dim} {percent:>3}%  {msg}";
     let bar = ProgressBar::new(0);
     match ProgressStyle::with_template(style) {

@@ -46,6 +46,6 @@ pub(crate) fn run<A: Parser + Sync>(
 }
 
 /// A line on stderr. If nobody can read it, nobody can be told.
-fn warn(line: std::fmt::Arguments<'_>) {
+pub(crate) fn warn(line: std::fmt::Arguments<'_>) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }

@@ -5,7 +5,10 @@
 //! green and the blue one. A file may be compressed with gzip, which is told from its first bytes
 //! and not from its name.
 
-use std::path::{Path, PathBuf};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+};
 
 use super::{
     contents::{plain_or_gzip, Contents},
@@ -24,17 +27,51 @@ const HELP: &str = "put the files of CIFAR's binary version there";
 struct Format {
     /// The number of classes of each label byte. The last one counts.
     labels: &'static [usize],
-    /// The most records that a file has, an end to files that are something else.
-    most: usize,
+    /// The records of a file that is whole, and the most that are read.
+    records: usize,
 }
 
-const CIFAR10: Format = Format { labels: &[10], most: 10_000 };
-const CIFAR100_TRAIN: Format = Format { labels: &[20, 100], most: 50_000 };
-const CIFAR100_TEST: Format = Format { labels: &[20, 100], most: 10_000 };
+const CIFAR10: Format = Format { labels: &[10], records: 10_000 };
+const CIFAR100_TRAIN: Format = Format { labels: &[20, 100], records: 50_000 };
+const CIFAR100_TEST: Format = Format { labels: &[20, 100], records: 10_000 };
+
+/// Images of CIFAR, and what of the original is not there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Cifar {
+    /// To train and to test on.
+    pub data: Dataset,
+    /// The files that are missing or have fewer records than the original's.
+    pub short: Vec<Short>,
+}
+
+/// A file that is missing, or ends after a whole record but before the last.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct Short {
+    /// The file concerned.
+    pub path: PathBuf,
+    /// Its records; none where it is missing.
+    pub records: usize,
+    /// The records of the original.
+    pub expected: usize,
+}
+
+impl fmt::Display for Short {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { path, records, expected } = self;
+        match records {
+            0 => write!(f, "{} is missing: 0 of {expected} images", path.display()),
+            _ => write!(f, "{} is short: {records} of {expected} images", path.display()),
+        }
+    }
+}
 
 /// Reads CIFAR-10 from `dir`: those of `data_batch_1.bin` to `data_batch_5.bin` that are there, in
 /// this order, to train on, and `test_batch.bin` to test on, each plain or ending in `.gz`. The
 /// original has 10,000 images a file, ten classes.
+///
+/// A part of the original can be trained on too: [`Cifar::short`] says what it lacks.
 ///
 /// # Errors
 ///
@@ -42,14 +79,22 @@ const CIFAR100_TEST: Format = Format { labels: &[20, 100], most: 10_000 };
 /// [`DataError::Gzip`], [`DataError::Truncated`] for a file that ends within a record or holds none,
 /// [`DataError::LabelAt`] for the first label that is 10 or more, and [`DataError::Trailing`] for
 /// a file of more than 10,000 records.
-pub fn load10(dir: &Path) -> Result<Dataset, DataError> {
-    let train: Vec<PathBuf> =
-        (1..=5).filter_map(|n| plain_or_gzip(dir, &format!("data_batch_{n}.bin"))).collect();
+pub fn load10(dir: &Path) -> Result<Cifar, DataError> {
+    let (mut train, mut short) = (Vec::new(), Vec::new());
+    for number in 1..=5 {
+        let name = format!("data_batch_{number}.bin");
+        match plain_or_gzip(dir, &name) {
+            Some(path) => train.push(path),
+            None => {
+                let (path, expected) = (dir.join(name), CIFAR10.records);
+                short.push(Short { path, records: 0, expected });
+            }
+        }
+    }
     if train.is_empty() {
         return Err(missing(dir, "data_batch_1.bin"));
     }
-    let test = find(dir, "test_batch.bin")?;
-    Dataset::new(read(&train, &CIFAR10)?, read(&[test], &CIFAR10)?)
+    load(dir, &train, "test_batch.bin", [&CIFAR10; 2], short)
 }
 
 /// Reads CIFAR-100 from `dir`: `train.bin` and `test.bin`, each plain or ending in `.gz`, with the
@@ -59,9 +104,22 @@ pub fn load10(dir: &Path) -> Result<Dataset, DataError> {
 ///
 /// As for [`load10`]; coarse labels must be below 20, fine ones below 100, and `train.bin` may hold
 /// up to 50,000 records.
-pub fn load100(dir: &Path) -> Result<Dataset, DataError> {
-    let (train, test) = (find(dir, "train.bin")?, find(dir, "test.bin")?);
-    Dataset::new(read(&[train], &CIFAR100_TRAIN)?, read(&[test], &CIFAR100_TEST)?)
+pub fn load100(dir: &Path) -> Result<Cifar, DataError> {
+    let train = find(dir, "train.bin")?;
+    load(dir, &[train], "test.bin", [&CIFAR100_TRAIN, &CIFAR100_TEST], Vec::new())
+}
+
+fn load(
+    dir: &Path,
+    train: &[PathBuf],
+    test: &str,
+    [of_train, of_test]: [&Format; 2],
+    mut short: Vec<Short>,
+) -> Result<Cifar, DataError> {
+    let test = find(dir, test)?;
+    let train = read(train, of_train, &mut short)?;
+    let test = read(&[test], of_test, &mut short)?;
+    Ok(Cifar { data: Dataset::new(train, test)?, short })
 }
 
 fn find(dir: &Path, name: &str) -> Result<PathBuf, DataError> {
@@ -72,10 +130,15 @@ fn missing(dir: &Path, name: &str) -> DataError {
     DataError::Missing { dir: dir.to_owned(), name: name.to_owned(), help: HELP }
 }
 
-fn read(paths: &[PathBuf], format: &Format) -> Result<Images, DataError> {
+fn read(paths: &[PathBuf], format: &Format, short: &mut Vec<Short>) -> Result<Images, DataError> {
     let (mut pixels, mut labels) = (Vec::new(), Vec::new());
     for path in paths {
+        let before = labels.len();
         read_file(path, format, &mut pixels, &mut labels)?;
+        let (records, expected) = (labels.len() - before, format.records);
+        if records < expected {
+            short.push(Short { path: path.clone(), records, expected });
+        }
     }
     Images::new(pixels, labels, SHAPE, format.labels.last().copied().unwrap_or(0))
 }
@@ -88,14 +151,14 @@ fn read_file(
 ) -> Result<(), DataError> {
     let record = (format.labels.len() + PIXELS) as u64;
     let mut contents = Contents::open(path)?;
-    for count in 0..=format.most {
+    for count in 0..=format.records {
         let start = contents.offset();
         // One byte more at the end, to see that there is none.
-        let bytes = contents.read_up_to(if count < format.most { record } else { 1 })?;
+        let bytes = contents.read_up_to(if count < format.records { record } else { 1 })?;
         if bytes.is_empty() && count > 0 {
             return Ok(());
         }
-        if count == format.most {
+        if count == format.records {
             break;
         }
         if (bytes.len() as u64) < record {
@@ -115,7 +178,7 @@ fn read_file(
         labels.extend(found.last());
         pixels.extend(image);
     }
-    Err(DataError::Trailing { path: path.to_owned(), expected: format.most as u64 * record })
+    Err(DataError::Trailing { path: path.to_owned(), expected: format.records as u64 * record })
 }
 
 #[cfg(test)]
@@ -153,7 +216,7 @@ mod tests {
     }
 
     /// CIFAR-10 whose one training file holds `train`.
-    fn cifar10(train: Vec<u8>) -> Result<Dataset, DataError> {
+    fn cifar10(train: Vec<u8>) -> Result<Cifar, DataError> {
         let test = records(0, &[[1]]);
         let dir = folder(&[("data_batch_1.bin", train), ("test_batch.bin", test)]);
         load10(dir.path())
@@ -167,7 +230,26 @@ mod tests {
             ("test_batch.bin.gz", gzip(&records(0, &[[0], [1], [2]]))),
             ("data_batch_6.bin", records(60, &[[6]])),
         ]);
-        let data = load10(dir.path()).unwrap();
+        let Cifar { data, short } = load10(dir.path()).unwrap();
+        let lacking: Vec<_> = short
+            .iter()
+            .map(|file| {
+                let name = file.path.file_name().unwrap().to_str().unwrap();
+                (name, file.records, file.expected)
+            })
+            .collect();
+        let expected = [
+            ("data_batch_1.bin", 0, 10_000),
+            ("data_batch_3.bin", 0, 10_000),
+            ("data_batch_5.bin", 0, 10_000),
+            ("data_batch_2.bin.gz", 1, 10_000),
+            ("data_batch_4.bin", 2, 10_000),
+            ("test_batch.bin.gz", 3, 10_000),
+        ];
+        assert_eq!(lacking, expected);
+        let words = |index: usize| short[index].to_string();
+        assert!(words(0).ends_with("data_batch_1.bin is missing: 0 of 10000 images"));
+        assert!(words(4).ends_with("data_batch_4.bin is short: 2 of 10000 images"));
         let labels =
             |images: &Images| (0..images.len()).map(|i| images.label(i)).collect::<Vec<_>>();
         assert_eq!((labels(&data.train), labels(&data.test)), (vec![9, 4, 5], vec![0, 1, 2]));
@@ -178,12 +260,24 @@ mod tests {
     }
 
     #[test]
+    fn files_that_are_whole_are_not_short() {
+        let format = Format { labels: &[10], records: 2 };
+        let dir = folder(&[("1.bin", records(0, &[[1], [2]])), ("2.bin", records(0, &[[1]]))]);
+        let paths = ["1.bin", "2.bin"].map(|name| dir.path().join(name));
+        let mut short = Vec::new();
+        assert_eq!(read(&paths, &format, &mut short).unwrap().len(), 3);
+        assert_eq!(short, [Short { path: paths[1].clone(), records: 1, expected: 2 }]);
+    }
+
+    #[test]
     fn the_fine_labels_of_cifar100_are_the_classes() {
         let dir = folder(&[
             ("train.bin", records(0, &[[19, 99], [0, 7]])),
             ("test.bin.gz", gzip(&records(5, &[[3, 42]]))),
         ]);
-        let data = load100(dir.path()).unwrap();
+        let Cifar { data, short } = load100(dir.path()).unwrap();
+        let lacking: Vec<_> = short.iter().map(|file| (file.records, file.expected)).collect();
+        assert_eq!(lacking, [(2, 50_000), (1, 10_000)]);
         assert_eq!((data.train.label(0), data.train.label(1), data.test.label(0)), (99, 7, 42));
         assert_eq!(data.train.classes(), 100);
         assert_eq!((data.train.pixels_of(1)[0], data.test.pixels_of(0)[0]), (1, 5));
@@ -191,7 +285,7 @@ mod tests {
 
     #[test]
     fn missing_files_are_named() {
-        let name_of = |result: Result<Dataset, DataError>| match result.unwrap_err() {
+        let name_of = |result: Result<Cifar, DataError>| match result.unwrap_err() {
             DataError::Missing { name, .. } => name,
             other => other.to_string(),
         };
@@ -222,7 +316,7 @@ mod tests {
                 );
             }
         }
-        assert_eq!(cifar10(bytes[..6146].to_vec()).unwrap().train.len(), 2);
+        assert_eq!(cifar10(bytes[..6146].to_vec()).unwrap().data.train.len(), 2);
     }
 
     #[test]
@@ -251,7 +345,7 @@ mod tests {
     #[test]
     fn a_byte_after_the_last_possible_record_is_refused() {
         let bytes = records(0, &[[1], [2]]);
-        let format = Format { labels: &[10], most: 2 };
+        let format = Format { labels: &[10], records: 2 };
         for (extra, fits) in [(0, true), (1, false), (3073, false)] {
             let dir = folder(&[("some.bin", [bytes.clone(), vec![0; extra]].concat())]);
             let path = dir.path().join("some.bin");
@@ -280,7 +374,7 @@ mod tests {
             let mut damaged = bytes.clone();
             damaged[at] ^= 0x10;
             match cifar10(damaged) {
-                Ok(data) => assert!(data == intact, "{at}"),
+                Ok(found) => assert!(found.data == intact.data, "{at}"),
                 Err(error) => assert!(matches!(
                     error,
                     DataError::Gzip { .. }
@@ -298,8 +392,9 @@ mod tests {
             println!("skipped: no CIFAR-10 files in {}", dir.display());
             return;
         }
-        let data = load10(&dir).unwrap();
+        let Cifar { data, short } = load10(&dir).unwrap();
         assert_eq!((data.train.len(), data.test.len()), (10_000, 2_000));
+        assert_eq!(short.len(), 5);
         for class in 0..10 {
             let count = (0..10_000).filter(|&i| data.train.label(i) == class).count();
             assert!((900..1100).contains(&count), "{class}: {count}");

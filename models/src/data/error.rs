@@ -248,7 +248,10 @@ pub enum DataError {
     },
 
     /// A folder has no pictures.
-    #[error("{}: no pictures (.jpg, .jpeg or .png); expected <half>/<class>/<picture>", dir.display())]
+    #[error(
+        "{}: no pictures (.jpg, .png, .webp, .bmp or .ppm); expected <half>/<class>/<picture>",
+        dir.display()
+    )]
     NoPictures {
         /// The folder concerned.
         dir: PathBuf,
@@ -259,6 +262,24 @@ pub enum DataError {
     UnknownClass {
         /// The folder of the class.
         dir: PathBuf,
+    },
+
+    /// A line of a list of pictures does not name a picture and its class.
+    #[error("{}: line {line}: {what}", path.display())]
+    Annotation {
+        /// The list.
+        path: PathBuf,
+        /// The line, counted from 1.
+        line: usize,
+        /// What is wrong with it.
+        what: String,
+    },
+
+    /// Of some pictures none can be decoded.
+    #[error("none of the pictures {what} can be read; repair or replace them")]
+    NoneSound {
+        /// Which pictures: `of the class ant`, `to test on`.
+        what: String,
     },
 
     /// A picture could not be decoded or written.
@@ -274,12 +295,25 @@ pub enum DataError {
     },
 
     /// A picture's file ends before the picture does.
-    #[error("{}: the picture is not complete, the file ends at offset {length}", path.display())]
+    #[error(
+        "{}: the picture is cut off: there is no end marker in its {length} bytes; \
+         fetch the file again",
+        path.display()
+    )]
     PictureEnd {
         /// The file concerned.
         path: PathBuf,
         /// The length of the file in bytes.
         length: u64,
+    },
+
+    /// A picture of a kind that is not decoded, or not rightly.
+    #[error("{}: {what} is not decoded; save the picture anew, as PNG for instance", path.display())]
+    PictureKind {
+        /// The file concerned.
+        path: PathBuf,
+        /// What it is: `a JPEG with arithmetic coding`.
+        what: String,
     },
 
     /// Pictures cannot be prepared as asked for.

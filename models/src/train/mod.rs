@@ -21,7 +21,7 @@ pub use persistence::Persistence;
 pub use source::Decoded;
 pub use source::{InMemory, Source, Visit};
 #[cfg(feature = "text")]
-pub use translation::{score, train_translator, Corpus, Tally, Translator};
+pub use translation::{score, train_translator, Corpus, Tally, Translator, BLEU_SIGNATURE};
 pub use verdict::{judge, Fault, Verdict};
 
 use crate::{data::DataError, layers::LayerError, report::Epoch, Mlp};

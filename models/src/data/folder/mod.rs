@@ -1,8 +1,9 @@
 //! Folders of pictures, laid out as ImageNet is, read while training.
 //!
-//! `train/<class>/` and `val/<class>/` hold the pictures, JPEG or PNG. Nothing is read before it is
-//! needed: [`Pictures::batches`] decodes, cuts, scales and normalises on threads of its own, a fixed
-//! number of batches ahead.
+//! `train/<class>/` and `val/<class>/` hold the pictures: JPEG, PNG, WebP, BMP or PNM. Nothing is
+//! read before it is needed: [`Pictures::batches`] decodes, cuts, scales and normalises on threads
+//! of its own, a fixed number of batches ahead. [`Folder::without_broken`] reads all of it once, to
+//! find what cannot be decoded before training does.
 //!
 //! ```
 //! use tlr_models::data::{folder::{self, Folder, Loader, Preparation, View}, Batches};
@@ -23,16 +24,20 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
+mod decode;
 mod drawn;
+mod jpeg;
+mod list;
 mod loader;
 mod prepare;
+mod sound;
 
 pub use drawn::write_drawn;
+pub use list::PassedOver;
 pub use loader::{Loader, PictureBatch, PictureBatches};
 pub use prepare::{Preparation, View, IMAGENET_DEVIATION, IMAGENET_MEAN};
 
 use std::{
-    ffi::OsString,
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -47,49 +52,32 @@ pub struct Folder {
     pub train: Pictures,
     /// The pictures of `val/`, never trained on.
     pub val: Pictures,
+    /// What is neither.
+    pub passed_over: PassedOver,
 }
 
 impl Folder {
     /// Lists `dir/train/<class>/` and `dir/val/<class>/` without opening a picture.
     ///
-    /// The classes are the folders in `train`, sorted by name; `val` may lack some of them. Files
-    /// ending in `.jpg`, `.jpeg` or `.png`, in capitals too, count as pictures, others and names
-    /// with a dot in front are passed over.
+    /// The classes are the folders in `train`, sorted by name; `val` may lack some of them. A class's
+    /// pictures may lie in folders below its own. What ends in `.jpg`, `.jpeg`, `.jpe`, `.jfif`,
+    /// `.png`, `.webp`, `.bmp`, `.pnm`, `.ppm`, `.pgm` or `.pbm`, in capitals too, counts as a
+    /// picture, and others are [passed over](Self::passed_over). Of Tiny ImageNet, `val` is taken as
+    /// it comes: one folder, `images`, and the list `val_annotations.txt`.
     ///
     /// # Errors
     ///
     /// [`DataError::Io`] when a folder cannot be listed, [`DataError::NoPictures`] for a class in
-    /// `train` or a whole half without any, [`DataError::UnknownClass`] for a class only in `val`.
+    /// `train` or a whole half without any, [`DataError::UnknownClass`] for a class only in `val`,
+    /// [`DataError::Annotation`] for a list that is none.
     pub fn open(dir: &Path) -> Result<Self, DataError> {
-        let (train, val) = (dir.join("train"), dir.join("val"));
-        let classes = list(&train, |path| path.is_dir())?;
-        if classes.is_empty() {
-            return Err(DataError::NoPictures { dir: train });
-        }
+        let mut passed_over = PassedOver::default();
+        let (classes, files) = list::train(&dir.join("train"), &mut passed_over)?;
         let names: Arc<[String]> =
             classes.iter().map(|name| name.to_string_lossy().into_owned()).collect();
-
-        let mut half = Vec::new();
-        for (label, class) in classes.iter().enumerate() {
-            let before = half.len();
-            add_pictures(&train.join(class), label, &mut half)?;
-            if half.len() == before {
-                return Err(DataError::NoPictures { dir: train.join(class) });
-            }
-        }
-        let train = Pictures { files: half.into(), classes: Arc::clone(&names) };
-
-        let mut half = Vec::new();
-        for class in list(&val, |path| path.is_dir())? {
-            let Ok(label) = classes.binary_search(&class) else {
-                return Err(DataError::UnknownClass { dir: val.join(class) });
-            };
-            add_pictures(&val.join(class), label, &mut half)?;
-        }
-        if half.is_empty() {
-            return Err(DataError::NoPictures { dir: val });
-        }
-        Ok(Self { train, val: Pictures { files: half.into(), classes: names } })
+        let train = Pictures { files: files.into(), classes: Arc::clone(&names) };
+        let files = list::val(&dir.join("val"), &classes, &mut passed_over)?;
+        Ok(Self { train, val: Pictures { files: files.into(), classes: names }, passed_over })
     }
 }
 
@@ -129,34 +117,6 @@ impl Pictures {
     }
 }
 
-/// The sorted names in `dir` that are `wanted`, without hidden ones.
-fn list(dir: &Path, wanted: impl Fn(&Path) -> bool) -> Result<Vec<OsString>, DataError> {
-    let failed = |source| DataError::Io { action: "list", path: dir.to_owned(), source };
-    let mut names = Vec::new();
-    for entry in std::fs::read_dir(dir).map_err(failed)? {
-        let entry = entry.map_err(failed)?;
-        let name = entry.file_name();
-        if !name.as_encoded_bytes().starts_with(b".") && wanted(&entry.path()) {
-            names.push(name);
-        }
-    }
-    names.sort();
-    Ok(names)
-}
-
-fn add_pictures(
-    dir: &Path,
-    label: usize,
-    files: &mut Vec<(PathBuf, usize)>,
-) -> Result<(), DataError> {
-    let is_picture = |path: &Path| {
-        let ending = path.extension().unwrap_or_default();
-        ["jpg", "jpeg", "png"].iter().any(|known| ending.eq_ignore_ascii_case(known))
-    };
-    files.extend(list(dir, is_picture)?.into_iter().map(|name| (dir.join(name), label)));
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -175,31 +135,109 @@ mod tests {
         dir
     }
 
+    /// The files below the half, and their labels.
+    fn entries<'a>(pictures: &'a Pictures, half: &Path) -> Vec<(&'a str, usize)> {
+        (0..pictures.len())
+            .map(|index| pictures.get(index).unwrap())
+            .map(|(path, label)| (path.strip_prefix(half).unwrap().to_str().unwrap(), label))
+            .collect()
+    }
+
     #[test]
-    fn classes_and_pictures_are_sorted_and_others_passed_over() {
+    fn classes_and_pictures_are_sorted_and_others_counted() {
         let dir = folder(&[
             "train/zebra/2.JPEG",
             "train/zebra/1.jpg",
             "train/zebra/notes.txt",
+            "train/zebra/3.TIF",
+            "train/zebra/4.tif",
+            "train/zebra/noted",
             "train/ant/x.PNG",
             "train/.cache/y.png",
             "train/readme.png",
             "val/zebra/v.png",
+            "val/zebra/w.txt",
             "val/zebra/.hidden.png",
         ]);
         let data = Folder::open(dir.path()).unwrap();
         assert_eq!(data.train.classes(), ["ant", "zebra"]);
-        let entries = |pictures: &Pictures| -> Vec<(String, usize)> {
-            (0..pictures.len())
-                .map(|i| pictures.get(i).unwrap())
-                .map(|(path, label)| (path.file_name().unwrap().to_str().unwrap().into(), label))
-                .collect()
-        };
-        let expected = [("x.PNG", 0), ("1.jpg", 1), ("2.JPEG", 1)];
-        assert_eq!(entries(&data.train), expected.map(|(name, label)| (name.to_owned(), label)));
-        assert_eq!(entries(&data.val), [("v.png".to_owned(), 1)]);
+        let expected = [("ant/x.PNG", 0), ("zebra/1.jpg", 1), ("zebra/2.JPEG", 1)];
+        assert_eq!(entries(&data.train, &dir.path().join("train")), expected);
+        assert_eq!(entries(&data.val, &dir.path().join("val")), [("zebra/v.png", 1)]);
         assert_eq!(data.val.classes(), data.train.classes());
         assert!(data.train.get(3).is_none());
+        let others = "1 .png outside of a class, 2 .tif, 2 .txt, 1 without an ending";
+        assert_eq!((data.passed_over.to_string(), data.passed_over.len()), (others.to_owned(), 6));
+    }
+
+    #[test]
+    fn every_ending_counts_in_folders_of_any_depth() {
+        let files = [
+            "train/a/1.bmp",
+            "train/a/b/2.jfif",
+            "train/a/b/c/3.Jpe",
+            "train/a/b/c/4.jpeg",
+            "train/a/d/5.jpg",
+            "train/a/d/6.pbm",
+            "train/a/e/7.pgm",
+            "train/a/e/8.png",
+            "train/a/f/9.pnm",
+            "train/a/f/g/a.PPM",
+            "train/a/h.webp",
+        ];
+        let dir = folder(&[&files[..], &["val/a/x/1.jpg"]].concat());
+        let data = Folder::open(dir.path()).unwrap();
+        let found = entries(&data.train, dir.path());
+        assert_eq!(found, files.map(|file| (file, 0)));
+        assert_eq!((data.val.len(), data.passed_over.is_empty()), (1, true));
+    }
+
+    /// `val` as Tiny ImageNet has it.
+    fn tiny(list: &str) -> (TempDir, Result<Folder, DataError>) {
+        let dir = folder(&[
+            "train/n01/images/n01_0.JPEG",
+            "train/n01/n01_boxes.txt",
+            "train/n02/images/n02_0.JPEG",
+            "val/images/val_0.JPEG",
+            "val/images/val_1.JPEG",
+            "val/images/val_2.JPEG",
+        ]);
+        std::fs::write(dir.path().join("val/val_annotations.txt"), list).unwrap();
+        let opened = Folder::open(dir.path());
+        (dir, opened)
+    }
+
+    #[test]
+    fn tiny_imagenet_is_taken_as_it_comes() {
+        let (dir, opened) = tiny("val_1.JPEG\tn02\t0\t32\nval_2.JPEG\tn01\t1\t2\n");
+        let data = opened.unwrap();
+        let expected = [("n01/images/n01_0.JPEG", 0), ("n02/images/n02_0.JPEG", 1)];
+        assert_eq!(entries(&data.train, &dir.path().join("train")), expected);
+        let expected = [("images/val_2.JPEG", 0), ("images/val_1.JPEG", 1)];
+        assert_eq!(entries(&data.val, &dir.path().join("val")), expected);
+        assert_eq!(data.passed_over.to_string(), "1 .jpeg that the list lacks, 1 .txt");
+
+        // Once sorted into folders, the list does not matter.
+        std::fs::create_dir(dir.path().join("val/n02")).unwrap();
+        let from = dir.path().join("val/images/val_0.JPEG");
+        std::fs::rename(from, dir.path().join("val/n02/val_0.JPEG")).unwrap();
+        let error = Folder::open(dir.path()).unwrap_err();
+        assert!(matches!(error, DataError::UnknownClass { dir } if dir.ends_with("val/images")));
+        std::fs::remove_dir_all(dir.path().join("val/images")).unwrap();
+        let data = Folder::open(dir.path()).unwrap();
+        assert_eq!(entries(&data.val, &dir.path().join("val")), [("n02/val_0.JPEG", 1)]);
+    }
+
+    #[test]
+    fn a_list_that_is_none_is_refused_by_its_line() {
+        for (list, says) in [
+            ("val_0.JPEG\tn01\t0\nval_1.JPEG n01 0\n", "line 2: no tab"),
+            ("val_0.JPEG\tn03\t0\n", "line 1: there is no class n03"),
+        ] {
+            let error = tiny(list).1.unwrap_err().to_string();
+            assert!(error.contains("val_annotations.txt") && error.contains(says), "{error}");
+        }
+        assert!(matches!(tiny("").1, Err(DataError::NoPictures { dir }) if dir.ends_with("val")));
     }
 
     #[test]

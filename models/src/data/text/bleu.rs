@@ -44,7 +44,7 @@ pub struct Bleu {
 
 /// The BLEU of a whole text, counted over all sentences together and not averaged over them.
 ///
-/// Tokens can be words (see [`words`](super::words)) or ids. Where no token is right, or all
+/// Tokens can be words (see [`words_13a`](super::words_13a)) or ids. Where no token is right, or all
 /// translations are shorter than four tokens, the score is zero whatever the smoothing.
 ///
 /// # Errors
@@ -54,10 +54,10 @@ pub struct Bleu {
 /// (0, 1].
 ///
 /// ```
-/// use tlr_models::data::text::{bleu::{bleu, Smoothing}, words};
+/// use tlr_models::data::text::{bleu::{bleu, Smoothing}, words_13a};
 ///
-/// let translations = [words("the cat sat on the mat .")?];
-/// let references = [words("the cat is on the mat .")?];
+/// let translations = [words_13a("the cat sat on the mat.")];
+/// let references = [words_13a("the cat is on the mat.")];
 /// let plain = bleu(&translations, &references, Smoothing::None)?;
 /// assert_eq!(plain.precisions, [6.0 / 7.0, 4.0 / 6.0, 2.0 / 5.0, 1.0 / 4.0]);
 /// assert!((plain.score - 48.89).abs() < 0.01);

@@ -26,6 +26,7 @@ pub mod toy;
 
 mod buckets;
 mod error;
+mod mteval;
 mod pairs;
 mod parallel;
 mod vocabulary;
@@ -33,6 +34,7 @@ mod word_by_word;
 
 pub use buckets::Buckets;
 pub use error::TextError;
+pub use mteval::words_13a;
 pub use pairs::{EncodedPairs, Padded, PairBatch};
 pub use parallel::{ParallelText, Translation};
 pub use vocabulary::{words, Tokens, Vocabulary, VocabularyConfig, BOS, EOS, PAD, UNK};

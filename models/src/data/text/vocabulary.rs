@@ -208,8 +208,7 @@ impl Vocabulary {
     }
 }
 
-/// The words and runs of punctuation marks of a sentence, as [`Tokens::Words`] sees them: what
-/// [`bleu`](super::bleu) is counted over.
+/// The words and runs of punctuation marks of a sentence, as [`Tokens::Words`] sees them.
 ///
 /// # Errors
 ///

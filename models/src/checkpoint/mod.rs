@@ -1,0 +1,277 @@
+//! Weights from safetensors files, such as PyTorch's.
+//!
+//! All of the model has to be in the file and all of the file in the model, each tensor with its shape;
+//! otherwise one error names everything that differs, and the model is as it was. What a model's tensor
+//! is called in the file is for [`Names`] to say, and what of either is left out: the head, for instance,
+//! where the model has another number of classes.
+//!
+//! Files hold f64, f32, f16 or bf16, and the model is f32 or f64, in any combination: widening is exact,
+//! narrowing rounds to nearest, and a number that would become infinite is an error. Numbers without
+//! tensors, such as a norm's epsilon, are the model's own and stay.
+
+use dfdx::{
+    nn::{
+        RecursiveWalker, TensorCollection, TensorOptions, TensorVisitor, ViewTensorMut,
+        ViewTensorName, ViewTensorRef,
+    },
+    prelude::{Device, Dtype, HasShape, ReshapeTo, Shape, Tensor},
+};
+use half::{bf16, f16};
+use safetensors::{tensor::TensorView, Dtype as Stored, SafeTensors};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    convert::Infallible,
+    path::Path,
+};
+
+mod error;
+mod names;
+
+pub use error::{CheckpointError, Difference};
+pub use names::{Names, Source};
+
+/// Fills `model` with the weights in a safetensors file.
+///
+/// Tensors keep their identity: an optimizer made for the model goes on with it.
+///
+/// # Errors
+/// See [`CheckpointError`]; the model is then as it was.
+///
+/// # Example
+/// ```
+/// use dfdx::prelude::*;
+/// use safetensors::{serialize_to_file, tensor::TensorView, Dtype};
+/// use tlr_models::checkpoint::{self, Names};
+///
+/// let folder = tempfile::tempdir()?;
+/// let path = folder.path().join("linear.safetensors");
+/// let [weight, bias] = [&[1f32, 2.0][..], &[3.0]]
+///     .map(|values| values.iter().flat_map(|value| value.to_le_bytes()).collect::<Vec<u8>>());
+/// let weight = TensorView::new(Dtype::F32, vec![1, 2], &weight)?;
+/// let bias = TensorView::new(Dtype::F32, vec![1], &bias)?;
+/// serialize_to_file([("fc.weight", weight), ("fc.bias", bias)], None, &path)?;
+///
+/// let mut model = modules::Linear::<2, 1, f64, Cpu>::build(&Cpu::default());
+/// checkpoint::load(&mut model, &path, &Names::default().prefix("", "fc."))?;
+/// assert_eq!(model.weight.array(), [[1.0, 2.0]]);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn load<M, E, D>(
+    model: &mut M,
+    path: impl AsRef<Path>,
+    names: &Names,
+) -> Result<(), CheckpointError>
+where
+    M: TensorCollection<E, D>,
+    E: Dtype,
+    D: Device<E>,
+{
+    let path = path.as_ref();
+    let read = |source| CheckpointError::Read { path: path.to_owned(), source };
+    load_bytes(model, &std::fs::read(path).map_err(read)?, names)
+}
+
+/// As [`load`], from memory.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_bytes<M, E, D>(
+    model: &mut M,
+    bytes: &[u8],
+    names: &Names,
+) -> Result<(), CheckpointError>
+where
+    M: TensorCollection<E, D>,
+    E: Dtype,
+    D: Device<E>,
+{
+    let file = SafeTensors::deserialize(bytes)?;
+    let mut plan = Plan {
+        stored: file.iter().collect(),
+        names,
+        used: BTreeSet::new(),
+        left_out: BTreeSet::new(),
+        values: VecDeque::new(),
+        differences: Vec::new(),
+    };
+    let view = (&*model, String::new());
+    let Ok(_) = M::iter_tensors(&mut RecursiveWalker { m: view, f: &mut plan });
+    plan.find_extra();
+    plan.find_unknown_parts();
+    if !plan.differences.is_empty() {
+        return Err(CheckpointError::Mismatch(plan.differences));
+    }
+    // What can fail comes first, and changes no value.
+    M::iter_tensors(&mut RecursiveWalker { m: &mut *model, f: &mut MakeContiguous })
+        .map_err(|error: D::Err| CheckpointError::Device(format!("{error:?}")))?;
+    let Ok(_) = M::iter_tensors(&mut RecursiveWalker { m: model, f: &mut Fill(plan.values) });
+    Ok(())
+}
+
+/// What each tensor of the model is to be filled with, in order.
+struct Plan<'a, E> {
+    stored: BTreeMap<&'a str, TensorView<'a>>,
+    names: &'a Names,
+    used: BTreeSet<Source>,
+    /// Those of the names' parts that the model has.
+    left_out: BTreeSet<&'a str>,
+    /// None for a tensor that keeps its weights.
+    values: VecDeque<Option<Vec<E>>>,
+    differences: Vec<Difference>,
+}
+
+impl<'a, E: Dtype> Plan<'a, E> {
+    fn values(&self, name: &str, source: &Source, shape: &[usize]) -> Result<Vec<E>, Difference> {
+        let (name, source) = (name.to_owned(), source.clone());
+        let there = source.part.is_none_or(|(part, of)| part < of);
+        let Some(stored) = self.stored.get(source.name.as_str()).filter(|_| there) else {
+            return Err(Difference::Missing { name, source });
+        };
+        let mut expected = shape.to_vec();
+        if let (Some((_, of)), Some(first)) = (source.part, expected.first_mut()) {
+            *first = first.saturating_mul(of);
+        }
+        if stored.shape() != expected {
+            let found = stored.shape().to_vec();
+            return Err(Difference::Shape { name, source, expected, found });
+        }
+        let all: Vec<f64> = match stored.dtype() {
+            Stored::F16 => numbers(stored.data(), f16::from_le_bytes).map(f64::from).collect(),
+            Stored::BF16 => numbers(stored.data(), bf16::from_le_bytes).map(f64::from).collect(),
+            Stored::F32 => numbers(stored.data(), f32::from_le_bytes).map(f64::from).collect(),
+            Stored::F64 => numbers(stored.data(), f64::from_le_bytes).collect(),
+            found => return Err(Difference::Dtype { name, source, found: format!("{found:?}") }),
+        };
+        let len = shape.iter().product();
+        let part = source.part.map_or(0, |(part, _)| part);
+        let converted = |value: f64| {
+            let converted = E::from_f64(value)?;
+            let finite = converted.to_f64().is_some_and(f64::is_finite);
+            (finite || !value.is_finite()).then_some(converted)
+        };
+        all.into_iter()
+            .skip(part * len)
+            .take(len)
+            .map(converted)
+            .collect::<Option<Vec<E>>>()
+            .ok_or(Difference::Range { name, source })
+    }
+
+    /// Whether the tensor belongs to a part that is left out.
+    fn is_left_out(&mut self, name: &str) -> bool {
+        let names: &'a Names = self.names;
+        let within = |part: &&String| {
+            let rest = name.strip_prefix(part.as_str());
+            rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        };
+        let parts: Vec<_> = names.left_out().iter().filter(within).map(String::as_str).collect();
+        self.left_out.extend(&parts);
+        !parts.is_empty()
+    }
+
+    /// What was to be left out, and is not there.
+    fn find_unknown_parts(&mut self) {
+        let unknown =
+            self.names.left_out().iter().filter(|part| !self.left_out.contains(part.as_str()));
+        let unknown = unknown.map(|part| Difference::NoPart { part: part.clone() });
+        self.differences.extend(unknown);
+    }
+
+    /// What no tensor of the model asked for.
+    fn find_extra(&mut self) {
+        for name in self.stored.keys().filter(|name| !self.names.is_ignored(name)) {
+            let parts = self.used.iter().filter(|source| source.name == *name);
+            let asked: Vec<_> = parts.map(|source| source.part).collect();
+            let extra: Vec<_> = match asked.first() {
+                None => vec![None],
+                Some(Some((_, of))) => {
+                    let parts = (0..*of).map(|part| Some((part, *of)));
+                    parts.filter(|part| !asked.contains(part)).collect()
+                }
+                Some(None) => Vec::new(),
+            };
+            self.differences.extend(extra.into_iter().map(|part| {
+                let source = Source { name: (*name).to_owned(), part };
+                Difference::Extra { source }
+            }));
+        }
+    }
+}
+
+fn numbers<'a, const N: usize, V>(
+    bytes: &'a [u8],
+    number: impl Fn([u8; N]) -> V + 'a,
+) -> impl Iterator<Item = V> + 'a {
+    bytes.chunks_exact(N).filter_map(move |bytes| Some(number(bytes.try_into().ok()?)))
+}
+
+impl<E: Dtype, D: Device<E>> TensorVisitor<E, D> for Plan<'_, E> {
+    type Viewer = (ViewTensorRef, ViewTensorName);
+    type Err = Infallible;
+    type E2 = E;
+    type D2 = D;
+
+    fn visit<S: Shape>(
+        &mut self,
+        _: TensorOptions<S, E, D>,
+        (tensor, name): (&Tensor<S, E, D>, String),
+    ) -> Result<Option<Tensor<S, E, D>>, Infallible> {
+        // A bare tensor has no name of its own below that of its field.
+        let name = name.trim_end_matches('.');
+        let source = self.names.source(name);
+        let shape: Vec<usize> = tensor.shape().concrete().into();
+        if self.is_left_out(name) {
+            self.values.push_back(None);
+        } else {
+            match self.values(name, &source, &shape) {
+                Ok(values) => self.values.push_back(Some(values)),
+                Err(difference) => self.differences.push(difference),
+            }
+        }
+        self.used.insert(source);
+        Ok(None)
+    }
+}
+
+/// A broadcast tensor has not the memory to be filled.
+struct MakeContiguous;
+
+impl<E: Dtype, D: Device<E>> TensorVisitor<E, D> for MakeContiguous {
+    type Viewer = ViewTensorMut;
+    type Err = D::Err;
+    type E2 = E;
+    type D2 = D;
+
+    fn visit<S: Shape>(
+        &mut self,
+        _: TensorOptions<S, E, D>,
+        tensor: &mut Tensor<S, E, D>,
+    ) -> Result<Option<Tensor<S, E, D>>, D::Err> {
+        // Keeps its identity if it is already.
+        *tensor = tensor.clone().try_contiguous()?;
+        Ok(None)
+    }
+}
+
+struct Fill<E>(VecDeque<Option<Vec<E>>>);
+
+impl<E: Dtype, D: Device<E>> TensorVisitor<E, D> for Fill<E> {
+    type Viewer = ViewTensorMut;
+    type Err = Infallible;
+    type E2 = E;
+    type D2 = D;
+
+    fn visit<S: Shape>(
+        &mut self,
+        _: TensorOptions<S, E, D>,
+        tensor: &mut Tensor<S, E, D>,
+    ) -> Result<Option<Tensor<S, E, D>>, Infallible> {
+        if let Some(values) = self.0.pop_front().flatten() {
+            D::copy_from(tensor, &values);
+        }
+        Ok(None)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,174 @@
+use std::fmt;
+
+/// Where a tensor of a model is in a file.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Source {
+    /// Its name there.
+    pub name: String,
+    /// Where it is one of several that are packed along their first dimension: which, and of how many.
+    pub part: Option<(usize, usize)>,
+}
+
+impl From<&str> for Source {
+    fn from(name: &str) -> Self {
+        Self { name: name.to_owned(), part: None }
+    }
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.part {
+            None => f.write_str(&self.name),
+            Some((part, of)) => write!(f, "{} (part {} of {of})", self.name, part + 1),
+        }
+    }
+}
+
+/// What a model's tensors are called in a file. By default as in the model, which is right for files
+/// whose layers have the names of the model's fields.
+///
+/// # Example
+/// ```
+/// use tlr_models::checkpoint::Names;
+///
+/// let names = Names::torch_transformer().prefix("encoder.", "transformer.encoder.");
+/// let source = names.source("encoder.layers.0.self_attn.k_proj.weight");
+/// assert_eq!(source.name, "transformer.encoder.layers.0.self_attn.in_proj_weight");
+/// assert_eq!(source.part, Some((1, 3)));
+/// ```
+pub struct Names {
+    source: Box<dyn Fn(&str) -> Source + Send + Sync>,
+    prefixes: Vec<(String, String)>,
+    left_out: Vec<String>,
+    ignored: Box<dyn Fn(&str) -> bool + Send + Sync>,
+}
+
+impl Default for Names {
+    fn default() -> Self {
+        Self::new(|name| name.into())
+    }
+}
+
+impl fmt::Debug for Names {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Names")
+            .field("prefixes", &self.prefixes)
+            .field("left_out", &self.left_out)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Names {
+    /// The model's tensor `name` is at `source(name)`.
+    pub fn new(source: impl Fn(&str) -> Source + Send + Sync + 'static) -> Self {
+        Self {
+            source: Box::new(source),
+            prefixes: Vec::new(),
+            left_out: Vec::new(),
+            ignored: Box::new(|_| false),
+        }
+    }
+
+    /// `torch.nn.Transformer`'s names for this crate's layers: an attention's `q_proj`, `k_proj` and
+    /// `v_proj` are the parts of its `in_proj_weight` and `in_proj_bias`, and a norm's `gamma` and
+    /// `beta` are `weight` and `bias`.
+    pub fn torch_transformer() -> Self {
+        Self::new(|name| {
+            for (part, projection) in ["q_proj.", "k_proj.", "v_proj."].into_iter().enumerate() {
+                if let Some((layer, tensor)) = name.split_once(projection) {
+                    let name = format!("{layer}in_proj_{tensor}");
+                    return Source { name, part: Some((part, 3)) };
+                }
+            }
+            let norm = |ours, theirs| Some(format!("{}{theirs}", name.strip_suffix(ours)?));
+            let renamed = norm(".gamma", ".weight").or_else(|| norm(".beta", ".bias"));
+            Source { name: renamed.unwrap_or_else(|| name.to_owned()), part: None }
+        })
+    }
+
+    /// torchvision's names for [`ResNet50`](crate::resnet::ResNet50): a stage's `first` block is its block 0, and
+    /// `rest.0` its block 1. Its counters of batches are passed over.
+    pub fn torchvision_resnet() -> Self {
+        Self::new(|name| {
+            let block = |stage: &str, block: &str| {
+                if let Some(rest) = block.strip_prefix("first.") {
+                    return Some(format!("{stage}.0.{rest}"));
+                }
+                let (index, rest) = block.strip_prefix("rest.")?.split_once('.')?;
+                Some(format!("{stage}.{}.{rest}", index.parse::<usize>().ok()? + 1))
+            };
+            let renamed = name.split_once('.').and_then(|(stage, rest)| block(stage, rest));
+            Source { name: renamed.unwrap_or_else(|| name.to_owned()), part: None }
+        })
+        .ignoring(|name| name.ends_with(".num_batches_tracked"))
+    }
+
+    /// A name that begins with `model` begins with `file` in the file. Of several prefixes that fit, the
+    /// first that was told counts. Applied after what else changes the name.
+    #[must_use]
+    pub fn prefix(mut self, model: &str, file: &str) -> Self {
+        self.prefixes.push((model.to_owned(), file.to_owned()));
+        self
+    }
+
+    /// The model's `part`, a layer or a tensor by its name in the model, keeps the weights that it has.
+    /// What the file has for it is passed over, whatever its shape: for a head of another number of
+    /// classes. May be told several times.
+    ///
+    /// # Example
+    /// ```
+    /// use dfdx::prelude::*;
+    /// use safetensors::{serialize, tensor::TensorView, Dtype};
+    /// use tlr_models::checkpoint::{self, Names};
+    ///
+    /// type Net<const CLASSES: usize> = (modules::Linear<2, 1, f32, Cpu>, modules::Linear<1, CLASSES, f32, Cpu>);
+    ///
+    /// // Three classes in the file, five in the model.
+    /// let zeros = [0; 12];
+    /// let [body, one, head, three] = [&[1, 2][..], &[1], &[3, 1], &[3]].map(|shape| {
+    ///     let bytes = &zeros[..4 * shape.iter().product::<usize>()];
+    ///     TensorView::new(Dtype::F32, shape.to_vec(), bytes)
+    /// });
+    /// let tensors = [("0.weight", body?), ("0.bias", one?), ("1.weight", head?), ("1.bias", three?)];
+    /// let file = serialize(tensors, None)?;
+    ///
+    /// let mut model: Net<5> = BuildModule::build(&Cpu::default());
+    /// let before = model.1.weight.array();
+    /// checkpoint::load_bytes(&mut model, &file, &Names::default().leave_out("1"))?;
+    /// assert_eq!(model.0.weight.array(), [[0.0, 0.0]]);
+    /// assert_eq!(model.1.weight.array(), before);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
+    #[must_use]
+    pub fn leave_out(mut self, part: &str) -> Self {
+        self.left_out.push(part.trim_end_matches('.').to_owned());
+        self
+    }
+
+    /// Tensors of the file that the model does without, by their name there: counters, tables that the
+    /// model computes. A call replaces the one before.
+    #[must_use]
+    pub fn ignoring(mut self, ignored: impl Fn(&str) -> bool + Send + Sync + 'static) -> Self {
+        self.ignored = Box::new(ignored);
+        self
+    }
+
+    /// Where the model's tensor `name` is.
+    pub fn source(&self, name: &str) -> Source {
+        let source = (self.source)(name);
+        let renamed = self.prefixes.iter().find_map(|(model, file)| {
+            Some(format!("{file}{}", source.name.strip_prefix(model.as_str())?))
+        });
+        Source { name: renamed.unwrap_or(source.name), part: source.part }
+    }
+
+    /// Whether the file's tensor `name` is passed over.
+    pub(super) fn is_ignored(&self, name: &str) -> bool {
+        (self.ignored)(name)
+    }
+
+    /// The parts that keep their weights.
+    pub(super) fn left_out(&self) -> &[String] {
+        &self.left_out
+    }
+}

@@ -1,0 +1,221 @@
+//! What a JPEG's markers say, before its pixels are decoded.
+//!
+//! A marker is a byte 255 and one that is neither 0 nor 255; within the data of a scan no such pair
+//! occurs but those that begin anew (T.81, section B.1.1).
+
+const START: u8 = 0xd8;
+const END: u8 = 0xd9;
+const SCAN: u8 = 0xda;
+
+/// Why a JPEG is not decoded.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Refused {
+    /// The file is over before the picture is.
+    NoEnd,
+    /// The decoder does not know such pictures, or gets their colours wrong.
+    Kind(String),
+}
+
+/// The file's first picture, from its start to its end marker. Cameras put more behind that: a
+/// film, a second picture, a map of depths.
+///
+/// A file without the end marker is refused: the decoder would fill up what is missing with grey.
+pub(super) fn first_picture(bytes: &[u8]) -> Result<&[u8], Refused> {
+    let mut frame: Option<Frame> = None;
+    let mut scans = 0;
+    let mut at = 2;
+    while let Some((marker, after)) = next_marker(bytes, at) {
+        at = after;
+        match marker {
+            END => return Ok(&bytes[..after]),
+            // Another picture begins in the midst of this one.
+            START => break,
+            // Beginnings anew have no data of their own.
+            0x01 | 0xd0..=0xd7 => continue,
+            _ => {}
+        }
+        let Some(body) = segment(bytes, after) else { break };
+        at = after + 2 + body.len();
+        match marker {
+            // Tables, not frames.
+            0xc4 | 0xc8 | 0xcc => {}
+            0xc0..=0xcf => frame = Some(Frame::read(marker, body)?),
+            SCAN => {
+                if let (Some(frame), Some(&components), 0) = (&frame, body.first(), scans) {
+                    frame.check_scan(usize::from(components))?;
+                }
+                scans += 1;
+            }
+            _ => {}
+        }
+    }
+    Err(Refused::NoEnd)
+}
+
+/// The next marker from `at` on, and the offset behind it.
+fn next_marker(bytes: &[u8], at: usize) -> Option<(u8, usize)> {
+    let pairs = bytes.get(at..)?.windows(2);
+    let marker = |pair: &[u8]| pair[0] == 0xff && !matches!(pair[1], 0 | 0xff);
+    let found = at + pairs.into_iter().position(marker)?;
+    Some((bytes[found + 1], found + 2))
+}
+
+/// What follows a marker, by the length that it begins with.
+fn segment(bytes: &[u8], at: usize) -> Option<&[u8]> {
+    let length = bytes.get(at..at + 2)?;
+    let length = usize::from(u16::from_be_bytes([length[0], length[1]]));
+    bytes.get(at + 2..at + length)
+}
+
+/// How the picture is coded.
+struct Frame {
+    progressive: bool,
+    /// Samples of each colour in a unit of the picture, across and down.
+    sampling: Vec<(u8, u8)>,
+}
+
+impl Frame {
+    fn read(marker: u8, body: &[u8]) -> Result<Self, Refused> {
+        let kind = |what: &str| Err(Refused::Kind(what.to_owned()));
+        match marker {
+            0xc0..=0xc2 => {}
+            0xc3 => return kind("a JPEG with lossless coding"),
+            0xc9..=0xcb => return kind("a JPEG with arithmetic coding"),
+            _ => return kind("a JPEG with hierarchical coding"),
+        }
+        let colours = body.get(6..).unwrap_or_default().chunks_exact(3);
+        let sampling: Vec<_> = colours.map(|colour| (colour[1] >> 4, colour[1] & 15)).collect();
+        let frame = Self { progressive: marker == 0xc2, sampling };
+        if frame.sampling_is_known() {
+            Ok(frame)
+        } else {
+            Err(Refused::Kind(format!("a JPEG with the sampling {}", frame.sampling_in_words())))
+        }
+    }
+
+    /// Whether the decoder (zune-jpeg 0.5) gets the colours right: the first is sampled most, the
+    /// others as often or a half, a quarter or, downwards, a third of that. It fails at a half of
+    /// four downwards. Compared with libjpeg over all samplings there are.
+    fn sampling_is_known(&self) -> bool {
+        let Some(&(across, down)) = self.sampling.first() else { return true };
+        self.sampling
+            .iter()
+            .all(|&(h, v)| matches!(h, 1 | 2 | 4) && h <= across && (v == 1 || v == down))
+    }
+
+    /// The decoder mixes up the colours of sequential pictures whose colours are sampled differently
+    /// and follow one another.
+    fn check_scan(&self, components: usize) -> Result<(), Refused> {
+        let plain = self.sampling.iter().all(|&sampling| sampling == (1, 1));
+        if self.progressive || plain || components >= self.sampling.len() {
+            return Ok(());
+        }
+        let sampling = self.sampling_in_words();
+        Err(Refused::Kind(format!("a JPEG of several scans with the sampling {sampling}")))
+    }
+
+    fn sampling_in_words(&self) -> String {
+        let each: Vec<_> = self.sampling.iter().map(|(h, v)| format!("{h}x{v}")).collect();
+        each.join(", ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    /// A frame of these samplings, a scan of so many colours, and some data.
+    fn jpeg(frame: u8, sampling: &[u8], scan: u8) -> Vec<u8> {
+        let mut bytes = vec![0xff, START];
+        let mut body = vec![8, 0, 9, 0, 9, sampling.len() as u8];
+        body.extend((1..).zip(sampling).flat_map(|(id, factors): (u8, _)| [id, *factors, 0]));
+        for (marker, body) in [(frame, body), (SCAN, vec![scan, 1, 0, 2, 0, 3, 0, 0, 63, 0])] {
+            bytes.extend([0xff, marker, 0, body.len() as u8 + 2]);
+            bytes.extend(body);
+        }
+        // A 255 that is data, and a beginning anew.
+        bytes.extend([1, 2, 0xff, 0, 0xd9, 3, 0xff, 0xd0, 4, 0xff, 0xff, END]);
+        bytes
+    }
+
+    fn kind(bytes: &[u8]) -> String {
+        match first_picture(bytes) {
+            Err(Refused::Kind(what)) => what,
+            other => unreachable!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn what_follows_the_end_is_cut() {
+        let whole = jpeg(0xc0, &[0x22, 0x11, 0x11], 3);
+        assert_eq!(first_picture(&whole), Ok(&whole[..]));
+        for behind in [&[0xff, SCAN, 0, 8, 0][..], &whole, &whole[..20], &[0; 3], b"\xff\xd9"] {
+            assert_eq!(first_picture(&[&whole, behind].concat()), Ok(&whole[..]), "{behind:?}");
+        }
+    }
+
+    // A picture within a segment, as cameras put a small one into the first, is passed by.
+    #[test]
+    fn only_an_end_of_its_own_counts() {
+        let whole = jpeg(0xc2, &[0x11; 3], 1);
+        let mut outer = vec![0xff, START, 0xff, 0xe1, 0, whole.len() as u8 + 2];
+        outer.extend(&whole);
+        assert_eq!(first_picture(&outer), Err(Refused::NoEnd));
+        outer.extend(&whole[2..]);
+        assert_eq!(first_picture(&outer), Ok(&outer[..]));
+        for length in 0..whole.len() {
+            assert_eq!(first_picture(&whole[..length]), Err(Refused::NoEnd), "{length}");
+        }
+        // One that was cut off before the next begins.
+        let cut = [&whole[..whole.len() - 3], &whole].concat();
+        assert_eq!(first_picture(&cut), Err(Refused::NoEnd));
+    }
+
+    #[test]
+    fn samplings_that_the_decoder_knows() {
+        for sampling in [
+            &[0x11][..],
+            &[0x22],
+            &[0x11; 3],
+            &[0x22; 3],
+            &[0x22, 0x11, 0x11],
+            &[0x41, 0x21, 0x11],
+            &[0x24, 0x11, 0x11],
+            &[0x13, 0x11, 0x13],
+            &[0x22, 0x11, 0x11, 0x22],
+        ] {
+            let bytes = jpeg(0xc0, sampling, sampling.len() as u8);
+            assert_eq!(first_picture(&bytes), Ok(&bytes[..]), "{sampling:x?}");
+        }
+        for (sampling, words) in [
+            (&[0x11, 0x22, 0x11][..], "1x1, 2x2, 1x1"),
+            (&[0x12, 0x21, 0x11], "1x2, 2x1, 1x1"),
+            (&[0x21, 0x12, 0x11], "2x1, 1x2, 1x1"),
+            (&[0x31, 0x11, 0x11], "3x1, 1x1, 1x1"),
+            (&[0x14, 0x12, 0x12], "1x4, 1x2, 1x2"),
+            (&[0x01, 0x11, 0x11], "0x1, 1x1, 1x1"),
+        ] {
+            let what = kind(&jpeg(0xc0, sampling, 3));
+            assert_eq!(what, format!("a JPEG with the sampling {words}"));
+        }
+    }
+
+    #[test]
+    fn codings_that_the_decoder_knows() {
+        for (frame, what) in [
+            (0xc3, "lossless coding"),
+            (0xc5, "hierarchical coding"),
+            (0xc9, "arithmetic coding"),
+            (0xca, "arithmetic coding"),
+            (0xcf, "hierarchical coding"),
+        ] {
+            assert_eq!(kind(&jpeg(frame, &[0x11; 3], 3)), format!("a JPEG with {what}"));
+        }
+        let apart = |frame, sampling: [u8; 3]| jpeg(frame, &sampling, 1);
+        let what = kind(&apart(0xc0, [0x21, 0x11, 0x11]));
+        assert_eq!(what, "a JPEG of several scans with the sampling 2x1, 1x1, 1x1");
+        first_picture(&apart(0xc2, [0x21, 0x11, 0x11])).unwrap();
+        first_picture(&apart(0xc1, [0x11, 0x11, 0x11])).unwrap();
+    }
+}
