@@ -51,8 +51,7 @@ const SHORT: [&str; 5] = ["--limit", "200", "--epochs", "2", "--json"];
 #[test]
 fn writes_its_files_and_one_line_of_json() {
     let dir = tempfile::tempdir().unwrap();
-    let args =
-        [&SHORT[..], &["--batch-size", "10", "--no-ramp", "--rate", "0.01"]].concat();
+    let args = [&SHORT[..], &["--batch-size", "10", "--no-ramp", "--rate", "0.01"]].concat();
     let result = json(&mnist(dir.path(), &args));
     assert_eq!(result["epochs"], 2);
     assert_eq!(result["parameters"], 795_010);

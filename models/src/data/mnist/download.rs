@@ -46,7 +46,7 @@ const SOURCES: [Source; 4] = [
 ];
 
 /// Downloads the four MNIST files into the directory `cache`, which is created
-/// if need be, and returns that directory for [`load`].
+/// if need be, and returns that directory for [`load`](super::load).
 ///
 /// `base_url` is the address that file names are appended to, usually
 /// [`DEFAULT_BASE_URL`]. A file counts only once its decompressed contents have
