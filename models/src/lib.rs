@@ -30,7 +30,3 @@ mod translate;
 
 pub use mlp::Mlp;
 pub use transformer::{padded, shifted, Pad, Seq2Seq, Seq2SeqTransformer};
-
-#[cfg(doctest)]
-#[doc = include_str!("../../README.md")]
-struct Readme;

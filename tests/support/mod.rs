@@ -6,3 +6,6 @@ pub mod optimizers;
 pub mod oracle;
 pub mod quadratic;
 pub mod values;
+
+#[cfg(doctest)]
+mod pages;

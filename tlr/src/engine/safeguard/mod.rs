@@ -61,7 +61,8 @@ use serde::Serialize;
 /// the next window is accepted, each rate goes back to what it was, unless it had just risen by
 /// more than a quarter. A second rollback before there is trust again is final.
 ///
-/// Without a loss, only a weight that is not finite undoes a window.
+/// Without a loss, a window is undone where a weight is not finite, or where the gradients tell that
+/// the weights have gone too far: [`Cause::WentTooFar`](crate::Cause::WentTooFar).
 ///
 /// Not in the paper, whose rule can end anywhere once a rate is too large.
 ///
