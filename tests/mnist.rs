@@ -51,8 +51,7 @@ const SHORT: [&str; 5] = ["--limit", "200", "--epochs", "2", "--json"];
 #[test]
 fn writes_its_files_and_one_line_of_json() {
     let dir = tempfile::tempdir().unwrap();
-    let args =
-        [&SHORT[..], &["--batch-size", "10", "--no-ramp", "--rate", "0.01"]].concat();
+    let args = [&SHORT[..], &["--batch-size", "10", "--no-ramp", "--rate", "0.01"]].concat();
     let result = json(&mnist(dir.path(), &args));
     assert_eq!(result["epochs"], 2);
     assert_eq!(result["parameters"], 795_010);
@@ -123,9 +122,9 @@ fn bad_input_ends_in_a_message() {
         (&["--rate", "0"], "starting learning rate"),
         (&["--rate", "-1"], "starting learning rate"),
         (&["--rate", "nan"], "starting learning rate"),
-        (&["--limit", "0"], "number of images"),
-        (&["--batch-size", "0"], "batch"),
-        (&["--epochs", "0"], "at least one epoch"),
+        (&["--limit", "0"], "at least 1"),
+        (&["--batch-size", "0"], "at least 1"),
+        (&["--epochs", "0"], "at least 1"),
         (&["--meta-rate", "0", "--rule", "additive"], "meta_lr"),
         (&["--data", "/does/not/exist"], "/does/not/exist"),
         (&["--no-such-flag"], "--no-such-flag"),

@@ -75,6 +75,8 @@ pub(super) fn fit<M: NumParams<f32, Cpu> + ZeroGrads<f32, Cpu>>(
     let settings = task.settings().and(persistence.settings.unwrap_or(&Facts::default()));
     let new = Progress::new(options, &settings, task.data()?, batches);
     let mut progress = persistence.begin(model, &mut **optimizer, new)?;
+    let (parameters, window) = (model.num_trainable_params(), optimizer.window());
+    observer(Event::Begun { parameters, batches, window });
     let mut told = Told::default();
     if persistence.resume {
         told.all_again(&progress, batches, &**optimizer, observer);
@@ -148,7 +150,7 @@ pub(super) fn fit<M: NumParams<f32, Cpu> + ZeroGrads<f32, Cpu>>(
         losses: progress.losses,
         history: optimizer.history().to_vec(),
         batches_per_epoch: batches,
-        parameters: model.num_trainable_params(),
+        parameters,
     })
 }
 

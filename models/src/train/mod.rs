@@ -40,6 +40,15 @@ pub type Net = Mlp<784, 1000, 10, f32, Cpu>;
 /// What happens during a run, as it happens.
 #[derive(Debug)]
 pub enum Event<'a> {
+    /// The first: model and data fit, and training is about to begin, or to go on.
+    Begun {
+        /// Trainable parameters of the model.
+        parameters: usize,
+        /// Batches in an epoch.
+        batches: usize,
+        /// Steps in a window, after which a rate is decided on.
+        window: usize,
+    },
     /// After a step.
     Step {
         /// Counted from 0.
