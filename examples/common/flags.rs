@@ -89,6 +89,9 @@ pub(crate) struct Training {
     /// End with the result as one line of JSON
     #[arg(long, help_heading = "Output")]
     pub(crate) json: bool,
+    /// Write losses, rates and the like for TensorBoard, too: `tensorboard --logdir DIR` shows them
+    #[arg(long, help_heading = "Output")]
+    pub(crate) tensorboard: bool,
     /// Show nothing but the last line, and what goes wrong
     #[arg(long, help_heading = "Output")]
     pub(crate) quiet: bool,

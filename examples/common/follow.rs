@@ -108,7 +108,7 @@ impl Job<'_> {
         });
         shown.bar.finish_and_clear();
         let out = self.out.path().display();
-        let record_end = |why: &TrainError| {
+        let mut record_end = |why: &TrainError| {
             let json = record.json(&why.to_string(), Map::new());
             if let Err(error) = record.write(&json) {
                 warn(format_args!("warning: {error}"));
