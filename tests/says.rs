@@ -147,7 +147,7 @@ fn quiet_leaves_the_last_line() {
     assert_eq!(words(&text.stdout).lines().count(), 1);
 }
 
-const PROGRAMS: [&str; 5] = ["mnist", "cifar", "imagenet", "translate", "sweep"];
+const PROGRAMS: [&str; 6] = ["mnist", "cifar", "imagenet", "translate", "sweep", "predict"];
 
 // Fails if help runs over the edge of a narrow terminal, lacks its groups, or shows a number as
 // nobody writes it.
@@ -204,6 +204,7 @@ fn numbers_out_of_range_are_refused_as_numbers() {
         ("sweep", "--epochs", 1),
         ("sweep", "--batch-size", 1),
         ("sweep", "--jobs", 1),
+        ("predict", "--count", 1),
     ];
     let refused = |program: &str, flag: &str, value: &str| {
         let mut args = vec![flag, value];

@@ -77,7 +77,8 @@ pub(crate) struct Training {
     pub(crate) bf16_directions: bool,
 
     /// Folder for the results: run.json, epochs.csv, history.csv (each change of a rate) and
-    /// curves.svg, written anew after each epoch
+    /// curves.svg, written anew after each epoch, and best.safetensors, the weights after the epoch
+    /// with the least test loss
     #[arg(long, value_name = "DIR", help_heading = "Output", default_value = "out")]
     pub(crate) out: PathBuf,
     /// Save the whole run in FILE, after each epoch and on Ctrl-C, so that it can go on

@@ -80,7 +80,9 @@ impl Job<'_> {
         let options = self.training.options();
         let stop = Stop::listen()?;
         let settings = self.given.facts();
+        let best = self.out.file("best.safetensors");
         let persistence = Persistence {
+            best: Some(&best),
             checkpoint: self.training.checkpoint.as_deref(),
             resume: self.training.resume,
             stop: Some(stop.asked()),

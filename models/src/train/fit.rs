@@ -35,6 +35,11 @@ pub(super) trait Task<M> {
     /// Calls `step` for each batch but the first `skip`, in an order that depends on nothing but the epoch and a seed.
     fn epoch(&self, epoch: usize, skip: usize, step: &mut Step<'_, M>) -> Result<(), TrainError>;
 
+    /// What whoever uses the model has to know, by name.
+    fn notes(&self) -> Vec<(&'static str, String)> {
+        Vec::new()
+    }
+
     /// Mean loss and accuracy on what it was not trained on.
     fn test(&self, model: &M) -> Result<(f64, f64), TrainError>;
 }
@@ -140,6 +145,10 @@ pub(super) fn fit<M: NumParams<f32, Cpu> + ZeroGrads<f32, Cpu>>(
                 .filter(|&step| step > (epoch * batches) as u64)
                 .count(),
         };
+        let kept = persistence.keep_best(model, &record, &progress.epochs, &task.notes());
+        if let Err(error) = kept {
+            observer(Event::NotSaved(&error));
+        }
         observer(Event::Epoch(&record));
         progress.epochs.push(record);
         (progress.sum, progress.weights, progress.seconds) = (0.0, 0, 0.0);
