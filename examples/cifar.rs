@@ -9,7 +9,7 @@
 mod common;
 
 use clap::Parser;
-use common::{Job, Training};
+use common::{numbers::whole, Job, Training};
 use dfdx::prelude::Cpu;
 use std::{error::Error, path::PathBuf, process::ExitCode};
 use tlr_models::{
@@ -21,27 +21,40 @@ use tlr_models::{
 /// Images the program draws where there are no others.
 const DRAWN: (usize, usize) = (4_000, 1_000);
 
-/// Train a wide residual network on CIFAR-10 or CIFAR-100, from any learning rate.
+/// What to try first.
+const EXAMPLES: &str = "\
+Examples:
+  Pictures that the program draws itself:
+    cifar
+  CIFAR-10, from its binary files:
+    cifar --data DIR --batch-size 128 --epochs 10
+  CIFAR-100 with a large network (built with --release):
+    cifar --data DIR --classes 100 --depth 28 --width 10";
+
+/// Train a wide residual network on small pictures, with a learning rate that learns itself.
 #[derive(Parser)]
-#[command(name = "cifar", allow_negative_numbers = true)]
+#[command(name = "cifar", after_help = EXAMPLES)]
 struct Args {
-    #[command(flatten)]
-    training: Training,
-    /// Layers with weights: 10, 16 or 28 (with a width of 1; 1, 2, 4 or 8; 10)
-    #[arg(long, default_value_t = 10)]
-    depth: usize,
-    /// Times as many channels as the narrowest
-    #[arg(long, default_value_t = 1)]
-    width: usize,
-    /// 10 or 100
-    #[arg(long, default_value_t = 10)]
+    /// Folder with CIFAR's binary files, plain or gzipped; without it, pictures are drawn
+    #[arg(long, value_name = "DIR", env = "TLR_CIFAR", help_heading = "Data")]
+    data: Option<PathBuf>,
+    /// CIFAR-10 or CIFAR-100
+    #[arg(long, value_name = "N", help_heading = "Data", value_parser = whole::<usize>(1))]
+    #[arg(default_value = "10")]
     classes: usize,
     /// Leave the training images as they are, instead of cropping and mirroring them at random
-    #[arg(long)]
+    #[arg(long, help_heading = "Data")]
     no_augment: bool,
-    /// Folder with CIFAR's binary files, plain or gzipped; without it, pictures are drawn
-    #[arg(long, value_name = "DIR", env = "TLR_CIFAR")]
-    data: Option<PathBuf>,
+    /// Layers with weights: 10, 16 or 28
+    #[arg(long, value_name = "N", help_heading = "Model", value_parser = whole::<usize>(1))]
+    #[arg(default_value = "10")]
+    depth: usize,
+    /// Times as many channels as the narrowest: 1 with 10 layers; 1, 2, 4 or 8 with 16; 10 with 28
+    #[arg(long, value_name = "N", help_heading = "Model", value_parser = whole::<usize>(1))]
+    #[arg(default_value = "1")]
+    width: usize,
+    #[command(flatten)]
+    training: Training,
 }
 
 fn main() -> ExitCode {
@@ -94,10 +107,11 @@ fn missing(args: &Args, there_are: &str) -> Box<dyn Error> {
 fn train<M: Network>(args: &Args, job: &Job<'_>) -> Result<ExitCode, Box<dyn Error>> {
     let training = &args.training;
     let (name, data) = load(args)?;
-    let name = format!("{name}, WRN-{}-{}", args.depth, args.width);
+    let model = format!("WRN-{}-{}", args.depth, args.width);
+    let name = format!("{name}, {model}");
     let augment = (!args.no_augment).then(|| Augment::new(training.seed));
     let source = InMemory::new(&data, training.batch_size, training.seed, augment)?.drop_last();
-    job.train::<M>(&name, &source)
+    job.train::<M>(&name, &format!("Wide residual network {model}"), &source)
 }
 
 /// The data set's name, for the picture, and its images. Says what a folder lacks.

@@ -24,7 +24,7 @@ use tlr_models::{
 
 /// Compare training runs: a table, and the curves of each method's best run.
 #[derive(Parser)]
-#[command(name = "compare")]
+#[command(name = "compare", version)]
 struct Args {
     /// What the runs were given as --out
     #[arg(required = true)]

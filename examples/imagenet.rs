@@ -11,7 +11,7 @@
 mod common;
 
 use clap::Parser;
-use common::{follow::progress_bar, warn, Job, Training};
+use common::{numbers::whole, warn, Job, Training};
 use dfdx::prelude::Cpu;
 use std::{
     error::Error,
@@ -31,24 +31,33 @@ const DRAWN: (usize, usize, usize) = (384, 96, 4);
 /// Broken pictures that are named one by one.
 const NAMED: usize = 10;
 
-/// Train ResNet-50 on a folder of pictures, from any learning rate.
+/// What to try first.
+const EXAMPLES: &str = "\
+Examples:
+  Pictures that the program draws itself:
+    imagenet
+  A folder with train/CLASS/ and val/CLASS/ in it:
+    imagenet --data DIR --side 224 --batch-size 96 --epochs 80";
+
+/// Train ResNet-50 on a folder of pictures, with a learning rate that learns itself.
 #[derive(Parser)]
-#[command(name = "imagenet", allow_negative_numbers = true)]
+#[command(name = "imagenet", after_help = EXAMPLES)]
 struct Args {
-    #[command(flatten)]
-    training: Training,
+    /// Folder of pictures; without it, one is drawn into --out
+    #[arg(long, value_name = "DIR", env = "TLR_IMAGENET", help_heading = "Data")]
+    data: Option<PathBuf>,
     /// Pixels that pictures are cut to, in height and width
-    #[arg(long, default_value_t = 32)]
+    #[arg(long, value_name = "N", help_heading = "Data", value_parser = whole::<u32>(1))]
+    #[arg(default_value = "32")]
     side: u32,
     /// Threads that decode pictures [default: one a core]
-    #[arg(long, value_name = "N")]
-    decoders: Option<NonZeroUsize>,
+    #[arg(long, value_name = "N", help_heading = "Data", value_parser = whole::<usize>(1))]
+    decoders: Option<usize>,
     /// Leave out pictures that cannot be read, instead of ending with the list of them
-    #[arg(long)]
+    #[arg(long, help_heading = "Data")]
     skip_broken: bool,
-    /// Folder of pictures; without it, one is drawn into --out
-    #[arg(long, value_name = "DIR", env = "TLR_IMAGENET")]
-    data: Option<PathBuf>,
+    #[command(flatten)]
+    training: Training,
 }
 
 fn main() -> ExitCode {
@@ -66,34 +75,38 @@ fn run(args: &Args, job: &Job<'_>) -> Result<ExitCode, Box<dyn Error>> {
         Some(dir) => (dir.display().to_string(), dir.clone()),
         None => ("Drawn pictures".to_owned(), draw(training)?),
     };
-    let folder = open(&dir, args.skip_broken)?;
+    let folder = open(&dir, args.skip_broken, job)?;
     let mut loader = Loader::default();
-    loader.threads = args.decoders.unwrap_or(loader.threads);
+    let decoders = args.decoders.map(|asked| job.capped(asked, "--decoders"));
+    loader.threads = decoders.and_then(NonZeroUsize::new).unwrap_or(loader.threads);
     let preparation = Preparation::square(args.side);
     let source = Decoded::new(&folder, preparation, loader, training.batch_size, training.seed)?;
     let source = source.drop_last();
     let name = format!("{name}, ResNet-50");
     // As many logits as needed, within what is compiled in.
     match folder.train.classes().len() {
-        ..=10 => job.train::<ResNet50<10, f32, Cpu>>(&name, &source),
-        _ => job.train::<ResNet50<1000, f32, Cpu>>(&name, &source),
+        ..=10 => job.train::<ResNet50<10, f32, Cpu>>(&name, "ResNet-50", &source),
+        _ => job.train::<ResNet50<1000, f32, Cpu>>(&name, "ResNet-50", &source),
     }
 }
 
 /// The folder's pictures, all of which can be read. Says what else there is.
-fn open(dir: &Path, skip_broken: bool) -> Result<Folder, Box<dyn Error>> {
+fn open(dir: &Path, skip_broken: bool, job: &Job<'_>) -> Result<Folder, Box<dyn Error>> {
     let folder = Folder::open(dir)?;
     let others = &folder.passed_over;
     if !others.is_empty() {
         let count = others.len();
-        warn(format_args!("passed over {count} files that are no pictures: {others}"));
+        job.note(format_args!("passed over {count} files that are no pictures: {others}"));
     }
     let all = folder.train.len() + folder.val.len();
-    let bar = progress_bar();
+    let bar = job.progress_bar();
     bar.set_length(all as u64);
     bar.set_message("reading all pictures once");
     let (folder, broken) = folder.without_broken(|| bar.inc(1))?;
     bar.finish_and_clear();
+    if broken.is_empty() {
+        return Ok(folder);
+    }
     for error in broken.iter().take(NAMED) {
         warn(format_args!("{error}"));
     }
@@ -101,9 +114,6 @@ fn open(dir: &Path, skip_broken: bool) -> Result<Folder, Box<dyn Error>> {
         warn(format_args!("and {} more", broken.len() - NAMED));
     }
     let broken = broken.len();
-    if broken == 0 {
-        return Ok(folder);
-    }
     if !skip_broken {
         let what = format!("{broken} of {all} pictures cannot be read");
         return Err(format!("{what}: repair or remove them, or pass --skip-broken").into());

@@ -19,22 +19,34 @@ use tlr_models::{
 /// Images the program draws where there are no others.
 const DRAWN: (usize, usize) = (20_000, 4_000);
 
-/// Train the paper's perceptron on digits, from any learning rate.
+/// What to try first.
+const EXAMPLES: &str = "\
+Examples:
+  Digits that the program draws itself:
+    mnist
+  MNIST's digits, from its four files:
+    mnist --data DIR
+  From a rate far too large, a rate a layer:
+    mnist --rate 100 --mode per-layer
+  A run to stop with Ctrl-C and start again:
+    mnist --checkpoint run.safetensors --resume";
+
+/// Train a small network to tell handwritten digits apart, with a learning rate that learns itself.
 #[derive(Parser)]
-#[command(name = "mnist", allow_negative_numbers = true)]
+#[command(name = "mnist", after_help = EXAMPLES)]
 struct Args {
-    #[command(flatten)]
-    training: Training,
-    /// Folder with the four MNIST files, plain or gzipped
-    #[arg(long, value_name = "DIR", env = "TLR_DATA")]
+    /// Folder with the four MNIST files, plain or gzipped; without it, digits are drawn
+    #[arg(long, value_name = "DIR", env = "TLR_DATA", help_heading = "Data")]
     data: Option<PathBuf>,
     /// Fetch MNIST first, into --data or the user's cache (built with `--features download`)
-    #[arg(long)]
+    #[arg(long, help_heading = "Data")]
     download: bool,
     /// Where to fetch it from: the address of the folder that holds its four files, ending in .gz
-    #[arg(long, value_name = "URL", requires = "download")]
+    #[arg(long, value_name = "URL", help_heading = "Data", requires = "download")]
     #[cfg_attr(not(feature = "download"), allow(dead_code))]
     mirror: Option<String>,
+    #[command(flatten)]
+    training: Training,
 }
 
 fn main() -> ExitCode {
@@ -45,7 +57,7 @@ fn run(args: &Args, job: &Job<'_>) -> Result<ExitCode, Box<dyn Error>> {
     let training = &args.training;
     let (name, data) = load(args)?;
     let source = InMemory::new(&data, training.batch_size, training.seed, None)?;
-    job.train::<Net>(&name, &source)
+    job.train::<Net>(&name, "Perceptron 784-1000-10", &source)
 }
 
 /// The data set's name, for the picture, and its images.
@@ -78,7 +90,8 @@ fn fetch(args: &Args) -> Result<PathBuf, Box<dyn Error>> {
         Some(dir) => dir.clone(),
         None => dirs::cache_dir().ok_or("no cache folder: give one by --data")?.join("tlr/mnist"),
     };
-    let bar = ProgressBar::new(0).with_style(
+    let bar = if args.training.quiet { ProgressBar::hidden() } else { ProgressBar::new(0) };
+    let bar = bar.with_style(
         ProgressStyle::with_template("{msg} {bar:30} {bytes}/{total_bytes}")
             .unwrap_or_else(|_| ProgressStyle::default_bar()),
     );

@@ -27,7 +27,7 @@ use tlr_models::{
 
 /// Train the paper's perceptron under faults, and undisturbed.
 #[derive(Parser)]
-#[command(name = "soak")]
+#[command(name = "soak", version)]
 struct Args {
     /// Folder with the four MNIST files; without it, digits are drawn
     #[arg(long, value_name = "DIR", env = "TLR_DATA")]

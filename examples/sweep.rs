@@ -6,8 +6,14 @@
 //!
 //! Stop it whenever you like: started again with the same `--out`, it goes on where it was.
 
-use clap::Parser;
+#[path = "common/numbers.rs"]
+mod numbers;
+#[path = "common/threads.rs"]
+mod threads;
+
+use clap::{CommandFactory, FromArgMatches, Parser};
 use indicatif::{ProgressBar, ProgressStyle};
+use numbers::whole;
 use std::{
     error::Error,
     io::{self, Write},
@@ -24,59 +30,89 @@ use tlr_models::{
 /// Images the program draws where there are no others.
 const DRAWN: (usize, usize) = (20_000, 4_000);
 
-/// Train the paper's perceptron over a grid; every list is separated by commas.
+/// What to try first.
+const EXAMPLES: &str = "\
+Examples:
+  From four starting rates:
+    sweep
+  Each of 3 rates with each of 2 batch sizes:
+    sweep --rate 1,1e-3,1e-6 --batch-size 64,512
+  Two rules side by side:
+    sweep --rule aligned,constant --out DIR";
+
+/// Train mnist's network once for each combination of the values given, on all cores at a time.
+///
+/// Flags that take X,... or N,... take several values with commas between them. Started again with the
+/// same --out, a sweep does what is not done yet.
 #[derive(Parser)]
-#[command(name = "sweep", allow_negative_numbers = true)]
+#[command(name = "sweep", version, after_help = EXAMPLES)]
 struct Args {
-    /// Starting learning rates
-    #[arg(long, value_delimiter = ',', default_value = "1,1e-3,1e-6,1e-9")]
-    rate: Vec<f64>,
-    /// Images in a batch
-    #[arg(long, value_delimiter = ',', default_value = "128")]
-    batch_size: Vec<usize>,
-    /// Base optimizers (momentum is 0.9)
-    #[arg(long, value_enum, value_delimiter = ',', default_value = "sgd")]
-    optimizer: Vec<Base>,
-    /// One rate, or one a layer
-    #[arg(long, value_enum, value_delimiter = ',', default_value = "global")]
-    mode: Vec<Mode>,
-    /// How the rate moves
-    #[arg(long, value_enum, value_delimiter = ',', default_value = "aligned")]
-    rule: Vec<Rule>,
-    /// p: fractions of an epoch between two adaptations, in (0, 1]
-    #[arg(long, value_delimiter = ',', default_value = "0.2")]
-    window_fraction: Vec<f64>,
-    /// γ of the Newton rules, in (0, 1]
-    #[arg(long, value_delimiter = ',', default_value = "0.33")]
-    damping: Vec<f64>,
-    /// η of the first-order rules
-    #[arg(long, value_delimiter = ',', default_value = "0.01")]
-    meta_rate: Vec<f64>,
-    /// Of the weights and the order of the images
-    #[arg(long, value_delimiter = ',', default_value = "0")]
-    seed: Vec<u64>,
-    /// Passes over the training images
-    #[arg(long, default_value_t = 20)]
-    epochs: usize,
-    /// Never roll back
-    #[arg(long)]
-    no_safeguard: bool,
-    /// Use the first N images for training, and at most N for testing
-    #[arg(long, value_name = "N")]
-    limit: Option<usize>,
-    /// Runs at a time [default: one a core]
-    #[arg(long, value_name = "N")]
-    jobs: Option<usize>,
     /// Folder with the four MNIST files, plain or gzipped; without it, digits are drawn
-    #[arg(long, value_name = "DIR", env = "TLR_DATA")]
+    #[arg(long, value_name = "DIR", env = "TLR_DATA", help_heading = "Data")]
     data: Option<PathBuf>,
-    /// Where results.csv, the table and the pictures go
-    #[arg(long, value_name = "DIR", default_value = "out/sweep")]
+    /// Use only the first N images to train on, and at most N to test on
+    #[arg(long, value_name = "N", help_heading = "Data", value_parser = whole::<usize>(1))]
+    limit: Option<usize>,
+
+    /// How many times all images are gone through
+    #[arg(long, value_name = "N", help_heading = "Training", value_parser = whole::<usize>(1))]
+    #[arg(default_value = "20")]
+    epochs: usize,
+    /// Images in a step
+    #[arg(long, value_name = "N,...", help_heading = "Training", value_delimiter = ',')]
+    #[arg(value_parser = whole::<usize>(1), default_value = "128")]
+    batch_size: Vec<usize>,
+    /// Optimizers whose learning rate is learned
+    #[arg(long, value_enum, help_heading = "Training", value_delimiter = ',')]
+    #[arg(default_value = "sgd")]
+    optimizer: Vec<Base>,
+    /// Each draws other first weights and another order of the images
+    #[arg(long, value_name = "N,...", help_heading = "Training", value_delimiter = ',')]
+    #[arg(value_parser = whole::<u64>(0), default_value = "0")]
+    seed: Vec<u64>,
+    /// Runs at a time [default: one a core]
+    #[arg(long, value_name = "N", help_heading = "Training", value_parser = whole::<usize>(1))]
+    jobs: Option<usize>,
+
+    /// Learning rates to start from
+    #[arg(long, value_name = "X,...", help_heading = "Learned rate", value_delimiter = ',')]
+    #[arg(default_value = "1,1e-3,1e-6,1e-9")]
+    rate: Vec<f64>,
+    /// One learning rate for the whole model, or one for each layer
+    #[arg(long, value_enum, help_heading = "Learned rate", value_delimiter = ',')]
+    #[arg(default_value = "global")]
+    mode: Vec<Mode>,
+    /// How a new learning rate is found from what the last steps did
+    #[arg(long, value_enum, help_heading = "Learned rate", value_delimiter = ',')]
+    #[arg(default_value = "aligned")]
+    rule: Vec<Rule>,
+    /// How often the rate is changed: 0.2 is after every fifth of an epoch, but not within 20 steps.
+    /// Above 0, at most 1 (p in the paper)
+    #[arg(long, value_name = "X,...", help_heading = "Learned rate", value_delimiter = ',')]
+    #[arg(default_value = "0.2")]
+    window_fraction: Vec<f64>,
+    /// How far `aligned` and `paper` go at a time, as a part of the way to the rate that looks best.
+    /// Above 0, at most 1 (γ in the paper)
+    #[arg(long, value_name = "X,...", help_heading = "Learned rate", value_delimiter = ',')]
+    #[arg(default_value = "0.33")]
+    damping: Vec<f64>,
+    /// How far `additive` and `multiplicative` go at a time. Above 0 (η in the paper)
+    #[arg(long, value_name = "X,...", help_heading = "Learned rate", value_delimiter = ',')]
+    #[arg(default_value = "0.01")]
+    meta_rate: Vec<f64>,
+    /// Never undo the last steps and cut the rate, as is done where the loss rises
+    #[arg(long, help_heading = "Learned rate")]
+    no_safeguard: bool,
+
+    /// Folder for results.csv, the table and the pictures
+    #[arg(long, value_name = "DIR", help_heading = "Output", default_value = "out/sweep")]
     out: PathBuf,
 }
 
 fn main() -> ExitCode {
-    match run(&Args::parse()) {
+    let matches = numbers::with_signs(Args::command()).get_matches();
+    let args = Args::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    match run(&args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let _ = writeln!(std::io::stderr(), "error: {error}");
@@ -103,12 +139,14 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
     let cells = grid.cells();
     let mut results = Results::open(&args.out, name, &data)?;
     let done = cells.iter().filter(|cell| results.of(cell).is_some()).count();
-    let jobs = match args.jobs {
-        Some(jobs) => jobs,
+    let bar = progress_bar((cells.len() - done) as u64);
+    let jobs = match args.jobs.map(|asked| threads::capped(asked, "--jobs")) {
+        Some((jobs, note)) => {
+            note.into_iter().try_for_each(|note| writeln!(io::stderr(), "{note}"))?;
+            jobs
+        }
         None => std::thread::available_parallelism()?.get(),
     };
-
-    let bar = progress_bar((cells.len() - done) as u64);
     say(&bar, &format!("runs: {}, done before: {done}", cells.len()))?;
     let mut said = Ok(());
     let failed = sweep::run(&data, &cells, jobs, &mut results, &mut |record| {

@@ -13,7 +13,11 @@
 mod common;
 
 use clap::{Parser, ValueEnum};
-use common::{follow::Done, Job, Training};
+use common::{
+    follow::{Done, Subject},
+    numbers::whole,
+    Job, Training,
+};
 use dfdx::prelude::Cpu;
 use std::{error::Error, fmt::Write, path::PathBuf, process::ExitCode};
 use tlr_models::{
@@ -33,31 +37,44 @@ type Small = Seq2SeqTransformer<128, 128, 64, 4, 128, 2, 2, f32, Cpu>;
 type Captions<const TOKENS: usize> =
     Seq2SeqTransformer<TOKENS, TOKENS, 128, 4, 256, 3, 3, f32, Cpu>;
 
-/// Train a transformer to translate from German to English, from any learning rate.
+/// What to try first.
+const EXAMPLES: &str = "\
+Examples:
+  A small language that the program makes:
+    translate
+  The first 5,000 of Multi30k's captions:
+    translate --data DIR --limit 5000
+  All of them, with a wider search at the end:
+    translate --data DIR --vocabulary 8000 --beam 4";
+
+/// Train a transformer to translate from German to English, with a learning rate that learns itself.
 #[derive(Parser)]
-#[command(name = "translate", allow_negative_numbers = true)]
+#[command(name = "translate", after_help = EXAMPLES)]
 struct Args {
-    #[command(flatten)]
-    training: Training,
-    /// Part of the activations dropped in training, at least 0 and below 1
-    #[arg(long, default_value_t = 0.1)]
-    dropout: f64,
+    /// Folder with Multi30k's train, val and test_2016_flickr, .de and .en, plain or gzipped; without
+    /// it, sentences are made
+    #[arg(long, value_name = "DIR", env = "TLR_MULTI30K", help_heading = "Data")]
+    data: Option<PathBuf>,
     /// What a token is [default: subwords of Multi30k, words of the made language]
-    #[arg(long, value_enum)]
+    #[arg(long, value_enum, help_heading = "Data")]
     tokens: Option<Kind>,
     /// Tokens of each language, at most 8000 (and 128 of the made language)
-    #[arg(long, value_name = "N", default_value_t = 2000)]
+    #[arg(long, value_name = "N", help_heading = "Data", value_parser = whole::<usize>(1))]
+    #[arg(default_value = "2000")]
     vocabulary: usize,
+    /// Part of the activations dropped in training, at least 0 and below 1
+    #[arg(long, value_name = "X", help_heading = "Model", default_value = "0.1")]
+    dropout: f64,
     /// Translations that are followed at a time; 1 is greedy search
-    #[arg(long, value_name = "N", default_value_t = 1)]
+    #[arg(long, value_name = "N", help_heading = "Output", value_parser = whole::<usize>(1))]
+    #[arg(default_value = "1")]
     beam: usize,
     /// Translations to show at the end
-    #[arg(long, value_name = "N", default_value_t = 3)]
+    #[arg(long, value_name = "N", help_heading = "Output", value_parser = whole::<usize>(0))]
+    #[arg(default_value = "3")]
     show: usize,
-    /// Folder with Multi30k's train, val and test_2016_flickr, .de and .en, plain or gzipped; without it, sentences
-    /// are made
-    #[arg(long, value_name = "DIR", env = "TLR_MULTI30K")]
-    data: Option<PathBuf>,
+    #[command(flatten)]
+    training: Training,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -131,7 +148,15 @@ fn train<M: Translator>(
     let name = format!("{name}, {} pairs", data.train.len());
     // The pairs to test on have no part in training, but in what it is found to be worth.
     let facts = corpus.data().clone().with("the test set", data.test.identity());
-    job.follow(&name, &facts, "validation tokens", |options, persistence, observer| {
+    let [source, target] = corpus.tokens();
+    let amounts = format!(
+        "{} to watch training by, {} to test on; {source} German and {target} English tokens",
+        data.val.len(),
+        data.test.len(),
+    );
+    let subject =
+        Subject { data: &name, model: "Transformer", amounts, tested: "validation tokens" };
+    job.follow(&subject, &facts, |options, persistence, observer| {
         let (run, model) =
             train::train_translator::<M>(&corpus, options, dropout, persistence, observer)?;
         let mut done = Done::from(run);

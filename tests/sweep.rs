@@ -135,8 +135,8 @@ fn bad_input_ends_in_a_message() {
         (&["--rate", "1,nan"], "starting learning rate"),
         (&["--damping", "nan"], "damping must be in (0, 1]"),
         (&["--rule", "additive", "--meta-rate", "-1"], "meta_lr must be finite and above 0"),
-        (&["--epochs", "0"], "at least one epoch"),
-        (&["--limit", "0"], "number of images"),
+        (&["--epochs", "0"], "at least 1"),
+        (&["--limit", "0"], "at least 1"),
         (&["--data", "/does/not/exist"], "/does/not/exist"),
         (&["--rule", "sideways"], "sideways"),
     ] {

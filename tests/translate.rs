@@ -106,9 +106,9 @@ fn bad_input_ends_in_a_message() {
         (&["--dropout", "1"], "dropout rate"),
         (&["--dropout", "-0.1"], "dropout rate"),
         (&["--vocabulary", "4"], "a vocabulary of 4 tokens"),
-        (&["--limit", "0"], "number of sentences"),
-        (&["--limit", "9", "--batch-size", "0"], "batch size is zero"),
-        (&["--limit", "9", "--epochs", "0"], "at least one epoch"),
+        (&["--limit", "0"], "at least 1"),
+        (&["--limit", "9", "--batch-size", "0"], "at least 1"),
+        (&["--limit", "9", "--epochs", "0"], "at least 1"),
         (&["--limit", "9", "--rate", "-1"], "starting learning rate"),
         (&["--tokens", "letters"], "letters"),
     ] {

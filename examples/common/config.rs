@@ -12,7 +12,7 @@ use std::{
 use tlr_models::train::Facts;
 
 /// Flags that say where files go and what is shown, and not what is trained.
-const FILES: [&str; 5] = ["out", "json", "checkpoint", "resume", "config"];
+const FILES: [&str; 7] = ["out", "json", "quiet", "tensorboard", "checkpoint", "resume", "config"];
 
 /// Flags that may be others when a run goes on from its checkpoint. The data is compared itself,
 /// wherever it lies.

@@ -1,80 +1,101 @@
 //! The flags that say how to train.
 
-use std::{num::NonZeroUsize, path::PathBuf};
+use super::numbers::whole;
+use std::path::PathBuf;
 use tlr_models::train::{Base, Mode, Options, Rule, Shape};
 
 /// How to train.
 #[derive(clap::Args)]
 pub(crate) struct Training {
-    /// Starting learning rate: the aligned rule finds one by itself, in its first steps
-    #[arg(long, default_value_t = 1e-6)]
-    pub(crate) rate: f64,
-    /// Start from the rate as it is given
-    #[arg(long)]
-    pub(crate) no_ramp: bool,
-    /// Examples in a batch
-    #[arg(long, default_value_t = 128)]
-    pub(crate) batch_size: usize,
-    /// Passes over the training set
-    #[arg(long, default_value_t = 10)]
-    pub(crate) epochs: usize,
-    /// Base optimizer (momentum is 0.9)
-    #[arg(long, value_enum, default_value_t = Base::Sgd)]
-    pub(crate) optimizer: Base,
-    /// One rate, or one a layer
-    #[arg(long, value_enum, default_value_t = Mode::Global)]
-    pub(crate) mode: Mode,
-    /// How the rate moves
-    #[arg(long, value_enum, default_value_t = Rule::Aligned)]
-    pub(crate) rule: Rule,
-    /// γ of the Newton rules, in (0, 1]
-    #[arg(long, default_value_t = 0.33)]
-    pub(crate) damping: f64,
-    /// η of the first-order rules
-    #[arg(long, default_value_t = 0.01)]
-    pub(crate) meta_rate: f64,
-    /// p: fraction of an epoch between two adaptations, in (0, 1]
-    #[arg(long, default_value_t = 0.2)]
-    pub(crate) window_fraction: f64,
-    /// Added to the gradient as so many times the weights
-    #[arg(long, default_value_t = 0.0)]
-    pub(crate) weight_decay: f64,
-    /// What the rate is multiplied by [default: linear with the aligned rule, else constant]
-    #[arg(long, value_enum)]
-    pub(crate) schedule: Option<Shape>,
-    /// Never roll back
-    #[arg(long)]
-    pub(crate) no_safeguard: bool,
-    /// Learn the rate from a sketch of so many bins, 16384 say, and not from snapshots; never roll back
-    #[arg(long, value_name = "BINS")]
-    pub(crate) sketch: Option<usize>,
-    /// Keep the last window's direction in bfloat16, and not the snapshot before it
-    #[arg(long)]
-    pub(crate) bf16_directions: bool,
-    /// Of the weights, the order of the examples, and whatever else is drawn
-    #[arg(long, default_value_t = 0)]
-    pub(crate) seed: u64,
-    /// Use the first N examples for training, and at most N for testing
-    #[arg(long, value_name = "N")]
+    /// Use only the first N examples to train on, and at most N to test on
+    #[arg(long, value_name = "N", help_heading = "Data", value_parser = whole::<usize>(1))]
     pub(crate) limit: Option<usize>,
-    /// Threads of the layers [default: all cores]
-    #[arg(long, value_name = "N")]
-    pub(crate) threads: Option<NonZeroUsize>,
-    /// Where history.csv, epochs.csv, run.json and curves.svg go
-    #[arg(long, value_name = "DIR", default_value = "out")]
-    pub(crate) out: PathBuf,
-    /// End with one JSON object on a line of its own
-    #[arg(long)]
-    pub(crate) json: bool,
-    /// Save the run in this file, after every epoch and on Ctrl-C
-    #[arg(long, value_name = "FILE")]
-    pub(crate) checkpoint: Option<PathBuf>,
-    /// Go on from the checkpoint, if there is one yet
-    #[arg(long, requires = "checkpoint")]
-    pub(crate) resume: bool,
-    /// Train as an earlier run did, by the run.json that it left; flags beside it count more
-    #[arg(long, value_name = "FILE")]
+
+    /// How many times all examples are gone through
+    #[arg(long, value_name = "N", help_heading = "Training", value_parser = whole::<usize>(1))]
+    #[arg(default_value = "10")]
+    pub(crate) epochs: usize,
+    /// Examples in a step
+    #[arg(long, value_name = "N", help_heading = "Training", value_parser = whole::<usize>(1))]
+    #[arg(default_value = "128")]
+    pub(crate) batch_size: usize,
+    /// Optimizer whose learning rate is learned
+    #[arg(long, value_enum, help_heading = "Training", default_value_t = Base::Sgd)]
+    pub(crate) optimizer: Base,
+    /// Pull of the weights towards 0: so many times the weights are added to the gradient
+    #[arg(long, value_name = "X", help_heading = "Training", default_value = "0")]
+    pub(crate) weight_decay: f64,
+    /// Number that decides all that is random: the first weights, the order of the examples, and the
+    /// data where it is drawn
+    #[arg(long, value_name = "N", help_heading = "Training", value_parser = whole::<u64>(0))]
+    #[arg(default_value = "0")]
+    pub(crate) seed: u64,
+    /// Threads to compute with; the result is the same with any number [default: one a core]
+    #[arg(long, value_name = "N", help_heading = "Training", value_parser = whole::<usize>(1))]
+    pub(crate) threads: Option<usize>,
+    /// Train as an earlier run did, by the run.json that it left; flags beside this one count more
+    #[arg(long, value_name = "FILE", help_heading = "Training")]
     pub(crate) config: Option<PathBuf>,
+
+    /// Learning rate to start from. With the rule `aligned` hardly any value does harm: a good one
+    /// is found in the first steps
+    #[arg(long, value_name = "X", help_heading = "Learned rate", default_value = "1e-6")]
+    pub(crate) rate: f64,
+    /// Start from --rate as it is, and do not look for a better one in the first steps
+    #[arg(long, help_heading = "Learned rate")]
+    pub(crate) no_ramp: bool,
+    /// One learning rate for the whole model, or one for each layer
+    #[arg(long, value_enum, help_heading = "Learned rate", default_value_t = Mode::Global)]
+    pub(crate) mode: Mode,
+    /// How a new learning rate is found from what the last steps did
+    #[arg(long, value_enum, help_heading = "Learned rate", default_value_t = Rule::Aligned)]
+    pub(crate) rule: Rule,
+    /// How often the rate is changed: 0.2 is after every fifth of an epoch, but not within 20 steps.
+    /// Above 0, at most 1 (p in the paper)
+    #[arg(long, value_name = "X", help_heading = "Learned rate", default_value = "0.2")]
+    pub(crate) window_fraction: f64,
+    /// How far `aligned` and `paper` go at a time, as a part of the way to the rate that looks best.
+    /// Above 0, at most 1 (γ in the paper)
+    #[arg(long, value_name = "X", help_heading = "Learned rate", default_value = "0.33")]
+    pub(crate) damping: f64,
+    /// How far `additive` and `multiplicative` go at a time. Above 0 (η in the paper)
+    #[arg(long, value_name = "X", help_heading = "Learned rate", default_value = "0.01")]
+    pub(crate) meta_rate: f64,
+    /// What the learned rate is multiplied by on its way through the run [default: linear with the
+    /// rule `aligned`, constant with others]
+    #[arg(long, value_enum, help_heading = "Learned rate")]
+    pub(crate) schedule: Option<Shape>,
+    /// Never undo the last steps and cut the rate, as is done where the loss rises
+    #[arg(long, help_heading = "Learned rate")]
+    pub(crate) no_safeguard: bool,
+    /// Save memory: learn the rate from N sums over the weights, 16384 say, and not from two copies
+    /// of them. N is a power of two from 64 on, and nothing can be undone
+    #[arg(long, value_name = "N", help_heading = "Learned rate", value_parser = whole::<usize>(1))]
+    pub(crate) sketch: Option<usize>,
+    /// Save memory: keep one of the two copies of the weights in half of the bits (bfloat16)
+    #[arg(long, help_heading = "Learned rate")]
+    pub(crate) bf16_directions: bool,
+
+    /// Folder for the results: run.json, epochs.csv, history.csv (each change of a rate) and
+    /// curves.svg, written anew after each epoch, and best.safetensors, the weights after the epoch
+    /// with the least test loss
+    #[arg(long, value_name = "DIR", help_heading = "Output", default_value = "out")]
+    pub(crate) out: PathBuf,
+    /// Save the whole run in FILE, after each epoch and on Ctrl-C, so that it can go on
+    #[arg(long, value_name = "FILE", help_heading = "Output")]
+    pub(crate) checkpoint: Option<PathBuf>,
+    /// Go on from --checkpoint; begin where there is none yet
+    #[arg(long, requires = "checkpoint", help_heading = "Output")]
+    pub(crate) resume: bool,
+    /// End with the result as one line of JSON
+    #[arg(long, help_heading = "Output")]
+    pub(crate) json: bool,
+    /// Write losses, rates and the like for TensorBoard, too: `tensorboard --logdir DIR` shows them
+    #[arg(long, help_heading = "Output")]
+    pub(crate) tensorboard: bool,
+    /// Show nothing but the last line, and what goes wrong
+    #[arg(long, help_heading = "Output")]
+    pub(crate) quiet: bool,
 }
 
 impl Training {

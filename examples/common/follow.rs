@@ -1,17 +1,28 @@
 //! Training, as the user sees it.
 
-use super::{record::Record, signals::Stop, warn, Job};
-use indicatif::{ProgressBar, ProgressStyle};
+use super::{record::Record, shown::Shown, signals::Stop, warn, Job};
+use indicatif::HumanCount;
 use serde_json::{Map, Value};
-use std::{
-    error::Error,
-    io::{self, Write},
-    process::ExitCode,
-};
+use std::{error::Error, process::ExitCode};
 use tlr_models::{
-    report::{self, EpochTable, ReportError},
-    train::{self, Event, Facts, Network, Options, Persistence, Run, Source, TrainError, Verdict},
+    report,
+    train::{
+        self, Event, Facts, Mode, Network, Options, Persistence, Rule, Run, Source, TrainError,
+        Verdict,
+    },
 };
+
+/// What is trained on what, in words.
+pub(crate) struct Subject<'a> {
+    /// The data's name, for the picture and the last line.
+    pub(crate) data: &'a str,
+    /// The model's name.
+    pub(crate) model: &'a str,
+    /// What there is to train and to test on.
+    pub(crate) amounts: String,
+    /// What the accuracy is a part of.
+    pub(crate) tested: &'a str,
+}
 
 /// What training came to.
 pub(crate) struct Done {
@@ -30,25 +41,34 @@ impl From<Run> for Done {
 }
 
 impl Job<'_> {
-    /// Trains an `M` on the images of `source`. `data` names the images.
+    /// Trains an `M` on the images of `source`. `data` names the images, and `model` what is trained.
     #[allow(dead_code)] // Translations are trained otherwise.
     pub(crate) fn train<M: Network>(
         &self,
         data: &str,
+        model: &str,
         source: &dyn Source,
     ) -> Result<ExitCode, Box<dyn Error>> {
-        self.follow(data, &source.data()?, "test images", |options, persistence, observer| {
+        let [channels, rows, columns] = source.shape();
+        let colour = if channels == 1 { "grey" } else { "coloured" };
+        let amounts = format!(
+            "{} images to train on and {} to test on, {colour}, {rows} by {columns} pixels, in {} classes",
+            HumanCount(source.train_len() as u64),
+            HumanCount(source.test_len() as u64),
+            source.classes(),
+        );
+        let subject = Subject { data, model, amounts, tested: "test images" };
+        self.follow(&subject, &source.data()?, |options, persistence, observer| {
             Ok(Done::from(train::train::<M>(source, options, persistence, observer)?))
         })
     }
 
-    /// Trains, shows how it goes, and writes tables and a picture after every epoch. `data` names what
-    /// is trained on, `facts` tell it from others, and `tested` is what the accuracy is a part of.
+    /// Trains, shows how it goes, and writes tables and a picture after every epoch. `facts` tell the
+    /// data from others.
     pub(crate) fn follow(
         &self,
-        data: &str,
+        subject: &Subject<'_>,
         facts: &Facts,
-        tested: &str,
         train: impl FnOnce(
             &Options,
             &Persistence<'_>,
@@ -60,15 +80,20 @@ impl Job<'_> {
         let options = self.training.options();
         let stop = Stop::listen()?;
         let settings = self.given.facts();
+        let best = self.out.file("best.safetensors");
         let persistence = Persistence {
+            best: Some(&best),
             checkpoint: self.training.checkpoint.as_deref(),
             resume: self.training.resume,
             stop: Some(stop.asked()),
             settings: Some(&settings),
         };
-        let mut record = Record::new(self, data, fingerprint);
-        let mut shown = Shown::new(&options);
+        let mut record = Record::new(self, subject.data, fingerprint);
+        let mut shown = Shown::new(&options, self.training.quiet, self.progress_bar());
         let done = train(&options, &persistence, &mut |event| {
+            if let Event::Begun { parameters, batches, window } = event {
+                shown.line(&self.opening(subject, &options, [parameters, batches, window]));
+            }
             shown.tell(&event);
             match event {
                 Event::Step { epoch, batch, batches, loss, .. } => {
@@ -76,16 +101,18 @@ impl Job<'_> {
                 }
                 Event::Decision(decision) => record.decision(decision),
                 Event::Epoch(epoch) => record.epoch(epoch),
-                Event::Resumed { .. } | Event::NotSaved(_) => {}
+                Event::Begun { .. } | Event::Resumed { .. } | Event::NotSaved(_) => {}
             }
             if shown.is_new(&event) {
-                shown.written(record.write(&record.json("running", Map::new())));
+                let json = record.json("running", Map::new());
+                shown.written(record.write(&json));
             }
         });
         shown.bar.finish_and_clear();
         let out = self.out.path().display();
-        let record_end = |why: &TrainError| {
-            if let Err(error) = record.write(&record.json(&why.to_string(), Map::new())) {
+        let mut record_end = |why: &TrainError| {
+            let json = record.json(&why.to_string(), Map::new());
+            if let Err(error) = record.write(&json) {
                 warn(format_args!("warning: {error}"));
             }
         };
@@ -124,21 +151,55 @@ impl Job<'_> {
             Verdict::TooShort { .. } => "too short to tell",
             _ => "did not learn",
         };
-        let (summary, seconds) = (summary(tested, &run), run.seconds);
-        shown.line(&format!(
-            "\n{words}{data}: {judged}, {summary} in {seconds:.1} s; curves in {}",
+        let (summary, seconds) = (summary(subject.tested, &run), run.seconds);
+        shown.line(&format!("\n{words}").trim_end());
+        let last = format!(
+            "{}: {judged}, {summary} in {seconds:.1} s; curves in {}",
+            subject.data,
             self.out.file("curves.svg").display()
-        ));
+        );
         if self.training.json {
-            shown.line(&json.to_string());
+            shown.line(&last);
+            shown.last(&json.to_string());
+        } else {
+            shown.last(&last);
         }
         written?;
         match verdict {
             Verdict::Learned => {}
-            Verdict::TooShort { .. } => warn(format_args!("note: {verdict}")),
+            Verdict::TooShort { .. } => shown.note(&format!("note: {verdict}")),
             verdict => return Err(verdict.to_string().into()),
         }
         shown.failed.map_or(Ok(ExitCode::SUCCESS), |error| Err(error.into()))
+    }
+
+    /// What is about to be done; of the three figures the last are the steps of an epoch and of a window.
+    fn opening(
+        &self,
+        subject: &Subject<'_>,
+        options: &Options,
+        [parameters, batches, window]: [usize; 3],
+    ) -> String {
+        let Subject { data, model, amounts, .. } = subject;
+        let parameters = HumanCount(parameters as u64);
+        let (epochs, threads) = (options.epochs, rayon::current_num_threads());
+        let [epochs, threads] = [(epochs, "epoch"), (threads, "thread")].map(|(n, what)| match n {
+            1 => format!("1 {what}"),
+            n => format!("{n} {what}s"),
+        });
+        let rate = match (options.rule, options.mode) {
+            (Rule::Constant, _) => format!("a constant rate of {:e}", options.rate),
+            (_, Mode::Global) => format!("one rate, looked at every {window} steps"),
+            (_, Mode::PerLayer) => format!("a rate a layer, looked at every {window} steps"),
+        };
+        format!(
+            "{data}: {amounts}\n\
+             {model}: {parameters} parameters, {threads}\n\
+             {epochs} of {batches} steps, each with {} examples; {rate}\n\
+             Results in {}\n",
+            options.batch_size,
+            self.out.path().display()
+        )
     }
 }
 
@@ -151,115 +212,5 @@ fn summary(tested: &str, run: &Run) -> String {
             report::rates(&last.rates),
         ),
         None => "no epoch".to_owned(),
-    }
-}
-
-/// What the user sees on the way.
-struct Shown {
-    bar: ProgressBar,
-    table: Option<EpochTable>,
-    epochs: usize,
-    /// Steps that were made before the run went on, and are told again.
-    again: usize,
-    /// Steps told.
-    steps: usize,
-    /// Whether anything was done that is worth a file.
-    started: bool,
-    /// Whether the files could not be written the last time.
-    unwritten: bool,
-    /// Why lines are no longer shown.
-    failed: Option<io::Error>,
-}
-
-impl Shown {
-    fn new(options: &Options) -> Self {
-        Self {
-            bar: progress_bar(),
-            table: None,
-            epochs: options.epochs,
-            again: 0,
-            steps: 0,
-            started: false,
-            unwritten: false,
-            failed: None,
-        }
-    }
-
-    fn tell(&mut self, event: &Event<'_>) {
-        match event {
-            Event::Step { batches, loss, rates, .. } => {
-                self.steps += 1;
-                if self.bar.length() == Some(0) {
-                    self.bar.set_length((self.epochs * batches) as u64);
-                }
-                self.bar.inc(1);
-                self.bar.set_message(format!("loss {loss:.4}  rate {}", report::rates(rates)));
-            }
-            Event::Epoch(epoch) => {
-                if self.table.is_none() {
-                    let table = EpochTable::of(epoch);
-                    self.line(&table.heading());
-                    self.table = Some(table);
-                }
-                if let Some(row) = self.table.as_ref().map(|table| table.row(epoch)) {
-                    self.line(&row);
-                }
-            }
-            Event::Resumed { step } => {
-                self.again = step.unwrap_or(0);
-                match step {
-                    Some(step) => self.say(&format!("resumed after step {step}")),
-                    None => self.say("no checkpoint yet: from the beginning"),
-                }
-            }
-            Event::NotSaved(error) => self.say(&format!("warning: not saved: {error}")),
-            Event::Decision(_) => {}
-        }
-    }
-
-    /// Whether files are to be written: at the first step, and after every epoch that is not told again.
-    fn is_new(&mut self, event: &Event<'_>) -> bool {
-        match event {
-            Event::Step { .. } => {
-                self.steps > self.again && !std::mem::replace(&mut self.started, true)
-            }
-            Event::Epoch(_) => self.steps > self.again,
-            _ => false,
-        }
-    }
-
-    /// Tells once that files cannot be written, and once more that they can.
-    fn written(&mut self, written: Result<(), ReportError>) {
-        let failed = written.as_ref().err();
-        match (failed, std::mem::replace(&mut self.unwritten, failed.is_some())) {
-            (Some(error), false) => {
-                self.say(&format!("warning: {error}; trying again after each epoch"));
-            }
-            (None, true) => self.say("the files are written again"),
-            _ => {}
-        }
-    }
-
-    /// A line on stdout. Who has closed it has read enough, and the run goes on.
-    fn line(&mut self, line: &str) {
-        if self.failed.is_none() {
-            let shown = self.bar.suspend(|| writeln!(io::stdout().lock(), "{line}"));
-            self.failed = shown.err().filter(|error| error.kind() != io::ErrorKind::BrokenPipe);
-        }
-    }
-
-    /// A line on stderr.
-    fn say(&self, line: &str) {
-        self.bar.suspend(|| warn(format_args!("{line}")));
-    }
-}
-
-/// Shown on a terminal only.
-pub(crate) fn progress_bar() -> ProgressBar {
-    let style = "{elapsed:>4} {bar:24.cyan/dim} {percent:>3}%  {msg}";
-    let bar = ProgressBar::new(0);
-    match ProgressStyle::with_template(style) {
-        Ok(style) => bar.with_style(style),
-        Err(_) => bar,
     }
 }

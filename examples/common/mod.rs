@@ -3,13 +3,17 @@
 mod config;
 mod flags;
 pub(crate) mod follow;
+pub(crate) mod numbers;
 mod record;
+mod shown;
 mod signals;
+mod threads;
 
 pub(crate) use flags::Training;
 
 use clap::Parser;
 use config::Given;
+use indicatif::{ProgressBar, ProgressStyle};
 use std::{error::Error, io::Write, process::ExitCode};
 use tlr_models::report::OutFolder;
 
@@ -20,6 +24,37 @@ pub(crate) struct Job<'a> {
     out: OutFolder,
 }
 
+impl Job<'_> {
+    /// As many threads as were asked for, or as many as are of use.
+    pub(crate) fn capped(&self, asked: usize, flag: &str) -> usize {
+        let (threads, note) = threads::capped(asked, flag);
+        if let Some(note) = note {
+            self.note(format_args!("{note}"));
+        }
+        threads
+    }
+
+    /// A line on stderr that tells of nothing bad.
+    pub(crate) fn note(&self, line: std::fmt::Arguments<'_>) {
+        if !self.training.quiet {
+            warn(line);
+        }
+    }
+
+    /// Shown on a terminal only.
+    pub(crate) fn progress_bar(&self) -> ProgressBar {
+        if self.training.quiet {
+            return ProgressBar::hidden();
+        }
+        let style = "{elapsed:>4} {bar:24.cyan/dim} {percent:>3}%  {eta:>4} left  {msg}";
+        let bar = ProgressBar::new(0);
+        match ProgressStyle::with_template(style) {
+            Ok(style) => bar.with_style(style),
+            Err(_) => bar,
+        }
+    }
+}
+
 /// Parses the command line, with other defaults for some flags, claims the folder, and does `work`
 /// on the threads that were asked for. Errors go to stderr.
 pub(crate) fn run<A: Parser + Sync>(
@@ -27,7 +62,8 @@ pub(crate) fn run<A: Parser + Sync>(
     training: impl Fn(&A) -> &Training,
     work: impl FnOnce(&A, &Job<'_>) -> Result<ExitCode, Box<dyn Error>> + Send,
 ) -> ExitCode {
-    let command = defaults.iter().fold(A::command(), |command, &(flag, value)| {
+    let command = numbers::with_signs(A::command().version(config::VERSION));
+    let command = defaults.iter().fold(command, |command, &(flag, value)| {
         command.mut_arg(flag, |arg| arg.default_value(value))
     });
     let ended = config::parse::<A>(command).and_then(|(args, given)| {
@@ -35,7 +71,7 @@ pub(crate) fn run<A: Parser + Sync>(
         let job = Job { training, given, out: OutFolder::claim(&training.out)? };
         // As one of the threads: from outside, the others would have to be waited for, asleep, in
         // every layer.
-        let threads = training.threads.map_or(0, usize::from);
+        let threads = training.threads.map_or(0, |asked| job.capped(asked, "--threads"));
         let threads = rayon::ThreadPoolBuilder::new().num_threads(threads).build()?;
         Ok(threads.install(|| work(&args, &job).map_err(|error| error.to_string()))?)
     });

@@ -7,12 +7,15 @@ use super::{
 use serde_json::{Map, Value};
 use tlr::Adaptation;
 use tlr_models::{
-    report::{self, Curves, Epoch, Rate, ReportError},
+    report::{self, Curves, Epoch, EventFile, Rate, ReportError},
     train,
 };
 
 /// Points of the training loss in the picture, an epoch.
 const POINTS: usize = 20;
+
+/// TensorBoard knows event files by `tfevents`.
+const EVENTS: &str = "events.out.tfevents.tlr";
 
 /// What was told of a run.
 pub(super) struct Record<'a> {
@@ -22,14 +25,18 @@ pub(super) struct Record<'a> {
     epochs: Vec<Epoch>,
     history: Vec<Adaptation>,
     losses: Losses,
+    /// For --tensorboard.
+    events: Option<EventFile>,
     /// Steps in an epoch.
     batches: usize,
 }
 
 impl<'a> Record<'a> {
     pub(super) fn new(job: &'a Job<'a>, data: &'a str, fingerprint: String) -> Self {
+        let events = job.training.tensorboard.then(|| EventFile::new(job.out.file(EVENTS)));
         Self {
             job,
+            events,
             data: (data, fingerprint),
             epochs: Vec::new(),
             history: Vec::new(),
@@ -40,25 +47,52 @@ impl<'a> Record<'a> {
 
     pub(super) fn step(&mut self, epoch: usize, batch: usize, batches: usize, loss: f64) {
         self.batches = batches;
-        self.losses.push(epoch as f64 + (batch + 1) as f64 / batches as f64, loss, batches);
+        let passed = epoch as f64 + (batch + 1) as f64 / batches as f64;
+        let mean = self.losses.push(passed, loss, batches);
+        if let (Some(events), Some(mean)) = (&mut self.events, mean) {
+            events.scalar("loss/train", (epoch * batches + batch + 1) as u64, mean);
+        }
     }
 
     pub(super) fn decision(&mut self, decision: &Adaptation) {
+        if let Some(events) = &mut self.events {
+            let Adaptation { layer, step, .. } = decision;
+            let rate = format!("rate/{layer}");
+            if !self.history.iter().any(|before| before.layer == *layer) {
+                events.scalar(&rate, 0, decision.from);
+            }
+            events.scalar(&rate, *step, decision.to);
+            if let Some(products) = &decision.products {
+                events.scalar(&format!("cosine/{layer}"), *step, products.cosine());
+            }
+        }
         self.history.push(decision.clone());
     }
 
     pub(super) fn epoch(&mut self, epoch: &Epoch) {
+        if let Some(events) = &mut self.events {
+            let step = (epoch.epoch * self.batches) as u64;
+            events.scalar("loss/test", step, epoch.test_loss);
+            events.scalar("accuracy/test", step, epoch.test_accuracy);
+            let rollbacks = train::rollback_steps(&self.history).len();
+            events.scalar("rollbacks", step, rollbacks as f64);
+            // Those that nobody decides on, too.
+            for (layer, rate) in &epoch.rates {
+                events.scalar(&format!("rate/{layer}"), step, *rate);
+            }
+        }
         self.epochs.push(epoch.clone());
     }
 
     /// Writes all files anew, each as a whole: one that cannot be written keeps no other from it.
-    pub(super) fn write(&self, json: &Value) -> Result<(), ReportError> {
+    pub(super) fn write(&mut self, json: &Value) -> Result<(), ReportError> {
         let out = &self.job.out;
         let written = [
             report::write(&out.file("run.json"), format!("{json:#}\n")),
             report::write_epochs_csv(&out.file("epochs.csv"), &self.epochs),
             report::write_history_csv(&out.file("history.csv"), &self.history, self.batches),
             self.curves().write_svg(&out.file("curves.svg")),
+            self.events.as_mut().map_or(Ok(()), EventFile::write),
         ];
         written.into_iter().collect()
     }
@@ -143,12 +177,16 @@ struct Losses {
 }
 
 impl Losses {
-    fn push(&mut self, epoch: f64, loss: f64, batches: usize) {
+    /// The mean that this loss completes, if it does.
+    fn push(&mut self, epoch: f64, loss: f64, batches: usize) -> Option<f64> {
         self.sum += loss;
         self.count += 1;
-        if self.count >= batches.div_ceil(POINTS) {
-            self.points.push((epoch, self.sum / self.count as f64));
-            (self.sum, self.count) = (0.0, 0);
+        if self.count < batches.div_ceil(POINTS) {
+            return None;
         }
+        let mean = self.sum / self.count as f64;
+        self.points.push((epoch, mean));
+        (self.sum, self.count) = (0.0, 0);
+        Some(mean)
     }
 }

@@ -23,6 +23,7 @@ pub mod resnet;
 pub mod search;
 pub mod sweep;
 pub mod train;
+pub mod weights;
 
 mod mlp;
 mod transformer;

@@ -1,4 +1,4 @@
-use super::DataError;
+use super::{DataError, Scaling};
 
 /// Images of one size and number of channels, each with a class label.
 ///
@@ -147,7 +147,7 @@ impl Images {
             }
         }
         let total = (self.pixels.len() / self.channels) as f64; // at least one
-        Scaling(counts.iter().map(|counts| table(counts, total)).collect())
+        Scaling::of_counts(&counts, total)
     }
 
     /// Replaces the contents of `pixels` and `labels` by those of the images `indices`, in that order,
@@ -173,52 +173,20 @@ impl Images {
         if let Some(&index) = indices.iter().find(|&&i| i >= len) {
             return Err(DataError::Index { index, len });
         }
-        if scaling.0.len() != self.channels {
-            return Err(DataError::Channels { expected: self.channels, found: scaling.0.len() });
+        let found = scaling.channels();
+        if found != self.channels {
+            return Err(DataError::Channels { expected: self.channels, found });
         }
         pixels.clear();
         labels.clear();
         let plane = self.rows * self.columns;
         for &i in indices {
-            for (bytes, table) in self.pixels_of(i).chunks_exact(plane).zip(&scaling.0) {
+            for (bytes, table) in self.pixels_of(i).chunks_exact(plane).zip(scaling.tables()) {
                 pixels.extend(bytes.iter().map(|&byte| table[usize::from(byte)]));
             }
             labels.push(usize::from(self.labels[i]));
         }
         Ok(())
-    }
-}
-
-/// What becomes of each byte if the bytes occur `counts` times each, `total` in all.
-fn table(counts: &[u64; 256], total: f64) -> [f32; 256] {
-    let mean_of = |f: &dyn Fn(f64) -> f64| {
-        (0..).zip(counts).map(|(byte, &count)| f(f64::from(byte)) * count as f64).sum::<f64>()
-            / total
-    };
-    let mean = mean_of(&|byte| byte);
-    let deviation = mean_of(&|byte| (byte - mean).powi(2)).sqrt();
-    // A channel of a single shade has no deviation, and nothing to scale.
-    let deviation = if deviation > 0.0 { deviation } else { 1.0 };
-    std::array::from_fn(|byte| ((byte as f64 - mean) / deviation) as f32)
-}
-
-/// What each pixel byte of each channel becomes before it enters a model; see [`Images::scaling`].
-#[derive(Clone, Debug, PartialEq)]
-pub struct Scaling(Vec<[f32; 256]>);
-
-impl Scaling {
-    /// The number of channels.
-    pub fn channels(&self) -> usize {
-        self.0.len()
-    }
-
-    /// The value of a pixel byte of channel `channel`, counted from 0.
-    ///
-    /// # Panics
-    ///
-    /// When `channel` is not below [`channels`](Self::channels), as indexing a slice does.
-    pub fn of(&self, channel: usize, byte: u8) -> f32 {
-        self.0[channel][usize::from(byte)]
     }
 }
 

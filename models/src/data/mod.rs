@@ -40,9 +40,11 @@ mod error;
 mod fingerprint;
 mod images;
 mod random;
+mod scaling;
 
 pub use augment::Augment;
 pub use batches::{Batches, EpochBatches};
 pub use error::DataError;
 pub(crate) use fingerprint::Fingerprint;
-pub use images::{Dataset, Images, Scaling};
+pub use images::{Dataset, Images};
+pub use scaling::{NoScaling, Scaling};

@@ -35,6 +35,11 @@ pub(super) trait Task<M> {
     /// Calls `step` for each batch but the first `skip`, in an order that depends on nothing but the epoch and a seed.
     fn epoch(&self, epoch: usize, skip: usize, step: &mut Step<'_, M>) -> Result<(), TrainError>;
 
+    /// What whoever uses the model has to know, by name.
+    fn notes(&self) -> Vec<(&'static str, String)> {
+        Vec::new()
+    }
+
     /// Mean loss and accuracy on what it was not trained on.
     fn test(&self, model: &M) -> Result<(f64, f64), TrainError>;
 }
@@ -75,6 +80,8 @@ pub(super) fn fit<M: NumParams<f32, Cpu> + ZeroGrads<f32, Cpu>>(
     let settings = task.settings().and(persistence.settings.unwrap_or(&Facts::default()));
     let new = Progress::new(options, &settings, task.data()?, batches);
     let mut progress = persistence.begin(model, &mut **optimizer, new)?;
+    let (parameters, window) = (model.num_trainable_params(), optimizer.window());
+    observer(Event::Begun { parameters, batches, window });
     let mut told = Told::default();
     if persistence.resume {
         told.all_again(&progress, batches, &**optimizer, observer);
@@ -138,6 +145,10 @@ pub(super) fn fit<M: NumParams<f32, Cpu> + ZeroGrads<f32, Cpu>>(
                 .filter(|&step| step > (epoch * batches) as u64)
                 .count(),
         };
+        let kept = persistence.keep_best(model, &record, &progress.epochs, &task.notes());
+        if let Err(error) = kept {
+            observer(Event::NotSaved(&error));
+        }
         observer(Event::Epoch(&record));
         progress.epochs.push(record);
         (progress.sum, progress.weights, progress.seconds) = (0.0, 0, 0.0);
@@ -148,7 +159,7 @@ pub(super) fn fit<M: NumParams<f32, Cpu> + ZeroGrads<f32, Cpu>>(
         losses: progress.losses,
         history: optimizer.history().to_vec(),
         batches_per_epoch: batches,
-        parameters: model.num_trainable_params(),
+        parameters,
     })
 }
 

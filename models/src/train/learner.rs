@@ -36,6 +36,9 @@ pub trait Learner<M> {
     /// Each group's name and rate.
     fn rates(&self) -> Vec<(&str, f64)>;
 
+    /// As [`Trainer::window`].
+    fn window(&self) -> usize;
+
     /// Every decision.
     fn history(&self) -> &[Adaptation];
 
@@ -68,6 +71,10 @@ where
 
     fn rates(&self) -> Vec<(&str, f64)> {
         Trainer::rates(self)
+    }
+
+    fn window(&self) -> usize {
+        Trainer::window(self)
     }
 
     fn history(&self) -> &[Adaptation] {

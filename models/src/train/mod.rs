@@ -40,6 +40,15 @@ pub type Net = Mlp<784, 1000, 10, f32, Cpu>;
 /// What happens during a run, as it happens.
 #[derive(Debug)]
 pub enum Event<'a> {
+    /// The first: model and data fit, and training is about to begin, or to go on.
+    Begun {
+        /// Trainable parameters of the model.
+        parameters: usize,
+        /// Batches in an epoch.
+        batches: usize,
+        /// Steps in a window, after which a rate is decided on.
+        window: usize,
+    },
     /// After a step.
     Step {
         /// Counted from 0.
@@ -63,8 +72,9 @@ pub enum Event<'a> {
         /// Steps that the checkpoint is after; none where there is none.
         step: Option<usize>,
     },
-    /// A checkpoint could not be written. The run goes on; the one before is still there.
-    NotSaved(&'a tlr::Error),
+    /// A checkpoint or the best weights could not be written. The run goes on; the file before is still
+    /// there.
+    NotSaved(&'a dyn std::error::Error),
 }
 
 /// What a run leaves.
@@ -227,6 +237,10 @@ impl<M: Network> Task<M> for Images<'_> {
                 Ok(cross_entropy_with_logits_loss(logits, y))
             })
         })
+    }
+
+    fn notes(&self) -> Vec<(&'static str, String)> {
+        self.source.notes()
     }
 
     fn test(&self, model: &M) -> Result<(f64, f64), TrainError> {

@@ -9,13 +9,13 @@ pub enum Base {
     /// Plain stochastic gradient descent
     #[default]
     Sgd,
-    /// With classic momentum 0.9
+    /// SGD with momentum 0.9
     Momentum,
-    /// With Nesterov momentum 0.9
+    /// SGD with Nesterov momentum 0.9
     Nesterov,
-    /// Adam with dfdx's defaults
+    /// Adam, with dfdx's defaults
     Adam,
-    /// RMSprop with dfdx's defaults
+    /// RMSprop, with dfdx's defaults
     Rmsprop,
 }
 
@@ -34,16 +34,16 @@ pub enum Mode {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Rule {
-    /// The Newton step from the rate it belongs to
+    /// Newton steps, each from the rate that was in force; the one to use
     #[default]
     Aligned,
-    /// The Newton step as the paper has it (Eq. 8)
+    /// Newton steps as in the paper (Eq. 8), a stretch of training late
     Paper,
-    /// First order: add η times the derivative
+    /// Adds --meta-rate times the slope of the loss along the rate
     Additive,
-    /// First order: multiply by 1 + η times the cosine
+    /// Multiplies by 1 + --meta-rate times how well two directions agree (-1 to 1)
     Multiplicative,
-    /// The base optimizer alone
+    /// Leaves the rate at --rate: the optimizer alone, to compare with
     Constant,
 }
 
@@ -51,20 +51,20 @@ pub enum Rule {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Shape {
-    /// By 1
+    /// 1: the rate is as it is learned
     #[default]
     Constant,
-    /// By 0 to 1 over the first epoch
+    /// From 0 to 1 over the first epoch
     WarmUp,
-    /// By 0.1 from half of the run on, and by 0.01 from three quarters on
+    /// 0.1 from half of the run on, and 0.01 from three quarters on
     MultiStep,
-    /// By 1 to 0, evenly, from the step on at which the starting rate is found
+    /// From 1 to 0 in a straight line, beginning where the starting rate is found
     Linear,
-    /// By 1 to 0.01, evenly in its logarithm
+    /// From 1 to 0.01, by the same factor at each step
     Exponential,
-    /// By 1 to 0 along half a cosine
+    /// From 1 to 0 along half a cosine
     Cosine,
-    /// By cosines of 1, 2, 4 and so on epochs
+    /// From 1 to 0 along half a cosine, again and again: within 1 epoch, 2, 4 and so on
     WarmRestarts,
 }
 

@@ -1,7 +1,11 @@
 //! Runs that outlive their process.
 
 use super::{Facts, Learner, Options, TrainError};
-use crate::report::Epoch;
+use crate::{
+    report::{Epoch, ReportError},
+    weights,
+};
+use dfdx::{nn::TensorCollection, prelude::Cpu};
 use serde::{Deserialize, Serialize};
 use std::{
     fs::File,
@@ -20,6 +24,9 @@ pub struct Persistence<'a> {
     pub resume: bool,
     /// Once true, the run ends after the step it is in: [`TrainError::Stopped`].
     pub stop: Option<&'a AtomicBool>,
+    /// Where the weights are kept that were best so far: those after the epoch with the least test
+    /// loss.
+    pub best: Option<&'a Path>,
     /// Settings beside the [`Options`], of the model for instance: a checkpoint of others is refused.
     pub settings: Option<&'a Facts>,
 }
@@ -140,6 +147,22 @@ impl Persistence<'_> {
         // Fails for lengths that are not known beforehand only, and there are none.
         let bytes = postcard::to_stdvec(progress).unwrap_or_default();
         optimizer.checkpoint(model)?.attach(ATTACHMENT, bytes).save(path)
+    }
+
+    /// Keeps the weights if `epoch` is better than those before it. `notes` say how to use them.
+    pub(super) fn keep_best<M: TensorCollection<f32, Cpu>>(
+        &self,
+        model: &M,
+        epoch: &Epoch,
+        before: &[Epoch],
+        notes: &[(&str, String)],
+    ) -> Result<(), ReportError> {
+        let least = before.iter().map(|epoch| epoch.test_loss).fold(f64::INFINITY, f64::min);
+        let Some(path) = self.best.filter(|_| epoch.test_loss < least) else { return Ok(()) };
+        let (number, loss) = (epoch.epoch.to_string(), epoch.test_loss.to_string());
+        let mut all = vec![("epoch", &*number), ("test_loss", &*loss)];
+        all.extend(notes.iter().map(|(name, note)| (*name, note.as_str())));
+        weights::save(model, path, &all)
     }
 
     pub(super) fn is_stopped(&self) -> bool {

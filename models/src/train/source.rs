@@ -32,6 +32,11 @@ pub trait Source {
     /// How the images are shown, by the examples' flags: a checkpoint of others is refused.
     fn settings(&self) -> Facts;
 
+    /// What whoever uses the model has to know, by name: it stands beside the best weights.
+    fn notes(&self) -> Vec<(&'static str, String)> {
+        Vec::new()
+    }
+
     /// What tells these images from others, their classes included: a checkpoint of others is
     /// refused.
     ///
@@ -110,6 +115,10 @@ impl Source for InMemory<'_> {
 
     fn settings(&self) -> Facts {
         Facts::default().with_flag("--no-augment", self.augment.is_none())
+    }
+
+    fn notes(&self) -> Vec<(&'static str, String)> {
+        vec![("scaling", self.scaling.to_string())]
     }
 
     fn data(&self) -> Result<Facts, TrainError> {

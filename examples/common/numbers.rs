@@ -1,0 +1,38 @@
+//! Numbers on the command line: which are refused, and in what words.
+
+use clap::{builder::ValueParser, Arg, Command};
+use std::any::TypeId;
+
+/// Reads a whole number of at least `least`.
+pub(crate) fn whole<T: TryFrom<u64>>(
+    least: u64,
+) -> impl Fn(&str) -> Result<T, String> + Clone + Send + Sync + 'static {
+    move |text| {
+        let number = text.parse::<u64>().ok().filter(|number| *number >= least);
+        let number = number.and_then(|number| T::try_from(number).ok());
+        number.ok_or_else(|| format!("it takes a whole number of at least {least}"))
+    }
+}
+
+/// Reads any number. What range it has to be in is known to those who use it.
+fn number(text: &str) -> Result<f64, String> {
+    text.parse().map_err(|_| "it takes a number, such as 0.01 or 1e-3".to_owned())
+}
+
+/// Flags that take a number take one with a sign, so that it is refused as a number and not as an
+/// unknown flag.
+pub(crate) fn with_signs(command: Command) -> Command {
+    command.mut_args(|arg: Arg| {
+        let kind = arg.get_value_parser().type_id();
+        if kind == TypeId::of::<f64>() {
+            arg.allow_hyphen_values(true).value_parser(ValueParser::new(number))
+        } else if [TypeId::of::<usize>(), TypeId::of::<u64>(), TypeId::of::<u32>()]
+            .iter()
+            .any(|whole| kind == *whole)
+        {
+            arg.allow_hyphen_values(true)
+        } else {
+            arg
+        }
+    })
+}

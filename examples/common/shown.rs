@@ -1,0 +1,152 @@
+//! What the user sees while a run goes on.
+
+use super::warn;
+use indicatif::{HumanDuration, ProgressBar};
+use std::{
+    io::{self, Write},
+    time::Duration,
+};
+use tlr_models::{
+    report::{self, Epoch, EpochTable, ReportError},
+    train::{Event, Options},
+};
+
+/// Epochs that the time left is estimated by.
+const LATEST: usize = 3;
+
+/// What the user sees on the way.
+pub(super) struct Shown {
+    pub(super) bar: ProgressBar,
+    /// Whether only the last line is shown, and what goes wrong.
+    quiet: bool,
+    table: Option<EpochTable>,
+    /// Of the epochs that took the latest, seconds.
+    took: Vec<f64>,
+    epochs: usize,
+    /// Steps that were made before the run went on, and are told again.
+    again: usize,
+    /// Steps told.
+    steps: usize,
+    /// Whether anything was done that is worth a file.
+    pub(super) started: bool,
+    /// Whether the files could not be written the last time.
+    unwritten: bool,
+    /// Why lines are no longer shown.
+    pub(super) failed: Option<io::Error>,
+}
+
+impl Shown {
+    pub(super) fn new(options: &Options, quiet: bool, bar: ProgressBar) -> Self {
+        Self {
+            bar,
+            quiet,
+            table: None,
+            took: Vec::new(),
+            epochs: options.epochs,
+            again: 0,
+            steps: 0,
+            started: false,
+            unwritten: false,
+            failed: None,
+        }
+    }
+
+    pub(super) fn tell(&mut self, event: &Event<'_>) {
+        match event {
+            Event::Step { batches, loss, rates, .. } => {
+                self.steps += 1;
+                if self.bar.length() == Some(0) {
+                    self.bar.set_length((self.epochs * batches) as u64);
+                }
+                self.bar.inc(1);
+                if self.steps == self.again {
+                    // They were told in no time, and the others will not be.
+                    self.bar.reset_eta();
+                }
+                self.bar.set_message(format!("loss {loss:.4}  rate {}", report::rates(rates)));
+            }
+            Event::Epoch(epoch) => {
+                if self.table.is_none() {
+                    let table = EpochTable::of(epoch);
+                    self.line(&format!("{}  time left", table.heading()));
+                    self.table = Some(table);
+                }
+                if let Some(row) = self.table.as_ref().map(|table| table.row(epoch)) {
+                    let left = self.left(epoch);
+                    self.line(&format!("{row}  {left:>9}"));
+                }
+            }
+            Event::Resumed { step } => {
+                self.again = step.unwrap_or(0);
+                match step {
+                    Some(step) => self.note(&format!("resumed after step {step}")),
+                    None => self.note("no checkpoint yet: from the beginning"),
+                }
+            }
+            Event::NotSaved(error) => self.say(&format!("warning: not saved: {error}")),
+            Event::Begun { .. } | Event::Decision(_) => {}
+        }
+    }
+
+    /// Whether files are to be written: at the first step, and after every epoch that is not told again.
+    pub(super) fn is_new(&mut self, event: &Event<'_>) -> bool {
+        match event {
+            Event::Step { .. } => {
+                self.steps > self.again && !std::mem::replace(&mut self.started, true)
+            }
+            Event::Epoch(_) => self.steps > self.again,
+            _ => false,
+        }
+    }
+
+    /// Tells once that files cannot be written, and once more that they can.
+    pub(super) fn written(&mut self, written: Result<(), ReportError>) {
+        let failed = written.as_ref().err();
+        match (failed, std::mem::replace(&mut self.unwritten, failed.is_some())) {
+            (Some(error), false) => {
+                self.say(&format!("warning: {error}; trying again after each epoch"));
+            }
+            (None, true) => self.note("the files are written again"),
+            _ => {}
+        }
+    }
+
+    /// How long the rest will take, if an epoch takes what the latest took.
+    fn left(&mut self, epoch: &Epoch) -> String {
+        self.took.push(epoch.seconds);
+        let latest = &self.took[self.took.len().saturating_sub(LATEST)..];
+        let mean = latest.iter().sum::<f64>() / latest.len() as f64;
+        let seconds = mean * self.epochs.saturating_sub(epoch.epoch) as f64;
+        match Duration::try_from_secs_f64(seconds) {
+            Ok(left) if !left.is_zero() => format!("{:#}", HumanDuration(left)),
+            _ => "-".to_owned(),
+        }
+    }
+
+    /// A line on stdout, unless only the last one is wanted.
+    pub(super) fn line(&mut self, line: &str) {
+        if !self.quiet {
+            self.last(line);
+        }
+    }
+
+    /// A line on stdout. Who has closed it has read enough, and the run goes on.
+    pub(super) fn last(&mut self, line: &str) {
+        if self.failed.is_none() {
+            let shown = self.bar.suspend(|| writeln!(io::stdout().lock(), "{line}"));
+            self.failed = shown.err().filter(|error| error.kind() != io::ErrorKind::BrokenPipe);
+        }
+    }
+
+    /// A line on stderr that tells of nothing bad.
+    pub(super) fn note(&self, line: &str) {
+        if !self.quiet {
+            self.say(line);
+        }
+    }
+
+    /// A line on stderr.
+    fn say(&self, line: &str) {
+        self.bar.suspend(|| warn(format_args!("{line}")));
+    }
+}

@@ -1,0 +1,19 @@
+//! How many threads are of use.
+
+/// Threads a core has use for: more only wait for each other.
+const THREADS_A_CORE: usize = 4;
+
+/// As many threads as were asked for, or as many as are of use; then with a word about it.
+pub(crate) fn capped(asked: usize, flag: &str) -> (usize, Option<String>) {
+    let cores = std::thread::available_parallelism().map_or(1, usize::from);
+    let most = cores * THREADS_A_CORE;
+    if asked <= most {
+        return (asked, None);
+    }
+    (
+        most,
+        Some(format!(
+            "note: {flag} {asked} is more than {cores} cores have use for: {most} are used"
+        )),
+    )
+}
