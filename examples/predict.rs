@@ -109,9 +109,12 @@ fn load(device: &Cpu, path: &Path) -> Result<(Net, Scaling), Box<dyn Error>> {
     Ok((model, scaling))
 }
 
+/// Names and pixels.
+type Pictures = Vec<(String, Vec<u8>)>;
+
 /// Names of pictures, and their grey pixels row by row.
-fn pictures(args: &Args) -> Result<Vec<(String, Vec<u8>)>, Box<dyn Error>> {
-    let first = |images: &Images, name: &dyn Fn(usize) -> String| -> Vec<(String, Vec<u8>)> {
+fn pictures(args: &Args) -> Result<Pictures, Box<dyn Error>> {
+    let first = |images: &Images, name: &dyn Fn(usize) -> String| -> Pictures {
         let count = args.count.min(images.len());
         (0..count).map(|i| (name(i), images.pixels_of(i).to_vec())).collect()
     };

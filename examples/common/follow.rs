@@ -152,7 +152,7 @@ impl Job<'_> {
             _ => "did not learn",
         };
         let (summary, seconds) = (summary(subject.tested, &run), run.seconds);
-        shown.line(&format!("\n{words}").trim_end());
+        shown.line(format!("\n{words}").trim_end());
         let last = format!(
             "{}: {judged}, {summary} in {seconds:.1} s; curves in {}",
             subject.data,
