@@ -128,9 +128,14 @@ struct Run {
 
 impl Run {
     fn new(config: NewtonConfig, rate: f64, host: Paper) -> Self {
+        Self::with_frozen(config, rate, host, None)
+    }
+
+    /// One group's rate stays where it is.
+    fn with_frozen(config: NewtonConfig, rate: f64, host: Paper, frozen: Option<usize>) -> Self {
         let groups = (0..host.w.len()).map(|index| Group {
             name: index.to_string().into(),
-            frozen: false,
+            frozen: frozen == Some(index),
             rate,
         });
         let numbers = Numbers { momentum: 0.0, spacing: f64::from(f32::EPSILON) };
@@ -328,6 +333,18 @@ fn too_far_is_gone_back_from() {
     }
 }
 
+// From sketches there is no way back: the ramp ends where it is, with rates below what went too far.
+#[test]
+fn too_far_without_snapshots_is_the_end_of_the_ramp() {
+    let gradient = |w: &[f64], _| vec![if w[0] > 1.0 - 1e-3 { 1.0 } else { -1e3 }];
+    let config = NewtonConfig::default().safeguard(None).sketch(64);
+    let mut run = Run::new(config, 1e-3, Paper::new(vec![vec![2.0]], gradient));
+    run.ramp();
+    assert!(run.host.log.iter().all(|entry| !entry.starts_with("back")), "{:?}", run.host.log);
+    let largest = run.engine.history().iter().map(|decision| decision.from).fold(0.0, f64::max);
+    assert!(run.rates()[0] < largest);
+}
+
 // One gradient that is not a number is left out. At the start, two are the batches' fault; later the
 // weights go back.
 #[test]
@@ -401,11 +418,17 @@ fn the_ramp_is_told() {
 
 /// Accepted windows of two steps at a level of 1, on a bowl of two groups whose rates are given.
 fn steady(safeguard: Safeguard, rate: f64, h: [f64; 2]) -> Run {
+    steady_but(None, safeguard, rate, h)
+}
+
+/// The same, with one group's rate frozen.
+fn steady_but(frozen: Option<usize>, safeguard: Safeguard, rate: f64, h: [f64; 2]) -> Run {
     // The rule leaves these rates where they are.
     let config = NewtonConfig::default().climb(None).ramp(false).settle(false).damping(1e-12);
     let config = config.safeguard(safeguard).window(Window::steps(2).unwrap());
     let gradient = move |w: &[f64], _| vec![h[0] * w[0], h[1] * w[1]];
-    let mut run = Run::new(config, rate, Paper::new(vec![vec![1.0], vec![1.0]], gradient));
+    let host = Paper::new(vec![vec![1.0], vec![1.0]], gradient);
+    let mut run = Run::with_frozen(config, rate, host, frozen);
     (0..4).for_each(|_| drop(run.step(Some(1.0))));
     run
 }
@@ -427,20 +450,35 @@ fn a_rise_that_the_way_does_not_explain_is_forgiven() {
     blamed.step(Some(101.0));
     let Step::RolledBack { decisions, .. } = blamed.step(Some(101.0)) else { panic!() };
     assert!(decisions.iter().all(|decision| decision.to == 0.5 * decision.from));
+    assert!(blamed.host.log.iter().all(|entry| !entry.starts_with("slopes")));
+}
+
+// A loss that is not a number has not risen: no way explains it, and none is asked for.
+#[test]
+fn a_loss_that_is_no_number_is_not_explained() {
+    let mut run = steady(Safeguard::default(), 1e-6, [1.0, 1.0]);
+    run.step(Some(1.0));
+    run.host.log.clear();
+    assert_eq!(run.step(Some(f64::NAN)), Step::Skipped(Cause::NonFiniteLoss));
+    assert!(matches!(run.step(Some(f64::NAN)), Step::RolledBack { .. }));
+    assert_eq!(run.host.log, ["skip", "back Last"]);
 }
 
 // One group has jumped over its valley and up the other side: only its rate is cut.
+// Where that one is frozen, the other has to be.
 #[test]
 fn only_the_group_that_explains_the_rise_is_cut() {
-    let mut run = steady(Safeguard::default(), 1e-3, [1.0, 1.0]);
-    run.host.gradient = Box::new(|w, _| vec![w[0], -5e3 * w[1]]);
-    run.step(Some(1.0));
-    // By now the second weight has moved, and its gradient turns round.
-    run.host.gradient = Box::new(|w, _| vec![w[0], 5e3 * w[1]]);
-    assert_eq!(run.step(Some(1e6)), Step::Skipped(Cause::LossExploded));
-    let Step::RolledBack { decisions, .. } = run.step(Some(1e6)) else { panic!() };
-    assert_eq!(decisions[0].to, decisions[0].from);
-    assert_eq!(decisions[1].to, 0.5 * decisions[1].from);
+    for (frozen, cuts) in [(None, [1.0, 0.5]), (Some(0), [1.0, 0.5]), (Some(1), [0.5, 1.0])] {
+        let mut run = steady_but(frozen, Safeguard::default(), 1e-3, [1.0, 1.0]);
+        run.host.gradient = Box::new(|w, _| vec![w[0], -5e3 * w[1]]);
+        run.step(Some(1.0));
+        // By now the second weight has moved, and its gradient turns round.
+        run.host.gradient = Box::new(|w, _| vec![w[0], 5e3 * w[1]]);
+        assert_eq!(run.step(Some(1e6)), Step::Skipped(Cause::LossExploded));
+        let Step::RolledBack { decisions, .. } = run.step(Some(1e6)) else { panic!() };
+        let made: Vec<f64> = decisions.iter().map(|decision| decision.to / decision.from).collect();
+        assert_eq!(made, cuts, "{frozen:?} frozen");
+    }
 }
 
 // ---- Without a loss ----
