@@ -256,6 +256,6 @@ fn more_threads_than_cores_are_of_no_use() {
         assert!(errors.starts_with(&note), "{errors}");
     }
     let few = ["--limit", "40", "--epochs", "1", "--rate", "1", "--jobs", "1000000"];
-    let (_, errors) = said("sweep", out.path(), &few);
+    let (_, errors) = said("sweep", &out.path().join("sweep"), &few);
     assert!(errors.starts_with("note: --jobs 1000000 "), "{errors}");
 }
