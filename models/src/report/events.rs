@@ -24,7 +24,7 @@ const CASTAGNOLI: Crc<u32> = Crc::<u32>::new(&CRC_32_ISCSI);
 /// let mut events = EventFile::new(dir.path().join("events.out.tfevents.run"));
 /// events.scalar("loss/test", 100, 0.25);
 /// events.write()?;
-/// # Ok::<(), tlr_models::report::ReportError>(())
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug)]
 pub struct EventFile {
