@@ -282,17 +282,19 @@ fn a_start_without_a_gradient() {
 #[test]
 fn a_late_group_starts_where_the_others_are() {
     let gradient = |w: &[f64], batch| vec![w[0] - 5.0, if batch < 60 { 0.0 } else { w[1] }];
-    let config = NewtonConfig::default().window(Window::steps(5).unwrap());
-    let w = vec![vec![1.0], vec![1.0]];
-    let mut run = Run::new(config, 1e-9, Paper::new(w, gradient));
-    run.ramp();
-    assert_eq!(run.rates()[1], 1e-9);
-    while run.host.batch < 60 {
-        run.step(None);
-        assert_eq!((run.rates()[1], run.host.w[1][0]), (1e-9, 1.0));
+    for (window, loss) in [(5, None), (1, None), (5, Some(1.0)), (1, Some(1.0))] {
+        let config = NewtonConfig::default().window(Window::steps(window).unwrap());
+        let w = vec![vec![1.0], vec![1.0]];
+        let mut run = Run::new(config, 1e-9, Paper::new(w, gradient));
+        run.ramp();
+        assert_eq!(run.rates()[1], 1e-9);
+        while run.host.batch < 60 {
+            run.step(loss);
+            assert_eq!((run.rates()[1], run.host.w[1][0]), (1e-9, 1.0));
+        }
+        (0..6).for_each(|_| drop(run.step(loss)));
+        assert!(run.rates()[1] > 0.01, "windows of {window}: {:?}", run.rates());
     }
-    (0..6).for_each(|_| drop(run.step(None)));
-    assert!(run.rates()[1] > 0.01, "{:?}", run.rates());
 }
 
 // Its decay moves a group without a gradient: its rate stays, and it loses what its rate takes.
@@ -546,6 +548,25 @@ fn without_a_loss_a_way_out_of_all_gradients_is_too_far() {
     assert!(matches!(run.step(None), Step::RolledBack { cause: Cause::WentTooFar, .. }));
     assert_eq!(run.host.w, [[1.0]]);
     assert_eq!(run.rates(), [5.0]);
+}
+
+// ---- Windows that end uphill ----
+
+// Steps of one length jump over the lowest point and back: the rate settles, and only where it may.
+#[test]
+fn a_rate_settles_where_windows_end_uphill() {
+    let run = |on: bool| {
+        let config = NewtonConfig::default().ramp(false).settle(on);
+        let mut host = Paper::new(vec![vec![1.0, 0.7, 0.4]], bowl(1.0));
+        host.signs = true;
+        let mut run = Run::new(config.window(Window::steps(5).unwrap()), 0.3, host);
+        (0..200).for_each(|_| drop(run.step(Some(1.0))));
+        let mut outcomes = run.engine.history().iter().map(|decision| decision.outcome);
+        (outcomes.any(|outcome| outcome == Outcome::Settled), run.rates()[0])
+    };
+    let (settled, rate) = run(true);
+    assert!(settled && rate < 0.1, "{rate}");
+    assert!(!run(false).0);
 }
 
 // ---- The horizon ----
