@@ -33,6 +33,7 @@ macro_rules! kernels {
 
 const F32: Kernels = kernels!("f32");
 const F64: Kernels = kernels!("f64");
+#[cfg(any(feature = "cuda", feature = "f16"))]
 const F16: Kernels = kernels!("f16");
 
 /// The name of the kernel that adds up the blocks' sums, for each number of sums a block.
