@@ -192,14 +192,14 @@ impl<R: RateRule> Engine<R> {
             Place::Only | Place::First | Place::Between => (),
         }
         let all: Slope = slopes.iter().copied().sum();
-        let guilty = self.guilty(&slopes).filter(|_| self.state.watch.has_exploded(&all));
-        if guilty.is_none() {
+        let exploded = self.state.watch.has_exploded(&all);
+        let Some(guilty) = exploded.then(|| self.guilty(&slopes)).flatten() else {
             return self.ask_for_update(step);
-        }
+        };
         self.go_back(Rollback {
             cause: Cause::WentTooFar,
             rates_are_to_blame: true,
-            guilty,
+            guilty: Some(guilty),
             ramp: None,
             counts_step: true,
             target: self.way_back(),

@@ -35,9 +35,6 @@ impl Verdict {
 const UPHILL: f64 = 0.3;
 /// How much larger than all before them gradients are that have exploded.
 const GRADIENT_EXPLOSION: f64 = 3.0;
-/// No window moves the weights further: this many times their norm, or the norm of as many weights of
-/// size 1.
-const LONGEST_WAY: f64 = 10.0;
 /// So many windows in a row that go uphill to larger gradients are too many.
 const RISES: u64 = 3;
 
@@ -229,10 +226,9 @@ impl Watch {
     /// Whether a way has gone too far, whatever windows came before: uphill to gradients that have
     /// exploded, or far beyond the weights' own size, where gradients may say nothing at all.
     pub(crate) fn has_exploded(&self, all: &Slope) -> bool {
-        let longest = LONGEST_WAY * all.norm.max((all.weights as f64).sqrt());
         let before = self.gradient.map(|start| start.max(self.last_gradient));
         let exploded = before.is_some_and(|before| all.gradient > GRADIENT_EXPLOSION * before);
-        leads_uphill(all) && exploded || all.moved > longest
+        leads_uphill(all) && exploded || all.is_far_out()
     }
 
     /// A step with this loss was made.

@@ -19,8 +19,6 @@ const PATIENCE: u64 = 4;
 const LOOKS: u64 = 4;
 /// While no group's way is longer than this part of its norm, rates grow twice as fast.
 const NEAR: f64 = 1e-3;
-/// The longest way: this many times the weights' norm, or the norm of as many weights of size 1.
-const LONGEST_WAY: f64 = 10.0;
 /// Training starts at this many times the rate at which the ramp is half-way to the lowest point, if
 /// steps are as long as the gradients, and grow shorter with them. (By training: docs/start.md.)
 const FOLLOWING: f64 = 2.0;
@@ -321,8 +319,7 @@ impl Ramp {
     /// Looks at the slopes of this rate, and raises it.
     fn grow(&mut self, slopes: &[Slope], each: u64, looks: u64, taken: u64) -> Ramped {
         for (group, slope) in self.groups.iter_mut().zip(slopes).filter(|(g, _)| g.is_moving()) {
-            let longest = LONGEST_WAY * slope.norm.max((slope.weights as f64).sqrt());
-            group.is_far = slope.moved > longest;
+            group.is_far = slope.is_far_out();
             group.here.extend(slope.per_length());
         }
         self.stage = Stage::Growing { each, looks, taken };
