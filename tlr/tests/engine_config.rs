@@ -128,6 +128,13 @@ fn safeguards() {
     for bad in [Safeguard::default().trust(0), Safeguard::default().max_rollbacks(0)] {
         tells(&refused(NewtonConfig::default().safeguard(bad)), &["at least 1"]);
     }
+    for bad in [0.0, -0.25, 1.0 + f64::EPSILON].into_iter().chain(NEVER) {
+        let error = with(default().blame(bad)).unwrap_err();
+        assert!(is_out_of_range(&error, "safeguard.blame", bad));
+    }
+    for share in [Some(f64::MIN_POSITIVE), Some(1.0), None] {
+        with(default().blame(share)).unwrap();
+    }
 }
 
 #[test]

@@ -278,22 +278,34 @@ fn a_start_without_a_gradient() {
     assert!(found[0] == found[1] && (0.1..1.0).contains(&found[0]), "{found:?}");
 }
 
-// A group whose gradient comes late starts at the others' rate, with its first window that has one.
+// A group whose gradient comes late starts at the largest of the others' rates, with its first window
+// that has one. The rate of a frozen group (here 10) does not count.
 #[test]
 fn a_late_group_starts_where_the_others_are() {
-    let gradient = |w: &[f64], batch| vec![w[0] - 5.0, if batch < 60 { 0.0 } else { w[1] }];
-    for (window, loss) in [(5, None), (1, None), (5, Some(1.0)), (1, Some(1.0))] {
-        let config = NewtonConfig::default().window(Window::steps(window).unwrap());
-        let w = vec![vec![1.0], vec![1.0]];
-        let mut run = Run::new(config, 1e-9, Paper::new(w, gradient));
-        run.ramp();
-        assert_eq!(run.rates()[1], 1e-9);
-        while run.host.batch < 60 {
-            run.step(loss);
-            assert_eq!((run.rates()[1], run.host.w[1][0]), (1e-9, 1.0));
+    let gradient =
+        |w: &[f64], batch| vec![w[0] - 5.0, if batch < 60 { 0.0 } else { w[1] }, w[2] - 2.0];
+    for given in [1e-9, 10.0] {
+        for (window, loss) in [(5, None), (1, None), (5, Some(1.0)), (1, Some(1.0))] {
+            let config = NewtonConfig::default().window(Window::steps(window).unwrap());
+            let host = Paper::new(vec![vec![1.0], vec![1.0], vec![1.0]], gradient);
+            let mut run = Run::with_frozen(config, given, host, Some(2));
+            run.ramp();
+            let silent = run.rates()[1];
+            assert_eq!(silent, given.min(run.rates()[0]));
+            while run.host.batch < 60 {
+                run.step(loss);
+                assert_eq!((run.rates()[1], run.host.w[1][0]), (silent, 1.0));
+            }
+            let mut rates = vec![run.rates()];
+            while run.host.batch < 70 {
+                run.step(loss);
+                rates.push(run.rates());
+            }
+            let started = rates.iter().map(|rates| rates[1]).find(|rate| *rate != silent).unwrap();
+            let took = |rates: &Vec<f64>| rates[0] == started;
+            assert!(given == 10.0 || rates.iter().any(took), "{window}: {rates:?}");
+            assert!(rates.iter().all(|rates| rates[1] < 5.0), "{window}: {rates:?}");
         }
-        (0..6).for_each(|_| drop(run.step(loss)));
-        assert!(run.rates()[1] > 0.01, "windows of {window}: {:?}", run.rates());
     }
 }
 
@@ -523,6 +535,19 @@ fn without_a_loss_a_window_is_looked_at_on_its_way() {
     assert!(run(Some(1.0)).host.log.is_empty());
 }
 
+// Where a loss is told it is the witness, though the slopes of a window's end are known. Fails if
+// they undo the window.
+#[test]
+fn with_a_loss_the_slope_undoes_nothing() {
+    let config = NewtonConfig::default().climb(None).ramp(false).damping(1e-9);
+    let config = config.window(Window::steps(5).unwrap());
+    let mut run = Run::new(config, 3.0, Paper::new(vec![vec![1.0, 1.0]], bowl(1.0)));
+    (0..10).for_each(|_| drop(run.step(Some(1.0))));
+    assert!(run.host.log.contains(&"slopes Last".to_owned()));
+    let undone = |decision: &Adaptation| matches!(decision.outcome, Outcome::RolledBack(_));
+    assert!(!run.engine.history().iter().any(undone));
+}
+
 // Windows of one step have no way of their own: that of the window before is looked at. Fails without
 // it; the rule is kept from lowering the rate.
 #[test]
@@ -555,18 +580,20 @@ fn without_a_loss_a_way_out_of_all_gradients_is_too_far() {
 // Steps of one length jump over the lowest point and back: the rate settles, and only where it may.
 #[test]
 fn a_rate_settles_where_windows_end_uphill() {
-    let run = |on: bool| {
+    let run = |on: bool, loss: Option<f64>| {
         let config = NewtonConfig::default().ramp(false).settle(on);
         let mut host = Paper::new(vec![vec![1.0, 0.7, 0.4]], bowl(1.0));
         host.signs = true;
         let mut run = Run::new(config.window(Window::steps(5).unwrap()), 0.3, host);
-        (0..200).for_each(|_| drop(run.step(Some(1.0))));
+        (0..200).for_each(|_| drop(run.step(loss)));
         let mut outcomes = run.engine.history().iter().map(|decision| decision.outcome);
         (outcomes.any(|outcome| outcome == Outcome::Settled), run.rates()[0])
     };
-    let (settled, rate) = run(true);
-    assert!(settled && rate < 0.1, "{rate}");
-    assert!(!run(false).0);
+    for loss in [Some(1.0), None] {
+        let (settled, rate) = run(true, loss);
+        assert!(settled && rate < 0.1, "{rate}");
+        assert!(!run(false, loss).0);
+    }
 }
 
 // ---- The horizon ----

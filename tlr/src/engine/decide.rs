@@ -214,7 +214,7 @@ impl<R: RateRule> Engine<R> {
                     Some(slope) if agrees && proposal.rate > rate && !slope.is_downhill() => {
                         Proposal::kept(rate, KeptBecause::NotDownhill)
                     }
-                    Some(slope) if settles && !agrees => settle(rate, slope, follows, proposal),
+                    Some(slope) if settles => settle(rate, slope, follows, proposal),
                     _ => proposal,
                 };
                 // Without a schedule the factor is 1, and the proposal stays as it is, to the bit.

@@ -149,3 +149,26 @@ impl DirectionProducts {
         self.uu.is_finite() && self.un.is_finite() && self.nn.is_finite()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SLOPE: Slope = Slope { along: -0.4, moved: 4.0, gradient: 2.0, norm: 2.0, weights: 9 };
+
+    // At their limits, by hand. Fails with another limit, and where equality counts.
+    #[test]
+    fn slopes_at_their_limits() {
+        assert_eq!(SLOPE.per_length(), Some(-0.1));
+        assert_eq!(Slope::default().per_length(), None);
+        // A cosine of −0.05.
+        assert!(!SLOPE.is_downhill());
+        assert!(Slope { along: -0.41, ..SLOPE }.is_downhill());
+        // Nine weights of 0.01, and of 1.
+        assert_eq!(SLOPE.size(), 2.0);
+        assert_eq!(Slope { norm: 0.0, ..SLOPE }.size(), 0.03);
+        let moved = |moved, norm| Slope { moved, norm, ..SLOPE }.is_far_out();
+        assert!(!moved(30.0, 2.0) && moved(30.1, 2.0));
+        assert!(!moved(40.0, 4.0) && moved(40.1, 4.0));
+    }
+}
