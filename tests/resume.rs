@@ -676,10 +676,10 @@ fn impossible_figures_are_refused() {
 fn another_version_is_refused() {
     let (_, checkpoint) = saved();
     let (parts, mut words) = forged::parts(&checkpoint);
-    words.insert("version".to_owned(), "5".to_owned());
+    words.insert("version".to_owned(), "6".to_owned());
     let problem = problem(&forged::file(&parts, words));
-    assert_eq!(problem, CheckpointError::Version { found: "5".to_owned(), known: 4 });
-    assert!(problem.to_string().contains("version 5"), "{problem}");
+    assert_eq!(problem, CheckpointError::Version { found: "6".to_owned(), known: 5 });
+    assert!(problem.to_string().contains("version 6"), "{problem}");
 }
 
 fn problem(bytes: &[u8]) -> CheckpointError {

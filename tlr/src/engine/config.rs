@@ -225,10 +225,13 @@ impl<R: RateRule> Config<R> {
     /// **Why.** Noise keeps weights away from the lowest point, the further the larger the rate. A
     /// rate that suits most of the training is too large for its end.
     ///
-    /// **How.** Every rate is multiplied by the share of the steps that are still left, counted from
-    /// the end of the [`ramp`](Self::ramp): from 1 evenly down to 0. The learned rate is the level
-    /// that is multiplied. The rule does not make up for the decay: of each change of the level it
-    /// makes only the share that is in force. A [`Schedule`](crate::Schedule) multiplies as well.
+    /// **How.** Every rate is multiplied by a factor, counted from the end of the
+    /// [`ramp`](Self::ramp). In the first tenth of the steps it rises from 1 to 1.5, there it stays,
+    /// and in the second half it falls evenly to 0. Where one batch does not tell the slope from
+    /// noise, or without a ramp, it is the share of the steps that are still left: from 1 evenly down
+    /// to 0. The learned rate is the level that is multiplied. The rule does not make up for the
+    /// decay: of each change of the level it makes only the share that is in force. A
+    /// [`Schedule`](crate::Schedule) multiplies as well.
     ///
     /// Training that goes on after the horizon goes on at the last of these rates. What this gave is
     /// in docs/start.md.

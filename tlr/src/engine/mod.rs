@@ -171,6 +171,7 @@ impl<R: RateRule> Engine<R> {
             groups: groups.iter().map(|group| start(group.rate, config.climb)).collect(),
             follows: false,
             level_from: 0,
+            quiet: false,
             ramp: None,
             phase: Phase::Idle,
             history: Vec::new(),
@@ -223,10 +224,10 @@ impl<R> Engine<R> {
 
     /// What the schedule and the horizon multiply the rates of the next step by: 1 without them.
     pub fn factor(&self) -> f64 {
-        let State { steps, level_from, .. } = self.state;
+        let State { steps, level_from, quiet, .. } = self.state;
         let scheduled = self.schedule.as_ref().map_or(1.0, |schedule| schedule.factor(steps));
-        let left = |horizon| horizon::share_left(horizon, level_from, steps);
-        scheduled * self.horizon.map_or(1.0, left)
+        let shape = |horizon| horizon::factor(horizon, level_from, steps, quiet);
+        scheduled * self.horizon.map_or(1.0, shape)
     }
 
     /// The rates of the update that is [asked for](Request::Update): the learned rates times the
@@ -277,6 +278,7 @@ impl<R> Engine<R> {
             groups,
             follows: false,
             level_from: self.state.steps,
+            quiet: false,
             ramp: None,
             phase: Phase::Idle,
             history: std::mem::take(&mut self.state.history),
@@ -288,7 +290,7 @@ impl<R> Engine<R> {
         let groups = self.state.groups.iter().zip(&self.groups);
         let groups = groups.map(|(state, settings)| (state.rate, settings.frozen));
         if self.ramps {
-            Ramp::new(groups, self.horizon.is_some())
+            Ramp::new(groups)
         } else {
             None
         }

@@ -33,6 +33,8 @@ pub struct State {
     pub(super) follows: bool,
     /// The steps before the horizon's decay began: those of the ramp.
     pub(super) level_from: u64,
+    /// Whether one batch tells the slope from noise, as the ramp has seen.
+    pub(super) quiet: bool,
     /// While the starting rates are looked for.
     pub(super) ramp: Option<Ramp>,
     pub(super) phase: Phase,

@@ -29,6 +29,10 @@ pub(super) struct GroupRamp {
     pub(super) done: bool,
     /// It has gone as far as it may.
     pub(super) is_far: bool,
+    /// It seemed half-way at the rate before, so near the start that noise is likelier: the rate at
+    /// which it would be done.
+    #[serde(with = "exact::option")]
+    pub(super) doubted: Option<f64>,
     /// The slopes on the straight piece.
     pub(super) base: Samples,
     /// The slopes at this rate.
@@ -66,6 +70,7 @@ impl GroupRamp {
             faint: false,
             done: frozen,
             is_far: false,
+            doubted: None,
             base: Samples::default(),
             here: Samples::default(),
             first: 0.0,
@@ -131,6 +136,7 @@ impl GroupRamp {
 
     pub(super) fn go_on(&mut self, by: f64) {
         let straight = self.look() == Look::Straight;
+        self.doubted = None;
         if self.means.len() == 4 {
             self.means.remove(0);
         }
@@ -145,18 +151,34 @@ impl GroupRamp {
         self.raise(by);
     }
 
-    /// The group is done, at `level` times the rate where the slope crosses half of the first one.
-    /// The answer is whether the way is as steep up as it was down. Then it is that rate itself.
-    pub(super) fn stop(&mut self, level: f64) -> bool {
+    /// Goes on to the next rate, which has to confirm that this one is half-way.
+    pub(super) fn doubt(&mut self) {
+        let crossing = self.crossing();
+        self.go_on(2.0);
+        self.doubted = Some(crossing);
+    }
+
+    /// The rate where the slope crosses half of the first one, between the last rate and this one:
+    /// the way has grown as the rate has.
+    fn crossing(&self) -> f64 {
         let (before, here) = (self.means.last().copied().unwrap_or(self.first), self.here.mean);
-        // The way has grown as the rate has.
         let part = ((0.5 * self.first - before) / (here - before)).clamp(0.0, 1.0);
         let part = if part.is_finite() { part } else { 1.0 };
-        let crossing = self.rate * (1.0 + part * (self.raised - 1.0)) / self.raised;
-        let too_far = here - 2.0 * self.error() > -self.first && self.first < 0.0;
-        self.rate = bounded(if too_far { crossing } else { level * crossing });
+        self.rate * (1.0 + part * (self.raised - 1.0)) / self.raised
+    }
+
+    /// Whether the way is as steep up as it was down.
+    pub(super) fn is_uphill(&self) -> bool {
+        self.here.mean - 2.0 * self.error() > -self.first && self.first < 0.0
+    }
+
+    /// The group is done, at `level` times the rate that is half-way. The answer is whether the way
+    /// leads uphill. Then it is that rate itself.
+    pub(super) fn stop(&mut self, level: f64) -> bool {
+        let (half_way, uphill) = (self.doubted.unwrap_or(self.crossing()), self.is_uphill());
+        self.rate = bounded(if uphill { half_way } else { level * half_way });
         self.done = true;
-        too_far
+        uphill
     }
 
     pub(super) fn retreat(&mut self) {

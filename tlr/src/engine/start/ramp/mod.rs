@@ -19,14 +19,14 @@ const PATIENCE: u64 = 4;
 const LOOKS: u64 = 4;
 /// While no group's way is longer than this part of its norm, rates grow twice as fast.
 const NEAR: f64 = 1e-3;
+/// While none is longer than this, a group that seems half-way may have met noise: the next rate has to
+/// confirm it.
+const SUSPECT: f64 = 0.1;
 /// Training starts at this many times the rate at which the ramp is half-way to the lowest point, if
 /// steps are as long as the gradients, and grow shorter with them. (By training: docs/start.md.)
 const FOLLOWING: f64 = 2.0;
 /// The same if steps stay long, as around Adam, or if gradients hardly agree.
 const NORMALIZED: f64 = 1.0;
-/// With a horizon the level is this many times as high, for a decay to 0 halves the mean rate. Not
-/// where noise hides the slope.
-const DECAYING: f64 = 2.0;
 /// Gradient descent moves the weights by at least this part of Σ rate·‖g‖. (By less than all of it
 /// where gradients disagree.)
 const LEAST_FOLLOWED: f64 = 0.5;
@@ -47,7 +47,7 @@ const LONGEST_RAMP: u64 = 4000;
 ///    then twofold. Where m is below ¾·b, or could be by one standard error, the way is still
 ///    straight, and b is measured better. Where m is above ½·b, by three standard errors or after
 ///    four looks, the group is done. Its rate is the one at which m crosses ½·b, between the last
-///    two.
+///    two. Near the start the next rate has to confirm that.
 ///
 /// All groups grow together, and each is done by its own slope. A group whose slope is lost in noise
 /// takes the largest of the others' rates. A group without a gradient keeps its own.
@@ -73,8 +73,8 @@ pub(crate) struct Ramp {
     /// Whether steps are as long as the gradients: the weights have moved about as far as
     /// `expected`.
     pub(crate) follows: bool,
-    /// Whether rates will fall to 0 by a horizon.
-    decays: bool,
+    /// One step tells half of the first slope from all of it: noise does not hide it.
+    pub(crate) quiet: bool,
     /// The largest norm of the gradients while the weights had hardly moved.
     #[serde(with = "exact")]
     pub(crate) gradient: f64,
@@ -116,9 +116,8 @@ pub(crate) enum Ramped {
 }
 
 impl Ramp {
-    /// For groups with these rates, some of them frozen, that a horizon `decays`. None if all rates
-    /// stay where they are.
-    pub(crate) fn new(groups: impl Iterator<Item = (f64, bool)>, decays: bool) -> Option<Self> {
+    /// For groups with these rates, some of them frozen. None if all rates stay where they are.
+    pub(crate) fn new(groups: impl Iterator<Item = (f64, bool)>) -> Option<Self> {
         let groups: Vec<_> = groups.map(|(rate, frozen)| GroupRamp::new(rate, frozen)).collect();
         let any = groups.iter().any(|group| !group.done);
         any.then(|| Self {
@@ -131,7 +130,7 @@ impl Ramp {
             whole: Samples::default(),
             known_at: 0,
             follows: false,
-            decays,
+            quiet: false,
             gradient: 0.0,
             start: None,
         })
@@ -287,6 +286,7 @@ impl Ramp {
             }
             let judged = self.groups.iter().filter(|group| group.is_moving() && !group.faint);
             let each = judged.map(GroupRamp::steps_a_look).max().unwrap_or(1);
+            self.quiet = each == 1;
             self.stage = Stage::Growing { each, looks: 0, taken: 0 };
             self.moving().for_each(|group| group.raise(4.0));
             self.follows &= self.follows(all.moved, LEAST_FOLLOWED);
@@ -332,15 +332,20 @@ impl Ramp {
             return Ramped::On;
         }
         let mut too_far = false;
-        let near = slopes.iter().all(|slope| slope.moved <= NEAR * slope.size());
+        let within = |part: f64| slopes.iter().all(|slope| slope.moved <= part * slope.size());
+        let near = within(NEAR);
+        let suspect = within(SUSPECT);
         let by = if near { 4.0 } else { 2.0 };
-        let level = self.level(each);
+        let level = if self.follows { FOLLOWING } else { NORMALIZED };
         for group in self.moving() {
             match group.look() {
                 Look::HalfWay if group.faint => too_far |= group.stop(level),
                 Look::Silent => group.raise(by),
                 _ if group.faint => group.raise(by),
                 Look::Straight | Look::Bending if !group.is_far => group.go_on(by),
+                _ if group.doubted.is_none() && suspect && !group.is_far && !group.is_uphill() => {
+                    group.doubt();
+                }
                 _ => too_far |= group.stop(level),
             }
         }
@@ -355,12 +360,6 @@ impl Ramp {
         } else {
             Ramped::Done
         }
-    }
-
-    /// The rate that training starts at, in rates at which the ramp is half-way.
-    fn level(&self, each: u64) -> f64 {
-        let level = if self.follows { FOLLOWING } else { NORMALIZED };
-        level * if self.decays && each == 1 { DECAYING } else { 1.0 }
     }
 
     /// Groups that could not be judged take the largest of the others' rates. One that has had no
