@@ -226,11 +226,13 @@ impl<R: RateRule> Config<R> {
     /// rate that suits most of the training is too large for its end.
     ///
     /// **How.** Every rate is multiplied by a factor, counted from the end of the
-    /// [`ramp`](Self::ramp). In the first tenth of the steps it rises from 1 to 1.5, there it stays,
-    /// and in the second half it falls evenly to 0. Where one batch does not tell the slope from
-    /// noise, or without a ramp, it is the share of the steps that are still left: from 1 evenly down
-    /// to 0. The learned rate is the level that is multiplied. The rule does not make up for the
-    /// decay: of each change of the level it makes only the share that is in force. A
+    /// [`ramp`](Self::ramp): 1 at first, and in the last three tenths of the steps it falls evenly to
+    /// 0. Around an optimizer whose steps do not grow shorter with the gradients, such as Adam, it
+    /// rises to 1.5 in the first tenth. Where one batch does not tell the slope from noise, or without
+    /// a ramp, it falls evenly from 1 to 0 over all of the steps.
+    ///
+    /// The learned rate is the level that is multiplied. The rule does not make up for the decay: of
+    /// each change of the level it makes only the share that is in force. A
     /// [`Schedule`](crate::Schedule) multiplies as well.
     ///
     /// Training that goes on after the horizon goes on at the last of these rates. What this gave is

@@ -1,22 +1,36 @@
 //! A decay over the steps that are left. See [`Config::horizon`](super::Config::horizon).
 
-/// What the rates rise to, in the rates that training starts at.
-const PEAK: f64 = 1.5;
-/// They rise over this part of the steps.
-const RISE: f64 = 0.1;
-/// They fall to 0 over this last part.
-const FALL: f64 = 0.5;
+use serde::{Deserialize, Serialize};
 
-/// What a horizon multiplies the rates of step `step` by, counted from step `from` on. Where noise
-/// hides the slope (not `quiet`): the share of the steps that is left. Otherwise rates rise first,
-/// stay, and fall to 0 in the second half.
-pub(super) fn factor(horizon: u64, from: u64, step: u64, quiet: bool) -> f64 {
-    let left = share_left(horizon, from, step);
-    if quiet {
-        let risen = 1.0 + (PEAK - 1.0) * ((1.0 - left) / RISE).min(1.0);
-        risen * (left / FALL).min(1.0)
-    } else {
-        left
+/// Rates rise over this part of the steps,
+const RISE: f64 = 0.1;
+/// to this multiple of those that training starts at.
+const PEAK: f64 = 1.5;
+/// They fall to 0 over this last part.
+const FALL: f64 = 0.3;
+
+/// What the horizon's factor looks like. The ramp has seen which it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum Shape {
+    /// Noise hides the slope, or nothing is known of it: the share of the steps that is left.
+    #[default]
+    Falls,
+    /// Steps are as long as the gradients: rates stay, and fall to 0 at the end.
+    Stays,
+    /// Steps stay long, and training starts lower: rates rise first.
+    Rises,
+}
+
+impl Shape {
+    /// What the rates of step `step` are multiplied by, counted from step `from` on.
+    pub(super) fn factor(self, horizon: u64, from: u64, step: u64) -> f64 {
+        let left = share_left(horizon, from, step);
+        let fallen = (left / FALL).min(1.0);
+        match self {
+            Self::Falls => left,
+            Self::Stays => fallen,
+            Self::Rises => fallen * (1.0 + (PEAK - 1.0) * ((1.0 - left) / RISE).min(1.0)),
+        }
     }
 }
 
@@ -35,7 +49,7 @@ mod tests {
     // By hand. Fails with another end, another beginning, or a rate of 0.
     #[test]
     fn from_all_steps_to_the_last_one() {
-        let noisy = |horizon, from, step| factor(horizon, from, step, false);
+        let noisy = |horizon, from, step| Shape::Falls.factor(horizon, from, step);
         let shares = [20, 21, 25, 28, 29, 30, 1000].map(|step| noisy(30, 20, step));
         assert_eq!(shares, [1.0, 0.9, 0.5, 0.2, 0.1, 0.1, 0.1]);
         // A ramp that is as long as the training, or longer, and a step before its end.
@@ -46,11 +60,13 @@ mod tests {
     // By hand, of 20 steps. Fails with another peak, and where the rise or the fall is longer.
     #[test]
     fn up_along_and_down() {
-        let quiet = |step| factor(120, 100, step, true);
-        let factors = [100, 101, 102, 105, 110, 115, 119, 120].map(quiet);
-        let expected = [1.0, 1.25, 1.5, 1.5, 1.5, 0.75, 0.15, 0.15];
-        for (factor, expected) in factors.into_iter().zip(expected) {
-            assert!((factor - expected).abs() < 1e-12, "{factors:?}");
+        let steps = [100, 101, 102, 105, 114, 117, 119, 120];
+        let expected = [1.0, 1.25, 1.5, 1.5, 1.5, 0.75, 0.25, 0.25];
+        for (step, expected) in steps.into_iter().zip(expected) {
+            let factor = |shape: Shape| shape.factor(120, 100, step);
+            assert!((factor(Shape::Rises) - expected).abs() < 1e-12, "{step}");
+            let risen = if step < 115 { 1.0 } else { expected / 1.5 };
+            assert!((factor(Shape::Stays) - risen).abs() < 1e-12, "{step}");
         }
     }
 }

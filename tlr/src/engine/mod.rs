@@ -97,6 +97,7 @@ pub(crate) use {exact_step::ExactDecision, state::MOST_STEPS};
 use crate::error::Error;
 #[cfg(feature = "dfdx")]
 use crate::settings::Settings;
+use horizon::Shape;
 pub(crate) use rule::bounded;
 use safeguard::Watch;
 use start::ramp::Ramp;
@@ -171,7 +172,7 @@ impl<R: RateRule> Engine<R> {
             groups: groups.iter().map(|group| start(group.rate, config.climb)).collect(),
             follows: false,
             level_from: 0,
-            quiet: false,
+            shape: Shape::default(),
             ramp: None,
             phase: Phase::Idle,
             history: Vec::new(),
@@ -224,10 +225,10 @@ impl<R> Engine<R> {
 
     /// What the schedule and the horizon multiply the rates of the next step by: 1 without them.
     pub fn factor(&self) -> f64 {
-        let State { steps, level_from, quiet, .. } = self.state;
+        let State { steps, level_from, shape, .. } = self.state;
         let scheduled = self.schedule.as_ref().map_or(1.0, |schedule| schedule.factor(steps));
-        let shape = |horizon| horizon::factor(horizon, level_from, steps, quiet);
-        scheduled * self.horizon.map_or(1.0, shape)
+        let ends = |horizon| shape.factor(horizon, level_from, steps);
+        scheduled * self.horizon.map_or(1.0, ends)
     }
 
     /// The rates of the update that is [asked for](Request::Update): the learned rates times the
@@ -278,7 +279,7 @@ impl<R> Engine<R> {
             groups,
             follows: false,
             level_from: self.state.steps,
-            quiet: false,
+            shape: Shape::default(),
             ramp: None,
             phase: Phase::Idle,
             history: std::mem::take(&mut self.state.history),

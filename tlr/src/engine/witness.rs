@@ -82,7 +82,8 @@ impl<R: RateRule> Engine<R> {
 
     /// The rates are found, after so many steps.
     pub(super) fn ramp_ended(&mut self, ramp: &Ramp, steps: u64) {
-        (self.state.level_from, self.state.quiet) = (steps, ramp.quiet);
+        self.state.level_from = steps;
+        self.state.shape = ramp.shape();
         self.state.watch.start_from(ramp.start, ramp.gradient);
         self.state.follows = ramp.follows;
         for (group, silent) in self.state.groups.iter_mut().zip(ramp.silent()) {
