@@ -2,7 +2,10 @@
 
 use super::{base::Base, expected::Expected, table::Cell};
 #[cfg(test)]
-use super::{table::Run, ways::Way};
+use super::{
+    table::{Constants, Run},
+    ways::Way,
+};
 use std::fmt::Write;
 
 /// Other processors round otherwise, and a cell at the limit may fall on the other side: so many more
@@ -50,7 +53,7 @@ fn table(report: &mut String, failed: &[&Cell], all: &[Cell]) {
     let _ = writeln!(report, "\n{row}: {} of {} cells failed", failed.len(), run.clone().count());
     for base in Base::ALL {
         let of_base = run.clone().filter(|cell| cell.way.base == base);
-        let mut best: Vec<(f64, f64)> = of_base.map(|cell| cell.best).collect();
+        let mut best: Vec<(f64, f64)> = of_base.map(|cell| cell.constants.best()).collect();
         best.dedup();
         let best: Vec<String> =
             best.iter().map(|(error, rate)| format!("{error:.3} at {rate:.0e}")).collect();
@@ -99,11 +102,12 @@ fn rates(rates: &[f64]) -> String {
 /// Writes all cells as CSV.
 pub(crate) fn write(path: &str, cells: &[Cell]) {
     let mut file = csv::Writer::from_path(path).unwrap();
-    let header = "row,seed,base,start,layers,call,end,error,best_error,best_rate,ratio,rates,\
-                  started,started_at,failed_steps,first_failure,faults";
+    let header = "row,seed,base,start,layers,call,end,error,best_error,best_rate,good_from,\
+                  good_to,ratio,rates,started,started_at,level_off,failed_steps,first_failure,faults";
     file.write_record(header.split(',')).unwrap();
     for cell in cells {
-        let Cell { row, seed, way, run, best } = cell;
+        let Cell { row, seed, way, run, constants } = cell;
+        let (best, good) = (constants.best(), constants.good());
         file.write_record([
             (*row).to_owned(),
             seed.to_string(),
@@ -115,10 +119,13 @@ pub(crate) fn write(path: &str, cells: &[Cell]) {
             format!("{:.6e}", run.error),
             format!("{:.6e}", best.0),
             format!("{:e}", best.1),
+            format!("{:e}", good.0),
+            format!("{:e}", good.1),
             format!("{:.4}", cell.ratio()),
             rates(&run.rates),
             rates(&run.started),
             run.started_at.to_string(),
+            cell.level_off().map_or(String::new(), |off| format!("{off:.2}")),
             run.failed_steps.to_string(),
             run.first_failure.clone().unwrap_or_default(),
             cell.faults().join("; "),
@@ -146,7 +153,7 @@ fn the_list_of_expected_failures_is_kept() {
             started: Vec::new(),
             started_at: 0,
         },
-        best: (0.1, 0.01),
+        constants: Constants(vec![(0.1, 0.01)]),
     };
     let entry = |row, base| Expected { row, base, of_three: 1, of_ten: 2, reason: "none" };
     let (listed, other) = ([entry("row", Base::Adam)], [entry("row", Base::Sgd)]);
@@ -162,11 +169,41 @@ fn the_list_of_expected_failures_is_kept() {
     assert_eq!(judge(&hundred(1), &other, 3), Ok(()));
     assert!(judge(&hundred(2), &other, 3).is_err());
     // A row at a seed at which no constant learns says nothing of the error.
-    assert_eq!(judge(&[Cell { best: (0.95, 0.01), ..cell(5.0) }], &[], 3), Ok(()));
+    assert_eq!(
+        judge(&[Cell { constants: Constants(vec![(0.95, 0.01)]), ..cell(5.0) }], &[], 3),
+        Ok(())
+    );
     let failing = Run { failed_steps: 1, ..cell(0.1).run };
     let broken = [Run { finite: false, ..cell(0.1).run }, failing];
     for run in broken {
         let cells = vec![Cell { run, ..cell(0.1) }, cell(0.1)];
         assert!(judge(&cells, &listed, 3).is_err());
     }
+}
+
+// Fails if a constant that is as good as the best does not count, or one that is not.
+#[test]
+fn the_level_is_compared_with_all_good_constants() {
+    let constants =
+        Constants(vec![(f64::NAN, 10.0), (0.3, 1.0), (0.2, 0.1), (0.205, 0.01), (0.4, 1e-3)]);
+    assert_eq!(constants.best(), (0.2, 0.1));
+    assert_eq!(constants.good(), (0.01, 0.1));
+    let way = Way { base: Base::Sgd, start: 1.0, per_layer: true, told: true, horizon: false };
+    let off = |started: Vec<f64>| {
+        let run = Run {
+            error: 0.1,
+            finite: true,
+            failed_steps: 0,
+            first_failure: None,
+            rates: Vec::new(),
+            started,
+            started_at: 0,
+        };
+        let constants = constants.clone();
+        Cell { row: "row", seed: 1, way, run, constants }.level_off()
+    };
+    assert_eq!(off(Vec::new()), None);
+    assert_eq!(off(vec![0.05]), Some(1.0));
+    assert_eq!(off(vec![0.4, 0.05]), Some(4.0));
+    assert_eq!(off(vec![0.4, 0.001]), Some(10.0));
 }

@@ -68,6 +68,8 @@ pub(crate) struct Run {
 const AS_GOOD_AS_SOLVED: f64 = 0.01;
 /// How much worse than the best constant a cell may be.
 const TOLERANCE: f64 = 1.5;
+/// How much worse than the best constant another good one may be.
+const AS_GOOD: f64 = 1.1;
 /// The fault of a cell that is worse.
 const TOO_HIGH: &str = "error";
 
@@ -118,26 +120,43 @@ impl Row {
         (self.run)(&self.settings, plan, seed)
     }
 
-    /// The best constant: its error and its rate.
+    /// The errors of constant rates.
     ///
     /// The errors over the rates are a valley. The search goes from the largest rate down, and ends
     /// where the error has risen twice in a row, to more than twice the best one.
-    fn best_constant(&self, base: Base, seed: u64) -> (f64, f64) {
+    fn constants(&self, base: Base, seed: u64) -> Constants {
         let scale = if base.forgets_scale() { 1.0 } else { self.settings.scale };
-        let (mut best, mut last, mut risen) = ((f64::INFINITY, f64::NAN), f64::INFINITY, 0);
+        let (mut all, mut last, mut risen) = (Constants::default(), f64::INFINITY, 0);
         for rate in CONSTANTS.map(|rate| rate / scale) {
             let error = self.run(Plan::Constant(base, rate), seed).error;
-            if error < best.0 {
-                best = (error, rate);
-            }
-            let far = error + AS_GOOD_AS_SOLVED > 2.0 * (best.0 + AS_GOOD_AS_SOLVED);
+            all.0.push((error, rate));
+            let far = error + AS_GOOD_AS_SOLVED > 2.0 * (all.best().0 + AS_GOOD_AS_SOLVED);
             risen = if far && error > last { risen + 1 } else { 0 };
             last = error;
             if risen == 2 {
                 break;
             }
         }
-        best
+        all
+    }
+}
+
+/// Constant rates with their errors: pairs of an error and a rate.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Constants(pub(crate) Vec<(f64, f64)>);
+
+impl Constants {
+    /// The best one: its error and its rate. NaN and an infinite error where none is finite.
+    pub(crate) fn best(&self) -> (f64, f64) {
+        let better = |a: (f64, f64), b: &(f64, f64)| if b.0 < a.0 { *b } else { a };
+        self.0.iter().fold((f64::INFINITY, f64::NAN), better)
+    }
+
+    /// The lowest and the highest rate whose error is at most a tenth above that of the best one.
+    pub(crate) fn good(&self) -> (f64, f64) {
+        let most = AS_GOOD * (self.best().0 + AS_GOOD_AS_SOLVED);
+        let good = self.0.iter().filter(|(error, _)| error + AS_GOOD_AS_SOLVED <= most);
+        good.fold((f64::INFINITY, 0.0), |(from, to), (_, rate)| (from.min(*rate), to.max(*rate)))
     }
 }
 
@@ -148,14 +167,14 @@ pub(crate) struct Cell {
     pub(crate) seed: u64,
     pub(crate) way: Way,
     pub(crate) run: Run,
-    /// The best constant's error and rate.
-    pub(crate) best: (f64, f64),
+    /// The constants that it is compared with.
+    pub(crate) constants: Constants,
 }
 
 impl Cell {
     /// The error over that of the best constant.
     pub(crate) fn ratio(&self) -> f64 {
-        (self.run.error + AS_GOOD_AS_SOLVED) / (self.best.0 + AS_GOOD_AS_SOLVED)
+        (self.run.error + AS_GOOD_AS_SOLVED) / (self.constants.best().0 + AS_GOOD_AS_SOLVED)
     }
 
     /// Whether a step failed, or something is not finite.
@@ -164,10 +183,20 @@ impl Cell {
         faults.iter().any(|fault| *fault != TOO_HIGH)
     }
 
+    /// By which factor the starting rates are outside of the good constants, the one that is furthest.
+    /// At least 1. None without a start, or where no constant learns.
+    pub(crate) fn level_off(&self) -> Option<f64> {
+        let (from, to) = self.constants.good();
+        let off = |rate: &f64| (from / rate).max(rate / to).max(1.0);
+        let learns = self.constants.best().0 <= 0.9;
+        self.run.started.iter().map(off).reduce(f64::max).filter(|_| learns)
+    }
+
     /// What is wrong with it, or nothing.
     pub(crate) fn faults(&self) -> Vec<&'static str> {
         // With this seed no constant learns: the error says nothing.
-        let says_nothing = self.best.0.is_nan() || self.best.0 > 0.9;
+        let best = self.constants.best().0;
+        let says_nothing = best.is_nan() || best > 0.9;
         // A ratio that is NaN is too high as well.
         let too_high = self.ratio().is_nan() || self.ratio() > TOLERANCE;
         let faults = [
@@ -221,9 +250,11 @@ pub(crate) fn judge() -> Result<(), String> {
 
 /// One base optimizer's cells of a row with one seed.
 fn cells(row: &Row, seed: u64, ways: Vec<Way>, base: Base) -> Vec<Cell> {
-    let best = row.best_constant(base, seed);
-    let cell =
-        |way| Cell { row: row.name, seed, way, run: row.run(Plan::Learned(way), seed), best };
+    let constants = row.constants(base, seed);
+    let cell = |way| {
+        let run = row.run(Plan::Learned(way), seed);
+        Cell { row: row.name, seed, way, run, constants: constants.clone() }
+    };
     ways.into_iter().map(cell).collect()
 }
 
