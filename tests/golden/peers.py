@@ -187,11 +187,13 @@ def cases():
         "hypergradient_additive",
         {"lr": 0.02, "meta": 0.01},
         lambda p: Hypergradient(p, 0.02, 0.01, False),
+        rate=of_group("lr"),
     )
     yield case(
         "hypergradient_multiplicative",
         {"lr": 0.02, "meta": 0.2},
         lambda p: Hypergradient(p, 0.02, 0.2, True),
+        rate=of_group("lr"),
     )
     yield case(
         "cocob",

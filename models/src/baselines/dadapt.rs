@@ -9,10 +9,7 @@ pub use sgd::{DAdaptSgd, DAdaptSgdState};
 use super::PeerError;
 
 /// The most that an estimate grows by in a step is above 1, where there is such a bound.
-pub(super) fn growth_in_range(
-    what: &'static str,
-    growth: Option<f64>,
-) -> Result<(), PeerError> {
+pub(super) fn growth_in_range(what: &'static str, growth: Option<f64>) -> Result<(), PeerError> {
     let growth = growth.unwrap_or(2.0);
     PeerError::unless(growth > 1.0 && growth.is_finite(), what, "finite and above 1", growth)
 }

@@ -105,9 +105,8 @@ impl PeerRule for Dog {
 
     fn start<E: Real>(&self, weights: &[&mut [E]]) -> DogState<E> {
         let origin = slices::copies(weights);
-        let squares = origin.iter().map(|tensor| {
-            [tensor.iter().map(|w| w.wide() * w.wide()).sum::<f64>()]
-        });
+        let squares =
+            origin.iter().map(|tensor| [tensor.iter().map(|w| w.wide() * w.wide()).sum::<f64>()]);
         let groups = self.grouped(squares.collect()).into_iter().map(|[square]| Group {
             distance: self.reps_rel * (1.0 + square.sqrt()),
             gradients: self.eps,
@@ -158,11 +157,7 @@ impl PeerRule for Dog {
         state.groups.iter().map(|group| group.rate).collect()
     }
 
-    fn averaged<E: Real>(
-        &self,
-        state: &DogState<E>,
-        _weights: &[&mut [E]],
-    ) -> Option<Tensors<E>> {
+    fn averaged<E: Real>(&self, state: &DogState<E>, _weights: &[&mut [E]]) -> Option<Tensors<E>> {
         self.averaging.map(|_| state.average.clone())
     }
 }

@@ -112,13 +112,8 @@ impl<B: PeerRule> PeerRule for Mechanic<B> {
     }
 
     fn start<E: Real>(&self, weights: &[&mut [E]]) -> Self::State<E> {
-        let tuner = |&beta| Tuner {
-            beta,
-            s: 0.0,
-            largest: FIRST_LARGEST,
-            squares: 0.0,
-            reward: 0.0,
-        };
+        let tuner =
+            |&beta| Tuner { beta, s: 0.0, largest: FIRST_LARGEST, squares: 0.0, reward: 0.0 };
         let delta = self.store_delta.then(|| slices::zeros(weights)).unwrap_or_default();
         MechanicState {
             base: self.base.start(weights),

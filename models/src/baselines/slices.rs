@@ -80,9 +80,9 @@ pub(super) fn transform<E: Real, const N: usize>(
         }
     }
     for (index, (weights, gradients)) in weights.iter_mut().zip(gradients).enumerate() {
-        let mut buffers = buffers.each_mut().map(|buffer| {
-            buffer.get_mut(index).map(Vec::as_mut_slice).unwrap_or_default()
-        });
+        let mut buffers = buffers
+            .each_mut()
+            .map(|buffer| buffer.get_mut(index).map(Vec::as_mut_slice).unwrap_or_default());
         for (i, (weight, g)) in weights.iter_mut().zip(*gradients).enumerate() {
             let own = buffers.each_ref().map(|buffer| buffer.get(i).map_or(0.0, |v| v.wide()));
             let (w, own) = new(index, weight.wide(), g.wide(), own);

@@ -1,5 +1,6 @@
 //! Walks over a dfdx model's trainable tensors, and what stands in for an optimizer in a checkpoint.
 
+use super::Real;
 use dfdx::{
     nn::{
         RecursiveWalker, TensorCollection, TensorOptions, TensorVisitor, ViewTensorMut,
@@ -10,7 +11,6 @@ use dfdx::{
 };
 use serde::Serialize;
 use std::{convert::Infallible, marker::PhantomData};
-use super::Real;
 use tlr::{
     engine::{DirectionProducts, Proposal, RateRule},
     optim::{Buffer, OptimizerState, Resumable},

@@ -105,8 +105,7 @@ impl PeerRule for Momo {
             loss: averaged(before.loss, loss),
             product: averaged(before.product, product),
         };
-        let model =
-            Model { averages, dot, norm, total: 1.0, lr, weight_decay: self.weight_decay };
+        let model = Model { averages, dot, norm, total: 1.0, lr, weight_decay: self.weight_decay };
         let bound = Bound { first: self.lower_bound, is_estimated: self.estimate_bound };
         let (tau, lower_bound) = model.step(state.lower_bound, bound);
         slices::finite_sums(batch.step, &[averages.product, dot, norm, tau, lower_bound])?;

@@ -43,14 +43,7 @@ pub struct ScheduleFreeSgd {
 
 impl Default for ScheduleFreeSgd {
     fn default() -> Self {
-        Self {
-            lr: 1.0,
-            momentum: 0.9,
-            weight_decay: 0.0,
-            warmup_steps: 0,
-            r: 0.0,
-            lr_power: 2.0,
-        }
+        Self { lr: 1.0, momentum: 0.9, weight_decay: 0.0, warmup_steps: 0, r: 0.0, lr_power: 2.0 }
     }
 }
 
