@@ -44,3 +44,5 @@ mod golden;
 mod model;
 #[path = "baselines/pure.rs"]
 mod pure;
+#[path = "baselines/training.rs"]
+mod training;

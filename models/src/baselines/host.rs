@@ -58,7 +58,7 @@ pub struct PeerOptimizer<M, R: PeerRule, E: Real> {
 const ATTACHMENT: &str = "peer";
 
 /// Batches that running statistics are made anew from.
-const RECALIBRATION: usize = 50;
+pub(crate) const RECALIBRATION: usize = 50;
 
 impl<M, R, E> PeerOptimizer<M, R, E>
 where

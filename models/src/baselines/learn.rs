@@ -1,7 +1,7 @@
 //! Peers in the training loop of this crate.
 
-use super::{PeerOptimizer, PeerRule};
-use crate::train::Learner;
+use super::{PeerError, PeerOptimizer, PeerRule};
+use crate::train::{Learner, Trial};
 use dfdx::{
     nn::TensorCollection,
     prelude::{Cpu, Gradients},
@@ -16,6 +16,25 @@ impl<M: TensorCollection<f32, Cpu> + Clone, R: PeerRule> Learner<M> for PeerOpti
         loss: f64,
     ) -> Result<Step, Error> {
         PeerOptimizer::step(self, model, gradients, Some(loss)).map(|()| Step::Made)
+    }
+
+    fn step_with(
+        &mut self,
+        model: &mut M,
+        gradients: &mut Gradients<f32, Cpu>,
+        loss: f64,
+        trial: &mut Trial<'_, M>,
+    ) -> Result<Step, Error> {
+        if !R::TRIALS {
+            return Learner::step(self, model, gradients, loss);
+        }
+        let mut at =
+            |model: &mut M| trial(model).map_err(|error| PeerError::Trial(error.to_string()));
+        PeerOptimizer::step_with(self, model, gradients, loss, &mut at).map(|()| Step::Made)
+    }
+
+    fn averaged(&self, model: &M) -> Option<M> {
+        PeerOptimizer::averaged(self, model)
     }
 
     fn rates(&self) -> Vec<(&str, f64)> {

@@ -96,6 +96,7 @@ fn scale(tuners: &[Tuner]) -> f64 {
 impl<B: PeerRule> PeerRule for Mechanic<B> {
     const NAME: &'static str = "mechanic";
     const SCHEDULED: bool = B::SCHEDULED;
+    const TRIALS: bool = B::TRIALS;
     type State<E: Real> = MechanicState<E, B::State<E>>;
 
     fn validate(&self) -> Result<(), PeerError> {
@@ -114,7 +115,7 @@ impl<B: PeerRule> PeerRule for Mechanic<B> {
     fn start<E: Real>(&self, weights: &[&mut [E]]) -> Self::State<E> {
         let tuner =
             |&beta| Tuner { beta, s: 0.0, largest: FIRST_LARGEST, squares: 0.0, reward: 0.0 };
-        let delta = self.store_delta.then(|| slices::zeros(weights)).unwrap_or_default();
+        let delta = if self.store_delta { slices::zeros(weights) } else { Vec::new() };
         MechanicState {
             base: self.base.start(weights),
             tuners: self.betas.iter().map(tuner).collect(),

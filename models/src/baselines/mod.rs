@@ -62,3 +62,6 @@ pub use sgd::{Sgd, SgdState};
 pub use sls::{Sls, SlsState};
 pub use sps::{Sps, SpsBound, SpsState};
 pub use walk::CpuReal;
+
+pub(crate) use host::RECALIBRATION;
+pub(crate) use walk::has_buffers;

@@ -65,6 +65,9 @@ pub trait PeerRule: Clone + Debug + PartialEq {
     /// Whether there is a rate that a schedule can multiply. Default true.
     const SCHEDULED: bool = true;
 
+    /// Whether a step needs the batch's loss at trial weights. Default false.
+    const TRIALS: bool = false;
+
     /// What is remembered from step to step.
     type State<E: Real>: Clone + Debug + PartialEq + Serialize + DeserializeOwned;
 

@@ -69,6 +69,7 @@ const LEAST_NORM: f64 = 1e-8;
 impl PeerRule for Sls {
     const NAME: &'static str = "sls";
     const SCHEDULED: bool = false;
+    const TRIALS: bool = true;
     type State<E: Real> = SlsState;
 
     fn validate(&self) -> Result<(), PeerError> {

@@ -46,6 +46,16 @@ where
     names.0
 }
 
+/// Whether there are tensors that are not trained, such as running means.
+pub(crate) fn has_buffers<E: Dtype, M: TensorCollection<E, Cpu>>(model: &M) -> bool
+where
+    Cpu: Backend<E>,
+{
+    let mut buffers = Buffers(false);
+    let Ok(_) = M::iter_tensors(&mut RecursiveWalker { m: model, f: &mut buffers });
+    buffers.0
+}
+
 /// The weights of the trainable tensors, in the order of the walk.
 pub(super) fn read<E: Dtype, M: TensorCollection<E, Cpu>>(model: &M) -> Vec<Vec<E>>
 where
@@ -124,6 +134,27 @@ where
             // A bare tensor has no name of its own below that of its field.
             self.0.push(name.trim_end_matches('.').to_owned());
         }
+        Ok(None)
+    }
+}
+
+struct Buffers(bool);
+
+impl<E: Dtype> TensorVisitor<E, Cpu> for Buffers
+where
+    Cpu: Backend<E>,
+{
+    type Viewer = ViewTensorRef;
+    type Err = Infallible;
+    type E2 = E;
+    type D2 = Cpu;
+
+    fn visit<S: Shape>(
+        &mut self,
+        options: TensorOptions<S, E, Cpu>,
+        _: &Tensor<S, E, Cpu>,
+    ) -> Result<Option<Tensor<S, E, Cpu>>, Infallible> {
+        self.0 |= !options.do_gradient_update;
         Ok(None)
     }
 }
