@@ -27,8 +27,8 @@ fn step<R: PeerRule>(
     peer.step_with(&mut lent, &gradients, loss, &mut |ahead| Ok(bowl(ahead).0))
 }
 
-// Fails if a rule writes before it has checked, or keeps a start of weights that a failed first step
-// has seen.
+// Fails if a rule writes before it has checked, or keeps a start of weights that a failed first
+// step has seen.
 #[test]
 fn a_broken_step_changes_nothing() {
     fn check<R: PeerRule>(rule: R) {
@@ -175,7 +175,7 @@ fn rules_say_what_they_lack() {
 
 #[test]
 fn a_line_search_that_finds_nothing_makes_a_tiny_step() {
-    let mut weights = vec![vec![1.0]];
+    let mut weights = [vec![1.0]];
     let mut peer = Peer::new(Sls::default()).unwrap();
     let mut lent: Vec<_> = weights.iter_mut().map(Vec::as_mut_slice).collect();
     let mut trials = 0;

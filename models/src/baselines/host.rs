@@ -70,8 +70,8 @@ where
     /// For `model`, with nothing accumulated.
     ///
     /// # Errors
-    /// [`Error::OutOfRange`]; as [`Trainer::new`], a model without trainable tensors, with one that is
-    /// not contiguous, or with an attribute that has no effect here.
+    /// [`Error::OutOfRange`]; as [`Trainer::new`], a model without trainable tensors, with one that
+    /// is not contiguous, or with an attribute that has no effect here.
     pub fn new(model: &M, rule: R) -> Result<Self, Error> {
         // It checks the model as that of any optimizer.
         checkpointer(model)?;
@@ -191,8 +191,8 @@ where
         Ok(Some(averaged))
     }
 
-    /// The rates of the last step, by name: of the model, or of each tensor. Empty where the rule has
-    /// none, and before the first step.
+    /// The rates of the last step, by name: of the model, or of each tensor. Empty where the rule
+    /// has none, and before the first step.
     pub fn rates(&self) -> Vec<(&str, f64)> {
         let rates = self.peer.rates();
         if rates.len() == 1 {
@@ -211,8 +211,8 @@ where
         Ok(checkpointer(model)?.checkpoint(model)?.attach(ATTACHMENT, bytes))
     }
 
-    /// Takes over a checkpoint: this optimizer and `model` then are what they were when it was made.
-    /// The schedule is not stored: give the same one.
+    /// Takes over a checkpoint: this optimizer and `model` then are what they were when it was
+    /// made. The schedule is not stored: give the same one.
     ///
     /// # Errors
     /// [`Error::Checkpoint`], for a model, rule or settings of another kind. Nothing has changed

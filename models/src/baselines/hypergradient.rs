@@ -8,9 +8,9 @@ use tlr::engine::{DirectionProducts, HypergradientRule, RateRule};
 /// gradient with the last, α ← α + η·⟨g,g₋⟩ or α ← α·(1 + η·cos(g,g₋)), and then w ← w − α·g.
 ///
 /// Baydin, Cornish, Martínez Rubio, Schmidt and Wood, *Online learning rate adaptation with
-/// hypergradient descent*, ICLR 2018; the package is `hypergradient-descent` by Baydin, `SGDHD`. The
-/// rule itself is [`HypergradientRule`], which tlr applies to windows. Its factor between two rates
-/// is held within 100, so that no rate turns negative, as it can in the package.
+/// hypergradient descent*, ICLR 2018; the authors' `hypergradient-descent`, `SGDHD`. The rule
+/// itself is [`HypergradientRule`], which tlr applies to windows. Its factor between two rates is
+/// held within 100, so that no rate turns negative, as it can in the package.
 ///
 /// # Example
 /// ```

@@ -1,4 +1,4 @@
-//! Walks over a dfdx model's trainable tensors, and what stands in for an optimizer in a checkpoint.
+//! Walks over a dfdx model's trainable tensors, and what stands for an optimizer in checkpoints.
 
 use super::Real;
 use dfdx::{

@@ -4,12 +4,12 @@ use super::{Averages, Bound, Model};
 use crate::baselines::{slices, Batch, PeerError, PeerRule, Real, Tensors};
 use serde::{Deserialize, Serialize};
 
-/// MoMo: momentum whose step size is the smaller of lr and the one that takes a model of the loss to
-/// its lower bound.
+/// MoMo: momentum whose step size is the smaller of lr and the one that takes a model of the loss
+/// to its lower bound.
 ///
 /// d ← β·d + (1 − β)·g, f̄ ← β·f̄ + (1 − β)·f, γ̄ ← β·γ̄ + (1 − β)·⟨g,w⟩,
-/// τ = min(lr, max(f̄ − f* + ⟨d,w⟩ − γ̄, 0)/‖d‖²), w ← (w − τ·d)/(1 + lr·λ). The averages begin with
-/// the first batch.
+/// τ = min(lr, max(q·(f̄ − f*) + ⟨d,w⟩ − q·γ̄, 0)/‖d‖²) with q = 1 + lr·λ, w ← (w − τ·d)/q. The
+/// averages begin with the first batch.
 ///
 /// Schaipp, Ohana, Eickenberg, Defazio and Gower, *MoMo: momentum models for adaptive learning
 /// rates*, ICML 2024. The package is `momo-opt`, here without its `bias_correction`. Deviation:

@@ -4,8 +4,8 @@ use super::{averaged, moved, Average};
 use crate::baselines::{slices, Batch, PeerError, PeerRule, Real, Tensors};
 use serde::{Deserialize, Serialize};
 
-/// Schedule-free SGD: z ← z − lr·g, x ← (1 − c)·x + c·z, y = (1 − β)·z + β·x, with g the gradient at
-/// y and λ·y added to it. c weighs each step by tʳ times the largest rate so far to the power p.
+/// Schedule-free SGD: z ← z − lr·g, x ← (1 − c)·x + c·z, y = (1 − β)·z + β·x, with g the gradient
+/// at y and λ·y added to it. c weighs each step by tʳ times the largest rate so far to the power p.
 ///
 /// Defazio, Yang, Mehta, Mishchenko, Khaled and Cutkosky, *The road less scheduled*, NeurIPS 2024.
 /// The package is `schedulefree`. The model holds y; the weights to use are x:
