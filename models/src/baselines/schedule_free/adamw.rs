@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 /// use tlr_models::baselines::{Peer, ScheduleFreeAdamW};
 ///
 /// let mut peer = Peer::new(ScheduleFreeAdamW { lr: 0.1, ..Default::default() })?;
-/// let mut y = [3.0];
+/// let mut y = [3.0_f64];
 /// for _ in 0..200 {
 ///     let g = y;
 ///     peer.step(&mut [&mut y[..]], &[&g[..]], None)?;
