@@ -7,6 +7,7 @@
 //! * [`resnet`]: residual networks for images;
 //! * [`Seq2SeqTransformer`]: the transformer for translation, and [`search`]:
 //!   decoding with it;
+//! * [`baselines`]: the optimizers that `tlr` is compared with;
 //! * [`checkpoint`]: weights from PyTorch;
 //! * [`report`]: the curves, tables and CSV files that a training run leaves
 //!   behind.
@@ -15,6 +16,7 @@
 //! result for any number. Train on one of them, `rayon::scope(|_| …)`: from
 //! outside, every layer wakes a thread and waits for it.
 
+pub mod baselines;
 pub mod checkpoint;
 pub mod data;
 pub mod layers;

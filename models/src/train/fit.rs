@@ -1,12 +1,16 @@
 //! The training loop, whatever is trained on whatever.
 
 use super::{
-    learner, persistence::Progress, rollback_steps, Event, Facts, Learner, Options, Persistence,
-    Run, TrainError,
+    persistence::Progress, rollback_steps, Event, Facts, Learner, Options, Persistence, Run,
+    TrainError,
 };
-use crate::{layers::sequence::dropout, report::Epoch};
+use crate::{
+    baselines::{has_buffers, RECALIBRATION},
+    layers::sequence::dropout,
+    report::Epoch,
+};
 use dfdx::{
-    nn::{NumParams, ZeroGrads},
+    nn::{NumParams, TensorCollection, ZeroGrads},
     prelude::{AsArray, Backward, Cache, Cpu, Gradients, OwnedTape, RandomU64, Rank0, Tensor},
 };
 use std::time::Instant;
@@ -54,8 +58,8 @@ pub(super) struct Start<M> {
 impl<M: TrainableLr<f32, Cpu> + 'static> Start<M> {
     pub(super) fn new(
         options: &Options,
-        batches_per_epoch: usize,
         build: impl FnOnce(&Cpu) -> Result<M, TrainError>,
+        learner: impl FnOnce(&M) -> Result<Box<dyn Learner<M>>, tlr::Error>,
     ) -> Result<Self, TrainError> {
         if options.epochs == 0 {
             return Err(TrainError::NoEpochs);
@@ -63,7 +67,7 @@ impl<M: TrainableLr<f32, Cpu> + 'static> Start<M> {
         let device = Cpu::seed_from_u64(options.seed);
         device.try_enable_cache()?;
         let model = build(&device)?;
-        let optimizer = learner(&model, options, batches_per_epoch)?;
+        let optimizer = learner(&model)?;
         Ok(Self { device, model, optimizer })
     }
 }
@@ -100,10 +104,13 @@ pub(super) fn fit<M: NumParams<f32, Cpu> + ZeroGrads<f32, Cpu>>(
                 Some(gradients) => gradients,
                 None => model.try_alloc_grads()?,
             };
-            let loss = loss(model, before)?;
-            let value = f64::from(loss.array());
-            let mut after = loss.try_backward()?;
-            let stepped = optimizer.step(model, &mut after, value);
+            let traced = loss(model, before)?;
+            let value = f64::from(traced.array());
+            let mut after = traced.try_backward()?;
+            let stepped = optimizer.step_with(model, &mut after, value, &mut |model| {
+                let failed = |error: TrainError| tlr::Error::Device(error.to_string());
+                Ok(f64::from(loss(model, Gradients::leaky()).map_err(failed)?.array()))
+            });
             // Decisions that led to an error are told before it.
             told.decisions(optimizer.history(), observer);
             stepped?;
@@ -122,13 +129,15 @@ pub(super) fn fit<M: NumParams<f32, Cpu> + ZeroGrads<f32, Cpu>>(
             }
             Ok(())
         })?;
+        let averaged = recalibrated(&**optimizer, model, task, epoch)?;
+        let tested = averaged.as_ref().unwrap_or(model);
         progress.seconds = seconds + begun.elapsed().as_secs_f64();
         progress.drawn = drawn.wrapping_add(dropout::drawn());
         // Before the test: if that fails, the epoch is not lost.
         if let Err(error) = persistence.save(model, &mut **optimizer, &progress) {
             observer(Event::NotSaved(&error));
         }
-        let (test_loss, test_accuracy) = task.test(model)?;
+        let (test_loss, test_accuracy) = task.test(tested)?;
         let record = Epoch {
             epoch: epoch + 1,
             train_loss: progress.sum / progress.weights as f64,
@@ -145,7 +154,7 @@ pub(super) fn fit<M: NumParams<f32, Cpu> + ZeroGrads<f32, Cpu>>(
                 .filter(|&step| step > (epoch * batches) as u64)
                 .count(),
         };
-        let kept = persistence.keep_best(model, &record, &progress.epochs, &task.notes());
+        let kept = persistence.keep_best(tested, &record, &progress.epochs, &task.notes());
         if let Err(error) = kept {
             observer(Event::NotSaved(&error));
         }
@@ -161,6 +170,24 @@ pub(super) fn fit<M: NumParams<f32, Cpu> + ZeroGrads<f32, Cpu>>(
         batches_per_epoch: batches,
         parameters,
     })
+}
+
+/// The model to test, where it is not the one that is trained: with running statistics of its own,
+/// made anew from the epoch's last batches.
+fn recalibrated<M: TensorCollection<f32, Cpu>>(
+    optimizer: &dyn Learner<M>,
+    model: &M,
+    task: &dyn Task<M>,
+    epoch: usize,
+) -> Result<Option<M>, TrainError> {
+    let Some(mut averaged) = optimizer.averaged(model) else { return Ok(None) };
+    if has_buffers(model) {
+        let skip = task.batches_per_epoch().saturating_sub(RECALIBRATION);
+        task.epoch(epoch, skip, &mut |_, loss| {
+            loss(&mut averaged, Gradients::leaky()).map(|_| ())
+        })?;
+    }
+    Ok(Some(averaged))
 }
 
 /// How many decisions the observer knows of.

@@ -20,6 +20,9 @@ use tlr::{
     Step, TrainableLr, Trainer, TunableOptimizer, Window,
 };
 
+/// A batch's loss by a model at trial weights.
+pub type Trial<'a, M> = dyn FnMut(&mut M) -> Result<f64, Error> + 'a;
+
 /// What trains a model, whatever it is made of.
 pub trait Learner<M> {
     /// One step, as [`Trainer::step_owned`].
@@ -32,6 +35,28 @@ pub trait Learner<M> {
         gradients: &mut Gradients<f32, Cpu>,
         loss: f64,
     ) -> Result<Step, Error>;
+
+    /// The same with `trial`, which tells the same batch's loss by a model at other weights. By
+    /// default it is a plain [`step`](Self::step), which needs no trial.
+    ///
+    /// # Errors
+    /// As [`step`](Self::step), and what `trial` fails with.
+    fn step_with(
+        &mut self,
+        model: &mut M,
+        gradients: &mut Gradients<f32, Cpu>,
+        loss: f64,
+        trial: &mut Trial<'_, M>,
+    ) -> Result<Step, Error> {
+        let _ = trial;
+        self.step(model, gradients, loss)
+    }
+
+    /// The model to test, where it is not the one that is trained. By default it is.
+    fn averaged(&self, model: &M) -> Option<M> {
+        let _ = model;
+        None
+    }
 
     /// Each group's name and rate.
     fn rates(&self) -> Vec<(&str, f64)>;

@@ -13,7 +13,7 @@ mod verdict;
 
 pub use facts::Facts;
 pub use fit::TrainLoss;
-pub use learner::{learner, Learner};
+pub use learner::{learner, Learner, Trial};
 pub use network::{Logits, Network, Pixels};
 pub use options::{name, Base, Mode, Options, Rule, Shape};
 pub use persistence::Persistence;
@@ -180,15 +180,28 @@ pub enum TrainError {
 /// # Errors
 /// Options or data that make no sense.
 pub fn check<M: Network>(source: &dyn Source, options: &Options) -> Result<(), TrainError> {
-    prepare::<M>(source, options).map(|_| ())
+    prepare::<M>(source, options, |model| learner_for(model, source, options)).map(|_| ())
 }
 
-fn prepare<M: Network>(source: &dyn Source, options: &Options) -> Result<Start<M>, TrainError> {
+/// The optimizer that `options` ask for.
+fn learner_for<M: Network>(
+    model: &M,
+    source: &dyn Source,
+    options: &Options,
+) -> Result<Box<dyn Learner<M>>, tlr::Error> {
+    learner(model, options, source.batches_per_epoch())
+}
+
+fn prepare<M: Network>(
+    source: &dyn Source,
+    options: &Options,
+    learner: impl FnOnce(&M) -> Result<Box<dyn Learner<M>>, tlr::Error>,
+) -> Result<Start<M>, TrainError> {
     let (shape, classes) = (source.shape(), source.classes());
     if !M::accepts(shape) || classes > M::CLASSES {
         return Err(TrainError::Images { takes: M::TAKES, most: M::CLASSES, shape, classes });
     }
-    Start::new(options, source.batches_per_epoch(), |device| Ok(M::try_build(device)?))
+    Start::new(options, |device| Ok(M::try_build(device)?), learner)
 }
 
 /// Trains a new model on the images of `source` as `options` say, and tells `observer` of every step and epoch.
@@ -203,7 +216,23 @@ pub fn train<M: Network>(
     persistence: &Persistence<'_>,
     observer: &mut dyn FnMut(Event<'_>),
 ) -> Result<Run, TrainError> {
-    let mut start = prepare::<M>(source, options)?;
+    let learner = |model: &M| learner_for(model, source, options);
+    train_with(source, options, learner, persistence, observer)
+}
+
+/// The same with an optimizer of the caller's, such as a [peer](crate::baselines::PeerOptimizer). What
+/// `options` say of the optimizer and its rate has no effect then.
+///
+/// # Errors
+/// As [`train`].
+pub fn train_with<M: Network>(
+    source: &dyn Source,
+    options: &Options,
+    learner: impl FnOnce(&M) -> Result<Box<dyn Learner<M>>, tlr::Error>,
+    persistence: &Persistence<'_>,
+    observer: &mut dyn FnMut(Event<'_>),
+) -> Result<Run, TrainError> {
+    let mut start = prepare::<M>(source, options, learner)?;
     let task = Images { source, device: start.device.clone() };
     fit(&mut start, &task, options, persistence, observer)
 }

@@ -3,6 +3,7 @@
 use super::{
     facts::figure,
     fit::{fit, Start, Step, Task, TrainLoss},
+    learner::learner,
     Event, Facts, Options, Persistence, Run, TrainError,
 };
 use crate::{
@@ -297,11 +298,13 @@ pub fn train_translator<M: Translator>(
         return Err(TrainError::Vocabulary { takes, found });
     }
     let buckets = Buckets::new(&corpus.train, options.batch_size, options.seed)?;
-    let mut start = Start::new(options, buckets.batches_per_epoch(), |device| {
+    let build = |device: &Cpu| {
         let mut model = M::try_build(device)?;
         model.set_dropout(dropout);
         Ok(model)
-    })?;
+    };
+    let batches = buckets.batches_per_epoch();
+    let mut start = Start::new(options, build, |model: &M| learner(model, options, batches))?;
     let settings = corpus.settings.clone().with("--dropout", figure(dropout.get()));
     let task = Translating { corpus, buckets, settings, device: start.device.clone() };
     let run = fit(&mut start, &task, options, persistence, observer)?;

@@ -1,0 +1,132 @@
+//! What can go wrong in a peer's step.
+
+use tlr::{CheckpointError, Error};
+
+/// Why a peer was not made, or made no step. Weights and state are as they were.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum PeerError {
+    /// A setting is outside its range.
+    #[error("{what} must be {range}, not {value}")]
+    OutOfRange {
+        /// The setting, such as `prodigy: d0`.
+        what: &'static str,
+        /// The values it may have.
+        range: &'static str,
+        /// The value it was given.
+        value: f64,
+    },
+    /// The rule has no rate that a schedule could multiply.
+    #[error("{rule} has no rate that a schedule could multiply: leave the schedule out")]
+    NoSchedule {
+        /// The rule's name.
+        rule: &'static str,
+    },
+    /// Weights and gradients are not of the same number or lengths, or not those of the first step.
+    #[error("{what} of {found} where {expected} are due: weights, gradients and state must match")]
+    Shapes {
+        /// What does not match.
+        what: &'static str,
+        /// What was given.
+        found: usize,
+        /// What is due.
+        expected: usize,
+    },
+    /// The rule needs the batch's loss, and was told none.
+    #[error("{rule} needs the loss of each batch, and was told none")]
+    NoLoss {
+        /// The rule's name.
+        rule: &'static str,
+    },
+    /// The rule needs losses at trial weights: take `step_with`.
+    #[error("{rule} needs the batch's loss at trial weights: make its steps by `step_with`")]
+    NoTrials {
+        /// The rule's name.
+        rule: &'static str,
+    },
+    /// A loss is NaN or infinite.
+    #[error("the loss is {loss} at step {step}: nothing was updated")]
+    NonFiniteLoss {
+        /// The step, counted from 1.
+        step: u64,
+        /// The loss.
+        loss: f64,
+    },
+    /// A gradient is NaN or infinite, or the step would leave the finite numbers.
+    #[error("{what} would not be finite at step {step}: nothing was updated")]
+    NonFinite {
+        /// The gradient, the weights, or the rule's sums.
+        what: &'static str,
+        /// The step, counted from 1.
+        step: u64,
+    },
+    /// A saved state is of another rule, or of other settings.
+    #[error("the saved state is of {saved}, and this is {here}")]
+    AnotherRule {
+        /// Name and settings of the one that was saved.
+        saved: String,
+        /// Of this one.
+        here: String,
+    },
+    /// The loss at trial weights could not be computed.
+    #[error("the loss at trial weights: {0}")]
+    Trial(String),
+}
+
+impl PeerError {
+    /// `Ok` where `holds`; otherwise the error that says which range `value` missed.
+    pub(super) fn unless(
+        holds: bool,
+        what: &'static str,
+        range: &'static str,
+        value: f64,
+    ) -> Result<(), Self> {
+        if holds {
+            Ok(())
+        } else {
+            Err(Self::OutOfRange { what, range, value })
+        }
+    }
+
+    /// `value` is finite and above 0.
+    pub(super) fn unless_positive(what: &'static str, value: f64) -> Result<(), Self> {
+        Self::unless(value > 0.0 && value.is_finite(), what, "finite and above 0", value)
+    }
+
+    /// `value` is finite and at least 0.
+    pub(super) fn unless_decay(what: &'static str, value: f64) -> Result<(), Self> {
+        Self::unless(value >= 0.0 && value.is_finite(), what, "finite and at least 0", value)
+    }
+
+    /// `value` is in [0, 1), so that an average forgets.
+    pub(super) fn unless_beta(what: &'static str, value: f64) -> Result<(), Self> {
+        Self::unless((0.0..1.0).contains(&value), what, "in [0, 1)", value)
+    }
+}
+
+/// For the training loop, whose errors are those of `tlr`.
+impl From<PeerError> for Error {
+    fn from(error: PeerError) -> Self {
+        match error {
+            PeerError::OutOfRange { what, range, value } => {
+                Self::OutOfRange { what, range, value, advice: "" }
+            }
+            PeerError::NonFiniteLoss { step, loss } => Self::NonFiniteLoss { step, loss },
+            PeerError::NonFinite { what, step } => {
+                Self::NonFiniteStep { step, tensor: what.to_owned() }
+            }
+            PeerError::Shapes { .. } => Self::ModelChanged { what: error.to_string() },
+            PeerError::NoTrials { .. } => {
+                Self::OutOfOrder { told: "a step without trials", expected: "`step_with`" }
+            }
+            PeerError::NoLoss { .. } => {
+                Self::OutOfOrder { told: "a step without a loss", expected: "the batch's loss" }
+            }
+            PeerError::AnotherRule { .. } => Self::Checkpoint {
+                path: None,
+                problem: CheckpointError::Damaged(error.to_string()),
+            },
+            PeerError::NoSchedule { .. } | PeerError::Trial(_) => Self::Device(error.to_string()),
+        }
+    }
+}

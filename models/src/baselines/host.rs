@@ -1,0 +1,269 @@
+//! [`PeerOptimizer`]: a peer as an optimizer of a dfdx model on the CPU.
+
+use super::{walk, CpuReal, Peer, PeerError, PeerRule, Real, Saved, Trial};
+use dfdx::{
+    nn::TensorCollection,
+    optim::{Optimizer, OptimizerUpdateError, SgdConfig},
+    prelude::{Cpu, CpuError, Dtype, Gradients},
+};
+use std::marker::PhantomData;
+use tlr::{
+    optim::Sgd, Backend, Checkpoint, CheckpointError, Config, Element, Error, Schedule, Trainer,
+    TunableOptimizer,
+};
+
+/// A peer as an optimizer of any dfdx model on the CPU.
+///
+/// It walks the model, lends its [`Peer`] the trainable tensors and their gradients as slices, and
+/// writes the weights back when the step is made. After an error model and state are as they were.
+/// Tensors that dfdx does not update, such as running means, are left alone. A model with an
+/// attribute about rates or decay, such as `#[tlr(untrained)]`, is refused, for no peer follows it.
+///
+/// It is a [`Learner`](crate::train::Learner) too, so that peers run in the same training loop.
+///
+/// # Cost
+/// A step copies the weights out and in. Gradients are lent.
+///
+/// # Example
+/// ```
+/// use dfdx::prelude::*;
+/// use tlr_models::baselines::{PeerOptimizer, ScheduleFreeSgd};
+///
+/// let dev = Cpu::seed_from_u64(0);
+/// let mut model = dev.build_module::<(Linear<2, 8>, Tanh, Linear<8, 1>), f32>();
+/// let rule = ScheduleFreeSgd { lr: 0.5, ..ScheduleFreeSgd::default() };
+/// let mut opt = PeerOptimizer::new(&model, rule)?;
+/// let x: Tensor<Rank2<32, 2>, f32, _> = dev.sample_normal();
+/// let y = x.clone().square().sum::<Rank1<32>, _>().reshape::<Rank2<32, 1>>();
+/// let mut losses = Vec::new();
+/// for _ in 0..50 {
+///     let loss = mse_loss(model.forward(x.trace(model.alloc_grads())), y.clone());
+///     losses.push(loss.array());
+///     opt.step(&mut model, &mut loss.backward(), losses.last().copied().map(f64::from))?;
+/// }
+/// let tested = opt.averaged(&model).expect("schedule-free averages");
+/// assert!(mse_loss(tested.forward(x), y).array() < losses[0]);
+/// # Ok::<(), tlr::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct PeerOptimizer<M, R: PeerRule, E: Real> {
+    peer: Peer<R, E>,
+    schedule: Option<Schedule>,
+    /// Of the trainable tensors.
+    names: Vec<String>,
+    marker: PhantomData<fn(&M)>,
+}
+
+/// What is attached to a checkpoint.
+const ATTACHMENT: &str = "peer";
+
+/// Batches that running statistics are made anew from.
+pub(crate) const RECALIBRATION: usize = 50;
+
+impl<M, R, E> PeerOptimizer<M, R, E>
+where
+    M: TensorCollection<E, Cpu> + Clone,
+    R: PeerRule,
+    E: CpuReal,
+    Cpu: Backend<E>,
+{
+    /// For `model`, with nothing accumulated.
+    ///
+    /// # Errors
+    /// [`Error::OutOfRange`]; as [`Trainer::new`], a model without trainable tensors, with one that
+    /// is not contiguous, or with an attribute that has no effect here.
+    pub fn new(model: &M, rule: R) -> Result<Self, Error> {
+        // It checks the model as that of any optimizer.
+        checkpointer(model)?;
+        let (peer, names) = (Peer::new(rule)?, walk::names(model));
+        Ok(Self { peer, schedule: None, names, marker: PhantomData })
+    }
+
+    /// Multiplies the rule's rate by a schedule.
+    ///
+    /// # Errors
+    /// [`PeerError::NoSchedule`], for a rule without such a rate.
+    pub fn schedule(mut self, schedule: impl Into<Option<Schedule>>) -> Result<Self, PeerError> {
+        self.schedule = schedule.into();
+        match &self.schedule {
+            Some(_) if !R::SCHEDULED => Err(PeerError::NoSchedule { rule: R::NAME }),
+            _ => Ok(self),
+        }
+    }
+
+    /// The rule and what it remembers.
+    pub fn peer(&self) -> &Peer<R, E> {
+        &self.peer
+    }
+
+    /// One step, with the loss whose gradients these are. A tensor without a gradient counts as one
+    /// whose gradient is 0. The gradients are lent, and are the same afterwards.
+    ///
+    /// # Errors
+    /// As [`Peer::step`]; [`Error::Device`].
+    pub fn step(
+        &mut self,
+        model: &mut M,
+        gradients: &mut Gradients<E, Cpu>,
+        loss: Option<f64>,
+    ) -> Result<(), Error> {
+        Ok(self.stepped(model, gradients, loss, None)?)
+    }
+
+    /// The same with `trial`, which tells the same batch's loss by a model at other weights.
+    ///
+    /// The model is a copy: what a forward pass in training does to running means is not kept.
+    /// Where the model draws dropout, `trial` has to draw the same each time.
+    ///
+    /// # Errors
+    /// As [`step`](Self::step), and what `trial` fails with.
+    pub fn step_with(
+        &mut self,
+        model: &mut M,
+        gradients: &mut Gradients<E, Cpu>,
+        loss: f64,
+        trial: &mut dyn FnMut(&mut M) -> Result<f64, PeerError>,
+    ) -> Result<(), Error> {
+        let before = model.clone();
+        let mut at = |weights: &[Vec<E>]| {
+            let mut model = before.clone();
+            walk::write(&mut model, weights);
+            trial(&mut model)
+        };
+        Ok(self.stepped(model, gradients, Some(loss), Some(&mut at))?)
+    }
+
+    fn stepped<'a>(
+        &mut self,
+        model: &mut M,
+        gradients: &mut Gradients<E, Cpu>,
+        loss: Option<f64>,
+        trial: Option<&'a mut Trial<'a, E>>,
+    ) -> Result<(), PeerError> {
+        let factor = self.schedule.as_ref().map_or(1.0, |s| s.factor(self.peer.steps()));
+        let in_range = factor >= 0.0 && factor.is_finite();
+        PeerError::unless(in_range, "schedule: factor", "finite and at least 0", factor)?;
+        let mut weights = walk::read(model);
+        let failed = |error: CpuError| PeerError::Trial(error.to_string());
+        let taken = walk::take_gradients(model, gradients).map_err(failed)?;
+        let mut lent: Vec<_> = weights.iter_mut().map(Vec::as_mut_slice).collect();
+        let slices: Vec<_> = taken.iter().map(Vec::as_slice).collect();
+        let made = self.peer.step_scaled(&mut lent, &slices, loss, factor, trial);
+        walk::give_back(model, gradients, taken).map_err(failed)?;
+        made?;
+        walk::write(model, &weights);
+        Ok(())
+    }
+
+    /// The model to test and to use, where it is not the one that is trained: at the average of the
+    /// weights so far. Its buffers are those of `model`; with batch norm see
+    /// [`recalibrated`](Self::recalibrated).
+    ///
+    /// `model` stays as it is. (Packages put the average in its place, and back before the next
+    /// step: who forgets it trains at the wrong weights, or saves them.)
+    pub fn averaged(&self, model: &M) -> Option<M> {
+        let mut weights = walk::read(model);
+        let lent: Vec<_> = weights.iter_mut().map(Vec::as_mut_slice).collect();
+        let average = self.peer.averaged(&lent)?;
+        let mut averaged = model.clone();
+        walk::write(&mut averaged, &average);
+        Some(averaged)
+    }
+
+    /// As [`averaged`](Self::averaged), with running statistics of the averaged weights: those of
+    /// batch norm belong to the weights that were trained. `forward` makes a forward pass as in
+    /// training on the next batch, up to 50 times, as `schedulefree` advises; it answers `false`
+    /// where there is no further batch.
+    ///
+    /// # Errors
+    /// What `forward` fails with.
+    pub fn recalibrated<F>(
+        &self,
+        model: &M,
+        mut forward: impl FnMut(&mut M) -> Result<bool, F>,
+    ) -> Result<Option<M>, F> {
+        let Some(mut averaged) = self.averaged(model) else { return Ok(None) };
+        for _ in 0..RECALIBRATION {
+            if !forward(&mut averaged)? {
+                break;
+            }
+        }
+        Ok(Some(averaged))
+    }
+
+    /// The rates of the last step, by name: of the model, or of each tensor. Empty where the rule
+    /// has none, and before the first step.
+    pub fn rates(&self) -> Vec<(&str, f64)> {
+        let rates = self.peer.rates();
+        if rates.len() == 1 {
+            return rates.into_iter().map(|rate| ("model", rate)).collect();
+        }
+        self.names.iter().map(String::as_str).zip(rates).collect()
+    }
+
+    /// Everything that training depends on, as [`Trainer::checkpoint`].
+    ///
+    /// # Errors
+    /// As [`Trainer::checkpoint`].
+    pub fn checkpoint(&self, model: &M) -> Result<Checkpoint, Error> {
+        let bytes = postcard::to_stdvec(&self.peer.saved());
+        let bytes = bytes.map_err(|error| damaged(error.to_string()))?;
+        Ok(checkpointer(model)?.checkpoint(model)?.attach(ATTACHMENT, bytes))
+    }
+
+    /// Takes over a checkpoint: this optimizer and `model` then are what they were when it was
+    /// made. The schedule is not stored: give the same one.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`], for a model, rule or settings of another kind. Nothing has changed
+    /// then.
+    pub fn resume(&mut self, model: &mut M, checkpoint: &Checkpoint) -> Result<(), Error> {
+        let Some(bytes) = checkpoint.attachment(ATTACHMENT) else {
+            return Err(damaged(format!("it has no `{ATTACHMENT}`: it is of another optimizer")));
+        };
+        let saved: Saved<R::State<E>> = postcard::from_bytes(bytes)
+            .map_err(|error| damaged(format!("`{ATTACHMENT}`, or another rule: {error}")))?;
+        let mut peer = self.peer.clone();
+        peer.restore(saved)?;
+        checkpointer(model)?.resume(model, checkpoint)?;
+        self.peer = peer;
+        Ok(())
+    }
+}
+
+fn damaged(what: String) -> Error {
+    Error::Checkpoint { path: None, problem: CheckpointError::Damaged(what) }
+}
+
+/// What saves and restores a model's tensors, and checks that they are such as can be trained.
+fn checkpointer<M, E>(model: &M) -> Result<Trainer<walk::Idle<M, E>, walk::Unchanging>, Error>
+where
+    M: TensorCollection<E, Cpu> + Clone,
+    E: Dtype + Element,
+    Cpu: Backend<E>,
+{
+    Trainer::new(model, walk::Idle::default(), Config::new(walk::Unchanging).safeguard(None))
+}
+
+impl<M, R, E> Optimizer<M, Cpu, E> for PeerOptimizer<M, R, E>
+where
+    M: TensorCollection<E, Cpu> + Clone,
+    R: PeerRule,
+    E: CpuReal,
+    Cpu: Backend<E>,
+{
+    /// A step without a loss, for the rules that need none. dfdx has no error for a peer's refusal:
+    /// it is [`CpuError::WrongNumElements`] here, and has its words in [`step`](Self::step).
+    fn update(
+        &mut self,
+        model: &mut M,
+        gradients: &Gradients<E, Cpu>,
+    ) -> Result<(), OptimizerUpdateError<CpuError>> {
+        let sgd = Sgd::new(&*model, SgdConfig::default());
+        // It tells of a gradient that is missing.
+        let complete = sgd.complete_gradients(model, gradients)?;
+        let mut own = complete.unwrap_or_else(|| gradients.clone());
+        let made = self.stepped(model, &mut own, None, None);
+        made.map_err(|_| OptimizerUpdateError::DeviceError(CpuError::WrongNumElements))
+    }
+}

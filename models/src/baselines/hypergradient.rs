@@ -1,0 +1,97 @@
+//! [`Hypergradient`]: descent on the rate, at every step.
+
+use super::{slices, Batch, PeerError, PeerRule, Real, Tensors};
+use serde::{Deserialize, Serialize};
+use tlr::engine::{DirectionProducts, HypergradientRule, RateRule};
+
+/// Hypergradient descent around SGD: before each step the rate moves by the product of this
+/// gradient with the last, α ← α + η·⟨g,g₋⟩ or α ← α·(1 + η·cos(g,g₋)), and then w ← w − α·g.
+///
+/// Baydin, Cornish, Martínez Rubio, Schmidt and Wood, *Online learning rate adaptation with
+/// hypergradient descent*, ICLR 2018; the authors' `hypergradient-descent`, `SGDHD`. The rule
+/// itself is [`HypergradientRule`], which tlr applies to windows. Its factor between two rates is
+/// held within 100, so that no rate turns negative, as it can in the package.
+///
+/// # Example
+/// ```
+/// use tlr_models::baselines::{Hypergradient, Peer};
+///
+/// let mut peer = Peer::new(Hypergradient::additive(0.01, 1e-3))?;
+/// let mut w = [3.0];
+/// for _ in 0..2 {
+///     let g = w;
+///     peer.step(&mut [&mut w[..]], &[&g[..]], None)?;
+/// }
+/// assert_eq!(peer.rates(), [0.01 + 1e-3 * (3.0 * 0.99) * 3.0]);
+/// # Ok::<(), tlr_models::baselines::PeerError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq)]
+pub struct Hypergradient {
+    /// α before the first step. Above 0; the paper takes 1e-3.
+    pub rate: f64,
+    /// How it moves.
+    pub rule: HypergradientRule,
+}
+
+impl Hypergradient {
+    /// From `rate`, by `meta_rate` times ⟨g,g₋⟩. The package's `hypergrad_lr` is 1e-6.
+    pub fn additive(rate: f64, meta_rate: f64) -> Self {
+        Self { rate, rule: HypergradientRule::additive(meta_rate) }
+    }
+
+    /// From `rate`, by the factor 1 + `meta_rate`·cos(g,g₋).
+    pub fn multiplicative(rate: f64, meta_rate: f64) -> Self {
+        Self { rate, rule: HypergradientRule::multiplicative(meta_rate) }
+    }
+}
+
+/// What [`Hypergradient`] remembers: the rate, and the last gradient.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HypergradientState<E> {
+    rate: f64,
+    before: Tensors<E>,
+}
+
+impl PeerRule for Hypergradient {
+    const NAME: &'static str = "hypergradient";
+    const SCHEDULED: bool = false;
+    type State<E: Real> = HypergradientState<E>;
+
+    fn validate(&self) -> Result<(), PeerError> {
+        PeerError::unless_positive("hypergradient: rate", self.rate)?;
+        match self.rule.validate() {
+            Err(tlr::Error::OutOfRange { what, range, value, .. }) => {
+                Err(PeerError::OutOfRange { what, range, value })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    fn start<E: Real>(&self, weights: &[&mut [E]]) -> HypergradientState<E> {
+        HypergradientState { rate: self.rate, before: slices::zeros(weights) }
+    }
+
+    fn update<E: Real>(
+        &self,
+        state: &mut HypergradientState<E>,
+        weights: &mut [&mut [E]],
+        gradients: &[&[E]],
+        batch: Batch<'_, E>,
+    ) -> Result<(), PeerError> {
+        let product = |_, g, [before]: [f64; 1]| [before * before, before * g, g * g];
+        let [uu, un, nn] = slices::sums(weights, gradients, [&state.before], product);
+        slices::finite_sums(batch.step, &[uu, un, nn])?;
+        let products = DirectionProducts { uu, un, nn };
+        let rate = self.rule.propose(state.rate, state.rate, &products).rate;
+        let before = [&mut state.before];
+        slices::transform(batch.step, weights, gradients, before, |_, w, g, _| {
+            (w - rate * g, [g])
+        })?;
+        state.rate = rate;
+        Ok(())
+    }
+
+    fn rates<E: Real>(&self, state: &HypergradientState<E>) -> Vec<f64> {
+        vec![state.rate]
+    }
+}

@@ -1,0 +1,62 @@
+//! [`ScheduleFreeSgd`] and [`ScheduleFreeAdamW`].
+//!
+//! Both keep the base sequence z beside the weights y that are trained. The weights to use are x,
+//! with y = (1 − β)·z + β·x. The package puts x in the place of y, and back, when it is told to
+//! [`eval`] and to [`train`]. Here the model always holds y, and [`Peer::averaged`] tells x: there
+//! is no mode that could be forgotten before a test, a step or a checkpoint.
+//!
+//! [`eval`]: https://github.com/facebookresearch/schedule_free
+//! [`train`]: https://github.com/facebookresearch/schedule_free
+//! [`Peer::averaged`]: super::Peer::averaged
+
+mod adamw;
+mod sgd;
+
+pub use adamw::{ScheduleFreeAdamW, ScheduleFreeAdamWState};
+pub use sgd::{ScheduleFreeSgd, ScheduleFreeSgdState};
+
+use super::{Real, Tensors};
+use serde::{Deserialize, Serialize};
+
+/// How far the average of the base sequence has come.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+struct Average {
+    /// Steps made.
+    steps: u64,
+    /// The sum of the weights of all steps in the average.
+    weights: f64,
+    /// The largest rate so far.
+    largest_rate: f64,
+    /// The rate of the last step.
+    rate: f64,
+}
+
+impl Average {
+    /// After one more step, and the share of that step in the average.
+    fn next(self, lr: f64, warmup_steps: u64, r: f64, lr_power: f64) -> (Self, f64) {
+        let steps = self.steps + 1;
+        let warm = match self.steps < warmup_steps {
+            true => steps as f64 / warmup_steps as f64,
+            false => 1.0,
+        };
+        let rate = lr * warm;
+        let largest_rate = self.largest_rate.max(rate);
+        let weight = (steps as f64).powf(r) * largest_rate.powf(lr_power);
+        let weights = self.weights + weight;
+        let share = if weights > 0.0 { weight / weights } else { 0.0 };
+        (Self { steps, weights, largest_rate, rate }, share)
+    }
+}
+
+/// y and z after a step along `direction`: y without going by way of x.
+fn moved(y: f64, z: f64, direction: f64, rate: f64, beta: f64, share: f64) -> (f64, f64) {
+    let y = y + share * (z - y) + rate * (beta * (1.0 - share) - 1.0) * direction;
+    (y, z - rate * direction)
+}
+
+/// x, from y and z.
+fn averaged<E: Real>(weights: &[&mut [E]], base: &Tensors<E>, beta: f64) -> Tensors<E> {
+    let tensors = weights.iter().zip(base);
+    let x = |y: &E, z: &E| E::round(y.wide() + (z.wide() - y.wide()) * (1.0 - 1.0 / beta));
+    tensors.map(|(y, z)| y.iter().zip(z).map(|(y, z)| x(y, z)).collect()).collect()
+}
