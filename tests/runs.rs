@@ -205,7 +205,7 @@ fn a_checkpoint_knows_its_data_and_settings() {
         (&["--limit", "300"][..], "--limit was 400, is 300"),
         (&["--seed", "7"], "--seed was 0, is 7"),
         (&["--rate", "1e-4", "--no-ramp"], "--rate was 1e-6, is 1e-4; --no-ramp was not given"),
-        (&["--schedule", "cosine"], "--schedule was linear, is cosine"),
+        (&["--schedule", "cosine"], "--schedule was horizon, is cosine"),
         // The rate was to fall to 0 over three epochs.
         (&["--epochs", "4"], "--epochs was 3, is 4"),
         (&["--weight-decay", "0.1"], "--weight-decay was 0, is 0.1"),

@@ -61,8 +61,8 @@ pub(crate) struct Training {
     /// How far `additive` and `multiplicative` go at a time. Above 0 (η in the paper)
     #[arg(long, value_name = "X", help_heading = "Learned rate", default_value = "0.01")]
     pub(crate) meta_rate: f64,
-    /// What the learned rate is multiplied by on its way through the run [default: linear with the
-    /// rule `aligned`, constant with others]
+    /// What the learned rate is multiplied by on its way through the run [default: horizon with
+    /// the rule `aligned`, constant with others]
     #[arg(long, value_enum, help_heading = "Learned rate")]
     pub(crate) schedule: Option<Shape>,
     /// Never undo the last steps and cut the rate, as is done where the loss rises

@@ -135,7 +135,7 @@ pub fn learner<M: TrainableLr<f32, Cpu> + 'static>(
         _ => Config::new(rule),
     };
     let config = config
-        .horizon((options.schedule == Shape::Linear).then_some(steps))
+        .horizon((options.schedule == Shape::Horizon).then_some(steps))
         .window(Window::fraction_of_epoch(options.window_fraction, batches_per_epoch)?)
         .safeguard(safeguard.then(Safeguard::default))
         .sketch(options.sketch)

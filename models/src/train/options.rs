@@ -58,8 +58,9 @@ pub enum Shape {
     WarmUp,
     /// 0.1 from half of the run on, and 0.01 from three quarters on
     MultiStep,
-    /// From 1 to 0 in a straight line, beginning where the starting rate is found
-    Linear,
+    /// 1, and to 0 at the end. Where batches are noisy it falls from the beginning; around adam and
+    /// rmsprop it rises to 1.5 first
+    Horizon,
     /// From 1 to 0.01, by the same factor at each step
     Exponential,
     /// From 1 to 0 along half a cosine
@@ -73,7 +74,7 @@ impl Shape {
     /// measured for that (docs/start.md), and as in the paper with other rules.
     pub fn usual(rule: Rule) -> Self {
         match rule {
-            Rule::Aligned => Self::Linear,
+            Rule::Aligned => Self::Horizon,
             _ => Self::Constant,
         }
     }
@@ -82,11 +83,11 @@ impl Shape {
     pub(super) fn depends_on_epochs(self) -> bool {
         match self {
             Self::Constant | Self::WarmUp | Self::WarmRestarts => false,
-            Self::MultiStep | Self::Linear | Self::Exponential | Self::Cosine => true,
+            Self::MultiStep | Self::Horizon | Self::Exponential | Self::Cosine => true,
         }
     }
 
-    /// For a run of so many epochs, none where it does nothing. [`Linear`](Self::Linear) is no
+    /// For a run of so many epochs, none where it does nothing. [`Horizon`](Self::Horizon) is no
     /// schedule, but a [`horizon`](tlr::Config::horizon).
     ///
     /// # Errors
@@ -94,7 +95,7 @@ impl Shape {
     pub fn schedule(self, epochs: usize, batches: usize) -> Result<Option<Schedule>, tlr::Error> {
         let (epoch, steps) = (batches as u64, (epochs * batches) as u64);
         Ok(Some(match self {
-            Self::Constant | Self::Linear => return Ok(None),
+            Self::Constant | Self::Horizon => return Ok(None),
             Self::WarmUp => Schedule::warm_up(epoch)?,
             Self::MultiStep => Schedule::multi_step([steps / 2, steps * 3 / 4], 0.1)?,
             Self::Exponential => Schedule::exponential(0.01, steps)?,
