@@ -146,6 +146,17 @@ fn a_disk_that_is_full_takes_nothing_away() {
     assert_eq!(rows(&out.path().join("epochs.csv")), 3);
     assert!(String::from_utf8_lossy(&output.stdout).lines().count() >= 4);
 
+    // The checkpoint is what the run was asked for.
+    let file = out.path().join("run.safetensors");
+    let saved = [&SHORT[..], &["--checkpoint", file.to_str().unwrap()]].concat();
+    let message = failure(&mut with_room_for(8000, &mnist(out.path(), &saved)));
+    let last = message.lines().last().unwrap();
+    assert!(
+        last.starts_with("error: not saved: ") && last.contains("run.safetensors"),
+        "{message}"
+    );
+    assert!(!file.exists());
+
     let message = failure(&mut with_room_for(0, &mnist(out.path(), &SHORT)));
     assert!(message.contains("cannot write") && !message.contains("epoch"), "{message}");
 }
@@ -267,6 +278,11 @@ fn run_json_repeats_a_run() {
         ("\"mnist\"", "\"cifar\"", "is of cifar, and not of mnist"),
         ("\"settings\"", "\"sayings\"", "no `settings`"),
         ("\"fingerprint\"", "\"print\"", "no `fingerprint`"),
+        ("\"damping\"", "\"dumping\"", "`dumping` is no setting of mnist"),
+        ("\"damping\"", "\"help\"", "`help` is no setting of mnist"),
+        ("\"limit\": 400", "\"limit\": null", "invalid value 'null' for '--limit <N>'"),
+        ("\"epochs\": 3,\n    \"l", "\"epochs\": -3,\n    \"l", "a whole number of at least 1"),
+        ("\"damping\": 0.33", "\"damping\": [1]", "invalid value '[1]' for '--damping <X>'"),
         ("{", "", "cannot read"),
     ] {
         fs::write(&config, said.replacen(from, to, 1)).unwrap();

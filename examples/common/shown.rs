@@ -8,7 +8,7 @@ use std::{
 };
 use tlr_models::{
     report::{self, Epoch, EpochTable, ReportError},
-    train::{Event, Options},
+    train::{Event, Options, Shape},
 };
 
 /// Epochs that the time left is estimated by.
@@ -19,6 +19,8 @@ pub(super) struct Shown {
     pub(super) bar: ProgressBar,
     /// Whether only the last line is shown, and what goes wrong.
     quiet: bool,
+    /// Whether rates are multiplied by something.
+    scheduled: bool,
     table: Option<EpochTable>,
     /// Of the epochs that took the latest, seconds.
     took: Vec<f64>,
@@ -31,6 +33,9 @@ pub(super) struct Shown {
     pub(super) started: bool,
     /// Whether the files could not be written the last time.
     unwritten: bool,
+    /// What could not be saved, and whether that was in the latest epoch.
+    pub(super) not_saved: Option<String>,
+    pub(super) not_saved_last: bool,
     /// Why lines are no longer shown.
     pub(super) failed: Option<io::Error>,
 }
@@ -40,6 +45,7 @@ impl Shown {
         Self {
             bar,
             quiet,
+            scheduled: options.schedule != Shape::Constant,
             table: None,
             took: Vec::new(),
             epochs: options.epochs,
@@ -47,14 +53,17 @@ impl Shown {
             steps: 0,
             started: false,
             unwritten: false,
+            not_saved: None,
+            not_saved_last: false,
             failed: None,
         }
     }
 
     pub(super) fn tell(&mut self, event: &Event<'_>) {
         match event {
-            Event::Step { batches, loss, rates, .. } => {
+            Event::Step { batch, batches, loss, rates, schedule, .. } => {
                 self.steps += 1;
+                self.not_saved_last &= *batch > 0;
                 if self.bar.length() == Some(0) {
                     self.bar.set_length((self.epochs * batches) as u64);
                 }
@@ -63,11 +72,16 @@ impl Shown {
                     // They were told in no time, and the others will not be.
                     self.bar.reset_eta();
                 }
-                self.bar.set_message(format!("loss {loss:.4}  rate {}", report::rates(rates)));
+                let rates: Vec<_> =
+                    rates.iter().map(|(name, rate)| (name, rate * schedule)).collect();
+                self.bar.set_message(format!("loss {loss:.4}  rate {}", report::rates(&rates)));
             }
             Event::Epoch(epoch) => {
                 if self.table.is_none() {
-                    let table = EpochTable::of(epoch);
+                    let table = match self.scheduled {
+                        true => EpochTable::scheduled(epoch),
+                        false => EpochTable::of(epoch),
+                    };
                     self.line(&format!("{}  time left", table.heading()));
                     self.table = Some(table);
                 }
@@ -83,7 +97,10 @@ impl Shown {
                     None => self.note("no checkpoint yet: from the beginning"),
                 }
             }
-            Event::NotSaved(error) => self.say(&format!("warning: not saved: {error}")),
+            Event::NotSaved(error) => {
+                self.say(&format!("warning: not saved: {error}"));
+                (self.not_saved, self.not_saved_last) = (Some(error.to_string()), true);
+            }
             Event::Begun { .. } | Event::Decision(_) => {}
         }
     }

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use super::{idx, DataError, Dataset, Images};
 
 /// What to do about a missing file.
-const HELP: &str = "put the four MNIST files there or download them with \
+const HELP: &str = "put the four MNIST files there, or fetch them: `mnist --download` does, and \
                     `tlr_models::data::mnist::download`";
 
 const SIDE: usize = 28;
