@@ -178,6 +178,43 @@ fn what_cannot_be_written_is_refused_before_training() {
     }
 }
 
+// Fails if all that is trained after it is lost.
+#[test]
+fn a_folder_that_is_taken_away_is_made_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    let mut child = mnist(&out, &LONG).stdout(Stdio::null()).spawn().unwrap();
+    wait_for(&mut child, || rows(&out.join("epochs.csv")) >= 2);
+    fs::rename(&out, dir.path().join("elsewhere")).unwrap();
+    wait_for(&mut child, || rows(&out.join("epochs.csv")) >= 3);
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
+fn data_that_is_not_to_be_read_is_told_from_data_that_is_not_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("file");
+    fs::write(&file, "no folder").unwrap();
+    for (program, lacks) in [
+        ("mnist", "no file train-images-idx3-ubyte"),
+        ("cifar", "no file data_batch_1.bin"),
+        ("translate", "no file train.de"),
+    ] {
+        let from = |data: &Path| {
+            let mut command = Command::new(example(program));
+            failure(command.arg("--data").arg(data).arg("--out").arg(dir.path().join("out")))
+        };
+        for nowhere in [&file, &dir.path().join("nowhere")] {
+            let message = from(nowhere);
+            let says = format!("cannot look into {}: ", nowhere.display());
+            assert!(message.contains(&says), "{program}: {message}");
+        }
+        let message = from(dir.path());
+        assert!(message.contains(lacks), "{program}: {message}");
+    }
+}
+
 // Fails if a slip in the flags costs what an earlier run has left.
 #[test]
 fn a_run_that_cannot_begin_touches_no_file() {

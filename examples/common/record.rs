@@ -131,6 +131,8 @@ impl<'a> Record<'a> {
     /// Writes all files anew, each as a whole: one that cannot be written keeps no other from it.
     pub(super) fn write(&mut self, json: &Value) -> Result<(), ReportError> {
         let out = &self.job.out;
+        // Somebody may have taken the folder away; whether it can be made, the files tell.
+        let _ = fs::create_dir_all(out.path());
         let written = [
             report::write(&out.file("run.json"), format!("{json:#}\n")),
             report::write_epochs_csv(&out.file("epochs.csv"), &self.epochs),
