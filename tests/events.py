@@ -32,9 +32,9 @@ def expected(out):
     seen = set()
     for row in history:
         step, layer = int(row["step"]), row["layer"]
-        if layer not in seen:
+        if layer not in seen and not row["outcome"].startswith("ramped"):
             numbers[f"learned_rate/{layer}"][0].add(float(row["from"]))
-            seen.add(layer)
+        seen.add(layer)
         numbers[f"learned_rate/{layer}"][step].add(float(row["to"]))
         if row["un"]:
             uu, un, nn = (float(row[name]) for name in ("uu", "un", "nn"))

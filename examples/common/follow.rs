@@ -173,7 +173,8 @@ impl Job<'_> {
         }
         written?;
         // A later epoch may have made up for it.
-        if let Some(error) = shown.not_saved.filter(|_| shown.not_saved_last || !best.exists()) {
+        let lacking = shown.not_saved_last || !best.exists();
+        if let Some(error) = shown.not_saved.as_ref().filter(|_| lacking) {
             return Err(format!("not saved: {error}").into());
         }
         match verdict {

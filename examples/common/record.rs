@@ -6,7 +6,7 @@ use super::{
 };
 use serde_json::{Map, Value};
 use std::fs;
-use tlr::Adaptation;
+use tlr::{Adaptation, Outcome};
 use tlr_models::{
     report::{self, Curves, Epoch, EventFile, Rate, ReportError},
     train::{self, Event, Options, Rule},
@@ -89,7 +89,8 @@ impl<'a> Record<'a> {
         if let Some(events) = &mut self.events {
             let Adaptation { layer, step, .. } = decision;
             let rate = format!("learned_rate/{layer}");
-            if !self.history.iter().any(|before| before.layer == *layer) {
+            let is_first = !self.history.iter().any(|before| before.layer == *layer);
+            if is_first && decision.outcome != Outcome::Ramped {
                 events.scalar(&rate, 0, decision.from);
             }
             events.scalar(&rate, *step, decision.to);
@@ -149,9 +150,13 @@ impl<'a> Record<'a> {
         let test_loss = self.epochs.iter().map(|epoch| (epoch.epoch as f64, epoch.test_loss));
         let mut rates = self.rates.clone();
         for rate in &mut rates {
-            // A rate without a point in between is as old as the run.
+            // Where the rate is looked for, the one that was given is never in force.
             let first = self.history.iter().find(|decision| *decision.layer == *rate.name);
-            let start = first.map_or(options.rate, |decision| decision.from);
+            let start = match first {
+                Some(decision) if decision.outcome == Outcome::Ramped => decision.to,
+                Some(decision) => decision.from,
+                None => options.rate,
+            };
             rate.points.insert(0, (0.0, start));
         }
         Curves {

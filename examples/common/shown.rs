@@ -1,6 +1,7 @@
 //! What the user sees while a run goes on.
 
 use super::warn;
+use console::Term;
 use indicatif::{HumanDuration, ProgressBar};
 use std::{
     io::{self, Write},
@@ -14,6 +15,11 @@ use tlr_models::{
 /// Epochs that the time left is estimated by.
 const LATEST: usize = 3;
 
+/// How wide the terminal is, if stdout is one.
+fn columns() -> Option<usize> {
+    Term::stdout().size_checked().map(|(_, columns)| usize::from(columns))
+}
+
 /// What the user sees on the way.
 pub(super) struct Shown {
     pub(super) bar: ProgressBar,
@@ -22,6 +28,8 @@ pub(super) struct Shown {
     /// Whether rates are multiplied by something.
     scheduled: bool,
     table: Option<EpochTable>,
+    /// Whether the terminal has no room for its rows.
+    narrow: bool,
     /// Of the epochs that took the latest, seconds.
     took: Vec<f64>,
     epochs: usize,
@@ -47,6 +55,7 @@ impl Shown {
             quiet,
             scheduled: options.schedule != Shape::Constant,
             table: None,
+            narrow: false,
             took: Vec::new(),
             epochs: options.epochs,
             again: 0,
@@ -82,12 +91,21 @@ impl Shown {
                         true => EpochTable::scheduled(epoch),
                         false => EpochTable::of(epoch),
                     };
-                    self.line(&format!("{}  time left", table.heading()));
+                    let heading = format!("{}  time left", table.heading());
+                    self.narrow = columns().is_some_and(|columns| columns < heading.len());
+                    if !self.narrow {
+                        self.line(&heading);
+                    }
                     self.table = Some(table);
                 }
-                if let Some(row) = self.table.as_ref().map(|table| table.row(epoch)) {
-                    let left = self.left(epoch);
-                    self.line(&format!("{row}  {left:>9}"));
+                let left = self.left(epoch);
+                let row = self.table.as_ref().map(|table| match self.narrow {
+                    true if left == "-" => table.narrow(epoch),
+                    true => format!("{}  {left} left", table.narrow(epoch)),
+                    false => format!("{}  {left:>9}", table.row(epoch)),
+                });
+                if let Some(row) = row {
+                    self.line(&row);
                 }
             }
             Event::Resumed { step } => {

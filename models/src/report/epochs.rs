@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     folder::write_csv,
-    history::{extent, MOST_RATES},
+    history::{extent, rates, MOST_RATES},
+    words::count,
     ReportError,
 };
 
@@ -167,8 +168,8 @@ pub fn read_epochs_csv(path: &Path) -> Result<Vec<Epoch>, ReportError> {
 ///     ..Epoch::default()
 /// };
 /// let table = EpochTable::of(&epoch);
-/// assert_eq!(table.heading(), "epoch  train loss  test loss  accuracy %  learned rate  rollbacks");
-/// assert_eq!(table.row(&epoch), "    1      0.3457     0.2980       91.32        1.2e-3          0");
+/// assert_eq!(table.heading(), "epoch  train loss  test loss  accuracy %     rate  rollbacks");
+/// assert_eq!(table.row(&epoch), "    1      0.3457     0.2980       91.32   1.2e-3          0");
 /// let epoch = Epoch { schedule: 0.9, ..epoch };
 /// assert!(EpochTable::scheduled(&epoch).heading().ends_with("learned rate  x schedule  rollbacks"));
 /// ```
@@ -197,7 +198,8 @@ impl EpochTable {
         if rates.len() > MOST_RATES {
             headings.extend(["least rate", "greatest rate"].map(String::from));
         } else if rates.len() == 1 {
-            headings.push("learned rate".into());
+            // Where nothing is multiplied, it is the rate in force as well.
+            headings.push(if scheduled { "learned rate" } else { "rate" }.into());
         } else {
             headings.extend(rates.iter().map(|name| format!("rate {name}")));
         }
@@ -236,13 +238,31 @@ impl EpochTable {
         self.line(&cells)
     }
 
+    /// The same in two short lines, for where a row has no room.
+    pub fn narrow(&self, epoch: &Epoch) -> String {
+        let schedule =
+            if self.scheduled { format!(" x {}", share(epoch.schedule)) } else { String::new() };
+        let rollbacks = match epoch.rollbacks {
+            0 => String::new(),
+            rollbacks => format!("  {}", count(rollbacks, "rollback")),
+        };
+        format!(
+            "epoch {}  train {}  test {}\n  {:.2} %  rate {}{schedule}{rollbacks}",
+            epoch.epoch,
+            loss(epoch.train_loss),
+            loss(epoch.test_loss),
+            100.0 * epoch.test_accuracy,
+            rates(&epoch.rates),
+        )
+    }
+
     fn line(&self, cells: &[String]) -> String {
         let cells = cells.iter().zip(&self.headings).map(|(cell, heading)| {
             // Only a rate with a short name can be longer than what stands above it.
             let width = heading
                 .chars()
                 .count()
-                .max("1.0e-30".len() * usize::from(heading.starts_with("rate ")));
+                .max("1.0e-30".len() * usize::from(heading.starts_with("rate")));
             format!("{cell:>width$}")
         });
         cells.collect::<Vec<_>>().join("  ")
@@ -384,6 +404,14 @@ epoch  train loss  test loss  accuracy %  rate a, long name  rate fc1  x schedul
     9      0.1000     0.3333       98.77                  -    1.2e-3       0.750          0
    10    2.000e-6        NaN      100.00            1.0e-30    5.0e-1      6.4e-4         12";
         assert_eq!(lines, expected);
+        let expected = "\
+epoch 9  train 0.1000  test 0.3333
+  98.77 %  rate 1.2e-3 x 0.750";
+        assert_eq!(table.narrow(&first), expected);
+        let expected = "\
+epoch 10  train 2.000e-6  test NaN
+  100.00 %  rate a, long name 1.0e-30, fc1 5.0e-1 x 6.4e-4  12 rollbacks";
+        assert_eq!(table.narrow(&second), expected);
         second.rates = (1..=5).map(|i| (i.to_string(), f64::from(i * i % 5 + 1))).collect();
         let table = EpochTable::of(&second);
         let expected = "\

@@ -6,14 +6,15 @@
 /// use tlr_models::report::count;
 ///
 /// assert_eq!(count(1, "epoch"), "1 epoch");
+/// assert_eq!(count(3, "epoch"), "3 epochs");
 /// assert_eq!(count(0, "batch"), "0 batches");
 /// assert_eq!(count(20_000, "test image"), "20,000 test images");
 /// ```
 pub fn count(number: usize, what: &str) -> String {
     let ending = match what {
         _ if number == 1 => "",
-        // A batch, a class.
-        _ if what.ends_with("ch") || what.ends_with('s') => "es",
+        // A batch, a class; not an epoch.
+        _ if what.ends_with("tch") || what.ends_with('s') => "es",
         _ => "s",
     };
     format!("{} {what}{ending}", grouped(number))

@@ -35,8 +35,8 @@ fn read(dir: &Path, half: &str) -> Result<ParallelText, TextError> {
 mod tests {
     #![allow(clippy::unwrap_used, clippy::print_stdout)]
     use super::*;
-    use crate::data::DataError;
     use crate::data::text::{Buckets, EncodedPairs, Tokens, Vocabulary, VocabularyConfig};
+    use crate::data::DataError;
 
     #[test]
     fn each_file_has_its_place() {
