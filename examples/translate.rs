@@ -148,7 +148,7 @@ fn train<M: Translator>(
     let [source, target] = corpus.tokens();
     let examples = data.train.len();
     let amounts = format!(
-        "{} to watch training by, {} to test on; {source} German and {target} English tokens",
+        "{examples} to train on, {} to watch training by, {} to test on; {source} German and {target} English tokens",
         data.val.len(),
         data.test.len(),
     );
@@ -164,6 +164,8 @@ fn train<M: Translator>(
             train::train_translator::<M>(&corpus, options, dropout, persistence, observer)?;
         let mut done = Done::from(run);
         let (source, reference) = (data.test.source(), data.test.target());
+        // A wide search takes long.
+        job.note(format_args!("translating {}", count(source.len(), "test pair")));
         let translations = corpus.translate(&model, source, args.beam)?;
         let bleu = train::score(&translations, reference)?.score;
         let words = word_by_word(&data.train, &data.test)?;

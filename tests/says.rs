@@ -96,9 +96,10 @@ fn other_examples_begin_so_too() {
         assert!(text.contains(part), "{text}");
     }
     let (text, _) = said("translate", out.path(), &few);
-    for part in
-        ["A made language, 40 pairs: 40 to watch training by, 40 to test on; ", "Transformer: "]
-    {
+    for part in [
+        "A made language, 40 pairs: 40 to train on, 40 to watch training by, 40 to test on; ",
+        "Transformer: ",
+    ] {
         assert!(text.contains(part), "{text}");
     }
     // Fails if pictures that an earlier run has drawn are among them.

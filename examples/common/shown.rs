@@ -73,7 +73,7 @@ impl Shown {
             Event::Step { batch, batches, loss, rates, schedule, .. } => {
                 self.steps += 1;
                 self.not_saved_last &= *batch > 0;
-                if self.bar.length() == Some(0) {
+                if self.bar.length().is_none() {
                     self.bar.set_length((self.epochs * batches) as u64);
                 }
                 self.bar.inc(1);
