@@ -174,13 +174,13 @@ const LATEST: usize = 3;
 /// it will end is not known yet.
 fn still_rises(run: &Run) -> bool {
     let names = run.epochs.last().map(|epoch| epoch.rates.as_slice()).unwrap_or_default();
-    names.iter().any(|(name, rate)| {
+    names.iter().any(|(name, _)| {
         let own = run.history.iter().filter(|decision| *decision.layer == **name);
         let windows = own.filter(|decision| decision.outcome != Outcome::Ramped);
         let latest: Vec<_> = windows.rev().take(LATEST).collect();
         let undone = |decision: &&Adaptation| matches!(decision.outcome, Outcome::RolledBack(_));
-        let before = latest.last().map_or(*rate, |decision| decision.from);
-        !latest.iter().any(undone) && *rate >= 2.0 * before
+        let (Some(last), Some(before)) = (latest.first(), latest.last()) else { return false };
+        !latest.iter().any(undone) && last.to >= 2.0 * before.from
     })
 }
 
@@ -349,7 +349,7 @@ mod tests {
     #[test]
     fn a_rate_that_still_rises_was_too_small() {
         let stays = run(losses(2.3, 2.3, 0.1, 200), &[Outcome::Raised; 3]);
-        // The group `a` from 1e-9 on, ten times as large after each window.
+        // The group `a` from 1e-9 on, so many times as large after each window.
         let raised = |factor: f64, last: Outcome| {
             let mut run = stays.clone();
             let mut rate = 1e-9;
@@ -357,11 +357,7 @@ mod tests {
                 decision.from = rate;
                 rate *= factor;
                 decision.to = rate;
-                decision.outcome = Outcome::Raised;
-            }
-            if let Some(decision) = run.history.last_mut() {
-                decision.layer = "a".into();
-                decision.outcome = last;
+                decision.outcome = if decision.step == 30 { last } else { Outcome::Raised };
             }
             run.epochs[0].rates[0].1 = rate;
             run
