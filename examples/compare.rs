@@ -54,7 +54,8 @@ struct Run {
     optimizer: String,
     rule: String,
     mode: String,
-    rate: f64,
+    /// Where it started from, unless that was looked for.
+    rate: Option<f64>,
     bleu: Option<f64>,
     /// `finished`, or why it was not.
     ended: String,
@@ -85,6 +86,7 @@ impl Run {
         };
         let number = |key: &str| said.get(key).and_then(Value::as_f64);
         let settings = said.get("settings").ok_or_else(|| lacks("settings"))?;
+        let ramped = text("rule")? == "aligned" && settings.get("no-ramp") == Some(&false.into());
         let settings = OF_DATA.iter().chain(&OF_TOKENS).fold(Facts::default(), |facts, name| {
             match settings.get(name) {
                 Some(value) => facts.with(name, value),
@@ -102,7 +104,7 @@ impl Run {
             optimizer: text("optimizer")?,
             rule: text("rule")?,
             mode: text("mode")?,
-            rate: number("rate").ok_or_else(|| lacks("rate"))?,
+            rate: Some(number("rate").ok_or_else(|| lacks("rate"))?).filter(|_| !ramped),
             bleu: number("bleu"),
             ended: text("ended")?,
             settings,
@@ -209,7 +211,7 @@ fn compare(args: &Args) -> Result<(), Box<dyn Error>> {
 
 /// A row a run, the best of each method in bold.
 fn table(runs: &[Run], best: &[&Run]) -> String {
-    let mut text = "| run | method | starting rate | last rate | training loss | validation loss | lowest (epoch) | \
+    let mut text = "| run | method | starting rate | learned rate | training loss | validation loss | lowest (epoch) | \
                     token accuracy | BLEU | rollbacks | seconds |\n|"
         .to_owned();
     text += &" --- |".repeat(11);
@@ -222,10 +224,10 @@ fn table(runs: &[Run], best: &[&Run]) -> String {
         let rollbacks: usize = epochs.iter().map(|epoch| epoch.rollbacks).sum();
         let seconds: f64 = epochs.iter().map(|epoch| epoch.seconds).sum();
         text += &format!(
-            "\n| {}{ended} | {bold}{}{bold} | {:e} | {} | {:.3} | {:.3} | {:.3} ({}) | {:.1} % | {bleu} | {rollbacks} | {seconds:.0} |",
+            "\n| {}{ended} | {bold}{}{bold} | {} | {} | {:.3} | {:.3} | {:.3} ({}) | {:.1} % | {bleu} | {rollbacks} | {seconds:.0} |",
             run.name,
             run.method(),
-            run.rate,
+            run.rate.map_or("found".to_owned(), |rate| format!("{rate:e}")),
             report::rates(&last.rates),
             last.train_loss,
             last.test_loss,
@@ -241,12 +243,16 @@ fn compared(run: &Run) -> Compared {
     let points = |of: fn(&Epoch) -> f64| {
         run.epochs.iter().map(|epoch| (epoch.epoch as f64, of(epoch))).collect()
     };
-    // One line a run: with a rate a layer, that of the first.
-    let first = |epoch: &Epoch| epoch.rates.first().map_or(f64::NAN, |(_, rate)| *rate);
+    // One line a run, of the rate in force: with a rate a layer, that of the first.
+    let first =
+        |epoch: &Epoch| epoch.rates.first().map_or(f64::NAN, |(_, rate)| rate * epoch.schedule);
     let mut rate: Vec<(f64, f64)> = points(first);
-    rate.insert(0, (0.0, run.rate));
+    if let Some(start) = run.rate {
+        rate.insert(0, (0.0, start));
+    }
+    let from = run.rate.map_or(String::new(), |rate| format!(" from {rate:e}"));
     Compared {
-        name: format!("{} from {:e}", run.method(), run.rate),
+        name: run.method() + &from,
         train_loss: points(|epoch| epoch.train_loss),
         loss: points(|epoch| epoch.test_loss),
         rate,

@@ -95,8 +95,11 @@ fn open(dir: &Path, skip_broken: bool, job: &Job<'_>) -> Result<Folder, Box<dyn 
     let folder = Folder::open(dir)?;
     let others = &folder.passed_over;
     if !others.is_empty() {
-        let count = others.len();
-        job.note(format_args!("passed over {count} files that are no pictures: {others}"));
+        let files = match others.len() {
+            1 => "1 file that is no picture".to_owned(),
+            number => format!("{number} files that are no pictures"),
+        };
+        job.note(format_args!("passed over {files}: {others}"));
     }
     let all = folder.train.len() + folder.val.len();
     let bar = job.progress_bar();
@@ -122,10 +125,10 @@ fn open(dir: &Path, skip_broken: bool, job: &Job<'_>) -> Result<Folder, Box<dyn 
     Ok(folder)
 }
 
-/// Draws a folder of pictures, and says where it is.
+/// Draws a folder of pictures, and says where it is. Others, of an earlier run, are not among them.
 fn draw(args: &Training) -> Result<PathBuf, Box<dyn Error>> {
-    let dir = args.out.join("pictures");
-    let (train, val, classes) = DRAWN;
-    folder::write_drawn(&dir, args.seed, args.limited(train), args.limited(val), classes, 72)?;
+    let (train, val, classes) = (args.limited(DRAWN.0), args.limited(DRAWN.1), DRAWN.2);
+    let dir = args.out.join(format!("pictures/{train}-{val}-seed-{}", args.seed));
+    folder::write_drawn(&dir, args.seed, train, val, classes, 72)?;
     Ok(dir)
 }

@@ -5,7 +5,11 @@
 //! cargo run --release --example soak -- --data DIR --epochs 500 --out out/soak
 //! ```
 
-use clap::Parser;
+#[path = "common/numbers.rs"]
+mod numbers;
+
+use clap::{CommandFactory, FromArgMatches, Parser};
+use numbers::whole;
 use rand::{rngs::StdRng, Rng, SeedableRng};
 use std::{
     error::Error,
@@ -33,16 +37,16 @@ struct Args {
     #[arg(long, value_name = "DIR", env = "TLR_DATA")]
     data: Option<PathBuf>,
     /// Passes over the training set, of either run
-    #[arg(long, default_value_t = 500)]
+    #[arg(long, value_name = "N", value_parser = whole::<usize>(1), default_value = "500")]
     epochs: usize,
     /// A batch in so many is broken, and another one explodes
-    #[arg(long, default_value_t = 500)]
+    #[arg(long, value_name = "N", value_parser = whole::<u64>(2), default_value = "500")]
     every: u64,
     /// Seconds between kills, at most
-    #[arg(long, default_value_t = 60)]
+    #[arg(long, value_name = "N", value_parser = whole::<u64>(1), default_value = "60")]
     patience: u64,
     /// Of the faults
-    #[arg(long, default_value_t = 0)]
+    #[arg(long, value_name = "N", value_parser = whole::<u64>(0), default_value = "0")]
     seed: u64,
     /// Where checkpoints and the report go
     #[arg(long, value_name = "DIR", default_value = "out/soak")]
@@ -56,7 +60,8 @@ struct Args {
 }
 
 fn main() -> ExitCode {
-    let args = Args::parse();
+    let matches = numbers::with_signs(Args::command()).get_matches();
+    let args = Args::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     let done = if args.worker { work(&args) } else { watch(&args) };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -186,7 +186,8 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
     match failed {
         0 => Ok(said?),
         _ => Err(format!(
-            "{failed} runs failed, and are not in the table; the same command runs them again"
+            "{} failed, not in the table; the same command runs what failed again",
+            report::count(failed, "run")
         )
         .into()),
     }

@@ -12,7 +12,7 @@
 
 mod common;
 
-use clap::{Parser, ValueEnum};
+use clap::{builder::ArgPredicate, Parser, ValueEnum};
 use common::{
     follow::{Done, Subject},
     numbers::whole,
@@ -23,6 +23,7 @@ use std::{error::Error, fmt::Write, path::PathBuf, process::ExitCode};
 use tlr_models::{
     data::text::{multi30k, toy, ParallelText, Tokens, Translation, VocabularyConfig, WordByWord},
     layers::DropoutRate,
+    report::count,
     train::{self, Corpus, TrainError, Translator, BLEU_SIGNATURE},
     Seq2SeqTransformer,
 };
@@ -56,8 +57,9 @@ struct Args {
     #[arg(long, value_name = "DIR", env = "TLR_MULTI30K", help_heading = "Data")]
     data: Option<PathBuf>,
     /// What a token is [default: subwords of Multi30k, words of the made language]
-    #[arg(long, value_enum, help_heading = "Data")]
-    tokens: Option<Kind>,
+    #[arg(long, value_enum, help_heading = "Data", hide_default_value = true)]
+    #[arg(default_value = "words", default_value_if("data", ArgPredicate::IsPresent, "subwords"))]
+    tokens: Kind,
     /// Tokens of each language, at most 8000 (and 128 of the made language)
     #[arg(long, value_name = "N", help_heading = "Data", value_parser = whole::<usize>(1))]
     #[arg(default_value = "2000")]
@@ -100,12 +102,8 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args, job: &Job<'_>) -> Result<ExitCode, Box<dyn Error>> {
-    let (data, kind) = load(args)?;
-    let config = |size| VocabularyConfig {
-        tokens: args.tokens.map_or(kind, Tokens::from),
-        size,
-        ..Default::default()
-    };
+    let data = load(args)?;
+    let config = |size| VocabularyConfig { tokens: args.tokens.into(), size, ..Default::default() };
     match (&args.data, args.vocabulary) {
         (None, size) => train::<Small>(args, job, "A made language", &data, config(size.min(128))),
         (_, size @ ..=2000) => train::<Captions<2000>>(args, job, "Multi30k", &data, config(size)),
@@ -116,16 +114,15 @@ fn run(args: &Args, job: &Job<'_>) -> Result<ExitCode, Box<dyn Error>> {
     }
 }
 
-/// The pairs, and what their tokens best are.
-fn load(args: &Args) -> Result<(Translation, Tokens), Box<dyn Error>> {
+/// The pairs.
+fn load(args: &Args) -> Result<Translation, Box<dyn Error>> {
     let training = &args.training;
     let limited = |n| training.limited(n);
-    let (mut data, kind) = match &args.data {
-        Some(dir) => (multi30k::load(dir)?, Tokens::Subwords),
+    let mut data = match &args.data {
+        Some(dir) => multi30k::load(dir)?,
         None => {
             let (train, val, test) = TOY;
-            let data = toy::draw(training.seed, limited(train), limited(val), limited(test))?;
-            (data, Tokens::Words)
+            toy::draw(training.seed, limited(train), limited(val), limited(test))?
         }
     };
     if let Some(limit) = training.limit {
@@ -133,7 +130,7 @@ fn load(args: &Args) -> Result<(Translation, Tokens), Box<dyn Error>> {
         data.val = data.val.take(limit)?;
         data.test = data.test.take(limit)?;
     }
-    Ok((data, kind))
+    Ok(data)
 }
 
 fn train<M: Translator>(
@@ -145,22 +142,30 @@ fn train<M: Translator>(
 ) -> Result<ExitCode, Box<dyn Error>> {
     let dropout = DropoutRate::new(args.dropout)?;
     let corpus = Corpus::new(&data.train, &data.val, vocabulary)?;
-    let name = format!("{name}, {} pairs", data.train.len());
+    let name = format!("{name}, {}", count(data.train.len(), "pair"));
     // The pairs to test on have no part in training, but in what it is found to be worth.
     let facts = corpus.data().clone().with("the test set", data.test.identity());
     let [source, target] = corpus.tokens();
+    let examples = data.train.len();
     let amounts = format!(
-        "{} to watch training by, {} to test on; {source} German and {target} English tokens",
+        "{examples} to train on, {} to watch training by, {} to test on; {source} German and {target} English tokens",
         data.val.len(),
         data.test.len(),
     );
-    let subject =
-        Subject { data: &name, model: "Transformer", amounts, tested: "validation tokens" };
+    let subject = Subject {
+        data: &name,
+        model: "Transformer",
+        amounts,
+        examples,
+        tested: "validation tokens",
+    };
     job.follow(&subject, &facts, |options, persistence, observer| {
         let (run, model) =
             train::train_translator::<M>(&corpus, options, dropout, persistence, observer)?;
         let mut done = Done::from(run);
         let (source, reference) = (data.test.source(), data.test.target());
+        // A wide search takes long.
+        job.note(format_args!("translating {}", count(source.len(), "test pair")));
         let translations = corpus.translate(&model, source, args.beam)?;
         let bleu = train::score(&translations, reference)?.score;
         let words = word_by_word(&data.train, &data.test)?;
@@ -174,9 +179,9 @@ fn train<M: Translator>(
         }
         let _ = writeln!(
             done.words,
-            "BLEU {bleu:.2} over {} test pairs, and {words:.2} word by word \
+            "BLEU {bleu:.2} over {}, and {words:.2} word by word \
              (sacrebleu's {BLEU_SIGNATURE})",
-            source.len()
+            count(source.len(), "test pair")
         );
         done.figures.insert("bleu".into(), bleu.into());
         done.figures.insert("bleu_signature".into(), BLEU_SIGNATURE.into());

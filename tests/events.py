@@ -32,10 +32,10 @@ def expected(out):
     seen = set()
     for row in history:
         step, layer = int(row["step"]), row["layer"]
-        if layer not in seen:
-            numbers[f"rate/{layer}"][0].add(float(row["from"]))
-            seen.add(layer)
-        numbers[f"rate/{layer}"][step].add(float(row["to"]))
+        if layer not in seen and not row["outcome"].startswith("ramped"):
+            numbers[f"learned_rate/{layer}"][0].add(float(row["from"]))
+        seen.add(layer)
+        numbers[f"learned_rate/{layer}"][step].add(float(row["to"]))
         if row["un"]:
             uu, un, nn = (float(row[name]) for name in ("uu", "un", "nn"))
             if uu > 0 and nn > 0:
@@ -70,6 +70,13 @@ def main():
         ]
         assert read[tag] == want, f"{tag}: {read[tag]} is not {want}"
         compared += len(want)
+    for i, row in enumerate(epochs):
+        for column in (name for name in row if name.startswith("rate_") and row[name]):
+            tag, step = f"rate/{column.removeprefix('rate_')}", (i + 1) * steps_an_epoch
+            value = float(row[column]) * float(row["schedule"])
+            found = [v for s, v in read[tag] if s == step]
+            assert any(math.isclose(v, value, rel_tol=1e-6) for v in found), f"{tag} at {step}: {found}"
+            compared += 1
     assert read["rollbacks"][-1][1] == sum(int(row["rollbacks"]) for row in epochs)
     assert len(read["loss/train"]) >= len(epochs)
     print(f"TensorBoard reads {sum(map(len, read.values()))} numbers by {len(tags)} names;")

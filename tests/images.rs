@@ -240,6 +240,18 @@ fn pictures_below_and_files_beside() {
     let count = "passed over 3 files that are no pictures: 1 .tif, 1 .tiff, 1 .txt";
     assert!(trained && said.lines().any(|line| line == count), "{said}");
 
+    // Fails if pictures are found again by each way around.
+    #[cfg(unix)]
+    {
+        std::os::unix::fs::symlink("../..", pictures.at("train/00-disc/images/up")).unwrap();
+        let (output, _) = pictures.imagenet(&[]);
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(text.contains(": 8 images to train on and 4 to test on"), "{text}");
+        let count = "passed over 4 files that are no pictures: 1 .tif, 1 .tiff, 1 .txt, \
+                     1 without an ending (a link to where it lies)";
+        assert!(stderr(&output).lines().any(|line| line == count), "{}", stderr(&output));
+    }
+
     // The one below counts: it is found broken.
     fs::write(pictures.at("train/00-disc/images/0.PNG"), b"").unwrap();
     let (output, _) = pictures.imagenet(&[]);

@@ -144,7 +144,7 @@ fn event_files_hold_the_run() {
         let step: u64 = line[0].parse().unwrap();
         let number = |column: usize| line[column].parse::<f64>();
         let rate = number(4).unwrap() as f32;
-        assert!(read[&format!("rate/{}", &line[2])].contains(&(step, rate)), "{line:?}");
+        assert!(read[&format!("learned_rate/{}", &line[2])].contains(&(step, rate)), "{line:?}");
         if let (Ok(uu), Ok(un), Ok(nn)) = (number(5), number(6), number(7)) {
             let cosine = (un / (uu * nn).sqrt()) as f32;
             let found = &read[&format!("cosine/{}", &line[2])];
@@ -154,7 +154,16 @@ fn event_files_hold_the_run() {
         }
     }
     assert!(cosines > 0);
-    assert_eq!(read["rate/head"][0], (0, 0.1));
+    assert_eq!(read["learned_rate/head"][0], (0, 0.1));
+    // In force is less: it falls to nothing.
+    assert_eq!(read["rate/head"].len(), 60);
+    let at_ends: Vec<f32> = read["rate/head"].iter().skip(19).step_by(20).map(|p| p.1).collect();
+    let head = |epoch: &Epoch| epoch.rates.iter().find(|(name, _)| name == "head").unwrap().1;
+    let of = |epoch: &Epoch| (head(epoch) * epoch.schedule) as f32;
+    assert_eq!(at_ends, epochs(&whole).iter().map(of).collect::<Vec<_>>());
+    let shares: Vec<f64> = epochs(&whole).iter().map(|epoch| epoch.schedule).collect();
+    let near = |share: f64, steps: f64| (share - steps / 60.0).abs() < 1e-9;
+    assert!(near(shares[0], 41.0) && near(shares[1], 21.0) && near(shares[2], 1.0), "{shares:?}");
 
     // Two epochs, and the third from a checkpoint.
     let file = dir.path().join("run.safetensors");
@@ -176,6 +185,47 @@ fn event_files_hold_the_run() {
     );
     stdout(&mnist(&dir.path().join("none"), &SHORT));
     assert!(!dir.path().join("none").join(EVENTS).exists());
+}
+
+/// Names of the files in a folder, sorted.
+fn names(out: &Path) -> Vec<String> {
+    let files = fs::read_dir(out).unwrap().map(|entry| entry.unwrap().file_name());
+    let mut names: Vec<_> = files.map(|name| name.into_string().unwrap()).collect();
+    names.sort();
+    names
+}
+
+// Fails if TensorBoard would show two runs as one, or if weights of another run lie beside a table
+// that knows nothing of them.
+#[test]
+fn a_new_run_takes_an_earlier_ones_files_away() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    stdout(&mnist(&out, &[&SHORT[..], &["--tensorboard"]].concat()));
+    let (tables, event_file) = (names(&out), EVENTS.to_owned());
+    assert!(tables.contains(&event_file));
+    // Of a program that has nothing to do with it.
+    fs::write(out.join("notes.txt"), "mine").unwrap();
+    // It diverges before its first epoch ends.
+    let output = mnist(&out, &[&SHORT[..], &["--rule", "constant", "--rate", "1e30"]].concat());
+    assert!(failure(&output).contains("the loss is NaN"));
+    assert!(epochs(&out).is_empty());
+    let gone = ["best.safetensors", EVENTS];
+    let kept: Vec<_> = tables.iter().filter(|name| !gone.contains(&name.as_str())).collect();
+    assert_eq!(names(&out).iter().filter(|name| *name != "notes.txt").collect::<Vec<_>>(), kept);
+    assert_eq!(fs::read_to_string(out.join("notes.txt")).unwrap(), "mine");
+
+    // A run that cannot begin takes nothing away; one that goes on keeps what is its own.
+    let file = dir.path().join("run.safetensors");
+    let again = ["--checkpoint", file.to_str().unwrap(), "--resume", "--schedule", "constant"];
+    let flags = [&SHORT[..], &again].concat();
+    stdout(&mnist(&out, &flags));
+    let best = fs::read(out.join("best.safetensors")).unwrap();
+    failure(&mnist(&out, &[&flags[..], &["--damping", "2"]].concat()));
+    assert_eq!(fs::read(out.join("best.safetensors")).unwrap(), best);
+    stdout(&mnist(&out, &[&flags[..], &["--epochs", "4"]].concat()));
+    assert!(names(&out).contains(&"best.safetensors".to_owned()));
+    assert_eq!(epochs(&out).len(), 4);
 }
 
 // ---- Weights ----

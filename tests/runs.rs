@@ -146,6 +146,17 @@ fn a_disk_that_is_full_takes_nothing_away() {
     assert_eq!(rows(&out.path().join("epochs.csv")), 3);
     assert!(String::from_utf8_lossy(&output.stdout).lines().count() >= 4);
 
+    // The checkpoint is what the run was asked for.
+    let file = out.path().join("run.safetensors");
+    let saved = [&SHORT[..], &["--checkpoint", file.to_str().unwrap()]].concat();
+    let message = failure(&mut with_room_for(8000, &mnist(out.path(), &saved)));
+    let last = message.lines().last().unwrap();
+    assert!(
+        last.starts_with("error: not saved: ") && last.contains("run.safetensors"),
+        "{message}"
+    );
+    assert!(!file.exists());
+
     let message = failure(&mut with_room_for(0, &mnist(out.path(), &SHORT)));
     assert!(message.contains("cannot write") && !message.contains("epoch"), "{message}");
 }
@@ -164,6 +175,43 @@ fn what_cannot_be_written_is_refused_before_training() {
         let message = failure(&mut mnist(&out, &args));
         assert!(message.contains("cannot write the checkpoint"), "{message}");
         assert!(!out.join("run.json").exists());
+    }
+}
+
+// Fails if all that is trained after it is lost.
+#[test]
+fn a_folder_that_is_taken_away_is_made_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    let mut child = mnist(&out, &LONG).stdout(Stdio::null()).spawn().unwrap();
+    wait_for(&mut child, || rows(&out.join("epochs.csv")) >= 2);
+    fs::rename(&out, dir.path().join("elsewhere")).unwrap();
+    wait_for(&mut child, || rows(&out.join("epochs.csv")) >= 3);
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
+fn data_that_is_not_to_be_read_is_told_from_data_that_is_not_there() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("file");
+    fs::write(&file, "no folder").unwrap();
+    for (program, lacks) in [
+        ("mnist", "no file train-images-idx3-ubyte"),
+        ("cifar", "no file data_batch_1.bin"),
+        ("translate", "no file train.de"),
+    ] {
+        let from = |data: &Path| {
+            let mut command = Command::new(example(program));
+            failure(command.arg("--data").arg(data).arg("--out").arg(dir.path().join("out")))
+        };
+        for nowhere in [&file, &dir.path().join("nowhere")] {
+            let message = from(nowhere);
+            let says = format!("cannot look into {}: ", nowhere.display());
+            assert!(message.contains(&says), "{program}: {message}");
+        }
+        let message = from(dir.path());
+        assert!(message.contains(lacks), "{program}: {message}");
     }
 }
 
@@ -267,6 +315,11 @@ fn run_json_repeats_a_run() {
         ("\"mnist\"", "\"cifar\"", "is of cifar, and not of mnist"),
         ("\"settings\"", "\"sayings\"", "no `settings`"),
         ("\"fingerprint\"", "\"print\"", "no `fingerprint`"),
+        ("\"damping\"", "\"dumping\"", "`dumping` is no setting of mnist"),
+        ("\"damping\"", "\"help\"", "`help` is no setting of mnist"),
+        ("\"limit\": 400", "\"limit\": null", "invalid value 'null' for '--limit <N>'"),
+        ("\"epochs\": 3,\n    \"l", "\"epochs\": -3,\n    \"l", "a whole number of at least 1"),
+        ("\"damping\": 0.33", "\"damping\": [1]", "invalid value '[1]' for '--damping <X>'"),
         ("{", "", "cannot read"),
     ] {
         fs::write(&config, said.replacen(from, to, 1)).unwrap();

@@ -60,6 +60,16 @@ fn a_run_begins_with_what_it_is_about() {
             "1 epoch of 80 steps, each with 5 examples; a rate a layer, looked at every 20 steps",
         ],
     );
+    // More than there are.
+    begins(
+        "mnist",
+        &[&SHORT[..], &["--batch-size", "1e6", "--epochs", "1"]].concat(),
+        [
+            digits,
+            "Perceptron 784-1000-10: 795,010 parameters, 1 thread",
+            "1 epoch of 1 step, each with 400 examples; one rate, looked at every 20 steps",
+        ],
+    );
     let constant = ["--rule", "constant", "--rate", "0.1"];
     begins(
         "mnist",
@@ -86,11 +96,14 @@ fn other_examples_begin_so_too() {
         assert!(text.contains(part), "{text}");
     }
     let (text, _) = said("translate", out.path(), &few);
-    for part in
-        ["A made language, 40 pairs: 40 to watch training by, 40 to test on; ", "Transformer: "]
-    {
+    for part in [
+        "A made language, 40 pairs: 40 to train on, 40 to watch training by, 40 to test on; ",
+        "Transformer: ",
+    ] {
         assert!(text.contains(part), "{text}");
     }
+    // Fails if pictures that an earlier run has drawn are among them.
+    said("imagenet", out.path(), &["--limit", "12", "--epochs", "1"]);
     let (text, _) = said("imagenet", out.path(), &["--limit", "8", "--epochs", "1"]);
     for part in [
         "Drawn pictures, ResNet-50: 8 images to train on and 8 to test on, \
@@ -205,6 +218,9 @@ fn numbers_out_of_range_are_refused_as_numbers() {
         ("sweep", "--batch-size", 1),
         ("sweep", "--jobs", 1),
         ("predict", "--count", 1),
+        ("soak", "--epochs", 1),
+        ("soak", "--every", 2),
+        ("soak", "--patience", 1),
     ];
     let refused = |program: &str, flag: &str, value: &str| {
         let mut args = vec![flag, value];
@@ -219,7 +235,7 @@ fn numbers_out_of_range_are_refused_as_numbers() {
     };
     for (program, flag, least) in counts {
         let below = (i64::from(least) - 1).to_string();
-        for value in [&*below, "-1", "-7", "1.5", "many", "--json", "99999999999999999999"] {
+        for value in [&*below, "-1", "-7", "1.5", "many", "--json", "nan", "1e400", "1e19"] {
             let text = refused(program, flag, value);
             let says = format!("it takes a whole number of at least {least}");
             assert!(
@@ -252,7 +268,8 @@ fn more_threads_than_cores_are_of_no_use() {
         let args = [&SHORT[..], &["--epochs", "1", "--threads", asked]].concat();
         let (text, errors) = said("mnist", out.path(), &args);
         assert!(text.contains(&format!("parameters, {most} threads\n")), "{text}");
-        let note = format!("note: --threads {asked} is more than {cores} cores have use for: ");
+        let note =
+            format!("note: --threads {asked} is more than there is use for with {cores} core");
         assert!(errors.starts_with(&note), "{errors}");
     }
     let few = ["--limit", "40", "--epochs", "1", "--rate", "1", "--jobs", "1000000"];

@@ -65,7 +65,7 @@ pub(super) fn parse<A: Parser>(command: Command) -> Result<(A, Given), Box<dyn E
     let mut matches = command.clone().get_matches_from(&words);
     let mut expected = None;
     if let Some(path) = matches.get_one::<PathBuf>("config").cloned() {
-        let config = Config::read(&path, &program)?;
+        let config = Config::read(&path, &command)?;
         // After the name of the program.
         words.splice(1..1, config.words);
         matches = command.clone().get_matches_from(words);
@@ -104,7 +104,8 @@ struct Config {
 }
 
 impl Config {
-    fn read(path: &Path, program: &str) -> Result<Self, Box<dyn Error>> {
+    fn read(path: &Path, command: &Command) -> Result<Self, Box<dyn Error>> {
+        let program = command.get_name();
         let failed = |error: &dyn Error| format!("cannot read {}: {error}", path.display());
         let text = fs::read_to_string(path).map_err(|error| failed(&error))?;
         let said: Value = serde_json::from_str(&text).map_err(|error| failed(&error))?;
@@ -126,11 +127,24 @@ impl Config {
         let settings = said.get("settings").and_then(Value::as_object);
         let settings = settings
             .ok_or_else(|| format!("{} has no `settings`: it is no run.json", path.display()))?;
+        let longs = command.get_arguments().filter_map(|arg| arg.get_long());
+        let known: Vec<&str> = longs.filter(|name| !FILES.contains(name)).collect();
+        if let Some(name) = settings.keys().find(|name| !known.contains(&name.as_str())) {
+            return Err(format!("{}: `{name}` is no setting of {program}", path.display()).into());
+        }
         let words = settings.iter().filter_map(|(name, value)| match value {
             Value::Bool(given) => given.then(|| format!("--{name}")),
             Value::String(text) => Some(format!("--{name}={text}")),
             value => Some(format!("--{name}={value}")),
         });
-        Ok(Self { words: words.map(OsString::from).collect(), fingerprint })
+        let words: Vec<OsString> = words.map(OsString::from).collect();
+        // By itself first, so that what is wrong in the file is not taken for a flag that was typed.
+        let alone = std::iter::once(OsString::from(program)).chain(words.iter().cloned());
+        command.clone().try_get_matches_from(alone).map_err(|error| {
+            let why = error.to_string();
+            let why = why.lines().next().unwrap_or_default();
+            format!("{}: {}", path.display(), why.strip_prefix("error: ").unwrap_or(why))
+        })?;
+        Ok(Self { words, fingerprint })
     }
 }

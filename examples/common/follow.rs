@@ -1,11 +1,16 @@
 //! Training, as the user sees it.
 
-use super::{record::Record, shown::Shown, signals::Stop, warn, Job};
+use super::{
+    record::{Record, BEST},
+    shown::Shown,
+    signals::Stop,
+    warn, Job,
+};
 use indicatif::HumanCount;
 use serde_json::{Map, Value};
 use std::{error::Error, process::ExitCode};
 use tlr_models::{
-    report,
+    report::{self, count},
     train::{
         self, Event, Facts, Mode, Network, Options, Persistence, Rule, Run, Source, TrainError,
         Verdict,
@@ -20,6 +25,8 @@ pub(crate) struct Subject<'a> {
     pub(crate) model: &'a str,
     /// What there is to train and to test on.
     pub(crate) amounts: String,
+    /// Examples to train on.
+    pub(crate) examples: usize,
     /// What the accuracy is a part of.
     pub(crate) tested: &'a str,
 }
@@ -52,12 +59,13 @@ impl Job<'_> {
         let [channels, rows, columns] = source.shape();
         let colour = if channels == 1 { "grey" } else { "coloured" };
         let amounts = format!(
-            "{} images to train on and {} to test on, {colour}, {rows} by {columns} pixels, in {} classes",
-            HumanCount(source.train_len() as u64),
+            "{} to train on and {} to test on, {colour}, {rows} by {columns} pixels, in {}",
+            count(source.train_len(), "image"),
             HumanCount(source.test_len() as u64),
-            source.classes(),
+            count(source.classes(), "class"),
         );
-        let subject = Subject { data, model, amounts, tested: "test images" };
+        let examples = source.train_len();
+        let subject = Subject { data, model, amounts, examples, tested: "test images" };
         self.follow(&subject, &source.data()?, |options, persistence, observer| {
             Ok(Done::from(train::train::<M>(source, options, persistence, observer)?))
         })
@@ -80,7 +88,7 @@ impl Job<'_> {
         let options = self.training.options();
         let stop = Stop::listen()?;
         let settings = self.given.facts();
-        let best = self.out.file("best.safetensors");
+        let best = self.out.file(BEST);
         let persistence = Persistence {
             best: Some(&best),
             checkpoint: self.training.checkpoint.as_deref(),
@@ -96,14 +104,13 @@ impl Job<'_> {
             }
             shown.tell(&event);
             match event {
-                Event::Step { epoch, batch, batches, loss, .. } => {
-                    record.step(epoch, batch, batches, loss);
-                }
+                Event::Step { .. } => record.step(&event),
                 Event::Decision(decision) => record.decision(decision),
                 Event::Epoch(epoch) => record.epoch(epoch),
                 Event::Begun { .. } | Event::Resumed { .. } | Event::NotSaved(_) => {}
             }
             if shown.is_new(&event) {
+                record.forget_others();
                 let json = record.json("running", Map::new());
                 shown.written(record.write(&json));
             }
@@ -151,10 +158,10 @@ impl Job<'_> {
             Verdict::TooShort { .. } => "too short to tell",
             _ => "did not learn",
         };
-        let (summary, seconds) = (summary(subject.tested, &run), run.seconds);
+        let summary = summary(subject.tested, &options, &run);
         shown.line(format!("\n{words}").trim_end());
         let last = format!(
-            "{}: {judged}, {summary} in {seconds:.1} s; curves in {}",
+            "{}: {judged}, {summary}; curves in {}",
             subject.data,
             self.out.file("curves.svg").display()
         );
@@ -165,6 +172,11 @@ impl Job<'_> {
             shown.last(&last);
         }
         written?;
+        // A later epoch may have made up for it.
+        let lacking = shown.not_saved_last || !best.exists();
+        if let Some(error) = shown.not_saved.as_ref().filter(|_| lacking) {
+            return Err(format!("not saved: {error}").into());
+        }
         match verdict {
             Verdict::Learned => {}
             Verdict::TooShort { .. } => shown.note(&format!("note: {verdict}")),
@@ -180,37 +192,48 @@ impl Job<'_> {
         options: &Options,
         [parameters, batches, window]: [usize; 3],
     ) -> String {
-        let Subject { data, model, amounts, .. } = subject;
-        let parameters = HumanCount(parameters as u64);
-        let (epochs, threads) = (options.epochs, rayon::current_num_threads());
-        let [epochs, threads] = [(epochs, "epoch"), (threads, "thread")].map(|(n, what)| match n {
-            1 => format!("1 {what}"),
-            n => format!("{n} {what}s"),
-        });
+        let Subject { data, model, amounts, examples, .. } = subject;
+        let every = match window {
+            1 => "every step".to_owned(),
+            window => format!("every {}", count(window, "step")),
+        };
         let rate = match (options.rule, options.mode) {
             (Rule::Constant, _) => format!("a constant rate of {:e}", options.rate),
-            (_, Mode::Global) => format!("one rate, looked at every {window} steps"),
-            (_, Mode::PerLayer) => format!("a rate a layer, looked at every {window} steps"),
+            (_, Mode::Global) => format!("one rate, looked at {every}"),
+            (_, Mode::PerLayer) => format!("a rate a layer, looked at {every}"),
         };
         format!(
             "{data}: {amounts}\n\
-             {model}: {parameters} parameters, {threads}\n\
-             {epochs} of {batches} steps, each with {} examples; {rate}\n\
+             {model}: {}, {}\n\
+             {} of {}, each with {}; {rate}\n\
              Results in {}\n",
-            options.batch_size,
+            count(parameters, "parameter"),
+            count(rayon::current_num_threads(), "thread"),
+            count(options.epochs, "epoch"),
+            count(batches, "step"),
+            count(options.batch_size.min(*examples), "example"),
             self.out.path().display()
         )
     }
 }
 
-fn summary(tested: &str, run: &Run) -> String {
-    match run.epochs.last() {
-        Some(last) => format!(
-            "{:.2}% of the {tested} after {} epochs, at a rate of {}",
-            100.0 * last.test_accuracy,
-            run.epochs.len(),
-            report::rates(&last.rates),
-        ),
-        None => "no epoch".to_owned(),
-    }
+fn summary(tested: &str, options: &Options, run: &Run) -> String {
+    let Some(last) = run.epochs.last() else { return "no epoch".to_owned() };
+    let rates = match (options.rule, &last.rates[..]) {
+        (Rule::Constant, _) => "constant rate",
+        (_, [_]) => "learned rate",
+        _ => "learned rates",
+    };
+    // Who looks for a rate to use elsewhere wants what was learned; in force was less in the end.
+    let schedule = match last.schedule {
+        1.0 => String::new(),
+        share => format!(" (at the end times {share:.1e} by the schedule)"),
+    };
+    format!(
+        "{:.2}% of the {tested} after {} in {:.1} s; {rates} {}{schedule}",
+        100.0 * last.test_accuracy,
+        count(run.epochs.len(), "epoch"),
+        run.seconds,
+        report::rates(&last.rates),
+    )
 }

@@ -13,6 +13,7 @@ pub(crate) use flags::Training;
 
 use clap::Parser;
 use config::Given;
+use console::Term;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::{error::Error, io::Write, process::ExitCode};
 use tlr_models::report::OutFolder;
@@ -46,8 +47,13 @@ impl Job<'_> {
         if self.training.quiet {
             return ProgressBar::hidden();
         }
-        let style = "{elapsed:>4} {bar:24.cyan/dim} {percent:>3}%  {eta:>4} left  {msg}";
-        let bar = ProgressBar::new(0);
+        let columns = Term::stderr().size_checked().map(|(_, columns)| columns);
+        let style = match columns {
+            // One line, that a terminal has room for.
+            Some(..80) => "{percent:>3}%  {eta:>4} left  {wide_msg}",
+            _ => "{elapsed:>4} {bar:24.cyan/dim} {percent:>3}%  {eta:>4} left  {msg}",
+        };
+        let bar = ProgressBar::no_length();
         match ProgressStyle::with_template(style) {
             Ok(style) => bar.with_style(style),
             Err(_) => bar,

@@ -3,15 +3,22 @@
 use clap::{builder::ValueParser, Arg, Command};
 use std::any::TypeId;
 
-/// Reads a whole number of at least `least`.
+/// Reads a whole number of at least `least`, also one as large as 1e6.
 pub(crate) fn whole<T: TryFrom<u64>>(
     least: u64,
 ) -> impl Fn(&str) -> Result<T, String> + Clone + Send + Sync + 'static {
     move |text| {
-        let number = text.parse::<u64>().ok().filter(|number| *number >= least);
+        let number = text.parse().ok().or_else(|| exact(text)).filter(|number| *number >= least);
         let number = number.and_then(|number| T::try_from(number).ok());
         number.ok_or_else(|| format!("it takes a whole number of at least {least}"))
     }
+}
+
+/// A whole number in figures that are not, up to where each has a figure of its own.
+fn exact(text: &str) -> Option<u64> {
+    let most = 2_f64.powi(53);
+    let number = text.parse::<f64>().ok()?;
+    ((0.0..=most).contains(&number) && number.fract() == 0.0).then_some(number as u64)
 }
 
 /// Reads any number. What range it has to be in is known to those who use it.

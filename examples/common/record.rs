@@ -5,14 +5,22 @@ use super::{
     Job,
 };
 use serde_json::{Map, Value};
-use tlr::Adaptation;
+use std::fs;
+use tlr::{Adaptation, Outcome};
 use tlr_models::{
     report::{self, Curves, Epoch, EventFile, Rate, ReportError},
-    train,
+    train::{self, Event, Options, Rule},
+    weights,
 };
 
 /// Points of the training loss in the picture, an epoch.
 const POINTS: usize = 20;
+
+/// Rates that are drawn and told of as often; of more, there is one point an epoch.
+const FEW_RATES: usize = 4;
+
+/// Weights, beside the tables.
+pub(super) const BEST: &str = "best.safetensors";
 
 /// TensorBoard knows event files by `tfevents`.
 const EVENTS: &str = "events.out.tfevents.tlr";
@@ -25,6 +33,8 @@ pub(super) struct Record<'a> {
     epochs: Vec<Epoch>,
     history: Vec<Adaptation>,
     losses: Losses,
+    /// The rates in force, over epochs passed.
+    rates: Vec<Rate>,
     /// For --tensorboard.
     events: Option<EventFile>,
     /// Steps in an epoch.
@@ -41,24 +51,46 @@ impl<'a> Record<'a> {
             epochs: Vec::new(),
             history: Vec::new(),
             losses: Losses::default(),
+            rates: Vec::new(),
             batches: 1,
         }
     }
 
-    pub(super) fn step(&mut self, epoch: usize, batch: usize, batches: usize, loss: f64) {
-        self.batches = batches;
-        let passed = epoch as f64 + (batch + 1) as f64 / batches as f64;
-        let mean = self.losses.push(passed, loss, batches);
+    /// Takes an [`Event::Step`] down.
+    pub(super) fn step(&mut self, event: &Event<'_>) {
+        let Event::Step { epoch, batch, batches, loss, rates, schedule } = event else { return };
+        self.batches = *batches;
+        let (step, ends) = ((epoch * batches + batch + 1) as u64, batch + 1 == *batches);
+        let passed = step as f64 / *batches as f64;
+        let mean = self.losses.push(passed, *loss, *batches);
         if let (Some(events), Some(mean)) = (&mut self.events, mean) {
-            events.scalar("loss/train", (epoch * batches + batch + 1) as u64, mean);
+            events.scalar("loss/train", step, mean);
+        }
+        if ends || (mean.is_some() && rates.len() <= FEW_RATES) {
+            for (group, learned) in rates {
+                self.rate(group, step, learned * schedule);
+            }
+        }
+    }
+
+    /// A rate that was in force at this step.
+    fn rate(&mut self, group: &str, step: u64, rate: f64) {
+        let point = (step as f64 / self.batches as f64, rate);
+        match self.rates.iter_mut().find(|rate| rate.name == group) {
+            Some(rate) => rate.points.push(point),
+            None => self.rates.push(Rate { name: group.to_owned(), points: vec![point] }),
+        }
+        if let Some(events) = &mut self.events {
+            events.scalar(&format!("rate/{group}"), step, rate);
         }
     }
 
     pub(super) fn decision(&mut self, decision: &Adaptation) {
         if let Some(events) = &mut self.events {
             let Adaptation { layer, step, .. } = decision;
-            let rate = format!("rate/{layer}");
-            if !self.history.iter().any(|before| before.layer == *layer) {
+            let rate = format!("learned_rate/{layer}");
+            let is_first = !self.history.iter().any(|before| before.layer == *layer);
+            if is_first && decision.outcome != Outcome::Ramped {
                 events.scalar(&rate, 0, decision.from);
             }
             events.scalar(&rate, *step, decision.to);
@@ -76,17 +108,32 @@ impl<'a> Record<'a> {
             events.scalar("accuracy/test", step, epoch.test_accuracy);
             let rollbacks = train::rollback_steps(&self.history).len();
             events.scalar("rollbacks", step, rollbacks as f64);
-            // Those that nobody decides on, too.
-            for (layer, rate) in &epoch.rates {
-                events.scalar(&format!("rate/{layer}"), step, *rate);
-            }
         }
         self.epochs.push(epoch.clone());
+    }
+
+    /// Takes away what an earlier run has left in the folder and this one does not write at once, so
+    /// that nobody takes it for this one's.
+    pub(super) fn forget_others(&self) {
+        if self.events.is_none() {
+            // There may be none.
+            let _ = fs::remove_file(self.job.out.file(EVENTS));
+        }
+        let best = self.job.out.file(BEST);
+        let Ok(bytes) = fs::read(&best) else { return };
+        // A run that goes on has weights of its own there already.
+        let loss = weights::note(&bytes, "test_loss").ok().flatten();
+        let mut own = self.epochs.iter().map(|epoch| epoch.test_loss.to_string());
+        if !loss.is_some_and(|loss| own.any(|own| own == loss)) {
+            let _ = fs::remove_file(&best);
+        }
     }
 
     /// Writes all files anew, each as a whole: one that cannot be written keeps no other from it.
     pub(super) fn write(&mut self, json: &Value) -> Result<(), ReportError> {
         let out = &self.job.out;
+        // Somebody may have taken the folder away; whether it can be made, the files tell.
+        let _ = fs::create_dir_all(out.path());
         let written = [
             report::write(&out.file("run.json"), format!("{json:#}\n")),
             report::write_epochs_csv(&out.file("epochs.csv"), &self.epochs),
@@ -98,29 +145,22 @@ impl<'a> Record<'a> {
     }
 
     fn curves(&self) -> Curves {
-        let args = self.job.training;
+        let options = self.job.training.options();
         let epoch = |step: u64| step as f64 / self.batches as f64;
-        let mut rates: Vec<Rate> = Vec::new();
-        for decision in &self.history {
-            let point = (epoch(decision.step), decision.to);
-            match rates.iter_mut().find(|rate| rate.name == *decision.layer) {
-                Some(rate) => rate.points.push(point),
-                None => rates.push(Rate {
-                    name: decision.layer.to_string(),
-                    points: vec![(0.0, decision.from), point],
-                }),
-            }
-        }
         let test_loss = self.epochs.iter().map(|epoch| (epoch.epoch as f64, epoch.test_loss));
+        let mut rates = self.rates.clone();
+        for rate in &mut rates {
+            // Where the rate is looked for, the one that was given is never in force.
+            let first = self.history.iter().find(|decision| *decision.layer == *rate.name);
+            let start = match first {
+                Some(decision) if decision.outcome == Outcome::Ramped => decision.to,
+                Some(decision) => decision.from,
+                None => options.rate,
+            };
+            rate.points.insert(0, (0.0, start));
+        }
         Curves {
-            title: format!(
-                "{}: {} from {:e}, {} rate, batch {}",
-                self.data.0,
-                train::name(&args.optimizer),
-                args.rate,
-                train::name(&args.rule),
-                args.batch_size
-            ),
+            title: format!("{}: {}", self.data.0, method(&options)),
             train_loss: self.losses.points.clone(),
             test_loss: test_loss.collect(),
             rates,
@@ -157,6 +197,7 @@ impl<'a> Record<'a> {
             "test_loss": last.map(|epoch| epoch.test_loss),
             "test_accuracy": last.map(|epoch| epoch.test_accuracy),
             "rates": rates,
+            "schedule_at_end": last.map(|epoch| epoch.schedule),
             "rollbacks": train::rollback_steps(&self.history).len(),
             "seconds": self.epochs.iter().map(|epoch| epoch.seconds).sum::<f64>(),
         });
@@ -165,6 +206,20 @@ impl<'a> Record<'a> {
         }
         json
     }
+}
+
+/// How a run was made, in a few words. A rate is named where it matters.
+fn method(options: &Options) -> String {
+    let rate = match options.rule {
+        Rule::Constant => format!("constant rate {:e}", options.rate),
+        Rule::Aligned if options.ramp => "learned rate".to_owned(),
+        rule => format!("{} rate from {:e}", train::name(&rule), options.rate),
+    };
+    let schedule = match train::name(&options.schedule) {
+        name if name == "constant" => String::new(),
+        name => format!(", {name} schedule"),
+    };
+    format!("{}, {rate}{schedule}, batch {}", train::name(&options.optimizer), options.batch_size)
 }
 
 /// Means of the training loss over a few steps each.

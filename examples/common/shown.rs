@@ -1,6 +1,7 @@
 //! What the user sees while a run goes on.
 
 use super::warn;
+use console::Term;
 use indicatif::{HumanDuration, ProgressBar};
 use std::{
     io::{self, Write},
@@ -8,18 +9,27 @@ use std::{
 };
 use tlr_models::{
     report::{self, Epoch, EpochTable, ReportError},
-    train::{Event, Options},
+    train::{Event, Options, Shape},
 };
 
 /// Epochs that the time left is estimated by.
 const LATEST: usize = 3;
+
+/// How wide the terminal is, if stdout is one.
+fn columns() -> Option<usize> {
+    Term::stdout().size_checked().map(|(_, columns)| usize::from(columns))
+}
 
 /// What the user sees on the way.
 pub(super) struct Shown {
     pub(super) bar: ProgressBar,
     /// Whether only the last line is shown, and what goes wrong.
     quiet: bool,
+    /// Whether rates are multiplied by something.
+    scheduled: bool,
     table: Option<EpochTable>,
+    /// Whether the terminal has no room for its rows.
+    narrow: bool,
     /// Of the epochs that took the latest, seconds.
     took: Vec<f64>,
     epochs: usize,
@@ -31,6 +41,9 @@ pub(super) struct Shown {
     pub(super) started: bool,
     /// Whether the files could not be written the last time.
     unwritten: bool,
+    /// What could not be saved, and whether that was in the latest epoch.
+    pub(super) not_saved: Option<String>,
+    pub(super) not_saved_last: bool,
     /// Why lines are no longer shown.
     pub(super) failed: Option<io::Error>,
 }
@@ -40,22 +53,27 @@ impl Shown {
         Self {
             bar,
             quiet,
+            scheduled: options.schedule != Shape::Constant,
             table: None,
+            narrow: false,
             took: Vec::new(),
             epochs: options.epochs,
             again: 0,
             steps: 0,
             started: false,
             unwritten: false,
+            not_saved: None,
+            not_saved_last: false,
             failed: None,
         }
     }
 
     pub(super) fn tell(&mut self, event: &Event<'_>) {
         match event {
-            Event::Step { batches, loss, rates, .. } => {
+            Event::Step { batch, batches, loss, rates, schedule, .. } => {
                 self.steps += 1;
-                if self.bar.length() == Some(0) {
+                self.not_saved_last &= *batch > 0;
+                if self.bar.length().is_none() {
                     self.bar.set_length((self.epochs * batches) as u64);
                 }
                 self.bar.inc(1);
@@ -63,17 +81,31 @@ impl Shown {
                     // They were told in no time, and the others will not be.
                     self.bar.reset_eta();
                 }
-                self.bar.set_message(format!("loss {loss:.4}  rate {}", report::rates(rates)));
+                let rates: Vec<_> =
+                    rates.iter().map(|(name, rate)| (name, rate * schedule)).collect();
+                self.bar.set_message(format!("loss {loss:.4}  rate {}", report::rates(&rates)));
             }
             Event::Epoch(epoch) => {
                 if self.table.is_none() {
-                    let table = EpochTable::of(epoch);
-                    self.line(&format!("{}  time left", table.heading()));
+                    let table = match self.scheduled {
+                        true => EpochTable::scheduled(epoch),
+                        false => EpochTable::of(epoch),
+                    };
+                    let heading = format!("{}  time left", table.heading());
+                    self.narrow = columns().is_some_and(|columns| columns < heading.len());
+                    if !self.narrow {
+                        self.line(&heading);
+                    }
                     self.table = Some(table);
                 }
-                if let Some(row) = self.table.as_ref().map(|table| table.row(epoch)) {
-                    let left = self.left(epoch);
-                    self.line(&format!("{row}  {left:>9}"));
+                let left = self.left(epoch);
+                let row = self.table.as_ref().map(|table| match self.narrow {
+                    true if left == "-" => table.narrow(epoch),
+                    true => format!("{}  {left} left", table.narrow(epoch)),
+                    false => format!("{}  {left:>9}", table.row(epoch)),
+                });
+                if let Some(row) = row {
+                    self.line(&row);
                 }
             }
             Event::Resumed { step } => {
@@ -83,7 +115,10 @@ impl Shown {
                     None => self.note("no checkpoint yet: from the beginning"),
                 }
             }
-            Event::NotSaved(error) => self.say(&format!("warning: not saved: {error}")),
+            Event::NotSaved(error) => {
+                self.say(&format!("warning: not saved: {error}"));
+                (self.not_saved, self.not_saved_last) = (Some(error.to_string()), true);
+            }
             Event::Begun { .. } | Event::Decision(_) => {}
         }
     }

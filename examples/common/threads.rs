@@ -1,5 +1,7 @@
 //! How many threads are of use.
 
+use tlr_models::report::count;
+
 /// Threads a core has use for: more only wait for each other.
 const THREADS_A_CORE: usize = 4;
 
@@ -13,7 +15,8 @@ pub(crate) fn capped(asked: usize, flag: &str) -> (usize, Option<String>) {
     (
         most,
         Some(format!(
-            "note: {flag} {asked} is more than {cores} cores have use for: {most} are used"
+            "note: {flag} {asked} is more than there is use for with {}: {most} are used",
+            count(cores, "core")
         )),
     )
 }

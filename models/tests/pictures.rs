@@ -61,7 +61,7 @@ fn files(fit: impl Fn(&str) -> bool) -> Vec<(String, Vec<u8>)> {
 #[test]
 fn pixels_are_those_of_pillow() {
     let all = decoded(&files(|name| !name.starts_with("refused")));
-    assert_eq!(all.len(), 43);
+    assert_eq!(all.len(), 49);
     for (name, pixels) in all {
         let pixels = pixels.unwrap_or_else(|error| unreachable!("{error}"));
         let expected = fs::read(pictures().join(format!("{name}.rgb"))).unwrap();
@@ -77,7 +77,7 @@ fn pixels_are_those_of_pillow() {
 // The decoder would give wrong pixels, or words that say nothing.
 #[test]
 fn kinds_that_are_not_decoded_are_named() {
-    let all = decoded(&files(|name| name.starts_with("refused")));
+    let all = decoded(&files(|name| name.starts_with("refused") && name.ends_with(".jpg")));
     let expected = [
         ("refused-arithmetic.jpg", "a JPEG with arithmetic coding"),
         ("refused-odd.jpg", "a JPEG with the sampling 1x1, 2x2, 1x1"),
@@ -89,6 +89,18 @@ fn kinds_that_are_not_decoded_are_named() {
         let error = result.as_ref().unwrap_err();
         assert!(matches!(error, DataError::PictureKind { .. }), "{error}");
         assert!(name == file && error.to_string().contains(&format!("{file}: {what}")), "{error}");
+    }
+}
+
+// Pillow refuses them too. Fails if a checksum that matters is passed over.
+#[test]
+fn a_png_with_damaged_pixels_is_refused() {
+    let all = decoded(&files(|name| name.starts_with("refused") && name.ends_with(".png")));
+    assert_eq!(all.len(), 2);
+    for (name, result) in all {
+        let error = result.unwrap_err();
+        assert!(matches!(error, DataError::Picture { .. }), "{error}");
+        assert!(error.to_string().contains(&name), "{error}");
     }
 }
 

@@ -91,6 +91,11 @@ where
         }
     }
 
+    /// What the schedule multiplies the rate of the next step by: 1 without one.
+    pub(super) fn factor(&self) -> f64 {
+        self.schedule.as_ref().map_or(1.0, |schedule| schedule.factor(self.peer.steps()))
+    }
+
     /// The rule and what it remembers.
     pub fn peer(&self) -> &Peer<R, E> {
         &self.peer
@@ -140,7 +145,7 @@ where
         loss: Option<f64>,
         trial: Option<&'a mut Trial<'a, E>>,
     ) -> Result<(), PeerError> {
-        let factor = self.schedule.as_ref().map_or(1.0, |s| s.factor(self.peer.steps()));
+        let factor = self.factor();
         let in_range = factor >= 0.0 && factor.is_finite();
         PeerError::unless(in_range, "schedule: factor", "finite and at least 0", factor)?;
         let mut weights = walk::read(model);

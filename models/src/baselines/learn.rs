@@ -41,6 +41,10 @@ impl<M: TensorCollection<f32, Cpu> + Clone, R: PeerRule> Learner<M> for PeerOpti
         PeerOptimizer::rates(self)
     }
 
+    fn schedule_share(&self) -> f64 {
+        self.factor()
+    }
+
     /// A peer decides at every step.
     fn window(&self) -> usize {
         1

@@ -11,7 +11,7 @@ use std::{
 };
 
 use super::{
-    contents::{plain_or_gzip, Contents},
+    contents::{self, plain_or_gzip, Contents},
     DataError, Dataset, Images,
 };
 
@@ -127,7 +127,7 @@ fn find(dir: &Path, name: &str) -> Result<PathBuf, DataError> {
 }
 
 fn missing(dir: &Path, name: &str) -> DataError {
-    DataError::Missing { dir: dir.to_owned(), name: name.to_owned(), help: HELP }
+    contents::missing(dir, name, HELP)
 }
 
 fn read(paths: &[PathBuf], format: &Format, short: &mut Vec<Short>) -> Result<Images, DataError> {

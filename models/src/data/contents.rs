@@ -1,5 +1,5 @@
 use std::{
-    fs::File,
+    fs::{self, File},
     io::{BufRead, BufReader, Read},
     path::Path,
 };
@@ -56,4 +56,13 @@ impl<'a> Contents<'a> {
 /// The first of the files `dir/name` and `dir/name.gz` that is there.
 pub(super) fn plain_or_gzip(dir: &Path, name: &str) -> Option<std::path::PathBuf> {
     [dir.join(name), dir.join(format!("{name}.gz"))].into_iter().find(|path| path.is_file())
+}
+
+/// That there is no such file in the folder, or why nobody can know: a folder that is none, or may
+/// not be looked into.
+pub(super) fn missing(dir: &Path, name: &str, help: &'static str) -> DataError {
+    match fs::read_dir(dir) {
+        Ok(_) => DataError::Missing { dir: dir.to_owned(), name: name.to_owned(), help },
+        Err(source) => DataError::Io { action: "look into", path: dir.to_owned(), source },
+    }
 }

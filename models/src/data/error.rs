@@ -1,3 +1,4 @@
+use crate::report::count;
 use std::path::PathBuf;
 
 /// Why a data set could not be built, read, drawn or downloaded.
@@ -221,9 +222,11 @@ pub enum DataError {
 
     /// An image file and its label file have different counts.
     #[error(
-        "{}: {images} images, but {} has {labels} labels; the files belong to different sets",
+        "{}: {}, but {} has {}; the files belong to different sets",
         images_path.display(),
-        labels_path.display()
+        count(*images, "image"),
+        labels_path.display(),
+        count(*labels, "label")
     )]
     Count {
         /// The file of images.

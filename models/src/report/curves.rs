@@ -26,7 +26,7 @@ pub struct Curves {
     pub train_loss: Vec<(f64, f64)>,
     /// The test loss: pairs of epoch and loss.
     pub test_loss: Vec<(f64, f64)>,
-    /// The learning rates, drawn as steps: a rate holds until the next point.
+    /// The learning rates in force, drawn as steps: a rate holds until the next point.
     pub rates: Vec<Rate>,
     /// The epochs (with fractions) at which training was rolled back.
     pub rollbacks: Vec<f64>,

@@ -4,12 +4,13 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     folder::write_csv,
-    history::{extent, MOST_RATES},
+    history::{extent, rates, MOST_RATES},
+    words::count,
     ReportError,
 };
 
 /// What one epoch of training came to.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Epoch {
     /// The number of the epoch, counted as the caller likes.
     pub epoch: usize,
@@ -21,10 +22,27 @@ pub struct Epoch {
     pub test_accuracy: f64,
     /// The duration in seconds.
     pub seconds: f64,
-    /// The learning rate at the end of the epoch, by the name of its layer.
+    /// The learned rate at the end of the epoch, by the name of its layer.
     pub rates: Vec<(String, f64)>,
+    /// What the schedule multiplied them by in the last step; 1 without one.
+    pub schedule: f64,
     /// How often training was rolled back in this epoch.
     pub rollbacks: usize,
+}
+
+impl Default for Epoch {
+    fn default() -> Self {
+        Self {
+            epoch: 0,
+            train_loss: 0.0,
+            test_loss: 0.0,
+            test_accuracy: 0.0,
+            seconds: 0.0,
+            rates: Vec::new(),
+            schedule: 1.0,
+            rollbacks: 0,
+        }
+    }
 }
 
 impl Epoch {
@@ -48,7 +66,7 @@ fn rate_names(epochs: &[Epoch]) -> Vec<&str> {
 /// Writes one line an epoch to the file `path`, below a line of headings.
 ///
 /// The columns are `epoch`, `train_loss`, `test_loss`, `test_accuracy`,
-/// `seconds`, `rollbacks` and one `rate_<name>` for each learning rate of any
+/// `seconds`, `rollbacks`, `schedule` and one `rate_<name>` for each learning rate of any
 /// epoch, empty where an epoch has none of that name. Numbers are written with
 /// as many digits as it takes to read them back exactly. An existing file is
 /// replaced, as a whole or not at all.
@@ -59,7 +77,8 @@ fn rate_names(epochs: &[Epoch]) -> Vec<&str> {
 pub fn write_epochs_csv(path: &Path, epochs: &[Epoch]) -> Result<(), ReportError> {
     let names = rate_names(epochs);
 
-    let fixed = ["epoch", "train_loss", "test_loss", "test_accuracy", "seconds", "rollbacks"];
+    let fixed =
+        ["epoch", "train_loss", "test_loss", "test_accuracy", "seconds", "rollbacks", "schedule"];
     let headings = fixed.iter().map(|heading| heading.to_string());
     let rates = names.iter().map(|name| format!("rate_{name}"));
     let mut rows = vec![headings.chain(rates).collect::<Vec<_>>()];
@@ -72,6 +91,7 @@ pub fn write_epochs_csv(path: &Path, epochs: &[Epoch]) -> Result<(), ReportError
             epoch.test_accuracy.to_string(),
             epoch.seconds.to_string(),
             epoch.rollbacks.to_string(),
+            epoch.schedule.to_string(),
         ];
         let rates =
             names.iter().map(|name| epoch.rate(name).map_or(String::new(), |r| format!("{r:e}")));
@@ -80,7 +100,7 @@ pub fn write_epochs_csv(path: &Path, epochs: &[Epoch]) -> Result<(), ReportError
     write_csv(path, &rows)
 }
 
-/// Reads what [`write_epochs_csv`] wrote.
+/// Reads what [`write_epochs_csv`] wrote. Where there is no column `schedule`, there was none.
 ///
 /// # Errors
 ///
@@ -104,6 +124,10 @@ pub fn read_epochs_csv(path: &Path) -> Result<Vec<Epoch>, ReportError> {
             place.and_then(|place| cells.get(place)).ok_or_else(|| no_number(column))
         };
         let number = |column: &str| cell(column)?.parse::<f64>().map_err(|_| no_number(column));
+        let schedule = match headings.iter().any(|heading| heading == "schedule") {
+            true => number("schedule")?,
+            false => 1.0,
+        };
         let count = |column: &str| cell(column)?.parse::<usize>().map_err(|_| no_number(column));
         let mut rates = Vec::new();
         for (heading, cell) in headings.iter().zip(&cells) {
@@ -119,6 +143,7 @@ pub fn read_epochs_csv(path: &Path) -> Result<Vec<Epoch>, ReportError> {
             test_accuracy: number("test_accuracy")?,
             seconds: number("seconds")?,
             rates,
+            schedule,
             rollbacks: count("rollbacks")?,
         });
     }
@@ -126,7 +151,7 @@ pub fn read_epochs_csv(path: &Path) -> Result<Vec<Epoch>, ReportError> {
 }
 
 /// A table of epochs for the terminal, a line at a time: epoch, losses, accuracy in percent, the
-/// learning rates, and rollbacks.
+/// learned rates, what a schedule multiplied them by, and rollbacks.
 ///
 /// Columns are aligned to the right and two spaces apart. Of more than four learning rates the
 /// least and the greatest are shown.
@@ -143,28 +168,46 @@ pub fn read_epochs_csv(path: &Path) -> Result<Vec<Epoch>, ReportError> {
 ///     ..Epoch::default()
 /// };
 /// let table = EpochTable::of(&epoch);
-/// assert_eq!(table.heading(), "epoch  train loss  test loss  accuracy %  rate fc1  rollbacks");
-/// assert_eq!(table.row(&epoch), "    1      0.3457     0.2980       91.32    1.2e-3          0");
+/// assert_eq!(table.heading(), "epoch  train loss  test loss  accuracy %     rate  rollbacks");
+/// assert_eq!(table.row(&epoch), "    1      0.3457     0.2980       91.32   1.2e-3          0");
+/// let epoch = Epoch { schedule: 0.9, ..epoch };
+/// assert!(EpochTable::scheduled(&epoch).heading().ends_with("learned rate  x schedule  rollbacks"));
 /// ```
 #[derive(Clone, Debug)]
 pub struct EpochTable {
     rates: Vec<String>,
     headings: Vec<String>,
+    scheduled: bool,
 }
 
 impl EpochTable {
     /// With a column for each rate of this epoch.
     pub fn of(epoch: &Epoch) -> Self {
+        Self::new(epoch, false)
+    }
+
+    /// With a column for the schedule as well.
+    pub fn scheduled(epoch: &Epoch) -> Self {
+        Self::new(epoch, true)
+    }
+
+    fn new(epoch: &Epoch, scheduled: bool) -> Self {
         let rates: Vec<String> = epoch.rates.iter().map(|(name, _)| name.clone()).collect();
         let mut headings =
             ["epoch", "train loss", "test loss", "accuracy %"].map(String::from).to_vec();
         if rates.len() > MOST_RATES {
             headings.extend(["least rate", "greatest rate"].map(String::from));
+        } else if rates.len() == 1 {
+            // Where nothing is multiplied, it is the rate in force as well.
+            headings.push(if scheduled { "learned rate" } else { "rate" }.into());
         } else {
             headings.extend(rates.iter().map(|name| format!("rate {name}")));
         }
+        if scheduled {
+            headings.push("x schedule".into());
+        }
         headings.push("rollbacks".into());
-        Self { rates, headings }
+        Self { rates, headings, scheduled }
     }
 
     /// What stands in the columns.
@@ -188,8 +231,29 @@ impl EpochTable {
             let rates = self.rates.iter().map(|name| epoch.rate(name));
             cells.extend(rates.map(|found| found.map_or("-".into(), rate)));
         }
+        if self.scheduled {
+            cells.push(share(epoch.schedule));
+        }
         cells.push(epoch.rollbacks.to_string());
         self.line(&cells)
+    }
+
+    /// The same in two short lines, for where a row has no room.
+    pub fn narrow(&self, epoch: &Epoch) -> String {
+        let schedule =
+            if self.scheduled { format!(" x {}", share(epoch.schedule)) } else { String::new() };
+        let rollbacks = match epoch.rollbacks {
+            0 => String::new(),
+            rollbacks => format!("  {}", count(rollbacks, "rollback")),
+        };
+        format!(
+            "epoch {}  train {}  test {}\n  {:.2} %  rate {}{schedule}{rollbacks}",
+            epoch.epoch,
+            loss(epoch.train_loss),
+            loss(epoch.test_loss),
+            100.0 * epoch.test_accuracy,
+            rates(&epoch.rates),
+        )
     }
 
     fn line(&self, cells: &[String]) -> String {
@@ -198,10 +262,19 @@ impl EpochTable {
             let width = heading
                 .chars()
                 .count()
-                .max("1.0e-30".len() * usize::from(heading.starts_with("rate ")));
+                .max("1.0e-30".len() * usize::from(heading.starts_with("rate")));
             format!("{cell:>width$}")
         });
         cells.collect::<Vec<_>>().join("  ")
+    }
+}
+
+/// A part of the learned rate.
+fn share(value: f64) -> String {
+    if value == 0.0 || value >= 0.01 {
+        format!("{value:.3}")
+    } else {
+        format!("{value:.1e}")
     }
 }
 
@@ -229,6 +302,7 @@ mod tests {
                 test_accuracy: 0.98765,
                 seconds: 2.5,
                 rates: rates(&[("fc1", 1.234e-3)]),
+                schedule: 0.75,
                 rollbacks: 0,
             },
             Epoch {
@@ -238,6 +312,7 @@ mod tests {
                 test_accuracy: 1.0,
                 seconds: 3.0,
                 rates: rates(&[("a, long name", 1e-30), ("fc1", 0.5)]),
+                schedule: 6.4e-4,
                 rollbacks: 12,
             },
         ]
@@ -260,6 +335,7 @@ mod tests {
                 "test_accuracy",
                 "seconds",
                 "rollbacks",
+                "schedule",
                 "rate_fc1",
                 "rate_a, long name"
             ]
@@ -269,13 +345,14 @@ mod tests {
         assert_eq!(&lines[0][0], "9");
         assert_eq!(lines[0][2].parse::<f64>().unwrap(), 1.0 / 3.0);
         assert_eq!(&lines[0][5], "0");
-        assert_eq!(lines[0][6].parse::<f64>().unwrap(), 1.234e-3);
-        assert_eq!(&lines[0][7], "");
+        assert_eq!(&lines[0][6], "0.75");
+        assert_eq!(lines[0][7].parse::<f64>().unwrap(), 1.234e-3);
+        assert_eq!(&lines[0][8], "");
         assert_eq!(lines[1][1].parse::<f64>().unwrap(), 2e-6);
         assert!(lines[1][2].parse::<f64>().unwrap().is_nan());
         assert_eq!(&lines[1][4], "3");
-        assert_eq!(lines[1][6].parse::<f64>().unwrap(), 0.5);
-        assert_eq!(lines[1][7].parse::<f64>().unwrap(), 1e-30);
+        assert_eq!(lines[1][7].parse::<f64>().unwrap(), 0.5);
+        assert_eq!(lines[1][8].parse::<f64>().unwrap(), 1e-30);
     }
 
     #[test]
@@ -290,6 +367,9 @@ mod tests {
         assert_eq!(text(&read), text(&epochs()));
 
         let intact = std::fs::read_to_string(&path).unwrap();
+        // Of a version that did not tell.
+        std::fs::write(&path, intact.replacen("schedule", "another", 1)).unwrap();
+        assert!(read_epochs_csv(&path).unwrap().iter().all(|epoch| epoch.schedule == 1.0));
         for (from, to, fault) in [
             ("seconds", "minutes", "seconds"),
             ("2.5", "a while", "seconds"),
@@ -317,13 +397,21 @@ mod tests {
     #[test]
     fn the_table_is_aligned() {
         let [first, mut second] = <[Epoch; 2]>::try_from(epochs()).unwrap();
-        let table = EpochTable::of(&second);
+        let table = EpochTable::scheduled(&second);
         let lines = [table.heading(), table.row(&first), table.row(&second)].join("\n");
         let expected = "\
-epoch  train loss  test loss  accuracy %  rate a, long name  rate fc1  rollbacks
-    9      0.1000     0.3333       98.77                  -    1.2e-3          0
-   10    2.000e-6        NaN      100.00            1.0e-30    5.0e-1         12";
+epoch  train loss  test loss  accuracy %  rate a, long name  rate fc1  x schedule  rollbacks
+    9      0.1000     0.3333       98.77                  -    1.2e-3       0.750          0
+   10    2.000e-6        NaN      100.00            1.0e-30    5.0e-1      6.4e-4         12";
         assert_eq!(lines, expected);
+        let expected = "\
+epoch 9  train 0.1000  test 0.3333
+  98.77 %  rate 1.2e-3 x 0.750";
+        assert_eq!(table.narrow(&first), expected);
+        let expected = "\
+epoch 10  train 2.000e-6  test NaN
+  100.00 %  rate a, long name 1.0e-30, fc1 5.0e-1 x 6.4e-4  12 rollbacks";
+        assert_eq!(table.narrow(&second), expected);
         second.rates = (1..=5).map(|i| (i.to_string(), f64::from(i * i % 5 + 1))).collect();
         let table = EpochTable::of(&second);
         let expected = "\

@@ -1,4 +1,4 @@
-use std::path::PathBuf;
+use std::{io, path::PathBuf};
 
 /// Why a report could not be written.
 #[derive(Debug, thiserror::Error)]
@@ -6,8 +6,9 @@ use std::path::PathBuf;
 pub enum ReportError {
     /// A report could not be written to its file.
     #[error(
-        "cannot write {}: {source}; check that the directory exists and is writable",
-        path.display()
+        "cannot write {}: {source}; {}",
+        path.display(),
+        advice(source.kind())
     )]
     Io {
         /// The file concerned.
@@ -52,4 +53,32 @@ pub enum ReportError {
         /// What the plotting library reported.
         reason: String,
     },
+}
+
+/// What to do about it.
+fn advice(kind: io::ErrorKind) -> &'static str {
+    match kind {
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+            "make room, or write elsewhere"
+        }
+        io::ErrorKind::NotADirectory | io::ErrorKind::AlreadyExists => {
+            "a file is in the way: take it away, or write elsewhere"
+        }
+        _ => "check that the folder exists and that you may write to it",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_no_missing_folder() {
+        let words = |kind: io::ErrorKind| {
+            ReportError::Io { path: "out/run.json".into(), source: kind.into() }.to_string()
+        };
+        let full = words(io::ErrorKind::StorageFull);
+        assert!(full.contains("out/run.json") && full.ends_with("; make room, or write elsewhere"));
+        assert!(words(io::ErrorKind::NotFound).contains("the folder exists"));
+    }
 }

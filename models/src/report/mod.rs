@@ -13,6 +13,7 @@ mod heatmap;
 mod history;
 #[cfg(test)]
 mod probe;
+mod words;
 
 pub use comparison::{Compared, Comparison};
 pub use curves::{Curves, Rate};
@@ -22,3 +23,4 @@ pub use events::EventFile;
 pub use folder::{write, OutFolder};
 pub use heatmap::{HeatCell, HeatMap, HeatPanel};
 pub use history::{rates, write_history_csv};
+pub use words::count;

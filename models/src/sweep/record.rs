@@ -1,7 +1,7 @@
 //! What is known of a run that has ended.
 
 use crate::{
-    report::{self, Epoch},
+    report::{self, count, Epoch},
     train::{self, Base, Mode, Options, Rule, Run, Shape},
 };
 use serde::{Deserialize, Serialize};
@@ -179,9 +179,9 @@ pub fn line(record: &Record) -> String {
         }
         _ if record.ended == Ended::Diverged => format!("diverged: {}", record.error),
         (Some(accuracy), Some(loss)) => format!(
-            "{:.2} %, loss {loss:.4}, {} rollbacks ({} late)",
+            "{:.2} %, loss {loss:.4}, {} ({} late)",
             100.0 * accuracy,
-            record.rollbacks,
+            count(record.rollbacks, "rollback"),
             record.late_rollbacks
         ),
         _ => "diverged".to_owned(),

@@ -107,20 +107,26 @@ pub(super) fn fit<M: NumParams<f32, Cpu> + ZeroGrads<f32, Cpu>>(
             let traced = loss(model, before)?;
             let value = f64::from(traced.array());
             let mut after = traced.try_backward()?;
+            let share = optimizer.schedule_share();
             let stepped = optimizer.step_with(model, &mut after, value, &mut |model| {
                 let failed = |error: TrainError| tlr::Error::Device(error.to_string());
                 Ok(f64::from(loss(model, Gradients::leaky()).map_err(failed)?.array()))
             });
             // Decisions that led to an error are told before it.
             told.decisions(optimizer.history(), observer);
-            stepped?;
+            let schedule = match stepped? {
+                tlr::Step::Ramped { .. } => 1.0,
+                _ => share,
+            };
             model.try_zero_grads(&mut after)?;
             gradients = Some(after);
             let batch = progress.batch();
             progress.losses.push(value);
+            progress.schedule.push(schedule);
             progress.sum += value * weight as f64;
             progress.weights += weight;
-            observer(Event::Step { epoch, batch, batches, loss: value, rates: optimizer.rates() });
+            let rates = optimizer.rates();
+            observer(Event::Step { epoch, batch, batches, loss: value, rates, schedule });
             if persistence.is_stopped() {
                 progress.seconds = seconds + begun.elapsed().as_secs_f64();
                 progress.drawn = drawn.wrapping_add(dropout::drawn());
@@ -149,6 +155,7 @@ pub(super) fn fit<M: NumParams<f32, Cpu> + ZeroGrads<f32, Cpu>>(
                 .iter()
                 .map(|(name, rate)| ((*name).to_owned(), *rate))
                 .collect(),
+            schedule: progress.schedule.last().copied().unwrap_or(1.0),
             rollbacks: rollback_steps(optimizer.history())
                 .into_iter()
                 .filter(|&step| step > (epoch * batches) as u64)
@@ -203,7 +210,7 @@ impl Told {
         self.0 = history.len();
     }
 
-    /// The events so far, but for the rates at each step, which are those now.
+    /// The events so far.
     fn all_again<M>(
         &mut self,
         progress: &Progress,
@@ -211,14 +218,28 @@ impl Told {
         optimizer: &dyn Learner<M>,
         observer: &mut dyn FnMut(Event<'_>),
     ) {
-        let (rates, history) = (optimizer.rates(), optimizer.history());
+        let history = optimizer.history();
+        // Those that training began with, as far as they have changed since.
+        let mut rates = optimizer.rates();
+        for (name, rate) in &mut rates {
+            if let Some(first) = history.iter().find(|decision| *decision.layer == **name) {
+                *rate = first.from;
+            }
+        }
         let steps = progress.losses.len();
         observer(Event::Resumed { step: (steps > 0).then_some(steps) });
         for (step, &loss) in progress.losses.iter().enumerate() {
             let made = history.partition_point(|decision| decision.step <= step as u64 + 1);
+            for decision in history.get(self.0..made).unwrap_or_default() {
+                let rate = rates.iter_mut().find(|(name, _)| *decision.layer == **name);
+                if let Some((_, rate)) = rate {
+                    *rate = decision.to;
+                }
+            }
             self.decisions(&history[..made], observer);
             let (epoch, batch) = (step / batches, step % batches);
-            observer(Event::Step { epoch, batch, batches, loss, rates: rates.clone() });
+            let schedule = progress.schedule.get(step).copied().unwrap_or(1.0);
+            observer(Event::Step { epoch, batch, batches, loss, rates: rates.clone(), schedule });
             if let (true, Some(epoch)) = (batch + 1 == batches, progress.epochs.get(epoch)) {
                 observer(Event::Epoch(epoch));
             }

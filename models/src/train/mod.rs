@@ -59,8 +59,11 @@ pub enum Event<'a> {
         batches: usize,
         /// Of this batch, before the step.
         loss: f64,
-        /// Each group's name and rate after the step.
+        /// Each group's name and learned rate after the step.
         rates: Vec<(&'a str, f64)>,
+        /// What the schedule has multiplied the learned rates by in this step: 1 without one, and while
+        /// the starting rate is looked for.
+        schedule: f64,
     },
     /// A decision on a rate, before the step that it was made in is told.
     Decision(&'a Adaptation),

@@ -2,7 +2,7 @@
 
 use super::{Facts, Learner, Options, TrainError};
 use crate::{
-    report::{Epoch, ReportError},
+    report::{count, Epoch, ReportError},
     weights,
 };
 use dfdx::{nn::TensorCollection, prelude::Cpu};
@@ -35,7 +35,7 @@ pub struct Persistence<'a> {
 const ATTACHMENT: &str = "run";
 
 /// Of that. Another one is another run.
-const FORMAT: u32 = 2;
+const FORMAT: u32 = 3;
 
 /// Where a run is, beside its model and optimizer.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -52,6 +52,8 @@ pub(super) struct Progress {
     pub(super) epochs: Vec<Epoch>,
     /// Of every step.
     pub(super) losses: Vec<f64>,
+    /// Of every step: what the schedule multiplied the learned rates by.
+    pub(super) schedule: Vec<f64>,
     /// Of the epoch that is not done: Σ loss · weight and Σ weight over its batches, and its seconds.
     pub(super) sum: f64,
     pub(super) weights: usize,
@@ -73,6 +75,7 @@ impl Progress {
             drawn: 0,
             epochs: Vec::new(),
             losses: Vec::new(),
+            schedule: Vec::new(),
             sum: 0.0,
             weights: 0,
             seconds: 0.0,
@@ -101,7 +104,7 @@ impl Progress {
         let changes = self.settings.changes(&new.settings);
         changes.or_else(|| self.data.changes(&new.data)).or_else(|| {
             let (then, now) = (self.batches_per_epoch, new.batches_per_epoch);
-            (then != now).then(|| format!("an epoch had {then} batches, and has {now}"))
+            (then != now).then(|| format!("an epoch had {}, and has {now}", count(then, "batch")))
         })
     }
 }

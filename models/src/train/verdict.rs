@@ -1,6 +1,7 @@
 //! Whether a run has learned anything, and if not, what is likely to be wrong.
 
 use super::{facts::figure, rollback_steps, Options, Rule, Run};
+use crate::report::{count, rates};
 use std::fmt;
 use tlr::{engine::RATES, Adaptation, Outcome};
 
@@ -72,7 +73,8 @@ impl fmt::Display for Verdict {
         match self {
             Self::Learned => f.write_str("learned"),
             Self::TooShort { steps } => {
-                write!(f, "too short to tell: after {steps} steps a rate has hardly begun to move")
+                let steps = count(*steps, "step");
+                write!(f, "too short to tell: after {steps} a rate has hardly begun to move")
             }
             Self::Failed { fault, cause } => write!(f, "did not learn: {fault}; {cause}"),
         }
@@ -86,7 +88,8 @@ impl fmt::Display for Fault {
                 write!(f, "the rate of `{group}` has run into its bound of {rate:e}")
             }
             Self::Rollbacks { undone, kept } => {
-                write!(f, "{undone} windows were undone and only {kept} kept")
+                let were = if *undone == 1 { "was" } else { "were" };
+                write!(f, "{} {were} undone and only {kept} kept", count(*undone, "window"))
             }
             Self::LossStayed { start, end } | Self::LossRose { start, end } => {
                 write!(f, "the training loss is {end:.4} at the end and was {start:.4} at first")
@@ -113,7 +116,7 @@ pub fn judge(options: &Options, run: &Run) -> Verdict {
     match fault {
         _ if too_short => Verdict::TooShort { steps },
         None => Verdict::Learned,
-        Some(fault) => Verdict::Failed { cause: cause(options, &fault), fault },
+        Some(fault) => Verdict::Failed { cause: cause(options, run, &fault), fault },
     }
 }
 
@@ -164,12 +167,33 @@ fn squared_error(losses: &[f64]) -> f64 {
     squares / (2 * losses.len().saturating_sub(1).max(1) * losses.len().max(1)) as f64
 }
 
-fn cause(options: &Options, fault: &Fault) -> String {
+/// Decisions that tell whether a rate still rises.
+const LATEST: usize = 3;
+
+/// Whether the rate of some group has doubled in its latest windows, none of which was undone: where
+/// it will end is not known yet.
+fn still_rises(run: &Run) -> bool {
+    let names = run.epochs.last().map(|epoch| epoch.rates.as_slice()).unwrap_or_default();
+    names.iter().any(|(name, _)| {
+        let own = run.history.iter().filter(|decision| *decision.layer == **name);
+        let windows = own.filter(|decision| decision.outcome != Outcome::Ramped);
+        let latest: Vec<_> = windows.rev().take(LATEST).collect();
+        let undone = |decision: &&Adaptation| matches!(decision.outcome, Outcome::RolledBack(_));
+        let (Some(last), Some(before)) = (latest.first(), latest.last()) else { return false };
+        !latest.iter().any(undone) && last.to >= 2.0 * before.from
+    })
+}
+
+fn cause(options: &Options, run: &Run, fault: &Fault) -> String {
     let rate = figure(options.rate);
     let decay = if options.weight_decay > 0.0 {
         format!(", or a --weight-decay of {} too large", figure(options.weight_decay))
     } else {
         String::new()
+    };
+    let too_few = || {
+        let are = if options.epochs == 1 { "is" } else { "are" };
+        format!("{} {are} too few", count(options.epochs, "epoch"))
     };
     match (options.rule, fault) {
         (Rule::Constant, Fault::LossRose { .. }) => {
@@ -194,10 +218,20 @@ fn cause(options: &Options, fault: &Fault) -> String {
              batches of {} are too small",
             options.batch_size
         ),
-        (Rule::Aligned, Fault::LossStayed { .. } | Fault::LossRose { .. }) => format!(
-            "most likely the labels do not belong to the examples{decay}, or {} epochs are too few",
-            options.epochs
-        ),
+        (Rule::Aligned, Fault::LossStayed { .. }) if still_rises(run) => {
+            let so_far = run.epochs.last().map_or(String::new(), |last| rates(&last.rates));
+            match options.ramp {
+                true => format!("most likely {}: the rate still rises ({so_far} so far)", too_few()),
+                false => format!(
+                    "most likely a --rate of {rate} is far too small to start from, and {}: the rate \
+                     still rises ({so_far} so far); without --no-ramp a better one is found at once",
+                    too_few()
+                ),
+            }
+        }
+        (Rule::Aligned, Fault::LossStayed { .. } | Fault::LossRose { .. }) => {
+            format!("most likely the labels do not belong to the examples{decay}, or {}", too_few())
+        }
     }
 }
 
@@ -309,6 +343,36 @@ mod tests {
         let mut run = run(losses(2.3, 0.1, 0.1, 200), &GOOD);
         run.epochs[0].rates[1].1 = 2e-30;
         assert_eq!(verdict(&run), Verdict::Learned);
+    }
+
+    // Fails if a run that only begins is taken for one whose labels are wrong, or the other way round.
+    #[test]
+    fn a_rate_that_still_rises_was_too_small() {
+        let stays = run(losses(2.3, 2.3, 0.1, 200), &[Outcome::Raised; 3]);
+        // The group `a` from 1e-9 on, so many times as large after each window.
+        let raised = |factor: f64, last: Outcome| {
+            let mut run = stays.clone();
+            let mut rate = 1e-9;
+            for decision in run.history.iter_mut().filter(|decision| &*decision.layer == "a") {
+                decision.from = rate;
+                rate *= factor;
+                decision.to = rate;
+                decision.outcome = if decision.step == 30 { last } else { Outcome::Raised };
+            }
+            run.epochs[0].rates[0].1 = rate;
+            run
+        };
+        let options = Options { rate: 1e-9, ramp: false, ..Options::default() };
+        let words = judge(&options, &raised(10.0, Outcome::Raised)).to_string();
+        assert!(words.contains("a --rate of 1e-9 is far too small to start from"), "{words}");
+        assert!(words.contains("10 epochs are too few: the rate still rises"), "{words}");
+        let words =
+            judge(&Options { ramp: true, epochs: 1, ..options }, &raised(10.0, Outcome::Raised));
+        assert!(words.to_string().contains("most likely 1 epoch is too few: the rate still rises"));
+        for run in [raised(1.2, Outcome::Raised), raised(10.0, BAD)] {
+            let words = judge(&options, &run).to_string();
+            assert!(words.contains("labels do not belong to the examples"), "{words}");
+        }
     }
 
     // Fails if a cause names a flag that has no part in the run.

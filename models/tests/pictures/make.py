@@ -135,6 +135,35 @@ def png_16(name, kind, picture):
     (HERE / name).write_bytes(png)
 
 
+def png_damaged():
+    """What Pillow reads all the same, for the pixels are whole; and what it does not."""
+    out = io.BytesIO()
+    base().save(out, "PNG")
+    whole = out.getvalue()
+    header, pixels, end = 8 + 25, whole.index(b"IDAT"), whole.index(b"IEND") - 4
+    length = int.from_bytes(whole[pixels - 4 : pixels], "big")
+
+    def changed(name, at):
+        damaged = bytearray(whole)
+        damaged[at] ^= 1
+        (HERE / name).write_bytes(damaged)
+
+    (HERE / "no-end.png").write_bytes(whole[:end])
+    (HERE / "half-an-end.png").write_bytes(whole[: end + 6])
+    (HERE / "cut-in-a-checksum.png").write_bytes(whole[: end - 2])
+    (HERE / "and-more.png").write_bytes(whole + whole[:100])
+    changed("wrong-checksum-of-pixels.png", pixels + 4 + length)
+    changed("wrong-checksum-of-end.png", len(whole) - 1)
+    changed("refused-checksum-of-header.png", header - 1)
+    changed("refused-pixels.png", pixels + 4 + length // 2)
+    for name in ["refused-checksum-of-header.png", "refused-pixels.png"]:
+        try:
+            Image.open(HERE / name).load()
+        except OSError:
+            continue
+        raise AssertionError(f"Pillow reads {name}")
+
+
 def others():
     picture = base()
     grey = picture.convert("L")
@@ -166,6 +195,7 @@ def main():
     refused()
     behind_the_end()
     others()
+    png_damaged()
     for path in sorted(HERE.iterdir()):
         if path.suffix != ".py" and not path.name.startswith("refused"):
             picture = Image.open(path)

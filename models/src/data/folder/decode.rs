@@ -1,6 +1,7 @@
 //! The pixels of a picture's file.
 
 use std::{
+    borrow::Cow,
     io::Cursor,
     panic::{catch_unwind, AssertUnwindSafe},
     path::Path,
@@ -8,7 +9,10 @@ use std::{
 
 use image::{ImageFormat, ImageReader, RgbImage};
 
-use super::jpeg::{self, Refused};
+use super::{
+    jpeg::{self, Refused},
+    png,
+};
 use crate::data::DataError;
 
 /// The pixels of a file, red, green and blue. The format is told from the contents.
@@ -31,13 +35,16 @@ fn pixels(path: &Path, bytes: &[u8]) -> Result<RgbImage, DataError> {
     };
     let format = image::guess_format(bytes).map_err(damaged)?;
     let picture = match format {
-        ImageFormat::Jpeg => jpeg::first_picture(bytes).map_err(|refused| match refused {
-            Refused::NoEnd => {
-                DataError::PictureEnd { path: path.to_owned(), length: bytes.len() as u64 }
-            }
-            Refused::Kind(what) => unknown(what),
-        })?,
-        _ => bytes,
+        ImageFormat::Png => png::mended(bytes),
+        ImageFormat::Jpeg => {
+            jpeg::first_picture(bytes).map(Cow::Borrowed).map_err(|refused| match refused {
+                Refused::NoEnd => {
+                    DataError::PictureEnd { path: path.to_owned(), length: bytes.len() as u64 }
+                }
+                Refused::Kind(what) => unknown(what),
+            })?
+        }
+        _ => Cow::Borrowed(bytes),
     };
     let reader = ImageReader::with_format(Cursor::new(picture), format);
     let picture = guarded(path, || reader.decode())?.map_err(damaged)?.into_rgb8();
@@ -102,8 +109,8 @@ mod tests {
         let picture = gradient(40, 30);
         for format in READ {
             let bytes = encoded(&picture, format);
-            // Without the last chunk, which holds nothing, a PNG is still whole.
-            let end = bytes.len() - if format == ImageFormat::Png { 12 } else { 0 };
+            // Without the last chunk and the checksum before it, a PNG's pixels are still whole.
+            let end = bytes.len() - if format == ImageFormat::Png { 16 } else { 0 };
             for length in (0..end).step_by(5).chain([end - 1]) {
                 let error = decoded("some.png", &bytes[..length]).unwrap_err();
                 let typed =
@@ -114,8 +121,8 @@ mod tests {
         }
     }
 
-    /// A flipped bit of a PNG breaks a checksum. The others have none: they may decode to something
-    /// else, but do not panic.
+    /// A flipped bit of a PNG breaks a checksum, and is noticed unless the pixels are what they were.
+    /// The others have none: they may decode to something else, but do not panic.
     #[test]
     fn flipped_bits_give_an_error_or_a_picture() {
         let picture = gradient(40, 30);
@@ -126,7 +133,7 @@ mod tests {
                 let mut damaged = bytes.clone();
                 damaged[at] ^= 1 << (at % 8);
                 match decoded("some.jpg", &damaged) {
-                    Ok(_) => assert!(format != ImageFormat::Png || at + 12 >= bytes.len(), "{at}"),
+                    Ok(read) => assert!(format != ImageFormat::Png || read == picture, "{at}"),
                     Err(error) => {
                         assert!(!matches!(error, DataError::Decoder { .. }), "{error}");
                         assert!(error.to_string().contains("some.jpg"), "{error}");

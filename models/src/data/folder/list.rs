@@ -158,6 +158,8 @@ fn below(dir: &Path, others: &mut PassedOver) -> Result<Vec<PathBuf>, DataError>
         let ending = path.extension().unwrap_or_default();
         if ENDINGS.iter().any(|known| ending.eq_ignore_ascii_case(known)) {
             pictures.push(path);
+        } else if leads_back(&path) {
+            others.add(&path, " (a link to where it lies)");
         } else if path.is_dir() {
             pictures.extend(below(&path, others)?);
         } else {
@@ -165,6 +167,13 @@ fn below(dir: &Path, others: &mut PassedOver) -> Result<Vec<PathBuf>, DataError>
         }
     }
     Ok(pictures)
+}
+
+/// Whether it is a link to a folder that it lies in: the same pictures would be found again and again.
+fn leads_back(path: &Path) -> bool {
+    let real = |path: &Path| path.canonicalize().ok();
+    let from = || path.parent().and_then(real);
+    path.is_symlink() && real(path).zip(from()).is_some_and(|(to, from)| from.starts_with(to))
 }
 
 /// The sorted names in `dir`, without hidden ones.

@@ -29,6 +29,7 @@ mod drawn;
 mod jpeg;
 mod list;
 mod loader;
+mod png;
 mod prepare;
 mod sound;
 

@@ -8,10 +8,10 @@ pub use download::{download, DEFAULT_BASE_URL};
 
 use std::path::{Path, PathBuf};
 
-use super::{idx, DataError, Dataset, Images};
+use super::{contents, idx, DataError, Dataset, Images};
 
 /// What to do about a missing file.
-const HELP: &str = "put the four MNIST files there or download them with \
+const HELP: &str = "put the four MNIST files there, or fetch them: `mnist --download` does, and \
                     `tlr_models::data::mnist::download`";
 
 const SIDE: usize = 28;
@@ -77,11 +77,7 @@ fn find(dir: &Path, name: &'static str) -> Result<PathBuf, DataError> {
         .iter()
         .flat_map(|name| [dir.join(name), dir.join(format!("{name}.gz"))])
         .find(|path| path.is_file())
-        .ok_or_else(|| DataError::Missing {
-            dir: dir.to_owned(),
-            name: name.to_owned(),
-            help: HELP,
-        })
+        .ok_or_else(|| contents::missing(dir, name, HELP))
 }
 
 #[cfg(test)]

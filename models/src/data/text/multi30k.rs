@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use super::{ParallelText, TextError, Translation};
-use crate::data::{contents::plain_or_gzip, DataError};
+use crate::data::contents::{self, plain_or_gzip};
 
 /// Reads Multi30k's first task from `dir`, German to English ([`Translation::swap`] turns it
 /// round): `train.de`, `train.en`, `val.de`, `val.en`, `test_2016_flickr.de` and
@@ -12,7 +12,7 @@ use crate::data::{contents::plain_or_gzip, DataError};
 ///
 /// # Errors
 ///
-/// [`TextError::File`] with [`DataError::Missing`] when a file is not there, and the errors of
+/// [`TextError::File`] with [`DataError::Missing`](crate::data::DataError::Missing) when a file is not there, and the errors of
 /// [`ParallelText::read`].
 pub fn load(dir: &Path) -> Result<Translation, TextError> {
     Ok(Translation {
@@ -26,11 +26,7 @@ fn read(dir: &Path, half: &str) -> Result<ParallelText, TextError> {
     let find = |language: &str| {
         let name = format!("{half}.{language}");
         let help = "put the files of Multi30k's first task there, raw text";
-        plain_or_gzip(dir, &name).ok_or_else(|| DataError::Missing {
-            dir: dir.to_owned(),
-            name,
-            help,
-        })
+        plain_or_gzip(dir, &name).ok_or_else(|| contents::missing(dir, &name, help))
     };
     ParallelText::read(&find("de")?, &find("en")?)
 }
@@ -40,6 +36,7 @@ mod tests {
     #![allow(clippy::unwrap_used, clippy::print_stdout)]
     use super::*;
     use crate::data::text::{Buckets, EncodedPairs, Tokens, Vocabulary, VocabularyConfig};
+    use crate::data::DataError;
 
     #[test]
     fn each_file_has_its_place() {

@@ -1,0 +1,51 @@
+//! Numbers of things, as people write them.
+
+/// How many there are of what: one of them, or several.
+///
+/// ```
+/// use tlr_models::report::count;
+///
+/// assert_eq!(count(1, "epoch"), "1 epoch");
+/// assert_eq!(count(3, "epoch"), "3 epochs");
+/// assert_eq!(count(0, "batch"), "0 batches");
+/// assert_eq!(count(20_000, "test image"), "20,000 test images");
+/// ```
+pub fn count(number: usize, what: &str) -> String {
+    let ending = match what {
+        _ if number == 1 => "",
+        // A batch, a class; not an epoch.
+        _ if what.ends_with("tch") || what.ends_with('s') => "es",
+        _ => "s",
+    };
+    format!("{} {what}{ending}", grouped(number))
+}
+
+/// Its digits in groups of three.
+fn grouped(number: usize) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn digits_stand_in_threes() {
+        let all = [0, 7, 999, 1000, 79_510, 1_234_567].map(grouped);
+        assert_eq!(all, ["0", "7", "999", "1,000", "79,510", "1,234,567"]);
+    }
+
+    #[test]
+    fn one_is_singular() {
+        let all = [(1, "class"), (2, "class"), (1, "pair"), (0, "pair")].map(|(n, w)| count(n, w));
+        assert_eq!(all, ["1 class", "2 classes", "1 pair", "0 pairs"]);
+    }
+}
