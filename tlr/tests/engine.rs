@@ -14,6 +14,7 @@ struct Script {
     unfinished: bool,
     movable: Vec<bool>,
     norms: Vec<f64>,
+    slopes: Vec<Slope>,
     /// What it was asked for, in order.
     log: Vec<String>,
     rates: Vec<f64>,
@@ -63,6 +64,10 @@ impl Host for Script {
     fn movable(&mut self) -> Result<Vec<bool>, String> {
         self.note("movable")?;
         Ok(self.movable.clone())
+    }
+
+    fn slopes(&mut self, _since: Target) -> Result<Vec<Slope>, String> {
+        Ok(self.slopes.clone())
     }
 
     fn norms(&mut self) -> Result<Vec<f64>, String> {
@@ -602,6 +607,22 @@ fn a_cosine_at_the_threshold_is_no_agreement() {
     assert_eq!(run.window(WindowProducts { across: 20.0, own: 25.0 }).1, Outcome::Scaled);
 }
 
+// A way that does not go down keeps a rate from rising, and is no reason where the rule keeps it anyway:
+// here the directions grow, so that there is no curvature.
+#[test]
+fn a_rate_that_does_not_rise_is_not_kept_by_the_slope() {
+    let mut run = run(&plain(1).climb(0.8), &[false]);
+    run.host.slopes = vec![Slope { moved: 1.0, gradient: 1.0, norm: 1.0, ..Slope::default() }];
+    run.window(still(1.0));
+    run.window(still(1.0));
+    assert_eq!(run.window(along(1.0, 2.0)).1, Outcome::Kept(KeptBecause::NonPositiveCurvature));
+    // cos = 1 and ρ = 1/2: the rule alone would raise it.
+    let kept = Outcome::Kept(KeptBecause::NotDownhill);
+    assert_eq!(run.window(along(2.0, 1.0)).1, kept);
+    run.host.slopes[0].along = -1.0;
+    assert_eq!(run.window(along(1.0, 0.5)).1, Outcome::Scaled);
+}
+
 #[test]
 fn a_climb_is_a_hundredfold_at_most() {
     let mut run = run(&plain(1).climb(0.8), &[false]);
@@ -1071,5 +1092,87 @@ fn a_state_that_cannot_have_been_is_refused() {
         ("/watch/accepted/count", serde_json::json!((1u64 << 53) + 1)),
     ] {
         assert!(!resumed(path, value), "{path}");
+    }
+}
+
+// The same in the middle of a step, at each request. Fails if one of the checks of a phase is left out,
+// or turned round.
+#[test]
+fn a_phase_that_cannot_have_been_is_refused() {
+    let too_many = || serde_json::json!((1u64 << 53) + 1);
+    let step = [
+        ("/factor", serde_json::json!(-1.0)),
+        ("/factor", serde_json::json!("inf")),
+        ("/gathered/count", too_many()),
+        ("/watch/good", too_many()),
+        ("/ramp/steps", serde_json::json!(5000)),
+    ];
+    let rollback = [("/watch/good", too_many()), ("/ramp/steps", serde_json::json!(5000))];
+    let window = [("/factor", serde_json::json!(-1.0)), ("/products", serde_json::json!([]))];
+
+    let config = NewtonConfig::default().window(Window::steps(1).unwrap());
+    let mut seen = Vec::new();
+    for config in [config, config.ramp(false), guarded(1).climb(0.8)] {
+        let mut run = run(&config, &[false]);
+        let mut other = self::run(&config, &[false]);
+        for loss in [1.0, 1.0, 1.0, 1.0, f64::NAN, f64::NAN, 1.0, 9.0, 9.0] {
+            let begins = Event::Batch { loss: Some(loss), only_gathers: false };
+            let mut request = run.engine.tell(begins).unwrap();
+            loop {
+                let good = serde_json::to_value(run.engine.state()).unwrap();
+                let resumed = |engine: &mut Engine<NewtonRule>, state: &serde_json::Value| {
+                    engine.resume(serde_json::from_value(state.clone()).unwrap()).is_ok()
+                };
+                assert!(resumed(&mut other.engine, &good), "{request:?}");
+                let event = match request {
+                    Request::TakeSnapshot(_) => Event::SnapshotTaken,
+                    Request::CheckWeights => Event::WeightsChecked { finite: true },
+                    Request::MeasureSlopes(_) => {
+                        let slope =
+                            Slope { gradient: 1.0, norm: 1.0, weights: 1, ..Slope::default() };
+                        Event::Slopes(vec![slope])
+                    }
+                    Request::Update => Event::Updated,
+                    Request::Skip { .. } => Event::Skipped,
+                    Request::EndWindow => Event::WindowEnded(vec![along(1.0, 1.0)]),
+                    Request::TellMovable => Event::Movable(vec![true]),
+                    Request::MeasureNorms => Event::Norms(vec![1.0]),
+                    Request::GoBack(_) => Event::WentBack,
+                    Request::Done(_) => break,
+                };
+                let (name, inner) = match &good["phase"] {
+                    serde_json::Value::Object(phase) => {
+                        let (name, inner) = phase.iter().next().unwrap();
+                        (name.clone(), inner)
+                    }
+                    phase => panic!("{phase} for {event:?}"),
+                };
+                let (place, changes) = match name.as_str() {
+                    "GoingBack" => ("", &rollback[..]),
+                    "Weighing" => ("", &window[..]),
+                    "EndingWindow" => ("", &[][..]),
+                    _ if inner.is_array() => ("/0", &step[..]),
+                    _ => ("", &step[..]),
+                };
+                for (field, value) in changes {
+                    let mut changed = good.clone();
+                    // A ramp is there only while it lasts.
+                    let Some(old) = changed.pointer_mut(&format!("/phase/{name}{place}{field}"))
+                    else {
+                        assert!(field.starts_with("/ramp"), "{name}{field}");
+                        continue;
+                    };
+                    *old = value.clone();
+                    assert!(!resumed(&mut other.engine, &changed), "{name}{field}");
+                    seen.push(format!("{name}{field}"));
+                }
+                request = run.engine.tell(event).unwrap();
+            }
+        }
+    }
+    for name in
+        ["Updating/ramp/steps", "Weighing/products", "GoingBack/watch/good", "Skipping/factor"]
+    {
+        assert!(seen.iter().any(|seen| seen == name), "{name} of {seen:?}");
     }
 }
