@@ -82,8 +82,8 @@ fn noise_agrees_over_short_windows_only() {
         let mut model: Vector<N> = vector(&[0.0; N]);
         let config = SgdConfig { momentum: Some(Momentum::Classic(0.9)), ..Default::default() };
         let config = (Sgd::new(&model, config), Window::steps(steps).unwrap());
-        let mut newton =
-            Newton::new(&model, config.0, NewtonConfig::default().window(config.1)).unwrap();
+        let settings = NewtonConfig::default().ramp(false).window(config.1);
+        let mut newton = Newton::new(&model, config.0, settings).unwrap();
         for _ in 0..30 * steps {
             let noise = gradients(&model, &random.vector(N));
             newton.update(&mut model, &noise).unwrap();
