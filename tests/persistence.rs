@@ -173,7 +173,9 @@ fn checkpoints_of_other_runs_are_refused() {
     let message = refused(&others, &Facts::default().with("--dropout", 0.5));
     assert!(message.ends_with("of another run: --dropout was not given, is 0.5"), "{message}");
 
-    for (attached, says) in [(&[][..], "how far"), (&[1, 7], "another version"), (&[3], "damaged")]
+    let another = "another version";
+    for (attached, says) in
+        [(&[][..], "how far"), (&[1, 7], another), (&[2], another), (&[3], "damaged")]
     {
         let checkpoint = tlr::Checkpoint::open(&file).unwrap();
         checkpoint.attach("run", attached).save(&file).unwrap();

@@ -13,14 +13,16 @@ mod heatmap;
 mod history;
 #[cfg(test)]
 mod probe;
+mod table;
 mod words;
 
 pub use comparison::{Compared, Comparison};
 pub use curves::{Curves, Rate};
-pub use epochs::{read_epochs_csv, write_epochs_csv, Epoch, EpochTable};
+pub use epochs::{read_epochs_csv, write_epochs_csv, Epoch};
 pub use error::ReportError;
 pub use events::EventFile;
 pub use folder::{write, OutFolder};
 pub use heatmap::{HeatCell, HeatMap, HeatPanel};
 pub use history::{rates, write_history_csv};
+pub use table::EpochTable;
 pub use words::count;

@@ -22,6 +22,15 @@ pub(super) enum Shape {
 }
 
 impl Shape {
+    /// For what a ramp has seen: noise that does not hide the slope, steps as long as the gradients.
+    pub(super) fn of(quiet: bool, follows: bool) -> Self {
+        match (quiet, follows) {
+            (false, _) => Self::Falls,
+            (true, true) => Self::Stays,
+            (true, false) => Self::Rises,
+        }
+    }
+
     /// What the rates of step `step` are multiplied by, counted from step `from` on.
     pub(super) fn factor(self, horizon: u64, from: u64, step: u64) -> f64 {
         let left = share_left(horizon, from, step);

@@ -3,7 +3,7 @@
 mod group;
 
 use super::samples::Samples;
-use crate::engine::{exact, horizon::Shape, numbers::Numbers, products::Slope, rule::bounded};
+use crate::engine::{exact, numbers::Numbers, products::Slope, rule::bounded};
 use group::{GroupRamp, Look, MOST_STEPS};
 use serde::{Deserialize, Serialize};
 
@@ -74,7 +74,7 @@ pub(crate) struct Ramp {
     /// `expected`.
     pub(crate) follows: bool,
     /// One step tells half of the first slope from all of it: noise does not hide it.
-    quiet: bool,
+    pub(crate) quiet: bool,
     /// The largest norm of the gradients while the weights had hardly moved.
     #[serde(with = "exact")]
     pub(crate) gradient: f64,
@@ -369,15 +369,6 @@ impl Ramp {
         let Some(largest) = found.map(|group| group.rate).reduce(f64::max) else { return };
         for group in self.groups.iter_mut().filter(|group| !group.done) {
             group.rate = if group.silent { largest.min(group.rate) } else { largest };
-        }
-    }
-
-    /// What a horizon makes of the rates that were found.
-    pub(crate) fn shape(&self) -> Shape {
-        match (self.quiet, self.follows) {
-            (false, _) => Shape::Falls,
-            (true, true) => Shape::Stays,
-            (true, false) => Shape::Rises,
         }
     }
 
