@@ -219,12 +219,13 @@ fn a_new_run_takes_an_earlier_ones_files_away() {
     let file = dir.path().join("run.safetensors");
     let again = ["--checkpoint", file.to_str().unwrap(), "--resume", "--schedule", "constant"];
     let flags = [&SHORT[..], &again].concat();
-    stdout(&mnist(&out, &flags));
+    stdout(&mnist(&out, &[&flags[..], &["--tensorboard"]].concat()));
     let best = fs::read(out.join("best.safetensors")).unwrap();
     failure(&mnist(&out, &[&flags[..], &["--damping", "2"]].concat()));
     assert_eq!(fs::read(out.join("best.safetensors")).unwrap(), best);
     stdout(&mnist(&out, &[&flags[..], &["--epochs", "4"]].concat()));
     assert!(names(&out).contains(&"best.safetensors".to_owned()));
+    assert!(names(&out).contains(&event_file));
     assert_eq!(epochs(&out).len(), 4);
 }
 

@@ -115,7 +115,8 @@ impl<'a> Record<'a> {
     /// Takes away what an earlier run has left in the folder and this one does not write at once, so
     /// that nobody takes it for this one's.
     pub(super) fn forget_others(&self) {
-        if self.events.is_none() {
+        // One that goes on without --tensorboard has an event file of its own there.
+        if self.events.is_none() && self.epochs.is_empty() {
             // There may be none.
             let _ = fs::remove_file(self.job.out.file(EVENTS));
         }

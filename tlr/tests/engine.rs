@@ -986,6 +986,9 @@ fn too_many_rollbacks_are_an_error_and_not_the_end() {
     let Error::TooManyRollbacks { count: 2, step: 6, cause: Cause::NonFiniteLoss } = error else {
         panic!("{error}");
     };
+    let one = Error::TooManyRollbacks { count: 1, step: 6, cause: Cause::NonFiniteLoss };
+    assert!(error.to_string().starts_with("2 rollbacks without"), "{error}");
+    assert!(one.to_string().starts_with("1 rollback without"), "{one}");
     assert!(matches!(run.steps(&[1.0; 4]), Step::WindowEnded { .. }));
     // Counted anew after a good window.
     run.steps(&[1.0, f64::NAN, f64::NAN]);

@@ -133,7 +133,7 @@ pub enum Error {
         trials: usize,
     },
     /// Rolling back does not help. The model is at its last good snapshot.
-    #[error("{count} rollbacks without one good window, the last at step {step} because {cause}: the model is at its last good snapshot; look for bad data or a broken loss{}, then go on by `reset`, or without learned rates by `into_inner`", overflow(*cause == Cause::NonFiniteLoss))]
+    #[error("{count} rollback{} without one good window, the last at step {step} because {cause}: the model is at its last good snapshot; look for bad data or a broken loss{}, then go on by `reset`, or without learned rates by `into_inner`", plural(*count), overflow(*cause == Cause::NonFiniteLoss))]
     TooManyRollbacks {
         /// How many in a row.
         count: usize,
@@ -242,6 +242,13 @@ fn shown(value: f64) -> String {
 }
 
 /// What may be wrong with a loss that is not finite, and is easily overlooked.
+fn plural(count: usize) -> &'static str {
+    match count {
+        1 => "",
+        _ => "s",
+    }
+}
+
 fn overflow(may_be: bool) -> &'static str {
     match may_be {
         true => {
