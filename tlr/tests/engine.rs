@@ -15,6 +15,8 @@ struct Script {
     movable: Vec<bool>,
     norms: Vec<f64>,
     slopes: Vec<Slope>,
+    /// How often it was asked for slopes.
+    looked: usize,
     /// What it was asked for, in order.
     log: Vec<String>,
     rates: Vec<f64>,
@@ -67,6 +69,7 @@ impl Host for Script {
     }
 
     fn slopes(&mut self, _since: Target) -> Result<Vec<Slope>, String> {
+        self.looked += 1;
         Ok(self.slopes.clone())
     }
 
@@ -605,6 +608,10 @@ fn a_cosine_at_the_threshold_is_no_agreement() {
     let mut run = run(&plain(1).climb(0.8), &[false]);
     run.window(still(25.0));
     assert_eq!(run.window(WindowProducts { across: 20.0, own: 25.0 }).1, Outcome::Scaled);
+    // Nor is it seen then whether the loss falls along the way.
+    assert_eq!(run.host.looked, 0);
+    run.window(WindowProducts { across: 25.0, own: 25.0 });
+    assert_eq!(run.host.looked, 1);
 }
 
 // A way that does not go down keeps a rate from rising, and is no reason where the rule keeps it anyway:
