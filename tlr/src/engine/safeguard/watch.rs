@@ -329,3 +329,72 @@ impl Watch {
 fn leads_uphill(all: &Slope) -> bool {
     all.along > UPHILL * all.moved * all.gradient
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A way of length 1, and a gradient of this length that leads along it so far.
+    fn slope(along: f64, gradient: f64) -> Slope {
+        Slope { along, moved: 1.0, gradient, norm: 1.0, weights: 1 }
+    }
+
+    fn watch() -> Watch {
+        let mut watch = Watch::default();
+        watch.start_from(None, 1.0);
+        watch
+    }
+
+    // Fails with another number of windows, and where gradients that are as long, or a way that is not
+    // steep enough, count.
+    #[test]
+    fn three_windows_uphill_to_longer_gradients_are_too_many() {
+        let after = |slopes: [(f64, f64); 4]| {
+            let mut watch = watch();
+            slopes.map(|(along, gradient)| watch.goes_uphill(&[slope(along, gradient)]))
+        };
+        let none = [false; 4];
+        assert_eq!(
+            after([(1.0, 1.0), (1.0, 1.1), (1.0, 1.2), (1.0, 1.3)])[..3],
+            [false, false, true]
+        );
+        assert_eq!(after([(1.0, 1.0), (1.0, 1.1), (1.0, 1.1), (1.0, 1.2)]), none);
+        assert_eq!(after([(1.0, 1.0), (1.0, 1.1), (0.36, 1.2), (1.0, 1.3)]), none);
+        // What was too many is forgotten.
+        assert!(!after([(1.0, 1.0), (1.0, 1.1), (1.0, 1.2), (1.0, 1.3)])[3]);
+    }
+
+    // Three times as long as the longest before. Fails with another factor, or where equality counts.
+    #[test]
+    fn gradients_that_have_exploded() {
+        let mut watch = watch();
+        assert!(!watch.has_exploded(&slope(3.0, 3.0)));
+        assert!(watch.has_exploded(&slope(3.1, 3.1)));
+        assert!(!watch.has_exploded(&slope(0.9, 3.1)));
+        assert!(!watch.goes_uphill(&[slope(-1.0, 2.0)]));
+        assert!(!watch.has_exploded(&slope(6.0, 6.0)));
+        assert!(watch.has_exploded(&slope(6.1, 6.1)));
+        // A sum that is no number says nothing.
+        assert!(!watch.goes_uphill(&[slope(f64::NAN, 9.0)]));
+    }
+
+    // By hand. A loss at the snapshot is counted by `inspect`, one on the way by `forgive`, and after
+    // good windows neither moves the reference. Fails with another sign, or where one counts twice.
+    #[test]
+    fn a_forgiven_loss_is_part_of_the_first_reference() {
+        let safeguard = Safeguard::default();
+        let mut watch = watch();
+        watch.inspect(2.0, 10, &safeguard);
+        watch.forgive(4.0);
+        assert_eq!(watch.rise(5.0), 3.0);
+        watch.record(2.0);
+        watch.forgive(4.0);
+        assert_eq!(watch.rise(5.0), 2.0);
+        watch.accept(Some(&safeguard));
+        watch.roll_back(&safeguard, true);
+        watch.inspect(2.0, 10, &safeguard);
+        watch.record(2.0);
+        watch.forgive(8.0);
+        assert_eq!(watch.rise(5.0), 3.0);
+    }
+}
