@@ -1,7 +1,5 @@
 //! A decay over the steps that are left. See [`Config::horizon`](super::Config::horizon).
 
-use serde::{Deserialize, Serialize};
-
 /// Rates rise over this part of the steps,
 const RISE: f64 = 0.1;
 /// to this multiple of those that training starts at.
@@ -10,10 +8,9 @@ const PEAK: f64 = 1.5;
 const FALL: f64 = 0.3;
 
 /// What the horizon's factor looks like. The ramp has seen which it is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy)]
 pub(super) enum Shape {
     /// Noise hides the slope, or nothing is known of it: the share of the steps that is left.
-    #[default]
     Falls,
     /// Steps are as long as the gradients: rates stay, and fall to 0 at the end.
     Stays,

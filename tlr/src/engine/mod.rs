@@ -172,7 +172,7 @@ impl<R: RateRule> Engine<R> {
             groups: groups.iter().map(|group| start(group.rate, config.climb)).collect(),
             follows: false,
             level_from: 0,
-            shape: Shape::default(),
+            quiet: false,
             ramp: None,
             phase: Phase::Idle,
             history: Vec::new(),
@@ -225,8 +225,9 @@ impl<R> Engine<R> {
 
     /// What the schedule and the horizon multiply the rates of the next step by: 1 without them.
     pub fn factor(&self) -> f64 {
-        let State { steps, level_from, shape, .. } = self.state;
+        let State { steps, level_from, quiet, follows, .. } = self.state;
         let scheduled = self.schedule.as_ref().map_or(1.0, |schedule| schedule.factor(steps));
+        let shape = Shape::of(quiet, follows);
         let ends = |horizon| shape.factor(horizon, level_from, steps);
         scheduled * self.horizon.map_or(1.0, ends)
     }
@@ -279,7 +280,7 @@ impl<R> Engine<R> {
             groups,
             follows: false,
             level_from: self.state.steps,
-            shape: Shape::default(),
+            quiet: false,
             ramp: None,
             phase: Phase::Idle,
             history: std::mem::take(&mut self.state.history),

@@ -4,7 +4,6 @@ use super::{
     event::Target,
     exact,
     history::Adaptation,
-    horizon::Shape,
     products::{Slope, WindowProducts},
     rule::RATES,
     safeguard::Watch,
@@ -34,8 +33,8 @@ pub struct State {
     pub(super) follows: bool,
     /// The steps before the horizon's decay began: those of the ramp.
     pub(super) level_from: u64,
-    /// What a horizon makes of the rates, by what the ramp has seen.
-    pub(super) shape: Shape,
+    /// Whether one batch tells the slope from noise, as the ramp has seen.
+    pub(super) quiet: bool,
     /// While the starting rates are looked for.
     pub(super) ramp: Option<Ramp>,
     pub(super) phase: Phase,

@@ -4,7 +4,6 @@
 use super::{
     event::{Request, Step, Target},
     history::Outcome,
-    horizon::Shape,
     products::Slope,
     rule::{Proposal, RateRule},
     safeguard::{blame, Blame},
@@ -84,7 +83,7 @@ impl<R: RateRule> Engine<R> {
     /// The rates are found, after so many steps.
     pub(super) fn ramp_ended(&mut self, ramp: &Ramp, steps: u64) {
         self.state.level_from = steps;
-        self.state.shape = Shape::of(ramp.quiet, ramp.follows);
+        self.state.quiet = ramp.is_quiet();
         self.state.watch.start_from(ramp.start, ramp.gradient);
         self.state.follows = ramp.follows;
         for (group, silent) in self.state.groups.iter_mut().zip(ramp.silent()) {

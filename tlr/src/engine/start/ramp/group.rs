@@ -175,7 +175,8 @@ impl GroupRamp {
     /// The group is done, at `level` times the rate that is half-way. The answer is whether the way
     /// leads uphill. Then it is that rate itself.
     pub(super) fn stop(&mut self, level: f64) -> bool {
-        let (half_way, uphill) = (self.doubted.unwrap_or(self.crossing()), self.is_uphill());
+        let (half_way, uphill) =
+            (self.doubted.unwrap_or_else(|| self.crossing()), self.is_uphill());
         self.rate = bounded(if uphill { half_way } else { level * half_way });
         self.done = true;
         uphill

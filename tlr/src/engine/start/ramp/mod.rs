@@ -73,8 +73,6 @@ pub(crate) struct Ramp {
     /// Whether steps are as long as the gradients: the weights have moved about as far as
     /// `expected`.
     pub(crate) follows: bool,
-    /// One step tells half of the first slope from all of it: noise does not hide it.
-    pub(crate) quiet: bool,
     /// The largest norm of the gradients while the weights had hardly moved.
     #[serde(with = "exact")]
     pub(crate) gradient: f64,
@@ -130,7 +128,6 @@ impl Ramp {
             whole: Samples::default(),
             known_at: 0,
             follows: false,
-            quiet: false,
             gradient: 0.0,
             start: None,
         })
@@ -286,7 +283,6 @@ impl Ramp {
             }
             let judged = self.groups.iter().filter(|group| group.is_moving() && !group.faint);
             let each = judged.map(GroupRamp::steps_a_look).max().unwrap_or(1);
-            self.quiet = each == 1;
             self.stage = Stage::Growing { each, looks: 0, taken: 0 };
             self.moving().for_each(|group| group.raise(4.0));
             self.follows &= self.follows(all.moved, LEAST_FOLLOWED);
@@ -370,6 +366,11 @@ impl Ramp {
         for group in self.groups.iter_mut().filter(|group| !group.done) {
             group.rate = if group.silent { largest.min(group.rate) } else { largest };
         }
+    }
+
+    /// Whether one step tells half of the first slope from all of it: noise does not hide it.
+    pub(crate) fn is_quiet(&self) -> bool {
+        matches!(self.stage, Stage::Growing { each: 1, .. })
     }
 
     /// For each group, whether it has had no gradient.
