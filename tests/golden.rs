@@ -13,6 +13,7 @@ use dfdx::{optim::*, prelude::*};
 use serde::Deserialize;
 use std::{ops::Range, path::Path};
 use support::{
+    nested::Nested,
     optimizers::TorchRmsprop,
     oracle::Windows,
     quadratic::Quadratic,
@@ -77,23 +78,6 @@ struct Hyperparameters {
     nesterov: bool,
     weight_decay: Option<f64>,
     alpha: Option<f64>,
-}
-
-/// A tensor of any rank.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Nested {
-    Value(f64),
-    Rows(Vec<Nested>),
-}
-
-impl Nested {
-    fn flatten(&self) -> Vec<f64> {
-        match self {
-            Self::Value(value) => vec![*value],
-            Self::Rows(rows) => rows.iter().flat_map(Self::flatten).collect(),
-        }
-    }
 }
 
 /// The loss before a step; the rates and weights after it.

@@ -4,7 +4,10 @@ use dfdx::prelude::*;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 use std::path::Path;
-use support::values::{set_weights, weights};
+use support::{
+    nested::Nested,
+    values::{set_weights, weights},
+};
 use tlr::Schedule;
 use tlr_models::baselines::*;
 
@@ -53,23 +56,6 @@ struct Curve {
     valley: f64,
     steep: f64,
     lightning: f64,
-}
-
-/// A tensor of any rank.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Nested {
-    Value(f64),
-    Rows(Vec<Nested>),
-}
-
-impl Nested {
-    fn flatten(&self) -> Vec<f64> {
-        match self {
-            Self::Value(value) => vec![*value],
-            Self::Rows(rows) => rows.iter().flat_map(Self::flatten).collect(),
-        }
-    }
 }
 
 mod builders {

@@ -2,6 +2,7 @@
 //! as plain numbers, and the rule once more, written on vectors.
 
 pub mod examples;
+pub mod nested;
 pub mod optimizers;
 pub mod oracle;
 pub mod quadratic;
