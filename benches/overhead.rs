@@ -68,7 +68,7 @@ type Result0 = Result<(), Box<dyn Error>>;
 /// How many steps a window has, and what is done besides its end.
 #[derive(Clone, Copy)]
 enum Windows {
-    /// Nothing: no ramp, no rate that settles.
+    /// Nothing: no ramp, no rate that rises or settles.
     Bare(usize),
     /// As by default. The ramp is over when time is taken.
     ByDefault(usize),
@@ -85,7 +85,8 @@ impl Windows {
     fn config(self) -> Result<NewtonConfig, tlr::Error> {
         let config = NewtonConfig::default().window(Window::steps(self.steps())?);
         Ok(match self {
-            Bare(_) => config.ramp(false).settle(false),
+            // Rates that would climb are undone at different steps by different code.
+            Bare(_) => config.ramp(false).settle(false).climb(None).max_factor(1.000001),
             ByDefault(_) => config,
         })
     }

@@ -17,7 +17,7 @@
 //! | [`NAdamW`], with a cosine | to beat |
 //! | [`RangeTest`] with [`valley`], [`steep`] or [`steepest_gradient`] | what users do by hand |
 //!
-//! Each is checked step by step against its package: `tests/baselines.rs`.
+//! Each is checked step by step against its package: `tests/networks/baselines.rs`.
 
 mod adam;
 mod cocob;

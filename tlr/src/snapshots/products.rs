@@ -3,7 +3,7 @@
 use super::sums::{filled, of_chunks, Chunk, Lanes, LANES};
 use crate::{
     engine::WindowProducts,
-    tensors::{wide, Bf16, Values, CHUNK, READ},
+    tensors::{wide, Bf16, Room, Values, CHUNK},
 };
 use dfdx::shapes::Dtype;
 use std::ops::Range;
@@ -64,7 +64,7 @@ pub(crate) fn shift<E: Dtype, K: Kept<E>>(
         kept,
         last,
         now,
-        room: [E::default(); READ],
+        room: Room::new(),
     });
     let [across, own] = of_chunks(len, chunks);
     WindowProducts { across, own }
@@ -77,7 +77,7 @@ struct Shift<'a, E: Dtype, K> {
     kept: &'a mut [K],
     last: &'a mut [E],
     now: &'a Values<E>,
-    room: [E; READ],
+    room: Room<E>,
 }
 
 impl<E: Dtype, K: Kept<E>> Chunk<2> for Shift<'_, E, K> {

@@ -50,7 +50,10 @@ impl<C: Chunk<N>, const N: usize> NullaryFnOnce for Dispatched<C, N> {
             for first in (block..end).step_by(READ) {
                 self.0.add(first..end.min(first + READ), &mut sums);
             }
-            total = plus(total, sums.map(|lanes| lanes.iter().sum()));
+            // Not by `sums.map`, whose closure is compiled for the narrow vectors.
+            for (total, lanes) in total.iter_mut().zip(&sums) {
+                *total += lanes.iter().sum::<f64>();
+            }
         }
         total
     }

@@ -4,7 +4,7 @@ use super::memory::Memory;
 use crate::{
     engine::Target,
     error::Error,
-    tensors::{wide, Bf16, Element, Stored, READ},
+    tensors::{wide, Bf16, Element, Room, Stored},
 };
 #[cfg(feature = "cuda")]
 use cudarc::driver::CudaSlice;
@@ -45,10 +45,10 @@ pub(super) enum Past<'a, E> {
 }
 
 impl<E: Dtype> Past<'_, E> {
-    /// The elements of a range, at most [`READ`] of them. Elements that are not kept as such are
+    /// The elements of a range, at most [`READ`](crate::tensors::READ) of them. Elements that are not kept as such are
     /// written to `room` first.
     #[inline(always)]
-    pub(super) fn read<'r>(&'r self, range: Range<usize>, room: &'r mut [E; READ]) -> &'r [E] {
+    pub(super) fn read<'r>(&'r self, range: Range<usize>, Room(room): &'r mut Room<E>) -> &'r [E] {
         match self {
             Self::Weights(weights) => weights.get(range).unwrap_or_default(),
             Self::Direction(last, moved) => {

@@ -18,7 +18,7 @@ pub(crate) use bf16::Bf16;
 pub(crate) use marks::is_trained;
 pub(crate) use stored::Stored;
 pub(crate) use threads::{is_shared, wide, CHUNK};
-pub(crate) use values::{all_finite, are_finite, Values, READ};
+pub(crate) use values::{all_finite, are_finite, Room, Values, READ};
 
 use dfdx::{
     nn::{

@@ -20,6 +20,18 @@ pub(crate) enum Values<E: Dtype> {
 /// The number of elements read at a time. Reads of this size alternate with reads of the snapshots,
 /// so that the memory system can fetch all three at once.
 pub(crate) const READ: usize = 128;
+
+/// Memory for [`READ`] elements. It begins with a cache line, so that no vector lies across two.
+#[derive(Clone, Copy)]
+#[repr(align(64))]
+pub(crate) struct Room<E>(pub(crate) [E; READ]);
+
+impl<E: Dtype> Room<E> {
+    pub(crate) fn new() -> Self {
+        Self([E::default(); READ])
+    }
+}
+
 /// Up to this number of elements, a copy is faster than reading one by one. The copy fits in the L1
 /// cache.
 pub(super) const SMALL: usize = 1 << 13;
@@ -35,7 +47,12 @@ impl<E: Dtype> Values<E> {
     /// `len` elements from index `first` on, at most [`READ`] of them. A lent tensor's elements are
     /// copied to `room` first. Empty if the tensor has fewer elements.
     #[inline(always)]
-    pub(crate) fn read<'a>(&'a self, first: usize, len: usize, room: &'a mut [E; READ]) -> &'a [E] {
+    pub(crate) fn read<'a>(
+        &'a self,
+        first: usize,
+        len: usize,
+        Room(room): &'a mut Room<E>,
+    ) -> &'a [E] {
         match self {
             Self::Copied(values) => values.get(first..first + len).unwrap_or_default(),
             Self::Lent(tensor) if first + len <= self.len() => {
@@ -54,7 +71,7 @@ impl<E: Dtype> Values<E> {
     /// Calls `look` with the elements of a range, [`READ`] at a time.
     #[inline(always)]
     pub(crate) fn read_range(&self, range: Range<usize>, mut look: impl FnMut(&[E])) {
-        let mut room = [E::default(); READ];
+        let mut room = Room::new();
         for first in range.clone().step_by(READ) {
             look(self.read(first, READ.min(range.end - first), &mut room));
         }

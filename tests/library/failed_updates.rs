@@ -1,0 +1,204 @@
+//! Updates that fail in the middle: an optimizer that fails at each of its tensors in turn.
+
+use dfdx::{optim::SgdConfig, prelude::*};
+use std::cell::Cell;
+use support::values::{bits, gradients};
+use tlr::{
+    optim::{Accumulate, Buffer, Clip, Elementwise, Settings, UpdateRule},
+    Backend, Error, Newton, NewtonConfig, PerLayer, Step, TunableOptimizer, Window,
+};
+
+type Net = <(Linear<2, 3>, Tanh, Linear<3, 1>) as BuildOnDevice<Cpu, f64>>::Built;
+
+/// Two layers of two tensors.
+const TENSORS: usize = 4;
+const WEIGHTS: usize = 13;
+
+thread_local! {
+    /// How many tensors are updated before one fails.
+    static UNTIL_FAILURE: Cell<Option<usize>> = const { Cell::new(None) };
+    /// Whether that failure is a panic.
+    static PANICS: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Momentum, and at one of the tensors a failure: after that tensor has moved.
+#[derive(Clone, Copy, Debug)]
+struct Failing {
+    lr: f64,
+}
+
+impl UpdateRule<1> for Failing {
+    const BUFFERS: [&'static str; 1] = ["velocity"];
+
+    fn settings(&self) -> Settings {
+        Settings::new("failing")
+    }
+
+    fn rate(&self) -> f64 {
+        self.lr
+    }
+
+    fn set_rate(&mut self, rate: f64) {
+        self.lr = rate;
+    }
+
+    fn update<S: Shape, E: Dtype, D: Backend<E>>(
+        &self,
+        _step: i32,
+        parameter: &mut Tensor<S, E, D>,
+        [velocity]: &mut [Buffer<E, D>; 1],
+        gradient: &Buffer<E, D>,
+    ) -> Result<(), D::Err> {
+        let momentum = Some(dfdx::optim::Momentum::Classic(0.9));
+        let sgd = SgdConfig { lr: self.lr, momentum, weight_decay: None };
+        sgd.try_update(parameter, velocity, gradient)?;
+        let fails = UNTIL_FAILURE.get() == Some(0);
+        assert!(!(fails && PANICS.get()), "the rule panics");
+        UNTIL_FAILURE.set(UNTIL_FAILURE.get().and_then(|left| left.checked_sub(1)));
+        if fails {
+            // Of two elements, one is given.
+            let device: D = parameter.device().clone();
+            device.try_tensor_from_vec(vec![E::default()], (2,))?;
+        }
+        Ok(())
+    }
+}
+
+type Rule = Elementwise<Net, f64, Cpu, Failing, 1>;
+
+fn net() -> Net {
+    Cpu::seed_from_u64(1).build_module::<(Linear<2, 3>, Tanh, Linear<3, 1>), f64>()
+}
+
+fn rule(model: &Net) -> Rule {
+    Elementwise::new(model, Failing { lr: 0.1 })
+}
+
+struct Run<Opt: TunableOptimizer<Model = Net, Dtype = f64, Device = Cpu>> {
+    model: Net,
+    newton: Newton<Opt>,
+    /// Batches of a step.
+    batches: usize,
+    owned: bool,
+}
+
+impl<Opt: TunableOptimizer<Model = Net, Dtype = f64, Device = Cpu>> Run<Opt> {
+    fn new(optimizer: impl Fn(&Net) -> Opt, batches: usize, owned: bool) -> Self {
+        let model = net();
+        let config =
+            NewtonConfig::default().ramp(false).settle(false).window(Window::steps(3).unwrap());
+        let newton = Newton::new(&model, optimizer(&model), config).unwrap();
+        Self { model, newton, batches, owned }
+    }
+
+    /// The batches of one step.
+    fn step(&mut self) -> Result<Step, Error> {
+        let mut last = Ok(Step::Gathered);
+        for batch in 0..self.batches {
+            let direction: Vec<f64> =
+                (0..WEIGHTS).map(|index| 1.0 + (index + batch) as f64 / 10.0).collect();
+            let mut here = gradients(&self.model, &direction);
+            last = match self.owned {
+                true => self.newton.step_owned(&mut self.model, &mut here, 1.0),
+                false => self.newton.step(&mut self.model, &here, 1.0),
+            };
+        }
+        last
+    }
+}
+
+/// Fails at each tensor, first thing or later; then goes on. `keeps_state`, if what the optimizer has
+/// accumulated survives.
+fn check<Opt>(optimizer: impl Fn(&Net) -> Opt, batches: usize, keeps_state: bool)
+where
+    Opt: TunableOptimizer<Model = Net, Dtype = f64, Device = Cpu>,
+{
+    for owned in [false, true] {
+        for tensor in 0..TENSORS {
+            for steps in [0, 2, 3] {
+                let mut run = Run::new(&optimizer, batches, owned);
+                let mut twin = Run::new(&optimizer, batches, owned);
+                for run in [&mut run, &mut twin] {
+                    (0..steps).for_each(|_| drop(run.step().unwrap()));
+                }
+                let before = bits(&run.model);
+                UNTIL_FAILURE.set(Some(tensor));
+                let error = run.step().unwrap_err();
+                assert!(matches!(error, Error::Device(_)), "{error}");
+                assert_eq!(UNTIL_FAILURE.get(), None);
+                assert_eq!(bits(&run.model), before, "tensor {tensor} after {steps} steps");
+                assert_eq!(run.newton.steps(), steps);
+                // The update is made once more, and so are those after it.
+                for _ in 0..4 {
+                    assert_eq!(run.step().unwrap(), twin.step().unwrap());
+                    if keeps_state || steps == 0 {
+                        assert_eq!(bits(&run.model), bits(&twin.model), "tensor {tensor}");
+                    } else {
+                        assert_ne!(bits(&run.model), before);
+                    }
+                    if !keeps_state {
+                        break;
+                    }
+                }
+            }
+        }
+    }
+}
+
+// Fails without a copy of the weights, without one of the velocities, or with a count that goes on.
+#[test]
+fn by_itself() {
+    check(rule, 1, true);
+}
+
+#[test]
+fn within_a_clip() {
+    check(|model| Clip::by_norm(rule(model), 0.5).unwrap(), 1, true);
+}
+
+#[test]
+fn within_an_accumulation() {
+    check(|model| Accumulate::new(rule(model), 2).unwrap(), 2, true);
+}
+
+/// A layer that has undone its own update does not undo that of the layer before.
+#[test]
+fn a_rate_a_layer() {
+    check(|model| PerLayer::new(model, rule(model)), 1, false);
+    check(|model| PerLayer::new(model, Clip::by_norm(rule(model), 0.5).unwrap()), 1, false);
+    check(|model| Clip::by_norm(PerLayer::new(model, rule(model)), 0.5).unwrap(), 1, false);
+    check(|model| Accumulate::new(PerLayer::new(model, rule(model)), 2).unwrap(), 2, false);
+}
+
+/// Without a trainer around it as well.
+#[test]
+fn the_optimizer_alone() {
+    for tensor in 0..TENSORS {
+        let mut model = net();
+        let mut optimizer = rule(&model);
+        let here = gradients(&model, &[1.0; WEIGHTS]);
+        optimizer.update(&mut model, &here).unwrap();
+        let before = bits(&model);
+        UNTIL_FAILURE.set(Some(tensor));
+        optimizer.update(&mut model, &here).unwrap_err();
+        assert_eq!((bits(&model), optimizer.steps()), (before, 1));
+    }
+}
+
+// Fails where a trainer is of no use after that, and where half of a step can be saved.
+#[test]
+fn a_panic_in_the_middle_is_given_up_and_not_saved() {
+    let mut run = Run::new(rule, 1, false);
+    run.step().unwrap();
+    UNTIL_FAILURE.set(Some(1));
+    PANICS.set(true);
+    let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run.step()));
+    UNTIL_FAILURE.set(None);
+    PANICS.set(false);
+    assert!(panicked.is_err());
+    let refused = run.newton.checkpoint(&run.model).unwrap_err();
+    assert!(matches!(refused, Error::OutOfOrder { .. }), "{refused}");
+    assert_eq!(run.step().unwrap(), Step::Made);
+    assert_eq!(run.newton.steps(), 2);
+    run.newton.checkpoint(&run.model).unwrap();
+}

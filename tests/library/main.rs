@@ -1,0 +1,28 @@
+//! The library from outside: rates, derive, resume, faults, and the golden figures.
+//!
+//! One program, so that what the tests share is compiled once.
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::print_stdout,
+    missing_docs
+)]
+
+mod climb;
+mod derive;
+mod failed_updates;
+mod faults;
+mod golden;
+mod gradients;
+mod history;
+mod line_search;
+mod memories;
+mod optimizers;
+mod quadratics;
+mod ramp;
+mod resume;
+mod robustness;
+mod safeguard;
+mod schedule;
+mod steps;
