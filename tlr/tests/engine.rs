@@ -441,6 +441,23 @@ fn events_out_of_order_change_nothing() {
     refused(&mut engine, Event::WindowEnded(vec![still(1.0); 2]), "products of each group");
     engine.tell(Event::WindowEnded(vec![still(1.0)])).unwrap();
     assert!(!engine.state().is_within_step());
+    // A window that agrees is weighed: slopes are asked for once, then norms.
+    let groups = vec![Group { name: "w".into(), frozen: false, rate: RATE }];
+    let mut engine = Engine::new(plain(1).climb(0.8), groups, numbers).unwrap();
+    let batch = || Event::Batch { loss: None, only_gathers: false };
+    for event in [batch(), Event::SnapshotTaken, Event::SnapshotTaken, Event::Updated] {
+        engine.tell(event).unwrap();
+    }
+    engine.tell(Event::WindowEnded(vec![still(1.0)])).unwrap();
+    engine.tell(Event::Norms(vec![1.0])).unwrap();
+    engine.tell(batch()).unwrap();
+    engine.tell(Event::Updated).unwrap();
+    engine.tell(Event::WindowEnded(vec![along(1.0, 1.0)])).unwrap();
+    refused(&mut engine, Event::Norms(vec![]), "norms and waits for slopes");
+    engine.tell(Event::Slopes(vec![])).unwrap();
+    refused(&mut engine, Event::Slopes(vec![]), "slopes and waits for norms");
+    engine.tell(Event::Norms(vec![1.0])).unwrap();
+    assert!(!engine.state().is_within_step());
 }
 
 // ---- The rules ----
@@ -959,6 +976,20 @@ fn a_rate_that_has_just_risen_is_not_given_back() {
         run.steps(&[1.0; 4]);
         close(run.rate(), RATE * factor * if given_back { 1.0 } else { 0.5 });
     }
+}
+
+// At the limit, by hand: a loss of 1.5 after windows of 1 has increased, and more has exploded.
+#[test]
+fn a_loss_at_the_limit_of_an_explosion_has_only_increased() {
+    let after = |loss| {
+        let mut run = run(&guarded(1), &[false]);
+        run.steps(&[1.0, 1.0]);
+        run.step(loss)
+    };
+    let increased =
+        |step: &Step| matches!(step, Step::RolledBack { cause: Cause::LossIncreased, .. });
+    assert!(increased(&after(1.5)));
+    assert!(matches!(after(1.5 + 1e-9), Step::Skipped { .. }));
 }
 
 #[test]

@@ -214,6 +214,10 @@ impl<R: RateRule> Config<R> {
     /// **How.** Before the last step of a window, let s be its way so far, and g the gradient of the
     /// batch, which has had no part in s. Where cos(g,s) is above 0 the loss rises along the way, and
     /// the next rate is at most the current one times 1 − cos(g,s), or times a half.
+    ///
+    /// Steps that stay long can also agree for ever: a network that tells all classes apart lowers
+    /// its loss by ever larger weights. So there a rate does not rise either, after a window that has
+    /// moved the weights by more than a sixteenth of their norm.
     pub fn settle(mut self, on: bool) -> Self {
         self.settle = on;
         self

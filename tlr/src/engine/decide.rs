@@ -40,7 +40,7 @@ impl<R: RateRule> Engine<R> {
     /// Asks the host for the evidence that is missing, and decides once there is none missing.
     pub(super) fn weigh(&mut self, mut window: EndedWindow) -> Request {
         if window.slopes.is_none() {
-            if self.wants_slopes(&window) {
+            if self.agree(&window) || self.has_silent_groups() {
                 self.state.phase = Phase::Weighing(window);
                 return Request::MeasureSlopes(Target::BeforeLast);
             }
@@ -80,7 +80,7 @@ impl<R: RateRule> Engine<R> {
 
     /// Whether two windows agree so well that a rate may rise: then it has to be seen that the loss
     /// falls along their way.
-    fn wants_slopes(&self, window: &EndedWindow) -> bool {
+    fn agree(&self, window: &EndedWindow) -> bool {
         self.climb.is_some_and(|cosine| {
             let mut pairs = self.state.groups.iter().zip(&window.products);
             pairs.any(|(group, products)| group.agrees(products, cosine))

@@ -94,6 +94,9 @@ pub enum KeptBecause {
     /// Two windows agree, but the loss does not fall along their way: it is momentum or decay that
     /// agrees.
     NotDownhill,
+    /// The window has moved the weights so far that the rate does not rise. See
+    /// [`Config::settle`](super::Config::settle).
+    MovedFar,
     /// The layer is `#[tlr(frozen)]`.
     Frozen,
 }
@@ -116,6 +119,9 @@ impl fmt::Display for Outcome {
             Self::Kept(KeptBecause::NoGradient) => f.write_str("kept: no gradient"),
             Self::Kept(KeptBecause::NotDownhill) => {
                 f.write_str("kept: the loss does not fall along the way")
+            }
+            Self::Kept(KeptBecause::MovedFar) => {
+                f.write_str("kept: the window has moved the weights far")
             }
             Self::Kept(KeptBecause::Frozen) => f.write_str("kept: frozen"),
             Self::Searched => f.write_str("set by the line search"),

@@ -153,9 +153,8 @@ impl<R: RateRule> Engine<R> {
         let now_and_then = without_loss && self.state.steps.is_multiple_of(LOOKS_APART);
         let of_interest = match self.place() {
             Place::Last => self.settles || without_loss || self.has_silent_groups(),
-            Place::Only => now_and_then || self.has_silent_groups(),
+            Place::Only | Place::Between => now_and_then,
             Place::First => false,
-            Place::Between => now_and_then,
         };
         of_interest && !step.only_gathers
     }
@@ -180,17 +179,9 @@ impl<R: RateRule> Engine<R> {
 
     /// The slopes along the way so far. At a window's end they are weighed with its products.
     pub(super) fn looked_back(&mut self, mut step: PendingStep, slopes: Vec<Slope>) -> Request {
-        match self.place() {
-            Place::Last => {
-                step.slopes = Some(slopes);
-                return self.ask_for_update(step);
-            }
-            Place::Only if self.has_silent_groups() => {
-                // Only the gradients are this window's.
-                let still = |slope: &Slope| Slope { along: 0.0, moved: 0.0, ..*slope };
-                step.slopes = Some(slopes.iter().map(still).collect());
-            }
-            Place::Only | Place::First | Place::Between => (),
+        if let Place::Last = self.place() {
+            step.slopes = Some(slopes);
+            return self.ask_for_update(step);
         }
         let all: Slope = slopes.iter().copied().sum();
         let exploded = self.state.watch.has_exploded(&all);
@@ -217,7 +208,8 @@ impl<R: RateRule> Engine<R> {
         }
     }
 
-    fn has_silent_groups(&self) -> bool {
+    /// Whether a group is still to have its first gradient.
+    pub(super) fn has_silent_groups(&self) -> bool {
         let mut groups = self.state.groups.iter().zip(&self.groups);
         groups.any(|(group, settings)| group.silent && !settings.frozen)
     }
