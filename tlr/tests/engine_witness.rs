@@ -446,7 +446,9 @@ fn the_ramp_is_told() {
     let config = NewtonConfig::default().window(Window::steps(3).unwrap());
     let mut run = Run::new(config, 1e-3, Paper::new(vec![vec![2.0]], bowl(1.0)));
     run.engine.set_schedule(Some(Schedule::from_fn(|_| 1e-9)));
+    assert_eq!(run.engine.factor(), 1.0);
     let steps = run.ramp();
+    assert_eq!(run.engine.factor(), 1e-9);
     assert!((0.1..1.0).contains(&run.rates()[0]));
     let history = run.engine.take_history();
     assert!(history.iter().all(|decision| decision.outcome == Outcome::Ramped));

@@ -41,8 +41,8 @@ impl<M: TensorCollection<f32, Cpu> + Clone, R: PeerRule> Learner<M> for PeerOpti
         PeerOptimizer::rates(self)
     }
 
-    fn schedule_share(&self) -> f64 {
-        self.factor()
+    fn factor(&self) -> f64 {
+        PeerOptimizer::factor(self)
     }
 
     /// A peer decides at every step.

@@ -107,17 +107,14 @@ pub(super) fn fit<M: NumParams<f32, Cpu> + ZeroGrads<f32, Cpu>>(
             let traced = loss(model, before)?;
             let value = f64::from(traced.array());
             let mut after = traced.try_backward()?;
-            let share = optimizer.schedule_share();
+            let schedule = optimizer.factor();
             let stepped = optimizer.step_with(model, &mut after, value, &mut |model| {
                 let failed = |error: TrainError| tlr::Error::Device(error.to_string());
                 Ok(f64::from(loss(model, Gradients::leaky()).map_err(failed)?.array()))
             });
             // Decisions that led to an error are told before it.
             told.decisions(optimizer.history(), observer);
-            let schedule = match stepped? {
-                tlr::Step::Ramped { .. } => 1.0,
-                _ => share,
-            };
+            stepped?;
             model.try_zero_grads(&mut after)?;
             gradients = Some(after);
             let batch = progress.batch();

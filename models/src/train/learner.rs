@@ -61,9 +61,8 @@ pub trait Learner<M> {
     /// Each group's name and rate.
     fn rates(&self) -> Vec<(&str, f64)>;
 
-    /// What the schedule will multiply the learned rates by in the next step, unless that one looks for
-    /// the starting rate.
-    fn schedule_share(&self) -> f64;
+    /// What the schedule multiplies the learned rates of the next step by.
+    fn factor(&self) -> f64;
 
     /// As [`Trainer::window`].
     fn window(&self) -> usize;
@@ -102,14 +101,8 @@ where
         Trainer::rates(self)
     }
 
-    fn schedule_share(&self) -> f64 {
-        // The same for all groups.
-        let learned = Trainer::rates(self);
-        let effective = self.effective_rates();
-        match (effective.first(), learned.first()) {
-            (Some((_, effective)), Some((_, learned))) => effective / learned,
-            _ => 1.0,
-        }
+    fn factor(&self) -> f64 {
+        Trainer::factor(self)
     }
 
     fn window(&self) -> usize {

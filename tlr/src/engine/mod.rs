@@ -223,8 +223,12 @@ impl<R> Engine<R> {
         self.groups.iter().zip(&self.state.groups).map(|(group, state)| (&*group.name, state.rate))
     }
 
-    /// What the schedule and the horizon multiply the rates of the next step by: 1 without them.
+    /// What the schedule and the horizon multiply the rates of the next step by: 1 without them, and
+    /// while the starting rates are looked for.
     pub fn factor(&self) -> f64 {
+        if self.state.ramp.is_some() {
+            return 1.0;
+        }
         let State { steps, level_from, quiet, follows, .. } = self.state;
         let scheduled = self.schedule.as_ref().map_or(1.0, |schedule| schedule.factor(steps));
         let shape = Shape::of(quiet, follows);

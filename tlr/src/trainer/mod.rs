@@ -7,6 +7,7 @@ mod line_search;
 mod lookahead;
 mod mixed_precision;
 mod persistence;
+mod readings;
 mod update;
 
 pub use line_search::LineSearch;
@@ -14,8 +15,8 @@ pub use mixed_precision::{LossScale, MixedPrecision};
 
 use crate::{
     engine::{
-        bounded, drive, Adaptation, Config, Engine, Group, HypergradientRule, NewtonRule, Numbers,
-        RateRule, Schedule, Step, StepError, TensorKind,
+        drive, Config, Engine, Group, HypergradientRule, NewtonRule, Numbers, RateRule, Schedule,
+        Step, StepError, TensorKind,
     },
     error::Error,
     optim::{checked_groups, gradients::StepGradients, DeviceError, TunableOptimizer},
@@ -228,44 +229,6 @@ where
     ) -> Result<Step, Error> {
         let result = self.drive(model, StepGradients::Borrowed(gradients), None);
         result.map_err(|fault| self.explain(fault))
-    }
-
-    /// Each group's name and current rate: one, called `model`, or one a layer.
-    pub fn rates(&self) -> Vec<(&str, f64)> {
-        self.engine.rates().collect()
-    }
-
-    /// The same, as the next step will use them: times the [`schedule`](Self::schedule), and never
-    /// below 1e-30, also where the schedule is 0.
-    pub fn effective_rates(&self) -> Vec<(&str, f64)> {
-        let factor = self.engine.factor();
-        self.engine.rates().map(|(name, rate)| (name, bounded(rate * factor))).collect()
-    }
-
-    /// Every decision on a rate, in order: at the end of a window one for each group.
-    pub fn history(&self) -> &[Adaptation] {
-        self.engine.history()
-    }
-
-    /// Hands the history over and starts a new one, so that a long run need not keep it all.
-    pub fn take_history(&mut self) -> Vec<Adaptation> {
-        self.engine.take_history()
-    }
-
-    /// Optimizer steps so far. Those that were rolled back count, batches that were only gathered
-    /// do not.
-    pub fn steps(&self) -> u64 {
-        self.engine.steps()
-    }
-
-    /// K: the optimizer steps in a window.
-    pub fn window(&self) -> usize {
-        self.engine.window()
-    }
-
-    /// The base optimizer.
-    pub fn optimizer(&self) -> &Opt {
-        &self.optimizer
     }
 
     /// Starts over at the weights as they are, from the rates that this trainer was made with: the
