@@ -1,0 +1,100 @@
+//! By hand, with losses and slopes of a few numbers.
+
+use super::*;
+
+/// A way of length 1, and a gradient of this length that leads along it so far.
+fn slope(along: f64, gradient: f64) -> Slope {
+    Slope { along, moved: 1.0, gradient, norm: 1.0, weights: 1 }
+}
+
+fn watch() -> Watch {
+    let mut watch = Watch::default();
+    watch.start_from(None, 1.0);
+    watch
+}
+
+// Fails with another number of windows, and where gradients that are as long, or a way that is not
+// steep enough, count.
+#[test]
+fn three_windows_uphill_to_longer_gradients_are_too_many() {
+    let after = |slopes: [(f64, f64); 4]| {
+        let mut watch = watch();
+        slopes.map(|(along, gradient)| watch.goes_uphill(&[slope(along, gradient)]))
+    };
+    let none = [false; 4];
+    assert_eq!(after([(1.0, 1.0), (1.0, 1.1), (1.0, 1.2), (1.0, 1.3)])[..3], [false, false, true]);
+    assert_eq!(after([(1.0, 1.0), (1.0, 1.1), (1.0, 1.1), (1.0, 1.2)]), none);
+    assert_eq!(after([(1.0, 1.0), (1.0, 1.1), (0.36, 1.2), (1.0, 1.3)]), none);
+    // What was too many is forgotten.
+    assert!(!after([(1.0, 1.0), (1.0, 1.1), (1.0, 1.2), (1.0, 1.3)])[3]);
+}
+
+// Three times as long as the longest before. Fails with another factor, or where equality counts.
+#[test]
+fn gradients_that_have_exploded() {
+    let mut watch = watch();
+    assert!(!watch.has_exploded(&slope(3.0, 3.0)));
+    assert!(watch.has_exploded(&slope(3.1, 3.1)));
+    assert!(!watch.has_exploded(&slope(0.9, 3.1)));
+    assert!(!watch.goes_uphill(&[slope(-1.0, 2.0)]));
+    assert!(!watch.has_exploded(&slope(6.0, 6.0)));
+    assert!(watch.has_exploded(&slope(6.1, 6.1)));
+    // A sum that is no number says nothing.
+    assert!(!watch.goes_uphill(&[slope(f64::NAN, 9.0)]));
+}
+
+// By hand. A loss at the snapshot is counted by `inspect`, one on the way by `forgive`, and after
+// good windows neither moves the reference. Fails with another sign, or where one counts twice.
+#[test]
+fn a_forgiven_loss_is_part_of_the_first_reference() {
+    let safeguard = Safeguard::default();
+    let mut watch = watch();
+    watch.inspect(2.0, 10, &safeguard);
+    watch.forgive(4.0);
+    assert_eq!(watch.rise(5.0), 3.0);
+    watch.record(2.0);
+    watch.forgive(4.0);
+    assert_eq!(watch.rise(5.0), 2.0);
+    watch.accept(Some(&safeguard));
+    watch.roll_back(&safeguard, true);
+    watch.inspect(2.0, 10, &safeguard);
+    watch.record(2.0);
+    watch.forgive(8.0);
+    assert_eq!(watch.rise(5.0), 3.0);
+}
+
+fn losses(all: &[f64]) -> Losses {
+    let mut losses = Losses::default();
+    all.iter().for_each(|loss| losses.push(*loss));
+    losses
+}
+
+// Three losses at the snapshot agree on a level above the ceiling: it is the ceiling from then on, with
+// the window's noise on top. Fails with another sum, or where a level at the ceiling counts.
+#[test]
+fn an_agreed_level_raises_the_ceiling() {
+    let safeguard = Safeguard::default();
+    let after = |level: f64| {
+        let mut watch = Watch {
+            ceiling: Some(2.0),
+            at_snapshot: vec![level, level + 1.0, level + 2.0],
+            accepted: Some(losses(&[1.0])),
+            window: losses(&[5.0, 6.0, 5.0, 6.0, 5.0]),
+            ..Watch::default()
+        };
+        watch.accept(Some(&safeguard));
+        watch.ceiling
+    };
+    // A deviation of √(4/(2·4)).
+    assert_eq!(after(5.0), Some(5.0 + safeguard.sems * 0.5f64.sqrt()));
+    assert_eq!(after(2.0), Some(2.0));
+}
+
+// What was seen at one snapshot says nothing of the one before.
+#[test]
+fn a_rollback_further_back_forgets_the_losses_at_the_snapshot() {
+    let mut watch = Watch { at_snapshot: vec![1.0; 3], origin: losses(&[1.0]), ..Watch::default() };
+    assert_eq!(watch.level_at_snapshot(), 1.0);
+    watch.step_back();
+    assert_eq!((watch.level_at_snapshot(), watch.origin.count), (f64::NEG_INFINITY, 0));
+}
