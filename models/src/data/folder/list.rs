@@ -176,13 +176,16 @@ fn leads_back(path: &Path) -> bool {
     path.is_symlink() && real(path).zip(from()).is_some_and(|(to, from)| from.starts_with(to))
 }
 
+/// What archives made on macOS hold beside the files that were put in.
+const MACOS: &str = "__MACOSX";
+
 /// The sorted names in `dir`, without hidden ones.
 fn names(dir: &Path) -> Result<Vec<OsString>, DataError> {
     let failed = |source| DataError::Io { action: "list", path: dir.to_owned(), source };
     let mut names = Vec::new();
     for entry in std::fs::read_dir(dir).map_err(failed)? {
         let name = entry.map_err(failed)?.file_name();
-        if !name.as_encoded_bytes().starts_with(b".") {
+        if !name.as_encoded_bytes().starts_with(b".") && name != MACOS {
             names.push(name);
         }
     }

@@ -155,6 +155,8 @@ mod tests {
             "train/zebra/noted",
             "train/ant/x.PNG",
             "train/.cache/y.png",
+            "train/__MACOSX/._y.png",
+            "train/zebra/__MACOSX/z.png",
             "train/readme.png",
             "val/zebra/v.png",
             "val/zebra/w.txt",
