@@ -419,6 +419,18 @@ fn gradients_that_are_no_numbers() {
     assert_eq!(run.step(None), Step::Skipped(Cause::NonFiniteGradient));
     assert!(matches!(run.step(None), Step::RolledBack { cause: Cause::WentTooFar, .. }));
     assert_eq!((run.rates()[0], run.host.w[0][0]), (before / 4.0, 2.0));
+
+    // Rates that are frozen, or whose group has had no gradient, have led nowhere.
+    let gradient = |w: &[f64], batch| {
+        let broken = (12..14).contains(&batch);
+        vec![if broken { f64::NAN } else { w[0] }, w[1], 0.0]
+    };
+    let host = Paper::new(vec![vec![2.0], vec![2.0], vec![2.0]], gradient);
+    let mut run = Run::with_frozen(NewtonConfig::default(), 1e-3, host, Some(1));
+    (0..12).for_each(|_| drop(run.step(None)));
+    let before = run.rates();
+    (0..2).for_each(|_| drop(run.step(None)));
+    assert_eq!(run.rates(), [before[0] / 4.0, before[1], before[2]]);
 }
 
 // Two losses in a row that are not numbers undo the ramp, and a loss that explodes where the way
@@ -431,11 +443,24 @@ fn losses_on_the_ramp() {
         (0..16).for_each(|_| drop(run.step(Some(2.0))));
         run
     };
+    let undo = |broken: &mut Run| {
+        assert_eq!(broken.step(Some(f64::NAN)), Step::Skipped(Cause::NonFiniteLoss));
+        let undone = broken.step(Some(f64::NAN));
+        assert!(matches!(undone, Step::RolledBack { cause: Cause::NonFiniteLoss, .. }));
+        assert_eq!(broken.host.w, [[2.0]]);
+    };
     let mut broken = run();
-    assert_eq!(broken.step(Some(f64::NAN)), Step::Skipped(Cause::NonFiniteLoss));
-    let undone = broken.step(Some(f64::NAN));
-    assert!(matches!(undone, Step::RolledBack { cause: Cause::NonFiniteLoss, .. }));
-    assert_eq!(broken.host.w, [[2.0]]);
+    let before = broken.rates()[0];
+    undo(&mut broken);
+    // The ramp is over, with rates below what led there.
+    assert_eq!(broken.rates(), [before / 4.0]);
+    assert_eq!(broken.step(Some(2.0)), Step::Made);
+    // At the start there is nothing to undo.
+    let host = Paper::new(vec![vec![2.0]], bowl(1.0));
+    let mut broken = Run::new(NewtonConfig::default(), 1e-3, host);
+    undo(&mut broken);
+    assert_eq!(broken.rates(), [1e-3]);
+    assert!(matches!(broken.step(Some(2.0)), Step::Ramped { .. }));
     let mut risen = run();
     assert!(matches!(risen.step(Some(1e9)), Step::Ramped { .. }));
 }

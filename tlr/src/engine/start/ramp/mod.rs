@@ -238,7 +238,8 @@ impl Ramp {
     /// Corrects the trial rate by how far the weights have moved.
     fn try_rate(&mut self, all: &Slope, numbers: Numbers) -> Ramped {
         let way = first_way(all, numbers.spacing);
-        let by = if all.moved > 0.0 { (way / all.moved).min(RAISE) } else { RAISE };
+        // Infinite where nothing has moved.
+        let by = (way / all.moved).min(RAISE);
         self.moving().for_each(|group| group.rate = bounded(by * group.rate));
         if all.moved >= way / 2.0 {
             let least = if numbers.momentum > 0.0 { LEAST_FOLLOWED } else { 0.9 };
