@@ -94,8 +94,8 @@ pub enum KeptBecause {
     /// Two windows agree, but the loss does not fall along their way: it is momentum or decay that
     /// agrees.
     NotDownhill,
-    /// The window has moved the weights so far that the rate does not rise. See
-    /// [`Config::settle`](super::Config::settle).
+    /// Two windows agree, but the last one has moved the weights so far that the rate does not rise.
+    /// See [`Config::climb`](super::Config::climb).
     MovedFar,
     /// The layer is `#[tlr(frozen)]`.
     Frozen,

@@ -1,17 +1,9 @@
-//! Lower rates where windows end uphill, and a bound to how far they go. See
-//! [`Config::settle`](super::Config::settle).
+//! Lower rates where windows end uphill. See [`Config::settle`](super::Config::settle).
 
-use super::{
-    history::{KeptBecause, Outcome},
-    products::Slope,
-    rule::Proposal,
-};
+use super::{history::Outcome, products::Slope, rule::Proposal};
 
 /// The least that a rate is multiplied by.
 const LEAST: f64 = 0.5;
-
-/// A window whose way is a longer part of the weights' norm leaves no rate room to rise.
-const FAR: f64 = 0.0625;
 
 /// A cosine that is more than noise and a valley's sides explain.
 const STEEP: f64 = 0.3;
@@ -20,15 +12,8 @@ const STEEP: f64 = 0.3;
 /// the window's way s: where the cosine between it and the gradient g is above 0.
 ///
 /// Steps that follow the gradients in length show by their directions that they turn round. There
-/// only a way that is steep counts. Steps that stay long can agree for ever, as where a loss falls
-/// without end. There the rate does not rise after a window that has gone far.
+/// only a way that is steep counts.
 pub(super) fn settle(rate: f64, slope: &Slope, follows: bool, proposal: Proposal) -> Proposal {
-    let is_far = !follows && slope.moved > FAR * slope.size();
-    let proposal = if is_far && proposal.rate > rate {
-        Proposal::kept(rate, KeptBecause::MovedFar)
-    } else {
-        proposal
-    };
     let least = if follows { STEEP } else { 0.0 };
     let cosine = slope.along / (slope.gradient * slope.moved);
     let settled = (1.0 - cosine).max(LEAST) * rate;
@@ -47,7 +32,7 @@ mod tests {
     // By hand. Fails with another factor, another bound, or where a way downhill counts.
     #[test]
     fn a_way_uphill_lowers_the_rate() {
-        let slope = |along| Slope { along, moved: 2.0, gradient: 5.0, norm: 32.0, weights: 3 };
+        let slope = |along| Slope { along, moved: 2.0, gradient: 5.0, norm: 1.0, weights: 3 };
         let scaled = |rate| Proposal { rate, outcome: Outcome::Scaled };
         let settled = |rate| Proposal { rate, outcome: Outcome::Settled };
         assert_eq!(settle(8.0, &slope(2.5), false, scaled(9.0)), settled(6.0));
@@ -60,25 +45,5 @@ mod tests {
         assert_eq!(settle(8.0, &slope(2.5), false, scaled(6.0)), scaled(6.0));
         assert_eq!(settle(8.0, &slope(0.0), false, scaled(9.0)), scaled(9.0));
         assert_eq!(settle(8.0, &Slope::default(), false, scaled(9.0)), scaled(9.0));
-    }
-    // At the limit, a sixteenth of the norm, and past it. Fails where steps as long as the gradients
-    // are bounded, where a rate is kept from falling, or where it is kept above what it settles to.
-    #[test]
-    fn a_rate_does_not_rise_after_a_window_that_went_far() {
-        let slope = |moved, along| Slope { along, moved, gradient: 1.0, norm: 16.0, weights: 3 };
-        let scaled = |rate| Proposal { rate, outcome: Outcome::Scaled };
-        let kept = Proposal::kept(8.0, KeptBecause::MovedFar);
-        assert_eq!(settle(8.0, &slope(1.0, -0.5), false, scaled(9.0)), scaled(9.0));
-        assert_eq!(settle(8.0, &slope(1.1, -0.5), false, scaled(9.0)), kept);
-        assert_eq!(settle(8.0, &slope(1.1, -0.5), true, scaled(9.0)), scaled(9.0));
-        assert_eq!(settle(8.0, &slope(1.1, -0.5), false, scaled(8.0)), scaled(8.0));
-        assert_eq!(settle(8.0, &slope(1.1, -0.5), false, scaled(7.0)), scaled(7.0));
-        let settled = Proposal { rate: 4.0, outcome: Outcome::Settled };
-        assert_eq!(settle(8.0, &slope(2.0, 1.5), false, scaled(9.0)), settled);
-        // Weights that start at 0 count as hundredths.
-        let still = Slope { norm: 0.0, weights: 256, ..slope(0.01, -0.001) };
-        assert_eq!(settle(8.0, &still, false, scaled(9.0)), scaled(9.0));
-        let still = Slope { moved: 0.011, ..still };
-        assert_eq!(settle(8.0, &still, false, scaled(9.0)), kept);
     }
 }
