@@ -1,6 +1,8 @@
 //! The starting rate, found by the slope. See [`Config::ramp`](crate::engine::Config::ramp).
 
 mod group;
+#[cfg(test)]
+mod tests;
 
 use super::samples::Samples;
 use crate::engine::{exact, numbers::Numbers, products::Slope, rule::bounded};
@@ -305,7 +307,7 @@ impl Ramp {
         let largest = slopes.iter().map(|slope| slope.along).fold(0.0, f64::max);
         for (group, slope) in self.groups.iter_mut().zip(slopes).filter(|(group, _)| !group.frozen)
         {
-            if slope.along > 0.0 && slope.along >= 0.25 * largest {
+            if slope.along >= 0.25 * largest {
                 group.retreat();
             }
         }

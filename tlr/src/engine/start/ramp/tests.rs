@@ -1,0 +1,280 @@
+//! Each decision of the ramp by hand, from slopes of a few numbers.
+#![allow(clippy::unwrap_used, clippy::unreachable)]
+
+use super::{group::GroupRamp, *};
+
+const NUMBERS: Numbers = Numbers { momentum: 0.0, spacing: 1e-9 };
+
+/// A slope along a way of length 1, of weights of norm 1. No way is near at that.
+fn slope(along: f64) -> Slope {
+    Slope { along, moved: 1.0, gradient: 1.0, norm: 1.0, weights: 1 }
+}
+
+fn samples(all: &[f64]) -> Samples {
+    let mut samples = Samples::default();
+    all.iter().for_each(|x| samples.push(*x));
+    samples
+}
+
+/// A group whose first slope is −1, for certain.
+fn group(rate: f64) -> GroupRamp {
+    let base = samples(&[-1.0; 8]);
+    GroupRamp { silent: false, base, first: -1.0, ..GroupRamp::new(rate, false) }
+}
+
+fn at(stage: Stage, groups: Vec<GroupRamp>) -> Ramp {
+    let fresh = Ramp::new(std::iter::once((1.0, false))).unwrap();
+    Ramp { groups, stage, ..fresh }
+}
+
+fn growing(each: u64, looks: u64, taken: u64, groups: Vec<GroupRamp>) -> Ramp {
+    at(Stage::Growing { each, looks, taken }, groups)
+}
+
+fn rates(ramp: &Ramp) -> Vec<f64> {
+    ramp.rates().collect()
+}
+
+// ---- What is kept ----
+
+#[test]
+fn stages_that_cannot_be() {
+    let possible =
+        |each, looks, taken| growing(each, looks, taken, vec![group(1.0)]).is_possible(1);
+    assert!(possible(4, 0, 0) && possible(64, 3, 256) && possible(4, 3, 16));
+    assert!(!possible(0, 0, 0) && !possible(65, 0, 0));
+    assert!(!possible(4, 4, 0) && !possible(4, 3, 17));
+    assert!(at(Stage::Probing, vec![group(1.0)]).is_possible(1));
+    assert!(!at(Stage::Probing, vec![group(0.0)]).is_possible(1));
+    let five = GroupRamp { means: vec![0.0; 5], ..group(1.0) };
+    assert!(!at(Stage::Probing, vec![five]).is_possible(1));
+}
+
+// It ends where it is. Fails with another count.
+#[test]
+fn the_longest_ramp() {
+    let mut ramp = growing(1, 0, 0, vec![group(1.0)]);
+    ramp.steps = LONGEST_RAMP - 2;
+    assert_eq!(ramp.observe(&[slope(-1.0)], None, NUMBERS), Ramped::On);
+    assert_eq!(ramp.observe(&[slope(-1.0)], None, NUMBERS), Ramped::Done);
+}
+
+// The largest ones, until rates grow.
+#[test]
+fn loss_and_gradient_at_the_start() {
+    let mut ramp = at(Stage::Resting, vec![group(1.0)]);
+    ramp.observe(&[Slope { gradient: 3.0, ..slope(0.0) }], Some(2.0), NUMBERS);
+    ramp.observe(&[slope(0.0)], Some(1.0), NUMBERS);
+    assert_eq!((ramp.gradient, ramp.start), (3.0, Some(2.0)));
+    ramp.stage = Stage::Growing { each: 9, looks: 0, taken: 0 };
+    ramp.observe(&[Slope { gradient: 9.0, ..slope(-1.0) }], Some(2.5), NUMBERS);
+    assert_eq!((ramp.gradient, ramp.start), (3.0, Some(2.0)));
+}
+
+#[test]
+fn groups_that_are_quiet_or_silent() {
+    assert!(growing(1, 0, 0, vec![group(1.0)]).is_quiet());
+    assert!(!growing(2, 0, 0, vec![group(1.0)]).is_quiet());
+    assert!(!at(Stage::Probing, vec![group(1.0)]).is_quiet());
+    let groups = vec![group(1.0), GroupRamp::new(1.0, false), GroupRamp::new(1.0, true)];
+    let ramp = at(Stage::Probing, groups);
+    assert_eq!(ramp.silent().collect::<Vec<_>>(), [false, true, false]);
+}
+
+// ---- The trial ----
+
+// A millionth of the norm, or two roundings, over the gradient; a frozen group's does not count.
+#[test]
+fn the_trial_rate() {
+    let tried = |spacing| {
+        let mut ramp = at(Stage::Resting, vec![group(1.0), GroupRamp::new(7.0, true)]);
+        let slopes = [Slope { gradient: 4.0, norm: 2.0, ..slope(0.0) }, slope(9.0)];
+        ramp.observe(&slopes, None, Numbers { momentum: 0.0, spacing });
+        rates(&ramp)
+    };
+    assert_eq!(tried(1e-9), [0.5e-6, 7.0]);
+    assert_eq!(tried(1e-3), [1e-3, 7.0]);
+}
+
+// It is enough to move half of the way. Steps follow the gradients if they have moved by nine tenths
+// of what descent would have moved them, or with momentum by half.
+#[test]
+fn a_trial_that_moves_far_enough() {
+    let tried = |moved: f64, momentum| {
+        let mut ramp = at(Stage::Resting, vec![group(1.0)]);
+        let numbers = Numbers { momentum, spacing: 1e-9 };
+        ramp.observe(&[slope(0.0)], None, numbers);
+        assert_eq!(rates(&ramp), [1e-6]);
+        ramp.observe(&[Slope { moved, ..slope(0.0) }], None, numbers);
+        // In millionths.
+        (ramp.stage == Stage::Probing, ramp.follows, (rates(&ramp)[0] * 1e8).round() / 100.0)
+    };
+    assert_eq!(tried(0.25e-6, 0.0), (false, false, 4.0));
+    assert_eq!(tried(0.0, 0.0), (false, false, RAISE));
+    assert_eq!(tried(0.5e-6, 0.0), (true, false, 2.0));
+    assert_eq!(tried(0.8e-6, 0.0), (true, false, 1.25));
+    assert!(tried(0.8e-6, 0.9).1 && tried(1e-6, 0.0).1);
+    assert!(!tried(1.2e-6, 0.9).1);
+}
+
+// ---- Probes ----
+
+/// Probes whose slopes are told by their number, from 1, until rates grow; how many, and the ramp.
+fn probe(of: impl Fn(u64) -> Vec<Slope>) -> (u64, Ramp) {
+    let mut ramp = at(Stage::Probing, vec![GroupRamp::new(1.0, false); of(1).len()]);
+    ramp.follows = true;
+    for count in 1.. {
+        assert!(ramp.observe(&of(count), None, NUMBERS) == Ramped::On && count <= 200);
+        if ramp.stage != Stage::Probing {
+            return (count, ramp);
+        }
+    }
+    unreachable!("probes end");
+}
+
+fn noise(count: u64) -> f64 {
+    if count.is_multiple_of(2) {
+        0.01
+    } else {
+        -0.01
+    }
+}
+
+// Eight tell a slope without noise. A group whose slope is lost in noise is waited for four times as
+// long as all groups took, and is faint then. Where all is noise, nobody is.
+#[test]
+fn probes_until_the_first_slope_is_known() {
+    let (count, ramp) = probe(|_| vec![slope(-1.0)]);
+    assert_eq!((count, ramp.known_at, ramp.groups[0].faint), (8, 8, false));
+    assert_eq!(
+        (rates(&ramp), ramp.stage),
+        (vec![4.0], Stage::Growing { each: 1, looks: 0, taken: 0 })
+    );
+    let (count, ramp) = probe(|count| vec![slope(-1.0), slope(noise(count))]);
+    assert_eq!((count, ramp.known_at), (32, 8));
+    assert_eq!(ramp.groups.iter().map(|group| group.faint).collect::<Vec<_>>(), [false, true]);
+    let (count, ramp) = probe(|count| vec![slope(noise(count))]);
+    assert_eq!((count, ramp.known_at, ramp.groups[0].faint), (200, 0, false));
+}
+
+// Weights that have moved a hundredth of what descent would have moved them do not follow.
+#[test]
+fn steps_that_stop_following() {
+    let after = |moved: f64| {
+        let mut ramp = at(Stage::Probing, vec![group(1.0)]);
+        (ramp.follows, ramp.expected) = (true, 1.0);
+        for _ in 0..8 {
+            ramp.observe(
+                &[Slope { along: -moved, moved, gradient: 0.0, ..slope(0.0) }],
+                None,
+                NUMBERS,
+            );
+        }
+        assert!(matches!(ramp.stage, Stage::Growing { .. }));
+        ramp.follows
+    };
+    assert!(after(1.0) && !after(0.01));
+}
+
+// ---- Growth ----
+
+// A rise of more than half of the first loss, a quarter of which the slopes explain: by hand, around
+// both limits.
+#[test]
+fn a_loss_that_has_exploded() {
+    let exploded = |loss, along| {
+        let mut ramp = growing(9, 0, 0, vec![group(1.0)]);
+        ramp.start = Some(2.0);
+        ramp.observe(&[slope(along)], Some(loss), NUMBERS) == Ramped::TooFar
+    };
+    assert!(!exploded(3.0, 2.0) && exploded(3.1, 2.0));
+    assert!(!exploded(2.5, 2.0) && exploded(3.5, 2.0));
+    assert!(exploded(4.0, 0.5) && !exploded(4.0, 0.4));
+    assert!(!exploded(4.0, 0.2) && !exploded(4.0, -2.0));
+}
+
+// Groups that explain a quarter as much as the largest go back to a quarter of their rates. The
+// others take the largest of theirs. A frozen one stays.
+#[test]
+fn who_is_to_blame_for_an_explosion() {
+    let mut groups: Vec<_> = [8.0, 4.0, 16.0, 32.0].map(group).into();
+    groups.push(GroupRamp { silent: false, ..GroupRamp::new(3.0, true) });
+    let mut ramp = growing(9, 0, 0, groups);
+    ramp.start = Some(1.0);
+    let slopes = [2.0, 0.5, 0.4, -1.0, 2.0].map(slope);
+    assert_eq!(ramp.observe(&slopes, Some(3.0), NUMBERS), Ramped::TooFar);
+    assert_eq!(rates(&ramp), [2.0, 1.0, 2.0, 2.0, 3.0]);
+}
+
+// So many steps are made at each rate. Fails one step early or late.
+#[test]
+fn a_rate_is_looked_at_after_its_steps() {
+    let after = |looks, taken| {
+        let mut ramp = growing(2, looks, taken, vec![group(1.0)]);
+        ramp.observe(&[slope(-1.0)], None, NUMBERS);
+        rates(&ramp)[0]
+    };
+    assert_eq!([after(0, 0), after(0, 1), after(1, 2), after(1, 3)], [1.0, 2.0, 1.0, 2.0]);
+}
+
+/// With one more slope of −0.3 a group that may be half-way, or not: −0.4 with an error of 0.1.
+fn doubtful() -> GroupRamp {
+    GroupRamp { here: samples(&[-0.5]), ..group(1.0) }
+}
+
+// Doubt is looked at again, and after the fourth look it is no longer doubt.
+#[test]
+fn doubt_is_looked_at_four_times() {
+    let after = |looks| {
+        let mut ramp = growing(1, looks, looks, vec![doubtful()]);
+        ramp.observe(&[slope(-0.3)], None, NUMBERS);
+        (ramp.stage, ramp.groups[0].done)
+    };
+    let stage = |looks, taken| Stage::Growing { each: 1, looks, taken };
+    assert_eq!(after(0), (stage(1, 1), false));
+    assert_eq!(after(2), (stage(3, 3), false));
+    assert_eq!(after(3), (stage(0, 0), true));
+}
+
+// Rates grow fourfold within a thousandth of the norm, and twofold beyond.
+#[test]
+fn rates_grow_faster_near_the_start() {
+    let after = |moved: f64| {
+        let mut ramp = growing(1, 0, 0, vec![group(1.0)]);
+        ramp.observe(&[Slope { along: -moved, moved, norm: 4.0, ..slope(0.0) }], None, NUMBERS);
+        rates(&ramp)[0]
+    };
+    assert_eq!((after(0.003), after(0.005)), (4.0, 2.0));
+}
+
+// A group that has not moved says nothing, and one whose slope is faint only where it is half-way.
+#[test]
+fn groups_that_say_nothing_grow_with_the_others() {
+    let near = |along: f64| Slope { along: along * 1e-4, moved: 1e-4, ..slope(0.0) };
+    let still = Slope { moved: 0.0, ..slope(0.0) };
+    let faint = |group: GroupRamp| GroupRamp { faint: true, ..group };
+    let after = |first: GroupRamp, of| {
+        let mut ramp = growing(1, 3, 3, vec![first, group(1.0)]);
+        let ramped = ramp.observe(&[of, near(-1.0)], None, NUMBERS);
+        let group = &ramp.groups[0];
+        (ramped, group.rate, group.done)
+    };
+    assert_eq!(after(group(1.0), still), (Ramped::On, 4.0, false));
+    assert_eq!(after(faint(doubtful()), near(-0.3)), (Ramped::On, 4.0, false));
+    // Half-way: the rate where the slope crosses half of the first, which is the rate before.
+    let half_way = after(faint(group(1.0)), near(-0.4));
+    assert_eq!((half_way.0, half_way.2), (Ramped::On, true));
+    // As steep up as it was down.
+    let uphill = after(faint(group(1.0)), near(2.0));
+    assert_eq!((uphill.0, uphill.2), (Ramped::TooFar, true));
+}
+
+// Ten times as long as the weights is far enough, however straight the way.
+#[test]
+fn a_way_far_out_ends_the_ramp() {
+    let after = |moved: f64| {
+        let mut ramp = growing(1, 0, 0, vec![group(1.0)]);
+        ramp.observe(&[Slope { along: -moved, moved, ..slope(0.0) }], None, NUMBERS)
+    };
+    assert_eq!((after(10.0), after(10.1)), (Ramped::On, Ramped::Done));
+}
