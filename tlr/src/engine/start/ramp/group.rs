@@ -187,3 +187,143 @@ impl GroupRamp {
         self.done = true;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn samples(all: &[f64]) -> Samples {
+        let mut samples = Samples::default();
+        all.iter().for_each(|x| samples.push(*x));
+        samples
+    }
+
+    /// A group at a rate of 4, raised twofold, whose first slope is −2 for certain, with these slopes
+    /// here.
+    fn group(here: &[f64]) -> GroupRamp {
+        GroupRamp {
+            silent: false,
+            raised: 2.0,
+            first: -2.0,
+            base: samples(&[-2.0; 8]),
+            here: samples(here),
+            ..GroupRamp::new(4.0, false)
+        }
+    }
+
+    #[test]
+    fn states_that_cannot_be() {
+        assert!(GroupRamp { means: vec![0.0; 4], ..group(&[]) }.is_possible());
+        assert!(!GroupRamp { means: vec![0.0; 5], ..group(&[]) }.is_possible());
+        assert!(!GroupRamp { rate: 0.0, ..group(&[]) }.is_possible());
+    }
+
+    // A group is judged by its own slope if it has one, that is not lost in noise.
+    #[test]
+    fn groups_that_are_judged() {
+        assert!(group(&[]).is_judged());
+        assert!(!GroupRamp { silent: true, ..group(&[]) }.is_judged());
+        assert!(!GroupRamp { faint: true, ..group(&[]) }.is_judged());
+        assert!(!GroupRamp { base: Samples::default(), ..group(&[]) }.is_judged());
+    }
+
+    // 0 and −3 have a deviation of √4.5, so that (2σ/b)² is 18/b².
+    #[test]
+    fn steps_that_tell_half_from_all() {
+        let steps = |first, base: &[f64]| {
+            GroupRamp { first, base: samples(base), ..group(&[]) }.steps_a_look()
+        };
+        assert_eq!(steps(-1.1, &[0.0, -3.0]), 15);
+        assert_eq!([steps(-0.1, &[0.0, -3.0]), steps(0.0, &[0.0, -3.0])], [MOST_STEPS; 2]);
+        assert_eq!([steps(-1.0, &[-1.0; 8]), steps(-1.0, &[])], [1; 2]);
+        assert_eq!(steps(0.0, &[0.0; 8]), MOST_STEPS);
+    }
+
+    // At the limits of three quarters and a half, without noise and with an error of 0.1: of four
+    // slopes with a deviation of 0.2, or of such a base.
+    #[test]
+    fn what_a_slope_says() {
+        use Look::{Bending, Doubtful, HalfWay, Silent, Straight};
+        assert_eq!(group(&[]).look(), Silent);
+        let exact = [-1.52, -1.5, -1.02, -1.0, -0.98].map(|mean| group(&[mean]).look());
+        assert_eq!(exact, [Straight, Bending, Bending, Doubtful, HalfWay]);
+        let off = 0.2 * 0.75f64.sqrt();
+        let noisy = |mean| group(&[mean - off, mean + off, mean - off, mean + off]).look();
+        assert_eq!([-1.42, -1.38, -0.72, -0.68].map(noisy), [Straight, Bending, Doubtful, HalfWay]);
+        let base = samples(&[-2.0 - off, -2.0 + off, -2.0 - off, -2.0 + off]);
+        let noisy = |mean| GroupRamp { base: base.clone(), ..group(&[mean; 4]) }.look();
+        assert_eq!([-1.42, -1.38, -0.72, -0.68].map(noisy), [Straight, Bending, Doubtful, HalfWay]);
+    }
+
+    // A straight way measures the first slope better, and one that steepens for three rates is
+    // followed. One that bends does neither.
+    #[test]
+    fn a_way_that_goes_on() {
+        let mut bending = group(&[-1.2]);
+        bending.doubted = Some(1.0);
+        bending.go_on(4.0);
+        assert_eq!((bending.rate, bending.raised, bending.first), (16.0, 4.0, -2.0));
+        assert_eq!((bending.means, bending.here.count, bending.doubted), (vec![-1.2], 0, None));
+        assert_eq!(bending.base.count, 8);
+
+        let mut straight = group(&[]);
+        let mut firsts = Vec::new();
+        for mean in [-2.9, -3.8, -5.0, -6.0, -7.0] {
+            straight.here = samples(&[mean]);
+            straight.go_on(1.0);
+            firsts.push(straight.first);
+        }
+        let whole: [f64; 2] = [-18.9 / 9.0, -22.7 / 10.0];
+        // Then the mean of three and of the last four.
+        let expected = [whole[0], whole[1], -11.7 / 3.0, -17.7 / 4.0, -21.8 / 4.0];
+        let close = |(a, b): (&f64, &f64)| (a - b).abs() < 1e-12;
+        assert!(firsts.iter().zip(&expected).all(close), "{firsts:?}");
+        assert_eq!((straight.means, straight.base.count), (vec![-3.8, -5.0, -6.0, -7.0], 13));
+        let mut level = GroupRamp { first: 0.0, base: samples(&[1.0]), ..group(&[-0.1]) };
+        level.go_on(1.0);
+        assert_eq!(level.first, 0.0);
+    }
+
+    // From −2 or −1.5 at a rate of 2 to the slope at 4: where it is −1.
+    #[test]
+    fn where_the_slope_is_half_of_the_first() {
+        assert_eq!(group(&[0.0]).crossing(), 3.0);
+        assert_eq!(GroupRamp { raised: 4.0, ..group(&[0.0]) }.crossing(), 2.5);
+        assert_eq!(GroupRamp { means: vec![-9.0, -1.5], ..group(&[0.5]) }.crossing(), 2.5);
+        // Not outside of the two, and the last one where there is no telling.
+        assert_eq!(GroupRamp { means: vec![-0.5], ..group(&[0.0]) }.crossing(), 2.0);
+        assert_eq!(group(&[-1.5]).crossing(), 4.0);
+        assert_eq!(GroupRamp { means: vec![-1.0], ..group(&[-1.0]) }.crossing(), 4.0);
+    }
+
+    // As steep as the first one, by two standard errors (here of 0.1).
+    #[test]
+    fn a_way_uphill() {
+        assert!(!group(&[2.0]).is_uphill() && group(&[2.01]).is_uphill());
+        let off = 0.2 * 0.75f64.sqrt();
+        let noisy = |mean| group(&[mean - off, mean + off, mean - off, mean + off]);
+        assert!(!noisy(2.19).is_uphill() && noisy(2.21).is_uphill());
+        assert!(!GroupRamp { first: 0.0, ..group(&[1.0]) }.is_uphill());
+    }
+
+    // At the level that is asked for, and not above the crossing where the way leads uphill.
+    #[test]
+    fn a_rate_that_is_found() {
+        let mut found = group(&[0.0]);
+        assert!(!found.stop(2.0) && found.done);
+        assert_eq!(found.rate, 6.0);
+        let mut uphill = group(&[3.0]);
+        assert!(uphill.stop(2.0) && uphill.done);
+        assert_eq!(uphill.rate, 4.0 * (1.0 + 0.2) / 2.0);
+        // What the rate before had found counts.
+        let mut doubted = group(&[0.0]);
+        doubted.doubt();
+        assert_eq!((doubted.rate, doubted.raised, doubted.doubted), (8.0, 2.0, Some(3.0)));
+        doubted.here = samples(&[0.0]);
+        doubted.stop(2.0);
+        assert_eq!(doubted.rate, 6.0);
+        let mut back = group(&[]);
+        back.retreat();
+        assert_eq!((back.rate, back.done), (1.0, true));
+    }
+}
