@@ -39,6 +39,9 @@ fn gradients_that_have_exploded() {
     assert!(!watch.goes_uphill(&[slope(-1.0, 2.0)]));
     assert!(!watch.has_exploded(&slope(6.0, 6.0)));
     assert!(watch.has_exploded(&slope(6.1, 6.1)));
+    // Three tenths of the way times the gradient are uphill.
+    let way = |along| Slope { moved: 2.0, ..slope(along, 20.0) };
+    assert!(!watch.has_exploded(&way(11.9)) && watch.has_exploded(&way(12.1)));
     // A sum that is no number says nothing.
     assert!(!watch.goes_uphill(&[slope(f64::NAN, 9.0)]));
 }
