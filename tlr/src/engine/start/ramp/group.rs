@@ -251,7 +251,7 @@ mod tests {
         let noisy = |mean| group(&[mean - off, mean + off, mean - off, mean + off]).look();
         assert_eq!([-1.42, -1.38, -0.72, -0.68].map(noisy), [Straight, Bending, Doubtful, HalfWay]);
         let base = samples(&[-2.0 - off, -2.0 + off, -2.0 - off, -2.0 + off]);
-        let noisy = |mean| GroupRamp { base: base.clone(), ..group(&[mean; 4]) }.look();
+        let noisy = |mean| GroupRamp { base, ..group(&[mean; 4]) }.look();
         assert_eq!([-1.42, -1.38, -0.72, -0.68].map(noisy), [Straight, Bending, Doubtful, HalfWay]);
     }
 
