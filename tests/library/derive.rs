@@ -156,12 +156,12 @@ fn layers_are_named_by_their_fields() {
 
 #[derive(Clone, TensorCollection, TrainableLr)]
 struct Attributes<E: Dtype, D: Device<E>> {
-    #[tlr(frozen)]
-    frozen: Lin<4, 4, E, D>,
+    #[tlr(fixed_rate)]
+    fixed_rate: Lin<4, 4, E, D>,
     #[tlr(rate = 0.25)]
     slower: Encoder<E, D>,
     #[tlr(rate = 2)]
-    #[tlr(frozen)]
+    #[tlr(fixed_rate)]
     both: Block<E, D>,
     #[tlr(group, rate = 1e-1)]
     group: Encoder<E, D>,
@@ -180,7 +180,7 @@ fn attributes_of_fields() {
     assert_eq!(model.slope.0, 0.05);
     let rates = rates(&model);
     let slower = layers(&model.slower).into_iter().map(|name| (format!("slower.{name}"), 0.125));
-    let mut expected = vec![("frozen".to_owned(), 0.5)];
+    let mut expected = vec![("fixed_rate".to_owned(), 0.5)];
     expected.extend(slower);
     expected.extend([
         ("both.conv1".to_owned(), 1.0),
@@ -226,7 +226,7 @@ fn attributes_of_rates_need_a_rate_a_layer() {
         }
     }
     let dev = Cpu::default();
-    assert_eq!(refused(&Attributes::build(&dev)), Some(("frozen", "Attributes::frozen")));
+    assert_eq!(refused(&Attributes::build(&dev)), Some(("fixed_rate", "Attributes::fixed_rate")));
     assert_eq!(refused(&Outer::build(&dev)), Some(("rate", "Inner::two")));
     assert_eq!(refused(&Nested::build(&dev)), None);
     assert_eq!(refused(&Container::<Lin<4, 4, f32, Cpu>, Tanh, u8, 2>::build(&dev)), None);
@@ -601,7 +601,7 @@ struct Trained<E: Dtype, D: Device<E>> {
     #[tlr(rate = 0.5)]
     hidden: Lin<4, 8, E, D>,
     act: Tanh,
-    #[tlr(group, frozen)]
+    #[tlr(group, fixed_rate)]
     head: (Lin<8, 8, E, D>, Tanh, Lin<8, 2, E, D>),
 }
 
@@ -661,5 +661,5 @@ fn newton_trains_the_rates_of_a_derived_model() {
     assert!(losses[59] < losses[0] / 2.0, "{} to {}", losses[0], losses[59]);
     let rates = opt.rates();
     assert!(rates[0].1 > 5e-4, "a rate this small grows: {rates:?}");
-    assert_eq!(rates[1], ("head", 1e-3), "and a frozen one stays");
+    assert_eq!(rates[1], ("head", 1e-3), "and a fixed_rate one stays");
 }

@@ -138,7 +138,7 @@ fn names_of_outcomes() {
         (Capped, "capped"),
         (Kept(KeptBecause::NonPositiveCurvature), "kept: the curvature is not positive"),
         (Kept(KeptBecause::NonFinite), "kept: a figure is not finite"),
-        (Kept(KeptBecause::Frozen), "kept: frozen"),
+        (Kept(KeptBecause::FixedRate), "kept: the rate is fixed"),
         (RolledBack(Cause::LossIncreased), "rolled back: the mean loss rose"),
         (RolledBack(Cause::LossExploded), "rolled back: the loss exploded"),
         (RolledBack(Cause::NonFiniteLoss), "rolled back: the loss is not finite"),

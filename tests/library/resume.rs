@@ -675,10 +675,10 @@ fn impossible_figures_are_refused() {
 fn another_version_is_refused() {
     let (_, checkpoint) = saved();
     let (parts, mut words) = forged::parts(&checkpoint);
-    words.insert("version".to_owned(), "6".to_owned());
+    words.insert("version".to_owned(), "7".to_owned());
     let problem = problem(&forged::file(&parts, words));
-    assert_eq!(problem, CheckpointError::Version { found: "6".to_owned(), known: 5 });
-    assert!(problem.to_string().contains("version 6"), "{problem}");
+    assert_eq!(problem, CheckpointError::Version { found: "7".to_owned(), known: 5 });
+    assert!(problem.to_string().contains("version 7"), "{problem}");
 }
 
 fn problem(bytes: &[u8]) -> CheckpointError {

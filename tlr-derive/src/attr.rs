@@ -30,8 +30,8 @@ pub(crate) struct StructAttrs {
 pub(crate) struct FieldAttrs {
     /// Where `group` stands.
     pub(crate) group: Option<Span>,
-    /// Where `frozen` stands.
-    pub(crate) frozen: Option<Span>,
+    /// Where `fixed_rate` stands.
+    pub(crate) fixed_rate: Option<Span>,
     pub(crate) rate: Option<Rate>,
     /// Where `no_decay` stands.
     pub(crate) no_decay: Option<Span>,
@@ -53,7 +53,7 @@ pub(crate) struct Rate {
 /// The keys that a struct can have.
 const ON_STRUCTS: [&str; 4] = ["crate", "group", "dtype", "device"];
 /// The keys that a field can have.
-const ON_FIELDS: [&str; 6] = ["group", "frozen", "rate", "no_decay", "untrained", "skip"];
+const ON_FIELDS: [&str; 6] = ["group", "fixed_rate", "rate", "no_decay", "untrained", "skip"];
 
 impl StructAttrs {
     /// Parses those of a struct's attributes that are `#[tlr(…)]`.
@@ -93,7 +93,7 @@ impl FieldAttrs {
             let name = item.key.to_string();
             let result = match name.as_str() {
                 "group" => item.flag().map(|span| parsed.group = Some(span)),
-                "frozen" => item.flag().map(|span| parsed.frozen = Some(span)),
+                "fixed_rate" => item.flag().map(|span| parsed.fixed_rate = Some(span)),
                 "no_decay" => item.flag().map(|span| parsed.no_decay = Some(span)),
                 "untrained" => item.flag().map(|span| parsed.untrained = Some(span)),
                 "skip" => item.flag().map(|span| parsed.skip = Some(span)),
@@ -107,7 +107,7 @@ impl FieldAttrs {
                 }
                 _ => Err(item.unknown(
                     "a field",
-                    "`group`, `frozen`, `rate = …`, `no_decay`, `untrained`, `skip`",
+                    "`group`, `fixed_rate`, `rate = …`, `no_decay`, `untrained`, `skip`",
                 )),
             };
             errors.take(result);
@@ -121,7 +121,7 @@ impl FieldAttrs {
     /// whether they are there.
     pub(crate) fn marks(&self) -> [(&'static str, bool); 4] {
         [
-            ("frozen", self.frozen.is_some()),
+            ("fixed_rate", self.fixed_rate.is_some()),
             ("rate", self.rate.is_some()),
             ("untrained", self.untrained.is_some()),
             ("no_decay", self.no_decay.is_some()),

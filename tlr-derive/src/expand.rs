@@ -242,7 +242,7 @@ impl<'a> OptimizedField<'a> {
         let Roles { dtype, device, .. } = roles;
         let Field { member, ty, attrs } = field;
         let name = field.name();
-        let frozen = attrs.frozen.is_some();
+        let fixed_rate = attrs.fixed_rate.is_some();
         let no_decay = attrs.no_decay.is_some();
         let rate = attrs.rate.as_ref().map_or(1.0, |rate| rate.value);
         let build = if self.is_one_layer() {
@@ -260,7 +260,7 @@ impl<'a> OptimizedField<'a> {
             #optimizers: #krate::layers::Layers::field(
                 __layers,
                 #name,
-                #krate::layers::LayerOptions { frozen: #frozen, rate: #rate, no_decay: #no_decay },
+                #krate::layers::LayerOptions { fixed_rate: #fixed_rate, rate: #rate, no_decay: #no_decay },
                 |__layers| { #build },
             )
         }

@@ -108,15 +108,15 @@ pub fn derive_tensor_collection(input: TokenStream) -> TokenStream {
 /// and other type parameters are recognized is explained there, and is the same here.
 ///
 /// # Attributes of a field
-/// Several can be combined, as in `#[tlr(group, rate = 0.1)]`. `group`, `frozen` and `rate` are
-/// about the rates that `tlr::PerLayer` gives to layers. A field that is `frozen` or has a `rate`
+/// Several can be combined, as in `#[tlr(group, rate = 0.1)]`. `group`, `fixed_rate` and `rate` are
+/// about the rates that `tlr::PerLayer` gives to layers. A field with `fixed_rate` or a `rate`
 /// is an error in a trainer with one rate for the whole model, provided that `TensorCollection` is
 /// derived.
 ///
 /// | | |
 /// |---|---|
 /// | `group` | The field is one layer with one rate, whatever it consists of. |
-/// | `frozen` | The rates of the field's layers never change. Their weights are still trained. |
+/// | `fixed_rate` | The rates of the field's layers never change. Their weights are still trained. |
 /// | `rate = 0.1` | Scales the rates at which the layers of the field start. A number above zero. |
 /// | `no_decay` | The field's weights are left out of the weight decay. |
 /// | `untrained` | The field's weights never change, so it has no layers. |
@@ -139,7 +139,7 @@ pub fn derive_tensor_collection(input: TokenStream) -> TokenStream {
 ///
 /// #[derive(Clone, TensorCollection, TrainableLr)]
 /// struct Mlp<E: Dtype, D: Device<E>> {
-///     #[tlr(frozen, rate = 0.5)]
+///     #[tlr(fixed_rate, rate = 0.5)]
 ///     embedding: modules::Linear<4, 8, E, D>,
 ///     blocks: modules::Repeated<(modules::Linear<8, 8, E, D>, ReLU), 2>,
 ///     head: modules::Linear<8, 2, E, D>,

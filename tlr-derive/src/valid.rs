@@ -47,7 +47,7 @@ fn check_field(field: &Field<'_>, on_struct: &StructAttrs) -> syn::Result<()> {
     let mut errors = Errors::default();
     let attrs = &field.attrs;
     let rate = attrs.rate.as_ref().map(|rate| rate.key);
-    let of_rates = [("group", attrs.group), ("frozen", attrs.frozen), ("rate", rate)];
+    let of_rates = [("group", attrs.group), ("fixed_rate", attrs.fixed_rate), ("rate", rate)];
     let of_tensors = [("no_decay", attrs.no_decay), ("untrained", attrs.untrained)];
     for (name, span) in of_rates.into_iter().chain(of_tensors) {
         let Some(span) = span else { continue };

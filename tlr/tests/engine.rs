@@ -101,14 +101,14 @@ struct Run<R> {
 
 const RATE: f64 = 0.5;
 
-fn run<R: RateRule + Clone>(config: &Config<R>, frozen: &[bool]) -> Run<R> {
-    run_from(RATE, config, frozen)
+fn run<R: RateRule + Clone>(config: &Config<R>, fixed_rate: &[bool]) -> Run<R> {
+    run_from(RATE, config, fixed_rate)
 }
 
-fn run_from<R: RateRule + Clone>(rate: f64, config: &Config<R>, frozen: &[bool]) -> Run<R> {
-    let groups = frozen.iter().enumerate().map(|(index, frozen)| Group {
+fn run_from<R: RateRule + Clone>(rate: f64, config: &Config<R>, fixed_rate: &[bool]) -> Run<R> {
+    let groups = fixed_rate.iter().enumerate().map(|(index, fixed_rate)| Group {
         name: index.to_string().into(),
-        frozen: *frozen,
+        fixed_rate: *fixed_rate,
         rate,
     });
     let numbers = Numbers { momentum: 0.0, spacing: 1e-3 };
@@ -357,7 +357,7 @@ fn a_way_back_that_fails_after_the_update_says_so() {
 #[test]
 fn the_evidence_is_told_in_order() {
     let numbers = Numbers { momentum: 0.0, spacing: 1e-3 };
-    let groups = vec![Group { name: "w".into(), frozen: false, rate: RATE }];
+    let groups = vec![Group { name: "w".into(), fixed_rate: false, rate: RATE }];
     let mut engine = Engine::new(plain(1).climb(0.8), groups, numbers).unwrap();
     for event in [
         Event::Batch { loss: None, only_gathers: false },
@@ -421,7 +421,7 @@ fn a_host_need_not_tell_what_it_cannot() {
 #[test]
 fn events_out_of_order_change_nothing() {
     let numbers = Numbers { momentum: 0.0, spacing: 1e-3 };
-    let groups = vec![Group { name: "w".into(), frozen: false, rate: RATE }];
+    let groups = vec![Group { name: "w".into(), fixed_rate: false, rate: RATE }];
     let mut engine = Engine::new(guarded(1), groups, numbers).unwrap();
     let refused = |engine: &mut Engine<NewtonRule>, event: Event, words: &str| {
         let state = engine.state().clone();
@@ -442,7 +442,7 @@ fn events_out_of_order_change_nothing() {
     engine.tell(Event::WindowEnded(vec![still(1.0)])).unwrap();
     assert!(!engine.state().is_within_step());
     // A window that agrees is weighed: slopes are asked for once, then norms.
-    let groups = vec![Group { name: "w".into(), frozen: false, rate: RATE }];
+    let groups = vec![Group { name: "w".into(), fixed_rate: false, rate: RATE }];
     let mut engine = Engine::new(plain(1).climb(0.8), groups, numbers).unwrap();
     let batch = || Event::Batch { loss: None, only_gathers: false };
     for event in [batch(), Event::SnapshotTaken, Event::SnapshotTaken, Event::Updated] {
@@ -513,7 +513,7 @@ fn where_there_is_nothing_to_learn_the_rate_is_kept() {
     }
     let mut run = run(&plain(1), &[true]);
     run.window(still(16.0));
-    assert_eq!(run.window(along(4.0, 2.0)), (RATE, Outcome::Kept(KeptBecause::Frozen)));
+    assert_eq!(run.window(along(4.0, 2.0)), (RATE, Outcome::Kept(KeptBecause::FixedRate)));
 }
 
 #[test]
@@ -552,7 +552,7 @@ fn rates_stay_within_their_bounds() {
     }
     assert!(run.rate() <= 1e30);
     let errors = [1e-31, 1e31, f64::NAN, 0.0, -1.0].map(|rate| {
-        let groups = vec![Group { name: "w".into(), frozen: false, rate }];
+        let groups = vec![Group { name: "w".into(), fixed_rate: false, rate }];
         let numbers = Numbers { momentum: 0.0, spacing: 1e-3 };
         Engine::new(plain(1), groups, numbers).map(drop).unwrap_err()
     });
@@ -585,7 +585,7 @@ fn outcomes_in_words() {
         (Outcome::CutReverted, "cut reverted: it was not needed"),
         (Outcome::Kept(KeptBecause::NonPositiveCurvature), "kept: the curvature is not positive"),
         (Outcome::Kept(KeptBecause::NonFinite), "kept: a figure is not finite"),
-        (Outcome::Kept(KeptBecause::Frozen), "kept: frozen"),
+        (Outcome::Kept(KeptBecause::FixedRate), "kept: the rate is fixed"),
         (Outcome::Searched, "set by the line search"),
         (Outcome::RolledBack(Cause::LossIncreased), "rolled back: the mean loss rose"),
     ];
@@ -697,10 +697,10 @@ fn weights_that_have_not_moved_raise_a_rate_that_could_move_them() {
         assert_eq!(run.window(still(0.0)).0, rate);
         assert!(run.log().ends_with("end; movable; norms"));
     }
-    // Not of a frozen layer, not without a climb, and not where a schedule holds the weights still.
-    let mut frozen = run(&plain(1).climb(0.8), &[true]);
-    frozen.host.movable = vec![true];
-    assert_eq!(frozen.window(still(0.0)), (RATE, Outcome::Kept(KeptBecause::Frozen)));
+    // Not of a layer with a fixed rate, not without a climb, and not where a schedule holds the weights still.
+    let mut fixed_rate = run(&plain(1).climb(0.8), &[true]);
+    fixed_rate.host.movable = vec![true];
+    assert_eq!(fixed_rate.window(still(0.0)), (RATE, Outcome::Kept(KeptBecause::FixedRate)));
     let mut without = run(&plain(1), &[false]);
     without.window(still(0.0));
     assert!(without.log().ends_with("end"));
@@ -1007,7 +1007,7 @@ fn a_rollback_ends_the_climb_once_windows_were_good() {
 }
 
 #[test]
-fn a_frozen_rate_is_not_cut() {
+fn a_fixed_rate_is_not_cut() {
     let mut run = run(&guarded(4), &[true, false]);
     run.steps(&[1.0, f64::NAN, f64::NAN]);
     let rates: Vec<_> = run.engine.rates().map(|(_, rate)| rate).collect();

@@ -9,7 +9,7 @@ fn made<R: RateRule>(config: Config<R>) -> Result<Engine<R>, Error> {
 
 /// An engine around an optimizer with this momentum.
 fn around<R: RateRule>(config: Config<R>, momentum: f64) -> Result<Engine<R>, Error> {
-    let groups = vec![Group { name: "model".into(), frozen: false, rate: 0.1 }];
+    let groups = vec![Group { name: "model".into(), fixed_rate: false, rate: 0.1 }];
     Engine::new(config, groups, Numbers { momentum, spacing: f64::EPSILON })
 }
 
@@ -234,7 +234,7 @@ fn a_window_outlasts_the_momentum() {
         assert!(is_out_of_range(&error, "the optimizer's momentum", bad));
     }
     for bad in [0.0, -1.0, 1.5].into_iter().chain(NEVER) {
-        let groups = vec![Group { name: "model".into(), frozen: false, rate: 0.1 }];
+        let groups = vec![Group { name: "model".into(), fixed_rate: false, rate: 0.1 }];
         let error = Engine::new(config, groups, Numbers { momentum: 0.0, spacing: bad });
         let error = error.map(drop).unwrap_err();
         assert!(is_out_of_range(&error, "the spacing of numbers", bad));

@@ -133,7 +133,7 @@ impl Setup {
             .sketch(sketch);
         let groups = (0..1 + random.below(3)).map(|index| Group {
             name: Arc::from(index.to_string()),
-            frozen: random.chance(8),
+            fixed_rate: random.chance(8),
             rate: random.magnitude(-30..30).clamp(1e-30, 1e30),
         });
         let groups = groups.collect();

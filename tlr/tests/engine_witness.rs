@@ -128,14 +128,14 @@ struct Run {
 
 impl Run {
     fn new(config: NewtonConfig, rate: f64, host: Paper) -> Self {
-        Self::with_frozen(config, rate, host, None)
+        Self::with_fixed(config, rate, host, None)
     }
 
     /// One group's rate stays where it is.
-    fn with_frozen(config: NewtonConfig, rate: f64, host: Paper, frozen: Option<usize>) -> Self {
+    fn with_fixed(config: NewtonConfig, rate: f64, host: Paper, fixed_rate: Option<usize>) -> Self {
         let groups = (0..host.w.len()).map(|index| Group {
             name: index.to_string().into(),
-            frozen: frozen == Some(index),
+            fixed_rate: fixed_rate == Some(index),
             rate,
         });
         let numbers = Numbers { momentum: 0.0, spacing: f64::from(f32::EPSILON) };
@@ -311,7 +311,7 @@ fn a_start_without_a_gradient() {
 }
 
 // A group whose gradient comes late starts at the largest of the others' rates, with its first window
-// that has one. The rate of a frozen group (here 10) does not count.
+// that has one. A fixed rate (here 10) does not count.
 #[test]
 fn a_late_group_starts_where_the_others_are() {
     let gradient =
@@ -320,7 +320,7 @@ fn a_late_group_starts_where_the_others_are() {
         for (window, loss) in [(5, None), (1, None), (5, Some(1.0)), (1, Some(1.0))] {
             let config = NewtonConfig::default().window(Window::steps(window).unwrap());
             let host = Paper::new(vec![vec![1.0], vec![1.0], vec![1.0]], gradient);
-            let mut run = Run::with_frozen(config, given, host, Some(2));
+            let mut run = Run::with_fixed(config, given, host, Some(2));
             run.ramp();
             let silent = run.rates()[1];
             assert_eq!(silent, given.min(run.rates()[0]));
@@ -420,13 +420,13 @@ fn gradients_that_are_no_numbers() {
     assert!(matches!(run.step(None), Step::RolledBack { cause: Cause::WentTooFar, .. }));
     assert_eq!((run.rates()[0], run.host.w[0][0]), (before / 4.0, 2.0));
 
-    // Rates that are frozen, or whose group has had no gradient, have led nowhere.
+    // Rates that are fixed, or whose group has had no gradient, have led nowhere.
     let gradient = |w: &[f64], batch| {
         let broken = (12..14).contains(&batch);
         vec![if broken { f64::NAN } else { w[0] }, w[1], 0.0]
     };
     let host = Paper::new(vec![vec![2.0], vec![2.0], vec![2.0]], gradient);
-    let mut run = Run::with_frozen(NewtonConfig::default(), 1e-3, host, Some(1));
+    let mut run = Run::with_fixed(NewtonConfig::default(), 1e-3, host, Some(1));
     (0..12).for_each(|_| drop(run.step(None)));
     let before = run.rates();
     (0..2).for_each(|_| drop(run.step(None)));
@@ -494,14 +494,14 @@ fn steady(safeguard: Safeguard, rate: f64, h: [f64; 2]) -> Run {
     steady_but(None, safeguard, rate, h)
 }
 
-/// The same, with one group's rate frozen.
-fn steady_but(frozen: Option<usize>, safeguard: Safeguard, rate: f64, h: [f64; 2]) -> Run {
+/// The same, with one group's rate fixed.
+fn steady_but(fixed_rate: Option<usize>, safeguard: Safeguard, rate: f64, h: [f64; 2]) -> Run {
     // The rule leaves these rates where they are.
     let config = NewtonConfig::default().climb(None).ramp(false).settle(false).damping(1e-12);
     let config = config.safeguard(safeguard).window(Window::steps(2).unwrap());
     let gradient = move |w: &[f64], _| vec![h[0] * w[0], h[1] * w[1]];
     let host = Paper::new(vec![vec![1.0], vec![1.0]], gradient);
-    let mut run = Run::with_frozen(config, rate, host, frozen);
+    let mut run = Run::with_fixed(config, rate, host, fixed_rate);
     (0..4).for_each(|_| drop(run.step(Some(1.0))));
     run
 }
@@ -538,11 +538,11 @@ fn a_loss_that_is_no_number_is_not_explained() {
 }
 
 // One group has jumped over its valley and up the other side: only its rate is cut.
-// Where that one is frozen, the other has to be.
+// Where that one's rate is fixed, the other has to be.
 #[test]
 fn only_the_group_that_explains_the_rise_is_cut() {
-    for (frozen, cuts) in [(None, [1.0, 0.5]), (Some(0), [1.0, 0.5]), (Some(1), [0.5, 1.0])] {
-        let mut run = steady_but(frozen, Safeguard::default(), 1e-3, [1.0, 1.0]);
+    for (fixed_rate, cuts) in [(None, [1.0, 0.5]), (Some(0), [1.0, 0.5]), (Some(1), [0.5, 1.0])] {
+        let mut run = steady_but(fixed_rate, Safeguard::default(), 1e-3, [1.0, 1.0]);
         run.host.gradient = Box::new(|w, _| vec![w[0], -5e3 * w[1]]);
         run.step(Some(1.0));
         // By now the second weight has moved, and its gradient turns round.
@@ -550,7 +550,7 @@ fn only_the_group_that_explains_the_rise_is_cut() {
         assert_eq!(run.step(Some(1e6)), Step::Skipped(Cause::LossExploded));
         let Step::RolledBack { decisions, .. } = run.step(Some(1e6)) else { panic!() };
         let made: Vec<f64> = decisions.iter().map(|decision| decision.to / decision.from).collect();
-        assert_eq!(made, cuts, "{frozen:?} frozen");
+        assert_eq!(made, cuts, "{fixed_rate:?} fixed_rate");
     }
 }
 

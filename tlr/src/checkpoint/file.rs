@@ -12,7 +12,7 @@ use std::{
 };
 
 const FORMAT: &str = "tlr checkpoint";
-const VERSION: u32 = 5;
+const VERSION: u32 = 6;
 
 pub(crate) type Tensors = BTreeMap<String, Stored>;
 

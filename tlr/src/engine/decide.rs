@@ -129,7 +129,7 @@ impl<R: RateRule> Engine<R> {
     /// The largest rate of a group that has had a gradient.
     fn largest_rate(&self) -> Option<f64> {
         let groups = self.state.groups.iter().zip(&self.groups);
-        let spoken = groups.filter(|(group, settings)| !group.silent && !settings.frozen);
+        let spoken = groups.filter(|(group, settings)| !group.silent && !settings.fixed_rate);
         spoken.map(|(group, _)| group.rate).reduce(f64::max)
     }
 
@@ -156,8 +156,8 @@ impl<R: RateRule> Engine<R> {
         norm: Option<f64>,
     ) -> Option<f64> {
         let group = self.state.groups.get(index)?;
-        let frozen = self.groups.get(index)?.frozen;
-        if frozen || group.rate >= 1.0 {
+        let fixed_rate = self.groups.get(index)?.fixed_rate;
+        if fixed_rate || group.rate >= 1.0 {
             None
         } else if products.own == 0.0 {
             moves.then_some(LARGEST_CLIMB)
@@ -186,7 +186,7 @@ impl<R: RateRule> Engine<R> {
         let (rate, settles, follows) = (group.rate, self.settles, self.state.follows);
         // A window without movement, or only with that of the decay, says nothing of the loss.
         let says_nothing = group.silent || window.own == 0.0 && self.climb.is_some();
-        if says_nothing && !settings.frozen {
+        if says_nothing && !settings.fixed_rate {
             group.previous = None;
             return self.set_rate(index, Proposal::kept(rate, KeptBecause::NoGradient), None);
         }
@@ -202,7 +202,7 @@ impl<R: RateRule> Engine<R> {
             }
         });
         let proposal = match (previous, products) {
-            _ if settings.frozen => Proposal::kept(rate, KeptBecause::Frozen),
+            _ if settings.fixed_rate => Proposal::kept(rate, KeptBecause::FixedRate),
             (Some(previous), Some(products)) => {
                 let proposal = rule::decide(&self.rule, rate, previous.rate, &products);
                 let agrees = self.climb.is_some_and(|cosine| products.cosine() > cosine);
@@ -264,8 +264,8 @@ impl<R: RateRule> Engine<R> {
         } else {
             for index in 0..self.groups.len() {
                 let Some(group) = self.state.groups.get(index) else { continue };
-                let frozen = self.groups.get(index).is_some_and(|group| group.frozen);
-                let cut = if frozen || !is_guilty(index) { 1.0 } else { cut };
+                let fixed_rate = self.groups.get(index).is_some_and(|group| group.fixed_rate);
+                let cut = if fixed_rate || !is_guilty(index) { 1.0 } else { cut };
                 let rate = bounded(group.rate * cut);
                 self.set_rate(index, Proposal { rate, outcome }, None);
             }

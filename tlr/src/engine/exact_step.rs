@@ -21,9 +21,9 @@ impl ExactDecision {
         self.proposal.rate / self.from
     }
 
-    /// The line search went t times as far. A frozen group went along; its rate stays.
+    /// The line search went t times as far. A group with a fixed rate went along; its rate stays.
     pub(crate) fn scale(&mut self, t: f64) {
-        if self.proposal.outcome != Outcome::Kept(KeptBecause::Frozen) {
+        if self.proposal.outcome != Outcome::Kept(KeptBecause::FixedRate) {
             self.proposal.rate = bounded(t * self.proposal.rate);
             self.proposal.outcome = Outcome::Searched;
         }
@@ -42,8 +42,8 @@ impl<R: RateRule> Engine<R> {
                 // From displacements to directions.
                 let products =
                     DirectionProducts { uu: sums.uu / from, un: sums.un / from, nn: sums.nn };
-                let proposal = if settings.frozen {
-                    Proposal::kept(from, KeptBecause::Frozen)
+                let proposal = if settings.fixed_rate {
+                    Proposal::kept(from, KeptBecause::FixedRate)
                 } else {
                     // u belongs to the current rate: both forms of the rule are the same here.
                     rule::decide(&self.rule, from, from, &products)

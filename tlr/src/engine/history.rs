@@ -97,8 +97,8 @@ pub enum KeptBecause {
     /// Two windows agree, but the last one has moved the weights so far that the rate does not rise.
     /// See [`Config::climb`](super::Config::climb).
     MovedFar,
-    /// The layer is `#[tlr(frozen)]`.
-    Frozen,
+    /// The layer is `#[tlr(fixed_rate)]`.
+    FixedRate,
 }
 
 impl fmt::Display for Outcome {
@@ -123,7 +123,7 @@ impl fmt::Display for Outcome {
             Self::Kept(KeptBecause::MovedFar) => {
                 f.write_str("kept: the window has moved the weights far")
             }
-            Self::Kept(KeptBecause::Frozen) => f.write_str("kept: frozen"),
+            Self::Kept(KeptBecause::FixedRate) => f.write_str("kept: the rate is fixed"),
             Self::Searched => f.write_str("set by the line search"),
             Self::RolledBack(cause) => write!(f, "rolled back: {cause}"),
         }

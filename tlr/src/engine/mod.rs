@@ -47,7 +47,7 @@
 //!     }
 //! }
 //!
-//! let group = Group { name: "w".into(), frozen: false, rate: 1e-6 };
+//! let group = Group { name: "w".into(), fixed_rate: false, rate: 1e-6 };
 //! let config = NewtonConfig::default().window(Window::steps(1)?);
 //! let mut engine = Engine::new(config, vec![group], Numbers { momentum: 0.0, spacing: f64::EPSILON })?;
 //! let mut host = OneWeight { w: 3.0, last: 0.0, before: 0.0 };
@@ -110,7 +110,7 @@ pub struct Group {
     /// A layer's path, or `model`.
     pub name: Arc<str>,
     /// Whether the rate stays where it starts.
-    pub frozen: bool,
+    pub fixed_rate: bool,
     /// The rate to start from, within [`RATES`].
     pub rate: f64,
 }
@@ -139,7 +139,7 @@ pub struct Engine<R> {
 #[derive(Clone, Debug)]
 struct GroupSettings {
     name: Arc<str>,
-    frozen: bool,
+    fixed_rate: bool,
 }
 
 impl<R: RateRule> Engine<R> {
@@ -178,7 +178,7 @@ impl<R: RateRule> Engine<R> {
             history: Vec::new(),
         };
         let effective = groups.iter().map(|group| group.rate).collect();
-        let settings = |Group { name, frozen, .. }| GroupSettings { name, frozen };
+        let settings = |Group { name, fixed_rate, .. }| GroupSettings { name, fixed_rate };
         let mut engine = Self {
             rule: config.rule,
             window,
@@ -294,7 +294,7 @@ impl<R> Engine<R> {
 
     fn new_ramp(&self) -> Option<Ramp> {
         let groups = self.state.groups.iter().zip(&self.groups);
-        let groups = groups.map(|(state, settings)| (state.rate, settings.frozen));
+        let groups = groups.map(|(state, settings)| (state.rate, settings.fixed_rate));
         if self.ramps {
             Ramp::new(groups)
         } else {
@@ -355,8 +355,8 @@ impl<R> Engine<R> {
     where
         R: serde::Serialize,
     {
-        let name = |group: &GroupSettings| match group.frozen {
-            true => format!("{} (frozen)", group.name),
+        let name = |group: &GroupSettings| match group.fixed_rate {
+            true => format!("{} (rate fixed)", group.name),
             false => group.name.to_string(),
         };
         Settings::default()

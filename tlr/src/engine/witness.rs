@@ -142,7 +142,7 @@ impl<R: RateRule> Engine<R> {
 
     /// Whether any of these groups' rates may be cut: otherwise those of all others have to be.
     pub(super) fn can_be_cut(&self, guilty: &[bool]) -> bool {
-        self.groups.iter().zip(guilty).any(|(group, guilty)| *guilty && !group.frozen)
+        self.groups.iter().zip(guilty).any(|(group, guilty)| *guilty && !group.fixed_rate)
     }
 
     /// Whether the slopes along the window's way are to be known before this step: before the last.
@@ -211,6 +211,6 @@ impl<R: RateRule> Engine<R> {
     /// Whether a group is still to have its first gradient.
     pub(super) fn has_silent_groups(&self) -> bool {
         let mut groups = self.state.groups.iter().zip(&self.groups);
-        groups.any(|(group, settings)| group.silent && !settings.frozen)
+        groups.any(|(group, settings)| group.silent && !settings.fixed_rate)
     }
 }

@@ -21,7 +21,7 @@ pub struct Layers {
 #[derive(Clone, Debug)]
 struct Layer {
     name: Arc<str>,
-    frozen: bool,
+    fixed_rate: bool,
     rate: f64,
     no_decay: bool,
     tensors: Vec<UniqueId>,
@@ -30,9 +30,9 @@ struct Layer {
 /// The options that `#[tlr(…)]` sets on a field. They apply to all layers in the field.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LayerOptions {
-    /// `#[tlr(frozen)]`: the rate keeps its starting value. The weights are still trained, unlike
+    /// `#[tlr(fixed_rate)]`: the rate keeps its starting value. The weights are still trained, unlike
     /// those of a field that is `untrained`. Default `false`.
-    pub frozen: bool,
+    pub fixed_rate: bool,
     /// `#[tlr(rate = …)]`: the factor on the starting rate. Default 1.
     pub rate: f64,
     /// `#[tlr(no_decay)]`: the weights do not decay. Default `false`.
@@ -41,7 +41,7 @@ pub struct LayerOptions {
 
 impl Default for LayerOptions {
     fn default() -> Self {
-        Self { frozen: false, rate: 1.0, no_decay: false }
+        Self { fixed_rate: false, rate: 1.0, no_decay: false }
     }
 }
 
@@ -75,7 +75,7 @@ impl Layers {
                     path if path.is_empty() => "model".into(),
                     path => path.into(),
                 },
-                frozen: self.options.iter().any(|options| options.frozen),
+                fixed_rate: self.options.iter().any(|options| options.fixed_rate),
                 rate: self.options.iter().map(|options| options.rate).product(),
                 no_decay: self.options.iter().any(|options| options.no_decay),
                 tensors,
@@ -106,7 +106,8 @@ impl Layers {
     }
 
     pub(crate) fn groups(&self) -> Groups {
-        let group = |layer: &Layer| TensorGroup { name: layer.name.clone(), frozen: layer.frozen };
+        let group =
+            |layer: &Layer| TensorGroup { name: layer.name.clone(), fixed_rate: layer.fixed_rate };
         let layers = self.layers.iter().enumerate();
         let members =
             layers.flat_map(|(group, layer)| layer.tensors.iter().map(move |id| (*id, group)));

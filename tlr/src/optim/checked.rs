@@ -23,7 +23,7 @@ pub(crate) fn checked_groups<Opt: TunableOptimizer>(
         let of_rates = trainable && groups.is_one();
         let of_tensors = !optimizer.follows_attributes();
         let without_effect = [
-            ("frozen", mark.frozen.filter(|_| of_rates), OF_RATES),
+            ("fixed_rate", mark.fixed_rate.filter(|_| of_rates), OF_RATES),
             ("rate", mark.rate.filter(|_| of_rates), OF_RATES),
             ("untrained", mark.untrained.filter(|_| of_tensors), OF_TENSORS),
             ("no_decay", mark.no_decay.filter(|_| of_tensors), OF_TENSORS),

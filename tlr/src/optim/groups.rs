@@ -10,12 +10,12 @@ pub struct Groups {
     members: Members,
 }
 
-/// A group: its name, and whether its rate is frozen.
+/// A group: its name, and whether its rate is fixed.
 #[derive(Clone, Debug)]
 pub(crate) struct TensorGroup {
     /// The path of the layer, or `model` for a group of all tensors.
     pub(crate) name: Arc<str>,
-    pub(crate) frozen: bool,
+    pub(crate) fixed_rate: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -33,7 +33,7 @@ impl Groups {
     /// let groups = tlr::optim::Groups::one();
     /// ```
     pub fn one() -> Self {
-        let groups = vec![TensorGroup { name: "model".into(), frozen: false }];
+        let groups = vec![TensorGroup { name: "model".into(), fixed_rate: false }];
         Self { groups, members: Members::All }
     }
 

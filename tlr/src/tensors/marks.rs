@@ -14,8 +14,8 @@ use std::cell::Cell;
 /// that has it, as in `Model::head`.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Mark {
-    /// `#[tlr(frozen)]`.
-    pub frozen: Option<&'static str>,
+    /// `#[tlr(fixed_rate)]`.
+    pub fixed_rate: Option<&'static str>,
     /// `#[tlr(rate = …)]`.
     pub rate: Option<&'static str>,
     /// `#[tlr(untrained)]`.
@@ -26,12 +26,12 @@ pub struct Mark {
 
 impl Mark {
     pub(crate) const NONE: Self =
-        Self { frozen: None, rate: None, untrained: None, no_decay: None };
+        Self { fixed_rate: None, rate: None, untrained: None, no_decay: None };
 
     /// This mark, and that of a field within.
     fn with(self, inner: Self) -> Self {
         Self {
-            frozen: self.frozen.or(inner.frozen),
+            fixed_rate: self.fixed_rate.or(inner.fixed_rate),
             rate: self.rate.or(inner.rate),
             untrained: self.untrained.or(inner.untrained),
             no_decay: self.no_decay.or(inner.no_decay),

@@ -113,7 +113,7 @@ where
         let named = groups.groups.iter().enumerate();
         let named = named.map(|(index, group)| Group {
             name: group.name.clone(),
-            frozen: group.frozen,
+            fixed_rate: group.fixed_rate,
             rate: optimizer.rate(index),
         });
         let named: Vec<_> = named.collect();

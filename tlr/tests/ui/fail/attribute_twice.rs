@@ -4,7 +4,7 @@ use tlr::{TensorCollection, TrainableLr};
 #[derive(Clone, TensorCollection, TrainableLr)]
 #[tlr(dtype = E, dtype = E)]
 struct Model<E: Dtype, D: Device<E>> {
-    #[tlr(frozen, frozen)]
+    #[tlr(fixed_rate, fixed_rate)]
     one: modules::Linear<2, 2, E, D>,
     #[tlr(rate = 0.1)]
     #[tlr(rate = 0.2)]

@@ -8,7 +8,7 @@ use tlr::{TensorCollection, TrainableLr};
 struct Model<E: Dtype, D: Device<E>> {
     #[tlr]
     a: modules::Linear<2, 2, E, D>,
-    #[tlr = "frozen"]
+    #[tlr = "fixed_rate"]
     b: modules::Linear<2, 2, E, D>,
     #[tlr(rate)]
     c: modules::Linear<2, 2, E, D>,
@@ -22,9 +22,9 @@ struct Model<E: Dtype, D: Device<E>> {
     g: modules::Linear<2, 2, E, D>,
     #[tlr(rate(0.1))]
     h: modules::Linear<2, 2, E, D>,
-    #[tlr(frozen = true)]
+    #[tlr(fixed_rate = true)]
     i: modules::Linear<2, 2, E, D>,
-    #[tlr("frozen")]
+    #[tlr("fixed_rate")]
     j: modules::Linear<2, 2, E, D>,
 }
 

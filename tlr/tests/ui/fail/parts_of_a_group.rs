@@ -4,7 +4,7 @@ use tlr::{TensorCollection, TrainableLr};
 #[derive(Clone, TensorCollection, TrainableLr)]
 #[tlr(group)]
 struct Model<E: Dtype, D: Device<E>> {
-    #[tlr(frozen)]
+    #[tlr(fixed_rate)]
     one: modules::Linear<2, 2, E, D>,
     #[tlr(skip)]
     two: usize,

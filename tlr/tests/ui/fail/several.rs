@@ -4,7 +4,7 @@ use dfdx::{optim::Sgd, prelude::*};
 use tlr::{Newton, NewtonConfig, PerLayer, TensorCollection, TrainableLr};
 
 #[derive(Clone, TensorCollection, TrainableLr)]
-#[tlr(frozen)]
+#[tlr(fixed_rate)]
 struct Model<E: Dtype, D: Device<E>, M> {
     #[tlr(froze)]
     one: modules::Linear<2, 2, E, D>,

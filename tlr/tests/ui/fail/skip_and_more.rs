@@ -6,7 +6,7 @@ struct Model<E: Dtype, D: Device<E>> {
     one: modules::Linear<2, 2, E, D>,
     #[tlr(skip, group)]
     two: usize,
-    #[tlr(frozen)]
+    #[tlr(fixed_rate)]
     #[tlr(rate = 0.5, skip)]
     three: usize,
 }

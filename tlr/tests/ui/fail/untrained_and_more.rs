@@ -5,7 +5,7 @@ use tlr::{TensorCollection, TrainableLr};
 struct Model<E: Dtype, D: Device<E>> {
     #[tlr(untrained, group)]
     one: modules::Linear<2, 2, E, D>,
-    #[tlr(frozen, untrained)]
+    #[tlr(fixed_rate, untrained)]
     two: modules::Linear<2, 2, E, D>,
     #[tlr(rate = 0.5)]
     #[tlr(untrained)]

@@ -20,12 +20,12 @@ pub(super) struct GroupRamp {
     #[serde(with = "exact")]
     pub(super) raised: f64,
     /// Its rate stays where training starts.
-    pub(super) frozen: bool,
+    pub(super) fixed: bool,
     /// It has had no gradient, and keeps its rate.
     pub(super) silent: bool,
     /// Its first slope is lost in noise, while that of all groups together is not.
     pub(super) faint: bool,
-    /// Its rate is found, or frozen.
+    /// Its rate is found, or fixed.
     pub(super) done: bool,
     /// It has gone as far as it may.
     pub(super) is_far: bool,
@@ -61,14 +61,14 @@ pub(super) enum Look {
 }
 
 impl GroupRamp {
-    pub(super) fn new(rate: f64, frozen: bool) -> Self {
+    pub(super) fn new(rate: f64, fixed: bool) -> Self {
         Self {
             rate,
             raised: 1.0,
-            frozen,
+            fixed,
             silent: true,
             faint: false,
-            done: frozen,
+            done: fixed,
             is_far: false,
             doubted: None,
             base: Samples::default(),

@@ -116,9 +116,9 @@ pub(crate) enum Ramped {
 }
 
 impl Ramp {
-    /// For groups with these rates, some of them frozen. None if all rates stay where they are.
+    /// For groups with these rates, some of them fixed. None if all rates stay where they are.
     pub(crate) fn new(groups: impl Iterator<Item = (f64, bool)>) -> Option<Self> {
-        let groups: Vec<_> = groups.map(|(rate, frozen)| GroupRamp::new(rate, frozen)).collect();
+        let groups: Vec<_> = groups.map(|(rate, fixed)| GroupRamp::new(rate, fixed)).collect();
         let any = groups.iter().any(|group| !group.done);
         any.then(|| Self {
             groups,
@@ -194,7 +194,7 @@ impl Ramp {
     /// A group that has its first gradient joins the others.
     fn listen(&mut self, slopes: &[Slope]) {
         let common = self.moving().map(|group| group.rate).reduce(f64::max);
-        let groups = self.groups.iter_mut().zip(slopes).filter(|(group, _)| !group.frozen);
+        let groups = self.groups.iter_mut().zip(slopes).filter(|(group, _)| !group.fixed);
         for (group, _) in groups
             .filter(|(group, slope)| group.silent && slope.gradient > 0.0 && slope.is_finite())
         {
@@ -224,7 +224,7 @@ impl Ramp {
 
     /// Nothing is known but that the rates are too large.
     fn retreat(&mut self) {
-        self.groups.iter_mut().filter(|g| !g.frozen && !g.silent).for_each(GroupRamp::retreat);
+        self.groups.iter_mut().filter(|g| !g.fixed && !g.silent).for_each(GroupRamp::retreat);
     }
 
     /// Chooses the trial rate.
@@ -305,8 +305,7 @@ impl Ramp {
 
     fn give_up(&mut self, slopes: &[Slope]) -> Ramped {
         let largest = slopes.iter().map(|slope| slope.along).fold(0.0, f64::max);
-        for (group, slope) in self.groups.iter_mut().zip(slopes).filter(|(group, _)| !group.frozen)
-        {
+        for (group, slope) in self.groups.iter_mut().zip(slopes).filter(|(group, _)| !group.fixed) {
             if slope.along >= 0.25 * largest {
                 group.retreat();
             }
@@ -364,7 +363,7 @@ impl Ramp {
     /// Groups that could not be judged take the largest of the others' rates. One that has had no
     /// gradient keeps its own, if that is less.
     fn settle_rest(&mut self) {
-        let found = self.groups.iter().filter(|group| group.done && !group.frozen);
+        let found = self.groups.iter().filter(|group| group.done && !group.fixed);
         let Some(largest) = found.map(|group| group.rate).reduce(f64::max) else { return };
         for group in self.groups.iter_mut().filter(|group| !group.done) {
             group.rate = if group.silent { largest.min(group.rate) } else { largest };
@@ -378,7 +377,7 @@ impl Ramp {
 
     /// For each group, whether it has had no gradient.
     pub(crate) fn silent(&self) -> impl Iterator<Item = bool> + '_ {
-        self.groups.iter().map(|group| group.silent && !group.frozen)
+        self.groups.iter().map(|group| group.silent && !group.fixed)
     }
 
     /// The groups whose rates are looked for.
@@ -389,7 +388,7 @@ impl Ramp {
     /// The slope of all groups whose rates are looked for, as if they were one.
     fn total(&self, slopes: &[Slope]) -> Slope {
         let moving =
-            self.groups.iter().zip(slopes).filter(|(group, _)| !group.frozen && !group.silent);
+            self.groups.iter().zip(slopes).filter(|(group, _)| !group.fixed && !group.silent);
         moving.map(|(_, slope)| *slope).sum()
     }
 }

@@ -83,7 +83,7 @@ fn groups_that_are_quiet_or_silent() {
 
 // ---- The trial ----
 
-// A millionth of the norm, or two roundings, over the gradient; a frozen group's does not count.
+// A millionth of the norm, or two roundings, over the gradient; a group's with a fixed rate does not count.
 #[test]
 fn the_trial_rate() {
     let tried = |spacing| {
@@ -194,7 +194,7 @@ fn a_loss_that_has_exploded() {
 }
 
 // Groups that explain a quarter as much as the largest go back to a quarter of their rates. The
-// others take the largest of theirs. A frozen one stays.
+// others take the largest of theirs. One with a fixed rate stays.
 #[test]
 fn who_is_to_blame_for_an_explosion() {
     let mut groups: Vec<_> = [8.0, 4.0, 16.0, 32.0].map(group).into();
