@@ -677,7 +677,7 @@ fn another_version_is_refused() {
     let (parts, mut words) = forged::parts(&checkpoint);
     words.insert("version".to_owned(), "7".to_owned());
     let problem = problem(&forged::file(&parts, words));
-    assert_eq!(problem, CheckpointError::Version { found: "7".to_owned(), known: 5 });
+    assert_eq!(problem, CheckpointError::Version { found: "7".to_owned(), known: 6 });
     assert!(problem.to_string().contains("version 7"), "{problem}");
 }
 

@@ -636,7 +636,7 @@ fn a_cosine_at_the_threshold_is_no_agreement() {
 #[test]
 fn a_rate_that_does_not_rise_is_not_kept_by_the_slope() {
     let mut run = run(&plain(1).climb(0.8), &[false]);
-    run.host.slopes = vec![Slope { moved: 1.0, gradient: 1.0, norm: 99.0, ..Slope::default() }];
+    run.host.slopes = vec![Slope { moved: 1.0, gradient: 1.0, norm: 1.0, ..Slope::default() }];
     run.window(still(1.0));
     run.window(still(1.0));
     assert_eq!(run.window(along(1.0, 2.0)).1, Outcome::Kept(KeptBecause::NonPositiveCurvature));

@@ -158,14 +158,6 @@ impl<R: RateRule> Config<R> {
     /// the point is too low rather than too high. The climb ends for good with the first two
     /// windows that agree less, or with the first rollback after a good window.
     ///
-    /// **Agreement that proves little.** Momentum and decay agree with themselves, and steps that stay
-    /// long can agree for ever: a network that tells all classes apart lowers its loss by ever larger
-    /// weights. So, also after the climb, no rate rises because windows agree
-    ///
-    /// - where the loss does not fall along their way;
-    /// - after a window that has moved the weights by more than a sixteenth of their norm, unless
-    ///   steps are as long as the gradients.
-    ///
     /// **Rates lost in rounding.** A rate may be so small that every step is rounded away. Its
     /// windows tell nothing, and it would stay for ever. So with the climb go two more rules:
     ///

@@ -17,11 +17,7 @@ use super::{
     products::{DirectionProducts, Slope, WindowProducts},
     rule::{self, bounded, Proposal, RATES},
     settle::settle,
-    start::{
-        climb::{climb, obstacle},
-        rounding::Rounding,
-        LARGEST_CLIMB,
-    },
+    start::{climb::climb, rounding::Rounding, LARGEST_CLIMB},
     state::{EndedWindow, GatheredLosses, Phase, PreviousWindow, Rollback, SnapshotTrust},
     Engine, RateRule, Request, Step,
 };
@@ -212,11 +208,13 @@ impl<R: RateRule> Engine<R> {
                 } else {
                     proposal
                 };
-                let rises = agrees && proposal.rate > rate;
-                let obstacle = slope.filter(|_| rises).and_then(|slope| obstacle(slope, follows));
-                let proposal = match (obstacle, slope) {
-                    (Some(why), _) => Proposal::kept(rate, why),
-                    (None, Some(slope)) if settles => settle(rate, slope, follows, proposal),
+                // Momentum and decay agree with themselves: a rate rises by agreement only where the
+                // loss falls along the way.
+                let proposal = match slope {
+                    Some(slope) if agrees && proposal.rate > rate && !slope.is_downhill() => {
+                        Proposal::kept(rate, KeptBecause::NotDownhill)
+                    }
+                    Some(slope) if settles => settle(rate, slope, follows, proposal),
                     _ => proposal,
                 };
                 // Without a schedule the factor is 1, and the proposal stays as it is, to the bit.

@@ -94,9 +94,6 @@ pub enum KeptBecause {
     /// Two windows agree, but the loss does not fall along their way: it is momentum or decay that
     /// agrees.
     NotDownhill,
-    /// Two windows agree, but the last one has moved the weights so far that the rate does not rise.
-    /// See [`Config::climb`](super::Config::climb).
-    MovedFar,
     /// The layer is `#[tlr(fixed_rate)]`.
     FixedRate,
 }
@@ -119,9 +116,6 @@ impl fmt::Display for Outcome {
             Self::Kept(KeptBecause::NoGradient) => f.write_str("kept: no gradient"),
             Self::Kept(KeptBecause::NotDownhill) => {
                 f.write_str("kept: the loss does not fall along the way")
-            }
-            Self::Kept(KeptBecause::MovedFar) => {
-                f.write_str("kept: the window has moved the weights far")
             }
             Self::Kept(KeptBecause::FixedRate) => f.write_str("kept: the rate is fixed"),
             Self::Searched => f.write_str("set by the line search"),
