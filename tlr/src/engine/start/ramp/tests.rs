@@ -153,8 +153,11 @@ fn probes_until_the_first_slope_is_known() {
     let (count, ramp) = probe(|count| vec![slope(-1.0), slope(noise(count))]);
     assert_eq!((count, ramp.known_at), (32, 8));
     assert_eq!(ramp.groups.iter().map(|group| group.faint).collect::<Vec<_>>(), [false, true]);
+    // A faint one is not what the looks wait for.
+    assert!(ramp.is_quiet());
     let (count, ramp) = probe(|count| vec![slope(noise(count))]);
     assert_eq!((count, ramp.known_at, ramp.groups[0].faint), (200, 0, false));
+    assert_eq!(ramp.stage, Stage::Growing { each: MOST_STEPS, looks: 0, taken: 0 });
 }
 
 // Weights that have moved a hundredth of what descent would have moved them do not follow.
