@@ -21,7 +21,7 @@ pub(super) struct GroupRamp {
     pub(super) raised: f64,
     /// Its rate stays where training starts.
     pub(super) fixed: bool,
-    /// It has had no gradient, and keeps its rate.
+    /// It has had no gradient, and keeps its rate. One with a fixed rate is not listened to.
     pub(super) silent: bool,
     /// Its first slope is lost in noise, while that of all groups together is not.
     pub(super) faint: bool,

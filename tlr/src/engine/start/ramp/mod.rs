@@ -224,7 +224,7 @@ impl Ramp {
 
     /// Nothing is known but that the rates are too large.
     fn retreat(&mut self) {
-        self.groups.iter_mut().filter(|g| !g.fixed && !g.silent).for_each(GroupRamp::retreat);
+        self.groups.iter_mut().filter(|group| !group.silent).for_each(GroupRamp::retreat);
     }
 
     /// Chooses the trial rate.
@@ -387,8 +387,7 @@ impl Ramp {
 
     /// The slope of all groups whose rates are looked for, as if they were one.
     fn total(&self, slopes: &[Slope]) -> Slope {
-        let moving =
-            self.groups.iter().zip(slopes).filter(|(group, _)| !group.fixed && !group.silent);
+        let moving = self.groups.iter().zip(slopes).filter(|(group, _)| !group.silent);
         moving.map(|(_, slope)| *slope).sum()
     }
 }
