@@ -10,9 +10,12 @@ use std::{
     thread,
 };
 
+/// Who is told of each item as it ends, and of what came of it: none where the work panicked.
+pub(crate) type Done<'a, I, T> = dyn FnMut(&I, Option<T>) -> Result<(), SweepError> + 'a;
+
 /// Does `work` on each of `items`, `jobs` at a time, each on a thread of its own.
 ///
-/// `done` is told of each as it ends, on the caller's thread, and of none where the work panicked.
+/// `done` is told on the caller's thread.
 ///
 /// # Errors
 /// [`SweepError::Threads`], before anything is begun; what `done` fails with: the work going on is
@@ -21,7 +24,7 @@ pub(crate) fn each<I: Sync, T: Send>(
     items: &[I],
     jobs: usize,
     work: &(dyn Fn(&I) -> T + Sync),
-    done: &mut dyn FnMut(&I, Option<T>) -> Result<(), SweepError>,
+    done: &mut Done<'_, I, T>,
 ) -> Result<(), SweepError> {
     let next = AtomicUsize::new(0);
     let (sender, receiver) = mpsc::channel();

@@ -8,7 +8,7 @@ use std::fmt::Write;
 pub(super) fn loss(loss: f64) -> String {
     match loss {
         loss if loss.is_infinite() => "diverged".to_owned(),
-        loss if loss >= 100.0 || loss < 1e-4 => format!("{loss:.2e}"),
+        loss if !(1e-4..100.0).contains(&loss) => format!("{loss:.2e}"),
         loss if loss >= 10.0 => format!("{loss:.2}"),
         loss => format!("{loss:.4}"),
     }

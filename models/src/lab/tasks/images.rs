@@ -2,7 +2,7 @@
 
 use super::{
     models::{Deep, Logistic, SmallConv, SmallMlp},
-    Ready, Task,
+    Opened, Task,
 };
 use crate::{
     data::{cifar, digits as drawn, mnist, shapes, Batches, DataError, Dataset, Images, Scaling},
@@ -103,7 +103,7 @@ pub(super) fn tasks() -> Vec<Task> {
     ]
 }
 
-fn residual(name: &'static str, data: Dataset, scale: Scale) -> Result<Box<dyn Ready>, TrainError> {
+fn residual(name: &'static str, data: Dataset, scale: Scale) -> Opened {
     if scale == Scale::Paper {
         return pictures::<Wrn16x1<10, f32, Cpu>>((name, data), 128, 10);
     }
@@ -160,7 +160,7 @@ fn pictures<M: Network>(
     (name, data): (&'static str, Dataset),
     batch: usize,
     epochs: usize,
-) -> Result<Box<dyn Ready>, TrainError> {
+) -> Opened {
     let batches = Batches::new(data.train.len(), batch, 0)?.batches_per_epoch();
     let budget = Budget { epochs, batches };
     let scaling = data.train.scaling();

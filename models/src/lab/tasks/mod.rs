@@ -18,8 +18,11 @@ pub struct Task {
     pub about: &'static str,
     /// The folder of the data set that it cannot be had without.
     pub needs: Option<&'static str>,
-    open: fn(&Folders, Scale) -> Result<Box<dyn Ready>, TrainError>,
+    open: fn(&Folders, Scale) -> Opened,
 }
+
+/// A task with its data, or why it cannot be had.
+type Opened = Result<Box<dyn Ready>, TrainError>;
 
 impl std::fmt::Debug for Task {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

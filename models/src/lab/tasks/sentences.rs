@@ -1,6 +1,6 @@
 //! Tasks on sentences, for transformers.
 
-use super::{numbers::Random, Ready, Task};
+use super::{numbers::Random, Opened, Task};
 use crate::{
     data::text::{
         multi30k, toy, Buckets, EncodedPairs, ParallelText, TextError, Vocabulary, VocabularyConfig,
@@ -87,7 +87,7 @@ fn sentences<M: Translator>(
     val: &ParallelText,
     size: usize,
     epochs: usize,
-) -> Result<Box<dyn Ready>, TrainError> {
+) -> Opened {
     let config = VocabularyConfig { size, ..VocabularyConfig::default() };
     let source = Vocabulary::learn(train.source(), config)?;
     let target = Vocabulary::learn(train.target(), config)?;

@@ -4,7 +4,7 @@ use super::{
     images::digits,
     models::{Coder, Line, Planar, Recurrent},
     numbers::Random,
-    Ready, Task,
+    Opened, Task,
 };
 use crate::{
     data::Batches,
@@ -156,7 +156,7 @@ fn drawn<M: Maps<I, O>, const I: usize, const O: usize>(
     batch: usize,
     epochs: usize,
     draw: impl Fn(&mut Random) -> (Vec<f32>, Vec<f32>),
-) -> Result<Box<dyn Ready>, TrainError> {
+) -> Opened {
     let steps = scale.pick(40, 1_000, 10_000);
     let train = examples(&mut Random::new(2), batch * steps / epochs, &draw);
     let test = examples(&mut Random::new(3), scale.pick(100, TEST, 10_000), &draw);
@@ -170,7 +170,7 @@ fn vectors<M: Maps<I, O>, const I: usize, const O: usize>(
     test: Examples,
     batch: usize,
     epochs: usize,
-) -> Result<Box<dyn Ready>, TrainError> {
+) -> Opened {
     let count = train.y.len() / O;
     let batches = Batches::new(count, batch, 0)?.batches_per_epoch();
     let budget = Budget { epochs, batches };
