@@ -22,7 +22,7 @@ const STARTS: [f64; 4] = [1e-9, 1e-3, 1e-1, 10.0];
 const SGD_RATES: [f64; 5] = [1.0, 0.3, 0.1, 0.03, 0.01];
 
 /// The rates of the hand's search around NAdamW.
-const NADAMW_RATES: [f64; 5] = [0.03, 0.01, 0.003, 0.001, 0.0003];
+const NADAMW_RATES: [f64; 6] = [0.1, 0.03, 0.01, 0.003, 0.001, 0.0003];
 
 /// All contenders, each once.
 ///
@@ -31,7 +31,7 @@ const NADAMW_RATES: [f64; 5] = [0.03, 0.01, 0.003, 0.001, 0.0003];
 ///
 /// let all = contenders();
 /// let by_hand = |group| all.iter().filter(|one| one.group == group).count();
-/// assert_eq!((by_hand(Group::HandSgd), by_hand(Group::HandNAdamW)), (20, 5));
+/// assert_eq!((by_hand(Group::HandSgd), by_hand(Group::HandNAdamW)), (20, 6));
 /// assert!(all.iter().any(|one| one.name == "tlr-sgd" && one.settings == 0 && one.horizon));
 /// ```
 pub fn contenders() -> Vec<Contender> {
@@ -140,7 +140,7 @@ fn range_tests() -> Vec<Contender> {
         .into()
 }
 
-/// The search by hand: 20 points of rate, schedule and momentum around SGD, and 5 rates of NAdamW
+/// The search by hand: 20 points of rate, schedule and momentum around SGD, and 6 rates of NAdamW
 /// with a cosine.
 fn by_hand() -> Vec<Contender> {
     let mut all = Vec::new();

@@ -62,6 +62,8 @@ pub struct OfTask {
 pub struct Score {
     /// Of several, the one with the least mean loss.
     pub member: String,
+    /// How many were run, of whom it is the best.
+    pub of: usize,
     /// Of each seed; infinite where the run diverged.
     pub losses: Vec<f64>,
     /// The mean, where there is right and wrong and no run diverged.
@@ -173,7 +175,7 @@ impl Findings {
 const PLAIN_NAME: &str = "sgd 0.1";
 
 /// The name of the best of all points of the search.
-const HAND: &str = "by hand, best of 25";
+const HAND: &str = "by hand";
 
 fn hand(competitors: &[Competitor]) -> Option<usize> {
     competitors.iter().position(|one| one.name == HAND)
@@ -209,8 +211,8 @@ fn competitors() -> Vec<Competitor> {
     });
     let nadamw = |group| group == Group::HandNAdamW;
     let sgd = |group| group == Group::HandSgd;
-    competitors.push(best_of("nadamw + cosine, best of 5", Group::HandNAdamW, &nadamw));
-    competitors.push(best_of("sgd, best of 20", Group::HandSgd, &sgd));
+    competitors.push(best_of("nadamw + cosine, by hand", Group::HandNAdamW, &nadamw));
+    competitors.push(best_of("sgd, by hand", Group::HandSgd, &sgd));
     competitors.push(best_of(HAND, Group::HandSgd, &Group::is_by_hand));
     competitors
 }
@@ -258,13 +260,15 @@ impl<'a> Runs<'a> {
             spread(&losses).map(|(mean, _)| mean)
         };
         let losses = competitor.members.iter().filter_map(|member| Some((loss(member)?, member)));
-        let (_, member) = losses.min_by(|a, b| a.0.total_cmp(&b.0))?;
+        let losses: Vec<_> = losses.collect();
+        let (_, member) = losses.iter().min_by(|a, b| a.0.total_cmp(&b.0))?;
         let records = self.of(member);
         let made: usize = records.iter().map(|record| record.steps + record.searched).sum();
         let accuracies: Vec<f64> = records.iter().filter_map(|record| record.accuracy).collect();
         let whole = accuracies.len() == records.len();
         Some(Score {
-            member: member.clone(),
+            member: (*member).clone(),
+            of: losses.len(),
             losses: records.iter().map(|record| record.loss.unwrap_or(f64::INFINITY)).collect(),
             accuracy: spread(&accuracies).map(|(mean, _)| mean).filter(|_| whole),
             steps: self.time(member, target, |point| point.step as f64),
@@ -363,7 +367,7 @@ mod tests {
         assert!((task.target - 2.7).abs() < 1e-12);
         let (ours, hand) = (findings.named("tlr-sgd").unwrap(), findings.hand().unwrap());
         let best = task.score(hand).unwrap();
-        assert_eq!((best.member.as_str(), best.loss()), ("nadamw-cosine-0.001", 2.0));
+        assert_eq!((best.member.as_str(), best.of, best.loss()), ("nadamw-cosine-0.001", 2, 2.0));
         let own = task.score(ours).unwrap();
         assert_eq!((own.loss(), own.steps, own.step_seconds), (1.5, 7.0, 0.1));
         assert!((best.steps - 16.5).abs() < 1e-12 && (own.seconds - 0.7).abs() < 1e-12);

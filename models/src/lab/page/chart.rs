@@ -152,9 +152,9 @@ pub(super) fn dots(findings: &Findings, shown: &[usize]) -> String {
         let _ = writeln!(
             svg,
             "<path d=\"M{x:.1} {top}V{bottom}\" stroke=\"{dark}\"/><text x=\"{:.1}\" y=\"12\" \
-             text-anchor=\"middle\" font-size=\"9\">{:+.0} %</text>",
+             text-anchor=\"middle\" font-size=\"9\">{}</text>",
             x.clamp(left + 8.0, WIDTH - 18.0),
-            100.0 * mark,
+            if mark == 0.0 { "0".to_owned() } else { format!("{:+.0} %", 100.0 * mark) },
         );
     }
     for (row, task) in findings.tasks.iter().enumerate() {

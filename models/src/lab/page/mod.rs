@@ -4,6 +4,7 @@ mod chart;
 mod tables;
 
 use super::{measures::median, Findings, Group, OfTask, Scale};
+use crate::report::count;
 use chart::{Chart, Line};
 use std::fmt::Write;
 
@@ -59,7 +60,8 @@ table { border-collapse: collapse; font-size: .875rem; font-variant-numeric: tab
 th, td { padding: .25rem .6rem; text-align: right; border-bottom: 1px solid #ddd;
   white-space: nowrap; }
 th { border-bottom: 2px solid #888; vertical-align: bottom; }
-th:first-child, td:first-child { text-align: left; position: sticky; left: 0; background: #fff; }
+th:first-child, td:first-child { text-align: left; position: sticky; left: 0; background: #fff;
+  white-space: normal; min-width: 7rem; }
 tr.ours td { background: #eef5fb; } tr.hand td { background: #f4f4f0; }
 figure { margin: 1rem 0; } figcaption { font-size: .875rem; color: #555; max-width: 36rem; }
 svg { width: 100%; max-width: 34rem; height: auto; display: block; }
@@ -72,8 +74,8 @@ details { border-top: 1px solid #ddd; padding: .5rem 0; } summary { cursor: poin
 <h1>A learned rate beside its peers and a search by hand</h1>
 "#;
 
-const EVERYONE: &str = "<p>Regret is how much worse the final loss is than that of the best of 25 \
-    points tried by hand on the same task, as a part of it; below 0 is better than by hand. \
+const EVERYONE: &str = "<p>Regret is how much worse the final loss is than that of the best of \
+    the points tried by hand, 26 of them, on the same task, as a part of it; below 0 is better than by hand. \
     <em>Settings</em> are the numbers that somebody had to choose; a published default counts. \
     The area is that of the profile below, 1 at most. The time of a step is a multiple of plain \
     SGD's, as the peers' host computes it.</p>\n";
@@ -84,7 +86,7 @@ const PROFILE: &str =
     who is there first.</p>\n";
 
 const NOTES: &str = "<h2>How this was made</h2>\n<ul>\n\
-    <li>The points of the search by hand: NAdamW with a cosine at 0.03, 0.01, 0.003, 0.001 and \
+    <li>The points of the search by hand: NAdamW with a cosine at 0.1, 0.03, 0.01, 0.003, 0.001 and \
     0.0003; SGD at 1, 0.3, 0.1, 0.03 and 0.01, with and without momentum 0.9, constant or with a \
     cosine. The best is chosen by the very losses that are compared, which flatters it.</li>\n\
     <li>Everyone begins at the same weights and sees the same batches. Peers have the defaults of \
@@ -154,7 +156,7 @@ fn by_area(findings: &Findings, group: Group) -> Vec<usize> {
 
 /// Those that figures show: ours, the hand's, and the best three that find their own rate.
 fn shown(findings: &Findings) -> Vec<usize> {
-    let hand = ["nadamw + cosine, best of 5", "sgd, best of 20"];
+    let hand = ["nadamw + cosine, by hand", "sgd, by hand"];
     let mut shown: Vec<_> =
         OURS.iter().chain(&hand).filter_map(|name| findings.named(name)).collect();
     shown.extend(by_area(findings, Group::RateFree).into_iter().take(3));
@@ -164,7 +166,10 @@ fn shown(findings: &Findings) -> Vec<usize> {
 fn summary(page: &mut String, findings: &Findings) {
     let seeds = findings.tasks.iter().map(|task| task.seeds.len());
     let (least, most) = (seeds.clone().min().unwrap_or(0), seeds.max().unwrap_or(0));
-    let seeds = if least == most { format!("{most}") } else { format!("{least} to {most}") };
+    let seeds = match least == most {
+        true => count(most, "seed"),
+        false => format!("{least} to {}", count(most, "seed")),
+    };
     let scale = match findings.scale {
         Scale::Smoke => "smoke, which says nothing but that the program works",
         Scale::Small => "small",
@@ -172,12 +177,12 @@ fn summary(page: &mut String, findings: &Findings) {
     };
     let _ = writeln!(
         page,
-        "<p>{} tasks, {} competitors, {seeds} seeds a task; scale: {scale}. This library is given \
+        "<p>{}, {}, {seeds} a task; scale: {scale}. This library is given \
          no number: only how many steps there are, and how many in an epoch.</p>\n<ul>",
-        findings.tasks.len(),
-        findings.competitors.len(),
+        count(findings.tasks.len(), "task"),
+        count(findings.competitors.len(), "competitor"),
     );
-    let hand = "nadamw + cosine, best of 5";
+    let hand = "nadamw + cosine, by hand";
     for name in OURS.iter().chain(&[hand]) {
         let Some((index, regret)) =
             findings.named(name).and_then(|index| Some((index, regret_of(findings, index)?)))
@@ -186,7 +191,7 @@ fn summary(page: &mut String, findings: &Findings) {
         };
         let _ = writeln!(
             page,
-            "<li><b>{}</b>: regret {} in the middle of the tasks, {} at worst ({}). No worse than \
+            "<li><b>{}</b>: median regret {}, {} at worst ({}). No worse than \
              the best by hand at {} of {} tasks. Area of the profile {:.2}.</li>",
             escaped(name),
             percent(regret.middle),
@@ -206,7 +211,7 @@ fn summary(page: &mut String, findings: &Findings) {
             let _ = writeln!(
                 page,
                 "<p>Of the others that find their own rate, <b>{}</b> has the largest area, \
-                 {:.2}; its regret is {} in the middle and {} at worst ({}).</p>",
+                 {:.2}; its median regret is {}, and {} at worst ({}).</p>",
                 escaped(&one.name),
                 findings.area(best, |score| score.steps),
                 percent(regret.middle),
@@ -215,8 +220,8 @@ fn summary(page: &mut String, findings: &Findings) {
             );
         }
     }
-    *page += "<p class=\"quiet\">What this library wants to reach: regret at most 0 in the middle \
-              and 3 % at worst, and an area at least that of NAdamW with a cosine and of everyone \
+    *page += "<p class=\"quiet\">What this library wants to reach: a median regret of at most 0, \
+              3 % at worst, and an area at least that of NAdamW with a cosine and of everyone \
               who finds a rate.</p>\n";
 }
 

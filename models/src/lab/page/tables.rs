@@ -34,7 +34,7 @@ fn table(headings: &[&str], rows: impl IntoIterator<Item = (Group, Vec<String>)>
     text + "</table>\n</div>\n"
 }
 
-/// Everyone, those with the least regret in the middle of the tasks first.
+/// Everyone, those with the least median regret first.
 pub(super) fn everyone(findings: &Findings) -> String {
     let all = findings.competitors.iter().enumerate();
     let mut rows: Vec<_> = all
@@ -44,14 +44,14 @@ pub(super) fn everyone(findings: &Findings) -> String {
             let time = findings.step_time(index).map_or("–".into(), |time| format!("{time:.2}"));
             let row = vec![
                 one.name.clone(),
-                one.settings.to_string(),
-                if one.horizon { "yes" } else { "no" }.to_owned(),
                 percent(regret.middle),
                 percent(regret.worst),
                 regret.at.to_owned(),
                 format!("{} of {}", regret.no_worse, regret.tasks),
                 format!("{:.2}", findings.area(index, |score| score.steps)),
                 format!("{:.2}", findings.area(index, |score| score.seconds)),
+                one.settings.to_string(),
+                if one.horizon { "yes" } else { "no" }.to_owned(),
                 time,
             ];
             Some((regret.middle, (one.group, row)))
@@ -60,14 +60,14 @@ pub(super) fn everyone(findings: &Findings) -> String {
     rows.sort_by(|a, b| a.0.total_cmp(&b.0));
     let headings = [
         "",
-        "settings",
-        "told the steps",
-        "regret, middle",
+        "median regret",
         "at worst",
         "where",
         "no worse",
         "area, steps",
         "area, seconds",
+        "settings",
+        "told the steps",
         "time of a step",
     ];
     table(&headings, rows.into_iter().map(|(_, row)| row))
@@ -98,7 +98,7 @@ pub(super) fn of_task(findings: &Findings, task: &OfTask) -> String {
             let score = score.as_ref()?;
             let name = match one.members.len() {
                 1 => one.name.clone(),
-                _ => format!("{} ({})", one.name, score.member),
+                _ => format!("{} (best of {}: {})", one.name, score.of, score.member),
             };
             let regret =
                 best.map_or(f64::NAN, |best| crate::lab::measures::regret(score.loss(), best));
@@ -148,6 +148,7 @@ mod tests {
     fn score(losses: &[f64]) -> Score {
         Score {
             member: "one".into(),
+            of: 1,
             losses: losses.into(),
             accuracy: None,
             steps: 1.0,

@@ -21,7 +21,7 @@ use tlr::{TensorCollection, TrainableLr};
 pub(super) type SmallMlp = Mlp<784, 128, 10, f32, Cpu>;
 
 /// Softmax regression.
-pub(super) type Logistic = (Linear<784, 10, f32, Cpu>, ());
+pub(super) type Logistic = Linear<784, 10, f32, Cpu>;
 
 /// Two hidden layers of rectified units.
 pub(super) type Deep<const H: usize> =
