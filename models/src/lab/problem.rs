@@ -93,7 +93,7 @@ pub enum Scale {
     Smoke,
     /// A run within seconds, on one core
     Small,
-    /// Models and budgets of the paper, as far as one machine can: hours
+    /// All data at hand, and budgets as in publications: hours
     Paper,
 }
 

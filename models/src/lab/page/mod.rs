@@ -173,7 +173,7 @@ fn summary(page: &mut String, findings: &Findings) {
     let scale = match findings.scale {
         Scale::Smoke => "smoke, which says nothing but that the program works",
         Scale::Small => "small",
-        Scale::Paper => "the paper's",
+        Scale::Paper => "as in publications",
     };
     let _ = writeln!(
         page,

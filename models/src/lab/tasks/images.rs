@@ -7,7 +7,7 @@ use super::{
 use crate::{
     data::{cifar, digits as drawn, mnist, shapes, Batches, DataError, Dataset, Images, Scaling},
     lab::{Budget, Folders, Problem, Scale, Tested},
-    resnet::{Wrn10x1, Wrn16x1},
+    resnet::Wrn10x1,
     train::{argmax, one_hot, Net, Network, TrainError, TrainLoss},
 };
 use dfdx::{
@@ -80,8 +80,8 @@ pub(super) fn tasks() -> Vec<Task> {
         },
         Task {
             name: "cifar-wrn",
-            about: "CIFAR-10 at half its size; a residual network, WRN-10-1. At full scale in its \
-                    own size and by WRN-16-1",
+            about: "CIFAR-10 at half its size, in its own size at full scale; a residual \
+                    network, WRN-10-1",
             needs: Some("cifar10"),
             open: |folders, scale| {
                 let folder = folders.find("cifar10").unwrap_or_default();
@@ -104,11 +104,11 @@ pub(super) fn tasks() -> Vec<Task> {
 }
 
 fn residual(name: &'static str, data: Dataset, scale: Scale) -> Opened {
-    if scale == Scale::Paper {
-        return pictures::<Wrn16x1<10, f32, Cpu>>((name, data), 128, 10);
-    }
-    let data = Dataset::new(halved(&data.train)?, halved(&data.test)?)?;
-    pictures::<Wrn10x1<10, f32, Cpu>>((name, data), 32, 2)
+    let (data, batch, epochs) = match scale {
+        Scale::Paper => (data, 128, 10),
+        _ => (Dataset::new(halved(&data.train)?, halved(&data.test)?)?, 32, 2),
+    };
+    pictures::<Wrn10x1<10, f32, Cpu>>((name, data), batch, epochs)
 }
 
 /// So many images to train on where the scale is small and at full scale.

@@ -5,7 +5,7 @@ use crate::{
     data::text::{
         multi30k, toy, Buckets, EncodedPairs, ParallelText, TextError, Vocabulary, VocabularyConfig,
     },
-    lab::{Budget, Problem, Scale, Tested},
+    lab::{Budget, Problem, Tested},
     layers::DropoutRate,
     train::{Tally, TrainError, TrainLoss, Translator},
     Seq2SeqTransformer,
@@ -21,9 +21,6 @@ type Tiny = Seq2SeqTransformer<100, 100, 32, 4, 64, 1, 1, f32, Cpu>;
 
 /// The same for a thousand words.
 type Small = Seq2SeqTransformer<1000, 1000, 32, 4, 64, 1, 1, f32, Cpu>;
-
-/// Three layers on either side, 128 features.
-type Large = Seq2SeqTransformer<4000, 4000, 128, 8, 256, 3, 3, f32, Cpu>;
 
 pub(super) fn tasks() -> Vec<Task> {
     vec![
@@ -50,18 +47,15 @@ pub(super) fn tasks() -> Vec<Task> {
         },
         Task {
             name: "multi30k",
-            about: "Multi30k, captions of photographs, German to English; three layers and 128 \
-                    features at full scale",
+            about: "Multi30k, captions of photographs, German to English, a thousand words of \
+                    either",
             needs: Some("multi30k"),
             open: |folders, scale| {
                 let folder = folders.find("multi30k").unwrap_or_default();
                 let data = multi30k::load(&folder)?;
                 let [train, test] = scale.pick([64, 16], [3_200, 100], [5_000, 1_014]);
                 let (train, val) = (data.train.take(train)?, data.val.take(test)?);
-                match scale {
-                    Scale::Paper => sentences::<Large>("Multi30k", &train, &val, 4000, 15),
-                    _ => sentences::<Small>("Multi30k", &train, &val, 1000, scale.pick(2, 2, 2)),
-                }
+                sentences::<Small>("Multi30k", &train, &val, 1000, scale.pick(2, 2, 15))
             },
         },
     ]
