@@ -14,7 +14,7 @@ mod numbers;
 #[path = "common/threads.rs"]
 mod threads;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
 use numbers::whole;
 use std::{
@@ -82,7 +82,10 @@ struct Run {
 }
 
 fn main() -> ExitCode {
-    match run(&Args::parse().command) {
+    let command = Args::command().mut_subcommand("run", numbers::with_signs);
+    let matches = command.get_matches();
+    let args = Args::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+    match run(&args.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let _ = writeln!(io::stderr(), "error: {error}");

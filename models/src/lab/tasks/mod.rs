@@ -38,10 +38,10 @@ pub trait Ready: Send + Sync {
     /// What it is trained on, in words.
     fn data(&self) -> String;
 
-    /// As [`run::train`].
+    /// As [`train`](crate::lab::train).
     ///
     /// # Errors
-    /// As [`run::train`].
+    /// As [`train`](crate::lab::train).
     fn train(&self, contender: &Contender, seed: u64) -> Result<Trained, TrainError>;
 }
 
