@@ -7,7 +7,8 @@
 //! * [`resnet`]: residual networks for images;
 //! * [`Seq2SeqTransformer`]: the transformer for translation, and [`search`]:
 //!   decoding with it;
-//! * [`baselines`]: the optimizers that `tlr` is compared with;
+//! * [`baselines`]: the optimizers that `tlr` is compared with, and `lab`, with the feature of that
+//!   name: the tasks that all of them are compared on;
 //! * [`checkpoint`]: weights from PyTorch;
 //! * [`report`]: the curves, tables and CSV files that a training run leaves
 //!   behind.
@@ -19,6 +20,8 @@
 pub mod baselines;
 pub mod checkpoint;
 pub mod data;
+#[cfg(feature = "lab")]
+pub mod lab;
 pub mod layers;
 pub mod report;
 pub mod resnet;

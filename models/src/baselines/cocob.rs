@@ -59,8 +59,11 @@ pub struct CocobState<E> {
 
 impl PeerRule for Cocob {
     const NAME: &'static str = "cocob";
-    const SCHEDULED: bool = false;
     type State<E: Real> = CocobState<E>;
+
+    fn is_scheduled(&self) -> bool {
+        false
+    }
 
     fn validate(&self) -> Result<(), PeerError> {
         PeerError::unless_decay("cocob: alpha", self.alpha)?;

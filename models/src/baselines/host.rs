@@ -86,7 +86,9 @@ where
     pub fn schedule(mut self, schedule: impl Into<Option<Schedule>>) -> Result<Self, PeerError> {
         self.schedule = schedule.into();
         match &self.schedule {
-            Some(_) if !R::SCHEDULED => Err(PeerError::NoSchedule { rule: R::NAME }),
+            Some(_) if !self.peer.rule().is_scheduled() => {
+                Err(PeerError::NoSchedule { rule: R::NAME })
+            }
             _ => Ok(self),
         }
     }

@@ -54,8 +54,11 @@ pub struct HypergradientState<E> {
 
 impl PeerRule for Hypergradient {
     const NAME: &'static str = "hypergradient";
-    const SCHEDULED: bool = false;
     type State<E: Real> = HypergradientState<E>;
+
+    fn is_scheduled(&self) -> bool {
+        false
+    }
 
     fn validate(&self) -> Result<(), PeerError> {
         PeerError::unless_positive("hypergradient: rate", self.rate)?;

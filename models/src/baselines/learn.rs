@@ -25,7 +25,7 @@ impl<M: TensorCollection<f32, Cpu> + Clone, R: PeerRule> Learner<M> for PeerOpti
         loss: f64,
         trial: &mut Trial<'_, M>,
     ) -> Result<Step, Error> {
-        if !R::TRIALS {
+        if !self.peer().rule().needs_trials() {
             return Learner::step(self, model, gradients, loss);
         }
         let mut at =

@@ -95,9 +95,15 @@ fn scale(tuners: &[Tuner]) -> f64 {
 
 impl<B: PeerRule> PeerRule for Mechanic<B> {
     const NAME: &'static str = "mechanic";
-    const SCHEDULED: bool = B::SCHEDULED;
-    const TRIALS: bool = B::TRIALS;
     type State<E: Real> = MechanicState<E, B::State<E>>;
+
+    fn is_scheduled(&self) -> bool {
+        self.base.is_scheduled()
+    }
+
+    fn needs_trials(&self) -> bool {
+        self.base.needs_trials()
+    }
 
     fn validate(&self) -> Result<(), PeerError> {
         self.base.validate()?;

@@ -17,9 +17,11 @@
 //! | [`NAdamW`], with a cosine | to beat |
 //! | [`RangeTest`] with [`valley`], [`steep`] or [`steepest_gradient`] | what users do by hand |
 //!
-//! Each is checked step by step against its package: `tests/networks/baselines.rs`.
+//! [`AnyPeer`] is any of them, as one type. Each is checked step by step against its package:
+//! `tests/networks/baselines.rs`.
 
 mod adam;
+mod any;
 mod cocob;
 mod dadapt;
 mod dog;
@@ -42,6 +44,7 @@ mod sps;
 mod walk;
 
 pub use adam::{Adam, AdamState};
+pub use any::{AnyPeer, AnyPeerState};
 pub use cocob::{Cocob, CocobState};
 pub use dadapt::{DAdaptAdam, DAdaptAdamState, DAdaptSgd, DAdaptSgdState};
 pub use dog::{Dog, DogState};

@@ -69,8 +69,7 @@ impl RangeTest {
         let mut curve = Vec::with_capacity(self.steps);
         let (mut average, mut forgotten, mut least) = (0.0, 1.0, f64::INFINITY);
         for index in 0..self.steps {
-            let way = index as f64 / self.steps as f64;
-            let rate = self.first * (self.last / self.first).powf(way);
+            let rate = self.rate(index);
             average = self.smoothing * average + (1.0 - self.smoothing) * step(rate)?;
             forgotten *= self.smoothing;
             let loss = average / (1.0 - forgotten);
@@ -84,6 +83,17 @@ impl RangeTest {
             }
         }
         Ok(curve)
+    }
+
+    /// The rate of a step, counted from 0.
+    ///
+    /// ```
+    /// let test = tlr_models::baselines::RangeTest::default();
+    /// assert_eq!((test.rate(0), test.rate(50).round()), (1e-7, 0.0));
+    /// assert!((test.rate(100) - 10.0).abs() < 1e-9);
+    /// ```
+    pub fn rate(&self, step: usize) -> f64 {
+        self.first * (self.last / self.first).powf(step as f64 / self.steps as f64)
     }
 
     fn validate(&self) -> Result<(), PeerError> {

@@ -62,14 +62,18 @@ pub trait PeerRule: Clone + Debug + PartialEq {
     /// The name in files and messages.
     const NAME: &'static str;
 
-    /// Whether there is a rate that a schedule can multiply. Default true.
-    const SCHEDULED: bool = true;
-
-    /// Whether a step needs the batch's loss at trial weights. Default false.
-    const TRIALS: bool = false;
-
     /// What is remembered from step to step.
     type State<E: Real>: Clone + Debug + PartialEq + Serialize + DeserializeOwned;
+
+    /// Whether there is a rate that a schedule can multiply. Default true.
+    fn is_scheduled(&self) -> bool {
+        true
+    }
+
+    /// Whether a step needs the batch's loss at trial weights. Default false.
+    fn needs_trials(&self) -> bool {
+        false
+    }
 
     /// Whether the settings are in range.
     ///

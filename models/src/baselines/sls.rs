@@ -68,9 +68,15 @@ const LEAST_NORM: f64 = 1e-8;
 
 impl PeerRule for Sls {
     const NAME: &'static str = "sls";
-    const SCHEDULED: bool = false;
-    const TRIALS: bool = true;
     type State<E: Real> = SlsState;
+
+    fn is_scheduled(&self) -> bool {
+        false
+    }
+
+    fn needs_trials(&self) -> bool {
+        true
+    }
 
     fn validate(&self) -> Result<(), PeerError> {
         let within = |value: f64| value > 0.0 && value < 1.0;

@@ -69,8 +69,11 @@ const LEAST_NORM: f64 = 1e-8;
 
 impl PeerRule for Sps {
     const NAME: &'static str = "sps";
-    const SCHEDULED: bool = false;
     type State<E: Real> = SpsState;
+
+    fn is_scheduled(&self) -> bool {
+        false
+    }
 
     fn validate(&self) -> Result<(), PeerError> {
         PeerError::unless_positive("sps: c", self.c)?;

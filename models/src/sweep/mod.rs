@@ -1,9 +1,10 @@
 //! A grid of training runs, on all cores, that can be stopped and gone on with.
 
 mod grid;
+pub(crate) mod jobs;
 mod record;
 mod results;
-mod table;
+pub(crate) mod table;
 
 pub use grid::Grid;
 pub use record::{line, Ended, EpochRecord, Record};
@@ -15,15 +16,7 @@ use crate::{
     train::{self, InMemory, Net, Options, Persistence, Run, TrainError},
 };
 use grid::canonical;
-use std::{
-    panic::{catch_unwind, AssertUnwindSafe},
-    path::PathBuf,
-    sync::{
-        atomic::{AtomicUsize, Ordering},
-        mpsc,
-    },
-    thread,
-};
+use std::path::PathBuf;
 
 /// Why a sweep ended early.
 #[derive(Debug, thiserror::Error)]
@@ -105,40 +98,20 @@ fn run_each(
     observer: &mut dyn FnMut(&Record),
     train: &Train<'_>,
 ) -> Result<usize, SweepError> {
-    let next = AtomicUsize::new(0);
-    let (sender, receiver) = mpsc::channel();
-    // Built before any run starts, so that failing to costs nothing.
-    let pools = (0..jobs.clamp(1, cells.len().max(1)))
-        .map(|_| rayon::ThreadPoolBuilder::new().num_threads(1).build())
-        .collect::<Result<Vec<_>, _>>()?;
-    thread::scope(|scope| {
-        for pool in &pools {
-            let (sender, next) = (sender.clone(), &next);
-            scope.spawn(move || {
-                while let Some(options) = cells.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let run = catch_unwind(AssertUnwindSafe(|| pool.install(|| train(options))));
-                    let run = match run {
-                        Ok(run) => run.map_err(how_it_ended),
-                        Err(_) => Err((Ended::Failed, "it panicked, see above".to_owned())),
-                    };
-                    if sender.send((*options, run)).is_err() {
-                        return; // the sweep has ended
-                    }
-                }
-            });
-        }
-        drop(sender);
-        let mut failed = 0;
-        for (options, run) in receiver {
-            let record = results.add(&options, &run)?;
-            failed += usize::from(record.ended == Ended::Failed);
-            observer(&record);
-        }
-        Ok(failed)
-    })
+    let mut failed = 0;
+    let work = |options: &Options| train(options).map_err(how_it_ended);
+    jobs::each(cells, jobs, &work, &mut |options, run| {
+        let run = run.unwrap_or_else(|| Err((Ended::Failed, "it panicked, see above".to_owned())));
+        let record = results.add(options, &run)?;
+        failed += usize::from(record.ended == Ended::Failed);
+        observer(&record);
+        Ok(())
+    })?;
+    Ok(failed)
 }
 
-fn how_it_ended(error: TrainError) -> (Ended, String) {
+/// Whether it diverged or failed, and in what words.
+pub(crate) fn how_it_ended(error: TrainError) -> (Ended, String) {
     use tlr::Error::{
         LostWeights, NonFiniteLoss, NonFiniteStep, NonFiniteWeights, TooManyRollbacks,
     };

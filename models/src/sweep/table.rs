@@ -11,14 +11,14 @@ use std::{
 
 /// A CSV file and its rows.
 #[derive(Debug)]
-pub(super) struct Table<T> {
+pub(crate) struct Table<T> {
     path: PathBuf,
     file: File,
-    pub(super) rows: Vec<T>,
+    pub(crate) rows: Vec<T>,
 }
 
 impl<T: Serialize + for<'a> Deserialize<'a>> Table<T> {
-    pub(super) fn open(path: PathBuf) -> Result<Self, SweepError> {
+    pub(crate) fn open(path: PathBuf) -> Result<Self, SweepError> {
         let failed = |source| SweepError::Io { path: path.clone(), source };
         let mut file = OpenOptions::new()
             .read(true)
@@ -40,7 +40,7 @@ impl<T: Serialize + for<'a> Deserialize<'a>> Table<T> {
     }
 
     /// Writes the rows below those that are there: all of them, or none.
-    pub(super) fn append(&mut self, rows: Vec<T>) -> Result<(), SweepError> {
+    pub(crate) fn append(&mut self, rows: Vec<T>) -> Result<(), SweepError> {
         let text = self.text(&rows, self.rows.is_empty())?;
         let written = self.file.stream_position().and_then(|end| {
             let written = self.file.write_all(&text).and_then(|()| self.file.sync_data());
@@ -58,7 +58,7 @@ impl<T: Serialize + for<'a> Deserialize<'a>> Table<T> {
     }
 
     /// Drops all other rows.
-    pub(super) fn keep(&mut self, wanted: impl Fn(&T) -> bool) -> Result<(), SweepError> {
+    pub(crate) fn keep(&mut self, wanted: impl Fn(&T) -> bool) -> Result<(), SweepError> {
         if self.rows.iter().all(&wanted) {
             return Ok(());
         }

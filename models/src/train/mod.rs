@@ -30,7 +30,7 @@ use dfdx::{
     prelude::{AsArray, Cpu, CpuError},
 };
 use fit::{fit, Start, Step, Task};
-use network::tensor;
+pub(crate) use network::tensor;
 use std::path::PathBuf;
 use tlr::{Adaptation, Outcome};
 
@@ -316,7 +316,7 @@ fn test<M: Network>(
 }
 
 /// 1 at each label.
-fn one_hot<M: Network>(
+pub(crate) fn one_hot<M: Network>(
     device: &Cpu,
     labels: &[usize],
 ) -> Result<Logits<dfdx::prelude::NoneTape>, CpuError> {
@@ -329,7 +329,8 @@ fn one_hot<M: Network>(
     tensor(device, &one_hot, (labels.len(), M::CLASSES))
 }
 
-fn argmax(values: &[f32]) -> usize {
+/// Where the largest value is.
+pub(crate) fn argmax(values: &[f32]) -> usize {
     let mut best = (0, f32::NEG_INFINITY);
     for (index, &value) in values.iter().enumerate() {
         if value > best.1 {

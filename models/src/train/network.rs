@@ -51,7 +51,7 @@ pub trait Network:
 
 /// A tensor of these values, in memory that the device has, and takes back: a `Vec` moved into a tensor would
 /// end in the device's cache, one more every step.
-pub(super) fn tensor<S: Shape>(
+pub(crate) fn tensor<S: Shape>(
     device: &Cpu,
     values: &[f32],
     shape: S,

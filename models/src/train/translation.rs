@@ -88,7 +88,8 @@ pub struct Tally {
 }
 
 impl Tally {
-    fn add(self, other: Self) -> Self {
+    /// Both together.
+    pub(crate) fn add(self, other: Self) -> Self {
         Self {
             loss: self.loss + other.loss,
             right: self.right + other.right,

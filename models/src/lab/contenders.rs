@@ -1,0 +1,198 @@
+//! The list of contenders.
+
+use super::{
+    contender::{Method, Pick},
+    Contender, Group,
+};
+use crate::{
+    baselines::{
+        Adam, AnyPeer, Cocob, DAdaptAdam, DAdaptSgd, Dog, Hypergradient, Mechanic, Momo, MomoAdam,
+        NAdamW, Prodigy, RmsProp, ScheduleFreeAdamW, ScheduleFreeSgd, Sgd, Sls, Sps,
+    },
+    train::{name, Base, Mode, Shape},
+};
+
+/// The rate that this library is given where nothing is said of it. It is as good as any.
+const START: f64 = 1e-6;
+
+/// Other starting rates.
+const STARTS: [f64; 4] = [1e-9, 1e-3, 1e-1, 10.0];
+
+/// The rates of the hand's search around SGD: twenty points, with and without momentum and a cosine.
+const SGD_RATES: [f64; 5] = [1.0, 0.3, 0.1, 0.03, 0.01];
+
+/// The rates of the hand's search around NAdamW.
+const NADAMW_RATES: [f64; 6] = [0.1, 0.03, 0.01, 0.003, 0.001, 0.0003];
+
+/// All contenders, each once.
+///
+/// ```
+/// use tlr_models::lab::{contenders, Group};
+///
+/// let all = contenders();
+/// let by_hand = |group| all.iter().filter(|one| one.group == group).count();
+/// assert_eq!((by_hand(Group::HandSgd), by_hand(Group::HandNAdamW)), (20, 6));
+/// assert!(all.iter().any(|one| one.name == "tlr-sgd" && one.settings == 0 && one.horizon));
+/// ```
+pub fn contenders() -> Vec<Contender> {
+    let mut all = learned();
+    all.extend(rate_free());
+    all.extend(published());
+    all.extend(range_tests());
+    all.extend(by_hand());
+    all.extend(STARTS.map(|start| {
+        let method = Method::Learned { base: Base::Sgd, mode: Mode::Global, start };
+        let name = format!("tlr-sgd-from-{start:e}");
+        Contender { name, group: Group::Starts, settings: 0, horizon: true, method }
+    }));
+    all
+}
+
+/// This library: three base optimizers, one rate or one a layer, told the number of steps or not.
+fn learned() -> Vec<Contender> {
+    let mut all = Vec::new();
+    for horizon in [true, false] {
+        for mode in [Mode::Global, Mode::PerLayer] {
+            for base in [Base::Sgd, Base::Momentum, Base::Adam] {
+                let layers = if mode == Mode::PerLayer { "-per-layer" } else { "" };
+                let end = if horizon { "" } else { "-no-horizon" };
+                all.push(Contender {
+                    name: format!("tlr-{}{layers}{end}", name(&base)),
+                    group: Group::Learned,
+                    settings: 0,
+                    horizon,
+                    method: Method::Learned { base, mode, start: START },
+                });
+            }
+        }
+    }
+    all
+}
+
+fn peer(name: &str, group: Group, settings: usize, rule: impl Into<AnyPeer>) -> Contender {
+    let method = Method::Peer { rule: rule.into(), schedule: Shape::Constant };
+    Contender { name: name.to_owned(), group, settings, horizon: false, method }
+}
+
+fn with(schedule: Shape, mut contender: Contender) -> Contender {
+    if let Method::Peer { schedule: of_peer, .. } = &mut contender.method {
+        *of_peer = schedule;
+        contender.horizon = true;
+    }
+    contender
+}
+
+/// With the defaults of their packages, which their docs in [`baselines`](crate::baselines) cite.
+/// Schedule-free optimizers and MoMo have a rate that was left at its default; it counts as chosen
+/// for the former, and is a mere bound for the latter. Mechanic's base has a rate of 1, which it
+/// scales. The packages of Prodigy, D-Adaptation and
+/// Mechanic advise a schedule, so that they are here with a cosine too.
+fn rate_free() -> Vec<Contender> {
+    let free = |name, rule| peer(name, Group::RateFree, 0, rule);
+    let mechanic_adam = || Mechanic::around(Adam { lr: 1.0, decoupled: true, ..Adam::default() });
+    let cosine = |contender| with(Shape::Cosine, contender);
+    vec![
+        free("dadapt-sgd", AnyPeer::from(DAdaptSgd::default())),
+        free("dadapt-adam", DAdaptAdam::default().into()),
+        cosine(free("dadapt-adam-cosine", DAdaptAdam::default().into())),
+        free("prodigy", Prodigy::default().into()),
+        cosine(free("prodigy-cosine", Prodigy::default().into())),
+        free("dog", Dog::default().into()),
+        free("ldog", Dog::layerwise().into()),
+        peer("schedule-free-sgd", Group::RateFree, 1, ScheduleFreeSgd::default()),
+        peer("schedule-free-adamw", Group::RateFree, 1, ScheduleFreeAdamW::default()),
+        free("cocob", Cocob::default().into()),
+        free("mechanic-sgd", Mechanic::around(Sgd { lr: 1.0, ..Sgd::default() }).into()),
+        free("mechanic-adamw", mechanic_adam().into()),
+        cosine(free("mechanic-adamw-cosine", mechanic_adam().into())),
+        free("momo", Momo::default().into()),
+        free("momo-adam", MomoAdam::default().into()),
+        free("sls", Sls::default().into()),
+        free("sps", Sps::default().into()),
+    ]
+}
+
+/// With a rate that comes with them: the defaults of PyTorch, the paper's multistep SGD, and
+/// hypergradient descent from the authors' 1e-3 with their 1e-3 for η, or with 0.02 where it
+/// multiplies.
+fn published() -> Vec<Contender> {
+    let published = |name, settings, rule| peer(name, Group::Published, settings, rule);
+    vec![
+        with(Shape::MultiStep, published("sgd-multistep", 2, Sgd::default().into())),
+        published("adam", 1, AnyPeer::from(Adam::default())),
+        published("rmsprop", 1, RmsProp::default().into()),
+        published("hypergradient", 2, Hypergradient::additive(1e-3, 1e-3).into()),
+        published("hypergradient-times", 2, Hypergradient::multiplicative(1e-3, 0.02).into()),
+    ]
+}
+
+/// SGD with momentum 0.9 and a cosine, at the rate that fastai would suggest.
+fn range_tests() -> Vec<Contender> {
+    let base = Sgd { momentum: 0.9, ..Sgd::default() };
+    [("range-test-valley", Pick::Valley), ("range-test-steep", Pick::Steep)]
+        .map(|(name, pick)| Contender {
+            name: name.to_owned(),
+            group: Group::RangeTest,
+            settings: 2,
+            horizon: true,
+            method: Method::RangeTest { pick, base: base.clone() },
+        })
+        .into()
+}
+
+/// The search by hand: 20 points of rate, schedule and momentum around SGD, and 6 rates of NAdamW
+/// with a cosine.
+fn by_hand() -> Vec<Contender> {
+    let mut all = Vec::new();
+    for lr in NADAMW_RATES {
+        let name = format!("nadamw-cosine-{lr}");
+        let rule = NAdamW { lr, ..NAdamW::default() };
+        all.push(with(Shape::Cosine, peer(&name, Group::HandNAdamW, 2, rule)));
+    }
+    for (words, momentum) in [("momentum", 0.9), ("sgd", 0.0)] {
+        for schedule in [Shape::Cosine, Shape::Constant] {
+            for lr in SGD_RATES {
+                let rule = Sgd { lr, momentum, ..Sgd::default() };
+                let name = format!("{words}-{}-{lr}", name(&schedule));
+                let contender = peer(&name, Group::HandSgd, 3, rule);
+                all.push(match schedule {
+                    Shape::Cosine => with(schedule, contender),
+                    _ => contender,
+                });
+            }
+        }
+    }
+    all
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::HashSet;
+
+    // Fails if two rows of a table would be taken for one, or if a number is given to ours.
+    #[test]
+    fn each_has_a_name_of_its_own() {
+        let all = contenders();
+        let names: HashSet<_> = all.iter().map(|one| &one.name).collect();
+        assert_eq!(names.len(), all.len());
+        let ours = all.iter().filter(|one| one.group == Group::Learned);
+        assert!(ours.clone().count() == 12 && ours.clone().all(|one| one.settings == 0));
+        assert!(all.iter().filter(|one| one.group.is_by_hand()).all(|one| one.settings >= 2));
+    }
+
+    // Fails if a schedule is forgotten: a cosine that is none would pass for a bad optimizer.
+    #[test]
+    fn names_tell_schedules() {
+        for one in contenders() {
+            if let Method::Peer { schedule, .. } = one.method {
+                let told = match schedule {
+                    Shape::Cosine => one.name.contains("cosine"),
+                    Shape::MultiStep => one.name.contains("multistep"),
+                    _ => !one.horizon,
+                };
+                assert!(told, "{}", one.name);
+            }
+        }
+    }
+}

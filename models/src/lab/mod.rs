@@ -1,0 +1,42 @@
+//! The laboratory: small tasks for `tlr` and for those that it is compared with, and what came of it.
+//!
+//! A [`Task`] is a model with its data and budget, and a [`Contender`] is who learns: `tlr` with no
+//! number given, its [peers](crate::baselines), and the points of a search by hand. A [`Cell`] is
+//! one of either and a seed. [`run_cells`] trains cells and writes them into a folder of
+//! [`Results`]; [`Findings`] are what they say, by the measures of [`measures`]; and [`html`] is a
+//! page for people.
+//!
+//! ```no_run
+//! use tlr_models::lab::{self, Cell, Findings, Folders, Results, Scale};
+//!
+//! let (tasks, contenders) = (lab::tasks(), lab::contenders());
+//! let ready = tasks[0].open(&Folders::default(), Scale::Small)?.expect("it needs no files");
+//! let cells: Vec<_> = contenders
+//!     .iter()
+//!     .map(|contender| Cell { task: &tasks[0], ready: &*ready, contender, seed: 0 })
+//!     .collect();
+//! let mut results = Results::open("out/lab".as_ref(), Scale::Small)?;
+//! lab::run_cells(&cells, 1, &mut results, &mut |_| ())?;
+//! std::fs::write("report.html", lab::html(&Findings::of(&results)))?;
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+mod clock;
+mod contender;
+mod contenders;
+mod findings;
+pub mod measures;
+mod page;
+mod problem;
+mod results;
+mod run;
+mod tasks;
+
+pub use contender::{Contender, Group};
+pub use contenders::contenders;
+pub use findings::{Competitor, Findings, OfTask, Score};
+pub use page::html;
+pub use problem::{Budget, Folders, Problem, Scale, Tested};
+pub use results::{run_cells, Cell, Curve, Record, Results};
+pub use run::{train, Point, Trained, POINTS};
+pub use tasks::{tasks, Ready, Task};

@@ -1,0 +1,175 @@
+//! Tables.
+
+use super::{escaped, percent, regret_of};
+use crate::lab::{measures::spread, Findings, Group, OfTask, Score};
+use std::fmt::Write;
+
+/// A loss in five letters or so.
+pub(super) fn loss(loss: f64) -> String {
+    match loss {
+        loss if loss.is_infinite() => "diverged".to_owned(),
+        loss if !(1e-4..100.0).contains(&loss) => format!("{loss:.2e}"),
+        loss if loss >= 10.0 => format!("{loss:.2}"),
+        loss => format!("{loss:.4}"),
+    }
+}
+
+fn class(group: Group) -> &'static str {
+    match group {
+        Group::Learned | Group::Starts => " class=\"ours\"",
+        Group::HandNAdamW | Group::HandSgd => " class=\"hand\"",
+        _ => "",
+    }
+}
+
+fn table(headings: &[&str], rows: impl IntoIterator<Item = (Group, Vec<String>)>) -> String {
+    let mut text = String::from("<div class=\"wide\">\n<table>\n<tr>");
+    headings.iter().for_each(|heading| text += &format!("<th>{}</th>", escaped(heading)));
+    text += "</tr>\n";
+    for (group, row) in rows {
+        let _ = write!(text, "<tr{}>", class(group));
+        row.iter().for_each(|cell| text += &format!("<td>{}</td>", escaped(cell)));
+        text += "</tr>\n";
+    }
+    text + "</table>\n</div>\n"
+}
+
+/// Everyone, those with the least median regret first.
+pub(super) fn everyone(findings: &Findings) -> String {
+    let all = findings.competitors.iter().enumerate();
+    let mut rows: Vec<_> = all
+        .filter(|(_, one)| one.group != Group::Starts)
+        .filter_map(|(index, one)| {
+            let regret = regret_of(findings, index)?;
+            let time = findings.step_time(index).map_or("–".into(), |time| format!("{time:.2}"));
+            let row = vec![
+                one.name.clone(),
+                percent(regret.middle),
+                percent(regret.worst),
+                regret.at.to_owned(),
+                format!("{} of {}", regret.no_worse, regret.tasks),
+                format!("{:.2}", findings.area(index, |score| score.steps)),
+                format!("{:.2}", findings.area(index, |score| score.seconds)),
+                one.settings.to_string(),
+                if one.horizon { "yes" } else { "no" }.to_owned(),
+                time,
+            ];
+            Some((regret.middle, (one.group, row)))
+        })
+        .collect();
+    rows.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let headings = [
+        "",
+        "median regret",
+        "at worst",
+        "where",
+        "no worse",
+        "area, steps",
+        "area, seconds",
+        "settings",
+        "told the steps",
+        "time of a step",
+    ];
+    table(&headings, rows.into_iter().map(|(_, row)| row))
+}
+
+/// Mean ± deviation, and how many seeds diverged.
+fn losses(score: &Score) -> String {
+    let lost = score.losses.iter().filter(|loss| !loss.is_finite()).count();
+    match spread(&score.losses) {
+        _ if lost > 0 => format!("diverged, {lost} of {}", score.losses.len()),
+        Some((mean, deviation)) if score.losses.len() > 1 => {
+            format!("{} ± {}", loss(mean), loss(deviation))
+        }
+        Some((mean, _)) => loss(mean),
+        None => "–".to_owned(),
+    }
+}
+
+/// Everyone at a task, the least loss first.
+pub(super) fn of_task(findings: &Findings, task: &OfTask) -> String {
+    let best = findings.hand().and_then(|hand| task.score(hand)).map(Score::loss);
+    let mut rows: Vec<_> = findings
+        .competitors
+        .iter()
+        .zip(&task.scores)
+        .filter(|(one, _)| one.group != Group::Starts)
+        .filter_map(|(one, score)| {
+            let score = score.as_ref()?;
+            let name = match one.members.len() {
+                1 => one.name.clone(),
+                _ => format!("{} (best of {}: {})", one.name, score.of, score.member),
+            };
+            let regret =
+                best.map_or(f64::NAN, |best| crate::lab::measures::regret(score.loss(), best));
+            let row = vec![
+                name,
+                losses(score),
+                percent(regret),
+                score.accuracy.map_or("–".into(), |part| format!("{:.1} %", 100.0 * part)),
+                if score.steps.is_finite() {
+                    format!("{:.0}", score.steps)
+                } else {
+                    "never".into()
+                },
+                format!("{:.2}", 1e3 * score.step_seconds),
+            ];
+            Some((score.loss(), (one.group, row)))
+        })
+        .collect();
+    rows.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let headings = ["", "final loss", "regret", "accuracy", "steps to target", "ms a step"];
+    table(&headings, rows.into_iter().map(|(_, row)| row))
+}
+
+/// Our plain SGD from each starting rate, task by task.
+pub(super) fn starts(findings: &Findings) -> String {
+    let all = findings.competitors.iter().enumerate();
+    let starts: Vec<_> = all
+        .filter(|(_, one)| one.group == Group::Starts || one.name == "tlr-sgd")
+        .map(|(index, one)| (index, one.name.strip_prefix("tlr-sgd-from-").unwrap_or("1e-6")))
+        .collect();
+    let mut headings = vec![""];
+    headings.extend(starts.iter().map(|(_, start)| *start));
+    let rows = findings.tasks.iter().map(|task| {
+        let mut row = vec![task.name.clone()];
+        row.extend(starts.iter().map(|&(index, _)| {
+            task.score(index).map_or("–".to_owned(), |score| loss(score.loss()))
+        }));
+        (Group::Published, row)
+    });
+    table(&headings, rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn score(losses: &[f64]) -> Score {
+        Score {
+            member: "one".into(),
+            of: 1,
+            losses: losses.into(),
+            accuracy: None,
+            steps: 1.0,
+            seconds: 1.0,
+            step_seconds: 1.0,
+            curve: Vec::new(),
+        }
+    }
+
+    // Fails if a run that diverged hides in a mean.
+    #[test]
+    fn losses_say_what_diverged() {
+        assert_eq!(losses(&score(&[0.5, 0.5])), "0.5000 ± 0.0000".replace("0.0000", "0.00e0"));
+        assert_eq!(losses(&score(&[0.25])), "0.2500");
+        assert_eq!(losses(&score(&[0.25, f64::INFINITY])), "diverged, 1 of 2");
+        assert_eq!([250.0, 12.0, 1e-5].map(loss), ["2.50e2", "12.00", "1.00e-5"]);
+    }
+
+    #[test]
+    fn cells_are_escaped() {
+        let text = table(&["a"], [(Group::Learned, vec!["<b>".to_owned()])]);
+        assert!(text.contains("<tr class=\"ours\"><td>&lt;b&gt;</td>"));
+    }
+}

@@ -1,0 +1,132 @@
+//! [`Problem`]: what is to be learned, whatever learns it.
+
+use crate::train::{TrainError, TrainLoss};
+use dfdx::{
+    nn::{NumParams, ZeroGrads},
+    prelude::{Cpu, Gradients},
+};
+use std::path::PathBuf;
+use tlr::TrainableLr;
+
+/// A model, examples to train it on, and others to test it on.
+///
+/// All that is random comes from the seed that [`build`](Self::build)'s device and
+/// [`epoch`](Self::epoch) are told: every optimizer begins at the same weights and sees the same
+/// batches.
+pub trait Problem: Sync {
+    /// What is trained.
+    type Model: TrainableLr<f32, Cpu> + NumParams<f32, Cpu> + ZeroGrads<f32, Cpu> + 'static;
+
+    /// How long it is trained.
+    fn budget(&self) -> Budget;
+
+    /// The examples, in words: results on others do not count as results on these.
+    fn data(&self) -> String;
+
+    /// A model with the weights that training begins at.
+    ///
+    /// # Errors
+    /// Out of memory.
+    fn build(&self, device: &Cpu) -> Result<Self::Model, TrainError>;
+
+    /// The batches of an epoch, each as numbers of examples.
+    ///
+    /// # Errors
+    /// No examples.
+    fn epoch(&self, epoch: usize, seed: u64) -> Result<Vec<Vec<usize>>, TrainError>;
+
+    /// The batch's mean loss, with the tape of how it came about.
+    ///
+    /// # Errors
+    /// A layer's; an example that there is not.
+    fn loss(
+        &self,
+        device: &Cpu,
+        model: &mut Self::Model,
+        batch: &[usize],
+        gradients: Gradients<f32, Cpu>,
+    ) -> Result<TrainLoss, TrainError>;
+
+    /// How good the model is on the examples that it is not trained on.
+    ///
+    /// # Errors
+    /// A layer's.
+    fn test(&self, device: &Cpu, model: &Self::Model) -> Result<Tested, TrainError>;
+}
+
+/// How long a task is trained.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Budget {
+    /// Passes over the examples.
+    pub epochs: usize,
+    /// Steps in a pass.
+    pub batches: usize,
+}
+
+impl Budget {
+    /// Steps in all.
+    ///
+    /// ```
+    /// assert_eq!(tlr_models::lab::Budget { epochs: 4, batches: 100 }.steps(), 400);
+    /// ```
+    pub fn steps(self) -> usize {
+        self.epochs * self.batches
+    }
+}
+
+/// How good a model is.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Tested {
+    /// The mean loss.
+    pub loss: f64,
+    /// The part that is right, from 0 to 1, where there is right and wrong.
+    pub accuracy: Option<f64>,
+}
+
+/// How much is trained.
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, Hash, clap::ValueEnum, serde::Serialize, serde::Deserialize,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum Scale {
+    /// A run within a second: to see that all of it works
+    Smoke,
+    /// A run within seconds, on one core
+    Small,
+    /// All data at hand, and budgets as in publications: hours
+    Paper,
+}
+
+impl Scale {
+    /// One of three values.
+    pub(super) fn pick<T>(self, smoke: T, small: T, paper: T) -> T {
+        match self {
+            Self::Smoke => smoke,
+            Self::Small => small,
+            Self::Paper => paper,
+        }
+    }
+}
+
+/// Where the data sets are that no program draws.
+#[derive(Clone, Debug, Default)]
+pub struct Folders(Option<PathBuf>);
+
+impl Folders {
+    /// A folder with `mnist`, `cifar10` and `multi30k` in it, or some of them.
+    ///
+    /// ```
+    /// use tlr_models::lab::Folders;
+    ///
+    /// assert!(Folders::below("/no/such/folder").find("mnist").is_none());
+    /// assert!(Folders::default().find("mnist").is_none());
+    /// ```
+    pub fn below(root: impl Into<PathBuf>) -> Self {
+        Self(Some(root.into()))
+    }
+
+    /// The folder of a data set, where there is one.
+    pub fn find(&self, name: &str) -> Option<PathBuf> {
+        self.0.as_ref().map(|root| root.join(name)).filter(|folder| folder.is_dir())
+    }
+}

@@ -1,0 +1,328 @@
+//! What the runs have come to so far, on disk.
+
+use super::{Contender, Point, Ready, Scale, Task, Trained};
+use crate::{
+    report::{self, OutFolder},
+    sweep::{jobs, table::Table, Ended, SweepError},
+    train::TrainError,
+};
+use serde::{Deserialize, Serialize};
+use std::{collections::HashSet, path::Path};
+
+/// A run to be made: a task, who learns it, and a seed.
+#[derive(Clone, Copy)]
+pub struct Cell<'a> {
+    /// What is learned.
+    pub task: &'a Task,
+    /// The task with its data.
+    pub ready: &'a dyn Ready,
+    /// Who learns.
+    pub contender: &'a Contender,
+    /// Of the first weights and of the order of the examples.
+    pub seed: u64,
+}
+
+impl std::fmt::Debug for Cell<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {} {}", self.task.name, self.contender.name, self.seed)
+    }
+}
+
+/// A run that has ended: a line of `runs.csv`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    /// The task's name.
+    pub task: String,
+    /// The contender's name.
+    pub contender: String,
+    /// The seed.
+    pub seed: u64,
+    /// How much was trained.
+    pub scale: Scale,
+    /// The task's data and budget, in words.
+    pub data: String,
+    /// What became of it.
+    pub ended: Ended,
+    /// Steps made, without those of a search for the rate.
+    pub steps: usize,
+    /// Steps of a search for the rate.
+    pub searched: usize,
+    /// Of the last test. None where the run diverged.
+    pub loss: Option<f64>,
+    /// Likewise, from 0 to 1, where there is right and wrong.
+    pub accuracy: Option<f64>,
+    /// That a processor spent, tests left out.
+    pub seconds: f64,
+    /// The rates at the end, by name.
+    pub rates: String,
+    /// What ended it early.
+    pub error: String,
+}
+
+/// How a run went: a line of `curves.csv`. Each list has numbers with spaces between them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Curve {
+    /// As in [`Record`], like the next four.
+    pub task: String,
+    #[allow(missing_docs)]
+    pub contender: String,
+    #[allow(missing_docs)]
+    pub seed: u64,
+    #[allow(missing_docs)]
+    pub scale: Scale,
+    #[allow(missing_docs)]
+    pub data: String,
+    /// Steps before each test, those of a search for the rate included.
+    pub steps: String,
+    /// Time before each test, in seconds.
+    pub seconds: String,
+    /// Losses; `inf` where one is not finite.
+    pub losses: String,
+}
+
+impl Curve {
+    /// The tests, one after the other.
+    pub fn points(&self) -> Vec<Point> {
+        let numbers = |list: &str| -> Vec<f64> {
+            list.split(' ').filter_map(|word| word.parse().ok()).collect()
+        };
+        let (steps, seconds) = (numbers(&self.steps), numbers(&self.seconds));
+        let both = steps.into_iter().zip(seconds).zip(numbers(&self.losses));
+        both.map(|((step, seconds), loss)| Point {
+            step: step as usize,
+            seconds,
+            loss: loss.is_finite().then_some(loss),
+            accuracy: None,
+        })
+        .collect()
+    }
+
+    fn of(cell: &Cell<'_>, scale: Scale, points: &[Point]) -> Self {
+        let list = |of: &dyn Fn(&Point) -> String| points.iter().map(of).collect::<Vec<_>>();
+        Self {
+            task: cell.task.name.to_owned(),
+            contender: cell.contender.name.clone(),
+            seed: cell.seed,
+            scale,
+            data: cell.ready.data(),
+            steps: list(&|point| point.step.to_string()).join(" "),
+            seconds: list(&|point| format!("{:.4}", point.seconds)).join(" "),
+            losses: list(&|point| match point.loss {
+                Some(loss) => format!("{loss:.6e}"),
+                None => "inf".to_owned(),
+            })
+            .join(" "),
+        }
+    }
+}
+
+/// What tells a run from every other.
+type Key = (String, String, u64, Scale, String);
+
+fn key_of(cell: &Cell<'_>, scale: Scale) -> Key {
+    let (task, contender) = (cell.task.name.to_owned(), cell.contender.name.clone());
+    (task, contender, cell.seed, scale, cell.ready.data())
+}
+
+/// The results so far, on disk: `runs.csv` and `curves.csv` in one folder.
+///
+/// A run's curve is written before its line in `runs.csv`, which makes it count. Killed at any
+/// moment, only the runs that were going on are lost. A folder is one program's at a time.
+#[derive(Debug)]
+pub struct Results {
+    folder: OutFolder,
+    scale: Scale,
+    records: Table<Record>,
+    curves: Table<Curve>,
+}
+
+impl Results {
+    /// Reads what `folder` has, or makes it, and holds it until it is dropped. Runs of other scales
+    /// stay in it and are not looked at.
+    ///
+    /// # Errors
+    /// [`SweepError::Report`] where the folder cannot be written to or another program holds it,
+    /// [`SweepError::Io`], [`SweepError::Csv`].
+    pub fn open(folder: &Path, scale: Scale) -> Result<Self, SweepError> {
+        let folder = OutFolder::claim(folder)?;
+        let mut records = Table::<Record>::open(folder.file("runs.csv"))?;
+        let mut curves = Table::<Curve>::open(folder.file("curves.csv"))?;
+        records.keep(|record| record.ended != Ended::Failed)?;
+        let done: HashSet<Key> = records
+            .rows
+            .iter()
+            .map(|r| (r.task.clone(), r.contender.clone(), r.seed, r.scale, r.data.clone()))
+            .collect();
+        curves.keep(|c| {
+            let key = (c.task.clone(), c.contender.clone(), c.seed, c.scale, c.data.clone());
+            done.contains(&key)
+        })?;
+        Ok(Self { folder, scale, records, curves })
+    }
+
+    /// Where they are.
+    pub fn folder(&self) -> &OutFolder {
+        &self.folder
+    }
+
+    /// How much is trained.
+    pub fn scale(&self) -> Scale {
+        self.scale
+    }
+
+    /// The runs of this scale that have ended.
+    pub fn records(&self) -> impl Iterator<Item = &Record> {
+        self.records.rows.iter().filter(|record| record.scale == self.scale)
+    }
+
+    /// Their curves.
+    pub fn curves(&self) -> impl Iterator<Item = &Curve> {
+        self.curves.rows.iter().filter(|curve| curve.scale == self.scale)
+    }
+
+    /// The record of a run, if it is done.
+    pub fn of(&self, cell: &Cell<'_>) -> Option<&Record> {
+        let (task, contender, seed, scale, data) = key_of(cell, self.scale);
+        self.records.rows.iter().find(|record| {
+            record.task == task
+                && record.contender == contender
+                && record.seed == seed
+                && record.scale == scale
+                && record.data == data
+                && record.ended != Ended::Failed
+        })
+    }
+
+    fn add(
+        &mut self,
+        cell: &Cell<'_>,
+        trained: Result<Trained, String>,
+    ) -> Result<Record, SweepError> {
+        let (task, contender, seed, scale, data) = key_of(cell, self.scale);
+        let (trained, error) = match trained {
+            Ok(trained) => (Some(trained), String::new()),
+            Err(error) => (None, error),
+        };
+        let ended = match &trained {
+            None => Ended::Failed,
+            Some(Trained { diverged: Some(_), .. }) => Ended::Diverged,
+            Some(_) => Ended::Finished,
+        };
+        if let Some(trained) = &trained {
+            self.curves.append(vec![Curve::of(cell, self.scale, &trained.points)])?;
+        }
+        let last = trained.as_ref().and_then(Trained::last);
+        let trained = trained.as_ref();
+        let record = Record {
+            task,
+            contender,
+            seed,
+            scale,
+            data,
+            ended,
+            steps: trained.map_or(0, |trained| trained.steps),
+            searched: trained.map_or(0, |trained| trained.searched),
+            loss: last.map(|tested| tested.loss),
+            accuracy: last.and_then(|tested| tested.accuracy),
+            seconds: trained.map_or(0.0, |trained| trained.seconds),
+            rates: trained.map(|trained| report::rates(&trained.rates)).unwrap_or_default(),
+            error: trained.and_then(|trained| trained.diverged.clone()).unwrap_or(error),
+        };
+        self.records.append(vec![record.clone()])?;
+        Ok(record)
+    }
+}
+
+/// Trains every one of `cells` that is not done yet, `jobs` at a time, each on a thread of its own,
+/// and answers how many of them have failed.
+///
+/// `observer` is told of each as it ends. A run that diverges is a result like another. One that
+/// fails for another reason keeps no other from being done, and is made again the next time.
+///
+/// # Errors
+/// Results that cannot be written: the runs going on are finished, and lost.
+pub fn run_cells(
+    cells: &[Cell<'_>],
+    jobs: usize,
+    results: &mut Results,
+    observer: &mut dyn FnMut(&Record),
+) -> Result<usize, SweepError> {
+    let left: Vec<_> = cells.iter().filter(|cell| results.of(cell).is_none()).copied().collect();
+    let work = |cell: &Cell<'_>| {
+        let trained = cell.ready.train(cell.contender, cell.seed);
+        trained.map_err(|error: TrainError| error.to_string())
+    };
+    let mut failed = 0;
+    jobs::each(&left, jobs, &work, &mut |cell, trained| {
+        let trained = trained.unwrap_or_else(|| Err("it panicked, see above".to_owned()));
+        let record = results.add(cell, trained)?;
+        failed += usize::from(record.ended == Ended::Failed);
+        observer(&record);
+        Ok(())
+    })?;
+    Ok(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::lab::{contenders, tasks, Folders};
+
+    // Fails if a run is made twice, if it depends on what ran beside it, if the curve is not that
+    // of the record, or if a run that diverges is run again.
+    #[test]
+    fn what_is_done_is_not_done_again() {
+        let (tasks, all) = (tasks(), contenders());
+        let task = tasks.iter().find(|task| task.name == "heavy-tails").unwrap();
+        let ready = task.open(&Folders::default(), Scale::Smoke).unwrap().unwrap();
+        let named = |name: &str| all.iter().find(|one| one.name == name).unwrap();
+        let names = ["tlr-momentum", "dog", "sls", "range-test-valley", "sgd-constant-1"];
+        let cells: Vec<_> = names
+            .iter()
+            .map(|name| Cell { task, ready: &*ready, contender: named(name), seed: 1 })
+            .collect();
+        let folder = tempfile::tempdir().unwrap();
+        let run = |cells: &[Cell<'_>], jobs| {
+            let mut results = Results::open(folder.path(), Scale::Smoke).unwrap();
+            let mut count = 0;
+            assert_eq!(run_cells(cells, jobs, &mut results, &mut |_| count += 1).unwrap(), 0);
+            count
+        };
+        assert_eq!((run(&cells[..2], 1), run(&cells, 2), run(&cells, 2)), (2, 3, 0));
+
+        let results = Results::open(folder.path(), Scale::Smoke).unwrap();
+        assert_eq!((results.records().count(), results.curves().count()), (5, 5));
+        for cell in &cells {
+            let record = results.of(cell).unwrap();
+            let alone = ready.train(cell.contender, 1).unwrap();
+            assert_eq!(record.loss, alone.last().map(|tested| tested.loss), "{cell:?}");
+            let curve = results.curves().find(|curve| curve.contender == record.contender).unwrap();
+            let points = curve.points();
+            assert_eq!(points.len(), alone.points.len());
+            let (told, made) = (points[1].loss.unwrap(), alone.points[1].loss.unwrap());
+            assert!((told / made - 1.0).abs() < 1e-6);
+        }
+        let tested = results.of(&cells[3]).unwrap();
+        assert!(tested.searched > 5 && tested.steps == ready.budget().steps());
+        assert_eq!(results.of(&Cell { seed: 2, ..cells[0] }), None);
+        drop(results);
+        let others = Results::open(folder.path(), Scale::Small).unwrap();
+        assert_eq!((others.records().count(), others.of(&cells[0])), (0, None));
+    }
+
+    // Fails if divergence is taken for a failure, or its loss for a number.
+    #[test]
+    fn divergence_is_a_result() {
+        let (tasks, all) = (tasks(), contenders());
+        let task = tasks.iter().find(|task| task.name == "heavy-tails").unwrap();
+        let ready = task.open(&Folders::default(), Scale::Smoke).unwrap().unwrap();
+        let contender = all.iter().find(|one| one.name == "momentum-constant-1").unwrap();
+        let cells = [Cell { task, ready: &*ready, contender, seed: 0 }];
+        let folder = tempfile::tempdir().unwrap();
+        let mut results = Results::open(folder.path(), Scale::Smoke).unwrap();
+        run_cells(&cells, 1, &mut results, &mut |_| ()).unwrap();
+        let record = results.of(&cells[0]).unwrap();
+        assert!(record.loss.is_none() || record.loss.is_some_and(|loss| loss > 1e3), "{record:?}");
+    }
+}

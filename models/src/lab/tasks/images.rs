@@ -1,0 +1,251 @@
+//! Tasks on images.
+
+use super::{
+    models::{Deep, Logistic, SmallConv, SmallMlp},
+    Opened, Task,
+};
+use crate::{
+    data::{cifar, digits as drawn, mnist, shapes, Batches, DataError, Dataset, Images, Scaling},
+    lab::{Budget, Folders, Problem, Scale, Tested},
+    resnet::Wrn10x1,
+    train::{argmax, one_hot, Net, Network, TrainError, TrainLoss},
+};
+use dfdx::{
+    losses::cross_entropy_with_logits_loss,
+    prelude::{AsArray, Cpu, Gradients},
+};
+use std::marker::PhantomData;
+
+/// Images that are tested at a time; only a matter of memory.
+const AT_ONCE: usize = 500;
+
+pub(super) fn tasks() -> Vec<Task> {
+    vec![
+        Task {
+            name: "mnist-mlp",
+            about: "MNIST, where it is at hand, or drawn digits; a perceptron of 128 hidden \
+                    units, of 1,000 at full scale",
+            needs: None,
+            open: |folders, scale| {
+                let data = digits_of(folders, scale, [6_400, 60_000])?;
+                match scale {
+                    Scale::Paper => pictures::<Net>(data, 128, 20),
+                    _ => pictures::<SmallMlp>(data, 64, 4),
+                }
+            },
+        },
+        Task {
+            name: "mnist-2000",
+            about: "the same with 2,000 images, eight times over",
+            needs: None,
+            open: |folders, scale| {
+                let data = digits_of(folders, scale, [2_000, 2_000])?;
+                match scale {
+                    Scale::Paper => pictures::<Net>(data, 128, 20),
+                    _ => pictures::<SmallMlp>(data, 50, 8),
+                }
+            },
+        },
+        Task {
+            name: "mnist-logistic",
+            about: "softmax regression, as in the paper on hypergradients but for its weight decay",
+            needs: None,
+            open: |folders, scale| {
+                let data = digits_of(folders, scale, [12_800, 60_000])?;
+                pictures::<Logistic>(data, 128, scale.pick(4, 4, 10))
+            },
+        },
+        Task {
+            name: "mnist-deep",
+            about: "two hidden layers of 128 units, of 1,000 at full scale, as in the paper on \
+                    hypergradients but for its weight decay",
+            needs: None,
+            open: |folders, scale| {
+                let data = digits_of(folders, scale, [6_400, 60_000])?;
+                match scale {
+                    Scale::Paper => pictures::<Deep<1000>>(data, 128, 10),
+                    _ => pictures::<Deep<128>>(data, 64, 4),
+                }
+            },
+        },
+        Task {
+            name: "digits-conv",
+            about: "drawn digits; two convolutions without norms",
+            needs: None,
+            open: |_, scale| {
+                let [train, test] = scale.pick([256, 64], [3_200, 500], [20_000, 4_000]);
+                let data = ("drawn digits", drawn::draw(0, train, test)?);
+                pictures::<SmallConv<f32, Cpu>>(data, 32, scale.pick(2, 2, 5))
+            },
+        },
+        Task {
+            name: "cifar-wrn",
+            about: "CIFAR-10 at half its size, in its own size at full scale; a residual \
+                    network, WRN-10-1",
+            needs: Some("cifar10"),
+            open: |folders, scale| {
+                let folder = folders.find("cifar10").unwrap_or_default();
+                let data = cifar::load10(&folder)?.data;
+                let [train, test] = scale.pick([64, 32], [1_280, 200], [10_000, 2_000]);
+                let data = Dataset::new(data.train.take(train)?, data.test.take(test)?)?;
+                residual("CIFAR-10", data, scale)
+            },
+        },
+        Task {
+            name: "shapes-wrn",
+            about: "ten drawn shapes, in colour, likewise",
+            needs: None,
+            open: |_, scale| {
+                let [train, test] = scale.pick([64, 32], [1_280, 200], [10_000, 2_000]);
+                residual("drawn shapes", shapes::draw(0, train, test, 10)?, scale)
+            },
+        },
+    ]
+}
+
+fn residual(name: &'static str, data: Dataset, scale: Scale) -> Opened {
+    let (data, batch, epochs) = match scale {
+        Scale::Paper => (data, 128, 10),
+        _ => (Dataset::new(halved(&data.train)?, halved(&data.test)?)?, 32, 2),
+    };
+    pictures::<Wrn10x1<10, f32, Cpu>>((name, data), batch, epochs)
+}
+
+/// So many images to train on where the scale is small and at full scale.
+fn digits_of(
+    folders: &Folders,
+    scale: Scale,
+    [small, paper]: [usize; 2],
+) -> Result<(&'static str, Dataset), TrainError> {
+    let [train, test] = scale.pick([256, 64], [small, 1_000], [paper, 10_000]);
+    digits(folders, train, test)
+}
+
+/// MNIST where it is at hand, and drawn digits where it is not, by name.
+pub(super) fn digits(
+    folders: &Folders,
+    train: usize,
+    test: usize,
+) -> Result<(&'static str, Dataset), TrainError> {
+    let Some(folder) = folders.find("mnist") else {
+        return Ok(("drawn digits", drawn::draw(0, train, test)?));
+    };
+    let data = mnist::load(&folder)?;
+    Ok(("MNIST", Dataset::new(data.train.take(train)?, data.test.take(test)?)?))
+}
+
+/// Each image in half its size: means over two by two pixels.
+fn halved(images: &Images) -> Result<Images, DataError> {
+    let [channels, rows, columns] = images.shape();
+    let (mut pixels, mut labels) = (Vec::new(), Vec::new());
+    for index in 0..images.len() {
+        let all = images.pixels_of(index);
+        let at = |c: usize, y: usize, x: usize| {
+            u32::from(all.get((c * rows + y) * columns + x).copied().unwrap_or_default())
+        };
+        for c in 0..channels {
+            for y in (0..rows - 1).step_by(2) {
+                for x in (0..columns - 1).step_by(2) {
+                    let sum = at(c, y, x) + at(c, y, x + 1) + at(c, y + 1, x) + at(c, y + 1, x + 1);
+                    pixels.push((sum / 4) as u8);
+                }
+            }
+        }
+        labels.push(images.label(index));
+    }
+    Images::new(pixels, labels, [channels, rows / 2, columns / 2], images.classes())
+}
+
+fn pictures<M: Network>(
+    (name, data): (&'static str, Dataset),
+    batch: usize,
+    epochs: usize,
+) -> Opened {
+    let batches = Batches::new(data.train.len(), batch, 0)?.batches_per_epoch();
+    let budget = Budget { epochs, batches };
+    let scaling = data.train.scaling();
+    Ok(Box::new(Pictures { name, data, scaling, batch, budget, model: PhantomData::<fn() -> M> }))
+}
+
+/// Images to classify.
+struct Pictures<M> {
+    name: &'static str,
+    data: Dataset,
+    scaling: Scaling,
+    batch: usize,
+    budget: Budget,
+    model: PhantomData<fn() -> M>,
+}
+
+impl<M: Network> Problem for Pictures<M> {
+    type Model = M;
+
+    fn budget(&self) -> Budget {
+        self.budget
+    }
+
+    fn data(&self) -> String {
+        let (images, Budget { epochs, .. }) = (self.data.train.len(), self.budget);
+        format!("{}, {images} images, batch {}, {epochs} epochs", self.name, self.batch)
+    }
+
+    fn build(&self, device: &Cpu) -> Result<M, TrainError> {
+        Ok(M::try_build(device)?)
+    }
+
+    fn epoch(&self, epoch: usize, seed: u64) -> Result<Vec<Vec<usize>>, TrainError> {
+        Ok(Batches::new(self.data.train.len(), self.batch, seed)?.epoch(epoch).collect())
+    }
+
+    fn loss(
+        &self,
+        device: &Cpu,
+        model: &mut M,
+        batch: &[usize],
+        gradients: Gradients<f32, Cpu>,
+    ) -> Result<TrainLoss, TrainError> {
+        let (mut pixels, mut labels) = (Vec::new(), Vec::new());
+        self.data.train.write_batch(batch, &self.scaling, &mut pixels, &mut labels)?;
+        let [channels, rows, columns] = self.data.train.shape();
+        let images = (&*pixels, [batch.len(), channels, rows, columns]);
+        let logits = model.train_logits(device, images, gradients)?;
+        Ok(cross_entropy_with_logits_loss(logits, one_hot::<M>(device, &labels)?))
+    }
+
+    fn test(&self, device: &Cpu, model: &M) -> Result<Tested, TrainError> {
+        let test = &self.data.test;
+        let [channels, rows, columns] = test.shape();
+        let (mut pixels, mut labels) = (Vec::new(), Vec::new());
+        let (mut sum, mut right) = (0.0, 0);
+        let all: Vec<usize> = (0..test.len()).collect();
+        for batch in all.chunks(AT_ONCE) {
+            test.write_batch(batch, &self.scaling, &mut pixels, &mut labels)?;
+            let shape = [batch.len(), channels, rows, columns];
+            let logits = model.logits(device, (&pixels, shape))?;
+            let of_image = logits.as_vec();
+            let pairs = of_image.chunks(M::CLASSES).zip(&labels);
+            right += pairs.filter(|(logits, label)| argmax(logits) == **label).count();
+            let y = one_hot::<M>(device, &labels)?;
+            let loss = f64::from(cross_entropy_with_logits_loss(logits, y).array());
+            sum += loss * batch.len() as f64;
+        }
+        let count = test.len() as f64;
+        Ok(Tested { loss: sum / count, accuracy: Some(right as f64 / count) })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    // Fails if a mean is taken over other pixels than the four that it stands for.
+    #[test]
+    fn an_image_is_halved_by_means() {
+        let pixels = vec![0, 4, 10, 10, 8, 4, 10, 10, 1, 1, 0, 0, 1, 1, 0, 200];
+        let images = Images::new(pixels, vec![1], [1, 4, 4], 2).unwrap();
+        let half = halved(&images).unwrap();
+        assert_eq!((half.shape(), half.pixels_of(0)), ([1, 2, 2], &[4, 10, 1, 50][..]));
+        assert_eq!(half.label(0), 1);
+    }
+}

@@ -1,0 +1,151 @@
+//! Tasks on sentences, for transformers.
+
+use super::{numbers::Random, Opened, Task};
+use crate::{
+    data::text::{
+        multi30k, toy, Buckets, EncodedPairs, ParallelText, TextError, Vocabulary, VocabularyConfig,
+    },
+    lab::{Budget, Problem, Tested},
+    layers::DropoutRate,
+    train::{Tally, TrainError, TrainLoss, Translator},
+    Seq2SeqTransformer,
+};
+use dfdx::prelude::{Cpu, Gradients};
+use std::marker::PhantomData;
+
+/// Pairs that are tested at a time; only a matter of memory.
+const AT_ONCE: usize = 50;
+
+/// One layer on either side, 32 features, for some hundred words.
+type Tiny = Seq2SeqTransformer<100, 100, 32, 4, 64, 1, 1, f32, Cpu>;
+
+/// The same for a thousand words.
+type Small = Seq2SeqTransformer<1000, 1000, 32, 4, 64, 1, 1, f32, Cpu>;
+
+pub(super) fn tasks() -> Vec<Task> {
+    vec![
+        Task {
+            name: "copying",
+            about: "eight letters of sixteen, to be said again; a transformer of one layer on \
+                    either side, without dropout, as in the next two",
+            needs: None,
+            open: |_, scale| {
+                let [train, test] = scale.pick([64, 16], [3_200, 200], [20_000, 1_000]);
+                let (train, val) = (letters(1, train)?, letters(2, test)?);
+                sentences::<Tiny>("drawn", &train, &val, 100, scale.pick(2, 3, 10))
+            },
+        },
+        Task {
+            name: "toy-translation",
+            about: "a small language that the program makes itself, German to English",
+            needs: None,
+            open: |_, scale| {
+                let [train, test] = scale.pick([64, 16], [3_200, 200], [20_000, 1_000]);
+                let data = toy::draw(1, train, test, 1)?;
+                sentences::<Tiny>("made", &data.train, &data.val, 100, scale.pick(2, 3, 10))
+            },
+        },
+        Task {
+            name: "multi30k",
+            about: "Multi30k, captions of photographs, German to English, a thousand words of \
+                    either",
+            needs: Some("multi30k"),
+            open: |folders, scale| {
+                let folder = folders.find("multi30k").unwrap_or_default();
+                let data = multi30k::load(&folder)?;
+                let [train, test] = scale.pick([64, 16], [3_200, 100], [5_000, 1_014]);
+                let (train, val) = (data.train.take(train)?, data.val.take(test)?);
+                sentences::<Small>("Multi30k", &train, &val, 1000, scale.pick(2, 2, 15))
+            },
+        },
+    ]
+}
+
+/// So many words of eight letters, and the same again.
+fn letters(purpose: u64, count: usize) -> Result<ParallelText, TextError> {
+    let mut random = Random::new(purpose);
+    let word = |random: &mut Random| {
+        let letters = (0..8).map(|_| char::from(b'a' + random.below(16) as u8).to_string());
+        letters.collect::<Vec<_>>().join(" ")
+    };
+    let words: Vec<String> = (0..count).map(|_| word(&mut random)).collect();
+    ParallelText::new(words.clone(), words)
+}
+
+/// Pairs in a batch.
+const BATCH: usize = 32;
+
+fn sentences<M: Translator>(
+    name: &'static str,
+    train: &ParallelText,
+    val: &ParallelText,
+    size: usize,
+    epochs: usize,
+) -> Opened {
+    let config = VocabularyConfig { size, ..VocabularyConfig::default() };
+    let source = Vocabulary::learn(train.source(), config)?;
+    let target = Vocabulary::learn(train.target(), config)?;
+    let (takes, found) = (M::TOKENS, [source.len(), target.len()]);
+    if takes.iter().zip(&found).any(|(takes, found)| found > takes) {
+        return Err(TrainError::Vocabulary { takes, found });
+    }
+    let encoded = |text| EncodedPairs::new(text, &source, &target);
+    let (train, val) = (encoded(train)?, encoded(val)?);
+    let batches = Buckets::new(&train, BATCH, 0)?.batches_per_epoch();
+    let budget = Budget { epochs, batches };
+    Ok(Box::new(Sentences { name, train, val, budget, model: PhantomData::<fn() -> M> }))
+}
+
+/// Pairs of sentences.
+struct Sentences<M> {
+    name: &'static str,
+    train: EncodedPairs,
+    val: EncodedPairs,
+    budget: Budget,
+    model: PhantomData<fn() -> M>,
+}
+
+impl<M: Translator> Problem for Sentences<M> {
+    type Model = M;
+
+    fn budget(&self) -> Budget {
+        self.budget
+    }
+
+    fn data(&self) -> String {
+        let (pairs, epochs) = (self.train.len(), self.budget.epochs);
+        format!("{}, {pairs} pairs, batch {BATCH}, {epochs} epochs", self.name)
+    }
+
+    fn build(&self, device: &Cpu) -> Result<M, TrainError> {
+        let mut model = M::try_build(device)?;
+        // It would draw anew for each trial on a batch.
+        model.set_dropout(DropoutRate::NONE);
+        Ok(model)
+    }
+
+    fn epoch(&self, epoch: usize, seed: u64) -> Result<Vec<Vec<usize>>, TrainError> {
+        Ok(Buckets::new(&self.train, BATCH, seed)?.epoch(epoch).collect())
+    }
+
+    fn loss(
+        &self,
+        _: &Cpu,
+        model: &mut M,
+        batch: &[usize],
+        gradients: Gradients<f32, Cpu>,
+    ) -> Result<TrainLoss, TrainError> {
+        model.train_loss(self.train.batch(batch)?, gradients)
+    }
+
+    fn test(&self, _: &Cpu, model: &M) -> Result<Tested, TrainError> {
+        let mut all = Tally::default();
+        for batch in Buckets::new(&self.val, AT_ONCE, 0)?.epoch(0) {
+            all = all.add(model.tally(self.val.batch(&batch)?)?);
+        }
+        // It keeps memory for batches of each length that there was.
+        model.empty_cache()?;
+        let tokens = all.tokens as f64;
+        Ok(Tested { loss: all.loss / tokens, accuracy: Some(all.right as f64 / tokens) })
+    }
+}

@@ -1,0 +1,50 @@
+//! Work for several threads.
+
+use super::SweepError;
+use std::{
+    panic::{catch_unwind, AssertUnwindSafe},
+    sync::{
+        atomic::{AtomicUsize, Ordering},
+        mpsc,
+    },
+    thread,
+};
+
+/// Who is told of each item as it ends, and of what came of it: none where the work panicked.
+pub(crate) type Done<'a, I, T> = dyn FnMut(&I, Option<T>) -> Result<(), SweepError> + 'a;
+
+/// Does `work` on each of `items`, `jobs` at a time, each on a thread of its own.
+///
+/// `done` is told on the caller's thread.
+///
+/// # Errors
+/// [`SweepError::Threads`], before anything is begun; what `done` fails with: the work going on is
+/// finished then, and lost.
+pub(crate) fn each<I: Sync, T: Send>(
+    items: &[I],
+    jobs: usize,
+    work: &(dyn Fn(&I) -> T + Sync),
+    done: &mut Done<'_, I, T>,
+) -> Result<(), SweepError> {
+    let next = AtomicUsize::new(0);
+    let (sender, receiver) = mpsc::channel();
+    // Built before any work begins, so that failing to costs nothing.
+    let pools = (0..jobs.clamp(1, items.len().max(1)))
+        .map(|_| rayon::ThreadPoolBuilder::new().num_threads(1).build())
+        .collect::<Result<Vec<_>, _>>()?;
+    thread::scope(|scope| {
+        for pool in &pools {
+            let (sender, next) = (sender.clone(), &next);
+            scope.spawn(move || {
+                while let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    let worked = catch_unwind(AssertUnwindSafe(|| pool.install(|| work(item))));
+                    if sender.send((item, worked.ok())).is_err() {
+                        return; // nobody waits for more
+                    }
+                }
+            });
+        }
+        drop(sender);
+        receiver.into_iter().try_for_each(|(item, worked)| done(item, worked))
+    })
+}
