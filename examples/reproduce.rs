@@ -9,13 +9,15 @@
 //!
 //! Stop it whenever you like: started again with the same `--out`, it goes on where it was.
 
+#[path = "common/many.rs"]
+mod many;
 #[path = "common/numbers.rs"]
 mod numbers;
 #[path = "common/threads.rs"]
 mod threads;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
-use indicatif::{ProgressBar, ProgressStyle};
+use many::{progress_bar, say};
 use numbers::whole;
 use std::{
     error::Error,
@@ -135,13 +137,7 @@ fn train(args: &Run) -> Result<(), Box<dyn Error>> {
     let tasks = chosen(lab::tasks(), &args.tasks, "task", |task| task.name)?;
     let contenders =
         chosen(lab::contenders(), &args.contenders, "contender", |one| one.name.as_str())?;
-    let jobs = match args.jobs.map(|asked| threads::capped(asked, "--jobs")) {
-        Some((jobs, note)) => {
-            note.into_iter().try_for_each(|note| writeln!(io::stderr(), "{note}"))?;
-            jobs
-        }
-        None => std::thread::available_parallelism()?.get(),
-    };
+    let jobs = many::jobs(args.jobs)?;
     let folders = args.data.as_ref().map(Folders::below).unwrap_or_default();
     let mut results = Results::open(&args.out, args.scale)?;
     let mut open: Vec<(Task, Box<dyn Ready>)> = Vec::new();
@@ -205,22 +201,4 @@ fn line(record: &Record) -> String {
         (..) => format!("diverged: {}", record.error),
     };
     format!("{task} {contender} {seed}: {came}, {seconds:.1} s")
-}
-
-/// A line on stdout. Who has closed it has read enough, and the runs go on.
-fn say(bar: &ProgressBar, line: &str) -> io::Result<()> {
-    match bar.suspend(|| writeln!(io::stdout(), "{line}")) {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        said => said,
-    }
-}
-
-/// Shown on a terminal only.
-fn progress_bar(runs: u64) -> ProgressBar {
-    let style = "{elapsed_precise} {bar:30.cyan/dim} {pos}/{len} runs, about {eta} left";
-    let bar = ProgressBar::new(runs);
-    match ProgressStyle::with_template(style) {
-        Ok(style) => bar.with_style(style),
-        Err(_) => bar,
-    }
 }

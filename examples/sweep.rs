@@ -6,20 +6,17 @@
 //!
 //! Stop it whenever you like: started again with the same `--out`, it goes on where it was.
 
+#[path = "common/many.rs"]
+mod many;
 #[path = "common/numbers.rs"]
 mod numbers;
 #[path = "common/threads.rs"]
 mod threads;
 
 use clap::{CommandFactory, FromArgMatches, Parser};
-use indicatif::{ProgressBar, ProgressStyle};
+use many::{progress_bar, say};
 use numbers::whole;
-use std::{
-    error::Error,
-    io::{self, Write},
-    path::PathBuf,
-    process::ExitCode,
-};
+use std::{error::Error, io::Write, path::PathBuf, process::ExitCode};
 use tlr_models::{
     data::{digits, mnist, Dataset},
     report::{self, Compared, Comparison, HeatCell, HeatMap, HeatPanel},
@@ -140,13 +137,7 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
     let mut results = Results::open(&args.out, name, &data)?;
     let done = cells.iter().filter(|cell| results.of(cell).is_some()).count();
     let bar = progress_bar((cells.len() - done) as u64);
-    let jobs = match args.jobs.map(|asked| threads::capped(asked, "--jobs")) {
-        Some((jobs, note)) => {
-            note.into_iter().try_for_each(|note| writeln!(io::stderr(), "{note}"))?;
-            jobs
-        }
-        None => std::thread::available_parallelism()?.get(),
-    };
+    let jobs = many::jobs(args.jobs)?;
     say(&bar, &format!("runs: {}, done before: {done}", cells.len()))?;
     let mut said = Ok(());
     let failed = sweep::run(&data, &cells, jobs, &mut results, &mut |record| {
@@ -190,14 +181,6 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
             report::count(failed, "run")
         )
         .into()),
-    }
-}
-
-/// A line on stdout. Who has closed it has read enough, and the sweep goes on.
-fn say(bar: &ProgressBar, line: &str) -> io::Result<()> {
-    match bar.suspend(|| writeln!(io::stdout(), "{line}")) {
-        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
-        said => said,
     }
 }
 
@@ -352,14 +335,4 @@ fn load(args: &Args) -> Result<(&'static str, Dataset), Box<dyn Error>> {
         Some(limit) => (name, Dataset::new(data.train.take(limit)?, data.test.take(limit)?)?),
         None => (name, data),
     })
-}
-
-/// Shown on a terminal only.
-fn progress_bar(runs: u64) -> ProgressBar {
-    let style = "{elapsed_precise} {bar:30.cyan/dim} {pos}/{len} runs, about {eta} left";
-    let bar = ProgressBar::new(runs);
-    match ProgressStyle::with_template(style) {
-        Ok(style) => bar.with_style(style),
-        Err(_) => bar,
-    }
 }

@@ -116,12 +116,19 @@ impl Curve {
     }
 }
 
-/// What tells a run from every other.
-type Key = (String, String, u64, Scale, String);
+/// What tells a run from every other: task, contender, seed, scale and data.
+type Key<'a> = (&'a str, &'a str, u64, Scale, &'a str);
 
-fn key_of(cell: &Cell<'_>, scale: Scale) -> Key {
-    let (task, contender) = (cell.task.name.to_owned(), cell.contender.name.clone());
-    (task, contender, cell.seed, scale, cell.ready.data())
+impl Record {
+    fn key(&self) -> Key<'_> {
+        (&self.task, &self.contender, self.seed, self.scale, &self.data)
+    }
+}
+
+impl Curve {
+    fn key(&self) -> Key<'_> {
+        (&self.task, &self.contender, self.seed, self.scale, &self.data)
+    }
 }
 
 /// The results so far, on disk: `runs.csv` and `curves.csv` in one folder.
@@ -148,15 +155,8 @@ impl Results {
         let mut records = Table::<Record>::open(folder.file("runs.csv"))?;
         let mut curves = Table::<Curve>::open(folder.file("curves.csv"))?;
         records.keep(|record| record.ended != Ended::Failed)?;
-        let done: HashSet<Key> = records
-            .rows
-            .iter()
-            .map(|r| (r.task.clone(), r.contender.clone(), r.seed, r.scale, r.data.clone()))
-            .collect();
-        curves.keep(|c| {
-            let key = (c.task.clone(), c.contender.clone(), c.seed, c.scale, c.data.clone());
-            done.contains(&key)
-        })?;
+        let done: HashSet<_> = records.rows.iter().map(Record::key).collect();
+        curves.keep(|curve| done.contains(&curve.key()))?;
         Ok(Self { folder, scale, records, curves })
     }
 
@@ -182,15 +182,9 @@ impl Results {
 
     /// The record of a run, if it is done.
     pub fn of(&self, cell: &Cell<'_>) -> Option<&Record> {
-        let (task, contender, seed, scale, data) = key_of(cell, self.scale);
-        self.records.rows.iter().find(|record| {
-            record.task == task
-                && record.contender == contender
-                && record.seed == seed
-                && record.scale == scale
-                && record.data == data
-                && record.ended != Ended::Failed
-        })
+        let data = cell.ready.data();
+        let key = (cell.task.name, &*cell.contender.name, cell.seed, self.scale, &*data);
+        self.records.rows.iter().find(|record| record.key() == key && record.ended != Ended::Failed)
     }
 
     fn add(
@@ -198,7 +192,6 @@ impl Results {
         cell: &Cell<'_>,
         trained: Result<Trained, String>,
     ) -> Result<Record, SweepError> {
-        let (task, contender, seed, scale, data) = key_of(cell, self.scale);
         let (trained, error) = match trained {
             Ok(trained) => (Some(trained), String::new()),
             Err(error) => (None, error),
@@ -214,11 +207,11 @@ impl Results {
         let last = trained.as_ref().and_then(Trained::last);
         let trained = trained.as_ref();
         let record = Record {
-            task,
-            contender,
-            seed,
-            scale,
-            data,
+            task: cell.task.name.to_owned(),
+            contender: cell.contender.name.clone(),
+            seed: cell.seed,
+            scale: self.scale,
+            data: cell.ready.data(),
             ended,
             steps: trained.map_or(0, |trained| trained.steps),
             searched: trained.map_or(0, |trained| trained.searched),

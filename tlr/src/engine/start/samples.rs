@@ -59,10 +59,10 @@ impl Samples {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    fn of(samples: &[f64]) -> Samples {
+    pub(in crate::engine::start) fn of(samples: &[f64]) -> Samples {
         let mut all = Samples::default();
         samples.iter().for_each(|x| all.push(*x));
         all

@@ -191,12 +191,7 @@ impl GroupRamp {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn samples(all: &[f64]) -> Samples {
-        let mut samples = Samples::default();
-        all.iter().for_each(|x| samples.push(*x));
-        samples
-    }
+    use crate::engine::start::samples::tests::of as samples;
 
     /// A group at a rate of 4, raised twofold, whose first slope is −2 for certain, with these slopes
     /// here.

@@ -2,18 +2,13 @@
 #![allow(clippy::unwrap_used, clippy::unreachable)]
 
 use super::{group::GroupRamp, *};
+use crate::engine::start::samples::tests::of as samples;
 
 const NUMBERS: Numbers = Numbers { momentum: 0.0, spacing: 1e-9 };
 
 /// A slope along a way of length 1, of weights of norm 1. No way is near at that.
 fn slope(along: f64) -> Slope {
     Slope { along, moved: 1.0, gradient: 1.0, norm: 1.0, weights: 1 }
-}
-
-fn samples(all: &[f64]) -> Samples {
-    let mut samples = Samples::default();
-    all.iter().for_each(|x| samples.push(*x));
-    samples
 }
 
 /// A group whose first slope is −1, for certain.
