@@ -6,9 +6,9 @@ use crate::{
         has_buffers, AnyPeer, PeerError, PeerOptimizer, RangePoint, RangeTest, Sgd, RECALIBRATION,
     },
     sweep::{how_it_ended, Ended},
-    train::{Learner, TrainError},
+    train::{train_step, Learner, TrainError},
 };
-use dfdx::prelude::{AsArray, Backward, Cache, Cpu, Gradients};
+use dfdx::prelude::{Cache, Cpu, Gradients};
 use tlr::{Error, Schedule};
 
 /// Points of a curve, the one before the first step left out.
@@ -145,20 +145,10 @@ impl<P: Problem> Run<'_, P> {
         batch: &[usize],
         gradients: &mut Option<Gradients<f32, Cpu>>,
     ) -> Result<f64, TrainError> {
-        let before = match gradients.take() {
-            Some(gradients) => gradients,
-            None => dfdx::nn::ZeroGrads::try_alloc_grads(model)?,
+        let loss = &mut |model: &mut P::Model, gradients| {
+            self.problem.loss(self.device, model, batch, gradients)
         };
-        let loss = self.problem.loss(self.device, model, batch, before)?;
-        let value = f64::from(loss.array());
-        let mut after = loss.try_backward()?;
-        learner.step_with(model, &mut after, value, &mut |model| {
-            let loss = self.problem.loss(self.device, model, batch, Gradients::leaky());
-            Ok(f64::from(loss.map_err(|error| Error::Device(error.to_string()))?.array()))
-        })?;
-        dfdx::nn::ZeroGrads::try_zero_grads(model, &mut after)?;
-        *gradients = Some(after);
-        Ok(value)
+        train_step(learner, model, gradients, loss)
     }
 
     /// Tests the model that is to be used, which for some is an average of those that are trained.

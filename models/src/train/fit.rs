@@ -100,23 +100,11 @@ pub(super) fn fit<M: NumParams<f32, Cpu> + ZeroGrads<f32, Cpu>>(
         let seconds = progress.seconds;
         let skip = progress.batch();
         task.epoch(epoch, skip, &mut |weight, loss| {
-            let before = match gradients.take() {
-                Some(gradients) => gradients,
-                None => model.try_alloc_grads()?,
-            };
-            let traced = loss(model, before)?;
-            let value = f64::from(traced.array());
-            let mut after = traced.try_backward()?;
             let schedule = optimizer.factor();
-            let stepped = optimizer.step_with(model, &mut after, value, &mut |model| {
-                let failed = |error: TrainError| tlr::Error::Device(error.to_string());
-                Ok(f64::from(loss(model, Gradients::leaky()).map_err(failed)?.array()))
-            });
+            let stepped = train_step(&mut **optimizer, model, &mut gradients, loss);
             // Decisions that led to an error are told before it.
             told.decisions(optimizer.history(), observer);
-            stepped?;
-            model.try_zero_grads(&mut after)?;
-            gradients = Some(after);
+            let value = stepped?;
             let batch = progress.batch();
             progress.losses.push(value);
             progress.schedule.push(schedule);
@@ -174,6 +162,30 @@ pub(super) fn fit<M: NumParams<f32, Cpu> + ZeroGrads<f32, Cpu>>(
         batches_per_epoch: batches,
         parameters,
     })
+}
+
+/// One step on a batch with this `loss`, which is also that of the model at trial weights. The answer
+/// is the loss before the step. The buffers of the gradients are kept for the next one.
+pub(crate) fn train_step<M: ZeroGrads<f32, Cpu>>(
+    optimizer: &mut dyn Learner<M>,
+    model: &mut M,
+    gradients: &mut Option<Gradients<f32, Cpu>>,
+    loss: &mut Loss<'_, M>,
+) -> Result<f64, TrainError> {
+    let before = match gradients.take() {
+        Some(gradients) => gradients,
+        None => model.try_alloc_grads()?,
+    };
+    let traced = loss(model, before)?;
+    let value = f64::from(traced.array());
+    let mut after = traced.try_backward()?;
+    optimizer.step_with(model, &mut after, value, &mut |model| {
+        let failed = |error: TrainError| tlr::Error::Device(error.to_string());
+        Ok(f64::from(loss(model, Gradients::leaky()).map_err(failed)?.array()))
+    })?;
+    model.try_zero_grads(&mut after)?;
+    *gradients = Some(after);
+    Ok(value)
 }
 
 /// The model to test, where it is not the one that is trained: with running statistics of its own,

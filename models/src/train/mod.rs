@@ -12,6 +12,8 @@ mod translation;
 mod verdict;
 
 pub use facts::Facts;
+#[cfg(feature = "lab")]
+pub(crate) use fit::train_step;
 pub use fit::TrainLoss;
 pub use learner::{learner, Learner, Trial};
 pub use network::{Logits, Network, Pixels};
