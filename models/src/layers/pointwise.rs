@@ -1,18 +1,15 @@
 //! Element by element: the rectifier, and the sum that closes a residual block.
 
-use super::{
-    buffer, element::Element, scratch::Scratch, shares::Shares, simd::vectorized, Kernels,
-    LayerError,
-};
-use dfdx::{
-    nn::{Module, NonMutableModule, ZeroSizedModule},
-    prelude::{
-        Cpu, CpuError, Device, Dtype, Gradients, HasShape, PutTape, Shape, SplitTape, Tape, Tensor,
-        TryAdd,
-    },
+mod layers;
+
+pub use layers::{Identity, Relu};
+
+use super::{buffer, element::Element, scratch::Scratch, shares::Shares, simd::vectorized};
+use dfdx::prelude::{
+    Cpu, CpuError, Device, Dtype, Gradients, HasShape, PutTape, Shape, SplitTape, Tape, Tensor,
+    TryAdd,
 };
 use rayon::prelude::*;
-use tlr::TrainableLr;
 
 /// Elements that one thread takes at a time: enough to be worth handing over.
 pub(super) const SHARE: usize = 1 << 15;
@@ -149,55 +146,11 @@ fn add_passed<E: Element>(gradient: &mut [E], upstream: &[E], passed: Option<&[u
     }
 }
 
-/// The rectifier `max(x, 0)` for tensors of any shape; its derivative at 0 is 0.
-///
-/// As dfdx's `ReLU`, with this crate's error, so that it goes with its layers in a tuple, and on the CPU
-/// on all threads.
-///
-/// # Example
-/// ```
-/// use dfdx::prelude::*;
-/// use tlr_models::layers::Relu;
-///
-/// let dev = Cpu::default();
-/// assert_eq!(Relu.forward(dev.tensor([-1.0, 0.0, 2.0])).array(), [0.0, 0.0, 2.0]);
-/// ```
-#[derive(Clone, Copy, Debug, Default, TrainableLr)]
-pub struct Relu;
-
-impl ZeroSizedModule for Relu {}
-impl NonMutableModule for Relu {}
-
-impl<S: Shape, E: Dtype, D: Kernels<E>, T: Tape<E, D>> Module<Tensor<S, E, D, T>> for Relu {
-    type Output = Tensor<S, E, D, T>;
-    type Error = LayerError<D::Err>;
-
-    fn try_forward(&self, x: Tensor<S, E, D, T>) -> Result<Self::Output, Self::Error> {
-        Ok(D::try_rectify(x)?)
-    }
-}
-
-/// Gives back what it is given: a block's shortcut where nothing changes shape.
-#[derive(Clone, Copy, Debug, Default, TrainableLr)]
-pub struct Identity;
-
-impl ZeroSizedModule for Identity {}
-impl NonMutableModule for Identity {}
-
-impl<S: Shape, E: Dtype, D: Device<E>, T: Tape<E, D>> Module<Tensor<S, E, D, T>> for Identity {
-    type Output = Tensor<S, E, D, T>;
-    type Error = LayerError<D::Err>;
-
-    fn try_forward(&self, x: Tensor<S, E, D, T>) -> Result<Self::Output, Self::Error> {
-        Ok(x)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::layers::check;
+    use crate::layers::{check, Kernels};
     use dfdx::prelude::*;
 
     fn pair(len: usize) -> [Tensor<(usize,), f64, Cpu>; 2] {

@@ -3,11 +3,10 @@ use std::path::Path;
 use plotters::style::RGBColor;
 
 use super::{
-    figure::{
-        drawable, is_epoch, last_epoch, legible, steps, Entry, Figure, Line, Panel, Sample,
-        ROLLBACK,
-    },
+    drawing::legible,
+    figure::{drawable, is_epoch, last_epoch, steps, Figure, Line, Panel, ROLLBACK},
     folder::write,
+    legend::{Entry, Sample},
     ReportError,
 };
 
@@ -162,7 +161,7 @@ mod tests {
 
     use super::{
         super::{
-            figure::{LEFT, RIGHT},
+            drawing::{LEFT, RIGHT},
             probe::{polylines, texts},
         },
         *,

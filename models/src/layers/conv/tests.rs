@@ -1,6 +1,6 @@
 #![allow(clippy::unwrap_used, clippy::type_complexity)]
 use super::*;
-use crate::layers::check;
+use crate::layers::{check, Kernels};
 use dfdx::prelude::*;
 
 type Images<const C: usize> = Tensor<(usize, Const<C>, usize, usize), f64, Cpu>;
