@@ -7,15 +7,17 @@ pub(crate) mod numbers;
 mod record;
 mod shown;
 mod signals;
+mod stderr;
 mod threads;
 
 pub(crate) use flags::Training;
+pub(crate) use stderr::warn;
 
 use clap::Parser;
 use config::Given;
 use console::Term;
 use indicatif::{ProgressBar, ProgressStyle};
-use std::{error::Error, io::Write, process::ExitCode};
+use std::{error::Error, process::ExitCode};
 use tlr_models::report::OutFolder;
 
 /// A run as it was asked for, and the folder that is its own.
@@ -85,9 +87,4 @@ pub(crate) fn run<A: Parser + Sync>(
         warn(format_args!("error: {error}"));
         ExitCode::FAILURE
     })
-}
-
-/// A line on stderr. If nobody can read it, nobody can be told.
-pub(crate) fn warn(line: std::fmt::Arguments<'_>) {
-    let _ = writeln!(std::io::stderr(), "{line}");
 }

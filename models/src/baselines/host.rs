@@ -94,7 +94,7 @@ where
     }
 
     /// What the schedule multiplies the rate of the next step by: 1 without one.
-    pub(super) fn factor(&self) -> f64 {
+    pub(crate) fn factor(&self) -> f64 {
         self.schedule.as_ref().map_or(1.0, |schedule| schedule.factor(self.peer.steps()))
     }
 

@@ -28,12 +28,12 @@ mod dog;
 mod error;
 mod host;
 mod hypergradient;
-mod learn;
 mod mechanic;
 mod momo;
 mod nadamw;
 mod prodigy;
 mod range_test;
+mod real;
 mod rmsprop;
 mod rule;
 mod schedule_free;
@@ -56,8 +56,9 @@ pub use momo::{Momo, MomoAdam, MomoAdamState, MomoState};
 pub use nadamw::{NAdamW, NAdamWState};
 pub use prodigy::{Prodigy, ProdigyState};
 pub use range_test::{steep, steepest_gradient, valley, RangePoint, RangeTest};
+pub use real::{Real, Tensors};
 pub use rmsprop::{RmsProp, RmsPropState};
-pub use rule::{Batch, Peer, PeerRule, Real, Saved, Tensors, Trial};
+pub use rule::{Batch, Peer, PeerRule, Saved, Trial};
 pub use schedule_free::{
     ScheduleFreeAdamW, ScheduleFreeAdamWState, ScheduleFreeSgd, ScheduleFreeSgdState,
 };

@@ -1,44 +1,11 @@
 //! [`PeerRule`]: how a peer moves weights, and [`Peer`]: a rule with its state.
 
-use super::{slices, PeerError};
+use super::{slices, PeerError, Real, Tensors};
 use serde::{de::DeserializeOwned, Deserialize, Serialize};
 use std::fmt::Debug;
 
-/// The values of several tensors.
-pub type Tensors<E> = Vec<Vec<E>>;
-
 /// The batch's loss at trial weights, one slice for each tensor.
 pub type Trial<'a, E> = dyn FnMut(&[Vec<E>]) -> Result<f64, PeerError> + 'a;
-
-/// The type of weights and of what a rule keeps beside them. Arithmetic is in f64 and rounded once.
-pub trait Real:
-    Copy + Debug + Default + PartialEq + Send + Sync + Serialize + DeserializeOwned + 'static
-{
-    /// The same number.
-    fn wide(self) -> f64;
-    /// The nearest number.
-    fn round(value: f64) -> Self;
-}
-
-impl Real for f32 {
-    fn wide(self) -> f64 {
-        f64::from(self)
-    }
-
-    fn round(value: f64) -> Self {
-        value as Self
-    }
-}
-
-impl Real for f64 {
-    fn wide(self) -> f64 {
-        self
-    }
-
-    fn round(value: f64) -> Self {
-        value
-    }
-}
 
 /// What a rule is told of a step beside weights and gradients.
 #[expect(missing_debug_implementations, reason = "a closure has no words")]

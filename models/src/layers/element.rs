@@ -1,8 +1,33 @@
 //! What the CPU's operations compute with: f32 and f64.
 
-use super::{gemm::Gemm, scratch::Kept};
+use super::scratch::Kept;
+use gemm_common::Parallelism;
 use num_traits::Float;
 use std::ops::AddAssign;
+
+/// C ← α·C + β·A·B, or without C: m, n, k; C, its steps from column to column and from row to row, and whether it is read; A and
+/// B with their steps; α and β; which of the three are conjugated; and on which threads.
+pub(super) type Gemm<E> = unsafe fn(
+    usize,
+    usize,
+    usize,
+    *mut E,
+    isize,
+    isize,
+    bool,
+    *const E,
+    isize,
+    isize,
+    *const E,
+    isize,
+    isize,
+    E,
+    E,
+    bool,
+    bool,
+    bool,
+    Parallelism,
+);
 
 /// f32 or f64.
 pub(super) trait Element: Float + AddAssign + Kept {

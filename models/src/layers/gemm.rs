@@ -4,30 +4,6 @@ use super::{element::Element, shares::least};
 use gemm_common::Parallelism;
 use rayon::prelude::*;
 
-/// C ← α·C + β·A·B, or without C: m, n, k; C, its steps from column to column and from row to row, and whether it is read; A and
-/// B with their steps; α and β; which of the three are conjugated; and on which threads.
-pub(super) type Gemm<E> = unsafe fn(
-    usize,
-    usize,
-    usize,
-    *mut E,
-    isize,
-    isize,
-    bool,
-    *const E,
-    isize,
-    isize,
-    *const E,
-    isize,
-    isize,
-    E,
-    E,
-    bool,
-    bool,
-    bool,
-    Parallelism,
-);
-
 /// A matrix in a slice: element (i, j) stands at `i * row_step + j * column_step`.
 #[derive(Clone, Copy)]
 pub(super) struct Matrix<'a, E> {

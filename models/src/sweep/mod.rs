@@ -1,53 +1,22 @@
 //! A grid of training runs, on all cores, that can be stopped and gone on with.
 
+mod error;
 mod grid;
 pub(crate) mod jobs;
 mod record;
 mod results;
 pub(crate) mod table;
 
+pub use error::SweepError;
 pub use grid::Grid;
 pub use record::{line, Ended, EpochRecord, Record};
 pub use results::Results;
 
 use crate::{
     data::Dataset,
-    report::ReportError,
     train::{self, InMemory, Net, Options, Persistence, Run, TrainError},
 };
 use grid::canonical;
-use std::path::PathBuf;
-
-/// Why a sweep ended early.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum SweepError {
-    /// A file or folder of results could not be read or written.
-    #[error("cannot use {}: {source}", path.display())]
-    Io {
-        /// The file or folder.
-        path: PathBuf,
-        /// The error of the operating system.
-        source: std::io::Error,
-    },
-    /// A file of results is not one of this program's.
-    #[error("{}: {source}; move the file away to start anew", path.display())]
-    Csv {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        source: csv::Error,
-    },
-    /// The folder of results cannot be written to, or another sweep holds it.
-    #[error(transparent)]
-    Report(#[from] ReportError),
-    /// A run cannot begin: data or options that make no sense.
-    #[error(transparent)]
-    Train(#[from] TrainError),
-    /// No thread to run on.
-    #[error("cannot start a thread: {0}")]
-    Threads(#[from] rayon::ThreadPoolBuildError),
-}
 
 /// Trains every one of `cells` that is not done yet, `jobs` at a time, each on a thread of its own,
 /// and answers how many of them have failed.
@@ -134,6 +103,7 @@ mod tests {
     use super::*;
     use crate::{
         data::{digits, DataError},
+        report::ReportError,
         train::{Base, Mode, Rule},
     };
     use std::{fs, path::Path};

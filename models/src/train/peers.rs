@@ -1,7 +1,7 @@
-//! Peers in the training loop of this crate.
+//! Peers in the training loop: each is a [`Learner`].
 
-use super::{PeerError, PeerOptimizer, PeerRule};
-use crate::train::{Learner, Trial};
+use super::{Learner, Trial};
+use crate::baselines::{PeerError, PeerOptimizer, PeerRule};
 use dfdx::{
     nn::TensorCollection,
     prelude::{Cpu, Gradients},

@@ -1,6 +1,6 @@
 //! Pictures in SVG, as narrow as a phone.
 
-use super::{escaped, percent};
+use super::words::{escaped, percent};
 use crate::lab::Findings;
 use std::fmt::Write;
 

@@ -2,11 +2,13 @@
 
 mod chart;
 mod tables;
+mod words;
 
-use super::{measures::median, Findings, Group, OfTask, Scale};
+use super::{Findings, Group, OfTask, Scale};
 use crate::report::count;
 use chart::{Chart, Line};
 use std::fmt::Write;
+use words::{escaped, percent, regret_of};
 
 /// The page.
 ///
@@ -98,50 +100,12 @@ const NOTES: &str = "<h2>How this was made</h2>\n<ul>\n\
     <li>Not here: weight decay, which is 0 for all; half precision, which the peers do not have; \
     folders of pictures and ResNet-50, which take hours.</li>\n</ul>\n";
 
-/// Text that HTML does not take for tags.
-fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
-}
-
 fn figure(svg: String, caption: &str) -> String {
     format!("<figure>\n{svg}<figcaption>{caption}</figcaption>\n</figure>\n")
 }
 
-/// A share in percent, with its sign.
-fn percent(share: f64) -> String {
-    match share {
-        share if !share.is_finite() => "diverged".to_owned(),
-        share if share > 9.995 => format!("×{:.0}", 1.0 + share),
-        share => format!("{:+.1} %", 100.0 * share),
-    }
-}
-
 /// Those of this library that are told how many steps there are, with one rate: the default.
 pub(super) const OURS: [&str; 3] = ["tlr-sgd", "tlr-momentum", "tlr-adam"];
-
-/// The middle and the worst of a competitor's regrets, and where it is worst.
-struct Regret<'a> {
-    middle: f64,
-    worst: f64,
-    at: &'a str,
-    /// Tasks at which it is not above 0.
-    no_worse: usize,
-    tasks: usize,
-}
-
-fn regret_of(findings: &Findings, competitor: usize) -> Option<Regret<'_>> {
-    let regrets = findings.regrets(competitor);
-    let named: Vec<_> =
-        regrets.iter().zip(&findings.tasks).filter_map(|(r, task)| Some(((*r)?, task))).collect();
-    let (worst, task) = named.iter().max_by(|a, b| a.0.total_cmp(&b.0))?;
-    Some(Regret {
-        middle: median(&named.iter().map(|(regret, _)| *regret).collect::<Vec<_>>())?,
-        worst: *worst,
-        at: &task.name,
-        no_worse: named.iter().filter(|(regret, _)| *regret <= 0.0).count(),
-        tasks: named.len(),
-    })
-}
 
 /// The competitors of a group, those with the largest areas first.
 fn by_area(findings: &Findings, group: Group) -> Vec<usize> {

@@ -1,6 +1,6 @@
 //! Tables.
 
-use super::{escaped, percent, regret_of};
+use super::words::{escaped, percent, regret_of};
 use crate::lab::{measures::spread, Findings, Group, OfTask, Score};
 use std::fmt::Write;
 

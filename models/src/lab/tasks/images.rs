@@ -2,7 +2,7 @@
 
 use super::{
     models::{Deep, Logistic, SmallConv, SmallMlp},
-    Opened, Task,
+    task::{Opened, Task},
 };
 use crate::{
     data::{cifar, digits as drawn, mnist, shapes, Batches, DataError, Dataset, Images, Scaling},

@@ -1,6 +1,9 @@
 //! Tasks on sentences, for transformers.
 
-use super::{numbers::Random, Opened, Task};
+use super::{
+    numbers::Random,
+    task::{Opened, Task},
+};
 use crate::{
     data::text::{
         multi30k, toy, Buckets, EncodedPairs, ParallelText, TextError, Vocabulary, VocabularyConfig,

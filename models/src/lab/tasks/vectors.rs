@@ -4,7 +4,7 @@ use super::{
     images::digits,
     models::{Coder, Line, Planar, Recurrent},
     numbers::Random,
-    Opened, Task,
+    task::{Opened, Task},
 };
 use crate::{
     data::Batches,

@@ -8,8 +8,6 @@
 //! A place holds one pixel, or the same pixel of as many images as a register has lanes.
 
 use super::super::geometry::Geometry;
-#[cfg(target_arch = "x86_64")]
-use super::interleave;
 use crate::layers::scratch;
 use pulp::NullaryFnOnce;
 use std::ops::Range;
@@ -189,7 +187,7 @@ pub(super) struct Place {
 }
 
 impl Layout {
-    fn input_place(&self, g: &Geometry, phase: &Phase) -> Place {
+    pub(super) fn input_place(&self, g: &Geometry, phase: &Phase) -> Place {
         let at = phase.rows.start * self.pitch + phase.columns.start;
         Place {
             first: phase.first + at * self.lanes,
@@ -201,7 +199,7 @@ impl Layout {
         }
     }
 
-    fn output_place(&self, g: &Geometry, first: usize) -> Place {
+    pub(super) fn output_place(&self, g: &Geometry, first: usize) -> Place {
         Place {
             first,
             rows: g.out_height,
@@ -215,56 +213,6 @@ impl Layout {
     /// The images' first place, and lane.
     fn of_image(&self, image: usize) -> (usize, usize) {
         (image / self.lanes * self.rows * self.pitch * self.lanes, image % self.lanes)
-    }
-
-    /// Lays out the pixels of input images.
-    pub(super) fn put_input(&self, g: &Geometry, phases: &[Phase], x: &[f32], laid: &mut [f32]) {
-        let places: Vec<_> = phases.iter().map(|phase| self.input_place(g, phase)).collect();
-        self.put(&places, (x, g.image(), g.height * g.width), (laid, self.input));
-    }
-
-    /// Lays out the gradients of output images, behind the zeros that taps reach back to.
-    pub(super) fn put_output(&self, g: &Geometry, y: &[f32], laid: &mut [f32]) {
-        let place = self.output_place(g, self.lead());
-        self.put(&[place], (y, g.out_image(), g.out_pixels()), (laid, self.output));
-    }
-
-    /// Adds what is laid out to input images.
-    pub(super) fn take_input(&self, g: &Geometry, phases: &[Phase], laid: &[f32], x: &mut [f32]) {
-        let places: Vec<_> = phases.iter().map(|phase| self.input_place(g, phase)).collect();
-        self.take(&places, (laid, self.input), (x, g.image(), g.height * g.width));
-    }
-
-    /// Adds what is laid out to output images.
-    pub(super) fn take_output(&self, g: &Geometry, laid: &[f32], y: &mut [f32]) {
-        let place = self.output_place(g, 0);
-        self.take(&[place], (laid, self.output), (y, g.out_image(), g.out_pixels()));
-    }
-
-    /// Images, of so many pixels and with planes of so many, to channels of so many floats.
-    fn put(&self, places: &[Place], from: (&[f32], usize, usize), to: (&mut [f32], usize)) {
-        let work = Put { layout: self, places, from, to };
-        #[cfg(target_arch = "x86_64")]
-        if let Some(simd) = self.interleaved(from.0.len() / from.1.max(1)) {
-            return simd.vectorize(interleave::Tiled { simd, work });
-        }
-        pulp::Arch::new().dispatch(work);
-    }
-
-    fn take(&self, places: &[Place], from: (&[f32], usize), to: (&mut [f32], usize, usize)) {
-        let work = Take { layout: self, places, from, to };
-        #[cfg(target_arch = "x86_64")]
-        if let Some(simd) = self.interleaved(work.to.0.len() / work.to.1.max(1)) {
-            return simd.vectorize(interleave::Tiled { simd, work });
-        }
-        pulp::Arch::new().dispatch(work);
-    }
-
-    /// What transposes, where so many images just fill the places.
-    #[cfg(target_arch = "x86_64")]
-    fn interleaved(&self, images: usize) -> Option<pulp::x86::V4> {
-        let whole = (self.lanes, images) == (interleave::LANES, interleave::LANES);
-        pulp::x86::V4::try_new().filter(|_| whole)
     }
 
     /// The first float of a row of an image.

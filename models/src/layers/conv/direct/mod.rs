@@ -9,6 +9,7 @@
 mod interleave;
 mod kernels;
 mod layout;
+mod moves;
 
 use super::geometry::Geometry;
 use crate::layers::scratch::Scratch;
