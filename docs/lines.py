@@ -50,7 +50,8 @@ def main():
     for path in files():
         lines = path.read_text(encoding="utf-8").splitlines()
         count += 1
-        wrong += [f"{path}:{number}: more than {COLUMNS} columns" for number in too_wide(path, lines)]
+        for number in too_wide(path, lines):
+            wrong.append(f"{path}:{number}: more than {COLUMNS} columns")
         most = LINES_OF_TESTS if TESTS.search(str(path)) else LINES
         if path.suffix == ".rs" and len(lines) > most:
             wrong.append(f"{path}: {len(lines)} lines, more than {most}")

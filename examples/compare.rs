@@ -1,12 +1,15 @@
-//! Compares runs of `translate`, or of the other examples: a table, and the curves of each method's best run.
+//! Compares runs of `translate`, or of the other examples: a table, and the curves of each method's
+//! best run.
 //!
 //! ```text
 //! cargo run --release --features text --example translate -- --data DIR --out runs/adam-newton
-//! cargo run --release --features text --example translate -- --data DIR --out runs/adam-1e-3 --rule constant --rate 1e-3
+//! cargo run --release --features text --example translate -- --data DIR --out runs/adam-1e-3 \
+//!   --rule constant --rate 1e-3
 //! cargo run --release --example compare -- runs/* --out results/translation
 //! ```
 //!
-//! A method is an optimizer with a rule and a mode; its best run has the lowest test loss of any epoch.
+//! A method is an optimizer with a rule and a mode; its best run has the lowest test loss of any
+//! epoch.
 
 use clap::Parser;
 use serde_json::Value;
@@ -211,8 +214,9 @@ fn compare(args: &Args) -> Result<(), Box<dyn Error>> {
 
 /// A row a run, the best of each method in bold.
 fn table(runs: &[Run], best: &[&Run]) -> String {
-    let mut text = "| run | method | starting rate | learned rate | training loss | validation loss | lowest (epoch) | \
-                    token accuracy | BLEU | rollbacks | seconds |\n|"
+    let mut text = "| run | method | starting rate | learned rate | training loss | \
+                    validation loss | lowest (epoch) | token accuracy | BLEU | rollbacks | \
+                    seconds |\n|"
         .to_owned();
     text += &" --- |".repeat(11);
     for run in runs {
@@ -224,7 +228,8 @@ fn table(runs: &[Run], best: &[&Run]) -> String {
         let rollbacks: usize = epochs.iter().map(|epoch| epoch.rollbacks).sum();
         let seconds: f64 = epochs.iter().map(|epoch| epoch.seconds).sum();
         text += &format!(
-            "\n| {}{ended} | {bold}{}{bold} | {} | {} | {:.3} | {:.3} | {:.3} ({}) | {:.1} % | {bleu} | {rollbacks} | {seconds:.0} |",
+            "\n| {}{ended} | {bold}{}{bold} | {} | {} | {:.3} | {:.3} | {:.3} ({}) | {:.1} % | \
+             {bleu} | {rollbacks} | {seconds:.0} |",
             run.name,
             run.method(),
             run.rate.map_or("found".to_owned(), |rate| format!("{rate:e}")),

@@ -121,7 +121,8 @@ impl Config {
         if version != VERSION {
             let path = path.display();
             warn(format_args!(
-                "warning: {path} is of version {version}, and this is {VERSION}: the result may differ"
+                "warning: {path} is of version {version}, and this is {VERSION}: the result may \
+                 differ"
             ));
         }
         let settings = said.get("settings").and_then(Value::as_object);
@@ -138,7 +139,8 @@ impl Config {
             value => Some(format!("--{name}={value}")),
         });
         let words: Vec<OsString> = words.map(OsString::from).collect();
-        // By itself first, so that what is wrong in the file is not taken for a flag that was typed.
+        // By itself first, so that what is wrong in the file is not taken for a flag that was
+        // typed.
         let alone = std::iter::once(OsString::from(program)).chain(words.iter().cloned());
         command.clone().try_get_matches_from(alone).map_err(|error| {
             let why = error.to_string();

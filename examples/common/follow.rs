@@ -48,7 +48,8 @@ impl From<Run> for Done {
 }
 
 impl Job<'_> {
-    /// Trains an `M` on the images of `source`. `data` names the images, and `model` what is trained.
+    /// Trains an `M` on the images of `source`. `data` names the images, and `model` what is
+    /// trained.
     #[allow(dead_code)] // Translations are trained otherwise.
     pub(crate) fn train<M: Network>(
         &self,
@@ -71,8 +72,8 @@ impl Job<'_> {
         })
     }
 
-    /// Trains, shows how it goes, and writes tables and a picture after every epoch. `facts` tell the
-    /// data from others.
+    /// Trains, shows how it goes, and writes tables and a picture after every epoch. `facts` tell
+    /// the data from others.
     pub(crate) fn follow(
         &self,
         subject: &Subject<'_>,
@@ -185,7 +186,8 @@ impl Job<'_> {
         shown.failed.map_or(Ok(ExitCode::SUCCESS), |error| Err(error.into()))
     }
 
-    /// What is about to be done; of the three figures the last are the steps of an epoch and of a window.
+    /// What is about to be done; of the three figures the last are the steps of an epoch and of a
+    /// window.
     fn opening(
         &self,
         subject: &Subject<'_>,

@@ -112,8 +112,8 @@ impl<'a> Record<'a> {
         self.epochs.push(epoch.clone());
     }
 
-    /// Takes away what an earlier run has left in the folder and this one does not write at once, so
-    /// that nobody takes it for this one's.
+    /// Takes away what an earlier run has left in the folder and this one does not write at once,
+    /// so that nobody takes it for this one's.
     pub(super) fn forget_others(&self) {
         // One that goes on without --tensorboard has an event file of its own there.
         if self.events.is_none() && self.epochs.is_empty() {

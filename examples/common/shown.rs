@@ -123,7 +123,8 @@ impl Shown {
         }
     }
 
-    /// Whether files are to be written: at the first step, and after every epoch that is not told again.
+    /// Whether files are to be written: at the first step, and after every epoch that is not told
+    /// again.
     pub(super) fn is_new(&mut self, event: &Event<'_>) -> bool {
         match event {
             Event::Step { .. } => {

@@ -23,20 +23,20 @@ impl Default for Pad {
     }
 }
 
-/// The transformer of Vaswani et al., *Attention Is All You Need* (2017), as `torch.nn.Transformer` has
-/// it by default: layer norm after each residual sum, rectified dense layers. Tokens are embedded times
-/// √M and given sinusoidal positions; a dense layer turns what the decoder gives into logits over the
-/// target's vocabulary.
+/// The transformer of Vaswani et al., *Attention Is All You Need* (2017), as `torch.nn.Transformer`
+/// has it by default: layer norm after each residual sum, rectified dense layers. Tokens are
+/// embedded times √M and given sinusoidal positions; a dense layer turns what the decoder gives
+/// into logits over the target's vocabulary.
 ///
-/// `SRC` and `TGT` are the vocabularies' sizes, `M` the features, `H` the heads that share them, `FF`
-/// the width of the dense layers, `ENC` and `DEC` the layers on either side. All of these are types:
-/// dfdx builds tensors from shapes known to the compiler. [`Seq2Seq`] has the usual ones.
+/// `SRC` and `TGT` are the vocabularies' sizes, `M` the features, `H` the heads that share them,
+/// `FF` the width of the dense layers, `ENC` and `DEC` the layers on either side. All of these are
+/// types: dfdx builds tensors from shapes known to the compiler. [`Seq2Seq`] has the usual ones.
 ///
 /// Maps `(source, target)`, of ids `(batch, source length)` and `(batch, target length)`, to logits
-/// `(batch, target length, TGT)`: at each position of the target those of the token after it, seen from
-/// the tokens up to it (teacher forcing). Positions of [`pad`](Self::pad) are seen by none. The source
-/// carries the tape. Dropout is at work in [`ModuleMut`], whose source has a tape, and off in
-/// [`Module`], whose source has none.
+/// `(batch, target length, TGT)`: at each position of the target those of the token after it, seen
+/// from the tokens up to it (teacher forcing). Positions of [`pad`](Self::pad) are seen by none.
+/// The source carries the tape. Dropout is at work in [`ModuleMut`], whose source has a tape, and
+/// off in [`Module`], whose source has none.
 ///
 /// # Errors
 /// [`LayerError::Shape`] for ids outside their vocabulary and for batches that differ.
@@ -78,11 +78,12 @@ pub struct Seq2SeqTransformer<
     pub decoder: Decoder<M, H, FF, DEC, E, D>,
     /// Features to logits.
     pub generator: Dense<M, TGT, Xavier, E, D>,
-    /// Of the embeddings; [`set_dropout`](Self::set_dropout) sets that of all layers. Default 0.1, and
-    /// that again when dfdx converts the model.
+    /// Of the embeddings; [`set_dropout`](Self::set_dropout) sets that of all layers. Default 0.1,
+    /// and that again when dfdx converts the model.
     #[tlr(skip)]
     pub dropout: DropoutRate,
-    /// The padding's id, in source and target. Default 1, and that again when dfdx converts the model.
+    /// The padding's id, in source and target. Default 1, and that again when dfdx converts the
+    /// model.
     #[tlr(skip)]
     pub pad: Pad,
 }
@@ -180,11 +181,12 @@ where
         Ok(self.generator.try_forward(x)?)
     }
 
-    /// The mean cross entropy of the labels that are not padding; 0, without gradients, where all are.
+    /// The mean cross entropy of the labels that are not padding; 0, without gradients, where all
+    /// are.
     ///
     /// # Errors
-    /// [`LayerError::Shape`] for labels outside the vocabulary, and for as many of them as there are no
-    /// logits for; the device's.
+    /// [`LayerError::Shape`] for labels outside the vocabulary, and for as many of them as there
+    /// are no logits for; the device's.
     pub fn try_loss<T: Tape<E, D>>(
         &self,
         logits: Sequences<TGT, E, D, T>,

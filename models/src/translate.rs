@@ -25,12 +25,12 @@ where
     E: Dtype,
     D: SequenceKernels<E>,
 {
-    /// The best target for one source, found by [`beam`] search; without dropout, and without padding in
-    /// it. The encoder runs once, the decoder once a token over all tokens so far.
+    /// The best target for one source, found by [`beam`] search; without dropout, and without
+    /// padding in it. The encoder runs once, the decoder once a token over all tokens so far.
     ///
     /// # Errors
-    /// [`SearchError::Model`] with [`LayerError::Shape`] for ids outside their vocabulary; a model whose
-    /// logits are NaN; the device's.
+    /// [`SearchError::Model`] with [`LayerError::Shape`] for ids outside their vocabulary; a model
+    /// whose logits are NaN; the device's.
     ///
     /// # Example
     /// ```
@@ -158,8 +158,8 @@ mod tests {
         (model, last)
     }
 
-    // A model that has learned to repeat what it is told. Fails if memory, masks or the last position
-    // are mixed up: a batch with padding, one sentence at a time, and beams all agree.
+    // A model that has learned to repeat what it is told. Fails if memory, masks or the last
+    // position are mixed up: a batch with padding, one sentence at a time, and beams all agree.
     #[test]
     fn says_what_it_was_told() {
         let dev = Cpu::seed_from_u64(0);

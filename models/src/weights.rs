@@ -1,5 +1,5 @@
-//! A model's weights alone, as a safetensors file: what [`checkpoint::load`](crate::checkpoint::load)
-//! takes, and any other program.
+//! A model's weights alone, as a safetensors file: what
+//! [`checkpoint::load`](crate::checkpoint::load) takes, and any other program.
 
 use crate::report::{self, ReportError};
 use dfdx::{
@@ -12,8 +12,8 @@ use dfdx::{
 use safetensors::{tensor::TensorView, Dtype, SafeTensorError, SafeTensors};
 use std::{convert::Infallible, path::Path};
 
-/// Writes the weights of `model` to `path`, as a whole or not at all, with `notes` for readers who look
-/// for them (safetensors' `__metadata__`).
+/// Writes the weights of `model` to `path`, as a whole or not at all, with `notes` for readers who
+/// look for them (safetensors' `__metadata__`).
 ///
 /// # Errors
 /// [`ReportError::Io`].

@@ -107,8 +107,8 @@ impl<Opt: TunableOptimizer<Model = Net, Dtype = f64, Device = Cpu>> Run<Opt> {
     }
 }
 
-/// Fails at each tensor, first thing or later; then goes on. `keeps_state`, if what the optimizer has
-/// accumulated survives.
+/// Fails at each tensor, first thing or later; then goes on. `keeps_state`, if what the optimizer
+/// has accumulated survives.
 fn check<Opt>(optimizer: impl Fn(&Net) -> Opt, batches: usize, keeps_state: bool)
 where
     Opt: TunableOptimizer<Model = Net, Dtype = f64, Device = Cpu>,

@@ -94,7 +94,8 @@ fn images<'a>(data: &'a Dataset) -> Box<Train<'a>> {
     })
 }
 
-/// Stops before, at and after the end of an epoch, inside windows (of two steps, and of 50) and at their ends.
+/// Stops before, at and after the end of an epoch, inside windows (of two steps, and of 50) and at
+/// their ends.
 #[test]
 fn images_one_rate_and_one_a_layer() {
     let data = small();

@@ -26,7 +26,8 @@ struct Group {
 }
 
 impl Windows {
-    /// Begins at the weights `w`; each group is a range of them and has its own rate, at first `rate`.
+    /// Begins at the weights `w`; each group is a range of them and has its own rate, at first
+    /// `rate`.
     pub fn new(
         (form, damping, max_factor): (NewtonForm, f64, f64),
         steps_in_window: usize,

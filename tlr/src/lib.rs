@@ -14,7 +14,8 @@
 #![warn(missing_debug_implementations)]
 #![cfg_attr(
     not(feature = "dfdx"),
-    doc = "\n[`Newton`]: https://docs.rs/tlr/latest/tlr/type.Newton.html\n[`PerLayer`]: https://docs.rs/tlr/latest/tlr/struct.PerLayer.html"
+    doc = "\n[`Newton`]: https://docs.rs/tlr/latest/tlr/type.Newton.html\n[`PerLayer`]: \
+        https://docs.rs/tlr/latest/tlr/struct.PerLayer.html"
 )]
 
 pub mod engine;

@@ -89,7 +89,10 @@ pub enum CheckpointError {
     #[error("no safetensors: {0}")]
     Format(#[from] SafeTensorError),
     /// Model and file differ: everything in which they do.
-    #[error("the model differs from the file: {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    #[error(
+        "the model differs from the file: {}",
+        .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+    )]
     Mismatch(Vec<Difference>),
     /// Of the device, such as no memory left.
     #[error("device: {0}")]

@@ -1,13 +1,13 @@
 //! Weights from safetensors files, such as PyTorch's.
 //!
-//! All of the model has to be in the file and all of the file in the model, each tensor with its shape;
-//! otherwise one error names everything that differs, and the model is as it was. What a model's tensor
-//! is called in the file is for [`Names`] to say, and what of either is left out: the head, for instance,
-//! where the model has another number of classes.
+//! All of the model has to be in the file and all of the file in the model, each tensor with its
+//! shape; otherwise one error names everything that differs, and the model is as it was. What a
+//! model's tensor is called in the file is for [`Names`] to say, and what of either is left out:
+//! the head, for instance, where the model has another number of classes.
 //!
-//! Files hold f64, f32, f16 or bf16, and the model is f32 or f64, in any combination: widening is exact,
-//! narrowing rounds to nearest, and a number that would become infinite is an error. Numbers without
-//! tensors, such as a norm's epsilon, are the model's own and stay.
+//! Files hold f64, f32, f16 or bf16, and the model is f32 or f64, in any combination: widening is
+//! exact, narrowing rounds to nearest, and a number that would become infinite is an error. Numbers
+//! without tensors, such as a norm's epsilon, are the model's own and stay.
 
 use dfdx::{
     nn::{

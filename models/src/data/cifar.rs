@@ -76,9 +76,9 @@ impl fmt::Display for Short {
 /// # Errors
 ///
 /// [`DataError::Missing`] when there is no training file or no test file, [`DataError::Io`],
-/// [`DataError::Gzip`], [`DataError::Truncated`] for a file that ends within a record or holds none,
-/// [`DataError::LabelAt`] for the first label that is 10 or more, and [`DataError::Trailing`] for
-/// a file of more than 10,000 records.
+/// [`DataError::Gzip`], [`DataError::Truncated`] for a file that ends within a record or holds
+/// none, [`DataError::LabelAt`] for the first label that is 10 or more, and [`DataError::Trailing`]
+/// for a file of more than 10,000 records.
 pub fn load10(dir: &Path) -> Result<Cifar, DataError> {
     let (mut train, mut short) = (Vec::new(), Vec::new());
     for number in 1..=5 {

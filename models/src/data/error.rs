@@ -145,8 +145,7 @@ pub enum DataError {
 
     /// The file goes on after its data.
     #[error(
-        "{}: bytes remain after offset {expected}, where the file should end; \
-         fetch the file again",
+        "{}: bytes remain after offset {expected}, where the file should end; fetch the file again",
         path.display()
     )]
     Trailing {
@@ -240,7 +239,10 @@ pub enum DataError {
     },
 
     /// The images of a file have another size than the data set asks for.
-    #[error("{}: images of {rows}x{columns} pixels, expected 28x28; this is not MNIST", path.display())]
+    #[error(
+        "{}: images of {rows}x{columns} pixels, expected 28x28; this is not MNIST",
+        path.display()
+    )]
     Size {
         /// The file concerned.
         path: PathBuf,
@@ -261,7 +263,10 @@ pub enum DataError {
     },
 
     /// A class to test on that is not among those to train on.
-    #[error("{}: there is no class of this name to train on; remove or rename the folder", dir.display())]
+    #[error(
+        "{}: there is no class of this name to train on; remove or rename the folder",
+        dir.display()
+    )]
     UnknownClass {
         /// The folder of the class.
         dir: PathBuf,
@@ -311,7 +316,10 @@ pub enum DataError {
     },
 
     /// A picture of a kind that is not decoded, or not rightly.
-    #[error("{}: {what} is not decoded; save the picture anew, as PNG for instance", path.display())]
+    #[error(
+        "{}: {what} is not decoded; save the picture anew, as PNG for instance",
+        path.display()
+    )]
     PictureKind {
         /// The file concerned.
         path: PathBuf,

@@ -150,18 +150,18 @@ impl Images {
         Scaling::of_counts(&counts, total)
     }
 
-    /// Replaces the contents of `pixels` and `labels` by those of the images `indices`, in that order,
-    /// ready for training.
+    /// Replaces the contents of `pixels` and `labels` by those of the images `indices`, in that
+    /// order, ready for training.
     ///
     /// Pixels are scaled by `scaling`, usually that of the training set. `pixels` ends up with the
-    /// values of a tensor of shape (images, channels, rows, columns), `labels` with `indices.len()`.
-    /// Reusing the two vectors from batch to batch avoids allocations.
+    /// values of a tensor of shape (images, channels, rows, columns), `labels` with
+    /// `indices.len()`. Reusing the two vectors from batch to batch avoids allocations.
     ///
     /// # Errors
     ///
     /// [`DataError::Index`] when an index is not below [`len`](Self::len), and
-    /// [`DataError::Channels`] when `scaling` is that of images with another number of channels; the
-    /// two vectors are left as they were.
+    /// [`DataError::Channels`] when `scaling` is that of images with another number of channels;
+    /// the two vectors are left as they were.
     pub fn write_batch(
         &self,
         indices: &[usize],

@@ -18,7 +18,8 @@ const START: f64 = 1e-6;
 /// Other starting rates.
 const STARTS: [f64; 4] = [1e-9, 1e-3, 1e-1, 10.0];
 
-/// The rates of the hand's search around SGD: twenty points, with and without momentum and a cosine.
+/// The rates of the hand's search around SGD: twenty points, with and without momentum and a
+/// cosine.
 const SGD_RATES: [f64; 5] = [1.0, 0.3, 0.1, 0.03, 0.01];
 
 /// The rates of the hand's search around NAdamW.

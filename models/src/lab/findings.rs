@@ -20,8 +20,8 @@ pub struct Findings {
     pub scale: Scale,
     /// Who is compared, in the order of the list of contenders.
     pub competitors: Vec<Competitor>,
-    /// What was learned, in the order of the list of tasks. Those without a run of the hand's search
-    /// are left out.
+    /// What was learned, in the order of the list of tasks. Those without a run of the hand's
+    /// search are left out.
     pub tasks: Vec<OfTask>,
 }
 
@@ -135,8 +135,8 @@ impl Findings {
         self.competitors.iter().position(|one| one.name == name)
     }
 
-    /// How much worse a competitor is at each task than the best of the search by hand, as a part of
-    /// that; none where it was not run.
+    /// How much worse a competitor is at each task than the best of the search by hand, as a part
+    /// of that; none where it was not run.
     pub fn regrets(&self, competitor: usize) -> Vec<Option<f64>> {
         let of_task = |task: &OfTask| {
             let best = task.score(self.hand()?)?.loss();

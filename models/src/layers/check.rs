@@ -25,8 +25,9 @@ pub(super) fn all_close(ours: &[Vec<f64>], theirs: &[Vec<f64>]) {
     ours.iter().zip(theirs).for_each(|(ours, theirs)| close(ours, theirs));
 }
 
-/// `gradient` against central differences of `loss`, an element of `at` at a time. With steps of 1e-5 their
-/// error is about 1e-10 of the loss's third derivative, and rounding 1e-16/1e-5 of the loss.
+/// `gradient` against central differences of `loss`, an element of `at` at a time. With steps of
+/// 1e-5 their error is about 1e-10 of the loss's third derivative, and rounding 1e-16/1e-5 of the
+/// loss.
 pub(super) fn derivative<S: Shape>(
     at: &Tensor<S, f64, Cpu>,
     gradient: &Tensor<S, f64, Cpu>,

@@ -34,13 +34,13 @@ impl DecoderMasks {
     }
 }
 
-/// One layer of a decoder, as `torch.nn.TransformerDecoderLayer` has it by default: attention of the
-/// target to itself, attention to the memory that the encoder gave, then two dense layers with a
-/// rectifier between, each followed by dropout, residual sum and layer norm.
+/// One layer of a decoder, as `torch.nn.TransformerDecoderLayer` has it by default: attention of
+/// the target to itself, attention to the memory that the encoder gave, then two dense layers with
+/// a rectifier between, each followed by dropout, residual sum and layer norm.
 ///
 /// Maps `(target, memory, masks)`, of `(batch, length, M)` and `(batch, source length, M)`, to
-/// `(batch, length, M)`. The target carries the tape. Dropout is at work in [`ModuleMut`], whose target
-/// has a tape, and off in [`Module`], whose target has none.
+/// `(batch, length, M)`. The target carries the tape. Dropout is at work in [`ModuleMut`], whose
+/// target has a tape, and off in [`Module`], whose target has none.
 ///
 /// # Errors
 /// [`LayerError::Shape`] where batches, lengths and masks do not agree.
@@ -73,8 +73,8 @@ pub struct DecoderLayer<const M: usize, const H: usize, const FF: usize, E: Dtyp
     pub norm2: LayerNorm1D<M, E, D>,
     /// After the dense layers.
     pub norm3: LayerNorm1D<M, E, D>,
-    /// Of the attentions' weights, after the rectifier, and before each residual sum. Default 0.1, and
-    /// that again when dfdx converts the model.
+    /// Of the attentions' weights, after the rectifier, and before each residual sum. Default 0.1,
+    /// and that again when dfdx converts the model.
     #[tlr(skip)]
     pub dropout: DropoutRate,
 }

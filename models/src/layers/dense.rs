@@ -12,8 +12,8 @@ use rand_distr::{uniform::SampleUniform, Uniform};
 use std::{fmt::Debug, marker::PhantomData};
 use tlr::TrainableLr;
 
-/// What a dense layer starts with: uniform between plus and minus these bounds; zeros where the bound
-/// is 0.
+/// What a dense layer starts with: uniform between plus and minus these bounds; zeros where the
+/// bound is 0.
 pub trait Start: Clone + Debug + 'static {
     /// Of the weight.
     fn weight(inputs: usize, outputs: usize) -> f64;
@@ -25,8 +25,8 @@ pub trait Start: Clone + Debug + 'static {
 #[derive(Clone, Copy, Debug)]
 pub struct Xavier;
 
-/// A third of a weight that PyTorch packs for queries, keys and values: Xavier's bound for the whole,
-/// `√(6 / (inputs + 3 outputs))`, and no bias.
+/// A third of a weight that PyTorch packs for queries, keys and values: Xavier's bound for the
+/// whole, `√(6 / (inputs + 3 outputs))`, and no bias.
 #[derive(Clone, Copy, Debug)]
 pub struct PackedXavier;
 
@@ -80,8 +80,8 @@ fn fill<S: Shape, E: Dtype + Float + SampleUniform, D: Device<E>>(
     }
 }
 
-/// A dense layer, `x·Wᵀ + b`: `(batch, length, IN)` to `(batch, length, OUT)`, started as `I` says. One
-/// layer to a [`Trainer`](tlr::Trainer) optimizer.
+/// A dense layer, `x·Wᵀ + b`: `(batch, length, IN)` to `(batch, length, OUT)`, started as `I` says.
+/// One layer to a [`Trainer`](tlr::Trainer) optimizer.
 ///
 /// # Example
 /// ```
@@ -166,8 +166,8 @@ impl<const IN: usize, const OUT: usize, I: Start, E: Dtype, D: Device<E>> NonMut
 {
 }
 
-/// Tokens to vectors times √M, plus the sinusoids of their positions: `(batch, length)` ids below `V`
-/// to `(batch, length, M)`. Starts with Xavier's uniform bound, `√(6 / (V + M))`.
+/// Tokens to vectors times √M, plus the sinusoids of their positions: `(batch, length)` ids below
+/// `V` to `(batch, length, M)`. Starts with Xavier's uniform bound, `√(6 / (V + M))`.
 ///
 /// The tape goes with the ids, as in dfdx's own embedding.
 ///

@@ -5,8 +5,9 @@ use gemm_common::Parallelism;
 use num_traits::Float;
 use std::ops::AddAssign;
 
-/// C ← α·C + β·A·B, or without C: m, n, k; C, its steps from column to column and from row to row, and whether it is read; A and
-/// B with their steps; α and β; which of the three are conjugated; and on which threads.
+/// C ← α·C + β·A·B, or without C: m, n, k; C, its steps from column to column and from row to row,
+/// and whether it is read; A and B with their steps; α and β; which of the three are conjugated;
+/// and on which threads.
 pub(super) type Gemm<E> = unsafe fn(
     usize,
     usize,
@@ -73,8 +74,9 @@ impl Element for f32 {
         value as Self
     }
 
-    /// e^x = 2^k·e^r with an integer k and |r| ≤ ln 2 / 2. The polynomial is that of Moshier's Cephes library; within two
-    /// units in the last place. 0 below −87 and ∞ above 88, a little before e^x is subnormal or overflows.
+    /// e^x = 2^k·e^r with an integer k and |r| ≤ ln 2 / 2. The polynomial is that of Moshier's
+    /// Cephes library; within two units in the last place. 0 below −87 and ∞ above 88, a little
+    /// before e^x is subnormal or overflows.
     #[inline(always)]
     fn exponential(self) -> Self {
         // ln 2 in two parts, the first of few bits, so that k times it is exact.

@@ -67,9 +67,9 @@ where
     linear2.try_forward(drop(hidden, rate)?)
 }
 
-/// One layer of an encoder, as `torch.nn.TransformerEncoderLayer` has it by default: attention of the
-/// sequence to itself, then two dense layers with a rectifier between, each followed by dropout,
-/// residual sum and layer norm.
+/// One layer of an encoder, as `torch.nn.TransformerEncoderLayer` has it by default: attention of
+/// the sequence to itself, then two dense layers with a rectifier between, each followed by
+/// dropout, residual sum and layer norm.
 ///
 /// Maps `(x, mask)` of `(batch, length, M)` to the same. Dropout is at work in
 /// [`ModuleMut`], whose input has a tape, and off in [`Module`], whose input has none.
@@ -101,8 +101,8 @@ pub struct EncoderLayer<const M: usize, const H: usize, const FF: usize, E: Dtyp
     pub norm1: LayerNorm1D<M, E, D>,
     /// After the dense layers.
     pub norm2: LayerNorm1D<M, E, D>,
-    /// Of the attention's weights, after the rectifier, and before each residual sum. Default 0.1, and
-    /// that again when dfdx converts the model.
+    /// Of the attention's weights, after the rectifier, and before each residual sum. Default 0.1,
+    /// and that again when dfdx converts the model.
     #[tlr(skip)]
     pub dropout: DropoutRate,
 }
@@ -198,7 +198,8 @@ where
     /// Forward; `training` says whether dropout is at work. No position sees those of `padding`.
     ///
     /// # Errors
-    /// [`LayerError::Shape`] where the padding is not of the sequences' batch and length; the device's.
+    /// [`LayerError::Shape`] where the padding is not of the sequences' batch and length; the
+    /// device's.
     pub fn try_encode<T: Tape<E, D>>(
         &self,
         mut x: Sequences<M, E, D, T>,

@@ -74,8 +74,8 @@ pub(super) fn add_product<E: Element>(into: &mut [E], a: Matrix<'_, E>, b: Matri
     add_to(into, b.columns, a, b, Threads::All);
 }
 
-/// `into` ← `into` + A·B, with the rows of `into` `into_step` elements apart. The result is the same for
-/// any number of threads.
+/// `into` ← `into` + A·B, with the rows of `into` `into_step` elements apart. The result is the
+/// same for any number of threads.
 ///
 /// Shapes that do not fit are cut to what does; callers make them fit by type.
 pub(super) fn add_to<E: Element>(
@@ -128,7 +128,8 @@ struct Product<'a, E> {
     b: Matrix<'a, E>,
 }
 
-// SAFETY: `into` is only written to by `add`, and who calls that on two threads sees to it that they write to other elements.
+// SAFETY: `into` is only written to by `add`, and who calls that on two threads sees to it that
+// they write to other elements.
 #[allow(unsafe_code)]
 unsafe impl<E: Sync> Sync for Product<'_, E> {}
 
@@ -151,7 +152,8 @@ impl<E: Element> Product<'_, E> {
     /// Adds it up.
     ///
     /// # Safety
-    /// `into` is of m rows of n elements, `into_step` apart, which nobody else reads or writes meanwhile.
+    /// `into` is of m rows of n elements, `into_step` apart, which nobody else reads or writes
+    /// meanwhile.
     #[allow(unsafe_code)]
     unsafe fn add(self) {
         // At most the length of a slice, so it fits.
@@ -161,9 +163,10 @@ impl<E: Element> Product<'_, E> {
         let rows = into_step > 1;
         let (m, n, a, b) = if rows { (n, m, b.transposed(), a.transposed()) } else { (m, n, a, b) };
         let (column_step, row_step) = if rows { (into_step, 1) } else { (1, into_step) };
-        // SAFETY: of A and B only elements are read that `Matrix::strided` found in their slices, transposed
-        // or not: m ≤ A's rows, k ≤ A's columns and B's rows, n ≤ B's columns, less those that a panel leaves out. `into` is
-        // the caller's promise, and borrowed mutably, so it overlaps neither A nor B.
+        // SAFETY: of A and B only elements are read that `Matrix::strided` found in their slices,
+        // transposed or not: m ≤ A's rows, k ≤ A's columns and B's rows, n ≤ B's columns, less
+        // those that a panel leaves out. `into` is the caller's promise, and borrowed mutably, so
+        // it overlaps neither A nor B.
         unsafe {
             E::gemm()(
                 m,

@@ -11,8 +11,8 @@ use dfdx::prelude::{
 /// A device with this crate's operations. The methods given here run on any device; the CPU has its
 /// own.
 pub trait Kernels<E: Dtype>: Device<E> {
-    /// `x·Wᵀ + b`, rectified if `options` say so: `(batch, IN)` to `(batch, OUT)`, with the weight in
-    /// PyTorch's and dfdx's layout, `(OUT, IN)`.
+    /// `x·Wᵀ + b`, rectified if `options` say so: `(batch, IN)` to `(batch, OUT)`, with the weight
+    /// in PyTorch's and dfdx's layout, `(OUT, IN)`.
     ///
     /// # Errors
     /// Out of memory.
@@ -40,8 +40,8 @@ pub trait Kernels<E: Dtype>: Device<E> {
         linear::composed(x, weight, bias, options)
     }
 
-    /// The convolution of `(batch, I, height, width)` images with filters `(O, I / G, K, K)` in G groups, and
-    /// a bias for each output channel where there is one.
+    /// The convolution of `(batch, I, height, width)` images with filters `(O, I / G, K, K)` in G
+    /// groups, and a bias for each output channel where there is one.
     ///
     /// # Errors
     /// [`LayerError::Shape`] where the filter is larger than the padded image; out of memory.
@@ -77,7 +77,8 @@ pub trait Kernels<E: Dtype>: Device<E> {
         pool::composed(x, pooling, window)
     }
 
-    /// Normalizes by the batch's own statistics: the result, and each channel's mean and biased variance.
+    /// Normalizes by the batch's own statistics: the result, and each channel's mean and biased
+    /// variance.
     ///
     /// # Errors
     /// Out of memory.
@@ -147,7 +148,8 @@ macro_rules! on_cpu {
                 bias: &Tensor<Rank1<OUT>, $dtype, Self>,
                 options: LinearOptions,
             ) -> Result<Rows<B, OUT, $dtype, Self, T>, CpuError> {
-                let (weight, bias) = (weight.clone().try_contiguous()?, bias.clone().try_contiguous()?);
+                let weight = weight.clone().try_contiguous()?;
+                let bias = bias.clone().try_contiguous()?;
                 linear::on_cpu(x.try_contiguous()?, weight, bias, options)
             }
 

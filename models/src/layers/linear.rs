@@ -19,8 +19,8 @@ use dfdx::prelude::{
 pub struct LinearOptions {
     /// Rectify the result; the derivative at 0 is 0.
     pub relu: bool,
-    /// The gradient of the input is wanted. Where the input is data nobody asks for it, and it costs
-    /// as much as the forward pass: a device may then leave it out.
+    /// The gradient of the input is wanted. Where the input is data nobody asks for it, and it
+    /// costs as much as the forward pass: a device may then leave it out.
     pub input_gradient: bool,
 }
 
@@ -53,8 +53,8 @@ where
     }
 }
 
-/// By three matrix products, with what is element-wise done while the memory is at hand. All tensors
-/// are contiguous.
+/// By three matrix products, with what is element-wise done while the memory is at hand. All
+/// tensors are contiguous.
 pub(super) fn on_cpu<B, E, T, const IN: usize, const OUT: usize>(
     x: Rows<B, IN, E, Cpu, T>,
     weight: Tensor<Rank2<OUT, IN>, E, Cpu>,

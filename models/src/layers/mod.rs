@@ -44,7 +44,8 @@ pub use sequence::{
 
 use dfdx::prelude::{Const, Tensor};
 
-/// The builders of the layers, for [`DeviceBuildExt::build_module`](dfdx::nn::DeviceBuildExt::build_module).
+/// The builders of the layers, for
+/// [`DeviceBuildExt::build_module`](dfdx::nn::DeviceBuildExt::build_module).
 pub mod builder {
     pub use super::conv::builder::*;
     pub use super::norm::Builder as BatchNorm2d;

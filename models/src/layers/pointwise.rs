@@ -158,7 +158,8 @@ mod tests {
         [0, 1].map(|_| dev.sample_like(&(len,), rand_distr::StandardNormal))
     }
 
-    // dfdx's own are the oracle. Longer than one thread's share. Fails for a wrong mask or a lost operand.
+    // dfdx's own are the oracle. Longer than one thread's share. Fails for a wrong mask or a lost
+    // operand.
     #[test]
     fn as_composed_of_dfdx_operations() {
         let [x, y] = pair(2 * SHARE + 5);
@@ -176,7 +177,8 @@ mod tests {
         assert_eq!(ours.get(&x).as_vec(), theirs.get(&x).as_vec());
     }
 
-    // A block's shortcut: both operands come from the same tensor. Fails if a gradient is overwritten.
+    // A block's shortcut: both operands come from the same tensor. Fails if a gradient is
+    // overwritten.
     #[test]
     fn both_operands_from_one_tensor() {
         let [x, _] = pair(10);

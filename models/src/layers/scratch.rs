@@ -1,5 +1,5 @@
-//! Memory that a thread keeps for its next piece of work: fresh memory costs more than what is done with it, and dfdx's
-//! own is filled with zeros first.
+//! Memory that a thread keeps for its next piece of work: fresh memory costs more than what is done
+//! with it, and dfdx's own is filled with zeros first.
 
 use dfdx::prelude::{Cpu, HasShape, Shape, Tensor, Unit};
 use std::{
@@ -112,8 +112,8 @@ impl<E: Kept> DerefMut for Scratch<E> {
 mod tests {
     use super::*;
 
-    /// Fails where a buffer is handed to two at a time, where one that is too short or far too long is reused, and where
-    /// what is reused is taken for zeros.
+    /// Fails where a buffer is handed to two at a time, where one that is too short or far too long
+    /// is reused, and where what is reused is taken for zeros.
     #[test]
     fn buffers_come_back_to_who_can_use_them() {
         let first = |scratch: &Scratch<f32>| scratch.as_ptr();

@@ -3,14 +3,15 @@
 use super::element::Element;
 use pulp::NullaryFnOnce;
 
-/// Compiles `work` once for each generation of them, and runs the widest: the compiler's own vectorization
-/// then is not held to what any machine has.
+/// Compiles `work` once for each generation of them, and runs the widest: the compiler's own
+/// vectorization then is not held to what any machine has.
 #[inline(always)]
 pub(super) fn vectorized<R>(work: impl FnOnce() -> R) -> R {
     pulp::Arch::new().dispatch(work)
 }
 
-/// Each value becomes e to the power of what it is above the largest of all: that one, and the sum, in f64.
+/// Each value becomes e to the power of what it is above the largest of all: that one, and the sum,
+/// in f64.
 pub(super) fn exponentials<E: Element>(values: &mut [E]) -> (E, f64) {
     pulp::Arch::new().dispatch(Exponentials(values))
 }

@@ -67,8 +67,8 @@ impl OutFolder {
     }
 }
 
-/// Writes a file beside its place and moves it there: what was there before stays, or is replaced as
-/// a whole.
+/// Writes a file beside its place and moves it there: what was there before stays, or is replaced
+/// as a whole.
 ///
 /// # Errors
 /// [`ReportError::Io`].

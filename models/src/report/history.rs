@@ -5,9 +5,9 @@ use tlr::Adaptation;
 /// Writes one line a decision on a rate to the file `path`, below a line of headings.
 ///
 /// The columns are `step`, `epoch` (in fractions, of `batches_per_epoch` steps), `layer`, `from`,
-/// `to`, the dot products `uu`, `un`, `nn` (empty where there are none) and `outcome`. Numbers are written
-/// with as many digits as it takes to read them back exactly. An existing file is replaced, as a
-/// whole or not at all.
+/// `to`, the dot products `uu`, `un`, `nn` (empty where there are none) and `outcome`. Numbers are
+/// written with as many digits as it takes to read them back exactly. An existing file is replaced,
+/// as a whole or not at all.
 ///
 /// # Errors
 /// [`ReportError::Io`] when the file cannot be written.
@@ -36,8 +36,8 @@ pub fn write_history_csv(
     write_csv(path, &rows)
 }
 
-/// Rates in a line: `1.2e-3` for one, `hidden 1.2e-3, head 4.0e-2` for up to four, and the least and the greatest
-/// of more.
+/// Rates in a line: `1.2e-3` for one, `hidden 1.2e-3, head 4.0e-2` for up to four, and the least
+/// and the greatest of more.
 ///
 /// ```
 /// use tlr_models::report::rates;

@@ -27,7 +27,8 @@ use super::{
 /// assert_eq!(table.heading(), "epoch  train loss  test loss  accuracy %     rate  rollbacks");
 /// assert_eq!(table.row(&epoch), "    1      0.3457     0.2980       91.32   1.2e-3          0");
 /// let epoch = Epoch { schedule: 0.9, ..epoch };
-/// assert!(EpochTable::scheduled(&epoch).heading().ends_with("learned rate  x schedule  rollbacks"));
+/// let scheduled = EpochTable::scheduled(&epoch);
+/// assert!(scheduled.heading().ends_with("learned rate  x schedule  rollbacks"));
 /// ```
 #[derive(Clone, Debug)]
 pub struct EpochTable {

@@ -13,8 +13,8 @@ use num_traits::Float;
 use rand_distr::uniform::SampleUniform;
 use tlr::{TensorCollection, TrainableLr};
 
-/// Convolutions of 1 × 1, 3 × 3 and 1 × 1 pixels, each with a batch norm behind it, through MID channels in
-/// between, added to the input and rectified.
+/// Convolutions of 1 × 1, 3 × 3 and 1 × 1 pixels, each with a batch norm behind it, through MID
+/// channels in between, added to the input and rectified.
 #[derive(Clone, Debug, TensorCollection, TrainableLr)]
 pub struct Bottleneck<const MID: usize, const OUT: usize, E: Dtype, D: Device<E>> {
     /// 1 × 1.
@@ -55,8 +55,8 @@ both_modes! {
     [Images<B, OUT, E, D] => [Images<B, OUT, E, D], bottleneck
 }
 
-/// The bottleneck that begins a stage: it changes the number of channels, and in `conv2` the size of the image
-/// by STRIDE (version 1.5). A convolution of 1 × 1 pixels does the same to the input.
+/// The bottleneck that begins a stage: it changes the number of channels, and in `conv2` the size
+/// of the image by STRIDE (version 1.5). A convolution of 1 × 1 pixels does the same to the input.
 #[derive(Clone, Debug, TensorCollection, TrainableLr)]
 pub struct FirstBottleneck<
     const IN: usize,
@@ -127,12 +127,12 @@ both_modes! {
     [Images<B, IN, E, D] => [Images<B, OUT, E, D], stage
 }
 
-/// ResNet-50 (He et al., 2016) in version 1.5, as torchvision has it: strides in the 3 × 3 convolutions.
-/// 25,557,032 parameters for 1000 classes.
+/// ResNet-50 (He et al., 2016) in version 1.5, as torchvision has it: strides in the 3 × 3
+/// convolutions. 25,557,032 parameters for 1000 classes.
 ///
-/// Maps `(batch, 3, height, width)` to `(batch, CLASSES)` logits, at any size; ImageNet's is 224 × 224. The
-/// input is data: it need not get a gradient. `forward_mut` with a tape trains (batch norm by the batch),
-/// `forward` without one infers.
+/// Maps `(batch, 3, height, width)` to `(batch, CLASSES)` logits, at any size; ImageNet's is 224 ×
+/// 224. The input is data: it need not get a gradient. `forward_mut` with a tape trains (batch norm
+/// by the batch), `forward` without one infers.
 ///
 /// # Example
 /// ```no_run

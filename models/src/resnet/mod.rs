@@ -2,8 +2,9 @@
 
 use crate::layers::Planes;
 
-/// `Module` for inference and `ModuleMut` for training by one body: a macro that is given the model, its input
-/// and the name of the method to call on its parts. Types are written without their last argument, the tape.
+/// `Module` for inference and `ModuleMut` for training by one body: a macro that is given the
+/// model, its input and the name of the method to call on its parts. Types are written without
+/// their last argument, the tape.
 macro_rules! both_modes {
     (
         [$($generics:tt)*] $Model:ty, [$($Input:tt)*] => [$($Output:tt)*], $body:ident

@@ -16,8 +16,9 @@ use tlr::{TensorCollection, TrainableLr};
 /// Two convolutions of 3 × 3 pixels, each behind a batch norm and a rectifier, beside a shortcut S:
 /// `short(x) + conv2(norm(conv1(norm(x))))`.
 ///
-/// In the form that the figures this project compares with have: `conv2` strides and the shortcut takes the
-/// input itself, where Zagoruyko and Komodakis have `conv1` stride and the shortcut take the normed input.
+/// In the form that the figures this project compares with have: `conv2` strides and the shortcut
+/// takes the input itself, where Zagoruyko and Komodakis have `conv1` stride and the shortcut take
+/// the normed input.
 #[derive(Clone, Debug, TensorCollection, TrainableLr)]
 pub struct Block<const IN: usize, const OUT: usize, const STRIDE: usize, S, E: Dtype, D: Device<E>>
 {
@@ -79,15 +80,16 @@ both_modes! {
     S: [Images<B, IN, E, D] => [Images<B, OUT, E, D]
 }
 
-/// A wide residual network for small images (Zagoruyko and Komodakis, 2016): WRN-d-k of depth d = 6n + 4 has
-/// three groups of n blocks with 16·k, 32·k and 64·k channels.
+/// A wide residual network for small images (Zagoruyko and Komodakis, 2016): WRN-d-k of depth d =
+/// 6n + 4 has three groups of n blocks with 16·k, 32·k and 64·k channels.
 ///
-/// The depth is told by MORE = n − 1, the width by C1, C2 and C3, and the type F of the very first block: a
-/// [`FirstBlock<16, C1, 1>`](FirstBlock), or for a width of 1, where it changes nothing, a
+/// The depth is told by MORE = n − 1, the width by C1, C2 and C3, and the type F of the very first
+/// block: a [`FirstBlock<16, C1, 1>`](FirstBlock), or for a width of 1, where it changes nothing, a
 /// [`PlainBlock<16>`](PlainBlock). The usual ones have names: [`Wrn16x4`] is WRN-16-4.
 ///
-/// Maps `(batch, 3, height, width)` to `(batch, CLASSES)` logits. The input is data: it need not get a
-/// gradient. `forward_mut` with a tape trains (batch norm by the batch), `forward` without one infers.
+/// Maps `(batch, 3, height, width)` to `(batch, CLASSES)` logits. The input is data: it need not
+/// get a gradient. `forward_mut` with a tape trains (batch norm by the batch), `forward` without
+/// one infers.
 ///
 /// # Example
 /// ```

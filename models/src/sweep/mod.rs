@@ -25,8 +25,8 @@ use grid::canonical;
 /// fails for another reason keeps no other from being done, and is run again the next time.
 ///
 /// # Errors
-/// [`SweepError::Train`], when a run cannot begin: then none does. The others, when results cannot be
-/// written: the runs going on are finished, and lost.
+/// [`SweepError::Train`], when a run cannot begin: then none does. The others, when results cannot
+/// be written: the runs going on are finished, and lost.
 pub fn run(
     data: &Dataset,
     cells: &[Options],

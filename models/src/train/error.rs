@@ -21,7 +21,10 @@ pub enum TrainError {
         step: usize,
     },
     /// A checkpoint that is to be written is there already.
-    #[error("there is a checkpoint at {} already: resume from it, or remove it first", .0.display())]
+    #[error(
+        "there is a checkpoint at {} already: resume from it, or remove it first",
+        .0.display()
+    )]
     CheckpointExists(PathBuf),
     /// No checkpoint can be written where it is to be.
     #[error("cannot write the checkpoint {}: {source}; nothing was trained", path.display())]
@@ -44,8 +47,8 @@ pub enum TrainError {
     NoEpochs,
     /// Images of another kind than the model takes.
     #[error(
-        "the model takes images of {takes} in at most {most} classes, not of {shape:?} (channels, rows, columns) \
-         in {classes}"
+        "the model takes images of {takes} in at most {most} classes, not of {shape:?} (channels, \
+         rows, columns) in {classes}"
     )]
     Images {
         /// What it takes.
@@ -64,8 +67,8 @@ pub enum TrainError {
     /// More tokens than the model has room for.
     #[cfg(feature = "text")]
     #[error(
-        "the model has room for {takes:?} tokens in source and target, and the vocabularies hold {found:?}; \
-         learn smaller ones"
+        "the model has room for {takes:?} tokens in source and target, and the vocabularies hold \
+         {found:?}; learn smaller ones"
     )]
     Vocabulary {
         /// What it has room for.

@@ -36,7 +36,8 @@ pub(super) trait Task<M> {
     /// What it is trained on.
     fn data(&self) -> Result<Facts, TrainError>;
 
-    /// Calls `step` for each batch but the first `skip`, in an order that depends on nothing but the epoch and a seed.
+    /// Calls `step` for each batch but the first `skip`, in an order that depends on nothing but
+    /// the epoch and a seed.
     fn epoch(&self, epoch: usize, skip: usize, step: &mut Step<'_, M>) -> Result<(), TrainError>;
 
     /// What whoever uses the model has to know, by name.
@@ -164,8 +165,8 @@ pub(super) fn fit<M: NumParams<f32, Cpu> + ZeroGrads<f32, Cpu>>(
     })
 }
 
-/// One step on a batch with this `loss`, which is also that of the model at trial weights. The answer
-/// is the loss before the step. The buffers of the gradients are kept for the next one.
+/// One step on a batch with this `loss`, which is also that of the model at trial weights. The
+/// answer is the loss before the step. The buffers of the gradients are kept for the next one.
 pub(crate) fn train_step<M: ZeroGrads<f32, Cpu>>(
     optimizer: &mut dyn Learner<M>,
     model: &mut M,

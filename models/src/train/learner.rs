@@ -160,8 +160,8 @@ pub fn learner<M: TrainableLr<f32, Cpu> + 'static>(
 
 type State = Result<OptimizerState, CpuError>;
 
-/// One of the optimizers. A type of its own, so that a model is compiled with two optimizers, global and
-/// per layer, and not with thirty.
+/// One of the optimizers. A type of its own, so that a model is compiled with two optimizers,
+/// global and per layer, and not with thirty.
 enum AnyOptimizer<M> {
     Sgd(Sgd<M, f32, Cpu>),
     Adam(Adam<M, f32, Cpu>),

@@ -20,7 +20,9 @@ pub type Pixels<'a> = (&'a [f32], [usize; 4]);
 
 /// A model that classifies images.
 pub trait Network:
-    TrainableLr<f32, Cpu> + BuildModule<Cpu, f32> + NumParams<f32, Cpu> + ZeroGrads<f32, Cpu> + 'static
+    TrainableLr<f32, Cpu> + NumParams<f32, Cpu> + ZeroGrads<f32, Cpu> + 'static
+where
+    Self: BuildModule<Cpu, f32>,
 {
     /// Classes it tells apart.
     const CLASSES: usize;
@@ -49,8 +51,8 @@ pub trait Network:
     fn logits(&self, device: &Cpu, images: Pixels<'_>) -> Result<Logits<NoneTape>, TrainError>;
 }
 
-/// A tensor of these values, in memory that the device has, and takes back: a `Vec` moved into a tensor would
-/// end in the device's cache, one more every step.
+/// A tensor of these values, in memory that the device has, and takes back: a `Vec` moved into a
+/// tensor would end in the device's cache, one more every step.
 pub(crate) fn tensor<S: Shape>(
     device: &Cpu,
     values: &[f32],

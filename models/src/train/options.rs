@@ -70,8 +70,8 @@ pub enum Shape {
 }
 
 impl Shape {
-    /// What the examples train with where nothing is said: to 0 with the aligned rule, whose levels are
-    /// measured for that (docs/start.md), and as in the paper with other rules.
+    /// What the examples train with where nothing is said: to 0 with the aligned rule, whose levels
+    /// are measured for that (docs/start.md), and as in the paper with other rules.
     pub fn usual(rule: Rule) -> Self {
         match rule {
             Rule::Aligned => Self::Horizon,
@@ -121,8 +121,8 @@ pub struct Options {
     pub rule: Rule,
     /// The starting rate. Default 1e-6.
     pub rate: f64,
-    /// Whether the starting rate is looked for, whatever `rate` is: only by the aligned rule. Default
-    /// true.
+    /// Whether the starting rate is looked for, whatever `rate` is: only by the aligned rule.
+    /// Default true.
     pub ramp: bool,
     /// Examples in a batch. Default 128.
     pub batch_size: usize,
@@ -138,8 +138,8 @@ pub struct Options {
     pub schedule: Shape,
     /// Whether windows that go wrong are undone; never with a constant rate. Default true.
     pub safeguard: bool,
-    /// Bins of a sketch that the dot products are taken from, in place of snapshots; then there is no safeguard. Default
-    /// none.
+    /// Bins of a sketch that the dot products are taken from, in place of snapshots; then there is
+    /// no safeguard. Default none.
     pub sketch: Option<usize>,
     /// As [`Config::bf16_directions`](tlr::Config::bf16_directions). Default false.
     pub bf16_directions: bool,

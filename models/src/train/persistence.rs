@@ -27,7 +27,8 @@ pub struct Persistence<'a> {
     /// Where the weights are kept that were best so far: those after the epoch with the least test
     /// loss.
     pub best: Option<&'a Path>,
-    /// Settings beside the [`Options`], of the model for instance: a checkpoint of others is refused.
+    /// Settings beside the [`Options`], of the model for instance: a checkpoint of others is
+    /// refused.
     pub settings: Option<&'a Facts>,
 }
 
@@ -54,7 +55,8 @@ pub(super) struct Progress {
     pub(super) losses: Vec<f64>,
     /// Of every step: what the schedule multiplied the learned rates by.
     pub(super) schedule: Vec<f64>,
-    /// Of the epoch that is not done: Σ loss · weight and Σ weight over its batches, and its seconds.
+    /// Of the epoch that is not done: Σ loss · weight and Σ weight over its batches, and its
+    /// seconds.
     pub(super) sum: f64,
     pub(super) weights: usize,
     pub(super) seconds: f64,

@@ -27,22 +27,22 @@ pub enum Event<'a> {
         loss: f64,
         /// Each group's name and learned rate after the step.
         rates: Vec<(&'a str, f64)>,
-        /// What the schedule has multiplied the learned rates by in this step: 1 without one, and while
-        /// the starting rate is looked for.
+        /// What the schedule has multiplied the learned rates by in this step: 1 without one, and
+        /// while the starting rate is looked for.
         schedule: f64,
     },
     /// A decision on a rate, before the step that it was made in is told.
     Decision(&'a Adaptation),
     /// After an epoch and its test.
     Epoch(&'a Epoch),
-    /// The run goes on from a checkpoint, or begins where there is none yet. The events that led there are told again
-    /// after this one.
+    /// The run goes on from a checkpoint, or begins where there is none yet. The events that led
+    /// there are told again after this one.
     Resumed {
         /// Steps that the checkpoint is after; none where there is none.
         step: Option<usize>,
     },
-    /// A checkpoint or the best weights could not be written. The run goes on; the file before is still
-    /// there.
+    /// A checkpoint or the best weights could not be written. The run goes on; the file before is
+    /// still there.
     NotSaved(&'a dyn std::error::Error),
 }
 

@@ -9,7 +9,8 @@ use std::sync::OnceLock;
 /// Images a model is tested on at a time; only a matter of memory.
 const TEST_BATCH: usize = 1000;
 
-/// What is done with a batch: its scaled pixels, image by image as (channel, row, column), and its labels.
+/// What is done with a batch: its scaled pixels, image by image as (channel, row, column), and its
+/// labels.
 pub type Visit<'a> = dyn FnMut(&[f32], &[usize]) -> Result<(), TrainError> + 'a;
 
 /// Images to train and test on, a batch at a time.
@@ -44,8 +45,8 @@ pub trait Source {
     /// Images that cannot be read.
     fn data(&self) -> Result<Facts, TrainError>;
 
-    /// Shows `visit` the batches of an epoch but the first `skip`, in an order that depends on nothing but its number
-    /// and the seed.
+    /// Shows `visit` the batches of an epoch but the first `skip`, in an order that depends on
+    /// nothing but its number and the seed.
     ///
     /// # Errors
     /// Those of `visit`, and images that cannot be read.
@@ -70,8 +71,8 @@ pub struct InMemory<'a> {
 }
 
 impl<'a> InMemory<'a> {
-    /// Scaled by the training images' mean and deviation, in batches of this size; unchanged if `augment` is
-    /// none.
+    /// Scaled by the training images' mean and deviation, in batches of this size; unchanged if
+    /// `augment` is none.
     ///
     /// # Errors
     /// No images, or batches of none.

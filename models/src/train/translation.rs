@@ -25,8 +25,8 @@ use tlr::TrainableLr;
 /// Sentences that are tested or translated at a time; only a matter of memory.
 const AT_ONCE: usize = 50;
 
-/// Batches after which the device's cache is emptied. It keeps what was freed for tensors of the same length only, and
-/// batches of like sentences come in a hundred lengths.
+/// Batches after which the device's cache is emptied. It keeps what was freed for tensors of the
+/// same length only, and batches of like sentences come in a hundred lengths.
 const BATCHES_A_CACHE: usize = 8;
 
 /// Tokens by which a translation may be longer than its source.
@@ -34,7 +34,9 @@ const LONGER: usize = 20;
 
 /// A model that translates.
 pub trait Translator:
-    TrainableLr<f32, Cpu> + BuildModule<Cpu, f32> + NumParams<f32, Cpu> + ZeroGrads<f32, Cpu> + 'static
+    TrainableLr<f32, Cpu> + NumParams<f32, Cpu> + ZeroGrads<f32, Cpu> + 'static
+where
+    Self: BuildModule<Cpu, f32>,
 {
     /// Tokens of the source's and of the target's vocabulary that it has room for.
     const TOKENS: [usize; 2];
@@ -58,8 +60,8 @@ pub trait Translator:
     /// A layer's.
     fn tally(&self, batch: PairBatch) -> Result<Tally, TrainError>;
 
-    /// The best target for each source, by greedy search where `options.width` is 1 and by beam search where it is
-    /// more.
+    /// The best target for each source, by greedy search where `options.width` is 1 and by beam
+    /// search where it is more.
     ///
     /// # Errors
     /// A layer's, and a model whose logits are NaN.
@@ -164,7 +166,8 @@ impl<
     }
 }
 
-/// Pairs of sentences to train on and to watch training by, as ids, and the vocabularies that give them.
+/// Pairs of sentences to train on and to watch training by, as ids, and the vocabularies that give
+/// them.
 #[derive(Clone, Debug)]
 pub struct Corpus {
     source: Vocabulary,
@@ -261,14 +264,15 @@ impl Corpus {
 /// cuts them, smoothed exponentially where a run length has no match.
 pub const BLEU_SIGNATURE: &str = "nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp";
 
-/// BLEU as sacrebleu computes it unless it is told otherwise, of translations and references as they
-/// are read by people; see [`BLEU_SIGNATURE`].
+/// BLEU as sacrebleu computes it unless it is told otherwise, of translations and references as
+/// they are read by people; see [`BLEU_SIGNATURE`].
 ///
 /// # Errors
 /// As many translations as references, and at least one.
 ///
 /// ```
-/// let [said, meant] = ["A dog runs in the park.", "A dog's running in the park."].map(String::from);
+/// let [said, meant] =
+///     ["A dog runs in the park.", "A dog's running in the park."].map(String::from);
 /// let bleu = tlr_models::train::score(&[said], &[meant])?;
 /// assert_eq!(bleu.precisions[0], 5.0 / 7.0);
 /// # Ok::<(), tlr_models::data::text::TextError>(())
@@ -278,15 +282,16 @@ pub fn score(translations: &[String], references: &[String]) -> Result<Bleu, Tex
     bleu(&split(translations), &split(references), Smoothing::Exponential)
 }
 
-/// Trains a new model on the pairs of `corpus` as `options` say, and tells `observer` of every step and epoch.
+/// Trains a new model on the pairs of `corpus` as `options` say, and tells `observer` of every step
+/// and epoch.
 ///
-/// An [`Epoch`](crate::report::Epoch)'s test loss is the mean over the validation pairs' tokens, and its accuracy the
-/// part of them that the model thinks likeliest, each told the right ones before it (teacher forcing). The result
-/// depends on `corpus`, `options` and `dropout` only.
+/// An [`Epoch`](crate::report::Epoch)'s test loss is the mean over the validation pairs' tokens,
+/// and its accuracy the part of them that the model thinks likeliest, each told the right ones
+/// before it (teacher forcing). The result depends on `corpus`, `options` and `dropout` only.
 ///
 /// # Errors
-/// [`TrainError::Vocabulary`] for vocabularies that the model has no room for; options that make no sense; training
-/// that [`tlr::Error`] ends.
+/// [`TrainError::Vocabulary`] for vocabularies that the model has no room for; options that make no
+/// sense; training that [`tlr::Error`] ends.
 pub fn train_translator<M: Translator>(
     corpus: &Corpus,
     options: &Options,

@@ -196,9 +196,10 @@ fn attributes_of_fields() {
     assert!(!names(&model).iter().any(|name| name.contains("skipped")));
 }
 
-/// One rate for the model is no field's own: who writes the attribute wants it to act, so it is an error and not ignored. With
-/// a rate a layer it acts; `group` and `skip` ask for nothing that one rate does not have. Fails where one of the two is
-/// let through, or refused within `PerLayer`, or where an attribute deeper in the model goes unseen.
+/// One rate for the model is no field's own: who writes the attribute wants it to act, so it is an
+/// error and not ignored. With a rate a layer it acts; `group` and `skip` ask for nothing that one
+/// rate does not have. Fails where one of the two is let through, or refused within `PerLayer`, or
+/// where an attribute deeper in the model goes unseen.
 #[test]
 fn attributes_of_rates_need_a_rate_a_layer() {
     #[derive(Clone, TensorCollection, TrainableLr)]

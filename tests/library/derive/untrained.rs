@@ -1,4 +1,5 @@
-//! `#[tlr(untrained)]` and `#[tlr(no_decay)]`: fields whose weights stay as they are, or do not decay.
+//! `#[tlr(untrained)]` and `#[tlr(no_decay)]`: fields whose weights stay as they are, or do not
+//! decay.
 
 use super::{listing, own_layers, Block, Encoder, Lin};
 use dfdx::{
@@ -24,8 +25,8 @@ struct Whole<E: Dtype, D: Device<E>> {
     head: Lin<4, 2, E, D>,
 }
 
-/// To dfdx the field is as any other: names, shapes and values, built, converted and reset. Only tlr knows, so there is one
-/// layer. Fails for a field that is left out, and for one with layers.
+/// To dfdx the field is as any other: names, shapes and values, built, converted and reset. Only
+/// tlr knows, so there is one layer. Fails for a field that is left out, and for one with layers.
 #[test]
 fn an_untrained_field_has_no_layers() {
     let model = Pretrained::<f32, Cpu>::build(&Cpu::seed_from_u64(5));
@@ -48,8 +49,9 @@ struct OneLayer<E: Dtype, D: Device<E>> {
     scale: Tensor<Rank1<4>, E, D>,
 }
 
-/// Bit for bit, whatever trains the rest: with decay, momentum, clipping, one rate or one a layer, through rollbacks. The
-/// gradients of the field are there. Fails where any optimizer reaches the field's weights.
+/// Bit for bit, whatever trains the rest: with decay, momentum, clipping, one rate or one a layer,
+/// through rollbacks. The gradients of the field are there. Fails where any optimizer reaches the
+/// field's weights.
 #[test]
 fn untrained_weights_stay_as_they_are() {
     type Model = Pretrained<f32, Cpu>;
@@ -128,8 +130,9 @@ struct Part<E: Dtype, D: Device<E>> {
     fourth: Lin<4, 4, E, D>,
 }
 
-/// With gradients of zero, decay alone moves weights: of all fields but those, with one rate, a rate a layer, and through
-/// what is around. Fails where a walk over one layer, or one within a field, forgets the attribute.
+/// With gradients of zero, decay alone moves weights: of all fields but those, with one rate, a
+/// rate a layer, and through what is around. Fails where a walk over one layer, or one within a
+/// field, forgets the attribute.
 #[test]
 fn a_field_without_decay() {
     type Model = Decaying<f32, Cpu>;

@@ -33,9 +33,9 @@ fn loss_not_finite() {
     }
 }
 
-// After good windows, one gradient is not finite; by the end of that window the weights are the last
-// good ones, bit for bit: with a loss and without, in windows of one step and of five, with the
-// safeguard and without. Fails if a snapshot takes in such weights.
+// After good windows, one gradient is not finite; by the end of that window the weights are the
+// last good ones, bit for bit: with a loss and without, in windows of one step and of five, with
+// the safeguard and without. Fails if a snapshot takes in such weights.
 #[test]
 fn gradient_not_finite() {
     for steps in [1, 5] {
@@ -63,7 +63,7 @@ fn gradient_not_finite() {
                         let error = outcome.unwrap_err();
                         let step = 3 * steps as u64;
                         assert!(
-                            matches!(&error, Error::NonFiniteWeights { step: at, .. } if *at == step)
+                            matches!(error, Error::NonFiniteWeights { step: at, .. } if at == step)
                         );
                         tells(&error, &["last good snapshot", "lower the rate"]);
                     }

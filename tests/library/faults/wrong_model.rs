@@ -1,5 +1,5 @@
-//! A step on another model than the one that the trainer was made for, or with gradients of only a part
-//! of it.
+//! A step on another model than the one that the trainer was made for, or with gradients of only a
+//! part of it.
 
 use super::{good_step, is_out_of_range, newton, sgd, tells, Model};
 use dfdx::{nn::modules::Linear, optim::*, prelude::*};
@@ -77,7 +77,8 @@ fn model_changed() {
     });
 }
 
-// A sketch has nothing to go back to: the safeguard is refused beside it, and weights that are lost are called so.
+// A sketch has nothing to go back to: the safeguard is refused beside it, and weights that are lost
+// are called so.
 #[test]
 fn sketches() {
     let mut model: Model = vector(&[1.0, 2.0]);
@@ -106,8 +107,8 @@ fn sketches() {
     tells(&error, &["load a checkpoint"]);
 }
 
-// A part without gradients: nothing moves, on the first step or later, and training can go on. Fails
-// without the restoring of what dfdx moves before it tells.
+// A part without gradients: nothing moves, on the first step or later, and training can go on.
+// Fails without the restoring of what dfdx moves before it tells.
 #[test]
 fn unused_parameters() {
     let model = network(1);
@@ -138,8 +139,8 @@ fn unused_parameters() {
     }
 }
 
-// What has accumulated goes with the step that failed, whichever gradients were at fault: the next one
-// is a new optimizer's, bit for bit. Fails without the reset.
+// What has accumulated goes with the step that failed, whichever gradients were at fault: the next
+// one is a new optimizer's, bit for bit. Fails without the reset.
 #[test]
 fn unused_parameters_clear_the_momentum() {
     for ahead_at_fault in [false, true] {
@@ -217,7 +218,8 @@ fn device() {
     let here = gradients(&model, &[1.0, 1.0]);
     let dropped_in = Optimizer::update(&mut newton, &mut model, &here);
     assert!(matches!(dropped_in, Err(OptimizerUpdateError::DeviceError(CpuError::OutOfMemory))));
-    // It has moved the weights by then, and has not said that it undoes a failed update. Nor has one around it.
+    // It has moved the weights by then, and has not said that it undoes a failed update. Nor has
+    // one around it.
     let error = newton.step_owned(&mut model, &mut here.clone(), 1.0).unwrap_err();
     assert!(matches!(error, Error::Device(_)));
     let clip = tlr::optim::Clip::by_norm(OutOfMemory { lr: 0.1 }, 1.0).unwrap();
@@ -227,8 +229,8 @@ fn device() {
     assert_eq!((bits(&model), newton.steps(), around.steps()), (before, 0, 0));
 }
 
-// Through dfdx's own trait there are only dfdx's errors: parameters without a gradient by their ids,
-// and all of them for whatever that error has no room for.
+// Through dfdx's own trait there are only dfdx's errors: parameters without a gradient by their
+// ids, and all of them for whatever that error has no room for.
 #[test]
 fn through_the_trait_of_dfdx() {
     fn ids<Opt>(optimizer: &mut Opt, model: &mut Network, here: &Gradients<f64, Cpu>) -> usize

@@ -14,8 +14,9 @@ use tlr::{
     Error, Newton, PerLayer, TunableOptimizer,
 };
 
-/// Three batches a step against one step on their mean: the same weights to the bit, and none in between. Fails with
-/// the sum in place of the mean, a batch left out or used twice, or the optimizer stepped in between.
+/// Three batches a step against one step on their mean: the same weights to the bit, and none in
+/// between. Fails with the sum in place of the mean, a batch left out or used twice, or the
+/// optimizer stepped in between.
 #[test]
 fn a_step_is_the_mean_of_its_batches() {
     fn check<Opt>(new: impl Fn(&Layers) -> Opt)
@@ -75,8 +76,9 @@ macro_rules! least_squares {
     }};
 }
 
-/// The rows of a batch at once, or in four parts: to the bit on whole numbers, where halves and quarters of their sums
-/// are exact, also in f32; within 1e-12 over 30 steps otherwise. And the first step is the closed form's.
+/// The rows of a batch at once, or in four parts: to the bit on whole numbers, where halves and
+/// quarters of their sums are exact, also in f32; within 1e-12 over 30 steps otherwise. And the
+/// first step is the closed form's.
 #[test]
 fn parts_of_a_batch_make_the_batch() {
     macro_rules! check {
@@ -115,7 +117,8 @@ fn parts_of_a_batch_make_the_batch() {
     check!(f64, 30, 1e-12, |v| v, |model| sgd(model, 0.5));
 }
 
-/// The mean is rounded once, from sums in f64: 1 + 2⁻²⁴ + 2⁻²⁴ in f32 loses both halves if it is summed there.
+/// The mean is rounded once, from sums in f64: 1 + 2⁻²⁴ + 2⁻²⁴ in f32 loses both halves if it is
+/// summed there.
 #[test]
 fn sums_are_exact_in_single_precision() {
     let half_a_unit = 2.0_f64.powi(-24);
@@ -127,8 +130,9 @@ fn sums_are_exact_in_single_precision() {
     assert_eq!(weights(&model), [-(1.0 + 2.0 * half_a_unit) / 4.0]);
 }
 
-/// Eight rows in batches of four, two, one and one, each weighed by its rows, are the eight at once: to the bit on whole
-/// numbers. Fails if a weight is left out, of the sum or of the total, or is used for another batch.
+/// Eight rows in batches of four, two, one and one, each weighed by its rows, are the eight at
+/// once: to the bit on whole numbers. Fails if a weight is left out, of the sum or of the total, or
+/// is used for another batch.
 #[test]
 fn unequal_batches_are_weighed() {
     let mut random = Random(11);
@@ -144,7 +148,8 @@ fn unequal_batches_are_weighed() {
         let parts = [
             (4.0, least_squares!(f64, 4, small, &x[..12], &y[..4])),
             (2.0, least_squares!(f64, 2, small, &x[12..18], &y[4..6])),
-            (1.0, least_squares!(f64, 1, small, &x[18..21], &y[6..7])), // the weight of who tells none
+            // The weight of a batch that is told none.
+            (1.0, least_squares!(f64, 1, small, &x[18..21], &y[6..7])),
             (1.0, least_squares!(f64, 1, small, &x[21..], &y[7..])),
         ];
         for (rows, part) in parts {
@@ -161,8 +166,9 @@ fn unequal_batches_are_weighed() {
     }
 }
 
-/// An epoch of seven batches in steps of three: the last step has one, and the next epoch's first has three again.
-/// Fails if the last batch waits for others, if its mean is over three, or if the word is kept for a later batch.
+/// An epoch of seven batches in steps of three: the last step has one, and the next epoch's first
+/// has three again. Fails if the last batch waits for others, if its mean is over three, or if the
+/// word is kept for a later batch.
 #[test]
 fn an_epoch_ends_with_the_batches_that_are_left() {
     let mut model: Vector<1> = vector(&[0.0]);
@@ -186,8 +192,8 @@ fn an_epoch_ends_with_the_batches_that_are_left() {
     assert_eq!((opt.steps(), opt.optimizer().gathered()), (6, 0));
 }
 
-/// What is told of a batch holds for the one that takes its place if its loss is not a number, and goes with its step if
-/// that is undone. Fails if either is the other.
+/// What is told of a batch holds for the one that takes its place if its loss is not a number, and
+/// goes with its step if that is undone. Fails if either is the other.
 #[test]
 fn what_is_told_of_a_batch_goes_with_it() {
     let (mut model, mut opt) = gathering(4);
@@ -204,7 +210,11 @@ fn what_is_told_of_a_batch_goes_with_it() {
     assert_eq!(feed(&mut model, false, 4.0, 1.0), (1.0, 0, 1));
     assert_eq!(feed(&mut model, true, 100.0, nan), (1.0, 0, 1));
     assert_eq!(feed(&mut model, false, 8.0, 1.0), (1.0 - 0.25 * 7.0, 1, 0)); // (4 + 3·8)/4
-                                                                             // Two in a row: the window is undone, and the next step is of two batches that weigh 1.
+                                                                             // Two in a row: the
+                                                                             // window is undone,
+                                                                             // and the next step is
+                                                                             // of two batches that
+                                                                             // weigh 1.
     assert_eq!(feed(&mut model, true, 100.0, nan).1, 2);
     assert_eq!(feed(&mut model, false, 100.0, nan), (1.0, 3, 0));
     let rate = 0.25 * 0.1;

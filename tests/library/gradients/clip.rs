@@ -15,7 +15,8 @@ use tlr::{
     Cause, Error, Newton, NewtonConfig, Outcome, PerLayer, TunableOptimizer, Window,
 };
 
-/// The gradients that reach a plain optimizer behind `wrap`: minus the weights after one step of rate 1 from 0.
+/// The gradients that reach a plain optimizer behind `wrap`: minus the weights after one step of
+/// rate 1 from 0.
 macro_rules! seen {
     ($model:expr, $values:expr, $wrap:expr) => {{
         let mut model = $model;
@@ -39,8 +40,8 @@ fn safe_norm(v: &[f64]) -> f64 {
 }
 
 proptest! {
-    /// Against the formula, at limits around the norm. Fails with the largest element in place of the norm, the norm of
-    /// one tensor, squares that overflow, or a factor above 1.
+    /// Against the formula, at limits around the norm. Fails with the largest element in place of
+    /// the norm, the norm of one tensor, squares that overflow, or a factor above 1.
     #[test]
     fn clipping_by_norm_is_the_formula(given in random_gradients(), relative in 0.01_f64..2.0) {
         let length = safe_norm(&given);
@@ -76,12 +77,14 @@ proptest! {
         prop_assert_eq!(clipped, expected);
     }
 
-    /// As if it were not there: the same bits as the optimizer alone, zeros and their signs included.
+    /// As if it were not there: the same bits as the optimizer alone, zeros and their signs
+    /// included.
     #[test]
     fn below_the_limit_nothing_changes(seed in any::<u64>()) {
         let (mut a, mut b, mut c) = (layers(), layers(), layers());
         let mut plain = momentum(&a, 0.1);
-        let mut by_norm = Clip::by_norm(momentum(&b, 0.1), 3.0).unwrap(); // = √9, the longest there can be
+        // √9 is the longest that nine elements below 1 can be.
+        let mut by_norm = Clip::by_norm(momentum(&b, 0.1), 3.0).unwrap();
         let mut by_value = Clip::by_value(momentum(&c, 0.1), 1.0).unwrap();
         let mut random = Random(seed);
         for step in 0..5 {
@@ -96,7 +99,8 @@ proptest! {
     }
 }
 
-/// By norm they are left as they are, finite ones too; by value infinities have a limit, NaN has none.
+/// By norm they are left as they are, finite ones too; by value infinities have a limit, NaN has
+/// none.
 #[test]
 fn gradients_that_are_not_finite() {
     for bad in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
@@ -166,7 +170,8 @@ fn figures_out_of_range_are_errors() {
     );
 }
 
-/// Around `PerLayer` the norm is the model's, within it each layer's own. Fails if either is the other.
+/// Around `PerLayer` the norm is the model's, within it each layer's own. Fails if either is the
+/// other.
 #[test]
 fn the_norm_is_over_what_the_optimizer_has() {
     let mut given = vec![0.0; LEN];
@@ -189,8 +194,8 @@ fn the_norm_is_over_what_the_optimizer_has() {
     );
 }
 
-/// Nothing moves and nothing accumulates, whatever optimizer is behind: dfdx's own would move what it can. Gradients
-/// that are there and 0 are not missing.
+/// Nothing moves and nothing accumulates, whatever optimizer is behind: dfdx's own would move what
+/// it can. Gradients that are there and 0 are not missing.
 #[test]
 fn a_missing_gradient_stays_missing() {
     fn check<Opt>(model: &Layers, mut opt: Opt)
@@ -236,8 +241,9 @@ fn a_missing_gradient_stays_missing() {
     );
 }
 
-/// What clipping does to a learned rate, as documented. From gradients of norm 1000 on a quadratic whose curvatures are
-/// 0.1 to 5, by windows of 5 steps: rate and norm after 20 steps, and the loss above its minimum after 200.
+/// What clipping does to a learned rate, as documented. From gradients of norm 1000 on a quadratic
+/// whose curvatures are 0.1 to 5, by windows of 5 steps: rate and norm after 20 steps, and the loss
+/// above its minimum after 200.
 fn learned(max_norm: Option<f64>) -> (f64, f64, f64, Vec<u64>) {
     fn train<Opt>(opt: Opt, model: &mut Vector<9>, quadratic: &Quadratic) -> (f64, f64)
     where
@@ -272,8 +278,9 @@ fn learned(max_norm: Option<f64>) -> (f64, f64, f64, Vec<u64>) {
     (rate, length, quadratic.loss(&weights(&model)), bits(&model))
 }
 
-/// A low limit inflates the rate in proportion and leaves the end far from the minimum; one that is never reached
-/// changes no bit. Fails if the rate that is learned is made to be of the gradients before they are clipped.
+/// A low limit inflates the rate in proportion and leaves the end far from the minimum; one that is
+/// never reached changes no bit. Fails if the rate that is learned is made to be of the gradients
+/// before they are clipped.
 #[test]
 fn a_low_limit_inflates_the_learned_rate() {
     let (rate, _, loss, end) = learned(None);

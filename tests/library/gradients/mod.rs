@@ -1,4 +1,5 @@
-//! What is done to gradients before an optimizer sees them: `Clip` and `Accumulate`, alone and under learned rates.
+//! What is done to gradients before an optimizer sees them: `Clip` and `Accumulate`, alone and
+//! under learned rates.
 
 mod accumulate;
 mod clip;
@@ -55,7 +56,8 @@ where
 
 const BATCHES: usize = 3;
 
-/// Gradients and losses of three batches of a quadratic, whose means are those of all: with noise of its own each.
+/// Gradients and losses of three batches of a quadratic, whose means are those of all: with noise
+/// of its own each.
 struct Batches {
     quadratic: Quadratic,
     random: Random,

@@ -1,4 +1,5 @@
-//! `Accumulate` under learned rates: losses that are not finite, steps that are undone, exact steps.
+//! `Accumulate` under learned rates: losses that are not finite, steps that are undone, exact
+//! steps.
 
 use super::{config, gathering, layers, momentum, sgd, Batches, Layers, BATCHES, LEN};
 use dfdx::{optim::AdamConfig, prelude::*};
@@ -17,9 +18,10 @@ fn story(history: &[Adaptation]) -> Vec<(u64, String, u64, u64, Outcome)> {
     history.iter().map(|a| (a.step, a.layer.to_string(), bits(a).0, bits(a).1, a.outcome)).collect()
 }
 
-/// Newton around it learns what it learns on the large batches: the same weights, rates and decisions to the bit, at
-/// the same steps, from rates far too small and far too large (with rollbacks). Fails if a gathered batch counts in
-/// windows or steps, is judged by its own loss, or survives a rollback.
+/// Newton around it learns what it learns on the large batches: the same weights, rates and
+/// decisions to the bit, at the same steps, from rates far too small and far too large (with
+/// rollbacks). Fails if a gathered batch counts in windows or steps, is judged by its own loss, or
+/// survives a rollback.
 #[test]
 fn newton_learns_as_on_large_batches() {
     fn check<A, B>(a: impl Fn(&Layers) -> A, b: impl Fn(&Layers) -> B, window: usize) -> usize
@@ -77,8 +79,8 @@ fn newton_learns_as_on_large_batches() {
     assert!(rollbacks > 5, "{rollbacks}");
 }
 
-/// A broken batch is left out and another takes its place; the second in a row undoes the window, and the batch that
-/// was gathered before them is gone.
+/// A broken batch is left out and another takes its place; the second in a row undoes the window,
+/// and the batch that was gathered before them is gone.
 #[test]
 fn a_batch_whose_loss_is_not_finite() {
     let (mut model, mut opt) = gathering(4);
@@ -105,7 +107,8 @@ fn a_batch_whose_loss_is_not_finite() {
     assert_eq!(feed(&mut model, 20.0, 5.0), (1.0 - rate * 15.0, 3, 0, 1));
 }
 
-/// A step is judged by the mean of its losses, so that of an undone step must not be left in the next one's.
+/// A step is judged by the mean of its losses, so that of an undone step must not be left in the
+/// next one's.
 #[test]
 fn an_undone_step_leaves_no_loss() {
     let (mut model, mut opt) = gathering(8);
@@ -142,7 +145,8 @@ fn without_a_safeguard_a_broken_batch_is_an_error() {
     assert_eq!(weights(&model), [0.5, 2.0]);
 }
 
-/// A batch without all gradients is not gathered; those before it stay, and another takes its place.
+/// A batch without all gradients is not gathered; those before it stay, and another takes its
+/// place.
 #[test]
 fn a_missing_gradient_leaves_what_was_gathered() {
     let mut model = layers();
@@ -158,7 +162,8 @@ fn a_missing_gradient_leaves_what_was_gathered() {
     assert_eq!(weights(&model), [-2.0; LEN]);
 }
 
-/// The exact form gathers as well, and decides at the last batch of a step; so does the line search.
+/// The exact form gathers as well, and decides at the last batch of a step; so does the line
+/// search.
 #[test]
 fn exact_steps_gather_first() {
     let quadratic = |w: &mut Vector<2>| (w.leaky_trace().square() * 2.0).sum();

@@ -8,10 +8,11 @@ use support::{
 };
 use tlr::{engine::NewtonForm, Newton};
 
-/// Rates learned from sketches, and from directions in bfloat16, beside those from snapshots, over the same noisy gradients of a quadratic of 3,000
-/// dimensions: each within 5 % with 2¹⁴ bins, where a product has a deviation of about 1 % and a rate is a ratio of them, and
-/// worse with 2⁶, or the test would tell nothing. Directions: within 1 %, and not the same. Fails for a sign, a bin or a
-/// scale that is off.
+/// Rates learned from sketches, and from directions in bfloat16, beside those from snapshots, over
+/// the same noisy gradients of a quadratic of 3,000 dimensions: each within 5 % with 2¹⁴ bins,
+/// where a product has a deviation of about 1 % and a rate is a ratio of them, and worse with 2⁶,
+/// or the test would tell nothing. Directions: within 1 %, and not the same. Fails for a sign, a
+/// bin or a scale that is off.
 #[test]
 fn less_memory_learns_the_rates_of_snapshots() {
     const N: usize = 3000;

@@ -19,8 +19,8 @@ fn condition(products: &DirectionProducts) -> f64 {
     (products.uu + (products.uu * products.nn).sqrt()) / products.curvature().abs()
 }
 
-// α = ⟨s,s⟩/⟨s,y⟩ with s the last displacement and y the gradients' difference (Barzilai and Borwein,
-// 1988, BB1). 64 cases. Fails with the current rate in place of the previous one.
+// α = ⟨s,s⟩/⟨s,y⟩ with s the last displacement and y the gradients' difference (Barzilai and
+// Borwein, 1988, BB1). 64 cases. Fails with the current rate in place of the previous one.
 #[test]
 fn aligned_is_barzilai_borwein() {
     let compared = Cell::new(0);
@@ -67,8 +67,8 @@ fn aligned_is_barzilai_borwein() {
     assert!(compared.get() > 64 * 30, "only {} steps were well conditioned", compared.get());
 }
 
-// Both forms, any γ, K from 1 to 7, plain and with momentum, against `support::oracle`. 128 cases of
-// up to 10 windows. Fails with a wrong moment, a window off by one, or the forms exchanged.
+// Both forms, any γ, K from 1 to 7, plain and with momentum, against `support::oracle`. 128 cases
+// of up to 10 windows. Fails with a wrong moment, a window off by one, or the forms exchanged.
 #[test]
 fn windows_follow_equation_8() {
     let forms = prop::sample::select(vec![NewtonForm::Paper, NewtonForm::Aligned]);

@@ -101,7 +101,8 @@ fn tensors_that_do_not_fit_are_named() {
     assert_eq!(differences(&mut run, &other), [dtype]);
 }
 
-/// Numbers that no training leaves: a rate of 0, a place beyond the window, more steps than can be counted.
+/// Numbers that no training leaves: a rate of 0, a place beyond the window, more steps than can be
+/// counted.
 #[test]
 fn impossible_figures_are_refused() {
     let (mut run, checkpoint) = saved();
@@ -191,8 +192,8 @@ fn files_of_other_kinds_are_refused() {
 }
 
 proptest! {
-    /// Whatever the bytes, and whatever JSON is in place of the progress, there is an error or a checkpoint, and no
-    /// more than that.
+    /// Whatever the bytes, and whatever JSON is in place of the progress, there is an error or a
+    /// checkpoint, and no more than that.
     #[test]
     fn no_bytes_break_the_loader(
         bytes in prop::collection::vec(any::<u8>(), 0..200),

@@ -1,5 +1,5 @@
-//! Training that is saved, loaded into new objects and goes on, against training that never stopped: equal to the
-//! bit. And files that are not what they should be.
+//! Training that is saved, loaded into new objects and goes on, against training that never
+//! stopped: equal to the bit. And files that are not what they should be.
 
 mod files;
 mod forged;
@@ -76,8 +76,8 @@ where
         + Optimizer<Net<E, Cpu>, Cpu, E>
         + Resumable,
 {
-    /// One step on the data of that step. Every 22nd and 23rd batch are broken, so that rollbacks are on the way, and
-    /// every 29th is skipped.
+    /// One step on the data of that step. Every 22nd and 23rd batch are broken, so that rollbacks
+    /// are on the way, and every 29th is skipped.
     fn step(&mut self, step: u64) {
         let dev = Cpu::default();
         let mut random = Random(step.wrapping_mul(0x5851_f42d_4c95_7f2d));

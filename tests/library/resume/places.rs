@@ -46,8 +46,8 @@ fn a_folder_that_cannot_be_written_is_named() {
 
 const ROOM: &str = "TLR_LITTLE_ROOM";
 
-/// The old file survives a disk that fills up while the new one is written: here, a process that may write
-/// files of 512 bytes.
+/// The old file survives a disk that fills up while the new one is written: here, a process that
+/// may write files of 512 bytes.
 #[test]
 #[cfg(unix)]
 fn a_full_disk_leaves_the_old_file() {
@@ -106,8 +106,8 @@ fn two_savers_and_readers_find_whole_files_only() {
     assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1);
 }
 
-/// What a killed writer has left is removed by the next, and nothing else is: no file that somebody writes, and
-/// none of another name.
+/// What a killed writer has left is removed by the next, and nothing else is: no file that somebody
+/// writes, and none of another name.
 #[test]
 fn what_a_killed_writer_leaves_is_removed() {
     let dir = tempfile::tempdir().unwrap();

@@ -57,8 +57,8 @@ fn a_new_process_goes_on_to_the_bit() {
     assert_eq!(back.state(), straight.state());
 }
 
-/// A writer killed a hundred times, at any moment: the file is always whole, and the only one beside it is the one
-/// that was being written.
+/// A writer killed a hundred times, at any moment: the file is always whole, and the only one
+/// beside it is the one that was being written.
 #[test]
 #[cfg(unix)]
 fn a_killed_writer_leaves_the_old_file_or_the_new() {

@@ -5,7 +5,8 @@ use support::values::bits;
 use tlr::{Cause::LossIncreased, Safeguard};
 
 // Of 4 steps and after a mean of 1 without noise: as soon as the losses sum to more than 4.4. Fails
-// with another τ, if the remaining losses count as more than 0, or if only whole windows are judged.
+// with another τ, if the remaining losses count as more than 0, or if only whole windows are
+// judged.
 #[test]
 fn a_window_ends_when_it_cannot_be_saved() {
     let mut run = default(4);
@@ -24,8 +25,8 @@ fn a_window_ends_when_it_cannot_be_saved() {
     assert_eq!(run.feed(1.3), rolled_back(LossIncreased));
 }
 
-// One loss a window has no standard error: only τ. That loss is the snapshot's own, so the way back is
-// one further.
+// One loss a window has no standard error: only τ. That loss is the snapshot's own, so the way back
+// is one further.
 #[test]
 fn windows_of_one_step() {
     let mut run = default(1);
@@ -37,9 +38,9 @@ fn windows_of_one_step() {
     assert_eq!(run.rate(), RATE * 0.5);
 }
 
-// (1.0, 1.2, 0.8, 1.0) has mean 1, and by its differences a deviation of √(0.24/6) = 0.2 and sem of 0.1: up
-// to 1.1 + 3·√2·0.1 = 1.5243 is noise. Fails with a factor of 0 on sem, with the deviation in its place,
-// without √2, or by the deviation from the mean, which is 0.163.
+// (1.0, 1.2, 0.8, 1.0) has mean 1, and by its differences a deviation of √(0.24/6) = 0.2 and sem of
+// 0.1: up to 1.1 + 3·√2·0.1 = 1.5243 is noise. Fails with a factor of 0 on sem, with the deviation
+// in its place, without √2, or by the deviation from the mean, which is 0.163.
 #[test]
 fn noise_of_the_window_before() {
     for (loss, bad) in [(1.524, false), (1.525, true)] {
@@ -51,8 +52,8 @@ fn noise_of_the_window_before() {
     }
 }
 
-// A fall is no noise: (8, 6, 4, 2, …) has a small deviation by its differences, √(4/2), and a large one
-// from its mean, 4.9. Fails by the latter.
+// A fall is no noise: (8, 6, 4, 2, …) has a small deviation by its differences, √(4/2), and a large
+// one from its mean, 4.9. Fails by the latter.
 #[test]
 fn a_fall_is_no_noise() {
     let mut run = default(8);
@@ -73,8 +74,8 @@ fn noise_of_the_window_itself() {
     assert_eq!(run.feed(1.21), rolled_back(LossIncreased));
 }
 
-// The first window has no predecessor: the first loss stands in, with the window's own noise. `sems` =
-// 0 leaves only τ.
+// The first window has no predecessor: the first loss stands in, with the window's own noise.
+// `sems` = 0 leaves only τ.
 #[test]
 fn mean_of_the_first_window() {
     for (loss, bad) in [(1.13, false), (1.14, true)] {

@@ -31,8 +31,8 @@ fn explosion_after_an_accepted_window() {
     }
 }
 
-// The losses of a window do not tell of its end. Where the very next loss explodes, that end was bad:
-// back to the snapshot before. Fails without the step back.
+// The losses of a window do not tell of its end. Where the very next loss explodes, that end was
+// bad: back to the snapshot before. Fails without the step back.
 #[test]
 fn first_loss_after_a_window_goes_back_two() {
     let mut run = default(2);
@@ -56,8 +56,8 @@ fn a_seen_snapshot_is_kept() {
     assert_eq!(bits(&run.model), snapshot);
 }
 
-// A single one is skipped, as if it had not been; the second in a row undoes the window, even if they
-// are the very first losses. Fails if the first is trained on or undoes, or if any two do.
+// A single one is skipped, as if it had not been; the second in a row undoes the window, even if
+// they are the very first losses. Fails if the first is trained on or undoes, or if any two do.
 #[test]
 fn losses_that_are_not_finite() {
     for bad in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
@@ -78,8 +78,9 @@ fn losses_that_are_not_finite() {
     }
 }
 
-// One loss that alone makes a window hopeless, far above the recent ones though not above those of the start: the batch is
-// skipped; the second in a row undoes the window. Fails if the first does, or if it is compared with the start.
+// One loss that alone makes a window hopeless, far above the recent ones though not above those of
+// the start: the batch is skipped; the second in a row undoes the window. Fails if the first does,
+// or if it is compared with the start.
 #[test]
 fn one_loss_that_sinks_a_window_is_skipped() {
     let mut run = default(4);
@@ -95,8 +96,8 @@ fn one_loss_that_sinks_a_window_is_skipped() {
     assert_eq!(run.rate(), RATE * 0.5);
 }
 
-// A gradient that is not finite behind losses that are: the window is undone, and the rate stays, once. The second in a row
-// is no accident. Fails if the first is cut, or if none is.
+// A gradient that is not finite behind losses that are: the window is undone, and the rate stays,
+// once. The second in a row is no accident. Fails if the first is cut, or if none is.
 #[test]
 fn a_broken_gradient_is_not_the_rates_fault() {
     let mut run = default(4);

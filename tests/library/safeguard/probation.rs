@@ -21,8 +21,9 @@ fn rise<Opt: TunableOptimizer<Model = Model, Dtype = f64, Device = Cpu>>(run: &m
     assert_eq!(run.feed(1.2), rolled_back(LossIncreased));
 }
 
-// A rate that has made five good windows may not be to blame for a bad one: if the next is good, it is what it was. Fails
-// if a cut stays, if the rate comes back without a good window, or only in part.
+// A rate that has made five good windows may not be to blame for a bad one: if the next is good, it
+// is what it was. Fails if a cut stays, if the rate comes back without a good window, or only in
+// part.
 #[test]
 fn a_cut_is_on_probation_after_good_windows() {
     let mut run = trusted(5);
@@ -33,8 +34,8 @@ fn a_cut_is_on_probation_after_good_windows() {
     assert_eq!(run.rate(), RATE);
 }
 
-// Fails with less trust or more, if trust outlives a rollback, if a second cut is on probation too, or if what was to be regained
-// outlives one.
+// Fails with less trust or more, if trust outlives a rollback, if a second cut is on probation too,
+// or if what was to be regained outlives one.
 #[test]
 fn other_cuts_are_final() {
     let mut early = trusted(4);
@@ -70,8 +71,8 @@ fn other_cuts_are_final() {
     assert_eq!(run.rate(), RATE * 0.5);
 }
 
-// A rate that has just risen is to blame, and others are not. Fails without the comparison with the window before, or if it
-// is not a layer's own.
+// A rate that has just risen is to blame, and others are not. Fails without the comparison with the
+// window before, or if it is not a layer's own.
 #[test]
 fn a_rate_that_has_just_risen_does_not_come_back() {
     let (mut model, mut newton) = two_layers();

@@ -7,8 +7,9 @@ use tlr::{
     Outcome,
 };
 
-// The snapshot itself may stand above the limit. No rate is small enough to get below at once, so its
-// loss becomes the one to beat. Fails without `origin` in the watch: then every window is undone.
+// The snapshot itself may stand above the limit. No rate is small enough to get below at once, so
+// its loss becomes the one to beat. Fails without `origin` in the watch: then every window is
+// undone.
 #[test]
 fn a_snapshot_above_the_limit_is_no_trap() {
     let mut run = default(3);
@@ -23,9 +24,9 @@ fn a_snapshot_above_the_limit_is_no_trap() {
     assert_eq!(run.feed(1.6), rolled_back(LossIncreased));
 }
 
-// A window may end worse than its losses tell. While no loss at that end is below the limit, the way
-// back is one snapshot further, however the window goes on. Fails if any loss makes a snapshot good:
-// then each of them is a little worse than the last, and the loss grows without end.
+// A window may end worse than its losses tell. While no loss at that end is below the limit, the
+// way back is one snapshot further, however the window goes on. Fails if any loss makes a snapshot
+// good: then each of them is a little worse than the last, and the loss grows without end.
 #[test]
 fn a_doubtful_snapshot_is_not_gone_back_to() {
     let mut run = default(3);
@@ -58,9 +59,9 @@ fn the_start_is_as_noisy_as_its_window() {
     run.accept(&[1.5; 4]); // up to 1 + 3·0.2, and to 1.5243
 }
 
-// Bad losses at the snapshot, before any step: the batch is to blame. The rate stays, and so does the
-// reference, until three of them agree: then it is another task. Fails if every rollback cuts, or if
-// one such loss is taken for the snapshot's own.
+// Bad losses at the snapshot, before any step: the batch is to blame. The rate stays, and so does
+// the reference, until three of them agree: then it is another task. Fails if every rollback cuts,
+// or if one such loss is taken for the snapshot's own.
 #[test]
 fn bad_batches_do_not_cut() {
     let mut run = default(2);
@@ -81,8 +82,8 @@ fn bad_batches_do_not_cut() {
     assert!(outcomes.iter().any(|outcome| !matches!(outcome, Outcome::RolledBack(_))));
 }
 
-// Batches of one image: the first loss may be far below its own mean. Fails if the first loss alone is
-// the reference for ever: twenty rollbacks in a row are an error.
+// Batches of one image: the first loss may be far below its own mean. Fails if the first loss alone
+// is the reference for ever: twenty rollbacks in a row are an error.
 #[test]
 fn a_lucky_first_loss_is_no_trap() {
     let random = &mut Random(2);

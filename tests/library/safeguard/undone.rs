@@ -65,9 +65,9 @@ fn buffers_are_restored() {
     assert_eq!((bits(&model), model.running_mean.array(), model.running_var.array()), snapshot);
 }
 
-// A broken batch has been through the forward pass before its loss tells of it. Fails if it is skipped and no more:
-// running means that are NaN stay so. The very first batch too, and weights that are loaded after the optimizer was made
-// stay.
+// A broken batch has been through the forward pass before its loss tells of it. Fails if it is
+// skipped and no more: running means that are NaN stay so. The very first batch too, and weights
+// that are loaded after the optimizer was made stay.
 #[test]
 fn a_skipped_batch_leaves_no_trace_in_buffers() {
     let (dev, mut model, mut newton) = batch_norm();

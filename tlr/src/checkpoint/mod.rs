@@ -40,7 +40,8 @@ use std::{
 /// let dev = Cpu::default();
 /// let new = || -> Result<_, tlr::Error> {
 ///     let model = dev.build_module::<Linear<4, 2>, f32>();
-///     let opt = Newton::new(&model, Sgd::new(&model, SgdConfig::default()), NewtonConfig::default())?;
+///     let sgd = Sgd::new(&model, SgdConfig::default());
+///     let opt = Newton::new(&model, sgd, NewtonConfig::default())?;
 ///     Ok((model, opt))
 /// };
 /// let path = std::env::temp_dir().join("tlr-doc.safetensors");

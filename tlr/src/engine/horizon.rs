@@ -19,7 +19,8 @@ pub(super) enum Shape {
 }
 
 impl Shape {
-    /// For what a ramp has seen: noise that does not hide the slope, steps as long as the gradients.
+    /// For what a ramp has seen: noise that does not hide the slope, steps as long as the
+    /// gradients.
     pub(super) fn of(quiet: bool, follows: bool) -> Self {
         match (quiet, follows) {
             (false, _) => Self::Falls,

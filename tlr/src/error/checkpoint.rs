@@ -27,7 +27,10 @@ pub enum CheckpointError {
     #[error("it is damaged: {0}")]
     Damaged(String),
     /// Written by another version of the format.
-    #[error("its format has version {found} and this tlr reads version {known}: read it with the tlr that wrote it")]
+    #[error(
+        "its format has version {found} and this tlr reads version {known}: read it with the \
+         tlr that wrote it"
+    )]
     Version {
         /// In the file.
         found: String,

@@ -1,4 +1,5 @@
-//! The course of a step: what the host is asked for, in which order, and what happens where it fails.
+//! The course of a step: what the host is asked for, in which order, and what happens where it
+//! fails.
 
 use super::{along, guarded, plain, run, still, Run, RATE};
 use tlr::{engine::*, Cause, Error};

@@ -1,4 +1,5 @@
-//! The rules that move a rate: both forms of the Newton rule, the first-order rules, and the bounds of a rate.
+//! The rules that move a rate: both forms of the Newton rule, the first-order rules, and the bounds
+//! of a rate.
 
 use super::{along, close, plain, run, still, RATE};
 use tlr::{engine::*, Cause, Error};

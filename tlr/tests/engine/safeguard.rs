@@ -133,8 +133,9 @@ fn hopeless_by_one_loss_alone_is_that_batch() {
     assert!(matches!(run.step(8.0), Step::RolledBack { cause: Cause::LossIncreased, .. }));
 }
 
-// After a rollback the level is no less than the mean of the losses at the snapshot. The first window has a mean of
-// 3.5 and a standard error of √1.5, so a limit of 3.85 + 3√3, which is 9.05. What explodes does not move it.
+// After a rollback the level is no less than the mean of the losses at the snapshot. The first
+// window has a mean of 3.5 and a standard error of √1.5, so a limit of 3.85 + 3√3, which is 9.05.
+// What explodes does not move it.
 #[test]
 fn losses_at_the_snapshot_are_the_level_after_a_rollback() {
     let undone = |at_snapshot: &[f64], window: [f64; 4]| {

@@ -40,8 +40,8 @@ fn a_cosine_at_the_threshold_is_no_agreement() {
     assert_eq!(run.host.looked, 1);
 }
 
-// A way that does not go down keeps a rate from rising, and is no reason where the rule keeps it anyway:
-// here the directions grow, so that there is no curvature.
+// A way that does not go down keeps a rate from rising, and is no reason where the rule keeps it
+// anyway: here the directions grow, so that there is no curvature.
 #[test]
 fn a_rate_that_does_not_rise_is_not_kept_by_the_slope() {
     let mut run = run(&plain(1).climb(0.8), &[false]);
@@ -106,7 +106,8 @@ fn weights_that_have_not_moved_raise_a_rate_that_could_move_them() {
         assert_eq!(run.window(still(0.0)).0, rate);
         assert!(run.log().ends_with("end; movable; norms"));
     }
-    // Not of a layer with a fixed rate, not without a climb, and not where a schedule holds the weights still.
+    // Not of a layer with a fixed rate, not without a climb, and not where a schedule holds the
+    // weights still.
     let mut fixed_rate = run(&plain(1).climb(0.8), &[true]);
     fixed_rate.host.movable = vec![true];
     assert_eq!(fixed_rate.window(still(0.0)), (RATE, Outcome::Kept(KeptBecause::FixedRate)));

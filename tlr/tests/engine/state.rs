@@ -36,8 +36,8 @@ fn a_state_that_cannot_have_been_is_refused() {
     }
 }
 
-// The same in the middle of a step, at each request. Fails if one of the checks of a phase is left out,
-// or turned round.
+// The same in the middle of a step, at each request. Fails if one of the checks of a phase is left
+// out, or turned round.
 #[test]
 fn a_phase_that_cannot_have_been_is_refused() {
     let too_many = || serde_json::json!((1u64 << 53) + 1);

@@ -3,8 +3,8 @@
 use super::{bowl, noise, Paper, Run};
 use tlr::{engine::*, Cause};
 
-// From any rate, of any curvature: on the bowl the way to the lowest point is one step at 1/h. Fails
-// with another part of the first slope, without the trial, or if the given rate matters.
+// From any rate, of any curvature: on the bowl the way to the lowest point is one step at 1/h.
+// Fails with another part of the first slope, without the trial, or if the given rate matters.
 #[test]
 fn the_rate_of_a_bowl_is_found_whatever_is_given() {
     for h in [1e-12, 1e-3, 1.0, 50.0, 1e12] {
@@ -33,7 +33,8 @@ fn weights_that_start_at_zero() {
     }
 }
 
-// Near the start, a batch without a gradient looks like the lowest point. Fails if that is believed.
+// Near the start, a batch without a gradient looks like the lowest point. Fails if that is
+// believed.
 #[test]
 fn one_batch_near_the_start_does_not_end_the_ramp() {
     let found = |flat: Option<usize>| {
@@ -99,7 +100,8 @@ fn noise_is_measured() {
     }
 }
 
-// One group is a thousand times as steep as the other. The third has no gradient, and keeps its rate.
+// One group is a thousand times as steep as the other. The third has no gradient, and keeps its
+// rate.
 #[test]
 fn each_group_by_its_own_slope() {
     let gradient = |w: &[f64], _| vec![w[0], w[1], 1e3 * w[2], 1e3 * w[3], 0.0];
@@ -117,8 +119,8 @@ fn each_group_by_its_own_slope() {
     assert_eq!(run.rates()[0], run.rates()[1]);
 }
 
-// The first batches have no gradient at all: nothing moves, and then the rate is found as ever. Fails
-// where the given rate is taken for one that was found.
+// The first batches have no gradient at all: nothing moves, and then the rate is found as ever.
+// Fails where the given rate is taken for one that was found.
 #[test]
 fn a_start_without_a_gradient() {
     let late = |w: &[f64], batch| vec![if batch < 3 { 0.0 } else { w[0] }];
@@ -133,8 +135,8 @@ fn a_start_without_a_gradient() {
     assert!(found[0] == found[1] && (0.1..1.0).contains(&found[0]), "{found:?}");
 }
 
-// A group whose gradient comes late starts at the largest of the others' rates, with its first window
-// that has one. A fixed rate (here 10) does not count.
+// A group whose gradient comes late starts at the largest of the others' rates, with its first
+// window that has one. A fixed rate (here 10) does not count.
 #[test]
 fn a_late_group_starts_where_the_others_are() {
     let gradient =
@@ -202,7 +204,8 @@ fn too_far_is_gone_back_from() {
     }
 }
 
-// From sketches there is no way back: the ramp ends where it is, with rates below what went too far.
+// From sketches there is no way back: the ramp ends where it is, with rates below what went too
+// far.
 #[test]
 fn too_far_without_snapshots_is_the_end_of_the_ramp() {
     let gradient = |w: &[f64], _| vec![if w[0] > 1.0 - 1e-3 { 1.0 } else { -1e3 }];
@@ -214,8 +217,8 @@ fn too_far_without_snapshots_is_the_end_of_the_ramp() {
     assert!(run.rates()[0] < largest);
 }
 
-// One gradient that is not a number is left out. At the start, two are the batches' fault; later the
-// weights go back.
+// One gradient that is not a number is left out. At the start, two are the batches' fault; later
+// the weights go back.
 #[test]
 fn gradients_that_are_no_numbers() {
     let broken_at = |from: usize, to: usize| {

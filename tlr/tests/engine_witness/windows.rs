@@ -1,4 +1,5 @@
-//! What the slope at the end of a window says: whether a rate settles, rises, or follows the horizon.
+//! What the slope at the end of a window says: whether a rate settles, rises, or follows the
+//! horizon.
 
 use super::{bowl, Paper, Run};
 use tlr::engine::*;

@@ -3,8 +3,8 @@
 use super::{bowl, Paper, Run};
 use tlr::{engine::*, Cause};
 
-// A rate at which the bowl is jumped out of, told by no loss: the weights come back, and the rate is
-// cut until they stay. Without the witness they are gone.
+// A rate at which the bowl is jumped out of, told by no loss: the weights come back, and the rate
+// is cut until they stay. Without the witness they are gone.
 #[test]
 fn without_a_loss_the_slope_is_the_witness() {
     let run = |safeguard: Option<Safeguard>| {
@@ -54,8 +54,8 @@ fn with_a_loss_the_slope_undoes_nothing() {
     assert!(!run.engine.history().iter().any(undone));
 }
 
-// Windows of one step have no way of their own: that of the window before is looked at. Fails without
-// it; the rule is kept from lowering the rate.
+// Windows of one step have no way of their own: that of the window before is looked at. Fails
+// without it; the rule is kept from lowering the rate.
 #[test]
 fn without_a_loss_windows_of_one_step_are_looked_at() {
     let config = NewtonConfig::default().climb(None).ramp(false).damping(1e-9);
@@ -66,8 +66,8 @@ fn without_a_loss_windows_of_one_step_are_looked_at() {
     assert!(run.host.log.contains(&"slopes BeforeLast".to_owned()));
 }
 
-// Weights that are thrown far out, to where there is no gradient, come back. Fails if only gradients
-// tell.
+// Weights that are thrown far out, to where there is no gradient, come back. Fails if only
+// gradients tell.
 #[test]
 fn without_a_loss_a_way_out_of_all_gradients_is_too_far() {
     let config = NewtonConfig::default().ramp(false).settle(false);

@@ -121,8 +121,8 @@ mod tests {
         }
     }
 
-    /// A flipped bit of a PNG breaks a checksum, and is noticed unless the pixels are what they were.
-    /// The others have none: they may decode to something else, but do not panic.
+    /// A flipped bit of a PNG breaks a checksum, and is noticed unless the pixels are what they
+    /// were. The others have none: they may decode to something else, but do not panic.
     #[test]
     fn flipped_bits_give_an_error_or_a_picture() {
         let picture = gradient(40, 30);

@@ -103,8 +103,8 @@ impl Frame {
             .all(|&(h, v)| matches!(h, 1 | 2 | 4) && h <= across && (v == 1 || v == down))
     }
 
-    /// The decoder mixes up the colours of sequential pictures whose colours are sampled differently
-    /// and follow one another.
+    /// The decoder mixes up the colours of sequential pictures whose colours are sampled
+    /// differently and follow one another.
     fn check_scan(&self, components: usize) -> Result<(), Refused> {
         let plain = self.sampling.iter().all(|&sampling| sampling == (1, 1));
         if self.progressive || plain || components >= self.sampling.len() {

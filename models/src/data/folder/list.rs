@@ -149,8 +149,8 @@ fn classes(dir: &Path, others: &mut PassedOver) -> Result<Vec<OsString>, DataErr
     Ok(folders)
 }
 
-/// The pictures in `dir` and in the folders below it, sorted. What is called like a picture and is a
-/// folder, or a link to nothing, is among them: reading it will tell.
+/// The pictures in `dir` and in the folders below it, sorted. What is called like a picture and is
+/// a folder, or a link to nothing, is among them: reading it will tell.
 fn below(dir: &Path, others: &mut PassedOver) -> Result<Vec<PathBuf>, DataError> {
     let mut pictures = Vec::new();
     for name in names(dir)? {
@@ -169,7 +169,8 @@ fn below(dir: &Path, others: &mut PassedOver) -> Result<Vec<PathBuf>, DataError>
     Ok(pictures)
 }
 
-/// Whether it is a link to a folder that it lies in: the same pictures would be found again and again.
+/// Whether it is a link to a folder that it lies in: the same pictures would be found again and
+/// again.
 fn leads_back(path: &Path) -> bool {
     let real = |path: &Path| path.canonicalize().ok();
     let from = || path.parent().and_then(real);

@@ -42,15 +42,15 @@ impl Pictures {
     /// The batches of the pictures `order`, in that order, decoded on threads while the caller
     /// trains.
     ///
-    /// At most `threads * (ahead + 1)` batches are in memory besides those handed out. Neither order
-    /// nor pixels depend on the number of threads. After an error the iterator ends; dropping it
-    /// ends the threads, which takes them a picture at most.
+    /// At most `threads * (ahead + 1)` batches are in memory besides those handed out. Neither
+    /// order nor pixels depend on the number of threads. After an error the iterator ends; dropping
+    /// it ends the threads, which takes them a picture at most.
     ///
     /// # Errors
     ///
-    /// [`DataError::Preparation`] for sizes that make no sense, [`DataError::Index`] when an index in
-    /// `order` is not below [`len`](Self::len), [`DataError::Thread`] when there are no threads to be
-    /// had. The iterator's items are errors of [`read`](Self::read) that name the file.
+    /// [`DataError::Preparation`] for sizes that make no sense, [`DataError::Index`] when an index
+    /// in `order` is not below [`len`](Self::len), [`DataError::Thread`] when there are no threads
+    /// to be had. The iterator's items are errors of [`read`](Self::read) that name the file.
     pub fn batches(
         &self,
         order: impl IntoIterator<Item = Vec<usize>>,

@@ -60,11 +60,11 @@ pub struct Folder {
 impl Folder {
     /// Lists `dir/train/<class>/` and `dir/val/<class>/` without opening a picture.
     ///
-    /// The classes are the folders in `train`, sorted by name; `val` may lack some of them. A class's
-    /// pictures may lie in folders below its own. What ends in `.jpg`, `.jpeg`, `.jpe`, `.jfif`,
-    /// `.png`, `.webp`, `.bmp`, `.pnm`, `.ppm`, `.pgm` or `.pbm`, in capitals too, counts as a
-    /// picture, and others are [passed over](Self::passed_over). Of Tiny ImageNet, `val` is taken as
-    /// it comes: one folder, `images`, and the list `val_annotations.txt`.
+    /// The classes are the folders in `train`, sorted by name; `val` may lack some of them. A
+    /// class's pictures may lie in folders below its own. What ends in `.jpg`, `.jpeg`, `.jpe`,
+    /// `.jfif`, `.png`, `.webp`, `.bmp`, `.pnm`, `.ppm`, `.pgm` or `.pbm`, in capitals too, counts
+    /// as a picture, and others are [passed over](Self::passed_over). Of Tiny ImageNet, `val` is
+    /// taken as it comes: one folder, `images`, and the list `val_annotations.txt`.
     ///
     /// # Errors
     ///

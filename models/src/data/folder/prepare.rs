@@ -50,8 +50,8 @@ impl Preparation {
     ///
     /// # Errors
     ///
-    /// [`DataError::Preparation`] when `side` is zero, `shorter` is below it or above 16,384, a mean
-    /// is not finite or a deviation not positive and finite.
+    /// [`DataError::Preparation`] when `side` is zero, `shorter` is below it or above 16,384, a
+    /// mean is not finite or a deviation not positive and finite.
     pub fn check(&self) -> Result<(), DataError> {
         let refuse = |what| Err(DataError::Preparation { what });
         if self.side == 0 {

@@ -231,16 +231,16 @@ mod tests {
             train.source(),
             [
                 "wenn die Katze das weiße Buch gesucht hat .",
-                "obwohl der Vogel manchmal das grüne Buch holt und weil der rote Vogel jeden Tag die \
-                 Lampe im Wald malt .",
+                "obwohl der Vogel manchmal das grüne Buch holt und weil der rote Vogel jeden Tag \
+                 die Lampe im Wald malt .",
             ]
         );
         assert_eq!(
             train.target(),
             [
                 "when the cat has sought the white book .",
-                "although the bird fetches the green book sometimes and because the red bird paints \
-                 the lamp in the forest every day .",
+                "although the bird fetches the green book sometimes and because the red bird \
+                 paints the lamp in the forest every day .",
             ]
         );
     }

@@ -115,8 +115,8 @@ mod tests {
     use super::*;
     use crate::data::text::toy;
 
-    // Fails if source and target are mixed up, or if words that merely occur together, such as those
-    // in every sentence, win: counted like a word, the full stop stands for "the".
+    // Fails if source and target are mixed up, or if words that merely occur together, such as
+    // those in every sentence, win: counted like a word, the full stop stands for "the".
     #[test]
     fn words_of_the_toy_language_are_learned() {
         let data = toy::draw(1, 1500, 1, 1).unwrap();

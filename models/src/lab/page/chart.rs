@@ -44,7 +44,8 @@ pub(super) struct Chart {
 }
 
 impl Chart {
-    /// The picture, with a legend below. What cannot be drawn, such as an infinite loss, is left out.
+    /// The picture, with a legend below. What cannot be drawn, such as an infinite loss, is left
+    /// out.
     pub(super) fn svg(&self) -> String {
         let height = |y: f64| if self.log { y.log10() } else { y };
         let drawable = |line: &Line| -> Vec<(f64, f64)> {

@@ -77,10 +77,10 @@ details { border-top: 1px solid #ddd; padding: .5rem 0; } summary { cursor: poin
 "#;
 
 const EVERYONE: &str = "<p>Regret is how much worse the final loss is than that of the best of \
-    the points tried by hand, 26 of them, on the same task, as a part of it; below 0 is better than by hand. \
-    <em>Settings</em> are the numbers that somebody had to choose; a published default counts. \
-    The area is that of the profile below, 1 at most. The time of a step is a multiple of plain \
-    SGD's, as the peers' host computes it.</p>\n";
+    the points tried by hand, 26 of them, on the same task, as a part of it; below 0 is better \
+    than by hand. <em>Settings</em> are the numbers that somebody had to choose; a published \
+    default counts. The area is that of the profile below, 1 at most. The time of a step is a \
+    multiple of plain SGD's, as the peers' host computes it.</p>\n";
 
 const PROFILE: &str =
     "<p>The target of a task is the loss that the best by hand has at nine tenths \
@@ -88,9 +88,10 @@ const PROFILE: &str =
     who is there first.</p>\n";
 
 const NOTES: &str = "<h2>How this was made</h2>\n<ul>\n\
-    <li>The points of the search by hand: NAdamW with a cosine at 0.1, 0.03, 0.01, 0.003, 0.001 and \
-    0.0003; SGD at 1, 0.3, 0.1, 0.03 and 0.01, with and without momentum 0.9, constant or with a \
-    cosine. The best is chosen by the very losses that are compared, which flatters it.</li>\n\
+    <li>The points of the search by hand: NAdamW with a cosine at 0.1, 0.03, 0.01, 0.003, 0.001 \
+    and 0.0003; SGD at 1, 0.3, 0.1, 0.03 and 0.01, with and without momentum 0.9, constant or \
+    with a cosine. The best is chosen by the very losses that are compared, which flatters \
+    it.</li>\n\
     <li>Everyone begins at the same weights and sees the same batches. Peers have the defaults of \
     their packages. What averages weights is tested at the average.</li>\n\
     <li>A run is tested 20 times, on examples that it is not trained on. Tests are not timed. A \

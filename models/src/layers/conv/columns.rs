@@ -10,7 +10,8 @@ use rayon::prelude::*;
 
 /// Columns at a time: a block of them stays in a core's cache between its making and its use.
 const BLOCK_BYTES: usize = 384 << 10;
-/// Images with fewer pixels are put side by side, as far as there are any: narrow products are slow.
+/// Images with fewer pixels are put side by side, as far as there are any: narrow products are
+/// slow.
 const NARROW: usize = 256;
 impl Geometry {
     /// Rows of the matrix of columns: what one output reads.
@@ -55,7 +56,8 @@ fn blocks<E>(geometry: &Geometry, images: usize) -> impl Iterator<Item = (usize,
     })
 }
 
-/// For each tap, channel by channel: the rows of `columns` that hold it, with the pixels they are of.
+/// For each tap, channel by channel: the rows of `columns` that hold it, with the pixels they are
+/// of.
 ///
 /// Column (image, row, column of the output) of tap (channel, y, x) is
 /// `images[image][channel][row·s + y·d − p][column·s + x·d − p]`, or 0 in the padding.

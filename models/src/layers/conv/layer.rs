@@ -57,8 +57,8 @@ macro_rules! layer {
             E: Dtype,
             D: Device<E>,
         > {
-            /// `(OUT, IN / GROUPS, KERNEL, KERNEL)`; at first uniform within ±1/√(inputs of an output), as in
-            /// PyTorch.
+            /// `(OUT, IN / GROUPS, KERNEL, KERNEL)`; at first uniform within ±1/√(inputs of an
+            /// output), as in PyTorch.
             pub weight: Filters<IN, OUT, KERNEL, GROUPS, E, D>,
             $(
                 /// Added to every pixel of its channel; at first as the weight.
@@ -181,9 +181,9 @@ macro_rules! layer {
 layer! {
     /// A convolution of images without a bias, for in front of a batch norm.
     ///
-    /// Maps `(batch, IN, height, width)` to `(batch, OUT, height', width')` with
-    /// height' = ⌊(height + 2·PADDING − DILATION·(KERNEL − 1) − 1) / STRIDE⌋ + 1. Weights are laid out as in
-    /// PyTorch. IN and OUT are checked when compiling, as is that GROUPS divides both; images smaller than
+    /// Maps `(batch, IN, height, width)` to `(batch, OUT, height', width')` with height' = ⌊(height
+    /// + 2·PADDING − DILATION·(KERNEL − 1) − 1) / STRIDE⌋ + 1. Weights are laid out as in PyTorch.
+    /// IN and OUT are checked when compiling, as is that GROUPS divides both; images smaller than
     /// the filter are [`LayerError::Shape`].
     ///
     /// # Example
@@ -193,7 +193,8 @@ layer! {
     ///
     /// let dev = Cpu::default();
     /// let conv = dev.build_module::<Conv2d<3, 16, 3, 2, 1>, f32>();
-    /// let x: Tensor<(usize, Const<3>, usize, usize), f32, _> = dev.zeros_like(&(8, Const, 32, 32));
+    /// let x: Tensor<(usize, Const<3>, usize, usize), f32, _> =
+    ///     dev.zeros_like(&(8, Const, 32, 32));
     /// assert_eq!(conv.forward(x).shape(), &(8, Const, 16, 16));
     /// ```
     Conv2d {}, weight

@@ -42,14 +42,14 @@ impl<const N: usize, const G: usize> ConstDim for Over<N, G> {
     const SIZE: usize = N / G;
 }
 
-/// What a convolution does besides. By default it moves by one pixel, without padding, and the input gets
-/// its gradient.
+/// What a convolution does besides. By default it moves by one pixel, without padding, and the
+/// input gets its gradient.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Conv2dOptions {
     /// How the filters move over the image.
     pub sliding: Sliding,
-    /// The gradient of the input is wanted. Where the input is data nobody asks for it: a device may then
-    /// leave it out.
+    /// The gradient of the input is wanted. Where the input is data nobody asks for it: a device
+    /// may then leave it out.
     pub input_gradient: bool,
 }
 
@@ -76,8 +76,8 @@ fn geometry<const I: usize, const O: usize, const K: usize, const G: usize, Err>
         return Err(LayerError::Shape {
             layer: format!("convolution of {I} to {O} channels by {K}x{K} pixels, {sliding:?}"),
             what: format!(
-                "images of {height}x{width} pixels; with their padding they must hold the filter, and stride \
-                 and dilation are at least 1"
+                "images of {height}x{width} pixels; with their padding they must hold the filter, \
+                 and stride and dilation are at least 1"
             ),
         });
     };

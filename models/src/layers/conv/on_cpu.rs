@@ -92,8 +92,8 @@ where
     Ok(y.put_tape(tape))
 }
 
-/// The sums of the weights' gradients have at most this many parts, which are added at the end, in order:
-/// the result does not depend on the number of threads.
+/// The sums of the weights' gradients have at most this many parts, which are added at the end, in
+/// order: the result does not depend on the number of threads.
 const PARTS: usize = 8;
 
 /// Elements of all parts together.

@@ -142,8 +142,9 @@ fn direct_agrees<const I: usize, const O: usize, const K: usize>(
     close(ours.1, theirs.1);
 }
 
-// Sizes on both sides of a register, a block of outputs, a pair of filters and a run of images, interleaved and
-// not. Fails for a wrong tap or phase, for what is read beyond the end, and for what the images before have left.
+// Sizes on both sides of a register, a block of outputs, a pair of filters and a run of images,
+// interleaved and not. Fails for a wrong tap or phase, for what is read beyond the end, and for
+// what the images before have left.
 #[test]
 fn the_direct_way_as_the_other() {
     let plain = (1, 1, 1);

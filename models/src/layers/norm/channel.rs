@@ -4,8 +4,8 @@ use crate::layers::{element::Element, shares::Shares as _, simd::vectorized};
 use dfdx::prelude::Dtype;
 use rayon::prelude::*;
 
-/// A channel's mean, the factor 1/√(var + eps), and y = (x − mean)·slope + bias: centered first, since little is
-/// left of numbers that are far from 0.
+/// A channel's mean, the factor 1/√(var + eps), and y = (x − mean)·slope + bias: centered first,
+/// since little is left of numbers that are far from 0.
 #[derive(Clone, Copy)]
 pub(super) struct Channel<E> {
     pub(super) mean: E,
@@ -22,7 +22,8 @@ impl<E: Dtype + Element> Channel<E> {
     }
 }
 
-/// Planes of a few pixels that are taken together: one call of what the widest registers run takes as long as a plane.
+/// Planes of a few pixels that are taken together: one call of what the widest registers run takes
+/// as long as a plane.
 pub(super) const TOGETHER: usize = 8;
 
 /// y = (x − mean)·slope + bias on each plane, rectified or not.

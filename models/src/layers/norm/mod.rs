@@ -16,13 +16,14 @@ use dfdx::{
 };
 use tlr::{TensorCollection, TrainableLr};
 
-/// Normalizes each channel of a batch of images, then scales and shifts it, then rectifies it if RELU is true.
+/// Normalizes each channel of a batch of images, then scales and shifts it, then rectifies it if
+/// RELU is true.
 ///
-/// y = (x − mean) / √(var + eps) · weight + bias, with mean and (biased) variance over batch, height and width.
-/// Training (`forward_mut` with a tape) takes those of the batch and moves the running ones towards them:
-/// running ← (1 − momentum)·running + momentum·new, the variance without bias. Inference (`forward` without a
-/// tape) takes the running ones. As in PyTorch, names included; sums are in f64. Training with a single value
-/// per channel is [`LayerError::Shape`].
+/// y = (x − mean) / √(var + eps) · weight + bias, with mean and (biased) variance over batch,
+/// height and width. Training (`forward_mut` with a tape) takes those of the batch and moves the
+/// running ones towards them: running ← (1 − momentum)·running + momentum·new, the variance without
+/// bias. Inference (`forward` without a tape) takes the running ones. As in PyTorch, names
+/// included; sums are in f64. Training with a single value per channel is [`LayerError::Shape`].
 ///
 /// # Example
 /// ```

@@ -56,7 +56,8 @@ pub(super) fn sum<'a, E: Element>(
     pulp::Arch::new().dispatch(Sum { planes, term })
 }
 
-/// Σ g and Σ g·(x − mean) over planes of x and what came back, g being the gradient where it passes.
+/// Σ g and Σ g·(x − mean) over planes of x and what came back, g being the gradient where it
+/// passes.
 pub(super) fn sums<'a, E: Element, const RELU: bool>(
     planes: impl Iterator<Item = (&'a [E], &'a [E])>,
     channel: Channel<E>,

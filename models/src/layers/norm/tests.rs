@@ -38,7 +38,8 @@ fn agrees<const C: usize, const RELU: bool>(shape: (usize, usize, usize)) {
     check::close(&norm.forward(x).as_vec(), &theirs.as_vec());
 }
 
-// dfdx's own operations are the oracle. Fails for a wrong mean, factor or mask, in either direction.
+// dfdx's own operations are the oracle. Fails for a wrong mean, factor or mask, in either
+// direction.
 #[test]
 fn as_composed_of_dfdx_operations() {
     agrees::<1, false>((2, 1, 1));

@@ -9,8 +9,8 @@ use tlr::TrainableLr;
 
 /// The rectifier `max(x, 0)` for tensors of any shape; its derivative at 0 is 0.
 ///
-/// As dfdx's `ReLU`, with this crate's error, so that it goes with its layers in a tuple, and on the CPU
-/// on all threads.
+/// As dfdx's `ReLU`, with this crate's error, so that it goes with its layers in a tuple, and on
+/// the CPU on all threads.
 ///
 /// # Example
 /// ```

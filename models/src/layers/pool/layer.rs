@@ -12,7 +12,11 @@ macro_rules! layer {
     ($(#[$doc:meta])* $Layer:ident, $pooling:expr) => {
         $(#[$doc])*
         #[derive(Clone, Copy, Debug, Default, TrainableLr)]
-        pub struct $Layer<const KERNEL: usize, const STRIDE: usize = KERNEL, const PADDING: usize = 0>;
+        pub struct $Layer<
+            const KERNEL: usize,
+            const STRIDE: usize = KERNEL,
+            const PADDING: usize = 0,
+        >;
 
         impl<const K: usize, const S: usize, const P: usize> ZeroSizedModule for $Layer<K, S, P> {}
         impl<const K: usize, const S: usize, const P: usize> NonMutableModule for $Layer<K, S, P> {}
@@ -30,8 +34,13 @@ macro_rules! layer {
             type Output = Planes<B, C, usize, usize, E, D, T>;
             type Error = LayerError<D::Err>;
 
-            fn try_forward(&self, x: Planes<B, C, H, W, E, D, T>) -> Result<Self::Output, Self::Error> {
-                const { assert!(K > 0 && S > 0 && 2 * P <= K, "padding is at most half of the window") };
+            fn try_forward(
+                &self,
+                x: Planes<B, C, H, W, E, D, T>,
+            ) -> Result<Self::Output, Self::Error> {
+                const {
+                    assert!(K > 0 && S > 0 && 2 * P <= K, "padding is at most half of the window")
+                };
                 D::try_pool2d(x, $pooling, (K, S, P))
             }
         }
@@ -39,8 +48,8 @@ macro_rules! layer {
 }
 
 layer! {
-    /// The largest of each window of KERNEL × KERNEL pixels, STRIDE apart, by default side by side. Padding is
-    /// never the largest; the gradient goes to the first of equals.
+    /// The largest of each window of KERNEL × KERNEL pixels, STRIDE apart, by default side by side.
+    /// Padding is never the largest; the gradient goes to the first of equals.
     ///
     /// Maps `(batch, C, height, width)` to `(batch, C, height', width')` with
     /// height' = ⌊(height + 2·PADDING − KERNEL) / STRIDE⌋ + 1.
@@ -58,8 +67,8 @@ layer! {
 }
 
 layer! {
-    /// The mean of each window of KERNEL × KERNEL pixels, STRIDE apart, by default side by side. Padding counts
-    /// as zeros, as in PyTorch.
+    /// The mean of each window of KERNEL × KERNEL pixels, STRIDE apart, by default side by side.
+    /// Padding counts as zeros, as in PyTorch.
     ///
     /// Shapes as for [`MaxPool2d`].
     ///

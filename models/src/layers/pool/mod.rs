@@ -22,8 +22,8 @@ use rayon::prelude::*;
 /// What becomes of the pixels in a window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pooling {
-    /// The largest, padding aside; its gradient goes to the first of equals, and NaN counts as largest. As in
-    /// PyTorch.
+    /// The largest, padding aside; its gradient goes to the first of equals, and NaN counts as
+    /// largest. As in PyTorch.
     Max,
     /// The mean, in which padding counts as zeros.
     Mean,
@@ -40,10 +40,12 @@ fn geometry<Err>(
     let out = |size| sliding.positions(size, kernel).filter(|_| padding * 2 <= kernel);
     let (Some(out_height), Some(out_width)) = (out(height), out(width)) else {
         return Err(LayerError::Shape {
-            layer: format!("pooling of {kernel}x{kernel} pixels, stride {stride}, padding {padding}"),
+            layer: format!(
+                "pooling of {kernel}x{kernel} pixels, stride {stride}, padding {padding}"
+            ),
             what: format!(
-                "images of {height}x{width} pixels; with their padding they must hold the window, the padding \
-                 is at most half of it, and the stride at least 1"
+                "images of {height}x{width} pixels; with their padding they must hold the window, \
+                 the padding is at most half of it, and the stride at least 1"
             ),
         });
     };

@@ -135,9 +135,9 @@ where
     const { assert!(H > 0 && M.is_multiple_of(H), "the heads have to divide the features") };
     let device = q.device().clone();
     let scores = (batch, Const::<H>, queries, keys);
-    // Two tensors for the mask: what is added to the scores, and by what the weights are multiplied.
-    // A number far below any score stands for minus infinity, of which a row that sees nothing would
-    // make NaN; after the softmax it is 0 just the same.
+    // Two tensors for the mask: what is added to the scores, and by what the weights are
+    // multiplied. A number far below any score stands for minus infinity, of which a row that sees
+    // nothing would make NaN; after the softmax it is 0 just the same.
     let mut hidden = Vec::with_capacity(batch * queries * keys);
     let mut alive = Vec::with_capacity(batch * queries);
     let one = E::from_f64(1.0).unwrap_or_default();
@@ -376,8 +376,8 @@ fn drop_all<E: Element>(values: &mut [E], dropped: Dropped, first: usize) {
     });
 }
 
-/// Gradients of the weights to gradients of the scores. Where the weight is 0, for being masked, so is
-/// the gradient.
+/// Gradients of the weights to gradients of the scores. Where the weight is 0, for being masked, so
+/// is the gradient.
 fn softmax_gradient<E: Element>(gradient: &mut [E], weights: &[E], keys: usize, scale: f64) {
     let width = keys.max(1);
     for (gradient, weights) in gradient.chunks_exact_mut(width).zip(weights.chunks_exact(width)) {

@@ -63,8 +63,8 @@ pub(super) fn composed<E: Dtype, D: Device<E>, T: Tape<E, D>, const V: usize>(
     likelihoods.try_mul(weights.retaped::<T>())?.try_sum()
 }
 
-/// In one pass each way, with the sums in f64. The logits are contiguous, and there is a label below
-/// `V` for each row that counts.
+/// In one pass each way, with the sums in f64. The logits are contiguous, and there is a label
+/// below `V` for each row that counts.
 pub(super) fn on_cpu<E: Element + Dtype, T: Tape<E, Cpu>, const V: usize>(
     logits: Rows<usize, V, E, Cpu, T>,
     labels: &[usize],

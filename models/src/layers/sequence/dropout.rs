@@ -60,8 +60,8 @@ thread_local! {
     static DRAWN: Cell<u64> = const { Cell::new(0) };
 }
 
-/// How many numbers this thread has drawn for dropout, ever. A device's generator can be neither read nor set, but
-/// one of the same seed gets to the same place by as many draws.
+/// How many numbers this thread has drawn for dropout, ever. A device's generator can be neither
+/// read nor set, but one of the same seed gets to the same place by as many draws.
 pub(crate) fn drawn() -> u64 {
     DRAWN.get()
 }
@@ -71,8 +71,8 @@ fn draw(device: &impl RandomU64) -> u64 {
     device.random_u64()
 }
 
-/// What is dropped: element by element a function of a seed and the index, so that the backward pass
-/// and any thread find it again.
+/// What is dropped: element by element a function of a seed and the index, so that the backward
+/// pass and any thread find it again.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Dropped {
     seed: u64,
@@ -230,8 +230,8 @@ mod tests {
         DropoutRate::new(rate).unwrap()
     }
 
-    // 50 000 draws: the share is within 5 standard deviations (0.2 %) of what it should be, and so are
-    // the shares after each outcome, which catches a hash of neighbours that are alike.
+    // 50 000 draws: the share is within 5 standard deviations (0.2 %) of what it should be, and so
+    // are the shares after each outcome, which catches a hash of neighbours that are alike.
     #[test]
     fn drops_as_often_as_asked() {
         for p in [0.1, 0.5, 0.9] {

@@ -12,8 +12,8 @@ use dfdx::prelude::{
 pub struct EmbeddingOptions {
     /// The rows are multiplied by it. Default 1; a transformer's is √M.
     pub scale: f64,
-    /// Whether the sinusoids of the positions are added afterwards: `sin(p / 10000^(2i/M))` to feature
-    /// 2i of position p, and the cosine of the same to feature 2i + 1. Default no.
+    /// Whether the sinusoids of the positions are added afterwards: `sin(p / 10000^(2i/M))` to
+    /// feature 2i of position p, and the cosine of the same to feature 2i + 1. Default no.
     pub positions: bool,
 }
 
@@ -135,7 +135,8 @@ mod tests {
         dev.tensor_from_vec(vec![3, 0, 3, 1, 3, 4], (2, 3))
     }
 
-    // Fails for a wrong row, scale or position, or a gradient that forgets the first of a token's uses.
+    // Fails for a wrong row, scale or position, or a gradient that forgets the first of a token's
+    // uses.
     #[test]
     fn as_composed_of_dfdx_operations() {
         fn run<const M: usize>(options: EmbeddingOptions) {

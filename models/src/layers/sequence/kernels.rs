@@ -1,4 +1,5 @@
-//! What a device does for a transformer: on any device by dfdx's own operations, on the CPU by ours.
+//! What a device does for a transformer: on any device by dfdx's own operations, on the CPU by
+//! ours.
 
 use super::{
     attend, cross_entropy, dropout, embed, layer_norm, AttentionMask, AttentionSizes, DropoutRate,
@@ -116,13 +117,13 @@ pub trait SequenceKernels<E: Dtype>: Kernels<E> {
         Ok(embed::composed(ids, weight, options)?)
     }
 
-    /// Attention by `H` heads of `M / H` features each, which have to be whole:
-    /// `softmax(q·kᵀ / √(M/H)) · v` in each head, over the keys that `mask` lets a query see. A query
-    /// that sees none gets zeros and passes no gradient on. `dropout` is applied to the weights that
-    /// the softmax gives.
+    /// Attention by `H` heads of `M / H` features each, which have to be whole: `softmax(q·kᵀ /
+    /// √(M/H)) · v` in each head, over the keys that `mask` lets a query see. A query that sees
+    /// none gets zeros and passes no gradient on. `dropout` is applied to the weights that the
+    /// softmax gives.
     ///
-    /// The rows of `q` are `sizes.batch` sequences of `sizes.queries`, those of `k` and `v` as many of
-    /// `sizes.keys`.
+    /// The rows of `q` are `sizes.batch` sequences of `sizes.queries`, those of `k` and `v` as many
+    /// of `sizes.keys`.
     ///
     /// # Errors
     /// [`LayerError::Shape`] where `sizes`, the mask and the rows do not agree; out of memory.
@@ -151,12 +152,12 @@ pub trait SequenceKernels<E: Dtype>: Kernels<E> {
         Ok(attend::composed::<_, _, _, M, H>((q, k, v), sizes, mask, dropout)?)
     }
 
-    /// The mean of `-ln softmax(logits)[label]` over the rows whose label is not `ignored`. Where none
-    /// counts, the loss is 0 and so are the gradients.
+    /// The mean of `-ln softmax(logits)[label]` over the rows whose label is not `ignored`. Where
+    /// none counts, the loss is 0 and so are the gradients.
     ///
     /// # Errors
-    /// [`LayerError::Shape`] for another number of labels than rows, and for a label that counts and is
-    /// not below `V`; out of memory.
+    /// [`LayerError::Shape`] for another number of labels than rows, and for a label that counts
+    /// and is not below `V`; out of memory.
     ///
     /// # Example
     /// ```
@@ -193,7 +194,8 @@ macro_rules! on_cpu {
                 bias: &Tensor<Rank1<M>, $dtype, Self>,
                 epsilon: f64,
             ) -> Result<Rows<usize, M, $dtype, Self, T>, CpuError> {
-                let (weight, bias) = (weight.clone().try_contiguous()?, bias.clone().try_contiguous()?);
+                let weight = weight.clone().try_contiguous()?;
+                let bias = bias.clone().try_contiguous()?;
                 layer_norm::on_cpu(x.try_contiguous()?, weight, bias, epsilon)
             }
 

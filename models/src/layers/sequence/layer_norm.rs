@@ -91,7 +91,8 @@ pub(super) fn on_cpu<E: Element + Dtype, T: Tape<E, Cpu>, const M: usize>(
     Ok(y.put_tape(tape))
 }
 
-/// Some rows forward. A type, as is [`RowsBackward`], because the compiler does not inline a closure of this size.
+/// Some rows forward. A type, as is [`RowsBackward`], because the compiler does not inline a
+/// closure of this size.
 struct RowsForward<'a, E, const M: usize> {
     y: &'a mut [E],
     /// The rows, which become what they are before weight and bias.

@@ -230,7 +230,10 @@ fn a_file_is_written_or_the_path_named() {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(100) })]
+    #![proptest_config(ProptestConfig {
+        failure_persistence: None,
+        ..ProptestConfig::with_cases(100)
+    })]
 
     // Fails when a text is not escaped or a number overflows the scale.
     #[test]
@@ -245,7 +248,8 @@ proptest! {
             .map(|cell| cell.map(|(value, text)| HeatCell { value, text }))
             .collect();
         let panels = vec![HeatPanel { name: title.clone(), cells }; 3];
-        let map = HeatMap { x_label: title.clone(), y_label: title.clone(), title, columns, rows, panels };
+        let [x_label, y_label] = [title.clone(), title.clone()];
+        let map = HeatMap { x_label, y_label, title, columns, rows, panels };
         prop_assert!(Document::parse(&map.to_svg().unwrap()).is_ok());
     }
 }

@@ -42,8 +42,8 @@ fn run(corpus: &Corpus, seed: u64) -> (Vec<f64>, Run, Small) {
     (losses, run, model)
 }
 
-// Fails if a step does not reach the weights, if the epoch's mean is not over tokens, or if anything, dropout
-// included, is drawn from elsewhere than the seed.
+// Fails if a step does not reach the weights, if the epoch's mean is not over tokens, or if
+// anything, dropout included, is drawn from elsewhere than the seed.
 #[test]
 fn training_lowers_the_loss_and_is_reproducible() {
     let corpus = corpus();
@@ -135,8 +135,9 @@ fn what_does_not_fit_is_an_error() {
         &mut |_| {},
     )
     .map(|_| ());
+    let tokens = corpus.tokens();
     assert!(
-        matches!(small, Err(TrainError::Vocabulary { takes: [100, 20], found }) if found == corpus.tokens())
+        matches!(small, Err(TrainError::Vocabulary { takes: [100, 20], found }) if found == tokens)
     );
     let none = Options { epochs: 0, ..options() };
     assert!(matches!(train(&none), Err(TrainError::NoEpochs)));

@@ -49,7 +49,8 @@ mod tests {
     #[test]
     fn who_is_to_blame() {
         let of = |rise, slopes: &[Slope]| blame(0.25, rise, slopes);
-        // A way that explains 3 of 12 is just enough. What falls explains nothing, and hides nothing.
+        // A way that explains 3 of 12 is just enough. What falls explains nothing, and hides
+        // nothing.
         assert_eq!(of(12.0, &[slope(3.0, 0.5), slope(-9.0, 0.5)]), Blame::Some(vec![true, false]));
         assert_eq!(of(12.1, &[slope(3.0, 0.5), slope(-9.0, 0.5)]), Blame::None);
         assert_eq!(of(12.0, &[slope(1.0, 0.5), slope(2.0, 0.5)]), Blame::Some(vec![true, true]));

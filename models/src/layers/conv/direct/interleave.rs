@@ -1,4 +1,5 @@
-//! The same pixel of sixteen images side by side, and back: tiles of as many pixels, transposed in registers.
+//! The same pixel of sixteen images side by side, and back: tiles of as many pixels, transposed in
+//! registers.
 
 use super::layout::{Layout, Place, Put, Take};
 use pulp::{x86::V4, NullaryFnOnce};
@@ -9,7 +10,8 @@ pub(super) const LANES: usize = 16;
 
 type Tile = [[f32; LANES]; LANES];
 
-/// Rows become columns. (Without closures: those are compiled for any machine, and then call each instruction.)
+/// Rows become columns. (Without closures: those are compiled for any machine, and then call each
+/// instruction.)
 #[inline(always)]
 fn transposed(simd: V4, rows: &Tile) -> Tile {
     let simd = simd.avx512f;

@@ -1,9 +1,9 @@
 //! How images are laid out, so that each tap of a filter is a fixed distance from the first.
 //!
-//! A place is numbered `(image · rows + row) · pitch + column`, and an output's number is that of the padded
-//! pixel which its first tap reads. Filters that move by several pixels see an image as that many phases each
-//! way: padded pixel (r, c) is at row r / stride and column c / stride of phase (r mod stride, c mod stride),
-//! where neighbouring outputs read neighbours.
+//! A place is numbered `(image · rows + row) · pitch + column`, and an output's number is that of
+//! the padded pixel which its first tap reads. Filters that move by several pixels see an image as
+//! that many phases each way: padded pixel (r, c) is at row r / stride and column c / stride of
+//! phase (r mod stride, c mod stride), where neighbouring outputs read neighbours.
 //!
 //! A place holds one pixel, or the same pixel of as many images as a register has lanes.
 
@@ -79,12 +79,14 @@ impl Layout {
         self.lanes * self.images
     }
 
-    /// Floats from the first tap of a filter to the last, or some more, so that what is behind starts with a line.
+    /// Floats from the first tap of a filter to the last, or some more, so that what is behind
+    /// starts with a line.
     pub(super) fn lead(&self) -> usize {
         (self.reach * (self.pitch + 1) * self.lanes).next_multiple_of(LINE)
     }
 
-    /// What outputs are computed from, or gradients summed over: in one piece, or without the padding.
+    /// What outputs are computed from, or gradients summed over: in one piece, or without the
+    /// padding.
     pub(super) fn outputs(&self, g: &Geometry, images: usize) -> Vec<Span> {
         if self.lanes > 1 {
             return self.spans(0..g.out_height, 0..g.out_width);
@@ -223,7 +225,8 @@ impl Layout {
     }
 }
 
-/// See [`Layout::put`]. A type, as is [`Take`], because the compiler does not inline a closure of this size.
+/// See [`Layout::put`]. A type, as is [`Take`], because the compiler does not inline a closure of
+/// this size.
 pub(super) struct Put<'a> {
     pub(super) layout: &'a Layout,
     pub(super) places: &'a [Place],

@@ -193,8 +193,8 @@ mod tests {
     use super::*;
     use crate::engine::start::samples::tests::of as samples;
 
-    /// A group at a rate of 4, raised twofold, whose first slope is −2 for certain, with these slopes
-    /// here.
+    /// A group at a rate of 4, raised twofold, whose first slope is −2 for certain, with these
+    /// slopes here.
     fn group(here: &[f64]) -> GroupRamp {
         GroupRamp {
             silent: false,

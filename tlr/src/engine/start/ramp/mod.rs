@@ -21,11 +21,11 @@ const PATIENCE: u64 = 4;
 const LOOKS: u64 = 4;
 /// While no group's way is longer than this part of its norm, rates grow twice as fast.
 const NEAR: f64 = 1e-3;
-/// While none is longer than this, a group that seems half-way may have met noise: the next rate has to
-/// confirm it.
+/// While none is longer than this, a group that seems half-way may have met noise: the next rate
+/// has to confirm it.
 const SUSPECT: f64 = 0.01;
-/// Training starts at this many times the rate at which the ramp is half-way to the lowest point, if
-/// steps are as long as the gradients, and grow shorter with them. (By training: docs/start.md.)
+/// Training starts at this many times the rate at which the ramp is half-way to the lowest point,
+/// if steps are as long as the gradients, and grow shorter with them. (By training: docs/start.md.)
 const FOLLOWING: f64 = 2.0;
 /// The same if steps stay long, as around Adam, or if gradients hardly agree.
 const NORMALIZED: f64 = 1.0;
@@ -39,9 +39,9 @@ const LONGEST_RAMP: u64 = 4000;
 
 /// Rates that grow until the slope says that the way is half of that to the lowest point.
 ///
-/// 1. **Trial.** The gradient's norm and the number of weights tell a rate at which neither gradient
-///    descent nor sign descent moves the weights by more than a millionth of their norm, or by two
-///    roundings. It is corrected by how far they have moved.
+/// 1. **Trial.** The gradient's norm and the number of weights tell a rate at which neither
+///    gradient descent nor sign descent moves the weights by more than a millionth of their norm,
+///    or by two roundings. It is corrected by how far they have moved.
 /// 2. **Probes.** Steps at this rate measure the first slope b and its noise σ: at least eight, and
 ///    until b is four standard errors below 0. From then on n = ⌈(2σ/b)²⌉ steps tell half of b from
 ///    all of it.
@@ -51,8 +51,8 @@ const LONGEST_RAMP: u64 = 4000;
 ///    four looks, the group is done. Its rate is the one at which m crosses ½·b, between the last
 ///    two. Near the start the next rate has to confirm that.
 ///
-/// All groups grow together, and each is done by its own slope. A group whose slope is lost in noise
-/// takes the largest of the others' rates. A group without a gradient keeps its own.
+/// All groups grow together, and each is done by its own slope. A group whose slope is lost in
+/// noise takes the largest of the others' rates. A group without a gradient keeps its own.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Ramp {
