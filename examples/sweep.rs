@@ -24,7 +24,7 @@ use tlr_models::{
     train::{self, Base, Mode, Rule},
 };
 
-/// Images the program draws where there are no others.
+/// How many images the program draws if it is given none.
 const DRAWN: (usize, usize) = (20_000, 4_000);
 
 /// What to try first.

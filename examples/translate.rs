@@ -31,7 +31,8 @@ use tlr_models::{
     Seq2SeqTransformer,
 };
 
-/// Pairs to train on, to watch training by and to test on, where there are no others.
+/// How many pairs the program makes if it is given none: to train on, to watch training by, and to
+/// test on.
 const TOY: (usize, usize, usize) = (4_000, 200, 200);
 
 /// For the toy language: two layers on either side, 64 features.

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-/// A line on stderr. If nobody can read it, nobody can be told.
+/// Prints a line on stderr. An error in that is ignored: there is nowhere else to tell it.
 pub(crate) fn warn(line: std::fmt::Arguments<'_>) {
     let _ = writeln!(std::io::stderr(), "{line}");
 }

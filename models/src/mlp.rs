@@ -1,3 +1,5 @@
+//! The paper's perceptron.
+
 use crate::layers::{Kernels, LinearOptions};
 use dfdx::{
     nn::{modules, Module, NonMutableModule},

@@ -27,14 +27,14 @@ impl Default for SearchOptions {
     }
 }
 
-/// What a search found.
+/// The sequence that a search found.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Found {
-    /// Without the first token and the one that ends it.
+    /// The tokens, without the first one and without the one that ends the sequence.
     pub tokens: Vec<usize>,
-    /// The logarithm of its probability, that of its end included.
+    /// The logarithm of the sequence's probability, that of its end included.
     pub log_probability: f64,
-    /// Whether it ended by itself, and not by its length.
+    /// Whether the sequence ended by itself: false if it was cut off at the greatest length.
     pub ended: bool,
 }
 
@@ -42,18 +42,18 @@ pub struct Found {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SearchError<Err> {
-    /// Not one row of scores for each sequence.
+    /// The function that scores gave more or fewer rows than there are sequences.
     #[error("{expected} sequences to go on with, and scores for {found}")]
     Scores {
-        /// Sequences asked about.
+        /// How many sequences it was asked about.
         expected: usize,
-        /// Rows of scores.
+        /// How many rows of scores it gave.
         found: usize,
     },
     /// No token has a probability above zero.
     #[error("nothing can follow: all log probabilities are NaN or minus infinity")]
     NothingFollows,
-    /// Of the function that scores.
+    /// The function that scores has failed.
     #[error(transparent)]
     Model(#[from] Err),
 }
@@ -78,10 +78,11 @@ fn best_first(a: (f64, &[usize]), b: (f64, &[usize])) -> Ordering {
 /// that did not end count too. Of equals the one with the smaller tokens is taken, so that a search
 /// always finds the same.
 ///
-/// With a width of at least all sequences that there are, that is an exhaustive search.
+/// If the width is at least the number of all sequences that there are, the search is exhaustive.
 ///
 /// # Errors
-/// [`SearchError`]: `next`'s own, another number of rows than sequences, nothing that can follow.
+/// [`SearchError`]: `next` fails, it gives another number of rows than there are sequences, or no
+/// token can follow.
 ///
 /// # Example
 /// ```
@@ -160,7 +161,7 @@ pub fn beam<Err>(
     Ok(Found { tokens, log_probability: best.log_probability, ended })
 }
 
-/// The first `count`, best first, of equals the smaller token.
+/// The `count` likeliest tokens, the best first. Of equals the smaller token comes first.
 fn likeliest<'a>(
     scores: impl Iterator<Item = (usize, &'a f64)>,
     count: usize,
@@ -178,8 +179,8 @@ fn likeliest<'a>(
 /// The likeliest token after another, for a batch of sequences at a time.
 ///
 /// `next` is told all of them, with their first token, and gives a row of log probabilities for
-/// each; one that has ended goes on as `options.end`, and what is said of it is not heard. `width`
-/// and `length_penalty` have no say. Each is what [`beam`] finds with a width of 1.
+/// each; one that has ended goes on as `options.end`, and its row is ignored. `width`
+/// and `length_penalty` have no effect. Each is what [`beam`] finds with a width of 1.
 ///
 /// # Errors
 /// As [`beam`].

@@ -1,4 +1,4 @@
-//! Sentences from a transformer.
+//! Translating with a transformer: one sentence by beam search, or a batch greedily.
 
 use crate::{
     layers::{Ids, KeyPadding, LayerError, SequenceKernels, Sequences},
@@ -30,7 +30,7 @@ where
     ///
     /// # Errors
     /// [`SearchError::Model`] with [`LayerError::Shape`] for ids outside their vocabulary; a model
-    /// whose logits are NaN; the device's.
+    /// whose logits are NaN; an error of the device.
     ///
     /// # Example
     /// ```
@@ -88,7 +88,7 @@ where
         greedy(options, batch, |targets| self.following(targets, &memory, padding.clone()))
     }
 
-    /// Log probabilities of the tokens after each target. All are of the same length.
+    /// Log probabilities of the tokens after each target. All targets are of the same length.
     fn following(
         &self,
         targets: &[Vec<usize>],
@@ -158,7 +158,7 @@ mod tests {
         (model, last)
     }
 
-    // A model that has learned to repeat what it is told. Fails if memory, masks or the last
+    // The model has learned to repeat what it is told. Fails if memory, masks or the last
     // position are mixed up: a batch with padding, one sentence at a time, and beams all agree.
     #[test]
     fn says_what_it_was_told() {
@@ -178,7 +178,7 @@ mod tests {
             wrong += usize::from(!right(found, sentence));
             let alone = model.translate(sentence, &options).unwrap();
             assert_eq!(alone.tokens, found.tokens);
-            // Rounding alone: the padded sentence is summed in another order.
+            // They differ by rounding alone: a padded sentence is summed in another order.
             assert!((alone.log_probability - found.log_probability).abs() < 1e-3);
             let beams = SearchOptions { width: 3, ..options.clone() };
             wrong += usize::from(!right(&model.translate(sentence, &beams).unwrap(), sentence));

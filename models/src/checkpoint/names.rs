@@ -1,3 +1,5 @@
+//! What the tensors of a model are called in a file.
+
 use std::fmt;
 
 /// Where a tensor of a model is in a file.
@@ -5,8 +7,8 @@ use std::fmt;
 pub struct Source {
     /// Its name there.
     pub name: String,
-    /// Where it is one of several that are packed along their first dimension: which, and of how
-    /// many.
+    /// If several tensors are packed into one along their first dimension: which of them it is, and
+    /// how many there are.
     pub part: Option<(usize, usize)>,
 }
 
@@ -105,7 +107,7 @@ impl Names {
     }
 
     /// A name that begins with `model` begins with `file` in the file. Of several prefixes that
-    /// fit, the first that was told counts. Applied after what else changes the name.
+    /// fit, the first that was given counts. This is applied after all that else changes the name.
     #[must_use]
     pub fn prefix(mut self, model: &str, file: &str) -> Self {
         self.prefixes.push((model.to_owned(), file.to_owned()));

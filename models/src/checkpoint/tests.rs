@@ -1,3 +1,4 @@
+//! Files of weights, whole and damaged, and every way in which one can differ from a model.
 #![allow(clippy::unwrap_used)]
 use super::*;
 use crate::layers::{EncoderLayer, MultiHeadAttention};

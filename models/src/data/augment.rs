@@ -1,3 +1,5 @@
+//! Random crops and mirror images.
+
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 

@@ -1,3 +1,5 @@
+//! Shuffled mini-batches of the indices of a data set.
+
 use rand::{seq::SliceRandom, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 

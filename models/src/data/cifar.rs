@@ -23,11 +23,11 @@ const PIXELS: usize = 3 * 32 * 32;
 /// What to do about a missing file.
 const HELP: &str = "put the files of CIFAR's binary version there";
 
-/// How the records of a file look.
+/// How the records of a file are laid out.
 struct Format {
-    /// The number of classes of each label byte. The last one counts.
+    /// The number of classes of each label byte. The last label is the one that is used.
     labels: &'static [usize],
-    /// The records of a file that is whole, and the most that are read.
+    /// How many records a whole file has. More than these are an error.
     records: usize,
 }
 
@@ -35,7 +35,7 @@ const CIFAR10: Format = Format { labels: &[10], records: 10_000 };
 const CIFAR100_TRAIN: Format = Format { labels: &[20, 100], records: 50_000 };
 const CIFAR100_TEST: Format = Format { labels: &[20, 100], records: 10_000 };
 
-/// Images of CIFAR, and what of the original is not there.
+/// Images of CIFAR, and what is missing of the original.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Cifar {
@@ -51,9 +51,9 @@ pub struct Cifar {
 pub struct Short {
     /// The file concerned.
     pub path: PathBuf,
-    /// Its records; none where it is missing.
+    /// How many records it has; none if the file is missing.
     pub records: usize,
-    /// The records of the original.
+    /// How many records the original has.
     pub expected: usize,
 }
 
@@ -153,7 +153,7 @@ fn read_file(
     let mut contents = Contents::open(path)?;
     for count in 0..=format.records {
         let start = contents.offset();
-        // One byte more at the end, to see that there is none.
+        // One byte more than the last record needs, to see whether the file goes on.
         let bytes = contents.read_up_to(if count < format.records { record } else { 1 })?;
         if bytes.is_empty() && count > 0 {
             return Ok(());

@@ -1,3 +1,5 @@
+//! What can go wrong with a data set.
+
 use crate::report::count;
 use std::path::PathBuf;
 
@@ -37,7 +39,7 @@ pub enum DataError {
         classes: usize,
     },
 
-    /// What a file holds is no data set, though the file itself is in order.
+    /// A file can be read, but what it holds is no data set.
     #[error("{}: {source}", path.display())]
     Contents {
         /// The file concerned.
@@ -206,10 +208,7 @@ pub enum DataError {
     },
 
     /// A data set file is in none of the accepted spellings.
-    #[error(
-        "{}: no file {name} (plain or .gz); {help}",
-        dir.display()
-    )]
+    #[error("{}: no file {name} (plain or .gz); {help}", dir.display())]
     Missing {
         /// The directory that was searched.
         dir: PathBuf,
@@ -262,7 +261,7 @@ pub enum DataError {
         dir: PathBuf,
     },
 
-    /// A class to test on that is not among those to train on.
+    /// There is a class to test on that is not among those to train on.
     #[error(
         "{}: there is no class of this name to train on; remove or rename the folder",
         dir.display()
@@ -283,7 +282,7 @@ pub enum DataError {
         what: String,
     },
 
-    /// Of some pictures none can be decoded.
+    /// None of some pictures can be decoded, so that a class or a half would be empty.
     #[error("none of the pictures {what} can be read; repair or replace them")]
     NoneSound {
         /// Which pictures: `of the class ant`, `to test on`.
@@ -315,7 +314,7 @@ pub enum DataError {
         length: u64,
     },
 
-    /// A picture of a kind that is not decoded, or not rightly.
+    /// A picture is of a kind that the decoder does not know, or gets wrong.
     #[error(
         "{}: {what} is not decoded; save the picture anew, as PNG for instance",
         path.display()
@@ -330,7 +329,7 @@ pub enum DataError {
     /// Pictures cannot be prepared as asked for.
     #[error("cannot prepare pictures: {what}")]
     Preparation {
-        /// What makes no sense.
+        /// The setting that makes no sense.
         what: &'static str,
     },
 

@@ -1,3 +1,5 @@
+//! Images of one size with their labels, and data sets of them.
+
 use super::{DataError, Scaling};
 
 /// Images of one size and number of channels, each with a class label.

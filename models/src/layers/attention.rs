@@ -55,13 +55,13 @@ use tlr::{TensorCollection, TrainableLr};
 /// ```
 #[derive(Clone, Debug, TensorCollection, TrainableLr)]
 pub struct MultiHeadAttention<const M: usize, const H: usize, E: Dtype, D: Device<E>> {
-    /// The query's.
+    /// The dense layer of the query.
     pub q_proj: Dense<M, M, PackedXavier, E, D>,
-    /// The key's.
+    /// The dense layer of the key.
     pub k_proj: Dense<M, M, PackedXavier, E, D>,
-    /// The value's.
+    /// The dense layer of the value.
     pub v_proj: Dense<M, M, PackedXavier, E, D>,
-    /// Behind the heads.
+    /// The dense layer behind the heads.
     pub out_proj: Dense<M, M, UnbiasedXavier, E, D>,
 }
 
@@ -73,7 +73,7 @@ where
     /// Forward, with dropout on the weights that the softmax gives.
     ///
     /// # Errors
-    /// [`LayerError::Shape`] where batches or lengths do not agree; the device's.
+    /// [`LayerError::Shape`] where batches or lengths do not agree; an error of the device.
     #[allow(clippy::type_complexity)]
     pub fn try_attend<T: Tape<E, D>>(
         &self,

@@ -15,9 +15,9 @@ use tlr::TrainableLr;
 /// What a dense layer starts with: uniform between plus and minus these bounds; zeros where the
 /// bound is 0.
 pub trait Start: Clone + Debug + 'static {
-    /// Of the weight.
+    /// The bound of the weight.
     fn weight(inputs: usize, outputs: usize) -> f64;
-    /// Of the bias.
+    /// The bound of the bias.
     fn bias(inputs: usize) -> f64;
 }
 
@@ -30,7 +30,7 @@ pub struct Xavier;
 #[derive(Clone, Copy, Debug)]
 pub struct PackedXavier;
 
-/// Xavier's bound, and no bias: behind the heads of an attention.
+/// Xavier's bound, and no bias: for the dense layer behind the heads of an attention.
 #[derive(Clone, Copy, Debug)]
 pub struct UnbiasedXavier;
 
@@ -96,9 +96,9 @@ fn fill<S: Shape, E: Dtype + Float + SampleUniform, D: Device<E>>(
 #[derive(Clone, Debug, TrainableLr)]
 #[tlr(group)]
 pub struct Dense<const IN: usize, const OUT: usize, I: Start, E: Dtype, D: Device<E>> {
-    /// `(OUT, IN)`.
+    /// The weight, of shape `(OUT, IN)`.
     pub weight: Tensor<Rank2<OUT, IN>, E, D>,
-    /// `(OUT)`.
+    /// The bias, of shape `(OUT)`.
     pub bias: Tensor<Rank1<OUT>, E, D>,
     #[tlr(skip)]
     start: PhantomData<I>,
@@ -188,7 +188,7 @@ impl<const IN: usize, const OUT: usize, I: Start, E: Dtype, D: Device<E>> NonMut
 #[derive(Clone, Debug, TrainableLr)]
 #[tlr(group)]
 pub struct TokenEmbedding<const V: usize, const M: usize, E: Dtype, D: Device<E>> {
-    /// `(V, M)`.
+    /// The vectors, of shape `(V, M)`.
     pub weight: Tensor<Rank2<V, M>, E, D>,
 }
 

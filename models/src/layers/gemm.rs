@@ -15,24 +15,24 @@ pub(super) struct Matrix<'a, E> {
 }
 
 impl<'a, E> Matrix<'a, E> {
-    /// Row by row. Of a slice that is too short, as many rows as are whole.
+    /// A matrix stored row by row. If the slice is too short, it has as many rows as are whole.
     pub(super) fn new(data: &'a [E], rows: usize, columns: usize) -> Self {
         Self::strided(data, rows, columns, columns)
     }
 
-    /// Row by row, each `row_step` elements after the last.
+    /// A matrix stored row by row, each row `row_step` elements after the last.
     pub(super) fn strided(data: &'a [E], rows: usize, columns: usize, row_step: usize) -> Self {
         let rows = rows.min(whole_rows(data.len(), columns, row_step));
         Self { data, rows, columns, row_step, column_step: 1 }
     }
 
-    /// Without the rows before this one, of which it has more.
+    /// The matrix without the rows before this one.
     fn rows_from(self, row: usize) -> Self {
         let data = self.data.get(row * self.row_step..).unwrap_or_default();
         Self { data, rows: self.rows - row, ..self }
     }
 
-    /// Without the columns before this one, of which it has more.
+    /// The matrix without the columns before this one.
     fn columns_from(self, column: usize) -> Self {
         self.transposed().rows_from(column).transposed()
     }
@@ -116,7 +116,7 @@ pub(super) fn add_to<E: Element>(
 /// Rows or columns of a product that a thread computes at a time.
 const PANEL: usize = 256;
 
-/// A product whose sizes fit.
+/// A product of matrices whose sizes fit.
 #[derive(Clone, Copy)]
 struct Product<'a, E> {
     m: usize,
@@ -134,7 +134,7 @@ struct Product<'a, E> {
 unsafe impl<E: Sync> Sync for Product<'_, E> {}
 
 impl<E: Element> Product<'_, E> {
-    /// Some of its rows if it is tall, some of its columns if it is wide.
+    /// A panel of the product: some of its rows if it is tall, some of its columns if it is wide.
     fn panel(mut self, panel: usize) -> Self {
         let first = panel * PANEL;
         if self.m >= self.n {
@@ -149,7 +149,7 @@ impl<E: Element> Product<'_, E> {
         self
     }
 
-    /// Adds it up.
+    /// Adds the product to `into`.
     ///
     /// # Safety
     /// `into` is of m rows of n elements, `into_step` apart, which nobody else reads or writes

@@ -11,10 +11,10 @@ use dfdx::prelude::{
 };
 use rayon::prelude::*;
 
-/// Elements that one thread takes at a time: enough to be worth handing over.
+/// How many elements a thread takes at a time: enough to be worth handing over.
 pub(super) const SHARE: usize = 1 << 15;
 
-/// By dfdx's own operations, on any device.
+/// The sum of two tensors by dfdx's own operations, on any device.
 pub(super) fn composed_sum<S: Shape, E: Dtype, D: Device<E>, T: Tape<E, D>>(
     x: Tensor<S, E, D, T>,
     y: Tensor<S, E, D, T>,
@@ -28,7 +28,7 @@ pub(super) fn composed_sum<S: Shape, E: Dtype, D: Device<E>, T: Tape<E, D>>(
     }
 }
 
-/// Either rectified or not. The result is `max(·, 0)` with 0 for NaN's sake left as it is.
+/// The value, rectified if `relu` says so. NaN stays NaN.
 fn rectified<E: Element>(value: E, relu: bool) -> E {
     if relu && value < E::ZERO {
         E::ZERO
@@ -37,7 +37,7 @@ fn rectified<E: Element>(value: E, relu: bool) -> E {
     }
 }
 
-/// In one pass. All tensors are contiguous.
+/// The sum of two tensors on the CPU, in one pass. Both are contiguous.
 pub(super) fn sum_on_cpu<S: Shape, E: Dtype + Element, T: Tape<E, Cpu>>(
     x: Tensor<S, E, Cpu, T>,
     y: Tensor<S, E, Cpu, T>,
@@ -73,7 +73,7 @@ pub(super) fn sum_on_cpu<S: Shape, E: Dtype + Element, T: Tape<E, Cpu>>(
     Ok(sum.put_tape(tape))
 }
 
-/// In one pass. `x` is contiguous.
+/// The rectifier on the CPU, in one pass. `x` is contiguous.
 pub(super) fn relu_on_cpu<S: Shape, E: Dtype + Element, T: Tape<E, Cpu>>(
     x: Tensor<S, E, Cpu, T>,
 ) -> Result<Tensor<S, E, Cpu, T>, CpuError> {
@@ -92,7 +92,8 @@ pub(super) fn relu_on_cpu<S: Shape, E: Dtype + Element, T: Tape<E, Cpu>>(
     Ok(y.put_tape(tape))
 }
 
-/// Rectifies `values`; where it let pass, if that is `noted`: 1 for values above 0.
+/// Rectifies `values`. If it is to be `noted`, gives where the rectifier let pass: 1 for values
+/// above 0.
 fn rectify<E: Element>(values: &mut [E], noted: bool) -> Option<Scratch<u8>> {
     if !noted {
         values.shared_chunks_mut(SHARE).for_each(|values| {
@@ -127,7 +128,8 @@ fn passed<E: Element>(values: &[E]) -> Scratch<u8> {
     passed
 }
 
-/// `gradient` ← `gradient` + `upstream`, where it passed.
+/// `gradient` ← `gradient` + `upstream` where the rectifier let pass, or everywhere if `passed` is
+/// none.
 fn add_passed<E: Element>(gradient: &mut [E], upstream: &[E], passed: Option<&[u8]>) {
     let shares = gradient.shared_chunks_mut(SHARE).zip(upstream.par_chunks(SHARE));
     match passed {

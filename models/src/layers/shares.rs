@@ -6,8 +6,8 @@ use rayon::{
     slice::{ChunksExactMut, ChunksMut},
 };
 
-/// Fewer numbers are done sooner than another thread is awake: that takes some tens of
-/// microseconds. Tests split whatever they can: their problems are small.
+/// Work on fewer numbers than these is done by one thread: to wake another takes some tens of
+/// microseconds. Tests split whatever they can, because their problems are small.
 const WORTH: usize = if cfg!(test) { 1 } else { 1 << 15 };
 
 /// The least part of work on so many numbers that one thread does: all of it, at once and on the

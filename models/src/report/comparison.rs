@@ -1,3 +1,5 @@
+//! Runs compared in one picture: their losses and learning rates, epoch by epoch.
+
 use std::path::Path;
 
 use plotters::style::RGBColor;

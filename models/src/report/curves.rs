@@ -1,3 +1,5 @@
+//! The curves of one run: its losses above, its learning rates below.
+
 use std::path::Path;
 
 use plotters::style::RGBColor;

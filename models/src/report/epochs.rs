@@ -1,3 +1,5 @@
+//! A run's epochs as a CSV file.
+
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};

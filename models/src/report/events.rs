@@ -9,7 +9,7 @@ use std::{
     time::SystemTime,
 };
 
-/// The sum that TFRecords are checked by.
+/// The checksum of TFRecords.
 const CASTAGNOLI: Crc<u32> = Crc::<u32>::new(&CRC_32_ISCSI);
 
 /// Numbers by name and step, which grow with a run.

@@ -1,3 +1,5 @@
+//! A run's decisions on its rates as a CSV file.
+
 use super::{folder::write_csv, ReportError};
 use std::path::Path;
 use tlr::Adaptation;
@@ -62,7 +64,7 @@ pub fn rates<S: AsRef<str>>(rates: &[(S, f64)]) -> String {
     }
 }
 
-/// More rates than this are summed up by their least and greatest.
+/// If there are more rates than this, only the least and the greatest are given.
 pub(super) const MOST_RATES: usize = 4;
 
 /// The least and the greatest.

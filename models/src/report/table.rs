@@ -1,4 +1,4 @@
-//! Epochs on the terminal.
+//! The table of epochs that is shown on the terminal.
 
 use super::{
     history::{extent, rates, MOST_RATES},
@@ -38,12 +38,12 @@ pub struct EpochTable {
 }
 
 impl EpochTable {
-    /// With a column for each rate of this epoch.
+    /// A table with a column for each rate of this epoch.
     pub fn of(epoch: &Epoch) -> Self {
         Self::new(epoch, false)
     }
 
-    /// With a column for the schedule as well.
+    /// A table with a column for the schedule as well.
     pub fn scheduled(epoch: &Epoch) -> Self {
         Self::new(epoch, true)
     }
@@ -95,7 +95,7 @@ impl EpochTable {
         self.line(&cells)
     }
 
-    /// The same in two short lines, for where a row has no room.
+    /// The same in two short lines, for terminals that have no room for a row.
     pub fn narrow(&self, epoch: &Epoch) -> String {
         let schedule =
             if self.scheduled { format!(" x {}", share(epoch.schedule)) } else { String::new() };

@@ -35,7 +35,7 @@ pub fn run(
     observer: &mut dyn FnMut(&Record),
 ) -> Result<usize, SweepError> {
     let cells = left(cells, results);
-    // A slip in the last cell should not show after hours.
+    // An error in the last cell should show now, and not after hours.
     for options in &cells {
         train::check::<Net>(&source(data, options)?, options)?;
     }
@@ -46,7 +46,7 @@ pub fn run(
     run_each(&cells, jobs, results, observer, &train)
 }
 
-/// Those that are still to be run.
+/// The cells that are still to be run.
 fn left(cells: &[Options], results: &Results) -> Vec<Options> {
     let cells = cells.iter().map(|options| canonical(*options));
     cells.filter(|options| results.of(options).is_none()).collect()
@@ -57,7 +57,7 @@ fn source<'a>(data: &'a Dataset, options: &Options) -> Result<InMemory<'a>, Trai
     InMemory::new(data, options.batch_size, options.seed, None)
 }
 
-/// How a run is made.
+/// The function that makes a run.
 type Train<'a> = dyn Fn(&Options) -> Result<Run, TrainError> + Sync + 'a;
 
 fn run_each(
@@ -79,7 +79,7 @@ fn run_each(
     Ok(failed)
 }
 
-/// Whether it diverged or failed, and in what words.
+/// Whether a run diverged or failed, and in what words.
 pub(crate) fn how_it_ended(error: TrainError) -> (Ended, String) {
     use tlr::Error::{
         LostWeights, NonFiniteLoss, NonFiniteStep, NonFiniteWeights, TooManyRollbacks,

@@ -8,16 +8,16 @@ use std::path::PathBuf;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TrainError {
-    /// The data or the batch size.
+    /// The data or the batch size makes no sense.
     #[error(transparent)]
     Data(#[from] DataError),
-    /// The rate's configuration, or training itself.
+    /// The rate's configuration was refused, or training failed.
     #[error(transparent)]
     Rate(#[from] tlr::Error),
-    /// It was told to stop, and was saved where it was to be.
+    /// The run was told to stop, and has been saved if that was asked for.
     #[error("stopped after step {step}")]
     Stopped {
-        /// Steps made.
+        /// How many steps were made.
         step: usize,
     },
     /// A checkpoint that is to be written is there already.
@@ -29,12 +29,12 @@ pub enum TrainError {
     /// No checkpoint can be written where it is to be.
     #[error("cannot write the checkpoint {}: {source}; nothing was trained", path.display())]
     CheckpointPath {
-        /// Where it was to be.
+        /// The file that could not be written.
         path: PathBuf,
         /// The error of the operating system.
         source: std::io::Error,
     },
-    /// A checkpoint of another run.
+    /// The checkpoint is of another run.
     #[error("the checkpoint {} is of another run: {what}", path.display())]
     AnotherRun {
         /// The checkpoint.
@@ -42,48 +42,48 @@ pub enum TrainError {
         /// In what it differs.
         what: String,
     },
-    /// No epochs.
+    /// The run would have no epochs.
     #[error("a run has at least one epoch")]
     NoEpochs,
-    /// Images of another kind than the model takes.
+    /// The images are of another kind than the model takes.
     #[error(
         "the model takes images of {takes} in at most {most} classes, not of {shape:?} (channels, \
          rows, columns) in {classes}"
     )]
     Images {
-        /// What it takes.
+        /// The images that the model takes, in words.
         takes: &'static str,
-        /// The classes it tells apart.
+        /// The most classes that it can tell apart.
         most: usize,
         /// Channels, rows and columns of the images.
         shape: [usize; 3],
         /// Their classes.
         classes: usize,
     },
-    /// Sentences that cannot be encoded, or batches of none.
+    /// Sentences cannot be encoded, or a batch would have none.
     #[cfg(feature = "text")]
     #[error(transparent)]
     Text(#[from] crate::data::text::TextError),
-    /// More tokens than the model has room for.
+    /// There are more tokens than the model has room for.
     #[cfg(feature = "text")]
     #[error(
         "the model has room for {takes:?} tokens in source and target, and the vocabularies hold \
          {found:?}; learn smaller ones"
     )]
     Vocabulary {
-        /// What it has room for.
+        /// How many tokens of source and target it has room for.
         takes: [usize; 2],
-        /// What the vocabularies hold.
+        /// How many the vocabularies hold.
         found: [usize; 2],
     },
-    /// A translation that could not be found.
+    /// A translation could not be found.
     #[cfg(feature = "text")]
     #[error(transparent)]
     Search(#[from] crate::search::SearchError<LayerError<CpuError>>),
-    /// An input that does not fit a layer, or no memory.
+    /// An input does not fit a layer, or there is no memory.
     #[error(transparent)]
     Layer(#[from] LayerError<CpuError>),
-    /// Out of memory.
+    /// The device is out of memory.
     #[error("device: {0}")]
     Device(#[from] CpuError),
 }

@@ -42,7 +42,7 @@ pub(crate) use network::tensor;
 /// The paper's perceptron: 784-1000-10.
 pub type Net = Mlp<784, 1000, 10, f32, Cpu>;
 
-/// Whether [`train`] could begin: what it would check first, and no more.
+/// Checks whether [`train`] could begin, and does no more.
 ///
 /// # Errors
 /// Options or data that make no sense.
@@ -145,7 +145,7 @@ impl<M: Network> Task<M> for Images<'_> {
     }
 }
 
-/// Mean loss and accuracy.
+/// The mean loss and the accuracy on the images to test on.
 fn test<M: Network>(
     model: &M,
     device: &Cpu,
@@ -169,7 +169,7 @@ fn test<M: Network>(
     Ok((loss / count, correct as f64 / count))
 }
 
-/// 1 at each label.
+/// A row for each label, which is 1 at the label and 0 elsewhere.
 pub(crate) fn one_hot<M: Network>(
     device: &Cpu,
     labels: &[usize],
@@ -183,7 +183,7 @@ pub(crate) fn one_hot<M: Network>(
     tensor(device, &one_hot, (labels.len(), M::CLASSES))
 }
 
-/// Where the largest value is.
+/// The index of the largest value.
 pub(crate) fn argmax(values: &[f32]) -> usize {
     let mut best = (0, f32::NEG_INFINITY);
     for (index, &value) in values.iter().enumerate() {

@@ -6,7 +6,7 @@ use tlr::{Adaptation, Outcome};
 /// What happens during a run, as it happens.
 #[derive(Debug)]
 pub enum Event<'a> {
-    /// The first: model and data fit, and training is about to begin, or to go on.
+    /// The first event: model and data fit, and training is about to begin, or to go on.
     Begun {
         /// Trainable parameters of the model.
         parameters: usize,
@@ -17,13 +17,13 @@ pub enum Event<'a> {
     },
     /// After a step.
     Step {
-        /// Counted from 0.
+        /// The epoch, counted from 0.
         epoch: usize,
-        /// Counted from 0, within the epoch.
+        /// The batch, counted from 0 within the epoch.
         batch: usize,
         /// Batches in an epoch.
         batches: usize,
-        /// Of this batch, before the step.
+        /// The loss of this batch before the step.
         loss: f64,
         /// Each group's name and learned rate after the step.
         rates: Vec<(&'a str, f64)>,
@@ -38,7 +38,7 @@ pub enum Event<'a> {
     /// The run goes on from a checkpoint, or begins where there is none yet. The events that led
     /// there are told again after this one.
     Resumed {
-        /// Steps that the checkpoint is after; none where there is none.
+        /// How many steps had been made when the checkpoint was written; none if there is none.
         step: Option<usize>,
     },
     /// A checkpoint or the best weights could not be written. The run goes on; the file before is
@@ -49,9 +49,9 @@ pub enum Event<'a> {
 /// What a run leaves.
 #[derive(Clone, Debug)]
 pub struct Run {
-    /// Epoch by epoch.
+    /// The epochs, in order.
     pub epochs: Vec<Epoch>,
-    /// Of every step, before it was made.
+    /// The loss of every step, before it was made.
     pub losses: Vec<f64>,
     /// Every decision on a rate.
     pub history: Vec<Adaptation>,
@@ -59,11 +59,11 @@ pub struct Run {
     pub batches_per_epoch: usize,
     /// Trainable parameters of the model.
     pub parameters: usize,
-    /// Of the whole run, tests included.
+    /// The seconds of the whole run, tests included.
     pub seconds: f64,
 }
 
-/// The steps at which windows were undone; with a rate a layer, once for all layers.
+/// The steps at which windows were undone. With a rate a layer, each step counts once.
 pub fn rollback_steps(history: &[Adaptation]) -> Vec<u64> {
     let mut steps: Vec<_> = history
         .iter()

@@ -22,7 +22,7 @@ use dfdx::{
 };
 use tlr::TrainableLr;
 
-/// Sentences that are tested or translated at a time; only a matter of memory.
+/// How many sentences are tested or translated at a time. It matters only for memory.
 const AT_ONCE: usize = 50;
 
 /// Batches after which the device's cache is emptied. It keeps what was freed for tensors of the
@@ -38,59 +38,59 @@ pub trait Translator:
 where
     Self: BuildModule<Cpu, f32>,
 {
-    /// Tokens of the source's and of the target's vocabulary that it has room for.
+    /// How many tokens of the source's and of the target's vocabulary it has room for.
     const TOKENS: [usize; 2];
 
     /// Sets the dropout rate of all layers.
     fn set_dropout(&mut self, rate: DropoutRate);
 
-    /// For training: the mean loss of the target's tokens, each seen from those before it.
+    /// The mean loss in training over the target's tokens, each predicted from those before it.
     ///
     /// # Errors
-    /// A layer's.
+    /// An error of a layer.
     fn train_loss(
         &mut self,
         batch: PairBatch,
         gradients: Gradients<f32, Cpu>,
     ) -> Result<TrainLoss, TrainError>;
 
-    /// For testing: the same, without dropout.
+    /// What testing counts, without dropout.
     ///
     /// # Errors
-    /// A layer's.
+    /// An error of a layer.
     fn tally(&self, batch: PairBatch) -> Result<Tally, TrainError>;
 
     /// The best target for each source, by greedy search where `options.width` is 1 and by beam
     /// search where it is more.
     ///
     /// # Errors
-    /// A layer's, and a model whose logits are NaN.
+    /// An error of a layer, and a model whose logits are NaN.
     fn search(
         &self,
         sources: &[&[usize]],
         options: &SearchOptions,
     ) -> Result<Vec<Found>, TrainError>;
 
-    /// Gives back what the device keeps for tensors to come.
+    /// Frees the memory that the device keeps for tensors to come.
     ///
     /// # Errors
-    /// The device's.
+    /// An error of the device.
     fn empty_cache(&self) -> Result<(), CpuError>;
 }
 
-/// What a model made of the tokens it was to predict.
+/// How well a model has predicted tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Tally {
-    /// The sum of their losses.
+    /// The sum of the tokens' losses.
     pub loss: f64,
-    /// Those that were thought likeliest.
+    /// How many tokens the model thought likeliest.
     pub right: usize,
-    /// All of them.
+    /// How many tokens there were.
     pub tokens: usize,
 }
 
 impl Tally {
-    /// Both together.
+    /// The counts of both together.
     pub(crate) fn add(self, other: Self) -> Self {
         Self {
             loss: self.loss + other.loss,
@@ -179,7 +179,7 @@ pub struct Corpus {
 }
 
 impl Corpus {
-    /// With vocabularies learned on the pairs to train on.
+    /// A corpus with vocabularies learned on the pairs to train on.
     ///
     /// # Errors
     /// [`TextError::VocabularySize`] for a vocabulary that cannot be as small as asked for.
@@ -228,7 +228,7 @@ impl Corpus {
             Ok([vec![BOS], self.source.encode(sentence)?, vec![EOS]].concat())
         };
         let sources = sentences.iter().map(framed).collect::<Result<Vec<_>, _>>()?;
-        // Those of a length together: the shorter do not wait for the longer.
+        // Sentences of one length together, so that the shorter do not wait for the longer.
         let mut sorted: Vec<(usize, &[usize])> =
             sources.iter().map(Vec::as_slice).enumerate().collect();
         sorted.sort_by_key(|(_, source)| source.len());
@@ -268,7 +268,7 @@ pub const BLEU_SIGNATURE: &str = "nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp";
 /// they are read by people; see [`BLEU_SIGNATURE`].
 ///
 /// # Errors
-/// As many translations as references, and at least one.
+/// There have to be as many translations as references, and at least one.
 ///
 /// ```
 /// let [said, meant] =

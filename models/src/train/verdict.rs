@@ -5,24 +5,24 @@ use crate::report::{count, rates};
 use std::fmt;
 use tlr::{engine::RATES, Adaptation, Outcome};
 
-/// Steps at the beginning whose mean loss is where a run starts from.
+/// How many steps at the beginning give the loss that a run starts from, as their mean.
 const FIRST: usize = 20;
 
-/// Fewer losses do not tell a trend from noise.
+/// With fewer losses than this, a trend cannot be told from noise.
 const FEWEST: usize = 2 * FIRST;
 
-/// Rollbacks that may happen to anyone.
+/// This many rollbacks are no sign of a failure.
 const FEW_ROLLBACKS: usize = 2;
 
-/// What a run came to.
+/// Whether a run has learned anything.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Verdict {
     /// The loss fell, by more than noise.
     Learned,
-    /// Hardly a window has ended: nobody can know yet.
+    /// So few windows have ended that nobody can know yet.
     TooShort {
-        /// Steps made.
+        /// How many steps were made.
         steps: usize,
     },
     /// Something is wrong.
@@ -47,9 +47,9 @@ pub enum Fault {
     },
     /// More windows were undone than were kept.
     Rollbacks {
-        /// Windows undone.
+        /// How many windows were undone.
         undone: usize,
-        /// Windows kept.
+        /// How many windows were kept.
         kept: usize,
     },
     /// The loss is about what it was at first.
@@ -140,12 +140,12 @@ fn fault(run: &Run) -> Option<Fault> {
     } else if end > start + 2.0 * error {
         Some(Fault::LossRose { start, end })
     } else {
-        // Also where there is no loss at all, or one that is NaN.
+        // This holds too if there is no loss at all, or one that is NaN.
         Some(Fault::LossStayed { start, end })
     }
 }
 
-/// Windows at whose end a rule was asked.
+/// How many windows have ended with a decision by a rule.
 fn kept_windows(history: &[Adaptation]) -> usize {
     let ended = |outcome| !matches!(outcome, Outcome::RolledBack(_) | Outcome::Ramped);
     let mut steps: Vec<u64> = history
@@ -161,7 +161,8 @@ fn mean(losses: &[f64]) -> f64 {
     losses.iter().sum::<f64>() / losses.len() as f64
 }
 
-/// Of their mean, from the differences between neighbours: a trend is no error.
+/// The standard error of the mean, from the differences between neighbours, so that a trend does
+/// not count as an error.
 fn squared_error(losses: &[f64]) -> f64 {
     let squares: f64 = losses.windows(2).map(|pair| (pair[1] - pair[0]).powi(2)).sum();
     squares / (2 * losses.len().saturating_sub(1).max(1) * losses.len().max(1)) as f64

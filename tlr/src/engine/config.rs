@@ -71,7 +71,7 @@ impl<R: RateRule> Config<R> {
         }
     }
 
-    /// The same configuration of another rule.
+    /// A configuration with the same settings for another rule.
     ///
     /// # Example
     /// ```

@@ -90,7 +90,7 @@ impl Slope {
 }
 
 impl Sum for Slope {
-    /// That of several groups, as if they were one.
+    /// The slope of several groups, as if they were one.
     fn sum<I: Iterator<Item = Self>>(slopes: I) -> Self {
         slopes.fold(Self::default(), |all, slope| Self {
             along: all.along + slope.along,

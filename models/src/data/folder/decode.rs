@@ -25,7 +25,7 @@ pub(super) fn decode(path: &Path) -> Result<RgbImage, DataError> {
     pixels(path, &bytes)
 }
 
-/// The same of the file's contents.
+/// The pixels, given the contents of a file.
 fn pixels(path: &Path, bytes: &[u8]) -> Result<RgbImage, DataError> {
     let unknown = |what| DataError::PictureKind { path: path.to_owned(), what };
     let damaged = |source| DataError::Picture {
@@ -141,7 +141,7 @@ mod tests {
                     }
                 }
             }
-            // That of the first two bytes, by which the format is known, at the least.
+            // At the least, the error of the first two bytes, which tell the format.
             assert!(noticed > 1, "{format:?}: {noticed}");
         }
     }

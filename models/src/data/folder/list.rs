@@ -9,7 +9,7 @@ use std::{
 
 use crate::data::DataError;
 
-/// What pictures' names end in, in small letters or capitals.
+/// The endings of pictures' names, in small letters or capitals.
 const ENDINGS: [&str; 11] =
     ["bmp", "jfif", "jpe", "jpeg", "jpg", "pbm", "pgm", "png", "pnm", "ppm", "webp"];
 
@@ -169,7 +169,7 @@ fn below(dir: &Path, others: &mut PassedOver) -> Result<Vec<PathBuf>, DataError>
     Ok(pictures)
 }
 
-/// Whether it is a link to a folder that it lies in: the same pictures would be found again and
+/// Whether it is a link to a folder above itself: the same pictures would be found again and
 /// again.
 fn leads_back(path: &Path) -> bool {
     let real = |path: &Path| path.canonicalize().ok();
@@ -177,7 +177,7 @@ fn leads_back(path: &Path) -> bool {
     path.is_symlink() && real(path).zip(from()).is_some_and(|(to, from)| from.starts_with(to))
 }
 
-/// What archives made on macOS hold beside the files that were put in.
+/// A folder that archives made on macOS hold beside their files.
 const MACOS: &str = "__MACOSX";
 
 /// The sorted names in `dir`, without hidden ones.

@@ -53,7 +53,7 @@ pub struct Folder {
     pub train: Pictures,
     /// The pictures of `val/`, never trained on.
     pub val: Pictures,
-    /// What is neither.
+    /// The files in both that are no pictures.
     pub passed_over: PassedOver,
 }
 

@@ -1,3 +1,5 @@
+//! How a picture of any size becomes the input of a model.
+
 use image::{
     imageops::{crop_imm, resize, FilterType},
     RgbImage,
@@ -80,9 +82,9 @@ pub enum View {
     /// the square, and mirrored left to right half of the time. It depends on the seed, the epoch
     /// and the picture's index only.
     Random {
-        /// Of all parts that are taken.
+        /// The seed of all parts that are taken.
         seed: u64,
-        /// Counted from 0.
+        /// The epoch, counted from 0.
         epoch: usize,
     },
 }
@@ -148,8 +150,8 @@ impl Pictures {
 fn centre(picture: &RgbImage, prepare: &Preparation) -> RgbImage {
     let (width, height) = picture.dimensions();
     let side = prepare.side;
-    // Cut before resizing: the same square, and no time or memory for what is cut off, however
-    // long the longer side is.
+    // Cutting before resizing gives the same square, and takes no time or memory for what is cut
+    // off, however long the longer side is.
     let shorter = f64::from(width.min(height));
     let size = shorter * f64::from(side) / f64::from(prepare.shorter);
     let size = (size.round() as u32).clamp(1, width.min(height));

@@ -1,3 +1,5 @@
+//! Finds the pictures of a folder that cannot be decoded, before training does.
+
 use rayon::prelude::*;
 
 use super::{decode::decode, Folder, Pictures};

@@ -1,3 +1,5 @@
+//! What can go wrong with sentences.
+
 use std::path::PathBuf;
 
 use crate::data::DataError;

@@ -1,3 +1,5 @@
+//! Sentences and their translations, line by line, from files.
+
 use std::path::Path;
 
 use super::TextError;

@@ -13,8 +13,8 @@ use rand_chacha::ChaCha8Rng;
 use super::{ParallelText, TextError, Translation};
 use crate::data::random::{generator, Purpose};
 
-/// The most sentences, all halves together: few of those there are, so that new ones are found
-/// soon.
+/// The most sentences of all parts together. They are few of all possible ones, so that new ones
+/// are found soon.
 pub const LIMIT: usize = 200_000;
 
 /// Makes `train`, `val` and `test` pairs. All sentences differ, so that none to test on was trained
@@ -191,7 +191,7 @@ fn noun_phrase(
     }
 }
 
-/// One of a table, none of which is empty.
+/// An entry of a table; no table is empty.
 fn pick<T: Copy>(from: &[T], rng: &mut ChaCha8Rng) -> T {
     // As u32: the draw must not depend on the width of usize.
     from[rng.gen_range(0..from.len() as u32) as usize]

@@ -1,8 +1,10 @@
+//! Translation word by word, which every model should be better than.
+
 use std::collections::HashMap;
 
 use super::{words, ParallelText, TextError};
 
-/// Passes over the text; the words' translations change little after that.
+/// How many passes are made over the text. After that the translations change little.
 const PASSES: usize = 5;
 
 /// Translates each word by the one that it most often stands for, and leaves their order as it is:

@@ -125,7 +125,7 @@ fn range(values: impl Iterator<Item = f64>) -> (f64, f64) {
     }
 }
 
-/// A number in a few letters.
+/// A number in a few characters.
 fn short(value: f64) -> String {
     match value.abs() {
         0.0 => "0".to_owned(),

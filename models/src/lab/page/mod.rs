@@ -10,7 +10,7 @@ use chart::{Chart, Line};
 use std::fmt::Write;
 use words::{escaped, percent, regret_of};
 
-/// The page.
+/// The page, as HTML.
 ///
 /// ```no_run
 /// use tlr_models::lab::{html, Findings, Results, Scale};
@@ -105,7 +105,7 @@ fn figure(svg: String, caption: &str) -> String {
     format!("<figure>\n{svg}<figcaption>{caption}</figcaption>\n</figure>\n")
 }
 
-/// Those of this library that are told how many steps there are, with one rate: the default.
+/// This library's contenders with one rate that are told how many steps there are: the default.
 pub(super) const OURS: [&str; 3] = ["tlr-sgd", "tlr-momentum", "tlr-adam"];
 
 /// The competitors of a group, those with the largest areas first.
@@ -119,7 +119,8 @@ fn by_area(findings: &Findings, group: Group) -> Vec<usize> {
     of_group.into_iter().map(|(_, index)| index).collect()
 }
 
-/// Those that figures show: ours, the hand's, and the best three that find their own rate.
+/// The competitors in the figures: ours, the search by hand, and the best three that find their own
+/// rate.
 fn shown(findings: &Findings) -> Vec<usize> {
     let hand = ["nadamw + cosine, by hand", "sgd, by hand"];
     let mut shown: Vec<_> =
@@ -190,7 +191,7 @@ fn summary(page: &mut String, findings: &Findings) {
               who finds a rate.</p>\n";
 }
 
-/// At which tasks the best and the worst of ours stand before or behind the hand.
+/// The tasks at which ours are furthest before, and furthest behind, the search by hand.
 fn wins_and_losses(findings: &Findings) -> String {
     let ours: Vec<_> = OURS.iter().filter_map(|name| findings.named(name)).collect();
     let mut best: Vec<(f64, &str)> = Vec::new();

@@ -21,7 +21,7 @@ pub(super) struct Regret<'a> {
     pub(super) middle: f64,
     pub(super) worst: f64,
     pub(super) at: &'a str,
-    /// Tasks at which it is not above 0.
+    /// At how many tasks the regret is not above 0.
     pub(super) no_worse: usize,
     pub(super) tasks: usize,
 }

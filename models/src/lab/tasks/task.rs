@@ -3,7 +3,7 @@
 use crate::lab::{run, Budget, Contender, Folders, Problem, Scale, Trained};
 use crate::train::TrainError;
 
-/// Something to learn, by name.
+/// Something to learn, which is known by name.
 #[derive(Clone, Copy)]
 pub struct Task {
     /// The name in files and tables.

@@ -1,3 +1,5 @@
+//! The sizes of a convolution or a pooling, and how its window moves.
+
 use crate::layers::shares::least;
 
 /// The sizes of a convolution or of a pooling: `channels` planes of `height` × `width` in,

@@ -179,7 +179,7 @@ macro_rules! layer {
 }
 
 layer! {
-    /// A convolution of images without a bias, for in front of a batch norm.
+    /// A convolution of images without a bias, as it stands in front of a batch norm.
     ///
     /// Maps `(batch, IN, height, width)` to `(batch, OUT, height', width')` with height' = ⌊(height
     /// + 2·PADDING − DILATION·(KERNEL − 1) − 1) / STRIDE⌋ + 1. Weights are laid out as in PyTorch.

@@ -1,4 +1,4 @@
-//! Convolution of images.
+//! Convolution of images: what its operands are; how it is done stands in the files below.
 
 mod columns;
 mod composed;
@@ -42,14 +42,14 @@ impl<const N: usize, const G: usize> ConstDim for Over<N, G> {
     const SIZE: usize = N / G;
 }
 
-/// What a convolution does besides. By default it moves by one pixel, without padding, and the
+/// The options of a convolution. By default the filters move by one pixel, without padding, and the
 /// input gets its gradient.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Conv2dOptions {
     /// How the filters move over the image.
     pub sliding: Sliding,
-    /// The gradient of the input is wanted. Where the input is data nobody asks for it: a device
-    /// may then leave it out.
+    /// Whether the gradient of the input is wanted. Where the input is data nobody asks for it, and
+    /// a device may leave it out.
     pub input_gradient: bool,
 }
 
@@ -59,7 +59,7 @@ impl Default for Conv2dOptions {
     }
 }
 
-/// The sizes of a convolution of `x`, or why there is none.
+/// The sizes of a convolution of images of this size, or the error that says why there is none.
 fn geometry<const I: usize, const O: usize, const K: usize, const G: usize, Err>(
     (batch, height, width): (usize, usize, usize),
     sliding: Sliding,

@@ -12,7 +12,7 @@ use dfdx::prelude::{
 };
 use rayon::prelude::*;
 
-/// By im2col and matrix products, a thread for some images each. All tensors are contiguous.
+/// A convolution on the CPU: each thread takes some images. All tensors are contiguous.
 pub(in crate::layers) fn on_cpu<
     B,
     H,
@@ -96,7 +96,7 @@ where
 /// order: the result does not depend on the number of threads.
 const PARTS: usize = 8;
 
-/// Elements of all parts together.
+/// How many elements all parts have together, at most.
 const PARTS_ELEMENTS: usize = 16 << 20;
 
 /// `y` ← `y` + the convolution of `x` with `weight`, by the way that suits.
@@ -112,7 +112,7 @@ fn forward<E: Element>(g: &Geometry, x: &[E], weight: &[E], y: &mut [E]) {
     columns::forward(g, x, weight, y);
 }
 
-/// Some images' share of the gradients, by the way that suits.
+/// The share of some images in the gradients, by the way that suits.
 fn part<E: Element>(
     g: &Geometry,
     x: &[E],

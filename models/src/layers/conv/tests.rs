@@ -1,3 +1,4 @@
+//! Convolution on the CPU against its definition, and against dfdx's own operations.
 #![allow(clippy::unwrap_used, clippy::type_complexity)]
 use super::*;
 use crate::layers::{check, Kernels};

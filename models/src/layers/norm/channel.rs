@@ -22,8 +22,8 @@ impl<E: Dtype + Element> Channel<E> {
     }
 }
 
-/// Planes of a few pixels that are taken together: one call of what the widest registers run takes
-/// as long as a plane.
+/// How many small planes are taken together. To enter code for the widest registers takes as long
+/// as a plane does.
 pub(super) const TOGETHER: usize = 8;
 
 /// y = (x − mean)·slope + bias on each plane, rectified or not.
@@ -49,7 +49,7 @@ pub(super) fn apply<E: Element, const RELU: bool>(
     });
 }
 
-/// The gradient, if the rectifier let `x` pass.
+/// The gradient, or 0 where the rectifier did not let `x` pass.
 #[inline(always)]
 pub(super) fn passing<E: Element, const RELU: bool>(gradient: E, x: E, channel: Channel<E>) -> E {
     if RELU && (x - channel.mean) * channel.slope + channel.bias <= E::ZERO {

@@ -40,13 +40,13 @@ use tlr::{TensorCollection, TrainableLr};
 #[derive(Clone, Debug, TrainableLr)]
 #[tlr(group)]
 pub struct BatchNorm2d<const C: usize, const RELU: bool, E: Dtype, D: Device<E>> {
-    /// At first 1.
+    /// The factor of each channel. At first 1.
     pub weight: Tensor<Rank1<C>, E, D>,
-    /// At first 0.
+    /// What is added to each channel. At first 0.
     pub bias: Tensor<Rank1<C>, E, D>,
-    /// At first 0; not trained.
+    /// The running mean of each channel. At first 0; not trained.
     pub running_mean: Tensor<Rank1<C>, E, D>,
-    /// At first 1; not trained.
+    /// The running variance of each channel. At first 1; not trained.
     pub running_var: Tensor<Rank1<C>, E, D>,
     /// Added to the variance. Default 1e-5.
     pub eps: f64,

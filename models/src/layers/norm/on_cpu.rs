@@ -19,7 +19,8 @@ use dfdx::prelude::{
 };
 use rayon::prelude::*;
 
-/// A channel's statistics at a time, then a plane at a time, on all threads. `x` is contiguous.
+/// In training: first the statistics, a channel a thread, and then the planes, a few a thread. `x`
+/// is contiguous.
 pub(in crate::layers) fn train_on_cpu<B, H, W, E, T, const C: usize, const RELU: bool>(
     x: Planes<B, C, H, W, E, Cpu, T>,
     [weight, bias]: [&Tensor<Rank1<C>, E, Cpu>; 2],
@@ -39,7 +40,7 @@ where
     let x_values = Scratch::of(&x);
     let (weight_values, bias_values) = (Scratch::of(weight), Scratch::of(bias));
     let count = (shape.0.size() * pixels) as f64;
-    // A channel's planes.
+    // The planes of a channel.
     fn planes<E>(
         values: &[E],
         pixels: usize,
@@ -119,7 +120,7 @@ where
     Ok((y.put_tape(tape), means, vars))
 }
 
-/// A plane at a time, on all threads. `x` is contiguous.
+/// By the running statistics: the planes are shared among all threads. `x` is contiguous.
 pub(in crate::layers) fn infer_on_cpu<B, H, W, E, const C: usize, const RELU: bool>(
     x: Planes<B, C, H, W, E, Cpu, NoneTape>,
     tensors: [&Tensor<Rank1<C>, E, Cpu>; 4],

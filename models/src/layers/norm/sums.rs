@@ -4,10 +4,10 @@ use super::channel::{passing, Channel};
 use crate::layers::element::Element;
 use pulp::NullaryFnOnce;
 
-/// Sums in as many lanes as fit the registers: the compiler may then use them.
+/// How many lanes a sum has: as many as fill the registers, which the compiler then uses.
 const LANES: usize = 32;
 
-/// Terms that a lane holds at most before it joins a sum in f64.
+/// How many terms a lane adds up, at most, before it joins a sum in f64.
 const TERMS: usize = 128;
 
 /// N sums over planes, in f64.
@@ -23,7 +23,7 @@ impl<E: Element, const N: usize> Lanes<E, N> {
         Self { lanes: [[E::ZERO; LANES]; N], terms: 0, totals: [0.0; N] }
     }
 
-    /// Room for so many terms more.
+    /// Makes room for so many more terms.
     #[inline(always)]
     fn expect(&mut self, terms: usize) {
         if self.terms + terms > TERMS {

@@ -19,17 +19,17 @@ use dfdx::prelude::{
 };
 use rayon::prelude::*;
 
-/// What becomes of the pixels in a window.
+/// How the pixels of a window become one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pooling {
-    /// The largest, padding aside; its gradient goes to the first of equals, and NaN counts as
-    /// largest. As in PyTorch.
+    /// The largest pixel, padding aside. Its gradient goes to the first of equals, and NaN counts
+    /// as largest. As in PyTorch.
     Max,
-    /// The mean, in which padding counts as zeros.
+    /// The mean of the pixels, in which padding counts as zeros.
     Mean,
 }
 
-/// The size of a window and how it moves; `dilation` is 1.
+/// The sizes of a pooling, or the error that says why there is none; `dilation` is 1.
 fn geometry<Err>(
     [batch, channels, height, width]: [usize; 4],
     kernel: usize,
@@ -100,7 +100,8 @@ fn largest<E: PartialOrd + Copy>(plane: &[E], window: impl Iterator<Item = usize
     best.map_or(0, |(pixel, _)| pixel)
 }
 
-/// By dfdx's own operations, on any device; which pixel is largest is decided on the host.
+/// A pooling by dfdx's own operations, on any device. Which pixel is largest is decided on the
+/// host.
 pub(super) fn composed<
     B: Dim,
     H: Dim,
@@ -158,7 +159,7 @@ pub(super) fn composed<
     }
 }
 
-/// A plane at a time, on all threads. `x` is contiguous.
+/// A pooling on the CPU: the planes are shared among all threads. `x` is contiguous.
 pub(super) fn on_cpu<
     B: Dim,
     H: Dim,
@@ -181,7 +182,7 @@ pub(super) fn on_cpu<
     let mut y_values = buffer::zeros(&device, g.batch * g.out_image())?;
     let planes = y_values.shared_chunks_exact_mut(outputs).zip(x_values.par_chunks_exact(pixels));
     let area = E::from_usize(kernel * kernel).unwrap_or_else(E::one);
-    // The pixel that each output is.
+    // For each output, the number of the pixel that it is.
     let mut from = Vec::new();
     match pooling {
         Pooling::Max => {

@@ -23,11 +23,11 @@ use std::sync::Arc;
 /// How many sequences there are, and how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AttentionSizes {
-    /// Sequences.
+    /// How many sequences there are.
     pub batch: usize,
-    /// Length of those that ask.
+    /// The length of the sequences of queries.
     pub queries: usize,
-    /// Length of those that answer.
+    /// The length of the sequences of keys and values.
     pub keys: usize,
 }
 
@@ -36,7 +36,7 @@ pub struct AttentionSizes {
 pub struct AttentionMask {
     /// Query i sees keys 0 to i only.
     pub causal: bool,
-    /// These keys are seen by no query.
+    /// The keys that no query sees.
     pub keys: Option<KeyPadding>,
 }
 
@@ -69,12 +69,12 @@ impl KeyPadding {
         })
     }
 
-    /// Position by position, sequence by sequence.
+    /// Whether each position is padding, sequence by sequence.
     pub fn padded(&self) -> &[bool] {
         &self.padded
     }
 
-    /// Of each of the `batch` sequences.
+    /// The length of each sequence.
     pub fn length(&self) -> usize {
         self.length
     }
@@ -90,7 +90,7 @@ impl AttentionMask {
     }
 }
 
-/// Whether the rows, the sizes and the mask agree.
+/// Checks that the rows, the sizes and the mask agree.
 pub(super) fn check<E, D, T, const M: usize>(
     q: &Rows<usize, M, E, D, T>,
     k: &Rows<usize, M, E, D, T>,
@@ -120,7 +120,7 @@ where
     Err(LayerError::Shape { layer: format!("attention of {M} features"), what })
 }
 
-/// By dfdx's own operations, on any device.
+/// Attention by dfdx's own operations, on any device.
 pub(super) fn composed<E, D, T, const M: usize, const H: usize>(
     (q, k, v): QueryKeyValue<M, E, D, T>,
     AttentionSizes { batch, queries, keys }: AttentionSizes,
@@ -206,7 +206,7 @@ fn zeros<E: Element>(into: &mut Vec<E>, len: usize) -> &mut [E] {
     into
 }
 
-/// Scores to weights, one query a row.
+/// Turns scores into weights, a query a row.
 fn masked_softmax<E: Element>(
     scores: &mut [E],
     keys: usize,
@@ -219,7 +219,7 @@ fn masked_softmax<E: Element>(
         for (key, score) in row.iter_mut().enumerate() {
             *score = if sees(query, key) { *score * scale } else { unseen };
         }
-        // Nothing is seen: nothing is averaged.
+        // The query sees no key: all its weights are 0.
         if row.iter().all(|score| *score == unseen) {
             row.fill(E::ZERO);
             continue;
@@ -229,7 +229,8 @@ fn masked_softmax<E: Element>(
     }
 }
 
-/// In one pass each way, a thread a sequence. All tensors are contiguous, and agree with the sizes.
+/// Attention on the CPU, in one pass each way, a sequence a thread. All tensors are contiguous, and
+/// agree with the sizes.
 pub(super) fn on_cpu<E: Element + Dtype, T: Tape<E, Cpu>, const M: usize, const H: usize>(
     (q, k, v): QueryKeyValue<M, E, Cpu, T>,
     AttentionSizes { batch, queries, keys }: AttentionSizes,
@@ -367,7 +368,7 @@ fn drop_weights<'a, E: Element>(
     into
 }
 
-/// Multiplies elements by what dropout has for them.
+/// Multiplies each element by its factor of dropout.
 fn drop_all<E: Element>(values: &mut [E], dropped: Dropped, first: usize) {
     vectorized(|| {
         for (index, value) in values.iter_mut().enumerate() {
@@ -376,8 +377,8 @@ fn drop_all<E: Element>(values: &mut [E], dropped: Dropped, first: usize) {
     });
 }
 
-/// Gradients of the weights to gradients of the scores. Where the weight is 0, for being masked, so
-/// is the gradient.
+/// Turns gradients of the weights into gradients of the scores. Where a weight is 0 because it is
+/// masked, so is the gradient.
 fn softmax_gradient<E: Element>(gradient: &mut [E], weights: &[E], keys: usize, scale: f64) {
     let width = keys.max(1);
     for (gradient, weights) in gradient.chunks_exact_mut(width).zip(weights.chunks_exact(width)) {

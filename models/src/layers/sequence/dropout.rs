@@ -11,8 +11,8 @@ use dfdx::prelude::{
 use rayon::prelude::*;
 use std::cell::Cell;
 
-/// How likely an element is dropped: at least 0 and below 1. By default 0.1, which is
-/// `torch.nn.Transformer`'s.
+/// The probability with which an element is dropped: at least 0 and below 1. By default 0.1, as in
+/// `torch.nn.Transformer`.
 ///
 /// # Example
 /// ```
@@ -35,7 +35,7 @@ impl DropoutRate {
     pub const NONE: Self = Self(0.0);
 
     /// # Errors
-    /// For what is not at least 0 and below 1.
+    /// [`InvalidDropout`] for a number that is not at least 0 and below 1.
     pub fn new(rate: f64) -> Result<Self, InvalidDropout> {
         if (0.0..1.0).contains(&rate) {
             Ok(Self(rate))
@@ -76,13 +76,13 @@ fn draw(device: &impl RandomU64) -> u64 {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Dropped {
     seed: u64,
-    /// Hashes below it are dropped.
+    /// Elements whose hash is below it are dropped.
     below: u64,
     scale: f64,
 }
 
 impl Dropped {
-    /// Nothing to drop at a rate of 0, and then nothing is drawn.
+    /// What is dropped next. At a rate of 0 that is nothing, and nothing is drawn.
     pub(super) fn new(rate: DropoutRate, device: &impl RandomU64) -> Option<Self> {
         (rate.0 > 0.0).then(|| Self {
             seed: draw(device),
@@ -108,7 +108,7 @@ impl Dropped {
     }
 }
 
-/// Whether the two can be added.
+/// Checks that the two can be added.
 pub(super) fn same_rows<E, D, T, const M: usize>(
     x: &Rows<usize, M, E, D, T>,
     onto: &Rows<usize, M, E, D, NoneTape>,
@@ -128,7 +128,7 @@ where
     }
 }
 
-/// By dfdx's own operation, on any device.
+/// Dropout by dfdx's own operation, on any device.
 pub(super) fn composed<E: Dtype, D: Device<E>, T: Tape<E, D>, const M: usize>(
     x: Rows<usize, M, E, D, T>,
     rate: DropoutRate,
@@ -153,10 +153,11 @@ fn add<E: Element>(to: &mut [E], values: &[E]) {
     vectorized(|| to.iter_mut().zip(values).for_each(|(to, value)| *to += *value));
 }
 
-/// Elements in a piece of work.
+/// How many elements make a piece of work.
 const PIECE: usize = 1 << 14;
 
-/// In one pass each way. All tensors are contiguous, `onto` has as many rows as `x`.
+/// Dropout on the CPU, in one pass each way, added to `onto` if there is one. All tensors are
+/// contiguous, and `onto` has as many rows as `x`.
 pub(super) fn on_cpu<E: Element + Dtype, T: Tape<E, Cpu>, const M: usize>(
     x: Rows<usize, M, E, Cpu, T>,
     onto: Option<Rows<usize, M, E, Cpu, NoneTape>>,

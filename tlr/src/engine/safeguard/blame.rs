@@ -40,7 +40,7 @@ pub(crate) fn blame(share: f64, rise: f64, slopes: &[Slope]) -> Blame {
 mod tests {
     use super::*;
 
-    /// Of a hundred weights of norm 10, which have gone 1 at most.
+    /// A slope of a hundred weights of norm 10. Callers let them move by 1 at most.
     fn slope(along: f64, moved: f64) -> Slope {
         Slope { along, moved, gradient: 5.0, norm: 10.0, weights: 100 }
     }

@@ -3,7 +3,7 @@
 use super::layout::Span;
 use pulp::{Simd, WithSimd};
 
-/// Outputs at a time.
+/// How many outputs are computed at a time.
 pub(super) const BLOCK: usize = 8;
 /// Outputs whose filters' gradients are summed at a time, for as many taps: 20 sums, the outputs'
 /// pixels and the inputs, which the compiler likes to read in one go, are 29 registers.
@@ -13,7 +13,7 @@ const TAPS: usize = 5;
 /// cache for all channels and taps.
 const AT_ONCE: usize = 128;
 
-/// Floats in a register.
+/// How many floats a register holds.
 pub(super) struct Lanes;
 
 impl WithSimd for Lanes {

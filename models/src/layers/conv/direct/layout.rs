@@ -12,23 +12,23 @@ use crate::layers::scratch;
 use pulp::NullaryFnOnce;
 use std::ops::Range;
 
-/// Behind the last place, more zeros than registers read too far.
+/// Zeros behind the last place: more than registers read beyond it.
 const SLACK: usize = 64;
-/// Floats in a line of a cache: a register that starts with one touches no other.
+/// Floats in a line of a cache. A register that starts where a line does touches one line only.
 const LINE: usize = scratch::LINE / size_of::<f32>();
 /// Images of more outputs in a row lose little to their padding: they are not worth interleaving.
 const NARROW: usize = 16;
-/// Places that a run of images has, more or less.
+/// About how many places a run of images has.
 const RUN: usize = 4096;
-/// Floats of a run's inputs and outputs, more or less: they stay in a core's cache.
+/// About how many floats a run's inputs and outputs have: they stay in a core's cache.
 const RUN_FLOATS: usize = 1 << 18;
 
-/// `[channel][phase][image][row][column][lane]`: the numbers of all that.
+/// The sizes of images laid out as `[channel][phase][image][row][column][lane]`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Layout {
-    /// Images whose pixels share a place.
+    /// How many images share a place with their pixels.
     pub(super) lanes: usize,
-    /// Images one after the other.
+    /// How many images, or groups of `lanes` images, stand one after the other.
     pub(super) images: usize,
     rows: usize,
     pitch: usize,
@@ -42,7 +42,7 @@ pub(super) struct Layout {
     pub(super) output: usize,
 }
 
-/// Consecutive floats.
+/// A range of consecutive floats.
 pub(super) type Span = Range<usize>;
 
 impl Layout {
@@ -74,7 +74,7 @@ impl Layout {
         self
     }
 
-    /// Images that are laid out together.
+    /// How many images are laid out together.
     pub(super) fn together(&self) -> usize {
         self.lanes * self.images
     }
@@ -178,7 +178,7 @@ pub(super) struct Phase {
 
 /// Where pixels are: rows of `width` columns, in an image and laid out.
 pub(super) struct Place {
-    /// The first, laid out.
+    /// The first float, as laid out.
     first: usize,
     pub(super) rows: usize,
     pub(super) width: usize,
@@ -212,7 +212,7 @@ impl Layout {
         }
     }
 
-    /// The images' first place, and lane.
+    /// The first place of an image, and its lane.
     fn of_image(&self, image: usize) -> (usize, usize) {
         (image / self.lanes * self.rows * self.pitch * self.lanes, image % self.lanes)
     }

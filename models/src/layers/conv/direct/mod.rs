@@ -28,7 +28,7 @@ pub(super) fn suits(g: &Geometry) -> bool {
         && g.outputs * g.channels * g.kernel * g.kernel <= LARGEST_WEIGHT
 }
 
-/// Images that are taken together.
+/// How many images are taken together.
 pub(super) fn together(g: &Geometry) -> usize {
     layout(g).together()
 }
@@ -101,7 +101,7 @@ pub(super) fn forward(g: &Geometry, x: &[f32], weight: &[f32], y: &mut [f32]) {
     );
 }
 
-/// Some images' share of the gradients.
+/// The share of some images in the gradients.
 pub(super) fn part(
     g: &Geometry,
     x: &[f32],

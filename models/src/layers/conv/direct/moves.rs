@@ -30,7 +30,8 @@ impl Layout {
         self.take(&[place], (laid, self.output), (y, g.out_image(), g.out_pixels()));
     }
 
-    /// Images, of so many pixels and with planes of so many, to channels of so many floats.
+    /// Lays out images: `from` is their pixels, the pixels of an image and those of a plane; `to`
+    /// is the layout and the floats of a channel.
     fn put(&self, places: &[Place], from: (&[f32], usize, usize), to: (&mut [f32], usize)) {
         let work = Put { layout: self, places, from, to };
         #[cfg(target_arch = "x86_64")]
@@ -49,7 +50,7 @@ impl Layout {
         pulp::Arch::new().dispatch(work);
     }
 
-    /// What transposes, where so many images just fill the places.
+    /// The instructions that transpose tiles, if the machine has them and the images fill a tile.
     #[cfg(target_arch = "x86_64")]
     fn interleaved(&self, images: usize) -> Option<pulp::x86::V4> {
         let whole = (self.lanes, images) == (interleave::LANES, interleave::LANES);

@@ -27,12 +27,13 @@ const SUSPECT: f64 = 0.01;
 /// Training starts at this many times the rate at which the ramp is half-way to the lowest point,
 /// if steps are as long as the gradients, and grow shorter with them. (By training: docs/start.md.)
 const FOLLOWING: f64 = 2.0;
-/// The same if steps stay long, as around Adam, or if gradients hardly agree.
+/// The same factor if steps stay long, as around Adam, or if gradients hardly agree.
 const NORMALIZED: f64 = 1.0;
 /// Gradient descent moves the weights by at least this part of Σ rate·‖g‖. (By less than all of it
 /// where gradients disagree.)
 const LEAST_FOLLOWED: f64 = 0.5;
-/// It moves them by no more than that, but for rounding.
+/// Gradient descent moves the weights by at most this part of Σ rate·‖g‖: all of it, and some more
+/// for rounding.
 const MOST_FOLLOWED: f64 = 1.05;
 /// The ramp ends where it is after so many steps.
 const LONGEST_RAMP: u64 = 4000;
@@ -103,7 +104,7 @@ enum Stage {
 /// What a ramp comes to with one more slope of each group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ramped {
-    /// It goes on.
+    /// The ramp goes on.
     On,
     /// The rates are found.
     Done,
@@ -111,7 +112,7 @@ pub(crate) enum Ramped {
     TooFar,
     /// A gradient is not a number, for the first time in a row. The batch may be to blame.
     Skip,
-    /// The same again, and the weights have not moved.
+    /// A gradient is not a number, for the second time in a row, and the weights have not moved.
     BrokenBatch,
 }
 
@@ -162,7 +163,7 @@ impl Ramp {
     ) -> Ramped {
         self.steps += 1;
         self.listen(slopes);
-        // Of figures that are numbers the sum may not be one.
+        // The sum of finite numbers may be infinite.
         let all = self.total(slopes);
         if !slopes.iter().all(Slope::is_finite) || !all.is_finite() {
             return self.doubt();
