@@ -36,8 +36,8 @@ impl Told {
             Event::Decision(decision) => self.decisions.push((*decision).clone()),
             Event::Epoch(epoch) => self.epochs.push(Epoch { seconds: 0.0, ..(*epoch).clone() }),
             Event::Resumed { .. } => *self = Self::default(),
-            Event::Begun { .. } => {}
             Event::NotSaved(error) => panic!("{error}"),
+            _ => {}
         }
     }
 }

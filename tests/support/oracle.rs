@@ -1,5 +1,5 @@
-//! Eq. 8 over windows once more, on plain vectors and straight from the text: what the library is
-//! compared with.
+//! Eq. 8 over windows once more, on plain vectors and straight from the text of the paper (Retsinas
+//! et al., *Newton-based Trainable Learning Rate*, ICASSP 2023): what the library is compared with.
 
 use crate::quadratic::dot;
 use std::ops::Range;

@@ -1,5 +1,7 @@
 //! The peers: optimizers that `tlr` is compared with, one a file.
 //!
+//! "The paper" is Retsinas et al., *Newton-based Trainable Learning Rate*, ICASSP 2023.
+//!
 //! A [`PeerRule`] is settings and pure arithmetic over slices, and knows no model. A [`Peer`] holds
 //! its state. A [`PeerOptimizer`] walks a dfdx model for it, so that each is an optimizer of any
 //! model on the CPU and a [`Learner`](crate::train::Learner). Scalars and sums are in f64. What is

@@ -79,6 +79,18 @@ impl fmt::Display for Short {
 /// [`DataError::Gzip`], [`DataError::Truncated`] for a file that ends within a record or holds
 /// none, [`DataError::LabelAt`] for the first label that is 10 or more, and [`DataError::Trailing`]
 /// for a file of more than 10,000 records.
+///
+/// # Example
+/// ```no_run
+/// use tlr_models::data::cifar;
+///
+/// let cifar = cifar::load10("cifar-10-batches-bin".as_ref())?;
+/// assert_eq!(cifar.data.train.shape(), [3, 32, 32]);
+/// for short in &cifar.short {
+///     println!("{short}");
+/// }
+/// # Ok::<(), tlr_models::data::DataError>(())
+/// ```
 pub fn load10(dir: &Path) -> Result<Cifar, DataError> {
     let (mut train, mut short) = (Vec::new(), Vec::new());
     for number in 1..=5 {

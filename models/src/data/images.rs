@@ -27,6 +27,16 @@ impl Images {
     /// zero, [`DataError::Length`] when `pixels` does not hold exactly
     /// `labels.len() * channels * rows * columns` bytes, and [`DataError::Label`] for the
     /// first label that is not below `classes`.
+    ///
+    /// # Example
+    /// ```
+    /// use tlr_models::data::Images;
+    ///
+    /// // Two grey images of 1 x 3 pixels, of the classes 0 and 1.
+    /// let images = Images::new(vec![0, 128, 255, 255, 128, 0], vec![0, 1], [1, 1, 3], 2)?;
+    /// assert_eq!((images.len(), images.pixels_of(1)), (2, &[255, 128, 0][..]));
+    /// # Ok::<(), tlr_models::data::DataError>(())
+    /// ```
     pub fn new(
         pixels: Vec<u8>,
         labels: Vec<u8>,
@@ -208,6 +218,16 @@ impl Dataset {
     /// # Errors
     ///
     /// [`DataError::Split`] when they differ in channels, rows, columns or classes.
+    ///
+    /// # Example
+    /// ```
+    /// use tlr_models::data::{Dataset, Images};
+    ///
+    /// let images = |pixels: [u8; 4]| Images::new(pixels.to_vec(), vec![0, 1], [1, 1, 2], 2);
+    /// let data = Dataset::new(images([0, 1, 2, 3])?, images([4, 5, 6, 7])?)?;
+    /// assert_eq!(data.test.len(), 2);
+    /// # Ok::<(), tlr_models::data::DataError>(())
+    /// ```
     pub fn new(train: Images, test: Images) -> Result<Self, DataError> {
         let sizes = [
             ("channels", train.channels, test.channels),

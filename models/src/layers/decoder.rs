@@ -26,6 +26,14 @@ pub struct DecoderMasks {
 
 impl DecoderMasks {
     /// Masks by which no position of the target sees a later one, and none sees padding.
+    ///
+    /// # Example
+    /// ```
+    /// use tlr_models::layers::DecoderMasks;
+    ///
+    /// let masks = DecoderMasks::causal(None, None);
+    /// assert!(masks.target.causal && !masks.memory.causal);
+    /// ```
     pub fn causal(target: Option<KeyPadding>, memory: Option<KeyPadding>) -> Self {
         Self {
             target: AttentionMask { causal: true, keys: target },

@@ -27,6 +27,24 @@ use grid::canonical;
 /// # Errors
 /// [`SweepError::Train`], when a run cannot begin: then none does. The others, when results cannot
 /// be written: the runs going on are finished, and lost.
+///
+/// # Example
+/// ```no_run
+/// use tlr_models::{
+///     data::digits,
+///     sweep::{self, Results},
+///     train::Options,
+/// };
+///
+/// let data = digits::draw(0, 20_000, 10_000)?;
+/// let mut results = Results::open("out/sweep".as_ref(), "drawn digits", &data)?;
+/// let cells = [1e-3, 1e-6].map(|rate| Options { rate, ..Options::default() });
+/// let failed = sweep::run(&data, &cells, 2, &mut results, &mut |record| {
+///     println!("{}", sweep::line(record));
+/// })?;
+/// assert_eq!(failed, 0);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn run(
     data: &Dataset,
     cells: &[Options],

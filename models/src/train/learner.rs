@@ -126,6 +126,17 @@ where
 ///
 /// # Errors
 /// Options that make no sense.
+///
+/// # Example
+/// ```
+/// use dfdx::prelude::*;
+/// use tlr_models::train::{learner, Net, Options};
+///
+/// let model: Net = BuildModule::build(&Cpu::default());
+/// let opt = learner(&model, &Options { rate: 1e-3, ..Options::default() }, 100)?;
+/// assert_eq!(opt.rates(), [("model", 1e-3)]);
+/// # Ok::<(), tlr::Error>(())
+/// ```
 pub fn learner<M: TrainableLr<f32, Cpu> + 'static>(
     model: &M,
     options: &Options,

@@ -78,6 +78,21 @@ fn prepare<M: Network>(
 ///
 /// # Errors
 /// Options or data that make no sense; training that [`tlr::Error`] ends.
+///
+/// # Example
+/// ```
+/// use tlr_models::{
+///     data::digits,
+///     train::{train, InMemory, Net, Options, Persistence},
+/// };
+///
+/// let data = digits::draw(0, 64, 16)?;
+/// let options = Options { epochs: 1, batch_size: 16, ..Options::default() };
+/// let source = InMemory::new(&data, options.batch_size, options.seed, None)?;
+/// let run = train::<Net>(&source, &options, &Persistence::default(), &mut |_| ())?;
+/// assert_eq!((run.epochs.len(), run.losses.len()), (1, 4));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn train<M: Network>(
     source: &dyn Source,
     options: &Options,

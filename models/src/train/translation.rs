@@ -183,6 +183,20 @@ impl Corpus {
     ///
     /// # Errors
     /// [`TextError::VocabularySize`] for a vocabulary that cannot be as small as asked for.
+    ///
+    /// # Example
+    /// ```
+    /// use tlr_models::{
+    ///     data::text::{toy, VocabularyConfig},
+    ///     train::Corpus,
+    /// };
+    ///
+    /// let data = toy::draw(7, 100, 10, 10)?;
+    /// let corpus = Corpus::new(&data.train, &data.val, VocabularyConfig::default())?;
+    /// let [source, target] = corpus.tokens();
+    /// assert!(source > 4 && target > 4); // more than the special tokens
+    /// # Ok::<(), tlr_models::data::text::TextError>(())
+    /// ```
     pub fn new(
         train: &ParallelText,
         val: &ParallelText,

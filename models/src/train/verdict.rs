@@ -104,6 +104,22 @@ impl fmt::Display for Fault {
 /// two), or if the mean loss of its last quarter is not below that of its first twenty steps by
 /// more than twice its standard error. The loss is looked at only after forty steps, and is held
 /// against a run only where at least two windows have ended.
+///
+/// # Example
+/// ```
+/// use tlr_models::{
+///     data::digits,
+///     train::{judge, train, InMemory, Net, Options, Persistence, Verdict},
+/// };
+///
+/// let data = digits::draw(0, 64, 16)?;
+/// let options = Options { epochs: 1, batch_size: 16, ..Options::default() };
+/// let source = InMemory::new(&data, options.batch_size, options.seed, None)?;
+/// let run = train::<Net>(&source, &options, &Persistence::default(), &mut |_| ())?;
+/// // Four steps say nothing yet.
+/// assert!(matches!(judge(&options, &run), Verdict::TooShort { .. }));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn judge(options: &Options, run: &Run) -> Verdict {
     let (fault, steps) = (fault(run), run.losses.len());
     let too_short = match fault {

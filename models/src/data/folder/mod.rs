@@ -71,6 +71,18 @@ impl Folder {
     /// [`DataError::Io`] when a folder cannot be listed, [`DataError::NoPictures`] for a class in
     /// `train` or a whole half without any, [`DataError::UnknownClass`] for a class only in `val`,
     /// [`DataError::Annotation`] for a list that is none.
+    ///
+    /// # Example
+    /// ```
+    /// use tlr_models::data::folder::{write_drawn, Folder};
+    ///
+    /// let dir = std::env::temp_dir().join("tlr-doc-pictures");
+    /// write_drawn(&dir, 7, 4, 2, 2, 16)?; // seed, to train on, to test on, classes, side
+    /// let folder = Folder::open(&dir)?;
+    /// assert_eq!((folder.train.len(), folder.val.len()), (4, 2));
+    /// assert_eq!(folder.train.classes().len(), 2);
+    /// # Ok::<(), tlr_models::data::DataError>(())
+    /// ```
     pub fn open(dir: &Path) -> Result<Self, DataError> {
         let mut passed_over = PassedOver::default();
         let (classes, files) = list::train(&dir.join("train"), &mut passed_over)?;

@@ -44,6 +44,15 @@ impl Default for Preparation {
 
 impl Preparation {
     /// Results of `side` x `side` pixels, with `shorter` 8/7 of that as for ImageNet.
+    ///
+    /// # Example
+    /// ```
+    /// use tlr_models::data::folder::Preparation;
+    ///
+    /// let preparation = Preparation::square(224);
+    /// assert_eq!(preparation, Preparation::default());
+    /// assert_eq!(preparation.shorter, 256);
+    /// ```
     pub fn square(side: u32) -> Self {
         Self { side, shorter: side.saturating_add(side / 7), ..Self::default() }
     }
