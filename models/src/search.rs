@@ -12,8 +12,8 @@ pub struct SearchOptions {
     /// Tokens after the first at which a sequence ends, ended or not. Default 100.
     pub max_length: usize,
     /// Sequences of different lengths are compared by their log probability over length to this
-    /// power. 0 compares the probabilities, which favours short ones; 1 the mean a token. Default
-    /// 1.
+    /// power. 0 compares the probabilities, which favours short ones; 1 the mean a token.
+    /// Default 1.
     pub length_penalty: f64,
     /// The first token, which is given. Default 2.
     pub start: usize,

@@ -226,11 +226,10 @@ impl<R: RateRule> Config<R> {
     /// rate that suits most of the training is too large for its end.
     ///
     /// **How.** Every rate is multiplied by a factor, counted from the end of the
-    /// [`ramp`](Self::ramp): 1 at first, and in the last three tenths of the steps it falls evenly
-    /// to
-    /// 0. Around an optimizer whose steps do not grow shorter with the gradients, such as Adam, it
-    ///    rises to 1.5 in the first tenth. Where one batch does not tell the slope from noise, or
-    ///    without a ramp, it falls evenly from 1 to 0 over all of the steps.
+    /// [`ramp`](Self::ramp): it is 1 at first, and falls evenly to 0 in the last three tenths of
+    /// the steps. Around an optimizer whose steps do not grow shorter with the gradients, such as
+    /// Adam, it rises to 1.5 in the first tenth. Where one batch does not tell the slope from
+    /// noise, or without a ramp, it falls evenly from 1 to 0 over all of the steps.
     ///
     /// The learned rate is the level that is multiplied. The rule does not make up for the decay:
     /// of each change of the level it makes only the share that is in force. A

@@ -73,8 +73,8 @@ pub trait TunableOptimizer:
     /// The device of the model.
     type Device: Device<Self::Dtype>;
 
-    /// The learning rate of a group. An optimizer with a single rate ignores `group`, which is then
-    /// 0.
+    /// The learning rate of a group. An optimizer with a single rate ignores `group`: there is only
+    /// group 0 then.
     fn rate(&self, group: usize) -> f64;
 
     /// Sets the learning rate of a group for all later updates.

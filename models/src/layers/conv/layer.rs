@@ -181,10 +181,10 @@ macro_rules! layer {
 layer! {
     /// A convolution of images without a bias, as it stands in front of a batch norm.
     ///
-    /// Maps `(batch, IN, height, width)` to `(batch, OUT, height', width')` with height' = ⌊(height
-    /// + 2·PADDING − DILATION·(KERNEL − 1) − 1) / STRIDE⌋ + 1. Weights are laid out as in PyTorch.
-    /// IN and OUT are checked when compiling, as is that GROUPS divides both; images smaller than
-    /// the filter are [`LayerError::Shape`].
+    /// Maps `(batch, IN, height, width)` to `(batch, OUT, height', width')` with
+    /// height' = ⌊(height + 2·PADDING − DILATION·(KERNEL − 1) − 1) / STRIDE⌋ + 1.
+    /// Weights are laid out as in PyTorch. IN and OUT are checked when compiling, as is that GROUPS
+    /// divides both; images smaller than the filter are [`LayerError::Shape`].
     ///
     /// # Example
     /// ```

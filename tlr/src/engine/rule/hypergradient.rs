@@ -19,7 +19,7 @@ use serde::Serialize;
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct HypergradientRule {
     form: HypergradientForm,
-    /// η.
+    /// η, the meta-learning rate.
     meta_lr: f64,
     max_factor: f64,
 }

@@ -140,8 +140,8 @@ impl Safeguard {
         self
     }
 
-    /// The number of windows accepted in a row after which a rate is trusted. At least 1; default
-    /// 5.
+    /// The number of windows accepted in a row after which a rate is trusted. At least 1.
+    /// Default 5.
     pub fn trust(mut self, windows: usize) -> Self {
         self.trust = windows;
         self
