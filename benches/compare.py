@@ -4,11 +4,12 @@
     cargo bench --bench layers --no-run
     python3 benches/compare.py [--rounds N] [NAME...]
 
-Needs `pip install torch`. Prints a Markdown table: milliseconds of ours and of PyTorch's (medians of
-the rounds), and the ratio (median of each round's ratio; below 1, ours is faster), for the
+Needs `pip install torch`. Prints a Markdown table: milliseconds of ours and of PyTorch's (medians
+of the rounds), and the ratio (median of each round's ratio; below 1, ours is faster), for the
 forward pass, and for forward and backward. Each round's time is the median of its samples or, with
-`--fastest`, the least: on a machine that is busy otherwise, the median tells what else ran. In both the layer trains, its input wants a gradient except
-where it is an image (the stems), and gradients are made anew each time rather than added to.
+`--fastest`, the least: on a machine that is busy otherwise, the median tells what else ran. In both
+the layer trains, its input wants a gradient except where it is an image (the stems), and gradients
+are made anew each time rather than added to.
 """
 
 import argparse
@@ -85,7 +86,8 @@ class DecoderLayer(nn.Module):
 
 TOKENS = torch.tensor([index * 619 % 2000 for index in range(640)])
 
-# Each layer of benches/layers.rs, and the shape of its input, or the input where it is not of numbers.
+# Each layer of benches/layers.rs, and the shape of its input, or the input where it is not of
+# numbers.
 LAYERS = {
     "conv_stem_3_16": (lambda: conv(3, 16, 3, 1, 1), (32, 3, 32, 32)),
     "conv_16_16": (lambda: conv(16, 16, 3, 1, 1), (32, 16, 32, 32)),

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
-"""How long `cargo check` takes for a model of many layers that derives `TensorCollection` and `TrainableLr` and is trained with a rate a
-layer; dependencies are warm.
+"""How long `cargo check` takes for a model of many layers; dependencies are warm.
+
+The model derives `TensorCollection` and `TrainableLr`, and is trained with a rate a layer.
 
     python3 benches/compile_time.py [--layers 25,50,100,200] [--rounds 3]
 
@@ -31,7 +32,8 @@ tlr = {{ path = "{root}/tlr" }}
 def source(layers):
     """A struct of so many layers, and a step with a rate each."""
     fields = "\n".join(f"    layer{index}: modules::Linear<4, 4, E, D>," for index in range(layers))
-    forward = "\n".join(f"    let x = model.layer{index}.forward(x).tanh();" for index in range(layers))
+    lines = (f"    let x = model.layer{index}.forward(x).tanh();" for index in range(layers))
+    forward = "\n".join(lines)
     return f"""
 use dfdx::{{nn::modules, optim::SgdConfig, prelude::*}};
 use tlr::{{optim::Sgd, Newton, NewtonConfig, PerLayer, TensorCollection, TrainableLr}};
@@ -68,7 +70,8 @@ def main():
         (project / "src").mkdir()
         (project / "Cargo.toml").write_text(MANIFEST.format(root=ROOT))
         (project / "Cargo.lock").write_bytes((ROOT / "Cargo.lock").read_bytes())
-        environment = dict(os.environ, CARGO_INCREMENTAL="0", CARGO_TARGET_DIR=str(ROOT / "target/compile-time"))
+        target = str(ROOT / "target/compile-time")
+        environment = dict(os.environ, CARGO_INCREMENTAL="0", CARGO_TARGET_DIR=target)
         main_rs = project / "src/main.rs"
 
         def check(layers):
@@ -79,7 +82,8 @@ def main():
 
         check(1)
         for layers in map(int, args.layers.split(",")):
-            print(f"| {layers} | {min(check(layers) for _ in range(args.rounds)):.1f} |", flush=True)
+            seconds = min(check(layers) for _ in range(args.rounds))
+            print(f"| {layers} | {seconds:.1f} |", flush=True)
 
 
 if __name__ == "__main__":

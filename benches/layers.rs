@@ -18,8 +18,8 @@ use tlr_models::{
 type Images<const C: usize, T> = Tensor<(usize, Const<C>, usize, usize), f32, Cpu, T>;
 type Taped = OwnedTape<f32, Cpu>;
 
-/// Works out the gradients of what `y` was computed from, if those of `y` are all 1. `ones` are made the first time: PyTorch, too,
-/// is handed them.
+/// Works out the gradients of what `y` was computed from, if those of `y` are all 1. `ones` are
+/// made the first time: PyTorch, too, is handed them.
 fn backward<S: Shape>(y: Tensor<S, f32, Cpu, Taped>, ones: &mut Vec<f32>) -> Gradients<f32, Cpu> {
     let (y, mut tape) = y.split_tape();
     ones.resize(y.shape().num_elements(), 1.0);
@@ -133,8 +133,8 @@ fn blocks(criterion: &mut Criterion) {
     time_images::<64, _>(criterion, "block_64", |x| block.forward_mut(x), (32, 8));
 }
 
-/// Of the sizes of `examples/translate` on Multi30k: 32 sentences of 20 tokens, 128 features, 4 heads; and the
-/// wide layer of `examples/mnist`.
+/// Of the sizes of `examples/translate` on Multi30k: 32 sentences of 20 tokens, 128 features, 4
+/// heads; and the wide layer of `examples/mnist`.
 fn sequences(criterion: &mut Criterion) {
     let dev = device();
     let (weight, bias) =

@@ -1,4 +1,5 @@
-//! A whole training step with a learned rate, against the same step without: turn by turn, medians of the ratios.
+//! A whole training step with a learned rate, against the same step without: turn by turn, medians
+//! of the ratios.
 //!
 //! ```text
 //! RAYON_NUM_THREADS=1 cargo bench --bench overhead

@@ -4,8 +4,9 @@
     cargo bench --bench overhead --no-run
     python3 benches/step.py [--model mlp|wrn16x1] [--threads N] [--rounds N]
 
-The perceptron 784-1000-10 on 128 digits, or WRN-16-1 on 128 images of 32 x 32. Needs `pip install torch`. Prints a line of a Markdown table: milliseconds of ours and of PyTorch's (medians of the rounds), and the
-ratio (median of each round's; below 1, ours is faster).
+The perceptron 784-1000-10 on 128 digits, or WRN-16-1 on 128 images of 32 x 32. Needs `pip install
+torch`. Prints a line of a Markdown table: milliseconds of ours and of PyTorch's (medians of the
+rounds), and the ratio (median of each round's; below 1, ours is faster).
 """
 
 import argparse
@@ -26,7 +27,10 @@ def perceptron(torch):
 
 
 def wide_resnet(torch):
-    """WRN-16-1 as tlr_models::resnet::Wrn16x1 has it: the second convolution strides, the shortcut takes the input itself."""
+    """WRN-16-1 as tlr_models::resnet::Wrn16x1 has it.
+
+    The second convolution strides, and the shortcut takes the input itself.
+    """
     nn = torch.nn
 
     def conv(inputs, outputs, kernel, stride=1):
@@ -106,7 +110,8 @@ def main():
     ratio = statistics.median(our / their for our, their in zip(ours, theirs))
     print("| model | threads | ours, ms | PyTorch, ms | ratio |")
     print("| --- | ---: | ---: | ---: | ---: |")
-    print(f"| {args.model} | {args.threads} | {statistics.median(ours):.2f} | {statistics.median(theirs):.2f} | {ratio:.2f} |")
+    ours, theirs = statistics.median(ours), statistics.median(theirs)
+    print(f"| {args.model} | {args.threads} | {ours:.2f} | {theirs:.2f} | {ratio:.2f} |")
 
 
 if __name__ == "__main__":

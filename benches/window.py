@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
-"""The update at a window's end beside the same in PyTorch, as a direct transcription of the paper's algorithm has it: same size,
-same threads, turn by turn.
+"""The update at a window's end beside the same in PyTorch: same size, same threads, turn by turn.
+
+In PyTorch it is a direct transcription of the paper's algorithm.
 
     cargo bench --bench window --no-run
     python3 benches/window.py [--elements N] [--threads N] [--rounds N]
 
-Needs `pip install torch`. Prints a line of a Markdown table: milliseconds of ours and of PyTorch's (medians of the rounds), and how
-many times as long PyTorch takes (median of each round's ratio).
+Needs `pip install torch`. Prints a line of a Markdown table: milliseconds of ours and of PyTorch's
+(medians of the rounds), and how many times as long PyTorch takes (median of each round's ratio).
 """
 
 import argparse
@@ -50,13 +51,16 @@ def main():
         for _ in range(5):
             update()
         theirs.append((time.perf_counter() - start) / 5 * 1e3)
-        command = [built.newest("window"), "--elements", str(args.elements), "--rounds", "5", "--json"]
-        lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+        command = [built.newest("window"), "--elements", str(args.elements)]
+        command += ["--rounds", "5", "--json"]
+        ran = subprocess.run(command, check=True, capture_output=True, text=True)
+        lines = ran.stdout.splitlines()
         ours.append(next(line["ms"] for line in map(json.loads, lines) if line["dtype"] == "f32"))
     ratio = statistics.median(their / our for our, their in zip(ours, theirs))
     print("| parameters | threads | ours, ms | PyTorch, ms | times |")
     print("| ---: | ---: | ---: | ---: | ---: |")
-    print(f"| {args.elements} | {args.threads} | {statistics.median(ours):.1f} | {statistics.median(theirs):.1f} | {ratio:.1f} |")
+    ours, theirs = statistics.median(ours), statistics.median(theirs)
+    print(f"| {args.elements} | {args.threads} | {ours:.1f} | {theirs:.1f} | {ratio:.1f} |")
 
 
 if __name__ == "__main__":

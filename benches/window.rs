@@ -1,5 +1,6 @@
-//! The update at the end of a window: what it costs beside a loop that only moves the same bytes, and beside the same
-//! update written with dfdx's tensor operations. And what it costs to take a slope.
+//! The update at the end of a window: what it costs beside a loop that only moves the same bytes,
+//! and beside the same update written with dfdx's tensor operations. And what it costs to take a
+//! slope.
 //!
 //! ```text
 //! cargo bench --bench window                               # 1 k to 100 M parameters
@@ -37,7 +38,8 @@ struct Args {
 type Result0 = Result<(), Box<dyn Error>>;
 type Weights<E, const N: usize> = Tensor<Rank1<N>, E, Cpu>;
 
-/// Leaves the weights where they are, so that nothing but the window's update or the slope is timed.
+/// Leaves the weights where they are, so that nothing but the window's update or the slope is
+/// timed.
 #[derive(Clone)]
 struct Still<E, const N: usize> {
     rate: f64,
@@ -83,7 +85,8 @@ fn main() -> Result0 {
         writeln!(out, "{} threads", rayon::current_num_threads())?;
         writeln!(
             out,
-            "| parameters | | update, ms | loop, ms | ratio | GB/s | dfdx, ms | ratio | slope, ms | of the update |"
+            "| parameters | | update, ms | loop, ms | ratio | GB/s | dfdx, ms | ratio | slope, ms \
+             | of the update |"
         )?;
         writeln!(out, "| ---: | --- | ---: | ---: | ---: | ---: | ---: | ---: | ---: | ---: |")?;
     }
@@ -117,7 +120,8 @@ where
     let weights: Vec<E> = (0..N).map(value).collect();
     let mut model: Weights<E, N> = dev.tensor_from_vec(weights.clone(), (Const,));
     let still = Still { rate: 0.1, marker: PhantomData };
-    // Weights that stay where they are look like a rate that is still to climb, whose windows are looked at more closely.
+    // Weights that stay where they are look like a rate that is still to climb, whose windows are
+    // looked at more closely.
     let ramping = NewtonConfig::default().climb(None).bf16_directions(args.bf16_directions);
     let config = ramping.window(Window::steps(1)?).ramp(false).settle(false).safeguard(None);
     let mut newton = Newton::new(&model, still.clone(), config)?;
@@ -194,7 +198,8 @@ where
         let ratio = ours / bytes;
         writeln!(
             out,
-            "| {N} | {name} | {ours:.4} | {bytes:.4} | {ratio:.2} | {rate:.1} | {dfdx} | {slope:.4} | {:.2} |",
+            "| {N} | {name} | {ours:.4} | {bytes:.4} | {ratio:.2} | {rate:.1} | {dfdx} | \
+             {slope:.4} | {:.2} |",
             slope / ours
         )?;
     }

@@ -4,9 +4,10 @@
     python3 docs/modules.py tlr/src --out docs/modules.svg      draws it
     python3 docs/modules.py tlr/src --check --max-lines 400     fails on circles and on long files
 
-A room is a folder of the crate, or a file beside its `lib.rs`. One room uses another where a path
-in its code (of a `use`, or `crate::a::b` within a function) leads there; a name that is re-exported
-on the way counts for the file it comes from. What is only for tests is left out.
+The folder holds a crate's `lib.rs`, or the `main.rs` or `mod.rs` of another tree of modules. A room
+is a folder of it, or a file beside that one. One room uses another where a path in its code (of a
+`use`, or `crate::a::b` within a function) leads there; a name that is re-exported on the way counts
+for the file it comes from. What is only for tests is left out.
 """
 import argparse
 import collections
@@ -72,7 +73,9 @@ class Crate:
         self.code = {}  # The code of each file, without comments and strings.
         self.lines = {}  # The number of lines of each file, without its tests.
         self.paths = []
-        self.read_file(root / "lib.rs", (), root)
+        places = [root / name for name in ("lib.rs", "main.rs", "mod.rs")]
+        self.top = next((place for place in places if place.is_file()), places[0])
+        self.read_file(self.top, (), root)
         self.imports = collections.defaultdict(list)
         for path in self.paths:
             self.imports[path.module, path.name].append(path.segments)
@@ -82,7 +85,7 @@ class Crate:
             self.add(path)
         for (user, used), names in self.names.items():
             user, used = self.room(user), self.room(used)
-            if user != used and "lib.rs" not in (user, used):
+            if user != used and self.top.name not in (user, used):
                 self.rooms[user, used] += len(names)
 
     def room(self, file):
@@ -259,7 +262,7 @@ class Drawing:
 
     def __init__(self, crate):
         self.crate = crate
-        rooms = sorted({crate.room(file) for file in crate.code} - {"lib.rs"})
+        rooms = sorted({crate.room(file) for file in crate.code} - {crate.top.name})
         self.boxes = {room: Box(crate, room) for room in rooms}
         self.red = {pair for circle in circles(crate.rooms) for pair in crate.rooms
                     if set(pair) <= set(circle)}

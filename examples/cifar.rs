@@ -1,8 +1,9 @@
 //! Trains a wide residual network on small pictures with a learning rate that learns itself.
 //!
 //! ```text
-//! cargo run --release --example cifar                      # pictures the program draws, no data needed
-//! cargo run --release --example cifar -- --data DIR --epochs 10 --batch-size 128 --weight-decay 5e-4
+//! cargo run --release --example cifar        # pictures that the program draws, no data needed
+//! cargo run --release --example cifar -- --data DIR --epochs 10 --batch-size 128 \
+//!   --weight-decay 5e-4
 //! cargo run --release --example cifar -- --data DIR --classes 100 --depth 28 --width 10
 //! ```
 
@@ -18,7 +19,7 @@ use tlr_models::{
     train::{InMemory, Network},
 };
 
-/// Images the program draws where there are no others.
+/// How many images the program draws if it is given none.
 const DRAWN: (usize, usize) = (4_000, 1_000);
 
 /// What to try first.
@@ -67,7 +68,8 @@ fn run(args: &Args, job: &Job<'_>) -> Result<ExitCode, Box<dyn Error>> {
         let classes = args.classes;
         return Err(format!("there is CIFAR-10 and CIFAR-100, no CIFAR-{classes}").into());
     }
-    // Each is compiled on its own, which takes its time: for 100 classes only those that are published.
+    // Each network is compiled on its own, which takes its time: for 100 classes there are only
+    // those that are published.
     match (args.depth, args.width, args.classes) {
         (10, 1, 10) => train::<Wrn10x1<10, f32, Cpu>>(args, job),
         (16, 1, 10) => train::<Wrn16x1<10, f32, Cpu>>(args, job),

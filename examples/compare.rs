@@ -1,12 +1,15 @@
-//! Compares runs of `translate`, or of the other examples: a table, and the curves of each method's best run.
+//! Compares runs of `translate`, or of the other examples: a table, and the curves of each method's
+//! best run.
 //!
 //! ```text
 //! cargo run --release --features text --example translate -- --data DIR --out runs/adam-newton
-//! cargo run --release --features text --example translate -- --data DIR --out runs/adam-1e-3 --rule constant --rate 1e-3
+//! cargo run --release --features text --example translate -- --data DIR --out runs/adam-1e-3 \
+//!   --rule constant --rate 1e-3
 //! cargo run --release --example compare -- runs/* --out results/translation
 //! ```
 //!
-//! A method is an optimizer with a rule and a mode; its best run has the lowest test loss of any epoch.
+//! A method is an optimizer with a rule and a mode; its best run has the lowest test loss of any
+//! epoch.
 
 use clap::Parser;
 use serde_json::Value;
@@ -46,7 +49,7 @@ fn main() -> ExitCode {
 
 /// A run, read from its folder.
 struct Run {
-    /// The end of its path that no other run has.
+    /// The end of its path, as long as it takes to differ from those of all other runs.
     name: String,
     /// The data's name, and what tells it from others.
     data: String,
@@ -54,15 +57,15 @@ struct Run {
     optimizer: String,
     rule: String,
     mode: String,
-    /// Where it started from, unless that was looked for.
+    /// The starting rate, unless it was looked for.
     rate: Option<f64>,
     bleu: Option<f64>,
-    /// `finished`, or why it was not.
+    /// `finished`, or why the run did not finish.
     ended: String,
     settings: Facts,
     epochs: Vec<Epoch>,
     last: Epoch,
-    /// Of lowest test loss.
+    /// The epoch of lowest test loss.
     best: Epoch,
 }
 
@@ -141,7 +144,7 @@ impl Run {
         })
     }
 
-    /// Whatever the rate it started from.
+    /// The method in words, without the starting rate.
     fn method(&self) -> String {
         let optimizer = &self.optimizer;
         match (self.rule.as_str(), self.mode.as_str()) {
@@ -155,7 +158,7 @@ impl Run {
 /// For each path its end that no other has: `newton`, or `a/newton` beside `b/newton`.
 fn names(paths: &[PathBuf]) -> Result<Vec<String>, String> {
     let parts = |path: &Path| -> Vec<String> {
-        // What is not there is told of when it is read.
+        // A path that does not exist is an error when it is read.
         let path = fs::canonicalize(path).or_else(|_| std::path::absolute(path));
         let path = path.unwrap_or_default();
         path.components().map(|part| part.as_os_str().to_string_lossy().into_owned()).collect()
@@ -203,16 +206,17 @@ fn compare(args: &Args) -> Result<(), Box<dyn Error>> {
     report::write(&out.file("table.md"), &table)?;
     comparison.write_svg(&out.file("losses.svg"))?;
     match writeln!(io::stdout(), "{table}\ntable and curves in {}", args.out.display()) {
-        // Who has closed it has read enough.
+        // If nobody reads stdout any more, that is no error.
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
         _ => Ok(()),
     }
 }
 
-/// A row a run, the best of each method in bold.
+/// The table: a row for each run, the best of each method in bold.
 fn table(runs: &[Run], best: &[&Run]) -> String {
-    let mut text = "| run | method | starting rate | learned rate | training loss | validation loss | lowest (epoch) | \
-                    token accuracy | BLEU | rollbacks | seconds |\n|"
+    let mut text = "| run | method | starting rate | learned rate | training loss | \
+                    validation loss | lowest (epoch) | token accuracy | BLEU | rollbacks | \
+                    seconds |\n|"
         .to_owned();
     text += &" --- |".repeat(11);
     for run in runs {
@@ -224,7 +228,8 @@ fn table(runs: &[Run], best: &[&Run]) -> String {
         let rollbacks: usize = epochs.iter().map(|epoch| epoch.rollbacks).sum();
         let seconds: f64 = epochs.iter().map(|epoch| epoch.seconds).sum();
         text += &format!(
-            "\n| {}{ended} | {bold}{}{bold} | {} | {} | {:.3} | {:.3} | {:.3} ({}) | {:.1} % | {bleu} | {rollbacks} | {seconds:.0} |",
+            "\n| {}{ended} | {bold}{}{bold} | {} | {} | {:.3} | {:.3} | {:.3} ({}) | {:.1} % | \
+             {bleu} | {rollbacks} | {seconds:.0} |",
             run.name,
             run.method(),
             run.rate.map_or("found".to_owned(), |rate| format!("{rate:e}")),

@@ -1,12 +1,14 @@
 //! Trains ResNet-50 on a folder of pictures with a learning rate that learns itself.
 //!
 //! ```text
-//! cargo run --release --features pictures --example imagenet   # draws a small folder; after a minute 47 % of its four classes
-//! cargo run --release --features pictures --example imagenet -- --data DIR --side 224 --epochs 80 --batch-size 96
+//! # Draws a small folder; after a minute it tells 47 % of its four classes.
+//! cargo run --release --features pictures --example imagenet
+//! cargo run --release --features pictures --example imagenet -- --data DIR --side 224 \
+//!   --epochs 80 --batch-size 96
 //! ```
 //!
-//! `DIR` is laid out as ImageNet is, `train/<class>/` and `val/<class>/` with pictures in them or in
-//! folders below, or as Tiny ImageNet is. All pictures are read once before training starts.
+//! `DIR` is laid out as ImageNet is, `train/<class>/` and `val/<class>/` with pictures in them or
+//! in folders below, or as Tiny ImageNet is. All pictures are read once before training starts.
 
 mod common;
 

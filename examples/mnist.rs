@@ -1,7 +1,7 @@
 //! Trains the paper's perceptron (784-1000-10) with a learning rate that learns itself.
 //!
 //! ```text
-//! cargo run --release --example mnist                      # digits the program draws, no data needed
+//! cargo run --release --example mnist          # digits that the program draws, no data needed
 //! cargo run --release --features download --example mnist -- --download   # the real ones
 //! cargo run --release --example mnist -- --data DIR --rate 1e-9 --mode per-layer
 //! ```

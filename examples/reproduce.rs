@@ -1,5 +1,5 @@
-//! Makes the evidence: `tlr` without a number given beside its peers and a search by hand, over small
-//! tasks, as one HTML page.
+//! Makes the evidence: `tlr` without a number given beside its peers and a search by hand, over
+//! small tasks, as one HTML page.
 //!
 //! ```text
 //! cargo run --release --features lab --example reproduce -- list
@@ -71,8 +71,8 @@ struct Run {
     /// How much is trained
     #[arg(long, value_enum, default_value_t = Scale::Small)]
     scale: Scale,
-    /// Folder with mnist, cifar10 and multi30k in it, as far as they are at hand. Digits are drawn in
-    /// place of MNIST; tasks on the others are left out without them
+    /// Folder with mnist, cifar10 and multi30k in it, as far as they are at hand. Digits are drawn
+    /// in place of MNIST; tasks on the others are left out without them
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
     /// Folder for the results; what it has is not done again

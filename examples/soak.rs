@@ -1,5 +1,5 @@
-//! Trains for long under faults, and once more undisturbed: broken batches, exploding batches, kills, interrupts and
-//! a disk that is full, all at random. Linux, because of the disk.
+//! Trains for long under faults, and once more undisturbed: broken batches, exploding batches,
+//! kills, interrupts and a disk that is full, all at random. Linux, because of the disk.
 //!
 //! ```text
 //! cargo run --release --example soak -- --data DIR --epochs 500 --out out/soak

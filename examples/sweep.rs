@@ -24,7 +24,7 @@ use tlr_models::{
     train::{self, Base, Mode, Rule},
 };
 
-/// Images the program draws where there are no others.
+/// How many images the program draws if it is given none.
 const DRAWN: (usize, usize) = (20_000, 4_000);
 
 /// What to try first.
@@ -39,8 +39,8 @@ Examples:
 
 /// Train mnist's network once for each combination of the values given, on all cores at a time.
 ///
-/// Flags that take X,... or N,... take several values with commas between them. Started again with the
-/// same --out, a sweep does what is not done yet.
+/// Flags that take X,... or N,... take several values with commas between them. Started again with
+/// the same --out, a sweep does what is not done yet.
 #[derive(Parser)]
 #[command(name = "sweep", version, after_help = EXAMPLES)]
 struct Args {
@@ -83,13 +83,13 @@ struct Args {
     #[arg(long, value_enum, help_heading = "Learned rate", value_delimiter = ',')]
     #[arg(default_value = "aligned")]
     rule: Vec<Rule>,
-    /// How often the rate is changed: 0.2 is after every fifth of an epoch, but not within 20 steps.
-    /// Above 0, at most 1 (p in the paper)
+    /// How often the rate is changed: 0.2 is after every fifth of an epoch, but not within 20
+    /// steps. Above 0, at most 1 (p in the paper)
     #[arg(long, value_name = "X,...", help_heading = "Learned rate", value_delimiter = ',')]
     #[arg(default_value = "0.2")]
     window_fraction: Vec<f64>,
-    /// How far `aligned` and `paper` go at a time, as a part of the way to the rate that looks best.
-    /// Above 0, at most 1 (γ in the paper)
+    /// How far `aligned` and `paper` go at a time, as a part of the way to the rate that looks
+    /// best. Above 0, at most 1 (γ in the paper)
     #[arg(long, value_name = "X,...", help_heading = "Learned rate", value_delimiter = ',')]
     #[arg(default_value = "0.33")]
     damping: Vec<f64>,

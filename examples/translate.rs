@@ -1,14 +1,17 @@
-//! Trains a transformer to translate from German to English with a learning rate that learns itself.
+//! Trains a transformer to translate from German to English with a learning rate that learns
+//! itself.
 //!
 //! ```text
-//! cargo run --release --features text --example translate          # a small language the program makes, no data needed
+//! # A small language that the program makes, no data needed.
+//! cargo run --release --features text --example translate
 //! cargo run --release --features text --example translate -- --data DIR --limit 5000
-//! cargo run --release --features text --example translate -- --data DIR --vocabulary 8000 --beam 4 --mode per-layer
+//! cargo run --release --features text --example translate -- --data DIR --vocabulary 8000 \
+//!   --beam 4 --mode per-layer
 //! ```
 //!
-//! In tables and pictures, the test loss and accuracy of an epoch are those of the validation pairs: the mean loss of
-//! their tokens and the part of them predicted right, each from the right ones before it. BLEU is of the test pairs, and
-//! is what sacrebleu gives for them.
+//! In tables and pictures, the test loss and accuracy of an epoch are those of the validation
+//! pairs: the mean loss of their tokens and the part of them predicted right, each from the right
+//! ones before it. BLEU is of the test pairs, and is what sacrebleu gives for them.
 
 mod common;
 
@@ -28,7 +31,8 @@ use tlr_models::{
     Seq2SeqTransformer,
 };
 
-/// Pairs to train on, to watch training by and to test on, where there are no others.
+/// How many pairs the program makes if it is given none: to train on, to watch training by, and to
+/// test on.
 const TOY: (usize, usize, usize) = (4_000, 200, 200);
 
 /// For the toy language: two layers on either side, 64 features.
@@ -48,12 +52,13 @@ Examples:
   All of them, with a wider search at the end:
     translate --data DIR --vocabulary 8000 --beam 4";
 
-/// Train a transformer to translate from German to English, with a learning rate that learns itself.
+/// Train a transformer to translate from German to English, with a learning rate that learns
+/// itself.
 #[derive(Parser)]
 #[command(name = "translate", after_help = EXAMPLES)]
 struct Args {
-    /// Folder with Multi30k's train, val and test_2016_flickr, .de and .en, plain or gzipped; without
-    /// it, sentences are made
+    /// Folder with Multi30k's train, val and test_2016_flickr, .de and .en, plain or gzipped;
+    /// without it, sentences are made
     #[arg(long, value_name = "DIR", env = "TLR_MULTI30K", help_heading = "Data")]
     data: Option<PathBuf>,
     /// What a token is [default: subwords of Multi30k, words of the made language]
@@ -148,7 +153,8 @@ fn train<M: Translator>(
     let [source, target] = corpus.tokens();
     let examples = data.train.len();
     let amounts = format!(
-        "{examples} to train on, {} to watch training by, {} to test on; {source} German and {target} English tokens",
+        "{examples} to train on, {} to watch training by, {} to test on; {source} German and \
+         {target} English tokens",
         data.val.len(),
         data.test.len(),
     );

@@ -1,4 +1,4 @@
-"""Opens the event file of a run with TensorBoard itself, and compares all it reads with the run's tables.
+"""Opens the event file of a run with TensorBoard itself, and compares it with the run's tables.
 
     pip install tensorboard
     cargo run --example mnist -- --mode per-layer --tensorboard --out out/events
@@ -60,7 +60,10 @@ def main():
         for step, values in steps.items():
             for value in values:
                 slack = 1e-6 if tag.startswith("cosine") else 0.0
-                near = [v for v in found[step] if math.isclose(v, value, rel_tol=1e-6, abs_tol=slack)]
+                near = [
+                    v for v in found[step]
+                    if math.isclose(v, value, rel_tol=1e-6, abs_tol=slack)
+                ]
                 assert near, f"{tag} at step {step}: {value} is not among {found[step]}"
                 compared += 1
     steps_an_epoch = max(step for step, _ in read["loss/test"]) // len(epochs)
@@ -75,7 +78,8 @@ def main():
             tag, step = f"rate/{column.removeprefix('rate_')}", (i + 1) * steps_an_epoch
             value = float(row[column]) * float(row["schedule"])
             found = [v for s, v in read[tag] if s == step]
-            assert any(math.isclose(v, value, rel_tol=1e-6) for v in found), f"{tag} at {step}: {found}"
+            near = any(math.isclose(v, value, rel_tol=1e-6) for v in found)
+            assert near, f"{tag} at {step}: {found}"
             compared += 1
     assert read["rollbacks"][-1][1] == sum(int(row["rollbacks"]) for row in epochs)
     assert len(read["loss/train"]) >= len(epochs)

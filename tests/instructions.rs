@@ -1,5 +1,5 @@
-//! What a learned rate costs, in instructions: the same count whatever else the machine does, unlike seconds. By
-//! valgrind's callgrind; where there is none, the tests say so and pass.
+//! What a learned rate costs, in instructions: the same count whatever else the machine does,
+//! unlike seconds. By valgrind's callgrind; where there is none, the tests say so and pass.
 #![allow(missing_docs, clippy::unwrap_used, clippy::panic, clippy::print_stderr)]
 
 use dfdx::{nn::builders, optim::SgdConfig, prelude::*};
@@ -85,9 +85,10 @@ where
     }
 }
 
-// Measured with rustc 1.95 on x86-64, as tests are compiled: 1.006 and 1.004 with long windows, 1.388 and 1.387 with windows of
-// one step, 1.98 times as much with twice the layers. Fails for a copy of the model or of a layer's gradients in each step, for a
-// second pass over a window's weights, and for what grows with the square of the layers.
+// Measured with rustc 1.95 on x86-64, as tests are compiled: 1.006 and 1.004 with long windows,
+// 1.388 and 1.387 with windows of one step, 1.98 times as much with twice the layers. Fails for a
+// copy of the model or of a layer's gradients in each step, for a second pass over a window's
+// weights, and for what grows with the square of the layers.
 #[test]
 fn a_learned_rate_costs_little() {
     let Some(plain) = of_a_step("plain", 8) else {

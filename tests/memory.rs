@@ -70,8 +70,9 @@ where
     (kept, MEMORY.peak_usage() - before)
 }
 
-/// One test: there is one allocator, which counts what a test beside it takes as well, and the harness for it. On one thread: dfdx's
-/// matrix products take memory once for each thread that happens to share in one.
+/// One test: there is one allocator, which counts what a test beside it takes as well, and the
+/// harness for it. On one thread: dfdx's matrix products take memory once for each thread that
+/// happens to share in one.
 #[test]
 fn as_much_memory_as_promised() {
     rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap().install(|| {
@@ -100,7 +101,8 @@ fn two_snapshots_or_a_sketch() {
         assert!(for_steps < gradients + SMALL, "{for_steps} for {gradients}");
     }
 
-    // Of gradients that it may change, and of weights that it need not go back to, there is no copy.
+    // Of gradients that it may change, and of weights that it need not go back to, there is no
+    // copy.
     let theirs = |model: &Model| dfdx::optim::Sgd::new(model, SgdConfig::default());
     assert!(owned(sgd) < SMALL && owned(theirs) < SMALL);
     assert!(owned(|model| PerLayer::new(model, sgd(model))) < SMALL);
@@ -118,9 +120,9 @@ fn two_snapshots_or_a_sketch() {
     assert!(for_steps < 4 * parameters + SMALL, "{for_steps}");
 }
 
-/// As much after twelve hundred windows as after two hundred, whatever happens in them: broken batches, windows that are undone,
-/// checkpoints that are written and resumed. Fails where any of it leaves something behind, be it one `f64` a window,
-/// and where `take_history` keeps anything.
+/// As much after twelve hundred windows as after two hundred, whatever happens in them: broken
+/// batches, windows that are undone, checkpoints that are written and resumed. Fails where any of
+/// it leaves something behind, be it one `f64` a window, and where `take_history` keeps anything.
 fn a_long_run_takes_no_more_than_a_short_one() {
     let dev = Cpu::default();
     dev.enable_cache();

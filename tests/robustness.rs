@@ -19,9 +19,9 @@ fn sgd<M>(model: &M, lr: f64, momentum: Option<Momentum>) -> Sgd<M, f64, Cpu> {
     Sgd::new(model, SgdConfig { lr, momentum, weight_decay: None })
 }
 
-/// Full batches, windows of `window` steps: the first loss after `steps` that is not above the mean of
-/// the last accepted window. (What a step did is seen by the loss after it, and a window has time to make
-/// up for a spike, so a run does not end on just any step.)
+/// Full batches, windows of `window` steps: the first loss after `steps` that is not above the mean
+/// of the last accepted window. (What a step did is seen by the loss after it, and a window has
+/// time to make up for a spike, so a run does not end on just any step.)
 fn train<const N: usize, Opt>(
     problem: Problem<'_>,
     start: &Vector<N>,
@@ -59,8 +59,8 @@ where
     }
 }
 
-/// Every starting rate, plain, with momentum, and around Adam: the worst loss of each, none of them above
-/// the first.
+/// Every starting rate, plain, with momentum, and around Adam: the worst loss of each, none of them
+/// above the first.
 fn worst<const N: usize>(
     problem: Problem<'_>,
     start: &Vector<N>,
@@ -105,19 +105,19 @@ fn bowls<const N: usize>(windows: [usize; 2]) {
             let [plain, momentum, _] = worst(&problem, &start, window, 2000);
             let [plain, momentum] = [plain / first, momentum / first];
             assert!(momentum <= 1e-3, "n = {N}, condition {condition}, K = {window}: {momentum}");
-            // Windows of two steps are too short to be judged and too long for Barzilai and Borwein's
-            // own steps: they may be undone for ever.
+            // Windows of two steps are too short to be judged and too long for Barzilai and
+            // Borwein's own steps: they may be undone for ever.
             let far = if window == 2 { 1.0 } else { 1e-3 };
             assert!(plain <= far, "n = {N}, condition {condition}, K = {window}: {plain}");
         }
     }
 }
 
-// Thirteen decades of rates, four windows, three base optimizers: never a weight that is not finite,
-// never worse than at the start, and plain or with momentum within 1e-3 of the minimum (relative to the
-// start) after 2,000 steps, where gradient descent at its best fixed rate needs some `condition` steps.
-// Fails without the safeguard from 1 upwards, and for K = 2 if a doubtful snapshot is gone back to: the
-// loss then grows beyond 1e80.
+// Thirteen decades of rates, four windows, three base optimizers: never a weight that is not
+// finite, never worse than at the start, and plain or with momentum within 1e-3 of the minimum
+// (relative to the start) after 2,000 steps, where gradient descent at its best fixed rate needs
+// some `condition` steps. Fails without the safeguard from 1 upwards, and for K = 2 if a doubtful
+// snapshot is gone back to: the loss then grows beyond 1e80.
 #[test]
 fn convex_quadratics() {
     convex([5, 10]);
@@ -135,7 +135,8 @@ fn convex(windows: [usize; 2]) {
     bowls::<100>(windows);
 }
 
-/// Mean of ln(1 + exp(−y·⟨x,w⟩)) over 32 random x, labelled by their first coordinate, plus 0.05·|w|².
+/// Mean of ln(1 + exp(−y·⟨x,w⟩)) over 32 random x, labelled by their first coordinate, plus
+/// 0.05·|w|².
 fn logistic(w: &[f64]) -> (f64, Vec<f64>) {
     let random = &mut Random(3);
     let mut loss = 0.05 * dot(w, w);
@@ -176,8 +177,8 @@ fn rosenbrock(w: &[f64]) -> (f64, Vec<f64>) {
     ((1.0 - x).powi(2) + 100.0 * off * off, gradient)
 }
 
-// Not convex: from 24.2 at (−1.2, 1) to below 0.05 within 2,000 steps; with momentum in windows of five
-// at least down to the valley.
+// Not convex: from 24.2 at (−1.2, 1) to below 0.05 within 2,000 steps; with momentum in windows of
+// five at least down to the valley.
 #[test]
 fn rosenbrock_valley() {
     let start: Vector<2> = vector(&[-1.2, 1.0]);
@@ -190,8 +191,8 @@ fn rosenbrock_valley() {
 
 // ---- Bad streams ----
 
-/// A batch of four of the examples of [`logistic`] regression in ten dimensions; class by the sign of a
-/// coordinate.
+/// A batch of four of the examples of [`logistic`] regression in ten dimensions; class by the sign
+/// of a coordinate.
 fn batch(w: &[f64], coordinate: usize, random: &mut Random) -> (f64, Vec<f64>) {
     let (mut loss, mut gradient) = (0.0, vec![0.0; w.len()]);
     for _ in 0..4 {
@@ -212,8 +213,8 @@ fn mean_loss(w: &[f64], coordinate: usize) -> f64 {
 
 type Stream = Newton<Sgd<Vector<10>, f64, Cpu>>;
 
-/// 2,000 batches, each through `spoil`, in windows of 20 from a rate of 1e-3: the weights, and how it
-/// ended.
+/// 2,000 batches, each through `spoil`, in windows of 20 from a rate of 1e-3: the weights, and how
+/// it ended.
 fn stream(
     mut spoil: impl FnMut(u64, &[f64], &mut Random) -> (f64, Vec<f64>),
 ) -> (Vec<f64>, Stream, Result<(), Error>) {
@@ -243,8 +244,8 @@ fn undisturbed() -> f64 {
     loss
 }
 
-// One batch in a hundred is NaN: as good as without, within a tenth. Fails if such a batch is trained on,
-// or if a single one undoes its window: the loss is then twice as high.
+// One batch in a hundred is NaN: as good as without, within a tenth. Fails if such a batch is
+// trained on, or if a single one undoes its window: the loss is then twice as high.
 #[test]
 fn batches_that_are_not_numbers() {
     let (w, newton, result) = stream(|step, w, random| match step % 97 {
@@ -288,8 +289,8 @@ fn a_loss_that_jumps() {
     assert!(loss < 1.1 * undisturbed(), "{loss}");
 }
 
-// Half-way the labels become those of another task. Either it learns that one, or it ends by the typed
-// error, with what it had learned of the first.
+// Half-way the labels become those of another task. Either it learns that one, or it ends by the
+// typed error, with what it had learned of the first.
 #[test]
 fn labels_that_change_half_way() {
     let (w, _, result) = stream(|step, w, random| batch(w, usize::from(step >= 1000), random));
@@ -300,7 +301,8 @@ fn labels_that_change_half_way() {
     }
 }
 
-// A loss that says nothing keeps nothing from moving; gradients of zero keep everything where it is.
+// A loss that says nothing keeps nothing from moving; gradients of zero keep everything where it
+// is.
 #[test]
 fn streams_that_say_nothing() {
     let (w, _, result) = stream(|_, w, random| (1.0, batch(w, 0, random).1));
@@ -352,9 +354,10 @@ fn last(losses: &[f32]) -> f32 {
     last[50]
 }
 
-// dfdx's rectifier takes NaN for 0: the loss of a broken batch is a number, its gradient is not. Where that loss alone makes
-// the window hopeless, it is skipped; where it does not, all weights are lost, and the window is undone. No rate pays for
-// either. Fails if one does: rates ended at 1e-30.
+// dfdx's rectifier takes NaN for 0: the loss of a broken batch is a number, its gradient is not.
+// Where that loss alone makes the window hopeless, it is skipped; where it does not, all weights
+// are lost, and the window is undone. No rate pays for either. Fails if one does: rates ended at
+// 1e-30.
 #[test]
 fn batches_of_nan_behind_a_rectifier_cost_no_rate() {
     let sgd = |model: &_| Sgd::new(model, SgdConfig { lr: 1e-4, ..Default::default() });
@@ -375,7 +378,8 @@ fn batches_of_nan_behind_a_rectifier_cost_no_rate() {
     assert!(with < 1e-3 && without < 1e-3, "{with} for {without}");
 }
 
-// From rates at which rounding swallows every step, one rate and one a layer. Fails without the raise.
+// From rates at which rounding swallows every step, one rate and one a layer. Fails without the
+// raise.
 #[test]
 fn rates_below_rounding_rise() {
     let sgd = |lr| move |model: &_| Sgd::new(model, SgdConfig { lr, ..Default::default() });
@@ -390,8 +394,8 @@ fn rates_below_rounding_rise() {
     }
 }
 
-// From a rate at which most of a step is lost. Fails if two windows that disagree by rounding alone end the climb: the rates then
-// are still below 1e-4.
+// From a rate at which most of a step is lost. Fails if two windows that disagree by rounding alone
+// end the climb: the rates then are still below 1e-4.
 #[test]
 fn what_rounding_leaves_does_not_end_the_climb() {
     let sgd = |model: &_| Sgd::new(model, SgdConfig { lr: 3e-9, ..Default::default() });
@@ -401,7 +405,8 @@ fn what_rounding_leaves_does_not_end_the_climb() {
     assert!(last(&losses) < losses[0] / 3.0, "{} from {}", last(&losses), losses[0]);
 }
 
-// Where there is no gradient there is nothing to be raised for. Fails if only the weights are looked at.
+// Where there is no gradient there is nothing to be raised for. Fails if only the weights are
+// looked at.
 #[test]
 fn without_gradients_no_rate_rises() {
     let mut model: Vector<2> = vector(&[1.0, 2.0]);

@@ -5,8 +5,8 @@
 //! `tests/scenarios/rows/`. All of it is drawn from a seed.
 //!
 //! **A column** is a way to run it: the base optimizer (plain descent, momentum 0.9, Adam, sign
-//! descent), one rate or a rate a layer, with the loss (`step`) or without (`update`), with a horizon
-//! or without, and the rate to start from (1e-9, 1e-6, 1e-2, 10). That is 128 columns;
+//! descent), one rate or a rate a layer, with the loss (`step`) or without (`update`), with a
+//! horizon or without, and the rate to start from (1e-9, 1e-6, 1e-2, 10). That is 128 columns;
 //! `tests/scenarios/ways.rs` tells which of them are run by default.
 //!
 //! **A cell** passes if no step failed, all weights and rates are finite at the end, and the error
@@ -17,8 +17,8 @@
 //! floor is not known, as for an autoencoder, it is the total loss. Where no constant learns with a
 //! seed, the error is not judged.
 //!
-//! Not all cells pass: `tests/scenarios/expected.rs` lists which rows have how many that do not, and
-//! why. All weights and rates are finite, and no step fails, without exception.
+//! Not all cells pass: `tests/scenarios/expected.rs` lists which rows have how many that do not,
+//! and why. All weights and rates are finite, and no step fails, without exception.
 //!
 //! By default this takes some 140 seconds of CPU time, shared out to all cores. Variables of the
 //! environment:

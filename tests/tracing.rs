@@ -1,7 +1,7 @@
 //! Each decision is also a `tracing` event.
 //!
-//! Alone in its file: an event that another test's thread meets first, with nobody listening, may be
-//! switched off for the whole process.
+//! Alone in its file: an event that another test's thread meets first, with nobody listening, may
+//! be switched off for the whole process.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 use dfdx::optim::*;

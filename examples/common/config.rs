@@ -14,25 +14,25 @@ use tlr_models::train::Facts;
 /// Flags that say where files go and what is shown, and not what is trained.
 const FILES: [&str; 7] = ["out", "json", "quiet", "tensorboard", "checkpoint", "resume", "config"];
 
-/// Flags that may be others when a run goes on from its checkpoint. The data is compared itself,
-/// wherever it lies.
+/// Flags that may differ when a run goes on from its checkpoint. The place of the data is one of
+/// them: the data itself is compared.
 const MAY_CHANGE: [&str; 8] =
     ["epochs", "threads", "decoders", "beam", "show", "data", "download", "mirror"];
 
 pub(super) const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// What the user has asked for, defaults included.
+/// All settings of a run: what the user has asked for, and the defaults.
 pub(super) struct Given {
     /// The example's name.
     pub(super) program: String,
-    /// By the names of their flags.
+    /// The settings, by the names of their flags.
     pub(super) settings: Map<String, Value>,
     /// Of the data that a run.json was made of, and where that is.
     expected: Option<(PathBuf, String)>,
 }
 
 impl Given {
-    /// What a checkpoint has to agree with.
+    /// The settings that a checkpoint has to agree with.
     pub(super) fn facts(&self) -> Facts {
         let lasting = self.settings.iter().filter(|(name, _)| !MAY_CHANGE.contains(&name.as_str()));
         lasting.fold(Facts::default(), |facts, (name, value)| {
@@ -66,7 +66,7 @@ pub(super) fn parse<A: Parser>(command: Command) -> Result<(A, Given), Box<dyn E
     let mut expected = None;
     if let Some(path) = matches.get_one::<PathBuf>("config").cloned() {
         let config = Config::read(&path, &command)?;
-        // After the name of the program.
+        // The flags of --config stand after the name of the program.
         words.splice(1..1, config.words);
         matches = command.clone().get_matches_from(words);
         expected = Some((path, config.fingerprint));
@@ -76,7 +76,7 @@ pub(super) fn parse<A: Parser>(command: Command) -> Result<(A, Given), Box<dyn E
     Ok((args, Given { program, settings, expected }))
 }
 
-/// All that was chosen, or left at its default.
+/// All settings, whether chosen or left at their defaults.
 fn settings(command: &Command, matches: &ArgMatches) -> std::io::Result<Map<String, Value>> {
     let mut settings = Map::new();
     for arg in command.get_arguments() {
@@ -97,7 +97,7 @@ fn settings(command: &Command, matches: &ArgMatches) -> std::io::Result<Map<Stri
     Ok(settings)
 }
 
-/// What run.json says of how to train.
+/// The settings in run.json that say how to train.
 struct Config {
     words: Vec<OsString>,
     fingerprint: String,
@@ -121,7 +121,8 @@ impl Config {
         if version != VERSION {
             let path = path.display();
             warn(format_args!(
-                "warning: {path} is of version {version}, and this is {VERSION}: the result may differ"
+                "warning: {path} is of version {version}, and this is {VERSION}: the result may \
+                 differ"
             ));
         }
         let settings = said.get("settings").and_then(Value::as_object);
@@ -138,7 +139,8 @@ impl Config {
             value => Some(format!("--{name}={value}")),
         });
         let words: Vec<OsString> = words.map(OsString::from).collect();
-        // By itself first, so that what is wrong in the file is not taken for a flag that was typed.
+        // By itself first, so that what is wrong in the file is not taken for a flag that was
+        // typed.
         let alone = std::iter::once(OsString::from(program)).chain(words.iter().cloned());
         command.clone().try_get_matches_from(alone).map_err(|error| {
             let why = error.to_string();

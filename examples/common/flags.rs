@@ -25,8 +25,8 @@ pub(crate) struct Training {
     /// Pull of the weights towards 0: so many times the weights are added to the gradient
     #[arg(long, value_name = "X", help_heading = "Training", default_value = "0")]
     pub(crate) weight_decay: f64,
-    /// Number that decides all that is random: the first weights, the order of the examples, and the
-    /// data where it is drawn
+    /// Number that decides all that is random: the first weights, the order of the examples, and
+    /// the data where it is drawn
     #[arg(long, value_name = "N", help_heading = "Training", value_parser = whole::<u64>(0))]
     #[arg(default_value = "0")]
     pub(crate) seed: u64,
@@ -50,12 +50,12 @@ pub(crate) struct Training {
     /// How a new learning rate is found from what the last steps did
     #[arg(long, value_enum, help_heading = "Learned rate", default_value_t = Rule::Aligned)]
     pub(crate) rule: Rule,
-    /// How often the rate is changed: 0.2 is after every fifth of an epoch, but not within 20 steps.
-    /// Above 0, at most 1 (p in the paper)
+    /// How often the rate is changed: 0.2 is after every fifth of an epoch, but not within 20
+    /// steps. Above 0, at most 1 (p in the paper)
     #[arg(long, value_name = "X", help_heading = "Learned rate", default_value = "0.2")]
     pub(crate) window_fraction: f64,
-    /// How far `aligned` and `paper` go at a time, as a part of the way to the rate that looks best.
-    /// Above 0, at most 1 (γ in the paper)
+    /// How far `aligned` and `paper` go at a time, as a part of the way to the rate that looks
+    /// best. Above 0, at most 1 (γ in the paper)
     #[arg(long, value_name = "X", help_heading = "Learned rate", default_value = "0.33")]
     pub(crate) damping: f64,
     /// How far `additive` and `multiplicative` go at a time. Above 0 (η in the paper)

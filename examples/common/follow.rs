@@ -17,7 +17,7 @@ use tlr_models::{
     },
 };
 
-/// What is trained on what, in words.
+/// What is trained, and on what, in words.
 pub(crate) struct Subject<'a> {
     /// The data's name, for the picture and the last line.
     pub(crate) data: &'a str,
@@ -31,13 +31,13 @@ pub(crate) struct Subject<'a> {
     pub(crate) tested: &'a str,
 }
 
-/// What training came to.
+/// The result of training.
 pub(crate) struct Done {
-    /// Epochs and decisions.
+    /// The epochs and the decisions on rates.
     pub(crate) run: Run,
-    /// Printed after them.
+    /// Lines that are printed after the table of epochs.
     pub(crate) words: String,
-    /// For the line of JSON.
+    /// Figures for the line of JSON.
     pub(crate) figures: Map<String, Value>,
 }
 
@@ -48,8 +48,9 @@ impl From<Run> for Done {
 }
 
 impl Job<'_> {
-    /// Trains an `M` on the images of `source`. `data` names the images, and `model` what is trained.
-    #[allow(dead_code)] // Translations are trained otherwise.
+    /// Trains an `M` on the images of `source`. `data` names the images, and `model` what is
+    /// trained.
+    #[allow(dead_code)] // The example `translate` does not use it.
     pub(crate) fn train<M: Network>(
         &self,
         data: &str,
@@ -71,8 +72,8 @@ impl Job<'_> {
         })
     }
 
-    /// Trains, shows how it goes, and writes tables and a picture after every epoch. `facts` tell the
-    /// data from others.
+    /// Trains, shows how it goes, and writes tables and a picture after every epoch. `facts` tell
+    /// the data from others.
     pub(crate) fn follow(
         &self,
         subject: &Subject<'_>,
@@ -141,7 +142,7 @@ impl Job<'_> {
                 record_end(&error);
                 return Err(format!("{error}; what was done before is in {out}").into());
             }
-            // Nothing was done, and what an earlier run has left there stays.
+            // Nothing was trained, so what an earlier run has left in the folder stays.
             Err(error) => return Err(error.into()),
         };
 
@@ -185,7 +186,8 @@ impl Job<'_> {
         shown.failed.map_or(Ok(ExitCode::SUCCESS), |error| Err(error.into()))
     }
 
-    /// What is about to be done; of the three figures the last are the steps of an epoch and of a window.
+    /// What is about to be done; of the three figures the last are the steps of an epoch and of a
+    /// window.
     fn opening(
         &self,
         subject: &Subject<'_>,
@@ -224,7 +226,7 @@ fn summary(tested: &str, options: &Options, run: &Run) -> String {
         (_, [_]) => "learned rate",
         _ => "learned rates",
     };
-    // Who looks for a rate to use elsewhere wants what was learned; in force was less in the end.
+    // The learned rate, which is of use elsewhere; the schedule may have lowered the one in force.
     let schedule = match last.schedule {
         1.0 => String::new(),
         share => format!(" (at the end times {share:.1e} by the schedule)"),

@@ -25,7 +25,7 @@ pub(crate) fn progress_bar(runs: u64) -> ProgressBar {
     }
 }
 
-/// A line on stdout. Who has closed it has read enough, and the runs go on.
+/// Prints a line on stdout. If nobody reads it any more, the runs go on all the same.
 pub(crate) fn say(bar: &ProgressBar, line: &str) -> io::Result<()> {
     match bar.suspend(|| writeln!(io::stdout(), "{line}")) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),

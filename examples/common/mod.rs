@@ -7,15 +7,17 @@ pub(crate) mod numbers;
 mod record;
 mod shown;
 mod signals;
+mod stderr;
 mod threads;
 
 pub(crate) use flags::Training;
+pub(crate) use stderr::warn;
 
 use clap::Parser;
 use config::Given;
 use console::Term;
 use indicatif::{ProgressBar, ProgressStyle};
-use std::{error::Error, io::Write, process::ExitCode};
+use std::{error::Error, process::ExitCode};
 use tlr_models::report::OutFolder;
 
 /// A run as it was asked for, and the folder that is its own.
@@ -26,7 +28,7 @@ pub(crate) struct Job<'a> {
 }
 
 impl Job<'_> {
-    /// As many threads as were asked for, or as many as are of use.
+    /// The number of threads that was asked for, or as many as are of use, which is noted.
     pub(crate) fn capped(&self, asked: usize, flag: &str) -> usize {
         let (threads, note) = threads::capped(asked, flag);
         if let Some(note) = note {
@@ -35,21 +37,21 @@ impl Job<'_> {
         threads
     }
 
-    /// A line on stderr that tells of nothing bad.
+    /// Prints a line on stderr that tells of nothing bad.
     pub(crate) fn note(&self, line: std::fmt::Arguments<'_>) {
         if !self.training.quiet {
             warn(line);
         }
     }
 
-    /// Shown on a terminal only.
+    /// A progress bar, which is shown on a terminal only.
     pub(crate) fn progress_bar(&self) -> ProgressBar {
         if self.training.quiet {
             return ProgressBar::hidden();
         }
         let columns = Term::stderr().size_checked().map(|(_, columns)| columns);
         let style = match columns {
-            // One line, that a terminal has room for.
+            // A narrow terminal has room for one short line.
             Some(..80) => "{percent:>3}%  {eta:>4} left  {wide_msg}",
             _ => "{elapsed:>4} {bar:24.cyan/dim} {percent:>3}%  {eta:>4} left  {msg}",
         };
@@ -75,8 +77,8 @@ pub(crate) fn run<A: Parser + Sync>(
     let ended = config::parse::<A>(command).and_then(|(args, given)| {
         let training = training(&args);
         let job = Job { training, given, out: OutFolder::claim(&training.out)? };
-        // As one of the threads: from outside, the others would have to be waited for, asleep, in
-        // every layer.
+        // This thread becomes one of the pool. From outside the pool it would fall asleep and wait
+        // for the others in every layer.
         let threads = training.threads.map_or(0, |asked| job.capped(asked, "--threads"));
         let threads = rayon::ThreadPoolBuilder::new().num_threads(threads).build()?;
         Ok(threads.install(|| work(&args, &job).map_err(|error| error.to_string()))?)
@@ -85,9 +87,4 @@ pub(crate) fn run<A: Parser + Sync>(
         warn(format_args!("error: {error}"));
         ExitCode::FAILURE
     })
-}
-
-/// A line on stderr. If nobody can read it, nobody can be told.
-pub(crate) fn warn(line: std::fmt::Arguments<'_>) {
-    let _ = writeln!(std::io::stderr(), "{line}");
 }

@@ -1,4 +1,4 @@
-//! What a run has come to so far, and the files that tell it.
+//! The results of a run so far, and the files that hold them.
 
 use super::{
     config::{Given, VERSION},
@@ -13,19 +13,19 @@ use tlr_models::{
     weights,
 };
 
-/// Points of the training loss in the picture, an epoch.
+/// How many points an epoch has in the picture of the training loss.
 const POINTS: usize = 20;
 
-/// Rates that are drawn and told of as often; of more, there is one point an epoch.
+/// Up to this many rates are drawn at every change; of more, there is one point an epoch.
 const FEW_RATES: usize = 4;
 
-/// Weights, beside the tables.
+/// The file of the best weights, beside the tables.
 pub(super) const BEST: &str = "best.safetensors";
 
 /// TensorBoard knows event files by `tfevents`.
 const EVENTS: &str = "events.out.tfevents.tlr";
 
-/// What was told of a run.
+/// What a run has told so far.
 pub(super) struct Record<'a> {
     job: &'a Job<'a>,
     /// The data's name, and what tells it from others.
@@ -33,11 +33,11 @@ pub(super) struct Record<'a> {
     epochs: Vec<Epoch>,
     history: Vec<Adaptation>,
     losses: Losses,
-    /// The rates in force, over epochs passed.
+    /// The rates in force, over the epochs that have passed.
     rates: Vec<Rate>,
-    /// For --tensorboard.
+    /// The event file for --tensorboard.
     events: Option<EventFile>,
-    /// Steps in an epoch.
+    /// How many steps an epoch has.
     batches: usize,
 }
 
@@ -56,7 +56,7 @@ impl<'a> Record<'a> {
         }
     }
 
-    /// Takes an [`Event::Step`] down.
+    /// Notes an [`Event::Step`].
     pub(super) fn step(&mut self, event: &Event<'_>) {
         let Event::Step { epoch, batch, batches, loss, rates, schedule } = event else { return };
         self.batches = *batches;
@@ -73,7 +73,7 @@ impl<'a> Record<'a> {
         }
     }
 
-    /// A rate that was in force at this step.
+    /// Notes a rate that was in force at this step.
     fn rate(&mut self, group: &str, step: u64, rate: f64) {
         let point = (step as f64 / self.batches as f64, rate);
         match self.rates.iter_mut().find(|rate| rate.name == group) {
@@ -112,12 +112,12 @@ impl<'a> Record<'a> {
         self.epochs.push(epoch.clone());
     }
 
-    /// Takes away what an earlier run has left in the folder and this one does not write at once, so
-    /// that nobody takes it for this one's.
+    /// Takes away what an earlier run has left in the folder and this one does not write at once,
+    /// so that nobody takes it for this one's.
     pub(super) fn forget_others(&self) {
         // One that goes on without --tensorboard has an event file of its own there.
         if self.events.is_none() && self.epochs.is_empty() {
-            // There may be none.
+            // If there is no such file, there is nothing to take away.
             let _ = fs::remove_file(self.job.out.file(EVENTS));
         }
         let best = self.job.out.file(BEST);
@@ -226,7 +226,7 @@ fn method(options: &Options) -> String {
 /// Means of the training loss over a few steps each.
 #[derive(Default)]
 struct Losses {
-    /// Epochs passed, and loss.
+    /// The points so far: the epochs that have passed, and the mean loss.
     points: Vec<(f64, f64)>,
     sum: f64,
     count: usize,

@@ -12,20 +12,20 @@ use tlr_models::{
     train::{Event, Options, Shape},
 };
 
-/// Epochs that the time left is estimated by.
+/// How many of the latest epochs the time left is estimated by.
 const LATEST: usize = 3;
 
-/// How wide the terminal is, if stdout is one.
+/// The width of the terminal, if stdout is one.
 fn columns() -> Option<usize> {
     Term::stdout().size_checked().map(|(_, columns)| usize::from(columns))
 }
 
-/// What the user sees on the way.
+/// What the user sees while a run goes on.
 pub(super) struct Shown {
     pub(super) bar: ProgressBar,
     /// Whether only the last line is shown, and what goes wrong.
     quiet: bool,
-    /// Whether rates are multiplied by something.
+    /// Whether a schedule multiplies the rates.
     scheduled: bool,
     table: Option<EpochTable>,
     /// Whether the terminal has no room for its rows.
@@ -35,7 +35,7 @@ pub(super) struct Shown {
     epochs: usize,
     /// Steps that were made before the run went on, and are told again.
     again: usize,
-    /// Steps told.
+    /// How many steps have been told.
     steps: usize,
     /// Whether anything was done that is worth a file.
     pub(super) started: bool,
@@ -78,7 +78,7 @@ impl Shown {
                 }
                 self.bar.inc(1);
                 if self.steps == self.again {
-                    // They were told in no time, and the others will not be.
+                    // Steps that are told again take no time, so the estimate leaves them out.
                     self.bar.reset_eta();
                 }
                 let rates: Vec<_> =
@@ -123,7 +123,8 @@ impl Shown {
         }
     }
 
-    /// Whether files are to be written: at the first step, and after every epoch that is not told again.
+    /// Whether files are to be written: at the first step, and after every epoch that is not told
+    /// again.
     pub(super) fn is_new(&mut self, event: &Event<'_>) -> bool {
         match event {
             Event::Step { .. } => {
@@ -165,7 +166,7 @@ impl Shown {
         }
     }
 
-    /// A line on stdout. Who has closed it has read enough, and the run goes on.
+    /// Prints a line on stdout. If nobody reads it any more, the run goes on all the same.
     pub(super) fn last(&mut self, line: &str) {
         if self.failed.is_none() {
             let shown = self.bar.suspend(|| writeln!(io::stdout().lock(), "{line}"));

@@ -27,7 +27,7 @@ impl Stop {
     pub(super) fn listen() -> io::Result<Self> {
         let (asked, signal) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
         for number in [SIGINT, SIGTERM] {
-            // In this order: the first signal does not find itself.
+            // In this order, or the first signal would find the flag set already and end the run.
             flag::register_conditional_shutdown(number, 128 + number, Arc::clone(&asked))?;
             flag::register_usize(number, Arc::clone(&signal), number as usize)?;
             flag::register(number, Arc::clone(&asked))?;

@@ -5,7 +5,7 @@ use tlr_models::report::count;
 /// Threads a core has use for: more only wait for each other.
 const THREADS_A_CORE: usize = 4;
 
-/// As many threads as were asked for, or as many as are of use; then with a word about it.
+/// The number of threads that was asked for, or as many as are of use, with a note that says so.
 pub(crate) fn capped(asked: usize, flag: &str) -> (usize, Option<String>) {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let most = cores * THREADS_A_CORE;

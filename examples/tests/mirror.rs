@@ -1,4 +1,5 @@
-//! Fetching MNIST, which takes a program of its own: `cargo test -p tlr-examples --features download`.
+//! Fetching MNIST, which takes a program of its own: `cargo test -p tlr-examples --features
+//! download`.
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use std::{

@@ -1,7 +1,9 @@
-//! Whatever the bytes of a checkpoint: an error and nothing has changed, or training goes on from just what they say.
+//! Whatever the bytes of a checkpoint: an error and nothing has changed, or training goes on from
+//! just what they say.
 //!
-//! Built for fuzzing, the loader does not compare the checksum, which no fuzzer can guess. Half of the mutations are
-//! within what is not in tensors, where a change of length has to be told in the header.
+//! Built for fuzzing, the loader does not compare the checksum, which no fuzzer can guess. Half of
+//! the mutations are within what is not in tensors, where a change of length has to be told in the
+//! header.
 #![no_main]
 
 use libfuzzer_sys::{fuzz_mutator, fuzz_target, fuzzer_mutate};

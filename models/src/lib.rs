@@ -1,5 +1,8 @@
 //! The models, data sets and reports behind the examples and tests of `tlr`.
 //!
+//! "The paper" is Retsinas, Sfikas, Filntisis and Maragos, *Newton-based Trainable Learning Rate*,
+//! ICASSP 2023 ([their code](https://github.com/georgeretsi/NTLR)).
+//!
 //! * [`data`]: images and sentences to train on, drawn by the crate itself or
 //!   read from files, and the mini-batches made of them;
 //! * [`layers`]: the operations they are made of;
@@ -13,9 +16,14 @@
 //! * [`report`]: the curves, tables and CSV files that a training run leaves
 //!   behind.
 //!
-//! The layers share their work on the CPU out to rayon's threads, with the same
-//! result for any number. Train on one of them, `rayon::scope(|_| …)`: from
-//! outside, every layer wakes a thread and waits for it.
+//! On the CPU the layers share their work among rayon's threads, with the same result for any
+//! number of them. Train on one of these threads, by `rayon::scope(|_| …)`: from outside, every
+//! layer wakes a thread and waits for it.
+//!
+//! Settings, such as [`train::Options`], are structs with public fields. Write them with
+//! `..Default::default()`, for a later version may have more fields.
+
+#![warn(missing_debug_implementations)]
 
 pub mod baselines;
 pub mod checkpoint;

@@ -1,3 +1,5 @@
+//! The paper's perceptron.
+
 use crate::layers::{Kernels, LinearOptions};
 use dfdx::{
     nn::{modules, Module, NonMutableModule},
@@ -8,8 +10,8 @@ use tlr::{TensorCollection, TrainableLr};
 /// A perceptron with one hidden layer of rectified units: the paper's model for MNIST at
 /// 784-1000-10.
 ///
-/// Maps `(batch, IN)` to `(batch, OUT)` logits. Its layers are `hidden` and `head`. The input is data:
-/// it need not get a gradient.
+/// Maps `(batch, IN)` to `(batch, OUT)` logits. Its layers are `hidden` and `head`. The input is
+/// data: it need not get a gradient.
 ///
 /// # Example
 /// ```

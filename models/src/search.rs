@@ -11,8 +11,9 @@ pub struct SearchOptions {
     pub width: usize,
     /// Tokens after the first at which a sequence ends, ended or not. Default 100.
     pub max_length: usize,
-    /// Sequences of different lengths are compared by their log probability over length to this power.
-    /// 0 compares the probabilities, which favours short ones; 1 the mean a token. Default 1.
+    /// Sequences of different lengths are compared by their log probability over length to this
+    /// power. 0 compares the probabilities, which favours short ones; 1 the mean a token. Default
+    /// 1.
     pub length_penalty: f64,
     /// The first token, which is given. Default 2.
     pub start: usize,
@@ -26,14 +27,14 @@ impl Default for SearchOptions {
     }
 }
 
-/// What a search found.
+/// The sequence that a search found.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Found {
-    /// Without the first token and the one that ends it.
+    /// The tokens, without the first one and without the one that ends the sequence.
     pub tokens: Vec<usize>,
-    /// The logarithm of its probability, that of its end included.
+    /// The logarithm of the sequence's probability, that of its end included.
     pub log_probability: f64,
-    /// Whether it ended by itself, and not by its length.
+    /// Whether the sequence ended by itself: false if it was cut off at the greatest length.
     pub ended: bool,
 }
 
@@ -41,18 +42,18 @@ pub struct Found {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SearchError<Err> {
-    /// Not one row of scores for each sequence.
+    /// The function that scores gave more or fewer rows than there are sequences.
     #[error("{expected} sequences to go on with, and scores for {found}")]
     Scores {
-        /// Sequences asked about.
+        /// How many sequences it was asked about.
         expected: usize,
-        /// Rows of scores.
+        /// How many rows of scores it gave.
         found: usize,
     },
     /// No token has a probability above zero.
     #[error("nothing can follow: all log probabilities are NaN or minus infinity")]
     NothingFollows,
-    /// Of the function that scores.
+    /// The function that scores has failed.
     #[error(transparent)]
     Model(#[from] Err),
 }
@@ -71,16 +72,17 @@ fn best_first(a: (f64, &[usize]), b: (f64, &[usize])) -> Ordering {
 /// The best sequence that starts with `options.start`, by beam search.
 ///
 /// `next` is told sequences of the same length, with their first token, and gives for each the log
-/// probabilities of the tokens that may follow; minus infinity and NaN are for those that may not. A
-/// sequence that ends counts as found if it is among the best `width` of its step. The search is over
-/// when it has found `width`, when none is left to follow, or at `max_length`, where those that did not
-/// end count too. Of equals the one with the smaller tokens is taken, so that a search always finds
-/// the same.
+/// probabilities of the tokens that may follow; minus infinity and NaN are for those that may not.
+/// A sequence that ends counts as found if it is among the best `width` of its step. The search is
+/// over when it has found `width`, when none is left to follow, or at `max_length`, where those
+/// that did not end count too. Of equals the one with the smaller tokens is taken, so that a search
+/// always finds the same.
 ///
-/// With a width of at least all sequences that there are, that is an exhaustive search.
+/// If the width is at least the number of all sequences that there are, the search is exhaustive.
 ///
 /// # Errors
-/// [`SearchError`]: `next`'s own, another number of rows than sequences, and nothing that can follow.
+/// [`SearchError`]: `next` fails, it gives another number of rows than there are sequences, or no
+/// token can follow.
 ///
 /// # Example
 /// ```
@@ -94,7 +96,8 @@ fn best_first(a: (f64, &[usize]), b: (f64, &[usize])) -> Ordering {
 ///         _ => [0.0, 0.1, 0.9],
 ///     }.map(f64::ln).to_vec()).collect())
 /// };
-/// let options = SearchOptions { width: 2, length_penalty: 0.0, start: 9, end: 2, ..Default::default() };
+/// let options =
+///     SearchOptions { width: 2, length_penalty: 0.0, start: 9, end: 2, ..Default::default() };
 /// assert_eq!(beam(&options, next)?.tokens, [1]);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
@@ -158,7 +161,7 @@ pub fn beam<Err>(
     Ok(Found { tokens, log_probability: best.log_probability, ended })
 }
 
-/// The first `count`, best first, of equals the smaller token.
+/// The `count` likeliest tokens, the best first. Of equals the smaller token comes first.
 fn likeliest<'a>(
     scores: impl Iterator<Item = (usize, &'a f64)>,
     count: usize,
@@ -175,9 +178,9 @@ fn likeliest<'a>(
 
 /// The likeliest token after another, for a batch of sequences at a time.
 ///
-/// `next` is told all of them, with their first token, and gives a row of log probabilities for each;
-/// one that has ended goes on as `options.end`, and what is said of it is not heard. `width` and
-/// `length_penalty` have no say. Each is what [`beam`] finds with a width of 1.
+/// `next` is told all of them, with their first token, and gives a row of log probabilities for
+/// each; one that has ended goes on as `options.end`, and its row is ignored. `width`
+/// and `length_penalty` have no effect. Each is what [`beam`] finds with a width of 1.
 ///
 /// # Errors
 /// As [`beam`].
@@ -235,166 +238,4 @@ pub fn greedy<Err>(
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-    use proptest::prelude::{prop_assert_eq, proptest};
-    use std::convert::Infallible;
-
-    const START: usize = 7;
-    const END: usize = 0;
-
-    /// A made-up language: log probabilities that depend on all tokens so far.
-    fn language(seed: u64, vocabulary: usize, tokens: &[usize]) -> Vec<f64> {
-        let mut state = tokens.iter().fold(seed, |state, token| {
-            (state ^ *token as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(23)
-        });
-        let weights: Vec<f64> = (0..vocabulary)
-            .map(|_| {
-                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
-                // Some are as likely as others.
-                ((state >> 60) as f64 + 0.5).powi(2)
-            })
-            .collect();
-        let sum: f64 = weights.iter().sum();
-        weights.iter().map(|weight| (weight / sum).ln()).collect()
-    }
-
-    fn options(width: usize, max_length: usize, length_penalty: f64) -> SearchOptions {
-        SearchOptions { width, max_length, length_penalty, start: START, end: END }
-    }
-
-    /// Every sequence that ends or is as long as it may be, by its score and then its tokens.
-    fn exhaustive(seed: u64, vocabulary: usize, options: &SearchOptions) -> Found {
-        let mut best: Option<(f64, Vec<usize>, f64)> = None;
-        let mut open = vec![(vec![START], 0.0)];
-        while let Some((tokens, log_probability)) = open.pop() {
-            let length = tokens.len() - 1;
-            if length > 0 && (tokens.last() == Some(&END) || length == options.max_length) {
-                let score = log_probability / (length as f64).powf(options.length_penalty);
-                let better = best.as_ref().is_none_or(|(most, other, _)| {
-                    score > *most || (score == *most && tokens < *other)
-                });
-                if better {
-                    best = Some((score, tokens, log_probability));
-                }
-                continue;
-            }
-            for (token, score) in language(seed, vocabulary, &tokens).into_iter().enumerate() {
-                let followed = tokens.iter().copied().chain([token]).collect();
-                open.push((followed, log_probability + score));
-            }
-        }
-        let (_, tokens, log_probability) = best.unwrap();
-        let ended = tokens.last() == Some(&END);
-        let tokens = tokens[1..tokens.len() - usize::from(ended)].to_vec();
-        Found { tokens, log_probability, ended }
-    }
-
-    fn search(seed: u64, vocabulary: usize, options: &SearchOptions) -> Found {
-        beam(options, |sequences| -> Result<_, Infallible> {
-            Ok(sequences.iter().map(|tokens| language(seed, vocabulary, tokens)).collect())
-        })
-        .unwrap()
-    }
-
-    proptest! {
-        // Fails for a wrong length, a lost sequence or another order of equals.
-        #[test]
-        fn wide_enough_it_is_exhaustive(
-            seed in 0u64..1_000_000,
-            vocabulary in 1usize..5,
-            length in 1usize..5,
-            penalty in 0usize..3,
-        ) {
-            let options = options(1000, length, [0.0, 0.6, 1.0][penalty]);
-            prop_assert_eq!(
-                search(seed, vocabulary, &options),
-                exhaustive(seed, vocabulary, &options)
-            );
-        }
-
-        #[test]
-        fn greedy_is_a_width_of_1(seed in 0u64..1_000_000, vocabulary in 1usize..6) {
-            let options = options(1, 8, 1.0);
-            let found = greedy(&options, 3, |sequences| -> Result<_, Infallible> {
-                let rows = sequences.iter().enumerate();
-                Ok(rows.map(|(row, tokens)| language(seed + row as u64, vocabulary, tokens)).collect())
-            })
-            .unwrap();
-            for (row, found) in found.iter().enumerate() {
-                prop_assert_eq!(found, &search(seed + row as u64, vocabulary, &options));
-            }
-        }
-    }
-
-    // 0.6 · 0.4 first, 0.4 · 0.9 behind it: found by two beams and not by one. Without a length penalty
-    // the short end at 0.35 wins.
-    #[test]
-    fn a_wider_beam_finds_what_a_narrow_one_misses() {
-        let next = |sequences: &[Vec<usize>]| -> Result<Vec<Vec<f64>>, Infallible> {
-            let rows = sequences.iter().map(|tokens| match tokens[1..] {
-                [] => [0.01, 0.55, 0.44],
-                [1] => [0.4, 0.3, 0.3],
-                _ => [0.9, 0.05, 0.05],
-            });
-            Ok(rows.map(|row| row.map(f64::ln).to_vec()).collect())
-        };
-        assert_eq!(beam(&options(1, 3, 1.0), next).unwrap().tokens, [1]);
-        let found = beam(&options(2, 3, 1.0), next).unwrap();
-        assert_eq!((found.tokens, found.ended), (vec![2], true));
-        assert!((found.log_probability - (0.44f64 * 0.9).ln()).abs() < 1e-15);
-    }
-
-    // Ends at once with 0.5, or three tokens of 0.7 each: the mean a token is larger.
-    #[test]
-    fn long_ones_are_not_at_a_disadvantage() {
-        let next = |sequences: &[Vec<usize>]| -> Result<Vec<Vec<f64>>, Infallible> {
-            let rows = sequences.iter().map(|tokens| match tokens.len() {
-                1 => [0.5, 0.5],
-                2 => [0.1, 0.9],
-                _ => [0.9, 0.1],
-            });
-            Ok(rows.map(|row| row.map(f64::ln).to_vec()).collect())
-        };
-        assert!(beam(&options(3, 3, 0.0), next).unwrap().tokens.is_empty());
-        assert_eq!(beam(&options(3, 3, 1.0), next).unwrap().tokens, [1, 1]);
-    }
-
-    #[test]
-    fn bounded() {
-        let next = |sequences: &[Vec<usize>]| -> Result<Vec<Vec<f64>>, Infallible> {
-            Ok(vec![vec![f64::NEG_INFINITY, 0.0]; sequences.len()])
-        };
-        let found = beam(&options(2, 5, 1.0), next).unwrap();
-        assert_eq!((found.tokens, found.ended), (vec![1; 5], false));
-        let found = greedy(&options(1, 5, 1.0), 2, next).unwrap();
-        assert_eq!((found[1].tokens.clone(), found[1].ended), (vec![1; 5], false));
-        assert!(beam(&options(2, 0, 1.0), next).unwrap().tokens.is_empty());
-    }
-
-    #[test]
-    fn scores_that_make_no_sense_are_errors() {
-        type Scores = Result<Vec<Vec<f64>>, Infallible>;
-        let none =
-            |sequences: &[Vec<usize>]| -> Scores { Ok(vec![vec![f64::NAN; 3]; sequences.len()]) };
-        let more = |_: &[Vec<usize>]| -> Scores { Ok(vec![vec![0.0; 3]; 9]) };
-        let options = options(2, 5, 1.0);
-        assert!(matches!(beam(&options, none), Err(SearchError::NothingFollows)));
-        assert!(matches!(greedy(&options, 2, none), Err(SearchError::NothingFollows)));
-        assert!(matches!(beam(&options, more), Err(SearchError::Scores { expected: 1, found: 9 })));
-        assert!(matches!(
-            greedy(&options, 2, more),
-            Err(SearchError::Scores { expected: 2, found: 9 })
-        ));
-    }
-
-    #[test]
-    fn errors_of_the_model_come_through() {
-        let broken = |_: &[Vec<usize>]| Err("out of paper");
-        assert!(matches!(
-            beam(&options(2, 5, 1.0), broken),
-            Err(SearchError::Model("out of paper"))
-        ));
-    }
-}
+mod tests;

@@ -13,7 +13,7 @@ use dfdx::{
 };
 use tlr::{TensorCollection, TrainableLr};
 
-/// The id that stands for no token. By default 1.
+/// The id of padding, which stands for no token: 1 by default.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pad(pub usize);
 
@@ -23,20 +23,20 @@ impl Default for Pad {
     }
 }
 
-/// The transformer of Vaswani et al., *Attention Is All You Need* (2017), as `torch.nn.Transformer` has
-/// it by default: layer norm after each residual sum, rectified dense layers. Tokens are embedded times
-/// √M and given sinusoidal positions; a dense layer turns what the decoder gives into logits over the
-/// target's vocabulary.
+/// The transformer of Vaswani et al., *Attention Is All You Need* (2017), as `torch.nn.Transformer`
+/// has it by default: layer norm after each residual sum, rectified dense layers. Tokens are
+/// embedded times √M and given sinusoidal positions; a dense layer turns what the decoder gives
+/// into logits over the target's vocabulary.
 ///
-/// `SRC` and `TGT` are the vocabularies' sizes, `M` the features, `H` the heads that share them, `FF`
-/// the width of the dense layers, `ENC` and `DEC` the layers on either side. All of these are types:
-/// dfdx builds tensors from shapes known to the compiler. [`Seq2Seq`] has the usual ones.
+/// `SRC` and `TGT` are the vocabularies' sizes, `M` the features, `H` the heads that share them,
+/// `FF` the width of the dense layers, `ENC` and `DEC` the layers on either side. All of these are
+/// types: dfdx builds tensors from shapes known to the compiler. [`Seq2Seq`] has the usual ones.
 ///
 /// Maps `(source, target)`, of ids `(batch, source length)` and `(batch, target length)`, to logits
-/// `(batch, target length, TGT)`: at each position of the target those of the token after it, seen from
-/// the tokens up to it (teacher forcing). Positions of [`pad`](Self::pad) are seen by none. The source
-/// carries the tape. Dropout is at work in [`ModuleMut`], whose source has a tape, and off in
-/// [`Module`], whose source has none.
+/// `(batch, target length, TGT)`: at each position of the target those of the token after it, seen
+/// from the tokens up to it (teacher forcing). Positions of [`pad`](Self::pad) are seen by none.
+/// The source carries the tape. Dropout is at work in [`ModuleMut`], whose source has a tape, and
+/// off in [`Module`], whose source has none.
 ///
 /// # Errors
 /// [`LayerError::Shape`] for ids outside their vocabulary and for batches that differ.
@@ -68,21 +68,22 @@ pub struct Seq2SeqTransformer<
     E: Dtype,
     D: Device<E>,
 > {
-    /// Of the source's tokens.
+    /// The vectors of the source's tokens.
     pub src_embedding: TokenEmbedding<SRC, M, E, D>,
-    /// Of the target's tokens.
+    /// The vectors of the target's tokens.
     pub tgt_embedding: TokenEmbedding<TGT, M, E, D>,
-    /// Source to memory.
+    /// Turns the source into the memory that the decoder attends to.
     pub encoder: Encoder<M, H, FF, ENC, E, D>,
-    /// Target and memory to features.
+    /// Turns target and memory into features.
     pub decoder: Decoder<M, H, FF, DEC, E, D>,
-    /// Features to logits.
+    /// Turns features into logits.
     pub generator: Dense<M, TGT, Xavier, E, D>,
-    /// Of the embeddings; [`set_dropout`](Self::set_dropout) sets that of all layers. Default 0.1, and
-    /// that again when dfdx converts the model.
+    /// The dropout rate of the embeddings; [`set_dropout`](Self::set_dropout) sets that of all
+    /// layers. Default 0.1. When dfdx converts the model it is 0.1 again.
     #[tlr(skip)]
     pub dropout: DropoutRate,
-    /// The padding's id, in source and target. Default 1, and that again when dfdx converts the model.
+    /// The id of padding, in source and target. Default 1. When dfdx converts the model it is 1
+    /// again.
     #[tlr(skip)]
     pub pad: Pad,
 }
@@ -180,11 +181,12 @@ where
         Ok(self.generator.try_forward(x)?)
     }
 
-    /// The mean cross entropy of the labels that are not padding; 0, without gradients, where all are.
+    /// The mean cross entropy of the labels that are not padding. If all labels are padding, it is
+    /// 0 and has no gradients.
     ///
     /// # Errors
-    /// [`LayerError::Shape`] for labels outside the vocabulary, and for as many of them as there are no
-    /// logits for; the device's.
+    /// [`LayerError::Shape`] for labels outside the vocabulary, and for another number of labels
+    /// than there are rows of logits; an error of the device.
     pub fn try_loss<T: Tape<E, D>>(
         &self,
         logits: Sequences<TGT, E, D, T>,
@@ -246,7 +248,7 @@ where
     }
 }
 
-/// A batch of sentences: each as long as the longest, by `pad` at its end.
+/// A batch of sentences, each filled up with `pad` to the length of the longest.
 ///
 /// # Errors
 /// Out of memory.
@@ -314,8 +316,8 @@ mod tests {
         dev.tensor_from_vec(ids.to_vec(), (1, ids.len()))
     }
 
-    // Padding amid the target: what it is embedded as reaches no other position. Fails without the
-    // target's padding in the mask.
+    // Padding stands in the middle of the target: its vector must reach no other position. Fails if
+    // the mask leaves out the target's padding.
     #[test]
     fn padding_of_the_target_has_no_influence() {
         let dev = Cpu::seed_from_u64(1);
@@ -332,7 +334,8 @@ mod tests {
         assert_eq!(before[16..], after[16..]);
     }
 
-    // In training only, drawn anew each time, everywhere: without it training is evaluation.
+    // Dropout acts in training only, everywhere, and is drawn anew each time. Without dropout,
+    // training gives what evaluation gives.
     #[test]
     fn dropout_in_training_only() {
         let dev = Cpu::seed_from_u64(1);

@@ -1,4 +1,4 @@
-//! Sentences from a transformer.
+//! Translating with a transformer: one sentence by beam search, or a batch greedily.
 
 use crate::{
     layers::{Ids, KeyPadding, LayerError, SequenceKernels, Sequences},
@@ -25,12 +25,12 @@ where
     E: Dtype,
     D: SequenceKernels<E>,
 {
-    /// The best target for one source, found by [`beam`] search; without dropout, and without padding in
-    /// it. The encoder runs once, the decoder once a token over all tokens so far.
+    /// The best target for one source, found by [`beam`] search; without dropout, and without
+    /// padding in it. The encoder runs once, the decoder once a token over all tokens so far.
     ///
     /// # Errors
-    /// [`SearchError::Model`] with [`LayerError::Shape`] for ids outside their vocabulary; a model whose
-    /// logits are NaN; the device's.
+    /// [`SearchError::Model`] with [`LayerError::Shape`] for ids outside their vocabulary; a model
+    /// whose logits are NaN; an error of the device.
     ///
     /// # Example
     /// ```
@@ -88,7 +88,7 @@ where
         greedy(options, batch, |targets| self.following(targets, &memory, padding.clone()))
     }
 
-    /// Log probabilities of the tokens after each target. All are of the same length.
+    /// Log probabilities of the tokens after each target. All targets are of the same length.
     fn following(
         &self,
         targets: &[Vec<usize>],
@@ -158,8 +158,8 @@ mod tests {
         (model, last)
     }
 
-    // A model that has learned to repeat what it is told. Fails if memory, masks or the last position
-    // are mixed up: a batch with padding, one sentence at a time, and beams all agree.
+    // The model has learned to repeat what it is told. Fails if memory, masks or the last
+    // position are mixed up: a batch with padding, one sentence at a time, and beams all agree.
     #[test]
     fn says_what_it_was_told() {
         let dev = Cpu::seed_from_u64(0);
@@ -178,7 +178,7 @@ mod tests {
             wrong += usize::from(!right(found, sentence));
             let alone = model.translate(sentence, &options).unwrap();
             assert_eq!(alone.tokens, found.tokens);
-            // Rounding alone: the padded sentence is summed in another order.
+            // They differ by rounding alone: a padded sentence is summed in another order.
             assert!((alone.log_probability - found.log_probability).abs() < 1e-3);
             let beams = SearchOptions { width: 3, ..options.clone() };
             wrong += usize::from(!right(&model.translate(sentence, &beams).unwrap(), sentence));

@@ -1,5 +1,5 @@
-//! A model's weights alone, as a safetensors file: what [`checkpoint::load`](crate::checkpoint::load)
-//! takes, and any other program.
+//! A model's weights alone, as a safetensors file: what
+//! [`checkpoint::load`](crate::checkpoint::load) takes, and any other program.
 
 use crate::report::{self, ReportError};
 use dfdx::{
@@ -12,8 +12,8 @@ use dfdx::{
 use safetensors::{tensor::TensorView, Dtype, SafeTensorError, SafeTensors};
 use std::{convert::Infallible, path::Path};
 
-/// Writes the weights of `model` to `path`, as a whole or not at all, with `notes` for readers who look
-/// for them (safetensors' `__metadata__`).
+/// Writes the weights of `model` to `path`, as a whole or not at all, with `notes` for readers who
+/// look for them (safetensors' `__metadata__`).
 ///
 /// # Errors
 /// [`ReportError::Io`].
@@ -59,13 +59,13 @@ pub fn save<M: TensorCollection<f32, Cpu>>(
 /// The note of this name in a safetensors file, if there is one.
 ///
 /// # Errors
-/// Bytes that are no safetensors file.
+/// The bytes are no safetensors file.
 pub fn note(file: &[u8], name: &str) -> Result<Option<String>, SafeTensorError> {
     let (_, metadata) = SafeTensors::read_metadata(file)?;
     Ok(metadata.metadata().as_ref().and_then(|notes| notes.get(name)).cloned())
 }
 
-/// Names, shapes and bytes.
+/// The name, the shape and the bytes of each tensor.
 struct Gathered(Vec<(String, Vec<usize>, Vec<u8>)>);
 
 impl TensorVisitor<f32, Cpu> for Gathered {
@@ -81,7 +81,7 @@ impl TensorVisitor<f32, Cpu> for Gathered {
     ) -> Result<Option<Tensor<S, f32, Cpu>>, Infallible> {
         let bytes = tensor.as_vec().iter().flat_map(|value| value.to_le_bytes()).collect();
         let shape = tensor.shape().concrete().into();
-        // A bare tensor has no name of its own below that of its field.
+        // A tensor that is a field by itself adds no name to that of the field.
         self.0.push((name.trim_end_matches('.').to_owned(), shape, bytes));
         Ok(None)
     }

@@ -16,7 +16,8 @@ use tlr_models::data::{
 /// The side of the pictures.
 const SIDE: u32 = 37;
 
-/// How far a value may be from Pillow's, of 255: decoders round and smooth colours in their own ways.
+/// How far a value may be from Pillow's, of 255: decoders round and smooth colours in their own
+/// ways.
 const FAR: f32 = 4.0;
 
 fn pictures() -> PathBuf {

@@ -6,10 +6,10 @@
 
 Made with torch 2.15.0, parameterfree 0.0.1, mechanic-pytorch 0.0.1, momo-opt 0.1.0 and
 schedulefree 1.4.1. float64, on the CPU. The problem is a perceptron 3-5-1 with tanh, a mean of
-squares over 24 examples, all of them in each step. A step's loss is that before it; rates and weights
-are those after it. Hypergradients are written out here from the paper (the authors' package is not
-on PyPI and does not run on today's torch), and so are fastai's and Lightning's suggestions, whose
-packages are large.
+squares over 24 examples, all of them in each step. A step's loss is that before it; rates and
+weights are those after it. Hypergradients are written out here from the paper (the authors' package
+is not on PyPI and does not run on today's torch), and so are fastai's and Lightning's suggestions,
+whose packages are large.
 """
 
 import json
@@ -210,7 +210,9 @@ def cases():
     yield case(
         "mechanic_adam_delta",
         {"lr": 0.01, "s_init": 1e-3, "s_decay": 0.1, "store_delta": True},
-        lambda p: mechanize(torch.optim.Adam, s_init=1e-3, s_decay=0.1, store_delta=True)(p, lr=0.01),
+        lambda p: mechanize(torch.optim.Adam, s_init=1e-3, s_decay=0.1, store_delta=True)(
+            p, lr=0.01
+        ),
         rate=sum_s,
     )
     yield case(

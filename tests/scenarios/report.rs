@@ -8,13 +8,13 @@ use super::{
 };
 use std::fmt::Write;
 
-/// Other processors round otherwise, and a cell at the limit may fall on the other side: so many more
-/// cells of an entry may fail, and this part of all that are in none.
+/// Other processors round otherwise, and a cell at the limit may fall on the other side: so many
+/// more cells of an entry may fail, and this part of all that are in none.
 const SPARE: usize = 2;
 const SPARE_PART: usize = 100;
 
-/// Fails if a cell is not finite or has a failed step, or if more cells have too high an error than are
-/// expected to.
+/// Fails if a cell is not finite or has a failed step, or if more cells have too high an error than
+/// are expected to.
 pub(crate) fn judge(cells: &[Cell], expected: &[Expected], seeds: u64) -> Result<(), String> {
     let entry_of = |cell: &Cell| expected.iter().find(|entry| entry.covers(cell));
     let broken: Vec<&Cell> = cells.iter().filter(|cell| cell.is_broken()).collect();
@@ -103,7 +103,8 @@ fn rates(rates: &[f64]) -> String {
 pub(crate) fn write(path: &str, cells: &[Cell]) {
     let mut file = csv::Writer::from_path(path).unwrap();
     let header = "row,seed,base,start,layers,call,end,error,best_error,best_rate,good_from,\
-                  good_to,ratio,rates,started,started_at,level_off,failed_steps,first_failure,faults";
+                  good_to,ratio,rates,started,started_at,level_off,failed_steps,first_failure,\
+                  faults";
     file.write_record(header.split(',')).unwrap();
     for cell in cells {
         let Cell { row, seed, way, run, constants } = cell;
@@ -135,8 +136,8 @@ pub(crate) fn write(path: &str, cells: &[Cell]) {
     file.flush().unwrap();
 }
 
-// Fails if a count is not looked at, if a spare cell is too many, or if an entry excuses weights that
-// are not finite or a step that fails.
+// Fails if a count is not looked at, if a spare cell is too many, or if an entry excuses weights
+// that are not finite or a step that fails.
 #[test]
 fn the_list_of_expected_failures_is_kept() {
     let way = Way { base: Base::Adam, start: 10.0, per_layer: true, told: false, horizon: true };

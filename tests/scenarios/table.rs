@@ -183,8 +183,8 @@ impl Cell {
         faults.iter().any(|fault| *fault != TOO_HIGH)
     }
 
-    /// By which factor the starting rates are outside of the good constants, the one that is furthest.
-    /// At least 1. None without a start, or where no constant learns.
+    /// By which factor the starting rates are outside of the good constants, the one that is
+    /// furthest. At least 1. None without a start, or where no constant learns.
     pub(crate) fn level_off(&self) -> Option<f64> {
         let (from, to) = self.constants.good();
         let off = |rate: &f64| (from / rate).max(rate / to).max(1.0);

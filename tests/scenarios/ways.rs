@@ -70,8 +70,8 @@ pub(crate) fn all(base: Base) -> Vec<Way> {
 /// The four optimizers b and the four starts r are numbered in two bits. For each pair of them one
 /// of the eight kinds is run: a rate a layer where b₀ + r₀ + n₀ is odd, without the loss where b₁ +
 /// r₁ + n₁ is odd, with a horizon where b₀ + r₁ + n₂ is odd. This is an orthogonal array of sixteen
-/// columns: each two values of two different factors occur in one of them at least, already with one
-/// seed. Eight seeds have all 128.
+/// columns: each two values of two different factors occur in one of them at least, already with
+/// one seed. Eight seeds have all 128.
 pub(crate) fn covering(base: Base, nth: u64) -> Vec<Way> {
     let b = Base::ALL.iter().position(|other| *other == base).unwrap_or(0);
     let odd = |bits: usize, bit: usize| (bits >> bit) & 1 == 1;

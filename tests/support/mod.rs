@@ -1,5 +1,5 @@
-//! What the integration tests share: problems with known derivatives, a model's values and gradients
-//! as plain numbers, and the rule once more, written on vectors.
+//! What the integration tests share: problems with known derivatives, a model's values and
+//! gradients as plain numbers, and the rule once more, written on vectors.
 
 pub mod examples;
 pub mod nested;

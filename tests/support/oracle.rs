@@ -1,5 +1,5 @@
-//! Eq. 8 over windows once more, on plain vectors and straight from the text: what the library is
-//! compared with.
+//! Eq. 8 over windows once more, on plain vectors and straight from the text of the paper (Retsinas
+//! et al., *Newton-based Trainable Learning Rate*, ICASSP 2023): what the library is compared with.
 
 use crate::quadratic::dot;
 use std::ops::Range;
@@ -26,7 +26,8 @@ struct Group {
 }
 
 impl Windows {
-    /// Begins at the weights `w`; each group is a range of them and has its own rate, at first `rate`.
+    /// Begins at the weights `w`; each group is a range of them and has its own rate, at first
+    /// `rate`.
     pub fn new(
         (form, damping, max_factor): (NewtonForm, f64, f64),
         steps_in_window: usize,

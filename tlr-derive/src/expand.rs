@@ -260,7 +260,11 @@ impl<'a> OptimizedField<'a> {
             #optimizers: #krate::layers::Layers::field(
                 __layers,
                 #name,
-                #krate::layers::LayerOptions { fixed_rate: #fixed_rate, rate: #rate, no_decay: #no_decay },
+                #krate::layers::LayerOptions {
+                    fixed_rate: #fixed_rate,
+                    rate: #rate,
+                    no_decay: #no_decay,
+                },
                 |__layers| { #build },
             )
         }

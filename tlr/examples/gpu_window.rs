@@ -1,4 +1,5 @@
-//! The update at the end of a window on a GPU, beside a copy on the same GPU: which share of its bandwidth the update has.
+//! The update at the end of a window on a GPU, beside a copy on the same GPU: which share of its
+//! bandwidth the update has.
 //!
 //! ```text
 //! cargo run --release -p tlr --features cuda --example gpu_window

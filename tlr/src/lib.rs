@@ -2,7 +2,8 @@
 //!
 //! [`Newton`] wraps any dfdx optimizer and trains its learning rate along with the weights: every K
 //! steps a damped Newton step on the rate, from two dot products of averaged update directions
-//! (Retsinas, Sfikas, Filntisis and Maragos, *Newton-based Trainable Learning Rate*, ICASSP 2023).
+//! (Retsinas, Sfikas, Filntisis and Maragos, *Newton-based Trainable Learning Rate*, ICASSP 2023;
+//! [their code](https://github.com/georgeretsi/NTLR)).
 //! One rate for the model, or one a layer ([`PerLayer`]). The rate is always positive and bounded,
 //! whatever it starts from.
 //!
@@ -14,7 +15,8 @@
 #![warn(missing_debug_implementations)]
 #![cfg_attr(
     not(feature = "dfdx"),
-    doc = "\n[`Newton`]: https://docs.rs/tlr/latest/tlr/type.Newton.html\n[`PerLayer`]: https://docs.rs/tlr/latest/tlr/struct.PerLayer.html"
+    doc = "\n[`Newton`]: https://docs.rs/tlr/latest/tlr/type.Newton.html\n[`PerLayer`]: \
+        https://docs.rs/tlr/latest/tlr/struct.PerLayer.html"
 )]
 
 pub mod engine;

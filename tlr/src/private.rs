@@ -19,7 +19,9 @@ pub use rand_distr;
     note = "for a field that is no module, such as a number: `#[tlr(skip)]`",
     note = "for a `Vec` of modules: dfdx's `Repeated<M, N>`, or a tuple where their types differ",
     note = "for an `Option` of a module: `Repeated<M, N>` too, with 0 or 1 for `N`",
-    note = "dfdx converts models between dtypes and devices: these are parameters of the model, as in `struct Model<E: Dtype, D: Device<E>>`; where a trait of your own stands for `Device`, `#[tlr(dtype = E, device = D)]` names them"
+    note = "dfdx converts models between dtypes and devices: these are parameters of the model, \
+        as in `struct Model<E: Dtype, D: Device<E>>`; where a trait of your own stands for \
+        `Device`, `#[tlr(dtype = E, device = D)]` names them"
 )]
 pub trait Module<E: Dtype, D: Device<E>>: TensorCollection<E, D> {}
 

@@ -73,7 +73,7 @@ impl Settings {
     pub(crate) fn differences(&self, here: &Self) -> Vec<Difference> {
         let names: BTreeSet<_> = self.0.keys().chain(here.0.keys()).collect();
         let (file_off, here_off) = (self.switched_off(here), here.switched_off(self));
-        // Of a part that is off on one side, its settings on the other are not told one by one.
+        // If a part is off on one side, the settings that it has on the other are not listed.
         let is_told = |name: &str| {
             let parts = file_off.iter().chain(&here_off);
             !parts.clone().any(|part| part == name || is_within(name, part))

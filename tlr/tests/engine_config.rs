@@ -1,4 +1,5 @@
-//! Every number that a configuration takes: its range, by the error that names it, and what it does.
+//! Every number that a configuration takes: its range, by the error that names it, and what it
+//! does.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
 use tlr::{engine::*, Error};
@@ -110,9 +111,8 @@ fn safeguards() {
     for (name, out_of_range, safeguard) in fields {
         for bad in out_of_range.into_iter().chain(NEVER) {
             let error = with(safeguard(bad)).unwrap_err();
-            assert!(
-                matches!(error, Error::OutOfRange { what, .. } if what == format!("safeguard.{name}"))
-            );
+            let name_of_all = format!("safeguard.{name}");
+            assert!(matches!(error, Error::OutOfRange { what, .. } if what == name_of_all));
             tells(&error, &[name]);
         }
     }
@@ -249,7 +249,8 @@ fn a_window_outlasts_the_momentum() {
     }
 }
 
-// The presets are the paper's rule with nothing beside it: by what the same two windows make of a rate.
+// The presets are the paper's rule with nothing beside it: by what the same two windows make of a
+// rate.
 #[test]
 fn the_papers_presets() {
     let factor = |config: NewtonConfig| {

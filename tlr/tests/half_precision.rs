@@ -185,8 +185,8 @@ mod master {
         (0..5).for_each(|seed| {
             run.step(seed);
         });
-        // The ramp ends with the second. The weights are gone after the third; the loss tells of it, and
-        // once more.
+        // The ramp ends with the second. The weights are gone after the third; the loss tells of
+        // it, and once more.
         for seed in 5..10 {
             run.step_at(seed, f64::INFINITY);
         }
@@ -221,7 +221,8 @@ mod master {
         assert!(refused.to_string().contains("loss scale"), "{refused}");
     }
 
-    // Fails where a bad scale is the caller's own fault by its message, and where a count ends in an overflow.
+    // Fails where a bad scale is the caller's own fault by its message, and where a count ends in
+    // an overflow.
     #[test]
     fn an_impossible_loss_scale_is_refused() {
         let mut run = Run::new(0.01, LossScale::default());
@@ -299,7 +300,8 @@ mod epsilon {
         made(&model, optim::Adam::new(&model, AdamConfig { eps, ..Default::default() }))
     }
 
-    /// Fails where ε is compared as f64, and where it is rounded to f16 for `AMP<f16>`, with which dfdx computes in f32.
+    /// Fails where ε is compared as f64, and where it is rounded to f16 for `AMP<f16>`, with which
+    /// dfdx computes in f32.
     #[test]
     fn is_refused_where_it_rounds_to_zero() {
         let refused = |result: Result<(), Error>| match result {
@@ -360,8 +362,9 @@ mod epsilon {
 
 // ---- Means ----
 
-/// A mean of 200 is infinite in half precision if its sum is, with `AMP` too. The errors that come of it say so, and what they
-/// say helps. Fails where they do not, or where they blame it for a NaN or for weights.
+/// A mean of 200 is infinite in half precision if its sum is, with `AMP` too. The errors that come
+/// of it say so, and what they say helps. Fails where they do not, or where they blame it for a NaN
+/// or for weights.
 #[test]
 fn a_mean_that_overflows_is_named() {
     let dev = Cpu::default();

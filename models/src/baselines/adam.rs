@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 /// Kingma and Ba, *Adam: a method for stochastic optimization*, ICLR 2015. AdamW, with
 /// w ← (1 − lr·λ)·w first: Loshchilov and Hutter, *Decoupled weight decay regularization*,
 /// ICLR 2019. PyTorch's `torch.optim.Adam` and `AdamW`. It is here, beside [`tlr::optim::Adam`],
-/// because [`Mechanic`](super::Mechanic) needs a base that is pure.
+/// because [`Mechanic`](super::Mechanic) needs a base rule that knows no model.
 ///
 /// # Example
 /// ```
@@ -31,7 +31,7 @@ pub struct Adam {
     pub eps: f64,
     /// λ. At least 0; default 0.
     pub weight_decay: f64,
-    /// Whether λ is apart from the gradient, which makes it AdamW. Default false.
+    /// Whether λ acts on the weights directly and not through the gradient: AdamW. Default false.
     pub decoupled: bool,
 }
 

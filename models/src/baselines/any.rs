@@ -27,7 +27,7 @@ macro_rules! peers {
         /// # Ok::<(), tlr_models::baselines::PeerError>(())
         /// ```
         #[derive(Clone, Debug, PartialEq)]
-        #[allow(missing_docs)] // each is named after its rule
+        #[allow(missing_docs)] // Each variant is named after its rule.
         pub enum AnyPeer {
             $($Peer($Rule)),+
         }
@@ -143,7 +143,7 @@ mod tests {
     use super::*;
     use crate::baselines::Peer;
 
-    // Fails if a variant calls another rule, or if what it asks for is not its rule's own.
+    // Fails if a variant calls another rule, or passes on another rule's answer.
     #[test]
     fn it_is_the_rule_that_it_holds() {
         let (mut own, mut any) = (

@@ -45,15 +45,15 @@ impl Default for Cocob {
 /// What [`Cocob`] remembers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CocobState<E> {
-    /// w₀.
+    /// w₀, the weights before the first step.
     origin: Tensors<E>,
     /// θ, the sum of the negative gradients.
     sum: Tensors<E>,
-    /// G, that of their magnitudes.
+    /// G, the sum of the magnitudes of all gradients.
     magnitudes: Tensors<E>,
-    /// L, the largest magnitude.
+    /// L, the largest magnitude of a gradient so far.
     largest: Tensors<E>,
-    /// R, what was won.
+    /// R, what the gambler has won so far.
     reward: Tensors<E>,
 }
 

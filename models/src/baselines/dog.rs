@@ -63,21 +63,21 @@ impl Dog {
 /// What [`Dog`] remembers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DogState<E> {
-    /// Of each tensor, or of all together.
+    /// The distances and sums of each tensor, or of all tensors together.
     groups: Vec<Group>,
     origin: Tensors<E>,
-    /// Empty without averaging.
+    /// The average of the weights. Empty without averaging.
     average: Tensors<E>,
 }
 
-/// Tensors that share an η.
+/// What is remembered of tensors that share an η.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 struct Group {
-    /// The largest distance so far.
+    /// The largest distance from w₀ so far.
     distance: f64,
     /// Σ‖g‖² + ε.
     gradients: f64,
-    /// lr·η.
+    /// The rate lr·η of the last step.
     rate: f64,
 }
 
@@ -141,7 +141,7 @@ impl PeerRule for Dog {
             let group = if self.layerwise { tensor } else { 0 };
             groups.get(group).map_or(0.0, |group| group.rate)
         };
-        // 1 at the first step: the average then is the weights.
+        // 1 at the first step, so that the average begins as the weights.
         let gamma = self.averaging.unwrap_or_default();
         let share = (1.0 + gamma) / (batch.step as f64 + gamma);
         let average = [&mut state.average];

@@ -29,7 +29,7 @@ pub enum PeerError {
         what: &'static str,
         /// What was given.
         found: usize,
-        /// What is due.
+        /// What it should have been.
         expected: usize,
     },
     /// The rule needs the batch's loss, and was told none.
@@ -65,7 +65,7 @@ pub enum PeerError {
     AnotherRule {
         /// Name and settings of the one that was saved.
         saved: String,
-        /// Of this one.
+        /// Name and settings of the rule that was to take it over.
         here: String,
     },
     /// The loss at trial weights could not be computed.
@@ -74,7 +74,7 @@ pub enum PeerError {
 }
 
 impl PeerError {
-    /// `Ok` where `holds`; otherwise the error that says which range `value` missed.
+    /// `Ok` if `holds`; otherwise the error that says in which range `value` should be.
     pub(super) fn unless(
         holds: bool,
         what: &'static str,
@@ -88,23 +88,23 @@ impl PeerError {
         }
     }
 
-    /// `value` is finite and above 0.
+    /// Checks that `value` is finite and above 0.
     pub(super) fn unless_positive(what: &'static str, value: f64) -> Result<(), Self> {
         Self::unless(value > 0.0 && value.is_finite(), what, "finite and above 0", value)
     }
 
-    /// `value` is finite and at least 0.
+    /// Checks that `value` is finite and at least 0.
     pub(super) fn unless_decay(what: &'static str, value: f64) -> Result<(), Self> {
         Self::unless(value >= 0.0 && value.is_finite(), what, "finite and at least 0", value)
     }
 
-    /// `value` is in [0, 1), so that an average forgets.
+    /// Checks that `value` is in [0, 1), so that an average by it forgets.
     pub(super) fn unless_beta(what: &'static str, value: f64) -> Result<(), Self> {
         Self::unless((0.0..1.0).contains(&value), what, "in [0, 1)", value)
     }
 }
 
-/// For the training loop, whose errors are those of `tlr`.
+/// The training loop has the errors of `tlr`: a peer's error becomes one of those.
 impl From<PeerError> for Error {
     fn from(error: PeerError) -> Self {
         match error {

@@ -49,15 +49,15 @@ use tlr::{
 pub struct PeerOptimizer<M, R: PeerRule, E: Real> {
     peer: Peer<R, E>,
     schedule: Option<Schedule>,
-    /// Of the trainable tensors.
+    /// The names of the trainable tensors.
     names: Vec<String>,
     marker: PhantomData<fn(&M)>,
 }
 
-/// What is attached to a checkpoint.
+/// The name under which a peer's state is attached to a checkpoint.
 const ATTACHMENT: &str = "peer";
 
-/// Batches that running statistics are made anew from.
+/// How many batches the running statistics are made anew from.
 pub(crate) const RECALIBRATION: usize = 50;
 
 impl<M, R, E> PeerOptimizer<M, R, E>
@@ -67,13 +67,13 @@ where
     E: CpuReal,
     Cpu: Backend<E>,
 {
-    /// For `model`, with nothing accumulated.
+    /// An optimizer of `model` that has made no step.
     ///
     /// # Errors
     /// [`Error::OutOfRange`]; as [`Trainer::new`], a model without trainable tensors, with one that
     /// is not contiguous, or with an attribute that has no effect here.
     pub fn new(model: &M, rule: R) -> Result<Self, Error> {
-        // It checks the model as that of any optimizer.
+        // A trainer checks the model, as it does for any optimizer.
         checkpointer(model)?;
         let (peer, names) = (Peer::new(rule)?, walk::names(model));
         Ok(Self { peer, schedule: None, names, marker: PhantomData })
@@ -94,7 +94,7 @@ where
     }
 
     /// What the schedule multiplies the rate of the next step by: 1 without one.
-    pub(super) fn factor(&self) -> f64 {
+    pub(crate) fn factor(&self) -> f64 {
         self.schedule.as_ref().map_or(1.0, |schedule| schedule.factor(self.peer.steps()))
     }
 
@@ -117,7 +117,8 @@ where
         Ok(self.stepped(model, gradients, loss, None)?)
     }
 
-    /// The same with `trial`, which tells the same batch's loss by a model at other weights.
+    /// The same for rules that need trials: `trial` tells the loss of the same batch by a model at
+    /// other weights.
     ///
     /// The model is a copy: what a forward pass in training does to running means is not kept.
     /// Where the model draws dropout, `trial` has to draw the same each time.
@@ -167,7 +168,7 @@ where
     /// [`recalibrated`](Self::recalibrated).
     ///
     /// `model` stays as it is. (Packages put the average in its place, and back before the next
-    /// step: who forgets it trains at the wrong weights, or saves them.)
+    /// step. If that is forgotten, training goes on at the wrong weights, or saves them.)
     pub fn averaged(&self, model: &M) -> Option<M> {
         let mut weights = walk::read(model);
         let lent: Vec<_> = weights.iter_mut().map(Vec::as_mut_slice).collect();
@@ -267,7 +268,7 @@ where
         gradients: &Gradients<E, Cpu>,
     ) -> Result<(), OptimizerUpdateError<CpuError>> {
         let sgd = Sgd::new(&*model, SgdConfig::default());
-        // It tells of a gradient that is missing.
+        // The walk tells of a gradient that is missing.
         let complete = sgd.complete_gradients(model, gradients)?;
         let mut own = complete.unwrap_or_else(|| gradients.clone());
         let made = self.stepped(model, &mut own, None, None);

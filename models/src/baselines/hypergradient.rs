@@ -29,7 +29,7 @@ use tlr::engine::{DirectionProducts, HypergradientRule, RateRule};
 pub struct Hypergradient {
     /// α before the first step. Above 0; the paper takes 1e-3.
     pub rate: f64,
-    /// How it moves.
+    /// How the rate moves.
     pub rule: HypergradientRule,
 }
 

@@ -34,11 +34,11 @@ use serde::{Deserialize, Serialize};
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Mechanic<B> {
-    /// The base rule. Its rate, as usual for it.
+    /// The base rule, with the rate that is usual for it.
     pub base: B,
     /// λ. At least 0; default 0.01.
     pub s_decay: f64,
-    /// Each in [0, 1], at least one. Default 0.9, 0.99 and so on up to 0.999999.
+    /// The values of β: each in [0, 1], at least one. Default 0.9, 0.99 and so on up to 0.999999.
     pub betas: Vec<f64>,
     /// s₀. Above 0; default 1e-8.
     pub s_init: f64,
@@ -67,22 +67,22 @@ impl<B> Mechanic<B> {
 pub struct MechanicState<E, S> {
     base: S,
     tuners: Vec<Tuner>,
-    /// w₀.
+    /// w₀, the weights before the first step.
     origin: Tensors<E>,
-    /// Δ. Empty where it is not kept.
+    /// Δ, the sum of the base's updates. Empty unless it is kept.
     delta: Tensors<E>,
 }
 
-/// A bettor on the scale.
+/// What is remembered for one β: the state of one bettor on the scale.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 struct Tuner {
     beta: f64,
     s: f64,
-    /// m.
+    /// m, the largest |h|, which decays by β.
     largest: f64,
-    /// v.
+    /// v, the sum of h², which decays by β².
     squares: f64,
-    /// r.
+    /// r, what the bettor has won.
     reward: f64,
 }
 
@@ -180,7 +180,7 @@ impl<B: PeerRule> PeerRule for Mechanic<B> {
         Ok(())
     }
 
-    /// S.
+    /// S, the sum of the bettors' scales.
     fn rates<E: Real>(&self, state: &Self::State<E>) -> Vec<f64> {
         vec![scale(&state.tuners)]
     }

@@ -1,5 +1,7 @@
 //! The peers: optimizers that `tlr` is compared with, one a file.
 //!
+//! "The paper" is Retsinas et al., *Newton-based Trainable Learning Rate*, ICASSP 2023.
+//!
 //! A [`PeerRule`] is settings and pure arithmetic over slices, and knows no model. A [`Peer`] holds
 //! its state. A [`PeerOptimizer`] walks a dfdx model for it, so that each is an optimizer of any
 //! model on the CPU and a [`Learner`](crate::train::Learner). Scalars and sums are in f64. What is
@@ -28,12 +30,12 @@ mod dog;
 mod error;
 mod host;
 mod hypergradient;
-mod learn;
 mod mechanic;
 mod momo;
 mod nadamw;
 mod prodigy;
 mod range_test;
+mod real;
 mod rmsprop;
 mod rule;
 mod schedule_free;
@@ -56,8 +58,9 @@ pub use momo::{Momo, MomoAdam, MomoAdamState, MomoState};
 pub use nadamw::{NAdamW, NAdamWState};
 pub use prodigy::{Prodigy, ProdigyState};
 pub use range_test::{steep, steepest_gradient, valley, RangePoint, RangeTest};
+pub use real::{Real, Tensors};
 pub use rmsprop::{RmsProp, RmsPropState};
-pub use rule::{Batch, Peer, PeerRule, Real, Saved, Tensors, Trial};
+pub use rule::{Batch, Peer, PeerRule, Saved, Trial};
 pub use schedule_free::{
     ScheduleFreeAdamW, ScheduleFreeAdamWState, ScheduleFreeSgd, ScheduleFreeSgdState,
 };

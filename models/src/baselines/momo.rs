@@ -11,9 +11,9 @@ use serde::{Deserialize, Serialize};
 /// The averages over the batches' losses and gradients that both rules take a step from.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 struct Averages {
-    /// f̄, of the losses.
+    /// f̄, the average of the losses.
     loss: f64,
-    /// γ̄, of ⟨g,w⟩.
+    /// γ̄, the average of ⟨g,w⟩.
     product: f64,
 }
 
@@ -24,14 +24,14 @@ struct Bound {
     is_estimated: bool,
 }
 
-/// What a step is taken from.
+/// What a step is computed from.
 struct Model {
     averages: Averages,
     /// ⟨d,w⟩, with d the averaged gradient.
     dot: f64,
-    /// ‖d‖² in the norm of the step.
+    /// ‖d‖², in the norm that the rule steps by.
     norm: f64,
-    /// What the averages' weights sum up to.
+    /// The sum of the averages' weights.
     total: f64,
     lr: f64,
     weight_decay: f64,

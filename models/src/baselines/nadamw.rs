@@ -51,7 +51,7 @@ impl Default for NAdamW {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct NAdamWState<E> {
     rate: f64,
-    /// Πμ.
+    /// Πμ, the product of the momenta of all steps so far.
     product: f64,
     mean: Tensors<E>,
     square: Tensors<E>,

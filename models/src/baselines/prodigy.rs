@@ -37,9 +37,9 @@ pub struct Prodigy {
     pub eps: f64,
     /// λ. At least 0; default 0.
     pub weight_decay: f64,
-    /// Whether λ is apart from the gradient, as in AdamW. Default true.
+    /// Whether λ acts on the weights directly, as in AdamW. Default true.
     pub decoupled: bool,
-    /// Default false.
+    /// Whether κ has Adam's bias correction. Default false.
     pub bias_correction: bool,
     /// Whether a warm-up's small rates are left out of s. Default false.
     pub safeguard_warmup: bool,
@@ -74,9 +74,9 @@ impl Default for Prodigy {
 pub struct ProdigyState<E> {
     d: f64,
     largest_d: f64,
-    /// r.
+    /// r, the weighted sum of ⟨g, w₀ − w⟩.
     numerator: f64,
-    /// Steps that moved anything.
+    /// Steps with a gradient that is not 0.
     moved: u64,
     origin: Tensors<E>,
     sum: Tensors<E>,
@@ -169,7 +169,7 @@ impl PeerRule for Prodigy {
         Ok(())
     }
 
-    /// d, which the package's users watch, and not d·lr.
+    /// d, which users of the package watch. It is not the rate d·lr.
     fn rates<E: Real>(&self, state: &ProdigyState<E>) -> Vec<f64> {
         vec![state.d]
     }

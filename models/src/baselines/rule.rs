@@ -1,44 +1,11 @@
 //! [`PeerRule`]: how a peer moves weights, and [`Peer`]: a rule with its state.
 
-use super::{slices, PeerError};
+use super::{slices, PeerError, Real, Tensors};
 use serde::{de::DeserializeOwned, Deserialize, Serialize};
 use std::fmt::Debug;
 
-/// The values of several tensors.
-pub type Tensors<E> = Vec<Vec<E>>;
-
 /// The batch's loss at trial weights, one slice for each tensor.
 pub type Trial<'a, E> = dyn FnMut(&[Vec<E>]) -> Result<f64, PeerError> + 'a;
-
-/// The type of weights and of what a rule keeps beside them. Arithmetic is in f64 and rounded once.
-pub trait Real:
-    Copy + Debug + Default + PartialEq + Send + Sync + Serialize + DeserializeOwned + 'static
-{
-    /// The same number.
-    fn wide(self) -> f64;
-    /// The nearest number.
-    fn round(value: f64) -> Self;
-}
-
-impl Real for f32 {
-    fn wide(self) -> f64 {
-        f64::from(self)
-    }
-
-    fn round(value: f64) -> Self {
-        value as Self
-    }
-}
-
-impl Real for f64 {
-    fn wide(self) -> f64 {
-        self
-    }
-
-    fn round(value: f64) -> Self {
-        value
-    }
-}
 
 /// What a rule is told of a step beside weights and gradients.
 #[expect(missing_debug_implementations, reason = "a closure has no words")]
@@ -75,7 +42,7 @@ pub trait PeerRule: Clone + Debug + PartialEq {
         false
     }
 
-    /// Whether the settings are in range.
+    /// Checks that the settings are in range.
     ///
     /// # Errors
     /// [`PeerError::OutOfRange`], for the first that is not.
@@ -132,7 +99,7 @@ pub trait PeerRule: Clone + Debug + PartialEq {
 pub struct Peer<R: PeerRule, E: Real> {
     rule: R,
     steps: u64,
-    /// Of each tensor. Empty before the first step.
+    /// The length of each tensor; none before the first step.
     lens: Vec<usize>,
     state: Option<R::State<E>>,
 }
@@ -146,7 +113,7 @@ pub struct Saved<S> {
     pub steps: u64,
     /// The length of each tensor.
     pub lens: Vec<usize>,
-    /// None before the first step.
+    /// What the rule remembers; none before the first step.
     pub state: Option<S>,
 }
 
@@ -160,7 +127,7 @@ impl<R: PeerRule, E: Real> Peer<R, E> {
         Ok(Self { rule, steps: 0, lens: Vec::new(), state: None })
     }
 
-    /// One step, with the loss whose gradients these are: some rules do without it.
+    /// One step, with the batch's gradients and loss. Some rules do without the loss.
     ///
     /// # Errors
     /// [`PeerError::Shapes`], [`PeerError::NoLoss`], [`PeerError::NoTrials`],
@@ -174,7 +141,8 @@ impl<R: PeerRule, E: Real> Peer<R, E> {
         self.step_scaled(weights, gradients, loss, 1.0, None)
     }
 
-    /// The same with `trial`, which tells the same batch's loss at other weights.
+    /// The same for rules that need trials: `trial` tells the loss of the same batch at other
+    /// weights.
     ///
     /// # Errors
     /// As [`step`](Self::step), and what `trial` fails with.

@@ -32,7 +32,7 @@ struct Average {
 }
 
 impl Average {
-    /// After one more step, and the share of that step in the average.
+    /// The state after one more step, and the share of that step in the average.
     fn next(self, lr: f64, warmup_steps: u64, r: f64, lr_power: f64) -> (Self, f64) {
         let steps = self.steps + 1;
         let warm = match self.steps < warmup_steps {

@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 /// With Nesterov's momentum w ← w − lr·(g + λ·w + μ·v). PyTorch's `torch.optim.SGD`. With a
 /// [multistep schedule](tlr::Schedule::multi_step) it is the paper's baseline, and with a
 /// [cosine](tlr::Schedule::cosine) and momentum one of those to beat. It is here, beside
-/// [`tlr::optim::Sgd`], because [`Mechanic`](super::Mechanic) needs a base that is pure.
+/// [`tlr::optim::Sgd`], because [`Mechanic`](super::Mechanic) needs a base rule that knows no
+/// model.
 ///
 /// # Example
 /// ```
@@ -26,7 +27,7 @@ pub struct Sgd {
     pub lr: f64,
     /// μ in [0, 1). Default 0.
     pub momentum: f64,
-    /// Default false.
+    /// Whether the momentum is Nesterov's. Default false.
     pub nesterov: bool,
     /// λ, as L2. At least 0; default 0.
     pub weight_decay: f64,

@@ -35,7 +35,7 @@ use serde::{Deserialize, Serialize};
 pub struct Sls {
     /// c of Armijo's condition, in (0, 1). Default 0.1.
     pub c: f64,
-    /// β in (0, 1): what a step is cut by. Default 0.9.
+    /// β in (0, 1): the factor by which a step is cut. Default 0.9.
     pub cut: f64,
     /// γ, what the step may grow by in an epoch. At least 1; default 2.
     pub growth: f64,
@@ -60,10 +60,10 @@ pub struct SlsState {
 /// Trials in a step.
 const TRIALS: usize = 100;
 
-/// The step where no trial passes.
+/// The step that is made if no trial passes.
 const LAST_RESORT: f64 = 1e-6;
 
-/// Below this norm a gradient is no direction.
+/// A gradient below this norm counts as 0.
 const LEAST_NORM: f64 = 1e-8;
 
 impl PeerRule for Sls {
@@ -110,7 +110,7 @@ impl PeerRule for Sls {
             let mut ahead = slices::copies(weights);
             for _ in 0..TRIALS {
                 move_along(&mut ahead, weights, gradients, rate);
-                // A loss that is no number is none that has fallen.
+                // A loss that is NaN does not pass.
                 if trial(&ahead)? <= loss - rate * self.c * square {
                     found = true;
                     break;

@@ -31,11 +31,11 @@ pub struct Sps {
     pub c: f64,
     /// ε. Above 0; default 1e-8.
     pub eps: f64,
-    /// Default smooth, by a factor of 2 in 500 batches from 1 on.
+    /// What bounds the step size. Default smooth: it starts at 1 and may double in 500 batches.
     pub bound: SpsBound,
 }
 
-/// What the step size is held below.
+/// The bound that the step size stays below.
 #[derive(Clone, Debug, PartialEq)]
 pub enum SpsBound {
     /// `growth`^(1/`batches`) times that of the step before, `first` at first.
@@ -44,7 +44,7 @@ pub enum SpsBound {
         growth: f64,
         /// Batches in an epoch. Default 500.
         batches: u64,
-        /// Of the step before the first. Above 0; default 1.
+        /// The step size before the first step. Above 0; default 1.
         first: f64,
     },
     /// This number: SPS_max. Above 0.
@@ -64,7 +64,7 @@ pub struct SpsState {
     rate: f64,
 }
 
-/// Below this norm a gradient is no direction.
+/// A gradient below this norm counts as 0.
 const LEAST_NORM: f64 = 1e-8;
 
 impl PeerRule for Sps {

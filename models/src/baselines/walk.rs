@@ -89,7 +89,7 @@ where
     Ok(taken)
 }
 
-/// Puts them back.
+/// Puts the gradients back that were taken out.
 pub(super) fn give_back<E: CpuReal, M: TensorCollection<E, Cpu>>(
     model: &M,
     gradients: &mut Gradients<E, Cpu>,
@@ -131,7 +131,7 @@ where
         (_, name): (&Tensor<S, E, Cpu>, String),
     ) -> Result<Option<Tensor<S, E, Cpu>>, Infallible> {
         if options.do_gradient_update {
-            // A bare tensor has no name of its own below that of its field.
+            // A tensor that is a field by itself adds no name to that of the field.
             self.0.push(name.trim_end_matches('.').to_owned());
         }
         Ok(None)

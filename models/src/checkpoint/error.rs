@@ -1,3 +1,5 @@
+//! Why a checkpoint is not loaded, and in what a file and a model differ.
+
 use std::{fmt, path::PathBuf};
 
 use safetensors::SafeTensorError;
@@ -10,46 +12,46 @@ use super::Source;
 pub enum Difference {
     /// The model's tensor `name` is not in the file.
     Missing {
-        /// In the model.
+        /// The tensor's name in the model.
         name: String,
-        /// In the file.
+        /// Where it is in the file.
         source: Source,
     },
-    /// The file holds what is no tensor of the model.
+    /// The file holds a tensor that the model does not have.
     Extra {
-        /// In the file.
+        /// Where it is in the file.
         source: Source,
     },
     /// The model has no such part to leave out.
     NoPart {
-        /// The name that was told.
+        /// The name of the part.
         part: String,
     },
     /// A tensor has another shape in the file.
     Shape {
-        /// In the model.
+        /// The tensor's name in the model.
         name: String,
-        /// In the file.
+        /// Where it is in the file.
         source: Source,
-        /// What would fit.
+        /// The shape that would fit.
         expected: Vec<usize>,
-        /// What is there.
+        /// The shape in the file.
         found: Vec<usize>,
     },
-    /// A tensor holds no numbers that are read.
+    /// A tensor holds elements of a type that is not read.
     Dtype {
-        /// In the model.
+        /// The tensor's name in the model.
         name: String,
-        /// In the file.
+        /// Where it is in the file.
         source: Source,
-        /// What it holds.
+        /// The type of its elements.
         found: String,
     },
     /// A tensor holds a number too large for the model's dtype.
     Range {
-        /// In the model.
+        /// The tensor's name in the model.
         name: String,
-        /// In the file.
+        /// Where it is in the file.
         source: Source,
     },
 }
@@ -80,18 +82,21 @@ pub enum CheckpointError {
     /// The file cannot be read.
     #[error("cannot read {}: {source}", path.display())]
     Read {
-        /// Which file.
+        /// The file concerned.
         path: PathBuf,
-        /// Why not.
+        /// The error of the operating system.
         source: std::io::Error,
     },
-    /// These are not safetensors.
+    /// The file is no safetensors file.
     #[error("no safetensors: {0}")]
     Format(#[from] SafeTensorError),
-    /// Model and file differ: everything in which they do.
-    #[error("the model differs from the file: {}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
+    /// Model and file differ; all differences are listed.
+    #[error(
+        "the model differs from the file: {}",
+        .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+    )]
     Mismatch(Vec<Difference>),
-    /// Of the device, such as no memory left.
+    /// An error of the device, such as no memory left.
     #[error("device: {0}")]
     Device(String),
 }

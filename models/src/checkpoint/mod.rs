@@ -1,13 +1,13 @@
 //! Weights from safetensors files, such as PyTorch's.
 //!
-//! All of the model has to be in the file and all of the file in the model, each tensor with its shape;
-//! otherwise one error names everything that differs, and the model is as it was. What a model's tensor
-//! is called in the file is for [`Names`] to say, and what of either is left out: the head, for instance,
-//! where the model has another number of classes.
+//! All of the model has to be in the file and all of the file in the model, each tensor with its
+//! shape; otherwise one error names everything that differs, and the model is as it was. [`Names`]
+//! says what a model's tensors are called in the file, and what of either is left out: the head,
+//! for instance, if the model has another number of classes.
 //!
-//! Files hold f64, f32, f16 or bf16, and the model is f32 or f64, in any combination: widening is exact,
-//! narrowing rounds to nearest, and a number that would become infinite is an error. Numbers without
-//! tensors, such as a norm's epsilon, are the model's own and stay.
+//! Files hold f64, f32, f16 or bf16, and the model is f32 or f64, in any combination: widening is
+//! exact, narrowing rounds to nearest, and a number that would become infinite is an error. Numbers
+//! without tensors, such as a norm's epsilon, are the model's own and stay.
 
 use dfdx::{
     nn::{
@@ -101,7 +101,7 @@ where
     if !plan.differences.is_empty() {
         return Err(CheckpointError::Mismatch(plan.differences));
     }
-    // What can fail comes first, and changes no value.
+    // All that can fail is done first, and changes no value.
     M::iter_tensors(&mut RecursiveWalker { m: &mut *model, f: &mut MakeContiguous })
         .map_err(|error: D::Err| CheckpointError::Device(format!("{error:?}")))?;
     let Ok(_) = M::iter_tensors(&mut RecursiveWalker { m: model, f: &mut Fill(plan.values) });
@@ -169,7 +169,7 @@ impl<'a, E: Dtype> Plan<'a, E> {
         !parts.is_empty()
     }
 
-    /// What was to be left out, and is not there.
+    /// The parts that were to be left out, and that the model does not have.
     fn find_unknown_parts(&mut self) {
         let unknown =
             self.names.left_out().iter().filter(|part| !self.left_out.contains(part.as_str()));
@@ -177,7 +177,7 @@ impl<'a, E: Dtype> Plan<'a, E> {
         self.differences.extend(unknown);
     }
 
-    /// What no tensor of the model asked for.
+    /// The tensors of the file that no tensor of the model asked for.
     fn find_extra(&mut self) {
         for name in self.stored.keys().filter(|name| !self.names.is_ignored(name)) {
             let parts = self.used.iter().filter(|source| source.name == *name);
@@ -216,7 +216,7 @@ impl<E: Dtype, D: Device<E>> TensorVisitor<E, D> for Plan<'_, E> {
         _: TensorOptions<S, E, D>,
         (tensor, name): (&Tensor<S, E, D>, String),
     ) -> Result<Option<Tensor<S, E, D>>, Infallible> {
-        // A bare tensor has no name of its own below that of its field.
+        // A tensor that is a field by itself adds no name to that of the field.
         let name = name.trim_end_matches('.');
         let source = self.names.source(name);
         let shape: Vec<usize> = tensor.shape().concrete().into();
@@ -233,7 +233,7 @@ impl<E: Dtype, D: Device<E>> TensorVisitor<E, D> for Plan<'_, E> {
     }
 }
 
-/// A broadcast tensor has not the memory to be filled.
+/// A broadcast tensor shares its memory among elements, so it cannot be filled.
 struct MakeContiguous;
 
 impl<E: Dtype, D: Device<E>> TensorVisitor<E, D> for MakeContiguous {
@@ -247,7 +247,7 @@ impl<E: Dtype, D: Device<E>> TensorVisitor<E, D> for MakeContiguous {
         _: TensorOptions<S, E, D>,
         tensor: &mut Tensor<S, E, D>,
     ) -> Result<Option<Tensor<S, E, D>>, D::Err> {
-        // Keeps its identity if it is already.
+        // A tensor that is contiguous already keeps its identity.
         *tensor = tensor.clone().try_contiguous()?;
         Ok(None)
     }

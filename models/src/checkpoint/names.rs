@@ -1,3 +1,5 @@
+//! What the tensors of a model are called in a file.
+
 use std::fmt;
 
 /// Where a tensor of a model is in a file.
@@ -5,7 +7,8 @@ use std::fmt;
 pub struct Source {
     /// Its name there.
     pub name: String,
-    /// Where it is one of several that are packed along their first dimension: which, and of how many.
+    /// If several tensors are packed into one along their first dimension: which of them it is, and
+    /// how many there are.
     pub part: Option<(usize, usize)>,
 }
 
@@ -24,8 +27,8 @@ impl fmt::Display for Source {
     }
 }
 
-/// What a model's tensors are called in a file. By default as in the model, which is right for files
-/// whose layers have the names of the model's fields.
+/// What a model's tensors are called in a file. By default as in the model, which is right for
+/// files whose layers have the names of the model's fields.
 ///
 /// # Example
 /// ```
@@ -69,9 +72,9 @@ impl Names {
         }
     }
 
-    /// `torch.nn.Transformer`'s names for this crate's layers: an attention's `q_proj`, `k_proj` and
-    /// `v_proj` are the parts of its `in_proj_weight` and `in_proj_bias`, and a norm's `gamma` and
-    /// `beta` are `weight` and `bias`.
+    /// `torch.nn.Transformer`'s names for this crate's layers: an attention's `q_proj`, `k_proj`
+    /// and `v_proj` are the parts of its `in_proj_weight` and `in_proj_bias`, and a norm's `gamma`
+    /// and `beta` are `weight` and `bias`.
     pub fn torch_transformer() -> Self {
         Self::new(|name| {
             for (part, projection) in ["q_proj.", "k_proj.", "v_proj."].into_iter().enumerate() {
@@ -86,8 +89,8 @@ impl Names {
         })
     }
 
-    /// torchvision's names for [`ResNet50`](crate::resnet::ResNet50): a stage's `first` block is its block 0, and
-    /// `rest.0` its block 1. Its counters of batches are passed over.
+    /// torchvision's names for [`ResNet50`](crate::resnet::ResNet50): a stage's `first` block is
+    /// its block 0, and `rest.0` its block 1. Its counters of batches are passed over.
     pub fn torchvision_resnet() -> Self {
         Self::new(|name| {
             let block = |stage: &str, block: &str| {
@@ -103,17 +106,17 @@ impl Names {
         .ignoring(|name| name.ends_with(".num_batches_tracked"))
     }
 
-    /// A name that begins with `model` begins with `file` in the file. Of several prefixes that fit, the
-    /// first that was told counts. Applied after what else changes the name.
+    /// A name that begins with `model` begins with `file` in the file. Of several prefixes that
+    /// fit, the first that was given counts. This is applied after all that else changes the name.
     #[must_use]
     pub fn prefix(mut self, model: &str, file: &str) -> Self {
         self.prefixes.push((model.to_owned(), file.to_owned()));
         self
     }
 
-    /// The model's `part`, a layer or a tensor by its name in the model, keeps the weights that it has.
-    /// What the file has for it is passed over, whatever its shape: for a head of another number of
-    /// classes. May be told several times.
+    /// The model's `part`, a layer or a tensor by its name in the model, keeps the weights that it
+    /// has. What the file has for it is passed over, whatever its shape: for a head of another
+    /// number of classes. May be told several times.
     ///
     /// # Example
     /// ```
@@ -121,7 +124,8 @@ impl Names {
     /// use safetensors::{serialize, tensor::TensorView, Dtype};
     /// use tlr_models::checkpoint::{self, Names};
     ///
-    /// type Net<const CLASSES: usize> = (modules::Linear<2, 1, f32, Cpu>, modules::Linear<1, CLASSES, f32, Cpu>);
+    /// type Layer<const I: usize, const O: usize> = modules::Linear<I, O, f32, Cpu>;
+    /// type Net<const CLASSES: usize> = (Layer<2, 1>, Layer<1, CLASSES>);
     ///
     /// // Three classes in the file, five in the model.
     /// let zeros = [0; 12];
@@ -129,7 +133,8 @@ impl Names {
     ///     let bytes = &zeros[..4 * shape.iter().product::<usize>()];
     ///     TensorView::new(Dtype::F32, shape.to_vec(), bytes)
     /// });
-    /// let tensors = [("0.weight", body?), ("0.bias", one?), ("1.weight", head?), ("1.bias", three?)];
+    /// let tensors =
+    ///     [("0.weight", body?), ("0.bias", one?), ("1.weight", head?), ("1.bias", three?)];
     /// let file = serialize(tensors, None)?;
     ///
     /// let mut model: Net<5> = BuildModule::build(&Cpu::default());
@@ -145,8 +150,8 @@ impl Names {
         self
     }
 
-    /// Tensors of the file that the model does without, by their name there: counters, tables that the
-    /// model computes. A call replaces the one before.
+    /// Tensors of the file that the model does without, by their name there: counters, tables that
+    /// the model computes. A call replaces the one before.
     #[must_use]
     pub fn ignoring(mut self, ignored: impl Fn(&str) -> bool + Send + Sync + 'static) -> Self {
         self.ignored = Box::new(ignored);

@@ -1,3 +1,4 @@
+//! Files of weights, whole and damaged, and every way in which one can differ from a model.
 #![allow(clippy::unwrap_used)]
 use super::*;
 use crate::layers::{EncoderLayer, MultiHeadAttention};
@@ -75,8 +76,9 @@ fn halves_are_widened() {
     }
 }
 
-// The head of a model for three classes, where the model has two. Fails if the part's own weights are
-// touched, if another part by a name that begins alike is left out, or if its tensors are still asked for.
+// The head of a model for three classes, where the model has two. Fails if the part's own weights
+// are touched, if another part by a name that begins alike is left out, or if its tensors are still
+// asked for.
 #[test]
 fn a_part_that_is_left_out_keeps_its_weights() {
     type Net = (Linear<2, 3, f64, Cpu>, Linear<3, 2, f64, Cpu>);

@@ -1,3 +1,5 @@
+//! Random crops and mirror images.
+
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
@@ -93,7 +95,8 @@ impl Augment {
     }
 
     fn view(&self, rng: &mut ChaCha8Rng) -> View {
-        // As i64: the draw must not depend on the width of usize. No image is larger than the limit.
+        // As i64: the draw must not depend on the width of usize. No image is larger than the
+        // limit.
         let padding = self.padding.min(1 << 30) as i64;
         let mut offset = || rng.gen_range(-padding..=padding);
         let (down, right) = (offset(), offset());

@@ -1,3 +1,5 @@
+//! Shuffled mini-batches of the indices of a data set.
+
 use rand::{seq::SliceRandom, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
@@ -5,8 +7,8 @@ use super::DataError;
 
 /// Shuffled mini-batches of the indices of a data set.
 ///
-/// Every epoch visits each index once (but see [`drop_last`](Self::drop_last)), in an order that depends on nothing but
-/// the seed and the number of the epoch: a run resumed at epoch 5 sees the
+/// Every epoch visits each index once (but see [`drop_last`](Self::drop_last)), in an order that
+/// depends on nothing but the seed and the number of the epoch: a run resumed at epoch 5 sees the
 /// batches that an uninterrupted run would have seen.
 ///
 /// ```

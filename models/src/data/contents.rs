@@ -1,3 +1,5 @@
+//! The contents of a file, decompressed on the way, and where a file of some name is.
+
 use std::{
     fs::{self, File},
     io::{BufRead, BufReader, Read},
@@ -58,7 +60,7 @@ pub(super) fn plain_or_gzip(dir: &Path, name: &str) -> Option<std::path::PathBuf
     [dir.join(name), dir.join(format!("{name}.gz"))].into_iter().find(|path| path.is_file())
 }
 
-/// That there is no such file in the folder, or why nobody can know: a folder that is none, or may
+/// The error for a file that is in no spelling in the folder, or for a folder that is none or may
 /// not be looked into.
 pub(super) fn missing(dir: &Path, name: &str, help: &'static str) -> DataError {
     match fs::read_dir(dir) {

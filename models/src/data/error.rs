@@ -1,3 +1,5 @@
+//! What can go wrong with a data set.
+
 use crate::report::count;
 use std::path::PathBuf;
 
@@ -37,7 +39,7 @@ pub enum DataError {
         classes: usize,
     },
 
-    /// What a file holds is no data set, though the file itself is in order.
+    /// A file can be read, but what it holds is no data set.
     #[error("{}: {source}", path.display())]
     Contents {
         /// The file concerned.
@@ -145,8 +147,7 @@ pub enum DataError {
 
     /// The file goes on after its data.
     #[error(
-        "{}: bytes remain after offset {expected}, where the file should end; \
-         fetch the file again",
+        "{}: bytes remain after offset {expected}, where the file should end; fetch the file again",
         path.display()
     )]
     Trailing {
@@ -207,10 +208,7 @@ pub enum DataError {
     },
 
     /// A data set file is in none of the accepted spellings.
-    #[error(
-        "{}: no file {name} (plain or .gz); {help}",
-        dir.display()
-    )]
+    #[error("{}: no file {name} (plain or .gz); {help}", dir.display())]
     Missing {
         /// The directory that was searched.
         dir: PathBuf,
@@ -240,7 +238,10 @@ pub enum DataError {
     },
 
     /// The images of a file have another size than the data set asks for.
-    #[error("{}: images of {rows}x{columns} pixels, expected 28x28; this is not MNIST", path.display())]
+    #[error(
+        "{}: images of {rows}x{columns} pixels, expected 28x28; this is not MNIST",
+        path.display()
+    )]
     Size {
         /// The file concerned.
         path: PathBuf,
@@ -260,8 +261,11 @@ pub enum DataError {
         dir: PathBuf,
     },
 
-    /// A class to test on that is not among those to train on.
-    #[error("{}: there is no class of this name to train on; remove or rename the folder", dir.display())]
+    /// There is a class to test on that is not among those to train on.
+    #[error(
+        "{}: there is no class of this name to train on; remove or rename the folder",
+        dir.display()
+    )]
     UnknownClass {
         /// The folder of the class.
         dir: PathBuf,
@@ -278,7 +282,7 @@ pub enum DataError {
         what: String,
     },
 
-    /// Of some pictures none can be decoded.
+    /// None of some pictures can be decoded, so that a class or a half would be empty.
     #[error("none of the pictures {what} can be read; repair or replace them")]
     NoneSound {
         /// Which pictures: `of the class ant`, `to test on`.
@@ -310,8 +314,11 @@ pub enum DataError {
         length: u64,
     },
 
-    /// A picture of a kind that is not decoded, or not rightly.
-    #[error("{}: {what} is not decoded; save the picture anew, as PNG for instance", path.display())]
+    /// A picture is of a kind that the decoder does not know, or gets wrong.
+    #[error(
+        "{}: {what} is not decoded; save the picture anew, as PNG for instance",
+        path.display()
+    )]
     PictureKind {
         /// The file concerned.
         path: PathBuf,
@@ -322,7 +329,7 @@ pub enum DataError {
     /// Pictures cannot be prepared as asked for.
     #[error("cannot prepare pictures: {what}")]
     Preparation {
-        /// What makes no sense.
+        /// The setting that makes no sense.
         what: &'static str,
     },
 

@@ -8,11 +8,11 @@ use super::{folder::Pictures, DataError};
 use std::fmt;
 use xxhash_rust::xxh3::Xxh3Default;
 
-/// Pictures of a folder whose contents are read; of the others the size and the name count.
+/// How many pictures of a folder are read whole; of the others only size and name count.
 #[cfg(feature = "pictures")]
 const READ: usize = 1000;
 
-/// A hash that is the same on every machine and in every version: for mistakes, not against fraud.
+/// A hash that is the same on every machine and in every version. It finds mistakes, not fraud.
 #[derive(Default)]
 pub(crate) struct Fingerprint(Xxh3Default);
 
@@ -21,7 +21,7 @@ impl Fingerprint {
         self.0.update(&(number as u64).to_le_bytes());
     }
 
-    /// With the length in front: no two lists look the same.
+    /// Adds bytes with their length in front, so that no two lists give the same hash.
     pub(crate) fn add(&mut self, bytes: &[u8]) {
         self.number(bytes.len());
         self.0.update(bytes);

@@ -40,6 +40,15 @@ pub struct IdxImages {
 /// [`ZeroDimension`](DataError::ZeroDimension), and
 /// [`TooLarge`](DataError::TooLarge) when the header announces more than
 /// [`MAX_BYTES`]. Memory is only taken for data that is really there.
+///
+/// # Example
+/// ```no_run
+/// use tlr_models::data::idx;
+///
+/// let images = idx::read_images("train-images-idx3-ubyte.gz".as_ref())?;
+/// assert_eq!(images.pixels.len(), images.count * images.rows * images.columns);
+/// # Ok::<(), tlr_models::data::DataError>(())
+/// ```
 pub fn read_images(path: &Path) -> Result<IdxImages, DataError> {
     let ([count, rows, columns], pixels) = read(path, IMAGES_MAGIC)?;
     Ok(IdxImages { count, rows, columns, pixels })

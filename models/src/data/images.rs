@@ -1,3 +1,5 @@
+//! Images of one size with their labels, and data sets of them.
+
 use super::{DataError, Scaling};
 
 /// Images of one size and number of channels, each with a class label.
@@ -15,16 +17,23 @@ pub struct Images {
 }
 
 impl Images {
-    /// Builds a set from `labels.len()` images of the shape
-    /// `[channels, rows, columns]`; grey images have one channel, coloured ones
-    /// three.
+    /// Builds a set from `labels.len()` images of the shape `[channels, rows, columns]`; grey
+    /// images have one channel, coloured ones three.
     ///
     /// # Errors
+    /// [`DataError::Zero`] when a size, `classes` or the number of images is zero,
+    /// [`DataError::Length`] when `pixels` does not hold exactly `labels.len() * channels * rows *
+    /// columns` bytes, and [`DataError::Label`] for the first label that is not below `classes`.
     ///
-    /// [`DataError::Zero`] when a size, `classes` or the number of images is
-    /// zero, [`DataError::Length`] when `pixels` does not hold exactly
-    /// `labels.len() * channels * rows * columns` bytes, and [`DataError::Label`] for the
-    /// first label that is not below `classes`.
+    /// # Example
+    /// ```
+    /// use tlr_models::data::Images;
+    ///
+    /// // Two grey images of 1 x 3 pixels, of the classes 0 and 1.
+    /// let images = Images::new(vec![0, 128, 255, 255, 128, 0], vec![0, 1], [1, 1, 3], 2)?;
+    /// assert_eq!((images.len(), images.pixels_of(1)), (2, &[255, 128, 0][..]));
+    /// # Ok::<(), tlr_models::data::DataError>(())
+    /// ```
     pub fn new(
         pixels: Vec<u8>,
         labels: Vec<u8>,
@@ -150,18 +159,18 @@ impl Images {
         Scaling::of_counts(&counts, total)
     }
 
-    /// Replaces the contents of `pixels` and `labels` by those of the images `indices`, in that order,
-    /// ready for training.
+    /// Replaces the contents of `pixels` and `labels` by those of the images `indices`, in that
+    /// order, ready for training.
     ///
     /// Pixels are scaled by `scaling`, usually that of the training set. `pixels` ends up with the
-    /// values of a tensor of shape (images, channels, rows, columns), `labels` with `indices.len()`.
-    /// Reusing the two vectors from batch to batch avoids allocations.
+    /// values of a tensor of shape (images, channels, rows, columns), `labels` with
+    /// `indices.len()`. Reusing the two vectors from batch to batch avoids allocations.
     ///
     /// # Errors
     ///
     /// [`DataError::Index`] when an index is not below [`len`](Self::len), and
-    /// [`DataError::Channels`] when `scaling` is that of images with another number of channels; the
-    /// two vectors are left as they were.
+    /// [`DataError::Channels`] when `scaling` is that of images with another number of channels;
+    /// the two vectors are left as they were.
     pub fn write_batch(
         &self,
         indices: &[usize],
@@ -206,6 +215,16 @@ impl Dataset {
     /// # Errors
     ///
     /// [`DataError::Split`] when they differ in channels, rows, columns or classes.
+    ///
+    /// # Example
+    /// ```
+    /// use tlr_models::data::{Dataset, Images};
+    ///
+    /// let images = |pixels: [u8; 4]| Images::new(pixels.to_vec(), vec![0, 1], [1, 1, 2], 2);
+    /// let data = Dataset::new(images([0, 1, 2, 3])?, images([4, 5, 6, 7])?)?;
+    /// assert_eq!(data.test.len(), 2);
+    /// # Ok::<(), tlr_models::data::DataError>(())
+    /// ```
     pub fn new(train: Images, test: Images) -> Result<Self, DataError> {
         let sizes = [
             ("channels", train.channels, test.channels),

@@ -1,3 +1,5 @@
+//! Seeded generators of random numbers, one for each purpose.
+
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 

@@ -32,7 +32,7 @@ impl Channel {
         Self { mean, deviation, table }
     }
 
-    /// That of bytes which occur `counts` times each, `total` in all.
+    /// The scaling of bytes of which byte b occurs `counts[b]` times, `total` in all.
     fn of_counts(counts: &[u64; 256], total: f64) -> Self {
         let mean_of = |f: &dyn Fn(f64) -> f64| {
             (0..).zip(counts).map(|(byte, &count)| f(f64::from(byte)) * count as f64).sum::<f64>()
@@ -81,7 +81,7 @@ impl fmt::Display for Scaling {
     }
 }
 
-/// A text that is no scaling.
+/// A text that is no scaling of a batch.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("`{0}` is not a mean and a deviation above 0 for each channel")]
 pub struct NoScaling(String);

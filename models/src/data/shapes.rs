@@ -1,8 +1,8 @@
 //! Coloured shapes that the crate draws itself, where no photographs are at hand.
 //!
-//! A class is a shape, plain or striped, light on a dark ground. Its hue, its size, place and turn, the
-//! ground's hues, the spots on it and the grain are all random, so that no pixel says much about the
-//! class: a linear model hardly learns it, a convolutional network does within a minute.
+//! A class is a shape, plain or striped, light on a dark ground. Its hue, its size, place and turn,
+//! the ground's hues, the spots on it and the grain are all random, so that no pixel says much
+//! about the class: a linear model hardly learns it, a convolutional network does within a minute.
 
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
@@ -48,8 +48,8 @@ pub const NAMES: [&str; 20] = [
 ///
 /// # Errors
 ///
-/// [`DataError::Zero`] when `train` or `test` is zero, [`DataError::Classes`] when `classes` is zero
-/// or more than 20.
+/// [`DataError::Zero`] when `train` or `test` is zero, [`DataError::Classes`] when `classes` is
+/// zero or more than 20.
 ///
 /// ```
 /// use tlr_models::data::shapes;
@@ -120,8 +120,8 @@ type Point = [f32; 2];
 /// Red, green and blue, from 0 to 1.
 type Colour = [f32; 3];
 
-// Chosen so that of ten classes WRN-10-1 tells 95 % after four epochs of 4,000 images (SGD at 0.1, batches of 32),
-// and not one in eight after as many from a rate of 1e-4 that stays.
+// Chosen so that of ten classes WRN-10-1 tells 95 % after four epochs of 4,000 images (SGD at 0.1,
+// batches of 32), and not one in eight after as many from a rate of 1e-4 that stays.
 
 /// Half the size of a shape, in pictures.
 const RADIUS: (f32, f32) = (0.24, 0.42);
@@ -244,8 +244,8 @@ fn colour(rng: &mut ChaCha8Rng) -> Colour {
     std::array::from_fn(|_| rng.gen::<f32>())
 }
 
-/// Cosine and sine of a turn, in the rational form: those of the library differ between platforms in
-/// the last bit.
+/// Cosine and sine of a turn, in the rational form: those of the library differ between platforms
+/// in the last bit.
 fn turn(rng: &mut ChaCha8Rng) -> [f32; 2] {
     let t = between((-HALF_TURN, HALF_TURN), rng);
     [(1.0 - t * t) / (1.0 + t * t), 2.0 * t / (1.0 + t * t)]

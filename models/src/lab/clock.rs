@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
-/// The time since it was made: what the processor has spent on this thread, where the system tells
-/// (Linux), so that other work on the machine does not count; the time on the wall elsewhere.
+/// A clock that starts when it is made. On Linux it counts the time that a processor has spent on
+/// this thread, so that other work on the machine does not count; elsewhere the time that passes.
 pub(super) struct Clock {
     wall: Instant,
     worked: Option<u64>,
@@ -14,7 +14,7 @@ impl Clock {
         Self { wall: Instant::now(), worked: worked() }
     }
 
-    /// In seconds.
+    /// The time so far, in seconds.
     pub(super) fn seconds(&self) -> f64 {
         match self.worked.zip(worked()) {
             Some((before, now)) => now.saturating_sub(before) as f64 * 1e-9,
@@ -23,7 +23,7 @@ impl Clock {
     }
 }
 
-/// Nanoseconds that this thread has been on a processor.
+/// The nanoseconds that this thread has been on a processor.
 fn worked() -> Option<u64> {
     let told = std::fs::read_to_string("/proc/thread-self/schedstat").ok()?;
     told.split(' ').next()?.parse().ok()

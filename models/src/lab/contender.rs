@@ -10,12 +10,12 @@ use crate::{
 use dfdx::prelude::Cpu;
 use tlr::{Error, TrainableLr};
 
-/// What a contender is compared as.
+/// The group in which a contender is compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Group {
-    /// This library, without a number given.
+    /// This library, with no number given to it.
     Learned,
-    /// The same from other starting rates, which should make no difference.
+    /// This library from other starting rates, which should make no difference.
     Starts,
     /// Optimizers that find their own rate.
     RateFree,
@@ -30,7 +30,7 @@ pub enum Group {
 }
 
 impl Group {
-    /// Whether it is a point of the hand's search, of which the best counts.
+    /// Whether it is a point of the search by hand, of which the best counts.
     pub fn is_by_hand(self) -> bool {
         matches!(self, Self::HandNAdamW | Self::HandSgd)
     }
@@ -41,11 +41,11 @@ impl Group {
 pub struct Contender {
     /// The name in files and tables.
     pub name: String,
-    /// What it is compared as.
+    /// The group in which it is compared.
     pub group: Group,
     /// How many settings somebody had to choose.
     pub settings: usize,
-    /// Whether it is told how many steps there are.
+    /// Whether it is told in advance how many steps there are.
     pub horizon: bool,
     pub(super) method: Method,
 }
@@ -68,11 +68,11 @@ pub(super) enum Pick {
     Steep,
 }
 
-/// The rate where a range test suggests none.
+/// The rate that is taken if a range test suggests none.
 const NO_SUGGESTION: f64 = 1e-3;
 
 impl Contender {
-    /// The optimizer that a range test is made with, where there is to be one.
+    /// The optimizer for the range test, if the contender needs one.
     pub(super) fn search(&self) -> Option<&Sgd> {
         match &self.method {
             Method::RangeTest { base, .. } => Some(base),
@@ -96,7 +96,7 @@ impl Contender {
         Self { method, ..self.clone() }
     }
 
-    /// What trains `model` for so long.
+    /// The learner that trains `model` within this budget.
     ///
     /// # Errors
     /// Settings out of range.
@@ -124,7 +124,7 @@ impl Contender {
                 let schedule = schedule.schedule(budget.epochs, budget.batches)?;
                 Ok(Box::new(PeerOptimizer::new(model, rule)?.schedule(schedule)?))
             }
-            // Its rate is not known before the test.
+            // The contender's rate is not known before the range test.
             Method::RangeTest { .. } => {
                 Err(PeerError::NoSchedule { rule: "a range test that was not made" }.into())
             }

@@ -12,13 +12,14 @@ use crate::{
     train::{name, Base, Mode, Shape},
 };
 
-/// The rate that this library is given where nothing is said of it. It is as good as any.
+/// The rate that this library starts from unless another is given. It is as good as any.
 const START: f64 = 1e-6;
 
-/// Other starting rates.
+/// The other rates that this library is started from.
 const STARTS: [f64; 4] = [1e-9, 1e-3, 1e-1, 10.0];
 
-/// The rates of the hand's search around SGD: twenty points, with and without momentum and a cosine.
+/// The rates of the hand's search around SGD: twenty points, with and without momentum and a
+/// cosine.
 const SGD_RATES: [f64; 5] = [1.0, 0.3, 0.1, 0.03, 0.01];
 
 /// The rates of the hand's search around NAdamW.
@@ -82,11 +83,11 @@ fn with(schedule: Shape, mut contender: Contender) -> Contender {
     contender
 }
 
-/// With the defaults of their packages, which their docs in [`baselines`](crate::baselines) cite.
-/// Schedule-free optimizers and MoMo have a rate that was left at its default; it counts as chosen
-/// for the former, and is a mere bound for the latter. Mechanic's base has a rate of 1, which it
-/// scales. The packages of Prodigy, D-Adaptation and
-/// Mechanic advise a schedule, so that they are here with a cosine too.
+/// Peers with the defaults of their packages, which their docs in [`baselines`](crate::baselines)
+/// cite. Schedule-free optimizers and MoMo have a rate that was left at its default; it counts as
+/// chosen for the former, and is a mere bound for the latter. Mechanic's base has a rate of 1,
+/// which it scales. The packages of Prodigy, D-Adaptation and Mechanic advise a schedule, so that
+/// they are here with a cosine too.
 fn rate_free() -> Vec<Contender> {
     let free = |name, rule| peer(name, Group::RateFree, 0, rule);
     let mechanic_adam = || Mechanic::around(Adam { lr: 1.0, decoupled: true, ..Adam::default() });
@@ -112,9 +113,9 @@ fn rate_free() -> Vec<Contender> {
     ]
 }
 
-/// With a rate that comes with them: the defaults of PyTorch, the paper's multistep SGD, and
-/// hypergradient descent from the authors' 1e-3 with their 1e-3 for η, or with 0.02 where it
-/// multiplies.
+/// Peers at the rate that they are published with: the defaults of PyTorch, the paper's multistep
+/// SGD, and hypergradient descent from the authors' 1e-3 with their 1e-3 for η, or with 0.02 where
+/// it multiplies.
 fn published() -> Vec<Contender> {
     let published = |name, settings, rule| peer(name, Group::Published, settings, rule);
     vec![

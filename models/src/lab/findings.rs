@@ -1,4 +1,4 @@
-//! [`Findings`]: what the runs say.
+//! [`Findings`]: what the runs of the laboratory show.
 
 use super::{
     contenders,
@@ -10,18 +10,18 @@ use std::collections::BTreeSet;
 /// The point of a curve at nine tenths of the budget, where the hand's best sets the target.
 const TARGET_AT: usize = POINTS * 9 / 10;
 
-/// What a step's time is compared with.
+/// The contender whose time of a step others are compared with.
 const PLAIN: &str = "sgd-constant-0.1";
 
-/// What the runs of a folder say.
+/// What the runs in a folder show.
 #[derive(Clone, Debug)]
 pub struct Findings {
-    /// How much was trained.
+    /// The scale at which the runs were made.
     pub scale: Scale,
-    /// Who is compared, in the order of the list of contenders.
+    /// The competitors, in the order of the list of contenders.
     pub competitors: Vec<Competitor>,
-    /// What was learned, in the order of the list of tasks. Those without a run of the hand's search
-    /// are left out.
+    /// The tasks that were learned, in the order of their list. Those without a run of the hand's
+    /// search are left out.
     pub tasks: Vec<OfTask>,
 }
 
@@ -30,51 +30,51 @@ pub struct Findings {
 pub struct Competitor {
     /// The name in tables.
     pub name: String,
-    /// What it is compared as. The best of all points of the search is of the hand's SGD.
+    /// The group in which it is compared. The best point of the search is in that of SGD by hand.
     pub group: Group,
-    /// Those of whom the best counts.
+    /// The contenders of which the best counts.
     pub members: Vec<String>,
-    /// Settings that somebody had to choose.
+    /// How many settings somebody had to choose.
     pub settings: usize,
     /// Whether it is told how many steps there are.
     pub horizon: bool,
 }
 
-/// What came of a task.
+/// The results at one task.
 #[derive(Clone, Debug)]
 pub struct OfTask {
-    /// Its name.
+    /// The task's name.
     pub name: String,
-    /// What it is.
+    /// What the task is, in a sentence.
     pub about: String,
-    /// Its data.
+    /// The data, in words.
     pub data: String,
     /// The seeds that all who were run have.
     pub seeds: Vec<u64>,
     /// The loss that the hand's best has at nine tenths of the budget.
     pub target: f64,
-    /// Of each competitor, in order; none where it was not run.
+    /// The score of each competitor, in order; none where it was not run.
     pub scores: Vec<Option<Score>>,
 }
 
-/// What a competitor came to at a task.
+/// The result of a competitor at a task.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Score {
-    /// Of several, the one with the least mean loss.
+    /// The contender; of several, the one with the least mean loss.
     pub member: String,
-    /// How many were run, of whom it is the best.
+    /// How many contenders were run, of which it is the best.
     pub of: usize,
-    /// Of each seed; infinite where the run diverged.
+    /// The final loss of each seed; infinite where the run diverged.
     pub losses: Vec<f64>,
-    /// The mean, where there is right and wrong and no run diverged.
+    /// The mean accuracy, if the task has right and wrong answers and no run diverged.
     pub accuracy: Option<f64>,
     /// Steps to the target, the middle one of the seeds; infinite where it is not reached.
     pub steps: f64,
-    /// The same in seconds.
+    /// The seconds to the target, likewise.
     pub seconds: f64,
-    /// Seconds a step, searches included.
+    /// The seconds of a step, searches for a rate included.
     pub step_seconds: f64,
-    /// (step, loss) of the seed with the least number, to be drawn.
+    /// The curve of the least seed, as (step, loss), to be drawn.
     pub curve: Vec<(f64, f64)>,
 }
 
@@ -93,7 +93,7 @@ impl OfTask {
 }
 
 impl Findings {
-    /// What `results` say.
+    /// What `results` show.
     pub fn of(results: &Results) -> Self {
         let (records, curves): (Vec<_>, Vec<_>) =
             (results.records().collect(), results.curves().collect());
@@ -135,8 +135,8 @@ impl Findings {
         self.competitors.iter().position(|one| one.name == name)
     }
 
-    /// How much worse a competitor is at each task than the best of the search by hand, as a part of
-    /// that; none where it was not run.
+    /// How much worse a competitor is at each task than the best of the search by hand, as a part
+    /// of that; none where it was not run.
     pub fn regrets(&self, competitor: usize) -> Vec<Option<f64>> {
         let of_task = |task: &OfTask| {
             let best = task.score(self.hand()?)?.loss();

@@ -62,15 +62,15 @@ pub fn time_to(target: f64, curve: &[(f64, f64)]) -> f64 {
     curve.iter().find(|(_, loss)| *loss <= target).map_or(f64::INFINITY, |(time, _)| *time)
 }
 
-/// The part of tasks whose target is reached within `tau` times the best time of anyone, as AlgoPerf
-/// profiles it (Dahl et al., *Benchmarking neural network training algorithms*, 2023). `times` has
-/// for each task one's own time and the best.
+/// The part of tasks whose target is reached within `tau` times the best time of anyone, as
+/// AlgoPerf profiles it (Dahl et al., *Benchmarking neural network training algorithms*, 2023).
+/// `times` has for each task one's own time and the best.
 ///
 /// ```
 /// use tlr_models::lab::measures::profile;
 ///
 /// let times = [(2.0, 2.0), (3.0, 2.0), (f64::INFINITY, 2.0), (9.0, 3.0)];
-/// assert_eq!((profile(&times, 1.0), profile(&times, 1.5), profile(&times, 3.0)), (0.25, 0.5, 0.75));
+/// assert_eq!([1.0, 1.5, 3.0].map(|tau| profile(&times, tau)), [0.25, 0.5, 0.75]);
 /// ```
 pub fn profile(times: &[(f64, f64)], tau: f64) -> f64 {
     let within = times.iter().filter(|(own, best)| own.is_finite() && *own <= tau * best).count();

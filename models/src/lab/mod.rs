@@ -1,4 +1,5 @@
-//! The laboratory: small tasks for `tlr` and for those that it is compared with, and what came of it.
+//! The laboratory: small tasks for `tlr` and for those that it is compared with, and what came of
+//! it.
 //!
 //! A [`Task`] is a model with its data and budget, and a [`Contender`] is who learns: `tlr` with no
 //! number given, its [peers](crate::baselines), and the points of a search by hand. A [`Cell`] is

@@ -14,7 +14,7 @@ use tlr::TrainableLr;
 /// [`epoch`](Self::epoch) are told: every optimizer begins at the same weights and sees the same
 /// batches.
 pub trait Problem: Sync {
-    /// What is trained.
+    /// The model that is trained.
     type Model: TrainableLr<f32, Cpu> + NumParams<f32, Cpu> + ZeroGrads<f32, Cpu> + 'static;
 
     /// How long it is trained.
@@ -32,13 +32,13 @@ pub trait Problem: Sync {
     /// The batches of an epoch, each as numbers of examples.
     ///
     /// # Errors
-    /// No examples.
+    /// There are no examples.
     fn epoch(&self, epoch: usize, seed: u64) -> Result<Vec<Vec<usize>>, TrainError>;
 
     /// The batch's mean loss, with the tape of how it came about.
     ///
     /// # Errors
-    /// A layer's; an example that there is not.
+    /// An error of a layer; a number that is no example's.
     fn loss(
         &self,
         device: &Cpu,
@@ -57,14 +57,14 @@ pub trait Problem: Sync {
 /// How long a task is trained.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Budget {
-    /// Passes over the examples.
+    /// How many passes over the examples.
     pub epochs: usize,
-    /// Steps in a pass.
+    /// How many steps a pass has.
     pub batches: usize,
 }
 
 impl Budget {
-    /// Steps in all.
+    /// How many steps there are in all.
     ///
     /// ```
     /// assert_eq!(tlr_models::lab::Budget { epochs: 4, batches: 100 }.steps(), 400);
@@ -79,7 +79,7 @@ impl Budget {
 pub struct Tested {
     /// The mean loss.
     pub loss: f64,
-    /// The part that is right, from 0 to 1, where there is right and wrong.
+    /// The part of its answers that is right, from 0 to 1, if the task has right and wrong ones.
     pub accuracy: Option<f64>,
 }
 
@@ -108,7 +108,7 @@ impl Scale {
     }
 }
 
-/// Where the data sets are that no program draws.
+/// The folder with the data sets that have to be there already.
 #[derive(Clone, Debug, Default)]
 pub struct Folders(Option<PathBuf>);
 

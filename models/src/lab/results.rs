@@ -1,4 +1,4 @@
-//! What the runs have come to so far, on disk.
+//! The results of the runs so far, on disk.
 
 use super::{Contender, Point, Ready, Scale, Task, Trained};
 use crate::{
@@ -12,13 +12,13 @@ use std::{collections::HashSet, path::Path};
 /// A run to be made: a task, who learns it, and a seed.
 #[derive(Clone, Copy)]
 pub struct Cell<'a> {
-    /// What is learned.
+    /// The task.
     pub task: &'a Task,
     /// The task with its data.
     pub ready: &'a dyn Ready,
-    /// Who learns.
+    /// The contender that learns it.
     pub contender: &'a Contender,
-    /// Of the first weights and of the order of the examples.
+    /// The seed of the first weights and of the order of the examples.
     pub seed: u64,
 }
 
@@ -41,17 +41,17 @@ pub struct Record {
     pub scale: Scale,
     /// The task's data and budget, in words.
     pub data: String,
-    /// What became of it.
+    /// How the run ended.
     pub ended: Ended,
-    /// Steps made, without those of a search for the rate.
+    /// How many steps were made, without those of a search for the rate.
     pub steps: usize,
-    /// Steps of a search for the rate.
+    /// How many steps a search for the rate took.
     pub searched: usize,
-    /// Of the last test. None where the run diverged.
+    /// The loss in the last test. None if the run diverged.
     pub loss: Option<f64>,
-    /// Likewise, from 0 to 1, where there is right and wrong.
+    /// The accuracy in the last test, from 0 to 1, if the task has right and wrong answers.
     pub accuracy: Option<f64>,
-    /// That a processor spent, tests left out.
+    /// The seconds that a processor spent, tests left out.
     pub seconds: f64,
     /// The rates at the end, by name.
     pub rates: String,
@@ -62,7 +62,7 @@ pub struct Record {
 /// How a run went: a line of `curves.csv`. Each list has numbers with spaces between them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Curve {
-    /// As in [`Record`], like the next four.
+    /// The task's name; this field and the next four are as in [`Record`].
     pub task: String,
     #[allow(missing_docs)]
     pub contender: String,
@@ -160,12 +160,12 @@ impl Results {
         Ok(Self { folder, scale, records, curves })
     }
 
-    /// Where they are.
+    /// The folder.
     pub fn folder(&self) -> &OutFolder {
         &self.folder
     }
 
-    /// How much is trained.
+    /// The scale of the runs.
     pub fn scale(&self) -> Scale {
         self.scale
     }
@@ -175,7 +175,7 @@ impl Results {
         self.records.rows.iter().filter(|record| record.scale == self.scale)
     }
 
-    /// Their curves.
+    /// The curves of these runs.
     pub fn curves(&self) -> impl Iterator<Item = &Curve> {
         self.curves.rows.iter().filter(|curve| curve.scale == self.scale)
     }

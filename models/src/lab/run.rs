@@ -11,19 +11,19 @@ use crate::{
 use dfdx::prelude::{Cache, Cpu, Gradients};
 use tlr::{Error, Schedule};
 
-/// Points of a curve, the one before the first step left out.
+/// How many points a curve has, without the one before the first step.
 pub const POINTS: usize = 20;
 
-/// What a run came to.
+/// The result of a run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Trained {
     /// The test as training went on: before the first step, and 20 times after that.
     pub points: Vec<Point>,
-    /// Why it ended early, if it did.
+    /// Why the run ended early, if it did.
     pub diverged: Option<String>,
-    /// Steps that were spent on looking for a rate before training began.
+    /// How many steps were spent on looking for a rate before training began.
     pub searched: usize,
-    /// Steps made, without those.
+    /// How many steps were made, without those.
     pub steps: usize,
     /// Seconds that a processor has spent, tests left out.
     pub seconds: f64,
@@ -46,9 +46,9 @@ pub struct Point {
     pub step: usize,
     /// Seconds that a processor has spent so far, tests left out.
     pub seconds: f64,
-    /// None where it is not finite.
+    /// The loss; none if it is not finite.
     pub loss: Option<f64>,
-    /// From 0 to 1.
+    /// The accuracy, from 0 to 1.
     pub accuracy: Option<f64>,
 }
 
@@ -193,7 +193,7 @@ impl<P: Problem> Run<'_, P> {
             }
             let Some(batch) = batches.pop() else { return Err(TrainError::NoEpochs) };
             match self.step(&mut optimizer, &mut model, &batch, &mut gradients) {
-                // It has gone too far, and the test ends.
+                // The rate has become too large, and the range test ends.
                 Err(TrainError::Rate(
                     Error::NonFiniteLoss { .. } | Error::NonFiniteStep { .. },
                 )) => Ok(f64::INFINITY),

@@ -10,20 +10,21 @@ use dfdx::{
 };
 use tlr::{TensorCollection, TrainableLr};
 
-/// Attention by `H` heads, as `torch.nn.MultiheadAttention` has it:
-/// `out(concat over heads of softmax(q·kᵀ / √(M/H)) · v)`, with `q`, `k` and `v` dense functions of the
-/// query, the key and the value.
+/// Attention by `H` heads, as `torch.nn.MultiheadAttention` has it: `out(concat over heads of
+/// softmax(q·kᵀ / √(M/H)) · v)`, with `q`, `k` and `v` dense functions of the query, the key and
+/// the value.
 ///
 /// Maps `(query, key, value, mask)`, of `(batch, queries, M)` and twice `(batch, keys, M)`, to
-/// `(batch, queries, M)`. Lengths and batch are known at run time only. As in dfdx, the query carries
-/// the tape. `M` has to be a multiple of `H`, or it does not compile.
+/// `(batch, queries, M)`. Lengths and batch are known at run time only. As in dfdx, the query
+/// carries the tape. `M` has to be a multiple of `H`, or it does not compile.
 ///
-/// A masked key has no weight. A query for which all keys are masked gets `out`'s bias (PyTorch: NaN),
-/// and passes no gradient on to query, key and value.
+/// A masked key has no weight. A query for which all keys are masked gets `out`'s bias (PyTorch:
+/// NaN), and passes no gradient on to query, key and value.
 ///
-/// PyTorch packs the first three weights in one tensor; here they are three layers, each of which may
-/// have a rate of its own. [`Names::torch_transformer`](crate::checkpoint::Names::torch_transformer)
-/// tells where they are in its files.
+/// PyTorch packs the first three weights in one tensor; here they are three layers, each of which
+/// may have a rate of its own.
+/// [`Names::torch_transformer`](crate::checkpoint::Names::torch_transformer) tells where they are
+/// in its files.
 ///
 /// # Errors
 /// [`LayerError::Shape`] where batches or lengths of query, key, value and mask do not agree.
@@ -54,13 +55,13 @@ use tlr::{TensorCollection, TrainableLr};
 /// ```
 #[derive(Clone, Debug, TensorCollection, TrainableLr)]
 pub struct MultiHeadAttention<const M: usize, const H: usize, E: Dtype, D: Device<E>> {
-    /// The query's.
+    /// The dense layer of the query.
     pub q_proj: Dense<M, M, PackedXavier, E, D>,
-    /// The key's.
+    /// The dense layer of the key.
     pub k_proj: Dense<M, M, PackedXavier, E, D>,
-    /// The value's.
+    /// The dense layer of the value.
     pub v_proj: Dense<M, M, PackedXavier, E, D>,
-    /// Behind the heads.
+    /// The dense layer behind the heads.
     pub out_proj: Dense<M, M, UnbiasedXavier, E, D>,
 }
 
@@ -72,7 +73,7 @@ where
     /// Forward, with dropout on the weights that the softmax gives.
     ///
     /// # Errors
-    /// [`LayerError::Shape`] where batches or lengths do not agree; the device's.
+    /// [`LayerError::Shape`] where batches or lengths do not agree; an error of the device.
     #[allow(clippy::type_complexity)]
     pub fn try_attend<T: Tape<E, D>>(
         &self,
@@ -91,7 +92,8 @@ where
             return Err(LayerError::Shape {
                 layer: format!("attention of {M} features by {H} heads"),
                 what: format!(
-                    "{batch} queries, {others} sequences of {keys} keys, {of_values} of {values} values"
+                    "{batch} queries, {others} sequences of {keys} keys, {of_values} of {values} \
+                     values"
                 ),
             });
         }
@@ -144,8 +146,8 @@ mod tests {
     use super::{MultiHeadAttention, *};
     use dfdx::prelude::*;
 
-    // Nothing reaches q, k and v of a sequence that is all padding; the bias of `out_proj` is what is
-    // left of it.
+    // Nothing reaches q, k and v of a sequence that is all padding; the bias of `out_proj` is what
+    // is left of it.
     #[test]
     fn a_sequence_of_padding() {
         let dev = Cpu::seed_from_u64(1);

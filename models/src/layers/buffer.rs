@@ -2,10 +2,10 @@
 
 use dfdx::prelude::{Cpu, CpuError, HasShape, Shape, Storage, Tensor, TensorFromVec, Unit};
 
-/// Memory that goes back to the device's cache.
+/// Memory of the device, which goes back to its cache when it is dropped.
 pub(super) type Buffer<E> = <Cpu as Storage<E>>::Vec;
 
-/// `len` zeros: dfdx has no others.
+/// Memory of `len` zeros: dfdx gives none that is not filled.
 pub(super) fn zeros<E: Unit>(device: &Cpu, len: usize) -> Result<Buffer<E>, CpuError> {
     device.try_alloc_len(len)
 }
@@ -28,7 +28,7 @@ pub(super) fn tensor<S: Shape, E: Unit>(
     device.try_tensor_from_vec(std::mem::take(&mut *values), shape)
 }
 
-/// A gradient, moved out so that several can be used at a time; to be moved back.
+/// Moves a gradient out, so that several can be used at a time. The caller moves it back.
 pub(super) fn take<E: Unit>(gradient: &mut Buffer<E>) -> Vec<E> {
     std::mem::take(&mut **gradient)
 }

@@ -10,7 +10,8 @@ pub(super) fn curved<S: Shape>(y: Tensor<S, f64, Cpu, Owned>) -> Tensor<Rank0, f
     (y + 0.5).square().sum::<Rank0, _>()
 }
 
-/// The same up to rounding: sums of at most some ten thousand terms in another order.
+/// Checks that the two are the same up to rounding, for sums of at most some ten thousand terms in
+/// another order.
 pub(super) fn close(ours: &[f64], theirs: &[f64]) {
     assert_eq!(ours.len(), theirs.len());
     let scale = theirs.iter().fold(1.0, |scale: f64, value| scale.max(value.abs()));
@@ -19,14 +20,15 @@ pub(super) fn close(ours: &[f64], theirs: &[f64]) {
     }
 }
 
-/// As [`close`], several at a time.
+/// As [`close`], for several pairs at a time.
 pub(super) fn all_close(ours: &[Vec<f64>], theirs: &[Vec<f64>]) {
     assert_eq!(ours.len(), theirs.len());
     ours.iter().zip(theirs).for_each(|(ours, theirs)| close(ours, theirs));
 }
 
-/// `gradient` against central differences of `loss`, an element of `at` at a time. With steps of 1e-5 their
-/// error is about 1e-10 of the loss's third derivative, and rounding 1e-16/1e-5 of the loss.
+/// Compares `gradient` with central differences of `loss`, an element of `at` at a time. With steps
+/// of 1e-5 their error is about 1e-10 of the loss's third derivative, and rounding 1e-16/1e-5 of
+/// the loss.
 pub(super) fn derivative<S: Shape>(
     at: &Tensor<S, f64, Cpu>,
     gradient: &Tensor<S, f64, Cpu>,
@@ -57,7 +59,7 @@ pub(super) fn differences<S: Shape>(
     derivative(at, &gradient, |at| loss(at.leaky_trace()).array());
 }
 
-/// On one thread, two and five.
+/// Checks that `work` gives the same on one thread, on two and on five.
 pub(super) fn same_for_any_threads<R: PartialEq + std::fmt::Debug + Send>(
     run: impl Fn() -> R + Sync,
 ) {
@@ -66,7 +68,7 @@ pub(super) fn same_for_any_threads<R: PartialEq + std::fmt::Debug + Send>(
     assert_eq!(one, with_threads(5, &run));
 }
 
-/// `work` with a pool of so many threads.
+/// The result of `work` in a pool of so many threads.
 pub(super) fn with_threads<R: Send>(threads: usize, work: impl FnOnce() -> R + Send) -> R {
     rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(work)
 }

@@ -18,14 +18,22 @@ use tlr::{TensorCollection, TrainableLr};
 /// The two masks of a decoder's layer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DecoderMasks {
-    /// For the target's attention to itself; usually causal.
+    /// The mask of the target's attention to itself; usually causal.
     pub target: AttentionMask,
-    /// For its attention to what the encoder gave.
+    /// The mask of its attention to what the encoder gave.
     pub memory: AttentionMask,
 }
 
 impl DecoderMasks {
-    /// No position of the target sees a later one, and none sees padding.
+    /// Masks by which no position of the target sees a later one, and none sees padding.
+    ///
+    /// # Example
+    /// ```
+    /// use tlr_models::layers::DecoderMasks;
+    ///
+    /// let masks = DecoderMasks::causal(None, None);
+    /// assert!(masks.target.causal && !masks.memory.causal);
+    /// ```
     pub fn causal(target: Option<KeyPadding>, memory: Option<KeyPadding>) -> Self {
         Self {
             target: AttentionMask { causal: true, keys: target },
@@ -34,13 +42,13 @@ impl DecoderMasks {
     }
 }
 
-/// One layer of a decoder, as `torch.nn.TransformerDecoderLayer` has it by default: attention of the
-/// target to itself, attention to the memory that the encoder gave, then two dense layers with a
-/// rectifier between, each followed by dropout, residual sum and layer norm.
+/// One layer of a decoder, as `torch.nn.TransformerDecoderLayer` has it by default: attention of
+/// the target to itself, attention to the memory that the encoder gave, then two dense layers with
+/// a rectifier between, each followed by dropout, residual sum and layer norm.
 ///
 /// Maps `(target, memory, masks)`, of `(batch, length, M)` and `(batch, source length, M)`, to
-/// `(batch, length, M)`. The target carries the tape. Dropout is at work in [`ModuleMut`], whose target
-/// has a tape, and off in [`Module`], whose target has none.
+/// `(batch, length, M)`. The target carries the tape. Dropout is at work in [`ModuleMut`], whose
+/// target has a tape, and off in [`Module`], whose target has none.
 ///
 /// # Errors
 /// [`LayerError::Shape`] where batches, lengths and masks do not agree.
@@ -67,14 +75,14 @@ pub struct DecoderLayer<const M: usize, const H: usize, const FF: usize, E: Dtyp
     pub linear1: Dense<M, FF, Xavier, E, D>,
     /// `FF` → `M`.
     pub linear2: Dense<FF, M, Xavier, E, D>,
-    /// After the attention to itself.
+    /// The norm after the attention to itself.
     pub norm1: LayerNorm1D<M, E, D>,
-    /// After the attention to the memory.
+    /// The norm after the attention to the memory.
     pub norm2: LayerNorm1D<M, E, D>,
-    /// After the dense layers.
+    /// The norm after the dense layers.
     pub norm3: LayerNorm1D<M, E, D>,
-    /// Of the attentions' weights, after the rectifier, and before each residual sum. Default 0.1, and
-    /// that again when dfdx converts the model.
+    /// The dropout rate of the attentions' weights, after the rectifier, and before each residual
+    /// sum. Default 0.1. When dfdx converts the model it is 0.1 again.
     #[tlr(skip)]
     pub dropout: DropoutRate,
 }
@@ -166,9 +174,9 @@ pub struct Decoder<
     E: Dtype,
     D: Device<E>,
 > {
-    /// In the order they are passed.
+    /// The layers, in the order in which a sequence passes them.
     pub layers: Repeated<DecoderLayer<M, H, FF, E, D>, N>,
-    /// After the last of them.
+    /// The norm after the last of them.
     pub norm: LayerNorm1D<M, E, D>,
 }
 
@@ -181,7 +189,7 @@ where
     /// Forward; `training` says whether dropout is at work.
     ///
     /// # Errors
-    /// [`LayerError::Shape`] where batches, lengths and masks do not agree; the device's.
+    /// [`LayerError::Shape`] where batches, lengths and masks do not agree; an error of the device.
     pub fn try_decode<T: Tape<E, D>>(
         &self,
         mut x: Sequences<M, E, D, T>,

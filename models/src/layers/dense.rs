@@ -12,12 +12,12 @@ use rand_distr::{uniform::SampleUniform, Uniform};
 use std::{fmt::Debug, marker::PhantomData};
 use tlr::TrainableLr;
 
-/// What a dense layer starts with: uniform between plus and minus these bounds; zeros where the bound
-/// is 0.
+/// What a dense layer starts with: uniform between plus and minus these bounds; zeros where the
+/// bound is 0.
 pub trait Start: Clone + Debug + 'static {
-    /// Of the weight.
+    /// The bound of the weight.
     fn weight(inputs: usize, outputs: usize) -> f64;
-    /// Of the bias.
+    /// The bound of the bias.
     fn bias(inputs: usize) -> f64;
 }
 
@@ -25,12 +25,12 @@ pub trait Start: Clone + Debug + 'static {
 #[derive(Clone, Copy, Debug)]
 pub struct Xavier;
 
-/// A third of a weight that PyTorch packs for queries, keys and values: Xavier's bound for the whole,
-/// `√(6 / (inputs + 3 outputs))`, and no bias.
+/// A third of a weight that PyTorch packs for queries, keys and values: Xavier's bound for the
+/// whole, `√(6 / (inputs + 3 outputs))`, and no bias.
 #[derive(Clone, Copy, Debug)]
 pub struct PackedXavier;
 
-/// Xavier's bound, and no bias: behind the heads of an attention.
+/// Xavier's bound, and no bias: for the dense layer behind the heads of an attention.
 #[derive(Clone, Copy, Debug)]
 pub struct UnbiasedXavier;
 
@@ -80,8 +80,8 @@ fn fill<S: Shape, E: Dtype + Float + SampleUniform, D: Device<E>>(
     }
 }
 
-/// A dense layer, `x·Wᵀ + b`: `(batch, length, IN)` to `(batch, length, OUT)`, started as `I` says. One
-/// layer to a [`Trainer`](tlr::Trainer) optimizer.
+/// A dense layer, `x·Wᵀ + b`: `(batch, length, IN)` to `(batch, length, OUT)`, started as `I` says.
+/// One layer to a [`Trainer`](tlr::Trainer) optimizer.
 ///
 /// # Example
 /// ```
@@ -96,9 +96,9 @@ fn fill<S: Shape, E: Dtype + Float + SampleUniform, D: Device<E>>(
 #[derive(Clone, Debug, TrainableLr)]
 #[tlr(group)]
 pub struct Dense<const IN: usize, const OUT: usize, I: Start, E: Dtype, D: Device<E>> {
-    /// `(OUT, IN)`.
+    /// The weight, of shape `(OUT, IN)`.
     pub weight: Tensor<Rank2<OUT, IN>, E, D>,
-    /// `(OUT)`.
+    /// The bias, of shape `(OUT)`.
     pub bias: Tensor<Rank1<OUT>, E, D>,
     #[tlr(skip)]
     start: PhantomData<I>,
@@ -166,8 +166,8 @@ impl<const IN: usize, const OUT: usize, I: Start, E: Dtype, D: Device<E>> NonMut
 {
 }
 
-/// Tokens to vectors times √M, plus the sinusoids of their positions: `(batch, length)` ids below `V`
-/// to `(batch, length, M)`. Starts with Xavier's uniform bound, `√(6 / (V + M))`.
+/// Tokens to vectors times √M, plus the sinusoids of their positions: `(batch, length)` ids below
+/// `V` to `(batch, length, M)`. Starts with Xavier's uniform bound, `√(6 / (V + M))`.
 ///
 /// The tape goes with the ids, as in dfdx's own embedding.
 ///
@@ -188,7 +188,7 @@ impl<const IN: usize, const OUT: usize, I: Start, E: Dtype, D: Device<E>> NonMut
 #[derive(Clone, Debug, TrainableLr)]
 #[tlr(group)]
 pub struct TokenEmbedding<const V: usize, const M: usize, E: Dtype, D: Device<E>> {
-    /// `(V, M)`.
+    /// The vectors, of shape `(V, M)`.
     pub weight: Tensor<Rank2<V, M>, E, D>,
 }
 

@@ -1,27 +1,55 @@
-//! What the CPU's operations compute with: f32 and f64.
+//! The two types that the CPU's operations compute with: f32 and f64.
 
-use super::{gemm::Gemm, scratch::Kept};
+use super::scratch::Kept;
+use gemm_common::Parallelism;
 use num_traits::Float;
 use std::ops::AddAssign;
+
+/// A function that computes C ← α·C + β·A·B, or β·A·B if C is not read.
+///
+/// Its arguments: m, n, k; C, its steps from column to column and from row to row, and whether it
+/// is read; A and B with their steps; α and β; which of the three are conjugated; and on which
+/// threads.
+pub(super) type Gemm<E> = unsafe fn(
+    usize,
+    usize,
+    usize,
+    *mut E,
+    isize,
+    isize,
+    bool,
+    *const E,
+    isize,
+    isize,
+    *const E,
+    isize,
+    isize,
+    E,
+    E,
+    bool,
+    bool,
+    bool,
+    Parallelism,
+);
 
 /// f32 or f64.
 pub(super) trait Element: Float + AddAssign + Kept {
     const ZERO: Self;
     const ONE: Self;
 
-    /// What multiplies matrices of these.
+    /// The function that multiplies matrices of this type.
     fn gemm() -> Gemm<Self>;
 
-    /// In f64, for sums.
+    /// The same number in f64, for sums.
     fn to(self) -> f64;
 
-    /// Rounded to this type.
+    /// The number, rounded to this type.
     fn of(value: f64) -> Self;
 
-    /// e to the power of this, inlined, so that the compiler can take many at a time.
+    /// e to the power of this. It is inlined, so that the compiler can take many at a time.
     fn exponential(self) -> Self;
 
-    /// The same slice, if these are f32: for what is written for single precision only.
+    /// The same slice if the type is f32: some code is written for single precision only.
     fn singles(_values: &[Self]) -> Option<&[f32]> {
         None
     }
@@ -48,13 +76,14 @@ impl Element for f32 {
         value as Self
     }
 
-    /// e^x = 2^k·e^r with an integer k and |r| ≤ ln 2 / 2. The polynomial is that of Moshier's Cephes library; within two
-    /// units in the last place. 0 below −87 and ∞ above 88, a little before e^x is subnormal or overflows.
+    /// e^x = 2^k·e^r with an integer k and |r| ≤ ln 2 / 2. The polynomial is that of Moshier's
+    /// Cephes library; within two units in the last place. 0 below −87 and ∞ above 88, a little
+    /// before e^x is subnormal or overflows.
     #[inline(always)]
     fn exponential(self) -> Self {
         // ln 2 in two parts, the first of few bits, so that k times it is exact.
         const LN_2: (f32, f32) = (0.693_359_4, -2.121_944_4e-4);
-        // To add and subtract it rounds to an integer, which is then in the last bits.
+        // Adding and subtracting it rounds to an integer, which is then in the last bits.
         const ROUND: f32 = 12_582_912.0;
         let x = self.min(88.0);
         let shifted = x * std::f32::consts::LOG2_E + ROUND;

@@ -67,9 +67,9 @@ where
     linear2.try_forward(drop(hidden, rate)?)
 }
 
-/// One layer of an encoder, as `torch.nn.TransformerEncoderLayer` has it by default: attention of the
-/// sequence to itself, then two dense layers with a rectifier between, each followed by dropout,
-/// residual sum and layer norm.
+/// One layer of an encoder, as `torch.nn.TransformerEncoderLayer` has it by default: attention of
+/// the sequence to itself, then two dense layers with a rectifier between, each followed by
+/// dropout, residual sum and layer norm.
 ///
 /// Maps `(x, mask)` of `(batch, length, M)` to the same. Dropout is at work in
 /// [`ModuleMut`], whose input has a tape, and off in [`Module`], whose input has none.
@@ -97,12 +97,12 @@ pub struct EncoderLayer<const M: usize, const H: usize, const FF: usize, E: Dtyp
     pub linear1: Dense<M, FF, Xavier, E, D>,
     /// `FF` → `M`.
     pub linear2: Dense<FF, M, Xavier, E, D>,
-    /// After the attention.
+    /// The norm after the attention.
     pub norm1: LayerNorm1D<M, E, D>,
-    /// After the dense layers.
+    /// The norm after the dense layers.
     pub norm2: LayerNorm1D<M, E, D>,
-    /// Of the attention's weights, after the rectifier, and before each residual sum. Default 0.1, and
-    /// that again when dfdx converts the model.
+    /// The dropout rate of the attention's weights, after the rectifier, and before each residual
+    /// sum. Default 0.1. When dfdx converts the model it is 0.1 again.
     #[tlr(skip)]
     pub dropout: DropoutRate,
 }
@@ -183,9 +183,9 @@ pub struct Encoder<
     E: Dtype,
     D: Device<E>,
 > {
-    /// In the order they are passed.
+    /// The layers, in the order in which a sequence passes them.
     pub layers: Repeated<EncoderLayer<M, H, FF, E, D>, N>,
-    /// After the last of them.
+    /// The norm after the last of them.
     pub norm: LayerNorm1D<M, E, D>,
 }
 
@@ -198,7 +198,8 @@ where
     /// Forward; `training` says whether dropout is at work. No position sees those of `padding`.
     ///
     /// # Errors
-    /// [`LayerError::Shape`] where the padding is not of the sequences' batch and length; the device's.
+    /// [`LayerError::Shape`] where the padding is not of the sequences' batch and length; an error
+    /// of the device.
     pub fn try_encode<T: Tape<E, D>>(
         &self,
         mut x: Sequences<M, E, D, T>,
@@ -232,7 +233,7 @@ mod tests {
         (layer, dev.sample_like(&(2, 3, Const), rand_distr::StandardNormal))
     }
 
-    // With all of the branches dropped the norms are left. Fails for a branch that is not.
+    // If all branches are dropped, only the norms are left. Fails for a branch without dropout.
     #[test]
     fn dropout_before_each_residual_sum() {
         let dev = Cpu::seed_from_u64(1);
@@ -254,7 +255,7 @@ mod tests {
         assert_eq!(y.as_vec(), layer.linear2.bias.as_vec().repeat(6));
     }
 
-    // Padding is seen by none: other vectors there leave the rest as it is.
+    // No position sees padding: other vectors there leave the rest as it is.
     #[test]
     fn padding_has_no_influence() {
         let dev = Cpu::seed_from_u64(1);

@@ -1,16 +1,18 @@
+//! What can go wrong in a layer.
+
 /// Why a layer could not answer.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LayerError<Err> {
-    /// The input has a shape that only running can tell does not fit; nothing was computed.
+    /// The input does not fit, which only its shape at run time could tell; nothing was computed.
     #[error("{layer}: {what}")]
     Shape {
-        /// Which layer, with the sizes it was made for.
+        /// The layer, with the sizes that it was made for.
         layer: String,
         /// What does not fit, and what would.
         what: String,
     },
-    /// Of the device, such as no memory left.
+    /// An error of the device, such as no memory left.
     #[error("device: {0:?}")]
     Device(Err),
 }

@@ -4,30 +4,6 @@ use super::{element::Element, shares::least};
 use gemm_common::Parallelism;
 use rayon::prelude::*;
 
-/// C ← α·C + β·A·B, or without C: m, n, k; C, its steps from column to column and from row to row, and whether it is read; A and
-/// B with their steps; α and β; which of the three are conjugated; and on which threads.
-pub(super) type Gemm<E> = unsafe fn(
-    usize,
-    usize,
-    usize,
-    *mut E,
-    isize,
-    isize,
-    bool,
-    *const E,
-    isize,
-    isize,
-    *const E,
-    isize,
-    isize,
-    E,
-    E,
-    bool,
-    bool,
-    bool,
-    Parallelism,
-);
-
 /// A matrix in a slice: element (i, j) stands at `i * row_step + j * column_step`.
 #[derive(Clone, Copy)]
 pub(super) struct Matrix<'a, E> {
@@ -39,24 +15,24 @@ pub(super) struct Matrix<'a, E> {
 }
 
 impl<'a, E> Matrix<'a, E> {
-    /// Row by row. Of a slice that is too short, as many rows as are whole.
+    /// A matrix stored row by row. If the slice is too short, it has as many rows as are whole.
     pub(super) fn new(data: &'a [E], rows: usize, columns: usize) -> Self {
         Self::strided(data, rows, columns, columns)
     }
 
-    /// Row by row, each `row_step` elements after the last.
+    /// A matrix stored row by row, each row `row_step` elements after the last.
     pub(super) fn strided(data: &'a [E], rows: usize, columns: usize, row_step: usize) -> Self {
         let rows = rows.min(whole_rows(data.len(), columns, row_step));
         Self { data, rows, columns, row_step, column_step: 1 }
     }
 
-    /// Without the rows before this one, of which it has more.
+    /// The matrix without the rows before this one.
     fn rows_from(self, row: usize) -> Self {
         let data = self.data.get(row * self.row_step..).unwrap_or_default();
         Self { data, rows: self.rows - row, ..self }
     }
 
-    /// Without the columns before this one, of which it has more.
+    /// The matrix without the columns before this one.
     fn columns_from(self, column: usize) -> Self {
         self.transposed().rows_from(column).transposed()
     }
@@ -98,8 +74,8 @@ pub(super) fn add_product<E: Element>(into: &mut [E], a: Matrix<'_, E>, b: Matri
     add_to(into, b.columns, a, b, Threads::All);
 }
 
-/// `into` ← `into` + A·B, with the rows of `into` `into_step` elements apart. The result is the same for
-/// any number of threads.
+/// `into` ← `into` + A·B, with the rows of `into` `into_step` elements apart. The result is the
+/// same for any number of threads.
 ///
 /// Shapes that do not fit are cut to what does; callers make them fit by type.
 pub(super) fn add_to<E: Element>(
@@ -140,7 +116,7 @@ pub(super) fn add_to<E: Element>(
 /// Rows or columns of a product that a thread computes at a time.
 const PANEL: usize = 256;
 
-/// A product whose sizes fit.
+/// A product of matrices whose sizes fit.
 #[derive(Clone, Copy)]
 struct Product<'a, E> {
     m: usize,
@@ -152,12 +128,13 @@ struct Product<'a, E> {
     b: Matrix<'a, E>,
 }
 
-// SAFETY: `into` is only written to by `add`, and who calls that on two threads sees to it that they write to other elements.
+// SAFETY: `into` is only written to by `add`, and who calls that on two threads sees to it that
+// they write to other elements.
 #[allow(unsafe_code)]
 unsafe impl<E: Sync> Sync for Product<'_, E> {}
 
 impl<E: Element> Product<'_, E> {
-    /// Some of its rows if it is tall, some of its columns if it is wide.
+    /// A panel of the product: some of its rows if it is tall, some of its columns if it is wide.
     fn panel(mut self, panel: usize) -> Self {
         let first = panel * PANEL;
         if self.m >= self.n {
@@ -172,10 +149,11 @@ impl<E: Element> Product<'_, E> {
         self
     }
 
-    /// Adds it up.
+    /// Adds the product to `into`.
     ///
     /// # Safety
-    /// `into` is of m rows of n elements, `into_step` apart, which nobody else reads or writes meanwhile.
+    /// `into` is of m rows of n elements, `into_step` apart, which nobody else reads or writes
+    /// meanwhile.
     #[allow(unsafe_code)]
     unsafe fn add(self) {
         // At most the length of a slice, so it fits.
@@ -185,9 +163,10 @@ impl<E: Element> Product<'_, E> {
         let rows = into_step > 1;
         let (m, n, a, b) = if rows { (n, m, b.transposed(), a.transposed()) } else { (m, n, a, b) };
         let (column_step, row_step) = if rows { (into_step, 1) } else { (1, into_step) };
-        // SAFETY: of A and B only elements are read that `Matrix::strided` found in their slices, transposed
-        // or not: m ≤ A's rows, k ≤ A's columns and B's rows, n ≤ B's columns, less those that a panel leaves out. `into` is
-        // the caller's promise, and borrowed mutably, so it overlaps neither A nor B.
+        // SAFETY: of A and B only elements are read that `Matrix::strided` found in their slices,
+        // transposed or not: m ≤ A's rows, k ≤ A's columns and B's rows, n ≤ B's columns, less
+        // those that a panel leaves out. `into` is the caller's promise, and borrowed mutably, so
+        // it overlaps neither A nor B.
         unsafe {
             E::gemm()(
                 m,

@@ -13,14 +13,13 @@ use dfdx::prelude::{
     Rank2, SplitTape, Tape, Tensor, TryAdd, TryMatMul,
 };
 
-/// What a dense layer does besides `x·Wᵀ + b`. By default nothing: no rectifier, and the input gets
-/// its gradient.
+/// The options of a dense layer. By default it has no rectifier, and the input gets its gradient.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LinearOptions {
-    /// Rectify the result; the derivative at 0 is 0.
+    /// Whether the result is rectified; the derivative at 0 is 0.
     pub relu: bool,
-    /// The gradient of the input is wanted. Where the input is data nobody asks for it, and it costs
-    /// as much as the forward pass: a device may then leave it out.
+    /// Whether the gradient of the input is wanted. It costs as much as the forward pass, and where
+    /// the input is data nobody asks for it: a device may then leave it out.
     pub input_gradient: bool,
 }
 
@@ -53,8 +52,8 @@ where
     }
 }
 
-/// By three matrix products, with what is element-wise done while the memory is at hand. All tensors
-/// are contiguous.
+/// A dense layer on the CPU by three matrix products. What is done element by element is done while
+/// the memory is in the cache. All tensors are contiguous.
 pub(super) fn on_cpu<B, E, T, const IN: usize, const OUT: usize>(
     x: Rows<B, IN, E, Cpu, T>,
     weight: Tensor<Rank2<OUT, IN>, E, Cpu>,
@@ -85,11 +84,11 @@ where
     );
     if options.relu {
         vectorized(|| {
-            // NaN stays NaN, or nobody would notice a broken batch.
+            // NaN stays NaN: otherwise nobody would notice a broken batch.
             y_values.iter_mut().for_each(|y| *y = if *y < E::ZERO { E::ZERO } else { *y });
         });
     }
-    // Where the rectifier let pass.
+    // The values above 0 tell where the rectifier let pass.
     let passed = if options.relu && T::OWNS_TAPE { Some(y_values.clone()) } else { None };
     let y = buffer::tensor(&device, y_values, (batch, dfdx::prelude::Const::<OUT>))?;
 
@@ -214,7 +213,7 @@ mod tests {
         assert_eq!(one, with(5));
     }
 
-    // Or a broken batch would have a loss like any other.
+    // Otherwise a broken batch would have a loss like any other.
     #[test]
     fn nan_passes_the_rectifier() {
         let dev = Cpu::seed_from_u64(7);

@@ -1,23 +1,20 @@
 //! Element by element: the rectifier, and the sum that closes a residual block.
 
-use super::{
-    buffer, element::Element, scratch::Scratch, shares::Shares, simd::vectorized, Kernels,
-    LayerError,
-};
-use dfdx::{
-    nn::{Module, NonMutableModule, ZeroSizedModule},
-    prelude::{
-        Cpu, CpuError, Device, Dtype, Gradients, HasShape, PutTape, Shape, SplitTape, Tape, Tensor,
-        TryAdd,
-    },
+mod layers;
+
+pub use layers::{Identity, Relu};
+
+use super::{buffer, element::Element, scratch::Scratch, shares::Shares, simd::vectorized};
+use dfdx::prelude::{
+    Cpu, CpuError, Device, Dtype, Gradients, HasShape, PutTape, Shape, SplitTape, Tape, Tensor,
+    TryAdd,
 };
 use rayon::prelude::*;
-use tlr::TrainableLr;
 
-/// Elements that one thread takes at a time: enough to be worth handing over.
+/// How many elements a thread takes at a time: enough to be worth handing over.
 pub(super) const SHARE: usize = 1 << 15;
 
-/// By dfdx's own operations, on any device.
+/// The sum of two tensors by dfdx's own operations, on any device.
 pub(super) fn composed_sum<S: Shape, E: Dtype, D: Device<E>, T: Tape<E, D>>(
     x: Tensor<S, E, D, T>,
     y: Tensor<S, E, D, T>,
@@ -31,7 +28,7 @@ pub(super) fn composed_sum<S: Shape, E: Dtype, D: Device<E>, T: Tape<E, D>>(
     }
 }
 
-/// Either rectified or not. The result is `max(·, 0)` with 0 for NaN's sake left as it is.
+/// The value, rectified if `relu` says so. NaN stays NaN.
 fn rectified<E: Element>(value: E, relu: bool) -> E {
     if relu && value < E::ZERO {
         E::ZERO
@@ -40,7 +37,7 @@ fn rectified<E: Element>(value: E, relu: bool) -> E {
     }
 }
 
-/// In one pass. All tensors are contiguous.
+/// The sum of two tensors on the CPU, in one pass. Both are contiguous.
 pub(super) fn sum_on_cpu<S: Shape, E: Dtype + Element, T: Tape<E, Cpu>>(
     x: Tensor<S, E, Cpu, T>,
     y: Tensor<S, E, Cpu, T>,
@@ -76,7 +73,7 @@ pub(super) fn sum_on_cpu<S: Shape, E: Dtype + Element, T: Tape<E, Cpu>>(
     Ok(sum.put_tape(tape))
 }
 
-/// In one pass. `x` is contiguous.
+/// The rectifier on the CPU, in one pass. `x` is contiguous.
 pub(super) fn relu_on_cpu<S: Shape, E: Dtype + Element, T: Tape<E, Cpu>>(
     x: Tensor<S, E, Cpu, T>,
 ) -> Result<Tensor<S, E, Cpu, T>, CpuError> {
@@ -95,7 +92,8 @@ pub(super) fn relu_on_cpu<S: Shape, E: Dtype + Element, T: Tape<E, Cpu>>(
     Ok(y.put_tape(tape))
 }
 
-/// Rectifies `values`; where it let pass, if that is `noted`: 1 for values above 0.
+/// Rectifies `values`. If it is to be `noted`, gives where the rectifier let pass: 1 for values
+/// above 0.
 fn rectify<E: Element>(values: &mut [E], noted: bool) -> Option<Scratch<u8>> {
     if !noted {
         values.shared_chunks_mut(SHARE).for_each(|values| {
@@ -130,7 +128,8 @@ fn passed<E: Element>(values: &[E]) -> Scratch<u8> {
     passed
 }
 
-/// `gradient` ← `gradient` + `upstream`, where it passed.
+/// `gradient` ← `gradient` + `upstream` where the rectifier let pass, or everywhere if `passed` is
+/// none.
 fn add_passed<E: Element>(gradient: &mut [E], upstream: &[E], passed: Option<&[u8]>) {
     let shares = gradient.shared_chunks_mut(SHARE).zip(upstream.par_chunks(SHARE));
     match passed {
@@ -149,55 +148,11 @@ fn add_passed<E: Element>(gradient: &mut [E], upstream: &[E], passed: Option<&[u
     }
 }
 
-/// The rectifier `max(x, 0)` for tensors of any shape; its derivative at 0 is 0.
-///
-/// As dfdx's `ReLU`, with this crate's error, so that it goes with its layers in a tuple, and on the CPU
-/// on all threads.
-///
-/// # Example
-/// ```
-/// use dfdx::prelude::*;
-/// use tlr_models::layers::Relu;
-///
-/// let dev = Cpu::default();
-/// assert_eq!(Relu.forward(dev.tensor([-1.0, 0.0, 2.0])).array(), [0.0, 0.0, 2.0]);
-/// ```
-#[derive(Clone, Copy, Debug, Default, TrainableLr)]
-pub struct Relu;
-
-impl ZeroSizedModule for Relu {}
-impl NonMutableModule for Relu {}
-
-impl<S: Shape, E: Dtype, D: Kernels<E>, T: Tape<E, D>> Module<Tensor<S, E, D, T>> for Relu {
-    type Output = Tensor<S, E, D, T>;
-    type Error = LayerError<D::Err>;
-
-    fn try_forward(&self, x: Tensor<S, E, D, T>) -> Result<Self::Output, Self::Error> {
-        Ok(D::try_rectify(x)?)
-    }
-}
-
-/// Gives back what it is given: a block's shortcut where nothing changes shape.
-#[derive(Clone, Copy, Debug, Default, TrainableLr)]
-pub struct Identity;
-
-impl ZeroSizedModule for Identity {}
-impl NonMutableModule for Identity {}
-
-impl<S: Shape, E: Dtype, D: Device<E>, T: Tape<E, D>> Module<Tensor<S, E, D, T>> for Identity {
-    type Output = Tensor<S, E, D, T>;
-    type Error = LayerError<D::Err>;
-
-    fn try_forward(&self, x: Tensor<S, E, D, T>) -> Result<Self::Output, Self::Error> {
-        Ok(x)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::layers::check;
+    use crate::layers::{check, Kernels};
     use dfdx::prelude::*;
 
     fn pair(len: usize) -> [Tensor<(usize,), f64, Cpu>; 2] {
@@ -205,7 +160,8 @@ mod tests {
         [0, 1].map(|_| dev.sample_like(&(len,), rand_distr::StandardNormal))
     }
 
-    // dfdx's own are the oracle. Longer than one thread's share. Fails for a wrong mask or a lost operand.
+    // dfdx's own are the oracle. Longer than one thread's share. Fails for a wrong mask or a lost
+    // operand.
     #[test]
     fn as_composed_of_dfdx_operations() {
         let [x, y] = pair(2 * SHARE + 5);
@@ -223,7 +179,8 @@ mod tests {
         assert_eq!(ours.get(&x).as_vec(), theirs.get(&x).as_vec());
     }
 
-    // A block's shortcut: both operands come from the same tensor. Fails if a gradient is overwritten.
+    // A block's shortcut: both operands come from the same tensor. Fails if a gradient is
+    // overwritten.
     #[test]
     fn both_operands_from_one_tensor() {
         let [x, _] = pair(10);

@@ -1,5 +1,5 @@
-//! Memory that a thread keeps for its next piece of work: fresh memory costs more than what is done with it, and dfdx's
-//! own is filled with zeros first.
+//! Memory that a thread keeps for its next piece of work: fresh memory costs more than what is done
+//! with it, and dfdx's own is filled with zeros first.
 
 use dfdx::prelude::{Cpu, HasShape, Shape, Tensor, Unit};
 use std::{
@@ -9,10 +9,10 @@ use std::{
     thread::LocalKey,
 };
 
-/// Bytes in a line of a cache: a register that starts where one does touches no other.
+/// Bytes in a line of a cache. A register that starts where a line does touches one line only.
 pub(super) const LINE: usize = 64;
 
-/// Buffers that a thread keeps: as many as a deep network's backward pass waits for.
+/// How many buffers a thread keeps: as many as wait for a deep network's backward pass.
 const KEPT: usize = 256;
 
 type Buffers<E> = RefCell<VecDeque<Vec<E>>>;
@@ -41,7 +41,7 @@ kept!(f32, f64, u8);
 #[derive(Debug)]
 pub(super) struct Scratch<E: Kept> {
     buffer: Vec<E>,
-    /// Where a line starts.
+    /// The index of the first element that starts a line of a cache.
     start: usize,
     len: usize,
 }
@@ -58,7 +58,7 @@ impl<E: Kept> Scratch<E> {
             buffers.remove(best)
         });
         let buffer = buffer.unwrap_or_else(|| vec![E::default(); room]);
-        // Where there is no telling, a line is not worth waiting for.
+        // If the address cannot be told, the start of the memory will do.
         let start = buffer.as_ptr().align_offset(LINE).min(line);
         Self { buffer, start, len }
     }
@@ -112,8 +112,8 @@ impl<E: Kept> DerefMut for Scratch<E> {
 mod tests {
     use super::*;
 
-    /// Fails where a buffer is handed to two at a time, where one that is too short or far too long is reused, and where
-    /// what is reused is taken for zeros.
+    /// Fails where a buffer is handed to two at a time, where one that is too short or far too long
+    /// is reused, and where what is reused is taken for zeros.
     #[test]
     fn buffers_come_back_to_who_can_use_them() {
         let first = |scratch: &Scratch<f32>| scratch.as_ptr();

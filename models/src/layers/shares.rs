@@ -6,12 +6,12 @@ use rayon::{
     slice::{ChunksExactMut, ChunksMut},
 };
 
-/// Fewer numbers are done sooner than another thread is awake: that takes some tens of microseconds.
-/// Tests split whatever they can: their problems are small.
+/// Work on fewer numbers than these is done by one thread: to wake another takes some tens of
+/// microseconds. Tests split whatever they can, because their problems are small.
 const WORTH: usize = if cfg!(test) { 1 } else { 1 << 15 };
 
-/// The least part of work on so many numbers that one thread does: all of it, at once and on the calling
-/// thread, where there is one thread only or little to do.
+/// The least part of work on so many numbers that one thread does: all of it, at once and on the
+/// calling thread, where there is one thread only or little to do.
 pub(super) fn least(numbers: usize) -> usize {
     if rayon::current_num_threads() == 1 || numbers < WORTH {
         usize::MAX
@@ -20,8 +20,9 @@ pub(super) fn least(numbers: usize) -> usize {
     }
 }
 
-/// rayon's chunks, with [`least`] of the slice's length. A chain of `zip`s takes the most that any of them asks
-/// for, so it begins with the one whose length tells of the work, and goes on with rayon's own.
+/// rayon's chunks, with [`least`] of the slice's length. A chain of `zip`s takes the most that any
+/// of them asks for, so it begins with the one whose length tells of the work, and goes on with
+/// rayon's own.
 pub(super) trait Shares<T> {
     fn shared_chunks_mut(&mut self, size: usize) -> MinLen<ChunksMut<'_, T>>;
 

@@ -3,19 +3,21 @@
 use super::element::Element;
 use pulp::NullaryFnOnce;
 
-/// Compiles `work` once for each generation of them, and runs the widest: the compiler's own vectorization
-/// then is not held to what any machine has.
+/// Compiles `work` once for each generation of registers, and runs the widest that the machine has.
+/// Without this the compiler vectorizes for registers that every machine has.
 #[inline(always)]
 pub(super) fn vectorized<R>(work: impl FnOnce() -> R) -> R {
     pulp::Arch::new().dispatch(work)
 }
 
-/// Each value becomes e to the power of what it is above the largest of all: that one, and the sum, in f64.
+/// Replaces each value by e to the power of its difference to the largest. Gives the largest, and
+/// the sum of the results, in f64.
 pub(super) fn exponentials<E: Element>(values: &mut [E]) -> (E, f64) {
     pulp::Arch::new().dispatch(Exponentials(values))
 }
 
-/// A type, because the compiler does not inline a closure of this size.
+/// The work of [`exponentials`]. It is a type, because the compiler does not inline a closure of
+/// this size.
 struct Exponentials<'a, E>(&'a mut [E]);
 
 impl<E: Element> NullaryFnOnce for Exponentials<'_, E> {
@@ -29,7 +31,8 @@ impl<E: Element> NullaryFnOnce for Exponentials<'_, E> {
     }
 }
 
-/// As many sums at a time as fill the registers: one alone would wait for itself.
+/// How many sums run at a time: as many as fill the registers, since one alone would wait for
+/// itself.
 const LANES: usize = 32;
 
 /// Σ term(x), in f64.

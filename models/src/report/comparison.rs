@@ -1,9 +1,12 @@
+//! Runs compared in one picture: their losses and learning rates, epoch by epoch.
+
 use std::path::Path;
 
 use plotters::style::RGBColor;
 
 use super::{
-    figure::{between, drawable, last_epoch, legible, steps, Figure, Line, Panel},
+    drawing::{between, legible},
+    figure::{drawable, last_epoch, steps, Figure, Line, Panel},
     folder::write,
     ReportError,
 };
@@ -222,7 +225,7 @@ mod tests {
         let colors: Vec<RGBColor> = figure.panels[0].lines.iter().map(|line| line.color).collect();
         for (i, color) in colors.iter().enumerate() {
             assert!(!colors[..i].contains(color));
-            assert!(super::super::figure::contrast(*color, RGBColor(255, 255, 255)) > 2.0);
+            assert!(super::super::drawing::contrast(*color, RGBColor(255, 255, 255)) > 2.0);
         }
     }
 
@@ -275,7 +278,10 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(100) })]
+        #![proptest_config(ProptestConfig {
+            failure_persistence: None,
+            ..ProptestConfig::with_cases(100)
+        })]
 
         // Fails when a name is not escaped or a number leaves the axes.
         #[test]

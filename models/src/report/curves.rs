@@ -1,13 +1,14 @@
+//! The curves of one run: its losses above, its learning rates below.
+
 use std::path::Path;
 
 use plotters::style::RGBColor;
 
 use super::{
-    figure::{
-        drawable, is_epoch, last_epoch, legible, steps, Entry, Figure, Line, Panel, Sample,
-        ROLLBACK,
-    },
+    drawing::legible,
+    figure::{drawable, is_epoch, last_epoch, steps, Figure, Line, Panel, ROLLBACK},
     folder::write,
+    legend::{Entry, Sample},
     ReportError,
 };
 
@@ -162,7 +163,7 @@ mod tests {
 
     use super::{
         super::{
-            figure::{LEFT, RIGHT},
+            drawing::{LEFT, RIGHT},
             probe::{polylines, texts},
         },
         *,
@@ -309,7 +310,10 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(300) })]
+        #![proptest_config(ProptestConfig {
+            failure_persistence: None,
+            ..ProptestConfig::with_cases(300)
+        })]
 
         #[test]
         fn any_run_gives_well_formed_xml(

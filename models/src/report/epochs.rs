@@ -1,3 +1,5 @@
+//! A run's epochs as a CSV file.
+
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -69,6 +71,17 @@ fn rate_names(epochs: &[Epoch]) -> Vec<&str> {
 /// # Errors
 ///
 /// [`ReportError::Io`] when the file cannot be written.
+///
+/// # Example
+/// ```
+/// use tlr_models::report::{read_epochs_csv, write_epochs_csv, Epoch};
+///
+/// let path = std::env::temp_dir().join("tlr-doc-epochs.csv");
+/// let epochs = [Epoch { epoch: 1, test_loss: 0.25, ..Epoch::default() }];
+/// write_epochs_csv(&path, &epochs)?;
+/// assert_eq!(read_epochs_csv(&path)?, epochs);
+/// # Ok::<(), tlr_models::report::ReportError>(())
+/// ```
 pub fn write_epochs_csv(path: &Path, epochs: &[Epoch]) -> Result<(), ReportError> {
     let names = rate_names(epochs);
 

@@ -1,3 +1,5 @@
+//! Why a report could not be written or read.
+
 use std::{io, path::PathBuf};
 
 /// Why a report could not be written.

@@ -9,13 +9,14 @@ use std::{
     time::SystemTime,
 };
 
-/// The sum that TFRecords are checked by.
+/// The checksum of TFRecords.
 const CASTAGNOLI: Crc<u32> = Crc::<u32>::new(&CRC_32_ISCSI);
 
 /// Numbers by name and step, which grow with a run.
 ///
-/// A file is a row of TFRecords, each an `Event` of TensorFlow's `event.proto`. It is written at its
-/// end only, so that TensorBoard can follow it; what could not be written is written the next time.
+/// A file is a row of TFRecords, each an `Event` of TensorFlow's `event.proto`. It is written at
+/// its end only, so that TensorBoard can follow it; what could not be written is written the next
+/// time.
 ///
 /// ```
 /// use tlr_models::report::EventFile;
@@ -35,7 +36,8 @@ pub struct EventFile {
 }
 
 impl EventFile {
-    /// To be at `path`, in the name of which TensorBoard looks for `tfevents`. Nothing is written yet.
+    /// To be at `path`, in the name of which TensorBoard looks for `tfevents`. Nothing is written
+    /// yet.
     pub fn new(path: PathBuf) -> Self {
         let mut events = Self { path, bytes: Vec::new(), written: 0 };
         // What every event file begins with.
@@ -43,7 +45,8 @@ impl EventFile {
         events
     }
 
-    /// Adds a number, named as TensorBoard groups them: `loss/test` and `loss/train` stand together.
+    /// Adds a number, named as TensorBoard groups them: `loss/test` and `loss/train` stand
+    /// together.
     pub fn scalar(&mut self, tag: &str, step: u64, value: f64) {
         let mut scalar = Vec::new();
         bytes(&mut scalar, TAG, tag.as_bytes());

@@ -24,7 +24,7 @@ const LOCK: &str = ".lock";
 #[derive(Debug)]
 pub struct OutFolder {
     path: PathBuf,
-    /// Locked as long as it is open.
+    /// The file that is locked as long as it is open.
     _lock: File,
 }
 
@@ -56,7 +56,7 @@ impl OutFolder {
         Ok(Self { path: path.to_owned(), _lock: lock })
     }
 
-    /// Where it is.
+    /// The folder's path.
     pub fn path(&self) -> &Path {
         &self.path
     }
@@ -67,8 +67,8 @@ impl OutFolder {
     }
 }
 
-/// Writes a file beside its place and moves it there: what was there before stays, or is replaced as
-/// a whole.
+/// Writes a file beside its place and moves it there: what was there before stays, or is replaced
+/// as a whole.
 ///
 /// # Errors
 /// [`ReportError::Io`].

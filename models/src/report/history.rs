@@ -1,3 +1,5 @@
+//! A run's decisions on its rates as a CSV file.
+
 use super::{folder::write_csv, ReportError};
 use std::path::Path;
 use tlr::Adaptation;
@@ -5,9 +7,9 @@ use tlr::Adaptation;
 /// Writes one line a decision on a rate to the file `path`, below a line of headings.
 ///
 /// The columns are `step`, `epoch` (in fractions, of `batches_per_epoch` steps), `layer`, `from`,
-/// `to`, the dot products `uu`, `un`, `nn` (empty where there are none) and `outcome`. Numbers are written
-/// with as many digits as it takes to read them back exactly. An existing file is replaced, as a
-/// whole or not at all.
+/// `to`, the dot products `uu`, `un`, `nn` (empty where there are none) and `outcome`. Numbers are
+/// written with as many digits as it takes to read them back exactly. An existing file is replaced,
+/// as a whole or not at all.
 ///
 /// # Errors
 /// [`ReportError::Io`] when the file cannot be written.
@@ -36,8 +38,8 @@ pub fn write_history_csv(
     write_csv(path, &rows)
 }
 
-/// Rates in a line: `1.2e-3` for one, `hidden 1.2e-3, head 4.0e-2` for up to four, and the least and the greatest
-/// of more.
+/// Rates in a line: `1.2e-3` for one, `hidden 1.2e-3, head 4.0e-2` for up to four, and the least
+/// and the greatest of more.
 ///
 /// ```
 /// use tlr_models::report::rates;
@@ -62,7 +64,7 @@ pub fn rates<S: AsRef<str>>(rates: &[(S, f64)]) -> String {
     }
 }
 
-/// More rates than this are summed up by their least and greatest.
+/// If there are more rates than this, only the least and the greatest are given.
 pub(super) const MOST_RATES: usize = 4;
 
 /// The least and the greatest.

@@ -2,8 +2,10 @@
 //!
 //! Everything here takes plain numbers, so that any training loop can use it.
 
+mod axis;
 mod comparison;
 mod curves;
+mod drawing;
 mod epochs;
 mod error;
 mod events;
@@ -11,6 +13,7 @@ mod figure;
 mod folder;
 mod heatmap;
 mod history;
+mod legend;
 #[cfg(test)]
 mod probe;
 mod table;

@@ -1,4 +1,4 @@
-//! What the tests see in an SVG.
+//! What the tests read from an SVG: its texts and its lines.
 
 #![allow(clippy::unwrap_used)]
 

@@ -1,4 +1,4 @@
-//! Epochs on the terminal.
+//! The table of epochs that is shown on the terminal.
 
 use super::{
     history::{extent, rates, MOST_RATES},
@@ -27,7 +27,8 @@ use super::{
 /// assert_eq!(table.heading(), "epoch  train loss  test loss  accuracy %     rate  rollbacks");
 /// assert_eq!(table.row(&epoch), "    1      0.3457     0.2980       91.32   1.2e-3          0");
 /// let epoch = Epoch { schedule: 0.9, ..epoch };
-/// assert!(EpochTable::scheduled(&epoch).heading().ends_with("learned rate  x schedule  rollbacks"));
+/// let scheduled = EpochTable::scheduled(&epoch);
+/// assert!(scheduled.heading().ends_with("learned rate  x schedule  rollbacks"));
 /// ```
 #[derive(Clone, Debug)]
 pub struct EpochTable {
@@ -37,12 +38,12 @@ pub struct EpochTable {
 }
 
 impl EpochTable {
-    /// With a column for each rate of this epoch.
+    /// A table with a column for each rate of this epoch.
     pub fn of(epoch: &Epoch) -> Self {
         Self::new(epoch, false)
     }
 
-    /// With a column for the schedule as well.
+    /// A table with a column for the schedule as well.
     pub fn scheduled(epoch: &Epoch) -> Self {
         Self::new(epoch, true)
     }
@@ -94,7 +95,7 @@ impl EpochTable {
         self.line(&cells)
     }
 
-    /// The same in two short lines, for where a row has no room.
+    /// The same in two short lines, for terminals that have no room for a row.
     pub fn narrow(&self, epoch: &Epoch) -> String {
         let schedule =
             if self.scheduled { format!(" x {}", share(epoch.schedule)) } else { String::new() };

@@ -1,6 +1,6 @@
 //! Numbers of things, as people write them.
 
-/// How many there are of what: one of them, or several.
+/// A number and what it counts, in the singular or the plural.
 ///
 /// ```
 /// use tlr_models::report::count;
@@ -20,7 +20,7 @@ pub fn count(number: usize, what: &str) -> String {
     format!("{} {what}{ending}", grouped(number))
 }
 
-/// Its digits in groups of three.
+/// The number, its digits in groups of three.
 fn grouped(number: usize) -> String {
     let digits = number.to_string();
     let mut text = String::new();

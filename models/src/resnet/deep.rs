@@ -1,3 +1,5 @@
+//! ResNet-50, a residual network for large images, and its blocks.
+
 use super::Images;
 use crate::layers::{
     BatchNorm2d, Conv2d, Conv2dOptions, Kernels, LayerError, MaxPool2d, Planes, Rows, Sliding,
@@ -13,21 +15,21 @@ use num_traits::Float;
 use rand_distr::uniform::SampleUniform;
 use tlr::{TensorCollection, TrainableLr};
 
-/// Convolutions of 1 × 1, 3 × 3 and 1 × 1 pixels, each with a batch norm behind it, through MID channels in
-/// between, added to the input and rectified.
+/// A bottleneck: convolutions of 1 × 1, 3 × 3 and 1 × 1 pixels, each with a batch norm behind it
+/// and MID channels in between. Their result is added to the input and rectified.
 #[derive(Clone, Debug, TensorCollection, TrainableLr)]
 pub struct Bottleneck<const MID: usize, const OUT: usize, E: Dtype, D: Device<E>> {
-    /// 1 × 1.
+    /// A convolution of 1 × 1 pixels.
     pub conv1: Conv2d<OUT, MID, 1, 1, 0, 1, 1, E, D>,
-    /// With its rectifier.
+    /// The norm behind it, with its rectifier.
     pub bn1: BatchNorm2d<MID, true, E, D>,
-    /// 3 × 3.
+    /// The convolution of 3 × 3 pixels.
     pub conv2: Conv2d<MID, MID, 3, 1, 1, 1, 1, E, D>,
-    /// With its rectifier.
+    /// The norm behind it, with its rectifier.
     pub bn2: BatchNorm2d<MID, true, E, D>,
-    /// 1 × 1.
+    /// A convolution of 1 × 1 pixels.
     pub conv3: Conv2d<MID, OUT, 1, 1, 0, 1, 1, E, D>,
-    /// Rectified after the sum.
+    /// The norm behind it; what it gives is rectified after the sum.
     pub bn3: BatchNorm2d<OUT, false, E, D>,
 }
 
@@ -55,8 +57,8 @@ both_modes! {
     [Images<B, OUT, E, D] => [Images<B, OUT, E, D], bottleneck
 }
 
-/// The bottleneck that begins a stage: it changes the number of channels, and in `conv2` the size of the image
-/// by STRIDE (version 1.5). A convolution of 1 × 1 pixels does the same to the input.
+/// The bottleneck that begins a stage: it changes the number of channels, and in `conv2` the size
+/// of the image by STRIDE (version 1.5). A convolution of 1 × 1 pixels does the same to the input.
 #[derive(Clone, Debug, TensorCollection, TrainableLr)]
 pub struct FirstBottleneck<
     const IN: usize,
@@ -66,19 +68,19 @@ pub struct FirstBottleneck<
     E: Dtype,
     D: Device<E>,
 > {
-    /// 1 × 1.
+    /// A convolution of 1 × 1 pixels.
     pub conv1: Conv2d<IN, MID, 1, 1, 0, 1, 1, E, D>,
-    /// With its rectifier.
+    /// The norm behind it, with its rectifier.
     pub bn1: BatchNorm2d<MID, true, E, D>,
-    /// 3 × 3, in strides.
+    /// The convolution of 3 × 3 pixels, in strides.
     pub conv2: Conv2d<MID, MID, 3, STRIDE, 1, 1, 1, E, D>,
-    /// With its rectifier.
+    /// The norm behind it, with its rectifier.
     pub bn2: BatchNorm2d<MID, true, E, D>,
-    /// 1 × 1.
+    /// A convolution of 1 × 1 pixels.
     pub conv3: Conv2d<MID, OUT, 1, 1, 0, 1, 1, E, D>,
-    /// Rectified after the sum.
+    /// The norm behind it; what it gives is rectified after the sum.
     pub bn3: BatchNorm2d<OUT, false, E, D>,
-    /// 1 × 1, in strides, and its norm.
+    /// The path beside: a convolution of 1 × 1 pixels in strides, and its norm.
     pub downsample: (Conv2d<IN, OUT, 1, STRIDE, 0, 1, 1, E, D>, BatchNorm2d<OUT, false, E, D>),
 }
 
@@ -97,7 +99,7 @@ both_modes! {
     [Images<B, IN, E, D] => [Images<B, OUT, E, D], first_bottleneck
 }
 
-/// A first bottleneck, and MORE that leave the shape as it is.
+/// A stage: a first bottleneck, and MORE of them that leave the shape as it is.
 #[derive(Clone, Debug, TensorCollection, TrainableLr)]
 pub struct Stage<
     const IN: usize,
@@ -108,9 +110,9 @@ pub struct Stage<
     E: Dtype,
     D: Device<E>,
 > {
-    /// Changes the shape.
+    /// The block that changes the shape.
     pub first: FirstBottleneck<IN, MID, OUT, STRIDE, E, D>,
-    /// The others.
+    /// The other blocks.
     pub rest: Repeated<Bottleneck<MID, OUT, E, D>, MORE>,
 }
 
@@ -127,12 +129,13 @@ both_modes! {
     [Images<B, IN, E, D] => [Images<B, OUT, E, D], stage
 }
 
-/// ResNet-50 (He et al., 2016) in version 1.5, as torchvision has it: strides in the 3 × 3 convolutions.
-/// 25,557,032 parameters for 1000 classes.
+/// ResNet-50 (He et al., *Deep residual learning for image recognition*, CVPR 2016) in version 1.5,
+/// as torchvision has it: strides in the 3 × 3 convolutions. 25,557,032 parameters for 1000
+/// classes.
 ///
-/// Maps `(batch, 3, height, width)` to `(batch, CLASSES)` logits, at any size; ImageNet's is 224 × 224. The
-/// input is data: it need not get a gradient. `forward_mut` with a tape trains (batch norm by the batch),
-/// `forward` without one infers.
+/// Maps `(batch, 3, height, width)` to `(batch, CLASSES)` logits, at any size; ImageNet's is 224 ×
+/// 224. The input is data: it need not get a gradient. `forward_mut` with a tape trains (batch norm
+/// by the batch), `forward` without one infers.
 ///
 /// # Example
 /// ```no_run
@@ -146,21 +149,21 @@ both_modes! {
 /// ```
 #[derive(Clone, Debug, TensorCollection, TrainableLr)]
 pub struct ResNet50<const CLASSES: usize, E: Dtype, D: Device<E>> {
-    /// 7 × 7 in strides of 2, from colours to 64 channels.
+    /// A convolution of 7 × 7 pixels in strides of 2, from colours to 64 channels.
     pub conv1: Conv2d<3, 64, 7, 2, 3, 1, 1, E, D>,
-    /// With its rectifier.
+    /// The norm behind it, with its rectifier.
     pub bn1: BatchNorm2d<64, true, E, D>,
-    /// Halves the image once more.
+    /// The pooling that halves the image once more.
     pub maxpool: MaxPool2d<3, 2, 1>,
-    /// 256 channels.
+    /// The stage with 256 channels.
     pub layer1: Stage<64, 64, 256, 1, 2, E, D>,
-    /// 512 channels, half the size.
+    /// The stage with 512 channels, at half the size.
     pub layer2: Stage<256, 128, 512, 2, 3, E, D>,
-    /// 1024 channels, half the size.
+    /// The stage with 1024 channels, at half the size again.
     pub layer3: Stage<512, 256, 1024, 2, 5, E, D>,
-    /// 2048 channels, half the size.
+    /// The stage with 2048 channels, at half the size again.
     pub layer4: Stage<1024, 512, 2048, 2, 2, E, D>,
-    /// From the channels' means to logits.
+    /// The dense layer from the channels' means to logits.
     pub fc: Linear<2048, CLASSES, E, D>,
 }
 

@@ -2,8 +2,9 @@
 
 use crate::layers::Planes;
 
-/// `Module` for inference and `ModuleMut` for training by one body: a macro that is given the model, its input
-/// and the name of the method to call on its parts. Types are written without their last argument, the tape.
+/// Implements `Module` for inference and `ModuleMut` for training by one body: a macro that is
+/// given the model, its input and the name of the method to call on its parts. Types are written
+/// without their last argument, the tape.
 macro_rules! both_modes {
     (
         [$($generics:tt)*] $Model:ty, [$($Input:tt)*] => [$($Output:tt)*], $body:ident
@@ -57,5 +58,5 @@ pub use wide::{
     Wrn28x10,
 };
 
-/// Images inside a network, whose sizes only running tells.
+/// Images inside a network, whose sizes are known at run time only.
 type Images<B, const C: usize, E, D, T> = Planes<B, C, usize, usize, E, D, T>;

@@ -1,3 +1,5 @@
+//! Wide residual networks for small images.
+
 use super::Images;
 use crate::layers::{
     BatchNorm2d, Conv2d, Conv2dOptions, Identity, Kernels, LayerError, Planes, Rows, Sliding,
@@ -16,20 +18,21 @@ use tlr::{TensorCollection, TrainableLr};
 /// Two convolutions of 3 × 3 pixels, each behind a batch norm and a rectifier, beside a shortcut S:
 /// `short(x) + conv2(norm(conv1(norm(x))))`.
 ///
-/// In the form that the figures this project compares with have: `conv2` strides and the shortcut takes the
-/// input itself, where Zagoruyko and Komodakis have `conv1` stride and the shortcut take the normed input.
+/// Deviation: `conv2` strides and the shortcut takes the input itself, as in the networks whose
+/// figures this project compares with. Zagoruyko and Komodakis have `conv1` stride, and the
+/// shortcut take the normed input.
 #[derive(Clone, Debug, TensorCollection, TrainableLr)]
 pub struct Block<const IN: usize, const OUT: usize, const STRIDE: usize, S, E: Dtype, D: Device<E>>
 {
-    /// In front of `conv1`, with its rectifier.
+    /// The norm in front of `conv1`, with its rectifier.
     pub bn1: BatchNorm2d<IN, true, E, D>,
-    /// 3 × 3.
+    /// A convolution of 3 × 3 pixels.
     pub conv1: Conv2d<IN, OUT, 3, 1, 1, 1, 1, E, D>,
-    /// In front of `conv2`, with its rectifier.
+    /// The norm in front of `conv2`, with its rectifier.
     pub bn2: BatchNorm2d<OUT, true, E, D>,
-    /// 3 × 3, in strides.
+    /// A convolution of 3 × 3 pixels, in strides.
     pub conv2: Conv2d<OUT, OUT, 3, STRIDE, 1, 1, 1, E, D>,
-    /// [`Identity`], or a convolution of 1 × 1 pixels where the shape changes.
+    /// The shortcut: [`Identity`], or a convolution of 1 × 1 pixels where the shape changes.
     pub short: S,
 }
 
@@ -56,12 +59,12 @@ pub type PlainBlock<const C: usize, E, D> = Block<C, C, 1, Identity, E, D>;
 pub type FirstBlock<const IN: usize, const OUT: usize, const STRIDE: usize, E, D> =
     Block<IN, OUT, STRIDE, Conv2d<IN, OUT, 1, STRIDE, 0, 1, 1, E, D>, E, D>;
 
-/// A first block, and MORE that leave the shape as it is.
+/// A group: a first block, and MORE of them that leave the shape as it is.
 #[derive(Clone, Debug, TensorCollection, TrainableLr)]
 pub struct Group<F, const MORE: usize, const OUT: usize, E: Dtype, D: Device<E>> {
-    /// A [`FirstBlock`], or a [`PlainBlock`] where the shape stays.
+    /// The first block: a [`FirstBlock`], or a [`PlainBlock`] where the shape stays.
     pub first: F,
-    /// The others.
+    /// The other blocks.
     pub rest: Repeated<PlainBlock<OUT, E, D>, MORE>,
 }
 
@@ -79,15 +82,17 @@ both_modes! {
     S: [Images<B, IN, E, D] => [Images<B, OUT, E, D]
 }
 
-/// A wide residual network for small images (Zagoruyko and Komodakis, 2016): WRN-d-k of depth d = 6n + 4 has
-/// three groups of n blocks with 16·k, 32·k and 64·k channels.
+/// A wide residual network for small images (Zagoruyko and Komodakis, *Wide residual networks*,
+/// BMVC 2016): WRN-d-k of depth d =
+/// 6n + 4 has three groups of n blocks with 16·k, 32·k and 64·k channels.
 ///
-/// The depth is told by MORE = n − 1, the width by C1, C2 and C3, and the type F of the very first block: a
-/// [`FirstBlock<16, C1, 1>`](FirstBlock), or for a width of 1, where it changes nothing, a
+/// The depth is told by MORE = n − 1, the width by C1, C2 and C3, and the type F of the very first
+/// block: a [`FirstBlock<16, C1, 1>`](FirstBlock), or for a width of 1, where it changes nothing, a
 /// [`PlainBlock<16>`](PlainBlock). The usual ones have names: [`Wrn16x4`] is WRN-16-4.
 ///
-/// Maps `(batch, 3, height, width)` to `(batch, CLASSES)` logits. The input is data: it need not get a
-/// gradient. `forward_mut` with a tape trains (batch norm by the batch), `forward` without one infers.
+/// Maps `(batch, 3, height, width)` to `(batch, CLASSES)` logits. The input is data: it need not
+/// get a gradient. `forward_mut` with a tape trains (batch norm by the batch), `forward` without
+/// one infers.
 ///
 /// # Example
 /// ```
@@ -112,13 +117,13 @@ pub struct WideResNet<
     E: Dtype,
     D: Device<E>,
 > {
-    /// 3 × 3, from colours to 16 channels.
+    /// The first convolution, of 3 × 3 pixels, from colours to 16 channels.
     pub conv: Conv2d<3, 16, 3, 1, 1, 1, 1, E, D>,
     /// The three groups; the second and third halve the image.
     pub groups: Groups<F, MORE, C1, C2, C3, E, D>,
-    /// In front of the mean over all pixels, with its rectifier.
+    /// The norm in front of the mean over all pixels, with its rectifier.
     pub bn: BatchNorm2d<C3, true, E, D>,
-    /// From channels to logits.
+    /// The dense layer from channels to logits.
     pub fc: Linear<C3, CLASSES, E, D>,
 }
 

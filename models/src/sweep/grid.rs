@@ -3,20 +3,20 @@
 use crate::train::{Base, Mode, Options, Rule, Shape};
 use std::collections::HashSet;
 
-/// Which runs: every combination of what the fields list.
+/// The runs of a sweep: every combination of what the fields list.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Grid {
     /// Base optimizers.
     pub optimizers: Vec<Base>,
     /// One rate or one a layer.
     pub modes: Vec<Mode>,
-    /// How the rate moves.
+    /// The rules by which the rate moves.
     pub rules: Vec<Rule>,
     /// Starting rates.
     pub rates: Vec<f64>,
-    /// Images in a batch.
+    /// How many images a batch has.
     pub batch_sizes: Vec<usize>,
-    /// p.
+    /// p, the fraction of an epoch between two changes of the rate.
     pub window_fractions: Vec<f64>,
     /// γ, for the Newton rules.
     pub dampings: Vec<f64>,
@@ -31,7 +31,7 @@ pub struct Grid {
 }
 
 impl Grid {
-    /// The runs, each once: what a rule does not use stands at its default.
+    /// The runs, each once. A setting that a rule does not use stands at its default.
     ///
     /// ```
     /// use tlr_models::{sweep::Grid, train::{Base, Mode, Rule}};

@@ -1,4 +1,4 @@
-//! Work for several threads.
+//! Work that is done on several threads, an item at a time.
 
 use super::SweepError;
 use std::{
@@ -10,7 +10,7 @@ use std::{
     thread,
 };
 
-/// Who is told of each item as it ends, and of what came of it: none where the work panicked.
+/// A function that is told of each item when it ends, and of its result: none if the work panicked.
 pub(crate) type Done<'a, I, T> = dyn FnMut(&I, Option<T>) -> Result<(), SweepError> + 'a;
 
 /// Does `work` on each of `items`, `jobs` at a time, each on a thread of its own.

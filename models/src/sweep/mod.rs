@@ -1,53 +1,22 @@
 //! A grid of training runs, on all cores, that can be stopped and gone on with.
 
+mod error;
 mod grid;
 pub(crate) mod jobs;
 mod record;
 mod results;
 pub(crate) mod table;
 
+pub use error::SweepError;
 pub use grid::Grid;
 pub use record::{line, Ended, EpochRecord, Record};
 pub use results::Results;
 
 use crate::{
     data::Dataset,
-    report::ReportError,
     train::{self, InMemory, Net, Options, Persistence, Run, TrainError},
 };
 use grid::canonical;
-use std::path::PathBuf;
-
-/// Why a sweep ended early.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum SweepError {
-    /// A file or folder of results could not be read or written.
-    #[error("cannot use {}: {source}", path.display())]
-    Io {
-        /// The file or folder.
-        path: PathBuf,
-        /// The error of the operating system.
-        source: std::io::Error,
-    },
-    /// A file of results is not one of this program's.
-    #[error("{}: {source}; move the file away to start anew", path.display())]
-    Csv {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        source: csv::Error,
-    },
-    /// The folder of results cannot be written to, or another sweep holds it.
-    #[error(transparent)]
-    Report(#[from] ReportError),
-    /// A run cannot begin: data or options that make no sense.
-    #[error(transparent)]
-    Train(#[from] TrainError),
-    /// No thread to run on.
-    #[error("cannot start a thread: {0}")]
-    Threads(#[from] rayon::ThreadPoolBuildError),
-}
 
 /// Trains every one of `cells` that is not done yet, `jobs` at a time, each on a thread of its own,
 /// and answers how many of them have failed.
@@ -56,8 +25,26 @@ pub enum SweepError {
 /// fails for another reason keeps no other from being done, and is run again the next time.
 ///
 /// # Errors
-/// [`SweepError::Train`], when a run cannot begin: then none does. The others, when results cannot be
-/// written: the runs going on are finished, and lost.
+/// [`SweepError::Train`], when a run cannot begin: then none does. The others, when results cannot
+/// be written: the runs going on are finished, and lost.
+///
+/// # Example
+/// ```no_run
+/// use tlr_models::{
+///     data::digits,
+///     sweep::{self, Results},
+///     train::Options,
+/// };
+///
+/// let data = digits::draw(0, 20_000, 10_000)?;
+/// let mut results = Results::open("out/sweep".as_ref(), "drawn digits", &data)?;
+/// let cells = [1e-3, 1e-6].map(|rate| Options { rate, ..Options::default() });
+/// let failed = sweep::run(&data, &cells, 2, &mut results, &mut |record| {
+///     println!("{}", sweep::line(record));
+/// })?;
+/// assert_eq!(failed, 0);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn run(
     data: &Dataset,
     cells: &[Options],
@@ -66,7 +53,7 @@ pub fn run(
     observer: &mut dyn FnMut(&Record),
 ) -> Result<usize, SweepError> {
     let cells = left(cells, results);
-    // A slip in the last cell should not show after hours.
+    // An error in the last cell should show now, and not after hours.
     for options in &cells {
         train::check::<Net>(&source(data, options)?, options)?;
     }
@@ -77,7 +64,7 @@ pub fn run(
     run_each(&cells, jobs, results, observer, &train)
 }
 
-/// Those that are still to be run.
+/// The cells that are still to be run.
 fn left(cells: &[Options], results: &Results) -> Vec<Options> {
     let cells = cells.iter().map(|options| canonical(*options));
     cells.filter(|options| results.of(options).is_none()).collect()
@@ -88,7 +75,7 @@ fn source<'a>(data: &'a Dataset, options: &Options) -> Result<InMemory<'a>, Trai
     InMemory::new(data, options.batch_size, options.seed, None)
 }
 
-/// How a run is made.
+/// The function that makes a run.
 type Train<'a> = dyn Fn(&Options) -> Result<Run, TrainError> + Sync + 'a;
 
 fn run_each(
@@ -110,7 +97,7 @@ fn run_each(
     Ok(failed)
 }
 
-/// Whether it diverged or failed, and in what words.
+/// Whether a run diverged or failed, and in what words.
 pub(crate) fn how_it_ended(error: TrainError) -> (Ended, String) {
     use tlr::Error::{
         LostWeights, NonFiniteLoss, NonFiniteStep, NonFiniteWeights, TooManyRollbacks,
@@ -134,6 +121,7 @@ mod tests {
     use super::*;
     use crate::{
         data::{digits, DataError},
+        report::ReportError,
         train::{Base, Mode, Rule},
     };
     use std::{fs, path::Path};

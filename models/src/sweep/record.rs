@@ -6,7 +6,7 @@ use crate::{
 };
 use serde::{Deserialize, Serialize};
 
-/// What became of a run.
+/// How a run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Ended {
@@ -23,9 +23,9 @@ pub enum Ended {
 pub struct Record {
     /// The data set's name, number of training images, and fingerprint.
     pub data: String,
-    /// What became of it.
+    /// How it ended.
     pub ended: Ended,
-    /// See [`Options`], as for the next fifteen.
+    /// This field and the next fifteen are those of [`Options`].
     pub optimizer: Base,
     #[allow(missing_docs)]
     pub mode: Mode,
@@ -57,19 +57,19 @@ pub struct Record {
     pub epochs: usize,
     #[allow(missing_docs)]
     pub seed: u64,
-    /// At the end, from 0 to 1. None where the run ended in an error, as for the losses.
+    /// The accuracy at the end, from 0 to 1. None if the run ended in an error, like the losses.
     pub test_accuracy: Option<f64>,
-    /// At the end.
+    /// The test loss at the end.
     pub test_loss: Option<f64>,
-    /// Mean over the last epoch.
+    /// The mean training loss of the last epoch.
     pub train_loss: Option<f64>,
-    /// Windows undone.
+    /// How many windows were undone.
     pub rollbacks: usize,
-    /// Those after the first epoch.
+    /// How many of them after the first epoch.
     pub late_rollbacks: usize,
     /// Each layer's name and rate at the end.
     pub final_rates: String,
-    /// Of the run, on one core.
+    /// The seconds that the run took on one core.
     pub seconds: f64,
     /// What ended it early.
     pub error: String,
@@ -143,15 +143,15 @@ impl Record {
 pub struct EpochRecord {
     /// The run's data and options, in one line.
     pub cell: String,
-    /// Counted from 1.
+    /// The epoch, counted from 1.
     pub epoch: usize,
-    /// Mean over the training set.
+    /// The mean loss over the training set.
     pub train_loss: f64,
-    /// Mean over the test set.
+    /// The mean loss over the test set.
     pub test_loss: f64,
-    /// From 0 to 1.
+    /// The accuracy on the test set, from 0 to 1.
     pub test_accuracy: f64,
-    /// Geometric mean of the layers' rates at the end of the epoch.
+    /// The geometric mean of the layers' rates at the end of the epoch.
     pub rate: f64,
 }
 

@@ -1,4 +1,4 @@
-//! What a sweep has come to so far, on disk.
+//! The results of a sweep so far, on disk.
 
 use super::{
     grid::{canonical, key},
@@ -51,7 +51,7 @@ impl Results {
         Ok(Self { folder, data, records, epochs })
     }
 
-    /// Where they are.
+    /// The folder.
     pub fn folder(&self) -> &OutFolder {
         &self.folder
     }

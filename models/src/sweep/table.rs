@@ -51,7 +51,7 @@ impl<T: Serialize + for<'a> Deserialize<'a>> Table<T> {
         Ok(())
     }
 
-    /// Takes away what a full disk has left of a line.
+    /// Removes the part of a line that a full disk has left.
     fn cut(&mut self, end: u64) -> io::Result<u64> {
         self.file.set_len(end)?;
         self.file.seek(SeekFrom::Start(end))

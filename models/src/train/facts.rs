@@ -5,7 +5,7 @@ use crate::data::Fingerprint;
 use serde::{Deserialize, Serialize};
 use std::fmt::{self, Display};
 
-/// Differences that are named; more are counted.
+/// How many differences are named; more are only counted.
 const NAMED: usize = 5;
 
 /// Names and values, in order: settings by their flags, or the data.
@@ -35,7 +35,7 @@ impl Facts {
         self.with(name, if given { GIVEN } else { NOT_GIVEN })
     }
 
-    /// Adds those of `others` whose names are not there.
+    /// Adds those facts of `others` whose names are not there yet.
     pub fn and(self, others: &Self) -> Self {
         others.0.iter().fold(self, |facts, (name, value)| facts.with(name, value))
     }
@@ -45,7 +45,7 @@ impl Facts {
         self.0.iter().find(|(other, _)| other == name).map(|(_, value)| value.as_str())
     }
 
-    /// In what `now` differs from these, in words; none where it does not.
+    /// How `now` differs from these facts, in words; none if it does not.
     pub fn changes(&self, now: &Self) -> Option<String> {
         let new = now.0.iter().filter(|(name, _)| self.get(name).is_none());
         let names = self.0.iter().chain(new).map(|(name, _)| name);
@@ -63,7 +63,7 @@ impl Facts {
         (!changes.is_empty()).then(|| changes.join("; "))
     }
 
-    /// All of them in 16 hexadecimal digits.
+    /// A fingerprint of all of them, in 16 hexadecimal digits.
     pub fn fingerprint(&self) -> String {
         let mut hash = Fingerprint::default();
         self.0.iter().flat_map(|(name, value)| [name, value]).for_each(|part| {
@@ -76,7 +76,7 @@ impl Facts {
 const GIVEN: &str = "given";
 const NOT_GIVEN: &str = "not given";
 
-/// As a command line, without what was not given.
+/// The facts as a command line, without flags that were not given.
 impl fmt::Display for Facts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let given = self.0.iter().filter(|(_, value)| value != NOT_GIVEN);
@@ -122,7 +122,7 @@ impl Options {
     }
 }
 
-/// As people write it, and exactly.
+/// A number as people write it, but exactly.
 pub(crate) fn figure(value: f64) -> String {
     if value == 0.0 || (1e-3..1e6).contains(&value.abs()) {
         value.to_string()

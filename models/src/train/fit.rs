@@ -19,32 +19,33 @@ use tlr::{Adaptation, TrainableLr};
 /// A batch's mean loss, with the tape of how it came about.
 pub type TrainLoss = Tensor<Rank0, f32, Cpu, OwnedTape<f32, Cpu>>;
 
-/// A batch's loss by the model; its gradients go where they are told.
+/// Computes a batch's loss by the model; the gradients go into those that it is given.
 pub(super) type Loss<'a, M> =
     dyn FnMut(&mut M, Gradients<f32, Cpu>) -> Result<TrainLoss, TrainError> + 'a;
 
-/// What is done with a batch: how much it weighs in the mean over the epoch, and its loss.
+/// Makes a step on a batch, given its weight in the mean over the epoch and what computes its loss.
 pub(super) type Step<'a, M> = dyn FnMut(usize, &mut Loss<'_, M>) -> Result<(), TrainError> + 'a;
 
 /// What a model is to learn.
 pub(super) trait Task<M> {
     fn batches_per_epoch(&self) -> usize;
 
-    /// Settings of its own, by their flags.
+    /// The settings of the task, by their flags.
     fn settings(&self) -> Facts;
 
     /// What it is trained on.
     fn data(&self) -> Result<Facts, TrainError>;
 
-    /// Calls `step` for each batch but the first `skip`, in an order that depends on nothing but the epoch and a seed.
+    /// Calls `step` for each batch but the first `skip`, in an order that depends on nothing but
+    /// the epoch and a seed.
     fn epoch(&self, epoch: usize, skip: usize, step: &mut Step<'_, M>) -> Result<(), TrainError>;
 
-    /// What whoever uses the model has to know, by name.
+    /// Notes for those who use the model, by name.
     fn notes(&self) -> Vec<(&'static str, String)> {
         Vec::new()
     }
 
-    /// Mean loss and accuracy on what it was not trained on.
+    /// The mean loss and the accuracy on examples that the model was not trained on.
     fn test(&self, model: &M) -> Result<(f64, f64), TrainError>;
 }
 
@@ -124,7 +125,7 @@ pub(super) fn fit<M: NumParams<f32, Cpu> + ZeroGrads<f32, Cpu>>(
         let tested = averaged.as_ref().unwrap_or(model);
         progress.seconds = seconds + begun.elapsed().as_secs_f64();
         progress.drawn = drawn.wrapping_add(dropout::drawn());
-        // Before the test: if that fails, the epoch is not lost.
+        // Saved before the test: if that fails, the epoch is not lost.
         if let Err(error) = persistence.save(model, &mut **optimizer, &progress) {
             observer(Event::NotSaved(&error));
         }
@@ -164,8 +165,8 @@ pub(super) fn fit<M: NumParams<f32, Cpu> + ZeroGrads<f32, Cpu>>(
     })
 }
 
-/// One step on a batch with this `loss`, which is also that of the model at trial weights. The answer
-/// is the loss before the step. The buffers of the gradients are kept for the next one.
+/// One step on a batch with this `loss`, which is also that of the model at trial weights. The
+/// answer is the loss before the step. The buffers of the gradients are kept for the next one.
 pub(crate) fn train_step<M: ZeroGrads<f32, Cpu>>(
     optimizer: &mut dyn Learner<M>,
     model: &mut M,

@@ -20,10 +20,10 @@ use tlr::{
     Step, TrainableLr, Trainer, TunableOptimizer, Window,
 };
 
-/// A batch's loss by a model at trial weights.
+/// A function that gives a batch's loss by a model at trial weights.
 pub type Trial<'a, M> = dyn FnMut(&mut M) -> Result<f64, Error> + 'a;
 
-/// What trains a model, whatever it is made of.
+/// An optimizer with its rule, whatever it is made of: what the training loop needs of it.
 pub trait Learner<M> {
     /// One step, as [`Trainer::step_owned`].
     ///
@@ -52,7 +52,7 @@ pub trait Learner<M> {
         self.step(model, gradients, loss)
     }
 
-    /// The model to test, where it is not the one that is trained. By default it is.
+    /// The model to test, if it is not the one that is trained; none by default.
     fn averaged(&self, model: &M) -> Option<M> {
         let _ = model;
         None
@@ -67,7 +67,7 @@ pub trait Learner<M> {
     /// As [`Trainer::window`].
     fn window(&self) -> usize;
 
-    /// Every decision.
+    /// Every decision on a rate so far.
     fn history(&self) -> &[Adaptation];
 
     /// As [`Trainer::checkpoint`].
@@ -126,12 +126,23 @@ where
 ///
 /// # Errors
 /// Options that make no sense.
+///
+/// # Example
+/// ```
+/// use dfdx::prelude::*;
+/// use tlr_models::train::{learner, Net, Options};
+///
+/// let model: Net = BuildModule::build(&Cpu::default());
+/// let opt = learner(&model, &Options { rate: 1e-3, ..Options::default() }, 100)?;
+/// assert_eq!(opt.rates(), [("model", 1e-3)]);
+/// # Ok::<(), tlr::Error>(())
+/// ```
 pub fn learner<M: TrainableLr<f32, Cpu> + 'static>(
     model: &M,
     options: &Options,
     batches_per_epoch: usize,
 ) -> Result<Box<dyn Learner<M>>, Error> {
-    // A figure out of range is a slip, also where the rule has no use for it.
+    // A number out of range is an error even if the rule has no use for it.
     NewtonRule::default().damping(options.damping).validate()?;
     HypergradientRule::additive(options.meta_rate).validate()?;
     let rule = AnyRule::new(options);
@@ -160,15 +171,15 @@ pub fn learner<M: TrainableLr<f32, Cpu> + 'static>(
 
 type State = Result<OptimizerState, CpuError>;
 
-/// One of the optimizers. A type of its own, so that a model is compiled with two optimizers, global and
-/// per layer, and not with thirty.
+/// One of the optimizers. A type of its own, so that a model is compiled with two optimizers,
+/// global and per layer, and not with thirty.
 enum AnyOptimizer<M> {
     Sgd(Sgd<M, f32, Cpu>),
     Adam(Adam<M, f32, Cpu>),
     Rmsprop(RMSprop<M, f32, Cpu>),
 }
 
-/// Does the same to whichever it is.
+/// Calls the same code for whichever variant it is.
 macro_rules! each {
     ($optimizer:expr, $inner:ident => $body:expr) => {
         match $optimizer {

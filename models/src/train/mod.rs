@@ -1,16 +1,20 @@
 //! Training a model: what the examples and the sweeps have in common.
 
+mod error;
 mod facts;
 mod fit;
 mod learner;
 mod network;
 mod options;
+mod peers;
 mod persistence;
+mod run;
 mod source;
 #[cfg(feature = "text")]
 mod translation;
 mod verdict;
 
+pub use error::TrainError;
 pub use facts::Facts;
 #[cfg(feature = "lab")]
 pub(crate) use fit::train_step;
@@ -19,6 +23,7 @@ pub use learner::{learner, Learner, Trial};
 pub use network::{Logits, Network, Pixels};
 pub use options::{name, Base, Mode, Options, Rule, Shape};
 pub use persistence::Persistence;
+pub use run::{rollback_steps, Event, Run};
 #[cfg(feature = "pictures")]
 pub use source::Decoded;
 pub use source::{InMemory, Source, Visit};
@@ -26,161 +31,18 @@ pub use source::{InMemory, Source, Visit};
 pub use translation::{score, train_translator, Corpus, Tally, Translator, BLEU_SIGNATURE};
 pub use verdict::{judge, Fault, Verdict};
 
-use crate::{data::DataError, layers::LayerError, report::Epoch, Mlp};
+use crate::Mlp;
 use dfdx::{
     losses::cross_entropy_with_logits_loss,
     prelude::{AsArray, Cpu, CpuError},
 };
 use fit::{fit, Start, Step, Task};
 pub(crate) use network::tensor;
-use std::path::PathBuf;
-use tlr::{Adaptation, Outcome};
 
 /// The paper's perceptron: 784-1000-10.
 pub type Net = Mlp<784, 1000, 10, f32, Cpu>;
 
-/// What happens during a run, as it happens.
-#[derive(Debug)]
-pub enum Event<'a> {
-    /// The first: model and data fit, and training is about to begin, or to go on.
-    Begun {
-        /// Trainable parameters of the model.
-        parameters: usize,
-        /// Batches in an epoch.
-        batches: usize,
-        /// Steps in a window, after which a rate is decided on.
-        window: usize,
-    },
-    /// After a step.
-    Step {
-        /// Counted from 0.
-        epoch: usize,
-        /// Counted from 0, within the epoch.
-        batch: usize,
-        /// Batches in an epoch.
-        batches: usize,
-        /// Of this batch, before the step.
-        loss: f64,
-        /// Each group's name and learned rate after the step.
-        rates: Vec<(&'a str, f64)>,
-        /// What the schedule has multiplied the learned rates by in this step: 1 without one, and while
-        /// the starting rate is looked for.
-        schedule: f64,
-    },
-    /// A decision on a rate, before the step that it was made in is told.
-    Decision(&'a Adaptation),
-    /// After an epoch and its test.
-    Epoch(&'a Epoch),
-    /// The run goes on from a checkpoint, or begins where there is none yet. The events that led there are told again
-    /// after this one.
-    Resumed {
-        /// Steps that the checkpoint is after; none where there is none.
-        step: Option<usize>,
-    },
-    /// A checkpoint or the best weights could not be written. The run goes on; the file before is still
-    /// there.
-    NotSaved(&'a dyn std::error::Error),
-}
-
-/// What a run leaves.
-#[derive(Clone, Debug)]
-pub struct Run {
-    /// Epoch by epoch.
-    pub epochs: Vec<Epoch>,
-    /// Of every step, before it was made.
-    pub losses: Vec<f64>,
-    /// Every decision on a rate.
-    pub history: Vec<Adaptation>,
-    /// Optimizer steps in an epoch.
-    pub batches_per_epoch: usize,
-    /// Trainable parameters of the model.
-    pub parameters: usize,
-    /// Of the whole run, tests included.
-    pub seconds: f64,
-}
-
-/// Why a run ended early.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum TrainError {
-    /// The data or the batch size.
-    #[error(transparent)]
-    Data(#[from] DataError),
-    /// The rate's configuration, or training itself.
-    #[error(transparent)]
-    Rate(#[from] tlr::Error),
-    /// It was told to stop, and was saved where it was to be.
-    #[error("stopped after step {step}")]
-    Stopped {
-        /// Steps made.
-        step: usize,
-    },
-    /// A checkpoint that is to be written is there already.
-    #[error("there is a checkpoint at {} already: resume from it, or remove it first", .0.display())]
-    CheckpointExists(PathBuf),
-    /// No checkpoint can be written where it is to be.
-    #[error("cannot write the checkpoint {}: {source}; nothing was trained", path.display())]
-    CheckpointPath {
-        /// Where it was to be.
-        path: PathBuf,
-        /// The error of the operating system.
-        source: std::io::Error,
-    },
-    /// A checkpoint of another run.
-    #[error("the checkpoint {} is of another run: {what}", path.display())]
-    AnotherRun {
-        /// The checkpoint.
-        path: PathBuf,
-        /// In what it differs.
-        what: String,
-    },
-    /// No epochs.
-    #[error("a run has at least one epoch")]
-    NoEpochs,
-    /// Images of another kind than the model takes.
-    #[error(
-        "the model takes images of {takes} in at most {most} classes, not of {shape:?} (channels, rows, columns) \
-         in {classes}"
-    )]
-    Images {
-        /// What it takes.
-        takes: &'static str,
-        /// The classes it tells apart.
-        most: usize,
-        /// Channels, rows and columns of the images.
-        shape: [usize; 3],
-        /// Their classes.
-        classes: usize,
-    },
-    /// Sentences that cannot be encoded, or batches of none.
-    #[cfg(feature = "text")]
-    #[error(transparent)]
-    Text(#[from] crate::data::text::TextError),
-    /// More tokens than the model has room for.
-    #[cfg(feature = "text")]
-    #[error(
-        "the model has room for {takes:?} tokens in source and target, and the vocabularies hold {found:?}; \
-         learn smaller ones"
-    )]
-    Vocabulary {
-        /// What it has room for.
-        takes: [usize; 2],
-        /// What the vocabularies hold.
-        found: [usize; 2],
-    },
-    /// A translation that could not be found.
-    #[cfg(feature = "text")]
-    #[error(transparent)]
-    Search(#[from] crate::search::SearchError<LayerError<CpuError>>),
-    /// An input that does not fit a layer, or no memory.
-    #[error(transparent)]
-    Layer(#[from] LayerError<CpuError>),
-    /// Out of memory.
-    #[error("device: {0}")]
-    Device(#[from] CpuError),
-}
-
-/// Whether [`train`] could begin: what it would check first, and no more.
+/// Checks whether [`train`] could begin, and does no more.
 ///
 /// # Errors
 /// Options or data that make no sense.
@@ -209,12 +71,28 @@ fn prepare<M: Network>(
     Start::new(options, |device| Ok(M::try_build(device)?), learner)
 }
 
-/// Trains a new model on the images of `source` as `options` say, and tells `observer` of every step and epoch.
+/// Trains a new model on the images of `source` as `options` say, and tells `observer` of every
+/// step and epoch.
 ///
 /// The result depends on `options` and `source` only, however often the run is stopped and resumed.
 ///
 /// # Errors
 /// Options or data that make no sense; training that [`tlr::Error`] ends.
+///
+/// # Example
+/// ```
+/// use tlr_models::{
+///     data::digits,
+///     train::{train, InMemory, Net, Options, Persistence},
+/// };
+///
+/// let data = digits::draw(0, 64, 16)?;
+/// let options = Options { epochs: 1, batch_size: 16, ..Options::default() };
+/// let source = InMemory::new(&data, options.batch_size, options.seed, None)?;
+/// let run = train::<Net>(&source, &options, &Persistence::default(), &mut |_| ())?;
+/// assert_eq!((run.epochs.len(), run.losses.len()), (1, 4));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn train<M: Network>(
     source: &dyn Source,
     options: &Options,
@@ -225,8 +103,8 @@ pub fn train<M: Network>(
     train_with(source, options, learner, persistence, observer)
 }
 
-/// The same with an optimizer of the caller's, such as a [peer](crate::baselines::PeerOptimizer). What
-/// `options` say of the optimizer and its rate has no effect then.
+/// The same with an optimizer of the caller's, such as a [peer](crate::baselines::PeerOptimizer).
+/// What `options` say of the optimizer and its rate has no effect then.
 ///
 /// # Errors
 /// As [`train`].
@@ -282,18 +160,7 @@ impl<M: Network> Task<M> for Images<'_> {
     }
 }
 
-/// The steps at which windows were undone; with a rate a layer, once for all layers.
-pub fn rollback_steps(history: &[Adaptation]) -> Vec<u64> {
-    let mut steps: Vec<_> = history
-        .iter()
-        .filter(|decision| matches!(decision.outcome, Outcome::RolledBack(_)))
-        .map(|decision| decision.step)
-        .collect();
-    steps.dedup();
-    steps
-}
-
-/// Mean loss and accuracy.
+/// The mean loss and the accuracy on the images to test on.
 fn test<M: Network>(
     model: &M,
     device: &Cpu,
@@ -317,7 +184,7 @@ fn test<M: Network>(
     Ok((loss / count, correct as f64 / count))
 }
 
-/// 1 at each label.
+/// A row for each label, which is 1 at the label and 0 elsewhere.
 pub(crate) fn one_hot<M: Network>(
     device: &Cpu,
     labels: &[usize],
@@ -331,7 +198,7 @@ pub(crate) fn one_hot<M: Network>(
     tensor(device, &one_hot, (labels.len(), M::CLASSES))
 }
 
-/// Where the largest value is.
+/// The index of the largest value.
 pub(crate) fn argmax(values: &[f32]) -> usize {
     let mut best = (0, f32::NEG_INFINITY);
     for (index, &value) in values.iter().enumerate() {

@@ -1,3 +1,5 @@
+//! What a model that classifies images has to offer.
+
 use super::TrainError;
 use crate::{
     resnet::{ResNet50, Wrn10x1, Wrn16x1, Wrn16x2, Wrn16x4, Wrn16x8, Wrn28x10},
@@ -20,21 +22,23 @@ pub type Pixels<'a> = (&'a [f32], [usize; 4]);
 
 /// A model that classifies images.
 pub trait Network:
-    TrainableLr<f32, Cpu> + BuildModule<Cpu, f32> + NumParams<f32, Cpu> + ZeroGrads<f32, Cpu> + 'static
+    TrainableLr<f32, Cpu> + NumParams<f32, Cpu> + ZeroGrads<f32, Cpu> + 'static
+where
+    Self: BuildModule<Cpu, f32>,
 {
-    /// Classes it tells apart.
+    /// The most classes that it can tell apart.
     const CLASSES: usize;
 
-    /// What images it takes, in words.
+    /// The images that it takes, in words.
     const TAKES: &'static str;
 
     /// Whether it takes images of so many channels, rows and columns.
     fn accepts(shape: [usize; 3]) -> bool;
 
-    /// For training: the logits, with the tape of how they came about.
+    /// The logits in training, with the tape that leads to their gradients.
     ///
     /// # Errors
-    /// A layer's.
+    /// An error of a layer.
     fn train_logits(
         &mut self,
         device: &Cpu,
@@ -42,15 +46,15 @@ pub trait Network:
         gradients: Gradients<f32, Cpu>,
     ) -> Result<Logits<OwnedTape<f32, Cpu>>, TrainError>;
 
-    /// For testing.
+    /// The logits in testing, without a tape.
     ///
     /// # Errors
-    /// A layer's.
+    /// An error of a layer.
     fn logits(&self, device: &Cpu, images: Pixels<'_>) -> Result<Logits<NoneTape>, TrainError>;
 }
 
-/// A tensor of these values, in memory that the device has, and takes back: a `Vec` moved into a tensor would
-/// end in the device's cache, one more every step.
+/// A tensor of these values, in memory that the device has, and takes back: a `Vec` moved into a
+/// tensor would end in the device's cache, one more every step.
 pub(crate) fn tensor<S: Shape>(
     device: &Cpu,
     values: &[f32],

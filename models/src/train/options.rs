@@ -1,3 +1,5 @@
+//! How a run trains: its optimizer, rule, rate, schedule and batches.
+
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
 use tlr::Schedule;
@@ -70,8 +72,8 @@ pub enum Shape {
 }
 
 impl Shape {
-    /// What the examples train with where nothing is said: to 0 with the aligned rule, whose levels are
-    /// measured for that (docs/start.md), and as in the paper with other rules.
+    /// What the examples train with where nothing is said: to 0 with the aligned rule, whose levels
+    /// are measured for that (docs/start.md), and as in the paper with other rules.
     pub fn usual(rule: Rule) -> Self {
         match rule {
             Rule::Aligned => Self::Horizon,
@@ -79,7 +81,7 @@ impl Shape {
         }
     }
 
-    /// Whether it spans the run, so that a run of more epochs is another one.
+    /// Whether the schedule depends on the length of the run, so that a run of more epochs differs.
     pub(super) fn depends_on_epochs(self) -> bool {
         match self {
             Self::Constant | Self::WarmUp | Self::WarmRestarts => false,
@@ -91,7 +93,7 @@ impl Shape {
     /// schedule, but a [`horizon`](tlr::Config::horizon).
     ///
     /// # Errors
-    /// No epochs, or no batches in one.
+    /// There are no epochs, or no batches in one.
     pub fn schedule(self, epochs: usize, batches: usize) -> Result<Option<Schedule>, tlr::Error> {
         let (epoch, steps) = (batches as u64, (epochs * batches) as u64);
         Ok(Some(match self {
@@ -113,18 +115,18 @@ pub fn name(value: &impl ValueEnum) -> String {
 /// A training run.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Options {
-    /// Which optimizer carries the rate. Default plain SGD.
+    /// The optimizer whose rate is learned. Default plain SGD.
     pub optimizer: Base,
-    /// Default one rate.
+    /// Whether there is one rate, or one a layer. Default one rate.
     pub mode: Mode,
-    /// Default the aligned Newton rule.
+    /// The rule by which the rate moves. Default the aligned Newton rule.
     pub rule: Rule,
     /// The starting rate. Default 1e-6.
     pub rate: f64,
-    /// Whether the starting rate is looked for, whatever `rate` is: only by the aligned rule. Default
-    /// true.
+    /// Whether the starting rate is looked for, whatever `rate` is: only by the aligned rule.
+    /// Default true.
     pub ramp: bool,
-    /// Examples in a batch. Default 128.
+    /// How many examples a batch has. Default 128.
     pub batch_size: usize,
     /// p, the fraction of an epoch between two adaptations. Default 0.2.
     pub window_fraction: f64,
@@ -132,20 +134,21 @@ pub struct Options {
     pub damping: f64,
     /// η of the first-order rules. Default 0.01.
     pub meta_rate: f64,
-    /// Added to the gradient as so many times the weights (L2). Default 0.
+    /// The weight decay: this many times the weights are added to the gradient (L2). Default 0.
     pub weight_decay: f64,
-    /// What the rate is multiplied by. Default 1.
+    /// The schedule that the rate is multiplied by. Default 1.
     pub schedule: Shape,
     /// Whether windows that go wrong are undone; never with a constant rate. Default true.
     pub safeguard: bool,
-    /// Bins of a sketch that the dot products are taken from, in place of snapshots; then there is no safeguard. Default
-    /// none.
+    /// Bins of a sketch that the dot products are taken from, in place of snapshots; then there is
+    /// no safeguard. Default none.
     pub sketch: Option<usize>,
-    /// As [`Config::bf16_directions`](tlr::Config::bf16_directions). Default false.
+    /// Whether directions are kept in bfloat16, as by
+    /// [`Config::bf16_directions`](tlr::Config::bf16_directions). Default false.
     pub bf16_directions: bool,
-    /// Passes over the training set. Default 10.
+    /// How many passes over the training set. Default 10.
     pub epochs: usize,
-    /// Of the weights and the order of the examples. Default 0.
+    /// The seed of the weights and of the order of the examples. Default 0.
     pub seed: u64,
 }
 

@@ -27,34 +27,36 @@ pub struct Persistence<'a> {
     /// Where the weights are kept that were best so far: those after the epoch with the least test
     /// loss.
     pub best: Option<&'a Path>,
-    /// Settings beside the [`Options`], of the model for instance: a checkpoint of others is refused.
+    /// Settings beside the [`Options`], of the model for instance: a checkpoint of others is
+    /// refused.
     pub settings: Option<&'a Facts>,
 }
 
-/// The name of what a run adds to a checkpoint.
+/// The name under which a run adds its own state to a checkpoint.
 const ATTACHMENT: &str = "run";
 
-/// Of that. Another one is another run.
+/// The version of that state. A checkpoint with another one is refused.
 const FORMAT: u32 = 3;
 
-/// Where a run is, beside its model and optimizer.
+/// The state of a run beside those of its model and optimizer.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Progress {
     format: u32,
-    /// All that was chosen.
+    /// All settings.
     settings: Facts,
-    /// What is trained on.
+    /// What tells the data from others.
     data: Facts,
     batches_per_epoch: usize,
-    /// Numbers drawn for dropout.
+    /// How many numbers have been drawn for dropout.
     pub(super) drawn: u64,
-    /// Those that are done, test included.
+    /// The epochs that are done, their tests included.
     pub(super) epochs: Vec<Epoch>,
-    /// Of every step.
+    /// The loss of every step.
     pub(super) losses: Vec<f64>,
-    /// Of every step: what the schedule multiplied the learned rates by.
+    /// What the schedule multiplied the learned rates by in every step.
     pub(super) schedule: Vec<f64>,
-    /// Of the epoch that is not done: Σ loss · weight and Σ weight over its batches, and its seconds.
+    /// About the epoch that is not done: Σ loss · weight and Σ weight over its batches, and its
+    /// seconds so far.
     pub(super) sum: f64,
     pub(super) weights: usize,
     pub(super) seconds: f64,
@@ -82,12 +84,12 @@ impl Progress {
         }
     }
 
-    /// Batches of the epoch that is not done.
+    /// How many batches of the epoch that is not done have been trained on.
     pub(super) fn batch(&self) -> usize {
         self.losses.len().saturating_sub(self.epochs.len() * self.batches_per_epoch)
     }
 
-    /// Of the bytes that a run has added to its checkpoint, or why they are none of its.
+    /// The state from the bytes in a checkpoint, or why they are not those of a run.
     fn read(bytes: Option<&[u8]>) -> Result<Self, &'static str> {
         let bytes = bytes.unwrap_or_default();
         let (format, _) = postcard::take_from_bytes::<u32>(bytes)

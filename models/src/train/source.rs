@@ -6,33 +6,34 @@ use crate::data::folder::{Folder, Loader, Preparation, View};
 use crate::data::{Augment, Batches, Dataset, Scaling};
 use std::sync::OnceLock;
 
-/// Images a model is tested on at a time; only a matter of memory.
+/// How many images a model is tested on at a time. It matters only for memory.
 const TEST_BATCH: usize = 1000;
 
-/// What is done with a batch: its scaled pixels, image by image as (channel, row, column), and its labels.
+/// What is done with a batch: its scaled pixels, image by image as (channel, row, column), and its
+/// labels.
 pub type Visit<'a> = dyn FnMut(&[f32], &[usize]) -> Result<(), TrainError> + 'a;
 
 /// Images to train and test on, a batch at a time.
 pub trait Source {
-    /// Channels, rows and columns of an image.
+    /// The channels, rows and columns of an image.
     fn shape(&self) -> [usize; 3];
 
-    /// Labels are below this.
+    /// The number of classes; labels are below it.
     fn classes(&self) -> usize;
 
-    /// Images to train on.
+    /// How many images there are to train on.
     fn train_len(&self) -> usize;
 
-    /// Images to test on.
+    /// How many images there are to test on.
     fn test_len(&self) -> usize;
 
-    /// Batches in an epoch.
+    /// How many batches an epoch has.
     fn batches_per_epoch(&self) -> usize;
 
     /// How the images are shown, by the examples' flags: a checkpoint of others is refused.
     fn settings(&self) -> Facts;
 
-    /// What whoever uses the model has to know, by name: it stands beside the best weights.
+    /// Notes for those who use the model, by name. They stand beside the best weights.
     fn notes(&self) -> Vec<(&'static str, String)> {
         Vec::new()
     }
@@ -44,11 +45,11 @@ pub trait Source {
     /// Images that cannot be read.
     fn data(&self) -> Result<Facts, TrainError>;
 
-    /// Shows `visit` the batches of an epoch but the first `skip`, in an order that depends on nothing but its number
-    /// and the seed.
+    /// Shows `visit` the batches of an epoch but the first `skip`, in an order that depends on
+    /// nothing but its number and the seed.
     ///
     /// # Errors
-    /// Those of `visit`, and images that cannot be read.
+    /// The errors of `visit`, and images that cannot be read.
     fn epoch(&self, epoch: usize, skip: usize, visit: &mut Visit<'_>) -> Result<(), TrainError>;
 
     /// Shows `visit` the images to test on.
@@ -65,16 +66,16 @@ pub struct InMemory<'a> {
     scaling: Scaling,
     batches: Batches,
     augment: Option<Augment>,
-    /// Found once: all pixels are read for it.
+    /// The fingerprint, which is computed once: all pixels are read for it.
     identity: OnceLock<Facts>,
 }
 
 impl<'a> InMemory<'a> {
-    /// Scaled by the training images' mean and deviation, in batches of this size; unchanged if `augment` is
-    /// none.
+    /// Images scaled by the training images' mean and deviation, in batches of this size. They are
+    /// changed at random by `augment`, if there is one.
     ///
     /// # Errors
-    /// No images, or batches of none.
+    /// There are no images, or batches would have none.
     pub fn new(
         data: &'a Dataset,
         batch_size: usize,
@@ -163,16 +164,16 @@ pub struct Decoded<'a> {
     batches: Batches,
     batch_size: usize,
     seed: u64,
-    /// Found when they are opened, for files may change.
+    /// The fingerprint, which is computed when the folder is opened, because files may change.
     identity: Facts,
 }
 
 #[cfg(feature = "pictures")]
 impl<'a> Decoded<'a> {
-    /// Cropped and mirrored at random for training, in batches of this size.
+    /// Pictures that are cropped and mirrored at random for training, in batches of this size.
     ///
     /// # Errors
-    /// Batches of none, and pictures that cannot be read.
+    /// Batches would have no pictures, or pictures cannot be read.
     pub fn new(
         folder: &'a Folder,
         preparation: Preparation,

@@ -22,11 +22,11 @@ use dfdx::{
 };
 use tlr::TrainableLr;
 
-/// Sentences that are tested or translated at a time; only a matter of memory.
+/// How many sentences are tested or translated at a time. It matters only for memory.
 const AT_ONCE: usize = 50;
 
-/// Batches after which the device's cache is emptied. It keeps what was freed for tensors of the same length only, and
-/// batches of like sentences come in a hundred lengths.
+/// Batches after which the device's cache is emptied. It keeps what was freed for tensors of the
+/// same length only, and batches of like sentences come in a hundred lengths.
 const BATCHES_A_CACHE: usize = 8;
 
 /// Tokens by which a translation may be longer than its source.
@@ -34,61 +34,63 @@ const LONGER: usize = 20;
 
 /// A model that translates.
 pub trait Translator:
-    TrainableLr<f32, Cpu> + BuildModule<Cpu, f32> + NumParams<f32, Cpu> + ZeroGrads<f32, Cpu> + 'static
+    TrainableLr<f32, Cpu> + NumParams<f32, Cpu> + ZeroGrads<f32, Cpu> + 'static
+where
+    Self: BuildModule<Cpu, f32>,
 {
-    /// Tokens of the source's and of the target's vocabulary that it has room for.
+    /// How many tokens of the source's and of the target's vocabulary it has room for.
     const TOKENS: [usize; 2];
 
     /// Sets the dropout rate of all layers.
     fn set_dropout(&mut self, rate: DropoutRate);
 
-    /// For training: the mean loss of the target's tokens, each seen from those before it.
+    /// The mean loss in training over the target's tokens, each predicted from those before it.
     ///
     /// # Errors
-    /// A layer's.
+    /// An error of a layer.
     fn train_loss(
         &mut self,
         batch: PairBatch,
         gradients: Gradients<f32, Cpu>,
     ) -> Result<TrainLoss, TrainError>;
 
-    /// For testing: the same, without dropout.
+    /// What testing counts, without dropout.
     ///
     /// # Errors
-    /// A layer's.
+    /// An error of a layer.
     fn tally(&self, batch: PairBatch) -> Result<Tally, TrainError>;
 
-    /// The best target for each source, by greedy search where `options.width` is 1 and by beam search where it is
-    /// more.
+    /// The best target for each source, by greedy search where `options.width` is 1 and by beam
+    /// search where it is more.
     ///
     /// # Errors
-    /// A layer's, and a model whose logits are NaN.
+    /// An error of a layer, and a model whose logits are NaN.
     fn search(
         &self,
         sources: &[&[usize]],
         options: &SearchOptions,
     ) -> Result<Vec<Found>, TrainError>;
 
-    /// Gives back what the device keeps for tensors to come.
+    /// Frees the memory that the device keeps for tensors to come.
     ///
     /// # Errors
-    /// The device's.
+    /// An error of the device.
     fn empty_cache(&self) -> Result<(), CpuError>;
 }
 
-/// What a model made of the tokens it was to predict.
+/// How well a model has predicted tokens.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Tally {
-    /// The sum of their losses.
+    /// The sum of the tokens' losses.
     pub loss: f64,
-    /// Those that were thought likeliest.
+    /// How many tokens the model thought likeliest.
     pub right: usize,
-    /// All of them.
+    /// How many tokens there were.
     pub tokens: usize,
 }
 
 impl Tally {
-    /// Both together.
+    /// The counts of both together.
     pub(crate) fn add(self, other: Self) -> Self {
         Self {
             loss: self.loss + other.loss,
@@ -164,7 +166,8 @@ impl<
     }
 }
 
-/// Pairs of sentences to train on and to watch training by, as ids, and the vocabularies that give them.
+/// Pairs of sentences to train on and to watch training by, as ids, and the vocabularies that give
+/// them.
 #[derive(Clone, Debug)]
 pub struct Corpus {
     source: Vocabulary,
@@ -176,10 +179,24 @@ pub struct Corpus {
 }
 
 impl Corpus {
-    /// With vocabularies learned on the pairs to train on.
+    /// A corpus with vocabularies learned on the pairs to train on.
     ///
     /// # Errors
     /// [`TextError::VocabularySize`] for a vocabulary that cannot be as small as asked for.
+    ///
+    /// # Example
+    /// ```
+    /// use tlr_models::{
+    ///     data::text::{toy, VocabularyConfig},
+    ///     train::Corpus,
+    /// };
+    ///
+    /// let data = toy::draw(7, 100, 10, 10)?;
+    /// let corpus = Corpus::new(&data.train, &data.val, VocabularyConfig::default())?;
+    /// let [source, target] = corpus.tokens();
+    /// assert!(source > 4 && target > 4); // more than the special tokens
+    /// # Ok::<(), tlr_models::data::text::TextError>(())
+    /// ```
     pub fn new(
         train: &ParallelText,
         val: &ParallelText,
@@ -225,7 +242,7 @@ impl Corpus {
             Ok([vec![BOS], self.source.encode(sentence)?, vec![EOS]].concat())
         };
         let sources = sentences.iter().map(framed).collect::<Result<Vec<_>, _>>()?;
-        // Those of a length together: the shorter do not wait for the longer.
+        // Sentences of one length together, so that the shorter do not wait for the longer.
         let mut sorted: Vec<(usize, &[usize])> =
             sources.iter().map(Vec::as_slice).enumerate().collect();
         sorted.sort_by_key(|(_, source)| source.len());
@@ -261,14 +278,15 @@ impl Corpus {
 /// cuts them, smoothed exponentially where a run length has no match.
 pub const BLEU_SIGNATURE: &str = "nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp";
 
-/// BLEU as sacrebleu computes it unless it is told otherwise, of translations and references as they
-/// are read by people; see [`BLEU_SIGNATURE`].
+/// BLEU as sacrebleu computes it unless it is told otherwise, of translations and references as
+/// they are read by people; see [`BLEU_SIGNATURE`].
 ///
 /// # Errors
-/// As many translations as references, and at least one.
+/// There have to be as many translations as references, and at least one.
 ///
 /// ```
-/// let [said, meant] = ["A dog runs in the park.", "A dog's running in the park."].map(String::from);
+/// let [said, meant] =
+///     ["A dog runs in the park.", "A dog's running in the park."].map(String::from);
 /// let bleu = tlr_models::train::score(&[said], &[meant])?;
 /// assert_eq!(bleu.precisions[0], 5.0 / 7.0);
 /// # Ok::<(), tlr_models::data::text::TextError>(())
@@ -278,15 +296,16 @@ pub fn score(translations: &[String], references: &[String]) -> Result<Bleu, Tex
     bleu(&split(translations), &split(references), Smoothing::Exponential)
 }
 
-/// Trains a new model on the pairs of `corpus` as `options` say, and tells `observer` of every step and epoch.
+/// Trains a new model on the pairs of `corpus` as `options` say, and tells `observer` of every step
+/// and epoch.
 ///
-/// An [`Epoch`](crate::report::Epoch)'s test loss is the mean over the validation pairs' tokens, and its accuracy the
-/// part of them that the model thinks likeliest, each told the right ones before it (teacher forcing). The result
-/// depends on `corpus`, `options` and `dropout` only.
+/// An [`Epoch`](crate::report::Epoch)'s test loss is the mean over the validation pairs' tokens,
+/// and its accuracy the part of them that the model thinks likeliest, each told the right ones
+/// before it (teacher forcing). The result depends on `corpus`, `options` and `dropout` only.
 ///
 /// # Errors
-/// [`TrainError::Vocabulary`] for vocabularies that the model has no room for; options that make no sense; training
-/// that [`tlr::Error`] ends.
+/// [`TrainError::Vocabulary`] for vocabularies that the model has no room for; options that make no
+/// sense; training that [`tlr::Error`] ends.
 pub fn train_translator<M: Translator>(
     corpus: &Corpus,
     options: &Options,
@@ -358,153 +377,4 @@ impl<M: Translator> Task<M> for Translating<'_> {
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-    use crate::{
-        data::text::{toy, Tokens},
-        train::Base,
-    };
-
-    type Small = Seq2SeqTransformer<100, 100, 16, 2, 32, 1, 1, f32, Cpu>;
-
-    fn corpus() -> Corpus {
-        let data = toy::draw(1, 400, 40, 1).unwrap();
-        Corpus::new(&data.train, &data.val, VocabularyConfig::default()).unwrap()
-    }
-
-    fn options() -> Options {
-        Options {
-            optimizer: Base::Adam,
-            rate: 1e-2,
-            ramp: false,
-            batch_size: 20,
-            epochs: 3,
-            ..Options::default()
-        }
-    }
-
-    fn run(corpus: &Corpus, seed: u64) -> (Vec<f64>, Run, Small) {
-        let mut losses = Vec::new();
-        let options = Options { seed, ..options() };
-        let (run, model) = train_translator(
-            corpus,
-            &options,
-            DropoutRate::default(),
-            &Persistence::default(),
-            &mut |event| {
-                if let Event::Step { loss, .. } = event {
-                    losses.push(loss);
-                }
-            },
-        )
-        .unwrap();
-        (losses, run, model)
-    }
-
-    // Fails if a step does not reach the weights, if the epoch's mean is not over tokens, or if anything, dropout
-    // included, is drawn from elsewhere than the seed.
-    #[test]
-    fn training_lowers_the_loss_and_is_reproducible() {
-        let corpus = corpus();
-        let (losses, first, model) = run(&corpus, 3);
-        assert_eq!((losses.len(), first.batches_per_epoch, first.epochs.len()), (60, 20, 3));
-        let [one, _, three] = &first.epochs[..] else { unreachable!() };
-        assert!(three.train_loss < 0.8 * one.train_loss, "{one:?} {three:?}");
-        assert!(three.test_loss < 0.8 * one.test_loss, "{one:?} {three:?}");
-        assert!(three.test_accuracy > one.test_accuracy);
-        let mean = losses[40..].iter().sum::<f64>() / 20.0;
-        assert!((three.train_loss / mean - 1.0).abs() < 0.1 && three.train_loss != mean);
-        assert_eq!(first.history.len(), 1); // windows around Adam have 50 steps
-
-        let (again, second, other) = run(&corpus, 3);
-        assert_eq!(losses, again);
-        assert_eq!(first.history, second.history);
-        let said = |model: &Small, width| {
-            let sentences = ["weil der Hund den Ball sieht .".to_owned()];
-            corpus.translate(model, &sentences, width).unwrap()
-        };
-        assert_eq!(model.generator.weight.as_vec(), other.generator.weight.as_vec());
-        for width in [1, 3] {
-            assert_eq!(said(&model, width), said(&other, width));
-        }
-        assert_ne!(run(&corpus, 4).0, losses);
-    }
-
-    // Without padding, and with each sentence's tokens counted once.
-    #[test]
-    fn a_batch_counts_as_its_sentences_do() {
-        let corpus = corpus();
-        let model = Small::build(&Cpu::seed_from_u64(2));
-        let together = model.tally(corpus.val.batch(&[0, 1, 2, 3]).unwrap()).unwrap();
-        let apart = (0..4)
-            .map(|index| model.tally(corpus.val.batch(&[index]).unwrap()).unwrap())
-            .fold(Tally::default(), Tally::add);
-        assert_eq!((together.right, together.tokens), (apart.right, apart.tokens));
-        let lengths = (0..4).map(|index| corpus.val.get(index).unwrap().1.len() - 1);
-        assert_eq!(together.tokens, lengths.sum::<usize>());
-        assert!((together.loss / apart.loss - 1.0).abs() < 1e-5);
-    }
-
-    // In the order of the sentences, not in that of their lengths.
-    #[test]
-    fn each_sentence_gets_its_own_translation() {
-        let corpus = corpus();
-        let (_, _, model) = run(&corpus, 3);
-        let text = toy::draw(1, 1, 60, 1).unwrap().val;
-        let all = corpus.translate(&model, text.source(), 1).unwrap();
-        for place in [0, 17, 59] {
-            let one = corpus.translate(&model, &text.source()[place..=place], 1).unwrap();
-            assert_eq!(one[0], all[place]);
-        }
-        assert!(all.iter().any(|translation| *translation != all[0]));
-    }
-
-    // The model has 100 tokens, the language fewer. Fails if one without a word is looked up.
-    #[test]
-    fn tokens_that_do_not_exist_are_unknown() {
-        let corpus = corpus();
-        let mut model = Small::build(&Cpu::seed_from_u64(2));
-        assert!(corpus.tokens()[1] < 99);
-        let mut bias = vec![0.0; 100];
-        bias[99] = 100.0;
-        model.generator.bias.copy_from(&bias);
-        let said = corpus.translate(&model, &["weil der Hund schläft .".to_owned()], 1).unwrap();
-        assert!(said[0].split(' ').all(|word| word == "<unk>"), "{said:?}");
-    }
-
-    #[test]
-    fn what_does_not_fit_is_an_error() {
-        type Tiny = Seq2SeqTransformer<100, 20, 8, 1, 8, 1, 1, f32, Cpu>;
-        let corpus = corpus();
-        let train = |options: &Options| {
-            train_translator::<Small>(
-                &corpus,
-                options,
-                DropoutRate::NONE,
-                &Persistence::default(),
-                &mut |_| {},
-            )
-            .map(|_| ())
-        };
-        let small = train_translator::<Tiny>(
-            &corpus,
-            &options(),
-            DropoutRate::NONE,
-            &Persistence::default(),
-            &mut |_| {},
-        )
-        .map(|_| ());
-        assert!(
-            matches!(small, Err(TrainError::Vocabulary { takes: [100, 20], found }) if found == corpus.tokens())
-        );
-        let none = Options { epochs: 0, ..options() };
-        assert!(matches!(train(&none), Err(TrainError::NoEpochs)));
-        let empty = Options { batch_size: 0, ..options() };
-        assert!(matches!(train(&empty), Err(TrainError::Text(TextError::Zero { .. }))));
-        let data = toy::draw(1, 400, 40, 1).unwrap();
-        let letters = VocabularyConfig { tokens: Tokens::Subwords, size: 5, ..Default::default() };
-        let refused = Corpus::new(&data.train, &data.val, letters);
-        assert!(matches!(refused, Err(TextError::VocabularySize { size: 5, .. })));
-    }
-}
+mod tests;

@@ -5,24 +5,24 @@ use crate::report::{count, rates};
 use std::fmt;
 use tlr::{engine::RATES, Adaptation, Outcome};
 
-/// Steps at the beginning whose mean loss is where a run starts from.
+/// How many steps at the beginning give the loss that a run starts from, as their mean.
 const FIRST: usize = 20;
 
-/// Fewer losses do not tell a trend from noise.
+/// With fewer losses than this, a trend cannot be told from noise.
 const FEWEST: usize = 2 * FIRST;
 
-/// Rollbacks that may happen to anyone.
+/// This many rollbacks are no sign of a failure.
 const FEW_ROLLBACKS: usize = 2;
 
-/// What a run came to.
+/// Whether a run has learned anything.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Verdict {
     /// The loss fell, by more than noise.
     Learned,
-    /// Hardly a window has ended: nobody can know yet.
+    /// So few windows have ended that nobody can know yet.
     TooShort {
-        /// Steps made.
+        /// How many steps were made.
         steps: usize,
     },
     /// Something is wrong.
@@ -47,9 +47,9 @@ pub enum Fault {
     },
     /// More windows were undone than were kept.
     Rollbacks {
-        /// Windows undone.
+        /// How many windows were undone.
         undone: usize,
-        /// Windows kept.
+        /// How many windows were kept.
         kept: usize,
     },
     /// The loss is about what it was at first.
@@ -101,9 +101,25 @@ impl fmt::Display for Fault {
 /// Judges a run that has come to its end.
 ///
 /// A run has failed if a rate is at its bound, if more windows were undone than kept (and more than
-/// two), or if the mean loss of its last quarter is not below that of its first twenty steps by more
-/// than twice its standard error. The loss is looked at only after forty steps, and is held against
-/// a run only where at least two windows have ended.
+/// two), or if the mean loss of its last quarter is not below that of its first twenty steps by
+/// more than twice its standard error. The loss is looked at only after forty steps, and is held
+/// against a run only where at least two windows have ended.
+///
+/// # Example
+/// ```
+/// use tlr_models::{
+///     data::digits,
+///     train::{judge, train, InMemory, Net, Options, Persistence, Verdict},
+/// };
+///
+/// let data = digits::draw(0, 64, 16)?;
+/// let options = Options { epochs: 1, batch_size: 16, ..Options::default() };
+/// let source = InMemory::new(&data, options.batch_size, options.seed, None)?;
+/// let run = train::<Net>(&source, &options, &Persistence::default(), &mut |_| ())?;
+/// // Four steps say nothing yet.
+/// assert!(matches!(judge(&options, &run), Verdict::TooShort { .. }));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn judge(options: &Options, run: &Run) -> Verdict {
     let (fault, steps) = (fault(run), run.losses.len());
     let too_short = match fault {
@@ -140,12 +156,12 @@ fn fault(run: &Run) -> Option<Fault> {
     } else if end > start + 2.0 * error {
         Some(Fault::LossRose { start, end })
     } else {
-        // Also where there is no loss at all, or one that is NaN.
+        // This holds too if there is no loss at all, or one that is NaN.
         Some(Fault::LossStayed { start, end })
     }
 }
 
-/// Windows at whose end a rule was asked.
+/// How many windows have ended with a decision by a rule.
 fn kept_windows(history: &[Adaptation]) -> usize {
     let ended = |outcome| !matches!(outcome, Outcome::RolledBack(_) | Outcome::Ramped);
     let mut steps: Vec<u64> = history
@@ -161,7 +177,8 @@ fn mean(losses: &[f64]) -> f64 {
     losses.iter().sum::<f64>() / losses.len() as f64
 }
 
-/// Of their mean, from the differences between neighbours: a trend is no error.
+/// The standard error of the mean, from the differences between neighbours, so that a trend does
+/// not count as an error.
 fn squared_error(losses: &[f64]) -> f64 {
     let squares: f64 = losses.windows(2).map(|pair| (pair[1] - pair[0]).powi(2)).sum();
     squares / (2 * losses.len().saturating_sub(1).max(1) * losses.len().max(1)) as f64
@@ -170,8 +187,8 @@ fn squared_error(losses: &[f64]) -> f64 {
 /// Decisions that tell whether a rate still rises.
 const LATEST: usize = 3;
 
-/// Whether the rate of some group has doubled in its latest windows, none of which was undone: where
-/// it will end is not known yet.
+/// Whether the rate of some group has doubled in its latest windows, none of which was undone:
+/// where it will end is not known yet.
 fn still_rises(run: &Run) -> bool {
     let names = run.epochs.last().map(|epoch| epoch.rates.as_slice()).unwrap_or_default();
     names.iter().any(|(name, _)| {
@@ -221,10 +238,13 @@ fn cause(options: &Options, run: &Run, fault: &Fault) -> String {
         (Rule::Aligned, Fault::LossStayed { .. }) if still_rises(run) => {
             let so_far = run.epochs.last().map_or(String::new(), |last| rates(&last.rates));
             match options.ramp {
-                true => format!("most likely {}: the rate still rises ({so_far} so far)", too_few()),
+                true => {
+                    format!("most likely {}: the rate still rises ({so_far} so far)", too_few())
+                }
                 false => format!(
-                    "most likely a --rate of {rate} is far too small to start from, and {}: the rate \
-                     still rises ({so_far} so far); without --no-ramp a better one is found at once",
+                    "most likely a --rate of {rate} is far too small to start from, and {}: the \
+                     rate still rises ({so_far} so far); without --no-ramp a better one is found \
+                     at once",
                     too_few()
                 ),
             }
@@ -236,164 +256,4 @@ fn cause(options: &Options, run: &Run, fault: &Fault) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::report::Epoch;
-    use tlr::Cause;
-
-    /// So many windows of ten steps each, with what became of them.
-    fn run(losses: Vec<f64>, outcomes: &[Outcome]) -> Run {
-        let decision = |(index, outcome): (usize, &Outcome)| {
-            let step = 10 * (index as u64 + 1);
-            // Two groups: a window counts once.
-            ["a", "b"].map(|group| Adaptation::new(step, group, 0.1, 0.1, None, *outcome))
-        };
-        let rates = vec![("a".to_owned(), 0.1), ("b".to_owned(), 0.2)];
-        Run {
-            epochs: vec![Epoch { rates, ..Epoch::default() }],
-            history: outcomes.iter().enumerate().flat_map(decision).collect(),
-            batches_per_epoch: 100,
-            parameters: 1,
-            losses,
-            seconds: 1.0,
-        }
-    }
-
-    /// Around `from` to `to`, up and down by `noise`.
-    fn losses(from: f64, to: f64, noise: f64, steps: usize) -> Vec<f64> {
-        let level = |i: usize| from + (to - from) * i as f64 / steps as f64;
-        let sign = |i: usize| [1.0, -1.0][i % 2];
-        (0..steps).map(|i| level(i) + noise * sign(i)).collect()
-    }
-
-    const GOOD: [Outcome; 3] = [Outcome::WarmingUp, Outcome::Scaled, Outcome::Scaled];
-    const BAD: Outcome = Outcome::RolledBack(Cause::LossIncreased);
-
-    fn verdict(run: &Run) -> Verdict {
-        judge(&Options::default(), run)
-    }
-
-    fn fault_of(run: &Run) -> Option<Fault> {
-        match verdict(run) {
-            Verdict::Failed { fault, .. } => Some(fault),
-            _ => None,
-        }
-    }
-
-    #[test]
-    fn a_loss_that_fell_was_learned() {
-        assert_eq!(verdict(&run(losses(2.3, 0.1, 0.2, 200), &GOOD)), Verdict::Learned);
-        // Within twenty steps, and flat from there on.
-        let mut early = losses(2.3, 0.1, 0.01, 15);
-        early.extend(losses(0.1, 0.1, 0.01, 500));
-        assert_eq!(verdict(&run(early, &GOOD)), Verdict::Learned);
-    }
-
-    #[test]
-    fn a_loss_that_stayed_or_rose_was_not() {
-        for losses in [
-            losses(2.3, 2.3, 0.1, 200),
-            losses(2.3, 2.29, 0.3, 200), // lost in noise
-            losses(2.3, 2.31, 0.3, 200),
-            losses(2.3, f64::NAN, 0.1, 200),
-        ] {
-            let fault = fault_of(&run(losses, &GOOD));
-            assert!(matches!(fault, Some(Fault::LossStayed { .. })), "{fault:?}");
-        }
-        let exact = run([[2.0; 20], [3.0; 20], [4.0; 20], [5.0; 20]].concat(), &GOOD);
-        assert_eq!(fault_of(&exact), Some(Fault::LossRose { start: 2.0, end: 5.0 }));
-    }
-
-    #[test]
-    fn nobody_knows_of_a_few_steps() {
-        let steps = losses(2.3, 2.3, 0.1, 60);
-        for outcomes in [&[][..], &[Outcome::Ramped; 3], &[Outcome::WarmingUp]] {
-            assert_eq!(verdict(&run(steps.clone(), outcomes)), Verdict::TooShort { steps: 60 });
-        }
-        assert_eq!(verdict(&run(Vec::new(), &[])), Verdict::TooShort { steps: 0 });
-        // Four losses that fall may be luck.
-        let falling = |steps| verdict(&run(losses(2.3, 0.1, 0.1, steps), &[]));
-        assert_eq!(falling(4), Verdict::TooShort { steps: 4 });
-        assert_eq!(falling(39), Verdict::TooShort { steps: 39 });
-        assert_eq!(falling(40), Verdict::Learned);
-        // What is wrong for sure is told at once.
-        let undone = run(losses(2.3, 0.1, 0.1, 30), &[BAD, BAD, BAD]);
-        assert_eq!(fault_of(&undone), Some(Fault::Rollbacks { undone: 3, kept: 0 }));
-    }
-
-    #[test]
-    fn more_windows_undone_than_kept() {
-        let fell = || losses(2.3, 0.1, 0.1, 200);
-        let undone = run(fell(), &[BAD, BAD, BAD, Outcome::WarmingUp, Outcome::Scaled]);
-        assert_eq!(fault_of(&undone), Some(Fault::Rollbacks { undone: 3, kept: 2 }));
-        let as_many = [&GOOD[..], &[BAD; 3]].concat();
-        assert_eq!(verdict(&run(fell(), &as_many)), Verdict::Learned);
-        // Two happen to anyone.
-        assert_eq!(verdict(&run(fell(), &[BAD, BAD, Outcome::WarmingUp])), Verdict::Learned);
-    }
-
-    #[test]
-    fn a_rate_at_its_bound() {
-        for rate in [1e-30, 1e30] {
-            let mut run = run(losses(2.3, 0.1, 0.1, 200), &GOOD);
-            run.epochs[0].rates[1].1 = rate;
-            let fault = fault_of(&run);
-            assert_eq!(fault, Some(Fault::RateAtBound { group: "b".into(), rate }));
-        }
-        let mut run = run(losses(2.3, 0.1, 0.1, 200), &GOOD);
-        run.epochs[0].rates[1].1 = 2e-30;
-        assert_eq!(verdict(&run), Verdict::Learned);
-    }
-
-    // Fails if a run that only begins is taken for one whose labels are wrong, or the other way round.
-    #[test]
-    fn a_rate_that_still_rises_was_too_small() {
-        let stays = run(losses(2.3, 2.3, 0.1, 200), &[Outcome::Raised; 3]);
-        // The group `a` from 1e-9 on, so many times as large after each window.
-        let raised = |factor: f64, last: Outcome| {
-            let mut run = stays.clone();
-            let mut rate = 1e-9;
-            for decision in run.history.iter_mut().filter(|decision| &*decision.layer == "a") {
-                decision.from = rate;
-                rate *= factor;
-                decision.to = rate;
-                decision.outcome = if decision.step == 30 { last } else { Outcome::Raised };
-            }
-            run.epochs[0].rates[0].1 = rate;
-            run
-        };
-        let options = Options { rate: 1e-9, ramp: false, ..Options::default() };
-        let words = judge(&options, &raised(10.0, Outcome::Raised)).to_string();
-        assert!(words.contains("a --rate of 1e-9 is far too small to start from"), "{words}");
-        assert!(words.contains("10 epochs are too few: the rate still rises"), "{words}");
-        let words =
-            judge(&Options { ramp: true, epochs: 1, ..options }, &raised(10.0, Outcome::Raised));
-        assert!(words.to_string().contains("most likely 1 epoch is too few: the rate still rises"));
-        for run in [raised(1.2, Outcome::Raised), raised(10.0, BAD)] {
-            let words = judge(&options, &run).to_string();
-            assert!(words.contains("labels do not belong to the examples"), "{words}");
-        }
-    }
-
-    // Fails if a cause names a flag that has no part in the run.
-    #[test]
-    fn causes_are_those_of_the_rule() {
-        let run = run(losses(2.3, 2.3, 0.1, 200), &GOOD);
-        let rising = Run { losses: losses(2.3, 5.0, 0.1, 200), ..run.clone() };
-        for (rule, run, says) in [
-            (Rule::Constant, &run, "constant --rate of 1e-6 is too small"),
-            (Rule::Constant, &rising, "constant --rate of 1e-6 is too large"),
-            (Rule::Additive, &run, "--meta-rate of 0.01"),
-            (Rule::Paper, &run, "--rule aligned"),
-            (Rule::Aligned, &run, "labels do not belong to the examples"),
-        ] {
-            let options = Options { rule, ..Options::default() };
-            let words = judge(&options, run).to_string();
-            assert!(words.starts_with("did not learn: the training loss is"), "{words}");
-            assert!(words.contains(says), "{words}");
-            assert!(!words.contains("--weight-decay"), "{words}");
-            let decayed = judge(&Options { weight_decay: 10.0, ..options }, run).to_string();
-            assert!(decayed.contains("--weight-decay of 10 "), "{decayed}");
-        }
-    }
-}
+mod tests;

@@ -34,13 +34,25 @@ SENTENCES = [
 
 CORPORA = {
     "captions": [
-        ("A small dog sees the red ball in the garden.", "The small dog sees a red ball in the garden."),
-        ("Two young white men are outside near many bushes.", "Two young, White males are outside near many bushes."),
-        ("A man is holding a guitar while the other man looks at his shirt.", "A man in green holds a guitar while the other man observes his shirt."),
+        (
+            "A small dog sees the red ball in the garden.",
+            "The small dog sees a red ball in the garden.",
+        ),
+        (
+            "Two young white men are outside near many bushes.",
+            "Two young, White males are outside near many bushes.",
+        ),
+        (
+            "A man is holding a guitar while the other man looks at his shirt.",
+            "A man in green holds a guitar while the other man observes his shirt.",
+        ),
         ("A girl climbs.", "A little girl climbing into a wooden playhouse."),
     ],
     "unknown words": [
-        ("a <unk> in a <unk> shirt is standing on a <unk> .", "A man in a blue shirt is standing on a ladder."),
+        (
+            "a <unk> in a <unk> shirt is standing on a <unk> .",
+            "A man in a blue shirt is standing on a ladder.",
+        ),
         ("two men in <unk> are at the <unk> <unk> .", "Two men are at the stove preparing food."),
     ],
     "marks": [
@@ -61,7 +73,8 @@ CORPORA = {
 def strange(seed):
     """Sentences of what is treated in some way, at random."""
     draw = random.Random(seed)
-    parts = list("ab1 2 .,.,--'\"&;<>/[]{}~\t\n") + ["&amp;", "&quot;", "&lt;", "&gt;", "<skipped>", "é", "…"]
+    parts = list("ab1 2 .,.,--'\"&;<>/[]{}~\t\n")
+    parts += ["&amp;", "&quot;", "&lt;", "&gt;", "<skipped>", "é", "…"]
     return ["".join(draw.choices(parts, k=draw.randrange(1, 30))) for _ in range(150)]
 
 

@@ -40,8 +40,8 @@ fn close(a: f64, b: f64) {
     assert!((a / b - 1.0).abs() < 1e-11, "{a} for {b}");
 }
 
-// By hand. Fails if the point starts from the rate in force, if its denominator is that of the cosine
-// or of Eq. 8 where the other is meant, without the cap, or if a climb can lower a rate.
+// By hand. Fails if the point starts from the rate in force, if its denominator is that of the
+// cosine or of Eq. 8 where the other is meant, without the cap, or if a climb can lower a rate.
 #[test]
 fn climbs_to_the_newton_point() {
     let mut run = Run::new(by_losses_alone());
@@ -50,7 +50,8 @@ fn climbs_to_the_newton_point() {
     let (rate, outcome) = run.step([0.9, 0.1], 1.0);
     close(rate, 10.0);
     assert_eq!(outcome, Outcome::Climbed);
-    // ρ = 1/2, of the window at a rate of 1: its point is 2. Held, where the rule says 0.67·10 + 0.33·2.
+    // ρ = 1/2, of the window at a rate of 1: its point is 2. Held, where the rule says 0.67·10 +
+    // 0.33·2.
     assert_eq!(run.step([0.45, 0.05], 1.0), (rate, Outcome::Climbed));
     // Growing: ρ is the cosine, whatever the length. Eq. 8 would keep the rate.
     let (rate, outcome) = run.step([8.0, 4.0], 1.0);
@@ -129,7 +130,8 @@ fn each_layer_climbs_by_itself() {
     }
 }
 
-/// Windows of ten noisy gradients from 1e-9 until the rate is above 0.02; the best for the steepest direction is 1.
+/// Windows of ten noisy gradients from 1e-9 until the rate is above 0.02; the best for the steepest
+/// direction is 1.
 fn windows(config: NewtonConfig, noise: f64, seed: u64) -> usize {
     let random = &mut Random(seed);
     let eigenvalues: Vec<f64> =
@@ -153,8 +155,8 @@ fn windows(config: NewtonConfig, noise: f64, seed: u64) -> usize {
     panic!("not in a thousand windows");
 }
 
-// What it is for: 166 windows where the rule alone takes 263. Fails with a damped point, or one that starts
-// from the rate in force and overshoots.
+// What it is for: 166 windows where the rule alone takes 263. Fails with a damped point, or one
+// that starts from the rate in force and overshoots.
 #[test]
 fn noise_does_not_hold_it_down() {
     let total = |config: NewtonConfig| -> usize {

@@ -112,8 +112,8 @@ impl<Opt: TunableOptimizer<Model = Net, Dtype = f64, Device = Cpu>> Run<Opt> {
     }
 }
 
-/// Fails at each tensor, first thing or later; then goes on. `keeps_state`, if what the optimizer has
-/// accumulated survives.
+/// Fails at each tensor, first thing or later; then goes on. `keeps_state`, if what the optimizer
+/// has accumulated survives.
 fn check<Opt>(optimizer: impl Fn(&Net) -> Opt, batches: usize, keeps_state: bool)
 where
     Opt: TunableOptimizer<Model = Net, Dtype = f64, Device = Cpu>,
@@ -208,8 +208,8 @@ fn a_panic_in_the_middle_is_given_up_and_not_saved() {
     run.newton.checkpoint(&run.model).unwrap();
 }
 
-// Fails where the loss of a batch whose gradients are lost is left in the mean of the next step: a loss
-// that has exploded would then be taken for a low one.
+// Fails where the loss of a batch whose gradients are lost is left in the mean of the next step: a
+// loss that has exploded would then be taken for a low one.
 #[test]
 fn the_losses_of_lost_batches_are_lost_too() {
     for exact in [false, true] {
@@ -229,8 +229,8 @@ fn the_losses_of_lost_batches_are_lost_too() {
     }
 }
 
-/// An optimizer that tells nothing of itself but what it must: an accumulation of two batches, which
-/// after its update fails on demand.
+/// An optimizer that tells nothing of itself but what it must: an accumulation of two batches,
+/// which after its update fails on demand.
 #[derive(Debug)]
 struct Bare {
     inner: Accumulate<dfdx::optim::Sgd<Net, f64, Cpu>>,
@@ -302,8 +302,8 @@ fn the_losses_of_reset_batches_are_lost_too() {
     assert_eq!(run.step().unwrap(), Step::Skipped(Cause::LossExploded));
 }
 
-// Whose update can fail only the first time has its weights copied until one was made; gathering is none.
-// Fails where the weights are copied at every step as well.
+// The weights of an optimizer whose update can fail only the first time are copied until it has
+// made one, and gathering is none. Fails where they are copied at every step as well.
 #[test]
 fn an_optimizer_is_taken_at_its_word_after_its_first_update() {
     let mut run = Run::new(|model| Bare::new(model, 2, FailedUpdate::Impossible), 2, true);

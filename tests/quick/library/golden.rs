@@ -23,7 +23,8 @@ const ALL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/golden/t
 
 /// Rates relative to themselves, weights to the largest of them at that step, losses to the sum of
 /// the magnitudes of their terms. The figures have 15 digits; measured: 2.4e-10 on the case that
-/// diverges on purpose, whose 24 steps blow up rounding along with the weights, 3e-12 on the others.
+/// diverges on purpose, whose 24 steps blow up rounding along with the weights, 3e-12 on the
+/// others.
 const TOLERANCE: f64 = 1e-9;
 
 #[derive(Deserialize)]
@@ -258,7 +259,8 @@ fn errors(case: &Case, ours: &[Step], theirs: &[Step]) -> Vec<[f64; 3]> {
 }
 
 impl Case {
-    /// ½|w|ᵀ|H||w| + |b|ᵀ|w| for a quadratic, whose loss crosses zero; a mean of squares cannot cancel.
+    /// ½|w|ᵀ|H||w| + |b|ᵀ|w| for a quadratic, whose loss crosses zero; a mean of squares cannot
+    /// cancel.
     fn loss_scale(&self, w: &[f64]) -> f64 {
         match &self.problem {
             Problem::Quadratic { hessian, b } => {
@@ -314,8 +316,8 @@ fn all_trajectories() {
     check(&cases);
 }
 
-/// dfdx's RMSprop starts its average of squares at 1 and has ε under the root; PyTorch's starts at 0
-/// and adds ε to the root. So it is checked against itself, driven by hand at the rates of an
+/// dfdx's RMSprop starts its average of squares at 1 and has ε under the root; PyTorch's starts at
+/// 0 and adds ε to the root. So it is checked against itself, driven by hand at the rates of an
 /// independent rule, and that it really differs is checked too.
 #[test]
 fn dfdx_rmsprop_by_hand() {

@@ -159,7 +159,8 @@ fn json() {
     assert_eq!(
         as_json(first),
         serde_json::json!({
-            "step": 1, "layer": "0", "from": RATE, "to": RATE, "products": null, "outcome": "WarmingUp",
+            "step": 1, "layer": "0", "from": RATE, "to": RATE, "products": null,
+            "outcome": "WarmingUp",
         })
     );
     let products = second.products.unwrap();

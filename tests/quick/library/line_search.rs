@@ -109,9 +109,9 @@ fn descends(case: &Case) -> TestCaseResult {
     Ok(())
 }
 
-// On smooth convex functions, from rates over twelve decades: every step that is made lowers the loss, and
-// meets the conditions. 300 cases of thirty steps. Fails without either test, or with the signs of the
-// slopes mixed up.
+// On smooth convex functions, from rates over twelve decades: every step that is made lowers the
+// loss, and meets the conditions. 300 cases of thirty steps. Fails without either test, or with the
+// signs of the slopes mixed up.
 #[test]
 fn every_step_descends() {
     let mut runner = TestRunner::new(ProptestConfig {
@@ -123,8 +123,8 @@ fn every_step_descends() {
     runner.run(&cases(), |case| descends(&case)).unwrap();
 }
 
-// ½·4·w² from 1 with a rate of 1: the rule's own step, γ = 1, lands on 0 and passes. With a loss that tells
-// otherwise it does not, and the search sets the rate.
+// ½·4·w² from 1 with a rate of 1: the rule's own step, γ = 1, lands on 0 and passes. With a loss
+// that tells otherwise it does not, and the search sets the rate.
 #[test]
 fn the_rules_own_step_comes_first() {
     let bowl = |model: &mut Vector<1>, bonus: f64| {
@@ -216,10 +216,8 @@ fn figures_out_of_range() {
         let here = gradients(&model, &[1.0]);
         let evaluate = |model: &mut Vector<1>| (0.0, gradients(model, &[1.0]));
         let error = newton.step_line_search(&mut model, &here, 1.0, bad, evaluate).unwrap_err();
-        assert!(
-            matches!(error, Error::OutOfRange { what, .. } if what == format!("line search: {name}")),
-            "{error}"
-        );
+        let Error::OutOfRange { what, .. } = error else { panic!("{error}") };
+        assert_eq!(what, format!("line search: {name}"));
     }
     let here = gradients(&model, &[1.0]);
     let evaluate = |model: &mut Vector<1>| (0.0, gradients(model, &[1.0]));

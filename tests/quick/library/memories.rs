@@ -32,7 +32,8 @@ where
     Newton::new(&model(), optimizer, config).unwrap().window()
 }
 
-// Fails if an optimizer's momentum is not read, or one takes RMSprop's average of squares for momentum.
+// Fails if an optimizer's momentum is not read, or one takes RMSprop's average of squares for
+// momentum.
 #[test]
 fn a_window_outlasts_the_momentum() {
     let config = NewtonConfig::default().batches_per_epoch(118); // 23 steps
@@ -56,8 +57,8 @@ fn a_window_outlasts_the_momentum() {
     assert_eq!(window(adam(0.9), NewtonConfig::paper_code().batches_per_epoch(118)), 39);
 }
 
-/// The cosine that the displacements of two windows of `steps` have if all gradients are noise: by the
-/// weight that each gradient has in either.
+/// The cosine that the displacements of two windows of `steps` have if all gradients are noise: by
+/// the weight that each gradient has in either.
 fn cosine_of_noise(beta: f64, steps: i32) -> f64 {
     // The displacement of steps a..a + K holds the gradient of step s (1 − β)⁻¹ times
     // β^max(a − s, 0) − β^(a + K − s).
@@ -71,8 +72,8 @@ fn cosine_of_noise(beta: f64, steps: i32) -> f64 {
     sum(steps) / sum(0)
 }
 
-// What `Config::memories` says of noise, measured and by the formula above. Fails if the limit is not
-// where the agreement is small, or the products are not those of two windows in a row.
+// What `Config::memories` says of noise, measured and by the formula above. Fails if the limit is
+// not where the agreement is small, or the products are not those of two windows in a row.
 #[test]
 fn noise_agrees_over_short_windows_only() {
     const N: usize = 300;

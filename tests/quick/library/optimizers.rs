@@ -1,4 +1,5 @@
-//! `tlr::optim`: the steps of dfdx's optimizers to the bit, and none at all where a gradient is missing.
+//! `tlr::optim`: the steps of dfdx's optimizers to the bit, and none at all where a gradient is
+//! missing.
 
 use dfdx::{
     optim::{
@@ -72,13 +73,22 @@ const DECOUPLED: Option<WeightDecay> = Some(WeightDecay::Decoupled(0.01));
 
 same! {
     sgd: Sgd, SgdConfig { lr: LR, momentum: None, weight_decay: None };
-    sgd_with_momentum: Sgd, SgdConfig { lr: LR, momentum: Some(Momentum::Classic(0.9)), weight_decay: L2 };
-    sgd_of_nesterov: Sgd, SgdConfig { lr: LR, momentum: Some(Momentum::Nesterov(0.9)), weight_decay: DECOUPLED };
+    sgd_with_momentum: Sgd,
+        SgdConfig { lr: LR, momentum: Some(Momentum::Classic(0.9)), weight_decay: L2 };
+    sgd_of_nesterov: Sgd,
+        SgdConfig { lr: LR, momentum: Some(Momentum::Nesterov(0.9)), weight_decay: DECOUPLED };
     adam: Adam, AdamConfig { lr: LR, betas: [0.9, 0.99], eps: 1e-6, weight_decay: None };
     adam_with_l2: Adam, AdamConfig { lr: LR, betas: [0.9, 0.99], eps: 1e-6, weight_decay: L2 };
     rmsprop: RMSprop, RMSpropConfig { lr: LR, ..Default::default() };
     rmsprop_centered: RMSprop,
-        RMSpropConfig { lr: LR, alpha: 0.8, eps: 1e-6, momentum: Some(0.5), centered: true, weight_decay: L2 };
+        RMSpropConfig {
+            lr: LR,
+            alpha: 0.8,
+            eps: 1e-6,
+            momentum: Some(0.5),
+            centered: true,
+            weight_decay: L2,
+        };
 }
 
 #[test]
@@ -97,8 +107,9 @@ fn adamw() {
     same_steps(&model, theirs, optim::AdamW::new(&model, cfg));
 }
 
-/// Against dfdx's with decay for the matrices and without for all else, to the bit, and through a reset and a copy for each
-/// layer. Fails if a bias decays, if a matrix does not, or if one of the rules keeps its decay.
+/// Against dfdx's with decay for the matrices and without for all else, to the bit, and through a
+/// reset and a copy for each layer. Fails if a bias decays, if a matrix does not, or if one of the
+/// rules keeps its decay.
 macro_rules! only_matrices_decay {
     ($($name:ident: $Optimizer:ident, $cfg:expr, $Theirs:ident, $with:expr;)+) => {$(
         #[test]
@@ -154,7 +165,8 @@ only_matrices_decay! {
         SgdConfig { weight_decay: L2, ..SGD };
     adam_decays_matrices_only: Adam, ADAM, Adam, ADAM;
     adamw_decays_matrices_only: AdamW,
-        optim::AdamWConfig { lr: LR, betas: [0.9, 0.99], eps: 1e-6, weight_decay: 0.01 }, Adam, ADAM;
+        optim::AdamWConfig { lr: LR, betas: [0.9, 0.99], eps: 1e-6, weight_decay: 0.01 },
+        Adam, ADAM;
     rmsprop_decays_matrices_only: RMSprop, RMSPROP, RMSprop, RMSPROP;
 }
 
@@ -200,8 +212,9 @@ fn without_a_gradient_for_each_nothing_moves() {
     assert_eq!(opt.steps(), 1);
 }
 
-/// Within Newton, one rate or one a layer, training goes on after such a step as if there had been none, momentum and
-/// all. Fails where an update that failed has moved a layer, or where it resets the optimizer.
+/// Within Newton, one rate or one a layer, training goes on after such a step as if there had been
+/// none, momentum and all. Fails where an update that failed has moved a layer, or where it resets
+/// the optimizer.
 #[test]
 fn a_step_without_a_gradient_for_each_leaves_no_trace() {
     fn goes_on<Opt>(make: impl Fn(&Double) -> Opt)
@@ -236,8 +249,9 @@ fn a_step_without_a_gradient_for_each_leaves_no_trace() {
     goes_on(|model| optim::Clip::by_norm(momentum(model), 1.0).unwrap());
 }
 
-/// A step by gradients of its own is the same step: weights, rates and decisions to the bit, around any optimizer. A gradient that is
-/// missing is as one of zeros. Fails where the update is made twice or not at all, or where one layer's gradients go to another.
+/// A step by gradients of its own is the same step: weights, rates and decisions to the bit, around
+/// any optimizer. A gradient that is missing is as one of zeros. Fails where the update is made
+/// twice or not at all, or where one layer's gradients go to another.
 #[test]
 fn a_step_by_gradients_of_its_own_is_the_same() {
     fn same<Opt>(make: impl Fn(&Double) -> Opt)

@@ -1,5 +1,5 @@
-//! The start on dfdx models: around wrappers, saved in the middle, and without a trace of what went too
-//! far. What the engine decides is tested in `tlr/tests/engine_witness.rs`.
+//! The start on dfdx models: around wrappers, saved in the middle, and without a trace of what went
+//! too far. What the engine decides is tested in `tlr/tests/engine_witness.rs`.
 
 use dfdx::{
     optim::{AdamConfig, Momentum, SgdConfig},
@@ -74,8 +74,8 @@ where
 }
 
 // Whatever rate is given, with and without the loss, one rate and a rate a layer, and around every
-// optimizer: the loss at the start is about 0.7, and a tenth of it is left at most. Fails where a wrapper
-// hides the gradients, the way or the rates from the ramp.
+// optimizer: the loss at the start is about 0.7, and a tenth of it is left at most. Fails where a
+// wrapper hides the gradients, the way or the rates from the ramp.
 #[test]
 fn any_start_around_any_optimizer() {
     let momentum = Some(Momentum::Classic(0.9));
@@ -148,9 +148,9 @@ fn a_ramp_goes_on_to_the_bit() {
     }
 }
 
-// What went too far leaves nothing behind: not in the weights, not in batch norm's running means, and
-// not in the momentum. The loss is told to explode in the middle of the ramp, with gradients that say
-// the same.
+// What went too far leaves nothing behind: not in the weights, not in batch norm's running means,
+// and not in the momentum. The loss is told to explode in the middle of the ramp, with gradients
+// that say the same.
 #[test]
 fn too_far_leaves_nothing_behind() {
     let dev = Cpu::seed_from_u64(1);

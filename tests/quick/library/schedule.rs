@@ -105,8 +105,8 @@ fn directions_are_over_the_effective_rate() {
     assert!((products.uu / uu - 1.0).abs() < 1e-12);
 }
 
-/// On a quadratic, where nothing but the curvature limits the rate, it must not make up for a warm-up and be too large
-/// at the top of it.
+/// On a quadratic, where nothing but the curvature limits the rate, it must not make up for a
+/// warm-up and be too large at the top of it.
 #[test]
 fn a_warm_up_does_not_inflate_the_rate() {
     let best = 2.0 / (1.0 + 10.0);

@@ -88,8 +88,8 @@ fn an_exact_step_is_a_window_of_its_own() {
     assert_eq!((newton.history(), told.len()), (&told[..], 2));
 }
 
-// Running means are those after the last step, where a window begins by an exact step, by a restart of the
-// schedule, or by a reset. Fails where they are those of an earlier window.
+// Running means are those after the last step, where a window begins by an exact step, by a restart
+// of the schedule, or by a reset. Fails where they are those of an earlier window.
 #[test]
 fn a_broken_batch_leaves_the_buffers_of_the_step_before() {
     type Net = <(Linear<2, 3>, BatchNorm1D<3>, Linear<3, 1>) as BuildOnDevice<Cpu, f64>>::Built;
@@ -148,9 +148,10 @@ where
     assert_eq!(run(true), run(false));
 }
 
-// Where a window has moved nothing, its rate is raised if the gradients could move the weights at a rate of 1.
-// Raw, these could; clipped they cannot, nor can their mean, which is 0 but for the last batch's own part.
-// Fails where one way asks of the raw gradients and the other of those that the optimizer was given.
+// Where a window has moved nothing, its rate is raised if the gradients could move the weights at a
+// rate of 1. Raw, these could; clipped they cannot, nor can their mean, which is 0 but for the last
+// batch's own part. Fails where one way asks of the raw gradients and the other of those that the
+// optimizer was given.
 #[test]
 fn borrowed_and_owned_gradients_lead_to_the_same_steps() {
     let still = 1e-30;

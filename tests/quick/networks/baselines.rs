@@ -1,7 +1,8 @@
-//! The peers against their own packages, step by step, and what is asked of each: save and resume to
-//! the bit, broken steps that change nothing, any dfdx model.
+//! The peers against their own packages, step by step, and what is asked of each: save and resume
+//! to the bit, broken steps that change nothing, any dfdx model.
 //!
-//! `tests/golden/peers.json` is by `tests/golden/peers.py`. Ten more cases live outside the repository.
+//! `tests/golden/peers.json` is by `tests/golden/peers.py`. Ten more cases live outside the
+//! repository.
 
 /// Calls a generic function with each peer, all settings in use.
 macro_rules! each_peer {

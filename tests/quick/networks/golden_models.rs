@@ -1,5 +1,5 @@
-//! The paper's models against PyTorch's, in double precision: weights by a formula, loss, logits and every
-//! parameter's gradient as it has them. `tests/golden/` holds its figures.
+//! The paper's models against PyTorch's, in double precision: weights by a formula, loss, logits
+//! and every parameter's gradient as it has them. `tests/golden/` holds its figures.
 
 use dfdx::{nn::ModuleMut, prelude::*};
 use serde::Deserialize;
@@ -54,8 +54,9 @@ fn close(what: &str, ours: f64, theirs: f64, tolerance: f64, scale: f64) {
 type Input = Tensor<(usize, Const<3>, usize, usize), f64, Cpu, OwnedTape<f64, Cpu>>;
 type Logits<const N: usize> = Tensor<(usize, Const<N>), f64, Cpu, OwnedTape<f64, Cpu>>;
 
-// Gradients are compared relative to the parameter's own where that is above 1: ResNet-50's first are of order
-// 1e8, with 2 × 2 pixels left for its last norms. Fails for any layer in a wrong place, order or mode.
+// Gradients are compared relative to the parameter's own where that is above 1: ResNet-50's first
+// are of order 1e8, with 2 × 2 pixels left for its last norms. Fails for any layer in a wrong
+// place, order or mode.
 fn agrees<M, const N: usize>(golden: &Golden, tolerance: f64)
 where
     M: TensorCollection<f64, Cpu, To<f64, Cpu> = M>
@@ -117,15 +118,15 @@ fn wide_resnet_16_2() {
     );
 }
 
-// Its last norms see 2 × 2 pixels of two images: PyTorch's own logits move by 4e-9 when the input moves by one
-// unit in the last place, and by 2e-9 between two machines.
+// Its last norms see 2 × 2 pixels of two images: PyTorch's own logits move by 4e-9 when the input
+// moves by one unit in the last place, and by 2e-9 between two machines.
 #[test]
 fn resnet_50() {
     agrees::<ResNet50<10, f64, Cpu>, 10>(&golden(include_str!("../../golden/resnet50.json")), 5e-8);
 }
 
-// As published: Zagoruyko and Komodakis give 2.7 M, 11.0 M and 36.5 M for 16-4, 16-8 and 28-10; torchvision
-// counts 25,557,032 in its ResNet-50.
+// As published: Zagoruyko and Komodakis give 2.7 M, 11.0 M and 36.5 M for 16-4, 16-8 and 28-10;
+// torchvision counts 25,557,032 in its ResNet-50.
 #[test]
 fn parameters_are_counted_as_published() {
     fn parameters<M: BuildModule<Cpu, f32> + NumParams<f32, Cpu>>() -> usize {

@@ -1,5 +1,5 @@
-//! The sequence-to-sequence transformer against PyTorch in float64: loss, logits and the gradient of
-//! every parameter, from weights that a formula gives.
+//! The sequence-to-sequence transformer against PyTorch in float64: loss, logits and the gradient
+//! of every parameter, from weights that a formula gives.
 
 use dfdx::{
     nn::{RecursiveWalker, TensorOptions, TensorVisitor, ViewTensorName, ViewTensorRef},

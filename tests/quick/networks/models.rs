@@ -1,5 +1,5 @@
-//! dfdx's own modules, as they come: names, that every layer moves, that every rate adapts; and that
-//! the wrapper alone changes nothing.
+//! dfdx's own modules, as they come: names, that every layer moves, that every rate adapts; and
+//! that the wrapper alone changes nothing.
 
 use dfdx::{nn::modules, optim::*, prelude::*};
 use std::{collections::BTreeMap, convert::Infallible};
@@ -154,7 +154,12 @@ in_f32_and_f64! {
     tuple {
         let dev = device();
         let model = dev.build_module::<
-            (builders::Linear<3, 8>, Tanh, (builders::Linear<8, 4>, ReLU), builders::UnbiasedLinear<4, 2>),
+            (
+                builders::Linear<3, 8>,
+                Tanh,
+                (builders::Linear<8, 4>, ReLU),
+                builders::UnbiasedLinear<4, 2>,
+            ),
             E,
         >();
         let x: Tensor<Rank2<16, 3>, E, _> = dev.sample_normal();
@@ -287,7 +292,8 @@ where
         .collect()
 }
 
-/// The optimizer bare, wrapped, and wrapped with a rate a layer: the same bits while no window ends.
+/// The optimizer bare, wrapped, and wrapped with a rate a layer: the same bits while no window
+/// ends.
 macro_rules! wrapping_changes_nothing {
     ($model:expr, $loss:expr, $($optimizer:expr),+ $(,)?) => {$({
         let bare = path($model, $loss, $optimizer);
@@ -337,8 +343,8 @@ in_f32_and_f64! {
     }
 }
 
-// An optimizer of a user's own, with `TunableOptimizer` and `Family` only: named like any other, and its
-// rates set like any other's.
+// An optimizer of a user's own, with `TunableOptimizer` and `Family` only: named like any other,
+// and its rates set like any other's.
 in_f32_and_f64! {
     an_optimizer_of_ones_own {
         let dev = device();

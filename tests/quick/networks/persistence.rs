@@ -36,8 +36,8 @@ impl Told {
             Event::Decision(decision) => self.decisions.push((*decision).clone()),
             Event::Epoch(epoch) => self.epochs.push(Epoch { seconds: 0.0, ..(*epoch).clone() }),
             Event::Resumed { .. } => *self = Self::default(),
-            Event::Begun { .. } => {}
             Event::NotSaved(error) => panic!("{error}"),
+            _ => {}
         }
     }
 }
@@ -94,7 +94,8 @@ fn images<'a>(data: &'a Dataset) -> Box<Train<'a>> {
     })
 }
 
-/// Stops before, at and after the end of an epoch, inside windows (of two steps, and of 50) and at their ends.
+/// Stops before, at and after the end of an epoch, inside windows (of two steps, and of 50) and at
+/// their ends.
 #[test]
 fn images_one_rate_and_one_a_layer() {
     let data = small();

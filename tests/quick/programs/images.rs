@@ -182,7 +182,8 @@ impl Pictures {
     }
 }
 
-// As people have them: a link to nothing, a folder called like a picture, a download cut off, and no picture at all.
+// As people have them: a link to nothing, a folder called like a picture, a download cut off, and
+// no picture at all.
 #[test]
 fn broken_pictures_are_found_first_or_left_out() {
     let pictures = Pictures::drawn();

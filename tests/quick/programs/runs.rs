@@ -57,7 +57,8 @@ fn wait_for(child: &mut Child, done: impl Fn() -> bool) {
     }
 }
 
-// Fails if files are written at the end only, or if a run that was stopped looks like one that was not.
+// Fails if files are written at the end only, or if a run that was stopped looks like one that was
+// not.
 #[test]
 fn a_stopped_run_leaves_its_files_and_tells_the_signal() {
     for (signal, status) in [("-INT", 130), ("-TERM", 143)] {

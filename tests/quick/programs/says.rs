@@ -1,4 +1,5 @@
-//! What the examples say: before a run, on the way, of their flags, and of flags that make no sense.
+//! What the examples say: before a run, on the way, of their flags, and of flags that make no
+//! sense.
 
 use std::{
     path::Path,

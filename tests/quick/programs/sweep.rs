@@ -47,8 +47,8 @@ fn losses(out: &Path) -> BTreeMap<String, String> {
     losses
 }
 
-// Killed in the middle and started again, a sweep comes to what it would have come to. Fails if a run is
-// lost, done twice, or depends on the others.
+// Killed in the middle and started again, a sweep comes to what it would have come to. Fails if a
+// run is lost, done twice, or depends on the others.
 #[test]
 fn killed_and_started_again() {
     let whole = tempfile::tempdir().unwrap();
@@ -80,7 +80,8 @@ fn killed_and_started_again() {
     assert_eq!(losses(killed.path()), expected);
 }
 
-// Fails if runs on other data of the same size count as done, or if a reader who leaves ends the sweep.
+// Fails if runs on other data of the same size count as done, or if a reader who leaves ends the
+// sweep.
 #[test]
 fn other_data_is_another_sweep() {
     let out = tempfile::tempdir().unwrap();

@@ -29,8 +29,8 @@ fn failure(output: &Output) -> String {
 
 const SHORT: [&str; 7] = ["--limit", "120", "--epochs", "2", "--batch-size", "20", "--json"];
 
-// Fails if the seed does not decide everything, a file is missing, or translations are not shown beside what they
-// translate.
+// Fails if the seed does not decide everything, a file is missing, or translations are not shown
+// beside what they translate.
 #[test]
 fn the_made_language() {
     let out = tempfile::tempdir().unwrap();
@@ -179,7 +179,8 @@ fn runs_are_compared() {
     assert!(failure(&compare(&["low"])).contains("train the run again"));
 }
 
-// Fails if one of two runs of the same name takes the other's place, or if their data is not compared.
+// Fails if one of two runs of the same name takes the other's place, or if their data is not
+// compared.
 #[test]
 fn runs_of_the_same_name_are_compared() {
     let dir = tempfile::tempdir().unwrap();
@@ -208,7 +209,8 @@ fn runs_of_the_same_name_are_compared() {
     assert!(limits.contains("--limit was 100, is 80"), "{limits}");
 }
 
-// Fails if a checkpoint of other tokens or another dropout is taken over, or told of by its tensors.
+// Fails if a checkpoint of other tokens or another dropout is taken over, or told of by its
+// tensors.
 #[test]
 fn a_checkpoint_knows_its_vocabulary() {
     let dir = tempfile::tempdir().unwrap();

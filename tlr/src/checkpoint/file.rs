@@ -29,11 +29,11 @@ pub(super) fn save(tensors: &Tensors, path: &Path) -> Result<(), CheckpointError
     Ok(())
 }
 
-/// A file on its way. No two writers share one, and whoever writes it holds its lock.
+/// A file that is not finished. No two writers share one, and its writer holds its lock.
 struct Partial {
     file: File,
     path: PathBuf,
-    /// It has taken its place.
+    /// Whether the file has taken its place.
     replaced: bool,
 }
 
@@ -60,7 +60,8 @@ impl Partial {
                         return Ok(partial);
                     }
                 }
-                // Of a killed process that had the same number, on a file system without locks.
+                // A killed process with the same number has left it, on a file system without
+                // locks.
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => (),
                 Err(error) => return Err(error),
             }

@@ -40,7 +40,8 @@ use std::{
 /// let dev = Cpu::default();
 /// let new = || -> Result<_, tlr::Error> {
 ///     let model = dev.build_module::<Linear<4, 2>, f32>();
-///     let opt = Newton::new(&model, Sgd::new(&model, SgdConfig::default()), NewtonConfig::default())?;
+///     let sgd = Sgd::new(&model, SgdConfig::default());
+///     let opt = Newton::new(&model, sgd, NewtonConfig::default())?;
 ///     Ok((model, opt))
 /// };
 /// let path = std::env::temp_dir().join("tlr-doc.safetensors");
@@ -58,7 +59,7 @@ use std::{
 #[derive(Clone, Debug, PartialEq)]
 pub struct Checkpoint {
     tensors: Tensors,
-    /// Where it was read from.
+    /// The path that it was read from, if it was.
     path: Option<PathBuf>,
 }
 
@@ -126,7 +127,7 @@ impl Checkpoint {
         }
     }
 
-    /// Of these tensors, and of what is not in tensors.
+    /// A checkpoint of these tensors, and of all that is not a tensor.
     pub(crate) fn new(mut tensors: Tensors, progress: &Progress) -> Result<Self, Error> {
         let json = serde_json::to_vec(progress)
             .map_err(|error| failed(None, CheckpointError::Damaged(error.to_string())))?;
@@ -139,7 +140,7 @@ impl Checkpoint {
         self.tensors.get(name)
     }
 
-    /// That this checkpoint cannot be taken over, and why.
+    /// The error that this checkpoint cannot be taken over, for this reason.
     pub(crate) fn refused(&self, problem: CheckpointError) -> Error {
         failed(self.path.as_deref(), problem)
     }
@@ -170,7 +171,7 @@ impl Checkpoint {
         Ok(progress)
     }
 
-    /// That what is not in tensors cannot have been written.
+    /// The error that this crate cannot have written what is not a tensor.
     pub(crate) fn impossible(&self) -> Error {
         let problem = format!("`{PROGRESS}` holds impossible figures");
         self.refused(CheckpointError::Damaged(problem))

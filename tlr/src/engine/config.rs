@@ -71,7 +71,7 @@ impl<R: RateRule> Config<R> {
         }
     }
 
-    /// The same configuration of another rule.
+    /// A configuration with the same settings for another rule.
     ///
     /// # Example
     /// ```
@@ -116,8 +116,8 @@ impl<R: RateRule> Config<R> {
     ///
     /// In a shorter one noise has more say than the loss. With 2,000 images of MNIST, an epoch has
     /// 16 batches of 128, and a fifth of that is 3 steps: training ended at 86.4 % of the test
-    /// images (seeds 0 to 2), with five rollbacks a run. With windows of 20 steps it was 88.2 %, with
-    /// one rollback in three runs. The paper has no such limit, and neither have its presets.
+    /// images (seeds 0 to 2), with five rollbacks a run. With windows of 20 steps it was 88.2 %,
+    /// with one rollback in three runs. The paper has no such limit, and neither have its presets.
     pub fn least_steps(mut self, steps: usize) -> Self {
         self.least_steps = steps;
         self
@@ -173,16 +173,16 @@ impl<R: RateRule> Config<R> {
         self
     }
 
-    /// Whether to look for the starting rate, whatever rate training is told to start from. Default:
-    /// on for the aligned Newton rule, off for other rules. It is not in the paper.
+    /// Whether to look for the starting rate, whatever rate training is told to start from.
+    /// Default: on for the aligned Newton rule, off for other rules. It is not in the paper.
     ///
     /// **Why.** Nobody knows the rate to start from. From one that is too small, windows pass until
     /// the rule has raised it; one that is too large costs a rollback, or the network.
     ///
-    /// **How.** Let s be the way that the weights have gone since training began, and g the gradient
-    /// of a batch that has had no part in it. The slope ⟨g,s⟩/‖s‖ says by how much the loss changes
-    /// along the way. It is steepest at the beginning and 0 at the lowest point. On a quadratic it
-    /// is half of the first slope half-way there.
+    /// **How.** Let s be the way that the weights have gone since training began, and g the
+    /// gradient of a batch that has had no part in it. The slope ⟨g,s⟩/‖s‖ says by how much the
+    /// loss changes along the way. It is steepest at the beginning and 0 at the lowest point. On a
+    /// quadratic it is half of the first slope half-way there.
     ///
     /// Training begins with steps that move the weights by a millionth of their norm. They measure
     /// the first slope and its noise. Then the rates double, every step or every few steps, as the
@@ -194,8 +194,8 @@ impl<R: RateRule> Config<R> {
     /// With a rate for each layer, all double together, and each layer is done by its own slope. A
     /// layer without a gradient takes the largest of the others' rates.
     ///
-    /// If a slope is as steep up as it was down, or a loss or a weight is not finite, the weights go
-    /// back to where training began, and the rates stay below what led there. No loss is needed.
+    /// If a slope is as steep up as it was down, or a loss or a weight is not finite, the weights
+    /// go back to where training began, and the rates stay below what led there. No loss is needed.
     ///
     /// To start from a rate that is known, `ramp(false)`.
     pub fn ramp(mut self, on: bool) -> Self {
@@ -203,17 +203,17 @@ impl<R: RateRule> Config<R> {
         self
     }
 
-    /// Whether a rate is lowered where windows end uphill. Default: on for the aligned Newton rule, off
-    /// for other rules. It is not in the paper.
+    /// Whether a rate is lowered where windows end uphill. Default: on for the aligned Newton rule,
+    /// off for other rules. It is not in the paper.
     ///
-    /// **Why.** At a rate that is too large, weights jump over the lowest point and back. Steps as long
-    /// as the gradients show that to the rule, for their directions turn round. Steps that stay long,
-    /// as around Adam or in sign descent, only lose their direction: ⟨u₋,u⟩ is about 0, and the rule
-    /// leaves the rate where it is.
+    /// **Why.** At a rate that is too large, weights jump over the lowest point and back. Steps as
+    /// long as the gradients show that to the rule, for their directions turn round. Steps that
+    /// stay long, as around Adam or in sign descent, only lose their direction: ⟨u₋,u⟩ is about 0,
+    /// and the rule leaves the rate where it is.
     ///
-    /// **How.** Before the last step of a window, let s be its way so far, and g the gradient of the
-    /// batch, which has had no part in s. Where cos(g,s) is above 0 the loss rises along the way, and
-    /// the next rate is at most the current one times 1 − cos(g,s), or times a half.
+    /// **How.** Before the last step of a window, let s be its way so far, and g the gradient of
+    /// the batch, which has had no part in s. Where cos(g,s) is above 0 the loss rises along the
+    /// way, and the next rate is at most the current one times 1 − cos(g,s), or times a half.
     pub fn settle(mut self, on: bool) -> Self {
         self.settle = on;
         self
@@ -226,17 +226,18 @@ impl<R: RateRule> Config<R> {
     /// rate that suits most of the training is too large for its end.
     ///
     /// **How.** Every rate is multiplied by a factor, counted from the end of the
-    /// [`ramp`](Self::ramp): 1 at first, and in the last three tenths of the steps it falls evenly to
+    /// [`ramp`](Self::ramp): 1 at first, and in the last three tenths of the steps it falls evenly
+    /// to
     /// 0. Around an optimizer whose steps do not grow shorter with the gradients, such as Adam, it
-    /// rises to 1.5 in the first tenth. Where one batch does not tell the slope from noise, or without
-    /// a ramp, it falls evenly from 1 to 0 over all of the steps.
+    ///    rises to 1.5 in the first tenth. Where one batch does not tell the slope from noise, or
+    ///    without a ramp, it falls evenly from 1 to 0 over all of the steps.
     ///
-    /// The learned rate is the level that is multiplied. The rule does not make up for the decay: of
-    /// each change of the level it makes only the share that is in force. A
+    /// The learned rate is the level that is multiplied. The rule does not make up for the decay:
+    /// of each change of the level it makes only the share that is in force. A
     /// [`Schedule`](crate::Schedule) multiplies as well.
     ///
-    /// Training that goes on after the horizon goes on at the last of these rates. What this gave is
-    /// in docs/start.md.
+    /// Training that goes on after the horizon goes on at the last of these rates. What this gave
+    /// is in docs/start.md.
     pub fn horizon(mut self, steps: impl Into<Option<u64>>) -> Self {
         self.horizon = steps.into();
         self

@@ -57,8 +57,8 @@ impl<R: RateRule> Engine<R> {
                 watch: self.state.watch.clone(),
             });
         }
-        // A schedule whose mean is below 1 may keep the weights where they are on purpose, and so may
-        // the end of a horizon.
+        // A schedule whose mean is below 1 may keep the weights where they are on purpose, and so
+        // may the end of a horizon.
         let least = if self.schedule.is_some() { 1.0 } else { 0.5 };
         let looks_for_rounding = self.climb.is_some() && window.factor >= least;
         if !looks_for_rounding {
@@ -135,7 +135,8 @@ impl<R: RateRule> Engine<R> {
         silent && slope.is_some_and(|slope| slope.gradient > 0.0)
     }
 
-    /// A group that has its first gradient after the ramp starts at the largest of the others' rates.
+    /// A group that has its first gradient after the ramp starts at the largest of the others'
+    /// rates.
     fn start_late(&mut self, index: usize, largest: Option<f64>) {
         let Some(group) = self.state.groups.get_mut(index) else { return };
         (group.silent, group.previous) = (false, None);
@@ -208,8 +209,8 @@ impl<R: RateRule> Engine<R> {
                 } else {
                     proposal
                 };
-                // Momentum and decay agree with themselves: a rate rises by agreement only where the
-                // loss falls along the way.
+                // Momentum and decay agree with themselves: a rate rises by agreement only where
+                // the loss falls along the way.
                 let proposal = match slope {
                     Some(slope) if agrees && proposal.rate > rate && !slope.is_downhill() => {
                         Proposal::kept(rate, KeptBecause::NotDownhill)

@@ -84,9 +84,9 @@ pub enum Request {
 /// Some of a model's tensors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TensorKind {
-    /// Those that are trained.
+    /// The tensors that are trained.
     Weights,
-    /// The others, such as running means.
+    /// The other tensors, such as running means.
     Buffers,
 }
 

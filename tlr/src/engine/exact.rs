@@ -27,7 +27,7 @@ pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<
     }
 }
 
-/// The same for one that may be missing.
+/// The same format for a number that may be missing.
 pub(crate) mod option {
     use super::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -48,7 +48,7 @@ pub(crate) mod option {
     }
 }
 
-/// The same for several.
+/// The same format for several numbers.
 pub(crate) mod list {
     use super::{Deserialize, Deserializer, Serialize, Serializer};
 

@@ -65,7 +65,8 @@ pub enum Outcome {
     /// are large enough, or the weights have moved by no more than rounding explains. See
     /// [`Config::climb`](crate::engine::Config::climb).
     Raised,
-    /// Set while the starting rate is looked for: see [`Config::ramp`](crate::engine::Config::ramp).
+    /// Set while the starting rate is looked for: see
+    /// [`Config::ramp`](crate::engine::Config::ramp).
     Ramped,
     /// Lowered because the window has ended uphill: see
     /// [`Config::settle`](crate::engine::Config::settle).

@@ -1,10 +1,10 @@
 //! A decay over the steps that are left. See [`Config::horizon`](super::Config::horizon).
 
-/// Rates rise over this part of the steps,
+/// The part of the steps over which rates rise.
 const RISE: f64 = 0.1;
-/// to this multiple of those that training starts at.
+/// The multiple, of the rates that training starts at, to which they rise.
 const PEAK: f64 = 1.5;
-/// They fall to 0 over this last part.
+/// The last part of the steps, over which rates fall to 0.
 const FALL: f64 = 0.3;
 
 /// What the horizon's factor looks like. The ramp has seen which it is.
@@ -19,7 +19,8 @@ pub(super) enum Shape {
 }
 
 impl Shape {
-    /// For what a ramp has seen: noise that does not hide the slope, steps as long as the gradients.
+    /// For what a ramp has seen: noise that does not hide the slope, steps as long as the
+    /// gradients.
     pub(super) fn of(quiet: bool, follows: bool) -> Self {
         match (quiet, follows) {
             (false, _) => Self::Falls,

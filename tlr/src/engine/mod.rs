@@ -49,7 +49,8 @@
 //!
 //! let group = Group { name: "w".into(), fixed_rate: false, rate: 1e-6 };
 //! let config = NewtonConfig::default().window(Window::steps(1)?);
-//! let mut engine = Engine::new(config, vec![group], Numbers { momentum: 0.0, spacing: f64::EPSILON })?;
+//! let numbers = Numbers { momentum: 0.0, spacing: f64::EPSILON };
+//! let mut engine = Engine::new(config, vec![group], numbers)?;
 //! let mut host = OneWeight { w: 3.0, last: 0.0, before: 0.0 };
 //! for _ in 0..20 {
 //!     let loss = 0.5 * host.w * host.w;
@@ -223,8 +224,8 @@ impl<R> Engine<R> {
         self.groups.iter().zip(&self.state.groups).map(|(group, state)| (&*group.name, state.rate))
     }
 
-    /// What the schedule and the horizon multiply the rates of the next step by: 1 without them, and
-    /// while the starting rates are looked for.
+    /// What the schedule and the horizon multiply the rates of the next step by: 1 without them,
+    /// and while the starting rates are looked for.
     pub fn factor(&self) -> f64 {
         if self.state.ramp.is_some() {
             return 1.0;

@@ -77,8 +77,8 @@ impl Slope {
         self.norm.max(0.01 * (self.weights as f64).sqrt())
     }
 
-    /// Whether the way is longer than ten times the weights' norm, or the norm of as many weights of
-    /// size 1. No ramp and no window needs a longer one.
+    /// Whether the way is longer than ten times the weights' norm, or the norm of as many weights
+    /// of size 1. No ramp and no window needs a longer one.
     pub(crate) fn is_far_out(&self) -> bool {
         self.moved > 10.0 * self.norm.max((self.weights as f64).sqrt())
     }
@@ -90,7 +90,7 @@ impl Slope {
 }
 
 impl Sum for Slope {
-    /// That of several groups, as if they were one.
+    /// The slope of several groups, as if they were one.
     fn sum<I: Iterator<Item = Self>>(slopes: I) -> Self {
         slopes.fold(Self::default(), |all, slope| Self {
             along: all.along + slope.along,

@@ -321,10 +321,8 @@ mod tests {
     fn figures_out_of_range() {
         let refused = |schedule: Result<Schedule, Error>, name: &str| {
             let error = schedule.unwrap_err();
-            assert!(
-                matches!(error, Error::OutOfRange { what, .. } if what == format!("schedule: {name}")),
-                "{error}"
-            );
+            let expected = format!("schedule: {name}");
+            assert!(matches!(error, Error::OutOfRange { what, .. } if what == expected), "{error}");
         };
         refused(Schedule::warm_up(0), "steps");
         refused(Schedule::cosine(0, 0.0), "steps");

@@ -8,8 +8,8 @@ const LEAST: f64 = 0.5;
 /// A cosine that is more than noise and a valley's sides explain.
 const STEEP: f64 = 0.3;
 
-/// The rule's proposal, or the rate times 1 − cos(g,s), whichever is less, where the loss rises along
-/// the window's way s: where the cosine between it and the gradient g is above 0.
+/// The rule's proposal, or the rate times 1 − cos(g,s), whichever is less, where the loss rises
+/// along the window's way s: where the cosine between it and the gradient g is above 0.
 ///
 /// Steps that follow the gradients in length show by their directions that they turn round. There
 /// only a way that is steep counts.

@@ -241,7 +241,7 @@ pub(super) struct Rollback {
     pub(super) cause: Cause,
     /// Whether the rates are to blame, and are cut.
     pub(super) rates_are_to_blame: bool,
-    /// Of which groups. None: of all.
+    /// The groups whose rates are to blame; none if all are.
     pub(super) guilty: Option<Vec<bool>>,
     /// The ramp that has gone too far, with the rates to go on with.
     pub(super) ramp: Option<Ramp>,

@@ -1,5 +1,5 @@
-//! The steps at which the slopes are asked: while the starting rates are looked for, before the last
-//! step of a window, and where a loss has risen.
+//! The steps at which the slopes are asked: while the starting rates are looked for, before the
+//! last step of a window, and where a loss has risen.
 
 use super::{
     event::{Request, Step, Target},
@@ -146,8 +146,8 @@ impl<R: RateRule> Engine<R> {
     }
 
     /// Whether the slopes along the window's way are to be known before this step: before the last.
-    /// (That step itself has to be left out: it goes down its own batch's gradient.) Where no loss is
-    /// told they are the only witness, and are asked for more often.
+    /// (That step itself has to be left out: it goes down its own batch's gradient.) Where no loss
+    /// is told they are the only witness, and are asked for more often.
     pub(super) fn looks_back(&self, step: &PendingStep) -> bool {
         let without_loss = step.gathered.mean().is_none() && self.blames();
         let now_and_then = without_loss && self.state.steps.is_multiple_of(LOOKS_APART);

@@ -13,28 +13,31 @@ pub enum CheckpointError {
     /// The file cannot be written or read. What was at the path before is still there.
     #[error("cannot {doing} it: {message}")]
     Io {
-        /// `read`, `write`, or a part of these.
+        /// What failed: `read`, `write`, or a part of these.
         doing: &'static str,
-        /// What the system calls it.
+        /// The kind of the system's error.
         kind: io::ErrorKind,
-        /// And in words.
+        /// The system's error in words.
         message: String,
     },
-    /// No checkpoint at all, or one that was cut short.
+    /// The file is no checkpoint, or one that was cut short.
     #[error("it is no checkpoint, or not a whole one: {0}")]
     NotACheckpoint(String),
-    /// Its parts do not fit together: something has changed them since they were written.
+    /// The parts of the file do not fit together: it was changed after it was written.
     #[error("it is damaged: {0}")]
     Damaged(String),
-    /// Written by another version of the format.
-    #[error("its format has version {found} and this tlr reads version {known}: read it with the tlr that wrote it")]
+    /// The file has another version of the format.
+    #[error(
+        "its format has version {found} and this tlr reads version {known}: read it with the \
+         tlr that wrote it"
+    )]
     Version {
-        /// In the file.
+        /// The version of the file.
         found: String,
-        /// Of this crate.
+        /// The version that this crate reads.
         known: u32,
     },
-    /// Made with another model, optimizer or configuration.
+    /// The checkpoint was made with another model, optimizer or configuration.
     #[error("it does not fit this model, optimizer and configuration:{}", list(.0))]
     Differs(Vec<Difference>),
 }
@@ -111,7 +114,7 @@ impl fmt::Display for Difference {
     }
 }
 
-/// More are counted.
+/// How many differences are named. More are only counted.
 const SHOWN: usize = 8;
 
 fn list(differences: &[Difference]) -> String {

@@ -27,10 +27,16 @@ pub enum Error {
         advice: &'static str,
     },
     /// A sketch was asked for beside the safeguard.
-    #[error("a sketch keeps no weights that the safeguard could go back to: take `safeguard(None)` with it, or leave it out")]
+    #[error(
+        "a sketch keeps no weights that the safeguard could go back to: take \
+         `safeguard(None)` with it, or leave it out"
+    )]
     SketchWithSafeguard,
     /// A schedule's factor is negative or not finite.
-    #[error("the schedule's factor is {factor} at step {step}, and the rate cannot be multiplied by that: nothing was updated")]
+    #[error(
+        "the schedule's factor is {factor} at step {step}, and the rate cannot be multiplied \
+         by that: nothing was updated"
+    )]
     ScheduleFactor {
         /// The step, counted from 1.
         step: u64,
@@ -50,7 +56,11 @@ pub enum Error {
     #[error("the model has no trainable tensor, so there is no rate to learn")]
     NothingToTrain,
     /// A trainable tensor belongs to no layer, so `PerLayer` would never update it.
-    #[error("no layer holds the trainable tensor `{tensor}`: `TensorCollection` visits it and `TrainableLr` does not; remove its `#[tlr(skip)]` or visit it in both; `#[tlr(untrained)]` takes the derived `TensorCollection`")]
+    #[error(
+        "no layer holds the trainable tensor `{tensor}`: `TensorCollection` visits it and \
+         `TrainableLr` does not; remove its `#[tlr(skip)]` or visit it in both; \
+         `#[tlr(untrained)]` takes the derived `TensorCollection`"
+    )]
     TensorOutsideLayers {
         /// The tensor.
         tensor: String,
@@ -66,13 +76,19 @@ pub enum Error {
         advice: &'static str,
     },
     /// A tensor is a view that is not laid out contiguously.
-    #[error("the tensor `{tensor}` is not contiguous: call `.contiguous()` on it before it becomes a parameter")]
+    #[error(
+        "the tensor `{tensor}` is not contiguous: call `.contiguous()` on it before it \
+         becomes a parameter"
+    )]
     NotContiguous {
         /// The tensor.
         tensor: String,
     },
     /// The model is not the one the optimizer was made for.
-    #[error("the model's layers changed under the optimizer ({what}): make a new optimizer for the new model")]
+    #[error(
+        "the model's layers changed under the optimizer ({what}): make a new optimizer for \
+         the new model"
+    )]
     ModelChanged {
         /// What is different.
         what: String,
@@ -81,7 +97,11 @@ pub enum Error {
     ///
     /// What the optimizer has accumulated is as it was, if its `complete_gradients` makes a copy of
     /// the gradients. Otherwise it is cleared.
-    #[error("no gradient for {}: no weight was moved; trace the input with `model.alloc_grads()`, which gives unused parameters a gradient of zero, or take them out of the model", .tensors.join(", "))]
+    #[error(
+        "no gradient for {}: no weight was moved; trace the input with `model.alloc_grads()`, \
+         which gives unused parameters a gradient of zero, or take them out of the model",
+        .tensors.join(", ")
+    )]
     UnusedParameters {
         /// The tensors without a gradient.
         tensors: Vec<String>,
@@ -90,7 +110,10 @@ pub enum Error {
     ///
     /// In half precision an infinite loss may be a mean whose sum overflowed: dfdx takes a mean by
     /// way of the sum, which is infinite above 65504 however small the mean is.
-    #[error("the loss is {loss} at step {step} and the safeguard is off: nothing was updated{}", overflow(loss.is_infinite()))]
+    #[error(
+        "the loss is {loss} at step {step} and the safeguard is off: nothing was updated{}",
+        overflow(loss.is_infinite())
+    )]
     NonFiniteLoss {
         /// The step, counted from 1.
         step: u64,
@@ -99,7 +122,10 @@ pub enum Error {
     },
     /// A weight is not finite, and a [sketch](crate::engine::Config::sketch) has no snapshot to go
     /// back to: the weights are as they are.
-    #[error("`{tensor}` is not finite after step {step}, and a sketch has no snapshot to go back to: load a checkpoint and lower the rate, or train without a sketch")]
+    #[error(
+        "`{tensor}` is not finite after step {step}, and a sketch has no snapshot to go back \
+         to: load a checkpoint and lower the rate, or train without a sketch"
+    )]
     LostWeights {
         /// The step, counted from 1.
         step: u64,
@@ -107,7 +133,10 @@ pub enum Error {
         tensor: String,
     },
     /// A weight is not finite and the safeguard is off. The model is at its last good snapshot.
-    #[error("`{tensor}` is not finite after step {step} and the safeguard is off: the model is back at its last good snapshot; check the gradients, or lower the rate")]
+    #[error(
+        "`{tensor}` is not finite after step {step} and the safeguard is off: the model is \
+         back at its last good snapshot; check the gradients, or lower the rate"
+    )]
     NonFiniteWeights {
         /// The step, counted from 1.
         step: u64,
@@ -116,7 +145,10 @@ pub enum Error {
     },
     /// A step would leave the finite numbers. Nothing was moved, and what the optimizer has
     /// accumulated is cleared.
-    #[error("`{tensor}` would not be finite after step {step}: nothing was moved; check the gradients, or lower the rate")]
+    #[error(
+        "`{tensor}` would not be finite after step {step}: nothing was moved; check the \
+         gradients, or lower the rate"
+    )]
     NonFiniteStep {
         /// The step, counted from 1.
         step: u64,
@@ -125,7 +157,11 @@ pub enum Error {
     },
     /// No point along the direction passes the line search. Weights and rates are as they were, and
     /// what the optimizer has accumulated is cleared.
-    #[error("no step along the direction passes the line search at step {step}, after {trials} trials: the minimum is reached to rounding, or the loss is not computed on the data of its gradients, or momentum points uphill (its state is cleared: try again)")]
+    #[error(
+        "no step along the direction passes the line search at step {step}, after {trials} \
+         trials: the minimum is reached to rounding, or the loss is not computed on the data of \
+         its gradients, or momentum points uphill (its state is cleared: try again)"
+    )]
     NoDescent {
         /// The step, counted from 1.
         step: u64,
@@ -133,7 +169,12 @@ pub enum Error {
         trials: usize,
     },
     /// Rolling back does not help. The model is at its last good snapshot.
-    #[error("{count} rollback{} without one good window, the last at step {step} because {cause}: the model is at its last good snapshot; look for bad data or a broken loss{}, then go on by `reset`, or without learned rates by `into_inner`", plural(*count), overflow(*cause == Cause::NonFiniteLoss))]
+    #[error(
+        "{count} rollback{} without one good window, the last at step {step} because {cause}: \
+         the model is at its last good snapshot; look for bad data or a broken loss{}, then go on \
+         by `reset`, or without learned rates by `into_inner`",
+        plural(*count), overflow(*cause == Cause::NonFiniteLoss)
+    )]
     TooManyRollbacks {
         /// How many in a row.
         count: usize,

@@ -30,8 +30,8 @@ struct Layer {
 /// The options that `#[tlr(…)]` sets on a field. They apply to all layers in the field.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LayerOptions {
-    /// `#[tlr(fixed_rate)]`: the rate keeps its starting value. The weights are still trained, unlike
-    /// those of a field that is `untrained`. Default `false`.
+    /// `#[tlr(fixed_rate)]`: the rate keeps its starting value. The weights are still trained,
+    /// unlike those of a field that is `untrained`. Default `false`.
     pub fixed_rate: bool,
     /// `#[tlr(rate = …)]`: the factor on the starting rate. Default 1.
     pub rate: f64,

@@ -14,8 +14,10 @@ use std::collections::BTreeMap;
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be saved: it keeps what it has accumulated to itself",
     label = "does not implement `tlr::optim::Resumable`",
-    note = "in place of dfdx's `Sgd`, `Adam` and `RMSprop` use those of `tlr::optim`: the same steps to the bit, and they can be saved",
-    note = "for an optimizer of your own: write a `tlr::optim::UpdateRule`, and `tlr::optim::Elementwise` does the rest"
+    note = "in place of dfdx's `Sgd`, `Adam` and `RMSprop` use those of `tlr::optim`: the same \
+        steps to the bit, and they can be saved",
+    note = "for an optimizer of your own: write a `tlr::optim::UpdateRule`, and \
+        `tlr::optim::Elementwise` does the rest"
 )]
 pub trait Resumable: TunableOptimizer {
     /// The accumulated state.
@@ -42,7 +44,8 @@ pub trait Resumable: TunableOptimizer {
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be saved layer by layer: it keeps what it has accumulated to itself",
     label = "does not implement `tlr::optim::ResumableFamily`",
-    note = "in place of dfdx's `Sgd`, `Adam` and `RMSprop` use those of `tlr::optim`: the same steps to the bit, and they can be saved"
+    note = "in place of dfdx's `Sgd`, `Adam` and `RMSprop` use those of `tlr::optim`: the same \
+        steps to the bit, and they can be saved"
 )]
 pub trait ResumableFamily: Family {
     /// [`Resumable::state`] for the optimizer of one layer.

@@ -54,8 +54,10 @@ use ::dfdx::{
 #[diagnostic::on_unimplemented(
     message = "tlr cannot read and set the learning rate of `{Self}`",
     label = "does not implement `tlr::TunableOptimizer`",
-    note = "dfdx's `Sgd`, `Adam` and `RMSprop`, and `tlr::PerLayer` around them, implement it for models that are `Clone`",
-    note = "for an optimizer of your own, implement `tlr::TunableOptimizer`: three types and three short methods"
+    note = "dfdx's `Sgd`, `Adam` and `RMSprop`, and `tlr::PerLayer` around them, implement it for \
+        models that are `Clone`",
+    note = "for an optimizer of your own, implement `tlr::TunableOptimizer`: three types and \
+        three short methods"
 )]
 pub trait TunableOptimizer:
     Optimizer<
@@ -196,9 +198,12 @@ pub enum FailedUpdate {
 /// For example, `Sgd<Model, E, D>` belongs to the family of all `Sgd<_, E, D>`. Its members have
 /// the same hyperparameters and different layers.
 #[diagnostic::on_unimplemented(
-    message = "`{Self}` cannot be made for a single layer, and `tlr::PerLayer` holds one optimizer for each",
+    message = "`{Self}` cannot be made for a single layer, and `tlr::PerLayer` holds one \
+        optimizer for each",
     label = "does not implement `tlr::Family`",
-    note = "for an optimizer of your own: implement `tlr::Family`, one type and one short method; or write a `tlr::optim::UpdateRule`, of which `tlr::optim::Elementwise` makes an optimizer that has it",
+    note = "for an optimizer of your own: implement `tlr::Family`, one type and one short method; \
+        or write a `tlr::optim::UpdateRule`, of which `tlr::optim::Elementwise` makes an \
+        optimizer that has it",
     note = "with one rate for the whole model, leave `PerLayer` out",
     note = "the optimizers of `tlr::optim` and dfdx's `Sgd`, `Adam` and `RMSprop` implement it"
 )]

@@ -77,8 +77,10 @@ use std::fmt::Debug;
 #[diagnostic::on_unimplemented(
     message = "`{Self}` is no `UpdateRule<{N}>`: it does not say how one tensor is updated",
     label = "does not implement `tlr::optim::UpdateRule<{N}>`",
-    note = "implement it for your hyperparameters, and `tlr::optim::Elementwise` is a `TunableOptimizer` with one rate and a `Family` for `PerLayer`",
-    note = "dfdx's `SgdConfig` is one with 1 buffer, `AdamConfig` and `tlr::optim::AdamWConfig` with 2, `RMSpropConfig` with 3"
+    note = "implement it for your hyperparameters, and `tlr::optim::Elementwise` is a \
+        `TunableOptimizer` with one rate and a `Family` for `PerLayer`",
+    note = "dfdx's `SgdConfig` is one with 1 buffer, `AdamConfig` and `tlr::optim::AdamWConfig` \
+        with 2, `RMSpropConfig` with 3"
 )]
 pub trait UpdateRule<const N: usize>: Copy + Debug {
     /// The names of the buffers in a checkpoint.

@@ -165,8 +165,9 @@ impl<'a, E: Dtype> Window<'a, E> {
     #[allow(unsafe_code)]
     pub(crate) unsafe fn slopes(self, groups: usize) -> Result<Vec<[f64; 4]>, Error> {
         // SAFETY: every row has a snapshot, W and a gradient with `len` elements each: `way` has
-        // compared their lengths. The kernel reads these three and writes to no row. The snapshot is
-        // a slice that `self` borrows, and the caller guarantees that the others are still there.
+        // compared their lengths. The kernel reads these three and writes to no row. The snapshot
+        // is a slice that `self` borrows, and the caller guarantees that the others are still
+        // there.
         unsafe { self.sum(|kernels| kernels.slope, groups) }
     }
 

@@ -70,8 +70,8 @@ pub(super) fn kernels<E: 'static>() -> Option<&'static Kernels> {
     None
 }
 
-/// The addresses of one tensor's A, B, W and gradient, each with `len` elements. Those that a kernel
-/// does not use are 0.
+/// The addresses of one tensor's A, B, W and gradient, each with `len` elements. Those that a
+/// kernel does not use are 0.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Row {
     pub(super) group: usize,

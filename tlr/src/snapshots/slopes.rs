@@ -9,8 +9,8 @@ use crate::{
 use dfdx::{nn::TensorCollection, shapes::Dtype, tensor::Gradients, tensor_ops::Device};
 
 impl<E: Dtype> Snapshots<E> {
-    /// The slope of each group along the way since a snapshot. A trainable tensor without a gradient
-    /// is given one of zeros. Sketches estimate the slope, with a deviation of at most
+    /// The slope of each group along the way since a snapshot. A trainable tensor without a
+    /// gradient is given one of zeros. Sketches estimate the slope, with a deviation of at most
     /// √(2/bins)·‖g‖‖s‖.
     pub(crate) fn slopes<D, M>(
         &self,
@@ -82,8 +82,8 @@ impl<E: Dtype> Snapshots<E> {
 
 #[cfg(feature = "cuda")]
 impl<E: Dtype> Snapshots<E> {
-    /// Does the work of [`slopes_on_host`](Self::slopes_on_host) for all weights whose snapshots are
-    /// on a GPU, in one launch.
+    /// Does the work of [`slopes_on_host`](Self::slopes_on_host) for all weights whose snapshots
+    /// are on a GPU, in one launch.
     fn slopes_on_gpu<D, M>(
         &self,
         slopes: &mut [Slope],

@@ -45,8 +45,8 @@ pub(super) enum Past<'a, E> {
 }
 
 impl<E: Dtype> Past<'_, E> {
-    /// The elements of a range, at most [`READ`](crate::tensors::READ) of them. Elements that are not kept as such are
-    /// written to `room` first.
+    /// The elements of a range, at most [`READ`](crate::tensors::READ) of them. Elements that are
+    /// not kept as such are written to `room` first.
     #[inline(always)]
     pub(super) fn read<'r>(&'r self, range: Range<usize>, Room(room): &'r mut Room<E>) -> &'r [E] {
         match self {

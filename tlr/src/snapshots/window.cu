@@ -1,5 +1,5 @@
-// The end of a window and the slopes on a GPU, for all tensors of a model in one launch. The kernels
-// compute the same sums as `products.rs`, `sums.rs` and `way.rs` do on the host.
+// The end of a window and the slopes on a GPU, for all tensors of a model in one launch. The
+// kernels compute the same sums as `products.rs`, `sums.rs` and `way.rs` do on the host.
 
 typedef unsigned long long u64;
 
@@ -113,8 +113,8 @@ __device__ void square(const Tensor *tensors, u64 count, Sums<1> *sums) {
     reduce(sum, sums + blockIdx.x);
 }
 
-// ⟨g,s⟩, ‖s‖², ‖g‖² and ‖P‖² over one block's elements, where s = W − P and P is the snapshot in the
-// place of B.
+// ⟨g,s⟩, ‖s‖², ‖g‖² and ‖P‖² over one block's elements, where s = W − P and P is the snapshot in
+// the place of B.
 template <typename E>
 __device__ void slope(const Tensor *tensors, u64 count, Sums<4> *sums) {
     const Tensor tensor = of_block(tensors, count);

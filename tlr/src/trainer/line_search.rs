@@ -1,6 +1,6 @@
 //! Exact steps that pass a line search before they are made (the third future step in the paper:
-//! Retsinas, Sfikas, Filntisis and Maragos, *Newton-based Trainable Learning Rate*), for losses
-//! without noise.
+//! Retsinas, Sfikas, Filntisis and Maragos, *Newton-based Trainable Learning Rate*, ICASSP 2023),
+//! for losses without noise.
 
 use super::{fault::Fault, Trainer};
 use crate::{

@@ -1,5 +1,6 @@
 //! Exact steps, which need a second gradient each. They apply the rule to exact derivatives
-//! (Eq. 1–7 of Retsinas, Sfikas, Filntisis and Maragos, *Newton-based Trainable Learning Rate*).
+//! (Eq. 1–7 of Retsinas, Sfikas, Filntisis and Maragos, *Newton-based Trainable Learning Rate*,
+//! ICASSP 2023; [their code](https://github.com/georgeretsi/NTLR)).
 
 use super::{
     fault::Fault,

@@ -16,14 +16,14 @@ where
         self.engine.rates().collect()
     }
 
-    /// What the [`schedule`](Self::schedule) and the horizon multiply the rates of the next step by. 1
-    /// without them, and while the starting rate is looked for.
+    /// What the [`schedule`](Self::schedule) and the horizon multiply the rates of the next step
+    /// by. 1 without them, and while the starting rate is looked for.
     pub fn factor(&self) -> f64 {
         self.engine.factor()
     }
 
-    /// Each group's name and rate, as the next step will use it: times the [`factor`](Self::factor),
-    /// and never below 1e-30, also where the factor is 0.
+    /// Each group's name and rate, as the next step will use it: times the
+    /// [`factor`](Self::factor), and never below 1e-30, also where the factor is 0.
     pub fn effective_rates(&self) -> Vec<(&str, f64)> {
         let factor = self.factor();
         self.engine.rates().map(|(name, rate)| (name, bounded(rate * factor))).collect()

@@ -37,9 +37,9 @@ pub struct DAdaptAdam {
     pub eps: f64,
     /// λ. At least 0; default 0.
     pub weight_decay: f64,
-    /// Whether λ is apart from the gradient, as in AdamW. Default false.
+    /// Whether λ acts on the weights directly, as in AdamW. Default false.
     pub decoupled: bool,
-    /// Default false.
+    /// Whether κ has Adam's bias correction. Default false.
     pub bias_correction: bool,
     /// d before the first step. Above 0; default 1e-6.
     pub d0: f64,
@@ -66,11 +66,11 @@ impl Default for DAdaptAdam {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DAdaptAdamState<E> {
     d: f64,
-    /// r.
+    /// r, the average of the products of gradients with s.
     numerator: f64,
-    /// Steps that moved anything.
+    /// Steps with a gradient that is not 0.
     moved: u64,
-    /// s.
+    /// s, the average of the gradients, weighed by κ.
     sum: Tensors<E>,
     mean: Tensors<E>,
     square: Tensors<E>,
@@ -148,7 +148,7 @@ impl PeerRule for DAdaptAdam {
         Ok(())
     }
 
-    /// d, which the package's users watch.
+    /// d, which users of the package watch.
     fn rates<E: Real>(&self, state: &DAdaptAdamState<E>) -> Vec<f64> {
         vec![state.d]
     }

@@ -51,13 +51,13 @@ impl Default for DAdaptSgd {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DAdaptSgdState<E> {
     d: f64,
-    /// r.
+    /// r, the weighted sum of ⟨g,s⟩.
     numerator: f64,
-    /// ‖g₀‖.
+    /// ‖g₀‖, the norm of the first gradient that is not 0.
     first_norm: Option<f64>,
-    /// w₀.
+    /// w₀, the weights before the first step.
     origin: Tensors<E>,
-    /// s.
+    /// s, the weighted sum of the gradients.
     sum: Tensors<E>,
 }
 
@@ -120,7 +120,7 @@ impl PeerRule for DAdaptSgd {
         Ok(())
     }
 
-    /// d, which the package's users watch.
+    /// d, which users of the package watch.
     fn rates<E: Real>(&self, state: &DAdaptSgdState<E>) -> Vec<f64> {
         vec![state.d]
     }

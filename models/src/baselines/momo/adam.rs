@@ -65,9 +65,9 @@ pub struct MomoAdamState<E> {
     tau: f64,
     lower_bound: f64,
     averages: Averages,
-    /// d.
+    /// d, the average of the gradients.
     mean: Tensors<E>,
-    /// v.
+    /// v, the average of their squares.
     square: Tensors<E>,
 }
 

@@ -57,9 +57,9 @@ impl Default for Momo {
 pub struct MomoState<E> {
     tau: f64,
     lower_bound: f64,
-    /// None before the first step.
+    /// The averages of losses and products; none before the first step.
     averages: Option<Averages>,
-    /// d.
+    /// d, the average of the gradients.
     mean: Tensors<E>,
 }
 

@@ -36,9 +36,9 @@ pub struct ScheduleFreeAdamW {
     pub weight_decay: f64,
     /// The steps in which the rate grows from 0. Default 0.
     pub warmup_steps: u64,
-    /// At least 0; default 0.
+    /// The power r of a step's number in its weight. At least 0; default 0.
     pub r: f64,
-    /// p. At least 0; default 2.
+    /// The power p of the largest rate in a step's weight. At least 0; default 2.
     pub lr_power: f64,
 }
 
@@ -60,7 +60,7 @@ impl Default for ScheduleFreeAdamW {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ScheduleFreeAdamWState<E> {
     average: Average,
-    /// z.
+    /// z, the base sequence.
     base: Tensors<E>,
     square: Tensors<E>,
 }

@@ -25,7 +25,7 @@ pub(super) fn decode(path: &Path) -> Result<RgbImage, DataError> {
     pixels(path, &bytes)
 }
 
-/// The same of the file's contents.
+/// The pixels, given the contents of a file.
 fn pixels(path: &Path, bytes: &[u8]) -> Result<RgbImage, DataError> {
     let unknown = |what| DataError::PictureKind { path: path.to_owned(), what };
     let damaged = |source| DataError::Picture {
@@ -121,8 +121,8 @@ mod tests {
         }
     }
 
-    /// A flipped bit of a PNG breaks a checksum, and is noticed unless the pixels are what they were.
-    /// The others have none: they may decode to something else, but do not panic.
+    /// A flipped bit of a PNG breaks a checksum, and is noticed unless the pixels are what they
+    /// were. The others have none: they may decode to something else, but do not panic.
     #[test]
     fn flipped_bits_give_an_error_or_a_picture() {
         let picture = gradient(40, 30);
@@ -141,7 +141,7 @@ mod tests {
                     }
                 }
             }
-            // That of the first two bytes, by which the format is known, at the least.
+            // At the least, the error of the first two bytes, which tell the format.
             assert!(noticed > 1, "{format:?}: {noticed}");
         }
     }

@@ -1,3 +1,5 @@
+//! A folder of drawn pictures, where there is none with photographs.
+
 use std::path::Path;
 
 use image::{ColorType, ImageFormat};

@@ -1,7 +1,7 @@
 //! What a JPEG's markers say, before its pixels are decoded.
 //!
 //! A marker is a byte 255 and one that is neither 0 nor 255; within the data of a scan no such pair
-//! occurs but those that begin anew (T.81, section B.1.1).
+//! occurs but the markers RST, at which decoding begins anew (T.81, section B.1.1).
 
 const START: u8 = 0xd8;
 const END: u8 = 0xd9;
@@ -10,7 +10,7 @@ const SCAN: u8 = 0xda;
 /// Why a JPEG is not decoded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Refused {
-    /// The file is over before the picture is.
+    /// The file ends before the picture does.
     NoEnd,
     /// The decoder does not know such pictures, or gets their colours wrong.
     Kind(String),
@@ -30,7 +30,7 @@ pub(super) fn first_picture(bytes: &[u8]) -> Result<&[u8], Refused> {
             END => return Ok(&bytes[..after]),
             // Another picture begins in the midst of this one.
             START => break,
-            // Beginnings anew have no data of their own.
+            // The markers RST have no data of their own.
             0x01 | 0xd0..=0xd7 => continue,
             _ => {}
         }
@@ -60,7 +60,7 @@ fn next_marker(bytes: &[u8], at: usize) -> Option<(u8, usize)> {
     Some((bytes[found + 1], found + 2))
 }
 
-/// What follows a marker, by the length that it begins with.
+/// The data behind a marker, which begins with its length.
 fn segment(bytes: &[u8], at: usize) -> Option<&[u8]> {
     let length = bytes.get(at..at + 2)?;
     let length = usize::from(u16::from_be_bytes([length[0], length[1]]));
@@ -103,8 +103,8 @@ impl Frame {
             .all(|&(h, v)| matches!(h, 1 | 2 | 4) && h <= across && (v == 1 || v == down))
     }
 
-    /// The decoder mixes up the colours of sequential pictures whose colours are sampled differently
-    /// and follow one another.
+    /// The decoder mixes up the colours of sequential pictures whose colours are sampled
+    /// differently and follow one another.
     fn check_scan(&self, components: usize) -> Result<(), Refused> {
         let plain = self.sampling.iter().all(|&sampling| sampling == (1, 1));
         if self.progressive || plain || components >= self.sampling.len() {
@@ -134,7 +134,7 @@ mod tests {
             bytes.extend([0xff, marker, 0, body.len() as u8 + 2]);
             bytes.extend(body);
         }
-        // A 255 that is data, and a beginning anew.
+        // A 255 that is data, and a marker RST.
         bytes.extend([1, 2, 0xff, 0, 0xd9, 3, 0xff, 0xd0, 4, 0xff, 0xff, END]);
         bytes
     }
@@ -167,7 +167,7 @@ mod tests {
         for length in 0..whole.len() {
             assert_eq!(first_picture(&whole[..length]), Err(Refused::NoEnd), "{length}");
         }
-        // One that was cut off before the next begins.
+        // A picture that was cut off before the next one begins.
         let cut = [&whole[..whole.len() - 3], &whole].concat();
         assert_eq!(first_picture(&cut), Err(Refused::NoEnd));
     }

@@ -9,7 +9,7 @@ use std::{
 
 use crate::data::DataError;
 
-/// What pictures' names end in, in small letters or capitals.
+/// The endings of pictures' names, in small letters or capitals.
 const ENDINGS: [&str; 11] =
     ["bmp", "jfif", "jpe", "jpeg", "jpg", "pbm", "pgm", "png", "pnm", "ppm", "webp"];
 
@@ -149,8 +149,8 @@ fn classes(dir: &Path, others: &mut PassedOver) -> Result<Vec<OsString>, DataErr
     Ok(folders)
 }
 
-/// The pictures in `dir` and in the folders below it, sorted. What is called like a picture and is a
-/// folder, or a link to nothing, is among them: reading it will tell.
+/// The pictures in `dir` and in the folders below it, sorted. What is called like a picture and is
+/// a folder, or a link to nothing, is among them: reading it will tell.
 fn below(dir: &Path, others: &mut PassedOver) -> Result<Vec<PathBuf>, DataError> {
     let mut pictures = Vec::new();
     for name in names(dir)? {
@@ -169,14 +169,15 @@ fn below(dir: &Path, others: &mut PassedOver) -> Result<Vec<PathBuf>, DataError>
     Ok(pictures)
 }
 
-/// Whether it is a link to a folder that it lies in: the same pictures would be found again and again.
+/// Whether it is a link to a folder above itself: the same pictures would be found again and
+/// again.
 fn leads_back(path: &Path) -> bool {
     let real = |path: &Path| path.canonicalize().ok();
     let from = || path.parent().and_then(real);
     path.is_symlink() && real(path).zip(from()).is_some_and(|(to, from)| from.starts_with(to))
 }
 
-/// What archives made on macOS hold beside the files that were put in.
+/// A folder that archives made on macOS hold beside their files.
 const MACOS: &str = "__MACOSX";
 
 /// The sorted names in `dir`, without hidden ones.

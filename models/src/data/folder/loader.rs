@@ -1,3 +1,5 @@
+//! Batches of pictures, decoded on threads while a model trains on those before.
+
 use std::{
     num::NonZeroUsize,
     sync::{
@@ -14,7 +16,7 @@ use crate::data::DataError;
 /// On how many threads pictures are decoded, and how far ahead.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Loader {
-    /// Threads, each of which prepares whole batches. Default one a core.
+    /// How many threads there are. Each prepares whole batches. Default one a core.
     pub threads: NonZeroUsize,
     /// Batches that a thread may finish before they are asked for, besides the one it works on.
     /// Default 1.
@@ -42,15 +44,15 @@ impl Pictures {
     /// The batches of the pictures `order`, in that order, decoded on threads while the caller
     /// trains.
     ///
-    /// At most `threads * (ahead + 1)` batches are in memory besides those handed out. Neither order
-    /// nor pixels depend on the number of threads. After an error the iterator ends; dropping it
-    /// ends the threads, which takes them a picture at most.
+    /// At most `threads * (ahead + 1)` batches are in memory besides those handed out. Neither
+    /// order nor pixels depend on the number of threads. After an error the iterator ends; dropping
+    /// it ends the threads, which takes them a picture at most.
     ///
     /// # Errors
     ///
-    /// [`DataError::Preparation`] for sizes that make no sense, [`DataError::Index`] when an index in
-    /// `order` is not below [`len`](Self::len), [`DataError::Thread`] when there are no threads to be
-    /// had. The iterator's items are errors of [`read`](Self::read) that name the file.
+    /// [`DataError::Preparation`] for sizes that make no sense, [`DataError::Index`] when an index
+    /// in `order` is not below [`len`](Self::len), [`DataError::Thread`] when there are no threads
+    /// to be had. The iterator's items are errors of [`read`](Self::read) that name the file.
     pub fn batches(
         &self,
         order: impl IntoIterator<Item = Vec<usize>>,
@@ -110,7 +112,7 @@ impl Work {
         }
     }
 
-    /// None when the batch is no longer wanted.
+    /// The batch; none if nobody wants it any more.
     fn prepare(&self, indices: &[usize]) -> Option<Item> {
         let side = self.prepare.side as usize;
         let mut pixels = Vec::with_capacity(indices.len() * 3 * side * side);
@@ -176,7 +178,7 @@ impl Drop for PictureBatches {
         // A thread that waits for room learns that there will be none.
         drop(receivers);
         for thread in threads {
-            // What it panicked of, if it did, is not worth a second panic.
+            // If the thread has panicked, its batches are missing already: no second panic.
             let _ = thread.join();
         }
     }
@@ -282,7 +284,7 @@ mod tests {
             assert!(Arc::strong_count(&pictures.files) > 1);
             let start = Instant::now();
             drop(batches);
-            // Threads hold the list; they would hang here, or hold it still.
+            // The threads hold the list: if they had not ended, somebody would hold it still.
             assert_eq!(Arc::strong_count(&pictures.files), 1, "{:?}", start.elapsed());
         }
     }

@@ -53,24 +53,36 @@ pub struct Folder {
     pub train: Pictures,
     /// The pictures of `val/`, never trained on.
     pub val: Pictures,
-    /// What is neither.
+    /// The files in both that are no pictures.
     pub passed_over: PassedOver,
 }
 
 impl Folder {
     /// Lists `dir/train/<class>/` and `dir/val/<class>/` without opening a picture.
     ///
-    /// The classes are the folders in `train`, sorted by name; `val` may lack some of them. A class's
-    /// pictures may lie in folders below its own. What ends in `.jpg`, `.jpeg`, `.jpe`, `.jfif`,
-    /// `.png`, `.webp`, `.bmp`, `.pnm`, `.ppm`, `.pgm` or `.pbm`, in capitals too, counts as a
-    /// picture, and others are [passed over](Self::passed_over). Of Tiny ImageNet, `val` is taken as
-    /// it comes: one folder, `images`, and the list `val_annotations.txt`.
+    /// The classes are the folders in `train`, sorted by name; `val` may lack some of them. A
+    /// class's pictures may lie in folders below its own. What ends in `.jpg`, `.jpeg`, `.jpe`,
+    /// `.jfif`, `.png`, `.webp`, `.bmp`, `.pnm`, `.ppm`, `.pgm` or `.pbm`, in capitals too, counts
+    /// as a picture, and others are [passed over](Self::passed_over). Of Tiny ImageNet, `val` is
+    /// taken as it comes: one folder, `images`, and the list `val_annotations.txt`.
     ///
     /// # Errors
     ///
     /// [`DataError::Io`] when a folder cannot be listed, [`DataError::NoPictures`] for a class in
     /// `train` or a whole half without any, [`DataError::UnknownClass`] for a class only in `val`,
     /// [`DataError::Annotation`] for a list that is none.
+    ///
+    /// # Example
+    /// ```
+    /// use tlr_models::data::folder::{write_drawn, Folder};
+    ///
+    /// let dir = std::env::temp_dir().join("tlr-doc-pictures");
+    /// write_drawn(&dir, 7, 4, 2, 2, 16)?; // seed, to train on, to test on, classes, side
+    /// let folder = Folder::open(&dir)?;
+    /// assert_eq!((folder.train.len(), folder.val.len()), (4, 2));
+    /// assert_eq!(folder.train.classes().len(), 2);
+    /// # Ok::<(), tlr_models::data::DataError>(())
+    /// ```
     pub fn open(dir: &Path) -> Result<Self, DataError> {
         let mut passed_over = PassedOver::default();
         let (classes, files) = list::train(&dir.join("train"), &mut passed_over)?;

@@ -1,4 +1,4 @@
-//! What a PNG is checked by, as Pillow checks it.
+//! The checksums of a PNG, checked as Pillow does.
 //!
 //! A file that was cut off behind its pixels, or of whose pixels a checksum is wrong, is read where
 //! the pixels themselves are whole: they have a checksum of their own, within.
@@ -25,7 +25,7 @@ pub(super) fn mended(bytes: &[u8]) -> Cow<'_, [u8]> {
     }
 }
 
-/// None where nothing is to be mended, or nothing can be.
+/// The mended file; none if nothing is to be mended, or nothing can be.
 fn pixels_anew(bytes: &[u8]) -> Option<Vec<u8>> {
     let mut at = SIGNATURE;
     let mut pixels = Vec::new();
@@ -46,7 +46,7 @@ fn pixels_anew(bytes: &[u8]) -> Option<Vec<u8>> {
     if right && ended {
         return None;
     }
-    // This checks the sum of what comes out.
+    // This checks the checksum of the decompressed pixels.
     io::copy(&mut ZlibDecoder::new(&pixels[..]), &mut io::sink()).ok()?;
     let mut mended = bytes.get(..first?)?.to_vec();
     mended.extend(u32::try_from(pixels.len()).ok()?.to_be_bytes());
@@ -67,7 +67,7 @@ struct Chunk<'a> {
 }
 
 impl<'a> Chunk<'a> {
-    /// None where not all of its data is there.
+    /// The chunk; none if its data is not all there.
     fn at(bytes: &'a [u8], at: usize) -> Option<Self> {
         let (length, rest) = bytes.get(at..)?.split_first_chunk::<4>()?;
         let length = u32::from_be_bytes(*length) as usize;

@@ -1,3 +1,5 @@
+//! How a picture of any size becomes the input of a model.
+
 use image::{
     imageops::{crop_imm, resize, FilterType},
     RgbImage,
@@ -42,6 +44,15 @@ impl Default for Preparation {
 
 impl Preparation {
     /// Results of `side` x `side` pixels, with `shorter` 8/7 of that as for ImageNet.
+    ///
+    /// # Example
+    /// ```
+    /// use tlr_models::data::folder::Preparation;
+    ///
+    /// let preparation = Preparation::square(224);
+    /// assert_eq!(preparation, Preparation::default());
+    /// assert_eq!(preparation.shorter, 256);
+    /// ```
     pub fn square(side: u32) -> Self {
         Self { side, shorter: side.saturating_add(side / 7), ..Self::default() }
     }
@@ -50,8 +61,8 @@ impl Preparation {
     ///
     /// # Errors
     ///
-    /// [`DataError::Preparation`] when `side` is zero, `shorter` is below it or above 16,384, a mean
-    /// is not finite or a deviation not positive and finite.
+    /// [`DataError::Preparation`] when `side` is zero, `shorter` is below it or above 16,384, a
+    /// mean is not finite or a deviation not positive and finite.
     pub fn check(&self) -> Result<(), DataError> {
         let refuse = |what| Err(DataError::Preparation { what });
         if self.side == 0 {
@@ -80,9 +91,9 @@ pub enum View {
     /// the square, and mirrored left to right half of the time. It depends on the seed, the epoch
     /// and the picture's index only.
     Random {
-        /// Of all parts that are taken.
+        /// The seed of all parts that are taken.
         seed: u64,
-        /// Counted from 0.
+        /// The epoch, counted from 0.
         epoch: usize,
     },
 }
@@ -148,8 +159,8 @@ impl Pictures {
 fn centre(picture: &RgbImage, prepare: &Preparation) -> RgbImage {
     let (width, height) = picture.dimensions();
     let side = prepare.side;
-    // Cut before resizing: the same square, and no time or memory for what is cut off, however
-    // long the longer side is.
+    // Cutting before resizing gives the same square, and takes no time or memory for what is cut
+    // off, however long the longer side is.
     let shorter = f64::from(width.min(height));
     let size = shorter * f64::from(side) / f64::from(prepare.shorter);
     let size = (size.round() as u32).clamp(1, width.min(height));

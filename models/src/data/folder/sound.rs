@@ -1,14 +1,17 @@
+//! Finds the pictures of a folder that cannot be decoded, before training does.
+
 use rayon::prelude::*;
 
 use super::{decode::decode, Folder, Pictures};
 use crate::data::DataError;
 
 impl Folder {
-    /// Decodes every picture once and leaves out those that cannot be: files that are damaged or cut
-    /// off, links to nothing, folders called like a picture. The second value says which and why.
+    /// Decodes every picture once and leaves out those that cannot be: files that are damaged or
+    /// cut off, links to nothing, folders called like a picture. The second value says which and
+    /// why.
     ///
-    /// It takes as long as the decoding of an epoch, on the threads of rayon's pool. `tell` is called
-    /// after each picture.
+    /// It takes as long as the decoding of an epoch, on the threads of rayon's pool. `tell` is
+    /// called after each picture.
     ///
     /// # Errors
     ///

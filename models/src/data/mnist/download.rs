@@ -65,6 +65,17 @@ const SOURCES: [Source; 4] = [
 /// something else, [`DataError::Gzip`] when it does not decompress, and
 /// [`DataError::Io`] when the cache cannot be written. A file that fails leaves
 /// nothing behind; those before it stay in the cache.
+///
+/// # Example
+/// ```no_run
+/// use tlr_models::data::mnist::{self, DEFAULT_BASE_URL};
+///
+/// let folder = mnist::download("mnist".as_ref(), DEFAULT_BASE_URL, &mut |name, so_far, of| {
+///     println!("{name}: {so_far} bytes of {of:?}");
+/// })?;
+/// let data = mnist::load(&folder)?;
+/// # Ok::<(), tlr_models::data::DataError>(())
+/// ```
 pub fn download(
     cache: &Path,
     base_url: &str,

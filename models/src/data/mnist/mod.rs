@@ -38,6 +38,15 @@ const NAMES: [&str; 4] = [
 /// [`idx::read_images`], [`DataError::Size`] when images are not 28x28,
 /// [`DataError::Count`] when there are more images than labels or fewer, and
 /// [`DataError::Contents`] when a label is 10 or more.
+///
+/// # Example
+/// ```no_run
+/// use tlr_models::data::mnist;
+///
+/// let data = mnist::load("mnist".as_ref())?;
+/// assert_eq!(data.train.shape(), [1, 28, 28]);
+/// # Ok::<(), tlr_models::data::DataError>(())
+/// ```
 pub fn load(dir: &Path) -> Result<Dataset, DataError> {
     let [train_images, train_labels, test_images, test_labels] = NAMES;
     Dataset::new(

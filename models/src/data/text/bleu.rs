@@ -2,7 +2,7 @@
 //! occur in a reference.
 //!
 //! Papineni, Roukos, Ward and Zhu, *BLEU: a Method for Automatic Evaluation of Machine
-//! Translation*, 2002; with one reference a sentence.
+//! Translation*, ACL 2002; with one reference a sentence.
 
 use std::{collections::HashMap, hash::Hash};
 
@@ -11,16 +11,16 @@ use super::TextError;
 /// The longest runs that are counted.
 pub const ORDER: usize = 4;
 
-/// What becomes of a run length of which no run is right. Without smoothing it makes the whole
+/// How a run length is counted of which no run is right. Without smoothing it makes the whole
 /// score zero, which says little about a short text.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum Smoothing {
-    /// None, as in the paper.
+    /// No smoothing, as in the paper.
     #[default]
     None,
-    /// This many right runs instead of none, in (0, 1]; 0.1 is usual.
+    /// Counts this many right runs instead of none, in (0, 1]; 0.1 is usual.
     Epsilon(f64),
-    /// Half a run for the first such length, a quarter for the second, and so on.
+    /// Counts half a run for the first such length, a quarter for the second, and so on.
     Exponential,
 }
 
@@ -44,8 +44,8 @@ pub struct Bleu {
 
 /// The BLEU of a whole text, counted over all sentences together and not averaged over them.
 ///
-/// Tokens can be words (see [`words_13a`](super::words_13a)) or ids. Where no token is right, or all
-/// translations are shorter than four tokens, the score is zero whatever the smoothing.
+/// Tokens can be words (see [`words_13a`](super::words_13a)) or ids. Where no token is right, or
+/// all translations are shorter than four tokens, the score is zero whatever the smoothing.
 ///
 /// # Errors
 ///

@@ -1,3 +1,5 @@
+//! Shuffled mini-batches of sentence pairs of about the same length.
+
 use rand::seq::SliceRandom;
 
 use super::{EncodedPairs, TextError};

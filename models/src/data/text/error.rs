@@ -1,3 +1,5 @@
+//! What can go wrong with sentences.
+
 use std::path::PathBuf;
 
 use crate::data::DataError;
@@ -11,7 +13,10 @@ pub enum TextError {
     File(#[from] DataError),
 
     /// A file is not UTF-8.
-    #[error("{}: line {line} is not UTF-8 from offset {offset} on; convert the file", path.display())]
+    #[error(
+        "{}: line {line} is not UTF-8 from offset {offset} on; convert the file",
+        path.display()
+    )]
     Utf8 {
         /// The file concerned.
         path: PathBuf,
@@ -32,8 +37,7 @@ pub enum TextError {
 
     /// Two files that should match line by line do not.
     #[error(
-        "{}: line {line} has no partner, {} ends before it; \
-         the files must match line by line",
+        "{}: line {line} has no partner, {} ends before it; the files must match line by line",
         longer.display(),
         shorter.display()
     )]
@@ -65,11 +69,15 @@ pub enum TextError {
     },
 
     /// A vocabulary cannot be as small as was asked for.
-    #[error("a vocabulary of {size} tokens was asked for, but this text needs {least}; pass at least that")]
+    #[error(
+        "a vocabulary of {size} tokens was asked for, but this text needs {least}; pass at \
+         least that"
+    )]
     VocabularySize {
         /// The size asked for.
         size: usize,
-        /// The least size that holds the special tokens and the characters of the text, or one word.
+        /// The least size that holds the special tokens and the characters of the text, or one
+        /// word.
         least: usize,
     },
 

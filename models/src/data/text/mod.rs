@@ -18,7 +18,8 @@
 //! # Ok::<(), tlr_models::data::text::TextError>(())
 //! ```
 //!
-//! [`bleu`] scores the translations, and [`WordByWord`] is what they should be better than.
+//! [`bleu`] scores the translations, and [`WordByWord`] gives translations that any model should
+//! exceed.
 
 pub mod bleu;
 pub mod multi30k;

@@ -1,5 +1,5 @@
-//! The words that BLEU is counted over, as the script `mteval-v13a` of the translation contests cuts
-//! them. sacrebleu calls it 13a, and takes it unless it is told otherwise.
+//! The words that BLEU is counted over, as the script `mteval-v13a` of the translation contests
+//! cuts them. sacrebleu calls it 13a, and takes it unless it is told otherwise.
 
 /// The words and marks of a sentence, as sacrebleu's 13a cuts them: what scores are compared by.
 ///
@@ -9,7 +9,8 @@
 /// ```
 /// use tlr_models::data::text::words_13a;
 ///
-/// assert_eq!(words_13a("A dog's toy, 1.5 m long."), ["A", "dog's", "toy", ",", "1.5", "m", "long", "."]);
+/// let words = words_13a("A dog's toy, 1.5 m long.");
+/// assert_eq!(words, ["A", "dog's", "toy", ",", "1.5", "m", "long", "."]);
 /// ```
 pub fn words_13a(sentence: &str) -> Vec<String> {
     let mut text = sentence.trim_end_matches(is_space).replace("<skipped>", "");

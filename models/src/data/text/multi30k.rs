@@ -12,8 +12,8 @@ use crate::data::contents::{self, plain_or_gzip};
 ///
 /// # Errors
 ///
-/// [`TextError::File`] with [`DataError::Missing`](crate::data::DataError::Missing) when a file is not there, and the errors of
-/// [`ParallelText::read`].
+/// [`TextError::File`] with [`DataError::Missing`](crate::data::DataError::Missing) when a file is
+/// not there, and the errors of [`ParallelText::read`].
 pub fn load(dir: &Path) -> Result<Translation, TextError> {
     Ok(Translation {
         train: read(dir, "train")?,

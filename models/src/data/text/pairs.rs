@@ -1,3 +1,5 @@
+//! A parallel text as ids, and padded batches of it.
+
 use super::{ParallelText, TextError, Vocabulary, BOS, EOS, PAD};
 
 /// A parallel text as ids, each sentence between `<bos>` and `<eos>`.

@@ -1,3 +1,5 @@
+//! Sentences and their translations, line by line, from files.
+
 use std::path::Path;
 
 use super::TextError;
@@ -19,6 +21,15 @@ impl ParallelText {
     /// # Errors
     ///
     /// [`TextError::Count`] when one side has more, [`TextError::Zero`] when there are none.
+    ///
+    /// # Example
+    /// ```
+    /// use tlr_models::data::text::ParallelText;
+    ///
+    /// let text = ParallelText::new(vec!["Ein Hund".into()], vec!["A dog".into()])?;
+    /// assert_eq!((text.len(), text.target()), (1, &["A dog".to_owned()][..]));
+    /// # Ok::<(), tlr_models::data::text::TextError>(())
+    /// ```
     pub fn new(source: Vec<String>, target: Vec<String>) -> Result<Self, TextError> {
         if source.len() != target.len() {
             let (left, right) = (source.len(), target.len());

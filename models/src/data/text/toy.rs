@@ -13,8 +13,8 @@ use rand_chacha::ChaCha8Rng;
 use super::{ParallelText, TextError, Translation};
 use crate::data::random::{generator, Purpose};
 
-/// The most sentences, all halves together: few of those there are, so that new ones are found
-/// soon.
+/// The most sentences of all parts together. They are few of all possible ones, so that new ones
+/// are found soon.
 pub const LIMIT: usize = 200_000;
 
 /// Makes `train`, `val` and `test` pairs. All sentences differ, so that none to test on was trained
@@ -191,7 +191,7 @@ fn noun_phrase(
     }
 }
 
-/// One of a table, none of which is empty.
+/// An entry of a table; no table is empty.
 fn pick<T: Copy>(from: &[T], rng: &mut ChaCha8Rng) -> T {
     // As u32: the draw must not depend on the width of usize.
     from[rng.gen_range(0..from.len() as u32) as usize]
@@ -231,16 +231,16 @@ mod tests {
             train.source(),
             [
                 "wenn die Katze das weiße Buch gesucht hat .",
-                "obwohl der Vogel manchmal das grüne Buch holt und weil der rote Vogel jeden Tag die \
-                 Lampe im Wald malt .",
+                "obwohl der Vogel manchmal das grüne Buch holt und weil der rote Vogel jeden Tag \
+                 die Lampe im Wald malt .",
             ]
         );
         assert_eq!(
             train.target(),
             [
                 "when the cat has sought the white book .",
-                "although the bird fetches the green book sometimes and because the red bird paints \
-                 the lamp in the forest every day .",
+                "although the bird fetches the green book sometimes and because the red bird \
+                 paints the lamp in the forest every day .",
             ]
         );
     }

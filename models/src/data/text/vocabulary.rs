@@ -1,3 +1,5 @@
+//! The tokens of a language: learned from sentences, and turned into ids and back.
+
 use tokenizers::{
     models::{
         bpe::{BpeTrainer, BPE},
@@ -26,7 +28,7 @@ pub const BOS: usize = 2;
 /// The id of `<eos>`, which ends a sentence.
 pub const EOS: usize = 3;
 
-/// In the order of their ids.
+/// The special tokens, in the order of their ids.
 const SPECIAL: [&str; 4] = ["<unk>", "<pad>", "<bos>", "<eos>"];
 
 /// What a token is.

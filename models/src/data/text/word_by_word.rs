@@ -1,8 +1,10 @@
+//! Translation word by word, which every model should be better than.
+
 use std::collections::HashMap;
 
 use super::{words, ParallelText, TextError};
 
-/// Passes over the text; the words' translations change little after that.
+/// How many passes are made over the text. After that the translations change little.
 const PASSES: usize = 5;
 
 /// Translates each word by the one that it most often stands for, and leaves their order as it is:
@@ -115,8 +117,8 @@ mod tests {
     use super::*;
     use crate::data::text::toy;
 
-    // Fails if source and target are mixed up, or if words that merely occur together, such as those
-    // in every sentence, win: counted like a word, the full stop stands for "the".
+    // Fails if source and target are mixed up, or if words that merely occur together, such as
+    // those in every sentence, win: counted like a word, the full stop stands for "the".
     #[test]
     fn words_of_the_toy_language_are_learned() {
         let data = toy::draw(1, 1500, 1, 1).unwrap();

@@ -1,6 +1,6 @@
 //! Pictures in SVG, as narrow as a phone.
 
-use super::{escaped, percent};
+use super::words::{escaped, percent};
 use crate::lab::Findings;
 use std::fmt::Write;
 
@@ -44,7 +44,8 @@ pub(super) struct Chart {
 }
 
 impl Chart {
-    /// The picture, with a legend below. What cannot be drawn, such as an infinite loss, is left out.
+    /// The picture, with a legend below. What cannot be drawn, such as an infinite loss, is left
+    /// out.
     pub(super) fn svg(&self) -> String {
         let height = |y: f64| if self.log { y.log10() } else { y };
         let drawable = |line: &Line| -> Vec<(f64, f64)> {
@@ -124,7 +125,7 @@ fn range(values: impl Iterator<Item = f64>) -> (f64, f64) {
     }
 }
 
-/// A number in a few letters.
+/// A number in a few characters.
 fn short(value: f64) -> String {
     match value.abs() {
         0.0 => "0".to_owned(),

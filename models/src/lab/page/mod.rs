@@ -2,13 +2,15 @@
 
 mod chart;
 mod tables;
+mod words;
 
-use super::{measures::median, Findings, Group, OfTask, Scale};
+use super::{Findings, Group, OfTask, Scale};
 use crate::report::count;
 use chart::{Chart, Line};
 use std::fmt::Write;
+use words::{escaped, percent, regret_of};
 
-/// The page.
+/// The page, as HTML.
 ///
 /// ```no_run
 /// use tlr_models::lab::{html, Findings, Results, Scale};
@@ -75,10 +77,10 @@ details { border-top: 1px solid #ddd; padding: .5rem 0; } summary { cursor: poin
 "#;
 
 const EVERYONE: &str = "<p>Regret is how much worse the final loss is than that of the best of \
-    the points tried by hand, 26 of them, on the same task, as a part of it; below 0 is better than by hand. \
-    <em>Settings</em> are the numbers that somebody had to choose; a published default counts. \
-    The area is that of the profile below, 1 at most. The time of a step is a multiple of plain \
-    SGD's, as the peers' host computes it.</p>\n";
+    the points tried by hand, 26 of them, on the same task, as a part of it; below 0 is better \
+    than by hand. <em>Settings</em> are the numbers that somebody had to choose; a published \
+    default counts. The area is that of the profile below, 1 at most. The time of a step is a \
+    multiple of plain SGD's, as the peers' host computes it.</p>\n";
 
 const PROFILE: &str =
     "<p>The target of a task is the loss that the best by hand has at nine tenths \
@@ -86,9 +88,10 @@ const PROFILE: &str =
     who is there first.</p>\n";
 
 const NOTES: &str = "<h2>How this was made</h2>\n<ul>\n\
-    <li>The points of the search by hand: NAdamW with a cosine at 0.1, 0.03, 0.01, 0.003, 0.001 and \
-    0.0003; SGD at 1, 0.3, 0.1, 0.03 and 0.01, with and without momentum 0.9, constant or with a \
-    cosine. The best is chosen by the very losses that are compared, which flatters it.</li>\n\
+    <li>The points of the search by hand: NAdamW with a cosine at 0.1, 0.03, 0.01, 0.003, 0.001 \
+    and 0.0003; SGD at 1, 0.3, 0.1, 0.03 and 0.01, with and without momentum 0.9, constant or \
+    with a cosine. The best is chosen by the very losses that are compared, which flatters \
+    it.</li>\n\
     <li>Everyone begins at the same weights and sees the same batches. Peers have the defaults of \
     their packages. What averages weights is tested at the average.</li>\n\
     <li>A run is tested 20 times, on examples that it is not trained on. Tests are not timed. A \
@@ -98,50 +101,12 @@ const NOTES: &str = "<h2>How this was made</h2>\n<ul>\n\
     <li>Not here: weight decay, which is 0 for all; half precision, which the peers do not have; \
     folders of pictures and ResNet-50, which take hours.</li>\n</ul>\n";
 
-/// Text that HTML does not take for tags.
-fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
-}
-
 fn figure(svg: String, caption: &str) -> String {
     format!("<figure>\n{svg}<figcaption>{caption}</figcaption>\n</figure>\n")
 }
 
-/// A share in percent, with its sign.
-fn percent(share: f64) -> String {
-    match share {
-        share if !share.is_finite() => "diverged".to_owned(),
-        share if share > 9.995 => format!("×{:.0}", 1.0 + share),
-        share => format!("{:+.1} %", 100.0 * share),
-    }
-}
-
-/// Those of this library that are told how many steps there are, with one rate: the default.
+/// This library's contenders with one rate that are told how many steps there are: the default.
 pub(super) const OURS: [&str; 3] = ["tlr-sgd", "tlr-momentum", "tlr-adam"];
-
-/// The middle and the worst of a competitor's regrets, and where it is worst.
-struct Regret<'a> {
-    middle: f64,
-    worst: f64,
-    at: &'a str,
-    /// Tasks at which it is not above 0.
-    no_worse: usize,
-    tasks: usize,
-}
-
-fn regret_of(findings: &Findings, competitor: usize) -> Option<Regret<'_>> {
-    let regrets = findings.regrets(competitor);
-    let named: Vec<_> =
-        regrets.iter().zip(&findings.tasks).filter_map(|(r, task)| Some(((*r)?, task))).collect();
-    let (worst, task) = named.iter().max_by(|a, b| a.0.total_cmp(&b.0))?;
-    Some(Regret {
-        middle: median(&named.iter().map(|(regret, _)| *regret).collect::<Vec<_>>())?,
-        worst: *worst,
-        at: &task.name,
-        no_worse: named.iter().filter(|(regret, _)| *regret <= 0.0).count(),
-        tasks: named.len(),
-    })
-}
 
 /// The competitors of a group, those with the largest areas first.
 fn by_area(findings: &Findings, group: Group) -> Vec<usize> {
@@ -154,7 +119,8 @@ fn by_area(findings: &Findings, group: Group) -> Vec<usize> {
     of_group.into_iter().map(|(_, index)| index).collect()
 }
 
-/// Those that figures show: ours, the hand's, and the best three that find their own rate.
+/// The competitors in the figures: ours, the search by hand, and the best three that find their own
+/// rate.
 fn shown(findings: &Findings) -> Vec<usize> {
     let hand = ["nadamw + cosine, by hand", "sgd, by hand"];
     let mut shown: Vec<_> =
@@ -225,7 +191,7 @@ fn summary(page: &mut String, findings: &Findings) {
               who finds a rate.</p>\n";
 }
 
-/// At which tasks the best and the worst of ours stand before or behind the hand.
+/// The tasks at which ours are furthest before, and furthest behind, the search by hand.
 fn wins_and_losses(findings: &Findings) -> String {
     let ours: Vec<_> = OURS.iter().filter_map(|name| findings.named(name)).collect();
     let mut best: Vec<(f64, &str)> = Vec::new();

@@ -1,10 +1,10 @@
-//! Tables.
+//! The tables of the page.
 
-use super::{escaped, percent, regret_of};
+use super::words::{escaped, percent, regret_of};
 use crate::lab::{measures::spread, Findings, Group, OfTask, Score};
 use std::fmt::Write;
 
-/// A loss in five letters or so.
+/// A loss in about five characters.
 pub(super) fn loss(loss: f64) -> String {
     match loss {
         loss if loss.is_infinite() => "diverged".to_owned(),
@@ -34,7 +34,7 @@ fn table(headings: &[&str], rows: impl IntoIterator<Item = (Group, Vec<String>)>
     text + "</table>\n</div>\n"
 }
 
-/// Everyone, those with the least median regret first.
+/// All competitors, those with the least median regret first.
 pub(super) fn everyone(findings: &Findings) -> String {
     let all = findings.competitors.iter().enumerate();
     let mut rows: Vec<_> = all
@@ -86,7 +86,7 @@ fn losses(score: &Score) -> String {
     }
 }
 
-/// Everyone at a task, the least loss first.
+/// All competitors at a task, the least loss first.
 pub(super) fn of_task(findings: &Findings, task: &OfTask) -> String {
     let best = findings.hand().and_then(|hand| task.score(hand)).map(Score::loss);
     let mut rows: Vec<_> = findings

@@ -2,7 +2,7 @@
 
 use super::{
     models::{Deep, Logistic, SmallConv, SmallMlp},
-    Opened, Task,
+    task::{Opened, Task},
 };
 use crate::{
     data::{cifar, digits as drawn, mnist, shapes, Batches, DataError, Dataset, Images, Scaling},
@@ -16,7 +16,7 @@ use dfdx::{
 };
 use std::marker::PhantomData;
 
-/// Images that are tested at a time; only a matter of memory.
+/// How many images are tested at a time. It matters only for memory.
 const AT_ONCE: usize = 500;
 
 pub(super) fn tasks() -> Vec<Task> {
@@ -121,7 +121,7 @@ fn digits_of(
     digits(folders, train, test)
 }
 
-/// MNIST where it is at hand, and drawn digits where it is not, by name.
+/// MNIST if it is at hand, otherwise drawn digits; with the name of the data.
 pub(super) fn digits(
     folders: &Folders,
     train: usize,

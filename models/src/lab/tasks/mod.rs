@@ -4,77 +4,10 @@ mod images;
 mod models;
 mod numbers;
 mod sentences;
+mod task;
 mod vectors;
 
-use super::{run, Budget, Contender, Folders, Problem, Scale, Trained};
-use crate::train::TrainError;
-
-/// Something to learn, by name.
-#[derive(Clone, Copy)]
-pub struct Task {
-    /// The name in files and tables.
-    pub name: &'static str,
-    /// What it is, in a sentence.
-    pub about: &'static str,
-    /// The folder of the data set that it cannot be had without.
-    pub needs: Option<&'static str>,
-    open: fn(&Folders, Scale) -> Opened,
-}
-
-/// A task with its data, or why it cannot be had.
-type Opened = Result<Box<dyn Ready>, TrainError>;
-
-impl std::fmt::Debug for Task {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Task").field("name", &self.name).finish_non_exhaustive()
-    }
-}
-
-/// A task whose data are there.
-pub trait Ready: Send + Sync {
-    /// How long it is trained.
-    fn budget(&self) -> Budget;
-
-    /// What it is trained on, in words.
-    fn data(&self) -> String;
-
-    /// As [`train`](crate::lab::train).
-    ///
-    /// # Errors
-    /// As [`train`](crate::lab::train).
-    fn train(&self, contender: &Contender, seed: u64) -> Result<Trained, TrainError>;
-}
-
-impl<P: Problem + Send> Ready for P {
-    fn budget(&self) -> Budget {
-        Problem::budget(self)
-    }
-
-    fn data(&self) -> String {
-        Problem::data(self)
-    }
-
-    fn train(&self, contender: &Contender, seed: u64) -> Result<Trained, TrainError> {
-        run::train(self, contender, seed)
-    }
-}
-
-impl Task {
-    /// The task with its data, which are drawn or read; none where they are not in `folders`.
-    ///
-    /// # Errors
-    /// Files that cannot be read.
-    pub fn open(
-        &self,
-        folders: &Folders,
-        scale: Scale,
-    ) -> Result<Option<Box<dyn Ready>>, TrainError> {
-        match self.needs {
-            Some(name) if folders.find(name).is_none() => Ok(None),
-            _ => (self.open)(folders, scale).map(Some),
-        }
-    }
-}
+pub use task::{Ready, Task};
 
 /// All tasks.
 ///

@@ -12,17 +12,17 @@ impl Random {
         Self(ChaCha8Rng::seed_from_u64(purpose))
     }
 
-    /// In [0, 1).
+    /// A number in [0, 1).
     pub(super) fn uniform(&mut self) -> f32 {
         self.0.gen()
     }
 
-    /// Below `n`.
+    /// A whole number below `n`.
     pub(super) fn below(&mut self, n: usize) -> usize {
         self.0.gen_range(0..n)
     }
 
-    /// Normal, by Box and Muller.
+    /// A normally distributed number, by the method of Box and Muller.
     pub(super) fn normal(&mut self) -> f32 {
         let radius = (-2.0 * (1.0 - self.uniform()).ln()).sqrt();
         radius * (std::f32::consts::TAU * self.uniform()).cos()

@@ -1,6 +1,9 @@
 //! Tasks on sentences, for transformers.
 
-use super::{numbers::Random, Opened, Task};
+use super::{
+    numbers::Random,
+    task::{Opened, Task},
+};
 use crate::{
     data::text::{
         multi30k, toy, Buckets, EncodedPairs, ParallelText, TextError, Vocabulary, VocabularyConfig,
@@ -13,7 +16,7 @@ use crate::{
 use dfdx::prelude::{Cpu, Gradients};
 use std::marker::PhantomData;
 
-/// Pairs that are tested at a time; only a matter of memory.
+/// How many pairs are tested at a time. It matters only for memory.
 const AT_ONCE: usize = 50;
 
 /// One layer on either side, 32 features, for some hundred words.
@@ -72,7 +75,7 @@ fn letters(purpose: u64, count: usize) -> Result<ParallelText, TextError> {
     ParallelText::new(words.clone(), words)
 }
 
-/// Pairs in a batch.
+/// How many pairs a batch has.
 const BATCH: usize = 32;
 
 fn sentences<M: Translator>(
@@ -143,7 +146,7 @@ impl<M: Translator> Problem for Sentences<M> {
         for batch in Buckets::new(&self.val, AT_ONCE, 0)?.epoch(0) {
             all = all.add(model.tally(self.val.batch(&batch)?)?);
         }
-        // It keeps memory for batches of each length that there was.
+        // The device keeps memory for batches of every length that has occurred.
         model.empty_cache()?;
         let tokens = all.tokens as f64;
         Ok(Tested { loss: all.loss / tokens, accuracy: Some(all.right as f64 / tokens) })

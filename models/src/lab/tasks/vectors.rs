@@ -4,7 +4,7 @@ use super::{
     images::digits,
     models::{Coder, Line, Planar, Recurrent},
     numbers::Random,
-    Opened, Task,
+    task::{Opened, Task},
 };
 use crate::{
     data::Batches,
@@ -115,7 +115,7 @@ fn dot(a: &[f32], b: &[f32]) -> f32 {
     a.iter().zip(b).map(|(a, b)| a * b).sum()
 }
 
-/// What outputs are compared by.
+/// The loss by which outputs are compared with targets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Measure {
     /// The mean squared error.
@@ -124,7 +124,7 @@ enum Measure {
     Entropy,
 }
 
-/// Rows of inputs and rows of what is due.
+/// Rows of inputs, and rows of the targets.
 #[derive(Default)]
 struct Examples {
     x: Vec<f32>,
@@ -146,7 +146,7 @@ fn examples(
     all
 }
 
-/// Examples on which a drawn task is tested.
+/// How many examples a drawn task is tested on.
 const TEST: usize = 2_000;
 
 /// A task on drawn examples, of a thousand steps where the scale is small.
@@ -179,7 +179,7 @@ fn vectors<M: Maps<I, O>, const I: usize, const O: usize>(
     Ok(Box::new(Vectors { data, budget, batch, measure, train, test, model }))
 }
 
-/// A model from rows to rows.
+/// A model that maps rows to rows.
 trait Maps<const I: usize, const O: usize>:
     TrainableLr<f32, Cpu>
     + BuildModule<Cpu, f32>

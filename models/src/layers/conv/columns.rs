@@ -8,22 +8,22 @@ use crate::layers::{
 };
 use rayon::prelude::*;
 
-/// Columns at a time: a block of them stays in a core's cache between its making and its use.
+/// How many columns make a block: it stays in a core's cache between its making and its use.
 const BLOCK_BYTES: usize = 384 << 10;
-/// Images with fewer pixels are put side by side, as far as there are any: narrow products are slow.
+/// Images with fewer pixels than this are put side by side: narrow products are slow.
 const NARROW: usize = 256;
 impl Geometry {
-    /// Rows of the matrix of columns: what one output reads.
+    /// How many rows the matrix of columns has: the elements that one output reads.
     pub(super) fn taps(&self) -> usize {
         self.channels / self.groups * self.kernel * self.kernel
     }
 
-    /// Images that are taken together.
+    /// How many images are taken together.
     pub(super) fn together(&self) -> usize {
         (NARROW / self.out_pixels().max(1)).clamp(1, self.batch.max(1))
     }
 
-    /// Rows of an output image whose columns make a block.
+    /// How many rows of an output image make a block by their columns.
     fn block_rows<E>(&self) -> usize {
         let row = self.taps() * self.out_width * std::mem::size_of::<E>();
         (BLOCK_BYTES / row.max(1)).clamp(1, self.out_height.max(1))
@@ -42,7 +42,7 @@ struct Block {
     rows: usize,
 }
 
-/// Blocks that cover `images` images.
+/// The blocks that cover `images` images.
 fn blocks<E>(geometry: &Geometry, images: usize) -> impl Iterator<Item = (usize, Block)> {
     let height = geometry.out_height;
     let together = geometry.together();
@@ -55,7 +55,8 @@ fn blocks<E>(geometry: &Geometry, images: usize) -> impl Iterator<Item = (usize,
     })
 }
 
-/// For each tap, channel by channel: the rows of `columns` that hold it, with the pixels they are of.
+/// For each tap, channel by channel: the rows of `columns` that hold it, with the pixels they are
+/// of.
 ///
 /// Column (image, row, column of the output) of tap (channel, y, x) is
 /// `images[image][channel][row·s + y·d − p][column·s + x·d − p]`, or 0 in the padding.
@@ -134,10 +135,10 @@ fn plane<'a, E>(g: &Geometry, image: &'a [E], channel: usize) -> &'a [E] {
     &image[channel * g.height * g.width..][..g.height * g.width]
 }
 
-/// What the blocks of one thread need room for.
+/// The memory that one thread needs for its blocks.
 struct Room<E: Element> {
     columns: Scratch<E>,
-    /// Outputs of several images, side by side.
+    /// The outputs of several images, side by side.
     outputs: Scratch<E>,
 }
 
@@ -201,7 +202,7 @@ pub(super) fn forward<E: Element>(g: &Geometry, x: &[E], weight: &[E], y: &mut [
 
 const ALONE: gemm::Threads = gemm::Threads::One;
 
-/// Some images' share of the gradients.
+/// The share of some images in the gradients.
 pub(super) fn part<E: Element>(
     g: &Geometry,
     x: &[E],

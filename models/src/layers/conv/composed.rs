@@ -1,10 +1,12 @@
+//! Convolution of dfdx's own operations, on any device.
+
 use super::{geometry, Conv2dOptions, Convolved, Filters, Planes};
 use dfdx::prelude::{
     Axes3, Axes4, Axis, BroadcastTo, Const, Device, Dim, Dtype, GatherTo, HasShape, PermuteTo,
     Rank1, ReshapeTo, Tape, Tensor, TryAdd, TryConcatAlong, TryMatMul,
 };
 
-/// By dfdx's own operations, on any device: im2col by `gather`, then a product for each group.
+/// A convolution on any device: im2col by `gather`, then a matrix product for each group.
 pub(in crate::layers) fn composed<
     B,
     H,

@@ -1,7 +1,9 @@
+//! The sizes of a convolution or a pooling, and how its window moves.
+
 use crate::layers::shares::least;
 
-/// The sizes of a convolution or of a pooling: `channels` planes of `height` × `width` in, `outputs`
-/// planes of `out_height` × `out_width` out, for each of `batch` images.
+/// The sizes of a convolution or of a pooling: `channels` planes of `height` × `width` in,
+/// `outputs` planes of `out_height` × `out_width` out, for each of `batch` images.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::layers) struct Geometry {
     pub(in crate::layers) batch: usize,
@@ -36,7 +38,8 @@ impl Default for Sliding {
 }
 
 impl Sliding {
-    /// How many positions a window of `kernel` pixels has on `size` of them; `None` where it has none.
+    /// How many positions a window of `kernel` pixels has on `size` of them; `None` where it has
+    /// none.
     pub(in crate::layers) fn positions(&self, size: usize, kernel: usize) -> Option<usize> {
         let reach = kernel.checked_sub(1)?.checked_mul(self.dilation)?.checked_add(1)?;
         let room = self.padding.checked_mul(2)?.checked_add(size)?.checked_sub(reach)?;
@@ -63,8 +66,8 @@ impl Geometry {
         least(self.batch * self.out_image() * self.taps())
     }
 
-    /// The outputs whose tap at `offset` (times the dilation) falls on one of `size` pixels rather than on
-    /// padding, and the pixel that the first of them falls on.
+    /// The outputs whose tap at `offset` (times the dilation) falls on one of `size` pixels rather
+    /// than on padding, and the pixel that the first of them falls on.
     pub(in crate::layers) fn span(&self, offset: usize, size: usize, outputs: usize) -> Span {
         let shift = offset * self.dilation;
         let first = self.padding.saturating_sub(shift).div_ceil(self.stride).min(outputs);
@@ -106,8 +109,8 @@ mod tests {
             prop_assert!((outputs - 1) * stride + reach <= room && outputs * stride + reach > room);
 
             let geometry = Geometry {
-                batch: 1, channels: 1, height: size, width: size, outputs: 1, kernel, stride, padding,
-                dilation, groups: 1, out_height: outputs, out_width: outputs,
+                batch: 1, channels: 1, height: size, width: size, outputs: 1, kernel, stride,
+                padding, dilation, groups: 1, out_height: outputs, out_width: outputs,
             };
             for offset in 0..kernel {
                 let span = geometry.span(offset, size, outputs);
@@ -116,7 +119,8 @@ mod tests {
                     let inside = padded >= padding && padded - padding < size;
                     prop_assert_eq!((span.first..span.end).contains(&output), inside);
                     if inside {
-                        prop_assert_eq!(span.pixel + (output - span.first) * stride, padded - padding);
+                        let pixel = span.pixel + (output - span.first) * stride;
+                        prop_assert_eq!(pixel, padded - padding);
                     }
                 }
             }

@@ -1,6 +1,7 @@
+//! Convolution on the CPU against its definition, and against dfdx's own operations.
 #![allow(clippy::unwrap_used, clippy::type_complexity)]
 use super::*;
-use crate::layers::check;
+use crate::layers::{check, Kernels};
 use dfdx::prelude::*;
 
 type Images<const C: usize> = Tensor<(usize, Const<C>, usize, usize), f64, Cpu>;
@@ -142,8 +143,9 @@ fn direct_agrees<const I: usize, const O: usize, const K: usize>(
     close(ours.1, theirs.1);
 }
 
-// Sizes on both sides of a register, a block of outputs, a pair of filters and a run of images, interleaved and
-// not. Fails for a wrong tap or phase, for what is read beyond the end, and for what the images before have left.
+// Sizes on both sides of a register, a block of outputs, a pair of filters and a run of images,
+// interleaved and not. Fails for a wrong tap or phase, for what is read beyond the end, and for
+// what the images before have left.
 #[test]
 fn the_direct_way_as_the_other() {
     let plain = (1, 1, 1);

@@ -23,11 +23,11 @@ use std::sync::Arc;
 /// How many sequences there are, and how long.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AttentionSizes {
-    /// Sequences.
+    /// How many sequences there are.
     pub batch: usize,
-    /// Length of those that ask.
+    /// The length of the sequences of queries.
     pub queries: usize,
-    /// Length of those that answer.
+    /// The length of the sequences of keys and values.
     pub keys: usize,
 }
 
@@ -36,7 +36,7 @@ pub struct AttentionSizes {
 pub struct AttentionMask {
     /// Query i sees keys 0 to i only.
     pub causal: bool,
-    /// These keys are seen by no query.
+    /// The keys that no query sees.
     pub keys: Option<KeyPadding>,
 }
 
@@ -69,12 +69,12 @@ impl KeyPadding {
         })
     }
 
-    /// Position by position, sequence by sequence.
+    /// Whether each position is padding, sequence by sequence.
     pub fn padded(&self) -> &[bool] {
         &self.padded
     }
 
-    /// Of each of the `batch` sequences.
+    /// The length of each sequence.
     pub fn length(&self) -> usize {
         self.length
     }
@@ -90,7 +90,7 @@ impl AttentionMask {
     }
 }
 
-/// Whether the rows, the sizes and the mask agree.
+/// Checks that the rows, the sizes and the mask agree.
 pub(super) fn check<E, D, T, const M: usize>(
     q: &Rows<usize, M, E, D, T>,
     k: &Rows<usize, M, E, D, T>,
@@ -120,7 +120,7 @@ where
     Err(LayerError::Shape { layer: format!("attention of {M} features"), what })
 }
 
-/// By dfdx's own operations, on any device.
+/// Attention by dfdx's own operations, on any device.
 pub(super) fn composed<E, D, T, const M: usize, const H: usize>(
     (q, k, v): QueryKeyValue<M, E, D, T>,
     AttentionSizes { batch, queries, keys }: AttentionSizes,
@@ -135,9 +135,9 @@ where
     const { assert!(H > 0 && M.is_multiple_of(H), "the heads have to divide the features") };
     let device = q.device().clone();
     let scores = (batch, Const::<H>, queries, keys);
-    // Two tensors for the mask: what is added to the scores, and by what the weights are multiplied.
-    // A number far below any score stands for minus infinity, of which a row that sees nothing would
-    // make NaN; after the softmax it is 0 just the same.
+    // Two tensors for the mask: what is added to the scores, and by what the weights are
+    // multiplied. A number far below any score stands for minus infinity, of which a row that sees
+    // nothing would make NaN; after the softmax it is 0 just the same.
     let mut hidden = Vec::with_capacity(batch * queries * keys);
     let mut alive = Vec::with_capacity(batch * queries);
     let one = E::from_f64(1.0).unwrap_or_default();
@@ -206,7 +206,7 @@ fn zeros<E: Element>(into: &mut Vec<E>, len: usize) -> &mut [E] {
     into
 }
 
-/// Scores to weights, one query a row.
+/// Turns scores into weights, a query a row.
 fn masked_softmax<E: Element>(
     scores: &mut [E],
     keys: usize,
@@ -219,7 +219,7 @@ fn masked_softmax<E: Element>(
         for (key, score) in row.iter_mut().enumerate() {
             *score = if sees(query, key) { *score * scale } else { unseen };
         }
-        // Nothing is seen: nothing is averaged.
+        // The query sees no key: all its weights are 0.
         if row.iter().all(|score| *score == unseen) {
             row.fill(E::ZERO);
             continue;
@@ -229,7 +229,8 @@ fn masked_softmax<E: Element>(
     }
 }
 
-/// In one pass each way, a thread a sequence. All tensors are contiguous, and agree with the sizes.
+/// Attention on the CPU, in one pass each way, a sequence a thread. All tensors are contiguous, and
+/// agree with the sizes.
 pub(super) fn on_cpu<E: Element + Dtype, T: Tape<E, Cpu>, const M: usize, const H: usize>(
     (q, k, v): QueryKeyValue<M, E, Cpu, T>,
     AttentionSizes { batch, queries, keys }: AttentionSizes,
@@ -367,7 +368,7 @@ fn drop_weights<'a, E: Element>(
     into
 }
 
-/// Multiplies elements by what dropout has for them.
+/// Multiplies each element by its factor of dropout.
 fn drop_all<E: Element>(values: &mut [E], dropped: Dropped, first: usize) {
     vectorized(|| {
         for (index, value) in values.iter_mut().enumerate() {
@@ -376,8 +377,8 @@ fn drop_all<E: Element>(values: &mut [E], dropped: Dropped, first: usize) {
     });
 }
 
-/// Gradients of the weights to gradients of the scores. Where the weight is 0, for being masked, so is
-/// the gradient.
+/// Turns gradients of the weights into gradients of the scores. Where a weight is 0 because it is
+/// masked, so is the gradient.
 fn softmax_gradient<E: Element>(gradient: &mut [E], weights: &[E], keys: usize, scale: f64) {
     let width = keys.max(1);
     for (gradient, weights) in gradient.chunks_exact_mut(width).zip(weights.chunks_exact(width)) {
@@ -391,221 +392,4 @@ fn softmax_gradient<E: Element>(gradient: &mut [E], weights: &[E], keys: usize, 
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-    use crate::layers::check::*;
-    use crate::layers::SequenceKernels;
-    use dfdx::prelude::*;
-
-    type Matrix<const M: usize> = Tensor<(usize, Const<M>), f64, Cpu>;
-
-    fn rows<const M: usize>(dev: &Cpu, rows: usize) -> Matrix<M> {
-        dev.sample_like(&(rows, Const), rand_distr::StandardNormal)
-    }
-
-    /// The last key of the first sequence is padding, and all of the last sequence.
-    fn padding(batch: usize, keys: usize) -> KeyPadding {
-        let ids: Vec<usize> = (0..batch * keys)
-            .map(|index| usize::from(index == keys - 1 || index / keys == batch - 1))
-            .collect();
-        KeyPadding::of(&ids, batch, 1).unwrap()
-    }
-
-    fn masks(batch: usize, keys: usize) -> [AttentionMask; 4] {
-        [(false, None), (true, None), (false, Some(())), (true, Some(()))].map(|(causal, some)| {
-            AttentionMask { causal, keys: some.map(|()| padding(batch, keys)) }
-        })
-    }
-
-    type Inputs<const M: usize> = QueryKeyValue<M, f64, Cpu, Owned>;
-
-    fn run<const M: usize, const H: usize>(
-        sizes: AttentionSizes,
-        mask: &AttentionMask,
-        attention: impl Fn(
-            Inputs<M>,
-            AttentionSizes,
-            &AttentionMask,
-            DropoutRate,
-        ) -> Rows<usize, M, f64, Cpu, Owned>,
-    ) -> Vec<Vec<f64>> {
-        let dev = Cpu::seed_from_u64(7);
-        let q = rows::<M>(&dev, sizes.batch * sizes.queries);
-        let k = rows::<M>(&dev, sizes.batch * sizes.keys);
-        let v = rows::<M>(&dev, sizes.batch * sizes.keys);
-        let inputs = (q.leaky_trace(), k.leaky_trace(), v.leaky_trace());
-        let y = attention(inputs, sizes, mask, DropoutRate::NONE);
-        let values = y.as_vec();
-        let g = curved(y).backward();
-        vec![values, g.get(&q).as_vec(), g.get(&k).as_vec(), g.get(&v).as_vec()]
-    }
-
-    // dfdx's own operations are the oracle. Fails for a wrong head, scale, mask or transposition.
-    fn equals_composed<const M: usize, const H: usize>() {
-        for (batch, queries, keys) in [(1, 1, 1), (2, 3, 5), (3, 6, 6), (2, 5, 2)] {
-            let sizes = AttentionSizes { batch, queries, keys };
-            for mask in masks(batch, keys) {
-                let ours = run::<M, H>(sizes, &mask, |inputs, sizes, mask, rate| {
-                    Cpu::try_attention::<_, M, H>(inputs, sizes, mask, rate).unwrap()
-                });
-                let theirs = run::<M, H>(sizes, &mask, |inputs, sizes, mask, rate| {
-                    composed::<_, _, _, M, H>(inputs, sizes, mask, rate).unwrap()
-                });
-                all_close(&ours, &theirs);
-            }
-        }
-    }
-
-    #[test]
-    fn as_composed_of_dfdx_operations() {
-        equals_composed::<1, 1>();
-        equals_composed::<6, 1>();
-        equals_composed::<6, 2>();
-        equals_composed::<8, 8>();
-    }
-
-    #[test]
-    fn gradients_are_those_of_finite_differences() {
-        let dev = Cpu::seed_from_u64(7);
-        let sizes = AttentionSizes { batch: 2, queries: 3, keys: 3 };
-        let (q, k, v) = (rows::<4>(&dev, 6), rows::<4>(&dev, 6), rows::<4>(&dev, 6));
-        for mask in masks(2, 3) {
-            let attend = |q, k, v| {
-                let y = Cpu::try_attention::<_, 4, 2>((q, k, v), sizes, &mask, DropoutRate::NONE);
-                curved(y.unwrap())
-            };
-            differences(&q, |q| attend(q, k.retaped(), v.retaped()));
-            differences(&k, |k| attend(q.retaped(), k, v.retaped()));
-            differences(&v, |v| attend(q.retaped(), k.retaped(), v));
-        }
-    }
-
-    // What is masked has no influence at all, not even by a NaN or by being huge.
-    #[test]
-    fn masked_keys_have_no_influence() {
-        let sizes = AttentionSizes { batch: 2, queries: 3, keys: 4 };
-        let mask = AttentionMask { causal: false, keys: Some(padding(2, 4)) };
-        let dev = Cpu::seed_from_u64(7);
-        let (q, k, v) = (rows::<4>(&dev, 6), rows::<4>(&dev, 8), rows::<4>(&dev, 8));
-        let mut other = (k.as_vec(), v.as_vec());
-        for index in 12..16 {
-            (other.0[index], other.1[index]) = (1e200, 17.0);
-        }
-        let attend = |k: Vec<f64>, v: Vec<f64>| {
-            let rows = |values| dev.tensor_from_vec(values, (8, Const::<4>));
-            let inputs = (q.clone(), rows(k), rows(v));
-            Cpu::try_attention::<_, 4, 2>(inputs, sizes, &mask, DropoutRate::NONE).unwrap().as_vec()
-        };
-        assert_eq!(attend(k.as_vec(), v.as_vec()), attend(other.0, other.1));
-    }
-
-    // The last sequence is all padding. Fails with NaN if its softmax is 0/0.
-    #[test]
-    fn a_query_that_sees_nothing_gets_zeros() {
-        let sizes = AttentionSizes { batch: 2, queries: 3, keys: 3 };
-        for mask in &masks(2, 3)[2..] {
-            let [y, q, k, v] = &run::<4, 2>(sizes, mask, |inputs, sizes, mask, rate| {
-                Cpu::try_attention::<_, 4, 2>(inputs, sizes, mask, rate).unwrap()
-            })[..] else {
-                unreachable!()
-            };
-            assert_eq!(y[12..], [0.0; 12]);
-            assert_eq!(q[12..], [0.0; 12]);
-            assert_eq!(k[12..], [0.0; 12]);
-            assert_eq!(v[12..], [0.0; 12]);
-            assert!(q[..12].iter().any(|g| *g != 0.0));
-        }
-    }
-
-    // The upper triangle is 0: the first query copies the first value.
-    #[test]
-    fn causal() {
-        let dev = Cpu::seed_from_u64(7);
-        let (q, k, v) = (rows::<4>(&dev, 5), rows::<4>(&dev, 5), rows::<4>(&dev, 5));
-        let sizes = AttentionSizes { batch: 1, queries: 5, keys: 5 };
-        let mask = AttentionMask { causal: true, keys: None };
-        let inputs = (q, k, v.clone());
-        let y = Cpu::try_attention::<_, 4, 2>(inputs, sizes, &mask, DropoutRate::NONE).unwrap();
-        for (y, v) in y.as_vec()[..4].iter().zip(v.as_vec()) {
-            assert!((y - v).abs() < 1e-15);
-        }
-    }
-
-    #[test]
-    fn the_same_bits_for_any_number_of_threads() {
-        let sizes = AttentionSizes { batch: 7, queries: 33, keys: 40 };
-        let mask = AttentionMask { causal: true, keys: Some(padding(7, 40)) };
-        same_for_any_threads(|| {
-            run::<24, 3>(sizes, &mask, |inputs, sizes, mask, _| {
-                let rate = DropoutRate::new(0.2).unwrap();
-                Cpu::try_attention::<_, 24, 3>(inputs, sizes, mask, rate).unwrap()
-            })
-        });
-    }
-
-    // The derivative by v in the direction of v is y, dropout or not, as y is linear in v; and by the
-    // scores, seen through finite differences on a device that draws the same each time.
-    #[test]
-    fn dropout_is_the_same_backwards() {
-        let sizes = AttentionSizes { batch: 2, queries: 4, keys: 4 };
-        let rate = DropoutRate::new(0.5).unwrap();
-        let at = |step: f64| {
-            let dev = Cpu::seed_from_u64(11);
-            let (q, k, v) = (rows::<6>(&dev, 8), rows::<6>(&dev, 8), rows::<6>(&dev, 8));
-            let along = rows::<6>(&dev, 8);
-            let q = q + along.clone() * step;
-            let inputs = (q.leaky_trace(), k.leaky_trace(), v.leaky_trace());
-            let mask = AttentionMask { causal: true, keys: None };
-            let y = Cpu::try_attention::<_, 6, 2>(inputs, sizes, &mask, rate).unwrap();
-            let dropped = y.as_vec();
-            let c = rows::<6>(&dev, 8);
-            let loss = (y * c).sum::<Rank0, _>();
-            let value: f64 = loss.array();
-            let g = loss.backward();
-            let by_q: f64 = (g.get(&q) * along).sum::<Rank0, _>().array();
-            let by_v: f64 = (g.get(&v) * v).sum::<Rank0, _>().array();
-            (dropped, value, by_q, by_v)
-        };
-        let (dropped, value, by_q, by_v) = at(0.0);
-        // In a causal mask the first query sees one key: dropped in some head, or doubled.
-        assert!(dropped.contains(&0.0));
-        assert!((by_v - value).abs() < 1e-12);
-        let difference = (at(1e-5).1 - at(-1e-5).1) / 2e-5;
-        assert!((difference - by_q).abs() < 1e-8, "{by_q} for {difference}");
-    }
-
-    // q = k = v. Fails if one gradient replaces another.
-    #[test]
-    fn all_inputs_can_be_one_tensor() {
-        let dev = Cpu::seed_from_u64(7);
-        let x = rows::<4>(&dev, 6);
-        let sizes = AttentionSizes { batch: 2, queries: 3, keys: 3 };
-        differences(&x, |x| {
-            let inputs = (x.with_empty_tape(), x.with_empty_tape(), x);
-            let mask = AttentionMask::default();
-            curved(Cpu::try_attention::<_, 4, 2>(inputs, sizes, &mask, DropoutRate::NONE).unwrap())
-        });
-    }
-
-    #[test]
-    fn sizes_that_do_not_fit_are_errors() {
-        let dev = Cpu::default();
-        let attend = |sizes, mask: &AttentionMask| {
-            let inputs = (rows::<4>(&dev, 6), rows::<4>(&dev, 8), rows::<4>(&dev, 8));
-            Cpu::try_attention::<_, 4, 2>(inputs, sizes, mask, DropoutRate::NONE)
-        };
-        let fits = AttentionSizes { batch: 2, queries: 3, keys: 4 };
-        let mask = AttentionMask::default();
-        assert!(attend(fits, &mask).is_ok());
-        for sizes in [
-            AttentionSizes { batch: 1, ..fits },
-            AttentionSizes { queries: 4, ..fits },
-            AttentionSizes { keys: 3, ..fits },
-        ] {
-            assert!(matches!(attend(sizes, &mask), Err(LayerError::Shape { .. })));
-        }
-        let mask = AttentionMask { causal: false, keys: Some(padding(4, 2)) };
-        assert!(matches!(attend(fits, &mask), Err(LayerError::Shape { .. })));
-    }
-}
+mod tests;

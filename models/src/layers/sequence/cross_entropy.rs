@@ -15,7 +15,7 @@ use dfdx::prelude::{
 };
 use rayon::prelude::*;
 
-/// Whether there is a label for each row, and a class for each label that counts.
+/// Checks that there is a label for each row, and a class for each label that counts.
 pub(super) fn check<E, D, T, const V: usize>(
     logits: &Rows<usize, V, E, D, T>,
     labels: &[usize],
@@ -44,7 +44,7 @@ fn share(labels: &[usize], ignored: usize) -> f64 {
     }
 }
 
-/// By dfdx's own operations, on any device.
+/// The loss by dfdx's own operations, on any device.
 pub(super) fn composed<E: Dtype, D: Device<E>, T: Tape<E, D>, const V: usize>(
     logits: Rows<usize, V, E, D, T>,
     labels: &[usize],
@@ -63,8 +63,8 @@ pub(super) fn composed<E: Dtype, D: Device<E>, T: Tape<E, D>, const V: usize>(
     likelihoods.try_mul(weights.retaped::<T>())?.try_sum()
 }
 
-/// In one pass each way, with the sums in f64. The logits are contiguous, and there is a label below
-/// `V` for each row that counts.
+/// The loss on the CPU, in one pass each way, with the sums in f64. The logits are contiguous, and
+/// there is a label below `V` for each row that counts.
 pub(super) fn on_cpu<E: Element + Dtype, T: Tape<E, Cpu>, const V: usize>(
     logits: Rows<usize, V, E, Cpu, T>,
     labels: &[usize],
@@ -73,7 +73,7 @@ pub(super) fn on_cpu<E: Element + Dtype, T: Tape<E, Cpu>, const V: usize>(
     let (logits, mut tape) = logits.split_tape();
     let device = logits.device().clone();
     let width = V.max(1);
-    // Becomes the exponentials.
+    // The logits become their exponentials here.
     let mut values = Scratch::of(&logits);
     let rows: Vec<(f64, f64)> = values
         .shared_chunks_mut(width)

@@ -11,8 +11,8 @@ use dfdx::prelude::{
 use rayon::prelude::*;
 use std::cell::Cell;
 
-/// How likely an element is dropped: at least 0 and below 1. By default 0.1, which is
-/// `torch.nn.Transformer`'s.
+/// The probability with which an element is dropped: at least 0 and below 1. By default 0.1, as in
+/// `torch.nn.Transformer`.
 ///
 /// # Example
 /// ```
@@ -35,7 +35,7 @@ impl DropoutRate {
     pub const NONE: Self = Self(0.0);
 
     /// # Errors
-    /// For what is not at least 0 and below 1.
+    /// [`InvalidDropout`] for a number that is not at least 0 and below 1.
     pub fn new(rate: f64) -> Result<Self, InvalidDropout> {
         if (0.0..1.0).contains(&rate) {
             Ok(Self(rate))
@@ -60,8 +60,8 @@ thread_local! {
     static DRAWN: Cell<u64> = const { Cell::new(0) };
 }
 
-/// How many numbers this thread has drawn for dropout, ever. A device's generator can be neither read nor set, but
-/// one of the same seed gets to the same place by as many draws.
+/// How many numbers this thread has drawn for dropout, ever. A device's generator can be neither
+/// read nor set, but one of the same seed gets to the same place by as many draws.
 pub(crate) fn drawn() -> u64 {
     DRAWN.get()
 }
@@ -71,18 +71,18 @@ fn draw(device: &impl RandomU64) -> u64 {
     device.random_u64()
 }
 
-/// What is dropped: element by element a function of a seed and the index, so that the backward pass
-/// and any thread find it again.
+/// What is dropped: element by element a function of a seed and the index, so that the backward
+/// pass and any thread find it again.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Dropped {
     seed: u64,
-    /// Hashes below it are dropped.
+    /// Elements whose hash is below it are dropped.
     below: u64,
     scale: f64,
 }
 
 impl Dropped {
-    /// Nothing to drop at a rate of 0, and then nothing is drawn.
+    /// What is dropped next. At a rate of 0 that is nothing, and nothing is drawn.
     pub(super) fn new(rate: DropoutRate, device: &impl RandomU64) -> Option<Self> {
         (rate.0 > 0.0).then(|| Self {
             seed: draw(device),
@@ -108,7 +108,7 @@ impl Dropped {
     }
 }
 
-/// Whether the two can be added.
+/// Checks that the two can be added.
 pub(super) fn same_rows<E, D, T, const M: usize>(
     x: &Rows<usize, M, E, D, T>,
     onto: &Rows<usize, M, E, D, NoneTape>,
@@ -128,7 +128,7 @@ where
     }
 }
 
-/// By dfdx's own operation, on any device.
+/// Dropout by dfdx's own operation, on any device.
 pub(super) fn composed<E: Dtype, D: Device<E>, T: Tape<E, D>, const M: usize>(
     x: Rows<usize, M, E, D, T>,
     rate: DropoutRate,
@@ -153,10 +153,11 @@ fn add<E: Element>(to: &mut [E], values: &[E]) {
     vectorized(|| to.iter_mut().zip(values).for_each(|(to, value)| *to += *value));
 }
 
-/// Elements in a piece of work.
+/// How many elements make a piece of work.
 const PIECE: usize = 1 << 14;
 
-/// In one pass each way. All tensors are contiguous, `onto` has as many rows as `x`.
+/// Dropout on the CPU, in one pass each way, added to `onto` if there is one. All tensors are
+/// contiguous, and `onto` has as many rows as `x`.
 pub(super) fn on_cpu<E: Element + Dtype, T: Tape<E, Cpu>, const M: usize>(
     x: Rows<usize, M, E, Cpu, T>,
     onto: Option<Rows<usize, M, E, Cpu, NoneTape>>,
@@ -230,8 +231,8 @@ mod tests {
         DropoutRate::new(rate).unwrap()
     }
 
-    // 50 000 draws: the share is within 5 standard deviations (0.2 %) of what it should be, and so are
-    // the shares after each outcome, which catches a hash of neighbours that are alike.
+    // 50 000 draws: the share is within 5 standard deviations (0.2 %) of what it should be, and so
+    // are the shares after each outcome, which catches a hash of neighbours that are alike.
     #[test]
     fn drops_as_often_as_asked() {
         for p in [0.1, 0.5, 0.9] {

@@ -7,13 +7,13 @@ use dfdx::prelude::{
     Rank2, SplitTape, Tape, Tensor, TryAdd, TryMul,
 };
 
-/// What an embedding does besides looking up. By default nothing.
+/// The options of an embedding. By default it only looks up rows.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct EmbeddingOptions {
-    /// The rows are multiplied by it. Default 1; a transformer's is √M.
+    /// What the rows are multiplied by. Default 1; in a transformer it is √M.
     pub scale: f64,
-    /// Whether the sinusoids of the positions are added afterwards: `sin(p / 10000^(2i/M))` to feature
-    /// 2i of position p, and the cosine of the same to feature 2i + 1. Default no.
+    /// Whether the sinusoids of the positions are added afterwards: `sin(p / 10000^(2i/M))` to
+    /// feature 2i of position p, and the cosine of the same to feature 2i + 1. Default no.
     pub positions: bool,
 }
 
@@ -23,7 +23,7 @@ impl Default for EmbeddingOptions {
     }
 }
 
-/// Whether all ids are in the vocabulary.
+/// Checks that all ids are in the vocabulary.
 pub(super) fn check<const V: usize, Err>(ids: &[usize]) -> Result<(), LayerError<Err>> {
     match ids.iter().find(|id| **id >= V) {
         Some(id) => Err(LayerError::Shape {
@@ -34,7 +34,7 @@ pub(super) fn check<const V: usize, Err>(ids: &[usize]) -> Result<(), LayerError
     }
 }
 
-/// Position by position, `width` features each.
+/// The sinusoids of the positions, `width` features each.
 fn sinusoids<E: Dtype>(length: usize, width: usize) -> Vec<E> {
     let frequencies: Vec<f64> = (0..width.div_ceil(2))
         .map(|pair| (-((2 * pair) as f64) * 10_000f64.ln() / width as f64).exp())
@@ -51,7 +51,7 @@ fn sinusoids<E: Dtype>(length: usize, width: usize) -> Vec<E> {
     table
 }
 
-/// By dfdx's own operations, on any device.
+/// The embedding by dfdx's own operations, on any device.
 pub(super) fn composed<E: Dtype, D: Device<E>, T: Tape<E, D>, const V: usize, const M: usize>(
     ids: Ids<D, T>,
     weight: &Tensor<Rank2<V, M>, E, D>,
@@ -75,7 +75,8 @@ pub(super) fn composed<E: Dtype, D: Device<E>, T: Tape<E, D>, const V: usize, co
     }
 }
 
-/// In one pass. The weight is contiguous, and `values` are the ids, all of them below `V`.
+/// The embedding on the CPU, in one pass. The weight is contiguous, and `values` are the ids, all
+/// of them below `V`.
 pub(super) fn on_cpu<E: Element + Dtype, T: Tape<E, Cpu>, const V: usize, const M: usize>(
     ids: Ids<Cpu, T>,
     values: Vec<usize>,
@@ -135,7 +136,8 @@ mod tests {
         dev.tensor_from_vec(vec![3, 0, 3, 1, 3, 4], (2, 3))
     }
 
-    // Fails for a wrong row, scale or position, or a gradient that forgets the first of a token's uses.
+    // Fails for a wrong row, scale or position, or a gradient that forgets the first of a token's
+    // uses.
     #[test]
     fn as_composed_of_dfdx_operations() {
         fn run<const M: usize>(options: EmbeddingOptions) {

@@ -15,10 +15,11 @@ use dfdx::prelude::{
 use pulp::NullaryFnOnce;
 use rayon::prelude::*;
 
-/// Rows in a piece of work: fixed, so that sums over rows do not depend on the number of threads.
+/// How many rows make a piece of work: fixed, so that sums over rows do not depend on the number of
+/// threads.
 const ROWS: usize = 32;
 
-/// By dfdx's own operations, on any device.
+/// Layer norm by dfdx's own operations, on any device.
 pub(super) fn composed<E: Dtype, D: Device<E>, T: Tape<E, D>, const M: usize>(
     x: Rows<usize, M, E, D, T>,
     weight: &Tensor<Rank1<M>, E, D>,
@@ -31,7 +32,8 @@ pub(super) fn composed<E: Dtype, D: Device<E>, T: Tape<E, D>, const M: usize>(
         .try_add(bias.retaped::<T>().try_broadcast_like(&shape)?)
 }
 
-/// In one pass each way, with the statistics in f64. All tensors are contiguous.
+/// Layer norm on the CPU, in one pass each way, with the statistics in f64. All tensors are
+/// contiguous.
 pub(super) fn on_cpu<E: Element + Dtype, T: Tape<E, Cpu>, const M: usize>(
     x: Rows<usize, M, E, Cpu, T>,
     weight: Tensor<Rank1<M>, E, Cpu>,
@@ -41,7 +43,7 @@ pub(super) fn on_cpu<E: Element + Dtype, T: Tape<E, Cpu>, const M: usize>(
     let (x, mut tape) = x.split_tape();
     let rows = x.shape().0;
     let device = x.device().clone();
-    // Becomes what the rows are before weight and bias.
+    // The rows become what they are before weight and bias.
     let mut normal = Scratch::of(&x);
     let weight_values = Scratch::of(&weight);
     let bias_values = Scratch::of(&bias);
@@ -91,7 +93,8 @@ pub(super) fn on_cpu<E: Element + Dtype, T: Tape<E, Cpu>, const M: usize>(
     Ok(y.put_tape(tape))
 }
 
-/// Some rows forward. A type, as is [`RowsBackward`], because the compiler does not inline a closure of this size.
+/// The forward pass of some rows. It is a type, as is [`RowsBackward`], because the compiler does
+/// not inline a closure of this size.
 struct RowsForward<'a, E, const M: usize> {
     y: &'a mut [E],
     /// The rows, which become what they are before weight and bias.
@@ -121,7 +124,7 @@ impl<E: Element, const M: usize> NullaryFnOnce for RowsForward<'_, E, M> {
     }
 }
 
-/// Some rows backward; gives their shares of the gradients of weight and bias.
+/// The backward pass of some rows; gives their shares of the gradients of weight and bias.
 struct RowsBackward<'a, E, const M: usize> {
     dx: &'a mut [E],
     dy: &'a [E],

@@ -88,7 +88,7 @@ pub(crate) fn bounded(rate: f64) -> f64 {
     rate.clamp(*RATES.start(), *RATES.end())
 }
 
-/// Of any rule that has such a number.
+/// Checks the `max_factor` of any rule that has one.
 fn validate_max_factor(max_factor: f64) -> Result<(), Error> {
     let in_range = max_factor > 1.0 && max_factor.is_finite();
     let advice = "the paper uses 100";

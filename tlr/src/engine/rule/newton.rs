@@ -10,7 +10,9 @@ use crate::{
 };
 use serde::Serialize;
 
-/// The damped Newton step on the rate (Eq. 8).
+/// The damped Newton step on the rate: Eq. 8 of Retsinas, Sfikas, Filntisis and Maragos,
+/// *Newton-based Trainable Learning Rate*, ICASSP 2023
+/// ([their code](https://github.com/georgeretsi/NTLR)).
 ///
 /// With d = ⟨u₋,u₋⟩ − ⟨u₋,u⟩, and only where d > 0:
 ///
@@ -24,7 +26,7 @@ use serde::Serialize;
 /// **Why aligned.** u₋ and u are one displacement apart, made at the rate α₋ then in force: the
 /// Newton step belongs to α₋. The paper applies it to the current rate α, one window late, and
 /// oscillates. With γ = 1 and windows of one step the aligned rule is the step of Barzilai and
-/// Borwein (*Two-point step size gradient methods*, 1988).
+/// Borwein (*Two-point step size gradient methods*, IMA Journal of Numerical Analysis, 1988).
 ///
 /// # Example
 /// ```

@@ -40,7 +40,7 @@ pub(crate) fn blame(share: f64, rise: f64, slopes: &[Slope]) -> Blame {
 mod tests {
     use super::*;
 
-    /// Of a hundred weights of norm 10, which have gone 1 at most.
+    /// A slope of a hundred weights of norm 10. Callers let them move by 1 at most.
     fn slope(along: f64, moved: f64) -> Slope {
         Slope { along, moved, gradient: 5.0, norm: 10.0, weights: 100 }
     }
@@ -49,7 +49,8 @@ mod tests {
     #[test]
     fn who_is_to_blame() {
         let of = |rise, slopes: &[Slope]| blame(0.25, rise, slopes);
-        // A way that explains 3 of 12 is just enough. What falls explains nothing, and hides nothing.
+        // A way that explains 3 of 12 is just enough. What falls explains nothing, and hides
+        // nothing.
         assert_eq!(of(12.0, &[slope(3.0, 0.5), slope(-9.0, 0.5)]), Blame::Some(vec![true, false]));
         assert_eq!(of(12.1, &[slope(3.0, 0.5), slope(-9.0, 0.5)]), Blame::None);
         assert_eq!(of(12.0, &[slope(1.0, 0.5), slope(2.0, 0.5)]), Blame::Some(vec![true, true]));

@@ -43,26 +43,26 @@ use serde::Serialize;
 /// seen there is below the limit for means, a rollback goes to the snapshot before.
 ///
 /// Before a window is undone because losses rose, **blame** is looked for: with s = w − snapshot
-/// and g the gradient of the batch at w, the way s explains a rise of ⟨g,s⟩ on a convex piece of the
-/// loss. A rise of which it explains less than [`blame`](Self::blame) comes from elsewhere (noise,
-/// another batch, another task), unless weights have moved by more than a tenth of their norm. Then
-/// the step is made, and the limits move up to the new loss. Otherwise only those rates are cut
-/// whose own ⟨g,s⟩ is at least that part of the largest.
+/// and g the gradient of the batch at w, the way s explains a rise of ⟨g,s⟩ on a convex piece of
+/// the loss. A rise of which it explains less than [`blame`](Self::blame) comes from elsewhere
+/// (noise, another batch, another task), unless weights have moved by more than a tenth of their
+/// norm. Then the step is made, and the limits move up to the new loss. Otherwise only those rates
+/// are cut whose own ⟨g,s⟩ is at least that part of the largest.
 ///
 /// A rollback restores weights and buffers from the snapshot, clears what the base optimizer has
-/// accumulated, drops the previous direction, and multiplies the rates that are to blame: by `first_cut`
-/// while no window has been accepted, by `cut` later. The k-th rollback in a row multiplies by the
-/// k-th power of that. The rate stays where it is if no step was made since the last rollback, for
-/// then the batch is to blame. It also stays, the first time in a row, if weights are NaN or
-/// infinite although the losses are finite: that is a broken gradient.
+/// accumulated, drops the previous direction, and multiplies the rates that are to blame: by
+/// `first_cut` while no window has been accepted, by `cut` later. The k-th rollback in a row
+/// multiplies by the k-th power of that. The rate stays where it is if no step was made since the
+/// last rollback, for then the batch is to blame. It also stays, the first time in a row, if
+/// weights are NaN or infinite although the losses are finite: that is a broken gradient.
 ///
 /// After `trust` windows accepted in a row a mean that rises may be bad luck. Late in training it
 /// is noise that holds a rate where it is, and a rate that was cut would stay cut for good. So if
 /// the next window is accepted, each rate goes back to what it was, unless it had just risen by
 /// more than a quarter. A second rollback before there is trust again is final.
 ///
-/// Without a loss, a window is undone where a weight is not finite, or where the gradients tell that
-/// the weights have gone too far: [`Cause::WentTooFar`](crate::Cause::WentTooFar).
+/// Without a loss, a window is undone where a weight is not finite, or where the gradients tell
+/// that the weights have gone too far: [`Cause::WentTooFar`](crate::Cause::WentTooFar).
 ///
 /// Not in the paper, whose rule can end anywhere once a rate is too large.
 ///

@@ -140,16 +140,16 @@ impl Watch {
 
     /// The highest mean that the window may have.
     fn limit(&self, safeguard: &Safeguard) -> f64 {
-        // Before a window is accepted, its own noise may widen its limit: what `explosion` lets pass
-        // is little.
+        // Before a window is accepted, its own noise may widen its limit: what `explosion` lets
+        // pass is little.
         let noise = self.accepted.as_ref().unwrap_or(&self.window).sem();
         let limit = safeguard.limit_after(self.reference(), noise);
         let level = safeguard.limit_after(self.level_at_snapshot(), self.origin.sem());
         self.ceiling.map_or(limit, |ceiling| limit.min(ceiling)).max(level)
     }
 
-    /// What the last losses at the snapshot agree on is its level, whatever the level was before: the
-    /// least of them. −∞ if there are too few.
+    /// What the last losses at the snapshot agree on is its level, whatever the level was before:
+    /// the least of them. −∞ if there are too few.
     fn level_at_snapshot(&self) -> f64 {
         if self.at_snapshot.len() == SAME_SNAPSHOT {
             self.at_snapshot.iter().copied().fold(f64::INFINITY, f64::min)

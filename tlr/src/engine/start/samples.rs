@@ -33,8 +33,8 @@ impl Samples {
         self.mean < -4.0 * self.error()
     }
 
-    /// The samples of both (Chan, Golub and LeVeque, *Updating formulae and a pairwise algorithm for
-    /// computing sample variances*, 1979).
+    /// The samples of both (Chan, Golub and LeVeque, *Updating formulae and a pairwise algorithm
+    /// for computing sample variances*, 1979).
     pub(super) fn merge(&mut self, other: &Self) {
         let count = self.count + other.count;
         if other.count == 0 {

@@ -1,15 +1,17 @@
-//! The same pixel of sixteen images side by side, and back: tiles of as many pixels, transposed in registers.
+//! The same pixel of sixteen images side by side, and back: tiles of as many pixels, transposed in
+//! registers.
 
 use super::layout::{Layout, Place, Put, Take};
 use pulp::{x86::V4, NullaryFnOnce};
 use std::arch::x86_64::{__m512, __m512d};
 
-/// Images, and pixels of a tile: the floats of a register.
+/// How many images, and how many pixels, a tile has: as many as a register has floats.
 pub(super) const LANES: usize = 16;
 
 type Tile = [[f32; LANES]; LANES];
 
-/// Rows become columns. (Without closures: those are compiled for any machine, and then call each instruction.)
+/// Rows become columns. (Without closures: those are compiled for any machine, and then call each
+/// instruction.)
 #[inline(always)]
 fn transposed(simd: V4, rows: &Tile) -> Tile {
     let simd = simd.avx512f;
@@ -52,7 +54,7 @@ struct Run {
     laid: [usize; LANES],
 }
 
-/// All pixels of a place.
+/// The runs that all pixels of a place fall into.
 fn runs(layout: &Layout, place: &Place) -> Vec<Run> {
     // Where rows follow each other in the image, so do their pixels.
     let (lines, length) = match place.row_step == place.width && place.column_step == 1 {

@@ -3,16 +3,17 @@
 use super::layout::Span;
 use pulp::{Simd, WithSimd};
 
-/// Outputs at a time.
+/// How many outputs are computed at a time.
 pub(super) const BLOCK: usize = 8;
-/// Outputs whose filters' gradients are summed at a time, for as many taps: 20 sums, the outputs' pixels and the inputs, which the
-/// compiler likes to read in one go, are 29 registers.
+/// Outputs whose filters' gradients are summed at a time, for as many taps: 20 sums, the outputs'
+/// pixels and the inputs, which the compiler likes to read in one go, are 29 registers.
 pub(super) const FILTERS: usize = 4;
 const TAPS: usize = 5;
-/// Registers of each of these outputs that are gone through at a time: they stay in the nearest cache for all channels and taps.
+/// Registers of each of these outputs that are gone through at a time: they stay in the nearest
+/// cache for all channels and taps.
 const AT_ONCE: usize = 128;
 
-/// Floats in a register.
+/// How many floats a register holds.
 pub(super) struct Lanes;
 
 impl WithSimd for Lanes {
@@ -24,8 +25,8 @@ impl WithSimd for Lanes {
     }
 }
 
-/// A block of outputs: Σ over channels and taps of filter times input, for each place in the spans and maybe some
-/// behind them.
+/// A block of outputs: Σ over channels and taps of filter times input, for each place in the spans
+/// and maybe some behind them.
 pub(super) struct Convolve<'a> {
     pub(super) x: &'a [f32],
     /// From a channel of `x` to the next.
@@ -101,8 +102,8 @@ fn registers<S: Simd, const N: usize>(values: &[f32]) -> [S::f32s; N] {
     std::array::from_fn(|index| values[index])
 }
 
-/// The gradients of some filters: for each channel and each tap, the sum over all places in the spans of what
-/// came back times what went in.
+/// The gradients of some filters: for each channel and each tap, the sum over all places in the
+/// spans of what came back times what went in.
 pub(super) struct Correlate<'a> {
     pub(super) x: &'a [f32],
     /// From the first output on.
@@ -123,7 +124,8 @@ impl WithSimd for Correlate<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(mut self, simd: S) {
-        // In registers. A span starts with one; behind the last there are zeros, and others end with one.
+        // In registers. A span starts with one; behind the last there are zeros, and others end
+        // with one.
         let registers = |span: &Span| span.start / S::F32_LANES..span.end.div_ceil(S::F32_LANES);
         let places: Vec<_> = self.spans.iter().flat_map(registers).collect();
         let outputs = self.gradient.len() / (self.channels * self.offsets.len());
@@ -199,8 +201,8 @@ impl Correlate<'_> {
         });
         let mut sums = [[simd.splat_f32s(0.0); T]; O];
         for place in places {
-            // SAFETY: each run has `end` registers, and no place is behind them. With the bounds of nine runs at hand there
-            // is no room for their pointers.
+            // SAFETY: each run has `end` registers, and no place is behind them. With the bounds of
+            // nine runs at hand there is no room for their pointers.
             #[allow(unsafe_code)]
             let at = |run: &[S::f32s]| unsafe { *run.get_unchecked(*place) };
             let upstream = upstream.map(at);

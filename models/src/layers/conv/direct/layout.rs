@@ -1,36 +1,34 @@
 //! How images are laid out, so that each tap of a filter is a fixed distance from the first.
 //!
-//! A place is numbered `(image · rows + row) · pitch + column`, and an output's number is that of the padded
-//! pixel which its first tap reads. Filters that move by several pixels see an image as that many phases each
-//! way: padded pixel (r, c) is at row r / stride and column c / stride of phase (r mod stride, c mod stride),
-//! where neighbouring outputs read neighbours.
+//! A place is numbered `(image · rows + row) · pitch + column`, and an output's number is that of
+//! the padded pixel which its first tap reads. Filters that move by several pixels see an image as
+//! that many phases each way: padded pixel (r, c) is at row r / stride and column c / stride of
+//! phase (r mod stride, c mod stride), where neighbouring outputs read neighbours.
 //!
 //! A place holds one pixel, or the same pixel of as many images as a register has lanes.
 
 use super::super::geometry::Geometry;
-#[cfg(target_arch = "x86_64")]
-use super::interleave;
 use crate::layers::scratch;
 use pulp::NullaryFnOnce;
 use std::ops::Range;
 
-/// Behind the last place, more zeros than registers read too far.
+/// Zeros behind the last place: more than registers read beyond it.
 const SLACK: usize = 64;
-/// Floats in a line of a cache: a register that starts with one touches no other.
+/// Floats in a line of a cache. A register that starts where a line does touches one line only.
 const LINE: usize = scratch::LINE / size_of::<f32>();
 /// Images of more outputs in a row lose little to their padding: they are not worth interleaving.
 const NARROW: usize = 16;
-/// Places that a run of images has, more or less.
+/// About how many places a run of images has.
 const RUN: usize = 4096;
-/// Floats of a run's inputs and outputs, more or less: they stay in a core's cache.
+/// About how many floats a run's inputs and outputs have: they stay in a core's cache.
 const RUN_FLOATS: usize = 1 << 18;
 
-/// `[channel][phase][image][row][column][lane]`: the numbers of all that.
+/// The sizes of images laid out as `[channel][phase][image][row][column][lane]`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Layout {
-    /// Images whose pixels share a place.
+    /// How many images share a place with their pixels.
     pub(super) lanes: usize,
-    /// Images one after the other.
+    /// How many images, or groups of `lanes` images, stand one after the other.
     pub(super) images: usize,
     rows: usize,
     pitch: usize,
@@ -44,7 +42,7 @@ pub(super) struct Layout {
     pub(super) output: usize,
 }
 
-/// Consecutive floats.
+/// A range of consecutive floats.
 pub(super) type Span = Range<usize>;
 
 impl Layout {
@@ -76,17 +74,19 @@ impl Layout {
         self
     }
 
-    /// Images that are laid out together.
+    /// How many images are laid out together.
     pub(super) fn together(&self) -> usize {
         self.lanes * self.images
     }
 
-    /// Floats from the first tap of a filter to the last, or some more, so that what is behind starts with a line.
+    /// Floats from the first tap of a filter to the last, or some more, so that what is behind
+    /// starts with a line.
     pub(super) fn lead(&self) -> usize {
         (self.reach * (self.pitch + 1) * self.lanes).next_multiple_of(LINE)
     }
 
-    /// What outputs are computed from, or gradients summed over: in one piece, or without the padding.
+    /// What outputs are computed from, or gradients summed over: in one piece, or without the
+    /// padding.
     pub(super) fn outputs(&self, g: &Geometry, images: usize) -> Vec<Span> {
         if self.lanes > 1 {
             return self.spans(0..g.out_height, 0..g.out_width);
@@ -178,7 +178,7 @@ pub(super) struct Phase {
 
 /// Where pixels are: rows of `width` columns, in an image and laid out.
 pub(super) struct Place {
-    /// The first, laid out.
+    /// The first float, as laid out.
     first: usize,
     pub(super) rows: usize,
     pub(super) width: usize,
@@ -189,7 +189,7 @@ pub(super) struct Place {
 }
 
 impl Layout {
-    fn input_place(&self, g: &Geometry, phase: &Phase) -> Place {
+    pub(super) fn input_place(&self, g: &Geometry, phase: &Phase) -> Place {
         let at = phase.rows.start * self.pitch + phase.columns.start;
         Place {
             first: phase.first + at * self.lanes,
@@ -201,7 +201,7 @@ impl Layout {
         }
     }
 
-    fn output_place(&self, g: &Geometry, first: usize) -> Place {
+    pub(super) fn output_place(&self, g: &Geometry, first: usize) -> Place {
         Place {
             first,
             rows: g.out_height,
@@ -212,59 +212,9 @@ impl Layout {
         }
     }
 
-    /// The images' first place, and lane.
+    /// The first place of an image, and its lane.
     fn of_image(&self, image: usize) -> (usize, usize) {
         (image / self.lanes * self.rows * self.pitch * self.lanes, image % self.lanes)
-    }
-
-    /// Lays out the pixels of input images.
-    pub(super) fn put_input(&self, g: &Geometry, phases: &[Phase], x: &[f32], laid: &mut [f32]) {
-        let places: Vec<_> = phases.iter().map(|phase| self.input_place(g, phase)).collect();
-        self.put(&places, (x, g.image(), g.height * g.width), (laid, self.input));
-    }
-
-    /// Lays out the gradients of output images, behind the zeros that taps reach back to.
-    pub(super) fn put_output(&self, g: &Geometry, y: &[f32], laid: &mut [f32]) {
-        let place = self.output_place(g, self.lead());
-        self.put(&[place], (y, g.out_image(), g.out_pixels()), (laid, self.output));
-    }
-
-    /// Adds what is laid out to input images.
-    pub(super) fn take_input(&self, g: &Geometry, phases: &[Phase], laid: &[f32], x: &mut [f32]) {
-        let places: Vec<_> = phases.iter().map(|phase| self.input_place(g, phase)).collect();
-        self.take(&places, (laid, self.input), (x, g.image(), g.height * g.width));
-    }
-
-    /// Adds what is laid out to output images.
-    pub(super) fn take_output(&self, g: &Geometry, laid: &[f32], y: &mut [f32]) {
-        let place = self.output_place(g, 0);
-        self.take(&[place], (laid, self.output), (y, g.out_image(), g.out_pixels()));
-    }
-
-    /// Images, of so many pixels and with planes of so many, to channels of so many floats.
-    fn put(&self, places: &[Place], from: (&[f32], usize, usize), to: (&mut [f32], usize)) {
-        let work = Put { layout: self, places, from, to };
-        #[cfg(target_arch = "x86_64")]
-        if let Some(simd) = self.interleaved(from.0.len() / from.1.max(1)) {
-            return simd.vectorize(interleave::Tiled { simd, work });
-        }
-        pulp::Arch::new().dispatch(work);
-    }
-
-    fn take(&self, places: &[Place], from: (&[f32], usize), to: (&mut [f32], usize, usize)) {
-        let work = Take { layout: self, places, from, to };
-        #[cfg(target_arch = "x86_64")]
-        if let Some(simd) = self.interleaved(work.to.0.len() / work.to.1.max(1)) {
-            return simd.vectorize(interleave::Tiled { simd, work });
-        }
-        pulp::Arch::new().dispatch(work);
-    }
-
-    /// What transposes, where so many images just fill the places.
-    #[cfg(target_arch = "x86_64")]
-    fn interleaved(&self, images: usize) -> Option<pulp::x86::V4> {
-        let whole = (self.lanes, images) == (interleave::LANES, interleave::LANES);
-        pulp::x86::V4::try_new().filter(|_| whole)
     }
 
     /// The first float of a row of an image.
@@ -275,7 +225,8 @@ impl Layout {
     }
 }
 
-/// See [`Layout::put`]. A type, as is [`Take`], because the compiler does not inline a closure of this size.
+/// See [`Layout::put`]. A type, as is [`Take`], because the compiler does not inline a closure of
+/// this size.
 pub(super) struct Put<'a> {
     pub(super) layout: &'a Layout,
     pub(super) places: &'a [Place],

@@ -1,14 +1,16 @@
-//! Convolution without a matrix of columns: images are laid out with their padding, so that a filter's tap is a
-//! fixed distance away in memory, for as many pixels at a time as a register holds.
+//! Convolution without a matrix of columns: images are laid out with their padding, so that a
+//! filter's tap is a fixed distance away in memory, for as many pixels at a time as a register
+//! holds.
 //!
-//! Either a register holds neighbouring pixels: an image is then one run, computed at the pitch of its padded rows,
-//! and what stands between the rows of outputs is left out. Or, where that would be much, it holds the same pixel
-//! of several images.
+//! Either a register holds neighbouring pixels: an image is then one run, computed at the pitch of
+//! its padded rows, and what stands between the rows of outputs is left out. Or, where that would
+//! be much, it holds the same pixel of several images.
 
 #[cfg(target_arch = "x86_64")]
 mod interleave;
 mod kernels;
 mod layout;
+mod moves;
 
 use super::geometry::Geometry;
 use crate::layers::scratch::Scratch;
@@ -26,7 +28,7 @@ pub(super) fn suits(g: &Geometry) -> bool {
         && g.outputs * g.channels * g.kernel * g.kernel <= LARGEST_WEIGHT
 }
 
-/// Images that are taken together.
+/// How many images are taken together.
 pub(super) fn together(g: &Geometry) -> usize {
     layout(g).together()
 }
@@ -35,8 +37,8 @@ fn layout(g: &Geometry) -> Layout {
     Layout::new(g, pulp::Arch::new().dispatch(Lanes))
 }
 
-/// The filters for [`Convolve`]: `[block of outputs][channel][tap][output in the block]`, zeros where the last
-/// block has no output. `of` gives a filter's element by output, channel and tap.
+/// The filters for [`Convolve`]: `[block of outputs][channel][tap][output in the block]`, zeros
+/// where the last block has no output. `of` gives a filter's element by output, channel and tap.
 fn packed(
     (outputs, channels): (usize, usize),
     taps: &[usize],
@@ -77,7 +79,8 @@ pub(super) fn forward(g: &Geometry, x: &[f32], weight: &[f32], y: &mut [f32]) {
             (Scratch::zeros(g.channels * layout.input), Scratch::any(outputs * layout.output))
         },
         |(laid, room), (y, x)| {
-            // Where there are fewer images than before, what is left of those is computed and not taken.
+            // Where there are fewer images than before, what is left of those is computed and not
+            // taken.
             layout.put_input(g, &phases, x, laid);
             let blocks = room.par_chunks_exact_mut(BLOCK * layout.output).with_min_len(g.least());
             let filters = filters.par_chunks_exact(BLOCK * g.channels * all.len());
@@ -98,7 +101,7 @@ pub(super) fn forward(g: &Geometry, x: &[f32], weight: &[f32], y: &mut [f32]) {
     );
 }
 
-/// Some images' share of the gradients.
+/// The share of some images in the gradients.
 pub(super) fn part(
     g: &Geometry,
     x: &[f32],

@@ -72,8 +72,8 @@ fn losses(all: &[f64]) -> Losses {
     losses
 }
 
-// Three losses at the snapshot agree on a level above the ceiling: it is the ceiling from then on, with
-// the window's noise on top. Fails with another sum, or where a level at the ceiling counts.
+// Three losses at the snapshot agree on a level above the ceiling: it is the ceiling from then on,
+// with the window's noise on top. Fails with another sum, or where a level at the ceiling counts.
 #[test]
 fn an_agreed_level_raises_the_ceiling() {
     let safeguard = Safeguard::default();

@@ -21,7 +21,7 @@ pub(super) struct GroupRamp {
     pub(super) raised: f64,
     /// Its rate stays where training starts.
     pub(super) fixed: bool,
-    /// It has had no gradient, and keeps its rate. One with a fixed rate is not listened to.
+    /// The group has had no gradient, and keeps its rate. (A group with a fixed rate is not asked.)
     pub(super) silent: bool,
     /// Its first slope is lost in noise, while that of all groups together is not.
     pub(super) faint: bool,
@@ -52,11 +52,11 @@ pub(super) enum Look {
     Silent,
     /// The way is as steep as at its beginning, or steeper.
     Straight,
-    /// It is less steep, by less than half.
+    /// The way is less steep than at its beginning, by less than half.
     Bending,
-    /// It seems half as steep or less, which may be noise.
+    /// The way seems half as steep or less, which may be noise.
     Doubtful,
-    /// It is half as steep or less.
+    /// The way is half as steep as at its beginning, or less.
     HalfWay,
 }
 
@@ -193,8 +193,8 @@ mod tests {
     use super::*;
     use crate::engine::start::samples::tests::of as samples;
 
-    /// A group at a rate of 4, raised twofold, whose first slope is −2 for certain, with these slopes
-    /// here.
+    /// A group at a rate of 4, raised twofold, whose first slope is −2 for certain, with these
+    /// slopes here.
     fn group(here: &[f64]) -> GroupRamp {
         GroupRamp {
             silent: false,

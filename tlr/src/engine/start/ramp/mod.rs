@@ -21,27 +21,28 @@ const PATIENCE: u64 = 4;
 const LOOKS: u64 = 4;
 /// While no group's way is longer than this part of its norm, rates grow twice as fast.
 const NEAR: f64 = 1e-3;
-/// While none is longer than this, a group that seems half-way may have met noise: the next rate has to
-/// confirm it.
+/// While none is longer than this, a group that seems half-way may have met noise: the next rate
+/// has to confirm it.
 const SUSPECT: f64 = 0.01;
-/// Training starts at this many times the rate at which the ramp is half-way to the lowest point, if
-/// steps are as long as the gradients, and grow shorter with them. (By training: docs/start.md.)
+/// Training starts at this many times the rate at which the ramp is half-way to the lowest point,
+/// if steps are as long as the gradients, and grow shorter with them. (By training: docs/start.md.)
 const FOLLOWING: f64 = 2.0;
-/// The same if steps stay long, as around Adam, or if gradients hardly agree.
+/// The same factor if steps stay long, as around Adam, or if gradients hardly agree.
 const NORMALIZED: f64 = 1.0;
 /// Gradient descent moves the weights by at least this part of Σ rate·‖g‖. (By less than all of it
 /// where gradients disagree.)
 const LEAST_FOLLOWED: f64 = 0.5;
-/// It moves them by no more than that, but for rounding.
+/// Gradient descent moves the weights by at most this part of Σ rate·‖g‖: all of it, and some more
+/// for rounding.
 const MOST_FOLLOWED: f64 = 1.05;
 /// The ramp ends where it is after so many steps.
 const LONGEST_RAMP: u64 = 4000;
 
 /// Rates that grow until the slope says that the way is half of that to the lowest point.
 ///
-/// 1. **Trial.** The gradient's norm and the number of weights tell a rate at which neither gradient
-///    descent nor sign descent moves the weights by more than a millionth of their norm, or by two
-///    roundings. It is corrected by how far they have moved.
+/// 1. **Trial.** The gradient's norm and the number of weights tell a rate at which neither
+///    gradient descent nor sign descent moves the weights by more than a millionth of their norm,
+///    or by two roundings. It is corrected by how far they have moved.
 /// 2. **Probes.** Steps at this rate measure the first slope b and its noise σ: at least eight, and
 ///    until b is four standard errors below 0. From then on n = ⌈(2σ/b)²⌉ steps tell half of b from
 ///    all of it.
@@ -51,8 +52,8 @@ const LONGEST_RAMP: u64 = 4000;
 ///    four looks, the group is done. Its rate is the one at which m crosses ½·b, between the last
 ///    two. Near the start the next rate has to confirm that.
 ///
-/// All groups grow together, and each is done by its own slope. A group whose slope is lost in noise
-/// takes the largest of the others' rates. A group without a gradient keeps its own.
+/// All groups grow together, and each is done by its own slope. A group whose slope is lost in
+/// noise takes the largest of the others' rates. A group without a gradient keeps its own.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Ramp {
@@ -103,7 +104,7 @@ enum Stage {
 /// What a ramp comes to with one more slope of each group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ramped {
-    /// It goes on.
+    /// The ramp goes on.
     On,
     /// The rates are found.
     Done,
@@ -111,7 +112,7 @@ pub(crate) enum Ramped {
     TooFar,
     /// A gradient is not a number, for the first time in a row. The batch may be to blame.
     Skip,
-    /// The same again, and the weights have not moved.
+    /// A gradient is not a number, for the second time in a row, and the weights have not moved.
     BrokenBatch,
 }
 
@@ -162,7 +163,7 @@ impl Ramp {
     ) -> Ramped {
         self.steps += 1;
         self.listen(slopes);
-        // Of figures that are numbers the sum may not be one.
+        // The sum of finite numbers may be infinite.
         let all = self.total(slopes);
         if !slopes.iter().all(Slope::is_finite) || !all.is_finite() {
             return self.doubt();

@@ -78,7 +78,8 @@ fn groups_that_are_quiet_or_silent() {
 
 // ---- The trial ----
 
-// A millionth of the norm, or two roundings, over the gradient; a group's with a fixed rate does not count.
+// A millionth of the norm, or two roundings, over the gradient; a group's with a fixed rate does
+// not count.
 #[test]
 fn the_trial_rate() {
     let tried = |spacing| {
@@ -91,8 +92,8 @@ fn the_trial_rate() {
     assert_eq!(tried(1e-3), [1e-3, 7.0]);
 }
 
-// It is enough to move half of the way. Steps follow the gradients if they have moved by nine tenths
-// of what descent would have moved them, or with momentum by half.
+// It is enough to move half of the way. Steps follow the gradients if they have moved by nine
+// tenths of what descent would have moved them, or with momentum by half.
 #[test]
 fn a_trial_that_moves_far_enough() {
     let tried = |moved: f64, momentum| {
@@ -135,8 +136,8 @@ fn noise(count: u64) -> f64 {
     }
 }
 
-// Eight tell a slope without noise. A group whose slope is lost in noise is waited for four times as
-// long as all groups took, and is faint then. Where all is noise, nobody is.
+// Eight tell a slope without noise. A group whose slope is lost in noise is waited for four times
+// as long as all groups took, and is faint then. Where all is noise, nobody is.
 #[test]
 fn probes_until_the_first_slope_is_known() {
     let (count, ramp) = probe(|_| vec![slope(-1.0)]);
@@ -176,8 +177,8 @@ fn steps_that_stop_following() {
 
 // ---- Growth ----
 
-// A rise of more than half of the first loss, a quarter of which the slopes explain: by hand, around
-// both limits.
+// A rise of more than half of the first loss, a quarter of which the slopes explain: by hand,
+// around both limits.
 #[test]
 fn a_loss_that_has_exploded() {
     let exploded = |loss, along| {

@@ -1,0 +1,8 @@
+//! What is said on stderr, beside the results on stdout.
+
+use std::io::Write;
+
+/// Prints a line on stderr. An error in that is ignored: there is nowhere else to tell it.
+pub(crate) fn warn(line: std::fmt::Arguments<'_>) {
+    let _ = writeln!(std::io::stderr(), "{line}");
+}

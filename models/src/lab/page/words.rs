@@ -1,0 +1,41 @@
+//! Words of the page: text that is safe in HTML, shares in percent, and what is said of regrets.
+
+use crate::lab::{measures::median, Findings};
+
+/// Text that HTML does not take for tags.
+pub(super) fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+}
+
+/// A share in percent, with its sign.
+pub(super) fn percent(share: f64) -> String {
+    match share {
+        share if !share.is_finite() => "diverged".to_owned(),
+        share if share > 9.995 => format!("×{:.0}", 1.0 + share),
+        share => format!("{:+.1} %", 100.0 * share),
+    }
+}
+
+/// The middle and the worst of a competitor's regrets, and where it is worst.
+pub(super) struct Regret<'a> {
+    pub(super) middle: f64,
+    pub(super) worst: f64,
+    pub(super) at: &'a str,
+    /// At how many tasks the regret is not above 0.
+    pub(super) no_worse: usize,
+    pub(super) tasks: usize,
+}
+
+pub(super) fn regret_of(findings: &Findings, competitor: usize) -> Option<Regret<'_>> {
+    let regrets = findings.regrets(competitor);
+    let named: Vec<_> =
+        regrets.iter().zip(&findings.tasks).filter_map(|(r, task)| Some(((*r)?, task))).collect();
+    let (worst, task) = named.iter().max_by(|a, b| a.0.total_cmp(&b.0))?;
+    Some(Regret {
+        middle: median(&named.iter().map(|(regret, _)| *regret).collect::<Vec<_>>())?,
+        worst: *worst,
+        at: &task.name,
+        no_worse: named.iter().filter(|(regret, _)| *regret <= 0.0).count(),
+        tasks: named.len(),
+    })
+}

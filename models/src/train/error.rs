@@ -1,0 +1,89 @@
+//! Why a run ends early.
+
+use crate::{data::DataError, layers::LayerError};
+use dfdx::prelude::CpuError;
+use std::path::PathBuf;
+
+/// Why a run ended early.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum TrainError {
+    /// The data or the batch size makes no sense.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// The rate's configuration was refused, or training failed.
+    #[error(transparent)]
+    Rate(#[from] tlr::Error),
+    /// The run was told to stop, and has been saved if that was asked for.
+    #[error("stopped after step {step}")]
+    Stopped {
+        /// How many steps were made.
+        step: usize,
+    },
+    /// A checkpoint that is to be written is there already.
+    #[error(
+        "there is a checkpoint at {} already: resume from it, or remove it first",
+        .0.display()
+    )]
+    CheckpointExists(PathBuf),
+    /// No checkpoint can be written where it is to be.
+    #[error("cannot write the checkpoint {}: {source}; nothing was trained", path.display())]
+    CheckpointPath {
+        /// The file that could not be written.
+        path: PathBuf,
+        /// The error of the operating system.
+        source: std::io::Error,
+    },
+    /// The checkpoint is of another run.
+    #[error("the checkpoint {} is of another run: {what}", path.display())]
+    AnotherRun {
+        /// The checkpoint.
+        path: PathBuf,
+        /// In what it differs.
+        what: String,
+    },
+    /// The run would have no epochs.
+    #[error("a run has at least one epoch")]
+    NoEpochs,
+    /// The images are of another kind than the model takes.
+    #[error(
+        "the model takes images of {takes} in at most {most} classes, not of {shape:?} (channels, \
+         rows, columns) in {classes}"
+    )]
+    Images {
+        /// The images that the model takes, in words.
+        takes: &'static str,
+        /// The most classes that it can tell apart.
+        most: usize,
+        /// Channels, rows and columns of the images.
+        shape: [usize; 3],
+        /// Their classes.
+        classes: usize,
+    },
+    /// Sentences cannot be encoded, or a batch would have none.
+    #[cfg(feature = "text")]
+    #[error(transparent)]
+    Text(#[from] crate::data::text::TextError),
+    /// There are more tokens than the model has room for.
+    #[cfg(feature = "text")]
+    #[error(
+        "the model has room for {takes:?} tokens in source and target, and the vocabularies hold \
+         {found:?}; learn smaller ones"
+    )]
+    Vocabulary {
+        /// How many tokens of source and target it has room for.
+        takes: [usize; 2],
+        /// How many the vocabularies hold.
+        found: [usize; 2],
+    },
+    /// A translation could not be found.
+    #[cfg(feature = "text")]
+    #[error(transparent)]
+    Search(#[from] crate::search::SearchError<LayerError<CpuError>>),
+    /// An input does not fit a layer, or there is no memory.
+    #[error(transparent)]
+    Layer(#[from] LayerError<CpuError>),
+    /// The device is out of memory.
+    #[error("device: {0}")]
+    Device(#[from] CpuError),
+}

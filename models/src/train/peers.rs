@@ -1,0 +1,65 @@
+//! Peers in the training loop: each is a [`Learner`].
+
+use super::{Learner, Trial};
+use crate::baselines::{PeerError, PeerOptimizer, PeerRule};
+use dfdx::{
+    nn::TensorCollection,
+    prelude::{Cpu, Gradients},
+};
+use tlr::{Adaptation, Checkpoint, Error, Step};
+
+impl<M: TensorCollection<f32, Cpu> + Clone, R: PeerRule> Learner<M> for PeerOptimizer<M, R, f32> {
+    fn step(
+        &mut self,
+        model: &mut M,
+        gradients: &mut Gradients<f32, Cpu>,
+        loss: f64,
+    ) -> Result<Step, Error> {
+        PeerOptimizer::step(self, model, gradients, Some(loss)).map(|()| Step::Made)
+    }
+
+    fn step_with(
+        &mut self,
+        model: &mut M,
+        gradients: &mut Gradients<f32, Cpu>,
+        loss: f64,
+        trial: &mut Trial<'_, M>,
+    ) -> Result<Step, Error> {
+        if !self.peer().rule().needs_trials() {
+            return Learner::step(self, model, gradients, loss);
+        }
+        let mut at =
+            |model: &mut M| trial(model).map_err(|error| PeerError::Trial(error.to_string()));
+        PeerOptimizer::step_with(self, model, gradients, loss, &mut at).map(|()| Step::Made)
+    }
+
+    fn averaged(&self, model: &M) -> Option<M> {
+        PeerOptimizer::averaged(self, model)
+    }
+
+    fn rates(&self) -> Vec<(&str, f64)> {
+        PeerOptimizer::rates(self)
+    }
+
+    fn factor(&self) -> f64 {
+        PeerOptimizer::factor(self)
+    }
+
+    /// A peer decides at every step.
+    fn window(&self) -> usize {
+        1
+    }
+
+    /// A peer's decisions are not recorded.
+    fn history(&self) -> &[Adaptation] {
+        &[]
+    }
+
+    fn checkpoint(&self, model: &M) -> Result<Checkpoint, Error> {
+        PeerOptimizer::checkpoint(self, model)
+    }
+
+    fn resume(&mut self, model: &mut M, checkpoint: &Checkpoint) -> Result<(), Error> {
+        PeerOptimizer::resume(self, model, checkpoint)
+    }
+}

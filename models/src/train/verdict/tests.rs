@@ -1,0 +1,162 @@
+//! Which runs are judged to have learned, and what is said of the others.
+
+use super::*;
+use crate::report::Epoch;
+use tlr::Cause;
+
+/// So many windows of ten steps each, with what became of them.
+fn run(losses: Vec<f64>, outcomes: &[Outcome]) -> Run {
+    let decision = |(index, outcome): (usize, &Outcome)| {
+        let step = 10 * (index as u64 + 1);
+        // Two groups: a window counts once.
+        ["a", "b"].map(|group| Adaptation::new(step, group, 0.1, 0.1, None, *outcome))
+    };
+    let rates = vec![("a".to_owned(), 0.1), ("b".to_owned(), 0.2)];
+    Run {
+        epochs: vec![Epoch { rates, ..Epoch::default() }],
+        history: outcomes.iter().enumerate().flat_map(decision).collect(),
+        batches_per_epoch: 100,
+        parameters: 1,
+        losses,
+        seconds: 1.0,
+    }
+}
+
+/// Around `from` to `to`, up and down by `noise`.
+fn losses(from: f64, to: f64, noise: f64, steps: usize) -> Vec<f64> {
+    let level = |i: usize| from + (to - from) * i as f64 / steps as f64;
+    let sign = |i: usize| [1.0, -1.0][i % 2];
+    (0..steps).map(|i| level(i) + noise * sign(i)).collect()
+}
+
+const GOOD: [Outcome; 3] = [Outcome::WarmingUp, Outcome::Scaled, Outcome::Scaled];
+const BAD: Outcome = Outcome::RolledBack(Cause::LossIncreased);
+
+fn verdict(run: &Run) -> Verdict {
+    judge(&Options::default(), run)
+}
+
+fn fault_of(run: &Run) -> Option<Fault> {
+    match verdict(run) {
+        Verdict::Failed { fault, .. } => Some(fault),
+        _ => None,
+    }
+}
+
+#[test]
+fn a_loss_that_fell_was_learned() {
+    assert_eq!(verdict(&run(losses(2.3, 0.1, 0.2, 200), &GOOD)), Verdict::Learned);
+    // Within twenty steps, and flat from there on.
+    let mut early = losses(2.3, 0.1, 0.01, 15);
+    early.extend(losses(0.1, 0.1, 0.01, 500));
+    assert_eq!(verdict(&run(early, &GOOD)), Verdict::Learned);
+}
+
+#[test]
+fn a_loss_that_stayed_or_rose_was_not() {
+    for losses in [
+        losses(2.3, 2.3, 0.1, 200),
+        losses(2.3, 2.29, 0.3, 200), // lost in noise
+        losses(2.3, 2.31, 0.3, 200),
+        losses(2.3, f64::NAN, 0.1, 200),
+    ] {
+        let fault = fault_of(&run(losses, &GOOD));
+        assert!(matches!(fault, Some(Fault::LossStayed { .. })), "{fault:?}");
+    }
+    let exact = run([[2.0; 20], [3.0; 20], [4.0; 20], [5.0; 20]].concat(), &GOOD);
+    assert_eq!(fault_of(&exact), Some(Fault::LossRose { start: 2.0, end: 5.0 }));
+}
+
+#[test]
+fn nobody_knows_of_a_few_steps() {
+    let steps = losses(2.3, 2.3, 0.1, 60);
+    for outcomes in [&[][..], &[Outcome::Ramped; 3], &[Outcome::WarmingUp]] {
+        assert_eq!(verdict(&run(steps.clone(), outcomes)), Verdict::TooShort { steps: 60 });
+    }
+    assert_eq!(verdict(&run(Vec::new(), &[])), Verdict::TooShort { steps: 0 });
+    // Four losses that fall may be luck.
+    let falling = |steps| verdict(&run(losses(2.3, 0.1, 0.1, steps), &[]));
+    assert_eq!(falling(4), Verdict::TooShort { steps: 4 });
+    assert_eq!(falling(39), Verdict::TooShort { steps: 39 });
+    assert_eq!(falling(40), Verdict::Learned);
+    // What is wrong for sure is told at once.
+    let undone = run(losses(2.3, 0.1, 0.1, 30), &[BAD, BAD, BAD]);
+    assert_eq!(fault_of(&undone), Some(Fault::Rollbacks { undone: 3, kept: 0 }));
+}
+
+#[test]
+fn more_windows_undone_than_kept() {
+    let fell = || losses(2.3, 0.1, 0.1, 200);
+    let undone = run(fell(), &[BAD, BAD, BAD, Outcome::WarmingUp, Outcome::Scaled]);
+    assert_eq!(fault_of(&undone), Some(Fault::Rollbacks { undone: 3, kept: 2 }));
+    let as_many = [&GOOD[..], &[BAD; 3]].concat();
+    assert_eq!(verdict(&run(fell(), &as_many)), Verdict::Learned);
+    // Two happen to anyone.
+    assert_eq!(verdict(&run(fell(), &[BAD, BAD, Outcome::WarmingUp])), Verdict::Learned);
+}
+
+#[test]
+fn a_rate_at_its_bound() {
+    for rate in [1e-30, 1e30] {
+        let mut run = run(losses(2.3, 0.1, 0.1, 200), &GOOD);
+        run.epochs[0].rates[1].1 = rate;
+        let fault = fault_of(&run);
+        assert_eq!(fault, Some(Fault::RateAtBound { group: "b".into(), rate }));
+    }
+    let mut run = run(losses(2.3, 0.1, 0.1, 200), &GOOD);
+    run.epochs[0].rates[1].1 = 2e-30;
+    assert_eq!(verdict(&run), Verdict::Learned);
+}
+
+// Fails if a run that only begins is taken for one whose labels are wrong, or the other way
+// round.
+#[test]
+fn a_rate_that_still_rises_was_too_small() {
+    let stays = run(losses(2.3, 2.3, 0.1, 200), &[Outcome::Raised; 3]);
+    // The group `a` from 1e-9 on, so many times as large after each window.
+    let raised = |factor: f64, last: Outcome| {
+        let mut run = stays.clone();
+        let mut rate = 1e-9;
+        for decision in run.history.iter_mut().filter(|decision| &*decision.layer == "a") {
+            decision.from = rate;
+            rate *= factor;
+            decision.to = rate;
+            decision.outcome = if decision.step == 30 { last } else { Outcome::Raised };
+        }
+        run.epochs[0].rates[0].1 = rate;
+        run
+    };
+    let options = Options { rate: 1e-9, ramp: false, ..Options::default() };
+    let words = judge(&options, &raised(10.0, Outcome::Raised)).to_string();
+    assert!(words.contains("a --rate of 1e-9 is far too small to start from"), "{words}");
+    assert!(words.contains("10 epochs are too few: the rate still rises"), "{words}");
+    let words =
+        judge(&Options { ramp: true, epochs: 1, ..options }, &raised(10.0, Outcome::Raised));
+    assert!(words.to_string().contains("most likely 1 epoch is too few: the rate still rises"));
+    for run in [raised(1.2, Outcome::Raised), raised(10.0, BAD)] {
+        let words = judge(&options, &run).to_string();
+        assert!(words.contains("labels do not belong to the examples"), "{words}");
+    }
+}
+
+// Fails if a cause names a flag that has no part in the run.
+#[test]
+fn causes_are_those_of_the_rule() {
+    let run = run(losses(2.3, 2.3, 0.1, 200), &GOOD);
+    let rising = Run { losses: losses(2.3, 5.0, 0.1, 200), ..run.clone() };
+    for (rule, run, says) in [
+        (Rule::Constant, &run, "constant --rate of 1e-6 is too small"),
+        (Rule::Constant, &rising, "constant --rate of 1e-6 is too large"),
+        (Rule::Additive, &run, "--meta-rate of 0.01"),
+        (Rule::Paper, &run, "--rule aligned"),
+        (Rule::Aligned, &run, "labels do not belong to the examples"),
+    ] {
+        let options = Options { rule, ..Options::default() };
+        let words = judge(&options, run).to_string();
+        assert!(words.starts_with("did not learn: the training loss is"), "{words}");
+        assert!(words.contains(says), "{words}");
+        assert!(!words.contains("--weight-decay"), "{words}");
+        let decayed = judge(&Options { weight_decay: 10.0, ..options }, run).to_string();
+        assert!(decayed.contains("--weight-decay of 10 "), "{decayed}");
+    }
+}

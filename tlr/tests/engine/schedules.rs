@@ -1,0 +1,42 @@
+//! Schedules: what the engine makes of a factor on the learned rate.
+
+use super::{along, close, plain, run, still, RATE};
+use tlr::{engine::*, Error};
+
+#[test]
+fn a_schedule_multiplies_the_rate_and_its_mean_divides_the_direction() {
+    let mut run = run(&plain(2).damping(1.0), &[false]);
+    run.engine
+        .set_schedule(Some(Schedule::from_fn(|step| if step % 2 == 0 { 0.25 } else { 0.75 })));
+    run.step(1.0);
+    assert_eq!(run.host.rates, [0.25 * RATE]);
+    assert_eq!((run.engine.factor(), run.rate()), (0.75, RATE));
+    run.host.windows = [vec![still(16.0)], vec![along(4.0, 2.0)]].into();
+    run.steps(&[1.0; 3]);
+    // At a mean of 1/2 throughout: the Newton point is twice the rate, and half of the way is gone.
+    close(run.rate(), RATE * 1.5);
+    let products = run.engine.history().last().unwrap().products.unwrap();
+    assert_eq!((products.uu, products.un, products.nn), (256.0, 128.0, 64.0));
+    for bad in [f64::NAN, f64::INFINITY, -0.1] {
+        let schedule = Schedule::from_fn(move |_| bad);
+        assert_eq!(format!("{schedule:?}"), "Schedule(Function(Function))");
+        run.engine.set_schedule(Some(schedule));
+        let failed = run.batch(1.0, false);
+        assert!(matches!(failed, Err(StepError::Engine(Error::ScheduleFactor { step: 5, .. }))));
+    }
+}
+
+#[test]
+fn where_a_schedule_restarts_a_window_begins() {
+    let mut run = run(&plain(2), &[false]);
+    run.engine.set_schedule(Some(Schedule::warm_restarts(3, 1, 0.0).unwrap()));
+    run.steps(&[1.0; 3]);
+    run.log();
+    // A batch that is only gathered is no step, and does not restart it once more.
+    run.batch(1.0, true).unwrap();
+    assert_eq!(run.log(), "snapshot Weights; snapshot Buffers; update");
+    run.step(1.0);
+    assert_eq!(run.log(), "update");
+    run.step(1.0);
+    assert_eq!(run.engine.history().last().unwrap().outcome, Outcome::WarmingUp);
+}

@@ -1,0 +1,119 @@
+//! A state that is saved and loaded: what cannot have been is refused, in and between steps.
+
+use super::{along, guarded, run};
+use tlr::engine::*;
+
+#[test]
+fn a_state_that_cannot_have_been_is_refused() {
+    let mut run = run(&guarded(4), &[false]);
+    run.steps(&[1.0; 9]);
+    let good = serde_json::to_value(run.engine.state()).unwrap();
+    let mut resumed = |path: &str, value: serde_json::Value| {
+        let mut changed = good.clone();
+        *changed.pointer_mut(path).unwrap() = value;
+        run.engine.resume(serde_json::from_value(changed).unwrap()).is_ok()
+    };
+    assert!(resumed("/steps", 5.into()));
+    for (path, value) in [
+        ("/steps", serde_json::json!(1u64 << 53)),
+        ("/position", serde_json::json!(10)),
+        ("/gathered/count", serde_json::json!(1u64 << 53)),
+        ("/groups", serde_json::json!([])),
+        ("/groups/0/rate", serde_json::json!(1e31)),
+        ("/groups/0/previous/rate", serde_json::json!(0.0)),
+        ("/groups/0/previous/factor", serde_json::json!("-inf")),
+        ("/groups/0/start", serde_json::json!("NaN")),
+        ("/factors", serde_json::json!("NaN")),
+        ("/groups/0/before_cut", serde_json::json!(-1.0)),
+        ("/watch/good", serde_json::json!((1u64 << 53) + 1)),
+        ("/watch/rollbacks", serde_json::json!((1u64 << 53) + 1)),
+        ("/watch/cuts", serde_json::json!(-1)),
+        ("/watch/window/count", serde_json::json!((1u64 << 53) + 1)),
+        ("/watch/origin/count", serde_json::json!((1u64 << 53) + 1)),
+        ("/watch/accepted/count", serde_json::json!((1u64 << 53) + 1)),
+    ] {
+        assert!(!resumed(path, value), "{path}");
+    }
+}
+
+// The same in the middle of a step, at each request. Fails if one of the checks of a phase is left
+// out, or turned round.
+#[test]
+fn a_phase_that_cannot_have_been_is_refused() {
+    let too_many = || serde_json::json!((1u64 << 53) + 1);
+    let step = [
+        ("/factor", serde_json::json!(-1.0)),
+        ("/factor", serde_json::json!("inf")),
+        ("/gathered/count", too_many()),
+        ("/watch/good", too_many()),
+        ("/ramp/steps", serde_json::json!(5000)),
+    ];
+    let rollback = [("/watch/good", too_many()), ("/ramp/steps", serde_json::json!(5000))];
+    let window = [("/factor", serde_json::json!(-1.0)), ("/products", serde_json::json!([]))];
+
+    let config = NewtonConfig::default().window(Window::steps(1).unwrap());
+    let mut seen = Vec::new();
+    for config in [config, config.ramp(false), guarded(1).climb(0.8)] {
+        let mut run = run(&config, &[false]);
+        let mut other = self::run(&config, &[false]);
+        for loss in [1.0, 1.0, 1.0, 1.0, f64::NAN, f64::NAN, 1.0, 9.0, 9.0] {
+            let begins = Event::Batch { loss: Some(loss), only_gathers: false };
+            let mut request = run.engine.tell(begins).unwrap();
+            loop {
+                let good = serde_json::to_value(run.engine.state()).unwrap();
+                let resumed = |engine: &mut Engine<NewtonRule>, state: &serde_json::Value| {
+                    engine.resume(serde_json::from_value(state.clone()).unwrap()).is_ok()
+                };
+                assert!(resumed(&mut other.engine, &good), "{request:?}");
+                let event = match request {
+                    Request::TakeSnapshot(_) => Event::SnapshotTaken,
+                    Request::CheckWeights => Event::WeightsChecked { finite: true },
+                    Request::MeasureSlopes(_) => {
+                        let slope =
+                            Slope { gradient: 1.0, norm: 1.0, weights: 1, ..Slope::default() };
+                        Event::Slopes(vec![slope])
+                    }
+                    Request::Update => Event::Updated,
+                    Request::Skip { .. } => Event::Skipped,
+                    Request::EndWindow => Event::WindowEnded(vec![along(1.0, 1.0)]),
+                    Request::TellMovable => Event::Movable(vec![true]),
+                    Request::MeasureNorms => Event::Norms(vec![1.0]),
+                    Request::GoBack(_) => Event::WentBack,
+                    Request::Done(_) => break,
+                };
+                let (name, inner) = match &good["phase"] {
+                    serde_json::Value::Object(phase) => {
+                        let (name, inner) = phase.iter().next().unwrap();
+                        (name.clone(), inner)
+                    }
+                    phase => panic!("{phase} for {event:?}"),
+                };
+                let (place, changes) = match name.as_str() {
+                    "GoingBack" => ("", &rollback[..]),
+                    "Weighing" => ("", &window[..]),
+                    "EndingWindow" => ("", &[][..]),
+                    _ if inner.is_array() => ("/0", &step[..]),
+                    _ => ("", &step[..]),
+                };
+                for (field, value) in changes {
+                    let mut changed = good.clone();
+                    // A ramp is there only while it lasts.
+                    let Some(old) = changed.pointer_mut(&format!("/phase/{name}{place}{field}"))
+                    else {
+                        assert!(field.starts_with("/ramp"), "{name}{field}");
+                        continue;
+                    };
+                    *old = value.clone();
+                    assert!(!resumed(&mut other.engine, &changed), "{name}{field}");
+                    seen.push(format!("{name}{field}"));
+                }
+                request = run.engine.tell(event).unwrap();
+            }
+        }
+    }
+    for name in
+        ["Updating/ramp/steps", "Weighing/products", "GoingBack/watch/good", "Skipping/factor"]
+    {
+        assert!(seen.iter().any(|seen| seen == name), "{name} of {seen:?}");
+    }
+}
