@@ -209,8 +209,10 @@ class Box:
     def __init__(self, crate, room):
         files = sorted(file for file in crate.code if crate.room(file) == room)
         self.lines = sum(crate.lines[file] for file in files)
-        self.files = [(str(file.relative_to(crate.root / room)), crate.lines[file])
-                      for file in files if room.endswith("/")]
+        # A room may have a file beside its folder, of the same name.
+        names = [str(file.relative_to(crate.root)).removeprefix(room) for file in files]
+        self.files = [(name, crate.lines[file])
+                      for name, file in zip(names, files) if room.endswith("/")]
         columns = -(-len(self.files) // 12) or 1
         self.rows = -(-len(self.files) // columns)
         longest = max((len(f"{name}{lines}") for name, lines in self.files), default=0)

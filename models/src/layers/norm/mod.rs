@@ -23,7 +23,8 @@ use tlr::{TensorCollection, TrainableLr};
 /// height and width. Training (`forward_mut` with a tape) takes those of the batch and moves the
 /// running ones towards them: running ← (1 − momentum)·running + momentum·new, the variance without
 /// bias. Inference (`forward` without a tape) takes the running ones. As in PyTorch, names
-/// included; sums are in f64. Training with a single value per channel is [`LayerError::Shape`].
+/// included; sums are in f64. Training with a single value per channel is
+/// [`LayerError::Shape`](super::LayerError::Shape).
 ///
 /// # Example
 /// ```
