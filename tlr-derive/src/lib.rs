@@ -18,82 +18,7 @@ use syn::{parse_macro_input, DeriveInput};
 
 /// Implements dfdx's `TensorCollection` for a struct of modules.
 ///
-/// Each field is a module or a tensor, and has the same name as in the struct; the fields of a
-/// tuple struct are called `0`, `1` and so on. As with an implementation written by hand, dfdx can
-/// then build the struct, convert it between dtypes and devices, count its parameters, and do all
-/// else that it offers for any `TensorCollection`.
-///
-/// # Dtype and device
-/// The device is the type parameter that has a bound `Device<E>` or `Storage<E>`, and the dtype is
-/// the `E` in that bound. If the bound is a trait of your own instead, name both type parameters:
-/// `#[tlr(dtype = E, device = D)]`. A struct with neither a dtype nor a device, such as a container
-/// of other modules, works with all dtypes and devices.
-///
-/// # Other type parameters
-/// A type parameter without bounds that occurs in the type of a field is a module, as in
-/// `struct Block<F> { inner: Residual<F> }`. A type parameter with a bound, such as
-/// `S: ConstShape`, remains the same when the model is converted to another dtype or device.
-///
-/// # Several modules, or none
-/// A model's type tells how many modules it has, so a field cannot be a `Vec` or an `Option` of
-/// modules. In place of a `Vec` use dfdx's `Repeated<M, N>`, or a tuple if their types differ. In
-/// place of an `Option` use `Repeated<M, N>` with 0 or 1 for `N`.
-/// ```
-/// use dfdx::prelude::*;
-/// use tlr::TensorCollection;
-///
-/// #[derive(TensorCollection)]
-/// struct Body<const NORM: usize, E: Dtype, D: Device<E>> {
-///     blocks: modules::Repeated<modules::Linear<4, 4, E, D>, 3>,
-///     norm: modules::Repeated<modules::LayerNorm1D<4, E, D>, NORM>,
-/// }
-///
-/// let dev = Cpu::default();
-/// let plain = Body::<0, f32, Cpu>::build(&dev);
-/// let normed = Body::<1, f32, Cpu>::build(&dev);
-/// assert_eq!(plain.num_trainable_params() + 4 + 4, normed.num_trainable_params());
-/// ```
-///
-/// # Attributes
-/// `#[tlr(skip)]` is for a field that is not a module, such as a number. Its type has to implement
-/// `Default`: when dfdx builds a model or converts it, the field of the new model has the default
-/// value.
-///
-/// `#[tlr(untrained)]` is for a module whose weights stay as they are, bit for bit, such as one
-/// that is already trained: what PyTorch calls `requires_grad = False`. The optimizers of
-/// `tlr::optim` neither update nor decay them, whatever their gradients are, and `Clip` leaves
-/// these out of the norm. To a trainer the tensors are such as a batch norm's running means: in its
-/// checkpoints and snapshots, and without a rate. (Running means within the field still follow
-/// their inputs.) dfdx itself knows nothing of it: its own optimizers would train the field, so a
-/// trainer around one is an error.
-///
-/// `#[tlr(no_decay)]` leaves the weights of a module out of the weight decay that an optimizer of
-/// `tlr::optim` makes, L2 or decoupled. (`Elementwise::decay_matrices_only` leaves out all biases,
-/// and the scales and shifts of norm layers.) dfdx's own optimizers know nothing of it either.
-///
-/// `#[tlr(crate = path)]` on the struct gives the path to `tlr`, if it is not `::tlr`.
-///
-/// A field that is a tensor is filled with zeros when the model is built.
-///
-/// # Example
-/// ```
-/// use dfdx::prelude::*;
-/// use tlr::TensorCollection;
-///
-/// #[derive(TensorCollection)]
-/// struct Mlp<E: Dtype, D: Device<E>> {
-///     hidden: modules::Linear<4, 8, E, D>,
-///     act: ReLU,
-///     head: modules::Linear<8, 2, E, D>,
-///     #[tlr(skip)]
-///     calls: usize,
-/// }
-///
-/// let dev = Cpu::default();
-/// let model = Mlp::<f32, Cpu>::build(&dev);
-/// assert_eq!(model.num_trainable_params(), 4 * 8 + 8 + 8 * 2 + 2);
-/// let _: Mlp<f64, Cpu> = model.to_dtype::<f64>();
-/// ```
+/// Its attributes and an example stand where `tlr` exports it.
 #[proc_macro_derive(TensorCollection, attributes(tlr))]
 pub fn derive_tensor_collection(input: TokenStream) -> TokenStream {
     let input = parse_macro_input!(input as DeriveInput);
@@ -102,59 +27,7 @@ pub fn derive_tensor_collection(input: TokenStream) -> TokenStream {
 
 /// Implements `tlr::TrainableLr` for a struct of modules: its layers are those of its fields.
 ///
-/// The name of a layer consists of the names of the fields that lead to it, as in
-/// `encoder.block1.conv1`. The struct has to implement `Clone` and `TensorCollection`; derive the
-/// latter with [`#[derive(TensorCollection)]`](macro@TensorCollection). How the dtype, the device
-/// and other type parameters are recognized is explained there, and is the same here.
-///
-/// # Attributes of a field
-/// Several can be combined, as in `#[tlr(group, rate = 0.1)]`. `group`, `fixed_rate` and `rate` are
-/// about the rates that `tlr::PerLayer` gives to layers. A field with `fixed_rate` or a `rate`
-/// is an error in a trainer with one rate for the whole model, provided that `TensorCollection` is
-/// derived.
-///
-/// | | |
-/// |---|---|
-/// | `group` | The field is one layer with one rate, whatever it consists of. |
-/// | `fixed_rate` | The rates of the field's layers never change. Their weights are still trained. |
-/// | `rate = 0.1` | Scales the rates at which the layers of the field start. A number above zero. |
-/// | `no_decay` | The field's weights are left out of the weight decay. |
-/// | `untrained` | The field's weights never change, so it has no layers. |
-/// | `skip` | The field is not a module: it has no layers and no tensors. |
-///
-/// `no_decay` and `untrained` take the derived `TensorCollection`, and are explained there.
-///
-/// # Attributes of the struct
-///
-/// | | |
-/// |---|---|
-/// | `group` | The whole struct is one layer. Use it for a layer of your own, made of tensors. |
-/// | `dtype = E`, `device = D` | The dtype and the device, if the bounds do not show them. |
-/// | `crate = path` | The path to `tlr`, if it is not `::tlr`. |
-///
-/// # Example
-/// ```
-/// use dfdx::{optim::{Sgd, SgdConfig}, prelude::*};
-/// use tlr::{Newton, NewtonConfig, PerLayer, TensorCollection, TrainableLr};
-///
-/// #[derive(Clone, TensorCollection, TrainableLr)]
-/// struct Mlp<E: Dtype, D: Device<E>> {
-///     #[tlr(fixed_rate, rate = 0.5)]
-///     embedding: modules::Linear<4, 8, E, D>,
-///     blocks: modules::Repeated<(modules::Linear<8, 8, E, D>, ReLU), 2>,
-///     head: modules::Linear<8, 2, E, D>,
-/// }
-///
-/// let dev = Cpu::default();
-/// let model = Mlp::<f32, Cpu>::build(&dev);
-/// let sgd = Sgd::new(&model, SgdConfig { lr: 0.25, ..Default::default() });
-/// let opt = Newton::new(&model, PerLayer::new(&model, sgd), NewtonConfig::default())?;
-/// assert_eq!(
-///     opt.rates(),
-///     [("embedding", 0.125), ("blocks.0.0", 0.25), ("blocks.1.0", 0.25), ("head", 0.25)]
-/// );
-/// # Ok::<(), tlr::Error>(())
-/// ```
+/// Its attributes and an example stand where `tlr` exports it.
 #[proc_macro_derive(TrainableLr, attributes(tlr))]
 pub fn derive_trainable_lr(input: TokenStream) -> TokenStream {
     let input = parse_macro_input!(input as DeriveInput);

@@ -20,7 +20,7 @@
 //! | [`RangeTest`] with [`valley`], [`steep`] or [`steepest_gradient`] | what users do by hand |
 //!
 //! [`AnyPeer`] is any of them, as one type. Each is checked step by step against its package:
-//! `tests/networks/baselines.rs`.
+//! `tests/quick/networks/baselines.rs`.
 
 mod adam;
 mod any;

@@ -17,16 +17,13 @@ pub struct Images {
 }
 
 impl Images {
-    /// Builds a set from `labels.len()` images of the shape
-    /// `[channels, rows, columns]`; grey images have one channel, coloured ones
-    /// three.
+    /// Builds a set from `labels.len()` images of the shape `[channels, rows, columns]`; grey
+    /// images have one channel, coloured ones three.
     ///
     /// # Errors
-    ///
-    /// [`DataError::Zero`] when a size, `classes` or the number of images is
-    /// zero, [`DataError::Length`] when `pixels` does not hold exactly
-    /// `labels.len() * channels * rows * columns` bytes, and [`DataError::Label`] for the
-    /// first label that is not below `classes`.
+    /// [`DataError::Zero`] when a size, `classes` or the number of images is zero,
+    /// [`DataError::Length`] when `pixels` does not hold exactly `labels.len() * channels * rows *
+    /// columns` bytes, and [`DataError::Label`] for the first label that is not below `classes`.
     ///
     /// # Example
     /// ```

@@ -5,7 +5,6 @@ use tlr::{Adaptation, Outcome};
 
 /// What happens during a run, as it happens.
 #[derive(Debug)]
-#[non_exhaustive]
 pub enum Event<'a> {
     /// The first event: model and data fit, and training is about to begin, or to go on.
     Begun {

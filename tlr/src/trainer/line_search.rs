@@ -191,6 +191,7 @@ where
     }
 }
 
+#[derive(Debug, PartialEq)]
 enum Verdict {
     Passed,
     TooFar,
@@ -206,15 +207,52 @@ impl LineSearch {
         if !falls {
             return Verdict::TooFar;
         }
-        match self.c2 {
-            Some(c2) if slope_there.abs() > c2 * slope.abs() => {
-                if slope_there < 0.0 {
-                    Verdict::TooNear
-                } else {
-                    Verdict::TooFar
-                }
-            }
-            _ => Verdict::Passed,
+        let flat = self.c2.map_or(f64::INFINITY, |c2| c2 * slope.abs());
+        if slope_there < -flat {
+            Verdict::TooNear
+        } else if slope_there > flat {
+            Verdict::TooFar
+        } else {
+            Verdict::Passed
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Each figure at its limit, and just beyond it.
+    #[test]
+    fn a_step_is_judged_by_both_conditions() {
+        let search = LineSearch { c1: 0.25, c2: Some(0.5), max_trials: 1 };
+        let judge = |there, slopes| search.judge(4.0, there, slopes);
+        assert_eq!(judge(3.0, (-4.0, 2.0)), Verdict::Passed);
+        assert_eq!(judge(3.0, (-4.0, -2.0)), Verdict::Passed);
+        assert_eq!(judge(3.0 + 1e-9, (-4.0, 0.0)), Verdict::TooFar);
+        assert_eq!(judge(f64::NAN, (-4.0, 0.0)), Verdict::TooFar);
+        assert_eq!(judge(3.0, (-4.0, 2.0 + 1e-9)), Verdict::TooFar);
+        assert_eq!(judge(3.0, (-4.0, -2.0 - 1e-9)), Verdict::TooNear);
+        // Where the slope predicts nothing, a loss that falls is chance.
+        assert_eq!(judge(3.0, (0.0, 0.0)), Verdict::TooFar);
+        assert_eq!(judge(3.0, (1.0, 0.0)), Verdict::TooFar);
+        // A gain that rounding has lost is none.
+        assert_eq!(judge(4.0, (-1e-300, 0.0)), Verdict::TooFar);
+        let armijo = LineSearch { c2: None, ..search };
+        assert_eq!(armijo.judge(4.0, 3.0, (-4.0, 1e9)), Verdict::Passed);
+        assert_eq!(armijo.judge(4.0, 3.0, (-4.0, -1e9)), Verdict::Passed);
+    }
+
+    #[test]
+    fn numbers_out_of_range_are_refused() {
+        assert_eq!(LineSearch::armijo(), LineSearch { c2: None, ..LineSearch::default() });
+        let search = LineSearch::default().c1(0.25);
+        assert!(search.c2(0.25 + 1e-9).validate().is_ok());
+        assert!(search.c2(0.25).validate().is_err());
+        assert!(search.c2(1.0).validate().is_err());
+        assert!(search.c1(0.0).validate().is_err());
+        assert!(search.c1(1.0).c2(None).validate().is_err());
+        assert!(search.max_trials(0).validate().is_err());
+        assert!(search.max_trials(1).validate().is_ok());
     }
 }

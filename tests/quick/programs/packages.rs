@@ -6,7 +6,7 @@ use std::{collections::BTreeSet, process::Command};
 fn crates(arguments: &[&str]) -> BTreeSet<String> {
     let mut cargo = Command::new(env!("CARGO"));
     cargo.args(["tree", "--offline", "--locked", "--prefix", "none", "--edges", "normal,build"]);
-    cargo.args(arguments).current_dir(env!("CARGO_MANIFEST_DIR"));
+    cargo.args(arguments).current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."));
     let output = cargo.output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let lines = String::from_utf8(output.stdout).unwrap();

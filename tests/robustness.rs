@@ -1,4 +1,5 @@
 //! From any rate, on known problems and on bad streams of batches: what the safeguard is for.
+#![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
 use dfdx::{optim::*, prelude::*};
 use std::ops::RangeInclusive;

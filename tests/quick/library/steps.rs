@@ -178,3 +178,64 @@ fn what_cannot_move_after_clipping_is_not_raised() {
     let kept = Outcome::Kept(KeptBecause::NoGradient);
     assert_eq!((outcome(1e-20), outcome(0.5)), (kept, Outcome::Raised));
 }
+
+// With s = w − ŵ = α·g on a bowl of curvatures a, so that ĝ = g − a·s.
+#[test]
+fn an_exact_step_records_its_products() {
+    let (w, a, rate) = ([3.0, -4.0], [0.5, 2.0], 0.125);
+    let mut model: Model = vector(&w);
+    let mut newton = Newton::new(&model, sgd(&model, rate), config(1)).unwrap();
+    let g = [a[0] * w[0], a[1] * w[1]];
+    let ahead = [g[0] * (1.0 - rate * a[0]), g[1] * (1.0 - rate * a[1])];
+    let here = gradients(&model, &g);
+    newton.step_lookahead(&mut model, &here, |there| gradients(there, &ahead)).unwrap();
+    let products = newton.history()[0].products.unwrap();
+    let dot = |a: [f64; 2], b: [f64; 2]| a[0] * b[0] + a[1] * b[1];
+    // Of numbers that few bits hold, so that nothing is rounded.
+    assert_eq!((products.uu, products.un), (dot(g, g), dot(g, ahead)));
+    assert_eq!(products.nn, dot(ahead, ahead));
+}
+
+#[derive(Clone, tlr::TensorCollection, tlr::TrainableLr)]
+#[tlr(group)]
+struct Pair<E: Dtype, D: Device<E>> {
+    first: Tensor<Rank1<1>, E, D>,
+    second: Tensor<Rank1<1>, E, D>,
+}
+
+#[test]
+fn the_tensor_that_would_not_be_finite_is_named() {
+    let cpu = Cpu::default();
+    let mut model = Pair { first: cpu.tensor([1.0]), second: cpu.tensor([1.0]) };
+    let opt = Sgd::new(&model, SgdConfig { lr: 0.1, ..Default::default() });
+    let mut newton = Newton::new(&model, opt, config(1)).unwrap();
+    let here = gradients(&model, &[1.0, f64::INFINITY]);
+    let error = newton
+        .step_lookahead(&mut model, &here, |there| gradients(there, &[1.0, 1.0]))
+        .unwrap_err();
+    let tlr::Error::NonFiniteStep { tensor, .. } = error else { panic!("{error}") };
+    assert_eq!(tensor, "second");
+}
+
+// A gradient that a rate of 1 would move the weights by, and one of .01 would not. Fails where a
+// window that rounding has swallowed is taken for one without a gradient.
+#[test]
+fn what_rounding_swallows_is_told_from_nothing() {
+    for (gradient, climbs) in [(1e-15, true), (0.0, false)] {
+        let mut model: Model = vector(&[1.0, 1.0]);
+        let mut newton = Newton::new(&model, sgd(&model, 1e-3), config(2)).unwrap();
+        let here = gradients(&model, &[gradient, gradient]);
+        for _ in 0..4 {
+            newton.step(&mut model, &here, 1.0).unwrap();
+        }
+        assert_eq!(newton.rates()[0].1 > 1e-3, climbs, "{gradient}: {:?}", newton.history());
+    }
+}
+
+#[test]
+fn debug_shows_the_rates() {
+    let model: Model = vector(&[1.0, 1.0]);
+    let newton = Newton::new(&model, sgd(&model, 0.125), config(2)).unwrap();
+    let text = format!("{newton:?}");
+    assert!(text.starts_with("Trainer { engine: ") && text.contains("0.125"), "{text}");
+}

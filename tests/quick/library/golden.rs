@@ -18,8 +18,8 @@ use tlr::{
     Family, Newton, NewtonConfig, PerLayer, Trainer, TunableOptimizer, Window,
 };
 
-const COMMITTED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/trajectories.json");
-const ALL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../shared/golden/trajectories.json");
+const COMMITTED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../golden/trajectories.json");
+const ALL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/golden/trajectories.json");
 
 /// Rates relative to themselves, weights to the largest of them at that step, losses to the sum of
 /// the magnitudes of their terms. The figures have 15 digits; measured: 2.4e-10 on the case that

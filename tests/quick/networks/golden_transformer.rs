@@ -14,7 +14,7 @@ use tlr_models::{
     padded, shifted, Seq2SeqTransformer,
 };
 
-const GOLDEN: &str = include_str!("../golden/seq2seq_transformer.json");
+const GOLDEN: &str = include_str!("../../golden/seq2seq_transformer.json");
 
 /// Of the loss and the logits, which are of the order of 1. Measured: 3e-15.
 const FORWARD: f64 = 1e-9;

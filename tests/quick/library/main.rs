@@ -22,7 +22,6 @@ mod optimizers;
 mod quadratics;
 mod ramp;
 mod resume;
-mod robustness;
 mod safeguard;
 mod schedule;
 mod steps;

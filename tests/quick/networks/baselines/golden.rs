@@ -11,8 +11,8 @@ use support::{
 use tlr::Schedule;
 use tlr_models::baselines::*;
 
-const COMMITTED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/peers.json");
-const SHARED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../shared/golden/peers.json");
+const COMMITTED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../golden/peers.json");
+const SHARED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/golden/peers.json");
 
 /// Of losses and rates relative to themselves, of weights to the largest of them at that step.
 const TOLERANCE: f64 = 1e-8;

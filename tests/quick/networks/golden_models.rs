@@ -106,20 +106,23 @@ where
 
 #[test]
 fn wide_resnet_10_1() {
-    agrees::<Wrn10x1<10, f64, Cpu>, 10>(&golden(include_str!("../golden/wrn_10_1.json")), 1e-9);
+    agrees::<Wrn10x1<10, f64, Cpu>, 10>(&golden(include_str!("../../golden/wrn_10_1.json")), 1e-9);
 }
 
 // With a projection in the first group, and 100 classes.
 #[test]
 fn wide_resnet_16_2() {
-    agrees::<Wrn16x2<100, f64, Cpu>, 100>(&golden(include_str!("../golden/wrn_16_2.json")), 1e-9);
+    agrees::<Wrn16x2<100, f64, Cpu>, 100>(
+        &golden(include_str!("../../golden/wrn_16_2.json")),
+        1e-9,
+    );
 }
 
 // Its last norms see 2 × 2 pixels of two images: PyTorch's own logits move by 4e-9 when the input
 // moves by one unit in the last place, and by 2e-9 between two machines.
 #[test]
 fn resnet_50() {
-    agrees::<ResNet50<10, f64, Cpu>, 10>(&golden(include_str!("../golden/resnet50.json")), 5e-8);
+    agrees::<ResNet50<10, f64, Cpu>, 10>(&golden(include_str!("../../golden/resnet50.json")), 5e-8);
 }
 
 // As published: Zagoruyko and Komodakis give 2.7 M, 11.0 M and 36.5 M for 16-4, 16-8 and 28-10;

@@ -1,11 +1,15 @@
 //! Updates that fail in the middle: an optimizer that fails at each of its tensors in turn.
 
-use dfdx::{optim::SgdConfig, prelude::*};
+use dfdx::{
+    optim::{OptimizerUpdateError, SgdConfig},
+    prelude::*,
+    tensor::CpuError,
+};
 use std::cell::Cell;
 use support::values::{bits, gradients};
 use tlr::{
-    optim::{Accumulate, Buffer, Clip, Elementwise, Settings, UpdateRule},
-    Backend, Error, Newton, NewtonConfig, PerLayer, Step, TunableOptimizer, Window,
+    optim::{Accumulate, Buffer, Clip, Elementwise, FailedUpdate, Settings, UpdateRule},
+    Backend, Cause, Error, Newton, NewtonConfig, PerLayer, Step, TunableOptimizer, Window,
 };
 
 type Net = <(Linear<2, 3>, Tanh, Linear<3, 1>) as BuildOnDevice<Cpu, f64>>::Built;
@@ -79,6 +83,7 @@ struct Run<Opt: TunableOptimizer<Model = Net, Dtype = f64, Device = Cpu>> {
     newton: Newton<Opt>,
     /// Batches of a step.
     batches: usize,
+    loss: f64,
     owned: bool,
 }
 
@@ -88,7 +93,7 @@ impl<Opt: TunableOptimizer<Model = Net, Dtype = f64, Device = Cpu>> Run<Opt> {
         let config =
             NewtonConfig::default().ramp(false).settle(false).window(Window::steps(3).unwrap());
         let newton = Newton::new(&model, optimizer(&model), config).unwrap();
-        Self { model, newton, batches, owned }
+        Self { model, newton, batches, loss: 1.0, owned }
     }
 
     /// The batches of one step.
@@ -99,8 +104,8 @@ impl<Opt: TunableOptimizer<Model = Net, Dtype = f64, Device = Cpu>> Run<Opt> {
                 (0..WEIGHTS).map(|index| 1.0 + (index + batch) as f64 / 10.0).collect();
             let mut here = gradients(&self.model, &direction);
             last = match self.owned {
-                true => self.newton.step_owned(&mut self.model, &mut here, 1.0),
-                false => self.newton.step(&mut self.model, &here, 1.0),
+                true => self.newton.step_owned(&mut self.model, &mut here, self.loss),
+                false => self.newton.step(&mut self.model, &here, self.loss),
             };
         }
         last
@@ -201,4 +206,119 @@ fn a_panic_in_the_middle_is_given_up_and_not_saved() {
     assert_eq!(run.step().unwrap(), Step::Made);
     assert_eq!(run.newton.steps(), 2);
     run.newton.checkpoint(&run.model).unwrap();
+}
+
+// Fails where the loss of a batch whose gradients are lost is left in the mean of the next step: a
+// loss that has exploded would then be taken for a low one.
+#[test]
+fn the_losses_of_lost_batches_are_lost_too() {
+    for exact in [false, true] {
+        let mut run = Run::new(|model| Accumulate::new(rule(model), 2).unwrap(), 2, false);
+        run.step().unwrap();
+        let here = gradients(&run.model, &[1.0; WEIGHTS]);
+        assert_eq!(run.newton.step(&mut run.model, &here, -1e6).unwrap(), Step::Gathered);
+        UNTIL_FAILURE.set(Some(1));
+        let failed = match exact {
+            true => run.newton.step_lookahead(&mut run.model, &here, |_| unreachable!()),
+            false => run.newton.step(&mut run.model, &here, -1e6),
+        };
+        assert!(matches!(failed, Err(Error::Device(_))), "{failed:?}");
+        assert_eq!(run.newton.optimizer().gathered(), 0);
+        run.loss = 10.0;
+        assert_eq!(run.step().unwrap(), Step::Skipped(Cause::LossExploded));
+    }
+}
+
+/// An optimizer that tells nothing of itself but what it must: an accumulation of two batches,
+/// which after its update fails on demand.
+#[derive(Debug)]
+struct Bare {
+    inner: Accumulate<dfdx::optim::Sgd<Net, f64, Cpu>>,
+    failed_update: FailedUpdate,
+}
+
+impl Bare {
+    fn new(model: &Net, batches: usize, failed_update: FailedUpdate) -> Self {
+        let config = SgdConfig { lr: 0.1, ..Default::default() };
+        let sgd = dfdx::optim::Sgd::new(model, config);
+        Self { inner: Accumulate::new(sgd, batches).unwrap(), failed_update }
+    }
+}
+
+impl Optimizer<Net, Cpu, f64> for Bare {
+    fn update(
+        &mut self,
+        model: &mut Net,
+        gradients: &Gradients<f64, Cpu>,
+    ) -> Result<(), OptimizerUpdateError<CpuError>> {
+        self.inner.update(model, gradients)?;
+        match UNTIL_FAILURE.take() {
+            Some(_) => Err(OptimizerUpdateError::DeviceError(CpuError::OutOfMemory)),
+            None => Ok(()),
+        }
+    }
+}
+
+impl TunableOptimizer for Bare {
+    type Model = Net;
+    type Dtype = f64;
+    type Device = Cpu;
+
+    fn rate(&self, group: usize) -> f64 {
+        self.inner.rate(group)
+    }
+
+    fn set_rate(&mut self, group: usize, rate: f64) {
+        self.inner.set_rate(group, rate);
+    }
+
+    fn reset(&mut self, model: &Net) {
+        self.inner.reset(model);
+    }
+
+    fn only_gathers(&self) -> bool {
+        self.inner.only_gathers()
+    }
+
+    fn drop_gathered(&mut self, model: &mut Net) {
+        self.inner.drop_gathered(model);
+    }
+
+    fn failed_update(&self) -> FailedUpdate {
+        self.failed_update
+    }
+}
+
+// The same where a gradient is missing and the optimizer has to be reset for that.
+#[test]
+fn the_losses_of_reset_batches_are_lost_too() {
+    let mut run = Run::new(|model| Bare::new(model, 2, FailedUpdate::HalfDone), 2, false);
+    run.step().unwrap();
+    let here = gradients(&run.model, &[1.0; WEIGHTS]);
+    assert_eq!(run.newton.step(&mut run.model, &here, -1e6).unwrap(), Step::Gathered);
+    let failed = run.newton.step(&mut run.model, &Gradients::leaky(), -1e6);
+    assert!(matches!(failed, Err(Error::UnusedParameters { .. })), "{failed:?}");
+    run.loss = 10.0;
+    assert_eq!(run.step().unwrap(), Step::Skipped(Cause::LossExploded));
+}
+
+// The weights of an optimizer whose update can fail only the first time are copied until it has
+// made one, and gathering is none. Fails where they are copied at every step as well.
+#[test]
+fn an_optimizer_is_taken_at_its_word_after_its_first_update() {
+    let mut run = Run::new(|model| Bare::new(model, 2, FailedUpdate::Impossible), 2, true);
+    let start = bits(&run.model);
+    let mut here = gradients(&run.model, &[1.0; WEIGHTS]);
+    let gathered = run.newton.step_owned(&mut run.model, &mut here, 1.0);
+    assert_eq!(gathered.unwrap(), Step::Gathered);
+    UNTIL_FAILURE.set(Some(0));
+    run.newton.step_owned(&mut run.model, &mut here, 1.0).unwrap_err();
+    assert_eq!(bits(&run.model), start);
+
+    run.step().unwrap();
+    let moved = bits(&run.model);
+    run.newton.step_owned(&mut run.model, &mut here, 1.0).unwrap();
+    UNTIL_FAILURE.set(Some(0));
+    run.newton.step_owned(&mut run.model, &mut here, 1.0).unwrap_err();
+    assert_ne!(bits(&run.model), moved, "it said that it would not fail");
 }
