@@ -4,6 +4,7 @@ mod config;
 mod flags;
 pub(crate) mod follow;
 pub(crate) mod numbers;
+mod ranks;
 mod record;
 mod shown;
 mod signals;
@@ -16,17 +17,19 @@ use config::Given;
 use console::Term;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::{error::Error, io::Write, process::ExitCode};
-use tlr_models::report::OutFolder;
+use tlr_models::{report::OutFolder, train::AnyRanks};
 
 /// A run as it was asked for, and the folder that is its own.
 pub(crate) struct Job<'a> {
     training: &'a Training,
     given: Given,
     out: OutFolder,
+    ranks: AnyRanks,
 }
 
 impl Job<'_> {
     /// As many threads as were asked for, or as many as are of use.
+    #[allow(dead_code)] // Only one example has threads of another kind.
     pub(crate) fn capped(&self, asked: usize, flag: &str) -> usize {
         let (threads, note) = threads::capped(asked, flag);
         if let Some(note) = note {
@@ -37,14 +40,14 @@ impl Job<'_> {
 
     /// A line on stderr that tells of nothing bad.
     pub(crate) fn note(&self, line: std::fmt::Arguments<'_>) {
-        if !self.training.quiet {
+        if !self.training.quiet && self.ranks.is_first() {
             warn(line);
         }
     }
 
     /// Shown on a terminal only.
     pub(crate) fn progress_bar(&self) -> ProgressBar {
-        if self.training.quiet {
+        if self.training.quiet || !self.ranks.is_first() {
             return ProgressBar::hidden();
         }
         let columns = Term::stderr().size_checked().map(|(_, columns)| columns);
@@ -73,16 +76,45 @@ pub(crate) fn run<A: Parser + Sync>(
         command.mut_arg(flag, |arg| arg.default_value(value))
     });
     let ended = config::parse::<A>(command).and_then(|(args, given)| {
-        let training = training(&args);
-        let job = Job { training, given, out: OutFolder::claim(&training.out)? };
+        let asked = training(&args).threads;
+        let (threads, note) = asked.map_or((0, None), |asked| threads::capped(asked, "--threads"));
         // As one of the threads: from outside, the others would have to be waited for, asleep, in
         // every layer.
-        let threads = training.threads.map_or(0, |asked| job.capped(asked, "--threads"));
         let threads = rayon::ThreadPoolBuilder::new().num_threads(threads).build()?;
-        Ok(threads.install(|| work(&args, &job).map_err(|error| error.to_string()))?)
+        Ok(threads.install(|| together(&args, training(&args), given, note, work)))
     });
     ended.unwrap_or_else(|error| {
-        warn(format_args!("error: {error}"));
+        ranks::tell_error(None, &*error);
+        ExitCode::FAILURE
+    })
+}
+
+/// The work of this process, as one of those that the run was started with.
+fn together<A>(
+    args: &A,
+    training: &Training,
+    given: Given,
+    note: Option<String>,
+    work: impl FnOnce(&A, &Job<'_>) -> Result<ExitCode, Box<dyn Error>>,
+) -> ExitCode {
+    let ranks = match ranks::all() {
+        Ok(ranks) => ranks,
+        Err(error) => {
+            ranks::tell_error(None, &*error);
+            return ExitCode::FAILURE;
+        }
+    };
+    let done = ranks::claim(&training.out, &ranks).and_then(|out| {
+        let job = Job { training, given, out, ranks: ranks.clone() };
+        if let Some(note) = note {
+            job.note(format_args!("{note}"));
+        }
+        work(args, &job)
+    });
+    done.unwrap_or_else(|error| {
+        ranks::tell_error(Some(&ranks), &*error);
+        // Who waits for this one is told. Where all have failed, nobody does.
+        ranks.leave(&error.to_string());
         ExitCode::FAILURE
     })
 }
