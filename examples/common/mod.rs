@@ -76,12 +76,13 @@ pub(crate) fn run<A: Parser + Sync>(
         command.mut_arg(flag, |arg| arg.default_value(value))
     });
     let ended = config::parse::<A>(command).and_then(|(args, given)| {
-        let asked = training(&args).threads;
+        let training = training(&args);
+        let asked = training.threads;
         let (threads, note) = asked.map_or((0, None), |asked| threads::capped(asked, "--threads"));
         // As one of the threads: from outside, the others would have to be waited for, asleep, in
         // every layer.
         let threads = rayon::ThreadPoolBuilder::new().num_threads(threads).build()?;
-        Ok(threads.install(|| together(&args, training(&args), given, note, work)))
+        Ok(threads.install(|| together(&args, training, given, note, work)))
     });
     ended.unwrap_or_else(|error| {
         ranks::tell_error(None, &*error);
@@ -121,5 +122,6 @@ fn together<A>(
 
 /// A line on stderr. If nobody can read it, nobody can be told.
 pub(crate) fn warn(line: std::fmt::Arguments<'_>) {
-    let _ = writeln!(std::io::stderr(), "{line}");
+    // In one piece, for other processes may write there too.
+    let _ = std::io::stderr().write_all(format!("{line}\n").as_bytes());
 }

@@ -43,8 +43,10 @@ pub(super) fn claim(path: &Path, ranks: &AnyRanks) -> Result<OutFolder, Box<dyn 
         true => OutFolder::claim(path),
         false => Ok(OutFolder::of_another(path)),
     };
-    ranks.confirm(claimed.as_ref().err().map(ToString::to_string).as_deref())?;
-    Ok(claimed?)
+    let told = ranks.confirm(claimed.as_ref().err().map(ToString::to_string).as_deref());
+    let claimed = claimed?;
+    told?;
+    Ok(claimed)
 }
 
 /// An error on stderr, with the rank that it is of where there are several.
@@ -73,7 +75,9 @@ impl Job<'_> {
             return work();
         }
         let done = work();
-        self.ranks.confirm(done.as_ref().err().map(ToString::to_string).as_deref())?;
-        done
+        let told = self.ranks.confirm(done.as_ref().err().map(ToString::to_string).as_deref());
+        let done = done?;
+        told?;
+        Ok(done)
     }
 }

@@ -147,8 +147,9 @@ impl Persistence<'_> {
     fn opened(&self) -> Result<Option<Checkpoint>, TrainError> {
         let Some(ranks) = self.ranks.filter(|ranks| ranks.size() > 1) else { return self.read() };
         let read = if self.is_first() { self.read() } else { Ok(None) };
-        ranks.confirm(read.as_ref().err().map(ToString::to_string).as_deref())?;
+        let told = ranks.confirm(read.as_ref().err().map(ToString::to_string).as_deref());
         let read = read?;
+        told?;
         let mut bytes = match &read {
             Some(checkpoint) => checkpoint.to_bytes()?,
             None => Vec::new(),

@@ -62,9 +62,9 @@ impl Share {
 }
 
 /// A trainer whose ranks make each step together.
-pub(super) struct Together<Opt: TunableOptimizer, R>(
-    pub(super) Trainer<DataParallel<Opt, Box<dyn Communicator>>, R>,
-);
+pub(super) struct Together<Opt, R>(pub(super) Trainer<DataParallel<Opt, Box<dyn Communicator>>, R>)
+where
+    Opt: TunableOptimizer<Dtype = f32, Device = Cpu>;
 
 impl<Opt, R> Learner<Opt::Model> for Together<Opt, R>
 where

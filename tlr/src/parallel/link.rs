@@ -150,12 +150,24 @@ impl<C: Communicator> Link<C> {
 
     /// A rank that has ended may have said why.
     fn last_words(&mut self, of: usize) -> Error {
-        while let Ok(message) = self.communicator.receive(of, Instant::now()) {
+        match self.failure_told_by(of) {
+            Some(error) => error,
+            None => self.fail(of, ParallelError::Ended),
+        }
+    }
+
+    /// Whether any rank has ended the talking. No other message is of use after this.
+    fn failure_told(&mut self) -> Option<Error> {
+        self.others().into_iter().find_map(|rank| self.failure_told_by(rank))
+    }
+
+    fn failure_told_by(&mut self, rank: usize) -> Option<Error> {
+        while let Ok(message) = self.communicator.receive(rank, Instant::now()) {
             if message.first() == Some(&(Kind::Failure as u8)) {
-                return self.told(of, &message);
+                return Some(self.told(rank, &message));
             }
         }
-        self.fail(of, ParallelError::Ended)
+        None
     }
 
     /// Another rank has ended the talking.
@@ -182,7 +194,11 @@ impl<C: Communicator> Link<C> {
 
     fn lost(&mut self, rank: usize, error: LinkError) -> Error {
         let problem = match error {
-            LinkError::TimeOut => ParallelError::TimeOut { seconds: self.time_out.as_secs_f64() },
+            // Whoever was stopped itself, and goes on, finds that the others have long said so.
+            LinkError::TimeOut => match self.failure_told() {
+                Some(error) => return error,
+                None => ParallelError::TimeOut { seconds: self.time_out.as_secs_f64() },
+            },
             LinkError::Ended => ParallelError::Ended,
             LinkError::Transport(message) => ParallelError::Transport { message },
         };
