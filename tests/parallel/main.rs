@@ -7,4 +7,5 @@ mod faults;
 mod problem;
 mod ranks;
 mod resumed;
+mod runs;
 mod uneven;

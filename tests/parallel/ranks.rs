@@ -4,7 +4,8 @@ use std::{
     thread,
     time::{Duration, Instant},
 };
-use tlr::parallel::{Ranks, Threads};
+use tlr::parallel::{Communicator, Ranks, Threads};
+use tlr_models::train::AnyRanks;
 
 /// Long enough for a busy machine. No test waits for it.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
@@ -30,4 +31,22 @@ pub(crate) fn on_patient_ranks<T: Send>(
     });
     assert!(begun.elapsed() < 2 * PATIENCE, "a rank has waited for too long");
     done
+}
+
+/// The same for ranks in a box, as programs have them that know only when they run what carries
+/// their messages.
+pub(crate) fn on_boxed_ranks<T: Send>(size: usize, work: impl Fn(AnyRanks) -> T + Sync) -> Vec<T> {
+    thread::scope(|scope| {
+        let work = &work;
+        let threads: Vec<_> = Threads::new(size)
+            .into_iter()
+            .map(|own| {
+                scope.spawn(move || {
+                    let boxed: Box<dyn Communicator> = Box::new(own);
+                    work(Ranks::new(boxed).time_out(PATIENCE))
+                })
+            })
+            .collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    })
 }

@@ -117,7 +117,6 @@ impl<C: Communicator> Link<C> {
         self.traffic.bytes += message.len() as u64;
         match self.communicator.send(to, message) {
             Ok(()) => Ok(()),
-            Err(LinkError::Ended) => Err(self.last_words(to)),
             Err(error) => Err(self.lost(to, error)),
         }
     }
@@ -145,14 +144,6 @@ impl<C: Communicator> Link<C> {
                 let (expected, found) = (name(kind as u8).to_owned(), "no message".to_owned());
                 Err(self.fail(from, ParallelError::Order { expected, found }))
             }
-        }
-    }
-
-    /// A rank that has ended may have said why.
-    fn last_words(&mut self, of: usize) -> Error {
-        match self.failure_told_by(of) {
-            Some(error) => error,
-            None => self.fail(of, ParallelError::Ended),
         }
     }
 
@@ -193,12 +184,13 @@ impl<C: Communicator> Link<C> {
     }
 
     fn lost(&mut self, rank: usize, error: LinkError) -> Error {
+        // It may have left because of another one. And who was stopped itself, and goes on, finds
+        // that the others have long said so.
+        if let Some(error) = self.failure_told() {
+            return error;
+        }
         let problem = match error {
-            // Whoever was stopped itself, and goes on, finds that the others have long said so.
-            LinkError::TimeOut => match self.failure_told() {
-                Some(error) => return error,
-                None => ParallelError::TimeOut { seconds: self.time_out.as_secs_f64() },
-            },
+            LinkError::TimeOut => ParallelError::TimeOut { seconds: self.time_out.as_secs_f64() },
             LinkError::Ended => ParallelError::Ended,
             LinkError::Transport(message) => ParallelError::Transport { message },
         };
