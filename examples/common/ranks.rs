@@ -1,6 +1,5 @@
 //! The processes of an `mpirun` that train one model together.
 
-use super::{warn, Job};
 use std::{error::Error, path::Path};
 use tlr_models::{
     report::{OutFolder, ReportError},
@@ -11,7 +10,7 @@ use tlr_models::{
 const STARTED: [&str; 4] = ["OMPI_COMM_WORLD_SIZE", "PMIX_RANK", "PMI_RANK", "PMI_SIZE"];
 
 /// The other processes of this run, if it was started as one of several.
-pub(super) fn all() -> Result<AnyRanks, Box<dyn Error>> {
+pub(crate) fn all() -> Result<AnyRanks, Box<dyn Error>> {
     match STARTED.iter().any(|name| std::env::var_os(name).is_some()) {
         true => started(),
         false => Ok(train::alone()),
@@ -38,7 +37,8 @@ fn started() -> Result<AnyRanks, Box<dyn Error>> {
 }
 
 /// The folder for results, held by the first rank. The others write nothing.
-pub(super) fn claim(path: &Path, ranks: &AnyRanks) -> Result<OutFolder, Box<dyn Error>> {
+#[allow(dead_code)] // A sweep claims its folder by itself.
+pub(crate) fn claim(path: &Path, ranks: &AnyRanks) -> Result<OutFolder, Box<dyn Error>> {
     let claimed: Result<_, ReportError> = match ranks.is_first() {
         true => OutFolder::claim(path),
         false => Ok(OutFolder::of_another(path)),
@@ -47,37 +47,4 @@ pub(super) fn claim(path: &Path, ranks: &AnyRanks) -> Result<OutFolder, Box<dyn 
     let claimed = claimed?;
     told?;
     Ok(claimed)
-}
-
-/// An error on stderr, with the rank that it is of where there are several.
-pub(super) fn tell_error(ranks: Option<&AnyRanks>, error: &dyn Error) {
-    match ranks.filter(|ranks| ranks.size() > 1) {
-        Some(ranks) => warn(format_args!("rank {}: error: {error}", ranks.rank())),
-        None => warn(format_args!("error: {error}")),
-    }
-}
-
-impl Job<'_> {
-    /// The ranks that train together.
-    #[allow(dead_code)] // Not every example shares its work out.
-    pub(crate) fn ranks(&self) -> &AnyRanks {
-        &self.ranks
-    }
-
-    /// Does the work of the first rank before that of the others: they find what it has fetched.
-    #[allow(dead_code)]
-    pub(crate) fn first_one_first<T>(
-        &self,
-        work: impl FnOnce() -> Result<T, Box<dyn Error>>,
-    ) -> Result<T, Box<dyn Error>> {
-        if !self.ranks.is_first() {
-            self.ranks.confirm(None)?;
-            return work();
-        }
-        let done = work();
-        let told = self.ranks.confirm(done.as_ref().err().map(ToString::to_string).as_deref());
-        let done = done?;
-        told?;
-        Ok(done)
-    }
 }

@@ -8,6 +8,7 @@ use std::{
 use tlr::{Error, ParallelError};
 use tlr_models::{
     data::{digits, Dataset},
+    sweep::{self, Record, Results},
     train::{
         self, train, AnyRanks, Event, InMemory, Net, Options, Persistence, Run, Share, TrainError,
     },
@@ -149,4 +150,43 @@ fn what_stops_the_first_rank_is_told_to_all() {
     });
     assert_eq!(told[0], "its own");
     assert!(told[1].starts_with("there is a checkpoint at "), "{}", told[1]);
+}
+
+/// The runs of a sweep, each made by one of the ranks, are those of one process. Fails if a cell is
+/// left out or made twice, or if it depends on the rank that made it.
+#[test]
+fn a_sweep_is_shared_out() {
+    let data = data();
+    let rates = [1e-1, 1e-3, 1e-5];
+    let cells: Vec<_> = rates
+        .map(|rate| Options { rate, epochs: 1, ramp: false, ..options() })
+        .into_iter()
+        .collect();
+    let folder = tempfile::tempdir().unwrap();
+    let losses = |records: &[Record]| -> Vec<(f64, Option<f64>)> {
+        let mut all: Vec<_> = records.iter().map(|r| (r.rate, r.test_loss)).collect();
+        all.sort_by(|a, b| a.0.total_cmp(&b.0));
+        all
+    };
+    let mut alone = Vec::new();
+    let mut results = Results::open(&folder.path().join("alone"), "drawn", &data).unwrap();
+    sweep::run(&data, &cells, 1, &mut results, &mut |record| alone.push(record.clone())).unwrap();
+    assert_eq!(alone.len(), 3);
+    // The second time, nothing is left to do.
+    for left in [3, 0] {
+        let told = on_boxed_ranks(2, |own| {
+            let path = folder.path().join("together");
+            let mut results = own.is_first().then(|| Results::open(&path, "drawn", &data).unwrap());
+            let mut told = Vec::new();
+            let failed = sweep::run_together(&data, &cells, 1, results.as_mut(), &own, &mut |r| {
+                told.push(r.clone());
+            });
+            assert_eq!(failed.unwrap(), 0);
+            told
+        });
+        assert_eq!((told[0].len(), told[1].len()), (left, 0));
+        if left > 0 {
+            assert_eq!(losses(&told[0]), losses(&alone));
+        }
+    }
 }

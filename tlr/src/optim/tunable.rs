@@ -166,11 +166,12 @@ pub trait TunableOptimizer:
         false
     }
 
-    /// Replaces this rank's gradients and figures by those of all ranks together. Where
-    /// [`averages_over_ranks`](Self::averages_over_ranks) says so, [`Newton`](crate::Newton) calls it once for each set of
-    /// gradients, before it decides anything by them. `gradients` are those of all trainable
-    /// tensors, or the words of an error for which there are none: the other ranks have to know. By
-    /// default it does nothing.
+    /// Replaces this rank's gradients and figures by those of all ranks together.
+    ///
+    /// Where [`averages_over_ranks`](Self::averages_over_ranks) says so,
+    /// [`Newton`](crate::Newton) calls it once for each set of gradients, before it decides
+    /// anything by them. `gradients` are those of all trainable tensors, or the words of an error
+    /// for which there are none: the other ranks have to know. By default it does nothing.
     ///
     /// # Errors
     /// [`Error::Parallel`], on all ranks.
