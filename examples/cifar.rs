@@ -16,7 +16,7 @@ use std::{error::Error, path::PathBuf, process::ExitCode};
 use tlr_models::{
     data::{cifar, shapes, Augment, Dataset},
     resnet::{Wrn10x1, Wrn16x1},
-    train::{InMemory, Network},
+    train::{InMemory, Network, Share},
 };
 
 /// How many images the program draws if it is given none.
@@ -113,6 +113,7 @@ fn train<M: Network>(args: &Args, job: &Job<'_>) -> Result<ExitCode, Box<dyn Err
     let name = format!("{name}, {model}");
     let augment = (!args.no_augment).then(|| Augment::new(training.seed));
     let source = InMemory::new(&data, training.batch_size, training.seed, augment)?.drop_last();
+    let source = source.share(Share::of_rank(job.ranks()));
     job.train::<M>(&name, &format!("Wide residual network {model}"), &source)
 }
 

@@ -24,7 +24,7 @@ use std::{
 use tlr_models::{
     data::folder::{self, Folder, Loader, Preparation},
     resnet::ResNet50,
-    train::Decoded,
+    train::{Decoded, Share},
 };
 
 /// Pictures the program draws where there are no others, and their classes.
@@ -83,7 +83,7 @@ fn run(args: &Args, job: &Job<'_>) -> Result<ExitCode, Box<dyn Error>> {
     loader.threads = decoders.and_then(NonZeroUsize::new).unwrap_or(loader.threads);
     let preparation = Preparation::square(args.side);
     let source = Decoded::new(&folder, preparation, loader, training.batch_size, training.seed)?;
-    let source = source.drop_last();
+    let source = source.drop_last().share(Share::of_rank(job.ranks()));
     let name = format!("{name}, ResNet-50");
     // As many logits as needed, within what is compiled in.
     match folder.train.classes().len() {

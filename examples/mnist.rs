@@ -13,7 +13,7 @@ use common::{Job, Training};
 use std::{error::Error, path::PathBuf, process::ExitCode};
 use tlr_models::{
     data::{digits, mnist, Dataset},
-    train::{InMemory, Net},
+    train::{InMemory, Net, Share},
 };
 
 /// Images the program draws where there are no others.
@@ -55,14 +55,18 @@ fn main() -> ExitCode {
 
 fn run(args: &Args, job: &Job<'_>) -> Result<ExitCode, Box<dyn Error>> {
     let training = &args.training;
-    let (name, data) = load(args)?;
+    let (name, data) = load(args, job)?;
     let source = InMemory::new(&data, training.batch_size, training.seed, None)?;
+    let source = source.share(Share::of_rank(job.ranks()));
     job.train::<Net>(&name, "Perceptron 784-1000-10", &source)
 }
 
 /// The data set's name, for the picture, and its images.
-fn load(args: &Args) -> Result<(String, Dataset), Box<dyn Error>> {
-    let dir = if args.download { Some(fetch(args)?) } else { args.data.clone() };
+fn load(args: &Args, job: &Job<'_>) -> Result<(String, Dataset), Box<dyn Error>> {
+    let dir = match args.download {
+        true => Some(job.first_one_first(|| fetch(args))?),
+        false => args.data.clone(),
+    };
     let (name, mut data) = match dir {
         Some(dir) => ("MNIST".to_owned(), mnist::load(&dir)?),
         None => {

@@ -10,13 +10,15 @@
 mod many;
 #[path = "common/numbers.rs"]
 mod numbers;
+#[path = "common/ranks.rs"]
+mod ranks;
 #[path = "common/threads.rs"]
 mod threads;
 
 use clap::{CommandFactory, FromArgMatches, Parser};
 use many::{progress_bar, say};
 use numbers::whole;
-use std::{error::Error, io::Write, path::PathBuf, process::ExitCode};
+use std::{error::Error, io::Write, path::PathBuf, process::ExitCode, time::Duration};
 use tlr_models::{
     data::{digits, mnist, Dataset},
     report::{self, Compared, Comparison, HeatCell, HeatMap, HeatPanel},
@@ -26,6 +28,9 @@ use tlr_models::{
 
 /// How many images the program draws if it is given none.
 const DRAWN: (usize, usize) = (20_000, 4_000);
+
+/// The longest that ranks wait for each other: one may make a longer run than another.
+const A_RUN: Duration = Duration::from_secs(24 * 3600);
 
 /// What to try first.
 const EXAMPLES: &str = "\
@@ -134,18 +139,34 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
         epochs: args.epochs,
     };
     let cells = grid.cells();
-    let mut results = Results::open(&args.out, name, &data)?;
+    let ranks = ranks::all()?;
+    if ranks.size() > 1 && !ranks.is_first() {
+        // The first rank tells of its runs, and writes the files.
+        let ranks = ranks.time_out(A_RUN);
+        ranks.confirm(None)?;
+        sweep::run_together(&data, &cells, many::jobs(args.jobs)?, None, &ranks, &mut |_| ())?;
+        return Ok(());
+    }
+    let ranks = ranks.time_out(A_RUN);
+    let opened = Results::open(&args.out, name, &data);
+    let told = ranks.confirm(opened.as_ref().err().map(ToString::to_string).as_deref());
+    let mut results = opened?;
+    told?;
     let done = cells.iter().filter(|cell| results.of(cell).is_some()).count();
     let bar = progress_bar((cells.len() - done) as u64);
     let jobs = many::jobs(args.jobs)?;
     say(&bar, &format!("runs: {}, done before: {done}", cells.len()))?;
     let mut said = Ok(());
-    let failed = sweep::run(&data, &cells, jobs, &mut results, &mut |record| {
+    let mut tell = |record: &Record| {
         if said.is_ok() {
             said = say(&bar, &sweep::line(record));
         }
         bar.inc(1);
-    })?;
+    };
+    let failed = match ranks.size() {
+        1 => sweep::run(&data, &cells, jobs, &mut results, &mut tell)?,
+        _ => sweep::run_together(&data, &cells, jobs, Some(&mut results), &ranks, &mut tell)?,
+    };
     bar.finish_and_clear();
 
     let records: Vec<_> = cells.iter().filter_map(|cell| results.of(cell)).collect();

@@ -96,7 +96,16 @@ impl Job<'_> {
             resume: self.training.resume,
             stop: Some(stop.asked()),
             settings: Some(&settings),
+            ranks: Some(&self.ranks),
         };
+        if !self.ranks.is_first() {
+            // The first rank tells of it, and writes the files.
+            return match train(&options, &persistence, &mut |_| ()) {
+                Ok(_) => Ok(ExitCode::SUCCESS),
+                Err(TrainError::Stopped { .. }) => Ok(stop.status()),
+                Err(error) => Err(error.into()),
+            };
+        }
         let mut record = Record::new(self, subject.data, fingerprint);
         let mut shown = Shown::new(&options, self.training.quiet, self.progress_bar());
         let done = train(&options, &persistence, &mut |event| {
@@ -206,11 +215,15 @@ impl Job<'_> {
         };
         format!(
             "{data}: {amounts}\n\
-             {model}: {}, {}\n\
+             {model}: {}, {}{}\n\
              {} of {}, each with {}; {rate}\n\
              Results in {}\n",
             count(parameters, "parameter"),
             count(rayon::current_num_threads(), "thread"),
+            match self.ranks.size() {
+                1 => String::new(),
+                ranks => format!(" on each of {ranks} ranks"),
+            },
             count(options.epochs, "epoch"),
             count(batches, "step"),
             count(options.batch_size.min(*examples), "example"),

@@ -4,6 +4,7 @@ mod config;
 mod flags;
 pub(crate) mod follow;
 pub(crate) mod numbers;
+mod ranks;
 mod record;
 mod shown;
 mod signals;
@@ -18,17 +19,19 @@ use config::Given;
 use console::Term;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::{error::Error, process::ExitCode};
-use tlr_models::report::OutFolder;
+use tlr_models::{report::OutFolder, train::AnyRanks};
 
 /// A run as it was asked for, and the folder that is its own.
 pub(crate) struct Job<'a> {
     training: &'a Training,
     given: Given,
     out: OutFolder,
+    ranks: AnyRanks,
 }
 
 impl Job<'_> {
     /// The number of threads that was asked for, or as many as are of use, which is noted.
+    #[allow(dead_code)] // Only one example has threads of another kind.
     pub(crate) fn capped(&self, asked: usize, flag: &str) -> usize {
         let (threads, note) = threads::capped(asked, flag);
         if let Some(note) = note {
@@ -39,14 +42,37 @@ impl Job<'_> {
 
     /// Prints a line on stderr that tells of nothing bad.
     pub(crate) fn note(&self, line: std::fmt::Arguments<'_>) {
-        if !self.training.quiet {
+        if !self.training.quiet && self.ranks.is_first() {
             warn(line);
         }
     }
 
+    /// The ranks that train together.
+    #[allow(dead_code)] // Not every example shares its work out.
+    pub(crate) fn ranks(&self) -> &AnyRanks {
+        &self.ranks
+    }
+
+    /// Does the work of the first rank before that of the others: they find what it has fetched.
+    #[allow(dead_code)]
+    pub(crate) fn first_one_first<T>(
+        &self,
+        work: impl FnOnce() -> Result<T, Box<dyn Error>>,
+    ) -> Result<T, Box<dyn Error>> {
+        if !self.ranks.is_first() {
+            self.ranks.confirm(None)?;
+            return work();
+        }
+        let done = work();
+        let told = self.ranks.confirm(done.as_ref().err().map(ToString::to_string).as_deref());
+        let done = done?;
+        told?;
+        Ok(done)
+    }
+
     /// A progress bar, which is shown on a terminal only.
     pub(crate) fn progress_bar(&self) -> ProgressBar {
-        if self.training.quiet {
+        if self.training.quiet || !self.ranks.is_first() {
             return ProgressBar::hidden();
         }
         let columns = Term::stderr().size_checked().map(|(_, columns)| columns);
@@ -76,15 +102,53 @@ pub(crate) fn run<A: Parser + Sync>(
     });
     let ended = config::parse::<A>(command).and_then(|(args, given)| {
         let training = training(&args);
-        let job = Job { training, given, out: OutFolder::claim(&training.out)? };
+        let asked = training.threads;
+        let (threads, note) = asked.map_or((0, None), |asked| threads::capped(asked, "--threads"));
         // This thread becomes one of the pool. From outside the pool it would fall asleep and wait
         // for the others in every layer.
-        let threads = training.threads.map_or(0, |asked| job.capped(asked, "--threads"));
         let threads = rayon::ThreadPoolBuilder::new().num_threads(threads).build()?;
-        Ok(threads.install(|| work(&args, &job).map_err(|error| error.to_string()))?)
+        Ok(threads.install(|| together(&args, training, given, note, work)))
     });
     ended.unwrap_or_else(|error| {
-        warn(format_args!("error: {error}"));
+        tell_error(None, &*error);
         ExitCode::FAILURE
     })
+}
+
+/// The work of this process, as one of those that the run was started with.
+fn together<A>(
+    args: &A,
+    training: &Training,
+    given: Given,
+    note: Option<String>,
+    work: impl FnOnce(&A, &Job<'_>) -> Result<ExitCode, Box<dyn Error>>,
+) -> ExitCode {
+    let ranks = match ranks::all() {
+        Ok(ranks) => ranks,
+        Err(error) => {
+            tell_error(None, &*error);
+            return ExitCode::FAILURE;
+        }
+    };
+    let done = ranks::claim(&training.out, &ranks).and_then(|out| {
+        let job = Job { training, given, out, ranks: ranks.clone() };
+        if let Some(note) = note {
+            job.note(format_args!("{note}"));
+        }
+        work(args, &job)
+    });
+    done.unwrap_or_else(|error| {
+        tell_error(Some(&ranks), &*error);
+        // Who waits for this one is told. Where all have failed, nobody does.
+        ranks.leave(&error.to_string());
+        ExitCode::FAILURE
+    })
+}
+
+/// An error on stderr, with the rank that it is of where there are several.
+fn tell_error(ranks: Option<&AnyRanks>, error: &dyn Error) {
+    match ranks.filter(|ranks| ranks.size() > 1) {
+        Some(ranks) => warn(format_args!("rank {}: error: {error}", ranks.rank())),
+        None => warn(format_args!("error: {error}")),
+    }
 }

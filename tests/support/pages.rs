@@ -27,6 +27,9 @@ struct Memory;
 #[doc = include_str!("../../docs/guide/mixed-precision.md")]
 struct MixedPrecision;
 
+#[doc = include_str!("../../docs/guide/more-than-one-machine.md")]
+struct MoreThanOneMachine;
+
 #[doc = include_str!("../../docs/guide/paper.md")]
 struct Paper;
 

@@ -26,7 +26,7 @@ pub use engine::{
     Adaptation, Config, HypergradientConfig, KeptBecause, NewtonConfig, Outcome, Safeguard,
     Schedule, Step, Window,
 };
-pub use error::{Cause, CheckpointError, Difference, Error};
+pub use error::{Cause, CheckpointError, Difference, Error, ParallelError};
 
 #[cfg(feature = "dfdx")]
 mod checkpoint;
@@ -35,6 +35,8 @@ mod checkpoint;
 pub mod layers;
 #[cfg(feature = "dfdx")]
 pub mod optim;
+#[cfg(feature = "dfdx")]
+pub mod parallel;
 #[cfg(feature = "dfdx")]
 mod settings;
 #[cfg(feature = "dfdx")]
@@ -55,6 +57,7 @@ pub use {
     checkpoint::Checkpoint,
     layers::{PerLayer, TrainableLr},
     optim::{Family, TunableOptimizer},
+    parallel::DataParallel,
     tensors::{Backend, Element},
     trainer::{Hypergradient, LineSearch, LossScale, MixedPrecision, Newton, Trainer},
 };

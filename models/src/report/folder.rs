@@ -24,8 +24,8 @@ const LOCK: &str = ".lock";
 #[derive(Debug)]
 pub struct OutFolder {
     path: PathBuf,
-    /// The file that is locked as long as it is open.
-    _lock: File,
+    /// The file that is locked as long as it is open. None where another process holds it.
+    _lock: Option<File>,
 }
 
 impl OutFolder {
@@ -53,7 +53,12 @@ impl OutFolder {
         let process = format!("{}\n", std::process::id());
         let written = lock.set_len(0).and_then(|()| lock.write_all(process.as_bytes()));
         written.and_then(|()| lock.sync_data()).map_err(failed)?;
-        Ok(Self { path: path.to_owned(), _lock: lock })
+        Ok(Self { path: path.to_owned(), _lock: Some(lock) })
+    }
+
+    /// The folder of another process of the same run, in which this one writes nothing.
+    pub fn of_another(path: &Path) -> Self {
+        Self { path: path.to_owned(), _lock: None }
     }
 
     /// The folder's path.

@@ -6,11 +6,13 @@ pub(crate) mod jobs;
 mod record;
 mod results;
 pub(crate) mod table;
+mod together;
 
 pub use error::SweepError;
 pub use grid::Grid;
 pub use record::{line, Ended, EpochRecord, Record};
 pub use results::Results;
+pub use together::run_together;
 
 use crate::{
     data::Dataset,

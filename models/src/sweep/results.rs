@@ -11,6 +11,7 @@ use crate::{
     report::OutFolder,
     train::{Facts, Options, Run},
 };
+use serde::{Deserialize, Serialize};
 use std::{collections::HashSet, path::Path};
 
 /// The results so far, on disk: `results.csv` and `epochs.csv` in one folder.
@@ -78,21 +79,42 @@ impl Results {
         options: &Options,
         run: &Result<Run, (Ended, String)>,
     ) -> Result<Record, SweepError> {
-        if let Ok(run) = run {
-            let cell = cell(&self.data, options);
-            let epochs = run.epochs.iter().map(|epoch| EpochRecord {
-                cell: cell.clone(),
-                epoch: epoch.epoch,
-                train_loss: epoch.train_loss,
-                test_loss: epoch.test_loss,
-                test_accuracy: epoch.test_accuracy,
-                rate: geometric_mean(&epoch.rates),
-            });
-            self.epochs.append(epochs.collect())?;
-        }
-        let record = Record::new(&self.data, options, run.as_ref());
-        self.records.append(vec![record.clone()])?;
-        Ok(record)
+        self.append(Outcome::new(&self.data, options, run))
+    }
+
+    /// The same where the run was made elsewhere.
+    pub(super) fn append(&mut self, outcome: Outcome) -> Result<Record, SweepError> {
+        self.epochs.append(outcome.epochs)?;
+        self.records.append(vec![outcome.record.clone()])?;
+        Ok(outcome.record)
+    }
+
+    /// What tells the data from others.
+    pub(super) fn data(&self) -> &str {
+        &self.data
+    }
+}
+
+/// How a run ended, and its epochs, as they are written down.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(super) struct Outcome {
+    record: Record,
+    epochs: Vec<EpochRecord>,
+}
+
+impl Outcome {
+    /// Of a run on this data.
+    pub(super) fn new(data: &str, options: &Options, run: &Result<Run, (Ended, String)>) -> Self {
+        let cell = cell(data, options);
+        let epochs = run.iter().flat_map(|run| &run.epochs).map(|epoch| EpochRecord {
+            cell: cell.clone(),
+            epoch: epoch.epoch,
+            train_loss: epoch.train_loss,
+            test_loss: epoch.test_loss,
+            test_accuracy: epoch.test_accuracy,
+            rate: geometric_mean(&epoch.rates),
+        });
+        Self { epochs: epochs.collect(), record: Record::new(data, options, run.as_ref()) }
     }
 }
 

@@ -45,6 +45,11 @@ impl Facts {
         self.0.iter().find(|(other, _)| other == name).map(|(_, value)| value.as_str())
     }
 
+    /// Names and values.
+    pub fn all(&self) -> &[(String, String)] {
+        &self.0
+    }
+
     /// How `now` differs from these facts, in words; none if it does not.
     pub fn changes(&self, now: &Self) -> Option<String> {
         let new = now.0.iter().filter(|(name, _)| self.get(name).is_none());

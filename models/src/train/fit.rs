@@ -73,7 +73,25 @@ impl<M: TrainableLr<f32, Cpu> + 'static> Start<M> {
     }
 }
 
+/// Trains. Where there are several ranks and this one fails by itself, the others are told.
 pub(super) fn fit<M: NumParams<f32, Cpu> + ZeroGrads<f32, Cpu>>(
+    start: &mut Start<M>,
+    task: &dyn Task<M>,
+    options: &Options,
+    persistence: &Persistence<'_>,
+    observer: &mut dyn FnMut(Event<'_>),
+) -> Result<Run, TrainError> {
+    let run = fit_own(start, task, options, persistence, observer);
+    if let (Err(error), Some(ranks)) = (&run, persistence.ranks) {
+        let known = matches!(error, TrainError::Rate(tlr::Error::Parallel { .. }));
+        if !known && !matches!(error, TrainError::Stopped { .. }) {
+            ranks.leave(&error.to_string());
+        }
+    }
+    run
+}
+
+fn fit_own<M: NumParams<f32, Cpu> + ZeroGrads<f32, Cpu>>(
     start: &mut Start<M>,
     task: &dyn Task<M>,
     options: &Options,
@@ -84,6 +102,9 @@ pub(super) fn fit<M: NumParams<f32, Cpu> + ZeroGrads<f32, Cpu>>(
     let batches = task.batches_per_epoch();
     let settings = task.settings().and(persistence.settings.unwrap_or(&Facts::default()));
     let new = Progress::new(options, &settings, task.data()?, batches);
+    if let Some(ranks) = persistence.ranks {
+        new.agree(ranks, options.epochs)?;
+    }
     let mut progress = persistence.begin(model, &mut **optimizer, new)?;
     let (parameters, window) = (model.num_trainable_params(), optimizer.window());
     observer(Event::Begun { parameters, batches, window });
@@ -102,18 +123,24 @@ pub(super) fn fit<M: NumParams<f32, Cpu> + ZeroGrads<f32, Cpu>>(
         let skip = progress.batch();
         task.epoch(epoch, skip, &mut |weight, loss| {
             let schedule = optimizer.factor();
-            let stepped = train_step(&mut **optimizer, model, &mut gradients, loss);
+            optimizer.weigh_next(weight)?;
+            optimizer.stop_all(persistence.is_stopped());
+            let stepped = match weight {
+                0 => idle_step(&mut **optimizer, model, &mut gradients),
+                _ => train_step(&mut **optimizer, model, &mut gradients, loss),
+            };
             // Decisions that led to an error are told before it.
             told.decisions(optimizer.history(), observer);
-            let value = stepped?;
+            let own = (stepped?, weight as f64);
+            let (value, weight) = optimizer.last_batch().unwrap_or(own);
             let batch = progress.batch();
             progress.losses.push(value);
             progress.schedule.push(schedule);
-            progress.sum += value * weight as f64;
-            progress.weights += weight;
+            progress.sum += value * weight;
+            progress.weights += weight as usize;
             let rates = optimizer.rates();
             observer(Event::Step { epoch, batch, batches, loss: value, rates, schedule });
-            if persistence.is_stopped() {
+            if optimizer.stop_all(persistence.is_stopped()) {
                 progress.seconds = seconds + begun.elapsed().as_secs_f64();
                 progress.drawn = drawn.wrapping_add(dropout::drawn());
                 persistence.save(model, &mut **optimizer, &progress)?;
@@ -121,6 +148,9 @@ pub(super) fn fit<M: NumParams<f32, Cpu> + ZeroGrads<f32, Cpu>>(
             }
             Ok(())
         })?;
+        if has_buffers(model) {
+            optimizer.average_buffers(model)?;
+        }
         let averaged = recalibrated(&**optimizer, model, task, epoch)?;
         let tested = averaged.as_ref().unwrap_or(model);
         progress.seconds = seconds + begun.elapsed().as_secs_f64();
@@ -187,6 +217,23 @@ pub(crate) fn train_step<M: ZeroGrads<f32, Cpu>>(
     model.try_zero_grads(&mut after)?;
     *gradients = Some(after);
     Ok(value)
+}
+
+/// The same on a rank that has no example of this batch: it follows the others. The answer means
+/// nothing.
+fn idle_step<M: ZeroGrads<f32, Cpu>>(
+    optimizer: &mut dyn Learner<M>,
+    model: &mut M,
+    gradients: &mut Option<Gradients<f32, Cpu>>,
+) -> Result<f64, TrainError> {
+    let mut zeros = match gradients.take() {
+        Some(zeros) => zeros,
+        None => model.try_alloc_grads()?,
+    };
+    optimizer.step(model, &mut zeros, 0.0)?;
+    model.try_zero_grads(&mut zeros)?;
+    *gradients = Some(zeros);
+    Ok(0.0)
 }
 
 /// The model to test, where it is not the one that is trained: with running statistics of its own,

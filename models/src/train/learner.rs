@@ -1,6 +1,6 @@
 //! Any optimizer with any rule, for any model.
 
-use super::{Base, Mode, Options, Rule, Shape};
+use super::{ranks::Together, AnyRanks, Base, Mode, Options, Rule, Shape};
 use dfdx::{
     nn::TensorCollection,
     optim::{
@@ -16,8 +16,8 @@ use tlr::{
         Adam, CompleteGradients, FailedUpdate, OptimizerState, RMSprop, Resumable, ResumableFamily,
         Sgd,
     },
-    Adaptation, Checkpoint, Config, Error, Family, NewtonConfig, Outcome, PerLayer, Safeguard,
-    Step, TrainableLr, Trainer, TunableOptimizer, Window,
+    Adaptation, Checkpoint, Config, DataParallel, Error, Family, NewtonConfig, Outcome, PerLayer,
+    Safeguard, Step, TrainableLr, Trainer, TunableOptimizer, Window,
 };
 
 /// A function that gives a batch's loss by a model at trial weights.
@@ -56,6 +56,35 @@ pub trait Learner<M> {
     fn averaged(&self, model: &M) -> Option<M> {
         let _ = model;
         None
+    }
+
+    /// The next batch of this rank has so many examples. By default nobody needs to know.
+    ///
+    /// # Errors
+    /// A number that is not finite.
+    fn weigh_next(&mut self, examples: usize) -> Result<(), Error> {
+        let _ = examples;
+        Ok(())
+    }
+
+    /// Tells all ranks with the next step whether this one was asked to stop, and answers after a
+    /// step whether any was. By default there is one rank, which knows by itself.
+    fn stop_all(&mut self, asked: bool) -> bool {
+        asked
+    }
+
+    /// The mean loss over all ranks of the last batch, and its examples. None with one rank.
+    fn last_batch(&self) -> Option<(f64, f64)> {
+        None
+    }
+
+    /// As [`Trainer::average_buffers`]. By default there is nothing to average.
+    ///
+    /// # Errors
+    /// As [`Trainer::average_buffers`].
+    fn average_buffers(&self, model: &mut M) -> Result<(), Error> {
+        let _ = model;
+        Ok(())
     }
 
     /// Each group's name and rate.
@@ -122,7 +151,7 @@ where
     }
 }
 
-/// The optimizer that `options` ask for, for epochs of so many batches.
+/// The optimizer that `options` ask for, for epochs of so many batches, on these ranks together.
 ///
 /// # Errors
 /// Options that make no sense.
@@ -141,6 +170,7 @@ pub fn learner<M: TrainableLr<f32, Cpu> + 'static>(
     model: &M,
     options: &Options,
     batches_per_epoch: usize,
+    ranks: AnyRanks,
 ) -> Result<Box<dyn Learner<M>>, Error> {
     // A number out of range is an error even if the rule has no use for it.
     NewtonRule::default().damping(options.damping).validate()?;
@@ -161,10 +191,13 @@ pub fn learner<M: TrainableLr<f32, Cpu> + 'static>(
     let optimizer = AnyOptimizer::new(model, options);
     let schedule = options.schedule.schedule(options.epochs, batches_per_epoch)?;
     Ok(match options.mode {
-        Mode::Global => Box::new(Trainer::new(model, optimizer, config)?.schedule(schedule)),
+        Mode::Global => {
+            let optimizer = DataParallel::new(optimizer, ranks);
+            Box::new(Together(Trainer::new(model, optimizer, config)?.schedule(schedule)))
+        }
         Mode::PerLayer => {
-            let optimizer = PerLayer::new(model, optimizer);
-            Box::new(Trainer::new(model, optimizer, config)?.schedule(schedule))
+            let optimizer = DataParallel::new(PerLayer::new(model, optimizer), ranks);
+            Box::new(Together(Trainer::new(model, optimizer, config)?.schedule(schedule)))
         }
     })
 }

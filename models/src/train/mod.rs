@@ -8,6 +8,7 @@ mod network;
 mod options;
 mod peers;
 mod persistence;
+mod ranks;
 mod run;
 mod source;
 #[cfg(feature = "text")]
@@ -23,6 +24,7 @@ pub use learner::{learner, Learner, Trial};
 pub use network::{Logits, Network, Pixels};
 pub use options::{name, Base, Mode, Options, Rule, Shape};
 pub use persistence::Persistence;
+pub use ranks::{alone, AnyRanks, Share};
 pub use run::{rollback_steps, Event, Run};
 #[cfg(feature = "pictures")]
 pub use source::Decoded;
@@ -47,7 +49,8 @@ pub type Net = Mlp<784, 1000, 10, f32, Cpu>;
 /// # Errors
 /// Options or data that make no sense.
 pub fn check<M: Network>(source: &dyn Source, options: &Options) -> Result<(), TrainError> {
-    prepare::<M>(source, options, |model| learner_for(model, source, options)).map(|_| ())
+    let learner = |model: &M| learner_for(model, source, options, None);
+    prepare::<M>(source, options, learner).map(|_| ())
 }
 
 /// The optimizer that `options` ask for.
@@ -55,8 +58,10 @@ fn learner_for<M: Network>(
     model: &M,
     source: &dyn Source,
     options: &Options,
+    ranks: Option<&AnyRanks>,
 ) -> Result<Box<dyn Learner<M>>, tlr::Error> {
-    learner(model, options, source.batches_per_epoch())
+    let ranks = ranks.cloned().unwrap_or_else(alone);
+    learner(model, options, source.batches_per_epoch(), ranks)
 }
 
 fn prepare<M: Network>(
@@ -99,7 +104,7 @@ pub fn train<M: Network>(
     persistence: &Persistence<'_>,
     observer: &mut dyn FnMut(Event<'_>),
 ) -> Result<Run, TrainError> {
-    let learner = |model: &M| learner_for(model, source, options);
+    let learner = |model: &M| learner_for(model, source, options, persistence.ranks);
     train_with(source, options, learner, persistence, observer)
 }
 

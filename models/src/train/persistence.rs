@@ -1,6 +1,6 @@
 //! Runs that outlive their process.
 
-use super::{Facts, Learner, Options, TrainError};
+use super::{AnyRanks, Facts, Learner, Options, TrainError};
 use crate::{
     report::{count, Epoch, ReportError},
     weights,
@@ -30,6 +30,9 @@ pub struct Persistence<'a> {
     /// Settings beside the [`Options`], of the model for instance: a checkpoint of others is
     /// refused.
     pub settings: Option<&'a Facts>,
+    /// The ranks that train together, each with its [share](super::Share) of the batches. Only the
+    /// first one reads and writes files. None where this process trains by itself.
+    pub ranks: Option<&'a AnyRanks>,
 }
 
 /// The name under which a run adds its own state to a checkpoint.
@@ -89,6 +92,12 @@ impl Progress {
         self.losses.len().saturating_sub(self.epochs.len() * self.batches_per_epoch)
     }
 
+    /// All that has to be the same on all ranks.
+    pub(super) fn agree(&self, ranks: &AnyRanks, epochs: usize) -> Result<(), tlr::Error> {
+        let facts = self.settings.clone().and(&self.data).with("--epochs", epochs);
+        ranks.agree(facts.with("number of batches in an epoch", self.batches_per_epoch).all())
+    }
+
     /// The state from the bytes in a checkpoint, or why they are not those of a run.
     fn read(bytes: Option<&[u8]>) -> Result<Self, &'static str> {
         let bytes = bytes.unwrap_or_default();
@@ -119,17 +128,11 @@ impl Persistence<'_> {
         optimizer: &mut dyn Learner<M>,
         new: Progress,
     ) -> Result<Progress, TrainError> {
-        let Some(path) = self.checkpoint else { return Ok(new) };
-        writable(path)
-            .map_err(|source| TrainError::CheckpointPath { path: path.to_owned(), source })?;
-        if !path.exists() {
-            return Ok(new);
-        }
-        if !self.resume {
-            return Err(TrainError::CheckpointExists(path.to_owned()));
-        }
+        let (path, checkpoint) = match (self.checkpoint, self.opened()?) {
+            (Some(path), Some(checkpoint)) => (path, checkpoint),
+            _ => return Ok(new),
+        };
         let another = |what| TrainError::AnotherRun { path: path.to_owned(), what };
-        let checkpoint = Checkpoint::open(path)?;
         let saved = Progress::read(checkpoint.attachment(ATTACHMENT));
         let saved = saved.map_err(|why| another(why.to_owned()))?;
         if let Some(what) = saved.refuses(&new) {
@@ -142,13 +145,48 @@ impl Persistence<'_> {
         Ok(saved)
     }
 
+    /// The checkpoint to go on from, if there is one. The first rank reads it, and all have it.
+    fn opened(&self) -> Result<Option<Checkpoint>, TrainError> {
+        let Some(ranks) = self.ranks.filter(|ranks| ranks.size() > 1) else { return self.read() };
+        let read = if self.is_first() { self.read() } else { Ok(None) };
+        let told = ranks.confirm(read.as_ref().err().map(ToString::to_string).as_deref());
+        let read = read?;
+        told?;
+        let mut bytes = match &read {
+            Some(checkpoint) => checkpoint.to_bytes()?,
+            None => Vec::new(),
+        };
+        ranks.broadcast(&mut bytes)?;
+        Ok(match (read, bytes.is_empty()) {
+            (Some(read), _) => Some(read),
+            (None, true) => None,
+            (None, false) => Some(Checkpoint::from_bytes(&bytes)?),
+        })
+    }
+
+    fn read(&self) -> Result<Option<Checkpoint>, TrainError> {
+        let Some(path) = self.checkpoint else { return Ok(None) };
+        writable(path)
+            .map_err(|source| TrainError::CheckpointPath { path: path.to_owned(), source })?;
+        match (path.exists(), self.resume) {
+            (false, _) => Ok(None),
+            (true, false) => Err(TrainError::CheckpointExists(path.to_owned())),
+            (true, true) => Ok(Some(Checkpoint::open(path)?)),
+        }
+    }
+
+    /// Whether this process writes files.
+    pub(super) fn is_first(&self) -> bool {
+        self.ranks.is_none_or(|ranks| ranks.is_first())
+    }
+
     pub(super) fn save<M>(
         &self,
         model: &M,
         optimizer: &mut dyn Learner<M>,
         progress: &Progress,
     ) -> Result<(), tlr::Error> {
-        let Some(path) = self.checkpoint else { return Ok(()) };
+        let Some(path) = self.checkpoint.filter(|_| self.is_first()) else { return Ok(()) };
         // Fails for lengths that are not known beforehand only, and there are none.
         let bytes = postcard::to_stdvec(progress).unwrap_or_default();
         optimizer.checkpoint(model)?.attach(ATTACHMENT, bytes).save(path)
@@ -163,7 +201,8 @@ impl Persistence<'_> {
         notes: &[(&str, String)],
     ) -> Result<(), ReportError> {
         let least = before.iter().map(|epoch| epoch.test_loss).fold(f64::INFINITY, f64::min);
-        let Some(path) = self.best.filter(|_| epoch.test_loss < least) else { return Ok(()) };
+        let wanted = epoch.test_loss < least && self.is_first();
+        let Some(path) = self.best.filter(|_| wanted) else { return Ok(()) };
         let (number, loss) = (epoch.epoch.to_string(), epoch.test_loss.to_string());
         let mut all = vec![("epoch", &*number), ("test_loss", &*loss)];
         all.extend(notes.iter().map(|(name, note)| (*name, note.as_str())));

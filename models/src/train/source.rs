@@ -1,6 +1,6 @@
 //! Where the images of an epoch come from.
 
-use super::{Facts, TrainError};
+use super::{Facts, Share, TrainError};
 #[cfg(feature = "pictures")]
 use crate::data::folder::{Folder, Loader, Preparation, View};
 use crate::data::{Augment, Batches, Dataset, Scaling};
@@ -65,6 +65,7 @@ pub struct InMemory<'a> {
     data: &'a Dataset,
     scaling: Scaling,
     batches: Batches,
+    share: Share,
     augment: Option<Augment>,
     /// The fingerprint, which is computed once: all pixels are read for it.
     identity: OnceLock<Facts>,
@@ -84,7 +85,13 @@ impl<'a> InMemory<'a> {
     ) -> Result<Self, TrainError> {
         let batches = Batches::new(data.train.len(), batch_size, seed)?;
         let scaling = data.train.scaling();
-        Ok(Self { data, scaling, batches, augment, identity: OnceLock::new() })
+        let (share, identity) = (Share::default(), OnceLock::new());
+        Ok(Self { data, scaling, batches, share, augment, identity })
+    }
+
+    /// Only a part of each batch, as one of several ranks has it. It may be empty.
+    pub fn share(self, share: Share) -> Self {
+        Self { share, ..self }
     }
 
     /// Without a last batch that is smaller than the others: see [`Batches::drop_last`].
@@ -134,9 +141,10 @@ impl Source for InMemory<'_> {
     fn epoch(&self, epoch: usize, skip: usize, visit: &mut Visit<'_>) -> Result<(), TrainError> {
         let (mut pixels, mut labels) = (Vec::new(), Vec::new());
         for indices in self.batches.epoch(epoch).skip(skip) {
-            self.data.train.write_batch(&indices, &self.scaling, &mut pixels, &mut labels)?;
+            let own = self.share.of(&indices);
+            self.data.train.write_batch(own, &self.scaling, &mut pixels, &mut labels)?;
             if let Some(augment) = &self.augment {
-                augment.apply(epoch, &indices, self.shape(), &mut pixels)?;
+                augment.apply(epoch, own, self.shape(), &mut pixels)?;
             }
             visit(&pixels, &labels)?;
         }
@@ -162,6 +170,7 @@ pub struct Decoded<'a> {
     preparation: Preparation,
     loader: Loader,
     batches: Batches,
+    share: Share,
     batch_size: usize,
     seed: u64,
     /// The fingerprint, which is computed when the folder is opened, because files may change.
@@ -189,7 +198,13 @@ impl<'a> Decoded<'a> {
             facts.with(&format!("class {}", label + 1), name)
         });
         let identity = identity.with("the training set", train).with("the validation set", test);
-        Ok(Self { folder, preparation, loader, batches, batch_size, seed, identity })
+        let share = Share::default();
+        Ok(Self { folder, preparation, loader, batches, share, batch_size, seed, identity })
+    }
+
+    /// Only a part of each batch, as one of several ranks has it. It may be empty.
+    pub fn share(self, share: Share) -> Self {
+        Self { share, ..self }
     }
 
     /// Without a last batch that is smaller than the others: see [`Batches::drop_last`].
@@ -231,7 +246,8 @@ impl Source for Decoded<'_> {
 
     fn epoch(&self, epoch: usize, skip: usize, visit: &mut Visit<'_>) -> Result<(), TrainError> {
         let view = View::Random { seed: self.seed, epoch };
-        let order = self.batches.epoch(epoch).skip(skip);
+        let own = |indices: Vec<usize>| self.share.of(&indices).to_vec();
+        let order = self.batches.epoch(epoch).skip(skip).map(own);
         for batch in self.folder.train.batches(order, &self.preparation, view, self.loader)? {
             let batch = batch?;
             visit(&batch.pixels, &batch.labels)?;

@@ -4,6 +4,7 @@ use super::{
     facts::figure,
     fit::{fit, Start, Step, Task, TrainLoss},
     learner::learner,
+    ranks::{alone, Share},
     Event, Facts, Options, Persistence, Run, TrainError,
 };
 use crate::{
@@ -324,9 +325,12 @@ pub fn train_translator<M: Translator>(
         Ok(model)
     };
     let batches = buckets.batches_per_epoch();
-    let mut start = Start::new(options, build, |model: &M| learner(model, options, batches))?;
+    let ranks = persistence.ranks.cloned().unwrap_or_else(alone);
+    let share = Share::of_rank(&ranks);
+    let learner = |model: &M| learner(model, options, batches, ranks);
+    let mut start = Start::new(options, build, learner)?;
     let settings = corpus.settings.clone().with("--dropout", figure(dropout.get()));
-    let task = Translating { corpus, buckets, settings, device: start.device.clone() };
+    let task = Translating { corpus, buckets, share, settings, device: start.device.clone() };
     let run = fit(&mut start, &task, options, persistence, observer)?;
     Ok((run, start.model))
 }
@@ -334,6 +338,8 @@ pub fn train_translator<M: Translator>(
 struct Translating<'a> {
     corpus: &'a Corpus,
     buckets: Buckets,
+    /// What this rank has of each batch.
+    share: Share,
     settings: Facts,
     device: Cpu,
 }
@@ -353,7 +359,7 @@ impl<M: Translator> Task<M> for Translating<'_> {
 
     fn epoch(&self, epoch: usize, skip: usize, step: &mut Step<'_, M>) -> Result<(), TrainError> {
         for (number, indices) in self.buckets.epoch(epoch).enumerate().skip(skip) {
-            let batch = self.corpus.train.batch(&indices)?;
+            let batch = self.corpus.train.batch(self.share.of(&indices))?;
             // All but the first of each sentence are predicted.
             let tokens = batch.target.lengths.iter().map(|length| length.saturating_sub(1)).sum();
             step(tokens, &mut |model, gradients| model.train_loss(batch.clone(), gradients))?;

@@ -136,10 +136,12 @@ fn variants(file: &str, name: &str) -> Vec<String> {
 fn every_error_and_outcome_has_its_row() {
     let page = |name: &str| fs::read_to_string(root().join("docs/guide").join(name)).unwrap();
     let (wrong, history) = (page("what-can-go-wrong.md"), page("history.md"));
+    let ranks = page("more-than-one-machine.md");
     for (file, of, page, least) in [
         ("error/mod.rs", "Error", &wrong, 19),
         ("error/mod.rs", "Cause", &wrong, 7),
         ("error/checkpoint.rs", "CheckpointError", &wrong, 5),
+        ("error/parallel.rs", "ParallelError", &ranks, 10),
         ("engine/event.rs", "Step", &wrong, 6),
         ("engine/history.rs", "Outcome", &history, 10),
         ("engine/history.rs", "KeptBecause", &history, 5),

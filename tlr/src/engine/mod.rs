@@ -75,6 +75,8 @@ mod rule;
 mod safeguard;
 mod schedule;
 mod settle;
+#[cfg(feature = "dfdx")]
+mod standing;
 mod start;
 mod state;
 mod step;
@@ -93,7 +95,7 @@ pub use schedule::Schedule;
 pub use state::State;
 pub use window::Window;
 #[cfg(feature = "dfdx")]
-pub(crate) use {exact_step::ExactDecision, state::MOST_STEPS};
+pub(crate) use {exact_step::ExactDecision, standing::Standing, state::MOST_STEPS};
 
 use crate::error::Error;
 #[cfg(feature = "dfdx")]

@@ -1,8 +1,10 @@
 //! What can go wrong. This room depends on no other.
 
 mod checkpoint;
+mod parallel;
 
 pub use checkpoint::{CheckpointError, Difference};
+pub use parallel::ParallelError;
 
 use serde::{Deserialize, Serialize};
 use std::{fmt, path::PathBuf};
@@ -191,6 +193,18 @@ pub enum Error {
         path: Option<PathBuf>,
         /// What is wrong.
         problem: CheckpointError,
+    },
+    /// Training on several ranks cannot go on as it is. Every rank is told the same, but for one
+    /// that has failed by itself: it has its own error. Nothing was moved on any rank that is told
+    /// so at the beginning of a step, where all exchanges are.
+    #[error("rank {rank}, step {step}: {problem}")]
+    Parallel {
+        /// The rank that is to blame, counted from 0.
+        rank: usize,
+        /// The step, counted from 1.
+        step: u64,
+        /// What is wrong with it.
+        problem: ParallelError,
     },
     /// The device or the base optimizer failed, for instance for lack of memory. What the optimizer
     /// has accumulated is as it was, or cleared if the failure came in the middle of its update.

@@ -2,7 +2,7 @@
 
 use super::{
     gradients, CompleteGradients, DeviceError, FailedUpdate, Family, Groups, OptimizerState,
-    Resumable, ResumableFamily, Settings, TunableOptimizer,
+    Resumable, ResumableFamily, Settings, StepFigures, TunableOptimizer,
 };
 use crate::{error::Error, tensors::Backend};
 use dfdx::{
@@ -251,6 +251,19 @@ where
 
     fn failed_update(&self) -> FailedUpdate {
         self.optimizer.failed_update()
+    }
+
+    fn averages_over_ranks(&self) -> bool {
+        self.optimizer.averages_over_ranks()
+    }
+
+    fn average_over_ranks(
+        &mut self,
+        model: &Opt::Model,
+        gradients: Result<&mut Gradients<Opt::Dtype, Opt::Device>, String>,
+        figures: &mut StepFigures,
+    ) -> Result<(), Error> {
+        self.optimizer.average_over_ranks(model, gradients, figures)
     }
 
     fn update_owned(

@@ -1,6 +1,6 @@
 //! Access to the gradients of a model: visit and change them, fill in or report missing ones.
 
-use crate::tensors::{self, Backend, Buffer};
+use crate::tensors::{self, all_finite, Backend, Buffer};
 use dfdx::{
     nn::{RecursiveWalker, TensorCollection, TensorOptions, TensorVisitor, ViewTensorRef},
     optim::{Optimizer, OptimizerUpdateError, Sgd, SgdConfig},
@@ -66,6 +66,24 @@ where
         }
     }
     Ok(own)
+}
+
+/// Whether the gradients of all trainable tensors are finite.
+pub(crate) fn are_finite<M, E, D>(
+    model: &M,
+    gradients: &mut Gradients<E, D>,
+) -> Result<bool, D::Err>
+where
+    M: TensorCollection<E, D>,
+    E: Dtype,
+    D: Backend<E>,
+{
+    let mut finite = true;
+    each(model, gradients, |_, gradient| {
+        finite &= D::read(gradient, all_finite)?;
+        Ok(())
+    })?;
+    Ok(finite)
 }
 
 /// Calls `visit` on the gradient of each trainable tensor, in the order in which dfdx walks them.

@@ -8,6 +8,7 @@
 
 mod accumulate;
 mod adam;
+mod averaging;
 mod checked;
 mod clip;
 mod dfdx;
@@ -23,6 +24,7 @@ mod update_rule;
 pub use crate::{settings::Settings, tensors::Buffer};
 pub use accumulate::Accumulate;
 pub use adam::{Adam, AdamW, AdamWConfig};
+pub use averaging::StepFigures;
 pub use clip::Clip;
 pub use elementwise::Elementwise;
 pub use groups::Groups;

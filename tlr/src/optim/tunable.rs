@@ -1,6 +1,6 @@
 //! [`TunableOptimizer`]: what an optimizer must implement to have its learning rate trained.
 
-use super::groups::Groups;
+use super::{averaging::StepFigures, groups::Groups};
 use crate::error::Error;
 use ::dfdx::{
     nn::TensorCollection,
@@ -159,6 +159,32 @@ pub trait TunableOptimizer:
         gradients: &mut Gradients<Self::Dtype, Self::Device>,
     ) -> Result<(), OptimizerUpdateError<DeviceError<Self>>> {
         self.update(model, gradients)
+    }
+
+    /// Whether gradients and losses are averaged over several ranks before anything else sees them,
+    /// as [`DataParallel`](crate::DataParallel) does. An optimizer that wraps another one forwards
+    /// it, and [`average_over_ranks`](Self::average_over_ranks) too. Default `false`.
+    fn averages_over_ranks(&self) -> bool {
+        false
+    }
+
+    /// Replaces this rank's gradients and figures by those of all ranks together.
+    ///
+    /// Where [`averages_over_ranks`](Self::averages_over_ranks) says so,
+    /// [`Newton`](crate::Newton) calls it once for each set of gradients, before it decides
+    /// anything by them. `gradients` are those of all trainable tensors, or the words of an error
+    /// for which there are none: the other ranks have to know. By default it does nothing.
+    ///
+    /// # Errors
+    /// [`Error::Parallel`], on all ranks.
+    fn average_over_ranks(
+        &mut self,
+        model: &Self::Model,
+        gradients: Result<&mut Gradients<Self::Dtype, Self::Device>, String>,
+        figures: &mut StepFigures,
+    ) -> Result<(), Error> {
+        let _ = (model, gradients, figures);
+        Ok(())
     }
 
     /// Which tensors share a rate. By default all tensors form one group.

@@ -15,6 +15,9 @@ pub trait Element: Dtype + sealed::Sealed {
     const NAME: &'static str;
     #[doc(hidden)]
     fn append(self, bytes: &mut Vec<u8>);
+    /// Writes the element over as many bytes as it has.
+    #[doc(hidden)]
+    fn write_to(self, bytes: &mut [u8]);
     #[doc(hidden)]
     fn from_bytes(bytes: &[u8]) -> Option<Self>;
 }
@@ -37,6 +40,14 @@ macro_rules! element {
 
             fn append(self, bytes: &mut Vec<u8>) {
                 bytes.extend_from_slice(&($to)(self).to_le_bytes());
+            }
+
+            #[inline(always)]
+            fn write_to(self, bytes: &mut [u8]) {
+                let own = ($to)(self).to_le_bytes();
+                if let Some(bytes) = bytes.first_chunk_mut() {
+                    *bytes = own;
+                }
             }
 
             fn from_bytes(bytes: &[u8]) -> Option<Self> {

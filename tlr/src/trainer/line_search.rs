@@ -137,6 +137,11 @@ where
         search: LineSearch,
         mut evaluate: impl FnMut(&mut Opt::Model) -> (f64, Gradients<Opt::Dtype, Opt::Device>),
     ) -> Result<Step, Fault<DeviceError<Opt>>> {
+        let averaged = self.averaged_copy(model, gradients, Some(loss))?;
+        let (gradients, loss) = match &averaged {
+            Some((means, mean)) => (means, mean.unwrap_or(loss)),
+            None => (gradients, loss),
+        };
         if !loss.is_finite() {
             return Err(Error::NonFiniteLoss { step: self.steps() + 1, loss }.into());
         }

@@ -86,6 +86,8 @@ where
         gradients: &Gradients<Opt::Dtype, Opt::Device>,
         ahead: impl FnOnce(&mut Opt::Model) -> Gradients<Opt::Dtype, Opt::Device>,
     ) -> Result<Step, Fault<DeviceError<Opt>>> {
+        let averaged = self.averaged_copy(model, gradients, None)?;
+        let gradients = averaged.as_ref().map_or(gradients, |(means, _)| means);
         if self.only_gathered(model, gradients)? {
             return Ok(Step::Gathered);
         }
@@ -167,7 +169,15 @@ where
     ) -> Result<Evaluated<Opt>, Fault<DeviceError<Opt>>> {
         // The closure works on a copy, because its changes to buffers are not part of the step.
         let mut there = there.clone();
-        let (loss, gradients) = evaluate(&mut there);
+        let (mut loss, mut gradients) = evaluate(&mut there);
+        match self.averaged_again(&there, &gradients, loss) {
+            Ok(Some((means, mean))) => (gradients, loss) = (means, mean.unwrap_or(loss)),
+            Ok(None) => (),
+            Err(fault) => {
+                self.forget_proposal(model);
+                return Err(fault);
+            }
+        }
         // dfdx panics if it reads a missing gradient, but its optimizers report one as an error.
         let complete = Sgd::new(&there, SgdConfig::default()).update(&mut there, &gradients);
         if complete.is_err() {

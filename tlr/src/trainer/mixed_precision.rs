@@ -205,7 +205,14 @@ where
                 return Err(Error::UnusedParameters { tensors: names.map(|t| t.name).collect() });
             }
         };
-        let (mut unscaled, finite) = self.unscale(model, gradients).map_err(device_error)?;
+        let (mut unscaled, mut finite) = self.unscale(model, gradients).map_err(device_error)?;
+        let mut loss = loss;
+        if self.optimizer.averages() {
+            // What overflows on one rank is left out by all, so the scales stay the same.
+            loss = self.optimizer.average_first(&self.master, &mut unscaled, loss)?;
+            let all = gradients::are_finite(&self.master, &mut unscaled);
+            finite = all.map_err(device_error)?;
+        }
         if !finite && loss.is_finite() && self.scale > 1.0 {
             tracing::debug!(scale = self.scale, "a gradient overflowed, step left out");
             self.scale *= 0.5;
@@ -222,7 +229,7 @@ where
         }
         // The forward pass has changed the model's buffers, so they are copied to the master.
         copy(model, &mut self.master, false);
-        let stepped = self.optimizer.step_owned(&mut self.master, &mut unscaled, loss);
+        let stepped = self.optimizer.step_averaged(&mut self.master, &mut unscaled, loss);
         copy(&self.master, model, true);
         stepped
     }

@@ -1,5 +1,6 @@
 //! An optimizer with a trainable learning rate. The engine decides; this room does it.
 
+mod averaging;
 mod fault;
 mod gathering;
 mod host;
@@ -256,8 +257,29 @@ where
         self.optimizer
     }
 
-    /// One step of the engine, with this trainer as its host.
+    /// One step, by the mean over all ranks where there are several.
     fn drive(
+        &mut self,
+        model: &mut Opt::Model,
+        gradients: StepGradients<'_, Opt::Dtype, Opt::Device>,
+        loss: Option<f64>,
+    ) -> Result<Step, Fault<DeviceError<Opt>>> {
+        match gradients {
+            StepGradients::Borrowed(lent) => match self.averaged_copy(model, lent, loss)? {
+                Some((mut own, loss)) => {
+                    self.drive_averaged(model, StepGradients::Owned(&mut own), loss)
+                }
+                None => self.drive_averaged(model, StepGradients::Borrowed(lent), loss),
+            },
+            StepGradients::Owned(own) => {
+                let loss = self.average_owned(model, own, loss)?;
+                self.drive_averaged(model, StepGradients::Owned(own), loss)
+            }
+        }
+    }
+
+    /// One step of the engine, with this trainer as its host.
+    fn drive_averaged(
         &mut self,
         model: &mut Opt::Model,
         gradients: StepGradients<'_, Opt::Dtype, Opt::Device>,
@@ -303,6 +325,18 @@ where
     fn apply_rates(&mut self) {
         for (group, (_, rate)) in self.engine.rates().enumerate() {
             self.optimizer.set_rate(group, rate);
+        }
+    }
+
+    /// A fault in words, for who cannot take the fault itself.
+    fn words(&self, fault: &Fault<impl fmt::Display>) -> String {
+        match fault {
+            Fault::Tlr(error) => error.to_string(),
+            Fault::Unused(unused) => {
+                Error::UnusedParameters { tensors: self.snapshots.names(&unused.ids) }.to_string()
+            }
+            Fault::Device(error) => Error::Device(error.to_string()).to_string(),
+            Fault::AtWindowEnd(fault) => self.words(fault),
         }
     }
 

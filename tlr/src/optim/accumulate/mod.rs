@@ -3,7 +3,8 @@
 mod state;
 
 use super::{
-    gradients, CompleteGradients, DeviceError, FailedUpdate, Family, Groups, TunableOptimizer,
+    gradients, CompleteGradients, DeviceError, FailedUpdate, Family, Groups, StepFigures,
+    TunableOptimizer,
 };
 use crate::{error::Error, tensors::Backend};
 use dfdx::{
@@ -76,12 +77,14 @@ pub struct Accumulate<Opt> {
 #[derive(Clone, Copy, Debug)]
 struct NextBatch {
     weight: f64,
+    /// What the batches of all ranks weigh, where gradients are averaged over ranks.
+    of_all_ranks: Option<f64>,
     completes: bool,
 }
 
 impl Default for NextBatch {
     fn default() -> Self {
-        Self { weight: 1.0, completes: false }
+        Self { weight: 1.0, of_all_ranks: None, completes: false }
     }
 }
 
@@ -207,7 +210,7 @@ where
         gradients: &mut Gradients<Opt::Dtype, Opt::Device>,
     ) -> Result<(), DeviceError<Opt>> {
         let Self { gathered, sums, next, .. } = self;
-        let weight = next.weight;
+        let weight = next.of_all_ranks.unwrap_or(next.weight);
         gradients::each(model, gradients, |id, gradient| {
             <Opt::Device as Backend<Opt::Dtype>>::read(gradient, |values| {
                 let sum = sums.entry(id).or_default();
@@ -235,7 +238,7 @@ where
         if self.gathered == 0 {
             return Ok(());
         }
-        let weight = self.next.weight;
+        let weight = self.next.of_all_ranks.unwrap_or(self.next.weight);
         let total = self.weight + weight;
         gradients::each(model, gradients, |id, gradient| {
             let Some(sum) = self.sums.get(&id) else { return Ok(()) };
@@ -298,6 +301,24 @@ where
 
     fn failed_update(&self) -> FailedUpdate {
         self.optimizer.failed_update()
+    }
+
+    fn averages_over_ranks(&self) -> bool {
+        self.optimizer.averages_over_ranks()
+    }
+
+    /// This rank's batch weighs in the mean over the ranks what it was told to weigh, and all of
+    /// them together in the mean over the batches.
+    fn average_over_ranks(
+        &mut self,
+        model: &Opt::Model,
+        gradients: Result<&mut Gradients<Opt::Dtype, Opt::Device>, String>,
+        figures: &mut StepFigures,
+    ) -> Result<(), Error> {
+        figures.weight = self.next.weight;
+        self.optimizer.average_over_ranks(model, gradients, figures)?;
+        self.next.of_all_ranks = Some(figures.weight);
+        Ok(())
     }
 
     fn update_owned(

@@ -1,0 +1,82 @@
+//! A sweep whose runs are shared out to several ranks.
+
+use super::{
+    how_it_ended, jobs, left, results::Outcome, source, Ended, Record, Results, SweepError,
+};
+use crate::{
+    data::Dataset,
+    train::{self, AnyRanks, Net, Options, Persistence, Share, TrainError},
+};
+use serde::{de::DeserializeOwned, Serialize};
+use tlr::ParallelError;
+
+/// As [`run`](super::run) on several ranks, each of which makes `jobs` runs at a time by itself.
+///
+/// Only the first rank has `results`, and its cells count. It is told of the runs of all ranks when
+/// each has made as many as it makes at a time; killed at any moment, a sweep loses no more. The
+/// answer is 0 on the other ranks.
+///
+/// # Errors
+/// As [`run`](super::run), and [`tlr::Error::Parallel`].
+pub fn run_together(
+    data: &Dataset,
+    cells: &[Options],
+    jobs: usize,
+    mut results: Option<&mut Results>,
+    ranks: &AnyRanks,
+    observer: &mut dyn FnMut(&Record),
+) -> Result<usize, SweepError> {
+    let mut plan = match &results {
+        Some(results) => encoded(&(results.data(), left(cells, results))),
+        None => Vec::new(),
+    };
+    ranks.broadcast(&mut plan).map_err(TrainError::from)?;
+    let (name, cells): (String, Vec<Options>) = decoded(&plan, ranks)?;
+    // The same on all ranks.
+    for options in &cells {
+        train::check::<Net>(&source(data, options)?, options)?;
+    }
+    let train = |options: &Options| {
+        let source = source(data, options)?;
+        train::train::<Net>(&source, options, &Persistence::default(), &mut |_| ())
+    };
+    let work = |options: &Options| train(options).map_err(how_it_ended);
+    let mut failed = 0;
+    for round in cells.chunks(jobs.max(1) * ranks.size()) {
+        let mut done = Vec::new();
+        jobs::each(Share::of_rank(ranks).of(round), jobs, &work, &mut |options, run| {
+            let panicked = || Err((Ended::Failed, "it panicked, see above".to_owned()));
+            done.push(Outcome::new(&name, options, &run.unwrap_or_else(panicked)));
+            Ok(())
+        })?;
+        let said = ranks.gather(&encoded(&done)).map_err(TrainError::from)?;
+        let mut write = || -> Result<(), SweepError> {
+            let Some(results) = &mut results else { return Ok(()) };
+            for said in &said {
+                for outcome in decoded::<Vec<Outcome>>(said, ranks)? {
+                    let record = results.append(outcome)?;
+                    failed += usize::from(record.ended == Ended::Failed);
+                    observer(&record);
+                }
+            }
+            Ok(())
+        };
+        let written = write();
+        let told = ranks.confirm(written.as_ref().err().map(ToString::to_string).as_deref());
+        written?;
+        told.map_err(TrainError::from)?;
+    }
+    Ok(failed)
+}
+
+fn encoded(value: &impl Serialize) -> Vec<u8> {
+    // Fails for lengths that are not known beforehand only, and there are none.
+    postcard::to_stdvec(value).unwrap_or_default()
+}
+
+fn decoded<T: DeserializeOwned>(said: &[u8], ranks: &AnyRanks) -> Result<T, TrainError> {
+    postcard::from_bytes(said).map_err(|error| {
+        let problem = ParallelError::Transport { message: error.to_string() };
+        tlr::Error::Parallel { rank: ranks.rank(), step: 1, problem }.into()
+    })
+}

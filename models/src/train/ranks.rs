@@ -1,0 +1,156 @@
+//! Training on several ranks: the optimizer, and what each of them has of a batch.
+
+use super::{Learner, Trial};
+use dfdx::prelude::{Cpu, Gradients};
+use serde::Serialize;
+use std::ops::Range;
+use tlr::{
+    engine::RateRule,
+    optim::{Resumable, TunableOptimizer},
+    parallel::{Alone, Communicator, Ranks},
+    Adaptation, Checkpoint, DataParallel, Error, Step, Trainer,
+};
+
+/// Ranks, whatever carries their messages.
+pub type AnyRanks = Ranks<Box<dyn Communicator>>;
+
+/// One process that trains by itself.
+pub fn alone() -> AnyRanks {
+    Ranks::new(Box::new(Alone))
+}
+
+/// What one of several ranks has of each batch: a part of its examples, in their order. The parts
+/// of all ranks are the batch, and none has more than one example more than another.
+///
+/// ```
+/// use tlr_models::train::Share;
+///
+/// let batch = [7, 1, 4, 0, 9];
+/// let parts: Vec<_> = (0..3).map(|rank| Share::new(rank, 3).of(&batch)).collect();
+/// assert_eq!(parts, [&[7][..], &[1, 4], &[0, 9]]);
+/// ```
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Share {
+    rank: usize,
+    size: usize,
+}
+
+/// All of it, as one process has it.
+impl Default for Share {
+    fn default() -> Self {
+        Self { rank: 0, size: 1 }
+    }
+}
+
+impl Share {
+    /// That of a rank of so many, at least one.
+    pub fn new(rank: usize, size: usize) -> Self {
+        Self { rank, size: size.max(1) }
+    }
+
+    /// That of this rank.
+    pub fn of_rank(ranks: &AnyRanks) -> Self {
+        Self::new(ranks.rank(), ranks.size())
+    }
+
+    /// Of a batch. It may be empty.
+    pub fn of<'a, T>(&self, batch: &'a [T]) -> &'a [T] {
+        let at = |rank: usize| batch.len() * rank / self.size;
+        let range: Range<usize> = at(self.rank)..at(self.rank + 1);
+        batch.get(range).unwrap_or_default()
+    }
+}
+
+/// A trainer whose ranks make each step together.
+pub(super) struct Together<Opt, R>(pub(super) Trainer<DataParallel<Opt, Box<dyn Communicator>>, R>)
+where
+    Opt: TunableOptimizer<Dtype = f32, Device = Cpu>;
+
+impl<Opt, R> Learner<Opt::Model> for Together<Opt, R>
+where
+    Opt: TunableOptimizer<Dtype = f32, Device = Cpu> + Resumable,
+    R: RateRule + Serialize,
+{
+    fn step(
+        &mut self,
+        model: &mut Opt::Model,
+        gradients: &mut Gradients<f32, Cpu>,
+        loss: f64,
+    ) -> Result<Step, Error> {
+        self.0.step_owned(model, gradients, loss)
+    }
+
+    fn step_with(
+        &mut self,
+        model: &mut Opt::Model,
+        gradients: &mut Gradients<f32, Cpu>,
+        loss: f64,
+        _: &mut Trial<'_, Opt::Model>,
+    ) -> Result<Step, Error> {
+        self.0.step_owned(model, gradients, loss)
+    }
+
+    fn weigh_next(&mut self, examples: usize) -> Result<(), Error> {
+        self.0.weigh_next(examples as f64)
+    }
+
+    fn stop_all(&mut self, asked: bool) -> bool {
+        let told = self.0.optimizer().was_told();
+        self.0.tell_all(asked);
+        told || (asked && self.0.optimizer().ranks().size() == 1)
+    }
+
+    fn last_batch(&self) -> Option<(f64, f64)> {
+        self.0.optimizer().last_batch()
+    }
+
+    fn average_buffers(&self, model: &mut Opt::Model) -> Result<(), Error> {
+        self.0.average_buffers(model)
+    }
+
+    fn rates(&self) -> Vec<(&str, f64)> {
+        self.0.rates()
+    }
+
+    fn factor(&self) -> f64 {
+        self.0.factor()
+    }
+
+    fn window(&self) -> usize {
+        self.0.window()
+    }
+
+    fn history(&self) -> &[Adaptation] {
+        self.0.history()
+    }
+
+    fn checkpoint(&self, model: &Opt::Model) -> Result<Checkpoint, Error> {
+        self.0.checkpoint(model)
+    }
+
+    fn resume(&mut self, model: &mut Opt::Model, checkpoint: &Checkpoint) -> Result<(), Error> {
+        self.0.resume(model, checkpoint)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Fails if an example is left out, or is somebody's twice.
+    #[test]
+    fn the_parts_of_all_ranks_are_the_batch() {
+        for len in 0..20 {
+            let batch: Vec<usize> = (0..len).collect();
+            for size in 1..7 {
+                let parts: Vec<_> = (0..size).map(|rank| Share::new(rank, size)).collect();
+                let all: Vec<usize> =
+                    parts.iter().flat_map(|share| share.of(&batch)).copied().collect();
+                assert_eq!(all, batch);
+                let lens = parts.iter().map(|share| share.of(&batch).len());
+                assert!(lens.clone().max() <= lens.min().map(|least| least + 1));
+            }
+        }
+        assert_eq!(Share::default().of(&[1, 2]), [1, 2]);
+    }
+}

@@ -1,0 +1,11 @@
+//! Several ranks, as threads of this process: what they make together, and what stops them.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+mod equal;
+mod exact;
+mod faults;
+mod problem;
+mod ranks;
+mod resumed;
+mod runs;
+mod uneven;

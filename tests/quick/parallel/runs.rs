@@ -1,0 +1,192 @@
+//! Whole runs, as the examples make them: data that is shared out, checkpoints, a request to stop.
+
+use crate::ranks::on_boxed_ranks;
+use std::{
+    path::Path,
+    sync::atomic::{AtomicBool, Ordering},
+};
+use tlr::{Error, ParallelError};
+use tlr_models::{
+    data::{digits, Dataset},
+    sweep::{self, Record, Results},
+    train::{
+        self, train, AnyRanks, Event, InMemory, Net, Options, Persistence, Run, Share, TrainError,
+    },
+};
+
+/// 201 images in batches of 40: the last one has a single image.
+fn data() -> Dataset {
+    digits::draw(1, 201, 60).unwrap()
+}
+
+fn options() -> Options {
+    Options { batch_size: 40, epochs: 2, ..Options::default() }
+}
+
+fn run(
+    data: &Dataset,
+    ranks: &AnyRanks,
+    persistence: &Persistence<'_>,
+    options: &Options,
+    observer: &mut dyn FnMut(Event<'_>),
+) -> Result<Run, TrainError> {
+    let source = InMemory::new(data, options.batch_size, options.seed, None)?;
+    let source = source.share(Share::of_rank(ranks));
+    let persistence = Persistence { ranks: Some(ranks), ..*persistence };
+    train::<Net>(&source, options, &persistence, observer)
+}
+
+fn losses(run: &Run) -> Vec<f64> {
+    let tests = run.epochs.iter().map(|epoch| epoch.test_loss);
+    run.losses.iter().copied().chain(tests).collect()
+}
+
+fn off(a: &[f64], b: &[f64]) -> f64 {
+    assert_eq!(a.len(), b.len());
+    a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max)
+}
+
+/// The losses that are told are those of all ranks, and each image counts once. Fails if ranks have
+/// the same images, or if the single image of the last batch counts on every rank.
+#[test]
+fn ranks_train_as_one_process() {
+    let data = data();
+    let alone =
+        run(&data, &train::alone(), &Persistence::default(), &options(), &mut |_| ()).unwrap();
+    assert_eq!(alone.losses.len(), 12);
+    for size in [2, 3] {
+        let all = on_boxed_ranks(size, |own| {
+            losses(&run(&data, &own, &Persistence::default(), &options(), &mut |_| ()).unwrap())
+        });
+        assert!(all.iter().all(|losses| *losses == all[0]));
+        let off = off(&losses(&alone), &all[0]);
+        assert!(off < 1e-4, "{size} ranks: {off:e}");
+    }
+}
+
+/// One rank alone is asked to stop. All of them do so after the same step, and the first one has
+/// saved the run, which another number of ranks finishes.
+#[test]
+fn a_run_that_was_stopped_goes_on_with_other_ranks() {
+    let data = data();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("run.safetensors");
+    let kept = || Persistence { checkpoint: Some(&file), resume: true, ..Persistence::default() };
+    let steps = on_boxed_ranks(3, |own| {
+        let last = own.rank() == 2;
+        let stop = AtomicBool::new(false);
+        let persistence = Persistence { stop: Some(&stop), ..kept() };
+        let stopped = run(&data, &own, &persistence, &options(), &mut |event| {
+            if let (true, Event::Step { epoch: 0, batch: 3, .. }) = (last, event) {
+                stop.store(true, Ordering::Relaxed);
+            }
+        });
+        match stopped {
+            Err(TrainError::Stopped { step }) => step,
+            other => panic!("{other:?}"),
+        }
+    });
+    assert_eq!(steps, [5; 3]);
+    let rest = on_boxed_ranks(2, |own| {
+        // Only the first rank has the file.
+        let nowhere = Path::new("/nowhere/run.safetensors");
+        let checkpoint = if own.is_first() { &file } else { nowhere };
+        let persistence = Persistence { checkpoint: Some(checkpoint), ..kept() };
+        losses(&run(&data, &own, &persistence, &options(), &mut |_| ()).unwrap())
+    });
+    assert_eq!(rest[0], rest[1]);
+    let whole =
+        run(&data, &train::alone(), &Persistence::default(), &options(), &mut |_| ()).unwrap();
+    assert!(off(&losses(&whole), &rest[0]) < 1e-4);
+}
+
+fn error(result: Result<Run, TrainError>) -> String {
+    result.unwrap_err().to_string()
+}
+
+#[test]
+fn other_options_and_other_data_are_refused_by_name() {
+    let data = data();
+    let other = digits::draw(2, 201, 60).unwrap();
+    let told = on_boxed_ranks(2, |own| {
+        let batch_size = if own.is_first() { 40 } else { 50 };
+        let options = Options { batch_size, ..options() };
+        error(run(&data, &own, &Persistence::default(), &options, &mut |_| ()))
+    });
+    assert_eq!(told[0], told[1]);
+    assert!(told[0].contains("rank 1") && told[0].contains("--batch-size is 50"), "{}", told[0]);
+    let told = on_boxed_ranks(2, |own| {
+        let data = if own.is_first() { &data } else { &other };
+        error(run(data, &own, &Persistence::default(), &options(), &mut |_| ()))
+    });
+    assert_eq!(told[0], told[1]);
+    assert!(told[0].contains("the training set is "), "{}", told[0]);
+    let told = on_boxed_ranks(2, |own| {
+        let options = Options { epochs: 2 + own.rank(), ..options() };
+        error(run(&data, &own, &Persistence::default(), &options, &mut |_| ()))
+    });
+    assert!(told[0] == told[1] && told[0].contains("--epochs is 3"), "{}", told[0]);
+}
+
+/// The first rank finds a checkpoint that it must not overwrite. It says so in its own words.
+#[test]
+fn what_stops_the_first_rank_is_told_to_all() {
+    let data = data();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("run.safetensors");
+    std::fs::write(&file, "something").unwrap();
+    let told = on_boxed_ranks(2, |own| {
+        let persistence = Persistence { checkpoint: Some(&file), ..Persistence::default() };
+        let stopped = run(&data, &own, &persistence, &options(), &mut |_| ()).unwrap_err();
+        match stopped {
+            TrainError::CheckpointExists(_) => "its own".to_owned(),
+            TrainError::Rate(Error::Parallel {
+                rank: 0,
+                problem: ParallelError::Failed { message },
+                ..
+            }) => message,
+            other => panic!("{other:?}"),
+        }
+    });
+    assert_eq!(told[0], "its own");
+    assert!(told[1].starts_with("there is a checkpoint at "), "{}", told[1]);
+}
+
+/// The runs of a sweep, each made by one of the ranks, are those of one process. Fails if a cell is
+/// left out or made twice, or if it depends on the rank that made it.
+#[test]
+fn a_sweep_is_shared_out() {
+    let data = data();
+    let rates = [1e-1, 1e-3, 1e-5];
+    let cells: Vec<_> = rates
+        .map(|rate| Options { rate, epochs: 1, ramp: false, ..options() })
+        .into_iter()
+        .collect();
+    let folder = tempfile::tempdir().unwrap();
+    let losses = |records: &[Record]| -> Vec<(f64, Option<f64>)> {
+        let mut all: Vec<_> = records.iter().map(|r| (r.rate, r.test_loss)).collect();
+        all.sort_by(|a, b| a.0.total_cmp(&b.0));
+        all
+    };
+    let mut alone = Vec::new();
+    let mut results = Results::open(&folder.path().join("alone"), "drawn", &data).unwrap();
+    sweep::run(&data, &cells, 1, &mut results, &mut |record| alone.push(record.clone())).unwrap();
+    assert_eq!(alone.len(), 3);
+    // The second time, nothing is left to do.
+    for left in [3, 0] {
+        let told = on_boxed_ranks(2, |own| {
+            let path = folder.path().join("together");
+            let mut results = own.is_first().then(|| Results::open(&path, "drawn", &data).unwrap());
+            let mut told = Vec::new();
+            let failed = sweep::run_together(&data, &cells, 1, results.as_mut(), &own, &mut |r| {
+                told.push(r.clone());
+            });
+            assert_eq!(failed.unwrap(), 0);
+            told
+        });
+        assert_eq!((told[0].len(), told[1].len()), (left, 0));
+        if left > 0 {
+            assert_eq!(losses(&told[0]), losses(&alone));
+        }
+    }
+}

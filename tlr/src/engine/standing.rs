@@ -1,0 +1,149 @@
+//! Where an engine is, in few numbers: to be compared with engines that should be there too.
+
+use super::Engine;
+use std::{
+    fmt::{self, Debug, Write},
+    sync::Arc,
+};
+
+/// Engines that were told the same have the same standing.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Standing {
+    /// Steps so far.
+    pub(crate) steps: u64,
+    /// Whether the next step is the first of a window. Only then is all compared.
+    pub(crate) begins_window: bool,
+    /// Each group's name and learned rate.
+    pub(crate) rates: Vec<(Arc<str>, f64)>,
+    /// For each group a digest of what is remembered of it. Empty within a window.
+    pub(crate) memories: Vec<u64>,
+    /// A digest of what is remembered of the model as a whole.
+    pub(crate) whole: u64,
+    /// What was configured, by name. Empty within a window.
+    pub(crate) settings: Vec<(&'static str, String)>,
+}
+
+impl Standing {
+    /// A digest of all of it.
+    pub(crate) fn digest(&self) -> u64 {
+        let mut digest = Digest::new();
+        digest.add(&(self.steps, self.begins_window, &self.memories, self.whole));
+        for (name, rate) in &self.rates {
+            digest.add(&(name, rate.to_bits()));
+        }
+        digest.0
+    }
+}
+
+impl<R> Engine<R> {
+    /// Where it is. Steps that are over do not matter here, so the history is left out.
+    pub(crate) fn standing(&self) -> Standing {
+        let state = &self.state;
+        let begins_window = state.position == 0;
+        let mut whole = Digest::new();
+        whole.add(&(state.position, state.gathered, state.snapshot));
+        let mut memories = Vec::new();
+        if begins_window {
+            whole.add(&(&state.watch, &state.ramp, state.follows, state.level_from, state.quiet));
+            memories.extend(state.groups.iter().map(|group| {
+                let mut digest = Digest::new();
+                digest.add(group);
+                digest.0
+            }));
+        }
+        let rates = self.groups.iter().zip(&state.groups);
+        Standing {
+            steps: state.steps,
+            begins_window,
+            rates: rates.map(|(group, state)| (Arc::clone(&group.name), state.rate)).collect(),
+            memories,
+            whole: whole.0,
+            settings: if begins_window { self.described() } else { Vec::new() },
+        }
+    }
+}
+
+impl<R> Engine<R> {
+    /// What was configured, but for the rule.
+    fn described(&self) -> Vec<(&'static str, String)> {
+        vec![
+            ("window", self.window.to_string()),
+            ("climb", format!("{:?}", self.climb)),
+            ("ramp", self.ramps.to_string()),
+            ("settle", self.settles.to_string()),
+            ("horizon", format!("{:?}", self.horizon)),
+            ("safeguard", format!("{:?}", self.safeguard)),
+            ("schedule", format!("{:?}", self.schedule)),
+        ]
+    }
+}
+
+/// FNV-1a (Fowler, Noll and Vo) of how values are shown: `Debug` writes each float so that it can be
+/// read back.
+struct Digest(u64);
+
+impl Digest {
+    fn new() -> Self {
+        Self(0xcbf2_9ce4_8422_2325)
+    }
+
+    fn add(&mut self, value: &impl Debug) {
+        // It never fails.
+        let _ = write!(self, "{value:?};");
+    }
+}
+
+impl Write for Digest {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        for byte in text.bytes() {
+            self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::engine::{Event, Group, NewtonConfig, Numbers, Window};
+
+    fn engine() -> Engine<crate::engine::NewtonRule> {
+        let group = |name: &str| Group { name: name.into(), fixed_rate: false, rate: 0.1 };
+        let config = NewtonConfig::default().window(Window::steps(3).unwrap()).ramp(false);
+        let numbers = Numbers { momentum: 0.0, spacing: f64::EPSILON };
+        Engine::new(config, vec![group("a"), group("b")], numbers).unwrap()
+    }
+
+    /// Fails if a figure that steps change is left out, or if one that they do not is taken.
+    #[test]
+    fn engines_that_were_told_the_same_stand_at_the_same_place() {
+        let (one, mut other) = (engine(), engine());
+        assert_eq!(one.standing(), other.standing());
+        assert!(one.standing().begins_window && one.standing().memories.len() == 2);
+        other.state.groups[1].rate *= 1.0 + f64::EPSILON;
+        assert_ne!(one.standing().digest(), other.standing().digest());
+        assert_eq!(one.standing().memories[0], other.standing().memories[0]);
+        assert_ne!(one.standing().memories[1], other.standing().memories[1]);
+        let mut counted = engine();
+        counted.state.position = 1;
+        assert_ne!(one.standing().whole, counted.standing().whole);
+        assert!(!counted.standing().begins_window && counted.standing().memories.is_empty());
+    }
+
+    #[test]
+    fn a_step_moves_it() {
+        let mut engine = engine();
+        let before = engine.standing();
+        for event in [
+            Event::Batch { loss: Some(1.0), only_gathers: false },
+            Event::SnapshotTaken,
+            Event::SnapshotTaken,
+            Event::Updated,
+        ] {
+            engine.tell(event).unwrap();
+        }
+        assert_ne!(engine.standing().digest(), before.digest());
+        assert_eq!(engine.standing().steps, 1);
+    }
+}

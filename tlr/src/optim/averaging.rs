@@ -1,0 +1,29 @@
+//! What a trainer and an optimizer say to each other about a step that several ranks make together.
+
+use crate::engine::Standing;
+
+/// The figures of one step, which
+/// [`TunableOptimizer::average_over_ranks`](super::TunableOptimizer::average_over_ranks) replaces by those of all ranks
+/// together.
+///
+/// An optimizer that wraps another one hands it on as it is.
+#[derive(Clone, Debug)]
+pub struct StepFigures {
+    pub(crate) loss: Option<f64>,
+    /// What this rank's batch weighs; afterwards, what the batches of all ranks weigh together.
+    pub(crate) weight: f64,
+    /// Where the engine is, which has to be the same on all ranks. None without an engine.
+    pub(crate) standing: Option<Standing>,
+    /// Whether the batches are those of the last figures.
+    pub(crate) again: bool,
+}
+
+impl StepFigures {
+    pub(crate) fn new(loss: Option<f64>, standing: Option<Standing>) -> Self {
+        Self { loss, weight: 1.0, standing, again: false }
+    }
+
+    pub(crate) fn again(self) -> Self {
+        Self { again: true, ..self }
+    }
+}

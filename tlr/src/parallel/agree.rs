@@ -1,0 +1,117 @@
+//! Whether all ranks have the same, and which one has not.
+
+use super::{Communicator, Ranks};
+use crate::error::{Error, ParallelError};
+
+impl<C: Communicator> Ranks<C> {
+    /// Goes on if all ranks name the same facts: options, or what tells their data from others.
+    /// Otherwise each is told of the first fact in which they differ, as
+    /// [`ParallelError::Differs`].
+    ///
+    /// # Errors
+    /// [`Error::Parallel`].
+    ///
+    /// # Example
+    /// ```
+    /// use tlr::parallel::{Alone, Ranks};
+    ///
+    /// let ranks = Ranks::new(Alone);
+    /// ranks.agree(&[("--batch-size", "128"), ("the training set", "5f1c")])?;
+    /// # Ok::<(), tlr::Error>(())
+    /// ```
+    pub fn agree<T: AsRef<str>>(&self, facts: &[(T, T)]) -> Result<(), Error> {
+        let all = self.gather(&digest(facts).to_le_bytes())?;
+        match odd_one_out(&all) {
+            Some((odd, other)) => Err(self.name_difference(facts, odd, other)?),
+            None => Ok(()),
+        }
+    }
+
+    /// In which fact two ranks differ. All ranks have to ask.
+    pub(super) fn name_difference<T: AsRef<str>>(
+        &self,
+        facts: &[(T, T)],
+        odd: usize,
+        other: usize,
+    ) -> Result<Error, Error> {
+        let words: Vec<_> =
+            facts.iter().map(|(name, fact)| (name.as_ref(), fact.as_ref())).collect();
+        let all = self.gather(&serde_json::to_vec(&words).unwrap_or_default())?;
+        let of = |rank: usize| -> Vec<(String, String)> {
+            all.get(rank).and_then(|said| serde_json::from_slice(said).ok()).unwrap_or_default()
+        };
+        let (here, there) = (of(odd), of(other));
+        let value = |facts: &[(String, String)], name: &str| {
+            let found = facts.iter().find(|(other, _)| other == name);
+            found.map_or_else(|| "not there".to_owned(), |(_, fact)| fact.clone())
+        };
+        let mut names = here.iter().chain(&there).map(|(name, _)| name);
+        let name = names.find(|name| value(&here, name) != value(&there, name));
+        // They may be the same facts in another order.
+        let what = name.cloned().unwrap_or_else(|| "order of facts".to_owned());
+        let (here, there) = (value(&here, &what), value(&there, &what));
+        Ok(self.error(odd, ParallelError::Differs { what, here, other, there }))
+    }
+}
+
+/// The first rank whose value is not that of most, and one of the most. Of values that are as
+/// frequent, that of the lowest rank counts.
+pub(super) fn odd_one_out<T: PartialEq>(values: &[T]) -> Option<(usize, usize)> {
+    let first = values.first()?;
+    if values.iter().all(|value| value == first) {
+        return None;
+    }
+    let count = |value: &T| values.iter().filter(|other| *other == value).count();
+    // The last of the largest is the first one here, because the order is turned round.
+    let (other, most) = values.iter().enumerate().rev().max_by_key(|(_, value)| count(value))?;
+    let odd = values.iter().position(|value| value != most)?;
+    Some((odd, other))
+}
+
+/// A digest of facts.
+pub(super) fn digest<T: AsRef<str>>(facts: &[(T, T)]) -> u64 {
+    let mut digest = Digest::default();
+    for (name, fact) in facts {
+        digest.add(name.as_ref().as_bytes());
+        digest.add(fact.as_ref().as_bytes());
+    }
+    digest.0
+}
+
+/// FNV-1a (Fowler, Noll and Vo), with the length after each part.
+pub(super) struct Digest(pub(super) u64);
+
+impl Default for Digest {
+    fn default() -> Self {
+        Self(0xcbf2_9ce4_8422_2325)
+    }
+}
+
+impl Digest {
+    pub(super) fn add(&mut self, bytes: &[u8]) {
+        for byte in bytes.iter().chain(&(bytes.len() as u64).to_le_bytes()) {
+            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Fails if the first rank is always taken for right, or the last.
+    #[test]
+    fn the_odd_one_differs_from_most() {
+        assert_eq!(odd_one_out(&[1, 1, 1]), None);
+        assert_eq!(odd_one_out(&[1, 2]), Some((1, 0)));
+        assert_eq!(odd_one_out(&[2, 1, 1]), Some((0, 1)));
+        assert_eq!(odd_one_out(&[1, 1, 2, 1]), Some((2, 0)));
+        assert_eq!(odd_one_out(&[1, 2, 3]), Some((1, 0)));
+        assert_eq!(odd_one_out::<u8>(&[]), None);
+    }
+
+    #[test]
+    fn facts_are_not_joined() {
+        assert_ne!(digest(&[("a", "bc")]), digest(&[("ab", "c")]));
+    }
+}

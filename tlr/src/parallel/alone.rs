@@ -1,0 +1,27 @@
+//! [`Alone`]: one rank.
+
+use super::{Communicator, LinkError};
+use std::time::Instant;
+
+/// One rank, which has nobody to talk to. A program for many ranks also runs as one with it, and
+/// then each step is what it is without [`DataParallel`](crate::DataParallel), to the bit.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Alone;
+
+impl Communicator for Alone {
+    fn rank(&self) -> usize {
+        0
+    }
+
+    fn size(&self) -> usize {
+        1
+    }
+
+    fn send(&mut self, _: usize, _: Vec<u8>) -> Result<(), LinkError> {
+        Err(LinkError::Ended)
+    }
+
+    fn receive(&mut self, _: usize, _: Instant) -> Result<Vec<u8>, LinkError> {
+        Err(LinkError::Ended)
+    }
+}

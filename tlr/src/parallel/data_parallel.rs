@@ -1,0 +1,239 @@
+//! [`DataParallel`]: an optimizer whose gradients are the means over all ranks.
+
+use super::{mean::Plan, setup::of_model, Communicator, Compression, Ranks};
+use crate::{
+    error::Error,
+    optim::TunableOptimizer,
+    tensors::{self, Backend, Element},
+};
+use std::fmt;
+
+/// Averages gradients and losses over the ranks of a training before an optimizer sees them.
+///
+/// Every rank has its own copy of the model and computes the gradients of its own batch. With
+/// `DataParallel` innermost around the optimizer that moves the weights, or anywhere between it and
+/// [`Newton`](crate::Newton), each step is made by the mean of all ranks' gradients: n ranks with
+/// batches of b examples make the steps of one process with batches of n·b, up to rounding. Learned
+/// rates, the safeguard and [clipping](crate::optim::Clip) see nothing but the means, so they decide
+/// the same on all ranks. A loss or gradient that is not finite on one rank is not finite in the
+/// mean, and all ranks skip the step.
+///
+/// Batches of unequal sizes are told their weights by
+/// [`weigh_next`](crate::Trainer::weigh_next). To gather several batches for one step, take
+/// [`Accumulate`](crate::optim::Accumulate) around `DataParallel`: a batch then weighs what
+/// `Accumulate` is told.
+///
+/// At each step the ranks compare where they are, and at the beginning of each window their weights
+/// and all that they remember. Where one differs, the step is an error on all ranks that names the
+/// rank, the step and the layer ([`Error::Parallel`]).
+///
+/// A layer that looks at its whole batch, such as batch norm, sees the examples of its own rank.
+/// Its running figures differ between ranks, until
+/// [`average_buffers`](crate::Trainer::average_buffers).
+///
+/// A checkpoint is what it is without `DataParallel`. One rank writes it, all ranks resume from it,
+/// and there may be another number of them.
+///
+/// # Example
+/// Two ranks, here as threads of one process. Each has half of the examples.
+/// ```
+/// use dfdx::{optim::SgdConfig, prelude::*};
+/// use tlr::{optim::Sgd, parallel::{Ranks, Threads}, DataParallel, Newton, NewtonConfig};
+///
+/// fn train(own: Threads, seed: u64) -> Result<[f64; 1], tlr::Error> {
+///     let ranks = Ranks::new(own);
+///     let dev = Cpu::seed_from_u64(seed); // each rank begins with other weights
+///     let mut model: Tensor<Rank1<1>, f64, _> = dev.sample_normal();
+///     let sgd = Sgd::new(&model, SgdConfig { lr: 0.1, ..Default::default() });
+///     let mut optimizer = DataParallel::new(sgd, ranks.clone());
+///     optimizer.broadcast(&mut model)?; // and now with those of the first one
+///     let mut opt = Newton::new(&model, optimizer, NewtonConfig::default())?;
+///     let examples = [1.0, 3.0, 5.0, 7.0];
+///     let own = &examples[2 * ranks.rank()..][..2];
+///     for _ in 0..60 {
+///         let far = own.iter().map(|target| (model.leaky_trace() - *target).square().sum());
+///         let loss = far.reduce(|sum: Tensor<_, _, _, _>, next| sum + next).unwrap() / 2.0;
+///         let value = loss.array();
+///         opt.step(&mut model, &loss.backward(), value)?;
+///     }
+///     Ok(model.array())
+/// }
+///
+/// let ranks = Threads::new(2).into_iter().zip(0..);
+/// let ranks = ranks.map(|(own, seed)| std::thread::spawn(move || train(own, seed)));
+/// let found: Vec<_> = ranks.collect::<Vec<_>>().into_iter().map(|r| r.join().unwrap()).collect();
+/// assert_eq!(found[0], found[1]); // to the bit
+/// assert!((found[0].clone()?[0] - 4.0).abs() < 1e-3); // the mean of all four
+/// # Ok::<(), tlr::Error>(())
+/// ```
+pub struct DataParallel<Opt: TunableOptimizer, C> {
+    pub(super) optimizer: Opt,
+    pub(super) ranks: Ranks<C>,
+    pub(super) plan: Plan,
+    /// What the next batch of this rank weighs, and what the last one did, if it was told.
+    pub(super) next_weight: Option<f64>,
+    pub(super) weight: Option<f64>,
+    /// What this rank tells all with the next step, and whether any rank has told so with the last.
+    pub(super) telling: bool,
+    pub(super) told: bool,
+    /// Whether the gradients of the next update are the means already.
+    pub(super) averaged: bool,
+    /// Of the model and the settings. None before the first step.
+    pub(super) setup: Option<u64>,
+    /// The gradients of all tensors, one after the other.
+    pub(super) flat: Vec<Opt::Dtype>,
+    pub(super) mean_loss: Option<f64>,
+    pub(super) total_weight: f64,
+}
+
+/// Numbers in a bucket, unless something else is said.
+const BUCKET: usize = 1 << 18;
+
+impl<Opt, C> DataParallel<Opt, C>
+where
+    Opt: TunableOptimizer,
+    Opt::Dtype: Element,
+    Opt::Device: Backend<Opt::Dtype>,
+    C: Communicator,
+{
+    /// Averages over `ranks` what `optimizer` receives.
+    ///
+    /// # Example
+    /// See [`DataParallel`].
+    pub fn new(optimizer: Opt, ranks: Ranks<C>) -> Self {
+        Self {
+            optimizer,
+            ranks,
+            plan: Plan { bucket: BUCKET, compression: Compression::None },
+            next_weight: None,
+            weight: None,
+            telling: false,
+            told: false,
+            averaged: false,
+            setup: None,
+            flat: Vec::new(),
+            mean_loss: None,
+            total_weight: 0.0,
+        }
+    }
+
+    /// In how many bits gradients travel. Default: in their own.
+    pub fn compression(mut self, compression: Compression) -> Self {
+        self.plan.compression = compression;
+        self
+    }
+
+    /// How many numbers travel together. Default 2¹⁸. Fewer overlap better, more have fewer
+    /// messages.
+    ///
+    /// # Errors
+    /// [`Error::OutOfRange`] for 0.
+    pub fn bucket(mut self, numbers: usize) -> Result<Self, Error> {
+        Error::unless(numbers > 0, "the numbers of a bucket", "at least 1", numbers as f64)?;
+        self.plan.bucket = numbers;
+        Ok(self)
+    }
+
+    /// Gives every rank the weights and buffers of the first one. Call it before a trainer is made.
+    ///
+    /// # Errors
+    /// [`Error::Parallel`], also if the models do not have the same tensors. The models are as they
+    /// were then.
+    ///
+    /// # Example
+    /// See [`DataParallel`].
+    pub fn broadcast(&mut self, model: &mut Opt::Model) -> Result<(), Error> {
+        self.ranks.agree(&of_model(&*model))?;
+        let mut bytes = Vec::new();
+        if self.ranks.is_first() {
+            tensors::read(&*model, |tensor| {
+                tensor.to_vec().into_iter().for_each(|value| value.append(&mut bytes));
+            });
+        }
+        self.ranks.broadcast(&mut bytes)?;
+        let size = size_of::<Opt::Dtype>();
+        let mut values = bytes.chunks_exact(size).map(Opt::Dtype::from_bytes);
+        if !self.ranks.is_first() {
+            tensors::write(model, |_, len| {
+                let values: Option<Vec<_>> = values.by_ref().take(len).collect();
+                Some(values?.into())
+            });
+        }
+        Ok(())
+    }
+
+    /// Replaces the buffers of `model`, such as the running figures of batch norm, by their means
+    /// over the ranks: before it is tested or saved. All ranks have to call it.
+    ///
+    /// # Errors
+    /// [`Error::Parallel`]. The buffers are as they were then.
+    pub fn average_buffers(&self, model: &mut Opt::Model) -> Result<(), Error> {
+        if self.ranks.size() == 1 {
+            return Ok(());
+        }
+        let mut values = Vec::new();
+        tensors::read(&*model, |tensor| {
+            if !tensor.trainable {
+                values.extend(tensor.to_vec());
+            }
+        });
+        let plan = Plan { compression: Compression::None, ..self.plan };
+        self.ranks.mean(&mut values, &vec![1.0; self.ranks.size()], plan)?;
+        let mut values = values.into_iter();
+        tensors::write(model, |trainable, len| {
+            (!trainable).then(|| values.by_ref().take(len).collect::<Vec<_>>().into())
+        });
+        Ok(())
+    }
+
+    /// The next batch of this rank weighs so much in the mean over the ranks: for losses that are
+    /// means over their batches, the number of examples. Default 1. A rank that has none passes
+    /// gradients of zeros and weighs 0. It holds for one batch.
+    ///
+    /// # Errors
+    /// [`Error::OutOfRange`] unless `weight` is finite and at least 0.
+    pub fn weigh_next(&mut self, weight: f64) -> Result<(), Error> {
+        let in_range = weight.is_finite() && weight >= 0.0;
+        Error::unless(in_range, "the weight of a batch", "finite and at least 0", weight)?;
+        self.next_weight = Some(weight);
+        Ok(())
+    }
+
+    /// Tells all ranks one bit with each step from now on, without a message of its own: that this
+    /// one was asked to stop, for instance. All of them [know](Self::was_told) it after the same
+    /// step.
+    pub fn tell_all(&mut self, told: bool) {
+        self.telling = told;
+    }
+
+    /// Whether any rank has [told](Self::tell_all) so with the last step. False with one rank.
+    pub fn was_told(&self) -> bool {
+        self.told
+    }
+
+    /// The optimizer that receives the means.
+    pub fn optimizer(&self) -> &Opt {
+        &self.optimizer
+    }
+
+    /// The ranks.
+    pub fn ranks(&self) -> &Ranks<C> {
+        &self.ranks
+    }
+
+    /// The mean loss over all ranks of the last batch, and what it weighs in all. None with one
+    /// rank, and before the first batch with a loss.
+    pub fn last_batch(&self) -> Option<(f64, f64)> {
+        Some((self.mean_loss?, self.total_weight))
+    }
+}
+
+impl<Opt: TunableOptimizer + fmt::Debug, C> fmt::Debug for DataParallel<Opt, C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DataParallel")
+            .field("optimizer", &self.optimizer)
+            .field("ranks", &self.ranks)
+            .field("plan", &self.plan)
+            .finish_non_exhaustive()
+    }
+}

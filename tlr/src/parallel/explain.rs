@@ -1,0 +1,113 @@
+//! In what a rank differs from the others, once it is known that one does.
+
+use super::{
+    header::{Apart, Header},
+    Communicator, DataParallel,
+};
+use crate::{
+    engine::Standing,
+    error::{Error, ParallelError},
+    optim::TunableOptimizer,
+    tensors::{self, Backend, Element},
+};
+
+/// What is named where it is no single layer.
+const MODEL: &str = "the model";
+
+/// What this rank can say of itself.
+pub(super) struct Mine<'a, M> {
+    pub(super) model: &'a M,
+    pub(super) standing: Option<&'a Standing>,
+    pub(super) headers: &'a [Header],
+    pub(super) checksums: &'a [u32],
+}
+
+impl<Opt, C> DataParallel<Opt, C>
+where
+    Opt: TunableOptimizer,
+    Opt::Dtype: Element,
+    Opt::Device: Backend<Opt::Dtype>,
+    C: Communicator,
+{
+    /// In what a rank differs. All ranks ask each other, and find the same.
+    pub(super) fn explain(
+        &self,
+        apart: Apart,
+        odd: usize,
+        other: usize,
+        mine: Mine<'_, Opt::Model>,
+    ) -> Result<Error, Error> {
+        let Mine { model, standing, headers, checksums } = mine;
+        let of = |rank: usize| headers.get(rank).copied().unwrap_or_default();
+        let step = of(other).steps + 1;
+        let at = |problem| Error::Parallel { rank: odd, step, problem };
+        let problem = match apart {
+            Apart::Setup => {
+                return self.ranks.name_difference(&self.facts(model, standing), odd, other);
+            }
+            Apart::Loss => {
+                let word = |rank| if of(rank).loss.is_some() { "given" } else { "not given" };
+                let (here, there) = (word(odd).to_owned(), word(other).to_owned());
+                ParallelError::Differs { what: "loss".to_owned(), here, other, there }
+            }
+            Apart::Steps => {
+                ParallelError::Steps { here: of(odd).steps, other, there: of(other).steps }
+            }
+            Apart::Standing => self.compare_standing(standing, odd, other)?,
+            Apart::Weights => {
+                let said: Vec<_> = checksums.iter().flat_map(|sum| sum.to_le_bytes()).collect();
+                let all = self.ranks.gather(&said)?;
+                let parts =
+                    |rank: usize| all.get(rank).map_or(&[][..], |said| said.as_chunks::<4>().0);
+                if parts(odd).len() != parts(other).len() {
+                    // Only one of them is at the beginning of a window.
+                    return Ok(at(ParallelError::Memory { layer: MODEL.to_owned(), other }));
+                }
+                let differs = parts(odd).iter().zip(parts(other)).position(|(a, b)| a != b);
+                let mut trained = tensors::list(model).into_iter().filter(|t| t.trainable);
+                let tensor = differs.and_then(|index| trained.nth(index));
+                ParallelError::Weights {
+                    tensor: tensor.map_or_else(String::new, |t| t.name),
+                    other,
+                }
+            }
+        };
+        Ok(at(problem))
+    }
+
+    /// The layer of whose rate, or of whose windows, two ranks know something else.
+    fn compare_standing(
+        &self,
+        standing: Option<&Standing>,
+        odd: usize,
+        other: usize,
+    ) -> Result<ParallelError, Error> {
+        let rates = standing.map_or(&[][..], |standing| &standing.rates);
+        let memories = standing.map_or(&[][..], |standing| &standing.memories);
+        let rates_said = rates.iter().flat_map(|(_, rate)| rate.to_bits().to_le_bytes());
+        let memories_said = memories.iter().flat_map(|memory| memory.to_le_bytes());
+        let all = self.ranks.gather(&rates_said.chain(memories_said).collect::<Vec<_>>())?;
+        let words = |rank: usize| -> Vec<u64> {
+            let said = all.get(rank).map_or(&[][..], |said| said.as_chunks().0);
+            said.iter().map(|word| u64::from_le_bytes(*word)).collect()
+        };
+        let (here, there) = (words(odd), words(other));
+        let name = |index: usize| rates.get(index).map(|(name, _)| name.to_string());
+        let model = || MODEL.to_owned();
+        let Some(index) = here.iter().zip(&there).position(|(here, there)| here != there) else {
+            return Ok(ParallelError::Memory { layer: model(), other });
+        };
+        Ok(match (name(index), here.get(index), there.get(index)) {
+            (Some(layer), Some(here), Some(there)) => ParallelError::Rate {
+                layer,
+                here: f64::from_bits(*here),
+                other,
+                there: f64::from_bits(*there),
+            },
+            _ => {
+                let layer = index.checked_sub(rates.len()).and_then(name).unwrap_or_else(model);
+                ParallelError::Memory { layer, other }
+            }
+        })
+    }
+}

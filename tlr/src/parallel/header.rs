@@ -1,0 +1,170 @@
+//! [`Header`]: what the ranks compare at the beginning of each step.
+
+use super::agree::odd_one_out;
+
+/// What a rank says of itself before its gradients are used. A few numbers: only where they differ
+/// is it asked what differs.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(super) struct Header {
+    /// Whether it has no gradients, because something failed.
+    pub(super) failed: bool,
+    /// What it tells all ranks: see [`DataParallel::tell_all`](super::DataParallel::tell_all).
+    pub(super) told: bool,
+    pub(super) loss: Option<f64>,
+    /// What its batch weighs.
+    pub(super) weight: f64,
+    pub(super) steps: u64,
+    /// Of the model's tensors and of the settings.
+    pub(super) setup: u64,
+    /// Of where its engine is.
+    pub(super) standing: u64,
+    /// Of its weights, at the beginning of a window.
+    pub(super) weights: u64,
+}
+
+impl Header {
+    pub(super) fn to_bytes(self) -> Vec<u8> {
+        let flags = [self.failed, self.loss.is_some(), self.told];
+        let flags = flags.into_iter().rev().fold(0, |flags, flag| flags << 1 | u64::from(flag));
+        let loss = self.loss.unwrap_or_default().to_bits();
+        let Self { steps, setup, standing, weights, .. } = self;
+        let words = [flags, loss, self.weight.to_bits(), steps, setup, standing, weights];
+        words.into_iter().flat_map(u64::to_le_bytes).collect()
+    }
+
+    /// Of what a rank has sent. What is missing reads as 0.
+    pub(super) fn from_bytes(bytes: &[u8]) -> Self {
+        let mut words = bytes.as_chunks().0.iter().map(|word| u64::from_le_bytes(*word));
+        let mut word = || words.next().unwrap_or_default();
+        let (flags, loss) = (word(), f64::from_bits(word()));
+        Self {
+            failed: flags & 1 != 0,
+            loss: (flags & 2 != 0).then_some(loss),
+            told: flags & 4 != 0,
+            weight: f64::from_bits(word()),
+            steps: word(),
+            setup: word(),
+            standing: word(),
+            weights: word(),
+        }
+    }
+}
+
+/// What the headers of all ranks say together.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Finding {
+    /// The step can be made.
+    Fine,
+    /// This rank has failed.
+    Failed(usize),
+    /// The first of these ranks differs in something from the second, and from most.
+    Odd(Apart, usize, usize),
+    /// No rank has an example.
+    NoExamples,
+}
+
+type Figure = fn(&Header) -> u64;
+
+/// In what ranks differ.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Apart {
+    Setup,
+    Loss,
+    Steps,
+    Weights,
+    Standing,
+}
+
+impl Finding {
+    /// The same on all ranks, because it depends on nothing else.
+    pub(super) fn of(headers: &[Header]) -> Self {
+        if let Some(rank) = headers.iter().position(|header| header.failed) {
+            return Self::Failed(rank);
+        }
+        let figures: [(Apart, Figure); 5] = [
+            (Apart::Setup, |header| header.setup),
+            (Apart::Loss, |header| u64::from(header.loss.is_some())),
+            (Apart::Steps, |header| header.steps),
+            // Before what the engines made of them.
+            (Apart::Weights, |header| header.weights),
+            (Apart::Standing, |header| header.standing),
+        ];
+        for (apart, figure) in figures {
+            let all: Vec<_> = headers.iter().map(figure).collect();
+            if let Some((odd, other)) = odd_one_out(&all) {
+                return Self::Odd(apart, odd, other);
+            }
+        }
+        match headers.iter().all(|header| header.weight == 0.0) {
+            true => Self::NoExamples,
+            false => Self::Fine,
+        }
+    }
+}
+
+/// The mean loss, each rank's with its weight.
+pub(super) fn mean_loss(headers: &[Header]) -> Option<f64> {
+    let some = headers.iter().filter(|header| header.weight != 0.0);
+    let total: f64 = some.clone().map(|header| header.weight).sum();
+    let sum = some.map(|header| Some(header.weight * header.loss?)).sum::<Option<f64>>()?;
+    Some(sum / total)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn header() -> Header {
+        Header {
+            failed: false,
+            told: false,
+            loss: Some(0.5),
+            weight: 3.0,
+            steps: 7,
+            setup: 11,
+            standing: 13,
+            weights: 17,
+        }
+    }
+
+    #[test]
+    fn all_of_it_arrives() {
+        let failed = Header { failed: true, loss: None, ..header() };
+        for header in [header(), failed, Header { told: true, ..header() }] {
+            assert_eq!(Header::from_bytes(&header.to_bytes()), header);
+        }
+        let nan = Header { loss: Some(f64::NAN), ..header() };
+        assert!(Header::from_bytes(&nan.to_bytes()).loss.is_some_and(f64::is_nan));
+    }
+
+    #[test]
+    fn the_first_difference_is_found() {
+        let same = header();
+        let found = |odd: Header| Finding::of(&[same, odd, same]);
+        assert_eq!(found(same), Finding::Fine);
+        assert_eq!(found(Header { failed: true, setup: 0, ..same }), Finding::Failed(1));
+        let cases = [
+            (Apart::Setup, Header { setup: 0, steps: 0, ..same }),
+            (Apart::Loss, Header { loss: None, ..same }),
+            (Apart::Steps, Header { steps: 0, standing: 0, ..same }),
+            (Apart::Weights, Header { standing: 0, weights: 0, ..same }),
+            (Apart::Standing, Header { standing: 0, ..same }),
+        ];
+        for (apart, odd) in cases {
+            assert_eq!(found(odd), Finding::Odd(apart, 1, 0));
+        }
+        let empty = Header { weight: 0.0, ..same };
+        assert_eq!(Finding::of(&[empty, empty]), Finding::NoExamples);
+        assert_eq!(Finding::of(&[same, empty]), Finding::Fine);
+    }
+
+    /// Fails if NaN of a rank without examples spoils the mean, or if weights are left out.
+    #[test]
+    fn losses_are_weighed() {
+        let of = |loss, weight| Header { loss: Some(loss), weight, ..header() };
+        assert_eq!(mean_loss(&[of(1.0, 3.0), of(5.0, 1.0)]), Some(2.0));
+        assert_eq!(mean_loss(&[of(1.0, 3.0), of(f64::NAN, 0.0)]), Some(1.0));
+        assert!(mean_loss(&[of(1.0, 3.0), of(f64::NAN, 1.0)]).is_some_and(f64::is_nan));
+        assert_eq!(mean_loss(&[Header { loss: None, ..header() }]), None);
+    }
+}

@@ -1,0 +1,36 @@
+//! Training one model on several ranks: processes of several machines, or threads.
+//!
+//! [`DataParallel`] goes around any optimizer. Each rank computes the gradients of its own examples;
+//! before anything else sees them, they are averaged over all ranks, and so is the loss. So every
+//! rank takes the same decisions and makes the same steps, and n ranks with batches of b examples
+//! train as one process does with batches of n·b.
+//!
+//! What carries the messages is a [`Communicator`]: [`Alone`], [`Threads`] of one process or, with
+//! the feature `mpi`, the processes of an `mpirun`. [`Ranks`] is how the ranks talk through it.
+
+mod agree;
+mod alone;
+mod communicator;
+mod compression;
+mod data_parallel;
+mod explain;
+mod header;
+mod link;
+mod mean;
+#[cfg(feature = "mpi")]
+mod mpi;
+mod optimizer;
+mod ranks;
+mod setup;
+mod step;
+mod threads;
+
+pub use alone::Alone;
+pub use communicator::{Communicator, LinkError};
+pub use compression::Compression;
+pub use data_parallel::DataParallel;
+pub use link::Traffic;
+#[cfg(feature = "mpi")]
+pub use mpi::Mpi;
+pub use ranks::Ranks;
+pub use threads::Threads;

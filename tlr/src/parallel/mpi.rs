@@ -1,0 +1,205 @@
+//! [`Mpi`]: ranks that are the processes of one `mpirun`.
+
+use super::{Communicator, LinkError};
+use ::mpi::{
+    datatype::Equivalence,
+    environment::Universe,
+    point_to_point::Message as Incoming,
+    request::{Request, StaticScope},
+    topology::SimpleCommunicator,
+    traits::{Communicator as _, Destination, Source},
+    Threading,
+};
+use std::{
+    fmt,
+    mem::ManuallyDrop,
+    thread,
+    time::{Duration, Instant},
+};
+
+/// This process, as one of those that `mpirun` has started. Without `mpirun` it is the only one.
+///
+/// All calls have to come from one thread at a time. MPI is left when this is dropped, unless a rank
+/// was lost: who waits for that one never ends.
+pub struct Mpi {
+    /// Taken apart when it is dropped.
+    universe: ManuallyDrop<Universe>,
+    world: SimpleCommunicator,
+    rank: usize,
+    size: usize,
+    /// Messages that MPI may still read.
+    sending: Vec<Sending>,
+    lost: bool,
+}
+
+type Received = Result<Vec<u8>, LinkError>;
+
+/// A message on its way.
+struct Sending {
+    to: usize,
+    request: Request<'static, [u8], StaticScope>,
+    /// What `request` reads from. It is neither moved nor changed before the request is done.
+    message: Vec<u8>,
+}
+
+/// How often an answer is asked for before this thread gives way to others in between.
+const EAGER: u32 = 200;
+
+impl Mpi {
+    /// Enters MPI.
+    ///
+    /// # Errors
+    /// [`LinkError::Transport`] if this process has entered it before, or if the MPI library cannot
+    /// be called from a thread other than the first.
+    pub fn new() -> Result<Self, LinkError> {
+        let transport = |words: &str| LinkError::Transport(words.to_owned());
+        let Some((universe, threading)) = ::mpi::initialize_with_threading(Threading::Serialized)
+        else {
+            return Err(transport(
+                "MPI was entered before: keep the first `Mpi` and clone `Ranks`",
+            ));
+        };
+        if threading < Threading::Funneled {
+            return Err(transport("this MPI library knows programs of one thread only"));
+        }
+        let world = universe.world();
+        let (rank, size) = (world.rank(), world.size());
+        let (rank, size) = (rank.try_into().unwrap_or(0), size.try_into().unwrap_or(1));
+        let universe = ManuallyDrop::new(universe);
+        Ok(Self { universe, world, rank, size, sending: Vec::new(), lost: false })
+    }
+
+    /// Ends all processes of this `mpirun`, as a program does that cannot go on: those that wait for
+    /// this one would otherwise wait until their time-out.
+    pub fn abort(&self, code: i32) -> ! {
+        self.world.abort(code)
+    }
+
+    /// A message that has begun to arrive.
+    fn take(&mut self, message: Incoming, len: usize, deadline: Instant) -> Received {
+        let mut bytes = vec![0; len];
+        // SAFETY: the slice is that of `bytes`, on the heap. The vector is neither moved out of its
+        // place there nor read before MPI has said that the request is done; where that does not
+        // come in time, it is leaked.
+        #[allow(unsafe_code)]
+        let lent: &'static mut [u8] =
+            unsafe { std::slice::from_raw_parts_mut(bytes.as_mut_ptr(), bytes.len()) };
+        let mut request = message.immediate_matched_receive_into(StaticScope, lent);
+        let mut patience = Patience::default();
+        loop {
+            request = match request.test() {
+                Ok(_) => return Ok(bytes),
+                Err(request) if Instant::now() < deadline => request,
+                Err(request) => {
+                    std::mem::forget((request, bytes));
+                    self.lost = true;
+                    return Err(LinkError::TimeOut);
+                }
+            };
+            patience.wait();
+        }
+    }
+
+    /// Forgets the messages that have left.
+    fn reap(&mut self) {
+        let waiting = std::mem::take(&mut self.sending);
+        for Sending { to, request, message } in waiting {
+            if let Err(request) = request.test() {
+                self.sending.push(Sending { to, request, message });
+            }
+        }
+    }
+}
+
+impl Communicator for Mpi {
+    fn rank(&self) -> usize {
+        self.rank
+    }
+
+    fn size(&self) -> usize {
+        self.size
+    }
+
+    fn send(&mut self, to: usize, message: Vec<u8>) -> Result<(), LinkError> {
+        self.reap();
+        let Ok(number) = i32::try_from(to) else { return Err(LinkError::Ended) };
+        // SAFETY: the slice is that of `message`, on the heap. The vector is kept beside the
+        // request, and is dropped only after MPI has said that the request is done; where it never
+        // is, both are leaked (see `Drop`). Until then nothing writes to it.
+        #[allow(unsafe_code)]
+        let lent: &'static [u8] =
+            unsafe { std::slice::from_raw_parts(message.as_ptr(), message.len()) };
+        let request = self.world.process_at_rank(number).immediate_send(StaticScope, lent);
+        self.sending.push(Sending { to, request, message });
+        Ok(())
+    }
+
+    fn receive(&mut self, from: usize, deadline: Instant) -> Result<Vec<u8>, LinkError> {
+        let Ok(number) = i32::try_from(from) else { return Err(LinkError::Ended) };
+        let mut patience = Patience::default();
+        loop {
+            // Asking also moves on what this rank sends.
+            if let Some((message, status)) =
+                self.world.process_at_rank(number).immediate_matched_probe()
+            {
+                let len = status.count(u8::equivalent_datatype()).try_into().unwrap_or(0);
+                return self.take(message, len, deadline);
+            }
+            if Instant::now() >= deadline {
+                self.lost = true;
+                return Err(LinkError::TimeOut);
+            }
+            patience.wait();
+        }
+    }
+
+    fn flush(&mut self, deadline: Instant) -> Result<(), (usize, LinkError)> {
+        let mut patience = Patience::default();
+        loop {
+            self.reap();
+            let Some(Sending { to, .. }) = self.sending.first() else { return Ok(()) };
+            if Instant::now() >= deadline {
+                self.lost = true;
+                return Err((*to, LinkError::TimeOut));
+            }
+            patience.wait();
+        }
+    }
+}
+
+/// Waiting for another process, on cores that it may need.
+#[derive(Default)]
+struct Patience(u32);
+
+impl Patience {
+    fn wait(&mut self) {
+        self.0 += 1;
+        match self.0 {
+            ..EAGER => std::hint::spin_loop(),
+            EAGER..5_000 => thread::yield_now(),
+            _ => thread::sleep(Duration::from_micros(100)),
+        }
+    }
+}
+
+impl Drop for Mpi {
+    fn drop(&mut self) {
+        self.reap();
+        if self.lost || !self.sending.is_empty() {
+            // MPI may still read these.
+            std::mem::take(&mut self.sending).into_iter().for_each(std::mem::forget);
+            return;
+        }
+        // SAFETY: it is dropped here and nowhere else, and not used after that.
+        #[allow(unsafe_code)]
+        unsafe {
+            ManuallyDrop::drop(&mut self.universe);
+        }
+    }
+}
+
+impl fmt::Debug for Mpi {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Mpi").field("rank", &self.rank).field("size", &self.size).finish()
+    }
+}

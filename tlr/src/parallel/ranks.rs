@@ -1,0 +1,231 @@
+//! [`Ranks`]: what the ranks of a training say to each other, and what stops them.
+
+use super::{
+    link::{Kind, Link, Message, Traffic, HEAD},
+    Communicator,
+};
+use crate::error::{Error, ParallelError};
+use std::{
+    fmt,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+/// The ranks of a training, as one of them sees them. A clone is the same rank.
+///
+/// Every method that talks has to be called on all ranks, in the same order. Where one of them has
+/// failed, all are told of the same rank, and each later call is answered by the same error.
+///
+/// # Example
+/// See [`DataParallel`](crate::DataParallel).
+pub struct Ranks<C> {
+    rank: usize,
+    size: usize,
+    link: Arc<Mutex<Link<C>>>,
+}
+
+/// Bytes of a copy that are sent at a time.
+const PIECE: usize = 4 << 20;
+
+impl<C> Clone for Ranks<C> {
+    fn clone(&self) -> Self {
+        Self { rank: self.rank, size: self.size, link: Arc::clone(&self.link) }
+    }
+}
+
+impl<C> fmt::Debug for Ranks<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Ranks").field("rank", &self.rank).field("size", &self.size).finish()
+    }
+}
+
+impl<C: Communicator> Ranks<C> {
+    /// This rank and those that `communicator` reaches.
+    pub fn new(communicator: C) -> Self {
+        let (rank, size) = (communicator.rank(), communicator.size());
+        Self { rank, size, link: Arc::new(Mutex::new(Link::new(communicator))) }
+    }
+
+    /// How long one rank is waited for. Default 5 minutes. It has to be longer than the slowest
+    /// rank ever lags behind the fastest, such as the first one while it saves a checkpoint.
+    pub fn time_out(self, time_out: Duration) -> Self {
+        self.link().time_out = time_out;
+        self
+    }
+
+    /// This rank, counted from 0.
+    pub fn rank(&self) -> usize {
+        self.rank
+    }
+
+    /// How many ranks there are.
+    pub fn size(&self) -> usize {
+        self.size
+    }
+
+    /// Whether it is the one that prints and saves.
+    pub fn is_first(&self) -> bool {
+        self.rank == 0
+    }
+
+    /// What was sent and waited for so far.
+    pub fn traffic(&self) -> Traffic {
+        self.link().traffic
+    }
+
+    /// What each rank has said, in the order of the ranks.
+    ///
+    /// # Errors
+    /// [`Error::Parallel`].
+    pub fn gather(&self, words: &[u8]) -> Result<Vec<Vec<u8>>, Error> {
+        let mut link = self.link();
+        link.begin()?;
+        for to in link.others() {
+            link.send(to, Kind::Words, words)?;
+        }
+        let mut all = Vec::with_capacity(self.size);
+        for from in 0..self.size {
+            all.push(match from == self.rank {
+                true => words.to_vec(),
+                false => link.receive(from, Kind::Words)?.split_off(HEAD),
+            });
+        }
+        link.flush()?;
+        Ok(all)
+    }
+
+    /// Gives every rank the bytes of the first one.
+    ///
+    /// # Errors
+    /// [`Error::Parallel`].
+    pub fn broadcast(&self, bytes: &mut Vec<u8>) -> Result<(), Error> {
+        let mut link = self.link();
+        link.begin()?;
+        // A tree: whoever has the bytes hands them on to rank + 1, + 2, + 4 and so on.
+        let (rank, size) = (self.rank, self.size);
+        let parent = rank.checked_sub(1).map(|_| rank - (1 << rank.ilog2()));
+        let first = if rank == 0 { 1 } else { 2 << rank.ilog2() };
+        let steps = std::iter::successors(Some(first), |step| Some(step * 2));
+        let children: Vec<_> =
+            steps.map(|step| rank + step).take_while(|child| *child < size).collect();
+        let mut len = bytes.len() as u64;
+        if let Some(parent) = parent {
+            let said = link.receive(parent, Kind::Copy)?.split_off(HEAD);
+            len = said.try_into().map_or(0, u64::from_le_bytes);
+            *bytes = Vec::new();
+        }
+        for child in &children {
+            link.send(*child, Kind::Copy, &len.to_le_bytes())?;
+        }
+        let len = usize::try_from(len).unwrap_or(usize::MAX);
+        for begin in (0..len).step_by(PIECE) {
+            if let Some(parent) = parent {
+                let piece = link.receive(parent, Kind::Copy)?;
+                bytes.extend_from_slice(piece.get(HEAD..).unwrap_or_default());
+                link.send(parent, Kind::Received, &[])?;
+            }
+            let piece = bytes.get(begin..len.min(begin + PIECE)).unwrap_or_default().to_vec();
+            for child in &children {
+                link.send(*child, Kind::Copy, &piece)?;
+            }
+            for child in &children {
+                link.receive(*child, Kind::Received)?;
+            }
+        }
+        link.flush()
+    }
+
+    /// Returns when all ranks have called it.
+    ///
+    /// # Errors
+    /// [`Error::Parallel`].
+    pub fn wait_for_all(&self) -> Result<(), Error> {
+        self.gather(&[]).map(|_| ())
+    }
+
+    /// Whether any rank says so.
+    ///
+    /// # Errors
+    /// [`Error::Parallel`].
+    pub fn any(&self, here: bool) -> Result<bool, Error> {
+        Ok(self.gather(&[u8::from(here)])?.iter().any(|said| said == &[1]))
+    }
+
+    /// Goes on if `failure` is none on all ranks. Otherwise each of them is told of the first rank
+    /// with one, as [`ParallelError::Failed`].
+    ///
+    /// # Errors
+    /// [`Error::Parallel`].
+    pub fn confirm(&self, failure: Option<&str>) -> Result<(), Error> {
+        let said = failure.map_or_else(Vec::new, |words| [b"!", words.as_bytes()].concat());
+        let all = self.gather(&said)?;
+        match all.iter().enumerate().find_map(|(rank, said)| Some((rank, said.get(1..)?))) {
+            Some((rank, words)) => {
+                let message = String::from_utf8_lossy(words).into_owned();
+                Err(self.error(rank, ParallelError::Failed { message }))
+            }
+            None => Ok(()),
+        }
+    }
+
+    /// Ends the talking for good: every rank that waits for this one is told of this error, and so
+    /// is each later call. For a rank that cannot go on and leaves.
+    pub fn leave(&self, words: &str) {
+        let problem = ParallelError::Failed { message: words.to_owned() };
+        let error = self.error(self.rank, problem);
+        self.link().end(error);
+    }
+
+    pub(super) fn error(&self, rank: usize, problem: ParallelError) -> Error {
+        Error::Parallel { rank, step: self.link().step, problem }
+    }
+
+    /// Which step errors name from now on.
+    pub(super) fn set_step(&self, step: u64) {
+        self.link().step = step;
+    }
+
+    /// An exchange of several messages. Nobody else talks meanwhile.
+    pub(super) fn exchange<T>(
+        &self,
+        talk: impl FnOnce(&mut Talk<'_, C>) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let mut link = self.link();
+        link.begin()?;
+        let said = talk(&mut Talk { link: &mut link })?;
+        link.flush()?;
+        Ok(said)
+    }
+
+    fn link(&self) -> MutexGuard<'_, Link<C>> {
+        self.link.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// An exchange that is going on.
+pub(super) struct Talk<'a, C> {
+    link: &'a mut Link<C>,
+}
+
+impl<C: Communicator> Talk<'_, C> {
+    pub(super) fn send(&mut self, to: usize, kind: Kind, bytes: Vec<u8>) -> Result<(), Error> {
+        self.link.send_whole(to, kind, bytes)
+    }
+
+    /// What stands behind the head of a message.
+    pub(super) fn receive(
+        &mut self,
+        from: usize,
+        kind: Kind,
+        len: usize,
+    ) -> Result<Message, Error> {
+        let message = Message::from(self.link.receive(from, kind)?);
+        match message.body().len() {
+            found if found == len => Ok(message),
+            found => {
+                let (expected, found) = (format!("{len} bytes"), format!("{found} bytes"));
+                Err(self.link.fail(from, ParallelError::Order { expected, found }))
+            }
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! What every rank has to have alike, by name.
+
+use crate::{
+    engine::Standing,
+    tensors::{self, Element, Elements},
+};
+use dfdx::{nn::TensorCollection, tensor_ops::Device};
+
+/// Names and values.
+pub(super) type Facts = Vec<(String, String)>;
+
+/// The tensors of a model, and how they travel.
+pub(super) fn of_model<E, D, M>(model: &M) -> Facts
+where
+    E: Element,
+    D: Device<E>,
+    M: TensorCollection<E, D>,
+{
+    let tensors = tensors::list(model).into_iter().map(|tensor| {
+        let kind = if tensor.trainable { "trained" } else { "a buffer" };
+        (format!("`{}`", tensor.name), format!("{:?} of {}, {kind}", tensor.shape, E::NAME))
+    });
+    tensors.collect()
+}
+
+/// What an engine was configured with. Known at the beginning of a window.
+pub(super) fn of_engine(standing: Option<&Standing>) -> Facts {
+    let settings = standing.into_iter().flat_map(|standing| &standing.settings);
+    settings.map(|(name, value)| ((*name).to_owned(), value.clone())).collect()
+}
+
+/// A checksum of each tensor that is trained.
+pub(super) fn checksums<E, D, M>(model: &M) -> Vec<u32>
+where
+    E: Element,
+    D: Device<E>,
+    M: TensorCollection<E, D>,
+{
+    let mut all = Vec::new();
+    tensors::read(model, |tensor| {
+        if tensor.trainable {
+            all.push(checksum(&tensor));
+        }
+    });
+    all
+}
+
+fn checksum<E: Element>(tensor: &Elements<'_, E>) -> u32 {
+    const CHUNK: usize = 1 << 12;
+    let size = size_of::<E>();
+    let mut hasher = crc32fast::Hasher::new();
+    let mut bytes = vec![0; CHUNK * size];
+    for values in tensor.to_vec().chunks(CHUNK) {
+        let places = bytes.chunks_exact_mut(size);
+        places.zip(values).for_each(|(place, value)| value.write_to(place));
+        hasher.update(bytes.get(..size_of_val(values)).unwrap_or_default());
+    }
+    hasher.finalize()
+}

@@ -1,0 +1,142 @@
+//! A step of all ranks: what they say to each other before their gradients are used.
+
+use super::{
+    agree::{digest, Digest},
+    explain::Mine,
+    header::{mean_loss, Finding, Header},
+    setup::{checksums, of_engine, of_model, Facts},
+    Communicator, DataParallel,
+};
+use crate::{
+    engine::Standing,
+    error::{Error, ParallelError},
+    optim::{gradients, StepFigures, TunableOptimizer},
+    tensors::{Backend, Element},
+};
+use dfdx::tensor::{Gradients, HasErr};
+
+impl<Opt, C> DataParallel<Opt, C>
+where
+    Opt: TunableOptimizer,
+    Opt::Dtype: Element,
+    Opt::Device: Backend<Opt::Dtype>,
+    C: Communicator,
+{
+    /// One step's gradients and figures, averaged over the ranks.
+    pub(super) fn take_means(
+        &mut self,
+        model: &Opt::Model,
+        own: Result<&mut Gradients<Opt::Dtype, Opt::Device>, String>,
+        figures: &mut StepFigures,
+    ) -> Result<(), Error> {
+        if !figures.again {
+            self.weight = self.next_weight.take();
+        }
+        figures.weight = self.weight.unwrap_or(figures.weight);
+        let standing = figures.standing.as_ref();
+        let steps = standing.map_or(0, |standing| standing.steps);
+        self.ranks.set_step(steps + 1);
+        let own = own.and_then(|own| {
+            self.flatten(model, own).map(|()| own).map_err(|error| format!("device: {error}"))
+        });
+        let begins_window = standing.is_none_or(|standing| standing.begins_window);
+        let checksums = if begins_window { checksums(model) } else { Vec::new() };
+        let header = Header {
+            failed: own.is_err(),
+            told: self.telling,
+            loss: figures.loss,
+            weight: figures.weight,
+            steps,
+            setup: self.setup(model, standing),
+            standing: standing.map_or(0, Standing::digest),
+            weights: digest_of(&checksums),
+        };
+        let said = self.ranks.gather(&header.to_bytes())?;
+        let headers: Vec<_> = said.iter().map(|said| Header::from_bytes(said)).collect();
+        self.told = headers.iter().any(|header| header.told);
+        match Finding::of(&headers) {
+            Finding::Fine => (),
+            Finding::Failed(_) => {
+                self.ranks.confirm(own.as_ref().err().map(String::as_str))?;
+            }
+            Finding::Odd(apart, odd, other) => {
+                let mine = Mine { model, standing, headers: &headers, checksums: &checksums };
+                return Err(self.explain(apart, odd, other, mine)?);
+            }
+            Finding::NoExamples => {
+                return Err(self.ranks.error(0, ParallelError::NoExamples));
+            }
+        }
+        let weights: Vec<_> = headers.iter().map(|header| header.weight).collect();
+        self.ranks.mean(&mut self.flat, &weights, self.plan)?;
+        if let Ok(own) = own {
+            let written = self.unflatten(model, own);
+            written.map_err(|error| Error::Device(error.to_string()))?;
+        }
+        figures.loss = mean_loss(&headers);
+        figures.weight = weights.iter().sum();
+        (self.mean_loss, self.total_weight) = (figures.loss, figures.weight);
+        self.averaged = true;
+        Ok(())
+    }
+
+    /// Copies all gradients behind each other.
+    fn flatten(
+        &mut self,
+        model: &Opt::Model,
+        own: &mut Gradients<Opt::Dtype, Opt::Device>,
+    ) -> Result<(), <Opt::Device as HasErr>::Err> {
+        let flat = &mut self.flat;
+        flat.clear();
+        gradients::each(model, own, |_, gradient| {
+            <Opt::Device as Backend<Opt::Dtype>>::read(gradient, |values| {
+                flat.extend_from_slice(values);
+            })
+        })
+    }
+
+    /// And back.
+    fn unflatten(
+        &self,
+        model: &Opt::Model,
+        own: &mut Gradients<Opt::Dtype, Opt::Device>,
+    ) -> Result<(), <Opt::Device as HasErr>::Err> {
+        let mut rest = &self.flat[..];
+        gradients::each(model, own, |_, gradient| {
+            <Opt::Device as Backend<Opt::Dtype>>::write(gradient, |values| {
+                if let Some((means, behind)) = rest.split_at_checked(values.len()) {
+                    values.copy_from_slice(means);
+                    rest = behind;
+                }
+            })
+        })
+    }
+
+    /// What has to be the same on all ranks, but changes nothing on the way.
+    pub(super) fn facts(&self, model: &Opt::Model, standing: Option<&Standing>) -> Facts {
+        let own = [
+            ("optimizer", std::any::type_name::<Opt>().to_owned()),
+            ("momentum", self.optimizer.momentum().to_string()),
+            ("compression", format!("{:?}", self.plan.compression)),
+            ("bucket", self.plan.bucket.to_string()),
+        ];
+        let own = own.into_iter().map(|(name, value)| (name.to_owned(), value));
+        own.chain(of_engine(standing)).chain(of_model(model)).collect()
+    }
+
+    /// A digest of the facts, found once.
+    fn setup(&mut self, model: &Opt::Model, standing: Option<&Standing>) -> u64 {
+        if let Some(setup) = self.setup {
+            return setup;
+        }
+        let setup = digest(&self.facts(model, standing));
+        self.setup = Some(setup);
+        setup
+    }
+}
+
+fn digest_of(checksums: &[u32]) -> u64 {
+    let mut digest = Digest::default();
+    checksums.iter().for_each(|checksum| digest.add(&checksum.to_le_bytes()));
+    digest.0
+}

@@ -1,0 +1,191 @@
+//! A step that several ranks make together: before anything is decided, gradients and loss are
+//! replaced by their means.
+
+use super::{fault::Fault, Trainer};
+use crate::{
+    engine::{RateRule, Step},
+    error::Error,
+    optim::{
+        gradients::{self, StepGradients},
+        DeviceError, StepFigures, TunableOptimizer,
+    },
+    parallel::{Communicator, DataParallel},
+    tensors::{Backend, Element},
+};
+use dfdx::tensor::Gradients;
+
+impl<Opt, R> Trainer<Opt, R>
+where
+    Opt: TunableOptimizer,
+    R: RateRule,
+{
+    /// A copy of the gradients, averaged over all ranks, and the mean loss. None where the optimizer
+    /// averages nothing.
+    pub(super) fn averaged_copy(
+        &mut self,
+        model: &Opt::Model,
+        gradients: &Gradients<Opt::Dtype, Opt::Device>,
+        loss: Option<f64>,
+    ) -> Result<Option<Averaged<Opt>>, Fault<DeviceError<Opt>>> {
+        let figures = StepFigures::new(loss, None);
+        self.averaged_by(model, gradients, figures)
+    }
+
+    /// The same for other gradients of the same batches.
+    pub(super) fn averaged_again(
+        &mut self,
+        model: &Opt::Model,
+        gradients: &Gradients<Opt::Dtype, Opt::Device>,
+        loss: f64,
+    ) -> Result<Option<Averaged<Opt>>, Fault<DeviceError<Opt>>> {
+        self.averaged_by(model, gradients, StepFigures::new(Some(loss), None).again())
+    }
+
+    fn averaged_by(
+        &mut self,
+        model: &Opt::Model,
+        gradients: &Gradients<Opt::Dtype, Opt::Device>,
+        figures: StepFigures,
+    ) -> Result<Option<Averaged<Opt>>, Fault<DeviceError<Opt>>> {
+        if !self.optimizer.averages_over_ranks() {
+            return Ok(None);
+        }
+        let checked = self.snapshots.check(model).map_err(Fault::from);
+        let mut own = checked.and_then(|()| {
+            let copy = self.optimizer.complete_gradients(model, gradients)?;
+            Ok(copy.unwrap_or_else(|| gradients.clone()))
+        });
+        let loss = self.average(model, own.as_mut(), figures);
+        Ok(Some((own?, loss?)))
+    }
+
+    /// Averages the gradients in place. The answer is the mean loss.
+    pub(super) fn average_owned(
+        &mut self,
+        model: &Opt::Model,
+        gradients: &mut Gradients<Opt::Dtype, Opt::Device>,
+        loss: Option<f64>,
+    ) -> Result<Option<f64>, Fault<DeviceError<Opt>>> {
+        if !self.optimizer.averages_over_ranks() {
+            return Ok(loss);
+        }
+        let checked = self.snapshots.check(model).map_err(Fault::from);
+        let mut filled = checked.and_then(|()| {
+            gradients::fill(model, gradients).map_err(Fault::Device)?;
+            Ok(gradients)
+        });
+        let figures = StepFigures::new(loss, None);
+        let loss = self.average(model, filled.as_mut().map(|own| &mut **own), figures);
+        filled?;
+        Ok(loss?)
+    }
+
+    /// The same before [`step_averaged`](Self::step_averaged), for who has to see the means first.
+    pub(super) fn average_first(
+        &mut self,
+        model: &Opt::Model,
+        gradients: &mut Gradients<Opt::Dtype, Opt::Device>,
+        loss: f64,
+    ) -> Result<f64, Error> {
+        let averaged = self.average_owned(model, gradients, Some(loss));
+        averaged.map(|mean| mean.unwrap_or(loss)).map_err(|fault| self.explain(fault))
+    }
+
+    /// One step by gradients that are the means over all ranks already.
+    pub(super) fn step_averaged(
+        &mut self,
+        model: &mut Opt::Model,
+        gradients: &mut Gradients<Opt::Dtype, Opt::Device>,
+        loss: f64,
+    ) -> Result<Step, Error> {
+        let stepped = self.drive_averaged(model, StepGradients::Owned(gradients), Some(loss));
+        stepped.map_err(|fault| self.explain(fault))
+    }
+
+    /// Whether there are several ranks.
+    pub(super) fn averages(&self) -> bool {
+        self.optimizer.averages_over_ranks()
+    }
+
+    /// All ranks together, also where this one has failed: the others wait for it.
+    fn average(
+        &mut self,
+        model: &Opt::Model,
+        own: Own<'_, Opt>,
+        mut figures: StepFigures,
+    ) -> Result<Option<f64>, Error> {
+        let own = own.map_err(|fault| self.words(fault));
+        figures.standing = Some(self.engine.standing());
+        self.optimizer.average_over_ranks(model, own, &mut figures)?;
+        Ok(figures.loss)
+    }
+}
+
+/// This rank's gradients, or why it has none.
+type Own<'a, Opt> = Result<
+    &'a mut Gradients<<Opt as TunableOptimizer>::Dtype, <Opt as TunableOptimizer>::Device>,
+    &'a mut Fault<DeviceError<Opt>>,
+>;
+
+/// Gradients and a loss.
+type Averaged<Opt> =
+    (Gradients<<Opt as TunableOptimizer>::Dtype, <Opt as TunableOptimizer>::Device>, Option<f64>);
+
+impl<Opt, C, R> Trainer<DataParallel<Opt, C>, R>
+where
+    Opt: TunableOptimizer,
+    Opt::Dtype: Element,
+    Opt::Device: Backend<Opt::Dtype>,
+    C: Communicator,
+    R: RateRule,
+{
+    /// The next batch of this rank weighs so much in the mean over the ranks:
+    /// [`DataParallel::weigh_next`].
+    ///
+    /// # Errors
+    /// [`Error::OutOfRange`] unless `weight` is finite and at least 0.
+    ///
+    /// # Example
+    /// ```
+    /// use dfdx::{optim::SgdConfig, prelude::*};
+    /// use tlr::{optim::Sgd, parallel::{Ranks, Threads}, DataParallel, Newton, NewtonConfig};
+    ///
+    /// let own = [&[1.0, 2.0, 3.0][..], &[6.0]]; // three examples on one rank, one on the other
+    /// let ranks = Threads::new(2).into_iter().zip(own).map(|(link, examples)| {
+    ///     std::thread::spawn(move || {
+    ///         let mut w: Tensor<Rank1<1>, f64, _> = Cpu::default().tensor([0.0]);
+    ///         let sgd = Sgd::new(&w, SgdConfig { lr: 0.5, ..Default::default() });
+    ///         let optimizer = DataParallel::new(sgd, Ranks::new(link));
+    ///         let config = NewtonConfig::default().ramp(false);
+    ///         let mut opt = Newton::new(&w, optimizer, config)?;
+    ///         opt.weigh_next(examples.len() as f64)?;
+    ///         let mean = examples.iter().sum::<f64>() / examples.len() as f64;
+    ///         let loss = (w.leaky_trace() - mean).square().sum();
+    ///         let value = loss.array();
+    ///         opt.step(&mut w, &loss.backward(), value)?;
+    ///         Ok::<_, tlr::Error>(w.array())
+    ///     })
+    /// });
+    /// for rank in ranks.collect::<Vec<_>>() {
+    ///     assert_eq!(rank.join().unwrap()?, [3.0]); // the mean of all four
+    /// }
+    /// # Ok::<(), tlr::Error>(())
+    /// ```
+    pub fn weigh_next(&mut self, weight: f64) -> Result<(), Error> {
+        self.optimizer.weigh_next(weight)
+    }
+
+    /// Tells all ranks one bit with each step from now on: [`DataParallel::tell_all`].
+    pub fn tell_all(&mut self, told: bool) {
+        self.optimizer.tell_all(told);
+    }
+
+    /// Replaces the buffers of `model` by their means over the ranks:
+    /// [`DataParallel::average_buffers`].
+    ///
+    /// # Errors
+    /// [`Error::Parallel`].
+    pub fn average_buffers(&self, model: &mut Opt::Model) -> Result<(), Error> {
+        self.optimizer.average_buffers(model)
+    }
+}
