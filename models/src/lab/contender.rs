@@ -117,7 +117,7 @@ impl Contender {
                     epochs: budget.epochs,
                     ..Options::default()
                 };
-                learner(model, &options, budget.batches)
+                learner(model, &options, budget.batches, alone())
             }
             Method::Peer { rule, schedule } => {
                 let rule = told_of(rule.clone(), budget);

@@ -1,5 +1,6 @@
 //! Training a model: what the examples and the sweeps have in common.
 
+mod chosen;
 mod error;
 mod facts;
 mod fit;
@@ -15,12 +16,13 @@ mod source;
 mod translation;
 mod verdict;
 
+pub use chosen::learner;
 pub use error::TrainError;
 pub use facts::Facts;
 #[cfg(feature = "lab")]
 pub(crate) use fit::train_step;
 pub use fit::TrainLoss;
-pub use learner::{learner, Learner, Trial};
+pub use learner::{Learner, Trial};
 pub use network::{Logits, Network, Pixels};
 pub use options::{name, Base, Mode, Options, Rule, Shape};
 pub use persistence::Persistence;

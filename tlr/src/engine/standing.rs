@@ -78,8 +78,8 @@ impl<R> Engine<R> {
     }
 }
 
-/// FNV-1a (Fowler, Noll and Vo) of how values are shown: `Debug` writes each float so that it can be
-/// read back.
+/// FNV-1a (Fowler, Noll and Vo) of how values are shown: `Debug` writes each float so that it can
+/// be read back.
 struct Digest(u64);
 
 impl Digest {

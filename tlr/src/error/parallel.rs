@@ -11,7 +11,10 @@ use serde::{Deserialize, Serialize};
 pub enum ParallelError {
     /// Nothing came from it in time. It has ended, has been stopped, or is busy with something
     /// else.
-    #[error("nothing came from it for {seconds} s: see whether it still runs; where the others have to wait longer for it, raise the time-out")]
+    #[error(
+        "nothing came from it for {seconds} s: see whether it still runs; where the others \
+         have to wait longer for it, raise the time-out"
+    )]
     TimeOut {
         /// How long was waited for it.
         seconds: f64,
@@ -28,7 +31,10 @@ pub enum ParallelError {
         message: String,
     },
     /// It was started with something else.
-    #[error("its {what} is {here}, and that of rank {other} is {there}: start all ranks with the same model, options and data")]
+    #[error(
+        "its {what} is {here}, and that of rank {other} is {there}: start all ranks with the \
+         same model, options and data"
+    )]
     Differs {
         /// What is different: a tensor, an option, the data.
         what: String,
@@ -40,7 +46,10 @@ pub enum ParallelError {
         there: String,
     },
     /// It has made another number of steps.
-    #[error("it has made {here} steps, and rank {other} has made {there}: each rank has to make the same steps")]
+    #[error(
+        "it has made {here} steps, and rank {other} has made {there}: each rank has to make \
+         the same steps"
+    )]
     Steps {
         /// Steps of the rank that is named.
         here: u64,
@@ -50,7 +59,11 @@ pub enum ParallelError {
         there: u64,
     },
     /// A rate is another one there.
-    #[error("its rate of `{layer}` is {here:e}, and that of rank {other} is {there:e}: the ranks have decided differently, so they no longer train one model; go on from the last checkpoint")]
+    #[error(
+        "its rate of `{layer}` is {here:e}, and that of rank {other} is {there:e}: the ranks \
+         have decided differently, so they no longer train one model; go on from the last \
+         checkpoint"
+    )]
     Rate {
         /// The layer, or `model`.
         layer: String,
@@ -62,7 +75,10 @@ pub enum ParallelError {
         there: f64,
     },
     /// What it remembers of a layer's windows is something else.
-    #[error("it remembers something else of `{layer}` than rank {other}: the ranks no longer train one model; go on from the last checkpoint")]
+    #[error(
+        "it remembers something else of `{layer}` than rank {other}: the ranks no longer \
+         train one model; go on from the last checkpoint"
+    )]
     Memory {
         /// The layer, or `model`.
         layer: String,
@@ -70,7 +86,10 @@ pub enum ParallelError {
         other: usize,
     },
     /// Weights are other ones there.
-    #[error("its `{tensor}` is not that of rank {other}: call `broadcast` on every rank before training; if they were the same then, go on from the last checkpoint")]
+    #[error(
+        "its `{tensor}` is not that of rank {other}: call `broadcast` on every rank before \
+         training; if they were the same then, go on from the last checkpoint"
+    )]
     Weights {
         /// The first such tensor.
         tensor: String,
@@ -78,7 +97,10 @@ pub enum ParallelError {
         other: usize,
     },
     /// It is doing something else.
-    #[error("it sent {found} where {expected} was expected: each rank has to make the same calls in the same order")]
+    #[error(
+        "it sent {found} where {expected} was expected: each rank has to make the same calls \
+         in the same order"
+    )]
     Order {
         /// What was expected of it.
         expected: String,

@@ -3,8 +3,8 @@
 use crate::engine::Standing;
 
 /// The figures of one step, which
-/// [`TunableOptimizer::average_over_ranks`](super::TunableOptimizer::average_over_ranks) replaces by those of all ranks
-/// together.
+/// [`TunableOptimizer::average_over_ranks`](super::TunableOptimizer::average_over_ranks) replaces
+/// by those of all ranks together.
 ///
 /// An optimizer that wraps another one hands it on as it is.
 #[derive(Clone, Debug)]

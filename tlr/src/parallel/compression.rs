@@ -12,8 +12,8 @@ pub enum Compression {
     None,
     /// As bfloat16, in 16 bits: 8 bits of precision over the whole range of f32.
     Bf16,
-    /// As f16, in 16 bits: 11 bits of precision, but nothing above 65504, which becomes infinite, and
-    /// little below 6e-8, which becomes 0.
+    /// As f16, in 16 bits: 11 bits of precision, but nothing above 65504, which becomes infinite,
+    /// and little below 6e-8, which becomes 0.
     #[cfg(feature = "f16")]
     F16,
 }

@@ -14,9 +14,9 @@ use std::fmt;
 /// `DataParallel` innermost around the optimizer that moves the weights, or anywhere between it and
 /// [`Newton`](crate::Newton), each step is made by the mean of all ranks' gradients: n ranks with
 /// batches of b examples make the steps of one process with batches of n·b, up to rounding. Learned
-/// rates, the safeguard and [clipping](crate::optim::Clip) see nothing but the means, so they decide
-/// the same on all ranks. A loss or gradient that is not finite on one rank is not finite in the
-/// mean, and all ranks skip the step.
+/// rates, the safeguard and [clipping](crate::optim::Clip) see nothing but the means, so they
+/// decide the same on all ranks. A loss or gradient that is not finite on one rank is not finite in
+/// the mean, and all ranks skip the step.
 ///
 /// Batches of unequal sizes are told their weights by
 /// [`weigh_next`](crate::Trainer::weigh_next). To gather several batches for one step, take

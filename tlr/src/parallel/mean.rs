@@ -25,8 +25,8 @@ impl<C: Communicator> Ranks<C> {
     ///
     /// Each rank takes the means of its own part of a bucket: it is sent that part by the others,
     /// sums in f64 in the order of the ranks, rounds once, and sends the means to all. So a rank
-    /// sends and receives 2(n − 1)/n times the bytes of its values, and no sum is taken twice. While
-    /// the parts of one bucket are summed, those of the next are on their way.
+    /// sends and receives 2(n − 1)/n times the bytes of its values, and no sum is taken twice.
+    /// While the parts of one bucket are summed, those of the next are on their way.
     pub(super) fn mean<E: Element>(
         &self,
         values: &mut [E],

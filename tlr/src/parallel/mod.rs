@@ -1,9 +1,9 @@
 //! Training one model on several ranks: processes of several machines, or threads.
 //!
-//! [`DataParallel`] goes around any optimizer. Each rank computes the gradients of its own examples;
-//! before anything else sees them, they are averaged over all ranks, and so is the loss. So every
-//! rank takes the same decisions and makes the same steps, and n ranks with batches of b examples
-//! train as one process does with batches of n·b.
+//! [`DataParallel`] goes around any optimizer. Each rank computes the gradients of its own
+//! examples; before anything else sees them, they are averaged over all ranks, and so is the loss.
+//! So every rank takes the same decisions and makes the same steps, and n ranks with batches of b
+//! examples train as one process does with batches of n·b.
 //!
 //! What carries the messages is a [`Communicator`]: [`Alone`], [`Threads`] of one process or, with
 //! the feature `mpi`, the processes of an `mpirun`. [`Ranks`] is how the ranks talk through it.

@@ -19,8 +19,8 @@ use std::{
 
 /// This process, as one of those that `mpirun` has started. Without `mpirun` it is the only one.
 ///
-/// All calls have to come from one thread at a time. MPI is left when this is dropped, unless a rank
-/// was lost: who waits for that one never ends.
+/// All calls have to come from one thread at a time. MPI is left when this is dropped, unless a
+/// rank was lost: who waits for that one never ends.
 pub struct Mpi {
     /// Taken apart when it is dropped.
     universe: ManuallyDrop<Universe>,
@@ -69,8 +69,8 @@ impl Mpi {
         Ok(Self { universe, world, rank, size, sending: Vec::new(), lost: false })
     }
 
-    /// Ends all processes of this `mpirun`, as a program does that cannot go on: those that wait for
-    /// this one would otherwise wait until their time-out.
+    /// Ends all processes of this `mpirun`, as a program does that cannot go on: those that wait
+    /// for this one would otherwise wait until their time-out.
     pub fn abort(&self, code: i32) -> ! {
         self.world.abort(code)
     }

@@ -19,8 +19,8 @@ where
     Opt: TunableOptimizer,
     R: RateRule,
 {
-    /// A copy of the gradients, averaged over all ranks, and the mean loss. None where the optimizer
-    /// averages nothing.
+    /// A copy of the gradients, averaged over all ranks, and the mean loss. None where the
+    /// optimizer averages nothing.
     pub(super) fn averaged_copy(
         &mut self,
         model: &Opt::Model,

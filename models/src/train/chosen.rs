@@ -1,0 +1,258 @@
+//! The optimizer that the options ask for, for any model.
+
+use super::{ranks::Together, AnyRanks, Base, Learner, Mode, Options, Rule, Shape};
+use dfdx::{
+    nn::TensorCollection,
+    optim::{
+        AdamConfig, Momentum, Optimizer, OptimizerUpdateError, RMSpropConfig, SgdConfig,
+        WeightDecay,
+    },
+    prelude::{Cpu, CpuError, Gradients},
+};
+use serde::Serialize;
+use tlr::{
+    engine::{DirectionProducts, HypergradientRule, NewtonForm, NewtonRule, Proposal, RateRule},
+    optim::{
+        Adam, CompleteGradients, FailedUpdate, OptimizerState, RMSprop, Resumable, ResumableFamily,
+        Sgd,
+    },
+    Config, DataParallel, Error, Family, NewtonConfig, Outcome, PerLayer, Safeguard, TrainableLr,
+    Trainer, TunableOptimizer, Window,
+};
+
+/// The optimizer that `options` ask for, for epochs of so many batches, on these ranks together.
+///
+/// # Errors
+/// Options that make no sense.
+///
+/// # Example
+/// ```
+/// use dfdx::prelude::*;
+/// use tlr_models::train::{alone, learner, Net, Options};
+///
+/// let model: Net = BuildModule::build(&Cpu::default());
+/// let options = Options { rate: 1e-3, ..Options::default() };
+/// let opt = learner(&model, &options, 100, alone())?;
+/// assert_eq!(opt.rates(), [("model", 1e-3)]);
+/// # Ok::<(), tlr::Error>(())
+/// ```
+pub fn learner<M: TrainableLr<f32, Cpu> + 'static>(
+    model: &M,
+    options: &Options,
+    batches_per_epoch: usize,
+    ranks: AnyRanks,
+) -> Result<Box<dyn Learner<M>>, Error> {
+    // A number out of range is an error even if the rule has no use for it.
+    NewtonRule::default().damping(options.damping).validate()?;
+    HypergradientRule::additive(options.meta_rate).validate()?;
+    let rule = AnyRule::new(options);
+    let safeguard = options.safeguard && options.rule != Rule::Constant && options.sketch.is_none();
+    let steps = (options.epochs * batches_per_epoch) as u64;
+    let config = match options.rule {
+        Rule::Aligned => NewtonConfig::default().of_rule(rule).ramp(options.ramp),
+        _ => Config::new(rule),
+    };
+    let config = config
+        .horizon((options.schedule == Shape::Horizon).then_some(steps))
+        .window(Window::fraction_of_epoch(options.window_fraction, batches_per_epoch)?)
+        .safeguard(safeguard.then(Safeguard::default))
+        .sketch(options.sketch)
+        .bf16_directions(options.bf16_directions);
+    let optimizer = AnyOptimizer::new(model, options);
+    let schedule = options.schedule.schedule(options.epochs, batches_per_epoch)?;
+    Ok(match options.mode {
+        Mode::Global => {
+            let optimizer = DataParallel::new(optimizer, ranks);
+            Box::new(Together(Trainer::new(model, optimizer, config)?.schedule(schedule)))
+        }
+        Mode::PerLayer => {
+            let optimizer = DataParallel::new(PerLayer::new(model, optimizer), ranks);
+            Box::new(Together(Trainer::new(model, optimizer, config)?.schedule(schedule)))
+        }
+    })
+}
+
+type State = Result<OptimizerState, CpuError>;
+
+/// One of the optimizers. A type of its own, so that a model is compiled with two optimizers,
+/// global and per layer, and not with thirty.
+enum AnyOptimizer<M> {
+    Sgd(Sgd<M, f32, Cpu>),
+    Adam(Adam<M, f32, Cpu>),
+    Rmsprop(RMSprop<M, f32, Cpu>),
+}
+
+/// Calls the same code for whichever variant it is.
+macro_rules! each {
+    ($optimizer:expr, $inner:ident => $body:expr) => {
+        match $optimizer {
+            AnyOptimizer::Sgd($inner) => $body,
+            AnyOptimizer::Adam($inner) => $body,
+            AnyOptimizer::Rmsprop($inner) => $body,
+        }
+    };
+}
+
+impl<M: TensorCollection<f32, Cpu> + Clone> AnyOptimizer<M> {
+    fn new(model: &M, options: &Options) -> Self {
+        let lr = options.rate;
+        let weight_decay =
+            (options.weight_decay != 0.0).then_some(WeightDecay::L2(options.weight_decay));
+        let sgd = |momentum| Self::Sgd(Sgd::new(model, SgdConfig { lr, momentum, weight_decay }));
+        match options.optimizer {
+            Base::Sgd => sgd(None),
+            Base::Momentum => sgd(Some(Momentum::Classic(0.9))),
+            Base::Nesterov => sgd(Some(Momentum::Nesterov(0.9))),
+            Base::Adam => {
+                Self::Adam(Adam::new(model, AdamConfig { lr, weight_decay, ..Default::default() }))
+            }
+            Base::Rmsprop => Self::Rmsprop(RMSprop::new(
+                model,
+                RMSpropConfig { lr, weight_decay, ..Default::default() },
+            )),
+        }
+    }
+}
+
+impl<M: TensorCollection<f32, Cpu> + Clone> Optimizer<M, Cpu, f32> for AnyOptimizer<M> {
+    fn update(
+        &mut self,
+        model: &mut M,
+        gradients: &Gradients<f32, Cpu>,
+    ) -> Result<(), OptimizerUpdateError<CpuError>> {
+        each!(self, optimizer => optimizer.update(model, gradients))
+    }
+}
+
+impl<M: TensorCollection<f32, Cpu> + Clone> TunableOptimizer for AnyOptimizer<M> {
+    type Model = M;
+    type Dtype = f32;
+    type Device = Cpu;
+
+    fn rate(&self, group: usize) -> f64 {
+        each!(self, optimizer => optimizer.rate(group))
+    }
+
+    fn set_rate(&mut self, group: usize, rate: f64) {
+        each!(self, optimizer => optimizer.set_rate(group, rate));
+    }
+
+    fn reset(&mut self, model: &M) {
+        each!(self, optimizer => optimizer.reset(model));
+    }
+
+    fn momentum(&self) -> f64 {
+        each!(self, optimizer => optimizer.momentum())
+    }
+
+    fn validate(&self) -> Result<(), Error> {
+        each!(self, optimizer => optimizer.validate())
+    }
+
+    fn follows_attributes(&self) -> bool {
+        each!(self, optimizer => optimizer.follows_attributes())
+    }
+
+    fn complete_gradients(
+        &self,
+        model: &M,
+        gradients: &Gradients<f32, Cpu>,
+    ) -> CompleteGradients<Self> {
+        each!(self, optimizer => optimizer.complete_gradients(model, gradients))
+    }
+
+    fn failed_update(&self) -> FailedUpdate {
+        each!(self, optimizer => optimizer.failed_update())
+    }
+
+    fn update_owned(
+        &mut self,
+        model: &mut M,
+        gradients: &mut Gradients<f32, Cpu>,
+    ) -> Result<(), OptimizerUpdateError<CpuError>> {
+        each!(self, optimizer => optimizer.update_owned(model, gradients))
+    }
+}
+
+impl<M: TensorCollection<f32, Cpu> + Clone> Family for AnyOptimizer<M> {
+    type For<L: TensorCollection<f32, Cpu> + Clone> = AnyOptimizer<L>;
+
+    fn for_layer<L: TensorCollection<f32, Cpu> + Clone>(&self, layer: &L) -> AnyOptimizer<L> {
+        match self {
+            Self::Sgd(optimizer) => AnyOptimizer::Sgd(optimizer.for_layer(layer)),
+            Self::Adam(optimizer) => AnyOptimizer::Adam(optimizer.for_layer(layer)),
+            Self::Rmsprop(optimizer) => AnyOptimizer::Rmsprop(optimizer.for_layer(layer)),
+        }
+    }
+}
+
+impl<M: TensorCollection<f32, Cpu> + Clone> Resumable for AnyOptimizer<M> {
+    fn state(&self, model: &M) -> State {
+        each!(self, optimizer => optimizer.state(model))
+    }
+
+    fn restore(&mut self, model: &mut M, state: &OptimizerState) -> Result<(), CpuError> {
+        each!(self, optimizer => optimizer.restore(model, state))
+    }
+}
+
+impl<M: TensorCollection<f32, Cpu> + Clone> ResumableFamily for AnyOptimizer<M> {
+    fn layer_state<L>(optimizer: &AnyOptimizer<L>, layer: &L) -> State
+    where
+        L: TensorCollection<f32, Cpu> + Clone,
+    {
+        optimizer.state(layer)
+    }
+
+    fn restore_layer<L>(
+        optimizer: &mut AnyOptimizer<L>,
+        layer: &mut L,
+        state: &OptimizerState,
+    ) -> Result<(), CpuError>
+    where
+        L: TensorCollection<f32, Cpu> + Clone,
+    {
+        optimizer.restore(layer, state)
+    }
+}
+
+#[derive(Clone, Debug, Serialize)]
+enum AnyRule {
+    Newton(NewtonRule),
+    FirstOrder(HypergradientRule),
+    /// The rate stays: a baseline that runs through the same code.
+    Constant,
+}
+
+impl AnyRule {
+    fn new(options: &Options) -> Self {
+        let newton = |form| NewtonRule::default().form(form).damping(options.damping);
+        match options.rule {
+            Rule::Aligned => Self::Newton(newton(NewtonForm::Aligned)),
+            Rule::Paper => Self::Newton(newton(NewtonForm::Paper)),
+            Rule::Additive => Self::FirstOrder(HypergradientRule::additive(options.meta_rate)),
+            Rule::Multiplicative => {
+                Self::FirstOrder(HypergradientRule::multiplicative(options.meta_rate))
+            }
+            Rule::Constant => Self::Constant,
+        }
+    }
+}
+
+impl RateRule for AnyRule {
+    fn propose(&self, rate: f64, previous: f64, products: &DirectionProducts) -> Proposal {
+        match self {
+            Self::Newton(rule) => rule.propose(rate, previous, products),
+            Self::FirstOrder(rule) => rule.propose(rate, previous, products),
+            Self::Constant => Proposal { rate, outcome: Outcome::Scaled },
+        }
+    }
+
+    fn validate(&self) -> Result<(), Error> {
+        match self {
+            Self::Newton(rule) => rule.validate(),
+            Self::FirstOrder(rule) => rule.validate(),
+            Self::Constant => Ok(()),
+        }
+    }
+}
