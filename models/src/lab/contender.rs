@@ -5,7 +5,7 @@ use crate::{
     baselines::{
         steep, valley, AnyPeer, PeerError, PeerOptimizer, RangePoint, Sgd, Sls, Sps, SpsBound,
     },
-    train::{learner, Base, Learner, Mode, Options, Rule, Shape},
+    train::{alone, learner, Base, Learner, Mode, Options, Rule, Shape},
 };
 use dfdx::prelude::Cpu;
 use tlr::{Error, TrainableLr};

@@ -1,9 +1,9 @@
 //! Training a model to translate.
 
 use super::{
+    chosen::learner,
     facts::figure,
     fit::{fit, Start, Step, Task, TrainLoss},
-    learner::learner,
     ranks::{alone, Share},
     Event, Facts, Options, Persistence, Run, TrainError,
 };
