@@ -42,8 +42,11 @@ struct Sending {
     message: Vec<u8>,
 }
 
-/// How often an answer is asked for before this thread gives way to others in between.
-const EAGER: u32 = 200;
+/// How often an answer is asked for before this thread sleeps in between. It may be about to come.
+const EAGER: u32 = 300;
+
+/// For how long it sleeps. The other rank may need its core.
+const NAP: Duration = Duration::from_micros(20);
 
 impl Mpi {
     /// Enters MPI.
@@ -173,11 +176,10 @@ struct Patience(u32);
 
 impl Patience {
     fn wait(&mut self) {
-        self.0 += 1;
+        self.0 = self.0.saturating_add(1);
         match self.0 {
             ..EAGER => std::hint::spin_loop(),
-            EAGER..5_000 => thread::yield_now(),
-            _ => thread::sleep(Duration::from_micros(100)),
+            _ => thread::sleep(NAP),
         }
     }
 }
