@@ -221,6 +221,31 @@ mod master {
         assert!(refused.to_string().contains("loss scale"), "{refused}");
     }
 
+    #[test]
+    fn a_file_holds_all_of_it() {
+        let scale = LossScale::default().start(1024.0).interval(7);
+        let mut run = Run::new(0.01, scale);
+        (0..9).for_each(|seed| {
+            run.step(seed);
+        });
+        let path =
+            std::env::temp_dir().join(format!("tlr-half-{}.safetensors", std::process::id()));
+        run.opt.save(&path).unwrap();
+        let mut loaded = Run::new(3.0, scale);
+        loaded.opt.load(&mut loaded.model, &path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(loaded.opt.checkpoint().unwrap(), run.opt.checkpoint().unwrap());
+        assert_eq!(loaded.weights(), run.weights());
+    }
+
+    #[test]
+    fn debug_shows_scale_and_rates() {
+        let run = Run::new(0.125, LossScale::default().start(1024.0));
+        let text = format!("{:?}", run.opt);
+        let shown = ["MixedPrecision { scale: 1024.0", "skipped: 0", "Trainer", "0.125"];
+        assert!(shown.iter().all(|part| text.contains(part)), "{text}");
+    }
+
     // Fails where a bad scale is the caller's own fault by its message, and where a count ends in
     // an overflow.
     #[test]
