@@ -19,6 +19,8 @@
         https://docs.rs/tlr/latest/tlr/struct.PerLayer.html"
 )]
 
+#[cfg(feature = "dfdx")]
+mod digest;
 pub mod engine;
 mod error;
 

@@ -1,6 +1,7 @@
 //! Where an engine is, in few numbers: to be compared with engines that should be there too.
 
 use super::Engine;
+use crate::digest::Fnv;
 use std::{
     fmt::{self, Debug, Write},
     sync::Arc,
@@ -26,12 +27,12 @@ pub(crate) struct Standing {
 impl Standing {
     /// A digest of all of it.
     pub(crate) fn digest(&self) -> u64 {
-        let mut digest = Digest::new();
+        let mut digest = Digest::default();
         digest.add(&(self.steps, self.begins_window, &self.memories, self.whole));
         for (name, rate) in &self.rates {
             digest.add(&(name, rate.to_bits()));
         }
-        digest.0
+        digest.value()
     }
 }
 
@@ -40,15 +41,15 @@ impl<R> Engine<R> {
     pub(crate) fn standing(&self) -> Standing {
         let state = &self.state;
         let begins_window = state.position == 0;
-        let mut whole = Digest::new();
+        let mut whole = Digest::default();
         whole.add(&(state.position, state.gathered, state.snapshot));
         let mut memories = Vec::new();
         if begins_window {
             whole.add(&(&state.watch, &state.ramp, state.follows, state.level_from, state.quiet));
             memories.extend(state.groups.iter().map(|group| {
-                let mut digest = Digest::new();
+                let mut digest = Digest::default();
                 digest.add(group);
-                digest.0
+                digest.value()
             }));
         }
         let rates = self.groups.iter().zip(&state.groups);
@@ -57,7 +58,7 @@ impl<R> Engine<R> {
             begins_window,
             rates: rates.map(|(group, state)| (Arc::clone(&group.name), state.rate)).collect(),
             memories,
-            whole: whole.0,
+            whole: whole.value(),
             settings: if begins_window { self.described() } else { Vec::new() },
         }
     }
@@ -78,26 +79,24 @@ impl<R> Engine<R> {
     }
 }
 
-/// FNV-1a (Fowler, Noll and Vo) of how values are shown: `Debug` writes each float so that it can
-/// be read back.
-struct Digest(u64);
+/// Of how values are shown: `Debug` writes each float so that it can be read back.
+#[derive(Default)]
+struct Digest(Fnv);
 
 impl Digest {
-    fn new() -> Self {
-        Self(0xcbf2_9ce4_8422_2325)
-    }
-
     fn add(&mut self, value: &impl Debug) {
         // It never fails.
         let _ = write!(self, "{value:?};");
+    }
+
+    fn value(&self) -> u64 {
+        self.0 .0
     }
 }
 
 impl Write for Digest {
     fn write_str(&mut self, text: &str) -> fmt::Result {
-        for byte in text.bytes() {
-            self.0 = (self.0 ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
-        }
+        self.0.bytes(text.as_bytes());
         Ok(())
     }
 }

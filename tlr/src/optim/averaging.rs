@@ -19,8 +19,8 @@ pub struct StepFigures {
 }
 
 impl StepFigures {
-    pub(crate) fn new(loss: Option<f64>, standing: Option<Standing>) -> Self {
-        Self { loss, weight: 1.0, standing, again: false }
+    pub(crate) fn new(loss: Option<f64>) -> Self {
+        Self { loss, weight: 1.0, standing: None, again: false }
     }
 
     pub(crate) fn again(self) -> Self {

@@ -1,7 +1,10 @@
 //! Whether all ranks have the same, and which one has not.
 
 use super::{Communicator, Ranks};
-use crate::error::{Error, ParallelError};
+use crate::{
+    digest::Fnv,
+    error::{Error, ParallelError},
+};
 
 impl<C: Communicator> Ranks<C> {
     /// Goes on if all ranks name the same facts: options, or what tells their data from others.
@@ -75,23 +78,21 @@ pub(super) fn digest<T: AsRef<str>>(facts: &[(T, T)]) -> u64 {
         digest.add(name.as_ref().as_bytes());
         digest.add(fact.as_ref().as_bytes());
     }
-    digest.0
+    digest.value()
 }
 
-/// FNV-1a (Fowler, Noll and Vo), with the length after each part.
-pub(super) struct Digest(pub(super) u64);
-
-impl Default for Digest {
-    fn default() -> Self {
-        Self(0xcbf2_9ce4_8422_2325)
-    }
-}
+/// Of several parts, with the length after each.
+#[derive(Default)]
+pub(super) struct Digest(Fnv);
 
 impl Digest {
     pub(super) fn add(&mut self, bytes: &[u8]) {
-        for byte in bytes.iter().chain(&(bytes.len() as u64).to_le_bytes()) {
-            self.0 = (self.0 ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3);
-        }
+        self.0.bytes(bytes);
+        self.0.bytes(&(bytes.len() as u64).to_le_bytes());
+    }
+
+    pub(super) fn value(&self) -> u64 {
+        self.0 .0
     }
 }
 

@@ -30,7 +30,7 @@ where
         if !self.averages_over_ranks() || std::mem::take(&mut self.averaged) {
             return Ok(());
         }
-        let mut figures = StepFigures::new(None, None);
+        let mut figures = StepFigures::new(None);
         let averaged = self.take_means(model, Ok(gradients), &mut figures);
         self.averaged = false;
         averaged.map_err(|error| {

@@ -138,5 +138,5 @@ where
 fn digest_of(checksums: &[u32]) -> u64 {
     let mut digest = Digest::default();
     checksums.iter().for_each(|checksum| digest.add(&checksum.to_le_bytes()));
-    digest.0
+    digest.value()
 }

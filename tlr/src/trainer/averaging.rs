@@ -27,7 +27,7 @@ where
         gradients: &Gradients<Opt::Dtype, Opt::Device>,
         loss: Option<f64>,
     ) -> Result<Option<Averaged<Opt>>, Fault<DeviceError<Opt>>> {
-        let figures = StepFigures::new(loss, None);
+        let figures = StepFigures::new(loss);
         self.averaged_by(model, gradients, figures)
     }
 
@@ -38,7 +38,7 @@ where
         gradients: &Gradients<Opt::Dtype, Opt::Device>,
         loss: f64,
     ) -> Result<Option<Averaged<Opt>>, Fault<DeviceError<Opt>>> {
-        self.averaged_by(model, gradients, StepFigures::new(Some(loss), None).again())
+        self.averaged_by(model, gradients, StepFigures::new(Some(loss)).again())
     }
 
     fn averaged_by(
@@ -74,7 +74,7 @@ where
             gradients::fill(model, gradients).map_err(Fault::Device)?;
             Ok(gradients)
         });
-        let figures = StepFigures::new(loss, None);
+        let figures = StepFigures::new(loss);
         let loss = self.average(model, filled.as_mut().map(|own| &mut **own), figures);
         filled?;
         Ok(loss?)
@@ -88,7 +88,7 @@ where
         loss: f64,
     ) -> Result<f64, Error> {
         let averaged = self.average_owned(model, gradients, Some(loss));
-        averaged.map(|mean| mean.unwrap_or(loss)).map_err(|fault| self.explain(fault))
+        averaged.map(|mean| mean.unwrap_or(loss)).map_err(|fault| self.explain(&fault))
     }
 
     /// One step by gradients that are the means over all ranks already.
@@ -99,7 +99,7 @@ where
         loss: f64,
     ) -> Result<Step, Error> {
         let stepped = self.drive_averaged(model, StepGradients::Owned(gradients), Some(loss));
-        stepped.map_err(|fault| self.explain(fault))
+        stepped.map_err(|fault| self.explain(&fault))
     }
 
     /// Whether there are several ranks.
@@ -114,7 +114,7 @@ where
         own: Own<'_, Opt>,
         mut figures: StepFigures,
     ) -> Result<Option<f64>, Error> {
-        let own = own.map_err(|fault| self.words(fault));
+        let own = own.map_err(|fault| self.explain(fault).to_string());
         figures.standing = Some(self.engine.standing());
         self.optimizer.average_over_ranks(model, own, &mut figures)?;
         Ok(figures.loss)

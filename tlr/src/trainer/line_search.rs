@@ -126,7 +126,7 @@ where
     ) -> Result<Step, Error> {
         search.validate()?;
         let result = self.search(model, gradients, loss.into(), search, evaluate);
-        result.map_err(|fault| self.explain(fault))
+        result.map_err(|fault| self.explain(&fault))
     }
 
     fn search(

@@ -77,7 +77,7 @@ where
         ahead: impl FnOnce(&mut Opt::Model) -> Gradients<Opt::Dtype, Opt::Device>,
     ) -> Result<Step, Error> {
         let result = self.look_ahead(model, gradients, ahead);
-        result.map_err(|fault| self.explain(fault))
+        result.map_err(|fault| self.explain(&fault))
     }
 
     fn look_ahead(

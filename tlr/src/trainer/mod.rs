@@ -177,7 +177,7 @@ where
         loss: impl Into<f64>,
     ) -> Result<Step, Error> {
         let result = self.drive(model, StepGradients::Borrowed(gradients), Some(loss.into()));
-        result.map_err(|fault| self.explain(fault))
+        result.map_err(|fault| self.explain(&fault))
     }
 
     /// The same step, by gradients that it may change. A trainable tensor without a gradient counts
@@ -216,7 +216,7 @@ where
         loss: impl Into<f64>,
     ) -> Result<Step, Error> {
         let result = self.drive(model, StepGradients::Owned(gradients), Some(loss.into()));
-        result.map_err(|fault| self.explain(fault))
+        result.map_err(|fault| self.explain(&fault))
     }
 
     /// One step without a loss: dfdx's [`Optimizer::update`], with this crate's answer and errors.
@@ -229,7 +229,7 @@ where
         gradients: &Gradients<Opt::Dtype, Opt::Device>,
     ) -> Result<Step, Error> {
         let result = self.drive(model, StepGradients::Borrowed(gradients), None);
-        result.map_err(|fault| self.explain(fault))
+        result.map_err(|fault| self.explain(&fault))
     }
 
     /// Starts over at the weights as they are, from the rates that this trainer was made with: the
@@ -328,27 +328,15 @@ where
         }
     }
 
-    /// A fault in words, for who cannot take the fault itself.
-    fn words(&self, fault: &Fault<impl fmt::Display>) -> String {
-        match fault {
-            Fault::Tlr(error) => error.to_string(),
-            Fault::Unused(unused) => {
-                Error::UnusedParameters { tensors: self.snapshots.names(&unused.ids) }.to_string()
-            }
-            Fault::Device(error) => Error::Device(error.to_string()).to_string(),
-            Fault::AtWindowEnd(fault) => self.words(fault),
-        }
-    }
-
     /// A fault in this crate's words.
-    fn explain(&self, fault: Fault<impl fmt::Display>) -> Error {
+    fn explain(&self, fault: &Fault<impl fmt::Display>) -> Error {
         match fault {
-            Fault::Tlr(error) => error,
+            Fault::Tlr(error) => error.clone(),
             Fault::Unused(unused) => {
                 Error::UnusedParameters { tensors: self.snapshots.names(&unused.ids) }
             }
             Fault::Device(error) => Error::Device(error.to_string()),
-            Fault::AtWindowEnd(fault) => match self.explain(*fault) {
+            Fault::AtWindowEnd(fault) => match self.explain(fault) {
                 Error::Device(message) => Error::WindowEnd(message),
                 error => Error::WindowEnd(error.to_string()),
             },
@@ -387,7 +375,7 @@ where
             Fault::Unused(unused) => OptimizerUpdateError::UnusedParams(unused),
             Fault::Device(error) => OptimizerUpdateError::DeviceError(error),
             fault => {
-                tracing::error!(error = %self.explain(fault), "no parameter was updated");
+                tracing::error!(error = %self.explain(&fault), "no parameter was updated");
                 OptimizerUpdateError::UnusedParams(UnusedTensors {
                     ids: self.snapshots.trainable_ids(),
                 })

@@ -62,7 +62,7 @@ where
         Opt::Dtype: Element,
         R: Serialize,
     {
-        self.capture(model).map_err(|fault| self.explain(fault))
+        self.capture(model).map_err(|fault| self.explain(&fault))
     }
 
     /// Takes over a checkpoint: this optimizer and `model` then are what they were when it was
@@ -85,7 +85,7 @@ where
         if progress.engine.is_within_step() || !self.engine.can_resume(&progress.engine) {
             return Err(checkpoint.impossible());
         }
-        self.take_over(model, checkpoint, progress).map_err(|fault| self.explain(fault))
+        self.take_over(model, checkpoint, progress).map_err(|fault| self.explain(&fault))
     }
 
     fn capture(&self, model: &Opt::Model) -> Result<Checkpoint, Fault<DeviceError<Opt>>>
