@@ -148,7 +148,7 @@ impl<P: Problem> Run<'_, P> {
         let loss = &mut |model: &mut P::Model, gradients| {
             self.problem.loss(self.device, model, batch, gradients)
         };
-        train_step(learner, model, gradients, loss)
+        train_step(learner, model, gradients, loss).map(|(loss, _)| loss)
     }
 
     /// Tests the model that is to be used, which for some is an average of those that are trained.

@@ -296,10 +296,12 @@ impl<R: RateRule> Engine<R> {
         Request::Done(step)
     }
 
-    /// So many steps have been counted: where the schedule restarts, a new window begins.
+    /// Begins a new window where the schedule restarts. `steps` is what has just been counted. The
+    /// ramp measures its ways from one snapshot, and keeps it.
     pub(super) fn count(&mut self, steps: u64) {
         let restarts = |schedule: &Schedule| schedule.restarts_at(self.state.steps);
-        if steps > 0 && self.schedule.as_ref().is_some_and(restarts) {
+        let has_effect = steps > 0 && self.state.ramp.is_none();
+        if has_effect && self.schedule.as_ref().is_some_and(restarts) {
             self.leave_window();
         }
     }
