@@ -145,7 +145,7 @@ where
         let Some(master) = walk.map_err(device_error)? else { return Err(Error::NothingToTrain) };
         let optimizer = optimizer(&master)?;
         let marker = PhantomData;
-        let (tensors, config, scale) = (ids(model).collect(), scale, scale.start);
+        let (tensors, config, scale) = (ids(model), scale, scale.start);
         let (since, skipped) = (0, 0);
         Ok(Self { optimizer, master, tensors, config, scale, since, skipped, marker })
     }
@@ -198,7 +198,7 @@ where
         gradients: &Gradients<E, D>,
         loss: impl Into<f64>,
     ) -> Result<Step, Error> {
-        if !self.tensors.iter().copied().eq(ids(model)) {
+        if self.tensors != ids(model) {
             let what = "it is not the one that the master was made of".to_owned();
             return Err(Error::ModelChanged { what });
         }
@@ -347,10 +347,8 @@ impl<M, E, Opt: TunableOptimizer, R: fmt::Debug> fmt::Debug for MixedPrecision<M
 
 const ATTACHMENT: &str = "loss_scale";
 
-fn ids<M: TensorCollection<E, D>, E: Dtype, D: Device<E>>(
-    model: &M,
-) -> impl Iterator<Item = UniqueId> + use<M, E, D> {
-    tensors::list(model).into_iter().map(|tensor| tensor.id)
+fn ids<M: TensorCollection<E, D>, E: Dtype, D: Device<E>>(model: &M) -> Vec<UniqueId> {
+    tensors::list(model).into_iter().map(|tensor| tensor.id).collect()
 }
 
 fn device_error(error: impl std::fmt::Display) -> Error {
