@@ -5,10 +5,9 @@ mod tables;
 mod words;
 
 use super::{Findings, Group, OfTask, Scale};
-use crate::report::count;
-use chart::{Chart, Line};
+use crate::report::{count, svg::escaped};
 use std::fmt::Write;
-use words::{escaped, percent, regret_of};
+use words::{percent, regret_of};
 
 /// The page, as HTML.
 ///
@@ -225,10 +224,10 @@ fn profiles(findings: &Findings) -> String {
         let times = findings.times(index, |score| score.steps);
         let taus = (0..=120).map(|n| 1.0 + f64::from(n) / 40.0);
         let points = taus.map(|tau| (tau, super::measures::profile(&times, tau))).collect();
-        Line { name: findings.competitors[index].name.clone(), points }
+        (findings.competitors[index].name.clone(), points)
     });
-    let chart = Chart { x: "τ", y: "part of the tasks", log: false, lines: lines.collect() };
-    figure(chart.svg(), "Steps to the target. Further up and further left is better.")
+    let svg = chart::shares("part of the tasks", (1.0, 4.0), lines.collect());
+    figure(svg, "Steps to the target. Further up and further left is better.")
 }
 
 fn of_task(page: &mut String, findings: &Findings, task: &OfTask) {
@@ -254,10 +253,10 @@ fn of_task(page: &mut String, findings: &Findings, task: &OfTask) {
     );
     let lines = shown(findings).into_iter().filter_map(|index| {
         let score = task.score(index)?;
-        Some(Line { name: findings.competitors[index].name.clone(), points: score.curve.clone() })
+        Some((findings.competitors[index].name.clone(), score.curve.clone()))
     });
-    let chart = Chart { x: "step", y: "loss", log: true, lines: lines.collect() };
-    *page += &figure(chart.svg(), "Loss on examples that are not trained on; one seed.");
+    let svg = chart::losses(lines.collect());
+    *page += &figure(svg, "Loss on examples that are not trained on; one seed.");
     *page += &tables::of_task(findings, task);
     *page += "</details>\n";
 }
@@ -280,6 +279,7 @@ mod tests {
         let findings = Findings { scale: Scale::Smoke, competitors: Vec::new(), tasks: Vec::new() };
         let page = html(&findings);
         assert!(page.ends_with("</html>\n") && page.contains("0 tasks"));
+        let page = page.replace("xmlns=\"http://www.w3.org/2000/svg\"", "");
         assert!(!page.contains("http") && !page.contains("<script"));
         let body = page.split_once("<body>").unwrap().1.split_once("</html>").unwrap().0;
         roxmltree::Document::parse(&format!("<body>{body}")).unwrap();

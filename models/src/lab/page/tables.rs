@@ -1,7 +1,10 @@
 //! The tables of the page.
 
-use super::words::{escaped, percent, regret_of};
-use crate::lab::{measures::spread, Findings, Group, OfTask, Score};
+use super::words::{percent, regret_of};
+use crate::{
+    lab::{measures::spread, Findings, Group, OfTask, Score},
+    report::svg::escaped,
+};
 use std::fmt::Write;
 
 /// A loss in about five characters.
