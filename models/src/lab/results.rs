@@ -57,6 +57,9 @@ pub struct Record {
     pub rates: String,
     /// What ended it early.
     pub error: String,
+    /// The bytes that the optimizer keeps beside the weights.
+    #[serde(default)]
+    pub memory: Option<usize>,
 }
 
 /// How a run went: a line of `curves.csv`. Each list has numbers with spaces between them.
@@ -78,40 +81,76 @@ pub struct Curve {
     pub seconds: String,
     /// Losses; `inf` where one is not finite.
     pub losses: String,
+    /// Accuracies, likewise; empty where the task has no right and wrong answers.
+    #[serde(default)]
+    pub accuracies: String,
+    /// Mean losses of the batches before each test but the first, likewise.
+    #[serde(default)]
+    pub train: String,
+    /// Steps at which the rate was read.
+    #[serde(default)]
+    pub rate_steps: String,
+    /// The rates that were read.
+    #[serde(default)]
+    pub way: String,
+}
+
+/// The numbers of a list.
+fn numbers(list: &str) -> Vec<f64> {
+    list.split(' ').filter_map(|word| word.parse().ok()).collect()
+}
+
+/// A list of numbers, with `inf` in place of those that there are not.
+fn list(numbers: impl Iterator<Item = Option<f64>>) -> String {
+    let word = |number: Option<f64>| match number {
+        Some(number) => format!("{number:.6e}"),
+        None => "inf".to_owned(),
+    };
+    numbers.map(word).collect::<Vec<_>>().join(" ")
 }
 
 impl Curve {
     /// The tests, one after the other.
     pub fn points(&self) -> Vec<Point> {
-        let numbers = |list: &str| -> Vec<f64> {
-            list.split(' ').filter_map(|word| word.parse().ok()).collect()
-        };
         let (steps, seconds) = (numbers(&self.steps), numbers(&self.seconds));
-        let both = steps.into_iter().zip(seconds).zip(numbers(&self.losses));
-        both.map(|((step, seconds), loss)| Point {
+        let (losses, accuracies) = (numbers(&self.losses), numbers(&self.accuracies));
+        let train = numbers(&self.train);
+        let nth = |values: &[f64], n: Option<usize>| {
+            n.and_then(|n| values.get(n)).copied().filter(|value| value.is_finite())
+        };
+        let point = |(n, (step, seconds)): (usize, (f64, f64))| Point {
             step: step as usize,
             seconds,
-            loss: loss.is_finite().then_some(loss),
-            accuracy: None,
-        })
-        .collect()
+            loss: nth(&losses, Some(n)),
+            accuracy: nth(&accuracies, Some(n)),
+            train: nth(&train, n.checked_sub(1)),
+        };
+        steps.into_iter().zip(seconds).enumerate().map(point).collect()
     }
 
-    fn of(cell: &Cell<'_>, scale: Scale, points: &[Point]) -> Self {
-        let list = |of: &dyn Fn(&Point) -> String| points.iter().map(of).collect::<Vec<_>>();
+    /// The rate on the way, as (step, rate).
+    pub fn rates(&self) -> Vec<(f64, f64)> {
+        numbers(&self.rate_steps).into_iter().zip(numbers(&self.way)).collect()
+    }
+
+    fn of(cell: &Cell<'_>, scale: Scale, trained: &Trained) -> Self {
+        let points = &trained.points;
+        let words = |words: Vec<String>| words.join(" ");
+        let right = points.iter().any(|point| point.accuracy.is_some());
+        let accuracies = points.iter().filter(|_| right).map(|point| point.accuracy);
         Self {
             task: cell.task.name.to_owned(),
             contender: cell.contender.name.clone(),
             seed: cell.seed,
             scale,
             data: cell.ready.data(),
-            steps: list(&|point| point.step.to_string()).join(" "),
-            seconds: list(&|point| format!("{:.4}", point.seconds)).join(" "),
-            losses: list(&|point| match point.loss {
-                Some(loss) => format!("{loss:.6e}"),
-                None => "inf".to_owned(),
-            })
-            .join(" "),
+            steps: words(points.iter().map(|point| point.step.to_string()).collect()),
+            seconds: words(points.iter().map(|point| format!("{:.4}", point.seconds)).collect()),
+            losses: list(points.iter().map(|point| point.loss)),
+            accuracies: list(accuracies),
+            train: list(points.iter().skip(1).map(|point| point.train)),
+            rate_steps: words(trained.way.iter().map(|(step, _)| step.to_string()).collect()),
+            way: list(trained.way.iter().map(|(_, rate)| Some(*rate))),
         }
     }
 }
@@ -202,7 +241,7 @@ impl Results {
             Some(_) => Ended::Finished,
         };
         if let Some(trained) = &trained {
-            self.curves.append(vec![Curve::of(cell, self.scale, &trained.points)])?;
+            self.curves.append(vec![Curve::of(cell, self.scale, trained)])?;
         }
         let last = trained.as_ref().and_then(Trained::last);
         let trained = trained.as_ref();
@@ -220,6 +259,7 @@ impl Results {
             seconds: trained.map_or(0.0, |trained| trained.seconds),
             rates: trained.map(|trained| report::rates(&trained.rates)).unwrap_or_default(),
             error: trained.and_then(|trained| trained.diverged.clone()).unwrap_or(error),
+            memory: trained.and_then(|trained| trained.memory),
         };
         self.records.append(vec![record.clone()])?;
         Ok(record)

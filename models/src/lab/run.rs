@@ -1,6 +1,6 @@
 //! One contender on one problem.
 
-use super::{clock::Clock, Contender, Problem, Tested};
+use super::{clock::Clock, measures::spread, memory, Batch, Contender, Problem, Tested};
 use crate::{
     baselines::{
         has_buffers, AnyPeer, PeerError, PeerOptimizer, RangePoint, RangeTest, Sgd, RECALIBRATION,
@@ -13,6 +13,9 @@ use tlr::{Error, Schedule};
 
 /// How many points a curve has, without the one before the first step.
 pub const POINTS: usize = 20;
+
+/// How many times the rate is read on the way.
+const READINGS: usize = 200;
 
 /// The result of a run.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,6 +32,12 @@ pub struct Trained {
     pub seconds: f64,
     /// The rates at the end, by name.
     pub rates: Vec<(String, f64)>,
+    /// The rate on the way, schedule included, as (step, rate): the geometric mean of several. Empty
+    /// for those that have none.
+    pub way: Vec<(usize, f64)>,
+    /// The bytes that the optimizer keeps beside the weights, counted at the end. None where the
+    /// run ended in the middle of a step.
+    pub memory: Option<usize>,
 }
 
 impl Trained {
@@ -50,11 +59,14 @@ pub struct Point {
     pub loss: Option<f64>,
     /// The accuracy, from 0 to 1.
     pub accuracy: Option<f64>,
+    /// The mean loss of the batches since the test before; none if it is not finite, and before the
+    /// first step.
+    pub train: Option<f64>,
 }
 
-/// The steps after which a test is made.
-fn marks(steps: usize) -> Vec<usize> {
-    let mut marks: Vec<_> = (1..=POINTS).map(|n| steps * n / POINTS).filter(|&m| m > 0).collect();
+/// So many steps among `steps`, as far apart as can be.
+fn marks(steps: usize, count: usize) -> Vec<usize> {
+    let mut marks: Vec<_> = (1..=count).map(|n| steps * n / count).filter(|&m| m > 0).collect();
     marks.dedup();
     marks
 }
@@ -93,30 +105,42 @@ pub fn train<P: Problem>(
         steps: 0,
         seconds: 0.0,
         rates: Vec::new(),
+        way: Vec::new(),
+        memory: None,
     };
     trained.points.push(run.point(&*learner, &model, 0, searched, seconds)?);
     clock = Clock::start();
-    let marks = marks(budget.steps());
-    let mut gradients = None;
+    let (tests, readings) = (marks(budget.steps(), POINTS), marks(budget.steps(), READINGS));
+    let (mut losses, mut gradients) = (Vec::new(), None);
     'run: for epoch in 0..budget.epochs {
-        for batch in problem.epoch(epoch, seed)? {
-            let stepped = run.step(&mut *learner, &mut model, &batch, &mut gradients);
-            if let Err(error) = stepped {
-                let (ended, words) = match error {
-                    TrainError::Rate(_) => how_it_ended(error),
-                    error => return Err(error),
-                };
-                if ended == Ended::Failed {
-                    return Err(TrainError::Rate(Error::Device(words)));
+        for examples in problem.epoch(epoch, seed)? {
+            let batch = Batch { examples: &examples, epoch, seed };
+            match run.step(&mut *learner, &mut model, batch, &mut gradients) {
+                Ok(loss) => losses.push(loss),
+                Err(error) => {
+                    let (ended, words) = match error {
+                        TrainError::Rate(_) => how_it_ended(error),
+                        error => return Err(error),
+                    };
+                    if ended == Ended::Failed {
+                        return Err(TrainError::Rate(Error::Device(words)));
+                    }
+                    trained.diverged = Some(words);
+                    break 'run;
                 }
-                trained.diverged = Some(words);
-                break 'run;
             }
             trained.steps += 1;
-            if marks.binary_search(&trained.steps).is_ok() {
+            if readings.binary_search(&trained.steps).is_ok() {
+                let rate = rate(&*learner).map(|rate| (searched + trained.steps, rate));
+                trained.way.extend(rate);
+            }
+            if tests.binary_search(&trained.steps).is_ok() {
                 seconds += clock.seconds();
                 let step = searched + trained.steps;
-                trained.points.push(run.point(&*learner, &model, epoch, step, seconds)?);
+                let mut point = run.point(&*learner, &model, epoch, step, seconds)?;
+                point.train = spread(&losses).map(|(mean, _)| mean).filter(|loss| loss.is_finite());
+                trained.points.push(point);
+                losses.clear();
                 clock = Clock::start();
             }
         }
@@ -127,7 +151,15 @@ pub fn train<P: Problem>(
     trained.seconds = seconds + clock.seconds();
     trained.rates =
         learner.rates().into_iter().map(|(name, rate)| (name.to_owned(), rate)).collect();
+    trained.memory = learner.checkpoint(&model).ok().and_then(|all| memory::beside(&all));
     Ok(trained)
+}
+
+/// The rate of the next step: of several the geometric mean. None where there is none.
+fn rate<M>(learner: &dyn Learner<M>) -> Option<f64> {
+    let rates = learner.rates();
+    let sum: f64 = rates.iter().map(|(_, rate)| rate.ln()).sum();
+    (!rates.is_empty()).then(|| learner.factor() * (sum / rates.len() as f64).exp())
 }
 
 /// What stays the same during a run.
@@ -142,7 +174,7 @@ impl<P: Problem> Run<'_, P> {
         &self,
         learner: &mut dyn Learner<P::Model>,
         model: &mut P::Model,
-        batch: &[usize],
+        batch: Batch<'_>,
         gradients: &mut Option<Gradients<f32, Cpu>>,
     ) -> Result<f64, TrainError> {
         let loss = &mut |model: &mut P::Model, gradients| {
@@ -162,7 +194,8 @@ impl<P: Problem> Run<'_, P> {
     ) -> Result<Point, TrainError> {
         let mut averaged = learner.averaged(model);
         if let Some(averaged) = averaged.as_mut().filter(|_| has_buffers(model)) {
-            for batch in self.problem.epoch(epoch, self.seed)?.iter().take(RECALIBRATION) {
+            for examples in self.problem.epoch(epoch, self.seed)?.iter().take(RECALIBRATION) {
+                let batch = Batch { examples, epoch, seed: self.seed };
                 self.problem.loss(self.device, averaged, batch, Gradients::leaky())?;
             }
         }
@@ -173,6 +206,7 @@ impl<P: Problem> Run<'_, P> {
             seconds,
             loss: finite.then_some(tested.loss),
             accuracy: tested.accuracy.filter(|_| finite),
+            train: None,
         })
     }
 
@@ -191,8 +225,9 @@ impl<P: Problem> Run<'_, P> {
                 batches.reverse();
                 epoch += 1;
             }
-            let Some(batch) = batches.pop() else { return Err(TrainError::NoEpochs) };
-            match self.step(&mut optimizer, &mut model, &batch, &mut gradients) {
+            let Some(examples) = batches.pop() else { return Err(TrainError::NoEpochs) };
+            let batch = Batch { examples: &examples, epoch: epoch - 1, seed: self.seed };
+            match self.step(&mut optimizer, &mut model, batch, &mut gradients) {
                 // The rate has become too large, and the range test ends.
                 Err(TrainError::Rate(
                     Error::NonFiniteLoss { .. } | Error::NonFiniteStep { .. },

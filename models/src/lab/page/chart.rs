@@ -28,6 +28,15 @@ fn colour(index: usize) -> &'static str {
     COLOURS[index % COLOURS.len()]
 }
 
+/// Lines that have to share a colour differ in this.
+fn dashes(index: usize) -> &'static str {
+    if index < COLOURS.len() {
+        DASHES[index % DASHES.len()]
+    } else {
+        "8 3 2 3"
+    }
+}
+
 /// A line of a chart.
 pub(super) struct Line {
     pub(super) name: String,
@@ -95,7 +104,7 @@ impl Chart {
             let style = format!(
                 "stroke=\"{}\" stroke-width=\"1.6\" stroke-dasharray=\"{}\" fill=\"none\"",
                 colour(index),
-                DASHES[index % DASHES.len()]
+                dashes(index)
             );
             if !path.is_empty() {
                 let _ = writeln!(svg, "<path d=\"M{}\" {style}/>", path.join("L"));

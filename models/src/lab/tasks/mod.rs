@@ -1,8 +1,10 @@
 //! The tasks: small ones of the usual kinds.
 
+mod folder;
 mod images;
 mod models;
 mod numbers;
+pub(super) mod paper;
 mod sentences;
 mod task;
 mod vectors;
