@@ -188,7 +188,8 @@ fn paper(part: Option<Part>, args: &Runs) -> Result<(), Box<dyn Error>> {
     };
     let mut failed = 0;
     for (n, exhibit) in wanted.iter().enumerate() {
-        writeln!(io::stdout(), "{} ({} of {})", exhibit.title, n + 1, wanted.len())?;
+        let heading = format!("{} ({} of {})", exhibit.title, n + 1, wanted.len());
+        say(&progress_bar(0), &heading)?;
         let open = open(&exhibit.tasks, &folders, args.scale)?;
         let contenders = exhibit.contenders();
         let cells = cells(&open, &contenders, &seeds);
@@ -270,7 +271,11 @@ fn make(cells: &[Cell<'_>], args: &Runs, results: &mut Results) -> Result<usize,
     let bar = progress_bar((cells.len() - done) as u64);
     say(&bar, &format!("runs: {}, done before: {done}", cells.len()))?;
     let mut said = Ok(());
-    let failed = lab::run_cells(cells, jobs, results, &mut |record| {
+    let watch = |cell: &Cell<'_>, step: usize, loss: f64| {
+        let steps = cell.ready.budget().steps();
+        bar.set_message(format!("{cell:?}: step {step} of {steps}, loss {loss:.3}"));
+    };
+    let failed = lab::run_cells(cells, jobs, results, &watch, &mut |record| {
         if said.is_ok() {
             said = say(&bar, &line(record));
         }
@@ -287,7 +292,7 @@ fn end(failed: usize, out: &Path) -> Result<(), Box<dyn Error>> {
         return Err(format!("{failed}; the same command runs what failed again").into());
     }
     let out = out.display();
-    Ok(writeln!(io::stdout(), "results in {out}, and what they say in report.html")?)
+    Ok(say(&progress_bar(0), &format!("results in {out}, and what they say in report.html"))?)
 }
 
 fn write_page(folder: &Path, scale: Scale) -> Result<(), Box<dyn Error>> {

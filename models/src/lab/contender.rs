@@ -126,6 +126,11 @@ impl Contender {
         Self { name: words.join("-"), group, settings, horizon, method }
     }
 
+    /// Whether this library's trainer moves the rate.
+    pub(super) fn learns_its_rate(&self) -> bool {
+        matches!(&self.method, Method::Trainer(options) if options.rule != Rule::Constant)
+    }
+
     /// The optimizer for the range test, if the contender needs one.
     pub(super) fn search(&self) -> Option<&Sgd> {
         match &self.method {

@@ -3,15 +3,22 @@
 use safetensors::SafeTensors;
 use tlr::Checkpoint;
 
-/// The tensors that an optimizer has for itself: this library's snapshots, the base optimizer's
-/// buffers, and a peer's state. The rest of a checkpoint is the model, and figures.
-const BESIDE: [&str; 5] = ["snapshot", "direction.", "sketch", "optimizer.", "attached.peer"];
+/// The tensors of the base optimizer's buffers, and of a peer's state.
+const BUFFERS: [&str; 2] = ["optimizer.", "attached.peer"];
 
-/// The bytes of these tensors. None for a checkpoint that cannot be written.
-pub(super) fn beside(checkpoint: &Checkpoint) -> Option<usize> {
+/// The tensors that learning a rate takes.
+const SNAPSHOTS: [&str; 3] = ["snapshot", "direction.", "sketch"];
+
+/// The bytes of an optimizer's tensors; the rest of a checkpoint is the model, and figures. None
+/// for a checkpoint that cannot be written.
+///
+/// Snapshots count if the rate is `learned`: a constant one has them only because it runs in this
+/// library's trainer.
+pub(super) fn beside(checkpoint: &Checkpoint, learned: bool) -> Option<usize> {
     let bytes = checkpoint.to_bytes().ok()?;
     let tensors = SafeTensors::deserialize(&bytes).ok()?;
-    let owned = |name: &str| BESIDE.iter().any(|start| name.starts_with(start));
+    let begins = |name: &str, with: &[&str]| with.iter().any(|start| name.starts_with(start));
+    let owned = |name: &str| begins(name, &BUFFERS) || learned && begins(name, &SNAPSHOTS);
     let bytes = tensors.iter().filter(|(name, _)| owned(name)).map(|(_, view)| view.data().len());
     Some(bytes.sum())
 }
@@ -28,20 +35,22 @@ mod tests {
 
     type Line = dfdx::nn::modules::Linear<8, 4, f32, Cpu>;
 
-    // By hand: 36 weights of 4 bytes; two snapshots of them, and two moments for Adam. A peer's
-    // state has a few bytes more, for lengths and the number of steps.
+    // By hand: 36 weights of 4 bytes; two snapshots of them, two moments for Adam, and a velocity
+    // for SGD, which is there without momentum too, as in dfdx. A peer's state has a few bytes
+    // more, for lengths and the number of steps.
     #[test]
     fn every_buffer_counts_once() {
         let model = Line::build(&Cpu::default());
-        let of = |optimizer| {
+        let of = |optimizer, learned| {
             let options = Options { optimizer, ..Options::default() };
             let learner = learner(&model, &options, 10, alone()).unwrap();
-            beside(&learner.checkpoint(&model).unwrap()).unwrap()
+            beside(&learner.checkpoint(&model).unwrap(), learned).unwrap()
         };
-        assert_eq!((of(Base::Sgd), of(Base::Adam)), (2 * 36 * 4, 4 * 36 * 4));
+        assert_eq!((of(Base::Sgd, true), of(Base::Adam, true)), (3 * 36 * 4, 4 * 36 * 4));
+        assert_eq!((of(Base::Sgd, false), of(Base::Adam, false)), (36 * 4, 2 * 36 * 4));
         let peer: PeerOptimizer<Line, AnyPeer, f32> =
             PeerOptimizer::new(&model, Adam::default().into()).unwrap();
-        let bytes = beside(&Learner::checkpoint(&peer, &model).unwrap()).unwrap();
+        let bytes = beside(&Learner::checkpoint(&peer, &model).unwrap(), false).unwrap();
         assert!((2 * 36 * 4..2 * 36 * 4 + 40).contains(&bytes), "{bytes}");
     }
 }

@@ -266,10 +266,13 @@ impl Results {
     }
 }
 
+/// What is told on the way of a run: whose it is, its steps so far, and the last batch's loss.
+pub type WatchCells<'a> = dyn Fn(&Cell<'_>, usize, f64) + Sync + 'a;
+
 /// Trains every one of `cells` that is not done yet, `jobs` at a time, each on a thread of its own,
 /// and answers how many of them have failed.
 ///
-/// `observer` is told of each as it ends. A run that diverges is a result like another. One that
+/// `watch` is told on the way of each, on its thread; `observer` is told of each as it ends. A run that diverges is a result like another. One that
 /// fails for another reason keeps no other from being done, and is made again the next time.
 ///
 /// # Errors
@@ -278,11 +281,13 @@ pub fn run_cells(
     cells: &[Cell<'_>],
     jobs: usize,
     results: &mut Results,
+    watch: &WatchCells<'_>,
     observer: &mut dyn FnMut(&Record),
 ) -> Result<usize, SweepError> {
     let left: Vec<_> = cells.iter().filter(|cell| results.of(cell).is_none()).copied().collect();
     let work = |cell: &Cell<'_>| {
-        let trained = cell.ready.train(cell.contender, cell.seed);
+        let trained =
+            cell.ready.train(cell.contender, cell.seed, &|step, loss| watch(cell, step, loss));
         trained.map_err(|error: TrainError| error.to_string())
     };
     let mut failed = 0;
@@ -319,7 +324,10 @@ mod tests {
         let run = |cells: &[Cell<'_>], jobs| {
             let mut results = Results::open(folder.path(), Scale::Smoke).unwrap();
             let mut count = 0;
-            assert_eq!(run_cells(cells, jobs, &mut results, &mut |_| count += 1).unwrap(), 0);
+            assert_eq!(
+                run_cells(cells, jobs, &mut results, &|_, _, _| (), &mut |_| count += 1).unwrap(),
+                0
+            );
             count
         };
         assert_eq!((run(&cells[..2], 1), run(&cells, 2), run(&cells, 2)), (2, 3, 0));
@@ -328,7 +336,7 @@ mod tests {
         assert_eq!((results.records().count(), results.curves().count()), (5, 5));
         for cell in &cells {
             let record = results.of(cell).unwrap();
-            let alone = ready.train(cell.contender, 1).unwrap();
+            let alone = ready.train(cell.contender, 1, &|_, _| ()).unwrap();
             assert_eq!(record.loss, alone.last().map(|tested| tested.loss), "{cell:?}");
             let curve = results.curves().find(|curve| curve.contender == record.contender).unwrap();
             let points = curve.points();
@@ -354,7 +362,7 @@ mod tests {
         let cells = [Cell { task, ready: &*ready, contender, seed: 0 }];
         let folder = tempfile::tempdir().unwrap();
         let mut results = Results::open(folder.path(), Scale::Smoke).unwrap();
-        run_cells(&cells, 1, &mut results, &mut |_| ()).unwrap();
+        run_cells(&cells, 1, &mut results, &|_, _, _| (), &mut |_| ()).unwrap();
         let record = results.of(&cells[0]).unwrap();
         assert!(record.loss.is_none() || record.loss.is_some_and(|loss| loss > 1e3), "{record:?}");
     }

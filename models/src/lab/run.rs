@@ -17,6 +17,9 @@ pub const POINTS: usize = 20;
 /// How many times the rate is read on the way.
 const READINGS: usize = 200;
 
+/// What is told on the way of a run, 200 times: the steps that are made, and the last batch's loss.
+pub type Watch<'a> = dyn Fn(usize, f64) + Sync + 'a;
+
 /// The result of a run.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Trained {
@@ -71,9 +74,9 @@ fn marks(steps: usize, count: usize) -> Vec<usize> {
     marks
 }
 
-/// Trains a new model of `problem` as `contender` does.
+/// Trains a new model of `problem` as `contender` does, and tells `watch` how far it is.
 ///
-/// The result, but for the seconds, depends on the three arguments only. A run that diverges is a
+/// The result, but for the seconds, depends on the first three arguments only. A run that diverges is a
 /// result.
 ///
 /// # Errors
@@ -82,6 +85,7 @@ pub fn train<P: Problem>(
     problem: &P,
     contender: &Contender,
     seed: u64,
+    watch: &Watch<'_>,
 ) -> Result<Trained, TrainError> {
     let device = Cpu::seed_from_u64(seed);
     device.try_enable_cache()?;
@@ -133,6 +137,7 @@ pub fn train<P: Problem>(
             if readings.binary_search(&trained.steps).is_ok() {
                 let rate = rate(&*learner).map(|rate| (searched + trained.steps, rate));
                 trained.way.extend(rate);
+                watch(trained.steps, losses.last().copied().unwrap_or(f64::NAN));
             }
             if tests.binary_search(&trained.steps).is_ok() {
                 seconds += clock.seconds();
@@ -151,7 +156,10 @@ pub fn train<P: Problem>(
     trained.seconds = seconds + clock.seconds();
     trained.rates =
         learner.rates().into_iter().map(|(name, rate)| (name.to_owned(), rate)).collect();
-    trained.memory = learner.checkpoint(&model).ok().and_then(|all| memory::beside(&all));
+    trained.memory = learner
+        .checkpoint(&model)
+        .ok()
+        .and_then(|all| memory::beside(&all, contender.learns_its_rate()));
     Ok(trained)
 }
 

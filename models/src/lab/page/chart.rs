@@ -12,7 +12,7 @@ const COLOURS: [&str; 8] =
 const DASHES: [&str; 8] = ["", "", "", "6 3", "6 3", "2 2", "2 2", "2 2"];
 
 const WIDTH: f64 = 360.0;
-const LEFT: f64 = 46.0;
+const LEFT: f64 = 58.0;
 const RIGHT: f64 = 10.0;
 const ROW: f64 = 15.0;
 
@@ -64,28 +64,30 @@ impl Chart {
         let lines: Vec<_> = self.lines.iter().map(drawable).collect();
         let all = || lines.iter().flatten();
         let (x0, x1) = range(all().map(|point| point.0));
+        // An axis that begins close to 0 begins there.
+        let x0 = if x0 > 0.0 && x0 < 0.1 * x1 { 0.0 } else { x0 };
         let (y0, y1) = range(all().map(|point| point.1));
         let (top, bottom) = (8.0, 200.0);
         let legend = bottom + 36.0;
         let mut svg = opened(legend + ROW * self.lines.len() as f64 + 4.0);
         let at_x = |x: f64| LEFT + (x - x0) / (x1 - x0) * (WIDTH - LEFT - RIGHT);
         let at_y = |y: f64| bottom - (y - y0) / (y1 - y0) * (bottom - top);
-        for n in 0..=4 {
-            let share = f64::from(n) / 4.0;
-            let (x, y) = (x0 + share * (x1 - x0), y0 + share * (y1 - y0));
+        for x in quarters(x0, x1) {
+            let (x, number, below) = (at_x(x).min(WIDTH - 14.0), short(x), bottom + 14.0);
+            let _ = writeln!(
+                svg,
+                "<text x=\"{x:.1}\" y=\"{below}\" text-anchor=\"middle\">{number}</text>"
+            );
+        }
+        for (y, number) in self.heights(y0, y1) {
             let _ = writeln!(
                 svg,
                 "<path d=\"M{LEFT} {0:.1}H{1}\" stroke=\"#ddd\"/><text x=\"{2}\" y=\"{3:.1}\" \
-                 text-anchor=\"end\">{4}</text><text x=\"{5:.1}\" y=\"{6}\" \
-                 text-anchor=\"middle\">{7}</text>",
+                 text-anchor=\"end\">{number}</text>",
                 at_y(y),
                 WIDTH - RIGHT,
                 LEFT - 4.0,
                 at_y(y) + 4.0,
-                short(if self.log { 10.0_f64.powf(y) } else { y }),
-                at_x(x).min(WIDTH - 14.0),
-                bottom + 14.0,
-                short(x),
             );
         }
         let _ = writeln!(
@@ -120,6 +122,34 @@ impl Chart {
             );
         }
         svg + "</svg>\n"
+    }
+
+    /// The heights that are marked, and the number at each: of a logarithmic axis the powers of
+    /// ten, at most six of them, where there are two.
+    fn heights(&self, y0: f64, y1: f64) -> Vec<(f64, String)> {
+        let (first, last) = (y0.ceil() as i32, y1.floor() as i32);
+        if !self.log {
+            return quarters(y0, y1).map(|y| (y, short(y))).collect();
+        }
+        if last <= first {
+            return quarters(y0, y1).map(|y| (y, short(10.0_f64.powf(y)))).collect();
+        }
+        let step = ((last - first) / 6 + 1) as usize;
+        let powers = (first..=last).step_by(step);
+        powers.map(|power| (f64::from(power), power_of_ten(power))).collect()
+    }
+}
+
+/// Five numbers at equal distances.
+fn quarters(from: f64, to: f64) -> impl Iterator<Item = f64> {
+    (0..=4).map(move |n| from + f64::from(n) / 4.0 * (to - from))
+}
+
+/// As people write it.
+fn power_of_ten(power: i32) -> String {
+    match power {
+        -2..=2 => format!("{}", 10.0_f64.powi(power)),
+        _ => format!("1e{power}"),
     }
 }
 
@@ -229,10 +259,22 @@ mod tests {
         let document = roxmltree::Document::parse(&svg).unwrap();
         let paths = document.descendants().filter_map(|node| node.attribute("d"));
         let first = paths.clone().find(|d| d.contains('L')).unwrap();
-        assert_eq!(first, "M46.0 8.0L350.0 200.0");
+        assert_eq!(first, "M58.0 8.0L350.0 200.0");
         assert!(svg.contains("a &lt;b&gt;") && !svg.contains("inf") && !svg.contains("NaN"));
         let empty = Chart { x: "τ", y: "part", log: false, lines: Vec::new() }.svg();
         assert!(!empty.contains("NaN") && roxmltree::Document::parse(&empty).is_ok());
+    }
+
+    // Fails if a logarithmic axis is marked at numbers that nobody counts by, or not at all.
+    #[test]
+    fn logarithms_are_marked_at_powers() {
+        let chart = Chart { x: "step", y: "rate", log: true, lines: Vec::new() };
+        let told = |y0: f64, y1: f64| -> Vec<String> {
+            chart.heights(y0, y1).into_iter().map(|(_, number)| number).collect()
+        };
+        assert_eq!(told(-9.0, -0.6), ["1e-9", "1e-7", "1e-5", "1e-3", "0.1"]);
+        assert_eq!(told(-2.2, 0.5), ["0.01", "0.1", "1"]);
+        assert_eq!(told(0.0, 0.4).len(), 5);
     }
 
     #[test]

@@ -47,9 +47,12 @@ pub fn paper_html(exhibits: &[Exhibit], results: &Results) -> String {
         seconds / 60.0,
         words(&runs.records.iter().map(|record| record.seed).collect()),
     );
-    page += "<h2>Where it wins, and where it loses</h2>\n<ul>\n";
-    shown.iter().for_each(|exhibit| page += &verdicts(exhibit, &runs));
-    page += "</ul>\n";
+    let (compared, varied, unfinished) = verdicts(&shown, &runs);
+    page += "<h2>Where it wins, and where it loses</h2>\n";
+    page += &bullets(&compared);
+    page += "<h2>How much settings and parts of it matter</h2>\n";
+    page += &bullets(&varied);
+    page += &bullets(&unfinished);
     for exhibit in shown {
         let _ = writeln!(
             page,
@@ -82,11 +85,12 @@ const NOTES: &str = "<h2>How this was made</h2>\n<ul>\n\
     training loss is the mean over the batches between two tests. Rates are read 200 times.</li>\n\
     <li>Times are those of one processor on this thread. Peers (Adam, RMSprop, SLS, SPS and those \
     of the last table) copy the weights out and in and compute in double precision: their steps \
-    take more time than they need.</li>\n\
+    take more time than they need. Other work on the machine slows all of them down.</li>\n\
     <li>Memory is what an optimizer keeps beside the weights, counted from its buffers at the end: \
     snapshots, moments, averages. Gradients and the weights are not counted.</li>\n\
     <li><em>Settings</em> are the numbers that somebody had to choose; a published default \
     counts.</li>\n\
+    <li>A window between two decisions has at least 20 steps, also with the paper's rule.</li>\n\
     <li>Curves are of the least seed.</li>\n</ul>\n";
 
 fn words(numbers: &BTreeSet<u64>) -> String {
@@ -121,6 +125,21 @@ impl<'a> Runs<'a> {
     fn has_some(&self, exhibit: &Exhibit) -> bool {
         let all = exhibit.views.iter().flat_map(View::series);
         all.into_iter().any(|series| self.best(series, exhibit).is_some())
+    }
+
+    /// How many pairs of a task and a contender have run, and how many there are.
+    fn done(&self, exhibit: &Exhibit) -> (usize, usize) {
+        let contenders = exhibit.contenders();
+        let pairs = exhibit.tasks.iter().flat_map(|task| contenders.iter().map(move |c| (task, c)));
+        let has = |(task, contender): &(&Task, &&crate::lab::Contender)| {
+            let data = self.data(task);
+            self.records.iter().any(|record| {
+                record.task == task.name
+                    && record.contender == contender.name
+                    && Some(&*record.data) == data
+            })
+        };
+        (pairs.clone().filter(has).count(), pairs.count())
     }
 
     /// The best contender of a series; none before any of them has run.
@@ -169,71 +188,105 @@ impl Best<'_> {
     }
 }
 
-/// What an exhibit says, in a sentence for each view: this library beside the best of the others,
-/// or how far apart its variants are.
-fn verdicts(exhibit: &Exhibit, runs: &Runs<'_>) -> String {
-    let mut text = String::new();
-    for view in &exhibit.views {
-        let methods: Vec<(&str, Option<Group>, f64)> = match view {
-            View::Curves { series, .. } => series
-                .iter()
-                .filter_map(|one| {
-                    let best = runs.best(one, exhibit)?;
-                    Some((&*one.label, one.group(), best.loss()))
-                })
-                .collect(),
-            View::Grid { rows, .. } => rows
-                .iter()
-                .filter_map(|(label, cells)| {
-                    let all: Option<Vec<_>> =
-                        cells.iter().map(|cell| Some(runs.best(cell, exhibit)?.loss())).collect();
-                    let group = cells.first().and_then(Series::group);
-                    Some((&**label, group, spread(&all?)?.0))
-                })
-                .collect(),
-        };
-        let is_ours = |group: Option<Group>| matches!(group, Some(Group::Learned | Group::Starts));
-        let least = |of: &dyn Fn(Option<Group>) -> bool| {
-            let all = methods.iter().filter(|(_, group, _)| of(*group));
-            all.min_by(|a, b| a.2.total_cmp(&b.2)).copied()
-        };
-        let most = methods.iter().max_by(|a, b| a.2.total_cmp(&b.2)).copied();
-        let foreign = |group: Option<Group>| !is_ours(group) && group != Some(Group::Tried);
-        let said = match (least(&is_ours), least(&foreign), most) {
-            (Some(ours), Some(other), _) => {
-                let by = regret(ours.2, other.2);
-                let verb = if by <= 0.0 { "wins" } else { "loses" };
-                format!(
-                    "{} has a final test loss of {}, and the best of the others, {}, has {}: it \
-                     {verb} ({}).",
-                    ours.0,
-                    loss(ours.2),
-                    other.0,
-                    loss(other.2),
-                    percent(by)
-                )
-            }
-            (.., Some(worst)) => {
-                let Some(best) = least(&|_| true) else { continue };
-                format!(
-                    "{} Final test losses go from {} ({}) to {} ({}).",
-                    view.caption(),
-                    loss(best.2),
-                    best.0,
-                    loss(worst.2),
-                    worst.0
-                )
-            }
-            _ => continue,
-        };
-        let _ = writeln!(
-            text,
-            "<li><b>{}</b>: {}</li>",
-            escaped(exhibit.title.split(':').next().unwrap_or(exhibit.title)),
-            escaped(&said)
-        );
+fn bullets(sentences: &[String]) -> String {
+    let items: String = sentences.iter().map(|one| format!("<li>{one}</li>\n")).collect();
+    if items.is_empty() {
+        items
+    } else {
+        format!("<ul>\n{items}</ul>\n")
     }
-    text
+}
+
+/// What the views say, in a sentence each: those with this library beside others, those with
+/// variants only, and those whose runs are not all done.
+fn verdicts(exhibits: &[&Exhibit], runs: &Runs<'_>) -> (Vec<String>, Vec<String>, Vec<String>) {
+    let (mut compared, mut varied, mut unfinished) = (Vec::new(), Vec::new(), Vec::new());
+    for exhibit in exhibits {
+        let title = exhibit.title.split(':').next().unwrap_or(exhibit.title);
+        let (done, all) = runs.done(exhibit);
+        if done < all {
+            let title = escaped(title);
+            unfinished.push(format!("<b>{title}</b>: {done} of {all} runs are done."));
+            continue;
+        }
+        for view in &exhibit.views {
+            let methods = methods(view, exhibit, runs);
+            let is_ours = |one: &&Method<'_>| one.is(&[Group::Learned, Group::Starts]);
+            let is_tried = |one: &&Method<'_>| one.is(&[Group::Tried]);
+            let ours = least(methods.iter().filter(is_ours));
+            let other = least(methods.iter().filter(|one| !is_ours(one) && !is_tried(one)));
+            let (Some(best), Some(worst)) =
+                (least(methods.iter()), methods.iter().max_by(|a, b| a.loss.total_cmp(&b.loss)))
+            else {
+                continue;
+            };
+            match (ours, other) {
+                (Some(ours), Some(other)) => compared.push(beside(title, ours, other)),
+                _ => varied.push(format!(
+                    "<b>{}</b>: {} Final test losses go from {} ({}) to {} ({}).",
+                    escaped(title),
+                    escaped(view.caption()),
+                    loss(best.loss),
+                    escaped(best.label),
+                    loss(worst.loss),
+                    escaped(worst.label)
+                )),
+            }
+        }
+    }
+    (compared, varied, unfinished)
+}
+
+fn beside(title: &str, ours: &Method<'_>, other: &Method<'_>) -> String {
+    let by = regret(ours.loss, other.loss);
+    format!(
+        "<b>{}</b>: {} has a final test loss of {}, and the best of the others, {}, has {}. It \
+         <b>{}</b> by {}.",
+        escaped(title),
+        escaped(ours.label),
+        loss(ours.loss),
+        escaped(other.label),
+        loss(other.loss),
+        if by <= 0.0 { "wins" } else { "loses" },
+        percent(by)
+    )
+}
+
+/// A line of a figure or a row of a table, with its mean loss.
+struct Method<'a> {
+    label: &'a str,
+    group: Option<Group>,
+    loss: f64,
+}
+
+impl Method<'_> {
+    fn is(&self, groups: &[Group]) -> bool {
+        self.group.is_some_and(|group| groups.contains(&group))
+    }
+}
+
+fn least<'a, 'b>(methods: impl Iterator<Item = &'a Method<'b>>) -> Option<&'a Method<'b>>
+where
+    'b: 'a,
+{
+    methods.min_by(|a, b| a.loss.total_cmp(&b.loss))
+}
+
+fn methods<'a>(view: &'a View, exhibit: &Exhibit, runs: &Runs<'_>) -> Vec<Method<'a>> {
+    let of = |label: &'a str, cells: &[Series]| {
+        let losses: Option<Vec<_>> =
+            cells.iter().map(|cell| Some(runs.best(cell, exhibit)?.loss())).collect();
+        let group = cells.first().and_then(Series::group);
+        Some(Method { label, group, loss: spread(&losses?)?.0 })
+    };
+    match view {
+        View::Curves { series, .. } => {
+            series.iter().filter_map(|one| of(&one.label, std::slice::from_ref(one))).collect()
+        }
+        View::Grid { rows, .. } => {
+            rows.iter().filter_map(|(label, cells)| of(label, cells)).collect()
+        }
+    }
 }
 
 fn shown_view(view: &View, exhibit: &Exhibit, runs: &Runs<'_>) -> String {

@@ -1,6 +1,8 @@
 //! The paper's figures and tables as lists of runs, with how each is drawn.
 
 mod list;
+#[cfg(test)]
+mod tests;
 
 pub use list::exhibits;
 

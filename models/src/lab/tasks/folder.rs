@@ -37,7 +37,7 @@ pub(super) fn open(folders: &Folders, scale: Scale) -> Opened {
 /// A folder of drawn pictures, below that for drawings. All runs of a scale share it.
 fn drawn(folders: &Folders, scale: Scale) -> Result<PathBuf, TrainError> {
     let scratch = folders.for_drawings().cloned().unwrap_or_else(std::env::temp_dir);
-    let [train, val] = scale.pick([8, 4], [128, 32], [1_152, 288]);
+    let [train, val] = scale.pick([4, 4], [128, 32], [1_152, 288]);
     let dir = scratch.join(format!("tlr-drawn-pictures/{train}-{val}"));
     write_drawn(&dir, 0, train, val, CLASSES, 72)?;
     Ok(dir)

@@ -81,10 +81,11 @@ const fn mnist<const BATCH: usize>() -> Task {
                 units",
         needs: None,
         open: |folders, scale| {
-            let data = digits_of(folders, scale, [6_400, 60_000])?;
+            let data = digits_of(folders, scale, [25_600, 60_000])?;
+            let epochs = scale.pick(2, 10, 20);
             match scale {
-                Scale::Smoke => pictures::<SmallMlp>(data, BATCH, 2),
-                _ => pictures::<Net>(data, BATCH, 20),
+                Scale::Smoke => pictures::<SmallMlp>(data, BATCH, epochs),
+                _ => pictures::<Net>(data, BATCH, epochs),
             }
         },
     }
@@ -104,7 +105,7 @@ const fn cifar<const BATCH: usize>() -> Task {
                 below",
         needs: None,
         open: |folders, scale| {
-            let [train, test] = scale.pick([128, 32], [2_560, 500], [50_000, 10_000]);
+            let [train, test] = scale.pick([64, 16], [2_560, 500], [50_000, 10_000]);
             let (name, data) = coloured(folders, [train, test])?;
             if scale == Scale::Paper {
                 return match data.train.classes() {
