@@ -321,6 +321,7 @@ mod tests {
             seconds: 2.0,
             rates: String::new(),
             error: String::new(),
+            memory: None,
         }
     }
 
@@ -338,6 +339,10 @@ mod tests {
             steps: list(&|n| n as f64),
             seconds: list(&|n| n as f64 / 10.0),
             losses: list(&loss),
+            accuracies: String::new(),
+            train: String::new(),
+            rate_steps: String::new(),
+            way: String::new(),
         }
     }
 

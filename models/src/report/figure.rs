@@ -66,12 +66,19 @@ impl Panel {
         }
     }
 
-    /// The upright axis, with some room around the values. A linear one is of shares.
+    /// The upright axis, with some room around the values. A linear one is of shares, all of which
+    /// it has, or of per cent.
     fn axis(&self) -> Axis {
-        if !self.log {
-            return Axis::linear(0.0, 1.0, 5.0);
-        }
         let values = self.lines.iter().flat_map(|line| &line.points);
+        if !self.log {
+            return match extent(values.map(|point| point.1)) {
+                Some((low, high)) if high > 1.0 => {
+                    let room = (0.06 * (high - low)).max(0.1);
+                    Axis::linear(low - room, high + room, 5.0)
+                }
+                _ => Axis::linear(0.0, 1.0, 5.0),
+            };
+        }
         match extent(values.map(|point| point.1.log10())) {
             None => Axis::logarithmic(-1.0, 0.0),
             Some((low, high)) => {

@@ -26,11 +26,21 @@ const LOOKS: [(Color, &str); 8] = [
 /// A competitor's name and its points.
 pub(super) type Named = (String, Vec<(f64, f64)>);
 
-/// Losses over the steps. What cannot be drawn, such as an infinite one, is left out.
-pub(super) fn losses(of: Vec<Named>) -> String {
+/// Losses or rates over the steps. What cannot be drawn, such as an infinite one, is left out.
+pub(super) fn over_steps(quantity: &'static str, of: Vec<Named>) -> String {
     let lines = lines(of.into_iter().map(|(name, points)| (name, drawable(&points))));
-    let steps = lines.iter().flat_map(|line| &line.points).map(|point| point.0);
-    figure("step", (0.0, last_epoch(steps)), Panel::new(("loss", lines)))
+    figure("step", (0.0, last_step(&lines)), Panel::new((quantity, lines)))
+}
+
+/// Accuracies in per cent over the steps.
+pub(super) fn percentages(quantity: &'static str, of: Vec<Named>) -> String {
+    let lines = lines(of.into_iter());
+    let range = (0.0, last_step(&lines));
+    figure("step", range, Panel { log: false, ..Panel::new((quantity, lines)) })
+}
+
+fn last_step(lines: &[Line]) -> f64 {
+    last_epoch(lines.iter().flat_map(|line| &line.points).map(|point| point.0))
 }
 
 /// Shares, from 0 to 1, over how many times as many steps are taken.
@@ -39,9 +49,10 @@ pub(super) fn shares(quantity: &'static str, range: (f64, f64), of: Vec<Named>) 
 }
 
 fn lines(of: impl Iterator<Item = Named>) -> Vec<Line> {
-    let looks = LOOKS.iter().cycle();
-    of.zip(looks)
-        .map(|((name, points), &(color, dashes))| {
+    // Lines that have to share a colour differ in their dashes.
+    let more = LOOKS.iter().map(|(color, _)| (*color, "8 3 2 3"));
+    of.zip(LOOKS.into_iter().chain(more).cycle())
+        .map(|((name, points), (color, dashes))| {
             let stroke = Stroke { color, width: 2.0, opacity: 1.0, dashes };
             Line { name, points, stroke, dots: false }
         })
@@ -108,11 +119,14 @@ mod tests {
     // escaped.
     #[test]
     fn lines_stay_inside() {
-        let svg = losses(vec![
-            ("a <b>".into(), vec![(0.0, 10.0), (5.0, 0.1), (10.0, f64::INFINITY)]),
-            ("one".into(), vec![(3.0, 1.0)]),
-            ("none".into(), Vec::new()),
-        ]);
+        let svg = over_steps(
+            "loss",
+            vec![
+                ("a <b>".into(), vec![(0.0, 10.0), (5.0, 0.1), (10.0, f64::INFINITY)]),
+                ("one".into(), vec![(3.0, 1.0)]),
+                ("none".into(), Vec::new()),
+            ],
+        );
         let texts = texts(&svg);
         assert!(["a <b>", "one", "none", "step", "loss"]
             .iter()
@@ -120,7 +134,10 @@ mod tests {
         let line = &polylines(&svg, "#0072B2")[1];
         assert_eq!(line.len(), 2);
         assert!(line.iter().all(|(x, y)| (0.0..=WIDTH).contains(x) && (0.0..400.0).contains(y)));
-        for svg in [svg, losses(Vec::new()), shares("part", (1.0, 4.0), Vec::new())] {
+        let none = over_steps("rate", Vec::new());
+        for svg in
+            [svg, none, percentages("accuracy", Vec::new()), shares("part", (1.0, 4.0), Vec::new())]
+        {
             assert!(!svg.contains("NaN") && !svg.contains("inf"));
             assert!(roxmltree::Document::parse(&svg).is_ok());
         }
