@@ -1,4 +1,4 @@
-//! How a rate is trained.
+//! [`Config`]: all settings of an engine, with defaults and ranges.
 
 use super::{
     rule::{HypergradientRule, NewtonForm, NewtonRule, RateRule},
