@@ -144,8 +144,7 @@ impl<R: RateRule> Engine<R> {
         self.set_rate(index, Proposal { rate, outcome: Outcome::Ramped }, None);
     }
 
-    /// The factor to raise a group's rate by if its window was lost in rounding. None if it was
-    /// not.
+    /// The factor to raise a group's rate by if its window was lost in rounding. None otherwise.
     fn raise(
         &self,
         index: usize,
@@ -219,9 +218,8 @@ impl<R: RateRule> Engine<R> {
                     Some(slope) if settles => settle(rate, slope, follows, proposal),
                     _ => proposal,
                 };
-                // Deviation from the paper, which has no schedule: the change is scaled by the mean
-                // factor. Without schedule and horizon that is 1, and the proposal stays, to the
-                // bit.
+                // Deviation from the paper, which has no schedule: its mean scales the change.
+                // Without schedule and horizon that is 1, and the proposal stays, to the bit.
                 if previous.factor < 1.0 {
                     let moved = rate + previous.factor * (proposal.rate - rate);
                     Proposal { rate: bounded(moved), ..proposal }

@@ -31,8 +31,8 @@ impl ExactDecision {
 }
 
 impl<R: RateRule> Engine<R> {
-    /// What to make of each group's rate. The sums are along the displacement s = rate · u:
-    /// ⟨s,g⟩, ⟨s,ĝ⟩ and ⟨ĝ,ĝ⟩.
+    /// Decides on each group's rate. The sums are ⟨s,g⟩, ⟨s,ĝ⟩ and ⟨ĝ,ĝ⟩ along the displacement
+    /// s = rate · u, which is old weights minus new ones (the contrary of the way s of a slope).
     pub(crate) fn decide_ahead(&self, sums: &[DirectionProducts]) -> Vec<ExactDecision> {
         let groups = self.state.groups.iter().zip(&self.groups);
         groups
@@ -56,7 +56,7 @@ impl<R: RateRule> Engine<R> {
     /// The step is made. A window in progress ends without a decision.
     pub(crate) fn exact_step_made(&mut self, decisions: Vec<ExactDecision>) -> Step {
         self.state.steps += 1;
-        // The derivatives ahead tell more than the slope does.
+        // The derivatives ahead say more than the slope does.
         self.state.ramp = None;
         self.leave_window();
         let first = self.state.history.len();

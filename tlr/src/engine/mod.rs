@@ -229,7 +229,7 @@ impl<R> Engine<R> {
         self.groups.iter().zip(&self.state.groups).map(|(group, state)| (&*group.name, state.rate))
     }
 
-    /// What the schedule and the horizon multiply the rates of the next step by: 1 without them,
+    /// The factor of the next step: that of the schedule times that of the horizon. 1 without them,
     /// and while the starting rates are looked for.
     pub fn factor(&self) -> f64 {
         if self.state.ramp.is_some() {

@@ -15,11 +15,11 @@ use dfdx::{
     tensor::Gradients,
 };
 
-/// All that one step sees.
+/// What the engine's requests act on during one step.
 pub(super) struct ModelHost<'a, Opt: TunableOptimizer> {
     model: &'a mut Opt::Model,
     gradients: StepGradients<'a, Opt::Dtype, Opt::Device>,
-    /// The gradients as the optimizer was given them, where it was given a copy.
+    /// The copy of the gradients that the optimizer got, if it got one.
     given: Option<Gradients<Opt::Dtype, Opt::Device>>,
     optimizer: &'a mut Opt,
     snapshots: &'a mut Snapshots<Opt::Dtype>,
@@ -121,7 +121,7 @@ impl<Opt: TunableOptimizer> Host for ModelHost<'_, Opt> {
         };
         let mut spare = self.model.clone();
         let sgd = SgdConfig { lr: 1.0, ..Default::default() };
-        // An optimizer may do without gradients. Then there is nothing to tell.
+        // An optimizer may do without gradients. Then there is nothing to measure.
         match Sgd::new(&*self.model, sgd).update(&mut spare, gradients) {
             Ok(()) => Ok(self.snapshots.differing(&*self.model, &spare)),
             Err(_) => Ok(Vec::new()),

@@ -128,7 +128,7 @@ where
     /// Makes the master of `model`, and calls `optimizer` with it.
     ///
     /// # Errors
-    /// Those of `optimizer`; [`Error::OutOfRange`] for a number of `scale`;
+    /// The errors of `optimizer`; [`Error::OutOfRange`] for a number of `scale`;
     /// [`Error::NothingToTrain`]; [`Error::Device`].
     ///
     /// # Example
@@ -187,7 +187,7 @@ where
     /// finite either, the safeguard decides what to do.
     ///
     /// # Errors
-    /// Those of [`Trainer::step`]. The weights are then unchanged, or those of the last good
+    /// The errors of [`Trainer::step`]. The weights are then unchanged, or those of the last good
     /// snapshot.
     pub fn step(
         &mut self,
@@ -208,7 +208,7 @@ where
         let (mut unscaled, mut finite) = self.unscale(model, gradients).map_err(device_error)?;
         let mut loss = loss;
         if self.optimizer.averages() {
-            // What overflows on one rank is left out by all, so the scales stay the same.
+            // A batch that overflows on one rank is left out by all, so the scales stay the same.
             loss = self.optimizer.average_first(&self.master, &mut unscaled, loss)?;
             let all = gradients::are_finite(&self.master, &mut unscaled);
             finite = all.map_err(device_error)?;
@@ -218,7 +218,8 @@ where
             self.scale *= 0.5;
             self.since = 0;
             self.skipped += 1;
-            // The forward pass has changed the model's buffers, and a batch left out leaves none.
+            // The forward pass has changed the model's buffers. A skipped batch must leave no
+            // trace.
             copy(&self.master, model, false);
             return Ok(Step::Skipped(Cause::GradientOverflow));
         }
@@ -262,7 +263,7 @@ where
     /// Everything that [`Trainer::checkpoint`] saves, with the loss scale attached.
     ///
     /// # Errors
-    /// Those of [`Trainer::checkpoint`].
+    /// [`Error::ModelChanged`], [`Error::Device`], as [`Trainer::checkpoint`].
     pub fn checkpoint(&self) -> Result<Checkpoint, Error>
     where
         Opt: Resumable,
@@ -278,7 +279,8 @@ where
     /// Resumes from a checkpoint. Overwrites the model by the master of the checkpoint, rounded.
     ///
     /// # Errors
-    /// Those of [`Trainer::resume`]. Nothing has changed then.
+    /// [`Error::Checkpoint`], [`Error::ModelChanged`], [`Error::Device`], as [`Trainer::resume`].
+    /// Nothing has changed then.
     pub fn resume(&mut self, model: &mut M, checkpoint: &Checkpoint) -> Result<(), Error>
     where
         Opt: Resumable,
@@ -304,7 +306,7 @@ where
     /// Makes a [`checkpoint`](Self::checkpoint) and writes it to a file.
     ///
     /// # Errors
-    /// Those of [`Trainer::save`].
+    /// [`Error::Checkpoint`], [`Error::ModelChanged`], [`Error::Device`], as [`Trainer::save`].
     pub fn save(&self, path: impl AsRef<Path>) -> Result<(), Error>
     where
         Opt: Resumable,
@@ -316,7 +318,7 @@ where
     /// Opens a checkpoint file and [resumes](Self::resume) from it.
     ///
     /// # Errors
-    /// Those of [`Trainer::load`].
+    /// The errors of [`resume`](Self::resume). Nothing has changed then.
     pub fn load(&mut self, model: &mut M, path: impl AsRef<Path>) -> Result<(), Error>
     where
         Opt: Resumable,

@@ -27,7 +27,7 @@ pub(super) struct GroupRamp {
     pub(super) faint: bool,
     /// The group's rate is found, or fixed.
     pub(super) done: bool,
-    /// The group has moved by the largest distance that is allowed.
+    /// The group has moved further than is ever needed: see `Slope::is_far_out`.
     pub(super) is_far: bool,
     /// The rate to use if the next look confirms it. Set if the group seemed half-way so near the
     /// start that noise is likelier.

@@ -15,8 +15,7 @@ const FIRST_WAY: f64 = 1e-6;
 const RAISE: f64 = 30.0;
 /// The steps that measure the first slope: at least, and at most.
 const PROBES: std::ops::RangeInclusive<u64> = 8..=200;
-/// A group whose slope is lost in noise gets at most this many times the steps of all groups as
-/// one.
+/// A group whose slope is lost in noise may take this many times the steps of all groups as one.
 const PATIENCE: u64 = 4;
 /// The most looks at the slopes of one rate.
 const LOOKS: u64 = 4;
@@ -39,8 +38,7 @@ const MOST_FOLLOWED: f64 = 1.05;
 /// After this many steps the ramp ends, at the rates that it has reached.
 const LONGEST_RAMP: u64 = 4000;
 
-/// The search for the starting rates. They grow until the slope along the way has fallen to half of
-/// the first one, which on a parabola is half-way to the lowest point.
+/// Rates grow until the slope has fallen to half of the first one: half-way down, on a parabola.
 ///
 /// 1. **Trial.** The gradient's norm and the number of weights give a rate at which neither
 ///    gradient descent nor sign descent moves the weights by more than a millionth of their norm,
@@ -373,8 +371,7 @@ impl Ramp {
         }
     }
 
-    /// Whether noise does not hide the slope: one step is enough to tell half of the first slope
-    /// from all of it.
+    /// Whether one step is enough to tell half of the first slope from all of it: noise is little.
     pub(crate) fn is_quiet(&self) -> bool {
         matches!(self.stage, Stage::Growing { each: 1, .. })
     }
