@@ -7,7 +7,8 @@ use super::{
 };
 use std::collections::BTreeSet;
 
-/// The point of a curve at nine tenths of the budget, where the hand's best sets the target.
+/// The point of a curve at nine tenths of the budget, where the best run of the search by hand sets
+/// the target.
 const TARGET_AT: usize = POINTS * 9 / 10;
 
 /// The contender whose time of a step others are compared with.
@@ -34,9 +35,9 @@ pub struct Competitor {
     pub group: Group,
     /// The contenders of which the best counts.
     pub members: Vec<String>,
-    /// How many settings somebody had to choose.
+    /// How many settings have to be chosen.
     pub settings: usize,
-    /// Whether it is told how many steps there are.
+    /// Whether it gets the number of steps.
     pub horizon: bool,
 }
 
@@ -51,9 +52,9 @@ pub struct OfTask {
     pub data: String,
     /// The seeds that all who were run have.
     pub seeds: Vec<u64>,
-    /// The loss that the hand's best has at nine tenths of the budget.
+    /// The loss that the best run of the search by hand has at nine tenths of the budget.
     pub target: f64,
-    /// The score of each competitor, in order; none where it was not run.
+    /// The score of each competitor, in order; none if it was not run.
     pub scores: Vec<Option<Score>>,
 }
 
@@ -181,7 +182,7 @@ fn hand(competitors: &[Competitor]) -> Option<usize> {
     competitors.iter().position(|one| one.name == HAND)
 }
 
-/// Everyone who is compared: contenders one by one, but the points of the search together.
+/// All competitors: contenders one by one, but the points of the search together.
 fn competitors() -> Vec<Competitor> {
     let all = contenders();
     let best_of = |name: &str, group: Group, of: &dyn Fn(Group) -> bool| {
@@ -338,7 +339,7 @@ mod tests {
 
     // By hand: NAdamW at 0.001 ends at 1 and 3, mean 2, and has 2.2 and 3.2 at 18 of 20 steps: the
     // target is 2.7. Ours is there at step 6 (seed 0) and 8 (seed 1), the middle is 7; NAdamW at
-    // 14 and 19. Fails if another rate counts as the hand's best, if a seed that not all have is
+    // 14 and 19. Fails if another rate counts as the best by hand, if a seed that not all have is
     // looked at, or if the target is that of another time.
     #[test]
     fn a_task_is_judged_by_the_best_of_the_search() {

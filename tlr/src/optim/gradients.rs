@@ -51,8 +51,8 @@ where
     })
     .map_err(OptimizerUpdateError::DeviceError)?;
     if zero {
-        // A zero gradient may also be a real one. Only an update of a dfdx optimizer shows it, to
-        // which `#[tlr(untrained)]` means nothing.
+        // A zero gradient may also be a real one. Only an update of a dfdx optimizer shows which it
+        // is, and to that `#[tlr(untrained)]` means nothing.
         let mut spare = model.clone();
         match Sgd::new(&spare, SgdConfig::default()).update(&mut spare, gradients) {
             Err(OptimizerUpdateError::UnusedParams(mut unused)) => {

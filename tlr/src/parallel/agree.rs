@@ -45,7 +45,7 @@ impl<C: Communicator> Ranks<C> {
         let (here, there) = (of(odd), of(other));
         let value = |facts: &[(String, String)], name: &str| {
             let found = facts.iter().find(|(other, _)| other == name);
-            found.map_or_else(|| "not there".to_owned(), |(_, fact)| fact.clone())
+            found.map_or_else(|| "missing".to_owned(), |(_, fact)| fact.clone())
         };
         let mut names = here.iter().chain(&there).map(|(name, _)| name);
         let name = names.find(|name| value(&here, name) != value(&there, name));

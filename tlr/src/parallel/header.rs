@@ -18,7 +18,7 @@ pub(super) struct Header {
     pub(super) setup: u64,
     /// Digest of the engine's state.
     pub(super) standing: u64,
-    /// Digest of the weights. 0 within a window.
+    /// Digest of the weights at the beginning of a window, and of nothing within one.
     pub(super) weights: u64,
 }
 
