@@ -51,7 +51,7 @@ fn main() -> ExitCode {
 struct Run {
     /// The end of its path, as long as it takes to differ from those of all other runs.
     name: String,
-    /// The data's name, and what tells it from others.
+    /// The data's name, and what identifies it.
     data: String,
     fingerprint: String,
     optimizer: String,
@@ -206,7 +206,7 @@ fn compare(args: &Args) -> Result<(), Box<dyn Error>> {
     report::write(&out.file("table.md"), &table)?;
     report::write(&out.file("losses.svg"), comparison.to_svg())?;
     match writeln!(io::stdout(), "{table}\ntable and curves in {}", args.out.display()) {
-        // If nobody reads stdout any more, that is no error.
+        // If the reader of stdout has gone, that is no error.
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
         _ => Ok(()),
     }

@@ -87,7 +87,7 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
         let logits = model.logits(&device, (&pixels, [1, 1, SIDE, SIDE]))?.as_vec();
         let (class, probability) = likeliest(&logits);
         match writeln!(out, "{name}: {class}, {:.2}%", 100.0 * probability) {
-            // Who has closed it has read enough.
+            // A reader that has closed stdout has read enough.
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => return Ok(()),
             said => said?,
         }
@@ -104,7 +104,7 @@ fn load(device: &Cpu, path: &Path) -> Result<(Net, Scaling), Box<dyn Error>> {
     let mut model = Net::build(device);
     checkpoint::load_bytes(&mut model, &bytes, &Names::default()).map_err(|why| failed(&why))?;
     let scaling = weights::note(&bytes, "scaling").map_err(|why| failed(&why))?;
-    let scaling = scaling.ok_or_else(|| failed(&"it does not tell how pixels are scaled"))?;
+    let scaling = scaling.ok_or_else(|| failed(&"it does not say how pixels are scaled"))?;
     let scaling: Scaling = scaling.parse().map_err(|why: NoScaling| failed(&why))?;
     Ok((model, scaling))
 }
@@ -142,7 +142,7 @@ fn pictures(args: &Args) -> Result<Pictures, Box<dyn Error>> {
     Ok(pictures)
 }
 
-/// Grey, and as small as MNIST's.
+/// Converts a picture to grey and scales it to 28×28, as MNIST's images are.
 #[cfg(feature = "pictures")]
 fn png(bytes: &[u8]) -> Result<Vec<u8>, Box<dyn Error>> {
     let picture = image::load_from_memory_with_format(bytes, image::ImageFormat::Png)?;

@@ -152,7 +152,7 @@ fn list() -> Result<(), Box<dyn Error>> {
         let needs = needs.map(|folder| format!(" (needs {folder})")).unwrap_or_default();
         writeln!(out, "  {name:16} {about}{needs}")?;
     }
-    writeln!(out, "\nContenders, and how many settings somebody had to choose:")?;
+    writeln!(out, "\nContenders, and how many settings have to be chosen:")?;
     for Contender { name, settings, .. } in lab::contenders() {
         writeln!(out, "  {name:28} {settings}")?;
     }
@@ -248,7 +248,7 @@ fn open<'a>(
     Ok(open)
 }
 
-/// The seed is outermost: who stops early has whole tables.
+/// The seed is outermost: a program that stops early has whole tables.
 fn cells<'a>(
     open: &'a [(&Task, Box<dyn Ready>)],
     contenders: &[&'a Contender],

@@ -39,13 +39,13 @@ struct Args {
     /// Passes over the training set, of either run
     #[arg(long, value_name = "N", value_parser = whole::<usize>(1), default_value = "500")]
     epochs: usize,
-    /// A batch in so many is broken, and another one explodes
+    /// One batch in N is broken, and another one explodes
     #[arg(long, value_name = "N", value_parser = whole::<u64>(2), default_value = "500")]
     every: u64,
     /// Seconds between kills, at most
     #[arg(long, value_name = "N", value_parser = whole::<u64>(1), default_value = "60")]
     patience: u64,
-    /// Of the faults
+    /// Seed of the random faults
     #[arg(long, value_name = "N", value_parser = whole::<u64>(0), default_value = "0")]
     seed: u64,
     /// Where checkpoints and the report go
@@ -304,7 +304,7 @@ fn disturb(args: &Args) -> Result<(Disturbed, Memory), Box<dyn Error>> {
     }
 }
 
-/// In MB, every second.
+/// Memory and checkpoint in MB, sampled every second.
 #[derive(Default)]
 struct Memory {
     resident: Vec<f64>,
@@ -312,7 +312,7 @@ struct Memory {
 }
 
 impl Memory {
-    /// Watches a process until it ends, or for so long.
+    /// Watches a process until it ends, or for the given time.
     fn follow(
         &mut self,
         mut child: Child,

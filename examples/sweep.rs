@@ -141,7 +141,7 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
     let cells = grid.cells();
     let ranks = ranks::all()?;
     if ranks.size() > 1 && !ranks.is_first() {
-        // The first rank tells of its runs, and writes the files.
+        // The first rank shows the runs, and writes the files.
         let ranks = ranks.time_out(A_RUN);
         ranks.confirm(None)?;
         sweep::run_together(&data, &cells, many::jobs(args.jobs)?, None, &ranks, &mut |_| ())?;

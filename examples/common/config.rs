@@ -27,7 +27,7 @@ pub(super) struct Given {
     pub(super) program: String,
     /// The settings, by the names of their flags.
     pub(super) settings: Map<String, Value>,
-    /// Of the data that a run.json was made of, and where that is.
+    /// Path and digest of the data that the run of a run.json used.
     expected: Option<(PathBuf, String)>,
 }
 

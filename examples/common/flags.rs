@@ -22,7 +22,7 @@ pub(crate) struct Training {
     /// Optimizer whose learning rate is learned
     #[arg(long, value_enum, help_heading = "Training", default_value_t = Base::Sgd)]
     pub(crate) optimizer: Base,
-    /// Pull of the weights towards 0: so many times the weights are added to the gradient
+    /// Pull of the weights towards 0: X times the weights are added to the gradient
     #[arg(long, value_name = "X", help_heading = "Training", default_value = "0")]
     pub(crate) weight_decay: f64,
     /// Number that decides all that is random: the first weights, the order of the examples, and

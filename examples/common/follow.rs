@@ -1,4 +1,4 @@
-//! Training, as the user sees it.
+//! Follows a training: shows its progress, and writes its record.
 
 use super::{
     record::{Record, BEST},
@@ -72,8 +72,8 @@ impl Job<'_> {
         })
     }
 
-    /// Trains, shows how it goes, and writes tables and a picture after every epoch. `facts` tell
-    /// the data from others.
+    /// Trains, shows how it goes, and writes tables and a picture after every epoch. `facts`
+    /// identify the data.
     pub(crate) fn follow(
         &self,
         subject: &Subject<'_>,
@@ -99,7 +99,7 @@ impl Job<'_> {
             ranks: Some(&self.ranks),
         };
         if !self.ranks.is_first() {
-            // The first rank tells of it, and writes the files.
+            // The first rank shows progress, and writes the files.
             return match train(&options, &persistence, &mut |_| ()) {
                 Ok(_) => Ok(ExitCode::SUCCESS),
                 Err(TrainError::Stopped { .. }) => Ok(stop.status()),

@@ -1,4 +1,4 @@
-//! Many runs, several at a time.
+//! Makes many runs, several at a time, and shows their progress.
 
 use super::threads;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -25,7 +25,7 @@ pub(crate) fn progress_bar(runs: u64) -> ProgressBar {
     }
 }
 
-/// Prints a line on stdout. If nobody reads it any more, the runs go on all the same.
+/// Prints a line on stdout. If its reader has gone, the runs go on all the same.
 pub(crate) fn say(bar: &ProgressBar, line: &str) -> io::Result<()> {
     match bar.suspend(|| writeln!(io::stdout(), "{line}")) {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),

@@ -40,7 +40,7 @@ impl Job<'_> {
         threads
     }
 
-    /// Prints a line on stderr that tells of nothing bad.
+    /// Prints a line on stderr that is no warning.
     pub(crate) fn note(&self, line: std::fmt::Arguments<'_>) {
         if !self.training.quiet && self.ranks.is_first() {
             warn(line);
@@ -139,7 +139,7 @@ fn together<A>(
     });
     done.unwrap_or_else(|error| {
         tell_error(Some(&ranks), &*error);
-        // Who waits for this one is told. Where all have failed, nobody does.
+        // A rank that waits for this one gets the error. If all have failed, none waits.
         ranks.leave(&error.to_string());
         ExitCode::FAILURE
     })

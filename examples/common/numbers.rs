@@ -21,7 +21,7 @@ fn exact(text: &str) -> Option<u64> {
     ((0.0..=most).contains(&number) && number.fract() == 0.0).then_some(number as u64)
 }
 
-/// Reads any number. What range it has to be in is known to those who use it.
+/// Reads any number. Its range is checked where it is used.
 fn number(text: &str) -> Result<f64, String> {
     text.parse().map_err(|_| "it takes a number, such as 0.01 or 1e-3".to_owned())
 }

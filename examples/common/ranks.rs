@@ -6,7 +6,7 @@ use tlr_models::{
     train::{self, AnyRanks},
 };
 
-/// What those who start processes of MPI tell each of them in its environment.
+/// Environment variables that starters of MPI processes set for each of them.
 const STARTED: [&str; 4] = ["OMPI_COMM_WORLD_SIZE", "PMIX_RANK", "PMI_RANK", "PMI_SIZE"];
 
 /// The other processes of this run, if it was started as one of several.

@@ -25,10 +25,10 @@ pub(super) const BEST: &str = "best.safetensors";
 /// TensorBoard knows event files by `tfevents`.
 const EVENTS: &str = "events.out.tfevents.tlr";
 
-/// What a run has told so far.
+/// The events of a run that have come so far.
 pub(super) struct Record<'a> {
     job: &'a Job<'a>,
-    /// The data's name, and what tells it from others.
+    /// The data's name, and what identifies it.
     data: (&'a str, String),
     epochs: Vec<Epoch>,
     history: Vec<Adaptation>,
@@ -37,7 +37,7 @@ pub(super) struct Record<'a> {
     rates: Vec<Rate>,
     /// The event file for --tensorboard.
     events: Option<EventFile>,
-    /// How many steps an epoch has.
+    /// The number of steps in an epoch.
     batches: usize,
 }
 
@@ -113,7 +113,7 @@ impl<'a> Record<'a> {
     }
 
     /// Takes away what an earlier run has left in the folder and this one does not write at once,
-    /// so that nobody takes it for this one's.
+    /// so that it is not taken for this one's.
     pub(super) fn forget_others(&self) {
         // One that goes on without --tensorboard has an event file of its own there.
         if self.events.is_none() && self.epochs.is_empty() {
@@ -133,7 +133,7 @@ impl<'a> Record<'a> {
     /// Writes all files anew, each as a whole: one that cannot be written keeps no other from it.
     pub(super) fn write(&mut self, json: &Value) -> Result<(), ReportError> {
         let out = &self.job.out;
-        // Somebody may have taken the folder away; whether it can be made, the files tell.
+        // The folder may have been removed. If it cannot be made, writing the files fails.
         let _ = fs::create_dir_all(out.path());
         let written = [
             report::write(&out.file("run.json"), format!("{json:#}\n")),

@@ -30,12 +30,12 @@ pub(super) struct Shown {
     table: Option<EpochTable>,
     /// Whether the terminal has no room for its rows.
     narrow: bool,
-    /// Of the epochs that took the latest, seconds.
+    /// The durations of the epochs of this process, in seconds.
     took: Vec<f64>,
     epochs: usize,
-    /// Steps that were made before the run went on, and are told again.
+    /// Steps that were made before the run was resumed, and whose events are repeated.
     again: usize,
-    /// How many steps have been told.
+    /// The number of steps whose events have come.
     steps: usize,
     /// Whether anything was done that is worth a file.
     pub(super) started: bool,
@@ -78,7 +78,7 @@ impl Shown {
                 }
                 self.bar.inc(1);
                 if self.steps == self.again {
-                    // Steps that are told again take no time, so the estimate leaves them out.
+                    // Steps that are repeated take no time, so the estimate leaves them out.
                     self.bar.reset_eta();
                 }
                 let rates: Vec<_> =
@@ -123,8 +123,8 @@ impl Shown {
         }
     }
 
-    /// Whether files are to be written: at the first step, and after every epoch that is not told
-    /// again.
+    /// Whether files are to be written: at the first step, and after every epoch that is not
+    /// repeated.
     pub(super) fn is_new(&mut self, event: &Event<'_>) -> bool {
         match event {
             Event::Step { .. } => {
@@ -166,7 +166,7 @@ impl Shown {
         }
     }
 
-    /// Prints a line on stdout. If nobody reads it any more, the run goes on all the same.
+    /// Prints a line on stdout. If its reader has gone, the run goes on all the same.
     pub(super) fn last(&mut self, line: &str) {
         if self.failed.is_none() {
             let shown = self.bar.suspend(|| writeln!(io::stdout().lock(), "{line}"));
@@ -174,14 +174,14 @@ impl Shown {
         }
     }
 
-    /// A line on stderr that tells of nothing bad.
+    /// Prints a line on stderr that is no warning.
     pub(super) fn note(&self, line: &str) {
         if !self.quiet {
             self.say(line);
         }
     }
 
-    /// A line on stderr.
+    /// Prints a line on stderr.
     fn say(&self, line: &str) {
         self.bar.suspend(|| warn(format_args!("{line}")));
     }

@@ -1,4 +1,4 @@
-//! Ctrl-C, and other requests to stop.
+//! Notices Ctrl-C and other requests to stop.
 
 use super::warn;
 use signal_hook::{
@@ -48,7 +48,7 @@ impl Stop {
         &self.asked
     }
 
-    /// As shells tell of a process that a signal has ended: 130 after Ctrl-C, 143 after SIGTERM.
+    /// The exit status as shells report it after a signal: 130 after Ctrl-C, 143 after SIGTERM.
     pub(super) fn status(&self) -> ExitCode {
         let status = 128 + self.signal.load(Ordering::Relaxed);
         u8::try_from(status).map_or(ExitCode::FAILURE, ExitCode::from)

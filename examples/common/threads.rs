@@ -1,4 +1,4 @@
-//! How many threads are of use.
+//! Limits a number of threads to what the cores have use for.
 
 use tlr_models::report::count;
 

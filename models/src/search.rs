@@ -71,7 +71,7 @@ fn best_first(a: (f64, &[usize]), b: (f64, &[usize])) -> Ordering {
 
 /// The best sequence that starts with `options.start`, by beam search.
 ///
-/// `next` is told sequences of the same length, with their first token, and gives for each the log
+/// `next` gets sequences of the same length, with their first token, and gives for each the log
 /// probabilities of the tokens that may follow; minus infinity and NaN are for those that may not.
 /// A sequence that ends counts as found if it is among the best `width` of its step. The search is
 /// over when it has found `width`, when none is left to follow, or at `max_length`, where those
@@ -178,7 +178,7 @@ fn likeliest<'a>(
 
 /// The likeliest token after another, for a batch of sequences at a time.
 ///
-/// `next` is told all of them, with their first token, and gives a row of log probabilities for
+/// `next` gets all of them, with their first token, and gives a row of log probabilities for
 /// each; one that has ended goes on as `options.end`, and its row is ignored. `width`
 /// and `length_penalty` have no effect. Each is what [`beam`] finds with a width of 1.
 ///

@@ -274,7 +274,7 @@ pub fn padded<D: TensorFromVec<usize>>(
     device.try_tensor_from_vec(ids.collect(), (sentences.len(), length))
 }
 
-/// What a decoder is told and what it is to say: each sentence but its last token, and each but its
+/// What a decoder reads and what it is to say: each sentence but its last token, and each but its
 /// first.
 ///
 /// # Errors

@@ -83,7 +83,7 @@ pub use {
 /// `S: ConstShape`, remains the same when the model is converted to another dtype or device.
 ///
 /// # Several modules, or none
-/// A model's type tells how many modules it has, so a field cannot be a `Vec` or an `Option` of
+/// A model's type fixes how many modules it has, so a field cannot be a `Vec` or an `Option` of
 /// modules. In place of a `Vec` use dfdx's `Repeated<M, N>`, or a tuple if their types differ. In
 /// place of an `Option` use `Repeated<M, N>` with 0 or 1 for `N`.
 /// ```
@@ -167,7 +167,7 @@ pub use tlr_derive::TensorCollection;
 /// | `untrained` | The field's weights never change, so it has no layers. |
 /// | `skip` | The field is not a module: it has no layers and no tensors. |
 ///
-/// `no_decay` and `untrained` take the derived `TensorCollection`, and are explained there.
+/// `no_decay` and `untrained` need the derived `TensorCollection`, and are explained there.
 ///
 /// # Attributes of the struct
 ///

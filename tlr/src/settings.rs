@@ -178,7 +178,7 @@ mod tests {
         let differences = file.differences(&of(0.5));
         let found: Vec<_> = differences.iter().map(ToString::to_string).collect();
         let expected = [
-            "`more` is true in the file and not there here",
+            "`more` is true in the file and missing here",
             "`rule.damping` is 0.33 in the file and 0.5 here",
         ];
         assert_eq!(found, expected);

@@ -32,8 +32,8 @@ pub enum PeerError {
         /// What it should have been.
         expected: usize,
     },
-    /// The rule needs the batch's loss, and was told none.
-    #[error("{rule} needs the loss of each batch, and was told none")]
+    /// The rule needs the batch's loss, and got none.
+    #[error("{rule} needs the loss of each batch, and got none")]
     NoLoss {
         /// The rule's name.
         rule: &'static str,

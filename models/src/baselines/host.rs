@@ -117,11 +117,11 @@ where
         Ok(self.stepped(model, gradients, loss, None)?)
     }
 
-    /// The same for rules that need trials: `trial` tells the loss of the same batch by a model at
-    /// other weights.
+    /// As [`step`](Self::step), for rules that need trials: `trial` computes the loss of the same
+    /// batch by a model at other weights.
     ///
     /// The model is a copy: what a forward pass in training does to running means is not kept.
-    /// Where the model draws dropout, `trial` has to draw the same each time.
+    /// If the model draws dropout, `trial` has to draw the same each time.
     ///
     /// # Errors
     /// As [`step`](Self::step), and what `trial` fails with.
@@ -268,7 +268,7 @@ where
         gradients: &Gradients<E, Cpu>,
     ) -> Result<(), OptimizerUpdateError<CpuError>> {
         let sgd = Sgd::new(&*model, SgdConfig::default());
-        // The walk tells of a gradient that is missing.
+        // The walk reports a gradient that is missing.
         let complete = sgd.complete_gradients(model, gradients)?;
         let mut own = complete.unwrap_or_else(|| gradients.clone());
         let made = self.stepped(model, &mut own, None, None);

@@ -56,8 +56,8 @@ pub struct RangePoint {
 }
 
 impl RangeTest {
-    /// The curve: `step` makes one step at the rate that it is told, and tells the batch's loss
-    /// before it.
+    /// Measures the curve. `step` makes one step at the rate that it gets, and answers the batch's
+    /// loss before it.
     ///
     /// # Errors
     /// [`PeerError::OutOfRange`], and what `step` fails with.

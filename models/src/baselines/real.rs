@@ -10,9 +10,9 @@ pub type Tensors<E> = Vec<Vec<E>>;
 pub trait Real:
     Copy + Debug + Default + PartialEq + Send + Sync + Serialize + DeserializeOwned + 'static
 {
-    /// The same number.
+    /// The same number in f64.
     fn wide(self) -> f64;
-    /// The nearest number.
+    /// The nearest number of this type.
     fn round(value: f64) -> Self;
 }
 

@@ -7,7 +7,7 @@ use std::fmt::Debug;
 /// The batch's loss at trial weights, one slice for each tensor.
 pub type Trial<'a, E> = dyn FnMut(&[Vec<E>]) -> Result<f64, PeerError> + 'a;
 
-/// What a rule is told of a step beside weights and gradients.
+/// What a rule gets for a step beside weights and gradients.
 #[expect(missing_debug_implementations, reason = "a closure has no words")]
 pub struct Batch<'a, E> {
     /// The step, counted from 1.
@@ -16,7 +16,7 @@ pub struct Batch<'a, E> {
     pub loss: Option<f64>,
     /// What a schedule multiplies the rule's rate by: 1 without one.
     pub factor: f64,
-    /// The same batch's loss at other weights.
+    /// Computes the same batch's loss at other weights.
     pub trial: Option<&'a mut Trial<'a, E>>,
 }
 
@@ -141,8 +141,8 @@ impl<R: PeerRule, E: Real> Peer<R, E> {
         self.step_scaled(weights, gradients, loss, 1.0, None)
     }
 
-    /// The same for rules that need trials: `trial` tells the loss of the same batch at other
-    /// weights.
+    /// As [`step`](Self::step), for rules that need trials: `trial` computes the loss of the same
+    /// batch at other weights.
     ///
     /// # Errors
     /// As [`step`](Self::step), and what `trial` fails with.
@@ -156,7 +156,7 @@ impl<R: PeerRule, E: Real> Peer<R, E> {
         self.step_scaled(weights, gradients, Some(loss), 1.0, Some(trial))
     }
 
-    /// The same at `factor` times the rule's rate.
+    /// Makes a step at `factor` times the rule's rate.
     pub(super) fn step_scaled<'a>(
         &mut self,
         weights: &mut [&mut [E]],

@@ -2,7 +2,7 @@
 //!
 //! Both keep the base sequence z beside the weights y that are trained. The weights to use are x,
 //! with y = (1 − β)·z + β·x. The package puts x in the place of y, and back, when it is told to
-//! [`eval`] and to [`train`]. Here the model always holds y, and [`Peer::averaged`] tells x: there
+//! [`eval`] and to [`train`]. Here the model always holds y, and [`Peer::averaged`] has x: there
 //! is no mode that could be forgotten before a test, a step or a checkpoint.
 //!
 //! [`eval`]: https://github.com/facebookresearch/schedule_free

@@ -113,7 +113,7 @@ struct Plan<'a, E> {
     stored: BTreeMap<&'a str, TensorView<'a>>,
     names: &'a Names,
     used: BTreeSet<Source>,
-    /// Those of the names' parts that the model has.
+    /// The parts that `names` leaves out and the model has.
     left_out: BTreeSet<&'a str>,
     /// None for a tensor that keeps its weights.
     values: VecDeque<Option<Vec<E>>>,

@@ -5,7 +5,7 @@ use std::fmt;
 /// Where a tensor of a model is in a file.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Source {
-    /// Its name there.
+    /// The tensor's name in the file.
     pub name: String,
     /// If several tensors are packed into one along their first dimension: which of them it is, and
     /// how many there are.
@@ -116,7 +116,7 @@ impl Names {
 
     /// The model's `part`, a layer or a tensor by its name in the model, keeps the weights that it
     /// has. What the file has for it is passed over, whatever its shape: for a head of another
-    /// number of classes. May be told several times.
+    /// number of classes. May be called several times.
     ///
     /// # Example
     /// ```

@@ -42,8 +42,8 @@ impl Batches {
         Ok(Self { len, batch_size, seed, drop_last: false })
     }
 
-    /// Leaves out a last batch that is smaller than the others, unless it is the only one: other
-    /// indices every epoch.
+    /// Leaves out a last batch that is smaller than the others, unless it is the only one. The
+    /// examples that are left out differ from epoch to epoch.
     ///
     /// For models with batch norm, to which a few images are a poor sample: on 10,000 images of
     /// CIFAR-10 in batches of 128, a last batch of 16 at a rate of 0.1 can double the test loss.

@@ -1,4 +1,4 @@
-//! What tells one data set from another of the same size.
+//! [`Fingerprint`]: what identifies a data set among others of the same size.
 
 #[cfg(feature = "text")]
 use super::text::ParallelText;

@@ -3,8 +3,8 @@
 //! An IDX file is a magic number, one big-endian `u32` a dimension, and then
 //! the elements. Only unsigned bytes are read, as images (three dimensions,
 //! magic `0x00000803`) or labels (one dimension, magic `0x00000801`). A file
-//! may be compressed with gzip, which is told from its first bytes and not
-//! from its name.
+//! may be compressed with gzip, which is seen by its first bytes and not
+//! by its name.
 
 use std::path::Path;
 
@@ -58,7 +58,7 @@ pub fn read_images(path: &Path) -> Result<IdxImages, DataError> {
 ///
 /// # Errors
 ///
-/// The same as for [`read_images`].
+/// As [`read_images`].
 pub fn read_labels(path: &Path) -> Result<Vec<u8>, DataError> {
     let ([_], labels) = read(path, LABELS_MAGIC)?;
     Ok(labels)

@@ -1,4 +1,4 @@
-//! [`Contender`]: who learns, and how much of it somebody had to choose.
+//! [`Contender`]: an optimizer with its settings, and how many of these have to be chosen.
 
 use super::Budget;
 use crate::{
@@ -25,9 +25,9 @@ pub enum Group {
     Published,
     /// A rate from a range test, which is what careful users do by hand.
     RangeTest,
-    /// NAdamW with a cosine: a point of the hand's search.
+    /// NAdamW with a cosine: a point of the search by hand.
     HandNAdamW,
-    /// SGD with or without momentum, constant or with a cosine: a point of the hand's search.
+    /// SGD with or without momentum, constant or with a cosine: a point of the search by hand.
     HandSgd,
 }
 
@@ -38,16 +38,16 @@ impl Group {
     }
 }
 
-/// Who learns.
+/// An optimizer that is compared, with its settings.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Contender {
     /// The name in files and tables.
     pub name: String,
     /// The group in which it is compared.
     pub group: Group,
-    /// How many settings somebody had to choose.
+    /// How many settings have to be chosen.
     pub settings: usize,
-    /// Whether it is told in advance how many steps there are.
+    /// Whether it gets the number of steps in advance.
     pub horizon: bool,
     pub(super) method: Method,
 }
@@ -182,7 +182,7 @@ impl Contender {
     }
 }
 
-/// Line search and Polyak steps let the step grow by a factor an epoch: they are told its length.
+/// Line search and Polyak steps let the step grow by a factor an epoch, so they get its length.
 fn told_of(rule: AnyPeer, budget: Budget) -> AnyPeer {
     let batches = budget.batches as u64;
     match rule {

@@ -42,7 +42,7 @@ pub fn contenders() -> Vec<Contender> {
     all
 }
 
-/// This library: three base optimizers, one rate or one a layer, told the number of steps or not.
+/// This library: three base optimizers, one rate or one a layer, with the number of steps or not.
 pub(super) fn learned() -> Vec<Contender> {
     let mut all = Vec::new();
     for schedule in [Shape::Horizon, Shape::Constant] {

@@ -1,7 +1,6 @@
-//! The laboratory: small tasks for `tlr` and for those that it is compared with, and what came of
-//! it.
+//! The laboratory: small tasks for `tlr` and for those that it is compared with, and the results.
 //!
-//! A [`Task`] is a model with its data and budget, and a [`Contender`] is who learns: `tlr` with no
+//! A [`Task`] is a model with its data and budget, and a [`Contender`] learns it: `tlr` with no
 //! number given, its [peers](crate::baselines), and the points of a search by hand. A [`Cell`] is
 //! one of either and a seed. [`run_cells`] trains cells and writes them into a folder of
 //! [`Results`]; [`Findings`] are what they say, by the measures of [`measures`]; and [`html`] is a

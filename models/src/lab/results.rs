@@ -9,7 +9,7 @@ use crate::{
 use serde::{Deserialize, Serialize};
 use std::{collections::HashSet, path::Path};
 
-/// A run to be made: a task, who learns it, and a seed.
+/// A run to be made: a task, the contender that learns it, and a seed.
 #[derive(Clone, Copy)]
 pub struct Cell<'a> {
     /// The task.
@@ -65,15 +65,15 @@ pub struct Record {
 /// How a run went: a line of `curves.csv`. Each list has numbers with spaces between them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Curve {
-    /// The task's name; this field and the next four are as in [`Record`].
+    /// The task's name.
     pub task: String,
-    #[allow(missing_docs)]
+    /// The contender's name.
     pub contender: String,
-    #[allow(missing_docs)]
+    /// The seed of the first weights and of the order of the examples.
     pub seed: u64,
-    #[allow(missing_docs)]
+    /// How much was trained.
     pub scale: Scale,
-    #[allow(missing_docs)]
+    /// The task's data and budget, in words.
     pub data: String,
     /// Steps before each test, those of a search for the rate included.
     pub steps: String,
@@ -155,7 +155,7 @@ impl Curve {
     }
 }
 
-/// What tells a run from every other: task, contender, seed, scale and data.
+/// What identifies a run: task, contender, seed, scale and data.
 type Key<'a> = (&'a str, &'a str, u64, Scale, &'a str);
 
 impl Record {
@@ -272,8 +272,9 @@ pub type WatchCells<'a> = dyn Fn(&Cell<'_>, usize, f64) + Sync + 'a;
 /// Trains every one of `cells` that is not done yet, `jobs` at a time, each on a thread of its own,
 /// and answers how many of them have failed.
 ///
-/// `watch` is told on the way of each, on its thread; `observer` is told of each as it ends. A run that diverges is a result like another. One that
-/// fails for another reason keeps no other from being done, and is made again the next time.
+/// `watch` hears of each run on its way, on its thread; `observer` gets each as it ends. A run that
+/// diverges is a result like another. One that fails for another reason keeps no other from being
+/// done, and is made again the next time.
 ///
 /// # Errors
 /// Results that cannot be written: the runs going on are finished, and lost.

@@ -35,8 +35,8 @@ pub struct Trained {
     pub seconds: f64,
     /// The rates at the end, by name.
     pub rates: Vec<(String, f64)>,
-    /// The rate on the way, schedule included, as (step, rate): the geometric mean of several. Empty
-    /// for those that have none.
+    /// The rate on the way, schedule included, as (step, rate): the geometric mean of several.
+    /// Empty for those that have none.
     pub way: Vec<(usize, f64)>,
     /// The bytes that the optimizer keeps beside the weights, counted at the end. None where the
     /// run ended in the middle of a step.
@@ -76,8 +76,8 @@ fn marks(steps: usize, count: usize) -> Vec<usize> {
 
 /// Trains a new model of `problem` as `contender` does, and tells `watch` how far it is.
 ///
-/// The result, but for the seconds, depends on the first three arguments only. A run that diverges is a
-/// result.
+/// The result, but for the seconds, depends on the first three arguments only. A run that diverges
+/// is a result.
 ///
 /// # Errors
 /// All but divergence: no memory, settings out of range.

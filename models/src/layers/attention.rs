@@ -23,8 +23,8 @@ use tlr::{TensorCollection, TrainableLr};
 ///
 /// PyTorch packs the first three weights in one tensor; here they are three layers, each of which
 /// may have a rate of its own.
-/// [`Names::torch_transformer`](crate::checkpoint::Names::torch_transformer) tells where they are
-/// in its files.
+/// [`Names::torch_transformer`](crate::checkpoint::Names::torch_transformer) says where they are in
+/// its files.
 ///
 /// # Errors
 /// [`LayerError::Shape`] where batches or lengths of query, key, value and mask do not agree.

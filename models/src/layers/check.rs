@@ -68,7 +68,7 @@ pub(super) fn same_for_any_threads<R: PartialEq + std::fmt::Debug + Send>(
     assert_eq!(one, with_threads(5, &run));
 }
 
-/// The result of `work` in a pool of so many threads.
+/// The result of `work` in a pool of this many threads.
 pub(super) fn with_threads<R: Send>(threads: usize, work: impl FnOnce() -> R + Send) -> R {
     rayon::ThreadPoolBuilder::new().num_threads(threads).build().unwrap().install(work)
 }

@@ -57,7 +57,7 @@ fn whole_rows(len: usize, columns: usize, step: usize) -> usize {
     }
 }
 
-/// Who computes a product.
+/// The threads that compute a product.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Threads {
     /// The calling thread: it is one of many that each have their own.
@@ -128,8 +128,8 @@ struct Product<'a, E> {
     b: Matrix<'a, E>,
 }
 
-// SAFETY: `into` is only written to by `add`, and who calls that on two threads sees to it that
-// they write to other elements.
+// SAFETY: `into` is only written to by `add`, and a caller of it on two threads sees to it that
+// they write to different elements.
 #[allow(unsafe_code)]
 unsafe impl<E: Sync> Sync for Product<'_, E> {}
 
@@ -152,8 +152,8 @@ impl<E: Element> Product<'_, E> {
     /// Adds the product to `into`.
     ///
     /// # Safety
-    /// `into` is of m rows of n elements, `into_step` apart, which nobody else reads or writes
-    /// meanwhile.
+    /// `into` is of m rows of n elements, `into_step` apart, which no other thread reads or
+    /// writes meanwhile.
     #[allow(unsafe_code)]
     unsafe fn add(self) {
         // At most the length of a slice, so it fits.

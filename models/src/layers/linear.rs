@@ -18,8 +18,8 @@ use dfdx::prelude::{
 pub struct LinearOptions {
     /// Whether the result is rectified; the derivative at 0 is 0.
     pub relu: bool,
-    /// Whether the gradient of the input is wanted. It costs as much as the forward pass, and where
-    /// the input is data nobody asks for it: a device may then leave it out.
+    /// Whether the gradient of the input is wanted. It costs as much as the forward pass. If the
+    /// input is data, it is not needed: a device may then leave it out.
     pub input_gradient: bool,
 }
 
@@ -84,11 +84,11 @@ where
     );
     if options.relu {
         vectorized(|| {
-            // NaN stays NaN: otherwise nobody would notice a broken batch.
+            // NaN stays NaN: otherwise a broken batch would go unnoticed.
             y_values.iter_mut().for_each(|y| *y = if *y < E::ZERO { E::ZERO } else { *y });
         });
     }
-    // The values above 0 tell where the rectifier let pass.
+    // The rectifier has let pass where values are above 0.
     let passed = if options.relu && T::OWNS_TAPE { Some(y_values.clone()) } else { None };
     let y = buffer::tensor(&device, y_values, (batch, dfdx::prelude::Const::<OUT>))?;
 

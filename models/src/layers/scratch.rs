@@ -82,11 +82,11 @@ impl<E: Kept + Unit> Scratch<E> {
 impl<E: Kept> Drop for Scratch<E> {
     fn drop(&mut self) {
         let buffer = std::mem::take(&mut self.buffer);
-        // Where the thread itself ends, its buffers are gone already.
+        // If the thread itself ends, its buffers are gone already.
         let _ = E::buffers().try_with(|buffers| {
             let mut buffers = buffers.borrow_mut();
             if buffers.len() == KEPT {
-                // Whoever used it has not come again for long.
+                // The oldest one has not been used for long.
                 buffers.pop_front();
             }
             buffers.push_back(buffer);

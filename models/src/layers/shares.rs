@@ -10,8 +10,8 @@ use rayon::{
 /// microseconds. Tests split whatever they can, because their problems are small.
 const WORTH: usize = if cfg!(test) { 1 } else { 1 << 15 };
 
-/// The least part of work on so many numbers that one thread does: all of it, at once and on the
-/// calling thread, where there is one thread only or little to do.
+/// The least part of the work on `numbers` numbers that one thread does. If there is one thread
+/// only or little to do, that is all of it, on the calling thread.
 pub(super) fn least(numbers: usize) -> usize {
     if rayon::current_num_threads() == 1 || numbers < WORTH {
         usize::MAX
@@ -21,7 +21,7 @@ pub(super) fn least(numbers: usize) -> usize {
 }
 
 /// rayon's chunks, with [`least`] of the slice's length. A chain of `zip`s takes the most that any
-/// of them asks for, so it begins with the one whose length tells of the work, and goes on with
+/// of them asks for, so it begins with the one whose length measures the work, and goes on with
 /// rayon's own.
 pub(super) trait Shares<T> {
     fn shared_chunks_mut(&mut self, size: usize) -> MinLen<ChunksMut<'_, T>>;

@@ -238,7 +238,7 @@ pub(super) mod tests {
         assert_eq!(text(&read), text(&epochs()));
 
         let intact = std::fs::read_to_string(&path).unwrap();
-        // Of a version that did not tell.
+        // A file of a version without a schedule.
         std::fs::write(&path, intact.replacen("schedule", "another", 1)).unwrap();
         assert!(read_epochs_csv(&path).unwrap().iter().all(|epoch| epoch.schedule == 1.0));
         for (from, to, fault) in [

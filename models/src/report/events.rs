@@ -72,8 +72,8 @@ impl EventFile {
     fn append(&self) -> io::Result<()> {
         let mut options = File::options();
         let mut file = options.write(true).create(true).truncate(false).open(&self.path)?;
-        // Behind what was written may be a part of what a full disk did not take; and somebody may
-        // have taken the file away.
+        // Behind what was written may be a part of what a full disk did not take; and the file may
+        // have been removed.
         let there = file.metadata()?.len() >= self.written as u64;
         let (written, rest) = self.bytes.split_at(if there { self.written } else { 0 });
         file.set_len(written.len() as u64)?;
@@ -104,14 +104,14 @@ fn masked(bytes: &[u8]) -> u32 {
 
 // Protocol buffers: the numbers of the fields that are used, and how a field is encoded.
 
-/// Of an `Event`.
+/// Field numbers of `Event`.
 const WALL_TIME: u8 = 1;
 const STEP: u8 = 2;
 const FILE_VERSION: u8 = 3;
 const SUMMARY: u8 = 5;
-/// Of a `Summary`.
+/// The field number of `Summary`.
 const VALUE: u8 = 1;
-/// Of a `Summary.Value`.
+/// Field numbers of `Summary.Value`.
 const TAG: u8 = 1;
 const SIMPLE_VALUE: u8 = 2;
 

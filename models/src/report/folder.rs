@@ -7,7 +7,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Who holds the folder; the file stays there, and is free once its holder has ended.
+/// The file that a program locks to hold the folder. It stays there, unlocked once the program has
+/// ended.
 const LOCK: &str = ".lock";
 
 /// A folder for results, held until it is dropped: no other program claims it in the meantime.

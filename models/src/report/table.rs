@@ -95,7 +95,7 @@ impl EpochTable {
         self.line(&cells)
     }
 
-    /// The same in two short lines, for terminals that have no room for a row.
+    /// The row in two short lines, for terminals that have no room for it.
     pub fn narrow(&self, epoch: &Epoch) -> String {
         let schedule =
             if self.scheduled { format!(" x {}", share(epoch.schedule)) } else { String::new() };

@@ -118,7 +118,7 @@ pub(super) fn canonical(options: Options) -> Options {
     }
 }
 
-/// What tells a run from every other on the same data, as a command line.
+/// What identifies a run on the same data, as a command line.
 pub(super) fn key(options: &Options) -> String {
     options.facts().with("--epochs", options.epochs).to_string()
 }

@@ -10,12 +10,12 @@ use std::{
     thread,
 };
 
-/// A function that is told of each item when it ends, and of its result: none if the work panicked.
+/// A function that gets each item when it ends, with its result: none if the work panicked.
 pub(crate) type Done<'a, I, T> = dyn FnMut(&I, Option<T>) -> Result<(), SweepError> + 'a;
 
 /// Does `work` on each of `items`, `jobs` at a time, each on a thread of its own.
 ///
-/// `done` is told on the caller's thread.
+/// `done` is called on the caller's thread.
 ///
 /// # Errors
 /// [`SweepError::Threads`], before anything is begun; what `done` fails with: the work going on is
@@ -39,7 +39,7 @@ pub(crate) fn each<I: Sync, T: Send>(
                 while let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let worked = catch_unwind(AssertUnwindSafe(|| pool.install(|| work(item))));
                     if sender.send((item, worked.ok())).is_err() {
-                        return; // nobody waits for more
+                        return; // the receiver is gone
                     }
                 }
             });

@@ -23,7 +23,7 @@ use grid::canonical;
 /// Trains every one of `cells` that is not done yet, `jobs` at a time, each on a thread of its own,
 /// and answers how many of them have failed.
 ///
-/// `observer` is told of each as it ends. A run that diverges is a result like another. One that
+/// `observer` gets each as it ends. A run that diverges is a result like another. One that
 /// fails for another reason keeps no other from being done, and is run again the next time.
 ///
 /// # Errors
@@ -177,7 +177,7 @@ mod tests {
             let epochs = results.epochs_of(options);
             assert_eq!(epochs.len(), 2);
             assert_eq!(Some(epochs[1].test_loss), record.test_loss);
-            // A run alone comes to the same.
+            // A run alone has the same result.
             let data = few();
             let from = source(&data, options).unwrap();
             let alone =

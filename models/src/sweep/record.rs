@@ -25,37 +25,37 @@ pub struct Record {
     pub data: String,
     /// How it ended.
     pub ended: Ended,
-    /// This field and the next fifteen are those of [`Options`].
+    /// The optimizer. This field and the next fifteen are those of [`Options`].
     pub optimizer: Base,
-    #[allow(missing_docs)]
+    /// Whether there was one rate, or one a layer.
     pub mode: Mode,
-    #[allow(missing_docs)]
+    /// The rule by which the rate moved.
     pub rule: Rule,
-    #[allow(missing_docs)]
+    /// The starting rate that was given.
     pub rate: f64,
-    #[allow(missing_docs)]
+    /// Whether the starting rate was looked for.
     pub ramp: bool,
-    #[allow(missing_docs)]
+    /// The number of examples in a batch.
     pub batch_size: usize,
-    #[allow(missing_docs)]
+    /// p, the fraction of an epoch between two adaptations.
     pub window_fraction: f64,
-    #[allow(missing_docs)]
+    /// γ of the Newton rules.
     pub damping: f64,
-    #[allow(missing_docs)]
+    /// η of the first-order rules.
     pub meta_rate: f64,
-    #[allow(missing_docs)]
+    /// The weight decay (L2).
     pub weight_decay: f64,
-    #[allow(missing_docs)]
+    /// The schedule that the rate was multiplied by.
     pub schedule: Shape,
-    #[allow(missing_docs)]
+    /// Whether windows that went wrong were undone.
     pub safeguard: bool,
-    #[allow(missing_docs)]
+    /// The bins of a sketch, if there was one in place of snapshots.
     pub sketch: Option<usize>,
-    #[allow(missing_docs)]
+    /// Whether directions were kept in bfloat16.
     pub bf16_directions: bool,
-    #[allow(missing_docs)]
+    /// The number of passes over the training set.
     pub epochs: usize,
-    #[allow(missing_docs)]
+    /// The seed of the weights and of the order of the examples.
     pub seed: u64,
     /// The accuracy at the end, from 0 to 1. None if the run ended in an error, like the losses.
     pub test_accuracy: Option<f64>,

@@ -82,14 +82,14 @@ impl Results {
         self.append(Outcome::new(&self.data, options, run))
     }
 
-    /// The same where the run was made elsewhere.
+    /// As [`add`](Self::add), for a run that another rank has made.
     pub(super) fn append(&mut self, outcome: Outcome) -> Result<Record, SweepError> {
         self.epochs.append(outcome.epochs)?;
         self.records.append(vec![outcome.record.clone()])?;
         Ok(outcome.record)
     }
 
-    /// What tells the data from others.
+    /// What identifies the data.
     pub(super) fn data(&self) -> &str {
         &self.data
     }
@@ -103,7 +103,7 @@ pub(super) struct Outcome {
 }
 
 impl Outcome {
-    /// Of a run on this data.
+    /// The outcome of a run on this data.
     pub(super) fn new(data: &str, options: &Options, run: &Result<Run, (Ended, String)>) -> Self {
         let cell = cell(data, options);
         let epochs = run.iter().flat_map(|run| &run.epochs).map(|epoch| EpochRecord {
@@ -118,7 +118,7 @@ impl Outcome {
     }
 }
 
-/// What tells a run from every other.
+/// What identifies a run.
 fn cell(data: &str, options: &Options) -> String {
     format!("{data} {}", key(options))
 }

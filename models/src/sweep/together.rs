@@ -12,8 +12,8 @@ use tlr::ParallelError;
 
 /// As [`run`](super::run) on several ranks, each of which makes `jobs` runs at a time by itself.
 ///
-/// Only the first rank has `results`, and its cells count. It is told of the runs of all ranks when
-/// each has made as many as it makes at a time; killed at any moment, a sweep loses no more. The
+/// Only the first rank has `results`, and its cells count. It gets the runs of all ranks when each
+/// has made as many as it makes at a time; killed at any moment, a sweep loses no more. The
 /// answer is 0 on the other ranks.
 ///
 /// # Errors

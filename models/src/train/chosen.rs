@@ -20,7 +20,7 @@ use tlr::{
     Trainer, TunableOptimizer, Window,
 };
 
-/// The optimizer that `options` ask for, for epochs of so many batches, on these ranks together.
+/// The optimizer that `options` ask for, for epochs of `batches` batches, on these ranks together.
 ///
 /// # Errors
 /// Options that make no sense.

@@ -14,7 +14,7 @@ pub enum TrainError {
     /// The rate's configuration was refused, or training failed.
     #[error(transparent)]
     Rate(#[from] tlr::Error),
-    /// The run was told to stop, and has been saved if that was asked for.
+    /// The run was asked to stop, and has been saved if that was asked for.
     #[error("stopped after step {step}")]
     Stopped {
         /// How many steps were made.
@@ -53,7 +53,7 @@ pub enum TrainError {
     Images {
         /// The images that the model takes, in words.
         takes: &'static str,
-        /// The most classes that it can tell apart.
+        /// The most classes that it can distinguish.
         most: usize,
         /// Channels, rows and columns of the images.
         shape: [usize; 3],

@@ -1,4 +1,4 @@
-//! What tells a run from others, in the words of its user.
+//! [`Facts`]: what identifies a run, in the words of its user.
 
 use super::Options;
 use crate::data::Fingerprint;

@@ -40,7 +40,7 @@ pub(super) trait Task<M> {
     /// the epoch and a seed.
     fn epoch(&self, epoch: usize, skip: usize, step: &mut Step<'_, M>) -> Result<(), TrainError>;
 
-    /// Notes for those who use the model, by name.
+    /// Notes for users of the model, by name.
     fn notes(&self) -> Vec<(&'static str, String)> {
         Vec::new()
     }
@@ -73,7 +73,7 @@ impl<M: TrainableLr<f32, Cpu> + 'static> Start<M> {
     }
 }
 
-/// Trains. Where there are several ranks and this one fails by itself, the others are told.
+/// Trains. If this rank fails by itself, the others get an error that says so.
 pub(super) fn fit<M: NumParams<f32, Cpu> + ZeroGrads<f32, Cpu>>(
     start: &mut Start<M>,
     task: &dyn Task<M>,
@@ -129,7 +129,7 @@ fn fit_own<M: NumParams<f32, Cpu> + ZeroGrads<f32, Cpu>>(
                 0 => idle_step(&mut **optimizer, model, &mut gradients),
                 _ => train_step(&mut **optimizer, model, &mut gradients, loss),
             };
-            // Decisions that led to an error are told before it.
+            // Decisions that led to an error are reported before it.
             told.decisions(optimizer.history(), observer);
             let (loss, step) = stepped?;
             let (value, weight) = optimizer.last_batch().unwrap_or((loss, weight as f64));
@@ -199,7 +199,8 @@ fn fit_own<M: NumParams<f32, Cpu> + ZeroGrads<f32, Cpu>>(
 }
 
 /// One step on a batch with this `loss`, which is also that of the model at trial weights. The
-/// answer is the loss before the step, and what the optimizer did. The buffers of the gradients are kept for the next one.
+/// answer is the loss before the step, and what the optimizer did. The buffers of the gradients are
+/// kept for the next one.
 pub(crate) fn train_step<M: ZeroGrads<f32, Cpu>>(
     optimizer: &mut dyn Learner<M>,
     model: &mut M,
@@ -222,8 +223,8 @@ pub(crate) fn train_step<M: ZeroGrads<f32, Cpu>>(
     Ok((value, step))
 }
 
-/// The same on a rank that has no example of this batch: it follows the others. The loss of
-/// the answer means nothing.
+/// Makes the step on a rank that has no example of this batch: it follows the others. Answers 0 for
+/// the loss, which counts with the weight 0.
 fn idle_step<M: ZeroGrads<f32, Cpu>>(
     optimizer: &mut dyn Learner<M>,
     model: &mut M,
@@ -239,7 +240,7 @@ fn idle_step<M: ZeroGrads<f32, Cpu>>(
     Ok((0.0, step))
 }
 
-/// The model to test, where it is not the one that is trained: with running statistics of its own,
+/// The model to test, if it is not the one that is trained: with running statistics of its own,
 /// made anew from the epoch's last batches.
 fn recalibrated<M: TensorCollection<f32, Cpu>>(
     optimizer: &dyn Learner<M>,

@@ -23,8 +23,8 @@ pub trait Learner<M> {
         loss: f64,
     ) -> Result<Step, Error>;
 
-    /// The same with `trial`, which tells the same batch's loss by a model at other weights. By
-    /// default it is a plain [`step`](Self::step), which needs no trial.
+    /// As [`step`](Self::step), with `trial`, which computes the same batch's loss by a model at
+    /// other weights. By default it is a plain [`step`](Self::step), which needs no trial.
     ///
     /// # Errors
     /// As [`step`](Self::step), and what `trial` fails with.
@@ -45,7 +45,7 @@ pub trait Learner<M> {
         None
     }
 
-    /// The next batch of this rank has so many examples. By default nobody needs to know.
+    /// Sets the number of examples in this rank's next batch. By default it is ignored.
     ///
     /// # Errors
     /// A number that is not finite.
@@ -54,8 +54,8 @@ pub trait Learner<M> {
         Ok(())
     }
 
-    /// Tells all ranks with the next step whether this one was asked to stop, and answers after a
-    /// step whether any was. By default there is one rank, which knows by itself.
+    /// Sends to all ranks with the next step whether this one was asked to stop, and answers after
+    /// a step whether any was. By default there is one rank, which knows by itself.
     fn stop_all(&mut self, asked: bool) -> bool {
         asked
     }

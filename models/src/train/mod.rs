@@ -78,7 +78,7 @@ fn prepare<M: Network>(
     Start::new(options, |device| Ok(M::try_build(device)?), learner)
 }
 
-/// Trains a new model on the images of `source` as `options` say, and tells `observer` of every
+/// Trains a new model on the images of `source` as `options` say, and calls `observer` for every
 /// step and epoch.
 ///
 /// The result depends on `options` and `source` only, however often the run is stopped and resumed.
@@ -110,7 +110,8 @@ pub fn train<M: Network>(
     train_with(source, options, learner, persistence, observer)
 }
 
-/// The same with an optimizer of the caller's, such as a [peer](crate::baselines::PeerOptimizer).
+/// As [`train`], with an optimizer of the caller's, such as a
+/// [peer](crate::baselines::PeerOptimizer).
 /// What `options` say of the optimizer and its rate has no effect then.
 ///
 /// # Errors

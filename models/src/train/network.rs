@@ -26,13 +26,13 @@ pub trait Network:
 where
     Self: BuildModule<Cpu, f32>,
 {
-    /// The most classes that it can tell apart.
+    /// The most classes that it can distinguish.
     const CLASSES: usize;
 
     /// The images that it takes, in words.
     const TAKES: &'static str;
 
-    /// Whether it takes images of so many channels, rows and columns.
+    /// Whether it takes images of these channels, rows and columns.
     fn accepts(shape: [usize; 3]) -> bool;
 
     /// The logits in training, with the tape that leads to their gradients.

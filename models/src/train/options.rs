@@ -89,8 +89,8 @@ impl Shape {
         }
     }
 
-    /// For a run of so many epochs, none where it does nothing. [`Horizon`](Self::Horizon) is no
-    /// schedule, but a [`horizon`](tlr::Config::horizon).
+    /// The schedule for a run of this many epochs, none if it does nothing.
+    /// [`Horizon`](Self::Horizon) is no schedule, but a [`horizon`](tlr::Config::horizon).
     ///
     /// # Errors
     /// There are no epochs, or no batches in one.

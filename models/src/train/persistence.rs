@@ -1,4 +1,4 @@
-//! Runs that outlive their process.
+//! [`Persistence`]: saves a run, and resumes it.
 
 use super::{AnyRanks, Facts, Learner, Options, TrainError};
 use crate::{
@@ -31,7 +31,7 @@ pub struct Persistence<'a> {
     /// refused.
     pub settings: Option<&'a Facts>,
     /// The ranks that train together, each with its [share](super::Share) of the batches. Only the
-    /// first one reads and writes files. None where this process trains by itself.
+    /// first one reads and writes files. None if this process trains by itself.
     pub ranks: Option<&'a AnyRanks>,
 }
 
@@ -47,7 +47,7 @@ pub(super) struct Progress {
     format: u32,
     /// All settings.
     settings: Facts,
-    /// What tells the data from others.
+    /// What identifies the data.
     data: Facts,
     batches_per_epoch: usize,
     /// How many numbers have been drawn for dropout.
@@ -92,7 +92,7 @@ impl Progress {
         self.losses.len().saturating_sub(self.epochs.len() * self.batches_per_epoch)
     }
 
-    /// All that has to be the same on all ranks.
+    /// Compares all that has to be the same on all ranks.
     pub(super) fn agree(&self, ranks: &AnyRanks, epochs: usize) -> Result<(), tlr::Error> {
         let facts = self.settings.clone().and(&self.data).with("--epochs", epochs);
         ranks.agree(facts.with("number of batches in an epoch", self.batches_per_epoch).all())
@@ -102,16 +102,16 @@ impl Progress {
     fn read(bytes: Option<&[u8]>) -> Result<Self, &'static str> {
         let bytes = bytes.unwrap_or_default();
         let (format, _) = postcard::take_from_bytes::<u32>(bytes)
-            .map_err(|_| "nothing in it tells how far it got")?;
+            .map_err(|_| "it has no progress record of a run")?;
         if format != FORMAT {
             return Err("another version of this program wrote it");
         }
-        postcard::from_bytes(bytes).map_err(|_| "what tells how far it got is damaged")
+        postcard::from_bytes(bytes).map_err(|_| "the progress record in it is damaged")
     }
 
     /// Why a checkpoint with these figures does not belong to the run `new`.
     fn refuses(&self, new: &Self) -> Option<String> {
-        // Other settings often make other data; told are the settings, then.
+        // Different settings often mean different data. So the settings are reported first.
         let changes = self.settings.changes(&new.settings);
         changes.or_else(|| self.data.changes(&new.data)).or_else(|| {
             let (then, now) = (self.batches_per_epoch, new.batches_per_epoch);

@@ -1,4 +1,4 @@
-//! Training on several ranks: the optimizer, and what each of them has of a batch.
+//! Training on several ranks: the optimizer, and the share of a batch that each rank has.
 
 use super::{Learner, Trial};
 use dfdx::prelude::{Cpu, Gradients};
@@ -11,7 +11,7 @@ use tlr::{
     Adaptation, Checkpoint, DataParallel, Error, Step, Trainer,
 };
 
-/// Ranks, whatever carries their messages.
+/// Ranks over any communicator.
 pub type AnyRanks = Ranks<Box<dyn Communicator>>;
 
 /// One process that trains by itself.
@@ -19,8 +19,8 @@ pub fn alone() -> AnyRanks {
     Ranks::new(Box::new(Alone))
 }
 
-/// What one of several ranks has of each batch: a part of its examples, in their order. The parts
-/// of all ranks are the batch, and none has more than one example more than another.
+/// The share of each batch that one of several ranks has: a part of its examples, in their order.
+/// The shares of all ranks are the batch, and differ by at most one example.
 ///
 /// ```
 /// use tlr_models::train::Share;
@@ -35,7 +35,7 @@ pub struct Share {
     size: usize,
 }
 
-/// All of it, as one process has it.
+/// The whole batch, for a single process.
 impl Default for Share {
     fn default() -> Self {
         Self { rank: 0, size: 1 }
@@ -43,17 +43,17 @@ impl Default for Share {
 }
 
 impl Share {
-    /// That of a rank of so many, at least one.
+    /// The share of rank `rank` of `size` ranks, at least one.
     pub fn new(rank: usize, size: usize) -> Self {
         Self { rank, size: size.max(1) }
     }
 
-    /// That of this rank.
+    /// The share of this rank.
     pub fn of_rank(ranks: &AnyRanks) -> Self {
         Self::new(ranks.rank(), ranks.size())
     }
 
-    /// Of a batch. It may be empty.
+    /// The examples of `batch` that are this share; may be empty.
     pub fn of<'a, T>(&self, batch: &'a [T]) -> &'a [T] {
         let at = |rank: usize| batch.len() * rank / self.size;
         let range: Range<usize> = at(self.rank)..at(self.rank + 1);

@@ -1,4 +1,4 @@
-//! What a run tells while it lasts, and what it leaves.
+//! [`Event`], which a run reports while it lasts, and [`Run`], which it leaves.
 
 use crate::report::Epoch;
 use tlr::{Adaptation, Outcome};
@@ -27,16 +27,16 @@ pub enum Event<'a> {
         loss: f64,
         /// Each group's name and learned rate after the step.
         rates: Vec<(&'a str, f64)>,
-        /// What the schedule has multiplied the learned rates by in this step: 1 without one, and
+        /// The factor on the learned rates in this step, by schedule or horizon: 1 without one, and
         /// while the starting rate is looked for.
         schedule: f64,
     },
-    /// A decision on a rate, before the step that it was made in is told.
+    /// A decision on a rate. It comes before the event of the step that it was made in.
     Decision(&'a Adaptation),
     /// After an epoch and its test.
     Epoch(&'a Epoch),
     /// The run goes on from a checkpoint, or begins where there is none yet. The events that led
-    /// there are told again after this one.
+    /// there are repeated after this one.
     Resumed {
         /// How many steps had been made when the checkpoint was written; none if there is none.
         step: Option<usize>,

@@ -33,13 +33,12 @@ pub trait Source {
     /// How the images are shown, by the examples' flags: a checkpoint of others is refused.
     fn settings(&self) -> Facts;
 
-    /// Notes for those who use the model, by name. They stand beside the best weights.
+    /// Notes for users of the model, by name. They stand beside the best weights.
     fn notes(&self) -> Vec<(&'static str, String)> {
         Vec::new()
     }
 
-    /// What tells these images from others, their classes included: a checkpoint of others is
-    /// refused.
+    /// What identifies these images, their classes included: a checkpoint of others is refused.
     ///
     /// # Errors
     /// Images that cannot be read.

@@ -219,7 +219,7 @@ impl Corpus {
         Ok(Self { source, target, train, val, settings, data })
     }
 
-    /// What tells these pairs from others.
+    /// What identifies these pairs.
     pub fn data(&self) -> &Facts {
         &self.data
     }
@@ -279,8 +279,8 @@ impl Corpus {
 /// cuts them, smoothed exponentially where a run length has no match.
 pub const BLEU_SIGNATURE: &str = "nrefs:1|case:mixed|eff:no|tok:13a|smooth:exp";
 
-/// BLEU as sacrebleu computes it unless it is told otherwise, of translations and references as
-/// they are read by people; see [`BLEU_SIGNATURE`].
+/// BLEU as sacrebleu computes it by default, of translations and references as they are read by
+/// people; see [`BLEU_SIGNATURE`].
 ///
 /// # Errors
 /// There have to be as many translations as references, and at least one.
@@ -297,11 +297,11 @@ pub fn score(translations: &[String], references: &[String]) -> Result<Bleu, Tex
     bleu(&split(translations), &split(references), Smoothing::Exponential)
 }
 
-/// Trains a new model on the pairs of `corpus` as `options` say, and tells `observer` of every step
-/// and epoch.
+/// Trains a new model on the pairs of `corpus` as `options` say, and calls `observer` for every
+/// step and epoch.
 ///
 /// An [`Epoch`](crate::report::Epoch)'s test loss is the mean over the validation pairs' tokens,
-/// and its accuracy the part of them that the model thinks likeliest, each told the right ones
+/// and its accuracy the part of them that the model thinks likeliest, each given the right ones
 /// before it (teacher forcing). The result depends on `corpus`, `options` and `dropout` only.
 ///
 /// # Errors

@@ -5,7 +5,7 @@ use crate::report::{count, rates};
 use std::fmt;
 use tlr::{engine::RATES, Adaptation, Outcome};
 
-/// How many steps at the beginning give the loss that a run starts from, as their mean.
+/// The mean loss of this many steps at the beginning is the loss that a run starts from.
 const FIRST: usize = 20;
 
 /// With fewer losses than this, a trend cannot be told from noise.
@@ -20,7 +20,7 @@ const FEW_ROLLBACKS: usize = 2;
 pub enum Verdict {
     /// The loss fell, by more than noise.
     Learned,
-    /// So few windows have ended that nobody can know yet.
+    /// Too few windows have ended to judge.
     TooShort {
         /// How many steps were made.
         steps: usize,
@@ -74,7 +74,10 @@ impl fmt::Display for Verdict {
             Self::Learned => f.write_str("learned"),
             Self::TooShort { steps } => {
                 let steps = count(*steps, "step");
-                write!(f, "too short to tell: after {steps} a rate has hardly begun to move")
+                write!(
+                    f,
+                    "too short to tell: after {steps} a learned rate has hardly begun to move"
+                )
             }
             Self::Failed { fault, cause } => write!(f, "did not learn: {fault}; {cause}"),
         }
@@ -195,7 +198,7 @@ fn squared_error(losses: &[f64]) -> f64 {
     squares / (2 * losses.len().saturating_sub(1).max(1) * losses.len().max(1)) as f64
 }
 
-/// Decisions that tell whether a rate still rises.
+/// The number of latest decisions that show whether a rate still rises.
 const LATEST: usize = 3;
 
 /// Whether the rate of some group has doubled in its latest windows, none of which was undone:

@@ -4,6 +4,7 @@
 mod equal;
 mod exact;
 mod faults;
+mod half;
 mod problem;
 mod ranks;
 mod resumed;

@@ -104,7 +104,7 @@ impl Drop for Partial {
     }
 }
 
-/// Removes partial files for `path` whose writers are gone: those that nobody has locked.
+/// Removes partial files for `path` whose writers are gone: those that no process has locked.
 fn remove_abandoned(path: &Path, name: &str) {
     let Ok(entries) = std::fs::read_dir(folder_of(path)) else { return };
     for entry in entries.flatten() {

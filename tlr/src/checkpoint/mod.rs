@@ -94,7 +94,7 @@ impl Checkpoint {
     /// Reads a file.
     ///
     /// # Errors
-    /// [`Error::Checkpoint`], for one that is not there, not a checkpoint, damaged, or of another
+    /// [`Error::Checkpoint`] if the file is missing, not a checkpoint, damaged, or of another
     /// version.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
         let path = path.as_ref();
@@ -155,7 +155,7 @@ impl Checkpoint {
         let retyped = differences.iter().any(
             |difference| matches!(difference, Difference::Setting { name, .. } if name == "dtype"),
         );
-        // Another type is told once, and not of each tensor.
+        // Another type is reported once, and not for each tensor.
         let is_told =
             |difference: &Difference| retyped && matches!(difference, Difference::Dtype { .. });
         let tensors = self.differences(here).into_iter();

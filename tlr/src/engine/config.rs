@@ -1,4 +1,4 @@
-//! How a rate is trained.
+//! [`Config`]: all settings of an engine, with defaults and ranges.
 
 use super::{
     rule::{HypergradientRule, NewtonForm, NewtonRule, RateRule},
@@ -106,7 +106,7 @@ impl<R: RateRule> Config<R> {
     }
 
     /// The number of optimizer steps in an epoch, for a window that is a fraction of an epoch.
-    /// Until this number is told, such a window has [`Window::UNKNOWN_EPOCH`] steps.
+    /// Until this number is given, such a window has [`Window::UNKNOWN_EPOCH`] steps.
     pub fn batches_per_epoch(mut self, batches: usize) -> Self {
         self.batches_per_epoch = Some(batches);
         self
@@ -159,7 +159,7 @@ impl<R: RateRule> Config<R> {
     /// windows that agree less, or with the first rollback after a good window.
     ///
     /// **Rates lost in rounding.** A rate may be so small that every step is rounded away. Its
-    /// windows tell nothing, and it would stay for ever. So with the climb go two more rules:
+    /// windows show nothing, and it would stay for ever. So with the climb go two more rules:
     ///
     /// - If a window has moved no weight of a group, and a step of plain gradient descent at a rate
     ///   of 1 would move one, the rate is raised a hundredfold, up to 1. This rule outlasts the
@@ -173,11 +173,11 @@ impl<R: RateRule> Config<R> {
         self
     }
 
-    /// Whether to look for the starting rate, whatever rate training is told to start from.
+    /// Whether to look for the starting rate, whatever rate the optimizer has.
     /// Default: on for the aligned Newton rule, off for other rules. It is not in the paper.
     ///
-    /// **Why.** Nobody knows the rate to start from. From one that is too small, windows pass until
-    /// the rule has raised it; one that is too large costs a rollback, or the network.
+    /// **Why.** The best rate to start from is not known. From one that is too small, windows pass
+    /// until the rule has raised it; one that is too large costs a rollback, or the network.
     ///
     /// **How.** Let s be the way that the weights have gone since training began, and g the
     /// gradient of a batch that has had no part in it. The slope ⟨g,s⟩/‖s‖ says by how much the
@@ -203,7 +203,7 @@ impl<R: RateRule> Config<R> {
         self
     }
 
-    /// Whether a rate is lowered where windows end uphill. Default: on for the aligned Newton rule,
+    /// Whether a rate is lowered if a window ends uphill. Default: on for the aligned Newton rule,
     /// off for other rules. It is not in the paper.
     ///
     /// **Why.** At a rate that is too large, weights jump over the lowest point and back. Steps as
@@ -212,14 +212,14 @@ impl<R: RateRule> Config<R> {
     /// and the rule leaves the rate where it is.
     ///
     /// **How.** Before the last step of a window, let s be its way so far, and g the gradient of
-    /// the batch, which has had no part in s. Where cos(g,s) is above 0 the loss rises along the
+    /// the batch, which has had no part in s. If cos(g,s) is above 0, the loss rises along the
     /// way, and the next rate is at most the current one times 1 − cos(g,s), or times a half.
     pub fn settle(mut self, on: bool) -> Self {
         self.settle = on;
         self
     }
 
-    /// How many optimizer steps training will have in all, or `None` where nobody knows. Default
+    /// How many optimizer steps training will have in all, or `None` if that is not known. Default
     /// `None`. It is not in the paper.
     ///
     /// **Why.** Noise keeps weights away from the lowest point, the further the larger the rate. A
@@ -228,7 +228,7 @@ impl<R: RateRule> Config<R> {
     /// **How.** Every rate is multiplied by a factor, counted from the end of the
     /// [`ramp`](Self::ramp): it is 1 at first, and falls evenly to 0 in the last three tenths of
     /// the steps. Around an optimizer whose steps do not grow shorter with the gradients, such as
-    /// Adam, it rises to 1.5 in the first tenth. Where one batch does not tell the slope from
+    /// Adam, it rises to 1.5 in the first tenth. If one batch does not tell the slope from
     /// noise, or without a ramp, it falls evenly from 1 to 0 over all of the steps.
     ///
     /// The learned rate is the level that is multiplied. The rule does not make up for the decay:
@@ -359,7 +359,7 @@ impl<R: RateRule> Config<R> {
             }
         }
         if let Some(steps) = self.horizon {
-            let advice = "tell all steps of the training, epochs times batches, or None";
+            let advice = "give all steps of the training, epochs times batches, or None";
             Error::unless_advised(steps > 0, "horizon", "at least 1", steps as f64, advice)?;
         }
         let window = match self.batches_per_epoch {

@@ -24,7 +24,7 @@ use super::{
 use crate::error::{Cause, Error};
 
 impl<R: RateRule> Engine<R> {
-    /// A window has ended well.
+    /// Ends a window that nothing speaks against.
     pub(super) fn window_ended(
         &mut self,
         products: Vec<WindowProducts>,
@@ -37,7 +37,7 @@ impl<R: RateRule> Engine<R> {
         self.weigh(EndedWindow { products, factor, slopes, movable: None })
     }
 
-    /// Asks the host for the evidence that is missing, and decides once there is none missing.
+    /// Asks the host for the evidence that is missing, and decides once all of it is there.
     pub(super) fn weigh(&mut self, mut window: EndedWindow) -> Request {
         if window.slopes.is_none() {
             if self.agree(&window) || self.has_silent_groups() {
@@ -78,8 +78,8 @@ impl<R: RateRule> Engine<R> {
         self.conclude(window, &[])
     }
 
-    /// Whether two windows agree so well that a rate may rise: then it has to be seen that the loss
-    /// falls along their way.
+    /// Whether this window's directions agree with the last one's so well that a rate may climb. If
+    /// so, slopes are needed: a rate climbs only if the loss falls along the way.
     fn agree(&self, window: &EndedWindow) -> bool {
         self.climb.is_some_and(|cosine| {
             let mut pairs = self.state.groups.iter().zip(&window.products);
@@ -87,7 +87,7 @@ impl<R: RateRule> Engine<R> {
         })
     }
 
-    /// The groups that are to blame for a window that has gone uphill too far, where no loss tells.
+    /// The groups to blame for a window that has gone too far uphill, without losses to judge by.
     fn went_uphill(&mut self, window: &EndedWindow) -> Option<Vec<bool>> {
         let without_loss = self.blames() && !self.state.watch.has_losses();
         let slopes = window.slopes.as_ref().filter(|_| without_loss)?;
@@ -129,14 +129,14 @@ impl<R: RateRule> Engine<R> {
         spoken.map(|(group, _)| group.rate).reduce(f64::max)
     }
 
-    /// Whether a group has its first gradient.
+    /// Whether a group that has had no gradient now has its first one.
     fn has_spoken(&self, index: usize, slope: Option<&Slope>) -> bool {
         let silent = self.state.groups.get(index).is_some_and(|group| group.silent);
         silent && slope.is_some_and(|slope| slope.gradient > 0.0)
     }
 
-    /// A group that has its first gradient after the ramp starts at the largest of the others'
-    /// rates.
+    /// Starts a group that has its first gradient only after the ramp, at the largest of the
+    /// others' rates.
     fn start_late(&mut self, index: usize, largest: Option<f64>) {
         let Some(group) = self.state.groups.get_mut(index) else { return };
         (group.silent, group.previous) = (false, None);
@@ -144,7 +144,7 @@ impl<R: RateRule> Engine<R> {
         self.set_rate(index, Proposal { rate, outcome: Outcome::Ramped }, None);
     }
 
-    /// What to multiply a group's rate by if its window was lost in rounding. None if it was not.
+    /// The factor to raise a group's rate by if its window was lost in rounding. None otherwise.
     fn raise(
         &self,
         index: usize,
@@ -172,8 +172,8 @@ impl<R: RateRule> Engine<R> {
         self.set_rate(index, Proposal { rate: raised, outcome: Outcome::Raised }, None);
     }
 
-    /// One group's decision at the end of a good window, over which the schedule's mean was
-    /// `factor`.
+    /// Decides on one group's rate at the end of a good window. `factor` is the mean of the factors
+    /// of schedule and horizon over the window.
     fn adapt(&mut self, index: usize, window: WindowProducts, factor: f64, slope: Option<&Slope>) {
         let (Some(group), Some(settings)) =
             (self.state.groups.get_mut(index), self.groups.get(index))
@@ -209,8 +209,8 @@ impl<R: RateRule> Engine<R> {
                 } else {
                     proposal
                 };
-                // Momentum and decay agree with themselves: a rate rises by agreement only where
-                // the loss falls along the way.
+                // With momentum or decay, successive directions agree whatever the loss does. So a
+                // rate rises by agreement only if the loss falls along the way.
                 let proposal = match slope {
                     Some(slope) if agrees && proposal.rate > rate && !slope.is_downhill() => {
                         Proposal::kept(rate, KeptBecause::NotDownhill)
@@ -218,7 +218,8 @@ impl<R: RateRule> Engine<R> {
                     Some(slope) if settles => settle(rate, slope, follows, proposal),
                     _ => proposal,
                 };
-                // Without a schedule the factor is 1, and the proposal stays as it is, to the bit.
+                // Deviation from the paper, which has no schedule: its mean scales the change.
+                // Without schedule and horizon that is 1, and the proposal stays, to the bit.
                 if previous.factor < 1.0 {
                     let moved = rate + previous.factor * (proposal.rate - rate);
                     Proposal { rate: bounded(moved), ..proposal }
@@ -234,7 +235,7 @@ impl<R: RateRule> Engine<R> {
         self.set_rate(index, proposal, products);
     }
 
-    /// The host has gone back to a snapshot: the rates that are to blame are cut.
+    /// Cuts the rates that are to blame. The host has gone back to a snapshot.
     pub(super) fn rolled_back(&mut self, rollback: Rollback) -> Result<Request, Error> {
         let Rollback { cause, rates_are_to_blame, guilty, ramp, counts_step, watch, .. } = rollback;
         let state = &mut self.state;
@@ -278,8 +279,8 @@ impl<R: RateRule> Engine<R> {
         Ok(Request::Done(Step::RolledBack { cause, decisions }))
     }
 
-    /// The host has gone back from weights that are not finite, as far as it can, and there is no
-    /// safeguard that could do more about it.
+    /// Ends a step whose weights were not finite. The host has gone back as far as it can, and
+    /// there is no safeguard that could do more.
     pub(super) fn retreated(&mut self, tensor: String) -> Error {
         self.restart_at_snapshot();
         self.count(1);
@@ -317,8 +318,8 @@ impl<R: RateRule> Engine<R> {
         self.state.groups.iter_mut().for_each(|group| group.previous = None);
     }
 
-    /// Sets a rate, and notes it in the history. No other place writes a rate, and this one writes
-    /// none that is out of bounds, whatever led to it.
+    /// Sets a rate, and notes it in the history. It never writes a rate that is out of bounds.
+    /// Beside it only `new`, `reset` and `resume` write rates, and they have checked theirs.
     pub(super) fn set_rate(
         &mut self,
         index: usize,

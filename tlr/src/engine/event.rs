@@ -1,4 +1,5 @@
-//! What an engine is told, what it asks for, and what a step comes to.
+//! What an engine receives ([`Event`]), what it asks for ([`Request`]), and how a step ends
+//! ([`Step`]).
 
 use super::{
     history::Adaptation,
@@ -12,7 +13,7 @@ use serde::{Deserialize, Serialize};
 pub enum Event {
     /// The gradients of a batch are there: a step begins.
     Batch {
-        /// The batch's loss, where it is told.
+        /// The batch's loss, if there is one.
         loss: Option<f64>,
         /// Whether the base optimizer will only gather the gradients for a step to come, and leave
         /// the weights where they are.
@@ -25,7 +26,8 @@ pub enum Event {
         /// Whether they are.
         finite: bool,
     },
-    /// Answers [`Request::MeasureSlopes`]: one for each group. Empty where they cannot be told.
+    /// Answers [`Request::MeasureSlopes`]: one for each group. Empty if the host cannot measure
+    /// them.
     Slopes(Vec<Slope>),
     /// Answers [`Request::Update`].
     Updated,
@@ -39,9 +41,9 @@ pub enum Event {
         tensor: String,
     },
     /// Answers [`Request::TellMovable`]: whether a step of plain gradient descent at a rate of 1
-    /// would move any weight of each group. Empty where that cannot be told.
+    /// would move any weight of each group. Empty if the host cannot find out.
     Movable(Vec<bool>),
-    /// Answers [`Request::MeasureNorms`]: ‖w‖ of each group. Empty where that cannot be told.
+    /// Answers [`Request::MeasureNorms`]: ‖w‖ of each group. Empty if the host cannot measure it.
     Norms(Vec<f64>),
     /// Answers [`Request::GoBack`].
     WentBack,
@@ -99,7 +101,7 @@ pub enum Target {
     BeforeLast,
 }
 
-/// What became of a step.
+/// How a step ended.
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Step {
@@ -125,7 +127,7 @@ pub enum Step {
     RolledBack {
         /// Why.
         cause: Cause,
-        /// What became of each group's rate, in the order of the groups.
+        /// The decision on each group's rate, in the order of the groups.
         decisions: Vec<Adaptation>,
     },
 }

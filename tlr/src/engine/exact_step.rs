@@ -31,8 +31,8 @@ impl ExactDecision {
 }
 
 impl<R: RateRule> Engine<R> {
-    /// What to make of each group's rate. The sums are along the displacement s = rate · u:
-    /// ⟨s,g⟩, ⟨s,ĝ⟩ and ⟨ĝ,ĝ⟩.
+    /// Decides on each group's rate. The sums are ⟨s,g⟩, ⟨s,ĝ⟩ and ⟨ĝ,ĝ⟩ along the displacement
+    /// s = rate · u, which is old weights minus new ones (the contrary of the way s of a slope).
     pub(crate) fn decide_ahead(&self, sums: &[DirectionProducts]) -> Vec<ExactDecision> {
         let groups = self.state.groups.iter().zip(&self.groups);
         groups

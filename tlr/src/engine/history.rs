@@ -1,4 +1,4 @@
-//! Decisions on rates, and what became of them.
+//! Decisions on rates, each with its reason.
 
 use super::{exact, products::DirectionProducts};
 use crate::error::Cause;
@@ -48,7 +48,7 @@ impl Adaptation {
     }
 }
 
-/// What became of a rate at the end of a window.
+/// Why a rate is what it is after a decision.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Outcome {
@@ -86,11 +86,13 @@ pub enum Outcome {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum KeptBecause {
-    /// The loss is not convex along the direction, or the weights did not move.
+    /// The loss is not convex along the direction, or the weights did not move while
+    /// [`Config::climb`](crate::engine::Config::climb) is off.
     NonPositiveCurvature,
     /// A dot product is NaN or infinite.
     NonFinite,
-    /// The group has no gradient, or the weights did not move.
+    /// The group has had no gradient yet, or its weights did not move while
+    /// [`Config::climb`](crate::engine::Config::climb) is on.
     NoGradient,
     /// Two windows agree, but the loss does not fall along their way: it is momentum or decay that
     /// agrees.

@@ -1,13 +1,13 @@
 //! A decay over the steps that are left. See [`Config::horizon`](super::Config::horizon).
 
-/// The part of the steps over which rates rise.
+/// The first part of the steps, over which rates rise.
 const RISE: f64 = 0.1;
 /// The multiple, of the rates that training starts at, to which they rise.
 const PEAK: f64 = 1.5;
 /// The last part of the steps, over which rates fall to 0.
 const FALL: f64 = 0.3;
 
-/// What the horizon's factor looks like. The ramp has seen which it is.
+/// The shape of the horizon's factor. It depends on what the ramp has seen: see docs/start.md.
 #[derive(Clone, Copy)]
 pub(super) enum Shape {
     /// Noise hides the slope, or nothing is known of it: the share of the steps that is left.
@@ -19,8 +19,8 @@ pub(super) enum Shape {
 }
 
 impl Shape {
-    /// For what a ramp has seen: noise that does not hide the slope, steps as long as the
-    /// gradients.
+    /// The shape after a ramp: `quiet` if noise does not hide the slope, `follows` if steps are as
+    /// long as the gradients.
     pub(super) fn of(quiet: bool, follows: bool) -> Self {
         match (quiet, follows) {
             (false, _) => Self::Falls,

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::error::Error;
 
-/// Who has the weights, the gradients and the base optimizer: what an [`Engine`] decides, it does.
+/// Has the weights, the gradients and the base optimizer, and does what an [`Engine`] decides.
 ///
 /// A method that fails leaves the weights as they were before it.
 ///
@@ -26,8 +26,8 @@ pub trait Host {
     /// The host's own.
     fn take_snapshot(&mut self, kind: TensorKind) -> Result<(), Self::Error>;
 
-    /// Updates the weights, each group at its rate. Or only gathers the gradients, where that is
-    /// what the base optimizer does with them.
+    /// Updates the weights, each group at its rate. Or only gathers the gradients, if that is what
+    /// the base optimizer does with them.
     ///
     /// # Errors
     /// The host's own.
@@ -56,8 +56,8 @@ pub trait Host {
 
     /// The slope of each group: the batch's gradient along the way since a snapshot. The
     /// gradient is that of the loss, before the base optimizer clips it or adds a decay to it.
-    /// Empty where it cannot be told, which is the default. Then rates are neither looked for at
-    /// the start nor found innocent of a loss that rises.
+    /// Empty if the host cannot measure it, which is the default. Then rates are neither looked for
+    /// at the start nor found innocent of a loss that rises.
     ///
     /// # Errors
     /// The host's own.
@@ -66,7 +66,7 @@ pub trait Host {
     }
 
     /// Whether a step of plain gradient descent at a rate of 1 would move any weight of each group.
-    /// Empty where that cannot be told, which is the default.
+    /// Empty if the host cannot find out, which is the default.
     ///
     /// # Errors
     /// The host's own.
@@ -74,7 +74,7 @@ pub trait Host {
         Ok(Vec::new())
     }
 
-    /// ‖w‖ of each group at the last snapshot. Empty where that cannot be told, which is the
+    /// ‖w‖ of each group at the last snapshot. Empty if the host cannot measure it, which is the
     /// default.
     ///
     /// # Errors
@@ -91,7 +91,7 @@ pub trait Host {
     fn go_back(&mut self, target: Target) -> Result<(), Self::Error>;
 }
 
-/// What has become of a window.
+/// The host's answer at the end of a window.
 #[derive(Clone, Debug, PartialEq)]
 pub enum WindowEnd {
     /// The products of each group. The snapshots have moved on.
@@ -117,13 +117,14 @@ pub enum StepError<E> {
     },
 }
 
-/// One step: asks the engine what to do and has the host do it, until the step is over.
+/// Makes one step: asks the engine what to do and has the host do it, until the step is over.
 ///
 /// A step that had begun and was not finished is given up first, as by [`Engine::host_failed`]: a
 /// host may have panicked in it, or the engine's state may have been saved within it.
 ///
 /// # Errors
-/// Those of [`Engine::tell`], and the host's own. The next step can be driven all the same.
+/// [`StepError::Engine`] with an error of [`Engine::tell`]; [`StepError::Host`] with one of the
+/// host's. The next step can be driven all the same.
 pub fn drive<R: RateRule, H: Host>(
     engine: &mut Engine<R>,
     host: &mut H,

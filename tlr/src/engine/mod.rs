@@ -1,9 +1,9 @@
-//! What to do, in f64: no tensor, no device, no dfdx.
+//! The decisions, in f64: no tensor, no device, no dfdx.
 //!
-//! An [`Engine`] decides how learning rates move. It never sees a weight. It is told what has
+//! An [`Engine`] decides how learning rates move. It never sees a weight. It receives what has
 //! happened (an [`Event`]: a batch with its loss, a window's dot products) and answers what to do
-//! next (a [`Request`]: update at these rates, end the window, go back to a snapshot). Whoever does
-//! it is the **host**: see [`Host`] and [`drive`]. This is the *sans-I/O* style of network
+//! next (a [`Request`]: update at these rates, end the window, go back to a snapshot). The **host**
+//! does it: see [`Host`] and [`drive`]. This is the *sans-I/O* style of network
 //! protocols, and for the same reason: every decision can be tested without what it decides on.
 //!
 //! ```text
@@ -133,7 +133,7 @@ pub struct Engine<R> {
     keeps_snapshots: bool,
     numbers: Numbers,
     groups: Vec<GroupSettings>,
-    /// The learned rates times the schedule's factor, for the update that was asked for.
+    /// The learned rates times [`factor`](Self::factor), for the update that was asked for.
     effective: Vec<f64>,
     state: State,
 }
@@ -146,10 +146,13 @@ struct GroupSettings {
 }
 
 impl<R: RateRule> Engine<R> {
-    /// An engine for some groups of tensors.
+    /// Makes an engine that trains one rate for each group.
     ///
     /// # Errors
-    /// A number of `config` or of `numbers`, or a starting rate, out of range; no groups at all.
+    /// - [`Error::OutOfRange`] for a number of `config` or of `numbers`.
+    /// - [`Error::SketchWithSafeguard`] for a `config` that has both.
+    /// - [`Error::NothingToTrain`] without groups.
+    /// - [`Error::Rate`] for a starting rate outside [`RATES`].
     pub fn new(config: Config<R>, groups: Vec<Group>, numbers: Numbers) -> Result<Self, Error> {
         let Numbers { momentum, spacing } = numbers;
         let holds = (0.0..1.0).contains(&momentum);
@@ -207,7 +210,7 @@ impl<R: RateRule> Engine<R> {
     }
 }
 
-/// A group whose rate has not been decided on yet.
+/// The state of a group whose rate has not been decided on yet.
 fn start(rate: f64, climb: Option<f64>) -> GroupState {
     GroupState {
         start: rate,
@@ -226,7 +229,7 @@ impl<R> Engine<R> {
         self.groups.iter().zip(&self.state.groups).map(|(group, state)| (&*group.name, state.rate))
     }
 
-    /// What the schedule and the horizon multiply the rates of the next step by: 1 without them,
+    /// The factor of the next step: that of the schedule times that of the horizon. 1 without them,
     /// and while the starting rates are looked for.
     pub fn factor(&self) -> f64 {
         if self.state.ramp.is_some() {
@@ -239,8 +242,8 @@ impl<R> Engine<R> {
         scheduled * self.horizon.map_or(1.0, ends)
     }
 
-    /// The rates of the update that is [asked for](Request::Update): the learned rates times the
-    /// schedule's factor, within [`RATES`]. While no update is asked for, they mean nothing.
+    /// The rates of the update that is [asked for](Request::Update): the learned rates times
+    /// [`factor`](Self::factor), within [`RATES`]. While no update is asked for, they mean nothing.
     pub fn effective_rates(&self) -> &[f64] {
         &self.effective
     }

@@ -1,6 +1,6 @@
-//! What an engine cannot see of the weights and of the base optimizer.
+//! [`Numbers`]: momentum and precision, which an engine cannot see.
 
-/// What an engine has to know of the numbers that it does not see.
+/// Facts about the base optimizer and the weights' type that an engine needs.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Numbers {
     /// β of the base optimizer, in [0, 1): how much of an update is left over from the one before.

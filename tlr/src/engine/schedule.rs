@@ -4,8 +4,8 @@ use crate::error::Error;
 use serde::{Serialize, Serializer};
 use std::{f64::consts::PI, fmt, sync::Arc};
 
-/// What the learned rate is multiplied by, step by step: the effective rate is α·s_t (the paper's
-/// second future step).
+/// The factor s_t that the learned rate α of step t is multiplied by: the effective rate is α·s_t,
+/// times the horizon's factor if there is one. (The paper's second future step.)
 ///
 /// Schedules multiply ([`times`](Self::times)) and follow each other ([`then`](Self::then)). Given
 /// to `Newton::schedule`; steps are counted as by `Newton::steps`, from 0.
@@ -46,7 +46,7 @@ impl fmt::Debug for Function {
     }
 }
 
-/// No function can be told from another.
+/// Functions cannot be compared, so all of them are written alike.
 impl Serialize for Function {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_unit()
@@ -107,7 +107,7 @@ impl Schedule {
         Ok(Self(Kind::MultiStep { milestones: milestones.into(), factor }))
     }
 
-    /// `factor`^(t/`steps`): by `factor` every so many steps, evenly.
+    /// `factor`^(t/`steps`): by `factor` every `steps` steps, evenly.
     ///
     /// # Errors
     /// [`Error::OutOfRange`] for a factor that is not finite and above 0, or no steps.
@@ -179,12 +179,12 @@ impl Schedule {
         Self(Kind::Product(Box::new(self.0), Box::new(other.0)))
     }
 
-    /// This one for so many `steps`, and then `next` from its beginning.
+    /// This schedule for the first `steps` steps, and then `next` from its beginning.
     pub fn then(self, steps: u64, next: Self) -> Self {
         Self(Kind::Sequence { first: Box::new(self.0), steps, then: Box::new(next.0) })
     }
 
-    /// s_t.
+    /// The factor s_t that the rate of step t is multiplied by.
     pub fn factor(&self, step: u64) -> f64 {
         self.0.factor(step)
     }

@@ -5,14 +5,15 @@ use super::{history::Outcome, products::Slope, rule::Proposal};
 /// The least that a rate is multiplied by.
 const LEAST: f64 = 0.5;
 
-/// A cosine that is more than noise and a valley's sides explain.
+/// Steps that follow the gradients count as uphill above this cosine between way and gradient.
+/// Noise and steps from side to side of a valley stay below it.
 const STEEP: f64 = 0.3;
 
-/// The rule's proposal, or the rate times 1 − cos(g,s), whichever is less, where the loss rises
-/// along the window's way s: where the cosine between it and the gradient g is above 0.
+/// The rule's proposal. If the loss rises along the window's way s, so that the cosine between s
+/// and the gradient g is above 0: the rate times 1 − cos(g,s), if that is less.
 ///
-/// Steps that follow the gradients in length show by their directions that they turn round. There
-/// only a way that is steep counts.
+/// If steps are as long as the gradients (`follows`), their directions show by themselves that they
+/// turn round. Then only a way that is steep counts.
 pub(super) fn settle(rate: f64, slope: &Slope, follows: bool, proposal: Proposal) -> Proposal {
     let least = if follows { STEEP } else { 0.0 };
     let cosine = slope.along / (slope.gradient * slope.moved);

@@ -1,4 +1,4 @@
-//! Where an engine is, in few numbers: to be compared with engines that should be there too.
+//! [`Standing`]: an engine's state in few numbers, by which ranks notice that they have come apart.
 
 use super::Engine;
 use crate::digest::Fnv;
@@ -7,7 +7,7 @@ use std::{
     sync::Arc,
 };
 
-/// Engines that were told the same have the same standing.
+/// An engine's state in few numbers. Engines with the same past have the same standing.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Standing {
     /// Steps so far.
@@ -37,7 +37,7 @@ impl Standing {
 }
 
 impl<R> Engine<R> {
-    /// Where it is. Steps that are over do not matter here, so the history is left out.
+    /// The engine's standing. The history is left out: steps that are over do not matter here.
     pub(crate) fn standing(&self) -> Standing {
         let state = &self.state;
         let begins_window = state.position == 0;
@@ -65,7 +65,7 @@ impl<R> Engine<R> {
 }
 
 impl<R> Engine<R> {
-    /// What was configured, but for the rule.
+    /// The configuration, by name, but for the rule.
     fn described(&self) -> Vec<(&'static str, String)> {
         vec![
             ("window", self.window.to_string()),
@@ -79,7 +79,7 @@ impl<R> Engine<R> {
     }
 }
 
-/// Of how values are shown: `Debug` writes each float so that it can be read back.
+/// A digest of the values' `Debug` text, which is exact for floats.
 #[derive(Default)]
 struct Digest(Fnv);
 

@@ -22,20 +22,20 @@ pub struct State {
     pub(super) steps: u64,
     /// The steps made in this window.
     pub(super) position: usize,
-    /// The sum of the schedule's factors over these steps.
+    /// The sum of the factors of schedule and horizon over these steps.
     #[serde(with = "exact")]
     pub(super) factors: f64,
     pub(super) gathered: GatheredLosses,
     pub(super) snapshot: SnapshotTrust,
     pub(super) watch: Watch,
     pub(super) groups: Vec<GroupState>,
-    /// Whether steps are as long as the gradients, as the ramp has seen.
+    /// Whether steps are as long as the gradients, as the ramp has measured.
     pub(super) follows: bool,
     /// The steps before the horizon's decay began: those of the ramp.
     pub(super) level_from: u64,
-    /// Whether one batch tells the slope from noise, as the ramp has seen.
+    /// Whether one batch is enough to tell the slope from noise, as the ramp has measured.
     pub(super) quiet: bool,
-    /// While the starting rates are looked for.
+    /// The search for the starting rates, while it goes on.
     pub(super) ramp: Option<Ramp>,
     pub(super) phase: Phase,
     pub(super) history: Vec<Adaptation>,
@@ -44,13 +44,13 @@ pub struct State {
 /// What is known of the snapshot that a rollback goes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum SnapshotTrust {
-    /// There is none: the next step begins with one.
+    /// There is no snapshot: the next step begins with one.
     Missing,
     /// No loss speaks against it, or there is no other snapshot.
     Good,
-    /// It is the end of an accepted window. The window was accepted for the losses before its end,
-    /// and no good loss has been seen at the end yet. Until one is, a rollback goes one snapshot
-    /// further.
+    /// The snapshot is the end of an accepted window. The window was accepted for the losses before
+    /// its end, and no good loss has been seen at the end yet. Until one is, a rollback goes one
+    /// snapshot further.
     Unconfirmed,
 }
 
@@ -91,10 +91,10 @@ pub(super) struct GroupState {
     /// The rate that training started from.
     #[serde(with = "exact")]
     pub(super) start: f64,
-    /// The learned rate, without the schedule.
+    /// The learned rate, without schedule and horizon.
     #[serde(with = "exact")]
     pub(super) rate: f64,
-    /// Whether its loss has had no gradient yet.
+    /// Whether the group has had no gradient yet.
     pub(super) silent: bool,
     /// Whether all windows so far agreed well enough for the rate to climb.
     pub(super) climbs: bool,
@@ -124,10 +124,10 @@ impl GroupState {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct PreviousWindow {
-    /// The learned rate in that window, without the schedule.
+    /// The learned rate in that window, without schedule and horizon.
     #[serde(with = "exact")]
     pub(super) rate: f64,
-    /// The mean of the schedule's factors over that window.
+    /// The mean of the factors of schedule and horizon over that window.
     #[serde(with = "exact")]
     pub(super) factor: f64,
     /// ⟨s,s⟩ of its displacement s = rate · factor · u.
@@ -224,13 +224,13 @@ pub(super) struct PendingStep {
 #[serde(deny_unknown_fields)]
 pub(super) struct EndedWindow {
     pub(super) products: Vec<WindowProducts>,
-    /// The schedule's mean.
+    /// The mean of the factors of schedule and horizon.
     #[serde(with = "exact")]
     pub(super) factor: f64,
-    /// Each group's slope along the window's way. None until the host has told it, empty where it
-    /// cannot, or was not asked.
+    /// Each group's slope along the window's way. None until the host has answered; empty if the
+    /// host cannot measure slopes or was not asked.
     pub(super) slopes: Option<Vec<Slope>>,
-    /// Whether a step at a rate of 1 would move each group. None until the host has told it.
+    /// Whether a step at a rate of 1 would move each group. None until the host has answered.
     pub(super) movable: Option<Vec<bool>>,
 }
 
@@ -260,7 +260,7 @@ impl State {
         self.phase != Phase::Idle
     }
 
-    /// Whether an engine with so many groups can have been in this state.
+    /// Whether an engine with this number of groups can have been in this state.
     pub(super) fn is_possible(&self, groups: usize) -> bool {
         let counts = [self.steps, self.gathered.count];
         self.groups.len() == groups

@@ -12,7 +12,7 @@ use super::{
 use crate::error::{Cause, Error};
 
 impl<R: RateRule> Engine<R> {
-    /// Tells the engine what has happened. The answer is what to do next.
+    /// Reports to the engine what has happened. The answer is what to do next.
     ///
     /// # Errors
     /// - [`Error::OutOfOrder`] for an event that does not answer the last request. Nothing has
@@ -20,7 +20,7 @@ impl<R: RateRule> Engine<R> {
     /// - [`Error::ScheduleFactor`], [`Error::NonFiniteLoss`] for a batch that cannot be trained on.
     ///   Nothing has changed but that the step is over.
     /// - [`Error::TooManyRollbacks`], [`Error::NonFiniteWeights`], [`Error::LostWeights`] after a
-    ///   way back. The step is over, and the next batch may be told.
+    ///   way back. The step is over, and the next batch may be reported.
     pub fn tell(&mut self, event: Event) -> Result<Request, Error> {
         let phase = std::mem::replace(&mut self.state.phase, Phase::Idle);
         match (phase, event) {
@@ -68,10 +68,10 @@ impl<R: RateRule> Engine<R> {
         }
     }
 
-    /// The host could not do what it was asked for: the step is over. The answer is whether the
-    /// weights have been updated all the same, because it failed at the end of a window.
+    /// Ends the step because the host could not do what it was asked for. The answer is whether the
+    /// weights have been updated all the same, because the host failed at the end of a window.
     ///
-    /// Before the update nothing has changed, and the next batch may be told. After it, the next
+    /// Before the update nothing has changed, and the next batch may follow. After it, the next
     /// step ends the window that this one could not end; a window that has ended, but of which some
     /// evidence is missing, is judged without.
     pub fn host_failed(&mut self) -> bool {
@@ -96,12 +96,12 @@ impl<R: RateRule> Engine<R> {
         }
     }
 
-    /// The gradients that were gathered for the step to come are gone.
+    /// Reports that the gradients gathered for the step to come are gone.
     pub fn gathered_gradients_lost(&mut self) {
         self.state.gathered = GatheredLosses::default();
     }
 
-    /// A step begins.
+    /// Begins a step.
     fn begin(&mut self, loss: Option<f64>, only_gathers: bool) -> Result<Request, Error> {
         let state = &self.state;
         let step = PendingStep {
@@ -121,7 +121,7 @@ impl<R: RateRule> Engine<R> {
         self.judge(step, false)
     }
 
-    /// What the loss says of the window. `first`, if the window's first snapshot is being taken.
+    /// Judges the loss. `first` if the window's first snapshot is being taken.
     pub(super) fn judge(&mut self, mut step: PendingStep, first: bool) -> Result<Request, Error> {
         if first {
             step.snapshot = SnapshotTrust::Good;
@@ -150,7 +150,7 @@ impl<R: RateRule> Engine<R> {
         Ok(self.begun(step))
     }
 
-    /// Nothing speaks against the step.
+    /// Goes on with a step that nothing speaks against.
     fn begun(&mut self, step: PendingStep) -> Request {
         if step.ramp.is_some() {
             self.state.phase = Phase::Ramping(step);
@@ -224,7 +224,7 @@ impl<R: RateRule> Engine<R> {
         if cause != Cause::NonFiniteLoss {
             state.gathered = GatheredLosses::default();
         }
-        // Where others were gathered for the same step, another batch takes this one's place.
+        // If others were gathered for the same step, another batch takes this one's place.
         let counts = !step.only_gathers && state.gathered.count == 0;
         self.finish(u64::from(counts), Step::Skipped(cause))
     }
@@ -289,14 +289,14 @@ impl<R: RateRule> Engine<R> {
         Request::GoBack(target)
     }
 
-    /// The step is over, and counts as so many.
+    /// Ends the step, which counts as `steps` optimizer steps.
     pub(super) fn finish(&mut self, steps: u64, step: Step) -> Request {
         self.state.steps += steps;
         self.count(steps);
         Request::Done(step)
     }
 
-    /// Begins a new window where the schedule restarts. `steps` is what has just been counted. The
+    /// Begins a new window if the schedule restarts here and `steps`, just counted, is not 0. The
     /// ramp measures its ways from one snapshot, and keeps it.
     pub(super) fn count(&mut self, steps: u64) {
         let restarts = |schedule: &Schedule| schedule.restarts_at(self.state.steps);
@@ -306,7 +306,7 @@ impl<R: RateRule> Engine<R> {
         }
     }
 
-    /// What the schedule says of the next step, if a rate can be multiplied by it.
+    /// The factor of the next step, if a rate can be multiplied by it.
     fn checked_factor(&self) -> Result<f64, Error> {
         let factor = self.factor();
         if factor >= 0.0 && factor.is_finite() {

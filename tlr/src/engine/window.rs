@@ -47,7 +47,7 @@ impl Window {
         Ok(Self(Length::Steps(steps)))
     }
 
-    /// A fraction `p` of an epoch whose length is told later, by
+    /// A fraction `p` of an epoch whose length is given later, by
     /// [`Config::batches_per_epoch`](crate::engine::Config::batches_per_epoch).
     ///
     /// # Errors
@@ -98,7 +98,8 @@ impl Window {
         if let Length::Steps(steps) = self.0 {
             return steps;
         }
-        // Without momentum there is no memory to wait for.
+        // Deviation from the paper, whose K is a fraction of an epoch and nothing else: see
+        // `Config::least_steps`. Without momentum there is no memory to wait for.
         let memories = if momentum > 0.0 { memories / (1.0 - momentum) } else { 0.0 };
         // 1 − 0.9 is a little below 0.1. A quotient within rounding of a whole number is meant to
         // be that number.

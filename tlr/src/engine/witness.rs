@@ -1,5 +1,5 @@
-//! The steps at which the slopes are asked: while the starting rates are looked for, before the
-//! last step of a window, and where a loss has risen.
+//! The steps at which slopes are asked for: while the starting rates are looked for, before the
+//! last step of a window, if a loss has risen, and every few steps without a loss.
 
 use super::{
     event::{Request, Step, Target},
@@ -13,7 +13,7 @@ use super::{
 };
 use crate::error::{Cause, Error};
 
-/// Where no loss is told the slopes are asked for every so many steps.
+/// Without losses, slopes are asked for every this many steps.
 const LOOKS_APART: u64 = 4;
 
 /// Where a step is in its window. Before the first there is no way to look back on.
@@ -26,7 +26,7 @@ enum Place {
 }
 
 impl<R: RateRule> Engine<R> {
-    /// The starting rates are looked for.
+    /// Goes on with the ramp, by the slopes of one more batch.
     pub(super) fn ramped(
         &mut self,
         mut step: PendingStep,
@@ -35,7 +35,7 @@ impl<R: RateRule> Engine<R> {
         let loss = step.gathered.mean();
         let Some(ramp) = &mut step.ramp else { return Ok(self.ask_for_update(step)) };
         if slopes.len() != self.groups.len() {
-            // The host cannot tell slopes. Training starts from the rates that it was given.
+            // The host has no slopes. Training starts from the rates that it was given.
             (self.state.ramp, step.ramp) = (None, None);
             return self.judge(step, false);
         }
@@ -66,7 +66,7 @@ impl<R: RateRule> Engine<R> {
         }))
     }
 
-    /// A step of the ramp is made.
+    /// Ends a step of the ramp, whose update is made.
     pub(super) fn ramp_step_made(&mut self, ramp: Ramp, ends: bool) -> Request {
         let first = self.state.history.len();
         let rates = self.state.groups.iter().map(|group| group.rate);
@@ -82,7 +82,7 @@ impl<R: RateRule> Engine<R> {
         self.finish(1, Step::Ramped { decisions })
     }
 
-    /// The rates are found, after so many steps.
+    /// Notes that the ramp has ended at step `steps`, and what it has seen.
     pub(super) fn ramp_ended(&mut self, ramp: &Ramp, steps: u64) {
         self.state.level_from = steps;
         self.state.quiet = ramp.is_quiet();
@@ -99,7 +99,8 @@ impl<R: RateRule> Engine<R> {
         }
     }
 
-    /// Whether to ask what the way since the snapshot explains, before rates are blamed.
+    /// Whether to ask for slopes before rates are blamed: the way since the snapshot may not
+    /// explain the rise.
     pub(super) fn may_be_innocent(&self, cause: Cause) -> bool {
         let rose = matches!(cause, Cause::LossIncreased | Cause::LossExploded);
         rose && self.blames()
@@ -110,7 +111,7 @@ impl<R: RateRule> Engine<R> {
         self.safeguard.is_some_and(|safeguard| safeguard.blame.is_some())
     }
 
-    /// Where a rollback would go.
+    /// The snapshot that a rollback would go to.
     pub(super) fn way_back(&self) -> Target {
         match self.state.snapshot {
             SnapshotTrust::Unconfirmed => Target::BeforeLast,
@@ -118,7 +119,7 @@ impl<R: RateRule> Engine<R> {
         }
     }
 
-    /// Are the rates to blame?
+    /// Decides by the slopes which rates are to blame for a rise.
     pub(super) fn suspected(
         &mut self,
         mut step: PendingStep,
@@ -142,14 +143,14 @@ impl<R: RateRule> Engine<R> {
         }
     }
 
-    /// Whether any of these groups' rates may be cut: otherwise those of all others have to be.
+    /// Whether any of the `guilty` groups' rates may be cut. Otherwise the others' have to be.
     pub(super) fn can_be_cut(&self, guilty: &[bool]) -> bool {
         self.groups.iter().zip(guilty).any(|(group, guilty)| *guilty && !group.fixed_rate)
     }
 
-    /// Whether the slopes along the window's way are to be known before this step: before the last.
-    /// (That step itself has to be left out: it goes down its own batch's gradient.) Where no loss
-    /// is told they are the only witness, and are asked for more often.
+    /// Whether slopes along the window's way are asked for before this step. They are before the
+    /// last one. (That step itself has to be left out: it goes down its own batch's gradient.)
+    /// Without losses, slopes are the only witness, and are asked for more often.
     pub(super) fn looks_back(&self, step: &PendingStep) -> bool {
         let without_loss = step.gathered.mean().is_none() && self.blames();
         let now_and_then = without_loss && self.state.steps.is_multiple_of(LOOKS_APART);
@@ -161,7 +162,7 @@ impl<R: RateRule> Engine<R> {
         of_interest && !step.only_gathers
     }
 
-    /// Where a step is in its window.
+    /// The place of the next step in its window.
     fn place(&self) -> Place {
         match (self.state.position == 0, self.state.position + 1 == self.window) {
             (true, true) => Place::Only,
@@ -171,7 +172,8 @@ impl<R: RateRule> Engine<R> {
         }
     }
 
-    /// The way to look back on: the window's, and if that is one step, the one before.
+    /// The snapshot where the way to look back on begins: the window's, or the one before in a
+    /// window of one step.
     pub(super) fn way_to_look_at(&self) -> Target {
         match self.place() {
             Place::Only => self.way_back(),
@@ -179,7 +181,7 @@ impl<R: RateRule> Engine<R> {
         }
     }
 
-    /// The slopes along the way so far. At a window's end they are weighed with its products.
+    /// Takes the slopes along the way so far. At a window's end they are weighed with its products.
     pub(super) fn looked_back(&mut self, mut step: PendingStep, slopes: Vec<Slope>) -> Request {
         if let Place::Last = self.place() {
             step.slopes = Some(slopes);
@@ -201,7 +203,7 @@ impl<R: RateRule> Engine<R> {
         })
     }
 
-    /// The groups that are to blame for a way that has gone too far, where no loss tells.
+    /// The groups that are to blame for a way that has gone too far, without a loss to judge by.
     pub(super) fn guilty(&self, slopes: &[Slope]) -> Option<Vec<bool>> {
         let share = self.safeguard?.blame?;
         match blame(share, f64::MIN_POSITIVE, slopes) {
@@ -210,7 +212,7 @@ impl<R: RateRule> Engine<R> {
         }
     }
 
-    /// Whether a group is still to have its first gradient.
+    /// Whether any group that can be trained has had no gradient yet.
     pub(super) fn has_silent_groups(&self) -> bool {
         let mut groups = self.state.groups.iter().zip(&self.groups);
         groups.any(|(group, settings)| group.silent && !settings.fixed_rate)

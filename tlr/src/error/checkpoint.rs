@@ -67,7 +67,7 @@ pub enum Difference {
     Shape {
         /// Its name in the file.
         tensor: String,
-        /// Its shape there.
+        /// Its shape in the file.
         file: Vec<usize>,
         /// The shape it should have.
         here: Vec<usize>,
@@ -76,7 +76,7 @@ pub enum Difference {
     Dtype {
         /// Its name in the file.
         tensor: String,
-        /// Its type there.
+        /// Its type in the file.
         file: String,
         /// The type it should have.
         here: String,
@@ -106,7 +106,7 @@ impl fmt::Display for Difference {
             Self::Setting { name, file, here } => {
                 let word = |value: &Option<String>| match value {
                     Some(value) => value.clone(),
-                    None => "not there".to_owned(),
+                    None => "missing".to_owned(),
                 };
                 write!(f, "`{name}` is {} in the file and {} here", word(file), word(here))
             }

@@ -36,22 +36,22 @@ pub enum Error {
     SketchWithSafeguard,
     /// A schedule's factor is negative or not finite.
     #[error(
-        "the schedule's factor is {factor} at step {step}, and the rate cannot be multiplied \
-         by that: nothing was updated"
+        "the schedule's factor is {factor} at step {step}, and must be finite and at least 0: \
+         nothing was updated"
     )]
     ScheduleFactor {
         /// The step, counted from 1.
         step: u64,
-        /// What the schedule said.
+        /// The schedule's factor, times that of the horizon.
         factor: f64,
     },
     /// A group's starting rate is zero, negative, not finite, or outside
     /// [`RATES`](crate::engine::RATES).
     #[error("the starting learning rate of `{group}` must be in [1e-30, 1e30], not {rate:e}")]
     Rate {
-        /// The group of layers.
+        /// The group's name: a layer's path, or `model`.
         group: String,
-        /// The rate.
+        /// Its starting rate.
         rate: f64,
     },
     /// The model has nothing to train.
@@ -61,7 +61,7 @@ pub enum Error {
     #[error(
         "no layer holds the trainable tensor `{tensor}`: `TensorCollection` visits it and \
          `TrainableLr` does not; remove its `#[tlr(skip)]` or visit it in both; \
-         `#[tlr(untrained)]` takes the derived `TensorCollection`"
+         `#[tlr(untrained)]` needs tlr's `#[derive(TensorCollection)]`"
     )]
     TensorOutsideLayers {
         /// The tensor.
@@ -95,7 +95,7 @@ pub enum Error {
         /// What is different.
         what: String,
     },
-    /// Parameters that the loss does not depend on, as far as the gradients tell.
+    /// Some parameters have no gradient: the loss does not depend on them.
     ///
     /// What the optimizer has accumulated is as it was, if its `complete_gradients` makes a copy of
     /// the gradients. Otherwise it is cleared.
@@ -189,14 +189,14 @@ pub enum Error {
     /// were, and so is the file.
     #[error("{}: {problem}", checkpoint::named(.path))]
     Checkpoint {
-        /// The file, where there is one.
+        /// The file, if there is one.
         path: Option<PathBuf>,
         /// What is wrong.
         problem: CheckpointError,
     },
-    /// Training on several ranks cannot go on as it is. Every rank is told the same, but for one
-    /// that has failed by itself: it has its own error. Nothing was moved on any rank that is told
-    /// so at the beginning of a step, where all exchanges are.
+    /// Training on several ranks cannot go on as it is. Every rank gets the same error, but for one
+    /// that has failed by itself: it has its own. All exchanges of a step are at its beginning, so
+    /// no rank that gets the error there has moved its weights.
     #[error("rank {rank}, step {step}: {problem}")]
     Parallel {
         /// The rank that is to blame, counted from 0.
@@ -214,13 +214,13 @@ pub enum Error {
     /// are those after the step. The next step ends the window, if this one could not.
     #[error("device, at the end of a window: {0}: the step itself was made")]
     WindowEnd(String),
-    /// An [engine](crate::engine::Engine) was told something that it had not asked for. Nothing has
-    /// changed.
+    /// An [engine](crate::engine::Engine) got an event that it had not asked for, or a base
+    /// optimizer has panicked. Nothing has changed.
     #[error("the engine was told of {told} and waits for {expected}")]
     OutOfOrder {
-        /// What it was told.
+        /// The event that it got, in words.
         told: &'static str,
-        /// What it waits for.
+        /// The event that it waits for, in words.
         expected: &'static str,
     },
 }
@@ -240,7 +240,7 @@ pub enum Cause {
     NonFiniteWeights,
     /// A gradient is NaN or infinite.
     NonFiniteGradient,
-    /// The weights have gone too far: as the gradients tell, the loss rises along the way.
+    /// The weights have gone too far: the gradients show that the loss rises along the way.
     WentTooFar,
     /// A gradient is beyond half precision, and the loss scale is to blame.
     GradientOverflow,
@@ -296,7 +296,7 @@ fn shown(value: f64) -> String {
     }
 }
 
-/// What may be wrong with a loss that is not finite, and is easily overlooked.
+/// The ending of a noun that `count` stands before.
 fn plural(count: usize) -> &'static str {
     match count {
         1 => "",
@@ -304,6 +304,7 @@ fn plural(count: usize) -> &'static str {
     }
 }
 
+/// What may be wrong with an infinite loss, and is easily overlooked.
 fn overflow(may_be: bool) -> &'static str {
     match may_be {
         true => {

@@ -4,33 +4,33 @@ use serde::{Deserialize, Serialize};
 
 /// What is wrong with a rank, as part of [`Error::Parallel`](crate::Error::Parallel).
 ///
-/// All ranks name the same rank. Where ranks differ, it is the one that differs from most of the
+/// All ranks name the same rank. If ranks differ, it is the one that differs from most of the
 /// others; between two ranks, the second.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, thiserror::Error)]
 #[non_exhaustive]
 pub enum ParallelError {
-    /// Nothing came from it in time. It has ended, has been stopped, or is busy with something
-    /// else.
+    /// Nothing came from the rank in time. It has ended, has been stopped, or is busy with
+    /// something else.
     #[error(
         "nothing came from it for {seconds} s: see whether it still runs; where the others \
          have to wait longer for it, raise the time-out"
     )]
     TimeOut {
-        /// How long was waited for it.
+        /// How long the others have waited, in seconds.
         seconds: f64,
     },
-    /// It has ended.
+    /// The rank has ended.
     #[error(
         "it has ended: its own output says why; start all ranks again from the last checkpoint"
     )]
     Ended,
-    /// It has failed by itself.
+    /// The rank has failed by itself.
     #[error("{message}")]
     Failed {
-        /// What went wrong there.
+        /// What went wrong on it.
         message: String,
     },
-    /// It was started with something else.
+    /// The model, an option or the data differs.
     #[error(
         "its {what} is {here}, and that of rank {other} is {there}: start all ranks with the \
          same model, options and data"
@@ -38,27 +38,27 @@ pub enum ParallelError {
     Differs {
         /// What is different: a tensor, an option, the data.
         what: String,
-        /// What it is on the rank that is named.
+        /// Its value on the rank that differs.
         here: String,
-        /// A rank of the many.
+        /// One of the ranks that agree.
         other: usize,
-        /// What it is there.
+        /// Its value on that one.
         there: String,
     },
-    /// It has made another number of steps.
+    /// The rank has made another number of steps.
     #[error(
         "it has made {here} steps, and rank {other} has made {there}: each rank has to make \
          the same steps"
     )]
     Steps {
-        /// Steps of the rank that is named.
+        /// Steps of the rank that differs.
         here: u64,
-        /// A rank of the many.
+        /// One of the ranks that agree.
         other: usize,
-        /// Its steps.
+        /// Steps of that one.
         there: u64,
     },
-    /// A rate is another one there.
+    /// A learning rate differs.
     #[error(
         "its rate of `{layer}` is {here:e}, and that of rank {other} is {there:e}: the ranks \
          have decided differently, so they no longer train one model; go on from the last \
@@ -67,14 +67,14 @@ pub enum ParallelError {
     Rate {
         /// The layer, or `model`.
         layer: String,
-        /// The rate on the rank that is named.
+        /// The rate on the rank that differs.
         here: f64,
-        /// A rank of the many.
+        /// One of the ranks that agree.
         other: usize,
-        /// The rate there.
+        /// The rate on that one.
         there: f64,
     },
-    /// What it remembers of a layer's windows is something else.
+    /// What the rank remembers of a layer's windows differs.
     #[error(
         "it remembers something else of `{layer}` than rank {other}: the ranks no longer \
          train one model; go on from the last checkpoint"
@@ -82,10 +82,10 @@ pub enum ParallelError {
     Memory {
         /// The layer, or `model`.
         layer: String,
-        /// A rank of the many.
+        /// One of the ranks that agree.
         other: usize,
     },
-    /// Weights are other ones there.
+    /// Weights differ.
     #[error(
         "its `{tensor}` is not that of rank {other}: call `broadcast` on every rank before \
          training; if they were the same then, go on from the last checkpoint"
@@ -93,16 +93,16 @@ pub enum ParallelError {
     Weights {
         /// The first such tensor.
         tensor: String,
-        /// A rank of the many.
+        /// One of the ranks that agree.
         other: usize,
     },
-    /// It is doing something else.
+    /// The rank has made another call than the others.
     #[error(
         "it sent {found} where {expected} was expected: each rank has to make the same calls \
          in the same order"
     )]
     Order {
-        /// What was expected of it.
+        /// What was expected from it.
         expected: String,
         /// What came.
         found: String,
@@ -113,7 +113,7 @@ pub enum ParallelError {
     /// What carries the messages has failed.
     #[error("the message passing failed: {message}")]
     Transport {
-        /// Its own words.
+        /// The message of the library that carries them.
         message: String,
     },
 }

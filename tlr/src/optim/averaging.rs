@@ -1,4 +1,4 @@
-//! What a trainer and an optimizer say to each other about a step that several ranks make together.
+//! [`StepFigures`]: what a trainer passes to an optimizer that averages over ranks, and gets back.
 
 use crate::engine::Standing;
 

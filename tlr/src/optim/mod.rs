@@ -15,6 +15,7 @@ mod dfdx;
 mod elementwise;
 pub(crate) mod gradients;
 mod groups;
+mod names;
 mod rmsprop;
 mod sgd;
 mod state;

@@ -1,4 +1,4 @@
-//! [`RMSprop`].
+//! [`RMSprop`]: gradients over the root of the running mean of their squares.
 
 use super::{
     adam::epsilon,

@@ -152,7 +152,7 @@ pub trait TunableOptimizer:
     /// tensor has a gradient. By default it calls `update`.
     ///
     /// # Errors
-    /// Those of `update`.
+    /// The errors of `update`: a gradient is missing, or the device has failed.
     fn update_owned(
         &mut self,
         model: &mut Self::Model,

@@ -1,4 +1,4 @@
-//! Whether all ranks have the same, and which one has not.
+//! Compares facts over all ranks, and finds the rank that differs.
 
 use super::{Communicator, Ranks};
 use crate::{
@@ -7,9 +7,8 @@ use crate::{
 };
 
 impl<C: Communicator> Ranks<C> {
-    /// Goes on if all ranks name the same facts: options, or what tells their data from others.
-    /// Otherwise each is told of the first fact in which they differ, as
-    /// [`ParallelError::Differs`].
+    /// Goes on if all ranks name the same facts: options, or what identifies their data. Otherwise
+    /// each gets the first fact in which they differ, as [`ParallelError::Differs`].
     ///
     /// # Errors
     /// [`Error::Parallel`].
@@ -46,7 +45,7 @@ impl<C: Communicator> Ranks<C> {
         let (here, there) = (of(odd), of(other));
         let value = |facts: &[(String, String)], name: &str| {
             let found = facts.iter().find(|(other, _)| other == name);
-            found.map_or_else(|| "not there".to_owned(), |(_, fact)| fact.clone())
+            found.map_or_else(|| "missing".to_owned(), |(_, fact)| fact.clone())
         };
         let mut names = here.iter().chain(&there).map(|(name, _)| name);
         let name = names.find(|name| value(&here, name) != value(&there, name));
@@ -81,7 +80,7 @@ pub(super) fn digest<T: AsRef<str>>(facts: &[(T, T)]) -> u64 {
     digest.value()
 }
 
-/// Of several parts, with the length after each.
+/// A digest of several parts, each followed by its length.
 #[derive(Default)]
 pub(super) struct Digest(Fnv);
 

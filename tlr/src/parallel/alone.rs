@@ -1,9 +1,9 @@
-//! [`Alone`]: one rank.
+//! [`Alone`]: a communicator for a single process.
 
 use super::{Communicator, LinkError};
 use std::time::Instant;
 
-/// One rank, which has nobody to talk to. A program for many ranks also runs as one with it, and
+/// One rank without others to talk to. A program for many ranks also runs as one with it, and
 /// then each step is what it is without [`DataParallel`](crate::DataParallel), to the bit.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Alone;

@@ -67,10 +67,10 @@ pub enum LinkError {
     Transport(String),
 }
 
-/// How long a rank is waited for, unless something else is said.
+/// How long a rank is waited for by default.
 pub(super) const TIME_OUT: Duration = Duration::from_secs(300);
 
-/// Whichever it is, chosen while the program runs.
+/// For programs that choose their communicator while they run.
 impl<C: Communicator + ?Sized> Communicator for Box<C> {
     fn rank(&self) -> usize {
         (**self).rank()

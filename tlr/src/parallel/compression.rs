@@ -3,11 +3,11 @@
 use crate::tensors::{Bf16, Element};
 use std::mem::size_of;
 
-/// In how many bits a gradient travels between ranks. It is summed in f64 all the same.
+/// The format in which gradients travel between ranks. They are summed in f64 all the same.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Compression {
-    /// In those of its own type, bit for bit.
+    /// As their own type, bit for bit.
     #[default]
     None,
     /// As bfloat16, in 16 bits: 8 bits of precision over the whole range of f32.
@@ -27,7 +27,7 @@ impl Compression {
         }
     }
 
-    /// Writes elements to a message of so many.
+    /// Encodes `values` into the `bytes` of a message.
     pub(super) fn encode<E: Element>(self, values: &[E], bytes: &mut [u8]) {
         let places = bytes.chunks_exact_mut(self.width::<E>()).zip(values);
         match self {

@@ -18,14 +18,14 @@ use std::fmt;
 /// decide the same on all ranks. A loss or gradient that is not finite on one rank is not finite in
 /// the mean, and all ranks skip the step.
 ///
-/// Batches of unequal sizes are told their weights by
+/// Batches of unequal sizes get their weights by
 /// [`weigh_next`](crate::Trainer::weigh_next). To gather several batches for one step, take
-/// [`Accumulate`](crate::optim::Accumulate) around `DataParallel`: a batch then weighs what
-/// `Accumulate` is told.
+/// [`Accumulate`](crate::optim::Accumulate) around `DataParallel`: a batch then has the weight that
+/// `Accumulate` is given.
 ///
-/// At each step the ranks compare where they are, and at the beginning of each window their weights
-/// and all that they remember. Where one differs, the step is an error on all ranks that names the
-/// rank, the step and the layer ([`Error::Parallel`]).
+/// At each step the ranks compare their counts and rates, and at the beginning of each window their
+/// weights and all that they remember. If a rank differs, the step fails on all ranks with an error
+/// that names the rank, the step and the layer ([`Error::Parallel`]).
 ///
 /// A layer that looks at its whole batch, such as batch norm, sees the examples of its own rank.
 /// Its running figures differ between ranks, until
@@ -70,15 +70,16 @@ pub struct DataParallel<Opt: TunableOptimizer, C> {
     pub(super) optimizer: Opt,
     pub(super) ranks: Ranks<C>,
     pub(super) plan: Plan,
-    /// What the next batch of this rank weighs, and what the last one did, if it was told.
+    /// The weight of this rank's next batch, and that of the last one, if they were set.
     pub(super) next_weight: Option<f64>,
     pub(super) weight: Option<f64>,
-    /// What this rank tells all with the next step, and whether any rank has told so with the last.
+    /// The flag that this rank sends with the next step, and whether any rank has sent one with the
+    /// last.
     pub(super) telling: bool,
     pub(super) told: bool,
     /// Whether the gradients of the next update are the means already.
     pub(super) averaged: bool,
-    /// Of the model and the settings. None before the first step.
+    /// Digest of the model and the settings. None before the first step.
     pub(super) setup: Option<u64>,
     /// The gradients of all tensors, one after the other.
     pub(super) flat: Vec<Opt::Dtype>,
@@ -86,7 +87,7 @@ pub struct DataParallel<Opt: TunableOptimizer, C> {
     pub(super) total_weight: f64,
 }
 
-/// Numbers in a bucket, unless something else is said.
+/// The default size of a bucket, in numbers.
 const BUCKET: usize = 1 << 18;
 
 impl<Opt, C> DataParallel<Opt, C>
@@ -117,14 +118,14 @@ where
         }
     }
 
-    /// In how many bits gradients travel. Default: in their own.
+    /// Sets the format that gradients are sent in. Default: their own type.
     pub fn compression(mut self, compression: Compression) -> Self {
         self.plan.compression = compression;
         self
     }
 
-    /// How many numbers travel together. Default 2¹⁸. Fewer overlap better, more have fewer
-    /// messages.
+    /// Sets how many numbers travel together. Default 2¹⁸. Small buckets overlap better with
+    /// computation; large ones need fewer messages.
     ///
     /// # Errors
     /// [`Error::OutOfRange`] for 0.
@@ -186,9 +187,9 @@ where
         Ok(())
     }
 
-    /// The next batch of this rank weighs so much in the mean over the ranks: for losses that are
-    /// means over their batches, the number of examples. Default 1. A rank that has none passes
-    /// gradients of zeros and weighs 0. It holds for one batch.
+    /// Sets the weight of this rank's next batch in the mean over the ranks: for losses that are
+    /// means over their batches, the number of examples. Default 1. A rank without examples passes
+    /// gradients of zeros and the weight 0. It holds for one batch.
     ///
     /// # Errors
     /// [`Error::OutOfRange`] unless `weight` is finite and at least 0.
@@ -199,14 +200,15 @@ where
         Ok(())
     }
 
-    /// Tells all ranks one bit with each step from now on, without a message of its own: that this
-    /// one was asked to stop, for instance. All of them [know](Self::was_told) it after the same
-    /// step.
+    /// Sets a flag that is sent to all ranks with each step from now on, without a message of its
+    /// own: that this rank was asked to stop, for instance. All ranks [know](Self::was_told) it
+    /// after the same step.
     pub fn tell_all(&mut self, told: bool) {
         self.telling = told;
     }
 
-    /// Whether any rank has [told](Self::tell_all) so with the last step. False with one rank.
+    /// Whether any rank had the flag of [`tell_all`](Self::tell_all) set in the last step. False
+    /// with one rank.
     pub fn was_told(&self) -> bool {
         self.told
     }
@@ -221,7 +223,7 @@ where
         &self.ranks
     }
 
-    /// The mean loss over all ranks of the last batch, and what it weighs in all. None with one
+    /// The mean loss over all ranks of the last batch, and the sum of the weights. None with one
     /// rank, and before the first batch with a loss.
     pub fn last_batch(&self) -> Option<(f64, f64)> {
         Some((self.mean_loss?, self.total_weight))

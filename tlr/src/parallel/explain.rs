@@ -1,4 +1,4 @@
-//! In what a rank differs from the others, once it is known that one does.
+//! Finds in which layer or setting a rank differs, and makes an error of it.
 
 use super::{
     header::{Apart, Header},
@@ -11,7 +11,7 @@ use crate::{
     tensors::{self, Backend, Element},
 };
 
-/// What is named where it is no single layer.
+/// The name in an error if no single layer differs.
 const MODEL: &str = "the model";
 
 /// What this rank can say of itself.
@@ -29,7 +29,7 @@ where
     Opt::Device: Backend<Opt::Dtype>,
     C: Communicator,
 {
-    /// In what a rank differs. All ranks ask each other, and find the same.
+    /// The error that names in what a rank differs. All ranks ask each other, and find the same.
     pub(super) fn explain(
         &self,
         apart: Apart,

@@ -2,25 +2,25 @@
 
 use super::agree::odd_one_out;
 
-/// What a rank says of itself before its gradients are used. A few numbers: only where they differ
-/// is it asked what differs.
+/// What a rank sends before its gradients are used. It is a few numbers: only if they differ do the
+/// ranks ask each other what differs.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Header {
-    /// Whether it has no gradients, because something failed.
+    /// Whether the rank has no gradients, because something failed.
     pub(super) failed: bool,
-    /// What it tells all ranks: see [`DataParallel::tell_all`](super::DataParallel::tell_all).
+    /// The flag of [`DataParallel::tell_all`](super::DataParallel::tell_all).
     pub(super) told: bool,
     /// Whether its gradients are the second ones of this step, at other weights.
     pub(super) again: bool,
     pub(super) loss: Option<f64>,
-    /// What its batch weighs.
+    /// The weight of the rank's batch.
     pub(super) weight: f64,
     pub(super) steps: u64,
-    /// Of the model's tensors and of the settings.
+    /// Digest of the tensors' names and shapes and of the settings.
     pub(super) setup: u64,
-    /// Of where its engine is.
+    /// Digest of the engine's state.
     pub(super) standing: u64,
-    /// Of its weights, at the beginning of a window.
+    /// Digest of the weights at the beginning of a window, and of nothing within one.
     pub(super) weights: u64,
 }
 
@@ -34,7 +34,7 @@ impl Header {
         words.into_iter().flat_map(u64::to_le_bytes).collect()
     }
 
-    /// Of what a rank has sent. What is missing reads as 0.
+    /// Decodes a header. Missing bytes read as 0.
     pub(super) fn from_bytes(bytes: &[u8]) -> Self {
         let mut words = bytes.as_chunks().0.iter().map(|word| u64::from_le_bytes(*word));
         let mut word = || words.next().unwrap_or_default();
@@ -68,7 +68,7 @@ pub(super) enum Finding {
 
 type Figure = fn(&Header) -> u64;
 
-/// In what ranks differ.
+/// The part of the headers in which ranks differ.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Apart {
     Setup,
@@ -80,7 +80,7 @@ pub(super) enum Apart {
 }
 
 impl Finding {
-    /// The same on all ranks, because it depends on nothing else.
+    /// The finding from all headers. It depends on nothing else, so it is the same on all ranks.
     pub(super) fn of(headers: &[Header]) -> Self {
         if let Some(rank) = headers.iter().position(|header| header.failed) {
             return Self::Failed(rank);
@@ -91,7 +91,7 @@ impl Finding {
             (Apart::Again, |header| u64::from(header.again)),
             (Apart::Loss, |header| u64::from(header.loss.is_some())),
             (Apart::Steps, |header| header.steps),
-            // Before what the engines made of them.
+            // Before the engines' state, which follows from the weights.
             (Apart::Weights, |header| header.weights),
             (Apart::Standing, |header| header.standing),
         ];

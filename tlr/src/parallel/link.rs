@@ -1,10 +1,10 @@
-//! [`Link`]: messages with a head that says what they are, and the end of all talking.
+//! [`Link`]: messages with a head that says what they are, and the end of all exchanges.
 
 use super::{communicator::TIME_OUT, Communicator, LinkError};
 use crate::error::{Error, ParallelError};
 use std::time::{Duration, Instant};
 
-/// What was sent and waited for, of one rank, since it was made.
+/// The messages that one rank has sent, and the time that it has waited.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct Traffic {
@@ -42,7 +42,7 @@ pub(super) enum Kind {
 
 pub(super) const HEAD: usize = 5;
 
-/// How long a rank that has failed tries to tell the others.
+/// How long a rank that has failed tries to send the others the reason.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// A message whose head was read.
@@ -60,7 +60,7 @@ impl Message {
     }
 }
 
-/// Memory for a message of so many bytes: its head, which is written when it is sent, and zeros.
+/// Memory for a message of `len` bytes: its head, which is written when it is sent, and zeros.
 pub(super) fn blank(len: usize) -> Vec<u8> {
     vec![0; HEAD + len]
 }
@@ -70,7 +70,7 @@ pub(super) fn body(message: &[u8]) -> &[u8] {
     message.get(HEAD..).unwrap_or_default()
 }
 
-/// The same, to be written.
+/// The bytes behind the head, to be written.
 pub(super) fn body_mut(message: &mut [u8]) -> &mut [u8] {
     message.get_mut(HEAD..).unwrap_or_default()
 }
@@ -184,8 +184,8 @@ impl<C: Communicator> Link<C> {
     }
 
     fn lost(&mut self, rank: usize, error: LinkError) -> Error {
-        // It may have left because of another one. And who was stopped itself, and goes on, finds
-        // that the others have long said so.
+        // The other rank may have left because of a third one. And a rank that was suspended and
+        // resumes finds messages in which the others have long said that they left.
         if let Some(error) = self.failure_told() {
             return error;
         }
@@ -197,7 +197,7 @@ impl<C: Communicator> Link<C> {
         self.fail(rank, problem)
     }
 
-    /// The talking is over, and the other ranks are told why.
+    /// Ends all exchanges, and sends the other ranks the reason.
     pub(super) fn fail(&mut self, rank: usize, problem: ParallelError) -> Error {
         let error = self.error(rank, problem);
         self.end(error.clone());

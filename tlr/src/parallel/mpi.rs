@@ -20,9 +20,9 @@ use std::{
 /// This process, as one of those that `mpirun` has started. Without `mpirun` it is the only one.
 ///
 /// All calls have to come from one thread at a time. MPI is left when this is dropped, unless a
-/// rank was lost: who waits for that one never ends.
+/// rank was lost: then leaving would block for ever.
 pub struct Mpi {
-    /// Taken apart when it is dropped.
+    /// Dropped by hand, or not at all.
     universe: ManuallyDrop<Universe>,
     world: SimpleCommunicator,
     rank: usize,
@@ -42,10 +42,10 @@ struct Sending {
     message: Vec<u8>,
 }
 
-/// How often an answer is asked for before this thread sleeps in between. It may be about to come.
+/// The number of polls without sleep, as the answer is usually near.
 const EAGER: u32 = 300;
 
-/// For how long it sleeps. The other rank may need its core.
+/// The sleep between later polls. The other rank may need the core.
 const NAP: Duration = Duration::from_micros(20);
 
 impl Mpi {

@@ -14,7 +14,7 @@ use std::{
 /// The ranks of a training, as one of them sees them. A clone is the same rank.
 ///
 /// Every method that talks has to be called on all ranks, in the same order. Where one of them has
-/// failed, all are told of the same rank, and each later call is answered by the same error.
+/// failed, the error on all names the same rank, and each later call is answered by the same error.
 ///
 /// # Example
 /// See [`DataParallel`](crate::DataParallel).
@@ -101,7 +101,7 @@ impl<C: Communicator> Ranks<C> {
     pub fn broadcast(&self, bytes: &mut Vec<u8>) -> Result<(), Error> {
         let mut link = self.link();
         link.begin()?;
-        // A tree: whoever has the bytes hands them on to rank + 1, + 2, + 4 and so on.
+        // A tree: each rank that has the bytes hands them on to rank + 1, + 2, + 4 and so on.
         let (rank, size) = (self.rank, self.size);
         let parent = rank.checked_sub(1).map(|_| rank - (1 << rank.ilog2()));
         let first = if rank == 0 { 1 } else { 2 << rank.ilog2() };
@@ -151,8 +151,8 @@ impl<C: Communicator> Ranks<C> {
         Ok(self.gather(&[u8::from(here)])?.iter().any(|said| said == &[1]))
     }
 
-    /// Goes on if `failure` is none on all ranks. Otherwise each of them is told of the first rank
-    /// with one, as [`ParallelError::Failed`].
+    /// Goes on if `failure` is none on all ranks. Otherwise the error on each names the first rank
+    /// with one: [`ParallelError::Failed`].
     ///
     /// # Errors
     /// [`Error::Parallel`].
@@ -168,8 +168,8 @@ impl<C: Communicator> Ranks<C> {
         }
     }
 
-    /// Ends the talking for good: every rank that waits for this one is told of this error, and so
-    /// is each later call. For a rank that cannot go on and leaves.
+    /// Ends all exchanges for good: every rank that waits for this one gets this error, and so does
+    /// each later call. For a rank that cannot go on and leaves.
     pub fn leave(&self, words: &str) {
         let problem = ParallelError::Failed { message: words.to_owned() };
         let error = self.error(self.rank, problem);
@@ -185,7 +185,7 @@ impl<C: Communicator> Ranks<C> {
         self.link().step = step;
     }
 
-    /// An exchange of several messages. Nobody else talks meanwhile.
+    /// An exchange of several messages. No other exchange happens meanwhile.
     pub(super) fn exchange<T>(
         &self,
         talk: impl FnOnce(&mut Talk<'_, C>) -> Result<T, Error>,

@@ -1,4 +1,4 @@
-//! What every rank has to have alike, by name.
+//! The tensors and settings that all ranks must have in common, by name.
 
 use crate::{
     engine::Standing,

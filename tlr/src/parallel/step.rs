@@ -1,4 +1,4 @@
-//! A step of all ranks: what they say to each other before their gradients are used.
+//! A step of all ranks: what they compare and average before their gradients are used.
 
 use super::{
     agree::{digest, Digest},
@@ -22,7 +22,7 @@ where
     Opt::Device: Backend<Opt::Dtype>,
     C: Communicator,
 {
-    /// One step's gradients and figures, averaged over the ranks.
+    /// Replaces one step's gradients and figures by their means over the ranks.
     pub(super) fn take_means(
         &mut self,
         model: &Opt::Model,
@@ -96,7 +96,7 @@ where
         })
     }
 
-    /// And back.
+    /// Copies `flat` back into the gradients.
     fn unflatten(
         &self,
         model: &Opt::Model,
@@ -113,7 +113,7 @@ where
         })
     }
 
-    /// What has to be the same on all ranks, but changes nothing on the way.
+    /// What has to be the same on all ranks for the whole training.
     pub(super) fn facts(&self, model: &Opt::Model, standing: Option<&Standing>) -> Facts {
         let own = [
             ("optimizer", std::any::type_name::<Opt>().to_owned()),

@@ -29,14 +29,14 @@ use std::{
 #[derive(Debug)]
 pub struct Threads {
     rank: usize,
-    /// To each rank. That to itself is never used.
+    /// The senders to each rank. The one to itself is never used.
     to: Vec<Sender<Vec<u8>>>,
-    /// From each rank.
+    /// The receivers from each rank.
     from: Vec<Receiver<Vec<u8>>>,
 }
 
 impl Threads {
-    /// So many ranks, in their order. At least one.
+    /// Makes `size` ranks, at least one, in their order.
     // Each is one rank, and there is no single one to make.
     #[allow(clippy::new_ret_no_self)]
     pub fn new(size: usize) -> Vec<Self> {

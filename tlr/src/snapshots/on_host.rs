@@ -33,7 +33,7 @@ fn program() -> Option<PathBuf> {
 /// A, B, W and the gradient of one tensor.
 struct Tensor<E> {
     group: usize,
-    /// In this order.
+    /// A, B, W and the gradient, in the order of the kernels' arguments.
     of: [Vec<E>; 4],
 }
 

@@ -18,7 +18,7 @@ pub trait Backend<E: Dtype>: Device<E> + sealed::Sealed {
     /// with a copy of them on the host.
     ///
     /// # Errors
-    /// Those of the device, for instance for lack of memory.
+    /// The device's error, for instance for lack of memory.
     ///
     /// # Example
     /// See [`UpdateRule`](crate::optim::UpdateRule).
@@ -31,7 +31,7 @@ pub trait Backend<E: Dtype>: Device<E> + sealed::Sealed {
     /// the elements are copied to the host and back.
     ///
     /// # Errors
-    /// Those of the device. The elements are as they were then.
+    /// The device's error. The elements are as they were then.
     ///
     /// # Example
     /// See [`UpdateRule`](crate::optim::UpdateRule).

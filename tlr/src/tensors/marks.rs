@@ -1,6 +1,6 @@
 //! [`Mark`]: what `#[tlr(…)]` says of the fields on a walk's way.
 //!
-//! dfdx tells a visitor of a tensor's own options, and nothing of the fields that lead to it. So a
+//! dfdx shows a visitor a tensor's own options, and nothing of the fields that lead to it. So a
 //! derived walk notes the attributes of a field, for its thread, while it visits the field.
 
 use dfdx::{
@@ -28,7 +28,7 @@ impl Mark {
     pub(crate) const NONE: Self =
         Self { fixed_rate: None, rate: None, untrained: None, no_decay: None };
 
-    /// This mark, and that of a field within.
+    /// This mark combined with that of a field within.
     fn with(self, inner: Self) -> Self {
         Self {
             fixed_rate: self.fixed_rate.or(inner.fixed_rate),
@@ -38,7 +38,7 @@ impl Mark {
         }
     }
 
-    /// That of the fields that this thread's walk is in.
+    /// The mark of the fields that this thread's walk is in.
     pub(crate) fn here() -> Self {
         HERE.get()
     }

@@ -6,9 +6,9 @@ use dfdx::shapes::Dtype;
 /// fit in a core's own caches.
 pub(crate) const CHUNK: usize = 1 << 14;
 
-/// Whether the work on so many elements is worth sharing between threads. Waking a sleeping thread
-/// takes as long as working on a million elements. The threads of a pool are already awake while
-/// this thread works in it.
+/// Whether the work on this number of elements is worth sharing between threads. Waking a sleeping
+/// thread takes as long as working on a million elements. The threads of a pool are already awake
+/// while this thread works in it.
 pub(crate) fn is_shared(elements: usize) -> bool {
     let alone = if rayon::current_thread_index().is_some() { 1 << 16 } else { 1 << 20 };
     elements > alone

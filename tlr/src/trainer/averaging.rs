@@ -1,4 +1,4 @@
-//! A step that several ranks make together: before anything is decided, gradients and loss are
+//! Steps that several ranks make together: before anything is decided, gradients and loss are
 //! replaced by their means.
 
 use super::{fault::Fault, Trainer};
@@ -19,8 +19,8 @@ where
     Opt: TunableOptimizer,
     R: RateRule,
 {
-    /// A copy of the gradients, averaged over all ranks, and the mean loss. None where the
-    /// optimizer averages nothing.
+    /// A copy of the gradients, averaged over all ranks, and the mean loss. None if the optimizer
+    /// averages nothing.
     pub(super) fn averaged_copy(
         &mut self,
         model: &Opt::Model,
@@ -31,7 +31,7 @@ where
         self.averaged_by(model, gradients, figures)
     }
 
-    /// The same for other gradients of the same batches.
+    /// As [`averaged_copy`](Self::averaged_copy), for further gradients of the same batches.
     pub(super) fn averaged_again(
         &mut self,
         model: &Opt::Model,
@@ -97,7 +97,7 @@ where
         Ok((own, mean?.unwrap_or(loss)))
     }
 
-    /// One step by gradients that are the means over all ranks already.
+    /// Makes one step by gradients that are means over all ranks already.
     pub(super) fn step_averaged(
         &mut self,
         model: &mut Opt::Model,
@@ -140,7 +140,7 @@ where
     C: Communicator,
     R: RateRule,
 {
-    /// The next batch of this rank weighs so much in the mean over the ranks:
+    /// Sets the weight of this rank's next batch in the mean over the ranks:
     /// [`DataParallel::weigh_next`].
     ///
     /// # Errors
@@ -176,7 +176,7 @@ where
         self.optimizer.weigh_next(weight)
     }
 
-    /// Tells all ranks one bit with each step from now on: [`DataParallel::tell_all`].
+    /// Sends a flag to all ranks with each step from now on: [`DataParallel::tell_all`].
     pub fn tell_all(&mut self, told: bool) {
         self.optimizer.tell_all(told);
     }

@@ -1,15 +1,15 @@
-//! What stops a step.
+//! [`Fault`]: the errors of a step, of the device or of this crate.
 
 use crate::error::Error;
 use dfdx::optim::{OptimizerUpdateError, UnusedTensors};
 
-/// What went wrong, with dfdx's own parts for dfdx's own error type.
+/// An error of a step. dfdx's own parts are kept for dfdx's own error type.
 #[derive(Debug)]
 pub(super) enum Fault<Err> {
     Tlr(Error),
     Unused(UnusedTensors),
     Device(Err),
-    /// After the update, at the end of its window.
+    /// An error after the update, at the end of its window.
     AtWindowEnd(Box<Fault<Err>>),
 }
 

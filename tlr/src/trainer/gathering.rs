@@ -1,4 +1,4 @@
-//! What a trainer around [`Accumulate`] is told of its next batch.
+//! The weight of the next batch, for a trainer around [`Accumulate`].
 
 use super::Trainer;
 use crate::{

@@ -18,11 +18,11 @@ use dfdx::{
     tensor::Gradients,
 };
 
-/// All that one step sees.
+/// What the engine's requests act on during one step.
 pub(super) struct ModelHost<'a, Opt: TunableOptimizer> {
     model: &'a mut Opt::Model,
     gradients: StepGradients<'a, Opt::Dtype, Opt::Device>,
-    /// The gradients as the optimizer was given them, where it was given a copy.
+    /// The copy of the gradients that the optimizer got, if it got one.
     given: Option<Gradients<Opt::Dtype, Opt::Device>>,
     optimizer: &'a mut Opt,
     snapshots: &'a mut Snapshots<Opt::Dtype>,

@@ -1,6 +1,6 @@
 //! [`MixedPrecision`]: training in half precision with master weights in f32.
 
-use super::Trainer;
+use super::{loss_scale::LossScale, Trainer};
 use crate::{
     checkpoint::Checkpoint,
     engine::{RateRule, Step, MOST_STEPS},
@@ -17,58 +17,6 @@ use dfdx::{
 };
 use serde::Serialize;
 use std::{fmt, marker::PhantomData, path::Path};
-
-/// A factor on the loss, so that small gradients do not vanish in half precision.
-///
-/// The loss is multiplied by the scale before its gradients are taken. If a gradient overflows, the
-/// batch is skipped and the scale is halved. After `interval` steps without overflow the scale is
-/// doubled. Micikevicius et al., *Mixed precision training*, 2018.
-///
-/// The scale is a power of two, so that scaling is exact. It is at most 2¹⁵, because the largest
-/// number in half precision is 65504.
-///
-/// # Example
-/// ```
-/// let scale = tlr::LossScale::default().start(4096.0).interval(500);
-/// ```
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct LossScale {
-    start: f64,
-    interval: u64,
-}
-
-impl LossScale {
-    const LARGEST: f64 = 32768.0;
-
-    /// The first scale, a power of two from 1 to 2¹⁵. Default 2¹⁰.
-    pub fn start(mut self, start: f64) -> Self {
-        self.start = start;
-        self
-    }
-
-    /// The number of steps without overflow before the scale is doubled, at least 1. Default 2000.
-    pub fn interval(mut self, steps: u64) -> Self {
-        self.interval = steps;
-        self
-    }
-
-    fn is_possible(scale: f64) -> bool {
-        (1.0..=Self::LARGEST).contains(&scale) && scale.log2().fract() == 0.0
-    }
-
-    fn validate(&self) -> Result<(), Error> {
-        let range = "a power of two from 1 to 32768";
-        Error::unless(Self::is_possible(self.start), "loss scale: start", range, self.start)?;
-        let interval = self.interval as f64;
-        Error::unless(self.interval > 0, "loss scale: interval", "at least 1", interval)
-    }
-}
-
-impl Default for LossScale {
-    fn default() -> Self {
-        Self { start: 1024.0, interval: 2000 }
-    }
-}
 
 /// Trains a model in half precision. The optimizer updates the master, a copy of the model in f32.
 ///
@@ -130,7 +78,7 @@ where
     /// Makes the master of `model`, and calls `optimizer` with it.
     ///
     /// # Errors
-    /// Those of `optimizer`; [`Error::OutOfRange`] for a number of `scale`;
+    /// The errors of `optimizer`; [`Error::OutOfRange`] for a number of `scale`;
     /// [`Error::NothingToTrain`]; [`Error::Device`].
     ///
     /// # Example
@@ -190,7 +138,7 @@ where
     /// finite either, the safeguard decides what to do.
     ///
     /// # Errors
-    /// Those of [`Trainer::step`]. The weights are then unchanged, or those of the last good
+    /// The errors of [`Trainer::step`]. The weights are then unchanged, or those of the last good
     /// snapshot.
     pub fn step(
         &mut self,
@@ -261,7 +209,7 @@ where
     /// Everything that [`Trainer::checkpoint`] saves, with the loss scale attached.
     ///
     /// # Errors
-    /// Those of [`Trainer::checkpoint`].
+    /// [`Error::ModelChanged`], [`Error::Device`], as [`Trainer::checkpoint`].
     pub fn checkpoint(&self) -> Result<Checkpoint, Error>
     where
         Opt: Resumable,
@@ -277,7 +225,8 @@ where
     /// Resumes from a checkpoint. Overwrites the model by the master of the checkpoint, rounded.
     ///
     /// # Errors
-    /// Those of [`Trainer::resume`]. Nothing has changed then.
+    /// [`Error::Checkpoint`], [`Error::ModelChanged`], [`Error::Device`], as [`Trainer::resume`].
+    /// Nothing has changed then.
     pub fn resume(&mut self, model: &mut M, checkpoint: &Checkpoint) -> Result<(), Error>
     where
         Opt: Resumable,
@@ -313,7 +262,7 @@ where
     /// Makes a [`checkpoint`](Self::checkpoint) and writes it to a file.
     ///
     /// # Errors
-    /// Those of [`Trainer::save`].
+    /// [`Error::Checkpoint`], [`Error::ModelChanged`], [`Error::Device`], as [`Trainer::save`].
     pub fn save(&self, path: impl AsRef<Path>) -> Result<(), Error>
     where
         Opt: Resumable,
@@ -325,7 +274,7 @@ where
     /// Opens a checkpoint file and [resumes](Self::resume) from it.
     ///
     /// # Errors
-    /// Those of [`Trainer::load`].
+    /// The errors of [`resume`](Self::resume). Nothing has changed then.
     pub fn load(&mut self, model: &mut M, path: impl AsRef<Path>) -> Result<(), Error>
     where
         Opt: Resumable,

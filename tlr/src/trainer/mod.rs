@@ -1,4 +1,4 @@
-//! An optimizer with a trainable learning rate. The engine decides; this room does it.
+//! [`Trainer`]: an optimizer with a trainable learning rate. It carries out what an engine decides.
 
 mod averaging;
 mod fault;
@@ -6,13 +6,15 @@ mod gathering;
 mod host;
 mod line_search;
 mod lookahead;
+mod loss_scale;
 mod mixed_precision;
 mod persistence;
 mod readings;
 mod update;
 
 pub use line_search::LineSearch;
-pub use mixed_precision::{LossScale, MixedPrecision};
+pub use loss_scale::LossScale;
+pub use mixed_precision::MixedPrecision;
 
 use crate::{
     engine::{
@@ -62,7 +64,7 @@ use std::fmt;
 /// ```
 pub type Newton<Opt> = Trainer<Opt, NewtonRule>;
 
-/// The same around a first-order rule, to compare with: see [`HypergradientRule`].
+/// A trainer with a first-order rule, to compare with: see [`HypergradientRule`].
 pub type Hypergradient<Opt> = Trainer<Opt, HypergradientRule>;
 
 /// An optimizer with a trainable learning rate: a base optimizer and a rule that moves its rates.
@@ -75,9 +77,9 @@ pub type Hypergradient<Opt> = Trainer<Opt, HypergradientRule>;
 /// the host. Every K steps it passes over them once; on a GPU in one launch for all tensors, after
 /// which two numbers a group come back.
 ///
-/// A step in between copies the gradients, so that nothing moves where one is missing. Around
-/// dfdx's own optimizers, which [cannot tell beforehand](TunableOptimizer::complete_gradients), it
-/// copies the weights instead. [`step_owned`](Self::step_owned) copies neither.
+/// A step in between copies the gradients, so that nothing moves if one is missing. Around dfdx's
+/// own optimizers, which [report it too late](TunableOptimizer::complete_gradients), it copies the
+/// weights instead. [`step_owned`](Self::step_owned) copies neither.
 pub struct Trainer<Opt: TunableOptimizer, R> {
     optimizer: Opt,
     engine: Engine<R>,
@@ -91,12 +93,13 @@ where
     Opt: TunableOptimizer,
     R: RateRule,
 {
-    /// Wraps `optimizer`, whose rates are where training starts.
+    /// Wraps `optimizer`. Training starts at its rates.
     ///
     /// # Errors
-    /// A number of `config` or of `optimizer` or a starting rate out of range. A model with an
-    /// attribute that the optimizer cannot follow, without trainable tensors,
-    /// with one that is not contiguous, or with one that no layer holds.
+    /// [`Error::OutOfRange`], [`Error::SketchWithSafeguard`] and [`Error::Rate`], for `config`,
+    /// `optimizer` or a starting rate. [`Error::AttributeWithoutEffect`],
+    /// [`Error::NothingToTrain`], [`Error::NotContiguous`] and [`Error::TensorOutsideLayers`], for
+    /// `model`. [`Error::Device`].
     ///
     /// # Example
     /// ```
@@ -146,9 +149,9 @@ where
         self
     }
 
-    /// One step, with the loss whose gradients these are: it arms the safeguard.
+    /// Makes one step. `loss` is the loss whose gradients these are: it arms the safeguard.
     ///
-    /// The answer says what became of the step. A step that is rolled back leaves the model at the
+    /// The answer says how the step ended. A step that is rolled back leaves the model at the
     /// last good snapshot, and is no error.
     ///
     /// # Errors
@@ -180,8 +183,9 @@ where
         result.map_err(|fault| self.explain(&fault))
     }
 
-    /// The same step, by gradients that it may change. A trainable tensor without a gradient counts
-    /// as one whose gradient is 0, as where dfdx's `alloc_grads` has made them, and is given that.
+    /// Makes the same step, by gradients that it may change. A trainable tensor without a gradient
+    /// counts as one whose gradient is 0, as where dfdx's `alloc_grads` has made them, and is given
+    /// that.
     ///
     /// It spares each step a copy of the gradients or, around dfdx's own optimizers, of the
     /// weights.
@@ -237,8 +241,7 @@ where
     /// losses and what the base optimizer has accumulated is cleared. Steps are counted on, and the
     /// history is kept.
     ///
-    /// Buffers that were loaded or changed since are from now on those that a broken batch is
-    /// undone to.
+    /// From now on, a broken batch is undone to the buffers as they are at this call.
     ///
     /// # Errors
     /// [`Error::ModelChanged`], [`Error::Device`]. Nothing has changed then.
@@ -258,7 +261,7 @@ where
         self.optimizer
     }
 
-    /// One step, by the mean over all ranks where there are several.
+    /// Makes one step, by the means over all ranks if there are several.
     fn drive(
         &mut self,
         model: &mut Opt::Model,
@@ -279,7 +282,7 @@ where
         }
     }
 
-    /// One step of the engine, with this trainer as its host.
+    /// Drives the engine through one step, with this trainer as its host.
     fn drive_averaged(
         &mut self,
         model: &mut Opt::Model,
@@ -313,8 +316,8 @@ where
         Ok(step)
     }
 
-    /// Where the next step begins with a snapshot, the buffers are taken now: its forward pass
-    /// changes them, and its batch may be broken.
+    /// Takes the buffers now if the next step begins with a snapshot: its forward pass changes
+    /// them, and its batch may be broken.
     fn take_buffers(&mut self, model: &Opt::Model) -> Result<(), Error> {
         match self.engine.lacks_snapshot() {
             true => self.snapshots.take(model, TensorKind::Buffers),
@@ -322,14 +325,14 @@ where
         }
     }
 
-    /// Between steps the optimizer has the learned rates.
+    /// Gives the optimizer the learned rates, without schedule and horizon, as between steps.
     fn apply_rates(&mut self) {
         for (group, (_, rate)) in self.engine.rates().enumerate() {
             self.optimizer.set_rate(group, rate);
         }
     }
 
-    /// A fault in this crate's words.
+    /// A fault as this crate's error.
     fn explain(&self, fault: &Fault<impl fmt::Display>) -> Error {
         match fault {
             Fault::Tlr(error) => error.clone(),

@@ -43,7 +43,7 @@ where
     /// [`resume`](Self::resume).
     ///
     /// # Errors
-    /// As those. Nothing has changed then.
+    /// The errors of both. Nothing has changed then.
     pub fn load(&mut self, model: &mut Opt::Model, path: impl AsRef<Path>) -> Result<(), Error>
     where
         Opt: Resumable,

@@ -1,4 +1,4 @@
-//! What a trainer tells of itself.
+//! Getters of [`Trainer`]: rates, history, counts.
 
 use super::Trainer;
 use crate::{
@@ -16,8 +16,8 @@ where
         self.engine.rates().collect()
     }
 
-    /// What the [`schedule`](Self::schedule) and the horizon multiply the rates of the next step
-    /// by. 1 without them, and while the starting rate is looked for.
+    /// The factor of the next step: that of the [`schedule`](Self::schedule) times that of the
+    /// horizon. 1 without them, and while the starting rate is looked for.
     pub fn factor(&self) -> f64 {
         self.engine.factor()
     }

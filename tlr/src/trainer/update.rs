@@ -10,17 +10,17 @@ use dfdx::tensor::Gradients;
 /// An update that has failed. The weights are as they were before it.
 pub(super) struct FailedStep<Err> {
     pub(super) fault: Fault<Err>,
-    /// Whether what the optimizer had accumulated or gathered is gone.
+    /// Whether the optimizer's state, such as momentum or gathered gradients, was cleared.
     pub(super) reset: bool,
 }
 
-/// One update. Where it fails, the weights are as they were before it.
+/// Makes one update. If it fails, the weights are as they were before it.
 ///
-/// dfdx's optimizers tell of unused parameters after they have moved the others, and dfdx offers no
-/// way to ask before. So the weights are copied where they have to be: a clone of the model shares
-/// its tensors until they are written to. What such an optimizer has accumulated has seen half a
-/// step by then, and is cleared. `given` is where the gradients are left that the optimizer has
-/// seen, if they were copied.
+/// dfdx's optimizers report unused parameters only after they have moved the others, and dfdx
+/// offers no way to ask before. So the weights are copied where needed: a clone of the model shares
+/// its tensors until they are written to. If the update fails, they are put back, and the
+/// optimizer's state, which has seen half a step, is cleared. If the gradients were copied, `given`
+/// is the copy that the optimizer has used.
 pub(super) fn update_or_undo<Opt: TunableOptimizer>(
     optimizer: &mut Opt,
     model: &mut Opt::Model,

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::data::DataError;
 
-/// The pixels of a file, red, green and blue. The format is told from the contents.
+/// The pixels of a file, red, green and blue. The format is seen by the contents.
 pub(super) fn decode(path: &Path) -> Result<RgbImage, DataError> {
     let bytes = std::fs::read(path).map_err(|source| DataError::Io {
         action: "read",
@@ -141,7 +141,7 @@ mod tests {
                     }
                 }
             }
-            // At the least, the error of the first two bytes, which tell the format.
+            // At the least, the error of the first two bytes, which show the format.
             assert!(noticed > 1, "{format:?}: {noticed}");
         }
     }

@@ -125,7 +125,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    /// A frame of these samplings, a scan of so many colours, and some data.
+    /// A frame of these samplings, a scan of `scan` colours, and some data.
     fn jpeg(frame: u8, sampling: &[u8], scan: u8) -> Vec<u8> {
         let mut bytes = vec![0xff, START];
         let mut body = vec![8, 0, 9, 0, 9, sampling.len() as u8];

@@ -150,7 +150,7 @@ fn classes(dir: &Path, others: &mut PassedOver) -> Result<Vec<OsString>, DataErr
 }
 
 /// The pictures in `dir` and in the folders below it, sorted. What is called like a picture and is
-/// a folder, or a link to nothing, is among them: reading it will tell.
+/// a folder, or a link to nothing, is among them: reading it will fail.
 fn below(dir: &Path, others: &mut PassedOver) -> Result<Vec<PathBuf>, DataError> {
     let mut pictures = Vec::new();
     for name in names(dir)? {

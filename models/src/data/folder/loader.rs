@@ -112,7 +112,7 @@ impl Work {
         }
     }
 
-    /// The batch; none if nobody wants it any more.
+    /// Makes the batch. None once the receiver was dropped.
     fn prepare(&self, indices: &[usize]) -> Option<Item> {
         let side = self.prepare.side as usize;
         let mut pixels = Vec::with_capacity(indices.len() * 3 * side * side);
@@ -284,7 +284,7 @@ mod tests {
             assert!(Arc::strong_count(&pictures.files) > 1);
             let start = Instant::now();
             drop(batches);
-            // The threads hold the list: if they had not ended, somebody would hold it still.
+            // The threads hold the list: if one had not ended, it would hold it still.
             assert_eq!(Arc::strong_count(&pictures.files), 1, "{:?}", start.elapsed());
         }
     }

@@ -1,4 +1,4 @@
-//! The four files from a mirror.
+//! Downloads MNIST's four files from a mirror, and checks each before it is kept.
 
 use std::{
     io::{Read, Write},
@@ -55,7 +55,7 @@ const SOURCES: [Source; 4] = [
 /// intact are not fetched again, damaged ones are.
 ///
 /// `progress` is called as bytes arrive, with the name of the file, the bytes
-/// so far and, when the server tells, the bytes in all.
+/// so far and, if the server sends it, the number of bytes in all.
 ///
 /// # Errors
 ///

@@ -30,8 +30,8 @@ pub enum Smoothing {
 pub struct Bleu {
     /// From 0 to 100, the best: 100 x brevity penalty x geometric mean of the precisions.
     pub score: f64,
-    /// Of runs of one to four tokens: the part found in the reference, each run at most as often
-    /// as it is there; from 0 to 1, smoothed.
+    /// The part of the runs of one, two, three and four tokens that is found in the reference, each
+    /// run at most as often as it is there; from 0 to 1, smoothed.
     pub precisions: [f64; ORDER],
     /// exp(1 − reference length / translation length) where the translations are the shorter,
     /// else 1.

@@ -1,5 +1,5 @@
 //! The words that BLEU is counted over, as the script `mteval-v13a` of the translation contests
-//! cuts them. sacrebleu calls it 13a, and takes it unless it is told otherwise.
+//! cuts them. sacrebleu calls it 13a, and takes it by default.
 
 /// The words and marks of a sentence, as sacrebleu's 13a cuts them: what scores are compared by.
 ///

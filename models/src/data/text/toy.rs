@@ -3,7 +3,7 @@
 //! The source is German as in subordinate clauses, the target English. The words translate one by
 //! one or nearly so, but the order does not: the verb, last in German, comes after the subject in
 //! English, the time goes from after the subject to the end, and articles and adjectives depend on
-//! a noun further on. Whoever translates has to look ahead and back.
+//! a noun further on. To translate, a model has to look ahead and back.
 
 use std::collections::HashSet;
 
@@ -68,7 +68,7 @@ type Words = (&'static str, &'static str);
 const CONJUNCTIONS: [Words; 4] =
     [("weil", "because"), ("wenn", "when"), ("obwohl", "although"), ("dass", "that")];
 
-/// Who acts; whoever acts can also be acted upon.
+/// Nouns that can act, and be acted upon.
 const LIVING: [Noun; 9] = [
     ("Hund", Masculine, "dog"),
     ("Mann", Masculine, "man"),

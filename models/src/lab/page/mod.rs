@@ -109,7 +109,7 @@ fn figure(svg: String, caption: &str) -> String {
     format!("<figure>\n{svg}<figcaption>{caption}</figcaption>\n</figure>\n")
 }
 
-/// This library's contenders with one rate that are told how many steps there are: the default.
+/// This library's contenders with one rate that get the number of steps: the default.
 pub(super) const OURS: [&str; 3] = ["tlr-sgd", "tlr-momentum", "tlr-adam"];
 
 /// The competitors of a group, those with the largest areas first.

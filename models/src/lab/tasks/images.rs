@@ -114,7 +114,7 @@ fn residual(name: &'static str, data: Dataset, scale: Scale) -> Opened {
     pictures::<Wrn10x1<10, f32, Cpu>>((name, data), batch, epochs)
 }
 
-/// So many images to train on where the scale is small and at full scale.
+/// MNIST's digits: `small` images to train on at the small scale, and `paper` at full scale.
 pub(super) fn digits_of(
     folders: &Folders,
     scale: Scale,

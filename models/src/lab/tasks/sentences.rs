@@ -22,7 +22,7 @@ const AT_ONCE: usize = 50;
 /// One layer on either side, 32 features, for some hundred words.
 type Tiny = Seq2SeqTransformer<100, 100, 32, 4, 64, 1, 1, f32, Cpu>;
 
-/// The same for a thousand words.
+/// The same model for a thousand words.
 type Small = Seq2SeqTransformer<1000, 1000, 32, 4, 64, 1, 1, f32, Cpu>;
 
 pub(super) fn tasks() -> Vec<Task> {
@@ -64,7 +64,7 @@ pub(super) fn tasks() -> Vec<Task> {
     ]
 }
 
-/// So many words of eight letters, and the same again.
+/// `count` words of eight letters, each with itself as its translation.
 fn letters(purpose: u64, count: usize) -> Result<ParallelText, TextError> {
     let mut random = Random::new(purpose);
     let word = |random: &mut Random| {

@@ -131,7 +131,7 @@ struct Examples {
     y: Vec<f32>,
 }
 
-/// So many examples of a stream.
+/// The next `count` examples of a stream.
 fn examples(
     random: &mut Random,
     count: usize,

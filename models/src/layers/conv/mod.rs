@@ -48,8 +48,8 @@ impl<const N: usize, const G: usize> ConstDim for Over<N, G> {
 pub struct Conv2dOptions {
     /// How the filters move over the image.
     pub sliding: Sliding,
-    /// Whether the gradient of the input is wanted. Where the input is data nobody asks for it, and
-    /// a device may leave it out.
+    /// Whether the gradient of the input is wanted. If the input is data, it is not needed, and a
+    /// device may leave it out.
     pub input_gradient: bool,
 }
 

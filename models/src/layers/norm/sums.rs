@@ -23,7 +23,7 @@ impl<E: Element, const N: usize> Lanes<E, N> {
         Self { lanes: [[E::ZERO; LANES]; N], terms: 0, totals: [0.0; N] }
     }
 
-    /// Makes room for so many more terms.
+    /// Makes room for `terms` more terms.
     #[inline(always)]
     fn expect(&mut self, terms: usize) {
         if self.terms + terms > TERMS {

@@ -34,6 +34,8 @@ impl DropoutRate {
     /// Nothing is dropped.
     pub const NONE: Self = Self(0.0);
 
+    /// Makes a rate: the probability that an element is dropped.
+    ///
     /// # Errors
     /// [`InvalidDropout`] for a number that is not at least 0 and below 1.
     pub fn new(rate: f64) -> Result<Self, InvalidDropout> {
@@ -140,7 +142,7 @@ pub(super) fn composed<E: Dtype, D: Device<E>, T: Tape<E, D>, const M: usize>(
     }
 }
 
-/// The same, added to `onto`.
+/// As [`composed`], added to `onto`.
 pub(super) fn composed_add<E: Dtype, D: Device<E>, T: Tape<E, D>, const M: usize>(
     x: Rows<usize, M, E, D, T>,
     onto: &Rows<usize, M, E, D, NoneTape>,

@@ -73,6 +73,7 @@ impl RateRule for HypergradientRule {
             HypergradientForm::Additive => rate + self.meta_lr * products.un,
             HypergradientForm::Multiplicative => rate * (1.0 + self.meta_lr * products.cosine()),
         };
+        // Deviation from the paper, which has no bound: see `HypergradientRule`.
         let capped = proposed.clamp(rate / self.max_factor, rate * self.max_factor);
         let outcome = if capped == proposed { Outcome::Scaled } else { Outcome::Capped };
         Proposal { rate: capped, outcome }

@@ -46,7 +46,7 @@ pub trait RateRule {
     }
 }
 
-/// A rate and the name of what led to it.
+/// A rate, and why it was chosen.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Proposal {
     /// The next rate.
@@ -75,6 +75,7 @@ pub(crate) fn decide(
     if proposal.rate.is_nan() {
         return Proposal::kept(rate, KeptBecause::NonFinite);
     }
+    // Deviation from the paper, whose rates have no bounds.
     let bounded = bounded(proposal.rate);
     if bounded == proposal.rate {
         proposal

@@ -5,22 +5,23 @@ use crate::engine::products::Slope;
 /// A group that has moved by more than this part of its norm may be where gradients say nothing.
 const FAR: f64 = 0.1;
 
-/// Whom a rise is to be blamed on.
+/// The rates that a rise is to be blamed on.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Blame {
-    /// All rates: the slopes cannot be told.
+    /// All rates: the slopes are not known.
     All,
     /// These groups' rates.
     Some(Vec<bool>),
-    /// No rate: the way that the weights have gone does not explain the rise.
+    /// No rate: the way of the weights does not explain the rise.
     None,
 }
 
-/// On a convex piece the loss has risen by no more than ⟨g,s⟩ along the way s. So a rise of which
-/// this explains less than `share` comes from elsewhere: noise, another batch, another task. Where
-/// weights have gone far, the gradient may be that of another piece, and proves nothing.
+/// On a convex piece the loss has risen by no more than ⟨g,s⟩ along the way s. So if the groups'
+/// sum Σ max(⟨g,s⟩, 0) is less than `share` of the rise, the rise comes from elsewhere: noise,
+/// another batch, another task. If weights have moved far, the gradient may be that of another
+/// piece, and proves nothing.
 pub(crate) fn blame(share: f64, rise: f64, slopes: &[Slope]) -> Blame {
-    // It was an earlier loss of the window that rose: the way to it is not known any more.
+    // If it was an earlier loss of the window that rose, the weights of then are gone.
     let unknown = slopes.is_empty() || rise.is_nan() || rise <= 0.0;
     if unknown || !slopes.iter().all(Slope::is_finite) {
         return Blame::All;

@@ -12,7 +12,7 @@ use serde::Serialize;
 
 /// The tests that undo a window, and how far they cut the rate.
 ///
-/// When a step is told its loss, the loss is judged before its gradients are used. The weights go
+/// When a step has a loss, the loss is judged before its gradients are used. The weights go
 /// back to the last snapshot, at once, in three cases:
 ///
 /// - The loss is not finite, or it **explodes**, for the second time in a row. (The first time the
@@ -39,10 +39,11 @@ use serde::Serialize;
 ///   window.
 ///
 /// So a spike that the window has time to make up for does not undo it, and a window that cannot be
-/// saved is not finished. A window's losses do not tell of the weights at its end. Until a loss
-/// seen there is below the limit for means, a rollback goes to the snapshot before.
+/// saved is not finished. Each loss of a window is measured before its step, so none says anything
+/// of the weights at the window's end. Until a loss measured there is below the limit for means, a
+/// rollback goes one snapshot further.
 ///
-/// Before a window is undone because losses rose, **blame** is looked for: with s = w − snapshot
+/// Before a window is undone because losses rose, **blame** is looked for: with s = w − snapshot,
 /// and g the gradient of the batch at w, the way s explains a rise of ⟨g,s⟩ on a convex piece of
 /// the loss. A rise of which it explains less than [`blame`](Self::blame) comes from elsewhere
 /// (noise, another batch, another task), unless weights have moved by more than a tenth of their
@@ -61,8 +62,8 @@ use serde::Serialize;
 /// the next window is accepted, each rate goes back to what it was, unless it had just risen by
 /// more than a quarter. A second rollback before there is trust again is final.
 ///
-/// Without a loss, a window is undone where a weight is not finite, or where the gradients tell
-/// that the weights have gone too far: [`Cause::WentTooFar`](crate::Cause::WentTooFar).
+/// Without a loss, a window is undone if a weight is not finite, or if the gradients show that the
+/// weights have gone too far: [`Cause::WentTooFar`](crate::Cause::WentTooFar).
 ///
 /// Not in the paper, whose rule can end anywhere once a rate is too large.
 ///
@@ -101,13 +102,14 @@ impl Default for Safeguard {
 }
 
 impl Safeguard {
-    /// τ: by how much of itself a window's mean loss may rise. At least 0; default 0.1.
+    /// τ: the fraction of itself by which a window's mean loss may rise. At least 0; default 0.1.
     pub fn tolerance(mut self, tolerance: f64) -> Self {
         self.tolerance = tolerance;
         self
     }
 
-    /// How many standard errors it may rise on top of that. At least 0; default 3.
+    /// The number of standard errors by which the mean may rise on top of that. At least 0; default
+    /// 3.
     pub fn sems(mut self, sems: f64) -> Self {
         self.sems = sems;
         self
@@ -120,14 +122,14 @@ impl Safeguard {
         self
     }
 
-    /// What a rollback multiplies rates by while no window has been accepted. In (0, 1); default
+    /// The factor of a rollback on rates while no window has been accepted. In (0, 1); default
     /// 0.1.
     pub fn first_cut(mut self, first_cut: f64) -> Self {
         self.first_cut = first_cut;
         self
     }
 
-    /// What a rollback multiplies rates by later. In (0, 1); default 0.5.
+    /// The factor of a rollback on rates after a window has been accepted. In (0, 1); default 0.5.
     pub fn cut(mut self, cut: f64) -> Self {
         self.cut = cut;
         self
@@ -153,7 +155,7 @@ impl Safeguard {
         self
     }
 
-    /// What the mean of a window must not be above, after one with this mean and standard error.
+    /// The largest mean loss that a window may have after one with this mean and standard error.
     fn limit_after(&self, mean: f64, sem: f64) -> f64 {
         raised(mean, 1.0 + self.tolerance) + self.sems * std::f64::consts::SQRT_2 * sem
     }

@@ -1,4 +1,4 @@
-//! What each loss says of its window.
+//! [`Watch`]: judges each loss, and through it the window.
 
 use super::{losses::Losses, raised, Safeguard};
 use crate::{
@@ -21,7 +21,7 @@ pub(crate) enum Verdict {
 }
 
 impl Verdict {
-    /// The batch may be to blame, but not twice in a row.
+    /// Skips the batch, which may be to blame, but not twice in a row.
     fn skip_unless(again: bool, cause: Cause) -> Self {
         if again {
             Self::Bad(cause)
@@ -31,14 +31,15 @@ impl Verdict {
     }
 }
 
-/// The way leads uphill where its slope is this part of the gradients' norm. Noise is less.
+/// A way counts as uphill if its slope is above this fraction of the gradients' norm. Noise is
+/// less.
 const UPHILL: f64 = 0.3;
-/// How much larger than all before them gradients are that have exploded.
+/// Gradients have exploded if their norm is above this many times all norms before.
 const GRADIENT_EXPLOSION: f64 = 3.0;
-/// So many windows in a row that go uphill to larger gradients are too many.
+/// After this many windows in a row that end uphill with larger gradients, the window is undone.
 const RISES: u64 = 3;
 
-/// So many losses at a snapshot tell its level.
+/// This many losses at a snapshot show its level.
 const SAME_SNAPSHOT: usize = 3;
 
 /// The losses seen so far, as far as the safeguard's tests need them.
@@ -57,7 +58,7 @@ pub(crate) struct Watch {
     exploded: bool,
     /// A loss of this window rose, and no rate was to blame. Its mean is not judged any more.
     forgiven: bool,
-    /// The largest norm of the gradients at the starting weights, where it is known.
+    /// The largest norm of the gradients at the starting weights, if it is known.
     #[serde(with = "exact::option")]
     gradient: Option<f64>,
     /// The norm of the last gradients of the last window without losses.
@@ -65,9 +66,9 @@ pub(crate) struct Watch {
     last_gradient: f64,
     /// Windows in a row that went uphill, with gradients that grew.
     risen: u64,
-    /// The losses seen at the snapshot: one for each time that training began there.
+    /// The losses seen at the snapshot: one for each time that a window began there.
     origin: Losses,
-    /// The last of them, also those that exploded.
+    /// The last losses at the snapshot, also those that exploded.
     #[serde(with = "exact::list")]
     at_snapshot: Vec<f64>,
     window: Losses,
@@ -148,8 +149,8 @@ impl Watch {
         self.ceiling.map_or(limit, |ceiling| limit.min(ceiling)).max(level)
     }
 
-    /// What the last losses at the snapshot agree on is its level, whatever the level was before:
-    /// the least of them. −∞ if there are too few.
+    /// The level of the snapshot: the least of the last losses seen there. −∞ if there are fewer
+    /// than [`SAME_SNAPSHOT`].
     fn level_at_snapshot(&self) -> f64 {
         if self.at_snapshot.len() == SAME_SNAPSHOT {
             self.at_snapshot.iter().copied().fold(f64::INFINITY, f64::min)
@@ -167,7 +168,7 @@ impl Watch {
         (self.window.mean * seen + loss + left * floor) / (seen + 1.0 + left)
     }
 
-    /// What the window is compared with.
+    /// The mean loss that the window is compared with.
     fn reference(&self) -> f64 {
         match &self.accepted {
             Some(window) if self.rollbacks == 0 || self.origin.count == 0 => window.mean,
@@ -176,12 +177,12 @@ impl Watch {
         }
     }
 
-    /// By how much this loss is above what the window is compared with.
+    /// By how much this loss is above the mean that the window is compared with.
     pub(crate) fn rise(&self, loss: f64) -> f64 {
         loss - self.reference()
     }
 
-    /// No rate is to blame for this loss: the limits move up to it.
+    /// Moves the limits up to this loss, for which no rate is to blame.
     pub(crate) fn forgive(&mut self, loss: f64) {
         // `inspect` has counted it among the losses at the snapshot, unless it exploded.
         if self.window.count > 0 && !self.any_accepted {
@@ -192,14 +193,14 @@ impl Watch {
         self.ceiling = self.ceiling.map(|ceiling| ceiling.max(loss));
     }
 
-    /// The ramp is over. These were the largest loss and gradients while the weights had hardly
-    /// moved.
+    /// Starts after a ramp. `loss` and `gradient` were the largest loss and norm of gradients while
+    /// the weights had hardly moved.
     pub(crate) fn start_from(&mut self, loss: Option<f64>, gradient: f64) {
         self.start = loss;
         self.gradient = Some(gradient);
     }
 
-    /// Whether a loss was told in this window.
+    /// Whether this window has had a loss.
     pub(crate) fn has_losses(&self) -> bool {
         self.window.count > 0
     }
@@ -231,19 +232,19 @@ impl Watch {
         leads_uphill(all) && exploded || all.is_far_out()
     }
 
-    /// A step with this loss was made.
+    /// Notes that a step with this loss was made.
     pub(crate) fn record(&mut self, loss: f64) {
         self.window.push(loss);
     }
 
-    /// The window is accepted, and its end is the new snapshot.
+    /// Accepts the window. Its end is the new snapshot.
     pub(crate) fn accept(&mut self, safeguard: Option<&Safeguard>) {
         let window = std::mem::take(&mut self.window);
         self.forgiven = false;
         if let (Some(start), Some(safeguard), None) = (self.start, safeguard, &self.accepted) {
             self.ceiling = Some(start + safeguard.sems * window.deviation());
         }
-        // What the snapshot's losses agreed on stays possible.
+        // No ceiling is below the level of the snapshot, where the weights have been.
         let level = self.level_at_snapshot();
         self.ceiling = self.ceiling.map(|ceiling| {
             let sems = safeguard.map_or(0.0, |safeguard| safeguard.sems);
@@ -263,7 +264,7 @@ impl Watch {
         self.forget_origin();
     }
 
-    /// The window is undone. The answer is what to multiply the rates by.
+    /// Undoes the window. The answer is what to multiply the rates by.
     pub(crate) fn roll_back(&mut self, safeguard: &Safeguard, are_to_blame: bool) -> f64 {
         self.leave();
         self.good = 0;
@@ -282,13 +283,13 @@ impl Watch {
         self.good >= safeguard.trust as u64
     }
 
-    /// The window ends before its time, without a decision.
+    /// Ends the window before its time, without a decision.
     pub(crate) fn leave(&mut self) {
         self.window = Losses::default();
         self.forgiven = false;
     }
 
-    /// The rollback goes to the snapshot before, at which none of these losses were seen.
+    /// Prepares a rollback to the snapshot before, at which none of these losses were seen.
     pub(crate) fn step_back(&mut self) {
         self.forget_origin();
     }

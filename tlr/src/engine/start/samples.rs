@@ -23,7 +23,7 @@ impl Samples {
         self.squares += off * (x - self.mean);
     }
 
-    /// One more, if there is one.
+    /// Adds one more sample, if there is one.
     pub(super) fn extend(&mut self, x: Option<f64>) {
         x.into_iter().for_each(|x| self.push(x));
     }

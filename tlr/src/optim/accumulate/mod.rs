@@ -19,7 +19,7 @@ use std::collections::HashMap;
 ///
 /// The optimizer makes its step on every n-th call. The other n − 1 calls only gather gradients and
 /// leave the weights alone. If each loss is a mean over its batch, the step equals that of one
-/// batch as large as all n, up to rounding. Batches of unequal sizes are told their weights by
+/// batch as large as all n, up to rounding. Batches of unequal sizes get their weights by
 /// [`weigh_next`](Self::weigh_next), and the last step of an epoch is made with fewer than n by
 /// [`complete_with_next`](Self::complete_with_next). A layer that looks at its whole batch, such as
 /// batch norm, still sees each small batch by itself. The gradients are summed in f64 on the host,
@@ -38,7 +38,7 @@ use std::collections::HashMap;
 /// `Accumulate<Clip<Sgd>>` clips the mean gradient, and `Clip<Accumulate<Sgd>>` clips the gradient
 /// of each batch. `Accumulate<PerLayer<Sgd>>` keeps one count of batches, and
 /// `PerLayer<Accumulate<Sgd>>` keeps one count for each layer. (See [`PerLayer`](crate::PerLayer).)
-/// Only an outermost `Accumulate` can be told of its next batch through the trainer.
+/// Only to an outermost `Accumulate` does the trainer pass the weight of the next batch.
 ///
 /// If a gradient is missing, the call is an error and gathers nothing.
 ///
@@ -125,12 +125,12 @@ impl<Opt> Accumulate<Opt> {
         usize::try_from(self.gathered).unwrap_or(usize::MAX)
     }
 
-    /// The next batch weighs so much in the mean of its step. For losses that are means over their
-    /// batches, this is the number of examples, or what their sum is divided by. Default 1.
+    /// Sets the weight of the next batch in the mean of its step. For losses that are means over
+    /// their batches, this is the number of examples, or what their sum is divided by. Default 1.
     ///
     /// It holds for one batch, until its gradients are gathered, or dropped with the step. If the
-    /// batch is skipped, it holds for the batch that takes its place, unless told anew. A
-    /// checkpoint does not hold it: tell it just before the batch.
+    /// batch is skipped, it holds for the batch that takes its place, unless set anew. A
+    /// checkpoint does not hold it: set it just before the batch.
     ///
     /// Around an `Accumulate`, [`Trainer::weigh_next`](crate::Trainer::weigh_next) does the same.
     ///
@@ -311,8 +311,8 @@ where
         self.optimizer.averages_over_ranks()
     }
 
-    /// This rank's batch weighs in the mean over the ranks what it was told to weigh, and all of
-    /// them together in the mean over the batches.
+    /// In the mean over the ranks this rank's batch has the weight that was set for it, and in the
+    /// mean over the batches the sum of all ranks' weights counts.
     fn average_over_ranks(
         &mut self,
         model: &Opt::Model,

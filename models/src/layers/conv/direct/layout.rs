@@ -162,7 +162,7 @@ impl Layout {
 /// Every stride-th pixel of each row and column of an image.
 #[derive(Debug)]
 pub(super) struct Phase {
-    /// Its first float in a channel.
+    /// The phase's first float in a channel.
     pub(super) first: usize,
     rows: Range<usize>,
     columns: Range<usize>,
@@ -288,7 +288,7 @@ impl NullaryFnOnce for Take<'_> {
     }
 }
 
-/// `work` on `count` pairs of elements, so many steps apart.
+/// `work` on `count` pairs of elements, `steps` apart.
 #[inline(always)]
 fn strided(
     to: &mut [f32],

@@ -1,4 +1,4 @@
-//! By hand, with losses and slopes of a few numbers.
+//! Tests of `Watch`, on losses and slopes written by hand.
 
 use super::*;
 

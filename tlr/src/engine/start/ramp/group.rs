@@ -19,25 +19,25 @@ pub(super) struct GroupRamp {
     /// What the rate was last multiplied by.
     #[serde(with = "exact")]
     pub(super) raised: f64,
-    /// Its rate stays where training starts.
+    /// The group's rate stays where training starts.
     pub(super) fixed: bool,
     /// The group has had no gradient, and keeps its rate. (A group with a fixed rate is not asked.)
     pub(super) silent: bool,
-    /// Its first slope is lost in noise, while that of all groups together is not.
+    /// The group's first slope is lost in noise, while that of all groups together is not.
     pub(super) faint: bool,
-    /// Its rate is found, or fixed.
+    /// The group's rate is found, or fixed.
     pub(super) done: bool,
-    /// It has gone as far as it may.
+    /// The group has moved further than is ever needed: see `Slope::is_far_out`.
     pub(super) is_far: bool,
-    /// It seemed half-way at the rate before, so near the start that noise is likelier: the rate at
-    /// which it would be done.
+    /// The rate to use if the next look confirms it. Set if the group seemed half-way so near the
+    /// start that noise is likelier.
     #[serde(with = "exact::option")]
     pub(super) doubted: Option<f64>,
     /// The slopes on the straight piece.
     pub(super) base: Samples,
     /// The slopes at this rate.
     pub(super) here: Samples,
-    /// b: the first slope, as far as it is known.
+    /// b: the first slope, by all measurements so far.
     #[serde(with = "exact")]
     pub(super) first: f64,
     /// The mean slopes of up to four rates, the last one last.
@@ -48,7 +48,7 @@ pub(super) struct GroupRamp {
 /// What the slopes of one rate say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Look {
-    /// There are none: the group does not move.
+    /// There are no slopes: the group does not move.
     Silent,
     /// The way is as steep as at its beginning, or steeper.
     Straight,
@@ -82,17 +82,18 @@ impl GroupRamp {
         RATES.contains(&self.rate) && self.means.len() <= 4
     }
 
-    /// Whether its rate is looked for.
+    /// Whether the group's rate is still looked for.
     pub(super) fn is_moving(&self) -> bool {
         !self.done && !self.silent
     }
 
-    /// Whether its own slope says where it is done.
+    /// Whether the group's own slope decides when it is done.
     pub(super) fn is_judged(&self) -> bool {
         !self.silent && !self.faint && self.base.count > 0
     }
 
-    /// The number of steps whose mean slope has half of the first slope for two standard errors.
+    /// The number of steps for which two standard errors of the mean slope are half of the first
+    /// slope, at most [`MOST_STEPS`].
     pub(super) fn steps_a_look(&self) -> u64 {
         if self.base.count == 0 {
             return 1;
@@ -106,7 +107,7 @@ impl GroupRamp {
         }
     }
 
-    /// The standard error of the mean slope at this rate. A few slopes tell little of their noise.
+    /// The standard error of the mean slope at this rate. A few slopes say little of their noise.
     fn error(&self) -> f64 {
         let deviation = self.here.deviation().max(self.base.deviation());
         deviation / (self.here.count.max(1) as f64).sqrt()
@@ -158,8 +159,8 @@ impl GroupRamp {
         self.doubted = Some(crossing);
     }
 
-    /// The rate where the slope crosses half of the first one, between the last rate and this one:
-    /// the way has grown as the rate has.
+    /// The rate at which the slope is half of the first one: between the last rate and this one, by
+    /// linear interpolation.
     fn crossing(&self) -> f64 {
         let (before, here) = (self.means.last().copied().unwrap_or(self.first), self.here.mean);
         let part = ((0.5 * self.first - before) / (here - before)).clamp(0.0, 1.0);
@@ -172,8 +173,8 @@ impl GroupRamp {
         self.here.mean - 2.0 * self.error() > -self.first && self.first < 0.0
     }
 
-    /// The group is done, at `level` times the rate that is half-way. The answer is whether the way
-    /// leads uphill. Then it is that rate itself.
+    /// Ends the group's search, at `level` times the rate that is half-way. The answer is whether
+    /// the way leads uphill. If it does, the rate is the one that is half-way.
     pub(super) fn stop(&mut self, level: f64) -> bool {
         let (half_way, uphill) =
             (self.doubted.unwrap_or_else(|| self.crossing()), self.is_uphill());

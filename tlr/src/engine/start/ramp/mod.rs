@@ -1,5 +1,6 @@
 //! The starting rate, found by the slope. See [`Config::ramp`](crate::engine::Config::ramp).
 
+mod explosion;
 mod group;
 #[cfg(test)]
 mod tests;
@@ -11,23 +12,23 @@ use crate::engine::{
 use group::{GroupRamp, Look, MOST_STEPS};
 use serde::{Deserialize, Serialize};
 
-/// The first steps move the weights by this part of their norm.
+/// The first steps move the weights by this fraction of their norm.
 const FIRST_WAY: f64 = 1e-6;
 /// A trial rate whose step is lost in rounding is raised by this.
 const RAISE: f64 = 30.0;
 /// The steps that measure the first slope: at least, and at most.
 const PROBES: std::ops::RangeInclusive<u64> = 8..=200;
-/// Groups whose slopes are lost in noise are waited for so many times as long as all groups as one.
+/// A group whose slope is lost in noise may take this many times the steps of all groups as one.
 const PATIENCE: u64 = 4;
 /// The most looks at the slopes of one rate.
 const LOOKS: u64 = 4;
-/// While no group's way is longer than this part of its norm, rates grow twice as fast.
+/// While no group's way is longer than this times its weights' norm, rates grow twice as fast.
 const NEAR: f64 = 1e-3;
-/// While none is longer than this, a group that seems half-way may have met noise: the next rate
-/// has to confirm it.
+/// While no way is longer than this times the norm, a group that seems half-way may only have seen
+/// noise: the next rate has to confirm it.
 const SUSPECT: f64 = 0.01;
 /// Training starts at this many times the rate at which the ramp is half-way to the lowest point,
-/// if steps are as long as the gradients, and grow shorter with them. (By training: docs/start.md.)
+/// if steps are proportional to the gradients. (Found by experiment: docs/start.md.)
 const FOLLOWING: f64 = 2.0;
 /// The same factor if steps stay long, as around Adam, or if gradients hardly agree.
 const NORMALIZED: f64 = 1.0;
@@ -37,17 +38,17 @@ const LEAST_FOLLOWED: f64 = 0.5;
 /// Gradient descent moves the weights by at most this part of Σ rate·‖g‖: all of it, and some more
 /// for rounding.
 const MOST_FOLLOWED: f64 = 1.05;
-/// The ramp ends where it is after so many steps.
+/// After this many steps the ramp ends, at the rates that it has reached.
 const LONGEST_RAMP: u64 = 4000;
 
-/// Rates that grow until the slope says that the way is half of that to the lowest point.
+/// Rates grow until the slope has fallen to half of the first one: half-way down, on a parabola.
 ///
-/// 1. **Trial.** The gradient's norm and the number of weights tell a rate at which neither
+/// 1. **Trial.** The gradient's norm and the number of weights give a rate at which neither
 ///    gradient descent nor sign descent moves the weights by more than a millionth of their norm,
 ///    or by two roundings. It is corrected by how far they have moved.
 /// 2. **Probes.** Steps at this rate measure the first slope b and its noise σ: at least eight, and
-///    until b is four standard errors below 0. From then on n = ⌈(2σ/b)²⌉ steps tell half of b from
-///    all of it.
+///    until b is four standard errors below 0. From then on n = ⌈(2σ/b)²⌉ steps are enough to tell
+///    half of b from all of it.
 /// 3. **Growth.** n steps at each rate, and their mean slope m. Near the start rates grow fourfold,
 ///    then twofold. Where m is below ¾·b, or could be by one standard error, the way is still
 ///    straight, and b is measured better. Where m is above ½·b, by three standard errors or after
@@ -73,7 +74,7 @@ pub(crate) struct Ramp {
     velocity: f64,
     /// The slopes of all groups as one, while the first slope is measured.
     whole: Samples,
-    /// The number of them that first told the slope from noise. 0 until then.
+    /// The number of slopes at which `whole` first stood out from noise. 0 until then.
     known_at: u64,
     /// Whether steps are as long as the gradients: the weights have moved about as far as
     /// `expected`.
@@ -103,7 +104,7 @@ enum Stage {
     },
 }
 
-/// What a ramp comes to with one more slope of each group.
+/// What follows from one more slope of each group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Ramped {
     /// The ramp goes on.
@@ -119,7 +120,7 @@ pub(crate) enum Ramped {
 }
 
 impl Ramp {
-    /// For groups with these rates, some of them fixed. None if all rates stay where they are.
+    /// Makes a ramp for groups with these rates, some of them fixed. None if all are fixed.
     pub(crate) fn new(groups: impl Iterator<Item = (f64, bool)>) -> Option<Self> {
         let groups: Vec<_> = groups.map(|(rate, fixed)| GroupRamp::new(rate, fixed)).collect();
         let any = groups.iter().any(|group| !group.done);
@@ -143,7 +144,7 @@ impl Ramp {
         self.groups.iter().map(|group| group.rate)
     }
 
-    /// Whether an engine with so many groups can have been in this state.
+    /// Whether an engine with this number of groups can have been in this state.
     pub(crate) fn is_possible(&self, groups: usize) -> bool {
         self.groups.len() == groups
             && self.steps <= LONGEST_RAMP
@@ -156,7 +157,7 @@ impl Ramp {
             }
     }
 
-    /// One more step is about to be made, of a batch with these slopes and this loss.
+    /// Takes the slopes and the loss of the next step's batch.
     pub(crate) fn observe(
         &mut self,
         slopes: &[Slope],
@@ -195,7 +196,7 @@ impl Ramp {
         }
     }
 
-    /// A group that has its first gradient joins the others.
+    /// Lets groups that have their first gradient join the others.
     fn listen(&mut self, slopes: &[Slope]) {
         let common = self.moving().map(|group| group.rate).reduce(f64::max);
         let groups = self.groups.iter_mut().zip(slopes).filter(|(group, _)| !group.fixed);
@@ -207,7 +208,7 @@ impl Ramp {
         }
     }
 
-    /// A gradient is not a number, or a weight.
+    /// Decides what follows if a gradient or a weight is not a number.
     fn doubt(&mut self) -> Ramped {
         if !std::mem::replace(&mut self.doubted, true) {
             Ramped::Skip
@@ -226,7 +227,7 @@ impl Ramp {
         (self.stage != Stage::Resting).then_some(self)
     }
 
-    /// Nothing is known but that the rates are too large.
+    /// Lowers all rates, of which nothing is known but that they are too large.
     fn retreat(&mut self) {
         self.groups.iter_mut().filter(|group| !group.silent).for_each(GroupRamp::retreat);
     }
@@ -261,7 +262,7 @@ impl Ramp {
         (least..=MOST_FOLLOWED).contains(&(moved / self.expected))
     }
 
-    /// One more step is about to be made.
+    /// Adds to `expected` the length of the next step.
     fn expect(&mut self, gradient: f64, momentum: f64) {
         let rate = self.moving().next().map_or(0.0, |group| group.rate);
         self.velocity = momentum * self.velocity + gradient;
@@ -296,30 +297,6 @@ impl Ramp {
         }
         self.expect(all.gradient, numbers.momentum);
         Ramped::On
-    }
-
-    /// Whether the loss has exploded, and the way explains it: on a convex piece a rise is no more
-    /// than ⟨g,s⟩.
-    fn has_exploded(&self, slopes: &[Slope], loss: Option<f64>, safeguard: &Safeguard) -> bool {
-        let (Some(loss), Some(start)) = (loss, self.start) else { return false };
-        let rise = loss - start;
-        let explained: f64 = slopes.iter().map(|slope| slope.along.max(0.0)).sum();
-        let explodes = rise > (safeguard.explosion - 1.0) * start.abs();
-        explodes && safeguard.blame.is_none_or(|share| explained >= share * rise)
-    }
-
-    fn give_up(&mut self, slopes: &[Slope], safeguard: &Safeguard) -> Ramped {
-        let learned = self.groups.iter().zip(slopes).filter(|(group, _)| !group.fixed);
-        let largest = learned.map(|(_, slope)| slope.along).fold(0.0, f64::max);
-        // Without blame it is all of them.
-        let least = safeguard.blame.map_or(f64::NEG_INFINITY, |share| share * largest);
-        for (group, slope) in self.groups.iter_mut().zip(slopes).filter(|(group, _)| !group.fixed) {
-            if slope.along >= least {
-                group.retreat();
-            }
-        }
-        self.settle_rest();
-        Ramped::TooFar
     }
 
     /// Looks at the slopes of this rate, and raises it.
@@ -378,7 +355,7 @@ impl Ramp {
         }
     }
 
-    /// Whether one step tells half of the first slope from all of it: noise does not hide it.
+    /// Whether one step is enough to tell half of the first slope from all of it: noise is little.
     pub(crate) fn is_quiet(&self) -> bool {
         matches!(self.stage, Stage::Growing { each: 1, .. })
     }
@@ -388,12 +365,12 @@ impl Ramp {
         self.groups.iter().map(|group| group.silent && !group.fixed)
     }
 
-    /// The groups whose rates are looked for.
+    /// The groups whose rates are still looked for.
     fn moving(&mut self) -> impl Iterator<Item = &mut GroupRamp> {
         self.groups.iter_mut().filter(|group| group.is_moving())
     }
 
-    /// The slope of all groups whose rates are looked for, as if they were one.
+    /// The slope of all groups that have had a gradient, as if they were one.
     fn total(&self, slopes: &[Slope]) -> Slope {
         let moving = self.groups.iter().zip(slopes).filter(|(group, _)| !group.silent);
         moving.map(|(_, slope)| *slope).sum()

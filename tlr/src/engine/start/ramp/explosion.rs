@@ -1,0 +1,35 @@
+//! What a ramp does when a loss has exploded.
+
+use super::{Ramp, Ramped};
+use crate::engine::{products::Slope, safeguard::Safeguard};
+
+impl Ramp {
+    /// Whether the loss has exploded, and the way explains it: on a convex piece a rise is no more
+    /// than ⟨g,s⟩.
+    pub(super) fn has_exploded(
+        &self,
+        slopes: &[Slope],
+        loss: Option<f64>,
+        safeguard: &Safeguard,
+    ) -> bool {
+        let (Some(loss), Some(start)) = (loss, self.start) else { return false };
+        let rise = loss - start;
+        let explained: f64 = slopes.iter().map(|slope| slope.along.max(0.0)).sum();
+        let explodes = rise > (safeguard.explosion - 1.0) * start.abs();
+        explodes && safeguard.blame.is_none_or(|share| explained >= share * rise)
+    }
+
+    pub(super) fn give_up(&mut self, slopes: &[Slope], safeguard: &Safeguard) -> Ramped {
+        let learned = self.groups.iter().zip(slopes).filter(|(group, _)| !group.fixed);
+        let largest = learned.map(|(_, slope)| slope.along).fold(0.0, f64::max);
+        // Without blame it is all of them.
+        let least = safeguard.blame.map_or(f64::NEG_INFINITY, |share| share * largest);
+        for (group, slope) in self.groups.iter_mut().zip(slopes).filter(|(group, _)| !group.fixed) {
+            if slope.along >= least {
+                group.retreat();
+            }
+        }
+        self.settle_rest();
+        Ramped::TooFar
+    }
+}
