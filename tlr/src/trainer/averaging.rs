@@ -87,14 +87,14 @@ where
         model: &Opt::Model,
         own: Result<Gradients<Opt::Dtype, Opt::Device>, Error>,
         loss: f64,
-    ) -> Result<(Gradients<Opt::Dtype, Opt::Device>, f64), Error> {
+    ) -> Result<Averaged<Opt>, Error> {
         if !self.optimizer.averages_over_ranks() {
-            return own.map(|own| (own, loss));
+            return own.map(|own| (own, Some(loss)));
         }
         let mut own = own.map_err(Fault::from);
         let mean = self.average(model, own.as_mut(), StepFigures::new(Some(loss)));
         let own = own.map_err(|fault| self.explain(&fault))?;
-        Ok((own, mean?.unwrap_or(loss)))
+        Ok((own, mean?))
     }
 
     /// Makes one step by gradients that are means over all ranks already.

@@ -152,7 +152,9 @@ where
         }
         let own = self.unscale(model, gradients);
         // What overflows on one rank is left out by all, so the scales stay the same.
-        let (mut unscaled, loss) = self.optimizer.average_first(&self.master, own, loss.into())?;
+        let loss = loss.into();
+        let (mut unscaled, mean) = self.optimizer.average_first(&self.master, own, loss)?;
+        let loss = mean.unwrap_or(loss);
         let finite = gradients::are_finite(&self.master, &mut unscaled).map_err(device_error)?;
         if !finite && loss.is_finite() && self.scale > 1.0 {
             tracing::debug!(scale = self.scale, "a gradient overflowed, step left out");
