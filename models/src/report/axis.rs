@@ -3,8 +3,7 @@
 use plotters::coord::ranged1d::{KeyPointHint, NoDefaultFormatting, Ranged, ValueFormatter};
 use std::ops::Range;
 
-/// The decimal logarithms of the smallest and the largest value, with some
-/// room around them.
+/// The decimal logarithms of the smallest and the largest value, with some room around them.
 pub(super) fn decades<'p>(points: impl Iterator<Item = &'p (f64, f64)>) -> (f64, f64) {
     let (low, high) = points
         .map(|point| point.1.log10())
@@ -101,8 +100,7 @@ pub(super) fn epoch_axis(end: f64) -> Axis {
     Axis { range: 0.0..end, labelled: ticks.into_iter().map(label).collect(), fine: Vec::new() }
 }
 
-/// Round numbers between `low` and `high`, about `count` of them, and how many
-/// decimals they have.
+/// Round numbers between `low` and `high`, about `count` of them, and how many decimals they have.
 pub(super) fn round_numbers(low: f64, high: f64, count: f64) -> (Vec<f64>, usize) {
     let rough = (high - low) / count;
     let exponent = rough.log10().floor();
@@ -116,8 +114,7 @@ pub(super) fn round_numbers(low: f64, high: f64, count: f64) -> (Vec<f64>, usize
     (ticks, if digits > 0.0 { digits as usize } else { 0 })
 }
 
-/// `factor` times ten to the power of `exponent`, with `digits` decimals in
-/// the factor.
+/// `factor` times ten to the power of `exponent`, with `digits` decimals in the factor.
 pub(super) fn product(factor: f64, digits: usize, exponent: i32) -> String {
     if (-3..=3).contains(&exponent) {
         let decimals = (digits as i32 - exponent).max(0) as usize;

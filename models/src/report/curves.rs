@@ -12,13 +12,13 @@ use super::{
     ReportError,
 };
 
-/// The curves of a training run, to be drawn as two panels over the same
-/// epochs: the loss above and the learning rates below.
+/// The curves of a training run, to be drawn as two panels over the same epochs: the loss above and
+/// the learning rates below.
 ///
-/// Both panels have logarithmic axes, so points whose value is not a positive
-/// finite number are left out, and so are points and rollbacks whose epoch is
-/// negative, not finite or beyond a thousand million. Points may come in any
-/// order. A run without learning rates gets the upper panel only.
+/// Both panels have logarithmic axes, so points whose value is not a positive finite number are
+/// left out, and so are points and rollbacks whose epoch is negative, not finite or beyond a
+/// thousand million. Points may come in any order. A run without learning rates gets the upper
+/// panel only.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Curves {
     /// What stands above the panels; empty for nothing.
@@ -43,15 +43,13 @@ pub struct Rate {
 }
 
 impl Curves {
-    /// Draws the curves into the file `path`, as an SVG of 900x640 pixels (900
-    /// x 400 without learning rates), and 22 more in height for each row of a
-    /// legend beyond the fourth. A legend has at most six rows and says how
-    /// many rates it leaves out. An existing file is replaced.
+    /// Draws the curves into the file `path`, as an SVG of 900x640 pixels (900 x 400 without
+    /// learning rates), and 22 more in height for each row of a legend beyond the fourth. A legend
+    /// has at most six rows and says how many rates it leaves out. An existing file is replaced.
     ///
     /// # Errors
-    ///
-    /// [`ReportError::Io`] when the file cannot be written, and
-    /// [`ReportError::Draw`] should the plotting library fail.
+    /// [`ReportError::Io`] when the file cannot be written, and [`ReportError::Draw`] should the
+    /// plotting library fail.
     pub fn write_svg(&self, path: &Path) -> Result<(), ReportError> {
         write(path, self.to_svg()?)
     }
@@ -59,7 +57,6 @@ impl Curves {
     /// The curves as the text of an SVG file.
     ///
     /// # Errors
-    ///
     /// [`ReportError::Draw`] should the plotting library fail.
     ///
     /// ```

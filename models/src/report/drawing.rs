@@ -7,8 +7,8 @@ use plotters::{
     style::text_anchor::{HPos, Pos, VPos},
 };
 
-/// The backend rounds positions to whole numbers. Drawing at twice the size
-/// and scaling back keeps curves smooth; all lengths below are doubled.
+/// The backend rounds positions to whole numbers. Drawing at twice the size and scaling back keeps
+/// curves smooth; all lengths below are doubled.
 pub(super) const SCALE: u32 = 2;
 pub(super) const WIDTH: u32 = 900;
 pub(super) const LEFT: i32 = 204;
@@ -46,8 +46,7 @@ pub(super) fn svg(
     ))
 }
 
-/// The width of a text. Only the viewer knows the font, hence a generous
-/// estimate.
+/// The width of a text. Only the viewer knows the font, hence a generous estimate.
 pub(super) fn text_width(text: &str) -> i32 {
     16 * text.chars().count() as i32
 }
@@ -56,8 +55,7 @@ pub(super) fn text(size: f64, horizontal: HPos, vertical: VPos) -> TextStyle<'st
     ("sans-serif", size).into_text_style(&(1, 1)).color(&TEXT).pos(Pos::new(horizontal, vertical))
 }
 
-/// A text without what XML or a single line cannot hold, cut to `limit`
-/// characters.
+/// A text without what XML or a single line cannot hold, cut to `limit` characters.
 pub(super) fn legible(text: &str, limit: usize) -> String {
     let allowed = |c: &char| !c.is_control() && !matches!(c, '\u{fffe}' | '\u{ffff}');
     let mut characters = text.chars().filter(allowed);

@@ -69,7 +69,6 @@ fn rate_names(epochs: &[Epoch]) -> Vec<&str> {
 /// replaced, as a whole or not at all.
 ///
 /// # Errors
-///
 /// [`ReportError::Io`] when the file cannot be written.
 ///
 /// # Example
@@ -111,7 +110,6 @@ pub fn write_epochs_csv(path: &Path, epochs: &[Epoch]) -> Result<(), ReportError
 /// Reads what [`write_epochs_csv`] wrote. Where there is no column `schedule`, there was none.
 ///
 /// # Errors
-///
 /// [`ReportError::Read`] when the file cannot be read, and [`ReportError::Column`] when a column is
 /// missing or holds something else than numbers.
 pub fn read_epochs_csv(path: &Path) -> Result<Vec<Epoch>, ReportError> {

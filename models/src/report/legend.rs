@@ -34,8 +34,7 @@ impl Sample {
 }
 
 impl Entry {
-    /// The width of the sample and the text, and the space up to the next
-    /// entry.
+    /// The width of the sample and the text, and the space up to the next entry.
     fn width(&self) -> i32 {
         self.sample.width() + text_width(&self.text) + 36
     }
@@ -49,8 +48,8 @@ pub(super) const FREE_ROWS: usize = 4;
 pub(super) struct Legend(pub(super) Vec<(Entry, usize, i32)>);
 
 impl Legend {
-    /// Places the entries in rows. When they do not fit, the last ones of
-    /// lines are left out and counted.
+    /// Places the entries in rows. When they do not fit, the last ones of lines are left out and
+    /// counted.
     pub(super) fn new(entries: &[Entry]) -> Self {
         let mut entries = entries.to_vec();
         let mut left_out = 0;
@@ -92,8 +91,7 @@ impl Legend {
         self.rows() as i32 * LEGEND_ROW + 8
     }
 
-    /// Draws the legend above the plot, where it can cover nothing, and
-    /// returns the area below.
+    /// Draws the legend above the plot, where it can cover nothing, and returns the area below.
     pub(super) fn draw<'a>(&self, area: &Area<'a>) -> Drawn<'a, Area<'a>> {
         let (strip, below) = area.split_vertically(self.height());
         let style = text(TEXT_SIZE, HPos::Left, VPos::Center);

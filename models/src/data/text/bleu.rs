@@ -48,7 +48,6 @@ pub struct Bleu {
 /// all translations are shorter than four tokens, the score is zero whatever the smoothing.
 ///
 /// # Errors
-///
 /// [`TextError::Count`] when there are more translations than references or fewer,
 /// [`TextError::Zero`] when there are none, [`TextError::Epsilon`] for an epsilon outside of
 /// (0, 1].

@@ -19,13 +19,12 @@ use plotters::{
 use std::path::Path;
 
 impl HeatMap {
-    /// Draws the panels into the file `path`, as an SVG that is as large as
-    /// its cells need: about 78x40 pixels each. An existing file is replaced.
+    /// Draws the panels into the file `path`, as an SVG that is as large as its cells need: about
+    /// 78x40 pixels each. An existing file is replaced.
     ///
     /// # Errors
-    ///
-    /// [`ReportError::Io`] when the file cannot be written, and
-    /// [`ReportError::Draw`] should the plotting library fail.
+    /// [`ReportError::Io`] when the file cannot be written, and [`ReportError::Draw`] should the
+    /// plotting library fail.
     pub fn write_svg(&self, path: &Path) -> Result<(), ReportError> {
         write(path, self.to_svg()?)
     }
@@ -33,7 +32,6 @@ impl HeatMap {
     /// The panels as the text of an SVG file.
     ///
     /// # Errors
-    ///
     /// [`ReportError::Draw`] should the plotting library fail.
     ///
     /// ```

@@ -3,8 +3,8 @@
 use crate::report::{axis::product, drawing::between};
 use plotters::style::RGBColor;
 
-/// From pale blue over yellow and orange to dark red, ever darker, so that the
-/// order survives colour blindness and grey printers.
+/// From pale blue over yellow and orange to dark red, ever darker, so that the order survives
+/// colour blindness and grey printers.
 pub(super) const RAMP: [RGBColor; 6] = [
     RGBColor(230, 244, 249),
     RGBColor(249, 228, 160),
@@ -14,8 +14,7 @@ pub(super) const RAMP: [RGBColor; 6] = [
     RGBColor(103, 0, 22),
 ];
 
-/// The decimal logarithms of the lowest and the highest positive value; any
-/// where none is positive.
+/// The decimal logarithms of the lowest and the highest positive value; any where none is positive.
 pub(super) struct Scale {
     low: f64,
     high: f64,
@@ -49,8 +48,8 @@ impl Scale {
         Some(between(&RAMP, part))
     }
 
-    /// The lowest value, the one in the middle and the highest, or fewer where
-    /// they cannot be told apart.
+    /// The lowest value, the one in the middle and the highest, or fewer where they cannot be told
+    /// apart.
     pub(super) fn labels(&self) -> Vec<String> {
         if !self.positive {
             return vec!["≤ 0".into()];
