@@ -49,7 +49,7 @@ pub fn median(values: &[f64]) -> Option<f64> {
     })
 }
 
-/// When a curve of (time, loss) first is at `target` or below; infinite where it never is.
+/// When a curve of (time, loss) first is at `target` or below; infinite if it never is.
 ///
 /// ```
 /// use tlr_models::lab::measures::time_to;

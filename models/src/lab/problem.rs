@@ -125,7 +125,7 @@ impl Folders {
         Self(Some(root.into()))
     }
 
-    /// The folder of a data set, where there is one.
+    /// The folder of a data set, if there is one.
     pub fn find(&self, name: &str) -> Option<PathBuf> {
         self.0.as_ref().map(|root| root.join(name)).filter(|folder| folder.is_dir())
     }

@@ -148,7 +148,7 @@ impl Results {
     /// stay in it and are not looked at.
     ///
     /// # Errors
-    /// [`SweepError::Report`] where the folder cannot be written to or another program holds it,
+    /// [`SweepError::Report`] if the folder cannot be written to or another program holds it,
     /// [`SweepError::Io`], [`SweepError::Csv`].
     pub fn open(folder: &Path, scale: Scale) -> Result<Self, SweepError> {
         let folder = OutFolder::claim(folder)?;

@@ -30,7 +30,7 @@ pub struct HeatMap {
 pub struct HeatPanel {
     /// What stands above the panel; empty for nothing.
     pub name: String,
-    /// The cells, row by row; `None` where there is no figure. Cells that the vector is too short
+    /// The cells, row by row; `None` if there is no figure. Cells that the vector is too short
     /// for have none either, and those beyond the last row are left out.
     pub cells: Vec<Option<HeatCell>>,
 }

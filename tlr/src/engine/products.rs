@@ -61,7 +61,7 @@ pub struct Slope {
 }
 
 impl Slope {
-    /// ⟨g,s⟩/‖s‖: by how much the loss changes per length of the way, at its end. None where
+    /// ⟨g,s⟩/‖s‖: by how much the loss changes per length of the way, at its end. None if
     /// nothing has moved.
     pub(crate) fn per_length(&self) -> Option<f64> {
         (self.moved > 0.0).then(|| self.along / self.moved)
@@ -129,7 +129,7 @@ impl DirectionProducts {
         self.uu - self.un
     }
 
-    /// The cosine of the angle between the two directions, 0 where one of them vanishes.
+    /// The cosine of the angle between the two directions, 0 if one of them vanishes.
     pub fn cosine(&self) -> f64 {
         let norms = self.uu.sqrt() * self.nn.sqrt();
         if norms > 0.0 {
@@ -157,7 +157,7 @@ mod tests {
 
     const SLOPE: Slope = Slope { along: -0.4, moved: 4.0, gradient: 2.0, norm: 2.0, weights: 9 };
 
-    // At their limits, by hand. Fails with another limit, and where equality counts.
+    // At their limits, by hand. Fails with another limit, and if equality counts.
     #[test]
     fn slopes_at_their_limits() {
         assert_eq!(SLOPE.per_length(), Some(-0.1));

@@ -1,4 +1,4 @@
-//! A folder of drawn pictures, where there is none with photographs.
+//! A folder of drawn pictures, if there is none with photographs.
 
 use std::path::Path;
 

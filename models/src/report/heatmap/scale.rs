@@ -14,7 +14,7 @@ pub(super) const RAMP: [RGBColor; 6] = [
     RGBColor(103, 0, 22),
 ];
 
-/// The decimal logarithms of the lowest and the highest positive value; any where none is positive.
+/// The decimal logarithms of the lowest and the highest positive value; any if none is positive.
 pub(super) struct Scale {
     low: f64,
     high: f64,
