@@ -131,7 +131,7 @@ mod tests {
         assert_eq!(median(&[]), None);
     }
 
-    // Fails if a task that nobody finishes counts for those who do not.
+    // Fails if a task that no competitor finishes counts for those that do not.
     #[test]
     fn nobody_is_within_reach_of_infinity() {
         let inf = f64::INFINITY;

@@ -11,7 +11,7 @@ use tlr::TrainableLr;
 /// A model, examples to train it on, and others to test it on.
 ///
 /// All that is random comes from the seed that [`build`](Self::build)'s device and
-/// [`epoch`](Self::epoch) are told: every optimizer begins at the same weights and sees the same
+/// [`epoch`](Self::epoch) get: every optimizer begins at the same weights and sees the same
 /// batches.
 pub trait Problem: Sync {
     /// The model that is trained.

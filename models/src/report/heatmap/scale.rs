@@ -48,7 +48,7 @@ impl Scale {
         Some(between(&RAMP, part))
     }
 
-    /// The lowest value, the one in the middle and the highest, or fewer where they cannot be told
+    /// The lowest value, the one in the middle and the highest, or fewer if they cannot be told
     /// apart.
     pub(super) fn labels(&self) -> Vec<String> {
         if !self.positive {
