@@ -204,7 +204,7 @@ fn compare(args: &Args) -> Result<(), Box<dyn Error>> {
         report::write_epochs_csv(&path, &run.epochs)?;
     }
     report::write(&out.file("table.md"), &table)?;
-    comparison.write_svg(&out.file("losses.svg"))?;
+    report::write(&out.file("losses.svg"), comparison.to_svg())?;
     match writeln!(io::stdout(), "{table}\ntable and curves in {}", args.out.display()) {
         // If the reader of stdout has gone, that is no error.
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),

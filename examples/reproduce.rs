@@ -1,8 +1,10 @@
-//! Makes the evidence: `tlr` without a number given beside its peers and a search by hand, over
-//! small tasks, as one HTML page.
+//! Makes the evidence, as HTML pages: the paper's figures and tables, and `tlr` without a number
+//! given beside its peers and a search by hand, over small tasks.
 //!
 //! ```text
 //! cargo run --release --features lab --example reproduce -- list
+//! cargo run --release --features lab --example reproduce -- fig2 --data DIR
+//! cargo run --release --features lab --example reproduce -- all --scale paper --data DIR
 //! cargo run --release --features lab --example reproduce -- run --data DIR
 //! cargo run --release --features lab --example reproduce -- report
 //! ```
@@ -26,12 +28,15 @@ use std::{
     process::ExitCode,
 };
 use tlr_models::{
-    lab::{self, Cell, Contender, Findings, Folders, Ready, Record, Results, Scale, Task},
+    lab::{
+        self, Cell, Contender, Exhibit, Findings, Folders, Part, Ready, Record, Results, Scale,
+        Task,
+    },
     report,
     sweep::Ended,
 };
 
-/// Train every contender on every task, and write a page about it.
+/// Make the paper's figures and tables, or train every contender on every task, and write a page.
 #[derive(Parser)]
 #[command(name = "reproduce", version)]
 struct Args {
@@ -41,9 +46,27 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Make the runs that are not done yet
-    Run(Run),
-    /// Write report.html beside the results
+    /// Figure 1: rates over the length of a window and over the damping
+    Fig1(Runs),
+    /// Figure 2: losses and rates from nine starting rates
+    Fig2(Runs),
+    /// Table 1: learned rates and hypergradients, on MNIST and on CIFAR
+    Table1(Runs),
+    /// Figure 3: all optimizers on CIFAR with a wide residual network
+    Fig3(Runs),
+    /// Figure 4: optimizers on a folder of pictures with ResNet-50
+    Fig4(Runs),
+    /// Figure 5: a transformer with SGD and Adam, each with a learned rate and without
+    Fig5(Runs),
+    /// What the library has beside the paper's rule, each part on and off
+    Ablations(Runs),
+    /// Optimizers that find their own rate, and a search by hand, on MNIST
+    Peers(Runs),
+    /// All of the above
+    All(Runs),
+    /// Every contender on every task of the laboratory
+    Run(Choice),
+    /// Write report.html beside the results of `run`
     Report {
         /// Folder with the results
         #[arg(long = "in", value_name = "DIR", default_value = "out/lab")]
@@ -52,40 +75,49 @@ enum Command {
         #[arg(long, value_enum, default_value_t = Scale::Small)]
         scale: Scale,
     },
-    /// Name the tasks and the contenders
+    /// Name the tasks and the contenders of `run`
     List,
 }
 
 #[derive(clap::Args)]
-struct Run {
+struct Choice {
     /// Names or beginnings of names of tasks [default: all]
     #[arg(long, value_name = "NAME,...", value_delimiter = ',')]
     tasks: Vec<String>,
     /// Names or beginnings of names of contenders [default: all]
     #[arg(long, value_name = "NAME,...", value_delimiter = ',')]
     contenders: Vec<String>,
-    /// Each draws other first weights and another order of the examples
+    #[command(flatten)]
+    runs: Runs,
+}
+
+#[derive(clap::Args)]
+struct Runs {
+    /// Each draws other first weights and another order of the examples [default: 0, and 0,1,2 of
+    /// `run`]
     #[arg(long, value_name = "N,...", value_delimiter = ',', value_parser = whole::<u64>(0))]
-    #[arg(default_value = "0,1,2")]
     seeds: Vec<u64>,
     /// How much is trained
     #[arg(long, value_enum, default_value_t = Scale::Small)]
     scale: Scale,
-    /// Folder with mnist, cifar10 and multi30k in it, as far as they are at hand. Digits are drawn
-    /// in place of MNIST; tasks on the others are left out without them
+    /// Folder with mnist, cifar10, cifar100, multi30k and imagenet in it, as far as they are at
+    /// hand. Data are drawn in place of others; two tasks of `run` are left out without theirs
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
-    /// Folder for the results; what it has is not done again
-    #[arg(long, value_name = "DIR", default_value = "out/lab")]
-    out: PathBuf,
+    /// Folder for the results; what it has is not done again [default: out/paper, and out/lab of
+    /// `run`]
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
     /// Runs at a time, each on one thread [default: one a core]
     #[arg(long, value_name = "N", value_parser = whole::<usize>(1))]
     jobs: Option<usize>,
 }
 
 fn main() -> ExitCode {
-    let command = Args::command().mut_subcommand("run", numbers::with_signs);
-    let matches = command.get_matches();
+    let names: Vec<_> =
+        Args::command().get_subcommands().map(|one| one.get_name().to_owned()).collect();
+    let with_signs = |all: clap::Command, name| all.mut_subcommand(name, numbers::with_signs);
+    let matches = names.into_iter().fold(Args::command(), with_signs).get_matches();
     let args = Args::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
     match run(&args.command) {
         Ok(()) => ExitCode::SUCCESS,
@@ -98,7 +130,16 @@ fn main() -> ExitCode {
 
 fn run(command: &Command) -> Result<(), Box<dyn Error>> {
     match command {
-        Command::Run(args) => train(args),
+        Command::Fig1(args) => paper(Some(Part::Fig1), args),
+        Command::Fig2(args) => paper(Some(Part::Fig2), args),
+        Command::Table1(args) => paper(Some(Part::Table1), args),
+        Command::Fig3(args) => paper(Some(Part::Fig3), args),
+        Command::Fig4(args) => paper(Some(Part::Fig4), args),
+        Command::Fig5(args) => paper(Some(Part::Fig5), args),
+        Command::Ablations(args) => paper(Some(Part::Ablations), args),
+        Command::Peers(args) => paper(Some(Part::Peers), args),
+        Command::All(args) => paper(None, args),
+        Command::Run(args) => laboratory(args),
         Command::Report { folder, scale } => write_page(folder, *scale),
         Command::List => list(),
     }
@@ -133,16 +174,68 @@ fn chosen<T>(
     Ok(all.into_iter().filter(wanted).collect())
 }
 
-fn train(args: &Run) -> Result<(), Box<dyn Error>> {
+/// The figures and tables of one part, or of all.
+fn paper(part: Option<Part>, args: &Runs) -> Result<(), Box<dyn Error>> {
+    let all = lab::exhibits(args.scale);
+    let wanted: Vec<&Exhibit> =
+        all.iter().filter(|one| part.is_none_or(|part| one.part == part)).collect();
+    let out = args.out.clone().unwrap_or_else(|| "out/paper".into());
+    let mut results = Results::open(&out, args.scale)?;
+    let folders = folders(args, &out);
+    let seeds = seeds(args, &[0]);
+    let page = |results: &Results| {
+        report::write(&results.folder().file("report.html"), lab::paper_html(&all, results))
+    };
+    let mut failed = 0;
+    for (n, exhibit) in wanted.iter().enumerate() {
+        let heading = format!("{} ({} of {})", exhibit.title, n + 1, wanted.len());
+        say(&progress_bar(0), &heading)?;
+        let open = open(&exhibit.tasks, &folders, args.scale)?;
+        let contenders = exhibit.contenders();
+        let cells = cells(&open, &contenders, &seeds);
+        failed += make(&cells, args, &mut results)?;
+        page(&results)?;
+    }
+    end(failed, &out)
+}
+
+/// Every contender on every task.
+fn laboratory(args: &Choice) -> Result<(), Box<dyn Error>> {
     let tasks = chosen(lab::tasks(), &args.tasks, "task", |task| task.name)?;
     let contenders =
         chosen(lab::contenders(), &args.contenders, "contender", |one| one.name.as_str())?;
-    let jobs = many::jobs(args.jobs)?;
-    let folders = args.data.as_ref().map(Folders::below).unwrap_or_default();
-    let mut results = Results::open(&args.out, args.scale)?;
-    let mut open: Vec<(Task, Box<dyn Ready>)> = Vec::new();
+    let out = args.runs.out.clone().unwrap_or_else(|| "out/lab".into());
+    let mut results = Results::open(&out, args.runs.scale)?;
+    let open = open(&tasks, &folders(&args.runs, &out), args.runs.scale)?;
+    let seeds = seeds(&args.runs, &[0, 1, 2]);
+    let contenders: Vec<_> = contenders.iter().collect();
+    let cells = cells(&open, &contenders, &seeds);
+    let failed = make(&cells, &args.runs, &mut results)?;
+    let page = results.folder().file("report.html");
+    report::write(&page, lab::html(&Findings::of(&results)))?;
+    end(failed, &out)
+}
+
+fn folders(args: &Runs, out: &Path) -> Folders {
+    args.data.as_ref().map(Folders::below).unwrap_or_default().scratch(out)
+}
+
+fn seeds(args: &Runs, usual: &[u64]) -> Vec<u64> {
+    match &*args.seeds {
+        [] => usual.into(),
+        asked => asked.into(),
+    }
+}
+
+/// The tasks with their data, and a note on each whose data are not there.
+fn open<'a>(
+    tasks: &'a [Task],
+    folders: &Folders,
+    scale: Scale,
+) -> Result<Vec<(&'a Task, Box<dyn Ready>)>, Box<dyn Error>> {
+    let mut open = Vec::new();
     for task in tasks {
-        match task.open(&folders, args.scale)? {
+        match task.open(folders, scale)? {
             Some(ready) => open.push((task, ready)),
             None => writeln!(
                 io::stderr(),
@@ -152,36 +245,54 @@ fn train(args: &Run) -> Result<(), Box<dyn Error>> {
             )?,
         }
     }
-    // The seed is outermost: a program that stops early has whole tables.
+    Ok(open)
+}
+
+/// The seed is outermost: a program that stops early has whole tables.
+fn cells<'a>(
+    open: &'a [(&Task, Box<dyn Ready>)],
+    contenders: &[&'a Contender],
+    seeds: &[u64],
+) -> Vec<Cell<'a>> {
     let mut cells = Vec::new();
-    for &seed in &args.seeds {
-        for (task, ready) in &open {
-            let of_task = contenders.iter().map(|contender| (contender, &**ready));
+    for &seed in seeds {
+        for (task, ready) in open {
+            let of_task = contenders.iter().map(|&contender| (contender, &**ready));
             cells.extend(of_task.map(|(contender, ready)| Cell { task, ready, contender, seed }));
         }
     }
+    cells
+}
+
+/// Makes the runs that are not done yet, and answers how many have failed.
+fn make(cells: &[Cell<'_>], args: &Runs, results: &mut Results) -> Result<usize, Box<dyn Error>> {
+    let jobs = many::jobs(args.jobs)?;
     let done = cells.iter().filter(|cell| results.of(cell).is_some()).count();
     let bar = progress_bar((cells.len() - done) as u64);
     say(&bar, &format!("runs: {}, done before: {done}", cells.len()))?;
     let mut said = Ok(());
-    let failed = lab::run_cells(&cells, jobs, &mut results, &mut |record| {
+    let watch = |cell: &Cell<'_>, step: usize, loss: f64| {
+        let steps = cell.ready.budget().steps();
+        bar.set_message(format!("{cell:?}: step {step} of {steps}, loss {loss:.3}"));
+    };
+    let failed = lab::run_cells(cells, jobs, results, &watch, &mut |record| {
         if said.is_ok() {
             said = say(&bar, &line(record));
         }
         bar.inc(1);
     })?;
     bar.finish_and_clear();
-    let page = results.folder().file("report.html");
-    report::write(&page, lab::html(&Findings::of(&results)))?;
-    say(&bar, &format!("results in {}, and what they say in report.html", args.out.display()))?;
-    match failed {
-        0 => Ok(said?),
-        _ => Err(format!(
-            "{}; the same command runs what failed again",
-            report::count(failed, "failed run")
-        )
-        .into()),
+    said?;
+    Ok(failed)
+}
+
+fn end(failed: usize, out: &Path) -> Result<(), Box<dyn Error>> {
+    if failed > 0 {
+        let failed = report::count(failed, "failed run");
+        return Err(format!("{failed}; the same command runs what failed again").into());
     }
+    let out = out.display();
+    Ok(say(&progress_bar(0), &format!("results in {out}, and what they say in report.html"))?)
 }
 
 fn write_page(folder: &Path, scale: Scale) -> Result<(), Box<dyn Error>> {

@@ -174,24 +174,22 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
     let out = results.folder();
     report::write(&out.file("table.md"), &table)?;
 
-    heat_map(
-        &records,
-        "batch size",
-        |r| r.batch_size.to_string(),
-        "starting rate",
-        |r| format!("{:e}", r.rate),
-    )
-    .write_svg(&out.file("heatmap.svg"))?;
+    let draw = |name: &str, svg: String| report::write(&out.file(name), svg);
+    let (size, rate) =
+        (|r: &Record| r.batch_size.to_string(), |r: &Record| format!("{:e}", r.rate));
+    let map = heat_map(&records, "batch size", size, "starting rate", rate);
+    draw("heatmap.svg", map.to_svg())?;
     // Figures 1 and 2 of the paper: over starting rates, and over p and γ.
-    comparison(&results, &records, "starting rate", start).write_svg(&out.file("rates.svg"))?;
+    let rates = comparison(&results, &records, "starting rate", start);
+    draw("rates.svg", rates.to_svg())?;
     if args.window_fraction.len() * args.damping.len() > 1 {
         let p = |r: &Record| format!("{:.2}", r.window_fraction);
-        heat_map(&records, "γ", |r| r.damping.to_string(), "p, fraction of an epoch", p)
-            .write_svg(&out.file("heatmap-window.svg"))?;
-        comparison(&results, &records, "window and damping", |r| {
+        let map = heat_map(&records, "γ", |r| r.damping.to_string(), "p, fraction of an epoch", p);
+        draw("heatmap-window.svg", map.to_svg())?;
+        let windows = comparison(&results, &records, "window and damping", |r| {
             format!("p {:.2}, γ {}", r.window_fraction, r.damping)
-        })
-        .write_svg(&out.file("windows.svg"))?;
+        });
+        draw("windows.svg", windows.to_svg())?;
     }
     let folder = args.out.display();
     say(&bar, &format!("\n{table}\nresults, table and pictures in {folder}"))?;

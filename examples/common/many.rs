@@ -17,7 +17,7 @@ pub(crate) fn jobs(asked: Option<usize>) -> io::Result<usize> {
 
 /// Shown on a terminal only.
 pub(crate) fn progress_bar(runs: u64) -> ProgressBar {
-    let style = "{elapsed_precise} {bar:30.cyan/dim} {pos}/{len} runs, about {eta} left";
+    let style = "{elapsed_precise} {bar:30.cyan/dim} {pos}/{len} runs, about {eta} left {wide_msg}";
     let bar = ProgressBar::new(runs);
     match ProgressStyle::with_template(style) {
         Ok(style) => bar.with_style(style),

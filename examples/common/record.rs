@@ -139,7 +139,7 @@ impl<'a> Record<'a> {
             report::write(&out.file("run.json"), format!("{json:#}\n")),
             report::write_epochs_csv(&out.file("epochs.csv"), &self.epochs),
             report::write_history_csv(&out.file("history.csv"), &self.history, self.batches),
-            self.curves().write_svg(&out.file("curves.svg")),
+            report::write(&out.file("curves.svg"), self.curves().to_svg()),
             self.events.as_mut().map_or(Ok(()), EventFile::write),
         ];
         written.into_iter().collect()

@@ -31,7 +31,9 @@ impl Settings {
 
     /// Adds a setting: a number, a word, a list, `None`, or any value that serde can write.
     ///
-    /// A value of several fields becomes one setting for each, called `name.field`.
+    /// A value of several fields becomes one setting for each, called `name.field`. A float that is
+    /// not finite counts as `None`, for JSON has no word for it: refuse such numbers where your
+    /// optimizer is made.
     ///
     /// # Example
     /// ```

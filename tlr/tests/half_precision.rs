@@ -238,6 +238,47 @@ mod master {
         assert_eq!(loaded.weights(), run.weights());
     }
 
+    // Fails where a checkpoint, or a step, is taken for that of another optimizer or model.
+    #[test]
+    fn another_interval_or_model_is_refused() {
+        let mut run = Run::new(0.01, LossScale::default().interval(7));
+        run.step(1);
+        let checkpoint = run.opt.checkpoint().unwrap();
+        let mut other = Run::new(0.01, LossScale::default().interval(8));
+        let refused = other.opt.resume(&mut other.model, &checkpoint).unwrap_err().to_string();
+        assert!(refused.contains("`loss_scale.interval` is 7 in the file and 8 here"), "{refused}");
+        std::mem::swap(&mut run.model, &mut other.model);
+        let (before, weights) = (run.opt.checkpoint().unwrap(), run.weights());
+        let x: Tensor<Rank2<32, 4>, Half, _> = run.dev.sample_normal();
+        let loss = run.model.forward_mut(x.trace(run.model.alloc_grads())).square().mean();
+        let gradients = run.opt.scaled(loss).unwrap().backward();
+        let refused = run.opt.step(&mut run.model, &gradients, 1.0).unwrap_err();
+        assert!(matches!(refused, Error::ModelChanged { .. }), "{refused}");
+        assert_eq!((run.opt.checkpoint().unwrap(), run.weights()), (before, weights));
+    }
+
+    // With the safeguard off a loss that is not finite is an error, and the step is not made. Fails
+    // where the scale counts it.
+    #[test]
+    fn a_failed_step_does_not_count_for_the_scale() {
+        let dev = Cpu::seed_from_u64(1);
+        let mut model = dev.build_module::<Builder, Half>();
+        let scale = LossScale::default().interval(2);
+        let mut opt = MixedPrecision::<_, Half, _, _>::new(&model, scale, |master| {
+            let sgd = Sgd::new(master, SgdConfig { lr: 0.01, ..Default::default() });
+            Newton::new(master, sgd, NewtonConfig::default().ramp(false).safeguard(None))
+        })
+        .unwrap();
+        for _ in 0..5 {
+            let x: Tensor<Rank2<32, 4>, Half, _> = dev.sample_normal();
+            let loss = model.forward_mut(x.trace(model.alloc_grads())).square().mean();
+            let gradients = opt.scaled(loss).unwrap().backward();
+            let failed = opt.step(&mut model, &gradients, f64::NAN).unwrap_err();
+            assert!(matches!(failed, Error::NonFiniteLoss { .. }), "{failed}");
+        }
+        assert_eq!(opt.loss_scale(), 1024.0);
+    }
+
     #[test]
     fn debug_shows_scale_and_rates() {
         let run = Run::new(0.125, LossScale::default().start(1024.0));
@@ -254,7 +295,7 @@ mod master {
         run.step(1);
         let checkpoint = run.opt.checkpoint().unwrap();
         let forged = |scale: f64, since: u64, skipped: u64| {
-            let words = [scale.to_bits(), since, skipped].map(u64::to_le_bytes);
+            let words = [scale.to_bits(), since, skipped, 2000].map(u64::to_le_bytes);
             checkpoint.clone().attach("loss_scale", words.concat())
         };
         for bad in [

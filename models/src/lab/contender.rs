@@ -5,7 +5,7 @@ use crate::{
     baselines::{
         steep, valley, AnyPeer, PeerError, PeerOptimizer, RangePoint, Sgd, Sls, Sps, SpsBound,
     },
-    train::{alone, learner, Base, Learner, Mode, Options, Rule, Shape},
+    train::{alone, learner, name, Base, Learner, Mode, Options, Rule, Shape},
 };
 use dfdx::prelude::Cpu;
 use tlr::{Error, TrainableLr};
@@ -17,6 +17,8 @@ pub enum Group {
     Learned,
     /// This library from other starting rates, which should make no difference.
     Starts,
+    /// This library with settings that are not its own.
+    Tried,
     /// Optimizers that find their own rate.
     RateFree,
     /// Optimizers at the rate that they are published with.
@@ -53,8 +55,8 @@ pub struct Contender {
 /// How it learns.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Method {
-    /// By this library's defaults.
-    Learned { base: Base, mode: Mode, start: f64 },
+    /// In this library's trainer, by its rule or by another.
+    Trainer(Options),
     /// By a peer, whose rate a schedule multiplies.
     Peer { rule: AnyPeer, schedule: Shape },
     /// By SGD with momentum and a cosine, from the rate that a range test suggests.
@@ -71,7 +73,64 @@ pub(super) enum Pick {
 /// The rate that is taken if a range test suggests none.
 const NO_SUGGESTION: f64 = 1e-3;
 
+/// This library's defaults around an optimizer, when it is told how many steps there are. The rate
+/// that it starts from is as good as any.
+pub(super) fn ours(optimizer: Base) -> Options {
+    Options { optimizer, schedule: Shape::Horizon, ..Options::default() }
+}
+
 impl Contender {
+    /// This library's trainer with these options, but for the number of epochs and the size of
+    /// batches, which are the task's. The name says what is not as by [`ours`].
+    pub(super) fn of(options: Options) -> Self {
+        let Options { optimizer, mode, rule, rate, schedule, .. } = options;
+        let (newton, usual) = (matches!(rule, Rule::Aligned | Rule::Paper), ours(optimizer));
+        let mut changes = Vec::new();
+        let mut change = |changed: bool, word: String| changes.extend(changed.then_some(word));
+        change(newton && options.window_fraction != usual.window_fraction, {
+            format!("p-{:.2}", options.window_fraction)
+        });
+        change(newton && options.damping != usual.damping, format!("gamma-{}", options.damping));
+        change(rule == Rule::Aligned && !options.ramp, "no-ramp".to_owned());
+        change(rule != Rule::Constant && !options.safeguard, "no-safeguard".to_owned());
+        let tried = newton && (rule == Rule::Paper || !changes.is_empty());
+        let (group, settings) = match rule {
+            Rule::Constant => (Group::Published, 1),
+            Rule::Additive | Rule::Multiplicative => (Group::Published, 2),
+            _ if tried => (Group::Tried, changes.len().max(1)),
+            _ if rate == usual.rate => (Group::Learned, 0),
+            _ => (Group::Starts, 0),
+        };
+        let mut words = vec![match rule {
+            Rule::Aligned => format!("tlr-{}", name(&optimizer)),
+            _ => format!("{}-{}", name(&rule), name(&optimizer)),
+        }];
+        if group == Group::Published && settings == 2 {
+            words.push(format!("eta-{:e}", options.meta_rate));
+        }
+        if mode == Mode::PerLayer {
+            words.push("per-layer".to_owned());
+        }
+        if rate != usual.rate || rule != Rule::Aligned {
+            words.push(format!("from-{rate:e}"));
+        }
+        words.extend(changes);
+        if schedule != Shape::usual(rule) {
+            words.push(match schedule {
+                Shape::Constant => "no-horizon".to_owned(),
+                other => name(&other),
+            });
+        }
+        let horizon = schedule.depends_on_epochs();
+        let method = Method::Trainer(options);
+        Self { name: words.join("-"), group, settings, horizon, method }
+    }
+
+    /// Whether this library's trainer moves the rate.
+    pub(super) fn learns_its_rate(&self) -> bool {
+        matches!(&self.method, Method::Trainer(options) if options.rule != Rule::Constant)
+    }
+
     /// The optimizer for the range test, if the contender needs one.
     pub(super) fn search(&self) -> Option<&Sgd> {
         match &self.method {
@@ -106,17 +165,8 @@ impl Contender {
         budget: Budget,
     ) -> Result<Box<dyn Learner<M>>, Error> {
         match &self.method {
-            Method::Learned { base, mode, start } => {
-                let schedule = if self.horizon { Shape::Horizon } else { Shape::Constant };
-                let options = Options {
-                    optimizer: *base,
-                    mode: *mode,
-                    rule: Rule::Aligned,
-                    rate: *start,
-                    schedule,
-                    epochs: budget.epochs,
-                    ..Options::default()
-                };
+            Method::Trainer(options) => {
+                let options = Options { epochs: budget.epochs, ..*options };
                 learner(model, &options, budget.batches, alone())
             }
             Method::Peer { rule, schedule } => {

@@ -1,7 +1,7 @@
 //! The list of contenders.
 
 use super::{
-    contender::{Method, Pick},
+    contender::{ours, Method, Pick},
     Contender, Group,
 };
 use crate::{
@@ -9,11 +9,8 @@ use crate::{
         Adam, AnyPeer, Cocob, DAdaptAdam, DAdaptSgd, Dog, Hypergradient, Mechanic, Momo, MomoAdam,
         NAdamW, Prodigy, RmsProp, ScheduleFreeAdamW, ScheduleFreeSgd, Sgd, Sls, Sps,
     },
-    train::{name, Base, Mode, Shape},
+    train::{name, Base, Mode, Options, Shape},
 };
-
-/// The rate that this library starts from unless another is given. It is as good as any.
-const START: f64 = 1e-6;
 
 /// The other rates that this library is started from.
 const STARTS: [f64; 4] = [1e-9, 1e-3, 1e-1, 10.0];
@@ -41,41 +38,34 @@ pub fn contenders() -> Vec<Contender> {
     all.extend(published());
     all.extend(range_tests());
     all.extend(by_hand());
-    all.extend(STARTS.map(|start| {
-        let method = Method::Learned { base: Base::Sgd, mode: Mode::Global, start };
-        let name = format!("tlr-sgd-from-{start:e}");
-        Contender { name, group: Group::Starts, settings: 0, horizon: true, method }
-    }));
+    all.extend(STARTS.map(|rate| Contender::of(Options { rate, ..ours(Base::Sgd) })));
     all
 }
 
 /// This library: three base optimizers, one rate or one a layer, with the number of steps or not.
-fn learned() -> Vec<Contender> {
+pub(super) fn learned() -> Vec<Contender> {
     let mut all = Vec::new();
-    for horizon in [true, false] {
+    for schedule in [Shape::Horizon, Shape::Constant] {
         for mode in [Mode::Global, Mode::PerLayer] {
             for base in [Base::Sgd, Base::Momentum, Base::Adam] {
-                let layers = if mode == Mode::PerLayer { "-per-layer" } else { "" };
-                let end = if horizon { "" } else { "-no-horizon" };
-                all.push(Contender {
-                    name: format!("tlr-{}{layers}{end}", name(&base)),
-                    group: Group::Learned,
-                    settings: 0,
-                    horizon,
-                    method: Method::Learned { base, mode, start: START },
-                });
+                all.push(Contender::of(Options { mode, schedule, ..ours(base) }));
             }
         }
     }
     all
 }
 
-fn peer(name: &str, group: Group, settings: usize, rule: impl Into<AnyPeer>) -> Contender {
+pub(super) fn peer(
+    name: &str,
+    group: Group,
+    settings: usize,
+    rule: impl Into<AnyPeer>,
+) -> Contender {
     let method = Method::Peer { rule: rule.into(), schedule: Shape::Constant };
     Contender { name: name.to_owned(), group, settings, horizon: false, method }
 }
 
-fn with(schedule: Shape, mut contender: Contender) -> Contender {
+pub(super) fn with(schedule: Shape, mut contender: Contender) -> Contender {
     if let Method::Peer { schedule: of_peer, .. } = &mut contender.method {
         *of_peer = schedule;
         contender.horizon = true;
@@ -88,7 +78,7 @@ fn with(schedule: Shape, mut contender: Contender) -> Contender {
 /// chosen for the former, and is a mere bound for the latter. Mechanic's base has a rate of 1,
 /// which it scales. The packages of Prodigy, D-Adaptation and Mechanic advise a schedule, so that
 /// they are here with a cosine too.
-fn rate_free() -> Vec<Contender> {
+pub(super) fn rate_free() -> Vec<Contender> {
     let free = |name, rule| peer(name, Group::RateFree, 0, rule);
     let mechanic_adam = || Mechanic::around(Adam { lr: 1.0, decoupled: true, ..Adam::default() });
     let cosine = |contender| with(Shape::Cosine, contender);
@@ -116,7 +106,7 @@ fn rate_free() -> Vec<Contender> {
 /// Peers at the rate that they are published with: the defaults of PyTorch, the paper's multistep
 /// SGD, and hypergradient descent from the authors' 1e-3 with their 1e-3 for η, or with 0.02 where
 /// it multiplies.
-fn published() -> Vec<Contender> {
+pub(super) fn published() -> Vec<Contender> {
     let published = |name, settings, rule| peer(name, Group::Published, settings, rule);
     vec![
         with(Shape::MultiStep, published("sgd-multistep", 2, Sgd::default().into())),
@@ -128,7 +118,7 @@ fn published() -> Vec<Contender> {
 }
 
 /// SGD with momentum 0.9 and a cosine, at the rate that fastai would suggest.
-fn range_tests() -> Vec<Contender> {
+pub(super) fn range_tests() -> Vec<Contender> {
     let base = Sgd { momentum: 0.9, ..Sgd::default() };
     [("range-test-valley", Pick::Valley), ("range-test-steep", Pick::Steep)]
         .map(|(name, pick)| Contender {
@@ -143,7 +133,7 @@ fn range_tests() -> Vec<Contender> {
 
 /// The search by hand: 20 points of rate, schedule and momentum around SGD, and 6 rates of NAdamW
 /// with a cosine.
-fn by_hand() -> Vec<Contender> {
+pub(super) fn by_hand() -> Vec<Contender> {
     let mut all = Vec::new();
     for lr in NADAMW_RATES {
         let name = format!("nadamw-cosine-{lr}");

@@ -7,8 +7,7 @@ use super::{
 };
 use std::collections::BTreeSet;
 
-/// The point of a curve at nine tenths of the budget, where the best run of the search by hand sets
-/// the target.
+/// The point of a curve at nine tenths of the budget, where the best by hand sets the target.
 const TARGET_AT: usize = POINTS * 9 / 10;
 
 /// The contender whose time of a step others are compared with.
@@ -218,7 +217,8 @@ fn competitors() -> Vec<Competitor> {
     competitors
 }
 
-/// The runs of a task, of the seeds that all who were run have.
+/// The runs of a task, of the seeds that every contender was run with. Where there is no such seed,
+/// of the one with the most contenders.
 struct Runs<'a> {
     records: Vec<&'a Record>,
     curves: Vec<&'a Curve>,
@@ -232,9 +232,13 @@ impl<'a> Runs<'a> {
         let mut curves: Vec<_> = curves.to_vec();
         curves.retain(|curve| curve.task == task && curve.data == data);
         let all: BTreeSet<u64> = records.iter().map(|record| record.seed).collect();
-        let count = |seed: u64| records.iter().filter(|record| record.seed == seed).count();
-        let most = all.iter().map(|seed| count(*seed)).max().unwrap_or(0);
-        let seeds: BTreeSet<u64> = all.into_iter().filter(|seed| count(*seed) == most).collect();
+        let contenders = |seed: &u64| -> BTreeSet<&str> {
+            let of_seed = records.iter().filter(|record| record.seed == *seed);
+            of_seed.map(|record| record.contender.as_str()).collect()
+        };
+        let most = all.iter().rev().map(contenders).max_by_key(BTreeSet::len).unwrap_or_default();
+        let seeds: BTreeSet<u64> =
+            all.iter().copied().filter(|seed| contenders(seed) == most).collect();
         records.retain(|record| seeds.contains(&record.seed));
         Self { records, curves, seeds }
     }
@@ -317,6 +321,7 @@ mod tests {
             seconds: 2.0,
             rates: String::new(),
             error: String::new(),
+            memory: None,
         }
     }
 
@@ -334,7 +339,28 @@ mod tests {
             steps: list(&|n| n as f64),
             seconds: list(&|n| n as f64 / 10.0),
             losses: list(&loss),
+            accuracies: String::new(),
+            train: String::new(),
+            rate_steps: String::new(),
+            way: String::new(),
         }
+    }
+
+    // As many contenders, but others. Fails if means of different seeds are compared.
+    #[test]
+    fn seeds_of_other_contenders_are_left_out() {
+        let records = [
+            record("nadamw-cosine-0.001", 0, Some(1.0)),
+            record("tlr-sgd", 0, Some(1.5)),
+            record("nadamw-cosine-0.001", 1, Some(1.0)),
+            record("tlr-adam", 1, Some(1.5)),
+            record("nadamw-cosine-0.001", 2, Some(1.0)),
+            record("tlr-sgd", 2, Some(1.5)),
+        ];
+        let records: Vec<_> = records.iter().collect();
+        let runs = Runs::new(&records, &[], "heavy-tails", "drawn");
+        assert_eq!(runs.seeds, BTreeSet::from([0, 2]));
+        assert!(runs.of("tlr-adam").is_empty());
     }
 
     // By hand: NAdamW at 0.001 ends at 1 and 3, mean 2, and has 2.2 and 3.2 at 18 of 20 steps: the

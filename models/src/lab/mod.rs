@@ -4,7 +4,8 @@
 //! number given, its [peers](crate::baselines), and the points of a search by hand. A [`Cell`] is
 //! one of either and a seed. [`run_cells`] trains cells and writes them into a folder of
 //! [`Results`]; [`Findings`] are what they say, by the measures of [`measures`]; and [`html`] is a
-//! page for people.
+//! page for people. [`exhibits`] are the paper's figures and tables as lists of cells, and
+//! [`paper_html`] is their page.
 //!
 //! ```no_run
 //! use tlr_models::lab::{self, Cell, Findings, Folders, Results, Scale};
@@ -16,7 +17,7 @@
 //!     .map(|contender| Cell { task: &tasks[0], ready: &*ready, contender, seed: 0 })
 //!     .collect();
 //! let mut results = Results::open("out/lab".as_ref(), Scale::Small)?;
-//! lab::run_cells(&cells, 1, &mut results, &mut |_| ())?;
+//! lab::run_cells(&cells, 1, &mut results, &|_, _, _| (), &mut |_| ())?;
 //! std::fs::write("report.html", lab::html(&Findings::of(&results)))?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
@@ -26,7 +27,9 @@ mod contender;
 mod contenders;
 mod findings;
 pub mod measures;
+mod memory;
 mod page;
+pub mod paper;
 mod problem;
 mod results;
 mod run;
@@ -35,8 +38,9 @@ mod tasks;
 pub use contender::{Contender, Group};
 pub use contenders::contenders;
 pub use findings::{Competitor, Findings, OfTask, Score};
-pub use page::html;
-pub use problem::{Budget, Folders, Problem, Scale, Tested};
-pub use results::{run_cells, Cell, Curve, Record, Results};
-pub use run::{train, Point, Trained, POINTS};
+pub use page::{html, paper_html};
+pub use paper::{exhibits, Exhibit, Part};
+pub use problem::{Batch, Budget, Folders, Problem, Scale, Tested};
+pub use results::{run_cells, Cell, Curve, Record, Results, WatchCells};
+pub use run::{train, Point, Trained, Watch, POINTS};
 pub use tasks::{tasks, Ready, Task};

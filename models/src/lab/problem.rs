@@ -43,7 +43,7 @@ pub trait Problem: Sync {
         &self,
         device: &Cpu,
         model: &mut Self::Model,
-        batch: &[usize],
+        batch: Batch<'_>,
         gradients: Gradients<f32, Cpu>,
     ) -> Result<TrainLoss, TrainError>;
 
@@ -52,6 +52,17 @@ pub trait Problem: Sync {
     /// # Errors
     /// A layer's.
     fn test(&self, device: &Cpu, model: &Self::Model) -> Result<Tested, TrainError>;
+}
+
+/// Examples that are trained on together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Batch<'a> {
+    /// Their numbers.
+    pub examples: &'a [usize],
+    /// The epoch, counted from 0. With the seed it decides how pictures are cropped.
+    pub epoch: usize,
+    /// The seed of the run.
+    pub seed: u64,
 }
 
 /// How long a task is trained.
@@ -108,12 +119,16 @@ impl Scale {
     }
 }
 
-/// The folder with the data sets that have to be there already.
+/// The folder with the data sets that have to be there already, and one for what is drawn.
 #[derive(Clone, Debug, Default)]
-pub struct Folders(Option<PathBuf>);
+pub struct Folders {
+    data: Option<PathBuf>,
+    scratch: Option<PathBuf>,
+}
 
 impl Folders {
-    /// A folder with `mnist`, `cifar10` and `multi30k` in it, or some of them.
+    /// A folder with `mnist`, `cifar10`, `cifar100`, `multi30k` and `imagenet` in it, or some of
+    /// them.
     ///
     /// ```
     /// use tlr_models::lab::Folders;
@@ -122,11 +137,21 @@ impl Folders {
     /// assert!(Folders::default().find("mnist").is_none());
     /// ```
     pub fn below(root: impl Into<PathBuf>) -> Self {
-        Self(Some(root.into()))
+        Self { data: Some(root.into()), scratch: None }
+    }
+
+    /// With a folder in which pictures may be drawn, where there are none.
+    pub fn scratch(self, folder: impl Into<PathBuf>) -> Self {
+        Self { scratch: Some(folder.into()), ..self }
+    }
+
+    /// The folder for what is drawn, if there is one.
+    pub(super) fn for_drawings(&self) -> Option<&PathBuf> {
+        self.scratch.as_ref()
     }
 
     /// The folder of a data set, if there is one.
     pub fn find(&self, name: &str) -> Option<PathBuf> {
-        self.0.as_ref().map(|root| root.join(name)).filter(|folder| folder.is_dir())
+        self.data.as_ref().map(|root| root.join(name)).filter(|folder| folder.is_dir())
     }
 }

@@ -57,6 +57,9 @@ pub struct Record {
     pub rates: String,
     /// What ended it early.
     pub error: String,
+    /// The bytes that the optimizer keeps beside the weights.
+    #[serde(default)]
+    pub memory: Option<usize>,
 }
 
 /// How a run went: a line of `curves.csv`. Each list has numbers with spaces between them.
@@ -78,40 +81,76 @@ pub struct Curve {
     pub seconds: String,
     /// Losses; `inf` where one is not finite.
     pub losses: String,
+    /// Accuracies, likewise; empty where the task has no right and wrong answers.
+    #[serde(default)]
+    pub accuracies: String,
+    /// Mean losses of the batches before each test but the first, likewise.
+    #[serde(default)]
+    pub train: String,
+    /// Steps at which the rate was read.
+    #[serde(default)]
+    pub rate_steps: String,
+    /// The rates that were read.
+    #[serde(default)]
+    pub way: String,
+}
+
+/// The numbers of a list.
+fn numbers(list: &str) -> Vec<f64> {
+    list.split(' ').filter_map(|word| word.parse().ok()).collect()
+}
+
+/// A list of numbers, with `inf` in place of those that there are not.
+fn list(numbers: impl Iterator<Item = Option<f64>>) -> String {
+    let word = |number: Option<f64>| match number {
+        Some(number) => format!("{number:.6e}"),
+        None => "inf".to_owned(),
+    };
+    numbers.map(word).collect::<Vec<_>>().join(" ")
 }
 
 impl Curve {
     /// The tests, one after the other.
     pub fn points(&self) -> Vec<Point> {
-        let numbers = |list: &str| -> Vec<f64> {
-            list.split(' ').filter_map(|word| word.parse().ok()).collect()
-        };
         let (steps, seconds) = (numbers(&self.steps), numbers(&self.seconds));
-        let both = steps.into_iter().zip(seconds).zip(numbers(&self.losses));
-        both.map(|((step, seconds), loss)| Point {
+        let (losses, accuracies) = (numbers(&self.losses), numbers(&self.accuracies));
+        let train = numbers(&self.train);
+        let nth = |values: &[f64], n: Option<usize>| {
+            n.and_then(|n| values.get(n)).copied().filter(|value| value.is_finite())
+        };
+        let point = |(n, (step, seconds)): (usize, (f64, f64))| Point {
             step: step as usize,
             seconds,
-            loss: loss.is_finite().then_some(loss),
-            accuracy: None,
-        })
-        .collect()
+            loss: nth(&losses, Some(n)),
+            accuracy: nth(&accuracies, Some(n)),
+            train: nth(&train, n.checked_sub(1)),
+        };
+        steps.into_iter().zip(seconds).enumerate().map(point).collect()
     }
 
-    fn of(cell: &Cell<'_>, scale: Scale, points: &[Point]) -> Self {
-        let list = |of: &dyn Fn(&Point) -> String| points.iter().map(of).collect::<Vec<_>>();
+    /// The rate on the way, as (step, rate).
+    pub fn rates(&self) -> Vec<(f64, f64)> {
+        numbers(&self.rate_steps).into_iter().zip(numbers(&self.way)).collect()
+    }
+
+    fn of(cell: &Cell<'_>, scale: Scale, trained: &Trained) -> Self {
+        let points = &trained.points;
+        let words = |words: Vec<String>| words.join(" ");
+        let right = points.iter().any(|point| point.accuracy.is_some());
+        let accuracies = points.iter().filter(|_| right).map(|point| point.accuracy);
         Self {
             task: cell.task.name.to_owned(),
             contender: cell.contender.name.clone(),
             seed: cell.seed,
             scale,
             data: cell.ready.data(),
-            steps: list(&|point| point.step.to_string()).join(" "),
-            seconds: list(&|point| format!("{:.4}", point.seconds)).join(" "),
-            losses: list(&|point| match point.loss {
-                Some(loss) => format!("{loss:.6e}"),
-                None => "inf".to_owned(),
-            })
-            .join(" "),
+            steps: words(points.iter().map(|point| point.step.to_string()).collect()),
+            seconds: words(points.iter().map(|point| format!("{:.4}", point.seconds)).collect()),
+            losses: list(points.iter().map(|point| point.loss)),
+            accuracies: list(accuracies),
+            train: list(points.iter().skip(1).map(|point| point.train)),
+            rate_steps: words(trained.way.iter().map(|(step, _)| step.to_string()).collect()),
+            way: list(trained.way.iter().map(|(_, rate)| Some(*rate))),
         }
     }
 }
@@ -202,7 +241,7 @@ impl Results {
             Some(_) => Ended::Finished,
         };
         if let Some(trained) = &trained {
-            self.curves.append(vec![Curve::of(cell, self.scale, &trained.points)])?;
+            self.curves.append(vec![Curve::of(cell, self.scale, trained)])?;
         }
         let last = trained.as_ref().and_then(Trained::last);
         let trained = trained.as_ref();
@@ -220,17 +259,22 @@ impl Results {
             seconds: trained.map_or(0.0, |trained| trained.seconds),
             rates: trained.map(|trained| report::rates(&trained.rates)).unwrap_or_default(),
             error: trained.and_then(|trained| trained.diverged.clone()).unwrap_or(error),
+            memory: trained.and_then(|trained| trained.memory),
         };
         self.records.append(vec![record.clone()])?;
         Ok(record)
     }
 }
 
+/// What is told on the way of a run: whose it is, its steps so far, and the last batch's loss.
+pub type WatchCells<'a> = dyn Fn(&Cell<'_>, usize, f64) + Sync + 'a;
+
 /// Trains every one of `cells` that is not done yet, `jobs` at a time, each on a thread of its own,
 /// and answers how many of them have failed.
 ///
-/// `observer` gets each as it ends. A run that diverges is a result like another. One that
-/// fails for another reason keeps no other from being done, and is made again the next time.
+/// `watch` is called on the way of each, on its thread, and `observer` as each ends. A run that
+/// diverges is a result like another. One that fails for another reason keeps no other from being
+/// done, and is made again the next time.
 ///
 /// # Errors
 /// Results that cannot be written: the runs going on are finished, and lost.
@@ -238,11 +282,13 @@ pub fn run_cells(
     cells: &[Cell<'_>],
     jobs: usize,
     results: &mut Results,
+    watch: &WatchCells<'_>,
     observer: &mut dyn FnMut(&Record),
 ) -> Result<usize, SweepError> {
     let left: Vec<_> = cells.iter().filter(|cell| results.of(cell).is_none()).copied().collect();
     let work = |cell: &Cell<'_>| {
-        let trained = cell.ready.train(cell.contender, cell.seed);
+        let trained =
+            cell.ready.train(cell.contender, cell.seed, &|step, loss| watch(cell, step, loss));
         trained.map_err(|error: TrainError| error.to_string())
     };
     let mut failed = 0;
@@ -279,7 +325,10 @@ mod tests {
         let run = |cells: &[Cell<'_>], jobs| {
             let mut results = Results::open(folder.path(), Scale::Smoke).unwrap();
             let mut count = 0;
-            assert_eq!(run_cells(cells, jobs, &mut results, &mut |_| count += 1).unwrap(), 0);
+            assert_eq!(
+                run_cells(cells, jobs, &mut results, &|_, _, _| (), &mut |_| count += 1).unwrap(),
+                0
+            );
             count
         };
         assert_eq!((run(&cells[..2], 1), run(&cells, 2), run(&cells, 2)), (2, 3, 0));
@@ -288,7 +337,7 @@ mod tests {
         assert_eq!((results.records().count(), results.curves().count()), (5, 5));
         for cell in &cells {
             let record = results.of(cell).unwrap();
-            let alone = ready.train(cell.contender, 1).unwrap();
+            let alone = ready.train(cell.contender, 1, &|_, _| ()).unwrap();
             assert_eq!(record.loss, alone.last().map(|tested| tested.loss), "{cell:?}");
             let curve = results.curves().find(|curve| curve.contender == record.contender).unwrap();
             let points = curve.points();
@@ -314,7 +363,7 @@ mod tests {
         let cells = [Cell { task, ready: &*ready, contender, seed: 0 }];
         let folder = tempfile::tempdir().unwrap();
         let mut results = Results::open(folder.path(), Scale::Smoke).unwrap();
-        run_cells(&cells, 1, &mut results, &mut |_| ()).unwrap();
+        run_cells(&cells, 1, &mut results, &|_, _, _| (), &mut |_| ()).unwrap();
         let record = results.of(&cells[0]).unwrap();
         assert!(record.loss.is_none() || record.loss.is_some_and(|loss| loss > 1e3), "{record:?}");
     }

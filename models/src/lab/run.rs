@@ -1,6 +1,6 @@
 //! One contender on one problem.
 
-use super::{clock::Clock, Contender, Problem, Tested};
+use super::{clock::Clock, measures::spread, memory, Batch, Contender, Problem, Tested};
 use crate::{
     baselines::{
         has_buffers, AnyPeer, PeerError, PeerOptimizer, RangePoint, RangeTest, Sgd, RECALIBRATION,
@@ -13,6 +13,12 @@ use tlr::{Error, Schedule};
 
 /// How many points a curve has, without the one before the first step.
 pub const POINTS: usize = 20;
+
+/// How many times the rate is read on the way.
+const READINGS: usize = 200;
+
+/// What is told on the way of a run, 200 times: the steps that are made, and the last batch's loss.
+pub type Watch<'a> = dyn Fn(usize, f64) + Sync + 'a;
 
 /// The result of a run.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,6 +35,12 @@ pub struct Trained {
     pub seconds: f64,
     /// The rates at the end, by name.
     pub rates: Vec<(String, f64)>,
+    /// The rate on the way, schedule included, as (step, rate): the geometric mean of several.
+    /// Empty for those that have none.
+    pub way: Vec<(usize, f64)>,
+    /// The bytes that the optimizer keeps beside the weights, counted at the end. None where the
+    /// run ended in the middle of a step.
+    pub memory: Option<usize>,
 }
 
 impl Trained {
@@ -50,19 +62,22 @@ pub struct Point {
     pub loss: Option<f64>,
     /// The accuracy, from 0 to 1.
     pub accuracy: Option<f64>,
+    /// The mean loss of the batches since the test before; none if it is not finite, and before the
+    /// first step.
+    pub train: Option<f64>,
 }
 
-/// The steps after which a test is made.
-fn marks(steps: usize) -> Vec<usize> {
-    let mut marks: Vec<_> = (1..=POINTS).map(|n| steps * n / POINTS).filter(|&m| m > 0).collect();
+/// So many steps among `steps`, as far apart as can be.
+fn marks(steps: usize, count: usize) -> Vec<usize> {
+    let mut marks: Vec<_> = (1..=count).map(|n| steps * n / count).filter(|&m| m > 0).collect();
     marks.dedup();
     marks
 }
 
-/// Trains a new model of `problem` as `contender` does.
+/// Trains a new model of `problem` as `contender` does, and tells `watch` how far it is.
 ///
-/// The result, but for the seconds, depends on the three arguments only. A run that diverges is a
-/// result.
+/// The result, but for the seconds, depends on the first three arguments only. A run that diverges
+/// is a result.
 ///
 /// # Errors
 /// All but divergence: no memory, settings out of range.
@@ -70,6 +85,7 @@ pub fn train<P: Problem>(
     problem: &P,
     contender: &Contender,
     seed: u64,
+    watch: &Watch<'_>,
 ) -> Result<Trained, TrainError> {
     let device = Cpu::seed_from_u64(seed);
     device.try_enable_cache()?;
@@ -93,30 +109,43 @@ pub fn train<P: Problem>(
         steps: 0,
         seconds: 0.0,
         rates: Vec::new(),
+        way: Vec::new(),
+        memory: None,
     };
     trained.points.push(run.point(&*learner, &model, 0, searched, seconds)?);
     clock = Clock::start();
-    let marks = marks(budget.steps());
-    let mut gradients = None;
+    let (tests, readings) = (marks(budget.steps(), POINTS), marks(budget.steps(), READINGS));
+    let (mut losses, mut gradients) = (Vec::new(), None);
     'run: for epoch in 0..budget.epochs {
-        for batch in problem.epoch(epoch, seed)? {
-            let stepped = run.step(&mut *learner, &mut model, &batch, &mut gradients);
-            if let Err(error) = stepped {
-                let (ended, words) = match error {
-                    TrainError::Rate(_) => how_it_ended(error),
-                    error => return Err(error),
-                };
-                if ended == Ended::Failed {
-                    return Err(TrainError::Rate(Error::Device(words)));
+        for examples in problem.epoch(epoch, seed)? {
+            let batch = Batch { examples: &examples, epoch, seed };
+            match run.step(&mut *learner, &mut model, batch, &mut gradients) {
+                Ok(loss) => losses.push(loss),
+                Err(error) => {
+                    let (ended, words) = match error {
+                        TrainError::Rate(_) => how_it_ended(error),
+                        error => return Err(error),
+                    };
+                    if ended == Ended::Failed {
+                        return Err(TrainError::Rate(Error::Device(words)));
+                    }
+                    trained.diverged = Some(words);
+                    break 'run;
                 }
-                trained.diverged = Some(words);
-                break 'run;
             }
             trained.steps += 1;
-            if marks.binary_search(&trained.steps).is_ok() {
+            if readings.binary_search(&trained.steps).is_ok() {
+                let rate = rate(&*learner).map(|rate| (searched + trained.steps, rate));
+                trained.way.extend(rate);
+                watch(trained.steps, losses.last().copied().unwrap_or(f64::NAN));
+            }
+            if tests.binary_search(&trained.steps).is_ok() {
                 seconds += clock.seconds();
                 let step = searched + trained.steps;
-                trained.points.push(run.point(&*learner, &model, epoch, step, seconds)?);
+                let mut point = run.point(&*learner, &model, epoch, step, seconds)?;
+                point.train = spread(&losses).map(|(mean, _)| mean).filter(|loss| loss.is_finite());
+                trained.points.push(point);
+                losses.clear();
                 clock = Clock::start();
             }
         }
@@ -127,7 +156,18 @@ pub fn train<P: Problem>(
     trained.seconds = seconds + clock.seconds();
     trained.rates =
         learner.rates().into_iter().map(|(name, rate)| (name.to_owned(), rate)).collect();
+    trained.memory = learner
+        .checkpoint(&model)
+        .ok()
+        .and_then(|all| memory::beside(&all, contender.learns_its_rate()));
     Ok(trained)
+}
+
+/// The rate of the next step: of several the geometric mean. None where there is none.
+fn rate<M>(learner: &dyn Learner<M>) -> Option<f64> {
+    let rates = learner.rates();
+    let sum: f64 = rates.iter().map(|(_, rate)| rate.ln()).sum();
+    (!rates.is_empty()).then(|| learner.factor() * (sum / rates.len() as f64).exp())
 }
 
 /// What stays the same during a run.
@@ -142,13 +182,13 @@ impl<P: Problem> Run<'_, P> {
         &self,
         learner: &mut dyn Learner<P::Model>,
         model: &mut P::Model,
-        batch: &[usize],
+        batch: Batch<'_>,
         gradients: &mut Option<Gradients<f32, Cpu>>,
     ) -> Result<f64, TrainError> {
         let loss = &mut |model: &mut P::Model, gradients| {
             self.problem.loss(self.device, model, batch, gradients)
         };
-        train_step(learner, model, gradients, loss)
+        train_step(learner, model, gradients, loss).map(|(loss, _)| loss)
     }
 
     /// Tests the model that is to be used, which for some is an average of those that are trained.
@@ -162,7 +202,8 @@ impl<P: Problem> Run<'_, P> {
     ) -> Result<Point, TrainError> {
         let mut averaged = learner.averaged(model);
         if let Some(averaged) = averaged.as_mut().filter(|_| has_buffers(model)) {
-            for batch in self.problem.epoch(epoch, self.seed)?.iter().take(RECALIBRATION) {
+            for examples in self.problem.epoch(epoch, self.seed)?.iter().take(RECALIBRATION) {
+                let batch = Batch { examples, epoch, seed: self.seed };
                 self.problem.loss(self.device, averaged, batch, Gradients::leaky())?;
             }
         }
@@ -173,6 +214,7 @@ impl<P: Problem> Run<'_, P> {
             seconds,
             loss: finite.then_some(tested.loss),
             accuracy: tested.accuracy.filter(|_| finite),
+            train: None,
         })
     }
 
@@ -191,8 +233,9 @@ impl<P: Problem> Run<'_, P> {
                 batches.reverse();
                 epoch += 1;
             }
-            let Some(batch) = batches.pop() else { return Err(TrainError::NoEpochs) };
-            match self.step(&mut optimizer, &mut model, &batch, &mut gradients) {
+            let Some(examples) = batches.pop() else { return Err(TrainError::NoEpochs) };
+            let batch = Batch { examples: &examples, epoch: epoch - 1, seed: self.seed };
+            match self.step(&mut optimizer, &mut model, batch, &mut gradients) {
                 // The rate has become too large, and the range test ends.
                 Err(TrainError::Rate(
                     Error::NonFiniteLoss { .. } | Error::NonFiniteStep { .. },

@@ -1,117 +1,80 @@
-//! Axes that know their ticks: epochs, and values on a logarithmic scale.
+//! Axes that know their ticks, linear ones and logarithmic ones.
 
-use plotters::coord::ranged1d::{KeyPointHint, NoDefaultFormatting, Ranged, ValueFormatter};
-use std::ops::Range;
-
-/// The decimal logarithms of the smallest and the largest value, with some room around them.
-pub(super) fn decades<'p>(points: impl Iterator<Item = &'p (f64, f64)>) -> (f64, f64) {
-    let (low, high) = points
-        .map(|point| point.1.log10())
-        .fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), y| (low.min(y), high.max(y)));
-    if low > high {
-        return (-1.0, 0.0);
-    }
-    let room = (0.06 * (high - low)).max(0.1 - 0.5 * (high - low)).max(0.02);
-    // The markers of rollbacks hang from the upper edge.
-    (low - room, high + 1.5 * room)
-}
-
-/// A linear axis that knows its ticks.
+/// What an axis spans, and its ticks. A logarithmic one is of the decimal logarithms.
 pub(super) struct Axis {
-    range: Range<f64>,
+    pub(super) low: f64,
+    pub(super) high: f64,
     /// The ticks with a label.
     pub(super) labelled: Vec<(f64, String)>,
     /// The positions of fine grid lines.
-    fine: Vec<f64>,
+    pub(super) fine: Vec<f64>,
 }
 
-impl Ranged for Axis {
-    type FormatOption = NoDefaultFormatting;
-    type ValueType = f64;
-
-    fn map(&self, value: &f64, (start, end): (i32, i32)) -> i32 {
-        let part = (value - self.range.start) / (self.range.end - self.range.start);
-        start + (part * f64::from(end - start)).round() as i32
+impl Axis {
+    /// From `low` to `high`, with about `count` ticks.
+    pub(super) fn linear(low: f64, high: f64, count: f64) -> Self {
+        let (ticks, digits) = round_numbers(low, high, count);
+        let labelled = ticks.into_iter().map(|tick| (tick, format!("{tick:.digits$}"))).collect();
+        Self { low, high, labelled, fine: Vec::new() }
     }
 
-    fn key_points<H: KeyPointHint>(&self, hint: H) -> Vec<f64> {
-        if hint.weight().allow_light_points() {
-            self.fine.clone()
+    /// Over logarithms from `low` to `high`, labelled with the values.
+    pub(super) fn logarithmic(low: f64, high: f64) -> Self {
+        const BETWEEN: [f64; 8] = [2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0];
+        let span = high - low;
+        let exponents = || (low.floor() as i32)..=(high.ceil() as i32);
+        let multiples = |factors: &'static [f64]| {
+            exponents().flat_map(move |e| factors.iter().map(move |&f| (f, e)))
+        };
+        let place = |(factor, e): (f64, i32)| factor.log10() + f64::from(e);
+        let mut fine: Vec<f64> = Vec::new();
+        let mut labelled: Vec<(f64, String)>;
+        if span >= 2.2 {
+            let stride = (span / 6.0).ceil() as i32;
+            let shown = exponents().filter(|e| e.rem_euclid(stride) == 0);
+            labelled = shown.map(|e| (f64::from(e), power(e))).collect();
+            if stride == 1 {
+                fine = multiples(&BETWEEN).map(place).collect();
+            }
+        } else if span >= 0.8 {
+            let shown = multiples(&[1.0, 2.0, 5.0]);
+            labelled = shown.map(|(f, e)| (place((f, e)), product(f, 0, e))).collect();
+            fine = multiples(&BETWEEN).map(place).collect();
         } else {
-            self.labelled.iter().map(|tick| tick.0).collect()
+            // So little of a decade is nearly linear.
+            let e = high.floor() as i32;
+            let [bottom, top] = [low, high].map(|y| 10_f64.powf(y - f64::from(e)));
+            let (shown, digits) = round_numbers(bottom, top, 6.0);
+            labelled = shown.into_iter().map(|f| (place((f, e)), product(f, digits, e))).collect();
         }
+        labelled.retain(|tick| (low..=high).contains(&tick.0));
+        fine.retain(|tick| (low..=high).contains(tick));
+        Self { low, high, labelled, fine }
     }
 
-    fn range(&self) -> Range<f64> {
-        self.range.clone()
-    }
-}
-
-impl ValueFormatter<f64> for Axis {
-    fn format_ext(&self, value: &f64) -> String {
-        let tick = self.labelled.iter().find(|tick| tick.0 == *value);
-        tick.map_or(String::new(), |tick| tick.1.clone())
+    /// Where a value is, from 0 at the axis' beginning to 1 at its end.
+    pub(super) fn part(&self, value: f64) -> f64 {
+        (value - self.low) / (self.high - self.low)
     }
 }
 
-/// The axis for decimal logarithms of values, labelled with the values.
-pub(super) fn value_axis(low: f64, high: f64) -> Axis {
-    const BETWEEN: [f64; 8] = [2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0];
-    let span = high - low;
-    let inside = |y: &f64| (low..=high).contains(y);
-    let exponents = || (low.floor() as i32)..=(high.ceil() as i32);
-    let multiples = |factors: &'static [f64]| {
-        exponents()
-            .flat_map(move |e| factors.iter().map(move |&f| (f, e)))
-            .map(|(f, e)| (f.log10() + f64::from(e), f, e))
-            .filter(move |tick| inside(&tick.0))
-    };
-    let (labelled, fine) = if span >= 2.2 {
-        let stride = (span / 6.0).ceil() as i32;
-        let labelled = exponents()
-            .filter(|e| e.rem_euclid(stride) == 0)
-            .map(|e| (f64::from(e), power(e)))
-            .filter(|tick| inside(&tick.0))
-            .collect();
-        let fine = if stride == 1 { &BETWEEN[..] } else { &[] };
-        (labelled, multiples(fine).map(|tick| tick.0).collect())
-    } else if span >= 0.8 {
-        let labelled =
-            multiples(&[1.0, 2.0, 5.0]).map(|(y, factor, e)| (y, product(factor, 0, e))).collect();
-        (labelled, multiples(&BETWEEN).map(|tick| tick.0).collect())
-    } else {
-        // So little of a decade is nearly linear.
-        let e = high.floor() as i32;
-        let [bottom, top] = [low, high].map(|y| 10_f64.powf(y - f64::from(e)));
-        let (factors, digits) = round_numbers(bottom, top, 6.0);
-        let labelled = factors
-            .into_iter()
-            .map(|factor| (factor.log10() + f64::from(e), product(factor, digits, e)))
-            .filter(|tick| inside(&tick.0))
-            .collect();
-        (labelled, Vec::new())
-    };
-    Axis { range: low..high, labelled, fine }
-}
-
-pub(super) fn epoch_axis(end: f64) -> Axis {
-    let (ticks, digits) = round_numbers(0.0, end, 10.0);
-    let label = |epoch: f64| (epoch, format!("{epoch:.digits$}"));
-    Axis { range: 0.0..end, labelled: ticks.into_iter().map(label).collect(), fine: Vec::new() }
+/// The least and the largest of some numbers, if there are any.
+pub(super) fn extent(values: impl Iterator<Item = f64>) -> Option<(f64, f64)> {
+    values.fold(None, |extent: Option<(f64, f64)>, value| {
+        Some(extent.map_or((value, value), |(low, high)| (low.min(value), high.max(value))))
+    })
 }
 
 /// Round numbers between `low` and `high`, about `count` of them, and how many decimals they have.
-pub(super) fn round_numbers(low: f64, high: f64, count: f64) -> (Vec<f64>, usize) {
+fn round_numbers(low: f64, high: f64, count: f64) -> (Vec<f64>, usize) {
     let rough = (high - low) / count;
-    let exponent = rough.log10().floor();
-    let unit = 10_f64.powf(exponent);
+    let unit = 10_f64.powf(rough.log10().floor());
     let factor = [1.0, 2.0, 5.0].into_iter().find(|f| f * unit >= rough * 0.999);
     let step = factor.unwrap_or(10.0) * unit;
     let (first, last) = ((low / step).ceil() as i64, (high / step * 1.000_001).floor() as i64);
     // The bound is for ranges too narrow to be told apart.
     let ticks = (first..=last).take(50).map(|i| i as f64 * step).collect();
-    let digits = -step.log10().floor();
-    (ticks, if digits > 0.0 { digits as usize } else { 0 })
+    (ticks, (-step.log10().floor()).max(0.0) as usize)
 }
 
 /// `factor` times ten to the power of `exponent`, with `digits` decimals in the factor.
@@ -127,20 +90,9 @@ pub(super) fn product(factor: f64, digits: usize, exponent: i32) -> String {
 }
 
 /// Ten to the power of `exponent`, as `10⁻⁶`.
-pub(super) fn power(exponent: i32) -> String {
-    let superscript = |c| match c {
-        '-' => '⁻',
-        '1' => '¹',
-        '2' => '²',
-        '3' => '³',
-        '4' => '⁴',
-        '5' => '⁵',
-        '6' => '⁶',
-        '7' => '⁷',
-        '8' => '⁸',
-        '9' => '⁹',
-        _ => '⁰',
-    };
-    let exponent: String = exponent.to_string().chars().map(superscript).collect();
+fn power(exponent: i32) -> String {
+    const RAISED: [char; 10] = ['⁰', '¹', '²', '³', '⁴', '⁵', '⁶', '⁷', '⁸', '⁹'];
+    let raised = |c: char| c.to_digit(10).map_or('⁻', |digit| RAISED[digit as usize]);
+    let exponent: String = exponent.to_string().chars().map(raised).collect();
     format!("10{exponent}")
 }

@@ -1,14 +1,10 @@
 //! Runs compared in one picture: their losses and learning rates, epoch by epoch.
 
-use std::path::Path;
-
-use plotters::style::RGBColor;
-
 use super::{
-    drawing::{between, legible},
+    axis::extent,
+    color::Color,
     figure::{drawable, last_epoch, steps, Figure, Line, Panel},
-    folder::write,
-    ReportError,
+    svg::stroke,
 };
 
 /// Several training runs, to be drawn as panels over the same epochs: the training loss if there is
@@ -46,23 +42,9 @@ pub struct Compared {
 }
 
 impl Comparison {
-    /// Draws the runs into the file `path`, as an SVG of 900x640 pixels (400 in
-    /// height for one panel, 880 for three), and 22 more in height for each row of the
-    /// legend beyond the fourth. The legend has at most six rows, which hold
-    /// twelve runs or more, and says how many it leaves out. An existing file
-    /// is replaced.
-    ///
-    /// # Errors
-    /// [`ReportError::Io`] when the file cannot be written, and [`ReportError::Draw`] should the
-    /// plotting library fail.
-    pub fn write_svg(&self, path: &Path) -> Result<(), ReportError> {
-        write(path, self.to_svg()?)
-    }
-
-    /// The runs as the text of an SVG file.
-    ///
-    /// # Errors
-    /// [`ReportError::Draw`] should the plotting library fail.
+    /// The runs as the text of an SVG file of 900x640 pixels (400 in height for one panel, 880 for
+    /// three), and 22 more in height for each row of the legend beyond the fourth. The legend has
+    /// at most six rows, which hold twelve runs or more, and says how many it leaves out.
     ///
     /// ```
     /// use tlr_models::report::{Compared, Comparison};
@@ -77,79 +59,52 @@ impl Comparison {
     ///     title: "Starting rates".into(),
     ///     runs: [1e-4, 1e-3, 1e-2].map(run).into(),
     /// };
-    /// assert!(comparison.to_svg()?.starts_with("<svg"));
-    /// # Ok::<(), tlr_models::report::ReportError>(())
+    /// assert!(comparison.to_svg().starts_with("<svg"));
     /// ```
-    pub fn to_svg(&self) -> Result<String, ReportError> {
-        self.figure().to_svg()
+    pub fn to_svg(&self) -> String {
+        self.figure().svg()
     }
 
     fn figure(&self) -> Figure {
-        let (mut trained, mut losses, mut rates) = (Vec::new(), Vec::new(), Vec::new());
-        let mut legend = Vec::new();
+        let mut lines = [const { Vec::new() }; 3];
         let mut end = 0.0_f64;
         let last = self.runs.len().saturating_sub(1).max(1) as f64;
         for (i, run) in self.runs.iter().enumerate() {
             let [train, loss, rate] =
                 [&run.train_loss, &run.loss, &run.rate].map(|all| drawable(all));
-            let points = train.iter().chain(&loss).chain(&rate);
-            let until = points.map(|point| point.0).fold(0.0, f64::max);
+            let epochs = [&train, &loss, &rate].into_iter().flatten().map(|point| point.0);
+            let Some((_, until)) = extent(epochs) else { continue };
             end = end.max(until);
-            let line = |points: Vec<(f64, f64)>, dots| Line {
-                name: legible(&run.name, 32),
-                points,
-                color: between(&RAMP, i as f64 / last),
-                stroke: (4, 1.0),
-                dots,
-            };
             let (few, fewer) = (train.len() <= 20, loss.len() <= 20);
-            let all = [line(train, few), line(loss, fewer), line(steps(&rate, until), false)];
-            if let Some(drawn) = all.iter().find(|line| !line.points.is_empty()) {
-                legend.push(drawn.entry());
+            let all = [(train, few), (loss, fewer), (steps(&rate, until), false)];
+            for (of_all, (points, dots)) in lines.iter_mut().zip(all) {
+                let stroke = stroke(Color::between(&RAMP, i as f64 / last), 2.0);
+                of_all.push(Line { name: run.name.clone(), points, stroke, dots });
             }
-            let [train, loss, rate] = all;
-            trained.push(train);
-            losses.push(loss);
-            rates.push(rate);
         }
         let any = |lines: &[Line]| lines.iter().any(|line| !line.points.is_empty());
-        let mut panels = Vec::new();
-        let loss = if any(&trained) {
-            panels.push(Panel { quantity: "training loss", lines: trained, legend: Vec::new() });
-            "validation loss"
-        } else {
-            "loss"
-        };
-        panels.push(Panel { quantity: loss, lines: losses, legend: Vec::new() });
-        if any(&rates) {
-            panels.push(Panel { quantity: "learning rate", lines: rates, legend: Vec::new() });
-        }
-        if let Some(first) = panels.first_mut() {
-            first.legend = legend;
-        }
-        for panel in &mut panels {
-            panel.lines.retain(|line| !line.points.is_empty());
-        }
-        Figure {
-            title: legible(&self.title, 80),
-            panels,
-            end: last_epoch(std::iter::once(end)),
-            rollbacks: Vec::new(),
-        }
+        let [trained, losses, rates] = lines;
+        let loss = if any(&trained) { "validation loss" } else { "loss" };
+        let all = [("training loss", trained), (loss, losses), ("learning rate", rates)];
+        let shown = all.into_iter().filter(|(name, lines)| *name == loss || any(lines));
+        let mut panels: Vec<_> = shown.map(Panel::new).collect();
+        panels.iter_mut().skip(1).for_each(|panel| panel.named = false);
+        let end = last_epoch([end].into_iter());
+        Figure { title: self.title.clone(), panels, ..Figure::of_epochs(end) }
     }
 }
 
 /// The colours of Matplotlib's "plasma", which is perceptually uniform for colour-blind readers
 /// too, without those too light for lines on white.
-const RAMP: [RGBColor; 8] = [
-    RGBColor(13, 8, 135),
-    RGBColor(70, 3, 159),
-    RGBColor(114, 1, 168),
-    RGBColor(156, 23, 158),
-    RGBColor(189, 55, 134),
-    RGBColor(216, 87, 107),
-    RGBColor(237, 121, 83),
-    RGBColor(251, 159, 58),
+const RAMP: [Color; 8] = [
+    Color(13, 8, 135),
+    Color(70, 3, 159),
+    Color(114, 1, 168),
+    Color(156, 23, 158),
+    Color(189, 55, 134),
+    Color(216, 87, 107),
+    Color(237, 121, 83),
+    Color(251, 159, 58),
 ];
 
 #[cfg(test)]
@@ -159,7 +114,10 @@ mod tests {
     use roxmltree::Document;
 
     use super::{
-        super::probe::{polylines, texts},
+        super::{
+            color::WHITE,
+            probe::{polylines, texts},
+        },
         *,
     };
 
@@ -181,7 +139,7 @@ mod tests {
     // Fails when a panel loses its name or a run is not in the legend, or in that of both panels.
     #[test]
     fn ten_runs_are_named_once() {
-        let texts = texts(&runs(10).to_svg().unwrap());
+        let texts = texts(&runs(10).to_svg());
         let count = |text: &str| texts.iter().filter(|t| *t == text).count();
         for i in 0..10 {
             assert_eq!(count(&format!("start {i}")), 1);
@@ -194,7 +152,7 @@ mod tests {
     // Fails when runs are left out of the legend in silence.
     #[test]
     fn what_the_legend_leaves_out_is_counted() {
-        let texts = texts(&runs(200).to_svg().unwrap());
+        let texts = texts(&runs(200).to_svg());
         let named = texts.iter().filter(|text| text.starts_with("start")).count();
         assert!((10..200).contains(&named));
         assert!(texts.contains(&format!("… and {} more", 200 - named)));
@@ -206,7 +164,7 @@ mod tests {
     fn a_run_has_the_same_colour_in_both_panels() {
         let mut comparison = runs(3);
         comparison.runs[0].loss.clear();
-        let svg = comparison.to_svg().unwrap();
+        let svg = comparison.to_svg();
         let lines = ["#0D0887", "#FB9F3A"].map(|color| long_lines(&svg, color));
         assert_eq!(lines, [1, 2]);
     }
@@ -215,10 +173,11 @@ mod tests {
     #[test]
     fn colours_differ_and_stand_out_from_white() {
         let figure = runs(12).figure();
-        let colors: Vec<RGBColor> = figure.panels[0].lines.iter().map(|line| line.color).collect();
+        let colors: Vec<Color> =
+            figure.panels[0].lines.iter().map(|line| line.stroke.color).collect();
         for (i, color) in colors.iter().enumerate() {
             assert!(!colors[..i].contains(color));
-            assert!(super::super::drawing::contrast(*color, RGBColor(255, 255, 255)) > 2.0);
+            assert!(color.contrast(WHITE) > 2.0);
         }
     }
 
@@ -241,29 +200,18 @@ mod tests {
         let figure = comparison.figure();
         let quantities: Vec<&str> = figure.panels.iter().map(|panel| panel.quantity).collect();
         assert_eq!(quantities, ["training loss", "validation loss", "learning rate"]);
-        assert_eq!(figure.panels[0].lines.len(), 1);
-        assert_eq!(figure.panels[0].lines[0].color, figure.panels[1].lines[1].color);
-        assert_eq!(figure.panels[0].legend.len(), 2);
-        assert!(comparison.to_svg().unwrap().contains("height=\"880\""));
+        let color = |panel: usize| figure.panels[panel].lines[1].stroke.color;
+        assert_eq!(color(0), color(1));
+        assert!(figure.panels[0].named && !figure.panels[1].named);
+        assert!(comparison.to_svg().contains("height=\"880\""));
     }
 
     // Fails when no run, or none with a rate, is an error or an empty panel.
     #[test]
     fn nothing_to_compare_says_so() {
-        let empty = texts(&Comparison::default().to_svg().unwrap());
+        let empty = texts(&Comparison::default().to_svg());
         assert!(empty.contains(&"no data".to_owned()));
         assert!(!empty.contains(&"learning rate".to_owned()));
-    }
-
-    // Fails when the file is not what `to_svg` gives, or an error hides the path.
-    #[test]
-    fn a_file_is_written_or_the_path_named() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("comparison.svg");
-        runs(2).write_svg(&path).unwrap();
-        assert_eq!(std::fs::read_to_string(&path).unwrap(), runs(2).to_svg().unwrap());
-        let error = runs(2).write_svg(&dir.path().join("no/where.svg")).unwrap_err();
-        assert!(error.to_string().contains("where.svg"), "{error}");
     }
 
     fn points() -> impl Strategy<Value = Vec<(f64, f64)>> {
@@ -286,7 +234,7 @@ mod tests {
                 .into_iter()
                 .map(|(name, train_loss, loss, rate)| Compared { name, train_loss, loss, rate })
                 .collect();
-            let svg = Comparison { title, runs }.to_svg().unwrap();
+            let svg = Comparison { title, runs }.to_svg();
             prop_assert!(Document::parse(&svg).is_ok());
         }
     }

@@ -48,13 +48,6 @@ pub enum ReportError {
         /// The heading of the column.
         column: String,
     },
-
-    /// The plotting library failed.
-    #[error("cannot draw the figure: {reason}; please report this as a bug")]
-    Draw {
-        /// What the plotting library reported.
-        reason: String,
-    },
 }
 
 /// What to do about it.

@@ -1,117 +1,90 @@
 //! A legend above a panel: its entries in rows, as many as fit.
 
-use super::drawing::{text, text_width, Area, Drawn, LEFT, RIGHT, SCALE, TEXT, TEXT_SIZE, WIDTH};
-use plotters::{
-    prelude::*,
-    style::text_anchor::{HPos, VPos},
+use super::{
+    color::Color,
+    svg::{text_width, Stroke, Svg, LABEL},
 };
 
-pub(super) const LEGEND_ROW: i32 = 44;
+pub(super) const ROW: f64 = 22.0;
+pub(super) const ROWS: usize = 6;
 
 #[derive(Clone)]
 pub(super) struct Entry {
     pub(super) text: String,
     pub(super) sample: Sample,
-    pub(super) color: RGBColor,
 }
 
-#[derive(Clone, Copy, PartialEq)]
+#[derive(Clone, Copy)]
 pub(super) enum Sample {
-    Line,
-    Triangle,
+    Line(Stroke),
+    Triangle(Color),
     Nothing,
 }
 
-impl Sample {
-    /// The width with the space before the text.
-    fn width(self) -> i32 {
-        match self {
-            Self::Line => 44 + 12,
-            Self::Triangle => 18 + 12,
-            Self::Nothing => 0,
+impl Entry {
+    /// From the entry's beginning to that of its text.
+    fn text_at(&self) -> f64 {
+        match self.sample {
+            Sample::Line(_) => 28.0,
+            Sample::Triangle(_) => 15.0,
+            Sample::Nothing => 0.0,
         }
     }
 }
-
-impl Entry {
-    /// The width of the sample and the text, and the space up to the next entry.
-    fn width(&self) -> i32 {
-        self.sample.width() + text_width(&self.text) + 36
-    }
-}
-
-pub(super) const LEGEND_ROWS: usize = 6;
-/// The rows of a legend for which a figure does not grow.
-pub(super) const FREE_ROWS: usize = 4;
 
 /// The entries of a legend with their places: the row, and where they begin.
-pub(super) struct Legend(pub(super) Vec<(Entry, usize, i32)>);
+pub(super) struct Legend(pub(super) Vec<(Entry, usize, f64)>);
 
 impl Legend {
-    /// Places the entries in rows. When they do not fit, the last ones of lines are left out and
-    /// counted.
-    pub(super) fn new(entries: &[Entry]) -> Self {
-        let mut entries = entries.to_vec();
-        let mut left_out = 0;
-        loop {
-            let more = (left_out > 0).then(|| Entry {
-                text: format!("… and {left_out} more"),
-                sample: Sample::Nothing,
-                color: TEXT,
-            });
-            let legend = Self::place(entries.iter().chain(&more));
-            let spare = entries.iter().rposition(|entry| entry.sample == Sample::Line);
+    /// Places the entries in rows of `width`. When they do not fit, the last ones of lines are left
+    /// out and counted.
+    pub(super) fn new(mut entries: Vec<Entry>, width: f64) -> Self {
+        for left_out in 0.. {
+            let more = (left_out > 0)
+                .then(|| Entry {
+                    text: format!("… and {left_out} more"), sample: Sample::Nothing
+                });
+            let legend = Self::place(entries.iter().chain(&more), width);
+            let spare = entries.iter().rposition(|e| matches!(e.sample, Sample::Line(_)));
             match spare {
-                Some(spare) if legend.rows() > LEGEND_ROWS => entries.remove(spare),
+                Some(spare) if legend.rows() > ROWS => entries.remove(spare),
                 _ => return legend,
             };
-            left_out += 1;
         }
+        Self(Vec::new())
     }
 
-    fn place<'e>(entries: impl Iterator<Item = &'e Entry>) -> Self {
-        let right = (SCALE * WIDTH) as i32 - RIGHT;
-        let (mut row, mut x) = (0, LEFT);
-        let mut places = Vec::new();
-        for entry in entries {
-            if x > LEFT && x + entry.width() > right {
-                (row, x) = (row + 1, LEFT);
+    fn place<'e>(entries: impl Iterator<Item = &'e Entry>, width: f64) -> Self {
+        let (mut row, mut x) = (0, 0.0);
+        let placed = entries.map(|entry| {
+            // With the space up to the next entry.
+            let wide = entry.text_at() + text_width(&entry.text) + 18.0;
+            if x > 0.0 && x + wide > width {
+                (row, x) = (row + 1, 0.0);
             }
-            places.push((entry.clone(), row, x));
-            x += entry.width();
-        }
-        Self(places)
+            x += wide;
+            (entry.clone(), row, x - wide)
+        });
+        Self(placed.collect())
     }
 
     pub(super) fn rows(&self) -> usize {
         self.0.last().map_or(0, |(_, row, _)| row + 1)
     }
 
-    pub(super) fn height(&self) -> i32 {
-        self.rows() as i32 * LEGEND_ROW + 8
+    pub(super) fn height(&self) -> f64 {
+        self.rows() as f64 * ROW + 4.0
     }
 
-    /// Draws the legend above the plot, where it can cover nothing, and returns the area below.
-    pub(super) fn draw<'a>(&self, area: &Area<'a>) -> Drawn<'a, Area<'a>> {
-        let (strip, below) = area.split_vertically(self.height());
-        let style = text(TEXT_SIZE, HPos::Left, VPos::Center);
+    pub(super) fn draw(&self, svg: &mut Svg, left: f64, top: f64) {
         for (entry, row, x) in &self.0 {
-            let y = *row as i32 * LEGEND_ROW + LEGEND_ROW / 2;
-            let begin = x + entry.sample.width();
-            let end = begin - 12;
+            let (x, y) = (left + x, top + (*row as f64 + 0.5) * ROW);
             match entry.sample {
-                Sample::Line => {
-                    let line = [(*x, y), (end, y)];
-                    strip.draw(&PathElement::new(line, entry.color.stroke_width(5)))?;
-                }
-                Sample::Triangle => {
-                    let corners = vec![(*x, y - 8), (end, y - 8), ((x + end) / 2, y + 8)];
-                    strip.draw(&Polygon::new(corners, entry.color))?;
-                }
+                Sample::Line(stroke) => svg.line([[x, y], [x + 22.0, y]], stroke),
+                Sample::Triangle(color) => svg.triangle([x + 4.5, y + 4.0], color),
                 Sample::Nothing => {}
             }
-            strip.draw_text(&entry.text, &style, (begin, y))?;
+            svg.text([x + entry.text_at(), y], &entry.text, LABEL);
         }
-        Ok(below)
     }
 }

@@ -3,19 +3,20 @@
 //! Everything here takes plain numbers, so that any training loop can use it.
 
 mod axis;
+pub(crate) mod color;
 mod comparison;
 mod curves;
-mod drawing;
 mod epochs;
 mod error;
 mod events;
-mod figure;
+pub(crate) mod figure;
 mod folder;
 mod heatmap;
 mod history;
 mod legend;
 #[cfg(test)]
-mod probe;
+pub(crate) mod probe;
+pub(crate) mod svg;
 mod table;
 mod words;
 

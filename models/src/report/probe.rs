@@ -4,13 +4,13 @@
 
 use roxmltree::Document;
 
-pub(super) fn texts(svg: &str) -> Vec<String> {
+pub(crate) fn texts(svg: &str) -> Vec<String> {
     let document = Document::parse(svg).unwrap();
     let texts = document.descendants().filter(|n| n.has_tag_name("text"));
     texts.filter_map(|n| n.text()).map(|t| t.trim().to_owned()).collect()
 }
 
-pub(super) fn polylines(svg: &str, color: &str) -> Vec<Vec<(f64, f64)>> {
+pub(crate) fn polylines(svg: &str, color: &str) -> Vec<Vec<(f64, f64)>> {
     let document = Document::parse(svg).unwrap();
     let number = |text: &str| text.parse().unwrap();
     document

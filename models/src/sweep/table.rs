@@ -36,7 +36,22 @@ impl<T: Serialize + for<'a> Deserialize<'a>> Table<T> {
         file.seek(SeekFrom::End(0)).map_err(failed)?;
         let rows = csv::Reader::from_reader(&*text).into_deserialize().collect::<Result<_, _>>();
         let rows = rows.map_err(|source| SweepError::Csv { path: path.clone(), source })?;
-        Ok(Self { path, file, rows })
+        let mut table = Self { path, file, rows };
+        if table.lacks_columns(&text)? {
+            table.rewrite()?;
+        }
+        Ok(table)
+    }
+
+    /// Whether the file is of an earlier version, which had fewer columns at the end: those that
+    /// are appended would have more than its headings.
+    fn lacks_columns(&self, text: &[u8]) -> Result<bool, SweepError> {
+        let headings = |text: &[u8]| {
+            text.split(|byte| *byte == b'\n').next().unwrap_or_default().trim_ascii_end().to_vec()
+        };
+        let now = headings(&self.text(self.rows.get(..1).unwrap_or_default(), true)?);
+        let then = [headings(text), b",".to_vec()].concat();
+        Ok(now.starts_with(&then))
     }
 
     /// Writes the rows below those that are there: all of them, or none.
@@ -63,6 +78,10 @@ impl<T: Serialize + for<'a> Deserialize<'a>> Table<T> {
             return Ok(());
         }
         self.rows.retain(wanted);
+        self.rewrite()
+    }
+
+    fn rewrite(&mut self) -> Result<(), SweepError> {
         report::write(&self.path, self.text(&self.rows, !self.rows.is_empty())?)?;
         let failed = |source| SweepError::Io { path: self.path.clone(), source };
         self.file = OpenOptions::new().write(true).open(&self.path).map_err(failed)?;
@@ -79,5 +98,35 @@ impl<T: Serialize + for<'a> Deserialize<'a>> Table<T> {
         writer
             .into_inner()
             .map_err(|error| SweepError::Io { path: self.path.clone(), source: error.into_error() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct Row {
+        name: String,
+        #[serde(default)]
+        bytes: Option<usize>,
+    }
+
+    // Fails if a line that is added to a file of fewer columns makes it unreadable, or if a file
+    // with a column that is not known here loses it.
+    #[test]
+    fn columns_are_added_at_the_end() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("rows.csv");
+        std::fs::write(&path, "name\nold\n").unwrap();
+        let row = |name: &str, bytes| Row { name: name.to_owned(), bytes };
+        Table::open(path.clone()).unwrap().append(vec![row("new", Some(3))]).unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "name,bytes\nold,\nnew,3\n");
+        let rows = Table::<Row>::open(path.clone()).unwrap().rows;
+        assert_eq!(rows, [row("old", None), row("new", Some(3))]);
+        std::fs::write(&path, "name,bytes,more\nold,1,2\n").unwrap();
+        Table::<Row>::open(path.clone()).unwrap();
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "name,bytes,more\nold,1,2\n");
     }
 }

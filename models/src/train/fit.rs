@@ -131,13 +131,16 @@ fn fit_own<M: NumParams<f32, Cpu> + ZeroGrads<f32, Cpu>>(
             };
             // Decisions that led to an error are reported before it.
             told.decisions(optimizer.history(), observer);
-            let own = (stepped?, weight as f64);
-            let (value, weight) = optimizer.last_batch().unwrap_or(own);
+            let (loss, step) = stepped?;
+            let (value, weight) = optimizer.last_batch().unwrap_or((loss, weight as f64));
             let batch = progress.batch();
             progress.losses.push(value);
             progress.schedule.push(schedule);
-            progress.sum += value * weight;
-            progress.weights += weight as usize;
+            // One broken batch that was skipped does not hide the loss of all others.
+            if value.is_finite() || !matches!(step, tlr::Step::Skipped(_)) {
+                progress.sum += value * weight;
+                progress.weights += weight as usize;
+            }
             let rates = optimizer.rates();
             observer(Event::Step { epoch, batch, batches, loss: value, rates, schedule });
             if optimizer.stop_all(persistence.is_stopped()) {
@@ -196,13 +199,14 @@ fn fit_own<M: NumParams<f32, Cpu> + ZeroGrads<f32, Cpu>>(
 }
 
 /// One step on a batch with this `loss`, which is also that of the model at trial weights. The
-/// answer is the loss before the step. The buffers of the gradients are kept for the next one.
+/// answer is the loss before the step, and what the optimizer did. The buffers of the gradients are
+/// kept for the next one.
 pub(crate) fn train_step<M: ZeroGrads<f32, Cpu>>(
     optimizer: &mut dyn Learner<M>,
     model: &mut M,
     gradients: &mut Option<Gradients<f32, Cpu>>,
     loss: &mut Loss<'_, M>,
-) -> Result<f64, TrainError> {
+) -> Result<(f64, tlr::Step), TrainError> {
     let before = match gradients.take() {
         Some(gradients) => gradients,
         None => model.try_alloc_grads()?,
@@ -210,30 +214,30 @@ pub(crate) fn train_step<M: ZeroGrads<f32, Cpu>>(
     let traced = loss(model, before)?;
     let value = f64::from(traced.array());
     let mut after = traced.try_backward()?;
-    optimizer.step_with(model, &mut after, value, &mut |model| {
+    let step = optimizer.step_with(model, &mut after, value, &mut |model| {
         let failed = |error: TrainError| tlr::Error::Device(error.to_string());
         Ok(f64::from(loss(model, Gradients::leaky()).map_err(failed)?.array()))
     })?;
     model.try_zero_grads(&mut after)?;
     *gradients = Some(after);
-    Ok(value)
+    Ok((value, step))
 }
 
-/// Makes the step on a rank that has no example of this batch: it follows the others. Answers 0, in
-/// place of which the caller takes the ranks' mean loss.
+/// Makes the step on a rank that has no example of this batch: it follows the others. The loss in
+/// the answer is 0, in place of which the caller takes the ranks' mean.
 fn idle_step<M: ZeroGrads<f32, Cpu>>(
     optimizer: &mut dyn Learner<M>,
     model: &mut M,
     gradients: &mut Option<Gradients<f32, Cpu>>,
-) -> Result<f64, TrainError> {
+) -> Result<(f64, tlr::Step), TrainError> {
     let mut zeros = match gradients.take() {
         Some(zeros) => zeros,
         None => model.try_alloc_grads()?,
     };
-    optimizer.step(model, &mut zeros, 0.0)?;
+    let step = optimizer.step(model, &mut zeros, 0.0)?;
     model.try_zero_grads(&mut zeros)?;
     *gradients = Some(zeros);
-    Ok(0.0)
+    Ok((0.0, step))
 }
 
 /// The model to test, if it is not the one that is trained: with running statistics of its own,

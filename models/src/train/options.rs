@@ -82,7 +82,7 @@ impl Shape {
     }
 
     /// Whether the schedule depends on the length of the run, so that a run of more epochs differs.
-    pub(super) fn depends_on_epochs(self) -> bool {
+    pub(crate) fn depends_on_epochs(self) -> bool {
         match self {
             Self::Constant | Self::WarmUp | Self::WarmRestarts => false,
             Self::MultiStep | Self::Horizon | Self::Exponential | Self::Cosine => true,

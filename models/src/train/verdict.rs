@@ -147,16 +147,16 @@ fn fault(run: &Run) -> Option<Fault> {
         return Some(Fault::Rollbacks { undone, kept });
     }
     let quarter = run.losses.len().div_ceil(4);
-    let first = run.losses.get(..quarter.min(FIRST)).unwrap_or_default();
-    let last = run.losses.get(run.losses.len() - quarter..).unwrap_or_default();
-    let (start, end) = (mean(first), mean(last));
-    let error = (squared_error(first) + squared_error(last)).sqrt();
+    let first = finite(run.losses.get(..quarter.min(FIRST)).unwrap_or_default());
+    let last = finite(run.losses.get(run.losses.len() - quarter..).unwrap_or_default());
+    let (start, end) = (mean(&first), mean(&last));
+    let error = (squared_error(&first) + squared_error(&last)).sqrt();
     if end < start - 2.0 * error {
         None
     } else if end > start + 2.0 * error {
         Some(Fault::LossRose { start, end })
     } else {
-        // This holds too if there is no loss at all, or one that is NaN.
+        // This holds too if there is no loss at all, or none that is finite.
         Some(Fault::LossStayed { start, end })
     }
 }
@@ -171,6 +171,17 @@ fn kept_windows(history: &[Adaptation]) -> usize {
         .collect();
     steps.dedup();
     steps.len()
+}
+
+/// The safeguard skips a batch whose loss is not finite: a few of them are no fault of a run. None
+/// is left where they are the half.
+fn finite(losses: &[f64]) -> Vec<f64> {
+    let finite: Vec<_> = losses.iter().copied().filter(|loss| loss.is_finite()).collect();
+    if 2 * finite.len() > losses.len() {
+        finite
+    } else {
+        Vec::new()
+    }
 }
 
 fn mean(losses: &[f64]) -> f64 {

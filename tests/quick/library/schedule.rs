@@ -182,3 +182,51 @@ fn it_goes_on_after_a_resume_to_the_bit() {
         assert!(refused.to_string().contains("schedule"), "{refused}");
     }
 }
+
+/// The ramp measures from one snapshot, whatever the schedule does meanwhile. Fails if a restart
+/// takes another.
+#[test]
+fn a_restart_within_the_ramp_changes_no_bit() {
+    let ramped = |schedule: Option<Schedule>| {
+        let mut model = start();
+        let sgd = Sgd::new(&model, SgdConfig { lr: 1e-3, ..Default::default() });
+        let mut opt: Opt = Newton::new(&model, sgd, NewtonConfig::default()).unwrap();
+        if let Some(schedule) = schedule {
+            opt = opt.schedule(schedule);
+        }
+        let mut steps = 0;
+        while let Step::Ramped { .. } = step(&mut model, &mut opt, &problem()).unwrap() {
+            steps += 1;
+            assert!(steps < 100);
+        }
+        (steps, opt.history().to_vec(), bits(&model))
+    };
+    let plain = ramped(None);
+    assert!(plain.0 > 12, "{}", plain.0);
+    // The step behind the ramp is the schedule's.
+    let (steps, history, _) = ramped(Some(Schedule::warm_restarts(3, 1, 0.0).unwrap()));
+    assert_eq!((steps, history), (plain.0, plain.1));
+}
+
+/// An exact step ends the ramp, and the horizon counts from there. Fails if it counts from the
+/// first step.
+#[test]
+fn the_horizon_counts_from_an_exact_step_that_ends_the_ramp() {
+    let mut model = start();
+    let sgd = Sgd::new(&model, SgdConfig { lr: 1e-3, ..Default::default() });
+    let mut opt: Opt = Newton::new(&model, sgd, NewtonConfig::default().horizon(104)).unwrap();
+    let problem = problem();
+    for _ in 0..3 {
+        step(&mut model, &mut opt, &problem).unwrap();
+    }
+    let here = gradients(&model, &problem.gradient(&weights(&model)));
+    opt.step_lookahead(&mut model, &here, |ahead| {
+        gradients(ahead, &problem.gradient(&weights(ahead)))
+    })
+    .unwrap();
+    assert_eq!(opt.factor(), 1.0);
+    for _ in 0..50 {
+        step(&mut model, &mut opt, &problem).unwrap();
+    }
+    assert_eq!(opt.factor(), 0.5); // what the ramp saw in three steps is not enough to stay up
+}

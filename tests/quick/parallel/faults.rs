@@ -434,3 +434,79 @@ fn a_link_knows_what_it_is() {
     assert_eq!(second.receive(0, soon()), Err(LinkError::Ended));
     assert_eq!(second.send(0, vec![3]), Err(LinkError::Ended));
 }
+
+/// A step that was skipped has used no means. Fails if the next update, outside of a trainer, takes
+/// a rank's own gradients for means.
+#[test]
+fn an_optimizer_that_leaves_its_trainer_averages_again() {
+    let all = on_ranks(2, |ranks| {
+        let (rank, size) = (ranks.rank(), ranks.size());
+        let mut net = f64::new_net(0);
+        let clipped = Clip::by_norm(DataParallel::new(sgd::<f64, _>(&net), ranks), 1.0).unwrap();
+        let mut opt = Newton::new(&net, clipped, config()).unwrap();
+        let (loss, own) = own_batch(&net, rank, size);
+        opt.step(&mut net, &own, loss).unwrap();
+        let skipped = opt.step(&mut net, &own, f64::NAN).unwrap();
+        assert_eq!(skipped, Step::Skipped(Cause::NonFiniteLoss));
+        let mut inner = opt.into_inner();
+        let (_, own) = own_batch(&net, rank, size);
+        inner.update(&mut net, &own).unwrap();
+        bits(&net)
+    });
+    assert_eq!(all[0], all[1]);
+}
+
+/// A rank whose loss does not use a parameter, in mixed precision. Fails if the others wait for it.
+#[test]
+fn a_gradient_that_is_missing_in_mixed_precision_is_told_to_all() {
+    use dfdx::dtypes::AMP;
+    type Half = modules::Linear<2, 1, AMP<dfdx::dtypes::f16>, Cpu>;
+    let all = on_ranks(2, |ranks| {
+        let rank = ranks.rank();
+        let dev = Cpu::seed_from_u64(1);
+        let mut model: Half = dev.build_module::<Linear<2, 1>, AMP<dfdx::dtypes::f16>>();
+        let mut opt = tlr::MixedPrecision::new(&model, LossScale::default(), |master| {
+            let sgd = Sgd::new(master, SgdConfig { lr: 1e-3, ..Default::default() });
+            Newton::new(master, DataParallel::new(sgd, ranks.clone()), NewtonConfig::default())
+        })
+        .unwrap();
+        let own = match rank {
+            0 => gradients(&model, &[1.0, -2.0, 0.5]),
+            _ => model.bias.leaky_trace().sum::<Rank0, _>().backward(),
+        };
+        opt.step(&mut model, &own, 1.0).unwrap_err()
+    });
+    let Error::Parallel { rank: 1, problem: ParallelError::Failed { message }, .. } = &all[0]
+    else {
+        panic!("{:?}", all[0]);
+    };
+    assert!(message.contains("weight"), "{message}");
+    assert_eq!(all[1], Error::UnusedParameters { tensors: vec!["weight".to_owned()] });
+}
+
+/// One rank makes a plain step where the other makes an exact one, of two sets of gradients. Fails
+/// if its next batch is averaged with the other's gradients at other weights.
+#[test]
+fn first_and_second_gradients_of_a_step_are_told_apart() {
+    let all = on_ranks(2, |ranks| {
+        let (rank, size) = (ranks.rank(), ranks.size());
+        let mut net = f64::new_net(0);
+        let mut opt = newton(&net, sgd::<f64, _>(&net), ranks);
+        let (_, own) = own_batch(&net, rank, size);
+        if rank == 0 {
+            let ahead = |net: &mut Net<f64>| own_batch(net, rank, size).1;
+            opt.step_lookahead(&mut net, &own, ahead).unwrap_err()
+        } else {
+            let first = opt.update(&mut net, &own);
+            assert!(first.is_ok());
+            opt.step_lookahead(&mut net, &own, |_| own.clone()).unwrap_err()
+        }
+    });
+    let problem = ParallelError::Differs {
+        what: "set of gradients in a step".to_owned(),
+        here: "first".to_owned(),
+        other: 0,
+        there: "second".to_owned(),
+    };
+    assert_eq!(same(&all), Error::Parallel { rank: 1, step: 1, problem });
+}

@@ -19,14 +19,27 @@ pub(crate) type Tensors = BTreeMap<String, Stored>;
 /// Writes a whole file or leaves what was there: beside it, to the disk, and only then in its
 /// place.
 pub(super) fn save(tensors: &Tensors, path: &Path) -> Result<(), CheckpointError> {
-    // A link stays, and what it leads to is replaced.
-    let resolved = std::fs::canonicalize(path);
-    let path = resolved.as_deref().unwrap_or(path);
+    let path = &behind_links(path);
     let partial = Partial::new(path).map_err(CheckpointError::io("create"))?;
     partial.write(tensors)?;
     partial.replace(path).map_err(CheckpointError::io("replace"))?;
     sync_folder(path);
     Ok(())
+}
+
+/// Where a file at `path` really is. A link stays, and what it leads to is replaced, also if that
+/// is not there yet.
+fn behind_links(path: &Path) -> PathBuf {
+    let mut path = path.to_owned();
+    // More links than a system follows lead in a circle.
+    for _ in 0..40 {
+        let Ok(to) = std::fs::read_link(&path) else { break };
+        path = match path.parent() {
+            Some(folder) => folder.join(to),
+            None => to,
+        };
+    }
+    path
 }
 
 /// A file that is not finished. No two writers share one, and its writer holds its lock.
@@ -208,4 +221,29 @@ fn checksum(tensors: &Tensors) -> String {
         crc.update(&stored.bytes);
     }
     format!("{:08x}", crc.finalize())
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::{behind_links, save, Tensors};
+    use std::os::unix::fs::symlink;
+
+    // Fails if a link is replaced: whoever made it looks for the file where it leads.
+    #[test]
+    fn links_stay() {
+        let dir = std::env::temp_dir().join(format!("tlr-links-{}", std::process::id()));
+        std::fs::create_dir_all(dir.join("far")).unwrap();
+        let (near, far) = (dir.join("near"), dir.join("far").join("checkpoint"));
+        symlink("far/between", &near).unwrap();
+        symlink("checkpoint", dir.join("far").join("between")).unwrap();
+        for _ in 0..2 {
+            save(&Tensors::new(), &near).unwrap(); // the first time they lead nowhere
+            assert!(near.is_symlink() && far.is_file() && !far.is_symlink());
+        }
+        symlink("circle", dir.join("circle")).unwrap();
+        assert!(behind_links(&dir.join("circle")).ends_with("circle"));
+        assert_eq!(behind_links(&far), far);
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
 }

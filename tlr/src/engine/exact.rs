@@ -1,10 +1,15 @@
-//! f64 in JSON, to the bit. JSON has no numbers that are not finite, so these are words.
+//! f64 in JSON, to the bit. JSON has no numbers that are not finite, so these are words: "inf",
+//! "-inf", and the bits of a NaN.
 
 use serde::{de, Deserialize, Deserializer, Serialize, Serializer};
+
+const NAN: &str = "nan:";
 
 pub(crate) fn serialize<S: Serializer>(value: &f64, serializer: S) -> Result<S::Ok, S::Error> {
     if value.is_finite() || !serializer.is_human_readable() {
         serializer.serialize_f64(*value)
+    } else if value.is_nan() {
+        serializer.serialize_str(&format!("{NAN}{:016x}", value.to_bits()))
     } else {
         serializer.serialize_str(&value.to_string())
     }
@@ -23,8 +28,19 @@ pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<
     }
     match Number::deserialize(deserializer)? {
         Number::Finite(value) => Ok(value),
-        Number::Word(word) => word.parse().map_err(de::Error::custom),
+        Number::Word(word) => not_finite(&word)
+            .ok_or_else(|| de::Error::custom(format!("`{word}` is no number of a checkpoint"))),
     }
+}
+
+fn not_finite(word: &str) -> Option<f64> {
+    let value = match word.strip_prefix(NAN) {
+        Some(bits) => {
+            f64::from_bits(u64::from_str_radix(bits, 16).ok().filter(|_| bits.len() == 16)?)
+        }
+        None => word.parse().ok().filter(|value: &f64| value.is_infinite())?,
+    };
+    (!value.is_finite()).then_some(value)
 }
 
 /// The same format for a number that may be missing.
@@ -75,10 +91,14 @@ mod tests {
         struct Exact(#[serde(with = "super")] f64);
 
         let awkward = [0.1 + 0.2, -0.0, f64::MIN_POSITIVE / 3.0, f64::MAX, 1e23, f64::INFINITY];
-        for value in awkward.into_iter().chain([f64::NEG_INFINITY, f64::NAN]) {
+        for value in awkward.into_iter().chain([f64::NEG_INFINITY, f64::NAN, -f64::NAN]) {
             let json = serde_json::to_string(&Exact(value)).unwrap();
             let Exact(back) = serde_json::from_str(&json).unwrap();
             assert_eq!(back.to_bits(), value.to_bits(), "{json}");
+        }
+        // Words that are never written. `nan:` with the bits of 1 would be a NaN that is finite.
+        for word in ["0.5", "nan", "nan:3ff0000000000000", "nan:+ff8000000000000", "nan:7ff8", ""] {
+            assert!(serde_json::from_str::<Exact>(&format!("\"{word}\"")).is_err(), "{word}");
         }
     }
 }

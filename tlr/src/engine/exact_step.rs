@@ -57,7 +57,9 @@ impl<R: RateRule> Engine<R> {
     pub(crate) fn exact_step_made(&mut self, decisions: Vec<ExactDecision>) -> Step {
         self.state.steps += 1;
         // The derivatives ahead say more than the slope does.
-        self.state.ramp = None;
+        if let Some(ramp) = self.state.ramp.take() {
+            self.ramp_ended(&ramp, self.state.steps);
+        }
         self.leave_window();
         let first = self.state.history.len();
         for (index, decision) in decisions.into_iter().enumerate() {

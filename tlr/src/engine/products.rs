@@ -37,7 +37,9 @@ impl Sum for WindowProducts {
 ///
 /// B is the snapshot, W are the weights now, s = W − B is the way (the contrary of a displacement,
 /// which is old weights minus new ones), and g is the gradient at W. g comes from a batch that has
-/// had no part in s: so ⟨g,s⟩ has the right mean, whatever its noise.
+/// had no part in s: so ⟨g,s⟩ has the right mean, whatever its noise. There is one exception. If a
+/// window has a single step, or slopes are asked for at its end only
+/// ([`Config::settle`](super::Config::settle) is off), g is that of its last step.
 ///
 /// On a quadratic piece of the loss, ⟨g,s⟩/‖s‖ grows linearly along the way: from −‖g‖ at its
 /// beginning, through 0 at the lowest point.

@@ -296,10 +296,12 @@ impl<R: RateRule> Engine<R> {
         Request::Done(step)
     }
 
-    /// Begins a new window if the schedule restarts here and `steps` is not 0.
+    /// Begins a new window if the schedule restarts here. `steps` steps have just been counted. The
+    /// ramp measures its ways from one snapshot, and keeps it.
     pub(super) fn count(&mut self, steps: u64) {
         let restarts = |schedule: &Schedule| schedule.restarts_at(self.state.steps);
-        if steps > 0 && self.schedule.as_ref().is_some_and(restarts) {
+        let has_effect = steps > 0 && self.state.ramp.is_none();
+        if has_effect && self.schedule.as_ref().is_some_and(restarts) {
             self.leave_window();
         }
     }

@@ -39,7 +39,9 @@ impl<R: RateRule> Engine<R> {
             (self.state.ramp, step.ramp) = (None, None);
             return self.judge(step, false);
         }
-        let cause = match ramp.observe(slopes, loss, self.numbers) {
+        // A ramp breaks off by the same limits without a safeguard.
+        let safeguard = self.safeguard.unwrap_or_default();
+        let cause = match ramp.observe(slopes, loss, self.numbers, &safeguard) {
             Ramped::On => return Ok(self.ask_for_update(step)),
             Ramped::TooFar if self.keeps_snapshots => Cause::WentTooFar,
             Ramped::Done | Ramped::TooFar => {

@@ -253,6 +253,10 @@ where
         self.optimizer.failed_update()
     }
 
+    fn end_averaging(&mut self) {
+        self.optimizer.end_averaging();
+    }
+
     fn averages_over_ranks(&self) -> bool {
         self.optimizer.averages_over_ranks()
     }

@@ -57,6 +57,12 @@ impl<M, E: Dtype, D: Storage<E>, C: UpdateRule<N>, const N: usize> Elementwise<M
     /// let sgd: Elementwise<_, f32, Cpu, _, 1> = Elementwise::new(&model, SgdConfig::default());
     /// ```
     pub fn new(model: &M, cfg: C) -> Self {
+        const {
+            assert!(
+                are_distinct_words(&C::BUFFERS),
+                "`UpdateRule::BUFFERS`: the names have to differ, without a dot, and not be empty"
+            );
+        }
         let _ = model;
         Self { cfg, vectors_decay: true, steps: 0, buffers: HashMap::new(), marker: PhantomData }
     }
@@ -108,6 +114,42 @@ where
         let mut own = gradients::complete(&*model, gradients)?;
         self.update_owned(model, &mut own)
     }
+}
+
+/// Whether each buffer can be told from the others in a checkpoint, where its name stands in front
+/// of a dot and the path of a tensor. Found out when the program is compiled.
+const fn are_distinct_words(names: &[&str]) -> bool {
+    let mut index = 0;
+    while index < names.len() {
+        let name = names[index].as_bytes();
+        let mut at = 0;
+        while at < name.len() {
+            if name[at] == b'.' {
+                return false;
+            }
+            at += 1;
+        }
+        let mut other = index + 1;
+        while other < names.len() {
+            if are_equal(name, names[other].as_bytes()) {
+                return false;
+            }
+            other += 1;
+        }
+        if name.is_empty() {
+            return false;
+        }
+        index += 1;
+    }
+    true
+}
+
+const fn are_equal(one: &[u8], other: &[u8]) -> bool {
+    let mut at = 0;
+    while at < one.len() && at < other.len() && one[at] == other[at] {
+        at += 1;
+    }
+    at == one.len() && at == other.len()
 }
 
 struct Update<'a, E: Dtype, D: Storage<E>, C, const N: usize> {
@@ -359,5 +401,19 @@ where
         state: &OptimizerState,
     ) -> Result<(), D::Err> {
         optimizer.restore(layer, state)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::are_distinct_words;
+
+    // Fails for each name that a checkpoint could not tell from another.
+    #[test]
+    fn names_of_buffers() {
+        assert!(are_distinct_words(&[]) && are_distinct_words(&["m", "mm", "exp_avg"]));
+        for bad in [&["m", "v", "m"][..], &["exp.avg"], &["m", ""], &["v", "m", "m"]] {
+            assert!(!are_distinct_words(bad), "{bad:?}");
+        }
     }
 }

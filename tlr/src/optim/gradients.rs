@@ -51,21 +51,37 @@ where
     })
     .map_err(OptimizerUpdateError::DeviceError)?;
     if zero {
-        // A zero gradient may also be a real one. Only an update of a dfdx optimizer shows which it
-        // is, and to that `#[tlr(untrained)]` means nothing.
-        let mut spare = model.clone();
-        match Sgd::new(&spare, SgdConfig::default()).update(&mut spare, gradients) {
-            Err(OptimizerUpdateError::UnusedParams(mut unused)) => {
-                let tensors = tensors::list(model).into_iter();
-                let trained: Vec<_> = tensors.filter(|t| t.trainable).map(|t| t.id).collect();
-                unused.ids.retain(|id| trained.contains(id));
-                let missing: Result<(), OptimizerUpdateError<D::Err>> = unused.into();
-                missing?;
-            }
-            updated => updated?,
-        }
+        check(model, gradients)?;
     }
     Ok(own)
+}
+
+/// Checks that every trainable tensor of `model` has a gradient, but for those of a field with
+/// `#[tlr(untrained)]`.
+///
+/// # Errors
+/// The tensors without a gradient, or an error of the device.
+pub(crate) fn check<M, E, D>(
+    model: &M,
+    gradients: &Gradients<E, D>,
+) -> Result<(), OptimizerUpdateError<D::Err>>
+where
+    M: TensorCollection<E, D> + Clone,
+    E: Dtype,
+    D: Device<E>,
+{
+    // dfdx panics if it reads a missing gradient. Only an update of a dfdx optimizer can tell, to
+    // which `#[tlr(untrained)]` means nothing.
+    let mut spare = model.clone();
+    match Sgd::new(&spare, SgdConfig::default()).update(&mut spare, gradients) {
+        Err(OptimizerUpdateError::UnusedParams(mut unused)) => {
+            let tensors = tensors::list(model).into_iter();
+            let trained: Vec<_> = tensors.filter(|t| t.trainable).map(|t| t.id).collect();
+            unused.ids.retain(|id| trained.contains(id));
+            unused.into()
+        }
+        updated => updated,
+    }
 }
 
 /// Whether the gradients of all trainable tensors are finite.

@@ -187,6 +187,12 @@ pub trait TunableOptimizer:
         Ok(())
     }
 
+    /// The next gradients are this rank's own again, also if those that
+    /// [`average_over_ranks`](Self::average_over_ranks) replaced were never used.
+    /// [`Newton`](crate::Newton) calls it when it gives the optimizer away. An optimizer that wraps
+    /// another one forwards it. By default it does nothing.
+    fn end_averaging(&mut self) {}
+
     /// Which tensors share a rate. By default all tensors form one group.
     fn groups(&self, model: &Self::Model) -> Groups {
         let _ = model;

@@ -83,7 +83,8 @@ use std::fmt::Debug;
         with 2, `RMSpropConfig` with 3"
 )]
 pub trait UpdateRule<const N: usize>: Copy + Debug {
-    /// The names of the buffers in a checkpoint.
+    /// The names of the buffers in a checkpoint. They have to differ, without a dot, and not be
+    /// empty: a program with others does not compile.
     const BUFFERS: [&'static str; N];
 
     /// Whether an update cannot fail once its buffers are allocated, unless the device is lost. If

@@ -50,6 +50,12 @@ where
                 let (here, there) = (word(odd).to_owned(), word(other).to_owned());
                 ParallelError::Differs { what: "loss".to_owned(), here, other, there }
             }
+            Apart::Again => {
+                let word = |rank| if of(rank).again { "second" } else { "first" };
+                let (here, there) = (word(odd).to_owned(), word(other).to_owned());
+                let what = "set of gradients in a step".to_owned();
+                ParallelError::Differs { what, here, other, there }
+            }
             Apart::Steps => {
                 ParallelError::Steps { here: of(odd).steps, other, there: of(other).steps }
             }

@@ -10,6 +10,8 @@ pub(super) struct Header {
     pub(super) failed: bool,
     /// The flag of [`DataParallel::tell_all`](super::DataParallel::tell_all).
     pub(super) told: bool,
+    /// Whether its gradients are the second ones of this step, at other weights.
+    pub(super) again: bool,
     pub(super) loss: Option<f64>,
     /// The weight of the rank's batch.
     pub(super) weight: f64,
@@ -24,7 +26,7 @@ pub(super) struct Header {
 
 impl Header {
     pub(super) fn to_bytes(self) -> Vec<u8> {
-        let flags = [self.failed, self.loss.is_some(), self.told];
+        let flags = [self.failed, self.loss.is_some(), self.told, self.again];
         let flags = flags.into_iter().rev().fold(0, |flags, flag| flags << 1 | u64::from(flag));
         let loss = self.loss.unwrap_or_default().to_bits();
         let Self { steps, setup, standing, weights, .. } = self;
@@ -41,6 +43,7 @@ impl Header {
             failed: flags & 1 != 0,
             loss: (flags & 2 != 0).then_some(loss),
             told: flags & 4 != 0,
+            again: flags & 8 != 0,
             weight: f64::from_bits(word()),
             steps: word(),
             setup: word(),
@@ -69,6 +72,7 @@ type Figure = fn(&Header) -> u64;
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Apart {
     Setup,
+    Again,
     Loss,
     Steps,
     Weights,
@@ -81,8 +85,10 @@ impl Finding {
         if let Some(rank) = headers.iter().position(|header| header.failed) {
             return Self::Failed(rank);
         }
-        let figures: [(Apart, Figure); 5] = [
+        let figures: [(Apart, Figure); 6] = [
             (Apart::Setup, |header| header.setup),
+            // Before the loss, which may be told of one of them only.
+            (Apart::Again, |header| u64::from(header.again)),
             (Apart::Loss, |header| u64::from(header.loss.is_some())),
             (Apart::Steps, |header| header.steps),
             // Before the engines' state, which follows from the weights.
@@ -118,6 +124,7 @@ mod tests {
         Header {
             failed: false,
             told: false,
+            again: false,
             loss: Some(0.5),
             weight: 3.0,
             steps: 7,
@@ -130,7 +137,8 @@ mod tests {
     #[test]
     fn all_of_it_arrives() {
         let failed = Header { failed: true, loss: None, ..header() };
-        for header in [header(), failed, Header { told: true, ..header() }] {
+        let told = Header { told: true, ..header() };
+        for header in [header(), failed, told, Header { again: true, ..header() }] {
             assert_eq!(Header::from_bytes(&header.to_bytes()), header);
         }
         let nan = Header { loss: Some(f64::NAN), ..header() };
@@ -145,6 +153,7 @@ mod tests {
         assert_eq!(found(Header { failed: true, setup: 0, ..same }), Finding::Failed(1));
         let cases = [
             (Apart::Setup, Header { setup: 0, steps: 0, ..same }),
+            (Apart::Again, Header { again: true, loss: None, ..same }),
             (Apart::Loss, Header { loss: None, ..same }),
             (Apart::Steps, Header { steps: 0, standing: 0, ..same }),
             (Apart::Weights, Header { standing: 0, weights: 0, ..same }),

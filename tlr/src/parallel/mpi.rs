@@ -52,8 +52,8 @@ impl Mpi {
     /// Enters MPI.
     ///
     /// # Errors
-    /// [`LinkError::Transport`] if this process has entered it before, or if the MPI library cannot
-    /// be called from a thread other than the first.
+    /// [`LinkError::Transport`] if this process has entered it before, if the MPI library cannot be
+    /// used by a program of several threads, or if it reports an impossible rank.
     pub fn new() -> Result<Self, LinkError> {
         let transport = |words: &str| LinkError::Transport(words.to_owned());
         let Some((universe, threading)) = ::mpi::initialize_with_threading(Threading::Serialized)
@@ -67,7 +67,9 @@ impl Mpi {
         }
         let world = universe.world();
         let (rank, size) = (world.rank(), world.size());
-        let (rank, size) = (rank.try_into().unwrap_or(0), size.try_into().unwrap_or(1));
+        let (Ok(rank), Ok(size)) = (rank.try_into(), size.try_into()) else {
+            return Err(transport("the MPI library reports an impossible rank"));
+        };
         let universe = ManuallyDrop::new(universe);
         Ok(Self { universe, world, rank, size, sending: Vec::new(), lost: false })
     }

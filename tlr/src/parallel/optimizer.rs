@@ -143,6 +143,10 @@ where
         }
     }
 
+    fn end_averaging(&mut self) {
+        self.averaged = false;
+    }
+
     fn update_owned(
         &mut self,
         model: &mut Opt::Model,

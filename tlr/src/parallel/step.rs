@@ -44,6 +44,7 @@ where
         let header = Header {
             failed: own.is_err(),
             told: self.telling,
+            again: figures.again,
             loss: figures.loss,
             weight: figures.weight,
             steps,

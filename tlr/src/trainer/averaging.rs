@@ -80,16 +80,21 @@ where
         Ok(loss?)
     }
 
-    /// Averages before [`step_averaged`](Self::step_averaged), for a caller that has to look at the
-    /// means in between.
+    /// The means over all ranks, for a caller that has to see them before
+    /// [`step_averaged`](Self::step_averaged). The other ranks learn of an error of this one.
     pub(super) fn average_first(
         &mut self,
         model: &Opt::Model,
-        gradients: &mut Gradients<Opt::Dtype, Opt::Device>,
+        own: Result<Gradients<Opt::Dtype, Opt::Device>, Error>,
         loss: f64,
-    ) -> Result<f64, Error> {
-        let averaged = self.average_owned(model, gradients, Some(loss));
-        averaged.map(|mean| mean.unwrap_or(loss)).map_err(|fault| self.explain(&fault))
+    ) -> Result<(Gradients<Opt::Dtype, Opt::Device>, f64), Error> {
+        if !self.optimizer.averages_over_ranks() {
+            return own.map(|own| (own, loss));
+        }
+        let mut own = own.map_err(Fault::from);
+        let mean = self.average(model, own.as_mut(), StepFigures::new(Some(loss)));
+        let own = own.map_err(|fault| self.explain(&fault))?;
+        Ok((own, mean?.unwrap_or(loss)))
     }
 
     /// Makes one step by gradients that are means over all ranks already.
@@ -101,11 +106,6 @@ where
     ) -> Result<Step, Error> {
         let stepped = self.drive_averaged(model, StepGradients::Owned(gradients), Some(loss));
         stepped.map_err(|fault| self.explain(&fault))
-    }
-
-    /// Whether there are several ranks.
-    pub(super) fn averages(&self) -> bool {
-        self.optimizer.averages_over_ranks()
     }
 
     /// Averages with all other ranks, also if this one has failed: they wait for it.

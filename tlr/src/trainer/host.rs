@@ -6,7 +6,10 @@ use super::{
 };
 use crate::{
     engine::{Host, Slope, Target, TensorKind, WindowEnd},
-    optim::{gradients::StepGradients, DeviceError, TunableOptimizer},
+    optim::{
+        gradients::{self, StepGradients},
+        DeviceError, TunableOptimizer,
+    },
     snapshots::{Snapshots, Unmoved},
     tensors,
 };
@@ -114,15 +117,20 @@ impl<Opt: TunableOptimizer> Host for ModelHost<'_, Opt> {
 
     /// By the gradients as the optimizer was given them: clipped, or the mean of several batches.
     fn movable(&mut self) -> Result<Vec<bool>, Self::Error> {
-        let gradients = match (&self.given, &self.gradients) {
+        let given = match (&self.given, &self.gradients) {
             (Some(given), _) => given,
             (None, StepGradients::Owned(gradients)) => gradients,
             (None, StepGradients::Borrowed(gradients)) => gradients,
         };
+        // An optimizer may do without gradients. Then there is nothing to measure.
+        if gradients::check(&*self.model, given).is_err() {
+            return Ok(Vec::new());
+        }
+        let mut complete = given.clone();
+        gradients::fill(&*self.model, &mut complete).map_err(Fault::Device)?;
         let mut spare = self.model.clone();
         let sgd = SgdConfig { lr: 1.0, ..Default::default() };
-        // An optimizer may do without gradients. Then there is nothing to measure.
-        match Sgd::new(&*self.model, sgd).update(&mut spare, gradients) {
+        match Sgd::new(&*self.model, sgd).update(&mut spare, &complete) {
             Ok(()) => Ok(self.snapshots.differing(&*self.model, &spare)),
             Err(_) => Ok(Vec::new()),
         }

@@ -10,7 +10,10 @@ use super::{
 use crate::{
     engine::{DirectionProducts, ExactDecision, RateRule, Step},
     error::Error,
-    optim::{gradients::StepGradients, DeviceError, TunableOptimizer},
+    optim::{
+        gradients::{self, StepGradients},
+        DeviceError, TunableOptimizer,
+    },
     tensors::{self, all_finite},
 };
 use dfdx::{
@@ -18,7 +21,6 @@ use dfdx::{
         RecursiveWalker, TensorCollection, TensorOptions, TensorVisitor, ViewTensorMut,
         ViewTensorRef,
     },
-    optim::{Optimizer, Sgd, SgdConfig},
     shapes::{Dtype, Shape},
     tensor::{Gradients, Tensor},
     tensor_ops::Device,
@@ -178,8 +180,7 @@ where
                 return Err(fault);
             }
         }
-        // dfdx panics if it reads a missing gradient, but its optimizers report one as an error.
-        let complete = Sgd::new(&there, SgdConfig::default()).update(&mut there, &gradients);
+        let complete = gradients::check(&there, &gradients);
         if complete.is_err() {
             self.forget_proposal(model);
         }

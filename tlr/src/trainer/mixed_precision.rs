@@ -4,7 +4,7 @@ use super::Trainer;
 use crate::{
     checkpoint::Checkpoint,
     engine::{RateRule, Step, MOST_STEPS},
-    error::{Cause, CheckpointError, Error},
+    error::{Cause, CheckpointError, Difference, Error},
     optim::{gradients, Resumable, TunableOptimizer},
     tensors::{self, Backend},
 };
@@ -12,7 +12,7 @@ use dfdx::{
     nn::{RecursiveWalker, TensorCollection, TensorOptions, TensorVisitor, ViewTensorRef},
     optim::OptimizerUpdateError,
     shapes::{Dtype, HasShape, Rank0, Shape},
-    tensor::{Gradients, HasErr, Tape, Tensor, TensorFromVec},
+    tensor::{Gradients, HasErr, Tape, Tensor, TensorFromVec, UniqueId},
     tensor_ops::{Device, TryMul},
 };
 use serde::Serialize;
@@ -109,6 +109,8 @@ impl Default for LossScale {
 pub struct MixedPrecision<M, E, Opt: TunableOptimizer, R> {
     optimizer: Trainer<Opt, R>,
     master: Opt::Model,
+    /// The tensors of the model in half precision.
+    tensors: Vec<UniqueId>,
     config: LossScale,
     scale: f64,
     /// The number of steps since the scale last changed.
@@ -143,8 +145,9 @@ where
         let Some(master) = walk.map_err(device_error)? else { return Err(Error::NothingToTrain) };
         let optimizer = optimizer(&master)?;
         let marker = PhantomData;
+        let (tensors, config, scale) = (ids(model), scale, scale.start);
         let (since, skipped) = (0, 0);
-        Ok(Self { optimizer, master, config: scale, scale: scale.start, since, skipped, marker })
+        Ok(Self { optimizer, master, tensors, config, scale, since, skipped, marker })
     }
 
     /// Multiplies the loss by the [scale](Self::loss_scale). Pass the gradients of the result to
@@ -195,8 +198,39 @@ where
         gradients: &Gradients<E, D>,
         loss: impl Into<f64>,
     ) -> Result<Step, Error> {
-        let loss = loss.into();
-        let gradients = match gradients::complete(&*model, gradients) {
+        if self.tensors != ids(model) {
+            let what = "it is not the one that the master was made of".to_owned();
+            return Err(Error::ModelChanged { what });
+        }
+        let own = self.unscale(model, gradients);
+        // What overflows on one rank is left out by all, so the scales stay the same.
+        let (mut unscaled, loss) = self.optimizer.average_first(&self.master, own, loss.into())?;
+        let finite = gradients::are_finite(&self.master, &mut unscaled).map_err(device_error)?;
+        if !finite && loss.is_finite() && self.scale > 1.0 {
+            tracing::debug!(scale = self.scale, "a gradient overflowed, step left out");
+            self.scale *= 0.5;
+            self.since = 0;
+            self.skipped += 1;
+            // The forward pass has changed the model's buffers. A skipped batch leaves no trace.
+            copy(&self.master, model, false);
+            return Ok(Step::Skipped(Cause::GradientOverflow));
+        }
+        // The forward pass has changed the model's buffers, so they are copied to the master.
+        copy(model, &mut self.master, false);
+        let stepped = self.optimizer.step_averaged(&mut self.master, &mut unscaled, loss);
+        copy(&self.master, model, true);
+        let step = stepped?;
+        self.since = if finite { self.since + 1 } else { 0 };
+        if self.since >= self.config.interval {
+            self.scale = (2.0 * self.scale).min(LossScale::LARGEST);
+            self.since = 0;
+        }
+        Ok(step)
+    }
+
+    /// The gradients of the master, without the scale.
+    fn unscale(&self, model: &M, gradients: &Gradients<E, D>) -> Result<Gradients<f32, D>, Error> {
+        let mut gradients = match gradients::complete(model, gradients) {
             Ok(gradients) => gradients,
             Err(OptimizerUpdateError::DeviceError(error)) => return Err(device_error(error)),
             Err(OptimizerUpdateError::UnusedParams(unused)) => {
@@ -205,71 +239,35 @@ where
                 return Err(Error::UnusedParameters { tensors: names.map(|t| t.name).collect() });
             }
         };
-        let (mut unscaled, mut finite) = self.unscale(model, gradients).map_err(device_error)?;
-        let mut loss = loss;
-        if self.optimizer.averages() {
-            // A batch that overflows on one rank is left out by all, so the scales stay the same.
-            loss = self.optimizer.average_first(&self.master, &mut unscaled, loss)?;
-            let all = gradients::are_finite(&self.master, &mut unscaled);
-            finite = all.map_err(device_error)?;
-        }
-        if !finite && loss.is_finite() && self.scale > 1.0 {
-            tracing::debug!(scale = self.scale, "a gradient overflowed, step left out");
-            self.scale *= 0.5;
-            self.since = 0;
-            self.skipped += 1;
-            // The forward pass has changed the model's buffers. A skipped batch must leave no
-            // trace.
-            copy(&self.master, model, false);
-            return Ok(Step::Skipped(Cause::GradientOverflow));
-        }
-        self.since = if finite { self.since + 1 } else { 0 };
-        if self.since >= self.config.interval {
-            self.scale = (2.0 * self.scale).min(LossScale::LARGEST);
-            self.since = 0;
-        }
-        // The forward pass has changed the model's buffers, so they are copied to the master.
-        copy(model, &mut self.master, false);
-        let stepped = self.optimizer.step_averaged(&mut self.master, &mut unscaled, loss);
-        copy(&self.master, model, true);
-        stepped
-    }
-
-    /// The gradients of the master, without the scale, and whether all of them are finite.
-    fn unscale(
-        &self,
-        model: &M,
-        mut gradients: Gradients<E, D>,
-    ) -> Result<(Gradients<f32, D>, bool), <D as HasErr>::Err> {
+        let factor = self.scale.recip() as f32; // exact: a power of two
         let mut values: Vec<Vec<f32>> = Vec::new();
-        gradients::each(model, &mut gradients, |_, gradient| {
-            let read = |scaled: &[E]| scaled.iter().map(to_f32).collect();
+        let read = gradients::each(model, &mut gradients, |_, gradient| {
+            let read = |scaled: &[E]| scaled.iter().map(|value| factor * to_f32(value)).collect();
             values.push(<D as Backend<E>>::read(gradient, read)?);
             Ok(())
-        })?;
-        let factor = self.scale.recip() as f32; // exact: a power of two
-        values.iter_mut().flatten().for_each(|value| *value *= factor);
-        let finite = values.iter().flatten().all(|value| value.is_finite());
+        });
+        read.map_err(device_error)?;
         let (mut unscaled, mut values) = (Gradients::leaky(), values.iter());
-        gradients::each(&self.master, &mut unscaled, |_, gradient| {
+        let written = gradients::each(&self.master, &mut unscaled, |_, gradient| {
             <D as Backend<f32>>::write(gradient, |gradient| {
                 let values = values.next().into_iter().flatten();
                 gradient.iter_mut().zip(values).for_each(|(to, value)| *to = *value);
             })
-        })?;
-        Ok((unscaled, finite))
+        });
+        written.map_err(device_error)?;
+        Ok(unscaled)
     }
 
     /// Everything that [`Trainer::checkpoint`] saves, with the loss scale attached.
     ///
     /// # Errors
-    /// [`Error::ModelChanged`], [`Error::Device`], as [`Trainer::checkpoint`].
+    /// [`Error::Device`]; [`Error::OutOfOrder`] as for [`Trainer::checkpoint`].
     pub fn checkpoint(&self) -> Result<Checkpoint, Error>
     where
         Opt: Resumable,
         R: Serialize,
     {
-        let state: Vec<u8> = [self.scale.to_bits(), self.since, self.skipped]
+        let state: Vec<u8> = [self.scale.to_bits(), self.since, self.skipped, self.config.interval]
             .into_iter()
             .flat_map(u64::to_le_bytes)
             .collect();
@@ -279,8 +277,7 @@ where
     /// Resumes from a checkpoint. Overwrites the model by the master of the checkpoint, rounded.
     ///
     /// # Errors
-    /// [`Error::Checkpoint`], [`Error::ModelChanged`], [`Error::Device`], as [`Trainer::resume`].
-    /// Nothing has changed then.
+    /// [`Error::Checkpoint`], [`Error::Device`]. Nothing has changed then.
     pub fn resume(&mut self, model: &mut M, checkpoint: &Checkpoint) -> Result<(), Error>
     where
         Opt: Resumable,
@@ -290,9 +287,19 @@ where
         let mut word =
             || words.next().and_then(|word| word.try_into().ok()).map(u64::from_le_bytes);
         let damaged = |what: &str| checkpoint.refused(CheckpointError::Damaged(what.to_owned()));
-        let (Some(scale), Some(since), Some(skipped)) = (word(), word(), word()) else {
+        let (Some(scale), Some(since), Some(skipped), Some(interval)) =
+            (word(), word(), word(), word())
+        else {
             return Err(damaged("it has no loss scale"));
         };
+        if interval != self.config.interval {
+            let differs = Difference::Setting {
+                name: "loss_scale.interval".to_owned(),
+                file: Some(interval.to_string()),
+                here: Some(self.config.interval.to_string()),
+            };
+            return Err(checkpoint.refused(CheckpointError::Differs(vec![differs])));
+        }
         let possible = LossScale::is_possible(f64::from_bits(scale));
         if !possible || since >= MOST_STEPS || skipped >= MOST_STEPS {
             return Err(damaged("its loss scale is impossible"));
@@ -306,7 +313,7 @@ where
     /// Makes a [`checkpoint`](Self::checkpoint) and writes it to a file.
     ///
     /// # Errors
-    /// [`Error::Checkpoint`], [`Error::ModelChanged`], [`Error::Device`], as [`Trainer::save`].
+    /// [`Error::Checkpoint`], and the errors of [`checkpoint`](Self::checkpoint).
     pub fn save(&self, path: impl AsRef<Path>) -> Result<(), Error>
     where
         Opt: Resumable,
@@ -339,6 +346,10 @@ impl<M, E, Opt: TunableOptimizer, R: fmt::Debug> fmt::Debug for MixedPrecision<M
 }
 
 const ATTACHMENT: &str = "loss_scale";
+
+fn ids<M: TensorCollection<E, D>, E: Dtype, D: Device<E>>(model: &M) -> Vec<UniqueId> {
+    tensors::list(model).into_iter().map(|tensor| tensor.id).collect()
+}
 
 fn device_error(error: impl std::fmt::Display) -> Error {
     Error::Device(error.to_string())

@@ -254,7 +254,8 @@ where
     }
 
     /// The base optimizer, with the learned rates and all that it has accumulated.
-    pub fn into_inner(self) -> Opt {
+    pub fn into_inner(mut self) -> Opt {
+        self.optimizer.end_averaging();
         self.optimizer
     }
 

@@ -28,7 +28,8 @@ where
     ///
     /// # Errors
     /// [`Error::Checkpoint`], and then the file that was at `path` is still there;
-    /// [`Error::ModelChanged`], [`Error::Device`].
+    /// [`Error::ModelChanged`], [`Error::Device`]; [`Error::OutOfOrder`] if an update has panicked
+    /// and left its step in the middle.
     pub fn save(&self, model: &Opt::Model, path: impl AsRef<Path>) -> Result<(), Error>
     where
         Opt: Resumable,
@@ -55,7 +56,8 @@ where
     /// All that training depends on, as it is now.
     ///
     /// # Errors
-    /// [`Error::ModelChanged`], [`Error::Device`].
+    /// [`Error::ModelChanged`], [`Error::Device`]; [`Error::OutOfOrder`] if an update has panicked
+    /// and left its step in the middle.
     pub fn checkpoint(&self, model: &Opt::Model) -> Result<Checkpoint, Error>
     where
         Opt: Resumable,

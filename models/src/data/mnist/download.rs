@@ -110,7 +110,7 @@ fn download_sources(
         let write_error = |source| DataError::Io { action: "write", path: path.clone(), source };
 
         // Removed when dropped, that is, on every error below.
-        let mut file = tempfile::NamedTempFile::new_in(cache).map_err(write_error)?;
+        let mut file = temporary(cache).map_err(write_error)?;
         fetch(&agent, &url, limit, |bytes, done, total| {
             progress(&name, done, total);
             file.write_all(bytes).map_err(write_error)
@@ -122,6 +122,15 @@ fn download_sources(
         file.persist(&path).map_err(|e| write_error(e.error))?;
     }
     Ok(())
+}
+
+/// A temporary file with the permissions of other new files. By default only its owner can read
+/// one, also after it has taken its place.
+fn temporary(folder: &Path) -> std::io::Result<tempfile::NamedTempFile> {
+    let mut builder = tempfile::Builder::new();
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o666)); // less the umask
+    builder.tempfile_in(folder)
 }
 
 /// Passes the body found at `url` to `sink`, piece by piece, each with the number of bytes so far

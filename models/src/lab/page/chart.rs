@@ -1,140 +1,67 @@
-//! Pictures in SVG, as narrow as a phone.
+//! The page's pictures, as narrow as a phone.
 
-use super::words::{escaped, percent};
-use crate::lab::Findings;
-use std::fmt::Write;
+use super::words::percent;
+use crate::{
+    lab::Findings,
+    report::{
+        color::{Color, AXIS, BLACK, BLUE, GREEN, GRID, ORANGE, PURPLE, SKY, VERMILION, WHITE},
+        figure::{drawable, last_epoch, Figure, Line, Panel},
+        svg::{stroke, Stroke, Svg, END, LABEL, MIDDLE},
+    },
+};
 
-/// Okabe and Ito's colours, which colour-blind readers tell apart, without yellow.
-const COLOURS: [&str; 8] =
-    ["#0072b2", "#d55e00", "#009e73", "#000000", "#888888", "#cc79a7", "#56b4e9", "#e69f00"];
+const WIDTH: f64 = 440.0;
+/// How a competitor is drawn: the colour, and dashes for those who see no colours.
+const LOOKS: [(Color, &str); 8] = [
+    (BLUE, ""),
+    (VERMILION, ""),
+    (GREEN, ""),
+    (BLACK, "6 3"),
+    (AXIS, "6 3"),
+    (PURPLE, "2 2"),
+    (SKY, "2 2"),
+    (ORANGE, "2 2"),
+];
 
-/// Each line's dashes, for those who see no colours.
-const DASHES: [&str; 8] = ["", "", "", "6 3", "6 3", "2 2", "2 2", "2 2"];
+/// A competitor's name and its points.
+pub(super) type Named = (String, Vec<(f64, f64)>);
 
-const WIDTH: f64 = 360.0;
-const LEFT: f64 = 46.0;
-const RIGHT: f64 = 10.0;
-const ROW: f64 = 15.0;
-
-/// A picture's opening tag, with the size of its letters.
-fn opened(height: f64) -> String {
-    format!(
-        "<svg viewBox=\"0 0 {WIDTH} {height}\" role=\"img\" font-family=\"sans-serif\" \
-         font-size=\"11\" fill=\"#333\">\n"
-    )
+/// Losses or rates over the steps. What cannot be drawn, such as an infinite one, is left out.
+pub(super) fn over_steps(quantity: &'static str, of: Vec<Named>) -> String {
+    let lines = lines(of.into_iter().map(|(name, points)| (name, drawable(&points))));
+    figure("step", (0.0, last_step(&lines)), Panel::new((quantity, lines)))
 }
 
-fn colour(index: usize) -> &'static str {
-    COLOURS[index % COLOURS.len()]
+/// Accuracies in per cent over the steps.
+pub(super) fn percentages(quantity: &'static str, of: Vec<Named>) -> String {
+    let lines = lines(of.into_iter());
+    let range = (0.0, last_step(&lines));
+    figure("step", range, Panel { log: false, ..Panel::new((quantity, lines)) })
 }
 
-/// A line of a chart.
-pub(super) struct Line {
-    pub(super) name: String,
-    pub(super) points: Vec<(f64, f64)>,
+fn last_step(lines: &[Line]) -> f64 {
+    last_epoch(lines.iter().flat_map(|line| &line.points).map(|point| point.0))
 }
 
-/// Lines over one axis.
-pub(super) struct Chart {
-    pub(super) x: &'static str,
-    pub(super) y: &'static str,
-    /// Whether the upright axis is logarithmic.
-    pub(super) log: bool,
-    pub(super) lines: Vec<Line>,
+/// Shares, from 0 to 1, over how many times as many steps are taken.
+pub(super) fn shares(quantity: &'static str, range: (f64, f64), of: Vec<Named>) -> String {
+    figure("τ", range, Panel { log: false, ..Panel::new((quantity, lines(of.into_iter()))) })
 }
 
-impl Chart {
-    /// The picture, with a legend below. What cannot be drawn, such as an infinite loss, is left
-    /// out.
-    pub(super) fn svg(&self) -> String {
-        let height = |y: f64| if self.log { y.log10() } else { y };
-        let drawable = |line: &Line| -> Vec<(f64, f64)> {
-            let points = line.points.iter().map(|&(x, y)| (x, height(y)));
-            points.filter(|(x, y)| x.is_finite() && y.is_finite()).collect()
-        };
-        let lines: Vec<_> = self.lines.iter().map(drawable).collect();
-        let all = || lines.iter().flatten();
-        let (x0, x1) = range(all().map(|point| point.0));
-        let (y0, y1) = range(all().map(|point| point.1));
-        let (top, bottom) = (8.0, 200.0);
-        let legend = bottom + 36.0;
-        let mut svg = opened(legend + ROW * self.lines.len() as f64 + 4.0);
-        let at_x = |x: f64| LEFT + (x - x0) / (x1 - x0) * (WIDTH - LEFT - RIGHT);
-        let at_y = |y: f64| bottom - (y - y0) / (y1 - y0) * (bottom - top);
-        for n in 0..=4 {
-            let share = f64::from(n) / 4.0;
-            let (x, y) = (x0 + share * (x1 - x0), y0 + share * (y1 - y0));
-            let _ = writeln!(
-                svg,
-                "<path d=\"M{LEFT} {0:.1}H{1}\" stroke=\"#ddd\"/><text x=\"{2}\" y=\"{3:.1}\" \
-                 text-anchor=\"end\">{4}</text><text x=\"{5:.1}\" y=\"{6}\" \
-                 text-anchor=\"middle\">{7}</text>",
-                at_y(y),
-                WIDTH - RIGHT,
-                LEFT - 4.0,
-                at_y(y) + 4.0,
-                short(if self.log { 10.0_f64.powf(y) } else { y }),
-                at_x(x).min(WIDTH - 14.0),
-                bottom + 14.0,
-                short(x),
-            );
-        }
-        let _ = writeln!(
-            svg,
-            "<text x=\"{}\" y=\"{}\" text-anchor=\"middle\">{}</text>\
-             <text transform=\"translate(10 {}) rotate(-90)\" text-anchor=\"middle\">{}</text>",
-            0.5 * (LEFT + WIDTH - RIGHT),
-            bottom + 28.0,
-            escaped(self.x),
-            0.5 * (top + bottom),
-            escaped(self.y),
-        );
-        for (index, (line, points)) in self.lines.iter().zip(&lines).enumerate() {
-            let path: Vec<_> =
-                points.iter().map(|(x, y)| format!("{:.1} {:.1}", at_x(*x), at_y(*y))).collect();
-            let style = format!(
-                "stroke=\"{}\" stroke-width=\"1.6\" stroke-dasharray=\"{}\" fill=\"none\"",
-                colour(index),
-                DASHES[index % DASHES.len()]
-            );
-            if !path.is_empty() {
-                let _ = writeln!(svg, "<path d=\"M{}\" {style}/>", path.join("L"));
-            }
-            let y = legend + ROW * (index as f64 + 0.7);
-            let _ = writeln!(
-                svg,
-                "<path d=\"M{LEFT} {0:.1}h24\" {style}/><text x=\"{1}\" y=\"{2:.1}\">{3}</text>",
-                y - 4.0,
-                LEFT + 30.0,
-                y,
-                escaped(&line.name),
-            );
-        }
-        svg + "</svg>\n"
-    }
+fn lines(of: impl Iterator<Item = Named>) -> Vec<Line> {
+    // Lines that have to share a colour differ in their dashes.
+    let more = LOOKS.iter().map(|(color, _)| (*color, "8 3 2 3"));
+    of.zip(LOOKS.into_iter().chain(more).cycle())
+        .map(|((name, points), (color, dashes))| {
+            let stroke = Stroke { color, width: 2.0, opacity: 1.0, dashes };
+            Line { name, points, stroke, dots: false }
+        })
+        .collect()
 }
 
-/// From the least to the largest, and a little where they are one.
-fn range(values: impl Iterator<Item = f64>) -> (f64, f64) {
-    let (low, high) =
-        values.fold((f64::INFINITY, f64::NEG_INFINITY), |(low, high), v| (low.min(v), high.max(v)));
-    match low < high {
-        true => (low, high),
-        false if low.is_finite() => (low - 0.5, low + 0.5),
-        false => (0.0, 1.0),
-    }
-}
-
-/// A number in a few characters.
-fn short(value: f64) -> String {
-    match value.abs() {
-        0.0 => "0".to_owned(),
-        size if size >= 100.0 => format!("{value:.0}"),
-        size if size >= 10.0 => format!("{value:.1}"),
-        size if size >= 0.1 => format!("{value:.2}"),
-        size if size >= 0.001 => format!("{value:.4}"),
-        _ => format!("{value:.0e}"),
-    }
+fn figure(along: &'static str, range: (f64, f64), panel: Panel) -> String {
+    let (title, rollbacks) = (String::new(), Vec::new());
+    Figure { title, width: WIDTH, along, range, panels: vec![panel], rollbacks }.svg()
 }
 
 /// The regrets at the edges of the picture.
@@ -142,95 +69,77 @@ const EDGES: (f64, f64) = (-0.5, 1.0);
 
 /// A row for each task, with a dot at each competitor's regret.
 pub(super) fn dots(findings: &Findings, shown: &[usize]) -> String {
-    let (left, top, step) = (104.0, 20.0, 19.0);
-    let bottom = top + step * findings.tasks.len() as f64;
-    let legend = bottom + 12.0;
-    let mut svg = opened(legend + ROW * shown.len() as f64 + 4.0);
-    let width = WIDTH - left - RIGHT;
-    let at = |regret: f64| left + (regret - EDGES.0) / (EDGES.1 - EDGES.0) * width;
-    for mark in [-0.5, -0.25, 0.0, 0.25, 0.5, 0.75, 1.0] {
-        let (x, dark) = (at(mark), if mark == 0.0 { "#555" } else { "#ddd" });
-        let _ = writeln!(
-            svg,
-            "<path d=\"M{x:.1} {top}V{bottom}\" stroke=\"{dark}\"/><text x=\"{:.1}\" y=\"12\" \
-             text-anchor=\"middle\" font-size=\"9\">{}</text>",
-            x.clamp(left + 8.0, WIDTH - 18.0),
-            if mark == 0.0 { "0".to_owned() } else { format!("{:+.0} %", 100.0 * mark) },
-        );
-    }
-    for (row, task) in findings.tasks.iter().enumerate() {
-        let y = top + step * (row as f64 + 0.5);
-        let _ = writeln!(
-            svg,
-            "<text x=\"{}\" y=\"{:.1}\" text-anchor=\"end\">{}</text>",
-            left - 6.0,
-            y + 4.0,
-            escaped(&task.name)
-        );
-        for (index, &competitor) in shown.iter().enumerate() {
-            let regrets = findings.regrets(competitor);
-            let Some(regret) = regrets.get(row).copied().flatten() else { continue };
-            let inside = (EDGES.0..=EDGES.1).contains(&regret);
-            let fill = if inside { colour(index) } else { "#fff" };
-            let _ = writeln!(
-                svg,
-                "<circle cx=\"{:.1}\" cy=\"{:.1}\" r=\"3.4\" fill=\"{fill}\" stroke=\"{}\" \
-                 fill-opacity=\".8\"><title>{}: {}</title></circle>",
-                at(regret.clamp(EDGES.0, EDGES.1)),
-                y + 1.5 * (index as f64 - 0.5 * (shown.len() as f64 - 1.0)),
-                colour(index),
-                escaped(&findings.competitors[competitor].name),
-                percent(regret),
-            );
+    let (left, right, top, row) = (134.0, WIDTH - 30.0, 24.0, 24.0);
+    let bottom = top + row * findings.tasks.len() as f64;
+    let mut svg = Svg::new();
+    let at = |regret: f64| left + (regret - EDGES.0) / (EDGES.1 - EDGES.0) * (right - left);
+    for percent in [-50, -25, 0, 25, 50, 75, 100] {
+        let x = at(f64::from(percent) / 100.0);
+        let color = if percent == 0 { AXIS } else { GRID };
+        svg.line([[x, top], [x, bottom]], stroke(color, 1.0));
+        match percent {
+            0 => svg.text([x, 12.0], "0", MIDDLE),
+            _ if percent % 50 == 0 => svg.text([x, 12.0], &format!("{percent:+} %"), MIDDLE),
+            _ => {}
         }
     }
-    for (index, &competitor) in shown.iter().enumerate() {
-        let y = legend + ROW * (index as f64 + 0.7);
-        let _ = writeln!(
-            svg,
-            "<circle cx=\"{0}\" cy=\"{1:.1}\" r=\"3.4\" fill=\"{2}\"/><text x=\"{3}\" \
-             y=\"{y:.1}\">{4}</text>",
-            left,
-            y - 4.0,
-            colour(index),
-            left + 10.0,
-            escaped(&findings.competitors[competitor].name),
-        );
+    let competitors = || {
+        let looks = LOOKS.iter().cycle().map(|look| look.0);
+        shown.iter().zip(looks).map(|(&one, color)| (one, &findings.competitors[one].name, color))
+    };
+    for (index, task) in findings.tasks.iter().enumerate() {
+        let y = top + row * (index as f64 + 0.5);
+        svg.text([left - 8.0, y], &task.name, END);
+        for (place, (one, name, color)) in competitors().enumerate() {
+            let regrets = findings.regrets(one);
+            let Some(regret) = regrets.get(index).copied().flatten() else { continue };
+            let inside = (EDGES.0..=EDGES.1).contains(&regret);
+            let x = at(regret.clamp(EDGES.0, EDGES.1));
+            let y = y + 2.0 * (place as f64 - 0.5 * (shown.len() as f64 - 1.0));
+            let fill = if inside { color } else { WHITE };
+            svg.disc([x, y], 4.0, [fill, color], &format!("{name}: {}", percent(regret)));
+        }
     }
-    svg + "</svg>\n"
+    let mut y = bottom + 22.0;
+    for (_, name, color) in competitors() {
+        svg.disc([left, y], 4.0, [color, color], "");
+        svg.text([left + 12.0, y], name, LABEL);
+        y += 20.0;
+    }
+    svg.finish(WIDTH, y)
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::report::probe::{polylines, texts};
 
     // Fails if a number leaves the picture, if an infinite loss is drawn, or if a name is not
     // escaped.
     #[test]
     fn lines_stay_inside() {
-        let line =
-            |name: &str, points: &[(f64, f64)]| Line { name: name.into(), points: points.into() };
-        let lines = vec![
-            line("a <b>", &[(0.0, 10.0), (5.0, 0.1), (10.0, f64::INFINITY)]),
-            line("one", &[(3.0, 1.0)]),
-            line("none", &[]),
-        ];
-        let svg = Chart { x: "step", y: "loss", log: true, lines }.svg();
-        let document = roxmltree::Document::parse(&svg).unwrap();
-        let paths = document.descendants().filter_map(|node| node.attribute("d"));
-        let first = paths.clone().find(|d| d.contains('L')).unwrap();
-        assert_eq!(first, "M46.0 8.0L350.0 200.0");
-        assert!(svg.contains("a &lt;b&gt;") && !svg.contains("inf") && !svg.contains("NaN"));
-        let empty = Chart { x: "τ", y: "part", log: false, lines: Vec::new() }.svg();
-        assert!(!empty.contains("NaN") && roxmltree::Document::parse(&empty).is_ok());
-    }
-
-    #[test]
-    fn numbers_are_short() {
-        assert_eq!(
-            [0.0, 400.0, 2.5, 0.0123, 1e-5].map(short),
-            ["0", "400", "2.50", "0.0123", "1e-5"]
+        let svg = over_steps(
+            "loss",
+            vec![
+                ("a <b>".into(), vec![(0.0, 10.0), (5.0, 0.1), (10.0, f64::INFINITY)]),
+                ("one".into(), vec![(3.0, 1.0)]),
+                ("none".into(), Vec::new()),
+            ],
         );
+        let texts = texts(&svg);
+        assert!(["a <b>", "one", "none", "step", "loss"]
+            .iter()
+            .all(|t| texts.contains(&(*t).into())));
+        let line = &polylines(&svg, "#0072B2")[1];
+        assert_eq!(line.len(), 2);
+        assert!(line.iter().all(|(x, y)| (0.0..=WIDTH).contains(x) && (0.0..400.0).contains(y)));
+        let none = over_steps("rate", Vec::new());
+        for svg in
+            [svg, none, percentages("accuracy", Vec::new()), shares("part", (1.0, 4.0), Vec::new())]
+        {
+            assert!(!svg.contains("NaN") && !svg.contains("inf"));
+            assert!(roxmltree::Document::parse(&svg).is_ok());
+        }
     }
 }

@@ -1,14 +1,16 @@
 //! The findings as one page of HTML: no network, no script, pictures inside, and it fits a phone.
 
 mod chart;
+mod paper;
 mod tables;
 mod words;
 
 use super::{Findings, Group, OfTask, Scale};
-use crate::report::count;
-use chart::{Chart, Line};
+pub use paper::paper_html;
+
+use crate::report::{count, svg::escaped};
 use std::fmt::Write;
-use words::{escaped, percent, regret_of};
+use words::{percent, regret_of};
 
 /// The page, as HTML.
 ///
@@ -20,7 +22,7 @@ use words::{escaped, percent, regret_of};
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn html(findings: &Findings) -> String {
-    let mut page = HEAD.to_owned();
+    let mut page = head("A learned rate beside its peers and a search by hand");
     summary(&mut page, findings);
     page += "<h2>Everyone</h2>\n";
     page += EVERYONE;
@@ -52,7 +54,6 @@ const HEAD: &str = r#"<!doctype html>
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
-<title>tlr: the laboratory</title>
 <style>
 body { margin: 0; font: 16px/1.5 system-ui, sans-serif; color: #222; background: #fff; }
 main { max-width: 60rem; margin: 0 auto; padding: 1rem; }
@@ -67,14 +68,17 @@ th:first-child, td:first-child { text-align: left; position: sticky; left: 0; ba
 tr.ours td { background: #eef5fb; } tr.hand td { background: #f4f4f0; }
 figure { margin: 1rem 0; } figcaption { font-size: .875rem; color: #555; max-width: 36rem; }
 svg { width: 100%; max-width: 34rem; height: auto; display: block; }
+.charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(17rem, 1fr)); gap: 1rem; }
+h3 { font-size: 1rem; margin: 1.6rem 0 0; }
 details { border-top: 1px solid #ddd; padding: .5rem 0; } summary { cursor: pointer; }
 .quiet { color: #555; font-size: .875rem; }
 </style>
-</head>
-<body>
-<main>
-<h1>A learned rate beside its peers and a search by hand</h1>
 "#;
+
+/// The page up to its heading, which is its title too.
+fn head(title: &str) -> String {
+    format!("{HEAD}<title>tlr: {title}</title>\n</head>\n<body>\n<main>\n<h1>{title}</h1>\n")
+}
 
 const EVERYONE: &str = "<p>Regret is how much worse the final loss is than that of the best of \
     the points tried by hand, 26 of them, on the same task, as a part of it; below 0 is better \
@@ -99,7 +103,7 @@ const NOTES: &str = "<h2>How this was made</h2>\n<ul>\n\
     <li>Peers copy the weights out and in, and compute in double precision: their time a step is \
     more than they need. Compare steps rather than seconds.</li>\n\
     <li>Not here: weight decay, which is 0 for all; half precision, which the peers do not have; \
-    folders of pictures and ResNet-50, which take hours.</li>\n</ul>\n";
+    folders of pictures and ResNet-50, which are in the paper's evidence.</li>\n</ul>\n";
 
 fn figure(svg: String, caption: &str) -> String {
     format!("<figure>\n{svg}<figcaption>{caption}</figcaption>\n</figure>\n")
@@ -225,10 +229,10 @@ fn profiles(findings: &Findings) -> String {
         let times = findings.times(index, |score| score.steps);
         let taus = (0..=120).map(|n| 1.0 + f64::from(n) / 40.0);
         let points = taus.map(|tau| (tau, super::measures::profile(&times, tau))).collect();
-        Line { name: findings.competitors[index].name.clone(), points }
+        (findings.competitors[index].name.clone(), points)
     });
-    let chart = Chart { x: "τ", y: "part of the tasks", log: false, lines: lines.collect() };
-    figure(chart.svg(), "Steps to the target. Further up and further left is better.")
+    let svg = chart::shares("part of the tasks", (1.0, 4.0), lines.collect());
+    figure(svg, "Steps to the target. Further up and further left is better.")
 }
 
 fn of_task(page: &mut String, findings: &Findings, task: &OfTask) {
@@ -254,10 +258,10 @@ fn of_task(page: &mut String, findings: &Findings, task: &OfTask) {
     );
     let lines = shown(findings).into_iter().filter_map(|index| {
         let score = task.score(index)?;
-        Some(Line { name: findings.competitors[index].name.clone(), points: score.curve.clone() })
+        Some((findings.competitors[index].name.clone(), score.curve.clone()))
     });
-    let chart = Chart { x: "step", y: "loss", log: true, lines: lines.collect() };
-    *page += &figure(chart.svg(), "Loss on examples that are not trained on; one seed.");
+    let svg = chart::over_steps("loss", lines.collect());
+    *page += &figure(svg, "Loss on examples that are not trained on; one seed.");
     *page += &tables::of_task(findings, task);
     *page += "</details>\n";
 }
@@ -280,6 +284,7 @@ mod tests {
         let findings = Findings { scale: Scale::Smoke, competitors: Vec::new(), tasks: Vec::new() };
         let page = html(&findings);
         assert!(page.ends_with("</html>\n") && page.contains("0 tasks"));
+        let page = page.replace("xmlns=\"http://www.w3.org/2000/svg\"", "");
         assert!(!page.contains("http") && !page.contains("<script"));
         let body = page.split_once("<body>").unwrap().1.split_once("</html>").unwrap().0;
         roxmltree::Document::parse(&format!("<body>{body}")).unwrap();

@@ -1,7 +1,10 @@
 //! The tables of the page.
 
-use super::words::{escaped, percent, regret_of};
-use crate::lab::{measures::spread, Findings, Group, OfTask, Score};
+use super::words::{percent, regret_of};
+use crate::{
+    lab::{measures::spread, Findings, Group, OfTask, Score},
+    report::svg::escaped,
+};
 use std::fmt::Write;
 
 /// A loss in about five characters.
@@ -16,13 +19,16 @@ pub(super) fn loss(loss: f64) -> String {
 
 fn class(group: Group) -> &'static str {
     match group {
-        Group::Learned | Group::Starts => " class=\"ours\"",
+        Group::Learned | Group::Starts | Group::Tried => " class=\"ours\"",
         Group::HandNAdamW | Group::HandSgd => " class=\"hand\"",
         _ => "",
     }
 }
 
-fn table(headings: &[&str], rows: impl IntoIterator<Item = (Group, Vec<String>)>) -> String {
+pub(super) fn table(
+    headings: &[&str],
+    rows: impl IntoIterator<Item = (Group, Vec<String>)>,
+) -> String {
     let mut text = String::from("<div class=\"wide\">\n<table>\n<tr>");
     headings.iter().for_each(|heading| text += &format!("<th>{}</th>", escaped(heading)));
     text += "</tr>\n";
@@ -73,12 +79,12 @@ pub(super) fn everyone(findings: &Findings) -> String {
     table(&headings, rows.into_iter().map(|(_, row)| row))
 }
 
-/// Mean ± deviation, and how many seeds diverged.
-fn losses(score: &Score) -> String {
-    let lost = score.losses.iter().filter(|loss| !loss.is_finite()).count();
-    match spread(&score.losses) {
-        _ if lost > 0 => format!("diverged, {lost} of {}", score.losses.len()),
-        Some((mean, deviation)) if score.losses.len() > 1 => {
+/// Mean ± deviation, and how many diverged.
+pub(super) fn losses(all: &[f64]) -> String {
+    let lost = all.iter().filter(|loss| !loss.is_finite()).count();
+    match spread(all) {
+        _ if lost > 0 => format!("diverged, {lost} of {}", all.len()),
+        Some((mean, deviation)) if all.len() > 1 => {
             format!("{} ± {}", loss(mean), loss(deviation))
         }
         Some((mean, _)) => loss(mean),
@@ -104,7 +110,7 @@ pub(super) fn of_task(findings: &Findings, task: &OfTask) -> String {
                 best.map_or(f64::NAN, |best| crate::lab::measures::regret(score.loss(), best));
             let row = vec![
                 name,
-                losses(score),
+                losses(&score.losses),
                 percent(regret),
                 score.accuracy.map_or("–".into(), |part| format!("{:.1} %", 100.0 * part)),
                 if score.steps.is_finite() {
@@ -145,25 +151,12 @@ pub(super) fn starts(findings: &Findings) -> String {
 mod tests {
     use super::*;
 
-    fn score(losses: &[f64]) -> Score {
-        Score {
-            member: "one".into(),
-            of: 1,
-            losses: losses.into(),
-            accuracy: None,
-            steps: 1.0,
-            seconds: 1.0,
-            step_seconds: 1.0,
-            curve: Vec::new(),
-        }
-    }
-
     // Fails if a run that diverged hides in a mean.
     #[test]
     fn losses_say_what_diverged() {
-        assert_eq!(losses(&score(&[0.5, 0.5])), "0.5000 ± 0.0000".replace("0.0000", "0.00e0"));
-        assert_eq!(losses(&score(&[0.25])), "0.2500");
-        assert_eq!(losses(&score(&[0.25, f64::INFINITY])), "diverged, 1 of 2");
+        assert_eq!(losses(&[0.5, 0.5]), "0.5000 ± 0.0000".replace("0.0000", "0.00e0"));
+        assert_eq!(losses(&[0.25]), "0.2500");
+        assert_eq!(losses(&[0.25, f64::INFINITY]), "diverged, 1 of 2");
         assert_eq!([250.0, 12.0, 1e-5].map(loss), ["2.50e2", "12.00", "1.00e-5"]);
     }
 

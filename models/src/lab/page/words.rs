@@ -1,11 +1,6 @@
-//! Words of the page: text that is safe in HTML, shares in percent, and what is said of regrets.
+//! Words of the page: shares in percent, and what is said of regrets.
 
 use crate::lab::{measures::median, Findings};
-
-/// Text that HTML does not take for tags.
-pub(super) fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
-}
 
 /// A share in percent, with its sign.
 pub(super) fn percent(share: f64) -> String {

@@ -5,10 +5,13 @@ use super::{
     task::{Opened, Task},
 };
 use crate::{
-    data::{cifar, digits as drawn, mnist, shapes, Batches, DataError, Dataset, Images, Scaling},
-    lab::{Budget, Folders, Problem, Scale, Tested},
+    data::{
+        cifar, digits as drawn, mnist, shapes, Augment, Batches, DataError, Dataset, Images,
+        Scaling,
+    },
+    lab::{Batch, Budget, Folders, Problem, Scale, Tested},
     resnet::Wrn10x1,
-    train::{argmax, one_hot, Net, Network, TrainError, TrainLoss},
+    train::{argmax, one_hot, Net, Network, Pixels, TrainError, TrainLoss},
 };
 use dfdx::{
     losses::cross_entropy_with_logits_loss,
@@ -112,7 +115,7 @@ fn residual(name: &'static str, data: Dataset, scale: Scale) -> Opened {
 }
 
 /// MNIST's digits: `small` images to train on at the small scale, and `paper` at full scale.
-fn digits_of(
+pub(super) fn digits_of(
     folders: &Folders,
     scale: Scale,
     [small, paper]: [usize; 2],
@@ -135,7 +138,7 @@ pub(super) fn digits(
 }
 
 /// Each image in half its size: means over two by two pixels.
-fn halved(images: &Images) -> Result<Images, DataError> {
+pub(super) fn halved(images: &Images) -> Result<Images, DataError> {
     let [channels, rows, columns] = images.shape();
     let (mut pixels, mut labels) = (Vec::new(), Vec::new());
     for index in 0..images.len() {
@@ -156,15 +159,26 @@ fn halved(images: &Images) -> Result<Images, DataError> {
     Images::new(pixels, labels, [channels, rows / 2, columns / 2], images.classes())
 }
 
-fn pictures<M: Network>(
+pub(super) fn pictures<M: Network>(
+    data: (&'static str, Dataset),
+    batch: usize,
+    epochs: usize,
+) -> Opened {
+    classified::<M>(data, batch, epochs, false)
+}
+
+/// Images to classify with a network, `augmented` by crops and mirrors or as they are.
+pub(super) fn classified<M: Network>(
     (name, data): (&'static str, Dataset),
     batch: usize,
     epochs: usize,
+    augmented: bool,
 ) -> Opened {
     let batches = Batches::new(data.train.len(), batch, 0)?.batches_per_epoch();
     let budget = Budget { epochs, batches };
     let scaling = data.train.scaling();
-    Ok(Box::new(Pictures { name, data, scaling, batch, budget, model: PhantomData::<fn() -> M> }))
+    let model = PhantomData::<fn() -> M>;
+    Ok(Box::new(Pictures { name, data, scaling, batch, budget, augmented, model }))
 }
 
 /// Images to classify.
@@ -174,6 +188,7 @@ struct Pictures<M> {
     scaling: Scaling,
     batch: usize,
     budget: Budget,
+    augmented: bool,
     model: PhantomData<fn() -> M>,
 }
 
@@ -201,13 +216,18 @@ impl<M: Network> Problem for Pictures<M> {
         &self,
         device: &Cpu,
         model: &mut M,
-        batch: &[usize],
+        batch: Batch<'_>,
         gradients: Gradients<f32, Cpu>,
     ) -> Result<TrainLoss, TrainError> {
         let (mut pixels, mut labels) = (Vec::new(), Vec::new());
-        self.data.train.write_batch(batch, &self.scaling, &mut pixels, &mut labels)?;
+        let Batch { examples, epoch, seed } = batch;
+        self.data.train.write_batch(examples, &self.scaling, &mut pixels, &mut labels)?;
         let [channels, rows, columns] = self.data.train.shape();
-        let images = (&*pixels, [batch.len(), channels, rows, columns]);
+        if self.augmented {
+            let augment = Augment::new(seed);
+            augment.apply(epoch, examples, self.data.train.shape(), &mut pixels)?;
+        }
+        let images = (&*pixels, [examples.len(), channels, rows, columns]);
         let logits = model.train_logits(device, images, gradients)?;
         Ok(cross_entropy_with_logits_loss(logits, one_hot::<M>(device, &labels)?))
     }
@@ -221,17 +241,28 @@ impl<M: Network> Problem for Pictures<M> {
         for batch in all.chunks(AT_ONCE) {
             test.write_batch(batch, &self.scaling, &mut pixels, &mut labels)?;
             let shape = [batch.len(), channels, rows, columns];
-            let logits = model.logits(device, (&pixels, shape))?;
-            let of_image = logits.as_vec();
-            let pairs = of_image.chunks(M::CLASSES).zip(&labels);
-            right += pairs.filter(|(logits, label)| argmax(logits) == **label).count();
-            let y = one_hot::<M>(device, &labels)?;
-            let loss = f64::from(cross_entropy_with_logits_loss(logits, y).array());
-            sum += loss * batch.len() as f64;
+            let tested = classify(device, model, (&pixels, shape), &labels)?;
+            (sum, right) = (sum + tested.0, right + tested.1);
         }
         let count = test.len() as f64;
         Ok(Tested { loss: sum / count, accuracy: Some(right as f64 / count) })
     }
+}
+
+/// The sum of the losses of some images, and how many of them are classified rightly.
+pub(super) fn classify<M: Network>(
+    device: &Cpu,
+    model: &M,
+    images: Pixels<'_>,
+    labels: &[usize],
+) -> Result<(f64, usize), TrainError> {
+    let logits = model.logits(device, images)?;
+    let of_image = logits.as_vec();
+    let pairs = of_image.chunks(M::CLASSES).zip(labels);
+    let right = pairs.filter(|(logits, label)| argmax(logits) == **label).count();
+    let y = one_hot::<M>(device, labels)?;
+    let mean = f64::from(cross_entropy_with_logits_loss(logits, y).array());
+    Ok((mean * labels.len() as f64, right))
 }
 
 #[cfg(test)]

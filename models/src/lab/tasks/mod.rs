@@ -1,8 +1,10 @@
 //! The tasks: small ones of the usual kinds.
 
+mod folder;
 mod images;
 mod models;
 mod numbers;
+pub(super) mod paper;
 mod sentences;
 mod task;
 mod vectors;
@@ -17,7 +19,7 @@ pub use task::{Ready, Task};
 /// let tasks = tasks();
 /// let task = tasks.iter().find(|task| task.name == "heavy-tails").expect("it is in the list");
 /// let ready = task.open(&Folders::default(), Scale::Smoke)?.expect("it is drawn");
-/// let trained = ready.train(&contenders()[0], 0)?;
+/// let trained = ready.train(&contenders()[0], 0, &|_, _| ())?;
 /// assert_eq!(trained.steps, ready.budget().steps());
 /// # Ok::<(), tlr_models::train::TrainError>(())
 /// ```

@@ -8,7 +8,7 @@ use crate::{
     data::text::{
         multi30k, toy, Buckets, EncodedPairs, ParallelText, TextError, Vocabulary, VocabularyConfig,
     },
-    lab::{Budget, Problem, Tested},
+    lab::{Batch, Budget, Problem, Tested},
     layers::DropoutRate,
     train::{Tally, TrainError, TrainLoss, Translator},
     Seq2SeqTransformer,
@@ -78,7 +78,7 @@ fn letters(purpose: u64, count: usize) -> Result<ParallelText, TextError> {
 /// How many pairs a batch has.
 const BATCH: usize = 32;
 
-fn sentences<M: Translator>(
+pub(super) fn sentences<M: Translator>(
     name: &'static str,
     train: &ParallelText,
     val: &ParallelText,
@@ -135,10 +135,10 @@ impl<M: Translator> Problem for Sentences<M> {
         &self,
         _: &Cpu,
         model: &mut M,
-        batch: &[usize],
+        batch: Batch<'_>,
         gradients: Gradients<f32, Cpu>,
     ) -> Result<TrainLoss, TrainError> {
-        model.train_loss(self.train.batch(batch)?, gradients)
+        model.train_loss(self.train.batch(batch.examples)?, gradients)
     }
 
     fn test(&self, _: &Cpu, model: &M) -> Result<Tested, TrainError> {

@@ -1,6 +1,6 @@
 //! A task: something to learn, by name, and the same with its data.
 
-use crate::lab::{run, Budget, Contender, Folders, Problem, Scale, Trained};
+use crate::lab::{run, Budget, Contender, Folders, Problem, Scale, Trained, Watch};
 use crate::train::TrainError;
 
 /// Something to learn, which is known by name.
@@ -36,7 +36,12 @@ pub trait Ready: Send + Sync {
     ///
     /// # Errors
     /// As [`train`](crate::lab::train).
-    fn train(&self, contender: &Contender, seed: u64) -> Result<Trained, TrainError>;
+    fn train(
+        &self,
+        contender: &Contender,
+        seed: u64,
+        watch: &Watch<'_>,
+    ) -> Result<Trained, TrainError>;
 }
 
 impl<P: Problem + Send> Ready for P {
@@ -48,8 +53,13 @@ impl<P: Problem + Send> Ready for P {
         Problem::data(self)
     }
 
-    fn train(&self, contender: &Contender, seed: u64) -> Result<Trained, TrainError> {
-        run::train(self, contender, seed)
+    fn train(
+        &self,
+        contender: &Contender,
+        seed: u64,
+        watch: &Watch<'_>,
+    ) -> Result<Trained, TrainError> {
+        run::train(self, contender, seed, watch)
     }
 }
 

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     data::Batches,
-    lab::{Budget, Problem, Scale, Tested},
+    lab::{Batch, Budget, Problem, Scale, Tested},
     layers::Rows,
     train::{argmax, tensor, TrainError, TrainLoss},
 };
@@ -253,12 +253,13 @@ impl<M: Maps<I, O>, const I: usize, const O: usize> Problem for Vectors<M, I, O>
         &self,
         device: &Cpu,
         model: &mut M,
-        batch: &[usize],
+        batch: Batch<'_>,
         gradients: Gradients<f32, Cpu>,
     ) -> Result<TrainLoss, TrainError> {
-        let (x, y) = (rows::<I>(&self.train.x, batch), rows::<O>(&self.train.y, batch));
-        let x = tensor(device, &x, (batch.len(), Const::<I>))?;
-        let y = tensor(device, &y, (batch.len(), Const::<O>))?;
+        let examples = batch.examples;
+        let (x, y) = (rows::<I>(&self.train.x, examples), rows::<O>(&self.train.y, examples));
+        let x = tensor(device, &x, (examples.len(), Const::<I>))?;
+        let y = tensor(device, &y, (examples.len(), Const::<O>))?;
         let output: Rows<usize, O, f32, Cpu, OwnedTape<f32, Cpu>> =
             model.try_forward(x.traced(gradients))?;
         Ok(match self.measure {

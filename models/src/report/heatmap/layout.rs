@@ -1,38 +1,46 @@
 //! Where the parts of a heat map lie, and how they are drawn.
 
 use super::{
-    scale::{Scale, RAMP},
-    HeatMap, HeatPanel,
+    scale::{ink, Scale, RAMP},
+    HeatCell, HeatMap, HeatPanel,
 };
 use crate::report::{
-    drawing::{
-        between, contrast, legible, svg, text, text_width, Area, Drawn, AXIS, TEXT, TEXT_SIZE,
-        TITLE_SIZE,
-    },
-    folder::write,
-    ReportError,
+    color::{Color, AXIS},
+    svg::{legible, stroke, text_width, Style, Svg, END, LABEL, MIDDLE, TITLE, UPRIGHT},
 };
-use plotters::{
-    prelude::*,
-    style::text_anchor::{HPos, Pos, VPos},
-};
-use std::path::Path;
+
+const MARGIN: f64 = 16.0;
+/// The height of a title with the space around it, and of other lines of text.
+const TITLE_HEIGHT: f64 = 38.0;
+const TEXT_HEIGHT: f64 = 26.0;
+const COLUMN_LABEL: f64 = 22.0;
+/// Between a label of a row and its cells.
+const ROW_GAP: f64 = 8.0;
+const PANEL_GAP: f64 = 16.0;
+const CELL: [f64; 2] = [78.0, 40.0];
+/// The width up to which panels are put side by side.
+const WIDE: f64 = 900.0;
+const BAR: f64 = 14.0;
+const BAR_GAP: f64 = 26.0;
+const BAR_STEPS: i32 = 64;
+const MISSING: Color = Color(244, 244, 244);
+const HATCHING: Color = Color(216, 216, 216);
+
+fn widest<'t>(texts: impl IntoIterator<Item = &'t String>) -> f64 {
+    texts.into_iter().map(|text| text_width(text)).fold(0.0, f64::max)
+}
+
+/// The room for a line of text, if there is one.
+fn room(text: &str) -> f64 {
+    if text.is_empty() {
+        0.0
+    } else {
+        TEXT_HEIGHT
+    }
+}
 
 impl HeatMap {
-    /// Draws the panels into the file `path`, as an SVG that is as large as its cells need: about
-    /// 78x40 pixels each. An existing file is replaced.
-    ///
-    /// # Errors
-    /// [`ReportError::Io`] when the file cannot be written, and [`ReportError::Draw`] should the
-    /// plotting library fail.
-    pub fn write_svg(&self, path: &Path) -> Result<(), ReportError> {
-        write(path, self.to_svg()?)
-    }
-
-    /// The panels as the text of an SVG file.
-    ///
-    /// # Errors
-    /// [`ReportError::Draw`] should the plotting library fail.
+    /// The panels as the text of an SVG file, as large as its cells need: about 78x40 pixels each.
     ///
     /// ```
     /// use tlr_models::report::{HeatCell, HeatMap, HeatPanel};
@@ -49,251 +57,153 @@ impl HeatMap {
     ///         cells: vec![cell(8.2), cell(3.1), cell(21.0), None],
     ///     }],
     /// };
-    /// assert!(map.to_svg()?.starts_with("<svg"));
-    /// # Ok::<(), tlr_models::report::ReportError>(())
+    /// assert!(map.to_svg().starts_with("<svg"));
     /// ```
-    pub fn to_svg(&self) -> Result<String, ReportError> {
-        let layout = Layout::new(self);
-        let [width, height] = layout.size.map(|length| (length as u32).div_ceil(2));
-        svg(width, height, |root| layout.draw(root))
+    pub fn to_svg(&self) -> String {
+        let mut svg = Svg::new();
+        let table = Table::new(self);
+        let [title, x_label, y_label] =
+            [(&self.title, 80), (&self.x_label, 40), (&self.y_label, 40)]
+                .map(|(text, limit)| legible(text, limit));
+        let names: Vec<String> = self.panels.iter().map(|p| legible(&p.name, 48)).collect();
+        let name = names.iter().map(|name| room(name)).fold(0.0, f64::max);
+        let [width, height] = table.size();
+        let panel = [table.row_labels + width.max(widest(&names)), name + height + COLUMN_LABEL];
+        let left = MARGIN + room(&y_label);
+        let top = if title.is_empty() { MARGIN } else { TITLE_HEIGHT };
+        // How many panels there are side by side and above each other.
+        let count = if width * height > 0.0 { names.len() } else { 0 };
+        let fitting = ((WIDE + PANEL_GAP) / (panel[0] + PANEL_GAP)).max(1.0) as usize;
+        let down = count.div_ceil(fitting);
+        let across = count.div_ceil(down.max(1));
+        let along = |i: usize, length| (length + PANEL_GAP) * i as f64;
+        let panels = match count {
+            0 => [300.0, 100.0],
+            _ => [
+                (along(across, panel[0]) - PANEL_GAP).max(text_width(&x_label)),
+                (along(down, panel[1]) - PANEL_GAP).max(text_width(&y_label)),
+            ],
+        };
+        let (right, bottom) = (left + panels[0], top + panels[1]);
+        let mut size = [right, bottom];
+
+        for (i, (panel_of, text)) in self.panels.iter().zip(&names).enumerate().take(count) {
+            let x = left + along(i % across, panel[0]) + table.row_labels;
+            let y = top + along(i / across, panel[1]) + name;
+            svg.text([x, y - TEXT_HEIGHT / 2.0], text, Style { bold: true, ..LABEL });
+            table.draw(&mut svg, panel_of, [x, y]);
+        }
+        match &table.scale {
+            _ if count == 0 => {
+                let at = [left + panels[0] / 2.0, top + panels[1] / 2.0];
+                svg.text(at, "no data", Style { color: AXIS, ..MIDDLE });
+            }
+            Some(scale) => {
+                let cells = panels[1] - name - COLUMN_LABEL - 2.0;
+                let height = cells.clamp(80.0, 500.0);
+                draw_bar(&mut svg, scale, [right + BAR_GAP, top + name + 1.0], height);
+                size[0] += BAR_GAP + BAR + 6.0 + widest(&scale.labels());
+                size[1] = size[1].max(top + name + height + 10.0);
+            }
+            None => {}
+        }
+        // The labels stand at the middle of the cells.
+        let middle = [
+            left + (table.row_labels + panels[0]) / 2.0,
+            top + (name + panels[1] - COLUMN_LABEL) / 2.0,
+        ];
+        svg.text([MARGIN + 4.0, middle[1]], &y_label, UPRIGHT);
+        svg.text([middle[0], size[1] + TEXT_HEIGHT / 2.0], &x_label, MIDDLE);
+        svg.text([MARGIN, top / 2.0], &title, TITLE);
+        // Bold letters are wider.
+        let width = size[0].max(MARGIN + 1.25 * text_width(&title)) + MARGIN;
+        svg.finish(width, size[1] + room(&x_label) + MARGIN / 2.0)
     }
 }
 
-const MARGIN: i32 = 32;
-const TITLE: i32 = 76;
-const Y_LABEL: i32 = 52;
-const X_LABEL: i32 = 52;
-const NAME: i32 = 52;
-const COLUMN_LABEL: i32 = 44;
-/// Between a label of a row and its cells.
-const ROW_GAP: i32 = 16;
-const PANEL_GAP: i32 = 32;
-pub(super) const CELL: (i32, i32) = (156, 80);
-/// The width up to which panels are put side by side.
-const WIDE: i32 = 1800;
-const BAR: i32 = 28;
-const BAR_GAP: i32 = 52;
-const BAR_HEIGHTS: (i32, i32) = (160, 1000);
-const BAR_STEPS: i32 = 64;
-const MISSING: RGBColor = RGBColor(244, 244, 244);
-const HATCHING: RGBColor = RGBColor(216, 216, 216);
-
-/// A map with legible texts and the places of its parts, in doubled pixels.
-struct Layout<'m> {
-    map: &'m HeatMap,
-    title: String,
-    x_label: String,
-    y_label: String,
+/// What all panels have in common: the labels of rows and columns, and the scale.
+struct Table {
     columns: Vec<String>,
     rows: Vec<String>,
-    names: Vec<String>,
     scale: Option<Scale>,
-    cell: (i32, i32),
+    /// The width of a cell.
+    width: f64,
     /// From the left edge of a panel to its cells.
-    row_labels: i32,
-    /// The height of the names of panels.
-    name: i32,
-    /// How many panels there are side by side and above each other.
-    grid: (usize, usize),
-    /// The upper left corner of all panels.
-    origin: (i32, i32),
-    /// The width and the height of a panel with its labels.
-    panel: (i32, i32),
-    /// The width and the height of all panels.
-    panels: (i32, i32),
-    size: [i32; 2],
+    row_labels: f64,
 }
 
-impl<'m> Layout<'m> {
-    fn new(map: &'m HeatMap) -> Self {
-        let all = |texts: &[String], limit| -> Vec<String> {
-            texts.iter().map(|text| legible(text, limit)).collect()
-        };
-        let widest = |texts: &[String]| texts.iter().map(|t| text_width(t)).max().unwrap_or(0);
-        let title = legible(&map.title, 80);
-        let [x_label, y_label] = [&map.x_label, &map.y_label].map(|label| legible(label, 40));
-        let (columns, rows) = (all(&map.columns, 14), all(&map.rows, 24));
-        let names: Vec<String> = map.panels.iter().map(|p| legible(&p.name, 48)).collect();
-        let count = if columns.is_empty() || rows.is_empty() { 0 } else { names.len() };
-
-        let count_of_cells = columns.len().saturating_mul(rows.len());
-        let cells = || {
-            let panels =
-                map.panels.iter().flat_map(|panel| panel.cells.iter().take(count_of_cells));
-            panels.flatten().filter(|cell| cell.value.is_finite())
-        };
-        let scale = Scale::new(cells().map(|cell| cell.value));
-        let printed = cells().map(|cell| text_width(&legible(&cell.text, 14))).max().unwrap_or(0);
-        let cell = (CELL.0.max(widest(&columns) + 16).max(printed + 16), CELL.1);
-
+impl Table {
+    fn new(map: &HeatMap) -> Self {
+        let columns: Vec<String> = map.columns.iter().map(|text| legible(text, 14)).collect();
+        let rows: Vec<String> = map.rows.iter().map(|text| legible(text, 24)).collect();
+        let count = columns.len() * rows.len();
+        let cells = map.panels.iter().flat_map(|panel| panel.cells.iter().take(count).flatten());
+        let cells: Vec<&HeatCell> = cells.filter(|cell| cell.value.is_finite()).collect();
+        let printed: Vec<String> = cells.iter().map(|cell| legible(&cell.text, 14)).collect();
+        let width = CELL[0].max(widest(columns.iter().chain(&printed)) + 8.0);
+        let scale = Scale::new(cells.iter().map(|cell| cell.value));
         let row_labels = widest(&rows) + ROW_GAP;
-        let name = if names.iter().all(String::is_empty) { 0 } else { NAME };
-        let panel = (
-            row_labels + (cell.0 * columns.len() as i32).max(widest(&names)),
-            name + cell.1 * rows.len() as i32 + COLUMN_LABEL,
-        );
-        let fitting = ((WIDE + PANEL_GAP) / (panel.0 + PANEL_GAP)).max(1) as usize;
-        let down = count.div_ceil(fitting);
-        let grid = (count.div_ceil(down.max(1)), down);
-        let extent = |length: i32, count: usize| (length + PANEL_GAP) * count as i32 - PANEL_GAP;
-        let panels = match count {
-            0 => (600, 200),
-            _ => (
-                extent(panel.0, grid.0).max(text_width(&x_label)),
-                extent(panel.1, grid.1).max(text_width(&y_label)),
-            ),
-        };
-        let origin = (
-            MARGIN + if y_label.is_empty() { 0 } else { Y_LABEL },
-            if title.is_empty() { MARGIN } else { TITLE },
-        );
-        let bar = match &scale {
-            Some(scale) if count > 0 => BAR_GAP + BAR + 12 + widest(&scale.labels()),
-            _ => 0,
-        };
-        let bar_height = if bar > 0 { name + BAR_HEIGHTS.0 + 20 } else { 0 };
-        let size = [
-            // Bold letters are wider.
-            (origin.0 + panels.0 + bar).max(MARGIN + text_width(&title) * 5 / 4) + MARGIN,
-            origin.1
-                + panels.1.max(bar_height)
-                + if x_label.is_empty() { 0 } else { X_LABEL }
-                + MARGIN / 2,
-        ];
-        Self {
-            map,
-            title,
-            x_label,
-            y_label,
-            columns,
-            rows,
-            names,
-            scale,
-            cell,
-            row_labels,
-            name,
-            grid,
-            origin,
-            panel,
-            panels,
-            size,
-        }
+        Self { columns, rows, scale, width, row_labels }
     }
 
-    fn draw<'a>(&self, root: &Area<'a>) -> Drawn<'a> {
-        let (left, top) = self.origin;
-        root.draw_text(&self.title, &bold(TITLE_SIZE), (MARGIN, top / 2))?;
-        let middle = text(TEXT_SIZE, HPos::Center, VPos::Center);
-        let sideways = middle.transform(FontTransform::Rotate270);
-        // The labels stand at the middle of the cells.
-        let x = left + (self.row_labels + self.panels.0) / 2;
-        let y = top + (self.name + self.panels.1 - COLUMN_LABEL) / 2;
-        root.draw_text(&self.y_label, &sideways, (MARGIN + 8, y))?;
-        let below = self.size[1] - MARGIN / 2 - X_LABEL / 2;
-        root.draw_text(&self.x_label, &middle, (x, below))?;
-        if self.grid.0 == 0 {
-            let at = (left + self.panels.0 / 2, top + self.panels.1 / 2);
-            return root.draw_text("no data", &middle.color(&AXIS), at);
-        }
-        for (i, (panel, name)) in self.map.panels.iter().zip(&self.names).enumerate() {
-            let (column, row) = ((i % self.grid.0) as i32, (i / self.grid.0) as i32);
-            let corner = (
-                left + column * (self.panel.0 + PANEL_GAP) + self.row_labels,
-                top + row * (self.panel.1 + PANEL_GAP) + self.name,
-            );
-            root.draw_text(name, &bold(TEXT_SIZE), (corner.0, corner.1 - NAME / 2))?;
-            self.draw_cells(panel, root, corner)?;
-        }
-        match &self.scale {
-            Some(scale) => self.draw_bar(scale, root),
-            None => Ok(()),
-        }
+    /// The width and the height of all cells.
+    fn size(&self) -> [f64; 2] {
+        [self.width * self.columns.len() as f64, CELL[1] * self.rows.len() as f64]
     }
 
-    fn draw_cells<'a>(&self, panel: &HeatPanel, root: &Area<'a>, corner: (i32, i32)) -> Drawn<'a> {
-        let (width, height) = self.cell;
-        let label = text(TEXT_SIZE, HPos::Right, VPos::Center);
-        let middle = text(TEXT_SIZE, HPos::Center, VPos::Center);
-        let bottom = corner.1 + height * self.rows.len() as i32;
+    /// The cells of a panel and their labels, `[left, top]` being the corner of the first.
+    fn draw(&self, svg: &mut Svg, panel: &HeatPanel, [left, top]: [f64; 2]) {
+        let across = |j: usize| left + (j as f64 + 0.5) * self.width;
         for (j, column) in self.columns.iter().enumerate() {
-            let x = corner.0 + j as i32 * width + width / 2;
-            root.draw_text(column, &middle, (x, bottom + COLUMN_LABEL / 2))?;
+            svg.text([across(j), top + self.size()[1] + COLUMN_LABEL / 2.0], column, MIDDLE);
         }
         let mut cells = panel.cells.iter();
         for (i, row) in self.rows.iter().enumerate() {
-            let y = corner.1 + i as i32 * height;
-            root.draw_text(row, &label, (corner.0 - ROW_GAP, y + height / 2))?;
+            let y = top + (i as f64 + 0.5) * CELL[1];
+            svg.text([left - ROW_GAP, y], row, END);
             for j in 0..self.columns.len() {
-                let x = corner.0 + j as i32 * width;
-                let corners = [(x + 2, y + 2), (x + width - 2, y + height - 2)];
+                let at = [across(j), y];
+                let size = [self.width - 2.0, CELL[1] - 2.0];
+                let corner = [at[0] - size[0] / 2.0, at[1] - size[1] / 2.0];
                 let cell = cells.next().and_then(Option::as_ref);
                 let color = cell.zip(self.scale.as_ref()).and_then(|(c, s)| s.color(c.value));
-                let at = (x + width / 2, y + height / 2);
+                svg.rectangle(corner, size, color.unwrap_or(MISSING));
                 if let (Some(cell), Some(color)) = (cell, color) {
-                    root.draw(&Rectangle::new(corners, color.filled()))?;
-                    let ink = ink(color);
-                    let style = middle.color(&ink);
-                    root.draw_text(&legible(&cell.text, 14), &style, at)?;
+                    svg.text(at, &legible(&cell.text, 14), Style { color: ink(color), ..MIDDLE });
                 } else {
-                    root.draw(&Rectangle::new(corners, MISSING.filled()))?;
-                    hatch(root, corners)?;
-                    root.draw_text("–", &middle, at)?;
+                    hatch(svg, corner, size);
+                    svg.text(at, "–", MIDDLE);
                 }
             }
         }
-        Ok(())
-    }
-
-    fn draw_bar<'a>(&self, scale: &Scale, root: &Area<'a>) -> Drawn<'a> {
-        let x = self.origin.0 + self.panels.0 + BAR_GAP;
-        let top = self.origin.1 + self.name + 2;
-        let cells = self.panels.1 - self.name - COLUMN_LABEL - 4;
-        let height = cells.clamp(BAR_HEIGHTS.0, BAR_HEIGHTS.1);
-        let labels = scale.labels();
-        // A scale of a single value has nothing to interpolate.
-        let steps = if labels.len() > 1 { BAR_STEPS } else { 1 };
-        for step in 0..steps {
-            let part = f64::from(step) / f64::from((steps - 1).max(1));
-            // Each strip goes on to the top, below the next, for no seams.
-            let lower = top + height - height * step / steps;
-            let strip = [(x, top), (x + BAR, lower)];
-            root.draw(&Rectangle::new(strip, between(&RAMP, part).filled()))?;
-        }
-        let last = labels.len().saturating_sub(1) as i32;
-        for (i, label) in labels.iter().enumerate() {
-            // The outer labels end with the bar.
-            let y = match i as i32 {
-                0 if last == 0 => top + height / 2,
-                i => top + height - 12 - i * (height - 24) / last,
-            };
-            let style = text(TEXT_SIZE, HPos::Left, VPos::Center);
-            root.draw_text(label, &style, (x + BAR + 12, y))?;
-        }
-        Ok(())
     }
 }
 
-/// Stripes from the lower left to the upper right, between two corners.
-fn hatch<'a>(root: &Area<'a>, [(left, top), (right, bottom)]: [(i32, i32); 2]) -> Drawn<'a> {
-    let (width, height) = (right - left, bottom - top);
-    for offset in (10..width + height).step_by(20) {
+/// The scale as a bar, its highest value above, and labels to the right.
+fn draw_bar(svg: &mut Svg, scale: &Scale, [left, top]: [f64; 2], height: f64) {
+    let labels = scale.labels();
+    // A scale of a single value has nothing to interpolate.
+    let steps = if labels.len() > 1 { BAR_STEPS } else { 1 };
+    for step in 0..steps {
+        let part = f64::from(step) / f64::from((steps - 1).max(1));
+        // Each strip goes on to the top, below the next, for no seams.
+        let high = height - height * f64::from(step) / f64::from(steps);
+        svg.rectangle([left, top], [BAR, high], Color::between(&RAMP, part));
+    }
+    for (i, label) in labels.iter().enumerate() {
+        // The outer labels end with the bar.
+        let part = if steps == 1 { 0.5 } else { i as f64 / (labels.len() - 1) as f64 };
+        let y = top + height - 6.0 - part * (height - 12.0);
+        svg.text([left + BAR + 6.0, y], label, LABEL);
+    }
+}
+
+/// Stripes from the lower left to the upper right.
+fn hatch(svg: &mut Svg, [left, top]: [f64; 2], [width, height]: [f64; 2]) {
+    for step in 0..((width + height) / 10.0) as i32 {
+        let offset = 5.0 + 10.0 * f64::from(step);
         let (start, end) = (offset.min(height), offset.min(width));
-        let line = [(left + offset - start, top + start), (left + end, top + offset - end)];
-        root.draw(&PathElement::new(line, HATCHING.stroke_width(2)))?;
-    }
-    Ok(())
-}
-
-fn bold(size: f64) -> TextStyle<'static> {
-    let font = ("sans-serif", size).into_font().style(FontStyle::Bold);
-    TextStyle::from(font).color(&TEXT).pos(Pos::new(HPos::Left, VPos::Center))
-}
-
-/// The colour in which text is read best on `background`.
-pub(super) fn ink(background: RGBColor) -> RGBColor {
-    if contrast(background, BLACK) >= contrast(background, WHITE) {
-        BLACK
-    } else {
-        WHITE
+        let line = [[left + offset - start, top + start], [left + end, top + offset - end]];
+        svg.line(line, stroke(HATCHING, 1.0));
     }
 }

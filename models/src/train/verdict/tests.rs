@@ -67,6 +67,18 @@ fn a_loss_that_stayed_or_rose_was_not() {
     assert_eq!(fault_of(&exact), Some(Fault::LossRose { start: 2.0, end: 5.0 }));
 }
 
+/// Skipped batches among good ones. Fails if one of them spoils a mean.
+#[test]
+fn a_few_losses_that_are_not_finite_are_left_out() {
+    let mut fell = losses(2.3, 0.1, 0.2, 200);
+    (fell[3], fell[19], fell[180], fell[199]) = (f64::NAN, f64::INFINITY, f64::NAN, f64::NAN);
+    assert_eq!(verdict(&run(fell.clone(), &GOOD)), Verdict::Learned);
+    // Half of the last quarter is too many.
+    fell[150..175].fill(f64::NAN);
+    let fault = fault_of(&run(fell, &GOOD));
+    assert!(matches!(fault, Some(Fault::LossStayed { .. })), "{fault:?}");
+}
+
 #[test]
 fn nobody_knows_of_a_few_steps() {
     let steps = losses(2.3, 2.3, 0.1, 60);

@@ -199,3 +199,29 @@ fn untrained_weights_are_saved() {
     loaded.resume(&mut b, &saved.checkpoint(&a).unwrap()).unwrap();
     assert_eq!(listing(&a), listing(&b));
 }
+
+/// An exact step looks for gradients of what is trained only. Fails where it asks for those of the
+/// field.
+#[test]
+fn an_exact_step_needs_no_gradient_of_an_untrained_field() {
+    let dev = Cpu::seed_from_u64(4);
+    let mut model = Pretrained::<f32, Cpu>::build(&dev);
+    let sgd = optim::Sgd::new(&model, SgdConfig { lr: 1e-2, ..Default::default() });
+    let mut opt = Newton::new(&model, sgd, NewtonConfig::default()).unwrap();
+    let x = dev.sample_normal::<Rank2<8, 4>>();
+    let before = listing(&model);
+    let loss =
+        |model: &Pretrained<f32, Cpu>| (model.head.forward(x.leaky_trace()) - 1.0).square().mean();
+    for _ in 0..3 {
+        let here = loss(&model).backward();
+        opt.step_lookahead(&mut model, &here, |ahead| loss(ahead).backward()).unwrap();
+    }
+    for (now, before) in listing(&model).iter().zip(&before) {
+        assert_eq!(now.2 != before.2, now.0.starts_with("head"), "{}", now.0);
+    }
+    // A missing gradient of what is trained is still an error.
+    let here = loss(&model).backward();
+    let none = x.leaky_trace().sum::<Rank0, _>().backward();
+    let error = opt.step_lookahead(&mut model, &here, |_| none).unwrap_err();
+    assert!(matches!(error, tlr::Error::UnusedParameters { .. }), "{error}");
+}

@@ -78,7 +78,7 @@ use serde::Serialize;
 pub struct Safeguard {
     tolerance: f64,
     sems: f64,
-    explosion: f64,
+    pub(crate) explosion: f64,
     first_cut: f64,
     cut: f64,
     pub(crate) blame: Option<f64>,

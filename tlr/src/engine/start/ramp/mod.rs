@@ -5,7 +5,9 @@ mod group;
 mod tests;
 
 use super::samples::Samples;
-use crate::engine::{exact, numbers::Numbers, products::Slope, rule::bounded};
+use crate::engine::{
+    exact, numbers::Numbers, products::Slope, rule::bounded, safeguard::Safeguard,
+};
 use group::{GroupRamp, Look, MOST_STEPS};
 use serde::{Deserialize, Serialize};
 
@@ -160,6 +162,7 @@ impl Ramp {
         slopes: &[Slope],
         loss: Option<f64>,
         numbers: Numbers,
+        safeguard: &Safeguard,
     ) -> Ramped {
         self.steps += 1;
         self.listen(slopes);
@@ -176,8 +179,8 @@ impl Ramp {
             Stage::Trying => self.try_rate(&all, numbers),
             Stage::Probing => self.probe(slopes, &all, numbers),
             Stage::Growing { each, looks, taken } => {
-                if self.has_exploded(slopes, loss) {
-                    return self.give_up(slopes);
+                if self.has_exploded(slopes, loss, safeguard) {
+                    return self.give_up(slopes, safeguard);
                 }
                 self.grow(slopes, each, looks, taken + 1)
             }
@@ -297,17 +300,21 @@ impl Ramp {
 
     /// Whether the loss has exploded, and the way explains it: on a convex piece a rise is no more
     /// than ⟨g,s⟩.
-    fn has_exploded(&self, slopes: &[Slope], loss: Option<f64>) -> bool {
+    fn has_exploded(&self, slopes: &[Slope], loss: Option<f64>, safeguard: &Safeguard) -> bool {
         let (Some(loss), Some(start)) = (loss, self.start) else { return false };
         let rise = loss - start;
         let explained: f64 = slopes.iter().map(|slope| slope.along.max(0.0)).sum();
-        rise > 0.5 * start.abs() && explained >= 0.25 * rise
+        let explodes = rise > (safeguard.explosion - 1.0) * start.abs();
+        explodes && safeguard.blame.is_none_or(|share| explained >= share * rise)
     }
 
-    fn give_up(&mut self, slopes: &[Slope]) -> Ramped {
-        let largest = slopes.iter().map(|slope| slope.along).fold(0.0, f64::max);
+    fn give_up(&mut self, slopes: &[Slope], safeguard: &Safeguard) -> Ramped {
+        let learned = self.groups.iter().zip(slopes).filter(|(group, _)| !group.fixed);
+        let largest = learned.map(|(_, slope)| slope.along).fold(0.0, f64::max);
+        // Without blame it is all of them.
+        let least = safeguard.blame.map_or(f64::NEG_INFINITY, |share| share * largest);
         for (group, slope) in self.groups.iter_mut().zip(slopes).filter(|(group, _)| !group.fixed) {
-            if slope.along >= 0.25 * largest {
+            if slope.along >= least {
                 group.retreat();
             }
         }

@@ -50,19 +50,29 @@ fn stages_that_cannot_be() {
 fn the_longest_ramp() {
     let mut ramp = growing(1, 0, 0, vec![group(1.0)]);
     ramp.steps = LONGEST_RAMP - 2;
-    assert_eq!(ramp.observe(&[slope(-1.0)], None, NUMBERS), Ramped::On);
-    assert_eq!(ramp.observe(&[slope(-1.0)], None, NUMBERS), Ramped::Done);
+    assert_eq!(ramp.observe(&[slope(-1.0)], None, NUMBERS, &Safeguard::default()), Ramped::On);
+    assert_eq!(ramp.observe(&[slope(-1.0)], None, NUMBERS, &Safeguard::default()), Ramped::Done);
 }
 
 // The largest ones, until rates grow.
 #[test]
 fn loss_and_gradient_at_the_start() {
     let mut ramp = at(Stage::Resting, vec![group(1.0)]);
-    ramp.observe(&[Slope { gradient: 3.0, ..slope(0.0) }], Some(2.0), NUMBERS);
-    ramp.observe(&[slope(0.0)], Some(1.0), NUMBERS);
+    ramp.observe(
+        &[Slope { gradient: 3.0, ..slope(0.0) }],
+        Some(2.0),
+        NUMBERS,
+        &Safeguard::default(),
+    );
+    ramp.observe(&[slope(0.0)], Some(1.0), NUMBERS, &Safeguard::default());
     assert_eq!((ramp.gradient, ramp.start), (3.0, Some(2.0)));
     ramp.stage = Stage::Growing { each: 9, looks: 0, taken: 0 };
-    ramp.observe(&[Slope { gradient: 9.0, ..slope(-1.0) }], Some(2.5), NUMBERS);
+    ramp.observe(
+        &[Slope { gradient: 9.0, ..slope(-1.0) }],
+        Some(2.5),
+        NUMBERS,
+        &Safeguard::default(),
+    );
     assert_eq!((ramp.gradient, ramp.start), (3.0, Some(2.0)));
 }
 
@@ -85,7 +95,7 @@ fn the_trial_rate() {
     let tried = |spacing| {
         let mut ramp = at(Stage::Resting, vec![group(1.0), GroupRamp::new(7.0, true)]);
         let slopes = [Slope { gradient: 4.0, norm: 2.0, ..slope(0.0) }, slope(9.0)];
-        ramp.observe(&slopes, None, Numbers { momentum: 0.0, spacing });
+        ramp.observe(&slopes, None, Numbers { momentum: 0.0, spacing }, &Safeguard::default());
         rates(&ramp)
     };
     assert_eq!(tried(1e-9), [0.5e-6, 7.0]);
@@ -99,9 +109,9 @@ fn a_trial_that_moves_far_enough() {
     let tried = |moved: f64, momentum| {
         let mut ramp = at(Stage::Resting, vec![group(1.0)]);
         let numbers = Numbers { momentum, spacing: 1e-9 };
-        ramp.observe(&[slope(0.0)], None, numbers);
+        ramp.observe(&[slope(0.0)], None, numbers, &Safeguard::default());
         assert_eq!(rates(&ramp), [1e-6]);
-        ramp.observe(&[Slope { moved, ..slope(0.0) }], None, numbers);
+        ramp.observe(&[Slope { moved, ..slope(0.0) }], None, numbers, &Safeguard::default());
         // In millionths.
         (ramp.stage == Stage::Probing, ramp.follows, (rates(&ramp)[0] * 1e8).round() / 100.0)
     };
@@ -120,7 +130,10 @@ fn probe(of: impl Fn(u64) -> Vec<Slope>) -> (u64, Ramp) {
     let mut ramp = at(Stage::Probing, vec![GroupRamp::new(1.0, false); of(1).len()]);
     ramp.follows = true;
     for count in 1.. {
-        assert!(ramp.observe(&of(count), None, NUMBERS) == Ramped::On && count <= 200);
+        assert!(
+            ramp.observe(&of(count), None, NUMBERS, &Safeguard::default()) == Ramped::On
+                && count <= 200
+        );
         if ramp.stage != Stage::Probing {
             return (count, ramp);
         }
@@ -167,6 +180,7 @@ fn steps_that_stop_following() {
                 &[Slope { along: -moved, moved, gradient: 0.0, ..slope(0.0) }],
                 None,
                 NUMBERS,
+                &Safeguard::default(),
             );
         }
         assert!(matches!(ramp.stage, Stage::Growing { .. }));
@@ -184,7 +198,7 @@ fn a_loss_that_has_exploded() {
     let exploded = |loss, along| {
         let mut ramp = growing(9, 0, 0, vec![group(1.0)]);
         ramp.start = Some(2.0);
-        ramp.observe(&[slope(along)], Some(loss), NUMBERS) == Ramped::TooFar
+        ramp.observe(&[slope(along)], Some(loss), NUMBERS, &Safeguard::default()) == Ramped::TooFar
     };
     assert!(!exploded(3.0, 2.0) && exploded(3.1, 2.0));
     assert!(!exploded(2.5, 2.0) && exploded(3.5, 2.0));
@@ -201,7 +215,7 @@ fn who_is_to_blame_for_an_explosion() {
     let mut ramp = growing(9, 0, 0, groups);
     ramp.start = Some(1.0);
     let slopes = [2.0, 0.5, 0.4, -1.0, 2.0].map(slope);
-    assert_eq!(ramp.observe(&slopes, Some(3.0), NUMBERS), Ramped::TooFar);
+    assert_eq!(ramp.observe(&slopes, Some(3.0), NUMBERS, &Safeguard::default()), Ramped::TooFar);
     assert_eq!(rates(&ramp), [2.0, 1.0, 2.0, 2.0, 3.0]);
 }
 
@@ -210,7 +224,7 @@ fn who_is_to_blame_for_an_explosion() {
 fn a_rate_is_looked_at_after_its_steps() {
     let after = |looks, taken| {
         let mut ramp = growing(2, looks, taken, vec![group(1.0)]);
-        ramp.observe(&[slope(-1.0)], None, NUMBERS);
+        ramp.observe(&[slope(-1.0)], None, NUMBERS, &Safeguard::default());
         rates(&ramp)[0]
     };
     assert_eq!([after(0, 0), after(0, 1), after(1, 2), after(1, 3)], [1.0, 2.0, 1.0, 2.0]);
@@ -226,7 +240,7 @@ fn doubtful() -> GroupRamp {
 fn doubt_is_looked_at_four_times() {
     let after = |looks| {
         let mut ramp = growing(1, looks, looks, vec![doubtful()]);
-        ramp.observe(&[slope(-0.3)], None, NUMBERS);
+        ramp.observe(&[slope(-0.3)], None, NUMBERS, &Safeguard::default());
         (ramp.stage, ramp.groups[0].done)
     };
     let stage = |looks, taken| Stage::Growing { each: 1, looks, taken };
@@ -240,7 +254,12 @@ fn doubt_is_looked_at_four_times() {
 fn rates_grow_faster_near_the_start() {
     let after = |moved: f64| {
         let mut ramp = growing(1, 0, 0, vec![group(1.0)]);
-        ramp.observe(&[Slope { along: -moved, moved, norm: 4.0, ..slope(0.0) }], None, NUMBERS);
+        ramp.observe(
+            &[Slope { along: -moved, moved, norm: 4.0, ..slope(0.0) }],
+            None,
+            NUMBERS,
+            &Safeguard::default(),
+        );
         rates(&ramp)[0]
     };
     assert_eq!((after(0.003), after(0.005)), (4.0, 2.0));
@@ -254,7 +273,7 @@ fn groups_that_say_nothing_grow_with_the_others() {
     let faint = |group: GroupRamp| GroupRamp { faint: true, ..group };
     let after = |first: GroupRamp, of| {
         let mut ramp = growing(1, 3, 3, vec![first, group(1.0)]);
-        let ramped = ramp.observe(&[of, near(-1.0)], None, NUMBERS);
+        let ramped = ramp.observe(&[of, near(-1.0)], None, NUMBERS, &Safeguard::default());
         let group = &ramp.groups[0];
         (ramped, group.rate, group.done)
     };
@@ -273,7 +292,12 @@ fn groups_that_say_nothing_grow_with_the_others() {
 fn a_way_far_out_ends_the_ramp() {
     let after = |moved: f64| {
         let mut ramp = growing(1, 0, 0, vec![group(1.0)]);
-        ramp.observe(&[Slope { along: -moved, moved, ..slope(0.0) }], None, NUMBERS)
+        ramp.observe(
+            &[Slope { along: -moved, moved, ..slope(0.0) }],
+            None,
+            NUMBERS,
+            &Safeguard::default(),
+        )
     };
     assert_eq!((after(10.0), after(10.1)), (Ramped::On, Ramped::Done));
 }

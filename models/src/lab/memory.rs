@@ -1,0 +1,56 @@
+//! What an optimizer keeps beside the weights, counted.
+
+use safetensors::SafeTensors;
+use tlr::Checkpoint;
+
+/// The tensors of the base optimizer's buffers, and of a peer's state.
+const BUFFERS: [&str; 2] = ["optimizer.", "attached.peer"];
+
+/// The tensors that learning a rate takes.
+const SNAPSHOTS: [&str; 3] = ["snapshot", "direction.", "sketch"];
+
+/// The bytes of an optimizer's tensors; the rest of a checkpoint is the model, and figures. None
+/// for a checkpoint that cannot be written.
+///
+/// Snapshots count if the rate is `learned`: a constant one has them only because it runs in this
+/// library's trainer.
+pub(super) fn beside(checkpoint: &Checkpoint, learned: bool) -> Option<usize> {
+    let bytes = checkpoint.to_bytes().ok()?;
+    let tensors = SafeTensors::deserialize(&bytes).ok()?;
+    let begins = |name: &str, with: &[&str]| with.iter().any(|start| name.starts_with(start));
+    let owned = |name: &str| begins(name, &BUFFERS) || learned && begins(name, &SNAPSHOTS);
+    let bytes = tensors.iter().filter(|(name, _)| owned(name)).map(|(_, view)| view.data().len());
+    Some(bytes.sum())
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::{
+        baselines::{Adam, AnyPeer, PeerOptimizer},
+        train::{alone, learner, Base, Learner, Options},
+    };
+    use dfdx::{nn::BuildModule, prelude::Cpu};
+
+    type Line = dfdx::nn::modules::Linear<8, 4, f32, Cpu>;
+
+    // By hand: 36 weights of 4 bytes; two snapshots of them, two moments for Adam, and a velocity
+    // for SGD, which is there without momentum too, as in dfdx. A peer's state has a few bytes
+    // more, for lengths and the number of steps.
+    #[test]
+    fn every_buffer_counts_once() {
+        let model = Line::build(&Cpu::default());
+        let of = |optimizer, learned| {
+            let options = Options { optimizer, ..Options::default() };
+            let learner = learner(&model, &options, 10, alone()).unwrap();
+            beside(&learner.checkpoint(&model).unwrap(), learned).unwrap()
+        };
+        assert_eq!((of(Base::Sgd, true), of(Base::Adam, true)), (3 * 36 * 4, 4 * 36 * 4));
+        assert_eq!((of(Base::Sgd, false), of(Base::Adam, false)), (36 * 4, 2 * 36 * 4));
+        let peer: PeerOptimizer<Line, AnyPeer, f32> =
+            PeerOptimizer::new(&model, Adam::default().into()).unwrap();
+        let bytes = beside(&Learner::checkpoint(&peer, &model).unwrap(), false).unwrap();
+        assert!((2 * 36 * 4..2 * 36 * 4 + 40).contains(&bytes), "{bytes}");
+    }
+}

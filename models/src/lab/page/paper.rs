@@ -1,0 +1,380 @@
+//! The paper's evidence as one page.
+
+use super::{
+    chart, figure, head,
+    tables::{loss, losses, table},
+    words::percent,
+};
+use crate::{
+    lab::{
+        measures::{regret, spread},
+        paper::{Exhibit, Quantity, Series, View},
+        Curve, Group, Record, Results, Scale, Task,
+    },
+    report::{count, svg::escaped},
+    sweep::Ended,
+};
+use std::collections::BTreeSet;
+use std::fmt::Write;
+
+/// The page of these exhibits, as far as their runs are done.
+///
+/// ```no_run
+/// use tlr_models::lab::{exhibits, paper_html, Results, Scale};
+///
+/// let results = Results::open("results/paper".as_ref(), Scale::Small)?;
+/// std::fs::write("report.html", paper_html(&exhibits(Scale::Small), &results))?;
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub fn paper_html(exhibits: &[Exhibit], results: &Results) -> String {
+    let runs = Runs::of(results);
+    let shown: Vec<_> = exhibits.iter().filter(|exhibit| runs.has_some(exhibit)).collect();
+    let mut page = head("The paper's figures and tables, made anew");
+    let scale = match results.scale() {
+        Scale::Smoke => "smoke, which says nothing but that the program works",
+        Scale::Small => "small: the paper's settings with less data, and smaller networks",
+        Scale::Paper => "the paper's",
+    };
+    let seconds: f64 = runs.records.iter().map(|record| record.seconds).sum();
+    let _ = writeln!(
+        page,
+        "<p>G. Retsinas, G. Sfikas, P. Paraskevas Filntisis and P. Maragos, <em>Newton-based \
+         trainable learning rate</em>, 2023. Scale: {scale}. {}, {:.0} minutes of one processor. \
+         Seeds: {}.</p>\n<p><em>tlr</em> is this library, and is given no number. <em>The paper's \
+         rule as printed</em> is the same idea without what the library has added.</p>",
+        count(runs.records.len(), "run"),
+        seconds / 60.0,
+        words(&runs.records.iter().map(|record| record.seed).collect()),
+    );
+    let (compared, varied, unfinished) = verdicts(&shown, &runs);
+    page += "<h2>Where it wins, and where it loses</h2>\n";
+    page += &bullets(&compared);
+    page += "<h2>How much settings and parts of it matter</h2>\n";
+    page += &bullets(&varied);
+    page += &bullets(&unfinished);
+    for exhibit in shown {
+        let _ = writeln!(
+            page,
+            "<h2>{}</h2>\n<p>{}</p>",
+            escaped(exhibit.title),
+            escaped(exhibit.about)
+        );
+        for task in &exhibit.tasks {
+            let data = runs.data(task).unwrap_or("no run yet");
+            let name = escaped(task.name);
+            let _ = writeln!(
+                page,
+                "<p class=\"quiet\"><code>{name}</code>: {}. {}.</p>",
+                escaped(task.about),
+                escaped(data)
+            );
+        }
+        for view in &exhibit.views {
+            page += &shown_view(view, exhibit, &runs);
+        }
+    }
+    page += NOTES;
+    page + "</main>\n</body>\n</html>\n"
+}
+
+const NOTES: &str = "<h2>How this was made</h2>\n<ul>\n\
+    <li>Everyone begins at the same weights and sees the same batches. Weight decay is 0. Pixels \
+    are scaled to mean 0 and deviation 1; pictures in folders as is usual for ImageNet.</li>\n\
+    <li>A run is tested 20 times, on examples that it is not trained on. Tests are not timed. The \
+    training loss is the mean over the batches between two tests. Rates are read 200 times.</li>\n\
+    <li>Times are those of one processor on this thread. Peers (Adam, RMSprop, SLS, SPS and those \
+    of the last table) copy the weights out and in and compute in double precision: their steps \
+    take more time than they need. Other work on the machine slows all of them down.</li>\n\
+    <li>Memory is what an optimizer keeps beside the weights, counted from its buffers at the end: \
+    snapshots, moments, averages. Gradients and the weights are not counted.</li>\n\
+    <li><em>Settings</em> are the numbers that somebody had to choose; a published default \
+    counts.</li>\n\
+    <li>A window between two decisions has at least 20 steps, also with the paper's rule.</li>\n\
+    <li>Curves are of the least seed.</li>\n</ul>\n";
+
+fn words(numbers: &BTreeSet<u64>) -> String {
+    numbers.iter().map(u64::to_string).collect::<Vec<_>>().join(", ")
+}
+
+/// The runs of one scale.
+struct Runs<'a> {
+    records: Vec<&'a Record>,
+    curves: Vec<&'a Curve>,
+}
+
+/// The runs of a series: of its best contender.
+struct Best<'a> {
+    records: Vec<&'a Record>,
+    settings: usize,
+}
+
+impl<'a> Runs<'a> {
+    fn of(results: &'a Results) -> Self {
+        let records: Vec<_> =
+            results.records().filter(|record| record.ended != Ended::Failed).collect();
+        Self { records, curves: results.curves().collect() }
+    }
+
+    /// The data that the task was run with last.
+    fn data(&self, task: &Task) -> Option<&'a str> {
+        let last = self.records.iter().rev().find(|record| record.task == task.name)?;
+        Some(&last.data)
+    }
+
+    fn has_some(&self, exhibit: &Exhibit) -> bool {
+        let all = exhibit.views.iter().flat_map(View::series);
+        all.into_iter().any(|series| self.best(series, exhibit).is_some())
+    }
+
+    /// How many pairs of a task and a contender have run, and how many there are.
+    fn done(&self, exhibit: &Exhibit) -> (usize, usize) {
+        let contenders = exhibit.contenders();
+        let pairs = exhibit.tasks.iter().flat_map(|task| contenders.iter().map(move |c| (task, c)));
+        let has = |(task, contender): &(&Task, &&crate::lab::Contender)| {
+            let data = self.data(task);
+            self.records.iter().any(|record| {
+                record.task == task.name
+                    && record.contender == contender.name
+                    && Some(&*record.data) == data
+            })
+        };
+        (pairs.clone().filter(has).count(), pairs.count())
+    }
+
+    /// The best contender of a series; none before any of them has run.
+    fn best(&self, series: &Series, exhibit: &Exhibit) -> Option<Best<'a>> {
+        let of = |name: &str| -> Vec<&'a Record> {
+            let is_it = |record: &&&Record| {
+                let mut tasks = exhibit.tasks.iter();
+                record.contender == name
+                    && tasks.any(|task| {
+                        task.name == record.task && self.data(task) == Some(&record.data)
+                    })
+            };
+            self.records.iter().filter(is_it).copied().collect()
+        };
+        let all =
+            series.of.iter().map(|one| Best { records: of(&one.name), settings: one.settings });
+        let all = all.filter(|best| !best.records.is_empty());
+        all.min_by(|a, b| a.loss().total_cmp(&b.loss()))
+    }
+
+    fn curve(&self, record: &Record) -> Option<&'a Curve> {
+        let is_it = |curve: &&&Curve| {
+            curve.contender == record.contender
+                && curve.task == record.task
+                && curve.seed == record.seed
+                && curve.data == record.data
+        };
+        self.curves.iter().find(is_it).copied()
+    }
+}
+
+impl Best<'_> {
+    /// The final losses, infinite where a run diverged.
+    fn losses(&self) -> Vec<f64> {
+        self.records.iter().map(|record| record.loss.unwrap_or(f64::INFINITY)).collect()
+    }
+
+    fn loss(&self) -> f64 {
+        spread(&self.losses()).map_or(f64::INFINITY, |(mean, _)| mean)
+    }
+
+    /// The mean of a figure, of the runs that have it.
+    fn mean(&self, figure: impl Fn(&Record) -> Option<f64>) -> Option<f64> {
+        let all: Vec<_> = self.records.iter().filter_map(|record| figure(record)).collect();
+        spread(&all).map(|(mean, _)| mean)
+    }
+}
+
+fn bullets(sentences: &[String]) -> String {
+    let items: String = sentences.iter().map(|one| format!("<li>{one}</li>\n")).collect();
+    if items.is_empty() {
+        items
+    } else {
+        format!("<ul>\n{items}</ul>\n")
+    }
+}
+
+/// What the views say, in a sentence each: those with this library beside others, those with
+/// variants only, and those whose runs are not all done.
+fn verdicts(exhibits: &[&Exhibit], runs: &Runs<'_>) -> (Vec<String>, Vec<String>, Vec<String>) {
+    let (mut compared, mut varied, mut unfinished) = (Vec::new(), Vec::new(), Vec::new());
+    for exhibit in exhibits {
+        let title = exhibit.title.split(':').next().unwrap_or(exhibit.title);
+        let (done, all) = runs.done(exhibit);
+        if done < all {
+            let title = escaped(title);
+            unfinished.push(format!("<b>{title}</b>: {done} of {all} runs are done."));
+            continue;
+        }
+        for view in &exhibit.views {
+            let methods = methods(view, exhibit, runs);
+            let is_ours = |one: &&Method<'_>| one.is(&[Group::Learned, Group::Starts]);
+            let is_tried = |one: &&Method<'_>| one.is(&[Group::Tried]);
+            let ours = least(methods.iter().filter(is_ours));
+            let other = least(methods.iter().filter(|one| !is_ours(one) && !is_tried(one)));
+            let (Some(best), Some(worst)) =
+                (least(methods.iter()), methods.iter().max_by(|a, b| a.loss.total_cmp(&b.loss)))
+            else {
+                continue;
+            };
+            match (ours, other) {
+                (Some(ours), Some(other)) => compared.push(beside(title, ours, other)),
+                _ => varied.push(format!(
+                    "<b>{}</b>: {} Final test losses go from {} ({}) to {} ({}).",
+                    escaped(title),
+                    escaped(view.caption()),
+                    loss(best.loss),
+                    escaped(best.label),
+                    loss(worst.loss),
+                    escaped(worst.label)
+                )),
+            }
+        }
+    }
+    (compared, varied, unfinished)
+}
+
+fn beside(title: &str, ours: &Method<'_>, other: &Method<'_>) -> String {
+    let by = regret(ours.loss, other.loss);
+    format!(
+        "<b>{}</b>: {} has a final test loss of {}, and the best of the others, {}, has {}. It \
+         <b>{}</b> by {}.",
+        escaped(title),
+        escaped(ours.label),
+        loss(ours.loss),
+        escaped(other.label),
+        loss(other.loss),
+        if by <= 0.0 { "wins" } else { "loses" },
+        percent(by)
+    )
+}
+
+/// A line of a figure or a row of a table, with its mean loss.
+struct Method<'a> {
+    label: &'a str,
+    group: Option<Group>,
+    loss: f64,
+}
+
+impl Method<'_> {
+    fn is(&self, groups: &[Group]) -> bool {
+        self.group.is_some_and(|group| groups.contains(&group))
+    }
+}
+
+fn least<'a, 'b>(methods: impl Iterator<Item = &'a Method<'b>>) -> Option<&'a Method<'b>>
+where
+    'b: 'a,
+{
+    methods.min_by(|a, b| a.loss.total_cmp(&b.loss))
+}
+
+fn methods<'a>(view: &'a View, exhibit: &Exhibit, runs: &Runs<'_>) -> Vec<Method<'a>> {
+    let of = |label: &'a str, cells: &[Series]| {
+        let losses: Option<Vec<_>> =
+            cells.iter().map(|cell| Some(runs.best(cell, exhibit)?.loss())).collect();
+        let group = cells.first().and_then(Series::group);
+        Some(Method { label, group, loss: spread(&losses?)?.0 })
+    };
+    match view {
+        View::Curves { series, .. } => {
+            series.iter().filter_map(|one| of(&one.label, std::slice::from_ref(one))).collect()
+        }
+        View::Grid { rows, .. } => {
+            rows.iter().filter_map(|(label, cells)| of(label, cells)).collect()
+        }
+    }
+}
+
+fn shown_view(view: &View, exhibit: &Exhibit, runs: &Runs<'_>) -> String {
+    match view {
+        View::Curves { caption, charts, series } => {
+            let mut text = format!("<h3>{}</h3>\n<div class=\"charts\">\n", escaped(caption));
+            for &quantity in charts {
+                text += &drawn(quantity, series, exhibit, runs);
+            }
+            text + "</div>\n" + &ends(series, exhibit, runs)
+        }
+        View::Grid { caption, columns, rows } => {
+            let cell = |cell: &Series| {
+                runs.best(cell, exhibit).map_or("–".to_owned(), |best| losses(&best.losses()))
+            };
+            let mut headings = vec![""];
+            headings.extend(columns.iter().map(String::as_str));
+            let rows = rows.iter().map(|(label, cells)| {
+                let mut row = vec![label.clone()];
+                row.extend(cells.iter().map(cell));
+                let group = cells.first().and_then(Series::group);
+                (group.unwrap_or(Group::Published), row)
+            });
+            format!("<p>{}</p>\n", escaped(caption)) + &table(&headings, rows)
+        }
+    }
+}
+
+/// A chart of one quantity.
+fn drawn(quantity: Quantity, series: &[Series], exhibit: &Exhibit, runs: &Runs<'_>) -> String {
+    let lines = series.iter().filter_map(|one| {
+        let best = runs.best(one, exhibit)?;
+        let curve = runs.curve(best.records.iter().min_by_key(|record| record.seed)?)?;
+        let points = curve.points();
+        let of = |value: &dyn Fn(&crate::lab::Point) -> Option<f64>| -> Vec<(f64, f64)> {
+            points.iter().filter_map(|point| Some((point.step as f64, value(point)?))).collect()
+        };
+        let points = match quantity {
+            Quantity::Rate => curve.rates(),
+            Quantity::Training => of(&|point| point.train),
+            Quantity::Testing => of(&|point| point.loss),
+            Quantity::Accuracy => of(&|point| point.accuracy.map(|part| 100.0 * part)),
+        };
+        (!points.is_empty()).then(|| (one.label.clone(), points))
+    });
+    let (y, caption) = match quantity {
+        Quantity::Rate => ("rate", "The rate."),
+        Quantity::Training => ("training loss", "The training loss."),
+        Quantity::Testing => ("test loss", "The test loss."),
+        Quantity::Accuracy => ("accuracy, %", "The accuracy in tests."),
+    };
+    let svg = match quantity {
+        Quantity::Accuracy => chart::percentages(y, lines.collect()),
+        _ => chart::over_steps(y, lines.collect()),
+    };
+    figure(svg, caption)
+}
+
+/// How the runs of each series ended, the least loss first.
+fn ends(series: &[Series], exhibit: &Exhibit, runs: &Runs<'_>) -> String {
+    let mut rows: Vec<_> = series
+        .iter()
+        .filter_map(|one| {
+            let best = runs.best(one, exhibit)?;
+            let name = match (one.of.len(), best.records.first()) {
+                (2.., Some(record)) => format!("{}: {}", one.label, record.contender),
+                _ => one.label.clone(),
+            };
+            let steps = |record: &Record| (record.steps + record.searched).max(1) as f64;
+            let number = |value: Option<f64>, show: &dyn Fn(f64) -> String| {
+                value.map_or("–".to_owned(), show)
+            };
+            let time = best.mean(|record| Some(1e3 * record.seconds / steps(record)));
+            let memory = best.mean(|record| record.memory.map(|bytes| bytes as f64));
+            let accuracy = best.mean(|record| record.accuracy);
+            let row = vec![
+                name,
+                losses(&best.losses()),
+                number(accuracy, &|part| format!("{:.1} %", 100.0 * part)),
+                best.settings.to_string(),
+                number(best.mean(|record| Some(record.seconds)), &|time| format!("{time:.1}")),
+                number(time, &|time| format!("{time:.2}")),
+                number(memory, &|bytes| format!("{:.2}", bytes / 1e6)),
+            ];
+            Some((best.loss(), (one.group().unwrap_or(Group::Published), row)))
+        })
+        .collect();
+    rows.sort_by(|a, b| a.0.total_cmp(&b.0));
+    let headings =
+        ["", "final test loss", "accuracy", "settings", "seconds", "ms a step", "memory, MB"];
+    table(&headings, rows.into_iter().map(|(_, row)| row))
+}
