@@ -27,7 +27,7 @@ use tlr_models::{
     train::{Decoded, Share},
 };
 
-/// Pictures the program draws where there are no others, and their classes.
+/// Pictures the program draws if there are no others, and their classes.
 const DRAWN: (usize, usize, usize) = (384, 96, 4);
 
 /// Broken pictures that are named one by one.

@@ -16,7 +16,7 @@ use tlr_models::{
     train::{InMemory, Net, Share},
 };
 
-/// Images the program draws where there are no others.
+/// Images the program draws if there are no others.
 const DRAWN: (usize, usize) = (20_000, 4_000);
 
 /// What to try first.

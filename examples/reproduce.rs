@@ -159,7 +159,7 @@ fn list() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Those whose names begin with one of `wanted`; all where nothing is wanted.
+/// Those whose names begin with one of `wanted`; all if nothing is wanted.
 fn chosen<T>(
     all: Vec<T>,
     wanted: &[String],

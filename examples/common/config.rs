@@ -45,7 +45,7 @@ impl Given {
         })
     }
 
-    /// Whether the data is that of --config, where there is one.
+    /// Whether the data is that of --config, if there is one.
     pub(super) fn check_data(&self, fingerprint: &str) -> Result<(), String> {
         match &self.expected {
             Some((path, expected)) if expected != fingerprint => Err(format!(

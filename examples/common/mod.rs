@@ -145,7 +145,7 @@ fn together<A>(
     })
 }
 
-/// An error on stderr, with the rank that it is of where there are several.
+/// An error on stderr, with the rank that it is of if there are several.
 fn tell_error(ranks: Option<&AnyRanks>, error: &dyn Error) {
     match ranks.filter(|ranks| ranks.size() > 1) {
         Some(ranks) => warn(format_args!("rank {}: error: {error}", ranks.rank())),

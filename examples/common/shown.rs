@@ -30,7 +30,7 @@ pub(super) struct Shown {
     table: Option<EpochTable>,
     /// Whether the terminal has no room for its rows.
     narrow: bool,
-    /// The durations of the epochs of this process, in seconds.
+    /// The durations of the epochs so far, in seconds.
     took: Vec<f64>,
     epochs: usize,
     /// Steps that were made before the run was resumed, and whose events are repeated.

@@ -1,6 +1,6 @@
 //! The type parameters of a struct: which is the dtype, which is the device, and which are modules.
 //!
-//! Nothing here reports an error. Where the struct leaves open which parameter is the dtype or the
+//! Nothing here reports an error. If the struct leaves open which parameter is the dtype or the
 //! device, the first that is possible is taken, and `valid` reports the error.
 
 use crate::ast::Input;

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 /// w ← w₀ + θ·(R + L)/(L·max(G + L, α·L)), element by element, with g + λ·w for g.
 ///
 /// Orabona and Tommasi, *Training deep networks without learning rates through coin betting*,
-/// NeurIPS 2017. The package is `parameterfree`. Deviation: its ε may be 0, which is 0/0 where a
+/// NeurIPS 2017. The package is `parameterfree`. Deviation: its ε may be 0, which is 0/0 if a
 /// gradient is; here it is above 0. There is no rate, so [`Peer::rates`](super::Peer::rates) is
 /// empty.
 ///

@@ -181,7 +181,7 @@ where
     /// As [`averaged`](Self::averaged), with running statistics of the averaged weights: those of
     /// batch norm belong to the weights that were trained. `forward` makes a forward pass as in
     /// training on the next batch, up to 50 times, as `schedulefree` advises; it answers `false`
-    /// where there is no further batch.
+    /// if there is no further batch.
     ///
     /// # Errors
     /// What `forward` fails with.
@@ -199,7 +199,7 @@ where
         Ok(Some(averaged))
     }
 
-    /// The rates of the last step, by name: of the model, or of each tensor. Empty where the rule
+    /// The rates of the last step, by name: of the model, or of each tensor. Empty if the rule
     /// has none, and before the first step.
     pub fn rates(&self) -> Vec<(&str, f64)> {
         let rates = self.peer.rates();

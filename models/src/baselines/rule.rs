@@ -63,7 +63,7 @@ pub trait PeerRule: Clone + Debug + PartialEq {
         batch: Batch<'_, E>,
     ) -> Result<(), PeerError>;
 
-    /// The rates of the last step: one, one for each tensor, or none where the rule has no such
+    /// The rates of the last step: one, one for each tensor, or none if the rule has no such
     /// number.
     fn rates<E: Real>(&self, state: &Self::State<E>) -> Vec<f64>;
 

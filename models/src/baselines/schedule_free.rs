@@ -1,7 +1,7 @@
 //! [`ScheduleFreeSgd`] and [`ScheduleFreeAdamW`].
 //!
 //! Both keep the base sequence z beside the weights y that are trained. The weights to use are x,
-//! with y = (1 − β)·z + β·x. The package puts x in the place of y, and back, when it is told to
+//! with y = (1 − β)·z + β·x. The package puts x in the place of y, and back, at a call of
 //! [`eval`] and to [`train`]. Here the model always holds y, and [`Peer::averaged`] has x: there
 //! is no mode that could be forgotten before a test, a step or a checkpoint.
 //!

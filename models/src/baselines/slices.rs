@@ -3,7 +3,7 @@
 use super::{PeerError, Real, Tensors};
 use std::ops::Deref;
 
-/// The elements of tensor `index` in each of the buffers, none where there is no such tensor.
+/// The elements of tensor `index` in each of the buffers, none if there is no such tensor.
 fn at<E, const N: usize>(buffers: [&Tensors<E>; N], index: usize) -> [&[E]; N] {
     buffers.map(|buffer| buffer.get(index).map(Vec::as_slice).unwrap_or_default())
 }
@@ -97,7 +97,7 @@ pub(super) fn transform<E: Real, const N: usize>(
     Ok(())
 }
 
-/// `Ok` where all of a rule's sums are finite.
+/// `Ok` if all of a rule's sums are finite.
 pub(super) fn finite_sums(step: u64, sums: &[f64]) -> Result<(), PeerError> {
     if sums.iter().all(|sum| sum.is_finite()) {
         Ok(())

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 /// interpolation, line-search, and convergence rates*, NeurIPS 2019. The package is `sls` by
 /// Laradji; this is its `reset_option=1`.
 ///
-/// Each trial is a forward pass, so its steps are made by `step_with`. Where 100 trials do not
+/// Each trial is a forward pass, so its steps are made by `step_with`. If 100 trials do not
 /// find a step, one of 1e-6 is made, as in the package.
 ///
 /// # Errors

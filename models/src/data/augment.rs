@@ -60,7 +60,6 @@ impl Augment {
     /// leaves them. `epoch` counts from 0.
     ///
     /// # Errors
-    ///
     /// [`DataError::Length`] when `pixels` does not hold `indices.len()` such images; nothing is
     /// changed then.
     pub fn apply(

@@ -31,7 +31,6 @@ impl Batches {
     /// Batches of `batch_size` indices out of `0..len`.
     ///
     /// # Errors
-    ///
     /// [`DataError::Zero`] when `len` or `batch_size` is zero.
     pub fn new(len: usize, batch_size: usize, seed: u64) -> Result<Self, DataError> {
         for (what, value) in [("number of images", len), ("batch size", batch_size)] {

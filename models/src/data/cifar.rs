@@ -74,7 +74,6 @@ impl fmt::Display for Short {
 /// A part of the original can be trained on too: [`Cifar::short`] says what it lacks.
 ///
 /// # Errors
-///
 /// [`DataError::Missing`] when there is no training file or no test file, [`DataError::Io`],
 /// [`DataError::Gzip`], [`DataError::Truncated`] for a file that ends within a record or holds
 /// none, [`DataError::LabelAt`] for the first label that is 10 or more, and [`DataError::Trailing`]
@@ -113,7 +112,6 @@ pub fn load10(dir: &Path) -> Result<Cifar, DataError> {
 /// 100 fine labels as classes. The original has 50,000 and 10,000 images.
 ///
 /// # Errors
-///
 /// As for [`load10`]; coarse labels must be below 20, fine ones below 100, and `train.bin` may hold
 /// up to 50,000 records.
 pub fn load100(dir: &Path) -> Result<Cifar, DataError> {

@@ -1,10 +1,9 @@
 //! Handwritten-looking digits that the crate draws itself.
 //!
-//! Every image starts from one of a few pen paths a digit, which is bent,
-//! slanted, turned, stretched and moved at random and then drawn with a round
-//! pen of random width and darkness on noisy paper. The result needs no files,
-//! is a little harder than MNIST for a linear model and about as hard for a
-//! network with a hidden layer.
+//! Every image starts from one of a few pen paths a digit, which is bent, slanted, turned,
+//! stretched and moved at random and then drawn with a round pen of random width and darkness on
+//! noisy paper. The result needs no files, is a little harder than MNIST for a linear model and
+//! about as hard for a network with a hidden layer.
 
 mod glyphs;
 mod hand;
@@ -18,16 +17,14 @@ use hand::{draw_segment, expose, Hand};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-/// Draws `train` images to train on and `test` images to test on, 28x28 pixels
-/// each, of digits chosen evenly at random.
+/// Draws `train` images to train on and `test` images to test on, 28x28 pixels each, of digits
+/// chosen evenly at random.
 ///
-/// An image depends only on `seed`, on the half it belongs to and on its place
-/// there: asking for more images adds to the end and changes nothing before
-/// it. Only the basic operations of `f32` are used, for which every platform
-/// gives the same bits.
+/// An image depends only on `seed`, on the half it belongs to and on its place there: asking for
+/// more images adds to the end and changes nothing before it. Only the basic operations of `f32`
+/// are used, for which every platform gives the same bits.
 ///
 /// # Errors
-///
 /// [`DataError::Zero`] when `train` or `test` is zero.
 ///
 /// ```

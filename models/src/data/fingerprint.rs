@@ -72,7 +72,7 @@ impl ParallelText {
 #[cfg(feature = "pictures")]
 impl Pictures {
     /// The number of pictures and a fingerprint of their labels, names and sizes, in order, and of
-    /// the contents of a thousand that are spread evenly: of all, where there are no more.
+    /// the contents of a thousand that are spread evenly: of all, if there are no more.
     ///
     /// # Errors
     /// [`DataError::Io`] for a file that cannot be read.

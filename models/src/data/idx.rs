@@ -1,10 +1,9 @@
 //! A strict reader for the IDX files that MNIST and its relatives come in.
 //!
-//! An IDX file is a magic number, one big-endian `u32` a dimension, and then
-//! the elements. Only unsigned bytes are read, as images (three dimensions,
-//! magic `0x00000803`) or labels (one dimension, magic `0x00000801`). A file
-//! may be compressed with gzip, which is seen by its first bytes and not
-//! by its name.
+//! An IDX file is a magic number, one big-endian `u32` a dimension, and then the elements. Only
+//! unsigned bytes are read, as images (three dimensions, magic `0x00000803`) or labels (one
+//! dimension, magic `0x00000801`). A file may be compressed with gzip, which is seen by its first
+//! bytes and not by its name.
 
 use std::path::Path;
 
@@ -32,14 +31,12 @@ pub struct IdxImages {
 /// Reads a file of images, plain or compressed with gzip.
 ///
 /// # Errors
-///
-/// A [`DataError`] that names the file, and the offset in the decompressed
-/// contents where that makes sense: [`Io`](DataError::Io) when the file cannot
-/// be read, [`Gzip`](DataError::Gzip), [`Magic`](DataError::Magic),
-/// [`Truncated`](DataError::Truncated), [`Trailing`](DataError::Trailing),
-/// [`ZeroDimension`](DataError::ZeroDimension), and
-/// [`TooLarge`](DataError::TooLarge) when the header announces more than
-/// [`MAX_BYTES`]. Memory is only taken for data that is really there.
+/// A [`DataError`] that names the file, and the offset in the decompressed contents where that
+/// makes sense: [`Io`](DataError::Io) when the file cannot be read, [`Gzip`](DataError::Gzip),
+/// [`Magic`](DataError::Magic), [`Truncated`](DataError::Truncated),
+/// [`Trailing`](DataError::Trailing), [`ZeroDimension`](DataError::ZeroDimension), and
+/// [`TooLarge`](DataError::TooLarge) when the header announces more than [`MAX_BYTES`]. Memory is
+/// only taken for data that is really there.
 ///
 /// # Example
 /// ```no_run
@@ -57,7 +54,6 @@ pub fn read_images(path: &Path) -> Result<IdxImages, DataError> {
 /// Reads a file of labels, plain or compressed with gzip.
 ///
 /// # Errors
-///
 /// As [`read_images`].
 pub fn read_labels(path: &Path) -> Result<Vec<u8>, DataError> {
     let ([_], labels) = read(path, LABELS_MAGIC)?;

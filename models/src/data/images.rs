@@ -134,7 +134,6 @@ impl Images {
     /// Keeps the first `n` images, or all of them when there are fewer.
     ///
     /// # Errors
-    ///
     /// [`DataError::Zero`] when `n` is zero.
     pub fn take(mut self, n: usize) -> Result<Self, DataError> {
         if n == 0 {
@@ -167,7 +166,6 @@ impl Images {
     /// `indices.len()`. Reusing the two vectors from batch to batch avoids allocations.
     ///
     /// # Errors
-    ///
     /// [`DataError::Index`] when an index is not below [`len`](Self::len), and
     /// [`DataError::Channels`] when `scaling` is that of images with another number of channels;
     /// the two vectors are left as they were.
@@ -213,7 +211,6 @@ impl Dataset {
     /// Joins the two sets.
     ///
     /// # Errors
-    ///
     /// [`DataError::Split`] when they differ in channels, rows, columns or classes.
     ///
     /// # Example

@@ -47,7 +47,6 @@ pub const NAMES: [&str; 20] = [
 /// are used, for which every platform gives the same bits.
 ///
 /// # Errors
-///
 /// [`DataError::Zero`] when `train` or `test` is zero, [`DataError::Classes`] when `classes` is
 /// zero or more than 20.
 ///

@@ -7,8 +7,7 @@ use super::{
 };
 use std::collections::BTreeSet;
 
-/// The point of a curve at nine tenths of the budget, where the best run of the search by hand sets
-/// the target.
+/// The point of a curve at nine tenths of the budget, where the best by hand sets the target.
 const TARGET_AT: usize = POINTS * 9 / 10;
 
 /// The contender whose time of a step others are compared with.
@@ -65,11 +64,11 @@ pub struct Score {
     pub member: String,
     /// How many contenders were run, of which it is the best.
     pub of: usize,
-    /// The final loss of each seed; infinite where the run diverged.
+    /// The final loss of each seed; infinite if the run diverged.
     pub losses: Vec<f64>,
     /// The mean accuracy, if the task has right and wrong answers and no run diverged.
     pub accuracy: Option<f64>,
-    /// Steps to the target, the middle one of the seeds; infinite where it is not reached.
+    /// Steps to the target, the middle one of the seeds; infinite if it is not reached.
     pub steps: f64,
     /// The seconds to the target, likewise.
     pub seconds: f64,
@@ -137,7 +136,7 @@ impl Findings {
     }
 
     /// How much worse a competitor is at each task than the best of the search by hand, as a part
-    /// of that; none where it was not run.
+    /// of that; none if it was not run.
     pub fn regrets(&self, competitor: usize) -> Vec<Option<f64>> {
         let of_task = |task: &OfTask| {
             let best = task.score(self.hand()?)?.loss();

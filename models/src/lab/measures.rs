@@ -49,7 +49,7 @@ pub fn median(values: &[f64]) -> Option<f64> {
     })
 }
 
-/// When a curve of (time, loss) first is at `target` or below; infinite where it never is.
+/// When a curve of (time, loss) first is at `target` or below; infinite if it never is.
 ///
 /// ```
 /// use tlr_models::lab::measures::time_to;
@@ -131,7 +131,7 @@ mod tests {
         assert_eq!(median(&[]), None);
     }
 
-    // Fails if a task that nobody finishes counts for those who do not.
+    // Fails if a task that no competitor finishes counts for those that do not.
     #[test]
     fn nobody_is_within_reach_of_infinity() {
         let inf = f64::INFINITY;

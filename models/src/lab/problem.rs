@@ -11,7 +11,7 @@ use tlr::TrainableLr;
 /// A model, examples to train it on, and others to test it on.
 ///
 /// All that is random comes from the seed that [`build`](Self::build)'s device and
-/// [`epoch`](Self::epoch) are told: every optimizer begins at the same weights and sees the same
+/// [`epoch`](Self::epoch) get: every optimizer begins at the same weights and sees the same
 /// batches.
 pub trait Problem: Sync {
     /// The model that is trained.
@@ -150,7 +150,7 @@ impl Folders {
         self.scratch.as_ref()
     }
 
-    /// The folder of a data set, where there is one.
+    /// The folder of a data set, if there is one.
     pub fn find(&self, name: &str) -> Option<PathBuf> {
         self.data.as_ref().map(|root| root.join(name)).filter(|folder| folder.is_dir())
     }

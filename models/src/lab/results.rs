@@ -187,7 +187,7 @@ impl Results {
     /// stay in it and are not looked at.
     ///
     /// # Errors
-    /// [`SweepError::Report`] where the folder cannot be written to or another program holds it,
+    /// [`SweepError::Report`] if the folder cannot be written to or another program holds it,
     /// [`SweepError::Io`], [`SweepError::Csv`].
     pub fn open(folder: &Path, scale: Scale) -> Result<Self, SweepError> {
         let folder = OutFolder::claim(folder)?;
@@ -272,7 +272,7 @@ pub type WatchCells<'a> = dyn Fn(&Cell<'_>, usize, f64) + Sync + 'a;
 /// Trains every one of `cells` that is not done yet, `jobs` at a time, each on a thread of its own,
 /// and answers how many of them have failed.
 ///
-/// `watch` hears of each run on its way, on its thread; `observer` gets each as it ends. A run that
+/// `watch` is called on the way of each, on its thread, and `observer` as each ends. A run that
 /// diverges is a result like another. One that fails for another reason keeps no other from being
 /// done, and is made again the next time.
 ///

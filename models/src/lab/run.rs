@@ -44,7 +44,7 @@ pub struct Trained {
 }
 
 impl Trained {
-    /// The last test; none where the run diverged.
+    /// The last test; none if the run diverged.
     pub fn last(&self) -> Option<Tested> {
         let point = self.points.last().filter(|_| self.diverged.is_none())?;
         Some(Tested { loss: point.loss?, accuracy: point.accuracy })

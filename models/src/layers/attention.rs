@@ -27,7 +27,7 @@ use tlr::{TensorCollection, TrainableLr};
 /// its files.
 ///
 /// # Errors
-/// [`LayerError::Shape`] where batches or lengths of query, key, value and mask do not agree.
+/// [`LayerError::Shape`] if batches or lengths of query, key, value and mask do not agree.
 ///
 /// # Example
 /// ```
@@ -73,7 +73,7 @@ where
     /// Forward, with dropout on the weights that the softmax gives.
     ///
     /// # Errors
-    /// [`LayerError::Shape`] where batches or lengths do not agree; an error of the device.
+    /// [`LayerError::Shape`] if batches or lengths do not agree; an error of the device.
     #[allow(clippy::type_complexity)]
     pub fn try_attend<T: Tape<E, D>>(
         &self,

@@ -51,7 +51,7 @@ impl DecoderMasks {
 /// target has a tape, and off in [`Module`], whose target has none.
 ///
 /// # Errors
-/// [`LayerError::Shape`] where batches, lengths and masks do not agree.
+/// [`LayerError::Shape`] if batches, lengths and masks do not agree.
 ///
 /// # Example
 /// ```
@@ -189,7 +189,7 @@ where
     /// Forward; `training` says whether dropout is at work.
     ///
     /// # Errors
-    /// [`LayerError::Shape`] where batches, lengths and masks do not agree; an error of the device.
+    /// [`LayerError::Shape`] if batches, lengths and masks do not agree; an error of the device.
     pub fn try_decode<T: Tape<E, D>>(
         &self,
         mut x: Sequences<M, E, D, T>,

@@ -12,7 +12,7 @@ use rand_distr::{uniform::SampleUniform, Uniform};
 use std::{fmt::Debug, marker::PhantomData};
 use tlr::TrainableLr;
 
-/// What a dense layer starts with: uniform between plus and minus these bounds; zeros where the
+/// What a dense layer starts with: uniform between plus and minus these bounds; zeros if the
 /// bound is 0.
 pub trait Start: Clone + Debug + 'static {
     /// The bound of the weight.

@@ -75,7 +75,7 @@ where
 /// [`ModuleMut`], whose input has a tape, and off in [`Module`], whose input has none.
 ///
 /// # Errors
-/// [`LayerError::Shape`] where the mask is not of the sequences' batch and length.
+/// [`LayerError::Shape`] if the mask is not of the sequences' batch and length.
 ///
 /// # Example
 /// ```
@@ -198,7 +198,7 @@ where
     /// Forward; `training` says whether dropout is at work. No position sees those of `padding`.
     ///
     /// # Errors
-    /// [`LayerError::Shape`] where the padding is not of the sequences' batch and length; an error
+    /// [`LayerError::Shape`] if the padding is not of the sequences' batch and length; an error
     /// of the device.
     pub fn try_encode<T: Tape<E, D>>(
         &self,

@@ -41,10 +41,10 @@ pub trait Kernels<E: Dtype>: Device<E> {
     }
 
     /// The convolution of `(batch, I, height, width)` images with filters `(O, I / G, K, K)` in G
-    /// groups, and a bias for each output channel where there is one.
+    /// groups, and a bias for each output channel if there is one.
     ///
     /// # Errors
-    /// [`LayerError::Shape`] where the filter is larger than the padded image; out of memory.
+    /// [`LayerError::Shape`] if the filter is larger than the padded image; out of memory.
     #[allow(clippy::type_complexity)]
     fn try_conv2d<
         B: Dim,
@@ -67,7 +67,7 @@ pub trait Kernels<E: Dtype>: Device<E> {
     /// The largest pixel or the mean of each window of `(kernel, stride, padding)` pixels.
     ///
     /// # Errors
-    /// [`LayerError::Shape`] where the window is larger than the padded image; out of memory.
+    /// [`LayerError::Shape`] if the window is larger than the padded image; out of memory.
     #[allow(clippy::type_complexity)]
     fn try_pool2d<B: Dim, H: Dim, W: Dim, T: Tape<E, Self>, const C: usize>(
         x: Planes<B, C, H, W, E, Self, T>,

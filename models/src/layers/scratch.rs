@@ -58,7 +58,7 @@ impl<E: Kept> Scratch<E> {
             buffers.remove(best)
         });
         let buffer = buffer.unwrap_or_else(|| vec![E::default(); room]);
-        // If the address cannot be told, the start of the memory will do.
+        // If the address is not known, the start of the memory will do.
         let start = buffer.as_ptr().align_offset(LINE).min(line);
         Self { buffer, start, len }
     }

@@ -7,24 +7,22 @@ use super::{
     svg::stroke,
 };
 
-/// Several training runs, to be drawn as panels over the same epochs: the
-/// training loss if there is one, the loss and the learning rate, with a line a
-/// run in each.
+/// Several training runs, to be drawn as panels over the same epochs: the training loss if there is
+/// one, the loss and the learning rate, with a line a run in each.
 ///
-/// A run has the same colour in all panels. The colours follow the order of
-/// the runs, from dark blue over purple to orange, so give them in an order
-/// that means something, such as that of their starting rates.
+/// A run has the same colour in all panels. The colours follow the order of the runs, from dark
+/// blue over purple to orange, so give them in an order that means something, such as that of their
+/// starting rates.
 ///
-/// All panels have logarithmic axes, so points whose value is not a positive
-/// finite number are left out, and so are points whose epoch is negative, not
-/// finite or beyond a thousand million. Points may come in any order. Runs
-/// without learning rates get no panel for them.
+/// All panels have logarithmic axes, so points whose value is not a positive finite number are left
+/// out, and so are points whose epoch is negative, not finite or beyond a thousand million. Points
+/// may come in any order. Runs without learning rates get no panel for them.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Comparison {
     /// What stands above the panels; empty for nothing.
     pub title: String,
-    /// The runs. One without any point is not in the legend, but the colours
-    /// of the others stay as they would be with it.
+    /// The runs. One without any point is not in the legend, but the colours of the others stay as
+    /// they would be with it.
     pub runs: Vec<Compared>,
 }
 
@@ -33,15 +31,13 @@ pub struct Comparison {
 pub struct Compared {
     /// The name in the legend.
     pub name: String,
-    /// The loss over the training set: pairs of epoch (with fractions) and
-    /// loss. May be empty.
+    /// The loss over the training set: pairs of epoch (with fractions) and loss. May be empty.
     pub train_loss: Vec<(f64, f64)>,
-    /// The loss, usually over the test set: pairs of epoch (with fractions)
-    /// and loss. With a training loss above it, it is called validation loss.
+    /// The loss, usually over the test set: pairs of epoch (with fractions) and loss. With a
+    /// training loss above it, it is called validation loss.
     pub loss: Vec<(f64, f64)>,
-    /// Pairs of epoch (with fractions) and learning rate, drawn as steps: a
-    /// rate holds until the next point, and the last one up to the run's last
-    /// epoch.
+    /// Pairs of epoch (with fractions) and learning rate, drawn as steps: a rate holds until the
+    /// next point, and the last one up to the run's last epoch.
     pub rate: Vec<(f64, f64)>,
 }
 
@@ -140,8 +136,7 @@ mod tests {
         polylines(svg, color).iter().filter(|line| line.len() > 2).count()
     }
 
-    // Fails when a panel loses its name or a run is not in the legend, or in
-    // that of both panels.
+    // Fails when a panel loses its name or a run is not in the legend, or in that of both panels.
     #[test]
     fn ten_runs_are_named_once() {
         let texts = texts(&runs(10).to_svg());
@@ -163,8 +158,8 @@ mod tests {
         assert!(texts.contains(&format!("… and {} more", 200 - named)));
     }
 
-    // Fails when the panels count colours apart, for example past the first
-    // run, which has no loss here.
+    // Fails when the panels count colours apart, for example past the first run, which has no loss
+    // here.
     #[test]
     fn a_run_has_the_same_colour_in_both_panels() {
         let mut comparison = runs(3);

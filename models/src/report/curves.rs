@@ -6,13 +6,13 @@ use super::{
     svg::{stroke, Stroke},
 };
 
-/// The curves of a training run, to be drawn as two panels over the same
-/// epochs: the loss above and the learning rates below.
+/// The curves of a training run, to be drawn as two panels over the same epochs: the loss above and
+/// the learning rates below.
 ///
-/// Both panels have logarithmic axes, so points whose value is not a positive
-/// finite number are left out, and so are points and rollbacks whose epoch is
-/// negative, not finite or beyond a thousand million. Points may come in any
-/// order. A run without learning rates gets the upper panel only.
+/// Both panels have logarithmic axes, so points whose value is not a positive finite number are
+/// left out, and so are points and rollbacks whose epoch is negative, not finite or beyond a
+/// thousand million. Points may come in any order. A run without learning rates gets the upper
+/// panel only.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Curves {
     /// What stands above the panels; empty for nothing.

@@ -64,12 +64,11 @@ fn rate_names(epochs: &[Epoch]) -> Vec<&str> {
 ///
 /// The columns are `epoch`, `train_loss`, `test_loss`, `test_accuracy`,
 /// `seconds`, `rollbacks`, `schedule` and one `rate_<name>` for each learning rate of any
-/// epoch, empty where an epoch has none of that name. Numbers are written with
+/// epoch, empty if an epoch has none of that name. Numbers are written with
 /// as many digits as it takes to read them back exactly. An existing file is
 /// replaced, as a whole or not at all.
 ///
 /// # Errors
-///
 /// [`ReportError::Io`] when the file cannot be written.
 ///
 /// # Example
@@ -108,10 +107,9 @@ pub fn write_epochs_csv(path: &Path, epochs: &[Epoch]) -> Result<(), ReportError
     write_csv(path, &rows)
 }
 
-/// Reads what [`write_epochs_csv`] wrote. Where there is no column `schedule`, there was none.
+/// Reads what [`write_epochs_csv`] wrote. If there is no column `schedule`, there was none.
 ///
 /// # Errors
-///
 /// [`ReportError::Read`] when the file cannot be read, and [`ReportError::Column`] when a column is
 /// missing or holds something else than numbers.
 pub fn read_epochs_csv(path: &Path) -> Result<Vec<Epoch>, ReportError> {

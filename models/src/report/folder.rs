@@ -25,7 +25,7 @@ const LOCK: &str = ".lock";
 #[derive(Debug)]
 pub struct OutFolder {
     path: PathBuf,
-    /// The file that is locked as long as it is open. None where another process holds it.
+    /// The file that is locked as long as it is open. None if another process holds it.
     _lock: Option<File>,
 }
 
@@ -34,7 +34,7 @@ impl OutFolder {
     /// that knows no locks does not keep others away.
     ///
     /// # Errors
-    /// [`ReportError::Io`], and [`ReportError::InUse`] where another program holds it.
+    /// [`ReportError::Io`], and [`ReportError::InUse`] if another program holds it.
     pub fn claim(path: &Path) -> Result<Self, ReportError> {
         let failed = |source| ReportError::Io { path: path.to_owned(), source };
         fs::create_dir_all(path).map_err(failed)?;

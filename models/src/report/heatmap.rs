@@ -5,11 +5,10 @@ mod scale;
 
 /// Figures over two quantities, to be drawn as panels of coloured cells.
 ///
-/// All panels have the same rows and columns, and share one scale of colours,
-/// which is logarithmic: pale for low values, which are good, and dark red for
-/// high ones. Values that are not positive get the colour of the lowest that
-/// is. A cell without a figure, or with a value that is not finite, is hatched
-/// and shows a dash.
+/// All panels have the same rows and columns, and share one scale of colours, which is logarithmic:
+/// pale for low values, which are good, and dark red for high ones. Values that are not positive
+/// get the colour of the lowest that is. A cell without a figure, or with a value that is not
+/// finite, is hatched and shows a dash.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct HeatMap {
     /// What stands above the panels; empty for nothing.
@@ -31,9 +30,8 @@ pub struct HeatMap {
 pub struct HeatPanel {
     /// What stands above the panel; empty for nothing.
     pub name: String,
-    /// The cells, row by row; `None` where there is no figure. Cells that the
-    /// vector is too short for have none either, and those beyond the last row
-    /// are left out.
+    /// The cells, row by row; `None` if there is no figure. Cells that the vector is too short
+    /// for have none either, and those beyond the last row are left out.
     pub cells: Vec<Option<HeatCell>>,
 }
 

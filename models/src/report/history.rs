@@ -7,7 +7,7 @@ use tlr::Adaptation;
 /// Writes one line a decision on a rate to the file `path`, below a line of headings.
 ///
 /// The columns are `step`, `epoch` (in fractions, of `batches_per_epoch` steps), `layer`, `from`,
-/// `to`, the dot products `uu`, `un`, `nn` (empty where there are none) and `outcome`. Numbers are
+/// `to`, the dot products `uu`, `un`, `nn` (empty if there are none) and `outcome`. Numbers are
 /// written with as many digits as it takes to read them back exactly. An existing file is replaced,
 /// as a whole or not at all.
 ///

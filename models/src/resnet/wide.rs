@@ -62,7 +62,7 @@ pub type FirstBlock<const IN: usize, const OUT: usize, const STRIDE: usize, E, D
 /// A group: a first block, and MORE of them that leave the shape as it is.
 #[derive(Clone, Debug, TensorCollection, TrainableLr)]
 pub struct Group<F, const MORE: usize, const OUT: usize, E: Dtype, D: Device<E>> {
-    /// The first block: a [`FirstBlock`], or a [`PlainBlock`] where the shape stays.
+    /// The first block: a [`FirstBlock`], or a [`PlainBlock`] if the shape stays.
     pub first: F,
     /// The other blocks.
     pub rest: Repeated<PlainBlock<OUT, E, D>, MORE>,

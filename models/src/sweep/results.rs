@@ -34,7 +34,7 @@ impl Results {
     /// that have failed.
     ///
     /// # Errors
-    /// [`SweepError::Report`] where the folder cannot be written to or another sweep holds it,
+    /// [`SweepError::Report`] if the folder cannot be written to or another sweep holds it,
     /// [`SweepError::Io`], [`SweepError::Csv`].
     pub fn open(folder: &Path, name: &str, data: &Dataset) -> Result<Self, SweepError> {
         let folder = OutFolder::claim(folder)?;

@@ -223,8 +223,8 @@ pub(crate) fn train_step<M: ZeroGrads<f32, Cpu>>(
     Ok((value, step))
 }
 
-/// Makes the step on a rank that has no example of this batch: it follows the others. Answers 0 for
-/// the loss, which counts with the weight 0.
+/// Makes the step on a rank that has no example of this batch: it follows the others. The loss in
+/// the answer is 0, in place of which the caller takes the ranks' mean.
 fn idle_step<M: ZeroGrads<f32, Cpu>>(
     optimizer: &mut dyn Learner<M>,
     model: &mut M,

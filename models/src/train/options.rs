@@ -60,7 +60,7 @@ pub enum Shape {
     WarmUp,
     /// 0.1 from half of the run on, and 0.01 from three quarters on
     MultiStep,
-    /// 1, and to 0 at the end. Where batches are noisy it falls from the beginning; around adam and
+    /// 1, and to 0 at the end. If batches are noisy it falls from the beginning; around adam and
     /// rmsprop it rises to 1.5 first
     Horizon,
     /// From 1 to 0.01, by the same factor at each step

@@ -20,7 +20,7 @@ use tlr::Checkpoint;
 pub struct Persistence<'a> {
     /// Where the run is saved, after every epoch and when it is stopped.
     pub checkpoint: Option<&'a Path>,
-    /// Goes on from there. Where no file is yet, the run begins.
+    /// Goes on from there. If no file is yet, the run begins.
     pub resume: bool,
     /// Once true, the run ends after the step it is in: [`TrainError::Stopped`].
     pub stop: Option<&'a AtomicBool>,

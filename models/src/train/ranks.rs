@@ -137,7 +137,7 @@ where
 mod tests {
     use super::*;
 
-    /// Fails if an example is left out, or is somebody's twice.
+    /// Fails if an example is left out, or is in two shares.
     #[test]
     fn the_parts_of_all_ranks_are_the_batch() {
         for len in 0..20 {

@@ -35,7 +35,7 @@ pub enum Event<'a> {
     Decision(&'a Adaptation),
     /// After an epoch and its test.
     Epoch(&'a Epoch),
-    /// The run goes on from a checkpoint, or begins where there is none yet. The events that led
+    /// The run goes on from a checkpoint, or begins if there is none yet. The events that led
     /// there are repeated after this one.
     Resumed {
         /// How many steps had been made when the checkpoint was written; none if there is none.

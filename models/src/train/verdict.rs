@@ -74,10 +74,7 @@ impl fmt::Display for Verdict {
             Self::Learned => f.write_str("learned"),
             Self::TooShort { steps } => {
                 let steps = count(*steps, "step");
-                write!(
-                    f,
-                    "too short to tell: after {steps} a learned rate has hardly begun to move"
-                )
+                write!(f, "too short to tell: after {steps} a rate has hardly begun to move")
             }
             Self::Failed { fault, cause } => write!(f, "did not learn: {fault}; {cause}"),
         }

@@ -82,7 +82,7 @@ impl Checkpoint {
     }
 
     /// Writes the file: beside its place, forced to the disk, and renamed. Whatever happens, the
-    /// old file is there or the new one, also where several write to one path at the same time.
+    /// old file is there or the new one, also if several write to one path at the same time.
     ///
     /// # Errors
     /// [`Error::Checkpoint`].

@@ -147,7 +147,7 @@ impl<R: RateRule> Config<R> {
     ///
     /// **Why.** Two windows that agree were made at a rate that is far too small. The rule raises
     /// such a rate slowly, for two reasons. Damping holds it back. And the noise of the gradients
-    /// is part of ⟨u₋,u₋⟩ but not of ⟨u₋,u⟩, so that it looks like curvature. Where windows agree
+    /// is part of ⟨u₋,u₋⟩ but not of ⟨u₋,u⟩, so that it looks like curvature. If windows agree
     /// there is little noise to damp.
     ///
     /// **How.** While it climbs, the next rate is no less than the current rate α, and no less than

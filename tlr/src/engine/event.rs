@@ -60,7 +60,7 @@ pub enum Request {
     /// with [`Event::Slopes`].
     MeasureSlopes(Target),
     /// Update the weights at the rates that
-    /// [`Engine::effective_rates`](super::Engine::effective_rates) tells. Answer with
+    /// [`Engine::effective_rates`](super::Engine::effective_rates) has. Answer with
     /// [`Event::Updated`].
     Update,
     /// Leave the batch out: put the buffers back as they are in the snapshot. Answer with

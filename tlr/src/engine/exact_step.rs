@@ -56,7 +56,7 @@ impl<R: RateRule> Engine<R> {
     /// The step is made. A window in progress ends without a decision.
     pub(crate) fn exact_step_made(&mut self, decisions: Vec<ExactDecision>) -> Step {
         self.state.steps += 1;
-        // The derivatives ahead tell more than the slope does.
+        // The derivatives ahead say more than the slope does.
         if let Some(ramp) = self.state.ramp.take() {
             self.ramp_ended(&ramp, self.state.steps);
         }

@@ -20,7 +20,7 @@ pub struct Adaptation {
     /// The rate after.
     #[serde(with = "exact")]
     pub to: f64,
-    /// What the rule was given; none where there was nothing to give.
+    /// What the rule was given; none if there was nothing to give.
     pub products: Option<DirectionProducts>,
     /// What happened.
     pub outcome: Outcome,
@@ -76,7 +76,7 @@ pub enum Outcome {
     CutReverted,
     /// No step.
     Kept(KeptBecause),
-    /// Set by the line search, where the rule's own step did not pass.
+    /// Set by the line search, because the rule's own step did not pass.
     Searched,
     /// The window was undone and the rate cut.
     RolledBack(Cause),

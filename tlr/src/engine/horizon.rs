@@ -64,7 +64,7 @@ mod tests {
         assert_eq!(noisy(30, 20, 0), 1.0);
     }
 
-    // By hand, of 20 steps. Fails with another peak, and where the rise or the fall is longer.
+    // By hand, of 20 steps. Fails with another peak, and if the rise or the fall is longer.
     #[test]
     fn up_along_and_down() {
         let steps = [100, 101, 102, 105, 114, 117, 119, 120];

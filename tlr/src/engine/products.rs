@@ -38,8 +38,8 @@ impl Sum for WindowProducts {
 /// B is the snapshot, W are the weights now, s = W − B is the way (the contrary of a displacement,
 /// which is old weights minus new ones), and g is the gradient at W. g comes from a batch that has
 /// had no part in s: so ⟨g,s⟩ has the right mean, whatever its noise. There is one exception. If a
-/// window has a single step, or if slopes are asked for at its end only
-/// ([`Config::settle`](super::Config::settle) is off), g is the gradient of its last step.
+/// window has a single step, or slopes are asked for at its end only
+/// ([`Config::settle`](super::Config::settle) is off), g is that of its last step.
 ///
 /// On a quadratic piece of the loss, ⟨g,s⟩/‖s‖ grows linearly along the way: from −‖g‖ at its
 /// beginning, through 0 at the lowest point.
@@ -63,7 +63,7 @@ pub struct Slope {
 }
 
 impl Slope {
-    /// ⟨g,s⟩/‖s‖: by how much the loss changes per length of the way, at its end. None where
+    /// ⟨g,s⟩/‖s‖: by how much the loss changes per length of the way, at its end. None if
     /// nothing has moved.
     pub(crate) fn per_length(&self) -> Option<f64> {
         (self.moved > 0.0).then(|| self.along / self.moved)
@@ -131,7 +131,7 @@ impl DirectionProducts {
         self.uu - self.un
     }
 
-    /// The cosine of the angle between the two directions, 0 where one of them vanishes.
+    /// The cosine of the angle between the two directions, 0 if one of them vanishes.
     pub fn cosine(&self) -> f64 {
         let norms = self.uu.sqrt() * self.nn.sqrt();
         if norms > 0.0 {
@@ -159,7 +159,7 @@ mod tests {
 
     const SLOPE: Slope = Slope { along: -0.4, moved: 4.0, gradient: 2.0, norm: 2.0, weights: 9 };
 
-    // At their limits, by hand. Fails with another limit, and where equality counts.
+    // At their limits, by hand. Fails with another limit, and if equality counts.
     #[test]
     fn slopes_at_their_limits() {
         assert_eq!(SLOPE.per_length(), Some(-0.1));

@@ -163,7 +163,7 @@ impl Schedule {
     }
 
     /// Any function of the step. What is not finite or below 0 ends the step it is asked for in
-    /// [`Error::ScheduleFactor`]. A checkpoint cannot tell one function from another.
+    /// [`Error::ScheduleFactor`]. A checkpoint cannot distinguish functions.
     ///
     /// # Example
     /// ```

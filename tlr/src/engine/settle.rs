@@ -1,4 +1,4 @@
-//! Lower rates where windows end uphill. See [`Config::settle`](super::Config::settle).
+//! Lowers a rate if a window ends uphill. See [`Config::settle`](super::Config::settle).
 
 use super::{history::Outcome, products::Slope, rule::Proposal};
 
@@ -30,7 +30,7 @@ pub(super) fn settle(rate: f64, slope: &Slope, follows: bool, proposal: Proposal
 mod tests {
     use super::*;
 
-    // By hand. Fails with another factor, another bound, or where a way downhill counts.
+    // By hand. Fails with another factor, another bound, or if a way downhill counts.
     #[test]
     fn a_way_uphill_lowers_the_rate() {
         let slope = |along| Slope { along, moved: 2.0, gradient: 5.0, norm: 1.0, weights: 3 };

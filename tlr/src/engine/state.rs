@@ -156,8 +156,8 @@ pub(super) enum Phase {
     Updating(PendingStep),
     /// It waits for the host to leave a batch out, for this cause.
     Skipping(PendingStep, Cause),
-    /// It waits to be told whether the weights are finite. Their window will be undone for this
-    /// cause, and these groups' rates are to blame. None: all of them.
+    /// The engine waits for an answer whether the weights are finite. Their window will be undone
+    /// for this cause, and these groups' rates are to blame. None: all of them.
     Checking(PendingStep, Cause, Option<Vec<bool>>),
     /// It waits for the slopes of the window so far.
     LookingBack(PendingStep),
@@ -211,7 +211,7 @@ pub(super) struct PendingStep {
     /// What will be remembered of the losses and of the snapshot once the step is made.
     pub(super) watch: Watch,
     pub(super) snapshot: SnapshotTrust,
-    /// The ramp that this step is part of, with what the step tells it.
+    /// The ramp that this step is part of, with what it learns from the step.
     pub(super) ramp: Option<Ramp>,
     /// Each group's slope, where it was asked for.
     pub(super) slopes: Option<Vec<Slope>>,

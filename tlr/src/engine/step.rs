@@ -296,7 +296,7 @@ impl<R: RateRule> Engine<R> {
         Request::Done(step)
     }
 
-    /// Begins a new window if the schedule restarts here and `steps`, just counted, is not 0. The
+    /// Begins a new window if the schedule restarts here. `steps` steps have just been counted. The
     /// ramp measures its ways from one snapshot, and keeps it.
     pub(super) fn count(&mut self, steps: u64) {
         let restarts = |schedule: &Schedule| schedule.restarts_at(self.state.steps);

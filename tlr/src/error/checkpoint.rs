@@ -126,7 +126,7 @@ fn list(differences: &[Difference]) -> String {
     list
 }
 
-/// `checkpoint`, and its path where there is one.
+/// `checkpoint`, and its path if there is one.
 pub(super) fn named(path: &Option<PathBuf>) -> impl Display + '_ {
     struct Named<'a>(&'a Option<PathBuf>);
     impl Display for Named<'_> {

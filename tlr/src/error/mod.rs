@@ -261,7 +261,7 @@ impl fmt::Display for Cause {
 }
 
 impl Error {
-    /// `Ok` where `holds`; otherwise the error that says which range `value` missed.
+    /// `Ok` if `holds`; otherwise the error that says which range `value` missed.
     pub(crate) fn unless(
         holds: bool,
         what: &'static str,

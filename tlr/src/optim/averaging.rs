@@ -12,7 +12,7 @@ pub struct StepFigures {
     pub(crate) loss: Option<f64>,
     /// What this rank's batch weighs; afterwards, what the batches of all ranks weigh together.
     pub(crate) weight: f64,
-    /// Where the engine is, which has to be the same on all ranks. None without an engine.
+    /// The engine's standing, which has to be the same on all ranks. None without an engine.
     pub(crate) standing: Option<Standing>,
     /// Whether the batches are those of the last figures.
     pub(crate) again: bool,

@@ -13,7 +13,7 @@ use std::{
 
 /// The ranks of a training, as one of them sees them. A clone is the same rank.
 ///
-/// Every method that talks has to be called on all ranks, in the same order. Where one of them has
+/// Every method that talks has to be called on all ranks, in the same order. If one of them has
 /// failed, the error on all names the same rank, and each later call is answered by the same error.
 ///
 /// # Example

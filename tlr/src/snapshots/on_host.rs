@@ -1,5 +1,5 @@
 //! The kernels of `window.cu`, compiled for the host by a C++ compiler and compared with exact
-//! sums. Where there is no compiler, the test says so and passes.
+//! sums. If there is no compiler, the test says so and passes.
 
 #![allow(clippy::unwrap_used, clippy::print_stderr)]
 use super::{

@@ -45,7 +45,7 @@ impl Mark {
 
     /// Calls `walk` within fields of this mark.
     pub(crate) fn around<T>(self, walk: impl FnOnce() -> T) -> T {
-        /// Sets the mark back, also where `walk` panics.
+        /// Sets the mark back, also if `walk` panics.
         struct Back(Mark);
         impl Drop for Back {
             fn drop(&mut self) {

@@ -108,7 +108,7 @@ where
         stepped.map_err(|fault| self.explain(&fault))
     }
 
-    /// All ranks together, also where this one has failed: the others wait for it.
+    /// Averages with all other ranks, also if this one has failed: they wait for it.
     fn average(
         &mut self,
         model: &Opt::Model,

@@ -93,7 +93,7 @@ impl<Opt: TunableOptimizer> Host for ModelHost<'_, Opt> {
         Ok(tensors::weights_are_finite(&*self.model))
     }
 
-    /// By the gradients as they came. Where the optimizer works on a copy of them, that copy is
+    /// By the gradients as they came. If the optimizer works on a copy of them, that copy is
     /// made now. (After the update they may have been clipped since.)
     fn slopes(&mut self, since: Target) -> Result<Vec<Slope>, Self::Error> {
         let mut own;
@@ -122,7 +122,7 @@ impl<Opt: TunableOptimizer> Host for ModelHost<'_, Opt> {
             (None, StepGradients::Owned(gradients)) => gradients,
             (None, StepGradients::Borrowed(gradients)) => gradients,
         };
-        // An optimizer may do without gradients. Then there is nothing to tell.
+        // An optimizer may do without gradients. Then there is nothing to measure.
         if gradients::check(&*self.model, given).is_err() {
             return Ok(Vec::new());
         }

@@ -238,7 +238,7 @@ mod tests {
         assert_eq!(judge(f64::NAN, (-4.0, 0.0)), Verdict::TooFar);
         assert_eq!(judge(3.0, (-4.0, 2.0 + 1e-9)), Verdict::TooFar);
         assert_eq!(judge(3.0, (-4.0, -2.0 - 1e-9)), Verdict::TooNear);
-        // Where the slope predicts nothing, a loss that falls is chance.
+        // If the slope predicts nothing, a loss that falls is chance.
         assert_eq!(judge(3.0, (0.0, 0.0)), Verdict::TooFar);
         assert_eq!(judge(3.0, (1.0, 0.0)), Verdict::TooFar);
         // A gain that rounding has lost is none.

@@ -211,7 +211,7 @@ where
     /// Everything that [`Trainer::checkpoint`] saves, with the loss scale attached.
     ///
     /// # Errors
-    /// [`Error::ModelChanged`], [`Error::Device`], as [`Trainer::checkpoint`].
+    /// [`Error::Device`]; [`Error::OutOfOrder`] as for [`Trainer::checkpoint`].
     pub fn checkpoint(&self) -> Result<Checkpoint, Error>
     where
         Opt: Resumable,
@@ -227,8 +227,7 @@ where
     /// Resumes from a checkpoint. Overwrites the model by the master of the checkpoint, rounded.
     ///
     /// # Errors
-    /// [`Error::Checkpoint`], [`Error::ModelChanged`], [`Error::Device`], as [`Trainer::resume`].
-    /// Nothing has changed then.
+    /// [`Error::Checkpoint`], [`Error::Device`]. Nothing has changed then.
     pub fn resume(&mut self, model: &mut M, checkpoint: &Checkpoint) -> Result<(), Error>
     where
         Opt: Resumable,
@@ -264,7 +263,7 @@ where
     /// Makes a [`checkpoint`](Self::checkpoint) and writes it to a file.
     ///
     /// # Errors
-    /// [`Error::Checkpoint`], [`Error::ModelChanged`], [`Error::Device`], as [`Trainer::save`].
+    /// [`Error::Checkpoint`], and the errors of [`checkpoint`](Self::checkpoint).
     pub fn save(&self, path: impl AsRef<Path>) -> Result<(), Error>
     where
         Opt: Resumable,

@@ -138,7 +138,7 @@ where
     /// direction is its displacement over the rate and over s̄, the schedule's mean over the
     /// window. What the rule would have the rate move by is multiplied by s̄ where that is below 1.
     /// At the foot of a warm-up the rate would otherwise grow until it had made up for the
-    /// schedule, and be as much too large at the top. Where the schedule restarts, a new window
+    /// schedule, and be as much too large at the top. If the schedule restarts, a new window
     /// begins and the direction before it is dropped.
     ///
     /// Exact steps ([`step_lookahead`](Self::step_lookahead),
@@ -356,7 +356,7 @@ impl<Opt: TunableOptimizer, R: fmt::Debug> fmt::Debug for Trainer<Opt, R> {
 
 /// The drop-in: the same as the inherent [`Trainer::update`], with dfdx's error.
 ///
-/// dfdx's error has no room for this crate's own. Where one of those stops a step (the model
+/// dfdx's error has no room for this crate's own. If one of those stops a step (the model
 /// changed, weights that are not finite with the safeguard off, too many rollbacks), all parameters
 /// are reported as unused, and the error itself is a `tracing` event. Call the
 /// inherent methods, which shadow this one, to have it as a value.

@@ -7,8 +7,8 @@ use rand_chacha::ChaCha8Rng;
 /// The width and height of an image in pixels.
 pub const SIDE: usize = 28;
 
-// Chosen so that a linear model stays near 90 % and a network with a hidden
-// layer of 1000 reaches 98 to 99 % after ten epochs of 20,000 images.
+// Chosen so that a linear model stays near 90 % and a network with a hidden layer of 1000 reaches
+// 98 to 99 % after ten epochs of 20,000 images.
 
 /// Half the width of the pen, in pixels.
 pub(super) const PEN: (f32, f32) = (0.8, 1.7);
@@ -45,8 +45,8 @@ impl Hand {
         let width = between(WIDTH, rng);
         let height = between(HEIGHT, rng);
         let shear = within(SHEAR, rng);
-        // The rational form of a rotation: sine and cosine differ between
-        // platforms in the last bit.
+        // The rational form of a rotation: sine and cosine differ between platforms in the last
+        // bit.
         let t = within(HALF_TURN, rng);
         let (cos, sin) = ((1.0 - t * t) / (1.0 + t * t), 2.0 * t / (1.0 + t * t));
         let slant = -shear * height;
@@ -136,8 +136,8 @@ fn mirror(point: Point, at: Point) -> Point {
     [2.0 * at[0] - point[0], 2.0 * at[1] - point[1]]
 }
 
-/// Darkens the pixels that a pen touches on its way from `a` to `b`. A pixel
-/// is as dark as the pen's edge is near its middle, which smooths the edges.
+/// Darkens the pixels that a pen touches on its way from `a` to `b`. A pixel is as dark as the
+/// pen's edge is near its middle, which smooths the edges.
 pub(super) fn draw_segment(canvas: &mut [f32; SIDE * SIDE], a: Dot, b: Dot) {
     let reach = a.radius.max(b.radius) + 0.5;
     let range = |k: usize| {
@@ -165,8 +165,7 @@ fn dot(a: Point, b: Point) -> f32 {
     a[0] * b[0] + a[1] * b[1]
 }
 
-/// The darkness of ink and paper, and the standard deviation of the noise, as
-/// parts of full ink.
+/// The darkness of ink and paper, and the standard deviation of the noise, as parts of full ink.
 const INK: (f32, f32) = (0.65, 1.0);
 const PAPER: (f32, f32) = (0.0, 0.06);
 const NOISE: (f32, f32) = (0.0, 0.1);
@@ -176,8 +175,8 @@ pub(super) fn expose(canvas: &[f32; SIDE * SIDE], rng: &mut ChaCha8Rng) -> [u8; 
     let (ink, paper) = (between(INK, rng), between(PAPER, rng));
     let noise = between(NOISE, rng);
     canvas.map(|value| {
-        // The sum of four bytes is close to normal and quickly drawn; 147.8 is
-        // its standard deviation.
+        // The sum of four bytes is close to normal and quickly drawn; 147.8 is its standard
+        // deviation.
         let sum: u32 = rng.gen::<[u8; 4]>().iter().map(|&b| u32::from(b)).sum();
         let grain = (sum as f32 - 510.0) / 147.8 * noise;
         // The cast saturates.

@@ -1,4 +1,4 @@
-//! A folder of drawn pictures, where there is none with photographs.
+//! A folder of drawn pictures, if there is none with photographs.
 
 use std::path::Path;
 
@@ -19,7 +19,6 @@ use crate::data::{
 /// same names are replaced, others left.
 ///
 /// # Errors
-///
 /// [`DataError::Classes`] when `classes` is zero or more than 20, [`DataError::Zero`] when a class
 /// would have no picture to train on, there is none to test on or the side is zero,
 /// [`DataError::Io`] and [`DataError::Picture`] when the disk does not take them.

@@ -49,7 +49,6 @@ impl Pictures {
     /// it ends the threads, which takes them a picture at most.
     ///
     /// # Errors
-    ///
     /// [`DataError::Preparation`] for sizes that make no sense, [`DataError::Index`] when an index
     /// in `order` is not below [`len`](Self::len), [`DataError::Thread`] when there are no threads
     /// to be had. The iterator's items are errors of [`read`](Self::read) that name the file.

@@ -67,7 +67,6 @@ impl Folder {
     /// taken as it comes: one folder, `images`, and the list `val_annotations.txt`.
     ///
     /// # Errors
-    ///
     /// [`DataError::Io`] when a folder cannot be listed, [`DataError::NoPictures`] for a class in
     /// `train` or a whole half without any, [`DataError::UnknownClass`] for a class only in `val`,
     /// [`DataError::Annotation`] for a list that is none.

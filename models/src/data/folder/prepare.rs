@@ -60,7 +60,6 @@ impl Preparation {
     /// Whether pictures can be prepared like this.
     ///
     /// # Errors
-    ///
     /// [`DataError::Preparation`] when `side` is zero, `shorter` is below it or above 16,384, a
     /// mean is not finite or a deviation not positive and finite.
     pub fn check(&self) -> Result<(), DataError> {
@@ -102,7 +101,6 @@ impl Pictures {
     /// Picture `index` as a model takes it: `3 * side * side` values, the red plane first.
     ///
     /// # Errors
-    ///
     /// [`DataError::Index`], [`DataError::Io`] when the file cannot be read, [`DataError::Picture`]
     /// when it is no picture or is damaged, [`DataError::PictureEnd`] when it is cut off,
     /// [`DataError::PictureKind`] when it is a JPEG of a rare kind, [`DataError::Preparation`] for

@@ -14,7 +14,6 @@ impl Folder {
     /// called after each picture.
     ///
     /// # Errors
-    ///
     /// [`DataError::NoneSound`] when no picture is left of a class to train on, or none to test on.
     ///
     /// ```

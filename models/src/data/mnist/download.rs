@@ -19,8 +19,8 @@ pub const DEFAULT_BASE_URL: &str = "https://ossci-datasets.s3.amazonaws.com/mnis
 /// Three times the largest of the four files.
 const DOWNLOAD_LIMIT: u64 = 32 << 20;
 
-/// A file to download, and the SHA-256 of its decompressed contents. Mirrors
-/// compress differently, so the compressed bytes would be no use here.
+/// A file to download, and the SHA-256 of its decompressed contents. Mirrors compress differently,
+/// so the compressed bytes would be no use here.
 struct Source {
     name: &'static str,
     sha256: &'static str,
@@ -45,25 +45,22 @@ const SOURCES: [Source; 4] = [
     },
 ];
 
-/// Downloads the four MNIST files into the directory `cache`, which is created
-/// if need be, and returns that directory for [`load`](super::load).
+/// Downloads the four MNIST files into the directory `cache`, which is created if need be, and
+/// returns that directory for [`load`](super::load).
 ///
-/// `base_url` is the address that file names are appended to, usually
-/// [`DEFAULT_BASE_URL`]. A file counts only once its decompressed contents have
-/// the right SHA-256, so that neither the mirror nor the connection has to be
-/// trusted; until then it has a temporary name. Files that are in the cache and
-/// intact are not fetched again, damaged ones are.
+/// `base_url` is the address that file names are appended to, usually [`DEFAULT_BASE_URL`]. A file
+/// counts only once its decompressed contents have the right SHA-256, so that neither the mirror
+/// nor the connection has to be trusted; until then it has a temporary name. Files that are in the
+/// cache and intact are not fetched again, damaged ones are.
 ///
-/// `progress` is called as bytes arrive, with the name of the file, the bytes
-/// so far and, if the server sends it, the number of bytes in all.
+/// `progress` is called as bytes arrive, with the name of the file, the bytes so far and, if the
+/// server sends it, the number of bytes in all.
 ///
 /// # Errors
-///
-/// [`DataError::Http`] when a request fails (an HTTP status other than success
-/// included), [`DataError::Transfer`] when the body breaks off,
-/// [`DataError::DownloadTooLarge`] and [`DataError::Checksum`] when it is
-/// something else, [`DataError::Gzip`] when it does not decompress, and
-/// [`DataError::Io`] when the cache cannot be written. A file that fails leaves
+/// [`DataError::Http`] when a request fails (an HTTP status other than success included),
+/// [`DataError::Transfer`] when the body breaks off, [`DataError::DownloadTooLarge`] and
+/// [`DataError::Checksum`] when it is something else, [`DataError::Gzip`] when it does not
+/// decompress, and [`DataError::Io`] when the cache cannot be written. A file that fails leaves
 /// nothing behind; those before it stay in the cache.
 ///
 /// # Example
@@ -127,8 +124,8 @@ fn download_sources(
     Ok(())
 }
 
-/// A file that may be read by who may read other new files. A temporary file otherwise is its
-/// owner's alone, and keeps that when it takes its place.
+/// A temporary file with the permissions of other new files. By default only its owner can read
+/// one, also after it has taken its place.
 fn temporary(folder: &Path) -> std::io::Result<tempfile::NamedTempFile> {
     let mut builder = tempfile::Builder::new();
     #[cfg(unix)]
@@ -136,8 +133,8 @@ fn temporary(folder: &Path) -> std::io::Result<tempfile::NamedTempFile> {
     builder.tempfile_in(folder)
 }
 
-/// Passes the body found at `url` to `sink`, piece by piece, each with the
-/// number of bytes so far and the number announced.
+/// Passes the body found at `url` to `sink`, piece by piece, each with the number of bytes so far
+/// and the number announced.
 fn fetch(
     agent: &ureq::Agent,
     url: &str,

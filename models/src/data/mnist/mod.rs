@@ -25,19 +25,17 @@ const NAMES: [&str; 4] = [
     "t10k-labels-idx1-ubyte",
 ];
 
-/// Reads the four MNIST files in `dir`: 28x28 pixels, ten classes; 60,000
-/// images to train on and 10,000 to test on in the original set.
+/// Reads the four MNIST files in `dir`: 28x28 pixels, ten classes; 60,000 images to train on and
+/// 10,000 to test on in the original set.
 ///
-/// A file may be plain or end in `.gz`, and may be spelt with a dash or a dot
-/// before `idx` (`train-images-idx3-ubyte`, `train-images.idx3-ubyte`). Sets in
-/// the same format, such as Fashion-MNIST, load too.
+/// A file may be plain or end in `.gz`, and may be spelt with a dash or a dot before `idx`
+/// (`train-images-idx3-ubyte`, `train-images.idx3-ubyte`). Sets in the same format, such as
+/// Fashion-MNIST, load too.
 ///
 /// # Errors
-///
-/// [`DataError::Missing`] when a file is not there, the errors of
-/// [`idx::read_images`], [`DataError::Size`] when images are not 28x28,
-/// [`DataError::Count`] when there are more images than labels or fewer, and
-/// [`DataError::Contents`] when a label is 10 or more.
+/// [`DataError::Missing`] when a file is not there, the errors of [`idx::read_images`],
+/// [`DataError::Size`] when images are not 28x28, [`DataError::Count`] when there are more images
+/// than labels or fewer, and [`DataError::Contents`] when a label is 10 or more.
 ///
 /// # Example
 /// ```no_run

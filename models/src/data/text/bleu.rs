@@ -44,11 +44,10 @@ pub struct Bleu {
 
 /// The BLEU of a whole text, counted over all sentences together and not averaged over them.
 ///
-/// Tokens can be words (see [`words_13a`](super::words_13a)) or ids. Where no token is right, or
+/// Tokens can be words (see [`words_13a`](super::words_13a)) or ids. If no token is right, or
 /// all translations are shorter than four tokens, the score is zero whatever the smoothing.
 ///
 /// # Errors
-///
 /// [`TextError::Count`] when there are more translations than references or fewer,
 /// [`TextError::Zero`] when there are none, [`TextError::Epsilon`] for an epsilon outside of
 /// (0, 1].

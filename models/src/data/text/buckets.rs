@@ -26,7 +26,6 @@ impl Buckets {
     /// Batches of `batch_size` of the `pairs`.
     ///
     /// # Errors
-    ///
     /// [`TextError::Zero`] when `batch_size` is zero.
     pub fn new(pairs: &EncodedPairs, batch_size: usize, seed: u64) -> Result<Self, TextError> {
         if batch_size == 0 {

@@ -11,7 +11,6 @@ use crate::data::contents::{self, plain_or_gzip};
 /// pairs of raw text, neither tokenised nor lowercased.
 ///
 /// # Errors
-///
 /// [`TextError::File`] with [`DataError::Missing`](crate::data::DataError::Missing) when a file is
 /// not there, and the errors of [`ParallelText::read`].
 pub fn load(dir: &Path) -> Result<Translation, TextError> {

@@ -12,7 +12,6 @@ impl EncodedPairs {
     /// Encodes both sides of a text.
     ///
     /// # Errors
-    ///
     /// [`TextError::Tokenizer`] when a tokenizer refuses.
     pub fn new(
         text: &ParallelText,
@@ -60,7 +59,6 @@ impl EncodedPairs {
     /// The pairs `indices`, in that order, each side padded to its longest sentence.
     ///
     /// # Errors
-    ///
     /// [`TextError::Index`] when an index is not below [`len`](Self::len).
     pub fn batch(&self, indices: &[usize]) -> Result<PairBatch, TextError> {
         let (mut sources, mut targets) = (Vec::new(), Vec::new());

@@ -19,7 +19,6 @@ impl ParallelText {
     /// Joins sentences and their translations.
     ///
     /// # Errors
-    ///
     /// [`TextError::Count`] when one side has more, [`TextError::Zero`] when there are none.
     ///
     /// # Example
@@ -45,7 +44,6 @@ impl ParallelText {
     /// `\n` or `\r\n`; the last may end without. White space around a sentence is dropped.
     ///
     /// # Errors
-    ///
     /// [`TextError::File`], [`TextError::Utf8`], [`TextError::Blank`] and [`TextError::Uneven`]
     /// name file and line; [`TextError::Zero`] when both files are empty.
     pub fn read(source: &Path, target: &Path) -> Result<Self, TextError> {
@@ -90,7 +88,6 @@ impl ParallelText {
     /// Keeps the first `n` pairs, or all of them when there are fewer.
     ///
     /// # Errors
-    ///
     /// [`TextError::Zero`] when `n` is zero.
     pub fn take(mut self, n: usize) -> Result<Self, TextError> {
         if n == 0 {

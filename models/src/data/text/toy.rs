@@ -21,7 +21,6 @@ pub const LIMIT: usize = 200_000;
 /// on. They depend on the seed and the three numbers only.
 ///
 /// # Errors
-///
 /// [`TextError::Zero`] when a number is zero, [`TextError::TooMany`] when they exceed [`LIMIT`]
 /// together.
 ///

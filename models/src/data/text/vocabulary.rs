@@ -99,7 +99,6 @@ impl Vocabulary {
     /// alphabet; parts of words as letters and then as they were joined.
     ///
     /// # Errors
-    ///
     /// [`TextError::VocabularySize`] when `size` is below what the special tokens and one word, or
     /// for [`Tokens::Subwords`] every letter, need. [`TextError::Tokenizer`] when the tokenizer
     /// refuses.
@@ -181,7 +180,6 @@ impl Vocabulary {
     /// The ids of a sentence, without `<bos>` and `<eos>`.
     ///
     /// # Errors
-    ///
     /// [`TextError::Tokenizer`] when the tokenizer refuses.
     pub fn encode(&self, sentence: &str) -> Result<Vec<usize>, TextError> {
         let encoding = self.tokenizer.encode_fast(one_space(sentence), false).map_err(failed)?;
@@ -193,7 +191,6 @@ impl Vocabulary {
     /// usual.
     ///
     /// # Errors
-    ///
     /// [`TextError::Id`] when an id names no token, [`TextError::Tokenizer`] when the tokenizer
     /// refuses.
     pub fn decode(&self, ids: &[usize]) -> Result<String, TextError> {
@@ -213,7 +210,6 @@ impl Vocabulary {
 /// The words and runs of punctuation marks of a sentence, as [`Tokens::Words`] sees them.
 ///
 /// # Errors
-///
 /// [`TextError::Tokenizer`] when the tokenizer refuses.
 ///
 /// ```

@@ -30,7 +30,6 @@ impl WordByWord {
     /// Learns from sentences and their translations.
     ///
     /// # Errors
-    ///
     /// [`TextError::Tokenizer`] when the tokenizer refuses.
     pub fn learn(text: &ParallelText) -> Result<Self, TextError> {
         let (mut sources, mut targets) = (Numbers::default(), Numbers::default());
@@ -81,7 +80,6 @@ impl WordByWord {
     /// A sentence of as many words, with a space between them; words that were not learned stay.
     ///
     /// # Errors
-    ///
     /// [`TextError::Tokenizer`] when the tokenizer refuses.
     pub fn translate(&self, sentence: &str) -> Result<String, TextError> {
         let words = words(sentence)?;

@@ -33,7 +33,7 @@ pub fn html(findings: &Findings) -> String {
         "Each task's final loss, as a part above (right) or below (left) that of the best by hand. \
          What is beyond the edge stands at the edge, hollow.",
     );
-    page += "<h2>Who is there first</h2>\n";
+    page += "<h2>How fast the target is reached</h2>\n";
     page += PROFILE;
     page += &profiles(findings);
     page += "<h2>Task by task</h2>\n<p>Losses are means ± standard deviations over seeds.</p>\n";
@@ -82,14 +82,14 @@ fn head(title: &str) -> String {
 
 const EVERYONE: &str = "<p>Regret is how much worse the final loss is than that of the best of \
     the points tried by hand, 26 of them, on the same task, as a part of it; below 0 is better \
-    than by hand. <em>Settings</em> are the numbers that somebody had to choose; a published \
+    than by hand. <em>Settings</em> are the numbers that have to be chosen; a published \
     default counts. The area is that of the profile below, 1 at most. The time of a step is a \
     multiple of plain SGD's, as the peers' host computes it.</p>\n";
 
 const PROFILE: &str =
     "<p>The target of a task is the loss that the best by hand has at nine tenths \
-    of its budget. A curve shows at how many tasks somebody is there within τ times the steps of \
-    who is there first.</p>\n";
+    of its budget. A curve shows on how many tasks each reaches it in at most τ times the steps of \
+    the fastest one.</p>\n";
 
 const NOTES: &str = "<h2>How this was made</h2>\n<ul>\n\
     <li>The points of the search by hand: NAdamW with a cosine at 0.1, 0.03, 0.01, 0.003, 0.001 \
@@ -191,8 +191,8 @@ fn summary(page: &mut String, findings: &Findings) {
         }
     }
     *page += "<p class=\"quiet\">What this library wants to reach: a median regret of at most 0, \
-              3 % at worst, and an area at least that of NAdamW with a cosine and of everyone \
-              who finds a rate.</p>\n";
+              3 % at worst, and an area at least that of NAdamW with a cosine and of all \
+              that find a rate.</p>\n";
 }
 
 /// The tasks at which ours are furthest before, and furthest behind, the search by hand.

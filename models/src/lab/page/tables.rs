@@ -73,7 +73,7 @@ pub(super) fn everyone(findings: &Findings) -> String {
         "area, steps",
         "area, seconds",
         "settings",
-        "told the steps",
+        "knows the steps",
         "time of a step",
     ];
     table(&headings, rows.into_iter().map(|(_, row)| row))

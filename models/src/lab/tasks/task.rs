@@ -64,7 +64,7 @@ impl<P: Problem + Send> Ready for P {
 }
 
 impl Task {
-    /// The task with its data, which are drawn or read; none where they are not in `folders`.
+    /// The task with its data, which are drawn or read; none if they are not in `folders`.
     ///
     /// # Errors
     /// Files that cannot be read.

@@ -49,7 +49,7 @@ pub(super) fn apply<E: Element, const RELU: bool>(
     });
 }
 
-/// The gradient, or 0 where the rectifier did not let `x` pass.
+/// The gradient, or 0 if the rectifier did not let `x` pass.
 #[inline(always)]
 pub(super) fn passing<E: Element, const RELU: bool>(gradient: E, x: E, channel: Channel<E>) -> E {
     if RELU && (x - channel.mean) * channel.slope + channel.bias <= E::ZERO {

@@ -57,7 +57,7 @@ fn agrees(size: (usize, usize, usize), window: (usize, usize, usize)) {
     }
 }
 
-// Fails for a wrong window, or where padding could be the largest.
+// Fails for a wrong window, or if padding could be the largest.
 #[test]
 fn as_defined() {
     agrees((1, 1, 1), (1, 1, 0));

@@ -377,7 +377,7 @@ fn drop_all<E: Element>(values: &mut [E], dropped: Dropped, first: usize) {
     });
 }
 
-/// Turns gradients of the weights into gradients of the scores. Where a weight is 0 because it is
+/// Turns gradients of the weights into gradients of the scores. If a weight is 0 because it is
 /// masked, so is the gradient.
 fn softmax_gradient<E: Element>(gradient: &mut [E], weights: &[E], keys: usize, scale: f64) {
     let width = keys.max(1);

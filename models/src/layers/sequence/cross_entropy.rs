@@ -36,7 +36,7 @@ where
     Err(LayerError::Shape { layer: format!("cross entropy of {V} classes"), what })
 }
 
-/// One over the number of rows that count; 0 where none does.
+/// One over the number of rows that count; 0 if none does.
 fn share(labels: &[usize], ignored: usize) -> f64 {
     match labels.iter().filter(|label| **label != ignored).count() {
         0 => 0.0,

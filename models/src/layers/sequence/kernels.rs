@@ -67,7 +67,7 @@ pub trait SequenceKernels<E: Dtype>: Kernels<E> {
     /// `onto` plus what [`try_drop`](Self::try_drop) leaves of `x`: the end of a residual branch.
     ///
     /// # Errors
-    /// [`LayerError::Shape`] where the two have different numbers of rows; out of memory.
+    /// [`LayerError::Shape`] if the two have different numbers of rows; out of memory.
     ///
     /// # Example
     /// ```
@@ -126,7 +126,7 @@ pub trait SequenceKernels<E: Dtype>: Kernels<E> {
     /// of `sizes.keys`.
     ///
     /// # Errors
-    /// [`LayerError::Shape`] where `sizes`, the mask and the rows do not agree; out of memory.
+    /// [`LayerError::Shape`] if `sizes`, the mask and the rows do not agree; out of memory.
     ///
     /// # Example
     /// ```

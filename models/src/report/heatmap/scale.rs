@@ -5,8 +5,8 @@ use crate::report::{
     color::{Color, BLACK, WHITE},
 };
 
-/// From pale blue over yellow and orange to dark red, ever darker, so that the
-/// order survives colour blindness and grey printers.
+/// From pale blue over yellow and orange to dark red, ever darker, so that the order survives
+/// colour blindness and grey printers.
 pub(super) const RAMP: [Color; 6] = [
     Color(230, 244, 249),
     Color(249, 228, 160),
@@ -36,8 +36,8 @@ impl Scale {
         value.is_finite().then(|| Color::between(&RAMP, part))
     }
 
-    /// The lowest value, the one in the middle and the highest, or fewer where
-    /// they cannot be told apart.
+    /// The lowest value, the one in the middle and the highest, or fewer where they cannot be told
+    /// apart.
     pub(super) fn labels(&self) -> Vec<String> {
         let Some((low, high)) = self.0 else { return vec!["≤ 0".into()] };
         if low == high {

@@ -70,7 +70,7 @@ fn every_label_is_there() {
     }
 }
 
-// Fails when cells are drawn twice or dropped, also where the vector is
+// Fails when cells are drawn twice or dropped, also if the vector is
 // too short, or when its surplus is drawn.
 #[test]
 fn there_is_a_rectangle_a_cell() {

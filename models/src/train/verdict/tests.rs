@@ -4,7 +4,7 @@ use super::*;
 use crate::report::Epoch;
 use tlr::Cause;
 
-/// So many windows of ten steps each, with what became of them.
+/// A run with a window of ten steps for each outcome.
 fn run(losses: Vec<f64>, outcomes: &[Outcome]) -> Run {
     let decision = |(index, outcome): (usize, &Outcome)| {
         let step = 10 * (index as u64 + 1);
@@ -91,7 +91,7 @@ fn nobody_knows_of_a_few_steps() {
     assert_eq!(falling(4), Verdict::TooShort { steps: 4 });
     assert_eq!(falling(39), Verdict::TooShort { steps: 39 });
     assert_eq!(falling(40), Verdict::Learned);
-    // What is wrong for sure is told at once.
+    // What is wrong for sure is reported at once.
     let undone = run(losses(2.3, 0.1, 0.1, 30), &[BAD, BAD, BAD]);
     assert_eq!(fault_of(&undone), Some(Fault::Rollbacks { undone: 3, kept: 0 }));
 }
@@ -125,7 +125,7 @@ fn a_rate_at_its_bound() {
 #[test]
 fn a_rate_that_still_rises_was_too_small() {
     let stays = run(losses(2.3, 2.3, 0.1, 200), &[Outcome::Raised; 3]);
-    // The group `a` from 1e-9 on, so many times as large after each window.
+    // The group `a` from 1e-9 on, multiplied by `factor` after each window.
     let raised = |factor: f64, last: Outcome| {
         let mut run = stays.clone();
         let mut rate = 1e-9;

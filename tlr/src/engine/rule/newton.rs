@@ -14,12 +14,12 @@ use serde::Serialize;
 /// *Newton-based Trainable Learning Rate*, ICASSP 2023
 /// ([their code](https://github.com/georgeretsi/NTLR)).
 ///
-/// With d = ⟨u₋,u₋⟩ − ⟨u₋,u⟩, and only where d > 0:
+/// With d = ⟨u₋,u₋⟩ − ⟨u₋,u⟩, and only if d > 0:
 ///
 /// - paper: α ← α · (1 + γ·⟨u₋,u⟩/d)
 /// - aligned: α ← (1 − γ)·α + γ·α₋·⟨u₋,u₋⟩/d
 ///
-/// and never to more than `max_factor` times the current rate. Where d ≤ 0 the loss is not convex
+/// and never to more than `max_factor` times the current rate. If d ≤ 0 the loss is not convex
 /// along the direction and the rate stays. Either form is above (1 − γ)·α, so a rate cannot become
 /// zero or negative.
 ///

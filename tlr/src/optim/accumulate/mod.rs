@@ -165,7 +165,7 @@ impl<Opt> Accumulate<Opt> {
 
     /// The next batch completes its step, however few are gathered: the last batch of an epoch. The
     /// step is made with the mean of those that there are. It holds as long as
-    /// [`weigh_next`](Self::weigh_next) does, where there is an example.
+    /// [`weigh_next`](Self::weigh_next) does, if there is an example.
     ///
     /// Around an `Accumulate`,
     /// [`Trainer::complete_with_next`](crate::Trainer::complete_with_next) does the same.

@@ -13,7 +13,7 @@ fn watch() -> Watch {
     watch
 }
 
-// Fails with another number of windows, and where gradients that are as long, or a way that is not
+// Fails with another number of windows, and if gradients that are as long, or a way that is not
 // steep enough, count.
 #[test]
 fn three_windows_uphill_to_longer_gradients_are_too_many() {
@@ -29,7 +29,7 @@ fn three_windows_uphill_to_longer_gradients_are_too_many() {
     assert!(!after([(1.0, 1.0), (1.0, 1.1), (1.0, 1.2), (1.0, 1.3)])[3]);
 }
 
-// Three times as long as the longest before. Fails with another factor, or where equality counts.
+// Three times as long as the longest before. Fails with another factor, or if equality counts.
 #[test]
 fn gradients_that_have_exploded() {
     let mut watch = watch();
@@ -47,7 +47,7 @@ fn gradients_that_have_exploded() {
 }
 
 // By hand. A loss at the snapshot is counted by `inspect`, one on the way by `forgive`, and after
-// good windows neither moves the reference. Fails with another sign, or where one counts twice.
+// good windows neither moves the reference. Fails with another sign, or if one counts twice.
 #[test]
 fn a_forgiven_loss_is_part_of_the_first_reference() {
     let safeguard = Safeguard::default();
@@ -73,7 +73,7 @@ fn losses(all: &[f64]) -> Losses {
 }
 
 // Three losses at the snapshot agree on a level above the ceiling: it is the ceiling from then on,
-// with the window's noise on top. Fails with another sum, or where a level at the ceiling counts.
+// with the window's noise on top. Fails with another sum, or if a level at the ceiling counts.
 #[test]
 fn an_agreed_level_raises_the_ceiling() {
     let safeguard = Safeguard::default();

@@ -99,7 +99,7 @@ impl GroupRamp {
             return 1;
         }
         let steps = (2.0 * self.base.deviation() / self.first).powi(2).ceil();
-        // Infinite or NaN where there is no slope.
+        // Infinite or NaN if there is no slope.
         if steps <= MOST_STEPS as f64 {
             (steps as u64).max(1)
         } else {
@@ -286,7 +286,7 @@ mod tests {
         assert_eq!(group(&[0.0]).crossing(), 3.0);
         assert_eq!(GroupRamp { raised: 4.0, ..group(&[0.0]) }.crossing(), 2.5);
         assert_eq!(GroupRamp { means: vec![-9.0, -1.5], ..group(&[0.5]) }.crossing(), 2.5);
-        // Not outside of the two, and the last one where there is no telling.
+        // Not outside of the two, and the last one if there is no telling.
         assert_eq!(GroupRamp { means: vec![-0.5], ..group(&[0.0]) }.crossing(), 2.0);
         assert_eq!(group(&[-1.5]).crossing(), 4.0);
         assert_eq!(GroupRamp { means: vec![-1.0], ..group(&[-1.0]) }.crossing(), 4.0);

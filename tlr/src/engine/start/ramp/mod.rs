@@ -50,8 +50,8 @@ const LONGEST_RAMP: u64 = 4000;
 ///    until b is four standard errors below 0. From then on n = ⌈(2σ/b)²⌉ steps are enough to tell
 ///    half of b from all of it.
 /// 3. **Growth.** n steps at each rate, and their mean slope m. Near the start rates grow fourfold,
-///    then twofold. Where m is below ¾·b, or could be by one standard error, the way is still
-///    straight, and b is measured better. Where m is above ½·b, by three standard errors or after
+///    then twofold. If m is below ¾·b, or could be by one standard error, the way is still
+///    straight, and b is measured better. If m is above ½·b, by three standard errors or after
 ///    four looks, the group is done. Its rate is the one at which m crosses ½·b, between the last
 ///    two. Near the start the next rate has to confirm that.
 ///
@@ -245,7 +245,7 @@ impl Ramp {
     /// Corrects the trial rate by how far the weights have moved.
     fn try_rate(&mut self, all: &Slope, numbers: Numbers) -> Ramped {
         let way = first_way(all, numbers.spacing);
-        // Infinite where nothing has moved.
+        // Infinite if nothing has moved.
         let by = (way / all.moved).min(RAISE);
         self.moving().for_each(|group| group.rate = bounded(by * group.rate));
         if all.moved >= way / 2.0 {

@@ -125,7 +125,7 @@ fn a_trial_that_moves_far_enough() {
 
 // ---- Probes ----
 
-/// Probes whose slopes are told by their number, from 1, until rates grow; how many, and the ramp.
+/// Probes whose slopes depend on their number, from 1, until rates grow; how many, and the ramp.
 fn probe(of: impl Fn(u64) -> Vec<Slope>) -> (u64, Ramp) {
     let mut ramp = at(Stage::Probing, vec![GroupRamp::new(1.0, false); of(1).len()]);
     ramp.follows = true;
@@ -149,8 +149,8 @@ fn noise(count: u64) -> f64 {
     }
 }
 
-// Eight tell a slope without noise. A group whose slope is lost in noise is waited for four times
-// as long as all groups took, and is faint then. Where all is noise, nobody is.
+// Eight are enough for a slope without noise. A group whose slope is lost in noise is waited for
+// four times as long as all groups took, and is faint then. If all is noise, no group is.
 #[test]
 fn probes_until_the_first_slope_is_known() {
     let (count, ramp) = probe(|_| vec![slope(-1.0)]);
@@ -219,7 +219,7 @@ fn who_is_to_blame_for_an_explosion() {
     assert_eq!(rates(&ramp), [2.0, 1.0, 2.0, 2.0, 3.0]);
 }
 
-// So many steps are made at each rate. Fails one step early or late.
+// `each` steps are made at each rate. Fails one step early or late.
 #[test]
 fn a_rate_is_looked_at_after_its_steps() {
     let after = |looks, taken| {
