@@ -73,8 +73,8 @@ pub(super) enum Pick {
 /// The rate that is taken if a range test suggests none.
 const NO_SUGGESTION: f64 = 1e-3;
 
-/// This library's defaults around an optimizer, when it is told how many steps there are. The rate
-/// that it starts from is as good as any.
+/// This library's defaults around an optimizer, with the number of steps. The rate that it starts
+/// from is as good as any.
 pub(super) fn ours(optimizer: Base) -> Options {
     Options { optimizer, schedule: Shape::Horizon, ..Options::default() }
 }

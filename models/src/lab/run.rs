@@ -17,7 +17,7 @@ pub const POINTS: usize = 20;
 /// How many times the rate is read on the way.
 const READINGS: usize = 200;
 
-/// What is told on the way of a run, 200 times: the steps that are made, and the last batch's loss.
+/// Called 200 times on the way of a run, with the steps that are made and the last batch's loss.
 pub type Watch<'a> = dyn Fn(usize, f64) + Sync + 'a;
 
 /// The result of a run.
@@ -67,7 +67,7 @@ pub struct Point {
     pub train: Option<f64>,
 }
 
-/// So many steps among `steps`, as far apart as can be.
+/// `count` steps among `steps`, as far apart as can be.
 fn marks(steps: usize, count: usize) -> Vec<usize> {
     let mut marks: Vec<_> = (1..=count).map(|n| steps * n / count).filter(|&m| m > 0).collect();
     marks.dedup();

@@ -229,7 +229,7 @@ mod tests {
     use super::{behind_links, save, Tensors};
     use std::os::unix::fs::symlink;
 
-    // Fails if a link is replaced: whoever made it looks for the file where it leads.
+    // Fails if a link is replaced: its user looks for the file where it leads.
     #[test]
     fn links_stay() {
         let dir = std::env::temp_dir().join(format!("tlr-links-{}", std::process::id()));

@@ -87,7 +87,7 @@ const NOTES: &str = "<h2>How this was made</h2>\n<ul>\n\
     take more time than they need. Other work on the machine slows all of them down.</li>\n\
     <li>Memory is what an optimizer keeps beside the weights, counted from its buffers at the end: \
     snapshots, moments, averages. Gradients and the weights are not counted.</li>\n\
-    <li><em>Settings</em> are the numbers that somebody had to choose; a published default \
+    <li><em>Settings</em> are the numbers that have to be chosen; a published default \
     counts.</li>\n\
     <li>A window between two decisions has at least 20 steps, also with the paper's rule.</li>\n\
     <li>Curves are of the least seed.</li>\n</ul>\n";

@@ -91,8 +91,8 @@ fn fig1() -> Exhibit {
     Exhibit {
         part: Part::Fig1,
         title: "Figure 1: rates over p and over γ",
-        about: "The paper's rates rise first and sink then, as if somebody had chosen a warm-up \
-                and a decay. It does not tell the starting rate; here it is 1e-3. This library \
+        about: "The paper's rates rise first and sink then, as with a warm-up \
+                and a decay. It does not name the starting rate; here it is 1e-3. This library \
                 looks for its start by itself.",
         tasks: vec![of_mnist()],
         views,
@@ -110,7 +110,7 @@ fn fig2() -> Exhibit {
     Exhibit {
         part: Part::Fig2,
         title: "Figure 2: nine starting rates",
-        about: "The rate that somebody begins with should not matter. With p = 0.2 and γ = 0.33, \
+        about: "The rate that training begins with should not matter. With p = 0.2 and γ = 0.33, \
                 the paper's defaults.",
         tasks: vec![of_mnist()],
         views: vec![

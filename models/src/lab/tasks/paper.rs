@@ -123,7 +123,7 @@ const fn cifar<const BATCH: usize>() -> Task {
     }
 }
 
-/// So many images in colour to train and to test on, or those that there are.
+/// `train` images in colour to train on and `test` to test on, or as many as there are.
 fn coloured(
     folders: &Folders,
     [train, test]: [usize; 2],
