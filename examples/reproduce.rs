@@ -227,12 +227,15 @@ fn seeds(args: &Runs, usual: &[u64]) -> Vec<u64> {
     }
 }
 
+/// A task and its data.
+type Opened<'a> = (&'a Task, Box<dyn Ready>);
+
 /// The tasks with their data, and a note on each whose data are not there.
 fn open<'a>(
     tasks: &'a [Task],
     folders: &Folders,
     scale: Scale,
-) -> Result<Vec<(&'a Task, Box<dyn Ready>)>, Box<dyn Error>> {
+) -> Result<Vec<Opened<'a>>, Box<dyn Error>> {
     let mut open = Vec::new();
     for task in tasks {
         match task.open(folders, scale)? {
@@ -249,11 +252,7 @@ fn open<'a>(
 }
 
 /// The seed is outermost: a program that stops early has whole tables.
-fn cells<'a>(
-    open: &'a [(&Task, Box<dyn Ready>)],
-    contenders: &[&'a Contender],
-    seeds: &[u64],
-) -> Vec<Cell<'a>> {
+fn cells<'a>(open: &'a [Opened<'_>], contenders: &[&'a Contender], seeds: &[u64]) -> Vec<Cell<'a>> {
     let mut cells = Vec::new();
     for &seed in seeds {
         for (task, ready) in open {

@@ -5,15 +5,14 @@
 //!
 //! * [`data`]: images and sentences to train on, drawn by the crate itself or
 //!   read from files, and the mini-batches made of them;
-//! * [`layers`]: the operations they are made of; * [`Mlp`]: the paper's perceptron, and [`train`]:
-//! training it; * [`resnet`]: residual networks for images; * [`Seq2SeqTransformer`]: the
-//! transformer for translation, and [`search`]:
-//!   decoding with it;
+//! * [`layers`]: the operations they are made of;
+//! * [`Mlp`]: the paper's perceptron, and [`train`]: training it;
+//! * [`resnet`]: residual networks for images;
+//! * [`Seq2SeqTransformer`]: the transformer for translation, and [`search`]: decoding with it;
 //! * [`baselines`]: the optimizers that `tlr` is compared with, and `lab`, with the feature of that
 //!   name: the tasks that all of them are compared on;
-//! * [`checkpoint`]: weights from PyTorch; * [`report`]: the curves, tables and CSV files that a
-//! training run leaves
-//!   behind.
+//! * [`checkpoint`]: weights from PyTorch;
+//! * [`report`]: the curves, tables and CSV files that a training run leaves behind.
 //!
 //! On the CPU the layers share their work among rayon's threads, with the same result for any
 //! number of them. Train on one of these threads, by `rayon::scope(|_| …)`: from outside, every

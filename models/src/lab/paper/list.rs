@@ -128,9 +128,12 @@ fn fig2() -> Exhibit {
     }
 }
 
+/// A method's options from a starting rate.
+type AtRate = Box<dyn Fn(f64) -> Options>;
+
 /// A table over three starting rates, with these η of either rule of first order.
 fn against_hypergradients(additive: &[f64], multiplicative: &[f64]) -> View {
-    let mut methods: Vec<(String, Box<dyn Fn(f64) -> Options>)> = vec![
+    let mut methods: Vec<(String, AtRate)> = vec![
         ("this library".to_owned(), Box::new(|rate| Options { rate, ..ours(Base::Sgd) })),
         ("the paper's rule as printed".to_owned(), Box::new(printed)),
     ];

@@ -67,14 +67,12 @@ struct OfFolder<M> {
     model: PhantomData<fn() -> M>,
 }
 
+/// The pixels and the labels of some pictures, and the shape of all.
+type Read = (Vec<f32>, Vec<usize>, [usize; 4]);
+
 impl<M> OfFolder<M> {
-    /// The pixels and the labels of some pictures, and the shape of all.
-    fn read(
-        &self,
-        pictures: &Pictures,
-        numbers: &[usize],
-        view: View,
-    ) -> Result<(Vec<f32>, Vec<usize>, [usize; 4]), TrainError> {
+    /// Reads some pictures.
+    fn read(&self, pictures: &Pictures, numbers: &[usize], view: View) -> Result<Read, TrainError> {
         let mut pixels = Vec::new();
         for &number in numbers {
             pixels.extend(pictures.read(number, &self.preparation, view)?);
