@@ -109,7 +109,7 @@ fn impossible_figures_are_refused() {
     type Edit = fn(&mut serde_json::Value);
     let edits: [(&str, Edit); 8] = [
         ("rate", |p| p["engine"]["groups"][0]["rate"] = 0.0.into()),
-        ("rate", |p| p["engine"]["groups"][1]["rate"] = "NaN".into()),
+        ("rate", |p| p["engine"]["groups"][1]["rate"] = "nan:7ff8000000000000".into()),
         ("previous", |p| p["engine"]["groups"][0]["previous"]["rate"] = (-1.0).into()),
         ("position", |p| p["engine"]["position"] = 1_000.into()),
         ("phase", |p| p["engine"]["phase"] = "EndingWindow".into()),
