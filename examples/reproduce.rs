@@ -19,6 +19,7 @@ mod numbers;
 mod threads;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use indicatif::ProgressBar;
 use many::{progress_bar, say};
 use numbers::whole;
 use std::{
@@ -189,7 +190,7 @@ fn paper(part: Option<Part>, args: &Runs) -> Result<(), Box<dyn Error>> {
     let mut failed = 0;
     for (n, exhibit) in wanted.iter().enumerate() {
         let heading = format!("{} ({} of {})", exhibit.title, n + 1, wanted.len());
-        say(&progress_bar(0), &heading)?;
+        say(&ProgressBar::hidden(), &heading)?;
         let open = open(&exhibit.tasks, &folders, args.scale)?;
         let contenders = exhibit.contenders();
         let cells = cells(&open, &contenders, &seeds);
@@ -291,7 +292,7 @@ fn end(failed: usize, out: &Path) -> Result<(), Box<dyn Error>> {
         return Err(format!("{failed}; the same command runs what failed again").into());
     }
     let out = out.display();
-    Ok(say(&progress_bar(0), &format!("results in {out}, and what they say in report.html"))?)
+    Ok(say(&ProgressBar::hidden(), &format!("results in {out}, and what they say in report.html"))?)
 }
 
 fn write_page(folder: &Path, scale: Scale) -> Result<(), Box<dyn Error>> {

@@ -266,7 +266,7 @@ impl Results {
     }
 }
 
-/// Called on the way of a run with its cell, its steps so far, and the last batch's loss.
+/// Called after every step of a run with its cell, the steps made so far, and the batch's loss.
 pub type WatchCells<'a> = dyn Fn(&Cell<'_>, usize, f64) + Sync + 'a;
 
 /// Trains every one of `cells` that is not done yet, `jobs` at a time, each on a thread of its own,

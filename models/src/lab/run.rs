@@ -17,7 +17,7 @@ pub const POINTS: usize = 20;
 /// How many times the rate is read on the way.
 const READINGS: usize = 200;
 
-/// Called 200 times on the way of a run, with the steps that are made and the last batch's loss.
+/// Called after every step of a run with the steps made so far and the batch's loss.
 pub type Watch<'a> = dyn Fn(usize, f64) + Sync + 'a;
 
 /// The result of a run.
@@ -120,7 +120,10 @@ pub fn train<P: Problem>(
         for examples in problem.epoch(epoch, seed)? {
             let batch = Batch { examples: &examples, epoch, seed };
             match run.step(&mut *learner, &mut model, batch, &mut gradients) {
-                Ok(loss) => losses.push(loss),
+                Ok(loss) => {
+                    losses.push(loss);
+                    watch(trained.steps + 1, loss);
+                }
                 Err(error) => {
                     let (ended, words) = match error {
                         TrainError::Rate(_) => how_it_ended(error),
@@ -137,7 +140,6 @@ pub fn train<P: Problem>(
             if readings.binary_search(&trained.steps).is_ok() {
                 let rate = rate(&*learner).map(|rate| (searched + trained.steps, rate));
                 trained.way.extend(rate);
-                watch(trained.steps, losses.last().copied().unwrap_or(f64::NAN));
             }
             if tests.binary_search(&trained.steps).is_ok() {
                 seconds += clock.seconds();

@@ -69,6 +69,13 @@ pub fn paper_html(exhibits: &[Exhibit], results: &Results) -> String {
                 escaped(data)
             );
         }
+        let (done, all) = runs.done(exhibit);
+        if done < all {
+            let _ = writeln!(
+                page,
+                "<p><b>{done} of {all} runs are done.</b> Means are over those that are.</p>"
+            );
+        }
         for view in &exhibit.views {
             page += &shown_view(view, exhibit, &runs);
         }
@@ -247,7 +254,7 @@ fn beside(title: &str, ours: &Method<'_>, other: &Method<'_>) -> String {
         escaped(other.label),
         loss(other.loss),
         if by <= 0.0 { "wins" } else { "loses" },
-        percent(by)
+        percent(by.abs()).trim_start_matches('+')
     )
 }
 
