@@ -27,17 +27,13 @@ pub(super) fn beside(checkpoint: &Checkpoint, learned: bool) -> Option<usize> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::{
-        baselines::{Adam, AnyPeer, PeerOptimizer},
-        train::{alone, learner, Base, Learner, Options},
-    };
+    use crate::train::{alone, learner, Base, Options};
     use dfdx::{nn::BuildModule, prelude::Cpu};
 
     type Line = dfdx::nn::modules::Linear<8, 4, f32, Cpu>;
 
     // By hand: 36 weights of 4 bytes; two snapshots of them, two moments for Adam, and a velocity
-    // for SGD, which is there without momentum too, as in dfdx. A peer's state has a few bytes
-    // more, for lengths and the number of steps.
+    // for SGD, which is there without momentum too, as in dfdx.
     #[test]
     fn every_buffer_counts_once() {
         let model = Line::build(&Cpu::default());
@@ -48,9 +44,5 @@ mod tests {
         };
         assert_eq!((of(Base::Sgd, true), of(Base::Adam, true)), (3 * 36 * 4, 4 * 36 * 4));
         assert_eq!((of(Base::Sgd, false), of(Base::Adam, false)), (36 * 4, 2 * 36 * 4));
-        let peer: PeerOptimizer<Line, AnyPeer, f32> =
-            PeerOptimizer::new(&model, Adam::default().into()).unwrap();
-        let bytes = beside(&Learner::checkpoint(&peer, &model).unwrap(), false).unwrap();
-        assert!((2 * 36 * 4..2 * 36 * 4 + 40).contains(&bytes), "{bytes}");
     }
 }
