@@ -27,16 +27,23 @@ pub(super) fn beside(checkpoint: &Checkpoint, learned: bool) -> Option<usize> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::train::{alone, learner, Base, Options};
-    use dfdx::{nn::BuildModule, prelude::Cpu};
+    use crate::{
+        baselines::{Adam, AnyPeer, PeerOptimizer},
+        train::{alone, learner, Base, Learner, Options},
+    };
+    use dfdx::{
+        nn::{BuildModule, ZeroGrads},
+        prelude::Cpu,
+    };
 
     type Line = dfdx::nn::modules::Linear<8, 4, f32, Cpu>;
 
     // By hand: 36 weights of 4 bytes; two snapshots of them, two moments for Adam, and a velocity
-    // for SGD, which is there without momentum too, as in dfdx.
+    // for SGD, which is there without momentum too, as in dfdx. A peer has its moments from its first
+    // step on, and 124 bytes for settings, lengths and the number of steps.
     #[test]
     fn every_buffer_counts_once() {
-        let model = Line::build(&Cpu::default());
+        let mut model = Line::build(&Cpu::default());
         let of = |optimizer, learned| {
             let options = Options { optimizer, ..Options::default() };
             let learner = learner(&model, &options, 10, alone()).unwrap();
@@ -44,5 +51,11 @@ mod tests {
         };
         assert_eq!((of(Base::Sgd, true), of(Base::Adam, true)), (3 * 36 * 4, 4 * 36 * 4));
         assert_eq!((of(Base::Sgd, false), of(Base::Adam, false)), (36 * 4, 2 * 36 * 4));
+        let mut peer: PeerOptimizer<Line, AnyPeer, f32> =
+            PeerOptimizer::new(&model, Adam::default().into()).unwrap();
+        let mut gradients = model.alloc_grads();
+        Learner::step(&mut peer, &mut model, &mut gradients, 1.0).unwrap();
+        let bytes = beside(&Learner::checkpoint(&peer, &model).unwrap(), false).unwrap();
+        assert_eq!(bytes, 2 * 36 * 4 + 124);
     }
 }

@@ -8,8 +8,6 @@ use crate::{
 use dfdx::{nn::TensorCollection, prelude::Cpu};
 use serde::{Deserialize, Serialize};
 use std::{
-    fs::File,
-    io,
     path::Path,
     sync::atomic::{AtomicBool, Ordering},
 };
@@ -166,7 +164,7 @@ impl Persistence<'_> {
 
     fn read(&self) -> Result<Option<Checkpoint>, TrainError> {
         let Some(path) = self.checkpoint else { return Ok(None) };
-        writable(path)
+        Checkpoint::probe(path)
             .map_err(|source| TrainError::CheckpointPath { path: path.to_owned(), source })?;
         match (path.exists(), self.resume) {
             (false, _) => Ok(None),
@@ -212,17 +210,4 @@ impl Persistence<'_> {
     pub(super) fn is_stopped(&self) -> bool {
         self.stop.is_some_and(|stop| stop.load(Ordering::Relaxed))
     }
-}
-
-/// Whether a file can be made and replaced at `path`. Nothing is left of the trial.
-fn writable(path: &Path) -> io::Result<()> {
-    if path.is_dir() {
-        return Err(io::ErrorKind::IsADirectory.into());
-    }
-    // A link stays, and what it leads to is replaced.
-    let path = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let trial = path.with_file_name(format!("{name}.{}.trial", std::process::id()));
-    File::create(&trial)?;
-    std::fs::remove_file(&trial)
 }

@@ -8,23 +8,31 @@ use dfdx::{
 };
 use support::values::{gradients, values};
 use tlr::{
-    optim::Sgd, Cause, DataParallel, Error, LossScale, Newton, NewtonConfig, ParallelError, Step,
+    engine::NewtonRule,
+    optim::Sgd,
+    parallel::{Ranks, Threads},
+    Cause, DataParallel, Error, LossScale, MixedPrecision, Newton, NewtonConfig, ParallelError,
+    Step,
 };
 
 type Half = modules::Linear<2, 1, AMP<f16>, Cpu>;
+type Master = DataParallel<Sgd<modules::Linear<2, 1, f32, Cpu>, f32, Cpu>, Threads>;
+
+fn mixed(ranks: Ranks<Threads>) -> (Half, MixedPrecision<Half, AMP<f16>, Master, NewtonRule>) {
+    let model: Half = Cpu::seed_from_u64(1).build_module::<Linear<2, 1>, AMP<f16>>();
+    let opt = MixedPrecision::new(&model, LossScale::default(), |master| {
+        let sgd = Sgd::new(master, SgdConfig { lr: 1e-3, ..Default::default() });
+        Newton::new(master, DataParallel::new(sgd, ranks), NewtonConfig::default())
+    });
+    (model, opt.unwrap())
+}
 
 /// Half precision overflows on one rank. Fails if that rank alone skips and halves its scale.
 #[test]
 fn an_overflow_on_one_rank_is_one_of_all() {
     let all = on_ranks(2, |ranks| {
         let rank = ranks.rank();
-        let dev = Cpu::seed_from_u64(1);
-        let mut model: Half = dev.build_module::<Linear<2, 1>, AMP<f16>>();
-        let mut opt = tlr::MixedPrecision::new(&model, LossScale::default(), |master| {
-            let sgd = Sgd::new(master, SgdConfig { lr: 1e-3, ..Default::default() });
-            Newton::new(master, DataParallel::new(sgd, ranks.clone()), NewtonConfig::default())
-        })
-        .unwrap();
+        let (mut model, mut opt) = mixed(ranks);
         let mut steps = Vec::new();
         for step in 0..4 {
             let mut own = gradients(&model, &[1.0, -2.0, 0.5]);
@@ -45,13 +53,7 @@ fn an_overflow_on_one_rank_is_one_of_all() {
 fn a_gradient_that_is_missing_in_mixed_precision_is_told_to_all() {
     let all = on_ranks(2, |ranks| {
         let rank = ranks.rank();
-        let dev = Cpu::seed_from_u64(1);
-        let mut model: Half = dev.build_module::<Linear<2, 1>, AMP<f16>>();
-        let mut opt = tlr::MixedPrecision::new(&model, LossScale::default(), |master| {
-            let sgd = Sgd::new(master, SgdConfig { lr: 1e-3, ..Default::default() });
-            Newton::new(master, DataParallel::new(sgd, ranks.clone()), NewtonConfig::default())
-        })
-        .unwrap();
+        let (mut model, mut opt) = mixed(ranks);
         let own = match rank {
             0 => gradients(&model, &[1.0, -2.0, 0.5]),
             _ => model.bias.leaky_trace().sum::<Rank0, _>().backward(),
@@ -64,4 +66,20 @@ fn a_gradient_that_is_missing_in_mixed_precision_is_told_to_all() {
     };
     assert!(message.contains("weight"), "{message}");
     assert_eq!(all[1], Error::UnusedParameters { tensors: vec!["weight".to_owned()] });
+}
+
+/// A rank passes another model. Fails if the others wait for it.
+#[test]
+fn another_model_in_mixed_precision_is_told_to_all() {
+    let all = on_ranks(2, |ranks| {
+        let rank = ranks.rank();
+        let (mut model, mut opt) = mixed(ranks);
+        if rank == 1 {
+            model = Cpu::seed_from_u64(1).build_module::<Linear<2, 1>, AMP<f16>>();
+        }
+        let own = gradients(&model, &[1.0, -2.0, 0.5]);
+        opt.step(&mut model, &own, 1.0).unwrap_err()
+    });
+    assert!(matches!(&all[0], Error::Parallel { rank: 1, .. }), "{:?}", all[0]);
+    assert!(matches!(&all[1], Error::ModelChanged { .. }), "{:?}", all[1]);
 }

@@ -27,6 +27,14 @@ pub(super) fn save(tensors: &Tensors, path: &Path) -> Result<(), CheckpointError
     Ok(())
 }
 
+/// Whether a file can be made beside `path`, to take its place. Nothing is left of the trial.
+pub(super) fn probe(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Err(io::ErrorKind::IsADirectory.into());
+    }
+    Partial::new(&behind_links(path)).map(|_| ())
+}
+
 /// Where a file at `path` really is. A link stays, and what it leads to is replaced, also if that
 /// is not there yet.
 fn behind_links(path: &Path) -> PathBuf {
@@ -226,7 +234,7 @@ fn checksum(tensors: &Tensors) -> String {
 #[cfg(all(test, unix))]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use super::{behind_links, save, Tensors};
+    use super::{behind_links, probe, save, Tensors};
     use std::os::unix::fs::symlink;
 
     // Fails if a link is replaced: its user looks for the file where it leads.
@@ -241,6 +249,11 @@ mod tests {
             save(&Tensors::new(), &near).unwrap(); // the first time they lead nowhere
             assert!(near.is_symlink() && far.is_file() && !far.is_symlink());
         }
+        // It is tried where the link leads, and nothing is left of it.
+        let lost = dir.join("lost");
+        symlink("nowhere/checkpoint", &lost).unwrap();
+        assert!(probe(&lost).is_err() && probe(&dir).is_err() && probe(&near).is_ok());
+        assert_eq!(std::fs::read_dir(dir.join("far")).unwrap().count(), 2);
         symlink("circle", dir.join("circle")).unwrap();
         assert!(behind_links(&dir.join("circle")).ends_with("circle"));
         assert_eq!(behind_links(&far), far);

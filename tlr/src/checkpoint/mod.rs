@@ -91,6 +91,20 @@ impl Checkpoint {
         file::save(&self.tensors, path).map_err(|problem| failed(Some(path), problem))
     }
 
+    /// Tries whether [`save`](Self::save) can make a file at `path`, and leaves nothing there: to
+    /// find out before a long training.
+    ///
+    /// # Errors
+    /// The system's error, as if there is no such folder, or if `path` is one.
+    ///
+    /// # Example
+    /// ```
+    /// assert!(tlr::Checkpoint::probe("no/such/folder/run.safetensors").is_err());
+    /// ```
+    pub fn probe(path: impl AsRef<Path>) -> std::io::Result<()> {
+        file::probe(path.as_ref())
+    }
+
     /// Reads a file.
     ///
     /// # Errors

@@ -57,7 +57,7 @@ use std::{fmt, marker::PhantomData, path::Path};
 pub struct MixedPrecision<M, E, Opt: TunableOptimizer, R> {
     optimizer: Trainer<Opt, R>,
     master: Opt::Model,
-    /// The tensors of the model in half precision.
+    /// The trainable tensors of the model in half precision.
     tensors: Vec<UniqueId>,
     config: LossScale,
     scale: f64,
@@ -93,9 +93,10 @@ where
         let Some(master) = walk.map_err(device_error)? else { return Err(Error::NothingToTrain) };
         let optimizer = optimizer(&master)?;
         let marker = PhantomData;
-        let (tensors, config, scale) = (ids(model), scale, scale.start);
+        let trained = tensors::list(model).into_iter().filter(|tensor| tensor.trainable);
+        let (tensors, config) = (trained.map(|tensor| tensor.id).collect(), scale);
         let (since, skipped) = (0, 0);
-        Ok(Self { optimizer, master, tensors, config, scale, since, skipped, marker })
+        Ok(Self { optimizer, master, tensors, config, scale: scale.start, since, skipped, marker })
     }
 
     /// Multiplies the loss by the [scale](Self::loss_scale). Pass the gradients of the result to
@@ -146,10 +147,6 @@ where
         gradients: &Gradients<E, D>,
         loss: impl Into<f64>,
     ) -> Result<Step, Error> {
-        if self.tensors != ids(model) {
-            let what = "it is not the one that the master was made of".to_owned();
-            return Err(Error::ModelChanged { what });
-        }
         let own = self.unscale(model, gradients);
         // What overflows on one rank is left out by all, so the scales stay the same.
         let loss = loss.into();
@@ -190,13 +187,18 @@ where
             }
         };
         let factor = self.scale.recip() as f32; // exact: a power of two
-        let mut values: Vec<Vec<f32>> = Vec::new();
-        let read = gradients::each(model, &mut gradients, |_, gradient| {
+        let (mut values, mut ids) = (Vec::<Vec<f32>>::new(), Vec::new());
+        let read = gradients::each(model, &mut gradients, |id, gradient| {
+            ids.push(id);
             let read = |scaled: &[E]| scaled.iter().map(|value| factor * to_f32(value)).collect();
             values.push(<D as Backend<E>>::read(gradient, read)?);
             Ok(())
         });
         read.map_err(device_error)?;
+        if ids != self.tensors {
+            let what = "it is not the one that the master was made of".to_owned();
+            return Err(Error::ModelChanged { what });
+        }
         let (mut unscaled, mut values) = (Gradients::leaky(), values.iter());
         let written = gradients::each(&self.master, &mut unscaled, |_, gradient| {
             <D as Backend<f32>>::write(gradient, |gradient| {
@@ -296,10 +298,6 @@ impl<M, E, Opt: TunableOptimizer, R: fmt::Debug> fmt::Debug for MixedPrecision<M
 }
 
 const ATTACHMENT: &str = "loss_scale";
-
-fn ids<M: TensorCollection<E, D>, E: Dtype, D: Device<E>>(model: &M) -> Vec<UniqueId> {
-    tensors::list(model).into_iter().map(|tensor| tensor.id).collect()
-}
 
 fn device_error(error: impl std::fmt::Display) -> Error {
     Error::Device(error.to_string())

@@ -5,9 +5,9 @@ mod paper;
 mod tables;
 mod words;
 
-use super::{Findings, Group, OfTask, Scale};
 pub use paper::paper_html;
 
+use super::{Findings, Group, OfTask, Scale};
 use crate::report::{count, svg::escaped};
 use std::fmt::Write;
 use words::{percent, regret_of};

@@ -27,14 +27,18 @@ pub(crate) fn blame(share: f64, rise: f64, slopes: &[Slope]) -> Blame {
         return Blame::All;
     }
     let is_far = |slope: &Slope| slope.moved > FAR * slope.size();
-    let explained: f64 = slopes.iter().map(|slope| slope.along.max(0.0)).sum();
-    if explained < share * rise && !slopes.iter().any(is_far) {
+    if explained(slopes) < share * rise && !slopes.iter().any(is_far) {
         return Blame::None;
     }
     let largest = slopes.iter().map(|slope| slope.along).fold(0.0, f64::max);
     let guilty =
         |slope: &Slope| is_far(slope) || slope.along > 0.0 && slope.along >= share * largest;
     Blame::Some(slopes.iter().map(guilty).collect())
+}
+
+/// How large a rise the ways explain at most, on a convex piece: Σ max(⟨g,s⟩, 0).
+pub(crate) fn explained(slopes: &[Slope]) -> f64 {
+    slopes.iter().map(|slope| slope.along.max(0.0)).sum()
 }
 
 #[cfg(test)]

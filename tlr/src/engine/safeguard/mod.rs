@@ -4,7 +4,7 @@ mod blame;
 mod losses;
 mod watch;
 
-pub(crate) use blame::{blame, Blame};
+pub(crate) use blame::{blame, explained, Blame};
 pub(crate) use watch::{Verdict, Watch};
 
 use crate::error::Error;

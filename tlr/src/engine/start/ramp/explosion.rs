@@ -1,7 +1,10 @@
 //! What a ramp does when a loss has exploded.
 
 use super::{Ramp, Ramped};
-use crate::engine::{products::Slope, safeguard::Safeguard};
+use crate::engine::{
+    products::Slope,
+    safeguard::{explained, Safeguard},
+};
 
 impl Ramp {
     /// Whether the loss has exploded, and the way explains it: on a convex piece a rise is no more
@@ -14,9 +17,8 @@ impl Ramp {
     ) -> bool {
         let (Some(loss), Some(start)) = (loss, self.start) else { return false };
         let rise = loss - start;
-        let explained: f64 = slopes.iter().map(|slope| slope.along.max(0.0)).sum();
         let explodes = rise > (safeguard.explosion - 1.0) * start.abs();
-        explodes && safeguard.blame.is_none_or(|share| explained >= share * rise)
+        explodes && safeguard.blame.is_none_or(|share| explained(slopes) >= share * rise)
     }
 
     pub(super) fn give_up(&mut self, slopes: &[Slope], safeguard: &Safeguard) -> Ramped {

@@ -26,6 +26,11 @@ fn growing(each: u64, looks: u64, taken: u64, groups: Vec<GroupRamp>) -> Ramp {
     at(Stage::Growing { each, looks, taken }, groups)
 }
 
+/// One more step, in the usual case.
+fn see(ramp: &mut Ramp, slopes: &[Slope], loss: Option<f64>) -> Ramped {
+    ramp.observe(slopes, loss, NUMBERS, &Safeguard::default())
+}
+
 fn rates(ramp: &Ramp) -> Vec<f64> {
     ramp.rates().collect()
 }
@@ -50,29 +55,19 @@ fn stages_that_cannot_be() {
 fn the_longest_ramp() {
     let mut ramp = growing(1, 0, 0, vec![group(1.0)]);
     ramp.steps = LONGEST_RAMP - 2;
-    assert_eq!(ramp.observe(&[slope(-1.0)], None, NUMBERS, &Safeguard::default()), Ramped::On);
-    assert_eq!(ramp.observe(&[slope(-1.0)], None, NUMBERS, &Safeguard::default()), Ramped::Done);
+    assert_eq!(see(&mut ramp, &[slope(-1.0)], None), Ramped::On);
+    assert_eq!(see(&mut ramp, &[slope(-1.0)], None), Ramped::Done);
 }
 
 // The largest ones, until rates grow.
 #[test]
 fn loss_and_gradient_at_the_start() {
     let mut ramp = at(Stage::Resting, vec![group(1.0)]);
-    ramp.observe(
-        &[Slope { gradient: 3.0, ..slope(0.0) }],
-        Some(2.0),
-        NUMBERS,
-        &Safeguard::default(),
-    );
-    ramp.observe(&[slope(0.0)], Some(1.0), NUMBERS, &Safeguard::default());
+    see(&mut ramp, &[Slope { gradient: 3.0, ..slope(0.0) }], Some(2.0));
+    see(&mut ramp, &[slope(0.0)], Some(1.0));
     assert_eq!((ramp.gradient, ramp.start), (3.0, Some(2.0)));
     ramp.stage = Stage::Growing { each: 9, looks: 0, taken: 0 };
-    ramp.observe(
-        &[Slope { gradient: 9.0, ..slope(-1.0) }],
-        Some(2.5),
-        NUMBERS,
-        &Safeguard::default(),
-    );
+    see(&mut ramp, &[Slope { gradient: 9.0, ..slope(-1.0) }], Some(2.5));
     assert_eq!((ramp.gradient, ramp.start), (3.0, Some(2.0)));
 }
 
@@ -130,10 +125,7 @@ fn probe(of: impl Fn(u64) -> Vec<Slope>) -> (u64, Ramp) {
     let mut ramp = at(Stage::Probing, vec![GroupRamp::new(1.0, false); of(1).len()]);
     ramp.follows = true;
     for count in 1.. {
-        assert!(
-            ramp.observe(&of(count), None, NUMBERS, &Safeguard::default()) == Ramped::On
-                && count <= 200
-        );
+        assert!(see(&mut ramp, &of(count), None) == Ramped::On && count <= 200);
         if ramp.stage != Stage::Probing {
             return (count, ramp);
         }
@@ -176,12 +168,7 @@ fn steps_that_stop_following() {
         let mut ramp = at(Stage::Probing, vec![group(1.0)]);
         (ramp.follows, ramp.expected) = (true, 1.0);
         for _ in 0..8 {
-            ramp.observe(
-                &[Slope { along: -moved, moved, gradient: 0.0, ..slope(0.0) }],
-                None,
-                NUMBERS,
-                &Safeguard::default(),
-            );
+            see(&mut ramp, &[Slope { along: -moved, moved, gradient: 0.0, ..slope(0.0) }], None);
         }
         assert!(matches!(ramp.stage, Stage::Growing { .. }));
         ramp.follows
@@ -198,12 +185,40 @@ fn a_loss_that_has_exploded() {
     let exploded = |loss, along| {
         let mut ramp = growing(9, 0, 0, vec![group(1.0)]);
         ramp.start = Some(2.0);
-        ramp.observe(&[slope(along)], Some(loss), NUMBERS, &Safeguard::default()) == Ramped::TooFar
+        see(&mut ramp, &[slope(along)], Some(loss)) == Ramped::TooFar
     };
     assert!(!exploded(3.0, 2.0) && exploded(3.1, 2.0));
     assert!(!exploded(2.5, 2.0) && exploded(3.5, 2.0));
     assert!(exploded(4.0, 0.5) && !exploded(4.0, 0.4));
     assert!(!exploded(4.0, 0.2) && !exploded(4.0, -2.0));
+}
+
+// The safeguard's limits are the ramp's. By hand: losses up to thrice the first do not explode, and
+// without blame a rise that no way explains is one all the same, of all groups.
+#[test]
+fn the_safeguard_limits_explosions() {
+    let seen = |safeguard: Safeguard, loss, along| {
+        let mut ramp = growing(9, 0, 0, vec![group(1.0), group(1.0)]);
+        ramp.start = Some(2.0);
+        let slopes = [slope(along), slope(-1.0)];
+        let ramped = ramp.observe(&slopes, Some(loss), NUMBERS, &safeguard);
+        (ramped == Ramped::TooFar, rates(&ramp))
+    };
+    let thrice = Safeguard::default().explosion(3.0);
+    assert!(!seen(thrice, 6.0, 9.0).0 && seen(thrice, 6.1, 9.0).0);
+    let without = Safeguard::default().blame(None);
+    assert_eq!(seen(without, 3.1, -1.0), (true, vec![0.25, 0.25]));
+    assert!(!seen(without, 3.0, 9.0).0);
+}
+
+// A group with a fixed rate is not to blame. Fails if what it explains acquits the others.
+#[test]
+fn a_fixed_rate_does_not_hide_the_others() {
+    let fixed = GroupRamp { silent: false, ..GroupRamp::new(3.0, true) };
+    let mut ramp = growing(9, 0, 0, vec![group(8.0), fixed]);
+    ramp.start = Some(1.0);
+    assert_eq!(see(&mut ramp, &[slope(0.5), slope(9.0)], Some(3.0)), Ramped::TooFar);
+    assert_eq!(rates(&ramp), [2.0, 3.0]);
 }
 
 // Groups that explain a quarter as much as the largest go back to a quarter of their rates. The
@@ -215,7 +230,7 @@ fn who_is_to_blame_for_an_explosion() {
     let mut ramp = growing(9, 0, 0, groups);
     ramp.start = Some(1.0);
     let slopes = [2.0, 0.5, 0.4, -1.0, 2.0].map(slope);
-    assert_eq!(ramp.observe(&slopes, Some(3.0), NUMBERS, &Safeguard::default()), Ramped::TooFar);
+    assert_eq!(see(&mut ramp, &slopes, Some(3.0)), Ramped::TooFar);
     assert_eq!(rates(&ramp), [2.0, 1.0, 2.0, 2.0, 3.0]);
 }
 
@@ -224,7 +239,7 @@ fn who_is_to_blame_for_an_explosion() {
 fn a_rate_is_looked_at_after_its_steps() {
     let after = |looks, taken| {
         let mut ramp = growing(2, looks, taken, vec![group(1.0)]);
-        ramp.observe(&[slope(-1.0)], None, NUMBERS, &Safeguard::default());
+        see(&mut ramp, &[slope(-1.0)], None);
         rates(&ramp)[0]
     };
     assert_eq!([after(0, 0), after(0, 1), after(1, 2), after(1, 3)], [1.0, 2.0, 1.0, 2.0]);
@@ -240,7 +255,7 @@ fn doubtful() -> GroupRamp {
 fn doubt_is_looked_at_four_times() {
     let after = |looks| {
         let mut ramp = growing(1, looks, looks, vec![doubtful()]);
-        ramp.observe(&[slope(-0.3)], None, NUMBERS, &Safeguard::default());
+        see(&mut ramp, &[slope(-0.3)], None);
         (ramp.stage, ramp.groups[0].done)
     };
     let stage = |looks, taken| Stage::Growing { each: 1, looks, taken };
@@ -254,12 +269,7 @@ fn doubt_is_looked_at_four_times() {
 fn rates_grow_faster_near_the_start() {
     let after = |moved: f64| {
         let mut ramp = growing(1, 0, 0, vec![group(1.0)]);
-        ramp.observe(
-            &[Slope { along: -moved, moved, norm: 4.0, ..slope(0.0) }],
-            None,
-            NUMBERS,
-            &Safeguard::default(),
-        );
+        see(&mut ramp, &[Slope { along: -moved, moved, norm: 4.0, ..slope(0.0) }], None);
         rates(&ramp)[0]
     };
     assert_eq!((after(0.003), after(0.005)), (4.0, 2.0));
@@ -273,7 +283,7 @@ fn groups_that_say_nothing_grow_with_the_others() {
     let faint = |group: GroupRamp| GroupRamp { faint: true, ..group };
     let after = |first: GroupRamp, of| {
         let mut ramp = growing(1, 3, 3, vec![first, group(1.0)]);
-        let ramped = ramp.observe(&[of, near(-1.0)], None, NUMBERS, &Safeguard::default());
+        let ramped = see(&mut ramp, &[of, near(-1.0)], None);
         let group = &ramp.groups[0];
         (ramped, group.rate, group.done)
     };
@@ -292,12 +302,7 @@ fn groups_that_say_nothing_grow_with_the_others() {
 fn a_way_far_out_ends_the_ramp() {
     let after = |moved: f64| {
         let mut ramp = growing(1, 0, 0, vec![group(1.0)]);
-        ramp.observe(
-            &[Slope { along: -moved, moved, ..slope(0.0) }],
-            None,
-            NUMBERS,
-            &Safeguard::default(),
-        )
+        see(&mut ramp, &[Slope { along: -moved, moved, ..slope(0.0) }], None)
     };
     assert_eq!((after(10.0), after(10.1)), (Ramped::On, Ramped::Done));
 }
