@@ -39,8 +39,8 @@ mod tests {
     type Line = dfdx::nn::modules::Linear<8, 4, f32, Cpu>;
 
     // By hand: 36 weights of 4 bytes; two snapshots of them, two moments for Adam, and a velocity
-    // for SGD, which is there without momentum too, as in dfdx. A peer has its moments from its first
-    // step on, and 124 bytes for settings, lengths and the number of steps.
+    // for SGD, which is there without momentum too, as in dfdx. A peer has its moments from its
+    // first step on, and 124 bytes for settings, lengths and the number of steps.
     #[test]
     fn every_buffer_counts_once() {
         let mut model = Line::build(&Cpu::default());
