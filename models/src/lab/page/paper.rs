@@ -41,7 +41,8 @@ pub fn paper_html(exhibits: &[Exhibit], results: &Results) -> String {
         "<p>G. Retsinas, G. Sfikas, P. P. Filntisis and P. Maragos, <em>Newton-based \
          Trainable Learning Rate</em>, ICASSP 2023. Scale: {scale}. {}, {:.0} minutes of one \
          processor. Seeds: {}.</p>\n<p><em>tlr</em> is this library, and is given no number. \
-         <em>The paper's rule as printed</em> is the same idea without what the library has added.</p>",
+         <em>The paper's rule as printed</em> is the same idea without what the library has \
+         added.</p>",
         count(runs.records.len(), "run"),
         seconds / 60.0,
         words(&runs.records.iter().map(|record| record.seed).collect()),
