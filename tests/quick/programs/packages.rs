@@ -5,7 +5,7 @@ use std::{collections::BTreeSet, process::Command};
 /// The names of the crates that `cargo run --example …` chooses from.
 fn crates(arguments: &[&str]) -> BTreeSet<String> {
     let mut cargo = Command::new(env!("CARGO"));
-    cargo.args(["tree", "--offline", "--locked", "--prefix", "none", "--edges", "normal,build"]);
+    cargo.args(["tree", "--locked", "--prefix", "none", "--edges", "normal,build"]);
     cargo.args(arguments).current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."));
     let output = cargo.output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
