@@ -196,6 +196,28 @@ fn an_exact_step_records_its_products() {
     assert_eq!(products.nn, dot(ahead, ahead));
 }
 
+// The ramp has seen nothing when it ends. Fails if groups then count as without a gradient, whose
+// windows are not weighed, or if any gradient along a way uphill counts as an explosion.
+#[test]
+fn an_exact_step_may_be_the_first() {
+    for (length, along) in [(2, [-1.0; 4]), (8, [-1.0, -1.0, -1.0, 1.0])] {
+        let mut model: Model = vector(&[1.0, 2.0]);
+        let config = NewtonConfig::default().window(Window::steps(length).unwrap());
+        let mut newton = Newton::new(&model, sgd(&model, 0.1), config).unwrap();
+        let loss = |model: &Model| model.leaky_trace().square().sum();
+        let here = loss(&model).backward();
+        newton.step_lookahead(&mut model, &here, |model| loss(model).backward()).unwrap();
+        for gradient in along {
+            let here = gradients(&model, &[gradient, gradient]);
+            let step = newton.update(&mut model, &here).unwrap();
+            assert!(!matches!(step, Step::RolledBack { .. }), "{step:?}");
+        }
+        let history = newton.history();
+        let ramped = history.iter().any(|decision| decision.outcome == Outcome::Ramped);
+        assert!(!ramped, "{history:?}");
+    }
+}
+
 #[derive(Clone, tlr::TensorCollection, tlr::TrainableLr)]
 #[tlr(group)]
 struct Pair<E: Dtype, D: Device<E>> {

@@ -57,8 +57,11 @@ impl<R: RateRule> Engine<R> {
     pub(crate) fn exact_step_made(&mut self, decisions: Vec<ExactDecision>) -> Step {
         self.state.steps += 1;
         // The derivatives ahead say more than the slope does.
-        if let Some(ramp) = self.state.ramp.take() {
-            self.ramp_ended(&ramp, self.state.steps);
+        match self.state.ramp.take() {
+            Some(ramp) if ramp.has_begun() => self.ramp_ended(&ramp, self.state.steps),
+            // It has seen no gradient, and says nothing of the groups.
+            Some(_) => self.state.level_from = self.state.steps,
+            None => (),
         }
         self.leave_window();
         let first = self.state.history.len();

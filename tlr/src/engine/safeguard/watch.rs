@@ -193,11 +193,11 @@ impl Watch {
         self.ceiling = self.ceiling.map(|ceiling| ceiling.max(loss));
     }
 
-    /// Starts after a ramp. `loss` and `gradient` were the largest loss and norm of gradients while
-    /// the weights had hardly moved.
+    /// Starts after a ramp. `loss` and `gradient` are the ramp's maxima before rates began to grow.
+    /// A gradient of 0 is no measure: there was none.
     pub(crate) fn start_from(&mut self, loss: Option<f64>, gradient: f64) {
         self.start = loss;
-        self.gradient = Some(gradient);
+        self.gradient = (gradient > 0.0).then_some(gradient);
     }
 
     /// Whether this window has had a loss.

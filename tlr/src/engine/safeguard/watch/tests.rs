@@ -101,3 +101,11 @@ fn a_rollback_further_back_forgets_the_losses_at_the_snapshot() {
     watch.step_back();
     assert_eq!((watch.level_at_snapshot(), watch.origin.count), (f64::NEG_INFINITY, 0));
 }
+
+// A ramp that has seen no gradient. Fails if the first one after it has exploded.
+#[test]
+fn a_gradient_of_zero_is_no_measure() {
+    let mut watch = Watch::default();
+    watch.start_from(None, 0.0);
+    assert!(!watch.has_exploded(&slope(1.0, 1.0)));
+}

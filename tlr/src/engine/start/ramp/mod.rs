@@ -220,6 +220,12 @@ impl Ramp {
         }
     }
 
+    /// Whether it has seen a gradient.
+    #[cfg(feature = "dfdx")]
+    pub(crate) fn has_begun(&self) -> bool {
+        self.stage != Stage::Resting
+    }
+
     /// The ramp, broken off because its weights or losses are not numbers. None if the weights have
     /// not moved.
     pub(crate) fn undone(mut self) -> Option<Self> {
