@@ -8,6 +8,7 @@
 //! | steps in the window | cleared | cleared | cleared |
 //! | gathered losses | there are none | cleared | cleared |
 //! | the window's losses | are the new level | cleared | cleared |
+//! | the losses at the snapshot | cleared | kept, if it is the same | cleared |
 //! | previous directions | kept | cleared | cleared |
 //! | snapshot | moves on | is gone back to | is taken anew |
 
@@ -311,6 +312,7 @@ impl<R: RateRule> Engine<R> {
         self.forget_directions();
         self.state.gathered = GatheredLosses::default();
         self.state.watch.leave();
+        self.state.watch.new_snapshot();
         self.state.snapshot = SnapshotTrust::Missing;
     }
 

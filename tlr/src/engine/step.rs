@@ -240,7 +240,8 @@ impl<R: RateRule> Engine<R> {
         let mut watch = step.watch;
         let unconfirmed = self.state.snapshot == SnapshotTrust::Unconfirmed;
         if unconfirmed {
-            watch.step_back();
+            // None of these losses were seen at the snapshot before.
+            watch.new_snapshot();
         }
         // At the snapshot itself, no step of this window is to blame.
         let ramp = step.ramp.and_then(Ramp::undone);

@@ -1,6 +1,6 @@
 //! Schedules: what the engine makes of a factor on the learned rate.
 
-use super::{along, close, plain, run, still, RATE};
+use super::{along, close, guarded, plain, run, still, RATE};
 use tlr::{engine::*, Error};
 
 #[test]
@@ -39,4 +39,18 @@ fn where_a_schedule_restarts_a_window_begins() {
     assert_eq!(run.log(), "update");
     run.step(1.0);
     assert_eq!(run.engine.history().last().unwrap().outcome, Outcome::WarmingUp);
+}
+
+// Three losses of 1.2, each at another snapshot: a schedule restarts in between, before a window
+// has ended. Fails if they count as three at one snapshot, which would lift the limit to 1.2.
+#[test]
+fn losses_at_several_snapshots_are_no_level() {
+    let mut run = run(&guarded(3), &[false]);
+    run.steps(&[1.0; 3]);
+    run.engine.set_schedule(Some(Schedule::warm_restarts(2, 1, 0.5).unwrap()));
+    run.step(1.0);
+    run.steps(&[1.2, 0.1, 1.2, 0.1, 1.2, 0.1]);
+    assert_eq!(run.engine.steps(), 10);
+    run.engine.set_schedule(None);
+    assert!(matches!(run.steps(&[1.25; 3]), Step::RolledBack { .. }));
 }

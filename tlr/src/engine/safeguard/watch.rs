@@ -261,7 +261,7 @@ impl Watch {
         self.good += 1;
         self.rollbacks = 0;
         self.cuts = 0;
-        self.forget_origin();
+        self.new_snapshot();
     }
 
     /// Undoes the window. The answer is what to multiply the rates by.
@@ -289,12 +289,8 @@ impl Watch {
         self.forgiven = false;
     }
 
-    /// Prepares a rollback to the snapshot before, at which none of these losses were seen.
-    pub(crate) fn step_back(&mut self) {
-        self.forget_origin();
-    }
-
-    fn forget_origin(&mut self) {
+    /// Forgets the losses at the snapshot: windows begin at another one from now on.
+    pub(crate) fn new_snapshot(&mut self) {
         self.origin = Losses::default();
         self.at_snapshot.clear();
     }

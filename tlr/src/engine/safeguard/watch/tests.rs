@@ -98,7 +98,7 @@ fn an_agreed_level_raises_the_ceiling() {
 fn a_rollback_further_back_forgets_the_losses_at_the_snapshot() {
     let mut watch = Watch { at_snapshot: vec![1.0; 3], origin: losses(&[1.0]), ..Watch::default() };
     assert_eq!(watch.level_at_snapshot(), 1.0);
-    watch.step_back();
+    watch.new_snapshot();
     assert_eq!((watch.level_at_snapshot(), watch.origin.count), (f64::NEG_INFINITY, 0));
 }
 
