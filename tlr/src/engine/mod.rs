@@ -232,9 +232,14 @@ impl<R> Engine<R> {
     /// The factor of the next step: that of the schedule times that of the horizon. 1 without them,
     /// and while the starting rates are looked for.
     pub fn factor(&self) -> f64 {
-        if self.state.ramp.is_some() {
-            return 1.0;
+        match self.state.ramp {
+            Some(_) => 1.0,
+            None => self.planned_factor(),
         }
+    }
+
+    /// What [`factor`](Self::factor) is without a ramp.
+    fn planned_factor(&self) -> f64 {
         let State { steps, level_from, quiet, follows, .. } = self.state;
         let scheduled = self.schedule.as_ref().map_or(1.0, |schedule| schedule.factor(steps));
         let shape = Shape::of(quiet, follows);

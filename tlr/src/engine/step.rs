@@ -107,7 +107,7 @@ impl<R: RateRule> Engine<R> {
         let step = PendingStep {
             gathered: loss.map_or(state.gathered, |loss| state.gathered.with(loss)),
             only_gathers,
-            factor: self.checked_factor()?,
+            factor: self.usable(self.factor())?,
             watch: state.watch.clone(),
             snapshot: state.snapshot,
             ramp: if only_gathers { None } else { state.ramp.clone() },
@@ -201,6 +201,9 @@ impl<R: RateRule> Engine<R> {
         state.gathered = GatheredLosses::default();
         if let Some(ramp) = step.ramp {
             return self.ramp_step_made(ramp, step.ends_ramp);
+        }
+        if step.ends_ramp {
+            state.ramp = None;
         }
         state.position += 1;
         state.factors += step.factor;
@@ -307,9 +310,8 @@ impl<R: RateRule> Engine<R> {
         }
     }
 
-    /// The factor of the next step, if a rate can be multiplied by it.
-    fn checked_factor(&self) -> Result<f64, Error> {
-        let factor = self.factor();
+    /// The factor of the step that is being made, if a rate can be multiplied by it.
+    pub(super) fn usable(&self, factor: f64) -> Result<f64, Error> {
         if factor >= 0.0 && factor.is_finite() {
             Ok(factor)
         } else {

@@ -36,7 +36,8 @@ impl<R: RateRule> Engine<R> {
         let Some(ramp) = &mut step.ramp else { return Ok(self.ask_for_update(step)) };
         if slopes.len() != self.groups.len() {
             // The host has no slopes. Training starts from the rates that it was given.
-            (self.state.ramp, step.ramp) = (None, None);
+            (step.ramp, step.ends_ramp) = (None, true);
+            step.factor = self.usable(self.planned_factor())?;
             return self.judge(step, false);
         }
         // A ramp breaks off by the same limits without a safeguard.

@@ -41,6 +41,29 @@ fn where_a_schedule_restarts_a_window_begins() {
     assert_eq!(run.engine.history().last().unwrap().outcome, Outcome::WarmingUp);
 }
 
+// A host without slopes ends the ramp in its first step. Fails if that step is made without the
+// schedule, if a factor that is no number is let through, or if a host that fails ends the ramp.
+#[test]
+fn without_slopes_the_first_step_is_the_schedules() {
+    let config = plain(2).ramp(true);
+    let mut run = run(&config, &[false]);
+    run.engine.set_schedule(Some(Schedule::from_fn(|step| if step == 0 { 0.25 } else { 0.75 })));
+    let before = run.engine.state().clone();
+    run.host.fails_at = Some("update");
+    assert!(matches!(run.batch(1.0, false), Err(StepError::Host { step_made: false, .. })));
+    assert_eq!(*run.engine.state(), before);
+    run.host.fails_at = None;
+    run.step(1.0);
+    assert_eq!((run.host.rates[0], run.engine.factor()), (0.25 * RATE, 0.75));
+    run.step(1.0);
+    assert_eq!(run.host.rates, [0.75 * RATE]);
+
+    let mut bad = self::run(&config, &[false]);
+    bad.engine.set_schedule(Some(Schedule::from_fn(|_| f64::NAN)));
+    let failed = bad.batch(1.0, false);
+    assert!(matches!(failed, Err(StepError::Engine(Error::ScheduleFactor { step: 1, .. }))));
+}
+
 // Three losses of 1.2, each at another snapshot: a schedule restarts in between, before a window
 // has ended. Fails if they count as three at one snapshot, which would lift the limit to 1.2.
 #[test]
