@@ -45,6 +45,9 @@ pub(super) const HEAD: usize = 5;
 /// How long a rank that has failed tries to send the others the reason.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
+/// What stands in for a time-out that no clock can count to: a year.
+const LONGEST_WAIT: Duration = Duration::from_secs(365 * 24 * 3600);
+
 /// A message whose head was read.
 pub(super) struct Message(Vec<u8>);
 
@@ -124,7 +127,7 @@ impl<C: Communicator> Link<C> {
     /// The next message of a rank, which has to be one of this exchange.
     pub(super) fn receive(&mut self, from: usize, kind: Kind) -> Result<Vec<u8>, Error> {
         let begun = Instant::now();
-        let received = self.communicator.receive(from, begun + self.time_out);
+        let received = self.communicator.receive(from, self.deadline(begun));
         self.traffic.waited += begun.elapsed();
         let message = match received {
             Ok(message) => message,
@@ -174,9 +177,14 @@ impl<C: Communicator> Link<C> {
 
     pub(super) fn flush(&mut self) -> Result<(), Error> {
         let begun = Instant::now();
-        let flushed = self.communicator.flush(begun + self.time_out);
+        let flushed = self.communicator.flush(self.deadline(begun));
         self.traffic.waited += begun.elapsed();
         flushed.map_err(|(rank, error)| self.lost(rank, error))
+    }
+
+    /// When an exchange that has begun then is given up.
+    fn deadline(&self, begun: Instant) -> Instant {
+        begun.checked_add(self.time_out).unwrap_or(begun + LONGEST_WAIT)
     }
 
     fn error(&self, rank: usize, problem: ParallelError) -> Error {
@@ -230,4 +238,25 @@ fn name(kind: u8) -> &'static str {
     const NAMES: [&str; 6] =
         ["words", "parts of sums", "means", "a copy", "a receipt", "a failure"];
     usize::from(kind).checked_sub(1).and_then(|kind| NAMES.get(kind)).unwrap_or(&"something")
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::{super::Threads, *};
+
+    // Fails if a deadline that no clock can show is a panic.
+    #[test]
+    fn the_longest_time_out_there_is() {
+        let mut links = Threads::new(2).into_iter().map(|own| {
+            let mut link = Link::new(own);
+            link.time_out = Duration::MAX;
+            link.begin().unwrap();
+            link
+        });
+        let (mut first, mut second) = (links.next().unwrap(), links.next().unwrap());
+        first.send(1, Kind::Words, b"here").unwrap();
+        first.flush().unwrap();
+        assert_eq!(body(&second.receive(0, Kind::Words).unwrap()), b"here");
+    }
 }

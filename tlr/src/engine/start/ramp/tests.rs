@@ -48,6 +48,15 @@ fn stages_that_cannot_be() {
     assert!(!at(Stage::Probing, vec![group(0.0)]).is_possible(1));
     let five = GroupRamp { means: vec![0.0; 5], ..group(1.0) };
     assert!(!at(Stage::Probing, vec![five]).is_possible(1));
+    // Counts that no ramp comes to, and that would overflow as it goes on.
+    let mut many = samples(&[]);
+    many.count = u64::MAX;
+    for group in [GroupRamp { base: many, ..group(1.0) }, GroupRamp { here: many, ..group(1.0) }] {
+        assert!(!at(Stage::Probing, vec![group]).is_possible(1));
+    }
+    let fresh = || at(Stage::Probing, vec![group(1.0)]);
+    assert!(!Ramp { whole: many, ..fresh() }.is_possible(1));
+    assert!(!Ramp { known_at: u64::MAX, ..fresh() }.is_possible(1));
 }
 
 // It ends where it is. Fails with another count.
