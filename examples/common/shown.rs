@@ -74,7 +74,7 @@ impl Shown {
                 self.steps += 1;
                 self.not_saved_last &= *batch > 0;
                 if self.bar.length().is_none() {
-                    self.bar.set_length((self.epochs * batches) as u64);
+                    self.bar.set_length(self.epochs.saturating_mul(*batches) as u64);
                 }
                 self.bar.inc(1);
                 if self.steps == self.again {

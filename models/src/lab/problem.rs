@@ -81,7 +81,7 @@ impl Budget {
     /// assert_eq!(tlr_models::lab::Budget { epochs: 4, batches: 100 }.steps(), 400);
     /// ```
     pub fn steps(self) -> usize {
-        self.epochs * self.batches
+        self.epochs.saturating_mul(self.batches)
     }
 }
 

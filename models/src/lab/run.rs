@@ -69,7 +69,9 @@ pub struct Point {
 
 /// `count` steps among `steps`, as far apart as can be.
 fn marks(steps: usize, count: usize) -> Vec<usize> {
-    let mut marks: Vec<_> = (1..=count).map(|n| steps * n / count).filter(|&m| m > 0).collect();
+    let (whole, rest) = (steps / count, steps % count);
+    let marks = (1..=count).map(|n| whole * n + rest * n / count);
+    let mut marks: Vec<_> = marks.filter(|&mark| mark > 0).collect();
     marks.dedup();
     marks
 }

@@ -47,7 +47,7 @@ pub fn learner<M: TrainableLr<f32, Cpu> + 'static>(
     HypergradientRule::additive(options.meta_rate).validate()?;
     let rule = AnyRule::new(options);
     let safeguard = options.safeguard && options.rule != Rule::Constant && options.sketch.is_none();
-    let steps = (options.epochs * batches_per_epoch) as u64;
+    let steps = options.epochs.saturating_mul(batches_per_epoch) as u64;
     let config = match options.rule {
         Rule::Aligned => NewtonConfig::default().of_rule(rule).ramp(options.ramp),
         _ => Config::new(rule),

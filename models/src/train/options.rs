@@ -95,11 +95,11 @@ impl Shape {
     /// # Errors
     /// There are no epochs, or no batches in one.
     pub fn schedule(self, epochs: usize, batches: usize) -> Result<Option<Schedule>, tlr::Error> {
-        let (epoch, steps) = (batches as u64, (epochs * batches) as u64);
+        let (epoch, steps) = (batches as u64, epochs.saturating_mul(batches) as u64);
         Ok(Some(match self {
             Self::Constant | Self::Horizon => return Ok(None),
             Self::WarmUp => Schedule::warm_up(epoch)?,
-            Self::MultiStep => Schedule::multi_step([steps / 2, steps * 3 / 4], 0.1)?,
+            Self::MultiStep => Schedule::multi_step([steps / 2, steps - steps.div_ceil(4)], 0.1)?,
             Self::Exponential => Schedule::exponential(0.01, steps)?,
             Self::Cosine => Schedule::cosine(steps, 0.0)?,
             Self::WarmRestarts => Schedule::warm_restarts(epoch, 2, 0.0)?,
@@ -172,5 +172,23 @@ impl Default for Options {
             epochs: 10,
             seed: 0,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    // "Until it is stopped" is a run of more steps than can be counted. Fails where their number
+    // is multiplied regardless.
+    #[test]
+    fn runs_without_an_end_have_schedules() {
+        for shape in Shape::value_variants() {
+            let schedule = shape.schedule(usize::MAX, 100).unwrap();
+            assert!(schedule.is_none_or(|schedule| schedule.factor(100) > 0.9), "{shape:?}");
+        }
+        let steps = Shape::MultiStep.schedule(1, 7).unwrap().unwrap();
+        assert_eq!([2, 3, 4, 5].map(|step| steps.factor(step)), [1.0, 0.1, 0.1, 0.1 * 0.1]);
     }
 }

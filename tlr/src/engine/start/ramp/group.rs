@@ -78,8 +78,12 @@ impl GroupRamp {
         }
     }
 
-    pub(super) fn is_possible(&self) -> bool {
-        RATES.contains(&self.rate) && self.means.len() <= 4
+    /// Whether a group can have been in this state, after `most` steps at most.
+    pub(super) fn is_possible(&self, most: u64) -> bool {
+        RATES.contains(&self.rate)
+            && self.means.len() <= 4
+            && self.base.count <= most
+            && self.here.count <= most
     }
 
     /// Whether the group's rate is still looked for.
@@ -209,9 +213,10 @@ mod tests {
 
     #[test]
     fn states_that_cannot_be() {
-        assert!(GroupRamp { means: vec![0.0; 4], ..group(&[]) }.is_possible());
-        assert!(!GroupRamp { means: vec![0.0; 5], ..group(&[]) }.is_possible());
-        assert!(!GroupRamp { rate: 0.0, ..group(&[]) }.is_possible());
+        assert!(GroupRamp { means: vec![0.0; 4], ..group(&[]) }.is_possible(8));
+        assert!(!GroupRamp { means: vec![0.0; 5], ..group(&[]) }.is_possible(8));
+        assert!(!GroupRamp { rate: 0.0, ..group(&[]) }.is_possible(8));
+        assert!(!group(&[]).is_possible(7) && !group(&[0.0; 9]).is_possible(8));
     }
 
     // A group is judged by its own slope if it has one, that is not lost in noise.

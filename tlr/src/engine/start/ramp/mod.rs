@@ -148,7 +148,9 @@ impl Ramp {
     pub(crate) fn is_possible(&self, groups: usize) -> bool {
         self.groups.len() == groups
             && self.steps <= LONGEST_RAMP
-            && self.groups.iter().all(GroupRamp::is_possible)
+            && self.whole.count <= LONGEST_RAMP
+            && self.known_at <= LONGEST_RAMP
+            && self.groups.iter().all(|group| group.is_possible(LONGEST_RAMP))
             && match self.stage {
                 Stage::Growing { each, looks, taken } => {
                     (1..=MOST_STEPS).contains(&each) && looks < LOOKS && taken <= each * LOOKS
