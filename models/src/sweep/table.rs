@@ -30,12 +30,15 @@ impl<T: Serialize + for<'a> Deserialize<'a>> Table<T> {
         let mut text = Vec::new();
         file.read_to_end(&mut text).map_err(failed)?;
         // A line that was being written when the program was killed.
-        let whole = text.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1);
-        text.truncate(whole);
-        file.set_len(whole as u64).map_err(failed)?;
-        file.seek(SeekFrom::End(0)).map_err(failed)?;
+        text.truncate(text.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1));
         let rows = csv::Reader::from_reader(&*text).into_deserialize().collect::<Result<_, _>>();
-        let rows = rows.map_err(|source| SweepError::Csv { path: path.clone(), source })?;
+        let rows: Vec<T> = rows.map_err(|source| SweepError::Csv { path: path.clone(), source })?;
+        if rows.is_empty() {
+            // Headings are written with the first row.
+            text.clear();
+        }
+        file.set_len(text.len() as u64).map_err(failed)?;
+        file.seek(SeekFrom::End(0)).map_err(failed)?;
         let mut table = Self { path, file, rows };
         if table.lacks_columns(&text)? {
             table.rewrite()?;
@@ -128,5 +131,21 @@ mod tests {
         std::fs::write(&path, "name,bytes,more\nold,1,2\n").unwrap();
         Table::<Row>::open(path.clone()).unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "name,bytes,more\nold,1,2\n");
+    }
+
+    // Killed at any byte, and gone on with. Fails if the headings are written twice, or not at all.
+    #[test]
+    fn rows_are_appended_to_what_a_kill_has_left() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("rows.csv");
+        let row = |name: &str| Row { name: name.to_owned(), bytes: None };
+        let whole = "name,bytes\none,\ntwo,\n";
+        for keep in 0..=whole.len() {
+            std::fs::write(&path, &whole[..keep]).unwrap();
+            let mut table = Table::open(path.clone()).unwrap();
+            table.append(vec![row("new")]).unwrap();
+            let rows = Table::<Row>::open(path.clone()).unwrap().rows;
+            assert_eq!(rows, table.rows, "{keep}");
+        }
     }
 }
