@@ -17,8 +17,8 @@ use serde::Serialize;
 ///
 /// - The loss is not finite, or it **explodes**, for the second time in a row. (The first time the
 ///   batch is skipped: the batch may be what is broken.) A loss explodes when it is above
-///   `explosion` times the largest of the losses at the starting weights and those of the last
-///   accepted window.
+///   `explosion` times the largest of the losses at the starting weights, those of the last
+///   accepted window, and the snapshot's level.
 /// - A single loss makes the window hopeless, for the second time in a row, and that loss is above
 ///   `explosion` times all losses of this window and the last.
 /// - The window is **doomed**. Even if its remaining losses were 0 (the lowest loss seen, where
@@ -36,10 +36,13 @@ use serde::Serialize;
 ///   rate, however small, gets below the loss that it starts from at once.
 /// - No limit is above the loss at the starting weights, give or take `sems` standard deviations of
 ///   the first window's losses. Otherwise training could end above where it began, a little every
-///   window.
+///   window. Two things lift that ceiling: a loss for which no rate is to blame (below), and the
+///   snapshot's level.
+/// - The **level** of a snapshot is the least of the last three losses seen there, once three
+///   windows have begun there. No limit is below the one that follows a window with that mean.
 ///
-/// So a spike that the window has time to make up for does not undo it, and a window that cannot be
-/// saved is not finished. Each loss of a window is measured before its step, so none says anything
+/// A spike that later losses can still average out is tolerated; a window whose mean is sure to be
+/// too high ends at once. Each loss of a window is measured before its step, so none says anything
 /// of the weights at the window's end. Until a loss measured there is below the limit for means, a
 /// rollback goes one snapshot further.
 ///
@@ -116,7 +119,7 @@ impl Safeguard {
     }
 
     /// A loss explodes above this times the largest loss at the starting weights or in the last
-    /// accepted window. Above 1; default 1.5.
+    /// accepted window, or the snapshot's level. Above 1; default 1.5.
     pub fn explosion(mut self, explosion: f64) -> Self {
         self.explosion = explosion;
         self
