@@ -120,13 +120,15 @@ where
         Ok(gathers)
     }
 
-    /// ŵ, the weights to which the base optimizer would move.
+    /// ŵ, the weights to which the base optimizer would move. Every gradient is there then, also for
+    /// an optimizer that does without.
     pub(super) fn propose(
         &mut self,
         model: &Opt::Model,
         gradients: &Gradients<Opt::Dtype, Opt::Device>,
     ) -> Result<Opt::Model, Fault<DeviceError<Opt>>> {
         self.snapshots.check(model)?;
+        gradients::check(model, gradients)?;
         let mut proposed = model.clone();
         self.update_by(&mut proposed, gradients)?;
         Ok(proposed)

@@ -257,3 +257,56 @@ fn through_the_trait_of_dfdx() {
     assert_eq!(ids(&mut newton, &mut model, &bad), 4); // weights that are not finite
     assert_eq!((bits(&model), bits(&other)), (before, others));
 }
+
+/// Shrinks the weights, and does without gradients.
+struct Shrinking {
+    lr: f64,
+}
+
+impl TunableOptimizer for Shrinking {
+    type Model = Model;
+    type Dtype = f64;
+    type Device = Cpu;
+
+    fn rate(&self, _group: usize) -> f64 {
+        self.lr
+    }
+
+    fn set_rate(&mut self, _group: usize, rate: f64) {
+        self.lr = rate;
+    }
+
+    fn reset(&mut self, _model: &Model) {}
+}
+
+impl Optimizer<Model, Cpu, f64> for Shrinking {
+    fn update(
+        &mut self,
+        model: &mut Model,
+        _gradients: &Gradients<f64, Cpu>,
+    ) -> Result<(), OptimizerUpdateError<CpuError>> {
+        let shrunk: Vec<f64> =
+            support::values::weights(model).iter().map(|w| w * (1.0 - self.lr)).collect();
+        support::values::set_weights(model, &shrunk);
+        Ok(())
+    }
+}
+
+// An exact step reads the gradients itself. Fails if it trusts the optimizer to miss them.
+#[test]
+fn an_exact_step_without_gradients_around_an_optimizer_without() {
+    let mut model: Model = vector(&[1.0, 2.0]);
+    let mut newton = newton(&model, Shrinking { lr: 0.1 }, 1, true);
+    let before = bits(&model);
+    let (none, ahead) = (Gradients::leaky(), |model: &mut Model| gradients(model, &[1.0, 1.0]));
+    let looked = newton.step_lookahead(&mut model, &none, ahead);
+    let search = tlr::LineSearch::default();
+    let evaluate = |model: &mut Model| (1.0, ahead(model));
+    let searched = newton.step_line_search(&mut model, &none, 1.0, search, evaluate);
+    for step in [looked, searched] {
+        assert!(matches!(step, Err(Error::UnusedParameters { .. })), "{step:?}");
+    }
+    assert_eq!((bits(&model), newton.steps()), (before, 0));
+    let here = gradients(&model, &[1.0, 2.0]);
+    newton.step_lookahead(&mut model, &here, ahead).unwrap();
+}
