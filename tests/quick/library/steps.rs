@@ -3,9 +3,10 @@
 use dfdx::{optim::SgdConfig, prelude::*};
 use support::values::{bits, gradients, vector, Vector};
 use tlr::{
+    engine::HypergradientRule,
     optim::{Accumulate, Clip, Sgd},
-    Adaptation, Cause, KeptBecause, LineSearch, Newton, NewtonConfig, Outcome, Schedule, Step,
-    TunableOptimizer, Window,
+    Adaptation, Cause, Hypergradient, HypergradientConfig, KeptBecause, LineSearch, Newton,
+    NewtonConfig, Outcome, Schedule, Step, TunableOptimizer, Window,
 };
 
 type Model = Vector<2>;
@@ -194,6 +195,20 @@ fn an_exact_step_records_its_products() {
     // Of numbers that few bits hold, so that nothing is rounded.
     assert_eq!((products.uu, products.un), (dot(g, g), dot(g, ahead)));
     assert_eq!(products.nn, dot(ahead, ahead));
+}
+
+// g = (3, 0) and ĝ = (2, 2) have a cosine of √½, and u is g. Fails if another product takes the
+// place of one of the three.
+#[test]
+fn the_multiplicative_rule_is_exact_around_plain_descent() {
+    let mut model: Model = vector(&[1.0, 1.0]);
+    let rule = HypergradientRule::multiplicative(0.5);
+    let config = HypergradientConfig::new(rule).ramp(false);
+    let mut opt = Hypergradient::new(&model, sgd(&model, 0.25), config).unwrap();
+    let here = gradients(&model, &[3.0, 0.0]);
+    opt.step_lookahead(&mut model, &here, |there| gradients(there, &[2.0, 2.0])).unwrap();
+    let expected = 0.25 * (1.0 + 0.5 * 0.5f64.sqrt());
+    assert!((opt.rates()[0].1 / expected - 1.0).abs() < 1e-15, "{:?}", opt.rates());
 }
 
 // The ramp has seen nothing when it ends. Fails if groups then count as without a gradient, whose

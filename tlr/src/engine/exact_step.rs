@@ -7,6 +7,18 @@ use super::{
     Engine, RateRule, Step,
 };
 
+/// What a look ahead says of a group: the dot products of a displacement s, which is old weights
+/// minus new ones (the contrary of the way s of a slope), with the gradients at both of its ends.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct LookaheadProducts {
+    /// ⟨s,g⟩, with g the gradient at the old weights.
+    pub(crate) here: f64,
+    /// ⟨s,ĝ⟩, with ĝ the gradient at the new ones.
+    pub(crate) ahead: f64,
+    /// ⟨ĝ,ĝ⟩.
+    pub(crate) squared: f64,
+}
+
 /// A group's decision, from derivatives taken ahead.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ExactDecision {
@@ -31,17 +43,16 @@ impl ExactDecision {
 }
 
 impl<R: RateRule> Engine<R> {
-    /// Decides on each group's rate. The sums are ⟨s,g⟩, ⟨s,ĝ⟩ and ⟨ĝ,ĝ⟩ along the displacement
-    /// s = rate · u, which is old weights minus new ones (the contrary of the way s of a slope).
-    pub(crate) fn decide_ahead(&self, sums: &[DirectionProducts]) -> Vec<ExactDecision> {
+    /// Decides on each group's rate, by a look ahead along s = rate · u.
+    pub(crate) fn decide_ahead(&self, looks: &[LookaheadProducts]) -> Vec<ExactDecision> {
         let groups = self.state.groups.iter().zip(&self.groups);
         groups
-            .zip(sums)
-            .map(|((state, settings), sums)| {
+            .zip(looks)
+            .map(|((state, settings), look)| {
                 let from = state.rate;
                 // From displacements to directions.
-                let products =
-                    DirectionProducts { uu: sums.uu / from, un: sums.un / from, nn: sums.nn };
+                let (uu, un) = (look.here / from, look.ahead / from);
+                let products = DirectionProducts { uu, un, nn: look.squared };
                 let proposal = if settings.fixed_rate {
                     Proposal::kept(from, KeptBecause::FixedRate)
                 } else {

@@ -95,7 +95,11 @@ pub use schedule::Schedule;
 pub use state::State;
 pub use window::Window;
 #[cfg(feature = "dfdx")]
-pub(crate) use {exact_step::ExactDecision, standing::Standing, state::MOST_STEPS};
+pub(crate) use {
+    exact_step::{ExactDecision, LookaheadProducts},
+    standing::Standing,
+    state::MOST_STEPS,
+};
 
 use crate::error::Error;
 #[cfg(feature = "dfdx")]

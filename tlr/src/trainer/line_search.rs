@@ -4,7 +4,7 @@
 
 use super::{fault::Fault, Trainer};
 use crate::{
-    engine::{DirectionProducts, ExactDecision, RateRule, Step},
+    engine::{ExactDecision, LookaheadProducts, RateRule, Step},
     error::Error,
     optim::{DeviceError, TunableOptimizer},
 };
@@ -163,9 +163,9 @@ where
                     let (there, gradients_there) = self.evaluate(model, &next, &mut evaluate)?;
                     let sums = self.derivatives(model, &next, gradients, &gradients_there);
                     let total =
-                        |of: fn(&DirectionProducts) -> f64| sums.iter().map(of).sum::<f64>();
+                        |of: fn(&LookaheadProducts) -> f64| sums.iter().map(of).sum::<f64>();
                     // t·φ'(0) and t·φ'(t).
-                    let slopes = (-total(|sums| sums.uu), -total(|sums| sums.un));
+                    let slopes = (-total(|sums| sums.here), -total(|sums| sums.ahead));
                     match search.judge(loss, there, slopes) {
                         Verdict::Passed => Some(next),
                         Verdict::TooFar => {

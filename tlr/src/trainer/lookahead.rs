@@ -8,7 +8,7 @@ use super::{
     Trainer,
 };
 use crate::{
-    engine::{DirectionProducts, ExactDecision, RateRule, Step},
+    engine::{ExactDecision, LookaheadProducts, RateRule, Step},
     error::Error,
     optim::{
         gradients::{self, StepGradients},
@@ -197,13 +197,13 @@ where
         there: &Opt::Model,
         gradients: &Gradients<Opt::Dtype, Opt::Device>,
         gradients_ahead: &Gradients<Opt::Dtype, Opt::Device>,
-    ) -> Vec<DirectionProducts> {
+    ) -> Vec<LookaheadProducts> {
         let groups: Vec<_> = self.snapshots.members().map(|(group, _)| group).collect();
         let mut derivatives = Derivatives {
             groups: groups.iter(),
             gradients,
             gradients_ahead,
-            sums: vec![DirectionProducts { uu: 0.0, un: 0.0, nn: 0.0 }; self.engine.rates().len()],
+            sums: vec![LookaheadProducts::default(); self.engine.rates().len()],
         };
         let Ok(_) = <Opt::Model as TensorCollection<_, _>>::iter_tensors(&mut RecursiveWalker {
             m: (model, there),
@@ -266,7 +266,7 @@ struct Derivatives<'a, E: Dtype, D: Device<E>> {
     groups: std::slice::Iter<'a, Option<usize>>,
     gradients: &'a Gradients<E, D>,
     gradients_ahead: &'a Gradients<E, D>,
-    sums: Vec<DirectionProducts>,
+    sums: Vec<LookaheadProducts>,
 }
 
 impl<E: Dtype, D: Device<E>> TensorVisitor<E, D> for Derivatives<'_, E, D> {
@@ -289,9 +289,9 @@ impl<E: Dtype, D: Device<E>> TensorVisitor<E, D> for Derivatives<'_, E, D> {
         let gradient_ahead = values(&self.gradients_ahead.get(ahead));
         let moved = values(here).into_iter().zip(values(ahead)).map(|(w, ahead)| w - ahead);
         for ((s, g), g_ahead) in moved.zip(gradient).zip(gradient_ahead) {
-            sums.uu += s * g;
-            sums.un += s * g_ahead;
-            sums.nn += g_ahead * g_ahead;
+            sums.here += s * g;
+            sums.ahead += s * g_ahead;
+            sums.squared += g_ahead * g_ahead;
         }
         Ok(None)
     }

@@ -48,6 +48,9 @@ impl HypergradientRule {
 
     /// α ← α·(1 + η·cos(u₋,u)).
     ///
+    /// In exact steps it is for plain gradient descent only. Around momentum or Adam the
+    /// [products](DirectionProducts) there make no cosine; they are held within [−1, 1].
+    ///
     /// # Example
     /// ```
     /// use tlr::{engine::HypergradientRule, HypergradientConfig};
