@@ -279,6 +279,29 @@ mod master {
         assert_eq!(opt.loss_scale(), 1024.0);
     }
 
+    // Fails if there is no way on after an error that names one.
+    #[test]
+    fn after_too_many_rollbacks_it_goes_on() {
+        let mut run = Run::new(0.01, LossScale::default());
+        let failed = (0..100).find_map(|_| {
+            let zeros = run.model.alloc_grads();
+            run.opt.step(&mut run.model, &zeros, f64::NAN).err()
+        });
+        assert!(matches!(failed, Some(Error::TooManyRollbacks { .. })), "{failed:?}");
+        run.opt.reset().unwrap();
+        let before = run.weights();
+        for seed in 0..20 {
+            run.step(seed);
+        }
+        assert_ne!(run.weights(), before);
+        assert!(!run.opt.optimizer_mut().take_history().is_empty());
+        assert!(run.opt.optimizer().history().is_empty());
+        let rate = run.opt.optimizer().rates()[0].1;
+        let (_, weights) = run.weights();
+        let (optimizer, master) = run.opt.into_inner();
+        assert_eq!((optimizer.rate(0), master.3.weight.as_vec()), (rate, weights));
+    }
+
     #[test]
     fn debug_shows_scale_and_rates() {
         let run = Run::new(0.125, LossScale::default().start(1024.0));

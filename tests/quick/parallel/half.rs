@@ -83,3 +83,24 @@ fn another_model_in_mixed_precision_is_told_to_all() {
     assert!(matches!(&all[0], Error::Parallel { rank: 1, .. }), "{:?}", all[0]);
     assert!(matches!(&all[1], Error::ModelChanged { .. }), "{:?}", all[1]);
 }
+
+/// Fails if buffers are averaged in the model alone, or in the master alone.
+#[test]
+fn buffers_in_mixed_precision_are_averaged_too() {
+    type Normed = modules::BatchNorm1D<1, AMP<f16>, Cpu>;
+    let all = on_ranks(2, |ranks| {
+        let rank = ranks.rank();
+        let mut model: Normed = Cpu::default().build_module::<BatchNorm1D<1>, AMP<f16>>();
+        let mut opt = MixedPrecision::new(&model, LossScale::default(), |master| {
+            let sgd = Sgd::new(master, SgdConfig { lr: 1e-3, ..Default::default() });
+            Newton::new(master, DataParallel::new(sgd, ranks), NewtonConfig::default())
+        })
+        .unwrap();
+        model.running_mean = Cpu::default().tensor([AMP(f16::from_f64(2.0 * rank as f64))]);
+        opt.average_buffers(&mut model).unwrap();
+        (values(&model), opt.master().running_mean.array())
+    });
+    assert_eq!(all[0], all[1]);
+    assert_eq!(all[0].1, [1.0]);
+    assert!(all[0].0.contains(&1.0), "{all:?}");
+}

@@ -6,6 +6,7 @@ use crate::{
     engine::{RateRule, Step, MOST_STEPS},
     error::{Cause, CheckpointError, Difference, Error},
     optim::{gradients, Resumable, TunableOptimizer},
+    parallel::{Communicator, DataParallel},
     tensors::{self, Backend},
 };
 use dfdx::{
@@ -124,6 +125,28 @@ where
     /// The optimizer of the master.
     pub fn optimizer(&self) -> &Trainer<Opt, R> {
         &self.optimizer
+    }
+
+    /// The optimizer of the master, for what is set before a step: the weight of the next batch,
+    /// for instance. Also to [take the history](Trainer::take_history). Steps are those of
+    /// [`step`](Self::step).
+    pub fn optimizer_mut(&mut self) -> &mut Trainer<Opt, R> {
+        &mut self.optimizer
+    }
+
+    /// [`Trainer::reset`], at the weights of the master: the way on after an error. The loss scale
+    /// stays as it is.
+    ///
+    /// # Errors
+    /// As [`Trainer::reset`].
+    pub fn reset(&mut self) -> Result<(), Error> {
+        self.optimizer.reset(&self.master)
+    }
+
+    /// The base optimizer, with the learned rates and all that it has accumulated, and the master
+    /// that it updates.
+    pub fn into_inner(self) -> (Opt, Opt::Model) {
+        (self.optimizer.into_inner(), self.master)
     }
 
     /// The master: the model in f32.
@@ -284,6 +307,27 @@ where
         R: Serialize,
     {
         self.resume(model, &Checkpoint::open(path)?)
+    }
+}
+
+impl<M, E, D, Opt, C, R> MixedPrecision<M, E, DataParallel<Opt, C>, R>
+where
+    M: TensorCollection<E, D, To<f32, D> = Opt::Model> + Clone,
+    E: Dtype,
+    D: Backend<E> + Backend<f32>,
+    Opt: TunableOptimizer<Dtype = f32, Device = D>,
+    C: Communicator,
+    R: RateRule,
+{
+    /// [`Trainer::average_buffers`], for `model` and the master.
+    ///
+    /// # Errors
+    /// As [`Trainer::average_buffers`].
+    pub fn average_buffers(&mut self, model: &mut M) -> Result<(), Error> {
+        copy(model, &mut self.master, false);
+        self.optimizer.average_buffers(&mut self.master)?;
+        copy(&self.master, model, false);
+        Ok(())
     }
 }
 
