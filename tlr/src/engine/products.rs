@@ -110,9 +110,9 @@ impl Sum for Slope {
 /// displacement over the rate.
 ///
 /// In an exact step (`step_lookahead`) ⟨u,g⟩, ⟨u,ĝ⟩ and ⟨ĝ,ĝ⟩ take their places, with g the
-/// gradient at the weights and ĝ the gradient ahead. Derivative and curvature are then exact, and so
-/// are the rules that are made of them. The cosine is one only around plain gradient descent, where
-/// u is g.
+/// gradient at the weights and ĝ the gradient ahead. Derivative and curvature are then exact, and
+/// so are the rules that are made of them. The cosine is one only around plain gradient descent,
+/// where u is g.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DirectionProducts {
     /// ⟨u₋,u₋⟩.

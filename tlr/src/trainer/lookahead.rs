@@ -120,8 +120,8 @@ where
         Ok(gathers)
     }
 
-    /// ŵ, the weights to which the base optimizer would move. Every gradient is there then, also for
-    /// an optimizer that does without.
+    /// ŵ, the weights to which the base optimizer would move. Every gradient is there then, also
+    /// for an optimizer that does without.
     pub(super) fn propose(
         &mut self,
         model: &Opt::Model,
