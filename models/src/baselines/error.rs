@@ -1,8 +1,9 @@
 //! What can go wrong in a peer's step.
 
-use tlr::{CheckpointError, Error};
+use tlr::Error;
 
-/// Why a peer was not made, or made no step. Weights and state are as they were.
+/// Why a peer was not made, made no step, or could not be resumed. Weights and state are as they
+/// were.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum PeerError {
@@ -68,6 +69,12 @@ pub enum PeerError {
         /// Name and settings of the rule that was to take it over.
         here: String,
     },
+    /// The model is refused, or a checkpoint of it, as by a [`Trainer`](tlr::Trainer).
+    #[error(transparent)]
+    Model(#[from] Error),
+    /// The device has failed at the gradients.
+    #[error("device: {0}")]
+    Device(String),
     /// The loss at trial weights could not be computed.
     #[error("the loss at trial weights: {0}")]
     Trial(String),
@@ -101,32 +108,5 @@ impl PeerError {
     /// Checks that `value` is in [0, 1), so that an average by it forgets.
     pub(super) fn unless_beta(what: &'static str, value: f64) -> Result<(), Self> {
         Self::unless((0.0..1.0).contains(&value), what, "in [0, 1)", value)
-    }
-}
-
-/// The training loop has the errors of `tlr`: a peer's error becomes one of those.
-impl From<PeerError> for Error {
-    fn from(error: PeerError) -> Self {
-        match error {
-            PeerError::OutOfRange { what, range, value } => {
-                Self::OutOfRange { what, range, value, advice: "" }
-            }
-            PeerError::NonFiniteLoss { step, loss } => Self::NonFiniteLoss { step, loss },
-            PeerError::NonFinite { what, step } => {
-                Self::NonFiniteStep { step, tensor: what.to_owned() }
-            }
-            PeerError::Shapes { .. } => Self::ModelChanged { what: error.to_string() },
-            PeerError::NoTrials { .. } => {
-                Self::OutOfOrder { told: "a step without trials", expected: "`step_with`" }
-            }
-            PeerError::NoLoss { .. } => {
-                Self::OutOfOrder { told: "a step without a loss", expected: "the batch's loss" }
-            }
-            PeerError::AnotherRule { .. } => Self::Checkpoint {
-                path: None,
-                problem: CheckpointError::Damaged(error.to_string()),
-            },
-            PeerError::NoSchedule { .. } | PeerError::Trial(_) => Self::Device(error.to_string()),
-        }
     }
 }

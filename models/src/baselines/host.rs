@@ -8,8 +8,8 @@ use dfdx::{
 };
 use std::marker::PhantomData;
 use tlr::{
-    optim::Sgd, Backend, Checkpoint, CheckpointError, Config, Element, Error, Schedule, Trainer,
-    TunableOptimizer,
+    optim::Sgd, Backend, Checkpoint, CheckpointError, Config, Difference, Element, Error, Schedule,
+    Trainer, TunableOptimizer,
 };
 
 /// A peer as an optimizer of any dfdx model on the CPU.
@@ -43,7 +43,7 @@ use tlr::{
 /// }
 /// let tested = opt.averaged(&model).expect("schedule-free averages");
 /// assert!(mse_loss(tested.forward(x), y).array() < losses[0]);
-/// # Ok::<(), tlr::Error>(())
+/// # Ok::<(), tlr_models::baselines::PeerError>(())
 /// ```
 #[derive(Debug)]
 pub struct PeerOptimizer<M, R: PeerRule, E: Real> {
@@ -56,6 +56,9 @@ pub struct PeerOptimizer<M, R: PeerRule, E: Real> {
 
 /// The name under which a peer's state is attached to a checkpoint.
 const ATTACHMENT: &str = "peer";
+/// The name under which its schedule is.
+const SCHEDULE: &str = "schedule";
+const NO_SCHEDULE: &str = "none";
 
 /// How many batches the running statistics are made anew from.
 pub(crate) const RECALIBRATION: usize = 50;
@@ -70,9 +73,10 @@ where
     /// An optimizer of `model` that has made no step.
     ///
     /// # Errors
-    /// [`Error::OutOfRange`]; as [`Trainer::new`], a model without trainable tensors, with one that
-    /// is not contiguous, or with an attribute that has no effect here.
-    pub fn new(model: &M, rule: R) -> Result<Self, Error> {
+    /// [`PeerError::OutOfRange`]; [`PeerError::Model`] as [`Trainer::new`], for a model without
+    /// trainable tensors, with one that is not contiguous, or with an attribute that has no effect
+    /// here.
+    pub fn new(model: &M, rule: R) -> Result<Self, PeerError> {
         // A trainer checks the model, as it does for any optimizer.
         checkpointer(model)?;
         let (peer, names) = (Peer::new(rule)?, walk::names(model));
@@ -107,14 +111,14 @@ where
     /// whose gradient is 0. The gradients are lent, and are the same afterwards.
     ///
     /// # Errors
-    /// As [`Peer::step`]; [`Error::Device`].
+    /// As [`Peer::step`]; [`PeerError::Device`].
     pub fn step(
         &mut self,
         model: &mut M,
         gradients: &mut Gradients<E, Cpu>,
         loss: Option<f64>,
-    ) -> Result<(), Error> {
-        Ok(self.stepped(model, gradients, loss, None)?)
+    ) -> Result<(), PeerError> {
+        self.stepped(model, gradients, loss, None)
     }
 
     /// As [`step`](Self::step), for rules that need trials: `trial` computes the loss of the same
@@ -131,14 +135,14 @@ where
         gradients: &mut Gradients<E, Cpu>,
         loss: f64,
         trial: &mut dyn FnMut(&mut M) -> Result<f64, PeerError>,
-    ) -> Result<(), Error> {
+    ) -> Result<(), PeerError> {
         let before = model.clone();
         let mut at = |weights: &[Vec<E>]| {
             let mut model = before.clone();
             walk::write(&mut model, weights);
             trial(&mut model)
         };
-        Ok(self.stepped(model, gradients, Some(loss), Some(&mut at))?)
+        self.stepped(model, gradients, Some(loss), Some(&mut at))
     }
 
     fn stepped<'a>(
@@ -152,7 +156,7 @@ where
         let in_range = factor >= 0.0 && factor.is_finite();
         PeerError::unless(in_range, "schedule: factor", "finite and at least 0", factor)?;
         let mut weights = walk::read(model);
-        let failed = |error: CpuError| PeerError::Trial(error.to_string());
+        let failed = |error: CpuError| PeerError::Device(error.to_string());
         let taken = walk::take_gradients(model, gradients).map_err(failed)?;
         let mut lent: Vec<_> = weights.iter_mut().map(Vec::as_mut_slice).collect();
         let slices: Vec<_> = taken.iter().map(Vec::as_slice).collect();
@@ -212,27 +216,45 @@ where
     /// Everything that training depends on, as [`Trainer::checkpoint`].
     ///
     /// # Errors
-    /// As [`Trainer::checkpoint`].
-    pub fn checkpoint(&self, model: &M) -> Result<Checkpoint, Error> {
+    /// [`PeerError::Model`] as [`Trainer::checkpoint`].
+    pub fn checkpoint(&self, model: &M) -> Result<Checkpoint, PeerError> {
         let bytes = postcard::to_stdvec(&self.peer.saved());
         let bytes = bytes.map_err(|error| damaged(error.to_string()))?;
-        Ok(checkpointer(model)?.checkpoint(model)?.attach(ATTACHMENT, bytes))
+        let checkpoint = checkpointer(model)?.checkpoint(model)?;
+        Ok(checkpoint.attach(ATTACHMENT, bytes).attach(SCHEDULE, self.described_schedule()))
+    }
+
+    /// The schedule in words that can be compared. Functions all have the same.
+    fn described_schedule(&self) -> String {
+        let schedule = self.schedule.as_ref();
+        schedule.map_or_else(|| NO_SCHEDULE.to_owned(), |schedule| format!("{schedule:?}"))
     }
 
     /// Takes over a checkpoint: this optimizer and `model` then are what they were when it was
-    /// made. The schedule is not stored: give the same one.
+    /// made.
     ///
     /// # Errors
-    /// [`Error::Checkpoint`], for a model, rule or settings of another kind. Nothing has changed
-    /// then.
-    pub fn resume(&mut self, model: &mut M, checkpoint: &Checkpoint) -> Result<(), Error> {
+    /// [`PeerError::AnotherRule`]; [`PeerError::Model`] with [`Error::Checkpoint`], for another
+    /// model or schedule, or a file that is no peer's. Nothing has changed then.
+    pub fn resume(&mut self, model: &mut M, checkpoint: &Checkpoint) -> Result<(), PeerError> {
         let Some(bytes) = checkpoint.attachment(ATTACHMENT) else {
-            return Err(damaged(format!("it has no `{ATTACHMENT}`: it is of another optimizer")));
+            let what = format!("it has no `{ATTACHMENT}`: it is of another optimizer");
+            return Err(damaged(what).into());
         };
         let saved: Saved<R::State<E>> = postcard::from_bytes(bytes)
             .map_err(|error| damaged(format!("`{ATTACHMENT}`, or another rule: {error}")))?;
         let mut peer = self.peer.clone();
         peer.restore(saved)?;
+        let schedule = checkpoint.attachment(SCHEDULE).unwrap_or(NO_SCHEDULE.as_bytes());
+        if schedule != self.described_schedule().as_bytes() {
+            let differs = Difference::Setting {
+                name: "schedule".to_owned(),
+                file: Some(String::from_utf8_lossy(schedule).into_owned()),
+                here: Some(self.described_schedule()),
+            };
+            let problem = CheckpointError::Differs(vec![differs]);
+            return Err(Error::Checkpoint { path: None, problem }.into());
+        }
         checkpointer(model)?.resume(model, checkpoint)?;
         self.peer = peer;
         Ok(())

@@ -2,13 +2,11 @@
 
 use super::Budget;
 use crate::{
-    baselines::{
-        steep, valley, AnyPeer, PeerError, PeerOptimizer, RangePoint, Sgd, Sls, Sps, SpsBound,
-    },
-    train::{alone, learner, name, Base, Learner, Mode, Options, Rule, Shape},
+    baselines::{steep, valley, AnyPeer, PeerOptimizer, RangePoint, Sgd, Sls, Sps, SpsBound},
+    train::{alone, learner, name, Base, Learner, Mode, Options, Rule, Shape, TrainError},
 };
 use dfdx::prelude::Cpu;
-use tlr::{Error, TrainableLr};
+use tlr::TrainableLr;
 
 /// The group in which a contender is compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -131,58 +129,40 @@ impl Contender {
         matches!(&self.method, Method::Trainer(options) if options.rule != Rule::Constant)
     }
 
-    /// The optimizer for the range test, if the contender needs one.
-    pub(super) fn search(&self) -> Option<&Sgd> {
-        match &self.method {
-            Method::RangeTest { base, .. } => Some(base),
-            _ => None,
-        }
-    }
-
-    /// The contender at the rate that its range test suggests.
-    pub(super) fn at(&self, curve: &[RangePoint]) -> Self {
-        let method = match &self.method {
-            Method::RangeTest { pick, base } => {
-                let lr = match pick {
-                    Pick::Valley => valley(curve),
-                    Pick::Steep => steep(curve),
-                };
-                let rule = Sgd { lr: lr.unwrap_or(NO_SUGGESTION), ..base.clone() };
-                Method::Peer { rule: rule.into(), schedule: Shape::Cosine }
-            }
-            other => other.clone(),
-        };
-        Self { method, ..self.clone() }
-    }
-
-    /// The learner that trains `model` within this budget.
+    /// The learner that trains `model` within this budget. `range_test` makes the range test of an
+    /// optimizer, for a contender that needs one.
     ///
     /// # Errors
-    /// Settings out of range.
+    /// Settings out of range, and those of `range_test`.
     pub(super) fn learner<M: TrainableLr<f32, Cpu> + 'static>(
         &self,
         model: &M,
         budget: Budget,
-    ) -> Result<Box<dyn Learner<M>>, Error> {
-        match &self.method {
+        range_test: impl FnOnce(&Sgd) -> Result<Vec<RangePoint>, TrainError>,
+    ) -> Result<Box<dyn Learner<M>>, TrainError> {
+        let (rule, schedule) = match &self.method {
             Method::Trainer(options) => {
                 let options = Options { epochs: budget.epochs, ..*options };
-                learner(model, &options, budget.batches, alone())
+                return Ok(learner(model, &options, budget.batches, alone())?);
             }
-            Method::Peer { rule, schedule } => {
-                let rule = told_of(rule.clone(), budget);
-                let schedule = schedule.schedule(budget.epochs, budget.batches)?;
-                Ok(Box::new(PeerOptimizer::new(model, rule)?.schedule(schedule)?))
+            Method::Peer { rule, schedule } => (rule.clone(), *schedule),
+            Method::RangeTest { pick, base } => {
+                let curve = range_test(base)?;
+                let lr = match pick {
+                    Pick::Valley => valley(&curve),
+                    Pick::Steep => steep(&curve),
+                };
+                let rule = Sgd { lr: lr.unwrap_or(NO_SUGGESTION), ..base.clone() };
+                (rule.into(), Shape::Cosine)
             }
-            // The contender's rate is not known before the range test.
-            Method::RangeTest { .. } => {
-                Err(PeerError::NoSchedule { rule: "a range test that was not made" }.into())
-            }
-        }
+        };
+        let schedule = schedule.schedule(budget.epochs, budget.batches)?;
+        let peer = PeerOptimizer::new(model, told_of(rule, budget))?;
+        Ok(Box::new(peer.schedule(schedule)?))
     }
 }
 
-/// Line search and Polyak steps let the step grow by a factor an epoch, so they get its length.
+/// SLS and SPS bound the growth per epoch, so they need the epoch's length.
 fn told_of(rule: AnyPeer, budget: Budget) -> AnyPeer {
     let batches = budget.batches as u64;
     match rule {

@@ -5,11 +5,12 @@ use crate::{
     baselines::{
         has_buffers, AnyPeer, PeerError, PeerOptimizer, RangePoint, RangeTest, Sgd, RECALIBRATION,
     },
+    data::DataError,
     sweep::{how_it_ended, Ended},
     train::{train_step, Learner, TrainError},
 };
 use dfdx::prelude::{Cache, Cpu, Gradients};
-use tlr::{Error, Schedule};
+use tlr::Schedule;
 
 /// How many points a curve has, without the one before the first step.
 pub const POINTS: usize = 20;
@@ -94,15 +95,12 @@ pub fn train<P: Problem>(
     let budget = problem.budget();
     let run = Run { problem, device: &device, seed };
     let mut model = problem.build(&device)?;
-    let mut clock = Clock::start();
-    let (contender, searched) = match contender.search() {
-        Some(search) => {
-            let curve = run.range_test(&model, search)?;
-            (contender.at(&curve), curve.len())
-        }
-        None => (contender.clone(), 0),
-    };
-    let mut learner = contender.learner(&model, budget)?;
+    let (mut clock, mut searched) = (Clock::start(), 0);
+    let mut learner = contender.learner(&model, budget, |base| {
+        let curve = run.range_test(&model, base)?;
+        searched = curve.len();
+        Ok(curve)
+    })?;
     let mut seconds = clock.seconds();
     let mut trained = Trained {
         points: Vec::new(),
@@ -127,13 +125,7 @@ pub fn train<P: Problem>(
                     watch(trained.steps + 1, loss);
                 }
                 Err(error) => {
-                    let (ended, words) = match error {
-                        TrainError::Rate(_) => how_it_ended(error),
-                        error => return Err(error),
-                    };
-                    if ended == Ended::Failed {
-                        return Err(TrainError::Rate(Error::Device(words)));
-                    }
+                    let (Ended::Diverged, words) = how_it_ended(&error) else { return Err(error) };
                     trained.diverged = Some(words);
                     break 'run;
                 }
@@ -237,21 +229,17 @@ impl<P: Problem> Run<'_, P> {
                 batches.reverse();
                 epoch += 1;
             }
-            let Some(examples) = batches.pop() else { return Err(TrainError::NoEpochs) };
+            let Some(examples) = batches.pop() else {
+                return Err(DataError::Zero { what: "the number of batches in an epoch" }.into());
+            };
             let batch = Batch { examples: &examples, epoch: epoch - 1, seed: self.seed };
             match self.step(&mut optimizer, &mut model, batch, &mut gradients) {
                 // The rate has become too large, and the range test ends.
-                Err(TrainError::Rate(
-                    Error::NonFiniteLoss { .. } | Error::NonFiniteStep { .. },
+                Err(TrainError::Peer(
+                    PeerError::NonFiniteLoss { .. } | PeerError::NonFinite { .. },
                 )) => Ok(f64::INFINITY),
                 stepped => stepped,
             }
         })
-    }
-}
-
-impl From<PeerError> for TrainError {
-    fn from(error: PeerError) -> Self {
-        Self::Rate(error.into())
     }
 }

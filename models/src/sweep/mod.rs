@@ -15,6 +15,7 @@ pub use results::Results;
 pub use together::run_together;
 
 use crate::{
+    baselines::PeerError,
     data::Dataset,
     train::{self, InMemory, Net, Options, Persistence, Run, TrainError},
 };
@@ -88,7 +89,7 @@ fn run_each(
     train: &Train<'_>,
 ) -> Result<usize, SweepError> {
     let mut failed = 0;
-    let work = |options: &Options| train(options).map_err(how_it_ended);
+    let work = |options: &Options| train(options).map_err(|error| how_it_ended(&error));
     jobs::each(cells, jobs, &work, &mut |options, run| {
         let run = run.unwrap_or_else(|| Err((Ended::Failed, "it panicked, see above".to_owned())));
         let record = results.add(options, &run)?;
@@ -100,18 +101,21 @@ fn run_each(
 }
 
 /// Whether a run diverged or failed, and in what words.
-pub(crate) fn how_it_ended(error: TrainError) -> (Ended, String) {
+pub(crate) fn how_it_ended(error: &TrainError) -> (Ended, String) {
     use tlr::Error::{
         LostWeights, NonFiniteLoss, NonFiniteStep, NonFiniteWeights, TooManyRollbacks,
     };
-    let ended = match &error {
+    let ended = match error {
         TrainError::Rate(
             LostWeights { .. }
             | NonFiniteLoss { .. }
             | NonFiniteStep { .. }
             | NonFiniteWeights { .. }
             | TooManyRollbacks { .. },
-        ) => Ended::Diverged,
+        )
+        | TrainError::Peer(PeerError::NonFiniteLoss { .. } | PeerError::NonFinite { .. }) => {
+            Ended::Diverged
+        }
         _ => Ended::Failed,
     };
     (ended, error.to_string())

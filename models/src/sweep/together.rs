@@ -8,7 +8,6 @@ use crate::{
     train::{self, AnyRanks, Net, Options, Persistence, Share, TrainError},
 };
 use serde::{de::DeserializeOwned, Serialize};
-use tlr::ParallelError;
 
 /// As [`run`](super::run) on several ranks, each of which makes `jobs` runs at a time by itself.
 ///
@@ -27,11 +26,11 @@ pub fn run_together(
     observer: &mut dyn FnMut(&Record),
 ) -> Result<usize, SweepError> {
     let mut plan = match &results {
-        Some(results) => encoded(&(results.data(), left(cells, results))),
+        Some(results) => encoded(&(results.data(), left(cells, results)))?,
         None => Vec::new(),
     };
     ranks.broadcast(&mut plan).map_err(TrainError::from)?;
-    let (name, cells): (String, Vec<Options>) = decoded(&plan, ranks)?;
+    let (name, cells): (String, Vec<Options>) = decoded(&plan)?;
     // The same on all ranks.
     for options in &cells {
         train::check::<Net>(&source(data, options)?, options)?;
@@ -40,7 +39,7 @@ pub fn run_together(
         let source = source(data, options)?;
         train::train::<Net>(&source, options, &Persistence::default(), &mut |_| ())
     };
-    let work = |options: &Options| train(options).map_err(how_it_ended);
+    let work = |options: &Options| train(options).map_err(|error| how_it_ended(&error));
     let mut failed = 0;
     for round in cells.chunks(jobs.max(1) * ranks.size()) {
         let mut done = Vec::new();
@@ -49,11 +48,11 @@ pub fn run_together(
             done.push(Outcome::new(&name, options, &run.unwrap_or_else(panicked)));
             Ok(())
         })?;
-        let said = ranks.gather(&encoded(&done)).map_err(TrainError::from)?;
+        let said = ranks.gather(&encoded(&done)?).map_err(TrainError::from)?;
         let mut write = || -> Result<(), SweepError> {
             let Some(results) = &mut results else { return Ok(()) };
             for said in &said {
-                for outcome in decoded::<Vec<Outcome>>(said, ranks)? {
+                for outcome in decoded::<Vec<Outcome>>(said)? {
                     let record = results.append(outcome)?;
                     failed += usize::from(record.ended == Ended::Failed);
                     observer(&record);
@@ -69,14 +68,10 @@ pub fn run_together(
     Ok(failed)
 }
 
-fn encoded(value: &impl Serialize) -> Vec<u8> {
-    // Fails for lengths that are not known beforehand only, and there are none.
-    postcard::to_stdvec(value).unwrap_or_default()
+fn encoded(value: &impl Serialize) -> Result<Vec<u8>, TrainError> {
+    Ok(postcard::to_stdvec(value)?)
 }
 
-fn decoded<T: DeserializeOwned>(said: &[u8], ranks: &AnyRanks) -> Result<T, TrainError> {
-    postcard::from_bytes(said).map_err(|error| {
-        let problem = ParallelError::Transport { message: error.to_string() };
-        tlr::Error::Parallel { rank: ranks.rank(), step: 1, problem }.into()
-    })
+fn decoded<T: DeserializeOwned>(said: &[u8]) -> Result<T, TrainError> {
+    Ok(postcard::from_bytes(said)?)
 }

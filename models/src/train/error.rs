@@ -1,6 +1,6 @@
 //! Why a run ends early.
 
-use crate::{data::DataError, layers::LayerError};
+use crate::{baselines::PeerError, data::DataError, layers::LayerError};
 use dfdx::prelude::CpuError;
 use std::path::PathBuf;
 
@@ -14,6 +14,9 @@ pub enum TrainError {
     /// The rate's configuration was refused, or training failed.
     #[error(transparent)]
     Rate(#[from] tlr::Error),
+    /// A peer was refused, or failed.
+    #[error(transparent)]
+    Peer(PeerError),
     /// The run was asked to stop, and has been saved if that was asked for.
     #[error("stopped after step {step}")]
     Stopped {
@@ -83,7 +86,20 @@ pub enum TrainError {
     /// An input does not fit a layer, or there is no memory.
     #[error(transparent)]
     Layer(#[from] LayerError<CpuError>),
+    /// What a run has done could not be put into bytes, or another rank's bytes hold no such thing.
+    #[error("the record of a run: {0}")]
+    Record(#[from] postcard::Error),
     /// The device is out of memory.
     #[error("device: {0}")]
     Device(#[from] CpuError),
+}
+
+/// What a trainer refuses too is the same error by a peer.
+impl From<PeerError> for TrainError {
+    fn from(error: PeerError) -> Self {
+        match error {
+            PeerError::Model(error) => Self::Rate(error),
+            error => Self::Peer(error),
+        }
+    }
 }

@@ -60,7 +60,7 @@ impl<M: TrainableLr<f32, Cpu> + 'static> Start<M> {
     pub(super) fn new(
         options: &Options,
         build: impl FnOnce(&Cpu) -> Result<M, TrainError>,
-        learner: impl FnOnce(&M) -> Result<Box<dyn Learner<M>>, tlr::Error>,
+        learner: impl FnOnce(&M) -> Result<Box<dyn Learner<M>>, TrainError>,
     ) -> Result<Self, TrainError> {
         if options.epochs == 0 {
             return Err(TrainError::NoEpochs);
@@ -215,8 +215,7 @@ pub(crate) fn train_step<M: ZeroGrads<f32, Cpu>>(
     let value = f64::from(traced.array());
     let mut after = traced.try_backward()?;
     let step = optimizer.step_with(model, &mut after, value, &mut |model| {
-        let failed = |error: TrainError| tlr::Error::Device(error.to_string());
-        Ok(f64::from(loss(model, Gradients::leaky()).map_err(failed)?.array()))
+        Ok(f64::from(loss(model, Gradients::leaky())?.array()))
     })?;
     model.try_zero_grads(&mut after)?;
     *gradients = Some(after);

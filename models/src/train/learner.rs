@@ -1,5 +1,6 @@
 //! What the training loop needs of an optimizer.
 
+use super::TrainError;
 use dfdx::prelude::{Cpu, Gradients};
 use serde::Serialize;
 use tlr::{
@@ -8,20 +9,20 @@ use tlr::{
 };
 
 /// A function that gives a batch's loss by a model at trial weights.
-pub type Trial<'a, M> = dyn FnMut(&mut M) -> Result<f64, Error> + 'a;
+pub type Trial<'a, M> = dyn FnMut(&mut M) -> Result<f64, TrainError> + 'a;
 
 /// An optimizer with its rule, whatever it is made of: what the training loop needs of it.
 pub trait Learner<M> {
     /// One step, as [`Trainer::step_owned`].
     ///
     /// # Errors
-    /// As [`Trainer::step_owned`].
+    /// As [`Trainer::step_owned`], or those of a peer.
     fn step(
         &mut self,
         model: &mut M,
         gradients: &mut Gradients<f32, Cpu>,
         loss: f64,
-    ) -> Result<Step, Error>;
+    ) -> Result<Step, TrainError>;
 
     /// As [`step`](Self::step), with `trial`, which computes the same batch's loss by a model at
     /// other weights. By default it is a plain [`step`](Self::step), which needs no trial.
@@ -34,7 +35,7 @@ pub trait Learner<M> {
         gradients: &mut Gradients<f32, Cpu>,
         loss: f64,
         trial: &mut Trial<'_, M>,
-    ) -> Result<Step, Error> {
+    ) -> Result<Step, TrainError> {
         let _ = trial;
         self.step(model, gradients, loss)
     }
@@ -90,13 +91,13 @@ pub trait Learner<M> {
     ///
     /// # Errors
     /// As [`Trainer::checkpoint`].
-    fn checkpoint(&self, model: &M) -> Result<Checkpoint, Error>;
+    fn checkpoint(&self, model: &M) -> Result<Checkpoint, TrainError>;
 
     /// As [`Trainer::resume`].
     ///
     /// # Errors
     /// As [`Trainer::resume`].
-    fn resume(&mut self, model: &mut M, checkpoint: &Checkpoint) -> Result<(), Error>;
+    fn resume(&mut self, model: &mut M, checkpoint: &Checkpoint) -> Result<(), TrainError>;
 }
 
 impl<Opt, R> Learner<Opt::Model> for Trainer<Opt, R>
@@ -109,8 +110,8 @@ where
         model: &mut Opt::Model,
         gradients: &mut Gradients<f32, Cpu>,
         loss: f64,
-    ) -> Result<Step, Error> {
-        Trainer::step_owned(self, model, gradients, loss)
+    ) -> Result<Step, TrainError> {
+        Ok(Trainer::step_owned(self, model, gradients, loss)?)
     }
 
     fn rates(&self) -> Vec<(&str, f64)> {
@@ -129,11 +130,15 @@ where
         Trainer::history(self)
     }
 
-    fn checkpoint(&self, model: &Opt::Model) -> Result<Checkpoint, Error> {
-        Trainer::checkpoint(self, model)
+    fn checkpoint(&self, model: &Opt::Model) -> Result<Checkpoint, TrainError> {
+        Ok(Trainer::checkpoint(self, model)?)
     }
 
-    fn resume(&mut self, model: &mut Opt::Model, checkpoint: &Checkpoint) -> Result<(), Error> {
-        Trainer::resume(self, model, checkpoint)
+    fn resume(
+        &mut self,
+        model: &mut Opt::Model,
+        checkpoint: &Checkpoint,
+    ) -> Result<(), TrainError> {
+        Ok(Trainer::resume(self, model, checkpoint)?)
     }
 }

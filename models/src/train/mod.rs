@@ -61,15 +61,15 @@ fn learner_for<M: Network>(
     source: &dyn Source,
     options: &Options,
     ranks: Option<&AnyRanks>,
-) -> Result<Box<dyn Learner<M>>, tlr::Error> {
+) -> Result<Box<dyn Learner<M>>, TrainError> {
     let ranks = ranks.cloned().unwrap_or_else(alone);
-    learner(model, options, source.batches_per_epoch(), ranks)
+    Ok(learner(model, options, source.batches_per_epoch(), ranks)?)
 }
 
 fn prepare<M: Network>(
     source: &dyn Source,
     options: &Options,
-    learner: impl FnOnce(&M) -> Result<Box<dyn Learner<M>>, tlr::Error>,
+    learner: impl FnOnce(&M) -> Result<Box<dyn Learner<M>>, TrainError>,
 ) -> Result<Start<M>, TrainError> {
     let (shape, classes) = (source.shape(), source.classes());
     if !M::accepts(shape) || classes > M::CLASSES {
@@ -119,7 +119,7 @@ pub fn train<M: Network>(
 pub fn train_with<M: Network>(
     source: &dyn Source,
     options: &Options,
-    learner: impl FnOnce(&M) -> Result<Box<dyn Learner<M>>, tlr::Error>,
+    learner: impl FnOnce(&M) -> Result<Box<dyn Learner<M>>, TrainError>,
     persistence: &Persistence<'_>,
     observer: &mut dyn FnMut(Event<'_>),
 ) -> Result<Run, TrainError> {

@@ -1,12 +1,12 @@
 //! Peers in the training loop: each is a [`Learner`].
 
-use super::{Learner, Trial};
+use super::{Learner, TrainError, Trial};
 use crate::baselines::{PeerError, PeerOptimizer, PeerRule};
 use dfdx::{
     nn::TensorCollection,
     prelude::{Cpu, Gradients},
 };
-use tlr::{Adaptation, Checkpoint, Error, Step};
+use tlr::{Adaptation, Checkpoint, Step};
 
 impl<M: TensorCollection<f32, Cpu> + Clone, R: PeerRule> Learner<M> for PeerOptimizer<M, R, f32> {
     fn step(
@@ -14,8 +14,9 @@ impl<M: TensorCollection<f32, Cpu> + Clone, R: PeerRule> Learner<M> for PeerOpti
         model: &mut M,
         gradients: &mut Gradients<f32, Cpu>,
         loss: f64,
-    ) -> Result<Step, Error> {
-        PeerOptimizer::step(self, model, gradients, Some(loss)).map(|()| Step::Made)
+    ) -> Result<Step, TrainError> {
+        PeerOptimizer::step(self, model, gradients, Some(loss))?;
+        Ok(Step::Made)
     }
 
     fn step_with(
@@ -24,13 +25,19 @@ impl<M: TensorCollection<f32, Cpu> + Clone, R: PeerRule> Learner<M> for PeerOpti
         gradients: &mut Gradients<f32, Cpu>,
         loss: f64,
         trial: &mut Trial<'_, M>,
-    ) -> Result<Step, Error> {
+    ) -> Result<Step, TrainError> {
         if !self.peer().rule().needs_trials() {
             return Learner::step(self, model, gradients, loss);
         }
-        let mut at =
-            |model: &mut M| trial(model).map_err(|error| PeerError::Trial(error.to_string()));
-        PeerOptimizer::step_with(self, model, gradients, loss, &mut at).map(|()| Step::Made)
+        let mut failed = None;
+        let mut at = |model: &mut M| {
+            trial(model).map_err(|error| PeerError::Trial(failed.insert(error).to_string()))
+        };
+        let made = PeerOptimizer::step_with(self, model, gradients, loss, &mut at);
+        // What a trial has failed with says more than its words.
+        failed.map_or(Ok(()), Err)?;
+        made?;
+        Ok(Step::Made)
     }
 
     fn averaged(&self, model: &M) -> Option<M> {
@@ -55,11 +62,11 @@ impl<M: TensorCollection<f32, Cpu> + Clone, R: PeerRule> Learner<M> for PeerOpti
         &[]
     }
 
-    fn checkpoint(&self, model: &M) -> Result<Checkpoint, Error> {
-        PeerOptimizer::checkpoint(self, model)
+    fn checkpoint(&self, model: &M) -> Result<Checkpoint, TrainError> {
+        Ok(PeerOptimizer::checkpoint(self, model)?)
     }
 
-    fn resume(&mut self, model: &mut M, checkpoint: &Checkpoint) -> Result<(), Error> {
-        PeerOptimizer::resume(self, model, checkpoint)
+    fn resume(&mut self, model: &mut M, checkpoint: &Checkpoint) -> Result<(), TrainError> {
+        Ok(PeerOptimizer::resume(self, model, checkpoint)?)
     }
 }

@@ -183,11 +183,10 @@ impl Persistence<'_> {
         model: &M,
         optimizer: &mut dyn Learner<M>,
         progress: &Progress,
-    ) -> Result<(), tlr::Error> {
+    ) -> Result<(), TrainError> {
         let Some(path) = self.checkpoint.filter(|_| self.is_first()) else { return Ok(()) };
-        // Fails for lengths that are not known beforehand only, and there are none.
-        let bytes = postcard::to_stdvec(progress).unwrap_or_default();
-        optimizer.checkpoint(model)?.attach(ATTACHMENT, bytes).save(path)
+        let bytes = postcard::to_stdvec(progress)?;
+        Ok(optimizer.checkpoint(model)?.attach(ATTACHMENT, bytes).save(path)?)
     }
 
     /// Keeps the weights if `epoch` is better than those before it. `notes` say how to use them.

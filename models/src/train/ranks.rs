@@ -1,6 +1,6 @@
 //! Training on several ranks: the optimizer, and the share of a batch that each rank has.
 
-use super::{Learner, Trial};
+use super::{Learner, TrainError};
 use dfdx::prelude::{Cpu, Gradients};
 use serde::Serialize;
 use std::ops::Range;
@@ -76,18 +76,8 @@ where
         model: &mut Opt::Model,
         gradients: &mut Gradients<f32, Cpu>,
         loss: f64,
-    ) -> Result<Step, Error> {
-        self.0.step_owned(model, gradients, loss)
-    }
-
-    fn step_with(
-        &mut self,
-        model: &mut Opt::Model,
-        gradients: &mut Gradients<f32, Cpu>,
-        loss: f64,
-        _: &mut Trial<'_, Opt::Model>,
-    ) -> Result<Step, Error> {
-        self.0.step_owned(model, gradients, loss)
+    ) -> Result<Step, TrainError> {
+        Ok(self.0.step_owned(model, gradients, loss)?)
     }
 
     fn weigh_next(&mut self, examples: usize) -> Result<(), Error> {
@@ -124,12 +114,16 @@ where
         self.0.history()
     }
 
-    fn checkpoint(&self, model: &Opt::Model) -> Result<Checkpoint, Error> {
-        self.0.checkpoint(model)
+    fn checkpoint(&self, model: &Opt::Model) -> Result<Checkpoint, TrainError> {
+        Ok(self.0.checkpoint(model)?)
     }
 
-    fn resume(&mut self, model: &mut Opt::Model, checkpoint: &Checkpoint) -> Result<(), Error> {
-        self.0.resume(model, checkpoint)
+    fn resume(
+        &mut self,
+        model: &mut Opt::Model,
+        checkpoint: &Checkpoint,
+    ) -> Result<(), TrainError> {
+        Ok(self.0.resume(model, checkpoint)?)
     }
 }
 

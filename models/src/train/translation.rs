@@ -327,7 +327,7 @@ pub fn train_translator<M: Translator>(
     let batches = buckets.batches_per_epoch();
     let ranks = persistence.ranks.cloned().unwrap_or_else(alone);
     let share = Share::of_rank(&ranks);
-    let learner = |model: &M| learner(model, options, batches, ranks);
+    let learner = |model: &M| Ok(learner(model, options, batches, ranks)?);
     let mut start = Start::new(options, build, learner)?;
     let settings = corpus.settings.clone().with("--dropout", figure(dropout.get()));
     let task = Translating { corpus, buckets, share, settings, device: start.device.clone() };

@@ -347,7 +347,7 @@ fn suggestions() {
         let value = loss.array();
         let mut sgd = PeerOptimizer::new(&model, Sgd { lr: rate, ..Sgd::default() })?;
         sgd.step(&mut model, &mut loss.backward(), None)?;
-        Ok::<_, tlr::Error>(value)
+        Ok::<_, PeerError>(value)
     });
     let ours = ours.unwrap();
     assert_eq!(ours.len(), curve.len());

@@ -18,7 +18,7 @@ fn run<M: Network, R: PeerRule + 'static>(
 ) -> Result<Run, TrainError> {
     let options = Options { batch_size: 20, epochs, seed: 3, ..Options::default() };
     let source = InMemory::new(data, options.batch_size, options.seed, None)?;
-    let learner = |model: &M| -> Result<Box<dyn Learner<M>>, tlr::Error> {
+    let learner = |model: &M| -> Result<Box<dyn Learner<M>>, TrainError> {
         Ok(Box::new(PeerOptimizer::new(model, rule.clone())?))
     };
     train_with(&source, &options, learner, persistence, &mut |_| ())
