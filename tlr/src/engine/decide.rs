@@ -19,7 +19,9 @@ use super::{
     rule::{self, bounded, Proposal, RATES},
     settle::settle,
     start::{climb::climb, rounding::Rounding, LARGEST_CLIMB},
-    state::{EndedWindow, GatheredLosses, Phase, PreviousWindow, Rollback, SnapshotTrust},
+    state::{
+        EndedWindow, GatheredLosses, GroupState, Phase, PreviousWindow, Rollback, SnapshotTrust,
+    },
     Engine, RateRule, Request, Step,
 };
 use crate::error::{Cause, Error};
@@ -58,8 +60,8 @@ impl<R: RateRule> Engine<R> {
                 watch: self.state.watch.clone(),
             });
         }
-        // A schedule whose mean is below 1 may keep the weights where they are on purpose, and so
-        // may the end of a horizon.
+        // With a small factor, weights may stand still on purpose: then nothing was lost in
+        // rounding. A horizon's is large enough for half of the steps at least.
         let least = if self.schedule.is_some() { 1.0 } else { 0.5 };
         let looks_for_rounding = self.climb.is_some() && window.factor >= least;
         if !looks_for_rounding {
@@ -83,8 +85,10 @@ impl<R: RateRule> Engine<R> {
     /// so, slopes are needed: a rate climbs only if the loss falls along the way.
     fn agree(&self, window: &EndedWindow) -> bool {
         self.climb.is_some_and(|cosine| {
-            let mut pairs = self.state.groups.iter().zip(&window.products);
-            pairs.any(|(group, products)| group.agrees(products, cosine))
+            let pairs = self.state.groups.iter().zip(&window.products);
+            let directions =
+                |(group, products)| GroupState::directions(group, products, window.factor);
+            pairs.filter_map(directions).any(|products| products.cosine() > cosine)
         })
     }
 
@@ -188,17 +192,9 @@ impl<R: RateRule> Engine<R> {
             group.previous = None;
             return self.set_rate(index, Proposal::kept(rate, KeptBecause::NoGradient), None);
         }
+        let products = group.directions(&window, factor);
         let this = PreviousWindow { rate, factor, squared: window.own };
         let previous = group.previous.replace(this);
-        // From displacements s to directions u = s / (rate · factor).
-        let products = previous.map(|previous| {
-            let (then, now) = (previous.rate * previous.factor, rate * factor);
-            DirectionProducts {
-                uu: previous.squared / then / then,
-                un: window.across / then / now,
-                nn: window.own / now / now,
-            }
-        });
         let proposal = match (previous, products) {
             _ if settings.fixed_rate => Proposal::kept(rate, KeptBecause::FixedRate),
             (Some(previous), Some(products)) => {

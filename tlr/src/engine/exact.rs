@@ -43,12 +43,12 @@ fn not_finite(word: &str) -> Option<f64> {
     (!value.is_finite()).then_some(value)
 }
 
+#[derive(Serialize, Deserialize)]
+struct Exact(#[serde(with = "self")] f64);
+
 /// The same format for a number that may be missing.
 pub(crate) mod option {
-    use super::{Deserialize, Deserializer, Serialize, Serializer};
-
-    #[derive(Serialize, Deserialize)]
-    struct Exact(#[serde(with = "super")] f64);
+    use super::{Deserialize, Deserializer, Exact, Serialize, Serializer};
 
     pub(crate) fn serialize<S: Serializer>(
         value: &Option<f64>,
@@ -66,10 +66,7 @@ pub(crate) mod option {
 
 /// The same format for several numbers.
 pub(crate) mod list {
-    use super::{Deserialize, Deserializer, Serialize, Serializer};
-
-    #[derive(Serialize, Deserialize)]
-    struct Exact(#[serde(with = "super")] f64);
+    use super::{Deserialize, Deserializer, Exact, Serializer};
 
     pub(crate) fn serialize<S: Serializer>(values: &[f64], to: S) -> Result<S::Ok, S::Error> {
         to.collect_seq(values.iter().copied().map(Exact))
@@ -87,9 +84,6 @@ mod tests {
     #[test]
     #[allow(clippy::unwrap_used)]
     fn every_kind_of_number_comes_back_to_the_bit() {
-        #[derive(Serialize, Deserialize)]
-        struct Exact(#[serde(with = "super")] f64);
-
         let awkward = [0.1 + 0.2, -0.0, f64::MIN_POSITIVE / 3.0, f64::MAX, 1e23, f64::INFINITY];
         for value in awkward.into_iter().chain([f64::NEG_INFINITY, f64::NAN, -f64::NAN]) {
             let json = serde_json::to_string(&Exact(value)).unwrap();

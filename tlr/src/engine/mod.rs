@@ -106,9 +106,8 @@ use crate::error::Error;
 use crate::settings::Settings;
 use horizon::Shape;
 pub(crate) use rule::bounded;
-use safeguard::Watch;
 use start::ramp::Ramp;
-use state::{GatheredLosses, GroupState, PendingStep, Phase, SnapshotTrust};
+use state::{GroupState, PendingStep, Phase, SnapshotTrust};
 use std::sync::Arc;
 
 /// Some tensors that share a learning rate.
@@ -172,21 +171,8 @@ impl<R: RateRule> Engine<R> {
         {
             return Err(Error::Rate { group: name.to_string(), rate: *rate });
         }
-        let state = State {
-            steps: 0,
-            position: 0,
-            factors: 0.0,
-            gathered: GatheredLosses::default(),
-            snapshot: SnapshotTrust::Missing,
-            watch: Watch::default(),
-            groups: groups.iter().map(|group| start(group.rate, config.climb)).collect(),
-            follows: false,
-            level_from: 0,
-            quiet: false,
-            ramp: None,
-            phase: Phase::Idle,
-            history: Vec::new(),
-        };
+        let fresh = groups.iter().map(|group| start(group.rate, config.climb)).collect();
+        let state = State::new(0, fresh, Vec::new());
         let effective = groups.iter().map(|group| group.rate).collect();
         let settings = |Group { name, fixed_rate, .. }| GroupSettings { name, fixed_rate };
         let mut engine = Self {
@@ -226,7 +212,7 @@ fn start(rate: f64, climb: Option<f64>) -> GroupState {
     }
 }
 
-/// What is settled, and what can be asked at any time.
+/// Getters, reset and resume.
 impl<R> Engine<R> {
     /// Each group's name and learned rate.
     pub fn rates(&self) -> impl ExactSizeIterator<Item = (&str, f64)> {
@@ -289,21 +275,8 @@ impl<R> Engine<R> {
     /// Steps are counted on, and the history is kept.
     pub fn reset(&mut self) {
         let groups = self.state.groups.iter().map(|group| start(group.start, self.climb)).collect();
-        self.state = State {
-            steps: self.state.steps,
-            position: 0,
-            factors: 0.0,
-            gathered: GatheredLosses::default(),
-            snapshot: SnapshotTrust::Missing,
-            watch: Watch::default(),
-            groups,
-            follows: false,
-            level_from: self.state.steps,
-            quiet: false,
-            ramp: None,
-            phase: Phase::Idle,
-            history: std::mem::take(&mut self.state.history),
-        };
+        let history = std::mem::take(&mut self.state.history);
+        self.state = State::new(self.state.steps, groups, history);
         self.state.ramp = self.new_ramp();
     }
 

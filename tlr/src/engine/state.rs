@@ -4,7 +4,7 @@ use super::{
     event::Target,
     exact,
     history::Adaptation,
-    products::{Slope, WindowProducts},
+    products::{DirectionProducts, Slope, WindowProducts},
     rule::RATES,
     safeguard::Watch,
     start::ramp::Ramp,
@@ -84,6 +84,9 @@ impl GatheredLosses {
     }
 }
 
+/// A rate is steady unless it has just risen to more than this many times what it was.
+const STEADY: f64 = 1.25;
+
 /// What is remembered of one group.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -105,18 +108,25 @@ pub(super) struct GroupState {
 }
 
 impl GroupState {
-    /// Whether this window and the one before have about the same direction: with a cosine above
-    /// this.
-    pub(super) fn agrees(&self, window: &WindowProducts, cosine: f64) -> bool {
-        self.previous.is_some_and(|previous| {
-            window.across > cosine * previous.squared.sqrt() * window.own.sqrt()
+    /// From displacements s to directions u = s / (rate · factor), of the window before and of this
+    /// one, in which this was the mean factor.
+    pub(super) fn directions(
+        &self,
+        window: &WindowProducts,
+        factor: f64,
+    ) -> Option<DirectionProducts> {
+        let previous = self.previous?;
+        let (then, now) = (previous.rate * previous.factor, self.rate * factor);
+        Some(DirectionProducts {
+            uu: previous.squared / then / then,
+            un: window.across / then / now,
+            nn: window.own / now / now,
         })
     }
 
-    /// Whether the rate is about that of the window before: it has not just risen by more than a
-    /// quarter.
+    /// Whether the rate is about that of the window before.
     pub(super) fn is_steady(&self) -> bool {
-        self.previous.is_some_and(|previous| self.rate <= 1.25 * previous.rate)
+        self.previous.is_some_and(|previous| self.rate <= STEADY * previous.rate)
     }
 }
 
@@ -255,6 +265,26 @@ pub(super) struct Rollback {
 pub(crate) const MOST_STEPS: u64 = 1 << 53;
 
 impl State {
+    /// The state after so many steps, of groups that nothing is known of. The ramp is still to be
+    /// set.
+    pub(super) fn new(steps: u64, groups: Vec<GroupState>, history: Vec<Adaptation>) -> Self {
+        Self {
+            steps,
+            position: 0,
+            factors: 0.0,
+            gathered: GatheredLosses::default(),
+            snapshot: SnapshotTrust::Missing,
+            watch: Watch::default(),
+            groups,
+            follows: false,
+            level_from: steps,
+            quiet: false,
+            ramp: None,
+            phase: Phase::Idle,
+            history,
+        }
+    }
+
     /// Whether a step has begun and is not over.
     pub fn is_within_step(&self) -> bool {
         self.phase != Phase::Idle
