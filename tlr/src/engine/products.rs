@@ -37,9 +37,9 @@ impl Sum for WindowProducts {
 ///
 /// B is the snapshot, W are the weights now, s = W − B is the way (the contrary of a displacement,
 /// which is old weights minus new ones), and g is the gradient at W. g comes from a batch that has
-/// had no part in s: so ⟨g,s⟩ has the right mean, whatever its noise. There is one exception. If a
-/// window has a single step, or slopes are asked for at its end only
-/// ([`Config::settle`](super::Config::settle) is off), g is that of its last step.
+/// had no part in s: so ⟨g,s⟩ has the right mean, whatever its noise. Except in windows of one
+/// step, or with [`Config::settle`](super::Config::settle) off: there g is the gradient of the
+/// window's last step, which is part of s.
 ///
 /// On a quadratic piece of the loss, ⟨g,s⟩/‖s‖ grows linearly along the way: from −‖g‖ at its
 /// beginning, through 0 at the lowest point.
@@ -62,6 +62,13 @@ pub struct Slope {
     pub weights: u64,
 }
 
+/// A way counts as downhill below minus this cosine between way and gradient. Noise is less.
+const DOWNHILL: f64 = 0.05;
+/// The least size that weights are taken to have: they may start at 0.
+const SMALL: f64 = 0.01;
+/// No way is ever useful that is longer than this many times the weights' norm.
+const FAR_OUT: f64 = 10.0;
+
 impl Slope {
     /// ⟨g,s⟩/‖s‖: by how much the loss changes per length of the way, at its end. None if
     /// nothing has moved.
@@ -71,19 +78,18 @@ impl Slope {
 
     /// Whether the loss falls along the way, noise aside.
     pub(crate) fn is_downhill(&self) -> bool {
-        self.along < -0.05 * self.gradient * self.moved
+        self.along < -DOWNHILL * self.gradient * self.moved
     }
 
-    /// ‖B‖, and no less than that of as many weights of a hundredth: what a way is compared with.
-    /// Weights may start at 0.
+    /// ‖B‖, and no less than that of as many [`SMALL`] weights: what a way is compared with.
     pub(crate) fn size(&self) -> f64 {
-        self.norm.max(0.01 * (self.weights as f64).sqrt())
+        self.norm.max(SMALL * (self.weights as f64).sqrt())
     }
 
-    /// Whether the way is longer than ten times the weights' norm, or the norm of as many weights
-    /// of size 1. No ramp and no window needs a longer one.
+    /// Whether the way is longer than [`FAR_OUT`] times the weights' norm, or the norm of as many
+    /// weights of size 1. No ramp and no window needs a longer one.
     pub(crate) fn is_far_out(&self) -> bool {
-        self.moved > 10.0 * self.norm.max((self.weights as f64).sqrt())
+        self.moved > FAR_OUT * self.norm.max((self.weights as f64).sqrt())
     }
 
     /// Whether all figures are numbers.

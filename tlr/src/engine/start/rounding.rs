@@ -3,6 +3,11 @@
 
 use super::LARGEST_CLIMB;
 
+/// The part of themselves by which a rate that is raised moves the weights in a window.
+const AIM: f64 = 1e-3;
+/// A smaller factor is not worth a window.
+const WORTH_IT: f64 = 2.0;
+
 /// How far the weights of one group can move by rounding alone.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Rounding {
@@ -19,12 +24,11 @@ impl Rounding {
     }
 
     /// What to multiply a rate by whose window has moved the weights by `moved`; nothing if
-    /// rounding does not explain that. The new rate moves the weights by a thousandth of
-    /// themselves, unless that is more than a rate may climb at once. A factor below 2 is not worth
-    /// a window.
+    /// rounding does not explain that. The new rate moves the weights by [`AIM`] of themselves,
+    /// unless that is more than a rate may climb at once.
     pub(crate) fn raise(self, moved: f64) -> Option<f64> {
-        let by = (1e-3 * self.weights / moved).min(LARGEST_CLIMB);
-        (moved < self.noise && by >= 2.0).then_some(by)
+        let by = (AIM * self.weights / moved).min(LARGEST_CLIMB);
+        (moved < self.noise && by >= WORTH_IT).then_some(by)
     }
 }
 
