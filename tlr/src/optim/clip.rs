@@ -4,7 +4,10 @@ use super::{
     gradients, CompleteGradients, DeviceError, FailedUpdate, Family, Groups, OptimizerState,
     Resumable, ResumableFamily, Settings, StepFigures, TunableOptimizer,
 };
-use crate::{error::Error, tensors::Backend};
+use crate::{
+    error::Error,
+    tensors::{wide, Backend},
+};
 use dfdx::{
     nn::TensorCollection,
     optim::{Optimizer, OptimizerUpdateError},
@@ -172,7 +175,7 @@ where
 
 /// ‖v‖, computed without overflow of the squares.
 fn norm<E: Dtype>(values: &[E]) -> f64 {
-    let values = || values.iter().map(|value| value.to_f64().unwrap_or(f64::NAN).abs());
+    let values = || values.iter().map(|value| wide(*value).abs());
     let largest = values().fold(0.0, f64::max);
     if largest > 0.0 && largest.is_finite() {
         largest * values().map(|value| (value / largest).powi(2)).sum::<f64>().sqrt()

@@ -1,6 +1,6 @@
 //! [`Compression`]: how gradients are written into messages.
 
-use crate::tensors::{Bf16, Element};
+use crate::tensors::{wide, Bf16, Element};
 use std::mem::size_of;
 
 /// The format in which gradients travel between ranks. They are summed in f64 all the same.
@@ -33,12 +33,11 @@ impl Compression {
         match self {
             Self::None => places.for_each(|(place, value)| value.write_to(place)),
             Self::Bf16 => places.for_each(|(place, value)| {
-                let value = value.to_f64().unwrap_or(f64::NAN);
-                place.copy_from_slice(&to_bf16(value).to_le_bytes());
+                place.copy_from_slice(&to_bf16(wide(*value)).to_le_bytes());
             }),
             #[cfg(feature = "f16")]
             Self::F16 => places.for_each(|(place, value)| {
-                let value = half::f16::from_f64(value.to_f64().unwrap_or(f64::NAN));
+                let value = half::f16::from_f64(wide(*value));
                 place.copy_from_slice(&value.to_le_bytes());
             }),
         }
@@ -49,8 +48,7 @@ impl Compression {
         let elements = bytes.chunks_exact(self.width::<E>()).enumerate();
         match self {
             Self::None => elements.for_each(|(index, bytes)| {
-                let value = E::from_bytes(bytes).and_then(|value| value.to_f64());
-                look(index, value.unwrap_or(f64::NAN));
+                look(index, E::from_bytes(bytes).map_or(f64::NAN, wide));
             }),
             Self::Bf16 => elements.for_each(|(index, bytes)| look(index, from_bf16(bytes))),
             #[cfg(feature = "f16")]

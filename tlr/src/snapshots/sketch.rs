@@ -14,7 +14,7 @@ use super::{gradients, tracked::Tracked};
 use crate::{
     engine::{Slope, Target, WindowProducts},
     error::Error,
-    tensors,
+    tensors::{self, wide},
 };
 use dfdx::{nn::TensorCollection, shapes::Dtype, tensor::Gradients, tensor_ops::Device};
 
@@ -167,7 +167,7 @@ fn add<E: Dtype>(bins: &mut [f64], first: u64, elements: &[E]) -> bool {
     let mut finite = true;
     let mask = (bins.len() as u64).wrapping_sub(1);
     for (index, element) in (first..).zip(elements) {
-        let element = element.to_f64().unwrap_or(f64::NAN);
+        let element = wide(*element);
         finite &= element.is_finite();
         let hash = hash(index);
         let signed = f64::from_bits(element.to_bits() ^ (hash & (1 << 63)));

@@ -62,13 +62,8 @@ impl<Opt: TunableOptimizer> Host for ModelHost<'_, Opt> {
             &mut self.given,
             self.has_updated,
         );
-        updated.map_err(|FailedStep { fault, reset }| {
-            // A device that fails in the middle of gathering leaves sums that are of no use.
-            if matches!(fault, Fault::Device(_)) {
-                self.optimizer.drop_gathered(self.model);
-                self.gathered_lost = true;
-            }
-            self.gathered_lost |= reset;
+        updated.map_err(|FailedStep { fault, gathered_lost }| {
+            self.gathered_lost |= gathered_lost;
             fault
         })
     }

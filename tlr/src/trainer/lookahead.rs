@@ -14,7 +14,7 @@ use crate::{
         gradients::{self, StepGradients},
         DeviceError, TunableOptimizer,
     },
-    tensors::{self, all_finite},
+    tensors::{self, all_finite, wide},
 };
 use dfdx::{
     nn::{
@@ -51,9 +51,10 @@ where
     ///
     /// # Errors
     /// [`Error::UnusedParameters`], for either set of gradients; [`Error::NonFiniteStep`], if the
-    /// step would make a weight infinite or NaN; [`Error::ModelChanged`]; [`Error::Device`]. The
-    /// weights are then unchanged. What the base optimizer has accumulated is cleared if it had
-    /// proposed a step by then.
+    /// step would make a weight infinite or NaN; [`Error::ModelChanged`]; [`Error::Device`];
+    /// [`Error::Parallel`] on several ranks. The weights are then unchanged. What the base
+    /// optimizer has accumulated is cleared if it had proposed a step by then.
+    /// [`Error::WindowEnd`], after the step was made.
     ///
     /// # Example
     /// ```
@@ -146,9 +147,8 @@ where
             &mut None,
             &mut self.has_updated,
         );
-        updated.map_err(|FailedStep { fault, reset }| {
-            if matches!(fault, Fault::Device(_)) || reset {
-                self.optimizer.drop_gathered(model);
+        updated.map_err(|FailedStep { fault, gathered_lost }| {
+            if gathered_lost {
                 self.engine.gathered_gradients_lost();
             }
             fault
@@ -258,7 +258,7 @@ pub(super) type Evaluated<Opt> =
 
 /// The elements of a tensor, in f64.
 fn values<S: Shape, E: Dtype, D: Device<E>>(tensor: &Tensor<S, E, D>) -> Vec<f64> {
-    tensors::values(tensor).into_iter().map(|value| value.to_f64().unwrap_or(f64::NAN)).collect()
+    tensors::values(tensor).into_iter().map(wide).collect()
 }
 
 /// A visitor that computes ⟨s,g⟩, ⟨s,ĝ⟩ and ⟨ĝ,ĝ⟩ of each group, with s = w − ŵ.

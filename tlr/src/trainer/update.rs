@@ -10,8 +10,8 @@ use dfdx::tensor::Gradients;
 /// An update that has failed. The weights are as they were before it.
 pub(super) struct FailedStep<Err> {
     pub(super) fault: Fault<Err>,
-    /// Whether the optimizer's state, such as momentum or gathered gradients, was cleared.
-    pub(super) reset: bool,
+    /// Whether gradients that were gathered for the step are gone.
+    pub(super) gathered_lost: bool,
 }
 
 /// Makes one update. If it fails, the weights are as they were before it.
@@ -28,18 +28,37 @@ pub(super) fn update_or_undo<Opt: TunableOptimizer>(
     given: &mut Option<Gradients<Opt::Dtype, Opt::Device>>,
     has_updated: &mut bool,
 ) -> Result<(), FailedStep<DeviceError<Opt>>> {
-    let unbegun = |fault| FailedStep { fault, reset: false };
+    let mut reset = false;
+    let updated = update(optimizer, model, gradients, given, has_updated, &mut reset);
+    updated.map_err(|fault| {
+        // A device that fails in the middle of gathering leaves sums that are of no use.
+        let drops = matches!(fault, Fault::Device(_));
+        if drops {
+            optimizer.drop_gathered(model);
+        }
+        FailedStep { fault, gathered_lost: drops || reset }
+    })
+}
+
+/// Makes the update. `reset` says whether the optimizer's state was cleared because it has failed.
+fn update<Opt: TunableOptimizer>(
+    optimizer: &mut Opt,
+    model: &mut Opt::Model,
+    gradients: &mut StepGradients<'_, Opt::Dtype, Opt::Device>,
+    given: &mut Option<Gradients<Opt::Dtype, Opt::Device>>,
+    has_updated: &mut bool,
+    reset: &mut bool,
+) -> Result<(), Fault<DeviceError<Opt>>> {
     let only_gathers = optimizer.only_gathers();
     let gradients = match gradients {
         StepGradients::Owned(own) => {
-            gradients::fill(&*model, own).map_err(|error| unbegun(Fault::Device(error)))?;
+            gradients::fill(&*model, own).map_err(Fault::Device)?;
             StepGradients::Owned(own)
         }
         StepGradients::Borrowed(lent) => {
             // The copy may have been made for this step before.
             if given.is_none() {
-                let copy = optimizer.complete_gradients(model, lent);
-                *given = copy.map_err(|error| unbegun(error.into()))?;
+                *given = optimizer.complete_gradients(model, lent)?;
             }
             match given {
                 Some(copy) => StepGradients::Owned(copy),
@@ -64,13 +83,12 @@ pub(super) fn update_or_undo<Opt: TunableOptimizer>(
             Ok(())
         }
         Err(error) => {
-            let reset = before.is_some();
             if let Some(before) = before {
                 *model = before;
                 optimizer.reset(model);
-                *has_updated = false;
+                (*has_updated, *reset) = (false, true);
             }
-            Err(FailedStep { fault: error.into(), reset })
+            Err(error.into())
         }
     }
 }

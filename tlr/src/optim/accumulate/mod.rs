@@ -6,7 +6,10 @@ use super::{
     gradients, CompleteGradients, DeviceError, FailedUpdate, Family, Groups, StepFigures,
     TunableOptimizer,
 };
-use crate::{error::Error, tensors::Backend};
+use crate::{
+    error::Error,
+    tensors::{wide, Backend},
+};
 use dfdx::{
     nn::TensorCollection,
     optim::{Optimizer, OptimizerUpdateError},
@@ -128,9 +131,8 @@ impl<Opt> Accumulate<Opt> {
     /// Sets the weight of the next batch in the mean of its step. For losses that are means over
     /// their batches, this is the number of examples, or what their sum is divided by. Default 1.
     ///
-    /// It holds for one batch, until its gradients are gathered, or dropped with the step. If the
-    /// batch is skipped, it holds for the batch that takes its place, unless set anew. A
-    /// checkpoint does not hold it: set it just before the batch.
+    /// It applies to one batch. A batch that takes a skipped one's place inherits it, unless it is
+    /// set anew. A checkpoint does not hold it: set it just before the batch.
     ///
     /// Around an `Accumulate`, [`Trainer::weigh_next`](crate::Trainer::weigh_next) does the same.
     ///
@@ -164,8 +166,8 @@ impl<Opt> Accumulate<Opt> {
     }
 
     /// The next batch completes its step, however few are gathered: the last batch of an epoch. The
-    /// step is made with the mean of those that there are. It holds as long as
-    /// [`weigh_next`](Self::weigh_next) does, if there is an example.
+    /// step is made with the mean of those that there are. Like a
+    /// [weight](Self::weigh_next), it applies to the next batch only.
     ///
     /// Around an `Accumulate`,
     /// [`Trainer::complete_with_next`](crate::Trainer::complete_with_next) does the same.
@@ -215,7 +217,7 @@ where
             <Opt::Device as Backend<Opt::Dtype>>::read(gradient, |values| {
                 let sum = sums.entry(id).or_default();
                 sum.resize(values.len(), 0.0);
-                let values = values.iter().map(|value| weight * value.to_f64().unwrap_or(f64::NAN));
+                let values = values.iter().map(|value| weight * wide(*value));
                 for (sum, value) in sum.iter_mut().zip(values) {
                     // The first gradient is assigned, because 0 + (−0) is 0 and would lose the
                     // sign.
