@@ -293,7 +293,7 @@ pub fn run_cells(
     };
     let mut failed = 0;
     jobs::each(&left, jobs, &work, &mut |cell, trained| {
-        let trained = trained.unwrap_or_else(|| Err("it panicked, see above".to_owned()));
+        let trained = trained.unwrap_or_else(|| Err(jobs::PANICKED.to_owned()));
         let record = results.add(cell, trained)?;
         failed += usize::from(record.ended == Ended::Failed);
         observer(&record);

@@ -10,6 +10,9 @@ use std::{
     thread,
 };
 
+/// What is said of a run whose work panicked: the panic itself has been printed.
+pub(crate) const PANICKED: &str = "it panicked, see above";
+
 /// A function that gets each item when it ends, with its result: none if the work panicked.
 pub(crate) type Done<'a, I, T> = dyn FnMut(&I, Option<T>) -> Result<(), SweepError> + 'a;
 

@@ -60,11 +60,12 @@ pub fn run(
     for options in &cells {
         train::check::<Net>(&source(data, options)?, options)?;
     }
-    let train = |options: &Options| {
-        let source = source(data, options)?;
-        train::train::<Net>(&source, options, &Persistence::default(), &mut |_| ())
-    };
-    run_each(&cells, jobs, results, observer, &train)
+    run_each(&cells, jobs, results, observer, &|options| train_cell(data, options))
+}
+
+fn train_cell(data: &Dataset, options: &Options) -> Result<Run, TrainError> {
+    let source = source(data, options)?;
+    train::train::<Net>(&source, options, &Persistence::default(), &mut |_| ())
 }
 
 /// The cells that are still to be run.
@@ -91,7 +92,7 @@ fn run_each(
     let mut failed = 0;
     let work = |options: &Options| train(options).map_err(|error| how_it_ended(&error));
     jobs::each(cells, jobs, &work, &mut |options, run| {
-        let run = run.unwrap_or_else(|| Err((Ended::Failed, "it panicked, see above".to_owned())));
+        let run = run.unwrap_or_else(|| Err((Ended::Failed, jobs::PANICKED.to_owned())));
         let record = results.add(options, &run)?;
         failed += usize::from(record.ended == Ended::Failed);
         observer(&record);

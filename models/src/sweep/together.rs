@@ -1,11 +1,12 @@
 //! A sweep whose runs are shared out to several ranks.
 
 use super::{
-    how_it_ended, jobs, left, results::Outcome, source, Ended, Record, Results, SweepError,
+    how_it_ended, jobs, left, results::Outcome, source, train_cell, Ended, Record, Results,
+    SweepError,
 };
 use crate::{
     data::Dataset,
-    train::{self, AnyRanks, Net, Options, Persistence, Share, TrainError},
+    train::{self, AnyRanks, Net, Options, Share, TrainError},
 };
 use serde::{de::DeserializeOwned, Serialize};
 
@@ -35,16 +36,12 @@ pub fn run_together(
     for options in &cells {
         train::check::<Net>(&source(data, options)?, options)?;
     }
-    let train = |options: &Options| {
-        let source = source(data, options)?;
-        train::train::<Net>(&source, options, &Persistence::default(), &mut |_| ())
-    };
-    let work = |options: &Options| train(options).map_err(|error| how_it_ended(&error));
+    let work = |options: &Options| train_cell(data, options).map_err(|error| how_it_ended(&error));
     let mut failed = 0;
     for round in cells.chunks(jobs.max(1) * ranks.size()) {
         let mut done = Vec::new();
         jobs::each(Share::of_rank(ranks).of(round), jobs, &work, &mut |options, run| {
-            let panicked = || Err((Ended::Failed, "it panicked, see above".to_owned()));
+            let panicked = || Err((Ended::Failed, jobs::PANICKED.to_owned()));
             done.push(Outcome::new(&name, options, &run.unwrap_or_else(panicked)));
             Ok(())
         })?;
