@@ -110,10 +110,10 @@ pub use {
 /// `#[tlr(untrained)]` is for a module whose weights stay as they are, bit for bit, such as one
 /// that is already trained: what PyTorch calls `requires_grad = False`. The optimizers of
 /// `tlr::optim` neither update nor decay them, whatever their gradients are, and `Clip` leaves
-/// these out of the norm. To a trainer the tensors are such as a batch norm's running means: in its
-/// checkpoints and snapshots, and without a rate. (Running means within the field still follow
-/// their inputs.) dfdx itself knows nothing of it: its own optimizers would train the field, so a
-/// trainer around one is an error.
+/// these out of the norm. A trainer treats these tensors like running means: saved and restored,
+/// but without a rate. (Running means within the field still follow their inputs.) dfdx itself
+/// knows nothing of it: its own optimizers would train the field, so a trainer around one is an
+/// error.
 ///
 /// `#[tlr(no_decay)]` leaves the weights of a module out of the weight decay that an optimizer of
 /// `tlr::optim` makes, L2 or decoupled. (`Elementwise::decay_matrices_only` leaves out all biases,

@@ -40,7 +40,7 @@ impl Settings {
     /// let settings = tlr::optim::Settings::new("sgd").with("momentum", 0.9);
     /// ```
     pub fn with(mut self, name: &str, value: impl Serialize) -> Self {
-        // What JSON has no word for, serde_json makes null.
+        // `to_value` turns floats that are not finite into null.
         self.insert(name.to_owned(), serde_json::to_value(value).unwrap_or_default());
         self
     }

@@ -75,9 +75,9 @@ pub(super) fn with(schedule: Shape, mut contender: Contender) -> Contender {
 
 /// Peers with the defaults of their packages, which their docs in [`baselines`](crate::baselines)
 /// cite. Schedule-free optimizers and MoMo have a rate that was left at its default; it counts as
-/// chosen for the former, and is a mere bound for the latter. Mechanic's base has a rate of 1,
-/// which it scales. The packages of Prodigy, D-Adaptation and Mechanic advise a schedule, so that
-/// they are here with a cosine too.
+/// one setting for the former, and as none for MoMo, where it only bounds the rate. Mechanic's base
+/// has a rate of 1, which it scales. The packages of Prodigy, D-Adaptation and Mechanic advise a
+/// schedule, so that they are here with a cosine too.
 pub(super) fn rate_free() -> Vec<Contender> {
     let free = |name, rule| peer(name, Group::RateFree, 0, rule);
     let mechanic_adam = || Mechanic::around(Adam { lr: 1.0, decoupled: true, ..Adam::default() });

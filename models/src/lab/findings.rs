@@ -217,8 +217,7 @@ fn competitors() -> Vec<Competitor> {
     competitors
 }
 
-/// The runs of a task, of the seeds that every contender was run with. Where there is no such seed,
-/// of the one with the most contenders.
+/// A task's runs for the seeds that the most contenders share.
 struct Runs<'a> {
     records: Vec<&'a Record>,
     curves: Vec<&'a Curve>,

@@ -97,7 +97,7 @@ impl EventFile {
     }
 }
 
-/// A sum of bytes that may hold sums themselves.
+/// TFRecord's masked CRC: safe over data that contains CRCs.
 fn masked(bytes: &[u8]) -> u32 {
     CASTAGNOLI.checksum(bytes).rotate_right(15).wrapping_add(0xa282_ead8)
 }

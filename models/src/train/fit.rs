@@ -198,9 +198,8 @@ fn fit_own<M: NumParams<f32, Cpu> + ZeroGrads<f32, Cpu>>(
     })
 }
 
-/// One step on a batch with this `loss`, which is also that of the model at trial weights. The
-/// answer is the loss before the step, and what the optimizer did. The buffers of the gradients are
-/// kept for the next one.
+/// One step. `loss` computes the batch's loss, also at trial weights. The answer is the loss before
+/// the step, and what the optimizer did. The buffers of the gradients are kept for the next one.
 pub(crate) fn train_step<M: ZeroGrads<f32, Cpu>>(
     optimizer: &mut dyn Learner<M>,
     model: &mut M,
@@ -279,7 +278,7 @@ impl Told {
         observer: &mut dyn FnMut(Event<'_>),
     ) {
         let history = optimizer.history();
-        // Those that training began with, as far as they have changed since.
+        // The rates before the first decision.
         let mut rates = optimizer.rates();
         for (name, rate) in &mut rates {
             if let Some(first) = history.iter().find(|decision| *decision.layer == **name) {

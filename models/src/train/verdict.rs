@@ -173,8 +173,8 @@ fn kept_windows(history: &[Adaptation]) -> usize {
     steps.len()
 }
 
-/// The safeguard skips a batch whose loss is not finite: a few of them are no fault of a run. None
-/// is left where they are the half.
+/// The losses that are finite. The safeguard skips a batch whose loss is not: a few of them are no
+/// fault of a run. If they are half or more, nothing is returned.
 fn finite(losses: &[f64]) -> Vec<f64> {
     let finite: Vec<_> = losses.iter().copied().filter(|loss| loss.is_finite()).collect();
     if 2 * finite.len() > losses.len() {

@@ -155,8 +155,8 @@ impl<R: RateRule> Config<R> {
     /// - min(α₋/(1 − ρ), 100·α), with ρ = ⟨u₋,u⟩/√(⟨u₋,u₋⟩·max(⟨u₋,u₋⟩, ⟨u,u⟩)).
     ///
     /// This is the Newton point of the window before: Eq. 8 with γ = 1. Noise makes ρ smaller, so
-    /// the point is too low rather than too high. The climb ends for good with the first two
-    /// windows that agree less, or with the first rollback after a good window.
+    /// the point is too low rather than too high. The climb ends for good at the first pair of
+    /// successive windows whose cosine is lower, or with the first rollback after a good window.
     ///
     /// **Rates lost in rounding.** A rate may be so small that every step is rounded away. Its
     /// windows show nothing, and it would stay for ever. So with the climb go two more rules:

@@ -13,9 +13,8 @@ use crate::error::Error;
 /// A method that fails leaves the weights as they were before it.
 ///
 /// Before the first [`take_snapshot`](Self::take_snapshot) of the buffers a host may already be
-/// asked to [`skip`](Self::skip) a batch or to [`go_back`](Self::go_back). So it keeps a copy of
-/// the buffers from the start. It may take another whenever [`Engine::lacks_snapshot`] says that
-/// the next step begins with a snapshot, before the next forward pass changes the buffers.
+/// asked to [`skip`](Self::skip) a batch or to [`go_back`](Self::go_back). So copy the buffers when
+/// the host is made, and again before each forward pass while [`Engine::lacks_snapshot`] is true.
 pub trait Host {
     /// What can go wrong, such as a device that runs out of memory.
     type Error;

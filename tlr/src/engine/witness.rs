@@ -150,8 +150,8 @@ impl<R: RateRule> Engine<R> {
     }
 
     /// Whether slopes along the window's way are asked for before this step. They are before the
-    /// last one. (That step itself has to be left out: it goes down its own batch's gradient.)
-    /// Without losses, slopes are the only witness, and are asked for more often.
+    /// last one. (Not after it: the last step follows this very gradient, which would bias the
+    /// slope.) Without losses, slopes are the only witness, and are asked for more often.
     pub(super) fn looks_back(&self, step: &PendingStep) -> bool {
         let without_loss = step.gathered.mean().is_none() && self.blames();
         let now_and_then = without_loss && self.state.steps.is_multiple_of(LOOKS_APART);

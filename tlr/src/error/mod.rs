@@ -194,9 +194,9 @@ pub enum Error {
         /// What is wrong.
         problem: CheckpointError,
     },
-    /// Training on several ranks cannot go on as it is. Every rank gets the same error, but for one
-    /// that has failed by itself: it has its own. All exchanges of a step are at its beginning, so
-    /// no rank that gets the error there has moved its weights.
+    /// Training on several ranks cannot go on as it is. All ranks get this error, except the rank
+    /// that failed: it gets its own. All exchanges of a step are at its beginning, so no rank that
+    /// gets the error there has moved its weights.
     #[error("rank {rank}, step {step}: {problem}")]
     Parallel {
         /// The rank that is to blame, counted from 0.
@@ -214,8 +214,9 @@ pub enum Error {
     /// are those after the step. The next step ends the window, if this one could not.
     #[error("device, at the end of a window: {0}: the step itself was made")]
     WindowEnd(String),
-    /// An [engine](crate::engine::Engine) got an event that it had not asked for, or a base
-    /// optimizer has panicked. Nothing has changed.
+    /// An [engine](crate::engine::Engine) got an event that it had not asked for; it is as it was.
+    /// Or a checkpoint was asked for after a base optimizer had panicked in a step, and may have
+    /// moved some of the weights: make another step, or `reset`, first.
     #[error("the engine was told of {told} and waits for {expected}")]
     OutOfOrder {
         /// The event that it got, in words.

@@ -14,7 +14,7 @@ pub struct StepFigures {
     pub(crate) weight: f64,
     /// The engine's standing, which has to be the same on all ranks. None without an engine.
     pub(crate) standing: Option<Standing>,
-    /// Whether the batches are those of the last figures.
+    /// Whether this is a second set of gradients for the same batches.
     pub(crate) again: bool,
 }
 

@@ -187,8 +187,8 @@ pub trait TunableOptimizer:
         Ok(())
     }
 
-    /// The next gradients are this rank's own again, also if those that
-    /// [`average_over_ranks`](Self::average_over_ranks) replaced were never used.
+    /// Treats the next gradients as not averaged yet, even if those of the last
+    /// [`average_over_ranks`](Self::average_over_ranks) were never used.
     /// [`Newton`](crate::Newton) calls it when it gives the optimizer away. An optimizer that wraps
     /// another one forwards it. By default it does nothing.
     fn end_averaging(&mut self) {}

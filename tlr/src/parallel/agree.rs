@@ -56,15 +56,15 @@ impl<C: Communicator> Ranks<C> {
     }
 }
 
-/// The first rank whose value is not that of most, and one of the most. Of values that are as
-/// frequent, that of the lowest rank counts.
+/// The first rank in the minority, and one rank of the majority. In a tie, the value of the lower
+/// rank is the majority's.
 pub(super) fn odd_one_out<T: PartialEq>(values: &[T]) -> Option<(usize, usize)> {
     let first = values.first()?;
     if values.iter().all(|value| value == first) {
         return None;
     }
     let count = |value: &T| values.iter().filter(|other| *other == value).count();
-    // The last of the largest is the first one here, because the order is turned round.
+    // `max_by_key` returns the last maximum; reversed, that is the lowest rank.
     let (other, most) = values.iter().enumerate().rev().max_by_key(|(_, value)| count(value))?;
     let odd = values.iter().position(|value| value != most)?;
     Some((odd, other))

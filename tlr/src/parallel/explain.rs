@@ -81,7 +81,7 @@ where
         Ok(at(problem))
     }
 
-    /// The layer of whose rate, or of whose windows, two ranks know something else.
+    /// The layer whose rate or remembered windows differ between two ranks.
     fn compare_standing(
         &self,
         standing: Option<&Standing>,

@@ -87,7 +87,7 @@ impl Finding {
         }
         let figures: [(Apart, Figure); 6] = [
             (Apart::Setup, |header| header.setup),
-            // Before the loss, which may be told of one of them only.
+            // Checked before the loss: only one of the two sets of gradients may have one.
             (Apart::Again, |header| u64::from(header.again)),
             (Apart::Loss, |header| u64::from(header.loss.is_some())),
             (Apart::Steps, |header| header.steps),

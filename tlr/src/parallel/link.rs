@@ -16,7 +16,7 @@ pub struct Traffic {
     pub waited: Duration,
 }
 
-/// What a rank talks through, and what it knows of the talking.
+/// A communicator, with the state of the exchanges.
 pub(super) struct Link<C> {
     communicator: C,
     pub(super) time_out: Duration,

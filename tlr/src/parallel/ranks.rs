@@ -152,8 +152,8 @@ impl<C: Communicator> Ranks<C> {
         Ok(self.gather(&[u8::from(here)])?.iter().any(|said| said == &[1]))
     }
 
-    /// Goes on if `failure` is none on all ranks. Otherwise the error on each names the first rank
-    /// with one: [`ParallelError::Failed`].
+    /// Succeeds if no rank reports a failure. Otherwise all ranks get an error that names the first
+    /// that did: [`ParallelError::Failed`].
     ///
     /// # Errors
     /// [`Error::Parallel`].

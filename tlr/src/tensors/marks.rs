@@ -73,7 +73,7 @@ pub(crate) fn is_trained<S: Shape, E: Dtype, D: Device<E>>(
 /// A field with attributes, for dfdx's `visit_fields`.
 #[derive(Debug)]
 pub struct MarkedField<F> {
-    /// The field as it is without.
+    /// The field without its attributes.
     pub field: F,
     /// What its attributes say.
     pub mark: Mark,

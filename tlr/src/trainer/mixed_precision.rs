@@ -171,7 +171,7 @@ where
         loss: impl Into<f64>,
     ) -> Result<Step, Error> {
         let own = self.unscale(model, gradients);
-        // What overflows on one rank is left out by all, so the scales stay the same.
+        // All ranks skip a batch that overflows on any, so their scales stay equal.
         let loss = loss.into();
         let (mut unscaled, mean) = self.optimizer.average_first(&self.master, own, loss)?;
         let loss = mean.unwrap_or(loss);

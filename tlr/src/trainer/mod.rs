@@ -137,8 +137,8 @@ where
     /// The rates that are learned and reported are those without the schedule. A window's average
     /// direction is its displacement over the rate and over s̄, the schedule's mean over the
     /// window. What the rule would have the rate move by is multiplied by s̄ where that is below 1.
-    /// At the foot of a warm-up the rate would otherwise grow until it had made up for the
-    /// schedule, and be as much too large at the top. If the schedule restarts, a new window
+    /// Otherwise the rule would raise the rate early in a warm-up to cancel the small factor, and
+    /// the rate would be too large once the factor is 1. If the schedule restarts, a new window
     /// begins and the direction before it is dropped.
     ///
     /// Exact steps ([`step_lookahead`](Self::step_lookahead),
@@ -158,7 +158,7 @@ where
     /// [`Error::UnusedParameters`], [`Error::ModelChanged`], [`Error::Device`],
     /// [`Error::WindowEnd`], [`Error::ScheduleFactor`]; [`Error::TooManyRollbacks`] with the
     /// safeguard on; [`Error::NonFiniteLoss`], [`Error::NonFiniteWeights`] and
-    /// [`Error::LostWeights`] with it off.
+    /// [`Error::LostWeights`] with it off; [`Error::Parallel`] on several ranks.
     ///
     /// # Example
     /// ```
@@ -241,7 +241,7 @@ where
     /// losses and what the base optimizer has accumulated is cleared. Steps are counted on, and the
     /// history is kept.
     ///
-    /// From now on, a broken batch is undone to the buffers as they are at this call.
+    /// The buffers as they are now are the ones that a skipped batch is reset to.
     ///
     /// # Errors
     /// [`Error::ModelChanged`], [`Error::Device`]. Nothing has changed then.

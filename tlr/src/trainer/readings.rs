@@ -23,7 +23,8 @@ where
     }
 
     /// Each group's name and rate, as the next step will use it: times the
-    /// [`factor`](Self::factor), and never below 1e-30, also if the factor is 0.
+    /// [`factor`](Self::factor), and never below 1e-30, also if the factor is 0. (While the
+    /// starting rate is looked for, as the last step has used it: the next one may choose another.)
     pub fn effective_rates(&self) -> Vec<(&str, f64)> {
         let factor = self.factor();
         self.engine.rates().map(|(name, rate)| (name, bounded(rate * factor))).collect()

@@ -2,7 +2,7 @@
 
 use crate::engine::products::Slope;
 
-/// A group that has moved by more than this part of its norm may be where gradients say nothing.
+/// Beyond this part of its norm a group's gradient is no longer trusted.
 const FAR: f64 = 0.1;
 
 /// The rates that a rise is to be blamed on.

@@ -68,7 +68,7 @@ pub(crate) struct Watch {
     risen: u64,
     /// The losses seen at the snapshot: one for each time that a window began there.
     origin: Losses,
-    /// The last losses at the snapshot, also those that exploded.
+    /// The last three losses at the snapshot. Unlike `origin` it has those that exploded.
     #[serde(with = "exact::list")]
     at_snapshot: Vec<f64>,
     window: Losses,

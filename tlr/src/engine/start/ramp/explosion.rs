@@ -7,8 +7,8 @@ use crate::engine::{
 };
 
 impl Ramp {
-    /// Whether the loss has exploded, and the way explains it: on a convex piece a rise is no more
-    /// than ⟨g,s⟩.
+    /// Whether the loss has risen too far, and ⟨g,s⟩ is large enough to account for it (on a convex
+    /// piece it bounds the rise).
     pub(super) fn has_exploded(
         &self,
         slopes: &[Slope],

@@ -18,7 +18,7 @@ const FIRST_WAY: f64 = 1e-6;
 const RAISE: f64 = 30.0;
 /// The steps that measure the first slope: at least, and at most.
 const PROBES: std::ops::RangeInclusive<u64> = 8..=200;
-/// A group whose slope is lost in noise may take this many times the steps of all groups as one.
+/// A noisy group is waited for up to this many times as long as all groups as one needed.
 const PATIENCE: u64 = 4;
 /// The most looks at the slopes of one rate.
 const LOOKS: u64 = 4;
@@ -353,8 +353,8 @@ impl Ramp {
         }
     }
 
-    /// Groups that could not be judged take the largest of the others' rates. One that has had no
-    /// gradient keeps its own, if that is less.
+    /// Groups that could not be judged take the largest of the others' rates. A group without a
+    /// gradient takes the smaller of its own rate and that.
     fn settle_rest(&mut self) {
         let found = self.groups.iter().filter(|group| group.done && !group.fixed);
         let Some(largest) = found.map(|group| group.rate).reduce(f64::max) else { return };
