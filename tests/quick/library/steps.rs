@@ -233,6 +233,21 @@ fn an_exact_step_may_be_the_first() {
     }
 }
 
+// A ramp that has seen gradients knows the loss at the start. Fails if that goes with it.
+#[test]
+fn an_exact_step_keeps_what_the_ramp_has_seen() {
+    let mut model: Model = vector(&[1.0, 2.0]);
+    let mut newton = Newton::new(&model, sgd(&model, 0.1), NewtonConfig::default()).unwrap();
+    let here = gradients(&model, &[1.0, 1.0]);
+    for _ in 0..3 {
+        let step = newton.step(&mut model, &here, 1.0).unwrap();
+        assert!(matches!(step, Step::Ramped { .. }), "{step:?}");
+    }
+    newton.step_lookahead(&mut model, &here, |there| gradients(there, &[0.5, 0.5])).unwrap();
+    let step = newton.step(&mut model, &here, 1.6).unwrap();
+    assert_eq!(step, Step::Skipped(Cause::LossExploded));
+}
+
 #[derive(Clone, tlr::TensorCollection, tlr::TrainableLr)]
 #[tlr(group)]
 struct Pair<E: Dtype, D: Device<E>> {
