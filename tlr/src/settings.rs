@@ -71,6 +71,11 @@ impl Settings {
         }
     }
 
+    /// Each name and its value in words.
+    pub(crate) fn words(&self) -> impl Iterator<Item = (String, String)> + '_ {
+        self.0.iter().map(|(name, value)| (name.clone(), word(value)))
+    }
+
     /// What these settings, of a file, and those `here` do not agree in.
     pub(crate) fn differences(&self, here: &Self) -> Vec<Difference> {
         let names: BTreeSet<_> = self.0.keys().chain(here.0.keys()).collect();

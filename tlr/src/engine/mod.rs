@@ -347,14 +347,20 @@ impl<R> Engine<R> {
             true => format!("{} (rate fixed)", group.name),
             false => group.name.to_string(),
         };
-        Settings::default()
+        self.settings_but_rule()
             .with("layers", self.groups.iter().map(name).collect::<Vec<_>>().join(", "))
+            .with("rule", &self.rule)
+    }
+
+    /// What was configured, but for the rule and the groups.
+    #[cfg(feature = "dfdx")]
+    fn settings_but_rule(&self) -> Settings {
+        Settings::default()
             .with("window", self.window)
             .with("climb", self.climb)
             .with("ramp", self.ramps)
             .with("settle", self.settles)
             .with("horizon", self.horizon)
-            .with("rule", &self.rule)
             .with("safeguard", self.safeguard)
             .with("schedule", self.schedule.as_ref().and_then(|s| serde_json::to_string(s).ok()))
     }

@@ -1,7 +1,7 @@
 //! [`Standing`]: an engine's state in few numbers, by which ranks notice that they have come apart.
 
 use super::Engine;
-use crate::digest::Fnv;
+use crate::{digest::Fnv, settings::Settings};
 use std::{
     fmt::{self, Debug, Write},
     sync::Arc,
@@ -20,8 +20,8 @@ pub(crate) struct Standing {
     pub(crate) memories: Vec<u64>,
     /// A digest of what is remembered of the model as a whole.
     pub(crate) whole: u64,
-    /// What was configured, by name. Empty within a window.
-    pub(crate) settings: Vec<(&'static str, String)>,
+    /// What was configured, but for the rule. Empty within a window.
+    pub(crate) settings: Settings,
 }
 
 impl Standing {
@@ -59,23 +59,8 @@ impl<R> Engine<R> {
             rates: rates.map(|(group, state)| (Arc::clone(&group.name), state.rate)).collect(),
             memories,
             whole: whole.value(),
-            settings: if begins_window { self.described() } else { Vec::new() },
+            settings: if begins_window { self.settings_but_rule() } else { Settings::default() },
         }
-    }
-}
-
-impl<R> Engine<R> {
-    /// The configuration, by name, but for the rule.
-    fn described(&self) -> Vec<(&'static str, String)> {
-        vec![
-            ("window", self.window.to_string()),
-            ("climb", format!("{:?}", self.climb)),
-            ("ramp", self.ramps.to_string()),
-            ("settle", self.settles.to_string()),
-            ("horizon", format!("{:?}", self.horizon)),
-            ("safeguard", format!("{:?}", self.safeguard)),
-            ("schedule", format!("{:?}", self.schedule)),
-        ]
     }
 }
 

@@ -25,8 +25,7 @@ where
 
 /// What an engine was configured with. Known at the beginning of a window.
 pub(super) fn of_engine(standing: Option<&Standing>) -> Facts {
-    let settings = standing.into_iter().flat_map(|standing| &standing.settings);
-    settings.map(|(name, value)| ((*name).to_owned(), value.clone())).collect()
+    standing.map(|standing| standing.settings.words().collect()).unwrap_or_default()
 }
 
 /// A checksum of each tensor that is trained.
