@@ -184,12 +184,13 @@ impl<R: RateRule> Config<R> {
     /// loss changes along the way. It is steepest at the beginning and 0 at the lowest point. On a
     /// quadratic it is half of the first slope half-way there.
     ///
-    /// Training begins with steps that move the weights by a millionth of their norm. They measure
-    /// the first slope and its noise. Then the rates double, every step or every few steps, as the
-    /// noise asks for, until the slope is half of the first one. That takes 15 to 60 steps with
-    /// batches of 16 and more, and some hundred with single examples. These steps train the weights
-    /// like any others, as in a warm-up. No window ends, and a schedule has no effect, until the
-    /// ramp is over.
+    /// Training begins with steps that move the weights by a ten-thousandth of their norm. They
+    /// measure the first slope and its noise. Then the rates double, every step or every few steps,
+    /// as the noise asks for, until the slope is half of the first one. That takes 15 to 60 steps
+    /// with batches of 16 and more, and some hundred with single examples. These steps train the
+    /// weights like any others, as in a warm-up. No window ends, and a schedule has no effect,
+    /// until the ramp is over. If the [`horizon`](Self::horizon) is told and short, noise is
+    /// measured for less long.
     ///
     /// With a rate for each layer, all double together, and each layer is done by its own slope. A
     /// layer without a gradient takes the largest of the others' rates.

@@ -284,7 +284,8 @@ impl<R> Engine<R> {
         let groups = self.state.groups.iter().zip(&self.groups);
         let groups = groups.map(|(state, settings)| (state.rate, settings.fixed_rate));
         if self.ramps {
-            Ramp::new(groups)
+            let left = |horizon: u64| horizon.saturating_sub(self.state.steps);
+            Ramp::new(groups, self.horizon.map(left))
         } else {
             None
         }

@@ -86,7 +86,7 @@ impl<R: RateRule> Engine<R> {
     /// Notes that the ramp has ended at step `steps`, and what it has seen.
     pub(super) fn ramp_ended(&mut self, ramp: &Ramp, steps: u64) {
         self.state.level_from = steps;
-        self.state.quiet = ramp.is_quiet();
+        self.state.quiet = ramp.quiet;
         self.state.watch.start_from(ramp.start, ramp.gradient);
         self.state.follows = ramp.follows;
         for (group, silent) in self.state.groups.iter_mut().zip(ramp.silent()) {

@@ -2,6 +2,7 @@
 
 mod explosion;
 mod group;
+mod limits;
 #[cfg(test)]
 mod tests;
 
@@ -10,14 +11,13 @@ use crate::engine::{
     exact, numbers::Numbers, products::Slope, rule::bounded, safeguard::Safeguard,
 };
 use group::{GroupRamp, Look, MOST_STEPS};
+use limits::{most_probes, most_steps_a_look, LEAST_PROBES};
 use serde::{Deserialize, Serialize};
 
 /// The first steps move the weights by this fraction of their norm.
-const FIRST_WAY: f64 = 1e-6;
+const FIRST_WAY: f64 = 1e-4;
 /// A trial rate whose step is lost in rounding is raised by this.
 const RAISE: f64 = 30.0;
-/// The steps that measure the first slope: at least, and at most.
-const PROBES: std::ops::RangeInclusive<u64> = 8..=200;
 /// A noisy group is waited for up to this many times as long as all groups as one needed.
 const PATIENCE: u64 = 4;
 /// The most looks at the slopes of one rate.
@@ -44,11 +44,11 @@ const LONGEST_RAMP: u64 = 4000;
 /// Rates grow until the slope has fallen to half of the first one: half-way down, on a parabola.
 ///
 /// 1. **Trial.** The gradient's norm and the number of weights give a rate at which neither
-///    gradient descent nor sign descent moves the weights by more than a millionth of their norm,
-///    or by two roundings. It is corrected by how far they have moved.
-/// 2. **Probes.** Steps at this rate measure the first slope b and its noise σ: at least eight, and
+///    gradient descent nor sign descent moves the weights by more than a ten-thousandth of their
+///    norm, or by two roundings. It is corrected by how far they have moved.
+/// 2. **Probes.** Steps at this rate measure the first slope b and its noise σ: at least six, and
 ///    until b is four standard errors below 0. From then on n = ⌈(2σ/b)²⌉ steps are enough to tell
-///    half of b from all of it.
+///    half of b from all of it. If training is known to be short, both are limited.
 /// 3. **Growth.** n steps at each rate, and their mean slope m. Near the start rates grow fourfold,
 ///    then twofold. If m is below ¾·b, or could be by one standard error, the way is still
 ///    straight, and b is measured better. If m is above ½·b, by three standard errors or after
@@ -63,6 +63,8 @@ pub(crate) struct Ramp {
     groups: Vec<GroupRamp>,
     stage: Stage,
     steps: u64,
+    /// The steps that training had left when the ramp began, if that is known.
+    horizon: Option<u64>,
     /// The last batch's slopes were not numbers.
     doubted: bool,
     /// How far the weights would have moved in the trial steps by gradient descent with this
@@ -79,6 +81,8 @@ pub(crate) struct Ramp {
     /// Whether steps are as long as the gradients: the weights have moved about as far as
     /// `expected`.
     pub(crate) follows: bool,
+    /// Whether one step is enough to tell half of the first slope from all of it: noise is little.
+    pub(crate) quiet: bool,
     /// The largest norm of the gradients while the weights had hardly moved.
     #[serde(with = "exact")]
     pub(crate) gradient: f64,
@@ -121,19 +125,25 @@ pub(crate) enum Ramped {
 
 impl Ramp {
     /// Makes a ramp for groups with these rates, some of them fixed. None if all are fixed.
-    pub(crate) fn new(groups: impl Iterator<Item = (f64, bool)>) -> Option<Self> {
+    /// `horizon` is the number of steps that training has left, if that is known.
+    pub(crate) fn new(
+        groups: impl Iterator<Item = (f64, bool)>,
+        horizon: Option<u64>,
+    ) -> Option<Self> {
         let groups: Vec<_> = groups.map(|(rate, fixed)| GroupRamp::new(rate, fixed)).collect();
         let any = groups.iter().any(|group| !group.done);
         any.then(|| Self {
             groups,
             stage: Stage::Resting,
             steps: 0,
+            horizon,
             doubted: false,
             expected: 0.0,
             velocity: 0.0,
             whole: Samples::default(),
             known_at: 0,
             follows: false,
+            quiet: false,
             gradient: 0.0,
             start: None,
         })
@@ -284,13 +294,13 @@ impl Ramp {
             group.base.extend(slope.per_length());
         }
         let count = self.whole.count;
-        if self.known_at == 0 && count >= *PROBES.start() && self.whole.is_below_zero() {
+        if self.known_at == 0 && count >= LEAST_PROBES && self.whole.is_below_zero() {
             self.known_at = count;
         }
         let known = |group: &GroupRamp| !group.is_moving() || group.base.is_below_zero();
         let waits = !self.groups.iter().all(known)
             && (self.known_at == 0 || count < PATIENCE * self.known_at);
-        if count >= *PROBES.end() || !waits && count >= *PROBES.start() {
+        if count >= most_probes(self.horizon) || !waits && count >= LEAST_PROBES {
             let mut moving = self.groups.iter().filter(|group| group.is_moving());
             let any_known = moving.any(|group| group.base.is_below_zero());
             for group in self.groups.iter_mut().filter(|group| group.is_moving()) {
@@ -298,7 +308,9 @@ impl Ramp {
                 group.faint = any_known && !group.base.is_below_zero();
             }
             let judged = self.groups.iter().filter(|group| group.is_moving() && !group.faint);
-            let each = judged.map(GroupRamp::steps_a_look).max().unwrap_or(1);
+            let needed = judged.map(GroupRamp::steps_a_look).max().unwrap_or(1);
+            self.quiet = needed == 1;
+            let each = needed.min(most_steps_a_look(self.horizon));
             self.stage = Stage::Growing { each, looks: 0, taken: 0 };
             self.moving().for_each(|group| group.raise(4.0));
             self.follows &= self.follows(all.moved, LEAST_FOLLOWED);
@@ -361,11 +373,6 @@ impl Ramp {
         for group in self.groups.iter_mut().filter(|group| !group.done) {
             group.rate = if group.silent { largest.min(group.rate) } else { largest };
         }
-    }
-
-    /// Whether one step is enough to tell half of the first slope from all of it: noise is little.
-    pub(crate) fn is_quiet(&self) -> bool {
-        matches!(self.stage, Stage::Growing { each: 1, .. })
     }
 
     /// For each group, whether it has had no gradient.

@@ -18,7 +18,7 @@ fn group(rate: f64) -> GroupRamp {
 }
 
 fn at(stage: Stage, groups: Vec<GroupRamp>) -> Ramp {
-    let fresh = Ramp::new(std::iter::once((1.0, false))).unwrap();
+    let fresh = Ramp::new(std::iter::once((1.0, false)), None).unwrap();
     Ramp { groups, stage, ..fresh }
 }
 
@@ -81,10 +81,7 @@ fn loss_and_gradient_at_the_start() {
 }
 
 #[test]
-fn groups_that_are_quiet_or_silent() {
-    assert!(growing(1, 0, 0, vec![group(1.0)]).is_quiet());
-    assert!(!growing(2, 0, 0, vec![group(1.0)]).is_quiet());
-    assert!(!at(Stage::Probing, vec![group(1.0)]).is_quiet());
+fn groups_that_are_silent() {
     let groups = vec![group(1.0), GroupRamp::new(1.0, false), GroupRamp::new(1.0, true)];
     let ramp = at(Stage::Probing, groups);
     assert_eq!(ramp.silent().collect::<Vec<_>>(), [false, true, false]);
@@ -92,8 +89,8 @@ fn groups_that_are_quiet_or_silent() {
 
 // ---- The trial ----
 
-// A millionth of the norm, or two roundings, over the gradient; a group's with a fixed rate does
-// not count.
+// A ten-thousandth of the norm, or two roundings, over the gradient; a group's with a fixed rate
+// does not count.
 #[test]
 fn the_trial_rate() {
     let tried = |spacing| {
@@ -102,7 +99,7 @@ fn the_trial_rate() {
         ramp.observe(&slopes, None, Numbers { momentum: 0.0, spacing }, &Safeguard::default());
         rates(&ramp)
     };
-    assert_eq!(tried(1e-9), [0.5e-6, 7.0]);
+    assert_eq!(tried(1e-9), [0.5e-4, 7.0]);
     assert_eq!(tried(1e-3), [1e-3, 7.0]);
 }
 
@@ -114,17 +111,17 @@ fn a_trial_that_moves_far_enough() {
         let mut ramp = at(Stage::Resting, vec![group(1.0)]);
         let numbers = Numbers { momentum, spacing: 1e-9 };
         ramp.observe(&[slope(0.0)], None, numbers, &Safeguard::default());
-        assert_eq!(rates(&ramp), [1e-6]);
+        assert_eq!(rates(&ramp), [1e-4]);
         ramp.observe(&[Slope { moved, ..slope(0.0) }], None, numbers, &Safeguard::default());
-        // In millionths.
-        (ramp.stage == Stage::Probing, ramp.follows, (rates(&ramp)[0] * 1e8).round() / 100.0)
+        // In ten-thousandths.
+        (ramp.stage == Stage::Probing, ramp.follows, (rates(&ramp)[0] * 1e6).round() / 100.0)
     };
-    assert_eq!(tried(0.25e-6, 0.0), (false, false, 4.0));
+    assert_eq!(tried(0.25e-4, 0.0), (false, false, 4.0));
     assert_eq!(tried(0.0, 0.0), (false, false, RAISE));
-    assert_eq!(tried(0.5e-6, 0.0), (true, false, 2.0));
-    assert_eq!(tried(0.8e-6, 0.0), (true, false, 1.25));
-    assert!(tried(0.8e-6, 0.9).1 && tried(1e-6, 0.0).1);
-    assert!(!tried(1.2e-6, 0.9).1);
+    assert_eq!(tried(0.5e-4, 0.0), (true, false, 2.0));
+    assert_eq!(tried(0.8e-4, 0.0), (true, false, 1.25));
+    assert!(tried(0.8e-4, 0.9).1 && tried(1e-4, 0.0).1);
+    assert!(!tried(1.2e-4, 0.9).1);
 }
 
 // ---- Probes ----
@@ -150,24 +147,37 @@ fn noise(count: u64) -> f64 {
     }
 }
 
-// Eight are enough for a slope without noise. A group whose slope is lost in noise is waited for
+// Six are enough for a slope without noise. A group whose slope is lost in noise is waited for
 // four times as long as all groups took, and is faint then. If all is noise, no group is.
 #[test]
 fn probes_until_the_first_slope_is_known() {
     let (count, ramp) = probe(|_| vec![slope(-1.0)]);
-    assert_eq!((count, ramp.known_at, ramp.groups[0].faint), (8, 8, false));
+    assert_eq!((count, ramp.known_at, ramp.groups[0].faint), (6, 6, false));
     assert_eq!(
         (rates(&ramp), ramp.stage),
         (vec![4.0], Stage::Growing { each: 1, looks: 0, taken: 0 })
     );
     let (count, ramp) = probe(|count| vec![slope(-1.0), slope(noise(count))]);
-    assert_eq!((count, ramp.known_at), (32, 8));
+    assert_eq!((count, ramp.known_at), (24, 6));
     assert_eq!(ramp.groups.iter().map(|group| group.faint).collect::<Vec<_>>(), [false, true]);
     // A faint one is not what the looks wait for.
-    assert!(ramp.is_quiet());
+    assert!(ramp.quiet);
     let (count, ramp) = probe(|count| vec![slope(noise(count))]);
     assert_eq!((count, ramp.known_at, ramp.groups[0].faint), (200, 0, false));
     assert_eq!(ramp.stage, Stage::Growing { each: MOST_STEPS, looks: 0, taken: 0 });
+}
+
+// Of a hundred steps, noise may take eight, and one a look. It is noise all the same.
+#[test]
+fn a_short_training_does_not_wait_for_noise() {
+    let groups = vec![GroupRamp::new(1.0, false)];
+    let mut ramp = Ramp { horizon: Some(100), ..at(Stage::Probing, groups) };
+    for count in 1..=8 {
+        assert_eq!(ramp.stage, Stage::Probing);
+        see(&mut ramp, &[slope(noise(count))], None);
+    }
+    assert_eq!(ramp.stage, Stage::Growing { each: 1, looks: 0, taken: 0 });
+    assert!(!ramp.quiet);
 }
 
 // Weights that have moved a hundredth of what descent would have moved them do not follow.

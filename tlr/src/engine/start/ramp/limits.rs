@@ -1,0 +1,37 @@
+//! How long a ramp may measure slopes.
+
+use super::group::MOST_STEPS;
+
+/// The steps that measure the first slope: at least this many.
+pub(super) const LEAST_PROBES: u64 = 6;
+/// The steps that measure the first slope: at most this many.
+const MOST_PROBES: u64 = 200;
+/// If the number of steps is known, probes may take one of this many, and no less than 8.
+const PROBES_OF: u64 = 32;
+/// If the number of steps is known, one of this many is enough between two looks at the slopes.
+const LOOK_OF: u64 = 128;
+
+/// After this many probes the first slope is what it seems to be. `horizon` is the number of steps
+/// of the whole training, if it is known.
+pub(super) fn most_probes(horizon: Option<u64>) -> u64 {
+    horizon.map_or(MOST_PROBES, |steps| (steps / PROBES_OF).clamp(8, MOST_PROBES))
+}
+
+/// The most steps between two looks at the slopes of one rate.
+pub(super) fn most_steps_a_look(horizon: Option<u64>) -> u64 {
+    horizon.map_or(MOST_STEPS, |steps| (steps / LOOK_OF).clamp(1, MOST_STEPS))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // By hand. Without a limit, a short training ends before its rate is found.
+    #[test]
+    fn short_trainings_are_measured_for_less_long() {
+        let limits = |steps| (most_probes(steps), most_steps_a_look(steps));
+        assert_eq!(limits(None), (200, 64));
+        let told = [0, 80, 200, 1000, 6400, 1_000_000].map(|steps| limits(Some(steps)));
+        assert_eq!(told, [(8, 1), (8, 1), (8, 1), (31, 7), (200, 50), (200, 64)]);
+    }
+}
