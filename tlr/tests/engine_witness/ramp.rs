@@ -46,7 +46,7 @@ fn one_batch_near_the_start_does_not_end_the_ramp() {
         run.rates()[0]
     };
     let undisturbed = found(None);
-    for flat in 8..16 {
+    for flat in 4..12 {
         let rate = found(Some(flat));
         assert!((0.5..2.0).contains(&(rate / undisturbed)), "{flat}: {rate} for {undisturbed}");
     }
@@ -66,15 +66,16 @@ fn a_confirmed_rate_is_the_one_that_was_half_way() {
     }
 }
 
-// Sign descent moves every weight by the rate. Of a thousand weights at 1, half-way is 0.5.
+// Sign descent moves every weight by the rate, here half as far as gradient descent would. Of a
+// thousand weights at 2, half-way is 1.
 #[test]
 fn steps_that_stay_long_start_lower() {
-    let mut host = Paper::new(vec![vec![1.0; 1000]], bowl(1.0));
+    let mut host = Paper::new(vec![vec![2.0; 1000]], bowl(1.0));
     host.signs = true;
     let mut run = Run::new(NewtonConfig::default(), 1e-6, host);
     assert!(run.ramp() <= 60);
     // The ramp's steps add up to about twice its last one.
-    assert!((0.1..0.5).contains(&run.rates()[0]), "{:?}", run.rates());
+    assert!((0.3..1.0).contains(&run.rates()[0]), "{:?}", run.rates());
 }
 
 // Gradients whose noise is ten times as long as they are: more steps, and no stop at once.
