@@ -68,7 +68,8 @@ fn momentum() {
 fn adam() {
     let config = AdamConfig::default();
     compare::<f64, _>(|net| Adam::new(net, config), 1e-12);
-    compare::<f32, _>(|net| Adam::new(net, config), 1e-6);
+    // Where gradients are small, Adam's division by their size multiplies the rounding.
+    compare::<f32, _>(|net| Adam::new(net, config), 1e-5);
 }
 
 #[test]

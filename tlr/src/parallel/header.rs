@@ -86,11 +86,12 @@ impl Finding {
             return Self::Failed(rank);
         }
         let figures: [(Apart, Figure); 6] = [
-            (Apart::Setup, |header| header.setup),
             // Checked before the loss: only one of the two sets of gradients may have one.
             (Apart::Again, |header| u64::from(header.again)),
-            (Apart::Loss, |header| u64::from(header.loss.is_some())),
+            // Before the setup: a rank within a window leaves its engine's settings out.
             (Apart::Steps, |header| header.steps),
+            (Apart::Setup, |header| header.setup),
+            (Apart::Loss, |header| u64::from(header.loss.is_some())),
             // Before the engines' state, which follows from the weights.
             (Apart::Weights, |header| header.weights),
             (Apart::Standing, |header| header.standing),
@@ -152,10 +153,10 @@ mod tests {
         assert_eq!(found(same), Finding::Fine);
         assert_eq!(found(Header { failed: true, setup: 0, ..same }), Finding::Failed(1));
         let cases = [
-            (Apart::Setup, Header { setup: 0, steps: 0, ..same }),
-            (Apart::Again, Header { again: true, loss: None, ..same }),
+            (Apart::Again, Header { again: true, steps: 0, loss: None, ..same }),
+            (Apart::Steps, Header { steps: 0, setup: 0, standing: 0, ..same }),
+            (Apart::Setup, Header { setup: 0, loss: None, ..same }),
             (Apart::Loss, Header { loss: None, ..same }),
-            (Apart::Steps, Header { steps: 0, standing: 0, ..same }),
             (Apart::Weights, Header { standing: 0, weights: 0, ..same }),
             (Apart::Standing, Header { standing: 0, ..same }),
         ];
