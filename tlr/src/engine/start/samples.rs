@@ -3,6 +3,9 @@
 use crate::engine::exact;
 use serde::{Deserialize, Serialize};
 
+/// A mean is known to be below 0 if it is so by this many standard errors.
+const CERTAIN: f64 = 4.0;
+
 /// Mean and variance of some numbers, by Welford's method.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -28,9 +31,9 @@ impl Samples {
         x.into_iter().for_each(|x| self.push(x));
     }
 
-    /// Whether the mean is below 0 by more than noise: by four standard errors.
+    /// Whether the mean is below 0 by more than noise: see [`CERTAIN`].
     pub(super) fn is_below_zero(&self) -> bool {
-        self.mean < -4.0 * self.error()
+        self.mean < -CERTAIN * self.error()
     }
 
     /// The samples of both (Chan, Golub and LeVeque, *Updating formulae and a pairwise algorithm

@@ -10,6 +10,18 @@ use serde::{Deserialize, Serialize};
 /// The most steps between two looks at the slopes of a rate.
 pub(super) const MOST_STEPS: u64 = 64;
 
+/// A way is straight while its slope is above this part of the first one.
+const STRAIGHT: f64 = 0.75;
+/// A way is half-way to the lowest point, on a parabola, where its slope is this part of the first
+/// one.
+const HALF: f64 = 0.5;
+/// A slope is taken for half of the first one if it is so by this many standard errors.
+const CERTAIN: f64 = 3.0;
+/// A way is uphill if it is so by this many standard errors.
+const UPHILL: f64 = 2.0;
+/// What a rate is multiplied by if nothing is known but that it is too large.
+const RETREAT: f64 = 0.25;
+
 /// How far the search for one group's rate is.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -123,11 +135,11 @@ impl GroupRamp {
             return Look::Silent;
         }
         let error = self.error();
-        if mean - error < 0.75 * self.first {
+        if mean - error < STRAIGHT * self.first {
             Look::Straight
-        } else if mean < 0.5 * self.first {
+        } else if mean < HALF * self.first {
             Look::Bending
-        } else if mean - 3.0 * error > 0.5 * self.first {
+        } else if mean - CERTAIN * error > HALF * self.first {
             Look::HalfWay
         } else {
             Look::Doubtful
@@ -167,14 +179,14 @@ impl GroupRamp {
     /// linear interpolation.
     fn crossing(&self) -> f64 {
         let (before, here) = (self.means.last().copied().unwrap_or(self.first), self.here.mean);
-        let part = ((0.5 * self.first - before) / (here - before)).clamp(0.0, 1.0);
+        let part = ((HALF * self.first - before) / (here - before)).clamp(0.0, 1.0);
         let part = if part.is_finite() { part } else { 1.0 };
         self.rate * (1.0 + part * (self.raised - 1.0)) / self.raised
     }
 
     /// Whether the way is as steep up as it was down.
     pub(super) fn is_uphill(&self) -> bool {
-        self.here.mean - 2.0 * self.error() > -self.first && self.first < 0.0
+        self.here.mean - UPHILL * self.error() > -self.first && self.first < 0.0
     }
 
     /// Ends the group's search, at `level` times the rate that is half-way. The answer is whether
@@ -188,7 +200,7 @@ impl GroupRamp {
     }
 
     pub(super) fn retreat(&mut self) {
-        self.rate = bounded(0.25 * self.rate);
+        self.rate = bounded(RETREAT * self.rate);
         self.done = true;
     }
 }

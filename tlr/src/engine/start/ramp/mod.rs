@@ -5,19 +5,14 @@ mod group;
 mod limits;
 #[cfg(test)]
 mod tests;
+mod trial;
 
 use super::samples::Samples;
-use crate::engine::{
-    exact, numbers::Numbers, products::Slope, rule::bounded, safeguard::Safeguard,
-};
+use crate::engine::{exact, numbers::Numbers, products::Slope, safeguard::Safeguard};
 use group::{GroupRamp, Look, MOST_STEPS};
 use limits::{most_probes, most_steps_a_look, LEAST_PROBES};
 use serde::{Deserialize, Serialize};
 
-/// The first steps move the weights by this fraction of their norm.
-const FIRST_WAY: f64 = 1e-4;
-/// A trial rate whose step is lost in rounding is raised by this.
-const RAISE: f64 = 30.0;
 /// A noisy group is waited for up to this many times as long as all groups as one needed.
 const PATIENCE: u64 = 4;
 /// The most looks at the slopes of one rate.
@@ -32,12 +27,6 @@ const SUSPECT: f64 = 0.01;
 const FOLLOWING: f64 = 2.0;
 /// The same factor if steps stay long, as around Adam, or if gradients hardly agree.
 const NORMALIZED: f64 = 1.0;
-/// Gradient descent moves the weights by at least this part of Σ rate·‖g‖. (By less than all of it
-/// where gradients disagree.)
-const LEAST_FOLLOWED: f64 = 0.5;
-/// Gradient descent moves the weights by at most this part of Σ rate·‖g‖: all of it, and some more
-/// for rounding.
-const MOST_FOLLOWED: f64 = 1.05;
 /// After this many steps the ramp ends, at the rates that it has reached.
 const LONGEST_RAMP: u64 = 4000;
 
@@ -250,43 +239,6 @@ impl Ramp {
         self.groups.iter_mut().filter(|group| !group.silent).for_each(GroupRamp::retreat);
     }
 
-    /// Chooses the trial rate.
-    fn rest(&mut self, all: &Slope, numbers: Numbers) -> Ramped {
-        let way = first_way(all, numbers.spacing);
-        let rate = bounded(way / all.gradient.max((all.weights as f64).sqrt()));
-        self.moving().for_each(|group| group.rate = rate);
-        self.expect(all.gradient, numbers.momentum);
-        self.stage = Stage::Trying;
-        Ramped::On
-    }
-
-    /// Corrects the trial rate by how far the weights have moved.
-    fn try_rate(&mut self, all: &Slope, numbers: Numbers) -> Ramped {
-        let way = first_way(all, numbers.spacing);
-        // Infinite if nothing has moved.
-        let by = (way / all.moved).min(RAISE);
-        self.moving().for_each(|group| group.rate = bounded(by * group.rate));
-        if all.moved >= way / 2.0 {
-            let least = if numbers.momentum > 0.0 { LEAST_FOLLOWED } else { 0.9 };
-            self.follows = self.follows(all.moved, least);
-            self.stage = Stage::Probing;
-        }
-        self.expect(all.gradient, numbers.momentum);
-        Ramped::On
-    }
-
-    /// Whether the weights have moved about as far as gradient descent would have moved them.
-    fn follows(&self, moved: f64, least: f64) -> bool {
-        (least..=MOST_FOLLOWED).contains(&(moved / self.expected))
-    }
-
-    /// Adds to `expected` the length of the next step.
-    fn expect(&mut self, gradient: f64, momentum: f64) {
-        let rate = self.moving().next().map_or(0.0, |group| group.rate);
-        self.velocity = momentum * self.velocity + gradient;
-        self.expected += rate * self.velocity;
-    }
-
     /// Measures the first slope.
     fn probe(&mut self, slopes: &[Slope], all: &Slope, numbers: Numbers) -> Ramped {
         self.whole.extend(all.per_length());
@@ -313,7 +265,7 @@ impl Ramp {
             let each = needed.min(most_steps_a_look(self.horizon));
             self.stage = Stage::Growing { each, looks: 0, taken: 0 };
             self.moving().for_each(|group| group.raise(4.0));
-            self.follows &= self.follows(all.moved, LEAST_FOLLOWED);
+            self.follows &= self.still_follows(all.moved);
         }
         self.expect(all.gradient, numbers.momentum);
         Ramped::On
@@ -390,9 +342,4 @@ impl Ramp {
         let moving = self.groups.iter().zip(slopes).filter(|(group, _)| !group.silent);
         moving.map(|(_, slope)| *slope).sum()
     }
-}
-
-/// How far the first steps go: see [`FIRST_WAY`]. In half precision a few roundings are more.
-fn first_way(all: &Slope, spacing: f64) -> f64 {
-    FIRST_WAY.max(2.0 * spacing) * all.size()
 }

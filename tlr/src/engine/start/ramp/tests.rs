@@ -1,7 +1,7 @@
 //! Each decision of the ramp by hand, from slopes of a few numbers.
 #![allow(clippy::unwrap_used, clippy::unreachable)]
 
-use super::{group::GroupRamp, *};
+use super::{group::GroupRamp, trial::RAISE, *};
 use crate::engine::start::samples::tests::of as samples;
 
 const NUMBERS: Numbers = Numbers { momentum: 0.0, spacing: 1e-9 };
