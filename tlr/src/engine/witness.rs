@@ -190,13 +190,18 @@ impl<R: RateRule> Engine<R> {
         }
         let all: Slope = slopes.iter().copied().sum();
         let exploded = self.state.watch.has_exploded(&all);
-        let Some(guilty) = exploded.then(|| self.guilty(&slopes)).flatten() else {
-            return self.ask_for_update(step);
+        let guilty = exploded.then(|| self.guilty(&slopes)).flatten();
+        // A batch may be to blame for figures that are not numbers, as at a window's end.
+        let (cause, rates_are_to_blame) = match (all.moved.is_finite(), all.is_finite()) {
+            (false, _) => (Cause::NonFiniteWeights, !step.watch.forgives_broken_weights()),
+            (true, false) => (Cause::NonFiniteGradient, !step.watch.forgives_broken_weights()),
+            (true, true) if guilty.is_none() => return self.ask_for_update(step),
+            (true, true) => (Cause::WentTooFar, true),
         };
         self.go_back(Rollback {
-            cause: Cause::WentTooFar,
-            rates_are_to_blame: true,
-            guilty: Some(guilty),
+            cause,
+            rates_are_to_blame,
+            guilty,
             ramp: None,
             counts_step: true,
             target: self.way_back(),

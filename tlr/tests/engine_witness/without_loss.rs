@@ -41,6 +41,28 @@ fn without_a_loss_a_window_is_looked_at_on_its_way() {
     assert!(run(Some(1.0)).host.log.is_empty());
 }
 
+// Weights or gradients that are no numbers come back at the next look, and not only at the window's
+// end. The first time a batch is to blame, after windows that were good; then the rates are. Fails
+// if such slopes say nothing.
+#[test]
+fn without_a_loss_what_is_no_number_is_seen_at_the_next_look() {
+    for broken in [f64::NAN, f64::INFINITY] {
+        let gradient = move |w: &[f64], batch| match batch {
+            30.. => vec![broken],
+            _ => vec![w[0]],
+        };
+        let config = NewtonConfig::default().climb(None).ramp(false).settle(false).damping(1e-9);
+        let config = config.window(Window::steps(20).unwrap());
+        let mut run = Run::new(config, 0.01, Paper::new(vec![vec![1.0]], gradient));
+        (0..44).for_each(|_| drop(run.step(None)));
+        let undone = |decision: &&Adaptation| matches!(decision.outcome, Outcome::RolledBack(_));
+        let decisions: Vec<_> = run.engine.history().iter().filter(undone).collect();
+        let [first, second, ..] = decisions[..] else { panic!("{broken}: {decisions:?}") };
+        assert!(first.step <= 34 && first.to == first.from, "{broken}: {first:?}");
+        assert!(second.to < second.from, "{broken}: {second:?}");
+    }
+}
+
 // Where a loss is told it is the witness, though the slopes of a window's end are known. Fails if
 // they undo the window.
 #[test]
