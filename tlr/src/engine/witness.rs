@@ -190,23 +190,33 @@ impl<R: RateRule> Engine<R> {
         }
         let all: Slope = slopes.iter().copied().sum();
         let exploded = self.state.watch.has_exploded(&all);
-        let guilty = exploded.then(|| self.guilty(&slopes)).flatten();
-        // A batch may be to blame for figures that are not numbers, as at a window's end.
-        let (cause, rates_are_to_blame) = match (all.moved.is_finite(), all.is_finite()) {
-            (false, _) => (Cause::NonFiniteWeights, !step.watch.forgives_broken_weights()),
-            (true, false) => (Cause::NonFiniteGradient, !step.watch.forgives_broken_weights()),
-            (true, true) if guilty.is_none() => return self.ask_for_update(step),
-            (true, true) => (Cause::WentTooFar, true),
-        };
-        self.go_back(Rollback {
-            cause,
-            rates_are_to_blame,
-            guilty,
+        let mut back = Rollback {
+            cause: Cause::WentTooFar,
+            rates_are_to_blame: true,
+            guilty: exploded.then(|| self.guilty(&slopes)).flatten(),
             ramp: None,
             counts_step: true,
             target: self.way_back(),
-            watch: step.watch,
-        })
+            watch: step.watch.clone(),
+        };
+        let Place::Between = self.place() else {
+            // The end of this window of one step is at hand, and tells of broken weights.
+            return if back.guilty.is_some() {
+                self.go_back(back)
+            } else {
+                self.ask_for_update(step)
+            };
+        };
+        if !all.is_finite() {
+            let weights = !all.moved.is_finite();
+            back.cause = if weights { Cause::NonFiniteWeights } else { Cause::NonFiniteGradient };
+            // As at a window's end.
+            back.rates_are_to_blame = !back.watch.forgives_broken_weights();
+            (back.guilty, back.target) = (None, Target::Last);
+        } else if back.guilty.is_none() {
+            return self.ask_for_update(step);
+        }
+        self.go_back(back)
     }
 
     /// The groups that are to blame for a way that has gone too far, without a loss to judge by.
