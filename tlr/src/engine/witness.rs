@@ -189,34 +189,30 @@ impl<R: RateRule> Engine<R> {
             return self.ask_for_update(step);
         }
         let all: Slope = slopes.iter().copied().sum();
-        let exploded = self.state.watch.has_exploded(&all);
-        let mut back = Rollback {
-            cause: Cause::WentTooFar,
-            rates_are_to_blame: true,
-            guilty: exploded.then(|| self.guilty(&slopes)).flatten(),
+        // At a window's end the weights are checked, and in a window of one step that is at hand.
+        let is_broken = !all.is_finite() && matches!(self.place(), Place::Between);
+        let too_far = !is_broken && self.state.watch.has_exploded(&all);
+        let guilty = too_far.then(|| self.guilty(&slopes)).flatten();
+        let (cause, rates_are_to_blame, target) = if is_broken {
+            let cause = match all.moved.is_finite() {
+                true => Cause::NonFiniteGradient,
+                false => Cause::NonFiniteWeights,
+            };
+            (cause, !step.watch.forgives_broken_weights(), Target::Last)
+        } else if guilty.is_some() {
+            (Cause::WentTooFar, true, self.way_back())
+        } else {
+            return self.ask_for_update(step);
+        };
+        self.go_back(Rollback {
+            cause,
+            rates_are_to_blame,
+            guilty,
             ramp: None,
             counts_step: true,
-            target: self.way_back(),
-            watch: step.watch.clone(),
-        };
-        let Place::Between = self.place() else {
-            // The end of this window of one step is at hand, and tells of broken weights.
-            return if back.guilty.is_some() {
-                self.go_back(back)
-            } else {
-                self.ask_for_update(step)
-            };
-        };
-        if !all.is_finite() {
-            let weights = !all.moved.is_finite();
-            back.cause = if weights { Cause::NonFiniteWeights } else { Cause::NonFiniteGradient };
-            // As at a window's end.
-            back.rates_are_to_blame = !back.watch.forgives_broken_weights();
-            (back.guilty, back.target) = (None, Target::Last);
-        } else if back.guilty.is_none() {
-            return self.ask_for_update(step);
-        }
-        self.go_back(back)
+            target,
+            watch: step.watch,
+        })
     }
 
     /// The groups that are to blame for a way that has gone too far, without a loss to judge by.

@@ -174,12 +174,15 @@ fn unused_parameters_of_allocated_gradients() {
     assert_eq!(bits(&model.2), last);
 }
 
-/// Moves the weights, then fails.
-struct OutOfMemory {
+/// An optimizer of one's own: a rate, and what it does with it.
+struct Own {
     lr: f64,
+    update: fn(f64, &mut Model, &Gradients<f64, Cpu>) -> Updated,
 }
 
-impl TunableOptimizer for OutOfMemory {
+type Updated = Result<(), OptimizerUpdateError<CpuError>>;
+
+impl TunableOptimizer for Own {
     type Model = Model;
     type Dtype = f64;
     type Device = Cpu;
@@ -195,21 +198,29 @@ impl TunableOptimizer for OutOfMemory {
     fn reset(&mut self, _model: &Model) {}
 }
 
-impl Optimizer<Model, Cpu, f64> for OutOfMemory {
-    fn update(
-        &mut self,
-        model: &mut Model,
-        gradients: &Gradients<f64, Cpu>,
-    ) -> Result<(), OptimizerUpdateError<CpuError>> {
-        sgd(model, self.lr).update(model, gradients)?;
-        Err(OptimizerUpdateError::DeviceError(CpuError::OutOfMemory))
+impl Optimizer<Model, Cpu, f64> for Own {
+    fn update(&mut self, model: &mut Model, gradients: &Gradients<f64, Cpu>) -> Updated {
+        (self.update)(self.lr, model, gradients)
     }
+}
+
+/// Moves the weights, then fails.
+fn out_of_memory(lr: f64, model: &mut Model, gradients: &Gradients<f64, Cpu>) -> Updated {
+    sgd(model, lr).update(model, gradients)?;
+    Err(OptimizerUpdateError::DeviceError(CpuError::OutOfMemory))
+}
+
+/// Shrinks the weights, and does without gradients.
+fn shrink(lr: f64, model: &mut Model, _gradients: &Gradients<f64, Cpu>) -> Updated {
+    let shrunk: Vec<f64> = support::values::weights(model).iter().map(|w| w * (1.0 - lr)).collect();
+    support::values::set_weights(model, &shrunk);
+    Ok(())
 }
 
 #[test]
 fn device() {
     let mut model: Model = vector(&[1.0, 2.0]);
-    let mut newton = newton(&model, OutOfMemory { lr: 0.1 }, 1, true);
+    let mut newton = newton(&model, Own { lr: 0.1, update: out_of_memory }, 1, true);
     let before = bits(&model);
     let error = good_step(&mut newton, &mut model, Some(1.0)).unwrap_err();
     assert!(matches!(error, Error::Device(_)));
@@ -222,7 +233,7 @@ fn device() {
     // one around it.
     let error = newton.step_owned(&mut model, &mut here.clone(), 1.0).unwrap_err();
     assert!(matches!(error, Error::Device(_)));
-    let clip = tlr::optim::Clip::by_norm(OutOfMemory { lr: 0.1 }, 1.0).unwrap();
+    let clip = tlr::optim::Clip::by_norm(Own { lr: 0.1, update: out_of_memory }, 1.0).unwrap();
     let mut around =
         Newton::new(&model, clip, NewtonConfig::default().ramp(false).settle(false)).unwrap();
     assert!(matches!(around.step(&mut model, &here, 1.0), Err(Error::Device(_))));
@@ -258,45 +269,11 @@ fn through_the_trait_of_dfdx() {
     assert_eq!((bits(&model), bits(&other)), (before, others));
 }
 
-/// Shrinks the weights, and does without gradients.
-struct Shrinking {
-    lr: f64,
-}
-
-impl TunableOptimizer for Shrinking {
-    type Model = Model;
-    type Dtype = f64;
-    type Device = Cpu;
-
-    fn rate(&self, _group: usize) -> f64 {
-        self.lr
-    }
-
-    fn set_rate(&mut self, _group: usize, rate: f64) {
-        self.lr = rate;
-    }
-
-    fn reset(&mut self, _model: &Model) {}
-}
-
-impl Optimizer<Model, Cpu, f64> for Shrinking {
-    fn update(
-        &mut self,
-        model: &mut Model,
-        _gradients: &Gradients<f64, Cpu>,
-    ) -> Result<(), OptimizerUpdateError<CpuError>> {
-        let shrunk: Vec<f64> =
-            support::values::weights(model).iter().map(|w| w * (1.0 - self.lr)).collect();
-        support::values::set_weights(model, &shrunk);
-        Ok(())
-    }
-}
-
 // An exact step reads the gradients itself. Fails if it trusts the optimizer to miss them.
 #[test]
 fn an_exact_step_without_gradients_around_an_optimizer_without() {
     let mut model: Model = vector(&[1.0, 2.0]);
-    let mut newton = newton(&model, Shrinking { lr: 0.1 }, 1, true);
+    let mut newton = newton(&model, Own { lr: 0.1, update: shrink }, 1, true);
     let before = bits(&model);
     let (none, ahead) = (Gradients::leaky(), |model: &mut Model| gradients(model, &[1.0, 1.0]));
     let looked = newton.step_lookahead(&mut model, &none, ahead);

@@ -6,18 +6,20 @@ use super::group::MOST_STEPS;
 pub(super) const LEAST_PROBES: u64 = 6;
 /// The steps that measure the first slope: at most this many.
 const MOST_PROBES: u64 = 200;
-/// If the number of steps is known, probes may take one of this many, and no less than 8.
+/// In a training whose length is known, the limit on probes is no less than this.
+const LEAST_LIMIT: u64 = 8;
+/// Of the steps that such a training has left, probes may take one in this many.
 const PROBES_OF: u64 = 32;
-/// If the number of steps is known, one of this many is enough between two looks at the slopes.
+/// Of these steps, one in this many may lie between two looks at the slopes.
 const LOOK_OF: u64 = 128;
 
 /// After this many probes the first slope is what it seems to be. `horizon` is the number of steps
-/// of the whole training, if it is known.
+/// that training has left, if that is known.
 pub(super) fn most_probes(horizon: Option<u64>) -> u64 {
-    horizon.map_or(MOST_PROBES, |steps| (steps / PROBES_OF).clamp(8, MOST_PROBES))
+    horizon.map_or(MOST_PROBES, |steps| (steps / PROBES_OF).clamp(LEAST_LIMIT, MOST_PROBES))
 }
 
-/// The most steps between two looks at the slopes of one rate.
+/// The most steps between two looks at the slopes of one rate. `horizon` as above.
 pub(super) fn most_steps_a_look(horizon: Option<u64>) -> u64 {
     horizon.map_or(MOST_STEPS, |steps| (steps / LOOK_OF).clamp(1, MOST_STEPS))
 }

@@ -222,7 +222,6 @@ impl Ramp {
     }
 
     /// Whether it has seen a gradient.
-    #[cfg(feature = "dfdx")]
     pub(crate) fn has_begun(&self) -> bool {
         self.stage != Stage::Resting
     }
@@ -231,7 +230,7 @@ impl Ramp {
     /// not moved.
     pub(crate) fn undone(mut self) -> Option<Self> {
         self.retreat();
-        (self.stage != Stage::Resting).then_some(self)
+        self.has_begun().then_some(self)
     }
 
     /// Lowers all rates, of which nothing is known but that they are too large.
