@@ -7,7 +7,9 @@ use dfdx::{
 };
 use peak_alloc::PeakAlloc;
 use tlr::{
-    optim::Sgd, Checkpoint, Newton, NewtonConfig, Outcome, PerLayer, Safeguard, TunableOptimizer,
+    optim::Sgd,
+    parallel::{Ranks, Threads},
+    Checkpoint, DataParallel, Newton, NewtonConfig, Outcome, PerLayer, Safeguard, TunableOptimizer,
     Window,
 };
 
@@ -77,6 +79,7 @@ where
 fn as_much_memory_as_promised() {
     rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap().install(|| {
         two_snapshots_or_a_sketch();
+        ranks_share_out_the_snapshots();
         a_long_run_takes_no_more_than_a_short_one();
     });
 }
@@ -118,6 +121,23 @@ fn two_snapshots_or_a_sketch() {
     let (kept, for_steps) = extra(|model| Newton::new(model, sgd(model), sketched).unwrap());
     assert!((16 * bins..16 * bins + SMALL).contains(&kept), "{kept}");
     assert!(for_steps < 4 * parameters + SMALL, "{for_steps}");
+}
+
+/// Fails if a rank of four keeps more than its quarter of the weights, most of which are in one
+/// tensor.
+fn ranks_share_out_the_snapshots() {
+    let parameters = 200 * 300 + 300 + 300 * 100 + 100 + 100 * 100 + 100;
+    let model = Cpu::default().build_module::<Net, f32>();
+    for own in Threads::new(4) {
+        let sgd = Sgd::new(&model, SgdConfig { lr: 1e-3, ..Default::default() });
+        let optimizer = DataParallel::new(sgd, Ranks::new(own)).shard_snapshots();
+        let before = MEMORY.current_usage();
+        let newton = Newton::new(&model, optimizer, NewtonConfig::default()).unwrap();
+        let kept = MEMORY.current_usage() - before;
+        drop(newton);
+        let quarter = 8 * parameters / 4;
+        assert!((quarter - 8..quarter + SMALL).contains(&kept), "{kept} for {quarter}");
+    }
 }
 
 /// As much after twelve hundred windows as after two hundred, whatever happens in them: broken

@@ -25,12 +25,15 @@ const ROWS: usize = 8;
 /// on rounding grows.
 const STEPS: usize = 16;
 
-fn train<C: Communicator>(ranks: &Ranks<C>) -> Result<(Vec<f64>, f64), Error> {
+fn train<C: Communicator>(ranks: &Ranks<C>, sharded: bool) -> Result<(Vec<f64>, f64), Error> {
     let dev = Cpu::seed_from_u64(ranks.rank() as u64);
     let mut net: Net = dev.build_module::<(Linear<8, 30_000>, Tanh, Linear<30_000, 1>), f64>();
     let sgd = Sgd::new(&net, SgdConfig { lr: 1e-3, ..Default::default() });
     let mut optimizer = DataParallel::new(sgd, ranks.clone()).bucket(50_000)?;
     optimizer.broadcast(&mut net)?;
+    if sharded {
+        optimizer = optimizer.shard_snapshots();
+    }
     let config = NewtonConfig::default().window(Window::steps(5)?);
     let mut opt = Newton::new(&net, optimizer, config)?;
     let at = |rank: usize| ROWS * rank / ranks.size();
@@ -64,26 +67,29 @@ fn main() {
 
 /// n ranks make the steps of one process, and end with the same bits.
 fn together(ranks: &Ranks<Mpi>) {
-    let (weights, rate) = train(ranks).unwrap();
-    let (alone, rate_alone) = train(&Ranks::new(Alone)).unwrap();
-    let largest = alone.iter().fold(0.0, |max: f64, w| max.max(w.abs()));
-    let pairs = alone.iter().zip(&weights);
-    let off = pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f64::max) / largest;
-    assert!(off < 1e-12, "off by {off:e}");
-    assert!((rate / rate_alone - 1.0).abs() < 1e-9, "{rate} and {rate_alone}");
-    let bytes: Vec<u8> = weights.iter().flat_map(|w| w.to_le_bytes()).collect();
-    let mut first = bytes.clone();
-    ranks.broadcast(&mut first).unwrap();
-    assert!(first == bytes, "rank {} has other bits than the first", ranks.rank());
+    let (alone, rate_alone) = train(&Ranks::new(Alone), false).unwrap();
+    for sharded in [false, true] {
+        let (weights, rate) = train(ranks, sharded).unwrap();
+        let largest = alone.iter().fold(0.0, |max: f64, w| max.max(w.abs()));
+        let pairs = alone.iter().zip(&weights);
+        let off = pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f64::max) / largest;
+        assert!(off < 1e-12, "off by {off:e}");
+        assert!((rate / rate_alone - 1.0).abs() < 1e-9, "{rate} and {rate_alone}");
+        let bytes: Vec<u8> = weights.iter().flat_map(|w| w.to_le_bytes()).collect();
+        let mut first = bytes.clone();
+        ranks.broadcast(&mut first).unwrap();
+        assert!(first == bytes, "rank {} has other bits than the first", ranks.rank());
+        if ranks.is_first() {
+            let (size, how) = (ranks.size(), if sharded { "shared" } else { "whole" });
+            print!("{size} ranks, {how} snapshots: ");
+            println!("off by {off:.1e} after {STEPS} steps, rate {rate:.4e}");
+        }
+    }
     // A longer one than any piece.
     let mut long = if ranks.is_first() { vec![7; (9 << 20) + 1] } else { Vec::new() };
     ranks.broadcast(&mut long).unwrap();
     assert!(long.len() == (9 << 20) + 1 && long.iter().all(|byte| *byte == 7));
     ranks.wait_for_all().unwrap();
-    if ranks.is_first() {
-        let size = ranks.size();
-        println!("{size} ranks: off by {off:.1e} after {STEPS} steps, rate {rate:.4e}");
-    }
 }
 
 /// The last rank says nothing for longer than the time-out.

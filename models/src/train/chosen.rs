@@ -62,11 +62,12 @@ pub fn learner<M: TrainableLr<f32, Cpu> + 'static>(
     let schedule = options.schedule.schedule(options.epochs, batches_per_epoch)?;
     Ok(match options.mode {
         Mode::Global => {
-            let optimizer = DataParallel::new(optimizer, ranks);
+            let optimizer = DataParallel::new(optimizer, ranks).shard_snapshots();
             Box::new(Together(Trainer::new(model, optimizer, config)?.schedule(schedule)))
         }
         Mode::PerLayer => {
-            let optimizer = DataParallel::new(PerLayer::new(model, optimizer), ranks);
+            let optimizer = PerLayer::new(model, optimizer);
+            let optimizer = DataParallel::new(optimizer, ranks).shard_snapshots();
             Box::new(Together(Trainer::new(model, optimizer, config)?.schedule(schedule)))
         }
     })

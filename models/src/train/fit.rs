@@ -103,7 +103,7 @@ fn fit_own<M: NumParams<f32, Cpu> + ZeroGrads<f32, Cpu>>(
     let settings = task.settings().and(persistence.settings.unwrap_or(&Facts::default()));
     let new = Progress::new(options, &settings, task.data()?, batches);
     if let Some(ranks) = persistence.ranks {
-        new.agree(ranks, options.epochs)?;
+        new.agree(ranks, options.epochs, persistence.checkpoint.is_some())?;
     }
     let mut progress = persistence.begin(model, &mut **optimizer, new)?;
     let (parameters, window) = (model.num_trainable_params(), optimizer.window());

@@ -91,8 +91,14 @@ impl Progress {
     }
 
     /// Compares all that has to be the same on all ranks.
-    pub(super) fn agree(&self, ranks: &AnyRanks, epochs: usize) -> Result<(), tlr::Error> {
+    pub(super) fn agree(
+        &self,
+        ranks: &AnyRanks,
+        epochs: usize,
+        saves: bool,
+    ) -> Result<(), tlr::Error> {
         let facts = self.settings.clone().and(&self.data).with("--epochs", epochs);
+        let facts = facts.with_flag("--checkpoint", saves);
         ranks.agree(facts.with("number of batches in an epoch", self.batches_per_epoch).all())
     }
 
@@ -184,9 +190,14 @@ impl Persistence<'_> {
         optimizer: &mut dyn Learner<M>,
         progress: &Progress,
     ) -> Result<(), TrainError> {
-        let Some(path) = self.checkpoint.filter(|_| self.is_first()) else { return Ok(()) };
+        let Some(path) = self.checkpoint else { return Ok(()) };
+        // Each rank has a part of it, so all of them have to ask.
+        let checkpoint = optimizer.checkpoint(model)?;
+        if !self.is_first() {
+            return Ok(());
+        }
         let bytes = postcard::to_stdvec(progress)?;
-        Ok(optimizer.checkpoint(model)?.attach(ATTACHMENT, bytes).save(path)?)
+        Ok(checkpoint.attach(ATTACHMENT, bytes).save(path)?)
     }
 
     /// Keeps the weights if `epoch` is better than those before it. `notes` say how to use them.

@@ -9,4 +9,5 @@ mod problem;
 mod ranks;
 mod resumed;
 mod runs;
+mod sharded;
 mod uneven;

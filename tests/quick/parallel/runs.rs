@@ -126,6 +126,15 @@ fn other_options_and_other_data_are_refused_by_name() {
         error(run(&data, &own, &Persistence::default(), &options, &mut |_| ()))
     });
     assert!(told[0] == told[1] && told[0].contains("--epochs is 3"), "{}", told[0]);
+    // All ranks have a part of a checkpoint, so none saves alone.
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("run.safetensors");
+    let told = on_boxed_ranks(2, |own| {
+        let checkpoint = own.is_first().then_some(&*file);
+        let persistence = Persistence { checkpoint, ..Persistence::default() };
+        error(run(&data, &own, &persistence, &options(), &mut |_| ()))
+    });
+    assert!(told[0] == told[1] && told[0].contains("--checkpoint is"), "{}", told[0]);
 }
 
 /// The first rank finds a checkpoint that it must not overwrite. It says so in its own words.

@@ -2,7 +2,7 @@
 
 use super::{
     gradients, CompleteGradients, DeviceError, FailedUpdate, Family, Groups, OptimizerState,
-    Resumable, ResumableFamily, Settings, StepFigures, TunableOptimizer,
+    Resumable, ResumableFamily, Settings, Shards, StepFigures, TunableOptimizer,
 };
 use crate::{
     error::Error,
@@ -258,6 +258,10 @@ where
 
     fn end_averaging(&mut self) {
         self.optimizer.end_averaging();
+    }
+
+    fn shards(&self) -> Option<&dyn Shards> {
+        self.optimizer.shards()
     }
 
     fn averages_over_ranks(&self) -> bool {

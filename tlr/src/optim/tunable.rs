@@ -1,6 +1,6 @@
 //! [`TunableOptimizer`]: what an optimizer must implement to have its learning rate trained.
 
-use super::{averaging::StepFigures, groups::Groups};
+use super::{averaging::StepFigures, groups::Groups, shards::Shards};
 use crate::error::Error;
 use ::dfdx::{
     nn::TensorCollection,
@@ -192,6 +192,13 @@ pub trait TunableOptimizer:
     /// [`Newton`](crate::Newton) calls it when it gives the optimizer away. An optimizer that wraps
     /// another one forwards it. By default it does nothing.
     fn end_averaging(&mut self) {}
+
+    /// The ranks over which a trainer shares out its snapshots, if it does:
+    /// [`DataParallel::shard_snapshots`](crate::DataParallel::shard_snapshots). An optimizer that
+    /// wraps another one forwards it. Default `None`.
+    fn shards(&self) -> Option<&dyn Shards> {
+        None
+    }
 
     /// Which tensors share a rate. By default all tensors form one group.
     fn groups(&self, model: &Self::Model) -> Groups {

@@ -70,6 +70,8 @@ pub struct DataParallel<Opt: TunableOptimizer, C> {
     pub(super) optimizer: Opt,
     pub(super) ranks: Ranks<C>,
     pub(super) plan: Plan,
+    /// Whether a trainer shares out its snapshots.
+    pub(super) sharded: bool,
     /// The weight of this rank's next batch, and that of the last one, if they were set.
     pub(super) next_weight: Option<f64>,
     pub(super) weight: Option<f64>,
@@ -106,6 +108,7 @@ where
             optimizer,
             ranks,
             plan: Plan { bucket: BUCKET, compression: Compression::None },
+            sharded: false,
             next_weight: None,
             weight: None,
             telling: false,
@@ -133,6 +136,31 @@ where
         Error::unless(numbers > 0, "the numbers of a bucket", "at least 1", numbers as f64)?;
         self.plan.bucket = numbers;
         Ok(self)
+    }
+
+    /// Shares out a trainer's snapshots: each rank keeps those of an equal part of the weights.
+    /// They then take as many times less memory on a rank as there are ranks. For it the ranks
+    /// exchange a few numbers a layer where a trainer measures its snapshots, at the end of a
+    /// window for instance, and their parts where it goes back to one or writes it to a file.
+    ///
+    /// Then all ranks have to call [`Trainer::save`](crate::Trainer::save), of which only the first
+    /// one writes the file, and so with `checkpoint` and `resume`. The file is the same as without,
+    /// and may be resumed either way. [Sketches](crate::Config::sketch) are not shared out.
+    ///
+    /// # Example
+    /// ```
+    /// use dfdx::{optim::SgdConfig, prelude::*};
+    /// use tlr::{optim::Sgd, parallel::{Alone, Ranks}, DataParallel, Newton, NewtonConfig};
+    ///
+    /// let model = Cpu::default().build_module::<Linear<4, 2>, f32>();
+    /// let sgd = Sgd::new(&model, SgdConfig { lr: 1e-6, ..Default::default() });
+    /// let optimizer = DataParallel::new(sgd, Ranks::new(Alone)).shard_snapshots();
+    /// let opt = Newton::new(&model, optimizer, NewtonConfig::default())?;
+    /// # Ok::<(), tlr::Error>(())
+    /// ```
+    pub fn shard_snapshots(mut self) -> Self {
+        self.sharded = true;
+        self
     }
 
     /// Gives every rank the weights and buffers of the first one. Call it before a trainer is made.

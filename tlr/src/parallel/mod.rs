@@ -22,6 +22,7 @@ mod mpi;
 mod optimizer;
 mod ranks;
 mod setup;
+mod shards;
 mod step;
 mod threads;
 

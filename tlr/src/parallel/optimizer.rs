@@ -5,7 +5,7 @@ use crate::{
     error::Error,
     optim::{
         gradients, CompleteGradients, DeviceError, FailedUpdate, Groups, OptimizerState, Resumable,
-        StepFigures, TunableOptimizer,
+        Shards, StepFigures, TunableOptimizer,
     },
     tensors::{self, Backend, Element},
 };
@@ -129,6 +129,10 @@ where
 
     fn averages_over_ranks(&self) -> bool {
         self.ranks.size() > 1
+    }
+
+    fn shards(&self) -> Option<&dyn Shards> {
+        (self.sharded && self.averages_over_ranks()).then_some(&self.ranks)
     }
 
     fn average_over_ranks(

@@ -120,6 +120,7 @@ where
             ("momentum", self.optimizer.momentum().to_string()),
             ("compression", format!("{:?}", self.plan.compression)),
             ("bucket", self.plan.bucket.to_string()),
+            ("shard_snapshots", self.sharded.to_string()),
         ];
         let own = own.into_iter().map(|(name, value)| (name.to_owned(), value));
         own.chain(of_engine(standing)).chain(of_model(model)).collect()

@@ -12,6 +12,7 @@ use crate::tensors::all_finite;
 use crate::{
     engine::WindowProducts,
     error::Error,
+    optim::Shards,
     tensors::{self, are_finite, is_shared, Bf16, Values},
 };
 use dfdx::{nn::TensorCollection, shapes::Dtype, tensor_ops::Device};
@@ -37,6 +38,8 @@ struct Shift<'a, E: Dtype> {
     before: BeforeMut<'a, E>,
     last: &'a mut [E],
     now: Values<E>,
+    /// The element of W that B begins with.
+    first: usize,
 }
 
 /// Mutable access to what a [`Before`] keeps of A.
@@ -48,18 +51,25 @@ enum BeforeMut<'a, E> {
 impl<E: Dtype> Shift<'_, E> {
     fn products(&mut self) -> WindowProducts {
         match &mut self.before {
-            BeforeMut::Weights(before) => products::shift(before, self.last, &self.now),
-            BeforeMut::Direction(direction) => products::shift(direction, self.last, &self.now),
+            BeforeMut::Weights(before) => products::shift(before, self.last, &self.now, self.first),
+            BeforeMut::Direction(direction) => {
+                products::shift(direction, self.last, &self.now, self.first)
+            }
         }
     }
 }
 
 impl<E: Dtype> Snapshots<E> {
-    /// Computes the dot products of every group. Then A ← B and B ← W.
+    /// Computes the dot products of every group. Then A ← B and B ← W. If the snapshots are shared
+    /// out, all ranks have to call it.
     ///
     /// # Errors
     /// B is unchanged, but A is lost.
-    pub(crate) fn advance<D, M>(&mut self, model: &M) -> Result<Vec<WindowProducts>, Unmoved>
+    pub(crate) fn advance<D, M>(
+        &mut self,
+        model: &M,
+        shards: Option<&dyn Shards>,
+    ) -> Result<Vec<WindowProducts>, Unmoved>
     where
         D: Device<E>,
         M: TensorCollection<E, D>,
@@ -67,14 +77,55 @@ impl<E: Dtype> Snapshots<E> {
         if let Some(sketches) = &mut self.sketches {
             return sketches.advance(model, &self.tensors).map_err(Unmoved::NotFinite);
         }
+        if self.is_sharded {
+            // Each rank looks at all weights, so that all of them find the same.
+            if let Some(tensor) = self.not_finite(model) {
+                return Err(Unmoved::NotFinite(tensor));
+            }
+        }
         // Whatever can fail comes before the swap, and overwrites A only.
+        let own = match self.shift(model) {
+            Err(Unmoved::Failed(error)) => Err(error),
+            Err(not_finite) => return Err(not_finite),
+            Ok(products) => Ok(products.iter().map(|group| [group.across, group.own]).collect()),
+        };
+        let products = self.total(shards, own)?;
+        self.tensors.iter_mut().for_each(Tracked::swap);
+        Ok(products.into_iter().map(|[across, own]| WindowProducts { across, own }).collect())
+    }
+
+    /// Computes the dot products of every group, over the part that is kept here. Writes W to the
+    /// memory of A, or of B where a direction is kept in place of A.
+    fn shift<D, M>(&mut self, model: &M) -> Result<Vec<WindowProducts>, Unmoved>
+    where
+        D: Device<E>,
+        M: TensorCollection<E, D>,
+    {
         self.take_buffers_before(model)?;
         let mut products = vec![WindowProducts::default(); self.groups];
         #[cfg(feature = "cuda")]
         self.shift_on_gpu(model, &mut products)?;
         self.shift_on_host(model, &mut products)?;
-        self.tensors.iter_mut().for_each(Tracked::swap);
         Ok(products)
+    }
+
+    /// The name of the first trainable tensor that is not finite.
+    fn not_finite<D, M>(&self, model: &M) -> Option<String>
+    where
+        D: Device<E>,
+        M: TensorCollection<E, D>,
+    {
+        let mut found = None;
+        let mut tensors = self.tensors.iter();
+        tensors::read(model, |weights| {
+            let Some(tensor) = tensors.next().filter(|tensor| tensor.group.is_some()) else {
+                return;
+            };
+            if found.is_none() && !are_finite(&weights.values()) {
+                found = Some(tensor.name.clone());
+            }
+        });
+        found
     }
 
     /// Writes W to the memory of A, for all buffers. The final swap of A and B then makes it B.
@@ -90,14 +141,13 @@ impl<E: Dtype> Snapshots<E> {
                 return;
             };
             if let (Ok(()), Before::Weights(before)) = (&taken, &mut tensor.before) {
-                taken = before.take(&buffer);
+                taken = before.take(&buffer, &tensor.part);
             }
         });
         taken
     }
 
-    /// Adds the dot products of all weights whose snapshots are on the host. Writes W to the memory
-    /// of A, or of B where a direction is kept in place of A.
+    /// Does the work of [`shift`](Self::shift) for all weights whose snapshots are on the host.
     fn shift_on_host<D, M>(
         &mut self,
         model: &M,
@@ -119,7 +169,9 @@ impl<E: Dtype> Snapshots<E> {
                 Before::Direction(direction) => Some(BeforeMut::Direction(direction)),
             };
             let Some(before) = before else { return };
-            shifts.push(Shift { name: &tensor.name, group, before, last, now: weights.values() });
+            let now = weights.values();
+            let first = tensor.part.start;
+            shifts.push(Shift { name: &tensor.name, group, before, last, now, first });
         });
         // All tensors are shared out together, so that the threads wake only once.
         let shared = is_shared(shifts.iter().map(|shift| shift.last.len()).sum());
@@ -142,8 +194,8 @@ impl<E: Dtype> Snapshots<E> {
         Ok(())
     }
 
-    /// Does the work of [`shift_on_host`](Self::shift_on_host) for all weights whose snapshots are
-    /// on a GPU, in one launch.
+    /// Does the work of [`shift`](Self::shift) for all weights whose snapshots are on a GPU, in one
+    /// launch.
     #[cfg(feature = "cuda")]
     fn shift_on_gpu<D, M>(
         &mut self,
@@ -162,7 +214,7 @@ impl<E: Dtype> Snapshots<E> {
             let Some(group) = tensor.group else { return };
             let Before::Weights(Memory::Gpu(before)) = &mut tensor.before else { return };
             if let Memory::Gpu(last) = &tensor.last {
-                added = window.shift(group, before, last, &weights);
+                added = window.shift(group, before, last, &weights, tensor.part.start);
             }
         });
         added?;
@@ -184,10 +236,17 @@ impl<E: Dtype> Snapshots<E> {
     }
 
     /// ‖B‖ of each group. Empty with sketches, which do not contain it.
-    pub(crate) fn norms(&self) -> Result<Vec<f64>, Error> {
+    /// If the snapshots are shared out, all ranks have to call it.
+    pub(crate) fn norms(&self, shards: Option<&dyn Shards>) -> Result<Vec<f64>, Error> {
         if self.sketches.is_some() {
             return Ok(Vec::new());
         }
+        let own = self.squares().map(|own| own.into_iter().map(|square| [square]).collect());
+        Ok(self.total(shards, own)?.into_iter().map(|[square]| square.sqrt()).collect())
+    }
+
+    /// ‖B‖² of each group, over the part that is kept here.
+    fn squares(&self) -> Result<Vec<f64>, Error> {
         let mut squares = vec![0.0; self.groups];
         #[cfg(feature = "cuda")]
         let mut window = super::gpu::Window::new();
@@ -205,6 +264,6 @@ impl<E: Dtype> Snapshots<E> {
         }
         #[cfg(feature = "cuda")]
         squares.iter_mut().zip(window.squares(self.groups)?).for_each(|(sum, own)| *sum += own);
-        Ok(squares.into_iter().map(f64::sqrt).collect())
+        Ok(squares)
     }
 }

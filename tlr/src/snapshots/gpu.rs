@@ -43,15 +43,32 @@ pub(crate) fn read<E: Dtype>(slice: &CudaSlice<E>) -> Result<Vec<E>, Error> {
     slice.device().dtoh_sync_copy(slice).map_err(failed)
 }
 
-/// Copies the elements of a tensor into `slice`, which has the same length.
+/// The address of the elements from index `first` on of a tensor, if it is known and `len` of them
+/// are there.
+fn address<E: Dtype>(from: &Elements<'_, E>, first: usize, len: usize) -> Option<u64> {
+    let enough = first.checked_add(len).is_some_and(|end| end <= from.len());
+    let address = from.address(from.len()).filter(|_| enough)?;
+    Some(address + (first * size_of::<E>()) as u64)
+}
+
+/// A copy of `len` elements of a tensor, from index `first` on.
+fn copy<E: Dtype>(from: &Elements<'_, E>, first: usize, len: usize) -> Vec<E> {
+    from.to_vec().get(first..first + len).unwrap_or_default().to_vec()
+}
+
+/// Copies the elements of a tensor from index `first` on into `slice`.
 pub(crate) fn take<E: Dtype>(
     slice: &mut CudaSlice<E>,
     from: &Elements<'_, E>,
+    first: usize,
 ) -> Result<(), Error> {
     let device = slice.device();
     let len = slice.len();
-    let Some(address) = from.address(len) else {
-        return device.htod_sync_copy_into(&from.to_vec(), slice).map_err(failed);
+    if len == 0 {
+        return Ok(());
+    }
+    let Some(address) = address(from, first, len) else {
+        return device.htod_sync_copy_into(&copy(from, first, len), slice).map_err(failed);
     };
     // `from` borrows a tensor with `len` elements at this address, so the copy reads valid memory.
     // dfdx uses the same stream, so the copy runs before anything that dfdx does to the tensor
@@ -92,32 +109,36 @@ impl<'a, E: Dtype> Window<'a, E> {
         Self { rows: Vec::new(), device: None, copies: Vec::new(), marker: PhantomData }
     }
 
-    /// Adds a row with A, B and W of a tensor.
+    /// Adds a row with A and B of a part of a tensor, and the elements of W from index `first` on.
     pub(crate) fn shift(
         &mut self,
         group: usize,
         before: &'a mut CudaSlice<E>,
         last: &'a CudaSlice<E>,
         now: &Elements<'_, E>,
+        first: usize,
     ) -> Result<(), Error> {
         let before = *before.device_ptr_mut();
-        let now = self.address(last, now)?;
+        let now = self.address(last, now, first)?;
         self.add(Row { group, before, now, ..Row::default() }, last);
         Ok(())
     }
 
-    /// Adds a row with a snapshot, W and the gradient of a tensor.
+    /// Adds a row with a snapshot of a part of a tensor, and the elements of W and the gradient
+    /// from index `first` on.
     pub(crate) fn way(
         &mut self,
         group: usize,
         from: &'a CudaSlice<E>,
         now: &Elements<'_, E>,
         gradient: &Gradient,
+        first: usize,
     ) -> Result<(), Error> {
-        if gradient.len != from.len() {
+        if gradient.len != now.len() || from.len() > now.len().saturating_sub(first) {
             return Err(Error::Device("a gradient has not the length of its tensor".to_owned()));
         }
-        let (now, gradient) = (self.address(from, now)?, gradient.address);
+        let gradient = gradient.address + (first * size_of::<E>()) as u64;
+        let now = self.address(from, now, first)?;
         self.add(Row { group, now, gradient, ..Row::default() }, from);
         Ok(())
     }
@@ -132,12 +153,17 @@ impl<'a, E: Dtype> Window<'a, E> {
         self.device = Some(last.device());
     }
 
-    /// The address of W, of which there are as many elements as of B.
-    fn address(&mut self, last: &CudaSlice<E>, now: &Elements<'_, E>) -> Result<u64, Error> {
-        if let Some(address) = now.address(last.len()) {
+    /// The address of as many elements of W as B has, from index `first` on.
+    fn address(
+        &mut self,
+        last: &CudaSlice<E>,
+        now: &Elements<'_, E>,
+        first: usize,
+    ) -> Result<u64, Error> {
+        if let Some(address) = address(now, first, last.len()) {
             return Ok(address);
         }
-        let copy = beside(last, &now.to_vec())?;
+        let copy = beside(last, &copy(now, first, last.len()))?;
         let address = *copy.device_ptr();
         self.copies.push(copy);
         Ok(address)
@@ -151,8 +177,8 @@ impl<'a, E: Dtype> Window<'a, E> {
     #[allow(unsafe_code)]
     pub(crate) unsafe fn dots(self, groups: usize) -> Result<Vec<WindowProducts>, Error> {
         // SAFETY: every row has A, B and W with `len` elements each. A and B are slices of this
-        // length that `self` borrows, A mutably, so nothing else reads or writes A. W is a tensor
-        // with `len` elements, and the caller guarantees that it is still there.
+        // length that `self` borrows, A mutably, so nothing else reads or writes A. W are `len`
+        // elements of a tensor, and the caller guarantees that it is still there.
         let sums = unsafe { self.sum(|kernels| kernels.shift, groups) }?;
         Ok(sums.into_iter().map(|[across, own]| WindowProducts { across, own }).collect())
     }
@@ -164,7 +190,7 @@ impl<'a, E: Dtype> Window<'a, E> {
     /// and must not have been written to since. Every row is one of `way`.
     #[allow(unsafe_code)]
     pub(crate) unsafe fn slopes(self, groups: usize) -> Result<Vec<[f64; 4]>, Error> {
-        // SAFETY: every row has a snapshot, W and a gradient with `len` elements each: `way` has
+        // SAFETY: every row has `len` elements of a snapshot, of W and of a gradient: `way` has
         // compared their lengths. The kernel reads these three and writes to no row. The snapshot
         // is a slice that `self` borrows, and the caller guarantees that the others are still
         // there.

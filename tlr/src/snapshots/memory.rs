@@ -2,7 +2,7 @@
 
 use crate::{error::Error, tensors::Elements};
 use dfdx::shapes::Dtype;
-use std::borrow::Cow;
+use std::{borrow::Cow, ops::Range};
 
 /// The elements of one tensor's snapshot, on the host or on the tensor's own GPU.
 #[derive(Debug)]
@@ -64,12 +64,26 @@ impl<E: Dtype> Memory<E> {
         }
     }
 
-    /// Overwrites the elements by those of `tensor`.
-    pub(crate) fn take(&mut self, tensor: &Elements<'_, E>) -> Result<(), Error> {
+    /// Overwrites the elements by those of a part of `tensor`, which has the same length.
+    pub(crate) fn take(
+        &mut self,
+        tensor: &Elements<'_, E>,
+        part: &Range<usize>,
+    ) -> Result<(), Error> {
         match self {
-            Self::Host(values) => tensor.copy_into(values),
+            Self::Host(values) if part.len() == tensor.len() => tensor.copy_into(values),
+            Self::Host(values) => {
+                let mut rest = &mut values[..];
+                tensor.values().read_range(part.clone(), |read| {
+                    let all = std::mem::take(&mut rest);
+                    if let Some((own, behind)) = all.split_at_mut_checked(read.len()) {
+                        own.copy_from_slice(read);
+                        rest = behind;
+                    }
+                });
+            }
             #[cfg(feature = "cuda")]
-            Self::Gpu(slice) => super::gpu::take(slice, tensor)?,
+            Self::Gpu(slice) => super::gpu::take(slice, tensor, part.start)?,
         }
         Ok(())
     }

@@ -16,6 +16,7 @@ mod memory;
 #[cfg(all(test, target_os = "linux"))]
 mod on_host;
 mod products;
+mod shard;
 mod sketch;
 mod slopes;
 mod sums;
@@ -30,7 +31,8 @@ pub(crate) use sketch::Sketches;
 use crate::{
     engine::{Target, TensorKind},
     error::Error,
-    tensors::{self, Bf16, Element, Stored},
+    optim::Shards,
+    tensors::{self, wide, Bf16, Element, Stored},
 };
 use dfdx::{
     nn::{RecursiveWalker, TensorCollection, TensorOptions, TensorVisitor, ViewTensorRef},
@@ -39,7 +41,8 @@ use dfdx::{
     tensor_ops::Device,
 };
 use memory::Memory;
-use std::{convert::Infallible, marker::PhantomData};
+use shard::Cut;
+use std::{borrow::Cow, convert::Infallible, marker::PhantomData};
 use tracked::{Before, Pair, Tracked};
 
 /// The distance between 1 and the next larger number of type `E`.
@@ -56,44 +59,66 @@ pub(crate) fn spacing<E: Dtype>() -> f64 {
     spacing
 }
 
+/// What is kept of a model's weights.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Layout {
+    /// Sketches with so many bins, in place of A and B.
+    pub(crate) bins: Option<usize>,
+    /// A − B in bfloat16, in place of A.
+    pub(crate) directions: bool,
+    /// This rank and how many ranks share out A and B. Sketches are small: every rank has them.
+    pub(crate) place: Option<(usize, usize)>,
+}
+
 /// The snapshots A and B of every tensor of a model.
 #[derive(Debug)]
 pub(crate) struct Snapshots<E> {
     tensors: Vec<Tracked<E>>,
     groups: usize,
+    /// Whether other ranks have the other parts of A and B.
+    is_sharded: bool,
     /// Count sketches, where they replace A and B.
     sketches: Option<Sketches>,
 }
 
 impl<E: Dtype> Snapshots<E> {
-    /// Allocates the memory for the snapshots of `model`: A and B, or sketches with `bins` bins, or
-    /// B and a direction. The first call of [`take`](Self::take) fills it.
+    /// Allocates the memory for the snapshots of `model`. The first call of [`take`](Self::take)
+    /// fills it.
     pub(crate) fn new<D, M>(
         model: &M,
         groups: usize,
         group_of: impl Fn(UniqueId) -> Option<usize>,
-        bins: Option<usize>,
-        directions: bool,
+        Layout { bins, directions, place }: Layout,
     ) -> Result<Self, Error>
     where
         D: Device<E>,
         M: TensorCollection<E, D>,
     {
         let directions = directions && bins.is_none();
+        let place = place.filter(|_| bins.is_none());
+        let infos = tensors::list(model);
+        let trained = infos.iter().filter(|tensor| tensor.trainable);
+        let mut cut = place.map(|place| Cut::new(trained.map(|tensor| tensor.len).sum(), place));
         let mut tensors = Vec::new();
         let mut memory = Vec::new();
         tensors::read(model, |tensor| {
-            let len = if bins.is_some() { 0 } else { tensor.len() };
+            let part = match &mut cut {
+                _ if bins.is_some() => 0..0,
+                Some(cut) if tensor.trainable => cut.next(tensor.len()),
+                _ => 0..tensor.len(),
+            };
+            let len = part.len();
             let zeros = || Memory::zeros(&tensor, len);
-            memory.push(match directions && tensor.trainable {
+            let pair = match directions && tensor.trainable {
                 true => Ok((
                     Memory::Host(vec![E::default(); len]),
                     Before::Direction(vec![Bf16::default(); len]),
                 )),
                 false => zeros().and_then(|last| Ok((last, Before::Weights(zeros()?)))),
-            });
+            };
+            memory.push((part, pair));
         });
-        for (tensor, memory) in tensors::list(model).into_iter().zip(memory) {
+        for (tensor, (part, pair)) in infos.into_iter().zip(memory) {
             if !tensor.contiguous {
                 return Err(Error::NotContiguous { tensor: tensor.name });
             }
@@ -102,14 +127,14 @@ impl<E: Dtype> Snapshots<E> {
                 None => return Err(Error::TensorOutsideLayers { tensor: tensor.name }),
                 group => group,
             };
-            let (last, before) = memory?;
-            tensors.push(Tracked { id: tensor.id, name: tensor.name, group, last, before });
+            let (last, before) = pair?;
+            tensors.push(Tracked { id: tensor.id, name: tensor.name, group, part, last, before });
         }
         if tensors.iter().all(|tensor| tensor.group.is_none()) {
             return Err(Error::NothingToTrain);
         }
         let sketches = bins.map(|bins| Sketches::new(bins, groups));
-        Ok(Self { tensors, groups, sketches })
+        Ok(Self { tensors, groups, is_sharded: place.is_some(), sketches })
     }
 
     /// Checks that `model` still has the same tensors, by their identity.
@@ -170,11 +195,7 @@ impl<E: Dtype> Snapshots<E> {
             return Ok(Vec::new());
         };
         let pairs = self.tensors.iter().zip(stored);
-        pairs
-            .map(|(tensor, (last, before))| {
-                Ok((tensor.last.with(last.to_vec())?, tensor.before.with(before)?))
-            })
-            .collect()
+        pairs.map(|(tensor, (last, before))| tensor.with(last, before)).collect()
     }
 
     /// Replaces A and B by what [`prepare`](Self::prepare) has returned.
@@ -182,6 +203,42 @@ impl<E: Dtype> Snapshots<E> {
         for (tensor, prepared) in self.tensors.iter_mut().zip(prepared) {
             (tensor.last, tensor.before) = prepared;
         }
+    }
+
+    /// A and B of one tensor, whole, as a checkpoint stores them. B comes first. If the snapshots
+    /// are shared out, all ranks have to call it.
+    pub(crate) fn store(
+        &self,
+        tensor: &Tracked<E>,
+        shape: &[usize],
+        shards: Option<&dyn Shards>,
+    ) -> Result<[Stored; 2], Error>
+    where
+        E: Element,
+    {
+        let last = Stored::new(shape.to_vec(), &self.whole_weights(tensor, &tensor.last, shards)?);
+        let before = match &tensor.before {
+            Before::Weights(before) => {
+                Stored::new(shape.to_vec(), &self.whole_weights(tensor, before, shards)?)
+            }
+            Before::Direction(direction) => {
+                let own = Ok(Cow::Borrowed(&direction[..]));
+                let whole = self.whole(tensor, shards, own, Bf16::to_f64, Bf16::nearest)?;
+                Stored::of_bf16(shape.to_vec(), &whole)
+            }
+        };
+        Ok([last, before])
+    }
+
+    /// All elements of A or B of one tensor.
+    fn whole_weights<'a>(
+        &self,
+        tensor: &Tracked<E>,
+        memory: &'a Memory<E>,
+        shards: Option<&dyn Shards>,
+    ) -> Result<Cow<'a, [E]>, Error> {
+        let from = |element| E::from_f64(element).unwrap_or_default();
+        self.whole(tensor, shards, memory.read(), wide, from)
     }
 
     pub(crate) fn sketches(&self) -> Option<&Sketches> {
@@ -209,7 +266,7 @@ impl<E: Dtype> Snapshots<E> {
         tensors::read(model, |weights| {
             let Some(tensor) = tensors.next() else { return };
             if taken.is_ok() && (kind == TensorKind::Weights) == tensor.group.is_some() {
-                taken = tensor.last.take(&weights);
+                taken = tensor.last.take(&weights, &tensor.part);
             }
         });
         taken
@@ -236,11 +293,16 @@ impl<E: Dtype> Snapshots<E> {
 
     /// W ← B for all tensors. For [`Target::BeforeLast`], B ← A comes first. If a direction is
     /// kept, A is exact only to 2⁻⁸ of the displacement A − B. With sketches there is no snapshot,
-    /// and the model stays as it is.
+    /// and the model stays as it is. If the snapshots are shared out, all ranks have to call it.
     ///
     /// # Errors
     /// Model and snapshots are unchanged.
-    pub(crate) fn go_back<D, M>(&mut self, model: &mut M, target: Target) -> Result<(), Error>
+    pub(crate) fn go_back<D, M>(
+        &mut self,
+        model: &mut M,
+        target: Target,
+        shards: Option<&dyn Shards>,
+    ) -> Result<(), Error>
     where
         D: Device<E>,
         M: TensorCollection<E, D>,
@@ -248,10 +310,10 @@ impl<E: Dtype> Snapshots<E> {
         if target == Target::BeforeLast {
             self.tensors.iter_mut().for_each(Tracked::step_back);
         }
-        let restored = self.restore(model, |_| true);
+        let restored = self.restore(model, |_| true, shards);
         if restored.is_err() && target == Target::BeforeLast {
-            // Only reading from a GPU fails. GPU tensors keep both A and B, so a swap restores
-            // them.
+            // Only reading from a GPU fails, or another rank, after which nothing goes on. GPU
+            // tensors keep both A and B, so a swap restores them.
             self.tensors.iter_mut().for_each(Tracked::swap);
         }
         restored
@@ -266,17 +328,25 @@ impl<E: Dtype> Snapshots<E> {
         D: Device<E>,
         M: TensorCollection<E, D>,
     {
-        self.restore(model, |tensor| tensor.group.is_none())
+        self.restore(model, |tensor| tensor.group.is_none(), None)
     }
 
-    fn restore<D, M>(&self, model: &mut M, which: fn(&Tracked<E>) -> bool) -> Result<(), Error>
+    fn restore<D, M>(
+        &self,
+        model: &mut M,
+        which: fn(&Tracked<E>) -> bool,
+        shards: Option<&dyn Shards>,
+    ) -> Result<(), Error>
     where
         D: Device<E>,
         M: TensorCollection<E, D>,
     {
         let mut elements = Vec::with_capacity(self.tensors.len());
         for tensor in &self.tensors {
-            elements.push(if which(tensor) { Some(tensor.last.read()?) } else { None });
+            elements.push(match which(tensor) {
+                true => Some(self.whole_weights(tensor, &tensor.last, shards)?),
+                false => None,
+            });
         }
         let mut elements = elements.into_iter();
         tensors::write(model, |_, _| elements.next()?);

@@ -51,16 +51,17 @@ impl<E: Dtype> Kept<E> for Bf16 {
 }
 
 /// Computes the dot products of A, B and W. Writes W to the memory of A, or of B if `K` is a
-/// direction. All three have the same length.
+/// direction. A and B have the same length, and begin with element `first` of W.
 pub(crate) fn shift<E: Dtype, K: Kept<E>>(
     kept: &mut [K],
     last: &mut [E],
     now: &Values<E>,
+    first: usize,
 ) -> WindowProducts {
     let len = last.len();
     let chunks = kept.chunks_mut(CHUNK).zip(last.chunks_mut(CHUNK));
     let chunks = chunks.enumerate().map(|(index, (kept, last))| Shift {
-        first: index * CHUNK,
+        first: first + index * CHUNK,
         kept,
         last,
         now,
@@ -144,7 +145,7 @@ mod tests {
     fn dots(before: &[f32], last: &[f32], now: &[f32]) -> WindowProducts {
         let shifted = |values: Values<f32>| {
             let (mut before, mut still) = (before.to_vec(), last.to_vec());
-            let dots = shift(&mut before, &mut still, &values);
+            let dots = shift(&mut before, &mut still, &values, 0);
             assert_eq!(before, now);
             assert_eq!(still, last);
             dots
@@ -166,7 +167,7 @@ mod tests {
             let own = exact(moved.iter().map(|s| s * s));
             let across = exact(kept.iter().zip(&moved).map(|(d, s)| d.to_f64() * s));
             let mut last = last;
-            let dots = shift(&mut kept, &mut last, &lent(&now));
+            let dots = shift(&mut kept, &mut last, &lent(&now), 0);
             assert!((dots.own - own).abs() <= 1e-12 * own, "{len}");
             assert!((dots.across - across).abs() <= 1e-12 * own, "{len}");
             assert_eq!(last, now);

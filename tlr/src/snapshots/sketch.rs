@@ -12,7 +12,7 @@
 
 use super::{gradients, tracked::Tracked};
 use crate::{
-    engine::{Slope, Target, WindowProducts},
+    engine::{Target, WindowProducts},
     error::Error,
     tensors::{self, wide},
 };
@@ -119,7 +119,7 @@ impl Sketches {
     /// Adds the products of each group along the way since a snapshot, norms as squares.
     pub(super) fn slopes<E, D, M>(
         &self,
-        slopes: &mut [Slope],
+        sums: &mut [[f64; 4]],
         model: &M,
         gradients: &mut Gradients<E, D>,
         tensors: &[Tracked<E>],
@@ -148,14 +148,14 @@ impl Sketches {
             }
         };
         let sketches = now.chunks(self.bins).zip(gradient.chunks(self.bins));
-        let groups = slopes.iter_mut().zip(from.chunks(self.bins)).zip(sketches);
-        for ((slope, from), (now, gradient)) in groups {
+        let groups = sums.iter_mut().zip(from.chunks(self.bins)).zip(sketches);
+        for (([along, way, squared, norm], from), (now, gradient)) in groups {
             for ((now, from), gradient) in now.iter().zip(from).zip(gradient) {
                 let moved = now - from;
-                slope.along += gradient * moved;
-                slope.moved += moved * moved;
-                slope.gradient += gradient * gradient;
-                slope.norm += from * from;
+                *along += gradient * moved;
+                *way += moved * moved;
+                *squared += gradient * gradient;
+                *norm += from * from;
             }
         }
         Ok(())
@@ -191,7 +191,7 @@ fn hash(index: u64) -> u64 {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::snapshots::Snapshots;
+    use crate::snapshots::{Layout, Snapshots};
     use dfdx::prelude::{Cpu, Rank1, SampleTensor};
 
     fn dot(x: &[f64], y: &[f64]) -> f64 {
@@ -235,7 +235,8 @@ mod tests {
     fn a_sketch_of_a_model_is_that_of_all_its_weights() {
         let device = Cpu::seed_from_u64(1);
         let model = (device.sample_normal::<Rank1<20_005>>(), device.sample_normal::<Rank1<3>>());
-        let snapshots = Snapshots::<f64>::new(&model, 1, |_| Some(0), Some(64), false).unwrap();
+        let layout = Layout { bins: Some(64), ..Layout::default() };
+        let snapshots = Snapshots::<f64>::new(&model, 1, |_| Some(0), layout).unwrap();
         let of_model = Sketches::new(64, 1).of(&model, snapshots.tensors());
         let mut whole = vec![0.0; 64];
         assert!(add(&mut whole, 0, &[model.0.as_vec(), model.1.as_vec()].concat()));

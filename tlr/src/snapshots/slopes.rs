@@ -4,6 +4,7 @@ use super::{gradients, sums::each, way::Way, Snapshots};
 use crate::{
     engine::{Slope, Target},
     error::Error,
+    optim::Shards,
     tensors::{self, is_shared},
 };
 use dfdx::{nn::TensorCollection, shapes::Dtype, tensor::Gradients, tensor_ops::Device};
@@ -11,25 +12,28 @@ use dfdx::{nn::TensorCollection, shapes::Dtype, tensor::Gradients, tensor_ops::D
 impl<E: Dtype> Snapshots<E> {
     /// The slope of each group along the way since a snapshot. A trainable tensor without a
     /// gradient is given one of zeros. Sketches estimate the slope, with a deviation of at most
-    /// √(2/bins)·‖g‖‖s‖.
+    /// √(2/bins)·‖g‖‖s‖. If the snapshots are shared out, all ranks have to call it.
     pub(crate) fn slopes<D, M>(
         &self,
         model: &M,
         gradients: &mut Gradients<E, D>,
         since: Target,
+        shards: Option<&dyn Shards>,
     ) -> Result<Vec<Slope>, Error>
     where
         D: Device<E>,
         M: TensorCollection<E, D>,
     {
-        let mut slopes = vec![Slope::default(); self.groups];
-        if let Some(sketches) = &self.sketches {
-            sketches.slopes(&mut slopes, model, gradients, &self.tensors, since)?;
-        } else {
-            #[cfg(feature = "cuda")]
-            self.slopes_on_gpu(&mut slopes, model, gradients, since)?;
-            self.slopes_on_host(&mut slopes, model, gradients, since)?;
-        }
+        let own = self.sums(model, gradients, since);
+        let sums = self.total(shards, own)?.into_iter();
+        let of = |[along, moved, gradient, norm]: [f64; 4]| Slope {
+            along,
+            moved: moved.sqrt(),
+            gradient: gradient.sqrt(),
+            norm: norm.sqrt(),
+            weights: 0,
+        };
+        let mut slopes: Vec<_> = sums.map(of).collect();
         let mut tensors = self.tensors.iter();
         tensors::read(model, |weights| {
             let slope = tensors.next().and_then(|tensor| slopes.get_mut(tensor.group?));
@@ -37,17 +41,35 @@ impl<E: Dtype> Snapshots<E> {
                 slope.weights += weights.len() as u64;
             }
         });
-        for slope in &mut slopes {
-            (slope.moved, slope.gradient, slope.norm) =
-                (slope.moved.sqrt(), slope.gradient.sqrt(), slope.norm.sqrt());
-        }
         Ok(slopes)
+    }
+
+    /// ⟨g,s⟩, ‖s‖², ‖g‖² and ‖P‖² of each group, over the part that is kept here.
+    fn sums<D, M>(
+        &self,
+        model: &M,
+        gradients: &mut Gradients<E, D>,
+        since: Target,
+    ) -> Result<Vec<[f64; 4]>, Error>
+    where
+        D: Device<E>,
+        M: TensorCollection<E, D>,
+    {
+        let mut sums = vec![[0.0; 4]; self.groups];
+        if let Some(sketches) = &self.sketches {
+            sketches.slopes(&mut sums, model, gradients, &self.tensors, since)?;
+        } else {
+            #[cfg(feature = "cuda")]
+            self.slopes_on_gpu(&mut sums, model, gradients, since)?;
+            self.slopes_on_host(&mut sums, model, gradients, since)?;
+        }
+        Ok(sums)
     }
 
     /// Adds the sums of all weights whose snapshots are on the host.
     fn slopes_on_host<D, M>(
         &self,
-        slopes: &mut [Slope],
+        sums: &mut [[f64; 4]],
         model: &M,
         gradients: &mut Gradients<E, D>,
         since: Target,
@@ -68,14 +90,16 @@ impl<E: Dtype> Snapshots<E> {
                 else {
                     return;
                 };
-                if let Some(from) = tensor.on_host(since) {
-                    ways.push(Way { group, from, now: weights.values(), gradient });
+                let own = gradient.get(tensor.part.clone());
+                if let (Some(from), Some(gradient)) = (tensor.on_host(since), own) {
+                    let (now, first) = (weights.values(), tensor.part.start);
+                    ways.push(Way { group, from, now, gradient, first });
                 }
             });
             // All tensors are shared out together, so that the threads wake only once.
             let shared = is_shared(ways.iter().map(|way| way.gradient.len()).sum());
-            let sums = each(&mut ways, shared, |way| way.sums());
-            ways.iter().zip(sums).for_each(|(way, sums)| add(slopes, way.group, sums));
+            let own = each(&mut ways, shared, |way| way.sums());
+            ways.iter().zip(own).for_each(|(way, own)| add(sums, way.group, own));
         })
     }
 }
@@ -86,7 +110,7 @@ impl<E: Dtype> Snapshots<E> {
     /// are on a GPU, in one launch.
     fn slopes_on_gpu<D, M>(
         &self,
-        slopes: &mut [Slope],
+        sums: &mut [[f64; 4]],
         model: &M,
         gradients: &mut Gradients<E, D>,
         since: Target,
@@ -112,7 +136,7 @@ impl<E: Dtype> Snapshots<E> {
                 return;
             };
             if let Some(from) = tensor.on_gpu(since) {
-                added = window.way(group, from, &weights, gradient);
+                added = window.way(group, from, &weights, gradient, tensor.part.start);
             }
         });
         added?;
@@ -120,26 +144,26 @@ impl<E: Dtype> Snapshots<E> {
         // which are borrowed for this whole function. So all are still allocated, and nothing has
         // written to them.
         #[allow(unsafe_code)]
-        let sums = unsafe { window.slopes(slopes.len()) }?;
-        sums.into_iter().enumerate().for_each(|(group, sums)| add(slopes, group, sums));
+        let own = unsafe { window.slopes(sums.len()) }?;
+        own.into_iter().enumerate().for_each(|(group, own)| add(sums, group, own));
         Ok(())
     }
 }
 
-/// Adds ⟨g,s⟩, ‖s‖², ‖g‖² and ‖P‖² to those of a group.
-fn add(slopes: &mut [Slope], group: usize, [along, moved, gradient, norm]: [f64; 4]) {
-    let Some(slope) = slopes.get_mut(group) else { return };
-    slope.along += along;
-    slope.moved += moved;
-    slope.gradient += gradient;
-    slope.norm += norm;
+/// Adds the four sums over one tensor to those of its group.
+fn add(sums: &mut [[f64; 4]], group: usize, own: [f64; 4]) {
+    let Some(sums) = sums.get_mut(group) else { return };
+    sums.iter_mut().zip(own).for_each(|(sum, own)| *sum += own);
 }
 
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::{
-        super::sums::tests::{is_the_same_with_any_threads, values},
+        super::{
+            sums::tests::{is_the_same_with_any_threads, values},
+            Layout,
+        },
         *,
     };
     use crate::engine::TensorKind;
@@ -161,18 +185,19 @@ mod tests {
             let mut model = (dev.tensor([3.0f32, 4.0]), dev.tensor([1.0f32]));
             let second = tensors::id(&model.1);
             let group_of = |id| Some(usize::from(Some(id) == second));
-            let mut snapshots =
-                Snapshots::<f32>::new(&model, 2, group_of, bins, directions).unwrap();
+            let layout = Layout { bins, directions, place: None };
+            let mut snapshots = Snapshots::<f32>::new(&model, 2, group_of, layout).unwrap();
             snapshots.take(&model, TensorKind::Weights).unwrap();
             model.0.copy_from(&[5.0, 4.0]);
             let squares = model.0.leaky_trace().square().sum::<Rank0, _>();
             let mut gradients = (squares + model.1.leaky_trace().square().sum()).backward();
-            let slopes = snapshots.slopes(&model, &mut gradients, Target::Last).unwrap();
+            let slopes = snapshots.slopes(&model, &mut gradients, Target::Last, None).unwrap();
             assert!(close(&slopes[0], &moved) && close(&slopes[1], &still), "{slopes:?}");
-            snapshots.advance(&model).unwrap();
-            let slopes = snapshots.slopes(&model, &mut gradients, Target::BeforeLast).unwrap();
+            snapshots.advance(&model, None).unwrap();
+            let slopes =
+                snapshots.slopes(&model, &mut gradients, Target::BeforeLast, None).unwrap();
             assert!(close(&slopes[0], &moved) && close(&slopes[1], &still), "{slopes:?}");
-            let slopes = snapshots.slopes(&model, &mut gradients, Target::Last).unwrap();
+            let slopes = snapshots.slopes(&model, &mut gradients, Target::Last, None).unwrap();
             assert_eq!((slopes[0].along, slopes[0].moved), (0.0, 0.0));
         }
     }
@@ -186,14 +211,14 @@ mod tests {
         let mut model = (tensor(1), dev.tensor([1.0f32, -2.0]), tensor(2));
         let second = tensors::id(&model.1);
         let group_of = |id| Some(usize::from(Some(id) == second));
-        let mut snapshots = Snapshots::<f32>::new(&model, 2, group_of, None, false).unwrap();
+        let mut snapshots = Snapshots::<f32>::new(&model, 2, group_of, Layout::default()).unwrap();
         snapshots.take(&model, TensorKind::Weights).unwrap();
         model.0.copy_from(&values(700_001, 3));
         let squares = model.0.leaky_trace().square().sum::<Rank0, _>();
         let gradients = (squares + model.2.leaky_trace().square().sum()).backward();
         assert!(is_the_same_with_any_threads(|| {
             let mut own = gradients.clone();
-            let slopes = snapshots.slopes(&model, &mut own, Target::Last).unwrap();
+            let slopes = snapshots.slopes(&model, &mut own, Target::Last, None).unwrap();
             assert_eq!(own.get(&model.0).as_vec(), gradients.get(&model.0).as_vec());
             assert_eq!(own.get(&model.2).as_vec(), gradients.get(&model.2).as_vec());
             // It had no gradient, and is given one.

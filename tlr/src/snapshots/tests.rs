@@ -11,9 +11,9 @@ fn spacings_and_norms() {
     assert_eq!(spacing::<f64>(), f64::EPSILON);
     let dev = Cpu::default();
     let model = (dev.tensor([3.0f32, 4.0]), dev.tensor([0.0f32]));
-    let mut snapshots = Snapshots::<f32>::new(&model, 1, |_| Some(0), None, false).unwrap();
+    let mut snapshots = Snapshots::<f32>::new(&model, 1, |_| Some(0), Layout::default()).unwrap();
     snapshots.take(&model, TensorKind::Weights).unwrap();
-    assert_eq!(snapshots.norms().unwrap(), [5.0]);
+    assert_eq!(snapshots.norms(None).unwrap(), [5.0]);
 }
 
 /// Checks A, B and W over several windows, for tensors that are copied, tensors that are lent, and
@@ -24,7 +24,7 @@ fn advancing_moves_each_snapshot_one_window_back() {
     const ALL: usize = 3 + LARGE + 5;
     let dev = Cpu::default();
     let mut model = (dev.zeros::<Rank1<3>>(), dev.zeros::<Rank1<LARGE>>(), dev.zeros::<Rank1<5>>());
-    let mut snapshots = Snapshots::<f32>::new(&model, 1, |_| Some(0), None, false).unwrap();
+    let mut snapshots = Snapshots::<f32>::new(&model, 1, |_| Some(0), Layout::default()).unwrap();
     snapshots.take(&model, TensorKind::Weights).unwrap();
     for window in 1..6 {
         let of = |window: i32| -> Vec<f32> {
@@ -45,7 +45,7 @@ fn advancing_moves_each_snapshot_one_window_back() {
         model.0.copy_from(&now[..3]);
         model.1.copy_from(&now[3..3 + LARGE]);
         model.2.copy_from(&now[3 + LARGE..]);
-        let dots = snapshots.advance(&model).unwrap();
+        let dots = snapshots.advance(&model, None).unwrap();
         if window > 2 {
             let sum = 1e4 * ALL as f64;
             assert_eq!(dots, [WindowProducts { across: sum, own: sum }]);
@@ -62,7 +62,9 @@ fn advancing_moves_each_snapshot_one_window_back() {
             2 => model.2.copy_from(&[f32::NAN; 5]),
             _ => model.1.copy_from(&[f32::INFINITY; LARGE]),
         }
-        let Err(Unmoved::NotFinite(tensor)) = snapshots.advance(&model) else { panic!("{name}") };
+        let Err(Unmoved::NotFinite(tensor)) = snapshots.advance(&model, None) else {
+            panic!("{name}")
+        };
         assert_eq!(tensor, name);
         assert!(last(&snapshots) == good);
     }
@@ -75,7 +77,8 @@ fn advancing_moves_each_snapshot_one_window_back() {
 fn a_direction_in_place_of_the_snapshot_before() {
     let dev = Cpu::default();
     let mut model = (dev.zeros::<Rank1<3>>(), dev.zeros::<Rank1<40>>());
-    let mut snapshots = Snapshots::<f32>::new(&model, 1, |_| Some(0), None, true).unwrap();
+    let layout = Layout { directions: true, ..Layout::default() };
+    let mut snapshots = Snapshots::<f32>::new(&model, 1, |_| Some(0), layout).unwrap();
     assert!(snapshots.tensors.iter().all(|t| matches!(t.before, Before::Direction(_))));
     snapshots.take(&model, TensorKind::Weights).unwrap();
     let last = |snapshots: &Snapshots<f32>| -> Vec<f32> {
@@ -84,14 +87,14 @@ fn a_direction_in_place_of_the_snapshot_before() {
     for (weight, own, across) in [(4.0, 16.0, 0.0), (6.0, 4.0, 8.0), (5.0, 1.0, -2.0)] {
         model.0.copy_from(&[weight; 3]);
         model.1.copy_from(&[weight; 40]);
-        let dots = snapshots.advance(&model).unwrap();
+        let dots = snapshots.advance(&model, None).unwrap();
         assert_eq!(dots, [WindowProducts { across: 43.0 * across, own: 43.0 * own }]);
         assert_eq!(last(&snapshots), [weight; 43]);
     }
     model.1.copy_from(&[f32::NAN; 40]);
-    let Err(Unmoved::NotFinite(tensor)) = snapshots.advance(&model) else { panic!("finite") };
+    let Err(Unmoved::NotFinite(tensor)) = snapshots.advance(&model, None) else { panic!("finite") };
     assert_eq!((&*tensor, last(&snapshots)), ("1", vec![5.0; 43]));
-    snapshots.go_back(&mut model, Target::BeforeLast).unwrap();
+    snapshots.go_back(&mut model, Target::BeforeLast, None).unwrap();
     assert_eq!(last(&snapshots), [6.0; 43]);
     assert_eq!(model.0.array(), [6.0; 3]);
 }

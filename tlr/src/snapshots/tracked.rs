@@ -20,12 +20,15 @@ pub(crate) struct Tracked<E> {
     /// The group of a trainable tensor. `None` for a buffer, such as a running mean: a rollback
     /// restores buffers, but directions do not include them.
     pub(crate) group: Option<usize>,
-    /// B. Empty if sketches replace the snapshots.
+    /// The elements of the tensor whose snapshots are kept here: all, or this rank's part. Empty if
+    /// sketches replace the snapshots.
+    pub(super) part: Range<usize>,
+    /// B.
     pub(crate) last: Memory<E>,
     pub(crate) before: Before<E>,
 }
 
-/// What is kept of A. Empty if sketches replace the snapshots.
+/// What is kept of A.
 #[derive(Debug)]
 pub(crate) enum Before<E> {
     Weights(Memory<E>),
@@ -64,7 +67,7 @@ impl<E: Dtype> Past<'_, E> {
     }
 }
 
-impl<E: Element> Before<E> {
+impl<E> Before<E> {
     /// The name of this kind of snapshot in a checkpoint.
     pub(crate) fn name(&self) -> &'static str {
         match self {
@@ -72,25 +75,28 @@ impl<E: Element> Before<E> {
             Self::Direction(_) => "direction",
         }
     }
+}
 
-    /// Converts the elements to the form that a checkpoint stores.
-    pub(crate) fn store(&self, shape: Vec<usize>) -> Result<Stored, Error> {
-        match self {
-            Self::Weights(before) => Ok(Stored::new(shape, &before.read()?)),
-            Self::Direction(direction) => Ok(Stored::of_bf16(shape, direction)),
-        }
-    }
-
-    /// A value of the same kind with the stored elements.
-    pub(super) fn with(&self, stored: &Stored) -> Result<Self, Error> {
-        match self {
-            Self::Weights(before) => before.with(stored.to_vec()).map(Self::Weights),
-            Self::Direction(_) => Ok(Self::Direction(stored.to_bf16())),
-        }
+impl<E: Element> Tracked<E> {
+    /// The stored elements, in the same place and form as A and B here.
+    pub(super) fn with(&self, last: &Stored, before: &Stored) -> Result<Pair<E>, Error> {
+        let last = self.last.with(self.own(last.to_vec()))?;
+        let before = match &self.before {
+            Before::Weights(memory) => Before::Weights(memory.with(self.own(before.to_vec()))?),
+            Before::Direction(_) => Before::Direction(self.own(before.to_bf16())),
+        };
+        Ok((last, before))
     }
 }
 
 impl<E> Tracked<E> {
+    /// Of all elements of the tensor, those that are kept here.
+    fn own<T>(&self, mut whole: Vec<T>) -> Vec<T> {
+        whole.truncate(self.part.end);
+        whole.drain(..self.part.start.min(whole.len()));
+        whole
+    }
+
     /// Exchanges A and B. Does nothing if a direction is kept in place of A.
     pub(super) fn swap(&mut self) {
         if let Before::Weights(before) = &mut self.before {

@@ -8,12 +8,14 @@ use crate::tensors::{wide, Room, Values, CHUNK};
 use dfdx::shapes::Dtype;
 use std::ops::Range;
 
-/// A snapshot P of one tensor, its elements W now and their gradient g. All have the same length.
+/// A snapshot P of a part of one tensor, all its elements W now, and the part's gradient g.
 pub(super) struct Way<'a, E: Dtype> {
     pub(super) group: usize,
     pub(super) from: Past<'a, E>,
     pub(super) now: Values<E>,
     pub(super) gradient: &'a [E],
+    /// The element of W that P and g begin with.
+    pub(super) first: usize,
 }
 
 impl<E: Dtype> Way<'_, E> {
@@ -45,7 +47,8 @@ impl<E: Dtype> Chunk<4> for Part<'_, E> {
     #[inline(always)]
     fn add(&mut self, range: Range<usize>, sums: &mut Lanes<4>) {
         let range = self.first + range.start..self.first + range.end;
-        let now = self.way.now.read(range.start, range.len(), &mut self.now_room);
+        let first = self.way.first + range.start;
+        let now = self.way.now.read(first, range.len(), &mut self.now_room);
         let from = self.way.from.read(range.clone(), &mut self.from_room);
         let gradient = self.way.gradient.get(range).unwrap_or_default();
         let (from, from_rest) = from.as_chunks::<LANES>();
@@ -98,6 +101,7 @@ mod tests {
             from,
             now,
             gradient,
+            first: 0,
         })
     }
 

@@ -77,7 +77,7 @@ impl<Opt: TunableOptimizer> Host for ModelHost<'_, Opt> {
     }
 
     fn end_window(&mut self) -> Result<WindowEnd, Self::Error> {
-        match self.snapshots.advance(&*self.model) {
+        match self.snapshots.advance(&*self.model, self.optimizer.shards()) {
             Ok(products) => Ok(WindowEnd::Products(products)),
             Err(Unmoved::NotFinite(tensor)) => Ok(WindowEnd::Broken { tensor }),
             Err(Unmoved::Failed(error)) => Err(error.into()),
@@ -107,7 +107,7 @@ impl<Opt: TunableOptimizer> Host for ModelHost<'_, Opt> {
                 }
             }
         };
-        Ok(self.snapshots.slopes(&*self.model, gradients, since)?)
+        Ok(self.snapshots.slopes(&*self.model, gradients, since, self.optimizer.shards())?)
     }
 
     /// By the gradients as the optimizer was given them: clipped, or the mean of several batches.
@@ -132,11 +132,11 @@ impl<Opt: TunableOptimizer> Host for ModelHost<'_, Opt> {
     }
 
     fn norms(&mut self) -> Result<Vec<f64>, Self::Error> {
-        Ok(self.snapshots.norms()?)
+        Ok(self.snapshots.norms(self.optimizer.shards())?)
     }
 
     fn go_back(&mut self, target: Target) -> Result<(), Self::Error> {
-        self.snapshots.go_back(self.model, target)?;
+        self.snapshots.go_back(self.model, target, self.optimizer.shards())?;
         self.optimizer.reset(self.model);
         *self.has_updated = false;
         Ok(())

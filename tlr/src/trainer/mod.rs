@@ -22,8 +22,8 @@ use crate::{
         Step, StepError, TensorKind,
     },
     error::Error,
-    optim::{checked_groups, gradients::StepGradients, DeviceError, TunableOptimizer},
-    snapshots::{spacing, Snapshots},
+    optim::{checked_groups, gradients::StepGradients, DeviceError, Shards, TunableOptimizer},
+    snapshots::{spacing, Layout, Snapshots},
 };
 use dfdx::{
     optim::{Optimizer, OptimizerUpdateError, UnusedTensors},
@@ -123,10 +123,13 @@ where
         let named: Vec<_> = named.collect();
         let count = named.len();
         let numbers = Numbers { momentum: optimizer.momentum(), spacing: spacing::<Opt::Dtype>() };
-        let (sketch, bf16_directions) = (config.sketch, config.bf16_directions);
+        let layout = Layout {
+            bins: config.sketch,
+            directions: config.bf16_directions,
+            place: optimizer.shards().map(Shards::place),
+        };
         let engine = Engine::new(config, named, numbers)?;
-        let mut snapshots =
-            Snapshots::new(model, count, |id| groups.of(id), sketch, bf16_directions)?;
+        let mut snapshots = Snapshots::new(model, count, |id| groups.of(id), layout)?;
         // Weights may still be loaded; buffers are for a first batch that is broken.
         snapshots.take(model, TensorKind::Buffers)?;
         Ok(Self { optimizer, engine, snapshots, has_updated: false })

@@ -5,7 +5,7 @@ use crate::{
     checkpoint::{Checkpoint, Progress, Tensors},
     engine::RateRule,
     error::Error,
-    optim::{DeviceError, OptimizerState, Resumable, TunableOptimizer},
+    optim::{DeviceError, OptimizerState, Resumable, Shards, TunableOptimizer},
     settings::{join, Settings},
     snapshots::Sketches,
     tensors::{self, Element, Stored},
@@ -24,7 +24,9 @@ where
     R: RateRule,
 {
     /// Writes all that training depends on to one file: [`checkpoint`](Self::checkpoint) and
-    /// [`Checkpoint::save`].
+    /// [`Checkpoint::save`]. Ranks that
+    /// [share out the snapshots](crate::DataParallel::shard_snapshots) all have to call it, and the
+    /// first one writes the file.
     ///
     /// # Errors
     /// [`Error::Checkpoint`], and then the file that was at `path` is still there;
@@ -36,7 +38,11 @@ where
         Opt::Dtype: Element,
         R: Serialize,
     {
-        self.checkpoint(model)?.save(path)
+        let checkpoint = self.checkpoint(model)?;
+        match self.optimizer.shards().map(Shards::place) {
+            None | Some((0, _)) => checkpoint.save(path),
+            Some(_) => Ok(()),
+        }
     }
 
     /// Takes over what [`save`](Self::save) wrote: [`Checkpoint::open`] and
@@ -53,7 +59,9 @@ where
         self.resume(model, &Checkpoint::open(path)?)
     }
 
-    /// All that training depends on, as it is now.
+    /// All that training depends on, as it is now. Ranks that
+    /// [share out the snapshots](crate::DataParallel::shard_snapshots) all have to call it, and all
+    /// get the same.
     ///
     /// # Errors
     /// [`Error::ModelChanged`], [`Error::Device`]; [`Error::OutOfOrder`] if an update has panicked
@@ -119,13 +127,11 @@ where
             }
         } else {
             for tensor in self.snapshots.tensors() {
-                let last = tensor.last.read()?;
-                let shape = match tensors.get(&join(MODEL, &tensor.name)) {
-                    Some(weights) => weights.shape.clone(),
-                    None => vec![last.len()],
-                };
-                tensors.insert(join(SNAPSHOT, &tensor.name), Stored::new(shape.clone(), &last));
-                let before = tensor.before.store(shape)?;
+                let weights = tensors.get(&join(MODEL, &tensor.name));
+                let shape = weights.map(|weights| weights.shape.clone()).unwrap_or_default();
+                let [last, before] =
+                    self.snapshots.store(tensor, &shape, self.optimizer.shards())?;
+                tensors.insert(join(SNAPSHOT, &tensor.name), last);
                 tensors.insert(join(tensor.before.name(), &tensor.name), before);
             }
         }

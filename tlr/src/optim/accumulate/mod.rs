@@ -3,7 +3,7 @@
 mod state;
 
 use super::{
-    gradients, CompleteGradients, DeviceError, FailedUpdate, Family, Groups, StepFigures,
+    gradients, CompleteGradients, DeviceError, FailedUpdate, Family, Groups, Shards, StepFigures,
     TunableOptimizer,
 };
 use crate::{
@@ -307,6 +307,10 @@ where
 
     fn end_averaging(&mut self) {
         self.optimizer.end_averaging();
+    }
+
+    fn shards(&self) -> Option<&dyn Shards> {
+        self.optimizer.shards()
     }
 
     fn averages_over_ranks(&self) -> bool {

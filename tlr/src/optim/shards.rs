@@ -1,0 +1,19 @@
+//! [`Shards`]: how ranks talk about snapshots that are shared out over them.
+
+use crate::error::Error;
+
+/// The ranks of a training that share out its snapshots, as one of them sees them.
+///
+/// [`DataParallel::shard_snapshots`](crate::DataParallel::shard_snapshots) is the one
+/// implementation. An optimizer that wraps another one hands it on.
+pub trait Shards {
+    /// This rank, counted from 0, and how many ranks there are.
+    fn place(&self) -> (usize, usize);
+
+    /// What each rank has found, in the order of the ranks. All ranks have to call it, also one
+    /// that has failed: it passes the words of its error.
+    ///
+    /// # Errors
+    /// [`Error::Parallel`], on all ranks.
+    fn exchange_numbers(&self, own: Result<Vec<f64>, String>) -> Result<Vec<Vec<f64>>, Error>;
+}
