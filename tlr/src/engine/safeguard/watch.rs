@@ -228,8 +228,7 @@ impl Watch {
     /// exploded, or far beyond the weights' own size, where gradients may say nothing at all.
     pub(crate) fn has_exploded(&self, all: &Slope) -> bool {
         let before = self.gradient.map(|start| start.max(self.last_gradient));
-        let exploded = before.is_some_and(|before| all.gradient > GRADIENT_EXPLOSION * before);
-        leads_uphill(all) && exploded || all.is_far_out()
+        before.is_some_and(|before| gradient_has_exploded(all, before)) || all.is_far_out()
     }
 
     /// Notes that a step with this loss was made.
@@ -320,6 +319,11 @@ impl Watch {
     pub(crate) fn rollbacks(&self) -> usize {
         self.rollbacks
     }
+}
+
+/// Whether a way leads uphill, to a gradient that has exploded beside those `before`.
+pub(crate) fn gradient_has_exploded(all: &Slope, before: f64) -> bool {
+    leads_uphill(all) && all.gradient > GRADIENT_EXPLOSION * before
 }
 
 /// Whether the loss rises along the way by more than noise.

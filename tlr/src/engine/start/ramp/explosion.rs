@@ -1,21 +1,25 @@
-//! What a ramp does when a loss has exploded.
+//! What a ramp does when a loss or a gradient has exploded.
 
 use super::{Ramp, Ramped};
 use crate::engine::{
     products::Slope,
-    safeguard::{explained, Safeguard},
+    safeguard::{explained, gradient_has_exploded, Safeguard},
 };
 
 impl Ramp {
     /// Whether the loss has risen too far, and ⟨g,s⟩ is large enough to account for it (on a convex
-    /// piece it bounds the rise).
+    /// piece it bounds the rise). Without a loss: whether the way leads uphill, to a gradient that
+    /// has exploded. Its noise may be so large that no mean slope shows it.
     pub(super) fn has_exploded(
         &self,
         slopes: &[Slope],
         loss: Option<f64>,
         safeguard: &Safeguard,
     ) -> bool {
-        let (Some(loss), Some(start)) = (loss, self.start) else { return false };
+        let (Some(loss), Some(start)) = (loss, self.start) else {
+            let all = self.total(slopes);
+            return safeguard.blame.is_some() && gradient_has_exploded(&all, self.gradient);
+        };
         let rise = loss - start;
         let explodes = rise > (safeguard.explosion - 1.0) * start.abs();
         explodes && safeguard.blame.is_none_or(|share| explained(slopes) >= share * rise)

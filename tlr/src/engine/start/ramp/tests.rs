@@ -212,6 +212,24 @@ fn a_loss_that_has_exploded() {
     assert!(!exploded(4.0, 0.2) && !exploded(4.0, -2.0));
 }
 
+// Without a loss: a gradient of more than three times the largest at the start, where the way leads
+// uphill by more than three tenths of it. By hand, around both limits.
+#[test]
+fn a_gradient_that_has_exploded() {
+    let exploded = |gradient, along, safeguard: Safeguard| {
+        let mut ramp = growing(9, 0, 0, vec![group(1.0)]);
+        ramp.gradient = 2.0;
+        let slopes = [Slope { gradient, ..slope(along) }];
+        let ramped = ramp.observe(&slopes, None, NUMBERS, &safeguard);
+        (ramped == Ramped::TooFar).then(|| rates(&ramp)[0])
+    };
+    let usual = Safeguard::default();
+    assert_eq!(exploded(7.0, 2.2, usual), Some(0.25));
+    assert_eq!([exploded(6.0, 6.0, usual), exploded(7.0, 2.0, usual)], [None; 2]);
+    assert_eq!(exploded(7.0, -7.0, usual), None);
+    assert_eq!(exploded(7.0, 2.2, usual.blame(None)), None);
+}
+
 // The safeguard's limits are the ramp's. By hand: losses up to thrice the first do not explode, and
 // without blame a rise that no way explains is one all the same, of all groups.
 #[test]
