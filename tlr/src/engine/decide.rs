@@ -49,7 +49,9 @@ impl<R: RateRule> Engine<R> {
             }
             window.slopes = Some(Vec::new());
         }
-        if let Some(guilty) = self.went_uphill(&window) {
+        // Once for each window: the answer whether groups are movable leads here again.
+        let guilty = if window.movable.is_none() { self.went_uphill(&window) } else { None };
+        if let Some(guilty) = guilty {
             return self.go_back(Rollback {
                 cause: Cause::WentTooFar,
                 rates_are_to_blame: true,
