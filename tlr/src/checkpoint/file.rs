@@ -12,7 +12,7 @@ use std::{
 };
 
 const FORMAT: &str = "tlr checkpoint";
-const VERSION: u32 = 7;
+const VERSION: u32 = 8;
 
 pub(crate) type Tensors = BTreeMap<String, Stored>;
 

@@ -6,7 +6,7 @@
 //! | --- | --- | --- | --- |
 //! | when | the last one ended well | the last one is undone | a schedule restarts, an exact step |
 //! | steps in the window | cleared | cleared | cleared |
-//! | gathered losses | there are none | cleared | cleared |
+//! | gathered batches | there are none | cleared | cleared |
 //! | the window's losses | are the new level | cleared | cleared |
 //! | the losses at the snapshot | cleared | kept, if it is the same | cleared |
 //! | previous directions | kept | cleared | cleared |
@@ -20,7 +20,7 @@ use super::{
     settle::settle,
     start::{climb::climb, rounding::Rounding, LARGEST_CLIMB},
     state::{
-        EndedWindow, GatheredLosses, GroupState, Phase, PreviousWindow, Rollback, SnapshotTrust,
+        EndedWindow, Gathered, GroupState, Phase, PreviousWindow, Rollback, SnapshotTrust,
     },
     Engine, RateRule, Request, Step,
 };
@@ -299,7 +299,7 @@ impl<R: RateRule> Engine<R> {
     fn restart_at_snapshot(&mut self) {
         self.begin_window();
         self.forget_directions();
-        self.state.gathered = GatheredLosses::default();
+        self.state.gathered = Gathered::default();
         self.state.snapshot = SnapshotTrust::Good;
     }
 
@@ -308,7 +308,7 @@ impl<R: RateRule> Engine<R> {
     pub(super) fn leave_window(&mut self) {
         self.begin_window();
         self.forget_directions();
-        self.state.gathered = GatheredLosses::default();
+        self.state.gathered = Gathered::default();
         self.state.watch.leave();
         self.state.watch.new_snapshot();
         self.state.snapshot = SnapshotTrust::Missing;

@@ -6,7 +6,7 @@ use super::{
     safeguard::Verdict,
     schedule::Schedule,
     start::ramp::Ramp,
-    state::{GatheredLosses, PendingStep, Phase, Rollback, SnapshotTrust},
+    state::{Gathered, PendingStep, Phase, Rollback, SnapshotTrust},
     Engine,
 };
 use crate::error::{Cause, Error};
@@ -98,14 +98,14 @@ impl<R: RateRule> Engine<R> {
 
     /// Reports that the gradients gathered for the step to come are gone.
     pub fn gathered_gradients_lost(&mut self) {
-        self.state.gathered = GatheredLosses::default();
+        self.state.gathered = Gathered::default();
     }
 
     /// Begins a step.
     fn begin(&mut self, loss: Option<f64>, only_gathers: bool) -> Result<Request, Error> {
         let state = &self.state;
         let step = PendingStep {
-            gathered: loss.map_or(state.gathered, |loss| state.gathered.with(loss)),
+            gathered: state.gathered.with(loss),
             only_gathers,
             factor: self.usable(self.factor())?,
             watch: state.watch.clone(),
@@ -198,7 +198,7 @@ impl<R: RateRule> Engine<R> {
             state.gathered = step.gathered;
             return self.finish(0, Step::Gathered);
         }
-        state.gathered = GatheredLosses::default();
+        state.gathered = Gathered::default();
         if let Some(ramp) = step.ramp {
             return self.ramp_step_made(ramp, step.ends_ramp);
         }
@@ -225,10 +225,10 @@ impl<R: RateRule> Engine<R> {
             state.ramp = step.ramp;
         }
         if cause != Cause::NonFiniteLoss {
-            state.gathered = GatheredLosses::default();
+            state.gathered = Gathered::default();
         }
         // If others were gathered for the same step, another batch takes this one's place.
-        let counts = !step.only_gathers && state.gathered.count == 0;
+        let counts = !step.only_gathers && state.gathered.is_empty();
         self.finish(u64::from(counts), Step::Skipped(cause))
     }
 

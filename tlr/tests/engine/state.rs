@@ -17,7 +17,8 @@ fn a_state_that_cannot_have_been_is_refused() {
     for (path, value) in [
         ("/steps", serde_json::json!(1u64 << 53)),
         ("/position", serde_json::json!(10)),
-        ("/gathered/count", serde_json::json!(1u64 << 53)),
+        ("/gathered/batches", serde_json::json!((1u64 << 53) + 1)),
+        ("/gathered/losses", serde_json::json!(1)),
         ("/groups", serde_json::json!([])),
         ("/groups/0/rate", serde_json::json!(1e31)),
         ("/groups/0/previous/rate", serde_json::json!(0.0)),
@@ -44,7 +45,7 @@ fn a_phase_that_cannot_have_been_is_refused() {
     let step = [
         ("/factor", serde_json::json!(-1.0)),
         ("/factor", serde_json::json!("inf")),
-        ("/gathered/count", too_many()),
+        ("/gathered/batches", too_many()),
         ("/watch/good", too_many()),
         ("/ramp/steps", serde_json::json!(5000)),
     ];

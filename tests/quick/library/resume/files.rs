@@ -140,10 +140,10 @@ fn impossible_figures_are_refused() {
 fn another_version_is_refused() {
     let (_, checkpoint) = saved();
     let (parts, mut words) = forged::parts(&checkpoint);
-    words.insert("version".to_owned(), "8".to_owned());
+    words.insert("version".to_owned(), "9".to_owned());
     let problem = problem(&forged::file(&parts, words));
-    assert_eq!(problem, CheckpointError::Version { found: "8".to_owned(), known: 7 });
-    assert!(problem.to_string().contains("version 8"), "{problem}");
+    assert_eq!(problem, CheckpointError::Version { found: "9".to_owned(), known: 8 });
+    assert!(problem.to_string().contains("version 9"), "{problem}");
 }
 
 fn problem(bytes: &[u8]) -> CheckpointError {
