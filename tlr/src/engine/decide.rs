@@ -19,9 +19,7 @@ use super::{
     rule::{self, bounded, Proposal, RATES},
     settle::settle,
     start::{climb::climb, rounding::Rounding, LARGEST_CLIMB},
-    state::{
-        EndedWindow, Gathered, GroupState, Phase, PreviousWindow, Rollback, SnapshotTrust,
-    },
+    state::{EndedWindow, Gathered, GroupState, Phase, PreviousWindow, Rollback, SnapshotTrust},
     Engine, RateRule, Request, Step,
 };
 use crate::error::{Cause, Error};

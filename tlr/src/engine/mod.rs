@@ -312,7 +312,7 @@ impl<R> Engine<R> {
 
     /// Whether an engine with the same groups can have been in this state.
     pub(crate) fn can_resume(&self, state: &State) -> bool {
-        state.is_possible(self.groups.len())
+        state.is_possible(self.groups.len(), self.window)
     }
 
     /// Goes on from a state that [can be resumed](Self::can_resume).

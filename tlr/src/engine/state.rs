@@ -215,12 +215,7 @@ impl Phase {
             | Self::LookingBack(step)
             | Self::Updating(step)
             | Self::Skipping(step, _)
-            | Self::Checking(step, ..) => {
-                (0.0..=f64::MAX).contains(&step.factor)
-                    && step.gathered.is_possible()
-                    && step.watch.is_possible(MOST_STEPS)
-                    && step.ramp.as_ref().is_none_or(|ramp| ramp.is_possible(groups))
-            }
+            | Self::Checking(step, ..) => step.is_possible(groups),
             Self::Weighing(window) => window.products.len() == groups && window.factor >= 0.0,
             Self::GoingBack(rollback) => {
                 rollback.watch.is_possible(MOST_STEPS)
@@ -249,6 +244,15 @@ pub(super) struct PendingStep {
     pub(super) slopes: Option<Vec<Slope>>,
     /// The ramp ends with this step.
     pub(super) ends_ramp: bool,
+}
+
+impl PendingStep {
+    fn is_possible(&self, groups: usize) -> bool {
+        (0.0..=f64::MAX).contains(&self.factor)
+            && self.gathered.is_possible()
+            && self.watch.is_possible(MOST_STEPS)
+            && self.ramp.as_ref().is_none_or(|ramp| ramp.is_possible(groups))
+    }
 }
 
 /// A window that has ended well.
@@ -312,8 +316,9 @@ impl State {
         self.phase != Phase::Idle
     }
 
-    /// Whether an engine with this number of groups can have been in this state.
-    pub(super) fn is_possible(&self, groups: usize) -> bool {
+    /// Whether an engine with this number of groups and windows of this length can have been in
+    /// this state.
+    pub(super) fn is_possible(&self, groups: usize, window: usize) -> bool {
         self.groups.len() == groups
             && self.groups.iter().all(|group| {
                 let rates = [Some(group.start), Some(group.rate), group.before_cut];
@@ -327,8 +332,21 @@ impl State {
             && self.phase.is_possible(groups)
             && self.steps < MOST_STEPS
             && self.gathered.is_possible()
-            && self.position as u64 <= self.steps
+            && self.is_placed(window)
             && self.level_from <= self.steps
             && self.watch.is_possible(MOST_STEPS)
+    }
+    /// Whether the place in a window of this length is possible. It is beyond the window only if
+    /// the host could not end it: then neither the snapshot before nor a direction is known.
+    fn is_placed(&self, window: usize) -> bool {
+        let ends = matches!(self.phase, Phase::EndingWindow(_));
+        let could_not_end = || {
+            self.snapshot == SnapshotTrust::Good
+                && self.groups.iter().all(|group| group.previous.is_none())
+        };
+        self.position as u64 <= self.steps
+            && (self.position < window + usize::from(ends) || could_not_end())
+            && (!ends || self.position >= window)
+            && (!matches!(self.phase, Phase::Weighing(_)) || self.position == 0)
     }
 }
