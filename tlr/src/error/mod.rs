@@ -34,7 +34,8 @@ pub enum Error {
          `safeguard(None)` with it, or leave it out"
     )]
     SketchWithSafeguard,
-    /// A schedule's factor is negative or not finite.
+    /// A schedule's factor is negative or not finite. Buffers, such as running means, are those of
+    /// the last snapshot.
     #[error(
         "the schedule's factor is {factor} at step {step}, and must be finite and at least 0: \
          nothing was updated"
@@ -108,7 +109,8 @@ pub enum Error {
         /// The tensors without a gradient.
         tensors: Vec<String>,
     },
-    /// The loss is not finite and there is no safeguard that could undo the window.
+    /// The loss is not finite and there is no safeguard that could undo the window. Buffers, such
+    /// as running means, are those of the last snapshot.
     ///
     /// In half precision an infinite loss may be a mean whose sum overflowed: dfdx takes a mean by
     /// way of the sum, which is infinite above 65504 however small the mean is.

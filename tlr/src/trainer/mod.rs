@@ -155,7 +155,8 @@ where
     /// Makes one step. `loss` is the loss whose gradients these are: it arms the safeguard.
     ///
     /// The answer says how the step ended. A step that is rolled back leaves the model at the
-    /// last good snapshot, and is no error.
+    /// last good snapshot, and is no error. A batch that is skipped, or refused for its loss or for
+    /// the schedule's factor, leaves no trace in the buffers: they are those of the last snapshot.
     ///
     /// # Errors
     /// [`Error::UnusedParameters`], [`Error::ModelChanged`], [`Error::Device`],
@@ -307,6 +308,12 @@ where
             self.engine.gathered_gradients_lost();
         }
         self.apply_rates();
+        if let Err(StepError::Engine(Error::NonFiniteLoss { .. } | Error::ScheduleFactor { .. })) =
+            driven
+        {
+            // As for a batch that is skipped: it has been through the forward pass.
+            self.snapshots.restore_buffers(model)?;
+        }
         let step = driven.map_err(|error| match error {
             StepError::Engine(error) => Fault::Tlr(error),
             StepError::Host { error, step_made: true } => Fault::AtWindowEnd(Box::new(error)),
