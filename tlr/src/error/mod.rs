@@ -172,7 +172,8 @@ pub enum Error {
         /// The points that were tried.
         trials: usize,
     },
-    /// Rolling back does not help. The model is at its last good snapshot.
+    /// Rolling back does not help. The model is at its last good snapshot. Without a safeguard too,
+    /// if the windows were undone in the [ramp](crate::engine::Config::ramp).
     #[error(
         "{count} rollback{} without one good window, the last at step {step} because {cause}: \
          the model is at its last good snapshot; look for bad data or a broken loss{}, then go on \

@@ -161,7 +161,7 @@ where
     /// # Errors
     /// [`Error::UnusedParameters`], [`Error::ModelChanged`], [`Error::Device`],
     /// [`Error::WindowEnd`], [`Error::ScheduleFactor`]; [`Error::TooManyRollbacks`] with the
-    /// safeguard on; [`Error::NonFiniteLoss`], [`Error::NonFiniteWeights`] and
+    /// safeguard on, or in the ramp; [`Error::NonFiniteLoss`], [`Error::NonFiniteWeights`] and
     /// [`Error::LostWeights`] with it off; [`Error::Parallel`] on several ranks.
     ///
     /// # Example
