@@ -54,10 +54,10 @@
 //! let mut host = OneWeight { w: 3.0, last: 0.0, before: 0.0 };
 //! for _ in 0..20 {
 //!     let loss = 0.5 * host.w * host.w;
-//!     drive(&mut engine, &mut host, Some(loss), false).unwrap();
+//!     drive(&mut engine, &mut host, Some(loss), false)?;
 //! }
 //! assert!(host.w.abs() < 1e-3); // the best rate is 1; at 1e-6 nothing would have moved
-//! # Ok::<(), tlr::Error>(())
+//! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
 mod config;
@@ -301,10 +301,10 @@ impl<R> Engine<R> {
     /// does not hold them. A state saved within a step waits for the answer to its last request.
     ///
     /// # Errors
-    /// Gives the state back if no such engine can have been in it.
-    pub fn resume(&mut self, state: State) -> Result<(), Box<State>> {
+    /// [`Error::ImpossibleState`] if no such engine can have been in it. Nothing has changed then.
+    pub fn resume(&mut self, state: State) -> Result<(), Error> {
         if !self.can_resume(&state) {
-            return Err(Box::new(state));
+            return Err(Error::ImpossibleState);
         }
         self.replace_state(state);
         Ok(())

@@ -213,10 +213,18 @@ pub enum Error {
     /// has accumulated is as it was, or cleared if the failure came in the middle of its update.
     #[error("device: {0}")]
     Device(String),
-    /// The step was made, and then the device failed at the end of the step's window. The weights
-    /// are those after the step. The next step ends the window, if this one could not.
-    #[error("device, at the end of a window: {0}: the step itself was made")]
-    WindowEnd(String),
+    /// The step was made, and then this failed at the end of the step's window: the device, say,
+    /// or another rank. The weights are those after the step. The next step ends the window, if
+    /// this one could not.
+    #[error("at the end of a window: {0}: the step itself was made")]
+    WindowEnd(#[source] Box<Error>),
+    /// An [engine](crate::engine::Engine) of such groups and windows cannot have been in a state
+    /// that it was to go on from. It is as it was.
+    #[error(
+        "no engine of these groups and windows leaves such a state: it is of another one, or was \
+         changed"
+    )]
+    ImpossibleState,
     /// An [engine](crate::engine::Engine) got an event that it had not asked for; it is as it was.
     /// Or a checkpoint was asked for after a base optimizer had panicked in a step, and may have
     /// moved some of the weights: make another step, or `reset`, first.

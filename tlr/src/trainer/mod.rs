@@ -344,17 +344,7 @@ where
 
     /// A fault as this crate's error.
     fn explain(&self, fault: &Fault<impl fmt::Display>) -> Error {
-        match fault {
-            Fault::Tlr(error) => error.clone(),
-            Fault::Unused(unused) => {
-                Error::UnusedParameters { tensors: self.snapshots.names(&unused.ids) }
-            }
-            Fault::Device(error) => Error::Device(error.to_string()),
-            Fault::AtWindowEnd(fault) => match self.explain(fault) {
-                Error::Device(message) => Error::WindowEnd(message),
-                error => Error::WindowEnd(error.to_string()),
-            },
-        }
+        fault.explain(&|ids| self.snapshots.names(ids))
     }
 }
 

@@ -282,6 +282,21 @@ fn a_host_need_not_tell_what_it_cannot() {
     assert!(run.engine.history().is_empty() && Step::Made.decisions().is_empty());
 }
 
+// A host's author can hand either on by `?`. Fails if one of them has no words of its own.
+#[test]
+fn why_a_step_was_not_finished_has_words() {
+    let words = |step_made| {
+        let error = std::io::Error::other("no memory");
+        let error: Box<dyn std::error::Error> = Box::new(StepError::Host { error, step_made });
+        assert_eq!(error.source().unwrap().to_string(), "no memory");
+        error.to_string()
+    };
+    assert_eq!(words(false), "no memory");
+    assert_eq!(words(true), "no memory: the step itself was made");
+    let engine = StepError::<String>::Engine(Error::NothingToTrain).to_string();
+    assert_eq!(engine, Error::NothingToTrain.to_string());
+}
+
 #[test]
 fn events_out_of_order_change_nothing() {
     let numbers = Numbers { momentum: 0.0, spacing: 1e-3 };

@@ -147,5 +147,6 @@ fn a_window_that_could_not_be_ended_is_beyond_its_length() {
     let mut changed = serde_json::to_value(state).unwrap();
     assert_eq!(changed["position"], 6);
     changed["snapshot"] = "Unconfirmed".into();
-    assert!(run.engine.resume(serde_json::from_value(changed).unwrap()).is_err());
+    let refused = run.engine.resume(serde_json::from_value(changed).unwrap());
+    assert_eq!(refused, Err(tlr::Error::ImpossibleState));
 }
