@@ -177,15 +177,17 @@ fn a_sweep_is_shared_out() {
     let mut results = Results::open(&folder.path().join("alone"), "drawn", &data).unwrap();
     sweep::run(&data, &cells, 1, &mut results, &mut |record| alone.push(record.clone())).unwrap();
     assert_eq!(alone.len(), 3);
-    // The second time, nothing is left to do.
-    for left in [3, 0] {
+    // The second time, nothing is left to do. As many jobs as can be are as many as there are
+    // cells: it fails if their number, times that of the ranks, overflows.
+    for (left, jobs) in [(3, usize::MAX), (0, 1)] {
         let told = on_boxed_ranks(2, |own| {
             let path = folder.path().join("together");
             let mut results = own.is_first().then(|| Results::open(&path, "drawn", &data).unwrap());
             let mut told = Vec::new();
-            let failed = sweep::run_together(&data, &cells, 1, results.as_mut(), &own, &mut |r| {
-                told.push(r.clone());
-            });
+            let failed =
+                sweep::run_together(&data, &cells, jobs, results.as_mut(), &own, &mut |r| {
+                    told.push(r.clone());
+                });
             assert_eq!(failed.unwrap(), 0);
             told
         });
