@@ -109,7 +109,7 @@ impl<R: RateRule> Engine<R> {
         let movable = window.movable.unwrap_or_default();
         let slopes = window.slopes.unwrap_or_default();
         let largest = self.largest_rate();
-        let first = self.state.history.len();
+        let before = self.state.history.len();
         for (index, products) in window.products.into_iter().enumerate() {
             let moves = movable.get(index).is_some_and(|moves| *moves);
             let norm = norms.get(index).copied();
@@ -122,7 +122,7 @@ impl<R: RateRule> Engine<R> {
                 self.adapt(index, products, window.factor, slope);
             }
         }
-        let decisions = self.decisions_since(first);
+        let decisions = self.decisions_since(before);
         self.count(1);
         Request::Done(Step::WindowEnded { decisions })
     }
@@ -252,7 +252,7 @@ impl<R: RateRule> Engine<R> {
         }
         self.restart_at_snapshot();
         let cut = self.state.watch.roll_back(&safeguard, rates_are_to_blame);
-        let first = self.state.history.len();
+        let before = self.state.history.len();
         let outcome = Outcome::RolledBack(cause);
         if let Some(ramp) = ramp {
             self.take_rates(&ramp, outcome);
@@ -268,7 +268,7 @@ impl<R: RateRule> Engine<R> {
             }
         }
         let (count, step) = (self.state.watch.rollbacks(), self.state.steps);
-        let decisions = self.decisions_since(first);
+        let decisions = self.decisions_since(before);
         self.count(1);
         if count >= safeguard.max_rollbacks {
             return Err(Error::TooManyRollbacks { count, step, cause });
@@ -348,7 +348,7 @@ impl<R: RateRule> Engine<R> {
         self.state.history.push(Adaptation { step, layer, from, to, products, outcome });
     }
 
-    pub(super) fn decisions_since(&self, first: usize) -> Vec<Adaptation> {
-        self.state.history.get(first..).unwrap_or_default().to_vec()
+    pub(super) fn decisions_since(&self, before: usize) -> Vec<Adaptation> {
+        self.state.history.get(before..).unwrap_or_default().to_vec()
     }
 }

@@ -171,7 +171,7 @@ impl<R: RateRule> Engine<R> {
         {
             return Err(Error::Rate { group: name.to_string(), rate: *rate });
         }
-        let fresh = groups.iter().map(|group| start(group.rate, config.climb)).collect();
+        let fresh = groups.iter().map(|group| fresh_group(group.rate, config.climb)).collect();
         let state = State::new(0, fresh, Vec::new());
         let effective = groups.iter().map(|group| group.rate).collect();
         let settings = |Group { name, fixed_rate, .. }| GroupSettings { name, fixed_rate };
@@ -201,9 +201,9 @@ impl<R: RateRule> Engine<R> {
 }
 
 /// The state of a group whose rate has not been decided on yet.
-fn start(rate: f64, climb: Option<f64>) -> GroupState {
+fn fresh_group(rate: f64, climb: Option<f64>) -> GroupState {
     GroupState {
-        start: rate,
+        start_rate: rate,
         rate,
         silent: false,
         climbs: climb.is_some(),
@@ -274,7 +274,12 @@ impl<R> Engine<R> {
     /// that was learned of losses and directions is forgotten, and so is a step that has begun.
     /// Steps are counted on, and the history is kept.
     pub fn reset(&mut self) {
-        let groups = self.state.groups.iter().map(|group| start(group.start, self.climb)).collect();
+        let groups = self
+            .state
+            .groups
+            .iter()
+            .map(|group| fresh_group(group.start_rate, self.climb))
+            .collect();
         let history = std::mem::take(&mut self.state.history);
         self.state = State::new(self.state.steps, groups, history);
         self.state.ramp = self.new_ramp();

@@ -115,7 +115,7 @@ const STEADY: f64 = 1.25;
 pub(super) struct GroupState {
     /// The rate that training started from.
     #[serde(with = "exact")]
-    pub(super) start: f64,
+    pub(super) start_rate: f64,
     /// The learned rate, without schedule and horizon.
     #[serde(with = "exact")]
     pub(super) rate: f64,
@@ -321,7 +321,7 @@ impl State {
     pub(super) fn is_possible(&self, groups: usize, window: usize) -> bool {
         self.groups.len() == groups
             && self.groups.iter().all(|group| {
-                let rates = [Some(group.start), Some(group.rate), group.before_cut];
+                let rates = [Some(group.start_rate), Some(group.rate), group.before_cut];
                 rates.into_iter().flatten().all(|rate| RATES.contains(&rate))
                     && group.previous.is_none_or(|previous| {
                         RATES.contains(&previous.rate) && previous.factor >= 0.0

@@ -121,9 +121,13 @@ impl<R: RateRule> Engine<R> {
         self.judge(step, false)
     }
 
-    /// Judges the loss. `first` if the window's first snapshot is being taken.
-    pub(super) fn judge(&mut self, mut step: PendingStep, first: bool) -> Result<Request, Error> {
-        if first {
+    /// Judges the loss. `takes_snapshot` if the window's first one is being taken.
+    pub(super) fn judge(
+        &mut self,
+        mut step: PendingStep,
+        takes_snapshot: bool,
+    ) -> Result<Request, Error> {
+        if takes_snapshot {
             step.snapshot = SnapshotTrust::Good;
         }
         if let Some(loss) = step.gathered.mean() {
@@ -143,7 +147,7 @@ impl<R: RateRule> Engine<R> {
                 Verdict::Good | Verdict::Doubtful => (),
             }
         }
-        if first {
+        if takes_snapshot {
             self.state.phase = Phase::TakingBuffers(step);
             return Ok(Request::TakeSnapshot(TensorKind::Buffers));
         }

@@ -69,12 +69,12 @@ impl<R: RateRule> Engine<R> {
 
     /// Ends a step of the ramp, whose update is made.
     pub(super) fn ramp_step_made(&mut self, ramp: Ramp, ends: bool) -> Request {
-        let first = self.state.history.len();
+        let before = self.state.history.len();
         let rates = self.state.groups.iter().map(|group| group.rate);
         if ends || rates.ne(ramp.rates()) {
             self.take_rates(&ramp, Outcome::Ramped);
         }
-        let decisions = self.decisions_since(first);
+        let decisions = self.decisions_since(before);
         if ends {
             self.ramp_ended(&ramp, self.state.steps + 1);
             self.leave_window();
@@ -191,7 +191,7 @@ impl<R: RateRule> Engine<R> {
         let all: Slope = slopes.iter().copied().sum();
         // At a window's end the weights are checked, and in a window of one step that is at hand.
         let is_broken = !all.is_finite() && matches!(self.place(), Place::Between);
-        let too_far = !is_broken && self.state.watch.has_exploded(&all);
+        let too_far = !is_broken && self.state.watch.has_gone_too_far(&all);
         let guilty = too_far.then(|| self.guilty(&slopes)).flatten();
         let (cause, rates_are_to_blame, target) = if is_broken {
             let cause = match all.moved.is_finite() {

@@ -25,7 +25,7 @@ fn a_state_that_cannot_have_been_is_refused() {
         ("/groups/0/rate", serde_json::json!(1e31)),
         ("/groups/0/previous/rate", serde_json::json!(0.0)),
         ("/groups/0/previous/factor", serde_json::json!("-inf")),
-        ("/groups/0/start", serde_json::json!("nan:7ff8000000000000")),
+        ("/groups/0/start_rate", serde_json::json!("nan:7ff8000000000000")),
         ("/factors", serde_json::json!("nan:7ff8000000000000")),
         ("/groups/0/before_cut", serde_json::json!(-1.0)),
         ("/watch/good", serde_json::json!((1u64 << 53) + 1)),
