@@ -179,8 +179,8 @@ impl<R: RateRule> Config<R> {
     /// **Why.** The best rate to start from is not known. From one that is too small, windows pass
     /// until the rule has raised it; one that is too large costs a rollback, or the network.
     ///
-    /// **How.** Let s be the way that the weights have gone since training began, and g the
-    /// gradient of a batch that has had no part in it. The slope ⟨g,s⟩/‖s‖ says by how much the
+    /// **How.** Let d be the way that the weights have gone since training began, and g the
+    /// gradient of a batch that has had no part in it. The slope ⟨g,d⟩/‖d‖ says by how much the
     /// loss changes along the way. It is steepest at the beginning and 0 at the lowest point. On a
     /// quadratic it is half of the first slope half-way there.
     ///
@@ -212,9 +212,9 @@ impl<R: RateRule> Config<R> {
     /// stay long, as around Adam or in sign descent, only lose their direction: ⟨u₋,u⟩ is about 0,
     /// and the rule leaves the rate where it is.
     ///
-    /// **How.** Before the last step of a window, let s be its way so far, and g the gradient of
-    /// the batch, which has had no part in s. If cos(g,s) is above 0, the loss rises along the
-    /// way, and the next rate is at most the current one times 1 − cos(g,s), or times a half.
+    /// **How.** Before the last step of a window, let d be its way so far, and g the gradient of
+    /// the batch, which has had no part in d. If cos(g,d) is above 0, the loss rises along the
+    /// way, and the next rate is at most the current one times 1 − cos(g,d), or times a half.
     pub fn settle(mut self, on: bool) -> Self {
         self.settle = on;
         self
