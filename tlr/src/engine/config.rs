@@ -29,7 +29,7 @@ pub struct Config<R> {
 /// The configuration of `Newton`.
 ///
 /// The default is the aligned rule with γ = 0.33, windows of 0.2 of an epoch, undamped while
-/// windows agree, and the safeguard on.
+/// windows agree, and the safeguard on; the starting rates are found by the ramp, and settle.
 ///
 /// # Example
 /// ```
@@ -46,7 +46,8 @@ pub type NewtonConfig = Config<NewtonRule>;
 pub type HypergradientConfig = Config<HypergradientRule>;
 
 impl<R: RateRule> Config<R> {
-    /// Any rule and nothing beside it, windows of 0.2 of an epoch, the safeguard on.
+    /// Any rule, with windows of 0.2 of an epoch (of at least 20 steps, and of 5/(1 − β) around
+    /// momentum) and the safeguard; without ramp, climb and settling.
     ///
     /// # Example
     /// ```

@@ -114,6 +114,8 @@ impl<R: RateRule> Engine<R> {
             let moves = movable.get(index).is_some_and(|moves| *moves);
             let norm = norms.get(index).copied();
             let slope = slopes.get(index);
+            // Deviation from the paper, which has no late start, no climb, and no raise: see
+            // `Config::ramp` and `Config::climb`.
             if self.has_spoken(index, slope) {
                 self.start_late(index, largest);
             } else if let Some(by) = self.raise(index, products, moves, norm) {
@@ -200,14 +202,16 @@ impl<R: RateRule> Engine<R> {
             (Some(previous), Some(products)) => {
                 let proposal = rule::decide(&self.rule, rate, previous.rate, &products);
                 let agrees = self.climb.is_some_and(|cosine| products.cosine() > cosine);
+                // Deviation from the paper, which has no climb: see `Config::climb`.
                 group.climbs &= agrees;
                 let proposal = if group.climbs {
                     climb(rate, previous.rate, &products, proposal)
                 } else {
                     proposal
                 };
-                // With momentum or decay, successive directions agree whatever the loss does. So a
-                // rate rises by agreement only if the loss falls along the way.
+                // Deviation from the paper, which has no slopes. With momentum or decay, successive
+                // directions agree whatever the loss does. So a rate rises by agreement only if the
+                // loss falls along the way.
                 let proposal = match slope {
                     Some(slope) if agrees && proposal.rate > rate && !slope.is_downhill() => {
                         Proposal::kept(rate, KeptBecause::NotDownhill)
@@ -215,7 +219,8 @@ impl<R: RateRule> Engine<R> {
                     Some(slope) if settles => settle(rate, slope, follows, proposal),
                     _ => proposal,
                 };
-                // Deviation from the paper, which has no schedule: its mean scales the change.
+                // Deviation from the paper, which has no schedule: its mean over the window before
+                // scales the change.
                 // Without schedule and horizon that is 1, and the proposal stays, to the bit.
                 if previous.factor < 1.0 {
                     let moved = rate + previous.factor * (proposal.rate - rate);
@@ -224,6 +229,7 @@ impl<R: RateRule> Engine<R> {
                     proposal
                 }
             }
+            // Deviation from the paper, which has no cut that could be reverted.
             _ => match group.before_cut.take() {
                 Some(rate) => Proposal { rate, outcome: Outcome::CutReverted },
                 None => Proposal { rate, outcome: Outcome::WarmingUp },
@@ -232,7 +238,8 @@ impl<R: RateRule> Engine<R> {
         self.set_rate(index, proposal, products);
     }
 
-    /// Cuts the rates that are to blame. The host has gone back to a snapshot.
+    /// Cuts the rates that are to blame. The host has gone back to a snapshot. Deviation from the
+    /// paper, which has no safeguard.
     pub(super) fn rolled_back(&mut self, rollback: Rollback) -> Result<Request, Error> {
         let Rollback { cause, rates_are_to_blame, guilty, ramp, counts_step, watch, .. } = rollback;
         let state = &mut self.state;

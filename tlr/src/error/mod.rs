@@ -202,7 +202,7 @@ pub enum Error {
     /// gets the error there has moved its weights.
     #[error("rank {rank}, step {step}: {problem}")]
     Parallel {
-        /// The rank that is to blame, counted from 0.
+        /// The rank that is to blame, counted from 0; 0 if all are.
         rank: usize,
         /// The step, counted from 1.
         step: u64,

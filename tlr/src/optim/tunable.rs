@@ -200,7 +200,9 @@ pub trait TunableOptimizer:
         None
     }
 
-    /// Which tensors share a rate. By default all tensors form one group.
+    /// Which tensors share a rate. By default all tensors form one group, and there is no other way
+    /// to make a `Groups` outside of this crate: a rate for each layer is what
+    /// [`PerLayer`](crate::PerLayer) is for. An optimizer that wraps another one forwards it.
     fn groups(&self, model: &Self::Model) -> Groups {
         let _ = model;
         Groups::one()

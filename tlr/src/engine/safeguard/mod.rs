@@ -68,7 +68,8 @@ use serde::Serialize;
 /// Without a loss, a window is undone if a weight is not finite, or if the gradients show that the
 /// weights have gone too far: [`Cause::WentTooFar`](crate::Cause::WentTooFar).
 ///
-/// Not in the paper, whose rule can end anywhere once a rate is too large.
+/// Deviation from the paper, which has no safeguard: its rule can end anywhere once a rate is too
+/// large.
 ///
 /// # Example
 /// ```

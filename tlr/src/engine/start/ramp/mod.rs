@@ -31,6 +31,7 @@ const NORMALIZED: f64 = 1.0;
 const LONGEST_RAMP: u64 = 4000;
 
 /// Rates grow until the slope has fallen to half of the first one: half-way down, on a parabola.
+/// Deviation from the paper, which has no ramp.
 ///
 /// 1. **Trial.** The gradient's norm and the number of weights give a rate at which neither
 ///    gradient descent nor sign descent moves the weights by more than a ten-thousandth of their
