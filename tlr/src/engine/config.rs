@@ -38,6 +38,13 @@ pub struct Config<R> {
 /// let ours = NewtonConfig::default().batches_per_epoch(469);
 /// let papers = NewtonConfig::paper_code().batches_per_epoch(469);
 /// let own = NewtonConfig::default().damping(0.5).window(Window::steps(50)?);
+/// // Every setting at its default, around an optimizer without momentum:
+/// let same = NewtonConfig::default()
+///     .damping(0.33).max_factor(100.0).form(tlr::engine::NewtonForm::Aligned)
+///     .window(Window::fraction(0.2)?).least_steps(20).memories(5.0)
+///     .climb(0.8).ramp(true).settle(true).horizon(None)
+///     .safeguard(tlr::Safeguard::default()).sketch(None).bf16_directions(false);
+/// assert_eq!(same, NewtonConfig::default());
 /// # Ok::<(), tlr::Error>(())
 /// ```
 pub type NewtonConfig = Config<NewtonRule>;

@@ -77,6 +77,11 @@ use serde::Serialize;
 ///
 /// let patient = NewtonConfig::default().safeguard(Safeguard::default().max_rollbacks(100));
 /// let without = NewtonConfig::default().safeguard(None);
+/// // Every setting at its default:
+/// let same = Safeguard::default()
+///     .tolerance(0.1).sems(3.0).explosion(1.5).first_cut(0.1).cut(0.5)
+///     .blame(0.25).trust(5).max_rollbacks(20);
+/// assert_eq!(same, Safeguard::default());
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Safeguard {
