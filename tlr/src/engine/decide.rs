@@ -63,7 +63,7 @@ impl<R: RateRule> Engine<R> {
         // With a small factor, weights may stand still on purpose: then nothing was lost in
         // rounding. A horizon's is large enough for half of the steps at least.
         let least = if self.schedule.is_some() { 1.0 } else { 0.5 };
-        let looks_for_rounding = self.climb.is_some() && window.factor >= least;
+        let looks_for_rounding = self.config.climb.is_some() && window.factor >= least;
         if !looks_for_rounding {
             return self.conclude(window, &[]);
         }
@@ -84,7 +84,7 @@ impl<R: RateRule> Engine<R> {
     /// Whether this window's directions agree with the last one's so well that a rate may climb. If
     /// so, slopes are needed: a rate climbs only if the loss falls along the way.
     fn agree(&self, window: &EndedWindow) -> bool {
-        self.climb.is_some_and(|cosine| {
+        self.config.climb.is_some_and(|cosine| {
             let pairs = self.state.groups.iter().zip(&window.products);
             let directions =
                 |(group, products)| GroupState::directions(group, products, window.factor);
@@ -105,7 +105,7 @@ impl<R: RateRule> Engine<R> {
     /// Decides on each group's rate.
     pub(super) fn conclude(&mut self, window: EndedWindow, norms: &[f64]) -> Request {
         self.state.phase = Phase::Idle;
-        self.state.watch.accept(self.safeguard.as_ref());
+        self.state.watch.accept(self.config.safeguard.as_ref());
         let movable = window.movable.unwrap_or_default();
         let slopes = window.slopes.unwrap_or_default();
         let largest = self.largest_rate();
@@ -187,9 +187,9 @@ impl<R: RateRule> Engine<R> {
         else {
             return;
         };
-        let (rate, settles, follows) = (group.rate, self.settles, self.state.follows);
+        let (rate, settles, follows) = (group.rate, self.config.settle, self.state.follows);
         // A window without movement, or only with that of the decay, says nothing of the loss.
-        let says_nothing = group.silent || window.own == 0.0 && self.climb.is_some();
+        let says_nothing = group.silent || window.own == 0.0 && self.config.climb.is_some();
         if says_nothing && !settings.fixed_rate {
             group.previous = None;
             return self.set_rate(index, Proposal::kept(rate, KeptBecause::NoGradient), None);
@@ -200,8 +200,8 @@ impl<R: RateRule> Engine<R> {
         let proposal = match (previous, products) {
             _ if settings.fixed_rate => Proposal::kept(rate, KeptBecause::FixedRate),
             (Some(previous), Some(products)) => {
-                let proposal = rule::decide(&self.rule, rate, previous.rate, &products);
-                let agrees = self.climb.is_some_and(|cosine| products.cosine() > cosine);
+                let proposal = rule::decide(&self.config.rule, rate, previous.rate, &products);
+                let agrees = self.config.climb.is_some_and(|cosine| products.cosine() > cosine);
                 // Deviation from the paper, which has no climb: see `Config::climb`.
                 group.climbs &= agrees;
                 let proposal = if group.climbs {
@@ -246,7 +246,7 @@ impl<R: RateRule> Engine<R> {
         state.steps += u64::from(counts_step);
         state.watch = watch;
         // Only the ramp goes back without a safeguard.
-        let safeguard = self.safeguard.unwrap_or_default();
+        let safeguard = self.config.safeguard.unwrap_or_default();
         let is_guilty = |index: usize| {
             let named = guilty.as_ref().is_none_or(|guilty| guilty.get(index) == Some(&true));
             rates_are_to_blame && named
@@ -289,7 +289,7 @@ impl<R: RateRule> Engine<R> {
         self.restart_at_snapshot();
         self.count(1);
         let step = self.state.steps;
-        if self.keeps_snapshots {
+        if self.keeps_snapshots() {
             Error::NonFiniteWeights { step, tensor }
         } else {
             Error::LostWeights { step, tensor }

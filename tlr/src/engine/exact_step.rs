@@ -57,7 +57,7 @@ impl<R: RateRule> Engine<R> {
                     Proposal::kept(from, KeptBecause::FixedRate)
                 } else {
                     // u belongs to the current rate: both forms of the rule are the same here.
-                    rule::decide(&self.rule, from, from, &products)
+                    rule::decide(&self.config.rule, from, from, &products)
                 };
                 ExactDecision { from, proposal, products }
             })

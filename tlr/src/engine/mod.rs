@@ -124,16 +124,10 @@ pub struct Group {
 /// Decides how learning rates move, for a host that has the weights. See [the module](self).
 #[derive(Clone, Debug)]
 pub struct Engine<R> {
-    rule: R,
+    config: Config<R>,
+    /// K, by the configuration and the base optimizer's momentum.
     window: usize,
-    climb: Option<f64>,
-    ramps: bool,
-    settles: bool,
-    horizon: Option<u64>,
-    safeguard: Option<Safeguard>,
     schedule: Option<Schedule>,
-    /// Whether the host has snapshots to go back to, and not a sketch of them.
-    keeps_snapshots: bool,
     numbers: Numbers,
     groups: Vec<GroupSettings>,
     /// The learned rates times [`factor`](Self::factor), for the update that was asked for.
@@ -176,15 +170,9 @@ impl<R: RateRule> Engine<R> {
         let effective = groups.iter().map(|group| group.rate).collect();
         let settings = |Group { name, fixed_rate, .. }| GroupSettings { name, fixed_rate };
         let mut engine = Self {
-            rule: config.rule,
+            config,
             window,
-            climb: config.climb,
-            ramps: config.ramp,
-            settles: config.settle,
-            horizon: config.horizon,
-            safeguard: config.safeguard,
             schedule: None,
-            keeps_snapshots: config.sketch.is_none(),
             numbers,
             groups: groups.into_iter().map(settings).collect(),
             effective,
@@ -219,6 +207,11 @@ impl<R> Engine<R> {
         self.groups.iter().zip(&self.state.groups).map(|(group, state)| (&*group.name, state.rate))
     }
 
+    /// Whether the host has snapshots to go back to, and not a sketch of them.
+    fn keeps_snapshots(&self) -> bool {
+        self.config.sketch.is_none()
+    }
+
     /// The factor of the next step: that of the schedule times that of the horizon. 1 without them,
     /// and while the starting rates are looked for.
     pub fn factor(&self) -> f64 {
@@ -234,7 +227,7 @@ impl<R> Engine<R> {
         let scheduled = self.schedule.as_ref().map_or(1.0, |schedule| schedule.factor(steps));
         let shape = Shape::of(quiet, follows);
         let ends = |horizon| shape.factor(horizon, level_from, steps);
-        scheduled * self.horizon.map_or(1.0, ends)
+        scheduled * self.config.horizon.map_or(1.0, ends)
     }
 
     /// The rates of the update that is [asked for](Request::Update): the learned rates times
@@ -278,7 +271,7 @@ impl<R> Engine<R> {
             .state
             .groups
             .iter()
-            .map(|group| fresh_group(group.start_rate, self.climb))
+            .map(|group| fresh_group(group.start_rate, self.config.climb))
             .collect();
         let history = std::mem::take(&mut self.state.history);
         self.state = State::new(self.state.steps, groups, history);
@@ -288,9 +281,9 @@ impl<R> Engine<R> {
     fn new_ramp(&self) -> Option<Ramp> {
         let groups = self.state.groups.iter().zip(&self.groups);
         let groups = groups.map(|(state, settings)| (state.rate, settings.fixed_rate));
-        if self.ramps {
+        if self.config.ramp {
             let left = |horizon: u64| horizon.saturating_sub(self.state.steps);
-            Ramp::new(groups, self.horizon.map(left))
+            Ramp::new(groups, self.config.horizon.map(left))
         } else {
             None
         }
@@ -355,7 +348,7 @@ impl<R> Engine<R> {
         };
         self.settings_but_rule()
             .with("layers", self.groups.iter().map(name).collect::<Vec<_>>().join(", "))
-            .with("rule", &self.rule)
+            .with("rule", &self.config.rule)
     }
 
     /// What was configured, but for the rule and the groups.
@@ -363,11 +356,11 @@ impl<R> Engine<R> {
     fn settings_but_rule(&self) -> Settings {
         Settings::default()
             .with("window", self.window)
-            .with("climb", self.climb)
-            .with("ramp", self.ramps)
-            .with("settle", self.settles)
-            .with("horizon", self.horizon)
-            .with("safeguard", self.safeguard)
+            .with("climb", self.config.climb)
+            .with("ramp", self.config.ramp)
+            .with("settle", self.config.settle)
+            .with("horizon", self.config.horizon)
+            .with("safeguard", self.config.safeguard)
             .with("schedule", self.schedule.as_ref().and_then(|s| serde_json::to_string(s).ok()))
     }
 }

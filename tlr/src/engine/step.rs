@@ -178,7 +178,7 @@ impl<R: RateRule> Engine<R> {
     }
 
     fn inspect(&self, step: &mut PendingStep, loss: f64) -> Result<Verdict, Error> {
-        match &self.safeguard {
+        match &self.config.safeguard {
             Some(_) if step.only_gathers || step.ramp.is_some() => {
                 Ok(step.watch.inspect_gathered(loss))
             }
@@ -275,7 +275,7 @@ impl<R: RateRule> Engine<R> {
         // The snapshot before the last may be lost.
         self.forget_directions();
         self.state.snapshot = SnapshotTrust::Good;
-        if self.safeguard.is_none() {
+        if self.config.safeguard.is_none() {
             self.state.phase = Phase::Retreating { tensor };
             return Request::GoBack(Target::Last);
         }

@@ -41,10 +41,10 @@ impl<R: RateRule> Engine<R> {
             return self.judge(step, false);
         }
         // A ramp breaks off by the same limits without a safeguard.
-        let safeguard = self.safeguard.unwrap_or_default();
+        let safeguard = self.config.safeguard.unwrap_or_default();
         let cause = match ramp.observe(slopes, loss, self.numbers, &safeguard) {
             Ramped::On => return Ok(self.ask_for_update(step)),
-            Ramped::TooFar if self.keeps_snapshots => Cause::WentTooFar,
+            Ramped::TooFar if self.keeps_snapshots() => Cause::WentTooFar,
             Ramped::Done | Ramped::TooFar => {
                 step.ends_ramp = true;
                 return Ok(self.ask_for_update(step));
@@ -109,7 +109,7 @@ impl<R: RateRule> Engine<R> {
 
     /// Whether the safeguard looks for blame.
     pub(super) fn blames(&self) -> bool {
-        self.safeguard.is_some_and(|safeguard| safeguard.blame.is_some())
+        self.config.safeguard.is_some_and(|safeguard| safeguard.blame.is_some())
     }
 
     /// The snapshot that a rollback would go to.
@@ -127,7 +127,7 @@ impl<R: RateRule> Engine<R> {
         cause: Cause,
         slopes: &[Slope],
     ) -> Request {
-        let share = self.safeguard.and_then(|safeguard| safeguard.blame);
+        let share = self.config.safeguard.and_then(|safeguard| safeguard.blame);
         let (Some(share), Some(loss)) = (share, step.gathered.mean()) else {
             return self.check(step, cause, None);
         };
@@ -156,7 +156,7 @@ impl<R: RateRule> Engine<R> {
         let without_loss = step.gathered.mean().is_none() && self.blames();
         let now_and_then = without_loss && self.state.steps.is_multiple_of(LOOKS_APART);
         let of_interest = match self.place() {
-            Place::Last => self.settles || without_loss || self.has_silent_groups(),
+            Place::Last => self.config.settle || without_loss || self.has_silent_groups(),
             Place::Only | Place::Between => now_and_then,
             Place::First => false,
         };
@@ -217,7 +217,7 @@ impl<R: RateRule> Engine<R> {
 
     /// The groups that are to blame for a way that has gone too far, without a loss to judge by.
     pub(super) fn guilty(&self, slopes: &[Slope]) -> Option<Vec<bool>> {
-        let share = self.safeguard?.blame?;
+        let share = self.config.safeguard?.blame?;
         match blame(share, f64::MIN_POSITIVE, slopes) {
             Blame::Some(guilty) => self.can_be_cut(&guilty).then_some(guilty),
             Blame::All | Blame::None => None,
