@@ -35,9 +35,9 @@ impl Sum for WindowProducts {
 
 /// What one batch's gradient says of the way that a group of tensors has gone since a snapshot.
 ///
-/// B is the snapshot, W are the weights now, d = W − B is the way (the contrary of a displacement s,
-/// which is old weights minus new ones), and g is the gradient at W. g comes from a batch that has
-/// had no part in d: so ⟨g,d⟩ has the right mean, whatever its noise. Except in windows of one
+/// B is the snapshot, W are the weights now, d = W − B is the way (the contrary of a displacement
+/// s, which is old weights minus new ones), and g is the gradient at W. g comes from a batch that
+/// has had no part in d: so ⟨g,d⟩ has the right mean, whatever its noise. Except in windows of one
 /// step, or with [`Config::settle`](super::Config::settle) off: there g is the gradient of the
 /// window's last step, which is part of d.
 ///

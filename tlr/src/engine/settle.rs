@@ -13,8 +13,9 @@ const LEAST: f64 = 0.5;
 /// Noise and steps from side to side of a valley stay below it.
 const STEEP: f64 = 0.3;
 
-/// Deviation from the paper, which has no settling: the rule's proposal. If the loss rises along the window's way d, so that the cosine between d
-/// and the gradient g is above 0: the rate times 1 − cos(g,d), if that is less.
+/// The rule's proposal. If the loss rises along the window's way d, so that the cosine between d
+/// and the gradient g is above 0: the rate times 1 − cos(g,d), if that is less. Deviation from the
+/// paper, which has no settling.
 ///
 /// If steps are as long as the gradients (`follows`), their directions show by themselves that they
 /// turn round. Then only a way that is steep counts.
