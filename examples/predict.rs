@@ -80,10 +80,9 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
     let (model, scaling) = load(&device, &args.weights)?;
     let mut out = io::stdout().lock();
     for (name, pixels) in pictures(args)? {
-        let pixels: Vec<f32> = pixels
-            .iter()
-            .map(|&pixel| scaling.of(0, if args.invert { 255 - pixel } else { pixel }))
-            .collect();
+        let scaled = |&pixel: &u8| scaling.of(0, if args.invert { 255 - pixel } else { pixel });
+        let pixels: Option<Vec<f32>> = pixels.iter().map(scaled).collect();
+        let pixels = pixels.ok_or("the file has no scaling of grey pixels")?;
         let logits = model.logits(&device, (&pixels, [1, 1, SIDE, SIDE]))?.as_vec();
         let (class, probability) = likeliest(&logits);
         match writeln!(out, "{name}: {class}, {:.2}%", 100.0 * probability) {
@@ -116,11 +115,12 @@ type Pictures = Vec<(String, Vec<u8>)>;
 fn pictures(args: &Args) -> Result<Pictures, Box<dyn Error>> {
     let first = |images: &Images, name: &dyn Fn(usize) -> String| -> Pictures {
         let count = args.count.min(images.len());
-        (0..count).map(|i| (name(i), images.pixels_of(i).to_vec())).collect()
+        (0..count).filter_map(|i| Some((name(i), images.pixels_of(i)?.to_vec()))).collect()
     };
     if args.files.is_empty() {
         let drawn = digits::draw(0, 1, args.count)?.test;
-        return Ok(first(&drawn, &|i| format!("a drawn {}", drawn.label(i))));
+        let name = |i| format!("a drawn {}", drawn.label(i).unwrap_or_default());
+        return Ok(first(&drawn, &name));
     }
     let mut pictures = Vec::new();
     for file in &args.files {

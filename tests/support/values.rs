@@ -57,6 +57,22 @@ pub fn gradient_values<E: Dtype, D: Device<E>, M: TensorCollection<E, D>>(
     read.values
 }
 
+/// The largest of these errors, at least 0, or NaN if one of them is: then nothing is right.
+/// (`f64::max` would drop it.)
+pub fn largest(errors: impl IntoIterator<Item = f64>) -> f64 {
+    let larger = |most: f64, error: f64| match most.is_nan() || error <= most {
+        true => most,
+        false => error,
+    };
+    errors.into_iter().fold(0.0, larger)
+}
+
+/// The largest difference between two vectors of the same length; NaN if there is one in either.
+pub fn largest_error(a: &[f64], b: &[f64]) -> f64 {
+    assert_eq!(a.len(), b.len());
+    largest(a.iter().zip(b).map(|(a, b)| (a - b).abs()))
+}
+
 /// The smallest model: one vector.
 pub type Vector<const N: usize, E = f64> = Tensor<Rank1<N>, E, Cpu>;
 

@@ -1,6 +1,6 @@
 //! [`Adam`] and AdamW, PyTorch's form.
 
-use super::{slices, Batch, PeerError, PeerRule, Real, Tensors};
+use super::{slices, Batch, PeerError, PeerRule, PeerState, Real, Tensors};
 use serde::{Deserialize, Serialize};
 
 /// Adam: m ← β₁·m + (1 − β₁)·g, v ← β₂·v + (1 − β₂)·g²,
@@ -48,6 +48,12 @@ pub struct AdamState<E> {
     rate: f64,
     mean: Tensors<E>,
     square: Tensors<E>,
+}
+
+impl<E> PeerState for AdamState<E> {
+    fn buffers(&self) -> Vec<Vec<usize>> {
+        slices::lens([&self.mean, &self.square])
+    }
 }
 
 impl PeerRule for Adam {

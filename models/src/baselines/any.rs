@@ -3,8 +3,8 @@
 use super::{
     Adam, AdamState, Batch, Cocob, CocobState, DAdaptAdam, DAdaptAdamState, DAdaptSgd,
     DAdaptSgdState, Dog, DogState, Hypergradient, HypergradientState, Mechanic, MechanicState,
-    Momo, MomoAdam, MomoAdamState, MomoState, NAdamW, NAdamWState, PeerError, PeerRule, Prodigy,
-    ProdigyState, Real, RmsProp, RmsPropState, ScheduleFreeAdamW, ScheduleFreeAdamWState,
+    Momo, MomoAdam, MomoAdamState, MomoState, NAdamW, NAdamWState, PeerError, PeerRule, PeerState,
+    Prodigy, ProdigyState, Real, RmsProp, RmsPropState, ScheduleFreeAdamW, ScheduleFreeAdamWState,
     ScheduleFreeSgd, ScheduleFreeSgdState, Sgd, SgdState, Sls, SlsState, Sps, SpsState, Tensors,
 };
 use serde::{Deserialize, Serialize};
@@ -37,6 +37,20 @@ macro_rules! peers {
         #[allow(missing_docs)]
         pub enum AnyPeerState<E> {
             $($Peer($State)),+
+        }
+
+        impl<E> PeerState for AnyPeerState<E> {
+            fn buffers(&self) -> Vec<Vec<usize>> {
+                match self {
+                    $(Self::$Peer(state) => state.buffers()),+
+                }
+            }
+
+            fn parts(&self) -> usize {
+                match self {
+                    $(Self::$Peer(state) => state.parts()),+
+                }
+            }
         }
 
         $(

@@ -1,6 +1,6 @@
 //! [`Cocob`]: coin betting.
 
-use super::{slices, Batch, PeerError, PeerRule, Real, Tensors};
+use super::{slices, Batch, PeerError, PeerRule, PeerState, Real, Tensors};
 use serde::{Deserialize, Serialize};
 
 /// Coin betting, COCOB-Backprop: each weight is a gambler who bets on its gradient.
@@ -55,6 +55,12 @@ pub struct CocobState<E> {
     largest: Tensors<E>,
     /// R, what the gambler has won so far.
     reward: Tensors<E>,
+}
+
+impl<E> PeerState for CocobState<E> {
+    fn buffers(&self) -> Vec<Vec<usize>> {
+        slices::lens([&self.origin, &self.sum, &self.magnitudes, &self.largest, &self.reward])
+    }
 }
 
 impl PeerRule for Cocob {

@@ -1,6 +1,6 @@
 //! [`Dog`]: distance over gradients, for the model or layer by layer.
 
-use super::{slices, Batch, PeerError, PeerRule, Real, Tensors};
+use super::{slices, Batch, PeerError, PeerRule, PeerState, Real, Tensors};
 use serde::{Deserialize, Serialize};
 
 /// Distance over gradients: w ← w − lr·η·g with η = max ‖w − w₀‖/√(Σ‖g‖² + ε), the largest distance
@@ -68,6 +68,16 @@ pub struct DogState<E> {
     origin: Tensors<E>,
     /// The average of the weights. Empty without averaging.
     average: Tensors<E>,
+}
+
+impl<E> PeerState for DogState<E> {
+    fn buffers(&self) -> Vec<Vec<usize>> {
+        slices::lens([&self.origin, &self.average])
+    }
+
+    fn parts(&self) -> usize {
+        self.groups.len()
+    }
 }
 
 /// What is remembered of tensors that share an η.

@@ -1,6 +1,6 @@
 //! [`Hypergradient`]: descent on the rate, at every step.
 
-use super::{slices, Batch, PeerError, PeerRule, Real, Tensors};
+use super::{slices, Batch, PeerError, PeerRule, PeerState, Real, Tensors};
 use serde::{Deserialize, Serialize};
 use tlr::engine::{DirectionProducts, HypergradientRule, RateRule};
 
@@ -50,6 +50,12 @@ impl Hypergradient {
 pub struct HypergradientState<E> {
     rate: f64,
     before: Tensors<E>,
+}
+
+impl<E> PeerState for HypergradientState<E> {
+    fn buffers(&self) -> Vec<Vec<usize>> {
+        slices::lens([&self.before])
+    }
 }
 
 impl PeerRule for Hypergradient {

@@ -1,6 +1,6 @@
 //! [`Mechanic`]: a scale for the updates of any rule.
 
-use super::{slices, Batch, PeerError, PeerRule, Real, Tensors};
+use super::{slices, Batch, PeerError, PeerRule, PeerState, Real, Tensors};
 use serde::{Deserialize, Serialize};
 
 /// Mechanic: w = w₀ + S·Δ, where Δ is the sum of the updates of a base rule, and the scale S is
@@ -71,6 +71,18 @@ pub struct MechanicState<E, S> {
     origin: Tensors<E>,
     /// Δ, the sum of the base's updates. Empty unless it is kept.
     delta: Tensors<E>,
+}
+
+impl<E, S: PeerState> PeerState for MechanicState<E, S> {
+    fn buffers(&self) -> Vec<Vec<usize>> {
+        let mut buffers = self.base.buffers();
+        buffers.extend(slices::lens([&self.origin, &self.delta]));
+        buffers
+    }
+
+    fn parts(&self) -> usize {
+        self.base.parts() + self.tuners.len()
+    }
 }
 
 /// What is remembered for one β: the state of one bettor on the scale.

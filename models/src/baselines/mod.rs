@@ -60,7 +60,7 @@ pub use prodigy::{Prodigy, ProdigyState};
 pub use range_test::{steep, steepest_gradient, valley, RangePoint, RangeTest};
 pub use real::{Real, Tensors};
 pub use rmsprop::{RmsProp, RmsPropState};
-pub use rule::{Batch, Peer, PeerRule, Saved, Trial};
+pub use rule::{Batch, Peer, PeerRule, PeerState, Saved, Trial};
 pub use schedule_free::{
     ScheduleFreeAdamW, ScheduleFreeAdamWState, ScheduleFreeSgd, ScheduleFreeSgdState,
 };

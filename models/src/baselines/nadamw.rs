@@ -1,6 +1,6 @@
 //! [`NAdamW`]: Adam with Nesterov's momentum and decoupled weight decay.
 
-use super::{slices, Batch, PeerError, PeerRule, Real, Tensors};
+use super::{slices, Batch, PeerError, PeerRule, PeerState, Real, Tensors};
 use serde::{Deserialize, Serialize};
 
 /// Adam with Nesterov's momentum and decoupled weight decay. With a
@@ -55,6 +55,12 @@ pub struct NAdamWState<E> {
     product: f64,
     mean: Tensors<E>,
     square: Tensors<E>,
+}
+
+impl<E> PeerState for NAdamWState<E> {
+    fn buffers(&self) -> Vec<Vec<usize>> {
+        slices::lens([&self.mean, &self.square])
+    }
 }
 
 impl PeerRule for NAdamW {

@@ -1,6 +1,8 @@
 //! [`Prodigy`]: Adam with an estimate of the distance to the solution as its rate.
 
-use super::{dadapt::growth_in_range, slices, Batch, PeerError, PeerRule, Real, Tensors};
+use super::{
+    dadapt::growth_in_range, slices, Batch, PeerError, PeerRule, PeerState, Real, Tensors,
+};
 use serde::{Deserialize, Serialize};
 
 /// Prodigy: Adam at the rate d·lr, where d estimates the distance to the solution from below.
@@ -82,6 +84,12 @@ pub struct ProdigyState<E> {
     sum: Tensors<E>,
     mean: Tensors<E>,
     square: Tensors<E>,
+}
+
+impl<E> PeerState for ProdigyState<E> {
+    fn buffers(&self) -> Vec<Vec<usize>> {
+        slices::lens([&self.origin, &self.sum, &self.mean, &self.square])
+    }
 }
 
 impl PeerRule for Prodigy {

@@ -1,6 +1,6 @@
 //! [`RmsProp`]: PyTorch's form.
 
-use super::{slices, Batch, PeerError, PeerRule, Real, Tensors};
+use super::{slices, Batch, PeerError, PeerRule, PeerState, Real, Tensors};
 use serde::{Deserialize, Serialize};
 
 /// RMSprop: v ← α·v + (1 − α)·g², b ← μ·b + g/(√v + ε), w ← w − lr·b, with g + λ·w for g.
@@ -45,6 +45,12 @@ pub struct RmsPropState<E> {
     rate: f64,
     square: Tensors<E>,
     velocity: Tensors<E>,
+}
+
+impl<E> PeerState for RmsPropState<E> {
+    fn buffers(&self) -> Vec<Vec<usize>> {
+        slices::lens([&self.square, &self.velocity])
+    }
 }
 
 impl PeerRule for RmsProp {

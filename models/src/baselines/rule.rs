@@ -30,7 +30,7 @@ pub trait PeerRule: Clone + Debug + PartialEq {
     const NAME: &'static str;
 
     /// What is remembered from step to step.
-    type State<E: Real>: Clone + Debug + PartialEq + Serialize + DeserializeOwned;
+    type State<E: Real>: PeerState + Clone + Debug + PartialEq + Serialize + DeserializeOwned;
 
     /// Whether there is a rate that a schedule can multiply. Default true.
     fn is_scheduled(&self) -> bool {
@@ -79,6 +79,20 @@ pub trait PeerRule: Clone + Debug + PartialEq {
     }
 }
 
+/// What a rule remembers. Its sizes say whether a saved one is of these weights.
+pub trait PeerState {
+    /// The length of each tensor in each buffer. A buffer that the rule does not need is empty.
+    /// Default: there is no buffer.
+    fn buffers(&self) -> Vec<Vec<usize>> {
+        Vec::new()
+    }
+
+    /// How many parts there are of which it keeps numbers, such as one for each tensor. Default 0.
+    fn parts(&self) -> usize {
+        0
+    }
+}
+
 /// A rule with its state: an optimizer over plain slices.
 ///
 /// # Example
@@ -103,6 +117,9 @@ pub struct Peer<R: PeerRule, E: Real> {
     lens: Vec<usize>,
     state: Option<R::State<E>>,
 }
+
+/// More steps than any training makes, and few enough to count on from.
+const MOST_STEPS: u64 = 1 << 53;
 
 /// What a [`Peer`] remembers, to be stored with serde.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -230,13 +247,40 @@ impl<R: PeerRule, E: Real> Peer<R, E> {
     /// same to the bit.
     ///
     /// # Errors
-    /// [`PeerError::AnotherRule`]. Nothing has changed then.
+    /// [`PeerError::AnotherRule`]; [`PeerError::OutOfRange`] for a number of steps and
+    /// [`PeerError::Shapes`] for buffers that the rule cannot have left. Nothing has changed then.
     pub fn restore(&mut self, saved: Saved<R::State<E>>) -> Result<(), PeerError> {
         if saved.rule != self.described() {
             return Err(PeerError::AnotherRule { saved: saved.rule, here: self.described() });
         }
+        let most = if saved.state.is_some() { MOST_STEPS } else { 0 };
+        let in_range = (u64::from(saved.state.is_some())..=most).contains(&saved.steps);
+        let range = "from 1 to 2^53 with a state, and 0 without";
+        PeerError::unless(in_range, "the saved steps", range, saved.steps as f64)?;
+        if let Some(state) = &saved.state {
+            self.check_sizes(state, &saved.lens)?;
+        }
         (self.steps, self.lens, self.state) = (saved.steps, saved.lens, saved.state);
         Ok(())
+    }
+
+    /// Checks that the rule can have left a state of these sizes: that the buffers it begins with,
+    /// and no others, are of as many tensors and as long.
+    fn check_sizes(&self, state: &R::State<E>, lens: &[usize]) -> Result<(), PeerError> {
+        // Of one element each: a file may say any length.
+        let mut weights = vec![[E::default()]; lens.len()];
+        let weights: Vec<_> = weights.iter_mut().map(|tensor| &mut tensor[..]).collect();
+        let fresh = self.rule.start(&weights);
+        let (found, expected) = (state.parts(), fresh.parts());
+        if found != expected {
+            return Err(PeerError::Shapes { what: "saved parts", found, expected });
+        }
+        let (buffers, fresh) = (state.buffers(), fresh.buffers());
+        same_lens("saved buffers", &[buffers.len()], &[fresh.len()])?;
+        buffers.iter().zip(fresh).try_for_each(|(buffer, fresh)| {
+            let due = if fresh.is_empty() { &[][..] } else { lens };
+            same_lens("a saved buffer", buffer, due)
+        })
     }
 
     fn described(&self) -> String {

@@ -1,6 +1,6 @@
 //! [`Sgd`]: stochastic gradient descent with momentum, PyTorch's form.
 
-use super::{slices, Batch, PeerError, PeerRule, Real, Tensors};
+use super::{slices, Batch, PeerError, PeerRule, PeerState, Real, Tensors};
 use serde::{Deserialize, Serialize};
 
 /// Stochastic gradient descent: v ← μ·v + g + λ·w, w ← w − lr·v, with v = g at the first step.
@@ -44,6 +44,12 @@ impl Default for Sgd {
 pub struct SgdState<E> {
     rate: f64,
     velocity: Tensors<E>,
+}
+
+impl<E> PeerState for SgdState<E> {
+    fn buffers(&self) -> Vec<Vec<usize>> {
+        slices::lens([&self.velocity])
+    }
 }
 
 impl PeerRule for Sgd {

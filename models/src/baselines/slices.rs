@@ -120,3 +120,8 @@ pub(super) fn zeros<E: Real>(weights: &[&mut [E]]) -> Tensors<E> {
 pub(super) fn copies<E: Real>(weights: &[&mut [E]]) -> Tensors<E> {
     weights.iter().map(|tensor| tensor.to_vec()).collect()
 }
+
+/// The length of each tensor of each of these buffers.
+pub(super) fn lens<E, const N: usize>(buffers: [&Tensors<E>; N]) -> Vec<Vec<usize>> {
+    buffers.map(|buffer| buffer.iter().map(Vec::len).collect()).into()
+}

@@ -1,6 +1,6 @@
 //! [`Sls`]: stochastic line search.
 
-use super::{slices, Batch, PeerError, PeerRule, Real, Tensors};
+use super::{slices, Batch, PeerError, PeerRule, PeerState, Real, Tensors};
 use serde::{Deserialize, Serialize};
 
 /// Stochastic line search: w ← w − η·g, with η cut by β until Armijo's condition holds on the same
@@ -56,6 +56,8 @@ impl Default for Sls {
 pub struct SlsState {
     rate: f64,
 }
+
+impl PeerState for SlsState {}
 
 /// Trials in a step.
 const TRIALS: usize = 100;

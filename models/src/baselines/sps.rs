@@ -1,6 +1,6 @@
 //! [`Sps`]: the stochastic Polyak step size.
 
-use super::{slices, Batch, PeerError, PeerRule, Real};
+use super::{slices, Batch, PeerError, PeerRule, PeerState, Real};
 use serde::{Deserialize, Serialize};
 
 /// The stochastic Polyak step size: w ← w − η·g with η = f/(c·‖g‖² + ε), bounded. The least value
@@ -63,6 +63,8 @@ impl Default for Sps {
 pub struct SpsState {
     rate: f64,
 }
+
+impl PeerState for SpsState {}
 
 /// A gradient below this norm counts as 0.
 const LEAST_NORM: f64 = 1e-8;

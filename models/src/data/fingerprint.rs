@@ -49,9 +49,10 @@ impl Images {
         for size in [channels, rows, columns, self.classes()] {
             hash.number(size);
         }
-        for index in 0..self.len() {
-            hash.add(self.pixels_of(index));
-            hash.number(usize::from(self.label(index)));
+        let images = (0..self.len()).map(|index| (self.pixels_of(index), self.label(index)));
+        for (pixels, label) in images {
+            hash.add(pixels.unwrap_or_default());
+            hash.number(usize::from(label.unwrap_or_default()));
         }
         format!("{} images, {hash}", self.len())
     }

@@ -31,7 +31,8 @@ impl Images {
     ///
     /// // Two grey images of 1 x 3 pixels, of the classes 0 and 1.
     /// let images = Images::new(vec![0, 128, 255, 255, 128, 0], vec![0, 1], [1, 1, 3], 2)?;
-    /// assert_eq!((images.len(), images.pixels_of(1)), (2, &[255, 128, 0][..]));
+    /// assert_eq!((images.pixels_of(1), images.label(1)), (Some(&[255, 128, 0][..]), Some(1)));
+    /// assert_eq!((images.len(), images.pixels_of(2)), (2, None));
     /// # Ok::<(), tlr_models::data::DataError>(())
     /// ```
     pub fn new(
@@ -112,23 +113,14 @@ impl Images {
     }
 
     /// The [`size`](Self::size) bytes of image `index`, channel by channel and
-    /// row by row.
-    ///
-    /// # Panics
-    ///
-    /// When `index` is not below [`len`](Self::len), as indexing a slice does.
-    pub fn pixels_of(&self, index: usize) -> &[u8] {
-        let size = self.size();
-        &self.pixels[index * size..][..size]
+    /// row by row. None if `index` is not below [`len`](Self::len).
+    pub fn pixels_of(&self, index: usize) -> Option<&[u8]> {
+        self.pixels.chunks_exact(self.size()).nth(index)
     }
 
-    /// The class of image `index`.
-    ///
-    /// # Panics
-    ///
-    /// When `index` is not below [`len`](Self::len), as indexing a slice does.
-    pub fn label(&self, index: usize) -> u8 {
-        self.labels[index]
+    /// The class of image `index`. None if `index` is not below [`len`](Self::len).
+    pub fn label(&self, index: usize) -> Option<u8> {
+        self.labels.get(index).copied()
     }
 
     /// Keeps the first `n` images, or all of them when there are fewer.
@@ -177,8 +169,9 @@ impl Images {
         labels: &mut Vec<usize>,
     ) -> Result<(), DataError> {
         let len = self.len();
+        let outside = |index| DataError::Index { index, len };
         if let Some(&index) = indices.iter().find(|&&i| i >= len) {
-            return Err(DataError::Index { index, len });
+            return Err(outside(index));
         }
         let found = scaling.channels();
         if found != self.channels {
@@ -188,10 +181,13 @@ impl Images {
         labels.clear();
         let plane = self.rows * self.columns;
         for &i in indices {
-            for (bytes, table) in self.pixels_of(i).chunks_exact(plane).zip(scaling.tables()) {
+            let (Some(image), Some(label)) = (self.pixels_of(i), self.label(i)) else {
+                return Err(outside(i));
+            };
+            for (bytes, table) in image.chunks_exact(plane).zip(scaling.tables()) {
                 pixels.extend(bytes.iter().map(|&byte| table[usize::from(byte)]));
             }
-            labels.push(usize::from(self.labels[i]));
+            labels.push(usize::from(label));
         }
         Ok(())
     }

@@ -13,7 +13,7 @@ use std::{fmt, str::FromStr};
 /// let scaling = Images::new(vec![0, 200], vec![0], [1, 1, 2], 1)?.scaling();
 /// assert_eq!(scaling.to_string(), "100 100");
 /// assert_eq!("100 100".parse::<Scaling>().unwrap(), scaling);
-/// assert_eq!(scaling.of(0, 50), -0.5);
+/// assert_eq!((scaling.of(0, 50), scaling.of(1, 50)), (Some(-0.5), None));
 /// # Ok::<(), tlr_models::data::DataError>(())
 /// ```
 #[derive(Clone, Debug, PartialEq)]
@@ -55,13 +55,10 @@ impl Scaling {
         self.0.len()
     }
 
-    /// The value of a pixel byte of channel `channel`, counted from 0.
-    ///
-    /// # Panics
-    ///
-    /// When `channel` is not below [`channels`](Self::channels), as indexing a slice does.
-    pub fn of(&self, channel: usize, byte: u8) -> f32 {
-        self.0[channel].table[usize::from(byte)]
+    /// The value of a pixel byte of channel `channel`, counted from 0. None if `channel` is not
+    /// below [`channels`](Self::channels).
+    pub fn of(&self, channel: usize, byte: u8) -> Option<f32> {
+        self.0.get(channel).map(|channel| channel.table[usize::from(byte)])
     }
 
     /// What the bytes of each channel become.

@@ -282,7 +282,7 @@ mod tests {
         let data = draw(42, 60, 30, 20).unwrap();
         let mut sum = Sha256::new();
         for images in [&data.train, &data.test] {
-            (0..images.len()).for_each(|i| sum.update(images.pixels_of(i)));
+            (0..images.len()).for_each(|i| sum.update(images.pixels_of(i).unwrap()));
         }
         let start: String = sum.finalize().iter().take(8).map(|b| format!("{b:02x}")).collect();
         assert_eq!(start, "0846ca76a6fa63a7");
@@ -294,7 +294,8 @@ mod tests {
             let train = draw(5, 1000, 1, classes).unwrap().train;
             assert_eq!(train.classes(), classes);
             for class in 0..classes as u8 {
-                let count = (0..1000).filter(|&i| train.label(i) == class).count() * classes;
+                let count =
+                    (0..1000).filter(|&i| train.label(i).unwrap() == class).count() * classes;
                 assert!((600..1400).contains(&count), "{class}: {count}");
             }
         }
@@ -349,19 +350,21 @@ mod tests {
         let size = data.train.size();
         let mut means = vec![(0_usize, vec![0.0_f32; size]); 10];
         for i in 0..data.train.len() {
-            let (count, mean) = &mut means[usize::from(data.train.label(i))];
+            let (count, mean) = &mut means[usize::from(data.train.label(i).unwrap())];
             *count += 1;
-            mean.iter_mut().zip(data.train.pixels_of(i)).for_each(|(m, &x)| *m += f32::from(x));
+            mean.iter_mut()
+                .zip(data.train.pixels_of(i).unwrap())
+                .for_each(|(m, &x)| *m += f32::from(x));
         }
         let distance = |i: usize, (count, mean): &(usize, Vec<f32>)| -> f32 {
-            let pairs = mean.iter().zip(data.test.pixels_of(i));
+            let pairs = mean.iter().zip(data.test.pixels_of(i).unwrap());
             pairs.map(|(m, &x)| (m / *count as f32 - f32::from(x)).powi(2)).sum()
         };
         let right = (0..data.test.len())
             .filter(|&i| {
                 let best = (0..10)
                     .min_by(|&a, &b| distance(i, &means[a]).total_cmp(&distance(i, &means[b])));
-                best == Some(usize::from(data.test.label(i)))
+                best == Some(usize::from(data.test.label(i).unwrap()))
             })
             .count();
         assert!(right < 120, "{right} of 400");

@@ -38,7 +38,7 @@ pub fn run_together(
     }
     let work = |options: &Options| train_cell(data, options).map_err(|error| how_it_ended(&error));
     let mut failed = 0;
-    for round in cells.chunks(jobs.max(1) * ranks.size()) {
+    for round in cells.chunks(jobs.max(1).saturating_mul(ranks.size())) {
         let mut done = Vec::new();
         jobs::each(Share::of_rank(ranks).of(round), jobs, &work, &mut |options, run| {
             let panicked = || Err((Ended::Failed, jobs::PANICKED.to_owned()));

@@ -111,8 +111,8 @@ pub fn train<M: Network>(
 }
 
 /// As [`train`], with an optimizer of the caller's, such as a
-/// [peer](crate::baselines::PeerOptimizer).
-/// What `options` say of the optimizer and its rate has no effect then.
+/// [peer](crate::baselines::PeerOptimizer). What `options` say of the optimizer and its rate has no
+/// effect then.
 ///
 /// # Errors
 /// As [`train`].

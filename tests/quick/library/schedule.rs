@@ -3,7 +3,7 @@
 use dfdx::{optim::SgdConfig, prelude::*};
 use support::{
     quadratic::{Quadratic, Random},
-    values::{bits, gradients, set_weights, vector, weights, Vector},
+    values::{bits, gradients, largest_error, set_weights, vector, weights, Vector},
 };
 use tlr::{optim::Sgd, Error, Newton, NewtonConfig, Outcome, Schedule, Step, Window};
 
@@ -152,7 +152,7 @@ fn a_factor_of_zero_is_no_division_by_it() {
     let mut opt = opt.schedule(Schedule::from_fn(|_| 0.0));
     let before = weights(&model);
     go(&mut model, &mut opt, 8);
-    let moved = weights(&model).iter().zip(&before).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+    let moved = largest_error(&weights(&model), &before);
     assert!(moved < 1e-25, "{moved}");
     assert_eq!(opt.rates(), [("model", 0.01)]);
     let last = opt.history().last().unwrap();

@@ -4,7 +4,7 @@ use crate::{
     problem::{config, part, sgd, Data, Real, BATCH},
     ranks::on_ranks,
 };
-use support::values::{bits, values};
+use support::values::{bits, largest_error, values};
 use tlr::{
     parallel::{Alone, Communicator, Ranks},
     DataParallel, Error, LineSearch, Newton, ParallelError,
@@ -50,7 +50,7 @@ fn exact_steps_are_those_of_one_process() {
             let together = on_ranks(size, |ranks| train(ranks, exact));
             for (net, bits, rates) in &together {
                 assert_eq!(*bits, together[0].1);
-                let off = alone.iter().zip(net).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+                let off = largest_error(&alone, net);
                 assert!(off < 1e-9, "{off:e}");
                 assert!((rates[0] / alone_rates[0] - 1.0).abs() < 1e-6);
             }

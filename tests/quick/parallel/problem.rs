@@ -4,7 +4,7 @@ use dfdx::{losses::mse_loss, optim::SgdConfig, prelude::*};
 use std::ops::Range;
 use support::{
     quadratic::Random,
-    values::{bits, values},
+    values::{bits, largest, largest_error, values},
 };
 use tlr::{
     optim::Sgd,
@@ -88,9 +88,8 @@ pub(crate) struct Trained {
 impl Trained {
     /// By how much the weights differ from others, as a part of the largest.
     pub(crate) fn distance(&self, other: &Self) -> f64 {
-        let largest = self.weights.iter().fold(0.0, |max: f64, w| max.max(w.abs()));
-        let pairs = self.weights.iter().zip(&other.weights);
-        pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f64::max) / largest
+        let size = largest(self.weights.iter().map(|w| w.abs()));
+        largest_error(&self.weights, &other.weights) / size
     }
 }
 

@@ -5,7 +5,7 @@ use crate::{
     ranks::on_ranks,
 };
 use dfdx::{optim::AdamConfig, prelude::*};
-use support::values::{bits, values};
+use support::values::{bits, largest_error, values};
 use tlr::{
     optim::Adam,
     parallel::{Alone, Communicator, Ranks, Threads},
@@ -51,7 +51,7 @@ fn training_goes_on_with_another_number_of_ranks() {
         let rest = on_ranks(size, |ranks| train(ranks, Some(&checkpoint), 30));
         for (net, bits, _) in &rest {
             assert_eq!(*bits, rest[0].1);
-            let off = whole.iter().zip(net).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+            let off = largest_error(&whole, net);
             assert!(off < 1e-10, "{size} ranks: {off:e}");
         }
     }

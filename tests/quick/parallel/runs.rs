@@ -5,6 +5,7 @@ use std::{
     path::Path,
     sync::atomic::{AtomicBool, Ordering},
 };
+use support::values::largest_error;
 use tlr::{Error, ParallelError};
 use tlr_models::{
     data::{digits, Dataset},
@@ -41,11 +42,6 @@ fn losses(run: &Run) -> Vec<f64> {
     run.losses.iter().copied().chain(tests).collect()
 }
 
-fn off(a: &[f64], b: &[f64]) -> f64 {
-    assert_eq!(a.len(), b.len());
-    a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max)
-}
-
 /// The losses that are told are those of all ranks, and each image counts once. Fails if ranks have
 /// the same images, or if the single image of the last batch counts on every rank.
 #[test]
@@ -59,7 +55,7 @@ fn ranks_train_as_one_process() {
             losses(&run(&data, &own, &Persistence::default(), &options(), &mut |_| ()).unwrap())
         });
         assert!(all.iter().all(|losses| *losses == all[0]));
-        let off = off(&losses(&alone), &all[0]);
+        let off = largest_error(&losses(&alone), &all[0]);
         assert!(off < 1e-4, "{size} ranks: {off:e}");
     }
 }
@@ -97,7 +93,7 @@ fn a_run_that_was_stopped_goes_on_with_other_ranks() {
     assert_eq!(rest[0], rest[1]);
     let whole =
         run(&data, &train::alone(), &Persistence::default(), &options(), &mut |_| ()).unwrap();
-    assert!(off(&losses(&whole), &rest[0]) < 1e-4);
+    assert!(largest_error(&losses(&whole), &rest[0]) < 1e-4);
 }
 
 fn error(result: Result<Run, TrainError>) -> String {
@@ -181,15 +177,17 @@ fn a_sweep_is_shared_out() {
     let mut results = Results::open(&folder.path().join("alone"), "drawn", &data).unwrap();
     sweep::run(&data, &cells, 1, &mut results, &mut |record| alone.push(record.clone())).unwrap();
     assert_eq!(alone.len(), 3);
-    // The second time, nothing is left to do.
-    for left in [3, 0] {
+    // The second time, nothing is left to do. As many jobs as can be are as many as there are
+    // cells: it fails if their number, times that of the ranks, overflows.
+    for (left, jobs) in [(3, usize::MAX), (0, 1)] {
         let told = on_boxed_ranks(2, |own| {
             let path = folder.path().join("together");
             let mut results = own.is_first().then(|| Results::open(&path, "drawn", &data).unwrap());
             let mut told = Vec::new();
-            let failed = sweep::run_together(&data, &cells, 1, results.as_mut(), &own, &mut |r| {
-                told.push(r.clone());
-            });
+            let failed =
+                sweep::run_together(&data, &cells, jobs, results.as_mut(), &own, &mut |r| {
+                    told.push(r.clone());
+                });
             assert_eq!(failed.unwrap(), 0);
             told
         });

@@ -8,7 +8,7 @@ use dfdx::{
     optim::{Momentum, SgdConfig},
     prelude::*,
 };
-use support::values::{bits, values};
+use support::values::{bits, gradients, largest_error, values};
 use tlr::{
     optim::{Accumulate, Clip, Sgd},
     parallel::{Alone, Communicator, Ranks, Threads},
@@ -47,7 +47,7 @@ where
     for step in 0..how.steps {
         let (loss, mut own) = f64::loss(&net, &data, part(0..BATCH, place[0], place[1]));
         if how.bad.is_some_and(|bad| (bad..bad + 2).contains(&step)) {
-            own = support::values::gradients(&net, &vec![1e307; values(&net).len()]);
+            own = gradients(&net, &vec![1e307; values(&net).len()]);
         }
         steps.push(match how.tells_losses {
             true => opt.step(&mut net, &own, loss)?,
@@ -106,8 +106,7 @@ where
 }
 
 fn off(a: &Trained, b: &Trained) -> f64 {
-    let pairs = a.weights.iter().zip(&b.weights);
-    pairs.map(|(a, b)| (a - b).abs()).fold(0.0, f64::max)
+    largest_error(&a.weights, &b.weights)
 }
 
 /// 97 weights over up to five ranks. Fails if a rank counts an element that another one counts too,

@@ -6,7 +6,7 @@ use crate::{
 };
 use dfdx::{optim::SgdConfig, prelude::*};
 use std::ops::Range;
-use support::values::values;
+use support::values::{self, largest_error, values, weights};
 use tlr::{
     optim::{Accumulate, Sgd},
     parallel::{Alone, Communicator, Ranks},
@@ -46,7 +46,7 @@ fn each_example_counts_once() {
     let alone = train(Ranks::new(Alone)).unwrap();
     let together = on_ranks(3, |ranks| train(ranks).unwrap());
     for rank in together {
-        let off = alone.iter().zip(&rank).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max);
+        let off = largest_error(&alone, &rank);
         assert!(off < 1e-12, "{off:e}");
     }
 }
@@ -64,8 +64,8 @@ fn who_has_no_example_has_no_say() {
         if rank == 1 {
             opt.weigh_next(0.0).unwrap();
             loss = f64::NAN;
-            let count = support::values::weights(&net).len();
-            gradients = support::values::gradients(&net, &vec![f64::NAN; count]);
+            let count = weights(&net).len();
+            gradients = values::gradients(&net, &vec![f64::NAN; count]);
         }
         opt.step(&mut net, &gradients, loss).unwrap();
         let (mean, weight) = opt.optimizer().last_batch().unwrap();

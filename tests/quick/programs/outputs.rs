@@ -249,8 +249,8 @@ fn the_best_weights_are_kept_and_predict() {
     for (split, images) in [("train", &drawn.train), ("t10k", &drawn.test)] {
         let count = images.len() as u32;
         let pixels: Vec<u8> =
-            (0..images.len()).flat_map(|i| images.pixels_of(i).to_vec()).collect();
-        let labels: Vec<u8> = (0..images.len()).map(|i| images.label(i)).collect();
+            (0..images.len()).flat_map(|i| images.pixels_of(i).unwrap().to_vec()).collect();
+        let labels: Vec<u8> = (0..images.len()).map(|i| images.label(i).unwrap()).collect();
         let file = |name: &str| at("data").join(format!("{split}-{name}-ubyte"));
         fs::write(file("images-idx3"), idx(&[count, 28, 28], &pixels)).unwrap();
         fs::write(file("labels-idx1"), idx(&[count], &labels)).unwrap();
@@ -280,7 +280,7 @@ fn the_best_weights_are_kept_and_predict() {
         let (class, sure) = said.split_once(", ").unwrap();
         let sure: f64 = sure.strip_suffix('%').unwrap().parse().unwrap();
         assert!((10.0..=100.0).contains(&sure), "{line}");
-        right += usize::from(class == drawn.test.label(i).to_string());
+        right += usize::from(class == drawn.test.label(i).unwrap().to_string());
     }
     assert_eq!(text.lines().count(), 100);
     assert_eq!(right as f64 / 100.0, best.test_accuracy);
@@ -313,7 +313,7 @@ fn predict_takes_png() {
     let write = |name: &str, i: usize, times: u32| {
         let name = dir.path().join(name);
         let at = |x: u32, y: u32| (y / times * 28 + x / times) as usize;
-        let pixel = |x, y| image::Luma([drawn.pixels_of(i)[at(x, y)]]);
+        let pixel = |x, y| image::Luma([drawn.pixels_of(i).unwrap()[at(x, y)]]);
         image::GrayImage::from_fn(28 * times, 28 * times, pixel).save(&name).unwrap();
         name.to_str().unwrap().to_owned()
     };

@@ -12,7 +12,7 @@ use std::{
 };
 
 const FORMAT: &str = "tlr checkpoint";
-const VERSION: u32 = 7;
+const VERSION: u32 = 8;
 
 pub(crate) type Tensors = BTreeMap<String, Stored>;
 
@@ -65,7 +65,8 @@ impl Partial {
     /// there is removed.
     fn new(path: &Path) -> io::Result<Self> {
         static COUNT: AtomicU64 = AtomicU64::new(0);
-        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+        let name = name.to_string_lossy().into_owned();
         remove_abandoned(path, &name);
         loop {
             let count = COUNT.fetch_add(1, Ordering::Relaxed);

@@ -95,11 +95,12 @@ impl Checkpoint {
     /// find out before a long training.
     ///
     /// # Errors
-    /// The system's error, as if there is no such folder, or if `path` is one.
+    /// The system's error, as if there is no such folder, if `path` is one, or names no file.
     ///
     /// # Example
     /// ```
     /// assert!(tlr::Checkpoint::probe("no/such/folder/run.safetensors").is_err());
+    /// assert!(tlr::Checkpoint::probe("").is_err());
     /// ```
     pub fn probe(path: impl AsRef<Path>) -> std::io::Result<()> {
         file::probe(path.as_ref())

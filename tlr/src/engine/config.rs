@@ -29,7 +29,7 @@ pub struct Config<R> {
 /// The configuration of `Newton`.
 ///
 /// The default is the aligned rule with γ = 0.33, windows of 0.2 of an epoch, undamped while
-/// windows agree, and the safeguard on.
+/// windows agree, and the safeguard on; the starting rates are found by the ramp, and settle.
 ///
 /// # Example
 /// ```
@@ -38,6 +38,13 @@ pub struct Config<R> {
 /// let ours = NewtonConfig::default().batches_per_epoch(469);
 /// let papers = NewtonConfig::paper_code().batches_per_epoch(469);
 /// let own = NewtonConfig::default().damping(0.5).window(Window::steps(50)?);
+/// // Every setting at its default, around an optimizer without momentum:
+/// let same = NewtonConfig::default()
+///     .damping(0.33).max_factor(100.0).form(tlr::engine::NewtonForm::Aligned)
+///     .window(Window::fraction(0.2)?).least_steps(20).memories(5.0)
+///     .climb(0.8).ramp(true).settle(true).horizon(None)
+///     .safeguard(tlr::Safeguard::default()).sketch(None).bf16_directions(false);
+/// assert_eq!(same, NewtonConfig::default());
 /// # Ok::<(), tlr::Error>(())
 /// ```
 pub type NewtonConfig = Config<NewtonRule>;
@@ -46,7 +53,8 @@ pub type NewtonConfig = Config<NewtonRule>;
 pub type HypergradientConfig = Config<HypergradientRule>;
 
 impl<R: RateRule> Config<R> {
-    /// Any rule and nothing beside it, windows of 0.2 of an epoch, the safeguard on.
+    /// Any rule, with windows of 0.2 of an epoch (of at least 20 steps, and of 5/(1 − β) around
+    /// momentum) and the safeguard; without ramp, climb and settling.
     ///
     /// # Example
     /// ```
@@ -179,8 +187,8 @@ impl<R: RateRule> Config<R> {
     /// **Why.** The best rate to start from is not known. From one that is too small, windows pass
     /// until the rule has raised it; one that is too large costs a rollback, or the network.
     ///
-    /// **How.** Let s be the way that the weights have gone since training began, and g the
-    /// gradient of a batch that has had no part in it. The slope ⟨g,s⟩/‖s‖ says by how much the
+    /// **How.** Let d be the way that the weights have gone since training began, and g the
+    /// gradient of a batch that has had no part in it. The slope ⟨g,d⟩/‖d‖ says by how much the
     /// loss changes along the way. It is steepest at the beginning and 0 at the lowest point. On a
     /// quadratic it is half of the first slope half-way there.
     ///
@@ -212,9 +220,9 @@ impl<R: RateRule> Config<R> {
     /// stay long, as around Adam or in sign descent, only lose their direction: ⟨u₋,u⟩ is about 0,
     /// and the rule leaves the rate where it is.
     ///
-    /// **How.** Before the last step of a window, let s be its way so far, and g the gradient of
-    /// the batch, which has had no part in s. If cos(g,s) is above 0, the loss rises along the
-    /// way, and the next rate is at most the current one times 1 − cos(g,s), or times a half.
+    /// **How.** Before the last step of a window, let d be its way so far, and g the gradient of
+    /// the batch, which has had no part in d. If cos(g,d) is above 0, the loss rises along the
+    /// way, and the next rate is at most the current one times 1 − cos(g,d), or times a half.
     pub fn settle(mut self, on: bool) -> Self {
         self.settle = on;
         self
@@ -243,8 +251,13 @@ impl<R: RateRule> Config<R> {
         self
     }
 
-    /// The safeguard, or `None` for none at all. Without a safeguard, a loss or a weight that is
-    /// not finite is an error, and nothing else is looked at. Default: [`Safeguard::default`].
+    /// The safeguard, or `None` for none at all. Default: [`Safeguard::default`].
+    ///
+    /// Without a safeguard, a loss or a weight that is not finite is an error, and nothing else is
+    /// looked at. Only the [`ramp`](Self::ramp) cannot do without: while it lasts, a batch whose
+    /// gradient is not finite is left out, and weights that went too far go back, by the limits of
+    /// the default safeguard. After twenty such ways back in a row,
+    /// [`Error::TooManyRollbacks`] is the answer. With `ramp(false)` there is nothing of this.
     pub fn safeguard(mut self, safeguard: impl Into<Option<Safeguard>>) -> Self {
         self.safeguard = safeguard.into();
         self

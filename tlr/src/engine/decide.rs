@@ -6,7 +6,7 @@
 //! | --- | --- | --- | --- |
 //! | when | the last one ended well | the last one is undone | a schedule restarts, an exact step |
 //! | steps in the window | cleared | cleared | cleared |
-//! | gathered losses | there are none | cleared | cleared |
+//! | gathered batches | there are none | cleared | cleared |
 //! | the window's losses | are the new level | cleared | cleared |
 //! | the losses at the snapshot | cleared | kept, if it is the same | cleared |
 //! | previous directions | kept | cleared | cleared |
@@ -19,9 +19,7 @@ use super::{
     rule::{self, bounded, Proposal, RATES},
     settle::settle,
     start::{climb::climb, rounding::Rounding, LARGEST_CLIMB},
-    state::{
-        EndedWindow, GatheredLosses, GroupState, Phase, PreviousWindow, Rollback, SnapshotTrust,
-    },
+    state::{EndedWindow, Gathered, GroupState, Phase, PreviousWindow, Rollback, SnapshotTrust},
     Engine, RateRule, Request, Step,
 };
 use crate::error::{Cause, Error};
@@ -49,7 +47,9 @@ impl<R: RateRule> Engine<R> {
             }
             window.slopes = Some(Vec::new());
         }
-        if let Some(guilty) = self.went_uphill(&window) {
+        // Once for each window: the answer whether groups are movable leads here again.
+        let guilty = if window.movable.is_none() { self.went_uphill(&window) } else { None };
+        if let Some(guilty) = guilty {
             return self.go_back(Rollback {
                 cause: Cause::WentTooFar,
                 rates_are_to_blame: true,
@@ -63,7 +63,7 @@ impl<R: RateRule> Engine<R> {
         // With a small factor, weights may stand still on purpose: then nothing was lost in
         // rounding. A horizon's is large enough for half of the steps at least.
         let least = if self.schedule.is_some() { 1.0 } else { 0.5 };
-        let looks_for_rounding = self.climb.is_some() && window.factor >= least;
+        let looks_for_rounding = self.config.climb.is_some() && window.factor >= least;
         if !looks_for_rounding {
             return self.conclude(window, &[]);
         }
@@ -84,7 +84,7 @@ impl<R: RateRule> Engine<R> {
     /// Whether this window's directions agree with the last one's so well that a rate may climb. If
     /// so, slopes are needed: a rate climbs only if the loss falls along the way.
     fn agree(&self, window: &EndedWindow) -> bool {
-        self.climb.is_some_and(|cosine| {
+        self.config.climb.is_some_and(|cosine| {
             let pairs = self.state.groups.iter().zip(&window.products);
             let directions =
                 |(group, products)| GroupState::directions(group, products, window.factor);
@@ -105,15 +105,17 @@ impl<R: RateRule> Engine<R> {
     /// Decides on each group's rate.
     pub(super) fn conclude(&mut self, window: EndedWindow, norms: &[f64]) -> Request {
         self.state.phase = Phase::Idle;
-        self.state.watch.accept(self.safeguard.as_ref());
+        self.state.watch.accept(self.config.safeguard.as_ref());
         let movable = window.movable.unwrap_or_default();
         let slopes = window.slopes.unwrap_or_default();
         let largest = self.largest_rate();
-        let first = self.state.history.len();
+        let before = self.state.history.len();
         for (index, products) in window.products.into_iter().enumerate() {
             let moves = movable.get(index).is_some_and(|moves| *moves);
             let norm = norms.get(index).copied();
             let slope = slopes.get(index);
+            // Deviation from the paper, which has no late start, no climb, and no raise: see
+            // `Config::ramp` and `Config::climb`.
             if self.has_spoken(index, slope) {
                 self.start_late(index, largest);
             } else if let Some(by) = self.raise(index, products, moves, norm) {
@@ -122,7 +124,7 @@ impl<R: RateRule> Engine<R> {
                 self.adapt(index, products, window.factor, slope);
             }
         }
-        let decisions = self.decisions_since(first);
+        let decisions = self.decisions_since(before);
         self.count(1);
         Request::Done(Step::WindowEnded { decisions })
     }
@@ -185,9 +187,9 @@ impl<R: RateRule> Engine<R> {
         else {
             return;
         };
-        let (rate, settles, follows) = (group.rate, self.settles, self.state.follows);
+        let (rate, settles, follows) = (group.rate, self.config.settle, self.state.follows);
         // A window without movement, or only with that of the decay, says nothing of the loss.
-        let says_nothing = group.silent || window.own == 0.0 && self.climb.is_some();
+        let says_nothing = group.silent || window.own == 0.0 && self.config.climb.is_some();
         if says_nothing && !settings.fixed_rate {
             group.previous = None;
             return self.set_rate(index, Proposal::kept(rate, KeptBecause::NoGradient), None);
@@ -198,16 +200,18 @@ impl<R: RateRule> Engine<R> {
         let proposal = match (previous, products) {
             _ if settings.fixed_rate => Proposal::kept(rate, KeptBecause::FixedRate),
             (Some(previous), Some(products)) => {
-                let proposal = rule::decide(&self.rule, rate, previous.rate, &products);
-                let agrees = self.climb.is_some_and(|cosine| products.cosine() > cosine);
+                let proposal = rule::decide(&self.config.rule, rate, previous.rate, &products);
+                let agrees = self.config.climb.is_some_and(|cosine| products.cosine() > cosine);
+                // Deviation from the paper, which has no climb: see `Config::climb`.
                 group.climbs &= agrees;
                 let proposal = if group.climbs {
                     climb(rate, previous.rate, &products, proposal)
                 } else {
                     proposal
                 };
-                // With momentum or decay, successive directions agree whatever the loss does. So a
-                // rate rises by agreement only if the loss falls along the way.
+                // Deviation from the paper, which has no slopes. With momentum or decay, successive
+                // directions agree whatever the loss does. So a rate rises by agreement only if the
+                // loss falls along the way.
                 let proposal = match slope {
                     Some(slope) if agrees && proposal.rate > rate && !slope.is_downhill() => {
                         Proposal::kept(rate, KeptBecause::NotDownhill)
@@ -215,7 +219,8 @@ impl<R: RateRule> Engine<R> {
                     Some(slope) if settles => settle(rate, slope, follows, proposal),
                     _ => proposal,
                 };
-                // Deviation from the paper, which has no schedule: its mean scales the change.
+                // Deviation from the paper, which has no schedule: its mean over the window before
+                // scales the change.
                 // Without schedule and horizon that is 1, and the proposal stays, to the bit.
                 if previous.factor < 1.0 {
                     let moved = rate + previous.factor * (proposal.rate - rate);
@@ -224,6 +229,7 @@ impl<R: RateRule> Engine<R> {
                     proposal
                 }
             }
+            // Deviation from the paper, which has no cut that could be reverted.
             _ => match group.before_cut.take() {
                 Some(rate) => Proposal { rate, outcome: Outcome::CutReverted },
                 None => Proposal { rate, outcome: Outcome::WarmingUp },
@@ -232,14 +238,15 @@ impl<R: RateRule> Engine<R> {
         self.set_rate(index, proposal, products);
     }
 
-    /// Cuts the rates that are to blame. The host has gone back to a snapshot.
+    /// Cuts the rates that are to blame. The host has gone back to a snapshot. Deviation from the
+    /// paper, which has no safeguard.
     pub(super) fn rolled_back(&mut self, rollback: Rollback) -> Result<Request, Error> {
         let Rollback { cause, rates_are_to_blame, guilty, ramp, counts_step, watch, .. } = rollback;
         let state = &mut self.state;
         state.steps += u64::from(counts_step);
         state.watch = watch;
         // Only the ramp goes back without a safeguard.
-        let safeguard = self.safeguard.unwrap_or_default();
+        let safeguard = self.config.safeguard.unwrap_or_default();
         let is_guilty = |index: usize| {
             let named = guilty.as_ref().is_none_or(|guilty| guilty.get(index) == Some(&true));
             rates_are_to_blame && named
@@ -252,7 +259,7 @@ impl<R: RateRule> Engine<R> {
         }
         self.restart_at_snapshot();
         let cut = self.state.watch.roll_back(&safeguard, rates_are_to_blame);
-        let first = self.state.history.len();
+        let before = self.state.history.len();
         let outcome = Outcome::RolledBack(cause);
         if let Some(ramp) = ramp {
             self.take_rates(&ramp, outcome);
@@ -268,7 +275,7 @@ impl<R: RateRule> Engine<R> {
             }
         }
         let (count, step) = (self.state.watch.rollbacks(), self.state.steps);
-        let decisions = self.decisions_since(first);
+        let decisions = self.decisions_since(before);
         self.count(1);
         if count >= safeguard.max_rollbacks {
             return Err(Error::TooManyRollbacks { count, step, cause });
@@ -282,7 +289,7 @@ impl<R: RateRule> Engine<R> {
         self.restart_at_snapshot();
         self.count(1);
         let step = self.state.steps;
-        if self.keeps_snapshots {
+        if self.keeps_snapshots() {
             Error::NonFiniteWeights { step, tensor }
         } else {
             Error::LostWeights { step, tensor }
@@ -297,7 +304,7 @@ impl<R: RateRule> Engine<R> {
     fn restart_at_snapshot(&mut self) {
         self.begin_window();
         self.forget_directions();
-        self.state.gathered = GatheredLosses::default();
+        self.state.gathered = Gathered::default();
         self.state.snapshot = SnapshotTrust::Good;
     }
 
@@ -306,7 +313,7 @@ impl<R: RateRule> Engine<R> {
     pub(super) fn leave_window(&mut self) {
         self.begin_window();
         self.forget_directions();
-        self.state.gathered = GatheredLosses::default();
+        self.state.gathered = Gathered::default();
         self.state.watch.leave();
         self.state.watch.new_snapshot();
         self.state.snapshot = SnapshotTrust::Missing;
@@ -348,7 +355,7 @@ impl<R: RateRule> Engine<R> {
         self.state.history.push(Adaptation { step, layer, from, to, products, outcome });
     }
 
-    pub(super) fn decisions_since(&self, first: usize) -> Vec<Adaptation> {
-        self.state.history.get(first..).unwrap_or_default().to_vec()
+    pub(super) fn decisions_since(&self, before: usize) -> Vec<Adaptation> {
+        self.state.history.get(before..).unwrap_or_default().to_vec()
     }
 }

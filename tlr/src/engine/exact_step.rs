@@ -8,7 +8,7 @@ use super::{
 };
 
 /// What a look ahead says of a group: the dot products of a displacement s, which is old weights
-/// minus new ones (the contrary of the way s of a slope), with the gradients at both of its ends.
+/// minus new ones (the contrary of the way d of a slope), with the gradients at both of its ends.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct LookaheadProducts {
     /// ⟨s,g⟩, with g the gradient at the old weights.
@@ -57,7 +57,7 @@ impl<R: RateRule> Engine<R> {
                     Proposal::kept(from, KeptBecause::FixedRate)
                 } else {
                     // u belongs to the current rate: both forms of the rule are the same here.
-                    rule::decide(&self.rule, from, from, &products)
+                    rule::decide(&self.config.rule, from, from, &products)
                 };
                 ExactDecision { from, proposal, products }
             })

@@ -78,7 +78,7 @@ pub enum Outcome {
     Kept(KeptBecause),
     /// Set by the line search, because the rule's own step did not pass.
     Searched,
-    /// The window was undone and the rate cut.
+    /// The window was undone, and the rate cut or not: it stays if it is not to blame, or fixed.
     RolledBack(Cause),
 }
 

@@ -8,6 +8,7 @@ const PEAK: f64 = 1.5;
 const FALL: f64 = 0.3;
 
 /// The shape of the horizon's factor. It depends on what the ramp has seen: see docs/start.md.
+/// Deviation from the paper, which has no horizon.
 #[derive(Clone, Copy)]
 pub(super) enum Shape {
     /// Noise hides the slope, or nothing is known of it: the share of the steps that is left.

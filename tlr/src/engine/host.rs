@@ -103,13 +103,16 @@ pub enum WindowEnd {
 }
 
 /// Why a step was not finished.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum StepError<E> {
     /// The engine has given up.
+    #[error(transparent)]
     Engine(Error),
     /// The host has failed.
+    #[error("{error}{}", if *.step_made { ": the step itself was made" } else { "" })]
     Host {
         /// What went wrong.
+        #[source]
         error: E,
         /// Whether it went wrong at the end of a window, after the update.
         step_made: bool,

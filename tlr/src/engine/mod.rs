@@ -54,10 +54,10 @@
 //! let mut host = OneWeight { w: 3.0, last: 0.0, before: 0.0 };
 //! for _ in 0..20 {
 //!     let loss = 0.5 * host.w * host.w;
-//!     drive(&mut engine, &mut host, Some(loss), false).unwrap();
+//!     drive(&mut engine, &mut host, Some(loss), false)?;
 //! }
 //! assert!(host.w.abs() < 1e-3); // the best rate is 1; at 1e-6 nothing would have moved
-//! # Ok::<(), tlr::Error>(())
+//! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
 mod config;
@@ -124,16 +124,10 @@ pub struct Group {
 /// Decides how learning rates move, for a host that has the weights. See [the module](self).
 #[derive(Clone, Debug)]
 pub struct Engine<R> {
-    rule: R,
+    config: Config<R>,
+    /// K, by the configuration and the base optimizer's momentum.
     window: usize,
-    climb: Option<f64>,
-    ramps: bool,
-    settles: bool,
-    horizon: Option<u64>,
-    safeguard: Option<Safeguard>,
     schedule: Option<Schedule>,
-    /// Whether the host has snapshots to go back to, and not a sketch of them.
-    keeps_snapshots: bool,
     numbers: Numbers,
     groups: Vec<GroupSettings>,
     /// The learned rates times [`factor`](Self::factor), for the update that was asked for.
@@ -171,20 +165,14 @@ impl<R: RateRule> Engine<R> {
         {
             return Err(Error::Rate { group: name.to_string(), rate: *rate });
         }
-        let fresh = groups.iter().map(|group| start(group.rate, config.climb)).collect();
+        let fresh = groups.iter().map(|group| fresh_group(group.rate, config.climb)).collect();
         let state = State::new(0, fresh, Vec::new());
         let effective = groups.iter().map(|group| group.rate).collect();
         let settings = |Group { name, fixed_rate, .. }| GroupSettings { name, fixed_rate };
         let mut engine = Self {
-            rule: config.rule,
+            config,
             window,
-            climb: config.climb,
-            ramps: config.ramp,
-            settles: config.settle,
-            horizon: config.horizon,
-            safeguard: config.safeguard,
             schedule: None,
-            keeps_snapshots: config.sketch.is_none(),
             numbers,
             groups: groups.into_iter().map(settings).collect(),
             effective,
@@ -201,9 +189,9 @@ impl<R: RateRule> Engine<R> {
 }
 
 /// The state of a group whose rate has not been decided on yet.
-fn start(rate: f64, climb: Option<f64>) -> GroupState {
+fn fresh_group(rate: f64, climb: Option<f64>) -> GroupState {
     GroupState {
-        start: rate,
+        start_rate: rate,
         rate,
         silent: false,
         climbs: climb.is_some(),
@@ -217,6 +205,11 @@ impl<R> Engine<R> {
     /// Each group's name and learned rate.
     pub fn rates(&self) -> impl ExactSizeIterator<Item = (&str, f64)> {
         self.groups.iter().zip(&self.state.groups).map(|(group, state)| (&*group.name, state.rate))
+    }
+
+    /// Whether the host has snapshots to go back to, and not a sketch of them.
+    fn keeps_snapshots(&self) -> bool {
+        self.config.sketch.is_none()
     }
 
     /// The factor of the next step: that of the schedule times that of the horizon. 1 without them,
@@ -234,7 +227,7 @@ impl<R> Engine<R> {
         let scheduled = self.schedule.as_ref().map_or(1.0, |schedule| schedule.factor(steps));
         let shape = Shape::of(quiet, follows);
         let ends = |horizon| shape.factor(horizon, level_from, steps);
-        scheduled * self.horizon.map_or(1.0, ends)
+        scheduled * self.config.horizon.map_or(1.0, ends)
     }
 
     /// The rates of the update that is [asked for](Request::Update): the learned rates times
@@ -274,7 +267,12 @@ impl<R> Engine<R> {
     /// that was learned of losses and directions is forgotten, and so is a step that has begun.
     /// Steps are counted on, and the history is kept.
     pub fn reset(&mut self) {
-        let groups = self.state.groups.iter().map(|group| start(group.start, self.climb)).collect();
+        let groups = self
+            .state
+            .groups
+            .iter()
+            .map(|group| fresh_group(group.start_rate, self.config.climb))
+            .collect();
         let history = std::mem::take(&mut self.state.history);
         self.state = State::new(self.state.steps, groups, history);
         self.state.ramp = self.new_ramp();
@@ -283,9 +281,9 @@ impl<R> Engine<R> {
     fn new_ramp(&self) -> Option<Ramp> {
         let groups = self.state.groups.iter().zip(&self.groups);
         let groups = groups.map(|(state, settings)| (state.rate, settings.fixed_rate));
-        if self.ramps {
+        if self.config.ramp {
             let left = |horizon: u64| horizon.saturating_sub(self.state.steps);
-            Ramp::new(groups, self.horizon.map(left))
+            Ramp::new(groups, self.config.horizon.map(left))
         } else {
             None
         }
@@ -301,10 +299,10 @@ impl<R> Engine<R> {
     /// does not hold them. A state saved within a step waits for the answer to its last request.
     ///
     /// # Errors
-    /// Gives the state back if no such engine can have been in it.
-    pub fn resume(&mut self, state: State) -> Result<(), Box<State>> {
+    /// [`Error::ImpossibleState`] if no such engine can have been in it. Nothing has changed then.
+    pub fn resume(&mut self, state: State) -> Result<(), Error> {
         if !self.can_resume(&state) {
-            return Err(Box::new(state));
+            return Err(Error::ImpossibleState);
         }
         self.replace_state(state);
         Ok(())
@@ -312,7 +310,7 @@ impl<R> Engine<R> {
 
     /// Whether an engine with the same groups can have been in this state.
     pub(crate) fn can_resume(&self, state: &State) -> bool {
-        state.is_possible(self.groups.len())
+        state.is_possible(self.groups.len(), self.window)
     }
 
     /// Goes on from a state that [can be resumed](Self::can_resume).
@@ -350,7 +348,7 @@ impl<R> Engine<R> {
         };
         self.settings_but_rule()
             .with("layers", self.groups.iter().map(name).collect::<Vec<_>>().join(", "))
-            .with("rule", &self.rule)
+            .with("rule", &self.config.rule)
     }
 
     /// What was configured, but for the rule and the groups.
@@ -358,11 +356,11 @@ impl<R> Engine<R> {
     fn settings_but_rule(&self) -> Settings {
         Settings::default()
             .with("window", self.window)
-            .with("climb", self.climb)
-            .with("ramp", self.ramps)
-            .with("settle", self.settles)
-            .with("horizon", self.horizon)
-            .with("safeguard", self.safeguard)
+            .with("climb", self.config.climb)
+            .with("ramp", self.config.ramp)
+            .with("settle", self.config.settle)
+            .with("horizon", self.config.horizon)
+            .with("safeguard", self.config.safeguard)
             .with("schedule", self.schedule.as_ref().and_then(|s| serde_json::to_string(s).ok()))
     }
 }

@@ -35,21 +35,21 @@ impl Sum for WindowProducts {
 
 /// What one batch's gradient says of the way that a group of tensors has gone since a snapshot.
 ///
-/// B is the snapshot, W are the weights now, s = W − B is the way (the contrary of a displacement,
-/// which is old weights minus new ones), and g is the gradient at W. g comes from a batch that has
-/// had no part in s: so ⟨g,s⟩ has the right mean, whatever its noise. Except in windows of one
+/// B is the snapshot, W are the weights now, d = W − B is the way (the contrary of a displacement
+/// s, which is old weights minus new ones), and g is the gradient at W. g comes from a batch that
+/// has had no part in d: so ⟨g,d⟩ has the right mean, whatever its noise. Except in windows of one
 /// step, or with [`Config::settle`](super::Config::settle) off: there g is the gradient of the
-/// window's last step, which is part of s.
+/// window's last step, which is part of d.
 ///
-/// On a quadratic piece of the loss, ⟨g,s⟩/‖s‖ grows linearly along the way: from −‖g‖ at its
+/// On a quadratic piece of the loss, ⟨g,d⟩/‖d‖ grows linearly along the way: from −‖g‖ at its
 /// beginning, through 0 at the lowest point.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Slope {
-    /// ⟨g,s⟩.
+    /// ⟨g,d⟩.
     #[serde(with = "exact")]
     pub along: f64,
-    /// ‖s‖.
+    /// ‖d‖.
     #[serde(with = "exact")]
     pub moved: f64,
     /// ‖g‖.
@@ -70,7 +70,7 @@ const SMALL: f64 = 0.01;
 const FAR_OUT: f64 = 10.0;
 
 impl Slope {
-    /// ⟨g,s⟩/‖s‖: by how much the loss changes per length of the way, at its end. None if
+    /// ⟨g,d⟩/‖d‖: by how much the loss changes per length of the way, at its end. None if
     /// nothing has moved.
     pub(crate) fn per_length(&self) -> Option<f64> {
         (self.moved > 0.0).then(|| self.along / self.moved)

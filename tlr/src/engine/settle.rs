@@ -1,6 +1,10 @@
 //! Lowers a rate if a window ends uphill. See [`Config::settle`](super::Config::settle).
 
-use super::{history::Outcome, products::Slope, rule::Proposal};
+use super::{
+    history::Outcome,
+    products::Slope,
+    rule::{bounded, Proposal},
+};
 
 /// The least that a rate is multiplied by.
 const LEAST: f64 = 0.5;
@@ -9,15 +13,16 @@ const LEAST: f64 = 0.5;
 /// Noise and steps from side to side of a valley stay below it.
 const STEEP: f64 = 0.3;
 
-/// The rule's proposal. If the loss rises along the window's way s, so that the cosine between s
-/// and the gradient g is above 0: the rate times 1 − cos(g,s), if that is less.
+/// The rule's proposal. If the loss rises along the window's way d, so that the cosine between d
+/// and the gradient g is above 0: the rate times 1 − cos(g,d), if that is less. Deviation from the
+/// paper, which has no settling.
 ///
 /// If steps are as long as the gradients (`follows`), their directions show by themselves that they
 /// turn round. Then only a way that is steep counts.
 pub(super) fn settle(rate: f64, slope: &Slope, follows: bool, proposal: Proposal) -> Proposal {
     let least = if follows { STEEP } else { 0.0 };
     let cosine = slope.along / (slope.gradient * slope.moved);
-    let settled = (1.0 - cosine).max(LEAST) * rate;
+    let settled = bounded((1.0 - cosine).max(LEAST) * rate);
     // False for a cosine that is not a number, because nothing has moved.
     if cosine > least && settled < proposal.rate {
         Proposal { rate: settled, outcome: Outcome::Settled }
@@ -46,5 +51,8 @@ mod tests {
         assert_eq!(settle(8.0, &slope(2.5), false, scaled(6.0)), scaled(6.0));
         assert_eq!(settle(8.0, &slope(0.0), false, scaled(9.0)), scaled(9.0));
         assert_eq!(settle(8.0, &Slope::default(), false, scaled(9.0)), scaled(9.0));
+        // No rate settles below the least there is.
+        assert_eq!(settle(1.5e-30, &slope(9.9), false, scaled(2e-30)), settled(1e-30));
+        assert_eq!(settle(1e-30, &slope(9.9), false, scaled(1e-30)), scaled(1e-30));
     }
 }

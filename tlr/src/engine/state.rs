@@ -25,7 +25,7 @@ pub struct State {
     /// The sum of the factors of schedule and horizon over these steps.
     #[serde(with = "exact")]
     pub(super) factors: f64,
-    pub(super) gathered: GatheredLosses,
+    pub(super) gathered: Gathered,
     pub(super) snapshot: SnapshotTrust,
     pub(super) watch: Watch,
     pub(super) groups: Vec<GroupState>,
@@ -54,33 +54,55 @@ pub(super) enum SnapshotTrust {
     Unconfirmed,
 }
 
-/// The losses of the batches whose gradients the base optimizer has gathered for the step to come.
+/// The batches whose gradients the base optimizer has gathered for the step to come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct GatheredLosses {
-    pub(super) count: u64,
+pub(super) struct Gathered {
+    batches: u64,
+    /// The batches among them that had a loss.
+    losses: u64,
+    /// The mean of these losses.
     #[serde(with = "exact")]
     mean: f64,
 }
 
-impl GatheredLosses {
-    pub(super) fn with(self, loss: f64) -> Self {
-        if self.count == 0 {
-            return Self { count: 1, mean: loss };
+impl Gathered {
+    /// With one more batch, which may have no loss.
+    pub(super) fn with(self, loss: Option<f64>) -> Self {
+        let all = Self { batches: self.batches + 1, ..self };
+        match loss {
+            Some(loss) => all.with_loss(loss),
+            None => all,
         }
-        let count = self.count + 1;
-        let n = count as f64;
+    }
+
+    fn with_loss(self, loss: f64) -> Self {
+        if self.losses == 0 {
+            return Self { losses: 1, mean: loss, ..self };
+        }
+        let losses = self.losses + 1;
+        let n = losses as f64;
         let difference = loss - self.mean;
         // The difference of two huge numbers may overflow, although their mean does not.
         let mean = match loss.is_finite() && !difference.is_finite() {
             true => self.mean - self.mean / n + loss / n,
             false => self.mean + difference / n,
         };
-        Self { count, mean }
+        Self { losses, mean, ..self }
     }
 
+    /// The mean of the losses. None if no batch had one.
     pub(super) fn mean(self) -> Option<f64> {
-        (self.count > 0).then_some(self.mean)
+        (self.losses > 0).then_some(self.mean)
+    }
+
+    /// Whether there is no batch.
+    pub(super) fn is_empty(self) -> bool {
+        self.batches == 0
+    }
+
+    fn is_possible(self) -> bool {
+        self.losses <= self.batches && self.batches <= MOST_STEPS
     }
 }
 
@@ -93,7 +115,7 @@ const STEADY: f64 = 1.25;
 pub(super) struct GroupState {
     /// The rate that training started from.
     #[serde(with = "exact")]
-    pub(super) start: f64,
+    pub(super) start_rate: f64,
     /// The learned rate, without schedule and horizon.
     #[serde(with = "exact")]
     pub(super) rate: f64,
@@ -193,12 +215,7 @@ impl Phase {
             | Self::LookingBack(step)
             | Self::Updating(step)
             | Self::Skipping(step, _)
-            | Self::Checking(step, ..) => {
-                (0.0..=f64::MAX).contains(&step.factor)
-                    && step.gathered.count <= MOST_STEPS
-                    && step.watch.is_possible(MOST_STEPS)
-                    && step.ramp.as_ref().is_none_or(|ramp| ramp.is_possible(groups))
-            }
+            | Self::Checking(step, ..) => step.is_possible(groups),
             Self::Weighing(window) => window.products.len() == groups && window.factor >= 0.0,
             Self::GoingBack(rollback) => {
                 rollback.watch.is_possible(MOST_STEPS)
@@ -212,8 +229,8 @@ impl Phase {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct PendingStep {
-    /// The losses of the step's batches so far, this batch included.
-    pub(super) gathered: GatheredLosses,
+    /// The step's batches so far, this batch included.
+    pub(super) gathered: Gathered,
     pub(super) only_gathers: bool,
     /// The schedule's factor.
     #[serde(with = "exact")]
@@ -227,6 +244,15 @@ pub(super) struct PendingStep {
     pub(super) slopes: Option<Vec<Slope>>,
     /// The ramp ends with this step.
     pub(super) ends_ramp: bool,
+}
+
+impl PendingStep {
+    fn is_possible(&self, groups: usize) -> bool {
+        (0.0..=f64::MAX).contains(&self.factor)
+            && self.gathered.is_possible()
+            && self.watch.is_possible(MOST_STEPS)
+            && self.ramp.as_ref().is_none_or(|ramp| ramp.is_possible(groups))
+    }
 }
 
 /// A window that has ended well.
@@ -272,7 +298,7 @@ impl State {
             steps,
             position: 0,
             factors: 0.0,
-            gathered: GatheredLosses::default(),
+            gathered: Gathered::default(),
             snapshot: SnapshotTrust::Missing,
             watch: Watch::default(),
             groups,
@@ -290,12 +316,12 @@ impl State {
         self.phase != Phase::Idle
     }
 
-    /// Whether an engine with this number of groups can have been in this state.
-    pub(super) fn is_possible(&self, groups: usize) -> bool {
-        let counts = [self.steps, self.gathered.count];
+    /// Whether an engine with this number of groups and windows of this length can have been in
+    /// this state.
+    pub(super) fn is_possible(&self, groups: usize, window: usize) -> bool {
         self.groups.len() == groups
             && self.groups.iter().all(|group| {
-                let rates = [Some(group.start), Some(group.rate), group.before_cut];
+                let rates = [Some(group.start_rate), Some(group.rate), group.before_cut];
                 rates.into_iter().flatten().all(|rate| RATES.contains(&rate))
                     && group.previous.is_none_or(|previous| {
                         RATES.contains(&previous.rate) && previous.factor >= 0.0
@@ -304,9 +330,23 @@ impl State {
             && self.factors >= 0.0
             && self.ramp.as_ref().is_none_or(|ramp| ramp.is_possible(groups))
             && self.phase.is_possible(groups)
-            && counts.into_iter().all(|count| count < MOST_STEPS)
-            && self.position as u64 <= self.steps
+            && self.steps < MOST_STEPS
+            && self.gathered.is_possible()
+            && self.is_placed(window)
             && self.level_from <= self.steps
             && self.watch.is_possible(MOST_STEPS)
+    }
+    /// Whether the place in a window of this length is possible. It is beyond the window only if
+    /// the host could not end it: then neither the snapshot before nor a direction is known.
+    fn is_placed(&self, window: usize) -> bool {
+        let ends = matches!(self.phase, Phase::EndingWindow(_));
+        let could_not_end = || {
+            self.snapshot == SnapshotTrust::Good
+                && self.groups.iter().all(|group| group.previous.is_none())
+        };
+        self.position as u64 <= self.steps
+            && (self.position < window + usize::from(ends) || could_not_end())
+            && (!ends || self.position >= window)
+            && (!matches!(self.phase, Phase::Weighing(_)) || self.position == 0)
     }
 }

@@ -6,7 +6,7 @@ use super::{
     safeguard::Verdict,
     schedule::Schedule,
     start::ramp::Ramp,
-    state::{GatheredLosses, PendingStep, Phase, Rollback, SnapshotTrust},
+    state::{Gathered, PendingStep, Phase, Rollback, SnapshotTrust},
     Engine,
 };
 use crate::error::{Cause, Error};
@@ -98,14 +98,14 @@ impl<R: RateRule> Engine<R> {
 
     /// Reports that the gradients gathered for the step to come are gone.
     pub fn gathered_gradients_lost(&mut self) {
-        self.state.gathered = GatheredLosses::default();
+        self.state.gathered = Gathered::default();
     }
 
     /// Begins a step.
     fn begin(&mut self, loss: Option<f64>, only_gathers: bool) -> Result<Request, Error> {
         let state = &self.state;
         let step = PendingStep {
-            gathered: loss.map_or(state.gathered, |loss| state.gathered.with(loss)),
+            gathered: state.gathered.with(loss),
             only_gathers,
             factor: self.usable(self.factor())?,
             watch: state.watch.clone(),
@@ -121,9 +121,13 @@ impl<R: RateRule> Engine<R> {
         self.judge(step, false)
     }
 
-    /// Judges the loss. `first` if the window's first snapshot is being taken.
-    pub(super) fn judge(&mut self, mut step: PendingStep, first: bool) -> Result<Request, Error> {
-        if first {
+    /// Judges the loss. `takes_snapshot` if the window's first one is being taken.
+    pub(super) fn judge(
+        &mut self,
+        mut step: PendingStep,
+        takes_snapshot: bool,
+    ) -> Result<Request, Error> {
+        if takes_snapshot {
             step.snapshot = SnapshotTrust::Good;
         }
         if let Some(loss) = step.gathered.mean() {
@@ -143,7 +147,7 @@ impl<R: RateRule> Engine<R> {
                 Verdict::Good | Verdict::Doubtful => (),
             }
         }
-        if first {
+        if takes_snapshot {
             self.state.phase = Phase::TakingBuffers(step);
             return Ok(Request::TakeSnapshot(TensorKind::Buffers));
         }
@@ -174,7 +178,7 @@ impl<R: RateRule> Engine<R> {
     }
 
     fn inspect(&self, step: &mut PendingStep, loss: f64) -> Result<Verdict, Error> {
-        match &self.safeguard {
+        match &self.config.safeguard {
             Some(_) if step.only_gathers || step.ramp.is_some() => {
                 Ok(step.watch.inspect_gathered(loss))
             }
@@ -198,7 +202,7 @@ impl<R: RateRule> Engine<R> {
             state.gathered = step.gathered;
             return self.finish(0, Step::Gathered);
         }
-        state.gathered = GatheredLosses::default();
+        state.gathered = Gathered::default();
         if let Some(ramp) = step.ramp {
             return self.ramp_step_made(ramp, step.ends_ramp);
         }
@@ -225,10 +229,10 @@ impl<R: RateRule> Engine<R> {
             state.ramp = step.ramp;
         }
         if cause != Cause::NonFiniteLoss {
-            state.gathered = GatheredLosses::default();
+            state.gathered = Gathered::default();
         }
         // If others were gathered for the same step, another batch takes this one's place.
-        let counts = !step.only_gathers && state.gathered.count == 0;
+        let counts = !step.only_gathers && state.gathered.is_empty();
         self.finish(u64::from(counts), Step::Skipped(cause))
     }
 
@@ -271,7 +275,7 @@ impl<R: RateRule> Engine<R> {
         // The snapshot before the last may be lost.
         self.forget_directions();
         self.state.snapshot = SnapshotTrust::Good;
-        if self.safeguard.is_none() {
+        if self.config.safeguard.is_none() {
             self.state.phase = Phase::Retreating { tensor };
             return Request::GoBack(Target::Last);
         }

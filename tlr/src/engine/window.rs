@@ -5,7 +5,9 @@ use crate::error::Error;
 /// How many optimizer steps lie between two adaptations of the rate: K.
 ///
 /// The paper ties K to the data: a fraction p of an epoch, K = max(1, ⌊p · batches⌋). While the
-/// number of batches is not known, such a window has [`Window::UNKNOWN_EPOCH`] steps.
+/// number of batches is not known, such a window has [`Window::UNKNOWN_EPOCH`] steps. That is
+/// before the limits of [`Config::least_steps`](super::Config::least_steps) and
+/// [`Config::memories`](super::Config::memories): what is used, `Trainer::window` answers.
 ///
 /// # Example
 /// ```
@@ -98,15 +100,16 @@ impl Window {
         if let Length::Steps(steps) = self.0 {
             return steps;
         }
-        // Deviation from the paper, whose K is a fraction of an epoch and nothing else: see
-        // `Config::least_steps`. Without momentum there is no memory to wait for.
+        // Deviation from the paper, which has no least length: see `Config::least_steps` and
+        // `Config::memories`. Without momentum there is no memory to wait for.
         let memories = if momentum > 0.0 { memories / (1.0 - momentum) } else { 0.0 };
         // 1 − 0.9 is a little below 0.1. A quotient within rounding of a whole number is meant to
         // be that number.
         self.len().max(least).max((memories * (1.0 - 1e-12)).ceil() as usize)
     }
 
-    /// K, the number of steps: at least 1.
+    /// K, the number of steps: at least 1. Before the limits of `least_steps` and `memories`, as
+    /// said at [`Window`].
     #[allow(clippy::len_without_is_empty)] // never empty
     pub fn len(&self) -> usize {
         match self.0 {

@@ -41,10 +41,10 @@ impl<R: RateRule> Engine<R> {
             return self.judge(step, false);
         }
         // A ramp breaks off by the same limits without a safeguard.
-        let safeguard = self.safeguard.unwrap_or_default();
+        let safeguard = self.config.safeguard.unwrap_or_default();
         let cause = match ramp.observe(slopes, loss, self.numbers, &safeguard) {
             Ramped::On => return Ok(self.ask_for_update(step)),
-            Ramped::TooFar if self.keeps_snapshots => Cause::WentTooFar,
+            Ramped::TooFar if self.keeps_snapshots() => Cause::WentTooFar,
             Ramped::Done | Ramped::TooFar => {
                 step.ends_ramp = true;
                 return Ok(self.ask_for_update(step));
@@ -69,12 +69,12 @@ impl<R: RateRule> Engine<R> {
 
     /// Ends a step of the ramp, whose update is made.
     pub(super) fn ramp_step_made(&mut self, ramp: Ramp, ends: bool) -> Request {
-        let first = self.state.history.len();
+        let before = self.state.history.len();
         let rates = self.state.groups.iter().map(|group| group.rate);
         if ends || rates.ne(ramp.rates()) {
             self.take_rates(&ramp, Outcome::Ramped);
         }
-        let decisions = self.decisions_since(first);
+        let decisions = self.decisions_since(before);
         if ends {
             self.ramp_ended(&ramp, self.state.steps + 1);
             self.leave_window();
@@ -109,7 +109,7 @@ impl<R: RateRule> Engine<R> {
 
     /// Whether the safeguard looks for blame.
     pub(super) fn blames(&self) -> bool {
-        self.safeguard.is_some_and(|safeguard| safeguard.blame.is_some())
+        self.config.safeguard.is_some_and(|safeguard| safeguard.blame.is_some())
     }
 
     /// The snapshot that a rollback would go to.
@@ -127,7 +127,7 @@ impl<R: RateRule> Engine<R> {
         cause: Cause,
         slopes: &[Slope],
     ) -> Request {
-        let share = self.safeguard.and_then(|safeguard| safeguard.blame);
+        let share = self.config.safeguard.and_then(|safeguard| safeguard.blame);
         let (Some(share), Some(loss)) = (share, step.gathered.mean()) else {
             return self.check(step, cause, None);
         };
@@ -156,7 +156,7 @@ impl<R: RateRule> Engine<R> {
         let without_loss = step.gathered.mean().is_none() && self.blames();
         let now_and_then = without_loss && self.state.steps.is_multiple_of(LOOKS_APART);
         let of_interest = match self.place() {
-            Place::Last => self.settles || without_loss || self.has_silent_groups(),
+            Place::Last => self.config.settle || without_loss || self.has_silent_groups(),
             Place::Only | Place::Between => now_and_then,
             Place::First => false,
         };
@@ -191,7 +191,7 @@ impl<R: RateRule> Engine<R> {
         let all: Slope = slopes.iter().copied().sum();
         // At a window's end the weights are checked, and in a window of one step that is at hand.
         let is_broken = !all.is_finite() && matches!(self.place(), Place::Between);
-        let too_far = !is_broken && self.state.watch.has_exploded(&all);
+        let too_far = !is_broken && self.state.watch.has_gone_too_far(&all);
         let guilty = too_far.then(|| self.guilty(&slopes)).flatten();
         let (cause, rates_are_to_blame, target) = if is_broken {
             let cause = match all.moved.is_finite() {
@@ -217,7 +217,7 @@ impl<R: RateRule> Engine<R> {
 
     /// The groups that are to blame for a way that has gone too far, without a loss to judge by.
     pub(super) fn guilty(&self, slopes: &[Slope]) -> Option<Vec<bool>> {
-        let share = self.safeguard?.blame?;
+        let share = self.config.safeguard?.blame?;
         match blame(share, f64::MIN_POSITIVE, slopes) {
             Blame::Some(guilty) => self.can_be_cut(&guilty).then_some(guilty),
             Blame::All | Blame::None => None,

@@ -34,7 +34,8 @@ pub enum Error {
          `safeguard(None)` with it, or leave it out"
     )]
     SketchWithSafeguard,
-    /// A schedule's factor is negative or not finite.
+    /// A schedule's factor is negative or not finite. Buffers, such as running means, are those of
+    /// the last snapshot.
     #[error(
         "the schedule's factor is {factor} at step {step}, and must be finite and at least 0: \
          nothing was updated"
@@ -108,7 +109,8 @@ pub enum Error {
         /// The tensors without a gradient.
         tensors: Vec<String>,
     },
-    /// The loss is not finite and there is no safeguard that could undo the window.
+    /// The loss is not finite and there is no safeguard that could undo the window. Buffers, such
+    /// as running means, are those of the last snapshot.
     ///
     /// In half precision an infinite loss may be a mean whose sum overflowed: dfdx takes a mean by
     /// way of the sum, which is infinite above 65504 however small the mean is.
@@ -170,7 +172,8 @@ pub enum Error {
         /// The points that were tried.
         trials: usize,
     },
-    /// Rolling back does not help. The model is at its last good snapshot.
+    /// Rolling back does not help. The model is at its last good snapshot. Without a safeguard too,
+    /// if the windows were undone in the [ramp](crate::engine::Config::ramp).
     #[error(
         "{count} rollback{} without one good window, the last at step {step} because {cause}: \
          the model is at its last good snapshot; look for bad data or a broken loss{}, then go on \
@@ -199,7 +202,7 @@ pub enum Error {
     /// gets the error there has moved its weights.
     #[error("rank {rank}, step {step}: {problem}")]
     Parallel {
-        /// The rank that is to blame, counted from 0.
+        /// The rank that is to blame, counted from 0; 0 if all are.
         rank: usize,
         /// The step, counted from 1.
         step: u64,
@@ -210,10 +213,18 @@ pub enum Error {
     /// has accumulated is as it was, or cleared if the failure came in the middle of its update.
     #[error("device: {0}")]
     Device(String),
-    /// The step was made, and then the device failed at the end of the step's window. The weights
-    /// are those after the step. The next step ends the window, if this one could not.
-    #[error("device, at the end of a window: {0}: the step itself was made")]
-    WindowEnd(String),
+    /// The step was made, and then this failed at the end of the step's window: the device, say,
+    /// or another rank. The weights are those after the step. The next step ends the window, if
+    /// this one could not.
+    #[error("at the end of a window: {0}: the step itself was made")]
+    WindowEnd(#[source] Box<Error>),
+    /// An [engine](crate::engine::Engine) of such groups and windows cannot have been in a state
+    /// that it was to go on from. It is as it was.
+    #[error(
+        "no engine of these groups and windows leaves such a state: it is of another one, or was \
+         changed"
+    )]
+    ImpossibleState,
     /// An [engine](crate::engine::Engine) got an event that it had not asked for; it is as it was.
     /// Or a checkpoint was asked for after a base optimizer had panicked in a step, and may have
     /// moved some of the weights: make another step, or `reset`, first.

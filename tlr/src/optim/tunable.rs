@@ -19,37 +19,19 @@ use ::dfdx::{
 /// [`UpdateRule`](super::UpdateRule).
 ///
 /// # Example
+/// What any of them can do. One of your own is made in docs/guide/your-own-optimizer.md.
 /// ```
-/// use dfdx::{optim::*, prelude::*};
-/// use std::marker::PhantomData;
-/// use tlr::{TunableOptimizer, Newton, NewtonConfig};
+/// use dfdx::{optim::{Sgd, SgdConfig}, prelude::*};
+/// use tlr::TunableOptimizer;
 ///
-/// /// w ← w − lr · g, by way of dfdx's own kernel.
-/// struct Plain<M> { lr: f64, model: PhantomData<M> }
-///
-/// impl<M: TensorCollection<f32, Cpu> + Clone> TunableOptimizer for Plain<M> {
-///     type Model = M;
-///     type Dtype = f32;
-///     type Device = Cpu;
-///     fn rate(&self, _group: usize) -> f64 { self.lr }
-///     fn set_rate(&mut self, _group: usize, rate: f64) { self.lr = rate }
-///     fn reset(&mut self, _model: &M) {} // it accumulates nothing
+/// fn halve<Opt: TunableOptimizer>(optimizer: &mut Opt) {
+///     optimizer.set_rate(0, 0.5 * optimizer.rate(0));
 /// }
 ///
-/// impl<M: TensorCollection<f32, Cpu>> Optimizer<M, Cpu, f32> for Plain<M> {
-///     fn update(&mut self, model: &mut M, grads: &Gradients<f32, Cpu>)
-///         -> Result<(), OptimizerUpdateError<CpuError>>
-///     {
-///         Sgd::new(model, SgdConfig { lr: self.lr, ..Default::default() }).update(model, grads)
-///     }
-/// }
-///
-/// let dev = Cpu::default();
-/// let model = dev.build_module::<Linear<4, 2>, f32>();
-/// let plain = Plain { lr: 1e-3, model: PhantomData };
-/// let opt = Newton::new(&model, plain, NewtonConfig::default())?;
-/// assert_eq!(opt.rates(), [("model", 1e-3)]);
-/// # Ok::<(), tlr::Error>(())
+/// let model = Cpu::default().build_module::<Linear<4, 2>, f32>();
+/// let mut sgd = Sgd::new(&model, SgdConfig { lr: 1e-3, ..Default::default() });
+/// halve(&mut sgd);
+/// assert_eq!(sgd.cfg.lr, 5e-4);
 /// ```
 #[diagnostic::on_unimplemented(
     message = "tlr cannot read and set the learning rate of `{Self}`",
@@ -200,7 +182,9 @@ pub trait TunableOptimizer:
         None
     }
 
-    /// Which tensors share a rate. By default all tensors form one group.
+    /// Which tensors share a rate. By default all tensors form one group, and there is no other way
+    /// to make a `Groups` outside of this crate: a rate for each layer is what
+    /// [`PerLayer`](crate::PerLayer) is for. An optimizer that wraps another one forwards it.
     fn groups(&self, model: &Self::Model) -> Groups {
         let _ = model;
         Groups::one()

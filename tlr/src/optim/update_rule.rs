@@ -20,55 +20,42 @@ use std::fmt::Debug;
 /// A rule reads and writes its buffers by [`Backend::read`] and [`Backend::write`], on any device.
 ///
 /// # Example
-/// Lion, as Chen et al. have it (*Symbolic discovery of optimization algorithms*, 2023):
-/// w ← w − lr·sign(β₁·m + (1 − β₁)·g), then m ← β₂·m + (1 − β₂)·g.
+/// Sign descent, w ← w − lr·sign(g), without a buffer. A rule with one, Lion, is in
+/// docs/guide/your-own-optimizer.md.
 /// ```
 /// use dfdx::prelude::*;
 /// use tlr::{optim::{Buffer, Elementwise, Settings, UpdateRule}, Backend};
 ///
 /// #[derive(Clone, Copy, Debug)]
-/// struct Lion { lr: f64, betas: [f64; 2] }
+/// struct Signs { lr: f64 }
 ///
-/// /// Unlike `f64::signum`, 0 at 0.
-/// fn sign(x: f64) -> f64 {
-///     if x == 0.0 { 0.0 } else { x.signum() }
-/// }
-///
-/// impl UpdateRule<1> for Lion {
-///     const BUFFERS: [&'static str; 1] = ["momentum"];
-///     fn settings(&self) -> Settings { Settings::new("lion").with("betas", self.betas) }
+/// impl UpdateRule<0> for Signs {
+///     const BUFFERS: [&'static str; 0] = [];
+///     fn settings(&self) -> Settings { Settings::new("signs") }
 ///     fn rate(&self) -> f64 { self.lr }
 ///     fn set_rate(&mut self, rate: f64) { self.lr = rate }
-///     fn momentum(&self) -> f64 { self.betas[1] } // windows outlast it
 ///     fn update<S: Shape, E: Dtype, D: Backend<E>>(
 ///         &self,
 ///         _step: i32,
 ///         parameter: &mut Tensor<S, E, D>,
-///         [momentum]: &mut [Buffer<E, D>; 1],
+///         []: &mut [Buffer<E, D>; 0],
 ///         gradient: &Buffer<E, D>,
 ///     ) -> Result<(), D::Err> {
-///         let [beta1, beta2] = self.betas;
-///         let wide = |x: E| x.to_f64().unwrap_or(f64::NAN);
-///         let round = |x: f64| E::from_f64(x).unwrap_or_default();
 ///         let gradient = D::read(gradient, |gradient| gradient.to_vec())?;
 ///         let mut weights = vec![E::default(); gradient.len()];
 ///         parameter.copy_into(&mut weights);
-///         D::write(momentum, |momentum| {
-///             for ((w, m), g) in weights.iter_mut().zip(momentum).zip(gradient) {
-///                 let (m_before, g) = (wide(*m), wide(g));
-///                 let step = sign(beta1 * m_before + (1.0 - beta1) * g);
-///                 *w = round(wide(*w) - self.lr * step);
-///                 *m = round(beta2 * m_before + (1.0 - beta2) * g);
-///             }
-///         })?;
+///         for (w, g) in weights.iter_mut().zip(gradient) {
+///             let g = g.to_f64().unwrap_or(f64::NAN);
+///             let step = if g == 0.0 { 0.0 } else { self.lr * g.signum() };
+///             *w -= E::from_f64(step).unwrap_or_default();
+///         }
 ///         parameter.copy_from(&weights);
 ///         Ok(())
 ///     }
 /// }
 ///
-/// let dev = Cpu::default();
-/// let mut w: Tensor<Rank1<3>, f32, _> = dev.tensor([3.0, -4.0, 0.0]);
-/// let mut opt = Elementwise::new(&w, Lion { lr: 0.5, betas: [0.9, 0.99] });
+/// let mut w: Tensor<Rank1<3>, f32, _> = Cpu::default().tensor([3.0, -4.0, 0.0]);
+/// let mut opt = Elementwise::new(&w, Signs { lr: 0.5 });
 /// let gradients = w.leaky_trace().square().sum().backward();
 /// opt.update(&mut w, &gradients)?;
 /// assert_eq!(w.array(), [2.5, -3.5, 0.0]);

@@ -183,7 +183,7 @@ impl<'a, E: Dtype> Window<'a, E> {
         Ok(sums.into_iter().map(|[across, own]| WindowProducts { across, own }).collect())
     }
 
-    /// Computes ⟨g,s⟩, ‖s‖², ‖g‖² and ‖P‖² of each group, where s = W − P and P is the snapshot.
+    /// Computes ⟨g,d⟩, ‖d‖², ‖g‖² and ‖P‖² of each group, where d = W − P and P is the snapshot.
     ///
     /// # Safety
     /// The weights and gradients given to every call of [`way`](Self::way) must still be allocated,

@@ -12,7 +12,7 @@ use dfdx::{nn::TensorCollection, shapes::Dtype, tensor::Gradients, tensor_ops::D
 impl<E: Dtype> Snapshots<E> {
     /// The slope of each group along the way since a snapshot. A trainable tensor without a
     /// gradient is given one of zeros. Sketches estimate the slope, with a deviation of at most
-    /// √(2/bins)·‖g‖‖s‖. If the snapshots are shared out, all ranks have to call it.
+    /// √(2/bins)·‖g‖‖d‖. If the snapshots are shared out, all ranks have to call it.
     pub(crate) fn slopes<D, M>(
         &self,
         model: &M,
@@ -44,7 +44,7 @@ impl<E: Dtype> Snapshots<E> {
         Ok(slopes)
     }
 
-    /// ⟨g,s⟩, ‖s‖², ‖g‖² and ‖P‖² of each group, over the part that is kept here.
+    /// ⟨g,d⟩, ‖d‖², ‖g‖² and ‖P‖² of each group, over the part that is kept here.
     fn sums<D, M>(
         &self,
         model: &M,

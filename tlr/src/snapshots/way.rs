@@ -19,7 +19,7 @@ pub(super) struct Way<'a, E: Dtype> {
 }
 
 impl<E: Dtype> Way<'_, E> {
-    /// ⟨g,s⟩, ‖s‖², ‖g‖² and ‖P‖², where s = W − P.
+    /// ⟨g,d⟩, ‖d‖², ‖g‖² and ‖P‖², where d = W − P.
     pub(super) fn sums(&self) -> [f64; 4] {
         let len = self.gradient.len();
         let chunks = (0..len).step_by(CHUNK);
@@ -119,10 +119,10 @@ mod tests {
         for (past, from) in pasts {
             let moved = || now.iter().zip(from).map(|(w, p)| wide(*w) - wide(*p));
             let squares = |x: &[E]| exact(x.iter().map(|x| wide(*x) * wide(*x)));
-            let along = exact(moved().zip(&gradient).map(|(s, g)| s * wide(*g)));
+            let along = exact(moved().zip(&gradient).map(|(d, g)| d * wide(*g)));
             let expected =
-                [along, exact(moved().map(|s| s * s)), squares(&gradient), squares(from)];
-            // ⟨g,s⟩ may cancel, so its tolerance is relative to ‖g‖‖s‖.
+                [along, exact(moved().map(|d| d * d)), squares(&gradient), squares(from)];
+            // ⟨g,d⟩ may cancel, so its tolerance is relative to ‖g‖‖d‖.
             let sizes = [(expected[1] * expected[2]).sqrt(), expected[1], expected[2], expected[3]];
             for way in ways(past, &now, &gradient) {
                 for ((sum, expected), size) in way.sums().into_iter().zip(expected).zip(sizes) {

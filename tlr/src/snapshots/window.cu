@@ -113,7 +113,7 @@ __device__ void square(const Tensor *tensors, u64 count, Sums<1> *sums) {
     reduce(sum, sums + blockIdx.x);
 }
 
-// ⟨g,s⟩, ‖s‖², ‖g‖² and ‖P‖² over one block's elements, where s = W − P and P is the snapshot in
+// ⟨g,d⟩, ‖d‖², ‖g‖² and ‖P‖² over one block's elements, where d = W − P and P is the snapshot in
 // the place of B.
 template <typename E>
 __device__ void slope(const Tensor *tensors, u64 count, Sums<4> *sums) {
@@ -127,9 +127,9 @@ __device__ void slope(const Tensor *tensors, u64 count, Sums<4> *sums) {
     for (u64 i = part.begin; i < part.end; i += THREADS) {
         const double p = wide(from[i]);
         const double g = wide(gradient[i]);
-        const double s = wide(now[i]) - p;
-        sum.of[0] += g * s;
-        sum.of[1] += s * s;
+        const double d = wide(now[i]) - p;
+        sum.of[0] += g * d;
+        sum.of[1] += d * d;
         sum.of[2] += g * g;
         sum.of[3] += p * p;
     }

@@ -1,7 +1,11 @@
 //! [`Fault`]: the errors of a step, of the device or of this crate.
 
 use crate::error::Error;
-use dfdx::optim::{OptimizerUpdateError, UnusedTensors};
+use dfdx::{
+    optim::{OptimizerUpdateError, UnusedTensors},
+    tensor::UniqueId,
+};
+use std::fmt;
 
 /// An error of a step. dfdx's own parts are kept for dfdx's own error type.
 #[derive(Debug)]
@@ -11,6 +15,18 @@ pub(super) enum Fault<Err> {
     Device(Err),
     /// An error after the update, at the end of its window.
     AtWindowEnd(Box<Fault<Err>>),
+}
+
+impl<Err: fmt::Display> Fault<Err> {
+    /// The fault as this crate's error. `names` has the names of these tensors.
+    pub(super) fn explain(&self, names: &dyn Fn(&[UniqueId]) -> Vec<String>) -> Error {
+        match self {
+            Self::Tlr(error) => error.clone(),
+            Self::Unused(unused) => Error::UnusedParameters { tensors: names(&unused.ids) },
+            Self::Device(error) => Error::Device(error.to_string()),
+            Self::AtWindowEnd(fault) => Error::WindowEnd(Box::new(fault.explain(names))),
+        }
+    }
 }
 
 impl<Err> From<Error> for Fault<Err> {
@@ -25,5 +41,27 @@ impl<Err> From<OptimizerUpdateError<Err>> for Fault<Err> {
             OptimizerUpdateError::UnusedParams(unused) => Self::Unused(unused),
             OptimizerUpdateError::DeviceError(error) => Self::Device(error),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::ParallelError;
+    use std::error::Error as _;
+
+    // Fails if an error at a window's end is words, of which no program can tell what it was.
+    #[test]
+    fn an_error_at_the_end_of_a_window_stays_a_value() {
+        let names = |_: &[UniqueId]| Vec::new();
+        let lost = Error::Parallel { rank: 2, step: 7, problem: ParallelError::Ended };
+        let at_end = |fault| Fault::<&str>::AtWindowEnd(Box::new(fault)).explain(&names);
+        let of_ranks = at_end(Fault::Tlr(lost.clone()));
+        assert_eq!(of_ranks, Error::WindowEnd(Box::new(lost.clone())));
+        assert_eq!(of_ranks.source().map(ToString::to_string), Some(lost.to_string()));
+        let of_device = at_end(Fault::Device("no memory"));
+        assert_eq!(of_device, Error::WindowEnd(Box::new(Error::Device("no memory".to_owned()))));
+        let text = "at the end of a window: device: no memory: the step itself was made";
+        assert_eq!(of_device.to_string(), text);
     }
 }

@@ -1,6 +1,9 @@
 //! [`LossScale`]: a factor that keeps small gradients from vanishing in half precision.
 
-use crate::error::Error;
+use crate::{
+    engine::MOST_STEPS,
+    error::{CheckpointError, Difference, Error},
+};
 
 /// A factor on the loss, so that small gradients do not vanish in half precision.
 ///
@@ -17,12 +20,12 @@ use crate::error::Error;
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LossScale {
-    pub(super) start: f64,
-    pub(super) interval: u64,
+    start: f64,
+    interval: u64,
 }
 
 impl LossScale {
-    pub(super) const LARGEST: f64 = 32768.0;
+    const LARGEST: f64 = 32768.0;
 
     /// The first scale, a power of two from 1 to 2¹⁵. Default 2¹⁰.
     pub fn start(mut self, start: f64) -> Self {
@@ -36,7 +39,7 @@ impl LossScale {
         self
     }
 
-    pub(super) fn is_possible(scale: f64) -> bool {
+    fn is_possible(scale: f64) -> bool {
         (1.0..=Self::LARGEST).contains(&scale) && scale.log2().fract() == 0.0
     }
 
@@ -51,5 +54,67 @@ impl LossScale {
 impl Default for LossScale {
     fn default() -> Self {
         Self { start: 1024.0, interval: 2000 }
+    }
+}
+
+/// The scale as training has left it.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct ScaleState {
+    /// The next loss is multiplied by it.
+    pub(super) scale: f64,
+    /// The number of steps since it last changed.
+    since: u64,
+    /// The number of batches that were skipped because a gradient overflowed.
+    pub(super) skipped: u64,
+}
+
+impl ScaleState {
+    pub(super) fn new(config: &LossScale) -> Self {
+        Self { scale: config.start, since: 0, skipped: 0 }
+    }
+
+    /// Notes a batch that is skipped, because the scale is too large for its gradients.
+    pub(super) fn overflowed(&mut self) {
+        *self = Self { scale: 0.5 * self.scale, since: 0, skipped: self.skipped + 1 };
+    }
+
+    /// Notes a step, and whether its gradients were finite.
+    pub(super) fn stepped(&mut self, finite: bool, config: &LossScale) {
+        self.since = if finite { self.since + 1 } else { 0 };
+        if self.since >= config.interval {
+            self.scale = (2.0 * self.scale).min(LossScale::LARGEST);
+            self.since = 0;
+        }
+    }
+
+    /// As it stands in a checkpoint: four words of eight bytes, the last of them the interval.
+    pub(super) fn to_bytes(self, config: &LossScale) -> Vec<u8> {
+        let words = [self.scale.to_bits(), self.since, self.skipped, config.interval];
+        words.map(u64::to_le_bytes).concat()
+    }
+
+    pub(super) fn from_bytes(bytes: &[u8], config: &LossScale) -> Result<Self, CheckpointError> {
+        let mut words = bytes.chunks_exact(8);
+        let mut word =
+            || words.next().and_then(|word| word.try_into().ok()).map(u64::from_le_bytes);
+        let damaged = |what: &str| CheckpointError::Damaged(what.to_owned());
+        let (Some(scale), Some(since), Some(skipped), Some(interval)) =
+            (word(), word(), word(), word())
+        else {
+            return Err(damaged("it has no loss scale"));
+        };
+        if interval != config.interval {
+            let differs = Difference::Setting {
+                name: "loss_scale.interval".to_owned(),
+                file: Some(interval.to_string()),
+                here: Some(config.interval.to_string()),
+            };
+            return Err(CheckpointError::Differs(vec![differs]));
+        }
+        let scale = f64::from_bits(scale);
+        if !LossScale::is_possible(scale) || since >= MOST_STEPS || skipped >= MOST_STEPS {
+            return Err(damaged("its loss scale is impossible"));
+        }
+        Ok(Self { scale, since, skipped })
     }
 }

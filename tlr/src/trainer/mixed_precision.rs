@@ -1,10 +1,13 @@
 //! [`MixedPrecision`]: training in half precision with master weights in f32.
 
-use super::{loss_scale::LossScale, Trainer};
+use super::{
+    loss_scale::{LossScale, ScaleState},
+    Trainer,
+};
 use crate::{
     checkpoint::Checkpoint,
-    engine::{RateRule, Step, MOST_STEPS},
-    error::{Cause, CheckpointError, Difference, Error},
+    engine::{RateRule, Step},
+    error::{Cause, Error},
     optim::{gradients, Resumable, TunableOptimizer},
     parallel::{Communicator, DataParallel},
     tensors::{self, Backend},
@@ -61,10 +64,7 @@ pub struct MixedPrecision<M, E, Opt: TunableOptimizer, R> {
     /// The trainable tensors of the model in half precision.
     tensors: Vec<UniqueId>,
     config: LossScale,
-    scale: f64,
-    /// The number of steps since the scale last changed.
-    since: u64,
-    skipped: u64,
+    state: ScaleState,
     marker: PhantomData<fn(&M, E)>,
 }
 
@@ -80,7 +80,7 @@ where
     ///
     /// # Errors
     /// The errors of `optimizer`; [`Error::OutOfRange`] for a number of `scale`;
-    /// [`Error::NothingToTrain`]; [`Error::Device`].
+    /// [`Error::NotContiguous`]; [`Error::NothingToTrain`]; [`Error::Device`].
     ///
     /// # Example
     /// See [`MixedPrecision`].
@@ -90,14 +90,22 @@ where
         optimizer: impl FnOnce(&Opt::Model) -> Result<Trainer<Opt, R>, Error>,
     ) -> Result<Self, Error> {
         scale.validate()?;
+        let mut trained = Vec::new();
+        // Only of a contiguous tensor are the elements those of its memory.
+        for tensor in tensors::list(model) {
+            if !tensor.contiguous {
+                return Err(Error::NotContiguous { tensor: tensor.name });
+            }
+            if tensor.trainable {
+                trained.push(tensor.id);
+            }
+        }
         let walk = M::iter_tensors(&mut RecursiveWalker { m: model, f: &mut Widen });
         let Some(master) = walk.map_err(device_error)? else { return Err(Error::NothingToTrain) };
         let optimizer = optimizer(&master)?;
         let marker = PhantomData;
-        let trained = tensors::list(model).into_iter().filter(|tensor| tensor.trainable);
-        let (tensors, config) = (trained.map(|tensor| tensor.id).collect(), scale);
-        let (since, skipped) = (0, 0);
-        Ok(Self { optimizer, master, tensors, config, scale: scale.start, since, skipped, marker })
+        let (tensors, config, state) = (trained, scale, ScaleState::new(&scale));
+        Ok(Self { optimizer, master, tensors, config, state, marker })
     }
 
     /// Multiplies the loss by the [scale](Self::loss_scale). Pass the gradients of the result to
@@ -109,17 +117,17 @@ where
         &self,
         loss: Tensor<Rank0, E, D, T>,
     ) -> Result<Tensor<Rank0, E, D, T>, Error> {
-        loss.try_mul(E::from_f64(self.scale).unwrap_or_default()).map_err(device_error)
+        loss.try_mul(E::from_f64(self.state.scale).unwrap_or_default()).map_err(device_error)
     }
 
     /// The current scale. The next loss is multiplied by it.
     pub fn loss_scale(&self) -> f64 {
-        self.scale
+        self.state.scale
     }
 
     /// The number of batches that were skipped because a gradient overflowed.
     pub fn skipped(&self) -> u64 {
-        self.skipped
+        self.state.skipped
     }
 
     /// The optimizer of the master.
@@ -176,11 +184,9 @@ where
         let (mut unscaled, mean) = self.optimizer.average_first(&self.master, own, loss)?;
         let loss = mean.unwrap_or(loss);
         let finite = gradients::are_finite(&self.master, &mut unscaled).map_err(device_error)?;
-        if !finite && loss.is_finite() && self.scale > 1.0 {
-            tracing::debug!(scale = self.scale, "a gradient overflowed, step left out");
-            self.scale *= 0.5;
-            self.since = 0;
-            self.skipped += 1;
+        if !finite && loss.is_finite() && self.state.scale > 1.0 {
+            tracing::debug!(scale = self.state.scale, "a gradient overflowed, step left out");
+            self.state.overflowed();
             // The forward pass has changed the model's buffers. A skipped batch leaves no trace.
             copy(&self.master, model, false);
             return Ok(Step::Skipped(Cause::GradientOverflow));
@@ -190,11 +196,7 @@ where
         let stepped = self.optimizer.step_averaged(&mut self.master, &mut unscaled, loss);
         copy(&self.master, model, true);
         let step = stepped?;
-        self.since = if finite { self.since + 1 } else { 0 };
-        if self.since >= self.config.interval {
-            self.scale = (2.0 * self.scale).min(LossScale::LARGEST);
-            self.since = 0;
-        }
+        self.state.stepped(finite, &self.config);
         Ok(step)
     }
 
@@ -209,7 +211,7 @@ where
                 return Err(Error::UnusedParameters { tensors: names.map(|t| t.name).collect() });
             }
         };
-        let factor = self.scale.recip() as f32; // exact: a power of two
+        let factor = self.state.scale.recip() as f32; // exact: a power of two
         let (mut values, mut ids) = (Vec::<Vec<f32>>::new(), Vec::new());
         let read = gradients::each(model, &mut gradients, |id, gradient| {
             ids.push(id);
@@ -242,10 +244,7 @@ where
         Opt: Resumable,
         R: Serialize,
     {
-        let state: Vec<u8> = [self.scale.to_bits(), self.since, self.skipped, self.config.interval]
-            .into_iter()
-            .flat_map(u64::to_le_bytes)
-            .collect();
+        let state = self.state.to_bytes(&self.config);
         Ok(self.optimizer.checkpoint(&self.master)?.attach(ATTACHMENT, state))
     }
 
@@ -258,29 +257,11 @@ where
         Opt: Resumable,
         R: Serialize,
     {
-        let mut words = checkpoint.attachment(ATTACHMENT).unwrap_or_default().chunks_exact(8);
-        let mut word =
-            || words.next().and_then(|word| word.try_into().ok()).map(u64::from_le_bytes);
-        let damaged = |what: &str| checkpoint.refused(CheckpointError::Damaged(what.to_owned()));
-        let (Some(scale), Some(since), Some(skipped), Some(interval)) =
-            (word(), word(), word(), word())
-        else {
-            return Err(damaged("it has no loss scale"));
-        };
-        if interval != self.config.interval {
-            let differs = Difference::Setting {
-                name: "loss_scale.interval".to_owned(),
-                file: Some(interval.to_string()),
-                here: Some(self.config.interval.to_string()),
-            };
-            return Err(checkpoint.refused(CheckpointError::Differs(vec![differs])));
-        }
-        let possible = LossScale::is_possible(f64::from_bits(scale));
-        if !possible || since >= MOST_STEPS || skipped >= MOST_STEPS {
-            return Err(damaged("its loss scale is impossible"));
-        }
+        let attached = checkpoint.attachment(ATTACHMENT).unwrap_or_default();
+        let state = ScaleState::from_bytes(attached, &self.config)
+            .map_err(|problem| checkpoint.refused(problem))?;
         self.optimizer.resume(&mut self.master, checkpoint)?;
-        (self.scale, self.since, self.skipped) = (f64::from_bits(scale), since, skipped);
+        self.state = state;
         copy(&self.master, model, true);
         Ok(())
     }
@@ -334,8 +315,8 @@ where
 impl<M, E, Opt: TunableOptimizer, R: fmt::Debug> fmt::Debug for MixedPrecision<M, E, Opt, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("MixedPrecision")
-            .field("scale", &self.scale)
-            .field("skipped", &self.skipped)
+            .field("scale", &self.state.scale)
+            .field("skipped", &self.state.skipped)
             .field("optimizer", &self.optimizer)
             .finish_non_exhaustive()
     }

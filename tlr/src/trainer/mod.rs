@@ -138,8 +138,9 @@ where
     /// Multiplies every learned rate by a schedule, or by `None`.
     ///
     /// The rates that are learned and reported are those without the schedule. A window's average
-    /// direction is its displacement over the rate and over s̄, the schedule's mean over the
-    /// window. What the rule would have the rate move by is multiplied by s̄ where that is below 1.
+    /// direction is its displacement over the rate and over s̄, the schedule's mean over that
+    /// window. What the rule would have the rate move by is multiplied by s̄ of the window before,
+    /// where that is below 1.
     /// Otherwise the rule would raise the rate early in a warm-up to cancel the small factor, and
     /// the rate would be too large once the factor is 1. If the schedule restarts, a new window
     /// begins and the direction before it is dropped.
@@ -155,12 +156,13 @@ where
     /// Makes one step. `loss` is the loss whose gradients these are: it arms the safeguard.
     ///
     /// The answer says how the step ended. A step that is rolled back leaves the model at the
-    /// last good snapshot, and is no error.
+    /// last good snapshot, and is no error. A batch that is skipped, or refused for its loss or for
+    /// the schedule's factor, leaves no trace in the buffers: they are those of the last snapshot.
     ///
     /// # Errors
     /// [`Error::UnusedParameters`], [`Error::ModelChanged`], [`Error::Device`],
     /// [`Error::WindowEnd`], [`Error::ScheduleFactor`]; [`Error::TooManyRollbacks`] with the
-    /// safeguard on; [`Error::NonFiniteLoss`], [`Error::NonFiniteWeights`] and
+    /// safeguard on, or in the ramp; [`Error::NonFiniteLoss`], [`Error::NonFiniteWeights`] and
     /// [`Error::LostWeights`] with it off; [`Error::Parallel`] on several ranks.
     ///
     /// # Example
@@ -307,6 +309,12 @@ where
             self.engine.gathered_gradients_lost();
         }
         self.apply_rates();
+        if let Err(StepError::Engine(Error::NonFiniteLoss { .. } | Error::ScheduleFactor { .. })) =
+            driven
+        {
+            // As for a batch that is skipped: it has been through the forward pass.
+            self.snapshots.restore_buffers(model)?;
+        }
         let step = driven.map_err(|error| match error {
             StepError::Engine(error) => Fault::Tlr(error),
             StepError::Host { error, step_made: true } => Fault::AtWindowEnd(Box::new(error)),
@@ -337,17 +345,7 @@ where
 
     /// A fault as this crate's error.
     fn explain(&self, fault: &Fault<impl fmt::Display>) -> Error {
-        match fault {
-            Fault::Tlr(error) => error.clone(),
-            Fault::Unused(unused) => {
-                Error::UnusedParameters { tensors: self.snapshots.names(&unused.ids) }
-            }
-            Fault::Device(error) => Error::Device(error.to_string()),
-            Fault::AtWindowEnd(fault) => match self.explain(fault) {
-                Error::Device(message) => Error::WindowEnd(message),
-                error => Error::WindowEnd(error.to_string()),
-            },
-        }
+        fault.explain(&|ids| self.snapshots.names(ids))
     }
 }
 

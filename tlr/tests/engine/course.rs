@@ -93,6 +93,28 @@ fn gathered_batches_are_one_step_with_their_mean_loss() {
     assert_eq!(run.batch(1.1, false).unwrap(), Step::Made);
 }
 
+// Batches with a loss and without one make one step. A broken one that would have completed it is
+// replaced by the next, whatever was gathered before had a loss or not. Fails if only losses are
+// counted, or if a batch without a loss has a say in the mean.
+#[test]
+fn gathered_batches_without_a_loss_count_as_batches() {
+    let mut run = run(&guarded(4), &[false]);
+    let gathered = |run: &mut Run<NewtonRule>, loss| {
+        let step = drive(&mut run.engine, &mut run.host, loss, true).unwrap();
+        assert_eq!((step, run.engine.steps()), (Step::Gathered, 0));
+        serde_json::to_value(run.engine.state()).unwrap()["gathered"]["mean"].as_f64().unwrap()
+    };
+    assert_eq!(gathered(&mut run, None), 0.0);
+    assert_eq!(run.step(f64::NAN), Step::Skipped(Cause::NonFiniteLoss));
+    assert_eq!(run.engine.steps(), 0);
+    let means = [Some(2.0), None, Some(4.0)].map(|loss| gathered(&mut run, loss));
+    assert_eq!(means, [2.0, 2.0, 3.0]);
+    assert_eq!((run.step(3.0), run.engine.steps()), (Step::Made, 1));
+    // With nothing gathered, a broken batch is a step.
+    assert_eq!(run.step(f64::NAN), Step::Skipped(Cause::NonFiniteLoss));
+    assert_eq!(run.engine.steps(), 2);
+}
+
 #[test]
 fn a_host_that_fails_before_the_update_leaves_all_as_it_was() {
     for (fails_at, losses, bad) in [
@@ -258,6 +280,21 @@ fn a_host_need_not_tell_what_it_cannot() {
     assert_eq!(step.decisions()[0].outcome, Outcome::Kept(KeptBecause::NoGradient));
     assert_eq!(run.engine.take_history(), step.decisions());
     assert!(run.engine.history().is_empty() && Step::Made.decisions().is_empty());
+}
+
+// A host's author can hand either on by `?`. Fails if one of them has no words of its own.
+#[test]
+fn why_a_step_was_not_finished_has_words() {
+    let words = |step_made| {
+        let error = std::io::Error::other("no memory");
+        let error: Box<dyn std::error::Error> = Box::new(StepError::Host { error, step_made });
+        assert_eq!(error.source().unwrap().to_string(), "no memory");
+        error.to_string()
+    };
+    assert_eq!(words(false), "no memory");
+    assert_eq!(words(true), "no memory: the step itself was made");
+    let engine = StepError::<String>::Engine(Error::NothingToTrain).to_string();
+    assert_eq!(engine, Error::NothingToTrain.to_string());
 }
 
 #[test]

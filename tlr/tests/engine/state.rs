@@ -17,12 +17,15 @@ fn a_state_that_cannot_have_been_is_refused() {
     for (path, value) in [
         ("/steps", serde_json::json!(1u64 << 53)),
         ("/position", serde_json::json!(10)),
-        ("/gathered/count", serde_json::json!(1u64 << 53)),
+        // Within the steps so far, and not within a window of four.
+        ("/position", serde_json::json!(4)),
+        ("/gathered/batches", serde_json::json!((1u64 << 53) + 1)),
+        ("/gathered/losses", serde_json::json!(1)),
         ("/groups", serde_json::json!([])),
         ("/groups/0/rate", serde_json::json!(1e31)),
         ("/groups/0/previous/rate", serde_json::json!(0.0)),
         ("/groups/0/previous/factor", serde_json::json!("-inf")),
-        ("/groups/0/start", serde_json::json!("nan:7ff8000000000000")),
+        ("/groups/0/start_rate", serde_json::json!("nan:7ff8000000000000")),
         ("/factors", serde_json::json!("nan:7ff8000000000000")),
         ("/groups/0/before_cut", serde_json::json!(-1.0)),
         ("/watch/good", serde_json::json!((1u64 << 53) + 1)),
@@ -41,10 +44,11 @@ fn a_state_that_cannot_have_been_is_refused() {
 #[test]
 fn a_phase_that_cannot_have_been_is_refused() {
     let too_many = || serde_json::json!((1u64 << 53) + 1);
+    let slope = || Slope { gradient: 1.0, norm: 1.0, weights: 1, ..Slope::default() };
     let step = [
         ("/factor", serde_json::json!(-1.0)),
         ("/factor", serde_json::json!("inf")),
-        ("/gathered/count", too_many()),
+        ("/gathered/batches", too_many()),
         ("/watch/good", too_many()),
         ("/ramp/steps", serde_json::json!(5000)),
     ];
@@ -68,11 +72,7 @@ fn a_phase_that_cannot_have_been_is_refused() {
                 let event = match request {
                     Request::TakeSnapshot(_) => Event::SnapshotTaken,
                     Request::CheckWeights => Event::WeightsChecked { finite: true },
-                    Request::MeasureSlopes(_) => {
-                        let slope =
-                            Slope { gradient: 1.0, norm: 1.0, weights: 1, ..Slope::default() };
-                        Event::Slopes(vec![slope])
-                    }
+                    Request::MeasureSlopes(_) => Event::Slopes(vec![slope()]),
                     Request::Update => Event::Updated,
                     Request::Skip { .. } => Event::Skipped,
                     Request::EndWindow => Event::WindowEnded(vec![along(1.0, 1.0)]),
@@ -95,25 +95,58 @@ fn a_phase_that_cannot_have_been_is_refused() {
                     _ if inner.is_array() => ("/0", &step[..]),
                     _ => ("", &step[..]),
                 };
+                let of_phase = |(field, value): &(&str, _)| {
+                    (format!("/phase/{name}{place}{field}"), serde_json::Value::clone(value))
+                };
+                let mut changes: Vec<_> = changes.iter().map(of_phase).collect();
+                // A window ends with its last step, and the next begins where it is weighed.
+                match name.as_str() {
+                    "EndingWindow" => changes.push(("/position".to_owned(), 0.into())),
+                    "Weighing" => changes.push(("/position".to_owned(), 1.into())),
+                    _ => (),
+                }
                 for (field, value) in changes {
                     let mut changed = good.clone();
                     // A ramp is there only while it lasts.
-                    let Some(old) = changed.pointer_mut(&format!("/phase/{name}{place}{field}"))
-                    else {
-                        assert!(field.starts_with("/ramp"), "{name}{field}");
+                    let Some(old) = changed.pointer_mut(&field) else {
+                        assert!(field.contains("/ramp"), "{field}");
                         continue;
                     };
-                    *old = value.clone();
-                    assert!(!resumed(&mut other.engine, &changed), "{name}{field}");
-                    seen.push(format!("{name}{field}"));
+                    *old = value;
+                    assert!(!resumed(&mut other.engine, &changed), "{name}: {field}");
+                    seen.push(field);
                 }
                 request = run.engine.tell(event).unwrap();
             }
         }
     }
-    for name in
-        ["Updating/ramp/steps", "Weighing/products", "GoingBack/watch/good", "Skipping/factor"]
-    {
+    for name in [
+        "/phase/Updating/ramp/steps",
+        "/phase/Weighing/products",
+        "/phase/GoingBack/watch/good",
+        "/phase/Skipping/0/factor",
+        "/position",
+    ] {
         assert!(seen.iter().any(|seen| seen == name), "{name} of {seen:?}");
     }
+}
+
+// A window that could not be ended goes on, beyond its length, and its state can be resumed. Fails
+// if no place beyond the window is taken; or if every one is, for nothing else can be known there
+// of a direction before.
+#[test]
+fn a_window_that_could_not_be_ended_is_beyond_its_length() {
+    let mut run = run(&guarded(4), &[false]);
+    run.steps(&[1.0; 8]);
+    run.host.fails_at = Some("end");
+    let failed = |run: &mut super::Run<NewtonRule>| run.batch(1.0, false).is_err();
+    let all: Vec<_> = (0..6).map(|_| failed(&mut run)).collect();
+    assert_eq!(all, [false, false, false, true, true, true]);
+    let state = run.engine.state().clone();
+    run.engine.resume(state.clone()).unwrap();
+    let mut changed = serde_json::to_value(state).unwrap();
+    assert_eq!(changed["position"], 6);
+    changed["snapshot"] = "Unconfirmed".into();
+    let refused = run.engine.resume(serde_json::from_value(changed).unwrap());
+    assert_eq!(refused, Err(tlr::Error::ImpossibleState));
 }

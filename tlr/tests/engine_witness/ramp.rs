@@ -1,7 +1,7 @@
 //! The ramp: the first steps find rates to start from by the slope, whatever rate is given.
 
 use super::{bowl, noise, Paper, Run};
-use tlr::{engine::*, Cause};
+use tlr::{engine::*, Cause, Error};
 
 // From any rate, of any curvature: on the bowl the way to the lowest point is one step at 1/h.
 // Fails with another part of the first slope, without the trial, or if the given rate matters.
@@ -312,4 +312,26 @@ fn the_ramp_is_told() {
     // From the start again.
     run.engine.reset();
     assert!(matches!(run.step(None), Step::Ramped { .. }));
+}
+
+// The ramp goes by the limits of the default safeguard if there is none. Fails if gradients that
+// are no numbers are trained on, or are an error at once; or if they are left out for ever.
+#[test]
+fn without_a_safeguard_the_ramp_keeps_its_own() {
+    let config = NewtonConfig::default().safeguard(None);
+    let host = Paper::new(vec![vec![1.0]], |_, _| vec![f64::NAN]);
+    let mut run = Run::new(config, 0.1, host);
+    let mut step = || drive(&mut run.engine, &mut run.host, Some(1.0), false);
+    assert_eq!(step(), Ok(Step::Skipped(Cause::NonFiniteGradient)));
+    let back = |step| matches!(step, Ok(Step::RolledBack { cause: Cause::NonFiniteGradient, .. }));
+    assert!((0..19).all(|_| back(step())));
+    let error = Error::TooManyRollbacks { count: 20, step: 21, cause: Cause::NonFiniteGradient };
+    assert_eq!(step(), Err(StepError::Engine(error)));
+    assert_eq!(run.host.w, [[1.0]]);
+    // Without a ramp there is nothing of this: the weights are lost.
+    let config = NewtonConfig::default().safeguard(None).ramp(false);
+    let host = Paper::new(vec![vec![1.0]], |_, _| vec![f64::NAN]);
+    let mut run = Run::new(config, 0.1, host);
+    assert_eq!(run.step(Some(1.0)), Step::Made);
+    assert!(run.host.w[0][0].is_nan());
 }

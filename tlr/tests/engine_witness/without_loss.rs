@@ -102,3 +102,22 @@ fn without_a_loss_a_way_out_of_all_gradients_is_too_far() {
     assert_eq!(run.host.w, [[1.0]]);
     assert_eq!(run.rates(), [5.0]);
 }
+
+// Three windows in a row that go uphill, to gradients that grow by a half: the third is undone,
+// whether or not another group stands still, of which the engine asks whether it could move. Fails
+// if a window's slopes are weighed once more after the answer.
+#[test]
+fn without_a_loss_a_group_that_stands_still_hides_no_way_uphill() {
+    let undone = |w: Vec<Vec<f64>>| {
+        let config = NewtonConfig::default().ramp(false).settle(false).damping(1e-9);
+        let config = config.window(Window::steps(4).unwrap());
+        // From side to side, a tenth further each time. The second group has no gradient.
+        let gradient = |w: &[f64], _| [w[0], 0.0][..w.len()].to_vec();
+        let mut run = Run::new(config, 2.1, Paper::new(w, gradient));
+        let is_undone = |step: &Step| matches!(step, Step::RolledBack { .. });
+        let steps: Vec<_> = (0..24).map(|_| run.step(None)).collect();
+        steps.iter().position(is_undone).map(|index| index + 1)
+    };
+    assert_eq!(undone(vec![vec![1.0]]), Some(12));
+    assert_eq!(undone(vec![vec![1.0], vec![1.0]]), Some(12));
+}

@@ -1,7 +1,7 @@
 //! [`DAdaptAdam`]: D-Adaptation of Adam's rate.
 
 use super::{grown, growth_in_range};
-use crate::baselines::{slices, Batch, PeerError, PeerRule, Real, Tensors};
+use crate::baselines::{slices, Batch, PeerError, PeerRule, PeerState, Real, Tensors};
 use serde::{Deserialize, Serialize};
 
 /// Adam by D-Adaptation: the rate is d·lr, where d estimates the distance to the solution from
@@ -74,6 +74,12 @@ pub struct DAdaptAdamState<E> {
     sum: Tensors<E>,
     mean: Tensors<E>,
     square: Tensors<E>,
+}
+
+impl<E> PeerState for DAdaptAdamState<E> {
+    fn buffers(&self) -> Vec<Vec<usize>> {
+        slices::lens([&self.sum, &self.mean, &self.square])
+    }
 }
 
 impl PeerRule for DAdaptAdam {

@@ -1,7 +1,7 @@
 //! [`DAdaptSgd`]: D-Adaptation of SGD's rate.
 
 use super::{grown, growth_in_range};
-use crate::baselines::{slices, Batch, PeerError, PeerRule, Real, Tensors};
+use crate::baselines::{slices, Batch, PeerError, PeerRule, PeerState, Real, Tensors};
 use serde::{Deserialize, Serialize};
 
 /// SGD by D-Adaptation: the rate is d·lr/‖g₀‖, where d estimates the distance to the solution from
@@ -59,6 +59,12 @@ pub struct DAdaptSgdState<E> {
     origin: Tensors<E>,
     /// s, the weighted sum of the gradients.
     sum: Tensors<E>,
+}
+
+impl<E> PeerState for DAdaptSgdState<E> {
+    fn buffers(&self) -> Vec<Vec<usize>> {
+        slices::lens([&self.origin, &self.sum])
+    }
 }
 
 impl PeerRule for DAdaptSgd {

@@ -1,7 +1,7 @@
 //! [`MomoAdam`]: momentum with a model of the loss, for Adam.
 
 use super::{Averages, Bound, Model};
-use crate::baselines::{slices, Batch, PeerError, PeerRule, Real, Tensors};
+use crate::baselines::{slices, Batch, PeerError, PeerRule, PeerState, Real, Tensors};
 use serde::{Deserialize, Serialize};
 
 /// MoMo-Adam: as [`Momo`](super::Momo), with Adam's average of squares for the norm.
@@ -69,6 +69,12 @@ pub struct MomoAdamState<E> {
     mean: Tensors<E>,
     /// v, the average of their squares.
     square: Tensors<E>,
+}
+
+impl<E> PeerState for MomoAdamState<E> {
+    fn buffers(&self) -> Vec<Vec<usize>> {
+        slices::lens([&self.mean, &self.square])
+    }
 }
 
 impl PeerRule for MomoAdam {

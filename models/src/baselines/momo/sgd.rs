@@ -1,7 +1,7 @@
 //! [`Momo`]: momentum with a model of the loss, for SGD.
 
 use super::{Averages, Bound, Model};
-use crate::baselines::{slices, Batch, PeerError, PeerRule, Real, Tensors};
+use crate::baselines::{slices, Batch, PeerError, PeerRule, PeerState, Real, Tensors};
 use serde::{Deserialize, Serialize};
 
 /// MoMo: momentum whose step size is the smaller of lr and the one that takes a model of the loss
@@ -61,6 +61,12 @@ pub struct MomoState<E> {
     averages: Option<Averages>,
     /// d, the average of the gradients.
     mean: Tensors<E>,
+}
+
+impl<E> PeerState for MomoState<E> {
+    fn buffers(&self) -> Vec<Vec<usize>> {
+        slices::lens([&self.mean])
+    }
 }
 
 impl PeerRule for Momo {

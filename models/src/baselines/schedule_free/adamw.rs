@@ -1,7 +1,7 @@
 //! [`ScheduleFreeAdamW`]: AdamW that averages in place of a schedule.
 
 use super::{averaged, moved, Average};
-use crate::baselines::{slices, Batch, PeerError, PeerRule, Real, Tensors};
+use crate::baselines::{slices, Batch, PeerError, PeerRule, PeerState, Real, Tensors};
 use serde::{Deserialize, Serialize};
 
 /// Schedule-free AdamW: as [`ScheduleFreeSgd`](super::ScheduleFreeSgd), along
@@ -63,6 +63,12 @@ pub struct ScheduleFreeAdamWState<E> {
     /// z, the base sequence.
     base: Tensors<E>,
     square: Tensors<E>,
+}
+
+impl<E> PeerState for ScheduleFreeAdamWState<E> {
+    fn buffers(&self) -> Vec<Vec<usize>> {
+        slices::lens([&self.base, &self.square])
+    }
 }
 
 impl PeerRule for ScheduleFreeAdamW {

@@ -1,7 +1,7 @@
 //! [`ScheduleFreeSgd`]: SGD that averages in place of a schedule.
 
 use super::{averaged, moved, Average};
-use crate::baselines::{slices, Batch, PeerError, PeerRule, Real, Tensors};
+use crate::baselines::{slices, Batch, PeerError, PeerRule, PeerState, Real, Tensors};
 use serde::{Deserialize, Serialize};
 
 /// Schedule-free SGD: z ← z − lr·g, x ← (1 − c)·x + c·z, y = (1 − β)·z + β·x, with g the gradient
@@ -53,6 +53,12 @@ pub struct ScheduleFreeSgdState<E> {
     average: Average,
     /// z, the base sequence.
     base: Tensors<E>,
+}
+
+impl<E> PeerState for ScheduleFreeSgdState<E> {
+    fn buffers(&self) -> Vec<Vec<usize>> {
+        slices::lens([&self.base])
+    }
 }
 
 impl PeerRule for ScheduleFreeSgd {

@@ -66,12 +66,13 @@ fn the_training_files_that_are_there_follow_one_another() {
     let words = |index: usize| short[index].to_string();
     assert!(words(0).ends_with("data_batch_1.bin is missing: 0 of 10000 images"));
     assert!(words(4).ends_with("data_batch_4.bin is short: 2 of 10000 images"));
-    let labels = |images: &Images| (0..images.len()).map(|i| images.label(i)).collect::<Vec<_>>();
+    let labels =
+        |images: &Images| (0..images.len()).map(|i| images.label(i).unwrap()).collect::<Vec<_>>();
     assert_eq!((labels(&data.train), labels(&data.test)), (vec![9, 4, 5], vec![0, 1, 2]));
     assert_eq!((data.train.shape(), data.train.classes()), ([3, 32, 32], 10));
-    assert_eq!([0, 1, 2].map(|i| data.train.pixels_of(i)[0]), [20, 40, 41]);
+    assert_eq!([0, 1, 2].map(|i| data.train.pixels_of(i).unwrap()[0]), [20, 40, 41]);
     // The first pixel of the green plane.
-    assert_eq!(data.train.pixels_of(0)[1024], (20 + 1024) as u8);
+    assert_eq!(data.train.pixels_of(0).unwrap()[1024], (20 + 1024) as u8);
 }
 
 #[test]
@@ -93,9 +94,12 @@ fn the_fine_labels_of_cifar100_are_the_classes() {
     let Cifar { data, short } = load100(dir.path()).unwrap();
     let lacking: Vec<_> = short.iter().map(|file| (file.records, file.expected)).collect();
     assert_eq!(lacking, [(2, 50_000), (1, 10_000)]);
-    assert_eq!((data.train.label(0), data.train.label(1), data.test.label(0)), (99, 7, 42));
+    assert_eq!(
+        (data.train.label(0).unwrap(), data.train.label(1).unwrap(), data.test.label(0).unwrap()),
+        (99, 7, 42)
+    );
     assert_eq!(data.train.classes(), 100);
-    assert_eq!((data.train.pixels_of(1)[0], data.test.pixels_of(0)[0]), (1, 5));
+    assert_eq!((data.train.pixels_of(1).unwrap()[0], data.test.pixels_of(0).unwrap()[0]), (1, 5));
 }
 
 #[test]
@@ -207,12 +211,12 @@ fn the_real_files_load() {
     assert_eq!((data.train.len(), data.test.len()), (10_000, 2_000));
     assert_eq!(short.len(), 5);
     for class in 0..10 {
-        let count = (0..10_000).filter(|&i| data.train.label(i) == class).count();
+        let count = (0..10_000).filter(|&i| data.train.label(i).unwrap() == class).count();
         assert!((900..1100).contains(&count), "{class}: {count}");
     }
     // Photographs: neighbours along a row are alike, which wrong planes or offsets would undo.
     let rough: u64 = (0..200)
-        .flat_map(|i| data.test.pixels_of(i).chunks_exact(32))
+        .flat_map(|i| data.test.pixels_of(i).unwrap().chunks_exact(32))
         .flat_map(|row| row.windows(2))
         .map(|pair| u64::from(pair[0].abs_diff(pair[1])))
         .sum();
@@ -220,6 +224,6 @@ fn the_real_files_load() {
     assert!(mean < 15.0, "{mean}");
     // The blue of a sky or a sea: over all photographs the planes differ as they are known to.
     let scaling = data.train.scaling();
-    let [red, green, blue] = [0, 1, 2].map(|channel| scaling.of(channel, 118));
+    let [red, green, blue] = [0, 1, 2].map(|channel| scaling.of(channel, 118).unwrap());
     assert!(red < green && green < blue, "{red} {green} {blue}");
 }

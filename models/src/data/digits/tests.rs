@@ -5,7 +5,7 @@ use sha2::{Digest, Sha256};
 use super::{hand::*, *};
 
 fn pixels(images: &Images) -> Vec<u8> {
-    (0..images.len()).flat_map(|i| images.pixels_of(i).to_vec()).collect()
+    (0..images.len()).flat_map(|i| images.pixels_of(i).unwrap().to_vec()).collect()
 }
 
 #[test]
@@ -75,7 +75,7 @@ fn the_pixels_are_pinned() {
 fn the_digits_are_equally_frequent() {
     let train = draw(5, 2000, 1).unwrap().train;
     for digit in 0..10 {
-        let count = (0..2000).filter(|&i| train.label(i) == digit).count();
+        let count = (0..2000).filter(|&i| train.label(i).unwrap() == digit).count();
         assert!((140..260).contains(&count), "{digit}: {count}");
     }
 }
@@ -85,7 +85,7 @@ fn every_image_shows_a_digit_that_is_mostly_on_the_sheet() {
     let train = draw(6, 1000, 1).unwrap().train;
     let mut on_border = 0;
     for i in 0..train.len() {
-        let image = train.pixels_of(i);
+        let image = train.pixels_of(i).unwrap();
         let ink = image.iter().filter(|&&x| x > 100).count();
         assert!((20..300).contains(&ink), "{i}: {ink}");
         let border = |p: usize| [p % SIDE, p / SIDE].iter().any(|c| [0, SIDE - 1].contains(c));
@@ -101,12 +101,12 @@ fn every_image_shows_a_digit_that_is_mostly_on_the_sheet() {
 fn classes_overlap_for_a_linear_model_but_not_for_a_neighbour() {
     let data = draw(8, 3000, 200).unwrap();
     let floats = |images: &Images, i: usize| -> Vec<f32> {
-        images.pixels_of(i).iter().map(|&x| f32::from(x)).collect()
+        images.pixels_of(i).unwrap().iter().map(|&x| f32::from(x)).collect()
     };
     let examples: Vec<_> = (0..data.train.len()).map(|i| floats(&data.train, i)).collect();
     let mut means = vec![(0, vec![0.0_f32; SIDE * SIDE]); CLASSES];
     for (i, example) in examples.iter().enumerate() {
-        let (count, mean) = &mut means[usize::from(data.train.label(i))];
+        let (count, mean) = &mut means[usize::from(data.train.label(i).unwrap())];
         *count += 1;
         mean.iter_mut().zip(example).for_each(|(m, x)| *m += x);
     }
@@ -125,11 +125,11 @@ fn classes_overlap_for_a_linear_model_but_not_for_a_neighbour() {
     let (mut by_mean, mut by_neighbour) = (0, 0);
     for i in 0..data.test.len() {
         let x = floats(&data.test, i);
-        let label = data.test.label(i);
+        let label = data.test.label(i).unwrap();
         let mean = nearest(&x, &mut means.iter().map(|m| &m.1));
         by_mean += usize::from(mean == usize::from(label));
         let neighbour = nearest(&x, &mut examples.iter());
-        by_neighbour += usize::from(data.train.label(neighbour) == label);
+        by_neighbour += usize::from(data.train.label(neighbour).unwrap() == label);
     }
     assert!((100..160).contains(&by_mean), "{by_mean} of 200");
     assert!(by_neighbour >= 165, "{by_neighbour} of 200");

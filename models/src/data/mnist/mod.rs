@@ -140,9 +140,9 @@ mod tests {
         assert_eq!((data.train.len(), data.test.len()), (3, 2));
         assert_eq!((data.train.rows(), data.train.columns()), (28, 28));
         assert_eq!(data.train.classes(), 10);
-        assert_eq!(data.train.label(1), 9);
-        assert_eq!(data.test.label(1), 4);
-        assert_eq!(data.train.pixels_of(1)[0], (28 * 28) as u8);
+        assert_eq!(data.train.label(1).unwrap(), 9);
+        assert_eq!(data.test.label(1).unwrap(), 4);
+        assert_eq!(data.train.pixels_of(1).unwrap()[0], (28 * 28) as u8);
     }
 
     #[test]
@@ -184,6 +184,6 @@ mod tests {
         }
         let data = load(&dir).unwrap();
         assert_eq!((data.train.len(), data.test.len()), (60_000, 10_000));
-        assert_eq!([0, 1, 2].map(|i| data.train.label(i)), [5, 0, 4]);
+        assert_eq!([0, 1, 2].map(|i| data.train.label(i).unwrap()), [5, 0, 4]);
     }
 }

@@ -142,7 +142,9 @@ pub(super) fn halved(images: &Images) -> Result<Images, DataError> {
     let [channels, rows, columns] = images.shape();
     let (mut pixels, mut labels) = (Vec::new(), Vec::new());
     for index in 0..images.len() {
-        let all = images.pixels_of(index);
+        let (Some(all), Some(label)) = (images.pixels_of(index), images.label(index)) else {
+            continue;
+        };
         let at = |c: usize, y: usize, x: usize| {
             u32::from(all.get((c * rows + y) * columns + x).copied().unwrap_or_default())
         };
@@ -154,7 +156,7 @@ pub(super) fn halved(images: &Images) -> Result<Images, DataError> {
                 }
             }
         }
-        labels.push(images.label(index));
+        labels.push(label);
     }
     Images::new(pixels, labels, [channels, rows / 2, columns / 2], images.classes())
 }
@@ -276,7 +278,7 @@ mod tests {
         let pixels = vec![0, 4, 10, 10, 8, 4, 10, 10, 1, 1, 0, 0, 1, 1, 0, 200];
         let images = Images::new(pixels, vec![1], [1, 4, 4], 2).unwrap();
         let half = halved(&images).unwrap();
-        assert_eq!((half.shape(), half.pixels_of(0)), ([1, 2, 2], &[4, 10, 1, 50][..]));
-        assert_eq!(half.label(0), 1);
+        assert_eq!((half.shape(), half.pixels_of(0).unwrap()), ([1, 2, 2], &[4, 10, 1, 50][..]));
+        assert_eq!(half.label(0).unwrap(), 1);
     }
 }

@@ -4,7 +4,7 @@ use super::{config, sgd};
 use dfdx::optim::*;
 use support::{
     quadratic::Random,
-    values::{gradients, vector, weights, Vector},
+    values::{gradients, largest, vector, weights, Vector},
 };
 use tlr::{engine::NewtonForm, Newton};
 
@@ -38,7 +38,7 @@ fn less_memory_learns_the_rates_of_snapshots() {
     let worst = |sketch, bf16| {
         let rates = learned(sketch, bf16);
         assert_eq!(rates.len(), exact.len());
-        rates.iter().zip(&exact).map(|(ours, exact)| (ours / exact - 1.0).abs()).fold(0.0, f64::max)
+        largest(rates.iter().zip(&exact).map(|(ours, exact)| (ours / exact - 1.0).abs()))
     };
     let (fine, coarse) = (worst(Some(1 << 14), false), worst(Some(1 << 6), false));
     assert!(fine < 0.05, "{fine}");

@@ -3,7 +3,7 @@
 use super::{by_losses_alone, default, rolled_back, two_layers, Model, Run, RATE};
 use dfdx::{nn::modules::BatchNorm1D, optim::*, prelude::*};
 use support::values::{bits, gradients, vector};
-use tlr::{Cause::LossExploded, Newton, Outcome, Safeguard, Window};
+use tlr::{Cause::LossExploded, Error, Newton, NewtonConfig, Outcome, Safeguard, Schedule, Window};
 
 // Directions of a window that was undone are no measure of the next. Fails if they are kept.
 #[test]
@@ -89,6 +89,36 @@ fn a_skipped_batch_leaves_no_trace_in_buffers() {
     let snapshot = bits(&model);
     step(&mut model, f32::NAN);
     assert_eq!(bits(&model), snapshot);
+}
+
+// The same without a safeguard, where a loss that is no number is an error, and where a schedule is
+// what stops the step. Fails if running means are left as the batch has made them.
+#[test]
+fn a_step_that_is_an_error_leaves_no_trace_in_buffers() {
+    for (loss, factor) in [(f64::NAN, 1.0), (1.0, f64::NAN)] {
+        let (dev, mut model, _) = batch_norm();
+        let sgd = Sgd::new(&model, SgdConfig { lr: 1e-3, ..Default::default() });
+        let config = NewtonConfig::default().ramp(false).safeguard(None);
+        let config = config.window(Window::steps(2).unwrap());
+        let schedule = Schedule::from_fn(move |step| if step == 2 { factor } else { 1.0 });
+        let mut newton = Newton::new(&model, sgd, config).unwrap().schedule(schedule);
+        let mut step = |model: &mut Norm, broken: f32, loss: f64| {
+            let x: Tensor<Rank2<8, 3>, f32, _> = dev.sample_normal();
+            let y = model.forward_mut((x * broken).leaky_traced()).square().mean();
+            newton.step(model, &y.backward(), loss)
+        };
+        step(&mut model, 1.0, 1.0).unwrap();
+        step(&mut model, 1.0, 1.0).unwrap();
+        let before = (bits(&model), model.running_mean.array(), model.running_var.array());
+        let error = step(&mut model, f32::NAN, loss).unwrap_err();
+        let expected = match factor.is_nan() {
+            true => matches!(error, Error::ScheduleFactor { step: 3, .. }),
+            false => matches!(error, Error::NonFiniteLoss { step: 3, .. }),
+        };
+        assert!(expected, "{error}");
+        let after = (bits(&model), model.running_mean.array(), model.running_var.array());
+        assert_eq!(after, before);
+    }
 }
 
 // Every layer's rate is cut, by as much.

@@ -122,6 +122,69 @@ fn a_restored_peer_goes_on_to_the_same_bits() {
     each_peer!(check);
 }
 
+/// The places of all lists in a state, the outer ones first.
+fn lists(value: &serde_json::Value, place: String, found: &mut Vec<String>) {
+    match value {
+        serde_json::Value::Array(list) => {
+            found.push(place.clone());
+            let inner = list.iter().enumerate();
+            inner.for_each(|(at, value)| lists(value, format!("{place}/{at}"), found));
+        }
+        serde_json::Value::Object(fields) => {
+            fields.iter().for_each(|(name, value)| lists(value, format!("{place}/{name}"), found));
+        }
+        _ => (),
+    }
+}
+
+// Fails if a buffer may be shorter or longer than the weights, or if more steps were made than can
+// be counted on from.
+#[test]
+fn a_state_that_cannot_have_been_is_refused() {
+    fn check<R: PeerRule>(rule: R) {
+        let mut peer = Peer::new(rule.clone()).unwrap();
+        let (mut weights, _) = slices();
+        for _ in 0..3 {
+            let (loss, gradients) = bowl(&weights);
+            step(&mut peer, &mut weights, &gradients, loss).unwrap();
+        }
+        let saved = serde_json::to_value(peer.saved()).unwrap();
+        let refused = |edit: &dyn Fn(&mut serde_json::Value)| {
+            let mut changed = saved.clone();
+            edit(&mut changed);
+            let mut other = Peer::<R, f64>::new(rule.clone()).unwrap();
+            other.restore(serde_json::from_value(changed).unwrap()).unwrap_err()
+        };
+        let mut places = Vec::new();
+        lists(&saved["state"], "/state".to_owned(), &mut places);
+        for place in places {
+            let list = |value: &mut serde_json::Value| -> Vec<serde_json::Value> {
+                value.pointer(&place).unwrap().as_array().unwrap().clone()
+            };
+            let empty = list(&mut saved.clone()).is_empty();
+            // One more, one less: another tensor or element, or another part.
+            let more = refused(&|saved| {
+                let mut longer = list(saved);
+                longer.push(longer.last().cloned().unwrap_or_else(|| serde_json::json!([])));
+                *saved.pointer_mut(&place).unwrap() = longer.into();
+            });
+            assert!(matches!(more, PeerError::Shapes { .. }), "{} {place}: {more}", R::NAME);
+            if !empty {
+                let none = || serde_json::json!([]);
+                let less = refused(&|saved| *saved.pointer_mut(&place).unwrap() = none());
+                assert!(matches!(less, PeerError::Shapes { .. }), "{} {place}: {less}", R::NAME);
+            }
+        }
+        for steps in [0, (1u64 << 53) + 1, u64::MAX] {
+            let error = refused(&|saved| saved["steps"] = steps.into());
+            assert!(matches!(error, PeerError::OutOfRange { .. }), "{steps}: {error}");
+        }
+        let error = refused(&|saved| saved["state"] = serde_json::Value::Null);
+        assert!(matches!(error, PeerError::OutOfRange { .. }), "{error}");
+    }
+    each_peer!(check);
+}
+
 #[test]
 fn a_state_of_other_settings_is_refused() {
     let saved = Peer::<_, f64>::new(Adam::default()).unwrap().saved();

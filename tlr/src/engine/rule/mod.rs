@@ -75,7 +75,7 @@ pub(crate) fn decide(
     if proposal.rate.is_nan() {
         return Proposal::kept(rate, KeptBecause::NonFinite);
     }
-    // Deviation from the paper, whose rates have no bounds.
+    // Deviation from the paper, which has no bounds of rates.
     let bounded = bounded(proposal.rate);
     if bounded == proposal.rate {
         proposal

@@ -87,7 +87,7 @@ impl RateRule for NewtonRule {
         }
         let proposed = match self.form {
             NewtonForm::Paper => rate * (1.0 + self.damping * (products.un / curvature)),
-            // Deviation from the paper: see "Why aligned".
+            // Deviation from the paper, which has no aligned rule: see "Why aligned".
             NewtonForm::Aligned => {
                 (1.0 - self.damping) * rate + self.damping * (previous * (products.uu / curvature))
             }

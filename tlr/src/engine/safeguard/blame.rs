@@ -16,8 +16,8 @@ pub(crate) enum Blame {
     None,
 }
 
-/// On a convex piece the loss has risen by no more than ⟨g,s⟩ along the way s. So if the groups'
-/// sum Σ max(⟨g,s⟩, 0) is less than `share` of the rise, the rise comes from elsewhere: noise,
+/// On a convex piece the loss has risen by no more than ⟨g,d⟩ along the way d. So if the groups'
+/// sum Σ max(⟨g,d⟩, 0) is less than `share` of the rise, the rise comes from elsewhere: noise,
 /// another batch, another task. If weights have moved far, the gradient may be that of another
 /// piece, and proves nothing.
 pub(crate) fn blame(share: f64, rise: f64, slopes: &[Slope]) -> Blame {
@@ -36,7 +36,7 @@ pub(crate) fn blame(share: f64, rise: f64, slopes: &[Slope]) -> Blame {
     Blame::Some(slopes.iter().map(guilty).collect())
 }
 
-/// How large a rise the ways explain at most, on a convex piece: Σ max(⟨g,s⟩, 0).
+/// How large a rise the ways explain at most, on a convex piece: Σ max(⟨g,d⟩, 0).
 pub(crate) fn explained(slopes: &[Slope]) -> f64 {
     slopes.iter().map(|slope| slope.along.max(0.0)).sum()
 }

@@ -46,12 +46,12 @@ use serde::Serialize;
 /// of the weights at the window's end. Until a loss measured there is below the limit for means, a
 /// rollback goes one snapshot further.
 ///
-/// Before a window is undone because losses rose, **blame** is looked for: with s = w − snapshot,
-/// and g the gradient of the batch at w, the way s explains a rise of ⟨g,s⟩ on a convex piece of
+/// Before a window is undone because losses rose, **blame** is looked for: with d = w − snapshot,
+/// and g the gradient of the batch at w, the way d explains a rise of ⟨g,d⟩ on a convex piece of
 /// the loss. A rise of which it explains less than [`blame`](Self::blame) comes from elsewhere
 /// (noise, another batch, another task), unless weights have moved by more than a tenth of their
 /// norm. Then the step is made, and the limits move up to the new loss. Otherwise only those rates
-/// are cut whose own ⟨g,s⟩ is at least that part of the largest.
+/// are cut whose own ⟨g,d⟩ is at least that part of the largest.
 ///
 /// A rollback restores weights and buffers from the snapshot, clears what the base optimizer has
 /// accumulated, drops the previous direction, and multiplies the rates that are to blame: by
@@ -68,7 +68,8 @@ use serde::Serialize;
 /// Without a loss, a window is undone if a weight is not finite, or if the gradients show that the
 /// weights have gone too far: [`Cause::WentTooFar`](crate::Cause::WentTooFar).
 ///
-/// Not in the paper, whose rule can end anywhere once a rate is too large.
+/// Deviation from the paper, which has no safeguard: its rule can end anywhere once a rate is too
+/// large.
 ///
 /// # Example
 /// ```
@@ -76,6 +77,11 @@ use serde::Serialize;
 ///
 /// let patient = NewtonConfig::default().safeguard(Safeguard::default().max_rollbacks(100));
 /// let without = NewtonConfig::default().safeguard(None);
+/// // Every setting at its default:
+/// let same = Safeguard::default()
+///     .tolerance(0.1).sems(3.0).explosion(1.5).first_cut(0.1).cut(0.5)
+///     .blame(0.25).trust(5).max_rollbacks(20);
+/// assert_eq!(same, Safeguard::default());
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Safeguard {

@@ -48,7 +48,7 @@ const SAME_SNAPSHOT: usize = 3;
 pub(crate) struct Watch {
     /// The largest loss seen at the starting weights.
     #[serde(with = "exact::option")]
-    start: Option<f64>,
+    start_loss: Option<f64>,
     /// The highest that a limit can be, once a window has been accepted.
     #[serde(with = "exact::option")]
     ceiling: Option<f64>,
@@ -91,12 +91,12 @@ impl Watch {
         if whole != Verdict::Good {
             return whole;
         }
-        let start = self.start.unwrap_or(loss).max(self.level_at_snapshot());
+        let start = self.start_loss.unwrap_or(loss).max(self.level_at_snapshot());
         let largest = self.accepted.as_ref().map_or(start, |window| window.max.max(start));
         let explodes = loss > raised(largest, safeguard.explosion);
         if self.window.count == 0 {
             if !self.any_accepted {
-                self.start = Some(start.max(loss));
+                self.start_loss = Some(start.max(loss));
             }
             // Once a window has been accepted, a loss beyond all others says nothing of the
             // snapshot.
@@ -189,14 +189,14 @@ impl Watch {
             self.origin.push(loss);
         }
         (self.exploded, self.forgiven) = (false, true);
-        self.start = self.start.map(|start| start.max(loss));
+        self.start_loss = self.start_loss.map(|start| start.max(loss));
         self.ceiling = self.ceiling.map(|ceiling| ceiling.max(loss));
     }
 
     /// Starts after a ramp. `loss` and `gradient` are the ramp's maxima before rates began to grow.
     /// A gradient of 0 is no measure: there was none.
     pub(crate) fn start_from(&mut self, loss: Option<f64>, gradient: f64) {
-        self.start = loss;
+        self.start_loss = loss;
         self.gradient = (gradient > 0.0).then_some(gradient);
     }
 
@@ -215,7 +215,7 @@ impl Watch {
         let grown = all.gradient > self.last_gradient;
         self.risen = if leads_uphill(&all) && grown { self.risen + 1 } else { 0 };
         self.gradient.get_or_insert(all.gradient);
-        let too_far = self.has_exploded(&all) || self.risen >= RISES;
+        let too_far = self.has_gone_too_far(&all) || self.risen >= RISES;
         if too_far {
             self.risen = 0;
         } else {
@@ -226,7 +226,7 @@ impl Watch {
 
     /// Whether a way has gone too far, whatever windows came before: uphill to gradients that have
     /// exploded, or far beyond the weights' own size, where gradients may say nothing at all.
-    pub(crate) fn has_exploded(&self, all: &Slope) -> bool {
+    pub(crate) fn has_gone_too_far(&self, all: &Slope) -> bool {
         let before = self.gradient.map(|start| start.max(self.last_gradient));
         before.is_some_and(|before| gradient_has_exploded(all, before)) || all.is_far_out()
     }
@@ -240,7 +240,7 @@ impl Watch {
     pub(crate) fn accept(&mut self, safeguard: Option<&Safeguard>) {
         let window = std::mem::take(&mut self.window);
         self.forgiven = false;
-        if let (Some(start), Some(safeguard), None) = (self.start, safeguard, &self.accepted) {
+        if let (Some(start), Some(safeguard), None) = (self.start_loss, safeguard, &self.accepted) {
             self.ceiling = Some(start + safeguard.sems * window.deviation());
         }
         // No ceiling is below the level of the snapshot, where the weights have been.

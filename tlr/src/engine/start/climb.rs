@@ -7,7 +7,8 @@ use crate::engine::{
     rule::{bounded, Proposal},
 };
 
-/// The rule's proposal, or the Newton point of the window before, whichever is more.
+/// The rule's proposal, or the Newton point of the window before, whichever is more. Deviation from
+/// the paper, which has no climb.
 pub(crate) fn climb(
     rate: f64,
     previous: f64,

@@ -25,7 +25,8 @@ impl Rounding {
 
     /// What to multiply a rate by whose window has moved the weights by `moved`; nothing if
     /// rounding does not explain that. The new rate moves the weights by [`AIM`] of themselves,
-    /// unless that is more than a rate may climb at once.
+    /// unless that is more than a rate may climb at once. Deviation from the paper, which has no
+    /// raise.
     pub(crate) fn raise(self, moved: f64) -> Option<f64> {
         let by = (AIM * self.weights / moved).min(LARGEST_CLIMB);
         (moved < self.noise && by >= WORTH_IT).then_some(by)

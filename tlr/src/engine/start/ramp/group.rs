@@ -44,7 +44,7 @@ pub(super) struct GroupRamp {
     /// The rate to use if the next look confirms it. Set if the group seemed half-way so near the
     /// start that noise is likelier.
     #[serde(with = "exact::option")]
-    pub(super) doubted: Option<f64>,
+    pub(super) unconfirmed: Option<f64>,
     /// The slopes on the straight piece.
     pub(super) base: Samples,
     /// The slopes at this rate.
@@ -82,7 +82,7 @@ impl GroupRamp {
             faint: false,
             done: fixed,
             is_far: false,
-            doubted: None,
+            unconfirmed: None,
             base: Samples::default(),
             here: Samples::default(),
             first: 0.0,
@@ -153,7 +153,7 @@ impl GroupRamp {
 
     pub(super) fn go_on(&mut self, by: f64) {
         let straight = self.look() == Look::Straight;
-        self.doubted = None;
+        self.unconfirmed = None;
         if self.means.len() == 4 {
             self.means.remove(0);
         }
@@ -169,10 +169,10 @@ impl GroupRamp {
     }
 
     /// Goes on to the next rate, which has to confirm that this one is half-way.
-    pub(super) fn doubt(&mut self) {
+    pub(super) fn ask_again(&mut self) {
         let crossing = self.crossing();
         self.go_on(2.0);
-        self.doubted = Some(crossing);
+        self.unconfirmed = Some(crossing);
     }
 
     /// The rate at which the slope is half of the first one: between the last rate and this one, by
@@ -193,7 +193,7 @@ impl GroupRamp {
     /// the way leads uphill. If it does, the rate is the one that is half-way.
     pub(super) fn stop(&mut self, level: f64) -> bool {
         let (half_way, uphill) =
-            (self.doubted.unwrap_or_else(|| self.crossing()), self.is_uphill());
+            (self.unconfirmed.unwrap_or_else(|| self.crossing()), self.is_uphill());
         self.rate = bounded(if uphill { half_way } else { level * half_way });
         self.done = true;
         uphill
@@ -273,10 +273,10 @@ mod tests {
     #[test]
     fn a_way_that_goes_on() {
         let mut bending = group(&[-1.2]);
-        bending.doubted = Some(1.0);
+        bending.unconfirmed = Some(1.0);
         bending.go_on(4.0);
         assert_eq!((bending.rate, bending.raised, bending.first), (16.0, 4.0, -2.0));
-        assert_eq!((bending.means, bending.here.count, bending.doubted), (vec![-1.2], 0, None));
+        assert_eq!((bending.means, bending.here.count, bending.unconfirmed), (vec![-1.2], 0, None));
         assert_eq!(bending.base.count, 8);
 
         let mut straight = group(&[]);
@@ -329,12 +329,12 @@ mod tests {
         assert!(uphill.stop(2.0) && uphill.done);
         assert_eq!(uphill.rate, 4.0 * (1.0 + 0.2) / 2.0);
         // What the rate before had found counts.
-        let mut doubted = group(&[0.0]);
-        doubted.doubt();
-        assert_eq!((doubted.rate, doubted.raised, doubted.doubted), (8.0, 2.0, Some(3.0)));
-        doubted.here = samples(&[0.0]);
-        doubted.stop(2.0);
-        assert_eq!(doubted.rate, 6.0);
+        let mut unsure = group(&[0.0]);
+        unsure.ask_again();
+        assert_eq!((unsure.rate, unsure.raised, unsure.unconfirmed), (8.0, 2.0, Some(3.0)));
+        unsure.here = samples(&[0.0]);
+        unsure.stop(2.0);
+        assert_eq!(unsure.rate, 6.0);
         let mut back = group(&[]);
         back.retreat();
         assert_eq!((back.rate, back.done), (1.0, true));

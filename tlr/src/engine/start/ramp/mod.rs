@@ -31,6 +31,7 @@ const NORMALIZED: f64 = 1.0;
 const LONGEST_RAMP: u64 = 4000;
 
 /// Rates grow until the slope has fallen to half of the first one: half-way down, on a parabola.
+/// Deviation from the paper, which has no ramp.
 ///
 /// 1. **Trial.** The gradient's norm and the number of weights give a rate at which neither
 ///    gradient descent nor sign descent moves the weights by more than a ten-thousandth of their
@@ -55,7 +56,7 @@ pub(crate) struct Ramp {
     /// The steps that training had left when the ramp began, if that is known.
     horizon: Option<u64>,
     /// The last batch's slopes were not numbers.
-    doubted: bool,
+    last_was_broken: bool,
     /// How far the weights would have moved in the trial steps by gradient descent with this
     /// momentum, if all gradients had the same direction.
     #[serde(with = "exact")]
@@ -126,7 +127,7 @@ impl Ramp {
             stage: Stage::Resting,
             steps: 0,
             horizon,
-            doubted: false,
+            last_was_broken: false,
             expected: 0.0,
             velocity: 0.0,
             whole: Samples::default(),
@@ -171,9 +172,9 @@ impl Ramp {
         // The sum of finite numbers may be infinite.
         let all = self.total(slopes);
         if !slopes.iter().all(Slope::is_finite) || !all.is_finite() {
-            return self.doubt();
+            return self.broken_batch();
         }
-        self.doubted = false;
+        self.last_was_broken = false;
         let ramped = match self.stage {
             // There is nothing to learn from a batch without a gradient.
             Stage::Resting | Stage::Trying if all.gradient == 0.0 => Ramped::On,
@@ -210,8 +211,8 @@ impl Ramp {
     }
 
     /// Decides what follows if a gradient or a weight is not a number.
-    fn doubt(&mut self) -> Ramped {
-        if !std::mem::replace(&mut self.doubted, true) {
+    fn broken_batch(&mut self) -> Ramped {
+        if !std::mem::replace(&mut self.last_was_broken, true) {
             Ramped::Skip
         } else if self.stage == Stage::Resting {
             Ramped::BrokenBatch
@@ -297,8 +298,12 @@ impl Ramp {
                 Look::Silent => group.raise(by),
                 _ if group.faint => group.raise(by),
                 Look::Straight | Look::Bending if !group.is_far => group.go_on(by),
-                _ if group.doubted.is_none() && suspect && !group.is_far && !group.is_uphill() => {
-                    group.doubt();
+                _ if group.unconfirmed.is_none()
+                    && suspect
+                    && !group.is_far
+                    && !group.is_uphill() =>
+                {
+                    group.ask_again();
                 }
                 _ => too_far |= group.stop(level),
             }
