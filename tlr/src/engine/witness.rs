@@ -87,7 +87,7 @@ impl<R: RateRule> Engine<R> {
     pub(super) fn ramp_ended(&mut self, ramp: &Ramp, steps: u64) {
         self.state.level_from = steps;
         self.state.quiet = ramp.quiet;
-        self.state.watch.start_from(ramp.start, ramp.gradient);
+        self.state.watch.start_from(ramp.start_loss, ramp.gradient);
         self.state.follows = ramp.follows;
         for (group, silent) in self.state.groups.iter_mut().zip(ramp.silent()) {
             group.silent = silent;

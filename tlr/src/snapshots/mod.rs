@@ -9,6 +9,7 @@
 //! only to the precision of bfloat16.
 
 mod advance;
+mod cut;
 #[cfg(feature = "cuda")]
 mod gpu;
 mod gradients;
@@ -35,6 +36,7 @@ use crate::{
     optim::Shards,
     tensors::{self, wide, Bf16, Element, Stored},
 };
+use cut::Cut;
 use dfdx::{
     nn::{RecursiveWalker, TensorCollection, TensorOptions, TensorVisitor, ViewTensorRef},
     shapes::{Dtype, Shape},
@@ -42,7 +44,6 @@ use dfdx::{
     tensor_ops::Device,
 };
 use memory::Memory;
-use shard::Cut;
 use std::{borrow::Cow, convert::Infallible, marker::PhantomData};
 use tracked::{Before, Pair, Tracked};
 

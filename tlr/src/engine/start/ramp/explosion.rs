@@ -7,7 +7,7 @@ use crate::engine::{
 };
 
 impl Ramp {
-    /// Whether the loss has risen too far, and ⟨g,s⟩ is large enough to account for it (on a convex
+    /// Whether the loss has risen too far, and ⟨g,d⟩ is large enough to account for it (on a convex
     /// piece it bounds the rise). Without a loss: whether the way leads uphill, to a gradient that
     /// has exploded. Its noise may be so large that no mean slope shows it.
     pub(super) fn has_exploded(
@@ -16,7 +16,7 @@ impl Ramp {
         loss: Option<f64>,
         safeguard: &Safeguard,
     ) -> bool {
-        let (Some(loss), Some(start)) = (loss, self.start) else {
+        let (Some(loss), Some(start)) = (loss, self.start_loss) else {
             let all = self.total(slopes);
             return safeguard.blame.is_some() && gradient_has_exploded(&all, self.gradient);
         };

@@ -78,7 +78,7 @@ pub(crate) struct Ramp {
     pub(crate) gradient: f64,
     /// The largest loss while the weights had hardly moved.
     #[serde(with = "exact::option")]
-    pub(crate) start: Option<f64>,
+    pub(crate) start_loss: Option<f64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -135,7 +135,7 @@ impl Ramp {
             follows: false,
             quiet: false,
             gradient: 0.0,
-            start: None,
+            start_loss: None,
         })
     }
 
@@ -190,7 +190,7 @@ impl Ramp {
         };
         if !matches!(self.stage, Stage::Growing { .. }) {
             self.gradient = self.gradient.max(all.gradient);
-            self.start = [self.start, loss].into_iter().flatten().reduce(f64::max);
+            self.start_loss = [self.start_loss, loss].into_iter().flatten().reduce(f64::max);
         }
         match ramped {
             Ramped::On if self.steps >= LONGEST_RAMP => Ramped::Done,

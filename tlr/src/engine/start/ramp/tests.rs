@@ -74,10 +74,10 @@ fn loss_and_gradient_at_the_start() {
     let mut ramp = at(Stage::Resting, vec![group(1.0)]);
     see(&mut ramp, &[Slope { gradient: 3.0, ..slope(0.0) }], Some(2.0));
     see(&mut ramp, &[slope(0.0)], Some(1.0));
-    assert_eq!((ramp.gradient, ramp.start), (3.0, Some(2.0)));
+    assert_eq!((ramp.gradient, ramp.start_loss), (3.0, Some(2.0)));
     ramp.stage = Stage::Growing { each: 9, looks: 0, taken: 0 };
     see(&mut ramp, &[Slope { gradient: 9.0, ..slope(-1.0) }], Some(2.5));
-    assert_eq!((ramp.gradient, ramp.start), (3.0, Some(2.0)));
+    assert_eq!((ramp.gradient, ramp.start_loss), (3.0, Some(2.0)));
 }
 
 #[test]
@@ -203,7 +203,7 @@ fn steps_that_stop_following() {
 fn a_loss_that_has_exploded() {
     let exploded = |loss, along| {
         let mut ramp = growing(9, 0, 0, vec![group(1.0)]);
-        ramp.start = Some(2.0);
+        ramp.start_loss = Some(2.0);
         see(&mut ramp, &[slope(along)], Some(loss)) == Ramped::TooFar
     };
     assert!(!exploded(3.0, 2.0) && exploded(3.1, 2.0));
@@ -236,7 +236,7 @@ fn a_gradient_that_has_exploded() {
 fn the_safeguard_limits_explosions() {
     let seen = |safeguard: Safeguard, loss, along| {
         let mut ramp = growing(9, 0, 0, vec![group(1.0), group(1.0)]);
-        ramp.start = Some(2.0);
+        ramp.start_loss = Some(2.0);
         let slopes = [slope(along), slope(-1.0)];
         let ramped = ramp.observe(&slopes, Some(loss), NUMBERS, &safeguard);
         (ramped == Ramped::TooFar, rates(&ramp))
@@ -253,7 +253,7 @@ fn the_safeguard_limits_explosions() {
 fn a_fixed_rate_does_not_hide_the_others() {
     let fixed = GroupRamp { silent: false, ..GroupRamp::new(3.0, true) };
     let mut ramp = growing(9, 0, 0, vec![group(8.0), fixed]);
-    ramp.start = Some(1.0);
+    ramp.start_loss = Some(1.0);
     assert_eq!(see(&mut ramp, &[slope(0.5), slope(9.0)], Some(3.0)), Ramped::TooFar);
     assert_eq!(rates(&ramp), [2.0, 3.0]);
 }
@@ -265,7 +265,7 @@ fn who_is_to_blame_for_an_explosion() {
     let mut groups: Vec<_> = [8.0, 4.0, 16.0, 32.0].map(group).into();
     groups.push(GroupRamp { silent: false, ..GroupRamp::new(3.0, true) });
     let mut ramp = growing(9, 0, 0, groups);
-    ramp.start = Some(1.0);
+    ramp.start_loss = Some(1.0);
     let slopes = [2.0, 0.5, 0.4, -1.0, 2.0].map(slope);
     assert_eq!(see(&mut ramp, &slopes, Some(3.0)), Ramped::TooFar);
     assert_eq!(rates(&ramp), [2.0, 1.0, 2.0, 2.0, 3.0]);
