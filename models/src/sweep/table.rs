@@ -30,7 +30,7 @@ impl<T: Serialize + for<'a> Deserialize<'a>> Table<T> {
         let mut text = Vec::new();
         file.read_to_end(&mut text).map_err(failed)?;
         // A line that was being written when the program was killed.
-        text.truncate(text.iter().rposition(|&byte| byte == b'\n').map_or(0, |end| end + 1));
+        text.truncate(whole_lines(&text));
         let rows = csv::Reader::from_reader(&*text).into_deserialize().collect::<Result<_, _>>();
         let rows: Vec<T> = rows.map_err(|source| SweepError::Csv { path: path.clone(), source })?;
         if rows.is_empty() {
@@ -104,6 +104,19 @@ impl<T: Serialize + for<'a> Deserialize<'a>> Table<T> {
     }
 }
 
+/// The length of the rows that are whole. A newline within quotes is part of a cell, and ends no
+/// row.
+fn whole_lines(text: &[u8]) -> usize {
+    let (mut whole, mut quoted) = (0, false);
+    for (at, byte) in text.iter().enumerate() {
+        quoted ^= *byte == b'"';
+        if *byte == b'\n' && !quoted {
+            whole = at + 1;
+        }
+    }
+    whole
+}
+
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
@@ -133,13 +146,14 @@ mod tests {
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "name,bytes,more\nold,1,2\n");
     }
 
-    // Killed at any byte, and gone on with. Fails if the headings are written twice, or not at all.
+    // Killed at any byte, and gone on with. Fails if the headings are written twice, or not at all,
+    // or if a newline within a cell is taken for the end of a row.
     #[test]
     fn rows_are_appended_to_what_a_kill_has_left() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("rows.csv");
         let row = |name: &str| Row { name: name.to_owned(), bytes: None };
-        let whole = "name,bytes\none,\ntwo,\n";
+        let whole = "name,bytes\none,\n\"in \"\"two\"\"\nlines\",\nthree,\n";
         for keep in 0..=whole.len() {
             std::fs::write(&path, &whole[..keep]).unwrap();
             let mut table = Table::open(path.clone()).unwrap();
