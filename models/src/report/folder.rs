@@ -73,15 +73,21 @@ impl OutFolder {
     }
 }
 
-/// Writes a file beside its place and moves it there: what was there before stays, or is replaced
-/// as a whole.
+/// Writes a file beside its place, forces it to the disk, and moves it there: what was there before
+/// stays, or is replaced as a whole. A link stays, and the file that it leads to is replaced.
 ///
 /// # Errors
 /// [`ReportError::Io`].
 pub fn write(path: &Path, contents: impl AsRef<[u8]>) -> Result<(), ReportError> {
-    let name = path.file_name().unwrap_or_default().to_string_lossy();
-    let partial = path.with_file_name(format!(".{name}.{}.partial", std::process::id()));
-    let written = fs::write(&partial, contents).and_then(|()| fs::rename(&partial, path));
+    // A file that is not there yet is behind no link.
+    let place = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let name = place.file_name().unwrap_or_default().to_string_lossy();
+    let partial = place.with_file_name(format!(".{name}.{}.partial", std::process::id()));
+    let written = File::create(&partial).and_then(|mut file| {
+        file.write_all(contents.as_ref())?;
+        file.sync_all()?;
+        fs::rename(&partial, &place)
+    });
     written.map_err(|source| {
         // As far as that is possible.
         let _ = fs::remove_file(&partial);
@@ -126,7 +132,8 @@ mod tests {
         assert_eq!(fs::read_to_string(&path).unwrap(), "here");
     }
 
-    // Fails if the old contents are gone before the new ones are there, or if something is left.
+    // Fails if the old contents are gone before the new ones are there, if something is left, or if
+    // a link is replaced.
     #[test]
     fn a_file_is_replaced_or_left() {
         let dir = tempfile::tempdir().unwrap();
@@ -138,6 +145,15 @@ mod tests {
         assert_eq!(fs::read_to_string(&path).unwrap(), "new");
         #[cfg(unix)]
         assert_ne!(std::os::unix::fs::MetadataExt::ino(&fs::metadata(&path).unwrap()), before);
+        #[cfg(unix)]
+        {
+            let link = dir.path().join("link");
+            std::os::unix::fs::symlink("table.csv", &link).unwrap();
+            write(&link, "newest").unwrap();
+            assert!(link.is_symlink());
+            assert_eq!(fs::read_to_string(&path).unwrap(), "newest");
+            fs::remove_file(&link).unwrap();
+        }
         let taken = dir.path().join("taken");
         fs::create_dir_all(taken.join("inside")).unwrap();
         assert!(matches!(write(&taken, "new"), Err(ReportError::Io { .. })));
