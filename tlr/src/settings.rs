@@ -33,7 +33,8 @@ impl Settings {
     ///
     /// A value of several fields becomes one setting for each, called `name.field`. A float that is
     /// not finite counts as `None`, for JSON has no word for it: refuse such numbers where your
-    /// optimizer is made.
+    /// optimizer is made. In place of a value that serde cannot write, such as a map whose keys are
+    /// lists, the reason is stored.
     ///
     /// # Example
     /// ```
@@ -41,7 +42,9 @@ impl Settings {
     /// ```
     pub fn with(mut self, name: &str, value: impl Serialize) -> Self {
         // `to_value` turns floats that are not finite into null.
-        self.insert(name.to_owned(), serde_json::to_value(value).unwrap_or_default());
+        let value = serde_json::to_value(value)
+            .unwrap_or_else(|error| Value::String(format!("not written: {error}")));
+        self.insert(name.to_owned(), value);
         self
     }
 
@@ -174,6 +177,16 @@ mod tests {
         let expected: Vec<_> =
             expected.into_iter().map(|(k, v)| (k.to_owned(), v.to_owned())).collect();
         assert_eq!(found, expected);
+    }
+
+    // Fails if a value that cannot be written counts as `None`.
+    #[test]
+    fn a_value_that_cannot_be_written_is_told() {
+        let map = BTreeMap::from([([1, 2], 3)]);
+        let found = Settings::default().with("map", map).differences(&Settings::default());
+        let found: Vec<_> = found.iter().map(ToString::to_string).collect();
+        let expected = "`map` is not written: key must be a string in the file and missing here";
+        assert_eq!(found, [expected]);
     }
 
     #[test]
