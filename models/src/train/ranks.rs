@@ -26,8 +26,9 @@ pub fn alone() -> AnyRanks {
 /// use tlr_models::train::Share;
 ///
 /// let batch = [7, 1, 4, 0, 9];
-/// let parts: Vec<_> = (0..3).map(|rank| Share::new(rank, 3).of(&batch)).collect();
-/// assert_eq!(parts, [&[7][..], &[1, 4], &[0, 9]]);
+/// let parts: Vec<_> = (0..3).filter_map(|rank| Share::new(rank, 3)).collect();
+/// assert_eq!([0, 1, 2].map(|rank| parts[rank].of(&batch)), [&[7][..], &[1, 4], &[0, 9]]);
+/// assert_eq!(Share::new(3, 3), None);
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Share {
@@ -43,14 +44,14 @@ impl Default for Share {
 }
 
 impl Share {
-    /// The share of rank `rank` of `size` ranks, at least one.
-    pub fn new(rank: usize, size: usize) -> Self {
-        Self { rank, size: size.max(1) }
+    /// The share of rank `rank`, counted from 0, of `size` ranks. None if there is no such rank.
+    pub fn new(rank: usize, size: usize) -> Option<Self> {
+        (rank < size).then_some(Self { rank, size })
     }
 
     /// The share of this rank.
     pub fn of_rank(ranks: &AnyRanks) -> Self {
-        Self::new(ranks.rank(), ranks.size())
+        Self { rank: ranks.rank(), size: ranks.size() }
     }
 
     /// The examples of `batch` that are this share; may be empty.
@@ -131,13 +132,15 @@ where
 mod tests {
     use super::*;
 
-    /// Fails if an example is left out, or is in two shares.
+    /// Fails if an example is left out, or is in two shares, or if a rank that is not there has a
+    /// share.
     #[test]
     fn the_parts_of_all_ranks_are_the_batch() {
         for len in 0..20 {
             let batch: Vec<usize> = (0..len).collect();
             for size in 1..7 {
-                let parts: Vec<_> = (0..size).map(|rank| Share::new(rank, size)).collect();
+                let parts: Vec<_> = (0..size).filter_map(|rank| Share::new(rank, size)).collect();
+                assert_eq!((parts.len(), Share::new(size, size)), (size, None));
                 let all: Vec<usize> =
                     parts.iter().flat_map(|share| share.of(&batch)).copied().collect();
                 assert_eq!(all, batch);
