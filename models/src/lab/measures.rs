@@ -97,17 +97,28 @@ pub fn profile_area(times: &[(f64, f64)]) -> f64 {
     times.iter().map(part).sum::<f64>() / times.len().max(1) as f64
 }
 
-/// How much worse a loss is than another, as a part of that.
+/// How much worse a loss is than another, as a part of that: above 0 if it is worse. Infinite for
+/// a loss that is not finite, and −1 for one that is beside a best loss that is not.
 ///
 /// ```
 /// use tlr_models::lab::measures::regret;
 ///
 /// assert_eq!(regret(1.5, 1.0), 0.5);
 /// assert_eq!(regret(0.5, 1.0), -0.5);
+/// assert_eq!(regret(-1.0, -2.0), 0.5);
 /// assert_eq!(regret(f64::INFINITY, 1.0), f64::INFINITY);
 /// ```
 pub fn regret(loss: f64, best: f64) -> f64 {
-    (loss - best) / best
+    if !loss.is_finite() {
+        return f64::INFINITY;
+    }
+    if !best.is_finite() {
+        return -1.0;
+    }
+    if loss == best {
+        return 0.0; // also where both are 0
+    }
+    (loss - best) / best.abs()
 }
 
 #[cfg(test)]
@@ -119,6 +130,15 @@ mod tests {
     fn a_spread_is_that_of_a_sample() {
         assert_eq!(spread(&[1.0, 2.0, 6.0]), Some((3.0, 7.0_f64.sqrt())));
         assert_eq!(spread(&[1.0, f64::INFINITY]), Some((f64::INFINITY, 0.0)));
+    }
+
+    // Fails if a loss of 0, one below 0 or one that is infinite makes a regret of no meaning.
+    #[test]
+    fn a_regret_is_above_0_where_a_loss_is_worse() {
+        let inf = f64::INFINITY;
+        assert_eq!([regret(0.0, 0.0), regret(1.0, 0.0), regret(-1.0, 0.0)], [0.0, inf, -inf]);
+        assert_eq!([regret(-3.0, -2.0), regret(2.0, -2.0)], [-0.5, 2.0]);
+        assert_eq!([regret(inf, inf), regret(1.0, inf), regret(f64::NAN, 1.0)], [inf, -1.0, inf]);
     }
 
     // Fails if a run that never arrives spoils the middle of others.
