@@ -79,7 +79,8 @@ where
     pub fn new(model: &M, rule: R) -> Result<Self, PeerError> {
         // A trainer checks the model, as it does for any optimizer.
         checkpointer(model)?;
-        let (peer, names) = (Peer::new(rule)?, walk::names(model));
+        let peer = Peer::new(rule)?;
+        let names = walk::trained(model).names;
         Ok(Self { peer, schedule: None, names, marker: PhantomData })
     }
 
@@ -282,8 +283,9 @@ where
     E: CpuReal,
     Cpu: Backend<E>,
 {
-    /// A step without a loss, for the rules that need none. dfdx has no error for a peer's refusal:
-    /// it is [`CpuError::WrongNumElements`] here, and has its words in [`step`](Self::step).
+    /// A step without a loss, for the rules that need none. dfdx has no error for a peer's refusal.
+    /// As a [`Trainer`]'s, it counts all trainable tensors as unused, and the log says why; so does
+    /// the error of [`step`](Self::step).
     fn update(
         &mut self,
         model: &mut M,
@@ -294,6 +296,9 @@ where
         let complete = sgd.complete_gradients(model, gradients)?;
         let mut own = complete.unwrap_or_else(|| gradients.clone());
         let made = self.stepped(model, &mut own, None, None);
-        made.map_err(|_| OptimizerUpdateError::DeviceError(CpuError::WrongNumElements))
+        made.map_err(|error| {
+            tracing::error!(%error, "no parameter was updated");
+            OptimizerUpdateError::UnusedParams(walk::trained(&*model).tensors)
+        })
     }
 }

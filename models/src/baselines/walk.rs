@@ -6,7 +6,7 @@ use dfdx::{
         RecursiveWalker, TensorCollection, TensorOptions, TensorVisitor, ViewTensorMut,
         ViewTensorName, ViewTensorRef,
     },
-    optim::{Optimizer, OptimizerUpdateError},
+    optim::{Optimizer, OptimizerUpdateError, UnusedTensors},
     prelude::{Cpu, CpuError, Dtype, Gradients, HasShape, Shape, Tensor},
 };
 use serde::Serialize;
@@ -36,14 +36,24 @@ impl CpuReal for f64 {
     }
 }
 
-/// The paths of the trainable tensors.
-pub(super) fn names<E: Dtype, M: TensorCollection<E, Cpu>>(model: &M) -> Vec<String>
+/// The trainable tensors, in the order of the walk.
+#[derive(Default)]
+pub(super) struct Trained {
+    /// Their paths.
+    pub(super) names: Vec<String>,
+    /// They themselves, as dfdx lists tensors that are without a gradient.
+    pub(super) tensors: UnusedTensors,
+}
+
+/// The trainable tensors of a model.
+pub(super) fn trained<E: Dtype, M: TensorCollection<E, Cpu>>(model: &M) -> Trained
 where
     Cpu: Backend<E>,
 {
-    let mut names = Names(Vec::new());
-    let Ok(_) = M::iter_tensors(&mut RecursiveWalker { m: (model, String::new()), f: &mut names });
-    names.0
+    let mut trained = Trained::default();
+    let mut walker = RecursiveWalker { m: (model, String::new()), f: &mut trained };
+    let Ok(_) = M::iter_tensors(&mut walker);
+    trained
 }
 
 /// Whether there are tensors that are not trained, such as running means.
@@ -114,9 +124,7 @@ where
     M::iter_tensors(&mut RecursiveWalker { m: model, f: &mut each }).map(|_| ())
 }
 
-struct Names(Vec<String>);
-
-impl<E: Dtype> TensorVisitor<E, Cpu> for Names
+impl<E: Dtype> TensorVisitor<E, Cpu> for Trained
 where
     Cpu: Backend<E>,
 {
@@ -128,11 +136,12 @@ where
     fn visit<S: Shape>(
         &mut self,
         options: TensorOptions<S, E, Cpu>,
-        (_, name): (&Tensor<S, E, Cpu>, String),
+        (tensor, name): (&Tensor<S, E, Cpu>, String),
     ) -> Result<Option<Tensor<S, E, Cpu>>, Infallible> {
         if options.do_gradient_update {
             // A tensor that is a field by itself adds no name to that of the field.
-            self.0.push(name.trim_end_matches('.').to_owned());
+            self.names.push(name.trim_end_matches('.').to_owned());
+            self.tensors.add(tensor);
         }
         Ok(None)
     }

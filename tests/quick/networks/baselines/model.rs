@@ -307,6 +307,18 @@ fn errors_of_peers_are_their_own() {
     assert!(matches!(error, TrainError::Peer(PeerError::AnotherRule { .. })), "{error}");
 }
 
+// Through dfdx's interface. Fails if a refusal there is told in other words than a trainer's.
+#[test]
+fn a_refusal_counts_all_tensors_as_unused() {
+    let mut net = net(1);
+    let before = weights(&net);
+    let mut sls = PeerOptimizer::new(&net, Sls::default()).unwrap();
+    let own = loss(&mut net.clone(), 0).backward();
+    let error = sls.update(&mut net, &own).unwrap_err();
+    let OptimizerUpdateError::UnusedParams(unused) = error else { panic!("{error}") };
+    assert_eq!((unused.ids.len(), weights(&net)), (TENSORS.len(), before));
+}
+
 #[derive(Clone, Debug, tlr::TensorCollection)]
 struct Partly<E: Dtype, D: Device<E>> {
     #[tlr(untrained)]
