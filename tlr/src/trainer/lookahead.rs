@@ -52,8 +52,10 @@ where
     /// # Errors
     /// [`Error::UnusedParameters`], for either set of gradients; [`Error::NonFiniteStep`], if the
     /// step would make a weight infinite or NaN; [`Error::ModelChanged`]; [`Error::Device`];
-    /// [`Error::Parallel`] on several ranks. The weights are then unchanged. What the base
-    /// optimizer has accumulated is cleared if it had proposed a step by then.
+    /// [`Error::Parallel`] on several ranks. The weights are then unchanged. If `ahead` was called
+    /// by then, the base optimizer has seen a step that is not made, and is
+    /// [reset](TunableOptimizer::reset): its momentum, its moments and what it has gathered are
+    /// gone. That is so with `NonFiniteStep`, and with a gradient that is missing at ŵ.
     /// [`Error::WindowEnd`], after the step was made.
     ///
     /// # Example
@@ -155,7 +157,9 @@ where
         })
     }
 
-    /// Resets the base optimizer. It has accumulated the state of a step that is not made.
+    /// Resets the base optimizer. It has accumulated the state of a step that is not made, and an
+    /// optimizer need not be able to give that back: only [`Resumable`](crate::optim::Resumable)
+    /// ones can, and a copy of their moments for each exact step would cost as much as the step.
     pub(super) fn forget_proposal(&mut self, model: &Opt::Model) {
         self.optimizer.reset(model);
         self.has_updated = false;
