@@ -6,6 +6,8 @@ pub mod nested;
 pub mod optimizers;
 pub mod oracle;
 pub mod quadratic;
+#[path = "../../tlr/tests/random/mod.rs"]
+pub mod random;
 pub mod values;
 
 #[cfg(doctest)]

@@ -1,5 +1,7 @@
 //! ½wᵀHw − bᵀw on plain vectors: loss, gradient and curvature in closed form.
 
+pub use crate::random::Random;
+
 /// A quadratic; H is symmetric.
 #[derive(Clone, Debug)]
 pub struct Quadratic {
@@ -76,19 +78,10 @@ pub fn norm(a: &[f64]) -> f64 {
     dot(a, a).sqrt()
 }
 
-/// SplitMix64 (Steele, Lea and Flood, 2014): the same numbers everywhere, for ever.
-#[derive(Clone, Debug)]
-pub struct Random(pub u64);
-
 impl Random {
     /// Uniform in [−1, 1).
     pub fn uniform(&mut self) -> f64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^= z >> 31;
-        (z >> 11) as f64 / (1_u64 << 52) as f64 - 1.0
+        (self.number() >> 11) as f64 / (1_u64 << 52) as f64 - 1.0
     }
 
     /// `n` of them.

@@ -6,23 +6,15 @@
 //! `TLR_ENGINE_EVENTS` is the number of events, for a longer or a shorter run.
 #![allow(clippy::unwrap_used, clippy::panic, missing_docs)]
 
+mod random;
+
+use random::Random;
 use std::{ops::Range, sync::Arc};
 use tlr::{engine::*, Error};
 
-/// SplitMix64 (Steele et al., *Fast splittable pseudorandom number generators*, 2014).
-struct Random(u64);
-
 impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
     fn below(&mut self, end: usize) -> usize {
-        (self.next() % end as u64) as usize
+        (self.number() % end as u64) as usize
     }
 
     fn chance(&mut self, one_in: usize) -> bool {
@@ -31,7 +23,7 @@ impl Random {
 
     /// In [0, 1).
     fn fraction(&mut self) -> f64 {
-        (self.next() >> 11) as f64 / (1u64 << 53) as f64
+        (self.number() >> 11) as f64 / (1u64 << 53) as f64
     }
 
     fn magnitude(&mut self, exponents: Range<i32>) -> f64 {
@@ -168,7 +160,7 @@ fn slopes(groups: usize, random: &mut Random) -> Event {
             moved: random.figure().abs(),
             gradient: random.figure().abs(),
             norm: random.figure().abs(),
-            weights: random.next() >> random.below(64),
+            weights: random.number() >> random.below(64),
         },
         // It does not move.
         (false, true) => Slope { norm: 1.0, weights: 10, ..Slope::default() },

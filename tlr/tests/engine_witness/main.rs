@@ -5,6 +5,8 @@
 
 mod blame;
 mod ramp;
+#[path = "../random/mod.rs"]
+mod random;
 mod windows;
 mod without_loss;
 
@@ -172,10 +174,8 @@ impl Run {
 
 /// Numbers without pattern, of mean 0 and deviation 1 or so.
 fn noise(index: usize) -> f64 {
-    let mut z = (index as u64).wrapping_add(1).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    3.46 * (((z ^ (z >> 31)) >> 11) as f64 / (1u64 << 53) as f64 - 0.5)
+    let number = random::Random((index as u64).wrapping_mul(random::STEP)).number();
+    3.46 * ((number >> 11) as f64 / (1u64 << 53) as f64 - 0.5)
 }
 
 /// ½·h·|w|².
