@@ -185,7 +185,10 @@ fn compare(args: &Args) -> Result<(), Box<dyn Error>> {
     let mut best: Vec<&Run> = Vec::new();
     for run in &runs {
         match best.iter_mut().find(|other| other.method() == run.method()) {
-            Some(other) if run.best.test_loss < other.best.test_loss => *other = run,
+            // A loss that is no number is above all others.
+            Some(other) if run.best.test_loss.total_cmp(&other.best.test_loss).is_lt() => {
+                *other = run;
+            }
             Some(_) => {}
             None => best.push(run),
         }

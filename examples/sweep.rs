@@ -23,7 +23,7 @@ use tlr_models::{
     data::{digits, mnist, Dataset},
     report::{self, Compared, Comparison, HeatCell, HeatMap, HeatPanel},
     sweep::{self, EpochRecord, Grid, Record, Results},
-    train::{self, Base, Mode, Rule},
+    train::{self, AnyRanks, Base, Mode, Rule},
 };
 
 /// How many images the program draws if it is given none.
@@ -114,7 +114,11 @@ struct Args {
 fn main() -> ExitCode {
     let matches = numbers::with_signs(Args::command()).get_matches();
     let args = Args::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
-    match run(&args) {
+    let done = ranks::all().and_then(|ranks| {
+        // A rank that waits for this one is told.
+        run(&args, &ranks).inspect_err(|error| ranks.leave(&error.to_string()))
+    });
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let _ = writeln!(std::io::stderr(), "error: {error}");
@@ -123,7 +127,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(args: &Args) -> Result<(), Box<dyn Error>> {
+fn run(args: &Args, ranks: &AnyRanks) -> Result<(), Box<dyn Error>> {
     let (name, data) = load(args)?;
     let grid = Grid {
         optimizers: args.optimizer.clone(),
@@ -139,7 +143,7 @@ fn run(args: &Args) -> Result<(), Box<dyn Error>> {
         epochs: args.epochs,
     };
     let cells = grid.cells();
-    let ranks = ranks::all()?;
+    let ranks = ranks.clone();
     if ranks.size() > 1 && !ranks.is_first() {
         // The first rank shows the runs, and writes the files.
         let ranks = ranks.time_out(A_RUN);

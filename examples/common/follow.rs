@@ -1,14 +1,14 @@
 //! Follows a training: shows its progress, and writes its record.
 
 use super::{
-    record::{Record, BEST},
+    record::{Record, BEST, FILES},
     shown::Shown,
     signals::Stop,
     warn, Job,
 };
 use indicatif::HumanCount;
 use serde_json::{Map, Value};
-use std::{error::Error, process::ExitCode};
+use std::{error::Error, path::Path, process::ExitCode};
 use tlr_models::{
     report::{self, count},
     train::{
@@ -72,6 +72,15 @@ impl Job<'_> {
         })
     }
 
+    /// Whether a run writes a file of its own at this path.
+    fn writes(&self, file: &Path) -> bool {
+        let folder = file.parent().filter(|folder| *folder != Path::new(""));
+        let folder = folder.unwrap_or(Path::new(".")).canonicalize();
+        let is_here =
+            self.out.path().canonicalize().is_ok_and(|out| folder.is_ok_and(|f| f == out));
+        is_here && file.file_name().is_some_and(|name| FILES.iter().any(|own| name == *own))
+    }
+
     /// Trains, shows how it goes, and writes tables and a picture after every epoch. `facts`
     /// identify the data.
     pub(crate) fn follow(
@@ -87,6 +96,12 @@ impl Job<'_> {
         let fingerprint = facts.fingerprint();
         self.given.check_data(&fingerprint)?;
         let options = self.training.options();
+        if let Some(file) = self.training.checkpoint.as_deref().filter(|file| self.writes(file)) {
+            let file = file.display();
+            return Err(
+                format!("--checkpoint {file} is a file that the run writes by itself").into()
+            );
+        }
         let stop = Stop::listen()?;
         let settings = self.given.facts();
         let best = self.out.file(BEST);

@@ -21,6 +21,8 @@ const FEW_RATES: usize = 4;
 
 /// The file of the best weights, beside the tables.
 pub(super) const BEST: &str = "best.safetensors";
+/// All files that a run writes to its folder.
+pub(super) const FILES: [&str; 5] = ["run.json", "epochs.csv", "history.csv", "curves.svg", BEST];
 
 /// TensorBoard knows event files by `tfevents`.
 const EVENTS: &str = "events.out.tfevents.tlr";

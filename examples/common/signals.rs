@@ -16,7 +16,8 @@ use std::{
     time::Duration,
 };
 
-/// A request to stop after the step that the run is in; a second one ends it at once.
+/// A request to stop after the step that the run is in; a second one ends it at once. (Not within
+/// the first second: `timeout` and some shells send each signal twice.)
 pub(super) struct Stop {
     asked: Arc<AtomicBool>,
     signal: Arc<AtomicUsize>,
@@ -26,9 +27,9 @@ impl Stop {
     /// From now on signals are such requests.
     pub(super) fn listen() -> io::Result<Self> {
         let (asked, signal) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+        let again = Arc::new(AtomicBool::new(false));
         for number in [SIGINT, SIGTERM] {
-            // In this order, or the first signal would find the flag set already and end the run.
-            flag::register_conditional_shutdown(number, 128 + number, Arc::clone(&asked))?;
+            flag::register_conditional_shutdown(number, 128 + number, Arc::clone(&again))?;
             flag::register_usize(number, Arc::clone(&signal), number as usize)?;
             flag::register(number, Arc::clone(&asked))?;
         }
@@ -39,6 +40,8 @@ impl Stop {
                 thread::sleep(Duration::from_millis(100));
             }
             warn(format_args!("\nstopping after this step; again to stop at once"));
+            thread::sleep(Duration::from_secs(1));
+            again.store(true, Ordering::Relaxed);
         })?;
         Ok(Self { asked, signal })
     }

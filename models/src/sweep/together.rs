@@ -14,7 +14,8 @@ use serde::{de::DeserializeOwned, Serialize};
 ///
 /// Only the first rank has `results`, and its cells count. It gets the runs of all ranks when each
 /// has made as many as it makes at a time; killed at any moment, a sweep loses no more. The
-/// answer is 0 on the other ranks.
+/// answer is 0 on the other ranks. `jobs` is that of the first rank, and the data has to be the same
+/// on all.
 ///
 /// # Errors
 /// As [`run`](super::run), and [`tlr::Error::Parallel`].
@@ -26,12 +27,15 @@ pub fn run_together(
     ranks: &AnyRanks,
     observer: &mut dyn FnMut(&Record),
 ) -> Result<usize, SweepError> {
+    let own = [("the training set", &data.train), ("the test set", &data.test)];
+    let own = own.map(|(name, set)| (name.to_owned(), set.identity()));
+    ranks.agree(&own).map_err(TrainError::from)?;
     let mut plan = match &results {
-        Some(results) => encoded(&(results.data(), left(cells, results)))?,
+        Some(results) => encoded(&(jobs, results.data(), left(cells, results)))?,
         None => Vec::new(),
     };
     ranks.broadcast(&mut plan).map_err(TrainError::from)?;
-    let (name, cells): (String, Vec<Options>) = decoded(&plan)?;
+    let (jobs, name, cells): (usize, String, Vec<Options>) = decoded(&plan)?;
     // The same on all ranks.
     for options in &cells {
         train::check::<Net>(&source(data, options)?, options)?;

@@ -48,6 +48,23 @@ fn an_overflow_on_one_rank_is_one_of_all() {
     assert_eq!((all[0].1, all[0].2), (512.0, 1));
 }
 
+/// All ranks save, and one writes. Fails if each does.
+#[test]
+fn the_first_rank_writes_the_file_in_mixed_precision() {
+    let folder = tempfile::tempdir().unwrap();
+    on_ranks(2, |ranks: Ranks<Threads>| {
+        let path = folder.path().join(ranks.rank().to_string());
+        let model: Half = Cpu::seed_from_u64(1).build_module::<Linear<2, 1>, AMP<f16>>();
+        let opt = MixedPrecision::new(&model, LossScale::default(), |master| {
+            let sgd = Sgd::new(master, SgdConfig { lr: 1e-3, ..Default::default() });
+            let optimizer = DataParallel::new(sgd, ranks).shard_snapshots();
+            Newton::new(master, optimizer, NewtonConfig::default())
+        });
+        opt.unwrap().save(path).unwrap();
+    });
+    assert!(folder.path().join("0").exists() && !folder.path().join("1").exists());
+}
+
 /// A rank whose loss does not use a parameter, in mixed precision. Fails if the others wait for it.
 #[test]
 fn a_gradient_that_is_missing_in_mixed_precision_is_told_to_all() {

@@ -227,6 +227,45 @@ fn the_first_rank_writes_the_file() {
     assert!(std::fs::read(folder.path().join("0")).unwrap() == alone.to_bytes().unwrap());
 }
 
+/// One rank has no file to go on from. Fails if the others wait for it.
+#[test]
+fn a_rank_without_a_file_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("run.safetensors");
+    let net = f64::new_net(0);
+    Newton::new(&net, sgd::<f64, _>(&net), config()).unwrap().save(&net, &file).unwrap();
+    let errors = on_ranks(2, |ranks: Ranks<Threads>| {
+        let path = if ranks.is_first() { file.clone() } else { folder.path().join("none") };
+        let mut net = f64::new_net(0);
+        let optimizer = around(sgd::<f64, _>(&net), ranks, true);
+        Newton::new(&net, optimizer, config()).unwrap().load(&mut net, path).unwrap_err()
+    });
+    let failed = matches!(&errors[0], Error::Parallel { rank: 1, problem, .. }
+        if matches!(problem, ParallelError::Failed { .. }));
+    assert!(failed && matches!(errors[1], Error::Checkpoint { .. }), "{errors:?}");
+}
+
+/// One rank asks for a checkpoint, and the other one makes a step. Fails if either takes what the
+/// other one says for an answer.
+#[test]
+fn a_checkpoint_is_not_taken_for_a_step() {
+    let errors = on_ranks(2, |ranks: Ranks<Threads>| {
+        let (first, data) = (ranks.is_first(), Data::new(BATCH));
+        let mut net = f64::new_net(0);
+        let optimizer = around(sgd::<f64, _>(&net), ranks, true);
+        let mut opt = Newton::new(&net, optimizer, config()).unwrap();
+        let (loss, own) = f64::loss(&net, &data, 0..BATCH);
+        match first {
+            true => opt.checkpoint(&net).unwrap_err(),
+            false => opt.step(&mut net, &own, loss).unwrap_err(),
+        }
+    });
+    let orders = |error: &Error| {
+        matches!(error, Error::Parallel { problem: ParallelError::Order { .. }, .. })
+    };
+    assert!(errors.iter().all(orders), "{errors:?}");
+}
+
 /// A rank that keeps whole snapshots is told from those that share them out.
 #[test]
 fn a_rank_that_does_not_share_is_named() {

@@ -176,6 +176,33 @@ fn what_cannot_be_written_is_refused_before_training() {
         assert!(message.contains("cannot write the checkpoint"), "{message}");
         assert!(!out.join("run.json").exists());
     }
+    // A folder's name, and files that the run writes by itself.
+    for (checkpoint, told) in [
+        (format!("{}/", out.join("run").display()), "cannot write the checkpoint"),
+        (format!("{}/run/.", dir.path().display()), "cannot write the checkpoint"),
+        (out.join("run.json").display().to_string(), "a file that the run writes by itself"),
+        (out.join("best.safetensors").display().to_string(), "a file that the run writes"),
+    ] {
+        let args = [&LONG[..], &["--checkpoint", &checkpoint]].concat();
+        let message = failure(&mut mnist(&out, &args));
+        assert!(message.contains(told), "{checkpoint}: {message}");
+    }
+}
+
+// Fails if a signal that comes twice, as from `timeout`, ends the run before it is saved.
+#[test]
+fn a_request_to_stop_that_comes_twice_is_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let (out, file) = (dir.path().join("out"), dir.path().join("run.safetensors"));
+    let args = [&LONG[..], &["--checkpoint", file.to_str().unwrap()]].concat();
+    let mut child = mnist(&out, &args).stdout(Stdio::null()).spawn().unwrap();
+    wait_for(&mut child, || rows(&out.join("epochs.csv")) >= 2);
+    fs::remove_file(&file).unwrap();
+    for _ in 0..2 {
+        Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    }
+    assert_eq!(child.wait().unwrap().code(), Some(130));
+    assert!(file.exists());
 }
 
 // Fails if all that is trained after it is lost.

@@ -66,6 +66,11 @@ impl Partial {
     fn new(path: &Path) -> io::Result<Self> {
         static COUNT: AtomicU64 = AtomicU64::new(0);
         let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
+        // `name/` and `name/.` are folders.
+        let ends = path.as_os_str().as_encoded_bytes().ends_with(name.as_encoded_bytes());
+        if !ends {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
         let name = name.to_string_lossy().into_owned();
         remove_abandoned(path, &name);
         loop {

@@ -38,6 +38,7 @@ pub(super) enum Kind {
     Copy = 4,
     Received = 5,
     Failure = 6,
+    Numbers = 7,
 }
 
 pub(super) const HEAD: usize = 5;
@@ -235,8 +236,15 @@ impl<C: Communicator> Link<C> {
 }
 
 fn name(kind: u8) -> &'static str {
-    const NAMES: [&str; 6] =
-        ["words", "parts of sums", "means", "a copy", "a receipt", "a failure"];
+    const NAMES: [&str; 7] = [
+        "words",
+        "parts of sums",
+        "means",
+        "a copy",
+        "a receipt",
+        "a failure",
+        "parts of snapshots",
+    ];
     usize::from(kind).checked_sub(1).and_then(|kind| NAMES.get(kind)).unwrap_or(&"something")
 }
 

@@ -79,16 +79,21 @@ impl<C: Communicator> Ranks<C> {
     /// # Errors
     /// [`Error::Parallel`].
     pub fn gather(&self, words: &[u8]) -> Result<Vec<Vec<u8>>, Error> {
+        self.gather_as(Kind::Words, words)
+    }
+
+    /// The same, of messages that are not to be taken for those of another call.
+    pub(super) fn gather_as(&self, kind: Kind, words: &[u8]) -> Result<Vec<Vec<u8>>, Error> {
         let mut link = self.link();
         link.begin()?;
         for to in link.others() {
-            link.send(to, Kind::Words, words)?;
+            link.send(to, kind, words)?;
         }
         let mut all = Vec::with_capacity(self.size);
         for from in 0..self.size {
             all.push(match from == self.rank {
                 true => words.to_vec(),
-                false => link.receive(from, Kind::Words)?.split_off(HEAD),
+                false => link.receive(from, kind)?.split_off(HEAD),
             });
         }
         link.flush()?;

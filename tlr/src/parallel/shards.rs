@@ -1,6 +1,6 @@
 //! What ranks tell each other of snapshots that are shared out over them.
 
-use super::{Communicator, Ranks};
+use super::{link::Kind, Communicator, Ranks};
 use crate::{error::Error, optim::Shards};
 
 /// Numbers that a rank sends at a time.
@@ -16,7 +16,7 @@ impl<C: Communicator> Shards for Ranks<C> {
         let mut all: Vec<Vec<f64>> = vec![Vec::new(); self.size()];
         let mut sent = 0;
         loop {
-            let said = self.gather(&piece(own.as_deref(), sent))?;
+            let said = self.gather_as(Kind::Numbers, &piece(own.as_deref(), sent))?;
             if said.iter().any(Vec::is_empty) {
                 // It names the rank that has failed, so it does not return.
                 self.confirm(own.as_ref().err().map(String::as_str))?;

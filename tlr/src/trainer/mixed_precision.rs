@@ -266,7 +266,8 @@ where
         Ok(())
     }
 
-    /// Makes a [`checkpoint`](Self::checkpoint) and writes it to a file.
+    /// Makes a [`checkpoint`](Self::checkpoint) and writes it to a file, as
+    /// [`Trainer::save`] does.
     ///
     /// # Errors
     /// [`Error::Checkpoint`], and the errors of [`checkpoint`](Self::checkpoint).
@@ -275,7 +276,7 @@ where
         Opt: Resumable,
         R: Serialize,
     {
-        self.checkpoint()?.save(path)
+        self.optimizer.write(&self.checkpoint()?, path)
     }
 
     /// Opens a checkpoint file and [resumes](Self::resume) from it.
@@ -287,7 +288,7 @@ where
         Opt: Resumable,
         R: Serialize,
     {
-        self.resume(model, &Checkpoint::open(path)?)
+        self.resume(model, &self.optimizer.open(path)?)
     }
 }
 

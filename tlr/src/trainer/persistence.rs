@@ -38,11 +38,7 @@ where
         Opt::Dtype: Element,
         R: Serialize,
     {
-        let checkpoint = self.checkpoint(model)?;
-        match self.optimizer.shards().map(Shards::place) {
-            None | Some((0, _)) => checkpoint.save(path),
-            Some(_) => Ok(()),
-        }
+        self.write(&self.checkpoint(model)?, path)
     }
 
     /// Takes over what [`save`](Self::save) wrote: [`Checkpoint::open`] and
@@ -56,7 +52,7 @@ where
         Opt::Dtype: Element,
         R: Serialize,
     {
-        self.resume(model, &Checkpoint::open(path)?)
+        self.resume(model, &self.open(path)?)
     }
 
     /// All that training depends on, as it is now. Ranks that
@@ -96,6 +92,31 @@ where
             return Err(checkpoint.impossible());
         }
         self.take_over(model, checkpoint, progress).map_err(|fault| self.explain(&fault))
+    }
+
+    /// Writes a checkpoint. Of ranks that share out the snapshots, the first one does.
+    pub(super) fn write(
+        &self,
+        checkpoint: &Checkpoint,
+        path: impl AsRef<Path>,
+    ) -> Result<(), Error> {
+        match self.optimizer.shards().map(Shards::place) {
+            None | Some((0, _)) => checkpoint.save(path),
+            Some(_) => Ok(()),
+        }
+    }
+
+    /// Opens a checkpoint. If ranks share out the snapshots, all learn that one of them cannot:
+    /// they would wait for it in [`resume`](Self::resume).
+    pub(super) fn open(&self, path: impl AsRef<Path>) -> Result<Checkpoint, Error> {
+        let opened = Checkpoint::open(path);
+        let told = self.optimizer.shards().map(|shards| {
+            let own = opened.as_ref().map(|_| Vec::new()).map_err(ToString::to_string);
+            shards.exchange_numbers(own)
+        });
+        let opened = opened?;
+        told.transpose()?;
+        Ok(opened)
     }
 
     fn capture(&self, model: &Opt::Model) -> Result<Checkpoint, Fault<DeviceError<Opt>>>
