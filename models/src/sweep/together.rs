@@ -14,8 +14,7 @@ use serde::{de::DeserializeOwned, Serialize};
 ///
 /// Only the first rank has `results`, and its cells count. It gets the runs of all ranks when each
 /// has made as many as it makes at a time; killed at any moment, a sweep loses no more. The
-/// answer is 0 on the other ranks. `jobs` is that of the first rank, and the data has to be the same
-/// on all.
+/// answer is 0 on the other ranks. The first rank's `jobs` count. All ranks need the same data.
 ///
 /// # Errors
 /// As [`run`](super::run), and [`tlr::Error::Parallel`].

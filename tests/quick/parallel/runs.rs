@@ -178,16 +178,23 @@ fn a_sweep_is_shared_out() {
     sweep::run(&data, &cells, 1, &mut results, &mut |record| alone.push(record.clone())).unwrap();
     assert_eq!(alone.len(), 3);
     // The second time, nothing is left to do. As many jobs as can be are as many as there are
-    // cells: it fails if their number, times that of the ranks, overflows.
-    for (left, jobs) in [(3, usize::MAX), (0, 1)] {
+    // cells: it fails if their number, times that of the ranks, overflows, or if a rank with
+    // another number of jobs goes by its own.
+    for (name, left, jobs) in [("most", 3, usize::MAX), ("most", 0, 1), ("two", 3, 2)] {
         let told = on_boxed_ranks(2, |own| {
-            let path = folder.path().join("together");
+            let path = folder.path().join(name);
             let mut results = own.is_first().then(|| Results::open(&path, "drawn", &data).unwrap());
             let mut told = Vec::new();
-            let failed =
-                sweep::run_together(&data, &cells, jobs, results.as_mut(), &own, &mut |r| {
+            let failed = sweep::run_together(
+                &data,
+                &cells,
+                jobs / (1 + own.rank()),
+                results.as_mut(),
+                &own,
+                &mut |r| {
                     told.push(r.clone());
-                });
+                },
+            );
             assert_eq!(failed.unwrap(), 0);
             told
         });
@@ -196,4 +203,12 @@ fn a_sweep_is_shared_out() {
             assert_eq!(losses(&told[0]), losses(&alone));
         }
     }
+    // A rank with other data.
+    let other = digits::draw(2, 201, 60).unwrap();
+    let told = on_boxed_ranks(2, |own| {
+        let data = if own.is_first() { &data } else { &other };
+        let done = sweep::run_together(data, &cells, 1, None, &own, &mut |_| ());
+        done.unwrap_err().to_string()
+    });
+    assert!(told[0] == told[1] && told[0].contains("the training set is "), "{}", told[0]);
 }
