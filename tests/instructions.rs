@@ -86,7 +86,9 @@ where
 }
 
 // Measured with rustc 1.95 on x86-64, as tests are compiled: 1.006 and 1.004 with long windows,
-// 1.388 and 1.387 with windows of one step, 1.98 times as much with twice the layers. Fails for a
+// 1.39 to 1.52 with windows of one step (the learned rate takes as much in both cases, but the
+// compiler makes the plain step by more or by fewer instructions, as it happens to cut the crate),
+// 1.98 times as much with twice the layers. A second pass is .3 more. Fails for a
 // copy of the model or of a layer's gradients in each step, for a second pass over a window's
 // weights, and for what grows with the square of the layers.
 #[test]
@@ -96,7 +98,7 @@ fn a_learned_rate_costs_little() {
         return;
     };
     for (task, most) in
-        [("one-rate-long", 1.03), ("per-layer-long", 1.03), ("one-rate", 1.5), ("per-layer", 1.5)]
+        [("one-rate-long", 1.03), ("per-layer-long", 1.03), ("one-rate", 1.65), ("per-layer", 1.65)]
     {
         let eight = of_a_step(task, 8).unwrap();
         assert!(eight < most * plain, "{task}: {} times a plain step", eight / plain);
