@@ -143,15 +143,13 @@ fn run(args: &Args, ranks: &AnyRanks) -> Result<(), Box<dyn Error>> {
         epochs: args.epochs,
     };
     let cells = grid.cells();
-    let ranks = ranks.clone();
+    let ranks = ranks.clone().time_out(A_RUN);
     if ranks.size() > 1 && !ranks.is_first() {
         // The first rank shows the runs, and writes the files.
-        let ranks = ranks.time_out(A_RUN);
         ranks.confirm(None)?;
         sweep::run_together(&data, &cells, many::jobs(args.jobs)?, None, &ranks, &mut |_| ())?;
         return Ok(());
     }
-    let ranks = ranks.time_out(A_RUN);
     let opened = Results::open(&args.out, name, &data);
     let told = ranks.confirm(opened.as_ref().err().map(ToString::to_string).as_deref());
     let mut results = opened?;

@@ -1,7 +1,7 @@
 //! Follows a training: shows its progress, and writes its record.
 
 use super::{
-    record::{Record, BEST, FILES},
+    record::{Record, BEST, CURVES, FILES},
     shown::Shown,
     signals::Stop,
     warn, Job,
@@ -188,7 +188,7 @@ impl Job<'_> {
         let last = format!(
             "{}: {judged}, {summary}; curves in {}",
             subject.data,
-            self.out.file("curves.svg").display()
+            self.out.file(CURVES).display()
         );
         if self.training.json {
             shown.line(&last);

@@ -21,11 +21,12 @@ const FEW_RATES: usize = 4;
 
 /// The file of the best weights, beside the tables.
 pub(super) const BEST: &str = "best.safetensors";
-/// All files that a run writes to its folder.
-pub(super) const FILES: [&str; 5] = ["run.json", "epochs.csv", "history.csv", "curves.svg", BEST];
-
+/// The picture of losses and rates.
+pub(super) const CURVES: &str = "curves.svg";
 /// TensorBoard knows event files by `tfevents`.
 const EVENTS: &str = "events.out.tfevents.tlr";
+/// All files that a run writes to its folder, or takes away from it.
+pub(super) const FILES: [&str; 6] = ["run.json", "epochs.csv", "history.csv", CURVES, BEST, EVENTS];
 
 /// The events of a run that have come so far.
 pub(super) struct Record<'a> {
@@ -137,11 +138,12 @@ impl<'a> Record<'a> {
         let out = &self.job.out;
         // The folder may have been removed. If it cannot be made, writing the files fails.
         let _ = fs::create_dir_all(out.path());
+        let [run, epochs, history, curves, ..] = FILES.map(|name| out.file(name));
         let written = [
-            report::write(&out.file("run.json"), format!("{json:#}\n")),
-            report::write_epochs_csv(&out.file("epochs.csv"), &self.epochs),
-            report::write_history_csv(&out.file("history.csv"), &self.history, self.batches),
-            report::write(&out.file("curves.svg"), self.curves().to_svg()),
+            report::write(&run, format!("{json:#}\n")),
+            report::write_epochs_csv(&epochs, &self.epochs),
+            report::write_history_csv(&history, &self.history, self.batches),
+            report::write(&curves, self.curves().to_svg()),
             self.events.as_mut().map_or(Ok(()), EventFile::write),
         ];
         written.into_iter().collect()

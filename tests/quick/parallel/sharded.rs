@@ -105,6 +105,16 @@ where
     }
 }
 
+/// A network, and SGD for it whose snapshots are shared out.
+fn sharded<C: Communicator>(ranks: Ranks<C>) -> (Net<f64>, Sharded<C>) {
+    let net = f64::new_net(0);
+    let optimizer = around(sgd::<f64, _>(&net), ranks, true);
+    let opt = Newton::new(&net, optimizer, config()).unwrap();
+    (net, opt)
+}
+
+type Sharded<C> = Newton<DataParallel<Sgd<Net<f64>, f64, Cpu>, C>>;
+
 fn off(a: &Trained, b: &Trained) -> f64 {
     largest_error(&a.weights, &b.weights)
 }
@@ -215,15 +225,13 @@ fn the_first_rank_writes_the_file() {
     let folder = tempfile::tempdir().unwrap();
     on_ranks(2, |ranks: Ranks<Threads>| {
         let path = folder.path().join(ranks.rank().to_string());
-        let net = f64::new_net(0);
-        let optimizer = around(sgd::<f64, _>(&net), ranks, true);
-        Newton::new(&net, optimizer, config()).unwrap().save(&net, path).unwrap();
+        let (net, opt) = sharded(ranks);
+        opt.save(&net, path).unwrap();
     });
     let files: Vec<_> = std::fs::read_dir(folder.path()).unwrap().collect();
     assert_eq!(files.len(), 1);
-    let net = f64::new_net(0);
-    let alone = around(sgd::<f64, _>(&net), Ranks::new(Alone), true);
-    let alone = Newton::new(&net, alone, config()).unwrap().checkpoint(&net).unwrap();
+    let (net, opt) = sharded(Ranks::new(Alone));
+    let alone = opt.checkpoint(&net).unwrap();
     assert!(std::fs::read(folder.path().join("0")).unwrap() == alone.to_bytes().unwrap());
 }
 
@@ -236,9 +244,8 @@ fn a_rank_without_a_file_is_named() {
     Newton::new(&net, sgd::<f64, _>(&net), config()).unwrap().save(&net, &file).unwrap();
     let errors = on_ranks(2, |ranks: Ranks<Threads>| {
         let path = if ranks.is_first() { file.clone() } else { folder.path().join("none") };
-        let mut net = f64::new_net(0);
-        let optimizer = around(sgd::<f64, _>(&net), ranks, true);
-        Newton::new(&net, optimizer, config()).unwrap().load(&mut net, path).unwrap_err()
+        let (mut net, mut opt) = sharded(ranks);
+        opt.load(&mut net, path).unwrap_err()
     });
     let failed = matches!(&errors[0], Error::Parallel { rank: 1, problem, .. }
         if matches!(problem, ParallelError::Failed { .. }));
@@ -251,9 +258,7 @@ fn a_rank_without_a_file_is_named() {
 fn a_checkpoint_is_not_taken_for_a_step() {
     let errors = on_ranks(2, |ranks: Ranks<Threads>| {
         let (first, data) = (ranks.is_first(), Data::new(BATCH));
-        let mut net = f64::new_net(0);
-        let optimizer = around(sgd::<f64, _>(&net), ranks, true);
-        let mut opt = Newton::new(&net, optimizer, config()).unwrap();
+        let (mut net, mut opt) = sharded(ranks);
         let (loss, own) = f64::loss(&net, &data, 0..BATCH);
         match first {
             true => opt.checkpoint(&net).unwrap_err(),
@@ -290,9 +295,7 @@ fn a_rank_that_does_not_share_is_named() {
 fn a_rank_that_ends_is_named() {
     let told = on_ranks(3, |ranks: Ranks<Threads>| {
         let (rank, data) = (ranks.rank(), Data::new(BATCH));
-        let mut net = f64::new_net(0);
-        let optimizer = around(sgd::<f64, _>(&net), ranks, true);
-        let mut opt = Newton::new(&net, optimizer, config()).unwrap();
+        let (mut net, mut opt) = sharded(ranks);
         for _ in 0..if rank == 2 { 10 } else { 11 } {
             let before = bits(&net);
             let (loss, own) = f64::loss(&net, &data, part(0..BATCH, rank, 3));

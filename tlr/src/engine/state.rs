@@ -336,6 +336,7 @@ impl State {
             && self.level_from <= self.steps
             && self.watch.is_possible(MOST_STEPS)
     }
+
     /// Whether the place in a window of this length is possible. It is beyond the window only if
     /// the host could not end it: then neither the snapshot before nor a direction is known.
     fn is_placed(&self, window: usize) -> bool {

@@ -79,8 +79,9 @@ impl<E: Dtype> Snapshots<E> {
         }
         if self.is_sharded {
             // Each rank looks at all weights, so that all of them find the same.
-            if let Some(tensor) = self.not_finite(model) {
-                return Err(Unmoved::NotFinite(tensor));
+            let bad = tensors::first_not_finite(model).and_then(|place| self.tensors.get(place));
+            if let Some(tensor) = bad {
+                return Err(Unmoved::NotFinite(tensor.name.clone()));
             }
         }
         // Whatever can fail comes before the swap, and overwrites A only.
@@ -107,25 +108,6 @@ impl<E: Dtype> Snapshots<E> {
         self.shift_on_gpu(model, &mut products)?;
         self.shift_on_host(model, &mut products)?;
         Ok(products)
-    }
-
-    /// The name of the first trainable tensor that is not finite.
-    fn not_finite<D, M>(&self, model: &M) -> Option<String>
-    where
-        D: Device<E>,
-        M: TensorCollection<E, D>,
-    {
-        let mut found = None;
-        let mut tensors = self.tensors.iter();
-        tensors::read(model, |weights| {
-            let Some(tensor) = tensors.next().filter(|tensor| tensor.group.is_some()) else {
-                return;
-            };
-            if found.is_none() && !are_finite(&weights.values()) {
-                found = Some(tensor.name.clone());
-            }
-        });
-        found
     }
 
     /// Writes W to the memory of A, for all buffers. The final swap of A and B then makes it B.
@@ -235,8 +217,8 @@ impl<E: Dtype> Snapshots<E> {
         Ok(())
     }
 
-    /// ‖B‖ of each group. Empty with sketches, which do not contain it.
-    /// If the snapshots are shared out, all ranks have to call it.
+    /// ‖B‖ of each group. Empty with sketches, which do not contain it. If the snapshots are shared
+    /// out, all ranks have to call it.
     pub(crate) fn norms(&self, shards: Option<&dyn Shards>) -> Result<Vec<f64>, Error> {
         if self.sketches.is_some() {
             return Ok(Vec::new());

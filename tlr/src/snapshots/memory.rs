@@ -1,6 +1,9 @@
 //! [`Memory`]: the memory of one snapshot of one tensor, on the host or on a GPU.
 
-use crate::{error::Error, tensors::Elements};
+use crate::{
+    error::Error,
+    tensors::{Elements, READ},
+};
 use dfdx::shapes::Dtype;
 use std::{borrow::Cow, ops::Range};
 
@@ -73,13 +76,10 @@ impl<E: Dtype> Memory<E> {
         match self {
             Self::Host(values) if part.len() == tensor.len() => tensor.copy_into(values),
             Self::Host(values) => {
-                let mut rest = &mut values[..];
+                let mut places = values.chunks_mut(READ);
                 tensor.values().read_range(part.clone(), |read| {
-                    let all = std::mem::take(&mut rest);
-                    if let Some((own, behind)) = all.split_at_mut_checked(read.len()) {
-                        own.copy_from_slice(read);
-                        rest = behind;
-                    }
+                    let places = places.next().unwrap_or_default();
+                    places.iter_mut().zip(read).for_each(|(place, value)| *place = *value);
                 });
             }
             #[cfg(feature = "cuda")]

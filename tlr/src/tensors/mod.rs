@@ -152,9 +152,24 @@ where
     D: Device<E>,
     M: TensorCollection<E, D>,
 {
-    let mut finite = true;
-    read(model, |weights| finite &= !weights.trainable || are_finite(&weights.values()));
-    finite
+    first_not_finite(model).is_none()
+}
+
+/// The place in the walk of the first trainable tensor that is not finite.
+pub(crate) fn first_not_finite<E, D, M>(model: &M) -> Option<usize>
+where
+    E: Dtype,
+    D: Device<E>,
+    M: TensorCollection<E, D>,
+{
+    let (mut place, mut found) = (0, None);
+    read(model, |weights| {
+        if found.is_none() && weights.trainable && !are_finite(&weights.values()) {
+            found = Some(place);
+        }
+        place += 1;
+    });
+    found
 }
 
 /// Overwrites the tensors of `model` one by one, in the order of the walk. `change` receives

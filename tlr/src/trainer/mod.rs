@@ -140,10 +140,9 @@ where
     /// The rates that are learned and reported are those without the schedule. A window's average
     /// direction is its displacement over the rate and over s̄, the schedule's mean over that
     /// window. What the rule would have the rate move by is multiplied by s̄ of the window before,
-    /// where that is below 1.
-    /// Otherwise the rule would raise the rate early in a warm-up to cancel the small factor, and
-    /// the rate would be too large once the factor is 1. If the schedule restarts, a new window
-    /// begins and the direction before it is dropped.
+    /// where that is below 1. Otherwise the rule would raise the rate early in a warm-up to cancel
+    /// the small factor, and the rate would be too large once the factor is 1. If the schedule
+    /// restarts, a new window begins and the direction before it is dropped.
     ///
     /// Exact steps ([`step_lookahead`](Self::step_lookahead),
     /// [`step_line_search`](Self::step_line_search)) look for the best rate there is and take no

@@ -29,6 +29,12 @@ impl Run {
         Self { dev, model, opt }
     }
 
+    fn steps(&mut self, seeds: std::ops::Range<u64>) {
+        for seed in seeds {
+            self.step(seed);
+        }
+    }
+
     /// On fresh inputs; the loss before it.
     fn step(&mut self, seed: u64) -> f64 {
         self.step_at(seed, 1.0)
@@ -123,9 +129,7 @@ fn overflow_leaves_the_step_out() {
 #[test]
 fn gradients_that_overflow_without_a_scale_are_undone() {
     let mut run = Run::new(0.1, LossScale::default().start(1.0).interval(1000));
-    (0..5).for_each(|seed| {
-        run.step(seed);
-    });
+    run.steps(0..5);
     // The ramp ends with the second. The weights are gone after the third; the loss tells of
     // it, and once more.
     for seed in 5..10 {
@@ -141,9 +145,7 @@ fn gradients_that_overflow_without_a_scale_are_undone() {
 fn goes_on_after_a_resume_to_the_bit() {
     let scale = LossScale::default().start(1024.0).interval(7);
     let mut straight = Run::new(0.01, scale);
-    (0..13).for_each(|seed| {
-        straight.step(seed);
-    });
+    straight.steps(0..13);
     let checkpoint = straight.opt.checkpoint().unwrap();
     let mut resumed = Run::new(3.0, scale);
     resumed.step(99);
@@ -166,9 +168,7 @@ fn goes_on_after_a_resume_to_the_bit() {
 fn a_file_holds_all_of_it() {
     let scale = LossScale::default().start(1024.0).interval(7);
     let mut run = Run::new(0.01, scale);
-    (0..9).for_each(|seed| {
-        run.step(seed);
-    });
+    run.steps(0..9);
     let path = std::env::temp_dir().join(format!("tlr-half-{}.safetensors", std::process::id()));
     run.opt.save(&path).unwrap();
     let mut loaded = Run::new(3.0, scale);
