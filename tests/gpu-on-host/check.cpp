@@ -9,6 +9,8 @@
 
 extern "C" {
 int cuInit(unsigned);
+int cuDevicePrimaryCtxRetain(void **, int);
+int cuCtxSetCurrent(void *);
 int cuMemAllocAsync(uint64_t *, size_t, void *);
 int cuMemFreeAsync(uint64_t, void *);
 int cuMemcpyHtoDAsync_v2(uint64_t, const void *, size_t, void *);
@@ -171,6 +173,11 @@ static void matrices_multiply() {
 
 int main() {
     cuInit(0);
+    void *context;
+    uint64_t address;
+    expect(cuMemAllocAsync(&address, 64, nullptr) == 201, "a thread that is bound to no device");
+    cuDevicePrimaryCtxRetain(&context, 0);
+    cuCtxSetCurrent(context);
     kernels_run();
     faults_are_seen();
     // None of the faults has done harm.

@@ -19,6 +19,12 @@ Result fail(Result error, const char *format, ...) {
     return error;
 }
 
+static thread_local void *of_thread;
+
+Result in_context() {
+    return of_thread ? OK : fail(INVALID_CONTEXT, "this thread is bound to no device");
+}
+
 namespace {
 struct Module {
     void *handle;
@@ -51,6 +57,7 @@ void thread_locals(void *handle, void *&begin, size_t &len) {
 }
 
 Result load(Module **loaded, const std::string &text) {
+    if (const auto error = in_context()) return error;
     const std::lock_guard<std::mutex> lock(one_at_a_time);
     auto &module = modules[text];
     if (!module) {
@@ -108,7 +115,6 @@ Result cuDevicePrimaryCtxRetain(void **context, int) {
     return OK;
 }
 Result cuDevicePrimaryCtxRelease_v2(int) { return OK; }
-static thread_local void *of_thread;
 Result cuCtxSetCurrent(void *context) {
     of_thread = context;
     return OK;
@@ -152,6 +158,7 @@ Result cuModuleGetFunction(Kernel **found, Module *module, const char *name) {
 Result cuLaunchKernel(Kernel *kernel, unsigned grid_x, unsigned grid_y, unsigned grid_z,
                       unsigned block_x, unsigned block_y, unsigned block_z, unsigned dynamic,
                       void *, void **arguments, void **) {
+    if (const auto error = in_context()) return error;
     const std::lock_guard<std::mutex> lock(one_at_a_time);
     const Size grid = {grid_x, grid_y, grid_z}, block = {block_x, block_y, block_z};
     return launch(*kernel, grid, block, dynamic, arguments);
@@ -166,6 +173,7 @@ Result cuGetErrorName(Result error, const char **name) {
         {OUT_OF_MEMORY, "CUDA_ERROR_OUT_OF_MEMORY"},
         {INVALID_DEVICE, "CUDA_ERROR_INVALID_DEVICE"},
         {INVALID_IMAGE, "CUDA_ERROR_INVALID_IMAGE"},
+        {INVALID_CONTEXT, "CUDA_ERROR_INVALID_CONTEXT"},
         {NOT_FOUND, "CUDA_ERROR_NOT_FOUND"},
         {ILLEGAL_ADDRESS, "CUDA_ERROR_ILLEGAL_ADDRESS"},
         {ASSERT, "CUDA_ERROR_ASSERT"},

@@ -13,6 +13,7 @@ enum Result {
     OUT_OF_MEMORY = 2,
     INVALID_DEVICE = 101,
     INVALID_IMAGE = 200,
+    INVALID_CONTEXT = 201,
     NOT_FOUND = 500,
     ILLEGAL_ADDRESS = 700,
     ASSERT = 710,
@@ -25,6 +26,11 @@ __attribute__((format(printf, 2, 3))) Result fail(Result error, const char *form
 
 // One thing at a time happens on this GPU.
 extern std::mutex one_at_a_time;
+
+// ---- driver.cpp
+
+// Whether the calling thread has a context, without which a GPU does nothing for it.
+Result in_context();
 
 // ---- memory.cpp
 

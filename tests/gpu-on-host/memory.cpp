@@ -89,6 +89,7 @@ std::string overwritten() {
 }
 
 static Result allocate(uint64_t *address, size_t len) {
+    if (const auto error = in_context()) return error;
     const std::lock_guard<std::mutex> lock(one_at_a_time);
     *address = 0;
     if (len == 0) return OK;
@@ -108,6 +109,7 @@ static Result allocate(uint64_t *address, size_t len) {
 }
 
 static Result release(uint64_t address) {
+    if (const auto error = in_context()) return error;
     const std::lock_guard<std::mutex> lock(one_at_a_time);
     if (address == 0) return OK;
     const auto found = allocations.find(address);
@@ -130,6 +132,7 @@ static Result release(uint64_t address) {
 }
 
 static Result check(const char *what, uint64_t address, size_t len) {
+    if (const auto error = in_context()) return error;
     if (is_allocated(address, len)) return OK;
     const auto where = describe(address);
     return fail(INVALID_VALUE, "%s %zu bytes from %s on", what, len, where.c_str());
