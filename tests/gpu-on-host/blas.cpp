@@ -1,6 +1,6 @@
 // cuBLAS: products of matrices by columns, each sum taken in f64 and rounded once.
 #include "gpu.h"
-#include "include/cuda_fp16.h"
+#include "include/half.h"
 
 namespace {
 enum Status { DONE = 0, INVALID = 7, FAILED = 13, UNSUPPORTED = 15 };

@@ -104,7 +104,8 @@ std::string library(const std::string &text, std::string &log) {
     const auto cache = home() + "/kernels/";
     mkdir(cache.c_str(), 0777);
     const char *more = getenv("GPU_ON_HOST_CXXFLAGS");
-    const auto command = compiler() + OPTIONS + (more ? more : "");
+    const auto command = compiler() + OPTIONS + (more ? more : "") + " -nostdinc -include " +
+                         quoted(home() + "/include/device.h");
     const auto made = cache + name_of(command + text) + ".so";
     if (access(made.c_str(), R_OK) == 0) return made;
     const auto at = made + "." + std::to_string(getpid());

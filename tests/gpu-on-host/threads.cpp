@@ -48,7 +48,8 @@ jmp_buf scheduler;
 const Kernel *kernel;
 void **arguments;
 unsigned threads, started;
-// Whether the last thread of a block begins. What waits too seldom may pass in one of both orders.
+// Whether the last block begins, and the last thread of each. What waits too seldom may pass in one
+// of both orders.
 const bool backwards = getenv("GPU_ON_HOST_BACKWARDS");
 
 sigjmp_buf given_up;
@@ -193,7 +194,7 @@ static std::string thread_in_words() {
     const auto words = [](Size at) {
         return std::to_string(at.x) + "," + std::to_string(at.y) + "," + std::to_string(at.z);
     };
-    return "thread " + words(threadIdx) + " of block " + words(blockIdx);
+    return kernel ? ", thread " + words(threadIdx) + " of block " + words(blockIdx) : "";
 }
 
 Result guarded(const char *name, const std::function<void()> &work) {
@@ -208,7 +209,7 @@ Result guarded(const char *name, const std::function<void()> &work) {
     if (fault) {
         forget_fibers();
         const auto where = fault == ILLEGAL_ADDRESS ? "uses memory " + describe(fault_at) : "stops";
-        return fail(fault, "%s (%s) %s", name, thread_in_words().c_str(), where.c_str());
+        return fail(fault, "%s%s, %s", name, thread_in_words().c_str(), where.c_str());
     }
     const auto wrong = overwritten();
     if (wrong.empty()) return OK;
@@ -235,15 +236,17 @@ Result launch(const Kernel &of, Size grid, Size block, unsigned dynamic, void **
         void *shared = nullptr;
         size_t len = 0;
         of.shared(shared, len);
-        for (unsigned z = 0; z < grid.z && met; z++)
-            for (unsigned y = 0; y < grid.y && met; y++)
-                for (unsigned x = 0; x < grid.x && met; x++) {
-                    blockIdx = {x, y, z};
-                    if (len) memset(shared, 0xff, len);
-                    met = run_block();
-                }
+        const uint64_t count = (uint64_t)grid.x * grid.y * grid.z;
+        for (uint64_t n = 0; n < count && met; n++) {
+            const uint64_t block = backwards ? count - 1 - n : n, line = block / grid.x;
+            blockIdx = {unsigned(block % grid.x), unsigned(line % grid.y), unsigned(line / grid.y)};
+            if (len) memset(shared, 0xff, len);
+            met = run_block();
+        }
     };
-    if (const auto error = guarded(name, blocks)) return error;
+    const auto error = guarded(name, blocks);
+    kernel = nullptr;
+    if (error) return error;
     if (met) return OK;
     forget_fibers();
     return fail(LAUNCH_FAILED, "%s: threads wait at __syncthreads for others at __syncwarp", name);

@@ -1,6 +1,7 @@
 // CUDA's language for a C++ compiler of the host. It stands before every kernel. What it declares
 // and does not define is in the driver. `__global__` stays as it is, since the driver looks for it.
 #pragma once
+#include "half.h"
 
 #define __CUDACC__ 1
 #define __CUDA_ARCH__ 900
