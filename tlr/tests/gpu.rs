@@ -62,8 +62,9 @@ impl Rounding {
     /// of the weights over the length of the way, and that of its steps.
     fn check_decision(&mut self, weights: &[f64], cpu: &Adaptation, gpu: &Adaptation) {
         assert_eq!(gpu.outcome, cpu.outcome, "after {} steps", cpu.step);
+        let step = cpu.step;
         let close = |cpu: f64, gpu: f64, size: f64, allowed: f64| {
-            let what = format!("{gpu} on the GPU, {cpu} on the CPU after {} steps", gpu.step);
+            let what = format!("{gpu} on the GPU, {cpu} on the CPU after {step} steps");
             assert!((cpu - gpu).abs() <= allowed * size, "{what}, {allowed}");
         };
         if let (Some(on_cpu), Some(on_gpu)) = (cpu.products, gpu.products) {
