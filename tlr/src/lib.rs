@@ -53,6 +53,11 @@ mod trainer;
 #[path = "private.rs"]
 pub mod __private;
 
+// For kernels on dfdx's tensors in other crates of this workspace.
+#[cfg(feature = "cuda")]
+#[doc(hidden)]
+pub use tensors::{gpu_place, GpuPlace};
+
 #[cfg(feature = "dfdx")]
 pub use {
     ::dfdx::nn::TensorCollection,

@@ -1,4 +1,8 @@
-//! What a device does for the layers: on any device by dfdx's own operations, on the CPU by ours.
+//! What a device does for the layers: on any device by dfdx's own operations, on the CPU and CUDA by
+//! ours.
+
+#[cfg(feature = "cuda")]
+mod on_cuda;
 
 use super::{
     conv, linear, norm, pointwise, pool, BatchNorm2d, Conv2dOptions, Filters, LayerError,
@@ -8,8 +12,8 @@ use dfdx::prelude::{
     Cpu, CpuError, Device, Dim, Dtype, NoneTape, Rank1, Rank2, ReshapeTo, Shape, Tape, Tensor,
 };
 
-/// A device with this crate's operations. The methods given here run on any device; the CPU has its
-/// own.
+/// A device with this crate's operations. The methods given here run on any device; the CPU and
+/// CUDA have their own.
 pub trait Kernels<E: Dtype>: Device<E> {
     /// `x·Wᵀ + b`, rectified if `options` say so: `(batch, IN)` to `(batch, OUT)`, with the weight
     /// in PyTorch's and dfdx's layout, `(OUT, IN)`.
@@ -133,9 +137,6 @@ pub trait Kernels<E: Dtype>: Device<E> {
         pointwise::composed_sum(x, y, relu)
     }
 }
-
-#[cfg(feature = "cuda")]
-impl<E: Dtype> Kernels<E> for dfdx::prelude::Cuda where Self: Device<E> {}
 
 // One a dtype: where `Cpu: Device<E>` is in scope, the compiler does not see that its buffers are
 // vectors.

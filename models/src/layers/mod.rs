@@ -1,14 +1,16 @@
 //! Operations that dfdx lacks or is slow at, as differentiable functions on its tensors.
 //!
 //! [`Kernels`] is what a device offers: on the CPU hand-written forward and backward passes whose
-//! result does not depend on the number of threads; elsewhere the same, composed of dfdx's own
-//! operations.
+//! result does not depend on the number of threads; on CUDA own kernels and cuBLAS for f32 and f64;
+//! elsewhere the same, composed of dfdx's own operations.
 
 mod attention;
 mod buffer;
 #[cfg(test)]
 mod check;
 mod conv;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod decoder;
 mod dense;
 mod element;

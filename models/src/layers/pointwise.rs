@@ -1,8 +1,12 @@
 //! Element by element: the rectifier, and the sum that closes a residual block.
 
 mod layers;
+#[cfg(feature = "cuda")]
+mod on_cuda;
 
 pub use layers::{Identity, Relu};
+#[cfg(feature = "cuda")]
+pub(super) use on_cuda::{relu_on_cuda, sum_on_cuda};
 
 use super::{buffer, element::Element, scratch::Scratch, shares::Shares, simd::vectorized};
 use dfdx::prelude::{

@@ -10,6 +10,8 @@ mod stored;
 mod threads;
 mod values;
 
+#[cfg(feature = "cuda")]
+pub use address::{gpu_place, GpuPlace};
 pub use device::{Backend, Buffer};
 pub use marks::{Mark, MarkedField};
 pub use stored::Element;
@@ -211,7 +213,7 @@ impl<E: Dtype, D: Device<E>> TensorVisitor<E, D> for Read<'_, E> {
             #[cfg(feature = "cuda")]
             gpu: on_gpu.map(Tensor::device),
             #[cfg(feature = "cuda")]
-            address: &|len| address::of(on_gpu?, len),
+            address: &|len| Some(gpu_place(on_gpu?, len)?.address),
         });
         Ok(None)
     }

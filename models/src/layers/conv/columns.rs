@@ -30,7 +30,7 @@ impl Geometry {
     }
 
     /// An image is its own matrix of columns.
-    fn is_pointwise(&self) -> bool {
+    pub(super) fn is_pointwise(&self) -> bool {
         self.kernel == 1 && self.stride == 1 && self.padding == 0
     }
 }

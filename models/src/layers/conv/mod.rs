@@ -6,6 +6,12 @@ mod direct;
 mod geometry;
 mod layer;
 mod on_cpu;
+#[cfg(feature = "cuda")]
+mod on_cuda;
+#[cfg(feature = "cuda")]
+mod passes;
+#[cfg(feature = "cuda")]
+mod plan;
 
 pub(super) use composed::composed;
 pub(super) use geometry::Geometry;
@@ -13,6 +19,8 @@ pub use geometry::Sliding;
 pub(super) use layer::builder;
 pub use layer::{BiasedConv2d, Conv2d};
 pub(super) use on_cpu::on_cpu;
+#[cfg(feature = "cuda")]
+pub(super) use on_cuda::{on_cuda, plan};
 
 use super::LayerError;
 use dfdx::prelude::{Const, ConstDim, Dim, Tensor};

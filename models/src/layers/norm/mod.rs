@@ -4,10 +4,14 @@ mod channel;
 mod composed;
 mod forward;
 mod on_cpu;
+#[cfg(feature = "cuda")]
+mod on_cuda;
 mod sums;
 
 pub(super) use composed::{infer_composed, train_composed};
 pub(super) use on_cpu::{infer_on_cpu, train_on_cpu};
+#[cfg(feature = "cuda")]
+pub(super) use on_cuda::{infer_on_cuda, train_on_cuda, Plan};
 
 use super::Planes;
 use dfdx::{

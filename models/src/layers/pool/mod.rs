@@ -1,8 +1,12 @@
 //! The largest value, or the mean, of the windows of an image.
 
 mod layer;
+#[cfg(feature = "cuda")]
+mod on_cuda;
 
 pub use layer::{AvgPool2d, MaxPool2d};
+#[cfg(feature = "cuda")]
+pub(super) use on_cuda::{on_cuda, Plan};
 
 use super::{
     buffer,

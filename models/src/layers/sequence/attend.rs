@@ -1,5 +1,8 @@
 //! Attention: scores, masked softmax and weighted sum.
 
+#[cfg(feature = "cuda")]
+mod on_cuda;
+
 use super::{
     dropout::{DropoutRate, Dropped},
     QueryKeyValue, Rows,
@@ -17,6 +20,8 @@ use dfdx::prelude::{
     Axes4, Axis, BroadcastTo, Const, Cpu, CpuError, Device, Dtype, Gradients, HasErr, HasShape,
     PermuteTo, PutTape, ReshapeTo, SplitTape, Storage, Tape, Tensor, TryAdd, TryMatMul, TryMul,
 };
+#[cfg(feature = "cuda")]
+pub(super) use on_cuda::{on_cuda, Plan};
 use rayon::prelude::*;
 use std::sync::Arc;
 

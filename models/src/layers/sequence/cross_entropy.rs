@@ -1,5 +1,11 @@
 //! Cross entropy with labels, some of which do not count.
 
+#[cfg(feature = "cuda")]
+mod on_cuda;
+
+#[cfg(feature = "cuda")]
+pub(super) use on_cuda::on_cuda;
+
 use super::Rows;
 use crate::layers::{
     buffer,

@@ -1,5 +1,11 @@
 //! Dropout, and with it the end of a residual branch.
 
+#[cfg(feature = "cuda")]
+mod on_cuda;
+
+#[cfg(feature = "cuda")]
+pub(super) use on_cuda::on_cuda;
+
 use super::Rows;
 use crate::layers::{
     buffer, element::Element, scratch::Scratch, shares::Shares, simd::vectorized, LayerError,

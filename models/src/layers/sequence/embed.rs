@@ -1,5 +1,11 @@
 //! Token ids to vectors, with the sinusoids of their positions.
 
+#[cfg(feature = "cuda")]
+mod on_cuda;
+
+#[cfg(feature = "cuda")]
+pub(super) use on_cuda::on_cuda;
+
 use super::{Ids, Sequences};
 use crate::layers::{buffer, element::Element, scratch::Scratch, LayerError};
 use dfdx::prelude::{

@@ -1,5 +1,8 @@
-//! What a device does for a transformer: on any device by dfdx's own operations, on the CPU by
-//! ours.
+//! What a device does for a transformer: on any device by dfdx's own operations, on the CPU and CUDA
+//! by ours.
+
+#[cfg(feature = "cuda")]
+mod on_cuda;
 
 use super::{
     attend, cross_entropy, dropout, embed, layer_norm, AttentionMask, AttentionSizes, DropoutRate,
@@ -12,7 +15,7 @@ use dfdx::prelude::{
 };
 
 /// A device with a transformer's operations. The methods given here run on any device; the CPU has
-/// its own, whose results do not depend on the number of threads.
+/// its own, whose results do not depend on the number of threads, and so has CUDA.
 pub trait SequenceKernels<E: Dtype>: Kernels<E> {
     /// Rows of mean 0 and variance 1, times `weight` plus `bias`:
     /// `(x - mean) / √(variance + epsilon) · weight + bias`, with the variance that divides by `M`.
@@ -179,9 +182,6 @@ pub trait SequenceKernels<E: Dtype>: Kernels<E> {
         Ok(cross_entropy::composed(logits, labels, ignored)?)
     }
 }
-
-#[cfg(feature = "cuda")]
-impl<E: Dtype> SequenceKernels<E> for dfdx::prelude::Cuda where Self: Kernels<E> {}
 
 // One a dtype: where `Cpu: Device<E>` is in scope, the compiler does not see that its buffers are
 // vectors.

@@ -1,5 +1,11 @@
 //! Layer norm over the features of each row.
 
+#[cfg(feature = "cuda")]
+mod on_cuda;
+
+#[cfg(feature = "cuda")]
+pub(super) use on_cuda::on_cuda;
+
 use super::Rows;
 use crate::layers::{
     buffer,

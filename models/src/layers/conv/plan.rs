@@ -1,0 +1,143 @@
+//! How a convolution is cut up on CUDA: what one launch works on.
+
+use super::geometry::Geometry;
+use crate::layers::cuda::{Channels, Kind, Part};
+
+/// How many bytes the columns of a part of the batch take, about: a part stays in the cache of a
+/// large GPU between its making and its use. Tests have small images, and several parts all the
+/// same.
+const PART_BYTES: usize = if cfg!(test) { 4 << 10 } else { 32 << 20 };
+/// The numbers of a launch are below this: cuBLAS takes no larger ones.
+const MOST: usize = 1 << 31;
+/// A product that is cut into as many tiles as this keeps a large GPU busy.
+const BUSY: usize = 256;
+/// The sides of a tile, about.
+const TILE: usize = 64;
+
+/// A convolution whose numbers are small enough for the kernels and cuBLAS.
+#[derive(Clone, Copy, Debug)]
+pub(in crate::layers) struct Plan {
+    pub(super) kind: Kind,
+    pub(super) g: Geometry,
+    /// Of the outputs.
+    pub(super) channels: Channels,
+}
+
+impl Plan {
+    pub(super) fn new(kind: Kind, g: Geometry) -> Option<Self> {
+        let fits = |numbers: &[usize]| {
+            let mut numbers = numbers.iter();
+            let product = numbers.try_fold(1_usize, |product, number| product.checked_mul(*number));
+            product.is_some_and(|product| product < MOST)
+        };
+        let all_fit = fits(&[g.channels, g.height + 2 * g.padding, g.width + 2 * g.padding])
+            && fits(&[g.channels, g.kernel, g.kernel])
+            && fits(&[g.outputs, g.out_height, g.out_width])
+            && fits(&[g.outputs, g.taps()])
+            && [g.batch, g.stride, g.dilation].into_iter().all(|number| number < MOST);
+        let channels = Channels::new([g.batch, g.outputs, g.out_pixels()])?;
+        all_fit.then_some(Self { kind, g, channels })
+    }
+}
+
+/// Some images, or some rows of the output of one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Share {
+    pub(super) first: usize,
+    pub(super) images: usize,
+    pub(super) first_row: usize,
+    pub(super) rows: usize,
+}
+
+impl Share {
+    /// The outputs of an image that are in it.
+    pub(super) fn outputs(&self, g: &Geometry) -> usize {
+        self.rows * g.out_width
+    }
+
+    /// The columns of its matrix.
+    pub(super) fn columns(&self, g: &Geometry) -> usize {
+        self.images * self.outputs(g)
+    }
+
+    /// Into how many products the sum over the columns of a share is split: whole images each, with
+    /// as many tiles together as keep the GPU busy, and with results no larger than the columns.
+    pub(super) fn parts(&self, g: &Geometry) -> usize {
+        let tiles = g.groups * (g.outputs / g.groups).div_ceil(TILE) * g.taps().div_ceil(TILE);
+        let wanted = BUSY.div_ceil(tiles.max(1));
+        let most = (g.groups * self.columns(g) / g.outputs.max(1)).clamp(1, self.images);
+        let even = (1..=most).filter(|parts| self.images.is_multiple_of(*parts));
+        even.min_by_key(|parts| parts.abs_diff(wanted)).unwrap_or(1)
+    }
+}
+
+impl Geometry {
+    /// A row of the matrix of columns for each of these, group after group.
+    pub(super) fn all_taps(&self) -> usize {
+        self.channels * self.kernel * self.kernel
+    }
+
+    pub(super) fn weights(&self) -> usize {
+        self.outputs * self.taps()
+    }
+
+    /// Cuts the batch into shares of `row_bytes` for each row of an output image, about
+    /// [`PART_BYTES`] each.
+    pub(super) fn shares(&self, row_bytes: usize) -> Vec<Share> {
+        let height = self.out_height;
+        let even = |count: usize, most: usize| count.div_ceil(count.div_ceil(most).max(1)).max(1);
+        let rows = (PART_BYTES / row_bytes.max(1)).max(1);
+        // The pixels of a part are counted in 32 bits.
+        let most = (MOST / (self.height * self.width).max(1)).max(1);
+        let images = even(self.batch, (rows / height.max(1)).clamp(1, most));
+        let rows = even(height, rows.min(height.max(1)));
+        let of_images = move |first| {
+            (0..height).step_by(rows).map(move |first_row| Share {
+                first,
+                images: images.min(self.batch - first),
+                first_row,
+                rows: rows.min(height - first_row),
+            })
+        };
+        (0..self.batch).step_by(images).flat_map(of_images).collect()
+    }
+
+    /// What a kernel is told of a share.
+    pub(super) fn part(&self, share: &Share) -> Part {
+        let reach = (self.kernel - 1) * self.dilation;
+        let top = (share.first_row * self.stride).saturating_sub(self.padding).min(self.height);
+        let last = (share.first_row + share.rows - 1) * self.stride + reach + 1;
+        let end = last.saturating_sub(self.padding).clamp(top, self.height);
+        Part {
+            images: share.images as u32,
+            channels: self.channels as u32,
+            height: self.height as u32,
+            width: self.width as u32,
+            kernel: self.kernel as u32,
+            stride: self.stride as u32,
+            padding: self.padding as u32,
+            dilation: self.dilation as u32,
+            out_width: self.out_width as u32,
+            first_row: share.first_row as u32,
+            rows: share.rows as u32,
+            top: top as u32,
+            lines: (end - top) as u32,
+        }
+    }
+
+    /// What lays out `channels` planes of the output's size channel by channel: a window of one
+    /// pixel.
+    pub(super) fn transposing(&self, share: &Share, channels: usize) -> Part {
+        let one = Self {
+            channels,
+            height: self.out_height,
+            width: self.out_width,
+            kernel: 1,
+            stride: 1,
+            padding: 0,
+            dilation: 1,
+            ..*self
+        };
+        one.part(share)
+    }
+}

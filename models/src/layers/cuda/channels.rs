@@ -1,0 +1,39 @@
+//! Kernels that take a batch's channels each by itself.
+
+use super::launch::{Grid, MOST_IN_Y, THREADS};
+use super::sizes::Planes;
+
+/// As many blocks as keep a large GPU busy.
+const BUSY: usize = 1024;
+/// The least number of elements that a block takes. In tests little, so that blocks share.
+const SHARE: usize = if cfg!(test) { 50 } else { 1024 };
+
+/// What is launched on the planes of a batch: a row of blocks for each channel, which they share.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(in crate::layers) struct Channels {
+    pub(in crate::layers) planes: Planes,
+    pub(in crate::layers) grid: Grid,
+    /// How many blocks share a channel. It depends on the sizes alone, and so does the order of all
+    /// sums.
+    pub(in crate::layers) shares: u32,
+}
+
+impl Channels {
+    /// `None` if the numbers are too large for a launch.
+    pub(in crate::layers) fn new([images, channels, pixels]: [usize; 3]) -> Option<Self> {
+        let small = |number: usize| u32::try_from(number).ok();
+        let elements = images.checked_mul(pixels)?;
+        let shares = BUSY.div_ceil(channels.max(1)).min(elements.div_ceil(SHARE));
+        let shares = shares.clamp(1, THREADS as usize) as u32;
+        let planes =
+            Planes { images: small(images)?, channels: small(channels)?, pixels: small(pixels)? };
+        // Nothing is launched on no elements.
+        let grid = Grid(if elements == 0 { 0 } else { shares }, planes.channels);
+        (channels <= MOST_IN_Y).then_some(Self { planes, grid, shares })
+    }
+
+    /// The bytes of `sums` numbers in f64 for each block.
+    pub(in crate::layers) fn bytes_of_sums(&self, sums: usize) -> usize {
+        self.planes.channels as usize * self.shares as usize * sums * size_of::<f64>()
+    }
+}

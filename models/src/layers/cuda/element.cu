@@ -1,0 +1,101 @@
+// What the kernels of the layers share. The files of kernels follow it in one source.
+
+typedef unsigned int u32;
+typedef unsigned long long u64;
+
+// The threads of a block. Must equal the constant in `launch.rs`.
+const u32 THREADS = 256;
+
+// A number of a tensor in f64, for sums.
+__device__ inline double wide(float x) { return x; }
+__device__ inline double wide(double x) { return x; }
+
+// The number of this thread among those of a row of blocks, and how many there are.
+__device__ inline u64 thread() { return blockIdx.x * (u64)THREADS + threadIdx.x; }
+__device__ inline u64 threads() { return gridDim.x * (u64)THREADS; }
+
+// Rows are taken by warps: the number of this one, how many there are, and the thread's place in it.
+const u32 WARP = 32;
+__device__ inline u64 warp() { return thread() / WARP; }
+__device__ inline u64 warps() { return threads() / WARP; }
+__device__ inline u32 lane() { return threadIdx.x % WARP; }
+
+// The sum over a warp, for all its threads, in a fixed order.
+__device__ inline double sum_of_warp(double mine) {
+    for (u32 by = WARP / 2; by > 0; by /= 2) mine += __shfl_xor_sync(0xffffffffu, mine, by);
+    return mine;
+}
+
+// The value, rectified if `relu` says so. NaN stays NaN.
+template <typename E>
+__device__ E rectified(E value, u32 relu) {
+    return relu && value < E(0) ? E(0) : value;
+}
+
+template <u32 N>
+struct Sums {
+    double of[N];
+};
+
+// The sums over all threads of a block, for all of them. Each pair is added in a fixed order, so
+// the result is always the same.
+template <u32 N>
+__device__ Sums<N> sum_of_block(const Sums<N> &mine) {
+    __shared__ Sums<N> sums[THREADS];
+    sums[threadIdx.x] = mine;
+    for (u32 half = THREADS / 2; half > 0; half /= 2) {
+        __syncthreads();
+        if (threadIdx.x < half) {
+            for (u32 n = 0; n < N; n++) sums[threadIdx.x].of[n] += sums[threadIdx.x + half].of[n];
+        }
+    }
+    __syncthreads();
+    const Sums<N> sum = sums[0];
+    // The next sums go to the same place.
+    __syncthreads();
+    return sum;
+}
+
+// Images of `channels` planes with `pixels` each.
+struct Planes {
+    u32 images, channels, pixels;
+};
+
+// The channel of a block. A row of blocks shares its elements.
+__device__ inline u32 channel_of_block() { return blockIdx.y; }
+
+// Calls `each` with the place of each element of the block's share of its channel, from one
+// thread of the block.
+template <typename F>
+__device__ void walk(const Planes &planes, F each) {
+    const u64 count = (u64)planes.images * planes.pixels;
+    const u64 share = (count + gridDim.x - 1) / gridDim.x;
+    const u64 end = share * (blockIdx.x + 1) < count ? share * (blockIdx.x + 1) : count;
+    u64 index = share * blockIdx.x + threadIdx.x;
+    u64 image = index / planes.pixels;
+    u32 pixel = index % planes.pixels;
+    // A step of all threads, in images and pixels: no division within the loop.
+    const u32 images = THREADS / planes.pixels, pixels = THREADS % planes.pixels;
+#pragma unroll 4
+    for (; index < end; index += THREADS) {
+        each((image * planes.channels + channel_of_block()) * planes.pixels + pixel);
+        image += images;
+        pixel += pixels;
+        if (pixel >= planes.pixels) {
+            pixel -= planes.pixels;
+            image++;
+        }
+    }
+}
+
+// The sums of a channel: those of its row of blocks, in `parts`. For all threads.
+template <u32 N>
+__device__ Sums<N> sum_of_channel(const Sums<N> *parts) {
+    Sums<N> mine = {};
+    // There are at most as many blocks as threads.
+    if (threadIdx.x < gridDim.x) mine = parts[channel_of_block() * gridDim.x + threadIdx.x];
+    return sum_of_block(mine);
+}
+
+// One thread of all those that work on a channel.
+__device__ inline bool speaks_for_channel() { return blockIdx.x == 0 && threadIdx.x == 0; }

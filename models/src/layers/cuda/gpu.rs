@@ -1,0 +1,128 @@
+//! A GPU as the layers use it: the compiled kernels, cuBLAS, and memory for a layer's own use.
+
+use super::{
+    launch::{names, Grid, Kernel, Kind, SOURCE, THREADS},
+    CudaErr,
+};
+use cudarc::{
+    cublas::CudaBlas,
+    driver::{
+        sys::CUresult, CudaDevice, CudaFunction, CudaSlice, DevicePtr, DeviceSlice, DriverError,
+        LaunchAsync, LaunchConfig,
+    },
+    nvrtc,
+};
+use dfdx::prelude::{Cuda, CudaError, Storage};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+const MODULE: &str = "tlr_layers";
+
+/// What a program has of a GPU, once. All of dfdx's devices of the same number share the GPU's
+/// context and its stream, so one is as good as another.
+pub(in crate::layers) struct Gpu {
+    pub(super) device: Arc<CudaDevice>,
+    pub(super) blas: CudaBlas,
+    workspace: CudaSlice<u8>,
+}
+
+/// The GPUs by CUDA's numbers. They stay until the program ends.
+static GPUS: Mutex<BTreeMap<i32, &'static Mutex<Gpu>>> = Mutex::new(BTreeMap::new());
+
+impl Gpu {
+    /// The GPU of `cuda`, for one layer at a time: what a layer leaves in the workspace between two
+    /// launches, another must not overwrite. `number` is CUDA's, if it is known.
+    pub(super) fn lock(
+        cuda: &Cuda,
+        number: Option<i32>,
+    ) -> Result<MutexGuard<'static, Self>, CudaErr> {
+        let mut gpus = GPUS.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = number.and_then(|number| gpus.get(&number)).copied();
+        let gpu = match known {
+            Some(gpu) => gpu,
+            None => {
+                // dfdx does not expose cudarc's handle of the device, but each buffer does.
+                let device = Storage::<f32>::try_alloc_len(cuda, 1)?.device();
+                let number = *device.cu_device();
+                match gpus.get(&number) {
+                    Some(gpu) => gpu,
+                    None => {
+                        let gpu = &*Box::leak(Box::new(Mutex::new(Self::new(device)?)));
+                        gpus.insert(number, gpu);
+                        gpu
+                    }
+                }
+            }
+        };
+        drop(gpus);
+        Ok(gpu.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn new(device: Arc<CudaDevice>) -> Result<Self, CudaErr> {
+        let ptx = nvrtc::compile_ptx(SOURCE).map_err(|error| {
+            tracing::error!(%error, "the kernels of the layers do not compile");
+            CudaError::Driver(DriverError(CUresult::CUDA_ERROR_INVALID_SOURCE))
+        })?;
+        device.load_ptx(ptx, MODULE, &names())?;
+        let workspace = device.null()?;
+        Ok(Self { blas: CudaBlas::new(device.clone())?, workspace, device })
+    }
+
+    /// The address of at least `bytes` bytes for this layer's own use, with anything in them.
+    pub(in crate::layers) fn workspace(&mut self, bytes: usize) -> Result<u64, CudaErr> {
+        if self.workspace.len() < bytes {
+            // The one that was too small goes first, in the order of the stream.
+            self.workspace = self.device.null()?;
+            // SAFETY: bytes are valid whatever they are.
+            #[allow(unsafe_code)]
+            let workspace = unsafe { self.device.alloc(bytes) }?;
+            self.workspace = workspace;
+        }
+        let address = *self.workspace.device_ptr();
+        #[cfg(test)]
+        self.poison(address, bytes)?;
+        Ok(address)
+    }
+
+    /// Fills memory that is to be written with NaN, so that a test sees what is not.
+    #[cfg(test)]
+    pub(super) fn poison(&self, address: u64, bytes: usize) -> Result<(), CudaErr> {
+        self.device.bind_to_thread()?;
+        // SAFETY: the caller has just got these bytes, and nothing else uses them.
+        #[allow(unsafe_code)]
+        unsafe {
+            cudarc::driver::result::memset_d8_async(address, 255, bytes, *self.device.cu_stream())
+        }?;
+        Ok(())
+    }
+
+    /// Launches a kernel in dfdx's stream.
+    ///
+    /// # Safety
+    /// `arguments` are those of the kernel, in its order, and the memory that they point to holds
+    /// what the kernel reads and writes.
+    #[allow(unsafe_code)]
+    pub(in crate::layers) unsafe fn launch<P>(
+        &self,
+        kernel: Kernel,
+        kind: Kind,
+        Grid(x, y): Grid,
+        arguments: P,
+    ) -> Result<(), CudaErr>
+    where
+        CudaFunction: LaunchAsync<P>,
+    {
+        if x == 0 || y == 0 {
+            return Ok(());
+        }
+        let function = self.device.get_func(MODULE, kernel.name(kind));
+        let function = function.ok_or(DriverError(CUresult::CUDA_ERROR_NOT_FOUND))?;
+        let config =
+            LaunchConfig { grid_dim: (x, y, 1), block_dim: (THREADS, 1, 1), shared_mem_bytes: 0 };
+        // SAFETY: as the caller guarantees.
+        unsafe { function.launch(config, arguments) }?;
+        Ok(())
+    }
+}

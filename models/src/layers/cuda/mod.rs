@@ -1,0 +1,27 @@
+//! What the layers share on CUDA: own kernels and cuBLAS, on dfdx's memory and in its stream.
+//!
+//! The kernels are the `.cu` files here, compiled by NVRTC when a layer first runs on a GPU. A
+//! layer's `on_cuda.rs` knows tensors and gradients, and hands on their addresses. Nothing here
+//! waits for the GPU: what is freed or overwritten after a launch is so after it in the stream.
+
+mod channels;
+mod gpu;
+mod launch;
+mod memory;
+mod multiply;
+mod sizes;
+
+pub(super) use channels::Channels;
+pub(super) use gpu::Gpu;
+pub(super) use launch::{kernels, Grid, Kind};
+pub(super) use memory::{address, kept, Input, Output};
+pub(super) use multiply::{Matrix, Product};
+pub(super) use sizes::{Dropping, Part, Scores, Window};
+
+use dfdx::prelude::{Cuda, HasErr};
+
+/// dfdx's error on CUDA, as the layers' signatures name it.
+pub(super) type CudaErr = <Cuda as HasErr>::Err;
+
+#[cfg(test)]
+mod tests;

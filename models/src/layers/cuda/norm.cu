@@ -1,0 +1,145 @@
+// Batch normalization: y = (x − mean)·slope + bias in each channel, rectified or not.
+
+// A channel's mean, and 1/√(variance + eps).
+struct Statistics {
+    double mean, inverse;
+};
+
+// A channel's numbers as its elements need them, in their own type.
+template <typename E>
+struct Channel {
+    E mean, slope, bias;
+
+    __device__ Channel(const Statistics &of, E weight, E bias)
+        : mean((E)of.mean), slope((E)(of.inverse * wide(weight))), bias(bias) {}
+
+    // Centered first, since little is left of numbers that are far from 0.
+    __device__ E normalized(E x) const { return (x - mean) * slope + bias; }
+
+    // The gradient, or 0 if the rectifier did not let `x` pass.
+    __device__ E passing(E gradient, E x, u32 relu) const {
+        return relu && normalized(x) <= E(0) ? E(0) : gradient;
+    }
+};
+
+// Σ (x − o) and Σ (x − o)² over the block's share of a channel, where o is the channel's first
+// element: one pass, and the variance loses at most as many digits as the number of elements has.
+template <typename E>
+__device__ void norm_sums(Planes planes, const E *__restrict__ x, Sums<2> *parts) {
+    const double origin = wide(x[(u64)channel_of_block() * planes.pixels]);
+    Sums<2> sum = {};
+    walk(planes, [&](u64 at) {
+        const double away = wide(x[at]) - origin;
+        sum.of[0] += away;
+        sum.of[1] += away * away;
+    });
+    sum = sum_of_block(sum);
+    if (threadIdx.x == 0) parts[channel_of_block() * gridDim.x + blockIdx.x] = sum;
+}
+
+// Normalizes by the batch's statistics, and writes these too.
+template <typename E>
+__device__ void norm_train(Planes planes, u32 relu, double eps, const E *__restrict__ x,
+                           const E *weight, const E *bias, const Sums<2> *parts,
+                           Statistics *statistics, E *mean, E *var, E *__restrict__ y) {
+    const u32 channel = channel_of_block();
+    const double count = (double)planes.images * planes.pixels;
+    const Sums<2> sum = sum_of_channel(parts);
+    const double away = sum.of[0] / count;
+    const double spread = sum.of[1] / count - away * away;
+    // Rounding may have taken it below 0. NaN stays NaN.
+    const double variance = spread < 0 ? 0 : spread;
+    const Statistics own = {wide(x[(u64)channel * planes.pixels]) + away,
+                            1 / sqrt(variance + eps)};
+    if (speaks_for_channel()) {
+        statistics[channel] = own;
+        mean[channel] = (E)own.mean;
+        var[channel] = (E)variance;
+    }
+    const Channel<E> numbers(own, weight[channel], bias[channel]);
+    walk(planes, [&](u64 at) { y[at] = rectified(numbers.normalized(x[at]), relu); });
+}
+
+// Normalizes by the running statistics.
+template <typename E>
+__device__ void norm_infer(Planes planes, u32 relu, double eps, const E *__restrict__ x,
+                           const E *mean, const E *var, const E *weight, const E *bias,
+                           E *__restrict__ y) {
+    const u32 channel = channel_of_block();
+    const Statistics own = {wide(mean[channel]), 1 / sqrt(wide(var[channel]) + eps)};
+    const Channel<E> numbers(own, weight[channel], bias[channel]);
+    walk(planes, [&](u64 at) { y[at] = rectified(numbers.normalized(x[at]), relu); });
+}
+
+// Σ g and Σ g·(x − mean) over the block's share of a channel, g being the gradient where it passes.
+template <typename E>
+__device__ void norm_gradient_sums(Planes planes, u32 relu, const E *__restrict__ x,
+                                   const E *__restrict__ upstream, const Statistics *statistics,
+                                   const E *weight, const E *bias, Sums<2> *parts) {
+    const u32 channel = channel_of_block();
+    const Channel<E> numbers(statistics[channel], weight[channel], bias[channel]);
+    Sums<2> sum = {};
+    walk(planes, [&](u64 at) {
+        const double gradient = wide(numbers.passing(upstream[at], x[at], relu));
+        sum.of[0] += gradient;
+        sum.of[1] += gradient * wide(x[at] - numbers.mean);
+    });
+    sum = sum_of_block(sum);
+    if (threadIdx.x == 0) parts[channel * gridDim.x + blockIdx.x] = sum;
+}
+
+// Adds to the gradients of x, weight and bias:
+// slope·(g − mean(g) − x̂·mean(g·x̂)) with x̂ = (x − mean)·inverse, Σ g·x̂ and Σ g.
+template <typename E>
+__device__ void norm_gradients(Planes planes, u32 relu, const E *__restrict__ x,
+                               const E *__restrict__ upstream, const Statistics *statistics,
+                               const E *weight, const E *bias, const Sums<2> *parts,
+                               E *__restrict__ x_gradient, E *weight_gradient, E *bias_gradient) {
+    const u32 channel = channel_of_block();
+    const double count = (double)planes.images * planes.pixels;
+    const Sums<2> sum = sum_of_channel(parts);
+    const Statistics own = statistics[channel];
+    if (speaks_for_channel()) {
+        weight_gradient[channel] += (E)(sum.of[1] * own.inverse);
+        bias_gradient[channel] += (E)sum.of[0];
+    }
+    const Channel<E> numbers(own, weight[channel], bias[channel]);
+    const E mean = (E)(sum.of[0] / count);
+    const E along = (E)(sum.of[1] / count * own.inverse * own.inverse);
+    walk(planes, [&](u64 at) {
+        const E gradient = numbers.passing(upstream[at], x[at], relu);
+        const E centered = x[at] - numbers.mean;
+        x_gradient[at] += numbers.slope * (gradient - mean - centered * along);
+    });
+}
+
+#define KERNELS(E, name)                                                                          \
+    extern "C" __global__ void norm_sums_##name(Planes planes, const E *x, Sums<2> *parts) {      \
+        norm_sums<E>(planes, x, parts);                                                           \
+    }                                                                                             \
+    extern "C" __global__ void norm_train_##name(                                                 \
+        Planes planes, u32 relu, double eps, const E *x, const E *weight, const E *bias,          \
+        const Sums<2> *parts, Statistics *statistics, E *mean, E *var, E *y) {                    \
+        norm_train<E>(planes, relu, eps, x, weight, bias, parts, statistics, mean, var, y);       \
+    }                                                                                             \
+    extern "C" __global__ void norm_infer_##name(Planes planes, u32 relu, double eps, const E *x, \
+                                                 const E *mean, const E *var, const E *weight,    \
+                                                 const E *bias, E *y) {                           \
+        norm_infer<E>(planes, relu, eps, x, mean, var, weight, bias, y);                          \
+    }                                                                                             \
+    extern "C" __global__ void norm_gradient_sums_##name(                                         \
+        Planes planes, u32 relu, const E *x, const E *upstream, const Statistics *statistics,     \
+        const E *weight, const E *bias, Sums<2> *parts) {                                         \
+        norm_gradient_sums<E>(planes, relu, x, upstream, statistics, weight, bias, parts);        \
+    }                                                                                             \
+    extern "C" __global__ void norm_gradients_##name(                                             \
+        Planes planes, u32 relu, const E *x, const E *upstream, const Statistics *statistics,     \
+        const E *weight, const E *bias, const Sums<2> *parts, E *x_gradient, E *weight_gradient,  \
+        E *bias_gradient) {                                                                       \
+        norm_gradients<E>(planes, relu, x, upstream, statistics, weight, bias, parts, x_gradient, \
+                          weight_gradient, bias_gradient);                                        \
+    }
+
+KERNELS(float, f32)
+KERNELS(double, f64)
+#undef KERNELS

@@ -1,0 +1,132 @@
+// Pooling: the largest pixel, or the mean, of the windows of an image.
+
+struct Window {
+    u32 planes, height, width;
+    u32 kernel, stride, padding;
+    u32 out_height, out_width;
+};
+
+// The positions from `first` up to `end`, without it.
+struct Range {
+    u32 first, end;
+};
+
+// The pixels, of `size`, in the window of an output.
+__device__ inline Range pixels_of(const Window &g, u32 output, u32 size) {
+    const u32 first = output * g.stride, end = first + g.kernel;
+    const u32 inside = end < g.padding ? 0 : end - g.padding;
+    return {first < g.padding ? 0 : first - g.padding, inside < size ? inside : size};
+}
+
+// The outputs, of `count`, whose windows hold a pixel.
+__device__ inline Range outputs_of(const Window &g, u32 pixel, u32 count) {
+    const u32 padded = pixel + g.padding;
+    const u32 first = padded < g.kernel ? 0 : (padded - g.kernel) / g.stride + 1;
+    const u32 end = padded / g.stride + 1;
+    return {first, end < count ? end : count};
+}
+
+// y ← the largest pixel of each window, and `from` ← its number in the plane: the first of equals,
+// and NaN counts as largest.
+template <typename E>
+__device__ void max_pool(const Window &g, const E *__restrict__ x, E *__restrict__ y, u32 *from) {
+    const u32 outputs = g.out_height * g.out_width;
+    for (u64 at = thread(); at < (u64)g.planes * outputs; at += threads()) {
+        const u32 output = (u32)at % outputs;
+        const E *plane = x + (u64)((u32)at / outputs) * g.height * g.width;
+        const Range rows = pixels_of(g, output / g.out_width, g.height);
+        const Range columns = pixels_of(g, output % g.out_width, g.width);
+        // A window holds at least one pixel.
+        u32 best = rows.first * g.width + columns.first;
+        for (u32 row = rows.first; row < rows.end; row++) {
+            for (u32 column = columns.first; column < columns.end; column++) {
+                const E value = plane[row * g.width + column];
+                if (value > plane[best] || value != value) best = row * g.width + column;
+            }
+        }
+        y[at] = plane[best];
+        if (from) from[at] = best;
+    }
+}
+
+// Adds to each pixel the gradients of the windows that it is the largest of. A thread has a pixel
+// to itself, and takes its windows in order.
+template <typename E>
+__device__ void max_pool_gradient(const Window &g, const u32 *__restrict__ from,
+                                  const E *__restrict__ upstream, E *__restrict__ x_gradient) {
+    const u32 pixels = g.height * g.width;
+    for (u64 at = thread(); at < (u64)g.planes * pixels; at += threads()) {
+        const u32 pixel = (u32)at % pixels;
+        const u64 plane = (u64)((u32)at / pixels) * g.out_height * g.out_width;
+        const Range rows = outputs_of(g, pixel / g.width, g.out_height);
+        const Range columns = outputs_of(g, pixel % g.width, g.out_width);
+        E sum = E();
+        for (u32 row = rows.first; row < rows.end; row++) {
+            for (u32 column = columns.first; column < columns.end; column++) {
+                const u64 output = plane + row * g.out_width + column;
+                if (from[output] == pixel) sum += upstream[output];
+            }
+        }
+        x_gradient[at] += sum;
+    }
+}
+
+// y ← the mean of each window, in which padding counts as zeros.
+template <typename E>
+__device__ void mean_pool(const Window &g, const E *__restrict__ x, E *__restrict__ y) {
+    const u32 outputs = g.out_height * g.out_width;
+    const E area = (E)((u64)g.kernel * g.kernel);
+    for (u64 at = thread(); at < (u64)g.planes * outputs; at += threads()) {
+        const u32 output = (u32)at % outputs;
+        const E *plane = x + (u64)((u32)at / outputs) * g.height * g.width;
+        const Range rows = pixels_of(g, output / g.out_width, g.height);
+        const Range columns = pixels_of(g, output % g.out_width, g.width);
+        E sum = E();
+        for (u32 row = rows.first; row < rows.end; row++) {
+            for (u32 column = columns.first; column < columns.end; column++) {
+                sum += plane[row * g.width + column];
+            }
+        }
+        y[at] = sum / area;
+    }
+}
+
+template <typename E>
+__device__ void mean_pool_gradient(const Window &g, const E *__restrict__ upstream,
+                                   E *__restrict__ x_gradient) {
+    const u32 pixels = g.height * g.width;
+    const E area = (E)((u64)g.kernel * g.kernel);
+    for (u64 at = thread(); at < (u64)g.planes * pixels; at += threads()) {
+        const u32 pixel = (u32)at % pixels;
+        const E *plane = upstream + (u64)((u32)at / pixels) * g.out_height * g.out_width;
+        const Range rows = outputs_of(g, pixel / g.width, g.out_height);
+        const Range columns = outputs_of(g, pixel % g.width, g.out_width);
+        E sum = E();
+        for (u32 row = rows.first; row < rows.end; row++) {
+            for (u32 column = columns.first; column < columns.end; column++) {
+                sum += plane[row * g.out_width + column] / area;
+            }
+        }
+        x_gradient[at] += sum;
+    }
+}
+
+#define KERNELS(E, name)                                                                          \
+    extern "C" __global__ void max_pool_##name(Window window, const E *x, E *y, u32 *from) {      \
+        max_pool<E>(window, x, y, from);                                                          \
+    }                                                                                             \
+    extern "C" __global__ void max_pool_gradient_##name(Window window, const u32 *from,           \
+                                                        const E *upstream, E *x_gradient) {       \
+        max_pool_gradient<E>(window, from, upstream, x_gradient);                                 \
+    }                                                                                             \
+    extern "C" __global__ void mean_pool_##name(Window window, const E *x, E *y) {                \
+        mean_pool<E>(window, x, y);                                                               \
+    }                                                                                             \
+    extern "C" __global__ void mean_pool_gradient_##name(Window window, const E *upstream,        \
+                                                         E *x_gradient) {                         \
+        mean_pool_gradient<E>(window, upstream, x_gradient);                                      \
+    }
+
+KERNELS(float, f32)
+KERNELS(double, f64)
+#undef KERNELS

@@ -1,0 +1,123 @@
+//! Whole models on a GPU and on the CPU, from the same weights.
+#![cfg(feature = "cuda")]
+#![allow(clippy::unwrap_used, missing_docs)]
+
+use dfdx::{losses::cross_entropy_with_logits_loss, nn::*, optim::Sgd, prelude::*};
+use std::convert::Infallible;
+use tlr_models::{
+    layers::{Kernels, SequenceKernels},
+    resnet::Wrn10x1,
+    shifted, Seq2SeqTransformer,
+};
+
+/// The gradients of all tensors that are trained, in order.
+struct Read<'a, E, D: Storage<E>> {
+    gradients: &'a Gradients<E, D>,
+    found: Vec<Vec<f64>>,
+}
+
+impl<E: Dtype, D: Device<E>> TensorVisitor<E, D> for Read<'_, E, D> {
+    type Viewer = ViewTensorRef;
+    type Err = Infallible;
+    type E2 = E;
+    type D2 = D;
+
+    fn visit<S: Shape>(
+        &mut self,
+        options: TensorOptions<S, E, D>,
+        tensor: &Tensor<S, E, D>,
+    ) -> Result<Option<Tensor<S, E, D>>, Infallible> {
+        if options.do_gradient_update {
+            let gradient = self.gradients.get(tensor).as_vec();
+            self.found.push(gradient.iter().map(|value| value.to_f64().unwrap()).collect());
+        }
+        Ok(None)
+    }
+}
+
+fn read<E: Dtype, D: Device<E>, M: TensorCollection<E, D>>(
+    model: &M,
+    gradients: &Gradients<E, D>,
+) -> Vec<Vec<f64>> {
+    let mut read = Read { gradients, found: Vec::new() };
+    let Ok(_) = M::iter_tensors(&mut RecursiveWalker { m: model, f: &mut read });
+    read.found
+}
+
+/// Loss and gradients of two steps of SGD.
+type Course = Vec<(f64, Vec<Vec<f64>>)>;
+
+fn close(ours: &Course, theirs: &Course, far: f64) {
+    for (step, (ours, theirs)) in ours.iter().zip(theirs).enumerate() {
+        assert!((ours.0 - theirs.0).abs() <= far, "step {step}: {} for {}", ours.0, theirs.0);
+        assert!(ours.1.len() > 10 && ours.1.len() == theirs.1.len());
+        for (tensor, (ours, theirs)) in ours.1.iter().zip(&theirs.1).enumerate() {
+            let scale = theirs.iter().fold(0.0, |scale: f64, value| scale.max(value.abs()));
+            for (ours, theirs) in ours.iter().zip(theirs) {
+                let near = (ours - theirs).abs() <= far * (scale + 1e-3);
+                assert!(near, "step {step}, tensor {tensor}: {ours} for {theirs}");
+            }
+        }
+    }
+}
+
+macro_rules! both {
+    ($images:ident, $sentences:ident, $dtype:ty, $far:expr) => {
+        #[test]
+        #[ignore = "gpu"]
+        fn $images() {
+            fn course<D: Kernels<$dtype>>(dev: &D, mut net: Wrn10x1<10, $dtype, D>) -> Course {
+                let cpu = Cpu::seed_from_u64(1);
+                let x: Tensor<(usize, Const<3>, usize, usize), $dtype, Cpu> =
+                    cpu.sample_like(&(5, Const, 12, 9), rand_distr::StandardNormal);
+                let x = dev.tensor_from_vec(x.as_vec(), *x.shape());
+                let labels = (0..50).map(|at| if at % 13 == 0 { 1.0 } else { 0.0 }).collect();
+                let labels = dev.tensor_from_vec(labels, (5, Const::<10>));
+                let mut sgd = Sgd::new(&net, Default::default());
+                let mut step = || {
+                    let logits = net.forward_mut(x.clone().traced(net.alloc_grads()));
+                    let loss = cross_entropy_with_logits_loss(logits, labels.clone());
+                    let value = loss.as_vec()[0].into();
+                    let gradients = loss.backward();
+                    let found = read(&net, &gradients);
+                    sgd.update(&mut net, &gradients).unwrap();
+                    (value, found)
+                };
+                vec![step(), step()]
+            }
+            let (cpu, gpu) = (Cpu::seed_from_u64(2), Cuda::default());
+            let net = Wrn10x1::<10, $dtype, Cpu>::build(&cpu);
+            let ours = course(&gpu, net.to_device(&gpu));
+            close(&ours, &course(&cpu, net), $far);
+        }
+
+        #[test]
+        #[ignore = "gpu"]
+        fn $sentences() {
+            type Net<D> = Seq2SeqTransformer<20, 20, 16, 2, 32, 1, 1, $dtype, D>;
+            fn course<D: SequenceKernels<$dtype>>(dev: &D, mut net: Net<D>) -> Course {
+                let ids = dev.tensor_from_vec(vec![2, 7, 5, 3, 2, 9, 3, 0], (2, 4));
+                let mut sgd = Sgd::new(&net, Default::default());
+                let mut step = || {
+                    let (input, labels) = shifted(&ids).unwrap();
+                    let logits = net.forward_mut((ids.clone().traced(net.alloc_grads()), input));
+                    let loss = net.try_loss(logits, &labels).unwrap();
+                    let value = loss.as_vec()[0].into();
+                    let gradients = loss.backward();
+                    let found = read(&net, &gradients);
+                    sgd.update(&mut net, &gradients).unwrap();
+                    (value, found)
+                };
+                vec![step(), step()]
+            }
+            let net = Net::<Cpu>::build(&Cpu::seed_from_u64(2));
+            // Both draw the same of what is dropped.
+            let (cpu, gpu) = (Cpu::seed_from_u64(3), Cuda::seed_from_u64(3));
+            let ours = course(&gpu, net.to_device(&gpu));
+            close(&ours, &course(&cpu, net.to_device(&cpu)), $far);
+        }
+    };
+}
+// Hundreds of operations one after the other, each rounded.
+both!(gpu_images_in_f32, gpu_sentences_in_f32, f32, 1e-3);
+both!(gpu_images_in_f64, gpu_sentences_in_f64, f64, 1e-11);
