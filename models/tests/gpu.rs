@@ -118,6 +118,7 @@ macro_rules! both {
         }
     };
 }
-// Hundreds of operations one after the other, each rounded.
-both!(gpu_images_in_f32, gpu_sentences_in_f32, f32, 1e-3);
+// Hundreds of operations one after the other, each rounded. Norms of a few dozen pixels make the
+// most of it, as the last ones of so small images are.
+both!(gpu_images_in_f32, gpu_sentences_in_f32, f32, 1e-2);
 both!(gpu_images_in_f64, gpu_sentences_in_f64, f64, 1e-11);

@@ -1,5 +1,5 @@
-//! What a device does for the layers: on any device by dfdx's own operations, on the CPU and CUDA by
-//! ours.
+//! What a device does for the layers: on any device by dfdx's own operations, on the CPU and on
+//! CUDA by ours.
 
 #[cfg(feature = "cuda")]
 mod on_cuda;

@@ -14,7 +14,8 @@ __device__ inline double wide(double x) { return x; }
 __device__ inline u64 thread() { return blockIdx.x * (u64)THREADS + threadIdx.x; }
 __device__ inline u64 threads() { return gridDim.x * (u64)THREADS; }
 
-// Rows are taken by warps: the number of this one, how many there are, and the thread's place in it.
+// Rows are taken by warps: the number of this one, how many there are, and the thread's place in
+// it.
 const u32 WARP = 32;
 __device__ inline u64 warp() { return thread() / WARP; }
 __device__ inline u64 warps() { return threads() / WARP; }

@@ -1,5 +1,5 @@
-// Layer norm: y = x̂·weight + bias with x̂ = (x − mean) / √(variance + eps) in each row. A warp takes
-// a row.
+// Layer norm: y = x̂·weight + bias with x̂ = (x − mean) / √(variance + eps) in each row, of which
+// each warp takes one.
 
 template <typename E>
 __device__ E normal(E x, const Statistics &of) {

@@ -172,11 +172,12 @@ fn losses<E: Real, D: Sequential<E>, const V: usize>(dev: &D, rows: usize) -> Ve
     let x = x.try_mul(E::from_f64(3.0).unwrap()).unwrap();
     let labels: Vec<usize> = (0..rows).map(|row| (row * 7) % V).collect();
     let mut lists = Vec::new();
-    // The label 1 is ignored; all are; and 99 is no class.
+    // Label 1 is ignored, and then all are.
     for labels in [labels, vec![1; rows]] {
         let loss = D::try_cross_entropy(x.leaky_trace(), &labels, 1).unwrap();
         lists.push(numbers(&loss));
-        lists.push(numbers(&backward(loss).get(&x)));
+        let twice = loss.try_mul(E::from_f64(2.0).unwrap()).unwrap();
+        lists.push(numbers(&twice.backward().get(&x)));
     }
     lists
 }
