@@ -1,5 +1,11 @@
 //! A dense layer with its bias and rectifier in one pass.
 
+#[cfg(feature = "cuda")]
+mod on_cuda;
+
+#[cfg(feature = "cuda")]
+pub(super) use on_cuda::on_cuda;
+
 use super::{
     buffer,
     element::Element,

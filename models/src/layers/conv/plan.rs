@@ -141,3 +141,67 @@ impl Geometry {
         one.part(share)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn geometry(batch: usize, channels: usize, height: usize, width: usize) -> Geometry {
+        Geometry {
+            batch,
+            channels,
+            height,
+            width,
+            outputs: 8,
+            kernel: 3,
+            stride: 1,
+            padding: 1,
+            dilation: 1,
+            groups: 1,
+            out_height: height,
+            out_width: width,
+        }
+    }
+
+    proptest! {
+        // Fails where a row is left out or taken twice, and where a share is far too large though
+        // it could be cut.
+        #[test]
+        #[ignore = "gpu"]
+        fn gpu_shares_hold_each_row_once(
+            batch in 0usize..200, channels in 1usize..20, height in 1usize..30,
+            width in 1usize..30, bytes in 1usize..5000,
+        ) {
+            let g = geometry(batch, channels, height, width);
+            let mut rows = vec![0; batch * height];
+            for share in g.shares(bytes) {
+                prop_assert!(share.images > 0 && share.rows > 0);
+                let all = share.images * share.rows;
+                prop_assert!(all * bytes <= PART_BYTES || all == 1);
+                prop_assert!(share.images == 1 || share.rows == height);
+                prop_assert!(share.images.is_multiple_of(share.parts(&g)));
+                for image in share.first..share.first + share.images {
+                    for row in share.first_row..share.first_row + share.rows {
+                        rows[image * height + row] += 1;
+                    }
+                }
+            }
+            prop_assert!(rows.iter().all(|taken| *taken == 1));
+        }
+    }
+
+    // Larger numbers than a launch or cuBLAS takes are left to dfdx's operations.
+    #[test]
+    #[ignore = "gpu"]
+    fn gpu_numbers_that_do_not_fit() {
+        let plan = |g| Plan::new(Kind::F32, g);
+        assert!(plan(geometry(64, 64, 56, 56)).is_some());
+        assert!(plan(geometry(1 << 31, 1, 1, 1)).is_none());
+        assert!(plan(geometry(1, 1 << 20, 1 << 10, 2)).is_none());
+        assert!(plan(geometry(1, 1, 1 << 16, 1 << 15)).is_none());
+        assert!(plan(Geometry { padding: 1 << 30, ..geometry(1, 1, 4, 4) }).is_none());
+        assert!(plan(Geometry { stride: 1 << 31, ..geometry(1, 1, 4, 4) }).is_none());
+        assert!(plan(Geometry { outputs: 70_000, ..geometry(1, 1, 4, 4) }).is_none());
+    }
+}

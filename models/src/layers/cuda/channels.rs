@@ -1,7 +1,9 @@
 //! Kernels that take a batch's channels each by itself.
 
-use super::launch::{Grid, MOST_IN_Y, THREADS};
-use super::sizes::Planes;
+use super::{
+    launch::{Grid, MOST_IN_Y, THREADS},
+    sizes::Planes,
+};
 
 /// As many blocks as keep a large GPU busy.
 const BUSY: usize = 1024;
@@ -36,4 +38,15 @@ impl Channels {
     pub(in crate::layers) fn bytes_of_sums(&self, sums: usize) -> usize {
         self.planes.channels as usize * self.shares as usize * sums * size_of::<f64>()
     }
+}
+
+/// How many rows a block takes for the sums of columns.
+const ROWS: usize = 32;
+/// Among how many blocks the rows are shared, at most.
+const MOST_SHARES: usize = 256;
+
+/// Among how many blocks rows are shared for the sums of their columns. As with
+/// [`shares`](Channels::shares), it depends on their number alone.
+pub(in crate::layers) fn row_shares(rows: usize) -> usize {
+    rows.div_ceil(ROWS).clamp(1, MOST_SHARES)
 }

@@ -11,7 +11,7 @@ mod memory;
 mod multiply;
 mod sizes;
 
-pub(super) use channels::Channels;
+pub(super) use channels::{row_shares, Channels};
 pub(super) use gpu::Gpu;
 pub(super) use launch::{kernels, Grid, Kind};
 pub(super) use memory::{address, kept, Input, Output};

@@ -2,17 +2,33 @@
 
 use super::Kernels;
 use crate::layers::{
-    conv, cuda::Kind, norm, pointwise, pool, BatchNorm2d, Conv2dOptions, Filters, LayerError,
-    Planes, Pooling,
+    conv, cuda::Kind, linear, norm, pointwise, pool, BatchNorm2d, Conv2dOptions, Filters,
+    LayerError, LinearOptions, Planes, Pooling, Rows,
 };
 use dfdx::prelude::{
-    Cuda, Device, Dim, Dtype, HasShape, NoneTape, Rank1, ReshapeTo, Shape, Tape, Tensor,
+    Cuda, Device, Dim, Dtype, HasShape, NoneTape, Rank1, Rank2, ReshapeTo, Shape, Tape, Tensor,
 };
 
 impl<E: Dtype> Kernels<E> for Cuda
 where
     Self: Device<E>,
 {
+    fn try_linear<B: Dim, T: Tape<E, Self>, const IN: usize, const OUT: usize>(
+        x: Rows<B, IN, E, Self, T>,
+        weight: &Tensor<Rank2<OUT, IN>, E, Self>,
+        bias: &Tensor<Rank1<OUT>, E, Self>,
+        options: LinearOptions,
+    ) -> Result<Rows<B, OUT, E, Self, T>, Self::Err> {
+        let sizes = [x.shape().0.size(), IN, OUT];
+        let small = sizes.into_iter().all(|size| size < 1 << 31);
+        let Some(kind) = Kind::of::<E>().filter(|_| small) else {
+            return linear::composed(x, weight, bias, options);
+        };
+        let weight = weight.clone().try_contiguous()?;
+        let bias = bias.clone().try_contiguous()?;
+        linear::on_cuda(kind, x.try_contiguous()?, weight, bias, options)
+    }
+
     fn try_conv2d<
         B: Dim,
         H: Dim,

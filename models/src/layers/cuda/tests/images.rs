@@ -1,6 +1,6 @@
 //! Convolution, batch norm and pooling.
 
-use super::*;
+use super::{super::memory::BLIND, *};
 use crate::layers::{builder, BatchNorm2d, Conv2dOptions, Filters, Planes, Pooling, Sliding};
 
 type Images<const C: usize, E, D> = Planes<usize, C, usize, usize, E, D, NoneTape>;
@@ -98,6 +98,21 @@ fn gpu_convolutions_in_single_precision() {
 #[ignore = "gpu"]
 fn gpu_convolutions_in_double_precision() {
     convolutions::<f64>();
+}
+
+// The long way round, which goes by the host, where dfdx's addresses are unknown.
+#[test]
+#[ignore = "gpu"]
+fn gpu_without_addresses() {
+    BLIND.set(true);
+    convolution::<f32, 3, 4, 3, 1>((3, 8, 9), (2, 1, 1));
+    norm::<f64, 3, true>((4, 5, 7));
+    let gpu = Cuda::default();
+    let (size, window) = ((2, 5, 4), (3, 2, 1));
+    let ours = pooled::<f32, Cuda>(&gpu, size, Pooling::Max, window);
+    let theirs = pooled::<f32, Cpu>(&Cpu::default(), size, Pooling::Max, window);
+    close::<f32>(&ours, &theirs, "pooling");
+    BLIND.set(false);
 }
 
 /// The result with the statistics, and the gradients; and the result of inference.

@@ -1,6 +1,7 @@
-//! The rectifier and the sum.
+//! The rectifier, the sum, and the dense layer.
 
 use super::*;
+use crate::layers::{LinearOptions, Rows};
 
 fn rectified<E: Real, D: Layers<E>>(dev: &D, len: usize) -> Vec<Vec<f64>> {
     let mut given = values::<E>(len, 1);
@@ -49,6 +50,61 @@ where
 fn gpu_rectifiers_and_sums() {
     all::<f32>();
     all::<f64>();
+}
+
+fn dense<E: Real, D: Layers<E>, const IN: usize, const OUT: usize>(
+    dev: &D,
+    batch: usize,
+    options: LinearOptions,
+) -> Vec<Vec<f64>> {
+    let x: Rows<usize, IN, E, D, NoneTape> = tensor(dev, (batch, Const), 1);
+    let weight: Tensor<Rank2<OUT, IN>, E, D> = tensor(dev, Default::default(), 2);
+    let bias: Tensor<Rank1<OUT>, E, D> = tensor(dev, Default::default(), 3);
+    let y = D::try_linear(x.leaky_trace(), &weight, &bias, options).unwrap();
+    let mut lists = vec![numbers(&y)];
+    let gradients = backward(y);
+    lists.extend([numbers(&gradients.get(&weight)), numbers(&gradients.get(&bias))]);
+    if options.input_gradient {
+        lists.push(numbers(&gradients.get(&x)));
+    }
+    lists.push(numbers(&D::try_linear(x, &weight, &bias, options).unwrap()));
+    lists
+}
+
+fn all_dense<E: Real>()
+where
+    Cpu: Layers<E>,
+    Cuda: Layers<E>,
+{
+    fn check<E: Real, const IN: usize, const OUT: usize>()
+    where
+        Cpu: Layers<E>,
+        Cuda: Layers<E>,
+    {
+        let (cpu, gpu) = (Cpu::default(), Cuda::default());
+        for batch in [1, 2, 33, 130] {
+            for (relu, input_gradient) in [(false, true), (true, true), (true, false)] {
+                let options = LinearOptions { relu, input_gradient };
+                let ours = dense::<E, Cuda, IN, OUT>(&gpu, batch, options);
+                let theirs = dense::<E, Cpu, IN, OUT>(&cpu, batch, options);
+                close::<E>(&ours, &theirs, &format!("{batch} of {IN} to {OUT}, {options:?}"));
+                assert!(dense::<E, Cuda, IN, OUT>(&gpu, batch, options) == ours);
+            }
+        }
+    }
+    check::<E, 1, 1>();
+    check::<E, 5, 3>();
+    check::<E, 17, 1>();
+    check::<E, 1, 300>();
+    check::<E, 40, 33>();
+}
+
+// Fails for any wrong step, transposition or mask.
+#[test]
+#[ignore = "gpu"]
+fn gpu_dense_layers() {
+    all_dense::<f32>();
+    all_dense::<f64>();
 }
 
 // Otherwise a broken batch would have a loss like any other.

@@ -1,13 +1,8 @@
 //! Layer norm on CUDA, in one launch forwards and three backwards.
 
 use super::Rows;
-use crate::layers::cuda::{address, kept, kernels, CudaErr, Grid, Input, Kind, Output};
+use crate::layers::cuda::{address, kept, kernels, row_shares, CudaErr, Grid, Input, Kind, Output};
 use dfdx::prelude::{Cuda, Dtype, Gradients, HasShape, PutTape, Rank1, SplitTape, Tape, Tensor};
-
-/// How many rows a block takes for the sums of columns, and among how many blocks they are shared
-/// at most. It depends on the sizes alone, and so does the order of all sums.
-const ROWS: usize = 32;
-const MOST_SHARES: usize = 256;
 
 /// Layer norm on CUDA. All tensors are contiguous, and `M` is below 2³¹.
 pub(in crate::layers::sequence) fn on_cuda<E: Dtype, T: Tape<E, Cuda>, const M: usize>(
@@ -41,7 +36,7 @@ pub(in crate::layers::sequence) fn on_cuda<E: Dtype, T: Tape<E, Cuda>, const M: 
         let to_bias = address::<E>(gradients.get_or_alloc_mut(&bias)?);
         let (known, of_x) = (address::<f64>(&statistics), x.address());
         let mut gpu = x.gpu()?;
-        let shares = rows.div_ceil(ROWS).clamp(1, MOST_SHARES);
+        let shares = row_shares(rows);
         let sums = gpu.workspace(shares * M * 2 * size_of::<f64>())?;
         // SAFETY: what the forward pass used is kept, and `gradients` holds the others, each with
         // as many elements as its tensor. Each block writes its own sums.

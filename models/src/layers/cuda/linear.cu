@@ -1,0 +1,46 @@
+// A dense layer around its matrix products: the bias, and the rectifier.
+
+// y[row] ← y[row] + bias, rectified or not.
+template <typename E>
+__device__ void add_bias(u64 rows, u32 width, u32 relu, const E *__restrict__ bias,
+                         E *__restrict__ y) {
+    for (u64 at = thread(); at < rows * width; at += threads()) {
+        y[at] = rectified(y[at] + bias[at % width], relu);
+    }
+}
+
+// The sum of each column of a gradient over a share of the rows: that of the block in y. `passed`
+// gets the gradient, if it was rectified, or 0 where the rectifier did not let y pass.
+template <typename E>
+__device__ void linear_gradient(u64 rows, u32 width, u32 relu, const E *__restrict__ y,
+                                const E *__restrict__ upstream, E *__restrict__ passed,
+                                Sums<1> *parts) {
+    const u64 share = (rows + gridDim.y - 1) / gridDim.y;
+    const u64 first = share * blockIdx.y, end = first + share < rows ? first + share : rows;
+    for (u64 column = thread(); column < width; column += threads()) {
+        Sums<1> sum = {};
+#pragma unroll 4
+        for (u64 row = first; row < end; row++) {
+            const u64 at = row * width + column;
+            const E gradient = relu && y[at] <= E(0) ? E(0) : upstream[at];
+            if (relu) passed[at] = gradient;
+            sum.of[0] += wide(gradient);
+        }
+        parts[column * gridDim.y + blockIdx.y] = sum;
+    }
+}
+
+#define KERNELS(E, name)                                                                          \
+    extern "C" __global__ void add_bias_##name(u64 rows, u32 width, u32 relu, const E *bias,      \
+                                               E *y) {                                            \
+        add_bias<E>(rows, width, relu, bias, y);                                                  \
+    }                                                                                             \
+    extern "C" __global__ void linear_gradient_##name(u64 rows, u32 width, u32 relu, const E *y,  \
+                                                      const E *upstream, E *passed,               \
+                                                      Sums<1> *parts) {                           \
+        linear_gradient<E>(rows, width, relu, y, upstream, passed, parts);                        \
+    }
+
+KERNELS(float, f32)
+KERNELS(double, f64)
+#undef KERNELS
