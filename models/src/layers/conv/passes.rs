@@ -139,6 +139,9 @@ impl Passes<'_> {
     #[allow(unsafe_code)]
     pub(super) unsafe fn bias_gradient(&mut self, upstream: u64, to: u64) -> Result<(), CudaErr> {
         let Channels { planes, grid, shares } = self.channels;
+        if self.g.batch == 0 {
+            return Ok(());
+        }
         let sums = self.gpu.workspace(self.channels.bytes_of_sums(1))?;
         // SAFETY: as the caller guarantees; each block writes its own sum.
         unsafe {

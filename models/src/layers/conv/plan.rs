@@ -3,10 +3,10 @@
 use super::geometry::Geometry;
 use crate::layers::cuda::{Channels, Kind, Part};
 
-/// How many bytes the columns of a part of the batch take, about: a part stays in the cache of a
-/// large GPU between its making and its use. Tests have small images, and several parts all the
-/// same.
-const PART_BYTES: usize = if cfg!(test) { 4 << 10 } else { 32 << 20 };
+/// How many bytes the columns of a part of the batch take, about: few enough that a large GPU's
+/// cache holds most of them between their making and their use, and enough to keep it busy. Tests
+/// have small images, and several parts all the same.
+const PART_BYTES: usize = if cfg!(test) { 4 << 10 } else { 64 << 20 };
 /// The numbers of a launch are below this: cuBLAS takes no larger ones.
 const MOST: usize = 1 << 31;
 /// A product that is cut into as many tiles as this keeps a large GPU busy.

@@ -7,8 +7,9 @@ use super::{
 
 /// As many blocks as keep a large GPU busy.
 const BUSY: usize = 1024;
-/// The least number of elements that a block takes. In tests little, so that blocks share.
-const SHARE: usize = if cfg!(test) { 50 } else { 1024 };
+/// The least number of elements that a block takes. In tests few, so that blocks share, and yet
+/// several a thread.
+const SHARE: usize = if cfg!(test) { 700 } else { 1024 };
 
 /// What is launched on the planes of a batch: a row of blocks for each channel, which they share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

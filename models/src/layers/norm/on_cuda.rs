@@ -26,7 +26,9 @@ impl Plan {
     ) -> Option<Self> {
         let pixels = height.size().checked_mul(width.size())?;
         let channels = Channels::new([batch.size(), C, pixels])?;
-        Some(Self { kind: Kind::of::<E>()?, channels })
+        // Of no values there is no mean.
+        let some = batch.size() > 0 && pixels > 0;
+        Some(Self { kind: Kind::of::<E>().filter(|_| some)?, channels })
     }
 }
 
