@@ -6,10 +6,13 @@ use std::any::TypeId;
 pub(super) const THREADS: u32 = 256;
 /// The threads of a warp.
 const WARP: usize = 32;
-/// More blocks than this do not make a launch faster: a thread then takes several elements.
-const BLOCKS: usize = 1 << 14;
+/// More blocks than this do not make a launch faster: a thread then takes several elements. Tests
+/// have fewer, so that threads do.
+const BLOCKS: usize = if cfg!(test) { 3 } else { 1 << 14 };
 /// The most blocks that CUDA allows in y.
 pub(super) const MOST_IN_Y: usize = 65535;
+/// The most that a launch has there, where a block may take several channels.
+const CHANNELS: usize = if cfg!(test) { 5 } else { MOST_IN_Y };
 
 /// The source of all kernels.
 pub(super) const SOURCE: &str = concat!(
@@ -134,6 +137,11 @@ impl Grid {
 
     /// As [`of`](Self::of), for each channel, or several.
     pub(in crate::layers) fn of_channels(elements: usize, channels: usize) -> Self {
-        Self(Self::of(elements).0, channels.min(MOST_IN_Y) as u32)
+        Self(Self::of(elements).0, channels.min(CHANNELS) as u32)
+    }
+
+    /// As [`of`](Self::of), for each of some shares of rows: not more than CUDA allows in y.
+    pub(in crate::layers) fn of_shares(columns: usize, shares: usize) -> Self {
+        Self(Self::of(columns).0, shares.min(MOST_IN_Y) as u32)
     }
 }

@@ -7,7 +7,7 @@ use cudarc::cublas::{
 };
 
 /// How many products cuBLAS is given at a time, at most.
-const BATCH: usize = 32768;
+const BATCH: usize = if cfg!(test) { 3 } else { 32768 };
 
 /// A matrix by the address of its first element, row by row: two rows are `line` elements apart. Or
 /// its transpose is stored so. `steps` are the elements between the matrices of a batch, in each of

@@ -79,7 +79,7 @@ where
         #[allow(unsafe_code)]
         unsafe {
             let arguments = (count, width, relu, kept.address(), upstream, room, sums);
-            let grid = Grid::of_channels(OUT, shares);
+            let grid = Grid::of_shares(OUT, shares);
             gpu.launch(kernels::LINEAR_GRADIENT, kind, grid, arguments)?;
             let arguments = (sums, to_bias, width, shares as u32);
             gpu.launch(kernels::ADD_SUMS, kind, Grid::of(OUT), arguments)?;

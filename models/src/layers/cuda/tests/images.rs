@@ -72,6 +72,8 @@ where
     // Weights' gradients over all images at once, split and not.
     convolution::<E, 16, 24, 3, 1>((8, 3, 3), (1, 1, 1));
     convolution::<E, 32, 70, 3, 2>((7, 2, 2), (1, 1, 1));
+    convolution::<E, 4, 4, 3, 2>((9, 1, 1), (1, 1, 1));
+    convolution::<E, 4, 4, 3, 2>((10, 2, 1), (1, 1, 1));
     // An image by itself is more than a part.
     convolution::<E, 8, 4, 3, 1>((2, 21, 17), (1, 1, 1));
     convolution::<E, 8, 4, 3, 1>((2, 21, 17), (3, 2, 2));

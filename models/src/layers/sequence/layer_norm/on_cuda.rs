@@ -46,7 +46,7 @@ pub(in crate::layers::sequence) fn on_cuda<E: Dtype, T: Tape<E, Cuda>, const M: 
             let grid = Grid::of_rows(rows);
             gpu.launch(kernels::LAYER_NORM_GRADIENT, kind, grid, arguments)?;
             let arguments = (count, width, of_x, known, upstream, sums);
-            let grid = Grid::of_channels(M, shares);
+            let grid = Grid::of_shares(M, shares);
             gpu.launch(kernels::LAYER_NORM_COLUMNS, kind, grid, arguments)?;
             let arguments = (width, shares as u32, sums, to_weight, to_bias);
             gpu.launch(kernels::ADD_COLUMNS, kind, Grid::of(M), arguments)
