@@ -35,9 +35,17 @@ __device__ void im2col(const Part &g, const E *__restrict__ x, E *__restrict__ c
     }
 }
 
+// Divides a number by the stride: the whole part, and whether nothing is left. Without strides
+// there is nothing to divide.
+template <bool STRIDES>
+__device__ bool divided(u32 number, u32 stride, u32 *whole) {
+    *whole = STRIDES ? number / stride : number;
+    return !STRIDES || *whole * stride == number;
+}
+
 // The transpose of im2col: adds to each pixel the elements of the columns that are of it. A thread
 // has a pixel to itself, and takes its taps in order.
-template <typename E>
+template <typename E, bool STRIDES>
 __device__ void col2im(const Part &g, const E *__restrict__ columns, E *__restrict__ x) {
     const u32 outputs = g.rows * g.out_width, count = g.images * outputs;
     const u32 pixels = g.lines * g.width;
@@ -50,16 +58,18 @@ __device__ void col2im(const Part &g, const E *__restrict__ columns, E *__restri
             for (u32 ky = 0; ky < g.kernel; ky++, of_tap += (u64)g.kernel * count) {
                 if (line + g.padding < ky * g.dilation) break;
                 const u32 down = line + g.padding - ky * g.dilation;
+                u32 row;
+                if (!divided<STRIDES>(down, g.stride, &row)) continue;
                 // What would be below 0 is far above the number of rows.
-                const u32 row = down / g.stride - g.first_row;
-                if (down % g.stride != 0 || row >= g.rows) continue;
+                row -= g.first_row;
+                if (row >= g.rows) continue;
                 const E *of_row = of_tap + image * outputs + row * g.out_width;
-                for (u32 kx = 0; kx < g.kernel; kx++) {
+                for (u32 kx = 0; kx < g.kernel; kx++, of_row += count) {
                     if (place + g.padding < kx * g.dilation) break;
                     const u32 along = place + g.padding - kx * g.dilation;
-                    const u32 column = along / g.stride;
-                    if (along % g.stride != 0 || column >= g.out_width) continue;
-                    sum += of_row[(u64)kx * count + column];
+                    u32 column;
+                    if (!divided<STRIDES>(along, g.stride, &column)) continue;
+                    if (column < g.out_width) sum += of_row[column];
                 }
             }
             x[(((u64)image * g.channels + channel) * g.height + line) * g.width + place] += sum;
@@ -108,7 +118,8 @@ __device__ void add_sums(const Sums<1> *parts, E *to, u32 channels, u32 shares) 
         im2col<E>(part, x, columns);                                                              \
     }                                                                                             \
     extern "C" __global__ void col2im_##name(Part part, const E *columns, E *x) {                 \
-        col2im<E>(part, columns, x);                                                              \
+        if (part.stride == 1) col2im<E, false>(part, columns, x);                                 \
+        else col2im<E, true>(part, columns, x);                                                   \
     }                                                                                             \
     extern "C" __global__ void add_parts_##name(E *to, const E *parts, u64 len, u32 count) {      \
         add_parts<E>(to, parts, len, count);                                                      \

@@ -66,25 +66,27 @@ struct Planes {
 __device__ inline u32 channel_of_block() { return blockIdx.y; }
 
 // Calls `each` with the place of each element of the block's share of its channel, from one
-// thread of the block.
+// thread of the block. Within the loop nothing is multiplied or divided.
 template <typename F>
 __device__ void walk(const Planes &planes, F each) {
-    const u64 count = (u64)planes.images * planes.pixels;
+    const u64 plane = planes.pixels, image = planes.channels * plane;
+    const u64 count = planes.images * plane;
     const u64 share = (count + gridDim.x - 1) / gridDim.x;
     const u64 end = share * (blockIdx.x + 1) < count ? share * (blockIdx.x + 1) : count;
     u64 index = share * blockIdx.x + threadIdx.x;
-    u64 image = index / planes.pixels;
-    u32 pixel = index % planes.pixels;
-    // A step of all threads, in images and pixels: no division within the loop.
-    const u32 images = THREADS / planes.pixels, pixels = THREADS % planes.pixels;
+    u32 pixel = index % plane;
+    u64 at = index / plane * image + channel_of_block() * plane + pixel;
+    // A step of all threads: some whole images, and some pixels, which may lead to the next image.
+    const u32 pixels = THREADS % planes.pixels;
+    const u64 step = THREADS / planes.pixels * image + pixels, to_next = image - plane;
 #pragma unroll 4
     for (; index < end; index += THREADS) {
-        each((image * planes.channels + channel_of_block()) * planes.pixels + pixel);
-        image += images;
+        each(at);
+        at += step;
         pixel += pixels;
         if (pixel >= planes.pixels) {
             pixel -= planes.pixels;
-            image++;
+            at += to_next;
         }
     }
 }
