@@ -54,7 +54,7 @@ __device__ void col2im(const Part &g, const E *__restrict__ columns, E *__restri
         const u32 line = pixel / g.width + g.top, place = pixel % g.width;
         for (u32 channel = blockIdx.y; channel < g.channels; channel += gridDim.y) {
             const E *of_tap = columns + (u64)channel * g.kernel * g.kernel * count;
-            E sum = E();
+            typename As<E>::Real sum = 0;
             for (u32 ky = 0; ky < g.kernel; ky++, of_tap += (u64)g.kernel * count) {
                 if (line + g.padding < ky * g.dilation) break;
                 const u32 down = line + g.padding - ky * g.dilation;
@@ -69,10 +69,11 @@ __device__ void col2im(const Part &g, const E *__restrict__ columns, E *__restri
                     const u32 along = place + g.padding - kx * g.dilation;
                     u32 column;
                     if (!divided<STRIDES>(along, g.stride, &column)) continue;
-                    if (column < g.out_width) sum += of_row[column];
+                    if (column < g.out_width) sum += real(of_row[column]);
                 }
             }
-            x[(((u64)image * g.channels + channel) * g.height + line) * g.width + place] += sum;
+            const u64 plane = ((u64)image * g.channels + channel) * g.height;
+            add_to(x[(plane + line) * g.width + place], sum);
         }
     }
 }
@@ -83,7 +84,7 @@ __device__ void add_parts(E *__restrict__ to, const E *__restrict__ parts, u64 l
     for (u64 at = thread(); at < len; at += threads()) {
         double sum = 0;
         for (u32 part = 0; part < count; part++) sum += wide(parts[part * len + at]);
-        to[at] += (E)sum;
+        add_to(to[at], (typename As<E>::Real)sum);
     }
 }
 
@@ -109,7 +110,7 @@ __device__ void add_sums(const Sums<1> *parts, E *to, u32 channels, u32 shares) 
     for (u64 channel = thread(); channel < channels; channel += threads()) {
         double sum = 0;
         for (u32 share = 0; share < shares; share++) sum += parts[channel * shares + share].of[0];
-        to[channel] += (E)sum;
+        add_to(to[channel], (typename As<E>::Real)sum);
     }
 }
 
@@ -137,4 +138,5 @@ __device__ void add_sums(const Sums<1> *parts, E *to, u32 channels, u32 shares) 
 
 KERNELS(float, f32)
 KERNELS(double, f64)
+KERNELS(f16, f16)
 #undef KERNELS

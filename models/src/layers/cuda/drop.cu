@@ -9,20 +9,20 @@ struct Dropped {
 
 // What an element is multiplied by. The hash is SplitMix64's.
 template <typename E>
-__device__ E factor(const Dropped &dropped, u64 index) {
+__device__ typename As<E>::Real factor(const Dropped &dropped, u64 index) {
     u64 hash = dropped.seed + (index + 1) * 0x9e3779b97f4a7c15ull;
     hash = (hash ^ (hash >> 30)) * 0xbf58476d1ce4e5b9ull;
     hash = (hash ^ (hash >> 27)) * 0x94d049bb133111ebull;
     hash ^= hash >> 31;
-    return hash < dropped.below ? E(0) : (E)dropped.scale;
+    return hash < dropped.below ? 0 : (typename As<E>::Real)dropped.scale;
 }
 
 // y ← what is left of x, on top of `onto` if there is one.
 template <typename E>
 __device__ void drop(u64 len, const Dropped &dropped, const E *x, const E *onto, E *y) {
     for (u64 at = thread(); at < len; at += threads()) {
-        const E left = x[at] * factor<E>(dropped, at);
-        y[at] = onto ? left + onto[at] : left;
+        const auto left = real(x[at]) * factor<E>(dropped, at);
+        put(y[at], onto ? left + real(onto[at]) : left);
     }
 }
 
@@ -32,8 +32,8 @@ template <typename E>
 __device__ void drop_gradient(u64 len, const Dropped &dropped, const E *upstream, E *x_gradient,
                               E *onto_gradient) {
     for (u64 at = thread(); at < len; at += threads()) {
-        x_gradient[at] += upstream[at] * factor<E>(dropped, at);
-        if (onto_gradient) onto_gradient[at] += upstream[at];
+        add_to(x_gradient[at], real(upstream[at]) * factor<E>(dropped, at));
+        if (onto_gradient) add_to(onto_gradient[at], real(upstream[at]));
     }
 }
 
@@ -49,4 +49,5 @@ __device__ void drop_gradient(u64 len, const Dropped &dropped, const E *upstream
 
 KERNELS(float, f32)
 KERNELS(double, f64)
+KERNELS(f16, f16)
 #undef KERNELS

@@ -6,9 +6,61 @@ typedef unsigned long long u64;
 // The threads of a block. Must equal the constant in `launch.rs`.
 const u32 THREADS = 256;
 
+// Half precision, by its bits: NVRTC has no header for it. New ones are 0.
+struct f16 {
+    unsigned short bits;
+};
+
+// What an element is computed in.
+template <typename E>
+struct As {
+    typedef E Real;
+};
+template <>
+struct As<f16> {
+    typedef float Real;
+};
+
+__device__ inline float real(float x) { return x; }
+__device__ inline double real(double x) { return x; }
+
+// Every f16 is also an f32. The bias of the exponent is 15 in f16 and 127 in f32, hence the factor
+// 2¹¹².
+__device__ inline float real(f16 x) {
+    const u32 sign = (x.bits & 0x8000u) << 16, rest = (x.bits & 0x7fffu) << 13;
+    if ((x.bits & 0x7c00u) == 0x7c00u) return __uint_as_float(sign | rest | 0x7f800000u);
+    const float size = __uint_as_float(rest) * 5192296858534827628530496329220096.0f;  // 2¹¹²
+    return sign ? -size : size;
+}
+
+__device__ inline void put(float &to, float x) { to = x; }
+__device__ inline void put(double &to, double x) { to = x; }
+
+// Rounds to the nearest, and to even where two are as near.
+__device__ inline void put(f16 &to, float x) {
+    const u32 bits = __float_as_uint(x), sign = bits >> 16 & 0x8000u;
+    const u32 size = bits & 0x7fffffffu;
+    u32 rounded;
+    if (size > 0x7f800000u) rounded = 0x7e00u;  // NaN
+    else if (size >= 0x477ff000u) rounded = 0x7c00u;  // 65520 and more: ∞
+    // Below 2⁻¹⁴: the addition rounds to multiples of 2⁻²⁴.
+    else if (size < 0x38800000u)
+        rounded = __float_as_uint(__uint_as_float(size) + 0.5f) - 0x3f000000u;
+    else rounded = (size - 0x38000000u + 0xfffu + (size >> 13 & 1u)) >> 13;
+    to.bits = sign | rounded;
+}
+
+// Adds to an element.
+template <typename E>
+__device__ void add_to(E &to, typename As<E>::Real x) {
+    put(to, real(to) + x);
+}
+
 // A number of a tensor in f64, for sums.
-__device__ inline double wide(float x) { return x; }
-__device__ inline double wide(double x) { return x; }
+template <typename E>
+__device__ double wide(E x) {
+    return real(x);
+}
 
 // The number of this thread among those of a row of blocks, and how many there are.
 __device__ inline u64 thread() { return blockIdx.x * (u64)THREADS + threadIdx.x; }

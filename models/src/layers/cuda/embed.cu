@@ -12,11 +12,12 @@ __device__ inline double sinusoid(u64 position, u32 at, u32 width) {
 template <typename E>
 __device__ void embed(u64 rows, u32 width, u64 length, double scale, const u64 *ids,
                       const E *__restrict__ weight, E *__restrict__ y) {
+    typedef typename As<E>::Real Real;
     for (u64 at = thread(); at < rows * width; at += threads()) {
         const u64 row = at / width;
         const u32 feature = at % width;
-        const E value = weight[ids[row] * width + feature] * (E)scale;
-        y[at] = length ? value + (E)sinusoid(row % length, feature, width) : value;
+        const Real value = real(weight[ids[row] * width + feature]) * (Real)scale;
+        put(y[at], length ? value + (Real)sinusoid(row % length, feature, width) : value);
     }
 }
 
@@ -28,11 +29,12 @@ __device__ void embed_gradient(u64 rows, u32 width, u32 tokens, double scale,
                                E *__restrict__ gradient) {
     for (u64 feature = thread(); feature < width; feature += threads()) {
         for (u32 token = blockIdx.y; token < tokens; token += gridDim.y) {
-            E sum = E();
+            typename As<E>::Real sum = 0;
             for (u64 row = 0; row < rows; row++) {
-                if (ids[row] == token) sum += upstream[row * width + feature] * (E)scale;
+                if (ids[row] != token) continue;
+                sum += real(upstream[row * width + feature]) * (typename As<E>::Real)scale;
             }
-            gradient[(u64)token * width + feature] += sum;
+            add_to(gradient[(u64)token * width + feature], sum);
         }
     }
 }
@@ -50,4 +52,5 @@ __device__ void embed_gradient(u64 rows, u32 width, u32 tokens, double scale,
 
 KERNELS(float, f32)
 KERNELS(double, f64)
+KERNELS(f16, f16)
 #undef KERNELS

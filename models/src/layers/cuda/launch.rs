@@ -1,5 +1,7 @@
 //! The kernels by name, and what they are launched with.
 
+use dfdx::dtypes::AMP;
+use half::f16;
 use std::any::TypeId;
 
 /// The threads of a block. Must equal the constant in `element.cu`.
@@ -33,12 +35,19 @@ pub(super) const SOURCE: &str = concat!(
 pub(in crate::layers) enum Kind {
     F32,
     F64,
+    /// f16 itself, and dfdx's `AMP<f16>`, which differs from it on the host only.
+    F16,
 }
 
 impl Kind {
     pub(in crate::layers) fn of<E: 'static>() -> Option<Self> {
         let element = TypeId::of::<E>();
-        let kinds = [(TypeId::of::<f32>(), Self::F32), (TypeId::of::<f64>(), Self::F64)];
+        let kinds = [
+            (TypeId::of::<f32>(), Self::F32),
+            (TypeId::of::<f64>(), Self::F64),
+            (TypeId::of::<f16>(), Self::F16),
+            (TypeId::of::<AMP<f16>>(), Self::F16),
+        ];
         kinds.into_iter().find(|(of, _)| *of == element).map(|(_, kind)| kind)
     }
 
@@ -47,20 +56,22 @@ impl Kind {
         match self {
             Self::F32 => size_of::<f32>(),
             Self::F64 => size_of::<f64>(),
+            Self::F16 => size_of::<f16>(),
         }
     }
 }
 
 /// The names of a kernel, one a kind.
 #[derive(Clone, Copy, Debug)]
-pub(in crate::layers) struct Kernel([&'static str; 2]);
+pub(in crate::layers) struct Kernel([&'static str; 3]);
 
 impl Kernel {
     pub(super) fn name(self, kind: Kind) -> &'static str {
-        let [single, double] = self.0;
+        let [single, double, half] = self.0;
         match kind {
             Kind::F32 => single,
             Kind::F64 => double,
+            Kind::F16 => half,
         }
     }
 }
@@ -73,7 +84,11 @@ macro_rules! all_kernels {
 
             $(
                 pub(in crate::layers) const $constant: Kernel =
-                    Kernel([concat!($name, "_f32"), concat!($name, "_f64")]);
+                    Kernel([
+                        concat!($name, "_f32"),
+                        concat!($name, "_f64"),
+                        concat!($name, "_f16"),
+                    ]);
             )*
         }
 

@@ -5,7 +5,7 @@ template <typename E>
 __device__ void add_bias(u64 rows, u32 width, u32 relu, const E *__restrict__ bias,
                          E *__restrict__ y) {
     for (u64 at = thread(); at < rows * width; at += threads()) {
-        y[at] = rectified(y[at] + bias[at % width], relu);
+        put(y[at], rectified(real(y[at]) + real(bias[at % width]), relu));
     }
 }
 
@@ -22,7 +22,7 @@ __device__ void linear_gradient(u64 rows, u32 width, u32 relu, const E *__restri
 #pragma unroll 4
         for (u64 row = first; row < end; row++) {
             const u64 at = row * width + column;
-            const E gradient = relu && y[at] <= E(0) ? E(0) : upstream[at];
+            const E gradient = relu && real(y[at]) <= 0 ? E() : upstream[at];
             if (relu) passed[at] = gradient;
             sum.of[0] += wide(gradient);
         }
@@ -43,4 +43,5 @@ __device__ void linear_gradient(u64 rows, u32 width, u32 relu, const E *__restri
 
 KERNELS(float, f32)
 KERNELS(double, f64)
+KERNELS(f16, f16)
 #undef KERNELS

@@ -3,8 +3,11 @@
 use super::{gpu::Gpu, launch::Kind, CudaErr};
 use cudarc::cublas::{
     result::{self, CublasError},
-    sys::{cublasOperation_t, cublasStatus_t},
+    sys::{
+        cublasComputeType_t, cublasGemmAlgo_t, cublasOperation_t, cublasStatus_t, cudaDataType_t,
+    },
 };
+use std::ffi::c_void;
 
 /// How many products cuBLAS is given at a time, at most.
 const BATCH: usize = if cfg!(test) { 3 } else { 32768 };
@@ -141,6 +144,38 @@ impl Gpu {
         match kind {
             Kind::F32 => call!(f32, sgemm, sgemm_strided_batched),
             Kind::F64 => call!(f64, dgemm, dgemm_strided_batched),
+            Kind::F16 => {
+                let (one, onto) = (1.0_f32, if product.added { 1.0_f32 } else { 0.0 });
+                let half = cudaDataType_t::CUDA_R_16F;
+                // SAFETY: as above; sums are taken in f32, and so the factors are of that type.
+                unsafe {
+                    result::gemm_strided_batched_ex(
+                        *self.blas.handle(),
+                        operation(b),
+                        operation(a),
+                        m,
+                        n,
+                        k,
+                        (&raw const one).cast(),
+                        b_first as *const c_void,
+                        half,
+                        b_line,
+                        step(b),
+                        a_first as *const c_void,
+                        half,
+                        a_line,
+                        step(a),
+                        (&raw const onto).cast(),
+                        c_first as *mut c_void,
+                        half,
+                        c_line,
+                        step(c),
+                        count,
+                        cublasComputeType_t::CUBLAS_COMPUTE_32F,
+                        cublasGemmAlgo_t::CUBLAS_GEMM_DEFAULT,
+                    )
+                }
+            }
         }?;
         Ok(())
     }

@@ -8,17 +8,20 @@ struct Statistics {
 // A channel's numbers as its elements need them, in their own type.
 template <typename E>
 struct Channel {
-    E mean, slope, bias;
+    typedef typename As<E>::Real Real;
+    Real mean, slope, bias;
 
     __device__ Channel(const Statistics &of, E weight, E bias)
-        : mean((E)of.mean), slope((E)(of.inverse * wide(weight))), bias(bias) {}
+        : mean((Real)of.mean), slope((Real)(of.inverse * wide(weight))), bias(real(bias)) {}
+
+    __device__ Real centered(E x) const { return real(x) - mean; }
 
     // Centered first, since little is left of numbers that are far from 0.
-    __device__ E normalized(E x) const { return (x - mean) * slope + bias; }
+    __device__ Real normalized(E x) const { return centered(x) * slope + bias; }
 
     // The gradient, or 0 if the rectifier did not let `x` pass.
-    __device__ E passing(E gradient, E x, u32 relu) const {
-        return relu && normalized(x) <= E(0) ? E(0) : gradient;
+    __device__ Real passing(E gradient, E x, u32 relu) const {
+        return relu && normalized(x) <= Real(0) ? Real(0) : real(gradient);
     }
 };
 
@@ -53,11 +56,11 @@ __device__ void norm_train(Planes planes, u32 relu, double eps, const E *__restr
                             1 / sqrt(variance + eps)};
     if (speaks_for_channel()) {
         statistics[channel] = own;
-        mean[channel] = (E)own.mean;
-        var[channel] = (E)variance;
+        put(mean[channel], (typename As<E>::Real)own.mean);
+        put(var[channel], (typename As<E>::Real)variance);
     }
     const Channel<E> numbers(own, weight[channel], bias[channel]);
-    walk(planes, [&](u64 at) { y[at] = rectified(numbers.normalized(x[at]), relu); });
+    walk(planes, [&](u64 at) { put(y[at], rectified(numbers.normalized(x[at]), relu)); });
 }
 
 // Normalizes by the running statistics.
@@ -68,7 +71,7 @@ __device__ void norm_infer(Planes planes, u32 relu, double eps, const E *__restr
     const u32 channel = channel_of_block();
     const Statistics own = {wide(mean[channel]), 1 / sqrt(wide(var[channel]) + eps)};
     const Channel<E> numbers(own, weight[channel], bias[channel]);
-    walk(planes, [&](u64 at) { y[at] = rectified(numbers.normalized(x[at]), relu); });
+    walk(planes, [&](u64 at) { put(y[at], rectified(numbers.normalized(x[at]), relu)); });
 }
 
 // Σ g and Σ g·(x − mean) over the block's share of a channel, g being the gradient where it passes.
@@ -80,9 +83,9 @@ __device__ void norm_gradient_sums(Planes planes, u32 relu, const E *__restrict_
     const Channel<E> numbers(statistics[channel], weight[channel], bias[channel]);
     Sums<2> sum = {};
     walk(planes, [&](u64 at) {
-        const double gradient = wide(numbers.passing(upstream[at], x[at], relu));
+        const double gradient = numbers.passing(upstream[at], x[at], relu);
         sum.of[0] += gradient;
-        sum.of[1] += gradient * wide(x[at] - numbers.mean);
+        sum.of[1] += gradient * numbers.centered(x[at]);
     });
     sum = sum_of_block(sum);
     if (threadIdx.x == 0) parts[channel * gridDim.x + blockIdx.x] = sum;
@@ -95,21 +98,22 @@ __device__ void norm_gradients(Planes planes, u32 relu, const E *__restrict__ x,
                                const E *__restrict__ upstream, const Statistics *statistics,
                                const E *weight, const E *bias, const Sums<2> *parts,
                                E *__restrict__ x_gradient, E *weight_gradient, E *bias_gradient) {
+    typedef typename As<E>::Real Real;
     const u32 channel = channel_of_block();
     const double count = (double)planes.images * planes.pixels;
     const Sums<2> sum = sum_of_channel(parts);
     const Statistics own = statistics[channel];
     if (speaks_for_channel()) {
-        weight_gradient[channel] += (E)(sum.of[1] * own.inverse);
-        bias_gradient[channel] += (E)sum.of[0];
+        add_to(weight_gradient[channel], (Real)(sum.of[1] * own.inverse));
+        add_to(bias_gradient[channel], (Real)sum.of[0]);
     }
     const Channel<E> numbers(own, weight[channel], bias[channel]);
-    const E mean = (E)(sum.of[0] / count);
-    const E along = (E)(sum.of[1] / count * own.inverse * own.inverse);
+    const Real mean = (Real)(sum.of[0] / count);
+    const Real along = (Real)(sum.of[1] / count * own.inverse * own.inverse);
     walk(planes, [&](u64 at) {
-        const E gradient = numbers.passing(upstream[at], x[at], relu);
-        const E centered = x[at] - numbers.mean;
-        x_gradient[at] += numbers.slope * (gradient - mean - centered * along);
+        const Real gradient = numbers.passing(upstream[at], x[at], relu);
+        const Real centered = numbers.centered(x[at]);
+        add_to(x_gradient[at], numbers.slope * (gradient - mean - centered * along));
     });
 }
 
@@ -142,4 +146,5 @@ __device__ void norm_gradients(Planes planes, u32 relu, const E *__restrict__ x,
 
 KERNELS(float, f32)
 KERNELS(double, f64)
+KERNELS(f16, f16)
 #undef KERNELS

@@ -2,13 +2,15 @@
 
 template <typename E>
 __device__ void rectify(u64 len, const E *x, E *y) {
-    for (u64 at = thread(); at < len; at += threads()) y[at] = rectified(x[at], 1);
+    for (u64 at = thread(); at < len; at += threads()) put(y[at], rectified(real(x[at]), 1));
 }
 
 // x + y, rectified or not.
 template <typename E>
 __device__ void add(u64 len, u32 relu, const E *x, const E *y, E *sum) {
-    for (u64 at = thread(); at < len; at += threads()) sum[at] = rectified(x[at] + y[at], relu);
+    for (u64 at = thread(); at < len; at += threads()) {
+        put(sum[at], rectified(real(x[at]) + real(y[at]), relu));
+    }
 }
 
 // Adds a gradient where `result`, if it was rectified, is above 0. The two that it is added to may
@@ -17,9 +19,10 @@ template <typename E>
 __device__ void add_passed(u64 len, u32 relu, const E *result, const E *upstream, E *first,
                            E *second) {
     for (u64 at = thread(); at < len; at += threads()) {
-        const E gradient = !relu || result[at] > E(0) ? upstream[at] : E(0);
-        first[at] += gradient;
-        if (second) second[at] += gradient;
+        const bool passes = !relu || real(result[at]) > 0;
+        const typename As<E>::Real gradient = passes ? real(upstream[at]) : 0;
+        add_to(first[at], gradient);
+        if (second) add_to(second[at], gradient);
     }
 }
 
@@ -37,4 +40,5 @@ __device__ void add_passed(u64 len, u32 relu, const E *result, const E *upstream
 
 KERNELS(float, f32)
 KERNELS(double, f64)
+KERNELS(f16, f16)
 #undef KERNELS

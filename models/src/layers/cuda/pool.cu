@@ -40,8 +40,8 @@ __device__ void max_pool(const Window &g, const E *__restrict__ x, E *__restrict
         u32 best = rows.first * g.width + columns.first;
         for (u32 row = rows.first; row < rows.end; row++) {
             for (u32 column = columns.first; column < columns.end; column++) {
-                const E value = plane[row * g.width + column];
-                if (value > plane[best] || value != value) best = row * g.width + column;
+                const auto value = real(plane[row * g.width + column]);
+                if (value > real(plane[best]) || value != value) best = row * g.width + column;
             }
         }
         y[at] = plane[best];
@@ -60,14 +60,14 @@ __device__ void max_pool_gradient(const Window &g, const u32 *__restrict__ from,
         const u64 plane = (u64)((u32)at / pixels) * g.out_height * g.out_width;
         const Range rows = outputs_of(g, pixel / g.width, g.out_height);
         const Range columns = outputs_of(g, pixel % g.width, g.out_width);
-        E sum = E();
+        typename As<E>::Real sum = 0;
         for (u32 row = rows.first; row < rows.end; row++) {
             for (u32 column = columns.first; column < columns.end; column++) {
                 const u64 output = plane + row * g.out_width + column;
-                if (from[output] == pixel) sum += upstream[output];
+                if (from[output] == pixel) sum += real(upstream[output]);
             }
         }
-        x_gradient[at] += sum;
+        add_to(x_gradient[at], sum);
     }
 }
 
@@ -75,19 +75,19 @@ __device__ void max_pool_gradient(const Window &g, const u32 *__restrict__ from,
 template <typename E>
 __device__ void mean_pool(const Window &g, const E *__restrict__ x, E *__restrict__ y) {
     const u32 outputs = g.out_height * g.out_width;
-    const E area = (E)((u64)g.kernel * g.kernel);
+    const auto area = (typename As<E>::Real)((u64)g.kernel * g.kernel);
     for (u64 at = thread(); at < (u64)g.planes * outputs; at += threads()) {
         const u32 output = (u32)at % outputs;
         const E *plane = x + (u64)((u32)at / outputs) * g.height * g.width;
         const Range rows = pixels_of(g, output / g.out_width, g.height);
         const Range columns = pixels_of(g, output % g.out_width, g.width);
-        E sum = E();
+        typename As<E>::Real sum = 0;
         for (u32 row = rows.first; row < rows.end; row++) {
             for (u32 column = columns.first; column < columns.end; column++) {
-                sum += plane[row * g.width + column];
+                sum += real(plane[row * g.width + column]);
             }
         }
-        y[at] = sum / area;
+        put(y[at], sum / area);
     }
 }
 
@@ -95,19 +95,19 @@ template <typename E>
 __device__ void mean_pool_gradient(const Window &g, const E *__restrict__ upstream,
                                    E *__restrict__ x_gradient) {
     const u32 pixels = g.height * g.width;
-    const E area = (E)((u64)g.kernel * g.kernel);
+    const auto area = (typename As<E>::Real)((u64)g.kernel * g.kernel);
     for (u64 at = thread(); at < (u64)g.planes * pixels; at += threads()) {
         const u32 pixel = (u32)at % pixels;
         const E *plane = upstream + (u64)((u32)at / pixels) * g.out_height * g.out_width;
         const Range rows = outputs_of(g, pixel / g.width, g.out_height);
         const Range columns = outputs_of(g, pixel % g.width, g.out_width);
-        E sum = E();
+        typename As<E>::Real sum = 0;
         for (u32 row = rows.first; row < rows.end; row++) {
             for (u32 column = columns.first; column < columns.end; column++) {
-                sum += plane[row * g.out_width + column] / area;
+                sum += real(plane[row * g.out_width + column]) / area;
             }
         }
-        x_gradient[at] += sum;
+        add_to(x_gradient[at], sum);
     }
 }
 
@@ -129,4 +129,5 @@ __device__ void mean_pool_gradient(const Window &g, const E *__restrict__ upstre
 
 KERNELS(float, f32)
 KERNELS(double, f64)
+KERNELS(f16, f16)
 #undef KERNELS

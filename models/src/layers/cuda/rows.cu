@@ -2,8 +2,8 @@
 // each warp takes one.
 
 template <typename E>
-__device__ E normal(E x, const Statistics &of) {
-    return (E)((wide(x) - of.mean) * of.inverse);
+__device__ typename As<E>::Real normal(E x, const Statistics &of) {
+    return (typename As<E>::Real)((wide(x) - of.mean) * of.inverse);
 }
 
 template <typename E>
@@ -22,7 +22,8 @@ __device__ void layer_norm(u64 rows, u32 width, double eps, const E *__restrict_
         const Statistics own = {mean, 1 / sqrt(sum_of_warp(squares) / width + eps)};
         if (lane() == 0) statistics[row] = own;
         for (u32 at = lane(); at < width; at += WARP) {
-            y[row * width + at] = normal(from[at], own) * weight[at] + bias[at];
+            const auto scaled = normal(from[at], own) * real(weight[at]);
+            put(y[row * width + at], scaled + real(bias[at]));
         }
     }
 }
@@ -46,7 +47,8 @@ __device__ void layer_norm_gradient(u64 rows, u32 width, const E *__restrict__ x
         for (u32 at = lane(); at < width; at += WARP) {
             const double through = wide(upstream[first + at]) * wide(weight[at]);
             const double centered = wide(normal(x[first + at], own));
-            x_gradient[first + at] += (E)(own.inverse * (through - mean - centered * along));
+            const double gradient = own.inverse * (through - mean - centered * along);
+            add_to(x_gradient[first + at], (typename As<E>::Real)gradient);
         }
     }
 }
@@ -78,8 +80,8 @@ __device__ void add_columns(u32 width, u32 shares, const Sums<2> *parts, E *firs
         for (u32 share = 0; share < shares; share++) {
             for (u32 n = 0; n < 2; n++) sum.of[n] += parts[(u64)share * width + column].of[n];
         }
-        first[column] += (E)sum.of[0];
-        second[column] += (E)sum.of[1];
+        add_to(first[column], (typename As<E>::Real)sum.of[0]);
+        add_to(second[column], (typename As<E>::Real)sum.of[1]);
     }
 }
 
@@ -106,4 +108,5 @@ __device__ void add_columns(u32 width, u32 shares, const Sums<2> *parts, E *firs
 
 KERNELS(float, f32)
 KERNELS(double, f64)
+KERNELS(f16, f16)
 #undef KERNELS

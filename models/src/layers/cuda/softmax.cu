@@ -3,16 +3,16 @@
 __device__ inline float exponential(float x) { return expf(x); }
 __device__ inline double exponential(double x) { return exp(x); }
 
-template <typename E>
-__device__ E lowest() {
-    return (E)__uint_as_float(0xff800000u);  // −∞
+template <typename R>
+__device__ R lowest() {
+    return (R)__uint_as_float(0xff800000u);  // −∞
 }
 
 // The largest of a warp, for all its threads; NaN is left out.
-template <typename E>
-__device__ E most_of_warp(E mine) {
+template <typename R>
+__device__ R most_of_warp(R mine) {
     for (u32 by = WARP / 2; by > 0; by /= 2) {
-        const E other = __shfl_xor_sync(0xffffffffu, mine, by);
+        const R other = __shfl_xor_sync(0xffffffffu, mine, by);
         mine = other > mine ? other : mine;
     }
     return mine;
@@ -30,32 +30,35 @@ struct Scores {
 template <typename E>
 __device__ void weigh(u64 rows, const Scores &of, double scale, const unsigned char *padded,
                       E *weights) {
-    const E by = (E)scale;
+    typedef typename As<E>::Real Real;
+    const Real by = (Real)scale;
     for (u64 row = warp(); row < rows; row += warps()) {
         E *scores = weights + row * of.keys;
         const u32 query = row % of.queries;
         const u64 sequence = row / ((u64)of.heads * of.queries);
-        E most = lowest<E>();
+        Real most = lowest<Real>();
         double seen = 0;
         for (u32 key = lane(); key < of.keys; key += WARP) {
             const bool hidden =
                 (of.causal && key > query) || (padded && padded[sequence * of.keys + key]);
-            const E score = hidden ? lowest<E>() : scores[key] * by;
-            scores[key] = score;
-            if (score > most) most = score;
-            if (!(score == lowest<E>())) seen = 1;
+            const Real score = hidden ? lowest<Real>() : real(scores[key]) * by;
+            put(scores[key], score);
+            // As it will be read.
+            if (real(scores[key]) > most) most = real(scores[key]);
+            if (!(score == lowest<Real>())) seen = 1;
         }
         most = most_of_warp(most);
         const bool any = sum_of_warp(seen) > 0;
         double sum = 0;
         for (u32 key = lane(); key < of.keys; key += WARP) {
-            const E weight = any ? exponential(scores[key] - most) : E(0);
-            scores[key] = weight;
-            sum += wide(weight);
+            put(scores[key], any ? exponential(real(scores[key]) - most) : 0);
+            sum += wide(scores[key]);
         }
         sum = sum_of_warp(sum);
-        const E share = any ? (E)(1 / sum) : E(0);
-        for (u32 key = lane(); key < of.keys; key += WARP) scores[key] *= share;
+        const Real share = any ? (Real)(1 / sum) : 0;
+        for (u32 key = lane(); key < of.keys; key += WARP) {
+            put(scores[key], real(scores[key]) * share);
+        }
     }
 }
 
@@ -67,14 +70,15 @@ __device__ void weigh_gradient(u64 rows, u32 keys, double scale, const Dropped &
         const u64 first = row * keys;
         double mean = 0;
         for (u32 key = lane(); key < keys; key += WARP) {
-            const E gradient = gradients[first + key] * factor<E>(dropped, first + key);
-            gradients[first + key] = gradient;
+            E &gradient = gradients[first + key];
+            put(gradient, real(gradient) * factor<E>(dropped, first + key));
             mean += wide(gradient) * wide(weights[first + key]);
         }
         mean = sum_of_warp(mean);
         for (u32 key = lane(); key < keys; key += WARP) {
             const double gradient = wide(gradients[first + key]) - mean;
-            gradients[first + key] = (E)(wide(weights[first + key]) * gradient * scale);
+            const double of_score = wide(weights[first + key]) * gradient * scale;
+            put(gradients[first + key], (typename As<E>::Real)of_score);
         }
     }
 }
@@ -95,15 +99,17 @@ __device__ void losses(u64 rows, u32 classes, const E *__restrict__ logits, cons
             continue;
         }
         const E *from = logits + row * classes;
-        E most = lowest<E>();
-        for (u32 at = lane(); at < classes; at += WARP) most = from[at] > most ? from[at] : most;
+        typename As<E>::Real most = lowest<typename As<E>::Real>();
+        for (u32 at = lane(); at < classes; at += WARP) {
+            if (real(from[at]) > most) most = real(from[at]);
+        }
         most = most_of_warp(most);
         double sum = 0;
-        for (u32 at = lane(); at < classes; at += WARP) sum += wide(exponential(from[at] - most));
+        for (u32 at = lane(); at < classes; at += WARP) sum += exponential(real(from[at]) - most);
         sum = sum_of_warp(sum);
         if (lane() == 0) {
-            spreads[row] = {wide(most), sum};
-            each[row] = log(sum) - (wide(from[label]) - wide(most));
+            spreads[row] = {most, sum};
+            each[row] = log(sum) - (wide(from[label]) - most);
         }
     }
 }
@@ -114,7 +120,7 @@ __device__ void total_loss(u64 rows, double share, const double *each, E *loss) 
     Sums<1> sum = {};
     for (u64 row = threadIdx.x; row < rows; row += THREADS) sum.of[0] += each[row];
     sum = sum_of_block(sum);
-    if (threadIdx.x == 0) *loss = (E)(sum.of[0] * share);
+    if (threadIdx.x == 0) put(*loss, (typename As<E>::Real)(sum.of[0] * share));
 }
 
 // Adds (softmax − 1 at the label)·share·upstream to the gradient of each row that counts.
@@ -122,17 +128,18 @@ template <typename E>
 __device__ void loss_gradient(u64 rows, u32 classes, double share, const E *__restrict__ logits,
                               const u64 *labels, u64 ignored, const Spread *spreads,
                               const E *upstream, E *__restrict__ gradient) {
+    typedef typename As<E>::Real Real;
     const double scale = wide(*upstream) * share;
     for (u64 row = warp(); row < rows; row += warps()) {
         const u64 label = labels[row];
         if (label == ignored) continue;
         const Spread own = spreads[row];
-        const E most = (E)own.most, of_each = (E)(scale / own.sum);
+        const Real most = (Real)own.most, of_each = (Real)(scale / own.sum);
         for (u32 at = lane(); at < classes; at += WARP) {
             const u64 place = row * classes + at;
-            E by = exponential(logits[place] - most) * of_each;
-            if (at == label) by -= (E)scale;
-            gradient[place] += by;
+            Real by = exponential(real(logits[place]) - most) * of_each;
+            if (at == label) by -= (Real)scale;
+            add_to(gradient[place], by);
         }
     }
 }
@@ -165,4 +172,5 @@ __device__ void loss_gradient(u64 rows, u32 classes, double share, const E *__re
 
 KERNELS(float, f32)
 KERNELS(double, f64)
+KERNELS(f16, f16)
 #undef KERNELS

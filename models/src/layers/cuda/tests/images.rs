@@ -6,7 +6,7 @@ use crate::layers::{builder, BatchNorm2d, Conv2dOptions, Filters, Planes, Poolin
 type Images<const C: usize, E, D> = Planes<usize, C, usize, usize, E, D, NoneTape>;
 
 /// The result, and the gradients of the filters, the bias and the images, of those there are.
-fn convolved<
+pub(super) fn convolved<
     E: Real,
     D: Layers<E>,
     const I: usize,
@@ -118,7 +118,7 @@ fn gpu_without_addresses() {
 }
 
 /// The result with the statistics, and the gradients; and the result of inference.
-fn normed<E: Real, D: Layers<E>, const C: usize, const RELU: bool>(
+pub(super) fn normed<E: Real, D: Layers<E>, const C: usize, const RELU: bool>(
     dev: &D,
     (batch, height, width): (usize, usize, usize),
 ) -> Vec<Vec<f64>> {
@@ -126,14 +126,19 @@ fn normed<E: Real, D: Layers<E>, const C: usize, const RELU: bool>(
         weight: tensor(dev, Rank1::default(), 1),
         bias: tensor(dev, Rank1::default(), 2),
         running_mean: tensor(dev, Rank1::default(), 3),
-        running_var: tensor::<_, E, D>(dev, Rank1::default(), 4).square(),
+        running_var: dev.tensor_from_vec(
+            values::<E>(C, 4).into_iter().map(|x| x.abs()).collect(),
+            Rank1::default(),
+        ),
         eps: 1e-5,
         momentum: 0.1,
     };
-    let x: Images<C, E, D> = tensor(dev, (batch, Const, height, width), 5);
+    let shape = (batch, Const::<C>, height, width);
     // Far from 0, so that it matters which is subtracted.
-    let x = x.try_mul(E::from_f64(3.0).unwrap()).unwrap();
-    let x = x.try_add(E::from_f64(20.0).unwrap()).unwrap();
+    let far = |x: f64| half::f16::from_f64(3.0 * x + 20.0).to_f64();
+    let far = wide(values::<E>(shape.num_elements(), 5)).into_iter().map(far);
+    let x = far.map(|x| E::from_f64(x).unwrap()).collect();
+    let x: Images<C, E, D> = dev.tensor_from_vec(x, shape);
     let (y, mean, var) = D::try_train_batch_norm2d(x.leaky_trace(), &norm).unwrap();
     let mut lists = vec![numbers(&y), numbers(&mean), numbers(&var)];
     let gradients = backward(y);
@@ -201,7 +206,7 @@ fn gpu_norm_of_a_large_mean() {
     assert!((squares - 1.0).abs() < 1e-3, "{squares}");
 }
 
-fn pooled<E: Real, D: Layers<E>>(
+pub(super) fn pooled<E: Real, D: Layers<E>>(
     dev: &D,
     (batch, height, width): (usize, usize, usize),
     pooling: Pooling,
@@ -209,8 +214,9 @@ fn pooled<E: Real, D: Layers<E>>(
 ) -> Vec<Vec<f64>> {
     let shape = (batch, Const::<3>, height, width);
     // Of few values, so that some are equal.
-    let few = values::<E>(shape.num_elements(), 1).into_iter().map(|x| (x * (x + x)).round());
-    let x: Images<3, E, D> = dev.tensor_from_vec(few.collect(), shape);
+    let few = wide(values::<E>(shape.num_elements(), 1)).into_iter().map(|x| (2.0 * x * x).round());
+    let few = few.map(|x| E::from_f64(x).unwrap()).collect();
+    let x: Images<3, E, D> = dev.tensor_from_vec(few, shape);
     let y = D::try_pool2d(x.leaky_trace(), pooling, window).unwrap();
     let mut lists = vec![numbers(&y)];
     lists.push(numbers(&backward(y).get(&x)));

@@ -2,6 +2,8 @@
 //! in tests, and parts and blocks are small, so that there are several.
 #![allow(clippy::unwrap_used)]
 
+#[cfg(feature = "f16")]
+mod halves;
 mod images;
 mod pointwise;
 mod sequence;
@@ -36,8 +38,8 @@ fn values<E: Real>(len: usize, seed: u64) -> Vec<E> {
     (0..len)
         .map(|_| {
             let value: f64 = StandardNormal.sample(&mut rng);
-            // As f32 has them: both types compute with the same numbers.
-            E::from_f64(f64::from(value as f32)).unwrap()
+            // As f16 has them: all types compute with the same numbers.
+            E::from_f64(half::f16::from_f64(value).to_f64()).unwrap()
         })
         .collect()
 }

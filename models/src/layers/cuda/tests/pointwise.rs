@@ -3,7 +3,7 @@
 use super::*;
 use crate::layers::{LinearOptions, Rows};
 
-fn rectified<E: Real, D: Layers<E>>(dev: &D, len: usize) -> Vec<Vec<f64>> {
+pub(super) fn rectified<E: Real, D: Layers<E>>(dev: &D, len: usize) -> Vec<Vec<f64>> {
     let mut given = values::<E>(len, 1);
     // The derivative at 0 is 0.
     given.iter_mut().step_by(7).for_each(|x| *x = E::zero());
@@ -15,7 +15,7 @@ fn rectified<E: Real, D: Layers<E>>(dev: &D, len: usize) -> Vec<Vec<f64>> {
     lists
 }
 
-fn summed<E: Real, D: Layers<E>>(dev: &D, len: usize, relu: bool) -> Vec<Vec<f64>> {
+pub(super) fn summed<E: Real, D: Layers<E>>(dev: &D, len: usize, relu: bool) -> Vec<Vec<f64>> {
     let (x, y) = (tensor::<_, E, D>(dev, (len,), 1), tensor::<_, E, D>(dev, (len,), 2));
     let sum = D::try_sum(x.leaky_trace(), y.clone().put_tape(Default::default()), relu).unwrap();
     let mut lists = vec![numbers(&sum)];
@@ -52,7 +52,7 @@ fn gpu_rectifiers_and_sums() {
     all::<f64>();
 }
 
-fn dense<E: Real, D: Layers<E>, const IN: usize, const OUT: usize>(
+pub(super) fn dense<E: Real, D: Layers<E>, const IN: usize, const OUT: usize>(
     dev: &D,
     batch: usize,
     options: LinearOptions,

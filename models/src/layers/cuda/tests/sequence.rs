@@ -6,14 +6,17 @@ use crate::layers::{
 };
 
 /// A device with a transformer's operations.
-trait Sequential<E: Dtype>: SequenceKernels<E> + Layers<E> {}
+pub(super) trait Sequential<E: Dtype>: SequenceKernels<E> + Layers<E> {}
 impl<E: Dtype, D: SequenceKernels<E>> Sequential<E> for D {}
 
 fn rate(rate: f64) -> DropoutRate {
     DropoutRate::new(rate).unwrap()
 }
 
-fn layer_normed<E: Real, D: Sequential<E>, const M: usize>(dev: &D, rows: usize) -> Vec<Vec<f64>> {
+pub(super) fn layer_normed<E: Real, D: Sequential<E>, const M: usize>(
+    dev: &D,
+    rows: usize,
+) -> Vec<Vec<f64>> {
     let x: Rows<usize, M, E, D, NoneTape> = tensor(dev, (rows, Const), 1);
     let weight: Tensor<Rank1<M>, E, D> = tensor(dev, Default::default(), 2);
     let bias: Tensor<Rank1<M>, E, D> = tensor(dev, Default::default(), 3);
@@ -57,7 +60,7 @@ fn gpu_layer_norms() {
     layer_norms::<f64>();
 }
 
-fn dropped<E: Real, D: Sequential<E>>(dev: &D, rows: usize, p: f64) -> Vec<Vec<f64>> {
+pub(super) fn dropped<E: Real, D: Sequential<E>>(dev: &D, rows: usize, p: f64) -> Vec<Vec<f64>> {
     let x: Rows<usize, 5, E, D, NoneTape> = tensor(dev, (rows, Const), 1);
     let onto: Rows<usize, 5, E, D, NoneTape> = tensor(dev, (rows, Const), 2);
     let y = D::try_drop(x.leaky_trace(), rate(p)).unwrap();
@@ -97,7 +100,7 @@ fn gpu_dropout() {
     }
 }
 
-fn attended<E: Real, D: Sequential<E>, const M: usize, const H: usize>(
+pub(super) fn attended<E: Real, D: Sequential<E>, const M: usize, const H: usize>(
     dev: &D,
     sizes: AttentionSizes,
     mask: &AttentionMask,
@@ -167,9 +170,12 @@ fn gpu_attention() {
     attentions::<f64>();
 }
 
-fn losses<E: Real, D: Sequential<E>, const V: usize>(dev: &D, rows: usize) -> Vec<Vec<f64>> {
+pub(super) fn losses<E: Real, D: Sequential<E>, const V: usize>(
+    dev: &D,
+    rows: usize,
+) -> Vec<Vec<f64>> {
     let x: Rows<usize, V, E, D, NoneTape> = tensor(dev, (rows, Const), 1);
-    let x = x.try_mul(E::from_f64(3.0).unwrap()).unwrap();
+    let x = x.try_mul(E::from_f64(2.0).unwrap()).unwrap();
     let labels: Vec<usize> = (0..rows).map(|row| (row * 7) % V).collect();
     let mut lists = Vec::new();
     // Label 1 is ignored, and then all are.
@@ -212,7 +218,7 @@ fn gpu_cross_entropy() {
     all_losses::<f64>();
 }
 
-fn embedded<E: Real, D: Sequential<E>, const M: usize>(
+pub(super) fn embedded<E: Real, D: Sequential<E>, const M: usize>(
     dev: &D,
     options: EmbeddingOptions,
     (batch, length): (usize, usize),
