@@ -118,6 +118,9 @@ static void kernels_run() {
     const bool seen_too = run(shift, 64, {1, 1, 1}, {64, 1, 1}, out) || !is(63, 62);
     const bool backwards = getenv("GPU_ON_HOST_BACKWARDS");
     expect(backwards ? seen_too : seen, "a barrier that is missing");
+    expect(run("if (i) out[1] = 5; else out[0] = out[1];", 2, {2, 1, 1}, {1, 1, 1}, out) == 0 &&
+               (backwards ? is(0, 5) : std::isnan(out[0])),
+           "blocks in order, or in the other one");
     expect(run("", 3, {1, 1, 1}, {1, 1, 1}, out) == 0 && std::isnan(out[2]),
            "new memory is not a number");
 }
