@@ -145,6 +145,9 @@ static void faults_are_seen() {
                     one) == -1,
            "more than 48 KiB of shared memory");
     expect(launch(kernel(""), 0, 0, one, one, 49153) == INVALID, "too much shared memory asked for");
+    const std::string twice = "float twice(float x) { return 2 * x; }\n", use = "out[i] = twice(i);";
+    expect(error_of(use, 1, one, one, "__device__ " + twice) == 0, "a function of the GPU");
+    expect(error_of(use, 1, one, one, "inline " + twice) == -1, "a function that is not");
     uint64_t address;
     cuMemAllocAsync(&address, 64, nullptr);
     float host[17] = {};
