@@ -136,7 +136,5 @@ __device__ void add_sums(const Sums<1> *parts, E *to, u32 channels, u32 shares) 
         add_sums<E>(parts, to, channels, shares);                                                 \
     }
 
-KERNELS(float, f32)
-KERNELS(double, f64)
-KERNELS(f16, f16)
+KINDS(KERNELS)
 #undef KERNELS

@@ -47,7 +47,5 @@ __device__ void drop_gradient(u64 len, const Dropped &dropped, const E *upstream
         drop_gradient<E>(len, dropped, upstream, x_gradient, onto_gradient);                      \
     }
 
-KERNELS(float, f32)
-KERNELS(double, f64)
-KERNELS(f16, f16)
+KINDS(KERNELS)
 #undef KERNELS

@@ -1,5 +1,10 @@
 // What the kernels of the layers share. The files of kernels follow it in one source.
 
+// The types of elements that kernels are made for: one, where a program is to compile no more.
+#ifndef KINDS
+#define KINDS(KERNELS) KERNELS(float, f32) KERNELS(double, f64) KERNELS(f16, f16)
+#endif
+
 typedef unsigned int u32;
 typedef unsigned long long u64;
 

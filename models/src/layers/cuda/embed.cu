@@ -50,7 +50,5 @@ __device__ void embed_gradient(u64 rows, u32 width, u32 tokens, double scale,
         embed_gradient<E>(rows, width, tokens, scale, ids, upstream, gradient);                   \
     }
 
-KERNELS(float, f32)
-KERNELS(double, f64)
-KERNELS(f16, f16)
+KINDS(KERNELS)
 #undef KERNELS

@@ -1,7 +1,7 @@
 //! A GPU as the layers use it: the compiled kernels, cuBLAS, and memory for a layer's own use.
 
 use super::{
-    launch::{names, Grid, Kernel, Kind, SOURCE, THREADS},
+    launch::{names, Grid, Kernel, Kind, THREADS},
     CudaErr,
 };
 use cudarc::{
@@ -17,8 +17,6 @@ use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
-
-const MODULE: &str = "tlr_layers";
 
 /// What a program has of a GPU, once. All of dfdx's devices of the same number share the GPU's
 /// context and its stream, so one is as good as another.
@@ -61,11 +59,6 @@ impl Gpu {
     }
 
     fn new(device: Arc<CudaDevice>) -> Result<Self, CudaErr> {
-        let ptx = nvrtc::compile_ptx(SOURCE).map_err(|error| {
-            tracing::error!(%error, "the kernels of the layers do not compile");
-            CudaError::Driver(DriverError(CUresult::CUDA_ERROR_INVALID_SOURCE))
-        })?;
-        device.load_ptx(ptx, MODULE, &names())?;
         let workspace = device.null()?;
         Ok(Self { blas: CudaBlas::new(device.clone())?, workspace, device })
     }
@@ -98,6 +91,20 @@ impl Gpu {
         Ok(())
     }
 
+    /// Looks up a kernel, after compiling all of its kind on the first call.
+    fn function(&self, kernel: Kernel, kind: Kind) -> Result<CudaFunction, CudaErr> {
+        let found = || self.device.get_func(kind.module(), kernel.name(kind));
+        if let Some(function) = found() {
+            return Ok(function);
+        }
+        let ptx = nvrtc::compile_ptx(kind.source()).map_err(|error| {
+            tracing::error!(%error, "the kernels of the layers do not compile");
+            CudaError::Driver(DriverError(CUresult::CUDA_ERROR_INVALID_SOURCE))
+        })?;
+        self.device.load_ptx(ptx, kind.module(), &names(kind))?;
+        Ok(found().ok_or(DriverError(CUresult::CUDA_ERROR_NOT_FOUND))?)
+    }
+
     /// Launches a kernel in dfdx's stream.
     ///
     /// # Safety
@@ -117,8 +124,7 @@ impl Gpu {
         if x == 0 || y == 0 {
             return Ok(());
         }
-        let function = self.device.get_func(MODULE, kernel.name(kind));
-        let function = function.ok_or(DriverError(CUresult::CUDA_ERROR_NOT_FOUND))?;
+        let function = self.function(kernel, kind)?;
         let config =
             LaunchConfig { grid_dim: (x, y, 1), block_dim: (THREADS, 1, 1), shared_mem_bytes: 0 };
         // SAFETY: as the caller guarantees.

@@ -16,8 +16,8 @@ pub(super) const MOST_IN_Y: usize = 65535;
 /// The most that a launch has there, where a block may take several channels.
 const CHANNELS: usize = if cfg!(test) { 5 } else { MOST_IN_Y };
 
-/// The source of all kernels.
-pub(super) const SOURCE: &str = concat!(
+/// The source of all kernels, of the kinds that `KINDS` names.
+const SOURCE: &str = concat!(
     include_str!("element.cu"),
     include_str!("conv.cu"),
     include_str!("norm.cu"),
@@ -49,6 +49,25 @@ impl Kind {
             (TypeId::of::<AMP<f16>>(), Self::F16),
         ];
         kinds.into_iter().find(|(of, _)| *of == element).map(|(_, kind)| kind)
+    }
+
+    /// The name that kernels of this kind are loaded under.
+    pub(super) fn module(self) -> &'static str {
+        match self {
+            Self::F32 => "tlr_layers_f32",
+            Self::F64 => "tlr_layers_f64",
+            Self::F16 => "tlr_layers_f16",
+        }
+    }
+
+    /// The source of the kernels of this kind.
+    pub(super) fn source(self) -> String {
+        let types = match self {
+            Self::F32 => "float, f32",
+            Self::F64 => "double, f64",
+            Self::F16 => "f16, f16",
+        };
+        format!("#define KINDS(KERNELS) KERNELS({types})\n{SOURCE}")
     }
 
     /// The size of an element.
@@ -92,9 +111,9 @@ macro_rules! all_kernels {
             )*
         }
 
-        /// The names of all kernels.
-        pub(super) fn names() -> Vec<&'static str> {
-            [$(kernels::$constant),*].into_iter().flat_map(|kernel| kernel.0).collect()
+        /// The names of all kernels of a kind.
+        pub(super) fn names(kind: Kind) -> Vec<&'static str> {
+            [$(kernels::$constant),*].map(|kernel| kernel.name(kind)).to_vec()
         }
     };
 }

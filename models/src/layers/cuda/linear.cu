@@ -41,7 +41,5 @@ __device__ void linear_gradient(u64 rows, u32 width, u32 relu, const E *__restri
         linear_gradient<E>(rows, width, relu, y, upstream, passed, parts);                        \
     }
 
-KERNELS(float, f32)
-KERNELS(double, f64)
-KERNELS(f16, f16)
+KINDS(KERNELS)
 #undef KERNELS

@@ -1,6 +1,6 @@
 //! What the layers share on CUDA: own kernels and cuBLAS, on dfdx's memory and in its stream.
 //!
-//! The kernels are the `.cu` files here, compiled by NVRTC when a layer first runs on a GPU. A
+//! The kernels are the `.cu` files here, compiled by NVRTC when a layer first runs in a dtype. A
 //! layer's `on_cuda.rs` knows tensors and gradients, and hands on their addresses. Nothing here
 //! waits for the GPU: what is freed or overwritten after a launch is so after it in the stream.
 

@@ -144,7 +144,5 @@ __device__ void norm_gradients(Planes planes, u32 relu, const E *__restrict__ x,
                           weight_gradient, bias_gradient);                                        \
     }
 
-KERNELS(float, f32)
-KERNELS(double, f64)
-KERNELS(f16, f16)
+KINDS(KERNELS)
 #undef KERNELS

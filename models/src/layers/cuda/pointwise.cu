@@ -38,7 +38,5 @@ __device__ void add_passed(u64 len, u32 relu, const E *result, const E *upstream
         add_passed<E>(len, relu, result, upstream, first, second);                                \
     }
 
-KERNELS(float, f32)
-KERNELS(double, f64)
-KERNELS(f16, f16)
+KINDS(KERNELS)
 #undef KERNELS

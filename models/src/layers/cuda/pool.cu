@@ -127,7 +127,5 @@ __device__ void mean_pool_gradient(const Window &g, const E *__restrict__ upstre
         mean_pool_gradient<E>(window, upstream, x_gradient);                                      \
     }
 
-KERNELS(float, f32)
-KERNELS(double, f64)
-KERNELS(f16, f16)
+KINDS(KERNELS)
 #undef KERNELS

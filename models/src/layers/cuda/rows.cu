@@ -106,7 +106,5 @@ __device__ void add_columns(u32 width, u32 shares, const Sums<2> *parts, E *firs
         add_columns<E>(width, shares, parts, first, second);                                      \
     }
 
-KERNELS(float, f32)
-KERNELS(double, f64)
-KERNELS(f16, f16)
+KINDS(KERNELS)
 #undef KERNELS

@@ -170,7 +170,5 @@ __device__ void loss_gradient(u64 rows, u32 classes, double share, const E *__re
                          gradient);                                                               \
     }
 
-KERNELS(float, f32)
-KERNELS(double, f64)
-KERNELS(f16, f16)
+KINDS(KERNELS)
 #undef KERNELS
