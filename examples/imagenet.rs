@@ -13,8 +13,11 @@
 mod common;
 
 use clap::Parser;
-use common::{numbers::whole, warn, Job, Training};
-use dfdx::prelude::Cpu;
+use common::{
+    device::{on_device, Place},
+    numbers::whole,
+    warn, Job, Training,
+};
 use std::{
     error::Error,
     num::NonZeroUsize,
@@ -86,10 +89,10 @@ fn run(args: &Args, job: &Job<'_>) -> Result<ExitCode, Box<dyn Error>> {
     let source = source.drop_last().share(Share::of_rank(job.ranks()));
     let name = format!("{name}, ResNet-50");
     // As many logits as needed, within what is compiled in.
-    match folder.train.classes().len() {
-        ..=10 => job.train::<ResNet50<10, f32, Cpu>>(&name, "ResNet-50", &source),
-        _ => job.train::<ResNet50<1000, f32, Cpu>>(&name, "ResNet-50", &source),
-    }
+    on_device!(job.place(), D => match folder.train.classes().len() {
+        ..=10 => job.train::<ResNet50<10, f32, D>>(&name, "ResNet-50", &source),
+        _ => job.train::<ResNet50<1000, f32, D>>(&name, "ResNet-50", &source),
+    })
 }
 
 /// The folder's pictures, all of which can be read. Says what else there is.

@@ -16,8 +16,8 @@ const FILES: [&str; 7] = ["out", "json", "quiet", "tensorboard", "checkpoint", "
 
 /// Flags that may differ when a run goes on from its checkpoint. The place of the data is one of
 /// them: the data itself is compared.
-const MAY_CHANGE: [&str; 8] =
-    ["epochs", "threads", "decoders", "beam", "show", "data", "download", "mirror"];
+const MAY_CHANGE: [&str; 9] =
+    ["epochs", "device", "threads", "decoders", "beam", "show", "data", "download", "mirror"];
 
 pub(super) const VERSION: &str = env!("CARGO_PKG_VERSION");
 

@@ -1,6 +1,7 @@
 //! Follows a training: shows its progress, and writes its record.
 
 use super::{
+    device::Place,
     record::{Record, BEST, CURVES, FILES},
     shown::Shown,
     signals::Stop,
@@ -228,9 +229,14 @@ impl Job<'_> {
             (_, Mode::Global) => format!("one rate, looked at {every}"),
             (_, Mode::PerLayer) => format!("a rate a layer, looked at {every}"),
         };
+        let device = match self.place() {
+            Place::Cpu => "",
+            #[cfg(feature = "cuda")]
+            Place::Cuda => "on the GPU with ",
+        };
         format!(
             "{data}: {amounts}\n\
-             {model}: {}, {}{}\n\
+             {model}: {}, {device}{}{}\n\
              {} of {}, each with {}; {rate}\n\
              Results in {}\n",
             count(parameters, "parameter"),

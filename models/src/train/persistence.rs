@@ -1,11 +1,11 @@
 //! [`Persistence`]: saves a run, and resumes it.
 
-use super::{AnyRanks, Facts, Learner, Options, TrainError};
+use super::{AnyRanks, Facts, Learner, Options, TrainDevice, TrainError};
 use crate::{
     report::{count, Epoch, ReportError},
     weights,
 };
-use dfdx::{nn::TensorCollection, prelude::Cpu};
+use dfdx::nn::TensorCollection;
 use serde::{Deserialize, Serialize};
 use std::{
     path::Path,
@@ -126,10 +126,10 @@ impl Progress {
 
 impl Persistence<'_> {
     /// Takes model and optimizer to where the checkpoint is, if there is one.
-    pub(super) fn begin<M>(
+    pub(super) fn begin<M, D: TrainDevice>(
         &self,
         model: &mut M,
-        optimizer: &mut dyn Learner<M>,
+        optimizer: &mut dyn Learner<M, D>,
         new: Progress,
     ) -> Result<Progress, TrainError> {
         let (path, checkpoint) = match (self.checkpoint, self.opened()?) {
@@ -184,10 +184,10 @@ impl Persistence<'_> {
         self.ranks.is_none_or(|ranks| ranks.is_first())
     }
 
-    pub(super) fn save<M>(
+    pub(super) fn save<M, D: TrainDevice>(
         &self,
         model: &M,
-        optimizer: &mut dyn Learner<M>,
+        optimizer: &mut dyn Learner<M, D>,
         progress: &Progress,
     ) -> Result<(), TrainError> {
         let Some(path) = self.checkpoint else { return Ok(()) };
@@ -201,7 +201,7 @@ impl Persistence<'_> {
     }
 
     /// Keeps the weights if `epoch` is better than those before it. `notes` say how to use them.
-    pub(super) fn keep_best<M: TensorCollection<f32, Cpu>>(
+    pub(super) fn keep_best<M: TensorCollection<f32, D>, D: TrainDevice>(
         &self,
         model: &M,
         epoch: &Epoch,

@@ -276,3 +276,31 @@ fn more_threads_than_cores_are_of_no_use() {
     let (_, errors) = said("sweep", &out.path().join("sweep"), &few);
     assert!(errors.starts_with("note: --jobs 1000000 "), "{errors}");
 }
+
+/// `cargo test` builds the programs without CUDA.
+#[test]
+fn a_device_that_is_not_there_is_refused_before_anything_is_done() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    for program in ["mnist", "cifar", "sweep"] {
+        let output = run(program, &["--device", "cuda", "--out", out.to_str().unwrap()]);
+        assert_eq!(output.status.code(), Some(1), "{program}");
+        let says = "error: --device cuda: this program was built without CUDA; \
+                    `cargo run --release --features cuda --example …` builds it with CUDA\n";
+        assert_eq!(words(&output.stderr), says, "{program}");
+        assert!(!out.exists(), "{program} made a folder");
+    }
+}
+
+/// Fails if a checkpoint is of the device that it was written on, or if `auto` is no CPU here.
+#[test]
+fn a_run_goes_on_on_another_device() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("run.safetensors");
+    let saved = ["--checkpoint", file.to_str().unwrap()];
+    let on = |args: &[&str]| said("mnist", dir.path(), &[&SHORT[..], &saved, args].concat());
+    on(&["--epochs", "1", "--schedule", "constant"]);
+    let more = ["--epochs", "2", "--schedule", "constant", "--resume", "--device", "auto"];
+    let (_, text) = on(&more);
+    assert!(text.contains("resumed after step 20"), "{text}");
+}
