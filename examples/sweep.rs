@@ -195,11 +195,11 @@ fn run(args: &Args, ranks: &AnyRanks) -> Result<(), Box<dyn Error>> {
     let rates = comparison(&results, &records, "starting rate", start);
     draw("rates.svg", rates.to_svg())?;
     if args.window_fraction.len() * args.damping.len() > 1 {
-        let p = |r: &Record| format!("{:.2}", r.window_fraction);
+        let p = |r: &Record| r.window_fraction.to_string();
         let map = heat_map(&records, "γ", |r| r.damping.to_string(), "p, fraction of an epoch", p);
         draw("heatmap-window.svg", map.to_svg())?;
         let windows = comparison(&results, &records, "window and damping", |r| {
-            format!("p {:.2}, γ {}", r.window_fraction, r.damping)
+            format!("p {}, γ {}", r.window_fraction, r.damping)
         });
         draw("windows.svg", windows.to_svg())?;
     }

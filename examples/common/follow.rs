@@ -123,10 +123,15 @@ impl Job<'_> {
             };
         }
         let mut record = Record::new(self, subject.data, fingerprint);
+        let mut elsewhere = false;
         let mut shown = Shown::new(&options, self.training.quiet, self.progress_bar());
         let done = train(&options, &persistence, &mut |event| {
             if let Event::Begun { parameters, batches, window } = event {
                 shown.line(&self.opening(subject, &options, [parameters, batches, window]));
+            }
+            // Epochs of an earlier part of the run, which had another folder.
+            if matches!(event, Event::Epoch(_)) && !shown.is_new(&event) && !best.exists() {
+                elsewhere = true;
             }
             shown.tell(&event);
             match event {
@@ -171,6 +176,9 @@ impl Job<'_> {
             Err(error) => return Err(error.into()),
         };
 
+        if elsewhere {
+            shown.note("note: best.safetensors is the best since the run has been resumed here");
+        }
         let verdict = train::judge(&options, &run);
         let mut all = Map::from_iter([
             ("parameters".to_owned(), run.parameters.into()),

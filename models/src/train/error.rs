@@ -42,6 +42,26 @@ pub enum TrainError {
         /// The error of the operating system.
         source: std::io::Error,
     },
+    /// Another run that goes on writes this checkpoint.
+    #[error(
+        "another program writes the checkpoint {}: wait for it, or choose another file",
+        .0.display()
+    )]
+    CheckpointInUse(PathBuf),
+    /// The run in the checkpoint has more epochs than it is to have.
+    #[error(
+        "the run in {} has been through {made} epochs already, and {asked} are asked for; ask for \
+         {made} or more, or begin anew with another file",
+        path.display()
+    )]
+    EpochsMade {
+        /// The checkpoint.
+        path: PathBuf,
+        /// The epochs that were made or begun.
+        made: usize,
+        /// The epochs that are asked for.
+        asked: usize,
+    },
     /// The checkpoint is of another run.
     #[error("the checkpoint {} is of another run: {what}", path.display())]
     AnotherRun {

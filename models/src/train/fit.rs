@@ -1,7 +1,7 @@
 //! The training loop, whatever is trained on whatever.
 
 use super::{
-    error::failed, persistence::Progress, rollback_steps, Event, Facts, Learner, Options,
+    error::failed, persistence::Progress, rollback_steps, AnyRanks, Event, Facts, Learner, Options,
     Persistence, Run, TrainDevice, TrainError,
 };
 use crate::{
@@ -14,7 +14,7 @@ use dfdx::{
     prelude::{AsArray, Backward, Cpu, Gradients, OwnedTape, Rank0, Tensor},
 };
 use std::time::Instant;
-use tlr::{Adaptation, TrainableLr};
+use tlr::{Adaptation, Outcome, TrainableLr};
 
 /// A batch's mean loss, with the tape of how it came about.
 pub type TrainLoss<D = Cpu> = Tensor<Rank0, f32, D, OwnedTape<f32, D>>;
@@ -106,17 +106,20 @@ fn fit_own<M: NumParams<f32, D> + ZeroGrads<f32, D>, D: TrainDevice>(
     if let Some(ranks) = persistence.ranks {
         new.agree(ranks, options.epochs, persistence.checkpoint.is_some())?;
     }
-    let mut progress = persistence.begin(model, &mut **optimizer, new)?;
+    let begun = persistence.begin(model, &mut **optimizer, new, options.epochs)?;
+    let (mut progress, _held) = begun;
     let (parameters, window) = (model.num_trainable_params(), optimizer.window());
     observer(Event::Begun { parameters, batches, window });
     let mut told = Told::default();
     if persistence.resume {
         told.all_again(&progress, batches, &**optimizer, observer);
     }
-    for _ in 0..progress.drawn {
+    let before = progress.drawn(persistence.ranks.map_or(0, AnyRanks::rank));
+    for _ in 0..before {
         device.random_u64();
     }
-    let drawn = progress.drawn.wrapping_sub(dropout::drawn());
+    let before = before.wrapping_sub(dropout::drawn());
+    let drawn = || before.wrapping_add(dropout::drawn());
     let mut gradients = Some(model.try_alloc_grads().map_err(failed)?);
     for epoch in progress.epochs.len()..options.epochs {
         let begun = Instant::now();
@@ -146,8 +149,7 @@ fn fit_own<M: NumParams<f32, D> + ZeroGrads<f32, D>, D: TrainDevice>(
             observer(Event::Step { epoch, batch, batches, loss: value, rates, schedule });
             if optimizer.stop_all(persistence.is_stopped()) {
                 progress.seconds = seconds + begun.elapsed().as_secs_f64();
-                progress.drawn = drawn.wrapping_add(dropout::drawn());
-                persistence.save(model, &mut **optimizer, &progress)?;
+                persistence.save(model, &mut **optimizer, &mut progress, drawn())?;
                 return Err(TrainError::Stopped { step: progress.losses.len() });
             }
             Ok(())
@@ -158,9 +160,9 @@ fn fit_own<M: NumParams<f32, D> + ZeroGrads<f32, D>, D: TrainDevice>(
         let averaged = recalibrated(&**optimizer, model, task, epoch)?;
         let tested = averaged.as_ref().unwrap_or(model);
         progress.seconds = seconds + begun.elapsed().as_secs_f64();
-        progress.drawn = drawn.wrapping_add(dropout::drawn());
         // Saved before the test: if that fails, the epoch is not lost.
-        if let Err(error) = persistence.save(model, &mut **optimizer, &progress) {
+        let saved = persistence.save(model, &mut **optimizer, &mut progress, drawn());
+        if let Err(error) = saved {
             observer(Event::NotSaved(&error));
         }
         let (test_loss, test_accuracy) = task.test(tested)?;
@@ -289,7 +291,11 @@ impl Told {
         let steps = progress.losses.len();
         observer(Event::Resumed { step: (steps > 0).then_some(steps) });
         for (step, &loss) in progress.losses.iter().enumerate() {
-            let made = history.partition_point(|decision| decision.step <= step as u64 + 1);
+            // The ramp decides before a step, by those before it. All else is decided after one.
+            let made = history.partition_point(|decision| match decision.outcome {
+                Outcome::Ramped => decision.step <= step as u64,
+                _ => decision.step <= step as u64 + 1,
+            });
             for decision in history.get(self.0..made).unwrap_or_default() {
                 let rate = rates.iter_mut().find(|(name, _)| *decision.layer == **name);
                 if let Some((_, rate)) = rate {
