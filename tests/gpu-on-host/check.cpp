@@ -1,5 +1,6 @@
 // What the stand-in for a GPU has to do: run kernels as a GPU does, and punish what a GPU would
 // punish, or hides. With the variable GPU_ON_HOST_BACKWARDS the last thread of a block is the first.
+#include "include/half.h"
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
@@ -26,6 +27,8 @@ int nvrtcGetPTXSize(void *, size_t *);
 int nvrtcGetPTX(void *, char *);
 int cublasDgemm_v2(void *, int, int, int, int, int, const double *, const double *, int,
                    const double *, int, const double *, double *, int);
+int cublasGemmEx(void *, int, int, int, int, int, const void *, const void *, int, int, const void *,
+                 int, int, const void *, void *, int, int, int, int);
 }
 
 static int failures = 0;
@@ -115,6 +118,9 @@ static void kernels_run() {
     const bool seen_too = run(shift, 64, {1, 1, 1}, {64, 1, 1}, out) || !is(63, 62);
     const bool backwards = getenv("GPU_ON_HOST_BACKWARDS");
     expect(backwards ? seen_too : seen, "a barrier that is missing");
+    expect(run("if (i) out[1] = 5; else out[0] = out[1];", 2, {2, 1, 1}, {1, 1, 1}, out) == 0 &&
+               (backwards ? is(0, 5) : std::isnan(out[0])),
+           "blocks in order, or in the other one");
     expect(run("", 3, {1, 1, 1}, {1, 1, 1}, out) == 0 && std::isnan(out[2]),
            "new memory is not a number");
 }
@@ -139,6 +145,9 @@ static void faults_are_seen() {
                     one) == -1,
            "more than 48 KiB of shared memory");
     expect(launch(kernel(""), 0, 0, one, one, 49153) == INVALID, "too much shared memory asked for");
+    const std::string twice = "float twice(float x) { return 2 * x; }\n", use = "out[i] = twice(i);";
+    expect(error_of(use, 1, one, one, "__device__ " + twice) == 0, "a function of the GPU");
+    expect(error_of(use, 1, one, one, "inline " + twice) == -1, "a function that is not");
     uint64_t address;
     cuMemAllocAsync(&address, 64, nullptr);
     float host[17] = {};
@@ -171,6 +180,31 @@ static void matrices_multiply() {
            "columns that overlap");
 }
 
+// Every half is an f32, and what lies between two goes to the nearer one, or to the even one.
+static void halves_round() {
+    bool same = true, nearest = true;
+    for (unsigned bits = 0; bits < 0x7c00; bits++) {
+        const double low = gpu_from_half(bits);
+        const double high = bits == 0x7bff ? 65536 : (double)gpu_from_half(bits + 1);
+        const double middle = (low + high) / 2, less = std::nextafter(middle, 0);
+        same = same && gpu_to_half(low) == bits && gpu_to_half(-low) == (bits | 0x8000);
+        nearest = nearest && gpu_to_half(less) == bits && gpu_to_half(middle) == bits + (bits & 1) &&
+                  gpu_to_half(std::nextafter(middle, INFINITY)) == bits + 1;
+    }
+    expect(same && gpu_from_half(0x3c00) == 1 && gpu_from_half(0xc000) == -2, "halves");
+    expect(nearest, "numbers between halves");
+    expect(std::isinf(gpu_from_half(0x7c00)) && std::isnan(gpu_from_half(gpu_to_half(NAN))),
+           "halves that are not finite");
+    const __half a[] = {1, 4, 2, 5, 3, 6}, b[] = {7, 9, 11, 8, 10, 12};
+    const float one = 1, zero = 0;
+    const int IN_F16 = 2, IN_F32 = 68;
+    __half c[4];
+    const int error = cublasGemmEx(nullptr, 0, 0, 2, 2, 3, &one, a, IN_F16, 2, b, IN_F16, 3, &zero,
+                                   c, IN_F16, 2, IN_F32, -1);
+    expect(error == 0 && c[0] == 58 && c[1] == 139 && c[2] == 64 && c[3] == 154,
+           "a product of matrices of halves");
+}
+
 int main() {
     cuInit(0);
     void *context;
@@ -183,6 +217,7 @@ int main() {
     // None of the faults has done harm.
     kernels_run();
     matrices_multiply();
+    halves_round();
     if (failures == 0) puts("the stand-in for a GPU does what it has to");
     return failures != 0;
 }

@@ -48,7 +48,7 @@ const char *compiler() {
 // Of a GPU, one may hold up to 48 KiB in shared memory.
 const std::string OPTIONS =
     " -x c++ -std=c++17 -O1 -fPIC -shared -ffp-contract=off -Wlarger-than=49152"
-    " -Werror=larger-than=49152 -D__global__= ";
+    " -Werror=larger-than=49152 -D__global__=GPU_HIDDEN ";
 
 // The names of the kernels: each is what stands before the first parenthesis behind
 // `__global__ void`.
@@ -100,11 +100,12 @@ std::string preprocessed(const std::string &source, const std::string &options, 
     return done ? text : "";
 }
 
-std::string library(const std::string &text, std::string &log) {
+std::string library(const std::string &text, std::string &log, const std::string &options) {
     const auto cache = home() + "/kernels/";
     mkdir(cache.c_str(), 0777);
     const char *more = getenv("GPU_ON_HOST_CXXFLAGS");
-    const auto command = compiler() + OPTIONS + (more ? more : "") + " -nostdinc -include " +
+    const auto given = (more ? more : "") + options;
+    const auto command = compiler() + OPTIONS + given + " -nostdinc -include " +
                          quoted(home() + "/include/device.h");
     const auto made = cache + name_of(command + text) + ".so";
     if (access(made.c_str(), R_OK) == 0) return made;
@@ -117,6 +118,20 @@ std::string library(const std::string &text, std::string &log) {
     unlink((at + ".cpp").c_str());
     unlink((at + ".log").c_str());
     return done ? made : "";
+}
+
+// The functions of a text that lack `__device__`, in lines. NVRTC would refuse a call of them.
+// Without optimisation, each that is called is there.
+static std::string not_of_device(const std::string &text) {
+    std::string log;
+    const auto made = library(text, log, " -O0");
+    const auto at = made + "." + std::to_string(getpid());
+    const auto command = "nm -DC --defined-only " + quoted(made) + " | grep -v ' T gpu_' >" +
+                         quoted(at);
+    const bool some = !made.empty() && system(command.c_str()) == 0;
+    const auto names = read(at);
+    unlink(at.c_str());
+    return some ? names : "";
 }
 
 // NVRTC's error codes.
@@ -144,8 +159,11 @@ Nvrtc nvrtcCompileProgram(Program *program, int count, const char *const *option
         if (option.rfind("-I", 0) == 0 || option.rfind("-D", 0) == 0) given += " " + quoted(option);
     }
     program->text = preprocessed(program->source, given, program->log);
-    const bool good = !program->text.empty() && !library(program->text, program->log).empty();
-    return good ? DONE : COMPILATION;
+    if (program->text.empty() || library(program->text, program->log).empty()) return COMPILATION;
+    const auto wrong = not_of_device(program->text);
+    if (wrong.empty()) return DONE;
+    program->log = "these lack __device__:\n" + wrong;
+    return COMPILATION;
 }
 Nvrtc nvrtcGetPTXSize(Program *program, size_t *size) {
     *size = program->text.size() + 1;

@@ -65,6 +65,6 @@ Result guarded(const char *name, const std::function<void()> &work);
 // ---- compile.cpp
 
 // Makes a library of a module's text. Empty if that fails, with the compiler's messages in `log`.
-std::string library(const std::string &text, std::string &log);
+std::string library(const std::string &text, std::string &log, const std::string &options = "");
 // Replaces includes and macros by what they stand for. Empty if that fails.
 std::string preprocessed(const std::string &source, const std::string &options, std::string &log);

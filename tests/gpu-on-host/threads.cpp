@@ -65,9 +65,10 @@ void place(unsigned thread) {
 }
 
 void wait(Waits what) {
+    const Size own = threadIdx;
     current->waits = what;
     if (_setjmp(current->at) == 0) _longjmp(scheduler, 1);
-    place(current->thread);
+    threadIdx = own;
 }
 
 void run_threads() {

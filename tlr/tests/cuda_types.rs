@@ -15,9 +15,9 @@ use tlr::{
 
 #[derive(Clone, Debug, TensorCollection, TrainableLr)]
 struct Mlp<E: Dtype, D: Device<E>> {
-    hidden: modules::Linear<784, 1000, E, D>,
+    hidden: modules::Linear<70, 80, E, D>,
     act: ReLU,
-    head: modules::Linear<1000, 10, E, D>,
+    head: modules::Linear<80, 10, E, D>,
 }
 
 type Model<E = f32> = Mlp<E, Cuda>;

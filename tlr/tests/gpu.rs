@@ -11,7 +11,8 @@ use dfdx::{
 };
 use tlr::{optim as ours, Adaptation, Newton, NewtonConfig, Outcome, PerLayer, Window};
 
-type Layers<E, D> = (modules::Linear<4, 16, E, D>, Tanh, modules::Linear<16, 1, E, D>);
+type Layers<const H: usize, E, D> =
+    (modules::Linear<4, H, E, D>, Tanh, modules::Linear<H, 1, E, D>);
 
 fn gpu() -> Option<Cuda> {
     // cudarc panics where there is no driver.
@@ -22,21 +23,25 @@ fn gpu() -> Option<Cuda> {
     found.ok()
 }
 
-fn weights<E: Dtype + Into<f64>, D: Device<E>>(model: &Layers<E, D>) -> Vec<f64> {
+fn weights<const H: usize, E, D>(model: &Layers<H, E, D>) -> Vec<f64>
+where
+    E: Dtype + Into<f64>,
+    D: Device<E>,
+{
     let (first, _, second) = model;
     let tensors =
         [first.weight.as_vec(), first.bias.as_vec(), second.weight.as_vec(), second.bias.as_vec()];
     tensors.into_iter().flatten().map(Into::into).collect()
 }
 
-fn take_over<E: Dtype>(twin: &mut Layers<E, Cuda>, model: &Layers<E, Cpu>) {
+fn take_over<const H: usize, E: Dtype>(twin: &mut Layers<H, E, Cuda>, model: &Layers<H, E, Cpu>) {
     twin.0.weight.copy_from(&model.0.weight.as_vec());
     twin.0.bias.copy_from(&model.0.bias.as_vec());
     twin.2.weight.copy_from(&model.2.weight.as_vec());
     twin.2.bias.copy_from(&model.2.bias.as_vec());
 }
 
-/// The relative errors of sums of a few hundred terms that nearly cancel, in roundings.
+/// The relative errors of sums of many terms that nearly cancel, in roundings.
 const SUM: f64 = 1000.0;
 
 /// What rounding may change, if each step begins at the same weights on both devices.
@@ -86,10 +91,10 @@ impl Rounding {
 /// devices side by side. The GPU takes over the CPU's weights after each step: otherwise a learned
 /// rate makes roundings grow until the decisions part.
 macro_rules! check_beside_cpu {
-    ($gpu:expr, $E:ty, $lr:expr, $steps:expr, $around:expr) => {{
+    ($gpu:expr, $H:literal, $E:ty, $lr:expr, $steps:expr, $around:expr) => {{
         let (cpu, gpu): (_, Cuda) = (Cpu::seed_from_u64(1), $gpu);
-        let mut model: Layers<$E, Cpu> = BuildModule::build(&cpu);
-        let mut twin: Layers<$E, Cuda> = model.to_device(&gpu);
+        let mut model: Layers<$H, $E, Cpu> = BuildModule::build(&cpu);
+        let mut twin: Layers<$H, $E, Cuda> = model.to_device(&gpu);
         let x: Tensor<Rank2<32, 4>, $E, _> = cpu.sample_normal();
         let y = x.clone().tanh().sum::<Rank1<32>, _>().reshape::<Rank2<32, 1>>();
         let (x_twin, y_twin) = (x.to_device(&gpu), y.to_device(&gpu));
@@ -127,31 +132,32 @@ macro_rules! check_beside_cpu {
 }
 
 macro_rules! agrees {
-    ($($name:ident: $E:ty, $lr:expr, $steps:expr, $around:expr;)+) => {$(
+    ($($name:ident: $H:literal, $E:ty, $lr:expr, $steps:expr, $around:expr;)+) => {$(
         #[test]
         #[ignore = "gpu"]
         fn $name() {
             let Some(dev) = gpu() else { return };
-            check_beside_cpu!(dev, $E, $lr, $steps, $around);
+            check_beside_cpu!(dev, $H, $E, $lr, $steps, $around);
         }
     )+};
 }
 
 agrees! {
-    gpu_one_rate: f64, LR, 200, |model: &_, lr| {
+    gpu_one_rate: 16, f64, LR, 200, |model: &_, lr| {
         optim::Sgd::new(model, SgdConfig { lr, ..Default::default() })
     };
-    gpu_a_rate_a_layer: f64, LR, 200, |model: &_, lr| {
+    // With a tensor of more than one block.
+    gpu_a_rate_a_layer: 1100, f64, LR, 60, |model: &_, lr| {
         PerLayer::new(model, optim::Sgd::new(model, SgdConfig { lr, ..Default::default() }))
     };
-    gpu_momentum_of_our_own: f64, LR, 200, |model: &_, lr| {
+    gpu_momentum_of_our_own: 16, f64, LR, 200, |model: &_, lr| {
         let momentum = Some(Momentum::Classic(0.9));
         ours::Sgd::new(model, SgdConfig { lr, momentum, ..Default::default() })
     };
-    gpu_adam_of_our_own_a_layer: f64, LR, 200, |model: &_, lr| {
+    gpu_adam_of_our_own_a_layer: 16, f64, LR, 200, |model: &_, lr| {
         PerLayer::new(model, ours::Adam::new(model, AdamConfig { lr, ..Default::default() }))
     };
-    gpu_single_precision: f32, 1e-2, 60, |model: &_, lr| {
+    gpu_single_precision: 16, f32, 1e-2, 60, |model: &_, lr| {
         PerLayer::new(model, optim::Sgd::new(model, SgdConfig { lr, ..Default::default() }))
     };
 }
@@ -164,8 +170,8 @@ const LR: f64 = 1e-5;
 fn gpu_resumes() {
     let Some(dev) = gpu() else { return };
     let make = |seed| {
-        let model: Layers<f64, Cuda> = {
-            let host: Layers<f64, Cpu> = BuildModule::build(&Cpu::seed_from_u64(seed));
+        let model: Layers<16, f64, Cuda> = {
+            let host: Layers<16, f64, Cpu> = BuildModule::build(&Cpu::seed_from_u64(seed));
             host.to_device(&dev)
         };
         let sgd = ours::Sgd::new(&model, SgdConfig { lr: LR, ..Default::default() });
@@ -175,7 +181,7 @@ fn gpu_resumes() {
     };
     let x: Tensor<Rank2<8, 4>, f64, _> = Cpu::seed_from_u64(2).sample_normal();
     let x = x.to_device(&dev);
-    let steps = |model: &mut Layers<f64, Cuda>, newton: &mut Newton<_>, count| {
+    let steps = |model: &mut Layers<16, f64, Cuda>, newton: &mut Newton<_>, count| {
         for _ in 0..count {
             let loss = model.forward(x.trace(model.alloc_grads())).square().mean();
             let value = loss.array();

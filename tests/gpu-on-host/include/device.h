@@ -1,11 +1,16 @@
 // CUDA's language for a C++ compiler of the host. It stands before every kernel. What it declares
 // and does not define is in the driver. `__global__` stays as it is, since the driver looks for it.
 #pragma once
+
+// What a GPU has is hidden, so that a function which lacks its `__device__` shows.
+#define GPU_HIDDEN __attribute__((visibility("hidden")))
+#define GPU_OF_HOST __attribute__((visibility("default")))
+#pragma GCC visibility push(hidden)
 #include "half.h"
 
 #define __CUDACC__ 1
 #define __CUDA_ARCH__ 900
-#define __device__
+#define __device__ GPU_HIDDEN
 #define __host__
 #define __constant__ static
 #define __managed__
@@ -56,12 +61,12 @@ inline float4 make_float4(float x, float y, float z, float w) { return {x, y, z,
 inline double2 make_double2(double x, double y) { return {x, y}; }
 
 extern "C" {
-extern uint3 threadIdx, blockIdx, blockDim, gridDim;
+GPU_OF_HOST extern uint3 threadIdx, blockIdx, blockDim, gridDim;
 // One place for each thread of a block, where threads of a warp leave what others read.
-extern unsigned long long gpu_lanes[];
-void __syncthreads();
-void __syncwarp(unsigned mask = 0xffffffffu);
-[[noreturn]] void gpu_assert(const char *what);
+GPU_OF_HOST extern unsigned long long gpu_lanes[];
+GPU_OF_HOST void __syncthreads();
+GPU_OF_HOST void __syncwarp(unsigned mask = 0xffffffffu);
+[[noreturn]] GPU_OF_HOST void gpu_assert(const char *what);
 }
 #define assert(what) ((what) ? (void)0 : gpu_assert(#what))
 const int warpSize = 32;
@@ -84,12 +89,12 @@ inline long long __double_as_longlong(double x) { return gpu_bits<long long>(x);
 
 // The host's functions, by C's names and by C++'s.
 #define GPU_MATH_1(name)                                                                           \
-    extern "C" double name(double);                                                                \
-    extern "C" float name##f(float);                                                               \
+    extern "C" GPU_OF_HOST double name(double);                                                    \
+    extern "C" GPU_OF_HOST float name##f(float);                                                   \
     inline float name(float x) { return name##f(x); }
 #define GPU_MATH_2(name)                                                                           \
-    extern "C" double name(double, double);                                                        \
-    extern "C" float name##f(float, float);                                                        \
+    extern "C" GPU_OF_HOST double name(double, double);                                            \
+    extern "C" GPU_OF_HOST float name##f(float, float);                                            \
     inline float name(float x, float y) { return name##f(x, y); }
 GPU_MATH_1(sin)
 GPU_MATH_1(cos)
@@ -115,8 +120,8 @@ GPU_MATH_2(fmod)
 GPU_MATH_2(fmin)
 GPU_MATH_2(fmax)
 GPU_MATH_2(copysign)
-extern "C" double fma(double, double, double);
-extern "C" float fmaf(float, float, float);
+extern "C" GPU_OF_HOST double fma(double, double, double);
+extern "C" GPU_OF_HOST float fmaf(float, float, float);
 inline float fma(float x, float y, float z) { return fmaf(x, y, z); }
 inline float rsqrtf(float x) { return 1 / sqrtf(x); }
 inline double rsqrt(double x) { return 1 / sqrt(x); }
@@ -213,3 +218,4 @@ template <class... A>
 inline void gpu_unpack(void (*kernel)(A...), void **arguments) {
     gpu_call{kernel, *static_cast<A *>(*arguments++)...};
 }
+#pragma GCC visibility pop

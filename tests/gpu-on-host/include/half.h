@@ -39,12 +39,6 @@ inline __half operator+(__half a, __half b) { return a += b; }
 inline __half operator-(__half a, __half b) { return a -= b; }
 inline __half operator*(__half a, __half b) { return a *= b; }
 inline __half operator/(__half a, __half b) { return a /= b; }
-inline bool operator<(__half a, __half b) { return float(a) < float(b); }
-inline bool operator>(__half a, __half b) { return float(a) > float(b); }
-inline bool operator<=(__half a, __half b) { return float(a) <= float(b); }
-inline bool operator>=(__half a, __half b) { return float(a) >= float(b); }
-inline bool operator==(__half a, __half b) { return float(a) == float(b); }
-inline bool operator!=(__half a, __half b) { return float(a) != float(b); }
 
 inline __half __float2half(float x) { return x; }
 inline float __half2float(__half x) { return x; }
