@@ -85,19 +85,19 @@ fn a_run_begins_with_what_it_is_about() {
 #[test]
 fn other_examples_begin_so_too() {
     let out = tempfile::tempdir().unwrap();
-    let few = ["--limit", "40", "--batch-size", "20", "--epochs", "1"];
+    let few = ["--limit", "20", "--batch-size", "10", "--epochs", "1"];
     let (text, _) = said("cifar", out.path(), &few);
     for part in [
-        "Drawn shapes, WRN-10-1: 40 images to train on and 40 to test on, \
+        "Drawn shapes, WRN-10-1: 20 images to train on and 20 to test on, \
          coloured, 32 by 32 pixels, in 10 classes\n",
         "Wide residual network WRN-10-1: 77,850 parameters, ",
-        "1 epoch of 2 steps, each with 20 examples",
+        "1 epoch of 2 steps, each with 10 examples",
     ] {
         assert!(text.contains(part), "{text}");
     }
     let (text, _) = said("translate", out.path(), &few);
     for part in [
-        "A made language, 40 pairs: 40 to train on, 40 to watch training by, 40 to test on; ",
+        "A made language, 20 pairs: 20 to train on, 20 to watch training by, 20 to test on; ",
         "Transformer: ",
     ] {
         assert!(text.contains(part), "{text}");
