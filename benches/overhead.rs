@@ -111,7 +111,11 @@ struct Contender {
     milliseconds: Vec<f64>,
 }
 
-fn measure<M: Network>(args: &Args, shape: [usize; 4], windows: &[Windows]) -> Result0 {
+fn measure<M: Network<Device = Cpu>>(
+    args: &Args,
+    shape: [usize; 4],
+    windows: &[Windows],
+) -> Result0 {
     let steps = windows.iter().map(|windows| windows.steps()).max().unwrap_or(1);
     let windows = if args.alone { &[] } else { windows };
     let dev = Cpu::seed_from_u64(0);
@@ -166,7 +170,7 @@ fn around<M, Opt>(
     contenders: &mut Vec<Contender>,
 ) -> Result0
 where
-    M: Network,
+    M: Network<Device = Cpu>,
     Opt: Family<Model = M, Dtype = f32, Device = Cpu> + Clone + 'static,
 {
     let against = contenders.len();
@@ -201,7 +205,7 @@ fn learning<Opt: TunableOptimizer<Dtype = f32, Device = Cpu>>(
 }
 
 /// Steps on one batch: where training goes is not the question.
-fn training<M: Network>(
+fn training<M: Network<Device = Cpu>>(
     model: &M,
     shape: [usize; 4],
     mut update: impl FnMut(&mut M, &mut Gradients<f32, Cpu>, f32) -> Result0 + 'static,

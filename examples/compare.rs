@@ -233,7 +233,7 @@ fn table(runs: &[Run], best: &[&Run]) -> String {
         text += &format!(
             "\n| {}{ended} | {bold}{}{bold} | {} | {} | {:.3} | {:.3} | {:.3} ({}) | {:.1} % | \
              {bleu} | {rollbacks} | {seconds:.0} |",
-            run.name,
+            run.name.replace('|', "\\|"),
             run.method(),
             run.rate.map_or("found".to_owned(), |rate| format!("{rate:e}")),
             report::rates(&last.rates),

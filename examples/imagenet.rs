@@ -13,8 +13,11 @@
 mod common;
 
 use clap::Parser;
-use common::{numbers::whole, warn, Job, Training};
-use dfdx::prelude::Cpu;
+use common::{
+    device::{on_device, Place},
+    numbers::whole,
+    warn, Job, Training,
+};
 use std::{
     error::Error,
     num::NonZeroUsize,
@@ -24,7 +27,7 @@ use std::{
 use tlr_models::{
     data::folder::{self, Folder, Loader, Preparation},
     resnet::ResNet50,
-    train::{Decoded, Share},
+    train::{AnyRanks, Decoded, Share},
 };
 
 /// Pictures the program draws if there are no others, and their classes.
@@ -75,7 +78,7 @@ fn run(args: &Args, job: &Job<'_>) -> Result<ExitCode, Box<dyn Error>> {
     }
     let (name, dir) = match &args.data {
         Some(dir) => (dir.display().to_string(), dir.clone()),
-        None => ("Drawn pictures".to_owned(), draw(training)?),
+        None => ("Drawn pictures".to_owned(), job.first_one_first(|| draw(training, job.ranks()))?),
     };
     let folder = open(&dir, args.skip_broken, job)?;
     let mut loader = Loader::default();
@@ -85,11 +88,15 @@ fn run(args: &Args, job: &Job<'_>) -> Result<ExitCode, Box<dyn Error>> {
     let source = Decoded::new(&folder, preparation, loader, training.batch_size, training.seed)?;
     let source = source.drop_last().share(Share::of_rank(job.ranks()));
     let name = format!("{name}, ResNet-50");
-    // As many logits as needed, within what is compiled in.
-    match folder.train.classes().len() {
-        ..=10 => job.train::<ResNet50<10, f32, Cpu>>(&name, "ResNet-50", &source),
-        _ => job.train::<ResNet50<1000, f32, Cpu>>(&name, "ResNet-50", &source),
-    }
+    // As many logits as needed, within what is compiled in. The larger model compiles for as long
+    // as all else, and without --release it would take hours to run.
+    on_device!(job.place(), D => match folder.train.classes().len() {
+        ..=10 => job.train::<ResNet50<10, f32, D>>(&name, "ResNet-50", &source),
+        #[cfg(not(debug_assertions))]
+        _ => job.train::<ResNet50<1000, f32, D>>(&name, "ResNet-50", &source),
+        #[cfg(debug_assertions)]
+        classes => Err(format!("{classes} classes; built without --release it takes 10").into()),
+    })
 }
 
 /// The folder's pictures, all of which can be read. Says what else there is.
@@ -128,9 +135,11 @@ fn open(dir: &Path, skip_broken: bool, job: &Job<'_>) -> Result<Folder, Box<dyn 
 }
 
 /// Draws a folder of pictures, and says where it is. Others, of an earlier run, are not among them.
-fn draw(args: &Training) -> Result<PathBuf, Box<dyn Error>> {
+fn draw(args: &Training, ranks: &AnyRanks) -> Result<PathBuf, Box<dyn Error>> {
     let (train, val, classes) = (args.limited(DRAWN.0), args.limited(DRAWN.1), DRAWN.2);
     let dir = args.out.join(format!("pictures/{train}-{val}-seed-{}", args.seed));
-    folder::write_drawn(&dir, args.seed, train, val, classes, 72)?;
+    if ranks.is_first() {
+        folder::write_drawn(&dir, args.seed, train, val, classes, 72)?;
+    }
     Ok(dir)
 }

@@ -9,7 +9,10 @@
 mod common;
 
 use clap::Parser;
-use common::{Job, Training};
+use common::{
+    device::{on_device, Place},
+    Job, Training,
+};
 use std::{error::Error, path::PathBuf, process::ExitCode};
 use tlr_models::{
     data::{digits, mnist, Dataset},
@@ -58,7 +61,8 @@ fn run(args: &Args, job: &Job<'_>) -> Result<ExitCode, Box<dyn Error>> {
     let (name, data) = load(args, job)?;
     let source = InMemory::new(&data, training.batch_size, training.seed, None)?;
     let source = source.share(Share::of_rank(job.ranks()));
-    job.train::<Net>(&name, "Perceptron 784-1000-10", &source)
+    let model = "Perceptron 784-1000-10";
+    on_device!(job.place(), D => job.train::<Net<D>>(&name, model, &source))
 }
 
 /// The data set's name, for the picture, and its images.

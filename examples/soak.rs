@@ -5,10 +5,13 @@
 //! cargo run --release --example soak -- --data DIR --epochs 500 --out out/soak
 //! ```
 
+#[path = "common/device.rs"]
+mod device;
 #[path = "common/numbers.rs"]
 mod numbers;
 
-use clap::{CommandFactory, FromArgMatches, Parser};
+use clap::{CommandFactory, FromArgMatches, Parser, ValueEnum};
+use device::{on_device, Device, Place};
 use numbers::whole;
 use rand::{rngs::StdRng, Rng, SeedableRng};
 use std::{
@@ -48,6 +51,9 @@ struct Args {
     /// Seed of the random faults
     #[arg(long, value_name = "N", value_parser = whole::<u64>(0), default_value = "0")]
     seed: u64,
+    /// What computes
+    #[arg(long, value_enum, default_value_t = Device::Cpu)]
+    device: Device,
     /// Where checkpoints and the report go
     #[arg(long, value_name = "DIR", default_value = "out/soak")]
     out: PathBuf,
@@ -135,6 +141,7 @@ impl<S: Source> Source for Spoilt<S> {
 }
 
 fn work(args: &Args) -> Result<(), Box<dyn Error>> {
+    let place = args.device.find()?;
     let stop = Arc::new(AtomicBool::new(false));
     signal_hook::flag::register(signal_hook::consts::SIGINT, Arc::clone(&stop))?;
     rayon::ThreadPoolBuilder::new().num_threads(1).build_global()?;
@@ -156,9 +163,9 @@ fn work(args: &Args) -> Result<(), Box<dyn Error>> {
     };
     let run = if args.faults {
         let source = Spoilt { inner, every: args.every, seed: args.seed };
-        train::train::<Net>(&source, &options, &persistence, listen)
+        on_device!(place, D => train::train::<Net<D>>(&source, &options, &persistence, listen))
     } else {
-        train::train::<Net>(&inner, &options, &persistence, listen)
+        on_device!(place, D => train::train::<Net<D>>(&inner, &options, &persistence, listen))
     };
     let run = match run {
         Err(TrainError::Stopped { .. }) => return Ok(()),
@@ -261,6 +268,9 @@ fn worker(args: &Args, faults: bool, full: bool) -> Result<Child, Box<dyn Error>
     command.args(["--worker", "--epochs", &args.epochs.to_string()]);
     command.args(["--every", &args.every.to_string(), "--seed", &args.seed.to_string()]);
     command.arg("--out").arg(&args.out);
+    if let Some(device) = args.device.to_possible_value() {
+        command.args(["--device", device.get_name()]);
+    }
     if let Some(data) = &args.data {
         command.arg("--data").arg(data);
     }

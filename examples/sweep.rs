@@ -6,6 +6,8 @@
 //!
 //! Stop it whenever you like: started again with the same `--out`, it goes on where it was.
 
+#[path = "common/device.rs"]
+mod device;
 #[path = "common/many.rs"]
 mod many;
 #[path = "common/numbers.rs"]
@@ -16,6 +18,7 @@ mod ranks;
 mod threads;
 
 use clap::{CommandFactory, FromArgMatches, Parser};
+use device::{on_device, Device, Place};
 use many::{progress_bar, say};
 use numbers::whole;
 use std::{error::Error, io::Write, path::PathBuf, process::ExitCode, time::Duration};
@@ -64,6 +67,9 @@ struct Args {
     #[arg(long, value_name = "N,...", help_heading = "Training", value_delimiter = ',')]
     #[arg(value_parser = whole::<usize>(1), default_value = "128")]
     batch_size: Vec<usize>,
+    /// What computes. Give each device an --out of its own: times and the last digits differ
+    #[arg(long, value_enum, help_heading = "Training", default_value_t = Device::Cpu)]
+    device: Device,
     /// Optimizers whose learning rate is learned
     #[arg(long, value_enum, help_heading = "Training", value_delimiter = ',')]
     #[arg(default_value = "sgd")]
@@ -128,6 +134,7 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args, ranks: &AnyRanks) -> Result<(), Box<dyn Error>> {
+    let place = args.device.find()?;
     let (name, data) = load(args)?;
     let grid = Grid {
         optimizers: args.optimizer.clone(),
@@ -147,7 +154,10 @@ fn run(args: &Args, ranks: &AnyRanks) -> Result<(), Box<dyn Error>> {
     if ranks.size() > 1 && !ranks.is_first() {
         // The first rank shows the runs, and writes the files.
         ranks.confirm(None)?;
-        sweep::run_together(&data, &cells, many::jobs(args.jobs)?, None, &ranks, &mut |_| ())?;
+        let (jobs, tell) = (many::jobs(args.jobs)?, &mut |_: &_| ());
+        on_device!(place, D => {
+            sweep::run_together::<D>(&data, &cells, jobs, None, &ranks, tell)?;
+        });
         return Ok(());
     }
     let opened = Results::open(&args.out, name, &data);
@@ -165,10 +175,10 @@ fn run(args: &Args, ranks: &AnyRanks) -> Result<(), Box<dyn Error>> {
         }
         bar.inc(1);
     };
-    let failed = match ranks.size() {
-        1 => sweep::run(&data, &cells, jobs, &mut results, &mut tell)?,
-        _ => sweep::run_together(&data, &cells, jobs, Some(&mut results), &ranks, &mut tell)?,
-    };
+    let failed = on_device!(place, D => match ranks.size() {
+        1 => sweep::run::<D>(&data, &cells, jobs, &mut results, &mut tell)?,
+        _ => sweep::run_together::<D>(&data, &cells, jobs, Some(&mut results), &ranks, &mut tell)?,
+    });
     bar.finish_and_clear();
 
     let records: Vec<_> = cells.iter().filter_map(|cell| results.of(cell)).collect();
@@ -185,11 +195,11 @@ fn run(args: &Args, ranks: &AnyRanks) -> Result<(), Box<dyn Error>> {
     let rates = comparison(&results, &records, "starting rate", start);
     draw("rates.svg", rates.to_svg())?;
     if args.window_fraction.len() * args.damping.len() > 1 {
-        let p = |r: &Record| format!("{:.2}", r.window_fraction);
+        let p = |r: &Record| r.window_fraction.to_string();
         let map = heat_map(&records, "γ", |r| r.damping.to_string(), "p, fraction of an epoch", p);
         draw("heatmap-window.svg", map.to_svg())?;
         let windows = comparison(&results, &records, "window and damping", |r| {
-            format!("p {:.2}, γ {}", r.window_fraction, r.damping)
+            format!("p {}, γ {}", r.window_fraction, r.damping)
         });
         draw("windows.svg", windows.to_svg())?;
     }

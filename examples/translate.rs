@@ -17,11 +17,11 @@ mod common;
 
 use clap::{builder::ArgPredicate, Parser, ValueEnum};
 use common::{
+    device::{on_device, Place},
     follow::{Done, Subject},
     numbers::whole,
     Job, Training,
 };
-use dfdx::prelude::Cpu;
 use std::{error::Error, fmt::Write, path::PathBuf, process::ExitCode};
 use tlr_models::{
     data::text::{multi30k, toy, ParallelText, Tokens, Translation, VocabularyConfig, WordByWord},
@@ -36,11 +36,11 @@ use tlr_models::{
 const TOY: (usize, usize, usize) = (4_000, 200, 200);
 
 /// For the toy language: two layers on either side, 64 features.
-type Small = Seq2SeqTransformer<128, 128, 64, 4, 128, 2, 2, f32, Cpu>;
+type Small<D> = Seq2SeqTransformer<128, 128, 64, 4, 128, 2, 2, f32, D>;
 
 /// For photographs' captions: three layers on either side, 128 features.
-type Captions<const TOKENS: usize> =
-    Seq2SeqTransformer<TOKENS, TOKENS, 128, 4, 256, 3, 3, f32, Cpu>;
+type Captions<const TOKENS: usize, D> =
+    Seq2SeqTransformer<TOKENS, TOKENS, 128, 4, 256, 3, 3, f32, D>;
 
 /// What to try first.
 const EXAMPLES: &str = "\
@@ -108,15 +108,22 @@ fn main() -> ExitCode {
 
 fn run(args: &Args, job: &Job<'_>) -> Result<ExitCode, Box<dyn Error>> {
     let data = load(args)?;
-    let config = |size| VocabularyConfig { tokens: args.tokens.into(), size, ..Default::default() };
-    match (&args.data, args.vocabulary) {
-        (None, size) => train::<Small>(args, job, "A made language", &data, config(size.min(128))),
-        (_, size @ ..=2000) => train::<Captions<2000>>(args, job, "Multi30k", &data, config(size)),
-        (_, size @ ..=8000) => train::<Captions<8000>>(args, job, "Multi30k", &data, config(size)),
-        (_, size) => {
-            Err(format!("a vocabulary of {size} tokens; at most 8000 are compiled in").into())
-        }
-    }
+    let (name, size) = match args.data {
+        None => ("A made language", args.vocabulary.min(128)),
+        Some(_) => ("Multi30k", args.vocabulary),
+    };
+    let config = VocabularyConfig { tokens: args.tokens.into(), size, ..Default::default() };
+    on_device!(job.place(), D => match (&args.data, size) {
+        (None, _) => train::<Small<D>>(args, job, name, &data, config),
+        (_, ..=2000) => train::<Captions<2000, D>>(args, job, name, &data, config),
+        // It compiles for as long as all else, and without --release it would take hours to run.
+        #[cfg(not(debug_assertions))]
+        (_, ..=8000) => train::<Captions<8000, D>>(args, job, name, &data, config),
+        #[cfg(not(debug_assertions))]
+        _ => Err(format!("a vocabulary of {size} tokens; at most 8000 are compiled in").into()),
+        #[cfg(debug_assertions)]
+        _ => Err(format!("a vocabulary of {size} tokens; without --release it has 2000").into()),
+    })
 }
 
 /// The pairs.

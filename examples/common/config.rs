@@ -1,7 +1,7 @@
 //! The settings of a run, as run.json keeps them and --config reads them.
 
 use super::warn;
-use clap::{ArgAction, ArgMatches, Command, Parser};
+use clap::{parser::ValueSource, ArgAction, ArgMatches, Command, Parser};
 use serde_json::{Map, Number, Value};
 use std::{
     error::Error,
@@ -16,8 +16,11 @@ const FILES: [&str; 7] = ["out", "json", "quiet", "tensorboard", "checkpoint", "
 
 /// Flags that may differ when a run goes on from its checkpoint. The place of the data is one of
 /// them: the data itself is compared.
-const MAY_CHANGE: [&str; 8] =
-    ["epochs", "threads", "decoders", "beam", "show", "data", "download", "mirror"];
+const MAY_CHANGE: [&str; 9] =
+    ["epochs", "device", "threads", "decoders", "beam", "show", "data", "download", "mirror"];
+
+/// Flags, by their fields, that choose the data.
+const OF_DATA: [&str; 7] = ["data", "classes", "limit", "seed", "side", "tokens", "vocabulary"];
 
 pub(super) const VERSION: &str = env!("CARGO_PKG_VERSION");
 
@@ -68,8 +71,15 @@ pub(super) fn parse<A: Parser>(command: Command) -> Result<(A, Given), Box<dyn E
         let config = Config::read(&path, &command)?;
         // The flags of --config stand after the name of the program.
         words.splice(1..1, config.words);
+        // Other data is what was asked for, if a flag beside --config chooses it.
+        let typed = |name: &&str| {
+            let known = matches.ids().any(|id| id.as_str() == *name);
+            known && matches.value_source(name) == Some(ValueSource::CommandLine)
+        };
+        if !OF_DATA.iter().any(typed) {
+            expected = Some((path, config.fingerprint));
+        }
         matches = command.clone().get_matches_from(words);
-        expected = Some((path, config.fingerprint));
     }
     let settings = settings(&command, &matches)?;
     let args = A::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
@@ -90,11 +100,18 @@ fn settings(command: &Command, matches: &ArgMatches) -> std::io::Result<Map<Stri
                 "data" => std::path::absolute(value)?.to_string_lossy().into_owned(),
                 _ => value.to_string_lossy().into_owned(),
             };
-            let number = serde_json::from_str::<Number>(&value).map(Value::Number);
-            settings.insert(name.to_owned(), number.unwrap_or(Value::String(value)));
+            settings.insert(name.to_owned(), number(&value).unwrap_or(Value::String(value)));
         }
     }
     Ok(settings)
+}
+
+/// The number that a text says, always the same for the same number: 1e3 is 1000.
+fn number(text: &str) -> Option<Value> {
+    let number = serde_json::from_str::<Number>(text).ok()?;
+    let whole = number.as_f64().filter(|number| number.fract() == 0.0 && number.abs() < 1e15);
+    let whole = whole.filter(|_| number.as_i64().is_none());
+    Some(Value::Number(whole.map_or(number, |whole| Number::from(whole as i64))))
 }
 
 /// The settings in run.json that say how to train.

@@ -1,6 +1,6 @@
 //! The flags that say how to train.
 
-use super::numbers::whole;
+use super::{device::Device, numbers::whole};
 use std::path::PathBuf;
 use tlr_models::train::{Base, Mode, Options, Rule, Shape};
 
@@ -30,6 +30,9 @@ pub(crate) struct Training {
     #[arg(long, value_name = "N", help_heading = "Training", value_parser = whole::<u64>(0))]
     #[arg(default_value = "0")]
     pub(crate) seed: u64,
+    /// What computes. Its rounding differs, and so do the last digits of the result
+    #[arg(long, value_enum, help_heading = "Training", default_value_t = Device::Cpu)]
+    pub(crate) device: Device,
     /// Threads to compute with; the result is the same with any number [default: one a core]
     #[arg(long, value_name = "N", help_heading = "Training", value_parser = whole::<usize>(1))]
     pub(crate) threads: Option<usize>,

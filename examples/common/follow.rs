@@ -1,6 +1,7 @@
 //! Follows a training: shows its progress, and writes its record.
 
 use super::{
+    device::Place,
     record::{Record, BEST, CURVES, FILES},
     shown::Shown,
     signals::Stop,
@@ -122,10 +123,15 @@ impl Job<'_> {
             };
         }
         let mut record = Record::new(self, subject.data, fingerprint);
+        let mut elsewhere = false;
         let mut shown = Shown::new(&options, self.training.quiet, self.progress_bar());
         let done = train(&options, &persistence, &mut |event| {
             if let Event::Begun { parameters, batches, window } = event {
                 shown.line(&self.opening(subject, &options, [parameters, batches, window]));
+            }
+            // Epochs of an earlier part of the run, which had another folder.
+            if matches!(event, Event::Epoch(_)) && !shown.is_new(&event) && !best.exists() {
+                elsewhere = true;
             }
             shown.tell(&event);
             match event {
@@ -170,6 +176,9 @@ impl Job<'_> {
             Err(error) => return Err(error.into()),
         };
 
+        if elsewhere {
+            shown.note("note: best.safetensors is the best since the run has been resumed here");
+        }
         let verdict = train::judge(&options, &run);
         let mut all = Map::from_iter([
             ("parameters".to_owned(), run.parameters.into()),
@@ -228,9 +237,14 @@ impl Job<'_> {
             (_, Mode::Global) => format!("one rate, looked at {every}"),
             (_, Mode::PerLayer) => format!("a rate a layer, looked at {every}"),
         };
+        let device = match self.place() {
+            Place::Cpu => "",
+            #[cfg(feature = "cuda")]
+            Place::Cuda => "on the GPU with ",
+        };
         format!(
             "{data}: {amounts}\n\
-             {model}: {}, {}{}\n\
+             {model}: {}, {device}{}{}\n\
              {} of {}, each with {}; {rate}\n\
              Results in {}\n",
             count(parameters, "parameter"),

@@ -1,6 +1,7 @@
 //! What the examples have in common: their flags, progress, files and last words.
 
 mod config;
+pub(crate) mod device;
 mod flags;
 pub(crate) mod follow;
 pub(crate) mod numbers;
@@ -17,6 +18,7 @@ pub(crate) use stderr::warn;
 use clap::Parser;
 use config::Given;
 use console::Term;
+use device::Place;
 use indicatif::{ProgressBar, ProgressStyle};
 use std::{error::Error, process::ExitCode};
 use tlr_models::{report::OutFolder, train::AnyRanks};
@@ -27,6 +29,7 @@ pub(crate) struct Job<'a> {
     given: Given,
     out: OutFolder,
     ranks: AnyRanks,
+    place: Place,
 }
 
 impl Job<'_> {
@@ -45,6 +48,11 @@ impl Job<'_> {
         if !self.training.quiet && self.ranks.is_first() {
             warn(line);
         }
+    }
+
+    /// The device that trains.
+    pub(crate) fn place(&self) -> Place {
+        self.place
     }
 
     /// The ranks that train together.
@@ -130,8 +138,10 @@ fn together<A>(
             return ExitCode::FAILURE;
         }
     };
-    let done = ranks::claim(&training.out, &ranks).and_then(|out| {
-        let job = Job { training, given, out, ranks: ranks.clone() };
+    let found = training.device.find().map_err(Box::from);
+    let done = found.and_then(|place| Ok((place, ranks::claim(&training.out, &ranks)?)));
+    let done = done.and_then(|(place, out)| {
+        let job = Job { training, given, out, ranks: ranks.clone(), place };
         if let Some(note) = note {
             job.note(format_args!("{note}"));
         }

@@ -27,9 +27,11 @@ fn number(text: &str) -> Result<f64, String> {
 }
 
 /// Flags that take a number take one with a sign, so that it is refused as a number and not as an
-/// unknown flag.
+/// unknown flag. A variable of the environment that is empty counts as not set.
 pub(crate) fn with_signs(command: Command) -> Command {
     command.mut_args(|arg: Arg| {
+        let variable = arg.get_env().and_then(std::env::var_os);
+        let arg = if variable.is_some_and(|set| set.is_empty()) { arg.env(None) } else { arg };
         let kind = arg.get_value_parser().type_id();
         if kind == TypeId::of::<f64>() {
             arg.allow_hyphen_values(true).value_parser(ValueParser::new(number))

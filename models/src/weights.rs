@@ -7,7 +7,7 @@ use dfdx::{
         RecursiveWalker, TensorCollection, TensorOptions, TensorVisitor, ViewTensorName,
         ViewTensorRef,
     },
-    prelude::{Cpu, HasShape, Shape, Tensor},
+    prelude::{Device, HasShape, Shape, Tensor},
 };
 use safetensors::{tensor::TensorView, Dtype, SafeTensorError, SafeTensors};
 use std::{convert::Infallible, path::Path};
@@ -35,7 +35,7 @@ use std::{convert::Infallible, path::Path};
 /// assert_eq!(weights::note(&std::fs::read(&path)?, "made by")?.unwrap(), "hand");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-pub fn save<M: TensorCollection<f32, Cpu>>(
+pub fn save<M: TensorCollection<f32, D>, D: Device<f32>>(
     model: &M,
     path: &Path,
     notes: &[(&str, &str)],
@@ -68,17 +68,17 @@ pub fn note(file: &[u8], name: &str) -> Result<Option<String>, SafeTensorError> 
 /// The name, the shape and the bytes of each tensor.
 struct Gathered(Vec<(String, Vec<usize>, Vec<u8>)>);
 
-impl TensorVisitor<f32, Cpu> for Gathered {
+impl<D: Device<f32>> TensorVisitor<f32, D> for Gathered {
     type Viewer = (ViewTensorRef, ViewTensorName);
     type Err = Infallible;
     type E2 = f32;
-    type D2 = Cpu;
+    type D2 = D;
 
     fn visit<S: Shape>(
         &mut self,
-        _: TensorOptions<S, f32, Cpu>,
-        (tensor, name): (&Tensor<S, f32, Cpu>, String),
-    ) -> Result<Option<Tensor<S, f32, Cpu>>, Infallible> {
+        _: TensorOptions<S, f32, D>,
+        (tensor, name): (&Tensor<S, f32, D>, String),
+    ) -> Result<Option<Tensor<S, f32, D>>, Infallible> {
         let bytes = tensor.as_vec().iter().flat_map(|value| value.to_le_bytes()).collect();
         let shape = tensor.shape().concrete().into();
         // A tensor that is a field by itself adds no name to that of the field.

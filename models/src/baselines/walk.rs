@@ -7,7 +7,7 @@ use dfdx::{
         ViewTensorName, ViewTensorRef,
     },
     optim::{Optimizer, OptimizerUpdateError, UnusedTensors},
-    prelude::{Cpu, CpuError, Dtype, Gradients, HasShape, Shape, Tensor},
+    prelude::{Cpu, CpuError, Device, Dtype, Gradients, HasShape, Shape, Tensor},
 };
 use serde::Serialize;
 use std::{convert::Infallible, marker::PhantomData};
@@ -57,10 +57,7 @@ where
 }
 
 /// Whether there are tensors that are not trained, such as running means.
-pub(crate) fn has_buffers<E: Dtype, M: TensorCollection<E, Cpu>>(model: &M) -> bool
-where
-    Cpu: Backend<E>,
-{
+pub(crate) fn has_buffers<E: Dtype, D: Device<E>, M: TensorCollection<E, D>>(model: &M) -> bool {
     let mut buffers = Buffers(false);
     let Ok(_) = M::iter_tensors(&mut RecursiveWalker { m: model, f: &mut buffers });
     buffers.0
@@ -149,20 +146,17 @@ where
 
 struct Buffers(bool);
 
-impl<E: Dtype> TensorVisitor<E, Cpu> for Buffers
-where
-    Cpu: Backend<E>,
-{
+impl<E: Dtype, D: Device<E>> TensorVisitor<E, D> for Buffers {
     type Viewer = ViewTensorRef;
     type Err = Infallible;
     type E2 = E;
-    type D2 = Cpu;
+    type D2 = D;
 
     fn visit<S: Shape>(
         &mut self,
-        options: TensorOptions<S, E, Cpu>,
-        _: &Tensor<S, E, Cpu>,
-    ) -> Result<Option<Tensor<S, E, Cpu>>, Infallible> {
+        options: TensorOptions<S, E, D>,
+        _: &Tensor<S, E, D>,
+    ) -> Result<Option<Tensor<S, E, D>>, Infallible> {
         self.0 |= !options.do_gradient_update;
         Ok(None)
     }

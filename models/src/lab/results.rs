@@ -191,8 +191,8 @@ impl Results {
     /// [`SweepError::Io`], [`SweepError::Csv`].
     pub fn open(folder: &Path, scale: Scale) -> Result<Self, SweepError> {
         let folder = OutFolder::claim(folder)?;
-        let mut records = Table::<Record>::open(folder.file("runs.csv"))?;
-        let mut curves = Table::<Curve>::open(folder.file("curves.csv"))?;
+        let mut records = Table::<Record>::open(folder.file("runs.csv"), "task")?;
+        let mut curves = Table::<Curve>::open(folder.file("curves.csv"), "task")?;
         records.keep(|record| record.ended != Ended::Failed)?;
         let done: HashSet<_> = records.rows.iter().map(Record::key).collect();
         curves.keep(|curve| done.contains(&curve.key()))?;

@@ -11,6 +11,9 @@ use std::{
 /// ended.
 const LOCK: &str = ".lock";
 
+/// How the name of a file ends that is not whole yet.
+const PARTIAL: &str = ".partial";
+
 /// A folder for results, held until it is dropped: no other program claims it in the meantime.
 ///
 /// ```
@@ -25,41 +28,57 @@ const LOCK: &str = ".lock";
 #[derive(Debug)]
 pub struct OutFolder {
     path: PathBuf,
-    /// The file that is locked as long as it is open. None if another process holds it.
-    _lock: Option<File>,
+    /// None if another process holds it.
+    _held: Option<Held>,
+}
+
+/// A file that is locked until this is dropped. It stays there.
+#[derive(Debug)]
+pub(crate) struct Held {
+    _open: File,
+}
+
+impl Held {
+    /// Makes and locks the file; none if another program holds it. A file system that knows no
+    /// locks does not keep others away.
+    pub(crate) fn try_new(path: &Path) -> io::Result<Option<Self>> {
+        let mut options = File::options();
+        // Read as well: some network file systems lock nothing that can only be written.
+        options.read(true).write(true).create(true).truncate(false);
+        let mut file = options.open(path)?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Ok(None),
+            Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => {}
+            Err(TryLockError::Error(error)) => return Err(error),
+        }
+        // A full disk takes the name of a new file, and nothing in it.
+        file.set_len(0)?;
+        file.write_all(format!("{}\n", std::process::id()).as_bytes())?;
+        file.sync_data()?;
+        Ok(Some(Self { _open: file }))
+    }
 }
 
 impl OutFolder {
     /// Makes the folder if need be, sees whether it can be written to, and holds it. A file system
-    /// that knows no locks does not keep others away.
+    /// that knows no locks does not keep others away. What a killed program has left unfinished in
+    /// it is removed.
     ///
     /// # Errors
     /// [`ReportError::Io`], and [`ReportError::InUse`] if another program holds it.
     pub fn claim(path: &Path) -> Result<Self, ReportError> {
         let failed = |source| ReportError::Io { path: path.to_owned(), source };
         fs::create_dir_all(path).map_err(failed)?;
-        let mut options = File::options();
-        // Read as well: some network file systems lock nothing that can only be written.
-        options.read(true).write(true).create(true).truncate(false);
-        let mut lock = options.open(path.join(LOCK)).map_err(failed)?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                return Err(ReportError::InUse { path: path.to_owned() })
-            }
-            Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => {}
-            Err(TryLockError::Error(error)) => return Err(failed(error)),
-        }
-        // A full disk takes the name of a new file, and nothing in it.
-        let process = format!("{}\n", std::process::id());
-        let written = lock.set_len(0).and_then(|()| lock.write_all(process.as_bytes()));
-        written.and_then(|()| lock.sync_data()).map_err(failed)?;
-        Ok(Self { path: path.to_owned(), _lock: Some(lock) })
+        let held = Held::try_new(&path.join(LOCK)).map_err(failed)?;
+        let held = held.ok_or_else(|| ReportError::InUse { path: path.to_owned() })?;
+        remove_abandoned(path).map_err(failed)?;
+        Ok(Self { path: path.to_owned(), _held: Some(held) })
     }
 
     /// The folder of another process of the same run, in which this one writes nothing.
     pub fn of_another(path: &Path) -> Self {
-        Self { path: path.to_owned(), _lock: None }
+        Self { path: path.to_owned(), _held: None }
     }
 
     /// The folder's path.
@@ -73,6 +92,18 @@ impl OutFolder {
     }
 }
 
+/// Removes the files that a program has left unfinished here, whose folder this was before.
+fn remove_abandoned(folder: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if name.starts_with('.') && name.ends_with(PARTIAL) && path.is_file() {
+            fs::remove_file(&path)?;
+        }
+    }
+    Ok(())
+}
+
 /// Writes a file beside its place, forces it to the disk, and moves it there: what was there before
 /// stays, or is replaced as a whole. A link stays, and the file that it leads to is replaced.
 ///
@@ -82,7 +113,7 @@ pub fn write(path: &Path, contents: impl AsRef<[u8]>) -> Result<(), ReportError>
     // A file that is not there yet is behind no link.
     let place = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
     let name = place.file_name().unwrap_or_default().to_string_lossy();
-    let partial = place.with_file_name(format!(".{name}.{}.partial", std::process::id()));
+    let partial = place.with_file_name(format!(".{name}.{}{PARTIAL}", std::process::id()));
     let written = File::create(&partial).and_then(|mut file| {
         file.write_all(contents.as_ref())?;
         file.sync_all()?;
@@ -118,7 +149,13 @@ mod tests {
         let error = OutFolder::claim(&path).unwrap_err();
         assert!(matches!(&error, ReportError::InUse { path: of } if *of == path), "{error}");
         drop(held);
+        // A file that a killed program has not finished goes, a user's own stays.
+        for name in [".best.safetensors.17.partial", "mine.partial", ".mine"] {
+            fs::write(path.join(name), "begun").unwrap();
+        }
         let again = OutFolder::claim(&path).unwrap();
+        assert!(!path.join(".best.safetensors.17.partial").exists());
+        assert!(path.join("mine.partial").exists() && path.join(".mine").exists());
         assert_eq!(again.file("x"), path.join("x"));
     }
 

@@ -25,6 +25,7 @@ pub use curves::{Curves, Rate};
 pub use epochs::{read_epochs_csv, write_epochs_csv, Epoch};
 pub use error::ReportError;
 pub use events::EventFile;
+pub(crate) use folder::Held;
 pub use folder::{write, OutFolder};
 pub use heatmap::{HeatCell, HeatMap, HeatPanel};
 pub use history::{rates, write_history_csv};

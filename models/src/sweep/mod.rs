@@ -17,12 +17,12 @@ pub use together::run_together;
 use crate::{
     baselines::PeerError,
     data::Dataset,
-    train::{self, InMemory, Net, Options, Persistence, Run, TrainError},
+    train::{self, InMemory, Net, Options, Persistence, Run, TrainDevice, TrainError},
 };
 use grid::canonical;
 
-/// Trains every one of `cells` that is not done yet, `jobs` at a time, each on a thread of its own,
-/// and answers how many of them have failed.
+/// Trains every one of `cells` that is not done yet on a device `D`, `jobs` at a time, each on a
+/// thread of its own, and answers how many of them have failed.
 ///
 /// `observer` gets each as it ends. A run that diverges is a result like another. One that
 /// fails for another reason keeps no other from being done, and is run again the next time.
@@ -33,6 +33,7 @@ use grid::canonical;
 ///
 /// # Example
 /// ```no_run
+/// use dfdx::prelude::Cpu;
 /// use tlr_models::{
 ///     data::digits,
 ///     sweep::{self, Results},
@@ -42,13 +43,13 @@ use grid::canonical;
 /// let data = digits::draw(0, 20_000, 10_000)?;
 /// let mut results = Results::open("out/sweep".as_ref(), "drawn digits", &data)?;
 /// let cells = [1e-3, 1e-6].map(|rate| Options { rate, ..Options::default() });
-/// let failed = sweep::run(&data, &cells, 2, &mut results, &mut |record| {
+/// let failed = sweep::run::<Cpu>(&data, &cells, 2, &mut results, &mut |record| {
 ///     println!("{}", sweep::line(record));
 /// })?;
 /// assert_eq!(failed, 0);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-pub fn run(
+pub fn run<D: TrainDevice>(
     data: &Dataset,
     cells: &[Options],
     jobs: usize,
@@ -58,14 +59,14 @@ pub fn run(
     let cells = left(cells, results);
     // An error in the last cell should show now, and not after hours.
     for options in &cells {
-        train::check::<Net>(&source(data, options)?, options)?;
+        train::check::<Net<D>>(&source(data, options)?, options)?;
     }
-    run_each(&cells, jobs, results, observer, &|options| train_cell(data, options))
+    run_each(&cells, jobs, results, observer, &|options| train_cell::<D>(data, options))
 }
 
-fn train_cell(data: &Dataset, options: &Options) -> Result<Run, TrainError> {
+fn train_cell<D: TrainDevice>(data: &Dataset, options: &Options) -> Result<Run, TrainError> {
     let source = source(data, options)?;
-    train::train::<Net>(&source, options, &Persistence::default(), &mut |_| ())
+    train::train::<Net<D>>(&source, options, &Persistence::default(), &mut |_| ())
 }
 
 /// The cells that are still to be run.
@@ -131,6 +132,7 @@ mod tests {
         report::ReportError,
         train::{Base, Mode, Rule},
     };
+    use dfdx::prelude::Cpu;
     use std::{fs, path::Path};
 
     fn grid() -> Grid {
@@ -161,7 +163,7 @@ mod tests {
     fn sweep(folder: &Path, cells: &[Options]) -> usize {
         let mut results = open(folder);
         let mut count = 0;
-        let failed = run(&few(), cells, 2, &mut results, &mut |_| count += 1).unwrap();
+        let failed = run::<Cpu>(&few(), cells, 2, &mut results, &mut |_| count += 1).unwrap();
         assert_eq!(failed, 0);
         count
     }
@@ -287,7 +289,7 @@ mod tests {
         let data = few();
         let mut results = open(folder.path());
         let bad = Options { damping: 2.0, ..Options::default() };
-        let error = run(&data, &[bad], 1, &mut results, &mut |_| ()).unwrap_err();
+        let error = run::<Cpu>(&data, &[bad], 1, &mut results, &mut |_| ()).unwrap_err();
         assert!(matches!(error, SweepError::Train(_)) && error.to_string().contains("damping"));
         assert!(results.of(&bad).is_none());
         drop(results);

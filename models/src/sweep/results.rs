@@ -38,8 +38,8 @@ impl Results {
     /// [`SweepError::Io`], [`SweepError::Csv`].
     pub fn open(folder: &Path, name: &str, data: &Dataset) -> Result<Self, SweepError> {
         let folder = OutFolder::claim(folder)?;
-        let mut records = Table::<Record>::open(folder.file("results.csv"))?;
-        let mut epochs = Table::<EpochRecord>::open(folder.file("epochs.csv"))?;
+        let mut records = Table::<Record>::open(folder.file("results.csv"), "data")?;
+        let mut epochs = Table::<EpochRecord>::open(folder.file("epochs.csv"), "cell")?;
         records.keep(|record| record.ended != Ended::Failed)?;
         let done: HashSet<_> =
             records.rows.iter().map(|record| cell(&record.data, &record.options())).collect();

@@ -18,7 +18,8 @@ pub(crate) struct Table<T> {
 }
 
 impl<T: Serialize + for<'a> Deserialize<'a>> Table<T> {
-    pub(crate) fn open(path: PathBuf) -> Result<Self, SweepError> {
+    /// Reads what is there, whose first column has to be called `first`.
+    pub(crate) fn open(path: PathBuf, first: &str) -> Result<Self, SweepError> {
         let failed = |source| SweepError::Io { path: path.clone(), source };
         let mut file = OpenOptions::new()
             .read(true)
@@ -29,6 +30,12 @@ impl<T: Serialize + for<'a> Deserialize<'a>> Table<T> {
             .map_err(failed)?;
         let mut text = Vec::new();
         file.read_to_end(&mut text).map_err(failed)?;
+        let (name, after) = text.split_at(first.len().min(text.len()));
+        let ends = after.first().is_none_or(|byte| b",\r\n".contains(byte));
+        if !first.as_bytes().starts_with(name) || !ends {
+            let foreign = io::Error::other(format!("it does not begin with a column `{first}`"));
+            return Err(SweepError::Csv { path, source: foreign.into() });
+        }
         // A line that was being written when the program was killed.
         text.truncate(whole_lines(&text));
         let rows = csv::Reader::from_reader(&*text).into_deserialize().collect::<Result<_, _>>();
@@ -137,13 +144,26 @@ mod tests {
         let path = folder.path().join("rows.csv");
         std::fs::write(&path, "name\nold\n").unwrap();
         let row = |name: &str, bytes| Row { name: name.to_owned(), bytes };
-        Table::open(path.clone()).unwrap().append(vec![row("new", Some(3))]).unwrap();
+        Table::open(path.clone(), "name").unwrap().append(vec![row("new", Some(3))]).unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "name,bytes\nold,\nnew,3\n");
-        let rows = Table::<Row>::open(path.clone()).unwrap().rows;
+        let rows = Table::<Row>::open(path.clone(), "name").unwrap().rows;
         assert_eq!(rows, [row("old", None), row("new", Some(3))]);
         std::fs::write(&path, "name,bytes,more\nold,1,2\n").unwrap();
-        Table::<Row>::open(path.clone()).unwrap();
+        Table::<Row>::open(path.clone(), "name").unwrap();
         assert_eq!(std::fs::read_to_string(&path).unwrap(), "name,bytes,more\nold,1,2\n");
+    }
+
+    // Fails if a file of somebody else's is emptied because it has no row of ours.
+    #[test]
+    fn files_of_others_stay() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("rows.csv");
+        for theirs in ["my notes", "my notes\n", "names,bytes\n", "nap", "\n"] {
+            std::fs::write(&path, theirs).unwrap();
+            let error = Table::<Row>::open(path.clone(), "name").unwrap_err();
+            assert!(matches!(error, SweepError::Csv { .. }), "{error}");
+            assert_eq!(std::fs::read_to_string(&path).unwrap(), theirs);
+        }
     }
 
     // Killed at any byte, and gone on with. Fails if the headings are written twice, or not at all,
@@ -156,9 +176,9 @@ mod tests {
         let whole = "name,bytes\none,\n\"in \"\"two\"\"\nlines\",\nthree,\n";
         for keep in 0..=whole.len() {
             std::fs::write(&path, &whole[..keep]).unwrap();
-            let mut table = Table::open(path.clone()).unwrap();
+            let mut table = Table::open(path.clone(), "name").unwrap();
             table.append(vec![row("new")]).unwrap();
-            let rows = Table::<Row>::open(path.clone()).unwrap().rows;
+            let rows = Table::<Row>::open(path.clone(), "name").unwrap().rows;
             assert_eq!(rows, table.rows, "{keep}");
         }
     }

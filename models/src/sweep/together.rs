@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     data::Dataset,
-    train::{self, AnyRanks, Net, Options, Share, TrainError},
+    train::{self, AnyRanks, Net, Options, Share, TrainDevice, TrainError},
 };
 use serde::{de::DeserializeOwned, Serialize};
 
@@ -18,7 +18,7 @@ use serde::{de::DeserializeOwned, Serialize};
 ///
 /// # Errors
 /// As [`run`](super::run), and [`tlr::Error::Parallel`].
-pub fn run_together(
+pub fn run_together<D: TrainDevice>(
     data: &Dataset,
     cells: &[Options],
     jobs: usize,
@@ -37,9 +37,10 @@ pub fn run_together(
     let (jobs, name, cells): (usize, String, Vec<Options>) = decoded(&plan)?;
     // The same on all ranks.
     for options in &cells {
-        train::check::<Net>(&source(data, options)?, options)?;
+        train::check::<Net<D>>(&source(data, options)?, options)?;
     }
-    let work = |options: &Options| train_cell(data, options).map_err(|error| how_it_ended(&error));
+    let work =
+        |options: &Options| train_cell::<D>(data, options).map_err(|error| how_it_ended(&error));
     let mut failed = 0;
     for round in cells.chunks(jobs.max(1).saturating_mul(ranks.size())) {
         let mut done = Vec::new();

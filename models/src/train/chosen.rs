@@ -1,13 +1,13 @@
 //! The optimizer that the options ask for, for any model.
 
-use super::{ranks::Together, AnyRanks, Base, Learner, Mode, Options, Rule, Shape};
+use super::{ranks::Together, AnyRanks, Base, Learner, Mode, Options, Rule, Shape, TrainDevice};
 use dfdx::{
     nn::TensorCollection,
     optim::{
         AdamConfig, Momentum, Optimizer, OptimizerUpdateError, RMSpropConfig, SgdConfig,
         WeightDecay,
     },
-    prelude::{Cpu, CpuError, Gradients},
+    prelude::Gradients,
 };
 use serde::Serialize;
 use tlr::{
@@ -36,12 +36,12 @@ use tlr::{
 /// assert_eq!(opt.rates(), [("model", 1e-3)]);
 /// # Ok::<(), tlr::Error>(())
 /// ```
-pub fn learner<M: TrainableLr<f32, Cpu> + 'static>(
+pub fn learner<M: TrainableLr<f32, D> + 'static, D: TrainDevice>(
     model: &M,
     options: &Options,
     batches_per_epoch: usize,
     ranks: AnyRanks,
-) -> Result<Box<dyn Learner<M>>, Error> {
+) -> Result<Box<dyn Learner<M, D>>, Error> {
     // A number out of range is an error even if the rule has no use for it.
     NewtonRule::default().damping(options.damping).validate()?;
     HypergradientRule::additive(options.meta_rate).validate()?;
@@ -73,14 +73,12 @@ pub fn learner<M: TrainableLr<f32, Cpu> + 'static>(
     })
 }
 
-type State = Result<OptimizerState, CpuError>;
-
 /// One of the optimizers. A type of its own, so that a model is compiled with two optimizers,
 /// global and per layer, and not with thirty.
-enum AnyOptimizer<M> {
-    Sgd(Sgd<M, f32, Cpu>),
-    Adam(Adam<M, f32, Cpu>),
-    Rmsprop(RMSprop<M, f32, Cpu>),
+enum AnyOptimizer<M, D: TrainDevice> {
+    Sgd(Sgd<M, f32, D>),
+    Adam(Adam<M, f32, D>),
+    Rmsprop(RMSprop<M, f32, D>),
 }
 
 /// Calls the same code for whichever variant it is.
@@ -94,7 +92,7 @@ macro_rules! each {
     };
 }
 
-impl<M: TensorCollection<f32, Cpu> + Clone> AnyOptimizer<M> {
+impl<M: TensorCollection<f32, D> + Clone, D: TrainDevice> AnyOptimizer<M, D> {
     fn new(model: &M, options: &Options) -> Self {
         let lr = options.rate;
         let weight_decay =
@@ -115,20 +113,22 @@ impl<M: TensorCollection<f32, Cpu> + Clone> AnyOptimizer<M> {
     }
 }
 
-impl<M: TensorCollection<f32, Cpu> + Clone> Optimizer<M, Cpu, f32> for AnyOptimizer<M> {
+impl<M: TensorCollection<f32, D> + Clone, D: TrainDevice> Optimizer<M, D, f32>
+    for AnyOptimizer<M, D>
+{
     fn update(
         &mut self,
         model: &mut M,
-        gradients: &Gradients<f32, Cpu>,
-    ) -> Result<(), OptimizerUpdateError<CpuError>> {
+        gradients: &Gradients<f32, D>,
+    ) -> Result<(), OptimizerUpdateError<D::Err>> {
         each!(self, optimizer => optimizer.update(model, gradients))
     }
 }
 
-impl<M: TensorCollection<f32, Cpu> + Clone> TunableOptimizer for AnyOptimizer<M> {
+impl<M: TensorCollection<f32, D> + Clone, D: TrainDevice> TunableOptimizer for AnyOptimizer<M, D> {
     type Model = M;
     type Dtype = f32;
-    type Device = Cpu;
+    type Device = D;
 
     fn rate(&self, group: usize) -> f64 {
         each!(self, optimizer => optimizer.rate(group))
@@ -157,7 +157,7 @@ impl<M: TensorCollection<f32, Cpu> + Clone> TunableOptimizer for AnyOptimizer<M>
     fn complete_gradients(
         &self,
         model: &M,
-        gradients: &Gradients<f32, Cpu>,
+        gradients: &Gradients<f32, D>,
     ) -> CompleteGradients<Self> {
         each!(self, optimizer => optimizer.complete_gradients(model, gradients))
     }
@@ -169,16 +169,16 @@ impl<M: TensorCollection<f32, Cpu> + Clone> TunableOptimizer for AnyOptimizer<M>
     fn update_owned(
         &mut self,
         model: &mut M,
-        gradients: &mut Gradients<f32, Cpu>,
-    ) -> Result<(), OptimizerUpdateError<CpuError>> {
+        gradients: &mut Gradients<f32, D>,
+    ) -> Result<(), OptimizerUpdateError<D::Err>> {
         each!(self, optimizer => optimizer.update_owned(model, gradients))
     }
 }
 
-impl<M: TensorCollection<f32, Cpu> + Clone> Family for AnyOptimizer<M> {
-    type For<L: TensorCollection<f32, Cpu> + Clone> = AnyOptimizer<L>;
+impl<M: TensorCollection<f32, D> + Clone, D: TrainDevice> Family for AnyOptimizer<M, D> {
+    type For<L: TensorCollection<f32, D> + Clone> = AnyOptimizer<L, D>;
 
-    fn for_layer<L: TensorCollection<f32, Cpu> + Clone>(&self, layer: &L) -> AnyOptimizer<L> {
+    fn for_layer<L: TensorCollection<f32, D> + Clone>(&self, layer: &L) -> AnyOptimizer<L, D> {
         match self {
             Self::Sgd(optimizer) => AnyOptimizer::Sgd(optimizer.for_layer(layer)),
             Self::Adam(optimizer) => AnyOptimizer::Adam(optimizer.for_layer(layer)),
@@ -187,31 +187,31 @@ impl<M: TensorCollection<f32, Cpu> + Clone> Family for AnyOptimizer<M> {
     }
 }
 
-impl<M: TensorCollection<f32, Cpu> + Clone> Resumable for AnyOptimizer<M> {
-    fn state(&self, model: &M) -> State {
+impl<M: TensorCollection<f32, D> + Clone, D: TrainDevice> Resumable for AnyOptimizer<M, D> {
+    fn state(&self, model: &M) -> Result<OptimizerState, D::Err> {
         each!(self, optimizer => optimizer.state(model))
     }
 
-    fn restore(&mut self, model: &mut M, state: &OptimizerState) -> Result<(), CpuError> {
+    fn restore(&mut self, model: &mut M, state: &OptimizerState) -> Result<(), D::Err> {
         each!(self, optimizer => optimizer.restore(model, state))
     }
 }
 
-impl<M: TensorCollection<f32, Cpu> + Clone> ResumableFamily for AnyOptimizer<M> {
-    fn layer_state<L>(optimizer: &AnyOptimizer<L>, layer: &L) -> State
+impl<M: TensorCollection<f32, D> + Clone, D: TrainDevice> ResumableFamily for AnyOptimizer<M, D> {
+    fn layer_state<L>(optimizer: &AnyOptimizer<L, D>, layer: &L) -> Result<OptimizerState, D::Err>
     where
-        L: TensorCollection<f32, Cpu> + Clone,
+        L: TensorCollection<f32, D> + Clone,
     {
         optimizer.state(layer)
     }
 
     fn restore_layer<L>(
-        optimizer: &mut AnyOptimizer<L>,
+        optimizer: &mut AnyOptimizer<L, D>,
         layer: &mut L,
         state: &OptimizerState,
-    ) -> Result<(), CpuError>
+    ) -> Result<(), D::Err>
     where
-        L: TensorCollection<f32, Cpu> + Clone,
+        L: TensorCollection<f32, D> + Clone,
     {
         optimizer.restore(layer, state)
     }

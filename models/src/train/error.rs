@@ -1,7 +1,12 @@
 //! Why a run ends early.
 
+use super::DeviceError;
+#[cfg(feature = "text")]
+use crate::search::SearchError;
 use crate::{baselines::PeerError, data::DataError, layers::LayerError};
 use dfdx::prelude::CpuError;
+#[cfg(feature = "text")]
+use std::convert::Infallible;
 use std::path::PathBuf;
 
 /// Why a run ended early.
@@ -36,6 +41,26 @@ pub enum TrainError {
         path: PathBuf,
         /// The error of the operating system.
         source: std::io::Error,
+    },
+    /// Another run that goes on writes this checkpoint.
+    #[error(
+        "another program writes the checkpoint {}: wait for it, or choose another file",
+        .0.display()
+    )]
+    CheckpointInUse(PathBuf),
+    /// The run in the checkpoint has more epochs than it is to have.
+    #[error(
+        "the run in {} has been through {made} epochs already, and {asked} are asked for; ask for \
+         {made} or more, or begin anew with another file",
+        path.display()
+    )]
+    EpochsMade {
+        /// The checkpoint.
+        path: PathBuf,
+        /// The epochs that were made or begun.
+        made: usize,
+        /// The epochs that are asked for.
+        asked: usize,
     },
     /// The checkpoint is of another run.
     #[error("the checkpoint {} is of another run: {what}", path.display())]
@@ -82,16 +107,21 @@ pub enum TrainError {
     /// A translation could not be found.
     #[cfg(feature = "text")]
     #[error(transparent)]
-    Search(#[from] crate::search::SearchError<LayerError<CpuError>>),
-    /// An input does not fit a layer, or there is no memory.
-    #[error(transparent)]
-    Layer(#[from] LayerError<CpuError>),
+    Search(SearchError<Infallible>),
+    /// An input does not fit a layer.
+    #[error("{layer}: {what}")]
+    Layer {
+        /// The layer, with the sizes that it was made for.
+        layer: String,
+        /// What does not fit, and what would.
+        what: String,
+    },
     /// What a run has done could not be put into bytes, or another rank's bytes hold no such thing.
     #[error("the record of a run: {0}")]
     Record(#[from] postcard::Error),
-    /// The device is out of memory.
-    #[error("device: {0}")]
-    Device(#[from] CpuError),
+    /// There is no such device, it is out of memory, or it has failed.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
 }
 
 /// What a trainer refuses too is the same error by a peer.
@@ -101,5 +131,53 @@ impl From<PeerError> for TrainError {
             PeerError::Model(error) => Self::Rate(error),
             error => Self::Peer(error),
         }
+    }
+}
+
+impl From<CpuError> for TrainError {
+    fn from(error: CpuError) -> Self {
+        Self::Device(error.into())
+    }
+}
+
+impl<E: Into<DeviceError>> From<LayerError<E>> for TrainError {
+    fn from(error: LayerError<E>) -> Self {
+        match error {
+            LayerError::Shape { layer, what } => Self::Layer { layer, what },
+            LayerError::Device(error) => Self::Device(error.into()),
+        }
+    }
+}
+
+/// The error of a device of any type: `?` cannot find it where the type is a parameter.
+pub(super) fn failed(error: impl Into<DeviceError>) -> TrainError {
+    TrainError::Device(error.into())
+}
+
+#[cfg(feature = "text")]
+impl<E: Into<DeviceError>> From<SearchError<LayerError<E>>> for TrainError {
+    fn from(error: SearchError<LayerError<E>>) -> Self {
+        match error {
+            SearchError::Model(error) => error.into(),
+            SearchError::Scores { expected, found } => {
+                Self::Search(SearchError::Scores { expected, found })
+            }
+            SearchError::NothingFollows => Self::Search(SearchError::NothingFollows),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn errors_keep_their_kind() {
+        let error = TrainError::from(LayerError::Device(CpuError::OutOfMemory));
+        assert_eq!(error.to_string(), "the CPU has too little memory; smaller batches need less");
+        let (layer, what) = ("pool".to_owned(), "too small".to_owned());
+        let error = TrainError::from(LayerError::<CpuError>::Shape { layer, what });
+        assert_eq!(error.to_string(), "pool: too small");
     }
 }

@@ -1,8 +1,8 @@
 //! The training loop, whatever is trained on whatever.
 
 use super::{
-    persistence::Progress, rollback_steps, Event, Facts, Learner, Options, Persistence, Run,
-    TrainError,
+    error::failed, persistence::Progress, rollback_steps, AnyRanks, Event, Facts, Learner, Options,
+    Persistence, Run, TrainDevice, TrainError,
 };
 use crate::{
     baselines::{has_buffers, RECALIBRATION},
@@ -11,23 +11,24 @@ use crate::{
 };
 use dfdx::{
     nn::{NumParams, TensorCollection, ZeroGrads},
-    prelude::{AsArray, Backward, Cache, Cpu, Gradients, OwnedTape, RandomU64, Rank0, Tensor},
+    prelude::{AsArray, Backward, Cpu, Gradients, OwnedTape, Rank0, Tensor},
 };
 use std::time::Instant;
-use tlr::{Adaptation, TrainableLr};
+use tlr::{Adaptation, Outcome, TrainableLr};
 
 /// A batch's mean loss, with the tape of how it came about.
-pub type TrainLoss = Tensor<Rank0, f32, Cpu, OwnedTape<f32, Cpu>>;
+pub type TrainLoss<D = Cpu> = Tensor<Rank0, f32, D, OwnedTape<f32, D>>;
 
 /// Computes a batch's loss by the model; the gradients go into those that it is given.
-pub(super) type Loss<'a, M> =
-    dyn FnMut(&mut M, Gradients<f32, Cpu>) -> Result<TrainLoss, TrainError> + 'a;
+pub(super) type Loss<'a, M, D> =
+    dyn FnMut(&mut M, Gradients<f32, D>) -> Result<TrainLoss<D>, TrainError> + 'a;
 
 /// Makes a step on a batch, given its weight in the mean over the epoch and what computes its loss.
-pub(super) type Step<'a, M> = dyn FnMut(usize, &mut Loss<'_, M>) -> Result<(), TrainError> + 'a;
+pub(super) type Step<'a, M, D> =
+    dyn FnMut(usize, &mut Loss<'_, M, D>) -> Result<(), TrainError> + 'a;
 
 /// What a model is to learn.
-pub(super) trait Task<M> {
+pub(super) trait Task<M, D: TrainDevice> {
     fn batches_per_epoch(&self) -> usize;
 
     /// The settings of the task, by their flags.
@@ -38,7 +39,8 @@ pub(super) trait Task<M> {
 
     /// Calls `step` for each batch but the first `skip`, in an order that depends on nothing but
     /// the epoch and a seed.
-    fn epoch(&self, epoch: usize, skip: usize, step: &mut Step<'_, M>) -> Result<(), TrainError>;
+    fn epoch(&self, epoch: usize, skip: usize, step: &mut Step<'_, M, D>)
+        -> Result<(), TrainError>;
 
     /// Notes for users of the model, by name.
     fn notes(&self) -> Vec<(&'static str, String)> {
@@ -50,23 +52,22 @@ pub(super) trait Task<M> {
 }
 
 /// What a run starts with.
-pub(super) struct Start<M> {
-    pub(super) device: Cpu,
+pub(super) struct Start<M, D> {
+    pub(super) device: D,
     pub(super) model: M,
-    optimizer: Box<dyn Learner<M>>,
+    optimizer: Box<dyn Learner<M, D>>,
 }
 
-impl<M: TrainableLr<f32, Cpu> + 'static> Start<M> {
+impl<M: TrainableLr<f32, D> + 'static, D: TrainDevice> Start<M, D> {
     pub(super) fn new(
         options: &Options,
-        build: impl FnOnce(&Cpu) -> Result<M, TrainError>,
-        learner: impl FnOnce(&M) -> Result<Box<dyn Learner<M>>, TrainError>,
+        build: impl FnOnce(&D) -> Result<M, TrainError>,
+        learner: impl FnOnce(&M) -> Result<Box<dyn Learner<M, D>>, TrainError>,
     ) -> Result<Self, TrainError> {
         if options.epochs == 0 {
             return Err(TrainError::NoEpochs);
         }
-        let device = Cpu::seed_from_u64(options.seed);
-        device.try_enable_cache()?;
+        let device = D::open(options.seed)?;
         let model = build(&device)?;
         let optimizer = learner(&model)?;
         Ok(Self { device, model, optimizer })
@@ -74,9 +75,9 @@ impl<M: TrainableLr<f32, Cpu> + 'static> Start<M> {
 }
 
 /// Trains. If this rank fails by itself, the others get an error that says so.
-pub(super) fn fit<M: NumParams<f32, Cpu> + ZeroGrads<f32, Cpu>>(
-    start: &mut Start<M>,
-    task: &dyn Task<M>,
+pub(super) fn fit<M: NumParams<f32, D> + ZeroGrads<f32, D>, D: TrainDevice>(
+    start: &mut Start<M, D>,
+    task: &dyn Task<M, D>,
     options: &Options,
     persistence: &Persistence<'_>,
     observer: &mut dyn FnMut(Event<'_>),
@@ -91,9 +92,9 @@ pub(super) fn fit<M: NumParams<f32, Cpu> + ZeroGrads<f32, Cpu>>(
     run
 }
 
-fn fit_own<M: NumParams<f32, Cpu> + ZeroGrads<f32, Cpu>>(
-    start: &mut Start<M>,
-    task: &dyn Task<M>,
+fn fit_own<M: NumParams<f32, D> + ZeroGrads<f32, D>, D: TrainDevice>(
+    start: &mut Start<M, D>,
+    task: &dyn Task<M, D>,
     options: &Options,
     persistence: &Persistence<'_>,
     observer: &mut dyn FnMut(Event<'_>),
@@ -105,18 +106,21 @@ fn fit_own<M: NumParams<f32, Cpu> + ZeroGrads<f32, Cpu>>(
     if let Some(ranks) = persistence.ranks {
         new.agree(ranks, options.epochs, persistence.checkpoint.is_some())?;
     }
-    let mut progress = persistence.begin(model, &mut **optimizer, new)?;
+    let begun = persistence.begin(model, &mut **optimizer, new, options.epochs)?;
+    let (mut progress, _held) = begun;
     let (parameters, window) = (model.num_trainable_params(), optimizer.window());
     observer(Event::Begun { parameters, batches, window });
     let mut told = Told::default();
     if persistence.resume {
         told.all_again(&progress, batches, &**optimizer, observer);
     }
-    for _ in 0..progress.drawn {
+    let before = progress.drawn(persistence.ranks.map_or(0, AnyRanks::rank));
+    for _ in 0..before {
         device.random_u64();
     }
-    let drawn = progress.drawn.wrapping_sub(dropout::drawn());
-    let mut gradients = Some(model.try_alloc_grads()?);
+    let before = before.wrapping_sub(dropout::drawn());
+    let drawn = || before.wrapping_add(dropout::drawn());
+    let mut gradients = Some(model.try_alloc_grads().map_err(failed)?);
     for epoch in progress.epochs.len()..options.epochs {
         let begun = Instant::now();
         let seconds = progress.seconds;
@@ -145,8 +149,7 @@ fn fit_own<M: NumParams<f32, Cpu> + ZeroGrads<f32, Cpu>>(
             observer(Event::Step { epoch, batch, batches, loss: value, rates, schedule });
             if optimizer.stop_all(persistence.is_stopped()) {
                 progress.seconds = seconds + begun.elapsed().as_secs_f64();
-                progress.drawn = drawn.wrapping_add(dropout::drawn());
-                persistence.save(model, &mut **optimizer, &progress)?;
+                persistence.save(model, &mut **optimizer, &mut progress, drawn())?;
                 return Err(TrainError::Stopped { step: progress.losses.len() });
             }
             Ok(())
@@ -157,9 +160,9 @@ fn fit_own<M: NumParams<f32, Cpu> + ZeroGrads<f32, Cpu>>(
         let averaged = recalibrated(&**optimizer, model, task, epoch)?;
         let tested = averaged.as_ref().unwrap_or(model);
         progress.seconds = seconds + begun.elapsed().as_secs_f64();
-        progress.drawn = drawn.wrapping_add(dropout::drawn());
         // Saved before the test: if that fails, the epoch is not lost.
-        if let Err(error) = persistence.save(model, &mut **optimizer, &progress) {
+        let saved = persistence.save(model, &mut **optimizer, &mut progress, drawn());
+        if let Err(error) = saved {
             observer(Event::NotSaved(&error));
         }
         let (test_loss, test_accuracy) = task.test(tested)?;
@@ -200,50 +203,50 @@ fn fit_own<M: NumParams<f32, Cpu> + ZeroGrads<f32, Cpu>>(
 
 /// One step. `loss` computes the batch's loss, also at trial weights. The answer is the loss before
 /// the step, and what the optimizer did. The buffers of the gradients are kept for the next one.
-pub(crate) fn train_step<M: ZeroGrads<f32, Cpu>>(
-    optimizer: &mut dyn Learner<M>,
+pub(crate) fn train_step<M: ZeroGrads<f32, D>, D: TrainDevice>(
+    optimizer: &mut dyn Learner<M, D>,
     model: &mut M,
-    gradients: &mut Option<Gradients<f32, Cpu>>,
-    loss: &mut Loss<'_, M>,
+    gradients: &mut Option<Gradients<f32, D>>,
+    loss: &mut Loss<'_, M, D>,
 ) -> Result<(f64, tlr::Step), TrainError> {
     let before = match gradients.take() {
         Some(gradients) => gradients,
-        None => model.try_alloc_grads()?,
+        None => model.try_alloc_grads().map_err(failed)?,
     };
     let traced = loss(model, before)?;
     let value = f64::from(traced.array());
-    let mut after = traced.try_backward()?;
+    let mut after = traced.try_backward().map_err(failed)?;
     let step = optimizer.step_with(model, &mut after, value, &mut |model| {
         Ok(f64::from(loss(model, Gradients::leaky())?.array()))
     })?;
-    model.try_zero_grads(&mut after)?;
+    model.try_zero_grads(&mut after).map_err(failed)?;
     *gradients = Some(after);
     Ok((value, step))
 }
 
 /// Makes the step on a rank that has no example of this batch: it follows the others. The loss in
 /// the answer is 0, in place of which the caller takes the ranks' mean.
-fn idle_step<M: ZeroGrads<f32, Cpu>>(
-    optimizer: &mut dyn Learner<M>,
+fn idle_step<M: ZeroGrads<f32, D>, D: TrainDevice>(
+    optimizer: &mut dyn Learner<M, D>,
     model: &mut M,
-    gradients: &mut Option<Gradients<f32, Cpu>>,
+    gradients: &mut Option<Gradients<f32, D>>,
 ) -> Result<(f64, tlr::Step), TrainError> {
     let mut zeros = match gradients.take() {
         Some(zeros) => zeros,
-        None => model.try_alloc_grads()?,
+        None => model.try_alloc_grads().map_err(failed)?,
     };
     let step = optimizer.step(model, &mut zeros, 0.0)?;
-    model.try_zero_grads(&mut zeros)?;
+    model.try_zero_grads(&mut zeros).map_err(failed)?;
     *gradients = Some(zeros);
     Ok((0.0, step))
 }
 
 /// The model to test, if it is not the one that is trained: with running statistics of its own,
 /// made anew from the epoch's last batches.
-fn recalibrated<M: TensorCollection<f32, Cpu>>(
-    optimizer: &dyn Learner<M>,
+fn recalibrated<M: TensorCollection<f32, D>, D: TrainDevice>(
+    optimizer: &dyn Learner<M, D>,
     model: &M,
-    task: &dyn Task<M>,
+    task: &dyn Task<M, D>,
     epoch: usize,
 ) -> Result<Option<M>, TrainError> {
     let Some(mut averaged) = optimizer.averaged(model) else { return Ok(None) };
@@ -270,11 +273,11 @@ impl Told {
     }
 
     /// The events so far.
-    fn all_again<M>(
+    fn all_again<M, D: TrainDevice>(
         &mut self,
         progress: &Progress,
         batches: usize,
-        optimizer: &dyn Learner<M>,
+        optimizer: &dyn Learner<M, D>,
         observer: &mut dyn FnMut(Event<'_>),
     ) {
         let history = optimizer.history();
@@ -288,7 +291,11 @@ impl Told {
         let steps = progress.losses.len();
         observer(Event::Resumed { step: (steps > 0).then_some(steps) });
         for (step, &loss) in progress.losses.iter().enumerate() {
-            let made = history.partition_point(|decision| decision.step <= step as u64 + 1);
+            // The ramp decides before a step, by those before it. All else is decided after one.
+            let made = history.partition_point(|decision| match decision.outcome {
+                Outcome::Ramped => decision.step <= step as u64,
+                _ => decision.step <= step as u64 + 1,
+            });
             for decision in history.get(self.0..made).unwrap_or_default() {
                 let rate = rates.iter_mut().find(|(name, _)| *decision.layer == **name);
                 if let Some((_, rate)) = rate {

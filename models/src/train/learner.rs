@@ -1,6 +1,6 @@
 //! What the training loop needs of an optimizer.
 
-use super::TrainError;
+use super::{TrainDevice, TrainError};
 use dfdx::prelude::{Cpu, Gradients};
 use serde::Serialize;
 use tlr::{
@@ -11,8 +11,9 @@ use tlr::{
 /// A function that gives a batch's loss by a model at trial weights.
 pub type Trial<'a, M> = dyn FnMut(&mut M) -> Result<f64, TrainError> + 'a;
 
-/// An optimizer with its rule, whatever it is made of: what the training loop needs of it.
-pub trait Learner<M> {
+/// An optimizer with its rule, whatever it is made of: what the training loop on device `D` needs
+/// of it.
+pub trait Learner<M, D: TrainDevice = Cpu> {
     /// One step, as [`Trainer::step_owned`].
     ///
     /// # Errors
@@ -20,7 +21,7 @@ pub trait Learner<M> {
     fn step(
         &mut self,
         model: &mut M,
-        gradients: &mut Gradients<f32, Cpu>,
+        gradients: &mut Gradients<f32, D>,
         loss: f64,
     ) -> Result<Step, TrainError>;
 
@@ -32,7 +33,7 @@ pub trait Learner<M> {
     fn step_with(
         &mut self,
         model: &mut M,
-        gradients: &mut Gradients<f32, Cpu>,
+        gradients: &mut Gradients<f32, D>,
         loss: f64,
         trial: &mut Trial<'_, M>,
     ) -> Result<Step, TrainError> {
@@ -100,15 +101,15 @@ pub trait Learner<M> {
     fn resume(&mut self, model: &mut M, checkpoint: &Checkpoint) -> Result<(), TrainError>;
 }
 
-impl<Opt, R> Learner<Opt::Model> for Trainer<Opt, R>
+impl<Opt, R> Learner<Opt::Model, Opt::Device> for Trainer<Opt, R>
 where
-    Opt: TunableOptimizer<Dtype = f32, Device = Cpu> + Resumable,
+    Opt: TunableOptimizer<Dtype = f32, Device: TrainDevice> + Resumable,
     R: RateRule + Serialize,
 {
     fn step(
         &mut self,
         model: &mut Opt::Model,
-        gradients: &mut Gradients<f32, Cpu>,
+        gradients: &mut Gradients<f32, Opt::Device>,
         loss: f64,
     ) -> Result<Step, TrainError> {
         Ok(Trainer::step_owned(self, model, gradients, loss)?)

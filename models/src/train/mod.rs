@@ -1,6 +1,7 @@
 //! Training a model: what the examples and the sweeps have in common.
 
 mod chosen;
+mod device;
 mod error;
 mod facts;
 mod fit;
@@ -17,13 +18,14 @@ mod translation;
 mod verdict;
 
 pub use chosen::learner;
+pub use device::{DeviceError, TrainDevice};
 pub use error::TrainError;
 pub use facts::Facts;
 #[cfg(feature = "lab")]
 pub(crate) use fit::train_step;
 pub use fit::TrainLoss;
 pub use learner::{Learner, Trial};
-pub use network::{Logits, Network, Pixels};
+pub use network::{Logits, Network, Pixels, TrainLogits};
 pub use options::{name, Base, Mode, Options, Rule, Shape};
 pub use persistence::Persistence;
 pub use ranks::{alone, AnyRanks, Share};
@@ -38,13 +40,13 @@ pub use verdict::{judge, Fault, Verdict};
 use crate::Mlp;
 use dfdx::{
     losses::cross_entropy_with_logits_loss,
-    prelude::{AsArray, Cpu, CpuError},
+    prelude::{AsArray, Cpu, NoneTape},
 };
 use fit::{fit, Start, Step, Task};
 pub(crate) use network::tensor;
 
 /// The paper's perceptron: 784-1000-10.
-pub type Net = Mlp<784, 1000, 10, f32, Cpu>;
+pub type Net<D = Cpu> = Mlp<784, 1000, 10, f32, D>;
 
 /// Checks whether [`train`] could begin, and does no more.
 ///
@@ -61,7 +63,7 @@ fn learner_for<M: Network>(
     source: &dyn Source,
     options: &Options,
     ranks: Option<&AnyRanks>,
-) -> Result<Box<dyn Learner<M>>, TrainError> {
+) -> Result<Box<dyn Learner<M, M::Device>>, TrainError> {
     let ranks = ranks.cloned().unwrap_or_else(alone);
     Ok(learner(model, options, source.batches_per_epoch(), ranks)?)
 }
@@ -69,13 +71,13 @@ fn learner_for<M: Network>(
 fn prepare<M: Network>(
     source: &dyn Source,
     options: &Options,
-    learner: impl FnOnce(&M) -> Result<Box<dyn Learner<M>>, TrainError>,
-) -> Result<Start<M>, TrainError> {
+    learner: impl FnOnce(&M) -> Result<Box<dyn Learner<M, M::Device>>, TrainError>,
+) -> Result<Start<M, M::Device>, TrainError> {
     let (shape, classes) = (source.shape(), source.classes());
     if !M::accepts(shape) || classes > M::CLASSES {
         return Err(TrainError::Images { takes: M::TAKES, most: M::CLASSES, shape, classes });
     }
-    Start::new(options, |device| Ok(M::try_build(device)?), learner)
+    Start::new(options, |device| M::try_build(device).map_err(error::failed), learner)
 }
 
 /// Trains a new model on the images of `source` as `options` say, and calls `observer` for every
@@ -119,7 +121,7 @@ pub fn train<M: Network>(
 pub fn train_with<M: Network>(
     source: &dyn Source,
     options: &Options,
-    learner: impl FnOnce(&M) -> Result<Box<dyn Learner<M>>, TrainError>,
+    learner: impl FnOnce(&M) -> Result<Box<dyn Learner<M, M::Device>>, TrainError>,
     persistence: &Persistence<'_>,
     observer: &mut dyn FnMut(Event<'_>),
 ) -> Result<Run, TrainError> {
@@ -129,12 +131,12 @@ pub fn train_with<M: Network>(
 }
 
 /// Images to classify.
-struct Images<'a> {
+struct Images<'a, D> {
     source: &'a dyn Source,
-    device: Cpu,
+    device: D,
 }
 
-impl<M: Network> Task<M> for Images<'_> {
+impl<M: Network> Task<M, M::Device> for Images<'_, M::Device> {
     fn batches_per_epoch(&self) -> usize {
         self.source.batches_per_epoch()
     }
@@ -147,7 +149,12 @@ impl<M: Network> Task<M> for Images<'_> {
         self.source.data()
     }
 
-    fn epoch(&self, epoch: usize, skip: usize, step: &mut Step<'_, M>) -> Result<(), TrainError> {
+    fn epoch(
+        &self,
+        epoch: usize,
+        skip: usize,
+        step: &mut Step<'_, M, M::Device>,
+    ) -> Result<(), TrainError> {
         let [channels, rows, columns] = self.source.shape();
         self.source.epoch(epoch, skip, &mut |pixels, labels| {
             step(labels.len(), &mut |model, gradients| {
@@ -171,7 +178,7 @@ impl<M: Network> Task<M> for Images<'_> {
 /// The mean loss and the accuracy on the images to test on.
 fn test<M: Network>(
     model: &M,
-    device: &Cpu,
+    device: &M::Device,
     source: &dyn Source,
 ) -> Result<(f64, f64), TrainError> {
     let [channels, rows, columns] = source.shape();
@@ -194,16 +201,16 @@ fn test<M: Network>(
 
 /// A row for each label, which is 1 at the label and 0 elsewhere.
 pub(crate) fn one_hot<M: Network>(
-    device: &Cpu,
+    device: &M::Device,
     labels: &[usize],
-) -> Result<Logits<dfdx::prelude::NoneTape>, CpuError> {
+) -> Result<Logits<NoneTape, M::Device>, TrainError> {
     let mut one_hot = vec![0.0; labels.len() * M::CLASSES];
     for (row, &label) in one_hot.chunks_mut(M::CLASSES).zip(labels) {
         if let Some(probability) = row.get_mut(label) {
             *probability = 1.0;
         }
     }
-    tensor(device, &one_hot, (labels.len(), M::CLASSES))
+    tensor(device, &one_hot, (labels.len(), M::CLASSES)).map_err(error::failed)
 }
 
 /// The index of the largest value.

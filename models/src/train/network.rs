@@ -1,6 +1,6 @@
 //! What a model that classifies images has to offer.
 
-use super::TrainError;
+use super::{error::failed, TrainDevice, TrainError};
 use crate::{
     resnet::{ResNet50, Wrn10x1, Wrn16x1, Wrn16x2, Wrn16x4, Wrn16x8, Wrn28x10},
     Mlp,
@@ -9,23 +9,31 @@ use dfdx::{
     nn::{BuildModule, Module, ModuleMut, NumParams, ZeroGrads},
     prelude::{
         Const, Cpu, CpuError, Gradients, HasShape, NoneTape, OwnedTape, ReshapeTo, Shape, Tensor,
-        Trace, ZerosTensor,
+        Trace,
     },
 };
 use tlr::TrainableLr;
 
 /// A row of logits for each image.
-pub type Logits<T> = Tensor<(usize, usize), f32, Cpu, T>;
+pub type Logits<T, D = Cpu> = Tensor<(usize, usize), f32, D, T>;
+
+/// A row of logits for each image, with the tape that leads to the gradients.
+pub type TrainLogits<D = Cpu> = Logits<OwnedTape<f32, D>, D>;
 
 /// A batch of images: scaled pixels, and (images, channels, rows, columns).
 pub type Pixels<'a> = (&'a [f32], [usize; 4]);
 
 /// A model that classifies images.
-pub trait Network:
-    TrainableLr<f32, Cpu> + NumParams<f32, Cpu> + ZeroGrads<f32, Cpu> + 'static
+pub trait Network: 'static
 where
-    Self: BuildModule<Cpu, f32>,
+    Self: TrainableLr<f32, <Self as Network>::Device>
+        + NumParams<f32, <Self as Network>::Device>
+        + ZeroGrads<f32, <Self as Network>::Device>
+        + BuildModule<<Self as Network>::Device, f32>,
 {
+    /// Where its weights are.
+    type Device: TrainDevice;
+
     /// The most classes that it can distinguish.
     const CLASSES: usize;
 
@@ -41,37 +49,47 @@ where
     /// An error of a layer.
     fn train_logits(
         &mut self,
-        device: &Cpu,
+        device: &Self::Device,
         images: Pixels<'_>,
-        gradients: Gradients<f32, Cpu>,
-    ) -> Result<Logits<OwnedTape<f32, Cpu>>, TrainError>;
+        gradients: Gradients<f32, Self::Device>,
+    ) -> Result<TrainLogits<Self::Device>, TrainError>;
 
     /// The logits in testing, without a tape.
     ///
     /// # Errors
     /// An error of a layer.
-    fn logits(&self, device: &Cpu, images: Pixels<'_>) -> Result<Logits<NoneTape>, TrainError>;
+    fn logits(
+        &self,
+        device: &Self::Device,
+        images: Pixels<'_>,
+    ) -> Result<Logits<NoneTape, Self::Device>, TrainError>;
 }
 
 /// A tensor of these values, in memory that the device has, and takes back: a `Vec` moved into a
 /// tensor would end in the device's cache, one more every step.
-pub(crate) fn tensor<S: Shape>(
-    device: &Cpu,
+pub(crate) fn tensor<S: Shape, D: TrainDevice>(
+    device: &D,
     values: &[f32],
     shape: S,
-) -> Result<Tensor<S, f32, Cpu>, CpuError> {
-    let mut tensor = device.try_zeros_like(&shape)?;
+) -> Result<Tensor<S, f32, D>, D::Err> {
+    let mut tensor: Tensor<S, f32, D> = device.try_zeros_like(&shape)?;
     if tensor.shape().num_elements() != values.len() {
-        return Err(CpuError::WrongNumElements);
+        return Err(CpuError::WrongNumElements.into());
     }
     tensor.copy_from(values);
     Ok(tensor)
 }
 
-/// The shape of the input is a function of (images, channels, rows, columns).
+/// The shape of the input is a function of (images, channels, rows, columns). `$failed` takes the
+/// error of the model's layers.
 macro_rules! network {
-    ([$($generics:tt)*] $Model:ty, $classes:expr, $takes:literal, $accepts:expr, $input:expr) => {
+    (
+        [$($generics:tt)*] $Model:ty, $classes:expr, $takes:literal, $accepts:expr, $input:expr,
+        $failed:expr
+    ) => {
         impl<$($generics)*> Network for $Model {
+            type Device = D;
+
             const CLASSES: usize = $classes;
             const TAKES: &'static str = $takes;
 
@@ -81,39 +99,41 @@ macro_rules! network {
 
             fn train_logits(
                 &mut self,
-                device: &Cpu,
+                device: &D,
                 (pixels, shape): Pixels<'_>,
-                gradients: Gradients<f32, Cpu>,
-            ) -> Result<Logits<OwnedTape<f32, Cpu>>, TrainError> {
-                let x = tensor(device, pixels, $input(shape))?;
-                let logits = self.try_forward_mut(x.traced(gradients))?;
-                Ok(logits.try_reshape_like(&(shape[0], Self::CLASSES))?)
+                gradients: Gradients<f32, D>,
+            ) -> Result<TrainLogits<D>, TrainError> {
+                let x = tensor(device, pixels, $input(shape)).map_err(failed)?;
+                let logits = self.try_forward_mut(x.traced(gradients)).map_err($failed)?;
+                logits.try_reshape_like(&(shape[0], Self::CLASSES)).map_err(failed)
             }
 
             fn logits(
                 &self,
-                device: &Cpu,
+                device: &D,
                 (pixels, shape): Pixels<'_>,
-            ) -> Result<Logits<NoneTape>, TrainError> {
-                let x = tensor(device, pixels, $input(shape))?;
-                Ok(self.try_forward(x)?.try_reshape_like(&(shape[0], Self::CLASSES))?)
+            ) -> Result<Logits<NoneTape, D>, TrainError> {
+                let x = tensor(device, pixels, $input(shape)).map_err(failed)?;
+                let logits = self.try_forward(x).map_err($failed)?;
+                logits.try_reshape_like(&(shape[0], Self::CLASSES)).map_err(failed)
             }
         }
     };
 }
 
 network! {
-    [const HIDDEN: usize, const OUT: usize] Mlp<784, HIDDEN, OUT, f32, Cpu>,
+    [const HIDDEN: usize, const OUT: usize, D: TrainDevice] Mlp<784, HIDDEN, OUT, f32, D>,
     OUT, "784 pixels", |shape: [usize; 3]| shape.iter().product::<usize>() == 784,
-    |[images, ..]: [usize; 4]| (images, Const::<784>)
+    |[images, ..]: [usize; 4]| (images, Const::<784>), failed
 }
 
 macro_rules! colour_networks {
     ($($Model:ident),+) => {$(
         network! {
-            [const CLASSES: usize] $Model<CLASSES, f32, Cpu>,
+            [const CLASSES: usize, D: TrainDevice] $Model<CLASSES, f32, D>,
             CLASSES, "3 channels", |[channels, ..]: [usize; 3]| channels == 3,
-            |[images, _, rows, columns]: [usize; 4]| (images, Const::<3>, rows, columns)
+            |[images, _, rows, columns]: [usize; 4]| (images, Const::<3>, rows, columns),
+            TrainError::from
         }
     )+};
 }

@@ -1,11 +1,11 @@
 //! [`Persistence`]: saves a run, and resumes it.
 
-use super::{AnyRanks, Facts, Learner, Options, TrainError};
+use super::{AnyRanks, Facts, Learner, Options, TrainDevice, TrainError};
 use crate::{
-    report::{count, Epoch, ReportError},
+    report::{count, Epoch, Held, ReportError},
     weights,
 };
-use dfdx::{nn::TensorCollection, prelude::Cpu};
+use dfdx::nn::TensorCollection;
 use serde::{Deserialize, Serialize};
 use std::{
     path::Path,
@@ -37,7 +37,7 @@ pub struct Persistence<'a> {
 const ATTACHMENT: &str = "run";
 
 /// The version of that state. A checkpoint with another one is refused.
-const FORMAT: u32 = 3;
+const FORMAT: u32 = 4;
 
 /// The state of a run beside those of its model and optimizer.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -48,8 +48,8 @@ pub(super) struct Progress {
     /// What identifies the data.
     data: Facts,
     batches_per_epoch: usize,
-    /// How many numbers have been drawn for dropout.
-    pub(super) drawn: u64,
+    /// How many numbers each rank has drawn for dropout.
+    drawn: Vec<u64>,
     /// The epochs that are done, their tests included.
     pub(super) epochs: Vec<Epoch>,
     /// The loss of every step.
@@ -75,7 +75,7 @@ impl Progress {
             settings: options.facts().and(settings),
             data,
             batches_per_epoch,
-            drawn: 0,
+            drawn: vec![0],
             epochs: Vec::new(),
             losses: Vec::new(),
             schedule: Vec::new(),
@@ -83,6 +83,12 @@ impl Progress {
             weights: 0,
             seconds: 0.0,
         }
+    }
+
+    /// How many numbers this rank has drawn for dropout. If there are more ranks than there were,
+    /// the new ones have drawn as many as the first.
+    pub(super) fn drawn(&self, rank: usize) -> u64 {
+        self.drawn.get(rank).or(self.drawn.first()).copied().unwrap_or(0)
     }
 
     /// How many batches of the epoch that is not done have been trained on.
@@ -125,16 +131,19 @@ impl Progress {
 }
 
 impl Persistence<'_> {
-    /// Takes model and optimizer to where the checkpoint is, if there is one.
-    pub(super) fn begin<M>(
+    /// Takes model and optimizer to where the checkpoint is, if there is one. No other run writes
+    /// the checkpoint until the answer's last part is dropped.
+    pub(super) fn begin<M, D: TrainDevice>(
         &self,
         model: &mut M,
-        optimizer: &mut dyn Learner<M>,
+        optimizer: &mut dyn Learner<M, D>,
         new: Progress,
-    ) -> Result<Progress, TrainError> {
-        let (path, checkpoint) = match (self.checkpoint, self.opened()?) {
+        epochs: usize,
+    ) -> Result<(Progress, Option<Held>), TrainError> {
+        let (held, checkpoint) = self.opened()?;
+        let (path, checkpoint) = match (self.checkpoint, checkpoint) {
             (Some(path), Some(checkpoint)) => (path, checkpoint),
-            _ => return Ok(new),
+            _ => return Ok((new, held)),
         };
         let another = |what| TrainError::AnotherRun { path: path.to_owned(), what };
         let saved = Progress::read(checkpoint.attachment(ATTACHMENT));
@@ -145,37 +154,45 @@ impl Persistence<'_> {
         if saved.batch() > saved.batches_per_epoch {
             return Err(another("it has more steps than its epochs hold".to_owned()));
         }
+        let made = saved.losses.len().div_ceil(saved.batches_per_epoch.max(1));
+        if made > epochs {
+            return Err(TrainError::EpochsMade { path: path.to_owned(), made, asked: epochs });
+        }
         optimizer.resume(model, &checkpoint)?;
-        Ok(saved)
+        Ok((saved, held))
     }
 
     /// The checkpoint to go on from, if there is one. The first rank reads it, and all have it.
-    fn opened(&self) -> Result<Option<Checkpoint>, TrainError> {
+    fn opened(&self) -> Result<(Option<Held>, Option<Checkpoint>), TrainError> {
         let Some(ranks) = self.ranks.filter(|ranks| ranks.size() > 1) else { return self.read() };
-        let read = if self.is_first() { self.read() } else { Ok(None) };
+        let read = if self.is_first() { self.read() } else { Ok((None, None)) };
         let told = ranks.confirm(read.as_ref().err().map(ToString::to_string).as_deref());
-        let read = read?;
+        let (held, read) = read?;
         told?;
         let mut bytes = match &read {
             Some(checkpoint) => checkpoint.to_bytes()?,
             None => Vec::new(),
         };
         ranks.broadcast(&mut bytes)?;
-        Ok(match (read, bytes.is_empty()) {
+        let checkpoint = match (read, bytes.is_empty()) {
             (Some(read), _) => Some(read),
             (None, true) => None,
             (None, false) => Some(Checkpoint::from_bytes(&bytes)?),
-        })
+        };
+        Ok((held, checkpoint))
     }
 
-    fn read(&self) -> Result<Option<Checkpoint>, TrainError> {
-        let Some(path) = self.checkpoint else { return Ok(None) };
-        Checkpoint::probe(path)
-            .map_err(|source| TrainError::CheckpointPath { path: path.to_owned(), source })?;
+    fn read(&self) -> Result<(Option<Held>, Option<Checkpoint>), TrainError> {
+        let Some(path) = self.checkpoint else { return Ok((None, None)) };
+        let failed = |source| TrainError::CheckpointPath { path: path.to_owned(), source };
+        Checkpoint::probe(path).map_err(failed)?;
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let held = Held::try_new(&path.with_file_name(format!(".{name}.lock"))).map_err(failed)?;
+        let held = held.ok_or_else(|| TrainError::CheckpointInUse(path.to_owned()))?;
         match (path.exists(), self.resume) {
-            (false, _) => Ok(None),
+            (false, _) => Ok((Some(held), None)),
             (true, false) => Err(TrainError::CheckpointExists(path.to_owned())),
-            (true, true) => Ok(Some(Checkpoint::open(path)?)),
+            (true, true) => Ok((Some(held), Some(Checkpoint::open(path)?))),
         }
     }
 
@@ -184,13 +201,21 @@ impl Persistence<'_> {
         self.ranks.is_none_or(|ranks| ranks.is_first())
     }
 
-    pub(super) fn save<M>(
+    /// `drawn` is how many numbers this rank has drawn for dropout.
+    pub(super) fn save<M, D: TrainDevice>(
         &self,
         model: &M,
-        optimizer: &mut dyn Learner<M>,
-        progress: &Progress,
+        optimizer: &mut dyn Learner<M, D>,
+        progress: &mut Progress,
+        drawn: u64,
     ) -> Result<(), TrainError> {
         let Some(path) = self.checkpoint else { return Ok(()) };
+        let all = match self.ranks {
+            Some(ranks) => ranks.gather(&postcard::to_stdvec(&drawn)?)?,
+            None => vec![postcard::to_stdvec(&drawn)?],
+        };
+        let all = all.iter().map(|drawn| postcard::from_bytes(drawn));
+        progress.drawn = all.collect::<Result<_, _>>()?;
         // Each rank has a part of it, so all of them have to ask.
         let checkpoint = optimizer.checkpoint(model)?;
         if !self.is_first() {
@@ -201,16 +226,19 @@ impl Persistence<'_> {
     }
 
     /// Keeps the weights if `epoch` is better than those before it. `notes` say how to use them.
-    pub(super) fn keep_best<M: TensorCollection<f32, Cpu>>(
+    pub(super) fn keep_best<M: TensorCollection<f32, D>, D: TrainDevice>(
         &self,
         model: &M,
         epoch: &Epoch,
         before: &[Epoch],
         notes: &[(&str, String)],
     ) -> Result<(), ReportError> {
+        let Some(path) = self.best.filter(|_| self.is_first()) else { return Ok(()) };
         let least = before.iter().map(|epoch| epoch.test_loss).fold(f64::INFINITY, f64::min);
-        let wanted = epoch.test_loss < least && self.is_first();
-        let Some(path) = self.best.filter(|_| wanted) else { return Ok(()) };
+        // Weights that an earlier part of the run has left elsewhere are of no use here.
+        if epoch.test_loss >= least && path.exists() {
+            return Ok(());
+        }
         let (number, loss) = (epoch.epoch.to_string(), epoch.test_loss.to_string());
         let mut all = vec![("epoch", &*number), ("test_loss", &*loss)];
         all.extend(notes.iter().map(|(name, note)| (*name, note.as_str())));

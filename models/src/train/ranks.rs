@@ -1,7 +1,7 @@
 //! Training on several ranks: the optimizer, and the share of a batch that each rank has.
 
-use super::{Learner, TrainError};
-use dfdx::prelude::{Cpu, Gradients};
+use super::{Learner, TrainDevice, TrainError};
+use dfdx::prelude::Gradients;
 use serde::Serialize;
 use std::ops::Range;
 use tlr::{
@@ -65,17 +65,17 @@ impl Share {
 /// A trainer whose ranks make each step together.
 pub(super) struct Together<Opt, R>(pub(super) Trainer<DataParallel<Opt, Box<dyn Communicator>>, R>)
 where
-    Opt: TunableOptimizer<Dtype = f32, Device = Cpu>;
+    Opt: TunableOptimizer<Dtype = f32, Device: TrainDevice>;
 
-impl<Opt, R> Learner<Opt::Model> for Together<Opt, R>
+impl<Opt, R> Learner<Opt::Model, Opt::Device> for Together<Opt, R>
 where
-    Opt: TunableOptimizer<Dtype = f32, Device = Cpu> + Resumable,
+    Opt: TunableOptimizer<Dtype = f32, Device: TrainDevice> + Resumable,
     R: RateRule + Serialize,
 {
     fn step(
         &mut self,
         model: &mut Opt::Model,
-        gradients: &mut Gradients<f32, Cpu>,
+        gradients: &mut Gradients<f32, Opt::Device>,
         loss: f64,
     ) -> Result<Step, TrainError> {
         Ok(self.0.step_owned(model, gradients, loss)?)

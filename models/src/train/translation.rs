@@ -2,10 +2,11 @@
 
 use super::{
     chosen::learner,
+    error::failed,
     facts::figure,
     fit::{fit, Start, Step, Task, TrainLoss},
     ranks::{alone, Share},
-    Event, Facts, Options, Persistence, Run, TrainError,
+    Event, Facts, Options, Persistence, Run, TrainDevice, TrainError,
 };
 use crate::{
     data::text::{
@@ -19,7 +20,7 @@ use crate::{
 };
 use dfdx::{
     nn::{BuildModule, Module, ModuleMut, NumParams, ZeroGrads},
-    prelude::{AsArray, Cache, Cpu, CpuError, Gradients, TensorFromVec, Trace},
+    prelude::{AsArray, Cache, Gradients, Trace},
 };
 use tlr::TrainableLr;
 
@@ -34,11 +35,16 @@ const BATCHES_A_CACHE: usize = 8;
 const LONGER: usize = 20;
 
 /// A model that translates.
-pub trait Translator:
-    TrainableLr<f32, Cpu> + NumParams<f32, Cpu> + ZeroGrads<f32, Cpu> + 'static
+pub trait Translator: 'static
 where
-    Self: BuildModule<Cpu, f32>,
+    Self: TrainableLr<f32, <Self as Translator>::Device>
+        + NumParams<f32, <Self as Translator>::Device>
+        + ZeroGrads<f32, <Self as Translator>::Device>
+        + BuildModule<<Self as Translator>::Device, f32>,
 {
+    /// Where its weights are.
+    type Device: TrainDevice;
+
     /// How many tokens of the source's and of the target's vocabulary it has room for.
     const TOKENS: [usize; 2];
 
@@ -52,8 +58,8 @@ where
     fn train_loss(
         &mut self,
         batch: PairBatch,
-        gradients: Gradients<f32, Cpu>,
-    ) -> Result<TrainLoss, TrainError>;
+        gradients: Gradients<f32, Self::Device>,
+    ) -> Result<TrainLoss<Self::Device>, TrainError>;
 
     /// What testing counts, without dropout.
     ///
@@ -76,7 +82,7 @@ where
     ///
     /// # Errors
     /// An error of the device.
-    fn empty_cache(&self) -> Result<(), CpuError>;
+    fn empty_cache(&self) -> Result<(), TrainError>;
 }
 
 /// How well a model has predicted tokens.
@@ -101,8 +107,8 @@ impl Tally {
     }
 }
 
-fn ids(device: &Cpu, sentences: Padded) -> Result<Ids<Cpu>, CpuError> {
-    device.try_tensor_from_vec(sentences.ids, (sentences.rows, sentences.columns))
+fn ids<D: TrainDevice>(device: &D, sentences: Padded) -> Result<Ids<D>, TrainError> {
+    device.try_tensor_from_vec(sentences.ids, (sentences.rows, sentences.columns)).map_err(failed)
 }
 
 impl<
@@ -113,8 +119,11 @@ impl<
         const FF: usize,
         const ENC: usize,
         const DEC: usize,
-    > Translator for Seq2SeqTransformer<SRC, TGT, M, H, FF, ENC, DEC, f32, Cpu>
+        D: TrainDevice,
+    > Translator for Seq2SeqTransformer<SRC, TGT, M, H, FF, ENC, DEC, f32, D>
 {
+    type Device = D;
+
     const TOKENS: [usize; 2] = [SRC, TGT];
 
     fn set_dropout(&mut self, rate: DropoutRate) {
@@ -124,11 +133,11 @@ impl<
     fn train_loss(
         &mut self,
         batch: PairBatch,
-        gradients: Gradients<f32, Cpu>,
-    ) -> Result<TrainLoss, TrainError> {
+        gradients: Gradients<f32, D>,
+    ) -> Result<TrainLoss<D>, TrainError> {
         let device = self.generator.weight.device().clone();
         let source = ids(&device, batch.source)?;
-        let (input, labels) = shifted(&ids(&device, batch.target)?)?;
+        let (input, labels) = shifted(&ids(&device, batch.target)?).map_err(failed)?;
         let logits = self.try_forward_mut((source.traced(gradients), input))?;
         Ok(self.try_loss(logits, &labels)?)
     }
@@ -136,7 +145,7 @@ impl<
     fn tally(&self, batch: PairBatch) -> Result<Tally, TrainError> {
         let device = self.generator.weight.device();
         let source = ids(device, batch.source)?;
-        let (input, labels) = shifted(&ids(device, batch.target)?)?;
+        let (input, labels) = shifted(&ids(device, batch.target)?).map_err(failed)?;
         let logits = self.try_forward((source, input))?;
         let rows = logits.as_vec();
         let counted = labels.as_vec();
@@ -162,8 +171,8 @@ impl<
         Ok(self.translate_batch(ids(device, Padded::new(sources))?, options)?)
     }
 
-    fn empty_cache(&self) -> Result<(), CpuError> {
-        self.generator.weight.device().try_empty_cache()
+    fn empty_cache(&self) -> Result<(), TrainError> {
+        self.generator.weight.device().try_empty_cache().map_err(failed)
     }
 }
 
@@ -319,8 +328,8 @@ pub fn train_translator<M: Translator>(
         return Err(TrainError::Vocabulary { takes, found });
     }
     let buckets = Buckets::new(&corpus.train, options.batch_size, options.seed)?;
-    let build = |device: &Cpu| {
-        let mut model = M::try_build(device)?;
+    let build = |device: &M::Device| {
+        let mut model = M::try_build(device).map_err(failed)?;
         model.set_dropout(dropout);
         Ok(model)
     };
@@ -335,16 +344,16 @@ pub fn train_translator<M: Translator>(
     Ok((run, start.model))
 }
 
-struct Translating<'a> {
+struct Translating<'a, D> {
     corpus: &'a Corpus,
     buckets: Buckets,
     /// What this rank has of each batch.
     share: Share,
     settings: Facts,
-    device: Cpu,
+    device: D,
 }
 
-impl<M: Translator> Task<M> for Translating<'_> {
+impl<M: Translator> Task<M, M::Device> for Translating<'_, M::Device> {
     fn batches_per_epoch(&self) -> usize {
         self.buckets.batches_per_epoch()
     }
@@ -357,17 +366,22 @@ impl<M: Translator> Task<M> for Translating<'_> {
         Ok(self.corpus.data.clone())
     }
 
-    fn epoch(&self, epoch: usize, skip: usize, step: &mut Step<'_, M>) -> Result<(), TrainError> {
+    fn epoch(
+        &self,
+        epoch: usize,
+        skip: usize,
+        step: &mut Step<'_, M, M::Device>,
+    ) -> Result<(), TrainError> {
         for (number, indices) in self.buckets.epoch(epoch).enumerate().skip(skip) {
             let batch = self.corpus.train.batch(self.share.of(&indices))?;
             // All but the first of each sentence are predicted.
             let tokens = batch.target.lengths.iter().map(|length| length.saturating_sub(1)).sum();
             step(tokens, &mut |model, gradients| model.train_loss(batch.clone(), gradients))?;
             if number % BATCHES_A_CACHE == 0 {
-                self.device.try_empty_cache()?;
+                self.device.try_empty_cache().map_err(failed)?;
             }
         }
-        Ok(self.device.try_empty_cache()?)
+        self.device.try_empty_cache().map_err(failed)
     }
 
     fn test(&self, model: &M) -> Result<(f64, f64), TrainError> {
@@ -375,7 +389,7 @@ impl<M: Translator> Task<M> for Translating<'_> {
         let mut tally = Tally::default();
         for indices in Buckets::new(val, AT_ONCE, 0)?.epoch(0) {
             tally = tally.add(model.tally(val.batch(&indices)?)?);
-            self.device.try_empty_cache()?;
+            self.device.try_empty_cache().map_err(failed)?;
         }
         let tokens = tally.tokens as f64;
         Ok((tally.loss / tokens, tally.right as f64 / tokens))

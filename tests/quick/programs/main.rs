@@ -9,6 +9,7 @@
     missing_docs
 )]
 
+mod again;
 mod images;
 mod mnist;
 mod outputs;

@@ -85,19 +85,19 @@ fn a_run_begins_with_what_it_is_about() {
 #[test]
 fn other_examples_begin_so_too() {
     let out = tempfile::tempdir().unwrap();
-    let few = ["--limit", "40", "--batch-size", "20", "--epochs", "1"];
+    let few = ["--limit", "20", "--batch-size", "10", "--epochs", "1"];
     let (text, _) = said("cifar", out.path(), &few);
     for part in [
-        "Drawn shapes, WRN-10-1: 40 images to train on and 40 to test on, \
+        "Drawn shapes, WRN-10-1: 20 images to train on and 20 to test on, \
          coloured, 32 by 32 pixels, in 10 classes\n",
         "Wide residual network WRN-10-1: 77,850 parameters, ",
-        "1 epoch of 2 steps, each with 20 examples",
+        "1 epoch of 2 steps, each with 10 examples",
     ] {
         assert!(text.contains(part), "{text}");
     }
     let (text, _) = said("translate", out.path(), &few);
     for part in [
-        "A made language, 40 pairs: 40 to train on, 40 to watch training by, 40 to test on; ",
+        "A made language, 20 pairs: 20 to train on, 20 to watch training by, 20 to test on; ",
         "Transformer: ",
     ] {
         assert!(text.contains(part), "{text}");
@@ -275,4 +275,32 @@ fn more_threads_than_cores_are_of_no_use() {
     let few = ["--limit", "40", "--epochs", "1", "--rate", "1", "--jobs", "1000000"];
     let (_, errors) = said("sweep", &out.path().join("sweep"), &few);
     assert!(errors.starts_with("note: --jobs 1000000 "), "{errors}");
+}
+
+/// `cargo test` builds the programs without CUDA.
+#[test]
+fn a_device_that_is_not_there_is_refused_before_anything_is_done() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    for program in ["mnist", "cifar", "sweep"] {
+        let output = run(program, &["--device", "cuda", "--out", out.to_str().unwrap()]);
+        assert_eq!(output.status.code(), Some(1), "{program}");
+        let says = "error: --device cuda: this program was built without CUDA; \
+                    `cargo run --release --features cuda --example …` builds it with CUDA\n";
+        assert_eq!(words(&output.stderr), says, "{program}");
+        assert!(!out.exists(), "{program} made a folder");
+    }
+}
+
+/// Fails if a checkpoint is of the device that it was written on, or if `auto` is no CPU here.
+#[test]
+fn a_run_goes_on_on_another_device() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("run.safetensors");
+    let saved = ["--checkpoint", file.to_str().unwrap()];
+    let on = |args: &[&str]| said("mnist", dir.path(), &[&SHORT[..], &saved, args].concat());
+    on(&["--epochs", "1", "--schedule", "constant"]);
+    let more = ["--epochs", "2", "--schedule", "constant", "--resume", "--device", "auto"];
+    let (_, text) = on(&more);
+    assert!(text.contains("resumed after step 20"), "{text}");
 }

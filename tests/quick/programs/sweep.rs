@@ -13,9 +13,9 @@ use support::examples::example;
 
 const GRID: [&str; 12] = [
     "--limit",
-    "400",
+    "200",
     "--epochs",
-    "3",
+    "2",
     "--batch-size",
     "20",
     "--rate",

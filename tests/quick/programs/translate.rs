@@ -27,7 +27,7 @@ fn failure(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).unwrap()
 }
 
-const SHORT: [&str; 7] = ["--limit", "120", "--epochs", "2", "--batch-size", "20", "--json"];
+const SHORT: [&str; 7] = ["--limit", "60", "--epochs", "2", "--batch-size", "20", "--json"];
 
 // Fails if the seed does not decide everything, a file is missing, or translations are not shown
 // beside what they translate.
@@ -226,7 +226,7 @@ fn a_checkpoint_knows_its_vocabulary() {
         (&["--vocabulary", "70"], "--vocabulary was 60, is 70"),
         (&["--vocabulary", "60", "--tokens", "subwords"], "--tokens was words, is subwords"),
         (&["--vocabulary", "60", "--dropout", "0.2"], "--dropout was 0.1, is 0.2"),
-        (&["--vocabulary", "60", "--limit", "110"], "--limit was 120, is 110"),
+        (&["--vocabulary", "60", "--limit", "50"], "--limit was 60, is 50"),
     ] {
         let message = failure(&resumed(flags));
         assert!(message.contains(says) && !message.contains("shape"), "{message}");

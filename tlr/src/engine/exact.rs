@@ -90,6 +90,11 @@ mod tests {
             let Exact(back) = serde_json::from_str(&json).unwrap();
             assert_eq!(back.to_bits(), value.to_bits(), "{json}");
         }
+        #[derive(Serialize, Deserialize)]
+        struct List(#[serde(with = "list")] Vec<f64>);
+        let json = serde_json::to_string(&List(awkward.to_vec())).unwrap();
+        let List(back) = serde_json::from_str(&json).unwrap();
+        assert_eq!(back.iter().map(|x| x.to_bits()).collect::<Vec<_>>(), awkward.map(f64::to_bits));
         // Words that are never written. `nan:` with the bits of 1 would be a NaN that is finite.
         for word in ["0.5", "nan", "nan:3ff0000000000000", "nan:+ff8000000000000", "nan:7ff8", ""] {
             assert!(serde_json::from_str::<Exact>(&format!("\"{word}\"")).is_err(), "{word}");

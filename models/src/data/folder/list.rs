@@ -153,28 +153,38 @@ fn classes(dir: &Path, others: &mut PassedOver) -> Result<Vec<OsString>, DataErr
 /// a folder, or a link to nothing, is among them: reading it will fail.
 fn below(dir: &Path, others: &mut PassedOver) -> Result<Vec<PathBuf>, DataError> {
     let mut pictures = Vec::new();
+    add_below(dir, &mut Vec::new(), &mut pictures, others)?;
+    Ok(pictures)
+}
+
+/// As [`below`], in a folder that is reached by way of others. A link that leads back to one of
+/// them is passed over: the same pictures would be found again and again.
+fn add_below(
+    dir: &Path,
+    way: &mut Vec<PathBuf>,
+    pictures: &mut Vec<PathBuf>,
+    others: &mut PassedOver,
+) -> Result<(), DataError> {
+    let failed = |source| DataError::Io { action: "list", path: dir.to_owned(), source };
+    let real = dir.canonicalize().map_err(failed)?;
+    if way.iter().any(|folder| folder.starts_with(&real)) {
+        others.add(dir, " (a link to where it lies)");
+        return Ok(());
+    }
+    way.push(real);
     for name in names(dir)? {
         let path = dir.join(name);
         let ending = path.extension().unwrap_or_default();
         if ENDINGS.iter().any(|known| ending.eq_ignore_ascii_case(known)) {
             pictures.push(path);
-        } else if leads_back(&path) {
-            others.add(&path, " (a link to where it lies)");
         } else if path.is_dir() {
-            pictures.extend(below(&path, others)?);
+            add_below(&path, way, pictures, others)?;
         } else {
             others.add(&path, "");
         }
     }
-    Ok(pictures)
-}
-
-/// Whether it is a link to a folder above itself: the same pictures would be found again and
-/// again.
-fn leads_back(path: &Path) -> bool {
-    let real = |path: &Path| path.canonicalize().ok();
-    let from = || path.parent().and_then(real);
-    path.is_symlink() && real(path).zip(from()).is_some_and(|(to, from)| from.starts_with(to))
+    way.pop();
+    Ok(())
 }
 
 /// A folder that archives made on macOS hold beside their files.
@@ -192,4 +202,28 @@ fn names(dir: &Path) -> Result<Vec<OsString>, DataError> {
     }
     names.sort();
     Ok(names)
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use std::os::unix::fs::symlink;
+
+    // Fails if two folders that link to each other are gone through again and again.
+    #[test]
+    fn links_that_lead_back_are_passed_over() {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, other) in [("a", "../b"), ("b", "../a")] {
+            std::fs::create_dir(dir.path().join(name)).unwrap();
+            std::fs::write(dir.path().join(name).join("one.png"), "").unwrap();
+            symlink(other, dir.path().join(name).join("x")).unwrap();
+            symlink("..", dir.path().join(name).join("up")).unwrap();
+        }
+        let mut others = PassedOver::default();
+        let found = below(dir.path(), &mut others).unwrap();
+        let names: Vec<_> =
+            found.iter().map(|path| path.strip_prefix(dir.path()).unwrap()).collect();
+        assert_eq!(names, ["a/one.png", "a/x/one.png", "b/one.png", "b/x/one.png"].map(Path::new));
+    }
 }

@@ -2,7 +2,7 @@
 
 use crate::{
     layers::{BiasedConv2d, LayerError, Rows},
-    train::{tensor, Logits, Network, Pixels, TrainError},
+    train::{tensor, Logits, Network, Pixels, TrainError, TrainLogits},
     Mlp,
 };
 use dfdx::{
@@ -11,8 +11,8 @@ use dfdx::{
         Module, NonMutableModule,
     },
     prelude::{
-        Axes2, Const, Cpu, CpuError, Device, Dtype, Gradients, HasShape, MeanTo, NoneTape,
-        OwnedTape, PutTape, ReLU, ReshapeTo, SplitTape, Tanh, Tape, Tensor, Trace, TryAdd,
+        Axes2, Const, Cpu, CpuError, Device, Dtype, Gradients, HasShape, MeanTo, NoneTape, PutTape,
+        ReLU, ReshapeTo, SplitTape, Tanh, Tape, Tensor, Trace, TryAdd,
     },
 };
 use tlr::{TensorCollection, TrainableLr};
@@ -45,6 +45,8 @@ pub(super) type Planar =
 macro_rules! of_pixels {
     ($([$($generics:tt)*] $Model:ty),+) => {$(
         impl<$($generics)*> Network for $Model {
+            type Device = Cpu;
+
             const CLASSES: usize = 10;
             const TAKES: &'static str = "784 pixels";
 
@@ -57,7 +59,7 @@ macro_rules! of_pixels {
                 device: &Cpu,
                 (pixels, [images, ..]): Pixels<'_>,
                 gradients: Gradients<f32, Cpu>,
-            ) -> Result<Logits<OwnedTape<f32, Cpu>>, TrainError> {
+            ) -> Result<TrainLogits, TrainError> {
                 let x = tensor(device, pixels, (images, Const::<784>))?.traced(gradients);
                 Ok(self.try_forward(x)?.try_reshape_like(&(images, 10))?)
             }
@@ -97,6 +99,8 @@ impl SmallConv<f32, Cpu> {
 }
 
 impl Network for SmallConv<f32, Cpu> {
+    type Device = Cpu;
+
     const CLASSES: usize = 10;
     const TAKES: &'static str = "1 channel";
 
@@ -109,7 +113,7 @@ impl Network for SmallConv<f32, Cpu> {
         device: &Cpu,
         (pixels, [images, _, rows, columns]): Pixels<'_>,
         gradients: Gradients<f32, Cpu>,
-    ) -> Result<Logits<OwnedTape<f32, Cpu>>, TrainError> {
+    ) -> Result<TrainLogits, TrainError> {
         let x = tensor(device, pixels, (images, Const::<1>, rows, columns))?;
         Ok(self.pass(x.traced(gradients))?)
     }

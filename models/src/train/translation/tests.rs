@@ -5,6 +5,7 @@ use crate::{
     data::text::{toy, Tokens},
     train::Base,
 };
+use dfdx::prelude::Cpu;
 
 type Small = Seq2SeqTransformer<100, 100, 16, 2, 32, 1, 1, f32, Cpu>;
 

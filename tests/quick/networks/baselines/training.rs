@@ -1,5 +1,6 @@
 //! Peers in the training loop of `tlr_models::train`.
 
+use dfdx::prelude::Cpu;
 use tlr_models::{
     baselines::{self, *},
     data::{digits, shapes, Dataset},
@@ -8,9 +9,9 @@ use tlr_models::{
     Mlp,
 };
 
-type Net = Mlp<784, 16, 10, f32, dfdx::prelude::Cpu>;
+type Net = Mlp<784, 16, 10, f32, Cpu>;
 
-fn run<M: Network, R: PeerRule + 'static>(
+fn run<M: Network<Device = Cpu>, R: PeerRule + 'static>(
     data: &Dataset,
     rule: &R,
     epochs: usize,
