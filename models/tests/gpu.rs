@@ -3,11 +3,14 @@
 #![allow(clippy::unwrap_used, missing_docs)]
 
 use dfdx::{losses::cross_entropy_with_logits_loss, nn::*, optim::Sgd, prelude::*};
-use std::convert::Infallible;
+use std::{convert::Infallible, path::Path};
 use tlr_models::{
+    data::digits,
     layers::{Kernels, SequenceKernels},
     resnet::Wrn10x1,
-    shifted, Seq2SeqTransformer,
+    shifted,
+    train::{train, InMemory, Mode, Net, Options, Persistence, Run, TrainDevice},
+    Seq2SeqTransformer,
 };
 
 /// The gradients of all tensors that are trained, in order.
@@ -122,3 +125,40 @@ macro_rules! both {
 // most of it, as the last ones of so small images are.
 both!(gpu_images_in_f32, gpu_sentences_in_f32, f32, 1e-2);
 both!(gpu_images_in_f64, gpu_sentences_in_f64, f64, 1e-11);
+
+/// The training loop of the examples: fails if a device draws other weights or another order, or if
+/// a checkpoint is not exactly what the other device goes on from.
+#[test]
+#[ignore = "gpu"]
+fn gpu_trains_as_the_cpu_does() {
+    let dir = tempfile::tempdir().unwrap();
+    let data = digits::draw(3, 60, 20).unwrap();
+    let options = Options { batch_size: 20, mode: Mode::PerLayer, ..Options::default() };
+    let source = InMemory::new(&data, options.batch_size, options.seed, None).unwrap();
+    fn go<D: TrainDevice>(source: &InMemory<'_>, options: Options, file: &Path) -> Run {
+        let saved = Persistence { checkpoint: Some(file), resume: true, ..Default::default() };
+        train::<Net<D>>(source, &options, &saved, &mut |_| ()).unwrap()
+    }
+    let runs: [[fn(&InMemory<'_>, Options, &Path) -> Run; 2]; 4] = [
+        [go::<Cpu>, go::<Cpu>],
+        [go::<Cuda>, go::<Cuda>],
+        [go::<Cpu>, go::<Cuda>],
+        [go::<Cuda>, go::<Cpu>],
+    ];
+    let runs = runs.into_iter().enumerate().map(|(number, [first, second])| {
+        let file = dir.path().join(format!("{number}.safetensors"));
+        first(&source, Options { epochs: 1, ..options }, &file);
+        second(&source, Options { epochs: 2, ..options }, &file)
+    });
+    let runs: Vec<Run> = runs.collect();
+    for run in &runs {
+        assert_eq!((run.losses.len(), run.epochs.len()), (6, 2));
+        for (ours, theirs) in run.losses.iter().zip(&runs[0].losses) {
+            assert!((ours - theirs).abs() <= 1e-4 * theirs, "{ours} for {theirs}");
+        }
+        let rates = run.epochs[1].rates.iter().zip(&runs[0].epochs[1].rates);
+        for ((_, ours), (_, theirs)) in rates {
+            assert!((ours - theirs).abs() <= 1e-3 * theirs, "{ours} for {theirs}");
+        }
+    }
+}
