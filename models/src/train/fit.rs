@@ -140,8 +140,9 @@ fn fit_own<M: NumParams<f32, D> + ZeroGrads<f32, D>, D: TrainDevice>(
             let batch = progress.batch();
             progress.losses.push(value);
             progress.schedule.push(schedule);
-            // One broken batch that was skipped does not hide the loss of all others.
-            if value.is_finite() || !matches!(step, tlr::Step::Skipped(_)) {
+            // Broken batches that left no trace do not hide the loss of all others.
+            let undone = matches!(step, tlr::Step::Skipped(_) | tlr::Step::RolledBack { .. });
+            if value.is_finite() || !undone {
                 progress.sum += value * weight;
                 progress.weights += weight as usize;
             }

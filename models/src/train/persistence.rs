@@ -186,8 +186,10 @@ impl Persistence<'_> {
         let Some(path) = self.checkpoint else { return Ok((None, None)) };
         let failed = |source| TrainError::CheckpointPath { path: path.to_owned(), source };
         Checkpoint::probe(path).map_err(failed)?;
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let held = Held::try_new(&path.with_file_name(format!(".{name}.lock"))).map_err(failed)?;
+        // By whichever links it is reached. A file that is not there yet is behind none.
+        let place = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        let name = place.file_name().unwrap_or_default().to_string_lossy();
+        let held = Held::try_new(&place.with_file_name(format!(".{name}.lock"))).map_err(failed)?;
         let held = held.ok_or_else(|| TrainError::CheckpointInUse(path.to_owned()))?;
         match (path.exists(), self.resume) {
             (false, _) => Ok((Some(held), None)),
@@ -236,7 +238,8 @@ impl Persistence<'_> {
         let Some(path) = self.best.filter(|_| self.is_first()) else { return Ok(()) };
         let least = before.iter().map(|epoch| epoch.test_loss).fold(f64::INFINITY, f64::min);
         // Weights that an earlier part of the run has left elsewhere are of no use here.
-        if epoch.test_loss >= least && path.exists() {
+        let better = epoch.test_loss < least;
+        if !better && path.exists() {
             return Ok(());
         }
         let (number, loss) = (epoch.epoch.to_string(), epoch.test_loss.to_string());
@@ -247,5 +250,40 @@ impl Persistence<'_> {
 
     pub(super) fn is_stopped(&self) -> bool {
         self.stop.is_some_and(|stop| stop.load(Ordering::Relaxed))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use dfdx::{nn::modules::Linear, prelude::*};
+
+    // Fails if the weights of an epoch whose loss is no number take the place of better ones, or
+    // keep it.
+    #[test]
+    fn the_best_weights_are_those_of_the_least_loss() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("best.safetensors");
+        let persistence = Persistence { best: Some(&path), ..Default::default() };
+        let model = Linear::<1, 1, f32, Cpu>::build(&Cpu::default());
+        let mut before = Vec::new();
+        let mut kept = |loss| {
+            let epoch = Epoch {
+                epoch: before.len() + 1,
+                train_loss: 1.0,
+                test_loss: loss,
+                test_accuracy: 0.0,
+                seconds: 0.0,
+                rates: Vec::new(),
+                schedule: 1.0,
+                rollbacks: 0,
+            };
+            persistence.keep_best(&model, &epoch, &before, &[]).unwrap();
+            before.push(epoch);
+            weights::note(&std::fs::read(&path).unwrap(), "epoch").unwrap().unwrap()
+        };
+        let kept = [3.0, f64::NAN, 4.0, 2.0, f64::NAN, 2.5].map(&mut kept);
+        assert_eq!(kept, ["1", "1", "1", "4", "4", "4"]);
     }
 }

@@ -77,6 +77,10 @@ impl<R: RateRule> Engine<R> {
         self.leave_window();
         let first = self.state.history.len();
         for (index, decision) in decisions.into_iter().enumerate() {
+            // What was known before a cut is known better now.
+            if let Some(group) = self.state.groups.get_mut(index) {
+                group.before_cut = None;
+            }
             self.set_rate(index, decision.proposal, Some(decision.products));
         }
         let decisions: Vec<Adaptation> = self.decisions_since(first);

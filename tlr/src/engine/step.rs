@@ -251,7 +251,8 @@ impl<R: RateRule> Engine<R> {
             watch.new_snapshot();
         }
         // At the snapshot itself, no step of this window is to blame.
-        let ramp = step.ramp.and_then(Ramp::undone);
+        // A batch that is only gathered has no ramp of its own, and breaks it off like another.
+        let ramp = step.ramp.or_else(|| self.state.ramp.clone()).and_then(Ramp::undone);
         let moved = self.state.position > 0 || unconfirmed || ramp.is_some();
         let (cause, rates_are_to_blame) = match finite {
             true => (cause, moved),

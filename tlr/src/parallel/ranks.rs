@@ -47,8 +47,8 @@ impl<C: Communicator> Ranks<C> {
     }
 
     /// How long one rank is waited for. Default 5 minutes. It has to be longer than the slowest
-    /// rank ever lags behind the fastest, such as the first one while it saves a checkpoint. What
-    /// no clock can count to is a year.
+    /// rank ever lags behind the fastest, such as the first one while it saves a checkpoint.
+    /// If the clock cannot count that far, it is a year.
     pub fn time_out(self, time_out: Duration) -> Self {
         self.link().time_out = time_out;
         self

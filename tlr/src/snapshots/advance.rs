@@ -10,7 +10,7 @@ use super::{
 #[cfg(feature = "cuda")]
 use crate::tensors::all_finite;
 use crate::{
-    engine::WindowProducts,
+    engine::{TensorKind, WindowProducts},
     error::Error,
     optim::Shards,
     tensors::{self, are_finite, is_shared, Bf16, Values},
@@ -75,7 +75,9 @@ impl<E: Dtype> Snapshots<E> {
         M: TensorCollection<E, D>,
     {
         if let Some(sketches) = &mut self.sketches {
-            return sketches.advance(model, &self.tensors).map_err(Unmoved::NotFinite);
+            let products = sketches.advance(model, &self.tensors).map_err(Unmoved::NotFinite)?;
+            self.take(model, TensorKind::Buffers)?;
+            return Ok(products);
         }
         if self.is_sharded {
             // Each rank looks at all weights, so that all of them find the same.

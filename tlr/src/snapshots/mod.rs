@@ -105,7 +105,7 @@ impl<E: Dtype> Snapshots<E> {
         let mut memory = Vec::new();
         tensors::read(model, |tensor| {
             let part = match &mut cut {
-                _ if bins.is_some() => 0..0,
+                _ if bins.is_some() && tensor.trainable => 0..0,
                 Some(cut) if tensor.trainable => cut.next(tensor.len()),
                 _ => 0..tensor.len(),
             };
@@ -257,10 +257,8 @@ impl<E: Dtype> Snapshots<E> {
         D: Device<E>,
         M: TensorCollection<E, D>,
     {
-        if let Some(sketches) = &mut self.sketches {
-            if kind == TensorKind::Weights {
-                sketches.take(model, &self.tensors);
-            }
+        if let (Some(sketches), TensorKind::Weights) = (&mut self.sketches, kind) {
+            sketches.take(model, &self.tensors);
             return Ok(());
         }
         let mut taken = Ok(());

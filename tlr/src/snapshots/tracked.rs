@@ -20,8 +20,8 @@ pub(crate) struct Tracked<E> {
     /// The group of a trainable tensor. `None` for a buffer, such as a running mean: a rollback
     /// restores buffers, but directions do not include them.
     pub(crate) group: Option<usize>,
-    /// The elements of the tensor whose snapshots are kept here: all, or this rank's part. Empty if
-    /// sketches replace the snapshots.
+    /// The elements of the tensor whose snapshots are kept here: all, or this rank's part. Empty
+    /// for weights if sketches replace their snapshots.
     pub(super) part: Range<usize>,
     /// B.
     pub(crate) last: Memory<E>,

@@ -3,7 +3,7 @@
 use super::{fault::Fault, Trainer};
 use crate::{
     checkpoint::{Checkpoint, Progress, Tensors},
-    engine::RateRule,
+    engine::{RateRule, TensorKind},
     error::Error,
     optim::{DeviceError, OptimizerState, Resumable, Shards, TunableOptimizer},
     settings::{join, Settings},
@@ -217,6 +217,8 @@ where
                     stored.copy_into(state);
                 }
             }
+            // Of buffers there is no sketch, and a checkpoint has them once.
+            self.snapshots.take(model, TensorKind::Buffers).map_err(Fault::Tlr)?;
         }
         self.engine.replace_state(progress.engine);
         self.apply_rates();

@@ -156,6 +156,11 @@ impl Run {
         step
     }
 
+    /// A batch that is only gathered.
+    fn gather(&mut self, loss: Option<f64>) -> Step {
+        drive(&mut self.engine, &mut self.host, loss, true).unwrap()
+    }
+
     fn rates(&self) -> Vec<f64> {
         self.engine.rates().map(|(_, rate)| rate).collect()
     }

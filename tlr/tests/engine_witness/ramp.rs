@@ -282,6 +282,12 @@ fn losses_on_the_ramp() {
     // The ramp is over, with rates below what led there.
     assert_eq!(broken.rates(), [before / 4.0]);
     assert_eq!(broken.step(Some(2.0)), Step::Made);
+    // So it is where both batches were to be gathered for a step.
+    let mut gathering = run();
+    assert_eq!(gathering.gather(Some(f64::NAN)), Step::Skipped(Cause::NonFiniteLoss));
+    assert!(matches!(gathering.gather(Some(f64::NAN)), Step::RolledBack { .. }));
+    assert_eq!((gathering.host.w[0][0], gathering.rates()), (2.0, vec![before / 4.0]));
+    assert_eq!(gathering.step(Some(2.0)), Step::Made);
     // At the start there is nothing to undo.
     let host = Paper::new(vec![vec![2.0]], bowl(1.0));
     let mut broken = Run::new(NewtonConfig::default(), 1e-3, host);

@@ -34,6 +34,21 @@ fn a_cut_is_on_probation_after_good_windows() {
     assert_eq!(run.rate(), RATE);
 }
 
+// The derivatives ahead say what the rate should be, whatever it was. Fails if the rate of before a
+// cut takes the place of the one that an exact step has found.
+#[test]
+fn an_exact_step_ends_probation() {
+    let mut run = trusted(5);
+    rise(&mut run);
+    let here = gradients(&run.model, &[1.0, -2.0]);
+    let ahead = |model: &mut Model| gradients(model, &[0.5, -1.0]);
+    run.newton.step_lookahead(&mut run.model, &here, ahead).unwrap();
+    let found = run.rate();
+    assert!(found != RATE && found != RATE * 0.5, "{found}");
+    assert_eq!((run.feed(1.0), run.feed(1.0)), (None, Some(Outcome::WarmingUp)));
+    assert_eq!(run.rate(), found);
+}
+
 // Fails with less trust or more, if trust outlives a rollback, if a second cut is on probation too,
 // or if what was to be regained outlives one.
 #[test]
