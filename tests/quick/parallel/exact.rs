@@ -6,6 +6,7 @@ use crate::{
 };
 use support::values::{bits, largest_error, values};
 use tlr::{
+    optim::Accumulate,
     parallel::{Alone, Communicator, Ranks},
     DataParallel, Error, LineSearch, Newton, ParallelError,
 };
@@ -16,38 +17,47 @@ enum Exact {
     LineSearch,
 }
 
-fn train<C: Communicator>(ranks: Ranks<C>, exact: Exact) -> (Vec<f64>, Vec<u64>, Vec<f64>) {
-    let data = Data::new(BATCH);
-    let rows = part(0..BATCH, ranks.rank(), ranks.size());
-    let mut net = f64::new_net(0);
-    let optimizer = DataParallel::new(sgd::<f64, _>(&net), ranks);
-    let mut opt = Newton::new(&net, optimizer, config()).unwrap();
-    for _ in 0..20 {
-        // Also what the weight of a batch is in the second gradient: the same.
-        opt.weigh_next(rows.len() as f64).unwrap();
-        let (loss, own) = f64::loss(&net, &data, rows.clone());
-        match exact {
-            Exact::Lookahead => opt
-                .step_lookahead(&mut net, &own, |ahead| f64::loss(ahead, &data, rows.clone()).1)
-                .unwrap(),
-            Exact::LineSearch => opt
-                .step_line_search(&mut net, &own, loss, LineSearch::default(), |there| {
-                    f64::loss(there, &data, rows.clone())
-                })
-                .unwrap(),
-        };
-    }
-    let rates = opt.rates().iter().map(|(_, rate)| *rate).collect();
-    (values(&net), bits(&net), rates)
+type Trained = (Vec<f64>, Vec<u64>, Vec<f64>);
+
+/// Around ranks, and around batches that are gathered of ranks: the same training.
+macro_rules! trains {
+    ($name:ident, $around:expr) => {
+        fn $name<C: Communicator>(ranks: Ranks<C>, exact: Exact) -> Trained {
+            let data = Data::new(BATCH);
+            let rows = part(0..BATCH, ranks.rank(), ranks.size());
+            let mut net = f64::new_net(0);
+            let optimizer = $around(DataParallel::new(sgd::<f64, _>(&net), ranks));
+            let mut opt = Newton::new(&net, optimizer, config()).unwrap();
+            for _ in 0..20 {
+                // Also what the weight of a batch is in the second gradient: the same.
+                opt.weigh_next(rows.len() as f64).unwrap();
+                let (loss, own) = f64::loss(&net, &data, rows.clone());
+                let again = |there: &mut _| f64::loss(there, &data, rows.clone());
+                match exact {
+                    Exact::Lookahead => {
+                        opt.step_lookahead(&mut net, &own, |there| again(there).1).unwrap()
+                    }
+                    Exact::LineSearch => {
+                        let search = LineSearch::default();
+                        opt.step_line_search(&mut net, &own, loss, search, again).unwrap()
+                    }
+                };
+            }
+            let rates = opt.rates().iter().map(|(_, rate)| *rate).collect();
+            (values(&net), bits(&net), rates)
+        }
+    };
 }
+trains!(train, |ranks| ranks);
+trains!(train_gathered, |ranks| Accumulate::new(ranks, 1).unwrap());
 
 /// Fails if a rank takes its own second gradient, or its own loss in a line search.
 #[test]
 fn exact_steps_are_those_of_one_process() {
     for exact in [Exact::Lookahead, Exact::LineSearch] {
         let (alone, _, alone_rates) = train(Ranks::new(Alone), exact);
-        for size in [2, 5] {
-            let together = on_ranks(size, |ranks| train(ranks, exact));
+        let [two, five] = [2, 5].map(|size| on_ranks(size, |ranks| train(ranks, exact)));
+        for together in [two, five, on_ranks(5, |ranks| train_gathered(ranks, exact))] {
             for (net, bits, rates) in &together {
                 assert_eq!(*bits, together[0].1);
                 let off = largest_error(&alone, net);

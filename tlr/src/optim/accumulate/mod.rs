@@ -74,6 +74,8 @@ pub struct Accumulate<Opt> {
     /// is gathered.
     sums: HashMap<UniqueId, Vec<f64>>,
     next: NextBatch,
+    /// What this rank's last batch weighed, whose gradients an exact step needs twice.
+    last_weight: f64,
 }
 
 /// What is known of the next batch.
@@ -115,7 +117,7 @@ impl<Opt> Accumulate<Opt> {
 
     fn with(optimizer: Opt, batches: u64) -> Self {
         let (sums, next) = (HashMap::new(), NextBatch::default());
-        Self { optimizer, batches, gathered: 0, weight: 0.0, sums, next }
+        Self { optimizer, batches, gathered: 0, weight: 0.0, sums, next, last_weight: 1.0 }
     }
 
     /// The optimizer that receives the mean gradients.
@@ -325,7 +327,12 @@ where
         gradients: Result<&mut Gradients<Opt::Dtype, Opt::Device>, String>,
         figures: &mut StepFigures,
     ) -> Result<(), Error> {
-        figures.weight = self.next.weight;
+        if figures.again {
+            figures.weight = self.last_weight;
+            return self.optimizer.average_over_ranks(model, gradients, figures);
+        }
+        self.last_weight = self.next.weight;
+        figures.weight = self.last_weight;
         self.optimizer.average_over_ranks(model, gradients, figures)?;
         self.next.of_all_ranks = Some(figures.weight);
         Ok(())
