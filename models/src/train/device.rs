@@ -23,11 +23,12 @@ pub trait TrainDevice:
     ///
     /// # Example
     /// ```
-    /// use dfdx::prelude::{Cpu, ZerosTensor};
+    /// use dfdx::prelude::*;
     /// use tlr_models::train::TrainDevice;
     ///
     /// let device = Cpu::open(7)?;
-    /// assert_eq!(device.zeros_like(&(2, 3)).as_vec(), [0f32; 6]);
+    /// let x: Tensor<Rank1<3>, f32, _> = device.zeros();
+    /// assert_eq!(x.array(), [0.0; 3]);
     /// # Ok::<(), tlr_models::train::DeviceError>(())
     /// ```
     fn open(seed: u64) -> Result<Self, DeviceError>;
