@@ -109,9 +109,10 @@ fn settings(command: &Command, matches: &ArgMatches) -> std::io::Result<Map<Stri
 /// The number that a text says, always the same for the same number: 1e3 is 1000.
 fn number(text: &str) -> Option<Value> {
     let number = serde_json::from_str::<Number>(text).ok()?;
-    let whole = number.as_f64().filter(|number| number.fract() == 0.0 && number.abs() < 1e15);
-    let whole = whole.filter(|_| number.as_i64().is_none());
-    Some(Value::Number(whole.map_or(number, |whole| Number::from(whole as i64))))
+    Some(match number.as_f64().filter(|_| number.is_f64()) {
+        Some(whole) if whole.fract() == 0.0 && whole.abs() < 1e15 => (whole as i64).into(),
+        _ => number.into(),
+    })
 }
 
 /// The settings in run.json that say how to train.

@@ -22,12 +22,12 @@ pub(crate) enum Place {
 }
 
 impl Device {
-    /// The device that is there, which a GPU is tried for.
+    /// The device that is there.
     pub(crate) fn find(self) -> Result<Place, String> {
-        match (self, gpu()) {
-            (Self::Cpu, _) | (Self::Auto, Err(_)) => Ok(Place::Cpu),
-            (_, Ok(place)) => Ok(place),
-            (Self::Cuda, Err(why)) => Err(why),
+        match self {
+            Self::Cpu => Ok(Place::Cpu),
+            Self::Cuda => gpu(),
+            Self::Auto => Ok(gpu().unwrap_or(Place::Cpu)),
         }
     }
 }
@@ -35,8 +35,8 @@ impl Device {
 #[cfg(feature = "cuda")]
 fn gpu() -> Result<Place, String> {
     use tlr_models::train::TrainDevice;
-    let opened = dfdx::prelude::Cuda::open(0);
-    opened.map(|_| Place::Cuda).map_err(|error| format!("--device cuda: {error}"))
+    let found = dfdx::prelude::Cuda::find();
+    found.map(|()| Place::Cuda).map_err(|error| format!("--device cuda: {error}"))
 }
 
 #[cfg(not(feature = "cuda"))]

@@ -139,7 +139,8 @@ fn gpu_trains_as_the_cpu_does() {
         let saved = Persistence { checkpoint: Some(file), resume: true, ..Default::default() };
         train::<Net<D>>(source, &options, &saved, &mut |_| ()).unwrap()
     }
-    let runs: [[fn(&InMemory<'_>, Options, &Path) -> Run; 2]; 4] = [
+    type Go = fn(&InMemory<'_>, Options, &Path) -> Run;
+    let runs: [[Go; 2]; 4] = [
         [go::<Cpu>, go::<Cpu>],
         [go::<Cuda>, go::<Cuda>],
         [go::<Cpu>, go::<Cuda>],

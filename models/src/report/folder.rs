@@ -39,9 +39,16 @@ pub(crate) struct Held {
 }
 
 impl Held {
+    /// Locks a file of the same name with [`LOCK`] beside the one that `path` leads to.
+    pub(crate) fn beside(path: &Path) -> io::Result<Option<Self>> {
+        let place = behind_links(path);
+        let name = place.file_name().unwrap_or_default().to_string_lossy();
+        Self::try_new(&place.with_file_name(format!(".{name}{LOCK}")))
+    }
+
     /// Makes and locks the file; none if another program holds it. A file system that knows no
     /// locks does not keep others away.
-    pub(crate) fn try_new(path: &Path) -> io::Result<Option<Self>> {
+    fn try_new(path: &Path) -> io::Result<Option<Self>> {
         let mut options = File::options();
         // Read as well: some network file systems lock nothing that can only be written.
         options.read(true).write(true).create(true).truncate(false);
@@ -92,16 +99,24 @@ impl OutFolder {
     }
 }
 
-/// Removes the files that a program has left unfinished here, whose folder this was before.
+/// Removes the files that a program has left unfinished here, whose folder this was before. Only
+/// [`write()`] names files so.
 fn remove_abandoned(folder: &Path) -> io::Result<()> {
     for entry in fs::read_dir(folder)? {
         let path = entry?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        if name.starts_with('.') && name.ends_with(PARTIAL) && path.is_file() {
+        let process = name.strip_suffix(PARTIAL).and_then(|name| name.rsplit('.').next());
+        let is_number = process.is_some_and(|process| process.parse::<u32>().is_ok());
+        if name.starts_with('.') && is_number && path.is_file() {
             fs::remove_file(&path)?;
         }
     }
     Ok(())
+}
+
+/// The file itself, if links lead to it. One that is not there yet is behind none.
+fn behind_links(path: &Path) -> PathBuf {
+    fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
 }
 
 /// Writes a file beside its place, forces it to the disk, and moves it there: what was there before
@@ -110,8 +125,7 @@ fn remove_abandoned(folder: &Path) -> io::Result<()> {
 /// # Errors
 /// [`ReportError::Io`].
 pub fn write(path: &Path, contents: impl AsRef<[u8]>) -> Result<(), ReportError> {
-    // A file that is not there yet is behind no link.
-    let place = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let place = behind_links(path);
     let name = place.file_name().unwrap_or_default().to_string_lossy();
     let partial = place.with_file_name(format!(".{name}.{}{PARTIAL}", std::process::id()));
     let written = File::create(&partial).and_then(|mut file| {
@@ -149,13 +163,15 @@ mod tests {
         let error = OutFolder::claim(&path).unwrap_err();
         assert!(matches!(&error, ReportError::InUse { path: of } if *of == path), "{error}");
         drop(held);
-        // A file that a killed program has not finished goes, a user's own stays.
-        for name in [".best.safetensors.17.partial", "mine.partial", ".mine"] {
+        // A file that a killed program has not finished goes. A user's own stay, and so does a
+        // checkpoint's, which another run may be writing here.
+        let users = ["mine.partial", ".mine", ".mine.partial", ".run.safetensors.17-0.partial"];
+        for name in users.into_iter().chain([".best.safetensors.17.partial"]) {
             fs::write(path.join(name), "begun").unwrap();
         }
         let again = OutFolder::claim(&path).unwrap();
         assert!(!path.join(".best.safetensors.17.partial").exists());
-        assert!(path.join("mine.partial").exists() && path.join(".mine").exists());
+        assert!(users.iter().all(|name| path.join(name).exists()));
         assert_eq!(again.file("x"), path.join("x"));
     }
 

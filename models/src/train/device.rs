@@ -15,6 +15,20 @@ pub trait TrainDevice:
     /// Its name in messages.
     const NAME: &'static str;
 
+    /// Looks whether there is such a device, without opening it.
+    ///
+    /// # Errors
+    /// [`DeviceError::Missing`] if there is none.
+    ///
+    /// # Example
+    /// ```
+    /// use dfdx::prelude::Cpu;
+    /// use tlr_models::train::TrainDevice;
+    ///
+    /// assert!(Cpu::find().is_ok());
+    /// ```
+    fn find() -> Result<(), DeviceError>;
+
     /// The device, whose generator begins at `seed`. It keeps the memory of freed tensors for those
     /// to come.
     ///
@@ -63,6 +77,10 @@ pub enum DeviceError {
 impl TrainDevice for Cpu {
     const NAME: &'static str = "CPU";
 
+    fn find() -> Result<(), DeviceError> {
+        Ok(())
+    }
+
     fn open(seed: u64) -> Result<Self, DeviceError> {
         let device = Self::seed_from_u64(seed);
         device.try_enable_cache()?;
@@ -88,15 +106,18 @@ mod cuda {
     impl TrainDevice for Cuda {
         const NAME: &'static str = "GPU";
 
-        fn open(seed: u64) -> Result<Self, DeviceError> {
-            // cudarc panics where there is no driver or no GPU, so it is asked for both before.
-            let found = result::init().and_then(|()| result::device::get_count());
-            let missing = |why: String| DeviceError::Missing { why };
-            match found {
-                Ok(1..) => {}
-                Ok(_) => return Err(missing("the driver finds none".to_owned())),
-                Err(error) => return Err(missing(said(error))),
+        fn find() -> Result<(), DeviceError> {
+            let missing = |why: String| Err(DeviceError::Missing { why });
+            match result::init().and_then(|()| result::device::get_count()) {
+                Ok(1..) => Ok(()),
+                Ok(_) => missing("the driver finds none".to_owned()),
+                Err(error) => missing(said(error)),
             }
+        }
+
+        fn open(seed: u64) -> Result<Self, DeviceError> {
+            // cudarc panics where there is no driver or no GPU.
+            Self::find()?;
             let device = Self::try_seed_from_u64(seed)?;
             device.try_enable_cache()?;
             Ok(device)

@@ -186,10 +186,7 @@ impl Persistence<'_> {
         let Some(path) = self.checkpoint else { return Ok((None, None)) };
         let failed = |source| TrainError::CheckpointPath { path: path.to_owned(), source };
         Checkpoint::probe(path).map_err(failed)?;
-        // By whichever links it is reached. A file that is not there yet is behind none.
-        let place = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-        let name = place.file_name().unwrap_or_default().to_string_lossy();
-        let held = Held::try_new(&place.with_file_name(format!(".{name}.lock"))).map_err(failed)?;
+        let held = Held::beside(path).map_err(failed)?;
         let held = held.ok_or_else(|| TrainError::CheckpointInUse(path.to_owned()))?;
         match (path.exists(), self.resume) {
             (false, _) => Ok((Some(held), None)),

@@ -1,43 +1,25 @@
 //! Runs that go on, or are repeated, in other circumstances than those that they began in.
 
+use crate::runs::{errors, failure, json, mnist};
 use serde_json::Value;
 use std::{
     fs,
     path::Path,
-    process::{Command, Output, Stdio},
+    process::{Command, Stdio},
     time::Duration,
 };
-use support::examples::example;
-
-fn mnist(out: &Path, args: &[&str]) -> Command {
-    let mut command = Command::new(example("mnist"));
-    command.env_remove("TLR_DATA").args(["--threads", "1"]).args(args).arg("--out").arg(out);
-    command
-}
 
 const SHORT: [&str; 6] = ["--limit", "400", "--batch-size", "20", "--schedule", "constant"];
 
-fn errors(output: &Output) -> String {
-    let text = String::from_utf8(output.stderr.clone()).unwrap();
-    assert!(!text.contains("panicked"), "{text}");
-    text
-}
-
+/// What a run that succeeds says beside its results.
 fn succeeded(command: &mut Command) -> String {
     let output = command.output().unwrap();
     assert!(output.status.success(), "{}", errors(&output));
     errors(&output)
 }
 
-fn failure(command: &mut Command) -> String {
-    let output = command.output().unwrap();
-    assert_eq!(output.status.code(), Some(1), "{}", errors(&output));
-    errors(&output)
-}
-
 fn settings(out: &Path) -> Value {
-    let text = fs::read_to_string(out.join("run.json")).unwrap();
-    serde_json::from_str::<Value>(&text).unwrap()["settings"].clone()
+    json(out)["settings"].clone()
 }
 
 #[test]

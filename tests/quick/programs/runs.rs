@@ -12,7 +12,7 @@ use std::{
 use support::examples::example;
 use tlr_models::report::OutFolder;
 
-fn mnist(out: &Path, args: &[&str]) -> Command {
+pub(crate) fn mnist(out: &Path, args: &[&str]) -> Command {
     let mut command = Command::new(example("mnist"));
     command.env_remove("TLR_DATA").args(["--threads", "1"]).args(args).arg("--out").arg(out);
     command
@@ -29,19 +29,19 @@ fn succeeded(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).unwrap()
 }
 
-fn errors(output: &Output) -> String {
+pub(crate) fn errors(output: &Output) -> String {
     let text = String::from_utf8(output.stderr.clone()).unwrap();
     assert!(!text.contains("panicked"), "{text}");
     text
 }
 
-fn failure(command: &mut Command) -> String {
+pub(crate) fn failure(command: &mut Command) -> String {
     let output = command.output().unwrap();
     assert_eq!(output.status.code(), Some(1), "{}", errors(&output));
     errors(&output)
 }
 
-fn json(out: &Path) -> Value {
+pub(crate) fn json(out: &Path) -> Value {
     serde_json::from_str(&fs::read_to_string(out.join("run.json")).unwrap()).unwrap()
 }
 

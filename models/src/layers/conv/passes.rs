@@ -178,7 +178,7 @@ impl Passes<'_> {
             terms: g.outputs / g.groups,
             columns: share.outputs(&g),
             counts: [share.images, g.groups],
-            a: Matrix { transposed: true, ..passes.of_weights(weight) },
+            a: passes.of_weights(weight).transposed(),
             b: passes.of_images(upstream, share, g.outputs),
             c,
             added: pointwise,
@@ -255,7 +255,7 @@ impl Passes<'_> {
             columns: g.taps(),
             counts: [parts, g.groups],
             a,
-            b: Matrix { transposed: true, ..b },
+            b: b.transposed(),
             c: Matrix { steps: [g.weights(), weights.steps[1]], ..weights },
             added: alone,
         };

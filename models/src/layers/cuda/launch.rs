@@ -51,6 +51,11 @@ impl Kind {
         kinds.into_iter().find(|(of, _)| *of == element).map(|(_, kind)| kind)
     }
 
+    /// The kind of `E`, if these sizes are small enough for the kernels and cuBLAS.
+    pub(in crate::layers) fn of_small<E: 'static>(sizes: &[usize]) -> Option<Self> {
+        Self::of::<E>().filter(|_| sizes.iter().all(|size| *size < 1 << 31))
+    }
+
     /// The name that kernels of this kind are loaded under.
     pub(super) fn module(self) -> &'static str {
         match self {

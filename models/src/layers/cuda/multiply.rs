@@ -23,6 +23,13 @@ pub(in crate::layers) struct Matrix {
     pub(in crate::layers) steps: [usize; 2],
 }
 
+impl Matrix {
+    /// The transposes of these, which lie where they do.
+    pub(in crate::layers) fn transposed(self) -> Self {
+        Self { transposed: !self.transposed, ..self }
+    }
+}
+
 /// `c` ← `a`·`b`, or `c` + `a`·`b`, for each matrix of a batch: `a` has `rows` rows, `b` has
 /// `columns` columns, and each element of `c`, which is not transposed, is a sum of `terms`
 /// products.

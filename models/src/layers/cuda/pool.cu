@@ -26,16 +26,49 @@ __device__ inline Range outputs_of(const Window &g, u32 pixel, u32 count) {
     return {first, end < count ? end : count};
 }
 
-// y ← the largest pixel of each window, and `from` ← its number in the plane: the first of equals,
-// and NaN counts as largest.
-template <typename E>
-__device__ void max_pool(const Window &g, const E *__restrict__ x, E *__restrict__ y, u32 *from) {
+// Calls `each` with the place of each output, and with its window: the plane that it is of, and its
+// rows and columns there.
+template <typename E, typename F>
+__device__ void each_window(const Window &g, const E *x, F each) {
     const u32 outputs = g.out_height * g.out_width;
     for (u64 at = thread(); at < (u64)g.planes * outputs; at += threads()) {
         const u32 output = (u32)at % outputs;
         const E *plane = x + (u64)((u32)at / outputs) * g.height * g.width;
         const Range rows = pixels_of(g, output / g.out_width, g.height);
-        const Range columns = pixels_of(g, output % g.out_width, g.width);
+        each(at, plane, rows, pixels_of(g, output % g.out_width, g.width));
+    }
+}
+
+// Calls `each` with the place of each pixel and the output of each window that holds it, in order,
+// and adds the sum of what it returns to the pixel's gradient. A thread has a pixel to itself.
+template <typename E, typename F>
+__device__ void add_of_windows(const Window &g, E *x_gradient, F each) {
+    const u32 pixels = g.height * g.width;
+    for (u64 at = thread(); at < (u64)g.planes * pixels; at += threads()) {
+        const u32 pixel = (u32)at % pixels;
+        const u64 plane = (u64)((u32)at / pixels) * g.out_height * g.out_width;
+        const Range rows = outputs_of(g, pixel / g.width, g.out_height);
+        const Range columns = outputs_of(g, pixel % g.width, g.out_width);
+        typename As<E>::Real sum = 0;
+        for (u32 row = rows.first; row < rows.end; row++) {
+            for (u32 column = columns.first; column < columns.end; column++) {
+                sum += each(pixel, plane + row * g.out_width + column);
+            }
+        }
+        add_to(x_gradient[at], sum);
+    }
+}
+
+template <typename E>
+__device__ typename As<E>::Real area(const Window &g) {
+    return (typename As<E>::Real)((u64)g.kernel * g.kernel);
+}
+
+// y ← the largest pixel of each window, and `from` ← its number in the plane: the first of equals,
+// and NaN counts as largest.
+template <typename E>
+__device__ void max_pool(const Window &g, const E *__restrict__ x, E *__restrict__ y, u32 *from) {
+    each_window(g, x, [&](u64 at, const E *plane, Range rows, Range columns) {
         // A window holds at least one pixel.
         u32 best = rows.first * g.width + columns.first;
         for (u32 row = rows.first; row < rows.end; row++) {
@@ -46,69 +79,38 @@ __device__ void max_pool(const Window &g, const E *__restrict__ x, E *__restrict
         }
         y[at] = plane[best];
         if (from) from[at] = best;
-    }
+    });
 }
 
-// Adds to each pixel the gradients of the windows that it is the largest of. A thread has a pixel
-// to itself, and takes its windows in order.
+// Adds to each pixel the gradients of the windows that it is the largest of.
 template <typename E>
 __device__ void max_pool_gradient(const Window &g, const u32 *__restrict__ from,
                                   const E *__restrict__ upstream, E *__restrict__ x_gradient) {
-    const u32 pixels = g.height * g.width;
-    for (u64 at = thread(); at < (u64)g.planes * pixels; at += threads()) {
-        const u32 pixel = (u32)at % pixels;
-        const u64 plane = (u64)((u32)at / pixels) * g.out_height * g.out_width;
-        const Range rows = outputs_of(g, pixel / g.width, g.out_height);
-        const Range columns = outputs_of(g, pixel % g.width, g.out_width);
-        typename As<E>::Real sum = 0;
-        for (u32 row = rows.first; row < rows.end; row++) {
-            for (u32 column = columns.first; column < columns.end; column++) {
-                const u64 output = plane + row * g.out_width + column;
-                if (from[output] == pixel) sum += real(upstream[output]);
-            }
-        }
-        add_to(x_gradient[at], sum);
-    }
+    add_of_windows(g, x_gradient, [&](u32 pixel, u64 output) {
+        return from[output] == pixel ? real(upstream[output]) : 0;
+    });
 }
 
 // y ← the mean of each window, in which padding counts as zeros.
 template <typename E>
 __device__ void mean_pool(const Window &g, const E *__restrict__ x, E *__restrict__ y) {
-    const u32 outputs = g.out_height * g.out_width;
-    const auto area = (typename As<E>::Real)((u64)g.kernel * g.kernel);
-    for (u64 at = thread(); at < (u64)g.planes * outputs; at += threads()) {
-        const u32 output = (u32)at % outputs;
-        const E *plane = x + (u64)((u32)at / outputs) * g.height * g.width;
-        const Range rows = pixels_of(g, output / g.out_width, g.height);
-        const Range columns = pixels_of(g, output % g.out_width, g.width);
+    const auto all = area<E>(g);
+    each_window(g, x, [&](u64 at, const E *plane, Range rows, Range columns) {
         typename As<E>::Real sum = 0;
         for (u32 row = rows.first; row < rows.end; row++) {
             for (u32 column = columns.first; column < columns.end; column++) {
                 sum += real(plane[row * g.width + column]);
             }
         }
-        put(y[at], sum / area);
-    }
+        put(y[at], sum / all);
+    });
 }
 
 template <typename E>
 __device__ void mean_pool_gradient(const Window &g, const E *__restrict__ upstream,
                                    E *__restrict__ x_gradient) {
-    const u32 pixels = g.height * g.width;
-    const auto area = (typename As<E>::Real)((u64)g.kernel * g.kernel);
-    for (u64 at = thread(); at < (u64)g.planes * pixels; at += threads()) {
-        const u32 pixel = (u32)at % pixels;
-        const E *plane = upstream + (u64)((u32)at / pixels) * g.out_height * g.out_width;
-        const Range rows = outputs_of(g, pixel / g.width, g.out_height);
-        const Range columns = outputs_of(g, pixel % g.width, g.out_width);
-        typename As<E>::Real sum = 0;
-        for (u32 row = rows.first; row < rows.end; row++) {
-            for (u32 column = columns.first; column < columns.end; column++) {
-                sum += real(plane[row * g.out_width + column]) / area;
-            }
-        }
-        add_to(x_gradient[at], sum);
-    }
+    const auto all = area<E>(g);
+    add_of_windows(g, x_gradient, [&](u32, u64 output) { return real(upstream[output]) / all; });
 }
 
 #define KERNELS(E, name)                                                                          \

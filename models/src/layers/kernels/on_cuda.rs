@@ -19,9 +19,7 @@ where
         bias: &Tensor<Rank1<OUT>, E, Self>,
         options: LinearOptions,
     ) -> Result<Rows<B, OUT, E, Self, T>, Self::Err> {
-        let sizes = [x.shape().0.size(), IN, OUT];
-        let small = sizes.into_iter().all(|size| size < 1 << 31);
-        let Some(kind) = Kind::of::<E>().filter(|_| small) else {
+        let Some(kind) = Kind::of_small::<E>(&[x.shape().0.size(), IN, OUT]) else {
             return linear::composed(x, weight, bias, options);
         };
         let weight = weight.clone().try_contiguous()?;

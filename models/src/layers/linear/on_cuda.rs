@@ -14,10 +14,6 @@ fn matrix(address: u64, line: usize) -> Matrix {
     Matrix { address, line, transposed: false, steps: [0, 0] }
 }
 
-fn transposed(address: u64, line: usize) -> Matrix {
-    Matrix { transposed: true, ..matrix(address, line) }
-}
-
 /// `c` ← `a`·`b`, or `c` + `a`·`b`.
 fn product([rows, terms, columns]: [usize; 3], [a, b, c]: [Matrix; 3], added: bool) -> Product {
     Product { rows, terms, columns, counts: [1, 1], a, b, c, added }
@@ -43,7 +39,8 @@ where
     let (x, weight, bias) = (Input::of(x)?, Input::of(weight)?, Input::of(bias)?);
     let y = Output::<_, E>::new(x.device(), (batch, Const::<OUT>))?;
     let of_y = y.address();
-    let matrices = [matrix(x.address(), IN), transposed(weight.address(), IN), matrix(of_y, OUT)];
+    let matrices =
+        [matrix(x.address(), IN), matrix(weight.address(), IN).transposed(), matrix(of_y, OUT)];
     let gpu = x.gpu()?;
     // SAFETY: the tensors are there, contiguous, and of these sizes; `y` is not used yet.
     #[allow(unsafe_code)]
@@ -84,7 +81,7 @@ where
             let arguments = (sums, to_bias, width, shares as u32);
             gpu.launch(kernels::ADD_SUMS, kind, Grid::of(OUT), arguments)?;
             let matrices =
-                [transposed(passed, OUT), matrix(x.address(), IN), matrix(to_weight, IN)];
+                [matrix(passed, OUT).transposed(), matrix(x.address(), IN), matrix(to_weight, IN)];
             gpu.multiply(kind, &product([OUT, rows, IN], matrices, true))?;
             if let Some(to_x) = to_x {
                 let matrices =

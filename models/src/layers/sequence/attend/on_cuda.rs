@@ -28,8 +28,7 @@ impl Plan {
     ) -> Option<Self> {
         const { assert!(H > 0 && M.is_multiple_of(H), "the heads have to divide the features") };
         let AttentionSizes { batch, queries, keys } = sizes;
-        let small = [batch, queries, keys, M, H].into_iter().all(|number| number < 1 << 31);
-        let kind = Kind::of::<E>().filter(|_| small)?;
+        let kind = Kind::of_small::<E>(&[batch, queries, keys, M, H])?;
         Some(Self { kind, sizes, heads: H, width: M, head: M / H, scale: scale::<M, H>() })
     }
 
@@ -96,10 +95,6 @@ impl Plan {
     }
 }
 
-fn transposed(matrix: Matrix) -> Matrix {
-    Matrix { transposed: true, ..matrix }
-}
-
 /// Attention on CUDA. All tensors are contiguous, and agree with the plan's sizes.
 pub(in crate::layers::sequence) fn on_cuda<E: Dtype, T: Tape<E, Cuda>, const M: usize>(
     plan: Plan,
@@ -143,7 +138,7 @@ pub(in crate::layers::sequence) fn on_cuda<E: Dtype, T: Tape<E, Cuda>, const M: 
     // used yet.
     #[allow(unsafe_code)]
     unsafe {
-        let matrices = [of_q, transposed(of_k), plan.of_scores(of_weights)];
+        let matrices = [of_q, of_k.transposed(), plan.of_scores(of_weights)];
         gpu.multiply(kind, &plan.product([queries, head, keys], matrices, false))?;
         let arguments = (plan.rows() as u64, scores, scale, of_padded, of_weights);
         gpu.launch(kernels::WEIGH, kind, Grid::of_rows(plan.rows()), arguments)?;
@@ -173,9 +168,9 @@ pub(in crate::layers::sequence) fn on_cuda<E: Dtype, T: Tape<E, Cuda>, const M: 
         #[allow(unsafe_code)]
         unsafe {
             let left = plan.left(&gpu, dropped, of_weights, start + bytes as u64)?;
-            let matrices = [transposed(plan.of_scores(left)), upstream, to_v];
+            let matrices = [plan.of_scores(left).transposed(), upstream, to_v];
             gpu.multiply(kind, &plan.product([keys, queries, head], matrices, true))?;
-            let matrices = [upstream, transposed(of_v), scores];
+            let matrices = [upstream, of_v.transposed(), scores];
             gpu.multiply(kind, &plan.product([queries, head, keys], matrices, false))?;
             let (rows, width) = (plan.rows() as u64, keys as u32);
             let arguments = (rows, width, scale, dropping, of_weights, start);
@@ -183,7 +178,7 @@ pub(in crate::layers::sequence) fn on_cuda<E: Dtype, T: Tape<E, Cuda>, const M: 
             gpu.launch(kernels::WEIGH_GRADIENT, kind, grid, arguments)?;
             let matrices = [scores, of_k, to_q];
             gpu.multiply(kind, &plan.product([queries, keys, head], matrices, true))?;
-            let matrices = [transposed(scores), of_q, to_k];
+            let matrices = [scores.transposed(), of_q, to_k];
             gpu.multiply(kind, &plan.product([keys, queries, head], matrices, true))
         }
     });

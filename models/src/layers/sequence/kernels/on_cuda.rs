@@ -10,11 +10,6 @@ use dfdx::prelude::{
     Cuda, Dtype, NoneTape, PutTape, Rank0, Rank1, Rank2, ReshapeTo, SplitTape, Tape, Tensor,
 };
 
-/// The kernels' type for `E`, where these numbers are small enough for them.
-fn kind<E: Dtype>(numbers: &[usize]) -> Option<Kind> {
-    Kind::of::<E>().filter(|_| numbers.iter().all(|number| *number < 1 << 31))
-}
-
 impl<E: Dtype> SequenceKernels<E> for Cuda
 where
     Self: Kernels<E>,
@@ -25,7 +20,7 @@ where
         bias: &Tensor<Rank1<M>, E, Self>,
         epsilon: f64,
     ) -> Result<Rows<usize, M, E, Self, T>, Self::Err> {
-        let Some(kind) = kind::<E>(&[M]) else {
+        let Some(kind) = Kind::of_small::<E>(&[M]) else {
             return layer_norm::composed(x, weight, bias, epsilon);
         };
         let weight = weight.clone().try_contiguous()?;
@@ -65,7 +60,7 @@ where
     ) -> Result<Sequences<M, E, Self, T>, LayerError<Self::Err>> {
         let values = ids.as_vec();
         embed::check::<V, _>(&values)?;
-        match kind::<E>(&[V, M]) {
+        match Kind::of_small::<E>(&[V, M]) {
             Some(kind) => {
                 let weight = weight.clone().try_contiguous()?;
                 Ok(embed::on_cuda(kind, ids, values, weight, options)?)
@@ -94,7 +89,7 @@ where
         ignored: usize,
     ) -> Result<Tensor<Rank0, E, Self, T>, LayerError<Self::Err>> {
         cross_entropy::check(&logits, labels, ignored)?;
-        match kind::<E>(&[V]) {
+        match Kind::of_small::<E>(&[V]) {
             Some(kind) => {
                 Ok(cross_entropy::on_cuda(kind, logits.try_contiguous()?, labels, ignored)?)
             }
