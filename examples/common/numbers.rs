@@ -14,7 +14,8 @@ pub(crate) fn whole<T: TryFrom<u64>>(
     }
 }
 
-/// A whole number in figures that are not, up to where each has a figure of its own.
+/// A whole number that is written as a float, such as 1e6. Above 2^53 f64 does not hold every whole
+/// number, so none is taken.
 fn exact(text: &str) -> Option<u64> {
     let most = 2_f64.powi(53);
     let number = text.parse::<f64>().ok()?;

@@ -34,7 +34,7 @@ pub struct Found {
     pub tokens: Vec<usize>,
     /// The logarithm of the sequence's probability, that of its end included.
     pub log_probability: f64,
-    /// Whether the sequence ended by itself: false if it was cut off at the greatest length.
+    /// Whether the sequence has reached its end: false if it was cut off at the greatest length.
     pub ended: bool,
 }
 

@@ -79,7 +79,7 @@ impl Settings {
         self.0.iter().map(|(name, value)| (name.clone(), word(value)))
     }
 
-    /// What these settings, of a file, and those `here` do not agree in.
+    /// How these settings, which are those of a file, differ from those `here`.
     pub(crate) fn differences(&self, here: &Self) -> Vec<Difference> {
         let names: BTreeSet<_> = self.0.keys().chain(here.0.keys()).collect();
         let (file_off, here_off) = (self.switched_off(here), here.switched_off(self));

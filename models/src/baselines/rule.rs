@@ -7,7 +7,7 @@ use std::fmt::Debug;
 /// The batch's loss at trial weights, one slice for each tensor.
 pub type Trial<'a, E> = dyn FnMut(&[Vec<E>]) -> Result<f64, PeerError> + 'a;
 
-/// What a rule gets for a step beside weights and gradients.
+/// What a rule gets for a step, besides weights and gradients.
 #[expect(missing_debug_implementations, reason = "a closure has no words")]
 pub struct Batch<'a, E> {
     /// The step, counted from 1.
@@ -118,7 +118,7 @@ pub struct Peer<R: PeerRule, E: Real> {
     state: Option<R::State<E>>,
 }
 
-/// More steps than any training makes, and few enough to count on from.
+/// More steps than any training makes. Counting on from here overflows nothing.
 const MOST_STEPS: u64 = 1 << 53;
 
 /// What a [`Peer`] remembers, to be stored with serde.

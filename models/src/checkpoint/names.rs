@@ -7,8 +7,8 @@ use std::fmt;
 pub struct Source {
     /// The tensor's name in the file.
     pub name: String,
-    /// If several tensors are packed into one along their first dimension: which of them it is, and
-    /// how many there are.
+    /// The place of this tensor among those packed into one along their first dimension, and how
+    /// many they are. `None` if it is not packed.
     pub part: Option<(usize, usize)>,
 }
 

@@ -250,7 +250,7 @@ fn turn(rng: &mut ChaCha8Rng) -> [f32; 2] {
     [(1.0 - t * t) / (1.0 + t * t), 2.0 * t / (1.0 + t * t)]
 }
 
-/// Close to normal, of deviation 1: the sum of four bytes, of which 147.8 is the deviation.
+/// About standard normal: the sum of four bytes has a standard deviation of 147.8.
 fn grain(rng: &mut ChaCha8Rng) -> f32 {
     let sum: u32 = rng.gen::<[u8; 4]>().iter().map(|&b| u32::from(b)).sum();
     (sum as f32 - 510.0) / 147.8

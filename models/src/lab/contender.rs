@@ -30,7 +30,7 @@ pub enum Group {
 }
 
 impl Group {
-    /// Whether it is a point of the search by hand, of which the best counts.
+    /// Whether it is one point of a search by hand. Only the best point counts.
     pub fn is_by_hand(self) -> bool {
         matches!(self, Self::HandNAdamW | Self::HandSgd)
     }

@@ -97,8 +97,8 @@ pub fn profile_area(times: &[(f64, f64)]) -> f64 {
     times.iter().map(part).sum::<f64>() / times.len().max(1) as f64
 }
 
-/// How much worse a loss is than another, as a part of that: above 0 if it is worse. Infinite for
-/// a loss that is not finite, and −1 for one that is beside a best loss that is not.
+/// How much worse `loss` is than `best`, as a part of `best`: above 0 if it is worse. Infinite if
+/// the loss is not finite, and −1 if only the best loss is not.
 ///
 /// ```
 /// use tlr_models::lab::measures::regret;

@@ -100,7 +100,7 @@ fn numbers(list: &str) -> Vec<f64> {
     list.split(' ').filter_map(|word| word.parse().ok()).collect()
 }
 
-/// A list of numbers, with `inf` in place of those that there are not.
+/// The numbers, with `inf` for each that is missing.
 fn list(numbers: impl Iterator<Item = Option<f64>>) -> String {
     let word = |number: Option<f64>| match number {
         Some(number) => format!("{number:.6e}"),

@@ -31,13 +31,13 @@ const CASTAGNOLI: Crc<u32> = Crc::<u32>::new(&CRC_32_ISCSI);
 pub struct EventFile {
     path: PathBuf,
     bytes: Vec<u8>,
-    /// How many of them are in the file for sure.
+    /// How many of these bytes are certain to be in the file.
     written: usize,
 }
 
 impl EventFile {
-    /// To be at `path`, in the name of which TensorBoard looks for `tfevents`. Nothing is written
-    /// yet.
+    /// An event file that will be at `path`, whose name has to contain `tfevents` for TensorBoard.
+    /// Nothing is written yet.
     pub fn new(path: PathBuf) -> Self {
         let mut events = Self { path, bytes: Vec::new(), written: 0 };
         // What every event file begins with.

@@ -164,7 +164,8 @@ impl Figure {
             .zip(&self.panels)
             .map(|(number, panel)| Legend::new(self.entries(panel, number == count), right - left))
             .collect();
-        // The first rows of a legend are at the expense of its panel.
+        // The first rows of a legend take room of the panel. Only further rows make the figure
+        // higher.
         let rows: usize =
             legends.iter().map(|legend| legend.rows().saturating_sub(FREE_ROWS)).sum();
         let height = 160.0 + 240.0 * count as f64 + rows as f64 * ROW;

@@ -114,13 +114,13 @@ fn remove_abandoned(folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// The file itself, if links lead to it. One that is not there yet is behind none.
+/// The file that the links at `path` lead to. `path` itself if that file does not exist.
 fn behind_links(path: &Path) -> PathBuf {
     fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
 }
 
-/// Writes a file beside its place, forces it to the disk, and moves it there: what was there before
-/// stays, or is replaced as a whole. A link stays, and the file that it leads to is replaced.
+/// Writes a new file in the same folder, forces it to the disk, and renames it: the old file stays,
+/// or is replaced as a whole. A link stays, and the file that it leads to is replaced.
 ///
 /// # Errors
 /// [`ReportError::Io`].

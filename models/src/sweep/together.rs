@@ -12,9 +12,10 @@ use serde::{de::DeserializeOwned, Serialize};
 
 /// As [`run`](super::run) on several ranks, each of which makes `jobs` runs at a time by itself.
 ///
-/// Only the first rank has `results`, and its cells count. It gets the runs of all ranks when each
-/// has made as many as it makes at a time; killed at any moment, a sweep loses no more. The
-/// answer is 0 on the other ranks. The first rank's `jobs` count. All ranks need the same data.
+/// Only the first rank has `results`, and its `cells` and `jobs` are used by all. The runs are made
+/// in rounds: in each, every rank makes `jobs` runs and sends them to the first rank. A sweep that
+/// is killed loses at most the round that was going on. On the other ranks the answer is 0. All
+/// ranks need the same data.
 ///
 /// # Errors
 /// As [`run`](super::run), and [`tlr::Error::Parallel`].

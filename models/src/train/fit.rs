@@ -140,7 +140,7 @@ fn fit_own<M: NumParams<f32, D> + ZeroGrads<f32, D>, D: TrainDevice>(
             let batch = progress.batch();
             progress.losses.push(value);
             progress.schedule.push(schedule);
-            // Broken batches that left no trace do not hide the loss of all others.
+            // A batch that was skipped or undone does not make the epoch's mean NaN.
             let undone = matches!(step, tlr::Step::Skipped(_) | tlr::Step::RolledBack { .. });
             if value.is_finite() || !undone {
                 progress.sum += value * weight;
@@ -225,8 +225,8 @@ pub(crate) fn train_step<M: ZeroGrads<f32, D>, D: TrainDevice>(
     Ok((value, step))
 }
 
-/// Makes the step on a rank that has no example of this batch: it follows the others. The loss in
-/// the answer is 0, in place of which the caller takes the ranks' mean.
+/// Makes the step of a rank that has no example of this batch, with gradients of 0. The answer's
+/// loss is 0: the caller uses the mean over the ranks instead.
 fn idle_step<M: ZeroGrads<f32, D>, D: TrainDevice>(
     optimizer: &mut dyn Learner<M, D>,
     model: &mut M,

@@ -65,8 +65,8 @@ where
     ) -> Result<Logits<NoneTape, Self::Device>, TrainError>;
 }
 
-/// A tensor of these values, in memory that the device has, and takes back: a `Vec` moved into a
-/// tensor would end in the device's cache, one more every step.
+/// A tensor of these values. Its memory is taken from the device, and returns to it. The memory of
+/// a `Vec` that is moved into a tensor also ends in the device's cache, one more every step.
 pub(crate) fn tensor<S: Shape, D: TrainDevice>(
     device: &D,
     values: &[f32],

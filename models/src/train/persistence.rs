@@ -25,8 +25,8 @@ pub struct Persistence<'a> {
     /// Where the weights are kept that were best so far: those after the epoch with the least test
     /// loss.
     pub best: Option<&'a Path>,
-    /// Settings beside the [`Options`], of the model for instance: a checkpoint of others is
-    /// refused.
+    /// Settings that are not among the [`Options`], those of the model for instance. A checkpoint
+    /// with other settings is refused.
     pub settings: Option<&'a Facts>,
     /// The ranks that train together, each with its [share](super::Share) of the batches. Only the
     /// first one reads and writes files. None if this process trains by itself.
@@ -85,8 +85,8 @@ impl Progress {
         }
     }
 
-    /// How many numbers this rank has drawn for dropout. If there are more ranks than there were,
-    /// the new ones have drawn as many as the first.
+    /// How many numbers this rank has drawn for dropout. A rank that the saved run did not have
+    /// begins with the number of the first rank.
     pub(super) fn drawn(&self, rank: usize) -> u64 {
         self.drawn.get(rank).or(self.drawn.first()).copied().unwrap_or(0)
     }

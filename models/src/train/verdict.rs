@@ -173,8 +173,8 @@ fn kept_windows(history: &[Adaptation]) -> usize {
     steps.len()
 }
 
-/// The losses that are finite. The safeguard skips a batch whose loss is not: a few of them are no
-/// fault of a run. If they are half or more, nothing is returned.
+/// The losses that are finite. The safeguard skips a batch whose loss is not finite, and a few of
+/// those are no fault of a run. If half of the losses or more are not finite, the answer is empty.
 fn finite(losses: &[f64]) -> Vec<f64> {
     let finite: Vec<_> = losses.iter().copied().filter(|loss| loss.is_finite()).collect();
     if 2 * finite.len() > losses.len() {

@@ -87,7 +87,8 @@ fn cifar_depends_on_nothing_but_the_seed() {
     assert_ne!(run("1", "1"), run("2", "1"));
 }
 
-// Fails if another network's or other images' checkpoint is taken over, or told of by its tensors.
+// Fails if a checkpoint of another network or of other images is resumed, or if the error names
+// only tensors that differ.
 #[test]
 fn a_checkpoint_knows_its_network() {
     let (data, out) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());

@@ -16,8 +16,8 @@ const VERSION: u32 = 8;
 
 pub(crate) type Tensors = BTreeMap<String, Stored>;
 
-/// Writes a whole file or leaves what was there: beside it, to the disk, and only then in its
-/// place.
+/// Writes a whole file or none: to a new file beside `path`, which is forced to the disk and then
+/// renamed.
 pub(super) fn save(tensors: &Tensors, path: &Path) -> Result<(), CheckpointError> {
     let path = &behind_links(path);
     let partial = Partial::new(path).map_err(CheckpointError::io("create"))?;
@@ -80,8 +80,8 @@ impl Partial {
             match File::create_new(&path) {
                 Ok(file) => {
                     let partial = Self { file, path, replaced: false };
-                    // Another writer may just be asking whether this file is abandoned, and remove
-                    // it. File systems without locks remove none.
+                    // Until the lock is taken, another writer may take this file for an abandoned
+                    // one and remove it. On a file system without locks nothing is ever removed.
                     let locked = partial.file.lock().is_ok();
                     if !locked || partial.path.exists() {
                         return Ok(partial);

@@ -81,8 +81,9 @@ impl Checkpoint {
         Some(&self.tensors.get(&format!("{ATTACHED}{name}"))?.bytes)
     }
 
-    /// Writes the file: beside its place, forced to the disk, and renamed. Whatever happens, the
-    /// old file is there or the new one, also if several write to one path at the same time.
+    /// Writes the file: to a new file in the same folder, which is forced to the disk and then
+    /// renamed. Whatever happens, either the old file is there or the new one is, even if several
+    /// processes write to one path at the same time.
     ///
     /// # Errors
     /// [`Error::Checkpoint`].
@@ -160,8 +161,8 @@ impl Checkpoint {
         failed(self.path.as_deref(), problem)
     }
 
-    /// What is not in tensors, if this checkpoint was made by the same kind of model, optimizer and
-    /// configuration as `here`.
+    /// The part that is not tensors, if this checkpoint fits `here`: the same kind of model,
+    /// optimizer and configuration.
     pub(crate) fn fits(&self, here: &Self) -> Result<Progress, Error> {
         let problem = |problem| self.refused(problem);
         let progress = self.progress().map_err(problem)?;
@@ -186,7 +187,7 @@ impl Checkpoint {
         Ok(progress)
     }
 
-    /// The error that this crate cannot have written what is not a tensor.
+    /// The error for a `progress` that holds figures which this crate cannot have written.
     pub(crate) fn impossible(&self) -> Error {
         let problem = format!("`{PROGRESS}` holds impossible figures");
         self.refused(CheckpointError::Damaged(problem))

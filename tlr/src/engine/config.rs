@@ -254,10 +254,10 @@ impl<R: RateRule> Config<R> {
     /// The safeguard, or `None` for none at all. Default: [`Safeguard::default`].
     ///
     /// Without a safeguard, a loss or a weight that is not finite is an error, and nothing else is
-    /// looked at. Only the [`ramp`](Self::ramp) cannot do without: while it lasts, a batch whose
-    /// gradient is not finite is left out, and weights that went too far go back, by the limits of
-    /// the default safeguard. After twenty such ways back in a row,
-    /// [`Error::TooManyRollbacks`] is the answer. With `ramp(false)` there is nothing of this.
+    /// checked. The [`ramp`](Self::ramp) is the exception, because it has to go back: while it
+    /// lasts, a batch whose gradient is not finite is left out, and weights that went too far are
+    /// rolled back, by the limits of the default safeguard. Twenty such rollbacks in a row end in
+    /// [`Error::TooManyRollbacks`]. `ramp(false)` turns this off too.
     pub fn safeguard(mut self, safeguard: impl Into<Option<Safeguard>>) -> Self {
         self.safeguard = safeguard.into();
         self

@@ -25,7 +25,7 @@ use super::{
 use crate::error::{Cause, Error};
 
 impl<R: RateRule> Engine<R> {
-    /// Ends a window that nothing speaks against.
+    /// Ends a window that was not undone, and begins the next one.
     pub(super) fn window_ended(
         &mut self,
         products: Vec<WindowProducts>,
@@ -60,8 +60,9 @@ impl<R: RateRule> Engine<R> {
                 watch: self.state.watch.clone(),
             });
         }
-        // With a small factor, weights may stand still on purpose: then nothing was lost in
-        // rounding. A horizon's is large enough for half of the steps at least.
+        // If a schedule makes the factor small, weights may stand still on purpose, and rounding is
+        // not the reason. The horizon's factor alone is at least 0.5 for the first half of the
+        // steps.
         let least = if self.schedule.is_some() { 1.0 } else { 0.5 };
         let looks_for_rounding = self.config.climb.is_some() && window.factor >= least;
         if !looks_for_rounding {
@@ -219,9 +220,9 @@ impl<R: RateRule> Engine<R> {
                     Some(slope) if settles => settle(rate, slope, follows, proposal),
                     _ => proposal,
                 };
-                // Deviation from the paper, which has no schedule: its mean over the window before
-                // scales the change.
-                // Without schedule and horizon that is 1, and the proposal stays, to the bit.
+                // Deviation from the paper, which has no schedule: the change is multiplied by the
+                // factor's mean over the window before. Without schedule and horizon that mean is
+                // 1, and the proposal stays as it is, to the bit.
                 if previous.factor < 1.0 {
                     let moved = rate + previous.factor * (proposal.rate - rate);
                     Proposal { rate: bounded(moved), ..proposal }

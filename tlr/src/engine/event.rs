@@ -97,7 +97,7 @@ pub enum TensorKind {
 pub enum Target {
     /// The last snapshot.
     Last,
-    /// The one before, which then is the last.
+    /// The snapshot before the last. After a rollback to it, it is the last one.
     BeforeLast,
 }
 

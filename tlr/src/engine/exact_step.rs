@@ -67,17 +67,18 @@ impl<R: RateRule> Engine<R> {
     /// The step is made. A window in progress ends without a decision.
     pub(crate) fn exact_step_made(&mut self, decisions: Vec<ExactDecision>) -> Step {
         self.state.steps += 1;
-        // The derivatives ahead say more than the slope does.
+        // An exact step ends the ramp: its derivatives say more than the ramp's slopes.
         match self.state.ramp.take() {
             Some(ramp) if ramp.has_begun() => self.ramp_ended(&ramp, self.state.steps),
-            // It has seen no gradient, and says nothing of the groups.
+            // This ramp has seen no gradient, so it cannot say which groups have none.
             Some(_) => self.state.level_from = self.state.steps,
             None => (),
         }
         self.leave_window();
         let first = self.state.history.len();
         for (index, decision) in decisions.into_iter().enumerate() {
-            // What was known before a cut is known better now.
+            // The exact step's rate replaces the one from before a cut: nothing is left to revert
+            // to.
             if let Some(group) = self.state.groups.get_mut(index) {
                 group.before_cut = None;
             }

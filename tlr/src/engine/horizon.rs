@@ -11,11 +11,14 @@ const FALL: f64 = 0.3;
 /// Deviation from the paper, which has no horizon.
 #[derive(Clone, Copy)]
 pub(super) enum Shape {
-    /// Noise hides the slope, or nothing is known of it: the share of the steps that is left.
+    /// The factor is the share of the steps that is left. For noise that hides the slope, or
+    /// without a ramp.
     Falls,
-    /// Steps are as long as the gradients: rates stay, and fall to 0 at the end.
+    /// The factor is 1, and falls to 0 over the last part. For steps as long as the gradients
+    /// (SGD).
     Stays,
-    /// Steps stay long, and training starts lower: rates rise first.
+    /// As `Stays`, but the factor first rises to [`PEAK`]. For steps that stay long (Adam): there
+    /// the ramp finds lower rates to start at.
     Rises,
 }
 
@@ -42,8 +45,8 @@ impl Shape {
     }
 }
 
-/// The share of the steps from `from` to `horizon` that is left before step `step`: from 1 evenly
-/// down, and from the horizon on what it was in the last step before it.
+/// The share of the steps from `from` to `horizon` that is left before step `step`. It falls evenly
+/// from 1. From the horizon on it stays at its value in the last step before the horizon.
 fn share_left(horizon: u64, from: u64, step: u64) -> f64 {
     let all = horizon.saturating_sub(from).max(1);
     let left = horizon.saturating_sub(step).clamp(1, all);

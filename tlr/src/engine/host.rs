@@ -53,10 +53,10 @@ pub trait Host {
     /// The host's own.
     fn weights_are_finite(&mut self) -> Result<bool, Self::Error>;
 
-    /// The slope of each group: the batch's gradient along the way since a snapshot. The
-    /// gradient is that of the loss, before the base optimizer clips it or adds a decay to it.
-    /// Empty if the host cannot measure it, which is the default. Then rates are neither looked for
-    /// at the start nor found innocent of a loss that rises.
+    /// The slope of each group: the batch's gradient along the way since a snapshot. The gradient
+    /// is that of the loss, before the base optimizer clips it or adds a decay to it. By default it
+    /// is empty: the host cannot measure it. Then there is no ramp, and every rise of the loss is
+    /// blamed on all rates.
     ///
     /// # Errors
     /// The host's own.

@@ -322,7 +322,7 @@ impl<R> Engine<R> {
         }
     }
 
-    /// A ramp takes no notice of the schedule: what it finds is what the schedule multiplies.
+    /// The schedule has no effect during the ramp: it will multiply the rates that the ramp finds.
     fn set_effective_rates(&mut self, step: &PendingStep) {
         match &step.ramp {
             Some(ramp) => {

@@ -35,11 +35,11 @@ impl Sum for WindowProducts {
 
 /// What one batch's gradient says of the way that a group of tensors has gone since a snapshot.
 ///
-/// B is the snapshot, W are the weights now, d = W − B is the way (the contrary of a displacement
-/// s, which is old weights minus new ones), and g is the gradient at W. g comes from a batch that
-/// has had no part in d: so ⟨g,d⟩ has the right mean, whatever its noise. Except in windows of one
-/// step, or with [`Config::settle`](super::Config::settle) off: there g is the gradient of the
-/// window's last step, which is part of d.
+/// B is the snapshot, and W are the weights now. d = W − B is the way. (A displacement s has the
+/// opposite sign: old weights minus new ones.) g is the gradient at W. It comes from a batch whose
+/// step is not part of d, so noise does not bias ⟨g,d⟩. There are two exceptions: a window of one
+/// step, and a window's end with [`Config::settle`](super::Config::settle) off. There g is the
+/// gradient of the window's last step, which is part of d.
 ///
 /// On a quadratic piece of the loss, ⟨g,d⟩/‖d‖ grows linearly along the way: from −‖g‖ at its
 /// beginning, through 0 at the lowest point.
@@ -62,7 +62,8 @@ pub struct Slope {
     pub weights: u64,
 }
 
-/// A way counts as downhill below minus this cosine between way and gradient. Noise is less.
+/// A way is downhill if the cosine between way and gradient is below minus this number. The cosine
+/// that noise alone makes is smaller.
 const DOWNHILL: f64 = 0.05;
 /// The least size that weights are taken to have: they may start at 0.
 const SMALL: f64 = 0.01;

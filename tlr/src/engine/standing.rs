@@ -16,9 +16,9 @@ pub(crate) struct Standing {
     pub(crate) begins_window: bool,
     /// Each group's name and learned rate.
     pub(crate) rates: Vec<(Arc<str>, f64)>,
-    /// For each group a digest of what is remembered of it. Empty within a window.
+    /// A digest of each group's state. Empty within a window.
     pub(crate) memories: Vec<u64>,
-    /// A digest of what is remembered of the model as a whole.
+    /// A digest of the state that all groups share.
     pub(crate) whole: u64,
     /// What was configured, but for the rule. Empty within a window.
     pub(crate) settings: Settings,

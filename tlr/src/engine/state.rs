@@ -287,7 +287,7 @@ pub(super) struct Rollback {
     pub(super) watch: Watch,
 }
 
-/// More steps than any training makes, and few enough to count on from.
+/// More steps than any training makes. Counting on from here overflows nothing.
 pub(crate) const MOST_STEPS: u64 = 1 << 53;
 
 impl State {
@@ -337,8 +337,8 @@ impl State {
             && self.watch.is_possible(MOST_STEPS)
     }
 
-    /// Whether the place in a window of this length is possible. It is beyond the window only if
-    /// the host could not end it: then neither the snapshot before nor a direction is known.
+    /// Whether the position fits a window of this length. It can be larger only if the host has
+    /// failed to end the window: then the snapshot before the last and all directions are lost.
     fn is_placed(&self, window: usize) -> bool {
         let ends = matches!(self.phase, Phase::EndingWindow(_));
         let could_not_end = || {

@@ -121,7 +121,7 @@ impl<R: RateRule> Engine<R> {
         self.judge(step, false)
     }
 
-    /// Judges the loss. `takes_snapshot` if the window's first one is being taken.
+    /// Judges the loss. `takes_snapshot` says that the window's first snapshot is being taken.
     pub(super) fn judge(
         &mut self,
         mut step: PendingStep,
@@ -154,7 +154,7 @@ impl<R: RateRule> Engine<R> {
         Ok(self.begun(step))
     }
 
-    /// Goes on with a step that nothing speaks against.
+    /// Goes on with a step whose loss was judged: by slopes, or by the update at once.
     fn begun(&mut self, step: PendingStep) -> Request {
         if step.ramp.is_some() {
             self.state.phase = Phase::Ramping(step);
@@ -250,8 +250,8 @@ impl<R: RateRule> Engine<R> {
             // None of these losses were seen at the snapshot before.
             watch.new_snapshot();
         }
-        // At the snapshot itself, no step of this window is to blame.
-        // A batch that is only gathered has no ramp of its own, and breaks it off like another.
+        // If no step was made since the snapshot, no rate is to blame. A batch that is only
+        // gathered has no ramp in its step: then the engine's own ramp is broken off.
         let ramp = step.ramp.or_else(|| self.state.ramp.clone()).and_then(Ramp::undone);
         let moved = self.state.position > 0 || unconfirmed || ramp.is_some();
         let (cause, rates_are_to_blame) = match finite {
@@ -270,8 +270,9 @@ impl<R: RateRule> Engine<R> {
         })
     }
 
-    /// A window has left weights that are not finite. Its losses were, so a gradient was not, and
-    /// the batch is to blame: once, after windows that were good.
+    /// Undoes a window that has left weights that are not finite. Its losses were finite, so a
+    /// gradient was not, and the batch is to blame: but only the first time in a row, and only
+    /// after accepted windows.
     fn window_broken(&mut self, tensor: String) -> Request {
         // The snapshot before the last may be lost.
         self.forget_directions();

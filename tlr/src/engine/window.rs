@@ -5,9 +5,10 @@ use crate::error::Error;
 /// How many optimizer steps lie between two adaptations of the rate: K.
 ///
 /// The paper ties K to the data: a fraction p of an epoch, K = max(1, ⌊p · batches⌋). While the
-/// number of batches is not known, such a window has [`Window::UNKNOWN_EPOCH`] steps. That is
-/// before the limits of [`Config::least_steps`](super::Config::least_steps) and
-/// [`Config::memories`](super::Config::memories): what is used, `Trainer::window` answers.
+/// number of batches is not known, such a window has [`Window::UNKNOWN_EPOCH`] steps.
+/// [`Config::least_steps`](super::Config::least_steps) and
+/// [`Config::memories`](super::Config::memories) may make it longer: `Trainer::window` is the
+/// length in use.
 ///
 /// # Example
 /// ```

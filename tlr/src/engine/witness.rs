@@ -16,7 +16,7 @@ use crate::error::{Cause, Error};
 /// Without losses, slopes are asked for every this many steps.
 const LOOKS_APART: u64 = 4;
 
-/// Where a step is in its window. Before the first there is no way to look back on.
+/// Where a step is in its window. Before the first step there is no way yet.
 enum Place {
     First,
     Between,
@@ -189,7 +189,7 @@ impl<R: RateRule> Engine<R> {
             return self.ask_for_update(step);
         }
         let all: Slope = slopes.iter().copied().sum();
-        // At a window's end the weights are checked, and in a window of one step that is at hand.
+        // The end of a window checks the weights, and a window of one step ends with this step.
         let is_broken = !all.is_finite() && matches!(self.place(), Place::Between);
         let too_far = !is_broken && self.state.watch.has_gone_too_far(&all);
         let guilty = too_far.then(|| self.guilty(&slopes)).flatten();

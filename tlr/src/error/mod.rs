@@ -172,8 +172,8 @@ pub enum Error {
         /// The points that were tried.
         trials: usize,
     },
-    /// Rolling back does not help. The model is at its last good snapshot. Without a safeguard too,
-    /// if the windows were undone in the [ramp](crate::engine::Config::ramp).
+    /// Rolling back does not help. The model is at its last good snapshot. Without a safeguard this
+    /// happens only in the [ramp](crate::engine::Config::ramp).
     #[error(
         "{count} rollback{} without one good window, the last at step {step} because {cause}: \
          the model is at its last good snapshot; look for bad data or a broken loss{}, then go on \
@@ -218,8 +218,8 @@ pub enum Error {
     /// this one could not.
     #[error("at the end of a window: {0}: the step itself was made")]
     WindowEnd(#[source] Box<Error>),
-    /// An [engine](crate::engine::Engine) of such groups and windows cannot have been in a state
-    /// that it was to go on from. It is as it was.
+    /// The state that an [engine](crate::engine::Engine) was to resume is none that an engine with
+    /// these groups and this window can be in. The engine is unchanged.
     #[error(
         "no engine of these groups and windows leaves such a state: it is of another one, or was \
          changed"

@@ -87,7 +87,7 @@ impl Layers {
         self.layers.iter().map(|layer| layer.rate)
     }
 
-    /// What the attributes of the fields that lead to a group's layer say of its tensors.
+    /// The attributes of a group's tensors, from all fields on the way to the group's layer.
     pub(crate) fn mark(&self, group: usize) -> Mark {
         match self.layers.get(group) {
             Some(layer) if layer.no_decay => Mark { no_decay: Some("PerLayer"), ..Mark::NONE },

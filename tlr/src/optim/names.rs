@@ -1,7 +1,7 @@
 //! Which names the buffers of an optimizer may have.
 
-/// Whether each buffer can be told from the others in a checkpoint, where its name stands in front
-/// of a dot and the path of a tensor. Found out when the program is compiled.
+/// Whether the names differ, are not empty and have no dot: in a checkpoint a buffer is called
+/// `name.path`. Evaluated when the program is compiled.
 pub(super) const fn are_distinct_words(names: &[&str]) -> bool {
     let mut index = 0;
     while index < names.len() {

@@ -94,7 +94,7 @@ pub(super) fn valid_decay(what: &'static str, decay: Option<WeightDecay>) -> Res
     Error::unless_advised(in_range, what, "finite and at least 0", value, "1e-4 is usual")
 }
 
-/// Checks the part that is kept of what came before: all of it would never be forgotten.
+/// Checks a momentum, or the decay rate of a mean. At 1 the past would never fade.
 pub(super) fn forgetting(what: &'static str, kept: f64) -> Result<(), Error> {
     Error::unless_advised((0.0..1.0).contains(&kept), what, "in [0, 1)", kept, "0.9 is usual")
 }

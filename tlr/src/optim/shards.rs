@@ -10,8 +10,8 @@ pub trait Shards {
     /// This rank, counted from 0, and how many ranks there are.
     fn place(&self) -> (usize, usize);
 
-    /// What each rank has found, in the order of the ranks. All ranks have to call it, also one
-    /// that has failed: it passes the words of its error.
+    /// Gives each rank the numbers of all ranks, in the order of the ranks. All ranks have to call
+    /// it. A rank that has failed passes the text of its error.
     ///
     /// # Errors
     /// [`Error::Parallel`], on all ranks.

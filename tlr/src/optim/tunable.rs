@@ -152,10 +152,10 @@ pub trait TunableOptimizer:
 
     /// Replaces this rank's gradients and figures by those of all ranks together.
     ///
-    /// Where [`averages_over_ranks`](Self::averages_over_ranks) says so,
-    /// [`Newton`](crate::Newton) calls it once for each set of gradients, before it decides
-    /// anything by them. `gradients` are those of all trainable tensors, or the words of an error
-    /// for which there are none: the other ranks have to know. By default it does nothing.
+    /// If [`averages_over_ranks`](Self::averages_over_ranks) is true, [`Newton`](crate::Newton)
+    /// calls it once for each set of gradients, before it decides anything by them. `gradients` are
+    /// those of all trainable tensors. A rank that has none because of an error passes the error's
+    /// text, so that the other ranks learn of it. By default it does nothing.
     ///
     /// # Errors
     /// [`Error::Parallel`], on all ranks.

@@ -138,10 +138,10 @@ where
         Ok(self)
     }
 
-    /// Shares out a trainer's snapshots: each rank keeps those of an equal part of the weights.
-    /// They then take as many times less memory on a rank as there are ranks. For it the ranks
-    /// exchange a few numbers a layer where a trainer measures its snapshots, at the end of a
-    /// window for instance, and their parts where it goes back to one or writes it to a file.
+    /// Shares out a trainer's snapshots: each of n ranks keeps the snapshots of an n-th of the
+    /// weights, and needs an n-th of the memory for them. In return the ranks talk more. They
+    /// exchange a few numbers a layer whenever snapshots are measured, at the end of a window for
+    /// instance, and the snapshots themselves whenever a trainer goes back to one or saves it.
     ///
     /// Then all ranks have to call [`Trainer::save`](crate::Trainer::save), of which only the first
     /// one writes the file, and so with `checkpoint` and `resume`. The file is the same as without,

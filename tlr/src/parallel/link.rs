@@ -20,12 +20,12 @@ pub struct Traffic {
 pub(super) struct Link<C> {
     communicator: C,
     pub(super) time_out: Duration,
-    /// Exchanges so far, so that a message of another one is not taken for one of this.
+    /// The number of this exchange. A message of another exchange is not taken for one of this.
     exchange: u32,
     /// The step that is being made, counted from 1.
     pub(super) step: u64,
     pub(super) traffic: Traffic,
-    /// What has ended the talking for good.
+    /// The error after which this rank exchanges no more messages.
     broken: Option<Error>,
 }
 
@@ -46,7 +46,7 @@ pub(super) const HEAD: usize = 5;
 /// How long a rank that has failed tries to send the others the reason.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
-/// What stands in for a time-out that no clock can count to: a year.
+/// The longest wait, a year. It replaces a time-out that is too long for the clock.
 const LONGEST_WAIT: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// A message whose head was read.
@@ -193,8 +193,8 @@ impl<C: Communicator> Link<C> {
     }
 
     fn lost(&mut self, rank: usize, error: LinkError) -> Error {
-        // The other rank may have left because of a third one. And a rank that was suspended and
-        // resumes finds messages in which the others have long said that they left.
+        // The other rank may have left because a third one failed. And a rank that was suspended
+        // may find, once it goes on, that the others reported a failure long ago.
         if let Some(error) = self.failure_told() {
             return error;
         }

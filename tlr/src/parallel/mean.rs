@@ -68,7 +68,8 @@ struct Mean {
 
 impl Mean {
     fn new(rank: usize, weights: &[f64], compression: Compression) -> Self {
-        // Equal weights are those of a plain mean, which has fewer roundings.
+        // If all weights that are not 0 are equal, 1 takes their place: a plain mean has fewer
+        // roundings.
         let mut some = weights.iter().filter(|weight| **weight != 0.0);
         let first = some.next().copied().unwrap_or(1.0);
         let weights: Vec<f64> = match some.all(|weight| *weight == first) {

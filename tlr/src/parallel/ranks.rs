@@ -174,8 +174,8 @@ impl<C: Communicator> Ranks<C> {
         }
     }
 
-    /// Ends all exchanges for good: every rank that waits for this one gets this error, and so does
-    /// each later call. For a rank that cannot go on and leaves.
+    /// Ends all exchanges, for a rank that cannot go on: every rank that waits for this one gets
+    /// this error, and so does each later call.
     pub fn leave(&self, words: &str) {
         let problem = ParallelError::Failed { message: words.to_owned() };
         let error = self.error(self.rank, problem);

@@ -11,7 +11,8 @@ impl<C: Communicator> Shards for Ranks<C> {
         (self.rank(), self.size())
     }
 
-    /// In pieces, each of them behind the length of the whole. Short answers take one.
+    /// Sends the numbers in pieces. Each piece begins with the length of the whole, so that all
+    /// ranks know how many pieces are to come. A short answer takes one.
     fn exchange_numbers(&self, own: Result<Vec<f64>, String>) -> Result<Vec<Vec<f64>>, Error> {
         let mut all: Vec<Vec<f64>> = vec![Vec::new(); self.size()];
         let mut sent = 0;

@@ -50,7 +50,7 @@ mod tests {
     use crate::error::ParallelError;
     use std::error::Error as _;
 
-    // Fails if an error at a window's end is words, of which no program can tell what it was.
+    // Fails if an error at a window's end is only a text, which no program can match on.
     #[test]
     fn an_error_at_the_end_of_a_window_stays_a_value() {
         let names = |_: &[UniqueId]| Vec::new();

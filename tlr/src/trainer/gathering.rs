@@ -11,7 +11,7 @@ impl<Opt: TunableOptimizer, R> Trainer<Accumulate<Opt>, R>
 where
     Opt::Device: Backend<Opt::Dtype>,
 {
-    /// The next batch weighs so much in the mean gradient of its step:
+    /// Sets the weight of the next batch in the mean gradient of its step: see
     /// [`Accumulate::weigh_next`].
     ///
     /// # Errors

@@ -88,8 +88,8 @@ impl<Opt: TunableOptimizer> Host for ModelHost<'_, Opt> {
         Ok(tensors::weights_are_finite(&*self.model))
     }
 
-    /// By the gradients as they came. If the optimizer works on a copy of them, that copy is
-    /// made now. (After the update they may have been clipped since.)
+    /// Measured with the gradients that the caller passed. If the optimizer works on a copy of
+    /// them, the copy is made now, because an update may clip the gradients themselves.
     fn slopes(&mut self, since: Target) -> Result<Vec<Slope>, Self::Error> {
         let mut own;
         let gradients = match &mut self.gradients {
@@ -117,7 +117,7 @@ impl<Opt: TunableOptimizer> Host for ModelHost<'_, Opt> {
             (None, StepGradients::Owned(gradients)) => gradients,
             (None, StepGradients::Borrowed(gradients)) => gradients,
         };
-        // An optimizer may do without gradients. Then there is nothing to measure.
+        // Some optimizers accept a missing gradient. Then there is nothing to measure.
         if gradients::check(&*self.model, given).is_err() {
             return Ok(Vec::new());
         }

@@ -123,8 +123,8 @@ where
         Ok(gathers)
     }
 
-    /// ŵ, the weights to which the base optimizer would move. Every gradient is there then, also
-    /// for an optimizer that does without.
+    /// ŵ, the weights to which the base optimizer would move. Every gradient has to be there, even
+    /// for an optimizer that accepts missing ones.
     pub(super) fn propose(
         &mut self,
         model: &Opt::Model,

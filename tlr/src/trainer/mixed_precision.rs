@@ -91,7 +91,8 @@ where
     ) -> Result<Self, Error> {
         scale.validate()?;
         let mut trained = Vec::new();
-        // Only of a contiguous tensor are the elements those of its memory.
+        // Values are copied in the order of memory. Only a contiguous tensor has its elements in
+        // that order.
         for tensor in tensors::list(model) {
             if !tensor.contiguous {
                 return Err(Error::NotContiguous { tensor: tensor.name });

@@ -130,7 +130,8 @@ where
         };
         let engine = Engine::new(config, named, numbers)?;
         let mut snapshots = Snapshots::new(model, count, |id| groups.of(id), layout)?;
-        // Weights may still be loaded; buffers are for a first batch that is broken.
+        // Weights may still be loaded, so they are copied at the first step. Buffers are copied
+        // now: the first batch may be skipped, and then they have to go back.
         snapshots.take(model, TensorKind::Buffers)?;
         Ok(Self { optimizer, engine, snapshots, has_updated: false })
     }

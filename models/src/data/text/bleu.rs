@@ -11,8 +11,8 @@ use super::TextError;
 /// The longest runs that are counted.
 pub const ORDER: usize = 4;
 
-/// How a run length is counted of which no run is right. Without smoothing it makes the whole
-/// score zero, which says little about a short text.
+/// What to count for a run length none of whose runs is right. Without smoothing such a length
+/// makes the whole score zero, which says little about a short text.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub enum Smoothing {
     /// No smoothing, as in the paper.

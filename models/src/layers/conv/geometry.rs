@@ -38,8 +38,8 @@ impl Default for Sliding {
 }
 
 impl Sliding {
-    /// How many positions a window of `kernel` pixels has on `size` of them; `None` where it has
-    /// none.
+    /// How many positions a window of `kernel` pixels has in a line of `size` pixels; `None` if it
+    /// does not fit.
     pub(in crate::layers) fn positions(&self, size: usize, kernel: usize) -> Option<usize> {
         let reach = kernel.checked_sub(1)?.checked_mul(self.dilation)?.checked_add(1)?;
         let room = self.padding.checked_mul(2)?.checked_add(size)?.checked_sub(reach)?;

@@ -140,9 +140,9 @@ where
     const { assert!(H > 0 && M.is_multiple_of(H), "the heads have to divide the features") };
     let device = q.device().clone();
     let scores = (batch, Const::<H>, queries, keys);
-    // Two tensors for the mask: what is added to the scores, and by what the weights are
-    // multiplied. A number far below any score stands for minus infinity, of which a row that sees
-    // nothing would make NaN; after the softmax it is 0 just the same.
+    // Two tensors for the mask: one is added to the scores, and the weights are multiplied by the
+    // other. A number far below any score stands for minus infinity, which would make NaN in a row
+    // that sees nothing. After the softmax both give 0.
     let mut hidden = Vec::with_capacity(batch * queries * keys);
     let mut alive = Vec::with_capacity(batch * queries);
     let one = E::from_f64(1.0).unwrap_or_default();

@@ -21,10 +21,10 @@ use serde::Serialize;
 ///   accepted window, and the snapshot's level.
 /// - A single loss makes the window hopeless, for the second time in a row, and that loss is above
 ///   `explosion` times all losses of this window and the last.
-/// - The window is **doomed**. Even if its remaining losses were 0 (the lowest loss seen, where
-///   losses are below zero), its mean would end above m₋·(1 + `tolerance`) + `sems`·√2·sem₋. Here
-///   m₋ is the mean of the last accepted window and sem₋ its standard error; √2 makes it that of
-///   the difference of two such means.
+/// - The window is **doomed**: even if all its further losses were 0 (or the lowest loss seen so
+///   far, if losses are below 0), its mean would end above m₋·(1 + `tolerance`) + `sems`·√2·sem₋.
+///   Here m₋ is the mean of the last accepted window, and sem₋ is the standard error of that mean.
+///   The difference of two such means has a standard error of √2·sem₋.
 ///
 /// Some details of the third test:
 ///
@@ -32,19 +32,19 @@ use serde::Serialize;
 ///   window's own noise for sem₋.
 /// - Standard errors come from the differences between successive losses. They are 0 in a window of
 ///   fewer than four.
-/// - After a rollback m₋ is no less than the mean of the losses seen at the snapshot itself: no
-///   rate, however small, gets below the loss that it starts from at once.
+/// - After a rollback m₋ is at least the mean of the losses seen at the snapshot itself: even a
+///   very small rate needs some steps to bring the loss below the one that it starts from.
 /// - No limit is above the loss at the starting weights, give or take `sems` standard deviations of
 ///   the first window's losses. Otherwise training could end above where it began, a little every
 ///   window. Two things lift that ceiling: a loss for which no rate is to blame (below), and the
 ///   snapshot's level.
 /// - The **level** of a snapshot is the least of the last three losses seen there, once three
-///   windows have begun there. No limit is below the one that follows a window with that mean.
+///   windows have begun there. Every limit is at least the one for m₋ = level.
 ///
-/// A spike that later losses can still average out is tolerated; a window whose mean is sure to be
-/// too high ends at once. Each loss of a window is measured before its step, so none says anything
-/// of the weights at the window's end. Until a loss measured there is below the limit for means, a
-/// rollback goes one snapshot further.
+/// A spike that later losses can still average out is tolerated. A window whose mean is certain to
+/// be too high ends at once. Each loss is measured before its step, so no loss of a window says how
+/// good the weights at its end are. The snapshot taken there is trusted only once a loss seen at it
+/// was below the limit for means. Until then a rollback goes to the snapshot before it.
 ///
 /// Before a window is undone because losses rose, **blame** is looked for: with d = w − snapshot,
 /// and g the gradient of the batch at w, the way d explains a rise of ⟨g,d⟩ on a convex piece of

@@ -98,8 +98,8 @@ impl Watch {
             if !self.any_accepted {
                 self.start_loss = Some(start.max(loss));
             }
-            // Once a window has been accepted, a loss beyond all others says nothing of the
-            // snapshot.
+            // Once a window has been accepted, a loss that explodes is put down to its batch, and
+            // does not count among the losses at the snapshot.
             if !explodes || !self.any_accepted {
                 self.origin.push(loss);
             }
@@ -141,8 +141,8 @@ impl Watch {
 
     /// The highest mean that the window may have.
     fn limit(&self, safeguard: &Safeguard) -> f64 {
-        // Before a window is accepted, its own noise may widen its limit: what `explosion` lets
-        // pass is little.
+        // Before a window is accepted, its own noise widens its limit. That is safe: `explosion`
+        // lets only little noise pass.
         let noise = self.accepted.as_ref().unwrap_or(&self.window).sem();
         let limit = safeguard.limit_after(self.reference(), noise);
         let level = safeguard.limit_after(self.level_at_snapshot(), self.origin.sem());
@@ -184,7 +184,7 @@ impl Watch {
 
     /// Moves the limits up to this loss, for which no rate is to blame.
     pub(crate) fn forgive(&mut self, loss: f64) {
-        // `inspect` has counted it among the losses at the snapshot, unless it exploded.
+        // `inspect` has counted it already, if it is the first loss of a window.
         if self.window.count > 0 && !self.any_accepted {
             self.origin.push(loss);
         }

@@ -41,7 +41,7 @@ use std::collections::HashMap;
 /// `Accumulate<Clip<Sgd>>` clips the mean gradient, and `Clip<Accumulate<Sgd>>` clips the gradient
 /// of each batch. `Accumulate<PerLayer<Sgd>>` keeps one count of batches, and
 /// `PerLayer<Accumulate<Sgd>>` keeps one count for each layer. (See [`PerLayer`](crate::PerLayer).)
-/// Only to an outermost `Accumulate` does the trainer pass the weight of the next batch.
+/// `Trainer::weigh_next` reaches an `Accumulate` only if it is the outermost optimizer.
 ///
 /// If a gradient is missing, the call is an error and gathers nothing.
 ///

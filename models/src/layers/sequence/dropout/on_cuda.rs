@@ -5,7 +5,7 @@ use crate::layers::cuda::{address, kernels, CudaErr, Dropping, Grid, Input, Kind
 use dfdx::prelude::{Cuda, Dtype, Gradients, HasShape, NoneTape, PutTape, Shape, SplitTape, Tape};
 
 impl Dropped {
-    /// What the kernels are told. Of nothing, nothing is dropped.
+    /// The arguments of the kernels. Without dropout nothing is dropped, and the scale is 1.
     pub(in crate::layers::sequence) fn on_gpu(dropped: Option<Self>) -> Dropping {
         match dropped {
             Some(Self { seed, below, scale }) => Dropping { seed, below, scale },

@@ -19,7 +19,7 @@ const HALF: f64 = 0.5;
 const CERTAIN: f64 = 3.0;
 /// A way is uphill if it is so by this many standard errors.
 const UPHILL: f64 = 2.0;
-/// What a rate is multiplied by if nothing is known but that it is too large.
+/// What a rate is multiplied by if all that is known of it is that it is too large.
 const RETREAT: f64 = 0.25;
 
 /// How far the search for one group's rate is.

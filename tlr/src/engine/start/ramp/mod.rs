@@ -13,7 +13,8 @@ use group::{GroupRamp, Look, MOST_STEPS};
 use limits::{most_probes, most_steps_a_look, LEAST_PROBES};
 use serde::{Deserialize, Serialize};
 
-/// A noisy group is waited for up to this many times as long as all groups as one needed.
+/// The ramp waits for a noisy group, for up to this many times the probes that the slope of all
+/// groups together needed to stand out from noise.
 const PATIENCE: u64 = 4;
 /// The most looks at the slopes of one rate.
 const LOOKS: u64 = 4;
@@ -61,7 +62,7 @@ pub(crate) struct Ramp {
     /// momentum, if all gradients had the same direction.
     #[serde(with = "exact")]
     expected: f64,
-    /// What is left of the gradients' lengths in its momentum.
+    /// The momentum of `expected`: the decaying sum of the gradients' norms so far.
     #[serde(with = "exact")]
     velocity: f64,
     /// The slopes of all groups as one, while the first slope is measured.
@@ -234,7 +235,7 @@ impl Ramp {
         self.has_begun().then_some(self)
     }
 
-    /// Lowers all rates, of which nothing is known but that they are too large.
+    /// Lowers all rates: all that is known of them is that they are too large.
     fn retreat(&mut self) {
         self.groups.iter_mut().filter(|group| !group.silent).for_each(GroupRamp::retreat);
     }

@@ -10,10 +10,10 @@ pub(super) const RAISE: f64 = 30.0;
 /// Gradient descent moves the weights by at least this part of Σ rate·‖g‖. (By less than all of it
 /// where gradients disagree.)
 const LEAST_FOLLOWED: f64 = 0.5;
-/// The same part without momentum, in the trial.
+/// The same part in the trial, if the optimizer has no momentum.
 const LEAST_FOLLOWED_AT_ONCE: f64 = 0.9;
-/// Gradient descent moves the weights by at most this part of Σ rate·‖g‖: all of it, and some more
-/// for rounding.
+/// Gradient descent moves the weights by at most this part of Σ rate·‖g‖. It is a little above 1
+/// because of rounding.
 const MOST_FOLLOWED: f64 = 1.05;
 
 impl Ramp {
