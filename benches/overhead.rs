@@ -48,7 +48,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     Ok(rayon::scope(|_| compare(&args).map_err(|error| error.to_string()))?)
 }
 
-fn compare(args: &Args) -> Result0 {
+fn compare(args: &Args) -> Outcome {
     // A window of 90 steps would take minutes with images: K is 4 there, and the more so 1.
     match args.model {
         Model::Mlp => {
@@ -64,7 +64,7 @@ fn compare(args: &Args) -> Result0 {
     }
 }
 
-type Result0 = Result<(), Box<dyn Error>>;
+type Outcome = Result<(), Box<dyn Error>>;
 
 /// How many steps a window has, and what is done besides its end.
 #[derive(Clone, Copy)]
@@ -107,7 +107,7 @@ struct Contender {
     name: String,
     /// What it is compared with.
     against: usize,
-    step: Box<dyn FnMut() -> Result0>,
+    step: Box<dyn FnMut() -> Outcome>,
     milliseconds: Vec<f64>,
 }
 
@@ -115,7 +115,7 @@ fn measure<M: Network<Device = Cpu>>(
     args: &Args,
     shape: [usize; 4],
     windows: &[Windows],
-) -> Result0 {
+) -> Outcome {
     let steps = windows.iter().map(|windows| windows.steps()).max().unwrap_or(1);
     let windows = if args.alone { &[] } else { windows };
     let dev = Cpu::seed_from_u64(0);
@@ -168,7 +168,7 @@ fn around<M, Opt>(
     shape: [usize; 4],
     windows: &[Windows],
     contenders: &mut Vec<Contender>,
-) -> Result0
+) -> Outcome
 where
     M: Network<Device = Cpu>,
     Opt: Family<Model = M, Dtype = f32, Device = Cpu> + Clone + 'static,
@@ -196,7 +196,7 @@ where
 
 fn learning<Opt: TunableOptimizer<Dtype = f32, Device = Cpu>>(
     mut newton: Newton<Opt>,
-) -> impl FnMut(&mut Opt::Model, &mut Gradients<f32, Cpu>, f32) -> Result0 {
+) -> impl FnMut(&mut Opt::Model, &mut Gradients<f32, Cpu>, f32) -> Outcome {
     move |model, gradients, loss| {
         newton.step_owned(model, gradients, loss)?;
         newton.take_history();
@@ -208,8 +208,8 @@ fn learning<Opt: TunableOptimizer<Dtype = f32, Device = Cpu>>(
 fn training<M: Network<Device = Cpu>>(
     model: &M,
     shape: [usize; 4],
-    mut update: impl FnMut(&mut M, &mut Gradients<f32, Cpu>, f32) -> Result0 + 'static,
-) -> Box<dyn FnMut() -> Result0> {
+    mut update: impl FnMut(&mut M, &mut Gradients<f32, Cpu>, f32) -> Outcome + 'static,
+) -> Box<dyn FnMut() -> Outcome> {
     let mut model = model.clone();
     let dev = Cpu::default();
     dev.enable_cache();

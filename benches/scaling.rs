@@ -41,7 +41,7 @@ struct Args {
     bench: bool,
 }
 
-type Result0 = Result<(), Box<dyn Error>>;
+type Outcome = Result<(), Box<dyn Error>>;
 
 /// Leaves the weights where they are, so that nothing but the average is timed.
 struct Still<M>(std::marker::PhantomData<M>);
@@ -70,7 +70,7 @@ impl<M: TensorCollection<f32, Cpu>> Optimizer<M, Cpu, f32> for Still<M> {
     }
 }
 
-fn main() -> Result0 {
+fn main() -> Outcome {
     let args = Args::parse();
     let ranks = Ranks::new(Mpi::new()?);
     let dev = Cpu::seed_from_u64(0);

@@ -35,7 +35,7 @@ struct Args {
     bench: bool,
 }
 
-type Result0 = Result<(), Box<dyn Error>>;
+type Outcome = Result<(), Box<dyn Error>>;
 type Weights<E, const N: usize> = Tensor<Rank1<N>, E, Cpu>;
 
 /// Leaves the weights where they are, so that nothing but the window's update or the slope is
@@ -78,7 +78,7 @@ where
     }
 }
 
-fn main() -> Result0 {
+fn main() -> Outcome {
     let args = Args::parse();
     if !args.json {
         let mut out = std::io::stdout();
@@ -94,7 +94,7 @@ fn main() -> Result0 {
     Ok(rayon::scope(|_| sizes(&args).map_err(|error| error.to_string()))?)
 }
 
-fn sizes(args: &Args) -> Result0 {
+fn sizes(args: &Args) -> Outcome {
     of_size::<1_000>(args)?;
     of_size::<100_000>(args)?;
     of_size::<1_000_000>(args)?;
@@ -102,7 +102,7 @@ fn sizes(args: &Args) -> Result0 {
     of_size::<100_000_000>(args)
 }
 
-fn of_size<const N: usize>(args: &Args) -> Result0 {
+fn of_size<const N: usize>(args: &Args) -> Outcome {
     if args.elements.is_some_and(|elements| elements != N) {
         return Ok(());
     }
@@ -110,7 +110,7 @@ fn of_size<const N: usize>(args: &Args) -> Result0 {
     measure::<f64, N>("f64", args)
 }
 
-fn measure<E: Dtype, const N: usize>(name: &str, args: &Args) -> Result0
+fn measure<E: Dtype, const N: usize>(name: &str, args: &Args) -> Outcome
 where
     Cpu: Device<E>,
 {
@@ -127,7 +127,7 @@ where
     let mut newton = Newton::new(&model, still.clone(), config)?;
     let gradients = Gradients::leaky();
     let mut same = model.clone();
-    let mut ours = || -> Result0 {
+    let mut ours = || -> Outcome {
         newton.update(&mut same, &gradients)?;
         newton.take_history();
         Ok(())
@@ -136,7 +136,7 @@ where
     // A step of the ramp takes a slope, and does nothing else that takes time.
     let mut newton = Newton::new(&model, still, ramping)?;
     let mut gradients = model.alloc_grads();
-    let mut slope = || -> Result0 {
+    let mut slope = || -> Outcome {
         match newton.step_owned(&mut model, &mut gradients, 1.0)? {
             Step::Ramped { .. } => Ok(()),
             step => Err(format!("{step:?} is no step of the ramp").into()),
@@ -207,7 +207,7 @@ where
 }
 
 /// What cannot fail, for `time`.
-fn always(f: &mut impl FnMut()) -> impl FnMut() -> Result0 + '_ {
+fn always(f: &mut impl FnMut()) -> impl FnMut() -> Outcome + '_ {
     || {
         f();
         Ok(())
@@ -215,7 +215,7 @@ fn always(f: &mut impl FnMut()) -> impl FnMut() -> Result0 + '_ {
 }
 
 /// Milliseconds of one call.
-fn time(calls: usize, mut f: impl FnMut() -> Result0) -> Result<f64, Box<dyn Error>> {
+fn time(calls: usize, mut f: impl FnMut() -> Outcome) -> Result<f64, Box<dyn Error>> {
     let start = Instant::now();
     (0..calls).try_for_each(|_| f())?;
     Ok(start.elapsed().as_secs_f64() * 1e3 / calls as f64)

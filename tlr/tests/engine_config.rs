@@ -102,7 +102,9 @@ fn safeguards() {
     type With = fn(f64) -> Safeguard;
     let fields: [(&str, [f64; 3], With); 5] = [
         ("tolerance", not_negative, |tolerance| Safeguard::default().tolerance(tolerance)),
-        ("sems", not_negative, |sems| Safeguard::default().sems(sems)),
+        ("standard_errors", not_negative, |standard_errors| {
+            Safeguard::default().standard_errors(standard_errors)
+        }),
         ("explosion", above_one, |explosion| Safeguard::default().explosion(explosion)),
         ("first_cut", fractions, |first_cut| Safeguard::default().first_cut(first_cut)),
         ("cut", fractions, |cut| Safeguard::default().cut(cut)),
@@ -118,7 +120,7 @@ fn safeguards() {
     }
     let just_right = default()
         .tolerance(0.0)
-        .sems(0.0)
+        .standard_errors(0.0)
         .explosion(1.0 + f64::EPSILON)
         .first_cut(f64::MIN_POSITIVE)
         .cut(1.0 - f64::EPSILON)
@@ -177,7 +179,7 @@ fn horizons() {
 // All that is configured beside the rule, and nothing else.
 #[test]
 fn of_another_rule() {
-    let config = NewtonConfig::default().horizon(7).least_steps(3).sketch(64).safeguard(None);
+    let config = NewtonConfig::default().horizon(7).min_window_steps(3).sketch(64).safeguard(None);
     let other = config.of_rule(HypergradientRule::additive(0.1));
     assert_ne!(other, HypergradientConfig::new(HypergradientRule::additive(0.1)));
     assert_eq!(other.of_rule(NewtonRule::default()), config);
@@ -214,10 +216,10 @@ fn lengths_of_windows() {
     assert_eq!(of(NewtonConfig::default().batches_per_epoch(469)), 93);
     // No window that is a part of an epoch is so short that noise rules it.
     assert_eq!(of(NewtonConfig::default().batches_per_epoch(1)), 20);
-    assert_eq!(of(NewtonConfig::default().batches_per_epoch(16).least_steps(7)), 7);
-    assert_eq!(of(NewtonConfig::default().batches_per_epoch(16).least_steps(1)), 3);
-    let error = refused(NewtonConfig::default().least_steps(0));
-    assert!(is_out_of_range(&error, "least_steps", 0.0));
+    assert_eq!(of(NewtonConfig::default().batches_per_epoch(16).min_window_steps(7)), 7);
+    assert_eq!(of(NewtonConfig::default().batches_per_epoch(16).min_window_steps(1)), 3);
+    let error = refused(NewtonConfig::default().min_window_steps(0));
+    assert!(is_out_of_range(&error, "min_window_steps", 0.0));
     assert_eq!(of(NewtonConfig::paper_code().batches_per_epoch(2)), 1);
     assert_eq!(of(NewtonConfig::default().window(steps).batches_per_epoch(469)), 1);
     assert_eq!(of(NewtonConfig::paper_text().batches_per_epoch(469)), 93);
@@ -239,13 +241,13 @@ fn a_window_outlasts_the_momentum() {
         let error = error.map(drop).unwrap_err();
         assert!(is_out_of_range(&error, "the spacing of numbers", bad));
     }
-    assert_eq!(of(config.memories(8.0), 0.9), 80);
-    assert_eq!(of(config.memories(0.0), 0.9), 23);
+    assert_eq!(of(config.momentum_spans(8.0), 0.9), 80);
+    assert_eq!(of(config.momentum_spans(0.0), 0.9), 23);
     assert_eq!(of(config.window(Window::steps(7).unwrap()), 0.9), 7);
     assert_eq!(of(NewtonConfig::paper_code().batches_per_epoch(118), 0.9), 39);
     for bad in [-1.0, -1e-9].into_iter().chain(NEVER) {
-        let error = refused(config.memories(bad));
-        assert!(is_out_of_range(&error, "memories", bad));
+        let error = refused(config.momentum_spans(bad));
+        assert!(is_out_of_range(&error, "momentum_spans", bad));
     }
 }
 

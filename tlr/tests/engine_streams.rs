@@ -109,7 +109,8 @@ impl Setup {
         let safeguard = match random.below(4) {
             0 => None,
             1 => {
-                let safeguard = Safeguard::default().sems(0.0).tolerance(0.0).max_rollbacks(1);
+                let safeguard =
+                    Safeguard::default().standard_errors(0.0).tolerance(0.0).max_rollbacks(1);
                 Some(safeguard.cut(1e-300).first_cut(1e-300).trust(1))
             }
             _ => Some(Safeguard::default()),

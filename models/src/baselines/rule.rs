@@ -119,7 +119,7 @@ pub struct Peer<R: PeerRule, E: Real> {
 }
 
 /// More steps than any training makes. Counting on from here overflows nothing.
-const MOST_STEPS: u64 = 1 << 53;
+const MAX_COUNT: u64 = 1 << 53;
 
 /// What a [`Peer`] remembers, to be stored with serde.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -253,7 +253,7 @@ impl<R: PeerRule, E: Real> Peer<R, E> {
         if saved.rule != self.described() {
             return Err(PeerError::AnotherRule { saved: saved.rule, here: self.described() });
         }
-        let most = if saved.state.is_some() { MOST_STEPS } else { 0 };
+        let most = if saved.state.is_some() { MAX_COUNT } else { 0 };
         let in_range = (u64::from(saved.state.is_some())..=most).contains(&saved.steps);
         let range = "from 1 to 2^53 with a state, and 0 without";
         PeerError::unless(in_range, "the saved steps", range, saved.steps as f64)?;

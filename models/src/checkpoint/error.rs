@@ -9,7 +9,7 @@ use super::Source;
 /// One thing in which model and file differ.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum Difference {
+pub enum WeightsDifference {
     /// The model's tensor `name` is not in the file.
     Missing {
         /// The tensor's name in the model.
@@ -56,7 +56,7 @@ pub enum Difference {
     },
 }
 
-impl fmt::Display for Difference {
+impl fmt::Display for WeightsDifference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Missing { name, source } => write!(f, "no {source} for {name}"),
@@ -78,7 +78,7 @@ impl fmt::Display for Difference {
 /// Why a checkpoint was not loaded. The model is as it was.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum CheckpointError {
+pub enum WeightsError {
     /// The file cannot be read.
     #[error("cannot read {}: {source}", path.display())]
     Read {
@@ -95,7 +95,7 @@ pub enum CheckpointError {
         "the model differs from the file: {}",
         .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
     )]
-    Mismatch(Vec<Difference>),
+    Mismatch(Vec<WeightsDifference>),
     /// An error of the device, such as no memory left.
     #[error("device: {0}")]
     Device(String),

@@ -27,7 +27,7 @@ use std::{
 mod error;
 mod names;
 
-pub use error::{CheckpointError, Difference};
+pub use error::{WeightsDifference, WeightsError};
 pub use names::{Names, Source};
 
 /// Fills `model` with the weights in a safetensors file.
@@ -35,7 +35,7 @@ pub use names::{Names, Source};
 /// Tensors keep their identity: an optimizer made for the model goes on with it.
 ///
 /// # Errors
-/// See [`CheckpointError`]; the model is then as it was.
+/// See [`WeightsError`]; the model is then as it was.
 ///
 /// # Example
 /// ```
@@ -60,14 +60,14 @@ pub fn load<M, E, D>(
     model: &mut M,
     path: impl AsRef<Path>,
     names: &Names,
-) -> Result<(), CheckpointError>
+) -> Result<(), WeightsError>
 where
     M: TensorCollection<E, D>,
     E: Dtype,
     D: Device<E>,
 {
     let path = path.as_ref();
-    let read = |source| CheckpointError::Read { path: path.to_owned(), source };
+    let read = |source| WeightsError::Read { path: path.to_owned(), source };
     load_bytes(model, &std::fs::read(path).map_err(read)?, names)
 }
 
@@ -75,11 +75,7 @@ where
 ///
 /// # Errors
 /// As [`load`].
-pub fn load_bytes<M, E, D>(
-    model: &mut M,
-    bytes: &[u8],
-    names: &Names,
-) -> Result<(), CheckpointError>
+pub fn load_bytes<M, E, D>(model: &mut M, bytes: &[u8], names: &Names) -> Result<(), WeightsError>
 where
     M: TensorCollection<E, D>,
     E: Dtype,
@@ -99,11 +95,11 @@ where
     plan.find_extra();
     plan.find_unknown_parts();
     if !plan.differences.is_empty() {
-        return Err(CheckpointError::Mismatch(plan.differences));
+        return Err(WeightsError::Mismatch(plan.differences));
     }
     // All that can fail is done first, and changes no value.
     M::iter_tensors(&mut RecursiveWalker { m: &mut *model, f: &mut MakeContiguous })
-        .map_err(|error: D::Err| CheckpointError::Device(format!("{error:?}")))?;
+        .map_err(|error: D::Err| WeightsError::Device(format!("{error:?}")))?;
     let Ok(_) = M::iter_tensors(&mut RecursiveWalker { m: model, f: &mut Fill(plan.values) });
     Ok(())
 }
@@ -117,15 +113,20 @@ struct Plan<'a, E> {
     left_out: BTreeSet<&'a str>,
     /// None for a tensor that keeps its weights.
     values: VecDeque<Option<Vec<E>>>,
-    differences: Vec<Difference>,
+    differences: Vec<WeightsDifference>,
 }
 
 impl<'a, E: Dtype> Plan<'a, E> {
-    fn values(&self, name: &str, source: &Source, shape: &[usize]) -> Result<Vec<E>, Difference> {
+    fn values(
+        &self,
+        name: &str,
+        source: &Source,
+        shape: &[usize],
+    ) -> Result<Vec<E>, WeightsDifference> {
         let (name, source) = (name.to_owned(), source.clone());
         let there = source.part.is_none_or(|(part, of)| part < of);
         let Some(stored) = self.stored.get(source.name.as_str()).filter(|_| there) else {
-            return Err(Difference::Missing { name, source });
+            return Err(WeightsDifference::Missing { name, source });
         };
         let mut expected = shape.to_vec();
         if let (Some((_, of)), Some(first)) = (source.part, expected.first_mut()) {
@@ -133,14 +134,16 @@ impl<'a, E: Dtype> Plan<'a, E> {
         }
         if stored.shape() != expected {
             let found = stored.shape().to_vec();
-            return Err(Difference::Shape { name, source, expected, found });
+            return Err(WeightsDifference::Shape { name, source, expected, found });
         }
         let all: Vec<f64> = match stored.dtype() {
             Stored::F16 => numbers(stored.data(), f16::from_le_bytes).map(f64::from).collect(),
             Stored::BF16 => numbers(stored.data(), bf16::from_le_bytes).map(f64::from).collect(),
             Stored::F32 => numbers(stored.data(), f32::from_le_bytes).map(f64::from).collect(),
             Stored::F64 => numbers(stored.data(), f64::from_le_bytes).collect(),
-            found => return Err(Difference::Dtype { name, source, found: format!("{found:?}") }),
+            found => {
+                return Err(WeightsDifference::Dtype { name, source, found: format!("{found:?}") })
+            }
         };
         let len = shape.iter().product();
         let part = source.part.map_or(0, |(part, _)| part);
@@ -154,7 +157,7 @@ impl<'a, E: Dtype> Plan<'a, E> {
             .take(len)
             .map(converted)
             .collect::<Option<Vec<E>>>()
-            .ok_or(Difference::Range { name, source })
+            .ok_or(WeightsDifference::Range { name, source })
     }
 
     /// Whether the tensor belongs to a part that is left out.
@@ -173,7 +176,7 @@ impl<'a, E: Dtype> Plan<'a, E> {
     fn find_unknown_parts(&mut self) {
         let unknown =
             self.names.left_out().iter().filter(|part| !self.left_out.contains(part.as_str()));
-        let unknown = unknown.map(|part| Difference::NoPart { part: part.clone() });
+        let unknown = unknown.map(|part| WeightsDifference::NoPart { part: part.clone() });
         self.differences.extend(unknown);
     }
 
@@ -192,7 +195,7 @@ impl<'a, E: Dtype> Plan<'a, E> {
             };
             self.differences.extend(extra.into_iter().map(|part| {
                 let source = Source { name: (*name).to_owned(), part };
-                Difference::Extra { source }
+                WeightsDifference::Extra { source }
             }));
         }
     }

@@ -36,9 +36,9 @@ where
     BuildModule::build(&Cpu::default())
 }
 
-fn mismatch(result: Result<(), CheckpointError>) -> Vec<Difference> {
+fn mismatch(result: Result<(), WeightsError>) -> Vec<WeightsDifference> {
     match result {
-        Err(CheckpointError::Mismatch(differences)) => differences,
+        Err(WeightsError::Mismatch(differences)) => differences,
         other => unreachable!("{other:?}"),
     }
 }
@@ -92,7 +92,10 @@ fn a_part_that_is_left_out_keeps_its_weights() {
     ];
     let names = || Names::default().prefix("1.", "head.");
     let found = mismatch(load_bytes(&mut model, &file(&of_file), &names()));
-    assert!(matches!(found[..], [Difference::Shape { .. }, Difference::Shape { .. }]));
+    assert!(matches!(
+        found[..],
+        [WeightsDifference::Shape { .. }, WeightsDifference::Shape { .. }]
+    ));
 
     load_bytes(&mut model, &file(&of_file), &names().leave_out("1")).unwrap();
     assert_eq!(model.0.weight.array(), [[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]);
@@ -112,7 +115,7 @@ fn a_part_that_is_not_there_cannot_be_left_out() {
     let entries = [f32s("weight", &[3, 2], 1.0), f32s("bias", &[3], 0.5)];
     let names = Names::default().leave_out("bias.").leave_out("w").leave_out("weight.x");
     let found = mismatch(load_bytes(&mut small::<f32>(), &file(&entries), &names));
-    let none = |part: &str| Difference::NoPart { part: part.to_owned() };
+    let none = |part: &str| WeightsDifference::NoPart { part: part.to_owned() };
     assert_eq!(found, [none("w"), none("weight.x")]);
     assert_eq!(found[0].to_string(), "the model has no w to leave out");
 }
@@ -172,16 +175,20 @@ fn everything_that_differs_is_named() {
     let names = Names::default().ignoring(|name| name == "counter");
     let found = mismatch(load_bytes(&mut model, &file(&entries), &names));
     let expected = [
-        Difference::Shape {
+        WeightsDifference::Shape {
             name: "0.weight".into(),
             source: "0.weight".into(),
             expected: vec![3, 2],
             found: vec![2, 3],
         },
-        Difference::Dtype { name: "0.bias".into(), source: "0.bias".into(), found: "I64".into() },
-        Difference::Missing { name: "1.weight".into(), source: "1.weight".into() },
-        Difference::Range { name: "1.bias".into(), source: "1.bias".into() },
-        Difference::Extra { source: "other".into() },
+        WeightsDifference::Dtype {
+            name: "0.bias".into(),
+            source: "0.bias".into(),
+            found: "I64".into(),
+        },
+        WeightsDifference::Missing { name: "1.weight".into(), source: "1.weight".into() },
+        WeightsDifference::Range { name: "1.bias".into(), source: "1.bias".into() },
+        WeightsDifference::Extra { source: "other".into() },
     ];
     assert_eq!(found, expected);
     assert_eq!(model.0.weight.array(), before.0.weight.array());
@@ -216,7 +223,7 @@ fn parts_that_nobody_asks_for_are_extra() {
     let found = mismatch(load_bytes(&mut model, &file(&entries), &names));
     assert_eq!(found.len(), 4);
     let part = Source { name: "packed_bias".into(), part: Some((0, 3)) };
-    assert_eq!(found[0], Difference::Extra { source: part });
+    assert_eq!(found[0], WeightsDifference::Extra { source: part });
 }
 
 // The fourth of three. Fails by filling a tensor with too little.
@@ -228,7 +235,7 @@ fn a_part_that_cannot_be_is_missing() {
         other => other.into(),
     });
     let found = mismatch(load_bytes(&mut small::<f64>(), &file(&entries), &names));
-    assert!(matches!(found[0], Difference::Missing { .. }));
+    assert!(matches!(found[0], WeightsDifference::Missing { .. }));
 }
 
 #[test]
@@ -242,8 +249,11 @@ fn a_packed_tensor_of_another_shape() {
     ];
     let found = mismatch(load_bytes(&mut model, &file(&entries), &Names::torch_transformer()));
     assert_eq!(found.len(), 3);
-    let wanted =
-        |d: &Difference| matches!(d, Difference::Shape { expected, .. } if *expected == [6, 2]);
+    let wanted = |d: &WeightsDifference| {
+        matches!(
+            d, WeightsDifference::Shape { expected, .. } if *expected == [6, 2]
+        )
+    };
     assert!(found.iter().all(wanted));
 }
 
@@ -286,7 +296,7 @@ fn a_layer_with_all_its_tensors() {
 #[test]
 fn a_file_that_is_not_there() {
     let result = load(&mut small::<f32>(), "no/such/file", &Names::default());
-    assert!(matches!(result, Err(CheckpointError::Read { .. })));
+    assert!(matches!(result, Err(WeightsError::Read { .. })));
 }
 
 proptest! {

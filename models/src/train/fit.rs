@@ -110,9 +110,9 @@ fn fit_own<M: NumParams<f32, D> + ZeroGrads<f32, D>, D: TrainDevice>(
     let (mut progress, _held) = begun;
     let (parameters, window) = (model.num_trainable_params(), optimizer.window());
     observer(Event::Begun { parameters, batches, window });
-    let mut told = Told::default();
+    let mut told = Reported::default();
     if persistence.resume {
-        told.all_again(&progress, batches, &**optimizer, observer);
+        told.replay(&progress, batches, &**optimizer, observer);
     }
     let before = progress.drawn(persistence.ranks.map_or(0, AnyRanks::rank));
     for _ in 0..before {
@@ -262,9 +262,9 @@ fn recalibrated<M: TensorCollection<f32, D>, D: TrainDevice>(
 
 /// How many decisions the observer knows of.
 #[derive(Default)]
-struct Told(usize);
+struct Reported(usize);
 
-impl Told {
+impl Reported {
     /// Those that are new.
     fn decisions(&mut self, history: &[Adaptation], observer: &mut dyn FnMut(Event<'_>)) {
         for decision in history.get(self.0..).unwrap_or_default() {
@@ -274,7 +274,7 @@ impl Told {
     }
 
     /// The events so far.
-    fn all_again<M, D: TrainDevice>(
+    fn replay<M, D: TrainDevice>(
         &mut self,
         progress: &Progress,
         batches: usize,

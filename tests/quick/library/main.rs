@@ -17,7 +17,7 @@ mod golden;
 mod gradients;
 mod history;
 mod line_search;
-mod memories;
+mod momentum_spans;
 mod optimizers;
 mod quadratics;
 mod ramp;

@@ -5,7 +5,7 @@ use safetensors::{tensor::TensorView, Dtype as Stored};
 use std::collections::{BTreeMap, HashMap};
 use support::values::values;
 use tlr_models::{
-    checkpoint::{self, CheckpointError, Difference, Names},
+    checkpoint::{self, Names, WeightsDifference, WeightsError},
     resnet::ResNet50,
 };
 
@@ -110,8 +110,8 @@ fn what_differs_is_named_and_nothing_changed() {
     for name in ["layer4.2.conv1.weight", "layer5.weight", "fc.bias"] {
         assert!(text.contains(name), "{text}");
     }
-    let CheckpointError::Mismatch(differences) = error else { unreachable!("{text}") };
+    let WeightsError::Mismatch(differences) = error else { unreachable!("{text}") };
     assert_eq!(differences.len(), 3);
-    assert!(differences.iter().any(|d| matches!(d, Difference::Missing { .. })));
+    assert!(differences.iter().any(|d| matches!(d, WeightsDifference::Missing { .. })));
     assert_eq!(values(&model), before);
 }

@@ -5,7 +5,7 @@ mod file;
 pub(crate) use file::Tensors;
 
 use crate::{
-    engine::{State, MOST_STEPS},
+    engine::{State, MAX_COUNT},
     error::{CheckpointError, Difference, Error},
     settings::Settings,
     tensors::Stored,
@@ -181,7 +181,7 @@ impl Checkpoint {
         }
         let counts = progress.optimizer_steps.iter();
         let layers = counts.clone().map(|(layer, _)| layer).eq(expected.optimizer_steps.keys());
-        if !layers || !counts.map(|(_, steps)| *steps).all(|steps| steps < MOST_STEPS) {
+        if !layers || !counts.map(|(_, steps)| *steps).all(|steps| steps < MAX_COUNT) {
             return Err(self.impossible());
         }
         Ok(progress)

@@ -15,8 +15,8 @@ pub struct Config<R> {
     pub(crate) rule: R,
     pub(crate) window: Window,
     pub(crate) batches_per_epoch: Option<usize>,
-    pub(crate) least_steps: usize,
-    pub(crate) memories: f64,
+    pub(crate) min_window_steps: usize,
+    pub(crate) momentum_spans: f64,
     pub(crate) climb: Option<f64>,
     pub(crate) ramp: bool,
     pub(crate) settle: bool,
@@ -41,7 +41,7 @@ pub struct Config<R> {
 /// // Every setting at its default, around an optimizer without momentum:
 /// let same = NewtonConfig::default()
 ///     .damping(0.33).max_factor(100.0).form(tlr::engine::NewtonForm::Aligned)
-///     .window(Window::fraction(0.2)?).least_steps(20).memories(5.0)
+///     .window(Window::fraction(0.2)?).min_window_steps(20).momentum_spans(5.0)
 ///     .climb(0.8).ramp(true).settle(true).horizon(None)
 ///     .safeguard(tlr::Safeguard::default()).sketch(None).bf16_directions(false);
 /// assert_eq!(same, NewtonConfig::default());
@@ -67,8 +67,8 @@ impl<R: RateRule> Config<R> {
             rule,
             window: Window::DEFAULT,
             batches_per_epoch: None,
-            least_steps: 20,
-            memories: 5.0,
+            min_window_steps: 20,
+            momentum_spans: 5.0,
             climb: None,
             ramp: false,
             settle: false,
@@ -89,14 +89,14 @@ impl<R: RateRule> Config<R> {
     /// let config = NewtonConfig::default().of_rule(HypergradientRule::multiplicative(0.1));
     /// ```
     pub fn of_rule<S>(self, rule: S) -> Config<S> {
-        let Self { window, batches_per_epoch, least_steps, memories, .. } = self;
+        let Self { window, batches_per_epoch, min_window_steps, momentum_spans, .. } = self;
         let Self { climb, ramp, settle, horizon, safeguard, sketch, bf16_directions, .. } = self;
         Config {
             rule,
             window,
             batches_per_epoch,
-            least_steps,
-            memories,
+            min_window_steps,
+            momentum_spans,
             climb,
             ramp,
             settle,
@@ -126,24 +126,24 @@ impl<R: RateRule> Config<R> {
     /// 16 batches of 128, and a fifth of that is 3 steps: training ended at 86.4 % of the test
     /// images (seeds 0 to 2), with five rollbacks a run. With windows of 20 steps it was 88.2 %,
     /// with one rollback in three runs. The paper has no such limit, and neither have its presets.
-    pub fn least_steps(mut self, steps: usize) -> Self {
-        self.least_steps = steps;
+    pub fn min_window_steps(mut self, steps: usize) -> Self {
+        self.min_window_steps = steps;
         self
     }
 
     /// The least length of a window around an optimizer with momentum.
     ///
-    /// A window that is a fraction of an epoch has at least `memories`/(1 − β) steps, where β is
-    /// the base optimizer's momentum: 50 steps for β = 0.9. Without momentum, and for a window that
-    /// was given in steps, this setting has no effect. Default 5. The paper has no such limit, and
+    /// A window that is a fraction of an epoch has at least `momentum_spans`/(1 − β) steps, where β
+    /// is the base optimizer's momentum: 50 steps for β = 0.9. Without momentum, and for a window
+    /// that was given in steps, this setting has no effect. Default 5. The paper has no such limit, and
     /// neither have its presets.
     ///
     /// Momentum carries each gradient over into the steps after it, and also into the next window.
     /// Two windows in a row then agree although they share nothing but noise. At β = 0.9 the cosine
     /// of their directions is 0.27 for windows of 23 steps and 0.12 for windows of 50. Such
     /// agreement would keep the rate up when it should sink.
-    pub fn memories(mut self, memories: f64) -> Self {
-        self.memories = memories;
+    pub fn momentum_spans(mut self, momentum_spans: f64) -> Self {
+        self.momentum_spans = momentum_spans;
         self
     }
 
@@ -320,7 +320,7 @@ impl NewtonConfig {
     /// text has most likely swapped the two figures of [`paper_code`](Self::paper_code).
     pub fn paper_text() -> Self {
         let rule = NewtonRule::default().form(NewtonForm::Paper);
-        Self::new(rule).least_steps(1).memories(0.0).safeguard(None)
+        Self::new(rule).min_window_steps(1).momentum_spans(0.0).safeguard(None)
     }
 
     /// What the paper's own code does: its rule, p = 1/3, γ = 0.20, no safeguard.
@@ -354,10 +354,10 @@ impl<R: RateRule> Config<R> {
         if let Some(safeguard) = &self.safeguard {
             safeguard.validate()?;
         }
-        let memories = self.memories;
-        let in_range = memories >= 0.0 && memories.is_finite();
+        let momentum_spans = self.momentum_spans;
+        let in_range = momentum_spans >= 0.0 && momentum_spans.is_finite();
         let (range, advice) = ("finite and at least 0", "try the default, 5");
-        Error::unless_advised(in_range, "memories", range, memories, advice)?;
+        Error::unless_advised(in_range, "momentum_spans", range, momentum_spans, advice)?;
         if let Some(cosine) = self.climb {
             let in_range = cosine > 0.0 && cosine < 1.0;
             let advice = "try the default, 0.8, or None";
@@ -380,8 +380,8 @@ impl<R: RateRule> Config<R> {
             Some(batches) => self.window.of_epoch(batches)?,
             None => self.window,
         };
-        let least = self.least_steps;
-        Error::unless(least > 0, "least_steps", "at least 1", least as f64)?;
-        Ok(window.len_with_limits(least, momentum, self.memories))
+        let least = self.min_window_steps;
+        Error::unless(least > 0, "min_window_steps", "at least 1", least as f64)?;
+        Ok(window.len_with_limits(least, momentum, self.momentum_spans))
     }
 }

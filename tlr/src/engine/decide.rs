@@ -117,7 +117,7 @@ impl<R: RateRule> Engine<R> {
             let slope = slopes.get(index);
             // Deviation from the paper, which has no late start, no climb, and no raise: see
             // `Config::ramp` and `Config::climb`.
-            if self.has_spoken(index, slope) {
+            if self.has_had_gradient(index, slope) {
                 self.start_late(index, largest);
             } else if let Some(by) = self.raise(index, products, moves, norm) {
                 self.raise_rate(index, by);
@@ -138,7 +138,7 @@ impl<R: RateRule> Engine<R> {
     }
 
     /// Whether a group that has had no gradient now has its first one.
-    fn has_spoken(&self, index: usize, slope: Option<&Slope>) -> bool {
+    fn has_had_gradient(&self, index: usize, slope: Option<&Slope>) -> bool {
         let silent = self.state.groups.get(index).is_some_and(|group| group.silent);
         silent && slope.is_some_and(|slope| slope.gradient > 0.0)
     }

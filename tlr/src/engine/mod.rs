@@ -98,7 +98,7 @@ pub use window::Window;
 pub(crate) use {
     exact_step::{ExactDecision, LookaheadProducts},
     standing::Standing,
-    state::MOST_STEPS,
+    state::MAX_COUNT,
 };
 
 use crate::error::Error;

@@ -17,9 +17,9 @@ pub(crate) struct Standing {
     /// Each group's name and learned rate.
     pub(crate) rates: Vec<(Arc<str>, f64)>,
     /// A digest of each group's state. Empty within a window.
-    pub(crate) memories: Vec<u64>,
+    pub(crate) group_digests: Vec<u64>,
     /// A digest of the state that all groups share.
-    pub(crate) whole: u64,
+    pub(crate) shared_digest: u64,
     /// What was configured, but for the rule. Empty within a window.
     pub(crate) settings: Settings,
 }
@@ -28,7 +28,7 @@ impl Standing {
     /// A digest of all of it.
     pub(crate) fn digest(&self) -> u64 {
         let mut digest = Digest::default();
-        digest.add(&(self.steps, self.begins_window, &self.memories, self.whole));
+        digest.add(&(self.steps, self.begins_window, &self.group_digests, self.shared_digest));
         for (name, rate) in &self.rates {
             digest.add(&(name, rate.to_bits()));
         }
@@ -41,12 +41,18 @@ impl<R> Engine<R> {
     pub(crate) fn standing(&self) -> Standing {
         let state = &self.state;
         let begins_window = state.position == 0;
-        let mut whole = Digest::default();
-        whole.add(&(state.position, state.gathered, state.snapshot));
-        let mut memories = Vec::new();
+        let mut shared_digest = Digest::default();
+        shared_digest.add(&(state.position, state.gathered, state.snapshot));
+        let mut group_digests = Vec::new();
         if begins_window {
-            whole.add(&(&state.watch, &state.ramp, state.follows, state.level_from, state.quiet));
-            memories.extend(state.groups.iter().map(|group| {
+            shared_digest.add(&(
+                &state.watch,
+                &state.ramp,
+                state.follows,
+                state.level_from,
+                state.quiet,
+            ));
+            group_digests.extend(state.groups.iter().map(|group| {
                 let mut digest = Digest::default();
                 digest.add(group);
                 digest.value()
@@ -57,8 +63,8 @@ impl<R> Engine<R> {
             steps: state.steps,
             begins_window,
             rates: rates.map(|(group, state)| (Arc::clone(&group.name), state.rate)).collect(),
-            memories,
-            whole: whole.value(),
+            group_digests,
+            shared_digest: shared_digest.value(),
             settings: if begins_window { self.settings_but_rule() } else { Settings::default() },
         }
     }
@@ -104,15 +110,15 @@ mod tests {
     fn engines_that_were_told_the_same_stand_at_the_same_place() {
         let (one, mut other) = (engine(), engine());
         assert_eq!(one.standing(), other.standing());
-        assert!(one.standing().begins_window && one.standing().memories.len() == 2);
+        assert!(one.standing().begins_window && one.standing().group_digests.len() == 2);
         other.state.groups[1].rate *= 1.0 + f64::EPSILON;
         assert_ne!(one.standing().digest(), other.standing().digest());
-        assert_eq!(one.standing().memories[0], other.standing().memories[0]);
-        assert_ne!(one.standing().memories[1], other.standing().memories[1]);
+        assert_eq!(one.standing().group_digests[0], other.standing().group_digests[0]);
+        assert_ne!(one.standing().group_digests[1], other.standing().group_digests[1]);
         let mut counted = engine();
         counted.state.position = 1;
-        assert_ne!(one.standing().whole, counted.standing().whole);
-        assert!(!counted.standing().begins_window && counted.standing().memories.is_empty());
+        assert_ne!(one.standing().shared_digest, counted.standing().shared_digest);
+        assert!(!counted.standing().begins_window && counted.standing().group_digests.is_empty());
     }
 
     #[test]

@@ -102,7 +102,7 @@ impl Gathered {
     }
 
     fn is_possible(self) -> bool {
-        self.losses <= self.batches && self.batches <= MOST_STEPS
+        self.losses <= self.batches && self.batches <= MAX_COUNT
     }
 }
 
@@ -218,7 +218,7 @@ impl Phase {
             | Self::Checking(step, ..) => step.is_possible(groups),
             Self::Weighing(window) => window.products.len() == groups && window.factor >= 0.0,
             Self::GoingBack(rollback) => {
-                rollback.watch.is_possible(MOST_STEPS)
+                rollback.watch.is_possible(MAX_COUNT)
                     && rollback.ramp.as_ref().is_none_or(|ramp| ramp.is_possible(groups))
             }
         }
@@ -250,7 +250,7 @@ impl PendingStep {
     fn is_possible(&self, groups: usize) -> bool {
         (0.0..=f64::MAX).contains(&self.factor)
             && self.gathered.is_possible()
-            && self.watch.is_possible(MOST_STEPS)
+            && self.watch.is_possible(MAX_COUNT)
             && self.ramp.as_ref().is_none_or(|ramp| ramp.is_possible(groups))
     }
 }
@@ -288,7 +288,7 @@ pub(super) struct Rollback {
 }
 
 /// More steps than any training makes. Counting on from here overflows nothing.
-pub(crate) const MOST_STEPS: u64 = 1 << 53;
+pub(crate) const MAX_COUNT: u64 = 1 << 53;
 
 impl State {
     /// The state after so many steps, of groups that nothing is known of. The ramp is still to be
@@ -330,11 +330,11 @@ impl State {
             && self.factors >= 0.0
             && self.ramp.as_ref().is_none_or(|ramp| ramp.is_possible(groups))
             && self.phase.is_possible(groups)
-            && self.steps < MOST_STEPS
+            && self.steps < MAX_COUNT
             && self.gathered.is_possible()
             && self.is_placed(window)
             && self.level_from <= self.steps
-            && self.watch.is_possible(MOST_STEPS)
+            && self.watch.is_possible(MAX_COUNT)
     }
 
     /// Whether the position fits a window of this length. It can be larger only if the host has

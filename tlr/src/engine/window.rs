@@ -6,9 +6,9 @@ use crate::error::Error;
 ///
 /// The paper ties K to the data: a fraction p of an epoch, K = max(1, ⌊p · batches⌋). While the
 /// number of batches is not known, such a window has [`Window::UNKNOWN_EPOCH`] steps.
-/// [`Config::least_steps`](super::Config::least_steps) and
-/// [`Config::memories`](super::Config::memories) may make it longer: `Trainer::window` is the
-/// length in use.
+/// [`Config::min_window_steps`](super::Config::min_window_steps) and
+/// [`Config::momentum_spans`](super::Config::momentum_spans) may make it longer: the length in
+/// use is `Trainer::window`.
 ///
 /// # Example
 /// ```
@@ -96,21 +96,26 @@ impl Window {
     }
 
     /// K. Unless it was given in steps, it is at least `least`, and at least
-    /// `memories`/(1 − `momentum`) around an optimizer with momentum.
-    pub(crate) fn len_with_limits(&self, least: usize, momentum: f64, memories: f64) -> usize {
+    /// `momentum_spans`/(1 − `momentum`) around an optimizer with momentum.
+    pub(crate) fn len_with_limits(
+        &self,
+        least: usize,
+        momentum: f64,
+        momentum_spans: f64,
+    ) -> usize {
         if let Length::Steps(steps) = self.0 {
             return steps;
         }
-        // Deviation from the paper, which has no least length: see `Config::least_steps` and
-        // `Config::memories`. Without momentum there is no memory to wait for.
-        let memories = if momentum > 0.0 { memories / (1.0 - momentum) } else { 0.0 };
+        // Deviation from the paper, which has no least length: see `Config::min_window_steps` and
+        // `Config::momentum_spans`. Without momentum there is no memory to wait for.
+        let momentum_spans = if momentum > 0.0 { momentum_spans / (1.0 - momentum) } else { 0.0 };
         // 1 − 0.9 is a little below 0.1. A quotient within rounding of a whole number is meant to
         // be that number.
-        self.len().max(least).max((memories * (1.0 - 1e-12)).ceil() as usize)
+        self.len().max(least).max((momentum_spans * (1.0 - 1e-12)).ceil() as usize)
     }
 
-    /// K, the number of steps: at least 1. Before the limits of `least_steps` and `memories`, as
-    /// said at [`Window`].
+    /// K, the number of steps: at least 1. Before the limits of `min_window_steps` and
+    /// `momentum_spans`, as said at [`Window`].
     #[allow(clippy::len_without_is_empty)] // never empty
     pub fn len(&self) -> usize {
         match self.0 {

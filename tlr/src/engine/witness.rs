@@ -89,7 +89,7 @@ impl<R: RateRule> Engine<R> {
         self.state.quiet = ramp.quiet;
         self.state.watch.start_from(ramp.start_loss, ramp.gradient);
         self.state.follows = ramp.follows;
-        for (group, silent) in self.state.groups.iter_mut().zip(ramp.silent()) {
+        for (group, silent) in self.state.groups.iter_mut().zip(ramp.without_gradient()) {
             group.silent = silent;
         }
     }

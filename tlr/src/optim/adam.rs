@@ -1,7 +1,7 @@
 //! [`Adam`] and [`AdamW`], which is Adam with decoupled weight decay.
 
 use super::{
-    sgd::{decay, forgetting, valid_decay},
+    sgd::{check_decay_rate, decay, valid_decay},
     Elementwise, Settings, UpdateRule,
 };
 use crate::{
@@ -107,7 +107,7 @@ impl UpdateRule<2> for AdamConfig {
     }
 
     fn validate<E: Dtype>(&self) -> Result<(), Error> {
-        self.betas.iter().try_for_each(|beta| forgetting("adam: betas", *beta))?;
+        self.betas.iter().try_for_each(|beta| check_decay_rate("adam: betas", *beta))?;
         valid_decay("adam: weight_decay", self.weight_decay)?;
         epsilon::<E>("adam: eps", self.eps)
     }

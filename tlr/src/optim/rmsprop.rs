@@ -2,7 +2,7 @@
 
 use super::{
     adam::epsilon,
-    sgd::{decay, forgetting, valid_decay},
+    sgd::{check_decay_rate, decay, valid_decay},
     Elementwise, Settings, UpdateRule,
 };
 use crate::{
@@ -63,8 +63,8 @@ impl UpdateRule<3> for RMSpropConfig {
     }
 
     fn validate<E: Dtype>(&self) -> Result<(), Error> {
-        forgetting("rmsprop: momentum", UpdateRule::momentum(self))?;
-        forgetting("rmsprop: alpha", self.alpha)?;
+        check_decay_rate("rmsprop: momentum", UpdateRule::momentum(self))?;
+        check_decay_rate("rmsprop: alpha", self.alpha)?;
         valid_decay("rmsprop: weight_decay", self.weight_decay)?;
         epsilon::<E>("rmsprop: eps", self.eps)
     }

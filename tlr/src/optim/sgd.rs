@@ -54,7 +54,7 @@ impl UpdateRule<1> for SgdConfig {
     }
 
     fn validate<E: Dtype>(&self) -> Result<(), Error> {
-        forgetting("sgd: momentum", self.momentum())?;
+        check_decay_rate("sgd: momentum", self.momentum())?;
         valid_decay("sgd: weight_decay", self.weight_decay)
     }
 
@@ -95,6 +95,6 @@ pub(super) fn valid_decay(what: &'static str, decay: Option<WeightDecay>) -> Res
 }
 
 /// Checks a momentum, or the decay rate of a mean. At 1 the past would never fade.
-pub(super) fn forgetting(what: &'static str, kept: f64) -> Result<(), Error> {
+pub(super) fn check_decay_rate(what: &'static str, kept: f64) -> Result<(), Error> {
     Error::unless_advised((0.0..1.0).contains(&kept), what, "in [0, 1)", kept, "0.9 is usual")
 }

@@ -69,7 +69,7 @@ pub trait TunableOptimizer:
 
     /// β in [0, 1): the fraction of an update that carries over from the update before, such as the
     /// momentum or Adam's β₁. A window is made long enough for this memory to fade: see
-    /// [`Config::memories`](crate::Config::memories). Default 0.
+    /// [`Config::momentum_spans`](crate::Config::momentum_spans). Default 0.
     fn momentum(&self) -> f64 {
         0.0
     }

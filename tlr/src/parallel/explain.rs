@@ -1,7 +1,7 @@
 //! Finds in which layer or setting a rank differs, and makes an error of it.
 
 use super::{
-    header::{Apart, Header},
+    header::{Header, Mismatch},
     Communicator, DataParallel,
 };
 use crate::{
@@ -15,7 +15,7 @@ use crate::{
 const MODEL: &str = "the model";
 
 /// What this rank can say of itself.
-pub(super) struct Mine<'a, M> {
+pub(super) struct LocalView<'a, M> {
     pub(super) model: &'a M,
     pub(super) standing: Option<&'a Standing>,
     pub(super) headers: &'a [Header],
@@ -32,35 +32,35 @@ where
     /// The error that names in what a rank differs. All ranks ask each other, and find the same.
     pub(super) fn explain(
         &self,
-        apart: Apart,
+        apart: Mismatch,
         odd: usize,
         other: usize,
-        mine: Mine<'_, Opt::Model>,
+        mine: LocalView<'_, Opt::Model>,
     ) -> Result<Error, Error> {
-        let Mine { model, standing, headers, checksums } = mine;
+        let LocalView { model, standing, headers, checksums } = mine;
         let of = |rank: usize| headers.get(rank).copied().unwrap_or_default();
         let step = of(other).steps + 1;
         let at = |problem| Error::Parallel { rank: odd, step, problem };
         let problem = match apart {
-            Apart::Setup => {
+            Mismatch::Setup => {
                 return self.ranks.name_difference(&self.facts(model, standing), odd, other);
             }
-            Apart::Loss => {
+            Mismatch::Loss => {
                 let word = |rank| if of(rank).loss.is_some() { "given" } else { "not given" };
                 let (here, there) = (word(odd).to_owned(), word(other).to_owned());
                 ParallelError::Differs { what: "loss".to_owned(), here, other, there }
             }
-            Apart::Again => {
+            Mismatch::Again => {
                 let word = |rank| if of(rank).again { "second" } else { "first" };
                 let (here, there) = (word(odd).to_owned(), word(other).to_owned());
                 let what = "set of gradients in a step".to_owned();
                 ParallelError::Differs { what, here, other, there }
             }
-            Apart::Steps => {
+            Mismatch::Steps => {
                 ParallelError::Steps { here: of(odd).steps, other, there: of(other).steps }
             }
-            Apart::Standing => self.compare_standing(standing, odd, other)?,
-            Apart::Weights => {
+            Mismatch::Standing => self.compare_standing(standing, odd, other)?,
+            Mismatch::Weights => {
                 let said: Vec<_> = checksums.iter().flat_map(|sum| sum.to_le_bytes()).collect();
                 let all = self.ranks.gather(&said)?;
                 let parts =
@@ -89,9 +89,9 @@ where
         other: usize,
     ) -> Result<ParallelError, Error> {
         let rates = standing.map_or(&[][..], |standing| &standing.rates);
-        let memories = standing.map_or(&[][..], |standing| &standing.memories);
+        let group_digests = standing.map_or(&[][..], |standing| &standing.group_digests);
         let rates_said = rates.iter().flat_map(|(_, rate)| rate.to_bits().to_le_bytes());
-        let memories_said = memories.iter().flat_map(|memory| memory.to_le_bytes());
+        let memories_said = group_digests.iter().flat_map(|memory| memory.to_le_bytes());
         let all = self.ranks.gather(&rates_said.chain(memories_said).collect::<Vec<_>>())?;
         let words = |rank: usize| -> Vec<u64> {
             let said = all.get(rank).map_or(&[][..], |said| said.as_chunks().0);

@@ -55,13 +55,13 @@ impl Header {
 
 /// What the headers of all ranks say together.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Finding {
+pub(super) enum HeaderCheck {
     /// The step can be made.
     Fine,
     /// This rank has failed.
     Failed(usize),
     /// The first of these ranks differs in something from the second, and from most.
-    Odd(Apart, usize, usize),
+    Odd(Mismatch, usize, usize),
     /// No rank has an example.
     NoExamples,
 }
@@ -70,7 +70,7 @@ type Figure = fn(&Header) -> u64;
 
 /// The part of the headers in which ranks differ.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum Apart {
+pub(super) enum Mismatch {
     Setup,
     Again,
     Loss,
@@ -79,22 +79,22 @@ pub(super) enum Apart {
     Standing,
 }
 
-impl Finding {
+impl HeaderCheck {
     /// The finding from all headers. It depends on nothing else, so it is the same on all ranks.
     pub(super) fn of(headers: &[Header]) -> Self {
         if let Some(rank) = headers.iter().position(|header| header.failed) {
             return Self::Failed(rank);
         }
-        let figures: [(Apart, Figure); 6] = [
+        let figures: [(Mismatch, Figure); 6] = [
             // Checked before the loss: only one of the two sets of gradients may have one.
-            (Apart::Again, |header| u64::from(header.again)),
+            (Mismatch::Again, |header| u64::from(header.again)),
             // Before the setup: a rank within a window leaves its engine's settings out.
-            (Apart::Steps, |header| header.steps),
-            (Apart::Setup, |header| header.setup),
-            (Apart::Loss, |header| u64::from(header.loss.is_some())),
+            (Mismatch::Steps, |header| header.steps),
+            (Mismatch::Setup, |header| header.setup),
+            (Mismatch::Loss, |header| u64::from(header.loss.is_some())),
             // Before the engines' state, which follows from the weights.
-            (Apart::Weights, |header| header.weights),
-            (Apart::Standing, |header| header.standing),
+            (Mismatch::Weights, |header| header.weights),
+            (Mismatch::Standing, |header| header.standing),
         ];
         for (apart, figure) in figures {
             let all: Vec<_> = headers.iter().map(figure).collect();
@@ -149,23 +149,23 @@ mod tests {
     #[test]
     fn the_first_difference_is_found() {
         let same = header();
-        let found = |odd: Header| Finding::of(&[same, odd, same]);
-        assert_eq!(found(same), Finding::Fine);
-        assert_eq!(found(Header { failed: true, setup: 0, ..same }), Finding::Failed(1));
+        let found = |odd: Header| HeaderCheck::of(&[same, odd, same]);
+        assert_eq!(found(same), HeaderCheck::Fine);
+        assert_eq!(found(Header { failed: true, setup: 0, ..same }), HeaderCheck::Failed(1));
         let cases = [
-            (Apart::Again, Header { again: true, steps: 0, loss: None, ..same }),
-            (Apart::Steps, Header { steps: 0, setup: 0, standing: 0, ..same }),
-            (Apart::Setup, Header { setup: 0, loss: None, ..same }),
-            (Apart::Loss, Header { loss: None, ..same }),
-            (Apart::Weights, Header { standing: 0, weights: 0, ..same }),
-            (Apart::Standing, Header { standing: 0, ..same }),
+            (Mismatch::Again, Header { again: true, steps: 0, loss: None, ..same }),
+            (Mismatch::Steps, Header { steps: 0, setup: 0, standing: 0, ..same }),
+            (Mismatch::Setup, Header { setup: 0, loss: None, ..same }),
+            (Mismatch::Loss, Header { loss: None, ..same }),
+            (Mismatch::Weights, Header { standing: 0, weights: 0, ..same }),
+            (Mismatch::Standing, Header { standing: 0, ..same }),
         ];
         for (apart, odd) in cases {
-            assert_eq!(found(odd), Finding::Odd(apart, 1, 0));
+            assert_eq!(found(odd), HeaderCheck::Odd(apart, 1, 0));
         }
         let empty = Header { weight: 0.0, ..same };
-        assert_eq!(Finding::of(&[empty, empty]), Finding::NoExamples);
-        assert_eq!(Finding::of(&[same, empty]), Finding::Fine);
+        assert_eq!(HeaderCheck::of(&[empty, empty]), HeaderCheck::NoExamples);
+        assert_eq!(HeaderCheck::of(&[same, empty]), HeaderCheck::Fine);
     }
 
     /// Fails if NaN of a rank without examples spoils the mean, or if weights are left out.

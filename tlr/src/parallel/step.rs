@@ -2,8 +2,8 @@
 
 use super::{
     agree::{digest, Digest},
-    explain::Mine,
-    header::{mean_loss, Finding, Header},
+    explain::LocalView,
+    header::{mean_loss, Header, HeaderCheck},
     setup::{checksums, of_engine, of_model, Facts},
     Communicator, DataParallel,
 };
@@ -55,16 +55,16 @@ where
         let said = self.ranks.gather(&header.to_bytes())?;
         let headers: Vec<_> = said.iter().map(|said| Header::from_bytes(said)).collect();
         self.told = headers.iter().any(|header| header.told);
-        match Finding::of(&headers) {
-            Finding::Fine => (),
-            Finding::Failed(_) => {
+        match HeaderCheck::of(&headers) {
+            HeaderCheck::Fine => (),
+            HeaderCheck::Failed(_) => {
                 self.ranks.confirm(own.as_ref().err().map(String::as_str))?;
             }
-            Finding::Odd(apart, odd, other) => {
-                let mine = Mine { model, standing, headers: &headers, checksums: &checksums };
+            HeaderCheck::Odd(apart, odd, other) => {
+                let mine = LocalView { model, standing, headers: &headers, checksums: &checksums };
                 return Err(self.explain(apart, odd, other, mine)?);
             }
-            Finding::NoExamples => {
+            HeaderCheck::NoExamples => {
                 return Err(self.ranks.error(0, ParallelError::NoExamples));
             }
         }

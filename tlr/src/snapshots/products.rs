@@ -3,7 +3,7 @@
 use super::sums::{filled, of_chunks, Chunk, Lanes, LANES};
 use crate::{
     engine::WindowProducts,
-    tensors::{wide, Bf16, Room, Values, CHUNK},
+    tensors::{wide, Bf16, ReadBuffer, Values, CHUNK},
 };
 use dfdx::shapes::Dtype;
 use std::ops::Range;
@@ -65,7 +65,7 @@ pub(crate) fn shift<E: Dtype, K: Kept<E>>(
         kept,
         last,
         now,
-        room: Room::new(),
+        room: ReadBuffer::new(),
     });
     let [across, own] = of_chunks(len, chunks);
     WindowProducts { across, own }
@@ -78,7 +78,7 @@ struct Shift<'a, E: Dtype, K> {
     kept: &'a mut [K],
     last: &'a mut [E],
     now: &'a Values<E>,
-    room: Room<E>,
+    room: ReadBuffer<E>,
 }
 
 impl<E: Dtype, K: Kept<E>> Chunk<2> for Shift<'_, E, K> {

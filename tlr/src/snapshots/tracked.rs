@@ -4,7 +4,7 @@ use super::memory::Memory;
 use crate::{
     engine::Target,
     error::Error,
-    tensors::{wide, Bf16, Element, Room, Stored},
+    tensors::{wide, Bf16, Element, ReadBuffer, Stored},
 };
 #[cfg(feature = "cuda")]
 use cudarc::driver::CudaSlice;
@@ -51,7 +51,11 @@ impl<E: Dtype> Past<'_, E> {
     /// The elements of a range, at most [`READ`](crate::tensors::READ) of them. Elements that are
     /// not kept as such are written to `room` first.
     #[inline(always)]
-    pub(super) fn read<'r>(&'r self, range: Range<usize>, Room(room): &'r mut Room<E>) -> &'r [E] {
+    pub(super) fn read<'r>(
+        &'r self,
+        range: Range<usize>,
+        ReadBuffer(room): &'r mut ReadBuffer<E>,
+    ) -> &'r [E] {
         match self {
             Self::Weights(weights) => weights.get(range).unwrap_or_default(),
             Self::Direction(last, moved) => {

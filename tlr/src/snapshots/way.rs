@@ -4,7 +4,7 @@ use super::{
     sums::{filled, of_chunks, Chunk, Lanes, LANES},
     tracked::Past,
 };
-use crate::tensors::{wide, Room, Values, CHUNK};
+use crate::tensors::{wide, ReadBuffer, Values, CHUNK};
 use dfdx::shapes::Dtype;
 use std::ops::Range;
 
@@ -23,7 +23,7 @@ impl<E: Dtype> Way<'_, E> {
     pub(super) fn sums(&self) -> [f64; 4] {
         let len = self.gradient.len();
         let chunks = (0..len).step_by(CHUNK);
-        let room = Room::new();
+        let room = ReadBuffer::new();
         of_chunks(
             len,
             chunks.map(|first| Part { first, way: self, now_room: room, from_room: room }),
@@ -35,8 +35,8 @@ impl<E: Dtype> Way<'_, E> {
 struct Part<'a, E: Dtype> {
     first: usize,
     way: &'a Way<'a, E>,
-    now_room: Room<E>,
-    from_room: Room<E>,
+    now_room: ReadBuffer<E>,
+    from_room: ReadBuffer<E>,
 }
 
 impl<E: Dtype> Chunk<4> for Part<'_, E> {

@@ -20,7 +20,7 @@ pub(crate) use bf16::Bf16;
 pub(crate) use marks::is_trained;
 pub(crate) use stored::Stored;
 pub(crate) use threads::{is_shared, wide, CHUNK};
-pub(crate) use values::{all_finite, are_finite, Room, Values, READ};
+pub(crate) use values::{all_finite, are_finite, ReadBuffer, Values, READ};
 
 use dfdx::{
     nn::{

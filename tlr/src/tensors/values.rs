@@ -24,9 +24,9 @@ pub(crate) const READ: usize = 128;
 /// Memory for [`READ`] elements. It begins with a cache line, so that no vector lies across two.
 #[derive(Clone, Copy)]
 #[repr(align(64))]
-pub(crate) struct Room<E>(pub(crate) [E; READ]);
+pub(crate) struct ReadBuffer<E>(pub(crate) [E; READ]);
 
-impl<E: Dtype> Room<E> {
+impl<E: Dtype> ReadBuffer<E> {
     pub(crate) fn new() -> Self {
         Self([E::default(); READ])
     }
@@ -51,7 +51,7 @@ impl<E: Dtype> Values<E> {
         &'a self,
         first: usize,
         len: usize,
-        Room(room): &'a mut Room<E>,
+        ReadBuffer(room): &'a mut ReadBuffer<E>,
     ) -> &'a [E] {
         match self {
             Self::Copied(values) => values.get(first..first + len).unwrap_or_default(),
@@ -71,7 +71,7 @@ impl<E: Dtype> Values<E> {
     /// Calls `look` with the elements of a range, [`READ`] at a time.
     #[inline(always)]
     pub(crate) fn read_range(&self, range: Range<usize>, mut look: impl FnMut(&[E])) {
-        let mut room = Room::new();
+        let mut room = ReadBuffer::new();
         for first in range.clone().step_by(READ) {
             look(self.read(first, READ.min(range.end - first), &mut room));
         }

@@ -169,12 +169,12 @@ where
                     // t·φ'(0) and t·φ'(t).
                     let slopes = (-total(|sums| sums.here), -total(|sums| sums.ahead));
                     match search.judge(loss, there, slopes) {
-                        Verdict::Passed => Some(next),
-                        Verdict::TooFar => {
+                        Judgement::Passed => Some(next),
+                        Judgement::TooFar => {
                             far = t;
                             None
                         }
-                        Verdict::TooNear => {
+                        Judgement::TooNear => {
                             near = t;
                             None
                         }
@@ -199,7 +199,7 @@ where
 }
 
 #[derive(Debug, PartialEq)]
-enum Verdict {
+enum Judgement {
     Passed,
     TooFar,
     TooNear,
@@ -207,20 +207,20 @@ enum Verdict {
 
 impl LineSearch {
     /// Judges a step by the loss `there`, by t·φ'(0) and by t·φ'(t).
-    fn judge(&self, loss: f64, there: f64, (slope, slope_there): (f64, f64)) -> Verdict {
+    fn judge(&self, loss: f64, there: f64, (slope, slope_there): (f64, f64)) -> Judgement {
         // A loss of NaN fails these comparisons, so it counts as too far. With a slope of 0 no step
         // passes, and the search ends after its last trial.
         let falls = slope < 0.0 && there <= loss + self.c1 * slope && there < loss;
         if !falls {
-            return Verdict::TooFar;
+            return Judgement::TooFar;
         }
         let flat = self.c2.map_or(f64::INFINITY, |c2| c2 * slope.abs());
         if slope_there < -flat {
-            Verdict::TooNear
+            Judgement::TooNear
         } else if slope_there > flat {
-            Verdict::TooFar
+            Judgement::TooFar
         } else {
-            Verdict::Passed
+            Judgement::Passed
         }
     }
 }
@@ -234,20 +234,20 @@ mod tests {
     fn a_step_is_judged_by_both_conditions() {
         let search = LineSearch { c1: 0.25, c2: Some(0.5), max_trials: 1 };
         let judge = |there, slopes| search.judge(4.0, there, slopes);
-        assert_eq!(judge(3.0, (-4.0, 2.0)), Verdict::Passed);
-        assert_eq!(judge(3.0, (-4.0, -2.0)), Verdict::Passed);
-        assert_eq!(judge(3.0 + 1e-9, (-4.0, 0.0)), Verdict::TooFar);
-        assert_eq!(judge(f64::NAN, (-4.0, 0.0)), Verdict::TooFar);
-        assert_eq!(judge(3.0, (-4.0, 2.0 + 1e-9)), Verdict::TooFar);
-        assert_eq!(judge(3.0, (-4.0, -2.0 - 1e-9)), Verdict::TooNear);
+        assert_eq!(judge(3.0, (-4.0, 2.0)), Judgement::Passed);
+        assert_eq!(judge(3.0, (-4.0, -2.0)), Judgement::Passed);
+        assert_eq!(judge(3.0 + 1e-9, (-4.0, 0.0)), Judgement::TooFar);
+        assert_eq!(judge(f64::NAN, (-4.0, 0.0)), Judgement::TooFar);
+        assert_eq!(judge(3.0, (-4.0, 2.0 + 1e-9)), Judgement::TooFar);
+        assert_eq!(judge(3.0, (-4.0, -2.0 - 1e-9)), Judgement::TooNear);
         // If the slope predicts nothing, a loss that falls is chance.
-        assert_eq!(judge(3.0, (0.0, 0.0)), Verdict::TooFar);
-        assert_eq!(judge(3.0, (1.0, 0.0)), Verdict::TooFar);
+        assert_eq!(judge(3.0, (0.0, 0.0)), Judgement::TooFar);
+        assert_eq!(judge(3.0, (1.0, 0.0)), Judgement::TooFar);
         // A gain that rounding has lost is none.
-        assert_eq!(judge(4.0, (-1e-300, 0.0)), Verdict::TooFar);
+        assert_eq!(judge(4.0, (-1e-300, 0.0)), Judgement::TooFar);
         let armijo = LineSearch { c2: None, ..search };
-        assert_eq!(armijo.judge(4.0, 3.0, (-4.0, 1e9)), Verdict::Passed);
-        assert_eq!(armijo.judge(4.0, 3.0, (-4.0, -1e9)), Verdict::Passed);
+        assert_eq!(armijo.judge(4.0, 3.0, (-4.0, 1e9)), Judgement::Passed);
+        assert_eq!(armijo.judge(4.0, 3.0, (-4.0, -1e9)), Judgement::Passed);
     }
 
     #[test]

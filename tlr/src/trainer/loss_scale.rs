@@ -1,7 +1,7 @@
 //! [`LossScale`]: a factor that keeps small gradients from vanishing in half precision.
 
 use crate::{
-    engine::MOST_STEPS,
+    engine::MAX_COUNT,
     error::{CheckpointError, Difference, Error},
 };
 
@@ -112,7 +112,7 @@ impl ScaleState {
             return Err(CheckpointError::Differs(vec![differs]));
         }
         let scale = f64::from_bits(scale);
-        if !LossScale::is_possible(scale) || since >= MOST_STEPS || skipped >= MOST_STEPS {
+        if !LossScale::is_possible(scale) || since >= MAX_COUNT || skipped >= MAX_COUNT {
             return Err(damaged("its loss scale is impossible"));
         }
         Ok(Self { scale, since, skipped })

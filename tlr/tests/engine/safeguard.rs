@@ -198,14 +198,14 @@ fn each_number_of_the_safeguard_does_what_it_says() {
     };
     // A mean of 3.25 and a deviation of √(1/6), so a limit of 3.575 + 0.866.
     assert_eq!(undone(default(), &[3.6; 4]), None);
-    assert_eq!(undone(default().sems(0.0), &[3.6; 4]), Some(0.5));
-    assert_eq!(undone(default().sems(0.0).tolerance(0.2), &[3.6; 4]), None);
-    assert_eq!(undone(default().sems(0.0).cut(0.25), &[3.6; 4]), Some(0.25));
+    assert_eq!(undone(default().standard_errors(0.0), &[3.6; 4]), Some(0.5));
+    assert_eq!(undone(default().standard_errors(0.0).tolerance(0.2), &[3.6; 4]), None);
+    assert_eq!(undone(default().standard_errors(0.0).cut(0.25), &[3.6; 4]), Some(0.25));
     let mut first = run(&plain(4).safeguard(default().first_cut(0.125)), &[false]);
     first.steps(&[1.0, f64::NAN, f64::NAN]);
     close(first.rate(), RATE * 0.125);
     // Trusted after one good window in place of five.
-    let mut trusting = run(&plain(4).safeguard(default().sems(0.0).trust(1)), &[false]);
+    let mut trusting = run(&plain(4).safeguard(default().standard_errors(0.0).trust(1)), &[false]);
     trusting.steps(&[4.0, 3.0, 3.0, 3.0]);
     trusting.steps(&[4.0, 3.0, 3.0, 3.0]);
     trusting.steps(&[3.0, 4.0, 4.0, 4.0]);

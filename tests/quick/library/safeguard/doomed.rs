@@ -75,11 +75,11 @@ fn noise_of_the_window_itself() {
 }
 
 // The first window has no predecessor: the first loss stands in, with the window's own noise.
-// `sems` = 0 leaves only τ.
+// `standard_errors` = 0 leaves only τ.
 #[test]
 fn mean_of_the_first_window() {
     for (loss, bad) in [(1.13, false), (1.14, true)] {
-        let mut run = guarded(4, Safeguard::default().blame(None).sems(0.0));
+        let mut run = guarded(4, Safeguard::default().blame(None).standard_errors(0.0));
         let start = bits(&run.model);
         run.accept(&[1.0, loss, loss]);
         // (1 + 3·loss)/4 against 1.1.

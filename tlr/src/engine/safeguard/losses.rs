@@ -12,7 +12,7 @@ pub(super) struct Losses {
     pub(super) mean: f64,
     /// Σ(lᵢ − lᵢ₋₁)², over the losses lᵢ.
     #[serde(with = "exact")]
-    squares: f64,
+    squared_differences: f64,
     #[serde(with = "exact")]
     last: f64,
     #[serde(with = "exact")]
@@ -26,7 +26,7 @@ impl Default for Losses {
         Self {
             count: 0,
             mean: 0.0,
-            squares: 0.0,
+            squared_differences: 0.0,
             last: 0.0,
             min: f64::INFINITY,
             max: f64::NEG_INFINITY,
@@ -37,7 +37,7 @@ impl Default for Losses {
 impl Losses {
     pub(super) fn push(&mut self, loss: f64) {
         if self.count > 0 {
-            self.squares += (loss - self.last).powi(2);
+            self.squared_differences += (loss - self.last).powi(2);
         }
         self.last = loss;
         self.count += 1;
@@ -53,11 +53,11 @@ impl Losses {
         if self.count < 4 {
             return 0.0;
         }
-        (self.squares / (2.0 * (self.count as f64 - 1.0))).sqrt()
+        (self.squared_differences / (2.0 * (self.count as f64 - 1.0))).sqrt()
     }
 
     /// The standard error of the mean.
-    pub(super) fn sem(&self) -> f64 {
+    pub(super) fn standard_error(&self) -> f64 {
         self.deviation() / (self.count.max(1) as f64).sqrt()
     }
 }

@@ -22,21 +22,21 @@ use serde::Serialize;
 /// - A single loss makes the window hopeless, for the second time in a row, and that loss is above
 ///   `explosion` times all losses of this window and the last.
 /// - The window is **doomed**: even if all its further losses were 0 (or the lowest loss seen so
-///   far, if losses are below 0), its mean would end above m₋·(1 + `tolerance`) + `sems`·√2·sem₋.
-///   Here m₋ is the mean of the last accepted window, and sem₋ is the standard error of that mean.
-///   The difference of two such means has a standard error of √2·sem₋.
+///   far, if losses are below 0), its mean would end above m₋·(1 + `tolerance`) +
+///   `standard_errors`·√2·s₋. Here m₋ is the mean of the last accepted window, and s₋ is the
+///   standard error of that mean. The difference of two such means has a standard error of √2·s₋.
 ///
 /// Some details of the third test:
 ///
 /// - Before a window has been accepted, the loss at the starting weights stands in for m₋, and the
-///   window's own noise for sem₋.
+///   window's own noise for s₋.
 /// - Standard errors come from the differences between successive losses. They are 0 in a window of
 ///   fewer than four.
 /// - After a rollback m₋ is at least the mean of the losses seen at the snapshot itself: even a
 ///   very small rate needs some steps to bring the loss below the one that it starts from.
-/// - No limit is above the loss at the starting weights, give or take `sems` standard deviations of
-///   the first window's losses. Otherwise training could end above where it began, a little every
-///   window. Two things lift that ceiling: a loss for which no rate is to blame (below), and the
+/// - No limit is above the loss at the starting weights, give or take `standard_errors` standard
+///   deviations of the first window's losses. Otherwise training could end above where it began,
+///   a little every window. Two things lift that ceiling: a loss for which no rate is to blame (below), and the
 ///   snapshot's level.
 /// - The **level** of a snapshot is the least of the last three losses seen there, once three
 ///   windows have begun there. Every limit is at least the one for m₋ = level.
@@ -79,14 +79,14 @@ use serde::Serialize;
 /// let without = NewtonConfig::default().safeguard(None);
 /// // Every setting at its default:
 /// let same = Safeguard::default()
-///     .tolerance(0.1).sems(3.0).explosion(1.5).first_cut(0.1).cut(0.5)
+///     .tolerance(0.1).standard_errors(3.0).explosion(1.5).first_cut(0.1).cut(0.5)
 ///     .blame(0.25).trust(5).max_rollbacks(20);
 /// assert_eq!(same, Safeguard::default());
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Safeguard {
     tolerance: f64,
-    sems: f64,
+    standard_errors: f64,
     pub(crate) explosion: f64,
     first_cut: f64,
     cut: f64,
@@ -99,7 +99,7 @@ impl Default for Safeguard {
     fn default() -> Self {
         Self {
             tolerance: 0.1,
-            sems: 3.0,
+            standard_errors: 3.0,
             explosion: 1.5,
             first_cut: 0.1,
             cut: 0.5,
@@ -119,8 +119,8 @@ impl Safeguard {
 
     /// The number of standard errors by which the mean may rise on top of that. At least 0; default
     /// 3.
-    pub fn sems(mut self, sems: f64) -> Self {
-        self.sems = sems;
+    pub fn standard_errors(mut self, standard_errors: f64) -> Self {
+        self.standard_errors = standard_errors;
         self
     }
 
@@ -165,8 +165,9 @@ impl Safeguard {
     }
 
     /// The largest mean loss that a window may have after one with this mean and standard error.
-    fn limit_after(&self, mean: f64, sem: f64) -> f64 {
-        raised(mean, 1.0 + self.tolerance) + self.sems * std::f64::consts::SQRT_2 * sem
+    fn limit_after(&self, mean: f64, standard_error: f64) -> f64 {
+        raised(mean, 1.0 + self.tolerance)
+            + self.standard_errors * std::f64::consts::SQRT_2 * standard_error
     }
 
     pub(crate) fn validate(&self) -> Result<(), Error> {
@@ -180,7 +181,12 @@ impl Safeguard {
                 self.tolerance,
                 non_negative(self.tolerance),
             ),
-            ("safeguard.sems", "finite and at least 0", self.sems, non_negative(self.sems)),
+            (
+                "safeguard.standard_errors",
+                "finite and at least 0",
+                self.standard_errors,
+                non_negative(self.standard_errors),
+            ),
             (
                 "safeguard.explosion",
                 "finite and above 1",

@@ -33,7 +33,7 @@ impl Verdict {
 
 /// A way counts as uphill if its slope is above this fraction of the gradients' norm. Noise is
 /// less.
-const UPHILL: f64 = 0.3;
+const UPHILL_COSINE: f64 = 0.3;
 /// Gradients have exploded if their norm is above this many times all norms before.
 const GRADIENT_EXPLOSION: f64 = 3.0;
 /// After this many windows in a row that end uphill with larger gradients, the window is undone.
@@ -65,7 +65,7 @@ pub(crate) struct Watch {
     #[serde(with = "exact")]
     last_gradient: f64,
     /// Windows in a row that went uphill, with gradients that grew.
-    risen: u64,
+    uphill_windows: u64,
     /// The losses seen at the snapshot: one for each time that a window began there.
     origin: Losses,
     /// The last three losses at the snapshot. Unlike `origin` it has those that exploded.
@@ -76,7 +76,7 @@ pub(crate) struct Watch {
     accepted: Option<Losses>,
     any_accepted: bool,
     /// Windows accepted in a row.
-    good: u64,
+    accepted_in_a_row: u64,
     /// Rollbacks since the last accepted window.
     rollbacks: usize,
     /// The rollbacks among them that the rates were to blame for.
@@ -143,9 +143,9 @@ impl Watch {
     fn limit(&self, safeguard: &Safeguard) -> f64 {
         // Before a window is accepted, its own noise widens its limit. That is safe: `explosion`
         // lets only little noise pass.
-        let noise = self.accepted.as_ref().unwrap_or(&self.window).sem();
+        let noise = self.accepted.as_ref().unwrap_or(&self.window).standard_error();
         let limit = safeguard.limit_after(self.reference(), noise);
-        let level = safeguard.limit_after(self.level_at_snapshot(), self.origin.sem());
+        let level = safeguard.limit_after(self.level_at_snapshot(), self.origin.standard_error());
         self.ceiling.map_or(limit, |ceiling| limit.min(ceiling)).max(level)
     }
 
@@ -213,11 +213,11 @@ impl Watch {
             return false;
         }
         let grown = all.gradient > self.last_gradient;
-        self.risen = if leads_uphill(&all) && grown { self.risen + 1 } else { 0 };
+        self.uphill_windows = if leads_uphill(&all) && grown { self.uphill_windows + 1 } else { 0 };
         self.gradient.get_or_insert(all.gradient);
-        let too_far = self.has_gone_too_far(&all) || self.risen >= RISES;
+        let too_far = self.has_gone_too_far(&all) || self.uphill_windows >= RISES;
         if too_far {
-            self.risen = 0;
+            self.uphill_windows = 0;
         } else {
             self.last_gradient = all.gradient;
         }
@@ -241,14 +241,14 @@ impl Watch {
         let window = std::mem::take(&mut self.window);
         self.forgiven = false;
         if let (Some(start), Some(safeguard), None) = (self.start_loss, safeguard, &self.accepted) {
-            self.ceiling = Some(start + safeguard.sems * window.deviation());
+            self.ceiling = Some(start + safeguard.standard_errors * window.deviation());
         }
         // No ceiling is below the level of the snapshot, where the weights have been.
         let level = self.level_at_snapshot();
         self.ceiling = self.ceiling.map(|ceiling| {
-            let sems = safeguard.map_or(0.0, |safeguard| safeguard.sems);
+            let standard_errors = safeguard.map_or(0.0, |safeguard| safeguard.standard_errors);
             if level > ceiling {
-                level + sems * window.deviation()
+                level + standard_errors * window.deviation()
             } else {
                 ceiling
             }
@@ -257,7 +257,7 @@ impl Watch {
             self.accepted = Some(window);
         }
         self.any_accepted = true;
-        self.good += 1;
+        self.accepted_in_a_row += 1;
         self.rollbacks = 0;
         self.cuts = 0;
         self.new_snapshot();
@@ -266,7 +266,7 @@ impl Watch {
     /// Undoes the window. The answer is what to multiply the rates by.
     pub(crate) fn roll_back(&mut self, safeguard: &Safeguard, are_to_blame: bool) -> f64 {
         self.leave();
-        self.good = 0;
+        self.accepted_in_a_row = 0;
         self.rollbacks += 1;
         self.cuts += i32::from(are_to_blame);
         let cut = if self.any_accepted { safeguard.cut } else { safeguard.first_cut };
@@ -279,7 +279,7 @@ impl Watch {
 
     /// Whether enough windows were accepted in a row for the rates to be trusted.
     pub(crate) fn trusts(&self, safeguard: &Safeguard) -> bool {
-        self.good >= safeguard.trust as u64
+        self.accepted_in_a_row >= safeguard.trust as u64
     }
 
     /// Ends the window before its time, without a decision.
@@ -298,8 +298,8 @@ impl Watch {
     pub(crate) fn is_possible(&self, most: u64) -> bool {
         let losses = [Some(&self.origin), Some(&self.window), self.accepted.as_ref()];
         losses.into_iter().flatten().all(|losses| losses.count <= most)
-            && self.good <= most
-            && self.risen <= RISES
+            && self.accepted_in_a_row <= most
+            && self.uphill_windows <= RISES
             && self.at_snapshot.len() <= SAME_SNAPSHOT
             && self.rollbacks as u64 <= most
             && (0..i32::MAX).contains(&self.cuts)
@@ -328,7 +328,7 @@ pub(crate) fn gradient_has_exploded(all: &Slope, before: f64) -> bool {
 
 /// Whether the loss rises along the way by more than noise.
 fn leads_uphill(all: &Slope) -> bool {
-    all.along > UPHILL * all.moved * all.gradient
+    all.along > UPHILL_COSINE * all.moved * all.gradient
 }
 
 #[cfg(test)]

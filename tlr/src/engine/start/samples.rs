@@ -4,7 +4,7 @@ use crate::engine::exact;
 use serde::{Deserialize, Serialize};
 
 /// A mean is known to be below 0 if it is so by this many standard errors.
-const CERTAIN: f64 = 4.0;
+const KNOWN_ERRORS: f64 = 4.0;
 
 /// Mean and variance of some numbers, by Welford's method.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -31,9 +31,9 @@ impl Samples {
         x.into_iter().for_each(|x| self.push(x));
     }
 
-    /// Whether the mean is below 0 by more than noise: see [`CERTAIN`].
+    /// Whether the mean is below 0 by more than noise: see [`KNOWN_ERRORS`].
     pub(super) fn is_below_zero(&self) -> bool {
-        self.mean < -CERTAIN * self.error()
+        self.mean < -KNOWN_ERRORS * self.error()
     }
 
     /// The samples of both (Chan, Golub and LeVeque, *Updating formulae and a pairwise algorithm

@@ -89,7 +89,7 @@ fn an_agreed_level_raises_the_ceiling() {
         watch.ceiling
     };
     // A deviation of √(4/(2·4)).
-    assert_eq!(after(5.0), Some(5.0 + safeguard.sems * 0.5f64.sqrt()));
+    assert_eq!(after(5.0), Some(5.0 + safeguard.standard_errors * 0.5f64.sqrt()));
     assert_eq!(after(2.0), Some(2.0));
 }
 

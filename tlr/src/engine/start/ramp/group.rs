@@ -8,7 +8,7 @@ use crate::engine::{
 use serde::{Deserialize, Serialize};
 
 /// The most steps between two looks at the slopes of a rate.
-pub(super) const MOST_STEPS: u64 = 64;
+pub(super) const MOST_STEPS_A_LOOK: u64 = 64;
 
 /// A way is straight while its slope is above this part of the first one.
 const STRAIGHT: f64 = 0.75;
@@ -16,9 +16,9 @@ const STRAIGHT: f64 = 0.75;
 /// one.
 const HALF: f64 = 0.5;
 /// A slope is taken for half of the first one if it is so by this many standard errors.
-const CERTAIN: f64 = 3.0;
+const HALF_ERRORS: f64 = 3.0;
 /// A way is uphill if it is so by this many standard errors.
-const UPHILL: f64 = 2.0;
+const UPHILL_ERRORS: f64 = 2.0;
 /// What a rate is multiplied by if all that is known of it is that it is too large.
 const RETREAT: f64 = 0.25;
 
@@ -109,17 +109,17 @@ impl GroupRamp {
     }
 
     /// The number of steps for which two standard errors of the mean slope are half of the first
-    /// slope, at most [`MOST_STEPS`].
+    /// slope, at most [`MOST_STEPS_A_LOOK`].
     pub(super) fn steps_a_look(&self) -> u64 {
         if self.base.count == 0 {
             return 1;
         }
         let steps = (2.0 * self.base.deviation() / self.first).powi(2).ceil();
         // Infinite or NaN if there is no slope.
-        if steps <= MOST_STEPS as f64 {
+        if steps <= MOST_STEPS_A_LOOK as f64 {
             (steps as u64).max(1)
         } else {
-            MOST_STEPS
+            MOST_STEPS_A_LOOK
         }
     }
 
@@ -139,7 +139,7 @@ impl GroupRamp {
             Look::Straight
         } else if mean < HALF * self.first {
             Look::Bending
-        } else if mean - CERTAIN * error > HALF * self.first {
+        } else if mean - HALF_ERRORS * error > HALF * self.first {
             Look::HalfWay
         } else {
             Look::Doubtful
@@ -186,7 +186,7 @@ impl GroupRamp {
 
     /// Whether the way is as steep up as it was down.
     pub(super) fn is_uphill(&self) -> bool {
-        self.here.mean - UPHILL * self.error() > -self.first && self.first < 0.0
+        self.here.mean - UPHILL_ERRORS * self.error() > -self.first && self.first < 0.0
     }
 
     /// Ends the group's search, at `level` times the rate that is half-way. The answer is whether
@@ -247,9 +247,9 @@ mod tests {
             GroupRamp { first, base: samples(base), ..group(&[]) }.steps_a_look()
         };
         assert_eq!(steps(-1.1, &[0.0, -3.0]), 15);
-        assert_eq!([steps(-0.1, &[0.0, -3.0]), steps(0.0, &[0.0, -3.0])], [MOST_STEPS; 2]);
+        assert_eq!([steps(-0.1, &[0.0, -3.0]), steps(0.0, &[0.0, -3.0])], [MOST_STEPS_A_LOOK; 2]);
         assert_eq!([steps(-1.0, &[-1.0; 8]), steps(-1.0, &[])], [1; 2]);
-        assert_eq!(steps(0.0, &[0.0; 8]), MOST_STEPS);
+        assert_eq!(steps(0.0, &[0.0; 8]), MOST_STEPS_A_LOOK);
     }
 
     // At the limits of three quarters and a half, without noise and with an error of 0.1: of four

@@ -1,6 +1,6 @@
 //! How long a ramp may measure slopes.
 
-use super::group::MOST_STEPS;
+use super::group::MOST_STEPS_A_LOOK;
 
 /// The steps that measure the first slope: at least this many.
 pub(super) const LEAST_PROBES: u64 = 6;
@@ -21,7 +21,7 @@ pub(super) fn most_probes(horizon: Option<u64>) -> u64 {
 
 /// The most steps between two looks at the slopes of one rate. `horizon` as above.
 pub(super) fn most_steps_a_look(horizon: Option<u64>) -> u64 {
-    horizon.map_or(MOST_STEPS, |steps| (steps / LOOK_OF).clamp(1, MOST_STEPS))
+    horizon.map_or(MOST_STEPS_A_LOOK, |steps| (steps / LOOK_OF).clamp(1, MOST_STEPS_A_LOOK))
 }
 
 #[cfg(test)]

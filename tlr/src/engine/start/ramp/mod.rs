@@ -9,7 +9,7 @@ mod trial;
 
 use super::samples::Samples;
 use crate::engine::{exact, numbers::Numbers, products::Slope, safeguard::Safeguard};
-use group::{GroupRamp, Look, MOST_STEPS};
+use group::{GroupRamp, Look, MOST_STEPS_A_LOOK};
 use limits::{most_probes, most_steps_a_look, LEAST_PROBES};
 use serde::{Deserialize, Serialize};
 
@@ -154,7 +154,9 @@ impl Ramp {
             && self.groups.iter().all(|group| group.is_possible(LONGEST_RAMP))
             && match self.stage {
                 Stage::Growing { each, looks, taken } => {
-                    (1..=MOST_STEPS).contains(&each) && looks < LOOKS && taken <= each * LOOKS
+                    (1..=MOST_STEPS_A_LOOK).contains(&each)
+                        && looks < LOOKS
+                        && taken <= each * LOOKS
                 }
                 _ => true,
             }
@@ -169,7 +171,7 @@ impl Ramp {
         safeguard: &Safeguard,
     ) -> Ramped {
         self.steps += 1;
-        self.listen(slopes);
+        self.admit_new_groups(slopes);
         // The sum of finite numbers may be infinite.
         let all = self.total(slopes);
         if !slopes.iter().all(Slope::is_finite) || !all.is_finite() {
@@ -200,7 +202,7 @@ impl Ramp {
     }
 
     /// Lets groups that have their first gradient join the others.
-    fn listen(&mut self, slopes: &[Slope]) {
+    fn admit_new_groups(&mut self, slopes: &[Slope]) {
         let common = self.moving().map(|group| group.rate).reduce(f64::max);
         let groups = self.groups.iter_mut().zip(slopes).filter(|(group, _)| !group.fixed);
         for (group, _) in groups
@@ -333,7 +335,7 @@ impl Ramp {
     }
 
     /// For each group, whether it has had no gradient.
-    pub(crate) fn silent(&self) -> impl Iterator<Item = bool> + '_ {
+    pub(crate) fn without_gradient(&self) -> impl Iterator<Item = bool> + '_ {
         self.groups.iter().map(|group| group.silent && !group.fixed)
     }
 

@@ -85,7 +85,7 @@ fn loss_and_gradient_at_the_start() {
 fn groups_that_are_silent() {
     let groups = vec![group(1.0), GroupRamp::new(1.0, false), GroupRamp::new(1.0, true)];
     let ramp = at(Stage::Probing, groups);
-    assert_eq!(ramp.silent().collect::<Vec<_>>(), [false, true, false]);
+    assert_eq!(ramp.without_gradient().collect::<Vec<_>>(), [false, true, false]);
 }
 
 // ---- The trial ----
@@ -165,7 +165,7 @@ fn probes_until_the_first_slope_is_known() {
     assert!(ramp.quiet);
     let (count, ramp) = probe(|count| vec![slope(noise(count))]);
     assert_eq!((count, ramp.known_at, ramp.groups[0].faint), (200, 0, false));
-    assert_eq!(ramp.stage, Stage::Growing { each: MOST_STEPS, looks: 0, taken: 0 });
+    assert_eq!(ramp.stage, Stage::Growing { each: MOST_STEPS_A_LOOK, looks: 0, taken: 0 });
 }
 
 // Of a hundred steps, noise may take eight, and one a look. It is noise all the same.

@@ -50,8 +50,8 @@ fn a_window_outlasts_the_momentum() {
     assert_eq!(Newton::new(&model, per_layer, config).unwrap().window(), 50);
 
     assert_eq!(window(adam(0.9), config.batches_per_epoch(469)), 93);
-    assert_eq!(window(adam(0.9), config.memories(8.0)), 80);
-    assert_eq!(window(adam(0.9), config.memories(0.0)), 23);
+    assert_eq!(window(adam(0.9), config.momentum_spans(8.0)), 80);
+    assert_eq!(window(adam(0.9), config.momentum_spans(0.0)), 23);
     // Whoever counts steps means them; the paper knows no such limit.
     assert_eq!(window(adam(0.9), config.window(Window::steps(7).unwrap())), 7);
     assert_eq!(window(adam(0.9), NewtonConfig::paper_code().batches_per_epoch(118)), 39);
@@ -72,8 +72,8 @@ fn cosine_of_noise(beta: f64, steps: i32) -> f64 {
     sum(steps) / sum(0)
 }
 
-// What `Config::memories` says of noise, measured and by the formula above. Fails if the limit is
-// not where the agreement is small, or the products are not those of two windows in a row.
+// What `Config::momentum_spans` says of noise, measured and by the formula above. Fails if the
+// limit is not where the agreement is small, or the products are not those of two windows in a row.
 #[test]
 fn noise_agrees_over_short_windows_only() {
     const N: usize = 300;
