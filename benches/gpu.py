@@ -315,7 +315,8 @@ def main():
             continue
         name = f"{ours}, {dtype}, {way}"
         try:
-            own, other, ratio, own_bytes, their_bytes = turns(args, ours, theirs, dtype, way, memory)
+            found = turns(args, ours, theirs, dtype, way, memory)
+            own, other, ratio, own_bytes, their_bytes = found
         except (RuntimeError, BrokenPipeError) as error:
             missed.append(name)
             print(f"| {name} | failed: {str(error).splitlines()[0]} | | | {target} | | | missed |")
