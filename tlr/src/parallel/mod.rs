@@ -20,6 +20,8 @@ mod mean;
 #[cfg(feature = "mpi")]
 mod mpi;
 mod optimizer;
+#[cfg(feature = "mpi")]
+mod patience;
 mod ranks;
 mod setup;
 mod shards;
