@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 /// Two things are asked of it: to send without waiting, and to receive what one other rank has
 /// sent, in the order in which it was sent. All else is made of these ([`Ranks`](super::Ranks)), so
 /// that a sum is taken in the same order on every rank, whatever carries it. Implemented by
-/// [`Alone`](super::Alone), [`Threads`](super::Threads) and, with the feature `mpi`, `Mpi`.
+/// [`Alone`](super::Alone), [`Threads`](super::Threads) and, with the features of these names,
+/// `Mpi` and `Nccl`.
 ///
 /// # Example
 /// ```
