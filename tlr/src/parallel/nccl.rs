@@ -21,9 +21,10 @@ use std::{collections::VecDeque, fmt, time::Instant};
 /// NCCL has no time-outs and no messages of unknown length, and what it sends waits until it is
 /// received. So a piece of a message goes on its way only when the other rank has said that it
 /// waits for it, and ranks may send to each other in any order. A rank that does not answer in time
-/// is given up like with any other communicator. Then nothing long can be sent any more.
+/// is given up like with any other communicator. Then no rank sends anything long any more, and no
+/// GPU is left waiting.
 ///
-/// Only one thread may use it.
+/// It stays on the thread that has made it.
 ///
 /// # Example
 /// Two ranks, here as threads of one process, with a GPU each. With several processes, `Mpi` takes

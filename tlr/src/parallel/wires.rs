@@ -8,8 +8,8 @@
 //!
 //! NCCL's manual warns of operations of several communicators at once. Each occupies the GPU until
 //! the other rank comes, and a call of CUDA may wait for all that is on a GPU. So here an operation
-//! takes one block, begins when the other rank is there, and has no memory allocated or freed beside
-//! it; and NCCL makes its connections before.
+//! takes one block and begins when the other rank is there. No memory is allocated or freed beside
+//! it, and NCCL makes its connections before.
 //!
 //! Each communicator is one that does not block: its calls return at once, and are asked later
 //! whether they are through. Only then does the stream know of the operation.
@@ -206,8 +206,8 @@ impl Wires {
         self.device.bind_to_thread().map_err(cuda_words)
     }
 
-    /// Ends all communicators, and with them what they do on the GPU, which otherwise would wait for
-    /// the other rank for ever. Whether all have ended.
+    /// Ends all communicators, and with them what they do on the GPU, which otherwise would wait
+    /// for the other rank for ever. Whether all have ended.
     pub(super) fn hang_up(&mut self) -> bool {
         let mut all = self.bind().is_ok() && !self.stuck;
         for handle in self.communicators.iter() {
