@@ -21,9 +21,12 @@ use tlr_models::Mlp;
 
 #[derive(Parser)]
 struct Args {
-    /// Numbers of a gradient: 800000, 4000000 or 25000000, about
+    /// Numbers of a gradient: 2, 800000, 4000000, 4194304 or 25000000, about
     #[arg(long, default_value_t = 800_000)]
     elements: usize,
+    /// 4194304 numbers as 16 averages of 262144, in place of one
+    #[arg(long)]
+    one_at_a_time: bool,
     /// Numbers of a bucket
     #[arg(long, default_value_t = 1 << 18)]
     bucket: usize,
@@ -79,9 +82,18 @@ fn main() -> Outcome {
     rayon::ThreadPoolBuilder::new().num_threads(1).build_global()?;
     let (elements, times) = match (args.examples, args.elements) {
         (Some(examples), _) => step(&args, &ranks, &dev, examples)?,
-        (_, ..2_000_000) => average(&args, &ranks, dev.build_module::<Linear<890, 890>, f32>())?,
-        (_, ..10_000_000) => average(&args, &ranks, dev.build_module::<Linear<2000, 2000>, f32>())?,
-        _ => average(&args, &ranks, dev.build_module::<Linear<5000, 5000>, f32>())?,
+        _ if args.one_at_a_time => {
+            average(&args, &ranks, [(); 16].map(|()| dev.build_module::<Linear<511, 512>, f32>()))?
+        }
+        (_, ..1000) => average(&args, &ranks, [dev.build_module::<Linear<1, 1>, f32>()])?,
+        (_, ..2_000_000) => average(&args, &ranks, [dev.build_module::<Linear<890, 890>, f32>()])?,
+        (_, ..4_100_000) => {
+            average(&args, &ranks, [dev.build_module::<Linear<2000, 2000>, f32>()])?
+        }
+        (_, ..10_000_000) => {
+            average(&args, &ranks, [dev.build_module::<Linear<2047, 2048>, f32>()])?
+        }
+        _ => average(&args, &ranks, [dev.build_module::<Linear<5000, 5000>, f32>()])?,
     };
     let before = ranks.traffic();
     if ranks.is_first() {
@@ -113,28 +125,33 @@ fn together<Opt: TunableOptimizer<Dtype = f32, Device = Cpu>>(
     DataParallel::new(inner, ranks.clone()).compression(compression).bucket(args.bucket)
 }
 
-/// The number of elements, and milliseconds of each average.
-fn average<M>(
+/// The number of elements, and milliseconds of the averages of all models, one after the other.
+fn average<M, const N: usize>(
     args: &Args,
     ranks: &Ranks<Mpi>,
-    mut model: M,
+    models: [M; N],
 ) -> Result<(usize, Vec<f64>), Box<dyn Error>>
 where
     M: TensorCollection<f32, Cpu> + NumParams<f32, Cpu> + ZeroGrads<f32, Cpu> + Clone,
 {
-    let mut optimizer = together(args, ranks, Still(std::marker::PhantomData))?;
-    let mut gradients = model.alloc_grads();
+    let mut all = Vec::new();
+    for model in models {
+        let optimizer = together(args, ranks, Still(std::marker::PhantomData))?;
+        all.push((model.alloc_grads(), model, optimizer));
+    }
     let mut times = Vec::new();
     for round in 0..=args.rounds {
         ranks.wait_for_all()?;
         let begun = Instant::now();
-        optimizer.update_owned(&mut model, &mut gradients)?;
+        for (gradients, model, optimizer) in &mut all {
+            optimizer.update_owned(model, gradients)?;
+        }
         // The first one makes its buffers.
         if round > 0 {
             times.push(begun.elapsed().as_secs_f64() * 1e3);
         }
     }
-    Ok((model.num_trainable_params(), times))
+    Ok((all.iter().map(|(_, model, _)| model.num_trainable_params()).sum(), times))
 }
 
 /// The same of whole steps, forward and backward.

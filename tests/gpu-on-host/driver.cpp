@@ -1,4 +1,5 @@
-// The driver's interface but for memory: one device, whose streams do everything at once.
+// The driver's interface but for memory: four devices, whose streams do everything at once. Only
+// NCCL's operations take their time.
 #include "gpu.h"
 #include <cstdarg>
 #include <cstdio>
@@ -21,11 +22,23 @@ Result fail(Result error, const char *format, ...) {
 
 static thread_local void *of_thread;
 
+Result in_order(void *stream) {
+    if (!is_busy(stream)) return OK;
+    return fail(NOT_SUPPORTED, "work behind an operation of NCCL, on its stream");
+}
+
+Result nothing_waits(const char *what) {
+    if (!waits_for_others()) return OK;
+    return fail(NOT_SUPPORTED, "%s, where an operation of NCCL may wait for another rank", what);
+}
+
 Result in_context() {
     return of_thread ? OK : fail(INVALID_CONTEXT, "this thread is bound to no device");
 }
 
 namespace {
+const int DEVICES = 4;
+
 struct Module {
     void *handle;
     std::map<std::string, std::unique_ptr<Kernel>> kernels;
@@ -80,12 +93,12 @@ Result cuDriverGetVersion(int *version) {
     return OK;
 }
 Result cuDeviceGetCount(int *count) {
-    *count = 1;
+    *count = DEVICES;
     return OK;
 }
 Result cuDeviceGet(int *device, int ordinal) {
     *device = ordinal;
-    return ordinal == 0 ? OK : INVALID_DEVICE;
+    return ordinal >= 0 && ordinal < DEVICES ? OK : INVALID_DEVICE;
 }
 Result cuDeviceGetName(char *name, int len, int) {
     snprintf(name, len, "the host in place of a GPU");
@@ -109,9 +122,9 @@ Result cuDeviceGetAttribute(int *value, int attribute, int) {
     return OK;
 }
 
-Result cuDevicePrimaryCtxRetain(void **context, int) {
-    static int only;
-    *context = &only;
+Result cuDevicePrimaryCtxRetain(void **context, int device) {
+    static int contexts[DEVICES];
+    *context = &contexts[device];
     return OK;
 }
 Result cuDevicePrimaryCtxRelease_v2(int) { return OK; }
@@ -123,17 +136,19 @@ Result cuCtxGetCurrent(void **context) {
     *context = of_thread;
     return OK;
 }
-Result cuCtxSynchronize() { return OK; }
+Result cuCtxSynchronize() { return nothing_waits("waits for the whole GPU"); }
 
 Result cuStreamCreate(void **stream, unsigned) {
     *stream = new char;
     return OK;
 }
 Result cuStreamDestroy_v2(char *stream) {
+    if (const auto error = in_order(stream)) return error;
     delete stream;
     return OK;
 }
-Result cuStreamSynchronize(void *) { return OK; }
+Result cuStreamSynchronize(void *stream) { return in_order(stream); }
+Result cuStreamQuery(void *stream) { return is_busy(stream) ? NOT_READY : OK; }
 Result cuStreamWaitEvent(void *, void *, unsigned) { return OK; }
 Result cuEventCreate(void **event, unsigned) { return cuStreamCreate(event, 0); }
 Result cuEventDestroy_v2(char *event) { return cuStreamDestroy_v2(event); }
@@ -157,8 +172,9 @@ Result cuModuleGetFunction(Kernel **found, Module *module, const char *name) {
 }
 Result cuLaunchKernel(Kernel *kernel, unsigned grid_x, unsigned grid_y, unsigned grid_z,
                       unsigned block_x, unsigned block_y, unsigned block_z, unsigned dynamic,
-                      void *, void **arguments, void **) {
+                      void *stream, void **arguments, void **) {
     if (const auto error = in_context()) return error;
+    if (const auto error = in_order(stream)) return error;
     const std::lock_guard<std::mutex> lock(one_at_a_time);
     const Size grid = {grid_x, grid_y, grid_z}, block = {block_x, block_y, block_z};
     return launch(*kernel, grid, block, dynamic, arguments);
@@ -175,6 +191,7 @@ Result cuGetErrorName(Result error, const char **name) {
         {INVALID_IMAGE, "CUDA_ERROR_INVALID_IMAGE"},
         {INVALID_CONTEXT, "CUDA_ERROR_INVALID_CONTEXT"},
         {NOT_FOUND, "CUDA_ERROR_NOT_FOUND"},
+        {NOT_READY, "CUDA_ERROR_NOT_READY"},
         {ILLEGAL_ADDRESS, "CUDA_ERROR_ILLEGAL_ADDRESS"},
         {ASSERT, "CUDA_ERROR_ASSERT"},
         {LAUNCH_FAILED, "CUDA_ERROR_LAUNCH_FAILED"},

@@ -15,6 +15,7 @@ enum Result {
     INVALID_IMAGE = 200,
     INVALID_CONTEXT = 201,
     NOT_FOUND = 500,
+    NOT_READY = 600,
     ILLEGAL_ADDRESS = 700,
     ASSERT = 710,
     LAUNCH_FAILED = 719,
@@ -31,6 +32,11 @@ extern std::mutex one_at_a_time;
 
 // Whether the calling thread has a context, without which a GPU does nothing for it.
 Result in_context();
+extern "C" Result cuCtxGetCurrent(void **context);
+// Whether a stream may be given work: that behind an operation of NCCL is not stood in for.
+Result in_order(void *stream);
+// Whether a call may wait for all that is on a GPU.
+Result nothing_waits(const char *what);
 
 // ---- memory.cpp
 
@@ -38,6 +44,8 @@ Result in_context();
 bool is_allocated(uint64_t address, size_t len);
 // Where an address that may not be used lies, in words.
 std::string describe(uint64_t address);
+// The context in which it was allocated.
+void *context_of(uint64_t address);
 // The first allocation beside which something was written, in words; empty if there is none.
 std::string overwritten();
 
@@ -61,6 +69,13 @@ Result launch(const Kernel &kernel, Size grid, Size block, unsigned dynamic, voi
 // Does what a GPU would do. An address that may not be used is reported with `name`, and so is what
 // was written beside an allocation.
 Result guarded(const char *name, const std::function<void()> &work);
+
+// ---- nccl.cpp
+
+// Whether an operation of NCCL is on a stream. It is moved on before.
+bool is_busy(void *stream);
+// Whether one is anywhere on this thread's GPU. It may wait for another rank.
+bool waits_for_others();
 
 // ---- compile.cpp
 

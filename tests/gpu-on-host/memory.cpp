@@ -22,6 +22,7 @@ struct Allocation {
     size_t paged;
     char *begin;
     size_t len;
+    void *context;
     char *end() const { return begin + len; }
     // A page before and one after are never mapped.
     char *usable() const { return pages + PAGE; }
@@ -66,6 +67,11 @@ bool is_allocated(uint64_t address, size_t len) {
     return address + len <= (uint64_t)of.end() && address + len >= address;
 }
 
+void *context_of(uint64_t address) {
+    const auto next = allocations.upper_bound(address);
+    return next == allocations.begin() ? nullptr : std::prev(next)->second.context;
+}
+
 std::string describe(uint64_t address) {
     const auto within = [&](const Allocation &of) {
         return address >= (uint64_t)of.pages && address < (uint64_t)of.pages + of.paged;
@@ -96,7 +102,8 @@ static Result allocate(uint64_t *address, size_t len) {
     const size_t paged = up(up(len, ALIGNED) + BEFORE, PAGE) + 2 * PAGE;
     void *pages = mmap(nullptr, paged, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (pages == MAP_FAILED) return fail(OUT_OF_MEMORY, "no %zu bytes are left", len);
-    Allocation of = {(char *)pages, paged, nullptr, len};
+    Allocation of = {(char *)pages, paged, nullptr, len, nullptr};
+    cuCtxGetCurrent(&of.context);
     of.begin = of.usable_end() - up(len, ALIGNED);
     if (mprotect(of.usable(), paged - 2 * PAGE, PROT_READ | PROT_WRITE))
         return fail(OUT_OF_MEMORY, "no %zu bytes are left", len);
@@ -170,29 +177,43 @@ static Result fill(uint64_t at, unsigned char byte, size_t len) {
 extern "C" {
 Result cuMemAlloc_v2(uint64_t *address, size_t len) {
     if (len == 0) return fail(INVALID_VALUE, "allocates nothing");
+    if (const auto error = nothing_waits("allocates")) return error;
     return allocate(address, len);
 }
-Result cuMemAllocAsync(uint64_t *address, size_t len, void *) { return allocate(address, len); }
-Result cuMemFree_v2(uint64_t address) { return release(address); }
-Result cuMemFreeAsync(uint64_t address, void *) { return release(address); }
+Result cuMemAllocAsync(uint64_t *address, size_t len, void *stream) {
+    if (const auto error = in_order(stream)) return error;
+    return allocate(address, len);
+}
+Result cuMemFree_v2(uint64_t address) {
+    if (const auto error = nothing_waits("frees")) return error;
+    return release(address);
+}
+Result cuMemFreeAsync(uint64_t address, void *stream) {
+    if (const auto error = in_order(stream)) return error;
+    return release(address);
+}
 Result cuMemcpyHtoD_v2(uint64_t to, const void *from, size_t len) {
     return to_device(to, from, len);
 }
-Result cuMemcpyHtoDAsync_v2(uint64_t to, const void *from, size_t len, void *) {
+Result cuMemcpyHtoDAsync_v2(uint64_t to, const void *from, size_t len, void *stream) {
+    if (const auto error = in_order(stream)) return error;
     return to_device(to, from, len);
 }
 Result cuMemcpyDtoH_v2(void *to, uint64_t from, size_t len) { return to_host(to, from, len); }
-Result cuMemcpyDtoHAsync_v2(void *to, uint64_t from, size_t len, void *) {
+Result cuMemcpyDtoHAsync_v2(void *to, uint64_t from, size_t len, void *stream) {
+    if (const auto error = in_order(stream)) return error;
     return to_host(to, from, len);
 }
 Result cuMemcpyDtoD_v2(uint64_t to, uint64_t from, size_t len) {
     return within_device(to, from, len);
 }
-Result cuMemcpyDtoDAsync_v2(uint64_t to, uint64_t from, size_t len, void *) {
+Result cuMemcpyDtoDAsync_v2(uint64_t to, uint64_t from, size_t len, void *stream) {
+    if (const auto error = in_order(stream)) return error;
     return within_device(to, from, len);
 }
 Result cuMemsetD8_v2(uint64_t at, unsigned char byte, size_t len) { return fill(at, byte, len); }
-Result cuMemsetD8Async(uint64_t at, unsigned char byte, size_t len, void *) {
+Result cuMemsetD8Async(uint64_t at, unsigned char byte, size_t len, void *stream) {
+    if (const auto error = in_order(stream)) return error;
     return fill(at, byte, len);
 }
 Result cuMemGetInfo_v2(size_t *free, size_t *total) {

@@ -9,10 +9,13 @@
 )]
 
 use dfdx::{losses::mse_loss, optim::SgdConfig, prelude::*};
-use std::{process, time::Duration};
+use std::{
+    process,
+    time::{Duration, Instant},
+};
 use tlr::{
     optim::Sgd,
-    parallel::{Alone, Communicator, Mpi, Ranks},
+    parallel::{Alone, Communicator, LinkError, Mpi, Ranks},
     DataParallel, Error, Newton, NewtonConfig, ParallelError, Window,
 };
 
@@ -54,14 +57,30 @@ fn train<C: Communicator>(ranks: &Ranks<C>, sharded: bool) -> Result<(Vec<f64>, 
 
 fn main() {
     let asked = std::env::args().nth(1).unwrap_or_default();
-    let mpi = Mpi::new().unwrap();
+    let mut mpi = Mpi::new().unwrap();
     assert!(Mpi::new().is_err(), "MPI is entered once");
+    ask(&mut mpi);
     let ranks = Ranks::new(mpi).time_out(Duration::from_secs(60));
     match asked.as_str() {
         "stop" => stop(&ranks.time_out(Duration::from_secs(2))),
         "fail" => fail(&ranks),
         // `cargo test` has arguments of its own.
         _ => together(&ranks),
+    }
+}
+
+/// Who asks for a message that is not there yet has lost nobody: `mpirun` fails if a process ends
+/// without leaving MPI, and one that has lost another does not leave it.
+fn ask(mpi: &mut Mpi) {
+    let soon = Instant::now() + Duration::from_secs(60);
+    if mpi.rank() == 0 {
+        // They wait for this one, so none of them has said anything.
+        for to in 1..mpi.size() {
+            assert_eq!(mpi.receive(to, Instant::now()), Err(LinkError::TimeOut));
+            mpi.send(to, b"go".to_vec()).unwrap();
+        }
+    } else {
+        assert_eq!(mpi.receive(0, soon).unwrap(), b"go");
     }
 }
 

@@ -235,6 +235,23 @@ fn the_first_rank_writes_the_file() {
     assert!(std::fs::read(folder.path().join("0")).unwrap() == alone.to_bytes().unwrap());
 }
 
+/// The first rank cannot write, for its disk is full or not there. Fails if another one takes the
+/// file for saved, or if they cannot go on.
+#[test]
+fn all_are_told_that_there_is_no_file() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("not there").join("run.safetensors");
+    let errors = on_ranks(2, |ranks: Ranks<Threads>| {
+        let (net, opt) = sharded(ranks.clone());
+        let error = opt.save(&net, &file).unwrap_err();
+        ranks.wait_for_all().unwrap();
+        error
+    });
+    let told = matches!(&errors[1], Error::Parallel { rank: 0, problem, .. }
+        if matches!(problem, ParallelError::Failed { .. }));
+    assert!(told && matches!(errors[0], Error::Checkpoint { .. }), "{errors:?}");
+}
+
 /// One rank has no file to go on from. Fails if the others wait for it.
 #[test]
 fn a_rank_without_a_file_is_named() {

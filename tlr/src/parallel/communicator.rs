@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 /// Two things are asked of it: to send without waiting, and to receive what one other rank has
 /// sent, in the order in which it was sent. All else is made of these ([`Ranks`](super::Ranks)), so
 /// that a sum is taken in the same order on every rank, whatever carries it. Implemented by
-/// [`Alone`](super::Alone), [`Threads`](super::Threads) and, with the feature `mpi`, `Mpi`.
+/// [`Alone`](super::Alone), [`Threads`](super::Threads) and, with the features of these names,
+/// `Mpi` and `Nccl`.
 ///
 /// # Example
 /// ```
@@ -34,7 +35,8 @@ pub trait Communicator {
     /// [`LinkError::Ended`] if the other rank is known to have ended; [`LinkError::Transport`].
     fn send(&mut self, to: usize, message: Vec<u8>) -> Result<(), LinkError>;
 
-    /// The next message that another rank has sent to this one.
+    /// The next message that another rank has sent to this one. With a deadline that has passed it
+    /// only asks whether one is there, and the rank does not count as lost if none is.
     ///
     /// # Errors
     /// [`LinkError::TimeOut`] if none is there before `deadline`; [`LinkError::Ended`] if none can

@@ -6,7 +6,8 @@
 //! examples train as one process does with batches of n·b.
 //!
 //! What carries the messages is a [`Communicator`]: [`Alone`], [`Threads`] of one process or, with
-//! the feature `mpi`, the processes of an `mpirun`. [`Ranks`] is how the ranks talk through it.
+//! the feature `mpi`, the processes of an `mpirun`. With the feature `nccl`, their GPUs carry the
+//! long ones. [`Ranks`] is how the ranks talk through it.
 
 mod agree;
 mod alone;
@@ -15,16 +16,26 @@ mod compression;
 mod data_parallel;
 mod explain;
 mod header;
+#[cfg(feature = "nccl")]
+mod joining;
+#[cfg(feature = "nccl")]
+mod letters;
 mod link;
 mod mean;
 #[cfg(feature = "mpi")]
 mod mpi;
+#[cfg(feature = "nccl")]
+mod nccl;
 mod optimizer;
+#[cfg(any(feature = "mpi", feature = "nccl"))]
+mod patience;
 mod ranks;
 mod setup;
 mod shards;
 mod step;
 mod threads;
+#[cfg(feature = "nccl")]
+mod wires;
 
 pub use alone::Alone;
 pub use communicator::{Communicator, LinkError};
@@ -33,5 +44,7 @@ pub use data_parallel::DataParallel;
 pub use link::Traffic;
 #[cfg(feature = "mpi")]
 pub use mpi::Mpi;
+#[cfg(feature = "nccl")]
+pub use nccl::Nccl;
 pub use ranks::Ranks;
 pub use threads::Threads;

@@ -1,6 +1,6 @@
 //! [`Mpi`]: ranks that are the processes of one `mpirun`.
 
-use super::{Communicator, LinkError};
+use super::{patience::Patience, Communicator, LinkError};
 use ::mpi::{
     datatype::Equivalence,
     environment::Universe,
@@ -10,12 +10,7 @@ use ::mpi::{
     traits::{Communicator as _, Destination, Source},
     Threading,
 };
-use std::{
-    fmt,
-    mem::ManuallyDrop,
-    thread,
-    time::{Duration, Instant},
-};
+use std::{fmt, mem::ManuallyDrop, time::Instant};
 
 /// This process, as one of those that `mpirun` has started. Without `mpirun` it is the only one.
 ///
@@ -41,12 +36,6 @@ struct Sending {
     /// What `request` reads from. It is neither moved nor changed before the request is done.
     message: Vec<u8>,
 }
-
-/// The number of polls without sleep, as the answer is usually near.
-const EAGER: u32 = 300;
-
-/// The sleep between later polls. The other rank may need the core.
-const NAP: Duration = Duration::from_micros(20);
 
 impl Mpi {
     /// Enters MPI.
@@ -141,6 +130,7 @@ impl Communicator for Mpi {
 
     fn receive(&mut self, from: usize, deadline: Instant) -> Result<Vec<u8>, LinkError> {
         let Ok(number) = i32::try_from(from) else { return Err(LinkError::Ended) };
+        let only_asks = Instant::now() >= deadline;
         let mut patience = Patience::default();
         loop {
             // Asking also moves on what this rank sends.
@@ -151,7 +141,8 @@ impl Communicator for Mpi {
                 return self.take(message, len, deadline);
             }
             if Instant::now() >= deadline {
-                self.lost = true;
+                // Who only asks has not waited in vain.
+                self.lost |= !only_asks;
                 return Err(LinkError::TimeOut);
             }
             patience.wait();
@@ -168,20 +159,6 @@ impl Communicator for Mpi {
                 return Err((*to, LinkError::TimeOut));
             }
             patience.wait();
-        }
-    }
-}
-
-/// Waiting for another process, on cores that it may need.
-#[derive(Default)]
-struct Patience(u32);
-
-impl Patience {
-    fn wait(&mut self) {
-        self.0 = self.0.saturating_add(1);
-        match self.0 {
-            ..EAGER => std::hint::spin_loop(),
-            _ => thread::sleep(NAP),
         }
     }
 }

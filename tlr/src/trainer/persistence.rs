@@ -5,7 +5,7 @@ use crate::{
     checkpoint::{Checkpoint, Progress, Tensors},
     engine::{RateRule, TensorKind},
     error::Error,
-    optim::{DeviceError, OptimizerState, Resumable, Shards, TunableOptimizer},
+    optim::{DeviceError, OptimizerState, Resumable, TunableOptimizer},
     settings::{join, Settings},
     snapshots::Sketches,
     tensors::{self, Element, Stored},
@@ -31,7 +31,8 @@ where
     /// # Errors
     /// [`Error::Checkpoint`], and then the file that was at `path` is still there;
     /// [`Error::ModelChanged`], [`Error::Device`]; [`Error::OutOfOrder`] if an update has panicked
-    /// and left its step in the middle.
+    /// and left its step in the middle. If ranks share out the snapshots and the first one cannot
+    /// write, [`Error::Parallel`] on the others; all may go on.
     pub fn save(&self, model: &Opt::Model, path: impl AsRef<Path>) -> Result<(), Error>
     where
         Opt: Resumable,
@@ -100,20 +101,22 @@ where
         checkpoint: &Checkpoint,
         path: impl AsRef<Path>,
     ) -> Result<(), Error> {
-        match self.optimizer.shards().map(Shards::place) {
-            None | Some((0, _)) => checkpoint.save(path),
-            Some(_) => Ok(()),
-        }
+        let Some(shards) = self.optimizer.shards() else { return checkpoint.save(path) };
+        let saved = match shards.place() {
+            (0, _) => checkpoint.save(path),
+            _ => Ok(()),
+        };
+        let told = shards.exchange_numbers(own_part(&saved));
+        saved?;
+        told.map(drop)
     }
 
     /// Opens a checkpoint. If ranks share out the snapshots, all learn that one of them cannot:
     /// they would wait for it in [`resume`](Self::resume).
     pub(super) fn open(&self, path: impl AsRef<Path>) -> Result<Checkpoint, Error> {
         let opened = Checkpoint::open(path);
-        let told = self.optimizer.shards().map(|shards| {
-            let own = opened.as_ref().map(|_| Vec::new()).map_err(ToString::to_string);
-            shards.exchange_numbers(own)
-        });
+        let shards = self.optimizer.shards();
+        let told = shards.map(|shards| shards.exchange_numbers(own_part(&opened)));
         let opened = opened?;
         told.transpose()?;
         Ok(opened)
@@ -224,4 +227,9 @@ where
         self.apply_rates();
         Ok(())
     }
+}
+
+/// What a rank tells the others: nothing, or why it cannot go on.
+fn own_part<T>(done: &Result<T, Error>) -> Result<Vec<f64>, String> {
+    done.as_ref().map(|_| Vec::new()).map_err(ToString::to_string)
 }

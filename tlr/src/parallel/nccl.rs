@@ -1,0 +1,324 @@
+//! [`Nccl`]: ranks whose GPUs send each other what is long.
+
+use super::{
+    letters::Letter,
+    patience::{Patience, NAP},
+    wires::{Wires, PIECE},
+    Communicator, LinkError,
+};
+use std::{collections::VecDeque, fmt, time::Instant};
+
+/// Lets the GPUs of several ranks carry long messages, by NCCL. Short ones, and all that has to be
+/// said about the long ones, go by another communicator: [`Threads`](super::Threads) or `Mpi`.
+///
+/// Each rank needs a GPU of its own. NCCL finds the way between them: NVLink, PCIe or a network. A
+/// message is copied from the host to this rank's GPU, goes from there to the other one, and is
+/// copied to the host there: gradients are averaged on the host, in the same order whatever carries
+/// them, so every rank receives the same bits as with any other communicator. What NCCL saves is
+/// the way between the GPUs' machines, or between two processes of one. It does not save the copies
+/// to and from the host.
+///
+/// NCCL has no time-outs and no messages of unknown length, and what it sends waits until it is
+/// received. So a piece of a message goes on its way only when the other rank has said that it
+/// waits for it, and ranks may send to each other in any order. A rank that does not answer in time
+/// is given up like with any other communicator. Then no rank sends anything long any more, and no
+/// GPU is left waiting.
+///
+/// It stays on the thread that has made it.
+///
+/// # Example
+/// Two ranks, here as threads of one process, with a GPU each. With several processes, `Mpi` takes
+/// the place of `Threads`.
+/// ```no_run
+/// use dfdx::prelude::*;
+/// use std::time::Duration;
+/// use tlr::parallel::{Nccl, Ranks, Threads};
+///
+/// let threads = Threads::new(2).into_iter().zip(0..).map(|(own, gpu)| {
+///     std::thread::spawn(move || {
+///         let dev = Cuda::try_build(gpu, 0).unwrap();
+///         let ranks = Ranks::new(Nccl::new(&dev, own, Duration::from_secs(60))?);
+///         let mut long = if ranks.is_first() { vec![7; 1 << 24] } else { Vec::new() };
+///         ranks.broadcast(&mut long)?;
+///         assert!(long == vec![7; 1 << 24]);
+///         Ok::<_, Box<dyn std::error::Error + Send + Sync>>(())
+///     })
+/// });
+/// for thread in threads.collect::<Vec<_>>() {
+///     thread.join().unwrap().unwrap();
+/// }
+/// ```
+pub struct Nccl<C> {
+    mail: C,
+    pub(super) wires: Wires,
+    peers: Vec<Peer>,
+    /// Those that wait for a piece, in the order in which they have said so.
+    asking: VecDeque<usize>,
+    /// The rank to which a piece is on its way, and whether it has said that it has it.
+    flying: Option<(usize, bool)>,
+    /// Whether the ranks are still being connected.
+    pub(super) joins: bool,
+    /// Whether nothing long travels any more, and why, if it was this rank that has found it out.
+    over: bool,
+    broken: Option<LinkError>,
+}
+
+/// Another rank, and what is between it and this one.
+#[derive(Default)]
+struct Peer {
+    /// What it has sent.
+    letters: VecDeque<Letter>,
+    /// Long messages to it, and the bytes of the first one that it has.
+    leaving: VecDeque<Vec<u8>>,
+    sent: usize,
+    /// Why no letter of it can come any more.
+    gone: Option<LinkError>,
+}
+
+/// Messages of fewer bytes go by letter: putting them on a GPU and off would take longer.
+pub(super) const LEAST: usize = 16 << 10;
+
+impl<C: Communicator> Nccl<C> {
+    /// This rank, which is connected with no other one yet.
+    pub(super) fn unconnected(wires: Wires, mail: C) -> Self {
+        let peers = (0..mail.size()).map(|_| Peer::default()).collect();
+        let (asking, flying) = (VecDeque::new(), None);
+        Self { mail, wires, peers, asking, flying, joins: true, over: false, broken: None }
+    }
+
+    pub(super) fn write(&mut self, to: usize, letter: Letter) -> Result<(), LinkError> {
+        self.mail.send(to, letter.seal()).map_err(|error| self.lose(error))
+    }
+
+    /// Takes in all letters that are there, and sends a piece where one is waited for.
+    pub(super) fn progress(&mut self) -> Result<(), LinkError> {
+        self.read_mail()?;
+        match self.over {
+            false => self.send_pieces().map_err(|words| self.break_off(words)),
+            true if self.joins => {
+                let words = "NCCL: another rank cannot be connected; its own error says why";
+                Err(LinkError::Transport(words.to_owned()))
+            }
+            // What the GPU does not do any more is not asked for.
+            true => Ok(()),
+        }
+    }
+
+    fn read_mail(&mut self) -> Result<(), LinkError> {
+        let own = self.rank();
+        for from in (0..self.peers.len()).filter(|from| *from != own) {
+            while self.peers.get(from).is_some_and(|peer| peer.gone.is_none()) {
+                match self.mail.receive(from, Instant::now()) {
+                    Ok(letter) => self.open(from, letter)?,
+                    Err(LinkError::TimeOut) => break,
+                    Err(error) => {
+                        if let Some(peer) = self.peers.get_mut(from) {
+                            peer.gone = Some(error);
+                        }
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn open(&mut self, from: usize, letter: Vec<u8>) -> Result<(), LinkError> {
+        let Some(peer) = self.peers.get_mut(from) else { return Ok(()) };
+        match (Letter::open(letter).ok_or_else(|| foreign(from))?, &mut self.flying) {
+            (Letter::Asks, _) => self.asking.push_back(from),
+            (Letter::Has, Some((to, has))) if *to == from => *has = true,
+            // It had been sent before this rank has heard that it is over.
+            (Letter::Has, _) if self.over => (),
+            (Letter::Has, _) => return Err(foreign(from)),
+            (Letter::Lost, _) => self.end(),
+            (letter, _) => peer.letters.push_back(letter),
+        }
+        Ok(())
+    }
+
+    /// One piece at a time, to the rank that has asked first. A piece has arrived when the other
+    /// rank says so: NCCL may be done with it here while the other GPU still reads it.
+    fn send_pieces(&mut self) -> Result<(), String> {
+        if let Some((to, has)) = self.flying {
+            if !self.wires.has_sent()? || !has {
+                return Ok(());
+            }
+            self.flying = None;
+            if let Some(Peer { leaving, sent, .. }) = self.peers.get_mut(to) {
+                *sent += PIECE;
+                if leaving.front().is_none_or(|message| *sent >= message.len()) {
+                    leaving.pop_front();
+                    *sent = 0;
+                }
+            }
+        }
+        let Some(to) = self.asking.pop_front() else { return Ok(()) };
+        let Some(Peer { leaving, sent, .. }) = self.peers.get(to) else { return Ok(()) };
+        let Some(rest) = leaving.front().and_then(|message| message.get(*sent..)) else {
+            return Err(format!("rank {to} asks for what was not sent to it"));
+        };
+        self.flying = Some((to, false));
+        self.wires.send(to, rest.get(..PIECE).unwrap_or(rest))
+    }
+
+    /// Receives a long message, piece by piece. None if it can no longer come.
+    fn fetch(
+        &mut self,
+        from: usize,
+        len: usize,
+        deadline: Instant,
+    ) -> Result<Option<Vec<u8>>, LinkError> {
+        let mut message = vec![0; len];
+        for piece in message.chunks_mut(PIECE) {
+            // Before it is asked for, so that what the other rank sends finds it waiting.
+            self.wires.receive(from, piece.len()).map_err(|words| self.break_off(words))?;
+            self.write(from, Letter::Asks)?;
+            let mut patience = Patience::default();
+            loop {
+                self.progress()?;
+                if self.over {
+                    return Ok(None);
+                }
+                if self.wires.has_received(piece).map_err(|words| self.break_off(words))? {
+                    break;
+                }
+                if let Some(gone) = self.gone(from) {
+                    return Err(self.lose(gone));
+                }
+                if Instant::now() >= deadline {
+                    return Err(self.give_up(from));
+                }
+                patience.wait();
+            }
+            self.write(from, Letter::Has)?;
+        }
+        Ok(Some(message))
+    }
+
+    /// CUDA or NCCL has failed: nothing long travels any more.
+    fn break_off(&mut self, words: String) -> LinkError {
+        self.lose(LinkError::Transport(words))
+    }
+
+    /// This rank has lost another one, or its GPU.
+    pub(super) fn lose(&mut self, error: LinkError) -> LinkError {
+        self.broken.get_or_insert_with(|| error.clone());
+        self.end();
+        error
+    }
+
+    /// Ends all that is long, on this GPU and on the others: none is left waiting. What the ranks
+    /// say of the reason is still heard.
+    fn end(&mut self) {
+        if std::mem::replace(&mut self.over, true) {
+            return;
+        }
+        self.wires.hang_up();
+        let own = self.rank();
+        for (to, peer) in self.peers.iter_mut().enumerate().filter(|(to, _)| *to != own) {
+            peer.leaving.clear();
+            // It may be the one that has ended.
+            let _ = self.mail.send(to, Letter::Lost.seal());
+        }
+    }
+
+    /// A rank has not answered in time.
+    fn give_up(&mut self, rank: usize) -> LinkError {
+        // With a deadline that is still to come, so that the one who carries the letters knows that
+        // a rank is lost.
+        if let Ok(letter) = self.mail.receive(rank, Instant::now() + NAP) {
+            let _ = self.open(rank, letter);
+        }
+        self.lose(LinkError::TimeOut)
+    }
+
+    pub(super) fn gone(&self, rank: usize) -> Option<LinkError> {
+        self.peers.get(rank)?.gone.clone()
+    }
+}
+
+impl<C: Communicator> Communicator for Nccl<C> {
+    fn rank(&self) -> usize {
+        self.mail.rank()
+    }
+
+    fn size(&self) -> usize {
+        self.mail.size()
+    }
+
+    fn send(&mut self, to: usize, message: Vec<u8>) -> Result<(), LinkError> {
+        if message.len() < LEAST {
+            return self.write(to, Letter::Short(message));
+        }
+        if self.over {
+            // Who has only been told of it learns the reason from what it receives next.
+            return self.broken.clone().map_or(Ok(()), Err);
+        }
+        self.write(to, Letter::Long(message.len()))?;
+        if let Some(peer) = self.peers.get_mut(to) {
+            peer.leaving.push_back(message);
+        }
+        // It also moves on what was sent before.
+        self.progress()
+    }
+
+    fn receive(&mut self, from: usize, deadline: Instant) -> Result<Vec<u8>, LinkError> {
+        let only_asks = Instant::now() >= deadline;
+        let mut patience = Patience::default();
+        loop {
+            self.progress()?;
+            let Some(peer) = self.peers.get_mut(from) else { return Err(LinkError::Ended) };
+            match peer.letters.pop_front() {
+                Some(Letter::Short(message)) => return Ok(message),
+                // It cannot come any more. Why may stand in a letter behind it.
+                Some(Letter::Long(_)) if self.over => continue,
+                Some(Letter::Long(len)) if only_asks => {
+                    peer.letters.push_front(Letter::Long(len));
+                    return Err(LinkError::TimeOut);
+                }
+                Some(Letter::Long(len)) => match self.fetch(from, len, deadline)? {
+                    Some(message) => return Ok(message),
+                    None => continue,
+                },
+                // The others are not kept.
+                Some(_) | None => (),
+            }
+            if let Some(gone) = peer.gone.clone() {
+                return Err(self.lose(gone));
+            }
+            if Instant::now() >= deadline {
+                return Err(if only_asks { LinkError::TimeOut } else { self.give_up(from) });
+            }
+            patience.wait();
+        }
+    }
+
+    fn flush(&mut self, deadline: Instant) -> Result<(), (usize, LinkError)> {
+        let first = |peers: &[Peer]| peers.iter().position(|peer| !peer.leaving.is_empty());
+        let mut patience = Patience::default();
+        loop {
+            let to = first(&self.peers).unwrap_or(0);
+            self.progress().map_err(|error| (to, error))?;
+            let Some(to) = first(&self.peers) else { return self.mail.flush(deadline) };
+            if let Some(gone) = self.gone(to) {
+                return Err((to, self.lose(gone)));
+            }
+            if Instant::now() >= deadline {
+                return Err((to, self.give_up(to)));
+            }
+            patience.wait();
+        }
+    }
+}
+
+/// A rank says what none says.
+pub(super) fn foreign(rank: usize) -> LinkError {
+    let words = "sends what is not understood: all ranks need `Nccl`, of the same version";
+    LinkError::Transport(format!("rank {rank} {words}"))
+}
+
+impl<C: Communicator> fmt::Debug for Nccl<C> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Nccl").field("rank", &self.rank()).field("size", &self.size()).finish()
+    }
+}
