@@ -202,10 +202,27 @@ fn a_panic_in_the_middle_is_given_up_and_not_saved() {
     PANICS.set(false);
     assert!(panicked.is_err());
     let refused = run.newton.checkpoint(&run.model).unwrap_err();
-    assert!(matches!(refused, Error::OutOfOrder { .. }), "{refused}");
+    assert_eq!(refused, Error::UpdateInterrupted);
     assert_eq!(run.step().unwrap(), Step::Made);
     assert_eq!(run.newton.steps(), 2);
     run.newton.checkpoint(&run.model).unwrap();
+}
+
+// An exact step is another step, too. Fails if what the panic has left stays in the way.
+#[test]
+fn an_exact_step_after_a_panic_can_be_saved() {
+    let mut run = Run::new(rule, 1, false);
+    run.step().unwrap();
+    UNTIL_FAILURE.set(Some(1));
+    PANICS.set(true);
+    let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run.step()));
+    UNTIL_FAILURE.set(None);
+    PANICS.set(false);
+    assert!(panicked.is_err());
+    let here = gradients(&run.model, &[1.0; WEIGHTS]);
+    run.newton.step_lookahead(&mut run.model, &here, |_| here.clone()).unwrap();
+    run.newton.checkpoint(&run.model).unwrap();
+    assert_eq!(run.step().unwrap(), Step::Made);
 }
 
 // Fails where the loss of a batch whose gradients are lost is left in the mean of the next step: a
