@@ -41,9 +41,25 @@ impl Losses {
         }
         self.last = loss;
         self.count += 1;
-        self.mean += (loss - self.mean) / self.count as f64;
+        let n = self.count as f64;
+        let difference = loss - self.mean;
+        // The difference of two huge numbers may overflow, although their mean does not.
+        self.mean = match difference.is_finite() {
+            true => self.mean + difference / n,
+            false => self.mean - self.mean / n + loss / n,
+        };
         self.min = self.min.min(loss);
         self.max = self.max.max(loss);
+    }
+
+    /// Whether these can be figures of finite losses. (The sum of squares may have overflowed.)
+    pub(super) fn is_possible(&self) -> bool {
+        let Self { count, mean, squared_differences, last, min, max } = self;
+        let finite = [mean, last, min, max].into_iter().all(|figure| figure.is_finite());
+        match count {
+            0 => *self == Self::default(),
+            _ => finite && min <= max && *squared_differences >= 0.0,
+        }
     }
 
     /// The standard deviation, from the differences between successive losses (von Neumann,
@@ -53,7 +69,9 @@ impl Losses {
         if self.count < 4 {
             return 0.0;
         }
-        (self.squared_differences / (2.0 * (self.count as f64 - 1.0))).sqrt()
+        let variance = self.squared_differences / (2.0 * (self.count as f64 - 1.0));
+        // The sum may have overflowed. What is finite can be multiplied by 0 standard errors.
+        variance.sqrt().min(f64::MAX)
     }
 
     /// The standard error of the mean.
