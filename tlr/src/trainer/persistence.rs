@@ -3,7 +3,7 @@
 use super::{fault::Fault, Trainer};
 use crate::{
     checkpoint::{Checkpoint, Progress, Tensors},
-    engine::{RateRule, TensorKind},
+    engine::RateRule,
     error::Error,
     optim::{DeviceError, OptimizerState, Resumable, Shards, TunableOptimizer},
     settings::{join, Settings},
@@ -30,8 +30,7 @@ where
     ///
     /// # Errors
     /// [`Error::Checkpoint`], and then the file that was at `path` is still there;
-    /// [`Error::ModelChanged`], [`Error::Device`]; [`Error::OutOfOrder`] if an update has panicked
-    /// and left its step in the middle.
+    /// [`Error::ModelChanged`], [`Error::Device`], [`Error::UpdateInterrupted`].
     pub fn save(&self, model: &Opt::Model, path: impl AsRef<Path>) -> Result<(), Error>
     where
         Opt: Resumable,
@@ -60,8 +59,7 @@ where
     /// get the same.
     ///
     /// # Errors
-    /// [`Error::ModelChanged`], [`Error::Device`]; [`Error::OutOfOrder`] if an update has panicked
-    /// and left its step in the middle.
+    /// [`Error::ModelChanged`], [`Error::Device`], [`Error::UpdateInterrupted`].
     pub fn checkpoint(&self, model: &Opt::Model) -> Result<Checkpoint, Error>
     where
         Opt: Resumable,
@@ -127,10 +125,7 @@ where
     {
         self.snapshots.check(model)?;
         if self.engine.state().is_within_step() {
-            // The base optimizer has panicked, and may have moved some of the weights.
-            let (told, expected) =
-                ("a checkpoint", "the end of a step that was left in the middle");
-            return Err(Error::OutOfOrder { told, expected }.into());
+            return Err(Error::UpdateInterrupted.into());
         }
         let state = self.optimizer.state(model).map_err(Fault::Device)?;
         let mut tensors = Tensors::new();
@@ -198,9 +193,15 @@ where
             let (buffer, path) = path.split_once('.').unwrap_or((path, ""));
             state.insert(buffer, path, stored.clone());
         }
+        let has_sketches = self.snapshots.sketches().is_some();
         let snapshots = self.snapshots.prepare(|tensor| {
             let stored = |part| checkpoint.tensor(&join(part, &tensor.name));
-            Some((stored(SNAPSHOT)?, stored(tensor.before.name())?))
+            match (has_sketches, tensor.group) {
+                (false, _) => Some((stored(SNAPSHOT)?, stored(tensor.before.name())?)),
+                // A sketch has no buffers, so their snapshot is that of the model in the file.
+                (true, None) => Some((stored(MODEL)?, stored(MODEL)?)),
+                (true, Some(_)) => None,
+            }
         })?;
         self.optimizer.restore(model, &state).map_err(Fault::Device)?;
         // Nothing fails after this.
@@ -217,8 +218,6 @@ where
                     stored.copy_into(state);
                 }
             }
-            // Of buffers there is no sketch, and a checkpoint has them once.
-            self.snapshots.take(model, TensorKind::Buffers).map_err(Fault::Tlr)?;
         }
         self.engine.replace_state(progress.engine);
         self.apply_rates();
