@@ -150,8 +150,8 @@ impl TunableOptimizer for Alone {
     }
 }
 
-// dfdx's error cannot say whether the step was made, so the event has to. Fails if it tells a caller
-// that nothing was updated, who would then make the same step twice.
+// dfdx's error cannot say whether the step was made, so the event has to. Fails if it says that
+// nothing was updated: a caller would then make the same step twice.
 #[test]
 fn a_step_that_was_made_is_not_denied() {
     let log = Log::default();

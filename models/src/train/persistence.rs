@@ -277,8 +277,8 @@ mod tests {
     use super::*;
     use dfdx::{nn::modules::Linear, prelude::*};
 
-    // Fails if a state that was cut or forged is resumed: curves would lack steps without a word, or
-    // the run would draw random numbers for ever.
+    // Fails if a state that was cut or forged is resumed: curves would lack steps without a word,
+    // or the run would draw random numbers for ever.
     #[test]
     fn a_state_that_contradicts_itself_is_refused() {
         let epoch = || Epoch {

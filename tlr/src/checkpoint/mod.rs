@@ -27,10 +27,10 @@ use std::{
 /// # File
 /// A checkpoint's file is in the safetensors format. Its tensors are `model.*`, `snapshot.*` and
 /// `snapshot_before.*` with the paths of the model's tensors, `optimizer.<buffer>.*`, and
-/// `attached.*` as bytes, and `tlr.loss_scale` of a
-/// [`MixedPrecision`](crate::MixedPrecision). `direction.*` takes the place of `snapshot_before.*` with
+/// `attached.*` as bytes. `direction.*` takes the place of `snapshot_before.*` with
 /// [`Config::bf16_directions`](crate::Config::bf16_directions); `sketch` and `sketch_moved` take
-/// that of both snapshots with [`Config::sketch`](crate::Config::sketch). The rest is JSON, in
+/// that of both snapshots with [`Config::sketch`](crate::Config::sketch). A
+/// [`MixedPrecision`](crate::MixedPrecision) adds `tlr.loss_scale`. The rest is JSON, in
 /// `progress`. A checksum covers it all.
 ///
 /// # Example

@@ -225,8 +225,8 @@ pub enum Error {
          changed"
     )]
     ImpossibleState,
-    /// A checkpoint was asked for after the base optimizer had panicked in a step. It may have moved
-    /// some of the weights and not others.
+    /// A checkpoint was asked for after the base optimizer had panicked in a step. It may have
+    /// moved some of the weights and not others.
     #[error(
         "the base optimizer has panicked in its last update, and may have moved some of the \
          weights and not others: load a checkpoint; or, to go on with these weights, make another \

@@ -8,6 +8,7 @@
 
 mod accumulate;
 mod adam;
+mod alone;
 mod averaging;
 mod checked;
 mod clip;
@@ -39,7 +40,7 @@ pub use state::{OptimizerState, Resumable, ResumableFamily};
 pub use tunable::{CompleteGradients, FailedUpdate, Family, TunableOptimizer};
 pub use update_rule::UpdateRule;
 
-pub(crate) use averaging::{average_alone, update_alone};
+pub(crate) use alone::{average_alone, update_alone};
 pub(crate) use checked::checked_groups;
 pub(crate) use groups::TensorGroup;
 pub(crate) use tunable::DeviceError;
