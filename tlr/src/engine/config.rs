@@ -135,8 +135,8 @@ impl<R: RateRule> Config<R> {
     ///
     /// A window that is a fraction of an epoch has at least `momentum_spans`/(1 − β) steps, where β
     /// is the base optimizer's momentum: 50 steps for β = 0.9. Without momentum, and for a window
-    /// that was given in steps, this setting has no effect. Default 5. The paper has no such limit, and
-    /// neither have its presets.
+    /// that was given in steps, this setting has no effect. Default 5. The paper has no such
+    /// limit, and neither have its presets.
     ///
     /// Momentum carries each gradient over into the steps after it, and also into the next window.
     /// Two windows in a row then agree although they share nothing but noise. At β = 0.9 the cosine

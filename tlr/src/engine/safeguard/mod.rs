@@ -36,8 +36,8 @@ use serde::Serialize;
 ///   very small rate needs some steps to bring the loss below the one that it starts from.
 /// - No limit is above the loss at the starting weights, give or take `standard_errors` standard
 ///   deviations of the first window's losses. Otherwise training could end above where it began,
-///   a little every window. Two things lift that ceiling: a loss for which no rate is to blame (below), and the
-///   snapshot's level.
+///   a little every window. Two things lift that ceiling: a loss for which no rate is to
+///   blame (below), and the snapshot's level.
 /// - The **level** of a snapshot is the least of the last three losses seen there, once three
 ///   windows have begun there. Every limit is at least the one for m₋ = level.
 ///
