@@ -7,7 +7,7 @@ use ::dfdx::{
     tensor_ops::Device,
 };
 
-pub use crate::files;
+pub use crate::files::{behind_links, remove_abandoned, Partial};
 pub use crate::tensors::{Mark, MarkedField};
 pub use ::dfdx;
 pub use num_traits;

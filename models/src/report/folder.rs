@@ -6,7 +6,7 @@ use std::{
     io::{self, Write},
     path::{Path, PathBuf},
 };
-use tlr::__private::files::{behind_links, remove_abandoned, Partial};
+use tlr::__private::{behind_links, remove_abandoned, Partial};
 
 /// The file that a program locks to hold the folder. It stays there, unlocked once the program has
 /// ended.

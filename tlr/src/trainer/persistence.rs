@@ -84,7 +84,7 @@ where
         Opt::Dtype: Element,
         R: Serialize,
     {
-        let here = self.checkpoint(model)?;
+        let here = self.outline(model).map_err(|fault| self.explain(&fault))?;
         let progress = checkpoint.fits(&here)?;
         if progress.engine.is_within_step() || !self.engine.can_resume(&progress.engine) {
             return Err(checkpoint.impossible());
@@ -127,7 +127,6 @@ where
         if self.engine.state().is_within_step() {
             return Err(Error::UpdateInterrupted.into());
         }
-        let state = self.optimizer.state(model).map_err(Fault::Device)?;
         let mut tensors = Tensors::new();
         let mut infos = tensors::list(model).into_iter();
         tensors::read(model, |weights| {
@@ -151,6 +150,52 @@ where
                 tensors.insert(join(tensor.before.name(), &tensor.name), before);
             }
         }
+        self.with_the_rest(model, tensors)
+    }
+
+    /// A checkpoint of this trainer to compare another one with. Model and snapshots have names,
+    /// types and shapes in it, and no elements: those are about to be overwritten, and copying them
+    /// would take three times the model's memory.
+    fn outline(&self, model: &Opt::Model) -> Result<Checkpoint, Fault<DeviceError<Opt>>>
+    where
+        Opt: Resumable,
+        Opt::Dtype: Element,
+        R: Serialize,
+    {
+        self.snapshots.check(model)?;
+        let mut tensors = Tensors::new();
+        for (info, tensor) in tensors::list(model).into_iter().zip(self.snapshots.tensors()) {
+            let mut put = |part, dtype| {
+                let outline = Stored::outline(dtype, info.shape.clone());
+                tensors.insert(join(part, &info.name), outline);
+            };
+            put(MODEL, Opt::Dtype::STORED);
+            if self.snapshots.sketches().is_none() {
+                put(SNAPSHOT, Opt::Dtype::STORED);
+                put(tensor.before.name(), tensor.before.stored_dtype());
+            }
+        }
+        if let Some(sketches) = self.snapshots.sketches() {
+            for (name, state) in SKETCHES.into_iter().zip(sketches.state()) {
+                let shape = vec![state.len() / sketches.bins(), sketches.bins()];
+                tensors.insert(name.to_owned(), Stored::outline(f64::STORED, shape));
+            }
+        }
+        self.with_the_rest(model, tensors)
+    }
+
+    /// The checkpoint with these tensors of the model and its snapshots.
+    fn with_the_rest(
+        &self,
+        model: &Opt::Model,
+        mut tensors: Tensors,
+    ) -> Result<Checkpoint, Fault<DeviceError<Opt>>>
+    where
+        Opt: Resumable,
+        Opt::Dtype: Element,
+        R: Serialize,
+    {
+        let state = self.optimizer.state(model).map_err(Fault::Device)?;
         let OptimizerState { settings, steps, tensors: buffers } = state;
         for ((buffer, path), stored) in buffers {
             tensors.insert(join(&join(OPTIMIZER, &buffer), &path), stored);

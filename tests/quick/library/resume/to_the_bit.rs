@@ -165,7 +165,7 @@ fn buffers_come_back_beside_a_sketch() {
         let mut norm = Cpu::default().build_module::<BatchNorm1D<1>, f64>();
         norm.running_mean.copy_from(&[mean]);
         let sgd = tlr::optim::Sgd::new(&norm, SgdConfig::default());
-        let config = NewtonConfig::default().ramp(false).sketch(16).safeguard(None);
+        let config = NewtonConfig::default().ramp(false).sketch(64).safeguard(None);
         let opt = Newton::new(&norm, sgd, config).unwrap();
         (norm, opt)
     };
