@@ -1,11 +1,8 @@
 //! [`Standing`]: an engine's state in few numbers, by which ranks notice that they have come apart.
 
 use super::{start::ramp::Ramp, Engine};
-use crate::{digest::Fnv, settings::Settings};
-use std::{
-    fmt::{self, Debug, Write},
-    sync::Arc,
-};
+use crate::{digest::Digest, settings::Settings};
+use std::sync::Arc;
 
 /// An engine's state in few numbers. Engines with the same past have the same standing.
 #[derive(Clone, Debug, PartialEq)]
@@ -29,9 +26,14 @@ impl Standing {
     /// A digest of all of it.
     pub(crate) fn digest(&self) -> u64 {
         let mut digest = Digest::default();
-        digest.add(&(self.steps, self.begins_window, &self.group_digests, self.shared_digest));
+        digest.add_debug(&(
+            self.steps,
+            self.begins_window,
+            &self.group_digests,
+            self.shared_digest,
+        ));
         for (name, rate) in &self.rates {
-            digest.add(&(name, rate.to_bits()));
+            digest.add_debug(&(name, rate.to_bits()));
         }
         digest.value()
     }
@@ -44,10 +46,10 @@ impl<R> Engine<R> {
         let is_ramping = state.ramp.as_ref().is_some_and(Ramp::has_begun);
         let begins_window = state.position == 0 && state.gathered.is_empty() && !is_ramping;
         let mut shared_digest = Digest::default();
-        shared_digest.add(&(state.position, state.gathered, state.snapshot));
+        shared_digest.add_debug(&(state.position, state.gathered, state.snapshot));
         let mut group_digests = Vec::new();
         if begins_window {
-            shared_digest.add(&(
+            shared_digest.add_debug(&(
                 &state.watch,
                 &state.ramp,
                 state.follows,
@@ -56,7 +58,7 @@ impl<R> Engine<R> {
             ));
             group_digests.extend(state.groups.iter().map(|group| {
                 let mut digest = Digest::default();
-                digest.add(group);
+                digest.add_debug(group);
                 digest.value()
             }));
         }
@@ -69,28 +71,6 @@ impl<R> Engine<R> {
             shared_digest: shared_digest.value(),
             settings: if begins_window { self.settings_but_rule() } else { Settings::default() },
         }
-    }
-}
-
-/// A digest of the values' `Debug` text, which is exact for floats.
-#[derive(Default)]
-struct Digest(Fnv);
-
-impl Digest {
-    fn add(&mut self, value: &impl Debug) {
-        // It never fails.
-        let _ = write!(self, "{value:?};");
-    }
-
-    fn value(&self) -> u64 {
-        self.0 .0
-    }
-}
-
-impl Write for Digest {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        self.0.bytes(text.as_bytes());
-        Ok(())
     }
 }
 

@@ -1,7 +1,7 @@
 //! A step of all ranks: what they compare and average before their gradients are used.
 
 use super::{
-    agree::{digest, Digest},
+    agree::digest,
     data_parallel::Means,
     explain::LocalView,
     header::{mean_loss, Header, HeaderCheck},
@@ -9,6 +9,7 @@ use super::{
     Communicator, DataParallel,
 };
 use crate::{
+    digest::Digest,
     engine::Standing,
     error::{Error, ParallelError},
     optim::{gradients, StepFigures, TunableOptimizer},
