@@ -306,3 +306,17 @@ fn a_run_goes_on_on_another_device() {
     let (_, text) = on(&more);
     assert!(text.contains("resumed after step 20"), "{text}");
 }
+
+/// Without its data neither run of `soak` can train. Fails if the failure of the first one is
+/// overlooked: the other one would be disturbed and started again for ever.
+#[test]
+#[cfg(target_os = "linux")]
+fn soak_ends_with_a_run_that_failed() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, out) = (dir.path().join("none"), dir.path().join("out"));
+    let flags = ["--data", data.to_str().unwrap(), "--out", out.to_str().unwrap()];
+    let output = run("soak", &flags);
+    let text = words(&output.stderr);
+    assert!(!output.status.success(), "{text}");
+    assert!(text.contains("the undisturbed run has failed: exit status"), "{text}");
+}

@@ -112,8 +112,7 @@ mod tests {
         let numbers = Numbers { momentum: 0.0, spacing: f64::EPSILON };
         let slope = Slope { along: 0.0, moved: 0.0, gradient: 1.0, norm: 1.0, weights: 1 };
         for ramp in [true, false] {
-            let mut engine =
-                Engine::new(config.clone().ramp(ramp), vec![group()], numbers).unwrap();
+            let mut engine = Engine::new(config.ramp(ramp), vec![group()], numbers).unwrap();
             for batch in 0..4 {
                 assert_eq!(engine.standing().begins_window, batch == 0, "{batch} {ramp}");
                 let only_gathers = !ramp && batch < 2;

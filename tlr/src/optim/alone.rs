@@ -25,7 +25,8 @@ where
 {
     let mut own = gradients::complete(&*model, gradients);
     // The other ranks wait for this one, also if it lacks a gradient.
-    let averaged = average_alone(optimizer, model, own.as_mut().map_err(|error| &*error));
+    let told = own.as_mut().map_err(|error| explain(&*model, error).to_string());
+    let averaged = average_alone(optimizer, model, told);
     let mut own = own?;
     averaged?;
     let updated = optimizer.update_owned(model, &mut own);
@@ -38,12 +39,11 @@ where
 pub(crate) fn average_alone<Opt: TunableOptimizer>(
     optimizer: &mut Opt,
     model: &Opt::Model,
-    own: Result<&mut Gradients<Opt::Dtype, Opt::Device>, &OptimizerUpdateError<DeviceError<Opt>>>,
+    own: Result<&mut Gradients<Opt::Dtype, Opt::Device>, String>,
 ) -> Result<(), OptimizerUpdateError<DeviceError<Opt>>> {
     if !optimizer.averages_over_ranks() {
         return Ok(());
     }
-    let own = own.map_err(|error| explain(model, error).to_string());
     let averaged = optimizer.average_over_ranks(model, own, &mut StepFigures::unless_averaged());
     averaged.map_err(|error| {
         tracing::error!(%error, "no parameter was updated");

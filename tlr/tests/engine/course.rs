@@ -352,7 +352,7 @@ fn an_answer_has_one_of_each_group_or_none() {
     };
     let config = NewtonConfig::default().window(Window::steps(2).unwrap());
     let mut asked = Vec::new();
-    for config in [config.clone(), config.ramp(false), guarded(2).climb(0.8).settle(true)] {
+    for config in [config, config.ramp(false), guarded(2).climb(0.8).settle(true)] {
         let mut run = run(&config, &[false; 3]);
         for (loss, own) in [(1.0, 0.0), (1.0, 1.0), (9.0, 1.0)].into_iter().flat_map(|x| [x; 4]) {
             let mut event = Event::Batch { loss: Some(loss), only_gathers: false };

@@ -79,3 +79,26 @@ impl Losses {
         self.deviation() / (self.count.max(1) as f64).sqrt()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // The difference of the first two overflows, and so does the sum of squares. Fails if the mean
+    // does as well, or if a figure that has overflowed is no number any more.
+    #[test]
+    fn huge_losses_have_a_mean() {
+        let of = |all: &[f64]| {
+            let mut losses = Losses::default();
+            all.iter().for_each(|loss| losses.push(*loss));
+            losses
+        };
+        assert_eq!(of(&[f64::MAX, -f64::MAX]).mean, 0.0);
+        assert_eq!(of(&[-1e308, -1e308, 1e308, 1e308]).mean, 0.0);
+        let third = of(&[1.5e308, 1.5e308, -1.5e308]).mean;
+        assert!((third - 0.5e308).abs() < 1e293, "{third:e}");
+        let huge = of(&[1e308, -1e308, 1e308, -1e308]);
+        assert!(huge.is_possible() && huge.squared_differences.is_infinite());
+        assert_eq!((huge.deviation(), 0.0 * huge.standard_error()), (f64::MAX, 0.0));
+    }
+}
