@@ -94,7 +94,7 @@ mod tests {
             losses
         };
         assert_eq!(of(&[f64::MAX, -f64::MAX]).mean, 0.0);
-        assert_eq!(of(&[-1e308, -1e308, 1e308, 1e308]).mean, 0.0);
+        assert!(of(&[-1e308, -1e308, 1e308, 1e308]).mean.abs() < 1e293);
         let third = of(&[1.5e308, 1.5e308, -1.5e308]).mean;
         assert!((third - 0.5e308).abs() < 1e293, "{third:e}");
         let huge = of(&[1e308, -1e308, 1e308, -1e308]);
