@@ -206,6 +206,14 @@ struct Disturbed {
     full_disks: usize,
 }
 
+/// An error if a run has failed: without it the other one would go on for hours in vain.
+fn has_ended_well(run: &str, ended: std::process::ExitStatus) -> Result<(), String> {
+    match ended.success() {
+        true => Ok(()),
+        false => Err(format!("the {run} run has failed: {ended}")),
+    }
+}
+
 fn watch(args: &Args) -> Result<(), Box<dyn Error>> {
     if args.out.exists() {
         return Err(format!("{} is there already", args.out.display()).into());
@@ -214,7 +222,8 @@ fn watch(args: &Args) -> Result<(), Box<dyn Error>> {
     let start = Instant::now();
     let mut calm = Memory::default();
     let child = worker(args, false, false)?;
-    calm.follow(child, &checkpoint(&args.out, false), Duration::MAX)?.wait()?;
+    let ended = calm.follow(child, &checkpoint(&args.out, false), Duration::MAX)?.wait()?;
+    has_ended_well("undisturbed", ended)?;
     let calm_seconds = start.elapsed().as_secs();
 
     let start = Instant::now();
@@ -223,7 +232,9 @@ fn watch(args: &Args) -> Result<(), Box<dyn Error>> {
     let not_saved = fs::read_to_string(args.out.join("not-saved")).unwrap_or_default();
     let read = |faults| -> Result<serde_json::Value, Box<dyn Error>> {
         let file = checkpoint(&args.out, faults).with_extension("json");
-        Ok(serde_json::from_str(&fs::read_to_string(file)?)?)
+        let text = fs::read_to_string(&file);
+        let text = text.map_err(|error| format!("cannot read {}: {error}", file.display()))?;
+        Ok(serde_json::from_str(&text)?)
     };
     let (with, without) = (read(true)?, read(false)?);
     let mut report = String::from("| | undisturbed | disturbed |\n| --- | --- | --- |\n");

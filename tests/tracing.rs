@@ -4,13 +4,19 @@
 //! be switched off for the whole process.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
-use dfdx::optim::*;
+use dfdx::{
+    optim::*,
+    prelude::{AsArray, Cpu},
+    tensor::Gradients,
+};
 use std::{
     fmt::Debug,
     sync::{Arc, Mutex},
 };
 use support::values::{gradients, vector, Vector};
-use tlr::{Adaptation, Newton, NewtonConfig, PerLayer, Window};
+use tlr::{
+    optim::Shards, Adaptation, Error, Newton, NewtonConfig, PerLayer, TunableOptimizer, Window,
+};
 use tracing::{field, span, Level, Metadata, Subscriber};
 
 /// Collects events as `level message field=value …`.
@@ -97,4 +103,76 @@ fn tracing_events() {
     ] {
         assert!(second.contains(&part), "{part:?} in {second:?}");
     }
+}
+
+/// SGD as the first of two ranks, of which the second one is gone when a window ends.
+struct Alone(Sgd<Vector<2>, f64, Cpu>);
+
+impl Shards for Alone {
+    fn place(&self) -> (usize, usize) {
+        (0, 2)
+    }
+
+    fn exchange_numbers(&self, _own: Result<Vec<f64>, String>) -> Result<Vec<Vec<f64>>, Error> {
+        Err(Error::NothingToTrain)
+    }
+}
+
+impl Optimizer<Vector<2>, Cpu, f64> for Alone {
+    fn update(
+        &mut self,
+        model: &mut Vector<2>,
+        gradients: &Gradients<f64, Cpu>,
+    ) -> Result<(), OptimizerUpdateError<dfdx::tensor::CpuError>> {
+        self.0.update(model, gradients)
+    }
+}
+
+impl TunableOptimizer for Alone {
+    type Model = Vector<2>;
+    type Dtype = f64;
+    type Device = Cpu;
+
+    fn rate(&self, group: usize) -> f64 {
+        self.0.rate(group)
+    }
+
+    fn set_rate(&mut self, group: usize, rate: f64) {
+        self.0.set_rate(group, rate);
+    }
+
+    fn reset(&mut self, model: &Vector<2>) {
+        self.0.reset(model);
+    }
+
+    fn shards(&self) -> Option<&dyn Shards> {
+        Some(self)
+    }
+}
+
+// dfdx's error cannot say whether the step was made, so the event has to. Fails if it says that
+// nothing was updated: a caller would then make the same step twice.
+#[test]
+fn a_step_that_was_made_is_not_denied() {
+    let log = Log::default();
+    let mut model: Vector<2> = vector(&[1.0, -1.0]);
+    let sgd = Alone(Sgd::new(&model, SgdConfig { lr: 0.5, ..Default::default() }));
+    let config = NewtonConfig::default().ramp(false).settle(false).climb(None).safeguard(None);
+    let mut newton = Newton::new(&model, sgd, config.window(Window::steps(2).unwrap())).unwrap();
+    let mut update = |model: &mut Vector<2>, gradients: &Gradients<f64, Cpu>| {
+        tracing::subscriber::with_default(log.clone(), || {
+            Optimizer::update(&mut newton, model, gradients)
+        })
+    };
+    let ones = gradients(&model, &[1.0; 2]);
+    update(&mut model, &ones).unwrap();
+    assert!(update(&mut model, &ones).is_err());
+    assert_eq!(model.array(), [0.0, -2.0]);
+    assert!(update(&mut model, &Gradients::leaky()).is_err());
+    assert_eq!(model.array(), [0.0, -2.0]);
+    let lines = log.0.lock().unwrap();
+    let told: Vec<_> = lines.iter().filter(|line| line.starts_with("ERROR")).collect();
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert!(told[0].contains("the step was made"), "{told:?}");
+    assert!(told[0].contains("no trainable tensor"), "{told:?}");
 }

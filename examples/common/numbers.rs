@@ -10,7 +10,13 @@ pub(crate) fn whole<T: TryFrom<u64>>(
     move |text| {
         let number = text.parse().ok().or_else(|| exact(text)).filter(|number| *number >= least);
         let number = number.and_then(|number| T::try_from(number).ok());
-        number.ok_or_else(|| format!("it takes a whole number of at least {least}"))
+        number.ok_or_else(|| {
+            let most = match size_of::<T>() {
+                8 => "2^64, or of up to 2^53 if it is written like 1e6",
+                _ => "2^32",
+            };
+            format!("it takes a whole number of at least {least} and below {most}")
+        })
     }
 }
 

@@ -53,7 +53,13 @@ impl Stop {
 
     /// The exit status as shells report it after a signal: 130 after Ctrl-C, 143 after SIGTERM.
     pub(super) fn status(&self) -> ExitCode {
-        let status = 128 + self.signal.load(Ordering::Relaxed);
+        let status = status_of(self.signal.load(Ordering::Relaxed));
         u8::try_from(status).map_or(ExitCode::FAILURE, ExitCode::from)
     }
+}
+
+/// The exit status after this signal. 0 is none: this rank stopped because another one was asked
+/// to, and ends as if by Ctrl-C.
+pub(super) fn status_of(signal: usize) -> usize {
+    128 + if signal == 0 { SIGINT as usize } else { signal }
 }

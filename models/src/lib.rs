@@ -37,6 +37,9 @@ pub mod train;
 pub mod weights;
 
 mod mlp;
+#[cfg(test)]
+#[path = "../../tlr/tests/needs/mod.rs"]
+mod needs;
 mod transformer;
 mod translate;
 

@@ -2,6 +2,8 @@
 //! gradients as plain numbers, and the rule once more, written on vectors.
 
 pub mod examples;
+#[path = "../../tlr/tests/needs/mod.rs"]
+pub mod needs;
 pub mod nested;
 pub mod optimizers;
 pub mod oracle;

@@ -33,6 +33,8 @@ pub use error::{Cause, CheckpointError, Difference, Error, ParallelError};
 #[cfg(feature = "dfdx")]
 mod checkpoint;
 #[cfg(feature = "dfdx")]
+mod files;
+#[cfg(feature = "dfdx")]
 #[doc(hidden)]
 pub mod layers;
 #[cfg(feature = "dfdx")]

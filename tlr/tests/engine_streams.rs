@@ -196,12 +196,10 @@ fn answer(request: &Request, groups: usize, random: &mut Random, losses: &mut Lo
             });
             Event::WindowEnded(products.collect())
         }
-        Request::TellMovable => {
-            Event::Movable((0..random.below(groups + 1)).map(|_| true).collect())
-        }
-        Request::MeasureNorms => {
-            Event::Norms((0..random.below(groups + 1)).map(|_| random.figure().abs()).collect())
-        }
+        Request::TellMovable if random.chance(4) => Event::Movable(Vec::new()),
+        Request::TellMovable => Event::Movable((0..groups).map(|_| !random.chance(4)).collect()),
+        Request::MeasureNorms if random.chance(4) => Event::Norms(Vec::new()),
+        Request::MeasureNorms => Event::Norms((0..groups).map(|_| random.figure().abs()).collect()),
         Request::GoBack(_) => Event::WentBack,
         Request::Done(_) => batch(random, losses),
     }

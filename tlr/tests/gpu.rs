@@ -1,9 +1,11 @@
 //! On a GPU: the decisions, rates and weights of the CPU.
 //!
 //! `cargo test -p tlr --features cuda -- --ignored gpu`. Where there is none, the tests say so and
-//! pass. `.ci/cuda` runs them on the host's processor.
+//! pass, unless `TLR_ALL` asks for one. `.ci/cuda` runs them on the host's processor.
 #![cfg(feature = "cuda")]
-#![allow(missing_docs, clippy::unwrap_used, clippy::print_stderr)]
+#![allow(missing_docs, clippy::unwrap_used)]
+
+mod needs;
 
 use dfdx::{
     optim::{self, AdamConfig, Momentum, SgdConfig},
@@ -17,9 +19,7 @@ type Layers<const H: usize, E, D> =
 fn gpu() -> Option<Cuda> {
     // cudarc panics where there is no driver.
     let found = std::panic::catch_unwind(Cuda::default);
-    if found.is_err() {
-        eprintln!("skipped: there is no GPU");
-    }
+    needs::found("gpu", found.is_ok());
     found.ok()
 }
 

@@ -6,13 +6,11 @@ use std::{
     io::{self, Write},
     path::{Path, PathBuf},
 };
+use tlr::__private::{behind_links, remove_abandoned, Partial};
 
 /// The file that a program locks to hold the folder. It stays there, unlocked once the program has
 /// ended.
 const LOCK: &str = ".lock";
-
-/// How the name of a file ends that is not whole yet.
-const PARTIAL: &str = ".partial";
 
 /// A folder for results, held until it is dropped: no other program claims it in the meantime.
 ///
@@ -79,7 +77,7 @@ impl OutFolder {
         fs::create_dir_all(path).map_err(failed)?;
         let held = Held::try_new(&path.join(LOCK)).map_err(failed)?;
         let held = held.ok_or_else(|| ReportError::InUse { path: path.to_owned() })?;
-        remove_abandoned(path).map_err(failed)?;
+        remove_abandoned(path, None).map_err(failed)?;
         Ok(Self { path: path.to_owned(), _held: Some(held) })
     }
 
@@ -99,45 +97,18 @@ impl OutFolder {
     }
 }
 
-/// Removes the files that a program has left unfinished here, whose folder this was before. Only
-/// [`write()`] names files so.
-fn remove_abandoned(folder: &Path) -> io::Result<()> {
-    for entry in fs::read_dir(folder)? {
-        let path = entry?.path();
-        let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let process = name.strip_suffix(PARTIAL).and_then(|name| name.rsplit('.').next());
-        let is_number = process.is_some_and(|process| process.parse::<u32>().is_ok());
-        if name.starts_with('.') && is_number && path.is_file() {
-            fs::remove_file(&path)?;
-        }
-    }
-    Ok(())
-}
-
-/// The file that the links at `path` lead to. `path` itself if that file does not exist.
-fn behind_links(path: &Path) -> PathBuf {
-    fs::canonicalize(path).unwrap_or_else(|_| path.to_owned())
-}
-
 /// Writes a new file in the same folder, forces it to the disk, and renames it: the old file stays,
 /// or is replaced as a whole. A link stays, and the file that it leads to is replaced.
 ///
 /// # Errors
 /// [`ReportError::Io`].
 pub fn write(path: &Path, contents: impl AsRef<[u8]>) -> Result<(), ReportError> {
-    let place = behind_links(path);
-    let name = place.file_name().unwrap_or_default().to_string_lossy();
-    let partial = place.with_file_name(format!(".{name}.{}{PARTIAL}", std::process::id()));
-    let written = File::create(&partial).and_then(|mut file| {
-        file.write_all(contents.as_ref())?;
-        file.sync_all()?;
-        fs::rename(&partial, &place)
+    let written = Partial::new(path).and_then(|partial| {
+        partial.file().write_all(contents.as_ref())?;
+        partial.sync()?;
+        partial.replace()
     });
-    written.map_err(|source| {
-        // As far as that is possible.
-        let _ = fs::remove_file(&partial);
-        ReportError::Io { path: path.to_owned(), source }
-    })
+    written.map_err(|source| ReportError::Io { path: path.to_owned(), source })
 }
 
 /// Rows of cells, the first of which are headings, as a file of CSV.
@@ -163,16 +134,32 @@ mod tests {
         let error = OutFolder::claim(&path).unwrap_err();
         assert!(matches!(&error, ReportError::InUse { path: of } if *of == path), "{error}");
         drop(held);
-        // A file that a killed program has not finished goes. A user's own stay, and so does a
-        // checkpoint's, which another run may be writing here.
-        let users = ["mine.partial", ".mine", ".mine.partial", ".run.safetensors.17-0.partial"];
-        for name in users.into_iter().chain([".best.safetensors.17.partial"]) {
+        // A file that a killed program has not finished goes. A user's own stay, and so does one
+        // that another run is writing here.
+        let users = ["mine.partial", ".mine", "mine.1.partial", "run.safetensors.17-0.partial"];
+        for name in users.into_iter().chain(["best.safetensors.17-0.partial"]) {
             fs::write(path.join(name), "begun").unwrap();
         }
+        let writing = File::open(path.join("run.safetensors.17-0.partial")).unwrap();
+        writing.lock().unwrap();
         let again = OutFolder::claim(&path).unwrap();
-        assert!(!path.join(".best.safetensors.17.partial").exists());
+        assert!(!path.join("best.safetensors.17-0.partial").exists());
         assert!(users.iter().all(|name| path.join(name).exists()));
         assert_eq!(again.file("x"), path.join("x"));
+    }
+
+    // Fails if a link to a checkpoint that is not there yet and the checkpoint's own name are two
+    // places: two new runs would write one file.
+    #[test]
+    #[cfg(unix)]
+    fn a_link_that_leads_nowhere_yet_is_held_where_it_leads() {
+        let dir = tempfile::tempdir().unwrap();
+        let (link, target) = (dir.path().join("link"), dir.path().join("target"));
+        std::os::unix::fs::symlink("target", &link).unwrap();
+        let held = Held::beside(&link).unwrap();
+        assert!(held.is_some() && Held::beside(&target).unwrap().is_none());
+        drop(held);
+        assert!(Held::beside(&target).unwrap().is_some());
     }
 
     #[test]

@@ -39,6 +39,10 @@ const ATTACHMENT: &str = "run";
 /// The version of that state. A checkpoint with another one is refused.
 const FORMAT: u32 = 4;
 
+/// More numbers than any run draws for dropout. They are drawn again when the run is resumed, which
+/// would take for ever with many more.
+const MOST_DRAWN: u64 = 1 << 40;
+
 /// The state of a run beside those of its model and optimizer.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(super) struct Progress {
@@ -119,6 +123,23 @@ impl Progress {
         postcard::from_bytes(bytes).map_err(|_| "the progress record in it is damaged")
     }
 
+    /// What in these figures no run can have come to.
+    fn contradiction(&self) -> Option<&'static str> {
+        let (steps, done) = (self.losses.len(), self.epochs.len());
+        let tested = done.checked_mul(self.batches_per_epoch);
+        if self.schedule.len() != steps {
+            Some("the number of its losses is not that of its steps")
+        } else if tested.is_none_or(|tested| tested > steps) {
+            Some("it has more epochs than its steps make")
+        } else if self.batch() > self.batches_per_epoch {
+            Some("it has more steps than its epochs hold")
+        } else if self.drawn.iter().any(|drawn| *drawn > MOST_DRAWN) {
+            Some("it has drawn more random numbers than any run does")
+        } else {
+            None
+        }
+    }
+
     /// Why a checkpoint with these figures does not belong to the run `new`.
     fn refuses(&self, new: &Self) -> Option<String> {
         // Different settings often mean different data. So the settings are reported first.
@@ -151,8 +172,8 @@ impl Persistence<'_> {
         if let Some(what) = saved.refuses(&new) {
             return Err(another(what));
         }
-        if saved.batch() > saved.batches_per_epoch {
-            return Err(another("it has more steps than its epochs hold".to_owned()));
+        if let Some(what) = saved.contradiction() {
+            return Err(another(what.to_owned()));
         }
         let made = saved.losses.len().div_ceil(saved.batches_per_epoch.max(1));
         if made > epochs {
@@ -255,6 +276,45 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use dfdx::{nn::modules::Linear, prelude::*};
+
+    // Fails if a state that was cut or forged is resumed: curves would lack steps without a word,
+    // or the run would draw random numbers for ever.
+    #[test]
+    fn a_state_that_contradicts_itself_is_refused() {
+        let epoch = || Epoch {
+            epoch: 1,
+            train_loss: 1.0,
+            test_loss: 1.0,
+            test_accuracy: 0.0,
+            seconds: 0.0,
+            rates: Vec::new(),
+            schedule: 1.0,
+            rollbacks: 0,
+        };
+        let of = |epochs: usize, losses: usize, schedule: usize, drawn: u64| {
+            let new = Progress::new(&Options::default(), &Facts::default(), Facts::default(), 3);
+            let progress = Progress {
+                epochs: (0..epochs).map(|_| epoch()).collect(),
+                losses: vec![1.0; losses],
+                schedule: vec![1.0; schedule],
+                drawn: vec![0, drawn],
+                ..new
+            };
+            progress.contradiction()
+        };
+        for good in [(0, 0, 0, 0), (1, 3, 3, 7), (1, 6, 6, MOST_DRAWN), (0, 2, 2, 0)] {
+            assert_eq!(of(good.0, good.1, good.2, good.3), None);
+        }
+        for (bad, why) in [
+            ((1, 3, 2, 0), "losses"),
+            ((1, 2, 3, 0), "losses"),
+            ((2, 5, 5, 0), "more epochs"),
+            ((1, 7, 7, 0), "more steps"),
+            ((1, 3, 3, u64::MAX), "random"),
+        ] {
+            assert!(of(bad.0, bad.1, bad.2, bad.3).is_some_and(|what| what.contains(why)), "{why}");
+        }
+    }
 
     // Fails if the weights of an epoch whose loss is no number take the place of better ones, or
     // keep it.

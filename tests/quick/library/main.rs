@@ -18,6 +18,7 @@ mod gradients;
 mod history;
 mod line_search;
 mod momentum_spans;
+mod needs;
 mod optimizers;
 mod quadratics;
 mod ramp;

@@ -190,6 +190,39 @@ fn other_weights_are_named_at_the_end_of_their_window() {
     assert_eq!(same(&errors), Error::Parallel { rank: 1, step: 8, problem });
 }
 
+/// A weight that one rank has changed in the middle of a ramp is found when the ramp has ended, and
+/// not before: a ramp has many steps, and all weights would be copied at each. Fails if they are
+/// compared at each step, or not at the end.
+#[test]
+fn other_weights_are_named_at_the_end_of_their_ramp() {
+    let found = on_ranks(2, |ranks| {
+        let rank = ranks.rank();
+        let mut net = f64::new_net(0);
+        let mut opt = newton(&net, sgd::<f64, _>(&net), ranks);
+        let mut ramped = 0;
+        loop {
+            if rank == 1 && ramped == 3 {
+                let mut bias = net.2.bias.array();
+                bias[0] += 1e-9;
+                net.2.bias.copy_from(&bias);
+            }
+            let (loss, own) = own_batch(&net, rank, 2);
+            match opt.step(&mut net, &own, loss) {
+                Ok(Step::Ramped { .. }) => ramped += 1,
+                Ok(step) => panic!("{step:?} after {ramped} steps of the ramp"),
+                Err(error) => return (ramped, error),
+            }
+        }
+    });
+    let (ramped, error) = same(&found);
+    assert!(ramped > 6, "{ramped}");
+    // By then the slopes along other ways have moved other weights as well.
+    let Error::Parallel { rank: 1, step, problem: ParallelError::Weights { .. } } = error else {
+        panic!("{error:?}")
+    };
+    assert_eq!(step, ramped + 1);
+}
+
 #[test]
 fn models_that_were_not_broadcast_are_refused() {
     let errors = on_ranks(2, |ranks| {

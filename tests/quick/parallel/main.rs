@@ -5,6 +5,7 @@ mod equal;
 mod exact;
 mod faults;
 mod half;
+mod nested;
 mod problem;
 mod ranks;
 mod resumed;

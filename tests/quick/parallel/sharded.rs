@@ -219,6 +219,22 @@ fn checkpoints_are_whole() {
     }
 }
 
+/// What is overwritten is not gathered first. Fails if a rank asks the others for their parts of
+/// the snapshots in order to compare a checkpoint with its own.
+#[test]
+fn to_resume_takes_no_message() {
+    let (net, opt) = sharded(Ranks::new(Alone));
+    let saved = opt.checkpoint(&net).unwrap();
+    on_ranks(2, |ranks: Ranks<Threads>| {
+        let (mut net, mut opt) = sharded(ranks.clone());
+        let before = ranks.traffic().messages;
+        opt.resume(&mut net, &saved).unwrap();
+        assert_eq!(ranks.traffic().messages, before);
+        assert!(opt.checkpoint(&net).unwrap() == saved);
+        assert!(ranks.traffic().messages > before);
+    });
+}
+
 /// All ranks save, and one writes. Fails if none does, or all.
 #[test]
 fn the_first_rank_writes_the_file() {

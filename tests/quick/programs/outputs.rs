@@ -325,6 +325,7 @@ fn predict_takes_png() {
         // Built without: `cargo test --workspace --features tlr-examples/pictures` has them.
         let message = failure(&of_png);
         assert!(message.contains("cannot read PNG; `cargo run --release --features pictures"));
+        assert!(!support::needs::found("predict-with-pictures", false));
         return;
     }
     let of_png = stdout(&of_png);

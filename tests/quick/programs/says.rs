@@ -242,6 +242,8 @@ fn numbers_out_of_range_are_refused_as_numbers() {
                 text.contains(&says) && text.contains(flag),
                 "{program} {flag} {value}: {text}"
             );
+            // 1e19 is a whole number: what is wrong with it has to be said.
+            assert!(text.contains("and below 2^"), "{program} {flag} {value}: {text}");
         }
     }
     for (program, value) in [("mnist", "-1e-3"), ("mnist", "-inf"), ("sweep", "-1,1e-3")] {
@@ -303,4 +305,18 @@ fn a_run_goes_on_on_another_device() {
     let more = ["--epochs", "2", "--schedule", "constant", "--resume", "--device", "auto"];
     let (_, text) = on(&more);
     assert!(text.contains("resumed after step 20"), "{text}");
+}
+
+/// Without its data neither run of `soak` can train. Fails if the failure of the first one is
+/// overlooked: the other one would be disturbed and started again for ever.
+#[test]
+#[cfg(target_os = "linux")]
+fn soak_ends_with_a_run_that_failed() {
+    let dir = tempfile::tempdir().unwrap();
+    let (data, out) = (dir.path().join("none"), dir.path().join("out"));
+    let flags = ["--data", data.to_str().unwrap(), "--out", out.to_str().unwrap()];
+    let output = run("soak", &flags);
+    let text = words(&output.stderr);
+    assert!(!output.status.success(), "{text}");
+    assert!(text.contains("the undisturbed run has failed: exit status"), "{text}");
 }

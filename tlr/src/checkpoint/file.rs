@@ -1,14 +1,12 @@
 //! The file: safetensors, with a version and a checksum among its metadata.
 
-use crate::{error::CheckpointError, tensors::Stored};
+use crate::{error::CheckpointError, files::Partial, tensors::Stored};
 use safetensors::SafeTensors;
 use serde_json::json;
 use std::{
     collections::BTreeMap,
-    fs::File,
     io::{self, BufWriter, Write},
-    path::{Path, PathBuf},
-    sync::atomic::{AtomicU64, Ordering},
+    path::Path,
 };
 
 const FORMAT: &str = "tlr checkpoint";
@@ -19,12 +17,13 @@ pub(crate) type Tensors = BTreeMap<String, Stored>;
 /// Writes a whole file or none: to a new file beside `path`, which is forced to the disk and then
 /// renamed.
 pub(super) fn save(tensors: &Tensors, path: &Path) -> Result<(), CheckpointError> {
-    let path = &behind_links(path);
     let partial = Partial::new(path).map_err(CheckpointError::io("create"))?;
-    partial.write(tensors)?;
-    partial.replace(path).map_err(CheckpointError::io("replace"))?;
-    sync_folder(path);
-    Ok(())
+    let mut buffered = BufWriter::with_capacity(1 << 20, partial.file());
+    write(tensors, &mut buffered)?;
+    buffered.flush().map_err(CheckpointError::io("write"))?;
+    drop(buffered);
+    partial.sync().map_err(CheckpointError::io("sync"))?;
+    partial.replace().map_err(CheckpointError::io("replace"))
 }
 
 /// Whether a file can be made beside `path`, to take its place. Nothing is left of the trial.
@@ -32,129 +31,7 @@ pub(super) fn probe(path: &Path) -> io::Result<()> {
     if path.is_dir() {
         return Err(io::ErrorKind::IsADirectory.into());
     }
-    Partial::new(&behind_links(path)).map(|_| ())
-}
-
-/// Where a file at `path` really is. A link stays, and what it leads to is replaced, also if that
-/// is not there yet.
-fn behind_links(path: &Path) -> PathBuf {
-    let mut path = path.to_owned();
-    // More links than a system follows lead in a circle.
-    for _ in 0..40 {
-        let Ok(to) = std::fs::read_link(&path) else { break };
-        path = match path.parent() {
-            Some(folder) => folder.join(to),
-            None => to,
-        };
-    }
-    path
-}
-
-/// A file that is not finished. No two writers share one, and its writer holds its lock.
-struct Partial {
-    file: File,
-    path: PathBuf,
-    /// Whether the file has taken its place.
-    replaced: bool,
-}
-
-const PARTIAL: &str = ".partial";
-
-impl Partial {
-    /// A new file beside `path`, with a name of its own. What writers that were killed have left
-    /// there is removed.
-    fn new(path: &Path) -> io::Result<Self> {
-        static COUNT: AtomicU64 = AtomicU64::new(0);
-        let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
-        // `name/` and `name/.` are folders.
-        let ends = path.as_os_str().as_encoded_bytes().ends_with(name.as_encoded_bytes());
-        if !ends {
-            return Err(io::ErrorKind::InvalidInput.into());
-        }
-        let name = name.to_string_lossy().into_owned();
-        remove_abandoned(path, &name);
-        loop {
-            let count = COUNT.fetch_add(1, Ordering::Relaxed);
-            let own = format!("{name}.{}-{count}{PARTIAL}", std::process::id());
-            let path = path.with_file_name(own);
-            match File::create_new(&path) {
-                Ok(file) => {
-                    let partial = Self { file, path, replaced: false };
-                    // Until the lock is taken, another writer may take this file for an abandoned
-                    // one and remove it. On a file system without locks nothing is ever removed.
-                    let locked = partial.file.lock().is_ok();
-                    if !locked || partial.path.exists() {
-                        return Ok(partial);
-                    }
-                }
-                // A killed process with the same number has left it, on a file system without
-                // locks.
-                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => (),
-                Err(error) => return Err(error),
-            }
-        }
-    }
-
-    fn write(&self, tensors: &Tensors) -> Result<(), CheckpointError> {
-        let mut buffered = BufWriter::with_capacity(1 << 20, &self.file);
-        write(tensors, &mut buffered)?;
-        buffered.flush().map_err(CheckpointError::io("write"))?;
-        self.file.sync_all().map_err(CheckpointError::io("sync"))
-    }
-
-    fn replace(mut self, path: &Path) -> io::Result<()> {
-        std::fs::rename(&self.path, path)?;
-        self.replaced = true;
-        Ok(())
-    }
-}
-
-impl Drop for Partial {
-    fn drop(&mut self) {
-        if !self.replaced {
-            // As far as that is possible; the next writer tries again.
-            let _ = std::fs::remove_file(&self.path);
-        }
-    }
-}
-
-/// Removes partial files for `path` whose writers are gone: those that no process has locked.
-fn remove_abandoned(path: &Path, name: &str) {
-    let Ok(entries) = std::fs::read_dir(folder_of(path)) else { return };
-    for entry in entries.flatten() {
-        let entry_name = entry.file_name();
-        let is_partial = entry_name.to_str().is_some_and(|entry| {
-            entry
-                .strip_prefix(name)
-                .and_then(|rest| rest.strip_prefix('.')?.strip_suffix(PARTIAL))
-                .and_then(|writer| writer.split_once('-'))
-                .is_some_and(|(process, count)| is_number(process) && is_number(count))
-        });
-        if !is_partial {
-            continue;
-        }
-        if let Ok(file) = File::open(entry.path()) {
-            if file.try_lock().is_ok() {
-                let _ = std::fs::remove_file(entry.path());
-            }
-        }
-    }
-}
-
-fn is_number(word: &str) -> bool {
-    !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_digit())
-}
-
-fn folder_of(path: &Path) -> &Path {
-    match path.parent() {
-        Some(folder) if !folder.as_os_str().is_empty() => folder,
-        _ => Path::new("."),
-    }
-}
-
-/// Lets the new name outlive a power failure, on file systems that can.
-fn sync_folder(path: &Path) {
-    let _ = File::open(folder_of(path)).and_then(|folder| folder.sync_all());
+    Partial::new(path).map(|_| ())
 }
 
 /// The bytes of the file.
@@ -240,7 +117,8 @@ fn checksum(tensors: &Tensors) -> String {
 #[cfg(all(test, unix))]
 mod tests {
     #![allow(clippy::unwrap_used)]
-    use super::{behind_links, probe, save, Tensors};
+    use super::{probe, save, Tensors};
+    use crate::files::behind_links;
     use std::os::unix::fs::symlink;
 
     // Fails if a link is replaced: its user looks for the file where it leads.

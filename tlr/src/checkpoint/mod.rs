@@ -29,7 +29,8 @@ use std::{
 /// `snapshot_before.*` with the paths of the model's tensors, `optimizer.<buffer>.*`, and
 /// `attached.*` as bytes. `direction.*` takes the place of `snapshot_before.*` with
 /// [`Config::bf16_directions`](crate::Config::bf16_directions); `sketch` and `sketch_moved` take
-/// that of both snapshots with [`Config::sketch`](crate::Config::sketch). The rest is JSON, in
+/// that of both snapshots with [`Config::sketch`](crate::Config::sketch). A
+/// [`MixedPrecision`](crate::MixedPrecision) adds `tlr.loss_scale`. The rest is JSON, in
 /// `progress`. A checksum covers it all.
 ///
 /// # Example
@@ -65,6 +66,8 @@ pub struct Checkpoint {
 
 const PROGRESS: &str = "progress";
 const ATTACHED: &str = "attached.";
+/// Before the names of bytes that are this crate's own. No attachment has such a name.
+const OWN: &str = "tlr.";
 
 impl Checkpoint {
     /// Adds bytes of the caller's own, or replaces those of the same name.
@@ -79,6 +82,17 @@ impl Checkpoint {
     /// The bytes that were attached by this name.
     pub fn attachment(&self, name: &str) -> Option<&[u8]> {
         Some(&self.tensors.get(&format!("{ATTACHED}{name}"))?.bytes)
+    }
+
+    /// Adds bytes of this crate's own, or replaces those of the same name.
+    pub(crate) fn with_own(mut self, name: &str, bytes: Vec<u8>) -> Self {
+        self.tensors.insert(format!("{OWN}{name}"), Stored::of_bytes(bytes));
+        self
+    }
+
+    /// The bytes of this crate's own by this name.
+    pub(crate) fn own(&self, name: &str) -> Option<&[u8]> {
+        Some(&self.tensors.get(&format!("{OWN}{name}"))?.bytes)
     }
 
     /// Writes the file: to a new file in the same folder, which is forced to the disk and then
@@ -204,7 +218,8 @@ impl Checkpoint {
     /// Names, types and shapes in which the tensors differ from those of `here`.
     fn differences(&self, here: &Self) -> Vec<Difference> {
         let names = |tensors: &Tensors| -> std::collections::BTreeSet<String> {
-            tensors.keys().filter(|name| !name.starts_with(ATTACHED)).cloned().collect()
+            let is_free = |name: &&String| name.starts_with(ATTACHED) || name.starts_with(OWN);
+            tensors.keys().filter(|name| !is_free(name)).cloned().collect()
         };
         let mut differences = Vec::new();
         for tensor in names(&self.tensors).union(&names(&here.tensors)) {

@@ -4,6 +4,7 @@ use super::{
     history::{Adaptation, KeptBecause, Outcome},
     products::DirectionProducts,
     rule::{self, bounded, Proposal},
+    state::Phase,
     Engine, RateRule, Step,
 };
 
@@ -66,6 +67,8 @@ impl<R: RateRule> Engine<R> {
 
     /// The step is made. A window in progress ends without a decision.
     pub(crate) fn exact_step_made(&mut self, decisions: Vec<ExactDecision>) -> Step {
+        // The step before may have been left in the middle, by an optimizer that panicked.
+        self.state.phase = Phase::Idle;
         self.state.steps += 1;
         // An exact step ends the ramp: its derivatives say more than the ramp's slopes.
         match self.state.ramp.take() {

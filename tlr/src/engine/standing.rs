@@ -1,18 +1,16 @@
 //! [`Standing`]: an engine's state in few numbers, by which ranks notice that they have come apart.
 
-use super::Engine;
-use crate::{digest::Fnv, settings::Settings};
-use std::{
-    fmt::{self, Debug, Write},
-    sync::Arc,
-};
+use super::{start::ramp::Ramp, Engine};
+use crate::{digest::Digest, settings::Settings};
+use std::sync::Arc;
 
 /// An engine's state in few numbers. Engines with the same past have the same standing.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Standing {
     /// Steps so far.
     pub(crate) steps: u64,
-    /// Whether the next step is the first of a window. Only then is all compared.
+    /// Whether the next batch is the first of a window, or of the ramp. Only then is all compared:
+    /// a ramp of many steps has one beginning, and so has a step of several batches.
     pub(crate) begins_window: bool,
     /// Each group's name and learned rate.
     pub(crate) rates: Vec<(Arc<str>, f64)>,
@@ -28,9 +26,14 @@ impl Standing {
     /// A digest of all of it.
     pub(crate) fn digest(&self) -> u64 {
         let mut digest = Digest::default();
-        digest.add(&(self.steps, self.begins_window, &self.group_digests, self.shared_digest));
+        digest.add_debug(&(
+            self.steps,
+            self.begins_window,
+            &self.group_digests,
+            self.shared_digest,
+        ));
         for (name, rate) in &self.rates {
-            digest.add(&(name, rate.to_bits()));
+            digest.add_debug(&(name, rate.to_bits()));
         }
         digest.value()
     }
@@ -40,12 +43,13 @@ impl<R> Engine<R> {
     /// The engine's standing. The history is left out: steps that are over do not matter here.
     pub(crate) fn standing(&self) -> Standing {
         let state = &self.state;
-        let begins_window = state.position == 0;
+        let is_ramping = state.ramp.as_ref().is_some_and(Ramp::has_begun);
+        let begins_window = state.position == 0 && state.gathered.is_empty() && !is_ramping;
         let mut shared_digest = Digest::default();
-        shared_digest.add(&(state.position, state.gathered, state.snapshot));
+        shared_digest.add_debug(&(state.position, state.gathered, state.snapshot));
         let mut group_digests = Vec::new();
         if begins_window {
-            shared_digest.add(&(
+            shared_digest.add_debug(&(
                 &state.watch,
                 &state.ramp,
                 state.follows,
@@ -54,7 +58,7 @@ impl<R> Engine<R> {
             ));
             group_digests.extend(state.groups.iter().map(|group| {
                 let mut digest = Digest::default();
-                digest.add(group);
+                digest.add_debug(group);
                 digest.value()
             }));
         }
@@ -70,33 +74,11 @@ impl<R> Engine<R> {
     }
 }
 
-/// A digest of the values' `Debug` text, which is exact for floats.
-#[derive(Default)]
-struct Digest(Fnv);
-
-impl Digest {
-    fn add(&mut self, value: &impl Debug) {
-        // It never fails.
-        let _ = write!(self, "{value:?};");
-    }
-
-    fn value(&self) -> u64 {
-        self.0 .0
-    }
-}
-
-impl Write for Digest {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        self.0.bytes(text.as_bytes());
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::engine::{Event, Group, NewtonConfig, Numbers, Window};
+    use crate::engine::{Event, Group, NewtonConfig, Numbers, Request, Slope, Window};
 
     fn engine() -> Engine<crate::engine::NewtonRule> {
         let group = |name: &str| Group { name: name.into(), fixed_rate: false, rate: 0.1 };
@@ -119,6 +101,33 @@ mod tests {
         counted.state.position = 1;
         assert_ne!(one.standing().shared_digest, counted.standing().shared_digest);
         assert!(!counted.standing().begins_window && counted.standing().group_digests.is_empty());
+    }
+
+    /// Weights are read where a window begins. Fails if each batch of its first step, or each step
+    /// of a ramp, counts as a beginning.
+    #[test]
+    fn a_window_and_a_ramp_begin_once() {
+        let group = || Group { name: "a".into(), fixed_rate: false, rate: 0.1 };
+        let config = NewtonConfig::default().window(Window::steps(3).unwrap());
+        let numbers = Numbers { momentum: 0.0, spacing: f64::EPSILON };
+        let slope = Slope { along: 0.0, moved: 0.0, gradient: 1.0, norm: 1.0, weights: 1 };
+        for ramp in [true, false] {
+            let mut engine = Engine::new(config.ramp(ramp), vec![group()], numbers).unwrap();
+            for batch in 0..4 {
+                assert_eq!(engine.standing().begins_window, batch == 0, "{batch} {ramp}");
+                let only_gathers = !ramp && batch < 2;
+                let mut event = Event::Batch { loss: Some(1.0), only_gathers };
+                loop {
+                    event = match engine.tell(event).unwrap() {
+                        Request::TakeSnapshot(_) => Event::SnapshotTaken,
+                        Request::MeasureSlopes(_) => Event::Slopes(vec![slope]),
+                        Request::Update => Event::Updated,
+                        Request::Done(_) => break,
+                        other => unreachable!("{other:?}"),
+                    };
+                }
+            }
+        }
     }
 
     #[test]

@@ -207,22 +207,41 @@ pub(super) enum Phase {
 impl Phase {
     fn is_possible(&self, groups: usize) -> bool {
         match self {
-            Self::Idle | Self::EndingWindow(_) | Self::Retreating { .. } => true,
+            Self::Idle | Self::Retreating { .. } => true,
+            Self::EndingWindow(slopes) => is_one_each_or_none(slopes, groups),
             Self::TakingWeights(step)
             | Self::TakingBuffers(step)
             | Self::Ramping(step)
             | Self::Suspecting(step, _)
             | Self::LookingBack(step)
             | Self::Updating(step)
-            | Self::Skipping(step, _)
-            | Self::Checking(step, ..) => step.is_possible(groups),
-            Self::Weighing(window) => window.products.len() == groups && window.factor >= 0.0,
+            | Self::Skipping(step, _) => step.is_possible(groups),
+            Self::Checking(step, _, guilty) => {
+                step.is_possible(groups) && is_one_each(guilty, groups)
+            }
+            Self::Weighing(window) => {
+                window.products.len() == groups
+                    && window.factor >= 0.0
+                    && is_one_each_or_none(&window.slopes, groups)
+                    && is_one_each_or_none(&window.movable, groups)
+            }
             Self::GoingBack(rollback) => {
                 rollback.watch.is_possible(MAX_COUNT)
+                    && is_one_each(&rollback.guilty, groups)
                     && rollback.ramp.as_ref().is_none_or(|ramp| ramp.is_possible(groups))
             }
         }
     }
+}
+
+/// Whether a list, if there is one, has an entry for each group.
+fn is_one_each<T>(list: &Option<Vec<T>>, groups: usize) -> bool {
+    list.as_ref().is_none_or(|list| list.len() == groups)
+}
+
+/// The same of an answer, which is empty if the host cannot tell.
+fn is_one_each_or_none<T>(answer: &Option<Vec<T>>, groups: usize) -> bool {
+    answer.as_ref().is_some_and(Vec::is_empty) || is_one_each(answer, groups)
 }
 
 /// A step that has begun.
@@ -252,6 +271,7 @@ impl PendingStep {
             && self.gathered.is_possible()
             && self.watch.is_possible(MAX_COUNT)
             && self.ramp.as_ref().is_none_or(|ramp| ramp.is_possible(groups))
+            && is_one_each_or_none(&self.slopes, groups)
     }
 }
 

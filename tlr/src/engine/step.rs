@@ -23,6 +23,9 @@ impl<R: RateRule> Engine<R> {
     ///   way back. The step is over, and the next batch may be reported.
     pub fn tell(&mut self, event: Event) -> Result<Request, Error> {
         let phase = std::mem::replace(&mut self.state.phase, Phase::Idle);
+        if !self.has_one_each(&event) {
+            return self.refuse(phase, &event);
+        }
         match (phase, event) {
             (Phase::Idle, Event::Batch { loss, only_gathers }) => self.begin(loss, only_gathers),
             (Phase::TakingWeights(step), Event::SnapshotTaken) => self.judge(step, true),
@@ -37,9 +40,7 @@ impl<R: RateRule> Engine<R> {
             (Phase::Checking(step, cause, guilty), Event::WeightsChecked { finite }) => {
                 Ok(self.checked(step, cause, guilty, finite))
             }
-            (Phase::EndingWindow(slopes), Event::WindowEnded(products))
-                if products.len() == self.groups.len() =>
-            {
+            (Phase::EndingWindow(slopes), Event::WindowEnded(products)) => {
                 Ok(self.window_ended(products, slopes))
             }
             (Phase::EndingWindow(_), Event::WindowBroken { tensor }) => {
@@ -60,12 +61,28 @@ impl<R: RateRule> Engine<R> {
             }
             (Phase::GoingBack(rollback), Event::WentBack) => self.rolled_back(rollback),
             (Phase::Retreating { tensor }, Event::WentBack) => Err(self.retreated(tensor)),
-            (phase, event) => {
-                let error = Error::OutOfOrder { told: told(&event), expected: expected(&phase) };
-                self.state.phase = phase;
-                Err(error)
-            }
+            (phase, event) => self.refuse(phase, &event),
         }
+    }
+
+    /// Whether an event that lists something of each group has as many as there are groups. What a
+    /// host cannot measure is an empty list.
+    fn has_one_each(&self, event: &Event) -> bool {
+        let (listed, may_be_empty) = match event {
+            Event::WindowEnded(products) => (products.len(), false),
+            Event::Slopes(slopes) => (slopes.len(), true),
+            Event::Movable(movable) => (movable.len(), true),
+            Event::Norms(norms) => (norms.len(), true),
+            _ => return true,
+        };
+        listed == self.groups.len() || may_be_empty && listed == 0
+    }
+
+    /// Goes on waiting in this phase, as if the event had not come.
+    fn refuse(&mut self, phase: Phase, event: &Event) -> Result<Request, Error> {
+        let error = Error::OutOfOrder { told: told(event), expected: expected(&phase) };
+        self.state.phase = phase;
+        Err(error)
     }
 
     /// Ends the step because the host could not do what it was asked for. The answer is whether the
@@ -342,18 +359,22 @@ fn told(event: &Event) -> &'static str {
     }
 }
 
+const SLOPES: &str = "slopes: one for each group, or none";
+
 fn expected(phase: &Phase) -> &'static str {
     match phase {
         Phase::Idle => "a batch",
         Phase::TakingWeights(_) | Phase::TakingBuffers(_) => "a snapshot",
-        Phase::Ramping(_) | Phase::LookingBack(_) | Phase::Suspecting(..) => "slopes",
+        Phase::Ramping(_) | Phase::LookingBack(_) | Phase::Suspecting(..) => SLOPES,
         Phase::Updating(_) => "an update",
         Phase::Skipping(..) => "a batch left out",
         Phase::Checking(..) => "a check of the weights",
         Phase::EndingWindow(_) => "the products of each group, or a broken window",
-        Phase::Weighing(window) if window.slopes.is_none() => "slopes",
-        Phase::Weighing(window) if window.movable.is_none() => "which groups would move",
-        Phase::Weighing(_) => "norms",
+        Phase::Weighing(window) if window.slopes.is_none() => SLOPES,
+        Phase::Weighing(window) if window.movable.is_none() => {
+            "which groups would move: an answer for each, or none"
+        }
+        Phase::Weighing(_) => "norms: one for each group, or none",
         Phase::GoingBack(_) | Phase::Retreating { .. } => "a way back",
     }
 }

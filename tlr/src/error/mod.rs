@@ -225,9 +225,16 @@ pub enum Error {
          changed"
     )]
     ImpossibleState,
-    /// An [engine](crate::engine::Engine) got an event that it had not asked for; it is as it was.
-    /// Or a checkpoint was asked for after a base optimizer had panicked in a step, and may have
-    /// moved some of the weights: make another step, or `reset`, first.
+    /// A checkpoint was asked for after the base optimizer had panicked in a step. It may have
+    /// moved some of the weights and not others.
+    #[error(
+        "the base optimizer has panicked in its last update, and may have moved some of the \
+         weights and not others: load a checkpoint; or, to go on with these weights, make another \
+         step or `reset` before you save them"
+    )]
+    UpdateInterrupted,
+    /// An [engine](crate::engine::Engine) got an event that it had not asked for, or an answer that
+    /// has not one entry for each group. It is as it was.
     #[error("the engine was told of {told} and waits for {expected}")]
     OutOfOrder {
         /// The event that it got, in words.

@@ -16,14 +16,20 @@ pub struct StepFigures {
     pub(crate) standing: Option<Standing>,
     /// Whether this is a second set of gradients for the same batches.
     pub(crate) again: bool,
+    /// Whether nothing is to be done if the gradients of the next update are the means already.
+    pub(crate) unless_averaged: bool,
 }
 
 impl StepFigures {
     pub(crate) fn new(loss: Option<f64>) -> Self {
-        Self { loss, weight: 1.0, standing: None, again: false }
+        Self { loss, weight: 1.0, standing: None, again: false, unless_averaged: false }
     }
 
     pub(crate) fn again(self) -> Self {
         Self { again: true, ..self }
+    }
+
+    pub(crate) fn unless_averaged() -> Self {
+        Self { unless_averaged: true, ..Self::new(None) }
     }
 }

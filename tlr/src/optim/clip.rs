@@ -1,8 +1,8 @@
 //! [`Clip`]: gradient clipping by norm or by value.
 
 use super::{
-    gradients, CompleteGradients, DeviceError, FailedUpdate, Family, Groups, OptimizerState,
-    Resumable, ResumableFamily, Settings, Shards, StepFigures, TunableOptimizer,
+    gradients, update_alone, CompleteGradients, DeviceError, FailedUpdate, Family, Groups,
+    OptimizerState, Resumable, ResumableFamily, Settings, Shards, StepFigures, TunableOptimizer,
 };
 use crate::{
     error::Error,
@@ -53,7 +53,7 @@ use dfdx::{
 /// ```
 #[derive(Clone, Debug)]
 pub struct Clip<Opt> {
-    optimizer: Opt,
+    pub(super) optimizer: Opt,
     limit: Limit,
 }
 
@@ -195,8 +195,7 @@ where
         model: &mut Opt::Model,
         gradients: &Gradients<Opt::Dtype, Opt::Device>,
     ) -> Result<(), OptimizerUpdateError<DeviceError<Opt>>> {
-        let mut own = gradients::complete(&*model, gradients)?;
-        self.update_owned(model, &mut own)
+        update_alone(self, model, gradients)
     }
 }
 

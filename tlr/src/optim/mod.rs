@@ -8,6 +8,7 @@
 
 mod accumulate;
 mod adam;
+mod alone;
 mod averaging;
 mod checked;
 mod clip;
@@ -16,6 +17,7 @@ mod elementwise;
 pub(crate) mod gradients;
 mod groups;
 mod names;
+mod over_ranks;
 mod rmsprop;
 mod sgd;
 mod shards;
@@ -30,6 +32,7 @@ pub use averaging::StepFigures;
 pub use clip::Clip;
 pub use elementwise::Elementwise;
 pub use groups::Groups;
+pub use over_ranks::{OverRanks, WeighBatches};
 pub use rmsprop::RMSprop;
 pub use sgd::Sgd;
 pub use shards::Shards;
@@ -37,6 +40,7 @@ pub use state::{OptimizerState, Resumable, ResumableFamily};
 pub use tunable::{CompleteGradients, FailedUpdate, Family, TunableOptimizer};
 pub use update_rule::UpdateRule;
 
+pub(crate) use alone::{average_alone, update_alone};
 pub(crate) use checked::checked_groups;
 pub(crate) use groups::TensorGroup;
 pub(crate) use tunable::DeviceError;

@@ -2,7 +2,7 @@
 
 use super::{Communicator, Ranks};
 use crate::{
-    digest::Fnv,
+    digest::Digest,
     error::{Error, ParallelError},
 };
 
@@ -78,21 +78,6 @@ pub(super) fn digest<T: AsRef<str>>(facts: &[(T, T)]) -> u64 {
         digest.add(fact.as_ref().as_bytes());
     }
     digest.value()
-}
-
-/// A digest of several parts, each followed by its length.
-#[derive(Default)]
-pub(super) struct Digest(Fnv);
-
-impl Digest {
-    pub(super) fn add(&mut self, bytes: &[u8]) {
-        self.0.bytes(bytes);
-        self.0.bytes(&(bytes.len() as u64).to_le_bytes());
-    }
-
-    pub(super) fn value(&self) -> u64 {
-        self.0 .0
-    }
 }
 
 #[cfg(test)]

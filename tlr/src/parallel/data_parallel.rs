@@ -23,6 +23,9 @@ use std::fmt;
 /// [`Accumulate`](crate::optim::Accumulate) around `DataParallel`: a batch then has the weight that
 /// `Accumulate` is given.
 ///
+/// All of this holds without a trainer as well: `update` of `DataParallel`, and of
+/// [`Clip`](crate::optim::Clip) and `Accumulate` around it, averages the gradients first.
+///
 /// At each step the ranks compare their counts and rates, and at the beginning of each window their
 /// weights and all that they remember. If a rank differs, the step fails on all ranks with an error
 /// that names the rank, the step and the layer ([`Error::Parallel`]).
@@ -72,21 +75,55 @@ pub struct DataParallel<Opt: TunableOptimizer, C> {
     pub(super) plan: Plan,
     /// Whether a trainer shares out its snapshots.
     pub(super) sharded: bool,
-    /// The weight of this rank's next batch, and that of the last one, if they were set.
-    pub(super) next_weight: Option<f64>,
-    pub(super) weight: Option<f64>,
-    /// The flag that this rank sends with the next step, and whether any rank has sent one with the
-    /// last.
-    pub(super) telling: bool,
-    pub(super) told: bool,
-    /// Whether the gradients of the next update are the means already.
-    pub(super) averaged: bool,
+    pub(super) next: NextBatch,
+    pub(super) last: LastBatch,
     /// Digest of the model and the settings. None before the first step.
     pub(super) setup: Option<u64>,
     /// The gradients of all tensors, one after the other.
     pub(super) flat: Vec<Opt::Dtype>,
-    pub(super) mean_loss: Option<f64>,
-    pub(super) total_weight: f64,
+}
+
+/// What this rank was told of its next batch.
+#[derive(Default)]
+pub(super) struct NextBatch {
+    /// The weight, if it was set.
+    pub(super) weight: Option<f64>,
+    /// The flag that is sent with it. It stays for the batches after it.
+    pub(super) flag: bool,
+}
+
+/// What is known of the last batch.
+#[derive(Default)]
+pub(super) struct LastBatch {
+    /// The weight of this rank's part, if it was set.
+    pub(super) weight: Option<f64>,
+    /// Whether any rank has sent a flag with it.
+    pub(super) told: bool,
+    /// The means that were taken last.
+    pub(super) means: Option<Means>,
+}
+
+/// What the batches of all ranks came to.
+#[derive(Clone, Copy)]
+pub(super) struct Means {
+    pub(super) loss: Option<f64>,
+    /// What they weigh together.
+    pub(super) weight: f64,
+    /// Whether no update has used the mean gradients yet.
+    pub(super) unused: bool,
+}
+
+impl LastBatch {
+    /// The means, if the gradients of the next update are those already.
+    pub(super) fn unused(&self) -> Option<Means> {
+        self.means.filter(|means| means.unused)
+    }
+
+    pub(super) fn use_up(&mut self) {
+        if let Some(means) = &mut self.means {
+            means.unused = false;
+        }
+    }
 }
 
 /// The default size of a bucket, in numbers.
@@ -109,15 +146,10 @@ where
             ranks,
             plan: Plan { bucket: BUCKET, compression: Compression::None },
             sharded: false,
-            next_weight: None,
-            weight: None,
-            telling: false,
-            told: false,
-            averaged: false,
+            next: NextBatch::default(),
+            last: LastBatch::default(),
             setup: None,
             flat: Vec::new(),
-            mean_loss: None,
-            total_weight: 0.0,
         }
     }
 
@@ -224,7 +256,7 @@ where
     pub fn weigh_next(&mut self, weight: f64) -> Result<(), Error> {
         let in_range = weight.is_finite() && weight >= 0.0;
         Error::unless(in_range, "the weight of a batch", "finite and at least 0", weight)?;
-        self.next_weight = Some(weight);
+        self.next.weight = Some(weight);
         Ok(())
     }
 
@@ -232,13 +264,13 @@ where
     /// own: that this rank was asked to stop, for instance. All ranks [know](Self::was_told) it
     /// after the same step.
     pub fn tell_all(&mut self, told: bool) {
-        self.telling = told;
+        self.next.flag = told;
     }
 
     /// Whether any rank had the flag of [`tell_all`](Self::tell_all) set in the last step. False
     /// with one rank.
     pub fn was_told(&self) -> bool {
-        self.told
+        self.last.told
     }
 
     /// The optimizer that receives the means.
@@ -254,7 +286,8 @@ where
     /// The mean loss over all ranks of the last batch, and the sum of the weights. None with one
     /// rank, and before the first batch with a loss.
     pub fn last_batch(&self) -> Option<(f64, f64)> {
-        Some((self.mean_loss?, self.total_weight))
+        let means = self.last.means?;
+        Some((means.loss?, means.weight))
     }
 }
 

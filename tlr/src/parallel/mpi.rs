@@ -51,8 +51,12 @@ impl Mpi {
                 "MPI was entered before: keep the first `Mpi` and clone `Ranks`",
             ));
         };
-        if threading < Threading::Funneled {
-            return Err(transport("this MPI library knows programs of one thread only"));
+        // `Ranks` may move to another thread, which `Funneled` does not allow.
+        if threading < Threading::Serialized {
+            return Err(transport(
+                "this MPI library allows calls from the program's first thread only: take one \
+                 that supports MPI_THREAD_SERIALIZED",
+            ));
         }
         let world = universe.world();
         let (rank, size) = (world.rank(), world.size());

@@ -4,45 +4,16 @@ use super::{Communicator, DataParallel};
 use crate::{
     error::Error,
     optim::{
-        gradients, CompleteGradients, DeviceError, FailedUpdate, Groups, OptimizerState, Resumable,
-        Shards, StepFigures, TunableOptimizer,
+        average_alone, gradients, update_alone, CompleteGradients, DeviceError, FailedUpdate,
+        Groups, OptimizerState, OverRanks, Resumable, Shards, StepFigures, TunableOptimizer,
+        WeighBatches,
     },
-    tensors::{self, Backend, Element},
+    tensors::{Backend, Element},
 };
 use dfdx::{
-    optim::{Optimizer, OptimizerUpdateError, UnusedTensors},
+    optim::{Optimizer, OptimizerUpdateError},
     tensor::Gradients,
 };
-
-impl<Opt, C> DataParallel<Opt, C>
-where
-    Opt: TunableOptimizer,
-    Opt::Dtype: Element,
-    Opt::Device: Backend<Opt::Dtype>,
-    C: Communicator,
-{
-    /// For an update outside of a trainer, which has averaged nothing.
-    fn average_now(
-        &mut self,
-        model: &Opt::Model,
-        gradients: &mut Gradients<Opt::Dtype, Opt::Device>,
-    ) -> Result<(), OptimizerUpdateError<DeviceError<Opt>>> {
-        if !self.averages_over_ranks() || std::mem::take(&mut self.averaged) {
-            return Ok(());
-        }
-        let mut figures = StepFigures::new(None);
-        let averaged = self.take_means(model, Ok(gradients), &mut figures);
-        self.averaged = false;
-        averaged.map_err(|error| {
-            tracing::error!(%error, "no parameter was updated");
-            // dfdx's error has no room for this one: see `Trainer`'s `Optimizer`.
-            let trained = tensors::list(model).into_iter().filter(|tensor| tensor.trainable);
-            let mut unused = UnusedTensors::default();
-            unused.ids.extend(trained.map(|tensor| tensor.id));
-            OptimizerUpdateError::UnusedParams(unused)
-        })
-    }
-}
 
 impl<Opt, C> Optimizer<Opt::Model, Opt::Device, Opt::Dtype> for DataParallel<Opt, C>
 where
@@ -56,12 +27,11 @@ where
         model: &mut Opt::Model,
         gradients: &Gradients<Opt::Dtype, Opt::Device>,
     ) -> Result<(), OptimizerUpdateError<DeviceError<Opt>>> {
-        if !self.averages_over_ranks() || self.averaged {
-            self.averaged = false;
+        if !self.averages_over_ranks() || self.last.unused().is_some() {
+            self.last.use_up();
             return self.optimizer.update(model, gradients);
         }
-        let mut own = gradients::complete(&*model, gradients)?;
-        self.update_owned(model, &mut own)
+        update_alone(self, model, gradients)
     }
 }
 
@@ -141,6 +111,10 @@ where
         gradients: Result<&mut Gradients<Opt::Dtype, Opt::Device>, String>,
         figures: &mut StepFigures,
     ) -> Result<(), Error> {
+        if let (true, Some(means)) = (figures.unless_averaged, self.last.unused()) {
+            (figures.loss, figures.weight) = (means.loss, means.weight);
+            return Ok(());
+        }
         match self.averages_over_ranks() {
             true => self.take_means(model, gradients, figures),
             false => Ok(()),
@@ -148,7 +122,7 @@ where
     }
 
     fn end_averaging(&mut self) {
-        self.averaged = false;
+        self.last.use_up();
     }
 
     fn update_owned(
@@ -156,7 +130,8 @@ where
         model: &mut Opt::Model,
         gradients: &mut Gradients<Opt::Dtype, Opt::Device>,
     ) -> Result<(), OptimizerUpdateError<DeviceError<Opt>>> {
-        self.average_now(model, gradients)?;
+        average_alone(self, model, Ok(gradients))?;
+        self.last.use_up();
         self.optimizer.update_owned(model, gradients)
     }
 }
@@ -178,5 +153,37 @@ where
         state: &OptimizerState,
     ) -> Result<(), DeviceError<Opt>> {
         self.optimizer.restore(model, state)
+    }
+}
+
+impl<Opt, C> WeighBatches for DataParallel<Opt, C>
+where
+    Opt: TunableOptimizer,
+    Opt::Dtype: Element,
+    Opt::Device: Backend<Opt::Dtype>,
+    C: Communicator,
+{
+    fn weigh_next(&mut self, weight: f64) -> Result<(), Error> {
+        self.weigh_next(weight)
+    }
+}
+
+impl<Opt, C> OverRanks for DataParallel<Opt, C>
+where
+    Opt: TunableOptimizer,
+    Opt::Dtype: Element,
+    Opt::Device: Backend<Opt::Dtype>,
+    C: Communicator,
+{
+    fn tell_all(&mut self, told: bool) {
+        self.tell_all(told);
+    }
+
+    fn was_told(&self) -> bool {
+        self.was_told()
+    }
+
+    fn average_buffers(&self, model: &mut Opt::Model) -> Result<(), Error> {
+        self.average_buffers(model)
     }
 }

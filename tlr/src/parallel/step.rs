@@ -1,13 +1,15 @@
 //! A step of all ranks: what they compare and average before their gradients are used.
 
 use super::{
-    agree::{digest, Digest},
+    agree::digest,
+    data_parallel::Means,
     explain::LocalView,
     header::{mean_loss, Header, HeaderCheck},
     setup::{checksums, of_engine, of_model, Facts},
     Communicator, DataParallel,
 };
 use crate::{
+    digest::Digest,
     engine::Standing,
     error::{Error, ParallelError},
     optim::{gradients, StepFigures, TunableOptimizer},
@@ -30,9 +32,9 @@ where
         figures: &mut StepFigures,
     ) -> Result<(), Error> {
         if !figures.again {
-            self.weight = self.next_weight.take();
+            self.last.weight = self.next.weight.take();
         }
-        figures.weight = self.weight.unwrap_or(figures.weight);
+        figures.weight = self.last.weight.unwrap_or(figures.weight);
         let standing = figures.standing.as_ref();
         let steps = standing.map_or(0, |standing| standing.steps);
         self.ranks.set_step(steps + 1);
@@ -43,7 +45,7 @@ where
         let checksums = if begins_window { checksums(model) } else { Vec::new() };
         let header = Header {
             failed: own.is_err(),
-            told: self.telling,
+            told: self.next.flag,
             again: figures.again,
             loss: figures.loss,
             weight: figures.weight,
@@ -54,7 +56,7 @@ where
         };
         let said = self.ranks.gather(&header.to_bytes())?;
         let headers: Vec<_> = said.iter().map(|said| Header::from_bytes(said)).collect();
-        self.told = headers.iter().any(|header| header.told);
+        self.last.told = headers.iter().any(|header| header.told);
         match HeaderCheck::of(&headers) {
             HeaderCheck::Fine => (),
             HeaderCheck::Failed(_) => {
@@ -76,8 +78,8 @@ where
         }
         figures.loss = mean_loss(&headers);
         figures.weight = weights.iter().sum();
-        (self.mean_loss, self.total_weight) = (figures.loss, figures.weight);
-        self.averaged = true;
+        let (loss, weight) = (figures.loss, figures.weight);
+        self.last.means = Some(Means { loss, weight, unused: true });
         Ok(())
     }
 

@@ -40,6 +40,8 @@ struct Shift<'a, E: Dtype> {
     now: Values<E>,
     /// The element of W that B begins with.
     first: usize,
+    /// Whether other ranks have other parts of the snapshots.
+    is_sharded: bool,
 }
 
 /// Mutable access to what a [`Before`] keeps of A.
@@ -50,10 +52,15 @@ enum BeforeMut<'a, E> {
 
 impl<E: Dtype> Shift<'_, E> {
     fn products(&mut self) -> WindowProducts {
+        let (last, now, first) = (&mut *self.last, &self.now, self.first);
         match &mut self.before {
-            BeforeMut::Weights(before) => products::shift(before, self.last, &self.now, self.first),
+            BeforeMut::Weights(before) => products::shift::<_, _, false>(before, last, now, first),
+            // The other ranks may fail, and B is still needed then.
+            BeforeMut::Direction(direction) if self.is_sharded => {
+                products::shift::<_, _, false>(direction, last, now, first)
+            }
             BeforeMut::Direction(direction) => {
-                products::shift(direction, self.last, &self.now, self.first)
+                products::shift::<_, _, true>(direction, last, now, first)
             }
         }
     }
@@ -86,19 +93,23 @@ impl<E: Dtype> Snapshots<E> {
                 return Err(Unmoved::NotFinite(tensor.name.clone()));
             }
         }
-        // Whatever can fail comes before the swap, and overwrites A only.
+        // Whatever can fail comes before B is replaced, and overwrites A only.
         let own = match self.shift(model) {
             Err(Unmoved::Failed(error)) => Err(error),
             Err(not_finite) => return Err(not_finite),
             Ok(products) => Ok(products.iter().map(|group| [group.across, group.own]).collect()),
         };
         let products = self.total(shards, own)?;
+        if self.is_sharded && self.keeps_directions() {
+            self.take(model, TensorKind::Weights)?;
+        }
         self.tensors.iter_mut().for_each(Tracked::swap);
         Ok(products.into_iter().map(|[across, own]| WindowProducts { across, own }).collect())
     }
 
     /// Computes the dot products of every group, over the part that is kept here. Writes W to the
-    /// memory of A, or of B where a direction is kept in place of A.
+    /// memory of A. Where a direction is kept in place of A, writes W to that of B, unless the
+    /// snapshots are shared out.
     fn shift<D, M>(&mut self, model: &M) -> Result<Vec<WindowProducts>, Unmoved>
     where
         D: Device<E>,
@@ -142,6 +153,7 @@ impl<E: Dtype> Snapshots<E> {
         M: TensorCollection<E, D>,
     {
         let mut shifts = Vec::new();
+        let is_sharded = self.is_sharded;
         let mut tensors = self.tensors.iter_mut();
         tensors::read(model, |weights| {
             let Some(tensor) = tensors.next() else { return };
@@ -155,11 +167,12 @@ impl<E: Dtype> Snapshots<E> {
             let Some(before) = before else { return };
             let now = weights.values();
             let first = tensor.part.start;
-            shifts.push(Shift { name: &tensor.name, group, before, last, now, first });
+            shifts.push(Shift { name: &tensor.name, group, before, last, now, first, is_sharded });
         });
         // All tensors are shared out together, so that the threads wake only once.
         let shared = is_shared(shifts.iter().map(|shift| shift.last.len()).sum());
-        // A shift that keeps a direction overwrites B. So the weights are checked before it starts.
+        // A shift that keeps a direction may overwrite B. So the weights are checked before it
+        // starts.
         if shifts.iter().any(|shift| matches!(shift.before, BeforeMut::Direction(_))) {
             let finite = each(&mut shifts, shared, |shift| are_finite(&shift.now));
             if let Some((_, bad)) = finite.iter().zip(&shifts).find(|(finite, _)| !**finite) {

@@ -184,26 +184,27 @@ impl<E: Dtype> Snapshots<E> {
         self.tensors.iter().any(|tensor| matches!(tensor.before, Before::Direction(_)))
     }
 
-    /// Prepares stored elements as new A and B of every tensor, in the same place as the old ones.
-    /// Empty if `stored` has nothing for one of the tensors. Then all snapshots stay as they are.
+    /// Prepares stored elements as new A and B of each tensor, in the same place as the old ones.
+    /// A tensor that `stored` has nothing for keeps its snapshots.
     pub(crate) fn prepare<'s>(
         &self,
         stored: impl Fn(&Tracked<E>) -> Option<(&'s Stored, &'s Stored)>,
-    ) -> Result<Vec<Pair<E>>, Error>
+    ) -> Result<Vec<Option<Pair<E>>>, Error>
     where
         E: Element,
     {
-        let Some(stored) = self.tensors.iter().map(stored).collect::<Option<Vec<_>>>() else {
-            return Ok(Vec::new());
-        };
-        let pairs = self.tensors.iter().zip(stored);
-        pairs.map(|(tensor, (last, before))| tensor.with(last, before)).collect()
+        let pairs = self.tensors.iter().map(|tensor| {
+            stored(tensor).map(|(last, before)| tensor.with(last, before)).transpose()
+        });
+        pairs.collect()
     }
 
     /// Replaces A and B by what [`prepare`](Self::prepare) has returned.
-    pub(crate) fn replace(&mut self, prepared: Vec<Pair<E>>) {
+    pub(crate) fn replace(&mut self, prepared: Vec<Option<Pair<E>>>) {
         for (tensor, prepared) in self.tensors.iter_mut().zip(prepared) {
-            (tensor.last, tensor.before) = prepared;
+            if let Some(pair) = prepared {
+                (tensor.last, tensor.before) = pair;
+            }
         }
     }
 

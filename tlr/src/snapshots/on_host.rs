@@ -1,7 +1,10 @@
 //! The kernels of `window.cu`, compiled for the host by a C++ compiler and compared with exact
-//! sums. If there is no compiler, the test says so and passes.
+//! sums.
 
-#![allow(clippy::unwrap_used, clippy::print_stderr)]
+#![allow(clippy::unwrap_used)]
+#[path = "../../tests/needs/mod.rs"]
+mod needs;
+
 use super::{
     launch::{kernels, total, Kernel, Launch, Row},
     sums::tests::{exact, values},
@@ -16,8 +19,7 @@ use std::{
 
 /// The program that runs kernels on the host.
 fn program() -> Option<PathBuf> {
-    if Command::new("c++").arg("--version").output().is_err() {
-        eprintln!("skipped: there is no C++ compiler");
+    if !needs::found("c++", Command::new("c++").arg("--version").output().is_ok()) {
         return None;
     }
     let source = concat!(env!("CARGO_MANIFEST_DIR"), "/src/snapshots/on_host.cpp");

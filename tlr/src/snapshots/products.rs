@@ -10,9 +10,6 @@ use std::ops::Range;
 
 /// What is kept of one element of A: the element itself, or a − b in bfloat16.
 pub(crate) trait Kept<E>: Copy + Default + Send + Sync {
-    /// Whether W is written to the memory of B. Otherwise it is written to the memory of A.
-    const REPLACES_LAST: bool;
-
     /// a − b.
     fn moved(self, last: f64) -> f64;
 
@@ -23,8 +20,6 @@ pub(crate) trait Kept<E>: Copy + Default + Send + Sync {
 
 /// A itself is kept. W overwrites it, and the caller swaps A and B afterwards.
 impl<E: Dtype> Kept<E> for E {
-    const REPLACES_LAST: bool = false;
-
     #[inline(always)]
     fn moved(self, last: f64) -> f64 {
         wide(self) - last
@@ -37,8 +32,6 @@ impl<E: Dtype> Kept<E> for E {
 }
 
 impl<E: Dtype> Kept<E> for Bf16 {
-    const REPLACES_LAST: bool = true;
-
     #[inline(always)]
     fn moved(self, _last: f64) -> f64 {
         self.to_f64()
@@ -50,9 +43,10 @@ impl<E: Dtype> Kept<E> for Bf16 {
     }
 }
 
-/// Computes the dot products of A, B and W. Writes W to the memory of A, or of B if `K` is a
-/// direction. A and B have the same length, and begin with element `first` of W.
-pub(crate) fn shift<E: Dtype, K: Kept<E>>(
+/// Computes the dot products of A, B and W. Writes to the memory of A what the next window needs
+/// there, and W to that of B if `B_TOO`. A and B have the same length, and begin with element
+/// `first` of W.
+pub(crate) fn shift<E: Dtype, K: Kept<E>, const B_TOO: bool>(
     kept: &mut [K],
     last: &mut [E],
     now: &Values<E>,
@@ -60,7 +54,7 @@ pub(crate) fn shift<E: Dtype, K: Kept<E>>(
 ) -> WindowProducts {
     let len = last.len();
     let chunks = kept.chunks_mut(CHUNK).zip(last.chunks_mut(CHUNK));
-    let chunks = chunks.enumerate().map(|(index, (kept, last))| Shift {
+    let chunks = chunks.enumerate().map(|(index, (kept, last))| Shift::<_, _, B_TOO> {
         first: first + index * CHUNK,
         kept,
         last,
@@ -72,7 +66,7 @@ pub(crate) fn shift<E: Dtype, K: Kept<E>>(
 }
 
 /// The work on one chunk.
-struct Shift<'a, E: Dtype, K> {
+struct Shift<'a, E: Dtype, K, const B_TOO: bool> {
     /// The index in `now` of the chunk's first element.
     first: usize,
     kept: &'a mut [K],
@@ -81,7 +75,7 @@ struct Shift<'a, E: Dtype, K> {
     room: ReadBuffer<E>,
 }
 
-impl<E: Dtype, K: Kept<E>> Chunk<2> for Shift<'_, E, K> {
+impl<E: Dtype, K: Kept<E>, const B_TOO: bool> Chunk<2> for Shift<'_, E, K, B_TOO> {
     fn len(&self) -> usize {
         self.last.len()
     }
@@ -95,21 +89,21 @@ impl<E: Dtype, K: Kept<E>> Chunk<2> for Shift<'_, E, K> {
         let (kept, kept_rest) = kept.as_chunks_mut::<LANES>();
         let (last, last_rest) = last.as_chunks_mut::<LANES>();
         for ((kept, last), now) in kept.iter_mut().zip(last).zip(now) {
-            shift_lanes(kept, last, now, sums);
+            shift_lanes::<_, _, B_TOO>(kept, last, now, sums);
         }
         if now_rest.is_empty() {
             return;
         }
         // The missing lanes are padded with zeros in all three, so they add 0 to the sums.
         let (mut kept, mut last) = (filled(kept_rest), filled(last_rest));
-        shift_lanes(&mut kept, &mut last, &filled(now_rest), sums);
+        shift_lanes::<_, _, B_TOO>(&mut kept, &mut last, &filled(now_rest), sums);
         kept_rest.iter_mut().zip(kept).for_each(|(to, from)| *to = from);
         last_rest.iter_mut().zip(last).for_each(|(to, from)| *to = from);
     }
 }
 
 #[inline(always)]
-fn shift_lanes<E: Dtype, K: Kept<E>>(
+fn shift_lanes<E: Dtype, K: Kept<E>, const B_TOO: bool>(
     kept: &mut [K; LANES],
     last: &mut [E; LANES],
     now: &[E; LANES],
@@ -121,7 +115,7 @@ fn shift_lanes<E: Dtype, K: Kept<E>>(
         across[lane] += kept[lane].moved(b) * moved;
         own[lane] += moved * moved;
         kept[lane] = K::next(moved, now[lane]);
-        if K::REPLACES_LAST {
+        if B_TOO {
             last[lane] = now[lane];
         }
     }
@@ -145,7 +139,7 @@ mod tests {
     fn dots(before: &[f32], last: &[f32], now: &[f32]) -> WindowProducts {
         let shifted = |values: Values<f32>| {
             let (mut before, mut still) = (before.to_vec(), last.to_vec());
-            let dots = shift(&mut before, &mut still, &values, 0);
+            let dots = shift::<_, _, false>(&mut before, &mut still, &values, 0);
             assert_eq!(before, now);
             assert_eq!(still, last);
             dots
@@ -166,8 +160,12 @@ mod tests {
                 last.iter().zip(&now).map(|(b, w)| f64::from(*b) - f64::from(*w)).collect();
             let own = exact(moved.iter().map(|s| s * s));
             let across = exact(kept.iter().zip(&moved).map(|(d, s)| d.to_f64() * s));
-            let mut last = last;
-            let dots = shift(&mut kept, &mut last, &lent(&now), 0);
+            let (mut last, mut still, mut again) = (last.clone(), last, kept.clone());
+            let dots = shift::<_, _, true>(&mut kept, &mut last, &lent(&now), 0);
+            // And without writing to B.
+            let before = still.clone();
+            assert_eq!(shift::<_, _, false>(&mut again, &mut still, &lent(&now), 0), dots);
+            assert!(still == before && again == kept);
             assert!((dots.own - own).abs() <= 1e-12 * own, "{len}");
             assert!((dots.across - across).abs() <= 1e-12 * own, "{len}");
             assert_eq!(last, now);

@@ -98,3 +98,43 @@ fn a_direction_in_place_of_the_snapshot_before() {
     assert_eq!(last(&snapshots), [6.0; 43]);
     assert_eq!(model.0.array(), [6.0; 3]);
 }
+
+/// The first of two ranks, while the other one fails or has the same sums as this one.
+struct OfTwo {
+    fails: bool,
+}
+
+impl crate::optim::Shards for OfTwo {
+    fn place(&self) -> (usize, usize) {
+        (0, 2)
+    }
+
+    fn exchange_numbers(&self, own: Result<Vec<f64>, String>) -> Result<Vec<Vec<f64>>, Error> {
+        match self.fails {
+            true => Err(Error::Device("the other rank's".to_owned())),
+            false => Ok(vec![own.clone().unwrap(), own.unwrap()]),
+        }
+    }
+}
+
+/// A rank fails while a window ends. Fails if B is replaced before the sums of all ranks are there:
+/// a rollback would then lead to the weights that were to be undone.
+#[test]
+fn a_window_that_another_rank_cannot_end_leaves_the_snapshot() {
+    for directions in [false, true] {
+        let dev = Cpu::default();
+        let mut model = dev.zeros::<Rank1<80>>();
+        let layout = Layout { directions, place: Some((0, 2)), ..Layout::default() };
+        let mut snapshots = Snapshots::<f32>::new(&model, 1, |_| Some(0), layout).unwrap();
+        snapshots.take(&model, TensorKind::Weights).unwrap();
+        let last = |snapshots: &Snapshots<f32>| snapshots.tensors[0].last.read().unwrap().to_vec();
+        for (weight, fails) in [(2.0, false), (6.0, true), (7.0, false)] {
+            let before = last(&snapshots);
+            model.copy_from(&[weight; 80]);
+            let ended = snapshots.advance(&model, Some(&OfTwo { fails }));
+            assert_eq!(ended.is_err(), fails);
+            let expected = if fails { before } else { vec![weight; 40] };
+            assert_eq!(last(&snapshots), expected, "{directions}");
+        }
+    }
+}

@@ -36,6 +36,16 @@ pub(crate) enum Before<E> {
     Direction(Vec<Bf16>),
 }
 
+impl<E: Element> Before<E> {
+    /// The type that a checkpoint stores it in.
+    pub(crate) fn stored_dtype(&self) -> safetensors::Dtype {
+        match self {
+            Self::Weights(_) => E::STORED,
+            Self::Direction(_) => safetensors::Dtype::BF16,
+        }
+    }
+}
+
 /// B, and what is kept of A.
 pub(crate) type Pair<E> = (Memory<E>, Before<E>);
 

@@ -91,6 +91,11 @@ impl Stored {
         values.iter().map(|bytes| Bf16(u16::from_le_bytes(*bytes))).collect()
     }
 
+    /// The type and the shape of a tensor, without its elements.
+    pub(crate) fn outline(dtype: StoredDtype, shape: Vec<usize>) -> Self {
+        Self { dtype, shape, bytes: Vec::new() }
+    }
+
     pub(crate) fn of_bytes(bytes: Vec<u8>) -> Self {
         Self { dtype: StoredDtype::U8, shape: vec![bytes.len()], bytes }
     }

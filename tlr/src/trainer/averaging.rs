@@ -7,10 +7,8 @@ use crate::{
     error::Error,
     optim::{
         gradients::{self, StepGradients},
-        DeviceError, StepFigures, TunableOptimizer,
+        DeviceError, OverRanks, StepFigures, TunableOptimizer,
     },
-    parallel::{Communicator, DataParallel},
-    tensors::{Backend, Element},
 };
 use dfdx::tensor::Gradients;
 
@@ -132,60 +130,60 @@ type Own<'a, Opt> = Result<
 type Averaged<Opt> =
     (Gradients<<Opt as TunableOptimizer>::Dtype, <Opt as TunableOptimizer>::Device>, Option<f64>);
 
-impl<Opt, C, R> Trainer<DataParallel<Opt, C>, R>
-where
-    Opt: TunableOptimizer,
-    Opt::Dtype: Element,
-    Opt::Device: Backend<Opt::Dtype>,
-    C: Communicator,
-    R: RateRule,
-{
-    /// Sets the weight of this rank's next batch in the mean over the ranks:
-    /// [`DataParallel::weigh_next`].
-    ///
-    /// # Errors
-    /// [`Error::OutOfRange`] unless `weight` is finite and at least 0.
+impl<Opt: OverRanks, R> Trainer<Opt, R> {
+    /// Sends a flag to all ranks with each step from now on:
+    /// [`DataParallel::tell_all`](crate::DataParallel::tell_all).
     ///
     /// # Example
-    /// ```
-    /// use dfdx::{optim::SgdConfig, prelude::*};
-    /// use tlr::{optim::Sgd, parallel::{Ranks, Threads}, DataParallel, Newton, NewtonConfig};
-    ///
-    /// let own = [&[1.0, 2.0, 3.0][..], &[6.0]]; // three examples on one rank, one on the other
-    /// let ranks = Threads::new(2).into_iter().zip(own).map(|(link, examples)| {
-    ///     std::thread::spawn(move || {
-    ///         let mut w: Tensor<Rank1<1>, f64, _> = Cpu::default().tensor([0.0]);
-    ///         let sgd = Sgd::new(&w, SgdConfig { lr: 0.5, ..Default::default() });
-    ///         let optimizer = DataParallel::new(sgd, Ranks::new(link));
-    ///         let config = NewtonConfig::default().ramp(false);
-    ///         let mut opt = Newton::new(&w, optimizer, config)?;
-    ///         opt.weigh_next(examples.len() as f64)?;
-    ///         let mean = examples.iter().sum::<f64>() / examples.len() as f64;
-    ///         let loss = (w.leaky_trace() - mean).square().sum();
-    ///         let value = loss.array();
-    ///         opt.step(&mut w, &loss.backward(), value)?;
-    ///         Ok::<_, tlr::Error>(w.array())
-    ///     })
-    /// });
-    /// for rank in ranks.collect::<Vec<_>>() {
-    ///     assert_eq!(rank.join().unwrap()?, [3.0]); // the mean of all four
-    /// }
-    /// # Ok::<(), tlr::Error>(())
-    /// ```
-    pub fn weigh_next(&mut self, weight: f64) -> Result<(), Error> {
-        self.optimizer.weigh_next(weight)
-    }
-
-    /// Sends a flag to all ranks with each step from now on: [`DataParallel::tell_all`].
+    /// See [`average_buffers`](Self::average_buffers).
     pub fn tell_all(&mut self, told: bool) {
         self.optimizer.tell_all(told);
     }
 
+    /// Whether any rank had the flag of [`tell_all`](Self::tell_all) set in the last step:
+    /// [`DataParallel::was_told`](crate::DataParallel::was_told).
+    ///
+    /// # Example
+    /// See [`average_buffers`](Self::average_buffers).
+    pub fn was_told(&self) -> bool {
+        self.optimizer.was_told()
+    }
+
     /// Replaces the buffers of `model` by their means over the ranks:
-    /// [`DataParallel::average_buffers`].
+    /// [`DataParallel::average_buffers`](crate::DataParallel::average_buffers).
     ///
     /// # Errors
     /// [`Error::Parallel`].
+    ///
+    /// # Example
+    /// Each of two ranks has its own running mean, and the second one is asked to stop.
+    /// ```
+    /// use dfdx::{optim::SgdConfig, prelude::*};
+    /// use tlr::{
+    ///     optim::{Accumulate, Sgd},
+    ///     parallel::{Ranks, Threads},
+    ///     DataParallel, Newton, NewtonConfig,
+    /// };
+    ///
+    /// let ranks = Threads::new(2).into_iter().zip([1.0, 3.0]).map(|(link, mean)| {
+    ///     std::thread::spawn(move || {
+    ///         let mut norm = Cpu::default().build_module::<BatchNorm1D<1>, f64>();
+    ///         norm.running_mean.copy_from(&[mean]);
+    ///         let sgd = Sgd::new(&norm, SgdConfig::default());
+    ///         let optimizer = Accumulate::new(DataParallel::new(sgd, Ranks::new(link)), 1)?;
+    ///         let mut opt = Newton::new(&norm, optimizer, NewtonConfig::default())?;
+    ///         opt.tell_all(mean == 3.0);
+    ///         let gradients = norm.alloc_grads();
+    ///         opt.step(&mut norm, &gradients, 1.0)?;
+    ///         opt.average_buffers(&mut norm)?;
+    ///         Ok::<_, tlr::Error>((opt.was_told(), norm.running_mean.array()))
+    ///     })
+    /// });
+    /// for rank in ranks.collect::<Vec<_>>() {
+    ///     assert_eq!(rank.join().unwrap()?, (true, [2.0]));
+    /// }
+    /// # Ok::<(), tlr::Error>(())
+    /// ```
     pub fn average_buffers(&self, model: &mut Opt::Model) -> Result<(), Error> {
         self.optimizer.average_buffers(model)
     }

@@ -1,21 +1,20 @@
-//! The weight of the next batch, for a trainer around [`Accumulate`].
+//! The weight of the next batch, for a trainer around [`Accumulate`] or over several ranks.
 
 use super::Trainer;
 use crate::{
     error::Error,
-    optim::{Accumulate, TunableOptimizer},
+    optim::{Accumulate, TunableOptimizer, WeighBatches},
     tensors::Backend,
 };
 
-impl<Opt: TunableOptimizer, R> Trainer<Accumulate<Opt>, R>
-where
-    Opt::Device: Backend<Opt::Dtype>,
-{
+impl<Opt: TunableOptimizer + WeighBatches, R> Trainer<Opt, R> {
     /// Sets the weight of the next batch in the mean gradient of its step: see
-    /// [`Accumulate::weigh_next`].
+    /// [`Accumulate::weigh_next`] and
+    /// [`DataParallel::weigh_next`](crate::DataParallel::weigh_next).
     ///
     /// # Errors
-    /// [`Error::OutOfRange`] unless `weight` is finite and above 0.
+    /// [`Error::OutOfRange`] unless `weight` is finite and above 0. With several ranks, one of them
+    /// may have the weight 0.
     ///
     /// # Example
     /// Five examples in batches of two, and steps of two batches: the second step has one example.
@@ -42,10 +41,42 @@ where
     /// assert_eq!(opt.steps(), 2); // by four examples, and by one
     /// # Ok::<(), tlr::Error>(())
     /// ```
+    ///
+    /// Two ranks with batches of unequal sizes.
+    /// ```
+    /// use dfdx::{optim::SgdConfig, prelude::*};
+    /// use tlr::{optim::Sgd, parallel::{Ranks, Threads}, DataParallel, Newton, NewtonConfig};
+    ///
+    /// let own = [&[1.0, 2.0, 3.0][..], &[6.0]]; // three examples on one rank, one on the other
+    /// let ranks = Threads::new(2).into_iter().zip(own).map(|(link, examples)| {
+    ///     std::thread::spawn(move || {
+    ///         let mut w: Tensor<Rank1<1>, f64, _> = Cpu::default().tensor([0.0]);
+    ///         let sgd = Sgd::new(&w, SgdConfig { lr: 0.5, ..Default::default() });
+    ///         let optimizer = DataParallel::new(sgd, Ranks::new(link));
+    ///         let config = NewtonConfig::default().ramp(false);
+    ///         let mut opt = Newton::new(&w, optimizer, config)?;
+    ///         opt.weigh_next(examples.len() as f64)?;
+    ///         let mean = examples.iter().sum::<f64>() / examples.len() as f64;
+    ///         let loss = (w.leaky_trace() - mean).square().sum();
+    ///         let value = loss.array();
+    ///         opt.step(&mut w, &loss.backward(), value)?;
+    ///         Ok::<_, tlr::Error>(w.array())
+    ///     })
+    /// });
+    /// for rank in ranks.collect::<Vec<_>>() {
+    ///     assert_eq!(rank.join().unwrap()?, [3.0]); // the mean of all four
+    /// }
+    /// # Ok::<(), tlr::Error>(())
+    /// ```
     pub fn weigh_next(&mut self, weight: f64) -> Result<(), Error> {
         self.optimizer.weigh_next(weight)
     }
+}
 
+impl<Opt: TunableOptimizer, R> Trainer<Accumulate<Opt>, R>
+where
+    Opt::Device: Backend<Opt::Dtype>,
+{
     /// The next batch completes its step, however few are gathered:
     /// [`Accumulate::complete_with_next`].
     ///

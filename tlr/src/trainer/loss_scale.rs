@@ -94,15 +94,13 @@ impl ScaleState {
     }
 
     pub(super) fn from_bytes(bytes: &[u8], config: &LossScale) -> Result<Self, CheckpointError> {
-        let mut words = bytes.chunks_exact(8);
-        let mut word =
-            || words.next().and_then(|word| word.try_into().ok()).map(u64::from_le_bytes);
         let damaged = |what: &str| CheckpointError::Damaged(what.to_owned());
-        let (Some(scale), Some(since), Some(skipped), Some(interval)) =
-            (word(), word(), word(), word())
-        else {
+        let (words, rest) = bytes.as_chunks();
+        let ([scale, since, skipped, interval], []) = (words, rest) else {
             return Err(damaged("it has no loss scale"));
         };
+        let [scale, since, skipped, interval] =
+            [scale, since, skipped, interval].map(|word| u64::from_le_bytes(*word));
         if interval != config.interval {
             let differs = Difference::Setting {
                 name: "loss_scale.interval".to_owned(),
@@ -116,5 +114,39 @@ impl ScaleState {
             return Err(damaged("its loss scale is impossible"));
         }
         Ok(Self { scale, since, skipped })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic)]
+    use super::*;
+
+    // Fails where a bad scale is taken, where a count ends in an overflow, and where bytes that are
+    // too many are left unread.
+    #[test]
+    fn an_impossible_loss_scale_is_refused() {
+        let config = LossScale::default();
+        let forged = |scale: f64, since: u64, skipped: u64| {
+            [scale.to_bits(), since, skipped, config.interval].map(u64::to_le_bytes).concat()
+        };
+        for bad in [
+            forged(3.0, 0, 0),
+            forged(65536.0, 0, 0),
+            forged(f64::NAN, 0, 0),
+            forged(2.0, u64::MAX, 0),
+            forged(2.0, 0, u64::MAX),
+        ] {
+            let Err(CheckpointError::Damaged(what)) = ScaleState::from_bytes(&bad, &config) else {
+                panic!("{bad:?}")
+            };
+            assert!(what.contains("loss scale is impossible"), "{what}");
+        }
+        let good = forged(2.0, 1 << 40, 7);
+        let state = ScaleState::from_bytes(&good, &config).unwrap();
+        assert_eq!(state, ScaleState { scale: 2.0, since: 1 << 40, skipped: 7 });
+        for cut in [&good[..31], &[&good[..], &[0]].concat(), &[&good[..], &[0; 8]].concat()] {
+            assert!(ScaleState::from_bytes(cut, &config).is_err());
+        }
     }
 }

@@ -8,8 +8,7 @@ use crate::{
     checkpoint::Checkpoint,
     engine::{RateRule, Step},
     error::{Cause, Error},
-    optim::{gradients, Resumable, TunableOptimizer},
-    parallel::{Communicator, DataParallel},
+    optim::{gradients, OverRanks, Resumable, TunableOptimizer},
     tensors::{self, Backend},
 };
 use dfdx::{
@@ -236,17 +235,17 @@ where
         Ok(unscaled)
     }
 
-    /// Everything that [`Trainer::checkpoint`] saves, with the loss scale attached.
+    /// Everything that [`Trainer::checkpoint`] saves, and the loss scale.
     ///
     /// # Errors
-    /// [`Error::Device`]; [`Error::OutOfOrder`] as for [`Trainer::checkpoint`].
+    /// [`Error::Device`]; [`Error::UpdateInterrupted`] as for [`Trainer::checkpoint`].
     pub fn checkpoint(&self) -> Result<Checkpoint, Error>
     where
         Opt: Resumable,
         R: Serialize,
     {
         let state = self.state.to_bytes(&self.config);
-        Ok(self.optimizer.checkpoint(&self.master)?.attach(ATTACHMENT, state))
+        Ok(self.optimizer.checkpoint(&self.master)?.with_own(LOSS_SCALE, state))
     }
 
     /// Resumes from a checkpoint. Overwrites the model by the master of the checkpoint, rounded.
@@ -258,8 +257,8 @@ where
         Opt: Resumable,
         R: Serialize,
     {
-        let attached = checkpoint.attachment(ATTACHMENT).unwrap_or_default();
-        let state = ScaleState::from_bytes(attached, &self.config)
+        let stored = checkpoint.own(LOSS_SCALE).unwrap_or_default();
+        let state = ScaleState::from_bytes(stored, &self.config)
             .map_err(|problem| checkpoint.refused(problem))?;
         self.optimizer.resume(&mut self.master, checkpoint)?;
         self.state = state;
@@ -293,13 +292,12 @@ where
     }
 }
 
-impl<M, E, D, Opt, C, R> MixedPrecision<M, E, DataParallel<Opt, C>, R>
+impl<M, E, D, Opt, R> MixedPrecision<M, E, Opt, R>
 where
     M: TensorCollection<E, D, To<f32, D> = Opt::Model> + Clone,
     E: Dtype,
     D: Backend<E> + Backend<f32>,
-    Opt: TunableOptimizer<Dtype = f32, Device = D>,
-    C: Communicator,
+    Opt: OverRanks<Dtype = f32, Device = D>,
     R: RateRule,
 {
     /// [`Trainer::average_buffers`], for `model` and the master.
@@ -324,7 +322,8 @@ impl<M, E, Opt: TunableOptimizer, R: fmt::Debug> fmt::Debug for MixedPrecision<M
     }
 }
 
-const ATTACHMENT: &str = "loss_scale";
+/// The name of the loss scale in a checkpoint.
+const LOSS_SCALE: &str = "loss_scale";
 
 fn device_error(error: impl std::fmt::Display) -> Error {
     Error::Device(error.to_string())

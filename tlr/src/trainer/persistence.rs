@@ -3,7 +3,7 @@
 use super::{fault::Fault, Trainer};
 use crate::{
     checkpoint::{Checkpoint, Progress, Tensors},
-    engine::{RateRule, TensorKind},
+    engine::RateRule,
     error::Error,
     optim::{DeviceError, OptimizerState, Resumable, TunableOptimizer},
     settings::{join, Settings},
@@ -30,9 +30,9 @@ where
     ///
     /// # Errors
     /// [`Error::Checkpoint`], and then the file that was at `path` is still there;
-    /// [`Error::ModelChanged`], [`Error::Device`]; [`Error::OutOfOrder`] if an update has panicked
-    /// and left its step in the middle. If ranks share out the snapshots and the first one cannot
-    /// write, [`Error::Parallel`] on the others; all may go on.
+    /// [`Error::ModelChanged`], [`Error::Device`], [`Error::UpdateInterrupted`]. If ranks share out
+    /// the snapshots and the first one cannot write, [`Error::Parallel`] on the others; all may go
+    /// on.
     pub fn save(&self, model: &Opt::Model, path: impl AsRef<Path>) -> Result<(), Error>
     where
         Opt: Resumable,
@@ -61,8 +61,7 @@ where
     /// get the same.
     ///
     /// # Errors
-    /// [`Error::ModelChanged`], [`Error::Device`]; [`Error::OutOfOrder`] if an update has panicked
-    /// and left its step in the middle.
+    /// [`Error::ModelChanged`], [`Error::Device`], [`Error::UpdateInterrupted`].
     pub fn checkpoint(&self, model: &Opt::Model) -> Result<Checkpoint, Error>
     where
         Opt: Resumable,
@@ -87,7 +86,7 @@ where
         Opt::Dtype: Element,
         R: Serialize,
     {
-        let here = self.checkpoint(model)?;
+        let here = self.outline(model).map_err(|fault| self.explain(&fault))?;
         let progress = checkpoint.fits(&here)?;
         if progress.engine.is_within_step() || !self.engine.can_resume(&progress.engine) {
             return Err(checkpoint.impossible());
@@ -130,12 +129,8 @@ where
     {
         self.snapshots.check(model)?;
         if self.engine.state().is_within_step() {
-            // The base optimizer has panicked, and may have moved some of the weights.
-            let (told, expected) =
-                ("a checkpoint", "the end of a step that was left in the middle");
-            return Err(Error::OutOfOrder { told, expected }.into());
+            return Err(Error::UpdateInterrupted.into());
         }
-        let state = self.optimizer.state(model).map_err(Fault::Device)?;
         let mut tensors = Tensors::new();
         let mut infos = tensors::list(model).into_iter();
         tensors::read(model, |weights| {
@@ -159,6 +154,52 @@ where
                 tensors.insert(join(tensor.before.name(), &tensor.name), before);
             }
         }
+        self.with_the_rest(model, tensors)
+    }
+
+    /// A checkpoint of this trainer to compare another one with. Model and snapshots have names,
+    /// types and shapes in it, and no elements: those are about to be overwritten, and copying them
+    /// would take three times the model's memory.
+    fn outline(&self, model: &Opt::Model) -> Result<Checkpoint, Fault<DeviceError<Opt>>>
+    where
+        Opt: Resumable,
+        Opt::Dtype: Element,
+        R: Serialize,
+    {
+        self.snapshots.check(model)?;
+        let mut tensors = Tensors::new();
+        for (info, tensor) in tensors::list(model).into_iter().zip(self.snapshots.tensors()) {
+            let mut put = |part, dtype| {
+                let outline = Stored::outline(dtype, info.shape.clone());
+                tensors.insert(join(part, &info.name), outline);
+            };
+            put(MODEL, Opt::Dtype::STORED);
+            if self.snapshots.sketches().is_none() {
+                put(SNAPSHOT, Opt::Dtype::STORED);
+                put(tensor.before.name(), tensor.before.stored_dtype());
+            }
+        }
+        if let Some(sketches) = self.snapshots.sketches() {
+            for (name, state) in SKETCHES.into_iter().zip(sketches.state()) {
+                let shape = vec![state.len() / sketches.bins(), sketches.bins()];
+                tensors.insert(name.to_owned(), Stored::outline(f64::STORED, shape));
+            }
+        }
+        self.with_the_rest(model, tensors)
+    }
+
+    /// The checkpoint with these tensors of the model and its snapshots.
+    fn with_the_rest(
+        &self,
+        model: &Opt::Model,
+        mut tensors: Tensors,
+    ) -> Result<Checkpoint, Fault<DeviceError<Opt>>>
+    where
+        Opt: Resumable,
+        Opt::Dtype: Element,
+        R: Serialize,
+    {
+        let state = self.optimizer.state(model).map_err(Fault::Device)?;
         let OptimizerState { settings, steps, tensors: buffers } = state;
         for ((buffer, path), stored) in buffers {
             tensors.insert(join(&join(OPTIMIZER, &buffer), &path), stored);
@@ -201,9 +242,15 @@ where
             let (buffer, path) = path.split_once('.').unwrap_or((path, ""));
             state.insert(buffer, path, stored.clone());
         }
+        let has_sketches = self.snapshots.sketches().is_some();
         let snapshots = self.snapshots.prepare(|tensor| {
             let stored = |part| checkpoint.tensor(&join(part, &tensor.name));
-            Some((stored(SNAPSHOT)?, stored(tensor.before.name())?))
+            match (has_sketches, tensor.group) {
+                (false, _) => Some((stored(SNAPSHOT)?, stored(tensor.before.name())?)),
+                // A sketch has no buffers, so their snapshot is that of the model in the file.
+                (true, None) => Some((stored(MODEL)?, stored(MODEL)?)),
+                (true, Some(_)) => None,
+            }
         })?;
         self.optimizer.restore(model, &state).map_err(Fault::Device)?;
         // Nothing fails after this.
@@ -220,8 +267,6 @@ where
                     stored.copy_into(state);
                 }
             }
-            // Of buffers there is no sketch, and a checkpoint has them once.
-            self.snapshots.take(model, TensorKind::Buffers).map_err(Fault::Tlr)?;
         }
         self.engine.replace_state(progress.engine);
         self.apply_rates();

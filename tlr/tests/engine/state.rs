@@ -14,6 +14,7 @@ fn a_state_that_cannot_have_been_is_refused() {
         run.engine.resume(serde_json::from_value(changed).unwrap()).is_ok()
     };
     assert!(resumed("/steps", 5.into()));
+    let nan = || serde_json::json!("nan:7ff8000000000000");
     for (path, value) in [
         ("/steps", serde_json::json!(1u64 << 53)),
         ("/position", serde_json::json!(10)),
@@ -28,12 +29,26 @@ fn a_state_that_cannot_have_been_is_refused() {
         ("/groups/0/start_rate", serde_json::json!("nan:7ff8000000000000")),
         ("/factors", serde_json::json!("nan:7ff8000000000000")),
         ("/groups/0/before_cut", serde_json::json!(-1.0)),
-        ("/watch/good", serde_json::json!((1u64 << 53) + 1)),
+        ("/watch/accepted_in_a_row", serde_json::json!((1u64 << 53) + 1)),
         ("/watch/rollbacks", serde_json::json!((1u64 << 53) + 1)),
         ("/watch/cuts", serde_json::json!(-1)),
         ("/watch/window/count", serde_json::json!((1u64 << 53) + 1)),
         ("/watch/origin/count", serde_json::json!((1u64 << 53) + 1)),
         ("/watch/accepted/count", serde_json::json!((1u64 << 53) + 1)),
+        // No loss that was counted was anything but finite.
+        ("/watch/accepted/mean", nan()),
+        ("/watch/accepted/mean", serde_json::json!("inf")),
+        ("/watch/accepted/last", nan()),
+        ("/watch/accepted/min", serde_json::json!(2.0)),
+        ("/watch/accepted/max", serde_json::json!("inf")),
+        ("/watch/accepted/squared_differences", nan()),
+        ("/watch/accepted/squared_differences", serde_json::json!(-1.0)),
+        ("/watch/accepted/count", serde_json::json!(0)),
+        ("/watch/at_snapshot", serde_json::json!(["-inf"])),
+        ("/watch/ceiling", nan()),
+        ("/watch/start_loss", nan()),
+        ("/watch/gradient", serde_json::json!(-1.0)),
+        ("/watch/last_gradient", nan()),
     ] {
         assert!(!resumed(path, value), "{path}");
     }
@@ -45,15 +60,27 @@ fn a_state_that_cannot_have_been_is_refused() {
 fn a_phase_that_cannot_have_been_is_refused() {
     let too_many = || serde_json::json!((1u64 << 53) + 1);
     let slope = || Slope { gradient: 1.0, norm: 1.0, weights: 1, ..Slope::default() };
+    // There is one group.
+    let two = || serde_json::to_value([slope(), slope()]).unwrap();
     let step = [
         ("/factor", serde_json::json!(-1.0)),
         ("/factor", serde_json::json!("inf")),
         ("/gathered/batches", too_many()),
-        ("/watch/good", too_many()),
+        ("/watch/accepted_in_a_row", too_many()),
         ("/ramp/steps", serde_json::json!(5000)),
+        ("/slopes", two()),
     ];
-    let rollback = [("/watch/good", too_many()), ("/ramp/steps", serde_json::json!(5000))];
-    let window = [("/factor", serde_json::json!(-1.0)), ("/products", serde_json::json!([]))];
+    let rollback = [
+        ("/watch/accepted_in_a_row", too_many()),
+        ("/ramp/steps", serde_json::json!(5000)),
+        ("/guilty", serde_json::json!([true, true])),
+    ];
+    let window = [
+        ("/factor", serde_json::json!(-1.0)),
+        ("/products", serde_json::json!([])),
+        ("/slopes", two()),
+        ("/movable", serde_json::json!([true, true])),
+    ];
 
     let config = NewtonConfig::default().window(Window::steps(1).unwrap());
     let mut seen = Vec::new();
@@ -101,7 +128,16 @@ fn a_phase_that_cannot_have_been_is_refused() {
                 let mut changes: Vec<_> = changes.iter().map(of_phase).collect();
                 // A window ends with its last step, and the next begins where it is weighed.
                 match name.as_str() {
-                    "EndingWindow" => changes.push(("/position".to_owned(), 0.into())),
+                    "EndingWindow" => {
+                        changes.push(("/position".to_owned(), 0.into()));
+                        changes.push(("/phase/EndingWindow".to_owned(), two()));
+                    }
+                    "Checking" => {
+                        changes.push((
+                            "/phase/Checking/2".to_owned(),
+                            serde_json::json!([true, true]),
+                        ));
+                    }
                     "Weighing" => changes.push(("/position".to_owned(), 1.into())),
                     _ => (),
                 }
@@ -122,8 +158,14 @@ fn a_phase_that_cannot_have_been_is_refused() {
     }
     for name in [
         "/phase/Updating/ramp/steps",
+        "/phase/Updating/slopes",
+        "/phase/EndingWindow",
+        "/phase/Checking/2",
+        "/phase/GoingBack/guilty",
+        "/phase/Weighing/slopes",
+        "/phase/Weighing/movable",
         "/phase/Weighing/products",
-        "/phase/GoingBack/watch/good",
+        "/phase/GoingBack/watch/accepted_in_a_row",
         "/phase/Skipping/0/factor",
         "/position",
     ] {

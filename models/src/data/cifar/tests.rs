@@ -1,5 +1,5 @@
 //! Files of CIFAR, whole and damaged.
-#![allow(clippy::unwrap_used, clippy::print_stdout)]
+#![allow(clippy::unwrap_used)]
 use std::io::Write;
 
 use flate2::{write::GzEncoder, Compression};
@@ -203,8 +203,7 @@ fn damaged_gzip_is_refused() {
 #[test]
 fn the_real_files_load() {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data/cifar10");
-    if !dir.is_dir() {
-        println!("skipped: no CIFAR-10 files in {}", dir.display());
+    if !crate::needs::found("cifar10", dir.is_dir()) {
         return;
     }
     let Cifar { data, short } = load10(&dir).unwrap();

@@ -207,8 +207,7 @@ mod tests {
     #[test]
     fn the_original_files_have_the_expected_checksums() {
         let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data/mnist");
-        if !dir.is_dir() {
-            println!("skipped: no MNIST files in {}", dir.display());
+        if !crate::needs::found("mnist", dir.is_dir()) {
             return;
         }
         for source in &SOURCES {

@@ -89,7 +89,7 @@ fn find(dir: &Path, name: &'static str) -> Result<PathBuf, DataError> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, clippy::print_stdout)]
+    #![allow(clippy::unwrap_used)]
     use std::io::Write;
 
     use flate2::{write::GzEncoder, Compression};
@@ -178,8 +178,7 @@ mod tests {
     #[test]
     fn the_original_files_load() {
         let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data/mnist");
-        if !dir.is_dir() {
-            println!("skipped: no MNIST files in {}", dir.display());
+        if !crate::needs::found("mnist", dir.is_dir()) {
             return;
         }
         let data = load(&dir).unwrap();

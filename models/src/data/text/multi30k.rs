@@ -32,7 +32,7 @@ fn read(dir: &Path, half: &str) -> Result<ParallelText, TextError> {
 
 #[cfg(test)]
 mod tests {
-    #![allow(clippy::unwrap_used, clippy::print_stdout)]
+    #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::data::text::{Buckets, EncodedPairs, Tokens, Vocabulary, VocabularyConfig};
     use crate::data::DataError;
@@ -65,8 +65,7 @@ mod tests {
     #[test]
     fn the_real_files_load_and_round_trip() {
         let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data/multi30k");
-        if !dir.is_dir() {
-            println!("skipped: no Multi30k in {}", dir.display());
+        if !crate::needs::found("multi30k", dir.is_dir()) {
             return;
         }
         let data = load(&dir).unwrap();

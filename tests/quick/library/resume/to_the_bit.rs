@@ -10,7 +10,7 @@ use std::path::Path;
 use support::values::bits;
 use tlr::{
     optim::{Accumulate, Adam, AdamW, AdamWConfig, Clip, RMSprop, Resumable, Sgd},
-    Adaptation, Backend, Difference, NewtonConfig, Outcome, PerLayer, Window,
+    Adaptation, Backend, Difference, Newton, NewtonConfig, Outcome, PerLayer, Window,
 };
 
 /// Saves after `at` steps, goes on in new objects until `end`, and compares with a run that never
@@ -155,6 +155,29 @@ fn a_sketch_goes_on_to_the_bit() {
     let mut straight = goes_on_with(config.sketch(64));
     let found = differences(&mut run_with(1, config.sketch(128)), &straight.state());
     assert!(found.contains(&setting("sketch", "64", "128")), "{found:?}");
+}
+
+/// A sketch has no buffers: those of a batch that is refused are the file's. Fails if a resumed
+/// trainer puts back those of the model that it was made with.
+#[test]
+fn buffers_come_back_beside_a_sketch() {
+    let new = |mean: f64| {
+        let mut norm = Cpu::default().build_module::<BatchNorm1D<1>, f64>();
+        norm.running_mean.copy_from(&[mean]);
+        let sgd = tlr::optim::Sgd::new(&norm, SgdConfig::default());
+        let config = NewtonConfig::default().ramp(false).sketch(64).safeguard(None);
+        let opt = Newton::new(&norm, sgd, config).unwrap();
+        (norm, opt)
+    };
+    let (norm, opt) = new(5.0);
+    let saved = opt.checkpoint(&norm).unwrap();
+    let (mut norm, mut opt) = new(1.0);
+    opt.resume(&mut norm, &saved).unwrap();
+    assert_eq!(norm.running_mean.array(), [5.0]);
+    norm.running_mean.copy_from(&[9.0]); // by a forward pass
+    let gradients = norm.alloc_grads();
+    opt.step(&mut norm, &gradients, f64::NAN).unwrap_err();
+    assert_eq!(norm.running_mean.array(), [5.0]);
 }
 
 /// Across rollbacks. With two whole snapshots it is another training.

@@ -41,9 +41,25 @@ impl Losses {
         }
         self.last = loss;
         self.count += 1;
-        self.mean += (loss - self.mean) / self.count as f64;
+        let n = self.count as f64;
+        let difference = loss - self.mean;
+        // The difference of two huge numbers may overflow, although their mean does not.
+        self.mean = match difference.is_finite() {
+            true => self.mean + difference / n,
+            false => self.mean - self.mean / n + loss / n,
+        };
         self.min = self.min.min(loss);
         self.max = self.max.max(loss);
+    }
+
+    /// Whether these can be figures of finite losses. (The sum of squares may have overflowed.)
+    pub(super) fn is_possible(&self) -> bool {
+        let Self { count, mean, squared_differences, last, min, max } = self;
+        let finite = [mean, last, min, max].into_iter().all(|figure| figure.is_finite());
+        match count {
+            0 => *self == Self::default(),
+            _ => finite && min <= max && *squared_differences >= 0.0,
+        }
     }
 
     /// The standard deviation, from the differences between successive losses (von Neumann,
@@ -53,11 +69,36 @@ impl Losses {
         if self.count < 4 {
             return 0.0;
         }
-        (self.squared_differences / (2.0 * (self.count as f64 - 1.0))).sqrt()
+        let variance = self.squared_differences / (2.0 * (self.count as f64 - 1.0));
+        // The sum may have overflowed. What is finite can be multiplied by 0 standard errors.
+        variance.sqrt().min(f64::MAX)
     }
 
     /// The standard error of the mean.
     pub(super) fn standard_error(&self) -> f64 {
         self.deviation() / (self.count.max(1) as f64).sqrt()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // The difference of the first two overflows, and so does the sum of squares. Fails if the mean
+    // does as well, or if a figure that has overflowed is no number any more.
+    #[test]
+    fn huge_losses_have_a_mean() {
+        let of = |all: &[f64]| {
+            let mut losses = Losses::default();
+            all.iter().for_each(|loss| losses.push(*loss));
+            losses
+        };
+        assert_eq!(of(&[f64::MAX, -f64::MAX]).mean, 0.0);
+        assert!(of(&[-1e308, -1e308, 1e308, 1e308]).mean.abs() < 1e293);
+        let third = of(&[1.5e308, 1.5e308, -1.5e308]).mean;
+        assert!((third - 0.5e308).abs() < 1e293, "{third:e}");
+        let huge = of(&[1e308, -1e308, 1e308, -1e308]);
+        assert!(huge.is_possible() && huge.squared_differences.is_infinite());
+        assert_eq!((huge.deviation(), 0.0 * huge.standard_error()), (f64::MAX, 0.0));
     }
 }

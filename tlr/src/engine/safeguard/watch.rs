@@ -294,10 +294,16 @@ impl Watch {
         self.at_snapshot.clear();
     }
 
-    /// Whether these counts are possible, if none can be above `most`.
+    /// Whether a training can have come to these figures, if no count can be above `most`. (A
+    /// ceiling may be infinite, where the noise of huge losses is.)
     pub(crate) fn is_possible(&self, most: u64) -> bool {
         let losses = [Some(&self.origin), Some(&self.window), self.accepted.as_ref()];
-        losses.into_iter().flatten().all(|losses| losses.count <= most)
+        let norms = [self.gradient, Some(self.last_gradient)];
+        losses.into_iter().flatten().all(|losses| losses.count <= most && losses.is_possible())
+            && self.start_loss.is_none_or(f64::is_finite)
+            && !self.ceiling.is_some_and(f64::is_nan)
+            && norms.into_iter().flatten().all(|norm| (0.0..=f64::MAX).contains(&norm))
+            && self.at_snapshot.iter().all(|loss| loss.is_finite())
             && self.accepted_in_a_row <= most
             && self.uphill_windows <= RISES
             && self.at_snapshot.len() <= SAME_SNAPSHOT

@@ -3,8 +3,8 @@
 mod state;
 
 use super::{
-    gradients, CompleteGradients, DeviceError, FailedUpdate, Family, Groups, Shards, StepFigures,
-    TunableOptimizer,
+    gradients, update_alone, CompleteGradients, DeviceError, FailedUpdate, Family, Groups, Shards,
+    StepFigures, TunableOptimizer,
 };
 use crate::{
     error::Error,
@@ -41,7 +41,7 @@ use std::collections::HashMap;
 /// `Accumulate<Clip<Sgd>>` clips the mean gradient, and `Clip<Accumulate<Sgd>>` clips the gradient
 /// of each batch. `Accumulate<PerLayer<Sgd>>` keeps one count of batches, and
 /// `PerLayer<Accumulate<Sgd>>` keeps one count for each layer. (See [`PerLayer`](crate::PerLayer).)
-/// `Trainer::weigh_next` reaches an `Accumulate` only if it is the outermost optimizer.
+/// `Trainer::weigh_next` reaches an `Accumulate` that is the outermost optimizer, or within `Clip`.
 ///
 /// If a gradient is missing, the call is an error and gathers nothing.
 ///
@@ -64,7 +64,7 @@ use std::collections::HashMap;
 /// ```
 #[derive(Clone, Debug)]
 pub struct Accumulate<Opt> {
-    optimizer: Opt,
+    pub(super) optimizer: Opt,
     batches: u64,
     /// The number of batches gathered for the next step, always less than `batches`.
     gathered: u64,
@@ -130,43 +130,6 @@ impl<Opt> Accumulate<Opt> {
         usize::try_from(self.gathered).unwrap_or(usize::MAX)
     }
 
-    /// Sets the weight of the next batch in the mean of its step. For losses that are means over
-    /// their batches, this is the number of examples, or what their sum is divided by. Default 1.
-    ///
-    /// It applies to one batch. A batch that takes a skipped one's place inherits it, unless it is
-    /// set anew. A checkpoint does not hold it: set it just before the batch.
-    ///
-    /// Around an `Accumulate`, [`Trainer::weigh_next`](crate::Trainer::weigh_next) does the same.
-    ///
-    /// # Errors
-    /// [`Error::OutOfRange`] unless `weight` is finite and above 0. Nothing has changed then.
-    ///
-    /// # Example
-    /// ```
-    /// use dfdx::{optim::SgdConfig, prelude::*};
-    /// use tlr::optim::{Accumulate, Sgd};
-    ///
-    /// let mut w: Tensor<Rank1<1>, f64, _> = Cpu::default().tensor([0.0]);
-    /// let sgd = Sgd::new(&w, SgdConfig { lr: 1.0, ..Default::default() });
-    /// let mut opt = Accumulate::new(sgd, 4)?;
-    /// for (examples, slope) in [(3, 2.0), (1, 6.0)] {
-    ///     opt.weigh_next(examples as f64)?;
-    ///     if examples == 1 {
-    ///         opt.complete_with_next(); // the last batch of the epoch
-    ///     }
-    ///     let gradients = (w.leaky_trace() * slope).sum().backward();
-    ///     opt.update(&mut w, &gradients).expect("the CPU has memory");
-    /// }
-    /// assert_eq!(w.array(), [-3.0]); // (3·2 + 1·6)/4
-    /// # Ok::<(), tlr::Error>(())
-    /// ```
-    pub fn weigh_next(&mut self, weight: f64) -> Result<(), Error> {
-        let in_range = weight.is_finite() && weight > 0.0;
-        Error::unless(in_range, "the weight of a batch", "finite and above 0", weight)?;
-        self.next.weight = weight;
-        Ok(())
-    }
-
     /// The next batch completes its step, however few are gathered: the last batch of an epoch. The
     /// step is made with the mean of those that there are. Like a
     /// [weight](Self::weigh_next), it applies to the next batch only.
@@ -189,6 +152,55 @@ impl<Opt> Accumulate<Opt> {
     }
 }
 
+impl<Opt: TunableOptimizer> Accumulate<Opt> {
+    /// Sets the weight of the next batch in the mean of its step. For losses that are means over
+    /// their batches, this is the number of examples, or what their sum is divided by. Default 1.
+    ///
+    /// It applies to one batch. A batch that takes a skipped one's place inherits it, unless it is
+    /// set anew. A checkpoint does not hold it: set it just before the batch.
+    ///
+    /// Around an `Accumulate`, [`Trainer::weigh_next`](crate::Trainer::weigh_next) does the same.
+    ///
+    /// Around several ranks of a [`DataParallel`](crate::DataParallel) this is the weight of the
+    /// rank's own part of the batch. A rank that has no example of it passes gradients of zeros and
+    /// the weight 0.
+    ///
+    /// # Errors
+    /// [`Error::OutOfRange`] unless `weight` is finite and above 0, or at least 0 with several
+    /// ranks. Nothing has changed then.
+    ///
+    /// # Example
+    /// ```
+    /// use dfdx::{optim::SgdConfig, prelude::*};
+    /// use tlr::optim::{Accumulate, Sgd};
+    ///
+    /// let mut w: Tensor<Rank1<1>, f64, _> = Cpu::default().tensor([0.0]);
+    /// let sgd = Sgd::new(&w, SgdConfig { lr: 1.0, ..Default::default() });
+    /// let mut opt = Accumulate::new(sgd, 4)?;
+    /// for (examples, slope) in [(3, 2.0), (1, 6.0)] {
+    ///     opt.weigh_next(examples as f64)?;
+    ///     if examples == 1 {
+    ///         opt.complete_with_next(); // the last batch of the epoch
+    ///     }
+    ///     let gradients = (w.leaky_trace() * slope).sum().backward();
+    ///     opt.update(&mut w, &gradients).expect("the CPU has memory");
+    /// }
+    /// assert_eq!(w.array(), [-3.0]); // (3·2 + 1·6)/4
+    /// # Ok::<(), tlr::Error>(())
+    /// ```
+    pub fn weigh_next(&mut self, weight: f64) -> Result<(), Error> {
+        // With several ranks, one that has examples makes the batch's weight more than 0.
+        let (least, range) = match self.optimizer.averages_over_ranks() {
+            true => (0.0, "finite and at least 0"),
+            false => (f64::MIN_POSITIVE, "finite and above 0"),
+        };
+        let in_range = (least..=f64::MAX).contains(&weight);
+        Error::unless(in_range, "the weight of a batch", range, weight)?;
+        self.next.weight = weight;
+        Ok(())
+    }
+}
+
 impl<Opt: TunableOptimizer> Optimizer<Opt::Model, Opt::Device, Opt::Dtype> for Accumulate<Opt>
 where
     Opt::Device: Backend<Opt::Dtype>,
@@ -198,8 +210,7 @@ where
         model: &mut Opt::Model,
         gradients: &Gradients<Opt::Dtype, Opt::Device>,
     ) -> Result<(), OptimizerUpdateError<DeviceError<Opt>>> {
-        let mut own = gradients::complete(&*model, gradients)?;
-        self.update_owned(model, &mut own)
+        update_alone(self, model, gradients)
     }
 }
 

@@ -1,0 +1,73 @@
+//! An update without a trainer, by an optimizer that averages over ranks.
+
+use super::{gradients, DeviceError, StepFigures, TunableOptimizer};
+use crate::{
+    error::Error,
+    tensors::{self, Backend},
+};
+use dfdx::{
+    nn::TensorCollection,
+    optim::{OptimizerUpdateError, UnusedTensors},
+    shapes::Dtype,
+    tensor::Gradients,
+    tensor_ops::Device,
+};
+
+/// Makes an update that no trainer asks for, by a copy of the gradients. A trainer would have
+/// averaged them over the ranks before any optimizer sees them, so this does the same.
+pub(crate) fn update_alone<Opt: TunableOptimizer>(
+    optimizer: &mut Opt,
+    model: &mut Opt::Model,
+    gradients: &Gradients<Opt::Dtype, Opt::Device>,
+) -> Result<(), OptimizerUpdateError<DeviceError<Opt>>>
+where
+    Opt::Device: Backend<Opt::Dtype>,
+{
+    let mut own = gradients::complete(&*model, gradients);
+    // The other ranks wait for this one, also if it lacks a gradient.
+    let told = own.as_mut().map_err(|error| explain(&*model, error).to_string());
+    let averaged = average_alone(optimizer, model, told);
+    let mut own = own?;
+    averaged?;
+    let updated = optimizer.update_owned(model, &mut own);
+    // The means are used up, also where they were only gathered.
+    optimizer.end_averaging();
+    updated
+}
+
+/// Averages the gradients of an update that no trainer asks for, unless that was done already.
+pub(crate) fn average_alone<Opt: TunableOptimizer>(
+    optimizer: &mut Opt,
+    model: &Opt::Model,
+    own: Result<&mut Gradients<Opt::Dtype, Opt::Device>, String>,
+) -> Result<(), OptimizerUpdateError<DeviceError<Opt>>> {
+    if !optimizer.averages_over_ranks() {
+        return Ok(());
+    }
+    let averaged = optimizer.average_over_ranks(model, own, &mut StepFigures::unless_averaged());
+    averaged.map_err(|error| {
+        tracing::error!(%error, "no parameter was updated");
+        // dfdx's error has no room for this one: see `Trainer`'s `Optimizer`.
+        let trained = tensors::list(model).into_iter().filter(|tensor| tensor.trainable);
+        let mut unused = UnusedTensors::default();
+        unused.ids.extend(trained.map(|tensor| tensor.id));
+        OptimizerUpdateError::UnusedParams(unused)
+    })
+}
+
+/// The error as this crate's, for the other ranks.
+fn explain<M, E, D>(model: &M, error: &OptimizerUpdateError<D::Err>) -> Error
+where
+    M: TensorCollection<E, D>,
+    E: Dtype,
+    D: Device<E>,
+{
+    match error {
+        OptimizerUpdateError::DeviceError(error) => Error::Device(error.to_string()),
+        OptimizerUpdateError::UnusedParams(unused) => {
+            let tensors = tensors::list(model).into_iter();
+            let tensors = tensors.filter(|tensor| unused.ids.contains(&tensor.id));
+            Error::UnusedParameters { tensors: tensors.map(|tensor| tensor.name).collect() }
+        }
+    }
+}

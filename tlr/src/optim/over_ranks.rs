@@ -1,0 +1,99 @@
+//! What a program tells a [`DataParallel`](crate::DataParallel) or an [`Accumulate`], through any
+//! optimizers around it.
+
+use super::{Accumulate, Clip, TunableOptimizer};
+use crate::{error::Error, tensors::Backend};
+
+/// An optimizer whose batches may have different weights: [`Accumulate`],
+/// [`DataParallel`](crate::DataParallel), and [`Clip`] around one of them.
+///
+/// # Example
+/// ```
+/// use dfdx::{optim::SgdConfig, prelude::*};
+/// use tlr::optim::{Accumulate, Clip, Sgd, WeighBatches};
+///
+/// let model = Cpu::default().build_module::<Linear<4, 2>, f32>();
+/// let sgd: Sgd<_, f32, Cpu> = Sgd::new(&model, SgdConfig::default());
+/// let mut optimizer = Clip::by_norm(Accumulate::new(sgd, 4)?, 5.0)?;
+/// optimizer.weigh_next(64.0)?;
+/// # Ok::<(), tlr::Error>(())
+/// ```
+pub trait WeighBatches {
+    /// Sets the weight of the next batch: [`Accumulate::weigh_next`],
+    /// [`DataParallel::weigh_next`](crate::DataParallel::weigh_next). It holds for one batch.
+    ///
+    /// # Errors
+    /// [`Error::OutOfRange`]. Nothing has changed then.
+    fn weigh_next(&mut self, weight: f64) -> Result<(), Error>;
+}
+
+/// An optimizer that averages over ranks: [`DataParallel`](crate::DataParallel), and [`Clip`] or
+/// [`Accumulate`] around it.
+///
+/// # Example
+/// ```
+/// use dfdx::{optim::SgdConfig, prelude::*};
+/// use tlr::{
+///     optim::{Accumulate, OverRanks, Sgd},
+///     parallel::{Alone, Ranks},
+///     DataParallel,
+/// };
+///
+/// let mut model = Cpu::default().build_module::<Linear<4, 2>, f32>();
+/// let sgd: Sgd<_, f32, Cpu> = Sgd::new(&model, SgdConfig::default());
+/// let mut optimizer = Accumulate::new(DataParallel::new(sgd, Ranks::new(Alone)), 4)?;
+/// optimizer.tell_all(true);
+/// optimizer.average_buffers(&mut model)?;
+/// # Ok::<(), tlr::Error>(())
+/// ```
+pub trait OverRanks: TunableOptimizer {
+    /// Sets a flag that all ranks learn of:
+    /// [`DataParallel::tell_all`](crate::DataParallel::tell_all).
+    fn tell_all(&mut self, told: bool);
+
+    /// Whether any rank had the flag set:
+    /// [`DataParallel::was_told`](crate::DataParallel::was_told).
+    fn was_told(&self) -> bool;
+
+    /// Replaces the buffers of `model` by their means over the ranks:
+    /// [`DataParallel::average_buffers`](crate::DataParallel::average_buffers).
+    ///
+    /// # Errors
+    /// [`Error::Parallel`]. The buffers are as they were then.
+    fn average_buffers(&self, model: &mut Self::Model) -> Result<(), Error>;
+}
+
+impl<Opt: TunableOptimizer> WeighBatches for Accumulate<Opt> {
+    fn weigh_next(&mut self, weight: f64) -> Result<(), Error> {
+        self.weigh_next(weight)
+    }
+}
+
+impl<Opt: WeighBatches> WeighBatches for Clip<Opt> {
+    fn weigh_next(&mut self, weight: f64) -> Result<(), Error> {
+        self.optimizer.weigh_next(weight)
+    }
+}
+
+macro_rules! hand_on {
+    ($($Around:ident),+) => {$(
+        impl<Opt: OverRanks> OverRanks for $Around<Opt>
+        where
+            Opt::Device: Backend<Opt::Dtype>,
+        {
+            fn tell_all(&mut self, told: bool) {
+                self.optimizer.tell_all(told);
+            }
+
+            fn was_told(&self) -> bool {
+                self.optimizer.was_told()
+            }
+
+            fn average_buffers(&self, model: &mut Self::Model) -> Result<(), Error> {
+                self.optimizer.average_buffers(model)
+            }
+        }
+    )+};
+}
+
+hand_on!(Accumulate, Clip);
