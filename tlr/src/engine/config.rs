@@ -237,8 +237,9 @@ impl<R: RateRule> Config<R> {
     /// **How.** Every rate is multiplied by a factor, counted from the end of the
     /// [`ramp`](Self::ramp): it rises from 0.7 to 1 in the first three tenths of the steps, and
     /// falls evenly to 0 in the last three. Around an optimizer whose steps do not grow shorter
-    /// with the gradients, such as Adam, it rises from 1 to 1.5 in the first tenth. If one batch does not tell the slope from
-    /// noise, or without a ramp, it falls evenly from 1 to 0 over all of the steps.
+    /// with the gradients, such as Adam, it rises from 1 to 1.5 in the first tenth. If one batch
+    /// does not tell the slope from noise, or without a ramp, it falls evenly from 1 to 0 over all
+    /// of the steps.
     ///
     /// The learned rate is the level that is multiplied. The rule does not make up for the decay:
     /// of each change of the level it makes only the share that is in force. A
