@@ -2,7 +2,7 @@
 
 /// How rates rise: from a multiple of those that the ramp has found, to another one, over the first
 /// part of the steps.
-struct Rise {
+pub(super) struct Rise {
     from: f64,
     to: f64,
     over: f64,
