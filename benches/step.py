@@ -17,60 +17,8 @@ import time
 
 import built
 
-
-
-def perceptron(torch):
-    """The model, its input, and steps in a row."""
-    nn = torch.nn
-    model = nn.Sequential(nn.Linear(784, 1000), nn.ReLU(), nn.Linear(1000, 10))
-    return model, torch.randn(128, 784), 94
-
-
-def wide_resnet(torch):
-    """WRN-16-1 as tlr_models::resnet::Wrn16x1 has it.
-
-    The second convolution strides, and the shortcut takes the input itself.
-    """
-    nn = torch.nn
-
-    def conv(inputs, outputs, kernel, stride=1):
-        return nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, bias=False)
-
-    class Block(nn.Module):
-        def __init__(self, inputs, outputs, stride):
-            super().__init__()
-            self.path = nn.Sequential(
-                nn.BatchNorm2d(inputs),
-                nn.ReLU(inplace=True),
-                conv(inputs, outputs, 3),
-                nn.BatchNorm2d(outputs),
-                nn.ReLU(inplace=True),
-                conv(outputs, outputs, 3, stride),
-            )
-            same = (inputs, stride) == (outputs, 1)
-            self.short = nn.Identity() if same else conv(inputs, outputs, 1, stride)
-
-        def forward(self, x):
-            return self.short(x) + self.path(x)
-
-    model = nn.Sequential(
-        conv(3, 16, 3),
-        Block(16, 16, 1),
-        Block(16, 16, 1),
-        Block(16, 32, 2),
-        Block(32, 32, 1),
-        Block(32, 64, 2),
-        Block(64, 64, 1),
-        nn.BatchNorm2d(64),
-        nn.ReLU(inplace=True),
-        nn.AdaptiveAvgPool2d(1),
-        nn.Flatten(),
-        nn.Linear(64, 10),
-    )
-    return model, torch.randn(128, 3, 32, 32), 4
-
-
-MODELS = {"mlp": perceptron, "wrn16x1": wide_resnet}
+# Name, the images of a batch, and steps in a row.
+MODELS = {"mlp": ((128, 784), 94), "wrn16x1": ((128, 3, 32, 32), 4)}
 
 
 def main():
@@ -81,10 +29,14 @@ def main():
     args = parser.parse_args()
     os.environ["RAYON_NUM_THREADS"] = str(args.threads)
 
+    # Only here, so that --help needs no PyTorch.
+    import networks
     import torch
 
     torch.set_num_threads(args.threads)
-    model, x, steps = MODELS[args.model](torch)
+    model = networks.perceptron() if args.model == "mlp" else networks.wide(1)
+    shape, steps = MODELS[args.model]
+    x = torch.randn(*shape)
     optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
     y = torch.randint(0, 10, (128,))
 

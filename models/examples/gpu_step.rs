@@ -24,6 +24,7 @@ use tlr_models::{
 
 type Failed = Box<dyn Error>;
 type Taped<E> = OwnedTape<E, Cuda>;
+type Loss<E> = Tensor<Rank0, E, Cuda, Taped<E>>;
 /// Calls its argument after the forward pass with 0, after the backward pass with 1, and after the
 /// update with 2.
 type Step = Box<dyn FnMut(&mut dyn FnMut(usize)) -> Result<(), Failed>>;
@@ -64,13 +65,42 @@ where
     dev.tensor_from_vec((0..rows * CLASSES).map(label).collect(), (rows, Const))
 }
 
+/// Steps of a model: `forward` is from the model to the loss, `update` moves it.
+fn steps<E, M>(
+    mut model: M,
+    mut forward: impl FnMut(&mut M, Gradients<E, Cuda>) -> Result<Loss<E>, Failed> + 'static,
+    mut update: impl FnMut(&mut M, &mut Gradients<E, Cuda>, &dyn Fn() -> f64) -> Result<(), Failed>
+        + 'static,
+) -> Step
+where
+    E: Dtype,
+    Cuda: Backend<E>,
+    M: TensorCollection<E, Cuda> + 'static,
+{
+    let mut kept = Some(model.alloc_grads());
+    Box::new(move |lap| {
+        let gradients = kept.take().unwrap_or_else(|| model.alloc_grads());
+        let loss = forward(&mut model, gradients)?;
+        lap(0);
+        let value = loss.with_empty_tape();
+        let mut gradients = loss.try_backward().map_err(failed)?;
+        lap(1);
+        let read = || value.array().to_f64().unwrap_or(f64::NAN);
+        update(&mut model, &mut gradients, &read)?;
+        model.try_zero_grads(&mut gradients).map_err(failed)?;
+        lap(2);
+        kept = Some(gradients);
+        Ok(())
+    })
+}
+
 /// Steps of a model from an input to logits, on one batch.
 fn classify<X, E, M, const CLASSES: usize>(
     dev: &Cuda,
-    mut model: M,
+    model: M,
     x: X,
     rows: usize,
-    mut update: impl FnMut(&mut M, &mut Gradients<E, Cuda>, &dyn Fn() -> f64) -> Result<(), Failed>
+    update: impl FnMut(&mut M, &mut Gradients<E, Cuda>, &dyn Fn() -> f64) -> Result<(), Failed>
         + 'static,
 ) -> Step
 where
@@ -83,22 +113,11 @@ where
     M::Error: std::fmt::Debug,
 {
     let labels = labels::<E, CLASSES>(dev, rows);
-    let mut kept = Some(model.alloc_grads());
-    Box::new(move |lap| {
-        let gradients = kept.take().unwrap_or_else(|| model.alloc_grads());
+    let forward = move |model: &mut M, gradients| {
         let logits = model.try_forward_mut(x.clone().traced(gradients)).map_err(failed)?;
-        let loss = cross_entropy_with_logits_loss(logits, labels.clone());
-        lap(0);
-        let value = loss.with_empty_tape();
-        let mut gradients = loss.try_backward().map_err(failed)?;
-        lap(1);
-        let read = || value.array().to_f64().unwrap_or(f64::NAN);
-        update(&mut model, &mut gradients, &read)?;
-        model.try_zero_grads(&mut gradients).map_err(failed)?;
-        lap(2);
-        kept = Some(gradients);
-        Ok(())
-    })
+        Ok(cross_entropy_with_logits_loss(logits, labels.clone()))
+    };
+    steps(model, forward, update)
 }
 
 /// Plain SGD.
@@ -164,28 +183,19 @@ where
     E: Dtype + Float + SampleUniform,
     Cuda: Backend<E> + SequenceKernels<E>,
 {
-    let mut model = Seq2Seq::<WORDS, WORDS, E, Cuda>::build(dev);
+    let model = Seq2Seq::<WORDS, WORDS, E, Cuda>::build(dev);
     let sentences = |more: usize| {
         let ids = (0..batch * (LENGTH + more)).map(|at| 2 + at * 7 % (WORDS - 2)).collect();
         dev.tensor_from_vec(ids, (batch, LENGTH + more))
     };
     let (source, target) = (sentences(0), sentences(1));
     let (input, labels) = shifted(&target).map_err(failed)?;
-    let mut update = sgd(&model);
-    let mut kept = Some(model.alloc_grads());
-    Ok(Box::new(move |lap| {
-        let gradients = kept.take().unwrap_or_else(|| model.alloc_grads());
+    let update = sgd(&model);
+    let forward = move |model: &mut Seq2Seq<WORDS, WORDS, E, Cuda>, gradients| {
         let logits = model.try_forward_mut((source.clone().traced(gradients), input.clone()));
-        let loss = model.try_loss(logits.map_err(failed)?, &labels).map_err(failed)?;
-        lap(0);
-        let mut gradients = loss.try_backward().map_err(failed)?;
-        lap(1);
-        update(&mut model, &mut gradients, &|| f64::NAN)?;
-        model.try_zero_grads(&mut gradients).map_err(failed)?;
-        lap(2);
-        kept = Some(gradients);
-        Ok(())
-    }))
+        model.try_loss(logits.map_err(failed)?, &labels).map_err(failed)
+    };
+    Ok(steps(model, forward, update))
 }
 
 fn net<E>(dev: &Cuda, name: &str, batch: usize) -> Result<Step, Failed>

@@ -110,6 +110,16 @@ impl<Opt: TunableOptimizer<Model = Net, Dtype = f64, Device = Cpu>> Run<Opt> {
         }
         last
     }
+
+    /// A step whose optimizer panics in the middle.
+    fn panic_in_a_step(&mut self) {
+        UNTIL_FAILURE.set(Some(1));
+        PANICS.set(true);
+        let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.step()));
+        UNTIL_FAILURE.set(None);
+        PANICS.set(false);
+        assert!(panicked.is_err());
+    }
 }
 
 /// Fails at each tensor, first thing or later; then goes on. `keeps_state`, if what the optimizer
@@ -196,12 +206,7 @@ fn a_panic_in_the_middle_is_given_up_and_not_saved() {
     let mut run = Run::new(rule, 1, false);
     run.step().unwrap();
     let saved = run.newton.checkpoint(&run.model).unwrap();
-    UNTIL_FAILURE.set(Some(1));
-    PANICS.set(true);
-    let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run.step()));
-    UNTIL_FAILURE.set(None);
-    PANICS.set(false);
-    assert!(panicked.is_err());
+    run.panic_in_a_step();
     let refused = run.newton.checkpoint(&run.model).unwrap_err();
     assert_eq!(refused, Error::UpdateInterrupted);
     // The remedy that the error names first.
@@ -219,12 +224,7 @@ fn a_panic_in_the_middle_is_given_up_and_not_saved() {
 fn an_exact_step_after_a_panic_can_be_saved() {
     let mut run = Run::new(rule, 1, false);
     run.step().unwrap();
-    UNTIL_FAILURE.set(Some(1));
-    PANICS.set(true);
-    let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| run.step()));
-    UNTIL_FAILURE.set(None);
-    PANICS.set(false);
-    assert!(panicked.is_err());
+    run.panic_in_a_step();
     let here = gradients(&run.model, &[1.0; WEIGHTS]);
     run.newton.step_lookahead(&mut run.model, &here, |_| here.clone()).unwrap();
     run.newton.checkpoint(&run.model).unwrap();

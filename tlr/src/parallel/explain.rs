@@ -32,7 +32,7 @@ where
     /// The error that names in what a rank differs. All ranks ask each other, and find the same.
     pub(super) fn explain(
         &self,
-        apart: Mismatch,
+        mismatch: Mismatch,
         odd: usize,
         other: usize,
         mine: LocalView<'_, Opt::Model>,
@@ -41,7 +41,7 @@ where
         let of = |rank: usize| headers.get(rank).copied().unwrap_or_default();
         let step = of(other).steps + 1;
         let at = |problem| Error::Parallel { rank: odd, step, problem };
-        let problem = match apart {
+        let problem = match mismatch {
             Mismatch::Setup => {
                 return self.ranks.name_difference(&self.facts(model, standing), odd, other);
             }
@@ -91,8 +91,8 @@ where
         let rates = standing.map_or(&[][..], |standing| &standing.rates);
         let group_digests = standing.map_or(&[][..], |standing| &standing.group_digests);
         let rates_said = rates.iter().flat_map(|(_, rate)| rate.to_bits().to_le_bytes());
-        let memories_said = group_digests.iter().flat_map(|memory| memory.to_le_bytes());
-        let all = self.ranks.gather(&rates_said.chain(memories_said).collect::<Vec<_>>())?;
+        let digests_said = group_digests.iter().flat_map(|digest| digest.to_le_bytes());
+        let all = self.ranks.gather(&rates_said.chain(digests_said).collect::<Vec<_>>())?;
         let words = |rank: usize| -> Vec<u64> {
             let said = all.get(rank).map_or(&[][..], |said| said.as_chunks().0);
             said.iter().map(|word| u64::from_le_bytes(*word)).collect()

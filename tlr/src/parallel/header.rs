@@ -96,10 +96,10 @@ impl HeaderCheck {
             (Mismatch::Weights, |header| header.weights),
             (Mismatch::Standing, |header| header.standing),
         ];
-        for (apart, figure) in figures {
+        for (mismatch, figure) in figures {
             let all: Vec<_> = headers.iter().map(figure).collect();
             if let Some((odd, other)) = odd_one_out(&all) {
-                return Self::Odd(apart, odd, other);
+                return Self::Odd(mismatch, odd, other);
             }
         }
         match headers.iter().all(|header| header.weight == 0.0) {
@@ -160,8 +160,8 @@ mod tests {
             (Mismatch::Weights, Header { standing: 0, weights: 0, ..same }),
             (Mismatch::Standing, Header { standing: 0, ..same }),
         ];
-        for (apart, odd) in cases {
-            assert_eq!(found(odd), HeaderCheck::Odd(apart, 1, 0));
+        for (mismatch, odd) in cases {
+            assert_eq!(found(odd), HeaderCheck::Odd(mismatch, 1, 0));
         }
         let empty = Header { weight: 0.0, ..same };
         assert_eq!(HeaderCheck::of(&[empty, empty]), HeaderCheck::NoExamples);

@@ -62,9 +62,9 @@ where
             HeaderCheck::Failed(_) => {
                 self.ranks.confirm(own.as_ref().err().map(String::as_str))?;
             }
-            HeaderCheck::Odd(apart, odd, other) => {
+            HeaderCheck::Odd(mismatch, odd, other) => {
                 let mine = LocalView { model, standing, headers: &headers, checksums: &checksums };
-                return Err(self.explain(apart, odd, other, mine)?);
+                return Err(self.explain(mismatch, odd, other, mine)?);
             }
             HeaderCheck::NoExamples => {
                 return Err(self.ranks.error(0, ParallelError::NoExamples));
