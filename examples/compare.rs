@@ -182,7 +182,8 @@ fn compare(args: &Args) -> Result<(), Box<dyn Error>> {
             Some(run) => runs.push(run),
             // If nobody reads stderr, that is no error.
             None => {
-                let _ = writeln!(io::stderr(), "warning: {} has no epochs: left out", dir.display());
+                let _ =
+                    writeln!(io::stderr(), "warning: {} has no epochs: left out", dir.display());
             }
         }
     }
