@@ -39,7 +39,8 @@ struct Tensor<E> {
     of: [Vec<E>; 4],
 }
 
-/// Runs a kernel twice, which has to give the same bits. Returns the sums of each group, and A of each tensor as the kernel left it.
+/// Runs a kernel twice, which has to give the same bits. Returns the sums of each group, and A of
+/// each tensor as the kernel left it.
 fn run<E: Element, const N: usize>(
     program: &OsStr,
     Kernel(kernel): Kernel<N>,
