@@ -7,12 +7,12 @@ use dfdx::{
         RecursiveWalker, TensorCollection, TensorOptions, TensorVisitor, ViewTensorName,
         ViewTensorRef,
     },
-    prelude::{Device, HasShape, Shape, Tensor},
+    prelude::{Device, Dtype, HasShape, Shape, Tensor},
 };
-use safetensors::{tensor::TensorView, Dtype, SafeTensorError, SafeTensors};
+use safetensors::{tensor::TensorView, SafeTensorError, SafeTensors};
 use std::{convert::Infallible, path::Path};
 
-/// Writes the weights of `model` to `path`, as a whole or not at all, with `notes` for readers who
+/// Writes the weights of `model` in f32 to `path`, as a whole or not at all, with `notes` for readers who
 /// look for them (safetensors' `__metadata__`).
 ///
 /// # Errors
@@ -35,7 +35,7 @@ use std::{convert::Infallible, path::Path};
 /// assert_eq!(weights::note(&std::fs::read(&path)?, "made by")?.unwrap(), "hand");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-pub fn save<M: TensorCollection<f32, D>, D: Device<f32>>(
+pub fn save<M: TensorCollection<E, D>, E: Dtype, D: Device<E>>(
     model: &M,
     path: &Path,
     notes: &[(&str, &str)],
@@ -50,7 +50,7 @@ pub fn save<M: TensorCollection<f32, D>, D: Device<f32>>(
     let views = gathered
         .0
         .iter()
-        .map(|(name, shape, bytes)| Ok((name, TensorView::new(Dtype::F32, shape.clone(), bytes)?)));
+        .map(|(name, shape, bytes)| Ok((name, TensorView::new(safetensors::Dtype::F32, shape.clone(), bytes)?)));
     let views = views.collect::<Result<Vec<_>, _>>().map_err(failed)?;
     let notes = notes.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned()));
     report::write(path, safetensors::serialize(views, Some(notes.collect())).map_err(failed)?)
@@ -68,18 +68,20 @@ pub fn note(file: &[u8], name: &str) -> Result<Option<String>, SafeTensorError> 
 /// The name, the shape and the bytes of each tensor.
 struct Gathered(Vec<(String, Vec<usize>, Vec<u8>)>);
 
-impl<D: Device<f32>> TensorVisitor<f32, D> for Gathered {
+impl<E: Dtype, D: Device<E>> TensorVisitor<E, D> for Gathered {
     type Viewer = (ViewTensorRef, ViewTensorName);
     type Err = Infallible;
-    type E2 = f32;
+    type E2 = E;
     type D2 = D;
 
     fn visit<S: Shape>(
         &mut self,
-        _: TensorOptions<S, f32, D>,
-        (tensor, name): (&Tensor<S, f32, D>, String),
-    ) -> Result<Option<Tensor<S, f32, D>>, Infallible> {
-        let bytes = tensor.as_vec().iter().flat_map(|value| value.to_le_bytes()).collect();
+        _: TensorOptions<S, E, D>,
+        (tensor, name): (&Tensor<S, E, D>, String),
+    ) -> Result<Option<Tensor<S, E, D>>, Infallible> {
+        let wide = |value: &E| value.to_f32().unwrap_or(f32::NAN);
+        let values = tensor.as_vec();
+        let bytes = values.iter().flat_map(|value| wide(value).to_le_bytes()).collect();
         let shape = tensor.shape().concrete().into();
         // A tensor that is a field by itself adds no name to that of the field.
         self.0.push((name.trim_end_matches('.').to_owned(), shape, bytes));

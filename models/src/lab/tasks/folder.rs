@@ -43,7 +43,7 @@ fn drawn(folders: &Folders, scale: Scale) -> Result<PathBuf, TrainError> {
     Ok(dir)
 }
 
-fn of_folder<M: Network<Device = Cpu>>(
+fn of_folder<M: Network<Number = f32, Device = Cpu>>(
     name: &'static str,
     folder: Folder,
     side: usize,
@@ -84,7 +84,7 @@ impl<M> OfFolder<M> {
     }
 }
 
-impl<M: Network<Device = Cpu>> Problem for OfFolder<M> {
+impl<M: Network<Number = f32, Device = Cpu>> Problem for OfFolder<M> {
     type Model = M;
 
     fn budget(&self) -> Budget {

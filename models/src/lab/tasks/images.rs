@@ -161,7 +161,7 @@ pub(super) fn halved(images: &Images) -> Result<Images, DataError> {
     Images::new(pixels, labels, [channels, rows / 2, columns / 2], images.classes())
 }
 
-pub(super) fn pictures<M: Network<Device = Cpu>>(
+pub(super) fn pictures<M: Network<Number = f32, Device = Cpu>>(
     data: (&'static str, Dataset),
     batch: usize,
     epochs: usize,
@@ -170,7 +170,7 @@ pub(super) fn pictures<M: Network<Device = Cpu>>(
 }
 
 /// Images to classify with a network, `augmented` by crops and mirrors or as they are.
-pub(super) fn classified<M: Network<Device = Cpu>>(
+pub(super) fn classified<M: Network<Number = f32, Device = Cpu>>(
     (name, data): (&'static str, Dataset),
     batch: usize,
     epochs: usize,
@@ -194,7 +194,7 @@ struct Pictures<M> {
     model: PhantomData<fn() -> M>,
 }
 
-impl<M: Network<Device = Cpu>> Problem for Pictures<M> {
+impl<M: Network<Number = f32, Device = Cpu>> Problem for Pictures<M> {
     type Model = M;
 
     fn budget(&self) -> Budget {
@@ -252,7 +252,7 @@ impl<M: Network<Device = Cpu>> Problem for Pictures<M> {
 }
 
 /// The sum of the losses of some images, and how many of them are classified rightly.
-pub(super) fn classify<M: Network<Device = Cpu>>(
+pub(super) fn classify<M: Network<Number = f32, Device = Cpu>>(
     device: &Cpu,
     model: &M,
     images: Pixels<'_>,

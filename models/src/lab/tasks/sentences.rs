@@ -78,7 +78,7 @@ fn letters(purpose: u64, count: usize) -> Result<ParallelText, TextError> {
 /// How many pairs a batch has.
 const BATCH: usize = 32;
 
-pub(super) fn sentences<M: Translator<Device = Cpu>>(
+pub(super) fn sentences<M: Translator<Number = f32, Device = Cpu>>(
     name: &'static str,
     train: &ParallelText,
     val: &ParallelText,
@@ -108,7 +108,7 @@ struct Sentences<M> {
     model: PhantomData<fn() -> M>,
 }
 
-impl<M: Translator<Device = Cpu>> Problem for Sentences<M> {
+impl<M: Translator<Number = f32, Device = Cpu>> Problem for Sentences<M> {
     type Model = M;
 
     fn budget(&self) -> Budget {
