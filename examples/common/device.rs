@@ -104,4 +104,5 @@ macro_rules! on_device {
         }
     };
 }
+#[allow(unused_imports)] // `reproduce` has places of its own.
 pub(crate) use on_device;

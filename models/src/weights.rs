@@ -47,10 +47,9 @@ pub fn save<M: TensorCollection<E, D>, E: Dtype, D: Device<E>>(
         path: path.to_owned(),
         source: std::io::Error::other(error),
     };
-    let views = gathered
-        .0
-        .iter()
-        .map(|(name, shape, bytes)| Ok((name, TensorView::new(safetensors::Dtype::F32, shape.clone(), bytes)?)));
+    let views = gathered.0.iter().map(|(name, shape, bytes)| {
+        Ok((name, TensorView::new(safetensors::Dtype::F32, shape.clone(), bytes)?))
+    });
     let views = views.collect::<Result<Vec<_>, _>>().map_err(failed)?;
     let notes = notes.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned()));
     report::write(path, safetensors::serialize(views, Some(notes.collect())).map_err(failed)?)

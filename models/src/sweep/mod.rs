@@ -129,9 +129,8 @@ mod tests {
     use crate::{
         data::{digits, DataError},
         report::ReportError,
-        train::{Base, Mode, Rule},
+        train::{Base, Mode, Net, Rule},
     };
-    use dfdx::prelude::Cpu;
     use std::{fs, path::Path};
 
     fn grid() -> Grid {
@@ -162,7 +161,7 @@ mod tests {
     fn sweep(folder: &Path, cells: &[Options]) -> usize {
         let mut results = open(folder);
         let mut count = 0;
-        let failed = run::<Cpu>(&few(), cells, 2, &mut results, &mut |_| count += 1).unwrap();
+        let failed = run::<Net>(&few(), cells, 2, &mut results, &mut |_| count += 1).unwrap();
         assert_eq!(failed, 0);
         count
     }
@@ -288,7 +287,7 @@ mod tests {
         let data = few();
         let mut results = open(folder.path());
         let bad = Options { damping: 2.0, ..Options::default() };
-        let error = run::<Cpu>(&data, &[bad], 1, &mut results, &mut |_| ()).unwrap_err();
+        let error = run::<Net>(&data, &[bad], 1, &mut results, &mut |_| ()).unwrap_err();
         assert!(matches!(error, SweepError::Train(_)) && error.to_string().contains("damping"));
         assert!(results.of(&bad).is_none());
         drop(results);

@@ -36,8 +36,12 @@ pub(super) trait Task<M, D: TrainsIn<E>, E: Number> {
 
     /// Calls `step` for each batch but the first `skip`, in an order that depends on nothing but
     /// the epoch and a seed.
-    fn epoch(&self, epoch: usize, skip: usize, step: &mut Step<'_, M, D, E>)
-        -> Result<(), TrainError>;
+    fn epoch(
+        &self,
+        epoch: usize,
+        skip: usize,
+        step: &mut Step<'_, M, D, E>,
+    ) -> Result<(), TrainError>;
 
     /// Notes for users of the model, by name.
     fn notes(&self) -> Vec<(&'static str, String)> {

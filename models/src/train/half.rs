@@ -2,15 +2,13 @@
 
 use super::{
     chosen::{a_rate_a_layer, one_rate, AnyRule},
-    AnyRanks, Learner, Mode, Number, Options, TrainDevice, TrainError, TrainLoss,
-    TrainsIn,
+    AnyRanks, Learner, Mode, Number, Options, TrainDevice, TrainError, TrainLoss, TrainsIn,
 };
 use dfdx::{nn::TensorCollection, prelude::Gradients};
 use tlr::{
     optim::{Resumable, TunableOptimizer},
     parallel::Communicator,
-    Adaptation, Checkpoint, DataParallel, Error, LossScale, MixedPrecision, Step,
-    TrainableLr,
+    Adaptation, Checkpoint, DataParallel, Error, LossScale, MixedPrecision, Step, TrainableLr,
 };
 
 /// As [`learner`](super::learner).

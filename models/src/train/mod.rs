@@ -24,6 +24,8 @@ mod verdict;
 
 pub use chosen::learner;
 pub use device::{DeviceError, TrainDevice, TrainsIn};
+#[cfg(feature = "lab")]
+pub(crate) use error::failed;
 pub use error::TrainError;
 pub use facts::Facts;
 #[cfg(feature = "lab")]

@@ -1,6 +1,8 @@
 //! What a model that translates has to offer.
 
-use super::{error::failed, Model, Number, TrainDevice, TrainError, TrainLoss, Trainable, TrainsIn};
+use super::{
+    error::failed, Model, Number, TrainDevice, TrainError, TrainLoss, Trainable, TrainsIn,
+};
 use crate::{
     data::text::{Padded, PairBatch, PAD},
     layers::{DropoutRate, Ids},

@@ -1,6 +1,8 @@
 //! The tasks: small ones of the usual kinds.
 
 mod folder;
+#[cfg(all(test, feature = "cuda"))]
+mod gpu_tests;
 mod images;
 mod models;
 mod numbers;

@@ -18,7 +18,7 @@ use dfdx::{
 use tlr::{TensorCollection, TrainableLr};
 
 /// The perceptron that small scales train in place of the paper's, which has 1,000 hidden units.
-pub(super) type SmallMlp = Mlp<784, 128, 10, f32, Cpu>;
+pub(super) type SmallMlp<D> = Mlp<784, 128, 10, f32, D>;
 
 /// Softmax regression.
 pub(super) type Logistic = Linear<784, 10, f32, Cpu>;
