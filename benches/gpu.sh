@@ -117,6 +117,8 @@ print(":".join(paths))' 2>/dev/null || true):${LD_LIBRARY_PATH:-}
   step "steps beside PyTorch's" 200 python3 benches/gpu.py "$dir/gpu_step" --rounds 5
   step "MNIST to 97.5 %" 60 bash -c 'set -o pipefail; learns "$@"' _ \
     0.975 "$dir/mnist" --device cuda --epochs 3
+  step "MNIST in f16 to 97.5 %" 60 bash -c 'set -o pipefail; learns "$@"' _ \
+    0.975 "$dir/mnist" --device cuda --precision f16 --epochs 3
   step "CIFAR, WRN-16-4" 90 bash -c 'set -o pipefail; learns "$@"' _ \
     0.5 "$dir/cifar" --device cuda --depth 16 --width 4 --batch-size 128 --epochs 3
   if command -v compute-sanitizer >/dev/null; then

@@ -111,7 +111,7 @@ struct Contender {
     milliseconds: Vec<f64>,
 }
 
-fn measure<M: Network<Device = Cpu>>(
+fn measure<M: Network<Number = f32, Device = Cpu>>(
     args: &Args,
     shape: [usize; 4],
     windows: &[Windows],
@@ -170,7 +170,7 @@ fn around<M, Opt>(
     contenders: &mut Vec<Contender>,
 ) -> Outcome
 where
-    M: Network<Device = Cpu>,
+    M: Network<Number = f32, Device = Cpu>,
     Opt: Family<Model = M, Dtype = f32, Device = Cpu> + Clone + 'static,
 {
     let against = contenders.len();
@@ -205,7 +205,7 @@ fn learning<Opt: TunableOptimizer<Dtype = f32, Device = Cpu>>(
 }
 
 /// Steps on one batch: where training goes is not the question.
-fn training<M: Network<Device = Cpu>>(
+fn training<M: Network<Number = f32, Device = Cpu>>(
     model: &M,
     shape: [usize; 4],
     mut update: impl FnMut(&mut M, &mut Gradients<f32, Cpu>, f32) -> Outcome + 'static,

@@ -19,7 +19,7 @@ use std::{error::Error, path::PathBuf, process::ExitCode};
 use tlr_models::{
     data::{cifar, shapes, Augment, Dataset},
     resnet::{Wrn10x1, Wrn16x1},
-    train::{InMemory, Network, Share, TrainDevice},
+    train::{InMemory, Network, Number, Share, TrainsIn},
 };
 
 /// How many images the program draws if it is given none.
@@ -71,29 +71,32 @@ fn run(args: &Args, job: &Job<'_>) -> Result<ExitCode, Box<dyn Error>> {
         let classes = args.classes;
         return Err(format!("there is CIFAR-10 and CIFAR-100, no CIFAR-{classes}").into());
     }
-    on_device!(job.place(), D => of_size::<D>(args, job))
+    on_device!(job.place(), D, E => of_size::<D, E>(args, job))
 }
 
 /// Each network is compiled on its own, which takes its time: for 100 classes there are only those
 /// that are published. Without --release the larger ones would take hours to run.
-fn of_size<D: TrainDevice>(args: &Args, job: &Job<'_>) -> Result<ExitCode, Box<dyn Error>> {
+fn of_size<D: TrainsIn<E>, E: Number>(
+    args: &Args,
+    job: &Job<'_>,
+) -> Result<ExitCode, Box<dyn Error>> {
     #[cfg(not(debug_assertions))]
     use tlr_models::resnet::{Wrn16x2, Wrn16x4, Wrn16x8, Wrn28x10};
     match (args.depth, args.width, args.classes) {
-        (10, 1, 10) => train::<Wrn10x1<10, f32, D>>(args, job),
-        (16, 1, 10) => train::<Wrn16x1<10, f32, D>>(args, job),
+        (10, 1, 10) => train::<Wrn10x1<10, E, D>>(args, job),
+        (16, 1, 10) => train::<Wrn16x1<10, E, D>>(args, job),
         #[cfg(not(debug_assertions))]
-        (16, 2, 10) => train::<Wrn16x2<10, f32, D>>(args, job),
+        (16, 2, 10) => train::<Wrn16x2<10, E, D>>(args, job),
         #[cfg(not(debug_assertions))]
-        (16, 4, 10) => train::<Wrn16x4<10, f32, D>>(args, job),
+        (16, 4, 10) => train::<Wrn16x4<10, E, D>>(args, job),
         #[cfg(not(debug_assertions))]
-        (16, 8, 10) => train::<Wrn16x8<10, f32, D>>(args, job),
+        (16, 8, 10) => train::<Wrn16x8<10, E, D>>(args, job),
         #[cfg(not(debug_assertions))]
-        (28, 10, 10) => train::<Wrn28x10<10, f32, D>>(args, job),
+        (28, 10, 10) => train::<Wrn28x10<10, E, D>>(args, job),
         #[cfg(not(debug_assertions))]
-        (16, 4, 100) => train::<Wrn16x4<100, f32, D>>(args, job),
+        (16, 4, 100) => train::<Wrn16x4<100, E, D>>(args, job),
         #[cfg(not(debug_assertions))]
-        (28, 10, 100) => train::<Wrn28x10<100, f32, D>>(args, job),
+        (28, 10, 100) => train::<Wrn28x10<100, E, D>>(args, job),
         _ if cfg!(debug_assertions) => {
             Err(missing(args, "10-1 and 16-1 for 10 classes, and larger ones with --release"))
         }

@@ -90,10 +90,10 @@ fn run(args: &Args, job: &Job<'_>) -> Result<ExitCode, Box<dyn Error>> {
     let name = format!("{name}, ResNet-50");
     // As many logits as needed, within what is compiled in. The larger model compiles for as long
     // as all else, and without --release it would take hours to run.
-    on_device!(job.place(), D => match folder.train.classes().len() {
-        ..=10 => job.train::<ResNet50<10, f32, D>>(&name, "ResNet-50", &source),
+    on_device!(job.place(), D, E => match folder.train.classes().len() {
+        ..=10 => job.train::<ResNet50<10, E, D>>(&name, "ResNet-50", &source),
         #[cfg(not(debug_assertions))]
-        _ => job.train::<ResNet50<1000, f32, D>>(&name, "ResNet-50", &source),
+        _ => job.train::<ResNet50<1000, E, D>>(&name, "ResNet-50", &source),
         #[cfg(debug_assertions)]
         classes => Err(format!("{classes} classes; built without --release it takes 10").into()),
     })

@@ -62,7 +62,7 @@ fn run(args: &Args, job: &Job<'_>) -> Result<ExitCode, Box<dyn Error>> {
     let source = InMemory::new(&data, training.batch_size, training.seed, None)?;
     let source = source.share(Share::of_rank(job.ranks()));
     let model = "Perceptron 784-1000-10";
-    on_device!(job.place(), D => job.train::<Net<D>>(&name, model, &source))
+    on_device!(job.place(), D, E => job.train::<Net<D, E>>(&name, model, &source))
 }
 
 /// The data set's name, for the picture, and its images.

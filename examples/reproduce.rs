@@ -11,6 +11,8 @@
 //!
 //! Stop it whenever you like: started again with the same `--out`, it goes on where it was.
 
+#[path = "common/device.rs"]
+mod device;
 #[path = "common/many.rs"]
 mod many;
 #[path = "common/numbers.rs"]
@@ -19,6 +21,7 @@ mod numbers;
 mod threads;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+use device::{Device, Precision};
 use indicatif::ProgressBar;
 use many::{progress_bar, say};
 use numbers::whole;
@@ -30,8 +33,8 @@ use std::{
 };
 use tlr_models::{
     lab::{
-        self, Cell, Contender, Exhibit, Findings, Folders, Part, Ready, Record, Results, Scale,
-        Task,
+        self, Cell, Contender, Exhibit, Findings, Folders, Part, Place, Ready, Record, Results,
+        Scale, Task,
     },
     report,
     sweep::Ended,
@@ -105,11 +108,15 @@ struct Runs {
     /// hand. Data are drawn in place of others; two tasks of `run` are left out without theirs
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
+    /// What computes. A GPU trains images and sentences by this library's trainer; the rest is
+    /// named and left out
+    #[arg(long, value_enum, default_value_t = Device::Cpu)]
+    device: Device,
     /// Folder for the results; what it has is not done again [default: out/paper, and out/lab of
-    /// `run`]
+    /// `run`; out/paper-cuda and out/lab-cuda on a GPU]
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Runs at a time, each on one thread [default: one a core]
+    /// Runs at a time, each on one thread [default: one a core, and one on a GPU]
     #[arg(long, value_name = "N", value_parser = whole::<usize>(1))]
     jobs: Option<usize>,
 }
@@ -180,7 +187,8 @@ fn paper(part: Option<Part>, args: &Runs) -> Result<(), Box<dyn Error>> {
     let all = lab::exhibits(args.scale);
     let wanted: Vec<&Exhibit> =
         all.iter().filter(|one| part.is_none_or(|part| one.part == part)).collect();
-    let out = args.out.clone().unwrap_or_else(|| "out/paper".into());
+    let place = place(args)?;
+    let out = args.out.clone().unwrap_or_else(|| usual("out/paper", place));
     let mut results = Results::open(&out, args.scale)?;
     let folders = folders(args, &out);
     let seeds = seeds(args, &[0]);
@@ -191,10 +199,10 @@ fn paper(part: Option<Part>, args: &Runs) -> Result<(), Box<dyn Error>> {
     for (n, exhibit) in wanted.iter().enumerate() {
         let heading = format!("{} ({} of {})", exhibit.title, n + 1, wanted.len());
         say(&ProgressBar::hidden(), &heading)?;
-        let open = open(&exhibit.tasks, &folders, args.scale)?;
-        let contenders = exhibit.contenders();
+        let open = open(&exhibit.tasks, &folders, args.scale, place)?;
+        let contenders = able(exhibit.contenders(), place)?;
         let cells = cells(&open, &contenders, &seeds);
-        failed += make(&cells, args, &mut results)?;
+        failed += make(&cells, args, place, &mut results)?;
         page(&results)?;
     }
     end(failed, &out)
@@ -205,13 +213,14 @@ fn laboratory(args: &Choice) -> Result<(), Box<dyn Error>> {
     let tasks = chosen(lab::tasks(), &args.tasks, "task", |task| task.name)?;
     let contenders =
         chosen(lab::contenders(), &args.contenders, "contender", |one| one.name.as_str())?;
-    let out = args.runs.out.clone().unwrap_or_else(|| "out/lab".into());
+    let place = place(&args.runs)?;
+    let out = args.runs.out.clone().unwrap_or_else(|| usual("out/lab", place));
     let mut results = Results::open(&out, args.runs.scale)?;
-    let open = open(&tasks, &folders(&args.runs, &out), args.runs.scale)?;
+    let open = open(&tasks, &folders(&args.runs, &out), args.runs.scale, place)?;
     let seeds = seeds(&args.runs, &[0, 1, 2]);
-    let contenders: Vec<_> = contenders.iter().collect();
+    let contenders = able(contenders.iter().collect(), place)?;
     let cells = cells(&open, &contenders, &seeds);
-    let failed = make(&cells, &args.runs, &mut results)?;
+    let failed = make(&cells, &args.runs, place, &mut results)?;
     let page = results.folder().file("report.html");
     report::write(&page, lab::html(&Findings::of(&results)))?;
     end(failed, &out)
@@ -228,6 +237,37 @@ fn seeds(args: &Runs, usual: &[u64]) -> Vec<u64> {
     }
 }
 
+/// Where runs are made.
+fn place(args: &Runs) -> Result<Place, String> {
+    Ok(match args.device.find(Precision::F32)? {
+        device::Place::Cpu => Place::Cpu,
+        #[cfg(feature = "cuda")]
+        device::Place::Cuda | device::Place::CudaHalf => Place::Gpu,
+    })
+}
+
+/// The folder for results where none is given: one for each device, as times and the last digits
+/// differ.
+fn usual(folder: &str, place: Place) -> PathBuf {
+    match place {
+        Place::Cpu => folder.into(),
+        #[cfg(feature = "cuda")]
+        Place::Gpu => format!("{folder}-cuda").into(),
+    }
+}
+
+/// The contenders that can learn at a place, with a note on those that cannot.
+fn able(all: Vec<&Contender>, place: Place) -> io::Result<Vec<&Contender>> {
+    let (able, left): (Vec<_>, Vec<_>) =
+        all.into_iter().partition(|one| place == Place::Cpu || one.on_gpu());
+    if !left.is_empty() {
+        let names: Vec<_> = left.iter().map(|one| one.name.as_str()).collect();
+        let names = names.join(", ");
+        writeln!(io::stderr(), "left out, because only the CPU trains by them: {names}")?;
+    }
+    Ok(able)
+}
+
 /// A task and its data.
 type Opened<'a> = (&'a Task, Box<dyn Ready>);
 
@@ -236,10 +276,15 @@ fn open<'a>(
     tasks: &'a [Task],
     folders: &Folders,
     scale: Scale,
+    place: Place,
 ) -> Result<Vec<Opened<'a>>, Box<dyn Error>> {
     let mut open = Vec::new();
     for task in tasks {
-        match task.open(folders, scale)? {
+        if place != Place::Cpu && !task.on_gpu {
+            writeln!(io::stderr(), "{} is left out: only the CPU trains its model", task.name)?;
+            continue;
+        }
+        match task.open_at(folders, scale, place)? {
             Some(ready) => open.push((task, ready)),
             None => writeln!(
                 io::stderr(),
@@ -265,8 +310,18 @@ fn cells<'a>(open: &'a [Opened<'_>], contenders: &[&'a Contender], seeds: &[u64]
 }
 
 /// Makes the runs that are not done yet, and answers how many have failed.
-fn make(cells: &[Cell<'_>], args: &Runs, results: &mut Results) -> Result<usize, Box<dyn Error>> {
-    let jobs = many::jobs(args.jobs)?;
+fn make(
+    cells: &[Cell<'_>],
+    args: &Runs,
+    place: Place,
+    results: &mut Results,
+) -> Result<usize, Box<dyn Error>> {
+    let jobs = match place {
+        Place::Cpu => many::jobs(args.jobs)?,
+        // They would wait for each other.
+        #[cfg(feature = "cuda")]
+        Place::Gpu => args.jobs.unwrap_or(1),
+    };
     let done = cells.iter().filter(|cell| results.of(cell).is_some()).count();
     let bar = progress_bar((cells.len() - done) as u64);
     say(&bar, &format!("runs: {}, done before: {done}", cells.len()))?;

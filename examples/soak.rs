@@ -10,8 +10,8 @@ mod device;
 #[path = "common/numbers.rs"]
 mod numbers;
 
-use clap::{CommandFactory, FromArgMatches, Parser, ValueEnum};
-use device::{on_device, Device, Place};
+use clap::{CommandFactory, FromArgMatches, Parser};
+use device::{on_device, Device, Place, Precision};
 use numbers::whole;
 use rand::{rngs::StdRng, Rng, SeedableRng};
 use std::{
@@ -54,6 +54,9 @@ struct Args {
     /// What computes
     #[arg(long, value_enum, default_value_t = Device::Cpu)]
     device: Device,
+    /// The numbers to train in
+    #[arg(long, value_enum, default_value_t = Precision::F32)]
+    precision: Precision,
     /// Where checkpoints and the report go
     #[arg(long, value_name = "DIR", default_value = "out/soak")]
     out: PathBuf,
@@ -141,7 +144,7 @@ impl<S: Source> Source for Spoilt<S> {
 }
 
 fn work(args: &Args) -> Result<(), Box<dyn Error>> {
-    let place = args.device.find()?;
+    let place = args.device.find(args.precision)?;
     let stop = Arc::new(AtomicBool::new(false));
     signal_hook::flag::register(signal_hook::consts::SIGINT, Arc::clone(&stop))?;
     rayon::ThreadPoolBuilder::new().num_threads(1).build_global()?;
@@ -163,9 +166,9 @@ fn work(args: &Args) -> Result<(), Box<dyn Error>> {
     };
     let run = if args.faults {
         let source = Spoilt { inner, every: args.every, seed: args.seed };
-        on_device!(place, D => train::train::<Net<D>>(&source, &options, &persistence, listen))
+        on_device!(place, D, E => train::train::<Net<D, E>>(&source, &options, &persistence, listen))
     } else {
-        on_device!(place, D => train::train::<Net<D>>(&inner, &options, &persistence, listen))
+        on_device!(place, D, E => train::train::<Net<D, E>>(&inner, &options, &persistence, listen))
     };
     let run = match run {
         Err(TrainError::Stopped { .. }) => return Ok(()),
@@ -279,9 +282,8 @@ fn worker(args: &Args, faults: bool, full: bool) -> Result<Child, Box<dyn Error>
     command.args(["--worker", "--epochs", &args.epochs.to_string()]);
     command.args(["--every", &args.every.to_string(), "--seed", &args.seed.to_string()]);
     command.arg("--out").arg(&args.out);
-    if let Some(device) = args.device.to_possible_value() {
-        command.args(["--device", device.get_name()]);
-    }
+    let (device, precision) = (train::name(&args.device), train::name(&args.precision));
+    command.args(["--device", &device, "--precision", &precision]);
     if let Some(data) = &args.data {
         command.arg("--data").arg(data);
     }

@@ -18,7 +18,7 @@ mod ranks;
 mod threads;
 
 use clap::{CommandFactory, FromArgMatches, Parser};
-use device::{on_device, Device, Place};
+use device::{on_device, Device, Place, Precision};
 use many::{progress_bar, say};
 use numbers::whole;
 use std::{error::Error, io::Write, path::PathBuf, process::ExitCode, time::Duration};
@@ -26,7 +26,7 @@ use tlr_models::{
     data::{digits, mnist, Dataset},
     report::{self, Compared, Comparison, HeatCell, HeatMap, HeatPanel},
     sweep::{self, EpochRecord, Grid, Record, Results},
-    train::{self, AnyRanks, Base, Mode, Rule},
+    train::{self, AnyRanks, Base, Mode, Net, Rule},
 };
 
 /// How many images the program draws if it is given none.
@@ -70,6 +70,9 @@ struct Args {
     /// What computes. Give each device an --out of its own: times and the last digits differ
     #[arg(long, value_enum, help_heading = "Training", default_value_t = Device::Cpu)]
     device: Device,
+    /// The numbers to train in
+    #[arg(long, value_enum, help_heading = "Training", default_value_t = Precision::F32)]
+    precision: Precision,
     /// Optimizers whose learning rate is learned
     #[arg(long, value_enum, help_heading = "Training", value_delimiter = ',')]
     #[arg(default_value = "sgd")]
@@ -134,8 +137,13 @@ fn main() -> ExitCode {
 }
 
 fn run(args: &Args, ranks: &AnyRanks) -> Result<(), Box<dyn Error>> {
-    let place = args.device.find()?;
+    let place = args.device.find(args.precision)?;
     let (name, data) = load(args)?;
+    // Runs in other numbers are other runs.
+    let name = match args.precision {
+        Precision::F32 => name.to_owned(),
+        Precision::F16 => format!("{name} in f16"),
+    };
     let grid = Grid {
         optimizers: args.optimizer.clone(),
         modes: args.mode.clone(),
@@ -155,12 +163,12 @@ fn run(args: &Args, ranks: &AnyRanks) -> Result<(), Box<dyn Error>> {
         // The first rank shows the runs, and writes the files.
         ranks.confirm(None)?;
         let (jobs, tell) = (many::jobs(args.jobs)?, &mut |_: &_| ());
-        on_device!(place, D => {
-            sweep::run_together::<D>(&data, &cells, jobs, None, &ranks, tell)?;
+        on_device!(place, D, E => {
+            sweep::run_together::<Net<D, E>>(&data, &cells, jobs, None, &ranks, tell)?;
         });
         return Ok(());
     }
-    let opened = Results::open(&args.out, name, &data);
+    let opened = Results::open(&args.out, &name, &data);
     let told = ranks.confirm(opened.as_ref().err().map(ToString::to_string).as_deref());
     let mut results = opened?;
     told?;
@@ -175,9 +183,12 @@ fn run(args: &Args, ranks: &AnyRanks) -> Result<(), Box<dyn Error>> {
         }
         bar.inc(1);
     };
-    let failed = on_device!(place, D => match ranks.size() {
-        1 => sweep::run::<D>(&data, &cells, jobs, &mut results, &mut tell)?,
-        _ => sweep::run_together::<D>(&data, &cells, jobs, Some(&mut results), &ranks, &mut tell)?,
+    let failed = on_device!(place, D, E => match ranks.size() {
+        1 => sweep::run::<Net<D, E>>(&data, &cells, jobs, &mut results, &mut tell)?,
+        _ => {
+            let results = Some(&mut results);
+            sweep::run_together::<Net<D, E>>(&data, &cells, jobs, results, &ranks, &mut tell)?
+        }
     });
     bar.finish_and_clear();
 

@@ -36,11 +36,11 @@ use tlr_models::{
 const TOY: (usize, usize, usize) = (4_000, 200, 200);
 
 /// For the toy language: two layers on either side, 64 features.
-type Small<D> = Seq2SeqTransformer<128, 128, 64, 4, 128, 2, 2, f32, D>;
+type Small<D, E> = Seq2SeqTransformer<128, 128, 64, 4, 128, 2, 2, E, D>;
 
 /// For photographs' captions: three layers on either side, 128 features.
-type Captions<const TOKENS: usize, D> =
-    Seq2SeqTransformer<TOKENS, TOKENS, 128, 4, 256, 3, 3, f32, D>;
+type Captions<const TOKENS: usize, D, E> =
+    Seq2SeqTransformer<TOKENS, TOKENS, 128, 4, 256, 3, 3, E, D>;
 
 /// What to try first.
 const EXAMPLES: &str = "\
@@ -113,12 +113,12 @@ fn run(args: &Args, job: &Job<'_>) -> Result<ExitCode, Box<dyn Error>> {
         Some(_) => ("Multi30k", args.vocabulary),
     };
     let config = VocabularyConfig { tokens: args.tokens.into(), size, ..Default::default() };
-    on_device!(job.place(), D => match (&args.data, size) {
-        (None, _) => train::<Small<D>>(args, job, name, &data, config),
-        (_, ..=2000) => train::<Captions<2000, D>>(args, job, name, &data, config),
+    on_device!(job.place(), D, E => match (&args.data, size) {
+        (None, _) => train::<Small<D, E>>(args, job, name, &data, config),
+        (_, ..=2000) => train::<Captions<2000, D, E>>(args, job, name, &data, config),
         // It compiles for as long as all else, and without --release it would take hours to run.
         #[cfg(not(debug_assertions))]
-        (_, ..=8000) => train::<Captions<8000, D>>(args, job, name, &data, config),
+        (_, ..=8000) => train::<Captions<8000, D, E>>(args, job, name, &data, config),
         #[cfg(not(debug_assertions))]
         _ => Err(format!("a vocabulary of {size} tokens; at most 8000 are compiled in").into()),
         #[cfg(debug_assertions)]

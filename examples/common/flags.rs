@@ -1,6 +1,9 @@
 //! The flags that say how to train.
 
-use super::{device::Device, numbers::whole};
+use super::{
+    device::{Device, Precision},
+    numbers::whole,
+};
 use std::path::PathBuf;
 use tlr_models::train::{Base, Mode, Options, Rule, Shape};
 
@@ -33,6 +36,10 @@ pub(crate) struct Training {
     /// What computes. Its rounding differs, and so do the last digits of the result
     #[arg(long, value_enum, help_heading = "Training", default_value_t = Device::Cpu)]
     pub(crate) device: Device,
+    /// The numbers to train in. In f16 a batch takes half the memory and the loss is scaled, so
+    /// that small gradients do not vanish; a checkpoint goes on in the numbers that it was made in
+    #[arg(long, value_enum, help_heading = "Training", default_value_t = Precision::F32)]
+    pub(crate) precision: Precision,
     /// Threads to compute with; the result is the same with any number [default: one a core]
     #[arg(long, value_name = "N", help_heading = "Training", value_parser = whole::<usize>(1))]
     pub(crate) threads: Option<usize>,

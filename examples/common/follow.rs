@@ -241,6 +241,8 @@ impl Job<'_> {
             Place::Cpu => "",
             #[cfg(feature = "cuda")]
             Place::Cuda => "on the GPU with ",
+            #[cfg(feature = "cuda")]
+            Place::CudaHalf => "on the GPU in f16 with ",
         };
         format!(
             "{data}: {amounts}\n\

@@ -138,7 +138,7 @@ fn together<A>(
             return ExitCode::FAILURE;
         }
     };
-    let found = training.device.find().map_err(Box::from);
+    let found = training.device.find(training.precision).map_err(Box::from);
     let done = found.and_then(|place| Ok((place, ranks::claim(&training.out, &ranks)?)));
     let done = done.and_then(|(place, out)| {
         let job = Job { training, given, out, ranks: ranks.clone(), place };

@@ -7,7 +7,7 @@ use dfdx::{
         RecursiveWalker, TensorCollection, TensorOptions, TensorVisitor, ViewTensorName,
         ViewTensorRef,
     },
-    prelude::{Device, HasShape, Shape, Tensor},
+    prelude::{Device, Dtype, HasShape, Shape, Tensor},
 };
 use safetensors::{SafeTensorError, SafeTensors};
 use serde_json::json;
@@ -18,8 +18,9 @@ use std::{
     path::Path,
 };
 
-/// Writes the weights of `model` to `path`, as a whole or not at all, with `notes` for readers who
-/// look for them (safetensors' `__metadata__`). The same weights and notes make the same bytes.
+/// Writes the weights of `model` in f32 to `path`, as a whole or not at all, with `notes` for
+/// readers who look for them (safetensors' `__metadata__`). The same weights and notes make the same
+/// bytes.
 ///
 /// # Errors
 /// [`ReportError::Io`].
@@ -41,7 +42,7 @@ use std::{
 /// assert_eq!(weights::note(&std::fs::read(&path)?, "made by")?.unwrap(), "hand");
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-pub fn save<M: TensorCollection<f32, D>, D: Device<f32>>(
+pub fn save<M: TensorCollection<E, D>, E: Dtype, D: Device<E>>(
     model: &M,
     path: &Path,
     notes: &[(&str, &str)],
@@ -91,18 +92,20 @@ type Tensors = BTreeMap<String, (Vec<usize>, Vec<u8>)>;
 
 struct Gathered(Tensors);
 
-impl<D: Device<f32>> TensorVisitor<f32, D> for Gathered {
+impl<E: Dtype, D: Device<E>> TensorVisitor<E, D> for Gathered {
     type Viewer = (ViewTensorRef, ViewTensorName);
     type Err = Infallible;
-    type E2 = f32;
+    type E2 = E;
     type D2 = D;
 
     fn visit<S: Shape>(
         &mut self,
-        _: TensorOptions<S, f32, D>,
-        (tensor, name): (&Tensor<S, f32, D>, String),
-    ) -> Result<Option<Tensor<S, f32, D>>, Infallible> {
-        let bytes = tensor.as_vec().iter().flat_map(|value| value.to_le_bytes()).collect();
+        _: TensorOptions<S, E, D>,
+        (tensor, name): (&Tensor<S, E, D>, String),
+    ) -> Result<Option<Tensor<S, E, D>>, Infallible> {
+        let wide = |value: &E| value.to_f32().unwrap_or(f32::NAN);
+        let values = tensor.as_vec();
+        let bytes = values.iter().flat_map(|value| wide(value).to_le_bytes()).collect();
         let shape = tensor.shape().concrete().into();
         // A tensor that is a field by itself adds no name to that of the field.
         self.0.insert(name.trim_end_matches('.').to_owned(), (shape, bytes));

@@ -5,12 +5,12 @@
 use dfdx::{losses::cross_entropy_with_logits_loss, nn::*, optim::Sgd, prelude::*};
 use std::{convert::Infallible, path::Path};
 use tlr_models::{
-    data::digits,
+    data::{digits, Dataset},
     layers::{Kernels, SequenceKernels},
     resnet::Wrn10x1,
     shifted,
-    train::{train, InMemory, Mode, Net, Options, Persistence, Run, TrainDevice},
-    Seq2SeqTransformer,
+    train::{train, InMemory, Mode, Net, Network, Options, Persistence, Run, TrainDevice},
+    Mlp, Seq2SeqTransformer,
 };
 
 /// The gradients of all tensors that are trained, in order.
@@ -125,6 +125,51 @@ macro_rules! both {
 // most of it, as the last ones of so small images are.
 both!(gpu_images_in_f32, gpu_sentences_in_f32, f32, 1e-2);
 both!(gpu_images_in_f64, gpu_sentences_in_f64, f64, 1e-11);
+
+/// The training loop of the examples in f16: fails if it does not learn, if it is not near f32's
+/// way, or if it does not go on from a checkpoint exactly.
+#[test]
+#[ignore = "gpu"]
+#[cfg(feature = "f16")]
+fn gpu_trains_in_f16() {
+    use dfdx::dtypes::{f16, AMP};
+    use tlr_models::train::TrainError;
+
+    let dir = tempfile::tempdir().unwrap();
+    let data = digits::draw(3, 100, 40).unwrap();
+    let options = Options { batch_size: 20, rate: 1e-3, seed: 1, ..Options::default() };
+    fn go<M: Network>(data: &Dataset, options: Options, file: &Path) -> Result<Run, TrainError> {
+        let source = InMemory::new(data, options.batch_size, options.seed, None).unwrap();
+        let saved = Persistence { checkpoint: Some(file), resume: true, ..Default::default() };
+        train::<M>(&source, &options, &saved, &mut |_| ())
+    }
+    type Small<E> = Mlp<784, 24, 10, E, Cuda>;
+    type Half = Small<AMP<f16>>;
+    for mode in [Mode::Global, Mode::PerLayer] {
+        let file = |name: &str| dir.path().join(format!("{name}-{mode:?}"));
+        let options = Options { epochs: 10, mode, ..options };
+        let single = go::<Small<f32>>(&data, options, &file("f32")).unwrap();
+        let half = go::<Half>(&data, options, &file("whole")).unwrap();
+        // While rates are small, roundings do not grow. A loss in f16 has eleven digits, of 2.
+        for (ours, theirs) in half.losses.iter().zip(&single.losses).take(11) {
+            assert!((ours - theirs).abs() <= 2e-3 * theirs, "{ours} for {theirs}");
+        }
+        for (ours, theirs) in half.epochs[1].rates.iter().zip(&single.epochs[1].rates) {
+            assert!((ours.1 - theirs.1).abs() <= 1e-2 * theirs.1, "{ours:?} for {theirs:?}");
+        }
+        for run in [&single, &half] {
+            let (first, last) = (run.epochs[0].train_loss, run.epochs[9].train_loss);
+            assert!(last < 0.6 * first, "{last} after {first}");
+        }
+        go::<Half>(&data, Options { epochs: 3, ..options }, &file("parts")).unwrap();
+        let parts = go::<Half>(&data, options, &file("parts")).unwrap();
+        assert_eq!(parts.losses, half.losses);
+        assert_eq!(parts.history, half.history);
+        let refused = go::<Half>(&data, options, &file("f32"));
+        let Err(TrainError::AnotherRun { what, .. }) = refused else { panic!("{refused:?}") };
+        assert_eq!(what, "--precision was f32, is f16");
+    }
+}
 
 /// The training loop of the examples: fails if a device draws other weights or another order, or if
 /// a checkpoint is not exactly what the other device goes on from.

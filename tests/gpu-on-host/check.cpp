@@ -16,6 +16,10 @@ int cuMemAllocAsync(uint64_t *, size_t, void *);
 int cuMemFreeAsync(uint64_t, void *);
 int cuMemcpyHtoDAsync_v2(uint64_t, const void *, size_t, void *);
 int cuMemcpyDtoHAsync_v2(void *, uint64_t, size_t, void *);
+int cuMemHostAlloc(void **, size_t, unsigned);
+int cuMemFreeHost(void *);
+int cuStreamSynchronize(void *);
+uint64_t gpu_on_host_count(int);
 int cuModuleLoadData(void **, const char *);
 int cuModuleGetFunction(void **, void *, const char *);
 int cuLaunchKernel(void *, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned, unsigned,
@@ -205,6 +209,26 @@ static void halves_round() {
            "a product of matrices of halves");
 }
 
+// A copy to memory that a GPU writes to by itself is there once it was waited for, and is counted.
+static void copies_take_their_time() {
+    const int COPIES_FROM = 2, WAITS = 7;
+    double *landing, number = 3;
+    uint64_t address;
+    cuMemAllocAsync(&address, sizeof number, nullptr);
+    cuMemcpyHtoDAsync_v2(address, &number, sizeof number, nullptr);
+    const auto copies = gpu_on_host_count(COPIES_FROM), waits = gpu_on_host_count(WAITS);
+    bool good = cuMemHostAlloc((void **)&landing, 2 * sizeof number, 0) == 0;
+    good = good && cuMemcpyDtoHAsync_v2(landing + 1, address, sizeof number, nullptr) == 0;
+    good = good && std::isnan(landing[1]) && cuStreamSynchronize(nullptr) == 0;
+    expect(good && landing[1] == 3 && std::isnan(landing[0]), "a copy that takes its time");
+    expect(gpu_on_host_count(COPIES_FROM) == copies + 1 && gpu_on_host_count(WAITS) == waits + 1,
+           "counts of copies and of waiting");
+    cuMemcpyDtoHAsync_v2(landing, address, sizeof number, nullptr);
+    expect(cuMemFreeHost(landing) != 0, "memory that is freed while it is being written to");
+    cuStreamSynchronize(nullptr);
+    cuMemFreeAsync(address, nullptr);
+}
+
 int main() {
     cuInit(0);
     void *context;
@@ -218,6 +242,7 @@ int main() {
     kernels_run();
     matrices_multiply();
     halves_round();
+    copies_take_their_time();
     if (failures == 0) puts("the stand-in for a GPU does what it has to");
     return failures != 0;
 }

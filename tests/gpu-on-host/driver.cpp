@@ -21,6 +21,9 @@ Result fail(Result error, const char *format, ...) {
 }
 
 static thread_local void *of_thread;
+static thread_local uint64_t counts[WAITS + 1];
+
+void count(Counted what) { counts[what]++; }
 
 Result in_order(void *stream) {
     if (!is_busy(stream)) return OK;
@@ -87,6 +90,8 @@ Result load(Module **loaded, const std::string &text) {
 }  // namespace
 
 extern "C" {
+uint64_t gpu_on_host_count(Counted what) { return counts[what]; }
+
 Result cuInit(unsigned) { return OK; }
 Result cuDriverGetVersion(int *version) {
     *version = 13000;
@@ -136,7 +141,12 @@ Result cuCtxGetCurrent(void **context) {
     *context = of_thread;
     return OK;
 }
-Result cuCtxSynchronize() { return nothing_waits("waits for the whole GPU"); }
+Result cuCtxSynchronize() {
+    count(WAITS);
+    if (const auto error = nothing_waits("waits for the whole GPU")) return error;
+    deliver();
+    return OK;
+}
 
 Result cuStreamCreate(void **stream, unsigned) {
     *stream = new char;
@@ -147,7 +157,12 @@ Result cuStreamDestroy_v2(char *stream) {
     delete stream;
     return OK;
 }
-Result cuStreamSynchronize(void *stream) { return in_order(stream); }
+Result cuStreamSynchronize(void *stream) {
+    count(WAITS);
+    if (const auto error = in_order(stream)) return error;
+    deliver();
+    return OK;
+}
 Result cuStreamQuery(void *stream) { return is_busy(stream) ? NOT_READY : OK; }
 Result cuStreamWaitEvent(void *, void *, unsigned) { return OK; }
 Result cuEventCreate(void **event, unsigned) { return cuStreamCreate(event, 0); }
@@ -175,6 +190,7 @@ Result cuLaunchKernel(Kernel *kernel, unsigned grid_x, unsigned grid_y, unsigned
                       void *stream, void **arguments, void **) {
     if (const auto error = in_context()) return error;
     if (const auto error = in_order(stream)) return error;
+    count(LAUNCHES);
     const std::lock_guard<std::mutex> lock(one_at_a_time);
     const Size grid = {grid_x, grid_y, grid_z}, block = {block_x, block_y, block_z};
     return launch(*kernel, grid, block, dynamic, arguments);

@@ -28,6 +28,10 @@ __attribute__((format(printf, 2, 3))) Result fail(Result error, const char *form
 // One thing at a time happens on this GPU.
 extern std::mutex one_at_a_time;
 
+// What a thread of the host has asked a GPU for. A test reads it by `gpu_on_host_count`.
+enum Counted { LAUNCHES, COPIES_TO, COPIES_FROM, COPIES_WITHIN, FILLS, ALLOCATIONS, FREES, WAITS };
+void count(Counted what);
+
 // ---- driver.cpp
 
 // Whether the calling thread has a context, without which a GPU does nothing for it.
@@ -48,6 +52,9 @@ std::string describe(uint64_t address);
 void *context_of(uint64_t address);
 // The first allocation beside which something was written, in words; empty if there is none.
 std::string overwritten();
+
+// Ends this thread's copies to the host that are still under way.
+void deliver();
 
 // ---- threads.cpp
 

@@ -1,11 +1,13 @@
 // A GPU's memory in that of the host. Each allocation ends at a page that nobody may touch, or up
 // to 15 bytes before. New memory is NaN in each of its numbers, and so is what lies around it.
 #include "gpu.h"
+#include <cstdlib>
 #include <cstring>
 #include <deque>
 #include <iterator>
 #include <map>
 #include <sys/mman.h>
+#include <vector>
 
 namespace {
 const size_t PAGE = 4096;
@@ -31,6 +33,15 @@ struct Allocation {
 
 std::map<uint64_t, Allocation> allocations;
 std::deque<Allocation> freed;
+
+// Memory of the host that a GPU writes to by itself, by its beginning: NaN at first. What a thread
+// copies there arrives when that thread waits for it, and not before.
+std::map<char *, size_t> pinned;
+struct Copy {
+    char *of, *to;
+    std::vector<char> bytes;
+};
+thread_local std::vector<Copy> on_the_way;
 
 size_t up(size_t len, size_t step) { return (len + step - 1) / step * step; }
 
@@ -95,6 +106,7 @@ std::string overwritten() {
 }
 
 static Result allocate(uint64_t *address, size_t len) {
+    count(ALLOCATIONS);
     if (const auto error = in_context()) return error;
     const std::lock_guard<std::mutex> lock(one_at_a_time);
     *address = 0;
@@ -116,6 +128,7 @@ static Result allocate(uint64_t *address, size_t len) {
 }
 
 static Result release(uint64_t address) {
+    count(FREES);
     if (const auto error = in_context()) return error;
     const std::lock_guard<std::mutex> lock(one_at_a_time);
     if (address == 0) return OK;
@@ -146,20 +159,41 @@ static Result check(const char *what, uint64_t address, size_t len) {
 }
 
 static Result to_device(uint64_t to, const void *from, size_t len) {
+    count(COPIES_TO);
     const std::lock_guard<std::mutex> lock(one_at_a_time);
     if (const auto error = check("copies to", to, len)) return error;
     if (len) memcpy((void *)to, from, len);
     return OK;
 }
 
-static Result to_host(void *to, uint64_t from, size_t len) {
-    const std::lock_guard<std::mutex> lock(one_at_a_time);
+static Result to_host_now(void *to, uint64_t from, size_t len) {
+    count(COPIES_FROM);
     if (const auto error = check("copies", from, len)) return error;
     if (len) memcpy(to, (const void *)from, len);
     return OK;
 }
 
+static Result to_host(void *to, uint64_t from, size_t len) {
+    const std::lock_guard<std::mutex> lock(one_at_a_time);
+    return to_host_now(to, from, len);
+}
+
+// The pinned memory that `len` bytes from `to` on belong to, if they do.
+static char *pinned_at(void *to, size_t len) {
+    auto next = pinned.upper_bound((char *)to);
+    if (next == pinned.begin()) return nullptr;
+    const auto &[begin, size] = *std::prev(next);
+    return (char *)to + len <= begin + size ? begin : nullptr;
+}
+
+void deliver() {
+    const std::lock_guard<std::mutex> lock(one_at_a_time);
+    for (const auto &copy : on_the_way) memcpy(copy.to, copy.bytes.data(), copy.bytes.size());
+    on_the_way.clear();
+}
+
 static Result within_device(uint64_t to, uint64_t from, size_t len) {
+    count(COPIES_WITHIN);
     const std::lock_guard<std::mutex> lock(one_at_a_time);
     if (const auto error = check("copies", from, len)) return error;
     if (const auto error = check("copies to", to, len)) return error;
@@ -168,6 +202,7 @@ static Result within_device(uint64_t to, uint64_t from, size_t len) {
 }
 
 static Result fill(uint64_t at, unsigned char byte, size_t len) {
+    count(FILLS);
     const std::lock_guard<std::mutex> lock(one_at_a_time);
     if (const auto error = check("fills", at, len)) return error;
     if (len) memset((void *)at, byte, len);
@@ -192,6 +227,25 @@ Result cuMemFreeAsync(uint64_t address, void *stream) {
     if (const auto error = in_order(stream)) return error;
     return release(address);
 }
+Result cuMemHostAlloc(void **memory, size_t len, unsigned) {
+    if (const auto error = in_context()) return error;
+    const std::lock_guard<std::mutex> lock(one_at_a_time);
+    *memory = malloc(len);
+    if (!*memory) return fail(OUT_OF_MEMORY, "no %zu bytes are left on the host", len);
+    memset(*memory, 0xff, len);
+    pinned[(char *)*memory] = len;
+    return OK;
+}
+Result cuMemFreeHost(void *memory) {
+    if (const auto error = in_context()) return error;
+    if (const auto error = nothing_waits("frees memory of the host")) return error;
+    const std::lock_guard<std::mutex> lock(one_at_a_time);
+    for (const auto &copy : on_the_way)
+        if (copy.of == memory) return fail(INVALID_VALUE, "frees what is still being written to");
+    if (!pinned.erase((char *)memory)) return fail(INVALID_VALUE, "frees what it has not");
+    free(memory);
+    return OK;
+}
 Result cuMemcpyHtoD_v2(uint64_t to, const void *from, size_t len) {
     return to_device(to, from, len);
 }
@@ -202,7 +256,13 @@ Result cuMemcpyHtoDAsync_v2(uint64_t to, const void *from, size_t len, void *str
 Result cuMemcpyDtoH_v2(void *to, uint64_t from, size_t len) { return to_host(to, from, len); }
 Result cuMemcpyDtoHAsync_v2(void *to, uint64_t from, size_t len, void *stream) {
     if (const auto error = in_order(stream)) return error;
-    return to_host(to, from, len);
+    const std::lock_guard<std::mutex> lock(one_at_a_time);
+    char *of = pinned_at(to, len);
+    if (!of) return to_host_now(to, from, len);
+    std::vector<char> bytes(len);
+    const auto error = to_host_now(bytes.data(), from, len);
+    if (!error) on_the_way.push_back({of, (char *)to, bytes});
+    return error;
 }
 Result cuMemcpyDtoD_v2(uint64_t to, uint64_t from, size_t len) {
     return within_device(to, from, len);

@@ -5,13 +5,18 @@
 #![cfg(feature = "cuda")]
 #![allow(missing_docs, clippy::unwrap_used)]
 
+mod counts;
 mod needs;
 
+use counts::{counted, Counts};
 use dfdx::{
-    optim::{self, AdamConfig, Momentum, SgdConfig},
+    optim::{self, AdamConfig, Momentum, Optimizer, OptimizerUpdateError, SgdConfig},
     prelude::*,
 };
-use tlr::{optim as ours, Adaptation, Newton, NewtonConfig, Outcome, PerLayer, Window};
+use tlr::{
+    gpu_place, optim as ours, Adaptation, Newton, NewtonConfig, Outcome, PerLayer, Step,
+    TunableOptimizer, Window,
+};
 
 type Layers<const H: usize, E, D> =
     (modules::Linear<4, H, E, D>, Tanh, modules::Linear<H, 1, E, D>);
@@ -197,4 +202,127 @@ fn gpu_resumes() {
     steps(&mut other, &mut resumed, 10);
     assert_eq!(resumed.history(), newton.history());
     assert_eq!(other.0.weight.as_vec(), model.0.weight.as_vec());
+}
+
+/// Leaves the weights where they are, so that nothing but the window's own work is counted.
+struct Still;
+
+impl TunableOptimizer for Still {
+    type Model = Layers<16, f32, Cuda>;
+    type Dtype = f32;
+    type Device = Cuda;
+
+    fn rate(&self, _group: usize) -> f64 {
+        0.1
+    }
+
+    fn set_rate(&mut self, _group: usize, _rate: f64) {}
+
+    fn reset(&mut self, _model: &Self::Model) {}
+}
+
+impl Optimizer<Layers<16, f32, Cuda>, Cuda, f32> for Still {
+    fn update(
+        &mut self,
+        _model: &mut Layers<16, f32, Cuda>,
+        _gradients: &Gradients<f32, Cuda>,
+    ) -> Result<(), OptimizerUpdateError<CudaError>> {
+        Ok(())
+    }
+}
+
+/// What is left of a launch once all it needs is on the GPU.
+const ONE_LAUNCH: Counts = Counts {
+    launches: 1,
+    copies_to_gpu: 0,
+    copies_to_host: 1,
+    copies_within_gpu: 0,
+    fills: 0,
+    allocations: 0,
+    frees: 0,
+    waits: 1,
+};
+
+/// Fails if a table of addresses is sent that is there already, if one that has changed is not, or
+/// if anything else is asked of the GPU.
+#[test]
+#[ignore = "gpu"]
+fn gpu_is_asked_for_little_by_a_window() {
+    let Some(dev) = gpu() else { return };
+    let mut model: Layers<16, f32, Cuda> = BuildModule::build(&dev);
+    // Neither ramp nor safeguard: nothing is measured but the window.
+    let config = NewtonConfig::paper_text().window(Window::steps(1).unwrap());
+    let mut newton = Newton::new(&model, Still, config).unwrap();
+    let mut gradients = model.alloc_grads();
+    let mut window = |model: &mut Layers<16, f32, Cuda>| {
+        let mut step = || newton.step_owned(model, &mut gradients, 0.5);
+        let asked = counted(|| assert!(step().is_ok()));
+        let moved = newton.history().last().and_then(|decision| decision.products);
+        (asked, moved.map(|products| products.nn))
+    };
+    // A and B change places, so there are two tables.
+    for _ in 0..3 {
+        window(&mut model);
+    }
+    for _ in 0..4 {
+        let (asked, _) = window(&mut model);
+        assert!(asked.is_none_or(|asked| asked == ONE_LAUNCH), "{asked:?}");
+    }
+    // dfdx writes to other memory while a clone has the old one.
+    let before = model.clone();
+    model.2.bias.copy_from(&[before.2.bias.array()[0] + 3.0]);
+    let sent = Counts { copies_to_gpu: 1, ..ONE_LAUNCH };
+    for moves in [true, false] {
+        let (asked, moved) = window(&mut model);
+        assert!(asked.is_none_or(|asked| asked == sent), "{asked:?}");
+        let expected = if moves { 900.0 } else { 0.0 };
+        assert!(moved.is_some_and(|moved| (moved - expected).abs() < 1e-3), "{moved:?}");
+    }
+    let (asked, _) = window(&mut model);
+    assert!(asked.is_none_or(|asked| asked == ONE_LAUNCH), "{asked:?}");
+}
+
+/// As for the window. The gradients stay where they are.
+#[test]
+#[ignore = "gpu"]
+fn gpu_is_asked_for_little_by_a_slope() {
+    let Some(dev) = gpu() else { return };
+    let mut model: Layers<16, f32, Cuda> = BuildModule::build(&dev);
+    let mut newton = Newton::new(&model, Still, NewtonConfig::default()).unwrap();
+    let x: Tensor<Rank2<32, 4>, f32, _> = dev.sample_normal();
+    let loss = model.forward(x.trace(model.alloc_grads())).square().mean();
+    let mut gradients = loss.backward();
+    for step in 0..4 {
+        let mut step_made = || newton.step_owned(&mut model, &mut gradients, 0.5);
+        let asked = counted(|| assert!(matches!(step_made(), Ok(Step::Ramped { .. }))));
+        assert!(step == 0 || asked.is_none_or(|asked| asked == ONE_LAUNCH), "{asked:?}");
+    }
+}
+
+/// Fails if dfdx or cudarc shows a tensor in another way than `gpu_place` reads: elements would
+/// then be copied by way of the host.
+#[test]
+#[ignore = "gpu"]
+fn gpu_addresses_are_known() {
+    let Some(dev) = gpu() else { return };
+    fn check<E: Dtype>(dev: &Cuda)
+    where
+        Cuda: Device<E>,
+    {
+        let first: Tensor<Rank2<3, 5>, E, Cuda> = dev.zeros();
+        let second: Tensor<Rank1<1>, E, Cuda> = dev.zeros();
+        let places = (gpu_place(&first, 15).unwrap(), gpu_place(&second, 1).unwrap());
+        assert_ne!(places.0.address, places.1.address);
+        assert_eq!(places.0.device, places.1.device);
+        let reshaped: Tensor<Rank1<15>, E, Cuda> = first.clone().reshape();
+        assert_eq!(gpu_place(&reshaped, 15), Some(places.0));
+        assert_eq!(gpu_place(&first, 14), None);
+    }
+    check::<f32>(&dev);
+    check::<f64>(&dev);
+    #[cfg(feature = "f16")]
+    {
+        check::<dfdx::dtypes::f16>(&dev);
+        check::<dfdx::dtypes::AMP<dfdx::dtypes::f16>>(&dev);
+    }
 }

@@ -1,11 +1,10 @@
 //! [`Contender`]: an optimizer with its settings, and how many of these have to be chosen.
 
-use super::Budget;
+use super::{Budget, TaskDevice};
 use crate::{
-    baselines::{steep, valley, AnyPeer, PeerOptimizer, RangePoint, Sgd, Sls, Sps, SpsBound},
+    baselines::{steep, valley, AnyPeer, RangePoint, Sgd, Sls, Sps, SpsBound},
     train::{alone, learner, name, Base, Learner, Mode, Options, Rule, Shape, TrainError},
 };
-use dfdx::prelude::Cpu;
 use tlr::TrainableLr;
 
 /// The group in which a contender is compared.
@@ -124,6 +123,11 @@ impl Contender {
         Self { name: words.join("-"), group, settings, horizon, method }
     }
 
+    /// Whether it can learn on a GPU: this library's trainer can, and peers cannot.
+    pub fn on_gpu(&self) -> bool {
+        matches!(self.method, Method::Trainer(_))
+    }
+
     /// Whether this library's trainer moves the rate.
     pub(super) fn learns_its_rate(&self) -> bool {
         matches!(&self.method, Method::Trainer(options) if options.rule != Rule::Constant)
@@ -134,12 +138,12 @@ impl Contender {
     ///
     /// # Errors
     /// Settings out of range, and those of `range_test`.
-    pub(super) fn learner<M: TrainableLr<f32, Cpu> + 'static>(
+    pub(super) fn learner<M: TrainableLr<f32, D> + 'static, D: TaskDevice>(
         &self,
         model: &M,
         budget: Budget,
         range_test: impl FnOnce(&Sgd) -> Result<Vec<RangePoint>, TrainError>,
-    ) -> Result<Box<dyn Learner<M>>, TrainError> {
+    ) -> Result<Box<dyn Learner<M, D>>, TrainError> {
         let (rule, schedule) = match &self.method {
             Method::Trainer(options) => {
                 let options = Options { epochs: budget.epochs, ..*options };
@@ -157,8 +161,7 @@ impl Contender {
             }
         };
         let schedule = schedule.schedule(budget.epochs, budget.batches)?;
-        let peer = PeerOptimizer::new(model, told_of(rule, budget))?;
-        Ok(Box::new(peer.schedule(schedule)?))
+        D::peer(model, told_of(rule, budget), schedule)
     }
 }
 

@@ -30,6 +30,7 @@ pub mod measures;
 mod memory;
 mod page;
 pub mod paper;
+mod place;
 mod problem;
 mod results;
 mod run;
@@ -42,6 +43,7 @@ pub use page::{html, paper_html};
 #[cfg(feature = "lab")]
 pub use paper::exhibits;
 pub use paper::{Exhibit, Part};
+pub use place::{Place, TaskDevice};
 pub use problem::{Batch, Budget, Folders, Problem, Scale, Tested};
 pub use results::{run_cells, Cell, Curve, Record, Results, WatchCells};
 pub use run::{train, Point, Trained, Watch, POINTS};

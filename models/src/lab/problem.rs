@@ -1,9 +1,10 @@
 //! [`Problem`]: what is to be learned, whatever learns it.
 
+use super::TaskDevice;
 use crate::train::{TrainError, TrainLoss};
 use dfdx::{
     nn::{NumParams, ZeroGrads},
-    prelude::{Cpu, Gradients},
+    prelude::Gradients,
 };
 use std::path::PathBuf;
 use tlr::TrainableLr;
@@ -14,8 +15,14 @@ use tlr::TrainableLr;
 /// [`epoch`](Self::epoch) get: every optimizer begins at the same weights and sees the same
 /// batches.
 pub trait Problem: Sync {
+    /// Where it is trained.
+    type Device: TaskDevice;
+
     /// The model that is trained.
-    type Model: TrainableLr<f32, Cpu> + NumParams<f32, Cpu> + ZeroGrads<f32, Cpu> + 'static;
+    type Model: TrainableLr<f32, Self::Device>
+        + NumParams<f32, Self::Device>
+        + ZeroGrads<f32, Self::Device>
+        + 'static;
 
     /// How long it is trained.
     fn budget(&self) -> Budget;
@@ -27,7 +34,7 @@ pub trait Problem: Sync {
     ///
     /// # Errors
     /// Out of memory.
-    fn build(&self, device: &Cpu) -> Result<Self::Model, TrainError>;
+    fn build(&self, device: &Self::Device) -> Result<Self::Model, TrainError>;
 
     /// The batches of an epoch, each as numbers of examples.
     ///
@@ -41,17 +48,17 @@ pub trait Problem: Sync {
     /// An error of a layer; a number that is no example's.
     fn loss(
         &self,
-        device: &Cpu,
+        device: &Self::Device,
         model: &mut Self::Model,
         batch: Batch<'_>,
-        gradients: Gradients<f32, Cpu>,
-    ) -> Result<TrainLoss, TrainError>;
+        gradients: Gradients<f32, Self::Device>,
+    ) -> Result<TrainLoss<Self::Device>, TrainError>;
 
     /// How good the model is on the examples that it is not trained on.
     ///
     /// # Errors
     /// A layer's.
-    fn test(&self, device: &Cpu, model: &Self::Model) -> Result<Tested, TrainError>;
+    fn test(&self, device: &Self::Device, model: &Self::Model) -> Result<Tested, TrainError>;
 }
 
 /// Examples that are trained on together.

@@ -1,15 +1,15 @@
 //! One contender on one problem.
 
-use super::{clock::Clock, measures::spread, memory, Batch, Contender, Problem, Tested};
+use super::{
+    clock::Clock, measures::spread, memory, Batch, Contender, Problem, TaskDevice, Tested,
+};
 use crate::{
-    baselines::{
-        has_buffers, AnyPeer, PeerError, PeerOptimizer, RangePoint, RangeTest, Sgd, RECALIBRATION,
-    },
+    baselines::{has_buffers, AnyPeer, PeerError, RangePoint, RangeTest, Sgd, RECALIBRATION},
     data::DataError,
     sweep::{how_it_ended, Ended},
-    train::{train_step, Learner, TrainError},
+    train::{train_step, Learner, TrainDevice, TrainError},
 };
-use dfdx::prelude::{Cache, Cpu, Gradients};
+use dfdx::prelude::Gradients;
 use tlr::Schedule;
 
 /// How many points a curve has, without the one before the first step.
@@ -90,12 +90,11 @@ pub fn train<P: Problem>(
     seed: u64,
     watch: &Watch<'_>,
 ) -> Result<Trained, TrainError> {
-    let device = Cpu::seed_from_u64(seed);
-    device.try_enable_cache()?;
+    let device = P::Device::open(seed)?;
     let budget = problem.budget();
     let run = Run { problem, device: &device, seed };
     let mut model = problem.build(&device)?;
-    let (mut clock, mut searched) = (Clock::start(), 0);
+    let (mut clock, mut searched) = (Clock::start(P::Device::ON_THE_THREAD), 0);
     let mut learner = contender.learner(&model, budget, |base| {
         let curve = run.range_test(&model, base)?;
         searched = curve.len();
@@ -113,7 +112,7 @@ pub fn train<P: Problem>(
         memory: None,
     };
     trained.points.push(run.point(&*learner, &model, 0, searched, seconds)?);
-    clock = Clock::start();
+    clock = Clock::start(P::Device::ON_THE_THREAD);
     let (tests, readings) = (marks(budget.steps(), POINTS), marks(budget.steps(), READINGS));
     let (mut losses, mut gradients) = (Vec::new(), None);
     'run: for epoch in 0..budget.epochs {
@@ -142,7 +141,7 @@ pub fn train<P: Problem>(
                 point.train = spread(&losses).map(|(mean, _)| mean).filter(|loss| loss.is_finite());
                 trained.points.push(point);
                 losses.clear();
-                clock = Clock::start();
+                clock = Clock::start(P::Device::ON_THE_THREAD);
             }
         }
     }
@@ -160,26 +159,26 @@ pub fn train<P: Problem>(
 }
 
 /// The rate of the next step: of several the geometric mean. None where there is none.
-fn rate<M>(learner: &dyn Learner<M>) -> Option<f64> {
+fn rate<M, D: TrainDevice>(learner: &dyn Learner<M, D>) -> Option<f64> {
     let rates = learner.rates();
     let sum: f64 = rates.iter().map(|(_, rate)| rate.ln()).sum();
     (!rates.is_empty()).then(|| learner.factor() * (sum / rates.len() as f64).exp())
 }
 
 /// What stays the same during a run.
-struct Run<'a, P> {
+struct Run<'a, P: Problem> {
     problem: &'a P,
-    device: &'a Cpu,
+    device: &'a P::Device,
     seed: u64,
 }
 
 impl<P: Problem> Run<'_, P> {
     fn step(
         &self,
-        learner: &mut dyn Learner<P::Model>,
+        learner: &mut dyn Learner<P::Model, P::Device>,
         model: &mut P::Model,
         batch: Batch<'_>,
-        gradients: &mut Option<Gradients<f32, Cpu>>,
+        gradients: &mut Option<Gradients<f32, P::Device>>,
     ) -> Result<f64, TrainError> {
         let loss = &mut |model: &mut P::Model, gradients| {
             self.problem.loss(self.device, model, batch, gradients)
@@ -190,7 +189,7 @@ impl<P: Problem> Run<'_, P> {
     /// Tests the model that is to be used, which for some is an average of those that are trained.
     fn point(
         &self,
-        learner: &dyn Learner<P::Model>,
+        learner: &dyn Learner<P::Model, P::Device>,
         model: &P::Model,
         epoch: usize,
         step: usize,
@@ -220,7 +219,7 @@ impl<P: Problem> Run<'_, P> {
         let (test, ramp) = (RangeTest::default(), RangeTest::default());
         let rates = Schedule::from_fn(move |step| ramp.rate(step as usize));
         let rule = AnyPeer::from(Sgd { lr: 1.0, ..base.clone() });
-        let mut optimizer = PeerOptimizer::new(&model, rule)?.schedule(rates)?;
+        let mut optimizer = P::Device::peer(&model, rule, Some(rates))?;
         let mut batches = Vec::new();
         let (mut epoch, mut gradients) = (0, None);
         test.run(|_| {
@@ -233,7 +232,7 @@ impl<P: Problem> Run<'_, P> {
                 return Err(DataError::Zero { what: "the number of batches in an epoch" }.into());
             };
             let batch = Batch { examples: &examples, epoch: epoch - 1, seed: self.seed };
-            match self.step(&mut optimizer, &mut model, batch, &mut gradients) {
+            match self.step(&mut *optimizer, &mut model, batch, &mut gradients) {
                 // The rate has become too large, and the range test ends.
                 Err(TrainError::Peer(
                     PeerError::NonFiniteLoss { .. } | PeerError::NonFinite { .. },

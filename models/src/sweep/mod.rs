@@ -17,11 +17,11 @@ pub use together::run_together;
 use crate::{
     baselines::PeerError,
     data::Dataset,
-    train::{self, InMemory, Net, Options, Persistence, Run, TrainDevice, TrainError},
+    train::{self, InMemory, Network, Options, Persistence, Run, TrainError},
 };
 use grid::canonical;
 
-/// Trains every one of `cells` that is not done yet on a device `D`, `jobs` at a time, each on a
+/// Trains an `M` as every one of `cells` says that is not done yet, `jobs` at a time, each on a
 /// thread of its own, and answers how many of them have failed.
 ///
 /// `observer` gets each as it ends. A run that diverges is a result like another. One that
@@ -33,23 +33,22 @@ use grid::canonical;
 ///
 /// # Example
 /// ```no_run
-/// use dfdx::prelude::Cpu;
 /// use tlr_models::{
 ///     data::digits,
 ///     sweep::{self, Results},
-///     train::Options,
+///     train::{Net, Options},
 /// };
 ///
 /// let data = digits::draw(0, 20_000, 10_000)?;
 /// let mut results = Results::open("out/sweep".as_ref(), "drawn digits", &data)?;
 /// let cells = [1e-3, 1e-6].map(|rate| Options { rate, ..Options::default() });
-/// let failed = sweep::run::<Cpu>(&data, &cells, 2, &mut results, &mut |record| {
+/// let failed = sweep::run::<Net>(&data, &cells, 2, &mut results, &mut |record| {
 ///     println!("{}", sweep::line(record));
 /// })?;
 /// assert_eq!(failed, 0);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
-pub fn run<D: TrainDevice>(
+pub fn run<M: Network>(
     data: &Dataset,
     cells: &[Options],
     jobs: usize,
@@ -59,14 +58,14 @@ pub fn run<D: TrainDevice>(
     let cells = left(cells, results);
     // An error in the last cell should show now, and not after hours.
     for options in &cells {
-        train::check::<Net<D>>(&source(data, options)?, options)?;
+        train::check::<M>(&source(data, options)?, options)?;
     }
-    run_each(&cells, jobs, results, observer, &|options| train_cell::<D>(data, options))
+    run_each(&cells, jobs, results, observer, &|options| train_cell::<M>(data, options))
 }
 
-fn train_cell<D: TrainDevice>(data: &Dataset, options: &Options) -> Result<Run, TrainError> {
+fn train_cell<M: Network>(data: &Dataset, options: &Options) -> Result<Run, TrainError> {
     let source = source(data, options)?;
-    train::train::<Net<D>>(&source, options, &Persistence::default(), &mut |_| ())
+    train::train::<M>(&source, options, &Persistence::default(), &mut |_| ())
 }
 
 /// The cells that are still to be run.
@@ -130,9 +129,8 @@ mod tests {
     use crate::{
         data::{digits, DataError},
         report::ReportError,
-        train::{Base, Mode, Rule},
+        train::{Base, Mode, Net, Rule},
     };
-    use dfdx::prelude::Cpu;
     use std::{fs, path::Path};
 
     fn grid() -> Grid {
@@ -163,7 +161,7 @@ mod tests {
     fn sweep(folder: &Path, cells: &[Options]) -> usize {
         let mut results = open(folder);
         let mut count = 0;
-        let failed = run::<Cpu>(&few(), cells, 2, &mut results, &mut |_| count += 1).unwrap();
+        let failed = run::<Net>(&few(), cells, 2, &mut results, &mut |_| count += 1).unwrap();
         assert_eq!(failed, 0);
         count
     }
@@ -289,7 +287,7 @@ mod tests {
         let data = few();
         let mut results = open(folder.path());
         let bad = Options { damping: 2.0, ..Options::default() };
-        let error = run::<Cpu>(&data, &[bad], 1, &mut results, &mut |_| ()).unwrap_err();
+        let error = run::<Net>(&data, &[bad], 1, &mut results, &mut |_| ()).unwrap_err();
         assert!(matches!(error, SweepError::Train(_)) && error.to_string().contains("damping"));
         assert!(results.of(&bad).is_none());
         drop(results);

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     data::Dataset,
-    train::{self, AnyRanks, Net, Options, Share, TrainDevice, TrainError},
+    train::{self, AnyRanks, Network, Options, Share, TrainError},
 };
 use serde::{de::DeserializeOwned, Serialize};
 
@@ -19,7 +19,7 @@ use serde::{de::DeserializeOwned, Serialize};
 ///
 /// # Errors
 /// As [`run`](super::run), and [`tlr::Error::Parallel`].
-pub fn run_together<D: TrainDevice>(
+pub fn run_together<M: Network>(
     data: &Dataset,
     cells: &[Options],
     jobs: usize,
@@ -38,10 +38,10 @@ pub fn run_together<D: TrainDevice>(
     let (jobs, name, cells): (usize, String, Vec<Options>) = decoded(&plan)?;
     // The same on all ranks.
     for options in &cells {
-        train::check::<Net<D>>(&source(data, options)?, options)?;
+        train::check::<M>(&source(data, options)?, options)?;
     }
     let work =
-        |options: &Options| train_cell::<D>(data, options).map_err(|error| how_it_ended(&error));
+        |options: &Options| train_cell::<M>(data, options).map_err(|error| how_it_ended(&error));
     let mut failed = 0;
     for round in cells.chunks(jobs.max(1).saturating_mul(ranks.size())) {
         let mut done = Vec::new();

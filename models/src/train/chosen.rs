@@ -16,6 +16,7 @@ use tlr::{
         Adam, CompleteGradients, FailedUpdate, OptimizerState, RMSprop, Resumable, ResumableFamily,
         Sgd,
     },
+    parallel::Communicator,
     Config, DataParallel, Error, Family, NewtonConfig, Outcome, PerLayer, Safeguard, TrainableLr,
     Trainer, TunableOptimizer, Window,
 };
@@ -42,6 +43,48 @@ pub fn learner<M: TrainableLr<f32, D> + 'static, D: TrainDevice>(
     batches_per_epoch: usize,
     ranks: AnyRanks,
 ) -> Result<Box<dyn Learner<M, D>>, Error> {
+    Ok(match options.mode {
+        Mode::Global => Box::new(Together(one_rate(model, options, batches_per_epoch, ranks)?)),
+        Mode::PerLayer => {
+            Box::new(Together(a_rate_a_layer(model, options, batches_per_epoch, ranks)?))
+        }
+    })
+}
+
+/// A trainer whose ranks make each step together.
+pub(super) type Trained<Opt> = Trainer<DataParallel<Opt, Box<dyn Communicator>>, AnyRule>;
+
+/// One rate for the whole model.
+pub(super) fn one_rate<M: TrainableLr<f32, D> + 'static, D: TrainDevice>(
+    model: &M,
+    options: &Options,
+    batches_per_epoch: usize,
+    ranks: AnyRanks,
+) -> Result<Trained<AnyOptimizer<M, D>>, Error> {
+    around(model, AnyOptimizer::new(model, options), options, batches_per_epoch, ranks)
+}
+
+/// One rate for each layer.
+pub(super) fn a_rate_a_layer<M: TrainableLr<f32, D> + 'static, D: TrainDevice>(
+    model: &M,
+    options: &Options,
+    batches_per_epoch: usize,
+    ranks: AnyRanks,
+) -> Result<Trained<PerLayer<AnyOptimizer<M, D>>>, Error> {
+    let optimizer = PerLayer::new(model, AnyOptimizer::new(model, options));
+    around(model, optimizer, options, batches_per_epoch, ranks)
+}
+
+fn around<Opt>(
+    model: &Opt::Model,
+    optimizer: Opt,
+    options: &Options,
+    batches_per_epoch: usize,
+    ranks: AnyRanks,
+) -> Result<Trained<Opt>, Error>
+where
+    Opt: TunableOptimizer<Dtype = f32, Device: TrainDevice>,
+{
     // A number out of range is an error even if the rule has no use for it.
     NewtonRule::default().damping(options.damping).validate()?;
     HypergradientRule::additive(options.meta_rate).validate()?;
@@ -58,24 +101,14 @@ pub fn learner<M: TrainableLr<f32, D> + 'static, D: TrainDevice>(
         .safeguard(safeguard.then(Safeguard::default))
         .sketch(options.sketch)
         .bf16_directions(options.bf16_directions);
-    let optimizer = AnyOptimizer::new(model, options);
     let schedule = options.schedule.schedule(options.epochs, batches_per_epoch)?;
-    Ok(match options.mode {
-        Mode::Global => {
-            let optimizer = DataParallel::new(optimizer, ranks).shard_snapshots();
-            Box::new(Together(Trainer::new(model, optimizer, config)?.schedule(schedule)))
-        }
-        Mode::PerLayer => {
-            let optimizer = PerLayer::new(model, optimizer);
-            let optimizer = DataParallel::new(optimizer, ranks).shard_snapshots();
-            Box::new(Together(Trainer::new(model, optimizer, config)?.schedule(schedule)))
-        }
-    })
+    let optimizer = DataParallel::new(optimizer, ranks).shard_snapshots();
+    Ok(Trainer::new(model, optimizer, config)?.schedule(schedule))
 }
 
 /// One of the optimizers. A type of its own, so that a model is compiled with two optimizers,
 /// global and per layer, and not with thirty.
-enum AnyOptimizer<M, D: TrainDevice> {
+pub(super) enum AnyOptimizer<M, D: TrainDevice> {
     Sgd(Sgd<M, f32, D>),
     Adam(Adam<M, f32, D>),
     Rmsprop(RMSprop<M, f32, D>),
@@ -218,7 +251,7 @@ impl<M: TensorCollection<f32, D> + Clone, D: TrainDevice> ResumableFamily for An
 }
 
 #[derive(Clone, Debug, Serialize)]
-enum AnyRule {
+pub(super) enum AnyRule {
     Newton(NewtonRule),
     FirstOrder(HypergradientRule),
     /// The rate stays: a baseline that runs through the same code.

@@ -1,10 +1,22 @@
 //! Where a model is trained: on the CPU, or on a GPU.
 
 use crate::layers::SequenceKernels;
-use dfdx::prelude::{Cache, Cpu, CpuError, HasErr, Rank0, TensorToArray};
+use dfdx::prelude::{Cache, Cpu, CpuError, Dtype, HasErr, Rank0, TensorToArray};
 use tlr::Backend;
 
-/// A device that models are trained on: `Cpu`, and `Cuda` with the feature `cuda`.
+/// A device that models are trained on in numbers of type `E`.
+pub trait TrainsIn<E: Dtype>:
+    TrainDevice + SequenceKernels<E> + Backend<E> + TensorToArray<Rank0, E, Array = E>
+{
+}
+
+impl<E: Dtype, D> TrainsIn<E> for D where
+    D: TrainDevice + SequenceKernels<E> + Backend<E> + TensorToArray<Rank0, E, Array = E>
+{
+}
+
+/// A device that models are trained on: `Cpu`, and `Cuda` with the feature `cuda`. All of them have
+/// f32; [`TrainsIn`] says what else.
 pub trait TrainDevice:
     SequenceKernels<f32>
     + Backend<f32>

@@ -122,6 +122,10 @@ pub enum TrainError {
     /// What a run has done could not be put into bytes, or another rank's bytes hold no such thing.
     #[error("the record of a run: {0}")]
     Record(#[from] postcard::Error),
+    /// A peer was asked to train on a GPU.
+    #[cfg(feature = "lab")]
+    #[error("peers train on the CPU only")]
+    PeersOnCpu,
     /// There is no such device, it is out of memory, or it has failed.
     #[error(transparent)]
     Device(#[from] DeviceError),
@@ -153,7 +157,7 @@ impl<E: Into<DeviceError>> From<LayerError<E>> for TrainError {
 }
 
 /// The error of a device of any type: `?` cannot find it where the type is a parameter.
-pub(super) fn failed(error: impl Into<DeviceError>) -> TrainError {
+pub(crate) fn failed(error: impl Into<DeviceError>) -> TrainError {
     TrainError::Device(error.into())
 }
 

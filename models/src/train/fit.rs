@@ -1,8 +1,8 @@
 //! The training loop, whatever is trained on whatever.
 
 use super::{
-    error::failed, persistence::Progress, rollback_steps, AnyRanks, Event, Facts, Learner, Options,
-    Persistence, Run, TrainDevice, TrainError,
+    error::failed, persistence::Progress, rollback_steps, AnyRanks, Event, Facts, Learner, Number,
+    Options, Persistence, Run, TrainError, TrainLoss, TrainsIn,
 };
 use crate::{
     baselines::{has_buffers, RECALIBRATION},
@@ -11,24 +11,21 @@ use crate::{
 };
 use dfdx::{
     nn::{NumParams, TensorCollection, ZeroGrads},
-    prelude::{AsArray, Backward, Cpu, Gradients, OwnedTape, Rank0, Tensor},
+    prelude::{AsArray, Backward, Gradients},
 };
 use std::time::Instant;
-use tlr::{Adaptation, Outcome, TrainableLr};
-
-/// A batch's mean loss, with the tape of how it came about.
-pub type TrainLoss<D = Cpu> = Tensor<Rank0, f32, D, OwnedTape<f32, D>>;
+use tlr::{Adaptation, Outcome};
 
 /// Computes a batch's loss by the model; the gradients go into those that it is given.
-pub(super) type Loss<'a, M, D> =
-    dyn FnMut(&mut M, Gradients<f32, D>) -> Result<TrainLoss<D>, TrainError> + 'a;
+pub(super) type Loss<'a, M, D, E> =
+    dyn FnMut(&mut M, Gradients<E, D>) -> Result<TrainLoss<D, E>, TrainError> + 'a;
 
 /// Makes a step on a batch, given its weight in the mean over the epoch and what computes its loss.
-pub(super) type Step<'a, M, D> =
-    dyn FnMut(usize, &mut Loss<'_, M, D>) -> Result<(), TrainError> + 'a;
+pub(super) type Step<'a, M, D, E> =
+    dyn FnMut(usize, &mut Loss<'_, M, D, E>) -> Result<(), TrainError> + 'a;
 
 /// What a model is to learn.
-pub(super) trait Task<M, D: TrainDevice> {
+pub(super) trait Task<M, D: TrainsIn<E>, E: Number> {
     fn batches_per_epoch(&self) -> usize;
 
     /// The settings of the task, by their flags.
@@ -39,8 +36,12 @@ pub(super) trait Task<M, D: TrainDevice> {
 
     /// Calls `step` for each batch but the first `skip`, in an order that depends on nothing but
     /// the epoch and a seed.
-    fn epoch(&self, epoch: usize, skip: usize, step: &mut Step<'_, M, D>)
-        -> Result<(), TrainError>;
+    fn epoch(
+        &self,
+        epoch: usize,
+        skip: usize,
+        step: &mut Step<'_, M, D, E>,
+    ) -> Result<(), TrainError>;
 
     /// Notes for users of the model, by name.
     fn notes(&self) -> Vec<(&'static str, String)> {
@@ -52,17 +53,17 @@ pub(super) trait Task<M, D: TrainDevice> {
 }
 
 /// What a run starts with.
-pub(super) struct Start<M, D> {
+pub(super) struct Start<M, D, E> {
     pub(super) device: D,
     pub(super) model: M,
-    optimizer: Box<dyn Learner<M, D>>,
+    optimizer: Box<dyn Learner<M, D, E>>,
 }
 
-impl<M: TrainableLr<f32, D> + 'static, D: TrainDevice> Start<M, D> {
+impl<M: 'static, D: TrainsIn<E>, E: Number> Start<M, D, E> {
     pub(super) fn new(
         options: &Options,
         build: impl FnOnce(&D) -> Result<M, TrainError>,
-        learner: impl FnOnce(&M) -> Result<Box<dyn Learner<M, D>>, TrainError>,
+        learner: impl FnOnce(&M) -> Result<Box<dyn Learner<M, D, E>>, TrainError>,
     ) -> Result<Self, TrainError> {
         if options.epochs == 0 {
             return Err(TrainError::NoEpochs);
@@ -75,9 +76,9 @@ impl<M: TrainableLr<f32, D> + 'static, D: TrainDevice> Start<M, D> {
 }
 
 /// Trains. If this rank fails by itself, the others get an error that says so.
-pub(super) fn fit<M: NumParams<f32, D> + ZeroGrads<f32, D>, D: TrainDevice>(
-    start: &mut Start<M, D>,
-    task: &dyn Task<M, D>,
+pub(super) fn fit<M: NumParams<E, D> + ZeroGrads<E, D>, D: TrainsIn<E>, E: Number>(
+    start: &mut Start<M, D, E>,
+    task: &dyn Task<M, D, E>,
     options: &Options,
     persistence: &Persistence<'_>,
     observer: &mut dyn FnMut(Event<'_>),
@@ -92,9 +93,9 @@ pub(super) fn fit<M: NumParams<f32, D> + ZeroGrads<f32, D>, D: TrainDevice>(
     run
 }
 
-fn fit_own<M: NumParams<f32, D> + ZeroGrads<f32, D>, D: TrainDevice>(
-    start: &mut Start<M, D>,
-    task: &dyn Task<M, D>,
+fn fit_own<M: NumParams<E, D> + ZeroGrads<E, D>, D: TrainsIn<E>, E: Number>(
+    start: &mut Start<M, D, E>,
+    task: &dyn Task<M, D, E>,
     options: &Options,
     persistence: &Persistence<'_>,
     observer: &mut dyn FnMut(Event<'_>),
@@ -102,6 +103,7 @@ fn fit_own<M: NumParams<f32, D> + ZeroGrads<f32, D>, D: TrainDevice>(
     let Start { device, model, optimizer } = start;
     let batches = task.batches_per_epoch();
     let settings = task.settings().and(persistence.settings.unwrap_or(&Facts::default()));
+    let settings = settings.with("--precision", E::NAME);
     let new = Progress::new(options, &settings, task.data()?, batches);
     if let Some(ranks) = persistence.ranks {
         new.agree(ranks, options.epochs, persistence.checkpoint.is_some())?;
@@ -204,21 +206,21 @@ fn fit_own<M: NumParams<f32, D> + ZeroGrads<f32, D>, D: TrainDevice>(
 
 /// One step. `loss` computes the batch's loss, also at trial weights. The answer is the loss before
 /// the step, and what the optimizer did. The buffers of the gradients are kept for the next one.
-pub(crate) fn train_step<M: ZeroGrads<f32, D>, D: TrainDevice>(
-    optimizer: &mut dyn Learner<M, D>,
+pub(crate) fn train_step<M: ZeroGrads<E, D>, D: TrainsIn<E>, E: Number>(
+    optimizer: &mut dyn Learner<M, D, E>,
     model: &mut M,
-    gradients: &mut Option<Gradients<f32, D>>,
-    loss: &mut Loss<'_, M, D>,
+    gradients: &mut Option<Gradients<E, D>>,
+    loss: &mut Loss<'_, M, D, E>,
 ) -> Result<(f64, tlr::Step), TrainError> {
     let before = match gradients.take() {
         Some(gradients) => gradients,
         None => model.try_alloc_grads().map_err(failed)?,
     };
     let traced = loss(model, before)?;
-    let value = f64::from(traced.array());
-    let mut after = traced.try_backward().map_err(failed)?;
+    let value = f64::from(traced.array().widened());
+    let mut after = optimizer.scaled(traced)?.try_backward().map_err(failed)?;
     let step = optimizer.step_with(model, &mut after, value, &mut |model| {
-        Ok(f64::from(loss(model, Gradients::leaky())?.array()))
+        Ok(f64::from(loss(model, Gradients::leaky())?.array().widened()))
     })?;
     model.try_zero_grads(&mut after).map_err(failed)?;
     *gradients = Some(after);
@@ -227,10 +229,10 @@ pub(crate) fn train_step<M: ZeroGrads<f32, D>, D: TrainDevice>(
 
 /// Makes the step of a rank that has no example of this batch, with gradients of 0. The answer's
 /// loss is 0: the caller uses the mean over the ranks instead.
-fn idle_step<M: ZeroGrads<f32, D>, D: TrainDevice>(
-    optimizer: &mut dyn Learner<M, D>,
+fn idle_step<M: ZeroGrads<E, D>, D: TrainsIn<E>, E: Number>(
+    optimizer: &mut dyn Learner<M, D, E>,
     model: &mut M,
-    gradients: &mut Option<Gradients<f32, D>>,
+    gradients: &mut Option<Gradients<E, D>>,
 ) -> Result<(f64, tlr::Step), TrainError> {
     let mut zeros = match gradients.take() {
         Some(zeros) => zeros,
@@ -244,10 +246,10 @@ fn idle_step<M: ZeroGrads<f32, D>, D: TrainDevice>(
 
 /// The model to test, if it is not the one that is trained: with running statistics of its own,
 /// made anew from the epoch's last batches.
-fn recalibrated<M: TensorCollection<f32, D>, D: TrainDevice>(
-    optimizer: &dyn Learner<M, D>,
+fn recalibrated<M: TensorCollection<E, D>, D: TrainsIn<E>, E: Number>(
+    optimizer: &dyn Learner<M, D, E>,
     model: &M,
-    task: &dyn Task<M, D>,
+    task: &dyn Task<M, D, E>,
     epoch: usize,
 ) -> Result<Option<M>, TrainError> {
     let Some(mut averaged) = optimizer.averaged(model) else { return Ok(None) };
@@ -274,11 +276,11 @@ impl Reported {
     }
 
     /// The events so far.
-    fn replay<M, D: TrainDevice>(
+    fn replay<M, D: TrainsIn<E>, E: Number>(
         &mut self,
         progress: &Progress,
         batches: usize,
-        optimizer: &dyn Learner<M, D>,
+        optimizer: &dyn Learner<M, D, E>,
         observer: &mut dyn FnMut(Event<'_>),
     ) {
         let history = optimizer.history();

@@ -1,7 +1,7 @@
 //! What the training loop needs of an optimizer.
 
-use super::{TrainDevice, TrainError};
-use dfdx::prelude::{Cpu, Gradients};
+use super::{TrainDevice, TrainError, TrainsIn};
+use dfdx::prelude::{Cpu, Dtype, Gradients, OwnedTape, Rank0, Tensor};
 use serde::Serialize;
 use tlr::{
     engine::RateRule, optim::Resumable, Adaptation, Checkpoint, Error, Step, Trainer,
@@ -11,17 +11,28 @@ use tlr::{
 /// A function that gives a batch's loss by a model at trial weights.
 pub type Trial<'a, M> = dyn FnMut(&mut M) -> Result<f64, TrainError> + 'a;
 
-/// An optimizer with its rule, whatever it is made of: what the training loop on device `D` needs
-/// of it.
-pub trait Learner<M, D: TrainDevice = Cpu> {
-    /// One step, as [`Trainer::step_owned`].
+/// A batch's mean loss, with the tape of how it came about.
+pub type TrainLoss<D = Cpu, E = f32> = Tensor<Rank0, E, D, OwnedTape<E, D>>;
+
+/// An optimizer with its rule, whatever it is made of: what the training loop on device `D`, in
+/// numbers of type `E`, needs of it.
+pub trait Learner<M, D: TrainsIn<E> = Cpu, E: Dtype = f32> {
+    /// What the gradients of a step are taken of: the loss, by default.
+    ///
+    /// # Errors
+    /// The device's.
+    fn scaled(&self, loss: TrainLoss<D, E>) -> Result<TrainLoss<D, E>, TrainError> {
+        Ok(loss)
+    }
+
+    /// One step, as [`Trainer::step_owned`]. `loss` is not [scaled](Self::scaled).
     ///
     /// # Errors
     /// As [`Trainer::step_owned`], or those of a peer.
     fn step(
         &mut self,
         model: &mut M,
-        gradients: &mut Gradients<f32, D>,
+        gradients: &mut Gradients<E, D>,
         loss: f64,
     ) -> Result<Step, TrainError>;
 
@@ -33,7 +44,7 @@ pub trait Learner<M, D: TrainDevice = Cpu> {
     fn step_with(
         &mut self,
         model: &mut M,
-        gradients: &mut Gradients<f32, D>,
+        gradients: &mut Gradients<E, D>,
         loss: f64,
         trial: &mut Trial<'_, M>,
     ) -> Result<Step, TrainError> {
@@ -71,7 +82,7 @@ pub trait Learner<M, D: TrainDevice = Cpu> {
     ///
     /// # Errors
     /// As [`Trainer::average_buffers`].
-    fn average_buffers(&self, model: &mut M) -> Result<(), Error> {
+    fn average_buffers(&mut self, model: &mut M) -> Result<(), Error> {
         let _ = model;
         Ok(())
     }

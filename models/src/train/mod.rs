@@ -5,8 +5,11 @@ mod device;
 mod error;
 mod facts;
 mod fit;
+#[cfg(feature = "f16")]
+mod half;
 mod learner;
 mod network;
+mod number;
 mod options;
 mod peers;
 mod persistence;
@@ -15,17 +18,21 @@ mod run;
 mod source;
 #[cfg(feature = "text")]
 mod translation;
+#[cfg(feature = "text")]
+mod translator;
 mod verdict;
 
 pub use chosen::learner;
-pub use device::{DeviceError, TrainDevice};
+pub use device::{DeviceError, TrainDevice, TrainsIn};
+#[cfg(feature = "lab")]
+pub(crate) use error::failed;
 pub use error::TrainError;
 pub use facts::Facts;
 #[cfg(any(test, feature = "lab"))]
 pub(crate) use fit::train_step;
-pub use fit::TrainLoss;
-pub use learner::{Learner, Trial};
+pub use learner::{Learner, TrainLoss, Trial};
 pub use network::{Logits, Network, Pixels, TrainLogits};
+pub use number::{Model, Number, Trainable};
 pub use options::{name, Base, Mode, Options, Rule, Shape};
 pub use persistence::Persistence;
 pub use ranks::{alone, AnyRanks, Share};
@@ -34,7 +41,9 @@ pub use run::{rollback_steps, Event, Run};
 pub use source::Decoded;
 pub use source::{InMemory, Source, Visit};
 #[cfg(feature = "text")]
-pub use translation::{score, train_translator, Corpus, Tally, Translator, BLEU_SIGNATURE};
+pub use translation::{score, train_translator, Corpus, BLEU_SIGNATURE};
+#[cfg(feature = "text")]
+pub use translator::{Tally, Translator};
 pub use verdict::{judge, Fault, Verdict};
 
 use crate::Mlp;
@@ -46,7 +55,7 @@ use fit::{fit, Start, Step, Task};
 pub(crate) use network::tensor;
 
 /// The paper's perceptron: 784-1000-10.
-pub type Net<D = Cpu> = Mlp<784, 1000, 10, f32, D>;
+pub type Net<D = Cpu, E = f32> = Mlp<784, 1000, 10, E, D>;
 
 /// Checks whether [`train`] could begin, and does no more.
 ///
@@ -63,16 +72,16 @@ fn learner_for<M: Network>(
     source: &dyn Source,
     options: &Options,
     ranks: Option<&AnyRanks>,
-) -> Result<Box<dyn Learner<M, M::Device>>, TrainError> {
+) -> Result<Box<dyn Learner<M, M::Device, M::Number>>, TrainError> {
     let ranks = ranks.cloned().unwrap_or_else(alone);
-    Ok(learner(model, options, source.batches_per_epoch(), ranks)?)
+    Ok(M::Number::learner(model, options, source.batches_per_epoch(), ranks)?)
 }
 
 fn prepare<M: Network>(
     source: &dyn Source,
     options: &Options,
-    learner: impl FnOnce(&M) -> Result<Box<dyn Learner<M, M::Device>>, TrainError>,
-) -> Result<Start<M, M::Device>, TrainError> {
+    learner: impl FnOnce(&M) -> Result<Box<dyn Learner<M, M::Device, M::Number>>, TrainError>,
+) -> Result<Start<M, M::Device, M::Number>, TrainError> {
     let (shape, classes) = (source.shape(), source.classes());
     if !M::accepts(shape) || classes > M::CLASSES {
         return Err(TrainError::Images { takes: M::TAKES, most: M::CLASSES, shape, classes });
@@ -121,7 +130,7 @@ pub fn train<M: Network>(
 pub fn train_with<M: Network>(
     source: &dyn Source,
     options: &Options,
-    learner: impl FnOnce(&M) -> Result<Box<dyn Learner<M, M::Device>>, TrainError>,
+    learner: impl FnOnce(&M) -> Result<Box<dyn Learner<M, M::Device, M::Number>>, TrainError>,
     persistence: &Persistence<'_>,
     observer: &mut dyn FnMut(Event<'_>),
 ) -> Result<Run, TrainError> {
@@ -136,7 +145,7 @@ struct Images<'a, D> {
     device: D,
 }
 
-impl<M: Network> Task<M, M::Device> for Images<'_, M::Device> {
+impl<M: Network> Task<M, M::Device, M::Number> for Images<'_, M::Device> {
     fn batches_per_epoch(&self) -> usize {
         self.source.batches_per_epoch()
     }
@@ -153,7 +162,7 @@ impl<M: Network> Task<M, M::Device> for Images<'_, M::Device> {
         &self,
         epoch: usize,
         skip: usize,
-        step: &mut Step<'_, M, M::Device>,
+        step: &mut Step<'_, M, M::Device, M::Number>,
     ) -> Result<(), TrainError> {
         let [channels, rows, columns] = self.source.shape();
         self.source.epoch(epoch, skip, &mut |pixels, labels| {
@@ -185,14 +194,15 @@ fn test<M: Network>(
     let (mut loss, mut correct) = (0.0, 0);
     source.test(&mut |pixels, labels| {
         let logits = model.logits(device, (pixels, [labels.len(), channels, rows, columns]))?;
-        correct += logits
-            .as_vec()
+        let values: Vec<f32> = logits.as_vec().into_iter().map(M::Number::widened).collect();
+        correct += values
             .chunks(M::CLASSES)
             .zip(labels)
             .filter(|(logits, label)| argmax(logits) == **label)
             .count();
         let y = one_hot::<M>(device, labels)?;
-        loss += f64::from(cross_entropy_with_logits_loss(logits, y).array()) * labels.len() as f64;
+        let mean = cross_entropy_with_logits_loss(logits, y).array().widened();
+        loss += f64::from(mean) * labels.len() as f64;
         Ok(())
     })?;
     let count = source.test_len() as f64;
@@ -203,7 +213,7 @@ fn test<M: Network>(
 pub(crate) fn one_hot<M: Network>(
     device: &M::Device,
     labels: &[usize],
-) -> Result<Logits<NoneTape, M::Device>, TrainError> {
+) -> Result<Logits<NoneTape, M::Device, M::Number>, TrainError> {
     let mut one_hot = vec![0.0; labels.len() * M::CLASSES];
     for (row, &label) in one_hot.chunks_mut(M::CLASSES).zip(labels) {
         if let Some(probability) = row.get_mut(label) {

@@ -1,39 +1,29 @@
 //! What a model that classifies images has to offer.
 
-use super::{error::failed, TrainDevice, TrainError};
+use super::{error::failed, Model, Number, TrainError, Trainable, TrainsIn};
 use crate::{
     resnet::{ResNet50, Wrn10x1, Wrn16x1, Wrn16x2, Wrn16x4, Wrn16x8, Wrn28x10},
     Mlp,
 };
 use dfdx::{
-    nn::{BuildModule, Module, ModuleMut, NumParams, ZeroGrads},
+    nn::{Module, ModuleMut},
     prelude::{
         Const, Cpu, CpuError, Gradients, HasShape, NoneTape, OwnedTape, ReshapeTo, Shape, Tensor,
         Trace,
     },
 };
-use tlr::TrainableLr;
 
 /// A row of logits for each image.
-pub type Logits<T, D = Cpu> = Tensor<(usize, usize), f32, D, T>;
+pub type Logits<T, D = Cpu, E = f32> = Tensor<(usize, usize), E, D, T>;
 
 /// A row of logits for each image, with the tape that leads to the gradients.
-pub type TrainLogits<D = Cpu> = Logits<OwnedTape<f32, D>, D>;
+pub type TrainLogits<D = Cpu, E = f32> = Logits<OwnedTape<E, D>, D, E>;
 
 /// A batch of images: scaled pixels, and (images, channels, rows, columns).
 pub type Pixels<'a> = (&'a [f32], [usize; 4]);
 
 /// A model that classifies images.
-pub trait Network: 'static
-where
-    Self: TrainableLr<f32, <Self as Network>::Device>
-        + NumParams<f32, <Self as Network>::Device>
-        + ZeroGrads<f32, <Self as Network>::Device>
-        + BuildModule<<Self as Network>::Device, f32>,
-{
-    /// Where its weights are.
-    type Device: TrainDevice;
-
+pub trait Network: Model + Trainable<<Self as Model>::Number, <Self as Model>::Device> {
     /// The most classes that it can distinguish.
     const CLASSES: usize;
 
@@ -51,8 +41,8 @@ where
         &mut self,
         device: &Self::Device,
         images: Pixels<'_>,
-        gradients: Gradients<f32, Self::Device>,
-    ) -> Result<TrainLogits<Self::Device>, TrainError>;
+        gradients: Gradients<Self::Number, Self::Device>,
+    ) -> Result<TrainLogits<Self::Device, Self::Number>, TrainError>;
 
     /// The logits in testing, without a tape.
     ///
@@ -62,21 +52,21 @@ where
         &self,
         device: &Self::Device,
         images: Pixels<'_>,
-    ) -> Result<Logits<NoneTape, Self::Device>, TrainError>;
+    ) -> Result<Logits<NoneTape, Self::Device, Self::Number>, TrainError>;
 }
 
 /// A tensor of these values. Its memory is taken from the device, and returns to it. The memory of
 /// a `Vec` that is moved into a tensor also ends in the device's cache, one more every step.
-pub(crate) fn tensor<S: Shape, D: TrainDevice>(
+pub(crate) fn tensor<S: Shape, E: Number, D: TrainsIn<E>>(
     device: &D,
     values: &[f32],
     shape: S,
-) -> Result<Tensor<S, f32, D>, D::Err> {
-    let mut tensor: Tensor<S, f32, D> = device.try_zeros_like(&shape)?;
+) -> Result<Tensor<S, E, D>, D::Err> {
+    let mut tensor: Tensor<S, E, D> = device.try_zeros_like(&shape)?;
     if tensor.shape().num_elements() != values.len() {
         return Err(CpuError::WrongNumElements.into());
     }
-    tensor.copy_from(values);
+    tensor.copy_from(&E::of(values));
     Ok(tensor)
 }
 
@@ -87,9 +77,12 @@ macro_rules! network {
         [$($generics:tt)*] $Model:ty, $classes:expr, $takes:literal, $accepts:expr, $input:expr,
         $failed:expr
     ) => {
-        impl<$($generics)*> Network for $Model {
+        impl<$($generics)*> Model for $Model {
+            type Number = E;
             type Device = D;
+        }
 
+        impl<$($generics)*> Network for $Model {
             const CLASSES: usize = $classes;
             const TAKES: &'static str = $takes;
 
@@ -101,9 +94,9 @@ macro_rules! network {
                 &mut self,
                 device: &D,
                 (pixels, shape): Pixels<'_>,
-                gradients: Gradients<f32, D>,
-            ) -> Result<TrainLogits<D>, TrainError> {
-                let x = tensor(device, pixels, $input(shape)).map_err(failed)?;
+                gradients: Gradients<E, D>,
+            ) -> Result<TrainLogits<D, E>, TrainError> {
+                let x = tensor::<_, E, D>(device, pixels, $input(shape)).map_err(failed)?;
                 let logits = self.try_forward_mut(x.traced(gradients)).map_err($failed)?;
                 logits.try_reshape_like(&(shape[0], Self::CLASSES)).map_err(failed)
             }
@@ -112,8 +105,8 @@ macro_rules! network {
                 &self,
                 device: &D,
                 (pixels, shape): Pixels<'_>,
-            ) -> Result<Logits<NoneTape, D>, TrainError> {
-                let x = tensor(device, pixels, $input(shape)).map_err(failed)?;
+            ) -> Result<Logits<NoneTape, D, E>, TrainError> {
+                let x = tensor::<_, E, D>(device, pixels, $input(shape)).map_err(failed)?;
                 let logits = self.try_forward(x).map_err($failed)?;
                 logits.try_reshape_like(&(shape[0], Self::CLASSES)).map_err(failed)
             }
@@ -122,7 +115,7 @@ macro_rules! network {
 }
 
 network! {
-    [const HIDDEN: usize, const OUT: usize, D: TrainDevice] Mlp<784, HIDDEN, OUT, f32, D>,
+    [const HIDDEN: usize, const OUT: usize, E: Number, D: TrainsIn<E>] Mlp<784, HIDDEN, OUT, E, D>,
     OUT, "784 pixels", |shape: [usize; 3]| shape.iter().product::<usize>() == 784,
     |[images, ..]: [usize; 4]| (images, Const::<784>), failed
 }
@@ -130,7 +123,7 @@ network! {
 macro_rules! colour_networks {
     ($($Model:ident),+) => {$(
         network! {
-            [const CLASSES: usize, D: TrainDevice] $Model<CLASSES, f32, D>,
+            [const CLASSES: usize, E: Number, D: TrainsIn<E>] $Model<CLASSES, E, D>,
             CLASSES, "3 channels", |[channels, ..]: [usize; 3]| channels == 3,
             |[images, _, rows, columns]: [usize; 4]| (images, Const::<3>, rows, columns),
             TrainError::from

@@ -1,6 +1,6 @@
 //! [`Persistence`]: saves a run, and resumes it.
 
-use super::{AnyRanks, Facts, Learner, Options, TrainDevice, TrainError};
+use super::{AnyRanks, Facts, Learner, Number, Options, TrainError, TrainsIn};
 use crate::{
     report::{count, Epoch, Held, ReportError},
     weights,
@@ -154,10 +154,10 @@ impl Progress {
 impl Persistence<'_> {
     /// Takes model and optimizer to where the checkpoint is, if there is one. No other run writes
     /// the checkpoint until the answer's last part is dropped.
-    pub(super) fn begin<M, D: TrainDevice>(
+    pub(super) fn begin<M, D: TrainsIn<E>, E: Number>(
         &self,
         model: &mut M,
-        optimizer: &mut dyn Learner<M, D>,
+        optimizer: &mut dyn Learner<M, D, E>,
         new: Progress,
         epochs: usize,
     ) -> Result<(Progress, Option<Held>), TrainError> {
@@ -222,10 +222,10 @@ impl Persistence<'_> {
     }
 
     /// `drawn` is how many numbers this rank has drawn for dropout.
-    pub(super) fn save<M, D: TrainDevice>(
+    pub(super) fn save<M, D: TrainsIn<E>, E: Number>(
         &self,
         model: &M,
-        optimizer: &mut dyn Learner<M, D>,
+        optimizer: &mut dyn Learner<M, D, E>,
         progress: &mut Progress,
         drawn: u64,
     ) -> Result<(), TrainError> {
@@ -246,7 +246,7 @@ impl Persistence<'_> {
     }
 
     /// Keeps the weights if `epoch` is better than those before it. `notes` say how to use them.
-    pub(super) fn keep_best<M: TensorCollection<f32, D>, D: TrainDevice>(
+    pub(super) fn keep_best<M: TensorCollection<E, D>, D: TrainsIn<E>, E: Number>(
         &self,
         model: &M,
         epoch: &Epoch,

@@ -95,7 +95,7 @@ where
         self.0.optimizer().last_batch()
     }
 
-    fn average_buffers(&self, model: &mut Opt::Model) -> Result<(), Error> {
+    fn average_buffers(&mut self, model: &mut Opt::Model) -> Result<(), Error> {
         self.0.average_buffers(model)
     }
 

@@ -1,28 +1,23 @@
 //! Training a model to translate.
 
 use super::{
-    chosen::learner,
     error::failed,
     facts::figure,
-    fit::{fit, Start, Step, Task, TrainLoss},
+    fit::{fit, Start, Step, Task},
     ranks::{alone, Share},
-    Event, Facts, Options, Persistence, Run, TrainDevice, TrainError,
+    translator::{Tally, Translator},
+    Event, Facts, Number, Options, Persistence, Run, TrainError,
 };
 use crate::{
     data::text::{
         bleu::{bleu, Bleu, Smoothing},
-        words_13a, Buckets, EncodedPairs, Padded, PairBatch, ParallelText, TextError, Vocabulary,
-        VocabularyConfig, BOS, EOS, PAD, UNK,
+        words_13a, Buckets, EncodedPairs, ParallelText, TextError, Vocabulary, VocabularyConfig,
+        BOS, EOS, UNK,
     },
-    layers::{DropoutRate, Ids},
-    search::{Found, SearchOptions},
-    shifted, Seq2SeqTransformer,
+    layers::DropoutRate,
+    search::SearchOptions,
 };
-use dfdx::{
-    nn::{BuildModule, Module, ModuleMut, NumParams, ZeroGrads},
-    prelude::{AsArray, Cache, Gradients, Trace},
-};
-use tlr::TrainableLr;
+use dfdx::prelude::Cache;
 
 /// How many sentences are tested or translated at a time. It matters only for memory.
 const AT_ONCE: usize = 50;
@@ -33,148 +28,6 @@ const BATCHES_A_CACHE: usize = 8;
 
 /// Tokens by which a translation may be longer than its source.
 const LONGER: usize = 20;
-
-/// A model that translates.
-pub trait Translator: 'static
-where
-    Self: TrainableLr<f32, <Self as Translator>::Device>
-        + NumParams<f32, <Self as Translator>::Device>
-        + ZeroGrads<f32, <Self as Translator>::Device>
-        + BuildModule<<Self as Translator>::Device, f32>,
-{
-    /// Where its weights are.
-    type Device: TrainDevice;
-
-    /// How many tokens of the source's and of the target's vocabulary it has room for.
-    const TOKENS: [usize; 2];
-
-    /// Sets the dropout rate of all layers.
-    fn set_dropout(&mut self, rate: DropoutRate);
-
-    /// The mean loss in training over the target's tokens, each predicted from those before it.
-    ///
-    /// # Errors
-    /// An error of a layer.
-    fn train_loss(
-        &mut self,
-        batch: PairBatch,
-        gradients: Gradients<f32, Self::Device>,
-    ) -> Result<TrainLoss<Self::Device>, TrainError>;
-
-    /// What testing counts, without dropout.
-    ///
-    /// # Errors
-    /// An error of a layer.
-    fn tally(&self, batch: PairBatch) -> Result<Tally, TrainError>;
-
-    /// The best target for each source, by greedy search where `options.width` is 1 and by beam
-    /// search where it is more.
-    ///
-    /// # Errors
-    /// An error of a layer, and a model whose logits are NaN.
-    fn search(
-        &self,
-        sources: &[&[usize]],
-        options: &SearchOptions,
-    ) -> Result<Vec<Found>, TrainError>;
-
-    /// Frees the memory that the device keeps for tensors to come.
-    ///
-    /// # Errors
-    /// An error of the device.
-    fn empty_cache(&self) -> Result<(), TrainError>;
-}
-
-/// How well a model has predicted tokens.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub struct Tally {
-    /// The sum of the tokens' losses.
-    pub loss: f64,
-    /// How many tokens the model thought likeliest.
-    pub right: usize,
-    /// How many tokens there were.
-    pub tokens: usize,
-}
-
-impl Tally {
-    /// The counts of both together.
-    pub(crate) fn add(self, other: Self) -> Self {
-        Self {
-            loss: self.loss + other.loss,
-            right: self.right + other.right,
-            tokens: self.tokens + other.tokens,
-        }
-    }
-}
-
-fn ids<D: TrainDevice>(device: &D, sentences: Padded) -> Result<Ids<D>, TrainError> {
-    device.try_tensor_from_vec(sentences.ids, (sentences.rows, sentences.columns)).map_err(failed)
-}
-
-impl<
-        const SRC: usize,
-        const TGT: usize,
-        const M: usize,
-        const H: usize,
-        const FF: usize,
-        const ENC: usize,
-        const DEC: usize,
-        D: TrainDevice,
-    > Translator for Seq2SeqTransformer<SRC, TGT, M, H, FF, ENC, DEC, f32, D>
-{
-    type Device = D;
-
-    const TOKENS: [usize; 2] = [SRC, TGT];
-
-    fn set_dropout(&mut self, rate: DropoutRate) {
-        Self::set_dropout(self, rate);
-    }
-
-    fn train_loss(
-        &mut self,
-        batch: PairBatch,
-        gradients: Gradients<f32, D>,
-    ) -> Result<TrainLoss<D>, TrainError> {
-        let device = self.generator.weight.device().clone();
-        let source = ids(&device, batch.source)?;
-        let (input, labels) = shifted(&ids(&device, batch.target)?).map_err(failed)?;
-        let logits = self.try_forward_mut((source.traced(gradients), input))?;
-        Ok(self.try_loss(logits, &labels)?)
-    }
-
-    fn tally(&self, batch: PairBatch) -> Result<Tally, TrainError> {
-        let device = self.generator.weight.device();
-        let source = ids(device, batch.source)?;
-        let (input, labels) = shifted(&ids(device, batch.target)?).map_err(failed)?;
-        let logits = self.try_forward((source, input))?;
-        let rows = logits.as_vec();
-        let counted = labels.as_vec();
-        let counted = rows.chunks_exact(TGT).zip(&counted).filter(|(_, label)| **label != PAD);
-        let (mut right, mut tokens) = (0, 0);
-        for (row, label) in counted {
-            right += usize::from(super::argmax(row) == *label);
-            tokens += 1;
-        }
-        let loss = f64::from(self.try_loss(logits, &labels)?.array()) * tokens as f64;
-        Ok(Tally { loss, right, tokens })
-    }
-
-    fn search(
-        &self,
-        sources: &[&[usize]],
-        options: &SearchOptions,
-    ) -> Result<Vec<Found>, TrainError> {
-        if options.width > 1 {
-            return sources.iter().map(|source| Ok(self.translate(source, options)?)).collect();
-        }
-        let device = self.generator.weight.device();
-        Ok(self.translate_batch(ids(device, Padded::new(sources))?, options)?)
-    }
-
-    fn empty_cache(&self) -> Result<(), TrainError> {
-        self.generator.weight.device().try_empty_cache().map_err(failed)
-    }
-}
 
 /// Pairs of sentences to train on and to watch training by, as ids, and the vocabularies that give
 /// them.
@@ -336,7 +189,7 @@ pub fn train_translator<M: Translator>(
     let batches = buckets.batches_per_epoch();
     let ranks = persistence.ranks.cloned().unwrap_or_else(alone);
     let share = Share::of_rank(&ranks);
-    let learner = |model: &M| Ok(learner(model, options, batches, ranks)?);
+    let learner = |model: &M| Ok(M::Number::learner(model, options, batches, ranks)?);
     let mut start = Start::new(options, build, learner)?;
     let settings = corpus.settings.clone().with("--dropout", figure(dropout.get()));
     let task = Translating { corpus, buckets, share, settings, device: start.device.clone() };
@@ -353,7 +206,7 @@ struct Translating<'a, D> {
     device: D,
 }
 
-impl<M: Translator> Task<M, M::Device> for Translating<'_, M::Device> {
+impl<M: Translator> Task<M, M::Device, M::Number> for Translating<'_, M::Device> {
     fn batches_per_epoch(&self) -> usize {
         self.buckets.batches_per_epoch()
     }
@@ -370,7 +223,7 @@ impl<M: Translator> Task<M, M::Device> for Translating<'_, M::Device> {
         &self,
         epoch: usize,
         skip: usize,
-        step: &mut Step<'_, M, M::Device>,
+        step: &mut Step<'_, M, M::Device, M::Number>,
     ) -> Result<(), TrainError> {
         for (number, indices) in self.buckets.epoch(epoch).enumerate().skip(skip) {
             let batch = self.corpus.train.batch(self.share.of(&indices))?;

@@ -1,7 +1,6 @@
 //! Whole runs, as the examples make them: data that is shared out, checkpoints, a request to stop.
 
 use crate::ranks::on_boxed_ranks;
-use dfdx::prelude::Cpu;
 use std::{
     path::Path,
     sync::atomic::{AtomicBool, Ordering},
@@ -176,7 +175,7 @@ fn a_sweep_is_shared_out() {
     };
     let mut alone = Vec::new();
     let mut results = Results::open(&folder.path().join("alone"), "drawn", &data).unwrap();
-    sweep::run::<Cpu>(&data, &cells, 1, &mut results, &mut |record| alone.push(record.clone()))
+    sweep::run::<Net>(&data, &cells, 1, &mut results, &mut |record| alone.push(record.clone()))
         .unwrap();
     assert_eq!(alone.len(), 3);
     // The second time, nothing is left to do. As many jobs as can be are as many as there are
@@ -187,7 +186,7 @@ fn a_sweep_is_shared_out() {
             let path = folder.path().join(name);
             let mut results = own.is_first().then(|| Results::open(&path, "drawn", &data).unwrap());
             let mut told = Vec::new();
-            let failed = sweep::run_together::<Cpu>(
+            let failed = sweep::run_together::<Net>(
                 &data,
                 &cells,
                 jobs / (1 + own.rank()),
@@ -209,7 +208,7 @@ fn a_sweep_is_shared_out() {
     let other = digits::draw(2, 201, 60).unwrap();
     let told = on_boxed_ranks(2, |own| {
         let data = if own.is_first() { &data } else { &other };
-        let done = sweep::run_together::<Cpu>(data, &cells, 1, None, &own, &mut |_| ());
+        let done = sweep::run_together::<Net>(data, &cells, 1, None, &own, &mut |_| ());
         done.unwrap_err().to_string()
     });
     assert!(told[0] == told[1] && told[0].contains("the training set is "), "{}", told[0]);

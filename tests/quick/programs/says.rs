@@ -294,6 +294,25 @@ fn a_device_that_is_not_there_is_refused_before_anything_is_done() {
     }
 }
 
+/// As above. Fails if f16 is asked for and f32 is used, or if the processor is told to take it.
+#[test]
+fn a_precision_that_the_processor_lacks_is_refused_before_anything_is_done() {
+    let dir = tempfile::tempdir().unwrap();
+    let out = dir.path().join("out");
+    for program in ["mnist", "cifar", "imagenet", "translate", "sweep"] {
+        for device in ["cpu", "cuda", "auto"] {
+            let flags = ["--precision", "f16", "--device", device, "--out", out.to_str().unwrap()];
+            let output = run(program, &flags);
+            assert_eq!(output.status.code(), Some(1), "{program}");
+            let says = "error: --precision f16 is for a GPU, and this program was built without \
+                        CUDA; `cargo run --release --features cuda --example … -- --device cuda \
+                        --precision f16` builds it with CUDA and uses one\n";
+            assert_eq!(words(&output.stderr), says, "{program}");
+            assert!(!out.exists(), "{program} made a folder");
+        }
+    }
+}
+
 /// Fails if a checkpoint is of the device that it was written on, or if `auto` is no CPU here.
 #[test]
 fn a_run_goes_on_on_another_device() {

@@ -219,7 +219,7 @@ impl<E: Dtype> Snapshots<E> {
         // borrowed for this whole function. So all tensors are still allocated, and nothing has
         // written to them.
         #[allow(unsafe_code)]
-        let sums = unsafe { window.dots(products.len()) }?;
+        let sums = unsafe { window.dots(&mut self.resident, products.len()) }?;
         if !sums.iter().all(|dots| dots.own.is_finite()) {
             for tensor in self.tensors.iter().filter(|tensor| tensor.group.is_some()) {
                 let Before::Weights(weights) = &tensor.before else { continue };
@@ -234,7 +234,7 @@ impl<E: Dtype> Snapshots<E> {
 
     /// ‖B‖ of each group. Empty with sketches, which do not contain it. If the snapshots are shared
     /// out, all ranks have to call it.
-    pub(crate) fn norms(&self, shards: Option<&dyn Shards>) -> Result<Vec<f64>, Error> {
+    pub(crate) fn norms(&mut self, shards: Option<&dyn Shards>) -> Result<Vec<f64>, Error> {
         if self.sketches.is_some() {
             return Ok(Vec::new());
         }
@@ -243,7 +243,7 @@ impl<E: Dtype> Snapshots<E> {
     }
 
     /// ‖B‖² of each group, over the part that is kept here.
-    fn squares(&self) -> Result<Vec<f64>, Error> {
+    fn squares(&mut self) -> Result<Vec<f64>, Error> {
         let mut squares = vec![0.0; self.groups];
         #[cfg(feature = "cuda")]
         let mut window = super::gpu::Window::new();
@@ -260,7 +260,10 @@ impl<E: Dtype> Snapshots<E> {
             }
         }
         #[cfg(feature = "cuda")]
-        squares.iter_mut().zip(window.squares(self.groups)?).for_each(|(sum, own)| *sum += own);
+        {
+            let own = window.squares(&mut self.resident, self.groups)?;
+            squares.iter_mut().zip(own).for_each(|(sum, own)| *sum += own);
+        }
         Ok(squares)
     }
 }

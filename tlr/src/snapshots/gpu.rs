@@ -1,13 +1,13 @@
 //! Snapshots in a GPU's memory. CUDA kernels do what [`products`](super::products) does on the
 //! host.
 
-use super::launch::{kernels, names, total, Kernel, Kernels, Launch, Row, THREADS};
+use super::{
+    launch::{kernels, names, Kernel, Kernels, Launch, Row},
+    resident::Resident,
+};
 use crate::{engine::WindowProducts, error::Error, tensors::Elements};
 use cudarc::{
-    driver::{
-        CudaDevice, CudaFunction, CudaSlice, DevicePtr, DevicePtrMut, DeviceSlice, LaunchAsync,
-        LaunchConfig,
-    },
+    driver::{CudaDevice, CudaFunction, CudaSlice, DevicePtr, DevicePtrMut, DeviceSlice},
     nvrtc,
 };
 use dfdx::{
@@ -175,11 +175,15 @@ impl<'a, E: Dtype> Window<'a, E> {
     /// The weights given to every call of [`shift`](Self::shift) must still be allocated, and must
     /// not have been written to since. Every row is one of `shift`.
     #[allow(unsafe_code)]
-    pub(crate) unsafe fn dots(self, groups: usize) -> Result<Vec<WindowProducts>, Error> {
+    pub(crate) unsafe fn dots(
+        self,
+        resident: &mut Resident,
+        groups: usize,
+    ) -> Result<Vec<WindowProducts>, Error> {
         // SAFETY: every row has A, B and W with `len` elements each. A and B are slices of this
         // length that `self` borrows, A mutably, so nothing else reads or writes A. W are `len`
         // elements of a tensor, and the caller guarantees that it is still there.
-        let sums = unsafe { self.sum(|kernels| kernels.shift, groups) }?;
+        let sums = unsafe { self.sum(resident, |kernels| kernels.shift, groups) }?;
         Ok(sums.into_iter().map(|[across, own]| WindowProducts { across, own }).collect())
     }
 
@@ -189,24 +193,28 @@ impl<'a, E: Dtype> Window<'a, E> {
     /// The weights and gradients given to every call of [`way`](Self::way) must still be allocated,
     /// and must not have been written to since. Every row is one of `way`.
     #[allow(unsafe_code)]
-    pub(crate) unsafe fn slopes(self, groups: usize) -> Result<Vec<[f64; 4]>, Error> {
+    pub(crate) unsafe fn slopes(
+        self,
+        resident: &mut Resident,
+        groups: usize,
+    ) -> Result<Vec<[f64; 4]>, Error> {
         // SAFETY: every row has `len` elements of a snapshot, of W and of a gradient: `way` has
         // compared their lengths. The kernel reads these three and writes to no row. The snapshot
         // is a slice that `self` borrows, and the caller guarantees that the others are still
         // there.
-        unsafe { self.sum(|kernels| kernels.slope, groups) }
+        unsafe { self.sum(resident, |kernels| kernels.slope, groups) }
     }
 
     /// Computes ‖B‖² of each group.
-    pub(crate) fn squares(self, groups: usize) -> Result<Vec<f64>, Error> {
+    pub(crate) fn squares(self, resident: &mut Resident, groups: usize) -> Result<Vec<f64>, Error> {
         // SAFETY: this kernel reads only B of each row, which is a slice of `len` elements that
         // `self` borrows. It writes to no row.
         #[allow(unsafe_code)]
-        let sums = unsafe { self.sum(|kernels| kernels.square, groups) }?;
+        let sums = unsafe { self.sum(resident, |kernels| kernels.square, groups) }?;
         Ok(sums.into_iter().map(|[square]| square).collect())
     }
 
-    /// Launches a kernel that takes N sums on all rows, and adds up the results of each group.
+    /// Launches a kernel that takes N sums over the rows of each group.
     ///
     /// # Safety
     /// All memory of a row that the kernel reads must hold `len` elements. Nothing else may access
@@ -214,40 +222,17 @@ impl<'a, E: Dtype> Window<'a, E> {
     #[allow(unsafe_code)]
     unsafe fn sum<const N: usize>(
         self,
+        resident: &mut Resident,
         kernel: impl FnOnce(&Kernels) -> Kernel<N>,
         groups: usize,
     ) -> Result<Vec<[f64; N]>, Error> {
         let zeros = || Ok(vec![[0.0; N]; groups]);
         let (Some(device), Some(kernels)) = (&self.device, kernels::<E>()) else { return zeros() };
         let Some(launch) = Launch::new(self.rows, groups)? else { return zeros() };
-        let config = |blocks| LaunchConfig {
-            grid_dim: (blocks, 1, 1),
-            block_dim: (THREADS, 1, 1),
-            shared_mem_bytes: 0,
-        };
-        let Kernel(sum) = kernel(kernels);
-        let (sum, total) = (function(device, sum)?, function(device, total::<N>()?)?);
-        let run = || {
-            let table = device.htod_sync_copy(&launch.table)?;
-            let first = device.htod_sync_copy(&launch.first)?;
-            let mut sums = device.alloc_zeros::<f64>(N * launch.blocks as usize)?;
-            let mut totals = device.alloc_zeros::<f64>(N * groups)?;
-            // SAFETY: the caller guarantees the memory of each row. A block of `sum` finds
-            // its row in `table`, whose length it is given, and writes N numbers to `sums`, which
-            // has room for N per block. A block of `total` reads its own and the next entry of
-            // `first`, which has one entry more than there are groups. It reads the sums between
-            // these entries, all below `blocks`, and writes N numbers to `totals`, which has room
-            // for N per group. The kernels run one after the other in the same stream, and all
-            // memory allocated here is freed after them in that stream.
-            unsafe {
-                sum.launch(config(launch.blocks), (&table, launch.tensors, &mut sums))?;
-                total.launch(config(launch.groups), (&sums, &first, &mut totals))?;
-            }
-            device.dtoh_sync_copy(&totals)
-        };
-        let totals = run().map_err(failed)?;
-        let (totals, _) = totals.as_chunks::<N>();
-        Ok(totals.to_vec())
+        let kernel = kernel(kernels);
+        let function = function(device, kernel.0)?;
+        // SAFETY: as the caller guarantees.
+        unsafe { resident.sums(device, (kernel, function), launch) }.map_err(failed)
     }
 }
 

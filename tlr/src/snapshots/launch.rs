@@ -10,7 +10,7 @@ pub(super) const THREADS: u32 = 256;
 /// The elements that a block sums. Must equal the constant in `window.cu`.
 const CHUNK: usize = 4096;
 
-/// The name of a kernel that takes N sums over the elements of a block.
+/// The name of a kernel that takes N sums over the elements of each group.
 #[derive(Clone, Copy)]
 pub(super) struct Kernel<const N: usize>(pub(super) &'static str);
 
@@ -36,21 +36,11 @@ const F64: Kernels = kernels!("f64");
 #[cfg(any(feature = "cuda", feature = "f16"))]
 const F16: Kernels = kernels!("f16");
 
-/// The name of the kernel that adds up the blocks' sums, for each number of sums a block.
-const TOTALS: [(usize, &str); 3] = [(1, "total_1"), (2, "total_2"), (4, "total_4")];
-
-/// The kernel that adds up N sums of each block.
-pub(super) fn total<const N: usize>() -> Result<&'static str, Error> {
-    let total = TOTALS.into_iter().find(|(sums, _)| *sums == N);
-    total.map(|(_, name)| name).ok_or_else(|| Error::Device(format!("no kernel adds up {N} sums")))
-}
-
 /// The names of all kernels.
 #[cfg(feature = "cuda")]
 pub(super) fn names() -> Vec<&'static str> {
-    let of_elements =
-        [F32, F64, F16].map(|kernels| [kernels.shift.0, kernels.square.0, kernels.slope.0]);
-    of_elements.into_iter().flatten().chain(TOTALS.map(|(_, name)| name)).collect()
+    let all = [F32, F64, F16].map(|kernels| [kernels.shift.0, kernels.square.0, kernels.slope.0]);
+    all.into_iter().flatten().collect()
 }
 
 pub(super) fn kernels<E: 'static>() -> Option<&'static Kernels> {
@@ -85,34 +75,39 @@ pub(super) struct Row {
 
 /// One launch over all tensors.
 pub(super) struct Launch {
-    /// Six numbers for each tensor.
+    /// Seven numbers for each tensor; then the first block of each group, and the number of blocks.
     pub(super) table: Vec<u64>,
     /// The number of tensors.
     pub(super) tensors: u64,
-    /// The first block of each group, and the number of blocks.
-    pub(super) first: Vec<u64>,
+    pub(super) groups: usize,
     pub(super) blocks: u32,
-    pub(super) groups: u32,
 }
 
 impl Launch {
     /// `None` if there is nothing to sum.
     pub(super) fn new(mut rows: Vec<Row>, groups: usize) -> Result<Option<Self>, Error> {
         rows.sort_by_key(|row| row.group);
-        let mut table = Vec::with_capacity(6 * rows.len());
+        let mut table = Vec::with_capacity(7 * rows.len() + groups + 1);
         let mut first = vec![0; groups + 1];
         let mut blocks = 0;
         for row in &rows {
-            table.extend([row.before, row.last, row.now, row.gradient, row.len as u64, blocks]);
-            blocks += row.len.div_ceil(CHUNK) as u64;
+            let Row { group, before, last, now, gradient, len } = *row;
+            table.extend([before, last, now, gradient, len as u64, blocks, group as u64]);
+            blocks += len.div_ceil(CHUNK) as u64;
             // All later groups begin after the blocks of this row. Later rows move them further.
-            first.iter_mut().skip(row.group + 1).for_each(|first| *first = blocks);
+            first.iter_mut().skip(group + 1).for_each(|first| *first = blocks);
         }
-        let (Ok(blocks), Ok(grid)) = (u32::try_from(blocks), u32::try_from(groups)) else {
+        table.extend(first);
+        let Ok(blocks) = u32::try_from(blocks) else {
             return Err(Error::Device("more elements than a GPU has blocks for".to_owned()));
         };
-        let tensors = rows.len() as u64;
-        let launch = Self { table, tensors, first, blocks, groups: grid };
-        Ok((blocks > 0 && grid > 0).then_some(launch))
+        let launch = Self { table, tensors: rows.len() as u64, groups, blocks };
+        Ok((blocks > 0 && groups > 0).then_some(launch))
+    }
+
+    /// Whether a group has any block. The kernels write sums of these groups only.
+    pub(super) fn has_blocks(&self, group: usize) -> bool {
+        let first = self.table.get(7 * self.tensors as usize..).unwrap_or_default();
+        first.get(group).zip(first.get(group + 1)).is_some_and(|(begin, end)| begin < end)
     }
 }

@@ -18,6 +18,8 @@ mod memory;
 #[cfg(all(test, target_os = "linux"))]
 mod on_host;
 mod products;
+#[cfg(feature = "cuda")]
+mod resident;
 mod shard;
 mod sketch;
 mod slopes;
@@ -81,6 +83,8 @@ pub(crate) struct Snapshots<E> {
     is_sharded: bool,
     /// Count sketches, where they replace A and B.
     sketches: Option<Sketches>,
+    #[cfg(feature = "cuda")]
+    resident: resident::Resident,
 }
 
 impl<E: Dtype> Snapshots<E> {
@@ -136,7 +140,14 @@ impl<E: Dtype> Snapshots<E> {
             return Err(Error::NothingToTrain);
         }
         let sketches = bins.map(|bins| Sketches::new(bins, groups));
-        Ok(Self { tensors, groups, is_sharded: place.is_some(), sketches })
+        Ok(Self {
+            tensors,
+            groups,
+            is_sharded: place.is_some(),
+            sketches,
+            #[cfg(feature = "cuda")]
+            resident: Default::default(),
+        })
     }
 
     /// Checks that `model` still has the same tensors, by their identity.

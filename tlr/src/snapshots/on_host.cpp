@@ -1,10 +1,13 @@
 // Runs the kernels of window.cu on the host, one block after the other.
 //
-//     on_host KERNEL TOTAL SUMS < launch > results
+//     on_host KERNEL SUMS < launch > results
 //
-// The launch is the number of tensors, of blocks, of groups and of bytes of data, the table, the first
-// block of each group, and the data. The table has offsets into the data in place of addresses. The
-// results are the sums of each group, and the data as the kernels left them.
+// The launch is the number of tensors, of blocks, of groups and of bytes of data, the table, and the
+// data. The table has offsets into the data in place of addresses. The kernel runs twice: with sums
+// that begin as NaN, and with what the first run has left. A is as it was before each. The results are
+// the sums of each group after each, and the data as the kernel left them.
+#include <algorithm>
+#include <cmath>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
@@ -29,6 +32,12 @@ static float __uint_as_float(unsigned bits) {
 }
 
 static void __syncthreads();
+static void __threadfence() {}
+static unsigned atomicAdd(unsigned *at, unsigned by) {
+    const unsigned before = *at;
+    *at += by;
+    return before;
+}
 
 #include "window.cu"
 
@@ -92,22 +101,30 @@ static void write(const std::vector<T> &values) {
 }
 
 int main(int, char **args) {
-    const auto sum = (void (*)(const void *, u64, void *))named(args[1]);
-    const auto total = (void (*)(const void *, const void *, void *))named(args[2]);
-    const u64 n = atoi(args[3]);
+    const auto kernel =
+        (void (*)(const void *, u64, void *, unsigned *, void *))named(args[1]);
+    const u64 n = atoi(args[2]);
     const auto size = read<u64>(4);
     const u64 tensors = size[0], blocks = size[1], groups = size[2], bytes = size[3];
-    auto table = read<Tensor>(tensors);
-    const auto first = read<u64>(groups + 1);
-    auto data = read<char>(bytes);
-    for (auto &tensor : table) {
+    // A row is a whole number of words.
+    const u64 row = sizeof(Tensor) / sizeof(u64);
+    auto table = read<u64>(row * tensors + groups + 1);
+    const auto given = read<char>(bytes);
+    auto data = given;
+    for (u64 i = 0; i < tensors; i++) {
+        auto &tensor = ((Tensor *)table.data())[i];
         for (u64 *address : {&tensor.before, &tensor.last, &tensor.now, &tensor.gradient}) {
             if (*address) *address += (u64)data.data();
         }
     }
-    std::vector<double> sums(n * blocks), totals(n * groups);
-    launch(blocks, [&] { sum(table.data(), tensors, sums.data()); });
-    launch(groups, [&] { total(sums.data(), first.data(), totals.data()); });
-    write(totals);
+    std::vector<double> of_blocks(n * blocks, NAN), of_groups(n * groups, NAN);
+    std::vector<unsigned> ended(groups);
+    for (int run = 0; run < 2; run++) {
+        std::copy(given.begin(), given.end(), data.begin());
+        launch(blocks, [&] {
+            kernel(table.data(), tensors, of_blocks.data(), ended.data(), of_groups.data());
+        });
+        write(of_groups);
+    }
     write(data);
 }

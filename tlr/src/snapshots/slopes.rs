@@ -14,7 +14,7 @@ impl<E: Dtype> Snapshots<E> {
     /// gradient is given one of zeros. Sketches estimate the slope, with a deviation of at most
     /// √(2/bins)·‖g‖‖d‖. If the snapshots are shared out, all ranks have to call it.
     pub(crate) fn slopes<D, M>(
-        &self,
+        &mut self,
         model: &M,
         gradients: &mut Gradients<E, D>,
         since: Target,
@@ -46,7 +46,7 @@ impl<E: Dtype> Snapshots<E> {
 
     /// ⟨g,d⟩, ‖d‖², ‖g‖² and ‖P‖² of each group, over the part that is kept here.
     fn sums<D, M>(
-        &self,
+        &mut self,
         model: &M,
         gradients: &mut Gradients<E, D>,
         since: Target,
@@ -109,7 +109,7 @@ impl<E: Dtype> Snapshots<E> {
     /// Does the work of [`slopes_on_host`](Self::slopes_on_host) for all weights whose snapshots
     /// are on a GPU, in one launch.
     fn slopes_on_gpu<D, M>(
-        &self,
+        &mut self,
         sums: &mut [[f64; 4]],
         model: &M,
         gradients: &mut Gradients<E, D>,
@@ -144,7 +144,7 @@ impl<E: Dtype> Snapshots<E> {
         // which are borrowed for this whole function. So all are still allocated, and nothing has
         // written to them.
         #[allow(unsafe_code)]
-        let own = unsafe { window.slopes(sums.len()) }?;
+        let own = unsafe { window.slopes(&mut self.resident, sums.len()) }?;
         own.into_iter().enumerate().for_each(|(group, own)| add(sums, group, own));
         Ok(())
     }

@@ -175,13 +175,13 @@ pub(super) mod tests {
 
     /// Checks that `of` gives the same with any number of threads, and outside a pool.
     pub(in crate::snapshots) fn is_the_same_with_any_threads<T: PartialEq + Send>(
-        of: impl Fn() -> T + Sync,
+        mut of: impl FnMut() -> T + Send,
     ) -> bool {
-        let with = |threads| {
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
-            pool.ok().map(|pool| pool.install(&of))
-        };
         let outside = Some(of());
+        let mut with = |threads| {
+            let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build();
+            pool.ok().map(|pool| pool.install(&mut of))
+        };
         [1, 2, 3, 8].into_iter().all(|threads| with(threads) == outside)
     }
 }

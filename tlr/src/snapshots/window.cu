@@ -7,17 +7,31 @@ typedef unsigned long long u64;
 const unsigned THREADS = 256;
 const u64 CHUNK = 4096;
 
-// One row of the table: the addresses of A, B, W and the gradient of a tensor, its length, and its
-// first block. A block works on the last tensor whose first block is not after it.
+// One row of the table: the addresses of A, B, W and the gradient of a tensor, its length, its
+// first block, and its group. A block works on the last tensor whose first block is not after it.
 struct Tensor {
     u64 before, last, now, gradient;
     u64 len;
     u64 first;
+    u64 group;
 };
 
 template <unsigned N>
 struct Sums {
     double of[N];
+};
+
+// What a kernel works on. Behind the last row there are the first block of each group and the
+// number of all blocks. `blocks` has room for the sums of each block, and `groups` for those of
+// each group. `ended` counts the blocks of each group that are through: it is 0 before a launch and
+// after it.
+template <unsigned N>
+struct Work {
+    const Tensor *tensors;
+    u64 count;
+    Sums<N> *blocks;
+    unsigned *ended;
+    Sums<N> *groups;
 };
 
 struct f16 {
@@ -37,14 +51,15 @@ __device__ double wide(f16 x) {
     return sign ? -size : size;
 }
 
-__device__ Tensor of_block(const Tensor *tensors, u64 count) {
-    u64 found = 0, end = count;
+template <unsigned N>
+__device__ Tensor of_block(const Work<N> &work) {
+    u64 found = 0, end = work.count;
     while (end - found > 1) {
         const u64 middle = (found + end) / 2;
-        if (tensors[middle].first <= blockIdx.x) found = middle;
+        if (work.tensors[middle].first <= blockIdx.x) found = middle;
         else end = middle;
     }
-    return tensors[found];
+    return work.tensors[found];
 }
 
 // The elements that one thread works on: from `begin` in steps of THREADS, up to but not including
@@ -75,11 +90,37 @@ __device__ void reduce(const Sums<N> &mine, Sums<N> *sum) {
     if (threadIdx.x == 0) *sum = sums[0];
 }
 
+// Writes a block's sums. The block of a group that is the last one to end adds up those of all the
+// group's blocks, in the order of the blocks, so that it does not matter which one is last.
+template <unsigned N>
+__device__ void finish(const Work<N> &work, u64 group, const Sums<N> &mine) {
+    __shared__ bool is_last;
+    reduce(mine, work.blocks + blockIdx.x);
+    const u64 *first = (const u64 *)(work.tensors + work.count) + group;
+    const u64 begin = first[0], end = first[1];
+    if (threadIdx.x == 0) {
+        // The sums are in memory before the block counts as ended.
+        __threadfence();
+        is_last = atomicAdd(work.ended + group, 1u) + 1 == end - begin;
+    }
+    __syncthreads();
+    if (!is_last) return;
+    __threadfence();
+    // Other blocks have written them, so no cache of this block may answer in their place.
+    const volatile Sums<N> *blocks = work.blocks;
+    Sums<N> sum = {};
+    for (u64 i = begin + threadIdx.x; i < end; i += THREADS) {
+        for (unsigned n = 0; n < N; n++) sum.of[n] += blocks[i].of[n];
+    }
+    reduce(sum, work.groups + group);
+    if (threadIdx.x == 0) work.ended[group] = 0;
+}
+
 // The dot products ⟨A−B,B−W⟩ and ⟨B−W,B−W⟩ over one block's elements. W is written to the memory of
 // A.
 template <typename E>
-__device__ void shift(const Tensor *tensors, u64 count, Sums<2> *sums) {
-    const Tensor tensor = of_block(tensors, count);
+__device__ void shift(const Work<2> &work) {
+    const Tensor tensor = of_block(work);
     E *__restrict__ before = (E *)tensor.before;
     const E *__restrict__ last = (const E *)tensor.last;
     const E *__restrict__ now = (const E *)tensor.now;
@@ -95,13 +136,13 @@ __device__ void shift(const Tensor *tensors, u64 count, Sums<2> *sums) {
         sum.of[1] += moved_now * moved_now;
         before[i] = w;
     }
-    reduce(sum, sums + blockIdx.x);
+    finish(work, tensor.group, sum);
 }
 
 // ‖B‖² over one block's elements.
 template <typename E>
-__device__ void square(const Tensor *tensors, u64 count, Sums<1> *sums) {
-    const Tensor tensor = of_block(tensors, count);
+__device__ void square(const Work<1> &work) {
+    const Tensor tensor = of_block(work);
     const E *__restrict__ last = (const E *)tensor.last;
     const Part part = of_thread(tensor);
     Sums<1> sum = {};
@@ -110,14 +151,14 @@ __device__ void square(const Tensor *tensors, u64 count, Sums<1> *sums) {
         const double b = wide(last[i]);
         sum.of[0] += b * b;
     }
-    reduce(sum, sums + blockIdx.x);
+    finish(work, tensor.group, sum);
 }
 
 // ⟨g,d⟩, ‖d‖², ‖g‖² and ‖P‖² over one block's elements, where d = W − P and P is the snapshot in
 // the place of B.
 template <typename E>
-__device__ void slope(const Tensor *tensors, u64 count, Sums<4> *sums) {
-    const Tensor tensor = of_block(tensors, count);
+__device__ void slope(const Work<4> &work) {
+    const Tensor tensor = of_block(work);
     const E *__restrict__ from = (const E *)tensor.last;
     const E *__restrict__ now = (const E *)tensor.now;
     const E *__restrict__ gradient = (const E *)tensor.gradient;
@@ -133,40 +174,19 @@ __device__ void slope(const Tensor *tensors, u64 count, Sums<4> *sums) {
         sum.of[2] += g * g;
         sum.of[3] += p * p;
     }
-    reduce(sum, sums + blockIdx.x);
+    finish(work, tensor.group, sum);
 }
 
-// One block for each group. It adds the sums of all blocks that belong to the group: from
-// first[group] up to, but not including, first[group + 1].
-template <unsigned N>
-__device__ void total(const Sums<N> *sums, const u64 *first, Sums<N> *totals) {
-    Sums<N> sum = {};
-    for (u64 i = first[blockIdx.x] + threadIdx.x; i < first[blockIdx.x + 1]; i += THREADS) {
-        for (unsigned n = 0; n < N; n++) sum.of[n] += sums[i].of[n];
+#define KERNEL(kernel, N, E, name)                                                                 \
+    extern "C" __global__ void kernel##_##name(const Tensor *tensors, u64 count, Sums<N> *blocks,  \
+                                               unsigned *ended, Sums<N> *groups) {                 \
+        kernel<E>({tensors, count, blocks, ended, groups});                                        \
     }
-    reduce(sum, totals + blockIdx.x);
-}
-
 #define KERNELS(E, name)                                                                           \
-    extern "C" __global__ void shift_##name(const Tensor *tensors, u64 count, Sums<2> *sums) {     \
-        shift<E>(tensors, count, sums);                                                            \
-    }                                                                                              \
-    extern "C" __global__ void square_##name(const Tensor *tensors, u64 count, Sums<1> *sums) {    \
-        square<E>(tensors, count, sums);                                                           \
-    }                                                                                              \
-    extern "C" __global__ void slope_##name(const Tensor *tensors, u64 count, Sums<4> *sums) {     \
-        slope<E>(tensors, count, sums);                                                            \
-    }
+    KERNEL(shift, 2, E, name)                                                                      \
+    KERNEL(square, 1, E, name)                                                                     \
+    KERNEL(slope, 4, E, name)
 
 KERNELS(float, f32)
 KERNELS(double, f64)
 KERNELS(f16, f16)
-
-#define TOTAL(N)                                                                                   \
-    extern "C" __global__ void total_##N(const Sums<N> *sums, const u64 *first, Sums<N> *totals) { \
-        total<N>(sums, first, totals);                                                             \
-    }
-
-TOTAL(1)
-TOTAL(2)
-TOTAL(4)

@@ -4,7 +4,10 @@ use dfdx::{
     shapes::{Dtype, Shape},
     tensor::{Cuda, Tensor},
 };
-use std::fmt::{self, Write};
+use std::{
+    fmt::{self, Write},
+    sync::Once,
+};
 
 /// Where a tensor is in a GPU's memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,12 +22,27 @@ pub struct GpuPlace {
 ///
 /// dfdx does not expose the address, but its `Debug` output shows it. That output depends on the
 /// versions of dfdx and cudarc, and this crate requires exactly one version of each. If the output
-/// looks different, the result is `None`, and the elements are copied by way of the host.
+/// looks different, or if the tensor has another number of elements, the result is `None`, and the
+/// elements are copied by way of the host. The first time, this is a `tracing` event: it is slow.
 pub fn gpu_place<S: Shape, E: Dtype>(tensor: &Tensor<S, E, Cuda>, len: usize) -> Option<GpuPlace> {
     let mut start = Start(String::with_capacity(256));
     // Writing stops with an error as soon as the text suffices, so the error is ignored.
     let _ = write!(start, "{tensor:?}");
-    parse(&start.0, len)
+    let place = parse(&start.0, len);
+    if place.is_none() && len > 0 {
+        warn_once();
+    }
+    place
+}
+
+fn warn_once() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        tracing::warn!(
+            "the address of a tensor on a GPU is unknown, because dfdx or cudarc shows tensors in \
+             another way: they are copied by way of the host, which is slow"
+        );
+    });
 }
 
 /// Finds the pointer and the device in `… cu_device_ptr: 140, len: 12, device: CudaDevice {

@@ -9,14 +9,11 @@ use crate::{
         folder::{write_drawn, Folder, Pictures, Preparation, View},
         Batches,
     },
-    lab::{Batch, Budget, Folders, Problem, Scale, Tested},
+    lab::{place::at_place, Batch, Budget, Folders, Place, Problem, Scale, TaskDevice, Tested},
     resnet::ResNet50,
-    train::{one_hot, Network, TrainError, TrainLoss},
+    train::{failed, one_hot, Network, TrainError, TrainLoss},
 };
-use dfdx::{
-    losses::cross_entropy_with_logits_loss,
-    prelude::{Cpu, Gradients},
-};
+use dfdx::{losses::cross_entropy_with_logits_loss, prelude::Gradients};
 use std::{marker::PhantomData, path::PathBuf};
 
 /// The classes of drawn pictures.
@@ -24,18 +21,18 @@ const CLASSES: usize = 4;
 
 /// ImageNet, or another folder laid out as it is, or drawn pictures. At full scale there are 224 by
 /// 224 pixels in batches of 96 for 80 epochs, as in the paper.
-pub(super) fn open(folders: &Folders, scale: Scale) -> Opened {
+pub(super) fn open(folders: &Folders, scale: Scale, place: Place) -> Opened {
     let (name, dir) = match folders.find("imagenet") {
         Some(dir) => ("a folder of pictures", dir),
         None => ("drawn pictures", drawn(folders, scale)?),
     };
     let folder = Folder::open(&dir)?;
     let [side, batch, epochs] = scale.pick([32, 4, 1], [32, 16, 6], [224, 96, 80]);
-    match folder.train.classes().len() {
-        ..=10 => of_folder::<ResNet50<10, f32, Cpu>>(name, folder, side, batch, epochs),
-        _ if LARGE => of_folder::<ResNet50<1000, f32, Cpu>>(name, folder, side, batch, epochs),
+    at_place!(place, D => match folder.train.classes().len() {
+        ..=10 => of_folder::<ResNet50<10, f32, D>>(name, folder, side, batch, epochs),
+        _ if LARGE => of_folder::<ResNet50<1000, f32, D>>(name, folder, side, batch, epochs),
         _ => Err(TrainError::OnlyRelease),
-    }
+    })
 }
 
 /// A folder of drawn pictures, below that for drawings. All runs of a scale share it.
@@ -47,7 +44,7 @@ fn drawn(folders: &Folders, scale: Scale) -> Result<PathBuf, TrainError> {
     Ok(dir)
 }
 
-fn of_folder<M: Network<Device = Cpu>>(
+fn of_folder<M: Network<Number = f32, Device: TaskDevice>>(
     name: &'static str,
     folder: Folder,
     side: usize,
@@ -88,7 +85,8 @@ impl<M> OfFolder<M> {
     }
 }
 
-impl<M: Network<Device = Cpu>> Problem for OfFolder<M> {
+impl<M: Network<Number = f32, Device: TaskDevice>> Problem for OfFolder<M> {
+    type Device = M::Device;
     type Model = M;
 
     fn budget(&self) -> Budget {
@@ -102,8 +100,8 @@ impl<M: Network<Device = Cpu>> Problem for OfFolder<M> {
         format!("{name}, {pictures} of {side} by {side} pixels, batch {batch}, {epochs} epochs")
     }
 
-    fn build(&self, device: &Cpu) -> Result<M, TrainError> {
-        Ok(M::try_build(device)?)
+    fn build(&self, device: &M::Device) -> Result<M, TrainError> {
+        M::try_build(device).map_err(failed)
     }
 
     fn epoch(&self, epoch: usize, seed: u64) -> Result<Vec<Vec<usize>>, TrainError> {
@@ -112,18 +110,18 @@ impl<M: Network<Device = Cpu>> Problem for OfFolder<M> {
 
     fn loss(
         &self,
-        device: &Cpu,
+        device: &M::Device,
         model: &mut M,
         Batch { examples, epoch, seed }: Batch<'_>,
-        gradients: Gradients<f32, Cpu>,
-    ) -> Result<TrainLoss, TrainError> {
+        gradients: Gradients<f32, M::Device>,
+    ) -> Result<TrainLoss<M::Device>, TrainError> {
         let view = View::Random { seed, epoch };
         let (pixels, labels, shape) = self.read(&self.folder.train, examples, view)?;
         let logits = model.train_logits(device, (&pixels, shape), gradients)?;
         Ok(cross_entropy_with_logits_loss(logits, one_hot::<M>(device, &labels)?))
     }
 
-    fn test(&self, device: &Cpu, model: &M) -> Result<Tested, TrainError> {
+    fn test(&self, device: &M::Device, model: &M) -> Result<Tested, TrainError> {
         let val = &self.folder.val;
         let (mut sum, mut right) = (0.0, 0);
         let all: Vec<usize> = (0..val.len()).collect();

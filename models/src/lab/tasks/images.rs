@@ -7,9 +7,9 @@ use super::{
 };
 use crate::{
     data::{cifar, digits as drawn, mnist, shapes, Augment, Batches, Dataset, Scaling},
-    lab::{Batch, Budget, Folders, Problem, Scale, Tested},
+    lab::{place::at_place, Batch, Budget, Folders, Place, Problem, Scale, TaskDevice, Tested},
     resnet::Wrn10x1,
-    train::{argmax, one_hot, Net, Network, Pixels, TrainError, TrainLoss},
+    train::{argmax, failed, one_hot, Net, Network, Pixels, TrainError, TrainLoss},
 };
 use dfdx::{
     losses::cross_entropy_with_logits_loss,
@@ -27,11 +27,14 @@ pub(super) fn tasks() -> Vec<Task> {
             about: "MNIST, where it is at hand, or drawn digits; a perceptron of 128 hidden \
                     units, of 1,000 at full scale",
             needs: None,
-            open: |folders, scale| {
+            on_gpu: true,
+            open: |folders, scale, place| {
                 let data = digits_of(folders, scale, [6_400, 60_000])?;
                 match scale {
-                    Scale::Paper if LARGE => pictures::<Net>(data, 128, 20),
-                    _ => pictures::<SmallMlp>(data, 64, 4),
+                    Scale::Paper if LARGE => {
+                        at_place!(place, D => pictures::<Net<D>>(data, 128, 20))
+                    }
+                    _ => at_place!(place, D => pictures::<SmallMlp<D>>(data, 64, 4)),
                 }
             },
         },
@@ -39,11 +42,14 @@ pub(super) fn tasks() -> Vec<Task> {
             name: "mnist-2000",
             about: "the same with 2,000 images, eight times over",
             needs: None,
-            open: |folders, scale| {
+            on_gpu: true,
+            open: |folders, scale, place| {
                 let data = digits_of(folders, scale, [2_000, 2_000])?;
                 match scale {
-                    Scale::Paper if LARGE => pictures::<Net>(data, 128, 20),
-                    _ => pictures::<SmallMlp>(data, 50, 8),
+                    Scale::Paper if LARGE => {
+                        at_place!(place, D => pictures::<Net<D>>(data, 128, 20))
+                    }
+                    _ => at_place!(place, D => pictures::<SmallMlp<D>>(data, 50, 8)),
                 }
             },
         },
@@ -51,7 +57,8 @@ pub(super) fn tasks() -> Vec<Task> {
             name: "mnist-logistic",
             about: "softmax regression, as in the paper on hypergradients but for its weight decay",
             needs: None,
-            open: |folders, scale| {
+            on_gpu: false,
+            open: |folders, scale, _| {
                 let data = digits_of(folders, scale, [12_800, 60_000])?;
                 pictures::<Logistic>(data, 128, scale.pick(4, 4, 10))
             },
@@ -61,7 +68,8 @@ pub(super) fn tasks() -> Vec<Task> {
             about: "two hidden layers of 128 units, of 1,000 at full scale, as in the paper on \
                     hypergradients but for its weight decay",
             needs: None,
-            open: |folders, scale| {
+            on_gpu: false,
+            open: |folders, scale, _| {
                 let data = digits_of(folders, scale, [6_400, 60_000])?;
                 match scale {
                     Scale::Paper if LARGE => pictures::<Deep<1000>>(data, 128, 10),
@@ -73,7 +81,8 @@ pub(super) fn tasks() -> Vec<Task> {
             name: "digits-conv",
             about: "drawn digits; two convolutions without norms",
             needs: None,
-            open: |_, scale| {
+            on_gpu: false,
+            open: |_, scale, _| {
                 let [train, test] = scale.pick([256, 64], [3_200, 500], [20_000, 4_000]);
                 let data = ("drawn digits", drawn::draw(0, train, test)?);
                 pictures::<SmallConv<f32, Cpu>>(data, 32, scale.pick(2, 2, 5))
@@ -84,32 +93,34 @@ pub(super) fn tasks() -> Vec<Task> {
             about: "CIFAR-10 at half its size, in its own size at full scale; a residual \
                     network, WRN-10-1",
             needs: Some("cifar10"),
-            open: |folders, scale| {
+            on_gpu: true,
+            open: |folders, scale, place| {
                 let folder = folders.find("cifar10").unwrap_or_default();
                 let data = cifar::load10(&folder)?.data;
                 let [train, test] = scale.pick([64, 32], [1_280, 200], [10_000, 2_000]);
                 let data = Dataset::new(data.train.take(train)?, data.test.take(test)?)?;
-                residual("CIFAR-10", data, scale)
+                residual("CIFAR-10", data, scale, place)
             },
         },
         Task {
             name: "shapes-wrn",
             about: "ten drawn shapes, in colour, likewise",
             needs: None,
-            open: |_, scale| {
+            on_gpu: true,
+            open: |_, scale, place| {
                 let [train, test] = scale.pick([64, 32], [1_280, 200], [10_000, 2_000]);
-                residual("drawn shapes", shapes::draw(0, train, test, 10)?, scale)
+                residual("drawn shapes", shapes::draw(0, train, test, 10)?, scale, place)
             },
         },
     ]
 }
 
-fn residual(name: &'static str, data: Dataset, scale: Scale) -> Opened {
+fn residual(name: &'static str, data: Dataset, scale: Scale, place: Place) -> Opened {
     let (data, batch, epochs) = match scale {
         Scale::Paper => (data, 128, 10),
         _ => (Dataset::new(halved(&data.train)?, halved(&data.test)?)?, 32, 2),
     };
-    pictures::<Wrn10x1<10, f32, Cpu>>((name, data), batch, epochs)
+    at_place!(place, D => pictures::<Wrn10x1<10, f32, D>>((name, data), batch, epochs))
 }
 
 /// MNIST's digits: `small` images to train on at the small scale, and `paper` at full scale.
@@ -135,7 +146,7 @@ pub(super) fn digits(
     Ok(("MNIST", Dataset::new(data.train.take(train)?, data.test.take(test)?)?))
 }
 
-pub(super) fn pictures<M: Network<Device = Cpu>>(
+pub(super) fn pictures<M: Network<Number = f32, Device: TaskDevice>>(
     data: (&'static str, Dataset),
     batch: usize,
     epochs: usize,
@@ -144,7 +155,7 @@ pub(super) fn pictures<M: Network<Device = Cpu>>(
 }
 
 /// Images to classify with a network, `augmented` by crops and mirrors or as they are.
-pub(super) fn classified<M: Network<Device = Cpu>>(
+pub(super) fn classified<M: Network<Number = f32, Device: TaskDevice>>(
     (name, data): (&'static str, Dataset),
     batch: usize,
     epochs: usize,
@@ -168,7 +179,8 @@ struct Pictures<M> {
     model: PhantomData<fn() -> M>,
 }
 
-impl<M: Network<Device = Cpu>> Problem for Pictures<M> {
+impl<M: Network<Number = f32, Device: TaskDevice>> Problem for Pictures<M> {
+    type Device = M::Device;
     type Model = M;
 
     fn budget(&self) -> Budget {
@@ -180,8 +192,8 @@ impl<M: Network<Device = Cpu>> Problem for Pictures<M> {
         format!("{}, {images} images, batch {}, {epochs} epochs", self.name, self.batch)
     }
 
-    fn build(&self, device: &Cpu) -> Result<M, TrainError> {
-        Ok(M::try_build(device)?)
+    fn build(&self, device: &M::Device) -> Result<M, TrainError> {
+        M::try_build(device).map_err(failed)
     }
 
     fn epoch(&self, epoch: usize, seed: u64) -> Result<Vec<Vec<usize>>, TrainError> {
@@ -190,11 +202,11 @@ impl<M: Network<Device = Cpu>> Problem for Pictures<M> {
 
     fn loss(
         &self,
-        device: &Cpu,
+        device: &M::Device,
         model: &mut M,
         batch: Batch<'_>,
-        gradients: Gradients<f32, Cpu>,
-    ) -> Result<TrainLoss, TrainError> {
+        gradients: Gradients<f32, M::Device>,
+    ) -> Result<TrainLoss<M::Device>, TrainError> {
         let (mut pixels, mut labels) = (Vec::new(), Vec::new());
         let Batch { examples, epoch, seed } = batch;
         self.data.train.write_batch(examples, &self.scaling, &mut pixels, &mut labels)?;
@@ -208,7 +220,7 @@ impl<M: Network<Device = Cpu>> Problem for Pictures<M> {
         Ok(cross_entropy_with_logits_loss(logits, one_hot::<M>(device, &labels)?))
     }
 
-    fn test(&self, device: &Cpu, model: &M) -> Result<Tested, TrainError> {
+    fn test(&self, device: &M::Device, model: &M) -> Result<Tested, TrainError> {
         let test = &self.data.test;
         let [channels, rows, columns] = test.shape();
         let (mut pixels, mut labels) = (Vec::new(), Vec::new());
@@ -226,8 +238,8 @@ impl<M: Network<Device = Cpu>> Problem for Pictures<M> {
 }
 
 /// The sum of the losses of some images, and how many of them are classified rightly.
-pub(super) fn classify<M: Network<Device = Cpu>>(
-    device: &Cpu,
+pub(super) fn classify<M: Network<Number = f32, Device: TaskDevice>>(
+    device: &M::Device,
     model: &M,
     images: Pixels<'_>,
     labels: &[usize],

@@ -2,7 +2,7 @@
 
 use crate::{
     layers::{BiasedConv2d, LayerError, Rows},
-    train::{tensor, Logits, Network, Pixels, TrainError, TrainLogits},
+    train::{tensor, Logits, Model, Network, Pixels, TrainError, TrainLogits},
     Mlp,
 };
 use dfdx::{
@@ -18,7 +18,7 @@ use dfdx::{
 use tlr::{TensorCollection, TrainableLr};
 
 /// The perceptron that small scales train in place of the paper's, which has 1,000 hidden units.
-pub(super) type SmallMlp = Mlp<784, 128, 10, f32, Cpu>;
+pub(super) type SmallMlp<D> = Mlp<784, 128, 10, f32, D>;
 
 /// Softmax regression.
 pub(super) type Logistic = Linear<784, 10, f32, Cpu>;
@@ -44,9 +44,12 @@ pub(super) type Planar =
 
 macro_rules! of_pixels {
     ($([$($generics:tt)*] $Model:ty),+) => {$(
-        impl<$($generics)*> Network for $Model {
+        impl<$($generics)*> Model for $Model {
+            type Number = f32;
             type Device = Cpu;
+        }
 
+        impl<$($generics)*> Network for $Model {
             const CLASSES: usize = 10;
             const TAKES: &'static str = "784 pixels";
 
@@ -98,9 +101,12 @@ impl SmallConv<f32, Cpu> {
     }
 }
 
-impl Network for SmallConv<f32, Cpu> {
+impl Model for SmallConv<f32, Cpu> {
+    type Number = f32;
     type Device = Cpu;
+}
 
+impl Network for SmallConv<f32, Cpu> {
     const CLASSES: usize = 10;
     const TAKES: &'static str = "1 channel";
 

@@ -15,12 +15,11 @@ use crate::{
         text::{multi30k, toy},
         Dataset,
     },
-    lab::{Folders, Scale},
+    lab::{place::at_place, Folders, Scale},
     resnet::{Wrn10x1, Wrn16x4},
     train::{Net, TrainError},
     Seq2Seq, Seq2SeqTransformer,
 };
-use dfdx::prelude::Cpu;
 
 /// MNIST with the perceptron, in the paper's batches.
 pub(in crate::lab) const MNIST: [Task; 4] =
@@ -36,11 +35,12 @@ pub(in crate::lab) const PICTURES: Task = Task {
     about: "a folder of pictures with ResNet-50: ImageNet, where it is at hand, or four kinds of \
             drawn shapes at 32 by 32 pixels",
     needs: None,
+    on_gpu: true,
     open: folder::open,
 };
 
 /// Two layers on either side, 64 features, for a thousand words.
-type Small = Seq2SeqTransformer<1000, 1000, 64, 4, 128, 2, 2, f32, Cpu>;
+type Small<D> = Seq2SeqTransformer<1000, 1000, 64, 4, 128, 2, 2, f32, D>;
 
 /// A transformer that translates.
 pub(in crate::lab) const TRANSLATION: Task = Task {
@@ -48,7 +48,8 @@ pub(in crate::lab) const TRANSLATION: Task = Task {
     about: "German to English with a transformer without dropout: Multi30k, where it is at hand, \
             or a small language that the program makes itself",
     needs: None,
-    open: |folders, scale| {
+    on_gpu: true,
+    open: |folders, scale, place| {
         let [train, test] = scale.pick([64, 16], [3_200, 100], [29_000, 1_014]);
         let (name, train, val) = match folders.find("multi30k") {
             Some(folder) => {
@@ -60,12 +61,12 @@ pub(in crate::lab) const TRANSLATION: Task = Task {
                 ("a made language", data.train, data.val)
             }
         };
-        match scale {
+        at_place!(place, D => match scale {
             Scale::Paper if LARGE => {
-                sentences::<Seq2Seq<10_000, 10_000, f32, Cpu>>(name, &train, &val, 10_000, 20)
+                sentences::<Seq2Seq<10_000, 10_000, f32, D>>(name, &train, &val, 10_000, 20)
             }
-            _ => sentences::<Small>(name, &train, &val, 1_000, scale.pick(1, 8, 8)),
-        }
+            _ => sentences::<Small<D>>(name, &train, &val, 1_000, scale.pick(1, 8, 8)),
+        })
     },
 };
 
@@ -81,13 +82,14 @@ const fn mnist<const BATCH: usize>() -> Task {
         about: "MNIST, where it is at hand, or drawn digits, with a perceptron of 1,000 hidden \
                 units",
         needs: None,
-        open: |folders, scale| {
+        on_gpu: true,
+        open: |folders, scale, place| {
             let data = digits_of(folders, scale, [25_600, 60_000])?;
             let epochs = scale.pick(2, 10, 20);
-            match scale {
-                Scale::Smoke => pictures::<SmallMlp>(data, BATCH, epochs),
-                _ => pictures::<Net>(data, BATCH, epochs),
-            }
+            at_place!(place, D => match scale {
+                Scale::Smoke => pictures::<SmallMlp<D>>(data, BATCH, epochs),
+                _ => pictures::<Net<D>>(data, BATCH, epochs),
+            })
         },
     }
 }
@@ -105,22 +107,25 @@ const fn cifar<const BATCH: usize>() -> Task {
                 residual network: WRN-16-4 at full scale, and WRN-10-1 on images of half the size \
                 below",
         needs: None,
-        open: |folders, scale| {
+        on_gpu: true,
+        open: |folders, scale, place| {
             let [train, test] = scale.pick([64, 16], [2_560, 500], [50_000, 10_000]);
             let (name, data) = coloured(folders, [train, test])?;
             if scale == Scale::Paper && LARGE {
-                return match data.train.classes() {
-                    ..=10 => classified::<Wrn16x4<10, f32, Cpu>>((name, data), BATCH, 100, true),
-                    _ => classified::<Wrn16x4<100, f32, Cpu>>((name, data), BATCH, 100, true),
-                };
+                let (classes, data) = (data.train.classes(), (name, data));
+                return at_place!(place, D => match classes {
+                    ..=10 => classified::<Wrn16x4<10, f32, D>>(data, BATCH, 100, true),
+                    _ => classified::<Wrn16x4<100, f32, D>>(data, BATCH, 100, true),
+                });
             }
             let data = Dataset::new(halved(&data.train)?, halved(&data.test)?)?;
             let epochs = scale.pick(1, 8, 8);
-            match data.train.classes() {
-                ..=10 => pictures::<Wrn10x1<10, f32, Cpu>>((name, data), BATCH, epochs),
-                _ if LARGE => pictures::<Wrn10x1<100, f32, Cpu>>((name, data), BATCH, epochs),
+            let (classes, data) = (data.train.classes(), (name, data));
+            at_place!(place, D => match classes {
+                ..=10 => pictures::<Wrn10x1<10, f32, D>>(data, BATCH, epochs),
+                _ if LARGE => pictures::<Wrn10x1<100, f32, D>>(data, BATCH, epochs),
                 _ => Err(TrainError::OnlyRelease),
-            }
+            })
         },
     }
 }

@@ -8,22 +8,22 @@ use crate::{
     data::text::{
         multi30k, toy, Buckets, EncodedPairs, ParallelText, TextError, Vocabulary, VocabularyConfig,
     },
-    lab::{Batch, Budget, Problem, Tested},
+    lab::{place::at_place, Batch, Budget, Problem, TaskDevice, Tested},
     layers::DropoutRate,
-    train::{Tally, TrainError, TrainLoss, Translator},
+    train::{failed, Tally, TrainError, TrainLoss, Translator},
     Seq2SeqTransformer,
 };
-use dfdx::prelude::{Cpu, Gradients};
+use dfdx::prelude::Gradients;
 use std::marker::PhantomData;
 
 /// How many pairs are tested at a time. It matters only for memory.
 const AT_ONCE: usize = 50;
 
 /// One layer on either side, 32 features, for some hundred words.
-type Tiny = Seq2SeqTransformer<100, 100, 32, 4, 64, 1, 1, f32, Cpu>;
+type Tiny<D> = Seq2SeqTransformer<100, 100, 32, 4, 64, 1, 1, f32, D>;
 
 /// The same model for a thousand words.
-type Small = Seq2SeqTransformer<1000, 1000, 32, 4, 64, 1, 1, f32, Cpu>;
+type Small<D> = Seq2SeqTransformer<1000, 1000, 32, 4, 64, 1, 1, f32, D>;
 
 pub(super) fn tasks() -> Vec<Task> {
     vec![
@@ -32,20 +32,24 @@ pub(super) fn tasks() -> Vec<Task> {
             about: "eight letters of sixteen, to be said again; a transformer of one layer on \
                     either side, without dropout, as in the next two",
             needs: None,
-            open: |_, scale| {
+            on_gpu: true,
+            open: |_, scale, place| {
                 let [train, test] = scale.pick([64, 16], [3_200, 200], [20_000, 1_000]);
                 let (train, val) = (letters(1, train)?, letters(2, test)?);
-                sentences::<Tiny>("drawn", &train, &val, 100, scale.pick(2, 3, 10))
+                let epochs = scale.pick(2, 3, 10);
+                at_place!(place, D => sentences::<Tiny<D>>("drawn", &train, &val, 100, epochs))
             },
         },
         Task {
             name: "toy-translation",
             about: "a small language that the program makes itself, German to English",
             needs: None,
-            open: |_, scale| {
+            on_gpu: true,
+            open: |_, scale, place| {
                 let [train, test] = scale.pick([64, 16], [3_200, 200], [20_000, 1_000]);
                 let data = toy::draw(1, train, test, 1)?;
-                sentences::<Tiny>("made", &data.train, &data.val, 100, scale.pick(2, 3, 10))
+                let (train, val, epochs) = (data.train, data.val, scale.pick(2, 3, 10));
+                at_place!(place, D => sentences::<Tiny<D>>("made", &train, &val, 100, epochs))
             },
         },
         Task {
@@ -53,12 +57,14 @@ pub(super) fn tasks() -> Vec<Task> {
             about: "Multi30k, captions of photographs, German to English, a thousand words of \
                     either",
             needs: Some("multi30k"),
-            open: |folders, scale| {
+            on_gpu: true,
+            open: |folders, scale, place| {
                 let folder = folders.find("multi30k").unwrap_or_default();
                 let data = multi30k::load(&folder)?;
                 let [train, test] = scale.pick([64, 16], [3_200, 100], [5_000, 1_014]);
                 let (train, val) = (data.train.take(train)?, data.val.take(test)?);
-                sentences::<Small>("Multi30k", &train, &val, 1000, scale.pick(2, 2, 15))
+                let (name, epochs) = ("Multi30k", scale.pick(2, 2, 15));
+                at_place!(place, D => sentences::<Small<D>>(name, &train, &val, 1000, epochs))
             },
         },
     ]
@@ -78,7 +84,7 @@ fn letters(purpose: u64, count: usize) -> Result<ParallelText, TextError> {
 /// How many pairs a batch has.
 const BATCH: usize = 32;
 
-pub(super) fn sentences<M: Translator<Device = Cpu>>(
+pub(super) fn sentences<M: Translator<Number = f32, Device: TaskDevice>>(
     name: &'static str,
     train: &ParallelText,
     val: &ParallelText,
@@ -108,7 +114,8 @@ struct Sentences<M> {
     model: PhantomData<fn() -> M>,
 }
 
-impl<M: Translator<Device = Cpu>> Problem for Sentences<M> {
+impl<M: Translator<Number = f32, Device: TaskDevice>> Problem for Sentences<M> {
+    type Device = M::Device;
     type Model = M;
 
     fn budget(&self) -> Budget {
@@ -120,8 +127,8 @@ impl<M: Translator<Device = Cpu>> Problem for Sentences<M> {
         format!("{}, {pairs} pairs, batch {BATCH}, {epochs} epochs", self.name)
     }
 
-    fn build(&self, device: &Cpu) -> Result<M, TrainError> {
-        let mut model = M::try_build(device)?;
+    fn build(&self, device: &M::Device) -> Result<M, TrainError> {
+        let mut model = M::try_build(device).map_err(failed)?;
         // It would draw anew for each trial on a batch.
         model.set_dropout(DropoutRate::NONE);
         Ok(model)
@@ -133,15 +140,15 @@ impl<M: Translator<Device = Cpu>> Problem for Sentences<M> {
 
     fn loss(
         &self,
-        _: &Cpu,
+        _: &M::Device,
         model: &mut M,
         batch: Batch<'_>,
-        gradients: Gradients<f32, Cpu>,
-    ) -> Result<TrainLoss, TrainError> {
+        gradients: Gradients<f32, M::Device>,
+    ) -> Result<TrainLoss<M::Device>, TrainError> {
         model.train_loss(self.train.batch(batch.examples)?, gradients)
     }
 
-    fn test(&self, _: &Cpu, model: &M) -> Result<Tested, TrainError> {
+    fn test(&self, _: &M::Device, model: &M) -> Result<Tested, TrainError> {
         let mut all = Tally::default();
         for batch in Buckets::new(&self.val, AT_ONCE, 0)?.epoch(0) {
             all = all.add(model.tally(self.val.batch(&batch)?)?);

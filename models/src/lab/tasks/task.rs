@@ -1,7 +1,9 @@
 //! A task: something to learn, by name, and the same with its data.
 
-use crate::lab::{run, Budget, Contender, Folders, Problem, Scale, Trained, Watch};
-use crate::train::TrainError;
+use crate::{
+    lab::{run, Budget, Contender, Folders, Place, Problem, Scale, TaskDevice, Trained, Watch},
+    train::TrainError,
+};
 
 /// Something to learn, which is known by name.
 #[derive(Clone, Copy)]
@@ -12,7 +14,9 @@ pub struct Task {
     pub about: &'static str,
     /// The folder of the data set that it cannot be had without.
     pub needs: Option<&'static str>,
-    pub(super) open: fn(&Folders, Scale) -> Opened,
+    /// Whether a GPU can train it.
+    pub on_gpu: bool,
+    pub(super) open: fn(&Folders, Scale, Place) -> Opened,
 }
 
 /// Whether the networks of full scale are compiled. Without optimisation they would take hours to
@@ -54,7 +58,8 @@ impl<P: Problem + Send> Ready for P {
     }
 
     fn data(&self) -> String {
-        Problem::data(self)
+        let device = if P::Device::ON_THE_THREAD { "" } else { ", on a GPU" };
+        Problem::data(self) + device
     }
 
     fn train(
@@ -77,10 +82,24 @@ impl Task {
         folders: &Folders,
         scale: Scale,
     ) -> Result<Option<Box<dyn Ready>>, TrainError> {
+        self.open_at(folders, scale, Place::Cpu)
+    }
+
+    /// As [`open`](Self::open), to be trained at a place; none if it cannot be trained there.
+    ///
+    /// # Errors
+    /// Files that cannot be read.
+    pub fn open_at(
+        &self,
+        folders: &Folders,
+        scale: Scale,
+        place: Place,
+    ) -> Result<Option<Box<dyn Ready>>, TrainError> {
         match self.needs {
+            _ if place != Place::Cpu && !self.on_gpu => Ok(None),
             Some(name) if folders.find(name).is_none() => Ok(None),
             _ if scale == Scale::Paper && !LARGE => Err(TrainError::OnlyRelease),
-            _ => (self.open)(folders, scale).map(Some),
+            _ => (self.open)(folders, scale, place).map(Some),
         }
     }
 }

@@ -28,7 +28,8 @@ pub(super) fn tasks() -> Vec<Task> {
             about: "784 pixels through 16 numbers and back, squared error over MNIST, where it is \
                     at hand, or drawn digits",
             needs: None,
-            open: |folders, scale| {
+            on_gpu: false,
+            open: |folders, scale, _| {
                 let [train, test] = scale.pick([256, 64], [6_400, 500], [60_000, 10_000]);
                 let (name, data) = digits(folders, train, test)?;
                 let scaling = data.train.scaling();
@@ -47,7 +48,8 @@ pub(super) fn tasks() -> Vec<Task> {
             name: "heavy-tails",
             about: "a line over 32 numbers, with normal noise cubed, in batches of 8",
             needs: None,
-            open: |_, scale| {
+            on_gpu: false,
+            open: |_, scale, _| {
                 let mut truth = Random::new(1);
                 let line: Vec<f32> = (0..32).map(|_| truth.normal() / 4.0).collect();
                 let draw = |random: &mut Random| {
@@ -63,7 +65,8 @@ pub(super) fn tasks() -> Vec<Task> {
             about: "a line over 32 numbers whose deviations go from 1 down to 1/100, each of them \
                     as much of the error, and a little noise",
             needs: None,
-            open: |_, scale| {
+            on_gpu: false,
+            open: |_, scale, _| {
                 let draw = |random: &mut Random| {
                     let z: Vec<f32> = (0..32).map(|_| random.normal()).collect();
                     let deviation = |n: usize| 10.0_f32.powf(-2.0 * n as f32 / 31.0);
@@ -78,7 +81,8 @@ pub(super) fn tasks() -> Vec<Task> {
             name: "spirals",
             about: "two arms of a spiral, a tenth of the labels wrong, two layers of 32 units",
             needs: None,
-            open: |_, scale| {
+            on_gpu: false,
+            open: |_, scale, _| {
                 let draw = |random: &mut Random| {
                     let class = random.below(2);
                     let radius = 0.2 + 1.8 * random.uniform();
@@ -100,7 +104,8 @@ pub(super) fn tasks() -> Vec<Task> {
             name: "recurrent",
             about: "the product of the first and the last of eight numbers, read one by one",
             needs: None,
-            open: |_, scale| {
+            on_gpu: false,
+            open: |_, scale, _| {
                 let draw = |random: &mut Random| {
                     let x: Vec<f32> = (0..8).map(|_| random.normal()).collect();
                     let ends = x.first().zip(x.last()).map_or(0.0, |(a, b)| a * b);
@@ -217,6 +222,7 @@ struct Vectors<M, const I: usize, const O: usize> {
 }
 
 impl<M: Maps<I, O>, const I: usize, const O: usize> Problem for Vectors<M, I, O> {
+    type Device = Cpu;
     type Model = M;
 
     fn budget(&self) -> Budget {

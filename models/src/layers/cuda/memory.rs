@@ -31,7 +31,10 @@ fn place<S: Shape, E: Dtype>(tensor: &Tensor<S, E, Cuda>, len: usize) -> Option<
     if BLIND.get() {
         return None;
     }
-    gpu_place(tensor, len)
+    let place = gpu_place(tensor, len);
+    #[cfg(test)]
+    assert!(place.is_some() || len == 0, "the address of a tensor is unknown");
+    place
 }
 
 /// A contiguous tensor that a kernel reads, and its address. It keeps the memory.

@@ -4,8 +4,9 @@ use super::*;
 use crate::{
     data::text::{toy, Tokens},
     train::Base,
+    Seq2SeqTransformer,
 };
-use dfdx::prelude::Cpu;
+use dfdx::{nn::BuildModule, prelude::Cpu};
 
 type Small = Seq2SeqTransformer<100, 100, 16, 2, 32, 1, 1, f32, Cpu>;
 

@@ -11,7 +11,7 @@ use tlr_models::{
 
 type Net = Mlp<784, 16, 10, f32, Cpu>;
 
-fn run<M: Network<Device = Cpu>, R: PeerRule + 'static>(
+fn run<M: Network<Number = f32, Device = Cpu>, R: PeerRule + 'static>(
     data: &Dataset,
     rule: &R,
     epochs: usize,

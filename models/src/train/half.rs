@@ -1,0 +1,103 @@
+//! The optimizer of a model in half precision: that of its master in f32, and a scale of the loss.
+
+use super::{
+    chosen::{a_rate_a_layer, one_rate, AnyRule},
+    AnyRanks, Learner, Mode, Number, Options, TrainDevice, TrainError, TrainLoss, TrainsIn,
+};
+use dfdx::{nn::TensorCollection, prelude::Gradients};
+use tlr::{
+    optim::{Resumable, TunableOptimizer},
+    parallel::Communicator,
+    Adaptation, Checkpoint, DataParallel, Error, LossScale, MixedPrecision, Step, TrainableLr,
+};
+
+/// As [`learner`](super::learner).
+pub(super) fn learner<M, E, D>(
+    model: &M,
+    options: &Options,
+    batches_per_epoch: usize,
+    ranks: AnyRanks,
+) -> Result<Box<dyn Learner<M, D, E>>, Error>
+where
+    M: TrainableLr<E, D> + 'static,
+    M::To<f32, D>: TrainableLr<f32, D> + 'static,
+    E: Number,
+    D: TrainsIn<E>,
+{
+    let scale = LossScale::default();
+    Ok(match options.mode {
+        Mode::Global => Box::new(Half(MixedPrecision::new(model, scale, |master| {
+            one_rate(master, options, batches_per_epoch, ranks)
+        })?)),
+        Mode::PerLayer => Box::new(Half(MixedPrecision::new(model, scale, |master| {
+            a_rate_a_layer(master, options, batches_per_epoch, ranks)
+        })?)),
+    })
+}
+
+struct Half<M, E, Opt>(MixedPrecision<M, E, DataParallel<Opt, Box<dyn Communicator>>, AnyRule>)
+where
+    Opt: TunableOptimizer<Dtype = f32, Device: TrainDevice>;
+
+impl<M, E, D, Opt> Learner<M, D, E> for Half<M, E, Opt>
+where
+    M: TensorCollection<E, D, To<f32, D> = Opt::Model> + Clone,
+    E: Number,
+    D: TrainsIn<E>,
+    Opt: TunableOptimizer<Dtype = f32, Device = D> + Resumable,
+{
+    fn scaled(&self, loss: TrainLoss<D, E>) -> Result<TrainLoss<D, E>, TrainError> {
+        Ok(self.0.scaled(loss)?)
+    }
+
+    fn step(
+        &mut self,
+        model: &mut M,
+        gradients: &mut Gradients<E, D>,
+        loss: f64,
+    ) -> Result<Step, TrainError> {
+        Ok(self.0.step(model, gradients, loss)?)
+    }
+
+    fn weigh_next(&mut self, examples: usize) -> Result<(), Error> {
+        self.0.optimizer_mut().weigh_next(examples as f64)
+    }
+
+    fn stop_all(&mut self, asked: bool) -> bool {
+        let told = self.0.optimizer().optimizer().was_told();
+        self.0.optimizer_mut().tell_all(asked);
+        told || (asked && self.0.optimizer().optimizer().ranks().size() == 1)
+    }
+
+    fn last_batch(&self) -> Option<(f64, f64)> {
+        self.0.optimizer().optimizer().last_batch()
+    }
+
+    fn average_buffers(&mut self, model: &mut M) -> Result<(), Error> {
+        self.0.average_buffers(model)
+    }
+
+    fn rates(&self) -> Vec<(&str, f64)> {
+        self.0.optimizer().rates()
+    }
+
+    fn factor(&self) -> f64 {
+        self.0.optimizer().factor()
+    }
+
+    fn window(&self) -> usize {
+        self.0.optimizer().window()
+    }
+
+    fn history(&self) -> &[Adaptation] {
+        self.0.optimizer().history()
+    }
+
+    fn checkpoint(&self, _model: &M) -> Result<Checkpoint, TrainError> {
+        Ok(self.0.checkpoint()?)
+    }
+
+    fn resume(&mut self, model: &mut M, checkpoint: &Checkpoint) -> Result<(), TrainError> {
+        Ok(self.0.resume(model, checkpoint)?)
+    }
+}
