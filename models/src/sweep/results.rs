@@ -79,11 +79,11 @@ impl Results {
         options: &Options,
         run: &Result<Run, (Ended, String)>,
     ) -> Result<Record, SweepError> {
-        self.append(Outcome::new(&self.data, options, run))
+        self.append(RunResult::new(&self.data, options, run))
     }
 
     /// As [`add`](Self::add), for a run that another rank has made.
-    pub(super) fn append(&mut self, outcome: Outcome) -> Result<Record, SweepError> {
+    pub(super) fn append(&mut self, outcome: RunResult) -> Result<Record, SweepError> {
         self.epochs.append(outcome.epochs)?;
         self.records.append(vec![outcome.record.clone()])?;
         Ok(outcome.record)
@@ -97,12 +97,12 @@ impl Results {
 
 /// How a run ended, and its epochs, as they are written down.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) struct Outcome {
+pub(super) struct RunResult {
     record: Record,
     epochs: Vec<EpochRecord>,
 }
 
-impl Outcome {
+impl RunResult {
     /// The outcome of a run on this data.
     pub(super) fn new(data: &str, options: &Options, run: &Result<Run, (Ended, String)>) -> Self {
         let cell = cell(data, options);

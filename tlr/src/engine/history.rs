@@ -6,6 +6,9 @@ use serde::{Deserialize, Serialize};
 use std::{fmt, sync::Arc};
 
 /// One decision on one group's rate.
+///
+/// # Example
+/// See [`Step::decisions`](crate::Step::decisions).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Adaptation {
@@ -49,6 +52,9 @@ impl Adaptation {
 }
 
 /// Why a rate is what it is after a decision.
+///
+/// # Example
+/// See [`Step::decisions`](crate::Step::decisions).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Outcome {
@@ -83,6 +89,14 @@ pub enum Outcome {
 }
 
 /// Why a rate stayed where it was.
+///
+/// # Example
+/// ```
+/// use tlr::{KeptBecause, Outcome};
+///
+/// let outcome = Outcome::Kept(KeptBecause::NoGradient);
+/// assert_eq!(outcome.to_string(), "kept: no gradient");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum KeptBecause {

@@ -15,6 +15,9 @@ use serde::{Deserialize, Serialize};
 /// All that an engine remembers, in one value that serde can write and read to the bit. (As JSON it
 /// takes a reader that reads every number to the bit: `serde_json` with its feature
 /// `float_roundtrip`.)
+///
+/// # Example
+/// See [`Engine`](super::Engine).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct State {
@@ -332,6 +335,21 @@ impl State {
     }
 
     /// Whether a step has begun and is not over.
+    ///
+    /// # Example
+    /// A host that fails in the middle of a step says so, and can begin the next one.
+    /// ```
+    /// use tlr::engine::*;
+    ///
+    /// let group = Group { name: "model".into(), fixed_rate: false, rate: 0.1 };
+    /// let facts = HostFacts { momentum: 0.0, epsilon: f64::EPSILON };
+    /// let mut engine = Engine::new(NewtonConfig::default(), vec![group], facts)?;
+    /// engine.tell(Event::Batch { loss: Some(1.0), only_gathers: false })?;
+    /// assert!(engine.state().is_within_step());
+    /// let weights_have_moved = engine.host_failed();
+    /// assert!(!weights_have_moved && !engine.state().is_within_step());
+    /// # Ok::<(), tlr::Error>(())
+    /// ```
     pub fn is_within_step(&self) -> bool {
         self.phase != Phase::Idle
     }

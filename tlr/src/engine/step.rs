@@ -21,6 +21,9 @@ impl<R: RateRule> Engine<R> {
     ///   Nothing has changed but that the step is over.
     /// - [`Error::TooManyRollbacks`], [`Error::NonFiniteWeights`], [`Error::LostWeights`] after a
     ///   way back. The step is over, and the next batch may be reported.
+    ///
+    /// # Example
+    /// See [`Event`].
     pub fn tell(&mut self, event: Event) -> Result<Request, Error> {
         let phase = std::mem::replace(&mut self.state.phase, Phase::Idle);
         if !self.has_one_each(&event) {
@@ -91,6 +94,9 @@ impl<R: RateRule> Engine<R> {
     /// Before the update nothing has changed, and the next batch may follow. After it, the next
     /// step ends the window that this one could not end; a window that has ended, but of which some
     /// evidence is missing, is judged without.
+    ///
+    /// # Example
+    /// See [`State::is_within_step`](super::State::is_within_step).
     pub fn host_failed(&mut self) -> bool {
         match std::mem::replace(&mut self.state.phase, Phase::Idle) {
             Phase::EndingWindow(_) => {

@@ -42,7 +42,7 @@ impl<R: RateRule> Engine<R> {
         }
         // A ramp breaks off by the same limits without a safeguard.
         let safeguard = self.config.safeguard.unwrap_or_default();
-        let cause = match ramp.observe(slopes, loss, self.numbers, &safeguard) {
+        let cause = match ramp.observe(slopes, loss, self.facts, &safeguard) {
             Ramped::On => return Ok(self.ask_for_update(step)),
             Ramped::TooFar if self.keeps_snapshots() => Cause::WentTooFar,
             Ramped::Done | Ramped::TooFar => {

@@ -13,6 +13,18 @@ use std::{fmt, path::PathBuf};
 ///
 /// After an error the model's weights are as they were before the call, all of them, unless the
 /// variant says otherwise.
+///
+/// # Example
+/// ```
+/// use tlr::{Error, Window};
+///
+/// match Window::steps(0) {
+///     Err(Error::OutOfRange { range, value, .. }) => {
+///         assert_eq!((range, value), ("at least 1", 0.0));
+///     }
+///     other => unreachable!("{other:?}"),
+/// }
+/// ```
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -245,6 +257,16 @@ pub enum Error {
 }
 
 /// What was wrong with a batch that was left out, or with a window that was undone.
+///
+/// # Example
+/// ```
+/// use tlr::{Cause, Step};
+///
+/// let step = Step::Skipped(Cause::NonFiniteLoss); // as `Trainer::step` answers
+/// if let Step::Skipped(cause) | Step::RolledBack { cause, .. } = step {
+///     assert_eq!(cause.to_string(), "the loss is not finite");
+/// }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Cause {

@@ -6,6 +6,9 @@ use serde::{Deserialize, Serialize};
 ///
 /// All ranks name the same rank. If ranks differ, it is the one that differs from most of the
 /// others; between two ranks, the second.
+///
+/// # Example
+/// See `tlr::parallel::Ranks::confirm`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, thiserror::Error)]
 #[non_exhaustive]
 pub enum ParallelError {

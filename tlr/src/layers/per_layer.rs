@@ -1,12 +1,9 @@
 //! [`PerLayer`]: a learning rate for each layer.
 
 use super::{LayerVisitor, LayerVisitorMut, Layers, TrainableLr};
-use crate::{
-    error::Error,
-    optim::{
-        gradients::StepGradients, CompleteGradients, DeviceError, FailedUpdate, Family, Groups,
-        OptimizerState, Resumable, ResumableFamily, TunableOptimizer,
-    },
+use crate::optim::{
+    forward, gradients::StepGradients, DeviceError, FailedUpdate, Family, Groups, OptimizerState,
+    Resumable, ResumableFamily, TunableOptimizer,
 };
 use dfdx::{
     nn::TensorCollection,
@@ -81,6 +78,7 @@ where
     }
 }
 
+#[warn(clippy::missing_trait_methods)]
 impl<F: Family> TunableOptimizer for PerLayer<F>
 where
     F::Model: TrainableLr<F::Dtype, F::Device>,
@@ -88,6 +86,12 @@ where
     type Model = F::Model;
     type Dtype = F::Dtype;
     type Device = F::Device;
+
+    forward! {
+        Self { family, .. } => family;
+        but rate, set_rate, reset, only_gathers, drop_gathered, groups, failed_update,
+            update_owned;
+    }
 
     fn rate(&self, group: usize) -> f64 {
         self.rates.get(group).copied().unwrap_or(f64::NAN)
@@ -104,18 +108,6 @@ where
         self.only_gathers = self.family.for_layer(model).only_gathers();
     }
 
-    fn momentum(&self) -> f64 {
-        self.family.momentum()
-    }
-
-    fn validate(&self) -> Result<(), Error> {
-        self.family.validate()
-    }
-
-    fn follows_attributes(&self) -> bool {
-        self.family.follows_attributes()
-    }
-
     fn only_gathers(&self) -> bool {
         self.only_gathers
     }
@@ -127,14 +119,6 @@ where
 
     fn groups(&self, _model: &F::Model) -> Groups {
         self.layers.groups()
-    }
-
-    fn complete_gradients(
-        &self,
-        model: &F::Model,
-        gradients: &Gradients<F::Dtype, F::Device>,
-    ) -> CompleteGradients<Self> {
-        self.family.complete_gradients(model, gradients)
     }
 
     /// An optimizer can undo its own failed update, but not the updates of the layers before it.

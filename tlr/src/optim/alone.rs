@@ -25,7 +25,7 @@ where
 {
     let mut own = gradients::complete(&*model, gradients);
     // The other ranks wait for this one, also if it lacks a gradient.
-    let told = own.as_mut().map_err(|error| explain(&*model, error).to_string());
+    let told = own.as_mut().map_err(|error| to_error(&*model, error).to_string());
     let averaged = average_alone(optimizer, model, told);
     let mut own = own?;
     averaged?;
@@ -56,7 +56,7 @@ pub(crate) fn average_alone<Opt: TunableOptimizer>(
 }
 
 /// The error as this crate's, for the other ranks.
-fn explain<M, E, D>(model: &M, error: &OptimizerUpdateError<D::Err>) -> Error
+fn to_error<M, E, D>(model: &M, error: &OptimizerUpdateError<D::Err>) -> Error
 where
     M: TensorCollection<E, D>,
     E: Dtype,

@@ -7,6 +7,9 @@ use crate::engine::Standing;
 /// by those of all ranks together.
 ///
 /// An optimizer that wraps another one hands it on as it is.
+///
+/// # Example
+/// See [`forward!`](super::forward!).
 #[derive(Clone, Debug)]
 pub struct StepFigures {
     pub(crate) loss: Option<f64>,

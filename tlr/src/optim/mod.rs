@@ -14,6 +14,7 @@ mod checked;
 mod clip;
 mod dfdx;
 mod elementwise;
+mod forward;
 pub(crate) mod gradients;
 mod groups;
 mod names;
@@ -25,6 +26,8 @@ mod state;
 mod tunable;
 mod update_rule;
 
+#[doc(inline)]
+pub use crate::__forward as forward;
 pub use crate::{settings::Settings, tensors::Buffer};
 pub use accumulate::Accumulate;
 pub use adam::{Adam, AdamW, AdamWConfig};

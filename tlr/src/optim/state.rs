@@ -11,6 +11,25 @@ use std::collections::BTreeMap;
 /// [`Elementwise`](super::Elementwise) with any [`UpdateRule`](super::UpdateRule), and for
 /// [`PerLayer`](crate::PerLayer) around any of them. An optimizer that wraps another one forwards
 /// both methods to it.
+///
+/// # Example
+/// A function for any optimizer that can be saved. (What it saves, a checkpoint stores.)
+/// ```
+/// use dfdx::{optim::SgdConfig, prelude::*};
+/// use tlr::optim::{Resumable, Sgd};
+///
+/// fn copied<Opt: Resumable>(of: &Opt, mut to: Opt, model: &mut Opt::Model) -> Opt {
+///     if let Ok(state) = of.state(model) {
+///         to.restore(model, &state).unwrap_or_default();
+///     }
+///     to
+/// }
+///
+/// let mut model = Cpu::default().build_module::<Linear<4, 2>, f32>();
+/// let new = || -> Sgd<_, f32, Cpu> { Sgd::new(&model, SgdConfig::default()) };
+/// let (of, to) = (new(), new());
+/// assert_eq!(copied(&of, to, &mut model).steps(), of.steps());
+/// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be saved: it keeps what it has accumulated to itself",
     label = "does not implement `tlr::optim::Resumable`",
@@ -41,6 +60,9 @@ pub trait Resumable: TunableOptimizer {
 
 /// A [`Family`] whose optimizers can all be saved. [`PerLayer`](crate::PerLayer) around such a
 /// family can be saved too.
+///
+/// # Example
+/// See [`Resumable`].
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be saved layer by layer: it keeps what it has accumulated to itself",
     label = "does not implement `tlr::optim::ResumableFamily`",
@@ -73,6 +95,9 @@ pub trait ResumableFamily: Family {
 }
 
 /// The accumulated state of an optimizer, in host memory.
+///
+/// # Example
+/// See [`Resumable`].
 #[derive(Clone, Debug, Default)]
 pub struct OptimizerState {
     /// The hyperparameters except the rates. They are not accumulated, but a checkpoint can only be

@@ -55,6 +55,9 @@ pub trait Communicator {
 }
 
 /// Why a message could not be sent or received.
+///
+/// # Example
+/// See [`Communicator`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum LinkError {

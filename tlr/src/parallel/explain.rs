@@ -30,7 +30,7 @@ where
     C: Communicator,
 {
     /// The error that names in what a rank differs. All ranks ask each other, and find the same.
-    pub(super) fn explain(
+    pub(super) fn describe_mismatch(
         &self,
         mismatch: Mismatch,
         odd: usize,

@@ -7,12 +7,18 @@ use dfdx::{
 };
 
 /// The memory on device `D` for the elements of one tensor.
+///
+/// # Example
+/// See [`UpdateRule`](crate::optim::UpdateRule).
 pub type Buffer<E, D> = <D as Storage<E>>::Vec;
 
 /// A dfdx device whose memory [`tlr::optim`](crate::optim) can read and write: `Cpu`, and `Cuda`
 /// with the feature `cuda`. So `AutoDevice` is a `Backend` too.
 ///
 /// Code that is generic over the device uses the bound `D: Backend<E>` in place of `D: Device<E>`.
+///
+/// # Example
+/// See [`UpdateRule`](crate::optim::UpdateRule).
 pub trait Backend<E: Dtype>: Device<E> + sealed::Sealed {
     /// Calls `look` with the elements of a buffer, in the order of the tensor's memory. On a GPU,
     /// with a copy of them on the host.

@@ -19,12 +19,12 @@ pub(super) enum Fault<Err> {
 
 impl<Err: fmt::Display> Fault<Err> {
     /// The fault as this crate's error. `names` has the names of these tensors.
-    pub(super) fn explain(&self, names: &dyn Fn(&[UniqueId]) -> Vec<String>) -> Error {
+    pub(super) fn to_error(&self, names: &dyn Fn(&[UniqueId]) -> Vec<String>) -> Error {
         match self {
             Self::Tlr(error) => error.clone(),
             Self::Unused(unused) => Error::UnusedParameters { tensors: names(&unused.ids) },
             Self::Device(error) => Error::Device(error.to_string()),
-            Self::AtWindowEnd(fault) => Error::WindowEnd(Box::new(fault.explain(names))),
+            Self::AtWindowEnd(fault) => Error::WindowEnd(Box::new(fault.to_error(names))),
         }
     }
 }
@@ -55,7 +55,7 @@ mod tests {
     fn an_error_at_the_end_of_a_window_stays_a_value() {
         let names = |_: &[UniqueId]| Vec::new();
         let lost = Error::Parallel { rank: 2, step: 7, problem: ParallelError::Ended };
-        let at_end = |fault| Fault::<&str>::AtWindowEnd(Box::new(fault)).explain(&names);
+        let at_end = |fault| Fault::<&str>::AtWindowEnd(Box::new(fault)).to_error(&names);
         let of_ranks = at_end(Fault::Tlr(lost.clone()));
         assert_eq!(of_ranks, Error::WindowEnd(Box::new(lost.clone())));
         assert_eq!(of_ranks.source().map(ToString::to_string), Some(lost.to_string()));

@@ -82,7 +82,7 @@ where
         ahead: impl FnOnce(&mut Opt::Model) -> Gradients<Opt::Dtype, Opt::Device>,
     ) -> Result<Step, Error> {
         let result = self.look_ahead(model, gradients, ahead);
-        result.map_err(|fault| self.explain(&fault))
+        result.map_err(|fault| self.to_error(&fault))
     }
 
     fn look_ahead(
@@ -98,8 +98,8 @@ where
         }
         let proposed = self.propose(model, gradients)?;
         let (_, gradients_ahead) = self.evaluate(model, &proposed, |model| (0.0, ahead(model)))?;
-        let sums = self.derivatives(model, &proposed, gradients, &gradients_ahead);
-        let decisions = self.engine.decide_ahead(&sums);
+        let products = self.derivatives(model, &proposed, gradients, &gradients_ahead);
+        let decisions = self.engine.decide_ahead(&products);
         match self.move_along(model, &proposed, &decisions, 1.0) {
             Ok(next) => self.accept_step(model, next, decisions),
             Err(error) => {
@@ -207,13 +207,13 @@ where
             groups: groups.iter(),
             gradients,
             gradients_ahead,
-            sums: vec![LookaheadProducts::default(); self.engine.rates().len()],
+            products: vec![LookaheadProducts::default(); self.engine.rates().len()],
         };
         let Ok(_) = <Opt::Model as TensorCollection<_, _>>::iter_tensors(&mut RecursiveWalker {
             m: (model, there),
             f: &mut derivatives,
         });
-        derivatives.sums
+        derivatives.products
     }
 
     /// Computes w − t·α_new·u for each group, from w and ŵ = w − α·u.
@@ -270,7 +270,7 @@ struct Derivatives<'a, E: Dtype, D: Device<E>> {
     groups: std::slice::Iter<'a, Option<usize>>,
     gradients: &'a Gradients<E, D>,
     gradients_ahead: &'a Gradients<E, D>,
-    sums: Vec<LookaheadProducts>,
+    products: Vec<LookaheadProducts>,
 }
 
 impl<E: Dtype, D: Device<E>> TensorVisitor<E, D> for Derivatives<'_, E, D> {
@@ -284,8 +284,8 @@ impl<E: Dtype, D: Device<E>> TensorVisitor<E, D> for Derivatives<'_, E, D> {
         _: TensorOptions<S, E, D>,
         (here, ahead): (&Tensor<S, E, D>, &Tensor<S, E, D>),
     ) -> Result<Option<Tensor<S, E, D>>, Infallible> {
-        let Some(sums) =
-            self.groups.next().copied().flatten().and_then(|group| self.sums.get_mut(group))
+        let Some(products) =
+            self.groups.next().copied().flatten().and_then(|group| self.products.get_mut(group))
         else {
             return Ok(None);
         };
@@ -293,9 +293,9 @@ impl<E: Dtype, D: Device<E>> TensorVisitor<E, D> for Derivatives<'_, E, D> {
         let gradient_ahead = values(&self.gradients_ahead.get(ahead));
         let moved = values(here).into_iter().zip(values(ahead)).map(|(w, ahead)| w - ahead);
         for ((s, g), g_ahead) in moved.zip(gradient).zip(gradient_ahead) {
-            sums.here += s * g;
-            sums.ahead += s * g_ahead;
-            sums.squared += g_ahead * g_ahead;
+            products.here += s * g;
+            products.ahead += s * g_ahead;
+            products.squared += g_ahead * g_ahead;
         }
         Ok(None)
     }

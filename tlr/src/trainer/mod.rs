@@ -1,6 +1,7 @@
 //! [`Trainer`]: an optimizer with a trainable learning rate. It carries out what an engine decides.
 
 mod averaging;
+mod drop_in;
 mod fault;
 mod gathering;
 mod host;
@@ -18,17 +19,14 @@ pub use mixed_precision::MixedPrecision;
 
 use crate::{
     engine::{
-        drive, Config, Engine, Group, HypergradientRule, NewtonRule, Numbers, RateRule, Schedule,
+        drive, Config, Engine, Group, HostFacts, HypergradientRule, NewtonRule, RateRule, Schedule,
         Step, StepError, TensorKind,
     },
     error::Error,
     optim::{checked_groups, gradients::StepGradients, DeviceError, Shards, TunableOptimizer},
     snapshots::{spacing, Layout, Snapshots},
 };
-use dfdx::{
-    optim::{Optimizer, OptimizerUpdateError, UnusedTensors},
-    tensor::Gradients,
-};
+use dfdx::tensor::Gradients;
 use fault::Fault;
 use host::ModelHost;
 use std::fmt;
@@ -65,6 +63,19 @@ use std::fmt;
 pub type Newton<Opt> = Trainer<Opt, NewtonRule>;
 
 /// A trainer with a first-order rule, to compare with: see [`HypergradientRule`].
+///
+/// # Example
+/// ```
+/// use dfdx::{optim::SgdConfig, prelude::*};
+/// use tlr::{engine::HypergradientRule, optim::Sgd, Hypergradient, HypergradientConfig};
+///
+/// let model = Cpu::default().build_module::<Linear<4, 2>, f32>();
+/// let sgd = Sgd::new(&model, SgdConfig { lr: 1e-3, ..Default::default() });
+/// let config = HypergradientConfig::new(HypergradientRule::multiplicative(0.1));
+/// let opt = Hypergradient::new(&model, sgd, config)?;
+/// assert_eq!(opt.rates(), [("model", 1e-3)]);
+/// # Ok::<(), tlr::Error>(())
+/// ```
 pub type Hypergradient<Opt> = Trainer<Opt, HypergradientRule>;
 
 /// An optimizer with a trainable learning rate: a base optimizer and a rule that moves its rates.
@@ -80,6 +91,9 @@ pub type Hypergradient<Opt> = Trainer<Opt, HypergradientRule>;
 /// A step in between copies the gradients, so that nothing moves if one is missing. Around dfdx's
 /// own optimizers, which [report it too late](TunableOptimizer::complete_gradients), it copies the
 /// weights instead. [`step_owned`](Self::step_owned) copies neither.
+///
+/// # Example
+/// See [`Newton`].
 pub struct Trainer<Opt: TunableOptimizer, R> {
     optimizer: Opt,
     engine: Engine<R>,
@@ -122,13 +136,13 @@ where
         });
         let named: Vec<_> = named.collect();
         let count = named.len();
-        let numbers = Numbers { momentum: optimizer.momentum(), spacing: spacing::<Opt::Dtype>() };
+        let facts = HostFacts { momentum: optimizer.momentum(), epsilon: spacing::<Opt::Dtype>() };
         let layout = Layout {
             bins: config.sketch,
             directions: config.bf16_directions,
             place: optimizer.shards().map(Shards::place),
         };
-        let engine = Engine::new(config, named, numbers)?;
+        let engine = Engine::new(config, named, facts)?;
         let mut snapshots = Snapshots::new(model, count, |id| groups.of(id), layout)?;
         // Weights may still be loaded, so they are copied at the first step. Buffers are copied
         // now: the first batch may be skipped, and then they have to go back.
@@ -148,6 +162,9 @@ where
     /// Exact steps ([`step_lookahead`](Self::step_lookahead),
     /// [`step_line_search`](Self::step_line_search)) look for the best rate there is and take no
     /// notice of the schedule.
+    ///
+    /// # Example
+    /// See [`effective_rates`](Self::effective_rates).
     pub fn schedule(mut self, schedule: impl Into<Option<Schedule>>) -> Self {
         self.engine.set_schedule(schedule.into());
         self
@@ -185,7 +202,7 @@ where
         loss: impl Into<f64>,
     ) -> Result<Step, Error> {
         let result = self.drive(model, StepGradients::Borrowed(gradients), Some(loss.into()));
-        result.map_err(|fault| self.explain(&fault))
+        result.map_err(|fault| self.to_error(&fault))
     }
 
     /// Makes the same step, by gradients that it may change. A trainable tensor without a gradient
@@ -225,20 +242,34 @@ where
         loss: impl Into<f64>,
     ) -> Result<Step, Error> {
         let result = self.drive(model, StepGradients::Owned(gradients), Some(loss.into()));
-        result.map_err(|fault| self.explain(&fault))
+        result.map_err(|fault| self.to_error(&fault))
     }
 
     /// One step without a loss: dfdx's [`Optimizer::update`], with this crate's answer and errors.
     ///
     /// # Errors
     /// As [`step`](Self::step).
+    ///
+    /// # Example
+    /// ```
+    /// use dfdx::{optim::SgdConfig, prelude::*};
+    /// use tlr::{optim::Sgd, Newton, NewtonConfig, Step};
+    ///
+    /// let mut w: Tensor<Rank1<1>, f64, _> = Cpu::default().tensor([3.0]);
+    /// let sgd = Sgd::new(&w, SgdConfig { lr: 0.5, ..Default::default() });
+    /// let mut opt = Newton::new(&w, sgd, NewtonConfig::default().ramp(false))?;
+    /// let gradients = w.leaky_trace().square().sum().backward();
+    /// assert_eq!(opt.update(&mut w, &gradients)?, Step::Made);
+    /// assert_eq!(w.array(), [0.0]); // from 3, by half of the gradient 6
+    /// # Ok::<(), tlr::Error>(())
+    /// ```
     pub fn update(
         &mut self,
         model: &mut Opt::Model,
         gradients: &Gradients<Opt::Dtype, Opt::Device>,
     ) -> Result<Step, Error> {
         let result = self.drive(model, StepGradients::Borrowed(gradients), None);
-        result.map_err(|fault| self.explain(&fault))
+        result.map_err(|fault| self.to_error(&fault))
     }
 
     /// Starts over at the weights as they are, from the rates that this trainer was made with: the
@@ -250,6 +281,21 @@ where
     ///
     /// # Errors
     /// [`Error::ModelChanged`], [`Error::Device`]. Nothing has changed then.
+    ///
+    /// # Example
+    /// ```
+    /// use dfdx::{optim::SgdConfig, prelude::*};
+    /// use tlr::{optim::Sgd, Newton, NewtonConfig};
+    ///
+    /// let mut w: Tensor<Rank1<1>, f64, _> = Cpu::default().tensor([3.0]);
+    /// let sgd = Sgd::new(&w, SgdConfig { lr: 0.5, ..Default::default() });
+    /// let mut opt = Newton::new(&w, sgd, NewtonConfig::default().ramp(false))?;
+    /// let gradients = w.leaky_trace().square().sum().backward();
+    /// opt.step(&mut w, &gradients, 9.0)?;
+    /// opt.reset(&w)?;
+    /// assert_eq!((opt.rates(), opt.steps()), (vec![("model", 0.5)], 1));
+    /// # Ok::<(), tlr::Error>(())
+    /// ```
     pub fn reset(&mut self, model: &Opt::Model) -> Result<(), Error> {
         self.snapshots.check(model)?;
         self.snapshots.take(model, TensorKind::Buffers)?;
@@ -258,12 +304,6 @@ where
         self.engine.reset();
         self.apply_rates();
         Ok(())
-    }
-
-    /// The base optimizer, with the learned rates and all that it has accumulated.
-    pub fn into_inner(mut self) -> Opt {
-        self.optimizer.end_averaging();
-        self.optimizer
     }
 
     /// Makes one step, by the means over all ranks if there are several.
@@ -344,56 +384,13 @@ where
     }
 
     /// A fault as this crate's error.
-    fn explain(&self, fault: &Fault<impl fmt::Display>) -> Error {
-        fault.explain(&|ids| self.snapshots.names(ids))
+    fn to_error(&self, fault: &Fault<impl fmt::Display>) -> Error {
+        fault.to_error(&|ids| self.snapshots.names(ids))
     }
 }
 
 impl<Opt: TunableOptimizer, R: fmt::Debug> fmt::Debug for Trainer<Opt, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Trainer").field("engine", &self.engine).finish_non_exhaustive()
-    }
-}
-
-/// The drop-in: the same as the inherent [`Trainer::update`], with dfdx's error.
-///
-/// dfdx's error has no room for this crate's own. If one of those stops a step (the model
-/// changed, weights that are not finite with the safeguard off, too many rollbacks), all parameters
-/// are reported as unused, and the error itself is a `tracing` event. So it is with
-/// [`Error::WindowEnd`], after which the step was made: do not make it again. Call the inherent
-/// methods, which shadow this one, to have the error as a value.
-impl<Opt, R> Optimizer<Opt::Model, Opt::Device, Opt::Dtype> for Trainer<Opt, R>
-where
-    Opt: TunableOptimizer,
-    R: RateRule,
-{
-    fn update(
-        &mut self,
-        model: &mut Opt::Model,
-        gradients: &Gradients<Opt::Dtype, Opt::Device>,
-    ) -> Result<(), OptimizerUpdateError<DeviceError<Opt>>> {
-        let fault = match self.drive(model, StepGradients::Borrowed(gradients), None) {
-            Ok(_) => return Ok(()),
-            Err(fault) => fault,
-        };
-        let error = self.explain(&fault);
-        let fault = match fault {
-            Fault::AtWindowEnd(fault) => {
-                tracing::error!(%error, "the step was made, but its window could not be ended");
-                *fault
-            }
-            fault @ (Fault::Unused(_) | Fault::Device(_)) => fault,
-            fault => {
-                tracing::error!(%error, "no parameter was updated");
-                fault
-            }
-        };
-        Err(match fault {
-            Fault::Unused(unused) => OptimizerUpdateError::UnusedParams(unused),
-            Fault::Device(error) => OptimizerUpdateError::DeviceError(error),
-            _ => OptimizerUpdateError::UnusedParams(UnusedTensors {
-                ids: self.snapshots.trainable_ids(),
-            }),
-        })
     }
 }

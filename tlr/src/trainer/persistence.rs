@@ -2,7 +2,7 @@
 
 use super::{fault::Fault, Trainer};
 use crate::{
-    checkpoint::{Checkpoint, Progress, Tensors},
+    checkpoint::{Checkpoint, Metadata, Tensors},
     engine::RateRule,
     error::Error,
     optim::{DeviceError, OptimizerState, Resumable, TunableOptimizer},
@@ -33,6 +33,28 @@ where
     /// [`Error::ModelChanged`], [`Error::Device`], [`Error::UpdateInterrupted`]. If ranks share out
     /// the snapshots and the first one cannot write, [`Error::Parallel`] on the others; all may go
     /// on.
+    ///
+    /// # Example
+    /// ```
+    /// use dfdx::{optim::SgdConfig, prelude::*};
+    /// use tlr::{optim::Sgd, Newton, NewtonConfig};
+    ///
+    /// let dev = Cpu::default();
+    /// let new = || -> Result<_, tlr::Error> {
+    ///     let model = dev.build_module::<Linear<4, 2>, f32>();
+    ///     let sgd = Sgd::new(&model, SgdConfig::default());
+    ///     let opt = Newton::new(&model, sgd, NewtonConfig::default())?;
+    ///     Ok((model, opt))
+    /// };
+    /// let path = std::env::temp_dir().join("tlr-doc-save.safetensors");
+    /// let (model, opt) = new()?;
+    /// opt.save(&model, &path)?;
+    ///
+    /// let (mut resumed, mut opt) = new()?; // other weights
+    /// opt.load(&mut resumed, &path)?;
+    /// assert_eq!(resumed.weight.array(), model.weight.array());
+    /// # Ok::<(), tlr::Error>(())
+    /// ```
     pub fn save(&self, model: &Opt::Model, path: impl AsRef<Path>) -> Result<(), Error>
     where
         Opt: Resumable,
@@ -47,6 +69,9 @@ where
     ///
     /// # Errors
     /// The errors of both. Nothing has changed then.
+    ///
+    /// # Example
+    /// See [`save`](Self::save).
     pub fn load(&mut self, model: &mut Opt::Model, path: impl AsRef<Path>) -> Result<(), Error>
     where
         Opt: Resumable,
@@ -62,13 +87,16 @@ where
     ///
     /// # Errors
     /// [`Error::ModelChanged`], [`Error::Device`], [`Error::UpdateInterrupted`].
+    ///
+    /// # Example
+    /// See [`Checkpoint`].
     pub fn checkpoint(&self, model: &Opt::Model) -> Result<Checkpoint, Error>
     where
         Opt: Resumable,
         Opt::Dtype: Element,
         R: Serialize,
     {
-        self.capture(model).map_err(|fault| self.explain(&fault))
+        self.capture(model).map_err(|fault| self.to_error(&fault))
     }
 
     /// Takes over a checkpoint: this optimizer and `model` then are what they were when it was
@@ -80,18 +108,21 @@ where
     /// # Errors
     /// [`Error::Checkpoint`], which names all that differs; [`Error::ModelChanged`],
     /// [`Error::Device`]. Nothing has changed then.
+    ///
+    /// # Example
+    /// See [`Checkpoint`].
     pub fn resume(&mut self, model: &mut Opt::Model, checkpoint: &Checkpoint) -> Result<(), Error>
     where
         Opt: Resumable,
         Opt::Dtype: Element,
         R: Serialize,
     {
-        let here = self.outline(model).map_err(|fault| self.explain(&fault))?;
+        let here = self.outline(model).map_err(|fault| self.to_error(&fault))?;
         let progress = checkpoint.fits(&here)?;
         if progress.engine.is_within_step() || !self.engine.can_resume(&progress.engine) {
             return Err(checkpoint.impossible());
         }
-        self.take_over(model, checkpoint, progress).map_err(|fault| self.explain(&fault))
+        self.take_over(model, checkpoint, progress).map_err(|fault| self.to_error(&fault))
     }
 
     /// Writes a checkpoint. Of ranks that share out the snapshots, the first one does.
@@ -204,7 +235,7 @@ where
         for ((buffer, path), stored) in buffers {
             tensors.insert(join(&join(OPTIMIZER, &buffer), &path), stored);
         }
-        let progress = Progress {
+        let progress = Metadata {
             settings: self.settings(settings),
             optimizer_steps: steps,
             engine: self.engine.state().clone(),
@@ -231,7 +262,7 @@ where
         &mut self,
         model: &mut Opt::Model,
         checkpoint: &Checkpoint,
-        progress: Progress,
+        progress: Metadata,
     ) -> Result<(), Fault<DeviceError<Opt>>>
     where
         Opt: Resumable,

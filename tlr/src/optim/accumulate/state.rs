@@ -24,11 +24,11 @@ impl<Opt: TunableOptimizer> Accumulate<Opt> {
         while state.knows(&name) {
             name.push('\'');
         }
-        state.steps.insert(name.clone(), self.gathered);
-        state.insert(&weight_of(&name), "", Stored::new(vec![1], &[self.weight]));
+        state.steps.insert(name.clone(), self.gathered.batches);
+        state.insert(&weight_of(&name), "", Stored::new(vec![1], &[self.gathered.weight]));
         for tensor in tensors::list(model).into_iter().filter(|tensor| tensor.trainable) {
             let zeros;
-            let sum = match self.sums.get(&tensor.id) {
+            let sum = match self.gathered.sums.get(&tensor.id) {
                 Some(sum) => sum,
                 None => {
                     zeros = vec![0.0; tensor.len];
@@ -58,21 +58,22 @@ impl<Opt: TunableOptimizer> Accumulate<Opt> {
         within(&mut self.optimizer, &rest)?;
 
         self.forget_sums();
-        self.gathered = gathered.min(self.batches - 1);
+        self.gathered.batches = gathered.min(self.batches - 1);
         let mut weight = [0.0_f64];
         if let Some(stored) = state.get(&weight_of(name), "") {
             stored.copy_into(&mut weight);
         }
         let [weight] = weight;
         // A forged file must not make a mean of NaN.
-        let is_weight = self.gathered > 0 && weight > 0.0 && weight.is_finite();
-        self.weight = if is_weight { weight } else { self.gathered as f64 };
+        let is_weight = self.gathered.batches > 0 && weight > 0.0 && weight.is_finite();
+        let batches = self.gathered.batches as f64;
+        self.gathered.weight = if is_weight { weight } else { batches };
         for tensor in tensors.into_iter().filter(|tensor| tensor.trainable) {
             let mut sum = vec![0.0; tensor.len];
             if let Some(stored) = state.get(name, &tensor.name) {
                 stored.copy_into(&mut sum);
             }
-            self.sums.insert(tensor.id, sum);
+            self.gathered.sums.insert(tensor.id, sum);
         }
         Ok(())
     }
