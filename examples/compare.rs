@@ -41,7 +41,7 @@ fn main() -> ExitCode {
     match compare(&Args::parse()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let _ = writeln!(std::io::stderr(), "error: {error}");
+            let _ = writeln!(io::stderr(), "error: {error}");
             ExitCode::FAILURE
         }
     }
@@ -76,7 +76,8 @@ const OF_DATA: [&str; 3] = ["data", "limit", "seed"];
 const OF_TOKENS: [&str; 2] = ["tokens", "vocabulary"];
 
 impl Run {
-    fn read(dir: &Path, name: String) -> Result<Self, Box<dyn Error>> {
+    /// `None` for a run that has no epoch yet.
+    fn read(dir: &Path, name: String) -> Result<Option<Self>, Box<dyn Error>> {
         let path = dir.join("run.json");
         let failed = |error: &dyn Error| format!("cannot read {}: {error}", path.display());
         let text = fs::read_to_string(&path).map_err(|error| failed(&error))?;
@@ -97,10 +98,9 @@ impl Run {
             }
         });
         let epochs = report::read_epochs_csv(&dir.join("epochs.csv"))?;
-        let none = || format!("{} has no epochs", dir.display());
         let best = epochs.iter().min_by(|a, b| a.test_loss.total_cmp(&b.test_loss));
-        let (last, best) = (epochs.last().ok_or_else(none)?, best.ok_or_else(none)?);
-        Ok(Self {
+        let (Some(last), Some(best)) = (epochs.last(), best) else { return Ok(None) };
+        Ok(Some(Self {
             name,
             data: text("data")?,
             fingerprint: text("fingerprint")?,
@@ -114,7 +114,7 @@ impl Run {
             last: last.clone(),
             best: best.clone(),
             epochs,
-        })
+        }))
     }
 
     /// Why its losses are not to be compared with those of `first`.
@@ -176,9 +176,18 @@ fn names(paths: &[PathBuf]) -> Result<Vec<String>, String> {
 
 fn compare(args: &Args) -> Result<(), Box<dyn Error>> {
     let names = names(&args.runs)?;
-    let runs = args.runs.iter().zip(names).map(|(dir, name)| Run::read(dir, name));
-    let runs = runs.collect::<Result<Vec<_>, _>>()?;
-    let first = runs.first().ok_or("no runs")?;
+    let mut runs = Vec::new();
+    for (dir, name) in args.runs.iter().zip(names) {
+        match Run::read(dir, name)? {
+            Some(run) => runs.push(run),
+            // If nobody reads stderr, that is no error.
+            None => {
+                let _ =
+                    writeln!(io::stderr(), "warning: {} has no epochs: left out", dir.display());
+            }
+        }
+    }
+    let first = runs.first().ok_or("no run has epochs")?;
     if let Some(why) = runs.iter().find_map(|run| run.differs(first)) {
         return Err(why.into());
     }

@@ -119,7 +119,7 @@ impl<S: Source> Source for Spoilt<S> {
     fn epoch(&self, epoch: usize, skip: usize, visit: &mut Visit<'_>) -> Result<(), TrainError> {
         let mut step = (epoch * self.batches_per_epoch() + skip) as u64;
         let mut spoilt = Vec::new();
-        let key = StdRng::seed_from_u64(self.seed).gen::<u64>();
+        let key = StdRng::seed_from_u64(self.seed).r#gen::<u64>();
         self.inner.epoch(epoch, skip, &mut |pixels, labels| {
             // One generator a step, so that a resumed run meets the same faults.
             let mut random = StdRng::seed_from_u64(key ^ step);

@@ -2,11 +2,11 @@
 
 use super::warn;
 use signal_hook::{
-    consts::{SIGINT, SIGTERM},
+    consts::{SIGHUP, SIGINT, SIGTERM},
     flag,
 };
 use std::{
-    io,
+    fs, io,
     process::ExitCode,
     sync::{
         atomic::{AtomicBool, AtomicUsize, Ordering},
@@ -28,7 +28,9 @@ impl Stop {
     pub(super) fn listen() -> io::Result<Self> {
         let (asked, signal) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
         let again = Arc::new(AtomicBool::new(false));
-        for number in [SIGINT, SIGTERM] {
+        let mut numbers = vec![SIGINT, SIGTERM];
+        numbers.extend(Some(SIGHUP).filter(|_| heeds_hang_up()));
+        for number in numbers {
             flag::register_conditional_shutdown(number, 128 + number, Arc::clone(&again))?;
             flag::register_usize(number, Arc::clone(&signal), number as usize)?;
             flag::register(number, Arc::clone(&asked))?;
@@ -51,7 +53,8 @@ impl Stop {
         &self.asked
     }
 
-    /// The exit status as shells report it after a signal: 130 after Ctrl-C, 143 after SIGTERM.
+    /// The exit status as shells report it after a signal: 130 after Ctrl-C, 143 after SIGTERM, 129
+    /// if the terminal was closed.
     pub(super) fn status(&self) -> ExitCode {
         let status = status_of(self.signal.load(Ordering::Relaxed));
         u8::try_from(status).map_or(ExitCode::FAILURE, ExitCode::from)
@@ -62,4 +65,13 @@ impl Stop {
 /// to, and ends as if by Ctrl-C.
 pub(super) fn status_of(signal: usize) -> usize {
     128 + if signal == 0 { SIGINT as usize } else { signal }
+}
+
+/// Whether a closed terminal asks the run to stop. Not after `nohup`, which ignores that signal, and
+/// a handler would undo it. Only Linux tells whether it is ignored; elsewhere no handler is set.
+fn heeds_hang_up() -> bool {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let ignored = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    ignored.is_some_and(|mask| mask & (1 << (SIGHUP - 1)) == 0)
 }

@@ -9,11 +9,17 @@ use dfdx::{
     },
     prelude::{Device, HasShape, Shape, Tensor},
 };
-use safetensors::{tensor::TensorView, Dtype, SafeTensorError, SafeTensors};
-use std::{convert::Infallible, path::Path};
+use safetensors::{SafeTensorError, SafeTensors};
+use serde_json::json;
+use std::{
+    collections::BTreeMap,
+    convert::Infallible,
+    io::{Error, ErrorKind},
+    path::Path,
+};
 
 /// Writes the weights of `model` to `path`, as a whole or not at all, with `notes` for readers who
-/// look for them (safetensors' `__metadata__`).
+/// look for them (safetensors' `__metadata__`). The same weights and notes make the same bytes.
 ///
 /// # Errors
 /// [`ReportError::Io`].
@@ -40,20 +46,35 @@ pub fn save<M: TensorCollection<f32, D>, D: Device<f32>>(
     path: &Path,
     notes: &[(&str, &str)],
 ) -> Result<(), ReportError> {
-    let mut gathered = Gathered(Vec::new());
+    let mut gathered = Gathered(BTreeMap::new());
     let view = (model, String::new());
     let Ok(_) = M::iter_tensors(&mut RecursiveWalker { m: view, f: &mut gathered });
-    let failed = |error: SafeTensorError| ReportError::Io {
+    let notes: BTreeMap<&str, &str> = notes.iter().copied().collect();
+    let file = file(&gathered.0, &notes).map_err(|error| ReportError::Io {
         path: path.to_owned(),
-        source: std::io::Error::other(error),
-    };
-    let views = gathered
-        .0
-        .iter()
-        .map(|(name, shape, bytes)| Ok((name, TensorView::new(Dtype::F32, shape.clone(), bytes)?)));
-    let views = views.collect::<Result<Vec<_>, _>>().map_err(failed)?;
-    let notes = notes.iter().map(|(name, text)| ((*name).to_owned(), (*text).to_owned()));
-    report::write(path, safetensors::serialize(views, Some(notes.collect())).map_err(failed)?)
+        source: Error::new(ErrorKind::InvalidData, error),
+    })?;
+    report::write(path, file)
+}
+
+/// A safetensors file: the header's length, the header, and the tensors one after another. The
+/// library's own writer leaves the order of the notes to chance.
+fn file(tensors: &Tensors, notes: &BTreeMap<&str, &str>) -> serde_json::Result<Vec<u8>> {
+    let mut header = BTreeMap::from([("__metadata__", json!(notes))]);
+    let mut end = 0;
+    for (name, (shape, bytes)) in tensors {
+        let start = end;
+        end += bytes.len();
+        let info = json!({"data_offsets": [start, end], "dtype": "F32", "shape": shape});
+        header.insert(name, info);
+    }
+    let mut header = serde_json::to_vec(&header)?;
+    // The tensors begin at a multiple of eight.
+    header.resize(header.len().next_multiple_of(8), b' ');
+    let mut file = (header.len() as u64).to_le_bytes().to_vec();
+    file.extend(header);
+    tensors.values().for_each(|(_, bytes)| file.extend(bytes));
+    Ok(file)
 }
 
 /// The note of this name in a safetensors file, if there is one.
@@ -65,8 +86,10 @@ pub fn note(file: &[u8], name: &str) -> Result<Option<String>, SafeTensorError> 
     Ok(metadata.metadata().as_ref().and_then(|notes| notes.get(name)).cloned())
 }
 
-/// The name, the shape and the bytes of each tensor.
-struct Gathered(Vec<(String, Vec<usize>, Vec<u8>)>);
+/// The shape and the bytes of each tensor, by its name.
+type Tensors = BTreeMap<String, (Vec<usize>, Vec<u8>)>;
+
+struct Gathered(Tensors);
 
 impl<D: Device<f32>> TensorVisitor<f32, D> for Gathered {
     type Viewer = (ViewTensorRef, ViewTensorName);
@@ -82,7 +105,36 @@ impl<D: Device<f32>> TensorVisitor<f32, D> for Gathered {
         let bytes = tensor.as_vec().iter().flat_map(|value| value.to_le_bytes()).collect();
         let shape = tensor.shape().concrete().into();
         // A tensor that is a field by itself adds no name to that of the field.
-        self.0.push((name.trim_end_matches('.').to_owned(), shape, bytes));
+        self.0.insert(name.trim_end_matches('.').to_owned(), (shape, bytes));
         Ok(None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    // Fails if the order of the notes is left to chance, or if the file is one that safetensors
+    // does not read.
+    #[test]
+    fn a_file_is_in_one_order_and_aligned() {
+        let tensors = BTreeMap::from([
+            ("b".to_owned(), (vec![2], vec![0; 8])),
+            ("a".to_owned(), (Vec::new(), vec![1, 2, 3, 4])),
+        ]);
+        let names: Vec<String> = (0..9).map(|number| format!("note {number}")).collect();
+        let notes = names.iter().map(|name| (&**name, "\"one\"")).collect();
+        let file = file(&tensors, &notes).unwrap();
+        let start = 8 + u64::from_le_bytes(file[..8].try_into().unwrap()) as usize;
+        assert_eq!(start % 8, 0);
+        let header = std::str::from_utf8(&file[8..start]).unwrap();
+        let places = names.iter().map(|name| header.find(name.as_str()).unwrap());
+        assert!(places.is_sorted());
+
+        let read = SafeTensors::deserialize(&file).unwrap();
+        assert_eq!(read.tensor("a").unwrap().data(), [1, 2, 3, 4]);
+        assert_eq!(read.tensor("b").unwrap().shape(), [2]);
+        assert_eq!(note(&file, "note 3").unwrap().unwrap(), "\"one\"");
     }
 }

@@ -99,7 +99,7 @@ impl Augment {
         let padding = self.padding.min(1 << 30) as i64;
         let mut offset = || rng.gen_range(-padding..=padding);
         let (down, right) = (offset(), offset());
-        View { down, right, flip: self.flip && rng.gen::<bool>() }
+        View { down, right, flip: self.flip && rng.r#gen::<bool>() }
     }
 }
 

@@ -240,7 +240,7 @@ fn length([x, y]: Point) -> f32 {
 }
 
 fn colour(rng: &mut ChaCha8Rng) -> Colour {
-    std::array::from_fn(|_| rng.gen::<f32>())
+    std::array::from_fn(|_| rng.r#gen::<f32>())
 }
 
 /// Cosine and sine of a turn, in the rational form: those of the library differ between platforms
@@ -252,12 +252,12 @@ fn turn(rng: &mut ChaCha8Rng) -> [f32; 2] {
 
 /// About standard normal: the sum of four bytes has a standard deviation of 147.8.
 fn grain(rng: &mut ChaCha8Rng) -> f32 {
-    let sum: u32 = rng.gen::<[u8; 4]>().iter().map(|&b| u32::from(b)).sum();
+    let sum: u32 = rng.r#gen::<[u8; 4]>().iter().map(|&b| u32::from(b)).sum();
     (sum as f32 - 510.0) / 147.8
 }
 
 fn between((low, high): (f32, f32), rng: &mut ChaCha8Rng) -> f32 {
-    low + (high - low) * rng.gen::<f32>()
+    low + (high - low) * rng.r#gen::<f32>()
 }
 
 #[cfg(test)]

@@ -21,6 +21,9 @@ pub(crate) fn mnist(out: &Path, args: &[&str]) -> Command {
 /// 20 batches an epoch: less than a second.
 const SHORT: [&str; 6] = ["--limit", "400", "--batch-size", "20", "--epochs", "3"];
 
+/// Some seconds.
+const SOME: [&str; 6] = ["--limit", "400", "--batch-size", "20", "--epochs", "20"];
+
 /// Never at its end while a test looks at it.
 const LONG: [&str; 6] = ["--limit", "400", "--batch-size", "20", "--epochs", "100000"];
 
@@ -83,6 +86,26 @@ fn a_stopped_run_leaves_its_files_and_tells_the_signal() {
         let last = history.lines().last().unwrap().split(',').next().unwrap();
         assert!(steps - last.parse::<usize>().unwrap() < 20, "{history}");
         assert!(fs::read_to_string(out.path().join("curves.svg")).unwrap().ends_with("</svg>\n"));
+    }
+}
+
+// Fails if a closed terminal ends a run unsaved, or if `nohup` does not keep one alive.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_closed_terminal_stops_a_run_but_for_nohup() {
+    for (way, args, status) in
+        [("--default-signal=HUP", LONG, Some(129)), ("--ignore-signal=HUP", SOME, Some(0))]
+    {
+        let out = tempfile::tempdir().unwrap();
+        let program = mnist(out.path(), &args);
+        let mut command = Command::new("env");
+        command.arg(way).arg(program.get_program()).args(program.get_args());
+        let mut child = command.env_remove("TLR_DATA").stdout(Stdio::null()).spawn().unwrap();
+        wait_for(&mut child, || rows(&out.path().join("epochs.csv")) >= 1);
+        Command::new("kill").args(["-HUP", &child.id().to_string()]).status().unwrap();
+        assert_eq!(child.wait().unwrap().code(), status);
+        let words = if status == Some(0) { "finished" } else { "stopped after step " };
+        assert!(json(out.path())["ended"].as_str().unwrap().starts_with(words));
     }
 }
 

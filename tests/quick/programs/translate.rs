@@ -207,6 +207,16 @@ fn runs_of_the_same_name_are_compared() {
     }
     let limits = failure(&compare(&["a/newton", "c/newton"]));
     assert!(limits.contains("--limit was 100, is 80"), "{limits}");
+
+    // Fails if a run that was stopped in its first epoch hides all others.
+    let epochs = at("c/newton/epochs.csv");
+    let heading = fs::read_to_string(&epochs).unwrap().lines().next().unwrap().to_owned();
+    fs::write(&epochs, heading + "\n").unwrap();
+    let output = compare(&["c/newton", "a/newton"]);
+    assert!(stdout(&output).contains("| a/newton | **Newton around sgd** |"));
+    let warning = String::from_utf8(output.stderr).unwrap();
+    assert!(warning.contains("c/newton has no epochs: left out"), "{warning}");
+    assert!(failure(&compare(&["c/newton"])).contains("no run has epochs"));
 }
 
 // Fails if a checkpoint of other tokens or another dropout is taken over, or told of by its

@@ -177,7 +177,7 @@ pub(super) fn expose(canvas: &[f32; SIDE * SIDE], rng: &mut ChaCha8Rng) -> [u8; 
     canvas.map(|value| {
         // The sum of four bytes is close to normal and quickly drawn; 147.8 is its standard
         // deviation.
-        let sum: u32 = rng.gen::<[u8; 4]>().iter().map(|&b| u32::from(b)).sum();
+        let sum: u32 = rng.r#gen::<[u8; 4]>().iter().map(|&b| u32::from(b)).sum();
         let grain = (sum as f32 - 510.0) / 147.8 * noise;
         // The cast saturates.
         (255.0 * (paper + (ink - paper) * value + grain) + 0.5) as u8
@@ -185,7 +185,7 @@ pub(super) fn expose(canvas: &[f32; SIDE * SIDE], rng: &mut ChaCha8Rng) -> [u8; 
 }
 
 fn between((low, high): (f32, f32), rng: &mut ChaCha8Rng) -> f32 {
-    low + (high - low) * rng.gen::<f32>()
+    low + (high - low) * rng.r#gen::<f32>()
 }
 
 /// Between `-limit` and `limit`, mostly near zero: most digits look ordinary.

@@ -132,7 +132,7 @@ impl Pictures {
             View::Random { seed, epoch } => {
                 let mut rng = generator(Purpose::Crop, seed, epoch as u64, index as u64);
                 let part = Part::random(picture.dimensions(), &mut rng);
-                (part.resized(&picture, prepare.side), rng.gen::<bool>())
+                (part.resized(&picture, prepare.side), rng.r#gen::<bool>())
             }
         };
         let side = prepare.side as usize;

@@ -14,7 +14,7 @@ impl Random {
 
     /// A number in [0, 1).
     pub(super) fn uniform(&mut self) -> f32 {
-        self.0.gen()
+        self.0.r#gen()
     }
 
     /// A whole number below `n`.
