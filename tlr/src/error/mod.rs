@@ -1,9 +1,11 @@
 //! What can go wrong. This room depends on no other.
 
 mod checkpoint;
+mod device;
 mod parallel;
 
 pub use checkpoint::{CheckpointError, Difference};
+pub use device::DeviceError;
 pub use parallel::ParallelError;
 
 use serde::{Deserialize, Serialize};
@@ -223,8 +225,8 @@ pub enum Error {
     },
     /// The device or the base optimizer failed, for instance for lack of memory. What the optimizer
     /// has accumulated is as it was, or cleared if the failure came in the middle of its update.
-    #[error("device: {0}")]
-    Device(String),
+    #[error(transparent)]
+    Device(DeviceError),
     /// The step was made, and then this failed at the end of the step's window: the device, say,
     /// or another rank. The weights are those after the step. The next step ends the window, if
     /// this one could not.

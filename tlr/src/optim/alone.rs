@@ -3,7 +3,7 @@
 use super::{gradients, DeviceError, StepFigures, TunableOptimizer};
 use crate::{
     error::Error,
-    tensors::{self, Backend},
+    tensors::{self, device_error, Backend},
 };
 use dfdx::{
     nn::TensorCollection,
@@ -63,7 +63,7 @@ where
     D: Device<E>,
 {
     match error {
-        OptimizerUpdateError::DeviceError(error) => Error::Device(error.to_string()),
+        OptimizerUpdateError::DeviceError(error) => device_error(error.to_string(), error),
         OptimizerUpdateError::UnusedParams(unused) => {
             let tensors = tensors::list(model).into_iter();
             let tensors = tensors.filter(|tensor| unused.ids.contains(&tensor.id));

@@ -230,7 +230,7 @@ impl<C: Communicator> Ranks<C> {
     /// for rank in ranks.collect::<Vec<_>>() {
     ///     let message = "no such file".to_owned();
     ///     let problem = ParallelError::Failed { message };
-    ///     let error = Error::Parallel { rank: 1, step: 0, problem };
+    ///     let error = Error::Parallel { rank: 1, step: 1, problem };
     ///     assert_eq!(rank.join().unwrap(), Err(error));
     /// }
     /// ```

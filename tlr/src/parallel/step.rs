@@ -13,7 +13,7 @@ use crate::{
     engine::Standing,
     error::{Error, ParallelError},
     optim::{gradients, StepFigures, TunableOptimizer},
-    tensors::{Backend, Element},
+    tensors::{device_error, Backend, Element},
 };
 use dfdx::tensor::{Gradients, HasErr};
 
@@ -74,7 +74,7 @@ where
         self.ranks.mean(&mut self.flat, &weights, self.settings.plan)?;
         if let Ok(own) = own {
             let written = self.unflatten(model, own);
-            written.map_err(|error| Error::Device(error.to_string()))?;
+            written.map_err(|error| device_error(error.to_string(), &error))?;
         }
         figures.loss = mean_loss(&headers);
         figures.weight = weights.iter().sum();

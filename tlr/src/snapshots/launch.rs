@@ -1,7 +1,7 @@
 //! The kernels of `window.cu`, and what they are launched with.
 #![cfg(any(feature = "cuda", all(test, target_os = "linux")))]
 
-use crate::error::Error;
+use crate::error::{DeviceError, Error};
 use std::any::TypeId;
 
 /// The threads of a block. Must equal the constant in `window.cu`.
@@ -42,7 +42,9 @@ const TOTALS: [(usize, &str); 3] = [(1, "total_1"), (2, "total_2"), (4, "total_4
 /// The kernel that adds up N sums of each block.
 pub(super) fn total<const N: usize>() -> Result<&'static str, Error> {
     let total = TOTALS.into_iter().find(|(sums, _)| *sums == N);
-    total.map(|(_, name)| name).ok_or_else(|| Error::Device(format!("no kernel adds up {N} sums")))
+    total
+        .map(|(_, name)| name)
+        .ok_or_else(|| Error::Device(DeviceError::new(format!("no kernel adds up {N} sums"))))
 }
 
 /// The names of all kernels.
@@ -109,7 +111,7 @@ impl Launch {
             first.iter_mut().skip(row.group + 1).for_each(|first| *first = blocks);
         }
         let (Ok(blocks), Ok(grid)) = (u32::try_from(blocks), u32::try_from(groups)) else {
-            return Err(Error::Device("more elements than a GPU has blocks for".to_owned()));
+            return Err(Error::Device(DeviceError::new("more elements than a GPU has blocks for")));
         };
         let tensors = rows.len() as u64;
         let launch = Self { table, tensors, first, blocks, groups: grid };

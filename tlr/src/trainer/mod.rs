@@ -384,7 +384,7 @@ where
     }
 
     /// A fault as this crate's error.
-    fn to_error(&self, fault: &Fault<impl fmt::Display>) -> Error {
+    fn to_error(&self, fault: &Fault<impl fmt::Display + 'static>) -> Error {
         fault.to_error(&|ids| self.snapshots.names(ids))
     }
 }

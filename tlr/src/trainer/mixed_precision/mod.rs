@@ -11,7 +11,7 @@ use crate::{
     engine::{RateRule, Step},
     error::{Cause, Error},
     optim::{gradients, OverRanks, TunableOptimizer},
-    tensors::{self, Backend},
+    tensors::{self, device_error, Backend},
 };
 use dfdx::{
     nn::{RecursiveWalker, TensorCollection},
@@ -103,7 +103,7 @@ where
             }
         }
         let walk = M::iter_tensors(&mut RecursiveWalker { m: model, f: &mut Widen });
-        let Some(master) = walk.map_err(device_error)? else { return Err(Error::NothingToTrain) };
+        let Some(master) = walk.map_err(failed)? else { return Err(Error::NothingToTrain) };
         let optimizer = optimizer(&master)?;
         let marker = PhantomData;
         let (tensors, config, state) = (trained, scale, ScaleState::new(&scale));
@@ -122,7 +122,7 @@ where
         &self,
         loss: Tensor<Rank0, E, D, T>,
     ) -> Result<Tensor<Rank0, E, D, T>, Error> {
-        loss.try_mul(E::from_f64(self.state.scale).unwrap_or_default()).map_err(device_error)
+        loss.try_mul(E::from_f64(self.state.scale).unwrap_or_default()).map_err(failed)
     }
 
     /// The current scale. The next loss is multiplied by it.
@@ -244,7 +244,7 @@ where
         let loss = loss.into();
         let (mut unscaled, mean) = self.optimizer.average_first(&self.master, own, loss)?;
         let loss = mean.unwrap_or(loss);
-        let finite = gradients::are_finite(&self.master, &mut unscaled).map_err(device_error)?;
+        let finite = gradients::are_finite(&self.master, &mut unscaled).map_err(failed)?;
         if !finite && loss.is_finite() && self.state.scale > 1.0 {
             tracing::debug!(scale = self.state.scale, "a gradient overflowed, step left out");
             self.state.overflowed();
@@ -265,7 +265,7 @@ where
     fn unscale(&self, model: &M, gradients: &Gradients<E, D>) -> Result<Gradients<f32, D>, Error> {
         let mut gradients = match gradients::complete(model, gradients) {
             Ok(gradients) => gradients,
-            Err(OptimizerUpdateError::DeviceError(error)) => return Err(device_error(error)),
+            Err(OptimizerUpdateError::DeviceError(error)) => return Err(failed(error)),
             Err(OptimizerUpdateError::UnusedParams(unused)) => {
                 let names = tensors::list(model).into_iter();
                 let names = names.filter(|tensor| unused.ids.contains(&tensor.id));
@@ -280,7 +280,7 @@ where
             values.push(<D as Backend<E>>::read(gradient, read)?);
             Ok(())
         });
-        read.map_err(device_error)?;
+        read.map_err(failed)?;
         if ids != self.tensors {
             let what = "it is not the one that the master was made of".to_owned();
             return Err(Error::ModelChanged { what });
@@ -292,7 +292,7 @@ where
                 gradient.iter_mut().zip(values).for_each(|(to, value)| *to = *value);
             })
         });
-        written.map_err(device_error)?;
+        written.map_err(failed)?;
         Ok(unscaled)
     }
 }
@@ -330,6 +330,6 @@ impl<M, E, Opt: TunableOptimizer, R: fmt::Debug> fmt::Debug for MixedPrecision<M
     }
 }
 
-fn device_error(error: impl std::fmt::Display) -> Error {
-    Error::Device(error.to_string())
+fn failed(error: impl fmt::Display + 'static) -> Error {
+    device_error(error.to_string(), &error)
 }
