@@ -116,7 +116,8 @@ impl Checkpoint {
     /// find out before a long training.
     ///
     /// # Errors
-    /// The system's error, as if there is no such folder, if `path` is one, or names no file.
+    /// The system's error: there is no such folder, for instance, or `path` is a folder, or names
+    /// no file.
     ///
     /// # Example
     /// ```

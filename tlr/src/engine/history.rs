@@ -80,11 +80,11 @@ pub enum Outcome {
     /// Back to what it was before a cut, because the window after the cut was good: see
     /// [`Safeguard::trust`](crate::engine::Safeguard::trust).
     CutReverted,
-    /// No step.
+    /// The rate stays, for this reason.
     Kept(KeptBecause),
     /// Set by the line search, because the rule's own step did not pass.
     Searched,
-    /// The window was undone, and the rate cut or not: it stays if it is not to blame, or fixed.
+    /// The window was undone. The rate was cut, unless it is not to blame or is fixed.
     RolledBack(Cause),
 }
 

@@ -133,8 +133,8 @@ pub(super) struct GroupState {
 }
 
 impl GroupState {
-    /// From displacements s to directions u = s / (rate · factor), of the window before and of this
-    /// one, in which this was the mean factor.
+    /// The products of the directions u = s / (rate · factor), from those of the displacements s of
+    /// the window before and of this one. `factor` is the mean of this window's factors.
     pub(super) fn directions(
         &self,
         window: &WindowProducts,
@@ -196,8 +196,8 @@ pub(super) enum Phase {
     Checking(PendingStep, Cause, Option<Vec<bool>>),
     /// It waits for the slopes of the window so far.
     LookingBack(PendingStep),
-    /// It waits for the products of a window whose last step has been made. Its slopes were these,
-    /// where they were asked for.
+    /// It waits for the products of a window whose last step has been made. These are the slopes
+    /// that were measured before that step, if any were.
     EndingWindow(Option<Vec<Slope>>),
     /// It waits for more evidence on a window that has ended.
     Weighing(EndedWindow),
@@ -314,8 +314,8 @@ pub(super) struct Rollback {
 pub(crate) const MAX_COUNT: u64 = 1 << 53;
 
 impl State {
-    /// The state after so many steps, of groups that nothing is known of. The ramp is still to be
-    /// set.
+    /// The state after `steps` steps, with nothing learned of losses and windows. The caller sets
+    /// the ramp.
     pub(super) fn new(steps: u64, groups: Vec<GroupState>, history: Vec<Adaptation>) -> Self {
         Self {
             steps,

@@ -1,6 +1,6 @@
 //! An update without a trainer, by an optimizer that averages over ranks.
 
-use super::{gradients, DeviceError, StepFigures, TunableOptimizer};
+use super::{gradients, ErrOf, StepFigures, TunableOptimizer};
 use crate::{
     error::Error,
     tensors::{self, device_error, Backend},
@@ -13,13 +13,13 @@ use dfdx::{
     tensor_ops::Device,
 };
 
-/// Makes an update that no trainer asks for, by a copy of the gradients. A trainer would have
-/// averaged them over the ranks before any optimizer sees them, so this does the same.
+/// Makes an update outside of a trainer, by a copy of the gradients. They are averaged over the
+/// ranks before any optimizer sees them, as a trainer would do.
 pub(crate) fn update_alone<Opt: TunableOptimizer>(
     optimizer: &mut Opt,
     model: &mut Opt::Model,
     gradients: &Gradients<Opt::Dtype, Opt::Device>,
-) -> Result<(), OptimizerUpdateError<DeviceError<Opt>>>
+) -> Result<(), OptimizerUpdateError<ErrOf<Opt>>>
 where
     Opt::Device: Backend<Opt::Dtype>,
 {
@@ -30,17 +30,17 @@ where
     let mut own = own?;
     averaged?;
     let updated = optimizer.update_owned(model, &mut own);
-    // The means are used up, also where they were only gathered.
+    // The next gradients are no means yet, also if these were only gathered.
     optimizer.end_averaging();
     updated
 }
 
-/// Averages the gradients of an update that no trainer asks for, unless that was done already.
+/// Averages the gradients of an update outside of a trainer, unless that was done already.
 pub(crate) fn average_alone<Opt: TunableOptimizer>(
     optimizer: &mut Opt,
     model: &Opt::Model,
     own: Result<&mut Gradients<Opt::Dtype, Opt::Device>, String>,
-) -> Result<(), OptimizerUpdateError<DeviceError<Opt>>> {
+) -> Result<(), OptimizerUpdateError<ErrOf<Opt>>> {
     if !optimizer.averages_over_ranks() {
         return Ok(());
     }

@@ -1,8 +1,8 @@
 //! [`Clip`]: gradient clipping by norm or by value.
 
 use super::{
-    forward, gradients, update_alone, CompleteGradients, DeviceError, Family, OptimizerState,
-    Resumable, ResumableFamily, Settings, TunableOptimizer,
+    forward, gradients, update_alone, CompleteGradients, ErrOf, Family, OptimizerState, Resumable,
+    ResumableFamily, Settings, TunableOptimizer,
 };
 use crate::{
     error::Error,
@@ -197,7 +197,7 @@ where
         &mut self,
         model: &mut Opt::Model,
         gradients: &Gradients<Opt::Dtype, Opt::Device>,
-    ) -> Result<(), OptimizerUpdateError<DeviceError<Opt>>> {
+    ) -> Result<(), OptimizerUpdateError<ErrOf<Opt>>> {
         update_alone(self, model, gradients)
     }
 }
@@ -228,7 +228,7 @@ where
         &mut self,
         model: &mut Opt::Model,
         gradients: &mut Gradients<Opt::Dtype, Opt::Device>,
-    ) -> Result<(), OptimizerUpdateError<DeviceError<Opt>>> {
+    ) -> Result<(), OptimizerUpdateError<ErrOf<Opt>>> {
         self.limit.clip(&*model, gradients).map_err(OptimizerUpdateError::DeviceError)?;
         self.optimizer.update_owned(model, gradients)
     }
@@ -261,7 +261,7 @@ impl<Opt: Resumable> Resumable for Clip<Opt>
 where
     Opt::Device: Backend<Opt::Dtype>,
 {
-    fn state(&self, model: &Opt::Model) -> Result<OptimizerState, DeviceError<Opt>> {
+    fn state(&self, model: &Opt::Model) -> Result<OptimizerState, ErrOf<Opt>> {
         let state = self.optimizer.state(model)?;
         Ok(self.around(state))
     }
@@ -270,7 +270,7 @@ where
         &mut self,
         model: &mut Opt::Model,
         state: &OptimizerState,
-    ) -> Result<(), DeviceError<Opt>> {
+    ) -> Result<(), ErrOf<Opt>> {
         self.optimizer.restore(model, state)
     }
 }
@@ -279,10 +279,7 @@ impl<Opt: ResumableFamily> ResumableFamily for Clip<Opt>
 where
     Opt::Device: Backend<Opt::Dtype>,
 {
-    fn layer_state<L>(
-        optimizer: &Self::For<L>,
-        layer: &L,
-    ) -> Result<OptimizerState, DeviceError<Opt>>
+    fn layer_state<L>(optimizer: &Self::For<L>, layer: &L) -> Result<OptimizerState, ErrOf<Opt>>
     where
         L: TensorCollection<Opt::Dtype, Opt::Device> + Clone,
     {
@@ -294,7 +291,7 @@ where
         optimizer: &mut Self::For<L>,
         layer: &mut L,
         state: &OptimizerState,
-    ) -> Result<(), DeviceError<Opt>>
+    ) -> Result<(), ErrOf<Opt>>
     where
         L: TensorCollection<Opt::Dtype, Opt::Device> + Clone,
     {

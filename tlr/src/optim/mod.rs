@@ -46,4 +46,4 @@ pub use update_rule::UpdateRule;
 pub(crate) use alone::{average_alone, update_alone};
 pub(crate) use checked::checked_groups;
 pub(crate) use groups::TensorGroup;
-pub(crate) use tunable::DeviceError;
+pub(crate) use tunable::ErrOf;

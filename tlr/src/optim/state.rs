@@ -1,6 +1,6 @@
 //! The state that an optimizer accumulates, as a checkpoint saves and restores it.
 
-use super::{DeviceError, Family, Settings, TunableOptimizer};
+use super::{ErrOf, Family, Settings, TunableOptimizer};
 use crate::{settings::join, tensors::Stored};
 use dfdx::nn::TensorCollection;
 use std::collections::BTreeMap;
@@ -43,7 +43,7 @@ pub trait Resumable: TunableOptimizer {
     ///
     /// # Errors
     /// An error of the device.
-    fn state(&self, model: &Self::Model) -> Result<OptimizerState, DeviceError<Self>>;
+    fn state(&self, model: &Self::Model) -> Result<OptimizerState, ErrOf<Self>>;
 
     /// Restores a `state` that was saved by the same kind of optimizer for a model of the same
     /// shape. The model is only read. (The walk that visits each layer together with its optimizer
@@ -55,7 +55,7 @@ pub trait Resumable: TunableOptimizer {
         &mut self,
         model: &mut Self::Model,
         state: &OptimizerState,
-    ) -> Result<(), DeviceError<Self>>;
+    ) -> Result<(), ErrOf<Self>>;
 }
 
 /// A [`Family`] whose optimizers can all be saved. [`PerLayer`](crate::PerLayer) around such a
@@ -74,10 +74,7 @@ pub trait ResumableFamily: Family {
     ///
     /// # Errors
     /// An error of the device.
-    fn layer_state<L>(
-        optimizer: &Self::For<L>,
-        layer: &L,
-    ) -> Result<OptimizerState, DeviceError<Self>>
+    fn layer_state<L>(optimizer: &Self::For<L>, layer: &L) -> Result<OptimizerState, ErrOf<Self>>
     where
         L: TensorCollection<Self::Dtype, Self::Device> + Clone;
 
@@ -89,7 +86,7 @@ pub trait ResumableFamily: Family {
         optimizer: &mut Self::For<L>,
         layer: &mut L,
         state: &OptimizerState,
-    ) -> Result<(), DeviceError<Self>>
+    ) -> Result<(), ErrOf<Self>>
     where
         L: TensorCollection<Self::Dtype, Self::Device> + Clone;
 }

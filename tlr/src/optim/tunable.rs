@@ -83,10 +83,11 @@ pub trait TunableOptimizer:
         Ok(())
     }
 
-    /// Whether the optimizer leaves the tensors of a field alone that is `#[tlr(untrained)]`, and
-    /// does not decay those of one that is `#[tlr(no_decay)]`, as
-    /// [`Elementwise`](super::Elementwise) does. Around an optimizer that does not, a trainer
-    /// refuses a model with such a field. Default `false`.
+    /// Whether the optimizer follows the attributes of fields, as
+    /// [`Elementwise`](super::Elementwise) does. It then leaves the tensors of a field with
+    /// `#[tlr(untrained)]` alone, and does not decay those of a field with `#[tlr(no_decay)]`.
+    /// Around an optimizer that does not follow them, a trainer refuses a model with such a field.
+    /// Default `false`.
     fn follows_attributes(&self) -> bool {
         false
     }
@@ -139,7 +140,7 @@ pub trait TunableOptimizer:
         &mut self,
         model: &mut Self::Model,
         gradients: &mut Gradients<Self::Dtype, Self::Device>,
-    ) -> Result<(), OptimizerUpdateError<DeviceError<Self>>> {
+    ) -> Result<(), OptimizerUpdateError<ErrOf<Self>>> {
         self.update(model, gradients)
     }
 
@@ -192,11 +193,11 @@ pub trait TunableOptimizer:
 /// The return type of [`TunableOptimizer::complete_gradients`].
 pub type CompleteGradients<O> = Result<
     Option<Gradients<<O as TunableOptimizer>::Dtype, <O as TunableOptimizer>::Device>>,
-    OptimizerUpdateError<DeviceError<O>>,
+    OptimizerUpdateError<ErrOf<O>>,
 >;
 
 /// The error type of an optimizer's device.
-pub(crate) type DeviceError<O> = <<O as TunableOptimizer>::Device as HasErr>::Err;
+pub(crate) type ErrOf<O> = <<O as TunableOptimizer>::Device as HasErr>::Err;
 
 /// What a failed update leaves behind.
 ///

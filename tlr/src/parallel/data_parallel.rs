@@ -34,8 +34,8 @@ use std::fmt;
 /// Its running figures differ between ranks, until
 /// [`average_buffers`](crate::Trainer::average_buffers).
 ///
-/// A checkpoint is what it is without `DataParallel`. One rank writes it, all ranks resume from it,
-/// and there may be another number of them.
+/// A checkpoint is the same as without `DataParallel`. One rank writes it, and all ranks resume
+/// from it. There may be more ranks than when it was written, or fewer.
 ///
 /// # Example
 /// Two ranks, here as threads of one process. Each has half of the examples.
@@ -95,7 +95,7 @@ pub(super) struct Settings {
 pub(super) struct NextBatch {
     /// The weight, if it was set.
     pub(super) weight: Option<f64>,
-    /// The flag that is sent with it. It stays for the batches after it.
+    /// The flag that is sent with it, and with the batches after it.
     pub(super) flag: bool,
 }
 
@@ -201,9 +201,10 @@ where
     /// exchange a few numbers a layer whenever snapshots are measured, at the end of a window for
     /// instance, and the snapshots themselves whenever a trainer goes back to one or saves it.
     ///
-    /// Then all ranks have to call [`Trainer::save`](crate::Trainer::save), of which only the first
-    /// one writes the file, and so with `checkpoint` and `resume`. The file is the same as without,
-    /// and may be resumed either way. [Sketches](crate::Config::sketch) are not shared out.
+    /// All ranks then have to call [`Trainer::save`](crate::Trainer::save), and only the first one
+    /// writes the file. All have to call `checkpoint` and `resume`, too. The file does not depend
+    /// on whether snapshots are shared out: it can be resumed either way.
+    /// [Sketches](crate::Config::sketch) are not shared out.
     ///
     /// # Example
     /// ```
@@ -278,7 +279,7 @@ where
 
     /// Sets the weight of this rank's next batch in the mean over the ranks: for losses that are
     /// means over their batches, the number of examples. Default 1. A rank without examples passes
-    /// gradients of zeros and the weight 0. It holds for one batch.
+    /// gradients of zeros and the weight 0. The weight holds for one batch.
     ///
     /// # Errors
     /// [`Error::OutOfRange`] unless `weight` is finite and at least 0.

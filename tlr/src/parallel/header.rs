@@ -80,7 +80,7 @@ pub(super) enum Mismatch {
 }
 
 impl HeaderCheck {
-    /// The finding from all headers. It depends on nothing else, so it is the same on all ranks.
+    /// Compares all headers. The answer depends on nothing else, so it is the same on all ranks.
     pub(super) fn of(headers: &[Header]) -> Self {
         if let Some(rank) = headers.iter().position(|header| header.failed) {
             return Self::Failed(rank);

@@ -79,8 +79,8 @@ impl Mpi {
         Ok(Self { universe, world, rank, size, sending: Vec::new(), lost: false })
     }
 
-    /// Ends all processes of this `mpirun`, as a program does that cannot go on: those that wait
-    /// for this one would otherwise wait until their time-out.
+    /// Ends all processes of this `mpirun`, for a program that cannot go on. Otherwise the
+    /// processes that wait for this one would wait until their time-out.
     ///
     /// # Example
     /// ```no_run

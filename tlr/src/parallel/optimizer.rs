@@ -4,8 +4,8 @@ use super::{Communicator, DataParallel};
 use crate::{
     error::Error,
     optim::{
-        average_alone, forward, gradients, update_alone, CompleteGradients, DeviceError,
-        OptimizerState, OverRanks, Resumable, Shards, StepFigures, TunableOptimizer, WeighBatches,
+        average_alone, forward, gradients, update_alone, CompleteGradients, ErrOf, OptimizerState,
+        OverRanks, Resumable, Shards, StepFigures, TunableOptimizer, WeighBatches,
     },
     tensors::{Backend, Element},
 };
@@ -25,7 +25,7 @@ where
         &mut self,
         model: &mut Opt::Model,
         gradients: &Gradients<Opt::Dtype, Opt::Device>,
-    ) -> Result<(), OptimizerUpdateError<DeviceError<Opt>>> {
+    ) -> Result<(), OptimizerUpdateError<ErrOf<Opt>>> {
         if !self.averages_over_ranks() || self.last.unused().is_some() {
             self.last.use_up();
             return self.optimizer.update(model, gradients);
@@ -95,7 +95,7 @@ where
         &mut self,
         model: &mut Opt::Model,
         gradients: &mut Gradients<Opt::Dtype, Opt::Device>,
-    ) -> Result<(), OptimizerUpdateError<DeviceError<Opt>>> {
+    ) -> Result<(), OptimizerUpdateError<ErrOf<Opt>>> {
         average_alone(self, model, Ok(gradients))?;
         self.last.use_up();
         self.optimizer.update_owned(model, gradients)
@@ -109,7 +109,7 @@ where
     Opt::Device: Backend<Opt::Dtype>,
     C: Communicator,
 {
-    fn state(&self, model: &Opt::Model) -> Result<OptimizerState, DeviceError<Opt>> {
+    fn state(&self, model: &Opt::Model) -> Result<OptimizerState, ErrOf<Opt>> {
         self.optimizer.state(model)
     }
 
@@ -117,7 +117,7 @@ where
         &mut self,
         model: &mut Opt::Model,
         state: &OptimizerState,
-    ) -> Result<(), DeviceError<Opt>> {
+    ) -> Result<(), ErrOf<Opt>> {
         self.optimizer.restore(model, state)
     }
 }

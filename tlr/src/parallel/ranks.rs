@@ -101,7 +101,7 @@ impl<C: Communicator> Ranks<C> {
         self.size
     }
 
-    /// Whether it is the one that prints and saves.
+    /// Whether this is the first rank, which prints and saves.
     ///
     /// # Example
     /// See [`Ranks`].
@@ -109,7 +109,7 @@ impl<C: Communicator> Ranks<C> {
         self.rank == 0
     }
 
-    /// What was sent and waited for so far.
+    /// What this rank has sent, and how long it has waited, so far.
     ///
     /// # Example
     /// See [`Ranks`].
@@ -128,7 +128,8 @@ impl<C: Communicator> Ranks<C> {
         self.gather_as(Kind::Words, words)
     }
 
-    /// The same, of messages that are not to be taken for those of another call.
+    /// The same as [`gather`](Self::gather), by messages of this kind: they are not taken for those
+    /// of another call.
     pub(super) fn gather_as(&self, kind: Kind, words: &[u8]) -> Result<Vec<Vec<u8>>, Error> {
         let mut link = self.link();
         link.begin()?;
@@ -201,7 +202,7 @@ impl<C: Communicator> Ranks<C> {
         self.gather(&[]).map(|_| ())
     }
 
-    /// Whether any rank says so.
+    /// Whether `here` is true on any rank.
     ///
     /// # Errors
     /// [`Error::Parallel`].
@@ -279,7 +280,7 @@ impl<C: Communicator> Ranks<C> {
         Error::Parallel { rank, step: self.link().step, problem }
     }
 
-    /// Which step errors name from now on.
+    /// Sets the step that errors name from now on.
     pub(super) fn set_step(&self, step: u64) {
         self.link().step = step;
     }

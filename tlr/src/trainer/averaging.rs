@@ -7,7 +7,7 @@ use crate::{
     error::Error,
     optim::{
         gradients::{self, StepGradients},
-        DeviceError, OverRanks, StepFigures, TunableOptimizer,
+        ErrOf, OverRanks, StepFigures, TunableOptimizer,
     },
 };
 use dfdx::tensor::Gradients;
@@ -24,7 +24,7 @@ where
         model: &Opt::Model,
         gradients: &Gradients<Opt::Dtype, Opt::Device>,
         loss: Option<f64>,
-    ) -> Result<Option<Averaged<Opt>>, Fault<DeviceError<Opt>>> {
+    ) -> Result<Option<Averaged<Opt>>, Fault<ErrOf<Opt>>> {
         let figures = StepFigures::new(loss);
         self.averaged_by(model, gradients, figures)
     }
@@ -35,7 +35,7 @@ where
         model: &Opt::Model,
         gradients: &Gradients<Opt::Dtype, Opt::Device>,
         loss: f64,
-    ) -> Result<Option<Averaged<Opt>>, Fault<DeviceError<Opt>>> {
+    ) -> Result<Option<Averaged<Opt>>, Fault<ErrOf<Opt>>> {
         self.averaged_by(model, gradients, StepFigures::new(Some(loss)).again())
     }
 
@@ -44,7 +44,7 @@ where
         model: &Opt::Model,
         gradients: &Gradients<Opt::Dtype, Opt::Device>,
         figures: StepFigures,
-    ) -> Result<Option<Averaged<Opt>>, Fault<DeviceError<Opt>>> {
+    ) -> Result<Option<Averaged<Opt>>, Fault<ErrOf<Opt>>> {
         if !self.optimizer.averages_over_ranks() {
             return Ok(None);
         }
@@ -63,7 +63,7 @@ where
         model: &Opt::Model,
         gradients: &mut Gradients<Opt::Dtype, Opt::Device>,
         loss: Option<f64>,
-    ) -> Result<Option<f64>, Fault<DeviceError<Opt>>> {
+    ) -> Result<Option<f64>, Fault<ErrOf<Opt>>> {
         if !self.optimizer.averages_over_ranks() {
             return Ok(loss);
         }
@@ -123,7 +123,7 @@ where
 /// This rank's gradients, or why it has none.
 type Own<'a, Opt> = Result<
     &'a mut Gradients<<Opt as TunableOptimizer>::Dtype, <Opt as TunableOptimizer>::Device>,
-    &'a mut Fault<DeviceError<Opt>>,
+    &'a mut Fault<ErrOf<Opt>>,
 >;
 
 /// Gradients and a loss.

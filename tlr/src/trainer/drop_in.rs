@@ -3,7 +3,7 @@
 use super::{Fault, Trainer};
 use crate::{
     engine::RateRule,
-    optim::{gradients::StepGradients, DeviceError, TunableOptimizer},
+    optim::{gradients::StepGradients, ErrOf, TunableOptimizer},
 };
 use dfdx::{
     optim::{Optimizer, OptimizerUpdateError, UnusedTensors},
@@ -12,10 +12,10 @@ use dfdx::{
 
 /// The drop-in: the same as the inherent [`Trainer::update`], with dfdx's error.
 ///
-/// dfdx's error has no room for this crate's own. If one of those stops a step (the model
-/// changed, weights that are not finite with the safeguard off, too many rollbacks), all parameters
-/// are reported as unused, and the error itself is a `tracing` event. So it is with
-/// [`Error::WindowEnd`], after which the step was made: do not make it again. Call the inherent
+/// dfdx's error has no room for this crate's own. If one of those stops a step (the model changed,
+/// weights that are not finite with the safeguard off, too many rollbacks), all parameters are
+/// reported as unused, and the error itself is a `tracing` event. The same holds for
+/// [`Error::WindowEnd`]. But then the step was made: do not make it again. Call the inherent
 /// methods, which shadow this one, to have the error as a value.
 impl<Opt, R> Optimizer<Opt::Model, Opt::Device, Opt::Dtype> for Trainer<Opt, R>
 where
@@ -26,7 +26,7 @@ where
         &mut self,
         model: &mut Opt::Model,
         gradients: &Gradients<Opt::Dtype, Opt::Device>,
-    ) -> Result<(), OptimizerUpdateError<DeviceError<Opt>>> {
+    ) -> Result<(), OptimizerUpdateError<ErrOf<Opt>>> {
         let fault = match self.drive(model, StepGradients::Borrowed(gradients), None) {
             Ok(_) => return Ok(()),
             Err(fault) => fault,

@@ -8,7 +8,7 @@ use crate::{
     engine::{Host, Slope, Target, TensorKind, WindowEnd},
     optim::{
         gradients::{self, StepGradients},
-        DeviceError, TunableOptimizer,
+        ErrOf, TunableOptimizer,
     },
     snapshots::{Snapshots, Unmoved},
     tensors,
@@ -53,7 +53,7 @@ impl<'a, Opt: TunableOptimizer> ModelHost<'a, Opt> {
 }
 
 impl<Opt: TunableOptimizer> Host for ModelHost<'_, Opt> {
-    type Error = Fault<DeviceError<Opt>>;
+    type Error = Fault<ErrOf<Opt>>;
 
     fn take_snapshot(&mut self, kind: TensorKind) -> Result<(), Self::Error> {
         Ok(self.snapshots.take(&*self.model, kind)?)
@@ -118,7 +118,8 @@ impl<Opt: TunableOptimizer> Host for ModelHost<'_, Opt> {
         Ok(self.snapshots.slopes(&*self.model, gradients, since, self.optimizer.shards())?)
     }
 
-    /// By the gradients as the optimizer was given them: clipped, or the mean of several batches.
+    /// Measured with the gradients that the optimizer has worked on: clipped, say, or the mean of
+    /// several batches.
     fn movable(&mut self) -> Result<Vec<bool>, Self::Error> {
         let given = match (&self.copied_gradients, &self.gradients) {
             (Some(given), _) => given,

@@ -6,7 +6,7 @@ use super::{fault::Fault, Trainer};
 use crate::{
     engine::{ExactDecision, LookaheadProducts, RateRule, Step},
     error::Error,
-    optim::{DeviceError, TunableOptimizer},
+    optim::{ErrOf, TunableOptimizer},
 };
 use dfdx::tensor::Gradients;
 
@@ -157,7 +157,7 @@ where
         loss: f64,
         search: LineSearch,
         mut evaluate: impl FnMut(&mut Opt::Model) -> (f64, Gradients<Opt::Dtype, Opt::Device>),
-    ) -> Result<Step, Fault<DeviceError<Opt>>> {
+    ) -> Result<Step, Fault<ErrOf<Opt>>> {
         let averaged = self.averaged_copy(model, gradients, Some(loss))?;
         let (gradients, loss) = match &averaged {
             Some((means, mean)) => (means, mean.unwrap_or(loss)),

@@ -12,7 +12,7 @@ use crate::{
     error::Error,
     optim::{
         gradients::{self, StepGradients},
-        DeviceError, TunableOptimizer,
+        ErrOf, TunableOptimizer,
     },
     tensors::{self, all_finite, wide},
 };
@@ -90,7 +90,7 @@ where
         model: &mut Opt::Model,
         gradients: &Gradients<Opt::Dtype, Opt::Device>,
         ahead: impl FnOnce(&mut Opt::Model) -> Gradients<Opt::Dtype, Opt::Device>,
-    ) -> Result<Step, Fault<DeviceError<Opt>>> {
+    ) -> Result<Step, Fault<ErrOf<Opt>>> {
         let averaged = self.averaged_copy(model, gradients, None)?;
         let gradients = averaged.as_ref().map_or(gradients, |(means, _)| means);
         if self.only_gathered(model, gradients)? {
@@ -114,7 +114,7 @@ where
         &mut self,
         model: &mut Opt::Model,
         gradients: &Gradients<Opt::Dtype, Opt::Device>,
-    ) -> Result<bool, Fault<DeviceError<Opt>>> {
+    ) -> Result<bool, Fault<ErrOf<Opt>>> {
         let gathers = self.optimizer.only_gathers();
         if gathers {
             self.snapshots.check(model)?;
@@ -129,7 +129,7 @@ where
         &mut self,
         model: &Opt::Model,
         gradients: &Gradients<Opt::Dtype, Opt::Device>,
-    ) -> Result<Opt::Model, Fault<DeviceError<Opt>>> {
+    ) -> Result<Opt::Model, Fault<ErrOf<Opt>>> {
         self.snapshots.check(model)?;
         gradients::check(model, gradients)?;
         let mut proposed = model.clone();
@@ -141,7 +141,7 @@ where
         &mut self,
         model: &mut Opt::Model,
         gradients: &Gradients<Opt::Dtype, Opt::Device>,
-    ) -> Result<(), Fault<DeviceError<Opt>>> {
+    ) -> Result<(), Fault<ErrOf<Opt>>> {
         let updated = update_or_undo(
             &mut self.optimizer,
             model,
@@ -174,7 +174,7 @@ where
         model: &Opt::Model,
         there: &Opt::Model,
         evaluate: impl FnOnce(&mut Opt::Model) -> Evaluated<Opt>,
-    ) -> Result<Evaluated<Opt>, Fault<DeviceError<Opt>>> {
+    ) -> Result<Evaluated<Opt>, Fault<ErrOf<Opt>>> {
         // The closure works on a copy, because its changes to buffers are not part of the step.
         let mut there = there.clone();
         let (mut loss, mut gradients) = evaluate(&mut there);
@@ -247,7 +247,7 @@ where
         model: &mut Opt::Model,
         next: Opt::Model,
         decisions: Vec<ExactDecision>,
-    ) -> Result<Step, Fault<DeviceError<Opt>>> {
+    ) -> Result<Step, Fault<ErrOf<Opt>>> {
         *model = next;
         let step = self.engine.exact_step_made(decisions);
         self.apply_rates();

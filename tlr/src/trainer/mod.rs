@@ -23,7 +23,7 @@ use crate::{
         Step, StepError, TensorKind,
     },
     error::Error,
-    optim::{checked_groups, gradients::StepGradients, DeviceError, Shards, TunableOptimizer},
+    optim::{checked_groups, gradients::StepGradients, ErrOf, Shards, TunableOptimizer},
     snapshots::{spacing, Layout, Snapshots},
 };
 use dfdx::tensor::Gradients;
@@ -83,14 +83,14 @@ pub type Hypergradient<Opt> = Trainer<Opt, HypergradientRule>;
 /// Use it through [`Newton`] or [`Hypergradient`], or with a [`RateRule`] of your own.
 ///
 /// # Cost
-/// It keeps two snapshots of the weights where the weights are, in the host's or the GPU's memory:
-/// 8 bytes a parameter for f32, or [6](Config::bf16_directions), or [sketches](Config::sketch) on
-/// the host. Every K steps it passes over them once; on a GPU in one launch for all tensors, after
-/// which two numbers a group come back.
+/// A trainer keeps two snapshots of the weights where the weights are, in the host's or the GPU's
+/// memory: 8 bytes a parameter for f32. [`Config::bf16_directions`] takes 6, and [`Config::sketch`]
+/// a fixed size on the host. Every K steps the trainer passes over weights and snapshots once. On a
+/// GPU this is one launch for all tensors, and two numbers a group come back.
 ///
-/// A step in between copies the gradients, so that nothing moves if one is missing. Around dfdx's
-/// own optimizers, which [report it too late](TunableOptimizer::complete_gradients), it copies the
-/// weights instead. [`step_owned`](Self::step_owned) copies neither.
+/// Each step first copies the gradients, so that nothing moves if one is missing. Around dfdx's own
+/// optimizers, which report a missing gradient [too late](TunableOptimizer::complete_gradients), it
+/// copies the weights instead. [`step_owned`](Self::step_owned) copies neither.
 ///
 /// # Example
 /// See [`Newton`].
@@ -154,10 +154,10 @@ where
     ///
     /// The rates that are learned and reported are those without the schedule. A window's average
     /// direction is its displacement over the rate and over s̄, the schedule's mean over that
-    /// window. What the rule would have the rate move by is multiplied by s̄ of the window before,
-    /// where that is below 1. Otherwise the rule would raise the rate early in a warm-up to cancel
-    /// the small factor, and the rate would be too large once the factor is 1. If the schedule
-    /// restarts, a new window begins and the direction before it is dropped.
+    /// window. The rule's change of a rate is multiplied by s̄ of the window before, if that is
+    /// below 1. Without this, the rule would raise the rate early in a warm-up to cancel the small
+    /// factor, and the rate would be too large once the factor is 1. If the schedule restarts, a
+    /// new window begins and the direction before it is dropped.
     ///
     /// Exact steps ([`step_lookahead`](Self::step_lookahead),
     /// [`step_line_search`](Self::step_line_search)) look for the best rate there is and take no
@@ -170,7 +170,7 @@ where
         self
     }
 
-    /// Makes one step. `loss` is the loss whose gradients these are: it arms the safeguard.
+    /// Makes one step. `gradients` are those of `loss`, by which the safeguard judges the step.
     ///
     /// The answer says how the step ended. A step that is rolled back leaves the model at the
     /// last good snapshot, and is no error. A batch that is skipped, or refused for its loss or for
@@ -206,8 +206,7 @@ where
     }
 
     /// Makes the same step, by gradients that it may change. A trainable tensor without a gradient
-    /// counts as one whose gradient is 0, as where dfdx's `alloc_grads` has made them, and is given
-    /// that.
+    /// is given one of 0, as by dfdx's `alloc_grads`.
     ///
     /// It spares each step a copy of the gradients or, around dfdx's own optimizers, of the
     /// weights.
@@ -277,7 +276,7 @@ where
     /// losses and what the base optimizer has accumulated is cleared. Steps are counted on, and the
     /// history is kept.
     ///
-    /// The buffers as they are now are the ones that a skipped batch is reset to.
+    /// From now on a skipped batch puts the buffers back to what they are now.
     ///
     /// # Errors
     /// [`Error::ModelChanged`], [`Error::Device`]. Nothing has changed then.
@@ -312,7 +311,7 @@ where
         model: &mut Opt::Model,
         gradients: StepGradients<'_, Opt::Dtype, Opt::Device>,
         loss: Option<f64>,
-    ) -> Result<Step, Fault<DeviceError<Opt>>> {
+    ) -> Result<Step, Fault<ErrOf<Opt>>> {
         match gradients {
             StepGradients::Borrowed(lent) => match self.averaged_copy(model, lent, loss)? {
                 Some((mut own, loss)) => {
@@ -333,7 +332,7 @@ where
         model: &mut Opt::Model,
         gradients: StepGradients<'_, Opt::Dtype, Opt::Device>,
         loss: Option<f64>,
-    ) -> Result<Step, Fault<DeviceError<Opt>>> {
+    ) -> Result<Step, Fault<ErrOf<Opt>>> {
         self.snapshots.check(model)?;
         let only_gathers = self.optimizer.only_gathers();
         let mut host = ModelHost::new(
@@ -352,7 +351,8 @@ where
         if let Err(StepError::Engine(Error::NonFiniteLoss { .. } | Error::ScheduleFactor { .. })) =
             driven
         {
-            // As for a batch that is skipped: it has been through the forward pass.
+            // The batch has been through the forward pass, which may have changed the buffers. They
+            // go back, as for a batch that is skipped.
             self.snapshots.restore_buffers(model)?;
         }
         let step = driven.map_err(|error| match error {

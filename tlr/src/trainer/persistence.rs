@@ -5,7 +5,7 @@ use crate::{
     checkpoint::{Checkpoint, Metadata, Tensors},
     engine::RateRule,
     error::Error,
-    optim::{DeviceError, OptimizerState, Resumable, TunableOptimizer},
+    optim::{ErrOf, OptimizerState, Resumable, TunableOptimizer},
     settings::{join, Settings},
     snapshots::Sketches,
     tensors::{self, Element, Stored},
@@ -99,11 +99,10 @@ where
         self.capture(model).map_err(|fault| self.to_error(&fault))
     }
 
-    /// Takes over a checkpoint: this optimizer and `model` then are what they were when it was
-    /// made.
+    /// Takes over a checkpoint: this trainer and `model` become what those of the checkpoint were.
     ///
-    /// They have to be made as those were, with the same types and configuration. Starting rates do
-    /// not matter.
+    /// They have to be of the same types and to have the same configuration. Only starting rates
+    /// may differ.
     ///
     /// # Errors
     /// [`Error::Checkpoint`], which names all that differs; [`Error::ModelChanged`],
@@ -141,8 +140,8 @@ where
         told.map(drop)
     }
 
-    /// Opens a checkpoint. If ranks share out the snapshots, all learn that one of them cannot:
-    /// they would wait for it in [`resume`](Self::resume).
+    /// Opens a checkpoint. If ranks share out the snapshots and one of them cannot open it, all get
+    /// an error: otherwise they would wait for that rank in [`resume`](Self::resume).
     pub(super) fn open(&self, path: impl AsRef<Path>) -> Result<Checkpoint, Error> {
         let opened = Checkpoint::open(path);
         let shards = self.optimizer.shards();
@@ -152,7 +151,7 @@ where
         Ok(opened)
     }
 
-    fn capture(&self, model: &Opt::Model) -> Result<Checkpoint, Fault<DeviceError<Opt>>>
+    fn capture(&self, model: &Opt::Model) -> Result<Checkpoint, Fault<ErrOf<Opt>>>
     where
         Opt: Resumable,
         Opt::Dtype: Element,
@@ -191,7 +190,7 @@ where
     /// A checkpoint of this trainer to compare another one with. Model and snapshots have names,
     /// types and shapes in it, and no elements: those are about to be overwritten, and copying them
     /// would take three times the model's memory.
-    fn outline(&self, model: &Opt::Model) -> Result<Checkpoint, Fault<DeviceError<Opt>>>
+    fn outline(&self, model: &Opt::Model) -> Result<Checkpoint, Fault<ErrOf<Opt>>>
     where
         Opt: Resumable,
         Opt::Dtype: Element,
@@ -224,7 +223,7 @@ where
         &self,
         model: &Opt::Model,
         mut tensors: Tensors,
-    ) -> Result<Checkpoint, Fault<DeviceError<Opt>>>
+    ) -> Result<Checkpoint, Fault<ErrOf<Opt>>>
     where
         Opt: Resumable,
         Opt::Dtype: Element,
@@ -257,13 +256,13 @@ where
             .within(OPTIMIZER, optimizer)
     }
 
-    /// A checkpoint that fits, all at once.
+    /// Takes over a checkpoint that fits: all of it, or nothing.
     fn take_over(
         &mut self,
         model: &mut Opt::Model,
         checkpoint: &Checkpoint,
         progress: Metadata,
-    ) -> Result<(), Fault<DeviceError<Opt>>>
+    ) -> Result<(), Fault<ErrOf<Opt>>>
     where
         Opt: Resumable,
         Opt::Dtype: Element,

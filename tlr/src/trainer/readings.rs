@@ -28,9 +28,10 @@ where
         self.engine.factor()
     }
 
-    /// Each group's name and rate, as the next step will use it: times the
-    /// [`factor`](Self::factor), and never below 1e-30, also if the factor is 0. (While the
-    /// starting rate is looked for, as the last step has used it: the next one may choose another.)
+    /// Each group's name and effective rate, which the next step will use: the learned rate times
+    /// the [`factor`](Self::factor). It is never below 1e-30, even if the factor is 0. (While the
+    /// starting rate is looked for, it is the rate of the last step. The next step may choose
+    /// another one.)
     ///
     /// # Example
     /// ```

@@ -3,7 +3,7 @@
 use super::fault::Fault;
 use crate::optim::{
     gradients::{self, StepGradients},
-    DeviceError, FailedUpdate, TunableOptimizer,
+    ErrOf, FailedUpdate, TunableOptimizer,
 };
 use dfdx::tensor::Gradients;
 
@@ -27,7 +27,7 @@ pub(super) fn update_or_undo<Opt: TunableOptimizer>(
     gradients: &mut StepGradients<'_, Opt::Dtype, Opt::Device>,
     copied: &mut Option<Gradients<Opt::Dtype, Opt::Device>>,
     has_updated: &mut bool,
-) -> Result<(), FailedStep<DeviceError<Opt>>> {
+) -> Result<(), FailedStep<ErrOf<Opt>>> {
     let mut reset = false;
     let updated = update(optimizer, model, gradients, copied, has_updated, &mut reset);
     updated.map_err(|fault| {
@@ -48,7 +48,7 @@ fn update<Opt: TunableOptimizer>(
     copied: &mut Option<Gradients<Opt::Dtype, Opt::Device>>,
     has_updated: &mut bool,
     reset: &mut bool,
-) -> Result<(), Fault<DeviceError<Opt>>> {
+) -> Result<(), Fault<ErrOf<Opt>>> {
     let only_gathers = optimizer.only_gathers();
     let gradients = match gradients {
         StepGradients::Owned(own) => {

@@ -116,14 +116,14 @@ fn a_resume_that_fails_changes_nothing() {
             let error = failed.opt.resume(&mut failed.model, checkpoint).unwrap_err();
             assert_eq!(matches!(error, Error::Device(_)), fails != Fails::Nothing, "{error}");
             failed.opt.optimizer().fails.set(Fails::Nothing);
-            assert_eq!(failed.state(), before, "{fails:?}, {config:?}");
+            assert!(failed.state() == before, "{fails:?}, {config:?}");
         }
         // It goes on as if nothing had been tried, and can be resumed all the same.
         let mut unharmed = run(2, config);
         unharmed.steps(0..15);
         failed.steps(10..15);
-        assert_eq!(failed.state(), unharmed.state());
+        assert!(failed.state() == unharmed.state());
         failed.opt.resume(&mut failed.model, &checkpoint).unwrap();
-        assert_eq!(failed.state(), checkpoint);
+        assert!(failed.state() == checkpoint);
     }
 }

@@ -3,7 +3,7 @@
 
 use super::LARGEST_CLIMB;
 
-/// The part of themselves by which a rate that is raised moves the weights in a window.
+/// A raised rate is to move the weights in a window by this fraction of their norm.
 const AIM: f64 = 1e-3;
 /// A smaller factor is not worth a window.
 const WORTH_IT: f64 = 2.0;
@@ -23,10 +23,10 @@ impl Rounding {
         Self { weights, noise: (steps as f64).sqrt() * epsilon / 2.0 * weights }
     }
 
-    /// What to multiply a rate by whose window has moved the weights by `moved`; nothing if
-    /// rounding does not explain that. The new rate moves the weights by [`AIM`] of themselves,
-    /// unless that is more than a rate may climb at once. Deviation from the paper, which has no
-    /// raise.
+    /// The factor to raise a rate by if its window has moved the weights by `moved`. None if that
+    /// is more than rounding explains. The new rate moves the weights by [`AIM`] of their norm, or
+    /// by less if that is more than a rate may climb at once. Deviation from the paper, which has
+    /// no raise.
     pub(crate) fn raise(self, moved: f64) -> Option<f64> {
         let by = (AIM * self.weights / moved).min(LARGEST_CLIMB);
         (moved < self.noise && by >= WORTH_IT).then_some(by)

@@ -3,7 +3,7 @@
 mod state;
 
 use super::{
-    forward, gradients, update_alone, CompleteGradients, DeviceError, Family, StepFigures,
+    forward, gradients, update_alone, CompleteGradients, ErrOf, Family, StepFigures,
     TunableOptimizer,
 };
 use crate::{
@@ -69,7 +69,7 @@ pub struct Accumulate<Opt> {
     batches: u64,
     gathered: Gathered,
     next: NextBatch,
-    /// What this rank's last batch weighed, whose gradients an exact step needs twice.
+    /// The weight of this rank's last batch. An exact step takes the gradients of that batch twice.
     last_weight: f64,
 }
 
@@ -168,7 +168,8 @@ impl<Opt> Accumulate<Opt> {
 
 impl<Opt: TunableOptimizer> Accumulate<Opt> {
     /// Sets the weight of the next batch in the mean of its step. For losses that are means over
-    /// their batches, this is the number of examples, or what their sum is divided by. Default 1.
+    /// their batches, this is the number of examples, or whatever else the loss divides its sum by.
+    /// Default 1.
     ///
     /// It applies to one batch. A batch that takes a skipped one's place inherits it, unless it is
     /// set anew. A checkpoint does not hold it: set it just before the batch.
@@ -224,7 +225,7 @@ where
         &mut self,
         model: &mut Opt::Model,
         gradients: &Gradients<Opt::Dtype, Opt::Device>,
-    ) -> Result<(), OptimizerUpdateError<DeviceError<Opt>>> {
+    ) -> Result<(), OptimizerUpdateError<ErrOf<Opt>>> {
         update_alone(self, model, gradients)
     }
 }
@@ -238,7 +239,7 @@ where
         &mut self,
         model: &Opt::Model,
         gradients: &mut Gradients<Opt::Dtype, Opt::Device>,
-    ) -> Result<(), DeviceError<Opt>> {
+    ) -> Result<(), ErrOf<Opt>> {
         let weight = self.next.of_all_ranks.unwrap_or(self.next.weight);
         let Gathered { batches, sums, .. } = &mut self.gathered;
         gradients::each(model, gradients, |id, gradient| {
@@ -264,7 +265,7 @@ where
         &self,
         model: &Opt::Model,
         gradients: &mut Gradients<Opt::Dtype, Opt::Device>,
-    ) -> Result<(), DeviceError<Opt>> {
+    ) -> Result<(), ErrOf<Opt>> {
         if self.gathered.batches == 0 {
             return Ok(());
         }
@@ -335,7 +336,7 @@ where
         &mut self,
         model: &mut Opt::Model,
         gradients: &mut Gradients<Opt::Dtype, Opt::Device>,
-    ) -> Result<(), OptimizerUpdateError<DeviceError<Opt>>> {
+    ) -> Result<(), OptimizerUpdateError<ErrOf<Opt>>> {
         if !self.completes() {
             return self.gather(model, gradients).map_err(|error| {
                 // This batch may already be in the sums of some tensors but not of others.

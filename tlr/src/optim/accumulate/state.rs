@@ -2,7 +2,7 @@
 
 use super::Accumulate;
 use crate::{
-    optim::{DeviceError, OptimizerState, Resumable, ResumableFamily, Settings, TunableOptimizer},
+    optim::{ErrOf, OptimizerState, Resumable, ResumableFamily, Settings, TunableOptimizer},
     tensors::{self, Backend, Stored, TensorInfo},
 };
 use dfdx::nn::TensorCollection;
@@ -10,7 +10,7 @@ use dfdx::nn::TensorCollection;
 /// The name of the sums and the count in a checkpoint. No path of a tensor or layer equals it.
 const GATHERED: &str = "(gathered)";
 
-/// The name of what the gathered batches weigh, given that of their sums.
+/// The name of the gathered batches' weight, given the name of their sums.
 fn weight_of(gathered: &str) -> String {
     gathered.replace(GATHERED, "(gathered weight)")
 }
@@ -46,8 +46,8 @@ impl<Opt: TunableOptimizer> Accumulate<Opt> {
         &mut self,
         tensors: Vec<TensorInfo>,
         state: &OptimizerState,
-        within: impl FnOnce(&mut Opt, &OptimizerState) -> Result<(), DeviceError<Opt>>,
-    ) -> Result<(), DeviceError<Opt>> {
+        within: impl FnOnce(&mut Opt, &OptimizerState) -> Result<(), ErrOf<Opt>>,
+    ) -> Result<(), ErrOf<Opt>> {
         // Of nested `Accumulate`s, the outermost has the longest name.
         let own = state.steps.range(GATHERED.to_owned()..);
         let own = own.take_while(|(name, _)| name.starts_with(GATHERED)).last();
@@ -83,7 +83,7 @@ impl<Opt: Resumable> Resumable for Accumulate<Opt>
 where
     Opt::Device: Backend<Opt::Dtype>,
 {
-    fn state(&self, model: &Opt::Model) -> Result<OptimizerState, DeviceError<Opt>> {
+    fn state(&self, model: &Opt::Model) -> Result<OptimizerState, ErrOf<Opt>> {
         let state = self.optimizer.state(model)?;
         Ok(self.around(model, state))
     }
@@ -92,7 +92,7 @@ where
         &mut self,
         model: &mut Opt::Model,
         state: &OptimizerState,
-    ) -> Result<(), DeviceError<Opt>> {
+    ) -> Result<(), ErrOf<Opt>> {
         let tensors = tensors::list(&*model);
         self.restored(tensors, state, |optimizer, state| optimizer.restore(model, state))
     }
@@ -102,10 +102,7 @@ impl<Opt: ResumableFamily> ResumableFamily for Accumulate<Opt>
 where
     Opt::Device: Backend<Opt::Dtype>,
 {
-    fn layer_state<L>(
-        optimizer: &Self::For<L>,
-        layer: &L,
-    ) -> Result<OptimizerState, DeviceError<Opt>>
+    fn layer_state<L>(optimizer: &Self::For<L>, layer: &L) -> Result<OptimizerState, ErrOf<Opt>>
     where
         L: TensorCollection<Opt::Dtype, Opt::Device> + Clone,
     {
@@ -117,7 +114,7 @@ where
         optimizer: &mut Self::For<L>,
         layer: &mut L,
         state: &OptimizerState,
-    ) -> Result<(), DeviceError<Opt>>
+    ) -> Result<(), ErrOf<Opt>>
     where
         L: TensorCollection<Opt::Dtype, Opt::Device> + Clone,
     {

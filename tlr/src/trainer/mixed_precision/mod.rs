@@ -166,9 +166,9 @@ where
         &self.optimizer
     }
 
-    /// The optimizer of the master, for what is set before a step: the weight of the next batch,
-    /// for instance. Also to [take the history](Trainer::take_history). Steps are those of
-    /// [`step`](Self::step).
+    /// The optimizer of the master: to set what holds for the next step, such as the weight of its
+    /// batch, or to [take the history](Trainer::take_history). Only [`step`](Self::step) makes
+    /// steps.
     ///
     /// # Example
     /// See [`into_inner`](Self::into_inner).

@@ -86,7 +86,7 @@ pub(crate) struct Ramp {
 enum Stage {
     /// The weights have not moved.
     Resting,
-    /// A rate is looked for at which they move far enough to be noticed.
+    /// A rate is looked for at which the weights move far enough to be noticed.
     Trying,
     Probing,
     Growing {
