@@ -10,6 +10,9 @@
 /// method that is named there and not written has the trait's default. Clippy finds that if
 /// `#[warn(clippy::missing_trait_methods)]` stands above the `impl`.
 ///
+/// An optimizer that changes gradients, or does anything else at an update, writes `update_owned`
+/// itself. A trainer calls it in place of `update` wherever it has a copy of the gradients.
+///
 /// # Example
 /// An optimizer that counts its updates.
 /// ```

@@ -15,8 +15,8 @@ use dfdx::{
 /// dfdx's error has no room for this crate's own. If one of those stops a step (the model changed,
 /// weights that are not finite with the safeguard off, too many rollbacks), all parameters are
 /// reported as unused, and the error itself is a `tracing` event. The same holds for
-/// [`Error::WindowEnd`]. But then the step was made: do not make it again. Call the inherent
-/// methods, which shadow this one, to have the error as a value.
+/// [`Error::WindowEnd`](crate::Error::WindowEnd). But then the step was made: do not make it again.
+/// Call the inherent methods, which shadow this one, to have the error as a value.
 impl<Opt, R> Optimizer<Opt::Model, Opt::Device, Opt::Dtype> for Trainer<Opt, R>
 where
     Opt: TunableOptimizer,

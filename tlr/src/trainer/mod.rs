@@ -244,7 +244,8 @@ where
         result.map_err(|fault| self.to_error(&fault))
     }
 
-    /// One step without a loss: dfdx's [`Optimizer::update`], with this crate's answer and errors.
+    /// One step without a loss: what [`update`](dfdx::optim::Optimizer::update) of dfdx's trait
+    /// does, with this crate's answer and errors.
     ///
     /// # Errors
     /// As [`step`](Self::step).

@@ -24,10 +24,12 @@ where
     Opt: TunableOptimizer<Dtype = f32, Device = D> + Resumable,
     R: RateRule + Serialize,
 {
-    /// Everything that [`Trainer::checkpoint`] saves, and the loss scale.
+    /// Everything that [`Trainer::checkpoint`](crate::Trainer::checkpoint) saves, and the loss
+    /// scale.
     ///
     /// # Errors
-    /// [`Error::Device`]; [`Error::UpdateInterrupted`] as for [`Trainer::checkpoint`].
+    /// [`Error::Device`]; [`Error::UpdateInterrupted`] as for
+    /// [`Trainer::checkpoint`](crate::Trainer::checkpoint).
     ///
     /// # Example
     /// ```
@@ -69,7 +71,7 @@ where
     }
 
     /// Makes a [`checkpoint`](Self::checkpoint) and writes it to a file, as
-    /// [`Trainer::save`] does.
+    /// [`Trainer::save`](crate::Trainer::save) does.
     ///
     /// # Errors
     /// [`Error::Checkpoint`], and the errors of [`checkpoint`](Self::checkpoint).
