@@ -126,10 +126,10 @@ pub fn remove_abandoned(folder: &Path, of: Option<&str>) -> io::Result<()> {
         if !is_partial {
             continue;
         }
-        if let Ok(file) = File::open(entry.path()) {
-            if file.try_lock().is_ok() {
-                let _ = std::fs::remove_file(entry.path());
-            }
+        if let Ok(file) = File::open(entry.path())
+            && file.try_lock().is_ok()
+        {
+            let _ = std::fs::remove_file(entry.path());
         }
     }
     Ok(())
