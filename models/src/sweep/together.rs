@@ -1,8 +1,8 @@
 //! A sweep whose runs are shared out to several ranks.
 
 use super::{
-    how_it_ended, jobs, left, results::RunResult, source, train_cell, Ended, Record, Results,
-    SweepError,
+    how_it_ended, jobs, left, results::RunResult, source, train_cell, Ended, Results, SweepError,
+    SweepRecord,
 };
 use crate::{
     data::Dataset,
@@ -25,7 +25,7 @@ pub fn run_together<D: TrainDevice>(
     jobs: usize,
     mut results: Option<&mut Results>,
     ranks: &AnyRanks,
-    observer: &mut dyn FnMut(&Record),
+    observer: &mut dyn FnMut(&SweepRecord),
 ) -> Result<usize, SweepError> {
     let own = [("the training set", &data.train), ("the test set", &data.test)];
     let own = own.map(|(name, set)| (name.to_owned(), set.identity()));
