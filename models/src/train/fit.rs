@@ -1,7 +1,7 @@
 //! The training loop, whatever is trained on whatever.
 
 use super::{
-    error::failed, persistence::RunState, replay::Reported, rollback_steps, AnyRanks, Event, Facts,
+    error::failed, persistence::Progress, replay::Reported, rollback_steps, AnyRanks, Event, Facts,
     Learner, Options, Persistence, Run, TrainDevice, TrainError,
 };
 use crate::{
@@ -102,7 +102,7 @@ fn fit_own<M: NumParams<f32, D> + ZeroGrads<f32, D>, D: TrainDevice>(
     let Start { device, model, optimizer } = start;
     let batches = task.batches_per_epoch();
     let settings = task.settings().and(persistence.settings.unwrap_or(&Facts::default()));
-    let new = RunState::new(options, &settings, task.data()?, batches);
+    let new = Progress::new(options, &settings, task.data()?, batches);
     if let Some(ranks) = persistence.ranks {
         new.agree(ranks, options.epochs, persistence.checkpoint.is_some())?;
     }

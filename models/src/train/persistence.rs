@@ -45,7 +45,7 @@ const MOST_DRAWN: u64 = 1 << 40;
 
 /// The state of a run beside those of its model and optimizer.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) struct RunState {
+pub(super) struct Progress {
     format: u32,
     /// All settings.
     settings: Facts,
@@ -67,7 +67,7 @@ pub(super) struct RunState {
     pub(super) seconds: f64,
 }
 
-impl RunState {
+impl Progress {
     pub(super) fn new(
         options: &Options,
         settings: &Facts,
@@ -158,16 +158,16 @@ impl Persistence<'_> {
         &self,
         model: &mut M,
         optimizer: &mut dyn Learner<M, D>,
-        new: RunState,
+        new: Progress,
         epochs: usize,
-    ) -> Result<(RunState, Option<Held>), TrainError> {
+    ) -> Result<(Progress, Option<Held>), TrainError> {
         let (held, checkpoint) = self.opened()?;
         let (path, checkpoint) = match (self.checkpoint, checkpoint) {
             (Some(path), Some(checkpoint)) => (path, checkpoint),
             _ => return Ok((new, held)),
         };
         let another = |what| TrainError::AnotherRun { path: path.to_owned(), what };
-        let saved = RunState::read(checkpoint.attachment(ATTACHMENT));
+        let saved = Progress::read(checkpoint.attachment(ATTACHMENT));
         let saved = saved.map_err(|why| another(why.to_owned()))?;
         if let Some(what) = saved.refuses(&new) {
             return Err(another(what));
@@ -226,7 +226,7 @@ impl Persistence<'_> {
         &self,
         model: &M,
         optimizer: &mut dyn Learner<M, D>,
-        progress: &mut RunState,
+        progress: &mut Progress,
         drawn: u64,
     ) -> Result<(), TrainError> {
         let Some(path) = self.checkpoint else { return Ok(()) };
@@ -292,8 +292,8 @@ mod tests {
             rollbacks: 0,
         };
         let of = |epochs: usize, losses: usize, schedule: usize, drawn: u64| {
-            let new = RunState::new(&Options::default(), &Facts::default(), Facts::default(), 3);
-            let progress = RunState {
+            let new = Progress::new(&Options::default(), &Facts::default(), Facts::default(), 3);
+            let progress = Progress {
                 epochs: (0..epochs).map(|_| epoch()).collect(),
                 losses: vec![1.0; losses],
                 schedule: vec![1.0; schedule],

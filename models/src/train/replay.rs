@@ -1,7 +1,7 @@
 //! [`Reported`]: what an observer has been told of a run, and the whole run once more after a
 //! resume.
 
-use super::{persistence::RunState, Event, Learner, TrainDevice};
+use super::{persistence::Progress, Event, Learner, TrainDevice};
 use tlr::{Adaptation, Outcome};
 
 /// How many decisions the observer knows of.
@@ -24,7 +24,7 @@ impl Reported {
     /// The events so far.
     pub(super) fn replay<M, D: TrainDevice>(
         &mut self,
-        progress: &RunState,
+        progress: &Progress,
         batches: usize,
         optimizer: &dyn Learner<M, D>,
         observer: &mut dyn FnMut(Event<'_>),
