@@ -8,7 +8,22 @@ use serde::{Deserialize, Serialize};
 /// others; between two ranks, the second.
 ///
 /// # Example
-/// See `tlr::parallel::Ranks::confirm`.
+/// What a program says of a training that cannot go on.
+/// ```
+/// use tlr::{Error, ParallelError};
+///
+/// fn advice(error: &Error) -> Option<String> {
+///     let Error::Parallel { rank, problem, .. } = error else { return None };
+///     Some(match problem {
+///         ParallelError::Failed { message } => format!("look at rank {rank}: {message}"),
+///         ParallelError::Ended => format!("look into the log of rank {rank}"),
+///         _ => "start all ranks alike".to_owned(),
+///     })
+/// }
+///
+/// let error = Error::Parallel { rank: 1, step: 7, problem: ParallelError::Ended };
+/// assert_eq!(advice(&error).as_deref(), Some("look into the log of rank 1"));
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, thiserror::Error)]
 #[non_exhaustive]
 pub enum ParallelError {
