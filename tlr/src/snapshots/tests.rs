@@ -200,6 +200,10 @@ fn a_window_that_cannot_end_leaves_all_but_a() {
             let again = snapshots.advance(&good, Some(&OfTwo { fails: false })).unwrap();
             assert_eq!(again[0].own, dots[0].own, "{layout:?}, {place:?}");
             assert_eq!(kept(&snapshots), kept(&unharmed), "{layout:?}, {place:?}");
+            for (last, _) in kept(&snapshots).iter().zip(&trained).filter(|(_, trained)| !**trained)
+            {
+                assert_eq!(last[..2], [9.0, 10.0], "a buffer as it was at the window's end");
+            }
         }
     }
 }
