@@ -26,7 +26,9 @@
 pub mod baselines;
 pub mod checkpoint;
 pub mod data;
-#[cfg(feature = "lab")]
+// The tests of what has no models run without the feature, too. Some of it only the models use.
+#[cfg(any(test, feature = "lab"))]
+#[cfg_attr(not(feature = "lab"), allow(dead_code))]
 pub mod lab;
 pub mod layers;
 pub mod report;

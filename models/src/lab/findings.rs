@@ -3,7 +3,7 @@
 use super::{
     contenders,
     measures::{median, profile_area, regret, spread, time_to},
-    tasks, Curve, Group, Record, Results, Scale, POINTS,
+    Curve, Group, Record, Scale, POINTS,
 };
 use std::collections::BTreeSet;
 
@@ -94,13 +94,17 @@ impl OfTask {
 
 impl Findings {
     /// What `results` show.
-    pub fn of(results: &Results) -> Self {
+    #[cfg(feature = "lab")]
+    pub fn of(results: &super::Results) -> Self {
         let (records, curves): (Vec<_>, Vec<_>) =
             (results.records().collect(), results.curves().collect());
-        Self::new(results.scale(), &records, &curves)
+        let tasks = super::tasks();
+        let tasks: Vec<_> = tasks.iter().map(|task| (task.name, task.about)).collect();
+        Self::new(results.scale(), &records, &curves, &tasks)
     }
 
-    fn new(scale: Scale, records: &[&Record], curves: &[&Curve]) -> Self {
+    /// `tasks` are the names of the tasks, and what they are.
+    fn new(scale: Scale, records: &[&Record], curves: &[&Curve], tasks: &[(&str, &str)]) -> Self {
         let competitors: Vec<_> = competitors()
             .into_iter()
             .filter(|one| records.iter().any(|record| one.members.contains(&record.contender)))
@@ -120,8 +124,7 @@ impl Findings {
                 scores: competitors.iter().map(|one| runs.score(one, target)).collect(),
             })
         };
-        let tasks = tasks();
-        let tasks = tasks.iter().filter_map(|task| of_task(task.name, task.about)).collect();
+        let tasks = tasks.iter().filter_map(|(name, about)| of_task(name, about)).collect();
         Self { scale, tasks, competitors }
     }
 

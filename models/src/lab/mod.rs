@@ -39,8 +39,12 @@ pub use contender::{Contender, Group};
 pub use contenders::contenders;
 pub use findings::{Competitor, Findings, OfTask, Score};
 pub use page::{html, paper_html};
-pub use paper::{exhibits, Exhibit, Part};
+#[cfg(feature = "lab")]
+pub use paper::exhibits;
+pub use paper::{Exhibit, Part};
 pub use problem::{Batch, Budget, Folders, Problem, Scale, Tested};
 pub use results::{run_cells, Cell, Curve, Record, Results, WatchCells};
 pub use run::{train, Point, Trained, Watch, POINTS};
-pub use tasks::{tasks, Ready, Task};
+#[cfg(feature = "lab")]
+pub use tasks::tasks;
+pub use tasks::{Ready, Task};

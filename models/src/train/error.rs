@@ -88,6 +88,9 @@ pub enum TrainError {
         /// Their classes.
         classes: usize,
     },
+    /// The network is too large for a program without optimisation, and not compiled into one.
+    #[error("this takes a network that only a program built with --release has")]
+    OnlyRelease,
     /// Sentences cannot be encoded, or a batch would have none.
     #[cfg(feature = "text")]
     #[error(transparent)]

@@ -22,7 +22,7 @@ pub use chosen::learner;
 pub use device::{DeviceError, TrainDevice};
 pub use error::TrainError;
 pub use facts::Facts;
-#[cfg(feature = "lab")]
+#[cfg(any(test, feature = "lab"))]
 pub(crate) use fit::train_step;
 pub use fit::TrainLoss;
 pub use learner::{Learner, Trial};

@@ -86,6 +86,7 @@ fn a_task_is_judged_by_the_best_of_the_search() {
         Scale::Small,
         &records.iter().collect::<Vec<_>>(),
         &curves.iter().collect::<Vec<_>>(),
+        &[("heavy-tails", "drawn"), ("spirals", "not learned here")],
     );
     let [task] = &findings.tasks[..] else { unreachable!() };
     assert_eq!(task.seeds, [0, 1]);

@@ -1,9 +1,9 @@
 //! The paper's figures and tables as lists of runs, with how each is drawn.
 
+#[cfg(feature = "lab")]
 mod list;
-#[cfg(test)]
-mod tests;
 
+#[cfg(feature = "lab")]
 pub use list::exhibits;
 
 use super::{Contender, Group, Task};

@@ -1,6 +1,9 @@
 //! The task on a folder of pictures.
 
-use super::{images::classify, task::Opened};
+use super::{
+    images::classify,
+    task::{Opened, LARGE},
+};
 use crate::{
     data::{
         folder::{write_drawn, Folder, Pictures, Preparation, View},
@@ -30,7 +33,8 @@ pub(super) fn open(folders: &Folders, scale: Scale) -> Opened {
     let [side, batch, epochs] = scale.pick([32, 4, 1], [32, 16, 6], [224, 96, 80]);
     match folder.train.classes().len() {
         ..=10 => of_folder::<ResNet50<10, f32, Cpu>>(name, folder, side, batch, epochs),
-        _ => of_folder::<ResNet50<1000, f32, Cpu>>(name, folder, side, batch, epochs),
+        _ if LARGE => of_folder::<ResNet50<1000, f32, Cpu>>(name, folder, side, batch, epochs),
+        _ => Err(TrainError::OnlyRelease),
     }
 }
 

@@ -1,14 +1,12 @@
 //! Tasks on images.
 
 use super::{
+    halved::halved,
     models::{Deep, Logistic, SmallConv, SmallMlp},
-    task::{Opened, Task},
+    task::{Opened, Task, LARGE},
 };
 use crate::{
-    data::{
-        cifar, digits as drawn, mnist, shapes, Augment, Batches, DataError, Dataset, Images,
-        Scaling,
-    },
+    data::{cifar, digits as drawn, mnist, shapes, Augment, Batches, Dataset, Scaling},
     lab::{Batch, Budget, Folders, Problem, Scale, Tested},
     resnet::Wrn10x1,
     train::{argmax, one_hot, Net, Network, Pixels, TrainError, TrainLoss},
@@ -32,7 +30,7 @@ pub(super) fn tasks() -> Vec<Task> {
             open: |folders, scale| {
                 let data = digits_of(folders, scale, [6_400, 60_000])?;
                 match scale {
-                    Scale::Paper => pictures::<Net>(data, 128, 20),
+                    Scale::Paper if LARGE => pictures::<Net>(data, 128, 20),
                     _ => pictures::<SmallMlp>(data, 64, 4),
                 }
             },
@@ -44,7 +42,7 @@ pub(super) fn tasks() -> Vec<Task> {
             open: |folders, scale| {
                 let data = digits_of(folders, scale, [2_000, 2_000])?;
                 match scale {
-                    Scale::Paper => pictures::<Net>(data, 128, 20),
+                    Scale::Paper if LARGE => pictures::<Net>(data, 128, 20),
                     _ => pictures::<SmallMlp>(data, 50, 8),
                 }
             },
@@ -66,7 +64,7 @@ pub(super) fn tasks() -> Vec<Task> {
             open: |folders, scale| {
                 let data = digits_of(folders, scale, [6_400, 60_000])?;
                 match scale {
-                    Scale::Paper => pictures::<Deep<1000>>(data, 128, 10),
+                    Scale::Paper if LARGE => pictures::<Deep<1000>>(data, 128, 10),
                     _ => pictures::<Deep<128>>(data, 64, 4),
                 }
             },
@@ -135,30 +133,6 @@ pub(super) fn digits(
     };
     let data = mnist::load(&folder)?;
     Ok(("MNIST", Dataset::new(data.train.take(train)?, data.test.take(test)?)?))
-}
-
-/// Each image in half its size: means over two by two pixels.
-pub(super) fn halved(images: &Images) -> Result<Images, DataError> {
-    let [channels, rows, columns] = images.shape();
-    let (mut pixels, mut labels) = (Vec::new(), Vec::new());
-    for index in 0..images.len() {
-        let (Some(all), Some(label)) = (images.pixels_of(index), images.label(index)) else {
-            continue;
-        };
-        let at = |c: usize, y: usize, x: usize| {
-            u32::from(all.get((c * rows + y) * columns + x).copied().unwrap_or_default())
-        };
-        for c in 0..channels {
-            for y in (0..rows - 1).step_by(2) {
-                for x in (0..columns - 1).step_by(2) {
-                    let sum = at(c, y, x) + at(c, y, x + 1) + at(c, y + 1, x) + at(c, y + 1, x + 1);
-                    pixels.push((sum / 4) as u8);
-                }
-            }
-        }
-        labels.push(label);
-    }
-    Images::new(pixels, labels, [channels, rows / 2, columns / 2], images.classes())
 }
 
 pub(super) fn pictures<M: Network<Device = Cpu>>(
@@ -265,20 +239,4 @@ pub(super) fn classify<M: Network<Device = Cpu>>(
     let y = one_hot::<M>(device, labels)?;
     let mean = f64::from(cross_entropy_with_logits_loss(logits, y).array());
     Ok((mean * labels.len() as f64, right))
-}
-
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-
-    // Fails if a mean is taken over other pixels than the four that it stands for.
-    #[test]
-    fn an_image_is_halved_by_means() {
-        let pixels = vec![0, 4, 10, 10, 8, 4, 10, 10, 1, 1, 0, 0, 1, 1, 0, 200];
-        let images = Images::new(pixels, vec![1], [1, 4, 4], 2).unwrap();
-        let half = halved(&images).unwrap();
-        assert_eq!((half.shape(), half.pixels_of(0).unwrap()), ([1, 2, 2], &[4, 10, 1, 50][..]));
-        assert_eq!(half.label(0).unwrap(), 1);
-    }
 }

@@ -1,15 +1,26 @@
 //! The tasks: small ones of the usual kinds.
 
-mod folder;
-mod images;
-mod models;
-mod numbers;
-pub(super) mod paper;
-mod sentences;
+mod halved;
+mod measure;
 mod task;
-mod vectors;
 
 pub use task::{Ready, Task};
+
+// All models, which take minutes to compile.
+#[cfg(feature = "lab")]
+mod folder;
+#[cfg(feature = "lab")]
+mod images;
+#[cfg(feature = "lab")]
+mod models;
+#[cfg(feature = "lab")]
+mod numbers;
+#[cfg(feature = "lab")]
+pub(super) mod paper;
+#[cfg(feature = "lab")]
+mod sentences;
+#[cfg(feature = "lab")]
+mod vectors;
 
 /// All tasks.
 ///
@@ -23,6 +34,7 @@ pub use task::{Ready, Task};
 /// assert_eq!(trained.steps, ready.budget().steps());
 /// # Ok::<(), tlr_models::train::TrainError>(())
 /// ```
+#[cfg(feature = "lab")]
 pub fn tasks() -> Vec<Task> {
     let mut all = images::tasks();
     all.extend(vectors::tasks());

@@ -3,10 +3,11 @@
 
 use super::{
     folder,
-    images::{classified, digits_of, halved, pictures},
+    halved::halved,
+    images::{classified, digits_of, pictures},
     models::SmallMlp,
     sentences::sentences,
-    task::Task,
+    task::{Task, LARGE},
 };
 use crate::{
     data::{
@@ -60,7 +61,7 @@ pub(in crate::lab) const TRANSLATION: Task = Task {
             }
         };
         match scale {
-            Scale::Paper => {
+            Scale::Paper if LARGE => {
                 sentences::<Seq2Seq<10_000, 10_000, f32, Cpu>>(name, &train, &val, 10_000, 20)
             }
             _ => sentences::<Small>(name, &train, &val, 1_000, scale.pick(1, 8, 8)),
@@ -107,7 +108,7 @@ const fn cifar<const BATCH: usize>() -> Task {
         open: |folders, scale| {
             let [train, test] = scale.pick([64, 16], [2_560, 500], [50_000, 10_000]);
             let (name, data) = coloured(folders, [train, test])?;
-            if scale == Scale::Paper {
+            if scale == Scale::Paper && LARGE {
                 return match data.train.classes() {
                     ..=10 => classified::<Wrn16x4<10, f32, Cpu>>((name, data), BATCH, 100, true),
                     _ => classified::<Wrn16x4<100, f32, Cpu>>((name, data), BATCH, 100, true),
@@ -117,7 +118,8 @@ const fn cifar<const BATCH: usize>() -> Task {
             let epochs = scale.pick(1, 8, 8);
             match data.train.classes() {
                 ..=10 => pictures::<Wrn10x1<10, f32, Cpu>>((name, data), BATCH, epochs),
-                _ => pictures::<Wrn10x1<100, f32, Cpu>>((name, data), BATCH, epochs),
+                _ if LARGE => pictures::<Wrn10x1<100, f32, Cpu>>((name, data), BATCH, epochs),
+                _ => Err(TrainError::OnlyRelease),
             }
         },
     }

@@ -15,6 +15,10 @@ pub struct Task {
     pub(super) open: fn(&Folders, Scale) -> Opened,
 }
 
+/// Whether the networks of full scale are compiled. Without optimisation they would take hours to
+/// run, and they take minutes to compile.
+pub(super) const LARGE: bool = !cfg!(debug_assertions);
+
 /// A task with its data, or why it cannot be had.
 pub(super) type Opened = Result<Box<dyn Ready>, TrainError>;
 
@@ -67,7 +71,7 @@ impl Task {
     /// The task with its data, which are drawn or read; none if they are not in `folders`.
     ///
     /// # Errors
-    /// Files that cannot be read.
+    /// Files that cannot be read. At full scale, [`TrainError::OnlyRelease`] without `--release`.
     pub fn open(
         &self,
         folders: &Folders,
@@ -75,6 +79,7 @@ impl Task {
     ) -> Result<Option<Box<dyn Ready>>, TrainError> {
         match self.needs {
             Some(name) if folders.find(name).is_none() => Ok(None),
+            _ if scale == Scale::Paper && !LARGE => Err(TrainError::OnlyRelease),
             _ => (self.open)(folders, scale).map(Some),
         }
     }
