@@ -25,7 +25,7 @@ use std::{error::Error, io::Write, path::PathBuf, process::ExitCode, time::Durat
 use tlr_models::{
     data::{digits, mnist, Dataset},
     report::{self, Compared, Comparison, HeatCell, HeatMap, HeatPanel},
-    sweep::{self, EpochRecord, Grid, Record, Results},
+    sweep::{self, EpochRecord, Grid, Results, SweepRecord},
     train::{self, AnyRanks, Base, Mode, Net, Rule},
 };
 
@@ -177,7 +177,7 @@ fn run(args: &Args, ranks: &AnyRanks) -> Result<(), Box<dyn Error>> {
     let jobs = many::jobs(args.jobs)?;
     say(&bar, &format!("runs: {}, done before: {done}", cells.len()))?;
     let mut said = Ok(());
-    let mut tell = |record: &Record| {
+    let mut tell = |record: &SweepRecord| {
         if said.is_ok() {
             said = say(&bar, &sweep::line(record));
         }
@@ -199,14 +199,14 @@ fn run(args: &Args, ranks: &AnyRanks) -> Result<(), Box<dyn Error>> {
 
     let draw = |name: &str, svg: String| report::write(&out.file(name), svg);
     let (size, rate) =
-        (|r: &Record| r.batch_size.to_string(), |r: &Record| format!("{:e}", r.rate));
+        (|r: &SweepRecord| r.batch_size.to_string(), |r: &SweepRecord| format!("{:e}", r.rate));
     let map = heat_map(&records, "batch size", size, "starting rate", rate);
     draw("heatmap.svg", map.to_svg())?;
     // Figures 1 and 2 of the paper: over starting rates, and over p and γ.
     let rates = comparison(&results, &records, "starting rate", start);
     draw("rates.svg", rates.to_svg())?;
     if args.window_fraction.len() * args.damping.len() > 1 {
-        let p = |r: &Record| r.window_fraction.to_string();
+        let p = |r: &SweepRecord| r.window_fraction.to_string();
         let map = heat_map(&records, "γ", |r| r.damping.to_string(), "p, fraction of an epoch", p);
         draw("heatmap-window.svg", map.to_svg())?;
         let windows = comparison(&results, &records, "window and damping", |r| {
@@ -227,7 +227,7 @@ fn run(args: &Args, ranks: &AnyRanks) -> Result<(), Box<dyn Error>> {
 }
 
 /// The runs that differ in rate, batch, window and seed only.
-fn series(record: &Record) -> String {
+fn series(record: &SweepRecord) -> String {
     let eta = match record.rule {
         Rule::Additive | Rule::Multiplicative => format!(" {:e}", record.meta_rate),
         _ => String::new(),
@@ -240,7 +240,7 @@ fn series(record: &Record) -> String {
 }
 
 /// The values of `of`, each once, in the order in which they come.
-fn distinct<T: PartialEq>(records: &[&Record], of: impl Fn(&Record) -> T) -> Vec<T> {
+fn distinct<T: PartialEq>(records: &[&SweepRecord], of: impl Fn(&SweepRecord) -> T) -> Vec<T> {
     let mut values = Vec::new();
     for value in records.iter().map(|record| of(record)) {
         if !values.contains(&value) {
@@ -266,7 +266,7 @@ fn spread(values: &[f64], digits: usize) -> String {
 }
 
 /// Like the paper's Table 1: accuracy and loss by starting rate, mean ± deviation over all else.
-fn table(records: &[&Record]) -> String {
+fn table(records: &[&SweepRecord]) -> String {
     let rates = distinct(records, |record| record.rate);
     let mut text = String::new();
     for (heading, digits, of) in [
@@ -302,20 +302,20 @@ fn table(records: &[&Record]) -> String {
     text
 }
 
-type Figure = fn(&Record) -> Option<f64>;
+type Figure = fn(&SweepRecord) -> Option<f64>;
 
 /// Test loss over two of the grid's axes, a panel a series; accuracy in the cells.
 fn heat_map(
-    records: &[&Record],
+    records: &[&SweepRecord],
     y_label: &str,
-    row: impl Fn(&Record) -> String,
+    row: impl Fn(&SweepRecord) -> String,
     x_label: &str,
-    column: impl Fn(&Record) -> String,
+    column: impl Fn(&SweepRecord) -> String,
 ) -> HeatMap {
     let (rows, columns) = (distinct(records, &row), distinct(records, &column));
     let panel = |name: String| {
         let cell = |y: &String, x: &String| {
-            let here = |r: &&&Record| series(r) == name && row(r) == *y && column(r) == *x;
+            let here = |r: &&&SweepRecord| series(r) == name && row(r) == *y && column(r) == *x;
             let here: Vec<_> = records.iter().filter(here).collect();
             let losses: Vec<_> = here.iter().filter_map(|r| r.test_loss).collect();
             let accuracies: Vec<_> = here.iter().filter_map(|r| r.test_accuracy).collect();
@@ -336,16 +336,16 @@ fn heat_map(
     }
 }
 
-fn start(record: &Record) -> String {
+fn start(record: &SweepRecord) -> String {
     format!("from {:e}", record.rate)
 }
 
 /// Test loss and rate over the epochs, a run for each value of `by`: the first that has it.
 fn comparison(
     results: &Results,
-    records: &[&Record],
+    records: &[&SweepRecord],
     what: &str,
-    by: impl Fn(&Record) -> String,
+    by: impl Fn(&SweepRecord) -> String,
 ) -> Comparison {
     let runs = distinct(records, &by).into_iter().filter_map(|name| {
         let record = records.iter().find(|record| by(record) == name)?;

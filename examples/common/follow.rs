@@ -2,7 +2,7 @@
 
 use super::{
     device::Place,
-    record::{Record, BEST, CURVES, FILES},
+    record::{RunFiles, BEST, CURVES, FILES},
     shown::Shown,
     signals::Stop,
     warn, Job,
@@ -122,7 +122,7 @@ impl Job<'_> {
                 Err(error) => Err(error.into()),
             };
         }
-        let mut record = Record::new(self, subject.data, fingerprint);
+        let mut record = RunFiles::new(self, subject.data, fingerprint);
         let mut elsewhere = false;
         let mut shown = Shown::new(&options, self.training.quiet, self.progress_bar());
         let done = train(&options, &persistence, &mut |event| {

@@ -28,8 +28,8 @@ const EVENTS: &str = "events.out.tfevents.tlr";
 /// All files that a run writes to its folder, or takes away from it.
 pub(super) const FILES: [&str; 6] = ["run.json", "epochs.csv", "history.csv", CURVES, BEST, EVENTS];
 
-/// The events of a run that have come so far.
-pub(super) struct Record<'a> {
+/// The events of a run that have come so far, of which its files are made.
+pub(super) struct RunFiles<'a> {
     job: &'a Job<'a>,
     /// The data's name, and what identifies it.
     data: (&'a str, String),
@@ -44,7 +44,7 @@ pub(super) struct Record<'a> {
     batches: usize,
 }
 
-impl<'a> Record<'a> {
+impl<'a> RunFiles<'a> {
     pub(super) fn new(job: &'a Job<'a>, data: &'a str, fingerprint: String) -> Self {
         let events = job.training.tensorboard.then(|| EventFile::new(job.out.file(EVENTS)));
         Self {

@@ -63,10 +63,10 @@ fn check_field(field: &Field<'_>, on_struct: &StructAttrs) -> syn::Result<()> {
         };
         errors.push(Error::new(span, message));
     }
-    if let Some(rate) = &attrs.rate {
-        if !(rate.value.is_finite() && rate.value > 0.0) {
-            errors.push(Error::new_spanned(&rate.literal, "a rate must be finite and above zero"));
-        }
+    if let Some(rate) = &attrs.rate
+        && !(rate.value.is_finite() && rate.value > 0.0)
+    {
+        errors.push(Error::new_spanned(&rate.literal, "a rate must be finite and above zero"));
     }
     errors.finish()
 }

@@ -7,8 +7,8 @@ use std::{
     sync::atomic::{AtomicU64, Ordering},
 };
 
-/// Where a file at `path` really is. A link stays, and what it leads to is replaced, also if that
-/// is not there yet.
+/// The file that the links at `path` lead to, also if it is not there yet. `path` itself if it is
+/// no link. To replace this file leaves the links as they are.
 pub fn behind_links(path: &Path) -> PathBuf {
     let mut path = path.to_owned();
     // More links than a system follows lead in a circle.
@@ -22,7 +22,7 @@ pub fn behind_links(path: &Path) -> PathBuf {
     path
 }
 
-/// How the name of a file ends that is not finished.
+/// The end of an unfinished file's name.
 const PARTIAL: &str = ".partial";
 
 /// A file that is not finished. No two writers share one, and its writer holds its lock. It is
@@ -31,13 +31,13 @@ const PARTIAL: &str = ".partial";
 pub struct Partial {
     file: File,
     path: PathBuf,
-    /// The place that the file will take. None once it has.
+    /// The place that the file will take. None after it has taken it.
     place: Option<PathBuf>,
 }
 
 impl Partial {
-    /// A new file beside the one that `path` leads to, with a name of its own. What writers that
-    /// were killed have left of the same file is removed.
+    /// A new file beside the one that `path` leads to, with a name of its own. Unfinished files
+    /// that killed writers of the same file have left are removed.
     ///
     /// # Errors
     /// The system's. `InvalidInput` if `path` names no file.
@@ -51,7 +51,7 @@ impl Partial {
             return Err(io::ErrorKind::InvalidInput.into());
         }
         let name = name.to_string_lossy().into_owned();
-        // As far as that is possible.
+        // If they cannot be removed, they stay.
         let _ = remove_abandoned(folder_of(path), Some(&name));
         loop {
             let count = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -112,7 +112,7 @@ impl Drop for Partial {
 }
 
 /// Removes the partial files in a folder whose writers are gone: those that no process has locked.
-/// Of this file alone, if it is named.
+/// If `of` is given, only those that were to become the file of that name.
 ///
 /// # Errors
 /// The system's, if the folder cannot be read. A file that cannot be removed stays.
@@ -126,10 +126,10 @@ pub fn remove_abandoned(folder: &Path, of: Option<&str>) -> io::Result<()> {
         if !is_partial {
             continue;
         }
-        if let Ok(file) = File::open(entry.path()) {
-            if file.try_lock().is_ok() {
-                let _ = std::fs::remove_file(entry.path());
-            }
+        if let Ok(file) = File::open(entry.path())
+            && file.try_lock().is_ok()
+        {
+            let _ = std::fs::remove_file(entry.path());
         }
     }
     Ok(())

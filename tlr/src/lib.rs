@@ -28,7 +28,7 @@ pub use engine::{
     Adaptation, Config, HypergradientConfig, KeptBecause, NewtonConfig, Outcome, Safeguard,
     Schedule, Step, Window,
 };
-pub use error::{Cause, CheckpointError, Difference, Error, ParallelError};
+pub use error::{Cause, CheckpointError, DeviceError, Difference, Error, ParallelError};
 
 #[cfg(feature = "dfdx")]
 mod checkpoint;

@@ -11,7 +11,7 @@ fn made<R: RateRule>(config: Config<R>) -> Result<Engine<R>, Error> {
 /// An engine around an optimizer with this momentum.
 fn around<R: RateRule>(config: Config<R>, momentum: f64) -> Result<Engine<R>, Error> {
     let groups = vec![Group { name: "model".into(), fixed_rate: false, rate: 0.1 }];
-    Engine::new(config, groups, Numbers { momentum, spacing: f64::EPSILON })
+    Engine::new(config, groups, HostFacts { momentum, epsilon: f64::EPSILON })
 }
 
 fn refused<R: RateRule>(config: Config<R>) -> Error {
@@ -237,9 +237,9 @@ fn a_window_outlasts_the_momentum() {
     }
     for bad in [0.0, -1.0, 1.5].into_iter().chain(NEVER) {
         let groups = vec![Group { name: "model".into(), fixed_rate: false, rate: 0.1 }];
-        let error = Engine::new(config, groups, Numbers { momentum: 0.0, spacing: bad });
+        let error = Engine::new(config, groups, HostFacts { momentum: 0.0, epsilon: bad });
         let error = error.map(drop).unwrap_err();
-        assert!(is_out_of_range(&error, "the spacing of numbers", bad));
+        assert!(is_out_of_range(&error, "the weights' epsilon", bad));
     }
     assert_eq!(of(config.momentum_spans(8.0), 0.9), 80);
     assert_eq!(of(config.momentum_spans(0.0), 0.9), 23);

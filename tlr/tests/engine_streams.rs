@@ -140,8 +140,8 @@ impl Setup {
     }
 
     fn engine(&self) -> Engine<AnyRule> {
-        let numbers = Numbers { momentum: 0.9, spacing: f64::from(f32::EPSILON) };
-        let mut engine = Engine::new(self.config, self.groups.clone(), numbers).unwrap();
+        let facts = HostFacts { momentum: 0.9, epsilon: f64::from(f32::EPSILON) };
+        let mut engine = Engine::new(self.config, self.groups.clone(), facts).unwrap();
         engine.set_schedule(self.schedule.clone());
         engine
     }

@@ -10,7 +10,7 @@ mod together;
 
 pub use error::SweepError;
 pub use grid::Grid;
-pub use record::{line, Ended, EpochRecord, Record};
+pub use record::{line, Ended, EpochRecord, SweepRecord};
 pub use results::Results;
 pub use together::run_together;
 
@@ -53,7 +53,7 @@ pub fn run<M: Network>(
     cells: &[Options],
     jobs: usize,
     results: &mut Results,
-    observer: &mut dyn FnMut(&Record),
+    observer: &mut dyn FnMut(&SweepRecord),
 ) -> Result<usize, SweepError> {
     let cells = left(cells, results);
     // An error in the last cell should show now, and not after hours.
@@ -86,7 +86,7 @@ fn run_each(
     cells: &[Options],
     jobs: usize,
     results: &mut Results,
-    observer: &mut dyn FnMut(&Record),
+    observer: &mut dyn FnMut(&SweepRecord),
     train: &Train<'_>,
 ) -> Result<usize, SweepError> {
     let mut failed = 0;

@@ -20,7 +20,7 @@ pub enum Ended {
 
 /// A run that has ended: a line of `results.csv`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Record {
+pub struct SweepRecord {
     /// The data set's name, number of training images, and fingerprint.
     pub data: String,
     /// How it ended.
@@ -75,7 +75,7 @@ pub struct Record {
     pub error: String,
 }
 
-impl Record {
+impl SweepRecord {
     pub(super) fn new(data: &str, options: &Options, run: Result<&Run, &(Ended, String)>) -> Self {
         let (run, (ended, error)) = match run {
             Ok(run) => (Some(run), (Ended::Finished, String::new())),
@@ -156,7 +156,7 @@ pub struct EpochRecord {
 }
 
 /// A run in a line, for the terminal.
-pub fn line(record: &Record) -> String {
+pub fn line(record: &SweepRecord) -> String {
     let options = record.options();
     let mut line = format!(
         "{} {} {} from {:e}, batch {}, p {:.2}, ",

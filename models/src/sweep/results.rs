@@ -2,7 +2,7 @@
 
 use super::{
     grid::{canonical, key},
-    record::{Ended, EpochRecord, Record},
+    record::{Ended, EpochRecord, SweepRecord},
     table::Table,
     SweepError,
 };
@@ -24,7 +24,7 @@ use std::{collections::HashSet, path::Path};
 pub struct Results {
     folder: OutFolder,
     data: String,
-    records: Table<Record>,
+    records: Table<SweepRecord>,
     epochs: Table<EpochRecord>,
 }
 
@@ -38,7 +38,7 @@ impl Results {
     /// [`SweepError::Io`], [`SweepError::Csv`].
     pub fn open(folder: &Path, name: &str, data: &Dataset) -> Result<Self, SweepError> {
         let folder = OutFolder::claim(folder)?;
-        let mut records = Table::<Record>::open(folder.file("results.csv"), "data")?;
+        let mut records = Table::<SweepRecord>::open(folder.file("results.csv"), "data")?;
         let mut epochs = Table::<EpochRecord>::open(folder.file("epochs.csv"), "cell")?;
         records.keep(|record| record.ended != Ended::Failed)?;
         let done: HashSet<_> =
@@ -58,7 +58,7 @@ impl Results {
     }
 
     /// The record of a run, if it is done.
-    pub fn of(&self, options: &Options) -> Option<&Record> {
+    pub fn of(&self, options: &Options) -> Option<&SweepRecord> {
         let wanted = key(&canonical(*options));
         self.records.rows.iter().find(|record| {
             record.ended != Ended::Failed
@@ -78,12 +78,12 @@ impl Results {
         &mut self,
         options: &Options,
         run: &Result<Run, (Ended, String)>,
-    ) -> Result<Record, SweepError> {
-        self.append(Outcome::new(&self.data, options, run))
+    ) -> Result<SweepRecord, SweepError> {
+        self.append(RunResult::new(&self.data, options, run))
     }
 
     /// As [`add`](Self::add), for a run that another rank has made.
-    pub(super) fn append(&mut self, outcome: Outcome) -> Result<Record, SweepError> {
+    pub(super) fn append(&mut self, outcome: RunResult) -> Result<SweepRecord, SweepError> {
         self.epochs.append(outcome.epochs)?;
         self.records.append(vec![outcome.record.clone()])?;
         Ok(outcome.record)
@@ -97,12 +97,12 @@ impl Results {
 
 /// How a run ended, and its epochs, as they are written down.
 #[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) struct Outcome {
-    record: Record,
+pub(super) struct RunResult {
+    record: SweepRecord,
     epochs: Vec<EpochRecord>,
 }
 
-impl Outcome {
+impl RunResult {
     /// The outcome of a run on this data.
     pub(super) fn new(data: &str, options: &Options, run: &Result<Run, (Ended, String)>) -> Self {
         let cell = cell(data, options);
@@ -114,7 +114,7 @@ impl Outcome {
             test_accuracy: epoch.test_accuracy,
             rate: geometric_mean(&epoch.rates),
         });
-        Self { epochs: epochs.collect(), record: Record::new(data, options, run.as_ref()) }
+        Self { epochs: epochs.collect(), record: SweepRecord::new(data, options, run.as_ref()) }
     }
 }
 

@@ -1,8 +1,8 @@
 //! A sweep whose runs are shared out to several ranks.
 
 use super::{
-    how_it_ended, jobs, left, results::Outcome, source, train_cell, Ended, Record, Results,
-    SweepError,
+    how_it_ended, jobs, left, results::RunResult, source, train_cell, Ended, Results, SweepError,
+    SweepRecord,
 };
 use crate::{
     data::Dataset,
@@ -25,7 +25,7 @@ pub fn run_together<M: Network>(
     jobs: usize,
     mut results: Option<&mut Results>,
     ranks: &AnyRanks,
-    observer: &mut dyn FnMut(&Record),
+    observer: &mut dyn FnMut(&SweepRecord),
 ) -> Result<usize, SweepError> {
     let own = [("the training set", &data.train), ("the test set", &data.test)];
     let own = own.map(|(name, set)| (name.to_owned(), set.identity()));
@@ -47,14 +47,14 @@ pub fn run_together<M: Network>(
         let mut done = Vec::new();
         jobs::each(Share::of_rank(ranks).of(round), jobs, &work, &mut |options, run| {
             let panicked = || Err((Ended::Failed, jobs::PANICKED.to_owned()));
-            done.push(Outcome::new(&name, options, &run.unwrap_or_else(panicked)));
+            done.push(RunResult::new(&name, options, &run.unwrap_or_else(panicked)));
             Ok(())
         })?;
         let said = ranks.gather(&encoded(&done)?).map_err(TrainError::from)?;
         let mut write = || -> Result<(), SweepError> {
             let Some(results) = &mut results else { return Ok(()) };
             for said in &said {
-                for outcome in decoded::<Vec<Outcome>>(said)? {
+                for outcome in decoded::<Vec<RunResult>>(said)? {
                     let record = results.append(outcome)?;
                     failed += usize::from(record.ended == Ended::Failed);
                     observer(&record);

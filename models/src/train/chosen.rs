@@ -12,10 +12,7 @@ use dfdx::{
 use serde::Serialize;
 use tlr::{
     engine::{DirectionProducts, HypergradientRule, NewtonForm, NewtonRule, Proposal, RateRule},
-    optim::{
-        Adam, CompleteGradients, FailedUpdate, OptimizerState, RMSprop, Resumable, ResumableFamily,
-        Sgd,
-    },
+    optim::{forward, Adam, OptimizerState, RMSprop, Resumable, ResumableFamily, Sgd},
     parallel::Communicator,
     Config, DataParallel, Error, Family, NewtonConfig, Outcome, PerLayer, Safeguard, TrainableLr,
     Trainer, TunableOptimizer, Window,
@@ -158,53 +155,14 @@ impl<M: TensorCollection<f32, D> + Clone, D: TrainDevice> Optimizer<M, D, f32>
     }
 }
 
+#[warn(clippy::missing_trait_methods)]
 impl<M: TensorCollection<f32, D> + Clone, D: TrainDevice> TunableOptimizer for AnyOptimizer<M, D> {
     type Model = M;
     type Dtype = f32;
     type Device = D;
 
-    fn rate(&self, group: usize) -> f64 {
-        each!(self, optimizer => optimizer.rate(group))
-    }
-
-    fn set_rate(&mut self, group: usize, rate: f64) {
-        each!(self, optimizer => optimizer.set_rate(group, rate));
-    }
-
-    fn reset(&mut self, model: &M) {
-        each!(self, optimizer => optimizer.reset(model));
-    }
-
-    fn momentum(&self) -> f64 {
-        each!(self, optimizer => optimizer.momentum())
-    }
-
-    fn validate(&self) -> Result<(), Error> {
-        each!(self, optimizer => optimizer.validate())
-    }
-
-    fn follows_attributes(&self) -> bool {
-        each!(self, optimizer => optimizer.follows_attributes())
-    }
-
-    fn complete_gradients(
-        &self,
-        model: &M,
-        gradients: &Gradients<f32, D>,
-    ) -> CompleteGradients<Self> {
-        each!(self, optimizer => optimizer.complete_gradients(model, gradients))
-    }
-
-    fn failed_update(&self) -> FailedUpdate {
-        each!(self, optimizer => optimizer.failed_update())
-    }
-
-    fn update_owned(
-        &mut self,
-        model: &mut M,
-        gradients: &mut Gradients<f32, D>,
-    ) -> Result<(), OptimizerUpdateError<D::Err>> {
-        each!(self, optimizer => optimizer.update_owned(model, gradients))
+    forward! {
+        Self::Sgd(sgd) => sgd, Self::Adam(adam) => adam, Self::Rmsprop(rmsprop) => rmsprop;
     }
 }
 

@@ -64,8 +64,8 @@ where
     }
 
     fn stop_all(&mut self, asked: bool) -> bool {
-        let told = self.0.optimizer().optimizer().was_told();
-        self.0.optimizer_mut().tell_all(asked);
+        let told = self.0.optimizer().optimizer().flag_was_set();
+        self.0.optimizer_mut().set_flag(asked);
         told || (asked && self.0.optimizer().optimizer().ranks().size() == 1)
     }
 

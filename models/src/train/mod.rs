@@ -14,6 +14,7 @@ mod options;
 mod peers;
 mod persistence;
 mod ranks;
+mod replay;
 mod run;
 mod source;
 #[cfg(feature = "text")]

@@ -86,8 +86,8 @@ where
     }
 
     fn stop_all(&mut self, asked: bool) -> bool {
-        let told = self.0.optimizer().was_told();
-        self.0.tell_all(asked);
+        let told = self.0.optimizer().flag_was_set();
+        self.0.set_flag(asked);
         told || (asked && self.0.optimizer().ranks().size() == 1)
     }
 

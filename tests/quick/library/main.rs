@@ -15,6 +15,7 @@ mod failed_updates;
 mod faults;
 mod golden;
 mod gradients;
+mod handed_on;
 mod history;
 mod line_search;
 mod momentum_spans;

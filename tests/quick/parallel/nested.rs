@@ -143,11 +143,11 @@ fn what_a_program_says_reaches_the_ranks() {
                 let mut $w = weight();
                 let mut opt = Newton::new(&$w, $optimizer, config.clone()).unwrap();
                 opt.weigh_next([3.0, 1.0][rank]).unwrap();
-                opt.tell_all(rank == 1);
-                assert!(!opt.was_told());
+                opt.set_flag(rank == 1);
+                assert!(!opt.flag_was_set());
                 let own = slope(&$w, [2.0, 6.0][rank]);
                 opt.step(&mut $w, &own, 1.0).unwrap();
-                assert!(opt.was_told());
+                assert!(opt.flag_was_set());
                 found.push($w.array()[0]);
             };
         }

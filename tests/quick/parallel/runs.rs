@@ -9,7 +9,7 @@ use support::values::largest_error;
 use tlr::{Error, ParallelError};
 use tlr_models::{
     data::{digits, Dataset},
-    sweep::{self, Record, Results},
+    sweep::{self, Results, SweepRecord},
     train::{
         self, train, AnyRanks, Event, InMemory, Net, Options, Persistence, Run, Share, TrainError,
     },
@@ -168,7 +168,7 @@ fn a_sweep_is_shared_out() {
         .into_iter()
         .collect();
     let folder = tempfile::tempdir().unwrap();
-    let losses = |records: &[Record]| -> Vec<(f64, Option<f64>)> {
+    let losses = |records: &[SweepRecord]| -> Vec<(f64, Option<f64>)> {
         let mut all: Vec<_> = records.iter().map(|r| (r.rate, r.test_loss)).collect();
         all.sort_by(|a, b| a.0.total_cmp(&b.0));
         all

@@ -24,7 +24,7 @@ fn pages_below(folder: &Path, pages: &mut Vec<PathBuf>) {
 }
 
 fn pages() -> Vec<PathBuf> {
-    let files = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"];
+    let files = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "examples/CHANGELOG.md"];
     let mut pages: Vec<_> = files.iter().map(|file| root().join(file)).collect();
     for folder in ["docs", "results", "benches"] {
         pages_below(&root().join(folder), &mut pages);

@@ -80,6 +80,9 @@ impl Checkpoint {
     }
 
     /// The bytes that were attached by this name.
+    ///
+    /// # Example
+    /// See [`Checkpoint`].
     pub fn attachment(&self, name: &str) -> Option<&[u8]> {
         Some(&self.tensors.get(&format!("{ATTACHED}{name}"))?.bytes)
     }
@@ -101,6 +104,9 @@ impl Checkpoint {
     ///
     /// # Errors
     /// [`Error::Checkpoint`].
+    ///
+    /// # Example
+    /// See [`Checkpoint`].
     pub fn save(&self, path: impl AsRef<Path>) -> Result<(), Error> {
         let path = path.as_ref();
         file::save(&self.tensors, path).map_err(|problem| failed(Some(path), problem))
@@ -110,7 +116,8 @@ impl Checkpoint {
     /// find out before a long training.
     ///
     /// # Errors
-    /// The system's error, as if there is no such folder, if `path` is one, or names no file.
+    /// The system's error: there is no such folder, for instance, or `path` is a folder, or names
+    /// no file.
     ///
     /// # Example
     /// ```
@@ -126,6 +133,9 @@ impl Checkpoint {
     /// # Errors
     /// [`Error::Checkpoint`] if the file is missing, not a checkpoint, damaged, or of another
     /// version.
+    ///
+    /// # Example
+    /// See [`Checkpoint`].
     pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
         let path = path.as_ref();
         let read = || file::parse(&std::fs::read(path).map_err(CheckpointError::io("read"))?);
@@ -139,6 +149,28 @@ impl Checkpoint {
     ///
     /// # Errors
     /// [`Error::Checkpoint`], for a tensor of more bytes than there are addresses.
+    ///
+    /// # Example
+    /// A checkpoint that goes somewhere else than into a file.
+    /// ```
+    /// use dfdx::{optim::SgdConfig, prelude::*};
+    /// use tlr::{optim::Sgd, Checkpoint, CheckpointError, Error, Newton, NewtonConfig};
+    ///
+    /// let model = Cpu::default().build_module::<Linear<4, 2>, f32>();
+    /// let sgd = Sgd::new(&model, SgdConfig::default());
+    /// let opt = Newton::new(&model, sgd, NewtonConfig::default())?;
+    /// let checkpoint = opt.checkpoint(&model)?;
+    /// let mut bytes = checkpoint.to_bytes()?;
+    /// assert_eq!(Checkpoint::from_bytes(&bytes)?, checkpoint);
+    ///
+    /// *bytes.last_mut().unwrap() ^= 1;
+    /// let damaged = Checkpoint::from_bytes(&bytes);
+    /// assert!(matches!(
+    ///     damaged,
+    ///     Err(Error::Checkpoint { problem: CheckpointError::Damaged(_), .. })
+    /// ));
+    /// # Ok::<(), tlr::Error>(())
+    /// ```
     pub fn to_bytes(&self) -> Result<Vec<u8>, Error> {
         let mut bytes = Vec::new();
         let written = file::write(&self.tensors, &mut bytes);
@@ -150,6 +182,9 @@ impl Checkpoint {
     ///
     /// # Errors
     /// As [`open`](Self::open).
+    ///
+    /// # Example
+    /// See [`to_bytes`](Self::to_bytes).
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, Error> {
         match file::parse(bytes) {
             Ok(tensors) => Ok(Self { tensors, path: None }),
@@ -158,7 +193,7 @@ impl Checkpoint {
     }
 
     /// A checkpoint of these tensors, and of all that is not a tensor.
-    pub(crate) fn new(mut tensors: Tensors, progress: &Progress) -> Result<Self, Error> {
+    pub(crate) fn new(mut tensors: Tensors, progress: &Metadata) -> Result<Self, Error> {
         let json = serde_json::to_vec(progress)
             .map_err(|error| failed(None, CheckpointError::Damaged(error.to_string())))?;
         tensors.insert(PROGRESS.to_owned(), Stored::of_bytes(json));
@@ -177,7 +212,7 @@ impl Checkpoint {
 
     /// The part that is not tensors, if this checkpoint fits `here`: the same kind of model,
     /// optimizer and configuration.
-    pub(crate) fn fits(&self, here: &Self) -> Result<Progress, Error> {
+    pub(crate) fn fits(&self, here: &Self) -> Result<Metadata, Error> {
         let problem = |problem| self.refused(problem);
         let progress = self.progress().map_err(problem)?;
         let expected = here.progress().map_err(problem)?;
@@ -207,7 +242,7 @@ impl Checkpoint {
         self.refused(CheckpointError::Damaged(problem))
     }
 
-    fn progress(&self) -> Result<Progress, CheckpointError> {
+    fn progress(&self) -> Result<Metadata, CheckpointError> {
         let Some(stored) = self.tensors.get(PROGRESS) else {
             return Err(CheckpointError::Damaged(format!("it has no `{PROGRESS}`")));
         };
@@ -258,7 +293,7 @@ impl Checkpoint {
 /// All that is not a tensor.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct Progress {
+pub(crate) struct Metadata {
     pub(crate) settings: Settings,
     /// Updates that the base optimizer has made, by the path of the layer where each has its own.
     pub(crate) optimizer_steps: BTreeMap<String, u64>,

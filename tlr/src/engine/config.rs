@@ -1,15 +1,14 @@
 //! [`Config`]: all settings of an engine, with defaults and ranges.
 
-use super::{
-    rule::{HypergradientRule, NewtonForm, NewtonRule, RateRule},
-    safeguard::Safeguard,
-    window::Window,
-};
+use super::{rule::RateRule, safeguard::Safeguard, window::Window};
 use crate::error::Error;
 
 /// How a rate is trained: a rule, a window, and the safeguard.
 ///
 /// Numbers out of range are reported when an optimizer is made with it.
+///
+/// # Example
+/// See [`NewtonConfig`](super::NewtonConfig).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Config<R> {
     pub(crate) rule: R,
@@ -25,32 +24,6 @@ pub struct Config<R> {
     pub(crate) sketch: Option<usize>,
     pub(crate) bf16_directions: bool,
 }
-
-/// The configuration of `Newton`.
-///
-/// The default is the aligned rule with γ = 0.33, windows of 0.2 of an epoch, undamped while
-/// windows agree, and the safeguard on; the starting rates are found by the ramp, and settle.
-///
-/// # Example
-/// ```
-/// use tlr::{NewtonConfig, Window};
-///
-/// let ours = NewtonConfig::default().batches_per_epoch(469);
-/// let papers = NewtonConfig::paper_code().batches_per_epoch(469);
-/// let own = NewtonConfig::default().damping(0.5).window(Window::steps(50)?);
-/// // Every setting at its default, around an optimizer without momentum:
-/// let same = NewtonConfig::default()
-///     .damping(0.33).max_factor(100.0).form(tlr::engine::NewtonForm::Aligned)
-///     .window(Window::fraction(0.2)?).min_window_steps(20).momentum_spans(5.0)
-///     .climb(0.8).ramp(true).settle(true).horizon(None)
-///     .safeguard(tlr::Safeguard::default()).sketch(None).bf16_directions(false);
-/// assert_eq!(same, NewtonConfig::default());
-/// # Ok::<(), tlr::Error>(())
-/// ```
-pub type NewtonConfig = Config<NewtonRule>;
-
-/// The configuration of `Hypergradient`.
-pub type HypergradientConfig = Config<HypergradientRule>;
 
 impl<R: RateRule> Config<R> {
     /// Any rule, with windows of 0.2 of an epoch (of at least 20 steps, and of 5/(1 − β) around
@@ -108,6 +81,9 @@ impl<R: RateRule> Config<R> {
     }
 
     /// The length of a window. Default: 0.2 of an epoch.
+    ///
+    /// # Example
+    /// See [`NewtonConfig`](super::NewtonConfig).
     pub fn window(mut self, window: Window) -> Self {
         self.window = window;
         self
@@ -115,6 +91,9 @@ impl<R: RateRule> Config<R> {
 
     /// The number of optimizer steps in an epoch, for a window that is a fraction of an epoch.
     /// Until this number is given, such a window has [`Window::UNKNOWN_EPOCH`] steps.
+    ///
+    /// # Example
+    /// See [`NewtonConfig`](super::NewtonConfig).
     pub fn batches_per_epoch(mut self, batches: usize) -> Self {
         self.batches_per_epoch = Some(batches);
         self
@@ -126,6 +105,9 @@ impl<R: RateRule> Config<R> {
     /// 16 batches of 128, and a fifth of that is 3 steps: training ended at 86.4 % of the test
     /// images (seeds 0 to 2), with five rollbacks a run. With windows of 20 steps it was 88.2 %,
     /// with one rollback in three runs. The paper has no such limit, and neither have its presets.
+    ///
+    /// # Example
+    /// See [`NewtonConfig`](super::NewtonConfig).
     pub fn min_window_steps(mut self, steps: usize) -> Self {
         self.min_window_steps = steps;
         self
@@ -142,6 +124,9 @@ impl<R: RateRule> Config<R> {
     /// Two windows in a row then agree although they share nothing but noise. At β = 0.9 the cosine
     /// of their directions is 0.27 for windows of 23 steps and 0.12 for windows of 50. Such
     /// agreement would keep the rate up when it should sink.
+    ///
+    /// # Example
+    /// See [`NewtonConfig`](super::NewtonConfig).
     pub fn momentum_spans(mut self, momentum_spans: f64) -> Self {
         self.momentum_spans = momentum_spans;
         self
@@ -150,8 +135,9 @@ impl<R: RateRule> Config<R> {
     /// How well two windows in a row must agree for the rate to climb without damping.
     ///
     /// The rate climbs while the cosine between the two directions is above `cosine`, a number in
-    /// (0, 1). `None` means that it never climbs. Default: [`NewtonConfig::CLIMB`], 0.8, for the
-    /// aligned Newton rule; `None` for other rules. The climb is not in the paper.
+    /// (0, 1). `None` means that it never climbs. Default: 0.8 for the aligned Newton rule
+    /// ([`NewtonConfig::CLIMB`](super::NewtonConfig::CLIMB)), and `None` for other rules. The climb
+    /// is not in the paper.
     ///
     /// **Why.** Two windows that agree were made at a rate that is far too small. The rule raises
     /// such a rate slowly, for two reasons. Damping holds it back. And the noise of the gradients
@@ -176,6 +162,9 @@ impl<R: RateRule> Config<R> {
     ///   √K·ε‖w‖/2. That is what K roundings add up to if each goes in a random direction. The rate
     ///   is raised a hundredfold, or by less if that would move the weights by more than a
     ///   thousandth of their norm, as it may in half precision.
+    ///
+    /// # Example
+    /// See [`NewtonConfig`](super::NewtonConfig).
     pub fn climb(mut self, cosine: impl Into<Option<f64>>) -> Self {
         self.climb = cosine.into();
         self
@@ -207,6 +196,9 @@ impl<R: RateRule> Config<R> {
     /// go back to where training began, and the rates stay below what led there. No loss is needed.
     ///
     /// To start from a rate that is known, `ramp(false)`.
+    ///
+    /// # Example
+    /// See [`NewtonConfig`](super::NewtonConfig).
     pub fn ramp(mut self, on: bool) -> Self {
         self.ramp = on;
         self
@@ -223,6 +215,9 @@ impl<R: RateRule> Config<R> {
     /// **How.** Before the last step of a window, let d be its way so far, and g the gradient of
     /// the batch, which has had no part in d. If cos(g,d) is above 0, the loss rises along the
     /// way, and the next rate is at most the current one times 1 − cos(g,d), or times a half.
+    ///
+    /// # Example
+    /// See [`NewtonConfig`](super::NewtonConfig).
     pub fn settle(mut self, on: bool) -> Self {
         self.settle = on;
         self
@@ -247,6 +242,16 @@ impl<R: RateRule> Config<R> {
     ///
     /// Training that goes on after the horizon goes on at the last of these rates. What this gave
     /// is in docs/start.md.
+    ///
+    /// # Example
+    /// ```
+    /// use tlr::NewtonConfig;
+    ///
+    /// let (epochs, batches) = (10, 469);
+    /// let config = NewtonConfig::default().batches_per_epoch(batches);
+    /// let config = config.horizon((epochs * batches) as u64);
+    /// assert_ne!(config, config.horizon(None));
+    /// ```
     pub fn horizon(mut self, steps: impl Into<Option<u64>>) -> Self {
         self.horizon = steps.into();
         self
@@ -259,6 +264,9 @@ impl<R: RateRule> Config<R> {
     /// lasts, a batch whose gradient is not finite is left out, and weights that went too far are
     /// rolled back, by the limits of the default safeguard. Twenty such rollbacks in a row end in
     /// [`Error::TooManyRollbacks`]. `ramp(false)` turns this off too.
+    ///
+    /// # Example
+    /// See [`NewtonConfig`](super::NewtonConfig).
     pub fn safeguard(mut self, safeguard: impl Into<Option<Safeguard>>) -> Self {
         self.safeguard = safeguard.into();
         self
@@ -280,6 +288,20 @@ impl<R: RateRule> Config<R> {
     /// [`safeguard(None)`](Self::safeguard) only. A loss that is not finite is an error before
     /// anything has moved. Weights that are not finite at a window's end are an error, and cannot
     /// be undone. Start from a rate that is too small rather than too large: it will grow.
+    ///
+    /// # Example
+    /// ```
+    /// use tlr::{engine::*, Error};
+    ///
+    /// let new = |config| {
+    ///     let group = Group { name: "model".into(), fixed_rate: false, rate: 1e-6 };
+    ///     let facts = HostFacts { momentum: 0.0, epsilon: f64::EPSILON };
+    ///     Engine::new(config, vec![group], facts)
+    /// };
+    /// let config = NewtonConfig::default().sketch(NewtonConfig::SKETCH);
+    /// assert_eq!(new(config).err(), Some(Error::SketchWithSafeguard));
+    /// assert!(new(config.safeguard(None)).is_ok());
+    /// ```
     pub fn sketch(mut self, bins: impl Into<Option<usize>>) -> Self {
         self.sketch = bins.into();
         self
@@ -296,56 +318,19 @@ impl<R: RateRule> Config<R> {
     /// the snapshot before restores it to 2⁻⁸ of what the last window has moved. The end of a
     /// window reads all weights twice, first to see that they are finite, and takes up to half as
     /// long again.
+    ///
+    /// # Example
+    /// See [`NewtonConfig`](super::NewtonConfig).
     pub fn bf16_directions(mut self, on: bool) -> Self {
         self.bf16_directions = on;
         self
     }
 
     /// The bins of a [`sketch`](Self::sketch) whose ⟨u,u⟩ has a deviation of 1.1 %: 2¹⁴.
-    pub const SKETCH: usize = 1 << 14;
-}
-
-impl Default for NewtonConfig {
-    fn default() -> Self {
-        Self::new(NewtonRule::default()).climb(Self::CLIMB).ramp(true).settle(true)
-    }
-}
-
-impl NewtonConfig {
-    /// The default of [`climb`](Config::climb).
-    pub const CLIMB: f64 = 0.8;
-
-    /// What the paper's text says: its rule, p = 0.20, γ = 0.33, no safeguard.
     ///
-    /// It is here to compare with. On MNIST it destroys the network from most starting rates. The
-    /// text has most likely swapped the two figures of [`paper_code`](Self::paper_code).
-    pub fn paper_text() -> Self {
-        let rule = NewtonRule::default().form(NewtonForm::Paper);
-        Self::new(rule).min_window_steps(1).momentum_spans(0.0).safeguard(None)
-    }
-
-    /// What the paper's own code does: its rule, p = 1/3, γ = 0.20, no safeguard.
-    pub fn paper_code() -> Self {
-        Self::paper_text().damping(0.20).window(Window::PAPER_CODE)
-    }
-
-    /// γ in (0, 1]. Default 0.33.
-    pub fn damping(mut self, damping: f64) -> Self {
-        self.rule = self.rule.damping(damping);
-        self
-    }
-
-    /// The largest growth of a rate in one adaptation, above 1. Default 100.
-    pub fn max_factor(mut self, max_factor: f64) -> Self {
-        self.rule = self.rule.max_factor(max_factor);
-        self
-    }
-
-    /// The paper's rule or the aligned one. Default aligned.
-    pub fn form(mut self, form: NewtonForm) -> Self {
-        self.rule = self.rule.form(form);
-        self
-    }
+    /// # Example
+    /// See [`sketch`](Self::sketch).
+    pub const SKETCH: usize = 1 << 14;
 }
 
 impl<R: RateRule> Config<R> {

@@ -167,7 +167,7 @@ impl<R: RateRule> Engine<R> {
         } else if products.own == 0.0 {
             moves.then_some(LARGEST_CLIMB)
         } else if group.climbs {
-            Rounding::new(norm?, self.window, self.numbers.spacing).raise(products.own.sqrt())
+            Rounding::new(norm?, self.window, self.facts.epsilon).raise(products.own.sqrt())
         } else {
             None
         }

@@ -9,6 +9,31 @@ use crate::error::Cause;
 use serde::{Deserialize, Serialize};
 
 /// What has happened. Each event but [`Batch`](Self::Batch) answers the [`Request`] before it.
+///
+/// # Example
+/// A step of a host that has nothing but a loss and its window's products.
+/// ```
+/// use tlr::{engine::*, Step, Window};
+///
+/// let group = Group { name: "model".into(), fixed_rate: false, rate: 0.1 };
+/// let facts = HostFacts { momentum: 0.0, epsilon: f64::EPSILON };
+/// let config = Config::new(NewtonRule::default()).window(Window::steps(1)?);
+/// let mut engine = Engine::new(config, vec![group], facts)?;
+/// let mut event = Event::Batch { loss: Some(1.0), only_gathers: false };
+/// let step = loop {
+///     event = match engine.tell(event)? {
+///         Request::TakeSnapshot(_) => Event::SnapshotTaken,
+///         Request::Update => Event::Updated, // at `engine.effective_rates()`
+///         Request::EndWindow => {
+///             Event::WindowEnded(vec![WindowProducts { across: 0.0, own: 0.01 }])
+///         }
+///         Request::Done(step) => break step,
+///         other => unreachable!("{other:?}"),
+///     };
+/// };
+/// assert!(matches!(step, Step::WindowEnded { .. }));
+/// # Ok::<(), tlr::Error>(())
+/// ```
 #[derive(Clone, Debug, PartialEq)]
 pub enum Event {
     /// The gradients of a batch are there: a step begins.
@@ -50,6 +75,9 @@ pub enum Event {
 }
 
 /// What is to be done next.
+///
+/// # Example
+/// See [`Event`].
 #[derive(Clone, Debug, PartialEq)]
 pub enum Request {
     /// Remember the model's tensors as they are. Answer with [`Event::SnapshotTaken`].
@@ -84,6 +112,9 @@ pub enum Request {
 }
 
 /// Some of a model's tensors.
+///
+/// # Example
+/// See [`engine`](super).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TensorKind {
     /// The tensors that are trained.
@@ -93,6 +124,9 @@ pub enum TensorKind {
 }
 
 /// The snapshot that a rollback goes to, or that a way is measured from.
+///
+/// # Example
+/// See [`engine`](super).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Target {
     /// The last snapshot.
@@ -102,6 +136,9 @@ pub enum Target {
 }
 
 /// How a step ended.
+///
+/// # Example
+/// See [`decisions`](Self::decisions).
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Step {
@@ -134,6 +171,18 @@ pub enum Step {
 
 impl Step {
     /// The decisions on rates that came with this step: none, or one a group.
+    ///
+    /// # Example
+    /// ```
+    /// use tlr::{Adaptation, Outcome, Step};
+    ///
+    /// let decision = Adaptation::new(30, "head", 0.1, 0.2, None, Outcome::Scaled);
+    /// let step = Step::WindowEnded { decisions: vec![decision] };
+    /// for Adaptation { layer, from, to, outcome, .. } in step.decisions() {
+    ///     assert_eq!(format!("{layer}: {from} to {to}, {outcome}"), "head: 0.1 to 0.2, scaled");
+    /// }
+    /// assert!(Step::Made.decisions().is_empty());
+    /// ```
     pub fn decisions(&self) -> &[Adaptation] {
         match self {
             Self::WindowEnded { decisions }

@@ -6,6 +6,9 @@ use serde::{Deserialize, Serialize};
 use std::{fmt, sync::Arc};
 
 /// One decision on one group's rate.
+///
+/// # Example
+/// See [`Step::decisions`](crate::Step::decisions).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Adaptation {
@@ -49,6 +52,9 @@ impl Adaptation {
 }
 
 /// Why a rate is what it is after a decision.
+///
+/// # Example
+/// See [`Step::decisions`](crate::Step::decisions).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Outcome {
@@ -74,15 +80,23 @@ pub enum Outcome {
     /// Back to what it was before a cut, because the window after the cut was good: see
     /// [`Safeguard::trust`](crate::engine::Safeguard::trust).
     CutReverted,
-    /// No step.
+    /// The rate stays, for this reason.
     Kept(KeptBecause),
     /// Set by the line search, because the rule's own step did not pass.
     Searched,
-    /// The window was undone, and the rate cut or not: it stays if it is not to blame, or fixed.
+    /// The window was undone. The rate was cut, unless it is not to blame or is fixed.
     RolledBack(Cause),
 }
 
 /// Why a rate stayed where it was.
+///
+/// # Example
+/// ```
+/// use tlr::{KeptBecause, Outcome};
+///
+/// let outcome = Outcome::Kept(KeptBecause::NoGradient);
+/// assert_eq!(outcome.to_string(), "kept: no gradient");
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum KeptBecause {

@@ -1,7 +1,7 @@
 //! A decay over the steps that are left. See [`Config::horizon`](super::Config::horizon).
 
-/// How rates rise: from a multiple of those that the ramp has found, to another one, over the first
-/// part of the steps.
+/// How rates rise over the first part of the steps. `from` and `to` are multiples of the rates that
+/// the ramp has found.
 pub(super) struct Rise {
     from: f64,
     to: f64,
@@ -10,8 +10,8 @@ pub(super) struct Rise {
 
 /// Around Adam, the ramp finds low rates.
 const LONG_STEPS: Rise = Rise { from: 1.0, to: 1.5, over: 0.1 };
-/// Around SGD, it finds rates twice as high. A transformer may stop learning if its training begins
-/// at all of them (docs/start.md).
+/// Around SGD, the ramp finds rates twice as high. A transformer may stop learning if its training
+/// begins at the whole rate (docs/start.md).
 const FOLLOWING: Rise = Rise { from: 0.7, to: 1.0, over: 0.3 };
 /// The last part of the steps, over which rates fall to 0.
 const FALL: f64 = 0.3;
@@ -20,8 +20,8 @@ const FALL: f64 = 0.3;
 /// Deviation from the paper, which has no horizon.
 #[derive(Clone, Copy)]
 pub(super) enum Shape {
-    /// The factor is the share of the steps that is left. For noise that hides the slope, or
-    /// without a ramp.
+    /// The factor is the share of the steps that is left. It has this shape if noise hides the
+    /// slope, and without a ramp.
     Falls,
     /// The factor rises, and falls to 0 over the last part.
     RisesAndFalls(&'static Rise),

@@ -15,6 +15,9 @@ use crate::error::Error;
 /// Before the first [`take_snapshot`](Self::take_snapshot) of the buffers a host may already be
 /// asked to [`skip`](Self::skip) a batch or to [`go_back`](Self::go_back). So copy the buffers when
 /// the host is made, and again before each forward pass while [`Engine::lacks_snapshot`] is true.
+///
+/// # Example
+/// See [`engine`](super).
 pub trait Host {
     /// What can go wrong, such as a device that runs out of memory.
     type Error;
@@ -91,6 +94,9 @@ pub trait Host {
 }
 
 /// The host's answer at the end of a window.
+///
+/// # Example
+/// See [`engine`](super).
 #[derive(Clone, Debug, PartialEq)]
 pub enum WindowEnd {
     /// The products of each group. The snapshots have moved on.
@@ -103,6 +109,14 @@ pub enum WindowEnd {
 }
 
 /// Why a step was not finished.
+///
+/// # Example
+/// ```
+/// use tlr::engine::StepError;
+///
+/// let error = StepError::Host { error: tlr::Error::NothingToTrain, step_made: true };
+/// assert!(error.to_string().ends_with(": the step itself was made"));
+/// ```
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum StepError<E> {
     /// The engine has given up.
@@ -127,6 +141,9 @@ pub enum StepError<E> {
 /// # Errors
 /// [`StepError::Engine`] with an error of [`Engine::tell`]; [`StepError::Host`] with one of the
 /// host's. The next step can be driven all the same.
+///
+/// # Example
+/// See [`engine`](super).
 pub fn drive<R: RateRule, H: Host>(
     engine: &mut Engine<R>,
     host: &mut H,

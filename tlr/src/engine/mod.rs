@@ -49,8 +49,8 @@
 //!
 //! let group = Group { name: "w".into(), fixed_rate: false, rate: 1e-6 };
 //! let config = NewtonConfig::default().window(Window::steps(1)?);
-//! let numbers = Numbers { momentum: 0.0, spacing: f64::EPSILON };
-//! let mut engine = Engine::new(config, vec![group], numbers)?;
+//! let facts = HostFacts { momentum: 0.0, epsilon: f64::EPSILON };
+//! let mut engine = Engine::new(config, vec![group], facts)?;
 //! let mut host = OneWeight { w: 3.0, last: 0.0, before: 0.0 };
 //! for _ in 0..20 {
 //!     let loss = 0.5 * host.w * host.w;
@@ -69,8 +69,10 @@ mod exact_step;
 mod history;
 mod horizon;
 mod host;
-mod numbers;
+mod host_facts;
+mod presets;
 mod products;
+mod readings;
 mod rule;
 mod safeguard;
 mod schedule;
@@ -83,11 +85,12 @@ mod step;
 mod window;
 mod witness;
 
-pub use config::{Config, HypergradientConfig, NewtonConfig};
+pub use config::Config;
 pub use event::{Event, Request, Step, Target, TensorKind};
 pub use history::{Adaptation, KeptBecause, Outcome};
 pub use host::{drive, Host, StepError, WindowEnd};
-pub use numbers::Numbers;
+pub use host_facts::HostFacts;
+pub use presets::{HypergradientConfig, NewtonConfig};
 pub use products::{DirectionProducts, Slope, WindowProducts};
 pub use rule::{HypergradientRule, NewtonForm, NewtonRule, Proposal, RateRule, RATES};
 pub use safeguard::Safeguard;
@@ -107,10 +110,13 @@ use crate::settings::Settings;
 use horizon::Shape;
 pub(crate) use rule::bounded;
 use start::ramp::Ramp;
-use state::{GroupState, PendingStep, Phase, SnapshotTrust};
+use state::{GroupState, PendingStep, Phase};
 use std::sync::Arc;
 
 /// Some tensors that share a learning rate.
+///
+/// # Example
+/// See [the module](self).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Group {
     /// A layer's path, or `model`.
@@ -122,13 +128,37 @@ pub struct Group {
 }
 
 /// Decides how learning rates move, for a host that has the weights. See [the module](self).
+///
+/// # Example
+/// What can be asked of an engine, and how it is saved. A step is at [`Event`].
+/// ```
+/// use tlr::{engine::*, Schedule, Window};
+///
+/// let new = || {
+///     let group = Group { name: "model".into(), fixed_rate: false, rate: 0.1 };
+///     let facts = HostFacts { momentum: 0.0, epsilon: f64::EPSILON };
+///     let config = NewtonConfig::default().window(Window::steps(50)?).ramp(false);
+///     Engine::new(config, vec![group], facts)
+/// };
+/// let mut engine = new()?;
+/// engine.set_schedule(Some(Schedule::warm_up(10)?));
+/// assert_eq!(engine.rates().next(), Some(("model", 0.1)));
+/// assert_eq!((engine.steps(), engine.window(), engine.factor()), (0, 50, 0.1));
+/// assert!(engine.lacks_snapshot() && engine.history().is_empty());
+///
+/// let saved = serde_json::to_string(engine.state())?;
+/// let mut other = new()?;
+/// other.resume(serde_json::from_str(&saved)?)?;
+/// assert_eq!(other.state(), engine.state());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 #[derive(Clone, Debug)]
 pub struct Engine<R> {
     config: Config<R>,
     /// K, by the configuration and the base optimizer's momentum.
     window: usize,
     schedule: Option<Schedule>,
-    numbers: Numbers,
+    facts: HostFacts,
     groups: Vec<GroupSettings>,
     /// The learned rates times [`factor`](Self::factor), for the update that was asked for.
     effective: Vec<f64>,
@@ -146,16 +176,19 @@ impl<R: RateRule> Engine<R> {
     /// Makes an engine that trains one rate for each group.
     ///
     /// # Errors
-    /// - [`Error::OutOfRange`] for a number of `config` or of `numbers`.
+    /// - [`Error::OutOfRange`] for a number of `config` or of `facts`.
     /// - [`Error::SketchWithSafeguard`] for a `config` that has both.
     /// - [`Error::NothingToTrain`] without groups.
     /// - [`Error::Rate`] for a starting rate outside [`RATES`].
-    pub fn new(config: Config<R>, groups: Vec<Group>, numbers: Numbers) -> Result<Self, Error> {
-        let Numbers { momentum, spacing } = numbers;
+    ///
+    /// # Example
+    /// See [`Engine`].
+    pub fn new(config: Config<R>, groups: Vec<Group>, facts: HostFacts) -> Result<Self, Error> {
+        let HostFacts { momentum, epsilon } = facts;
         let holds = (0.0..1.0).contains(&momentum);
         Error::unless(holds, "the optimizer's momentum", "at least 0 and below 1", momentum)?;
-        let holds = spacing > 0.0 && spacing <= 1.0;
-        Error::unless(holds, "the spacing of numbers", "in (0, 1]", spacing)?;
+        let holds = epsilon > 0.0 && epsilon <= 1.0;
+        Error::unless(holds, "the weights' epsilon", "in (0, 1]", epsilon)?;
         let window = config.validated_window(momentum)?;
         if groups.is_empty() {
             return Err(Error::NothingToTrain);
@@ -173,7 +206,7 @@ impl<R: RateRule> Engine<R> {
             config,
             window,
             schedule: None,
-            numbers,
+            facts,
             groups: groups.into_iter().map(settings).collect(),
             effective,
             state,
@@ -183,6 +216,9 @@ impl<R: RateRule> Engine<R> {
     }
 
     /// Multiplies every learned rate by a schedule, or by `None`.
+    ///
+    /// # Example
+    /// See [`Engine`].
     pub fn set_schedule(&mut self, schedule: Option<Schedule>) {
         self.schedule = schedule;
     }
@@ -200,25 +236,10 @@ fn fresh_group(rate: f64, climb: Option<f64>) -> GroupState {
     }
 }
 
-/// Getters, reset and resume.
 impl<R> Engine<R> {
-    /// Each group's name and learned rate.
-    pub fn rates(&self) -> impl ExactSizeIterator<Item = (&str, f64)> {
-        self.groups.iter().zip(&self.state.groups).map(|(group, state)| (&*group.name, state.rate))
-    }
-
     /// Whether the host has snapshots to go back to, and not a sketch of them.
     fn keeps_snapshots(&self) -> bool {
         self.config.sketch.is_none()
-    }
-
-    /// The factor of the next step: that of the schedule times that of the horizon. 1 without them,
-    /// and while the starting rates are looked for.
-    pub fn factor(&self) -> f64 {
-        match self.state.ramp {
-            Some(_) => 1.0,
-            None => self.planned_factor(),
-        }
     }
 
     /// What [`factor`](Self::factor) is without a ramp.
@@ -230,42 +251,22 @@ impl<R> Engine<R> {
         scheduled * self.config.horizon.map_or(1.0, ends)
     }
 
-    /// The rates of the update that is [asked for](Request::Update): the learned rates times
-    /// [`factor`](Self::factor), within [`RATES`]. While no update is asked for, they mean nothing.
-    pub fn effective_rates(&self) -> &[f64] {
-        &self.effective
-    }
-
-    /// Every decision on a rate, in order: at the end of a window one for each group.
-    pub fn history(&self) -> &[Adaptation] {
-        &self.state.history
-    }
-
-    /// Hands the history over and starts a new one.
-    pub fn take_history(&mut self) -> Vec<Adaptation> {
-        std::mem::take(&mut self.state.history)
-    }
-
-    /// Optimizer steps so far. Those that were rolled back count, batches that were only gathered
-    /// do not.
-    pub fn steps(&self) -> u64 {
-        self.state.steps
-    }
-
-    /// Whether the next step begins with a snapshot: at the start, after a [`reset`](Self::reset),
-    /// where a schedule restarts, and after an exact step. See [`Host`].
-    pub fn lacks_snapshot(&self) -> bool {
-        self.state.snapshot == SnapshotTrust::Missing
-    }
-
-    /// K: the optimizer steps in a window.
-    pub fn window(&self) -> usize {
-        self.window
-    }
-
     /// Starts over at the weights as they are, from the rates that the engine was made with. All
     /// that was learned of losses and directions is forgotten, and so is a step that has begun.
     /// Steps are counted on, and the history is kept.
+    ///
+    /// # Example
+    /// ```
+    /// use tlr::engine::*;
+    ///
+    /// let group = Group { name: "model".into(), fixed_rate: false, rate: 0.1 };
+    /// let facts = HostFacts { momentum: 0.0, epsilon: f64::EPSILON };
+    /// let mut engine = Engine::new(NewtonConfig::default(), vec![group], facts)?;
+    /// engine.tell(Event::Batch { loss: Some(1.0), only_gathers: false })?;
+    /// engine.reset(); // no answer to the request is waited for
+    /// assert!(!engine.state().is_within_step() && engine.lacks_snapshot());
+    /// # Ok::<(), tlr::Error>(())
+    /// ```
     pub fn reset(&mut self) {
         let groups = self
             .state
@@ -289,17 +290,15 @@ impl<R> Engine<R> {
         }
     }
 
-    /// All that the engine remembers, to be saved.
-    pub fn state(&self) -> &State {
-        &self.state
-    }
-
     /// Takes over what another engine remembered. It goes on as that one would have, to the bit, if
     /// it has the same groups and the same configuration. The caller has to see to that: a state
     /// does not hold them. A state saved within a step waits for the answer to its last request.
     ///
     /// # Errors
     /// [`Error::ImpossibleState`] if no such engine can have been in it. Nothing has changed then.
+    ///
+    /// # Example
+    /// See [`Engine`].
     pub fn resume(&mut self, state: State) -> Result<(), Error> {
         if !self.can_resume(&state) {
             return Err(Error::ImpossibleState);

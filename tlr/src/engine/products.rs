@@ -7,6 +7,9 @@ use std::{iter::Sum, ops::AddAssign};
 /// The dot products of the displacements of two windows in a row, over one group of tensors.
 ///
 /// A, B and W are the weights two windows ago, one window ago, and now.
+///
+/// # Example
+/// See [`engine`](super).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct WindowProducts {
@@ -43,6 +46,17 @@ impl Sum for WindowProducts {
 ///
 /// On a quadratic piece of the loss, ⟨g,d⟩/‖d‖ grows linearly along the way: from −‖g‖ at its
 /// beginning, through 0 at the lowest point.
+///
+/// # Example
+/// Two groups as one: the slopes ⟨g,d⟩ add up, and the norms as in a longer vector.
+/// ```
+/// use tlr::engine::Slope;
+///
+/// let body = Slope { along: -0.4, moved: 3.0, gradient: 2.0, norm: 5.0, weights: 90 };
+/// let head = Slope { along: -0.1, moved: 4.0, gradient: 0.0, norm: 0.0, weights: 10 };
+/// let both: Slope = [body, head].into_iter().sum();
+/// assert_eq!((both.along, both.moved, both.weights), (-0.5, 5.0, 100));
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Slope {
@@ -120,6 +134,14 @@ impl Sum for Slope {
 /// gradient at the weights and ĝ the gradient ahead. Derivative and curvature are then exact, and
 /// so are the rules that are made of them. The cosine is one only around plain gradient descent,
 /// where u is g.
+///
+/// # Example
+/// ```
+/// use tlr::engine::DirectionProducts;
+///
+/// let products = DirectionProducts { uu: 4.0, un: 1.0, nn: 1.0 };
+/// assert_eq!((products.curvature(), products.cosine()), (3.0, 0.5));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DirectionProducts {
     /// ⟨u₋,u₋⟩.
@@ -136,11 +158,17 @@ pub struct DirectionProducts {
 impl DirectionProducts {
     /// ⟨u₋,u₋⟩ − ⟨u₋,u⟩: the rate times the second derivative of the loss with respect to the rate
     /// (Eq. 7).
+    ///
+    /// # Example
+    /// See [`DirectionProducts`].
     pub fn curvature(&self) -> f64 {
         self.uu - self.un
     }
 
     /// The cosine of the angle between the two directions, 0 if one of them vanishes.
+    ///
+    /// # Example
+    /// See [`DirectionProducts`].
     pub fn cosine(&self) -> f64 {
         let norms = self.uu.sqrt() * self.nn.sqrt();
         if norms > 0.0 {

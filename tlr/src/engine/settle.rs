@@ -17,8 +17,8 @@ const STEEP: f64 = 0.3;
 /// and the gradient g is above 0: the rate times 1 − cos(g,d), if that is less. Deviation from the
 /// paper, which has no settling.
 ///
-/// If steps are as long as the gradients (`follows`), their directions show by themselves that they
-/// turn round. Then only a way that is steep counts.
+/// If steps are as long as the gradients (`follows`), their directions already show the rule that
+/// the weights go back and forth. Then only a steep way counts.
 pub(super) fn settle(rate: f64, slope: &Slope, follows: bool, proposal: Proposal) -> Proposal {
     let least = if follows { STEEP } else { 0.0 };
     let cosine = slope.along / (slope.gradient * slope.moved);

@@ -78,13 +78,13 @@ impl<R> Engine<R> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::engine::{Event, Group, NewtonConfig, Numbers, Request, Slope, Window};
+    use crate::engine::{Event, Group, HostFacts, NewtonConfig, Request, Slope, Window};
 
     fn engine() -> Engine<crate::engine::NewtonRule> {
         let group = |name: &str| Group { name: name.into(), fixed_rate: false, rate: 0.1 };
         let config = NewtonConfig::default().window(Window::steps(3).unwrap()).ramp(false);
-        let numbers = Numbers { momentum: 0.0, spacing: f64::EPSILON };
-        Engine::new(config, vec![group("a"), group("b")], numbers).unwrap()
+        let facts = HostFacts { momentum: 0.0, epsilon: f64::EPSILON };
+        Engine::new(config, vec![group("a"), group("b")], facts).unwrap()
     }
 
     /// Fails if a figure that steps change is left out, or if one that they do not is taken.
@@ -109,10 +109,10 @@ mod tests {
     fn a_window_and_a_ramp_begin_once() {
         let group = || Group { name: "a".into(), fixed_rate: false, rate: 0.1 };
         let config = NewtonConfig::default().window(Window::steps(3).unwrap());
-        let numbers = Numbers { momentum: 0.0, spacing: f64::EPSILON };
+        let facts = HostFacts { momentum: 0.0, epsilon: f64::EPSILON };
         let slope = Slope { along: 0.0, moved: 0.0, gradient: 1.0, norm: 1.0, weights: 1 };
         for ramp in [true, false] {
-            let mut engine = Engine::new(config.ramp(ramp), vec![group()], numbers).unwrap();
+            let mut engine = Engine::new(config.ramp(ramp), vec![group()], facts).unwrap();
             for batch in 0..4 {
                 assert_eq!(engine.standing().begins_window, batch == 0, "{batch} {ramp}");
                 let only_gathers = !ramp && batch < 2;

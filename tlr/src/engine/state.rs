@@ -15,6 +15,9 @@ use serde::{Deserialize, Serialize};
 /// All that an engine remembers, in one value that serde can write and read to the bit. (As JSON it
 /// takes a reader that reads every number to the bit: `serde_json` with its feature
 /// `float_roundtrip`.)
+///
+/// # Example
+/// See [`Engine`](super::Engine).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct State {
@@ -130,8 +133,8 @@ pub(super) struct GroupState {
 }
 
 impl GroupState {
-    /// From displacements s to directions u = s / (rate · factor), of the window before and of this
-    /// one, in which this was the mean factor.
+    /// The products of the directions u = s / (rate · factor), from those of the displacements s of
+    /// the window before and of this one. `factor` is the mean of this window's factors.
     pub(super) fn directions(
         &self,
         window: &WindowProducts,
@@ -193,8 +196,8 @@ pub(super) enum Phase {
     Checking(PendingStep, Cause, Option<Vec<bool>>),
     /// It waits for the slopes of the window so far.
     LookingBack(PendingStep),
-    /// It waits for the products of a window whose last step has been made. Its slopes were these,
-    /// where they were asked for.
+    /// It waits for the products of a window whose last step has been made. These are the slopes
+    /// that were measured before that step, if any were.
     EndingWindow(Option<Vec<Slope>>),
     /// It waits for more evidence on a window that has ended.
     Weighing(EndedWindow),
@@ -311,8 +314,8 @@ pub(super) struct Rollback {
 pub(crate) const MAX_COUNT: u64 = 1 << 53;
 
 impl State {
-    /// The state after so many steps, of groups that nothing is known of. The ramp is still to be
-    /// set.
+    /// The state after `steps` steps, with nothing learned of losses and windows. The caller sets
+    /// the ramp.
     pub(super) fn new(steps: u64, groups: Vec<GroupState>, history: Vec<Adaptation>) -> Self {
         Self {
             steps,
@@ -332,6 +335,21 @@ impl State {
     }
 
     /// Whether a step has begun and is not over.
+    ///
+    /// # Example
+    /// A host that fails in the middle of a step says so, and can begin the next one.
+    /// ```
+    /// use tlr::engine::*;
+    ///
+    /// let group = Group { name: "model".into(), fixed_rate: false, rate: 0.1 };
+    /// let facts = HostFacts { momentum: 0.0, epsilon: f64::EPSILON };
+    /// let mut engine = Engine::new(NewtonConfig::default(), vec![group], facts)?;
+    /// engine.tell(Event::Batch { loss: Some(1.0), only_gathers: false })?;
+    /// assert!(engine.state().is_within_step());
+    /// let weights_have_moved = engine.host_failed();
+    /// assert!(!weights_have_moved && !engine.state().is_within_step());
+    /// # Ok::<(), tlr::Error>(())
+    /// ```
     pub fn is_within_step(&self) -> bool {
         self.phase != Phase::Idle
     }

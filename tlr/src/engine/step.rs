@@ -21,6 +21,9 @@ impl<R: RateRule> Engine<R> {
     ///   Nothing has changed but that the step is over.
     /// - [`Error::TooManyRollbacks`], [`Error::NonFiniteWeights`], [`Error::LostWeights`] after a
     ///   way back. The step is over, and the next batch may be reported.
+    ///
+    /// # Example
+    /// See [`Event`].
     pub fn tell(&mut self, event: Event) -> Result<Request, Error> {
         let phase = std::mem::replace(&mut self.state.phase, Phase::Idle);
         if !self.has_one_each(&event) {
@@ -65,8 +68,8 @@ impl<R: RateRule> Engine<R> {
         }
     }
 
-    /// Whether an event that lists something of each group has as many as there are groups. What a
-    /// host cannot measure is an empty list.
+    /// Whether the list of an event has one entry for each group. It may be empty if the host
+    /// cannot measure what it was asked for.
     fn has_one_each(&self, event: &Event) -> bool {
         let (listed, may_be_empty) = match event {
             Event::WindowEnded(products) => (products.len(), false),
@@ -88,9 +91,12 @@ impl<R: RateRule> Engine<R> {
     /// Ends the step because the host could not do what it was asked for. The answer is whether the
     /// weights have been updated all the same, because the host failed at the end of a window.
     ///
-    /// Before the update nothing has changed, and the next batch may follow. After it, the next
-    /// step ends the window that this one could not end; a window that has ended, but of which some
-    /// evidence is missing, is judged without.
+    /// If the host failed before the update, nothing has changed, and the next batch may follow. If
+    /// it failed to end a window, the next step ends the window. If the window has ended and only
+    /// some evidence on it is missing, it is judged without that evidence.
+    ///
+    /// # Example
+    /// See [`State::is_within_step`](super::State::is_within_step).
     pub fn host_failed(&mut self) -> bool {
         match std::mem::replace(&mut self.state.phase, Phase::Idle) {
             Phase::EndingWindow(_) => {
@@ -248,7 +254,8 @@ impl<R: RateRule> Engine<R> {
         if cause != Cause::NonFiniteLoss {
             state.gathered = Gathered::default();
         }
-        // If others were gathered for the same step, another batch takes this one's place.
+        // If other batches are gathered for the same step, a later batch takes the place of this
+        // one.
         let counts = !step.only_gathers && state.gathered.is_empty();
         self.finish(u64::from(counts), Step::Skipped(cause))
     }
@@ -264,7 +271,8 @@ impl<R: RateRule> Engine<R> {
         let mut watch = step.watch;
         let unconfirmed = self.state.snapshot == SnapshotTrust::Unconfirmed;
         if unconfirmed {
-            // None of these losses were seen at the snapshot before.
+            // These losses were seen at the last snapshot, and the rollback goes to the one before
+            // it.
             watch.new_snapshot();
         }
         // If no step was made since the snapshot, no rate is to blame. A batch that is only
@@ -287,9 +295,9 @@ impl<R: RateRule> Engine<R> {
         })
     }
 
-    /// Undoes a window that has left weights that are not finite. Its losses were finite, so a
-    /// gradient was not, and the batch is to blame: but only the first time in a row, and only
-    /// after accepted windows.
+    /// Undoes a window at whose end a weight is not finite. Its losses were finite, so a gradient
+    /// was not. The first time in a row, and after accepted windows, the batch is to blame.
+    /// Otherwise the rates are.
     fn window_broken(&mut self, tensor: String) -> Request {
         // The snapshot before the last may be lost.
         self.forget_directions();

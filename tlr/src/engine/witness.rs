@@ -42,7 +42,7 @@ impl<R: RateRule> Engine<R> {
         }
         // A ramp breaks off by the same limits without a safeguard.
         let safeguard = self.config.safeguard.unwrap_or_default();
-        let cause = match ramp.observe(slopes, loss, self.numbers, &safeguard) {
+        let cause = match ramp.observe(slopes, loss, self.facts, &safeguard) {
             Ramped::On => return Ok(self.ask_for_update(step)),
             Ramped::TooFar if self.keeps_snapshots() => Cause::WentTooFar,
             Ramped::Done | Ramped::TooFar => {
@@ -144,14 +144,16 @@ impl<R: RateRule> Engine<R> {
         }
     }
 
-    /// Whether any of the `guilty` groups' rates may be cut. Otherwise the others' have to be.
+    /// Whether the rate of any `guilty` group may be cut. If all of those are fixed, the other
+    /// groups' rates are cut.
     pub(super) fn can_be_cut(&self, guilty: &[bool]) -> bool {
         self.groups.iter().zip(guilty).any(|(group, guilty)| *guilty && !group.fixed_rate)
     }
 
-    /// Whether slopes along the window's way are asked for before this step. They are before the
-    /// last one. (Not after it: the last step follows this very gradient, which would bias the
-    /// slope.) Without losses, slopes are the only witness, and are asked for more often.
+    /// Whether the host is asked for slopes along the window's way before this step. It is asked
+    /// before the last step of a window. (After that step would be too late: the step follows the
+    /// gradient that measures the slope, and would bias it.) Without losses, slopes are the only
+    /// witness, and the host is asked more often.
     pub(super) fn looks_back(&self, step: &PendingStep) -> bool {
         let without_loss = step.gathered.mean().is_none() && self.blames();
         let now_and_then = without_loss && self.state.steps.is_multiple_of(LOOKS_APART);
@@ -173,8 +175,9 @@ impl<R: RateRule> Engine<R> {
         }
     }
 
-    /// The snapshot where the way to look back on begins: the window's, or the one before in a
-    /// window of one step.
+    /// The snapshot from which slopes are measured: the last one, where the window began. In a
+    /// window of one step that would be no way yet, so it is the snapshot that a rollback would go
+    /// to.
     pub(super) fn way_to_look_at(&self) -> Target {
         match self.place() {
             Place::Only => self.way_back(),

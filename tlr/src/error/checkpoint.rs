@@ -7,6 +7,18 @@ use std::{
 };
 
 /// What is wrong with a checkpoint.
+///
+/// # Example
+/// ```
+/// # #[cfg(feature = "dfdx")] {
+/// use tlr::{Checkpoint, CheckpointError, Error};
+///
+/// match Checkpoint::from_bytes(b"no checkpoint") {
+///     Err(Error::Checkpoint { problem: CheckpointError::NotACheckpoint(_), path: None }) => (),
+///     other => unreachable!("{other:?}"),
+/// }
+/// # }
+/// ```
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum CheckpointError {
@@ -50,6 +62,14 @@ impl CheckpointError {
 }
 
 /// One thing that a checkpoint and the objects it is loaded into do not agree in.
+///
+/// # Example
+/// ```
+/// let tensor = "model.head.weight".to_owned();
+/// let difference = tlr::Difference::Shape { tensor, file: vec![10, 64], here: vec![10, 32] };
+/// let words = "`model.head.weight` has the shape [10, 64] in the file and [10, 32] here";
+/// assert_eq!(difference.to_string(), words);
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Difference {

@@ -1,9 +1,11 @@
 //! What can go wrong. This room depends on no other.
 
 mod checkpoint;
+mod device;
 mod parallel;
 
 pub use checkpoint::{CheckpointError, Difference};
+pub use device::DeviceError;
 pub use parallel::ParallelError;
 
 use serde::{Deserialize, Serialize};
@@ -13,6 +15,18 @@ use std::{fmt, path::PathBuf};
 ///
 /// After an error the model's weights are as they were before the call, all of them, unless the
 /// variant says otherwise.
+///
+/// # Example
+/// ```
+/// use tlr::{Error, Window};
+///
+/// match Window::steps(0) {
+///     Err(Error::OutOfRange { range, value, .. }) => {
+///         assert_eq!((range, value), ("at least 1", 0.0));
+///     }
+///     other => unreachable!("{other:?}"),
+/// }
+/// ```
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -211,8 +225,8 @@ pub enum Error {
     },
     /// The device or the base optimizer failed, for instance for lack of memory. What the optimizer
     /// has accumulated is as it was, or cleared if the failure came in the middle of its update.
-    #[error("device: {0}")]
-    Device(String),
+    #[error(transparent)]
+    Device(DeviceError),
     /// The step was made, and then this failed at the end of the step's window: the device, say,
     /// or another rank. The weights are those after the step. The next step ends the window, if
     /// this one could not.
@@ -245,6 +259,16 @@ pub enum Error {
 }
 
 /// What was wrong with a batch that was left out, or with a window that was undone.
+///
+/// # Example
+/// ```
+/// use tlr::{Cause, Step};
+///
+/// let step = Step::Skipped(Cause::NonFiniteLoss); // as `Trainer::step` answers
+/// if let Step::Skipped(cause) | Step::RolledBack { cause, .. } = step {
+///     assert_eq!(cause.to_string(), "the loss is not finite");
+/// }
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Cause {

@@ -6,6 +6,24 @@ use serde::{Deserialize, Serialize};
 ///
 /// All ranks name the same rank. If ranks differ, it is the one that differs from most of the
 /// others; between two ranks, the second.
+///
+/// # Example
+/// What a program says of a training that cannot go on.
+/// ```
+/// use tlr::{Error, ParallelError};
+///
+/// fn advice(error: &Error) -> Option<String> {
+///     let Error::Parallel { rank, problem, .. } = error else { return None };
+///     Some(match problem {
+///         ParallelError::Failed { message } => format!("look at rank {rank}: {message}"),
+///         ParallelError::Ended => format!("look into the log of rank {rank}"),
+///         _ => "start all ranks alike".to_owned(),
+///     })
+/// }
+///
+/// let error = Error::Parallel { rank: 1, step: 7, problem: ParallelError::Ended };
+/// assert_eq!(advice(&error).as_deref(), Some("look into the log of rank 1"));
+/// ```
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, thiserror::Error)]
 #[non_exhaustive]
 pub enum ParallelError {

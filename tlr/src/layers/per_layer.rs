@@ -1,12 +1,9 @@
 //! [`PerLayer`]: a learning rate for each layer.
 
 use super::{LayerVisitor, LayerVisitorMut, Layers, TrainableLr};
-use crate::{
-    error::Error,
-    optim::{
-        gradients::StepGradients, CompleteGradients, DeviceError, FailedUpdate, Family, Groups,
-        OptimizerState, Resumable, ResumableFamily, TunableOptimizer,
-    },
+use crate::optim::{
+    forward, gradients::StepGradients, ErrOf, FailedUpdate, Family, Groups, OptimizerState,
+    Resumable, ResumableFamily, TunableOptimizer,
 };
 use dfdx::{
     nn::TensorCollection,
@@ -81,6 +78,7 @@ where
     }
 }
 
+#[warn(clippy::missing_trait_methods)]
 impl<F: Family> TunableOptimizer for PerLayer<F>
 where
     F::Model: TrainableLr<F::Dtype, F::Device>,
@@ -88,6 +86,12 @@ where
     type Model = F::Model;
     type Dtype = F::Dtype;
     type Device = F::Device;
+
+    forward! {
+        Self { family, .. } => family;
+        but rate, set_rate, reset, only_gathers, drop_gathered, groups, failed_update,
+            update_owned;
+    }
 
     fn rate(&self, group: usize) -> f64 {
         self.rates.get(group).copied().unwrap_or(f64::NAN)
@@ -104,18 +108,6 @@ where
         self.only_gathers = self.family.for_layer(model).only_gathers();
     }
 
-    fn momentum(&self) -> f64 {
-        self.family.momentum()
-    }
-
-    fn validate(&self) -> Result<(), Error> {
-        self.family.validate()
-    }
-
-    fn follows_attributes(&self) -> bool {
-        self.family.follows_attributes()
-    }
-
     fn only_gathers(&self) -> bool {
         self.only_gathers
     }
@@ -127,14 +119,6 @@ where
 
     fn groups(&self, _model: &F::Model) -> Groups {
         self.layers.groups()
-    }
-
-    fn complete_gradients(
-        &self,
-        model: &F::Model,
-        gradients: &Gradients<F::Dtype, F::Device>,
-    ) -> CompleteGradients<Self> {
-        self.family.complete_gradients(model, gradients)
     }
 
     /// An optimizer can undo its own failed update, but not the updates of the layers before it.
@@ -149,7 +133,7 @@ where
         &mut self,
         model: &mut F::Model,
         gradients: &mut Gradients<F::Dtype, F::Device>,
-    ) -> Result<(), OptimizerUpdateError<DeviceError<F>>> {
+    ) -> Result<(), OptimizerUpdateError<ErrOf<F>>> {
         self.update_layers(model, StepGradients::Owned(gradients))
     }
 }
@@ -162,7 +146,7 @@ where
         &mut self,
         model: &mut F::Model,
         gradients: &Gradients<F::Dtype, F::Device>,
-    ) -> Result<(), OptimizerUpdateError<DeviceError<F>>> {
+    ) -> Result<(), OptimizerUpdateError<ErrOf<F>>> {
         match self.family.complete_gradients(&*model, gradients)? {
             Some(mut own) => self.update_owned(model, &mut own),
             None => self.update_layers(model, StepGradients::Borrowed(gradients)),
@@ -178,7 +162,7 @@ where
         &mut self,
         model: &mut F::Model,
         gradients: StepGradients<'_, F::Dtype, F::Device>,
-    ) -> Result<(), OptimizerUpdateError<DeviceError<F>>> {
+    ) -> Result<(), OptimizerUpdateError<ErrOf<F>>> {
         let mut update = Update::<F> {
             gradients,
             groups: self.layers.group_of_layers(),
@@ -219,7 +203,7 @@ struct Update<'a, F: Family> {
 }
 
 impl<F: Family> LayerVisitorMut<F> for Update<'_, F> {
-    type Err = OptimizerUpdateError<DeviceError<F>>;
+    type Err = OptimizerUpdateError<ErrOf<F>>;
 
     fn visit_layer<L>(&mut self, layer: &mut L, optimizer: &mut F::For<L>) -> Result<(), Self::Err>
     where
@@ -229,7 +213,7 @@ impl<F: Family> LayerVisitorMut<F> for Update<'_, F> {
         let Some(group) = self.groups.next().copied().flatten() else { return Ok(()) };
         let Some(&rate) = self.rates.get(group) else { return Ok(()) };
         optimizer.set_rate(0, rate);
-        // The walk over one layer passes by the fields that lead to it.
+        // A walk over one layer does not see the attributes of the fields that lead to it.
         let updated = self.layers.mark(group).around(|| match &mut self.gradients {
             StepGradients::Borrowed(gradients) => optimizer.update(layer, gradients),
             StepGradients::Owned(gradients) => optimizer.update_owned(layer, gradients),
@@ -247,17 +231,13 @@ impl<F: ResumableFamily> Resumable for PerLayer<F>
 where
     F::Model: TrainableLr<F::Dtype, F::Device>,
 {
-    fn state(&self, model: &F::Model) -> Result<OptimizerState, DeviceError<F>> {
+    fn state(&self, model: &F::Model) -> Result<OptimizerState, ErrOf<F>> {
         let mut save = Save { names: self.layers.names(), state: OptimizerState::default() };
         model.visit_layers(&self.optimizers, &mut save)?;
         Ok(save.state)
     }
 
-    fn restore(
-        &mut self,
-        model: &mut F::Model,
-        state: &OptimizerState,
-    ) -> Result<(), DeviceError<F>> {
+    fn restore(&mut self, model: &mut F::Model, state: &OptimizerState) -> Result<(), ErrOf<F>> {
         let mut optimizers = model.optimizers(&self.family, &mut Layers::default());
         let mut load = Load { names: self.layers.names(), state, only_gathers: false };
         model.visit_layers_mut(&mut optimizers, &mut load)?;
@@ -276,7 +256,7 @@ impl<'a, F: ResumableFamily, I> LayerVisitor<F> for Save<I>
 where
     I: Iterator<Item = Option<&'a str>>,
 {
-    type Err = DeviceError<F>;
+    type Err = ErrOf<F>;
 
     fn visit_layer<L>(&mut self, layer: &L, optimizer: &F::For<L>) -> Result<(), Self::Err>
     where
@@ -299,7 +279,7 @@ impl<'a, F: ResumableFamily, I> LayerVisitorMut<F> for Load<'_, I>
 where
     I: Iterator<Item = Option<&'a str>>,
 {
-    type Err = DeviceError<F>;
+    type Err = ErrOf<F>;
 
     fn visit_layer<L>(&mut self, layer: &mut L, optimizer: &mut F::For<L>) -> Result<(), Self::Err>
     where

@@ -59,6 +59,9 @@ pub type Adam<M, E, D> = Elementwise<M, E, D, AdamConfig, 2>;
 pub type AdamW<M, E, D> = Elementwise<M, E, D, AdamWConfig, 2>;
 
 /// The hyperparameters of [`AdamW`].
+///
+/// # Example
+/// See [`AdamW`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AdamWConfig {
     /// The learning rate. Default 1e-3.

@@ -1,9 +1,9 @@
 //! An update without a trainer, by an optimizer that averages over ranks.
 
-use super::{gradients, DeviceError, StepFigures, TunableOptimizer};
+use super::{gradients, ErrOf, StepFigures, TunableOptimizer};
 use crate::{
     error::Error,
-    tensors::{self, Backend},
+    tensors::{self, device_error, Backend},
 };
 use dfdx::{
     nn::TensorCollection,
@@ -13,34 +13,34 @@ use dfdx::{
     tensor_ops::Device,
 };
 
-/// Makes an update that no trainer asks for, by a copy of the gradients. A trainer would have
-/// averaged them over the ranks before any optimizer sees them, so this does the same.
+/// Makes an update outside of a trainer, by a copy of the gradients. They are averaged over the
+/// ranks before any optimizer sees them, as a trainer would do.
 pub(crate) fn update_alone<Opt: TunableOptimizer>(
     optimizer: &mut Opt,
     model: &mut Opt::Model,
     gradients: &Gradients<Opt::Dtype, Opt::Device>,
-) -> Result<(), OptimizerUpdateError<DeviceError<Opt>>>
+) -> Result<(), OptimizerUpdateError<ErrOf<Opt>>>
 where
     Opt::Device: Backend<Opt::Dtype>,
 {
     let mut own = gradients::complete(&*model, gradients);
     // The other ranks wait for this one, also if it lacks a gradient.
-    let told = own.as_mut().map_err(|error| explain(&*model, error).to_string());
+    let told = own.as_mut().map_err(|error| to_error(&*model, error).to_string());
     let averaged = average_alone(optimizer, model, told);
     let mut own = own?;
     averaged?;
     let updated = optimizer.update_owned(model, &mut own);
-    // The means are used up, also where they were only gathered.
+    // The next gradients are no means yet, also if these were only gathered.
     optimizer.end_averaging();
     updated
 }
 
-/// Averages the gradients of an update that no trainer asks for, unless that was done already.
+/// Averages the gradients of an update outside of a trainer, unless that was done already.
 pub(crate) fn average_alone<Opt: TunableOptimizer>(
     optimizer: &mut Opt,
     model: &Opt::Model,
     own: Result<&mut Gradients<Opt::Dtype, Opt::Device>, String>,
-) -> Result<(), OptimizerUpdateError<DeviceError<Opt>>> {
+) -> Result<(), OptimizerUpdateError<ErrOf<Opt>>> {
     if !optimizer.averages_over_ranks() {
         return Ok(());
     }
@@ -56,14 +56,14 @@ pub(crate) fn average_alone<Opt: TunableOptimizer>(
 }
 
 /// The error as this crate's, for the other ranks.
-fn explain<M, E, D>(model: &M, error: &OptimizerUpdateError<D::Err>) -> Error
+fn to_error<M, E, D>(model: &M, error: &OptimizerUpdateError<D::Err>) -> Error
 where
     M: TensorCollection<E, D>,
     E: Dtype,
     D: Device<E>,
 {
     match error {
-        OptimizerUpdateError::DeviceError(error) => Error::Device(error.to_string()),
+        OptimizerUpdateError::DeviceError(error) => device_error(error.to_string(), error),
         OptimizerUpdateError::UnusedParams(unused) => {
             let tensors = tensors::list(model).into_iter();
             let tensors = tensors.filter(|tensor| unused.ids.contains(&tensor.id));

@@ -6,7 +6,10 @@ use crate::engine::Standing;
 /// [`TunableOptimizer::average_over_ranks`](super::TunableOptimizer::average_over_ranks) replaces
 /// by those of all ranks together.
 ///
-/// An optimizer that wraps another one hands it on as it is.
+/// An optimizer that wraps another one hands the figures on as they are.
+///
+/// # Example
+/// See [`forward!`](super::forward!).
 #[derive(Clone, Debug)]
 pub struct StepFigures {
     pub(crate) loss: Option<f64>,
@@ -16,7 +19,7 @@ pub struct StepFigures {
     pub(crate) standing: Option<Standing>,
     /// Whether this is a second set of gradients for the same batches.
     pub(crate) again: bool,
-    /// Whether nothing is to be done if the gradients of the next update are the means already.
+    /// Whether gradients that are means already, and that no update has used yet, stay as they are.
     pub(crate) unless_averaged: bool,
 }
 

@@ -1,8 +1,8 @@
 //! [`Clip`]: gradient clipping by norm or by value.
 
 use super::{
-    gradients, update_alone, CompleteGradients, DeviceError, FailedUpdate, Family, Groups,
-    OptimizerState, Resumable, ResumableFamily, Settings, Shards, StepFigures, TunableOptimizer,
+    forward, gradients, update_alone, CompleteGradients, ErrOf, Family, OptimizerState, Resumable,
+    ResumableFamily, Settings, TunableOptimizer,
 };
 use crate::{
     error::Error,
@@ -107,6 +107,9 @@ impl<Opt> Clip<Opt> {
     }
 
     /// The optimizer that receives the clipped gradients.
+    ///
+    /// # Example
+    /// See [`Clip`].
     pub fn optimizer(&self) -> &Opt {
         &self.optimizer
     }
@@ -194,11 +197,12 @@ where
         &mut self,
         model: &mut Opt::Model,
         gradients: &Gradients<Opt::Dtype, Opt::Device>,
-    ) -> Result<(), OptimizerUpdateError<DeviceError<Opt>>> {
+    ) -> Result<(), OptimizerUpdateError<ErrOf<Opt>>> {
         update_alone(self, model, gradients)
     }
 }
 
+#[warn(clippy::missing_trait_methods)]
 impl<Opt: TunableOptimizer> TunableOptimizer for Clip<Opt>
 where
     Opt::Device: Backend<Opt::Dtype>,
@@ -207,40 +211,9 @@ where
     type Dtype = Opt::Dtype;
     type Device = Opt::Device;
 
-    fn rate(&self, group: usize) -> f64 {
-        self.optimizer.rate(group)
-    }
-
-    fn set_rate(&mut self, group: usize, rate: f64) {
-        self.optimizer.set_rate(group, rate);
-    }
-
-    fn reset(&mut self, model: &Opt::Model) {
-        self.optimizer.reset(model);
-    }
-
-    fn momentum(&self) -> f64 {
-        self.optimizer.momentum()
-    }
-
-    fn drop_gathered(&mut self, model: &mut Opt::Model) {
-        self.optimizer.drop_gathered(model);
-    }
-
-    fn only_gathers(&self) -> bool {
-        self.optimizer.only_gathers()
-    }
-
-    fn validate(&self) -> Result<(), Error> {
-        self.optimizer.validate()
-    }
-
-    fn follows_attributes(&self) -> bool {
-        self.optimizer.follows_attributes()
-    }
-
-    fn groups(&self, model: &Opt::Model) -> Groups {
-        self.optimizer.groups(model)
+    forward! {
+        Self { optimizer, .. } => optimizer;
+        but complete_gradients, update_owned;
     }
 
     fn complete_gradients(
@@ -251,36 +224,11 @@ where
         gradients::complete(model, gradients).map(Some)
     }
 
-    fn failed_update(&self) -> FailedUpdate {
-        self.optimizer.failed_update()
-    }
-
-    fn end_averaging(&mut self) {
-        self.optimizer.end_averaging();
-    }
-
-    fn shards(&self) -> Option<&dyn Shards> {
-        self.optimizer.shards()
-    }
-
-    fn averages_over_ranks(&self) -> bool {
-        self.optimizer.averages_over_ranks()
-    }
-
-    fn average_over_ranks(
-        &mut self,
-        model: &Opt::Model,
-        gradients: Result<&mut Gradients<Opt::Dtype, Opt::Device>, String>,
-        figures: &mut StepFigures,
-    ) -> Result<(), Error> {
-        self.optimizer.average_over_ranks(model, gradients, figures)
-    }
-
     fn update_owned(
         &mut self,
         model: &mut Opt::Model,
         gradients: &mut Gradients<Opt::Dtype, Opt::Device>,
-    ) -> Result<(), OptimizerUpdateError<DeviceError<Opt>>> {
+    ) -> Result<(), OptimizerUpdateError<ErrOf<Opt>>> {
         self.limit.clip(&*model, gradients).map_err(OptimizerUpdateError::DeviceError)?;
         self.optimizer.update_owned(model, gradients)
     }
@@ -313,7 +261,7 @@ impl<Opt: Resumable> Resumable for Clip<Opt>
 where
     Opt::Device: Backend<Opt::Dtype>,
 {
-    fn state(&self, model: &Opt::Model) -> Result<OptimizerState, DeviceError<Opt>> {
+    fn state(&self, model: &Opt::Model) -> Result<OptimizerState, ErrOf<Opt>> {
         let state = self.optimizer.state(model)?;
         Ok(self.around(state))
     }
@@ -322,7 +270,7 @@ where
         &mut self,
         model: &mut Opt::Model,
         state: &OptimizerState,
-    ) -> Result<(), DeviceError<Opt>> {
+    ) -> Result<(), ErrOf<Opt>> {
         self.optimizer.restore(model, state)
     }
 }
@@ -331,10 +279,7 @@ impl<Opt: ResumableFamily> ResumableFamily for Clip<Opt>
 where
     Opt::Device: Backend<Opt::Dtype>,
 {
-    fn layer_state<L>(
-        optimizer: &Self::For<L>,
-        layer: &L,
-    ) -> Result<OptimizerState, DeviceError<Opt>>
+    fn layer_state<L>(optimizer: &Self::For<L>, layer: &L) -> Result<OptimizerState, ErrOf<Opt>>
     where
         L: TensorCollection<Opt::Dtype, Opt::Device> + Clone,
     {
@@ -346,7 +291,7 @@ where
         optimizer: &mut Self::For<L>,
         layer: &mut L,
         state: &OptimizerState,
-    ) -> Result<(), DeviceError<Opt>>
+    ) -> Result<(), ErrOf<Opt>>
     where
         L: TensorCollection<Opt::Dtype, Opt::Device> + Clone,
     {

@@ -4,6 +4,9 @@ use dfdx::tensor::UniqueId;
 use std::{collections::HashMap, sync::Arc};
 
 /// A partition of a model's trainable tensors into groups that share a learning rate.
+///
+/// # Example
+/// See [`one`](Self::one).
 #[derive(Clone, Debug)]
 pub struct Groups {
     pub(crate) groups: Vec<TensorGroup>,

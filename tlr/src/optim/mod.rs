@@ -14,6 +14,7 @@ mod checked;
 mod clip;
 mod dfdx;
 mod elementwise;
+mod forward;
 pub(crate) mod gradients;
 mod groups;
 mod names;
@@ -25,6 +26,8 @@ mod state;
 mod tunable;
 mod update_rule;
 
+#[doc(inline)]
+pub use crate::__forward as forward;
 pub use crate::{settings::Settings, tensors::Buffer};
 pub use accumulate::Accumulate;
 pub use adam::{Adam, AdamW, AdamWConfig};
@@ -43,4 +46,4 @@ pub use update_rule::UpdateRule;
 pub(crate) use alone::{average_alone, update_alone};
 pub(crate) use checked::checked_groups;
 pub(crate) use groups::TensorGroup;
-pub(crate) use tunable::DeviceError;
+pub(crate) use tunable::ErrOf;

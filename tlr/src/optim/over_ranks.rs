@@ -42,18 +42,18 @@ pub trait WeighBatches {
 /// let mut model = Cpu::default().build_module::<Linear<4, 2>, f32>();
 /// let sgd: Sgd<_, f32, Cpu> = Sgd::new(&model, SgdConfig::default());
 /// let mut optimizer = Accumulate::new(DataParallel::new(sgd, Ranks::new(Alone)), 4)?;
-/// optimizer.tell_all(true);
+/// optimizer.set_flag(true);
 /// optimizer.average_buffers(&mut model)?;
 /// # Ok::<(), tlr::Error>(())
 /// ```
 pub trait OverRanks: TunableOptimizer {
     /// Sets a flag that all ranks learn of:
-    /// [`DataParallel::tell_all`](crate::DataParallel::tell_all).
-    fn tell_all(&mut self, told: bool);
+    /// [`DataParallel::set_flag`](crate::DataParallel::set_flag).
+    fn set_flag(&mut self, raised: bool);
 
     /// Whether any rank had the flag set:
-    /// [`DataParallel::was_told`](crate::DataParallel::was_told).
-    fn was_told(&self) -> bool;
+    /// [`DataParallel::flag_was_set`](crate::DataParallel::flag_was_set).
+    fn flag_was_set(&self) -> bool;
 
     /// Replaces the buffers of `model` by their means over the ranks:
     /// [`DataParallel::average_buffers`](crate::DataParallel::average_buffers).
@@ -81,12 +81,12 @@ macro_rules! hand_on {
         where
             Opt::Device: Backend<Opt::Dtype>,
         {
-            fn tell_all(&mut self, told: bool) {
-                self.optimizer.tell_all(told);
+            fn set_flag(&mut self, raised: bool) {
+                self.optimizer.set_flag(raised);
             }
 
-            fn was_told(&self) -> bool {
-                self.optimizer.was_told()
+            fn flag_was_set(&self) -> bool {
+                self.optimizer.flag_was_set()
             }
 
             fn average_buffers(&self, model: &mut Self::Model) -> Result<(), Error> {

@@ -1,6 +1,6 @@
 //! The state that an optimizer accumulates, as a checkpoint saves and restores it.
 
-use super::{DeviceError, Family, Settings, TunableOptimizer};
+use super::{ErrOf, Family, Settings, TunableOptimizer};
 use crate::{settings::join, tensors::Stored};
 use dfdx::nn::TensorCollection;
 use std::collections::BTreeMap;
@@ -11,6 +11,25 @@ use std::collections::BTreeMap;
 /// [`Elementwise`](super::Elementwise) with any [`UpdateRule`](super::UpdateRule), and for
 /// [`PerLayer`](crate::PerLayer) around any of them. An optimizer that wraps another one forwards
 /// both methods to it.
+///
+/// # Example
+/// A function for any optimizer that can be saved. (What it saves, a checkpoint stores.)
+/// ```
+/// use dfdx::{optim::SgdConfig, prelude::*};
+/// use tlr::optim::{Resumable, Sgd};
+///
+/// fn copied<Opt: Resumable>(of: &Opt, mut to: Opt, model: &mut Opt::Model) -> Opt {
+///     if let Ok(state) = of.state(model) {
+///         to.restore(model, &state).unwrap_or_default();
+///     }
+///     to
+/// }
+///
+/// let mut model = Cpu::default().build_module::<Linear<4, 2>, f32>();
+/// let new = || -> Sgd<_, f32, Cpu> { Sgd::new(&model, SgdConfig::default()) };
+/// let (of, to) = (new(), new());
+/// assert_eq!(copied(&of, to, &mut model).steps(), of.steps());
+/// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be saved: it keeps what it has accumulated to itself",
     label = "does not implement `tlr::optim::Resumable`",
@@ -24,7 +43,7 @@ pub trait Resumable: TunableOptimizer {
     ///
     /// # Errors
     /// An error of the device.
-    fn state(&self, model: &Self::Model) -> Result<OptimizerState, DeviceError<Self>>;
+    fn state(&self, model: &Self::Model) -> Result<OptimizerState, ErrOf<Self>>;
 
     /// Restores a `state` that was saved by the same kind of optimizer for a model of the same
     /// shape. The model is only read. (The walk that visits each layer together with its optimizer
@@ -36,11 +55,14 @@ pub trait Resumable: TunableOptimizer {
         &mut self,
         model: &mut Self::Model,
         state: &OptimizerState,
-    ) -> Result<(), DeviceError<Self>>;
+    ) -> Result<(), ErrOf<Self>>;
 }
 
 /// A [`Family`] whose optimizers can all be saved. [`PerLayer`](crate::PerLayer) around such a
 /// family can be saved too.
+///
+/// # Example
+/// See [`Resumable`].
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be saved layer by layer: it keeps what it has accumulated to itself",
     label = "does not implement `tlr::optim::ResumableFamily`",
@@ -52,10 +74,7 @@ pub trait ResumableFamily: Family {
     ///
     /// # Errors
     /// An error of the device.
-    fn layer_state<L>(
-        optimizer: &Self::For<L>,
-        layer: &L,
-    ) -> Result<OptimizerState, DeviceError<Self>>
+    fn layer_state<L>(optimizer: &Self::For<L>, layer: &L) -> Result<OptimizerState, ErrOf<Self>>
     where
         L: TensorCollection<Self::Dtype, Self::Device> + Clone;
 
@@ -67,12 +86,15 @@ pub trait ResumableFamily: Family {
         optimizer: &mut Self::For<L>,
         layer: &mut L,
         state: &OptimizerState,
-    ) -> Result<(), DeviceError<Self>>
+    ) -> Result<(), ErrOf<Self>>
     where
         L: TensorCollection<Self::Dtype, Self::Device> + Clone;
 }
 
 /// The accumulated state of an optimizer, in host memory.
+///
+/// # Example
+/// See [`Resumable`].
 #[derive(Clone, Debug, Default)]
 pub struct OptimizerState {
     /// The hyperparameters except the rates. They are not accumulated, but a checkpoint can only be

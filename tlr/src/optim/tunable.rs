@@ -16,7 +16,8 @@ use ::dfdx::{
 /// `RMSprop`, and for [`PerLayer`](crate::PerLayer). Implement it for an optimizer of your own, and
 /// [`Newton`](crate::Newton) can wrap it. Implement [`Family`] as well, and the optimizer works per
 /// layer. An optimizer that works element by element needs only an
-/// [`UpdateRule`](super::UpdateRule).
+/// [`UpdateRule`](super::UpdateRule). One that wraps another optimizer hands on to it all methods
+/// that it has no code of its own for: [`forward!`](super::forward!) writes them.
 ///
 /// # Example
 /// What any of them can do. One of your own is made in docs/guide/your-own-optimizer.md.
@@ -74,8 +75,7 @@ pub trait TunableOptimizer:
         0.0
     }
 
-    /// Checks the hyperparameters. Called when a trainer is made. An optimizer that wraps another
-    /// one forwards it. By default it checks nothing.
+    /// Checks the hyperparameters. Called when a trainer is made. By default it checks nothing.
     ///
     /// # Errors
     /// What is out of range, and what to do. The trainer is then not made.
@@ -83,10 +83,11 @@ pub trait TunableOptimizer:
         Ok(())
     }
 
-    /// Whether the optimizer leaves the tensors of a field alone that is `#[tlr(untrained)]`, and
-    /// does not decay those of one that is `#[tlr(no_decay)]`, as
-    /// [`Elementwise`](super::Elementwise) does. A trainer refuses a model with such a field around
-    /// one that does not. An optimizer that wraps another one forwards it. Default `false`.
+    /// Whether the optimizer follows the attributes of fields, as
+    /// [`Elementwise`](super::Elementwise) does. It then leaves the tensors of a field with
+    /// `#[tlr(untrained)]` alone, and does not decay those of a field with `#[tlr(no_decay)]`.
+    /// Around an optimizer that does not follow them, a trainer refuses a model with such a field.
+    /// Default `false`.
     fn follows_attributes(&self) -> bool {
         false
     }
@@ -139,13 +140,12 @@ pub trait TunableOptimizer:
         &mut self,
         model: &mut Self::Model,
         gradients: &mut Gradients<Self::Dtype, Self::Device>,
-    ) -> Result<(), OptimizerUpdateError<DeviceError<Self>>> {
+    ) -> Result<(), OptimizerUpdateError<ErrOf<Self>>> {
         self.update(model, gradients)
     }
 
     /// Whether gradients and losses are averaged over several ranks before anything else sees them,
-    /// as [`DataParallel`](crate::DataParallel) does. An optimizer that wraps another one forwards
-    /// it, and [`average_over_ranks`](Self::average_over_ranks) too. Default `false`.
+    /// as [`DataParallel`](crate::DataParallel) does. Default `false`.
     fn averages_over_ranks(&self) -> bool {
         false
     }
@@ -171,20 +171,19 @@ pub trait TunableOptimizer:
 
     /// Treats the next gradients as not averaged yet, even if those of the last
     /// [`average_over_ranks`](Self::average_over_ranks) were never used.
-    /// [`Newton`](crate::Newton) calls it when it gives the optimizer away. An optimizer that wraps
-    /// another one forwards it. By default it does nothing.
+    /// [`Newton`](crate::Newton) calls it when it gives the optimizer away. By default it does
+    /// nothing.
     fn end_averaging(&mut self) {}
 
     /// The ranks over which a trainer shares out its snapshots, if it does:
-    /// [`DataParallel::shard_snapshots`](crate::DataParallel::shard_snapshots). An optimizer that
-    /// wraps another one forwards it. Default `None`.
+    /// [`DataParallel::shard_snapshots`](crate::DataParallel::shard_snapshots). Default `None`.
     fn shards(&self) -> Option<&dyn Shards> {
         None
     }
 
     /// Which tensors share a rate. By default all tensors form one group, and there is no other way
     /// to make a `Groups` outside of this crate: a rate for each layer is what
-    /// [`PerLayer`](crate::PerLayer) is for. An optimizer that wraps another one forwards it.
+    /// [`PerLayer`](crate::PerLayer) is for.
     fn groups(&self, model: &Self::Model) -> Groups {
         let _ = model;
         Groups::one()
@@ -194,13 +193,26 @@ pub trait TunableOptimizer:
 /// The return type of [`TunableOptimizer::complete_gradients`].
 pub type CompleteGradients<O> = Result<
     Option<Gradients<<O as TunableOptimizer>::Dtype, <O as TunableOptimizer>::Device>>,
-    OptimizerUpdateError<DeviceError<O>>,
+    OptimizerUpdateError<ErrOf<O>>,
 >;
 
 /// The error type of an optimizer's device.
-pub(crate) type DeviceError<O> = <<O as TunableOptimizer>::Device as HasErr>::Err;
+pub(crate) type ErrOf<O> = <<O as TunableOptimizer>::Device as HasErr>::Err;
 
 /// What a failed update leaves behind.
+///
+/// # Example
+/// ```
+/// use dfdx::{optim::{Sgd, SgdConfig}, prelude::*};
+/// use tlr::{optim::{self, FailedUpdate}, TunableOptimizer};
+///
+/// let model = Cpu::default().build_module::<Linear<4, 2>, f32>();
+/// let dfdxs = Sgd::new(&model, SgdConfig::default());
+/// let ours: optim::Sgd<_, f32, Cpu> = optim::Sgd::new(&model, SgdConfig::default());
+/// // With every gradient there, neither leaves half an update behind.
+/// assert_eq!(dfdxs.failed_update(), FailedUpdate::Impossible);
+/// assert_ne!(ours.failed_update(), FailedUpdate::HalfDone);
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum FailedUpdate {
@@ -220,6 +232,17 @@ pub enum FailedUpdate {
 ///
 /// For example, `Sgd<Model, E, D>` belongs to the family of all `Sgd<_, E, D>`. Its members have
 /// the same hyperparameters and different layers.
+///
+/// # Example
+/// ```
+/// use dfdx::{optim::{Sgd, SgdConfig}, prelude::*};
+/// use tlr::{Family, TunableOptimizer};
+///
+/// let model = Cpu::default().build_module::<(Linear<4, 8>, ReLU, Linear<8, 2>), f32>();
+/// let sgd = Sgd::new(&model, SgdConfig { lr: 1e-3, ..Default::default() });
+/// let of_head: Sgd<modules::Linear<8, 2, f32, Cpu>, f32, Cpu> = sgd.for_layer(&model.2);
+/// assert_eq!(of_head.rate(0), sgd.rate(0));
+/// ```
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be made for a single layer, and `tlr::PerLayer` holds one \
         optimizer for each",

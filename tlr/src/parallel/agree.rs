@@ -7,8 +7,8 @@ use crate::{
 };
 
 impl<C: Communicator> Ranks<C> {
-    /// Goes on if all ranks name the same facts: options, or what identifies their data. Otherwise
-    /// each gets the first fact in which they differ, as [`ParallelError::Differs`].
+    /// Succeeds if all ranks name the same facts: options, or what identifies their data. Otherwise
+    /// each rank gets the first fact in which they differ, as [`ParallelError::Differs`].
     ///
     /// # Errors
     /// [`Error::Parallel`].
@@ -29,7 +29,7 @@ impl<C: Communicator> Ranks<C> {
         }
     }
 
-    /// In which fact two ranks differ. All ranks have to ask.
+    /// The error that names the fact in which two ranks differ. All ranks have to call it.
     pub(super) fn name_difference<T: AsRef<str>>(
         &self,
         facts: &[(T, T)],

@@ -35,8 +35,8 @@ pub trait Communicator {
     /// [`LinkError::Ended`] if the other rank is known to have ended; [`LinkError::Transport`].
     fn send(&mut self, to: usize, message: Vec<u8>) -> Result<(), LinkError>;
 
-    /// The next message that another rank has sent to this one. With a deadline that has passed it
-    /// only asks whether one is there, and the rank does not count as lost if none is.
+    /// The next message that another rank has sent to this one. If the deadline has passed already,
+    /// it only looks whether a message is there. If none is, the other rank does not count as lost.
     ///
     /// # Errors
     /// [`LinkError::TimeOut`] if none is there before `deadline`; [`LinkError::Ended`] if none can
@@ -55,6 +55,9 @@ pub trait Communicator {
 }
 
 /// Why a message could not be sent or received.
+///
+/// # Example
+/// See [`Communicator`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum LinkError {

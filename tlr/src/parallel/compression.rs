@@ -4,6 +4,9 @@ use crate::tensors::{wide, Bf16, Element};
 use std::mem::size_of;
 
 /// The format in which gradients travel between ranks. They are summed in f64 all the same.
+///
+/// # Example
+/// See [`DataParallel::compression`](crate::DataParallel::compression).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Compression {

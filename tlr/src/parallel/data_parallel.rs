@@ -34,8 +34,8 @@ use std::fmt;
 /// Its running figures differ between ranks, until
 /// [`average_buffers`](crate::Trainer::average_buffers).
 ///
-/// A checkpoint is what it is without `DataParallel`. One rank writes it, all ranks resume from it,
-/// and there may be another number of them.
+/// A checkpoint is the same as without `DataParallel`. One rank writes it, and all ranks resume
+/// from it. There may be more ranks than when it was written, or fewer.
 ///
 /// # Example
 /// Two ranks, here as threads of one process. Each has half of the examples.
@@ -72,9 +72,7 @@ use std::fmt;
 pub struct DataParallel<Opt: TunableOptimizer, C> {
     pub(super) optimizer: Opt,
     pub(super) ranks: Ranks<C>,
-    pub(super) plan: Plan,
-    /// Whether a trainer shares out its snapshots.
-    pub(super) sharded: bool,
+    pub(super) settings: Settings,
     pub(super) next: NextBatch,
     pub(super) last: LastBatch,
     /// Digest of the model and the settings. None before the first step.
@@ -83,12 +81,21 @@ pub struct DataParallel<Opt: TunableOptimizer, C> {
     pub(super) flat: Vec<Opt::Dtype>,
 }
 
+/// What was configured.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Settings {
+    /// How gradients travel.
+    pub(super) plan: Plan,
+    /// Whether a trainer shares out its snapshots.
+    pub(super) sharded: bool,
+}
+
 /// What this rank was told of its next batch.
 #[derive(Default)]
 pub(super) struct NextBatch {
     /// The weight, if it was set.
     pub(super) weight: Option<f64>,
-    /// The flag that is sent with it. It stays for the batches after it.
+    /// The flag that is sent with it, and with the batches after it.
     pub(super) flag: bool,
 }
 
@@ -98,7 +105,7 @@ pub(super) struct LastBatch {
     /// The weight of this rank's part, if it was set.
     pub(super) weight: Option<f64>,
     /// Whether any rank has sent a flag with it.
-    pub(super) told: bool,
+    pub(super) flag: bool,
     /// The means that were taken last.
     pub(super) means: Option<Means>,
 }
@@ -144,8 +151,10 @@ where
         Self {
             optimizer,
             ranks,
-            plan: Plan { bucket: BUCKET, compression: Compression::None },
-            sharded: false,
+            settings: Settings {
+                plan: Plan { bucket: BUCKET, compression: Compression::None },
+                sharded: false,
+            },
             next: NextBatch::default(),
             last: LastBatch::default(),
             setup: None,
@@ -154,8 +163,22 @@ where
     }
 
     /// Sets the format that gradients are sent in. Default: their own type.
+    ///
+    /// # Example
+    /// ```
+    /// use dfdx::{optim::SgdConfig, prelude::*};
+    /// use tlr::{optim::Sgd, parallel::{Alone, Compression, Ranks}, DataParallel};
+    ///
+    /// let model = Cpu::default().build_module::<Linear<4, 2>, f32>();
+    /// let sgd: Sgd<_, f32, Cpu> = Sgd::new(&model, SgdConfig::default());
+    /// let optimizer = DataParallel::new(sgd, Ranks::new(Alone))
+    ///     .compression(Compression::Bf16) // half of the bytes
+    ///     .bucket(1 << 16)?;
+    /// assert_eq!((optimizer.ranks().size(), optimizer.last_batch()), (1, None));
+    /// # Ok::<(), tlr::Error>(())
+    /// ```
     pub fn compression(mut self, compression: Compression) -> Self {
-        self.plan.compression = compression;
+        self.settings.plan.compression = compression;
         self
     }
 
@@ -164,9 +187,12 @@ where
     ///
     /// # Errors
     /// [`Error::OutOfRange`] for 0.
+    ///
+    /// # Example
+    /// See [`compression`](Self::compression).
     pub fn bucket(mut self, numbers: usize) -> Result<Self, Error> {
         Error::unless(numbers > 0, "the numbers of a bucket", "at least 1", numbers as f64)?;
-        self.plan.bucket = numbers;
+        self.settings.plan.bucket = numbers;
         Ok(self)
     }
 
@@ -175,9 +201,10 @@ where
     /// exchange a few numbers a layer whenever snapshots are measured, at the end of a window for
     /// instance, and the snapshots themselves whenever a trainer goes back to one or saves it.
     ///
-    /// Then all ranks have to call [`Trainer::save`](crate::Trainer::save), of which only the first
-    /// one writes the file, and so with `checkpoint` and `resume`. The file is the same as without,
-    /// and may be resumed either way. [Sketches](crate::Config::sketch) are not shared out.
+    /// All ranks then have to call [`Trainer::save`](crate::Trainer::save), and only the first one
+    /// writes the file. All have to call `checkpoint` and `resume`, too. The file does not depend
+    /// on whether snapshots are shared out: it can be resumed either way.
+    /// [Sketches](crate::Config::sketch) are not shared out.
     ///
     /// # Example
     /// ```
@@ -191,7 +218,7 @@ where
     /// # Ok::<(), tlr::Error>(())
     /// ```
     pub fn shard_snapshots(mut self) -> Self {
-        self.sharded = true;
+        self.settings.sharded = true;
         self
     }
 
@@ -228,6 +255,9 @@ where
     ///
     /// # Errors
     /// [`Error::Parallel`]. The buffers are as they were then.
+    ///
+    /// # Example
+    /// See [`Trainer::average_buffers`](crate::Trainer::average_buffers).
     pub fn average_buffers(&self, model: &mut Opt::Model) -> Result<(), Error> {
         if self.ranks.size() == 1 {
             return Ok(());
@@ -238,7 +268,7 @@ where
                 values.extend(tensor.to_vec());
             }
         });
-        let plan = Plan { compression: Compression::None, ..self.plan };
+        let plan = Plan { compression: Compression::None, ..self.settings.plan };
         self.ranks.mean(&mut values, &vec![1.0; self.ranks.size()], plan)?;
         let mut values = values.into_iter();
         tensors::write(model, |trainable, len| {
@@ -249,10 +279,13 @@ where
 
     /// Sets the weight of this rank's next batch in the mean over the ranks: for losses that are
     /// means over their batches, the number of examples. Default 1. A rank without examples passes
-    /// gradients of zeros and the weight 0. It holds for one batch.
+    /// gradients of zeros and the weight 0. The weight holds for one batch.
     ///
     /// # Errors
     /// [`Error::OutOfRange`] unless `weight` is finite and at least 0.
+    ///
+    /// # Example
+    /// See [`Trainer::weigh_next`](crate::Trainer::weigh_next).
     pub fn weigh_next(&mut self, weight: f64) -> Result<(), Error> {
         let in_range = weight.is_finite() && weight >= 0.0;
         Error::unless(in_range, "the weight of a batch", "finite and at least 0", weight)?;
@@ -261,30 +294,45 @@ where
     }
 
     /// Sets a flag that is sent to all ranks with each step from now on, without a message of its
-    /// own: that this rank was asked to stop, for instance. All ranks [know](Self::was_told) it
+    /// own: that this rank was asked to stop, for instance. All ranks [know](Self::flag_was_set) it
     /// after the same step.
-    pub fn tell_all(&mut self, told: bool) {
-        self.next.flag = told;
+    ///
+    /// # Example
+    /// See [`Trainer::average_buffers`](crate::Trainer::average_buffers).
+    pub fn set_flag(&mut self, raised: bool) {
+        self.next.flag = raised;
     }
 
-    /// Whether any rank had the flag of [`tell_all`](Self::tell_all) set in the last step. False
+    /// Whether any rank had the flag of [`set_flag`](Self::set_flag) set in the last step. False
     /// with one rank.
-    pub fn was_told(&self) -> bool {
-        self.last.told
+    ///
+    /// # Example
+    /// See [`Trainer::average_buffers`](crate::Trainer::average_buffers).
+    pub fn flag_was_set(&self) -> bool {
+        self.last.flag
     }
 
     /// The optimizer that receives the means.
+    ///
+    /// # Example
+    /// See [`DataParallel`].
     pub fn optimizer(&self) -> &Opt {
         &self.optimizer
     }
 
     /// The ranks.
+    ///
+    /// # Example
+    /// See [`compression`](Self::compression).
     pub fn ranks(&self) -> &Ranks<C> {
         &self.ranks
     }
 
     /// The mean loss over all ranks of the last batch, and the sum of the weights. None with one
     /// rank, and before the first batch with a loss.
+    ///
+    /// # Example
+    /// See [`compression`](Self::compression).
     pub fn last_batch(&self) -> Option<(f64, f64)> {
         let means = self.last.means?;
         Some((means.loss?, means.weight))
@@ -296,7 +344,7 @@ impl<Opt: TunableOptimizer + fmt::Debug, C> fmt::Debug for DataParallel<Opt, C> 
         f.debug_struct("DataParallel")
             .field("optimizer", &self.optimizer)
             .field("ranks", &self.ranks)
-            .field("plan", &self.plan)
+            .field("settings", &self.settings)
             .finish_non_exhaustive()
     }
 }

@@ -29,8 +29,9 @@ where
     Opt::Device: Backend<Opt::Dtype>,
     C: Communicator,
 {
-    /// The error that names in what a rank differs. All ranks ask each other, and find the same.
-    pub(super) fn explain(
+    /// The error that says in what a rank differs from the others. All ranks have to call it, and
+    /// find the same.
+    pub(super) fn describe_mismatch(
         &self,
         mismatch: Mismatch,
         odd: usize,

@@ -8,8 +8,8 @@ use super::agree::odd_one_out;
 pub(super) struct Header {
     /// Whether the rank has no gradients, because something failed.
     pub(super) failed: bool,
-    /// The flag of [`DataParallel::tell_all`](super::DataParallel::tell_all).
-    pub(super) told: bool,
+    /// The flag of [`DataParallel::set_flag`](super::DataParallel::set_flag).
+    pub(super) flag: bool,
     /// Whether its gradients are the second ones of this step, at other weights.
     pub(super) again: bool,
     pub(super) loss: Option<f64>,
@@ -26,7 +26,7 @@ pub(super) struct Header {
 
 impl Header {
     pub(super) fn to_bytes(self) -> Vec<u8> {
-        let flags = [self.failed, self.loss.is_some(), self.told, self.again];
+        let flags = [self.failed, self.loss.is_some(), self.flag, self.again];
         let flags = flags.into_iter().rev().fold(0, |flags, flag| flags << 1 | u64::from(flag));
         let loss = self.loss.unwrap_or_default().to_bits();
         let Self { steps, setup, standing, weights, .. } = self;
@@ -42,7 +42,7 @@ impl Header {
         Self {
             failed: flags & 1 != 0,
             loss: (flags & 2 != 0).then_some(loss),
-            told: flags & 4 != 0,
+            flag: flags & 4 != 0,
             again: flags & 8 != 0,
             weight: f64::from_bits(word()),
             steps: word(),
@@ -80,7 +80,7 @@ pub(super) enum Mismatch {
 }
 
 impl HeaderCheck {
-    /// The finding from all headers. It depends on nothing else, so it is the same on all ranks.
+    /// Compares all headers. The answer depends on nothing else, so it is the same on all ranks.
     pub(super) fn of(headers: &[Header]) -> Self {
         if let Some(rank) = headers.iter().position(|header| header.failed) {
             return Self::Failed(rank);
@@ -124,7 +124,7 @@ mod tests {
     fn header() -> Header {
         Header {
             failed: false,
-            told: false,
+            flag: false,
             again: false,
             loss: Some(0.5),
             weight: 3.0,
@@ -138,8 +138,8 @@ mod tests {
     #[test]
     fn all_of_it_arrives() {
         let failed = Header { failed: true, loss: None, ..header() };
-        let told = Header { told: true, ..header() };
-        for header in [header(), failed, told, Header { again: true, ..header() }] {
+        let flagged = Header { flag: true, ..header() };
+        for header in [header(), failed, flagged, Header { again: true, ..header() }] {
             assert_eq!(Header::from_bytes(&header.to_bytes()), header);
         }
         let nan = Header { loss: Some(f64::NAN), ..header() };

@@ -32,7 +32,7 @@ impl<C: Communicator> Nccl<C> {
         Ok(own)
     }
 
-    /// One after the other, in the same order on all ranks.
+    /// Joins all communicators, one after the other. The order is the same on all ranks.
     fn connect(&mut self, deadline: Instant) -> Result<(), LinkError> {
         let size = self.size();
         if size == 1 {
@@ -101,7 +101,7 @@ impl<C: Communicator> Nccl<C> {
     }
 }
 
-/// Says which rank it was, unless its words are somebody's own.
+/// Adds to an error which rank could not be connected, unless the error has words of its own.
 fn named(rank: usize, error: LinkError) -> LinkError {
     match error {
         LinkError::Transport(words) => LinkError::Transport(words),

@@ -11,7 +11,7 @@ pub(super) enum Letter {
     Asks,
     /// That piece is there.
     Has,
-    /// Nothing long travels any more. Why may stand in a short message behind it.
+    /// Nothing long travels any more. A short message after this one may say why.
     Lost,
 }
 
@@ -35,7 +35,7 @@ impl Letter {
         letter
     }
 
-    /// None if it is not one.
+    /// None if the bytes are no letter.
     pub(super) fn open(mut letter: Vec<u8>) -> Option<Self> {
         match letter.pop()? {
             SHORT => Some(Self::Short(letter)),

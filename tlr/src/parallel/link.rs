@@ -5,6 +5,9 @@ use crate::error::{Error, ParallelError};
 use std::time::{Duration, Instant};
 
 /// The messages that one rank has sent, and the time that it has waited.
+///
+/// # Example
+/// See [`Ranks`](super::Ranks).
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct Traffic {
@@ -151,7 +154,8 @@ impl<C: Communicator> Link<C> {
         }
     }
 
-    /// Whether any rank has ended the talking. No other message is of use after this.
+    /// The error by which any of the other ranks has ended all exchanges. To look for it takes all
+    /// other messages away.
     fn failure_told(&mut self) -> Option<Error> {
         self.others().into_iter().find_map(|rank| self.failure_told_by(rank))
     }
@@ -165,7 +169,7 @@ impl<C: Communicator> Link<C> {
         None
     }
 
-    /// Another rank has ended the talking.
+    /// Notes the error by which another rank has ended all exchanges.
     fn told(&mut self, by: usize, message: &[u8]) -> Error {
         let said = body(message);
         let error = match serde_json::from_slice::<(usize, u64, ParallelError)>(said) {
@@ -183,7 +187,7 @@ impl<C: Communicator> Link<C> {
         flushed.map_err(|(rank, error)| self.lost(rank, error))
     }
 
-    /// When an exchange that has begun then is given up.
+    /// The moment at which an exchange that began at `begun` is given up.
     fn deadline(&self, begun: Instant) -> Instant {
         begun.checked_add(self.time_out).unwrap_or(begun + LONGEST_WAIT)
     }
@@ -226,7 +230,7 @@ impl<C: Communicator> Link<C> {
                 if let Some(first) = message.first_mut() {
                     *first = Kind::Failure as u8;
                 }
-                // It may be the one that has ended.
+                // This rank may be the one that has ended. Then the message goes nowhere.
                 let _ = self.communicator.send(to, message);
             }
             let _ = self.communicator.flush(Instant::now() + LAST_WORDS);

@@ -14,7 +14,7 @@ use std::ops::Range;
 /// How a mean is taken.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Plan {
-    /// Numbers of a bucket, which travel together.
+    /// How many numbers travel together, in one bucket.
     pub(super) bucket: usize,
     pub(super) compression: Compression,
 }
@@ -149,7 +149,7 @@ impl Mean {
             *value = E::from_f64(sum / self.total).unwrap_or_default();
         }
         let message = self.message(own);
-        // As the others will read it.
+        // This rank keeps the means as the others will read them: rounded by the compression.
         self.compression.decode(body(&message), own);
         for to in self.others() {
             talk.send(to, Kind::Means, message.clone())?;

@@ -16,6 +16,15 @@ use std::{fmt, mem::ManuallyDrop, time::Instant};
 ///
 /// All calls have to come from one thread at a time. MPI is left when this is dropped, unless a
 /// rank was lost: then leaving would block for ever.
+///
+/// # Example
+/// ```no_run
+/// use tlr::parallel::{Mpi, Ranks};
+///
+/// let ranks = Ranks::new(Mpi::new()?);
+/// println!("rank {} of {}", ranks.rank(), ranks.size());
+/// # Ok::<(), tlr::parallel::LinkError>(())
+/// ```
 pub struct Mpi {
     /// Dropped by hand, or not at all.
     universe: ManuallyDrop<Universe>,
@@ -43,6 +52,9 @@ impl Mpi {
     /// # Errors
     /// [`LinkError::Transport`] if this process has entered it before, if the MPI library cannot be
     /// used by a program of several threads, or if it reports an impossible rank.
+    ///
+    /// # Example
+    /// See [`Mpi`].
     pub fn new() -> Result<Self, LinkError> {
         let transport = |words: &str| LinkError::Transport(words.to_owned());
         let Some((universe, threading)) = ::mpi::initialize_with_threading(Threading::Serialized)
@@ -67,8 +79,19 @@ impl Mpi {
         Ok(Self { universe, world, rank, size, sending: Vec::new(), lost: false })
     }
 
-    /// Ends all processes of this `mpirun`, as a program does that cannot go on: those that wait
-    /// for this one would otherwise wait until their time-out.
+    /// Ends all processes of this `mpirun`, for a program that cannot go on. Otherwise the
+    /// processes that wait for this one would wait until their time-out.
+    ///
+    /// # Example
+    /// ```no_run
+    /// use tlr::parallel::Mpi;
+    ///
+    /// let mpi = Mpi::new()?;
+    /// if std::fs::metadata("data").is_err() {
+    ///     mpi.abort(1); // the other ranks need not wait
+    /// }
+    /// # Ok::<(), tlr::parallel::LinkError>(())
+    /// ```
     pub fn abort(&self, code: i32) -> ! {
         self.world.abort(code)
     }

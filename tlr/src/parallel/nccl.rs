@@ -52,13 +52,15 @@ pub struct Nccl<C> {
     mail: C,
     pub(super) wires: Wires,
     peers: Vec<Peer>,
-    /// Those that wait for a piece, in the order in which they have said so.
+    /// The ranks that wait for a piece from this one, in the order in which they have asked.
     asking: VecDeque<usize>,
-    /// The rank to which a piece is on its way, and whether it has said that it has it.
+    /// The rank to which a piece is on its way, and whether that rank has said that the piece is
+    /// there.
     flying: Option<(usize, bool)>,
     /// Whether the ranks are still being connected.
     pub(super) joins: bool,
-    /// Whether nothing long travels any more, and why, if it was this rank that has found it out.
+    /// Whether nothing long travels any more. `broken` says why, if it was this rank that has found
+    /// it out.
     over: bool,
     broken: Option<LinkError>,
 }
@@ -66,16 +68,16 @@ pub struct Nccl<C> {
 /// Another rank, and what is between it and this one.
 #[derive(Default)]
 struct Peer {
-    /// What it has sent.
+    /// The letters that it has sent and that are not read yet.
     letters: VecDeque<Letter>,
-    /// Long messages to it, and the bytes of the first one that it has.
+    /// Long messages to it, and how many bytes of the first one it has received.
     leaving: VecDeque<Vec<u8>>,
     sent: usize,
     /// Why no letter of it can come any more.
     gone: Option<LinkError>,
 }
 
-/// Messages of fewer bytes go by letter: putting them on a GPU and off would take longer.
+/// Messages of fewer bytes go by letter: to copy them to a GPU and back would take longer.
 pub(super) const LEAST: usize = 16 << 10;
 
 impl<C: Communicator> Nccl<C> {
@@ -90,7 +92,7 @@ impl<C: Communicator> Nccl<C> {
         self.mail.send(to, letter.seal()).map_err(|error| self.lose(error))
     }
 
-    /// Takes in all letters that are there, and sends a piece where one is waited for.
+    /// Reads all letters that are there, and sends the next piece that a rank has asked for.
     pub(super) fn progress(&mut self) -> Result<(), LinkError> {
         self.read_mail()?;
         match self.over {
@@ -99,7 +101,7 @@ impl<C: Communicator> Nccl<C> {
                 let words = "NCCL: another rank cannot be connected; its own error says why";
                 Err(LinkError::Transport(words.to_owned()))
             }
-            // What the GPU does not do any more is not asked for.
+            // The GPU's operations have ended, so NCCL is not asked about them.
             true => Ok(()),
         }
     }
@@ -127,7 +129,7 @@ impl<C: Communicator> Nccl<C> {
         match (Letter::open(letter).ok_or_else(|| foreign(from))?, &mut self.flying) {
             (Letter::Asks, _) => self.asking.push_back(from),
             (Letter::Has, Some((to, has))) if *to == from => *has = true,
-            // It had been sent before this rank has heard that it is over.
+            // The other rank has sent it before it has learned that nothing long travels any more.
             (Letter::Has, _) if self.over => (),
             (Letter::Has, _) => return Err(foreign(from)),
             (Letter::Lost, _) => self.end(),
@@ -136,8 +138,8 @@ impl<C: Communicator> Nccl<C> {
         Ok(())
     }
 
-    /// One piece at a time, to the rank that has asked first. A piece has arrived when the other
-    /// rank says so: NCCL may be done with it here while the other GPU still reads it.
+    /// Sends one piece at a time, to the rank that has asked first. A piece has arrived when the
+    /// other rank says so: NCCL may be done with it here while the other GPU still reads it.
     fn send_pieces(&mut self) -> Result<(), String> {
         if let Some((to, has)) = self.flying {
             if !self.wires.has_sent()? || !has {
@@ -170,7 +172,7 @@ impl<C: Communicator> Nccl<C> {
     ) -> Result<Option<Vec<u8>>, LinkError> {
         let mut message = vec![0; len];
         for piece in message.chunks_mut(PIECE) {
-            // Before it is asked for, so that what the other rank sends finds it waiting.
+            // The GPU waits for the piece before the other rank is asked for it.
             self.wires.receive(from, piece.len()).map_err(|words| self.break_off(words))?;
             self.write(from, Letter::Asks)?;
             let mut patience = Patience::default();
@@ -195,20 +197,20 @@ impl<C: Communicator> Nccl<C> {
         Ok(Some(message))
     }
 
-    /// CUDA or NCCL has failed: nothing long travels any more.
+    /// Ends all that is long, because CUDA or NCCL has failed.
     fn break_off(&mut self, words: String) -> LinkError {
         self.lose(LinkError::Transport(words))
     }
 
-    /// This rank has lost another one, or its GPU.
+    /// Notes that this rank has lost another one, or its own GPU, and ends all that is long.
     pub(super) fn lose(&mut self, error: LinkError) -> LinkError {
         self.broken.get_or_insert_with(|| error.clone());
         self.end();
         error
     }
 
-    /// Ends all that is long, on this GPU and on the others: none is left waiting. What the ranks
-    /// say of the reason is still heard.
+    /// Ends all long messages, on this GPU and on the others, so that no GPU is left waiting.
+    /// Letters that say why are still read.
     fn end(&mut self) {
         if std::mem::replace(&mut self.over, true) {
             return;
@@ -217,15 +219,15 @@ impl<C: Communicator> Nccl<C> {
         let own = self.rank();
         for (to, peer) in self.peers.iter_mut().enumerate().filter(|(to, _)| *to != own) {
             peer.leaving.clear();
-            // It may be the one that has ended.
+            // The other rank may be the one that has ended. Then the letter goes nowhere.
             let _ = self.mail.send(to, Letter::Lost.seal());
         }
     }
 
-    /// A rank has not answered in time.
+    /// Gives up a rank that has not answered in time.
     fn give_up(&mut self, rank: usize) -> LinkError {
-        // With a deadline that is still to come, so that the one who carries the letters knows that
-        // a rank is lost.
+        // The deadline is still to come, so that the communicator that carries the letters counts
+        // the rank as lost.
         if let Ok(letter) = self.mail.receive(rank, Instant::now() + NAP) {
             let _ = self.open(rank, letter);
         }
@@ -251,14 +253,15 @@ impl<C: Communicator> Communicator for Nccl<C> {
             return self.write(to, Letter::Short(message));
         }
         if self.over {
-            // Who has only been told of it learns the reason from what it receives next.
+            // If another rank has found it out, this one learns the reason from what it receives
+            // next.
             return self.broken.clone().map_or(Ok(()), Err);
         }
         self.write(to, Letter::Long(message.len()))?;
         if let Some(peer) = self.peers.get_mut(to) {
             peer.leaving.push_back(message);
         }
-        // It also moves on what was sent before.
+        // This also moves on the messages that were sent before.
         self.progress()
     }
 
@@ -270,7 +273,7 @@ impl<C: Communicator> Communicator for Nccl<C> {
             let Some(peer) = self.peers.get_mut(from) else { return Err(LinkError::Ended) };
             match peer.letters.pop_front() {
                 Some(Letter::Short(message)) => return Ok(message),
-                // It cannot come any more. Why may stand in a letter behind it.
+                // The long message cannot come any more. A later letter may say why.
                 Some(Letter::Long(_)) if self.over => continue,
                 Some(Letter::Long(len)) if only_asks => {
                     peer.letters.push_front(Letter::Long(len));
@@ -280,7 +283,7 @@ impl<C: Communicator> Communicator for Nccl<C> {
                     Some(message) => return Ok(message),
                     None => continue,
                 },
-                // The others are not kept.
+                // Letters of other kinds are never kept.
                 Some(_) | None => (),
             }
             if let Some(gone) = peer.gone.clone() {
@@ -311,7 +314,7 @@ impl<C: Communicator> Communicator for Nccl<C> {
     }
 }
 
-/// A rank says what none says.
+/// The error for a letter that no rank of this version sends.
 pub(super) fn foreign(rank: usize) -> LinkError {
     let words = "sends what is not understood: all ranks need `Nccl`, of the same version";
     LinkError::Transport(format!("rank {rank} {words}"))

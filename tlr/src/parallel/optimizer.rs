@@ -4,9 +4,8 @@ use super::{Communicator, DataParallel};
 use crate::{
     error::Error,
     optim::{
-        average_alone, gradients, update_alone, CompleteGradients, DeviceError, FailedUpdate,
-        Groups, OptimizerState, OverRanks, Resumable, Shards, StepFigures, TunableOptimizer,
-        WeighBatches,
+        average_alone, forward, gradients, update_alone, CompleteGradients, ErrOf, OptimizerState,
+        OverRanks, Resumable, Shards, StepFigures, TunableOptimizer, WeighBatches,
     },
     tensors::{Backend, Element},
 };
@@ -26,7 +25,7 @@ where
         &mut self,
         model: &mut Opt::Model,
         gradients: &Gradients<Opt::Dtype, Opt::Device>,
-    ) -> Result<(), OptimizerUpdateError<DeviceError<Opt>>> {
+    ) -> Result<(), OptimizerUpdateError<ErrOf<Opt>>> {
         if !self.averages_over_ranks() || self.last.unused().is_some() {
             self.last.use_up();
             return self.optimizer.update(model, gradients);
@@ -35,6 +34,7 @@ where
     }
 }
 
+#[warn(clippy::missing_trait_methods)]
 impl<Opt, C> TunableOptimizer for DataParallel<Opt, C>
 where
     Opt: TunableOptimizer,
@@ -46,40 +46,10 @@ where
     type Dtype = Opt::Dtype;
     type Device = Opt::Device;
 
-    fn rate(&self, group: usize) -> f64 {
-        self.optimizer.rate(group)
-    }
-
-    fn set_rate(&mut self, group: usize, rate: f64) {
-        self.optimizer.set_rate(group, rate);
-    }
-
-    fn reset(&mut self, model: &Opt::Model) {
-        self.optimizer.reset(model);
-    }
-
-    fn momentum(&self) -> f64 {
-        self.optimizer.momentum()
-    }
-
-    fn validate(&self) -> Result<(), Error> {
-        self.optimizer.validate()
-    }
-
-    fn follows_attributes(&self) -> bool {
-        self.optimizer.follows_attributes()
-    }
-
-    fn only_gathers(&self) -> bool {
-        self.optimizer.only_gathers()
-    }
-
-    fn drop_gathered(&mut self, model: &mut Opt::Model) {
-        self.optimizer.drop_gathered(model);
-    }
-
-    fn groups(&self, model: &Opt::Model) -> Groups {
-        self.optimizer.groups(model)
+    forward! {
+        Self { optimizer, .. } => optimizer;
+        but complete_gradients, averages_over_ranks, shards, average_over_ranks,
+            end_averaging, update_owned;
     }
 
     fn complete_gradients(
@@ -93,16 +63,12 @@ where
         }
     }
 
-    fn failed_update(&self) -> FailedUpdate {
-        self.optimizer.failed_update()
-    }
-
     fn averages_over_ranks(&self) -> bool {
         self.ranks.size() > 1
     }
 
     fn shards(&self) -> Option<&dyn Shards> {
-        (self.sharded && self.averages_over_ranks()).then_some(&self.ranks)
+        (self.settings.sharded && self.averages_over_ranks()).then_some(&self.ranks)
     }
 
     fn average_over_ranks(
@@ -129,7 +95,7 @@ where
         &mut self,
         model: &mut Opt::Model,
         gradients: &mut Gradients<Opt::Dtype, Opt::Device>,
-    ) -> Result<(), OptimizerUpdateError<DeviceError<Opt>>> {
+    ) -> Result<(), OptimizerUpdateError<ErrOf<Opt>>> {
         average_alone(self, model, Ok(gradients))?;
         self.last.use_up();
         self.optimizer.update_owned(model, gradients)
@@ -143,7 +109,7 @@ where
     Opt::Device: Backend<Opt::Dtype>,
     C: Communicator,
 {
-    fn state(&self, model: &Opt::Model) -> Result<OptimizerState, DeviceError<Opt>> {
+    fn state(&self, model: &Opt::Model) -> Result<OptimizerState, ErrOf<Opt>> {
         self.optimizer.state(model)
     }
 
@@ -151,7 +117,7 @@ where
         &mut self,
         model: &mut Opt::Model,
         state: &OptimizerState,
-    ) -> Result<(), DeviceError<Opt>> {
+    ) -> Result<(), ErrOf<Opt>> {
         self.optimizer.restore(model, state)
     }
 }
@@ -175,12 +141,12 @@ where
     Opt::Device: Backend<Opt::Dtype>,
     C: Communicator,
 {
-    fn tell_all(&mut self, told: bool) {
-        self.tell_all(told);
+    fn set_flag(&mut self, raised: bool) {
+        self.set_flag(raised);
     }
 
-    fn was_told(&self) -> bool {
-        self.was_told()
+    fn flag_was_set(&self) -> bool {
+        self.flag_was_set()
     }
 
     fn average_buffers(&self, model: &mut Opt::Model) -> Result<(), Error> {

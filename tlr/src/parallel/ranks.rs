@@ -17,7 +17,27 @@ use std::{
 /// failed, the error on all names the same rank, and each later call is answered by the same error.
 ///
 /// # Example
-/// See [`DataParallel`](crate::DataParallel).
+/// ```
+/// use tlr::parallel::{Ranks, Threads};
+///
+/// let ranks = Threads::new(2).into_iter().map(|own| std::thread::spawn(move || {
+///     let ranks = Ranks::new(own);
+///     assert_eq!(ranks.size(), 2);
+///     let all = ranks.gather(&[ranks.rank() as u8])?; // each says a word, and all hear all
+///     assert_eq!(all, [[0], [1]]);
+///     let mut word = if ranks.is_first() { b"go".to_vec() } else { Vec::new() };
+///     ranks.broadcast(&mut word)?; // the first one says something
+///     assert_eq!(word, b"go");
+///     assert!(ranks.any(ranks.rank() == 1)?);
+///     ranks.wait_for_all()?;
+///     assert!(ranks.traffic().messages > 0);
+///     Ok::<_, tlr::Error>(())
+/// }));
+/// for rank in ranks.collect::<Vec<_>>() {
+///     rank.join().unwrap()?;
+/// }
+/// # Ok::<(), tlr::Error>(())
+/// ```
 pub struct Ranks<C> {
     rank: usize,
     size: usize,
@@ -41,6 +61,9 @@ impl<C> fmt::Debug for Ranks<C> {
 
 impl<C: Communicator> Ranks<C> {
     /// This rank and those that `communicator` reaches.
+    ///
+    /// # Example
+    /// See [`Ranks`].
     pub fn new(communicator: C) -> Self {
         let (rank, size) = (communicator.rank(), communicator.size());
         Self { rank, size, link: Arc::new(Mutex::new(Link::new(communicator))) }
@@ -49,27 +72,47 @@ impl<C: Communicator> Ranks<C> {
     /// How long one rank is waited for. Default 5 minutes. It has to be longer than the slowest
     /// rank ever lags behind the fastest, such as the first one while it saves a checkpoint.
     /// If the clock cannot count that far, it is a year.
+    ///
+    /// # Example
+    /// ```
+    /// use std::time::Duration;
+    /// use tlr::parallel::{Alone, Ranks};
+    ///
+    /// let ranks = Ranks::new(Alone).time_out(Duration::from_secs(3600));
+    /// ```
     pub fn time_out(self, time_out: Duration) -> Self {
         self.link().time_out = time_out;
         self
     }
 
     /// This rank, counted from 0.
+    ///
+    /// # Example
+    /// See [`Ranks`].
     pub fn rank(&self) -> usize {
         self.rank
     }
 
     /// How many ranks there are.
+    ///
+    /// # Example
+    /// See [`Ranks`].
     pub fn size(&self) -> usize {
         self.size
     }
 
-    /// Whether it is the one that prints and saves.
+    /// Whether this is the first rank, which prints and saves.
+    ///
+    /// # Example
+    /// See [`Ranks`].
     pub fn is_first(&self) -> bool {
         self.rank == 0
     }
 
-    /// What was sent and waited for so far.
+    /// What this rank has sent, and how long it has waited, so far.
+    ///
+    /// # Example
+    /// See [`Ranks`].
     pub fn traffic(&self) -> Traffic {
         self.link().traffic
     }
@@ -78,11 +121,15 @@ impl<C: Communicator> Ranks<C> {
     ///
     /// # Errors
     /// [`Error::Parallel`].
+    ///
+    /// # Example
+    /// See [`Ranks`].
     pub fn gather(&self, words: &[u8]) -> Result<Vec<Vec<u8>>, Error> {
         self.gather_as(Kind::Words, words)
     }
 
-    /// The same, of messages that are not to be taken for those of another call.
+    /// The same as [`gather`](Self::gather), by messages of this kind: they are not taken for those
+    /// of another call.
     pub(super) fn gather_as(&self, kind: Kind, words: &[u8]) -> Result<Vec<Vec<u8>>, Error> {
         let mut link = self.link();
         link.begin()?;
@@ -104,6 +151,9 @@ impl<C: Communicator> Ranks<C> {
     ///
     /// # Errors
     /// [`Error::Parallel`].
+    ///
+    /// # Example
+    /// See [`Ranks`].
     pub fn broadcast(&self, bytes: &mut Vec<u8>) -> Result<(), Error> {
         let mut link = self.link();
         link.begin()?;
@@ -145,14 +195,20 @@ impl<C: Communicator> Ranks<C> {
     ///
     /// # Errors
     /// [`Error::Parallel`].
+    ///
+    /// # Example
+    /// See [`Ranks`].
     pub fn wait_for_all(&self) -> Result<(), Error> {
         self.gather(&[]).map(|_| ())
     }
 
-    /// Whether any rank says so.
+    /// Whether `here` is true on any rank.
     ///
     /// # Errors
     /// [`Error::Parallel`].
+    ///
+    /// # Example
+    /// See [`Ranks`].
     pub fn any(&self, here: bool) -> Result<bool, Error> {
         Ok(self.gather(&[u8::from(here)])?.iter().any(|said| said == &[1]))
     }
@@ -162,6 +218,23 @@ impl<C: Communicator> Ranks<C> {
     ///
     /// # Errors
     /// [`Error::Parallel`].
+    ///
+    /// # Example
+    /// The second rank cannot go on, and both learn it.
+    /// ```
+    /// use tlr::{parallel::{Ranks, Threads}, Error, ParallelError};
+    ///
+    /// let ranks = Threads::new(2).into_iter().map(|own| std::thread::spawn(move || {
+    ///     let ranks = Ranks::new(own);
+    ///     ranks.confirm((ranks.rank() == 1).then_some("no such file"))
+    /// }));
+    /// for rank in ranks.collect::<Vec<_>>() {
+    ///     let message = "no such file".to_owned();
+    ///     let problem = ParallelError::Failed { message };
+    ///     let error = Error::Parallel { rank: 1, step: 1, problem };
+    ///     assert_eq!(rank.join().unwrap(), Err(error));
+    /// }
+    /// ```
     pub fn confirm(&self, failure: Option<&str>) -> Result<(), Error> {
         let said = failure.map_or_else(Vec::new, |words| [b"!", words.as_bytes()].concat());
         let all = self.gather(&said)?;
@@ -176,6 +249,27 @@ impl<C: Communicator> Ranks<C> {
 
     /// Ends all exchanges, for a rank that cannot go on: every rank that waits for this one gets
     /// this error, and so does each later call.
+    ///
+    /// # Example
+    /// The second rank ends early, while the first one waits for it.
+    /// ```
+    /// use tlr::parallel::{Ranks, Threads};
+    ///
+    /// let ranks = Threads::new(2).into_iter().map(|own| std::thread::spawn(move || {
+    ///     let ranks = Ranks::new(own);
+    ///     match ranks.is_first() {
+    ///         true => ranks.wait_for_all(),
+    ///         false => {
+    ///             ranks.leave("no memory");
+    ///             Ok(())
+    ///         }
+    ///     }
+    /// }));
+    /// let [first, second] = ranks.collect::<Vec<_>>().try_into().unwrap();
+    /// let error = first.join().unwrap().unwrap_err();
+    /// assert!(error.to_string().contains("no memory"));
+    /// assert_eq!(second.join().unwrap(), Ok(()));
+    /// ```
     pub fn leave(&self, words: &str) {
         let problem = ParallelError::Failed { message: words.to_owned() };
         let error = self.error(self.rank, problem);
@@ -186,7 +280,7 @@ impl<C: Communicator> Ranks<C> {
         Error::Parallel { rank, step: self.link().step, problem }
     }
 
-    /// Which step errors name from now on.
+    /// Sets the step that errors name from now on.
     pub(super) fn set_step(&self, step: u64) {
         self.link().step = step;
     }

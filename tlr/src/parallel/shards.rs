@@ -19,7 +19,7 @@ impl<C: Communicator> Shards for Ranks<C> {
         loop {
             let said = self.gather_as(Kind::Numbers, &piece(own.as_deref(), sent))?;
             if said.iter().any(Vec::is_empty) {
-                // It names the rank that has failed, so it does not return.
+                // This is always an error: one rank has failed.
                 self.confirm(own.as_ref().err().map(String::as_str))?;
             }
             let mut longest = 0;
@@ -37,7 +37,8 @@ impl<C: Communicator> Shards for Ranks<C> {
     }
 }
 
-/// The length of all that a rank says, and its numbers from one on. Empty if it has failed.
+/// The length of all numbers of a rank, and some of them, from `first` on. Empty if the rank has
+/// failed.
 fn piece(own: Result<&[f64], &String>, first: usize) -> Vec<u8> {
     let Ok(own) = own else { return Vec::new() };
     let numbers = own.iter().skip(first).take(PIECE);

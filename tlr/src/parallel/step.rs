@@ -13,7 +13,7 @@ use crate::{
     engine::Standing,
     error::{Error, ParallelError},
     optim::{gradients, StepFigures, TunableOptimizer},
-    tensors::{Backend, Element},
+    tensors::{device_error, Backend, Element},
 };
 use dfdx::tensor::{Gradients, HasErr};
 
@@ -45,7 +45,7 @@ where
         let checksums = if begins_window { checksums(model) } else { Vec::new() };
         let header = Header {
             failed: own.is_err(),
-            told: self.next.flag,
+            flag: self.next.flag,
             again: figures.again,
             loss: figures.loss,
             weight: figures.weight,
@@ -56,7 +56,7 @@ where
         };
         let said = self.ranks.gather(&header.to_bytes())?;
         let headers: Vec<_> = said.iter().map(|said| Header::from_bytes(said)).collect();
-        self.last.told = headers.iter().any(|header| header.told);
+        self.last.flag = headers.iter().any(|header| header.flag);
         match HeaderCheck::of(&headers) {
             HeaderCheck::Fine => (),
             HeaderCheck::Failed(_) => {
@@ -64,17 +64,17 @@ where
             }
             HeaderCheck::Odd(mismatch, odd, other) => {
                 let mine = LocalView { model, standing, headers: &headers, checksums: &checksums };
-                return Err(self.explain(mismatch, odd, other, mine)?);
+                return Err(self.describe_mismatch(mismatch, odd, other, mine)?);
             }
             HeaderCheck::NoExamples => {
                 return Err(self.ranks.error(0, ParallelError::NoExamples));
             }
         }
         let weights: Vec<_> = headers.iter().map(|header| header.weight).collect();
-        self.ranks.mean(&mut self.flat, &weights, self.plan)?;
+        self.ranks.mean(&mut self.flat, &weights, self.settings.plan)?;
         if let Ok(own) = own {
             let written = self.unflatten(model, own);
-            written.map_err(|error| Error::Device(error.to_string()))?;
+            written.map_err(|error| device_error(error.to_string(), &error))?;
         }
         figures.loss = mean_loss(&headers);
         figures.weight = weights.iter().sum();
@@ -120,9 +120,9 @@ where
         let own = [
             ("optimizer", std::any::type_name::<Opt>().to_owned()),
             ("momentum", self.optimizer.momentum().to_string()),
-            ("compression", format!("{:?}", self.plan.compression)),
-            ("bucket", self.plan.bucket.to_string()),
-            ("shard_snapshots", self.sharded.to_string()),
+            ("compression", format!("{:?}", self.settings.plan.compression)),
+            ("bucket", self.settings.plan.bucket.to_string()),
+            ("shard_snapshots", self.settings.sharded.to_string()),
         ];
         let own = own.into_iter().map(|(name, value)| (name.to_owned(), value));
         own.chain(of_engine(standing)).chain(of_model(model)).collect()

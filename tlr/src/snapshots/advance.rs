@@ -81,9 +81,12 @@ impl<E: Dtype> Snapshots<E> {
         D: Device<E>,
         M: TensorCollection<E, D>,
     {
-        if let Some(sketches) = &mut self.sketches {
-            let products = sketches.advance(model, &self.tensors).map_err(Unmoved::NotFinite)?;
-            self.take(model, TensorKind::Buffers)?;
+        if let Some(sketches) = &self.sketches {
+            let next = sketches.next(model, &self.tensors);
+            let (products, next) = next.map_err(Unmoved::NotFinite)?;
+            self.take_buffers_before(model)?;
+            self.sketches = Some(next);
+            self.tensors.iter_mut().for_each(Tracked::swap);
             return Ok(products);
         }
         if self.is_sharded {

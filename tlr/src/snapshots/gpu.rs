@@ -5,7 +5,11 @@ use super::{
     launch::{kernels, names, Kernel, Kernels, Launch, Row},
     resident::Resident,
 };
-use crate::{engine::WindowProducts, error::Error, tensors::Elements};
+use crate::{
+    engine::WindowProducts,
+    error::{DeviceError, Error},
+    tensors::{device_error, Elements},
+};
 use cudarc::{
     driver::{CudaDevice, CudaFunction, CudaSlice, DevicePtr, DevicePtrMut, DeviceSlice},
     nvrtc,
@@ -19,8 +23,8 @@ use std::{fmt::Debug, marker::PhantomData, sync::Arc};
 const SOURCE: &str = include_str!("window.cu");
 const MODULE: &str = "tlr_window";
 
-fn failed(error: impl Debug) -> Error {
-    Error::Device(format!("{error:?}"))
+fn failed(error: impl Debug + 'static) -> Error {
+    device_error(format!("{error:?}"), &error)
 }
 
 /// Allocates `len` zeros in the memory of `device`. `None` if no kernel exists for the element
@@ -135,7 +139,9 @@ impl<'a, E: Dtype> Window<'a, E> {
         first: usize,
     ) -> Result<(), Error> {
         if gradient.len != now.len() || from.len() > now.len().saturating_sub(first) {
-            return Err(Error::Device("a gradient has not the length of its tensor".to_owned()));
+            return Err(Error::Device(DeviceError::new(
+                "a gradient has not the length of its tensor",
+            )));
         }
         let gradient = gradient.address + (first * size_of::<E>()) as u64;
         let now = self.address(from, now, first)?;
@@ -254,5 +260,7 @@ fn function(device: &Arc<CudaDevice>, name: &'static str) -> Result<CudaFunction
         let ptx = nvrtc::compile_ptx(SOURCE).map_err(failed)?;
         device.load_ptx(ptx, MODULE, &names()).map_err(failed)?;
     }
-    device.get_func(MODULE, name).ok_or_else(|| Error::Device(format!("no kernel `{name}`")))
+    device
+        .get_func(MODULE, name)
+        .ok_or_else(|| Error::Device(DeviceError::new(format!("no kernel `{name}`"))))
 }

@@ -1,6 +1,10 @@
 //! The elements of a model's gradients, for any thread to read.
 
-use crate::{error::Error, optim::gradients, tensors::Buffer};
+use crate::{
+    error::{DeviceError, Error},
+    optim::gradients,
+    tensors::{device_error, Buffer},
+};
 use dfdx::{
     nn::TensorCollection,
     shapes::Dtype,
@@ -32,7 +36,7 @@ where
         }
         Ok(())
     });
-    walked.map_err(|error| Error::Device(format!("{error:?}")))?;
+    walked.map_err(|error| device_error(format!("{error:?}"), &error))?;
     looked
 }
 
@@ -87,7 +91,10 @@ fn take<E: Dtype, D: Device<E>>(buffer: &mut Buffer<E, D>) -> Result<Vec<E>, Err
     }
     match buffer.downcast_mut::<Buffer<E, Cpu>>() {
         Some(gradient) => Ok(mem::take(gradient)),
-        None => Err(Error::Device("gradients on this device cannot be read".to_owned())),
+        None => {
+            let words = "gradients on this device cannot be read";
+            Err(Error::Device(DeviceError::new(words)))
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! The kernels of `window.cu`, and what they are launched with.
 #![cfg(any(feature = "cuda", all(test, target_os = "linux")))]
 
-use crate::error::Error;
+use crate::error::{DeviceError, Error};
 use std::any::TypeId;
 
 /// The threads of a block. Must equal the constant in `window.cu`.
@@ -99,7 +99,7 @@ impl Launch {
         }
         table.extend(first);
         let Ok(blocks) = u32::try_from(blocks) else {
-            return Err(Error::Device("more elements than a GPU has blocks for".to_owned()));
+            return Err(Error::Device(DeviceError::new("more elements than a GPU has blocks for")));
         };
         let launch = Self { table, tensors: rows.len() as u64, groups, blocks };
         Ok((blocks > 0 && groups > 0).then_some(launch))

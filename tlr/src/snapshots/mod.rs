@@ -384,10 +384,10 @@ impl<E: Dtype, D: Device<E>> TensorVisitor<E, D> for Ids<'_, E, D> {
         _: TensorOptions<S, E, D>,
         tensor: &Tensor<S, E, D>,
     ) -> Result<Option<Tensor<S, E, D>>, Infallible> {
-        if let (None, Some(expected)) = (&self.changed, self.expected.get(self.seen)) {
-            if tensors::id(tensor) != Some(expected.id) {
-                self.changed = Some(expected.name.clone());
-            }
+        if let (None, Some(expected)) = (&self.changed, self.expected.get(self.seen))
+            && tensors::id(tensor) != Some(expected.id)
+        {
+            self.changed = Some(expected.name.clone());
         }
         self.seen += 1;
         Ok(None)

@@ -1,5 +1,11 @@
 //! The kernels of `window.cu`, compiled for the host by a C++ compiler and compared with exact
 //! sums.
+//!
+//! `tests/gpu-on-host` runs the same kernels, below dfdx and the driver's calls: it tests memory,
+//! launches and errors in whole trainings, and for that everything is built with the feature
+//! `cuda`, which takes minutes. This test needs no feature and is one of `cargo test -p tlr`. It
+//! calls each kernel by itself, with empty tensors, an empty group and subnormal numbers, and knows
+//! every sum to 1e-12.
 
 #![allow(clippy::unwrap_used)]
 #[path = "../../tests/needs/mod.rs"]

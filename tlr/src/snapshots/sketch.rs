@@ -59,15 +59,15 @@ impl Sketches {
         (self.last, _) = self.of(model, tensors);
     }
 
-    /// Computes the dot products of every group. Then A ← B and B ← W.
+    /// The dot products of every group, and the sketches of the next window: A ← B and B ← W.
     ///
     /// # Errors
-    /// The name of a trainable tensor that is not finite. Nothing has changed then.
-    pub(crate) fn advance<E, D, M>(
-        &mut self,
+    /// The name of a trainable tensor that is not finite.
+    pub(crate) fn next<E, D, M>(
+        &self,
         model: &M,
         tensors: &[Tracked<E>],
-    ) -> Result<Vec<WindowProducts>, String>
+    ) -> Result<(Vec<WindowProducts>, Self), String>
     where
         E: Dtype,
         D: Device<E>,
@@ -83,9 +83,7 @@ impl Sketches {
         let across = self.moved.chunks(self.bins).zip(groups()).map(dot);
         let own = groups().zip(groups()).map(dot);
         let dots = across.zip(own).map(|(across, own)| WindowProducts { across, own }).collect();
-        self.moved = moved;
-        self.last = now;
-        Ok(dots)
+        Ok((dots, Self { bins: self.bins, last: now, moved }))
     }
 
     /// C(W) of each group, and the name of the first tensor that is not finite. One thread adds all

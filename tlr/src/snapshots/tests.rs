@@ -2,7 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 use super::*;
-use crate::engine::WindowProducts;
+use crate::{engine::WindowProducts, error::DeviceError};
 use dfdx::prelude::*;
 
 #[test]
@@ -111,7 +111,7 @@ impl crate::optim::Shards for OfTwo {
 
     fn exchange_numbers(&self, own: Result<Vec<f64>, String>) -> Result<Vec<Vec<f64>>, Error> {
         match self.fails {
-            true => Err(Error::Device("the other rank's".to_owned())),
+            true => Err(Error::Device(DeviceError::new("the other rank's"))),
             false => Ok(vec![own.clone().unwrap(), own.unwrap()]),
         }
     }
@@ -135,6 +135,75 @@ fn a_window_that_another_rank_cannot_end_leaves_the_snapshot() {
             assert_eq!(ended.is_err(), fails);
             let expected = if fails { before } else { vec![weight; 40] };
             assert_eq!(last(&snapshots), expected, "{directions}");
+        }
+    }
+}
+
+/// All that a window's end leaves as it was if it fails: B, and the sketches.
+fn kept(snapshots: &Snapshots<f32>) -> Vec<Vec<f64>> {
+    let last = snapshots.tensors.iter().map(|tensor| tensor.last.read().unwrap().to_vec());
+    let last = last.map(|last| last.into_iter().map(f64::from).collect());
+    let sketches = snapshots.sketches().into_iter().flat_map(Sketches::state);
+    last.chain(sketches.cloned()).collect()
+}
+
+/// Two windows have ended, and the weights have moved on since.
+fn in_the_third_window(layout: Layout) -> (Snapshots<f32>, Module) {
+    let mut model = Cpu::default().build_module::<(Linear<2, 16>, BatchNorm1D<16>), f32>();
+    let mut snapshots = Snapshots::<f32>::new(&model, 1, |_| Some(0), layout).unwrap();
+    for kind in [TensorKind::Weights, TensorKind::Buffers] {
+        snapshots.take(&model, kind).unwrap();
+    }
+    for window in [1.0_f32, 4.0, 9.0] {
+        tensors::write(&mut model, |_, len| {
+            Some((0..len).map(|index| window + index as f32).collect())
+        });
+        if window < 9.0 {
+            snapshots.advance(&model, Some(&OfTwo { fails: false })).unwrap();
+        }
+    }
+    (snapshots, model)
+}
+
+type Module = <(Linear<2, 16>, BatchNorm1D<16>) as BuildOnDevice<Cpu, f32>>::Built;
+
+/// The window's end fails at each place where it can fail on the host: each weight that is not
+/// finite, and another rank. Fails if B is replaced before all of that is known, or if anything but
+/// A and the product with it is not the same when the end is tried again.
+#[test]
+fn a_window_that_cannot_end_leaves_all_but_a() {
+    let sharded = Layout { place: Some((0, 2)), ..Layout::default() };
+    for layout in [
+        Layout::default(),
+        Layout { directions: true, ..Layout::default() },
+        sharded,
+        Layout { directions: true, ..sharded },
+        Layout { bins: Some(64), ..Layout::default() },
+    ] {
+        let (mut unharmed, good) = in_the_third_window(layout);
+        let trained: Vec<_> = tensors::list(&good).iter().map(|info| info.trainable).collect();
+        let weights = (0..trained.len()).filter(|place| trained[*place]).map(Some);
+        let dots = unharmed.advance(&good, Some(&OfTwo { fails: false })).unwrap();
+        // A place in the walk, or the other rank.
+        for place in weights.chain(layout.place.map(|_| None)) {
+            let (mut snapshots, mut model) = in_the_third_window(layout);
+            let before = kept(&snapshots);
+            let mut walked = 0..;
+            tensors::write(&mut model, |_, len| {
+                (walked.next() == place).then(|| vec![f32::NAN; len].into())
+            });
+            let ended = snapshots.advance(&model, Some(&OfTwo { fails: place.is_none() }));
+            assert!(ended.is_err());
+            assert_eq!(kept(&snapshots), before, "{layout:?}, {place:?}");
+
+            let (_, good) = in_the_third_window(layout);
+            let again = snapshots.advance(&good, Some(&OfTwo { fails: false })).unwrap();
+            assert_eq!(again[0].own, dots[0].own, "{layout:?}, {place:?}");
+            assert_eq!(kept(&snapshots), kept(&unharmed), "{layout:?}, {place:?}");
+            for (last, _) in kept(&snapshots).iter().zip(&trained).filter(|(_, trained)| !**trained)
+            {
+                assert_eq!(last[..2], [9.0, 10.0], "a buffer as it was at the window's end");
+            }
         }
     }
 }

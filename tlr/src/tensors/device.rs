@@ -1,18 +1,63 @@
-//! [`Backend`]: dfdx's devices, with access to the elements in their memory.
+//! [`Backend`]: dfdx's devices, with access to the elements in their memory; and their errors.
 
+use crate::error::{DeviceError, Error};
 use dfdx::{
     shapes::Dtype,
-    tensor::{Cpu, HasErr, Storage},
+    tensor::{Cpu, CpuError, HasErr, Storage},
     tensor_ops::Device,
 };
+use std::any::Any;
+
+/// An error of a device as this crate's, in these words. `error` is its source, if it has a type
+/// that is known here.
+pub(crate) fn device_error(message: String, error: &dyn Any) -> Error {
+    if let Some(error) = error.downcast_ref() {
+        return Error::Device(of_cpu(message, error));
+    }
+    #[cfg(feature = "cuda")]
+    {
+        use cudarc::{cublas::result::CublasError, driver::result::DriverError};
+        use dfdx::tensor::CudaError;
+        let of_driver = |error: &DriverError, message| {
+            let is_full = error.0 == cudarc::driver::sys::CUresult::CUDA_ERROR_OUT_OF_MEMORY;
+            Error::Device(DeviceError::with_source(message, is_full, *error))
+        };
+        let of_blas = |error: &CublasError, message| {
+            use cudarc::cublas::sys::cublasStatus_t::CUBLAS_STATUS_ALLOC_FAILED;
+            let is_full = error.0 == CUBLAS_STATUS_ALLOC_FAILED;
+            Error::Device(DeviceError::with_source(message, is_full, *error))
+        };
+        if let Some(error) = error.downcast_ref() {
+            return of_driver(error, message);
+        }
+        match error.downcast_ref() {
+            Some(CudaError::Driver(error)) => return of_driver(error, message),
+            Some(CudaError::Blas(error)) => return of_blas(error, message),
+            Some(CudaError::Cpu(error)) => return Error::Device(of_cpu(message, error)),
+            #[allow(unreachable_patterns)] // cuDNN's, with a feature of dfdx's
+            Some(_) | None => {}
+        }
+    }
+    Error::Device(DeviceError::new(message))
+}
+
+fn of_cpu(message: String, error: &CpuError) -> DeviceError {
+    DeviceError::with_source(message, matches!(error, CpuError::OutOfMemory), *error)
+}
 
 /// The memory on device `D` for the elements of one tensor.
+///
+/// # Example
+/// See [`UpdateRule`](crate::optim::UpdateRule).
 pub type Buffer<E, D> = <D as Storage<E>>::Vec;
 
 /// A dfdx device whose memory [`tlr::optim`](crate::optim) can read and write: `Cpu`, and `Cuda`
 /// with the feature `cuda`. So `AutoDevice` is a `Backend` too.
 ///
 /// Code that is generic over the device uses the bound `D: Backend<E>` in place of `D: Device<E>`.
+///
+/// # Example
+/// See [`UpdateRule`](crate::optim::UpdateRule).
 pub trait Backend<E: Dtype>: Device<E> + sealed::Sealed {
     /// Calls `look` with the elements of a buffer, in the order of the tensor's memory. On a GPU,
     /// with a copy of them on the host.

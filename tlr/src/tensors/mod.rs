@@ -17,6 +17,7 @@ pub use marks::{Mark, MarkedField};
 pub use stored::Element;
 
 pub(crate) use bf16::Bf16;
+pub(crate) use device::device_error;
 pub(crate) use marks::is_trained;
 pub(crate) use stored::Stored;
 pub(crate) use threads::{is_shared, wide, CHUNK};

@@ -8,6 +8,19 @@ use safetensors::Dtype as StoredDtype;
 /// `AMP<f16>`.
 ///
 /// The file holds each element bit for bit, in little-endian order.
+///
+/// # Example
+/// A function that saves a trainer of any model whose elements a checkpoint can store.
+/// ```
+/// use tlr::{optim::Resumable, Element, Error, Newton};
+///
+/// fn save<Opt: Resumable>(opt: &Newton<Opt>, model: &Opt::Model) -> Result<(), Error>
+/// where
+///     Opt::Dtype: Element,
+/// {
+///     opt.save(model, "run.safetensors")
+/// }
+/// ```
 pub trait Element: Dtype + sealed::Sealed {
     #[doc(hidden)]
     const STORED: StoredDtype;

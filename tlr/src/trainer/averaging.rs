@@ -7,7 +7,7 @@ use crate::{
     error::Error,
     optim::{
         gradients::{self, StepGradients},
-        DeviceError, OverRanks, StepFigures, TunableOptimizer,
+        ErrOf, OverRanks, StepFigures, TunableOptimizer,
     },
 };
 use dfdx::tensor::Gradients;
@@ -24,7 +24,7 @@ where
         model: &Opt::Model,
         gradients: &Gradients<Opt::Dtype, Opt::Device>,
         loss: Option<f64>,
-    ) -> Result<Option<Averaged<Opt>>, Fault<DeviceError<Opt>>> {
+    ) -> Result<Option<Averaged<Opt>>, Fault<ErrOf<Opt>>> {
         let figures = StepFigures::new(loss);
         self.averaged_by(model, gradients, figures)
     }
@@ -35,7 +35,7 @@ where
         model: &Opt::Model,
         gradients: &Gradients<Opt::Dtype, Opt::Device>,
         loss: f64,
-    ) -> Result<Option<Averaged<Opt>>, Fault<DeviceError<Opt>>> {
+    ) -> Result<Option<Averaged<Opt>>, Fault<ErrOf<Opt>>> {
         self.averaged_by(model, gradients, StepFigures::new(Some(loss)).again())
     }
 
@@ -44,7 +44,7 @@ where
         model: &Opt::Model,
         gradients: &Gradients<Opt::Dtype, Opt::Device>,
         figures: StepFigures,
-    ) -> Result<Option<Averaged<Opt>>, Fault<DeviceError<Opt>>> {
+    ) -> Result<Option<Averaged<Opt>>, Fault<ErrOf<Opt>>> {
         if !self.optimizer.averages_over_ranks() {
             return Ok(None);
         }
@@ -63,7 +63,7 @@ where
         model: &Opt::Model,
         gradients: &mut Gradients<Opt::Dtype, Opt::Device>,
         loss: Option<f64>,
-    ) -> Result<Option<f64>, Fault<DeviceError<Opt>>> {
+    ) -> Result<Option<f64>, Fault<ErrOf<Opt>>> {
         if !self.optimizer.averages_over_ranks() {
             return Ok(loss);
         }
@@ -91,7 +91,7 @@ where
         }
         let mut own = own.map_err(Fault::from);
         let mean = self.average(model, own.as_mut(), StepFigures::new(Some(loss)));
-        let own = own.map_err(|fault| self.explain(&fault))?;
+        let own = own.map_err(|fault| self.to_error(&fault))?;
         Ok((own, mean?))
     }
 
@@ -103,7 +103,7 @@ where
         loss: f64,
     ) -> Result<Step, Error> {
         let stepped = self.drive_averaged(model, StepGradients::Owned(gradients), Some(loss));
-        stepped.map_err(|fault| self.explain(&fault))
+        stepped.map_err(|fault| self.to_error(&fault))
     }
 
     /// Averages with all other ranks, also if this one has failed: they wait for it.
@@ -113,7 +113,7 @@ where
         own: Own<'_, Opt>,
         mut figures: StepFigures,
     ) -> Result<Option<f64>, Error> {
-        let own = own.map_err(|fault| self.explain(fault).to_string());
+        let own = own.map_err(|fault| self.to_error(fault).to_string());
         figures.standing = Some(self.engine.standing());
         self.optimizer.average_over_ranks(model, own, &mut figures)?;
         Ok(figures.loss)
@@ -123,7 +123,7 @@ where
 /// This rank's gradients, or why it has none.
 type Own<'a, Opt> = Result<
     &'a mut Gradients<<Opt as TunableOptimizer>::Dtype, <Opt as TunableOptimizer>::Device>,
-    &'a mut Fault<DeviceError<Opt>>,
+    &'a mut Fault<ErrOf<Opt>>,
 >;
 
 /// Gradients and a loss.
@@ -132,21 +132,21 @@ type Averaged<Opt> =
 
 impl<Opt: OverRanks, R> Trainer<Opt, R> {
     /// Sends a flag to all ranks with each step from now on:
-    /// [`DataParallel::tell_all`](crate::DataParallel::tell_all).
+    /// [`DataParallel::set_flag`](crate::DataParallel::set_flag).
     ///
     /// # Example
     /// See [`average_buffers`](Self::average_buffers).
-    pub fn tell_all(&mut self, told: bool) {
-        self.optimizer.tell_all(told);
+    pub fn set_flag(&mut self, raised: bool) {
+        self.optimizer.set_flag(raised);
     }
 
-    /// Whether any rank had the flag of [`tell_all`](Self::tell_all) set in the last step:
-    /// [`DataParallel::was_told`](crate::DataParallel::was_told).
+    /// Whether any rank had the flag of [`set_flag`](Self::set_flag) set in the last step:
+    /// [`DataParallel::flag_was_set`](crate::DataParallel::flag_was_set).
     ///
     /// # Example
     /// See [`average_buffers`](Self::average_buffers).
-    pub fn was_told(&self) -> bool {
-        self.optimizer.was_told()
+    pub fn flag_was_set(&self) -> bool {
+        self.optimizer.flag_was_set()
     }
 
     /// Replaces the buffers of `model` by their means over the ranks:
@@ -172,11 +172,11 @@ impl<Opt: OverRanks, R> Trainer<Opt, R> {
     ///         let sgd = Sgd::new(&norm, SgdConfig::default());
     ///         let optimizer = Accumulate::new(DataParallel::new(sgd, Ranks::new(link)), 1)?;
     ///         let mut opt = Newton::new(&norm, optimizer, NewtonConfig::default())?;
-    ///         opt.tell_all(mean == 3.0);
+    ///         opt.set_flag(mean == 3.0);
     ///         let gradients = norm.alloc_grads();
     ///         opt.step(&mut norm, &gradients, 1.0)?;
     ///         opt.average_buffers(&mut norm)?;
-    ///         Ok::<_, tlr::Error>((opt.was_told(), norm.running_mean.array()))
+    ///         Ok::<_, tlr::Error>((opt.flag_was_set(), norm.running_mean.array()))
     ///     })
     /// });
     /// for rank in ranks.collect::<Vec<_>>() {

@@ -1,6 +1,6 @@
 //! [`Fault`]: the errors of a step, of the device or of this crate.
 
-use crate::error::Error;
+use crate::{error::Error, tensors::device_error};
 use dfdx::{
     optim::{OptimizerUpdateError, UnusedTensors},
     tensor::UniqueId,
@@ -17,14 +17,14 @@ pub(super) enum Fault<Err> {
     AtWindowEnd(Box<Fault<Err>>),
 }
 
-impl<Err: fmt::Display> Fault<Err> {
+impl<Err: fmt::Display + 'static> Fault<Err> {
     /// The fault as this crate's error. `names` has the names of these tensors.
-    pub(super) fn explain(&self, names: &dyn Fn(&[UniqueId]) -> Vec<String>) -> Error {
+    pub(super) fn to_error(&self, names: &dyn Fn(&[UniqueId]) -> Vec<String>) -> Error {
         match self {
             Self::Tlr(error) => error.clone(),
             Self::Unused(unused) => Error::UnusedParameters { tensors: names(&unused.ids) },
-            Self::Device(error) => Error::Device(error.to_string()),
-            Self::AtWindowEnd(fault) => Error::WindowEnd(Box::new(fault.explain(names))),
+            Self::Device(error) => device_error(error.to_string(), error),
+            Self::AtWindowEnd(fault) => Error::WindowEnd(Box::new(fault.to_error(names))),
         }
     }
 }
@@ -47,7 +47,7 @@ impl<Err> From<OptimizerUpdateError<Err>> for Fault<Err> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::error::ParallelError;
+    use crate::error::{DeviceError, ParallelError};
     use std::error::Error as _;
 
     // Fails if an error at a window's end is only a text, which no program can match on.
@@ -55,12 +55,15 @@ mod tests {
     fn an_error_at_the_end_of_a_window_stays_a_value() {
         let names = |_: &[UniqueId]| Vec::new();
         let lost = Error::Parallel { rank: 2, step: 7, problem: ParallelError::Ended };
-        let at_end = |fault| Fault::<&str>::AtWindowEnd(Box::new(fault)).explain(&names);
+        let at_end = |fault| Fault::<&str>::AtWindowEnd(Box::new(fault)).to_error(&names);
         let of_ranks = at_end(Fault::Tlr(lost.clone()));
         assert_eq!(of_ranks, Error::WindowEnd(Box::new(lost.clone())));
         assert_eq!(of_ranks.source().map(ToString::to_string), Some(lost.to_string()));
         let of_device = at_end(Fault::Device("no memory"));
-        assert_eq!(of_device, Error::WindowEnd(Box::new(Error::Device("no memory".to_owned()))));
+        assert_eq!(
+            of_device,
+            Error::WindowEnd(Box::new(Error::Device(DeviceError::new("no memory"))))
+        );
         let text = "at the end of a window: device: no memory: the step itself was made";
         assert_eq!(of_device.to_string(), text);
     }

@@ -8,7 +8,7 @@ use crate::{
     engine::{Host, Slope, Target, TensorKind, WindowEnd},
     optim::{
         gradients::{self, StepGradients},
-        DeviceError, TunableOptimizer,
+        ErrOf, TunableOptimizer,
     },
     snapshots::{Snapshots, Unmoved},
     tensors,
@@ -23,7 +23,7 @@ pub(super) struct ModelHost<'a, Opt: TunableOptimizer> {
     model: &'a mut Opt::Model,
     gradients: StepGradients<'a, Opt::Dtype, Opt::Device>,
     /// The copy of the gradients that the optimizer got, if it got one.
-    given: Option<Gradients<Opt::Dtype, Opt::Device>>,
+    copied_gradients: Option<Gradients<Opt::Dtype, Opt::Device>>,
     optimizer: &'a mut Opt,
     snapshots: &'a mut Snapshots<Opt::Dtype>,
     has_updated: &'a mut bool,
@@ -40,12 +40,20 @@ impl<'a, Opt: TunableOptimizer> ModelHost<'a, Opt> {
         has_updated: &'a mut bool,
     ) -> Self {
         let gathered_lost = false;
-        Self { model, gradients, given: None, optimizer, snapshots, has_updated, gathered_lost }
+        Self {
+            model,
+            gradients,
+            copied_gradients: None,
+            optimizer,
+            snapshots,
+            has_updated,
+            gathered_lost,
+        }
     }
 }
 
 impl<Opt: TunableOptimizer> Host for ModelHost<'_, Opt> {
-    type Error = Fault<DeviceError<Opt>>;
+    type Error = Fault<ErrOf<Opt>>;
 
     fn take_snapshot(&mut self, kind: TensorKind) -> Result<(), Self::Error> {
         Ok(self.snapshots.take(&*self.model, kind)?)
@@ -59,7 +67,7 @@ impl<Opt: TunableOptimizer> Host for ModelHost<'_, Opt> {
             self.optimizer,
             self.model,
             &mut self.gradients,
-            &mut self.given,
+            &mut self.copied_gradients,
             self.has_updated,
         );
         updated.map_err(|FailedStep { fault, gathered_lost }| {
@@ -95,10 +103,10 @@ impl<Opt: TunableOptimizer> Host for ModelHost<'_, Opt> {
         let gradients = match &mut self.gradients {
             StepGradients::Owned(gradients) => &mut **gradients,
             StepGradients::Borrowed(lent) => {
-                if self.given.is_none() {
-                    self.given = self.optimizer.complete_gradients(self.model, lent)?;
+                if self.copied_gradients.is_none() {
+                    self.copied_gradients = self.optimizer.complete_gradients(self.model, lent)?;
                 }
-                match &mut self.given {
+                match &mut self.copied_gradients {
                     Some(copy) => copy,
                     None => {
                         own = lent.clone();
@@ -110,9 +118,10 @@ impl<Opt: TunableOptimizer> Host for ModelHost<'_, Opt> {
         Ok(self.snapshots.slopes(&*self.model, gradients, since, self.optimizer.shards())?)
     }
 
-    /// By the gradients as the optimizer was given them: clipped, or the mean of several batches.
+    /// Measured with the gradients that the optimizer has worked on: clipped, say, or the mean of
+    /// several batches.
     fn movable(&mut self) -> Result<Vec<bool>, Self::Error> {
-        let given = match (&self.given, &self.gradients) {
+        let given = match (&self.copied_gradients, &self.gradients) {
             (Some(given), _) => given,
             (None, StepGradients::Owned(gradients)) => gradients,
             (None, StepGradients::Borrowed(gradients)) => gradients,

@@ -6,7 +6,7 @@ use super::{fault::Fault, Trainer};
 use crate::{
     engine::{ExactDecision, LookaheadProducts, RateRule, Step},
     error::Error,
-    optim::{DeviceError, TunableOptimizer},
+    optim::{ErrOf, TunableOptimizer},
 };
 use dfdx::tensor::Gradients;
 
@@ -20,6 +20,16 @@ use dfdx::tensor::Gradients;
 ///   `None`.
 ///
 /// Nocedal and Wright, *Numerical Optimization*, 2nd edition, §3.1.
+///
+/// # Example
+/// ```
+/// use tlr::LineSearch;
+///
+/// let strict = LineSearch::default().c1(1e-2).c2(0.1);
+/// let quick = LineSearch::default().c2(None).max_trials(5);
+/// assert_eq!(quick, LineSearch::armijo().max_trials(5));
+/// ```
+/// A search is made in [`Trainer::step_line_search`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LineSearch {
     c1: f64,
@@ -45,12 +55,18 @@ impl LineSearch {
     }
 
     /// Sets c₁, in (0, 1). Default 1e-4.
+    ///
+    /// # Example
+    /// See [`LineSearch`].
     pub fn c1(mut self, c1: f64) -> Self {
         self.c1 = c1;
         self
     }
 
     /// Sets c₂, in (c₁, 1), or `None` for Armijo's condition alone. Default 0.9.
+    ///
+    /// # Example
+    /// See [`LineSearch`].
     pub fn c2(mut self, c2: impl Into<Option<f64>>) -> Self {
         self.c2 = c2.into();
         self
@@ -58,6 +74,9 @@ impl LineSearch {
 
     /// Sets the largest number of points to try, at least 1. Default 60, which is enough to get
     /// from any rate to any other.
+    ///
+    /// # Example
+    /// See [`LineSearch`].
     pub fn max_trials(mut self, trials: usize) -> Self {
         self.max_trials = trials;
         self
@@ -128,7 +147,7 @@ where
     ) -> Result<Step, Error> {
         search.validate()?;
         let result = self.search(model, gradients, loss.into(), search, evaluate);
-        result.map_err(|fault| self.explain(&fault))
+        result.map_err(|fault| self.to_error(&fault))
     }
 
     fn search(
@@ -138,7 +157,7 @@ where
         loss: f64,
         search: LineSearch,
         mut evaluate: impl FnMut(&mut Opt::Model) -> (f64, Gradients<Opt::Dtype, Opt::Device>),
-    ) -> Result<Step, Fault<DeviceError<Opt>>> {
+    ) -> Result<Step, Fault<ErrOf<Opt>>> {
         let averaged = self.averaged_copy(model, gradients, Some(loss))?;
         let (gradients, loss) = match &averaged {
             Some((means, mean)) => (means, mean.unwrap_or(loss)),

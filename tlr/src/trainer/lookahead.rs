@@ -12,7 +12,7 @@ use crate::{
     error::Error,
     optim::{
         gradients::{self, StepGradients},
-        DeviceError, TunableOptimizer,
+        ErrOf, TunableOptimizer,
     },
     tensors::{self, all_finite, wide},
 };
@@ -82,7 +82,7 @@ where
         ahead: impl FnOnce(&mut Opt::Model) -> Gradients<Opt::Dtype, Opt::Device>,
     ) -> Result<Step, Error> {
         let result = self.look_ahead(model, gradients, ahead);
-        result.map_err(|fault| self.explain(&fault))
+        result.map_err(|fault| self.to_error(&fault))
     }
 
     fn look_ahead(
@@ -90,7 +90,7 @@ where
         model: &mut Opt::Model,
         gradients: &Gradients<Opt::Dtype, Opt::Device>,
         ahead: impl FnOnce(&mut Opt::Model) -> Gradients<Opt::Dtype, Opt::Device>,
-    ) -> Result<Step, Fault<DeviceError<Opt>>> {
+    ) -> Result<Step, Fault<ErrOf<Opt>>> {
         let averaged = self.averaged_copy(model, gradients, None)?;
         let gradients = averaged.as_ref().map_or(gradients, |(means, _)| means);
         if self.only_gathered(model, gradients)? {
@@ -98,8 +98,8 @@ where
         }
         let proposed = self.propose(model, gradients)?;
         let (_, gradients_ahead) = self.evaluate(model, &proposed, |model| (0.0, ahead(model)))?;
-        let sums = self.derivatives(model, &proposed, gradients, &gradients_ahead);
-        let decisions = self.engine.decide_ahead(&sums);
+        let products = self.derivatives(model, &proposed, gradients, &gradients_ahead);
+        let decisions = self.engine.decide_ahead(&products);
         match self.move_along(model, &proposed, &decisions, 1.0) {
             Ok(next) => self.accept_step(model, next, decisions),
             Err(error) => {
@@ -114,7 +114,7 @@ where
         &mut self,
         model: &mut Opt::Model,
         gradients: &Gradients<Opt::Dtype, Opt::Device>,
-    ) -> Result<bool, Fault<DeviceError<Opt>>> {
+    ) -> Result<bool, Fault<ErrOf<Opt>>> {
         let gathers = self.optimizer.only_gathers();
         if gathers {
             self.snapshots.check(model)?;
@@ -129,7 +129,7 @@ where
         &mut self,
         model: &Opt::Model,
         gradients: &Gradients<Opt::Dtype, Opt::Device>,
-    ) -> Result<Opt::Model, Fault<DeviceError<Opt>>> {
+    ) -> Result<Opt::Model, Fault<ErrOf<Opt>>> {
         self.snapshots.check(model)?;
         gradients::check(model, gradients)?;
         let mut proposed = model.clone();
@@ -141,7 +141,7 @@ where
         &mut self,
         model: &mut Opt::Model,
         gradients: &Gradients<Opt::Dtype, Opt::Device>,
-    ) -> Result<(), Fault<DeviceError<Opt>>> {
+    ) -> Result<(), Fault<ErrOf<Opt>>> {
         let updated = update_or_undo(
             &mut self.optimizer,
             model,
@@ -174,7 +174,7 @@ where
         model: &Opt::Model,
         there: &Opt::Model,
         evaluate: impl FnOnce(&mut Opt::Model) -> Evaluated<Opt>,
-    ) -> Result<Evaluated<Opt>, Fault<DeviceError<Opt>>> {
+    ) -> Result<Evaluated<Opt>, Fault<ErrOf<Opt>>> {
         // The closure works on a copy, because its changes to buffers are not part of the step.
         let mut there = there.clone();
         let (mut loss, mut gradients) = evaluate(&mut there);
@@ -207,13 +207,13 @@ where
             groups: groups.iter(),
             gradients,
             gradients_ahead,
-            sums: vec![LookaheadProducts::default(); self.engine.rates().len()],
+            products: vec![LookaheadProducts::default(); self.engine.rates().len()],
         };
         let Ok(_) = <Opt::Model as TensorCollection<_, _>>::iter_tensors(&mut RecursiveWalker {
             m: (model, there),
             f: &mut derivatives,
         });
-        derivatives.sums
+        derivatives.products
     }
 
     /// Computes w − t·α_new·u for each group, from w and ŵ = w − α·u.
@@ -247,7 +247,7 @@ where
         model: &mut Opt::Model,
         next: Opt::Model,
         decisions: Vec<ExactDecision>,
-    ) -> Result<Step, Fault<DeviceError<Opt>>> {
+    ) -> Result<Step, Fault<ErrOf<Opt>>> {
         *model = next;
         let step = self.engine.exact_step_made(decisions);
         self.apply_rates();
@@ -270,7 +270,7 @@ struct Derivatives<'a, E: Dtype, D: Device<E>> {
     groups: std::slice::Iter<'a, Option<usize>>,
     gradients: &'a Gradients<E, D>,
     gradients_ahead: &'a Gradients<E, D>,
-    sums: Vec<LookaheadProducts>,
+    products: Vec<LookaheadProducts>,
 }
 
 impl<E: Dtype, D: Device<E>> TensorVisitor<E, D> for Derivatives<'_, E, D> {
@@ -284,8 +284,8 @@ impl<E: Dtype, D: Device<E>> TensorVisitor<E, D> for Derivatives<'_, E, D> {
         _: TensorOptions<S, E, D>,
         (here, ahead): (&Tensor<S, E, D>, &Tensor<S, E, D>),
     ) -> Result<Option<Tensor<S, E, D>>, Infallible> {
-        let Some(sums) =
-            self.groups.next().copied().flatten().and_then(|group| self.sums.get_mut(group))
+        let Some(products) =
+            self.groups.next().copied().flatten().and_then(|group| self.products.get_mut(group))
         else {
             return Ok(None);
         };
@@ -293,9 +293,9 @@ impl<E: Dtype, D: Device<E>> TensorVisitor<E, D> for Derivatives<'_, E, D> {
         let gradient_ahead = values(&self.gradients_ahead.get(ahead));
         let moved = values(here).into_iter().zip(values(ahead)).map(|(w, ahead)| w - ahead);
         for ((s, g), g_ahead) in moved.zip(gradient).zip(gradient_ahead) {
-            sums.here += s * g;
-            sums.ahead += s * g_ahead;
-            sums.squared += g_ahead * g_ahead;
+            products.here += s * g;
+            products.ahead += s * g_ahead;
+            products.squared += g_ahead * g_ahead;
         }
         Ok(None)
     }

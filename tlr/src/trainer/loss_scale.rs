@@ -28,12 +28,18 @@ impl LossScale {
     const LARGEST: f64 = 32768.0;
 
     /// The first scale, a power of two from 1 to 2¹⁵. Default 2¹⁰.
+    ///
+    /// # Example
+    /// See [`LossScale`].
     pub fn start(mut self, start: f64) -> Self {
         self.start = start;
         self
     }
 
     /// The number of steps without overflow before the scale is doubled, at least 1. Default 2000.
+    ///
+    /// # Example
+    /// See [`LossScale`].
     pub fn interval(mut self, steps: u64) -> Self {
         self.interval = steps;
         self

@@ -1,6 +1,7 @@
 //! [`Trainer`]: an optimizer with a trainable learning rate. It carries out what an engine decides.
 
 mod averaging;
+mod drop_in;
 mod fault;
 mod gathering;
 mod host;
@@ -18,17 +19,14 @@ pub use mixed_precision::MixedPrecision;
 
 use crate::{
     engine::{
-        drive, Config, Engine, Group, HypergradientRule, NewtonRule, Numbers, RateRule, Schedule,
+        drive, Config, Engine, Group, HostFacts, HypergradientRule, NewtonRule, RateRule, Schedule,
         Step, StepError, TensorKind,
     },
     error::Error,
-    optim::{checked_groups, gradients::StepGradients, DeviceError, Shards, TunableOptimizer},
+    optim::{checked_groups, gradients::StepGradients, ErrOf, Shards, TunableOptimizer},
     snapshots::{spacing, Layout, Snapshots},
 };
-use dfdx::{
-    optim::{Optimizer, OptimizerUpdateError, UnusedTensors},
-    tensor::Gradients,
-};
+use dfdx::tensor::Gradients;
 use fault::Fault;
 use host::ModelHost;
 use std::fmt;
@@ -65,6 +63,19 @@ use std::fmt;
 pub type Newton<Opt> = Trainer<Opt, NewtonRule>;
 
 /// A trainer with a first-order rule, to compare with: see [`HypergradientRule`].
+///
+/// # Example
+/// ```
+/// use dfdx::{optim::SgdConfig, prelude::*};
+/// use tlr::{engine::HypergradientRule, optim::Sgd, Hypergradient, HypergradientConfig};
+///
+/// let model = Cpu::default().build_module::<Linear<4, 2>, f32>();
+/// let sgd = Sgd::new(&model, SgdConfig { lr: 1e-3, ..Default::default() });
+/// let config = HypergradientConfig::new(HypergradientRule::multiplicative(0.1));
+/// let opt = Hypergradient::new(&model, sgd, config)?;
+/// assert_eq!(opt.rates(), [("model", 1e-3)]);
+/// # Ok::<(), tlr::Error>(())
+/// ```
 pub type Hypergradient<Opt> = Trainer<Opt, HypergradientRule>;
 
 /// An optimizer with a trainable learning rate: a base optimizer and a rule that moves its rates.
@@ -72,14 +83,17 @@ pub type Hypergradient<Opt> = Trainer<Opt, HypergradientRule>;
 /// Use it through [`Newton`] or [`Hypergradient`], or with a [`RateRule`] of your own.
 ///
 /// # Cost
-/// It keeps two snapshots of the weights where the weights are, in the host's or the GPU's memory:
-/// 8 bytes a parameter for f32, or [6](Config::bf16_directions), or [sketches](Config::sketch) on
-/// the host. Every K steps it passes over them once; on a GPU in one launch for all tensors, after
-/// which two numbers a group come back.
+/// A trainer keeps two snapshots of the weights where the weights are, in the host's or the GPU's
+/// memory: 8 bytes a parameter for f32. [`Config::bf16_directions`] takes 6, and [`Config::sketch`]
+/// a fixed size on the host. Every K steps the trainer passes over weights and snapshots once. On a
+/// GPU this is one launch for all tensors, and two numbers a group come back.
 ///
-/// A step in between copies the gradients, so that nothing moves if one is missing. Around dfdx's
-/// own optimizers, which [report it too late](TunableOptimizer::complete_gradients), it copies the
-/// weights instead. [`step_owned`](Self::step_owned) copies neither.
+/// Each step first copies the gradients, so that nothing moves if one is missing. Around dfdx's own
+/// optimizers, which report a missing gradient [too late](TunableOptimizer::complete_gradients), it
+/// copies the weights instead. [`step_owned`](Self::step_owned) copies neither.
+///
+/// # Example
+/// See [`Newton`].
 pub struct Trainer<Opt: TunableOptimizer, R> {
     optimizer: Opt,
     engine: Engine<R>,
@@ -122,13 +136,13 @@ where
         });
         let named: Vec<_> = named.collect();
         let count = named.len();
-        let numbers = Numbers { momentum: optimizer.momentum(), spacing: spacing::<Opt::Dtype>() };
+        let facts = HostFacts { momentum: optimizer.momentum(), epsilon: spacing::<Opt::Dtype>() };
         let layout = Layout {
             bins: config.sketch,
             directions: config.bf16_directions,
             place: optimizer.shards().map(Shards::place),
         };
-        let engine = Engine::new(config, named, numbers)?;
+        let engine = Engine::new(config, named, facts)?;
         let mut snapshots = Snapshots::new(model, count, |id| groups.of(id), layout)?;
         // Weights may still be loaded, so they are copied at the first step. Buffers are copied
         // now: the first batch may be skipped, and then they have to go back.
@@ -140,20 +154,23 @@ where
     ///
     /// The rates that are learned and reported are those without the schedule. A window's average
     /// direction is its displacement over the rate and over s̄, the schedule's mean over that
-    /// window. What the rule would have the rate move by is multiplied by s̄ of the window before,
-    /// where that is below 1. Otherwise the rule would raise the rate early in a warm-up to cancel
-    /// the small factor, and the rate would be too large once the factor is 1. If the schedule
-    /// restarts, a new window begins and the direction before it is dropped.
+    /// window. The rule's change of a rate is multiplied by s̄ of the window before, if that is
+    /// below 1. Without this, the rule would raise the rate early in a warm-up to cancel the small
+    /// factor, and the rate would be too large once the factor is 1. If the schedule restarts, a
+    /// new window begins and the direction before it is dropped.
     ///
     /// Exact steps ([`step_lookahead`](Self::step_lookahead),
     /// [`step_line_search`](Self::step_line_search)) look for the best rate there is and take no
     /// notice of the schedule.
+    ///
+    /// # Example
+    /// See [`effective_rates`](Self::effective_rates).
     pub fn schedule(mut self, schedule: impl Into<Option<Schedule>>) -> Self {
         self.engine.set_schedule(schedule.into());
         self
     }
 
-    /// Makes one step. `loss` is the loss whose gradients these are: it arms the safeguard.
+    /// Makes one step. `gradients` are those of `loss`, by which the safeguard judges the step.
     ///
     /// The answer says how the step ended. A step that is rolled back leaves the model at the
     /// last good snapshot, and is no error. A batch that is skipped, or refused for its loss or for
@@ -185,12 +202,11 @@ where
         loss: impl Into<f64>,
     ) -> Result<Step, Error> {
         let result = self.drive(model, StepGradients::Borrowed(gradients), Some(loss.into()));
-        result.map_err(|fault| self.explain(&fault))
+        result.map_err(|fault| self.to_error(&fault))
     }
 
     /// Makes the same step, by gradients that it may change. A trainable tensor without a gradient
-    /// counts as one whose gradient is 0, as where dfdx's `alloc_grads` has made them, and is given
-    /// that.
+    /// is given one of 0, as by dfdx's `alloc_grads`.
     ///
     /// It spares each step a copy of the gradients or, around dfdx's own optimizers, of the
     /// weights.
@@ -225,20 +241,35 @@ where
         loss: impl Into<f64>,
     ) -> Result<Step, Error> {
         let result = self.drive(model, StepGradients::Owned(gradients), Some(loss.into()));
-        result.map_err(|fault| self.explain(&fault))
+        result.map_err(|fault| self.to_error(&fault))
     }
 
-    /// One step without a loss: dfdx's [`Optimizer::update`], with this crate's answer and errors.
+    /// One step without a loss: what [`update`](dfdx::optim::Optimizer::update) of dfdx's trait
+    /// does, with this crate's answer and errors.
     ///
     /// # Errors
     /// As [`step`](Self::step).
+    ///
+    /// # Example
+    /// ```
+    /// use dfdx::{optim::SgdConfig, prelude::*};
+    /// use tlr::{optim::Sgd, Newton, NewtonConfig, Step};
+    ///
+    /// let mut w: Tensor<Rank1<1>, f64, _> = Cpu::default().tensor([3.0]);
+    /// let sgd = Sgd::new(&w, SgdConfig { lr: 0.5, ..Default::default() });
+    /// let mut opt = Newton::new(&w, sgd, NewtonConfig::default().ramp(false))?;
+    /// let gradients = w.leaky_trace().square().sum().backward();
+    /// assert_eq!(opt.update(&mut w, &gradients)?, Step::Made);
+    /// assert_eq!(w.array(), [0.0]); // from 3, by half of the gradient 6
+    /// # Ok::<(), tlr::Error>(())
+    /// ```
     pub fn update(
         &mut self,
         model: &mut Opt::Model,
         gradients: &Gradients<Opt::Dtype, Opt::Device>,
     ) -> Result<Step, Error> {
         let result = self.drive(model, StepGradients::Borrowed(gradients), None);
-        result.map_err(|fault| self.explain(&fault))
+        result.map_err(|fault| self.to_error(&fault))
     }
 
     /// Starts over at the weights as they are, from the rates that this trainer was made with: the
@@ -246,10 +277,25 @@ where
     /// losses and what the base optimizer has accumulated is cleared. Steps are counted on, and the
     /// history is kept.
     ///
-    /// The buffers as they are now are the ones that a skipped batch is reset to.
+    /// From now on a skipped batch puts the buffers back to what they are now.
     ///
     /// # Errors
     /// [`Error::ModelChanged`], [`Error::Device`]. Nothing has changed then.
+    ///
+    /// # Example
+    /// ```
+    /// use dfdx::{optim::SgdConfig, prelude::*};
+    /// use tlr::{optim::Sgd, Newton, NewtonConfig};
+    ///
+    /// let mut w: Tensor<Rank1<1>, f64, _> = Cpu::default().tensor([3.0]);
+    /// let sgd = Sgd::new(&w, SgdConfig { lr: 0.5, ..Default::default() });
+    /// let mut opt = Newton::new(&w, sgd, NewtonConfig::default().ramp(false))?;
+    /// let gradients = w.leaky_trace().square().sum().backward();
+    /// opt.step(&mut w, &gradients, 9.0)?;
+    /// opt.reset(&w)?;
+    /// assert_eq!((opt.rates(), opt.steps()), (vec![("model", 0.5)], 1));
+    /// # Ok::<(), tlr::Error>(())
+    /// ```
     pub fn reset(&mut self, model: &Opt::Model) -> Result<(), Error> {
         self.snapshots.check(model)?;
         self.snapshots.take(model, TensorKind::Buffers)?;
@@ -260,19 +306,13 @@ where
         Ok(())
     }
 
-    /// The base optimizer, with the learned rates and all that it has accumulated.
-    pub fn into_inner(mut self) -> Opt {
-        self.optimizer.end_averaging();
-        self.optimizer
-    }
-
     /// Makes one step, by the means over all ranks if there are several.
     fn drive(
         &mut self,
         model: &mut Opt::Model,
         gradients: StepGradients<'_, Opt::Dtype, Opt::Device>,
         loss: Option<f64>,
-    ) -> Result<Step, Fault<DeviceError<Opt>>> {
+    ) -> Result<Step, Fault<ErrOf<Opt>>> {
         match gradients {
             StepGradients::Borrowed(lent) => match self.averaged_copy(model, lent, loss)? {
                 Some((mut own, loss)) => {
@@ -293,7 +333,7 @@ where
         model: &mut Opt::Model,
         gradients: StepGradients<'_, Opt::Dtype, Opt::Device>,
         loss: Option<f64>,
-    ) -> Result<Step, Fault<DeviceError<Opt>>> {
+    ) -> Result<Step, Fault<ErrOf<Opt>>> {
         self.snapshots.check(model)?;
         let only_gathers = self.optimizer.only_gathers();
         let mut host = ModelHost::new(
@@ -312,7 +352,8 @@ where
         if let Err(StepError::Engine(Error::NonFiniteLoss { .. } | Error::ScheduleFactor { .. })) =
             driven
         {
-            // As for a batch that is skipped: it has been through the forward pass.
+            // The batch has been through the forward pass, which may have changed the buffers. They
+            // go back, as for a batch that is skipped.
             self.snapshots.restore_buffers(model)?;
         }
         let step = driven.map_err(|error| match error {
@@ -344,56 +385,13 @@ where
     }
 
     /// A fault as this crate's error.
-    fn explain(&self, fault: &Fault<impl fmt::Display>) -> Error {
-        fault.explain(&|ids| self.snapshots.names(ids))
+    fn to_error(&self, fault: &Fault<impl fmt::Display + 'static>) -> Error {
+        fault.to_error(&|ids| self.snapshots.names(ids))
     }
 }
 
 impl<Opt: TunableOptimizer, R: fmt::Debug> fmt::Debug for Trainer<Opt, R> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Trainer").field("engine", &self.engine).finish_non_exhaustive()
-    }
-}
-
-/// The drop-in: the same as the inherent [`Trainer::update`], with dfdx's error.
-///
-/// dfdx's error has no room for this crate's own. If one of those stops a step (the model
-/// changed, weights that are not finite with the safeguard off, too many rollbacks), all parameters
-/// are reported as unused, and the error itself is a `tracing` event. So it is with
-/// [`Error::WindowEnd`], after which the step was made: do not make it again. Call the inherent
-/// methods, which shadow this one, to have the error as a value.
-impl<Opt, R> Optimizer<Opt::Model, Opt::Device, Opt::Dtype> for Trainer<Opt, R>
-where
-    Opt: TunableOptimizer,
-    R: RateRule,
-{
-    fn update(
-        &mut self,
-        model: &mut Opt::Model,
-        gradients: &Gradients<Opt::Dtype, Opt::Device>,
-    ) -> Result<(), OptimizerUpdateError<DeviceError<Opt>>> {
-        let fault = match self.drive(model, StepGradients::Borrowed(gradients), None) {
-            Ok(_) => return Ok(()),
-            Err(fault) => fault,
-        };
-        let error = self.explain(&fault);
-        let fault = match fault {
-            Fault::AtWindowEnd(fault) => {
-                tracing::error!(%error, "the step was made, but its window could not be ended");
-                *fault
-            }
-            fault @ (Fault::Unused(_) | Fault::Device(_)) => fault,
-            fault => {
-                tracing::error!(%error, "no parameter was updated");
-                fault
-            }
-        };
-        Err(match fault {
-            Fault::Unused(unused) => OptimizerUpdateError::UnusedParams(unused),
-            Fault::Device(error) => OptimizerUpdateError::DeviceError(error),
-            _ => OptimizerUpdateError::UnusedParams(UnusedTensors {
-                ids: self.snapshots.trainable_ids(),
-            }),
-        })
     }
 }

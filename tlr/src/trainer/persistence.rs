@@ -2,10 +2,10 @@
 
 use super::{fault::Fault, Trainer};
 use crate::{
-    checkpoint::{Checkpoint, Progress, Tensors},
+    checkpoint::{Checkpoint, Metadata, Tensors},
     engine::RateRule,
     error::Error,
-    optim::{DeviceError, OptimizerState, Resumable, TunableOptimizer},
+    optim::{ErrOf, OptimizerState, Resumable, TunableOptimizer},
     settings::{join, Settings},
     snapshots::Sketches,
     tensors::{self, Element, Stored},
@@ -33,6 +33,28 @@ where
     /// [`Error::ModelChanged`], [`Error::Device`], [`Error::UpdateInterrupted`]. If ranks share out
     /// the snapshots and the first one cannot write, [`Error::Parallel`] on the others; all may go
     /// on.
+    ///
+    /// # Example
+    /// ```
+    /// use dfdx::{optim::SgdConfig, prelude::*};
+    /// use tlr::{optim::Sgd, Newton, NewtonConfig};
+    ///
+    /// let dev = Cpu::default();
+    /// let new = || -> Result<_, tlr::Error> {
+    ///     let model = dev.build_module::<Linear<4, 2>, f32>();
+    ///     let sgd = Sgd::new(&model, SgdConfig::default());
+    ///     let opt = Newton::new(&model, sgd, NewtonConfig::default())?;
+    ///     Ok((model, opt))
+    /// };
+    /// let path = std::env::temp_dir().join("tlr-doc-save.safetensors");
+    /// let (model, opt) = new()?;
+    /// opt.save(&model, &path)?;
+    ///
+    /// let (mut resumed, mut opt) = new()?; // other weights
+    /// opt.load(&mut resumed, &path)?;
+    /// assert_eq!(resumed.weight.array(), model.weight.array());
+    /// # Ok::<(), tlr::Error>(())
+    /// ```
     pub fn save(&self, model: &Opt::Model, path: impl AsRef<Path>) -> Result<(), Error>
     where
         Opt: Resumable,
@@ -47,6 +69,9 @@ where
     ///
     /// # Errors
     /// The errors of both. Nothing has changed then.
+    ///
+    /// # Example
+    /// See [`save`](Self::save).
     pub fn load(&mut self, model: &mut Opt::Model, path: impl AsRef<Path>) -> Result<(), Error>
     where
         Opt: Resumable,
@@ -62,36 +87,41 @@ where
     ///
     /// # Errors
     /// [`Error::ModelChanged`], [`Error::Device`], [`Error::UpdateInterrupted`].
+    ///
+    /// # Example
+    /// See [`Checkpoint`].
     pub fn checkpoint(&self, model: &Opt::Model) -> Result<Checkpoint, Error>
     where
         Opt: Resumable,
         Opt::Dtype: Element,
         R: Serialize,
     {
-        self.capture(model).map_err(|fault| self.explain(&fault))
+        self.capture(model).map_err(|fault| self.to_error(&fault))
     }
 
-    /// Takes over a checkpoint: this optimizer and `model` then are what they were when it was
-    /// made.
+    /// Takes over a checkpoint: this trainer and `model` become what those of the checkpoint were.
     ///
-    /// They have to be made as those were, with the same types and configuration. Starting rates do
-    /// not matter.
+    /// They have to be of the same types and to have the same configuration. Only starting rates
+    /// may differ.
     ///
     /// # Errors
     /// [`Error::Checkpoint`], which names all that differs; [`Error::ModelChanged`],
     /// [`Error::Device`]. Nothing has changed then.
+    ///
+    /// # Example
+    /// See [`Checkpoint`].
     pub fn resume(&mut self, model: &mut Opt::Model, checkpoint: &Checkpoint) -> Result<(), Error>
     where
         Opt: Resumable,
         Opt::Dtype: Element,
         R: Serialize,
     {
-        let here = self.outline(model).map_err(|fault| self.explain(&fault))?;
+        let here = self.outline(model).map_err(|fault| self.to_error(&fault))?;
         let progress = checkpoint.fits(&here)?;
         if progress.engine.is_within_step() || !self.engine.can_resume(&progress.engine) {
             return Err(checkpoint.impossible());
         }
-        self.take_over(model, checkpoint, progress).map_err(|fault| self.explain(&fault))
+        self.take_over(model, checkpoint, progress).map_err(|fault| self.to_error(&fault))
     }
 
     /// Writes a checkpoint. Of ranks that share out the snapshots, the first one does.
@@ -110,8 +140,8 @@ where
         told.map(drop)
     }
 
-    /// Opens a checkpoint. If ranks share out the snapshots, all learn that one of them cannot:
-    /// they would wait for it in [`resume`](Self::resume).
+    /// Opens a checkpoint. If ranks share out the snapshots and one of them cannot open it, all get
+    /// an error: otherwise they would wait for that rank in [`resume`](Self::resume).
     pub(super) fn open(&self, path: impl AsRef<Path>) -> Result<Checkpoint, Error> {
         let opened = Checkpoint::open(path);
         let shards = self.optimizer.shards();
@@ -121,7 +151,7 @@ where
         Ok(opened)
     }
 
-    fn capture(&self, model: &Opt::Model) -> Result<Checkpoint, Fault<DeviceError<Opt>>>
+    fn capture(&self, model: &Opt::Model) -> Result<Checkpoint, Fault<ErrOf<Opt>>>
     where
         Opt: Resumable,
         Opt::Dtype: Element,
@@ -160,7 +190,7 @@ where
     /// A checkpoint of this trainer to compare another one with. Model and snapshots have names,
     /// types and shapes in it, and no elements: those are about to be overwritten, and copying them
     /// would take three times the model's memory.
-    fn outline(&self, model: &Opt::Model) -> Result<Checkpoint, Fault<DeviceError<Opt>>>
+    fn outline(&self, model: &Opt::Model) -> Result<Checkpoint, Fault<ErrOf<Opt>>>
     where
         Opt: Resumable,
         Opt::Dtype: Element,
@@ -193,7 +223,7 @@ where
         &self,
         model: &Opt::Model,
         mut tensors: Tensors,
-    ) -> Result<Checkpoint, Fault<DeviceError<Opt>>>
+    ) -> Result<Checkpoint, Fault<ErrOf<Opt>>>
     where
         Opt: Resumable,
         Opt::Dtype: Element,
@@ -204,7 +234,7 @@ where
         for ((buffer, path), stored) in buffers {
             tensors.insert(join(&join(OPTIMIZER, &buffer), &path), stored);
         }
-        let progress = Progress {
+        let progress = Metadata {
             settings: self.settings(settings),
             optimizer_steps: steps,
             engine: self.engine.state().clone(),
@@ -226,13 +256,13 @@ where
             .within(OPTIMIZER, optimizer)
     }
 
-    /// A checkpoint that fits, all at once.
+    /// Takes over a checkpoint that fits: all of it, or nothing.
     fn take_over(
         &mut self,
         model: &mut Opt::Model,
         checkpoint: &Checkpoint,
-        progress: Progress,
-    ) -> Result<(), Fault<DeviceError<Opt>>>
+        progress: Metadata,
+    ) -> Result<(), Fault<ErrOf<Opt>>>
     where
         Opt: Resumable,
         Opt::Dtype: Element,

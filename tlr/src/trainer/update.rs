@@ -3,7 +3,7 @@
 use super::fault::Fault;
 use crate::optim::{
     gradients::{self, StepGradients},
-    DeviceError, FailedUpdate, TunableOptimizer,
+    ErrOf, FailedUpdate, TunableOptimizer,
 };
 use dfdx::tensor::Gradients;
 
@@ -19,17 +19,17 @@ pub(super) struct FailedStep<Err> {
 /// dfdx's optimizers report unused parameters only after they have moved the others, and dfdx
 /// offers no way to ask before. So the weights are copied where needed: a clone of the model shares
 /// its tensors until they are written to. If the update fails, they are put back, and the
-/// optimizer's state, which has seen half a step, is cleared. If the gradients were copied, `given`
-/// is the copy that the optimizer has used.
+/// optimizer's state, which has seen half a step, is cleared. `copied` is the copy of the gradients
+/// that the optimizer has used, if they were copied.
 pub(super) fn update_or_undo<Opt: TunableOptimizer>(
     optimizer: &mut Opt,
     model: &mut Opt::Model,
     gradients: &mut StepGradients<'_, Opt::Dtype, Opt::Device>,
-    given: &mut Option<Gradients<Opt::Dtype, Opt::Device>>,
+    copied: &mut Option<Gradients<Opt::Dtype, Opt::Device>>,
     has_updated: &mut bool,
-) -> Result<(), FailedStep<DeviceError<Opt>>> {
+) -> Result<(), FailedStep<ErrOf<Opt>>> {
     let mut reset = false;
-    let updated = update(optimizer, model, gradients, given, has_updated, &mut reset);
+    let updated = update(optimizer, model, gradients, copied, has_updated, &mut reset);
     updated.map_err(|fault| {
         // A device that fails in the middle of gathering leaves sums that are of no use.
         let drops = matches!(fault, Fault::Device(_));
@@ -45,10 +45,10 @@ fn update<Opt: TunableOptimizer>(
     optimizer: &mut Opt,
     model: &mut Opt::Model,
     gradients: &mut StepGradients<'_, Opt::Dtype, Opt::Device>,
-    given: &mut Option<Gradients<Opt::Dtype, Opt::Device>>,
+    copied: &mut Option<Gradients<Opt::Dtype, Opt::Device>>,
     has_updated: &mut bool,
     reset: &mut bool,
-) -> Result<(), Fault<DeviceError<Opt>>> {
+) -> Result<(), Fault<ErrOf<Opt>>> {
     let only_gathers = optimizer.only_gathers();
     let gradients = match gradients {
         StepGradients::Owned(own) => {
@@ -57,10 +57,10 @@ fn update<Opt: TunableOptimizer>(
         }
         StepGradients::Borrowed(lent) => {
             // The copy may have been made for this step before.
-            if given.is_none() {
-                *given = optimizer.complete_gradients(model, lent)?;
+            if copied.is_none() {
+                *copied = optimizer.complete_gradients(model, lent)?;
             }
-            match given {
+            match copied {
                 Some(copy) => StepGradients::Owned(copy),
                 None => StepGradients::Borrowed(lent),
             }

@@ -220,9 +220,9 @@ fn a_way_back_that_fails_after_the_update_says_so() {
 
 #[test]
 fn the_evidence_is_told_in_order() {
-    let numbers = Numbers { momentum: 0.0, spacing: 1e-3 };
+    let facts = HostFacts { momentum: 0.0, epsilon: 1e-3 };
     let groups = vec![Group { name: "w".into(), fixed_rate: false, rate: RATE }];
-    let mut engine = Engine::new(plain(1).climb(0.8), groups, numbers).unwrap();
+    let mut engine = Engine::new(plain(1).climb(0.8), groups, facts).unwrap();
     for event in [
         Event::Batch { loss: None, only_gathers: false },
         Event::SnapshotTaken,
@@ -299,9 +299,9 @@ fn why_a_step_was_not_finished_has_words() {
 
 #[test]
 fn events_out_of_order_change_nothing() {
-    let numbers = Numbers { momentum: 0.0, spacing: 1e-3 };
+    let facts = HostFacts { momentum: 0.0, epsilon: 1e-3 };
     let groups = vec![Group { name: "w".into(), fixed_rate: false, rate: RATE }];
-    let mut engine = Engine::new(guarded(1), groups, numbers).unwrap();
+    let mut engine = Engine::new(guarded(1), groups, facts).unwrap();
     let refused = |engine: &mut Engine<NewtonRule>, event: Event, words: &str| {
         let state = engine.state().clone();
         let error = engine.tell(event).unwrap_err();
@@ -322,7 +322,7 @@ fn events_out_of_order_change_nothing() {
     assert!(!engine.state().is_within_step());
     // A window that agrees is weighed: slopes are asked for once, then norms.
     let groups = vec![Group { name: "w".into(), fixed_rate: false, rate: RATE }];
-    let mut engine = Engine::new(plain(1).climb(0.8), groups, numbers).unwrap();
+    let mut engine = Engine::new(plain(1).climb(0.8), groups, facts).unwrap();
     let batch = || Event::Batch { loss: None, only_gathers: false };
     for event in [batch(), Event::SnapshotTaken, Event::SnapshotTaken, Event::Updated] {
         engine.tell(event).unwrap();

@@ -118,8 +118,8 @@ fn run_from<R: RateRule + Clone>(rate: f64, config: &Config<R>, fixed_rate: &[bo
         fixed_rate: *fixed_rate,
         rate,
     });
-    let numbers = Numbers { momentum: 0.0, spacing: 1e-3 };
-    let engine = Engine::new(config.clone(), groups.collect(), numbers).unwrap();
+    let facts = HostFacts { momentum: 0.0, epsilon: 1e-3 };
+    let engine = Engine::new(config.clone(), groups.collect(), facts).unwrap();
     Run { engine, host: Script::default() }
 }
 

@@ -95,11 +95,11 @@ fn rates_stay_within_their_bounds() {
     assert!(run.rate() <= 1e30);
     let errors = [1e-31, 1e31, f64::NAN, 0.0, -1.0].map(|rate| {
         let groups = vec![Group { name: "w".into(), fixed_rate: false, rate }];
-        let numbers = Numbers { momentum: 0.0, spacing: 1e-3 };
-        Engine::new(plain(1), groups, numbers).map(drop).unwrap_err()
+        let facts = HostFacts { momentum: 0.0, epsilon: 1e-3 };
+        Engine::new(plain(1), groups, facts).map(drop).unwrap_err()
     });
     assert!(errors.iter().all(|error| matches!(error, Error::Rate { group, .. } if group == "w")));
-    let none = Engine::new(plain(1), vec![], Numbers { momentum: 0.0, spacing: 1e-3 });
+    let none = Engine::new(plain(1), vec![], HostFacts { momentum: 0.0, epsilon: 1e-3 });
     assert_eq!(none.map(drop).unwrap_err(), Error::NothingToTrain);
 }
 

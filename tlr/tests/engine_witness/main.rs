@@ -145,8 +145,8 @@ impl Run {
             fixed_rate: fixed_rate == Some(index),
             rate,
         });
-        let numbers = Numbers { momentum: 0.0, spacing: f64::from(f32::EPSILON) };
-        let engine = Engine::new(config, groups.collect(), numbers).unwrap();
+        let facts = HostFacts { momentum: 0.0, epsilon: f64::from(f32::EPSILON) };
+        let engine = Engine::new(config, groups.collect(), facts).unwrap();
         Self { engine, host }
     }
 

@@ -74,10 +74,10 @@ pub fn bleu<T: Eq + Hash>(
     if left == 0 {
         return Err(TextError::Zero { what: "number of sentences" });
     }
-    if let Smoothing::Epsilon(epsilon) = smoothing {
-        if !(epsilon > 0.0 && epsilon <= 1.0) {
-            return Err(TextError::Epsilon { epsilon });
-        }
+    if let Smoothing::Epsilon(epsilon) = smoothing
+        && !(epsilon > 0.0 && epsilon <= 1.0)
+    {
+        return Err(TextError::Epsilon { epsilon });
     }
     let (mut right, mut all) = ([0_usize; ORDER], [0_usize; ORDER]);
     for (translation, reference) in translations.iter().zip(references) {

@@ -174,21 +174,20 @@ fn summary(page: &mut String, findings: &Findings) {
     }
     *page += "</ul>\n";
     *page += &wins_and_losses(findings);
-    if let Some(&best) = by_area(findings, Group::RateFree).first() {
-        if let (Some(one), Some(regret)) =
+    if let Some(&best) = by_area(findings, Group::RateFree).first()
+        && let (Some(one), Some(regret)) =
             (findings.competitors.get(best), regret_of(findings, best))
-        {
-            let _ = writeln!(
-                page,
-                "<p>Of the others that find their own rate, <b>{}</b> has the largest area, \
+    {
+        let _ = writeln!(
+            page,
+            "<p>Of the others that find their own rate, <b>{}</b> has the largest area, \
                  {:.2}; its median regret is {}, and {} at worst ({}).</p>",
-                escaped(&one.name),
-                findings.area(best, |score| score.steps),
-                percent(regret.middle),
-                percent(regret.worst),
-                escaped(regret.at),
-            );
-        }
+            escaped(&one.name),
+            findings.area(best, |score| score.steps),
+            percent(regret.middle),
+            percent(regret.worst),
+            escaped(regret.at),
+        );
     }
     *page += "<p class=\"quiet\">What this library wants to reach: a median regret of at most 0, \
               3 % at worst, and an area at least that of NAdamW with a cosine and of all \

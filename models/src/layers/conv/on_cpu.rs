@@ -104,10 +104,10 @@ fn forward<E: Element>(g: &Geometry, x: &[E], weight: &[E], y: &mut [E]) {
     if x.is_empty() || y.is_empty() {
         return;
     }
-    if let (true, Some(x), Some(weight)) = (direct::suits(g), E::singles(x), E::singles(weight)) {
-        if let Some(y) = E::singles_mut(y) {
-            return direct::forward(g, x, weight, y);
-        }
+    if let (true, Some(x), Some(weight)) = (direct::suits(g), E::singles(x), E::singles(weight))
+        && let Some(y) = E::singles_mut(y)
+    {
+        return direct::forward(g, x, weight, y);
     }
     columns::forward(g, x, weight, y);
 }

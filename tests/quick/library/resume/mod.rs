@@ -1,6 +1,7 @@
 //! Training that is saved, loaded into new objects and goes on, against training that never
 //! stopped: equal to the bit. And files that are not what they should be.
 
+mod failing;
 mod files;
 mod forged;
 mod places;

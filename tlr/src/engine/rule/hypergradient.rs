@@ -16,6 +16,9 @@ use serde::Serialize;
 /// Both have a meta-learning rate η without a good default. Deviation from the paper: the factor
 /// between two rates is held within [1/`max_factor`, `max_factor`], so that the additive rule
 /// cannot turn a rate negative, as it does elsewhere.
+///
+/// # Example
+/// See [`additive`](Self::additive) and [`multiplicative`](Self::multiplicative).
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct HypergradientRule {
     form: HypergradientForm,
@@ -64,6 +67,15 @@ impl HypergradientRule {
 
 impl HypergradientRule {
     /// The largest change in one adaptation, up or down. Above 1; default 100.
+    ///
+    /// # Example
+    /// ```
+    /// use tlr::engine::{DirectionProducts, HypergradientRule, RateRule};
+    ///
+    /// let rule = HypergradientRule::additive(1.0).max_factor(2.0);
+    /// let steep = DirectionProducts { uu: 100.0, un: 100.0, nn: 100.0 };
+    /// assert_eq!(rule.propose(0.1, 0.1, &steep).rate, 0.2);
+    /// ```
     pub fn max_factor(mut self, max_factor: f64) -> Self {
         self.max_factor = max_factor;
         self

@@ -16,6 +16,13 @@ use std::ops::RangeInclusive;
 
 /// Every rate a group can have, whatever the rule answers. The range is wide enough never to matter
 /// in training, and it is the reason that a rate cannot vanish or overflow.
+///
+/// # Example
+/// ```
+/// use tlr::engine::RATES;
+///
+/// assert!(RATES.contains(&1e-6) && !RATES.contains(&0.0));
+/// ```
 pub const RATES: RangeInclusive<f64> = 1e-30..=1e30;
 
 /// How a rate moves, given the dot products of two windows.
@@ -47,6 +54,9 @@ pub trait RateRule {
 }
 
 /// A rate, and why it was chosen.
+///
+/// # Example
+/// See [`RateRule`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Proposal {
     /// The next rate.

@@ -3,7 +3,7 @@
 
 use super::LARGEST_CLIMB;
 
-/// The part of themselves by which a rate that is raised moves the weights in a window.
+/// A raised rate is to move the weights in a window by this fraction of their norm.
 const AIM: f64 = 1e-3;
 /// A smaller factor is not worth a window.
 const WORTH_IT: f64 = 2.0;
@@ -18,15 +18,15 @@ pub(crate) struct Rounding {
 }
 
 impl Rounding {
-    /// In a window of `steps`, of weights with this norm and numbers that are `spacing` apart at 1.
-    pub(crate) fn new(weights: f64, steps: usize, spacing: f64) -> Self {
-        Self { weights, noise: (steps as f64).sqrt() * spacing / 2.0 * weights }
+    /// In a window of `steps`, of weights with this norm and numbers that are `epsilon` apart at 1.
+    pub(crate) fn new(weights: f64, steps: usize, epsilon: f64) -> Self {
+        Self { weights, noise: (steps as f64).sqrt() * epsilon / 2.0 * weights }
     }
 
-    /// What to multiply a rate by whose window has moved the weights by `moved`; nothing if
-    /// rounding does not explain that. The new rate moves the weights by [`AIM`] of themselves,
-    /// unless that is more than a rate may climb at once. Deviation from the paper, which has no
-    /// raise.
+    /// The factor to raise a rate by if its window has moved the weights by `moved`. None if that
+    /// is more than rounding explains. The new rate moves the weights by [`AIM`] of their norm, or
+    /// by less if that is more than a rate may climb at once. Deviation from the paper, which has
+    /// no raise.
     pub(crate) fn raise(self, moved: f64) -> Option<f64> {
         let by = (AIM * self.weights / moved).min(LARGEST_CLIMB);
         (moved < self.noise && by >= WORTH_IT).then_some(by)
@@ -40,9 +40,9 @@ mod tests {
     // By hand. Fails with another ε, another power of K, or if what moves far enough is raised.
     #[test]
     fn what_rounding_hides_is_raised() {
-        let spacing = f64::from(f32::EPSILON);
-        let rounding = Rounding::new(5.0, 16, spacing);
-        let noise = 4.0 * spacing * 5.0 / 2.0;
+        let epsilon = f64::from(f32::EPSILON);
+        let rounding = Rounding::new(5.0, 16, epsilon);
+        let noise = 4.0 * epsilon * 5.0 / 2.0;
         assert_eq!((rounding.weights, rounding.noise), (5.0, noise));
         assert_eq!(rounding.raise(0.99 * noise), Some(100.0));
         assert_eq!(rounding.raise(noise), None);

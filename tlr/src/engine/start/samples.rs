@@ -3,7 +3,7 @@
 use crate::engine::exact;
 use serde::{Deserialize, Serialize};
 
-/// A mean is known to be below 0 if it is so by this many standard errors.
+/// A mean counts as below 0 if it is this many standard errors below.
 const KNOWN_ERRORS: f64 = 4.0;
 
 /// Mean and variance of some numbers, by Welford's method.
@@ -36,8 +36,8 @@ impl Samples {
         self.mean < -KNOWN_ERRORS * self.error()
     }
 
-    /// The samples of both (Chan, Golub and LeVeque, *Updating formulae and a pairwise algorithm
-    /// for computing sample variances*, 1979).
+    /// Adds all samples of `other` (Chan, Golub and LeVeque, *Updating formulae and a pairwise
+    /// algorithm for computing sample variances*, 1979).
     pub(super) fn merge(&mut self, other: &Self) {
         let count = self.count + other.count;
         if other.count == 0 {

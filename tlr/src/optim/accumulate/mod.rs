@@ -3,8 +3,8 @@
 mod state;
 
 use super::{
-    gradients, update_alone, CompleteGradients, DeviceError, FailedUpdate, Family, Groups, Shards,
-    StepFigures, TunableOptimizer,
+    forward, gradients, update_alone, CompleteGradients, ErrOf, Family, StepFigures,
+    TunableOptimizer,
 };
 use crate::{
     error::Error,
@@ -65,17 +65,24 @@ use std::collections::HashMap;
 #[derive(Clone, Debug)]
 pub struct Accumulate<Opt> {
     pub(super) optimizer: Opt,
+    /// The number of batches in a step.
     batches: u64,
-    /// The number of batches gathered for the next step, always less than `batches`.
-    gathered: u64,
-    /// What the gathered batches weigh together.
-    weight: f64,
-    /// For each tensor the sum of the gathered gradients, times their weights. All zeros if nothing
-    /// is gathered.
-    sums: HashMap<UniqueId, Vec<f64>>,
+    gathered: Gathered,
     next: NextBatch,
-    /// What this rank's last batch weighed, whose gradients an exact step needs twice.
+    /// The weight of this rank's last batch. An exact step takes the gradients of that batch twice.
     last_weight: f64,
+}
+
+/// What is gathered for the next step.
+#[derive(Clone, Debug, Default)]
+struct Gathered {
+    /// The number of batches, always less than that of a step.
+    batches: u64,
+    /// What they weigh together.
+    weight: f64,
+    /// For each tensor the sum of the gradients, times their weights. All zeros if nothing is
+    /// gathered.
+    sums: HashMap<UniqueId, Vec<f64>>,
 }
 
 /// What is known of the next batch.
@@ -116,18 +123,24 @@ impl<Opt> Accumulate<Opt> {
     }
 
     fn with(optimizer: Opt, batches: u64) -> Self {
-        let (sums, next) = (HashMap::new(), NextBatch::default());
-        Self { optimizer, batches, gathered: 0, weight: 0.0, sums, next, last_weight: 1.0 }
+        let (gathered, next) = (Gathered::default(), NextBatch::default());
+        Self { optimizer, batches, gathered, next, last_weight: 1.0 }
     }
 
     /// The optimizer that receives the mean gradients.
+    ///
+    /// # Example
+    /// See [`Accumulate`].
     pub fn optimizer(&self) -> &Opt {
         &self.optimizer
     }
 
     /// The number of batches gathered for the next step, always less than n.
+    ///
+    /// # Example
+    /// See [`weigh_next`](Self::weigh_next).
     pub fn gathered(&self) -> usize {
-        usize::try_from(self.gathered).unwrap_or(usize::MAX)
+        usize::try_from(self.gathered.batches).unwrap_or(usize::MAX)
     }
 
     /// The next batch completes its step, however few are gathered: the last batch of an epoch. The
@@ -136,25 +149,27 @@ impl<Opt> Accumulate<Opt> {
     ///
     /// Around an `Accumulate`,
     /// [`Trainer::complete_with_next`](crate::Trainer::complete_with_next) does the same.
+    ///
+    /// # Example
+    /// See [`weigh_next`](Self::weigh_next).
     pub fn complete_with_next(&mut self) {
         self.next.completes = true;
     }
 
     fn completes(&self) -> bool {
-        self.next.completes || self.gathered + 1 >= self.batches
+        self.next.completes || self.gathered.batches + 1 >= self.batches
     }
 
     fn forget_sums(&mut self) {
-        self.gathered = 0;
-        self.weight = 0.0;
-        self.sums.clear();
+        self.gathered = Gathered::default();
         self.next = NextBatch::default();
     }
 }
 
 impl<Opt: TunableOptimizer> Accumulate<Opt> {
     /// Sets the weight of the next batch in the mean of its step. For losses that are means over
-    /// their batches, this is the number of examples, or what their sum is divided by. Default 1.
+    /// their batches, this is the number of examples, or whatever else the loss divides its sum by.
+    /// Default 1.
     ///
     /// It applies to one batch. A batch that takes a skipped one's place inherits it, unless it is
     /// set anew. A checkpoint does not hold it: set it just before the batch.
@@ -186,6 +201,7 @@ impl<Opt: TunableOptimizer> Accumulate<Opt> {
     ///     opt.update(&mut w, &gradients).expect("the CPU has memory");
     /// }
     /// assert_eq!(w.array(), [-3.0]); // (3·2 + 1·6)/4
+    /// assert_eq!(opt.gathered(), 0); // the step is made
     /// # Ok::<(), tlr::Error>(())
     /// ```
     pub fn weigh_next(&mut self, weight: f64) -> Result<(), Error> {
@@ -209,7 +225,7 @@ where
         &mut self,
         model: &mut Opt::Model,
         gradients: &Gradients<Opt::Dtype, Opt::Device>,
-    ) -> Result<(), OptimizerUpdateError<DeviceError<Opt>>> {
+    ) -> Result<(), OptimizerUpdateError<ErrOf<Opt>>> {
         update_alone(self, model, gradients)
     }
 }
@@ -223,9 +239,9 @@ where
         &mut self,
         model: &Opt::Model,
         gradients: &mut Gradients<Opt::Dtype, Opt::Device>,
-    ) -> Result<(), DeviceError<Opt>> {
-        let Self { gathered, sums, next, .. } = self;
-        let weight = next.of_all_ranks.unwrap_or(next.weight);
+    ) -> Result<(), ErrOf<Opt>> {
+        let weight = self.next.of_all_ranks.unwrap_or(self.next.weight);
+        let Gathered { batches, sums, .. } = &mut self.gathered;
         gradients::each(model, gradients, |id, gradient| {
             <Opt::Device as Backend<Opt::Dtype>>::read(gradient, |values| {
                 let sum = sums.entry(id).or_default();
@@ -234,12 +250,12 @@ where
                 for (sum, value) in sum.iter_mut().zip(values) {
                     // The first gradient is assigned, because 0 + (−0) is 0 and would lose the
                     // sign.
-                    *sum = if *gathered == 0 { value } else { *sum + value };
+                    *sum = if *batches == 0 { value } else { *sum + value };
                 }
             })
         })?;
-        *gathered += 1;
-        self.weight += weight;
+        self.gathered.batches += 1;
+        self.gathered.weight += weight;
         self.next = NextBatch::default();
         Ok(())
     }
@@ -249,14 +265,14 @@ where
         &self,
         model: &Opt::Model,
         gradients: &mut Gradients<Opt::Dtype, Opt::Device>,
-    ) -> Result<(), DeviceError<Opt>> {
-        if self.gathered == 0 {
+    ) -> Result<(), ErrOf<Opt>> {
+        if self.gathered.batches == 0 {
             return Ok(());
         }
         let weight = self.next.of_all_ranks.unwrap_or(self.next.weight);
-        let total = self.weight + weight;
+        let total = self.gathered.weight + weight;
         gradients::each(model, gradients, |id, gradient| {
-            let Some(sum) = self.sums.get(&id) else { return Ok(()) };
+            let Some(sum) = self.gathered.sums.get(&id) else { return Ok(()) };
             <Opt::Device as Backend<Opt::Dtype>>::write(gradient, |values| {
                 for (value, sum) in values.iter_mut().zip(sum) {
                     let mean = value.to_f64().map(|value| (sum + weight * value) / total);
@@ -269,6 +285,7 @@ where
     }
 }
 
+#[warn(clippy::missing_trait_methods)]
 impl<Opt: TunableOptimizer> TunableOptimizer for Accumulate<Opt>
 where
     Opt::Device: Backend<Opt::Dtype>,
@@ -277,33 +294,15 @@ where
     type Dtype = Opt::Dtype;
     type Device = Opt::Device;
 
-    fn rate(&self, group: usize) -> f64 {
-        self.optimizer.rate(group)
-    }
-
-    fn set_rate(&mut self, group: usize, rate: f64) {
-        self.optimizer.set_rate(group, rate);
+    forward! {
+        Self { optimizer, .. } => optimizer;
+        but reset, complete_gradients, average_over_ranks, update_owned, drop_gathered,
+            only_gathers;
     }
 
     fn reset(&mut self, model: &Opt::Model) {
         self.forget_sums();
         self.optimizer.reset(model);
-    }
-
-    fn momentum(&self) -> f64 {
-        self.optimizer.momentum()
-    }
-
-    fn validate(&self) -> Result<(), Error> {
-        self.optimizer.validate()
-    }
-
-    fn follows_attributes(&self) -> bool {
-        self.optimizer.follows_attributes()
-    }
-
-    fn groups(&self, model: &Opt::Model) -> Groups {
-        self.optimizer.groups(model)
     }
 
     fn complete_gradients(
@@ -312,22 +311,6 @@ where
         gradients: &Gradients<Opt::Dtype, Opt::Device>,
     ) -> CompleteGradients<Self> {
         gradients::complete(model, gradients).map(Some)
-    }
-
-    fn failed_update(&self) -> FailedUpdate {
-        self.optimizer.failed_update()
-    }
-
-    fn end_averaging(&mut self) {
-        self.optimizer.end_averaging();
-    }
-
-    fn shards(&self) -> Option<&dyn Shards> {
-        self.optimizer.shards()
-    }
-
-    fn averages_over_ranks(&self) -> bool {
-        self.optimizer.averages_over_ranks()
     }
 
     /// In the mean over the ranks this rank's batch has the weight that was set for it, and in the
@@ -353,7 +336,7 @@ where
         &mut self,
         model: &mut Opt::Model,
         gradients: &mut Gradients<Opt::Dtype, Opt::Device>,
-    ) -> Result<(), OptimizerUpdateError<DeviceError<Opt>>> {
+    ) -> Result<(), OptimizerUpdateError<ErrOf<Opt>>> {
         if !self.completes() {
             return self.gather(model, gradients).map_err(|error| {
                 // This batch may already be in the sums of some tensors but not of others.
@@ -363,9 +346,10 @@ where
         }
         self.average(model, gradients).map_err(OptimizerUpdateError::DeviceError)?;
         self.optimizer.update_owned(model, gradients)?;
-        self.gathered = 0;
-        self.weight = 0.0;
-        self.sums.values_mut().for_each(|sum| sum.fill(0.0));
+        // The sums' memory is kept for the next step.
+        self.gathered.batches = 0;
+        self.gathered.weight = 0.0;
+        self.gathered.sums.values_mut().for_each(|sum| sum.fill(0.0));
         self.next = NextBatch::default();
         Ok(())
     }

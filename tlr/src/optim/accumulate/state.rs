@@ -2,7 +2,7 @@
 
 use super::Accumulate;
 use crate::{
-    optim::{DeviceError, OptimizerState, Resumable, ResumableFamily, Settings, TunableOptimizer},
+    optim::{ErrOf, OptimizerState, Resumable, ResumableFamily, Settings, TunableOptimizer},
     tensors::{self, Backend, Stored, TensorInfo},
 };
 use dfdx::nn::TensorCollection;
@@ -10,7 +10,7 @@ use dfdx::nn::TensorCollection;
 /// The name of the sums and the count in a checkpoint. No path of a tensor or layer equals it.
 const GATHERED: &str = "(gathered)";
 
-/// The name of what the gathered batches weigh, given that of their sums.
+/// The name of the gathered batches' weight, given the name of their sums.
 fn weight_of(gathered: &str) -> String {
     gathered.replace(GATHERED, "(gathered weight)")
 }
@@ -24,11 +24,11 @@ impl<Opt: TunableOptimizer> Accumulate<Opt> {
         while state.knows(&name) {
             name.push('\'');
         }
-        state.steps.insert(name.clone(), self.gathered);
-        state.insert(&weight_of(&name), "", Stored::new(vec![1], &[self.weight]));
+        state.steps.insert(name.clone(), self.gathered.batches);
+        state.insert(&weight_of(&name), "", Stored::new(vec![1], &[self.gathered.weight]));
         for tensor in tensors::list(model).into_iter().filter(|tensor| tensor.trainable) {
             let zeros;
-            let sum = match self.sums.get(&tensor.id) {
+            let sum = match self.gathered.sums.get(&tensor.id) {
                 Some(sum) => sum,
                 None => {
                     zeros = vec![0.0; tensor.len];
@@ -46,8 +46,8 @@ impl<Opt: TunableOptimizer> Accumulate<Opt> {
         &mut self,
         tensors: Vec<TensorInfo>,
         state: &OptimizerState,
-        within: impl FnOnce(&mut Opt, &OptimizerState) -> Result<(), DeviceError<Opt>>,
-    ) -> Result<(), DeviceError<Opt>> {
+        within: impl FnOnce(&mut Opt, &OptimizerState) -> Result<(), ErrOf<Opt>>,
+    ) -> Result<(), ErrOf<Opt>> {
         // Of nested `Accumulate`s, the outermost has the longest name.
         let own = state.steps.range(GATHERED.to_owned()..);
         let own = own.take_while(|(name, _)| name.starts_with(GATHERED)).last();
@@ -58,21 +58,22 @@ impl<Opt: TunableOptimizer> Accumulate<Opt> {
         within(&mut self.optimizer, &rest)?;
 
         self.forget_sums();
-        self.gathered = gathered.min(self.batches - 1);
+        self.gathered.batches = gathered.min(self.batches - 1);
         let mut weight = [0.0_f64];
         if let Some(stored) = state.get(&weight_of(name), "") {
             stored.copy_into(&mut weight);
         }
         let [weight] = weight;
         // A forged file must not make a mean of NaN.
-        let is_weight = self.gathered > 0 && weight > 0.0 && weight.is_finite();
-        self.weight = if is_weight { weight } else { self.gathered as f64 };
+        let is_weight = self.gathered.batches > 0 && weight > 0.0 && weight.is_finite();
+        let batches = self.gathered.batches as f64;
+        self.gathered.weight = if is_weight { weight } else { batches };
         for tensor in tensors.into_iter().filter(|tensor| tensor.trainable) {
             let mut sum = vec![0.0; tensor.len];
             if let Some(stored) = state.get(name, &tensor.name) {
                 stored.copy_into(&mut sum);
             }
-            self.sums.insert(tensor.id, sum);
+            self.gathered.sums.insert(tensor.id, sum);
         }
         Ok(())
     }
@@ -82,7 +83,7 @@ impl<Opt: Resumable> Resumable for Accumulate<Opt>
 where
     Opt::Device: Backend<Opt::Dtype>,
 {
-    fn state(&self, model: &Opt::Model) -> Result<OptimizerState, DeviceError<Opt>> {
+    fn state(&self, model: &Opt::Model) -> Result<OptimizerState, ErrOf<Opt>> {
         let state = self.optimizer.state(model)?;
         Ok(self.around(model, state))
     }
@@ -91,7 +92,7 @@ where
         &mut self,
         model: &mut Opt::Model,
         state: &OptimizerState,
-    ) -> Result<(), DeviceError<Opt>> {
+    ) -> Result<(), ErrOf<Opt>> {
         let tensors = tensors::list(&*model);
         self.restored(tensors, state, |optimizer, state| optimizer.restore(model, state))
     }
@@ -101,10 +102,7 @@ impl<Opt: ResumableFamily> ResumableFamily for Accumulate<Opt>
 where
     Opt::Device: Backend<Opt::Dtype>,
 {
-    fn layer_state<L>(
-        optimizer: &Self::For<L>,
-        layer: &L,
-    ) -> Result<OptimizerState, DeviceError<Opt>>
+    fn layer_state<L>(optimizer: &Self::For<L>, layer: &L) -> Result<OptimizerState, ErrOf<Opt>>
     where
         L: TensorCollection<Opt::Dtype, Opt::Device> + Clone,
     {
@@ -116,7 +114,7 @@ where
         optimizer: &mut Self::For<L>,
         layer: &mut L,
         state: &OptimizerState,
-    ) -> Result<(), DeviceError<Opt>>
+    ) -> Result<(), ErrOf<Opt>>
     where
         L: TensorCollection<Opt::Dtype, Opt::Device> + Clone,
     {

@@ -15,9 +15,9 @@ const STRAIGHT: f64 = 0.75;
 /// A way is half-way to the lowest point, on a parabola, where its slope is this part of the first
 /// one.
 const HALF: f64 = 0.5;
-/// A slope is taken for half of the first one if it is so by this many standard errors.
+/// A slope counts as half of the first one, or less, if it is so by this many standard errors.
 const HALF_ERRORS: f64 = 3.0;
-/// A way is uphill if it is so by this many standard errors.
+/// A way counts as uphill if its slope is so by this many standard errors.
 const UPHILL_ERRORS: f64 = 2.0;
 /// What a rate is multiplied by if all that is known of it is that it is too large.
 const RETREAT: f64 = 0.25;
@@ -41,8 +41,8 @@ pub(super) struct GroupRamp {
     pub(super) done: bool,
     /// The group has moved further than is ever needed: see `Slope::is_far_out`.
     pub(super) is_far: bool,
-    /// The rate to use if the next look confirms it. Set if the group seemed half-way so near the
-    /// start that noise is likelier.
+    /// The rate to use if the next look confirms it. It is set if the group seemed half-way so near
+    /// the start that noise is the likelier reason.
     #[serde(with = "exact::option")]
     pub(super) unconfirmed: Option<f64>,
     /// The slopes on the straight piece.
@@ -123,7 +123,8 @@ impl GroupRamp {
         }
     }
 
-    /// The standard error of the mean slope at this rate. A few slopes say little of their noise.
+    /// The standard error of the mean slope at this rate. A few slopes say little of their noise,
+    /// so it is taken to be at least that of the slopes on the straight piece.
     fn error(&self) -> f64 {
         let deviation = self.here.deviation().max(self.base.deviation());
         deviation / (self.here.count.max(1) as f64).sqrt()
@@ -189,8 +190,8 @@ impl GroupRamp {
         self.here.mean - UPHILL_ERRORS * self.error() > -self.first && self.first < 0.0
     }
 
-    /// Ends the group's search, at `level` times the rate that is half-way. The answer is whether
-    /// the way leads uphill. If it does, the rate is the one that is half-way.
+    /// Ends the group's search. The answer is whether the way leads uphill. The rate is then the
+    /// one that is half-way; otherwise it is `level` times that one.
     pub(super) fn stop(&mut self, level: f64) -> bool {
         let (half_way, uphill) =
             (self.unconfirmed.unwrap_or_else(|| self.crossing()), self.is_uphill());

@@ -6,20 +6,23 @@ use super::group::MOST_STEPS_A_LOOK;
 pub(super) const LEAST_PROBES: u64 = 6;
 /// The steps that measure the first slope: at most this many.
 const MOST_PROBES: u64 = 200;
-/// In a training whose length is known, the limit on probes is no less than this.
+/// If the length of the training is known, at least this many probes are allowed.
 const LEAST_LIMIT: u64 = 8;
-/// Of the steps that such a training has left, probes may take one in this many.
+/// If the length of the training is known, probes take at most one in this many of the steps that
+/// are left.
 const PROBES_OF: u64 = 32;
-/// Of these steps, one in this many may lie between two looks at the slopes.
+/// If the length of the training is known, at most one in this many of the steps that are left lies
+/// between two looks at the slopes.
 const LOOK_OF: u64 = 128;
 
-/// After this many probes the first slope is what it seems to be. `horizon` is the number of steps
-/// that training has left, if that is known.
+/// The most probes. After them the slope that was measured is taken for the first slope. `horizon`
+/// is the number of steps that training has left, if that is known.
 pub(super) fn most_probes(horizon: Option<u64>) -> u64 {
     horizon.map_or(MOST_PROBES, |steps| (steps / PROBES_OF).clamp(LEAST_LIMIT, MOST_PROBES))
 }
 
-/// The most steps between two looks at the slopes of one rate. `horizon` as above.
+/// The most steps between two looks at the slopes of one rate. `horizon` is the number of steps
+/// that training has left, if that is known.
 pub(super) fn most_steps_a_look(horizon: Option<u64>) -> u64 {
     horizon.map_or(MOST_STEPS_A_LOOK, |steps| (steps / LOOK_OF).clamp(1, MOST_STEPS_A_LOOK))
 }

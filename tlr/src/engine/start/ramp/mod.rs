@@ -8,7 +8,7 @@ mod tests;
 mod trial;
 
 use super::samples::Samples;
-use crate::engine::{exact, numbers::Numbers, products::Slope, safeguard::Safeguard};
+use crate::engine::{exact, host_facts::HostFacts, products::Slope, safeguard::Safeguard};
 use group::{GroupRamp, Look, MOST_STEPS_A_LOOK};
 use limits::{most_probes, most_steps_a_look, LEAST_PROBES};
 use serde::{Deserialize, Serialize};
@@ -86,7 +86,7 @@ pub(crate) struct Ramp {
 enum Stage {
     /// The weights have not moved.
     Resting,
-    /// A rate is looked for at which they move far enough to be noticed.
+    /// A rate is looked for at which the weights move far enough to be noticed.
     Trying,
     Probing,
     Growing {
@@ -167,7 +167,7 @@ impl Ramp {
         &mut self,
         slopes: &[Slope],
         loss: Option<f64>,
-        numbers: Numbers,
+        facts: HostFacts,
         safeguard: &Safeguard,
     ) -> Ramped {
         self.steps += 1;
@@ -181,9 +181,9 @@ impl Ramp {
         let ramped = match self.stage {
             // There is nothing to learn from a batch without a gradient.
             Stage::Resting | Stage::Trying if all.gradient == 0.0 => Ramped::On,
-            Stage::Resting => self.rest(&all, numbers),
-            Stage::Trying => self.try_rate(&all, numbers),
-            Stage::Probing => self.probe(slopes, &all, numbers),
+            Stage::Resting => self.rest(&all, facts),
+            Stage::Trying => self.try_rate(&all, facts),
+            Stage::Probing => self.probe(slopes, &all, facts),
             Stage::Growing { each, looks, taken } => {
                 if self.has_exploded(slopes, loss, safeguard) {
                     return self.give_up(slopes, safeguard);
@@ -243,7 +243,7 @@ impl Ramp {
     }
 
     /// Measures the first slope.
-    fn probe(&mut self, slopes: &[Slope], all: &Slope, numbers: Numbers) -> Ramped {
+    fn probe(&mut self, slopes: &[Slope], all: &Slope, facts: HostFacts) -> Ramped {
         self.whole.extend(all.per_length());
         for (group, slope) in self.groups.iter_mut().zip(slopes).filter(|(g, _)| g.is_moving()) {
             group.base.extend(slope.per_length());
@@ -270,7 +270,7 @@ impl Ramp {
             self.moving().for_each(|group| group.raise(4.0));
             self.follows &= self.still_follows(all.moved);
         }
-        self.expect(all.gradient, numbers.momentum);
+        self.expect(all.gradient, facts.momentum);
         Ramped::On
     }
 

@@ -4,7 +4,7 @@
 use super::{group::GroupRamp, trial::RAISE, *};
 use crate::engine::start::samples::tests::of as samples;
 
-const NUMBERS: Numbers = Numbers { momentum: 0.0, spacing: 1e-9 };
+const FACTS: HostFacts = HostFacts { momentum: 0.0, epsilon: 1e-9 };
 
 /// A slope along a way of length 1, of weights of norm 1. No way is near at that.
 fn slope(along: f64) -> Slope {
@@ -29,7 +29,7 @@ fn growing(each: u64, looks: u64, taken: u64, groups: Vec<GroupRamp>) -> Ramp {
 
 /// One more step, in the usual case.
 fn see(ramp: &mut Ramp, slopes: &[Slope], loss: Option<f64>) -> Ramped {
-    ramp.observe(slopes, loss, NUMBERS, &Safeguard::default())
+    ramp.observe(slopes, loss, FACTS, &Safeguard::default())
 }
 
 fn rates(ramp: &Ramp) -> Vec<f64> {
@@ -94,10 +94,10 @@ fn groups_that_are_silent() {
 // does not count.
 #[test]
 fn the_trial_rate() {
-    let tried = |spacing| {
+    let tried = |epsilon| {
         let mut ramp = at(Stage::Resting, vec![group(1.0), GroupRamp::new(7.0, true)]);
         let slopes = [Slope { gradient: 4.0, norm: 2.0, ..slope(0.0) }, slope(9.0)];
-        ramp.observe(&slopes, None, Numbers { momentum: 0.0, spacing }, &Safeguard::default());
+        ramp.observe(&slopes, None, HostFacts { momentum: 0.0, epsilon }, &Safeguard::default());
         rates(&ramp)
     };
     assert_eq!(tried(1e-9), [0.5e-4, 7.0]);
@@ -110,10 +110,10 @@ fn the_trial_rate() {
 fn a_trial_that_moves_far_enough() {
     let tried = |moved: f64, momentum| {
         let mut ramp = at(Stage::Resting, vec![group(1.0)]);
-        let numbers = Numbers { momentum, spacing: 1e-9 };
-        ramp.observe(&[slope(0.0)], None, numbers, &Safeguard::default());
+        let facts = HostFacts { momentum, epsilon: 1e-9 };
+        ramp.observe(&[slope(0.0)], None, facts, &Safeguard::default());
         assert_eq!(rates(&ramp), [1e-4]);
-        ramp.observe(&[Slope { moved, ..slope(0.0) }], None, numbers, &Safeguard::default());
+        ramp.observe(&[Slope { moved, ..slope(0.0) }], None, facts, &Safeguard::default());
         // In ten-thousandths.
         (ramp.stage == Stage::Probing, ramp.follows, (rates(&ramp)[0] * 1e6).round() / 100.0)
     };
@@ -221,7 +221,7 @@ fn a_gradient_that_has_exploded() {
         let mut ramp = growing(9, 0, 0, vec![group(1.0)]);
         ramp.gradient = 2.0;
         let slopes = [Slope { gradient, ..slope(along) }];
-        let ramped = ramp.observe(&slopes, None, NUMBERS, &safeguard);
+        let ramped = ramp.observe(&slopes, None, FACTS, &safeguard);
         (ramped == Ramped::TooFar).then(|| rates(&ramp)[0])
     };
     let usual = Safeguard::default();
@@ -239,7 +239,7 @@ fn the_safeguard_limits_explosions() {
         let mut ramp = growing(9, 0, 0, vec![group(1.0), group(1.0)]);
         ramp.start_loss = Some(2.0);
         let slopes = [slope(along), slope(-1.0)];
-        let ramped = ramp.observe(&slopes, Some(loss), NUMBERS, &safeguard);
+        let ramped = ramp.observe(&slopes, Some(loss), FACTS, &safeguard);
         (ramped == Ramped::TooFar, rates(&ramp))
     };
     let thrice = Safeguard::default().explosion(3.0);

@@ -1,7 +1,7 @@
 //! The ramp's first steps: a rate at which the weights move far enough to be noticed.
 
 use super::{Ramp, Ramped, Stage};
-use crate::engine::{numbers::Numbers, products::Slope, rule::bounded};
+use crate::engine::{host_facts::HostFacts, products::Slope, rule::bounded};
 
 /// The first steps move the weights by this fraction of their norm.
 const FIRST_WAY: f64 = 1e-4;
@@ -18,28 +18,27 @@ const MOST_FOLLOWED: f64 = 1.05;
 
 impl Ramp {
     /// Chooses the trial rate.
-    pub(super) fn rest(&mut self, all: &Slope, numbers: Numbers) -> Ramped {
-        let way = first_way(all, numbers.spacing);
+    pub(super) fn rest(&mut self, all: &Slope, facts: HostFacts) -> Ramped {
+        let way = first_way(all, facts.epsilon);
         let rate = bounded(way / all.gradient.max((all.weights as f64).sqrt()));
         self.moving().for_each(|group| group.rate = rate);
-        self.expect(all.gradient, numbers.momentum);
+        self.expect(all.gradient, facts.momentum);
         self.stage = Stage::Trying;
         Ramped::On
     }
 
     /// Corrects the trial rate by how far the weights have moved.
-    pub(super) fn try_rate(&mut self, all: &Slope, numbers: Numbers) -> Ramped {
-        let way = first_way(all, numbers.spacing);
+    pub(super) fn try_rate(&mut self, all: &Slope, facts: HostFacts) -> Ramped {
+        let way = first_way(all, facts.epsilon);
         // Infinite if nothing has moved.
         let by = (way / all.moved).min(RAISE);
         self.moving().for_each(|group| group.rate = bounded(by * group.rate));
         if all.moved >= way / 2.0 {
-            let least =
-                if numbers.momentum > 0.0 { LEAST_FOLLOWED } else { LEAST_FOLLOWED_AT_ONCE };
+            let least = if facts.momentum > 0.0 { LEAST_FOLLOWED } else { LEAST_FOLLOWED_AT_ONCE };
             self.follows = self.follows(all.moved, least);
             self.stage = Stage::Probing;
         }
-        self.expect(all.gradient, numbers.momentum);
+        self.expect(all.gradient, facts.momentum);
         Ramped::On
     }
 
@@ -63,6 +62,6 @@ impl Ramp {
 }
 
 /// How far the first steps go: see [`FIRST_WAY`]. In half precision a few roundings are more.
-fn first_way(all: &Slope, spacing: f64) -> f64 {
-    FIRST_WAY.max(2.0 * spacing) * all.size()
+fn first_way(all: &Slope, epsilon: f64) -> f64 {
+    FIRST_WAY.max(2.0 * epsilon) * all.size()
 }

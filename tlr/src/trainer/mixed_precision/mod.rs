@@ -1,25 +1,27 @@
 //! [`MixedPrecision`]: training in half precision with master weights in f32.
 
+mod master;
+mod persistence;
+
 use super::{
     loss_scale::{LossScale, ScaleState},
     Trainer,
 };
 use crate::{
-    checkpoint::Checkpoint,
     engine::{RateRule, Step},
     error::{Cause, Error},
-    optim::{gradients, OverRanks, Resumable, TunableOptimizer},
-    tensors::{self, Backend},
+    optim::{gradients, OverRanks, TunableOptimizer},
+    tensors::{self, device_error, Backend},
 };
 use dfdx::{
-    nn::{RecursiveWalker, TensorCollection, TensorOptions, TensorVisitor, ViewTensorRef},
+    nn::{RecursiveWalker, TensorCollection},
     optim::OptimizerUpdateError,
-    shapes::{Dtype, HasShape, Rank0, Shape},
-    tensor::{Gradients, HasErr, Tape, Tensor, TensorFromVec, UniqueId},
-    tensor_ops::{Device, TryMul},
+    shapes::{Dtype, Rank0},
+    tensor::{Gradients, Tape, Tensor, UniqueId},
+    tensor_ops::TryMul,
 };
-use serde::Serialize;
-use std::{fmt, marker::PhantomData, path::Path};
+use master::{copy, to_f32, Widen};
+use std::{fmt, marker::PhantomData};
 
 /// Trains a model in half precision. The optimizer updates the master, a copy of the model in f32.
 ///
@@ -101,7 +103,7 @@ where
             }
         }
         let walk = M::iter_tensors(&mut RecursiveWalker { m: model, f: &mut Widen });
-        let Some(master) = walk.map_err(device_error)? else { return Err(Error::NothingToTrain) };
+        let Some(master) = walk.map_err(failed)? else { return Err(Error::NothingToTrain) };
         let optimizer = optimizer(&master)?;
         let marker = PhantomData;
         let (tensors, config, state) = (trained, scale, ScaleState::new(&scale));
@@ -113,31 +115,63 @@ where
     ///
     /// # Errors
     /// [`Error::Device`].
+    ///
+    /// # Example
+    /// See [`MixedPrecision`].
     pub fn scaled<T: Tape<E, D>>(
         &self,
         loss: Tensor<Rank0, E, D, T>,
     ) -> Result<Tensor<Rank0, E, D, T>, Error> {
-        loss.try_mul(E::from_f64(self.state.scale).unwrap_or_default()).map_err(device_error)
+        loss.try_mul(E::from_f64(self.state.scale).unwrap_or_default()).map_err(failed)
     }
 
     /// The current scale. The next loss is multiplied by it.
+    ///
+    /// # Example
+    /// See [`skipped`](Self::skipped).
     pub fn loss_scale(&self) -> f64 {
         self.state.scale
     }
 
     /// The number of batches that were skipped because a gradient overflowed.
+    ///
+    /// # Example
+    /// ```
+    /// # #[cfg(feature = "f16")] {
+    /// use dfdx::{dtypes::{f16, AMP}, optim::SgdConfig, prelude::*};
+    /// use tlr::{optim::Sgd, LossScale, MixedPrecision, Newton, NewtonConfig};
+    ///
+    /// let mut model = Cpu::default().build_module::<Linear<4, 1>, AMP<f16>>();
+    /// let mut opt = MixedPrecision::new(&model, LossScale::default(), |master| {
+    ///     Newton::new(master, Sgd::new(master, SgdConfig::default()), NewtonConfig::default())
+    /// })?;
+    /// assert_eq!((opt.loss_scale(), opt.skipped()), (1024.0, 0));
+    /// let ones: Tensor<Rank2<1, 4>, AMP<f16>, _> = model.weight.device().ones();
+    /// let out = model.forward(ones.trace(model.alloc_grads()));
+    /// let loss = (out * AMP(f16::from_f32(3e4))).mean::<Rank0, _>(); // times 1024 it is infinite
+    /// opt.step(&mut model, &opt.scaled(loss)?.backward(), 1.0)?;
+    /// assert_eq!((opt.loss_scale(), opt.skipped()), (512.0, 1));
+    /// # }
+    /// # Ok::<(), tlr::Error>(())
+    /// ```
     pub fn skipped(&self) -> u64 {
         self.state.skipped
     }
 
     /// The optimizer of the master.
+    ///
+    /// # Example
+    /// See [`MixedPrecision`].
     pub fn optimizer(&self) -> &Trainer<Opt, R> {
         &self.optimizer
     }
 
-    /// The optimizer of the master, for what is set before a step: the weight of the next batch,
-    /// for instance. Also to [take the history](Trainer::take_history). Steps are those of
-    /// [`step`](Self::step).
+    /// The optimizer of the master: to set what holds for the next step, such as the weight of its
+    /// batch, or to [take the history](Trainer::take_history). Only [`step`](Self::step) makes
+    /// steps.
+    ///
+    /// # Example
+    /// See [`into_inner`](Self::into_inner).
     pub fn optimizer_mut(&mut self) -> &mut Trainer<Opt, R> {
         &mut self.optimizer
     }
@@ -147,17 +181,41 @@ where
     ///
     /// # Errors
     /// As [`Trainer::reset`].
+    ///
+    /// # Example
+    /// See [`into_inner`](Self::into_inner).
     pub fn reset(&mut self) -> Result<(), Error> {
         self.optimizer.reset(&self.master)
     }
 
     /// The base optimizer, with the learned rates and all that it has accumulated, and the master
     /// that it updates.
+    ///
+    /// # Example
+    /// ```
+    /// # #[cfg(feature = "f16")] {
+    /// use dfdx::{dtypes::{f16, AMP}, optim::SgdConfig, prelude::*};
+    /// use tlr::{optim::Sgd, LossScale, MixedPrecision, Newton, NewtonConfig};
+    ///
+    /// let mut model = Cpu::default().build_module::<Linear<4, 1>, AMP<f16>>();
+    /// let mut opt = MixedPrecision::new(&model, LossScale::default(), |master| {
+    ///     Newton::new(master, Sgd::new(master, SgdConfig::default()), NewtonConfig::default())
+    /// })?;
+    /// opt.optimizer_mut().take_history();
+    /// opt.reset()?;
+    /// let (sgd, master) = opt.into_inner();
+    /// assert_eq!((sgd.cfg.lr, master.weight.shape()), (1e-2, model.weight.shape()));
+    /// # }
+    /// # Ok::<(), tlr::Error>(())
+    /// ```
     pub fn into_inner(self) -> (Opt, Opt::Model) {
         (self.optimizer.into_inner(), self.master)
     }
 
     /// The master: the model in f32.
+    ///
+    /// # Example
+    /// See [`into_inner`](Self::into_inner).
     pub fn master(&self) -> &Opt::Model {
         &self.master
     }
@@ -172,6 +230,9 @@ where
     /// # Errors
     /// The errors of [`Trainer::step`]. The weights are then unchanged, or those of the last good
     /// snapshot.
+    ///
+    /// # Example
+    /// See [`MixedPrecision`].
     pub fn step(
         &mut self,
         model: &mut M,
@@ -183,7 +244,7 @@ where
         let loss = loss.into();
         let (mut unscaled, mean) = self.optimizer.average_first(&self.master, own, loss)?;
         let loss = mean.unwrap_or(loss);
-        let finite = gradients::are_finite(&self.master, &mut unscaled).map_err(device_error)?;
+        let finite = gradients::are_finite(&self.master, &mut unscaled).map_err(failed)?;
         if !finite && loss.is_finite() && self.state.scale > 1.0 {
             tracing::debug!(scale = self.state.scale, "a gradient overflowed, step left out");
             self.state.overflowed();
@@ -204,7 +265,7 @@ where
     fn unscale(&self, model: &M, gradients: &Gradients<E, D>) -> Result<Gradients<f32, D>, Error> {
         let mut gradients = match gradients::complete(model, gradients) {
             Ok(gradients) => gradients,
-            Err(OptimizerUpdateError::DeviceError(error)) => return Err(device_error(error)),
+            Err(OptimizerUpdateError::DeviceError(error)) => return Err(failed(error)),
             Err(OptimizerUpdateError::UnusedParams(unused)) => {
                 let names = tensors::list(model).into_iter();
                 let names = names.filter(|tensor| unused.ids.contains(&tensor.id));
@@ -219,7 +280,7 @@ where
             values.push(<D as Backend<E>>::read(gradient, read)?);
             Ok(())
         });
-        read.map_err(device_error)?;
+        read.map_err(failed)?;
         if ids != self.tensors {
             let what = "it is not the one that the master was made of".to_owned();
             return Err(Error::ModelChanged { what });
@@ -231,64 +292,8 @@ where
                 gradient.iter_mut().zip(values).for_each(|(to, value)| *to = *value);
             })
         });
-        written.map_err(device_error)?;
+        written.map_err(failed)?;
         Ok(unscaled)
-    }
-
-    /// Everything that [`Trainer::checkpoint`] saves, and the loss scale.
-    ///
-    /// # Errors
-    /// [`Error::Device`]; [`Error::UpdateInterrupted`] as for [`Trainer::checkpoint`].
-    pub fn checkpoint(&self) -> Result<Checkpoint, Error>
-    where
-        Opt: Resumable,
-        R: Serialize,
-    {
-        let state = self.state.to_bytes(&self.config);
-        Ok(self.optimizer.checkpoint(&self.master)?.with_own(LOSS_SCALE, state))
-    }
-
-    /// Resumes from a checkpoint. Overwrites the model by the master of the checkpoint, rounded.
-    ///
-    /// # Errors
-    /// [`Error::Checkpoint`], [`Error::Device`]. Nothing has changed then.
-    pub fn resume(&mut self, model: &mut M, checkpoint: &Checkpoint) -> Result<(), Error>
-    where
-        Opt: Resumable,
-        R: Serialize,
-    {
-        let stored = checkpoint.own(LOSS_SCALE).unwrap_or_default();
-        let state = ScaleState::from_bytes(stored, &self.config)
-            .map_err(|problem| checkpoint.refused(problem))?;
-        self.optimizer.resume(&mut self.master, checkpoint)?;
-        self.state = state;
-        copy(&self.master, model, true);
-        Ok(())
-    }
-
-    /// Makes a [`checkpoint`](Self::checkpoint) and writes it to a file, as
-    /// [`Trainer::save`] does.
-    ///
-    /// # Errors
-    /// [`Error::Checkpoint`], and the errors of [`checkpoint`](Self::checkpoint).
-    pub fn save(&self, path: impl AsRef<Path>) -> Result<(), Error>
-    where
-        Opt: Resumable,
-        R: Serialize,
-    {
-        self.optimizer.write(&self.checkpoint()?, path)
-    }
-
-    /// Opens a checkpoint file and [resumes](Self::resume) from it.
-    ///
-    /// # Errors
-    /// The errors of [`resume`](Self::resume). Nothing has changed then.
-    pub fn load(&mut self, model: &mut M, path: impl AsRef<Path>) -> Result<(), Error>
-    where
-        Opt: Resumable,
-        R: Serialize,
-    {
-        self.resume(model, &self.optimizer.open(path)?)
     }
 }
 
@@ -304,6 +309,9 @@ where
     ///
     /// # Errors
     /// As [`Trainer::average_buffers`].
+    ///
+    /// # Example
+    /// See [`Trainer::average_buffers`].
     pub fn average_buffers(&mut self, model: &mut M) -> Result<(), Error> {
         copy(model, &mut self.master, false);
         self.optimizer.average_buffers(&mut self.master)?;
@@ -322,59 +330,6 @@ impl<M, E, Opt: TunableOptimizer, R: fmt::Debug> fmt::Debug for MixedPrecision<M
     }
 }
 
-/// The name of the loss scale in a checkpoint.
-const LOSS_SCALE: &str = "loss_scale";
-
-fn device_error(error: impl std::fmt::Display) -> Error {
-    Error::Device(error.to_string())
-}
-
-/// Copies the buffers, and the weights too if `weights` is set, between two models of the same
-/// shape and different element types.
-fn copy<A, B, E, F, D>(from: &A, to: &mut B, weights: bool)
-where
-    A: TensorCollection<E, D>,
-    B: TensorCollection<F, D>,
-    E: Dtype,
-    F: Dtype,
-    D: Device<E> + Device<F>,
-{
-    let mut values = Vec::new();
-    tensors::read(from, |tensor| {
-        if weights || !tensor.trainable {
-            values.push(tensor.to_vec());
-        }
-    });
-    let mut values = values.iter();
-    tensors::write(to, |trainable, _| {
-        if trainable && !weights {
-            return None;
-        }
-        let rounded = |value: &E| F::from_f32(to_f32(value)).unwrap_or_default();
-        Some(values.next()?.iter().map(rounded).collect())
-    });
-}
-
-/// Builds a copy of the model in f32.
-struct Widen;
-
-impl<E: Dtype, D: Device<E> + Device<f32>> TensorVisitor<E, D> for Widen {
-    type Viewer = ViewTensorRef;
-    type Err = <D as HasErr>::Err;
-    type E2 = f32;
-    type D2 = D;
-
-    fn visit<S: Shape>(
-        &mut self,
-        _: TensorOptions<S, E, D>,
-        tensor: &Tensor<S, E, D>,
-    ) -> Result<Option<Tensor<S, f32, D>>, Self::Err> {
-        let values: Vec<f32> = tensors::values(tensor).iter().map(to_f32).collect();
-        let device: D = tensor.device().clone();
-        Ok(Some(TensorFromVec::<f32>::try_tensor_from_vec(&device, values, *tensor.shape())?))
-    }
-}
-
-fn to_f32<E: Dtype>(value: &E) -> f32 {
-    value.to_f32().unwrap_or(f32::NAN)
+fn failed(error: impl fmt::Display + 'static) -> Error {
+    device_error(error.to_string(), &error)
 }

@@ -1,0 +1,63 @@
+//! [`Reported`]: what an observer has been told of a run, and the whole run once more after a
+//! resume.
+
+use super::{persistence::Progress, Event, Learner, Number, TrainsIn};
+use tlr::{Adaptation, Outcome};
+
+/// How many decisions the observer knows of.
+#[derive(Default)]
+pub(super) struct Reported(usize);
+
+impl Reported {
+    /// Those that are new.
+    pub(super) fn decisions(
+        &mut self,
+        history: &[Adaptation],
+        observer: &mut dyn FnMut(Event<'_>),
+    ) {
+        for decision in history.get(self.0..).unwrap_or_default() {
+            observer(Event::Decision(decision));
+        }
+        self.0 = history.len();
+    }
+
+    /// The events so far.
+    pub(super) fn replay<M, D: TrainsIn<E>, E: Number>(
+        &mut self,
+        progress: &Progress,
+        batches: usize,
+        optimizer: &dyn Learner<M, D, E>,
+        observer: &mut dyn FnMut(Event<'_>),
+    ) {
+        let history = optimizer.history();
+        // The rates before the first decision.
+        let mut rates = optimizer.rates();
+        for (name, rate) in &mut rates {
+            if let Some(first) = history.iter().find(|decision| *decision.layer == **name) {
+                *rate = first.from;
+            }
+        }
+        let steps = progress.losses.len();
+        observer(Event::Resumed { step: (steps > 0).then_some(steps) });
+        for (step, &loss) in progress.losses.iter().enumerate() {
+            // The ramp decides before a step, by those before it. All else is decided after one.
+            let made = history.partition_point(|decision| match decision.outcome {
+                Outcome::Ramped => decision.step <= step as u64,
+                _ => decision.step <= step as u64 + 1,
+            });
+            for decision in history.get(self.0..made).unwrap_or_default() {
+                let rate = rates.iter_mut().find(|(name, _)| *decision.layer == **name);
+                if let Some((_, rate)) = rate {
+                    *rate = decision.to;
+                }
+            }
+            self.decisions(&history[..made], observer);
+            let (epoch, batch) = (step / batches, step % batches);
+            let schedule = progress.schedule.get(step).copied().unwrap_or(1.0);
+            observer(Event::Step { epoch, batch, batches, loss, rates: rates.clone(), schedule });
+            if let (true, Some(epoch)) = (batch + 1 == batches, progress.epochs.get(epoch)) {
+                observer(Event::Epoch(epoch));
+            }
+        }
+    }
+}

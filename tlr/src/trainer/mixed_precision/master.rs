@@ -1,0 +1,59 @@
+//! The master of a model in half precision: how it is made, and what is copied between the two.
+
+use crate::tensors;
+use dfdx::{
+    nn::{TensorCollection, TensorOptions, TensorVisitor, ViewTensorRef},
+    shapes::{Dtype, HasShape, Shape},
+    tensor::{HasErr, Tensor, TensorFromVec},
+    tensor_ops::Device,
+};
+
+/// Copies the buffers, and the weights too if `weights` is set, between two models of the same
+/// shape and different element types.
+pub(super) fn copy<A, B, E, F, D>(from: &A, to: &mut B, weights: bool)
+where
+    A: TensorCollection<E, D>,
+    B: TensorCollection<F, D>,
+    E: Dtype,
+    F: Dtype,
+    D: Device<E> + Device<F>,
+{
+    let mut values = Vec::new();
+    tensors::read(from, |tensor| {
+        if weights || !tensor.trainable {
+            values.push(tensor.to_vec());
+        }
+    });
+    let mut values = values.iter();
+    tensors::write(to, |trainable, _| {
+        if trainable && !weights {
+            return None;
+        }
+        let rounded = |value: &E| F::from_f32(to_f32(value)).unwrap_or_default();
+        Some(values.next()?.iter().map(rounded).collect())
+    });
+}
+
+/// Builds a copy of the model in f32.
+pub(super) struct Widen;
+
+impl<E: Dtype, D: Device<E> + Device<f32>> TensorVisitor<E, D> for Widen {
+    type Viewer = ViewTensorRef;
+    type Err = <D as HasErr>::Err;
+    type E2 = f32;
+    type D2 = D;
+
+    fn visit<S: Shape>(
+        &mut self,
+        _: TensorOptions<S, E, D>,
+        tensor: &Tensor<S, E, D>,
+    ) -> Result<Option<Tensor<S, f32, D>>, Self::Err> {
+        let values: Vec<f32> = tensors::values(tensor).iter().map(to_f32).collect();
+        let device: D = tensor.device().clone();
+        Ok(Some(TensorFromVec::<f32>::try_tensor_from_vec(&device, values, *tensor.shape())?))
+    }
+}
+
+pub(super) fn to_f32<E: Dtype>(value: &E) -> f32 {
+    value.to_f32().unwrap_or(f32::NAN)
+}
