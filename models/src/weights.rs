@@ -12,8 +12,8 @@ use dfdx::{
 use safetensors::{tensor::TensorView, SafeTensorError, SafeTensors};
 use std::{convert::Infallible, path::Path};
 
-/// Writes the weights of `model` in f32 to `path`, as a whole or not at all, with `notes` for readers who
-/// look for them (safetensors' `__metadata__`).
+/// Writes the weights of `model` in f32 to `path`, as a whole or not at all, with `notes` for
+/// readers who look for them (safetensors' `__metadata__`).
 ///
 /// # Errors
 /// [`ReportError::Io`].
