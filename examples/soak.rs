@@ -166,9 +166,13 @@ fn work(args: &Args) -> Result<(), Box<dyn Error>> {
     };
     let run = if args.faults {
         let source = Spoilt { inner, every: args.every, seed: args.seed };
-        on_device!(place, D, E => train::train::<Net<D, E>>(&source, &options, &persistence, listen))
+        on_device!(place, D, E => {
+            train::train::<Net<D, E>>(&source, &options, &persistence, listen)
+        })
     } else {
-        on_device!(place, D, E => train::train::<Net<D, E>>(&inner, &options, &persistence, listen))
+        on_device!(place, D, E => {
+            train::train::<Net<D, E>>(&inner, &options, &persistence, listen)
+        })
     };
     let run = match run {
         Err(TrainError::Stopped { .. }) => return Ok(()),

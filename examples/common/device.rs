@@ -81,6 +81,7 @@ fn half(_: Device) -> Result<Place, String> {
 
 /// Runs an expression with the type of the device that is used as `$D`, and that of its numbers as
 /// `$E`. Needs [`Place`] in scope.
+#[allow(unused_macros)] // `reproduce` has places of its own.
 macro_rules! on_device {
     ($place:expr, $D:ident, $E:ident => $body:expr) => {
         match $place {
@@ -104,5 +105,5 @@ macro_rules! on_device {
         }
     };
 }
-#[allow(unused_imports)] // `reproduce` has places of its own.
+#[allow(unused_imports)] // As above.
 pub(crate) use on_device;

@@ -1,6 +1,6 @@
 //! Whole models on a GPU and on the CPU, from the same weights.
 #![cfg(feature = "cuda")]
-#![allow(clippy::unwrap_used, missing_docs)]
+#![allow(clippy::panic, clippy::unwrap_used, missing_docs)]
 
 use dfdx::{losses::cross_entropy_with_logits_loss, nn::*, optim::Sgd, prelude::*};
 use std::{convert::Infallible, path::Path};

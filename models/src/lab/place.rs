@@ -8,6 +8,17 @@ use dfdx::prelude::Cpu;
 use tlr::{Schedule, TrainableLr};
 
 /// Where runs are made.
+///
+/// # Example
+/// ```
+/// use tlr_models::lab::{contenders, tasks, Folders, Place, Scale};
+///
+/// let (task, contender) = (tasks()[0], &contenders()[0]);
+/// assert!(task.on_gpu && contender.on_gpu());
+/// let ready = task.open_at(&Folders::default(), Scale::Smoke, Place::Cpu)?;
+/// assert!(ready.is_some());
+/// # Ok::<(), tlr_models::train::TrainError>(())
+/// ```
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Place {
     /// On the CPU, each run on a thread of its own.

@@ -5,6 +5,17 @@ use dfdx::prelude::{Cache, Cpu, CpuError, Dtype, HasErr, Rank0, TensorToArray};
 use tlr::Backend;
 
 /// A device that models are trained on in numbers of type `E`.
+///
+/// # Example
+/// ```
+/// use dfdx::prelude::Cpu;
+/// use tlr_models::train::{TrainDevice, TrainsIn};
+///
+/// fn name<D: TrainsIn<f32>>() -> &'static str {
+///     D::NAME
+/// }
+/// assert_eq!(name::<Cpu>(), "CPU");
+/// ```
 pub trait TrainsIn<E: Dtype>:
     TrainDevice + SequenceKernels<E> + Backend<E> + TensorToArray<Rank0, E, Array = E>
 {

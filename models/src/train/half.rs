@@ -2,9 +2,12 @@
 
 use super::{
     chosen::{a_rate_a_layer, one_rate, AnyRule},
-    AnyRanks, Learner, Mode, Number, Options, TrainDevice, TrainError, TrainLoss, TrainsIn,
+    AnyRanks, Learner, Mode, Options, TrainDevice, TrainError, TrainLoss, TrainsIn,
 };
-use dfdx::{nn::TensorCollection, prelude::Gradients};
+use dfdx::{
+    nn::TensorCollection,
+    prelude::{Dtype, Gradients},
+};
 use tlr::{
     optim::{Resumable, TunableOptimizer},
     parallel::Communicator,
@@ -21,7 +24,7 @@ pub(super) fn learner<M, E, D>(
 where
     M: TrainableLr<E, D> + 'static,
     M::To<f32, D>: TrainableLr<f32, D> + 'static,
-    E: Number,
+    E: Dtype,
     D: TrainsIn<E>,
 {
     let scale = LossScale::default();
@@ -42,7 +45,7 @@ where
 impl<M, E, D, Opt> Learner<M, D, E> for Half<M, E, Opt>
 where
     M: TensorCollection<E, D, To<f32, D> = Opt::Model> + Clone,
-    E: Number,
+    E: Dtype,
     D: TrainsIn<E>,
     Opt: TunableOptimizer<Dtype = f32, Device = D> + Resumable,
 {

@@ -58,6 +58,9 @@ pub(crate) use network::tensor;
 /// The paper's perceptron: 784-1000-10.
 pub type Net<D = Cpu, E = f32> = Mlp<784, 1000, 10, E, D>;
 
+/// An optimizer of a model, whatever it is made of.
+pub type AnyLearner<M> = Box<dyn Learner<M, <M as Model>::Device, <M as Model>::Number>>;
+
 /// Checks whether [`train`] could begin, and does no more.
 ///
 /// # Errors
@@ -73,7 +76,7 @@ fn learner_for<M: Network>(
     source: &dyn Source,
     options: &Options,
     ranks: Option<&AnyRanks>,
-) -> Result<Box<dyn Learner<M, M::Device, M::Number>>, TrainError> {
+) -> Result<AnyLearner<M>, TrainError> {
     let ranks = ranks.cloned().unwrap_or_else(alone);
     Ok(M::Number::learner(model, options, source.batches_per_epoch(), ranks)?)
 }
@@ -81,7 +84,7 @@ fn learner_for<M: Network>(
 fn prepare<M: Network>(
     source: &dyn Source,
     options: &Options,
-    learner: impl FnOnce(&M) -> Result<Box<dyn Learner<M, M::Device, M::Number>>, TrainError>,
+    learner: impl FnOnce(&M) -> Result<AnyLearner<M>, TrainError>,
 ) -> Result<Start<M, M::Device, M::Number>, TrainError> {
     let (shape, classes) = (source.shape(), source.classes());
     if !M::accepts(shape) || classes > M::CLASSES {
@@ -131,7 +134,7 @@ pub fn train<M: Network>(
 pub fn train_with<M: Network>(
     source: &dyn Source,
     options: &Options,
-    learner: impl FnOnce(&M) -> Result<Box<dyn Learner<M, M::Device, M::Number>>, TrainError>,
+    learner: impl FnOnce(&M) -> Result<AnyLearner<M>, TrainError>,
     persistence: &Persistence<'_>,
     observer: &mut dyn FnMut(Event<'_>),
 ) -> Result<Run, TrainError> {

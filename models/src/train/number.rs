@@ -94,6 +94,16 @@ impl Number for dfdx::dtypes::AMP<dfdx::dtypes::f16> {
 }
 
 /// A model with numbers of one type, on one device.
+///
+/// # Example
+/// ```
+/// use tlr_models::train::{Model, Net, Number};
+///
+/// fn precision<M: Model>() -> &'static str {
+///     M::Number::NAME
+/// }
+/// assert_eq!(precision::<Net>(), "f32");
+/// ```
 pub trait Model: 'static {
     /// The type of its numbers.
     type Number: Number;
