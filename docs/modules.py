@@ -24,7 +24,8 @@ ITEM = r"(?P<attributes>(?:#\[[^\]]*\]\s*)*)(?P<visible>pub\b\s*(?:\([^)]*\)\s*)
 MODULE = re.compile(ITEM + r"mod\s+(?P<name>\w+)\s*(?P<end>[;{])")
 USE = re.compile(ITEM + r"use\s+(?P<tree>[^;]+);")
 PATH = re.compile(r"(?<![\w:])(?<!\(in )\w+(?:::\w+)+")
-FOR_TESTS = re.compile(r"\bcfg\([^\]]*(?<!not\()\btest\b")
+# `any(test, …)` is there without tests, too.
+FOR_TESTS = re.compile(r"\bcfg\((?!any\()[^\]]*(?<!not\()\btest\b")
 DEFINITION = r"\b(?:fn|struct|enum|union|trait|type|const|static|macro_rules!)\s+%s\b"
 
 # A path in the code of a module. A `use` gives it a name, that others see, too, if it is visible.

@@ -67,8 +67,8 @@ pub(super) fn status_of(signal: usize) -> usize {
     128 + if signal == 0 { SIGINT as usize } else { signal }
 }
 
-/// Whether a closed terminal asks the run to stop. Not after `nohup`, which ignores that signal, and
-/// a handler would undo it. Only Linux tells whether it is ignored; elsewhere no handler is set.
+/// Whether a closed terminal asks the run to stop. Not after `nohup`, which ignores that signal: a
+/// handler would undo it. Only Linux tells whether it is ignored; elsewhere no handler is set.
 fn heeds_hang_up() -> bool {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

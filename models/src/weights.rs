@@ -19,8 +19,8 @@ use std::{
 };
 
 /// Writes the weights of `model` in f32 to `path`, as a whole or not at all, with `notes` for
-/// readers who look for them (safetensors' `__metadata__`). The same weights and notes make the same
-/// bytes.
+/// readers who look for them (safetensors' `__metadata__`). The same weights and notes make the
+/// same bytes.
 ///
 /// # Errors
 /// [`ReportError::Io`].

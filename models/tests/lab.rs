@@ -1,4 +1,5 @@
-//! The laboratory trains: every figure and table, at the scale that only shows that all of it works.
+//! The laboratory trains: every figure and table, at the scale that only shows that all of it
+//! works.
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use tlr_models::lab::{
