@@ -129,8 +129,12 @@ impl<'a, E: Dtype> Plan<'a, E> {
             return Err(WeightsDifference::Missing { name, source });
         };
         let mut expected = shape.to_vec();
-        if let (Some((_, of)), Some(first)) = (source.part, expected.first_mut()) {
-            *first = first.saturating_mul(of);
+        if let Some((_, of)) = source.part {
+            match expected.first_mut() {
+                Some(first) => *first = first.saturating_mul(of),
+                // Packed numbers without dimensions are a vector.
+                None => expected.push(of),
+            }
         }
         if stored.shape() != expected {
             let found = stored.shape().to_vec();

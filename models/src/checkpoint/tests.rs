@@ -226,6 +226,24 @@ fn parts_that_nobody_asks_for_are_extra() {
     assert_eq!(found[0], WeightsDifference::Extra { source: part });
 }
 
+// Two numbers without dimensions, packed into a vector. Fails if they are sought in a number, which
+// has no second part.
+#[test]
+fn packed_numbers() {
+    let dev = Cpu::default();
+    let mut model: (Tensor<Rank0, f64, Cpu>, Tensor<Rank0, f64, Cpu>) = (dev.zeros(), dev.zeros());
+    let names = || {
+        Names::new(|name| Source {
+            name: "packed".into(),
+            part: Some((usize::from(name.starts_with('1')), 2)),
+        })
+    };
+    load_bytes(&mut model, &file(&[f32s("packed", &[2], 3.0)]), &names()).unwrap();
+    assert_eq!((model.0.array(), model.1.array()), (3.0, 4.0));
+    let found = mismatch(load_bytes(&mut model, &file(&[f32s("packed", &[], 3.0)]), &names()));
+    assert!(matches!(found[0], WeightsDifference::Shape { .. }));
+}
+
 // The fourth of three. Fails by filling a tensor with too little.
 #[test]
 fn a_part_that_cannot_be_is_missing() {

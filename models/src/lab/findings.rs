@@ -49,7 +49,7 @@ pub struct OfTask {
     pub about: String,
     /// The data, in words.
     pub data: String,
-    /// The seeds that all who were run have.
+    /// The seeds for which the fullest set of contenders was run.
     pub seeds: Vec<u64>,
     /// The loss that the best run of the search by hand has at nine tenths of the budget.
     pub target: f64,

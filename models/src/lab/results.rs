@@ -95,9 +95,14 @@ pub struct Curve {
     pub way: String,
 }
 
+/// A number of a list. What is none keeps its place: the others are not those of other tests.
+fn number(word: &str) -> f64 {
+    word.parse().unwrap_or(f64::NAN)
+}
+
 /// The numbers of a list.
 fn numbers(list: &str) -> Vec<f64> {
-    list.split(' ').filter_map(|word| word.parse().ok()).collect()
+    list.split(' ').filter(|word| !word.is_empty()).map(number).collect()
 }
 
 /// The numbers, with `inf` for each that is missing.
@@ -193,7 +198,7 @@ impl Results {
         let folder = OutFolder::claim(folder)?;
         let mut records = Table::<Record>::open(folder.file("runs.csv"), "task")?;
         let mut curves = Table::<Curve>::open(folder.file("curves.csv"), "task")?;
-        records.keep(|record| record.ended != Ended::Failed)?;
+        records.keep(|record| record.ended != Ended::Failed || record.scale != scale)?;
         let done: HashSet<_> = records.rows.iter().map(Record::key).collect();
         curves.keep(|curve| done.contains(&curve.key()))?;
         Ok(Self { folder, scale, records, curves })
@@ -300,4 +305,17 @@ pub fn run_cells(
         Ok(())
     })?;
     Ok(failed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Fails if a word that is no number moves the numbers after it to other tests.
+    #[test]
+    fn what_is_no_number_keeps_its_place() {
+        let [one, none, three] = numbers("1.0 x 3.0")[..] else { unreachable!() };
+        assert!(one == 1.0 && none.is_nan() && three == 3.0);
+        assert!(numbers("").is_empty());
+    }
 }

@@ -29,7 +29,7 @@ use grid::canonical;
 ///
 /// # Errors
 /// [`SweepError::Train`], when a run cannot begin: then none does. The others, when results cannot
-/// be written: the runs going on are finished, and lost.
+/// be written: runs that are under way are finished, but their results are not kept.
 ///
 /// # Example
 /// ```no_run

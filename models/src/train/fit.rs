@@ -141,6 +141,7 @@ fn fit_own<M: NumParams<E, D> + ZeroGrads<E, D>, D: TrainsIn<E>, E: Number>(
             let batch = progress.batch();
             progress.losses.push(value);
             progress.schedule.push(schedule);
+            progress.decided.push(optimizer.history().len());
             // A batch that was skipped or undone does not make the epoch's mean NaN.
             let undone = matches!(step, tlr::Step::Skipped(_) | tlr::Step::RolledBack { .. });
             if value.is_finite() || !undone {
@@ -180,10 +181,10 @@ fn fit_own<M: NumParams<E, D> + ZeroGrads<E, D>, D: TrainsIn<E>, E: Number>(
                 .map(|(name, rate)| ((*name).to_owned(), *rate))
                 .collect(),
             schedule: progress.schedule.last().copied().unwrap_or(1.0),
-            rollbacks: rollback_steps(optimizer.history())
-                .into_iter()
-                .filter(|&step| step > (epoch * batches) as u64)
-                .count(),
+            rollbacks: optimizer
+                .history()
+                .get(progress.decided_before()..)
+                .map_or(0, |decisions| rollback_steps(decisions).len()),
         };
         let kept = persistence.keep_best(tested, &record, &progress.epochs, &task.notes());
         if let Err(error) = kept {

@@ -60,8 +60,8 @@ pub enum Shape {
     WarmUp,
     /// 0.1 from half of the run on, and 0.01 from three quarters on
     MultiStep,
-    /// 1, and to 0 at the end. If batches are noisy it falls from the beginning; around adam and
-    /// rmsprop it rises to 1.5 first
+    /// Down to 0 at the end. Before that it rises, around sgd from 0.7 to 1, and around adam and
+    /// rmsprop from 1 to 1.5. If batches are noisy it falls from the beginning
     Horizon,
     /// From 1 to 0.01, by the same factor at each step
     Exponential,

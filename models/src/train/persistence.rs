@@ -37,7 +37,7 @@ pub struct Persistence<'a> {
 const ATTACHMENT: &str = "run";
 
 /// The version of that state. A checkpoint with another one is refused.
-const FORMAT: u32 = 4;
+const FORMAT: u32 = 5;
 
 /// More numbers than any run draws for dropout. They are drawn again when the run is resumed, which
 /// would take for ever with many more.
@@ -60,6 +60,9 @@ pub(super) struct Progress {
     pub(super) losses: Vec<f64>,
     /// What the schedule multiplied the learned rates by in every step.
     pub(super) schedule: Vec<f64>,
+    /// How many decisions had been made after every step. (Steps here are batches; to the engine, a
+    /// batch whose gradients overflow in half precision is none.)
+    pub(super) decided: Vec<usize>,
     /// About the epoch that is not done: Σ loss · weight and Σ weight over its batches, and its
     /// seconds so far.
     pub(super) sum: f64,
@@ -83,6 +86,7 @@ impl Progress {
             epochs: Vec::new(),
             losses: Vec::new(),
             schedule: Vec::new(),
+            decided: Vec::new(),
             sum: 0.0,
             weights: 0,
             seconds: 0.0,
@@ -98,6 +102,12 @@ impl Progress {
     /// How many batches of the epoch that is not done have been trained on.
     pub(super) fn batch(&self) -> usize {
         self.losses.len().saturating_sub(self.epochs.len() * self.batches_per_epoch)
+    }
+
+    /// How many decisions had been made before the epoch that is not done.
+    pub(super) fn decided_before(&self) -> usize {
+        let last = (self.epochs.len() * self.batches_per_epoch).checked_sub(1);
+        last.and_then(|last| self.decided.get(last)).copied().unwrap_or(0)
     }
 
     /// Compares all that has to be the same on all ranks.
@@ -127,8 +137,10 @@ impl Progress {
     fn contradiction(&self) -> Option<&'static str> {
         let (steps, done) = (self.losses.len(), self.epochs.len());
         let tested = done.checked_mul(self.batches_per_epoch);
-        if self.schedule.len() != steps {
+        if self.schedule.len() != steps || self.decided.len() != steps {
             Some("the number of its losses is not that of its steps")
+        } else if !self.decided.is_sorted() {
+            Some("decisions are gone that had been made before")
         } else if tested.is_none_or(|tested| tested > steps) {
             Some("it has more epochs than its steps make")
         } else if self.batch() > self.batches_per_epoch {
@@ -297,11 +309,18 @@ mod tests {
                 epochs: (0..epochs).map(|_| epoch()).collect(),
                 losses: vec![1.0; losses],
                 schedule: vec![1.0; schedule],
+                decided: vec![2; losses],
                 drawn: vec![0, drawn],
                 ..new
             };
-            progress.contradiction()
+            progress
         };
+        let told = |decided: Vec<usize>| Progress { decided, ..of(0, 2, 2, 0) }.contradiction();
+        assert_eq!(told(vec![0, 3]), None);
+        assert!(told(vec![0]).is_some_and(|what| what.contains("losses")));
+        assert!(told(vec![3, 2]).is_some_and(|what| what.contains("decisions are gone")));
+        let of =
+            |epochs, losses, schedule, drawn| of(epochs, losses, schedule, drawn).contradiction();
         for good in [(0, 0, 0, 0), (1, 3, 3, 7), (1, 6, 6, MOST_DRAWN), (0, 2, 2, 0)] {
             assert_eq!(of(good.0, good.1, good.2, good.3), None);
         }

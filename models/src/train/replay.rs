@@ -2,7 +2,7 @@
 //! resume.
 
 use super::{persistence::Progress, Event, Learner, Number, TrainsIn};
-use tlr::{Adaptation, Outcome};
+use tlr::Adaptation;
 
 /// How many decisions the observer knows of.
 #[derive(Default)]
@@ -40,18 +40,15 @@ impl Reported {
         let steps = progress.losses.len();
         observer(Event::Resumed { step: (steps > 0).then_some(steps) });
         for (step, &loss) in progress.losses.iter().enumerate() {
-            // The ramp decides before a step, by those before it. All else is decided after one.
-            let made = history.partition_point(|decision| match decision.outcome {
-                Outcome::Ramped => decision.step <= step as u64,
-                _ => decision.step <= step as u64 + 1,
-            });
-            for decision in history.get(self.0..made).unwrap_or_default() {
+            let made = progress.decided.get(step).copied().unwrap_or_default();
+            let made = history.get(..made).unwrap_or(history);
+            for decision in made.get(self.0..).unwrap_or_default() {
                 let rate = rates.iter_mut().find(|(name, _)| *decision.layer == **name);
                 if let Some((_, rate)) = rate {
                     *rate = decision.to;
                 }
             }
-            self.decisions(&history[..made], observer);
+            self.decisions(made, observer);
             let (epoch, batch) = (step / batches, step % batches);
             let schedule = progress.schedule.get(step).copied().unwrap_or(1.0);
             observer(Event::Step { epoch, batch, batches, loss, rates: rates.clone(), schedule });

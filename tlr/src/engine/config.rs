@@ -184,7 +184,8 @@ impl<R: RateRule> Config<R> {
     /// Training begins with steps that move the weights by a ten-thousandth of their norm. They
     /// measure the first slope and its noise. Then the rates double, every step or every few steps,
     /// as the noise asks for, until the slope is half of the first one. That takes 15 to 60 steps
-    /// with batches of 16 and more, and some hundred with single examples. These steps train the
+    /// with batches of 16 and more, and hundreds with single examples (over a thousand
+    /// where their noise has heavy tails). These steps train the
     /// weights like any others, as in a warm-up. No window ends, and a schedule has no effect,
     /// until the ramp is over. If the [`horizon`](Self::horizon) is told and short, noise is
     /// measured for less long.

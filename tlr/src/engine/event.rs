@@ -46,9 +46,9 @@ pub enum Event {
     },
     /// Answers [`Request::TakeSnapshot`].
     SnapshotTaken,
-    /// Answers [`Request::CheckWeights`]: whether all weights are finite.
+    /// Answers [`Request::CheckWeights`].
     WeightsChecked {
-        /// Whether they are.
+        /// Whether all weights are finite.
         finite: bool,
     },
     /// Answers [`Request::MeasureSlopes`]: one for each group. Empty if the host cannot measure
@@ -153,7 +153,8 @@ pub enum Step {
     /// The gradients were gathered for a step to come, and the weights are where they were.
     Gathered,
     /// The batch was left out. The weights are where they were; buffers, such as running means, are
-    /// those of the last snapshot, for the batch has been through the forward pass.
+    /// those of the last snapshot, for the batch has been through the forward pass. (For
+    /// [`Cause::GradientOverflow`] they are those before the batch.)
     Skipped(Cause),
     /// The weights were updated, and a window ended with it. An exact step is a window of its own.
     WindowEnded {

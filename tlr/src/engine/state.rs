@@ -254,7 +254,7 @@ pub(super) struct PendingStep {
     /// The step's batches so far, this batch included.
     pub(super) gathered: Gathered,
     pub(super) only_gathers: bool,
-    /// The schedule's factor.
+    /// The factor of schedule and horizon.
     #[serde(with = "exact")]
     pub(super) factor: f64,
     /// What will be remembered of the losses and of the snapshot once the step is made.
@@ -302,7 +302,7 @@ pub(super) struct Rollback {
     pub(super) rates_are_to_blame: bool,
     /// The groups whose rates are to blame; none if all are.
     pub(super) guilty: Option<Vec<bool>>,
-    /// The ramp that has gone too far, with the rates to go on with.
+    /// The ramp that is broken off. Its rates are lowered already: training goes on at them.
     pub(super) ramp: Option<Ramp>,
     /// Whether the step that led to the rollback has yet to be counted.
     pub(super) counts_step: bool,

@@ -112,6 +112,9 @@ impl<R: RateRule> Engine<R> {
                 true
             }
             Phase::GoingBack(Rollback { counts_step: false, .. }) | Phase::Retreating { .. } => {
+                // The snapshots have moved on, and no rate was decided on the window that led here:
+                // the direction of the window before it is not the one before the next.
+                self.forget_directions();
                 self.count(1);
                 true
             }
@@ -144,7 +147,8 @@ impl<R: RateRule> Engine<R> {
         self.judge(step, false)
     }
 
-    /// Judges the loss. `takes_snapshot` says that the window's first snapshot is being taken.
+    /// Judges the loss. `takes_snapshot`: the weights' snapshot was taken in this step, and that of
+    /// the buffers is still to come.
     pub(super) fn judge(
         &mut self,
         mut step: PendingStep,

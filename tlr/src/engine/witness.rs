@@ -144,8 +144,8 @@ impl<R: RateRule> Engine<R> {
         }
     }
 
-    /// Whether the rate of any `guilty` group may be cut. If all of those are fixed, the other
-    /// groups' rates are cut.
+    /// Whether the rate of any `guilty` group may be cut. If all of those are fixed, a
+    /// loss that has risen cuts the other groups' rates, and without a loss nothing is undone.
     pub(super) fn can_be_cut(&self, guilty: &[bool]) -> bool {
         self.groups.iter().zip(guilty).any(|(group, guilty)| *guilty && !group.fixed_rate)
     }

@@ -212,8 +212,9 @@ pub enum Error {
         problem: CheckpointError,
     },
     /// Training on several ranks cannot go on as it is. All ranks get this error, except the rank
-    /// that failed: it gets its own. All exchanges of a step are at its beginning, so no rank that
-    /// gets the error there has moved its weights.
+    /// that failed: it gets its own. Before a step every rank waits for the others, so no rank that
+    /// gets the error there has moved its weights. (Shared-out snapshots and exact steps exchange
+    /// more, later in the step.)
     #[error("rank {rank}, step {step}: {problem}")]
     Parallel {
         /// The rank that is to blame, counted from 0; 0 if all are.
@@ -235,8 +236,8 @@ pub enum Error {
     /// The state that an [engine](crate::engine::Engine) was to resume is none that an engine with
     /// these groups and this window can be in. The engine is unchanged.
     #[error(
-        "no engine of these groups and windows leaves such a state: it is of another one, or was \
-         changed"
+        "this state cannot come from an engine with these groups and this window: it belongs to \
+         another configuration, or was edited"
     )]
     ImpossibleState,
     /// A checkpoint was asked for after the base optimizer had panicked in a step. It may have

@@ -8,7 +8,7 @@ use crate::{
 /// A factor on the loss, so that small gradients do not vanish in half precision.
 ///
 /// The loss is multiplied by the scale before its gradients are taken. If a gradient overflows, the
-/// batch is skipped and the scale is halved. After `interval` steps without overflow the scale is
+/// batch is skipped and the scale is halved. After `interval` batches without overflow the scale is
 /// doubled. Micikevicius et al., *Mixed precision training*, 2018.
 ///
 /// The scale is a power of two, so that scaling is exact. It is at most 2¹⁵, because the largest
@@ -36,12 +36,13 @@ impl LossScale {
         self
     }
 
-    /// The number of steps without overflow before the scale is doubled, at least 1. Default 2000.
+    /// The number of batches without overflow before the scale is doubled, at least 1. Default 2000.
+    /// Batches that are gathered or undone count, too.
     ///
     /// # Example
     /// See [`LossScale`].
-    pub fn interval(mut self, steps: u64) -> Self {
-        self.interval = steps;
+    pub fn interval(mut self, batches: u64) -> Self {
+        self.interval = batches;
         self
     }
 
@@ -68,7 +69,7 @@ impl Default for LossScale {
 pub(super) struct ScaleState {
     /// The next loss is multiplied by it.
     pub(super) scale: f64,
-    /// The number of steps since it last changed.
+    /// The number of batches since it last changed.
     since: u64,
     /// The number of batches that were skipped because a gradient overflowed.
     pub(super) skipped: u64,
@@ -84,7 +85,7 @@ impl ScaleState {
         *self = Self { scale: 0.5 * self.scale, since: 0, skipped: self.skipped + 1 };
     }
 
-    /// Notes a step, and whether its gradients were finite.
+    /// Notes a batch, and whether its gradients were finite.
     pub(super) fn stepped(&mut self, finite: bool, config: &LossScale) {
         self.since = if finite { self.since + 1 } else { 0 };
         if self.since >= config.interval {

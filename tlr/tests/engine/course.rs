@@ -164,6 +164,24 @@ fn after_a_window_that_could_not_end_only_the_last_snapshot_is_left() {
     assert_eq!(broken.log(), "check; back Last");
 }
 
+// Without a loss, a window ends far out, and the host cannot go back. Fails if the next decision is
+// made with the direction of the window before that one.
+#[test]
+fn a_way_back_that_failed_leaves_no_direction() {
+    let mut run = run(&guarded(4), &[false]);
+    let batch = |run: &mut Run<NewtonRule>| drive(&mut run.engine, &mut run.host, None, false);
+    (0..4).for_each(|_| drop(batch(&mut run).unwrap()));
+    let far = Slope { along: 1.0, moved: 1e3, gradient: 1.0, norm: 1.0, weights: 1 };
+    (run.host.slopes, run.host.fails_at) = (vec![far], Some("back"));
+    (0..3).for_each(|_| assert_eq!(batch(&mut run).unwrap(), Step::Made));
+    let failed = batch(&mut run);
+    assert!(matches!(failed, Err(StepError::Host { step_made: true, .. })), "{failed:?}");
+    (run.host.slopes, run.host.fails_at) = (vec![Slope { along: -0.05, moved: 0.1, ..far }], None);
+    (0..4).for_each(|_| drop(batch(&mut run).unwrap()));
+    let outcomes: Vec<_> = run.engine.history().iter().map(|decision| decision.outcome).collect();
+    assert_eq!(outcomes, [Outcome::WarmingUp; 2]);
+}
+
 #[test]
 fn a_step_that_was_left_in_the_middle_is_given_up() {
     let mut run = run(&guarded(4), &[false]);

@@ -24,6 +24,17 @@ fn both_forms_of_the_newton_rule() {
     assert_eq!(run.window(along(4.0, 2.0)), (2.0 * RATE, Outcome::Scaled));
 }
 
+// Fails if a bound that `validate` refuses makes `propose` panic.
+#[test]
+fn a_bound_that_makes_no_sense_is_no_panic() {
+    let products = DirectionProducts { uu: 1.0, un: 1.0, nn: 1.0 };
+    for bound in [0.5, 0.0, f64::NAN] {
+        let rule = HypergradientRule::additive(1.0).max_factor(bound);
+        assert!(rule.validate().is_err());
+        assert!(rule.propose(0.1, 0.1, &products).rate.is_finite());
+    }
+}
+
 // The aligned form starts from the rate of the window before, the paper's from the one in force.
 #[test]
 fn after_a_change_of_rate_the_forms_differ() {

@@ -89,7 +89,8 @@ impl RateRule for HypergradientRule {
             HypergradientForm::Multiplicative => rate * (1.0 + self.meta_lr * products.cosine()),
         };
         // Deviation from the paper, which has no bound: see `HypergradientRule`.
-        let capped = proposed.clamp(rate / self.max_factor, rate * self.max_factor);
+        // Not `clamp`, which panics for a factor below 1: nobody has to `validate` first.
+        let capped = proposed.max(rate / self.max_factor).min(rate * self.max_factor);
         let outcome = if capped == proposed { Outcome::Scaled } else { Outcome::Capped };
         Proposal { rate: capped, outcome }
     }

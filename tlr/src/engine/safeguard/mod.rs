@@ -46,9 +46,10 @@ use serde::Serialize;
 /// good the weights at its end are. The snapshot taken there is trusted only once a loss seen at it
 /// was below the limit for means. Until then a rollback goes to the snapshot before it.
 ///
-/// Before a window is undone because losses rose, **blame** is looked for: with d = w − snapshot,
-/// and g the gradient of the batch at w, the way d explains a rise of ⟨g,d⟩ on a convex piece of
-/// the loss. A rise of which it explains less than [`blame`](Self::blame) comes from elsewhere
+/// Before a window is undone because losses rose, **blame** is looked for. Let d = w − snapshot be
+/// the way since the snapshot, and g the batch's gradient at w. Where the loss is convex, moving
+/// along d raises it by at most ⟨g,d⟩: so much of the rise the way explains. A rise of which it
+/// explains less than [`blame`](Self::blame) comes from elsewhere
 /// (noise, another batch, another task), unless weights have moved by more than a tenth of their
 /// norm. Then the step is made, and the limits move up to the new loss. Otherwise only those rates
 /// are cut whose own ⟨g,d⟩ is at least that part of the largest.
