@@ -36,8 +36,8 @@ impl LossScale {
         self
     }
 
-    /// The number of batches without overflow before the scale is doubled, at least 1. Default 2000.
-    /// Batches that are gathered or undone count, too.
+    /// The number of batches without overflow before the scale is doubled, at least 1. Default
+    /// 2000. Batches that are gathered or undone count, too.
     ///
     /// # Example
     /// See [`LossScale`].
