@@ -123,7 +123,7 @@ pub enum TrainError {
     #[error("the record of a run: {0}")]
     Record(#[from] postcard::Error),
     /// A peer was asked to train on a GPU.
-    #[cfg(feature = "lab")]
+    #[cfg(any(test, feature = "lab"))]
     #[error("peers train on the CPU only")]
     PeersOnCpu,
     /// There is no such device, it is out of memory, or it has failed.
