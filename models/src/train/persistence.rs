@@ -305,15 +305,14 @@ mod tests {
         };
         let of = |epochs: usize, losses: usize, schedule: usize, drawn: u64| {
             let new = Progress::new(&Options::default(), &Facts::default(), Facts::default(), 3);
-            let progress = Progress {
+            Progress {
                 epochs: (0..epochs).map(|_| epoch()).collect(),
                 losses: vec![1.0; losses],
                 schedule: vec![1.0; schedule],
                 decided: vec![2; losses],
                 drawn: vec![0, drawn],
                 ..new
-            };
-            progress
+            }
         };
         let told = |decided: Vec<usize>| Progress { decided, ..of(0, 2, 2, 0) }.contradiction();
         assert_eq!(told(vec![0, 3]), None);
