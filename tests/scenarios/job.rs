@@ -10,8 +10,7 @@ use tlr::optim::Elementwise;
 /// A loss whose gradients can be computed.
 pub(crate) type Loss = Tensor<Rank0, f32, Cpu, OwnedTape<f32, Cpu>>;
 /// A batch of vectors.
-pub(crate) type Rows<const B: usize, const N: usize, T = NoneTape> =
-    Tensor<Rank2<B, N>, f32, Cpu, T>;
+pub(crate) type Rows<const N: usize, T = NoneTape> = Tensor<(usize, Const<N>), f32, Cpu, T>;
 /// What a batch of vectors is traced by.
 pub(crate) type Traced = OwnedTape<f32, Cpu>;
 
@@ -66,16 +65,18 @@ impl<M: TensorCollection<f32, Cpu> + Clone> Job<M> {
 /// Where all of a run is drawn from.
 pub(crate) struct Start {
     pub(crate) seed: u64,
+    /// How many examples a batch of training has.
+    pub(crate) batch: usize,
     pub(crate) dev: Cpu,
     /// For what is to be learned.
     pub(crate) truth: Random,
 }
 
 impl Start {
-    pub(crate) fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64, batch: usize) -> Self {
         let dev = Cpu::seed_from_u64(seed);
         dev.enable_cache();
-        Self { seed, dev, truth: Random::new(seed, 0) }
+        Self { seed, batch, dev, truth: Random::new(seed, 0) }
     }
 
     /// The batches of training.
@@ -97,19 +98,16 @@ impl Start {
     }
 
     /// A tensor of rows.
-    pub(crate) fn rows<const B: usize, const N: usize>(&self, rows: Vec<[f32; N]>) -> Rows<B, N> {
-        self.dev.tensor_from_vec(rows.concat(), (Const::<B>, Const::<N>))
+    pub(crate) fn rows<const N: usize>(&self, rows: &[[f32; N]]) -> Rows<N> {
+        self.dev.tensor_from_vec(rows.concat(), (rows.len(), Const))
     }
 }
 
 /// `N` columns of a batch of rows.
-pub(crate) fn part<const B: usize, const I: usize, const N: usize>(
-    x: &Rows<B, I>,
-    from: usize,
-) -> Rows<B, N> {
+pub(crate) fn part<const I: usize, const N: usize>(x: &Rows<I>, from: usize) -> Rows<N> {
     let x_values = x.as_vec();
     let rows = x_values.chunks_exact(I).flat_map(|row| &row[from..from + N]);
-    x.device().tensor_from_vec(rows.copied().collect(), (Const::<B>, Const::<N>))
+    x.device().tensor_from_vec(rows.copied().collect(), (x.shape().0, Const))
 }
 
 /// What the outputs of a supervised job are compared by.
@@ -122,11 +120,7 @@ pub(crate) enum Measure {
 }
 
 impl Measure {
-    fn loss<const B: usize, const O: usize>(
-        self,
-        output: Rows<B, O, Traced>,
-        target: Rows<B, O>,
-    ) -> Loss {
+    fn loss<const O: usize>(self, output: Rows<O, Traced>, target: Rows<O>) -> Loss {
         match self {
             Self::Squares => mse_loss(output, target),
             Self::Entropy => cross_entropy_with_logits_loss(output, target),
@@ -157,9 +151,9 @@ impl Measure {
 /// The number of examples that a supervised job is measured on.
 pub(crate) const CLEAN: usize = 256;
 
-/// A job on a stream of examples, in batches of `B`: `examples` are trained on, one by one and told
-/// the step; `clean` are measured on.
-pub(crate) fn supervised<M, const B: usize, const I: usize, const O: usize>(
+/// A job on a stream of examples, in batches of `start.batch`: `examples` are trained on, one by
+/// one and told the step; `clean` are measured on.
+pub(crate) fn supervised<M, const I: usize, const O: usize>(
     start: &Start,
     model: M,
     measure: Measure,
@@ -168,24 +162,24 @@ pub(crate) fn supervised<M, const B: usize, const I: usize, const O: usize>(
 ) -> Job<M>
 where
     M: 'static
-        + Module<Rows<CLEAN, I>, Output = Rows<CLEAN, O>>
-        + Module<Rows<B, I, Traced>, Output = Rows<B, O, Traced>>,
+        + Module<Rows<I>, Output = Rows<O>>
+        + Module<Rows<I, Traced>, Output = Rows<O, Traced>>,
 {
     let mut random = start.clean();
     let (x, y): (Vec<_>, Vec<_>) = (0..CLEAN).map(|_| clean(&mut random)).unzip();
-    let (x, y) = (start.rows::<CLEAN, I>(x), y.concat());
+    let (x, y) = (start.rows(&x), y.concat());
     let error = move |model: &M| {
-        let output: Rows<CLEAN, O> = model.forward(x.clone());
+        let output: Rows<O> = model.forward(x.clone());
         measure.error::<O>(&output.as_vec(), &y)
     };
 
     let mut random = start.batches();
-    let dev = start.dev.clone();
+    let (dev, batch) = (start.dev.clone(), start.batch);
     let loss = move |model: &mut M, gradients, step| {
-        let (x, y): (Vec<_>, Vec<_>) = (0..B).map(|_| examples(&mut random, step)).unzip();
-        let x = dev.tensor_from_vec(x.concat(), (Const::<B>, Const::<I>));
-        let y = dev.tensor_from_vec(y.concat(), (Const::<B>, Const::<O>));
-        let output: Rows<B, O, Traced> = model.forward(x.trace(gradients));
+        let (x, y): (Vec<_>, Vec<_>) = (0..batch).map(|_| examples(&mut random, step)).unzip();
+        let x: Rows<I> = dev.tensor_from_vec(x.concat(), (batch, Const));
+        let y = dev.tensor_from_vec(y.concat(), (batch, Const));
+        let output: Rows<O, Traced> = model.forward(x.trace(gradients));
         measure.loss(output, y)
     };
     Job::new(model, loss, error)

@@ -1,5 +1,6 @@
 //! The table: its rows, its columns, and how its cells are judged.
 
+mod arrival;
 mod base;
 mod data;
 mod expected;
@@ -9,4 +10,4 @@ mod rows;
 mod table;
 mod ways;
 
-pub(crate) use table::judge;
+pub(crate) use {arrival::arrive, table::judge};

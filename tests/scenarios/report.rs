@@ -99,18 +99,20 @@ fn rates(rates: &[f64]) -> String {
     rates.join(" ")
 }
 
-/// Writes all cells as CSV.
-pub(crate) fn write(path: &str, cells: &[Cell]) {
+/// Writes all cells as CSV, if a path is given.
+pub(crate) fn write_if_asked(cells: &[Cell]) {
+    let Ok(path) = std::env::var("TLR_SCENARIOS_REPORT") else { return };
     let mut file = csv::Writer::from_path(path).unwrap();
-    let header = "row,seed,base,start,layers,call,end,error,best_error,best_rate,good_from,\
+    let header = "row,batch,seed,base,start,layers,call,end,error,best_error,best_rate,good_from,\
                   good_to,ratio,rates,started,started_at,level_off,failed_steps,first_failure,\
                   faults";
     file.write_record(header.split(',')).unwrap();
     for cell in cells {
-        let Cell { row, seed, way, run, constants } = cell;
+        let Cell { row, batch, seed, way, run, constants } = cell;
         let (best, good) = (constants.best(), constants.good());
         file.write_record([
             (*row).to_owned(),
+            batch.to_string(),
             seed.to_string(),
             way.base.name().to_owned(),
             format!("{:e}", way.start),
@@ -143,6 +145,7 @@ fn the_list_of_expected_failures_is_kept() {
     let way = Way { base: Base::Adam, start: 10.0, per_layer: true, told: false, horizon: true };
     let cell = |error: f64| Cell {
         row: "row",
+        batch: 16,
         seed: 1,
         way,
         run: Run {
@@ -201,7 +204,7 @@ fn the_level_is_compared_with_all_good_constants() {
             started_at: 0,
         };
         let constants = constants.clone();
-        Cell { row: "row", seed: 1, way, run, constants }.level_off()
+        Cell { row: "row", batch: 16, seed: 1, way, run, constants }.level_off()
     };
     assert_eq!(off(Vec::new()), None);
     assert_eq!(off(vec![0.05]), Some(1.0));

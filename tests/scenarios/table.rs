@@ -36,6 +36,7 @@ pub(crate) struct Row {
 #[derive(Clone, Copy, Debug)]
 struct Settings {
     steps: usize,
+    batch: usize,
     /// What `batches_per_epoch` is told.
     epoch: usize,
     decay: f64,
@@ -74,8 +75,8 @@ const AS_GOOD: f64 = 1.1;
 const TOO_HIGH: &str = "error";
 
 impl Row {
-    /// A row by its name, its number of steps, and what makes its job. By default an epoch has a
-    /// hundred batches.
+    /// A row by its name, its number of steps, and what makes its job. By default a batch has
+    /// sixteen examples, and an epoch a hundred batches.
     pub(crate) fn new<M>(
         name: &'static str,
         steps: usize,
@@ -84,10 +85,13 @@ impl Row {
     where
         M: TrainableLr<f32, Cpu> + TensorCollection<f32, Cpu> + Clone + 'static,
     {
-        let settings = Settings { steps, epoch: 100, decay: 0.0, scale: 1.0 };
+        let settings = Settings { steps, batch: 16, epoch: 100, decay: 0.0, scale: 1.0 };
         let run = move |settings: &Settings, plan, seed| {
-            let job = make(&mut Start::new(seed));
+            let mut start = Start::new(seed, settings.batch);
+            let job = make(&mut start);
             let done = catch_unwind(AssertUnwindSafe(|| run(settings, plan, job)));
+            // dfdx does not free what a device has kept for reuse.
+            start.dev.empty_cache();
             done.unwrap_or_else(|panic| Run {
                 error: f64::INFINITY,
                 finite: false,
@@ -99,6 +103,11 @@ impl Row {
             })
         };
         Self { name, settings, run: Box::new(run) }
+    }
+
+    pub(crate) fn batch(mut self, examples: usize) -> Self {
+        self.settings.batch = examples;
+        self
     }
 
     pub(crate) fn epoch(mut self, batches: usize) -> Self {
@@ -164,6 +173,7 @@ impl Constants {
 #[derive(Clone, Debug)]
 pub(crate) struct Cell {
     pub(crate) row: &'static str,
+    pub(crate) batch: usize,
     pub(crate) seed: u64,
     pub(crate) way: Way,
     pub(crate) run: Run,
@@ -215,18 +225,34 @@ pub(crate) fn judge() -> Result<(), String> {
     let chosen = |name: &str| names.split(',').any(|part| name.contains(part));
     let rows: Vec<Row> = rows::all().into_iter().filter(|row| chosen(row.name)).collect();
     assert!(!rows.is_empty(), "no row is named {names}");
-    let seeds = env::var("TLR_SCENARIO_SEEDS").map_or(3, |seeds| seeds.parse().unwrap());
+    let seeds = seeds(3);
     let all = env::var("TLR_SCENARIOS_ALL").is_ok_and(|all| all == "1");
 
     let units: Vec<(&Row, u64, Base)> = rows
         .iter()
         .flat_map(|row| (0..seeds).flat_map(move |n| Base::ALL.map(|base| (row, n, base))))
         .collect();
+    let mut cells = of_all(&units, |(row, nth, base)| {
+        let ways = if all { ways::all(*base) } else { ways::covering(*base, *nth) };
+        cells(row, nth + 1, ways, *base)
+    });
+    let place = |cell: &Cell| rows.iter().position(|row| row.name == cell.row);
+    cells.sort_by_key(|cell: &Cell| (place(cell), cell.way.base as usize, cell.seed));
+    report::write_if_asked(&cells);
+    report::judge(&cells, EXPECTED, seeds)
+}
+
+/// How many seeds are asked for.
+pub(crate) fn seeds(by_default: u64) -> u64 {
+    env::var("TLR_SCENARIO_SEEDS").map_or(by_default, |seeds| seeds.parse().unwrap())
+}
+
+/// The cells of all units, each made by one of as many workers as there are processors.
+pub(crate) fn of_all<T: Sync>(units: &[T], cells: impl Fn(&T) -> Vec<Cell> + Sync) -> Vec<Cell> {
     let (next, done) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
     let work = || {
-        while let Some((row, nth, base)) = units.get(next.fetch_add(1, Ordering::Relaxed)) {
-            let ways = if all { ways::all(*base) } else { ways::covering(*base, *nth) };
-            let cells = cells(row, nth + 1, ways, *base);
+        while let Some(unit) = units.get(next.fetch_add(1, Ordering::Relaxed)) {
+            let cells = cells(unit);
             done.lock().unwrap().extend(cells);
         }
     };
@@ -239,21 +265,22 @@ pub(crate) fn judge() -> Result<(), String> {
             });
         }
     });
-    let mut cells = done.into_inner().unwrap();
-    let place = |cell: &Cell| rows.iter().position(|row| row.name == cell.row);
-    cells.sort_by_key(|cell: &Cell| (place(cell), cell.way.base as usize, cell.seed));
-    if let Ok(path) = env::var("TLR_SCENARIOS_REPORT") {
-        report::write(&path, &cells);
-    }
-    report::judge(&cells, EXPECTED, seeds)
+    done.into_inner().unwrap()
 }
 
 /// One base optimizer's cells of a row with one seed.
-fn cells(row: &Row, seed: u64, ways: Vec<Way>, base: Base) -> Vec<Cell> {
+pub(crate) fn cells(row: &Row, seed: u64, ways: Vec<Way>, base: Base) -> Vec<Cell> {
     let constants = row.constants(base, seed);
     let cell = |way| {
         let run = row.run(Plan::Learned(way), seed);
-        Cell { row: row.name, seed, way, run, constants: constants.clone() }
+        Cell {
+            row: row.name,
+            batch: row.settings.batch,
+            seed,
+            way,
+            run,
+            constants: constants.clone(),
+        }
     };
     ways.into_iter().map(cell).collect()
 }

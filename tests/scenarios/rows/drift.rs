@@ -48,7 +48,7 @@ pub(super) fn regression(
         (x, [target(x)])
     };
     let model = start.build::<(Linear<2, 16>, Tanh, Linear<16, 1>)>();
-    supervised::<_, 16, 2, 1>(start, model, Measure::Squares, examples, clean)
+    supervised::<_, 2, 1>(start, model, Measure::Squares, examples, clean)
 }
 
 /// Three clusters that spread until they overlap; measured as they are at the end. The cross
@@ -58,7 +58,7 @@ fn harder_inputs(start: &mut Start) -> Job<Perceptron<2, 16, 3>> {
     let examples = |random: &mut Random, step| cluster(random, 0.2 + step as f32 / 1000.0);
     let model = start.build::<(Linear<2, 16>, Tanh, Linear<16, 3>)>();
     let clean = |random: &mut Random| cluster(random, 1.2);
-    supervised::<_, 16, 2, 3>(start, model, Measure::Entropy, examples, clean)
+    supervised::<_, 2, 3>(start, model, Measure::Entropy, examples, clean)
 }
 
 /// Two functions, one after the other for 300 steps each. The third input tells which is asked for,
@@ -77,5 +77,5 @@ fn tasks_in_turn(start: &mut Start) -> Job<Perceptron<3, 16, 1>> {
         draw(random, first)
     };
     let model = start.build::<(Linear<3, 16>, Tanh, Linear<16, 1>)>();
-    supervised::<_, 16, 3, 1>(start, model, Measure::Squares, examples, clean)
+    supervised::<_, 3, 1>(start, model, Measure::Squares, examples, clean)
 }

@@ -37,7 +37,7 @@ fn idle(start: &mut Start) -> Job<Idle<f32, Cpu>> {
     };
     let model = Idle::build(&start.dev);
     let before = norm(&values(&model.idle));
-    let mut job = supervised::<_, 16, 8, 1>(
+    let mut job = supervised::<_, 8, 1>(
         start,
         model,
         Measure::Squares,
@@ -66,7 +66,7 @@ fn late(start: &mut Start) -> Job<Late<f32, Cpu>> {
         move |random: &mut Random, step| draw(random, 0.3, if step < 200 { 0.0 } else { 1.0 });
     let model = Late::build(&start.dev);
     let clean = move |random: &mut Random| draw(random, 0.0, 1.0);
-    supervised::<_, 16, 17, 1>(start, model, Measure::Squares, examples, clean)
+    supervised::<_, 17, 1>(start, model, Measure::Squares, examples, clean)
 }
 
 type LowRank = (modules::UnbiasedLinear<8, 2, f32, Cpu>, modules::UnbiasedLinear<2, 8, f32, Cpu>);
@@ -85,7 +85,7 @@ fn low_rank(start: &mut Start) -> Job<LowRank> {
     model.1.weight = start.dev.zeros();
     let examples = move |random: &mut Random, _| draw(random, 0.1);
     let clean = move |random: &mut Random| draw(random, 0.0);
-    supervised::<_, 16, 8, 8>(start, model, Measure::Squares, examples, clean)
+    supervised::<_, 8, 8>(start, model, Measure::Squares, examples, clean)
 }
 
 fn squares(x: [f32; 2]) -> f32 {

@@ -14,13 +14,13 @@ pub(super) type Line = modules::Linear<8, 1, f32, Cpu>;
 pub(super) fn rows() -> Vec<Row> {
     vec![
         // Three tails.
-        Row::new("noise-normal", 1000, |start| line::<16>(start, Random::normal)),
-        Row::new("noise-cubed", 1000, |start| line::<16>(start, Random::cubed)),
-        Row::new("noise-student", 1000, |start| line::<16>(start, Random::student)),
+        Row::new("noise-normal", 1000, |start| line(start, Random::normal)),
+        Row::new("noise-cubed", 1000, |start| line(start, Random::cubed)),
+        Row::new("noise-student", 1000, |start| line(start, Random::student)),
         // One example a batch.
-        Row::new("batch-one", 1500, |start| line::<1>(start, Random::normal)).epoch(500),
-        Row::new("batch-one-cubed", 1500, |start| line::<1>(start, Random::cubed)).epoch(500),
-        Row::new("full-batch", 500, full_batch),
+        Row::new("batch-one", 1500, |start| line(start, Random::normal)).batch(1).epoch(500),
+        Row::new("batch-one-cubed", 1500, |start| line(start, Random::cubed)).batch(1).epoch(500),
+        Row::new("full-batch", 500, full_batch).batch(32),
         Row::new("scaled-features", 1500, scaled_features).scale(1e6),
         Row::new("ill-conditioned", 1000, ill_conditioned),
         Row::new("separable", 1000, separable),
@@ -29,7 +29,7 @@ pub(super) fn rows() -> Vec<Row> {
 }
 
 /// y = ⟨x,w⟩ + noise, measured without the noise.
-fn line<const B: usize>(start: &mut Start, noise: Noise) -> Job<Line> {
+fn line(start: &mut Start, noise: Noise) -> Job<Line> {
     let w: [f32; 8] = start.truth.normals();
     let model = start.build::<Linear<8, 1>>();
     let examples = move |random: &mut Random, _| {
@@ -40,7 +40,7 @@ fn line<const B: usize>(start: &mut Start, noise: Noise) -> Job<Line> {
         let x = random.normals();
         (x, [dot(&x, &w)])
     };
-    supervised::<_, B, 8, 1>(start, model, Measure::Squares, examples, clean)
+    supervised::<_, 8, 1>(start, model, Measure::Squares, examples, clean)
 }
 
 /// The same 32 examples at each step, without noise.
@@ -57,7 +57,7 @@ fn full_batch(start: &mut Start) -> Job<Line> {
         let x = random.normals();
         (x, [dot(&x, &w)])
     };
-    supervised::<_, 32, 8, 1>(start, model, Measure::Squares, examples, clean)
+    supervised::<_, 8, 1>(start, model, Measure::Squares, examples, clean)
 }
 
 /// Every second feature is a thousand times as large, and all of them matter as much. Curvatures
@@ -71,8 +71,7 @@ fn scaled_features(start: &mut Start) -> Job<Line> {
         let x: [f32; 8] = random.normals();
         (std::array::from_fn(|n| x[n] * scale[n]), [dot(&x, &w)])
     };
-    let mut job =
-        supervised::<_, 16, 8, 1>(start, model, Measure::Squares, move |r, _| draw(r), draw);
+    let mut job = supervised::<_, 8, 1>(start, model, Measure::Squares, move |r, _| draw(r), draw);
     // Random weights are off by a million. The error of weights of zero is what there is to learn.
     job.unit = f64::from(dot(&w, &w));
     job
@@ -97,7 +96,7 @@ fn ill_conditioned(start: &mut Start) -> Job<modules::UnbiasedLinear<16, 1, f32,
         let x = rotate(std::array::from_fn(|n| z[n] * deviation[n]));
         (x, [z.iter().sum::<f32>() / 4.0])
     };
-    supervised::<_, 16, 16, 1>(start, model, Measure::Squares, move |r, _| draw(r), draw)
+    supervised::<_, 16, 1>(start, model, Measure::Squares, move |r, _| draw(r), draw)
 }
 
 /// Two classes that a plane parts, with nothing near it. The cross entropy has no minimum.
@@ -112,7 +111,7 @@ fn separable(start: &mut Start) -> Job<modules::Linear<8, 2, f32, Cpu>> {
         }
     };
     let model = start.build::<Linear<8, 2>>();
-    supervised::<_, 16, 8, 2>(start, model, Measure::Entropy, move |r, _| draw(r), draw)
+    supervised::<_, 8, 2>(start, model, Measure::Entropy, move |r, _| draw(r), draw)
 }
 
 /// Softmax regression whose weights are all zero at first: they have no norm to take a share of.
@@ -120,5 +119,5 @@ fn zero_start(start: &mut Start) -> Job<modules::Linear<2, 3, f32, Cpu>> {
     let mut model = start.build::<Linear<2, 3>>();
     (model.weight, model.bias) = (start.dev.zeros(), start.dev.zeros());
     let draw = |random: &mut Random| cluster(random, 0.7);
-    supervised::<_, 16, 2, 3>(start, model, Measure::Entropy, move |r, _| draw(r), draw)
+    supervised::<_, 2, 3>(start, model, Measure::Entropy, move |r, _| draw(r), draw)
 }

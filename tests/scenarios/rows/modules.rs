@@ -10,11 +10,11 @@ macro_rules! module {
         $Model:ident, $in:literal -> $out:literal,
         |$model:ident, $x:ident, $tape:ident| $body:expr
     ) => {
-        impl<const B: usize, T: Tape<f32, Cpu>> Module<Rows<B, $in, T>> for $Model<f32, Cpu> {
-            type Output = Rows<B, $out, T>;
+        impl<T: Tape<f32, Cpu>> Module<Rows<$in, T>> for $Model<f32, Cpu> {
+            type Output = Rows<$out, T>;
             type Error = CpuError;
 
-            fn try_forward(&self, x: Rows<B, $in, T>) -> Result<Self::Output, CpuError> {
+            fn try_forward(&self, x: Rows<$in, T>) -> Result<Self::Output, CpuError> {
                 let ($x, $tape) = x.split_tape();
                 let $model = self;
                 Ok($body)
@@ -38,9 +38,9 @@ pub(crate) struct Late<E: Dtype, D: Device<E>> {
     late: modules::Linear<8, 1, E, D>,
 }
 module!(Late, 17 -> 1, |model, x, tape| {
-    let early = model.early.forward(part::<B, 17, 8>(&x, 0).put_tape(tape));
-    let late = model.late.forward(part::<B, 17, 8>(&x, 8).retaped::<T>());
-    early + late * part::<B, 17, 1>(&x, 16)
+    let early = model.early.forward(part::<17, 8>(&x, 0).put_tape(tape));
+    let late = model.late.forward(part::<17, 8>(&x, 8).retaped::<T>());
+    early + late * part::<17, 1>(&x, 16)
 });
 
 /// One head over four tokens of eight numbers, their mean, and four logits.
@@ -50,8 +50,9 @@ pub(crate) struct Attention<E: Dtype, D: Device<E>> {
     head: modules::Linear<8, 4, E, D>,
 }
 module!(Attention, 32 -> 4, |model, x, tape| {
-    let tokens = x.put_tape(tape).reshape::<Rank3<B, 4, 8>>();
-    model.head.forward(model.attention.forward(tokens).mean::<Rank2<B, 8>, _>())
+    let shape = (x.shape().0, Const::<4>, Const::<8>);
+    let tokens = x.put_tape(tape).reshape_like(&shape);
+    model.head.forward(model.attention.forward(tokens).mean::<(usize, Const<8>), Axis<1>>())
 });
 
 /// A recurrent network over six numbers.
@@ -62,9 +63,9 @@ pub(crate) struct Recurrent<E: Dtype, D: Device<E>> {
     head: modules::Linear<8, 1, E, D>,
 }
 module!(Recurrent, 6 -> 1, |model, x, tape| {
-    let mut state = model.seen.forward(part::<B, 6, 1>(&x, 0).put_tape(tape)).tanh();
+    let mut state = model.seen.forward(part::<6, 1>(&x, 0).put_tape(tape)).tanh();
     for n in 1..6 {
-        let seen = model.seen.forward(part::<B, 6, 1>(&x, n).retaped::<T>());
+        let seen = model.seen.forward(part::<6, 1>(&x, n).retaped::<T>());
         state = (model.kept.forward(state) + seen).tanh();
     }
     model.head.forward(state)
@@ -78,6 +79,6 @@ pub(crate) struct Words<E: Dtype, D: Device<E>> {
 }
 module!(Words, 1 -> 1, |model, x, tape| {
     let words: Vec<usize> = x.as_vec().into_iter().map(|word| word as usize).collect();
-    let words = x.device().tensor_from_vec(words, (Const::<B>,));
+    let words = x.device().tensor_from_vec(words, (x.shape().0,));
     model.head.forward(model.table.forward(words.put_tape(tape)))
 });

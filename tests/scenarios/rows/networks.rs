@@ -18,16 +18,16 @@ use tlr_models::layers;
 
 pub(super) fn rows() -> Vec<Row> {
     vec![
-        Row::new("clusters", 500, clusters::<16>),
-        Row::new("batch-one-classifier", 1500, clusters::<1>).epoch(500),
+        Row::new("clusters", 500, clusters),
+        Row::new("batch-one-classifier", 1500, clusters).batch(1).epoch(500),
         // A mean that was meant to be a sum, and a loss that is hardly there.
-        Row::new("large-loss", 500, |start| clusters::<16>(start).with_loss(|loss, _| loss * 1e3))
+        Row::new("large-loss", 500, |start| clusters(start).with_loss(|loss, _| loss * 1e3))
             .scale(1e3),
-        Row::new("tiny-loss", 500, |start| clusters::<16>(start).with_loss(|loss, _| loss * 1e-6))
+        Row::new("tiny-loss", 500, |start| clusters(start).with_loss(|loss, _| loss * 1e-6))
             .scale(1e-6),
         Row::new("small-epochs", 500, small_epochs).epoch(6),
         Row::new("label-noise", 2000, label_noise),
-        Row::new("spirals", 2000, spirals),
+        Row::new("spirals", 2000, spirals).batch(32),
         Row::new("convolution", 500, convolution),
         Row::new("attention", 1000, attention),
         Row::new("autoencoder", 1000, autoencoder),
@@ -45,10 +45,10 @@ fn classifier(start: &Start) -> Classifier {
 }
 
 /// Three clusters that hardly overlap.
-fn clusters<const B: usize>(start: &mut Start) -> Job<Classifier> {
+fn clusters(start: &mut Start) -> Job<Classifier> {
     let draw = |random: &mut Random| cluster(random, 0.5);
     let model = classifier(start);
-    supervised::<_, B, 2, 3>(start, model, Measure::Entropy, move |r, _| draw(r), draw)
+    supervised::<_, 2, 3>(start, model, Measure::Entropy, move |r, _| draw(r), draw)
 }
 
 /// The same three clusters, 96 points of them in all: six batches an epoch, in a new order each
@@ -66,7 +66,7 @@ fn small_epochs(start: &mut Start) -> Job<Classifier> {
     };
     let model = classifier(start);
     let clean = |random: &mut Random| cluster(random, 0.5);
-    supervised::<_, 16, 2, 3>(start, model, Measure::Entropy, examples, clean)
+    supervised::<_, 2, 3>(start, model, Measure::Entropy, examples, clean)
 }
 
 /// Three sectors of the plane, and 40 % of the labels are wrong. Measured by the divergence of the
@@ -88,7 +88,7 @@ fn label_noise(start: &mut Start) -> Job<Classifier> {
         (x, one_hot::<3>(class).map(|one| 0.2 + 0.4 * one))
     };
     let model = classifier(start);
-    supervised::<_, 16, 2, 3>(start, model, Measure::Entropy, examples, clean)
+    supervised::<_, 2, 3>(start, model, Measure::Entropy, examples, clean)
 }
 
 type Two = (
@@ -109,7 +109,7 @@ fn spirals(start: &mut Start) -> Job<Two> {
         ([radius * angle.cos() + 0.05 * x, radius * angle.sin() + 0.05 * y], one_hot(class))
     };
     let model = start.build::<(Linear<2, 16>, Tanh, Linear<16, 16>, Tanh, Linear<16, 2>)>();
-    supervised::<_, 32, 2, 2>(start, model, Measure::Entropy, move |r, _| draw(r), draw)
+    supervised::<_, 2, 2>(start, model, Measure::Entropy, move |r, _| draw(r), draw)
 }
 
 #[derive(Clone, Debug, TensorCollection, TrainableLr)]
@@ -122,10 +122,10 @@ struct Images<E: Dtype, D: Device<E>> {
 /// Images of 6 by 6 pixels: bars across, bars upright or a chessboard, in noise. A convolution, a
 /// batch norm, the mean over pixels. Measured as in use, by the running statistics.
 fn convolution(start: &mut Start) -> Job<Images<f32, Cpu>> {
-    type Pixels<const B: usize> = Tensor<Rank4<B, 1, 6, 6>, f32, Cpu>;
-    fn draw<const B: usize>(random: &mut Random, dev: &Cpu) -> (Pixels<B>, Rows<B, 3>) {
+    type Pixels = Tensor<(usize, Const<1>, Const<6>, Const<6>), f32, Cpu>;
+    fn draw(random: &mut Random, dev: &Cpu, batch: usize) -> (Pixels, Rows<3>) {
         let (mut pixels, mut labels) = (Vec::new(), Vec::new());
-        for _ in 0..B {
+        for _ in 0..batch {
             let (class, phase) = (random.below(3), random.below(2));
             for (y, x) in (0..6).flat_map(|y| (0..6).map(move |x| (y, x))) {
                 let place = phase + [y, x, x + y][class];
@@ -134,20 +134,20 @@ fn convolution(start: &mut Start) -> Job<Images<f32, Cpu>> {
             }
             labels.push(one_hot::<3>(class));
         }
-        let pixels = dev.tensor_from_vec(pixels, Default::default());
-        (pixels, dev.tensor_from_vec(labels.concat(), Default::default()))
+        let pixels = dev.tensor_from_vec(pixels, (batch, Const, Const, Const));
+        (pixels, dev.tensor_from_vec(labels.concat(), (batch, Const)))
     }
-    let (x, y) = draw::<128>(&mut start.clean(), &start.dev);
+    let (x, y) = draw(&mut start.clean(), &start.dev, 128);
     let error = move |model: &Images<f32, Cpu>| {
         let seen = model.norm.forward(model.filters.forward(x.clone()));
-        let logits = model.head.forward(seen.mean::<Rank2<128, 4>, Axes2<2, 3>>());
+        let logits = model.head.forward(seen.mean::<(usize, Const<4>), Axes2<2, 3>>());
         Measure::Entropy.error::<3>(&logits.as_vec(), &y.as_vec())
     };
-    let (mut random, dev) = (start.batches(), start.dev.clone());
+    let (mut random, dev, batch) = (start.batches(), start.dev.clone(), start.batch);
     let loss = move |model: &mut Images<f32, Cpu>, gradients, _| -> Loss {
-        let (x, y) = draw::<16>(&mut random, &dev);
+        let (x, y) = draw(&mut random, &dev, batch);
         let seen = model.norm.forward_mut(model.filters.forward(x.trace(gradients)));
-        let seen: Rows<16, 4, Traced> = seen.mean::<Rank2<16, 4>, Axes2<2, 3>>();
+        let seen: Rows<4, Traced> = seen.mean::<_, Axes2<2, 3>>();
         cross_entropy_with_logits_loss(model.head.forward(seen), y)
     };
     Job::new(Images::build(&start.dev), loss, error)
@@ -168,7 +168,7 @@ fn attention(start: &mut Start) -> Job<Attention<f32, Cpu>> {
         (tokens, one_hot(answer))
     };
     let model = Attention::build(&start.dev);
-    supervised::<_, 16, 32, 4>(start, model, Measure::Entropy, move |r, _| draw(r), draw)
+    supervised::<_, 32, 4>(start, model, Measure::Entropy, move |r, _| draw(r), draw)
 }
 
 type Coder = (
@@ -188,7 +188,7 @@ fn autoencoder(start: &mut Start) -> Job<Coder> {
         (x, x)
     };
     let model = start.build::<(Linear<8, 8>, Tanh, Linear<8, 3>, Linear<3, 8>)>();
-    supervised::<_, 16, 8, 8>(start, model, Measure::Squares, move |r, _| draw(r), draw)
+    supervised::<_, 8, 8>(start, model, Measure::Squares, move |r, _| draw(r), draw)
 }
 
 /// Sixteen words with a number each; the k-th occurs k^-1.5 times as often as the first. Measured
@@ -209,7 +209,7 @@ fn rare_words(start: &mut Start) -> Job<Words<f32, Cpu>> {
     let model = Words::build(&start.dev);
     let examples = move |random: &mut Random, _| draw(random, 0.3);
     let clean = move |random: &mut Random| draw(random, 0.0);
-    supervised::<_, 16, 1, 1>(start, model, Measure::Squares, examples, clean)
+    supervised::<_, 1, 1>(start, model, Measure::Squares, examples, clean)
 }
 
 type Deep = (
@@ -227,7 +227,7 @@ fn deep(start: &mut Start) -> Job<Deep> {
     };
     let model =
         start.build::<(Linear<2, 6>, Tanh, Repeated<(Linear<6, 6>, Tanh), 6>, Linear<6, 1>)>();
-    supervised::<_, 16, 2, 1>(start, model, Measure::Squares, move |r, _| draw(r), draw)
+    supervised::<_, 2, 1>(start, model, Measure::Squares, move |r, _| draw(r), draw)
 }
 
 /// The last of six numbers, and half of the one four before it.
@@ -237,7 +237,7 @@ fn recurrent(start: &mut Start) -> Job<Recurrent<f32, Cpu>> {
         (x, [x[5] + 0.5 * x[1]])
     };
     let model = Recurrent::build(&start.dev);
-    supervised::<_, 16, 6, 1>(start, model, Measure::Squares, move |r, _| draw(r), draw)
+    supervised::<_, 6, 1>(start, model, Measure::Squares, move |r, _| draw(r), draw)
 }
 
 type Block = modules::Residual<(
@@ -258,5 +258,5 @@ fn residual(start: &mut Start) -> Job<Residually> {
     let model = start.build::<Build>();
     let examples = move |random: &mut Random, _| draw(random, 0.3);
     let clean = move |random: &mut Random| draw(random, 0.0);
-    supervised::<_, 16, 2, 1>(start, model, Measure::Squares, examples, clean)
+    supervised::<_, 2, 1>(start, model, Measure::Squares, examples, clean)
 }
