@@ -6,7 +6,7 @@
 #
 # `build` needs the CUDA toolkit, and Rust. `run` needs neither, and no network: Python with PyTorch
 # for CUDA, whose wheels also bring the libraries, and the NVIDIA driver. DIR and this folder are
-# what has to be carried there. `run` takes about six minutes, prints a table at its end, and ends
+# what has to be carried there. `run` takes about eight minutes, prints a table at its end, and ends
 # with 1 if a test fails or a target is missed. TLR_MNIST and TLR_CIFAR name the folders of the real
 # data; without them the examples draw their own.
 set -euo pipefail
@@ -34,12 +34,19 @@ build() {
     $(built build -p tlr-models --no-default-features --example gpu_step --features cuda,f16); do
     cp "$program" "$dir/"
   done
+  # Once more with cuDNN.
+  cp "$(built build -p tlr-models --no-default-features --example gpu_step --features cudnn,f16)" \
+    "$dir/gpu_step-cudnn"
   for program in $(built test --no-run -p tlr --test gpu --features cuda,f16); do
     cp "$program" "$dir/tests/tlr"
   done
   for program in $(built test --no-run -p tlr-models --no-default-features --lib --test gpu \
     --features cuda,f16); do
     cp "$program" "$dir/tests/$(basename "${program%-*}")"
+  done
+  for program in $(built test --no-run -p tlr-models --no-default-features --lib \
+    --features cudnn,f16); do
+    cp "$program" "$dir/tests/tlr_models-cudnn"
   done
   # NVRTC reads dfdx's headers from here while a program runs.
   if [ -d "${CUDA_PATH:-/usr/local/cuda}/include" ]; then
@@ -115,6 +122,8 @@ print(":".join(paths))' 2>/dev/null || true):${LD_LIBRARY_PATH:-}
   done
   step "a window's update" 30 bash -c 'set -o pipefail; window'
   step "steps beside PyTorch's" 200 python3 benches/gpu.py "$dir/gpu_step" --rounds 5
+  step "and with cuDNN" 150 python3 benches/gpu.py "$dir/gpu_step-cudnn" --rounds 5 \
+    --only wrn-16-1 wrn-16-4 resnet-50
   step "MNIST to 97.5 %" 60 bash -c 'set -o pipefail; learns "$@"' _ \
     0.975 "$dir/mnist" --device cuda --epochs 3
   step "MNIST in f16 to 97.5 %" 60 bash -c 'set -o pipefail; learns "$@"' _ \

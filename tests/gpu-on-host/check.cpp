@@ -31,6 +31,19 @@ int nvrtcGetPTXSize(void *, size_t *);
 int nvrtcGetPTX(void *, char *);
 int cublasDgemm_v2(void *, int, int, int, int, int, const double *, const double *, int,
                    const double *, int, const double *, double *, int);
+int cudnnCreate(void **);
+int cudnnDestroy(void *);
+int cudnnSetStream(void *, void *);
+int cudnnCreateTensorDescriptor(void **);
+int cudnnCreateFilterDescriptor(void **);
+int cudnnCreateConvolutionDescriptor(void **);
+int cudnnSetTensor4dDescriptor(void *, int, int, int, int, int, int);
+int cudnnSetFilter4dDescriptor(void *, int, int, int, int, int, int);
+int cudnnSetConvolution2dDescriptor(void *, int, int, int, int, int, int, int, int);
+int cudnnSetConvolutionMathType(void *, int);
+int cudnnGetConvolutionForwardWorkspaceSize(void *, void *, void *, void *, void *, int, size_t *);
+int cudnnConvolutionForward(void *, const float *, void *, const void *, void *, const void *,
+                            void *, int, void *, size_t, const float *, void *, void *);
 int cublasGemmEx(void *, int, int, int, int, int, const void *, const void *, int, int, const void *,
                  int, int, const void *, void *, int, int, int, int);
 }
@@ -209,6 +222,52 @@ static void halves_round() {
            "a product of matrices of halves");
 }
 
+// Two filters of 1 by 2 pixels on an image of 2 by 2, padded on all sides.
+static void cudnn_convolves() {
+    const int FLOAT = 0, CROSS_CORRELATION = 1, FMA = 3, GOOD = 1, BAD = 2000;
+    void *handle, *x, *w, *y, *convolution;
+    cudnnCreate(&handle);
+    cudnnCreateTensorDescriptor(&x);
+    cudnnCreateFilterDescriptor(&w);
+    cudnnCreateTensorDescriptor(&y);
+    cudnnCreateConvolutionDescriptor(&convolution);
+    cudnnSetTensor4dDescriptor(x, 0, FLOAT, 1, 1, 2, 2);
+    cudnnSetFilter4dDescriptor(w, FLOAT, 0, 2, 1, 1, 2);
+    cudnnSetTensor4dDescriptor(y, 0, FLOAT, 1, 2, 4, 3);
+    cudnnSetConvolution2dDescriptor(convolution, 1, 1, 1, 1, 1, 1, CROSS_CORRELATION, FLOAT);
+    cudnnSetConvolutionMathType(convolution, FMA);
+    const float image[] = {1, 2, 3, 4}, filters[] = {1, 10, 0, 1}, one = 1, zero = 0;
+    const float expected[] = {10, 21, 2, 30, 43, 4, 1, 2, 0, 3, 4, 0};
+    float result[24];
+    uint64_t places[4];
+    const size_t sizes[] = {sizeof image, sizeof filters, sizeof result, 1000};
+    for (int i = 0; i < 4; i++) cuMemAllocAsync(&places[i], sizes[i], nullptr);
+    cuMemcpyHtoDAsync_v2(places[0], image, sizeof image, nullptr);
+    cuMemcpyHtoDAsync_v2(places[1], filters, sizeof filters, nullptr);
+    size_t needed = 0;
+    const auto run = [&](size_t bytes, void *to) {
+        return cudnnConvolutionForward(handle, &one, x, (void *)places[0], w, (void *)places[1],
+                                       convolution, GOOD, (void *)places[3], bytes, &zero, to,
+                                       (void *)places[2]);
+    };
+    expect(run(1000, y) == BAD, "a convolution on no stream");
+    cudnnSetStream(handle, nullptr);
+    expect(cudnnGetConvolutionForwardWorkspaceSize(handle, x, w, convolution, y, GOOD, &needed) ==
+                   0 && needed > 0,
+           "an algorithm that needs memory");
+    expect(run(needed - 1, y) == BAD, "a workspace that is too small");
+    expect(run(needed, x) == BAD, "an output of another size");
+    bool good = run(needed, y) == 0;
+    cuMemcpyDtoHAsync_v2(result, places[2], sizeof result, nullptr);
+    for (int i = 0; i < 6; i++)
+        good = good && result[3 + i] == expected[i] && result[15 + i] == expected[6 + i];
+    expect(good && result[0] == 0 && result[23] == 0, "a convolution");
+    cudnnSetConvolutionMathType(convolution, 0);
+    expect(run(needed, y) == BAD, "math that may round to TF32");
+    for (int i = 0; i < 4; i++) cuMemFreeAsync(places[i], nullptr);
+    expect(cudnnDestroy(handle) == 0 && cudnnDestroy(handle) == BAD, "a handle that is gone");
+}
+
 // A copy to memory that a GPU writes to by itself is there once it was waited for, and is counted.
 static void copies_take_their_time() {
     const int COPIES_FROM = 2, WAITS = 7;
@@ -242,6 +301,7 @@ int main() {
     kernels_run();
     matrices_multiply();
     halves_round();
+    cudnn_convolves();
     copies_take_their_time();
     if (failures == 0) puts("the stand-in for a GPU does what it has to");
     return failures != 0;

@@ -37,6 +37,9 @@ mod files;
 #[cfg(feature = "dfdx")]
 #[doc(hidden)]
 pub mod layers;
+#[cfg(all(test, feature = "dfdx", target_os = "linux"))]
+#[path = "../tests/needs/mod.rs"]
+mod needs;
 #[cfg(feature = "dfdx")]
 pub mod optim;
 #[cfg(feature = "dfdx")]

@@ -1,7 +1,9 @@
 //! Memory that a thread keeps for its next piece of work: fresh memory costs more than what is done
 //! with it, and dfdx's own is filled with zeros first.
 
-use dfdx::prelude::{Cpu, HasShape, Shape, Tensor, Unit};
+use super::shares::{least, Shares};
+use dfdx::prelude::{Cpu, Dtype, HasShape, NoneTape, ReshapeTo, Shape, Tensor};
+use rayon::prelude::*;
 use std::{
     cell::RefCell,
     collections::VecDeque,
@@ -70,12 +72,58 @@ impl<E: Kept> Scratch<E> {
     }
 }
 
-impl<E: Kept + Unit> Scratch<E> {
-    /// The values of a contiguous tensor. dfdx offers no way to borrow them.
+/// From this number of elements on, all threads copy: by one of them, memory sets the pace.
+const LARGE: usize = if cfg!(test) { 1 << 10 } else { 1 << 18 };
+/// The elements that a thread copies at a time.
+const SHARE: usize = if cfg!(test) { 300 } else { 1 << 14 };
+/// The elements that are read in one call.
+const READ: usize = 128;
+
+impl<E: Kept + Dtype> Scratch<E> {
+    /// The values of a contiguous tensor. dfdx offers no way to borrow them: it copies all, on one
+    /// thread, or lends them one by one.
     pub(super) fn of<S: Shape, T>(tensor: &Tensor<S, E, Cpu, T>) -> Self {
-        let mut scratch = Self::any(tensor.shape().num_elements());
-        tensor.copy_into(&mut scratch);
+        let len = tensor.shape().num_elements();
+        let mut scratch = Self::any(len);
+        let shared = len >= LARGE && least(len) == 1;
+        // A reshape of a contiguous tensor copies nothing.
+        let flat = || tensor.retaped::<NoneTape>().try_reshape_like(&(len,)).ok();
+        match shared.then(flat).flatten() {
+            Some(flat) => {
+                let shares = scratch.shared_chunks_mut(SHARE).enumerate();
+                shares.for_each(|(share, to)| read(&flat, share * SHARE, to));
+            }
+            None => tensor.copy_into(&mut scratch),
+        }
         scratch
+    }
+}
+
+/// Copies the elements from index `first` on.
+fn read<E: Dtype>(tensor: &Tensor<(usize,), E, Cpu>, first: usize, to: &mut [E]) {
+    let (whole, rest) = to.as_chunks_mut::<READ>();
+    let after = first + whole.len() * READ;
+    for (index, to) in whole.iter_mut().enumerate() {
+        read_some(tensor, first + index * READ, to);
+    }
+    for (index, to) in rest.as_chunks_mut::<1>().0.iter_mut().enumerate() {
+        read_some(tensor, after + index, to);
+    }
+}
+
+/// Not inlined, and of a constant length: only then does the compiler see that `to` is apart from
+/// the tensor, and leave out dfdx's check of each index.
+#[inline(never)]
+fn read_some<E: Dtype, const N: usize>(
+    tensor: &Tensor<(usize,), E, Cpu>,
+    first: usize,
+    to: &mut [E; N],
+) {
+    let (len,) = *tensor.shape();
+    if first <= len && N <= len - first {
+        for (index, to) in to.iter_mut().enumerate() {
+            *to = tensor[[first + index]];
+        }
     }
 }
 
@@ -111,6 +159,20 @@ impl<E: Kept> DerefMut for Scratch<E> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use dfdx::prelude::TensorFromVec;
+
+    /// Fails where a share begins or ends at the wrong element.
+    #[test]
+    fn large_tensors_are_copied_by_all_threads() {
+        let dev = Cpu::default();
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build();
+        for len in [LARGE - 1, LARGE, LARGE + 1, 3 * SHARE + READ, 4 * SHARE + READ + 5] {
+            let values: Vec<_> = (0..len).map(|at| at as f32).collect();
+            let tensor = dev.tensor_from_vec(values.clone(), (len,));
+            let copied = || Scratch::of(&tensor).to_vec();
+            assert!(pool.as_ref().is_ok_and(|pool| pool.install(copied) == values), "{len}");
+        }
+    }
 
     /// Fails where a buffer is handed to two at a time, where one that is too short or far too long
     /// is reused, and where what is reused is taken for zeros.

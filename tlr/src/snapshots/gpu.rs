@@ -20,10 +20,10 @@ use dfdx::{
 };
 use std::{fmt::Debug, marker::PhantomData, sync::Arc};
 
-const SOURCE: &str = include_str!("window.cu");
+const SOURCE: &str = concat!(include_str!("window.cu"), include_str!("half.cu"));
 const MODULE: &str = "tlr_window";
 
-fn failed(error: impl Debug + 'static) -> Error {
+pub(super) fn failed(error: impl Debug + 'static) -> Error {
     device_error(format!("{error:?}"), &error)
 }
 
@@ -244,18 +244,22 @@ impl<'a, E: Dtype> Window<'a, E> {
 
 /// Where the elements of a gradient are.
 pub(crate) struct Gradient {
-    address: u64,
-    len: usize,
+    pub(crate) address: u64,
+    pub(crate) len: usize,
+    pub(crate) device: Arc<CudaDevice>,
 }
 
 impl Gradient {
     pub(crate) fn of<E>(slice: &CudaSlice<E>) -> Self {
-        Self { address: *slice.device_ptr(), len: slice.len() }
+        Self { address: *slice.device_ptr(), len: slice.len(), device: slice.device() }
     }
 }
 
 /// Looks up a kernel, after compiling all of them for this device on the first call.
-fn function(device: &Arc<CudaDevice>, name: &'static str) -> Result<CudaFunction, Error> {
+pub(super) fn function(
+    device: &Arc<CudaDevice>,
+    name: &'static str,
+) -> Result<CudaFunction, Error> {
     if !device.has_func(MODULE, name) {
         let ptx = nvrtc::compile_ptx(SOURCE).map_err(failed)?;
         device.load_ptx(ptx, MODULE, &names()).map_err(failed)?;

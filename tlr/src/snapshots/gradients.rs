@@ -100,7 +100,7 @@ fn take<E: Dtype, D: Device<E>>(buffer: &mut Buffer<E, D>) -> Result<Vec<E>, Err
 
 /// Where a gradient's elements are, if it is on a GPU.
 #[cfg(feature = "cuda")]
-pub(super) fn on_gpu<E: Dtype, D: Device<E>>(
+pub(crate) fn on_gpu<E: Dtype, D: Device<E>>(
     buffer: &Buffer<E, D>,
 ) -> Option<super::gpu::Gradient> {
     let buffer: &dyn Any = buffer;

@@ -1,4 +1,4 @@
-//! The kernels of `window.cu`, and what they are launched with.
+//! The kernels of `window.cu` and `half.cu`, and what they are launched with.
 #![cfg(any(feature = "cuda", all(test, target_os = "linux")))]
 
 use crate::error::{DeviceError, Error};
@@ -19,6 +19,12 @@ pub(super) struct Kernels {
     pub(super) shift: Kernel<2>,
     pub(super) square: Kernel<1>,
     pub(super) slope: Kernel<4>,
+    #[cfg(feature = "cuda")]
+    pub(super) unscale: Kernel<2>,
+    #[cfg(feature = "cuda")]
+    pub(super) widen: Kernel<1>,
+    #[cfg(feature = "cuda")]
+    pub(super) narrow: Kernel<1>,
 }
 
 macro_rules! kernels {
@@ -27,6 +33,12 @@ macro_rules! kernels {
             shift: Kernel(concat!("shift_", $name)),
             square: Kernel(concat!("square_", $name)),
             slope: Kernel(concat!("slope_", $name)),
+            #[cfg(feature = "cuda")]
+            unscale: Kernel(concat!("unscale_", $name)),
+            #[cfg(feature = "cuda")]
+            widen: Kernel(concat!("widen_", $name)),
+            #[cfg(feature = "cuda")]
+            narrow: Kernel(concat!("narrow_", $name)),
         }
     };
 }
@@ -39,7 +51,9 @@ const F16: Kernels = kernels!("f16");
 /// The names of all kernels.
 #[cfg(feature = "cuda")]
 pub(super) fn names() -> Vec<&'static str> {
-    let all = [F32, F64, F16].map(|kernels| [kernels.shift.0, kernels.square.0, kernels.slope.0]);
+    let all = [F32, F64, F16].map(|Kernels { shift, square, slope, unscale, widen, narrow }| {
+        [shift.0, square.0, slope.0, unscale.0, widen.0, narrow.0]
+    });
     all.into_iter().flatten().collect()
 }
 

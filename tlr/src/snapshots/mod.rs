@@ -9,6 +9,8 @@
 //! only to the precision of bfloat16.
 
 mod advance;
+#[cfg(feature = "cuda")]
+pub(crate) mod convert;
 mod cut;
 #[cfg(feature = "cuda")]
 mod gpu;

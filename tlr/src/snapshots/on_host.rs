@@ -8,13 +8,12 @@
 //! every sum to 1e-12.
 
 #![allow(clippy::unwrap_used)]
-#[path = "../../tests/needs/mod.rs"]
-mod needs;
 
 use super::{
     launch::{kernels, Kernel, Launch, Row},
     sums::tests::{exact, values},
 };
+use crate::needs;
 use crate::tensors::{wide, Element};
 use std::{
     ffi::OsStr,

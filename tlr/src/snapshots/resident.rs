@@ -30,20 +30,44 @@ impl Resident {
         kernel: (Kernel<N>, CudaFunction),
         launch: Launch,
     ) -> Result<Vec<[f64; N]>, DriverError> {
+        // SAFETY: as the caller guarantees.
+        self.with_room(device, launch, |room, launch| unsafe { room.sums(kernel, launch) })
+    }
+
+    /// Launches a kernel that takes no sums, and does not wait for it.
+    ///
+    /// # Safety
+    /// As for [`sums`](Self::sums).
+    #[allow(unsafe_code)]
+    pub(super) unsafe fn launch<const N: usize>(
+        &mut self,
+        device: &Arc<CudaDevice>,
+        kernel: (Kernel<N>, CudaFunction),
+        launch: Launch,
+    ) -> Result<(), DriverError> {
+        // SAFETY: as the caller guarantees.
+        self.with_room(device, launch, |room, launch| unsafe { room.launch(kernel, launch) })
+    }
+
+    /// Does something with room that is enough for the launch.
+    fn with_room<T>(
+        &mut self,
+        device: &Arc<CudaDevice>,
+        launch: Launch,
+        work: impl FnOnce(&mut Room, Launch) -> Result<T, DriverError>,
+    ) -> Result<T, DriverError> {
         let room = match self.0.take().filter(|room| room.is_enough(device, &launch)) {
             Some(room) => room,
             None => Room::new(device, &launch)?,
         };
-        let room = self.0.insert(room);
-        // SAFETY: as the caller guarantees.
-        let sums = unsafe { room.sums(kernel, launch) };
-        if sums.is_err() {
+        let done = work(self.0.insert(room), launch);
+        if done.is_err() {
             // A launch may have been left half-way, with counts that are not 0. What it still
             // writes to is freed only after it.
             let _ = device.synchronize();
             self.0 = None;
         }
-        sums
+        done
     }
 }
 
@@ -84,7 +108,7 @@ impl Room {
 
     fn is_enough(&self, device: &Arc<CudaDevice>, launch: &Launch) -> bool {
         self.device.cu_device() == device.cu_device()
-            && self.ended.len() == launch.groups
+            && self.ended.len() >= launch.groups
             && self.blocks.len() >= MOST_SUMS * launch.blocks as usize
     }
 
@@ -95,12 +119,30 @@ impl Room {
     #[allow(unsafe_code)]
     unsafe fn sums<const N: usize>(
         &mut self,
-        (Kernel(name), function): (Kernel<N>, CudaFunction),
+        kernel: (Kernel<N>, CudaFunction),
         launch: Launch,
     ) -> Result<Vec<[f64; N]>, DriverError> {
         let groups: Vec<_> = (0..launch.groups).map(|group| launch.has_blocks(group)).collect();
+        // SAFETY: as the caller guarantees.
+        unsafe { self.launch(kernel, launch) }?;
+        let sums = self.landing.fetch(&self.device, &self.groups, N * groups.len())?;
+        let (sums, _) = sums.as_chunks::<N>();
+        let of_group = |(sums, written): (&[f64; N], bool)| if written { *sums } else { [0.0; N] };
+        Ok(sums.iter().zip(groups).map(of_group).collect())
+    }
+
+    /// See [`Resident::launch`].
+    ///
+    /// # Safety
+    /// As for [`Resident::sums`].
+    #[allow(unsafe_code)]
+    unsafe fn launch<const N: usize>(
+        &mut self,
+        (Kernel(name), function): (Kernel<N>, CudaFunction),
+        launch: Launch,
+    ) -> Result<(), DriverError> {
         self.bring(name, launch.table)?;
-        let Some(table) = self.tables.last() else { return Ok(Vec::new()) };
+        let Some(table) = self.tables.last() else { return Ok(()) };
         let config = LaunchConfig {
             grid_dim: (launch.blocks, 1, 1),
             block_dim: (THREADS, 1, 1),
@@ -114,11 +156,7 @@ impl Room {
         // of groups. The last block of a group reads the sums between two of the numbers behind the
         // rows, all at most the number of blocks, and writes N numbers to `groups`. Nothing else
         // uses this memory, and all of it is freed in the order of the stream.
-        unsafe { function.launch(config, work) }?;
-        let sums = self.landing.fetch(&self.device, &self.groups, N * groups.len())?;
-        let (sums, _) = sums.as_chunks::<N>();
-        let of_group = |(sums, written): (&[f64; N], bool)| if written { *sums } else { [0.0; N] };
-        Ok(sums.iter().zip(groups).map(of_group).collect())
+        unsafe { function.launch(config, work) }
     }
 
     /// Makes sure that the last table is this one. It is sent only if it is not there yet.
@@ -134,8 +172,8 @@ impl Room {
         let oldest = self.tables.iter().position(of_kernel).filter(|_| full);
         let oldest = oldest.map(|oldest| self.tables.remove(oldest).on_gpu);
         // Neither copy is waited for: the slice keeps what is copied, and the launch comes after it
-        // in the stream. What an older copy was made of is not needed any more, since its launch
-        // has been waited for.
+        // in the stream. What an older copy was made of is not needed any more: from memory like
+        // this CUDA has copied before the call returns, or to memory of its own.
         let on_gpu = match oldest.filter(|on_gpu| on_gpu.len() == words.len()) {
             Some(mut on_gpu) => {
                 self.device.htod_copy_into(words.clone(), &mut on_gpu)?;

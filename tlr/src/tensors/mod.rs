@@ -189,6 +189,24 @@ pub(crate) fn write<'a, E, D, M>(
     let Ok(_) = M::iter_tensors(&mut RecursiveWalker { m: model, f: &mut Write(&mut change) });
 }
 
+/// Where tensors of `model` on a GPU may be written to, and how many elements they have: all for
+/// which `which` says so, of whether they are trainable and how many elements there are. What they
+/// hold is lost. `None` in place of an address that cannot be determined.
+#[cfg(feature = "cuda")]
+pub(crate) fn places<E, D, M>(
+    model: &mut M,
+    mut which: impl FnMut(bool, usize) -> bool,
+) -> Vec<(Option<u64>, usize)>
+where
+    E: Dtype,
+    D: Device<E>,
+    M: TensorCollection<E, D>,
+{
+    let mut places = Places { which: &mut which, found: Vec::new() };
+    let Ok(_) = M::iter_tensors(&mut RecursiveWalker { m: model, f: &mut places });
+    places.found
+}
+
 /// A visitor that calls a `dyn` closure, so that a model's walk is compiled once for all uses.
 struct Read<'l, E: Dtype>(&'l mut dyn FnMut(Elements<'_, E>));
 
@@ -238,6 +256,36 @@ impl<E: Dtype, D: Device<E>> TensorVisitor<E, D> for Write<'_, '_, E> {
         let values = (self.0)(is_trained(&options), len);
         if let Some(values) = values.filter(|values| values.len() == len) {
             tensor.copy_from(&values);
+        }
+        Ok(None)
+    }
+}
+
+#[cfg(feature = "cuda")]
+struct Places<'a> {
+    which: &'a mut dyn FnMut(bool, usize) -> bool,
+    found: Vec<(Option<u64>, usize)>,
+}
+
+#[cfg(feature = "cuda")]
+impl<E: Dtype, D: Device<E>> TensorVisitor<E, D> for Places<'_> {
+    type Viewer = ViewTensorMut;
+    type Err = Infallible;
+    type E2 = E;
+    type D2 = D;
+
+    fn visit<S: Shape>(
+        &mut self,
+        options: TensorOptions<S, E, D>,
+        tensor: &mut Tensor<S, E, D>,
+    ) -> Result<Option<Tensor<S, E, D>>, Infallible> {
+        let len = tensor.shape().num_elements();
+        if (self.which)(is_trained(&options), len) {
+            // Clones share their memory until one is changed by dfdx, which this change does.
+            let alone = tensor.try_fill_with_zeros().is_ok();
+            let tensor = (tensor as &dyn Any).downcast_ref::<Tensor<S, E, dfdx::tensor::Cuda>>();
+            let place = tensor.filter(|_| alone).and_then(|tensor| gpu_place(tensor, len));
+            self.found.push((place.map(|place| place.address), len));
         }
         Ok(None)
     }

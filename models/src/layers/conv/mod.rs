@@ -2,6 +2,8 @@
 
 mod columns;
 mod composed;
+#[cfg(feature = "cudnn")]
+mod cudnn;
 mod direct;
 mod geometry;
 mod layer;

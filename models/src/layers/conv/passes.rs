@@ -9,6 +9,8 @@ use super::{
     geometry::Geometry,
     plan::{Plan, Share},
 };
+#[cfg(feature = "cudnn")]
+use crate::layers::cuda::Pass;
 use crate::layers::cuda::{kernels, Channels, CudaErr, Gpu, Grid, Kind, Matrix, Product};
 
 /// CUDA's own addresses are multiples of this, and so are the parts of the workspace.
@@ -103,6 +105,11 @@ impl Passes<'_> {
             // SAFETY: as the caller guarantees.
             unsafe { self.gpu.launch(kernels::FILL_PLANES, self.kind, grid, (planes, bias, y)) }?;
         }
+        // SAFETY: as the caller guarantees.
+        #[cfg(feature = "cudnn")]
+        if unsafe { self.by_cudnn(Pass::Forward, [x, weight, y], bias.is_some()) }? {
+            return Ok(());
+        }
         let product = |passes: &Self, share: &Share, b: Matrix| Product {
             rows: g.outputs / g.groups,
             terms: g.taps(),
@@ -130,6 +137,25 @@ impl Passes<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Does a pass by cuDNN. `false` where own kernels have to.
+    ///
+    /// # Safety
+    /// The addresses are those of the pass's operands.
+    #[cfg(feature = "cudnn")]
+    #[allow(unsafe_code)]
+    unsafe fn by_cudnn(
+        &mut self,
+        pass: Pass,
+        addresses: [u64; 3],
+        added: bool,
+    ) -> Result<bool, CudaErr> {
+        match self.g.for_cudnn(self.kind) {
+            // SAFETY: as the caller guarantees.
+            Some(of) => unsafe { self.gpu.convolve(pass, &of, addresses, added) },
+            None => Ok(false),
+        }
     }
 
     /// Adds the sum of each channel of what came back to the bias's gradient.
@@ -164,6 +190,18 @@ impl Passes<'_> {
         x_gradient: Option<u64>,
     ) -> Result<(), CudaErr> {
         let g = self.g;
+        // The images' gradient first: own kernels can do that of the filters by itself.
+        // SAFETY: as the caller guarantees.
+        #[cfg(feature = "cudnn")]
+        let x_gradient = match x_gradient {
+            Some(to) if !unsafe { self.by_cudnn(Pass::Images, [weight, upstream, to], true) }? => {
+                Some(to)
+            }
+            _ if unsafe { self.by_cudnn(Pass::Filters, [x, upstream, weight_gradient], true) }? => {
+                return Ok(());
+            }
+            _ => None,
+        };
         let pointwise = g.is_pointwise();
         // A product for each image gives a weight gradient for each, which is written and read. One
         // over all images needs what came back laid out like the columns.

@@ -1,5 +1,7 @@
 //! A GPU as the layers use it: the compiled kernels, cuBLAS, and memory for a layer's own use.
 
+#[cfg(feature = "cudnn")]
+use super::cudnn::Cudnn;
 use super::{
     launch::{names, Grid, Kernel, Kind, THREADS},
     CudaErr,
@@ -23,6 +25,8 @@ use std::{
 pub(in crate::layers) struct Gpu {
     pub(super) device: Arc<CudaDevice>,
     pub(super) blas: CudaBlas,
+    #[cfg(feature = "cudnn")]
+    pub(super) cudnn: Option<Cudnn>,
     workspace: CudaSlice<u8>,
 }
 
@@ -60,7 +64,13 @@ impl Gpu {
 
     fn new(device: Arc<CudaDevice>) -> Result<Self, CudaErr> {
         let workspace = device.null()?;
-        Ok(Self { blas: CudaBlas::new(device.clone())?, workspace, device })
+        Ok(Self {
+            blas: CudaBlas::new(device.clone())?,
+            #[cfg(feature = "cudnn")]
+            cudnn: cudnn(&device)?,
+            workspace,
+            device,
+        })
     }
 
     /// The address of at least `bytes` bytes for this layer's own use, with anything in them.
@@ -131,4 +141,15 @@ impl Gpu {
         unsafe { function.launch(config, arguments) }?;
         Ok(())
     }
+}
+
+/// cuDNN on this GPU, or a warning that says why there is none. The layers do without it.
+#[cfg(feature = "cudnn")]
+fn cudnn(device: &CudaDevice) -> Result<Option<Cudnn>, CudaErr> {
+    device.bind_to_thread()?;
+    // SAFETY: the stream is the device's, and whoever has the one has the other.
+    #[allow(unsafe_code)]
+    let cudnn = unsafe { Cudnn::new(device.cu_stream().cast()) };
+    let warn = |missing| tracing::warn!(%missing, "no cuDNN, own kernels convolve");
+    Ok(cudnn.map_err(warn).ok())
 }

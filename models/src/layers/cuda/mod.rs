@@ -5,6 +5,10 @@
 //! waits for the GPU: what is freed or overwritten after a launch is so after it in the stream.
 
 mod channels;
+#[cfg(feature = "cudnn")]
+mod convolve;
+#[cfg(feature = "cudnn")]
+mod cudnn;
 mod gpu;
 mod launch;
 mod memory;
@@ -12,6 +16,8 @@ mod multiply;
 mod sizes;
 
 pub(super) use channels::{row_shares, Channels};
+#[cfg(feature = "cudnn")]
+pub(super) use cudnn::{Convolution, Pass, Precision};
 pub(super) use gpu::Gpu;
 pub(super) use launch::{kernels, Grid, Kind};
 pub(super) use memory::{address, kept, Input, Output};

@@ -1,12 +1,45 @@
 //! The master of a model in half precision: how it is made, and what is copied between the two.
 
-use crate::tensors;
+use crate::{
+    error::Error,
+    tensors::{self, device_error, Backend},
+};
 use dfdx::{
     nn::{TensorCollection, TensorOptions, TensorVisitor, ViewTensorRef},
+    optim::OptimizerUpdateError,
     shapes::{Dtype, HasShape, Shape},
-    tensor::{HasErr, Tensor, TensorFromVec},
+    tensor::{Gradients, HasErr, Tensor, TensorFromVec},
     tensor_ops::Device,
 };
+use std::fmt::Display;
+
+/// The gradients of a master.
+pub(super) struct Unscaled<D: Backend<f32>> {
+    pub(super) gradients: Gradients<f32, D>,
+    /// Whether all are finite, if somebody has looked.
+    pub(super) are_finite: Option<bool>,
+}
+
+/// Names the tensors of `model` that have no gradient.
+pub(super) fn missing<M, E, D>(model: &M, error: OptimizerUpdateError<D::Err>) -> Error
+where
+    M: TensorCollection<E, D>,
+    E: Dtype,
+    D: Backend<E>,
+{
+    match error {
+        OptimizerUpdateError::DeviceError(error) => failed(error),
+        OptimizerUpdateError::UnusedParams(unused) => {
+            let names = tensors::list(model).into_iter();
+            let names = names.filter(|tensor| unused.ids.contains(&tensor.id));
+            Error::UnusedParameters { tensors: names.map(|t| t.name).collect() }
+        }
+    }
+}
+
+pub(super) fn failed(error: impl Display + 'static) -> Error {
+    device_error(error.to_string(), &error)
+}
 
 /// Copies the buffers, and the weights too if `weights` is set, between two models of the same
 /// shape and different element types.

@@ -1,6 +1,8 @@
 //! [`MixedPrecision`]: training in half precision with master weights in f32.
 
 mod master;
+#[cfg(feature = "cuda")]
+mod on_gpu;
 mod persistence;
 
 use super::{
@@ -11,16 +13,15 @@ use crate::{
     engine::{RateRule, Step},
     error::{Cause, Error},
     optim::{gradients, OverRanks, TunableOptimizer},
-    tensors::{self, device_error, Backend},
+    tensors::{self, Backend},
 };
 use dfdx::{
     nn::{RecursiveWalker, TensorCollection},
-    optim::OptimizerUpdateError,
     shapes::{Dtype, Rank0},
     tensor::{Gradients, Tape, Tensor, UniqueId},
     tensor_ops::TryMul,
 };
-use master::{copy, to_f32, Widen};
+use master::{copy, failed, missing, to_f32, Unscaled, Widen};
 use std::{fmt, marker::PhantomData};
 
 /// Trains a model in half precision. The optimizer updates the master, a copy of the model in f32.
@@ -66,6 +67,8 @@ pub struct MixedPrecision<M, E, Opt: TunableOptimizer, R> {
     tensors: Vec<UniqueId>,
     config: LossScale,
     state: ScaleState,
+    #[cfg(feature = "cuda")]
+    converter: crate::snapshots::convert::Converter,
     marker: PhantomData<fn(&M, E)>,
 }
 
@@ -106,8 +109,16 @@ where
         let Some(master) = walk.map_err(failed)? else { return Err(Error::NothingToTrain) };
         let optimizer = optimizer(&master)?;
         let marker = PhantomData;
-        let (tensors, config, state) = (trained, scale, ScaleState::new(&scale));
-        Ok(Self { optimizer, master, tensors, config, state, marker })
+        Ok(Self {
+            optimizer,
+            master,
+            tensors: trained,
+            config: scale,
+            state: ScaleState::new(&scale),
+            #[cfg(feature = "cuda")]
+            converter: Default::default(),
+            marker,
+        })
     }
 
     /// Multiplies the loss by the [scale](Self::loss_scale). Pass the gradients of the result to
@@ -239,40 +250,68 @@ where
         gradients: &Gradients<E, D>,
         loss: impl Into<f64>,
     ) -> Result<Step, Error> {
-        let own = self.unscale(model, gradients);
+        let (own, finite) = match self.unscale(model, gradients) {
+            Ok(Unscaled { gradients, are_finite }) => (Ok(gradients), are_finite),
+            Err(error) => (Err(error), None),
+        };
         // All ranks skip a batch that overflows on any, so their scales stay equal.
         let loss = loss.into();
         let (mut unscaled, mean) = self.optimizer.average_first(&self.master, own, loss)?;
         let loss = mean.unwrap_or(loss);
-        let finite = gradients::are_finite(&self.master, &mut unscaled).map_err(failed)?;
+        // What is known of this rank's own says nothing of the mean.
+        let finite = match finite.filter(|_| !self.optimizer.optimizer.averages_over_ranks()) {
+            Some(finite) => finite,
+            None => gradients::are_finite(&self.master, &mut unscaled).map_err(failed)?,
+        };
         if !finite && loss.is_finite() && self.state.scale > 1.0 {
             tracing::debug!(scale = self.state.scale, "a gradient overflowed, step left out");
             self.state.overflowed();
             // The forward pass has changed the model's buffers. A skipped batch leaves no trace.
-            copy(&self.master, model, false);
+            self.write_model(model, false);
             return Ok(Step::Skipped(Cause::GradientOverflow));
         }
         // The forward pass has changed the model's buffers, so they are copied to the master.
-        copy(model, &mut self.master, false);
+        self.write_master(model);
         let stepped = self.optimizer.step_averaged(&mut self.master, &mut unscaled, loss);
-        copy(&self.master, model, true);
+        self.write_model(model, true);
         let step = stepped?;
         self.state.stepped(finite, &self.config);
         Ok(step)
     }
 
+    /// Copies the model's buffers to the master.
+    fn write_master(&mut self, model: &M) {
+        #[cfg(feature = "cuda")]
+        if on_gpu::widen::<_, _, E, D>(&mut self.converter, model, &mut self.master) {
+            return;
+        }
+        copy(model, &mut self.master, false);
+    }
+
+    /// Copies the master's buffers to the model, and the weights too if `weights` is set.
+    fn write_model(&mut self, model: &mut M, weights: bool) {
+        #[cfg(feature = "cuda")]
+        if on_gpu::narrow::<_, _, E, D>(&mut self.converter, &self.master, model, weights) {
+            return;
+        }
+        copy(&self.master, model, weights);
+    }
+
     /// The gradients of the master, without the scale.
-    fn unscale(&self, model: &M, gradients: &Gradients<E, D>) -> Result<Gradients<f32, D>, Error> {
-        let mut gradients = match gradients::complete(model, gradients) {
-            Ok(gradients) => gradients,
-            Err(OptimizerUpdateError::DeviceError(error)) => return Err(failed(error)),
-            Err(OptimizerUpdateError::UnusedParams(unused)) => {
-                let names = tensors::list(model).into_iter();
-                let names = names.filter(|tensor| unused.ids.contains(&tensor.id));
-                return Err(Error::UnusedParameters { tensors: names.map(|t| t.name).collect() });
-            }
-        };
+    fn unscale(&mut self, model: &M, gradients: &Gradients<E, D>) -> Result<Unscaled<D>, Error> {
         let factor = self.state.scale.recip() as f32; // exact: a power of two
+        #[cfg(feature = "cuda")]
+        if let Some(unscaled) = on_gpu::unscale(
+            &mut self.converter,
+            (model, &self.master),
+            gradients,
+            &self.tensors,
+            factor,
+        )? {
+            return Ok(unscaled);
+        }
+        let complete = gradients::complete(model, gradients);
+        let mut gradients = complete.map_err(|error| missing(model, error))?;
         let (mut values, mut ids) = (Vec::<Vec<f32>>::new(), Vec::new());
         let read = gradients::each(model, &mut gradients, |id, gradient| {
             ids.push(id);
@@ -293,7 +332,7 @@ where
             })
         });
         written.map_err(failed)?;
-        Ok(unscaled)
+        Ok(Unscaled { gradients: unscaled, are_finite: None })
     }
 }
 
@@ -328,8 +367,4 @@ impl<M, E, Opt: TunableOptimizer, R: fmt::Debug> fmt::Debug for MixedPrecision<M
             .field("optimizer", &self.optimizer)
             .finish_non_exhaustive()
     }
-}
-
-fn failed(error: impl fmt::Display + 'static) -> Error {
-    device_error(error.to_string(), &error)
 }

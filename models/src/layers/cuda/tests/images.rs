@@ -33,7 +33,7 @@ pub(super) fn convolved<
     lists
 }
 
-fn convolution<E: Real, const I: usize, const O: usize, const K: usize, const G: usize>(
+pub(super) fn convolution<E: Real, const I: usize, const O: usize, const K: usize, const G: usize>(
     size: (usize, usize, usize),
     (stride, padding, dilation): (usize, usize, usize),
 ) where
@@ -53,7 +53,7 @@ fn convolution<E: Real, const I: usize, const O: usize, const K: usize, const G:
     }
 }
 
-fn convolutions<E: Real>()
+pub(super) fn convolutions<E: Real>()
 where
     Cpu: Layers<E>,
     Cuda: Layers<E>,

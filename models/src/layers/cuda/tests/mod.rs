@@ -2,6 +2,8 @@
 //! in tests, and parts and blocks are small, so that there are several.
 #![allow(clippy::unwrap_used)]
 
+#[cfg(feature = "cudnn")]
+mod cudnn;
 #[cfg(feature = "f16")]
 mod halves;
 mod images;
