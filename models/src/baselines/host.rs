@@ -246,7 +246,9 @@ where
             .map_err(|error| damaged(format!("`{ATTACHMENT}`, or another rule: {error}")))?;
         let mut peer = self.peer.clone();
         peer.restore(saved)?;
-        let schedule = checkpoint.attachment(SCHEDULE).unwrap_or(NO_SCHEDULE.as_bytes());
+        let Some(schedule) = checkpoint.attachment(SCHEDULE) else {
+            return Err(damaged(format!("it has no `{SCHEDULE}`")).into());
+        };
         if schedule != self.described_schedule().as_bytes() {
             let differs = Difference::Setting {
                 name: "schedule".to_owned(),

@@ -14,8 +14,10 @@ pub use record::{line, Ended, EpochRecord, SweepRecord};
 pub use results::Results;
 pub use together::run_together;
 
+#[cfg(feature = "lab")]
+pub(crate) use record::how_it_ended;
+
 use crate::{
-    baselines::PeerError,
     data::Dataset,
     train::{self, InMemory, Network, Options, Persistence, Run, TrainError},
 };
@@ -90,36 +92,13 @@ fn run_each(
     train: &Train<'_>,
 ) -> Result<usize, SweepError> {
     let mut failed = 0;
-    let work = |options: &Options| train(options).map_err(|error| how_it_ended(&error));
-    jobs::each(cells, jobs, &work, &mut |options, run| {
-        let run = run.unwrap_or_else(|| Err((Ended::Failed, jobs::PANICKED.to_owned())));
+    jobs::each(cells, jobs, train, &mut |options, run| {
         let record = results.add(options, &run)?;
         failed += usize::from(record.ended == Ended::Failed);
         observer(&record);
         Ok(())
     })?;
     Ok(failed)
-}
-
-/// Whether a run diverged or failed, and in what words.
-pub(crate) fn how_it_ended(error: &TrainError) -> (Ended, String) {
-    use tlr::Error::{
-        LostWeights, NonFiniteLoss, NonFiniteStep, NonFiniteWeights, TooManyRollbacks,
-    };
-    let ended = match error {
-        TrainError::Rate(
-            LostWeights { .. }
-            | NonFiniteLoss { .. }
-            | NonFiniteStep { .. }
-            | NonFiniteWeights { .. }
-            | TooManyRollbacks { .. },
-        )
-        | TrainError::Peer(PeerError::NonFiniteLoss { .. } | PeerError::NonFinite { .. }) => {
-            Ended::Diverged
-        }
-        _ => Ended::Failed,
-    };
-    (ended, error.to_string())
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 use super::{
     grid::{canonical, key},
+    jobs::RunError,
     record::{Ended, EpochRecord, SweepRecord},
     table::Table,
     SweepError,
@@ -77,7 +78,7 @@ impl Results {
     pub(super) fn add(
         &mut self,
         options: &Options,
-        run: &Result<Run, (Ended, String)>,
+        run: &Result<Run, RunError>,
     ) -> Result<SweepRecord, SweepError> {
         self.append(RunResult::new(&self.data, options, run))
     }
@@ -104,7 +105,7 @@ pub(super) struct RunResult {
 
 impl RunResult {
     /// The outcome of a run on this data.
-    pub(super) fn new(data: &str, options: &Options, run: &Result<Run, (Ended, String)>) -> Self {
+    pub(super) fn new(data: &str, options: &Options, run: &Result<Run, RunError>) -> Self {
         let cell = cell(data, options);
         let epochs = run.iter().flat_map(|run| &run.epochs).map(|epoch| EpochRecord {
             cell: cell.clone(),

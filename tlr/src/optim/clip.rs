@@ -1,8 +1,8 @@
 //! [`Clip`]: gradient clipping by norm or by value.
 
 use super::{
-    forward, gradients, update_alone, CompleteGradients, ErrOf, Family, OptimizerState, Resumable,
-    ResumableFamily, Settings, TunableOptimizer,
+    forward, gradients, update_alone, CompleteGradients, ErrOf, Family, OptimizerState,
+    RestoreError, Resumable, ResumableFamily, Settings, TunableOptimizer,
 };
 use crate::{
     error::Error,
@@ -270,7 +270,7 @@ where
         &mut self,
         model: &mut Opt::Model,
         state: &OptimizerState,
-    ) -> Result<(), ErrOf<Opt>> {
+    ) -> Result<(), RestoreError<ErrOf<Opt>>> {
         self.optimizer.restore(model, state)
     }
 }
@@ -291,7 +291,7 @@ where
         optimizer: &mut Self::For<L>,
         layer: &mut L,
         state: &OptimizerState,
-    ) -> Result<(), ErrOf<Opt>>
+    ) -> Result<(), RestoreError<ErrOf<Opt>>>
     where
         L: TensorCollection<Opt::Dtype, Opt::Device> + Clone,
     {

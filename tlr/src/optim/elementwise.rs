@@ -2,7 +2,7 @@
 
 use super::{
     gradients, names::are_distinct_words, CompleteGradients, FailedUpdate, Family, OptimizerState,
-    Resumable, ResumableFamily, TunableOptimizer, UpdateRule,
+    RestoreError, Resumable, ResumableFamily, TunableOptimizer, UpdateRule,
 };
 use crate::{
     error::Error,
@@ -301,10 +301,15 @@ where
         Ok(state)
     }
 
-    fn restore(&mut self, model: &mut M, state: &OptimizerState) -> Result<(), D::Err> {
+    fn restore(
+        &mut self,
+        model: &mut M,
+        state: &OptimizerState,
+    ) -> Result<(), RestoreError<D::Err>> {
+        let steps = state.count("")?;
         let tensors = tensors::list_with_devices(&*model);
         self.buffers = load::<E, D, N>(C::BUFFERS, tensors, state)?;
-        self.steps = state.steps.values().copied().next().unwrap_or(0);
+        self.steps = steps;
         Ok(())
     }
 }
@@ -337,14 +342,18 @@ fn load<E: Element, D: Backend<E>, const N: usize>(
     names: [&str; N],
     tensors: Vec<(TensorInfo, D)>,
     state: &OptimizerState,
-) -> Result<Buffers<E, D, N>, D::Err> {
+) -> Result<Buffers<E, D, N>, RestoreError<D::Err>> {
     let mut loaded = HashMap::new();
     for (tensor, device) in tensors.into_iter().filter(|(tensor, _)| tensor.trainable) {
-        let mut buffers: [Buffer<E, D>; N] = zeros(&device, tensor.len)?;
+        let zeros = zeros(&device, tensor.len).map_err(RestoreError::Device);
+        let mut buffers: [Buffer<E, D>; N] = zeros?;
         for (name, buffer) in names.iter().zip(&mut buffers) {
-            if let Some(stored) = state.get(name, &tensor.name) {
-                D::write(buffer, |values| stored.copy_into(values))?;
-            }
+            let mut copied = Ok(());
+            let copy = |values: &mut [E]| {
+                copied = state.copy(name, &tensor.name, &tensor.shape, values);
+            };
+            D::write(buffer, copy).map_err(RestoreError::Device)?;
+            copied?;
         }
         loaded.insert(tensor.id, buffers);
     }
@@ -369,7 +378,7 @@ where
         optimizer: &mut Self::For<L>,
         layer: &mut L,
         state: &OptimizerState,
-    ) -> Result<(), D::Err> {
+    ) -> Result<(), RestoreError<D::Err>> {
         optimizer.restore(layer, state)
     }
 }

@@ -14,9 +14,9 @@ pub trait Shards {
     fn place(&self) -> (usize, usize);
 
     /// Gives each rank the numbers of all ranks, in the order of the ranks. All ranks have to call
-    /// it. A rank that has failed passes the text of its error.
+    /// it. A rank that has failed passes its error.
     ///
     /// # Errors
     /// [`Error::Parallel`], on all ranks.
-    fn exchange_numbers(&self, own: Result<Vec<f64>, String>) -> Result<Vec<Vec<f64>>, Error>;
+    fn exchange_numbers(&self, own: Result<Vec<f64>, Error>) -> Result<Vec<Vec<f64>>, Error>;
 }

@@ -247,6 +247,11 @@ impl<C: Communicator> Ranks<C> {
         }
     }
 
+    /// As [`confirm`](Self::confirm), for a rank that has failed by this error.
+    pub(super) fn confirm_own(&self, failure: Option<&Error>) -> Result<(), Error> {
+        self.confirm(failure.map(ToString::to_string).as_deref())
+    }
+
     /// Ends all exchanges, for a rank that cannot go on: every rank that waits for this one gets
     /// this error, and so does each later call.
     ///

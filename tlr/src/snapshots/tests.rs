@@ -109,7 +109,7 @@ impl crate::optim::Shards for OfTwo {
         (0, 2)
     }
 
-    fn exchange_numbers(&self, own: Result<Vec<f64>, String>) -> Result<Vec<Vec<f64>>, Error> {
+    fn exchange_numbers(&self, own: Result<Vec<f64>, Error>) -> Result<Vec<Vec<f64>>, Error> {
         match self.fails {
             true => Err(Error::Device(DeviceError::new("the other rank's"))),
             false => Ok(vec![own.clone().unwrap(), own.unwrap()]),

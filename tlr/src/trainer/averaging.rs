@@ -113,7 +113,7 @@ where
         own: Own<'_, Opt>,
         mut figures: StepFigures,
     ) -> Result<Option<f64>, Error> {
-        let own = own.map_err(|fault| self.to_error(fault).to_string());
+        let own = own.map_err(|fault| self.to_error(fault));
         figures.standing = Some(self.engine.standing());
         self.optimizer.average_over_ranks(model, own, &mut figures)?;
         Ok(figures.loss)

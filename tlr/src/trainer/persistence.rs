@@ -5,7 +5,7 @@ use crate::{
     checkpoint::{Checkpoint, Metadata, Tensors},
     engine::RateRule,
     error::Error,
-    optim::{ErrOf, OptimizerState, Resumable, TunableOptimizer},
+    optim::{ErrOf, OptimizerState, RestoreError, Resumable, TunableOptimizer, OPTIMIZER},
     settings::{join, Settings},
     snapshots::Sketches,
     tensors::{self, Element, Stored},
@@ -16,7 +16,6 @@ use std::path::Path;
 const MODEL: &str = "model";
 const SNAPSHOT: &str = "snapshot";
 const SKETCHES: [&str; 2] = ["sketch", "sketch_moved"];
-const OPTIMIZER: &str = "optimizer";
 
 impl<Opt, R> Trainer<Opt, R>
 where
@@ -282,7 +281,10 @@ where
                 (true, Some(_)) => None,
             }
         })?;
-        self.optimizer.restore(model, &state).map_err(Fault::Device)?;
+        self.optimizer.restore(model, &state).map_err(|error| match error {
+            RestoreError::Device(error) => Fault::Device(error),
+            RestoreError::State(problem) => checkpoint.refused(problem).into(),
+        })?;
         // Nothing fails after this.
         self.has_updated = false;
         self.snapshots.replace(snapshots);
@@ -305,6 +307,6 @@ where
 }
 
 /// What a rank tells the others: nothing, or why it cannot go on.
-fn own_part<T>(done: &Result<T, Error>) -> Result<Vec<f64>, String> {
-    done.as_ref().map(|_| Vec::new()).map_err(ToString::to_string)
+fn own_part<T>(done: &Result<T, Error>) -> Result<Vec<f64>, Error> {
+    done.as_ref().map(|_| Vec::new()).map_err(Error::clone)
 }

@@ -318,7 +318,7 @@ where
     fn average_over_ranks(
         &mut self,
         model: &Opt::Model,
-        gradients: Result<&mut Gradients<Opt::Dtype, Opt::Device>, String>,
+        gradients: Result<&mut Gradients<Opt::Dtype, Opt::Device>, Error>,
         figures: &mut StepFigures,
     ) -> Result<(), Error> {
         if figures.again {
