@@ -19,7 +19,7 @@ pub const POINTS: usize = 20;
 const READINGS: usize = 200;
 
 /// Called after every step of a run with the steps made so far and the batch's loss.
-pub type Watch<'a> = dyn Fn(usize, f64) + Sync + 'a;
+pub type WatchSteps<'a> = dyn Fn(usize, f64) + Sync + 'a;
 
 /// The result of a run.
 #[derive(Clone, Debug, PartialEq)]
@@ -88,7 +88,7 @@ pub fn train<P: Problem>(
     problem: &P,
     contender: &Contender,
     seed: u64,
-    watch: &Watch<'_>,
+    watch: &WatchSteps<'_>,
 ) -> Result<Trained, TrainError> {
     let device = P::Device::open(seed)?;
     let budget = problem.budget();

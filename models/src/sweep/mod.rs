@@ -11,10 +11,10 @@ mod together;
 pub use error::SweepError;
 pub use grid::Grid;
 pub use record::{line, Ended, EpochRecord, SweepRecord};
-pub use results::Results;
+pub use results::SweepResults;
 pub use together::run_together;
 
-#[cfg(feature = "lab")]
+#[cfg(any(test, feature = "lab"))]
 pub(crate) use record::how_it_ended;
 
 use crate::{
@@ -37,12 +37,12 @@ use grid::canonical;
 /// ```no_run
 /// use tlr_models::{
 ///     data::digits,
-///     sweep::{self, Results},
+///     sweep::{self, SweepResults},
 ///     train::{Net, Options},
 /// };
 ///
 /// let data = digits::draw(0, 20_000, 10_000)?;
-/// let mut results = Results::open("out/sweep".as_ref(), "drawn digits", &data)?;
+/// let mut results = SweepResults::open("out/sweep".as_ref(), "drawn digits", &data)?;
 /// let cells = [1e-3, 1e-6].map(|rate| Options { rate, ..Options::default() });
 /// let failed = sweep::run::<Net>(&data, &cells, 2, &mut results, &mut |record| {
 ///     println!("{}", sweep::line(record));
@@ -54,7 +54,7 @@ pub fn run<M: Network>(
     data: &Dataset,
     cells: &[Options],
     jobs: usize,
-    results: &mut Results,
+    results: &mut SweepResults,
     observer: &mut dyn FnMut(&SweepRecord),
 ) -> Result<usize, SweepError> {
     let cells = left(cells, results);
@@ -71,7 +71,7 @@ fn train_cell<M: Network>(data: &Dataset, options: &Options) -> Result<Run, Trai
 }
 
 /// The cells that are still to be run.
-fn left(cells: &[Options], results: &Results) -> Vec<Options> {
+fn left(cells: &[Options], results: &SweepResults) -> Vec<Options> {
     let cells = cells.iter().map(|options| canonical(*options));
     cells.filter(|options| results.of(options).is_none()).collect()
 }
@@ -87,7 +87,7 @@ type Train<'a> = dyn Fn(&Options) -> Result<Run, TrainError> + Sync + 'a;
 fn run_each(
     cells: &[Options],
     jobs: usize,
-    results: &mut Results,
+    results: &mut SweepResults,
     observer: &mut dyn FnMut(&SweepRecord),
     train: &Train<'_>,
 ) -> Result<usize, SweepError> {
@@ -132,8 +132,8 @@ mod tests {
         digits::draw(0, 60, 20).unwrap()
     }
 
-    fn open(folder: &Path) -> Results {
-        Results::open(folder, "few digits", &few()).unwrap()
+    fn open(folder: &Path) -> SweepResults {
+        SweepResults::open(folder, "few digits", &few()).unwrap()
     }
 
     /// Runs what is to be run, and counts.
@@ -171,7 +171,7 @@ mod tests {
         drop(results);
         // On other data of the same name and size nothing is done, nor by other options.
         let others = digits::draw(1, 60, 20).unwrap();
-        let others = Results::open(folder.path(), "few digits", &others).unwrap();
+        let others = SweepResults::open(folder.path(), "few digits", &others).unwrap();
         assert!(others.of(&cells[0]).is_none());
         drop(others);
         let results = open(folder.path());
@@ -191,7 +191,7 @@ mod tests {
     fn a_folder_is_one_sweeps_at_a_time() {
         let folder = tempfile::tempdir().unwrap();
         let held = open(folder.path());
-        let second = Results::open(folder.path(), "few digits", &few()).unwrap_err();
+        let second = SweepResults::open(folder.path(), "few digits", &few()).unwrap_err();
         assert!(matches!(second, SweepError::Report(ReportError::InUse { .. })), "{second}");
         drop(held);
         open(folder.path());
@@ -291,7 +291,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("results.csv");
         fs::write(&path, "name,size\na,1\n").unwrap();
-        let error = Results::open(folder.path(), "few digits", &few()).unwrap_err();
+        let error = SweepResults::open(folder.path(), "few digits", &few()).unwrap_err();
         assert!(matches!(error, SweepError::Csv { .. }));
         assert!(error.to_string().contains("move the file away"));
         assert_eq!(fs::read_to_string(&path).unwrap(), "name,size\na,1\n");

@@ -22,14 +22,14 @@ use std::{collections::HashSet, path::Path};
 ///
 /// A folder is one sweep's at a time.
 #[derive(Debug)]
-pub struct Results {
+pub struct SweepResults {
     folder: OutFolder,
     data: String,
     records: Table<SweepRecord>,
     epochs: Table<EpochRecord>,
 }
 
-impl Results {
+impl SweepResults {
     /// Reads what `folder` has, or makes it, and holds it until it is dropped. `name` is that of
     /// `data`, which is trained on: runs on other data do not count as done, and neither do those
     /// that have failed.

@@ -1,7 +1,8 @@
 //! A sweep whose runs are shared out to several ranks.
 
 use super::{
-    jobs, left, results::RunResult, source, train_cell, Ended, Results, SweepError, SweepRecord,
+    jobs, left, results::RunResult, source, train_cell, Ended, SweepError, SweepRecord,
+    SweepResults,
 };
 use crate::{
     data::Dataset,
@@ -22,7 +23,7 @@ pub fn run_together<M: Network>(
     data: &Dataset,
     cells: &[Options],
     jobs: usize,
-    mut results: Option<&mut Results>,
+    mut results: Option<&mut SweepResults>,
     ranks: &AnyRanks,
     observer: &mut dyn FnMut(&SweepRecord),
 ) -> Result<usize, SweepError> {

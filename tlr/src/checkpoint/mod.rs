@@ -1,8 +1,11 @@
 //! Training that goes on where it was: model, optimizer and engine in one file.
 
 mod file;
+mod tensor_file;
 
-pub(crate) use file::Tensors;
+pub use tensor_file::TensorFile;
+
+pub(crate) use tensor_file::Tensors;
 
 use crate::{
     engine::{State, MAX_COUNT},

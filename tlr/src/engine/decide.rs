@@ -19,7 +19,9 @@ use super::{
     rule::{self, bounded, Proposal, RATES},
     settle::settle,
     start::{climb::climb, rounding::Rounding, LARGEST_CLIMB},
-    state::{EndedWindow, Gathered, GroupState, Phase, PreviousWindow, Rollback, SnapshotTrust},
+    state::{
+        EndedWindow, GatheredLosses, GroupState, Phase, PreviousWindow, Rollback, SnapshotTrust,
+    },
     Engine, RateRule, Request, Step,
 };
 use crate::error::{Cause, Error};
@@ -305,7 +307,7 @@ impl<R: RateRule> Engine<R> {
     fn restart_at_snapshot(&mut self) {
         self.begin_window();
         self.forget_directions();
-        self.state.gathered = Gathered::default();
+        self.state.gathered = GatheredLosses::default();
         self.state.snapshot = SnapshotTrust::Good;
     }
 
@@ -314,7 +316,7 @@ impl<R: RateRule> Engine<R> {
     pub(super) fn leave_window(&mut self) {
         self.begin_window();
         self.forget_directions();
-        self.state.gathered = Gathered::default();
+        self.state.gathered = GatheredLosses::default();
         self.state.watch.leave();
         self.state.watch.new_snapshot();
         self.state.snapshot = SnapshotTrust::Missing;

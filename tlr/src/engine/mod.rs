@@ -107,7 +107,7 @@ pub(crate) use {
 use crate::error::Error;
 #[cfg(feature = "dfdx")]
 use crate::settings::Settings;
-use horizon::Shape;
+use horizon::HorizonShape;
 pub(crate) use rule::bounded;
 use start::ramp::Ramp;
 use state::{GroupState, PendingStep, Phase};
@@ -246,7 +246,7 @@ impl<R> Engine<R> {
     fn planned_factor(&self) -> f64 {
         let State { steps, level_from, quiet, follows, .. } = self.state;
         let scheduled = self.schedule.as_ref().map_or(1.0, |schedule| schedule.factor(steps));
-        let shape = Shape::of(quiet, follows);
+        let shape = HorizonShape::of(quiet, follows);
         let ends = |horizon| shape.factor(horizon, level_from, steps);
         scheduled * self.config.horizon.map_or(1.0, ends)
     }

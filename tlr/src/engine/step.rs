@@ -3,10 +3,10 @@
 use super::{
     event::{Event, Request, Step, Target, TensorKind},
     rule::RateRule,
-    safeguard::Verdict,
+    safeguard::LossVerdict,
     schedule::Schedule,
     start::ramp::Ramp,
-    state::{Gathered, PendingStep, Phase, Rollback, SnapshotTrust},
+    state::{GatheredLosses, PendingStep, Phase, Rollback, SnapshotTrust},
     Engine,
 };
 use crate::error::{Cause, Error};
@@ -124,7 +124,7 @@ impl<R: RateRule> Engine<R> {
 
     /// Reports that the gradients gathered for the step to come are gone.
     pub fn gathered_gradients_lost(&mut self) {
-        self.state.gathered = Gathered::default();
+        self.state.gathered = GatheredLosses::default();
     }
 
     /// Begins a step.
@@ -159,19 +159,19 @@ impl<R: RateRule> Engine<R> {
         }
         if let Some(loss) = step.gathered.mean() {
             match self.inspect(&mut step, loss)? {
-                Verdict::Bad(cause) if self.may_be_innocent(cause) => {
+                LossVerdict::Bad(cause) if self.may_be_innocent(cause) => {
                     self.state.phase = Phase::Suspecting(step, cause);
                     return Ok(Request::MeasureSlopes(self.way_back()));
                 }
-                Verdict::Bad(cause) => return Ok(self.check(step, cause, None)),
-                Verdict::Skip(cause) => {
+                LossVerdict::Bad(cause) => return Ok(self.check(step, cause, None)),
+                LossVerdict::Skip(cause) => {
                     self.state.phase = Phase::Skipping(step, cause);
                     return Ok(Request::Skip { drop_gathered: loss.is_finite() });
                 }
-                Verdict::Good if self.state.position == 0 && !step.only_gathers => {
+                LossVerdict::Good if self.state.position == 0 && !step.only_gathers => {
                     step.snapshot = SnapshotTrust::Good;
                 }
-                Verdict::Good | Verdict::Doubtful => (),
+                LossVerdict::Good | LossVerdict::Doubtful => (),
             }
         }
         if takes_snapshot {
@@ -204,13 +204,13 @@ impl<R: RateRule> Engine<R> {
         Request::CheckWeights
     }
 
-    fn inspect(&self, step: &mut PendingStep, loss: f64) -> Result<Verdict, Error> {
+    fn inspect(&self, step: &mut PendingStep, loss: f64) -> Result<LossVerdict, Error> {
         match &self.config.safeguard {
             Some(_) if step.only_gathers || step.ramp.is_some() => {
                 Ok(step.watch.inspect_gathered(loss))
             }
             Some(safeguard) => Ok(step.watch.inspect(loss, self.window, safeguard)),
-            None if loss.is_finite() => Ok(Verdict::Good),
+            None if loss.is_finite() => Ok(LossVerdict::Good),
             None => Err(Error::NonFiniteLoss { step: self.state.steps + 1, loss }),
         }
     }
@@ -229,7 +229,7 @@ impl<R: RateRule> Engine<R> {
             state.gathered = step.gathered;
             return self.finish(0, Step::Gathered);
         }
-        state.gathered = Gathered::default();
+        state.gathered = GatheredLosses::default();
         if let Some(ramp) = step.ramp {
             return self.ramp_step_made(ramp, step.ends_ramp);
         }
@@ -256,7 +256,7 @@ impl<R: RateRule> Engine<R> {
             state.ramp = step.ramp;
         }
         if cause != Cause::NonFiniteLoss {
-            state.gathered = Gathered::default();
+            state.gathered = GatheredLosses::default();
         }
         // If other batches are gathered for the same step, a later batch takes the place of this
         // one.

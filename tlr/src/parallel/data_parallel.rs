@@ -72,7 +72,7 @@ use std::fmt;
 pub struct DataParallel<Opt: TunableOptimizer, C> {
     pub(super) optimizer: Opt,
     pub(super) ranks: Ranks<C>,
-    pub(super) settings: Settings,
+    pub(super) settings: ParallelSettings,
     pub(super) next: NextBatch,
     pub(super) last: LastBatch,
     /// Digest of the model and the settings. None before the first step.
@@ -83,7 +83,7 @@ pub struct DataParallel<Opt: TunableOptimizer, C> {
 
 /// What was configured.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Settings {
+pub(super) struct ParallelSettings {
     /// How gradients travel.
     pub(super) plan: Plan,
     /// Whether a trainer shares out its snapshots.
@@ -151,7 +151,7 @@ where
         Self {
             optimizer,
             ranks,
-            settings: Settings {
+            settings: ParallelSettings {
                 plan: Plan { bucket: BUCKET, compression: Compression::None },
                 sharded: false,
             },

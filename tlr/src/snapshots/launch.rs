@@ -12,21 +12,21 @@ const CHUNK: usize = 4096;
 
 /// The name of a kernel that takes N sums over the elements of each group.
 #[derive(Clone, Copy)]
-pub(super) struct Kernel<const N: usize>(pub(super) &'static str);
+pub(super) struct KernelName<const N: usize>(pub(super) &'static str);
 
 /// The kernels for one element type.
 pub(super) struct Kernels {
-    pub(super) shift: Kernel<2>,
-    pub(super) square: Kernel<1>,
-    pub(super) slope: Kernel<4>,
+    pub(super) shift: KernelName<2>,
+    pub(super) square: KernelName<1>,
+    pub(super) slope: KernelName<4>,
 }
 
 macro_rules! kernels {
     ($name:literal) => {
         Kernels {
-            shift: Kernel(concat!("shift_", $name)),
-            square: Kernel(concat!("square_", $name)),
-            slope: Kernel(concat!("slope_", $name)),
+            shift: KernelName(concat!("shift_", $name)),
+            square: KernelName(concat!("square_", $name)),
+            slope: KernelName(concat!("slope_", $name)),
         }
     };
 }

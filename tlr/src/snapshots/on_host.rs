@@ -12,7 +12,7 @@
 mod needs;
 
 use super::{
-    launch::{kernels, Kernel, Launch, Row},
+    launch::{kernels, KernelName, Launch, Row},
     sums::tests::{exact, values},
 };
 use crate::tensors::{wide, Element};
@@ -49,7 +49,7 @@ struct Tensor<E> {
 /// each tensor as the kernel left it.
 fn run<E: Element, const N: usize>(
     program: &OsStr,
-    Kernel(kernel): Kernel<N>,
+    KernelName(kernel): KernelName<N>,
     groups: usize,
     tensors: &[Tensor<E>],
 ) -> (Vec<[f64; N]>, Vec<Vec<E>>) {

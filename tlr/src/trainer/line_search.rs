@@ -2,7 +2,7 @@
 //! Retsinas, Sfikas, Filntisis and Maragos, *Newton-based Trainable Learning Rate*, ICASSP 2023),
 //! for losses without noise.
 
-use super::{fault::Fault, Trainer};
+use super::{fault::StepFault, Trainer};
 use crate::{
     engine::{ExactDecision, LookaheadProducts, RateRule, Step},
     error::Error,
@@ -157,7 +157,7 @@ where
         loss: f64,
         search: LineSearch,
         mut evaluate: impl FnMut(&mut Opt::Model) -> (f64, Gradients<Opt::Dtype, Opt::Device>),
-    ) -> Result<Step, Fault<ErrOf<Opt>>> {
+    ) -> Result<Step, StepFault<ErrOf<Opt>>> {
         let averaged = self.averaged_copy(model, gradients, Some(loss))?;
         let (gradients, loss) = match &averaged {
             Some((means, mean)) => (means, mean.unwrap_or(loss)),

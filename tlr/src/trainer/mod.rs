@@ -27,7 +27,7 @@ use crate::{
     snapshots::{spacing, Layout, Snapshots},
 };
 use dfdx::tensor::Gradients;
-use fault::Fault;
+use fault::StepFault;
 use host::ModelHost;
 use std::fmt;
 
@@ -312,7 +312,7 @@ where
         model: &mut Opt::Model,
         gradients: StepGradients<'_, Opt::Dtype, Opt::Device>,
         loss: Option<f64>,
-    ) -> Result<Step, Fault<ErrOf<Opt>>> {
+    ) -> Result<Step, StepFault<ErrOf<Opt>>> {
         match gradients {
             StepGradients::Borrowed(lent) => match self.averaged_copy(model, lent, loss)? {
                 Some((mut own, loss)) => {
@@ -333,7 +333,7 @@ where
         model: &mut Opt::Model,
         gradients: StepGradients<'_, Opt::Dtype, Opt::Device>,
         loss: Option<f64>,
-    ) -> Result<Step, Fault<ErrOf<Opt>>> {
+    ) -> Result<Step, StepFault<ErrOf<Opt>>> {
         self.snapshots.check(model)?;
         let only_gathers = self.optimizer.only_gathers();
         let mut host = ModelHost::new(
@@ -357,13 +357,13 @@ where
             self.snapshots.restore_buffers(model)?;
         }
         let step = driven.map_err(|error| match error {
-            StepError::Engine(error) => Fault::Tlr(error),
-            StepError::Host { error, step_made: true } => Fault::AtWindowEnd(Box::new(error)),
+            StepError::Engine(error) => StepFault::Tlr(error),
+            StepError::Host { error, step_made: true } => StepFault::AtWindowEnd(Box::new(error)),
             StepError::Host { error, step_made: false } => error,
         })?;
         if !matches!(step, Step::Skipped(_)) {
             let taken = self.take_buffers(model);
-            taken.map_err(|error| Fault::AtWindowEnd(Box::new(error.into())))?;
+            taken.map_err(|error| StepFault::AtWindowEnd(Box::new(error.into())))?;
         }
         Ok(step)
     }
@@ -385,7 +385,7 @@ where
     }
 
     /// A fault as this crate's error.
-    fn to_error(&self, fault: &Fault<impl fmt::Display + 'static>) -> Error {
+    fn to_error(&self, fault: &StepFault<impl fmt::Display + 'static>) -> Error {
         fault.to_error(&|ids| self.snapshots.names(ids))
     }
 }

@@ -1,6 +1,6 @@
 //! A trainer's way into a checkpoint, and out of it.
 
-use super::{fault::Fault, Trainer};
+use super::{fault::StepFault, Trainer};
 use crate::{
     checkpoint::{Checkpoint, Metadata, Tensors},
     engine::RateRule,
@@ -150,7 +150,7 @@ where
         Ok(opened)
     }
 
-    fn capture(&self, model: &Opt::Model) -> Result<Checkpoint, Fault<ErrOf<Opt>>>
+    fn capture(&self, model: &Opt::Model) -> Result<Checkpoint, StepFault<ErrOf<Opt>>>
     where
         Opt: Resumable,
         Opt::Dtype: Element,
@@ -189,7 +189,7 @@ where
     /// A checkpoint of this trainer to compare another one with. Model and snapshots have names,
     /// types and shapes in it, and no elements: those are about to be overwritten, and copying them
     /// would take three times the model's memory.
-    fn outline(&self, model: &Opt::Model) -> Result<Checkpoint, Fault<ErrOf<Opt>>>
+    fn outline(&self, model: &Opt::Model) -> Result<Checkpoint, StepFault<ErrOf<Opt>>>
     where
         Opt: Resumable,
         Opt::Dtype: Element,
@@ -222,13 +222,13 @@ where
         &self,
         model: &Opt::Model,
         mut tensors: Tensors,
-    ) -> Result<Checkpoint, Fault<ErrOf<Opt>>>
+    ) -> Result<Checkpoint, StepFault<ErrOf<Opt>>>
     where
         Opt: Resumable,
         Opt::Dtype: Element,
         R: Serialize,
     {
-        let state = self.optimizer.state(model).map_err(Fault::Device)?;
+        let state = self.optimizer.state(model).map_err(StepFault::Device)?;
         let OptimizerState { settings, steps, tensors: buffers } = state;
         for ((buffer, path), stored) in buffers {
             tensors.insert(join(&join(OPTIMIZER, &buffer), &path), stored);
@@ -261,7 +261,7 @@ where
         model: &mut Opt::Model,
         checkpoint: &Checkpoint,
         progress: Metadata,
-    ) -> Result<(), Fault<ErrOf<Opt>>>
+    ) -> Result<(), StepFault<ErrOf<Opt>>>
     where
         Opt: Resumable,
         Opt::Dtype: Element,
@@ -282,7 +282,7 @@ where
             }
         })?;
         self.optimizer.restore(model, &state).map_err(|error| match error {
-            RestoreError::Device(error) => Fault::Device(error),
+            RestoreError::Device(error) => StepFault::Device(error),
             RestoreError::State(problem) => checkpoint.refused(problem).into(),
         })?;
         // Nothing fails after this.

@@ -188,10 +188,10 @@ fn impossible_gathered_batches_are_refused() {
 fn another_version_is_refused() {
     let (_, checkpoint) = saved();
     let (parts, mut words) = forged::parts(&checkpoint);
-    words.insert("version".to_owned(), "9".to_owned());
+    words.insert("version".to_owned(), "10".to_owned());
     let problem = problem(&forged::file(&parts, words));
-    assert_eq!(problem, CheckpointError::Version { found: "9".to_owned(), known: 8 });
-    assert!(problem.to_string().contains("version 9"), "{problem}");
+    assert_eq!(problem, CheckpointError::Version { found: "10".to_owned(), known: 9 });
+    assert!(problem.to_string().contains("version 10"), "{problem}");
 }
 
 fn problem(bytes: &[u8]) -> CheckpointError {

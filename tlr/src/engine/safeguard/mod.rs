@@ -5,7 +5,7 @@ mod losses;
 mod watch;
 
 pub(crate) use blame::{blame, explained, Blame};
-pub(crate) use watch::{gradient_has_exploded, Verdict, Watch};
+pub(crate) use watch::{gradient_has_exploded, LossVerdict, Watch};
 
 use crate::error::Error;
 use serde::Serialize;

@@ -67,7 +67,7 @@ pub struct Accumulate<Opt> {
     pub(super) optimizer: Opt,
     /// The number of batches in a step.
     batches: u64,
-    gathered: Gathered,
+    gathered: GatheredGradients,
     next: NextBatch,
     /// The weight of this rank's last batch. An exact step takes the gradients of that batch twice.
     last_weight: f64,
@@ -75,7 +75,7 @@ pub struct Accumulate<Opt> {
 
 /// What is gathered for the next step.
 #[derive(Clone, Debug, Default)]
-struct Gathered {
+struct GatheredGradients {
     /// The number of batches, always less than that of a step.
     batches: u64,
     /// What they weigh together.
@@ -123,7 +123,7 @@ impl<Opt> Accumulate<Opt> {
     }
 
     fn with(optimizer: Opt, batches: u64) -> Self {
-        let (gathered, next) = (Gathered::default(), NextBatch::default());
+        let (gathered, next) = (GatheredGradients::default(), NextBatch::default());
         Self { optimizer, batches, gathered, next, last_weight: 1.0 }
     }
 
@@ -161,7 +161,7 @@ impl<Opt> Accumulate<Opt> {
     }
 
     fn forget_sums(&mut self) {
-        self.gathered = Gathered::default();
+        self.gathered = GatheredGradients::default();
         self.next = NextBatch::default();
     }
 }
@@ -241,7 +241,7 @@ where
         gradients: &mut Gradients<Opt::Dtype, Opt::Device>,
     ) -> Result<(), ErrOf<Opt>> {
         let weight = self.next.of_all_ranks.unwrap_or(self.next.weight);
-        let Gathered { batches, sums, .. } = &mut self.gathered;
+        let GatheredGradients { batches, sums, .. } = &mut self.gathered;
         gradients::each(model, gradients, |id, gradient| {
             <Opt::Device as Backend<Opt::Dtype>>::read(gradient, |values| {
                 let sum = sums.entry(id).or_default();

@@ -1,6 +1,6 @@
 //! The state of an [`Accumulate`], as a checkpoint saves and restores it.
 
-use super::{Accumulate, Gathered};
+use super::{Accumulate, GatheredGradients};
 use crate::{
     error::CheckpointError,
     optim::{
@@ -58,7 +58,7 @@ impl<Opt: TunableOptimizer> Accumulate<Opt> {
         let own = own.take_while(|(name, _)| name.starts_with(GATHERED)).last();
         let lacks = || CheckpointError::lacks(in_file(GATHERED));
         let (name, batches) = own.ok_or_else(lacks)?;
-        let gathered = Gathered {
+        let gathered = GatheredGradients {
             batches: self.possible_count(name, *batches)?,
             weight: possible_weight(name, *batches, state)?,
             sums: sums(name, tensors, state)?,
