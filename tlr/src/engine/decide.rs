@@ -265,9 +265,7 @@ impl<R: RateRule> Engine<R> {
         let before = self.state.history.len();
         let outcome = Outcome::RolledBack(cause);
         if let Some(ramp) = ramp {
-            self.take_rates(&ramp, outcome);
-            self.ramp_ended(&ramp, self.state.steps);
-            self.state.ramp = None;
+            self.ramp_undone(&ramp, outcome);
         } else {
             for index in 0..self.groups.len() {
                 let Some(group) = self.state.groups.get(index) else { continue };

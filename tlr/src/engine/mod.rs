@@ -72,6 +72,7 @@ mod host;
 mod host_facts;
 mod presets;
 mod products;
+mod ramping;
 mod readings;
 mod rule;
 mod safeguard;
@@ -109,7 +110,6 @@ use crate::error::Error;
 use crate::settings::Settings;
 use horizon::HorizonShape;
 pub(crate) use rule::bounded;
-use start::ramp::Ramp;
 use state::{GroupState, PendingStep, Phase};
 use std::sync::Arc;
 
@@ -277,17 +277,6 @@ impl<R> Engine<R> {
         let history = std::mem::take(&mut self.state.history);
         self.state = State::new(self.state.steps, groups, history);
         self.state.ramp = self.new_ramp();
-    }
-
-    fn new_ramp(&self) -> Option<Ramp> {
-        let groups = self.state.groups.iter().zip(&self.groups);
-        let groups = groups.map(|(state, settings)| (state.rate, settings.fixed_rate));
-        if self.config.ramp {
-            let left = |horizon: u64| horizon.saturating_sub(self.state.steps);
-            Ramp::new(groups, self.config.horizon.map(left))
-        } else {
-            None
-        }
     }
 
     /// Takes over what another engine remembered. It goes on as that one would have, to the bit, if

@@ -5,7 +5,6 @@ use super::{
     rule::RateRule,
     safeguard::LossVerdict,
     schedule::Schedule,
-    start::ramp::Ramp,
     state::{GatheredLosses, PendingStep, Phase, Rollback, SnapshotTrust},
     Engine,
 };
@@ -279,9 +278,8 @@ impl<R: RateRule> Engine<R> {
             // it.
             watch.new_snapshot();
         }
-        // If no step was made since the snapshot, no rate is to blame. A batch that is only
-        // gathered has no ramp in its step: then the engine's own ramp is broken off.
-        let ramp = step.ramp.or_else(|| self.state.ramp.clone()).and_then(Ramp::undone);
+        // If no step was made since the snapshot, no rate is to blame.
+        let ramp = self.undone_ramp(step.ramp);
         let moved = self.state.position > 0 || unconfirmed || ramp.is_some();
         let (cause, rates_are_to_blame) = match finite {
             true => (cause, moved),
