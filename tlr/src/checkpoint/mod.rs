@@ -75,8 +75,7 @@ const OWN: &str = "tlr.";
 impl Checkpoint {
     /// Adds bytes of the caller's own, or replaces those of the same name.
     ///
-    /// # Example
-    /// See [`Checkpoint`].
+    /// Example: [`Checkpoint`].
     pub fn attach(mut self, name: &str, bytes: impl Into<Vec<u8>>) -> Self {
         self.tensors.insert(format!("{ATTACHED}{name}"), Stored::of_bytes(bytes.into()));
         self
@@ -84,8 +83,7 @@ impl Checkpoint {
 
     /// The bytes that were attached by this name.
     ///
-    /// # Example
-    /// See [`Checkpoint`].
+    /// Example: [`Checkpoint`].
     pub fn attachment(&self, name: &str) -> Option<&[u8]> {
         Some(&self.tensors.get(&format!("{ATTACHED}{name}"))?.bytes)
     }
@@ -108,8 +106,7 @@ impl Checkpoint {
     /// # Errors
     /// [`Error::Checkpoint`].
     ///
-    /// # Example
-    /// See [`Checkpoint`].
+    /// Example: [`Checkpoint`].
     pub fn save(&self, path: impl AsRef<Path>) -> Result<(), Error> {
         let path = path.as_ref();
         file::save(&self.tensors, path).map_err(|problem| failed(Some(path), problem))
@@ -137,8 +134,7 @@ impl Checkpoint {
     /// [`Error::Checkpoint`] if the file is missing, not a checkpoint, damaged, or of another
     /// version.
     ///
-    /// # Example
-    /// See [`Checkpoint`].
+    /// Example: [`Checkpoint`].
     pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
         let path = path.as_ref();
         let read = || file::parse(&std::fs::read(path).map_err(CheckpointError::io("read"))?);
@@ -186,8 +182,7 @@ impl Checkpoint {
     /// # Errors
     /// As [`open`](Self::open).
     ///
-    /// # Example
-    /// See [`to_bytes`](Self::to_bytes).
+    /// Example: [`to_bytes`](Self::to_bytes).
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, Error> {
         match file::parse(bytes) {
             Ok(tensors) => Ok(Self { tensors, path: None }),

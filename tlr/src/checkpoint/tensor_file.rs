@@ -43,8 +43,7 @@ pub struct TensorFile {
 impl TensorFile {
     /// Adds a tensor, or replaces the one of this name.
     ///
-    /// # Example
-    /// See [`TensorFile`].
+    /// Example: [`TensorFile`].
     pub fn insert<S, E, D, T>(&mut self, name: &str, tensor: &Tensor<S, E, D, T>)
     where
         S: Shape,
@@ -58,8 +57,7 @@ impl TensorFile {
     /// Adds a note for readers who look for it (safetensors' `__metadata__`), or replaces the one
     /// of this name.
     ///
-    /// # Example
-    /// See [`TensorFile`].
+    /// Example: [`TensorFile`].
     pub fn note(&mut self, name: &str, text: &str) {
         self.notes.insert(name.to_owned(), text.to_owned());
     }
@@ -69,8 +67,7 @@ impl TensorFile {
     /// # Errors
     /// Those of `out`.
     ///
-    /// # Example
-    /// See [`TensorFile`].
+    /// Example: [`TensorFile`].
     pub fn write(&self, out: &mut impl Write) -> io::Result<()> {
         let notes = self.notes.iter().map(|(name, text)| (&**name, &**text));
         write(&self.tensors, &notes.collect(), out)

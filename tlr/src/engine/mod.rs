@@ -115,8 +115,7 @@ use std::sync::Arc;
 
 /// Some tensors that share a learning rate.
 ///
-/// # Example
-/// See [the module](self).
+/// Example: [the module](self).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Group {
     /// A layer's path, or `model`.
@@ -181,8 +180,7 @@ impl<R: RateRule> Engine<R> {
     /// - [`Error::NothingToTrain`] without groups.
     /// - [`Error::Rate`] for a starting rate outside [`RATES`].
     ///
-    /// # Example
-    /// See [`Engine`].
+    /// Example: [`Engine`].
     pub fn new(config: Config<R>, groups: Vec<Group>, facts: HostFacts) -> Result<Self, Error> {
         let HostFacts { momentum, epsilon } = facts;
         let holds = (0.0..1.0).contains(&momentum);
@@ -217,8 +215,7 @@ impl<R: RateRule> Engine<R> {
 
     /// Multiplies every learned rate by a schedule, or by `None`.
     ///
-    /// # Example
-    /// See [`Engine`].
+    /// Example: [`Engine`].
     pub fn set_schedule(&mut self, schedule: Option<Schedule>) {
         self.schedule = schedule;
     }
@@ -286,8 +283,7 @@ impl<R> Engine<R> {
     /// # Errors
     /// [`Error::ImpossibleState`] if no such engine can have been in it. Nothing has changed then.
     ///
-    /// # Example
-    /// See [`Engine`].
+    /// Example: [`Engine`].
     pub fn resume(&mut self, state: State) -> Result<(), Error> {
         if !self.can_resume(&state) {
             return Err(Error::ImpossibleState);

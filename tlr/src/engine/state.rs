@@ -16,8 +16,7 @@ use serde::{Deserialize, Serialize};
 /// takes a reader that reads every number to the bit: `serde_json` with its feature
 /// `float_roundtrip`.)
 ///
-/// # Example
-/// See [`Engine`](super::Engine).
+/// Example: [`Engine`](super::Engine).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct State {

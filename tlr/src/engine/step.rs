@@ -21,8 +21,7 @@ impl<R: RateRule> Engine<R> {
     /// - [`Error::TooManyRollbacks`], [`Error::NonFiniteWeights`], [`Error::LostWeights`] after a
     ///   way back. The step is over, and the next batch may be reported.
     ///
-    /// # Example
-    /// See [`Event`].
+    /// Example: [`Event`].
     pub fn tell(&mut self, event: Event) -> Result<Request, Error> {
         let phase = std::mem::replace(&mut self.state.phase, Phase::Idle);
         if !self.has_one_each(&event) {
@@ -94,8 +93,7 @@ impl<R: RateRule> Engine<R> {
     /// it failed to end a window, the next step ends the window. If the window has ended and only
     /// some evidence on it is missing, it is judged without that evidence.
     ///
-    /// # Example
-    /// See [`State::is_within_step`](super::State::is_within_step).
+    /// Example: [`State::is_within_step`](super::State::is_within_step).
     pub fn host_failed(&mut self) -> bool {
         match std::mem::replace(&mut self.state.phase, Phase::Idle) {
             Phase::EndingWindow(_) => {

@@ -56,8 +56,7 @@ where
     /// Makes a copy of `optimizer` for each layer of `model`. Each starts at the rate of
     /// `optimizer`, times the factor of the layer's `#[tlr(rate = …)]` if it has one.
     ///
-    /// # Example
-    /// See [`PerLayer`].
+    /// Example: [`PerLayer`].
     pub fn new(model: &F::Model, optimizer: F) -> Self {
         let mut layers = Layers::default();
         let optimizers = model.optimizers(&optimizer, &mut layers);

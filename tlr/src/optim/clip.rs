@@ -108,8 +108,7 @@ impl<Opt> Clip<Opt> {
 
     /// The optimizer that receives the clipped gradients.
     ///
-    /// # Example
-    /// See [`Clip`].
+    /// Example: [`Clip`].
     pub fn optimizer(&self) -> &Opt {
         &self.optimizer
     }

@@ -33,8 +33,7 @@ type Buffers<E, D, const N: usize> = HashMap<UniqueId, [Buffer<E, D>; N]>;
 /// fails at one of the tensors. (dfdx's optimizers move the other weights before they report a
 /// missing gradient.)
 ///
-/// # Example
-/// See [`new`](Self::new).
+/// Example: [`new`](Self::new).
 #[derive(Clone, Debug)]
 pub struct Elementwise<M, E: Dtype, D: Storage<E>, C, const N: usize> {
     /// The hyperparameters.
@@ -98,8 +97,7 @@ impl<M, E: Dtype, D: Storage<E>, C: UpdateRule<N>, const N: usize> Elementwise<M
 
     /// The number of updates since the last [`reset`](TunableOptimizer::reset).
     ///
-    /// # Example
-    /// See [`Resumable`](super::Resumable).
+    /// Example: [`Resumable`](super::Resumable).
     pub fn steps(&self) -> u64 {
         self.steps
     }

@@ -7,8 +7,7 @@ use crate::error::Error;
 /// [`DataParallel::shard_snapshots`](crate::DataParallel::shard_snapshots) is the one
 /// implementation. An optimizer that wraps another one hands it on.
 ///
-/// # Example
-/// See [`DataParallel::shard_snapshots`](crate::DataParallel::shard_snapshots).
+/// Example: [`DataParallel::shard_snapshots`](crate::DataParallel::shard_snapshots).
 pub trait Shards {
     /// This rank, counted from 0, and how many ranks there are.
     fn place(&self) -> (usize, usize);

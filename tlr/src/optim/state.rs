@@ -65,8 +65,7 @@ pub trait Resumable: TunableOptimizer {
 /// A [`Family`] whose optimizers can all be saved. [`PerLayer`](crate::PerLayer) around such a
 /// family can be saved too.
 ///
-/// # Example
-/// See [`Resumable`].
+/// Example: [`Resumable`].
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be saved layer by layer: it keeps what it has accumulated to itself",
     label = "does not implement `tlr::optim::ResumableFamily`",
@@ -150,8 +149,7 @@ impl<Err> RestoreError<Err> {
 
 /// The accumulated state of an optimizer, in host memory.
 ///
-/// # Example
-/// See [`Resumable`].
+/// Example: [`Resumable`].
 #[derive(Clone, Debug, Default)]
 pub struct OptimizerState {
     /// The hyperparameters except the rates. They are not accumulated, but a checkpoint can only be

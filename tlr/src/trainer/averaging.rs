@@ -134,8 +134,7 @@ impl<Opt: OverRanks, R> Trainer<Opt, R> {
     /// Sends a flag to all ranks with each step from now on:
     /// [`DataParallel::set_flag`](crate::DataParallel::set_flag).
     ///
-    /// # Example
-    /// See [`average_buffers`](Self::average_buffers).
+    /// Example: [`average_buffers`](Self::average_buffers).
     pub fn set_flag(&mut self, raised: bool) {
         self.optimizer.set_flag(raised);
     }
@@ -143,8 +142,7 @@ impl<Opt: OverRanks, R> Trainer<Opt, R> {
     /// Whether any rank had the flag of [`set_flag`](Self::set_flag) set in the last step:
     /// [`DataParallel::flag_was_set`](crate::DataParallel::flag_was_set).
     ///
-    /// # Example
-    /// See [`average_buffers`](Self::average_buffers).
+    /// Example: [`average_buffers`](Self::average_buffers).
     pub fn flag_was_set(&self) -> bool {
         self.optimizer.flag_was_set()
     }

@@ -56,8 +56,7 @@ impl LineSearch {
 
     /// Sets c₁, in (0, 1). Default 1e-4.
     ///
-    /// # Example
-    /// See [`LineSearch`].
+    /// Example: [`LineSearch`].
     pub fn c1(mut self, c1: f64) -> Self {
         self.c1 = c1;
         self
@@ -65,8 +64,7 @@ impl LineSearch {
 
     /// Sets c₂, in (c₁, 1), or `None` for Armijo's condition alone. Default 0.9.
     ///
-    /// # Example
-    /// See [`LineSearch`].
+    /// Example: [`LineSearch`].
     pub fn c2(mut self, c2: impl Into<Option<f64>>) -> Self {
         self.c2 = c2.into();
         self
@@ -75,8 +73,7 @@ impl LineSearch {
     /// Sets the largest number of points to try, at least 1. Default 60, which is enough to get
     /// from any rate to any other.
     ///
-    /// # Example
-    /// See [`LineSearch`].
+    /// Example: [`LineSearch`].
     pub fn max_trials(mut self, trials: usize) -> Self {
         self.max_trials = trials;
         self

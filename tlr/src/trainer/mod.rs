@@ -92,8 +92,7 @@ pub type Hypergradient<Opt> = Trainer<Opt, HypergradientRule>;
 /// optimizers, which report a missing gradient [too late](TunableOptimizer::complete_gradients), it
 /// copies the weights instead. [`step_owned`](Self::step_owned) copies neither.
 ///
-/// # Example
-/// See [`Newton`].
+/// Example: [`Newton`].
 pub struct Trainer<Opt: TunableOptimizer, R> {
     optimizer: Opt,
     engine: Engine<R>,
@@ -163,8 +162,7 @@ where
     /// [`step_line_search`](Self::step_line_search)) look for the best rate there is and take no
     /// notice of the schedule.
     ///
-    /// # Example
-    /// See [`effective_rates`](Self::effective_rates).
+    /// Example: [`effective_rates`](Self::effective_rates).
     pub fn schedule(mut self, schedule: impl Into<Option<Schedule>>) -> Self {
         self.engine.set_schedule(schedule.into());
         self

@@ -69,8 +69,7 @@ where
     /// # Errors
     /// The errors of both. Nothing has changed then.
     ///
-    /// # Example
-    /// See [`save`](Self::save).
+    /// Example: [`save`](Self::save).
     pub fn load(&mut self, model: &mut Opt::Model, path: impl AsRef<Path>) -> Result<(), Error>
     where
         Opt: Resumable,
@@ -87,8 +86,7 @@ where
     /// # Errors
     /// [`Error::ModelChanged`], [`Error::Device`], [`Error::UpdateInterrupted`].
     ///
-    /// # Example
-    /// See [`Checkpoint`].
+    /// Example: [`Checkpoint`].
     pub fn checkpoint(&self, model: &Opt::Model) -> Result<Checkpoint, Error>
     where
         Opt: Resumable,
@@ -107,8 +105,7 @@ where
     /// [`Error::Checkpoint`], which names all that differs; [`Error::ModelChanged`],
     /// [`Error::Device`]. Nothing has changed then.
     ///
-    /// # Example
-    /// See [`Checkpoint`].
+    /// Example: [`Checkpoint`].
     pub fn resume(&mut self, model: &mut Opt::Model, checkpoint: &Checkpoint) -> Result<(), Error>
     where
         Opt: Resumable,

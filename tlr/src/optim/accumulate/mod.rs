@@ -129,16 +129,14 @@ impl<Opt> Accumulate<Opt> {
 
     /// The optimizer that receives the mean gradients.
     ///
-    /// # Example
-    /// See [`Accumulate`].
+    /// Example: [`Accumulate`].
     pub fn optimizer(&self) -> &Opt {
         &self.optimizer
     }
 
     /// The number of batches gathered for the next step, always less than n.
     ///
-    /// # Example
-    /// See [`weigh_next`](Self::weigh_next).
+    /// Example: [`weigh_next`](Self::weigh_next).
     pub fn gathered(&self) -> usize {
         usize::try_from(self.gathered.batches).unwrap_or(usize::MAX)
     }
@@ -150,8 +148,7 @@ impl<Opt> Accumulate<Opt> {
     /// Around an `Accumulate`,
     /// [`Trainer::complete_with_next`](crate::Trainer::complete_with_next) does the same.
     ///
-    /// # Example
-    /// See [`weigh_next`](Self::weigh_next).
+    /// Example: [`weigh_next`](Self::weigh_next).
     pub fn complete_with_next(&mut self) {
         self.next.completes = true;
     }
