@@ -22,10 +22,9 @@ use std::{
     process::ExitCode,
 };
 use tlr_models::{
-    checkpoint::{self, Names},
     data::{digits, idx, Images, NoScaling, Scaling},
     train::{Net, Network},
-    weights,
+    weights::{self, Names},
 };
 
 /// What every PNG file begins with.
@@ -101,7 +100,7 @@ fn load(device: &Cpu, path: &Path) -> Result<(Net, Scaling), Box<dyn Error>> {
         format!("{}; `cargo run --release --example mnist` makes such a file", failed(&error))
     })?;
     let mut model = Net::build(device);
-    checkpoint::load_bytes(&mut model, &bytes, &Names::default()).map_err(|why| failed(&why))?;
+    weights::load_bytes(&mut model, &bytes, &Names::default()).map_err(|why| failed(&why))?;
     let scaling = weights::note(&bytes, "scaling").map_err(|why| failed(&why))?;
     let scaling = scaling.ok_or_else(|| failed(&"it does not say how pixels are scaled"))?;
     let scaling: Scaling = scaling.parse().map_err(|why: NoScaling| failed(&why))?;

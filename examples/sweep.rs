@@ -25,7 +25,7 @@ use std::{error::Error, io::Write, path::PathBuf, process::ExitCode, time::Durat
 use tlr_models::{
     data::{digits, mnist, Dataset},
     report::{self, Compared, Comparison, HeatCell, HeatMap, HeatPanel},
-    sweep::{self, EpochRecord, Grid, Results, SweepRecord},
+    sweep::{self, EpochRecord, Grid, SweepRecord, SweepResults},
     train::{self, AnyRanks, Base, Mode, Net, Rule},
 };
 
@@ -168,7 +168,7 @@ fn run(args: &Args, ranks: &AnyRanks) -> Result<(), Box<dyn Error>> {
         });
         return Ok(());
     }
-    let opened = Results::open(&args.out, &name, &data);
+    let opened = SweepResults::open(&args.out, &name, &data);
     let told = ranks.confirm(opened.as_ref().err().map(ToString::to_string).as_deref());
     let mut results = opened?;
     told?;
@@ -342,7 +342,7 @@ fn start(record: &SweepRecord) -> String {
 
 /// Test loss and rate over the epochs, a run for each value of `by`: the first that has it.
 fn comparison(
-    results: &Results,
+    results: &SweepResults,
     records: &[&SweepRecord],
     what: &str,
     by: impl Fn(&SweepRecord) -> String,

@@ -113,7 +113,7 @@ impl Shards for Alone {
         (0, 2)
     }
 
-    fn exchange_numbers(&self, _own: Result<Vec<f64>, String>) -> Result<Vec<Vec<f64>>, Error> {
+    fn exchange_numbers(&self, _own: Result<Vec<f64>, Error>) -> Result<Vec<Vec<f64>>, Error> {
         Err(Error::NothingToTrain)
     }
 }

@@ -11,7 +11,7 @@
 //! * [`Seq2SeqTransformer`]: the transformer for translation, and [`search`]: decoding with it;
 //! * [`baselines`]: the optimizers that `tlr` is compared with, and `lab`, with the feature of that
 //!   name: the tasks that all of them are compared on;
-//! * [`checkpoint`]: weights from PyTorch;
+//! * [`weights`]: weights from PyTorch, and to files;
 //! * [`report`]: the curves, tables and CSV files that a training run leaves behind.
 //!
 //! On the CPU the layers share their work among rayon's threads, with the same result for any
@@ -24,7 +24,6 @@
 #![warn(missing_debug_implementations)]
 
 pub mod baselines;
-pub mod checkpoint;
 pub mod data;
 // The tests of what has no models run without the feature, too. Some of it only the models use.
 #[cfg(any(test, feature = "lab"))]

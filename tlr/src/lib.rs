@@ -66,7 +66,7 @@ pub use tensors::{gpu_place, GpuPlace};
 #[cfg(feature = "dfdx")]
 pub use {
     ::dfdx::nn::TensorCollection,
-    checkpoint::Checkpoint,
+    checkpoint::{Checkpoint, TensorFile},
     layers::{PerLayer, TrainableLr},
     optim::{Family, TunableOptimizer},
     parallel::DataParallel,

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 /// Ivgi, Hinder and Carmon, *DoG is SGD's best friend: a parameter-free dynamic step size
 /// schedule*, ICML 2023; the average is that of Shamir and Zhang, ICML 2013. The package is
 /// `dog-optimizer`. It averages buffers too, such as running means; here they are
-/// [made anew](super::PeerOptimizer::recalibrated).
+/// [made anew](super::recalibrated).
 ///
 /// # Example
 /// ```

@@ -60,9 +60,6 @@ const ATTACHMENT: &str = "peer";
 const SCHEDULE: &str = "schedule";
 const NO_SCHEDULE: &str = "none";
 
-/// How many batches the running statistics are made anew from.
-pub(crate) const RECALIBRATION: usize = 50;
-
 impl<M, R, E> PeerOptimizer<M, R, E>
 where
     M: TensorCollection<E, Cpu> + Clone,
@@ -170,7 +167,7 @@ where
 
     /// The model to test and to use, where it is not the one that is trained: at the average of the
     /// weights so far. Its buffers are those of `model`; with batch norm see
-    /// [`recalibrated`](Self::recalibrated).
+    /// [`recalibrated`](super::recalibrated).
     ///
     /// `model` stays as it is. (Packages put the average in its place, and back before the next
     /// step. If that is forgotten, training goes on at the wrong weights, or saves them.)
@@ -181,27 +178,6 @@ where
         let mut averaged = model.clone();
         walk::write(&mut averaged, &average);
         Some(averaged)
-    }
-
-    /// As [`averaged`](Self::averaged), with running statistics of the averaged weights: those of
-    /// batch norm belong to the weights that were trained. `forward` makes a forward pass as in
-    /// training on the next batch, up to 50 times, as `schedulefree` advises; it answers `false`
-    /// if there is no further batch.
-    ///
-    /// # Errors
-    /// What `forward` fails with.
-    pub fn recalibrated<F>(
-        &self,
-        model: &M,
-        mut forward: impl FnMut(&mut M) -> Result<bool, F>,
-    ) -> Result<Option<M>, F> {
-        let Some(mut averaged) = self.averaged(model) else { return Ok(None) };
-        for _ in 0..RECALIBRATION {
-            if !forward(&mut averaged)? {
-                break;
-            }
-        }
-        Ok(Some(averaged))
     }
 
     /// The rates of the last step, by name: of the model, or of each tensor. Empty if the rule
@@ -246,7 +222,9 @@ where
             .map_err(|error| damaged(format!("`{ATTACHMENT}`, or another rule: {error}")))?;
         let mut peer = self.peer.clone();
         peer.restore(saved)?;
-        let schedule = checkpoint.attachment(SCHEDULE).unwrap_or(NO_SCHEDULE.as_bytes());
+        let Some(schedule) = checkpoint.attachment(SCHEDULE) else {
+            return Err(damaged(format!("it has no `{SCHEDULE}`")).into());
+        };
         if schedule != self.described_schedule().as_bytes() {
             let differs = Difference::Setting {
                 name: "schedule".to_owned(),

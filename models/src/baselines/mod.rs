@@ -36,6 +36,7 @@ mod nadamw;
 mod prodigy;
 mod range_test;
 mod real;
+mod recalibration;
 mod rmsprop;
 mod rule;
 mod schedule_free;
@@ -59,6 +60,7 @@ pub use nadamw::{NAdamW, NAdamWState};
 pub use prodigy::{Prodigy, ProdigyState};
 pub use range_test::{steep, steepest_gradient, valley, RangePoint, RangeTest};
 pub use real::{Real, Tensors};
+pub use recalibration::recalibrated;
 pub use rmsprop::{RmsProp, RmsPropState};
 pub use rule::{Batch, Peer, PeerRule, PeerState, Saved, Trial};
 pub use schedule_free::{
@@ -69,5 +71,4 @@ pub use sls::{Sls, SlsState};
 pub use sps::{Sps, SpsBound, SpsState};
 pub use walk::CpuReal;
 
-pub(crate) use host::RECALIBRATION;
 pub(crate) use walk::has_buffers;

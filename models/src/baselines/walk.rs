@@ -13,7 +13,7 @@ use serde::Serialize;
 use std::{convert::Infallible, marker::PhantomData};
 use tlr::{
     engine::{DirectionProducts, Proposal, RateRule},
-    optim::{Buffer, OptimizerState, Resumable},
+    optim::{Buffer, OptimizerState, RestoreError, Resumable},
     Backend, Element, Outcome, TunableOptimizer,
 };
 
@@ -286,7 +286,11 @@ where
         Ok(OptimizerState::default())
     }
 
-    fn restore(&mut self, _model: &mut M, _state: &OptimizerState) -> Result<(), CpuError> {
+    fn restore(
+        &mut self,
+        _model: &mut M,
+        _state: &OptimizerState,
+    ) -> Result<(), RestoreError<CpuError>> {
         Ok(())
     }
 }

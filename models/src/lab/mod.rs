@@ -46,7 +46,7 @@ pub use paper::{Exhibit, Part};
 pub use place::{Place, TaskDevice};
 pub use problem::{Batch, Budget, Folders, Problem, Scale, Tested};
 pub use results::{run_cells, Cell, Curve, Record, Results, WatchCells};
-pub use run::{train, Point, Trained, Watch, POINTS};
+pub use run::{train, Point, Trained, WatchSteps, POINTS};
 #[cfg(feature = "lab")]
 pub use tasks::tasks;
 pub use tasks::{Ready, Task};

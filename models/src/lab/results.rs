@@ -3,10 +3,13 @@
 use super::{Contender, Point, Ready, Scale, Task, Trained};
 use crate::{
     report::{self, OutFolder},
-    sweep::{jobs, table::Table, Ended, SweepError},
-    train::TrainError,
+    sweep::{
+        jobs::{self, RunError},
+        table::Table,
+        Ended, SweepError,
+    },
 };
-use serde::{Deserialize, Serialize};
+use serde::{de::Error as _, Deserialize, Deserializer, Serialize};
 use std::{collections::HashSet, path::Path};
 
 /// A run to be made: a task, the contender that learns it, and a seed.
@@ -62,7 +65,8 @@ pub struct Record {
     pub memory: Option<usize>,
 }
 
-/// How a run went: a line of `curves.csv`. Each list has numbers with spaces between them.
+/// How a run went: a line of `curves.csv`. Each list has numbers with spaces between them. A file
+/// with another word in a list is refused.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Curve {
     /// The task's name.
@@ -76,33 +80,46 @@ pub struct Curve {
     /// The task's data and budget, in words.
     pub data: String,
     /// Steps before each test, those of a search for the rate included.
+    #[serde(deserialize_with = "only_numbers")]
     pub steps: String,
     /// Time before each test, in seconds.
+    #[serde(deserialize_with = "only_numbers")]
     pub seconds: String,
     /// Losses; `inf` where one is not finite.
+    #[serde(deserialize_with = "only_numbers")]
     pub losses: String,
     /// Accuracies, likewise; empty where the task has no right and wrong answers.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "only_numbers")]
     pub accuracies: String,
     /// Mean losses of the batches before each test but the first, likewise.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "only_numbers")]
     pub train: String,
     /// Steps at which the rate was read.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "only_numbers")]
     pub rate_steps: String,
     /// The rates that were read.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "only_numbers")]
     pub way: String,
 }
 
-/// A number of a list. What is none keeps its place: the others are not those of other tests.
-fn number(word: &str) -> f64 {
-    word.parse().unwrap_or(f64::NAN)
+/// The words of a list.
+fn words(list: &str) -> impl Iterator<Item = &str> {
+    list.split(' ').filter(|word| !word.is_empty())
 }
 
-/// The numbers of a list.
+/// The numbers of a list, which [`only_numbers`] has read or [`Curve::of`] has made.
 fn numbers(list: &str) -> Vec<f64> {
-    list.split(' ').filter(|word| !word.is_empty()).map(number).collect()
+    words(list).filter_map(|word| word.parse().ok()).collect()
+}
+
+/// Reads a list.
+fn only_numbers<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> {
+    let list = String::deserialize(from)?;
+    let odd = words(&list).find(|word| word.parse::<f64>().is_err()).map(str::to_owned);
+    match odd {
+        Some(word) => Err(D::Error::custom(format!("`{word}` in a list of numbers is none"))),
+        None => Ok(list),
+    }
 }
 
 /// The numbers, with `inf` for each that is missing.
@@ -234,11 +251,11 @@ impl Results {
     fn add(
         &mut self,
         cell: &Cell<'_>,
-        trained: Result<Trained, String>,
+        trained: Result<Trained, RunError>,
     ) -> Result<Record, SweepError> {
         let (trained, error) = match trained {
             Ok(trained) => (Some(trained), String::new()),
-            Err(error) => (None, error),
+            Err(error) => (None, error.to_string()),
         };
         let ended = match &trained {
             None => Ended::Failed,
@@ -292,13 +309,10 @@ pub fn run_cells(
 ) -> Result<usize, SweepError> {
     let left: Vec<_> = cells.iter().filter(|cell| results.of(cell).is_none()).copied().collect();
     let work = |cell: &Cell<'_>| {
-        let trained =
-            cell.ready.train(cell.contender, cell.seed, &|step, loss| watch(cell, step, loss));
-        trained.map_err(|error: TrainError| error.to_string())
+        cell.ready.train(cell.contender, cell.seed, &|step, loss| watch(cell, step, loss))
     };
     let mut failed = 0;
     jobs::each(&left, jobs, &work, &mut |cell, trained| {
-        let trained = trained.unwrap_or_else(|| Err(jobs::PANICKED.to_owned()));
         let record = results.add(cell, trained)?;
         failed += usize::from(record.ended == Ended::Failed);
         observer(&record);
@@ -310,12 +324,16 @@ pub fn run_cells(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde::de::IntoDeserializer;
 
-    // Fails if a word that is no number moves the numbers after it to other tests.
+    // Fails if a word that is no number is left out, or is read as one.
     #[test]
-    fn what_is_no_number_keeps_its_place() {
-        let [one, none, three] = numbers("1.0 x 3.0")[..] else { unreachable!() };
-        assert!(one == 1.0 && none.is_nan() && three == 3.0);
+    fn what_is_no_number_is_refused() {
+        let read = |list: &str| only_numbers(list.into_deserializer());
+        let error: Result<_, serde::de::value::Error> = read("1.0 x 3.0");
+        assert!(error.is_err_and(|error| error.to_string().contains("`x`")));
+        let list: Result<_, serde::de::value::Error> = read("1.0 inf");
+        assert!(list.is_ok_and(|list| numbers(&list) == [1.0, f64::INFINITY]));
         assert!(numbers("").is_empty());
     }
 }

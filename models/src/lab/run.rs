@@ -4,7 +4,7 @@ use super::{
     clock::Clock, measures::spread, memory, Batch, Contender, Problem, TaskDevice, Tested,
 };
 use crate::{
-    baselines::{has_buffers, AnyPeer, PeerError, RangePoint, RangeTest, Sgd, RECALIBRATION},
+    baselines::{recalibrated, AnyPeer, PeerError, RangePoint, RangeTest, Sgd},
     data::DataError,
     sweep::{how_it_ended, Ended},
     train::{train_step, Learner, TrainDevice, TrainError},
@@ -19,7 +19,7 @@ pub const POINTS: usize = 20;
 const READINGS: usize = 200;
 
 /// Called after every step of a run with the steps made so far and the batch's loss.
-pub type Watch<'a> = dyn Fn(usize, f64) + Sync + 'a;
+pub type WatchSteps<'a> = dyn Fn(usize, f64) + Sync + 'a;
 
 /// The result of a run.
 #[derive(Clone, Debug, PartialEq)]
@@ -88,7 +88,7 @@ pub fn train<P: Problem>(
     problem: &P,
     contender: &Contender,
     seed: u64,
-    watch: &Watch<'_>,
+    watch: &WatchSteps<'_>,
 ) -> Result<Trained, TrainError> {
     let device = P::Device::open(seed)?;
     let budget = problem.budget();
@@ -195,13 +195,17 @@ impl<P: Problem> Run<'_, P> {
         step: usize,
         seconds: f64,
     ) -> Result<Point, TrainError> {
-        let mut averaged = learner.averaged(model);
-        if let Some(averaged) = averaged.as_mut().filter(|_| has_buffers(model)) {
-            for examples in self.problem.epoch(epoch, self.seed)?.iter().take(RECALIBRATION) {
-                let batch = Batch { examples, epoch, seed: self.seed };
-                self.problem.loss(self.device, averaged, batch, Gradients::leaky())?;
-            }
-        }
+        let averaged = learner.averaged(model).map(|averaged| {
+            let batches = self.problem.epoch(epoch, self.seed)?;
+            recalibrated(averaged, batches.len(), |averaged, skip| {
+                for examples in batches.iter().skip(skip) {
+                    let batch = Batch { examples, epoch, seed: self.seed };
+                    self.problem.loss(self.device, averaged, batch, Gradients::leaky())?;
+                }
+                Ok::<_, TrainError>(())
+            })
+        });
+        let averaged = averaged.transpose()?;
         let tested = self.problem.test(self.device, averaged.as_ref().unwrap_or(model))?;
         let finite = tested.loss.is_finite();
         Ok(Point {

@@ -23,7 +23,7 @@ use tlr::{TensorCollection, TrainableLr};
 ///
 /// PyTorch packs the first three weights in one tensor; here they are three layers, each of which
 /// may have a rate of its own.
-/// [`Names::torch_transformer`](crate::checkpoint::Names::torch_transformer) says where they are in
+/// [`Names::torch_transformer`](crate::weights::Names::torch_transformer) says where they are in
 /// its files.
 ///
 /// # Errors

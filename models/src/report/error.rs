@@ -19,6 +19,15 @@ pub enum ReportError {
         source: std::io::Error,
     },
 
+    /// Weights hold a number that f32 would make infinite. Nothing was written.
+    #[error("cannot write {}: {tensor} holds a number beyond f32", path.display())]
+    BeyondF32 {
+        /// The file concerned.
+        path: PathBuf,
+        /// The first such tensor.
+        tensor: String,
+    },
+
     /// Another program writes its results to the folder.
     #[error(
         "another run writes to {} at this moment; wait for it, or choose another folder",

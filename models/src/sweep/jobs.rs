@@ -1,6 +1,7 @@
 //! Work that is done on several threads, an item at a time.
 
 use super::SweepError;
+use crate::train::TrainError;
 use std::{
     panic::{catch_unwind, AssertUnwindSafe},
     sync::{
@@ -10,11 +11,19 @@ use std::{
     thread,
 };
 
-/// What is said of a run whose work panicked: the panic itself has been printed.
-pub(crate) const PANICKED: &str = "it panicked, see above";
+/// Why a run has no result.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RunError {
+    /// It could not be made, or diverged.
+    #[error(transparent)]
+    Train(#[from] TrainError),
+    /// Its work panicked.
+    #[error("it panicked, see above")] // the panic itself has been printed
+    Panicked,
+}
 
-/// A function that gets each item when it ends, with its result: none if the work panicked.
-pub(crate) type Done<'a, I, T> = dyn FnMut(&I, Option<T>) -> Result<(), SweepError> + 'a;
+/// A function that gets each item when it ends, with its result.
+pub(crate) type Done<'a, I, T> = dyn FnMut(&I, Result<T, RunError>) -> Result<(), SweepError> + 'a;
 
 /// Does `work` on each of `items`, `jobs` at a time, each on a thread of its own.
 ///
@@ -26,7 +35,7 @@ pub(crate) type Done<'a, I, T> = dyn FnMut(&I, Option<T>) -> Result<(), SweepErr
 pub(crate) fn each<I: Sync, T: Send>(
     items: &[I],
     jobs: usize,
-    work: &(dyn Fn(&I) -> T + Sync),
+    work: &(dyn Fn(&I) -> Result<T, TrainError> + Sync),
     done: &mut Done<'_, I, T>,
 ) -> Result<(), SweepError> {
     let next = AtomicUsize::new(0);
@@ -41,7 +50,9 @@ pub(crate) fn each<I: Sync, T: Send>(
             scope.spawn(move || {
                 while let Some(item) = items.get(next.fetch_add(1, Ordering::Relaxed)) {
                     let worked = catch_unwind(AssertUnwindSafe(|| pool.install(|| work(item))));
-                    if sender.send((item, worked.ok())).is_err() {
+                    let worked = worked.map_err(|_| RunError::Panicked);
+                    let worked = worked.and_then(|worked| worked.map_err(RunError::Train));
+                    if sender.send((item, worked)).is_err() {
                         return; // the receiver is gone
                     }
                 }

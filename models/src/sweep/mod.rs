@@ -11,11 +11,13 @@ mod together;
 pub use error::SweepError;
 pub use grid::Grid;
 pub use record::{line, Ended, EpochRecord, SweepRecord};
-pub use results::Results;
+pub use results::SweepResults;
 pub use together::run_together;
 
+#[cfg(any(test, feature = "lab"))]
+pub(crate) use record::how_it_ended;
+
 use crate::{
-    baselines::PeerError,
     data::Dataset,
     train::{self, InMemory, Network, Options, Persistence, Run, TrainError},
 };
@@ -35,12 +37,12 @@ use grid::canonical;
 /// ```no_run
 /// use tlr_models::{
 ///     data::digits,
-///     sweep::{self, Results},
+///     sweep::{self, SweepResults},
 ///     train::{Net, Options},
 /// };
 ///
 /// let data = digits::draw(0, 20_000, 10_000)?;
-/// let mut results = Results::open("out/sweep".as_ref(), "drawn digits", &data)?;
+/// let mut results = SweepResults::open("out/sweep".as_ref(), "drawn digits", &data)?;
 /// let cells = [1e-3, 1e-6].map(|rate| Options { rate, ..Options::default() });
 /// let failed = sweep::run::<Net>(&data, &cells, 2, &mut results, &mut |record| {
 ///     println!("{}", sweep::line(record));
@@ -52,7 +54,7 @@ pub fn run<M: Network>(
     data: &Dataset,
     cells: &[Options],
     jobs: usize,
-    results: &mut Results,
+    results: &mut SweepResults,
     observer: &mut dyn FnMut(&SweepRecord),
 ) -> Result<usize, SweepError> {
     let cells = left(cells, results);
@@ -69,7 +71,7 @@ fn train_cell<M: Network>(data: &Dataset, options: &Options) -> Result<Run, Trai
 }
 
 /// The cells that are still to be run.
-fn left(cells: &[Options], results: &Results) -> Vec<Options> {
+fn left(cells: &[Options], results: &SweepResults) -> Vec<Options> {
     let cells = cells.iter().map(|options| canonical(*options));
     cells.filter(|options| results.of(options).is_none()).collect()
 }
@@ -85,41 +87,18 @@ type Train<'a> = dyn Fn(&Options) -> Result<Run, TrainError> + Sync + 'a;
 fn run_each(
     cells: &[Options],
     jobs: usize,
-    results: &mut Results,
+    results: &mut SweepResults,
     observer: &mut dyn FnMut(&SweepRecord),
     train: &Train<'_>,
 ) -> Result<usize, SweepError> {
     let mut failed = 0;
-    let work = |options: &Options| train(options).map_err(|error| how_it_ended(&error));
-    jobs::each(cells, jobs, &work, &mut |options, run| {
-        let run = run.unwrap_or_else(|| Err((Ended::Failed, jobs::PANICKED.to_owned())));
+    jobs::each(cells, jobs, train, &mut |options, run| {
         let record = results.add(options, &run)?;
         failed += usize::from(record.ended == Ended::Failed);
         observer(&record);
         Ok(())
     })?;
     Ok(failed)
-}
-
-/// Whether a run diverged or failed, and in what words.
-pub(crate) fn how_it_ended(error: &TrainError) -> (Ended, String) {
-    use tlr::Error::{
-        LostWeights, NonFiniteLoss, NonFiniteStep, NonFiniteWeights, TooManyRollbacks,
-    };
-    let ended = match error {
-        TrainError::Rate(
-            LostWeights { .. }
-            | NonFiniteLoss { .. }
-            | NonFiniteStep { .. }
-            | NonFiniteWeights { .. }
-            | TooManyRollbacks { .. },
-        )
-        | TrainError::Peer(PeerError::NonFiniteLoss { .. } | PeerError::NonFinite { .. }) => {
-            Ended::Diverged
-        }
-        _ => Ended::Failed,
-    };
-    (ended, error.to_string())
 }
 
 #[cfg(test)]
@@ -153,8 +132,8 @@ mod tests {
         digits::draw(0, 60, 20).unwrap()
     }
 
-    fn open(folder: &Path) -> Results {
-        Results::open(folder, "few digits", &few()).unwrap()
+    fn open(folder: &Path) -> SweepResults {
+        SweepResults::open(folder, "few digits", &few()).unwrap()
     }
 
     /// Runs what is to be run, and counts.
@@ -192,7 +171,7 @@ mod tests {
         drop(results);
         // On other data of the same name and size nothing is done, nor by other options.
         let others = digits::draw(1, 60, 20).unwrap();
-        let others = Results::open(folder.path(), "few digits", &others).unwrap();
+        let others = SweepResults::open(folder.path(), "few digits", &others).unwrap();
         assert!(others.of(&cells[0]).is_none());
         drop(others);
         let results = open(folder.path());
@@ -212,7 +191,7 @@ mod tests {
     fn a_folder_is_one_sweeps_at_a_time() {
         let folder = tempfile::tempdir().unwrap();
         let held = open(folder.path());
-        let second = Results::open(folder.path(), "few digits", &few()).unwrap_err();
+        let second = SweepResults::open(folder.path(), "few digits", &few()).unwrap_err();
         assert!(matches!(second, SweepError::Report(ReportError::InUse { .. })), "{second}");
         drop(held);
         open(folder.path());
@@ -312,7 +291,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("results.csv");
         fs::write(&path, "name,size\na,1\n").unwrap();
-        let error = Results::open(folder.path(), "few digits", &few()).unwrap_err();
+        let error = SweepResults::open(folder.path(), "few digits", &few()).unwrap_err();
         assert!(matches!(error, SweepError::Csv { .. }));
         assert!(error.to_string().contains("move the file away"));
         assert_eq!(fs::read_to_string(&path).unwrap(), "name,size\na,1\n");

@@ -1,8 +1,10 @@
 //! What is known of a run that has ended.
 
+use super::jobs::RunError;
 use crate::{
+    baselines::PeerError,
     report::{self, count, Epoch},
-    train::{self, Base, Mode, Options, Rule, Run, Shape},
+    train::{self, Base, Mode, Options, Rule, Run, Shape, TrainError},
 };
 use serde::{Deserialize, Serialize};
 
@@ -16,6 +18,27 @@ pub enum Ended {
     Diverged,
     /// Something else went wrong, such as too little memory: it is run again.
     Failed,
+}
+
+/// Whether a run diverged or failed, and in what words.
+pub(crate) fn how_it_ended(error: &TrainError) -> (Ended, String) {
+    use tlr::Error::{
+        LostWeights, NonFiniteLoss, NonFiniteStep, NonFiniteWeights, TooManyRollbacks,
+    };
+    let ended = match error {
+        TrainError::Rate(
+            LostWeights { .. }
+            | NonFiniteLoss { .. }
+            | NonFiniteStep { .. }
+            | NonFiniteWeights { .. }
+            | TooManyRollbacks { .. },
+        )
+        | TrainError::Peer(PeerError::NonFiniteLoss { .. } | PeerError::NonFinite { .. }) => {
+            Ended::Diverged
+        }
+        _ => Ended::Failed,
+    };
+    (ended, error.to_string())
 }
 
 /// A run that has ended: a line of `results.csv`.
@@ -76,10 +99,11 @@ pub struct SweepRecord {
 }
 
 impl SweepRecord {
-    pub(super) fn new(data: &str, options: &Options, run: Result<&Run, &(Ended, String)>) -> Self {
+    pub(super) fn new(data: &str, options: &Options, run: Result<&Run, &RunError>) -> Self {
         let (run, (ended, error)) = match run {
             Ok(run) => (Some(run), (Ended::Finished, String::new())),
-            Err(ended) => (None, ended.clone()),
+            Err(RunError::Train(error)) => (None, how_it_ended(error)),
+            Err(RunError::Panicked) => (None, (Ended::Failed, RunError::Panicked.to_string())),
         };
         let epochs = run.map_or(&[][..], |run| &run.epochs);
         let last = epochs.last();

@@ -2,6 +2,7 @@
 
 use super::{
     grid::{canonical, key},
+    jobs::RunError,
     record::{Ended, EpochRecord, SweepRecord},
     table::Table,
     SweepError,
@@ -21,14 +22,14 @@ use std::{collections::HashSet, path::Path};
 ///
 /// A folder is one sweep's at a time.
 #[derive(Debug)]
-pub struct Results {
+pub struct SweepResults {
     folder: OutFolder,
     data: String,
     records: Table<SweepRecord>,
     epochs: Table<EpochRecord>,
 }
 
-impl Results {
+impl SweepResults {
     /// Reads what `folder` has, or makes it, and holds it until it is dropped. `name` is that of
     /// `data`, which is trained on: runs on other data do not count as done, and neither do those
     /// that have failed.
@@ -77,7 +78,7 @@ impl Results {
     pub(super) fn add(
         &mut self,
         options: &Options,
-        run: &Result<Run, (Ended, String)>,
+        run: &Result<Run, RunError>,
     ) -> Result<SweepRecord, SweepError> {
         self.append(RunResult::new(&self.data, options, run))
     }
@@ -104,7 +105,7 @@ pub(super) struct RunResult {
 
 impl RunResult {
     /// The outcome of a run on this data.
-    pub(super) fn new(data: &str, options: &Options, run: &Result<Run, (Ended, String)>) -> Self {
+    pub(super) fn new(data: &str, options: &Options, run: &Result<Run, RunError>) -> Self {
         let cell = cell(data, options);
         let epochs = run.iter().flat_map(|run| &run.epochs).map(|epoch| EpochRecord {
             cell: cell.clone(),

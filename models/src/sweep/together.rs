@@ -1,8 +1,8 @@
 //! A sweep whose runs are shared out to several ranks.
 
 use super::{
-    how_it_ended, jobs, left, results::RunResult, source, train_cell, Ended, Results, SweepError,
-    SweepRecord,
+    jobs, left, results::RunResult, source, train_cell, Ended, SweepError, SweepRecord,
+    SweepResults,
 };
 use crate::{
     data::Dataset,
@@ -23,7 +23,7 @@ pub fn run_together<M: Network>(
     data: &Dataset,
     cells: &[Options],
     jobs: usize,
-    mut results: Option<&mut Results>,
+    mut results: Option<&mut SweepResults>,
     ranks: &AnyRanks,
     observer: &mut dyn FnMut(&SweepRecord),
 ) -> Result<usize, SweepError> {
@@ -40,14 +40,12 @@ pub fn run_together<M: Network>(
     for options in &cells {
         train::check::<M>(&source(data, options)?, options)?;
     }
-    let work =
-        |options: &Options| train_cell::<M>(data, options).map_err(|error| how_it_ended(&error));
+    let work = |options: &Options| train_cell::<M>(data, options);
     let mut failed = 0;
     for round in cells.chunks(jobs.max(1).saturating_mul(ranks.size())) {
         let mut done = Vec::new();
         jobs::each(Share::of_rank(ranks).of(round), jobs, &work, &mut |options, run| {
-            let panicked = || Err((Ended::Failed, jobs::PANICKED.to_owned()));
-            done.push(RunResult::new(&name, options, &run.unwrap_or_else(panicked)));
+            done.push(RunResult::new(&name, options, &run));
             Ok(())
         })?;
         let said = ranks.gather(&encoded(&done)?).map_err(TrainError::from)?;

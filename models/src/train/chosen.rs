@@ -12,7 +12,9 @@ use dfdx::{
 use serde::Serialize;
 use tlr::{
     engine::{DirectionProducts, HypergradientRule, NewtonForm, NewtonRule, Proposal, RateRule},
-    optim::{forward, Adam, OptimizerState, RMSprop, Resumable, ResumableFamily, Sgd},
+    optim::{
+        forward, Adam, OptimizerState, RMSprop, RestoreError, Resumable, ResumableFamily, Sgd,
+    },
     parallel::Communicator,
     Config, DataParallel, Error, Family, NewtonConfig, Outcome, PerLayer, Safeguard, TrainableLr,
     Trainer, TunableOptimizer, Window,
@@ -183,7 +185,11 @@ impl<M: TensorCollection<f32, D> + Clone, D: TrainDevice> Resumable for AnyOptim
         each!(self, optimizer => optimizer.state(model))
     }
 
-    fn restore(&mut self, model: &mut M, state: &OptimizerState) -> Result<(), D::Err> {
+    fn restore(
+        &mut self,
+        model: &mut M,
+        state: &OptimizerState,
+    ) -> Result<(), RestoreError<D::Err>> {
         each!(self, optimizer => optimizer.restore(model, state))
     }
 }
@@ -200,7 +206,7 @@ impl<M: TensorCollection<f32, D> + Clone, D: TrainDevice> ResumableFamily for An
         optimizer: &mut AnyOptimizer<L, D>,
         layer: &mut L,
         state: &OptimizerState,
-    ) -> Result<(), D::Err>
+    ) -> Result<(), RestoreError<D::Err>>
     where
         L: TensorCollection<f32, D> + Clone,
     {

@@ -5,7 +5,7 @@ use super::{
     Learner, Number, Options, Persistence, Run, TrainError, TrainLoss, TrainsIn,
 };
 use crate::{
-    baselines::{has_buffers, RECALIBRATION},
+    baselines::{has_buffers, recalibrated},
     layers::sequence::dropout,
     report::Epoch,
 };
@@ -160,7 +160,7 @@ fn fit_own<M: NumParams<E, D> + ZeroGrads<E, D>, D: TrainsIn<E>, E: Number>(
         if has_buffers(model) {
             optimizer.average_buffers(model)?;
         }
-        let averaged = recalibrated(&**optimizer, model, task, epoch)?;
+        let averaged = averaged(&**optimizer, model, task, epoch)?;
         let tested = averaged.as_ref().unwrap_or(model);
         progress.seconds = seconds + begun.elapsed().as_secs_f64();
         // Saved before the test: if that fails, the epoch is not lost.
@@ -244,20 +244,17 @@ fn idle_step<M: ZeroGrads<E, D>, D: TrainsIn<E>, E: Number>(
     Ok((0.0, step))
 }
 
-/// The model to test, if it is not the one that is trained: with running statistics of its own,
-/// made anew from the epoch's last batches.
-fn recalibrated<M: TensorCollection<E, D>, D: TrainsIn<E>, E: Number>(
+/// The model to test, if it is not the one that is trained.
+fn averaged<M: TensorCollection<E, D>, D: TrainsIn<E>, E: Number>(
     optimizer: &dyn Learner<M, D, E>,
     model: &M,
     task: &dyn Task<M, D, E>,
     epoch: usize,
 ) -> Result<Option<M>, TrainError> {
-    let Some(mut averaged) = optimizer.averaged(model) else { return Ok(None) };
-    if has_buffers(model) {
-        let skip = task.batches_per_epoch().saturating_sub(RECALIBRATION);
-        task.epoch(epoch, skip, &mut |_, loss| {
-            loss(&mut averaged, Gradients::leaky()).map(|_| ())
-        })?;
-    }
-    Ok(Some(averaged))
+    let averaged = optimizer.averaged(model).map(|averaged| {
+        recalibrated(averaged, task.batches_per_epoch(), |averaged, skip| {
+            task.epoch(epoch, skip, &mut |_, loss| loss(averaged, Gradients::leaky()).map(drop))
+        })
+    });
+    averaged.transpose()
 }

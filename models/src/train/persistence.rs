@@ -147,6 +147,8 @@ impl Progress {
             Some("it has more steps than its epochs hold")
         } else if self.drawn.iter().any(|drawn| *drawn > MOST_DRAWN) {
             Some("it has drawn more random numbers than any run does")
+        } else if self.drawn.is_empty() {
+            Some("no rank has drawn random numbers")
         } else {
             None
         }

@@ -110,7 +110,7 @@ impl<M: TensorCollection<f64, Cpu> + Clone> TunableOptimizer for Spy<M> {
     fn average_over_ranks(
         &mut self,
         _model: &M,
-        _gradients: Result<&mut Gradients<f64, Cpu>, String>,
+        _gradients: Result<&mut Gradients<f64, Cpu>, Error>,
         _figures: &mut StepFigures,
     ) -> Result<(), Error> {
         self.note("average_over_ranks");

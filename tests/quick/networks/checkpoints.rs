@@ -5,8 +5,8 @@ use safetensors::{tensor::TensorView, Dtype as Stored};
 use std::collections::{BTreeMap, HashMap};
 use support::values::values;
 use tlr_models::{
-    checkpoint::{self, Names, WeightsDifference, WeightsError},
     resnet::ResNet50,
+    weights::{self, Names, WeightsDifference, WeightsError},
 };
 
 type Model = ResNet50<10, f32, Cpu>;
@@ -73,7 +73,7 @@ fn torchvision_resnet_50() {
     let names = torchvision_names();
     assert_eq!(names.len(), 320); // as torchvision counts
     let mut model = Model::build(&Cpu::default());
-    checkpoint::load_bytes(&mut model, &file(|_| ()), &Names::torchvision_resnet()).unwrap();
+    weights::load_bytes(&mut model, &file(|_| ()), &Names::torchvision_resnet()).unwrap();
 
     let number: HashMap<_, _> =
         names.iter().enumerate().map(|(k, (name, _))| (name.as_str(), k as f32)).collect();
@@ -104,8 +104,7 @@ fn what_differs_is_named_and_nothing_changed() {
         entries.insert("layer5.weight".into(), (Stored::F32, vec![1], vec![0; 4]));
         entries.insert("fc.bias".into(), (Stored::F32, vec![1000], vec![0; 4000]));
     });
-    let error =
-        checkpoint::load_bytes(&mut model, &bytes, &Names::torchvision_resnet()).unwrap_err();
+    let error = weights::load_bytes(&mut model, &bytes, &Names::torchvision_resnet()).unwrap_err();
     let text = error.to_string();
     for name in ["layer4.2.conv1.weight", "layer5.weight", "fc.bias"] {
         assert!(text.contains(name), "{text}");

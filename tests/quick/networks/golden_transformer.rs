@@ -9,9 +9,10 @@ use safetensors::{tensor::TensorView, Dtype as Stored};
 use serde::Deserialize;
 use std::{collections::BTreeMap, convert::Infallible};
 use tlr_models::{
-    checkpoint::{self, Names, Source},
     layers::DropoutRate,
-    padded, shifted, Seq2SeqTransformer,
+    padded, shifted,
+    weights::{self, Names, Source},
+    Seq2SeqTransformer,
 };
 
 const GOLDEN: &str = include_str!("../../golden/seq2seq_transformer.json");
@@ -114,7 +115,7 @@ fn as_pytorch() {
     model.set_dropout(DropoutRate::NONE);
     assert_eq!(model.num_trainable_params(), golden.num_params);
     assert_eq!(model.pad.0, golden.pad);
-    checkpoint::load_bytes(&mut model, &weights(&golden.params), &names()).unwrap();
+    weights::load_bytes(&mut model, &weights(&golden.params), &names()).unwrap();
 
     let batch = |sentences: &[Vec<usize>]| {
         let sentences: Vec<&[usize]> = sentences.iter().map(Vec::as_slice).collect();

@@ -9,7 +9,7 @@ use support::values::largest_error;
 use tlr::{Error, ParallelError};
 use tlr_models::{
     data::{digits, Dataset},
-    sweep::{self, Results, SweepRecord},
+    sweep::{self, SweepRecord, SweepResults},
     train::{
         self, train, AnyRanks, Event, InMemory, Net, Options, Persistence, Run, Share, TrainError,
     },
@@ -174,7 +174,7 @@ fn a_sweep_is_shared_out() {
         all
     };
     let mut alone = Vec::new();
-    let mut results = Results::open(&folder.path().join("alone"), "drawn", &data).unwrap();
+    let mut results = SweepResults::open(&folder.path().join("alone"), "drawn", &data).unwrap();
     sweep::run::<Net>(&data, &cells, 1, &mut results, &mut |record| alone.push(record.clone()))
         .unwrap();
     assert_eq!(alone.len(), 3);
@@ -184,7 +184,8 @@ fn a_sweep_is_shared_out() {
     for (name, left, jobs) in [("most", 3, usize::MAX), ("most", 0, 1), ("two", 3, 2)] {
         let told = on_boxed_ranks(2, |own| {
             let path = folder.path().join(name);
-            let mut results = own.is_first().then(|| Results::open(&path, "drawn", &data).unwrap());
+            let mut results =
+                own.is_first().then(|| SweepResults::open(&path, "drawn", &data).unwrap());
             let mut told = Vec::new();
             let failed = sweep::run_together::<Net>(
                 &data,

@@ -1,18 +1,15 @@
 //! The file: safetensors, with a version and a checksum among its metadata.
 
+use super::tensor_file::{self, Tensors};
 use crate::{error::CheckpointError, files::Partial, tensors::Stored};
 use safetensors::SafeTensors;
-use serde_json::json;
 use std::{
-    collections::BTreeMap,
     io::{self, BufWriter, Write},
     path::Path,
 };
 
 const FORMAT: &str = "tlr checkpoint";
-const VERSION: u32 = 8;
-
-pub(crate) type Tensors = BTreeMap<String, Stored>;
+const VERSION: u32 = 9;
 
 /// Writes a whole file or none: to a new file beside `path`, which is forced to the disk and then
 /// renamed.
@@ -36,34 +33,9 @@ pub(super) fn probe(path: &Path) -> io::Result<()> {
 
 /// The bytes of the file.
 pub(super) fn write(tensors: &Tensors, out: &mut impl Write) -> Result<(), CheckpointError> {
-    // Widest elements first, as safetensors has it, so that all are aligned.
-    let mut ordered: Vec<_> = tensors.iter().collect();
-    ordered.sort_by(|(a, x), (b, y)| y.dtype.cmp(&x.dtype).then(a.cmp(b)));
-    // In one order, so that the same state makes the same file. safetensors' own writer leaves the
-    // order to chance.
-    let mut header = BTreeMap::from([(
-        "__metadata__".to_owned(),
-        json!({"checksum": checksum(tensors), "format": FORMAT, "version": VERSION.to_string()}),
-    )]);
-    let mut offset = 0;
-    for (name, stored) in &ordered {
-        let start = offset;
-        offset += stored.bytes.len();
-        let (dtype, shape) = (stored.dtype, &stored.shape);
-        let info = json!({"data_offsets": [start, offset], "dtype": dtype, "shape": shape});
-        header.insert((*name).clone(), info);
-    }
-    let mut header = serde_json::to_vec(&header).map_err(|error| CheckpointError::Io {
-        doing: "write",
-        kind: io::ErrorKind::InvalidData,
-        message: error.to_string(),
-    })?;
-    header.resize(header.len().next_multiple_of(8), b' ');
-
-    let mut put = |bytes: &[u8]| out.write_all(bytes).map_err(CheckpointError::io("write"));
-    put(&(header.len() as u64).to_le_bytes())?;
-    put(&header)?;
-    ordered.iter().try_for_each(|(_, stored)| put(&stored.bytes))
+    let (checksum, version) = (checksum(tensors), VERSION.to_string());
+    let notes = [("checksum", &*checksum), ("format", FORMAT), ("version", &*version)];
+    tensor_file::write(tensors, &notes.into(), out).map_err(CheckpointError::io("write"))
 }
 
 /// The tensors of a file that [`write`] wrote, whole and unchanged.

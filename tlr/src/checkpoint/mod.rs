@@ -1,8 +1,11 @@
 //! Training that goes on where it was: model, optimizer and engine in one file.
 
 mod file;
+mod tensor_file;
 
-pub(crate) use file::Tensors;
+pub use tensor_file::TensorFile;
+
+pub(crate) use tensor_file::Tensors;
 
 use crate::{
     engine::{State, MAX_COUNT},
@@ -72,8 +75,7 @@ const OWN: &str = "tlr.";
 impl Checkpoint {
     /// Adds bytes of the caller's own, or replaces those of the same name.
     ///
-    /// # Example
-    /// See [`Checkpoint`].
+    /// Example: [`Checkpoint`].
     pub fn attach(mut self, name: &str, bytes: impl Into<Vec<u8>>) -> Self {
         self.tensors.insert(format!("{ATTACHED}{name}"), Stored::of_bytes(bytes.into()));
         self
@@ -81,8 +83,7 @@ impl Checkpoint {
 
     /// The bytes that were attached by this name.
     ///
-    /// # Example
-    /// See [`Checkpoint`].
+    /// Example: [`Checkpoint`].
     pub fn attachment(&self, name: &str) -> Option<&[u8]> {
         Some(&self.tensors.get(&format!("{ATTACHED}{name}"))?.bytes)
     }
@@ -105,8 +106,7 @@ impl Checkpoint {
     /// # Errors
     /// [`Error::Checkpoint`].
     ///
-    /// # Example
-    /// See [`Checkpoint`].
+    /// Example: [`Checkpoint`].
     pub fn save(&self, path: impl AsRef<Path>) -> Result<(), Error> {
         let path = path.as_ref();
         file::save(&self.tensors, path).map_err(|problem| failed(Some(path), problem))
@@ -134,8 +134,7 @@ impl Checkpoint {
     /// [`Error::Checkpoint`] if the file is missing, not a checkpoint, damaged, or of another
     /// version.
     ///
-    /// # Example
-    /// See [`Checkpoint`].
+    /// Example: [`Checkpoint`].
     pub fn open(path: impl AsRef<Path>) -> Result<Self, Error> {
         let path = path.as_ref();
         let read = || file::parse(&std::fs::read(path).map_err(CheckpointError::io("read"))?);
@@ -183,8 +182,7 @@ impl Checkpoint {
     /// # Errors
     /// As [`open`](Self::open).
     ///
-    /// # Example
-    /// See [`to_bytes`](Self::to_bytes).
+    /// Example: [`to_bytes`](Self::to_bytes).
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, Error> {
         match file::parse(bytes) {
             Ok(tensors) => Ok(Self { tensors, path: None }),
@@ -262,16 +260,9 @@ impl Checkpoint {
             match (self.tensors.get(&tensor), here.tensors.get(&tensor)) {
                 (None, _) => differences.push(Difference::Missing { tensor }),
                 (_, None) => differences.push(Difference::Extra { tensor }),
-                (Some(file), Some(here)) if file.dtype != here.dtype => {
-                    let word = |stored: &Stored| format!("{:?}", stored.dtype);
-                    let (file, here) = (word(file), word(here));
-                    differences.push(Difference::Dtype { tensor, file, here });
-                }
-                (Some(file), Some(here)) if file.shape != here.shape && tensor != PROGRESS => {
-                    let (file, here) = (file.shape.clone(), here.shape.clone());
-                    differences.push(Difference::Shape { tensor, file, here });
-                }
-                _ => (),
+                // Its length is that of the JSON.
+                (Some(file), Some(here)) if tensor == PROGRESS && file.dtype == here.dtype => (),
+                (Some(file), Some(here)) => differences.extend(file.difference(here, tensor)),
             }
         }
         differences

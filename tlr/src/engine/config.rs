@@ -7,8 +7,7 @@ use crate::error::Error;
 ///
 /// Numbers out of range are reported when an optimizer is made with it.
 ///
-/// # Example
-/// See [`NewtonConfig`](super::NewtonConfig).
+/// Example: [`NewtonConfig`](super::NewtonConfig).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Config<R> {
     pub(crate) rule: R,
@@ -82,8 +81,7 @@ impl<R: RateRule> Config<R> {
 
     /// The length of a window. Default: 0.2 of an epoch.
     ///
-    /// # Example
-    /// See [`NewtonConfig`](super::NewtonConfig).
+    /// Example: [`NewtonConfig`](super::NewtonConfig).
     pub fn window(mut self, window: Window) -> Self {
         self.window = window;
         self
@@ -92,8 +90,7 @@ impl<R: RateRule> Config<R> {
     /// The number of optimizer steps in an epoch, for a window that is a fraction of an epoch.
     /// Until this number is given, such a window has [`Window::UNKNOWN_EPOCH`] steps.
     ///
-    /// # Example
-    /// See [`NewtonConfig`](super::NewtonConfig).
+    /// Example: [`NewtonConfig`](super::NewtonConfig).
     pub fn batches_per_epoch(mut self, batches: usize) -> Self {
         self.batches_per_epoch = Some(batches);
         self
@@ -106,8 +103,7 @@ impl<R: RateRule> Config<R> {
     /// images (seeds 0 to 2), with five rollbacks a run. With windows of 20 steps it was 88.2 %,
     /// with one rollback in three runs. The paper has no such limit, and neither have its presets.
     ///
-    /// # Example
-    /// See [`NewtonConfig`](super::NewtonConfig).
+    /// Example: [`NewtonConfig`](super::NewtonConfig).
     pub fn min_window_steps(mut self, steps: usize) -> Self {
         self.min_window_steps = steps;
         self
@@ -125,8 +121,7 @@ impl<R: RateRule> Config<R> {
     /// of their directions is 0.27 for windows of 23 steps and 0.12 for windows of 50. Such
     /// agreement would keep the rate up when it should sink.
     ///
-    /// # Example
-    /// See [`NewtonConfig`](super::NewtonConfig).
+    /// Example: [`NewtonConfig`](super::NewtonConfig).
     pub fn momentum_spans(mut self, momentum_spans: f64) -> Self {
         self.momentum_spans = momentum_spans;
         self
@@ -163,8 +158,7 @@ impl<R: RateRule> Config<R> {
     ///   is raised a hundredfold, or by less if that would move the weights by more than a
     ///   thousandth of their norm, as it may in half precision.
     ///
-    /// # Example
-    /// See [`NewtonConfig`](super::NewtonConfig).
+    /// Example: [`NewtonConfig`](super::NewtonConfig).
     pub fn climb(mut self, cosine: impl Into<Option<f64>>) -> Self {
         self.climb = cosine.into();
         self
@@ -198,8 +192,7 @@ impl<R: RateRule> Config<R> {
     ///
     /// To start from a rate that is known, `ramp(false)`.
     ///
-    /// # Example
-    /// See [`NewtonConfig`](super::NewtonConfig).
+    /// Example: [`NewtonConfig`](super::NewtonConfig).
     pub fn ramp(mut self, on: bool) -> Self {
         self.ramp = on;
         self
@@ -217,8 +210,7 @@ impl<R: RateRule> Config<R> {
     /// the batch, which has had no part in d. If cos(g,d) is above 0, the loss rises along the
     /// way, and the next rate is at most the current one times 1 − cos(g,d), or times a half.
     ///
-    /// # Example
-    /// See [`NewtonConfig`](super::NewtonConfig).
+    /// Example: [`NewtonConfig`](super::NewtonConfig).
     pub fn settle(mut self, on: bool) -> Self {
         self.settle = on;
         self
@@ -266,8 +258,7 @@ impl<R: RateRule> Config<R> {
     /// rolled back, by the limits of the default safeguard. Twenty such rollbacks in a row end in
     /// [`Error::TooManyRollbacks`]. `ramp(false)` turns this off too.
     ///
-    /// # Example
-    /// See [`NewtonConfig`](super::NewtonConfig).
+    /// Example: [`NewtonConfig`](super::NewtonConfig).
     pub fn safeguard(mut self, safeguard: impl Into<Option<Safeguard>>) -> Self {
         self.safeguard = safeguard.into();
         self
@@ -320,8 +311,7 @@ impl<R: RateRule> Config<R> {
     /// window reads all weights twice, first to see that they are finite, and takes up to half as
     /// long again.
     ///
-    /// # Example
-    /// See [`NewtonConfig`](super::NewtonConfig).
+    /// Example: [`NewtonConfig`](super::NewtonConfig).
     pub fn bf16_directions(mut self, on: bool) -> Self {
         self.bf16_directions = on;
         self
@@ -329,8 +319,7 @@ impl<R: RateRule> Config<R> {
 
     /// The bins of a [`sketch`](Self::sketch) whose ⟨u,u⟩ has a deviation of 1.1 %: 2¹⁴.
     ///
-    /// # Example
-    /// See [`sketch`](Self::sketch).
+    /// Example: [`sketch`](Self::sketch).
     pub const SKETCH: usize = 1 << 14;
 }
 

@@ -19,7 +19,9 @@ use super::{
     rule::{self, bounded, Proposal, RATES},
     settle::settle,
     start::{climb::climb, rounding::Rounding, LARGEST_CLIMB},
-    state::{EndedWindow, Gathered, GroupState, Phase, PreviousWindow, Rollback, SnapshotTrust},
+    state::{
+        EndedWindow, GatheredLosses, GroupState, Phase, PreviousWindow, Rollback, SnapshotTrust,
+    },
     Engine, RateRule, Request, Step,
 };
 use crate::error::{Cause, Error};
@@ -263,9 +265,7 @@ impl<R: RateRule> Engine<R> {
         let before = self.state.history.len();
         let outcome = Outcome::RolledBack(cause);
         if let Some(ramp) = ramp {
-            self.take_rates(&ramp, outcome);
-            self.ramp_ended(&ramp, self.state.steps);
-            self.state.ramp = None;
+            self.ramp_undone(&ramp, outcome);
         } else {
             for index in 0..self.groups.len() {
                 let Some(group) = self.state.groups.get(index) else { continue };
@@ -305,7 +305,7 @@ impl<R: RateRule> Engine<R> {
     fn restart_at_snapshot(&mut self) {
         self.begin_window();
         self.forget_directions();
-        self.state.gathered = Gathered::default();
+        self.state.gathered = GatheredLosses::default();
         self.state.snapshot = SnapshotTrust::Good;
     }
 
@@ -314,7 +314,7 @@ impl<R: RateRule> Engine<R> {
     pub(super) fn leave_window(&mut self) {
         self.begin_window();
         self.forget_directions();
-        self.state.gathered = Gathered::default();
+        self.state.gathered = GatheredLosses::default();
         self.state.watch.leave();
         self.state.watch.new_snapshot();
         self.state.snapshot = SnapshotTrust::Missing;

@@ -76,8 +76,7 @@ pub enum Event {
 
 /// What is to be done next.
 ///
-/// # Example
-/// See [`Event`].
+/// Example: [`Event`].
 #[derive(Clone, Debug, PartialEq)]
 pub enum Request {
     /// Remember the model's tensors as they are. Answer with [`Event::SnapshotTaken`].
@@ -113,8 +112,7 @@ pub enum Request {
 
 /// Some of a model's tensors.
 ///
-/// # Example
-/// See [`engine`](super).
+/// Example: [`engine`](super).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TensorKind {
     /// The tensors that are trained.
@@ -125,8 +123,7 @@ pub enum TensorKind {
 
 /// The snapshot that a rollback goes to, or that a way is measured from.
 ///
-/// # Example
-/// See [`engine`](super).
+/// Example: [`engine`](super).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Target {
     /// The last snapshot.
@@ -137,8 +134,7 @@ pub enum Target {
 
 /// How a step ended.
 ///
-/// # Example
-/// See [`decisions`](Self::decisions).
+/// Example: [`decisions`](Self::decisions).
 #[derive(Clone, Debug, PartialEq)]
 #[non_exhaustive]
 pub enum Step {

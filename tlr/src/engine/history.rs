@@ -7,8 +7,7 @@ use std::{fmt, sync::Arc};
 
 /// One decision on one group's rate.
 ///
-/// # Example
-/// See [`Step::decisions`](crate::Step::decisions).
+/// Example: [`Step::decisions`](crate::Step::decisions).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub struct Adaptation {
@@ -53,8 +52,7 @@ impl Adaptation {
 
 /// Why a rate is what it is after a decision.
 ///
-/// # Example
-/// See [`Step::decisions`](crate::Step::decisions).
+/// Example: [`Step::decisions`](crate::Step::decisions).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[non_exhaustive]
 pub enum Outcome {

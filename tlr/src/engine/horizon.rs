@@ -9,17 +9,17 @@ pub(super) struct Rise {
 }
 
 /// Around Adam, the ramp finds low rates.
-const LONG_STEPS: Rise = Rise { from: 1.0, to: 1.5, over: 0.1 };
+const RISE_IF_LONG: Rise = Rise { from: 1.0, to: 1.5, over: 0.1 };
 /// Around SGD, the ramp finds rates twice as high. A transformer may stop learning if its training
 /// begins at the whole rate (docs/start.md).
-const FOLLOWING: Rise = Rise { from: 0.7, to: 1.0, over: 0.3 };
+const RISE_IF_FOLLOWING: Rise = Rise { from: 0.7, to: 1.0, over: 0.3 };
 /// The last part of the steps, over which rates fall to 0.
 const FALL: f64 = 0.3;
 
 /// The shape of the horizon's factor. It depends on what the ramp has seen: see docs/start.md.
 /// Deviation from the paper, which has no horizon.
 #[derive(Clone, Copy)]
-pub(super) enum Shape {
+pub(super) enum HorizonShape {
     /// The factor is the share of the steps that is left. It has this shape if noise hides the
     /// slope, and without a ramp.
     Falls,
@@ -27,14 +27,14 @@ pub(super) enum Shape {
     RisesAndFalls(&'static Rise),
 }
 
-impl Shape {
+impl HorizonShape {
     /// The shape after a ramp: `quiet` if noise does not hide the slope, `follows` if steps are as
     /// long as the gradients.
     pub(super) fn of(quiet: bool, follows: bool) -> Self {
         match (quiet, follows) {
             (false, _) => Self::Falls,
-            (true, true) => Self::RisesAndFalls(&FOLLOWING),
-            (true, false) => Self::RisesAndFalls(&LONG_STEPS),
+            (true, true) => Self::RisesAndFalls(&RISE_IF_FOLLOWING),
+            (true, false) => Self::RisesAndFalls(&RISE_IF_LONG),
         }
     }
 
@@ -66,7 +66,7 @@ mod tests {
     // By hand. Fails with another end, another beginning, or a rate of 0.
     #[test]
     fn from_all_steps_to_the_last_one() {
-        let noisy = |horizon, from, step| Shape::Falls.factor(horizon, from, step);
+        let noisy = |horizon, from, step| HorizonShape::Falls.factor(horizon, from, step);
         let shares = [20, 21, 25, 28, 29, 30, 1000].map(|step| noisy(30, 20, step));
         assert_eq!(shares, [1.0, 0.9, 0.5, 0.2, 0.1, 0.1, 0.1]);
         // A ramp that is as long as the training, or longer, and a step before its end.
@@ -83,7 +83,7 @@ mod tests {
         let sgd = [0.7, 0.75, 0.8, 0.85, 1.0, 1.0, 0.5, 1.0 / 6.0, 1.0 / 6.0];
         for (follows, expected) in [(false, adam), (true, sgd)] {
             for (step, expected) in steps.into_iter().zip(expected) {
-                let factor = Shape::of(true, follows).factor(120, 100, step);
+                let factor = HorizonShape::of(true, follows).factor(120, 100, step);
                 assert!((factor - expected).abs() < 1e-12, "{follows} {step}");
             }
         }

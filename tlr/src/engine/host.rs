@@ -16,8 +16,7 @@ use crate::error::Error;
 /// asked to [`skip`](Self::skip) a batch or to [`go_back`](Self::go_back). So copy the buffers when
 /// the host is made, and again before each forward pass while [`Engine::lacks_snapshot`] is true.
 ///
-/// # Example
-/// See [`engine`](super).
+/// Example: [`engine`](super).
 pub trait Host {
     /// What can go wrong, such as a device that runs out of memory.
     type Error;
@@ -95,8 +94,7 @@ pub trait Host {
 
 /// The host's answer at the end of a window.
 ///
-/// # Example
-/// See [`engine`](super).
+/// Example: [`engine`](super).
 #[derive(Clone, Debug, PartialEq)]
 pub enum WindowEnd {
     /// The products of each group. The snapshots have moved on.
@@ -142,8 +140,7 @@ pub enum StepError<E> {
 /// [`StepError::Engine`] with an error of [`Engine::tell`]; [`StepError::Host`] with one of the
 /// host's. The next step can be driven all the same.
 ///
-/// # Example
-/// See [`engine`](super).
+/// Example: [`engine`](super).
 pub fn drive<R: RateRule, H: Host>(
     engine: &mut Engine<R>,
     host: &mut H,

@@ -2,8 +2,7 @@
 
 /// Facts about the base optimizer and the weights' type that an engine needs.
 ///
-/// # Example
-/// See [`engine`](super).
+/// Example: [`engine`](super).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct HostFacts {
     /// β of the base optimizer, in [0, 1): how much of an update is left over from the one before.

@@ -72,6 +72,7 @@ mod host;
 mod host_facts;
 mod presets;
 mod products;
+mod ramping;
 mod readings;
 mod rule;
 mod safeguard;
@@ -107,16 +108,14 @@ pub(crate) use {
 use crate::error::Error;
 #[cfg(feature = "dfdx")]
 use crate::settings::Settings;
-use horizon::Shape;
+use horizon::HorizonShape;
 pub(crate) use rule::bounded;
-use start::ramp::Ramp;
 use state::{GroupState, PendingStep, Phase};
 use std::sync::Arc;
 
 /// Some tensors that share a learning rate.
 ///
-/// # Example
-/// See [the module](self).
+/// Example: [the module](self).
 #[derive(Clone, Debug, PartialEq)]
 pub struct Group {
     /// A layer's path, or `model`.
@@ -181,8 +180,7 @@ impl<R: RateRule> Engine<R> {
     /// - [`Error::NothingToTrain`] without groups.
     /// - [`Error::Rate`] for a starting rate outside [`RATES`].
     ///
-    /// # Example
-    /// See [`Engine`].
+    /// Example: [`Engine`].
     pub fn new(config: Config<R>, groups: Vec<Group>, facts: HostFacts) -> Result<Self, Error> {
         let HostFacts { momentum, epsilon } = facts;
         let holds = (0.0..1.0).contains(&momentum);
@@ -217,8 +215,7 @@ impl<R: RateRule> Engine<R> {
 
     /// Multiplies every learned rate by a schedule, or by `None`.
     ///
-    /// # Example
-    /// See [`Engine`].
+    /// Example: [`Engine`].
     pub fn set_schedule(&mut self, schedule: Option<Schedule>) {
         self.schedule = schedule;
     }
@@ -246,7 +243,7 @@ impl<R> Engine<R> {
     fn planned_factor(&self) -> f64 {
         let State { steps, level_from, quiet, follows, .. } = self.state;
         let scheduled = self.schedule.as_ref().map_or(1.0, |schedule| schedule.factor(steps));
-        let shape = Shape::of(quiet, follows);
+        let shape = HorizonShape::of(quiet, follows);
         let ends = |horizon| shape.factor(horizon, level_from, steps);
         scheduled * self.config.horizon.map_or(1.0, ends)
     }
@@ -279,17 +276,6 @@ impl<R> Engine<R> {
         self.state.ramp = self.new_ramp();
     }
 
-    fn new_ramp(&self) -> Option<Ramp> {
-        let groups = self.state.groups.iter().zip(&self.groups);
-        let groups = groups.map(|(state, settings)| (state.rate, settings.fixed_rate));
-        if self.config.ramp {
-            let left = |horizon: u64| horizon.saturating_sub(self.state.steps);
-            Ramp::new(groups, self.config.horizon.map(left))
-        } else {
-            None
-        }
-    }
-
     /// Takes over what another engine remembered. It goes on as that one would have, to the bit, if
     /// it has the same groups and the same configuration. The caller has to see to that: a state
     /// does not hold them. A state saved within a step waits for the answer to its last request.
@@ -297,8 +283,7 @@ impl<R> Engine<R> {
     /// # Errors
     /// [`Error::ImpossibleState`] if no such engine can have been in it. Nothing has changed then.
     ///
-    /// # Example
-    /// See [`Engine`].
+    /// Example: [`Engine`].
     pub fn resume(&mut self, state: State) -> Result<(), Error> {
         if !self.can_resume(&state) {
             return Err(Error::ImpossibleState);

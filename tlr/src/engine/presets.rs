@@ -31,8 +31,7 @@ pub type NewtonConfig = Config<NewtonRule>;
 
 /// The configuration of `Hypergradient`.
 ///
-/// # Example
-/// See [`HypergradientRule::additive`].
+/// Example: [`HypergradientRule::additive`].
 pub type HypergradientConfig = Config<HypergradientRule>;
 
 impl Default for NewtonConfig {
@@ -44,8 +43,7 @@ impl Default for NewtonConfig {
 impl NewtonConfig {
     /// The default of [`climb`](Config::climb).
     ///
-    /// # Example
-    /// See [`NewtonConfig`].
+    /// Example: [`NewtonConfig`].
     pub const CLIMB: f64 = 0.8;
 
     /// What the paper's text says: its rule, p = 0.20, γ = 0.33, no safeguard.
@@ -68,16 +66,14 @@ impl NewtonConfig {
 
     /// What the paper's own code does: its rule, p = 1/3, γ = 0.20, no safeguard.
     ///
-    /// # Example
-    /// See [`NewtonConfig`].
+    /// Example: [`NewtonConfig`].
     pub fn paper_code() -> Self {
         Self::paper_text().damping(0.20).window(Window::PAPER_CODE)
     }
 
     /// γ in (0, 1]. Default 0.33.
     ///
-    /// # Example
-    /// See [`NewtonConfig`].
+    /// Example: [`NewtonConfig`].
     pub fn damping(mut self, damping: f64) -> Self {
         self.rule = self.rule.damping(damping);
         self
@@ -85,8 +81,7 @@ impl NewtonConfig {
 
     /// The largest growth of a rate in one adaptation, above 1. Default 100.
     ///
-    /// # Example
-    /// See [`NewtonConfig`].
+    /// Example: [`NewtonConfig`].
     pub fn max_factor(mut self, max_factor: f64) -> Self {
         self.rule = self.rule.max_factor(max_factor);
         self
@@ -94,8 +89,7 @@ impl NewtonConfig {
 
     /// The paper's rule or the aligned one. Default aligned.
     ///
-    /// # Example
-    /// See [`NewtonConfig`].
+    /// Example: [`NewtonConfig`].
     pub fn form(mut self, form: NewtonForm) -> Self {
         self.rule = self.rule.form(form);
         self

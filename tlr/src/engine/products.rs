@@ -8,8 +8,7 @@ use std::{iter::Sum, ops::AddAssign};
 ///
 /// A, B and W are the weights two windows ago, one window ago, and now.
 ///
-/// # Example
-/// See [`engine`](super).
+/// Example: [`engine`](super).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct WindowProducts {
@@ -159,16 +158,14 @@ impl DirectionProducts {
     /// ⟨u₋,u₋⟩ − ⟨u₋,u⟩: the rate times the second derivative of the loss with respect to the rate
     /// (Eq. 7).
     ///
-    /// # Example
-    /// See [`DirectionProducts`].
+    /// Example: [`DirectionProducts`].
     pub fn curvature(&self) -> f64 {
         self.uu - self.un
     }
 
     /// The cosine of the angle between the two directions, 0 if one of them vanishes.
     ///
-    /// # Example
-    /// See [`DirectionProducts`].
+    /// Example: [`DirectionProducts`].
     pub fn cosine(&self) -> f64 {
         let norms = self.uu.sqrt() * self.nn.sqrt();
         if norms > 0.0 {

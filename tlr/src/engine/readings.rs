@@ -9,8 +9,7 @@ use super::{
 impl<R> Engine<R> {
     /// Each group's name and learned rate.
     ///
-    /// # Example
-    /// See [`Engine`].
+    /// Example: [`Engine`].
     pub fn rates(&self) -> impl ExactSizeIterator<Item = (&str, f64)> {
         self.groups.iter().zip(&self.state.groups).map(|(group, state)| (&*group.name, state.rate))
     }
@@ -18,8 +17,7 @@ impl<R> Engine<R> {
     /// The factor of the next step: that of the schedule times that of the horizon. 1 without them,
     /// and while the starting rates are looked for.
     ///
-    /// # Example
-    /// See [`Engine`].
+    /// Example: [`Engine`].
     pub fn factor(&self) -> f64 {
         match self.state.ramp {
             Some(_) => 1.0,
@@ -31,16 +29,14 @@ impl<R> Engine<R> {
     /// [`factor`](Self::factor), within [`RATES`](super::RATES). While no update is asked for, they
     /// mean nothing.
     ///
-    /// # Example
-    /// See [`Engine`].
+    /// Example: [`Engine`].
     pub fn effective_rates(&self) -> &[f64] {
         &self.effective
     }
 
     /// Every decision on a rate, in order: at the end of a window one for each group.
     ///
-    /// # Example
-    /// See [`Engine`].
+    /// Example: [`Engine`].
     pub fn history(&self) -> &[Adaptation] {
         &self.state.history
     }
@@ -66,8 +62,7 @@ impl<R> Engine<R> {
     /// Optimizer steps so far. Those that were rolled back count, batches that were only gathered
     /// do not.
     ///
-    /// # Example
-    /// See [`Engine`].
+    /// Example: [`Engine`].
     pub fn steps(&self) -> u64 {
         self.state.steps
     }
@@ -75,24 +70,21 @@ impl<R> Engine<R> {
     /// Whether the next step begins with a snapshot: at the start, after a [`reset`](Self::reset),
     /// where a schedule restarts, and after an exact step. See [`Host`](super::Host).
     ///
-    /// # Example
-    /// See [`Engine`].
+    /// Example: [`Engine`].
     pub fn lacks_snapshot(&self) -> bool {
         self.state.snapshot == SnapshotTrust::Missing
     }
 
     /// K: the optimizer steps in a window.
     ///
-    /// # Example
-    /// See [`Engine`].
+    /// Example: [`Engine`].
     pub fn window(&self) -> usize {
         self.window
     }
 
     /// All that the engine remembers, to be saved.
     ///
-    /// # Example
-    /// See [`Engine`].
+    /// Example: [`Engine`].
     pub fn state(&self) -> &State {
         &self.state
     }

@@ -190,24 +190,21 @@ impl Schedule {
 
     /// This schedule for the first `steps` steps, and then `next` from its beginning.
     ///
-    /// # Example
-    /// See [`Schedule`].
+    /// Example: [`Schedule`].
     pub fn then(self, steps: u64, next: Self) -> Self {
         Self(Kind::Sequence { first: Box::new(self.0), steps, then: Box::new(next.0) })
     }
 
     /// The factor s_t that the rate of step t is multiplied by.
     ///
-    /// # Example
-    /// See [`Schedule`].
+    /// Example: [`Schedule`].
     pub fn factor(&self, step: u64) -> f64 {
         self.0.factor(step)
     }
 
     /// Whether a warm restart is at this step.
     ///
-    /// # Example
-    /// See [`warm_restarts`](Self::warm_restarts).
+    /// Example: [`warm_restarts`](Self::warm_restarts).
     pub fn restarts_at(&self, step: u64) -> bool {
         self.0.restarts_at(step)
     }

@@ -16,8 +16,7 @@ use serde::{Deserialize, Serialize};
 /// takes a reader that reads every number to the bit: `serde_json` with its feature
 /// `float_roundtrip`.)
 ///
-/// # Example
-/// See [`Engine`](super::Engine).
+/// Example: [`Engine`](super::Engine).
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct State {
@@ -28,7 +27,7 @@ pub struct State {
     /// The sum of the factors of schedule and horizon over these steps.
     #[serde(with = "exact")]
     pub(super) factors: f64,
-    pub(super) gathered: Gathered,
+    pub(super) gathered: GatheredLosses,
     pub(super) snapshot: SnapshotTrust,
     pub(super) watch: Watch,
     pub(super) groups: Vec<GroupState>,
@@ -60,7 +59,7 @@ pub(super) enum SnapshotTrust {
 /// The batches whose gradients the base optimizer has gathered for the step to come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Gathered {
+pub(super) struct GatheredLosses {
     batches: u64,
     /// The batches among them that had a loss.
     losses: u64,
@@ -69,7 +68,7 @@ pub(super) struct Gathered {
     mean: f64,
 }
 
-impl Gathered {
+impl GatheredLosses {
     /// With one more batch, which may have no loss.
     pub(super) fn with(self, loss: Option<f64>) -> Self {
         let all = Self { batches: self.batches + 1, ..self };
@@ -252,7 +251,7 @@ fn is_one_each_or_none<T>(answer: &Option<Vec<T>>, groups: usize) -> bool {
 #[serde(deny_unknown_fields)]
 pub(super) struct PendingStep {
     /// The step's batches so far, this batch included.
-    pub(super) gathered: Gathered,
+    pub(super) gathered: GatheredLosses,
     pub(super) only_gathers: bool,
     /// The factor of schedule and horizon.
     #[serde(with = "exact")]
@@ -321,7 +320,7 @@ impl State {
             steps,
             position: 0,
             factors: 0.0,
-            gathered: Gathered::default(),
+            gathered: GatheredLosses::default(),
             snapshot: SnapshotTrust::Missing,
             watch: Watch::default(),
             groups,

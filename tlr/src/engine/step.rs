@@ -3,10 +3,9 @@
 use super::{
     event::{Event, Request, Step, Target, TensorKind},
     rule::RateRule,
-    safeguard::Verdict,
+    safeguard::LossVerdict,
     schedule::Schedule,
-    start::ramp::Ramp,
-    state::{Gathered, PendingStep, Phase, Rollback, SnapshotTrust},
+    state::{GatheredLosses, PendingStep, Phase, Rollback, SnapshotTrust},
     Engine,
 };
 use crate::error::{Cause, Error};
@@ -22,8 +21,7 @@ impl<R: RateRule> Engine<R> {
     /// - [`Error::TooManyRollbacks`], [`Error::NonFiniteWeights`], [`Error::LostWeights`] after a
     ///   way back. The step is over, and the next batch may be reported.
     ///
-    /// # Example
-    /// See [`Event`].
+    /// Example: [`Event`].
     pub fn tell(&mut self, event: Event) -> Result<Request, Error> {
         let phase = std::mem::replace(&mut self.state.phase, Phase::Idle);
         if !self.has_one_each(&event) {
@@ -95,8 +93,7 @@ impl<R: RateRule> Engine<R> {
     /// it failed to end a window, the next step ends the window. If the window has ended and only
     /// some evidence on it is missing, it is judged without that evidence.
     ///
-    /// # Example
-    /// See [`State::is_within_step`](super::State::is_within_step).
+    /// Example: [`State::is_within_step`](super::State::is_within_step).
     pub fn host_failed(&mut self) -> bool {
         match std::mem::replace(&mut self.state.phase, Phase::Idle) {
             Phase::EndingWindow(_) => {
@@ -124,7 +121,7 @@ impl<R: RateRule> Engine<R> {
 
     /// Reports that the gradients gathered for the step to come are gone.
     pub fn gathered_gradients_lost(&mut self) {
-        self.state.gathered = Gathered::default();
+        self.state.gathered = GatheredLosses::default();
     }
 
     /// Begins a step.
@@ -159,19 +156,19 @@ impl<R: RateRule> Engine<R> {
         }
         if let Some(loss) = step.gathered.mean() {
             match self.inspect(&mut step, loss)? {
-                Verdict::Bad(cause) if self.may_be_innocent(cause) => {
+                LossVerdict::Bad(cause) if self.may_be_innocent(cause) => {
                     self.state.phase = Phase::Suspecting(step, cause);
                     return Ok(Request::MeasureSlopes(self.way_back()));
                 }
-                Verdict::Bad(cause) => return Ok(self.check(step, cause, None)),
-                Verdict::Skip(cause) => {
+                LossVerdict::Bad(cause) => return Ok(self.check(step, cause, None)),
+                LossVerdict::Skip(cause) => {
                     self.state.phase = Phase::Skipping(step, cause);
                     return Ok(Request::Skip { drop_gathered: loss.is_finite() });
                 }
-                Verdict::Good if self.state.position == 0 && !step.only_gathers => {
+                LossVerdict::Good if self.state.position == 0 && !step.only_gathers => {
                     step.snapshot = SnapshotTrust::Good;
                 }
-                Verdict::Good | Verdict::Doubtful => (),
+                LossVerdict::Good | LossVerdict::Doubtful => (),
             }
         }
         if takes_snapshot {
@@ -204,13 +201,13 @@ impl<R: RateRule> Engine<R> {
         Request::CheckWeights
     }
 
-    fn inspect(&self, step: &mut PendingStep, loss: f64) -> Result<Verdict, Error> {
+    fn inspect(&self, step: &mut PendingStep, loss: f64) -> Result<LossVerdict, Error> {
         match &self.config.safeguard {
             Some(_) if step.only_gathers || step.ramp.is_some() => {
                 Ok(step.watch.inspect_gathered(loss))
             }
             Some(safeguard) => Ok(step.watch.inspect(loss, self.window, safeguard)),
-            None if loss.is_finite() => Ok(Verdict::Good),
+            None if loss.is_finite() => Ok(LossVerdict::Good),
             None => Err(Error::NonFiniteLoss { step: self.state.steps + 1, loss }),
         }
     }
@@ -229,7 +226,7 @@ impl<R: RateRule> Engine<R> {
             state.gathered = step.gathered;
             return self.finish(0, Step::Gathered);
         }
-        state.gathered = Gathered::default();
+        state.gathered = GatheredLosses::default();
         if let Some(ramp) = step.ramp {
             return self.ramp_step_made(ramp, step.ends_ramp);
         }
@@ -256,7 +253,7 @@ impl<R: RateRule> Engine<R> {
             state.ramp = step.ramp;
         }
         if cause != Cause::NonFiniteLoss {
-            state.gathered = Gathered::default();
+            state.gathered = GatheredLosses::default();
         }
         // If other batches are gathered for the same step, a later batch takes the place of this
         // one.
@@ -279,9 +276,8 @@ impl<R: RateRule> Engine<R> {
             // it.
             watch.new_snapshot();
         }
-        // If no step was made since the snapshot, no rate is to blame. A batch that is only
-        // gathered has no ramp in its step: then the engine's own ramp is broken off.
-        let ramp = step.ramp.or_else(|| self.state.ramp.clone()).and_then(Ramp::undone);
+        // If no step was made since the snapshot, no rate is to blame.
+        let ramp = self.undone_ramp(step.ramp);
         let moved = self.state.position > 0 || unconfirmed || ramp.is_some();
         let (cause, rates_are_to_blame) = match finite {
             true => (cause, moved),

@@ -31,8 +31,7 @@ enum Length {
 impl Window {
     /// The steps of a window that is a fraction of an epoch of unknown length: 100.
     ///
-    /// # Example
-    /// See [`Window`].
+    /// Example: [`Window`].
     pub const UNKNOWN_EPOCH: usize = 100;
 
     pub(crate) const DEFAULT: Self = Self(Length::Fraction { p: 0.20, batches: None });
@@ -120,8 +119,7 @@ impl Window {
     /// K, the number of steps: at least 1. Before the limits of `min_window_steps` and
     /// `momentum_spans`, as said at [`Window`].
     ///
-    /// # Example
-    /// See [`Window`].
+    /// Example: [`Window`].
     #[allow(clippy::len_without_is_empty)] // never empty
     pub fn len(&self) -> usize {
         match self.0 {

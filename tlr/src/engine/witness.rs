@@ -1,17 +1,15 @@
-//! The steps at which slopes are asked for: while the starting rates are looked for, before the
-//! last step of a window, if a loss has risen, and every few steps without a loss.
+//! The steps at which slopes are asked for outside of the ramp: before the last step of a window,
+//! if a loss has risen, and every few steps without a loss.
 
 use super::{
-    event::{Request, Step, Target},
-    history::Outcome,
+    event::{Request, Target},
     products::Slope,
-    rule::{Proposal, RateRule},
+    rule::RateRule,
     safeguard::{blame, Blame},
-    start::ramp::{Ramp, Ramped},
-    state::{PendingStep, Phase, Rollback, SnapshotTrust},
+    state::{PendingStep, Rollback, SnapshotTrust},
     Engine,
 };
-use crate::error::{Cause, Error};
+use crate::error::Cause;
 
 /// Without losses, slopes are asked for every this many steps.
 const LOOKS_APART: u64 = 4;
@@ -26,80 +24,6 @@ enum Place {
 }
 
 impl<R: RateRule> Engine<R> {
-    /// Goes on with the ramp, by the slopes of one more batch.
-    pub(super) fn ramped(
-        &mut self,
-        mut step: PendingStep,
-        slopes: &[Slope],
-    ) -> Result<Request, Error> {
-        let loss = step.gathered.mean();
-        let Some(ramp) = &mut step.ramp else { return Ok(self.ask_for_update(step)) };
-        if slopes.len() != self.groups.len() {
-            // The host has no slopes. Training starts from the rates that it was given.
-            (step.ramp, step.ends_ramp) = (None, true);
-            step.factor = self.usable(self.planned_factor())?;
-            return self.judge(step, false);
-        }
-        // A ramp breaks off by the same limits without a safeguard.
-        let safeguard = self.config.safeguard.unwrap_or_default();
-        let cause = match ramp.observe(slopes, loss, self.facts, &safeguard) {
-            Ramped::On => return Ok(self.ask_for_update(step)),
-            Ramped::TooFar if self.keeps_snapshots() => Cause::WentTooFar,
-            Ramped::Done | Ramped::TooFar => {
-                step.ends_ramp = true;
-                return Ok(self.ask_for_update(step));
-            }
-            Ramped::Skip => {
-                self.state.phase = Phase::Skipping(step, Cause::NonFiniteGradient);
-                return Ok(Request::Skip { drop_gathered: true });
-            }
-            Ramped::BrokenBatch => Cause::NonFiniteGradient,
-        };
-        let rates_are_to_blame = cause == Cause::WentTooFar;
-        Ok(self.go_back(Rollback {
-            cause,
-            rates_are_to_blame,
-            guilty: None,
-            ramp: step.ramp.filter(|_| rates_are_to_blame),
-            counts_step: true,
-            target: Target::Last,
-            watch: step.watch,
-        }))
-    }
-
-    /// Ends a step of the ramp, whose update is made.
-    pub(super) fn ramp_step_made(&mut self, ramp: Ramp, ends: bool) -> Request {
-        let before = self.state.history.len();
-        let rates = self.state.groups.iter().map(|group| group.rate);
-        if ends || rates.ne(ramp.rates()) {
-            self.take_rates(&ramp, Outcome::Ramped);
-        }
-        let decisions = self.decisions_since(before);
-        if ends {
-            self.ramp_ended(&ramp, self.state.steps + 1);
-            self.leave_window();
-        }
-        self.state.ramp = (!ends).then_some(ramp);
-        self.finish(1, Step::Ramped { decisions })
-    }
-
-    /// Notes that the ramp has ended at step `steps`, and what it has seen.
-    pub(super) fn ramp_ended(&mut self, ramp: &Ramp, steps: u64) {
-        self.state.level_from = steps;
-        self.state.quiet = ramp.quiet;
-        self.state.watch.start_from(ramp.start_loss, ramp.gradient);
-        self.state.follows = ramp.follows;
-        for (group, silent) in self.state.groups.iter_mut().zip(ramp.without_gradient()) {
-            group.silent = silent;
-        }
-    }
-
-    pub(super) fn take_rates(&mut self, ramp: &Ramp, outcome: Outcome) {
-        for (index, rate) in ramp.rates().enumerate() {
-            self.set_rate(index, Proposal { rate, outcome }, None);
-        }
-    }
-
     /// Whether to ask for slopes before rates are blamed: the way since the snapshot may not
     /// explain the rise.
     pub(super) fn may_be_innocent(&self, cause: Cause) -> bool {

@@ -1,5 +1,6 @@
 //! What can be wrong with a checkpoint.
 
+use super::words::shown;
 use std::{
     fmt::{self, Display},
     io,
@@ -49,6 +50,16 @@ pub enum CheckpointError {
         /// The version that this crate reads.
         known: u32,
     },
+    /// A figure is none that training can have left there: the file was changed.
+    #[error("`{name}` is {}, and has to be {range}: the file was changed", shown(*value))]
+    OutOfRange {
+        /// Its name in the file: `optimizer.(gathered)`.
+        name: String,
+        /// What it can be.
+        range: String,
+        /// What it is.
+        value: f64,
+    },
     /// The checkpoint was made with another model, optimizer or configuration.
     #[error("it does not fit this model, optimizer and configuration:{}", list(.0))]
     Differs(Vec<Difference>),
@@ -58,6 +69,23 @@ pub enum CheckpointError {
 impl CheckpointError {
     pub(crate) fn io(doing: &'static str) -> impl FnOnce(io::Error) -> Self {
         move |error| Self::Io { doing, kind: error.kind(), message: error.to_string() }
+    }
+
+    pub(crate) fn lacks(tensor: String) -> Self {
+        Self::Differs(vec![Difference::Missing { tensor }])
+    }
+
+    /// `Ok` if `holds`; otherwise the error that says which range `value` missed.
+    pub(crate) fn unless(
+        holds: bool,
+        name: String,
+        range: impl Into<String>,
+        value: f64,
+    ) -> Result<(), Self> {
+        match holds {
+            true => Ok(()),
+            false => Err(Self::OutOfRange { name, range: range.into(), value }),
+        }
     }
 }
 

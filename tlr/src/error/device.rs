@@ -77,8 +77,7 @@ impl DeviceError {
     /// Whether the device has no memory left. It is not lost then: what needs less memory may still
     /// succeed.
     ///
-    /// # Example
-    /// See [`DeviceError`].
+    /// Example: [`DeviceError`].
     pub fn is_out_of_memory(&self) -> bool {
         self.is_out_of_memory
     }

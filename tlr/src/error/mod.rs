@@ -3,6 +3,7 @@
 mod checkpoint;
 mod device;
 mod parallel;
+mod words;
 
 pub use checkpoint::{CheckpointError, Difference};
 pub use device::DeviceError;
@@ -10,6 +11,7 @@ pub use parallel::ParallelError;
 
 use serde::{Deserialize, Serialize};
 use std::{fmt, path::PathBuf};
+use words::{hint, overflow, plural, shown};
 
 /// What can go wrong, and what to do about it.
 ///
@@ -328,41 +330,5 @@ impl Error {
         } else {
             Err(Self::OutOfRange { what, range, value, advice })
         }
-    }
-}
-
-/// A number as people write it: 1e-30 rather than thirty digits.
-fn shown(value: f64) -> String {
-    if value == 0.0 || !value.is_finite() || (1e-4..1e7).contains(&value.abs()) {
-        value.to_string()
-    } else {
-        format!("{value:e}")
-    }
-}
-
-/// The ending of a noun that `count` stands before.
-fn plural(count: usize) -> &'static str {
-    match count {
-        1 => "",
-        _ => "s",
-    }
-}
-
-/// What may be wrong with an infinite loss, and is easily overlooked.
-fn overflow(may_be: bool) -> &'static str {
-    match may_be {
-        true => {
-            "; in half precision a mean is infinite if its sum is above 65504: take it over one \
-             axis after the other, or in f32"
-        }
-        false => "",
-    }
-}
-
-fn hint(advice: &str) -> String {
-    if advice.is_empty() {
-        String::new()
-    } else {
-        format!(": {advice}")
     }
 }

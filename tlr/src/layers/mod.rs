@@ -19,8 +19,7 @@ use dfdx::{nn::TensorCollection, shapes::Dtype, tensor_ops::Device};
 ///
 /// Only [`PerLayer`](crate::PerLayer) needs this trait. A single rate works with any dfdx model.
 ///
-/// # Example
-/// See [the derive macro](macro@crate::TrainableLr).
+/// Example: [the derive macro](macro@crate::TrainableLr).
 #[diagnostic::on_unimplemented(
     message = "tlr does not know the layers of `{Self}`",
     label = "does not implement `tlr::TrainableLr`",

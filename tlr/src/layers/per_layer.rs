@@ -3,7 +3,7 @@
 use super::{LayerVisitor, LayerVisitorMut, Layers, TrainableLr};
 use crate::optim::{
     forward, gradients::StepGradients, ErrOf, FailedUpdate, Family, Groups, OptimizerState,
-    Resumable, ResumableFamily, TunableOptimizer,
+    RestoreError, Resumable, ResumableFamily, TunableOptimizer,
 };
 use dfdx::{
     nn::TensorCollection,
@@ -56,8 +56,7 @@ where
     /// Makes a copy of `optimizer` for each layer of `model`. Each starts at the rate of
     /// `optimizer`, times the factor of the layer's `#[tlr(rate = …)]` if it has one.
     ///
-    /// # Example
-    /// See [`PerLayer`].
+    /// Example: [`PerLayer`].
     pub fn new(model: &F::Model, optimizer: F) -> Self {
         let mut layers = Layers::default();
         let optimizers = model.optimizers(&optimizer, &mut layers);
@@ -237,7 +236,11 @@ where
         Ok(save.state)
     }
 
-    fn restore(&mut self, model: &mut F::Model, state: &OptimizerState) -> Result<(), ErrOf<F>> {
+    fn restore(
+        &mut self,
+        model: &mut F::Model,
+        state: &OptimizerState,
+    ) -> Result<(), RestoreError<ErrOf<F>>> {
         let mut optimizers = model.optimizers(&self.family, &mut Layers::default());
         let mut load = Load { names: self.layers.names(), state, only_gathers: false };
         model.visit_layers_mut(&mut optimizers, &mut load)?;
@@ -279,14 +282,15 @@ impl<'a, F: ResumableFamily, I> LayerVisitorMut<F> for Load<'_, I>
 where
     I: Iterator<Item = Option<&'a str>>,
 {
-    type Err = ErrOf<F>;
+    type Err = RestoreError<ErrOf<F>>;
 
     fn visit_layer<L>(&mut self, layer: &mut L, optimizer: &mut F::For<L>) -> Result<(), Self::Err>
     where
         L: TensorCollection<F::Dtype, F::Device> + Clone,
     {
         if let Some(name) = self.names.next().flatten() {
-            F::restore_layer(optimizer, layer, &self.state.layer(name))?;
+            F::restore_layer(optimizer, layer, &self.state.layer(name))
+                .map_err(|error| error.in_layer(name))?;
             self.only_gathers |= optimizer.only_gathers();
         }
         Ok(())

@@ -60,8 +60,7 @@ pub type AdamW<M, E, D> = Elementwise<M, E, D, AdamWConfig, 2>;
 
 /// The hyperparameters of [`AdamW`].
 ///
-/// # Example
-/// See [`AdamW`].
+/// Example: [`AdamW`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AdamWConfig {
     /// The learning rate. Default 1e-3.

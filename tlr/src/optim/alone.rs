@@ -25,7 +25,7 @@ where
 {
     let mut own = gradients::complete(&*model, gradients);
     // The other ranks wait for this one, also if it lacks a gradient.
-    let told = own.as_mut().map_err(|error| to_error(&*model, error).to_string());
+    let told = own.as_mut().map_err(|error| to_error(&*model, error));
     let averaged = average_alone(optimizer, model, told);
     let mut own = own?;
     averaged?;
@@ -39,7 +39,7 @@ where
 pub(crate) fn average_alone<Opt: TunableOptimizer>(
     optimizer: &mut Opt,
     model: &Opt::Model,
-    own: Result<&mut Gradients<Opt::Dtype, Opt::Device>, String>,
+    own: Result<&mut Gradients<Opt::Dtype, Opt::Device>, Error>,
 ) -> Result<(), OptimizerUpdateError<ErrOf<Opt>>> {
     if !optimizer.averages_over_ranks() {
         return Ok(());

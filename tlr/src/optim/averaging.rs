@@ -8,8 +8,7 @@ use crate::engine::Standing;
 ///
 /// An optimizer that wraps another one hands the figures on as they are.
 ///
-/// # Example
-/// See [`forward!`](super::forward!).
+/// Example: [`forward!`](super::forward!).
 #[derive(Clone, Debug)]
 pub struct StepFigures {
     pub(crate) loss: Option<f64>,

@@ -1,8 +1,8 @@
 //! [`Clip`]: gradient clipping by norm or by value.
 
 use super::{
-    forward, gradients, update_alone, CompleteGradients, ErrOf, Family, OptimizerState, Resumable,
-    ResumableFamily, Settings, TunableOptimizer,
+    forward, gradients, update_alone, CompleteGradients, ErrOf, Family, OptimizerState,
+    RestoreError, Resumable, ResumableFamily, Settings, TunableOptimizer,
 };
 use crate::{
     error::Error,
@@ -108,8 +108,7 @@ impl<Opt> Clip<Opt> {
 
     /// The optimizer that receives the clipped gradients.
     ///
-    /// # Example
-    /// See [`Clip`].
+    /// Example: [`Clip`].
     pub fn optimizer(&self) -> &Opt {
         &self.optimizer
     }
@@ -270,7 +269,7 @@ where
         &mut self,
         model: &mut Opt::Model,
         state: &OptimizerState,
-    ) -> Result<(), ErrOf<Opt>> {
+    ) -> Result<(), RestoreError<ErrOf<Opt>>> {
         self.optimizer.restore(model, state)
     }
 }
@@ -291,7 +290,7 @@ where
         optimizer: &mut Self::For<L>,
         layer: &mut L,
         state: &OptimizerState,
-    ) -> Result<(), ErrOf<Opt>>
+    ) -> Result<(), RestoreError<ErrOf<Opt>>>
     where
         L: TensorCollection<Opt::Dtype, Opt::Device> + Clone,
     {

@@ -2,7 +2,7 @@
 
 use super::{
     gradients, names::are_distinct_words, CompleteGradients, FailedUpdate, Family, OptimizerState,
-    Resumable, ResumableFamily, TunableOptimizer, UpdateRule,
+    RestoreError, Resumable, ResumableFamily, TunableOptimizer, UpdateRule,
 };
 use crate::{
     error::Error,
@@ -33,8 +33,7 @@ type Buffers<E, D, const N: usize> = HashMap<UniqueId, [Buffer<E, D>; N]>;
 /// fails at one of the tensors. (dfdx's optimizers move the other weights before they report a
 /// missing gradient.)
 ///
-/// # Example
-/// See [`new`](Self::new).
+/// Example: [`new`](Self::new).
 #[derive(Clone, Debug)]
 pub struct Elementwise<M, E: Dtype, D: Storage<E>, C, const N: usize> {
     /// The hyperparameters.
@@ -98,8 +97,7 @@ impl<M, E: Dtype, D: Storage<E>, C: UpdateRule<N>, const N: usize> Elementwise<M
 
     /// The number of updates since the last [`reset`](TunableOptimizer::reset).
     ///
-    /// # Example
-    /// See [`Resumable`](super::Resumable).
+    /// Example: [`Resumable`](super::Resumable).
     pub fn steps(&self) -> u64 {
         self.steps
     }
@@ -301,10 +299,15 @@ where
         Ok(state)
     }
 
-    fn restore(&mut self, model: &mut M, state: &OptimizerState) -> Result<(), D::Err> {
+    fn restore(
+        &mut self,
+        model: &mut M,
+        state: &OptimizerState,
+    ) -> Result<(), RestoreError<D::Err>> {
+        let steps = state.count("")?;
         let tensors = tensors::list_with_devices(&*model);
         self.buffers = load::<E, D, N>(C::BUFFERS, tensors, state)?;
-        self.steps = state.steps.values().copied().next().unwrap_or(0);
+        self.steps = steps;
         Ok(())
     }
 }
@@ -337,14 +340,18 @@ fn load<E: Element, D: Backend<E>, const N: usize>(
     names: [&str; N],
     tensors: Vec<(TensorInfo, D)>,
     state: &OptimizerState,
-) -> Result<Buffers<E, D, N>, D::Err> {
+) -> Result<Buffers<E, D, N>, RestoreError<D::Err>> {
     let mut loaded = HashMap::new();
     for (tensor, device) in tensors.into_iter().filter(|(tensor, _)| tensor.trainable) {
-        let mut buffers: [Buffer<E, D>; N] = zeros(&device, tensor.len)?;
+        let zeros = zeros(&device, tensor.len).map_err(RestoreError::Device);
+        let mut buffers: [Buffer<E, D>; N] = zeros?;
         for (name, buffer) in names.iter().zip(&mut buffers) {
-            if let Some(stored) = state.get(name, &tensor.name) {
-                D::write(buffer, |values| stored.copy_into(values))?;
-            }
+            let mut copied = Ok(());
+            let copy = |values: &mut [E]| {
+                copied = state.copy(name, &tensor.name, &tensor.shape, values);
+            };
+            D::write(buffer, copy).map_err(RestoreError::Device)?;
+            copied?;
         }
         loaded.insert(tensor.id, buffers);
     }
@@ -369,7 +376,7 @@ where
         optimizer: &mut Self::For<L>,
         layer: &mut L,
         state: &OptimizerState,
-    ) -> Result<(), D::Err> {
+    ) -> Result<(), RestoreError<D::Err>> {
         optimizer.restore(layer, state)
     }
 }

@@ -101,7 +101,7 @@ macro_rules! __forward {
                 model: &Self::Model,
                 gradients: Result<
                     &mut $crate::__private::dfdx::prelude::Gradients<Self::Dtype, Self::Device>,
-                    String
+                    $crate::Error
                 >,
                 figures: &mut $crate::optim::StepFigures
             ) -> Result<(), $crate::Error>;

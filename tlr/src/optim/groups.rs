@@ -5,8 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 
 /// A partition of a model's trainable tensors into groups that share a learning rate.
 ///
-/// # Example
-/// See [`one`](Self::one).
+/// Example: [`one`](Self::one).
 #[derive(Clone, Debug)]
 pub struct Groups {
     pub(crate) groups: Vec<TensorGroup>,

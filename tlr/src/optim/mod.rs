@@ -39,11 +39,12 @@ pub use over_ranks::{OverRanks, WeighBatches};
 pub use rmsprop::RMSprop;
 pub use sgd::Sgd;
 pub use shards::Shards;
-pub use state::{OptimizerState, Resumable, ResumableFamily};
+pub use state::{OptimizerState, RestoreError, Resumable, ResumableFamily};
 pub use tunable::{CompleteGradients, FailedUpdate, Family, TunableOptimizer};
 pub use update_rule::UpdateRule;
 
 pub(crate) use alone::{average_alone, update_alone};
 pub(crate) use checked::checked_groups;
 pub(crate) use groups::TensorGroup;
+pub(crate) use state::OPTIMIZER;
 pub(crate) use tunable::ErrOf;

@@ -1,7 +1,11 @@
 //! The state that an optimizer accumulates, as a checkpoint saves and restores it.
 
 use super::{ErrOf, Family, Settings, TunableOptimizer};
-use crate::{settings::join, tensors::Stored};
+use crate::{
+    error::CheckpointError,
+    settings::join,
+    tensors::{Element, Stored},
+};
 use dfdx::nn::TensorCollection;
 use std::collections::BTreeMap;
 
@@ -50,19 +54,18 @@ pub trait Resumable: TunableOptimizer {
     /// needs a mutable borrow.)
     ///
     /// # Errors
-    /// An error of the device. The optimizer is then unchanged.
+    /// [`RestoreError`]. The optimizer is then unchanged.
     fn restore(
         &mut self,
         model: &mut Self::Model,
         state: &OptimizerState,
-    ) -> Result<(), ErrOf<Self>>;
+    ) -> Result<(), RestoreError<ErrOf<Self>>>;
 }
 
 /// A [`Family`] whose optimizers can all be saved. [`PerLayer`](crate::PerLayer) around such a
 /// family can be saved too.
 ///
-/// # Example
-/// See [`Resumable`].
+/// Example: [`Resumable`].
 #[diagnostic::on_unimplemented(
     message = "`{Self}` cannot be saved layer by layer: it keeps what it has accumulated to itself",
     label = "does not implement `tlr::optim::ResumableFamily`",
@@ -81,20 +84,72 @@ pub trait ResumableFamily: Family {
     /// [`Resumable::restore`] for the optimizer of one layer.
     ///
     /// # Errors
-    /// An error of the device. The optimizer is then unchanged.
+    /// [`RestoreError`]. The optimizer is then unchanged.
     fn restore_layer<L>(
         optimizer: &mut Self::For<L>,
         layer: &mut L,
         state: &OptimizerState,
-    ) -> Result<(), ErrOf<Self>>
+    ) -> Result<(), RestoreError<ErrOf<Self>>>
     where
         L: TensorCollection<Self::Dtype, Self::Device> + Clone;
 }
 
-/// The accumulated state of an optimizer, in host memory.
+/// What those names begin with.
+pub(crate) const OPTIMIZER: &str = "optimizer";
+
+/// The name of an optimizer's tensor or count in a checkpoint.
+pub(crate) fn in_file(name: &str) -> String {
+    join(OPTIMIZER, name)
+}
+
+/// Why an optimizer does not take over a state.
 ///
 /// # Example
-/// See [`Resumable`].
+/// A state of another optimizer.
+/// ```
+/// use dfdx::{optim::{AdamConfig, SgdConfig}, prelude::*};
+/// use tlr::{optim::{Adam, Resumable, RestoreError, Sgd}, CheckpointError};
+///
+/// let mut model = Cpu::default().build_module::<Linear<4, 2>, f32>();
+/// let sgd: Sgd<_, f32, Cpu> = Sgd::new(&model, SgdConfig::default());
+/// let mut adam = Adam::new(&model, AdamConfig::default());
+/// let restored = adam.restore(&mut model, &sgd.state(&model)?);
+/// assert!(matches!(restored, Err(RestoreError::State(CheckpointError::Differs(_)))));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum RestoreError<Err> {
+    /// The device has failed, for instance for lack of memory.
+    #[error("device: {0}")]
+    Device(Err),
+    /// The state is none of this optimizer. [`Trainer::resume`](crate::Trainer::resume) then
+    /// answers with [`Error::Checkpoint`](crate::Error::Checkpoint).
+    #[error("the optimizer's state: {0}")]
+    State(#[source] CheckpointError),
+}
+
+impl<Err> From<CheckpointError> for RestoreError<Err> {
+    fn from(problem: CheckpointError) -> Self {
+        Self::State(problem)
+    }
+}
+
+impl<Err> RestoreError<Err> {
+    /// The error, with a count's or weight's name extended by that of its layer.
+    pub(crate) fn in_layer(self, layer: &str) -> Self {
+        match self {
+            Self::State(CheckpointError::OutOfRange { name, range, value }) => {
+                CheckpointError::OutOfRange { name: join(&name, layer), range, value }.into()
+            }
+            other => other,
+        }
+    }
+}
+
+/// The accumulated state of an optimizer, in host memory.
+///
+/// Example: [`Resumable`].
 #[derive(Clone, Debug, Default)]
 pub struct OptimizerState {
     /// The hyperparameters except the rates. They are not accumulated, but a checkpoint can only be
@@ -111,8 +166,30 @@ impl OptimizerState {
         self.tensors.insert((buffer.to_owned(), path.to_owned()), stored);
     }
 
-    pub(crate) fn get(&self, buffer: &str, path: &str) -> Option<&Stored> {
-        self.tensors.get(&(buffer.to_owned(), path.to_owned()))
+    /// Copies a buffer to `values`. It has to be there, of the same type and of this shape.
+    pub(crate) fn copy<E: Element>(
+        &self,
+        buffer: &str,
+        path: &str,
+        shape: &[usize],
+        values: &mut [E],
+    ) -> Result<(), CheckpointError> {
+        let tensor = in_file(&join(buffer, path));
+        let Some(stored) = self.tensors.get(&(buffer.to_owned(), path.to_owned())) else {
+            return Err(CheckpointError::lacks(tensor));
+        };
+        let here = Stored::outline(E::STORED, shape.to_vec());
+        if let Some(difference) = stored.difference(&here, tensor) {
+            return Err(CheckpointError::Differs(vec![difference]));
+        }
+        stored.copy_into(values);
+        Ok(())
+    }
+
+    /// The count of updates by this name.
+    pub(crate) fn count(&self, name: &str) -> Result<u64, CheckpointError> {
+        let count = self.steps.get(name).copied();
+        count.ok_or_else(|| CheckpointError::lacks(in_file(name)))
     }
 
     /// Whether a count or a buffer has this name.

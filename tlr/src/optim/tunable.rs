@@ -154,15 +154,15 @@ pub trait TunableOptimizer:
     ///
     /// If [`averages_over_ranks`](Self::averages_over_ranks) is true, [`Newton`](crate::Newton)
     /// calls it once for each set of gradients, before it decides anything by them. `gradients` are
-    /// those of all trainable tensors. A rank that has none because of an error passes the error's
-    /// text, so that the other ranks learn of it. By default it does nothing.
+    /// those of all trainable tensors. A rank that has none because of an error passes the error,
+    /// so that the other ranks learn of it. By default it does nothing.
     ///
     /// # Errors
     /// [`Error::Parallel`], on all ranks.
     fn average_over_ranks(
         &mut self,
         model: &Self::Model,
-        gradients: Result<&mut Gradients<Self::Dtype, Self::Device>, String>,
+        gradients: Result<&mut Gradients<Self::Dtype, Self::Device>, Error>,
         figures: &mut StepFigures,
     ) -> Result<(), Error> {
         let _ = (model, gradients, figures);

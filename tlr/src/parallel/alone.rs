@@ -6,8 +6,7 @@ use std::time::Instant;
 /// One rank without others to talk to. A program for many ranks also runs as one with it, and
 /// then each step is what it is without [`DataParallel`](crate::DataParallel), to the bit.
 ///
-/// # Example
-/// See [`DataParallel::shard_snapshots`](crate::DataParallel::shard_snapshots).
+/// Example: [`DataParallel::shard_snapshots`](crate::DataParallel::shard_snapshots).
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Alone;
 

@@ -56,8 +56,7 @@ pub trait Communicator {
 
 /// Why a message could not be sent or received.
 ///
-/// # Example
-/// See [`Communicator`].
+/// Example: [`Communicator`].
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum LinkError {

@@ -5,8 +5,7 @@ use std::mem::size_of;
 
 /// The format in which gradients travel between ranks. They are summed in f64 all the same.
 ///
-/// # Example
-/// See [`DataParallel::compression`](crate::DataParallel::compression).
+/// Example: [`DataParallel::compression`](crate::DataParallel::compression).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Compression {

@@ -72,7 +72,7 @@ use std::fmt;
 pub struct DataParallel<Opt: TunableOptimizer, C> {
     pub(super) optimizer: Opt,
     pub(super) ranks: Ranks<C>,
-    pub(super) settings: Settings,
+    pub(super) settings: ParallelSettings,
     pub(super) next: NextBatch,
     pub(super) last: LastBatch,
     /// Digest of the model and the settings. None before the first step.
@@ -83,7 +83,7 @@ pub struct DataParallel<Opt: TunableOptimizer, C> {
 
 /// What was configured.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Settings {
+pub(super) struct ParallelSettings {
     /// How gradients travel.
     pub(super) plan: Plan,
     /// Whether a trainer shares out its snapshots.
@@ -145,13 +145,12 @@ where
 {
     /// Averages over `ranks` what `optimizer` receives.
     ///
-    /// # Example
-    /// See [`DataParallel`].
+    /// Example: [`DataParallel`].
     pub fn new(optimizer: Opt, ranks: Ranks<C>) -> Self {
         Self {
             optimizer,
             ranks,
-            settings: Settings {
+            settings: ParallelSettings {
                 plan: Plan { bucket: BUCKET, compression: Compression::None },
                 sharded: false,
             },
@@ -188,8 +187,7 @@ where
     /// # Errors
     /// [`Error::OutOfRange`] for 0.
     ///
-    /// # Example
-    /// See [`compression`](Self::compression).
+    /// Example: [`compression`](Self::compression).
     pub fn bucket(mut self, numbers: usize) -> Result<Self, Error> {
         Error::unless(numbers > 0, "the numbers of a bucket", "at least 1", numbers as f64)?;
         self.settings.plan.bucket = numbers;
@@ -228,8 +226,7 @@ where
     /// [`Error::Parallel`], also if the models do not have the same tensors. The models are as they
     /// were then.
     ///
-    /// # Example
-    /// See [`DataParallel`].
+    /// Example: [`DataParallel`].
     pub fn broadcast(&mut self, model: &mut Opt::Model) -> Result<(), Error> {
         self.ranks.agree(&of_model(&*model))?;
         let mut bytes = Vec::new();
@@ -256,8 +253,7 @@ where
     /// # Errors
     /// [`Error::Parallel`]. The buffers are as they were then.
     ///
-    /// # Example
-    /// See [`Trainer::average_buffers`](crate::Trainer::average_buffers).
+    /// Example: [`Trainer::average_buffers`](crate::Trainer::average_buffers).
     pub fn average_buffers(&self, model: &mut Opt::Model) -> Result<(), Error> {
         if self.ranks.size() == 1 {
             return Ok(());
@@ -284,8 +280,7 @@ where
     /// # Errors
     /// [`Error::OutOfRange`] unless `weight` is finite and at least 0.
     ///
-    /// # Example
-    /// See [`Trainer::weigh_next`](crate::Trainer::weigh_next).
+    /// Example: [`Trainer::weigh_next`](crate::Trainer::weigh_next).
     pub fn weigh_next(&mut self, weight: f64) -> Result<(), Error> {
         let in_range = weight.is_finite() && weight >= 0.0;
         Error::unless(in_range, "the weight of a batch", "finite and at least 0", weight)?;
@@ -297,8 +292,7 @@ where
     /// own: that this rank was asked to stop, for instance. All ranks [know](Self::flag_was_set) it
     /// after the same step.
     ///
-    /// # Example
-    /// See [`Trainer::average_buffers`](crate::Trainer::average_buffers).
+    /// Example: [`Trainer::average_buffers`](crate::Trainer::average_buffers).
     pub fn set_flag(&mut self, raised: bool) {
         self.next.flag = raised;
     }
@@ -306,24 +300,21 @@ where
     /// Whether any rank had the flag of [`set_flag`](Self::set_flag) set in the last step. False
     /// with one rank.
     ///
-    /// # Example
-    /// See [`Trainer::average_buffers`](crate::Trainer::average_buffers).
+    /// Example: [`Trainer::average_buffers`](crate::Trainer::average_buffers).
     pub fn flag_was_set(&self) -> bool {
         self.last.flag
     }
 
     /// The optimizer that receives the means.
     ///
-    /// # Example
-    /// See [`DataParallel`].
+    /// Example: [`DataParallel`].
     pub fn optimizer(&self) -> &Opt {
         &self.optimizer
     }
 
     /// The ranks.
     ///
-    /// # Example
-    /// See [`compression`](Self::compression).
+    /// Example: [`compression`](Self::compression).
     pub fn ranks(&self) -> &Ranks<C> {
         &self.ranks
     }
@@ -331,8 +322,7 @@ where
     /// The mean loss over all ranks of the last batch, and the sum of the weights. None with one
     /// rank, and before the first batch with a loss.
     ///
-    /// # Example
-    /// See [`compression`](Self::compression).
+    /// Example: [`compression`](Self::compression).
     pub fn last_batch(&self) -> Option<(f64, f64)> {
         let means = self.last.means?;
         Some((means.loss?, means.weight))

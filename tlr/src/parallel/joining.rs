@@ -19,8 +19,7 @@ impl<C: Communicator> Nccl<C> {
     /// [`LinkError::Transport`] if CUDA or NCCL fails, if two ranks have the same GPU, or if a rank
     /// has not come after `time_out`; it names the rank.
     ///
-    /// # Example
-    /// See [`Nccl`].
+    /// Example: [`Nccl`].
     pub fn new(device: &Cuda, mail: C, time_out: Duration) -> Result<Self, LinkError> {
         let now = Instant::now();
         let deadline = now.checked_add(time_out).unwrap_or(now + TIME_OUT);

@@ -6,8 +6,7 @@ use std::time::{Duration, Instant};
 
 /// The messages that one rank has sent, and the time that it has waited.
 ///
-/// # Example
-/// See [`Ranks`](super::Ranks).
+/// Example: [`Ranks`](super::Ranks).
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 #[non_exhaustive]
 pub struct Traffic {

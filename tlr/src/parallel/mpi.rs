@@ -53,8 +53,7 @@ impl Mpi {
     /// [`LinkError::Transport`] if this process has entered it before, if the MPI library cannot be
     /// used by a program of several threads, or if it reports an impossible rank.
     ///
-    /// # Example
-    /// See [`Mpi`].
+    /// Example: [`Mpi`].
     pub fn new() -> Result<Self, LinkError> {
         let transport = |words: &str| LinkError::Transport(words.to_owned());
         let Some((universe, threading)) = ::mpi::initialize_with_threading(Threading::Serialized)

@@ -5,7 +5,7 @@ use crate::{
     error::Error,
     optim::{
         average_alone, forward, gradients, update_alone, CompleteGradients, ErrOf, OptimizerState,
-        OverRanks, Resumable, Shards, StepFigures, TunableOptimizer, WeighBatches,
+        OverRanks, RestoreError, Resumable, Shards, StepFigures, TunableOptimizer, WeighBatches,
     },
     tensors::{Backend, Element},
 };
@@ -74,7 +74,7 @@ where
     fn average_over_ranks(
         &mut self,
         model: &Opt::Model,
-        gradients: Result<&mut Gradients<Opt::Dtype, Opt::Device>, String>,
+        gradients: Result<&mut Gradients<Opt::Dtype, Opt::Device>, Error>,
         figures: &mut StepFigures,
     ) -> Result<(), Error> {
         if let (true, Some(means)) = (figures.unless_averaged, self.last.unused()) {
@@ -117,7 +117,7 @@ where
         &mut self,
         model: &mut Opt::Model,
         state: &OptimizerState,
-    ) -> Result<(), ErrOf<Opt>> {
+    ) -> Result<(), RestoreError<ErrOf<Opt>>> {
         self.optimizer.restore(model, state)
     }
 }

@@ -62,8 +62,7 @@ impl<C> fmt::Debug for Ranks<C> {
 impl<C: Communicator> Ranks<C> {
     /// This rank and those that `communicator` reaches.
     ///
-    /// # Example
-    /// See [`Ranks`].
+    /// Example: [`Ranks`].
     pub fn new(communicator: C) -> Self {
         let (rank, size) = (communicator.rank(), communicator.size());
         Self { rank, size, link: Arc::new(Mutex::new(Link::new(communicator))) }
@@ -87,32 +86,28 @@ impl<C: Communicator> Ranks<C> {
 
     /// This rank, counted from 0.
     ///
-    /// # Example
-    /// See [`Ranks`].
+    /// Example: [`Ranks`].
     pub fn rank(&self) -> usize {
         self.rank
     }
 
     /// How many ranks there are.
     ///
-    /// # Example
-    /// See [`Ranks`].
+    /// Example: [`Ranks`].
     pub fn size(&self) -> usize {
         self.size
     }
 
     /// Whether this is the first rank, which prints and saves.
     ///
-    /// # Example
-    /// See [`Ranks`].
+    /// Example: [`Ranks`].
     pub fn is_first(&self) -> bool {
         self.rank == 0
     }
 
     /// What this rank has sent, and how long it has waited, so far.
     ///
-    /// # Example
-    /// See [`Ranks`].
+    /// Example: [`Ranks`].
     pub fn traffic(&self) -> Traffic {
         self.link().traffic
     }
@@ -122,8 +117,7 @@ impl<C: Communicator> Ranks<C> {
     /// # Errors
     /// [`Error::Parallel`].
     ///
-    /// # Example
-    /// See [`Ranks`].
+    /// Example: [`Ranks`].
     pub fn gather(&self, words: &[u8]) -> Result<Vec<Vec<u8>>, Error> {
         self.gather_as(Kind::Words, words)
     }
@@ -152,8 +146,7 @@ impl<C: Communicator> Ranks<C> {
     /// # Errors
     /// [`Error::Parallel`].
     ///
-    /// # Example
-    /// See [`Ranks`].
+    /// Example: [`Ranks`].
     pub fn broadcast(&self, bytes: &mut Vec<u8>) -> Result<(), Error> {
         let mut link = self.link();
         link.begin()?;
@@ -196,8 +189,7 @@ impl<C: Communicator> Ranks<C> {
     /// # Errors
     /// [`Error::Parallel`].
     ///
-    /// # Example
-    /// See [`Ranks`].
+    /// Example: [`Ranks`].
     pub fn wait_for_all(&self) -> Result<(), Error> {
         self.gather(&[]).map(|_| ())
     }
@@ -207,8 +199,7 @@ impl<C: Communicator> Ranks<C> {
     /// # Errors
     /// [`Error::Parallel`].
     ///
-    /// # Example
-    /// See [`Ranks`].
+    /// Example: [`Ranks`].
     pub fn any(&self, here: bool) -> Result<bool, Error> {
         Ok(self.gather(&[u8::from(here)])?.iter().any(|said| said == &[1]))
     }
@@ -245,6 +236,11 @@ impl<C: Communicator> Ranks<C> {
             }
             None => Ok(()),
         }
+    }
+
+    /// As [`confirm`](Self::confirm), for a rank that has failed by this error.
+    pub(super) fn confirm_own(&self, failure: Option<&Error>) -> Result<(), Error> {
+        self.confirm(failure.map(ToString::to_string).as_deref())
     }
 
     /// Ends all exchanges, for a rank that cannot go on: every rank that waits for this one gets

@@ -13,14 +13,14 @@ impl<C: Communicator> Shards for Ranks<C> {
 
     /// Sends the numbers in pieces. Each piece begins with the length of the whole, so that all
     /// ranks know how many pieces are to come. A short answer takes one.
-    fn exchange_numbers(&self, own: Result<Vec<f64>, String>) -> Result<Vec<Vec<f64>>, Error> {
+    fn exchange_numbers(&self, own: Result<Vec<f64>, Error>) -> Result<Vec<Vec<f64>>, Error> {
         let mut all: Vec<Vec<f64>> = vec![Vec::new(); self.size()];
         let mut sent = 0;
         loop {
             let said = self.gather_as(Kind::Numbers, &piece(own.as_deref(), sent))?;
             if said.iter().any(Vec::is_empty) {
                 // This is always an error: one rank has failed.
-                self.confirm(own.as_ref().err().map(String::as_str))?;
+                self.confirm_own(own.as_ref().err())?;
             }
             let mut longest = 0;
             for (from, said) in all.iter_mut().zip(&said) {
@@ -39,7 +39,7 @@ impl<C: Communicator> Shards for Ranks<C> {
 
 /// The length of all numbers of a rank, and some of them, from `first` on. Empty if the rank has
 /// failed.
-fn piece(own: Result<&[f64], &String>, first: usize) -> Vec<u8> {
+fn piece(own: Result<&[f64], &Error>, first: usize) -> Vec<u8> {
     let Ok(own) = own else { return Vec::new() };
     let numbers = own.iter().skip(first).take(PIECE);
     let len = (own.len() as u64).to_le_bytes();
@@ -50,9 +50,12 @@ fn piece(own: Result<&[f64], &String>, first: usize) -> Vec<u8> {
 mod tests {
     #![allow(clippy::unwrap_used, clippy::panic)]
     use super::*;
-    use crate::{error::ParallelError, parallel::Threads};
+    use crate::{
+        error::{DeviceError, ParallelError},
+        parallel::Threads,
+    };
 
-    fn on_two(own: [Result<Vec<f64>, String>; 2]) -> Vec<Result<Vec<Vec<f64>>, Error>> {
+    fn on_two(own: [Result<Vec<f64>, Error>; 2]) -> Vec<Result<Vec<Vec<f64>>, Error>> {
         let ranks = Threads::new(2).into_iter().zip(own);
         let ranks = ranks
             .map(|(link, own)| std::thread::spawn(move || Ranks::new(link).exchange_numbers(own)))
@@ -74,9 +77,10 @@ mod tests {
     /// Fails if one rank goes on where another one has failed.
     #[test]
     fn a_failure_is_told_to_all() {
-        for said in on_two([Ok(vec![1.0; 2 * PIECE]), Err("no memory".to_owned())]) {
+        let failed = Error::Device(DeviceError::new("no memory"));
+        for said in on_two([Ok(vec![1.0; 2 * PIECE]), Err(failed.clone())]) {
             let Err(Error::Parallel { rank: 1, problem, .. }) = said else { panic!("{said:?}") };
-            assert_eq!(problem, ParallelError::Failed { message: "no memory".to_owned() });
+            assert_eq!(problem, ParallelError::Failed { message: failed.to_string() });
         }
     }
 }

@@ -28,7 +28,7 @@ where
     pub(super) fn take_means(
         &mut self,
         model: &Opt::Model,
-        own: Result<&mut Gradients<Opt::Dtype, Opt::Device>, String>,
+        own: Result<&mut Gradients<Opt::Dtype, Opt::Device>, Error>,
         figures: &mut StepFigures,
     ) -> Result<(), Error> {
         if !figures.again {
@@ -39,7 +39,8 @@ where
         let steps = standing.map_or(0, |standing| standing.steps);
         self.ranks.set_step(steps + 1);
         let own = own.and_then(|own| {
-            self.flatten(model, own).map(|()| own).map_err(|error| format!("device: {error}"))
+            let flattened = self.flatten(model, own).map(|()| own);
+            flattened.map_err(|error| device_error(error.to_string(), &error))
         });
         let begins_window = standing.is_none_or(|standing| standing.begins_window);
         let checksums = if begins_window { checksums(model) } else { Vec::new() };
@@ -60,7 +61,7 @@ where
         match HeaderCheck::of(&headers) {
             HeaderCheck::Fine => (),
             HeaderCheck::Failed(_) => {
-                self.ranks.confirm(own.as_ref().err().map(String::as_str))?;
+                self.ranks.confirm_own(own.as_ref().err())?;
             }
             HeaderCheck::Odd(mismatch, odd, other) => {
                 let mine = LocalView { model, standing, headers: &headers, checksums: &checksums };

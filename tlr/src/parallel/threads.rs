@@ -38,8 +38,7 @@ pub struct Threads {
 impl Threads {
     /// Makes `size` ranks, at least one, in their order.
     ///
-    /// # Example
-    /// See [`Threads`].
+    /// Example: [`Threads`].
     // Each is one rank, and there is no single one to make.
     #[allow(clippy::new_ret_no_self)]
     pub fn new(size: usize) -> Vec<Self> {

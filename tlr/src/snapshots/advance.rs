@@ -1,10 +1,10 @@
 //! The end of a window: computes its dot products and moves the snapshots on by one window.
 
 use super::{
-    memory::Memory,
+    memory::SnapshotMemory,
     products,
     sums::{each, square},
-    tracked::{Before, Tracked},
+    tracked::{OlderSnapshot, Tracked},
     Snapshots,
 };
 #[cfg(feature = "cuda")]
@@ -32,10 +32,10 @@ impl From<Error> for Unmoved {
 }
 
 /// The snapshots of one tensor on the host, and its weights now, at the end of a window.
-struct Shift<'a, E: Dtype> {
+struct TensorShift<'a, E: Dtype> {
     name: &'a str,
     group: usize,
-    before: BeforeMut<'a, E>,
+    before: OlderSnapshotMut<'a, E>,
     last: &'a mut [E],
     now: Values<E>,
     /// The element of W that B begins with.
@@ -44,22 +44,24 @@ struct Shift<'a, E: Dtype> {
     is_sharded: bool,
 }
 
-/// Mutable access to what a [`Before`] keeps of A.
-enum BeforeMut<'a, E> {
+/// Mutable access to what an [`OlderSnapshot`] keeps of A.
+enum OlderSnapshotMut<'a, E> {
     Weights(&'a mut [E]),
     Direction(&'a mut [Bf16]),
 }
 
-impl<E: Dtype> Shift<'_, E> {
+impl<E: Dtype> TensorShift<'_, E> {
     fn products(&mut self) -> WindowProducts {
         let (last, now, first) = (&mut *self.last, &self.now, self.first);
         match &mut self.before {
-            BeforeMut::Weights(before) => products::shift::<_, _, false>(before, last, now, first),
+            OlderSnapshotMut::Weights(before) => {
+                products::shift::<_, _, false>(before, last, now, first)
+            }
             // The other ranks may fail, and B is still needed then.
-            BeforeMut::Direction(direction) if self.is_sharded => {
+            OlderSnapshotMut::Direction(direction) if self.is_sharded => {
                 products::shift::<_, _, false>(direction, last, now, first)
             }
-            BeforeMut::Direction(direction) => {
+            OlderSnapshotMut::Direction(direction) => {
                 products::shift::<_, _, true>(direction, last, now, first)
             }
         }
@@ -138,7 +140,7 @@ impl<E: Dtype> Snapshots<E> {
             let Some(tensor) = tensors.next().filter(|tensor| tensor.group.is_none()) else {
                 return;
             };
-            if let (Ok(()), Before::Weights(before)) = (&taken, &mut tensor.before) {
+            if let (Ok(()), OlderSnapshot::Weights(before)) = (&taken, &mut tensor.before) {
                 taken = before.take(&buffer, &tensor.part);
             }
         });
@@ -164,25 +166,35 @@ impl<E: Dtype> Snapshots<E> {
                 return;
             };
             let before = match &mut tensor.before {
-                Before::Weights(before) => before.on_host_mut().map(BeforeMut::Weights),
-                Before::Direction(direction) => Some(BeforeMut::Direction(direction)),
+                OlderSnapshot::Weights(before) => {
+                    before.on_host_mut().map(OlderSnapshotMut::Weights)
+                }
+                OlderSnapshot::Direction(direction) => Some(OlderSnapshotMut::Direction(direction)),
             };
             let Some(before) = before else { return };
             let now = weights.values();
             let first = tensor.part.start;
-            shifts.push(Shift { name: &tensor.name, group, before, last, now, first, is_sharded });
+            shifts.push(TensorShift {
+                name: &tensor.name,
+                group,
+                before,
+                last,
+                now,
+                first,
+                is_sharded,
+            });
         });
         // All tensors are shared out together, so that the threads wake only once.
         let shared = is_shared(shifts.iter().map(|shift| shift.last.len()).sum());
         // A shift that keeps a direction may overwrite B. So the weights are checked before it
         // starts.
-        if shifts.iter().any(|shift| matches!(shift.before, BeforeMut::Direction(_))) {
+        if shifts.iter().any(|shift| matches!(shift.before, OlderSnapshotMut::Direction(_))) {
             let finite = each(&mut shifts, shared, |shift| are_finite(&shift.now));
             if let Some((_, bad)) = finite.iter().zip(&shifts).find(|(finite, _)| !**finite) {
                 return Err(Unmoved::NotFinite(bad.name.to_owned()));
             }
         }
-        let sums = each(&mut shifts, shared, Shift::products);
+        let sums = each(&mut shifts, shared, TensorShift::products);
         for (own, shift) in sums.into_iter().zip(&shifts) {
             if !own.own.is_finite() && !are_finite(&shift.now) {
                 return Err(Unmoved::NotFinite(shift.name.to_owned()));
@@ -212,8 +224,10 @@ impl<E: Dtype> Snapshots<E> {
         tensors::read(model, |weights| {
             let (Ok(()), Some(tensor)) = (&added, tensors.next()) else { return };
             let Some(group) = tensor.group else { return };
-            let Before::Weights(Memory::Gpu(before)) = &mut tensor.before else { return };
-            if let Memory::Gpu(last) = &tensor.last {
+            let OlderSnapshot::Weights(SnapshotMemory::Gpu(before)) = &mut tensor.before else {
+                return;
+            };
+            if let SnapshotMemory::Gpu(last) = &tensor.last {
                 added = window.shift(group, before, last, &weights, tensor.part.start);
             }
         });
@@ -225,7 +239,7 @@ impl<E: Dtype> Snapshots<E> {
         let sums = unsafe { window.dots(&mut self.resident, products.len()) }?;
         if !sums.iter().all(|dots| dots.own.is_finite()) {
             for tensor in self.tensors.iter().filter(|tensor| tensor.group.is_some()) {
-                let Before::Weights(weights) = &tensor.before else { continue };
+                let OlderSnapshot::Weights(weights) = &tensor.before else { continue };
                 if !all_finite(&weights.read()?) {
                     return Err(Unmoved::NotFinite(tensor.name.clone()));
                 }
@@ -253,13 +267,13 @@ impl<E: Dtype> Snapshots<E> {
         for tensor in &self.tensors {
             let Some(group) = tensor.group else { continue };
             match &tensor.last {
-                Memory::Host(last) => {
+                SnapshotMemory::Host(last) => {
                     if let Some(sum) = squares.get_mut(group) {
                         *sum += square(last);
                     }
                 }
                 #[cfg(feature = "cuda")]
-                Memory::Gpu(last) => window.square(group, last),
+                SnapshotMemory::Gpu(last) => window.square(group, last),
             }
         }
         #[cfg(feature = "cuda")]

@@ -3,7 +3,7 @@
 pub(crate) use super::gradients::on_gpu;
 use super::{
     gpu::{failed, function},
-    launch::{kernels, Kernel, Launch, Row},
+    launch::{kernels, KernelName, Launch, Row},
     resident::Resident,
 };
 use crate::error::Error;
@@ -90,7 +90,7 @@ impl Converter {
     #[allow(unsafe_code)]
     unsafe fn copy(
         &mut self,
-        kernel: Option<Kernel<1>>,
+        kernel: Option<KernelName<1>>,
         copies: &[Transfer],
     ) -> Result<bool, Error> {
         let (Some(kernel), Some(device)) = (kernel, &self.device) else { return Ok(false) };

@@ -2,7 +2,7 @@
 //! host.
 
 use super::{
-    launch::{kernels, names, Kernel, Kernels, Launch, Row},
+    launch::{kernels, names, KernelName, Kernels, Launch, Row},
     resident::Resident,
 };
 use crate::{
@@ -229,7 +229,7 @@ impl<'a, E: Dtype> Window<'a, E> {
     unsafe fn sum<const N: usize>(
         self,
         resident: &mut Resident,
-        kernel: impl FnOnce(&Kernels) -> Kernel<N>,
+        kernel: impl FnOnce(&Kernels) -> KernelName<N>,
         groups: usize,
     ) -> Result<Vec<[f64; N]>, Error> {
         let zeros = || Ok(vec![[0.0; N]; groups]);

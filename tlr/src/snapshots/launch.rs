@@ -12,33 +12,33 @@ const CHUNK: usize = 4096;
 
 /// The name of a kernel that takes N sums over the elements of each group.
 #[derive(Clone, Copy)]
-pub(super) struct Kernel<const N: usize>(pub(super) &'static str);
+pub(super) struct KernelName<const N: usize>(pub(super) &'static str);
 
 /// The kernels for one element type.
 pub(super) struct Kernels {
-    pub(super) shift: Kernel<2>,
-    pub(super) square: Kernel<1>,
-    pub(super) slope: Kernel<4>,
+    pub(super) shift: KernelName<2>,
+    pub(super) square: KernelName<1>,
+    pub(super) slope: KernelName<4>,
     #[cfg(feature = "cuda")]
-    pub(super) unscale: Kernel<2>,
+    pub(super) unscale: KernelName<2>,
     #[cfg(feature = "cuda")]
-    pub(super) widen: Kernel<1>,
+    pub(super) widen: KernelName<1>,
     #[cfg(feature = "cuda")]
-    pub(super) narrow: Kernel<1>,
+    pub(super) narrow: KernelName<1>,
 }
 
 macro_rules! kernels {
     ($name:literal) => {
         Kernels {
-            shift: Kernel(concat!("shift_", $name)),
-            square: Kernel(concat!("square_", $name)),
-            slope: Kernel(concat!("slope_", $name)),
+            shift: KernelName(concat!("shift_", $name)),
+            square: KernelName(concat!("square_", $name)),
+            slope: KernelName(concat!("slope_", $name)),
             #[cfg(feature = "cuda")]
-            unscale: Kernel(concat!("unscale_", $name)),
+            unscale: KernelName(concat!("unscale_", $name)),
             #[cfg(feature = "cuda")]
-            widen: Kernel(concat!("widen_", $name)),
+            widen: KernelName(concat!("widen_", $name)),
             #[cfg(feature = "cuda")]
-            narrow: Kernel(concat!("narrow_", $name)),
+            narrow: KernelName(concat!("narrow_", $name)),
         }
     };
 }

@@ -1,4 +1,4 @@
-//! [`Memory`]: the memory of one snapshot of one tensor, on the host or on a GPU.
+//! [`SnapshotMemory`]: the memory of one snapshot of one tensor, on the host or on a GPU.
 
 use crate::{
     error::Error,
@@ -9,19 +9,19 @@ use std::{borrow::Cow, ops::Range};
 
 /// The elements of one tensor's snapshot, on the host or on the tensor's own GPU.
 #[derive(Debug)]
-pub(crate) enum Memory<E> {
+pub(crate) enum SnapshotMemory<E> {
     Host(Vec<E>),
     #[cfg(feature = "cuda")]
     Gpu(cudarc::driver::CudaSlice<E>),
 }
 
-impl<E> Default for Memory<E> {
+impl<E> Default for SnapshotMemory<E> {
     fn default() -> Self {
         Self::Host(Vec::new())
     }
 }
 
-impl<E: Dtype> Memory<E> {
+impl<E: Dtype> SnapshotMemory<E> {
     /// `len` zeros in the place where the snapshots of `tensor` are kept.
     pub(crate) fn zeros(tensor: &Elements<'_, E>, len: usize) -> Result<Self, Error> {
         #[cfg(feature = "cuda")]

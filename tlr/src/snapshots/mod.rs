@@ -5,8 +5,8 @@
 //! displacements are then A − B and B − W. Deviation from the paper, which has no second snapshot
 //! and keeps A − B and B. Keeping A and B takes the same memory and loses nothing: the differences
 //! are taken in f64 whatever the element type, and a swap of A and B undoes a bad window. To save
-//! memory, [`Before::Direction`] keeps A − B in bfloat16 in place of A. A bad window is then undone
-//! only to the precision of bfloat16.
+//! memory, [`OlderSnapshot::Direction`] keeps A − B in bfloat16 in place of A. A bad window is then
+//! undone only to the precision of bfloat16.
 
 mod advance;
 #[cfg(feature = "cuda")]
@@ -47,9 +47,9 @@ use dfdx::{
     tensor::{Tensor, UniqueId},
     tensor_ops::Device,
 };
-use memory::Memory;
+use memory::SnapshotMemory;
 use std::{borrow::Cow, convert::Infallible, marker::PhantomData};
-use tracked::{Before, Pair, Tracked};
+use tracked::{OlderSnapshot, Pair, Tracked};
 
 /// The distance between 1 and the next larger number of type `E`.
 pub(crate) fn spacing<E: Dtype>() -> f64 {
@@ -116,13 +116,13 @@ impl<E: Dtype> Snapshots<E> {
                 _ => 0..tensor.len(),
             };
             let len = part.len();
-            let zeros = || Memory::zeros(&tensor, len);
+            let zeros = || SnapshotMemory::zeros(&tensor, len);
             let pair = match directions && tensor.trainable {
                 true => Ok((
-                    Memory::Host(vec![E::default(); len]),
-                    Before::Direction(vec![Bf16::default(); len]),
+                    SnapshotMemory::Host(vec![E::default(); len]),
+                    OlderSnapshot::Direction(vec![Bf16::default(); len]),
                 )),
-                false => zeros().and_then(|last| Ok((last, Before::Weights(zeros()?)))),
+                false => zeros().and_then(|last| Ok((last, OlderSnapshot::Weights(zeros()?)))),
             };
             memory.push((part, pair));
         });
@@ -194,7 +194,7 @@ impl<E: Dtype> Snapshots<E> {
 
     /// Whether a direction A − B is kept in place of A.
     pub(crate) fn keeps_directions(&self) -> bool {
-        self.tensors.iter().any(|tensor| matches!(tensor.before, Before::Direction(_)))
+        self.tensors.iter().any(|tensor| matches!(tensor.before, OlderSnapshot::Direction(_)))
     }
 
     /// Prepares stored elements as new A and B of each tensor, in the same place as the old ones.
@@ -234,10 +234,10 @@ impl<E: Dtype> Snapshots<E> {
     {
         let last = Stored::new(shape.to_vec(), &self.whole_weights(tensor, &tensor.last, shards)?);
         let before = match &tensor.before {
-            Before::Weights(before) => {
+            OlderSnapshot::Weights(before) => {
                 Stored::new(shape.to_vec(), &self.whole_weights(tensor, before, shards)?)
             }
-            Before::Direction(direction) => {
+            OlderSnapshot::Direction(direction) => {
                 let own = Ok(Cow::Borrowed(&direction[..]));
                 let whole = self.whole(tensor, shards, own, Bf16::to_f64, Bf16::nearest)?;
                 Stored::of_bf16(shape.to_vec(), &whole)
@@ -250,7 +250,7 @@ impl<E: Dtype> Snapshots<E> {
     fn whole_weights<'a>(
         &self,
         tensor: &Tracked<E>,
-        memory: &'a Memory<E>,
+        memory: &'a SnapshotMemory<E>,
         shards: Option<&dyn Shards>,
     ) -> Result<Cow<'a, [E]>, Error> {
         let from = |element| E::from_f64(element).unwrap_or_default();

@@ -10,7 +10,7 @@
 #![allow(clippy::unwrap_used)]
 
 use super::{
-    launch::{kernels, Kernel, Launch, Row},
+    launch::{kernels, KernelName, Launch, Row},
     sums::tests::{exact, values},
 };
 use crate::needs;
@@ -48,7 +48,7 @@ struct Tensor<E> {
 /// each tensor as the kernel left it.
 fn run<E: Element, const N: usize>(
     program: &OsStr,
-    Kernel(kernel): Kernel<N>,
+    KernelName(kernel): KernelName<N>,
     groups: usize,
     tensors: &[Tensor<E>],
 ) -> (Vec<[f64; N]>, Vec<Vec<E>>) {

@@ -54,7 +54,7 @@ pub(crate) fn shift<E: Dtype, K: Kept<E>, const B_TOO: bool>(
 ) -> WindowProducts {
     let len = last.len();
     let chunks = kept.chunks_mut(CHUNK).zip(last.chunks_mut(CHUNK));
-    let chunks = chunks.enumerate().map(|(index, (kept, last))| Shift::<_, _, B_TOO> {
+    let chunks = chunks.enumerate().map(|(index, (kept, last))| ChunkShift::<_, _, B_TOO> {
         first: first + index * CHUNK,
         kept,
         last,
@@ -66,7 +66,7 @@ pub(crate) fn shift<E: Dtype, K: Kept<E>, const B_TOO: bool>(
 }
 
 /// The work on one chunk.
-struct Shift<'a, E: Dtype, K, const B_TOO: bool> {
+struct ChunkShift<'a, E: Dtype, K, const B_TOO: bool> {
     /// The index in `now` of the chunk's first element.
     first: usize,
     kept: &'a mut [K],
@@ -75,7 +75,7 @@ struct Shift<'a, E: Dtype, K, const B_TOO: bool> {
     room: ReadBuffer<E>,
 }
 
-impl<E: Dtype, K: Kept<E>, const B_TOO: bool> Chunk<2> for Shift<'_, E, K, B_TOO> {
+impl<E: Dtype, K: Kept<E>, const B_TOO: bool> Chunk<2> for ChunkShift<'_, E, K, B_TOO> {
     fn len(&self) -> usize {
         self.last.len()
     }

@@ -1,6 +1,6 @@
 //! What a GPU keeps from one launch to the next: the tables of addresses, and room for sums.
 
-use super::launch::{Kernel, Launch, THREADS};
+use super::launch::{KernelName, Launch, THREADS};
 use cudarc::driver::{
     sys, CudaDevice, CudaFunction, CudaSlice, DevicePtr, DeviceSlice, DriverError, LaunchAsync,
     LaunchConfig,
@@ -27,7 +27,7 @@ impl Resident {
     pub(super) unsafe fn sums<const N: usize>(
         &mut self,
         device: &Arc<CudaDevice>,
-        kernel: (Kernel<N>, CudaFunction),
+        kernel: (KernelName<N>, CudaFunction),
         launch: Launch,
     ) -> Result<Vec<[f64; N]>, DriverError> {
         // SAFETY: as the caller guarantees.
@@ -42,7 +42,7 @@ impl Resident {
     pub(super) unsafe fn launch<const N: usize>(
         &mut self,
         device: &Arc<CudaDevice>,
-        kernel: (Kernel<N>, CudaFunction),
+        kernel: (KernelName<N>, CudaFunction),
         launch: Launch,
     ) -> Result<(), DriverError> {
         // SAFETY: as the caller guarantees.
@@ -119,7 +119,7 @@ impl Room {
     #[allow(unsafe_code)]
     unsafe fn sums<const N: usize>(
         &mut self,
-        kernel: (Kernel<N>, CudaFunction),
+        kernel: (KernelName<N>, CudaFunction),
         launch: Launch,
     ) -> Result<Vec<[f64; N]>, DriverError> {
         let groups: Vec<_> = (0..launch.groups).map(|group| launch.has_blocks(group)).collect();
@@ -138,7 +138,7 @@ impl Room {
     #[allow(unsafe_code)]
     unsafe fn launch<const N: usize>(
         &mut self,
-        (Kernel(name), function): (Kernel<N>, CudaFunction),
+        (KernelName(name), function): (KernelName<N>, CudaFunction),
         launch: Launch,
     ) -> Result<(), DriverError> {
         self.bring(name, launch.table)?;

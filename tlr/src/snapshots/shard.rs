@@ -21,7 +21,7 @@ impl<E: Dtype> Snapshots<E> {
         own: Result<Vec<[f64; N]>, Error>,
     ) -> Result<Vec<[f64; N]>, Error> {
         let Some(shards) = self.others(shards) else { return own };
-        let own = own.map(Vec::into_flattened).map_err(|error| error.to_string());
+        let own = own.map(Vec::into_flattened);
         let mut total = vec![[0.0; N]; self.groups];
         for sums in shards.exchange_numbers(own)? {
             total.as_flattened_mut().iter_mut().zip(sums).for_each(|(total, sum)| *total += sum);
@@ -45,7 +45,7 @@ impl<E: Dtype> Snapshots<E> {
         let shards = self.others(shards).filter(|_| tensor.group.is_some());
         let Some(shards) = shards else { return own };
         let own = own.map(|own| own.iter().map(|element| to(*element)).collect());
-        let parts = shards.exchange_numbers(own.map_err(|error| error.to_string()))?;
+        let parts = shards.exchange_numbers(own)?;
         Ok(Cow::Owned(parts.into_iter().flatten().map(from).collect()))
     }
 }

@@ -33,7 +33,9 @@ fn advancing_moves_each_snapshot_one_window_back() {
         if window > 1 {
             let (mut last, mut before) = (Vec::new(), Vec::new());
             for tensor in snapshots.tensors() {
-                let Before::Weights(of_before) = &tensor.before else { panic!("no direction") };
+                let OlderSnapshot::Weights(of_before) = &tensor.before else {
+                    panic!("no direction")
+                };
                 last.push(tensor.last.read().unwrap());
                 before.push(of_before.read().unwrap());
             }
@@ -79,7 +81,7 @@ fn a_direction_in_place_of_the_snapshot_before() {
     let mut model = (dev.zeros::<Rank1<3>>(), dev.zeros::<Rank1<40>>());
     let layout = Layout { directions: true, ..Layout::default() };
     let mut snapshots = Snapshots::<f32>::new(&model, 1, |_| Some(0), layout).unwrap();
-    assert!(snapshots.tensors.iter().all(|t| matches!(t.before, Before::Direction(_))));
+    assert!(snapshots.tensors.iter().all(|t| matches!(t.before, OlderSnapshot::Direction(_))));
     snapshots.take(&model, TensorKind::Weights).unwrap();
     let last = |snapshots: &Snapshots<f32>| -> Vec<f32> {
         snapshots.tensors.iter().flat_map(|t| t.last.read().unwrap().to_vec()).collect()
@@ -109,7 +111,7 @@ impl crate::optim::Shards for OfTwo {
         (0, 2)
     }
 
-    fn exchange_numbers(&self, own: Result<Vec<f64>, String>) -> Result<Vec<Vec<f64>>, Error> {
+    fn exchange_numbers(&self, own: Result<Vec<f64>, Error>) -> Result<Vec<Vec<f64>>, Error> {
         match self.fails {
             true => Err(Error::Device(DeviceError::new("the other rank's"))),
             false => Ok(vec![own.clone().unwrap(), own.unwrap()]),

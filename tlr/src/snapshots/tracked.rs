@@ -1,6 +1,6 @@
 //! [`Tracked`]: the snapshots of one tensor.
 
-use super::memory::Memory;
+use super::memory::SnapshotMemory;
 use crate::{
     engine::Target,
     error::Error,
@@ -24,19 +24,19 @@ pub(crate) struct Tracked<E> {
     /// for weights if sketches replace their snapshots.
     pub(super) part: Range<usize>,
     /// B.
-    pub(crate) last: Memory<E>,
-    pub(crate) before: Before<E>,
+    pub(crate) last: SnapshotMemory<E>,
+    pub(crate) before: OlderSnapshot<E>,
 }
 
 /// What is kept of A.
 #[derive(Debug)]
-pub(crate) enum Before<E> {
-    Weights(Memory<E>),
+pub(crate) enum OlderSnapshot<E> {
+    Weights(SnapshotMemory<E>),
     /// The displacement A − B, in place of A.
     Direction(Vec<Bf16>),
 }
 
-impl<E: Element> Before<E> {
+impl<E: Element> OlderSnapshot<E> {
     /// The type that a checkpoint stores it in.
     pub(crate) fn stored_dtype(&self) -> safetensors::Dtype {
         match self {
@@ -47,7 +47,7 @@ impl<E: Element> Before<E> {
 }
 
 /// B, and what is kept of A.
-pub(crate) type Pair<E> = (Memory<E>, Before<E>);
+pub(crate) type Pair<E> = (SnapshotMemory<E>, OlderSnapshot<E>);
 
 /// The elements of a snapshot on the host.
 #[derive(Clone, Copy)]
@@ -81,7 +81,7 @@ impl<E: Dtype> Past<'_, E> {
     }
 }
 
-impl<E> Before<E> {
+impl<E> OlderSnapshot<E> {
     /// The name of this kind of snapshot in a checkpoint.
     pub(crate) fn name(&self) -> &'static str {
         match self {
@@ -96,8 +96,10 @@ impl<E: Element> Tracked<E> {
     pub(super) fn with(&self, last: &Stored, before: &Stored) -> Result<Pair<E>, Error> {
         let last = self.last.with(self.own(last.to_vec()))?;
         let before = match &self.before {
-            Before::Weights(memory) => Before::Weights(memory.with(self.own(before.to_vec()))?),
-            Before::Direction(_) => Before::Direction(self.own(before.to_bf16())),
+            OlderSnapshot::Weights(memory) => {
+                OlderSnapshot::Weights(memory.with(self.own(before.to_vec()))?)
+            }
+            OlderSnapshot::Direction(_) => OlderSnapshot::Direction(self.own(before.to_bf16())),
         };
         Ok((last, before))
     }
@@ -113,7 +115,7 @@ impl<E> Tracked<E> {
 
     /// Exchanges A and B. Does nothing if a direction is kept in place of A.
     pub(super) fn swap(&mut self) {
-        if let Before::Weights(before) = &mut self.before {
+        if let OlderSnapshot::Weights(before) = &mut self.before {
             std::mem::swap(before, &mut self.last);
         }
     }
@@ -126,8 +128,10 @@ impl<E: Dtype> Tracked<E> {
         self.group?;
         match (target, &self.before) {
             (Target::Last, _) => self.last.on_host().map(Past::Weights),
-            (Target::BeforeLast, Before::Weights(before)) => before.on_host().map(Past::Weights),
-            (Target::BeforeLast, Before::Direction(direction)) => {
+            (Target::BeforeLast, OlderSnapshot::Weights(before)) => {
+                before.on_host().map(Past::Weights)
+            }
+            (Target::BeforeLast, OlderSnapshot::Direction(direction)) => {
                 Some(Past::Direction(self.last.on_host()?, direction))
             }
         }
@@ -138,8 +142,10 @@ impl<E: Dtype> Tracked<E> {
     pub(super) fn on_gpu(&self, target: Target) -> Option<&CudaSlice<E>> {
         self.group?;
         match (target, &self.last, &self.before) {
-            (Target::Last, Memory::Gpu(last), _) => Some(last),
-            (Target::BeforeLast, _, Before::Weights(Memory::Gpu(before))) => Some(before),
+            (Target::Last, SnapshotMemory::Gpu(last), _) => Some(last),
+            (Target::BeforeLast, _, OlderSnapshot::Weights(SnapshotMemory::Gpu(before))) => {
+                Some(before)
+            }
             _ => None,
         }
     }
@@ -147,7 +153,7 @@ impl<E: Dtype> Tracked<E> {
     /// B ← A. From a direction, A is exact only to 2⁻⁸ of the displacement A − B.
     pub(super) fn step_back(&mut self) {
         match (&mut self.before, self.last.on_host_mut()) {
-            (Before::Direction(direction), Some(last)) => {
+            (OlderSnapshot::Direction(direction), Some(last)) => {
                 for (last, moved) in last.iter_mut().zip(direction.iter()) {
                     *last = before(*last, *moved);
                 }

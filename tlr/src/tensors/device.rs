@@ -47,8 +47,7 @@ fn of_cpu(message: String, error: &CpuError) -> DeviceError {
 
 /// The memory on device `D` for the elements of one tensor.
 ///
-/// # Example
-/// See [`UpdateRule`](crate::optim::UpdateRule).
+/// Example: [`UpdateRule`](crate::optim::UpdateRule).
 pub type Buffer<E, D> = <D as Storage<E>>::Vec;
 
 /// A dfdx device whose memory [`tlr::optim`](crate::optim) can read and write: `Cpu`, and `Cuda`
@@ -56,8 +55,7 @@ pub type Buffer<E, D> = <D as Storage<E>>::Vec;
 ///
 /// Code that is generic over the device uses the bound `D: Backend<E>` in place of `D: Device<E>`.
 ///
-/// # Example
-/// See [`UpdateRule`](crate::optim::UpdateRule).
+/// Example: [`UpdateRule`](crate::optim::UpdateRule).
 pub trait Backend<E: Dtype>: Device<E> + sealed::Sealed {
     /// Calls `look` with the elements of a buffer, in the order of the tensor's memory. On a GPU,
     /// with a copy of them on the host.
@@ -65,8 +63,7 @@ pub trait Backend<E: Dtype>: Device<E> + sealed::Sealed {
     /// # Errors
     /// The device's error, for instance for lack of memory.
     ///
-    /// # Example
-    /// See [`UpdateRule`](crate::optim::UpdateRule).
+    /// Example: [`UpdateRule`](crate::optim::UpdateRule).
     fn read<T>(
         buffer: &Buffer<E, Self>,
         look: impl FnOnce(&[E]) -> T,
@@ -78,8 +75,7 @@ pub trait Backend<E: Dtype>: Device<E> + sealed::Sealed {
     /// # Errors
     /// The device's error. The elements are as they were then.
     ///
-    /// # Example
-    /// See [`UpdateRule`](crate::optim::UpdateRule).
+    /// Example: [`UpdateRule`](crate::optim::UpdateRule).
     fn write<T>(
         buffer: &mut Buffer<E, Self>,
         change: impl FnOnce(&mut [E]) -> T,

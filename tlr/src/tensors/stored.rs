@@ -1,6 +1,7 @@
 //! [`Stored`]: a tensor in the form that a checkpoint stores.
 
 use super::Bf16;
+use crate::error::Difference;
 use dfdx::shapes::Dtype;
 use safetensors::Dtype as StoredDtype;
 
@@ -111,6 +112,19 @@ impl Stored {
 
     pub(crate) fn of_bytes(bytes: Vec<u8>) -> Self {
         Self { dtype: StoredDtype::U8, shape: vec![bytes.len()], bytes }
+    }
+
+    /// In what this tensor of a file differs from that of `here`: in its type, or in its shape.
+    pub(crate) fn difference(&self, here: &Self, tensor: String) -> Option<Difference> {
+        if self.dtype != here.dtype {
+            let [file, here] = [self, here].map(|stored| format!("{:?}", stored.dtype));
+            Some(Difference::Dtype { tensor, file, here })
+        } else if self.shape != here.shape {
+            let [file, here] = [self, here].map(|stored| stored.shape.clone());
+            Some(Difference::Shape { tensor, file, here })
+        } else {
+            None
+        }
     }
 
     /// The elements. `E` must be the type that was stored.

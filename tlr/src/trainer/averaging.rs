@@ -1,7 +1,7 @@
 //! Steps that several ranks make together: before anything is decided, gradients and loss are
 //! replaced by their means.
 
-use super::{fault::Fault, Trainer};
+use super::{fault::StepFault, Trainer};
 use crate::{
     engine::{RateRule, Step},
     error::Error,
@@ -24,7 +24,7 @@ where
         model: &Opt::Model,
         gradients: &Gradients<Opt::Dtype, Opt::Device>,
         loss: Option<f64>,
-    ) -> Result<Option<Averaged<Opt>>, Fault<ErrOf<Opt>>> {
+    ) -> Result<Option<Averaged<Opt>>, StepFault<ErrOf<Opt>>> {
         let figures = StepFigures::new(loss);
         self.averaged_by(model, gradients, figures)
     }
@@ -35,7 +35,7 @@ where
         model: &Opt::Model,
         gradients: &Gradients<Opt::Dtype, Opt::Device>,
         loss: f64,
-    ) -> Result<Option<Averaged<Opt>>, Fault<ErrOf<Opt>>> {
+    ) -> Result<Option<Averaged<Opt>>, StepFault<ErrOf<Opt>>> {
         self.averaged_by(model, gradients, StepFigures::new(Some(loss)).again())
     }
 
@@ -44,11 +44,11 @@ where
         model: &Opt::Model,
         gradients: &Gradients<Opt::Dtype, Opt::Device>,
         figures: StepFigures,
-    ) -> Result<Option<Averaged<Opt>>, Fault<ErrOf<Opt>>> {
+    ) -> Result<Option<Averaged<Opt>>, StepFault<ErrOf<Opt>>> {
         if !self.optimizer.averages_over_ranks() {
             return Ok(None);
         }
-        let checked = self.snapshots.check(model).map_err(Fault::from);
+        let checked = self.snapshots.check(model).map_err(StepFault::from);
         let mut own = checked.and_then(|()| {
             let copy = self.optimizer.complete_gradients(model, gradients)?;
             Ok(copy.unwrap_or_else(|| gradients.clone()))
@@ -63,13 +63,13 @@ where
         model: &Opt::Model,
         gradients: &mut Gradients<Opt::Dtype, Opt::Device>,
         loss: Option<f64>,
-    ) -> Result<Option<f64>, Fault<ErrOf<Opt>>> {
+    ) -> Result<Option<f64>, StepFault<ErrOf<Opt>>> {
         if !self.optimizer.averages_over_ranks() {
             return Ok(loss);
         }
-        let checked = self.snapshots.check(model).map_err(Fault::from);
+        let checked = self.snapshots.check(model).map_err(StepFault::from);
         let mut filled = checked.and_then(|()| {
-            gradients::fill(model, gradients).map_err(Fault::Device)?;
+            gradients::fill(model, gradients).map_err(StepFault::Device)?;
             Ok(gradients)
         });
         let figures = StepFigures::new(loss);
@@ -89,7 +89,7 @@ where
         if !self.optimizer.averages_over_ranks() {
             return own.map(|own| (own, Some(loss)));
         }
-        let mut own = own.map_err(Fault::from);
+        let mut own = own.map_err(StepFault::from);
         let mean = self.average(model, own.as_mut(), StepFigures::new(Some(loss)));
         let own = own.map_err(|fault| self.to_error(&fault))?;
         Ok((own, mean?))
@@ -113,7 +113,7 @@ where
         own: Own<'_, Opt>,
         mut figures: StepFigures,
     ) -> Result<Option<f64>, Error> {
-        let own = own.map_err(|fault| self.to_error(fault).to_string());
+        let own = own.map_err(|fault| self.to_error(fault));
         figures.standing = Some(self.engine.standing());
         self.optimizer.average_over_ranks(model, own, &mut figures)?;
         Ok(figures.loss)
@@ -123,7 +123,7 @@ where
 /// This rank's gradients, or why it has none.
 type Own<'a, Opt> = Result<
     &'a mut Gradients<<Opt as TunableOptimizer>::Dtype, <Opt as TunableOptimizer>::Device>,
-    &'a mut Fault<ErrOf<Opt>>,
+    &'a mut StepFault<ErrOf<Opt>>,
 >;
 
 /// Gradients and a loss.
@@ -134,8 +134,7 @@ impl<Opt: OverRanks, R> Trainer<Opt, R> {
     /// Sends a flag to all ranks with each step from now on:
     /// [`DataParallel::set_flag`](crate::DataParallel::set_flag).
     ///
-    /// # Example
-    /// See [`average_buffers`](Self::average_buffers).
+    /// Example: [`average_buffers`](Self::average_buffers).
     pub fn set_flag(&mut self, raised: bool) {
         self.optimizer.set_flag(raised);
     }
@@ -143,8 +142,7 @@ impl<Opt: OverRanks, R> Trainer<Opt, R> {
     /// Whether any rank had the flag of [`set_flag`](Self::set_flag) set in the last step:
     /// [`DataParallel::flag_was_set`](crate::DataParallel::flag_was_set).
     ///
-    /// # Example
-    /// See [`average_buffers`](Self::average_buffers).
+    /// Example: [`average_buffers`](Self::average_buffers).
     pub fn flag_was_set(&self) -> bool {
         self.optimizer.flag_was_set()
     }

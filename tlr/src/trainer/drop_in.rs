@@ -1,6 +1,6 @@
 //! [`Trainer`] as an optimizer of dfdx's.
 
-use super::{Fault, Trainer};
+use super::{StepFault, Trainer};
 use crate::{
     engine::RateRule,
     optim::{gradients::StepGradients, ErrOf, TunableOptimizer},
@@ -33,19 +33,19 @@ where
         };
         let error = self.to_error(&fault);
         let fault = match fault {
-            Fault::AtWindowEnd(fault) => {
+            StepFault::AtWindowEnd(fault) => {
                 tracing::error!(%error, "the step was made, but its window could not be ended");
                 *fault
             }
-            fault @ (Fault::Unused(_) | Fault::Device(_)) => fault,
+            fault @ (StepFault::Unused(_) | StepFault::Device(_)) => fault,
             fault => {
                 tracing::error!(%error, "no parameter was updated");
                 fault
             }
         };
         Err(match fault {
-            Fault::Unused(unused) => OptimizerUpdateError::UnusedParams(unused),
-            Fault::Device(error) => OptimizerUpdateError::DeviceError(error),
+            StepFault::Unused(unused) => OptimizerUpdateError::UnusedParams(unused),
+            StepFault::Device(error) => OptimizerUpdateError::DeviceError(error),
             _ => OptimizerUpdateError::UnusedParams(UnusedTensors {
                 ids: self.snapshots.trainable_ids(),
             }),

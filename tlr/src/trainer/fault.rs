@@ -1,4 +1,4 @@
-//! [`Fault`]: the errors of a step, of the device or of this crate.
+//! [`StepFault`]: the errors of a step, of the device or of this crate.
 
 use crate::{error::Error, tensors::device_error};
 use dfdx::{
@@ -9,15 +9,15 @@ use std::fmt;
 
 /// An error of a step. dfdx's own parts are kept for dfdx's own error type.
 #[derive(Debug)]
-pub(super) enum Fault<Err> {
+pub(super) enum StepFault<Err> {
     Tlr(Error),
     Unused(UnusedTensors),
     Device(Err),
     /// An error after the update, at the end of its window.
-    AtWindowEnd(Box<Fault<Err>>),
+    AtWindowEnd(Box<StepFault<Err>>),
 }
 
-impl<Err: fmt::Display + 'static> Fault<Err> {
+impl<Err: fmt::Display + 'static> StepFault<Err> {
     /// The fault as this crate's error. `names` has the names of these tensors.
     pub(super) fn to_error(&self, names: &dyn Fn(&[UniqueId]) -> Vec<String>) -> Error {
         match self {
@@ -29,13 +29,13 @@ impl<Err: fmt::Display + 'static> Fault<Err> {
     }
 }
 
-impl<Err> From<Error> for Fault<Err> {
+impl<Err> From<Error> for StepFault<Err> {
     fn from(error: Error) -> Self {
         Self::Tlr(error)
     }
 }
 
-impl<Err> From<OptimizerUpdateError<Err>> for Fault<Err> {
+impl<Err> From<OptimizerUpdateError<Err>> for StepFault<Err> {
     fn from(error: OptimizerUpdateError<Err>) -> Self {
         match error {
             OptimizerUpdateError::UnusedParams(unused) => Self::Unused(unused),
@@ -55,11 +55,11 @@ mod tests {
     fn an_error_at_the_end_of_a_window_stays_a_value() {
         let names = |_: &[UniqueId]| Vec::new();
         let lost = Error::Parallel { rank: 2, step: 7, problem: ParallelError::Ended };
-        let at_end = |fault| Fault::<&str>::AtWindowEnd(Box::new(fault)).to_error(&names);
-        let of_ranks = at_end(Fault::Tlr(lost.clone()));
+        let at_end = |fault| StepFault::<&str>::AtWindowEnd(Box::new(fault)).to_error(&names);
+        let of_ranks = at_end(StepFault::Tlr(lost.clone()));
         assert_eq!(of_ranks, Error::WindowEnd(Box::new(lost.clone())));
         assert_eq!(of_ranks.source().map(ToString::to_string), Some(lost.to_string()));
-        let of_device = at_end(Fault::Device("no memory"));
+        let of_device = at_end(StepFault::Device("no memory"));
         assert_eq!(
             of_device,
             Error::WindowEnd(Box::new(Error::Device(DeviceError::new("no memory"))))

@@ -80,8 +80,7 @@ where
     /// The next batch completes its step, however few are gathered:
     /// [`Accumulate::complete_with_next`].
     ///
-    /// # Example
-    /// See [`weigh_next`](Self::weigh_next).
+    /// Example: [`weigh_next`](Self::weigh_next).
     pub fn complete_with_next(&mut self) {
         self.optimizer.complete_with_next();
     }

@@ -1,7 +1,7 @@
 //! A dfdx model, its optimizer and its snapshots, as the engine's host.
 
 use super::{
-    fault::Fault,
+    fault::StepFault,
     update::{update_or_undo, FailedStep},
 };
 use crate::{
@@ -53,7 +53,7 @@ impl<'a, Opt: TunableOptimizer> ModelHost<'a, Opt> {
 }
 
 impl<Opt: TunableOptimizer> Host for ModelHost<'_, Opt> {
-    type Error = Fault<ErrOf<Opt>>;
+    type Error = StepFault<ErrOf<Opt>>;
 
     fn take_snapshot(&mut self, kind: TensorKind) -> Result<(), Self::Error> {
         Ok(self.snapshots.take(&*self.model, kind)?)
@@ -131,7 +131,7 @@ impl<Opt: TunableOptimizer> Host for ModelHost<'_, Opt> {
             return Ok(Vec::new());
         }
         let mut complete = given.clone();
-        gradients::fill(&*self.model, &mut complete).map_err(Fault::Device)?;
+        gradients::fill(&*self.model, &mut complete).map_err(StepFault::Device)?;
         let mut spare = self.model.clone();
         let sgd = SgdConfig { lr: 1.0, ..Default::default() };
         match Sgd::new(&*self.model, sgd).update(&mut spare, &complete) {

@@ -2,7 +2,7 @@
 //! Retsinas, Sfikas, Filntisis and Maragos, *Newton-based Trainable Learning Rate*, ICASSP 2023),
 //! for losses without noise.
 
-use super::{fault::Fault, Trainer};
+use super::{fault::StepFault, Trainer};
 use crate::{
     engine::{ExactDecision, LookaheadProducts, RateRule, Step},
     error::Error,
@@ -56,8 +56,7 @@ impl LineSearch {
 
     /// Sets c₁, in (0, 1). Default 1e-4.
     ///
-    /// # Example
-    /// See [`LineSearch`].
+    /// Example: [`LineSearch`].
     pub fn c1(mut self, c1: f64) -> Self {
         self.c1 = c1;
         self
@@ -65,8 +64,7 @@ impl LineSearch {
 
     /// Sets c₂, in (c₁, 1), or `None` for Armijo's condition alone. Default 0.9.
     ///
-    /// # Example
-    /// See [`LineSearch`].
+    /// Example: [`LineSearch`].
     pub fn c2(mut self, c2: impl Into<Option<f64>>) -> Self {
         self.c2 = c2.into();
         self
@@ -75,8 +73,7 @@ impl LineSearch {
     /// Sets the largest number of points to try, at least 1. Default 60, which is enough to get
     /// from any rate to any other.
     ///
-    /// # Example
-    /// See [`LineSearch`].
+    /// Example: [`LineSearch`].
     pub fn max_trials(mut self, trials: usize) -> Self {
         self.max_trials = trials;
         self
@@ -157,7 +154,7 @@ where
         loss: f64,
         search: LineSearch,
         mut evaluate: impl FnMut(&mut Opt::Model) -> (f64, Gradients<Opt::Dtype, Opt::Device>),
-    ) -> Result<Step, Fault<ErrOf<Opt>>> {
+    ) -> Result<Step, StepFault<ErrOf<Opt>>> {
         let averaged = self.averaged_copy(model, gradients, Some(loss))?;
         let (gradients, loss) = match &averaged {
             Some((means, mean)) => (means, mean.unwrap_or(loss)),

@@ -3,7 +3,7 @@
 //! ICASSP 2023; [their code](https://github.com/georgeretsi/NTLR)).
 
 use super::{
-    fault::Fault,
+    fault::StepFault,
     update::{update_or_undo, FailedStep},
     Trainer,
 };
@@ -90,7 +90,7 @@ where
         model: &mut Opt::Model,
         gradients: &Gradients<Opt::Dtype, Opt::Device>,
         ahead: impl FnOnce(&mut Opt::Model) -> Gradients<Opt::Dtype, Opt::Device>,
-    ) -> Result<Step, Fault<ErrOf<Opt>>> {
+    ) -> Result<Step, StepFault<ErrOf<Opt>>> {
         let averaged = self.averaged_copy(model, gradients, None)?;
         let gradients = averaged.as_ref().map_or(gradients, |(means, _)| means);
         if self.only_gathered(model, gradients)? {
@@ -114,7 +114,7 @@ where
         &mut self,
         model: &mut Opt::Model,
         gradients: &Gradients<Opt::Dtype, Opt::Device>,
-    ) -> Result<bool, Fault<ErrOf<Opt>>> {
+    ) -> Result<bool, StepFault<ErrOf<Opt>>> {
         let gathers = self.optimizer.only_gathers();
         if gathers {
             self.snapshots.check(model)?;
@@ -129,7 +129,7 @@ where
         &mut self,
         model: &Opt::Model,
         gradients: &Gradients<Opt::Dtype, Opt::Device>,
-    ) -> Result<Opt::Model, Fault<ErrOf<Opt>>> {
+    ) -> Result<Opt::Model, StepFault<ErrOf<Opt>>> {
         self.snapshots.check(model)?;
         gradients::check(model, gradients)?;
         let mut proposed = model.clone();
@@ -141,7 +141,7 @@ where
         &mut self,
         model: &mut Opt::Model,
         gradients: &Gradients<Opt::Dtype, Opt::Device>,
-    ) -> Result<(), Fault<ErrOf<Opt>>> {
+    ) -> Result<(), StepFault<ErrOf<Opt>>> {
         let updated = update_or_undo(
             &mut self.optimizer,
             model,
@@ -174,7 +174,7 @@ where
         model: &Opt::Model,
         there: &Opt::Model,
         evaluate: impl FnOnce(&mut Opt::Model) -> Evaluated<Opt>,
-    ) -> Result<Evaluated<Opt>, Fault<ErrOf<Opt>>> {
+    ) -> Result<Evaluated<Opt>, StepFault<ErrOf<Opt>>> {
         // The closure works on a copy, because its changes to buffers are not part of the step.
         let mut there = there.clone();
         let (mut loss, mut gradients) = evaluate(&mut there);
@@ -247,12 +247,12 @@ where
         model: &mut Opt::Model,
         next: Opt::Model,
         decisions: Vec<ExactDecision>,
-    ) -> Result<Step, Fault<ErrOf<Opt>>> {
+    ) -> Result<Step, StepFault<ErrOf<Opt>>> {
         *model = next;
         let step = self.engine.exact_step_made(decisions);
         self.apply_rates();
         let taken = self.take_buffers(model);
-        taken.map(|()| step).map_err(|error| Fault::AtWindowEnd(Box::new(error.into())))
+        taken.map(|()| step).map_err(|error| StepFault::AtWindowEnd(Box::new(error.into())))
     }
 }
 

@@ -29,8 +29,7 @@ impl LossScale {
 
     /// The first scale, a power of two from 1 to 2¹⁵. Default 2¹⁰.
     ///
-    /// # Example
-    /// See [`LossScale`].
+    /// Example: [`LossScale`].
     pub fn start(mut self, start: f64) -> Self {
         self.start = start;
         self
@@ -39,8 +38,7 @@ impl LossScale {
     /// The number of batches without overflow before the scale is doubled, at least 1. Default
     /// 2000. Batches that are gathered or undone count, too.
     ///
-    /// # Example
-    /// See [`LossScale`].
+    /// Example: [`LossScale`].
     pub fn interval(mut self, batches: u64) -> Self {
         self.interval = batches;
         self

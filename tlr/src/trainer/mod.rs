@@ -27,7 +27,7 @@ use crate::{
     snapshots::{spacing, Layout, Snapshots},
 };
 use dfdx::tensor::Gradients;
-use fault::Fault;
+use fault::StepFault;
 use host::ModelHost;
 use std::fmt;
 
@@ -92,8 +92,7 @@ pub type Hypergradient<Opt> = Trainer<Opt, HypergradientRule>;
 /// optimizers, which report a missing gradient [too late](TunableOptimizer::complete_gradients), it
 /// copies the weights instead. [`step_owned`](Self::step_owned) copies neither.
 ///
-/// # Example
-/// See [`Newton`].
+/// Example: [`Newton`].
 pub struct Trainer<Opt: TunableOptimizer, R> {
     optimizer: Opt,
     engine: Engine<R>,
@@ -163,8 +162,7 @@ where
     /// [`step_line_search`](Self::step_line_search)) look for the best rate there is and take no
     /// notice of the schedule.
     ///
-    /// # Example
-    /// See [`effective_rates`](Self::effective_rates).
+    /// Example: [`effective_rates`](Self::effective_rates).
     pub fn schedule(mut self, schedule: impl Into<Option<Schedule>>) -> Self {
         self.engine.set_schedule(schedule.into());
         self
@@ -312,7 +310,7 @@ where
         model: &mut Opt::Model,
         gradients: StepGradients<'_, Opt::Dtype, Opt::Device>,
         loss: Option<f64>,
-    ) -> Result<Step, Fault<ErrOf<Opt>>> {
+    ) -> Result<Step, StepFault<ErrOf<Opt>>> {
         match gradients {
             StepGradients::Borrowed(lent) => match self.averaged_copy(model, lent, loss)? {
                 Some((mut own, loss)) => {
@@ -333,7 +331,7 @@ where
         model: &mut Opt::Model,
         gradients: StepGradients<'_, Opt::Dtype, Opt::Device>,
         loss: Option<f64>,
-    ) -> Result<Step, Fault<ErrOf<Opt>>> {
+    ) -> Result<Step, StepFault<ErrOf<Opt>>> {
         self.snapshots.check(model)?;
         let only_gathers = self.optimizer.only_gathers();
         let mut host = ModelHost::new(
@@ -357,13 +355,13 @@ where
             self.snapshots.restore_buffers(model)?;
         }
         let step = driven.map_err(|error| match error {
-            StepError::Engine(error) => Fault::Tlr(error),
-            StepError::Host { error, step_made: true } => Fault::AtWindowEnd(Box::new(error)),
+            StepError::Engine(error) => StepFault::Tlr(error),
+            StepError::Host { error, step_made: true } => StepFault::AtWindowEnd(Box::new(error)),
             StepError::Host { error, step_made: false } => error,
         })?;
         if !matches!(step, Step::Skipped(_)) {
             let taken = self.take_buffers(model);
-            taken.map_err(|error| Fault::AtWindowEnd(Box::new(error.into())))?;
+            taken.map_err(|error| StepFault::AtWindowEnd(Box::new(error.into())))?;
         }
         Ok(step)
     }
@@ -385,7 +383,7 @@ where
     }
 
     /// A fault as this crate's error.
-    fn to_error(&self, fault: &Fault<impl fmt::Display + 'static>) -> Error {
+    fn to_error(&self, fault: &StepFault<impl fmt::Display + 'static>) -> Error {
         fault.to_error(&|ids| self.snapshots.names(ids))
     }
 }

@@ -1,11 +1,11 @@
 //! A trainer's way into a checkpoint, and out of it.
 
-use super::{fault::Fault, Trainer};
+use super::{fault::StepFault, Trainer};
 use crate::{
     checkpoint::{Checkpoint, Metadata, Tensors},
     engine::RateRule,
     error::Error,
-    optim::{ErrOf, OptimizerState, Resumable, TunableOptimizer},
+    optim::{ErrOf, OptimizerState, RestoreError, Resumable, TunableOptimizer, OPTIMIZER},
     settings::{join, Settings},
     snapshots::Sketches,
     tensors::{self, Element, Stored},
@@ -16,7 +16,6 @@ use std::path::Path;
 const MODEL: &str = "model";
 const SNAPSHOT: &str = "snapshot";
 const SKETCHES: [&str; 2] = ["sketch", "sketch_moved"];
-const OPTIMIZER: &str = "optimizer";
 
 impl<Opt, R> Trainer<Opt, R>
 where
@@ -70,8 +69,7 @@ where
     /// # Errors
     /// The errors of both. Nothing has changed then.
     ///
-    /// # Example
-    /// See [`save`](Self::save).
+    /// Example: [`save`](Self::save).
     pub fn load(&mut self, model: &mut Opt::Model, path: impl AsRef<Path>) -> Result<(), Error>
     where
         Opt: Resumable,
@@ -88,8 +86,7 @@ where
     /// # Errors
     /// [`Error::ModelChanged`], [`Error::Device`], [`Error::UpdateInterrupted`].
     ///
-    /// # Example
-    /// See [`Checkpoint`].
+    /// Example: [`Checkpoint`].
     pub fn checkpoint(&self, model: &Opt::Model) -> Result<Checkpoint, Error>
     where
         Opt: Resumable,
@@ -108,8 +105,7 @@ where
     /// [`Error::Checkpoint`], which names all that differs; [`Error::ModelChanged`],
     /// [`Error::Device`]. Nothing has changed then.
     ///
-    /// # Example
-    /// See [`Checkpoint`].
+    /// Example: [`Checkpoint`].
     pub fn resume(&mut self, model: &mut Opt::Model, checkpoint: &Checkpoint) -> Result<(), Error>
     where
         Opt: Resumable,
@@ -151,7 +147,7 @@ where
         Ok(opened)
     }
 
-    fn capture(&self, model: &Opt::Model) -> Result<Checkpoint, Fault<ErrOf<Opt>>>
+    fn capture(&self, model: &Opt::Model) -> Result<Checkpoint, StepFault<ErrOf<Opt>>>
     where
         Opt: Resumable,
         Opt::Dtype: Element,
@@ -190,7 +186,7 @@ where
     /// A checkpoint of this trainer to compare another one with. Model and snapshots have names,
     /// types and shapes in it, and no elements: those are about to be overwritten, and copying them
     /// would take three times the model's memory.
-    fn outline(&self, model: &Opt::Model) -> Result<Checkpoint, Fault<ErrOf<Opt>>>
+    fn outline(&self, model: &Opt::Model) -> Result<Checkpoint, StepFault<ErrOf<Opt>>>
     where
         Opt: Resumable,
         Opt::Dtype: Element,
@@ -223,13 +219,13 @@ where
         &self,
         model: &Opt::Model,
         mut tensors: Tensors,
-    ) -> Result<Checkpoint, Fault<ErrOf<Opt>>>
+    ) -> Result<Checkpoint, StepFault<ErrOf<Opt>>>
     where
         Opt: Resumable,
         Opt::Dtype: Element,
         R: Serialize,
     {
-        let state = self.optimizer.state(model).map_err(Fault::Device)?;
+        let state = self.optimizer.state(model).map_err(StepFault::Device)?;
         let OptimizerState { settings, steps, tensors: buffers } = state;
         for ((buffer, path), stored) in buffers {
             tensors.insert(join(&join(OPTIMIZER, &buffer), &path), stored);
@@ -262,7 +258,7 @@ where
         model: &mut Opt::Model,
         checkpoint: &Checkpoint,
         progress: Metadata,
-    ) -> Result<(), Fault<ErrOf<Opt>>>
+    ) -> Result<(), StepFault<ErrOf<Opt>>>
     where
         Opt: Resumable,
         Opt::Dtype: Element,
@@ -282,7 +278,10 @@ where
                 (true, Some(_)) => None,
             }
         })?;
-        self.optimizer.restore(model, &state).map_err(Fault::Device)?;
+        self.optimizer.restore(model, &state).map_err(|error| match error {
+            RestoreError::Device(error) => StepFault::Device(error),
+            RestoreError::State(problem) => checkpoint.refused(problem).into(),
+        })?;
         // Nothing fails after this.
         self.has_updated = false;
         self.snapshots.replace(snapshots);
@@ -305,6 +304,6 @@ where
 }
 
 /// What a rank tells the others: nothing, or why it cannot go on.
-fn own_part<T>(done: &Result<T, Error>) -> Result<Vec<f64>, String> {
-    done.as_ref().map(|_| Vec::new()).map_err(ToString::to_string)
+fn own_part<T>(done: &Result<T, Error>) -> Result<Vec<f64>, Error> {
+    done.as_ref().map(|_| Vec::new()).map_err(Error::clone)
 }

@@ -13,8 +13,7 @@ where
 {
     /// Each group's name and current rate: one, called `model`, or one a layer.
     ///
-    /// # Example
-    /// See [`Trainer::new`].
+    /// Example: [`Trainer::new`].
     pub fn rates(&self) -> Vec<(&str, f64)> {
         self.engine.rates().collect()
     }
@@ -22,8 +21,7 @@ where
     /// The factor of the next step: that of the [`schedule`](Self::schedule) times that of the
     /// horizon. 1 without them, and while the starting rate is looked for.
     ///
-    /// # Example
-    /// See [`effective_rates`](Self::effective_rates).
+    /// Example: [`effective_rates`](Self::effective_rates).
     pub fn factor(&self) -> f64 {
         self.engine.factor()
     }
@@ -53,8 +51,7 @@ where
 
     /// Every decision on a rate, in order: at the end of a window one for each group.
     ///
-    /// # Example
-    /// See [`take_history`](Self::take_history).
+    /// Example: [`take_history`](Self::take_history).
     pub fn history(&self) -> &[Adaptation] {
         self.engine.history()
     }
@@ -89,32 +86,28 @@ where
     /// Optimizer steps so far. Those that were rolled back count, batches that were only gathered
     /// do not.
     ///
-    /// # Example
-    /// See [`take_history`](Self::take_history).
+    /// Example: [`take_history`](Self::take_history).
     pub fn steps(&self) -> u64 {
         self.engine.steps()
     }
 
     /// K: the optimizer steps in a window.
     ///
-    /// # Example
-    /// See [`Trainer::new`].
+    /// Example: [`Trainer::new`].
     pub fn window(&self) -> usize {
         self.engine.window()
     }
 
     /// The base optimizer.
     ///
-    /// # Example
-    /// See [`forward!`](crate::optim::forward!).
+    /// Example: [`forward!`](crate::optim::forward!).
     pub fn optimizer(&self) -> &Opt {
         &self.optimizer
     }
 
     /// The base optimizer, with the learned rates and all that it has accumulated.
     ///
-    /// # Example
-    /// See [`take_history`](Self::take_history).
+    /// Example: [`take_history`](Self::take_history).
     pub fn into_inner(mut self) -> Opt {
         self.optimizer.end_averaging();
         self.optimizer

@@ -1,6 +1,6 @@
 //! The base optimizer's update: all of it, or nothing.
 
-use super::fault::Fault;
+use super::fault::StepFault;
 use crate::optim::{
     gradients::{self, StepGradients},
     ErrOf, FailedUpdate, TunableOptimizer,
@@ -9,7 +9,7 @@ use dfdx::tensor::Gradients;
 
 /// An update that has failed. The weights are as they were before it.
 pub(super) struct FailedStep<Err> {
-    pub(super) fault: Fault<Err>,
+    pub(super) fault: StepFault<Err>,
     /// Whether gradients that were gathered for the step are gone.
     pub(super) gathered_lost: bool,
 }
@@ -32,7 +32,7 @@ pub(super) fn update_or_undo<Opt: TunableOptimizer>(
     let updated = update(optimizer, model, gradients, copied, has_updated, &mut reset);
     updated.map_err(|fault| {
         // A device that fails in the middle of gathering leaves sums that are of no use.
-        let drops = matches!(fault, Fault::Device(_));
+        let drops = matches!(fault, StepFault::Device(_));
         if drops {
             optimizer.drop_gathered(model);
         }
@@ -48,11 +48,11 @@ fn update<Opt: TunableOptimizer>(
     copied: &mut Option<Gradients<Opt::Dtype, Opt::Device>>,
     has_updated: &mut bool,
     reset: &mut bool,
-) -> Result<(), Fault<ErrOf<Opt>>> {
+) -> Result<(), StepFault<ErrOf<Opt>>> {
     let only_gathers = optimizer.only_gathers();
     let gradients = match gradients {
         StepGradients::Owned(own) => {
-            gradients::fill(&*model, own).map_err(Fault::Device)?;
+            gradients::fill(&*model, own).map_err(StepFault::Device)?;
             StepGradients::Owned(own)
         }
         StepGradients::Borrowed(lent) => {

@@ -1,7 +1,9 @@
 //! A task: something to learn, by name, and the same with its data.
 
 use crate::{
-    lab::{run, Budget, Contender, Folders, Place, Problem, Scale, TaskDevice, Trained, Watch},
+    lab::{
+        run, Budget, Contender, Folders, Place, Problem, Scale, TaskDevice, Trained, WatchSteps,
+    },
     train::TrainError,
 };
 
@@ -48,7 +50,7 @@ pub trait Ready: Send + Sync {
         &self,
         contender: &Contender,
         seed: u64,
-        watch: &Watch<'_>,
+        watch: &WatchSteps<'_>,
     ) -> Result<Trained, TrainError>;
 }
 
@@ -66,7 +68,7 @@ impl<P: Problem + Send> Ready for P {
         &self,
         contender: &Contender,
         seed: u64,
-        watch: &Watch<'_>,
+        watch: &WatchSteps<'_>,
     ) -> Result<Trained, TrainError> {
         run::train(self, contender, seed, watch)
     }

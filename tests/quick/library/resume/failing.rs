@@ -9,7 +9,7 @@ use dfdx::{
 };
 use std::cell::Cell;
 use tlr::{
-    optim::{forward, OptimizerState, Resumable, Sgd},
+    optim::{forward, OptimizerState, RestoreError, Resumable, Sgd},
     Checkpoint, Error, Newton, NewtonConfig, TunableOptimizer, Window,
 };
 
@@ -63,8 +63,12 @@ impl Resumable for Failing {
         self.sgd.state(model)
     }
 
-    fn restore(&mut self, model: &mut Model, state: &OptimizerState) -> Result<(), CpuError> {
-        self.unless(Fails::Restore)?;
+    fn restore(
+        &mut self,
+        model: &mut Model,
+        state: &OptimizerState,
+    ) -> Result<(), RestoreError<CpuError>> {
+        self.unless(Fails::Restore).map_err(RestoreError::Device)?;
         self.sgd.restore(model, state)
     }
 }

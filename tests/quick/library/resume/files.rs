@@ -1,13 +1,13 @@
 //! Files that are not what they should be: each is refused, and the error says what is wrong.
 
-use super::{differences, forged, momentum, refused, run, run_with, saved, setting, Net};
+use super::{differences, forged, momentum, refused, run, run_with, saved, setting, Net, Run};
 use dfdx::{
     optim::{AdamConfig, Momentum, SgdConfig},
     prelude::*,
 };
 use proptest::prelude::*;
 use tlr::{
-    optim::{Adam, Sgd},
+    optim::{Accumulate, Adam, Resumable, Sgd},
     Checkpoint, CheckpointError, Difference, Error, Newton, NewtonConfig, PerLayer, Window,
 };
 
@@ -120,13 +120,7 @@ fn impossible_figures_are_refused() {
         }),
     ];
     for (name, edit) in edits {
-        let other = forged::change(&checkpoint, |parts| {
-            let (_, shape, bytes) = parts.get_mut("progress").unwrap();
-            let mut progress = serde_json::from_slice(bytes).unwrap();
-            edit(&mut progress);
-            *bytes = serde_json::to_vec(&progress).unwrap();
-            *shape = vec![bytes.len()];
-        });
+        let other = forged::edit(&checkpoint, edit);
         let impossible = "`progress` holds impossible figures".to_owned();
         assert_eq!(refused(&mut run, &other), CheckpointError::Damaged(impossible), "{name}");
     }
@@ -136,14 +130,68 @@ fn impossible_figures_are_refused() {
     assert!(matches!(refused(&mut run, &other), CheckpointError::Damaged(_)));
 }
 
+/// A count of gathered batches that makes a whole step, and weights that no batches can have, alone
+/// and layer by layer. Fails if one of them is replaced by a possible one.
+#[test]
+fn impossible_gathered_batches_are_refused() {
+    let gathering = |model: &Net<f32, Cpu>| -> Accumulate<Sgd<_, f32, Cpu>> {
+        Accumulate::new(Sgd::new(model, SgdConfig::default()), 3).unwrap()
+    };
+    fn check<Opt>(mut run: Run<Opt>, layer: &str)
+    where
+        Opt: Resumable<Model = Net<f32, Cpu>, Dtype = f32, Device = Cpu>,
+    {
+        let count = |count: u64, checkpoint: &Checkpoint| {
+            let name = format!("{layer}(gathered)");
+            forged::edit(checkpoint, |progress| progress["optimizer_steps"][&name] = count.into())
+        };
+        let path = layer.strip_suffix('.').map_or(String::new(), |layer| format!(".{layer}"));
+        let name = format!("optimizer.(gathered weight){path}");
+        let weight = |weight: f64, checkpoint: &Checkpoint| {
+            forged::change(checkpoint, |parts| {
+                parts.get_mut(&name).unwrap().2 = weight.to_le_bytes().to_vec();
+            })
+        };
+        run.steps(0..3);
+        let none = run.state();
+        run.steps(3..5);
+        let two = run.state();
+        let counted = format!("optimizer.(gathered){path}");
+        for (forged, name, value) in [
+            (count(3, &two), &counted, 3.0),
+            (count(9, &two), &counted, 9.0),
+            (weight(-1.0, &two), &name, -1.0),
+            (weight(0.0, &two), &name, 0.0),
+            (weight(f64::INFINITY, &two), &name, f64::INFINITY),
+            (count(0, &two), &name, 2.0),
+            (weight(1.0, &none), &name, 1.0),
+            (count(1, &none), &name, 0.0),
+        ] {
+            match refused(&mut run, &forged) {
+                CheckpointError::OutOfRange { name: found, value: of, .. } => {
+                    assert_eq!((&found, of), (name, value));
+                }
+                other => panic!("{other}"),
+            }
+        }
+        let nan = refused(&mut run, &weight(f64::NAN, &two)).to_string();
+        assert!(nan.contains("weight)") && nan.contains("is NaN, and has to be finite"), "{nan}");
+        // What the forger leaves alone is taken over.
+        run.opt.resume(&mut run.model, &count(2, &two)).unwrap();
+    }
+    check(run(1, 4, gathering), "");
+    check(run(1, 4, |model| PerLayer::new(model, gathering(model))), "head.");
+    check(run(1, 4, |model| Accumulate::new(gathering(model), 1).unwrap()), "");
+}
+
 #[test]
 fn another_version_is_refused() {
     let (_, checkpoint) = saved();
     let (parts, mut words) = forged::parts(&checkpoint);
-    words.insert("version".to_owned(), "9".to_owned());
+    words.insert("version".to_owned(), "10".to_owned());
     let problem = problem(&forged::file(&parts, words));
-    assert_eq!(problem, CheckpointError::Version { found: "9".to_owned(), known: 8 });
-    assert!(problem.to_string().contains("version 9"), "{problem}");
+    assert_eq!(problem, CheckpointError::Version { found: "10".to_owned(), known: 9 });
+    assert!(problem.to_string().contains("version 10"), "{problem}");
 }
 
 fn problem(bytes: &[u8]) -> CheckpointError {

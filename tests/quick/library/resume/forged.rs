@@ -43,6 +43,20 @@ pub(crate) fn file(parts: &Parts, mut words: HashMap<String, String>) -> Vec<u8>
     safetensors::serialize(views, Some(words)).unwrap()
 }
 
+/// The checkpoint with its `progress` edited.
+pub(crate) fn edit(
+    checkpoint: &Checkpoint,
+    edit: impl FnOnce(&mut serde_json::Value),
+) -> Checkpoint {
+    change(checkpoint, |parts| {
+        let (_, shape, bytes) = parts.get_mut("progress").unwrap();
+        let mut progress = serde_json::from_slice(bytes).unwrap();
+        edit(&mut progress);
+        *bytes = serde_json::to_vec(&progress).unwrap();
+        *shape = vec![bytes.len()];
+    })
+}
+
 pub(crate) fn change(checkpoint: &Checkpoint, change: impl FnOnce(&mut Parts)) -> Checkpoint {
     let (mut parts, words) = parts(checkpoint);
     change(&mut parts);

@@ -213,26 +213,30 @@ fn averages_are_a_model_of_their_own() {
     let averaged = opt.averaged(&net).unwrap();
     assert_ne!(weights(&averaged), weights(&net));
     assert_eq!(averaged.1.running_mean.array(), net.1.running_mean.array());
-    let mut batches = 0;
-    let recalibrated = opt.recalibrated(&net, |net| {
-        loss(net, batches);
-        batches += 1;
-        Ok::<_, Error>(true)
-    });
-    let recalibrated = recalibrated.unwrap().unwrap();
-    assert_eq!((batches, weights(&recalibrated)), (50, weights(&averaged)));
-    // What is left of the statistics before is 0.9⁵⁰ of them.
-    let mut by_hand = averaged.clone();
-    (0..50).for_each(|index| drop(loss(&mut by_hand, index)));
-    assert_eq!(values(&recalibrated), values(&by_hand));
-    assert_ne!(recalibrated.1.running_mean.array(), net.1.running_mean.array());
+    // The last 50 batches of an epoch, or all of a shorter one. What is left of the statistics
+    // before is 0.9⁵⁰ of them.
+    for (batches, skipped) in [(53_u64, 3_usize), (20, 0)] {
+        let pass = |net: &mut Net, skip: usize| {
+            assert_eq!(skip, skipped);
+            (skip as u64..batches).for_each(|index| drop(loss(net, index)));
+            Ok::<_, Error>(())
+        };
+        let recalibrated = recalibrated(averaged.clone(), batches as usize, pass).unwrap();
+        assert_eq!(weights(&recalibrated), weights(&averaged));
+        let mut by_hand = averaged.clone();
+        (skipped as u64..batches).for_each(|index| drop(loss(&mut by_hand, index)));
+        assert_eq!(values(&recalibrated), values(&by_hand));
+        assert_ne!(recalibrated.1.running_mean.array(), net.1.running_mean.array());
+    }
     assert_eq!(bits::<f32, Cpu, _>(&net), trained);
 
-    let ended = opt.recalibrated(&net, |_| Ok::<_, Error>(false)).unwrap().unwrap();
-    assert_eq!(values(&ended), values(&averaged));
+    let without: modules::Linear<3, 6, f32, Cpu> =
+        Cpu::default().build_module::<Linear<3, 6>, f32>();
+    let asked = recalibrated(without, 9, |_, _| Err(Error::NothingToTrain));
+    assert!(asked.is_ok()); // there is nothing to make anew
     let mut plain = PeerOptimizer::new(&net, Sps::default()).unwrap();
     made(&mut plain, &mut net, 0).unwrap();
-    assert!(plain.recalibrated(&net, |_| Ok::<_, Error>(true)).unwrap().is_none());
+    assert!(plain.averaged(&net).is_none());
 }
 
 #[test]

@@ -17,8 +17,7 @@ use serde::Serialize;
 /// between two rates is held within [1/`max_factor`, `max_factor`], so that the additive rule
 /// cannot turn a rate negative, as it does elsewhere.
 ///
-/// # Example
-/// See [`additive`](Self::additive) and [`multiplicative`](Self::multiplicative).
+/// Example: [`additive`](Self::additive) and [`multiplicative`](Self::multiplicative).
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct HypergradientRule {
     form: HypergradientForm,

@@ -55,8 +55,7 @@ pub trait RateRule {
 
 /// A rate, and why it was chosen.
 ///
-/// # Example
-/// See [`RateRule`].
+/// Example: [`RateRule`].
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Proposal {
     /// The next rate.

@@ -43,8 +43,7 @@ pub struct NewtonRule {
 
 /// Which rate the Newton step starts from.
 ///
-/// # Example
-/// See [`NewtonRule`].
+/// Example: [`NewtonRule`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub enum NewtonForm {
     /// The current one, as the paper's Eq. 8 over windows.
@@ -62,8 +61,7 @@ impl Default for NewtonRule {
 impl NewtonRule {
     /// Which rate the step starts from. Default [`NewtonForm::Aligned`].
     ///
-    /// # Example
-    /// See [`NewtonRule`].
+    /// Example: [`NewtonRule`].
     pub fn form(mut self, form: NewtonForm) -> Self {
         self.form = form;
         self
@@ -71,8 +69,7 @@ impl NewtonRule {
 
     /// γ: the fraction of the way to the Newton point. In (0, 1]; default 0.33.
     ///
-    /// # Example
-    /// See [`NewtonRule`].
+    /// Example: [`NewtonRule`].
     pub fn damping(mut self, damping: f64) -> Self {
         self.damping = damping;
         self
@@ -80,8 +77,7 @@ impl NewtonRule {
 
     /// The largest growth in one adaptation. Above 1; default 100, as in the paper.
     ///
-    /// # Example
-    /// See [`NewtonConfig`](crate::NewtonConfig).
+    /// Example: [`NewtonConfig`](crate::NewtonConfig).
     pub fn max_factor(mut self, max_factor: f64) -> Self {
         self.max_factor = max_factor;
         self

@@ -5,7 +5,7 @@ mod losses;
 mod watch;
 
 pub(crate) use blame::{blame, explained, Blame};
-pub(crate) use watch::{gradient_has_exploded, Verdict, Watch};
+pub(crate) use watch::{gradient_has_exploded, LossVerdict, Watch};
 
 use crate::error::Error;
 use serde::Serialize;
@@ -114,8 +114,7 @@ impl Default for Safeguard {
 impl Safeguard {
     /// τ: the fraction of itself by which a window's mean loss may rise. At least 0; default 0.1.
     ///
-    /// # Example
-    /// See [`Safeguard`].
+    /// Example: [`Safeguard`].
     pub fn tolerance(mut self, tolerance: f64) -> Self {
         self.tolerance = tolerance;
         self
@@ -124,8 +123,7 @@ impl Safeguard {
     /// The number of standard errors by which the mean may rise on top of that. At least 0; default
     /// 3.
     ///
-    /// # Example
-    /// See [`Safeguard`].
+    /// Example: [`Safeguard`].
     pub fn standard_errors(mut self, standard_errors: f64) -> Self {
         self.standard_errors = standard_errors;
         self
@@ -134,8 +132,7 @@ impl Safeguard {
     /// A loss explodes above this times the largest loss at the starting weights or in the last
     /// accepted window, or the snapshot's level. Above 1; default 1.5.
     ///
-    /// # Example
-    /// See [`Safeguard`].
+    /// Example: [`Safeguard`].
     pub fn explosion(mut self, explosion: f64) -> Self {
         self.explosion = explosion;
         self
@@ -144,8 +141,7 @@ impl Safeguard {
     /// The factor of a rollback on rates while no window has been accepted. In (0, 1); default
     /// 0.1.
     ///
-    /// # Example
-    /// See [`Safeguard`].
+    /// Example: [`Safeguard`].
     pub fn first_cut(mut self, first_cut: f64) -> Self {
         self.first_cut = first_cut;
         self
@@ -153,8 +149,7 @@ impl Safeguard {
 
     /// The factor of a rollback on rates after a window has been accepted. In (0, 1); default 0.5.
     ///
-    /// # Example
-    /// See [`Safeguard`].
+    /// Example: [`Safeguard`].
     pub fn cut(mut self, cut: f64) -> Self {
         self.cut = cut;
         self
@@ -163,8 +158,7 @@ impl Safeguard {
     /// The part of a rise that the way since the last snapshot has to explain, for a rate to be
     /// blamed. In (0, 1]; default 0.25. `None` blames every rate for every rise.
     ///
-    /// # Example
-    /// See [`Safeguard`].
+    /// Example: [`Safeguard`].
     pub fn blame(mut self, share: impl Into<Option<f64>>) -> Self {
         self.blame = share.into();
         self
@@ -173,8 +167,7 @@ impl Safeguard {
     /// The number of windows accepted in a row after which a rate is trusted. At least 1.
     /// Default 5.
     ///
-    /// # Example
-    /// See [`Safeguard`].
+    /// Example: [`Safeguard`].
     pub fn trust(mut self, windows: usize) -> Self {
         self.trust = windows;
         self
@@ -182,8 +175,7 @@ impl Safeguard {
 
     /// This many rollbacks with no accepted window in between are an error. At least 1; default 20.
     ///
-    /// # Example
-    /// See [`Safeguard`].
+    /// Example: [`Safeguard`].
     pub fn max_rollbacks(mut self, rollbacks: usize) -> Self {
         self.max_rollbacks = rollbacks;
         self

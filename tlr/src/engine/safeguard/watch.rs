@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 /// What a loss says of the window it is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub(crate) enum LossVerdict {
     Good,
     /// Above what the window's mean may be; the window may still make up for it.
     Doubtful,
@@ -20,7 +20,7 @@ pub(crate) enum Verdict {
     Bad(Cause),
 }
 
-impl Verdict {
+impl LossVerdict {
     /// Skips the batch, which may be to blame, but not twice in a row.
     fn skip_unless(again: bool, cause: Cause) -> Self {
         if again {
@@ -53,7 +53,7 @@ pub(crate) struct Watch {
     #[serde(with = "exact::option")]
     ceiling: Option<f64>,
     /// The last loss was not finite. (Losses of batches that are only gathered count, too.)
-    skipped: bool,
+    was_not_finite: bool,
     /// The last step's loss exploded, or made its window hopeless by itself.
     exploded: bool,
     /// A loss of this window rose, and no rate was to blame. Its mean is not judged any more.
@@ -66,7 +66,8 @@ pub(crate) struct Watch {
     last_gradient: f64,
     /// Windows in a row that went uphill, with gradients that grew.
     uphill_windows: u64,
-    /// The losses seen at the snapshot: one for each time that a window began there.
+    /// The losses seen at the snapshot, one for each time that a window began there; and, until a
+    /// window is accepted, the later losses that no rate was to blame for.
     origin: Losses,
     /// The last three losses at the snapshot. Unlike `origin` it has those that exploded.
     #[serde(with = "exact::list")]
@@ -85,10 +86,15 @@ pub(crate) struct Watch {
 
 impl Watch {
     /// Judges a loss before its gradients are used, in a window of `length` steps.
-    pub(crate) fn inspect(&mut self, loss: f64, length: usize, safeguard: &Safeguard) -> Verdict {
-        let skipped = self.skipped;
+    pub(crate) fn inspect(
+        &mut self,
+        loss: f64,
+        length: usize,
+        safeguard: &Safeguard,
+    ) -> LossVerdict {
+        let after_not_finite = self.was_not_finite;
         let whole = self.inspect_gathered(loss);
-        if whole != Verdict::Good {
+        if whole != LossVerdict::Good {
             return whole;
         }
         let start = self.start_loss.unwrap_or(loss).max(self.level_at_snapshot());
@@ -114,29 +120,29 @@ impl Watch {
         let by_this_alone =
             hopeless && recent.is_some_and(|recent| loss > raised(recent, safeguard.explosion));
         if explodes || by_this_alone {
-            let again = std::mem::replace(&mut self.exploded, true) || skipped;
+            let again = std::mem::replace(&mut self.exploded, true) || after_not_finite;
             let explosion = Cause::LossExploded;
             let cause = if explodes { explosion } else { Cause::LossIncreased };
-            return Verdict::skip_unless(again, cause);
+            return LossVerdict::skip_unless(again, cause);
         }
         self.exploded = false;
         if hopeless {
-            Verdict::Bad(Cause::LossIncreased)
+            LossVerdict::Bad(Cause::LossIncreased)
         } else if loss > limit {
-            Verdict::Doubtful
+            LossVerdict::Doubtful
         } else {
-            Verdict::Good
+            LossVerdict::Good
         }
     }
 
     /// Judges the loss of a batch whose gradients are only gathered: it has to be a number.
-    pub(crate) fn inspect_gathered(&mut self, loss: f64) -> Verdict {
+    pub(crate) fn inspect_gathered(&mut self, loss: f64) -> LossVerdict {
         if !loss.is_finite() {
-            let again = std::mem::replace(&mut self.skipped, true) || self.exploded;
-            return Verdict::skip_unless(again, Cause::NonFiniteLoss);
+            let again = std::mem::replace(&mut self.was_not_finite, true) || self.exploded;
+            return LossVerdict::skip_unless(again, Cause::NonFiniteLoss);
         }
-        self.skipped = false;
-        Verdict::Good
+        self.was_not_finite = false;
+        LossVerdict::Good
     }
 
     /// The highest mean that the window may have.

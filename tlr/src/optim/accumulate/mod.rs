@@ -67,7 +67,7 @@ pub struct Accumulate<Opt> {
     pub(super) optimizer: Opt,
     /// The number of batches in a step.
     batches: u64,
-    gathered: Gathered,
+    gathered: GatheredGradients,
     next: NextBatch,
     /// The weight of this rank's last batch. An exact step takes the gradients of that batch twice.
     last_weight: f64,
@@ -75,7 +75,7 @@ pub struct Accumulate<Opt> {
 
 /// What is gathered for the next step.
 #[derive(Clone, Debug, Default)]
-struct Gathered {
+struct GatheredGradients {
     /// The number of batches, always less than that of a step.
     batches: u64,
     /// What they weigh together.
@@ -123,22 +123,20 @@ impl<Opt> Accumulate<Opt> {
     }
 
     fn with(optimizer: Opt, batches: u64) -> Self {
-        let (gathered, next) = (Gathered::default(), NextBatch::default());
+        let (gathered, next) = (GatheredGradients::default(), NextBatch::default());
         Self { optimizer, batches, gathered, next, last_weight: 1.0 }
     }
 
     /// The optimizer that receives the mean gradients.
     ///
-    /// # Example
-    /// See [`Accumulate`].
+    /// Example: [`Accumulate`].
     pub fn optimizer(&self) -> &Opt {
         &self.optimizer
     }
 
     /// The number of batches gathered for the next step, always less than n.
     ///
-    /// # Example
-    /// See [`weigh_next`](Self::weigh_next).
+    /// Example: [`weigh_next`](Self::weigh_next).
     pub fn gathered(&self) -> usize {
         usize::try_from(self.gathered.batches).unwrap_or(usize::MAX)
     }
@@ -150,8 +148,7 @@ impl<Opt> Accumulate<Opt> {
     /// Around an `Accumulate`,
     /// [`Trainer::complete_with_next`](crate::Trainer::complete_with_next) does the same.
     ///
-    /// # Example
-    /// See [`weigh_next`](Self::weigh_next).
+    /// Example: [`weigh_next`](Self::weigh_next).
     pub fn complete_with_next(&mut self) {
         self.next.completes = true;
     }
@@ -161,7 +158,7 @@ impl<Opt> Accumulate<Opt> {
     }
 
     fn forget_sums(&mut self) {
-        self.gathered = Gathered::default();
+        self.gathered = GatheredGradients::default();
         self.next = NextBatch::default();
     }
 }
@@ -241,7 +238,7 @@ where
         gradients: &mut Gradients<Opt::Dtype, Opt::Device>,
     ) -> Result<(), ErrOf<Opt>> {
         let weight = self.next.of_all_ranks.unwrap_or(self.next.weight);
-        let Gathered { batches, sums, .. } = &mut self.gathered;
+        let GatheredGradients { batches, sums, .. } = &mut self.gathered;
         gradients::each(model, gradients, |id, gradient| {
             <Opt::Device as Backend<Opt::Dtype>>::read(gradient, |values| {
                 let sum = sums.entry(id).or_default();
@@ -318,7 +315,7 @@ where
     fn average_over_ranks(
         &mut self,
         model: &Opt::Model,
-        gradients: Result<&mut Gradients<Opt::Dtype, Opt::Device>, String>,
+        gradients: Result<&mut Gradients<Opt::Dtype, Opt::Device>, Error>,
         figures: &mut StepFigures,
     ) -> Result<(), Error> {
         if figures.again {

@@ -1,11 +1,16 @@
 //! The state of an [`Accumulate`], as a checkpoint saves and restores it.
 
-use super::Accumulate;
+use super::{Accumulate, GatheredGradients};
 use crate::{
-    optim::{ErrOf, OptimizerState, Resumable, ResumableFamily, Settings, TunableOptimizer},
+    error::CheckpointError,
+    optim::{
+        state::in_file, ErrOf, OptimizerState, RestoreError, Resumable, ResumableFamily, Settings,
+        TunableOptimizer,
+    },
     tensors::{self, Backend, Stored, TensorInfo},
 };
-use dfdx::nn::TensorCollection;
+use dfdx::{nn::TensorCollection, tensor::UniqueId};
+use std::collections::HashMap;
 
 /// The name of the sums and the count in a checkpoint. No path of a tensor or layer equals it.
 const GATHERED: &str = "(gathered)";
@@ -46,37 +51,65 @@ impl<Opt: TunableOptimizer> Accumulate<Opt> {
         &mut self,
         tensors: Vec<TensorInfo>,
         state: &OptimizerState,
-        within: impl FnOnce(&mut Opt, &OptimizerState) -> Result<(), ErrOf<Opt>>,
-    ) -> Result<(), ErrOf<Opt>> {
+        within: impl FnOnce(&mut Opt, &OptimizerState) -> Result<(), RestoreError<ErrOf<Opt>>>,
+    ) -> Result<(), RestoreError<ErrOf<Opt>>> {
         // Of nested `Accumulate`s, the outermost has the longest name.
         let own = state.steps.range(GATHERED.to_owned()..);
         let own = own.take_while(|(name, _)| name.starts_with(GATHERED)).last();
-        let Some((name, &gathered)) = own else { return within(&mut self.optimizer, state) };
+        let lacks = || CheckpointError::lacks(in_file(GATHERED));
+        let (name, batches) = own.ok_or_else(lacks)?;
+        let gathered = GatheredGradients {
+            batches: self.possible_count(name, *batches)?,
+            weight: possible_weight(name, *batches, state)?,
+            sums: sums(name, tensors, state)?,
+        };
         let mut rest = state.clone();
         rest.steps.remove(name);
         rest.tensors.retain(|(buffer, _), _| *buffer != *name && *buffer != weight_of(name));
         within(&mut self.optimizer, &rest)?;
-
         self.forget_sums();
-        self.gathered.batches = gathered.min(self.batches - 1);
-        let mut weight = [0.0_f64];
-        if let Some(stored) = state.get(&weight_of(name), "") {
-            stored.copy_into(&mut weight);
-        }
-        let [weight] = weight;
-        // A forged file must not make a mean of NaN.
-        let is_weight = self.gathered.batches > 0 && weight > 0.0 && weight.is_finite();
-        let batches = self.gathered.batches as f64;
-        self.gathered.weight = if is_weight { weight } else { batches };
-        for tensor in tensors.into_iter().filter(|tensor| tensor.trainable) {
-            let mut sum = vec![0.0; tensor.len];
-            if let Some(stored) = state.get(name, &tensor.name) {
-                stored.copy_into(&mut sum);
-            }
-            self.gathered.sums.insert(tensor.id, sum);
-        }
+        self.gathered = gathered;
         Ok(())
     }
+
+    /// The count, if an `Accumulate` of as many batches can have gathered so many.
+    fn possible_count(&self, name: &str, count: u64) -> Result<u64, CheckpointError> {
+        let most = self.batches - 1;
+        let range = format!("at most {most}, for steps of {}", self.batches);
+        let possible = count <= most;
+        CheckpointError::unless(possible, in_file(name), range, count as f64).map(|()| count)
+    }
+}
+
+/// The weight of the gathered batches, if as many can have it.
+fn possible_weight(
+    gathered: &str,
+    batches: u64,
+    state: &OptimizerState,
+) -> Result<f64, CheckpointError> {
+    let name = weight_of(gathered);
+    let mut weight = [f64::NAN];
+    state.copy(&name, "", &[1], &mut weight)?;
+    let [weight] = weight;
+    let (possible, range) = match batches {
+        0 => (weight == 0.0, "0, for no gathered batch"),
+        _ => (weight > 0.0 && weight.is_finite(), "finite and above 0"),
+    };
+    CheckpointError::unless(possible, in_file(&name), range, weight).map(|()| weight)
+}
+
+fn sums(
+    name: &str,
+    tensors: Vec<TensorInfo>,
+    state: &OptimizerState,
+) -> Result<HashMap<UniqueId, Vec<f64>>, CheckpointError> {
+    let trainable = tensors.into_iter().filter(|tensor| tensor.trainable);
+    let sums = trainable.map(|tensor| {
+        let mut sum = vec![0.0; tensor.len];
+        state.copy(name, &tensor.name, &tensor.shape, &mut sum)?;
+        Ok((tensor.id, sum))
+    });
+    sums.collect()
 }
 
 impl<Opt: Resumable> Resumable for Accumulate<Opt>
@@ -92,7 +125,7 @@ where
         &mut self,
         model: &mut Opt::Model,
         state: &OptimizerState,
-    ) -> Result<(), ErrOf<Opt>> {
+    ) -> Result<(), RestoreError<ErrOf<Opt>>> {
         let tensors = tensors::list(&*model);
         self.restored(tensors, state, |optimizer, state| optimizer.restore(model, state))
     }
@@ -114,7 +147,7 @@ where
         optimizer: &mut Self::For<L>,
         layer: &mut L,
         state: &OptimizerState,
-    ) -> Result<(), ErrOf<Opt>>
+    ) -> Result<(), RestoreError<ErrOf<Opt>>>
     where
         L: TensorCollection<Opt::Dtype, Opt::Device> + Clone,
     {

@@ -86,8 +86,7 @@ where
     /// The errors of `optimizer`; [`Error::OutOfRange`] for a number of `scale`;
     /// [`Error::NotContiguous`]; [`Error::NothingToTrain`]; [`Error::Device`].
     ///
-    /// # Example
-    /// See [`MixedPrecision`].
+    /// Example: [`MixedPrecision`].
     pub fn new(
         model: &M,
         scale: LossScale,
@@ -127,8 +126,7 @@ where
     /// # Errors
     /// [`Error::Device`].
     ///
-    /// # Example
-    /// See [`MixedPrecision`].
+    /// Example: [`MixedPrecision`].
     pub fn scaled<T: Tape<E, D>>(
         &self,
         loss: Tensor<Rank0, E, D, T>,
@@ -138,8 +136,7 @@ where
 
     /// The current scale. The next loss is multiplied by it.
     ///
-    /// # Example
-    /// See [`skipped`](Self::skipped).
+    /// Example: [`skipped`](Self::skipped).
     pub fn loss_scale(&self) -> f64 {
         self.state.scale
     }
@@ -171,8 +168,7 @@ where
 
     /// The optimizer of the master.
     ///
-    /// # Example
-    /// See [`MixedPrecision`].
+    /// Example: [`MixedPrecision`].
     pub fn optimizer(&self) -> &Trainer<Opt, R> {
         &self.optimizer
     }
@@ -181,8 +177,7 @@ where
     /// batch, or to [take the history](Trainer::take_history). Only [`step`](Self::step) makes
     /// steps.
     ///
-    /// # Example
-    /// See [`into_inner`](Self::into_inner).
+    /// Example: [`into_inner`](Self::into_inner).
     pub fn optimizer_mut(&mut self) -> &mut Trainer<Opt, R> {
         &mut self.optimizer
     }
@@ -193,8 +188,7 @@ where
     /// # Errors
     /// As [`Trainer::reset`].
     ///
-    /// # Example
-    /// See [`into_inner`](Self::into_inner).
+    /// Example: [`into_inner`](Self::into_inner).
     pub fn reset(&mut self) -> Result<(), Error> {
         self.optimizer.reset(&self.master)
     }
@@ -225,8 +219,7 @@ where
 
     /// The master: the model in f32.
     ///
-    /// # Example
-    /// See [`into_inner`](Self::into_inner).
+    /// Example: [`into_inner`](Self::into_inner).
     pub fn master(&self) -> &Opt::Model {
         &self.master
     }
@@ -242,8 +235,7 @@ where
     /// The errors of [`Trainer::step`]. The weights are then unchanged, or those of the last good
     /// snapshot.
     ///
-    /// # Example
-    /// See [`MixedPrecision`].
+    /// Example: [`MixedPrecision`].
     pub fn step(
         &mut self,
         model: &mut M,
@@ -349,8 +341,7 @@ where
     /// # Errors
     /// As [`Trainer::average_buffers`].
     ///
-    /// # Example
-    /// See [`Trainer::average_buffers`].
+    /// Example: [`Trainer::average_buffers`].
     pub fn average_buffers(&mut self, model: &mut M) -> Result<(), Error> {
         copy(model, &mut self.master, false);
         self.optimizer.average_buffers(&mut self.master)?;

@@ -58,8 +58,7 @@ where
     /// # Errors
     /// [`Error::Checkpoint`], [`Error::Device`]. Nothing has changed then.
     ///
-    /// # Example
-    /// See [`checkpoint`](Self::checkpoint).
+    /// Example: [`checkpoint`](Self::checkpoint).
     pub fn resume(&mut self, model: &mut M, checkpoint: &Checkpoint) -> Result<(), Error> {
         let stored = checkpoint.own(LOSS_SCALE).unwrap_or_default();
         let state = ScaleState::from_bytes(stored, &self.config)
@@ -76,8 +75,7 @@ where
     /// # Errors
     /// [`Error::Checkpoint`], and the errors of [`checkpoint`](Self::checkpoint).
     ///
-    /// # Example
-    /// See [`Trainer::save`](crate::Trainer::save).
+    /// Example: [`Trainer::save`](crate::Trainer::save).
     pub fn save(&self, path: impl AsRef<Path>) -> Result<(), Error> {
         self.optimizer.write(&self.checkpoint()?, path)
     }
@@ -87,8 +85,7 @@ where
     /// # Errors
     /// The errors of [`resume`](Self::resume). Nothing has changed then.
     ///
-    /// # Example
-    /// See [`Trainer::save`](crate::Trainer::save).
+    /// Example: [`Trainer::save`](crate::Trainer::save).
     pub fn load(&mut self, model: &mut M, path: impl AsRef<Path>) -> Result<(), Error> {
         self.resume(model, &self.optimizer.open(path)?)
     }

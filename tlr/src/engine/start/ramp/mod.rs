@@ -25,9 +25,9 @@ const NEAR: f64 = 1e-3;
 const SUSPECT: f64 = 0.01;
 /// Training starts at this many times the rate at which the ramp is half-way to the lowest point,
 /// if steps are proportional to the gradients. (Found by experiment: docs/start.md.)
-const FOLLOWING: f64 = 2.0;
+const LEVEL_IF_FOLLOWING: f64 = 2.0;
 /// The same factor if steps stay long, as around Adam, or if gradients hardly agree.
-const NORMALIZED: f64 = 1.0;
+const LEVEL_IF_NORMALIZED: f64 = 1.0;
 /// After this many steps the ramp ends, at the rates that it has reached.
 const LONGEST_RAMP: u64 = 4000;
 
@@ -294,7 +294,7 @@ impl Ramp {
         let near = within(NEAR);
         let suspect = within(SUSPECT);
         let by = if near { 4.0 } else { 2.0 };
-        let level = if self.follows { FOLLOWING } else { NORMALIZED };
+        let level = if self.follows { LEVEL_IF_FOLLOWING } else { LEVEL_IF_NORMALIZED };
         for group in self.moving() {
             match group.look() {
                 Look::HalfWay if group.faint => too_far |= group.stop(level),

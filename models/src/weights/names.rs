@@ -32,7 +32,7 @@ impl fmt::Display for Source {
 ///
 /// # Example
 /// ```
-/// use tlr_models::checkpoint::Names;
+/// use tlr_models::weights::Names;
 ///
 /// let names = Names::torch_transformer().prefix("encoder.", "transformer.encoder.");
 /// let source = names.source("encoder.layers.0.self_attn.k_proj.weight");
@@ -122,7 +122,7 @@ impl Names {
     /// ```
     /// use dfdx::prelude::*;
     /// use safetensors::{serialize, tensor::TensorView, Dtype};
-    /// use tlr_models::checkpoint::{self, Names};
+    /// use tlr_models::weights::{self, Names};
     ///
     /// type Layer<const I: usize, const O: usize> = modules::Linear<I, O, f32, Cpu>;
     /// type Net<const CLASSES: usize> = (Layer<2, 1>, Layer<1, CLASSES>);
@@ -139,7 +139,7 @@ impl Names {
     ///
     /// let mut model: Net<5> = BuildModule::build(&Cpu::default());
     /// let before = model.1.weight.array();
-    /// checkpoint::load_bytes(&mut model, &file, &Names::default().leave_out("1"))?;
+    /// weights::load_bytes(&mut model, &file, &Names::default().leave_out("1"))?;
     /// assert_eq!(model.0.weight.array(), [[0.0, 0.0]]);
     /// assert_eq!(model.1.weight.array(), before);
     /// # Ok::<(), Box<dyn std::error::Error>>(())

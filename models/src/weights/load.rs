@@ -1,14 +1,6 @@
-//! Weights from safetensors files, such as PyTorch's.
-//!
-//! All of the model has to be in the file and all of the file in the model, each tensor with its
-//! shape; otherwise one error names everything that differs, and the model is as it was. [`Names`]
-//! says what a model's tensors are called in the file, and what of either is left out: the head,
-//! for instance, if the model has another number of classes.
-//!
-//! Files hold f64, f32, f16 or bf16, and the model is f32 or f64, in any combination: widening is
-//! exact, narrowing rounds to nearest, and a number that would become infinite is an error. Numbers
-//! without tensors, such as a norm's epsilon, are the model's own and stay.
+//! [`load`]: a model filled from a file, all of it or nothing.
 
+use super::{Names, Source, WeightsDifference, WeightsError};
 use dfdx::{
     nn::{
         RecursiveWalker, TensorCollection, TensorOptions, TensorVisitor, ViewTensorMut,
@@ -24,12 +16,6 @@ use std::{
     path::Path,
 };
 
-mod error;
-mod names;
-
-pub use error::{WeightsDifference, WeightsError};
-pub use names::{Names, Source};
-
 /// Fills `model` with the weights in a safetensors file.
 ///
 /// Tensors keep their identity: an optimizer made for the model goes on with it.
@@ -41,7 +27,7 @@ pub use names::{Names, Source};
 /// ```
 /// use dfdx::prelude::*;
 /// use safetensors::{serialize_to_file, tensor::TensorView, Dtype};
-/// use tlr_models::checkpoint::{self, Names};
+/// use tlr_models::weights::{self, Names};
 ///
 /// let folder = tempfile::tempdir()?;
 /// let path = folder.path().join("linear.safetensors");
@@ -52,7 +38,7 @@ pub use names::{Names, Source};
 /// serialize_to_file([("fc.weight", weight), ("fc.bias", bias)], None, &path)?;
 ///
 /// let mut model = modules::Linear::<2, 1, f64, Cpu>::build(&Cpu::default());
-/// checkpoint::load(&mut model, &path, &Names::default().prefix("", "fc."))?;
+/// weights::load(&mut model, &path, &Names::default().prefix("", "fc."))?;
 /// assert_eq!(model.weight.array(), [[1.0, 2.0]]);
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```

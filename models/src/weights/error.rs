@@ -1,4 +1,4 @@
-//! Why a checkpoint is not loaded, and in what a file and a model differ.
+//! Why weights are not loaded, and in what a file and a model differ.
 
 use std::{fmt, path::PathBuf};
 
@@ -75,7 +75,7 @@ impl fmt::Display for WeightsDifference {
     }
 }
 
-/// Why a checkpoint was not loaded. The model is as it was.
+/// Why weights were not loaded. The model is as it was.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum WeightsError {
