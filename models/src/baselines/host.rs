@@ -73,6 +73,8 @@ where
     /// [`PeerError::OutOfRange`]; [`PeerError::Model`] as [`Trainer::new`], for a model without
     /// trainable tensors, with one that is not contiguous, or with an attribute that has no effect
     /// here.
+    ///
+    /// Example: [`PeerOptimizer`].
     pub fn new(model: &M, rule: R) -> Result<Self, PeerError> {
         // A trainer checks the model, as it does for any optimizer.
         checkpointer(model)?;

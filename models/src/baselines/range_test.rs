@@ -118,6 +118,8 @@ fn inner(curve: &[RangePoint]) -> &[RangePoint] {
 ///
 /// fastai's `valley`, with the same first tenth and last five points left out as in its `lr_find`.
 /// A tenth of the points that there are, where the package takes that of the planned ones.
+///
+/// Example: [`RangeTest`].
 pub fn valley(curve: &[RangePoint]) -> Option<f64> {
     let points = inner(curve);
     // The longest falling run that ends at each point.
@@ -147,6 +149,8 @@ pub fn valley(curve: &[RangePoint]) -> Option<f64> {
 
 /// fastai's other suggestion: the rate where the loss falls most steeply over the logarithm of the
 /// rate. `None` for fewer than two points after those left out, as by [`valley`].
+///
+/// Example: as with [`valley`], in [`RangeTest`].
 pub fn steep(curve: &[RangePoint]) -> Option<f64> {
     let slope = |pair: &[RangePoint]| match pair {
         [a, b] => (b.loss - a.loss) / (b.rate.ln() - a.rate.ln()),
@@ -159,6 +163,8 @@ pub fn steep(curve: &[RangePoint]) -> Option<f64> {
 
 /// Lightning's suggestion: the rate at the least central difference of the losses, without the
 /// first ten points and the last. `None` for fewer than two points after those.
+///
+/// Example: as with [`valley`], in [`RangeTest`].
 pub fn steepest_gradient(curve: &[RangePoint]) -> Option<f64> {
     let points = curve.get(10..curve.len().saturating_sub(1)).unwrap_or_default();
     let loss = |index: usize| points.get(index).map(|point| point.loss);

@@ -139,6 +139,8 @@ impl<R: PeerRule, E: Real> Peer<R, E> {
     ///
     /// # Errors
     /// [`PeerError::OutOfRange`].
+    ///
+    /// Example: [`Peer`].
     pub fn new(rule: R) -> Result<Self, PeerError> {
         rule.validate()?;
         Ok(Self { rule, steps: 0, lens: Vec::new(), state: None })

@@ -40,6 +40,8 @@ pub struct Augment {
 
 impl Augment {
     /// With a padding of 4 pixels and mirroring.
+    ///
+    /// Example: [`Augment`].
     pub fn new(seed: u64) -> Self {
         Self { seed, padding: 4, flip: true }
     }

@@ -32,6 +32,8 @@ impl Batches {
     ///
     /// # Errors
     /// [`DataError::Zero`] when `len` or `batch_size` is zero.
+    ///
+    /// Example: [`Batches`].
     pub fn new(len: usize, batch_size: usize, seed: u64) -> Result<Self, DataError> {
         for (what, value) in [("number of images", len), ("batch size", batch_size)] {
             if value == 0 {
@@ -91,8 +93,8 @@ impl Iterator for EpochBatches {
     type Item = Vec<usize>;
 
     fn next(&mut self) -> Option<Vec<usize>> {
-        let rest = &self.order[self.next..];
-        let batch = &rest[..self.batch_size.min(rest.len())];
+        let rest = self.order.get(self.next..)?;
+        let batch = rest.get(..self.batch_size).unwrap_or(rest);
         self.next += batch.len();
         (!batch.is_empty()).then(|| batch.to_vec())
     }

@@ -114,6 +114,13 @@ pub fn load10(dir: &Path) -> Result<Cifar, DataError> {
 /// # Errors
 /// As for [`load10`]; coarse labels must be below 20, fine ones below 100, and `train.bin` may hold
 /// up to 50,000 records.
+///
+/// # Example
+/// ```no_run
+/// let data = tlr_models::data::cifar::load100("cifar-100-binary".as_ref())?.data;
+/// assert_eq!(data.train.classes(), 100);
+/// # Ok::<(), tlr_models::data::DataError>(())
+/// ```
 pub fn load100(dir: &Path) -> Result<Cifar, DataError> {
     let train = find(dir, "train.bin")?;
     load(dir, &[train], "test.bin", [&CIFAR100_TRAIN, &CIFAR100_TEST], Vec::new())

@@ -55,6 +55,8 @@ pub fn read_images(path: &Path) -> Result<IdxImages, DataError> {
 ///
 /// # Errors
 /// As [`read_images`].
+///
+/// Example: as [`read_images`].
 pub fn read_labels(path: &Path) -> Result<Vec<u8>, DataError> {
     let ([_], labels) = read(path, LABELS_MAGIC)?;
     Ok(labels)

@@ -64,8 +64,9 @@ impl Images {
                 found: pixels.len(),
             });
         }
-        if let Some(index) = labels.iter().position(|&l| usize::from(l) >= classes) {
-            return Err(DataError::Label { index, label: labels[index], classes });
+        let mut numbered = labels.iter().enumerate();
+        if let Some((index, &label)) = numbered.find(|(_, label)| usize::from(**label) >= classes) {
+            return Err(DataError::Label { index, label, classes });
         }
         Ok(Self { pixels, labels, channels, rows, columns, classes })
     }
@@ -140,10 +141,10 @@ impl Images {
     /// The scaling that gives each channel of these images mean 0 and standard deviation 1.
     pub fn scaling(&self) -> Scaling {
         let mut counts = vec![[0_u64; 256]; self.channels];
-        for (i, plane) in self.pixels.chunks_exact(self.rows * self.columns).enumerate() {
-            let counts = &mut counts[i % self.channels];
-            for &pixel in plane {
-                counts[usize::from(pixel)] += 1;
+        for image in self.pixels.chunks_exact(self.size()) {
+            let planes = image.chunks_exact(self.rows * self.columns);
+            for (counts, plane) in counts.iter_mut().zip(planes) {
+                plane.iter().for_each(|&pixel| counts[usize::from(pixel)] += 1);
             }
         }
         let total = (self.pixels.len() / self.channels) as f64; // at least one

@@ -113,7 +113,7 @@ impl Findings {
         let of_task = |name: &str, about: &str| {
             let data = &records.iter().rev().find(|record| record.task == name)?.data;
             let runs = Runs::new(records, curves, name, data);
-            let best = runs.score(hand.map(|hand| &competitors[hand])?, f64::INFINITY)?;
+            let best = runs.score(competitors.get(hand?)?, f64::INFINITY)?;
             let target = runs.target(&best.member)?;
             Some(OfTask {
                 name: name.to_owned(),

@@ -211,6 +211,8 @@ impl Results {
     /// # Errors
     /// [`SweepError::Report`] if the folder cannot be written to or another program holds it,
     /// [`SweepError::Io`], [`SweepError::Csv`].
+    ///
+    /// Example: [the laboratory](super).
     pub fn open(folder: &Path, scale: Scale) -> Result<Self, SweepError> {
         let folder = OutFolder::claim(folder)?;
         let mut records = Table::<Record>::open(folder.file("runs.csv"), "task")?;
@@ -299,7 +301,9 @@ pub type WatchCells<'a> = dyn Fn(&Cell<'_>, usize, f64) + Sync + 'a;
 /// done, and is made again the next time.
 ///
 /// # Errors
-/// Results that cannot be written: the runs going on are finished, and lost.
+/// Results that cannot be written: runs that are under way are finished, but not kept.
+///
+/// Example: [the laboratory](super).
 pub fn run_cells(
     cells: &[Cell<'_>],
     jobs: usize,

@@ -84,6 +84,8 @@ fn marks(steps: usize, count: usize) -> Vec<usize> {
 ///
 /// # Errors
 /// All but divergence: no memory, settings out of range.
+///
+/// Example: [the laboratory](super), which calls it for each cell.
 pub fn train<P: Problem>(
     problem: &P,
     contender: &Contender,

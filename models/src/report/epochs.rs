@@ -112,6 +112,8 @@ pub fn write_epochs_csv(path: &Path, epochs: &[Epoch]) -> Result<(), ReportError
 /// # Errors
 /// [`ReportError::Read`] when the file cannot be read, and [`ReportError::Column`] when a column is
 /// missing or holds something else than numbers.
+///
+/// Example: [`write_epochs_csv`].
 pub fn read_epochs_csv(path: &Path) -> Result<Vec<Epoch>, ReportError> {
     let failed = |source| ReportError::Read { path: path.to_owned(), source };
     let mut reader = csv::Reader::from_path(path).map_err(failed)?;

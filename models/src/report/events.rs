@@ -38,6 +38,8 @@ pub struct EventFile {
 impl EventFile {
     /// An event file that will be at `path`, whose name has to contain `tfevents` for TensorBoard.
     /// Nothing is written yet.
+    ///
+    /// Example: [`EventFile`].
     pub fn new(path: PathBuf) -> Self {
         let mut events = Self { path, bytes: Vec::new(), written: 0 };
         // What every event file begins with.

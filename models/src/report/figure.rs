@@ -208,7 +208,7 @@ impl Figure {
         for line in panel.lines.iter().filter(|line| !line.points.is_empty()) {
             let at = |&(x, y): &(f64, f64)| [frame.across(x), frame.down(panel.height(y))];
             svg.line(line.points.iter().map(at), line.stroke);
-            let one_point = line.points.windows(2).all(|pair| pair[0] == pair[1]);
+            let one_point = line.points.iter().all(|point| line.points.first() == Some(point));
             if line.dots || one_point {
                 let color = line.stroke.color;
                 line.points.iter().for_each(|point| svg.disc(at(point), 3.0, [color; 2], ""));

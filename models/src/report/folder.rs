@@ -72,6 +72,8 @@ impl OutFolder {
     ///
     /// # Errors
     /// [`ReportError::Io`], and [`ReportError::InUse`] if another program holds it.
+    ///
+    /// Example: [`OutFolder`].
     pub fn claim(path: &Path) -> Result<Self, ReportError> {
         let failed = |source| ReportError::Io { path: path.to_owned(), source };
         fs::create_dir_all(path).map_err(failed)?;
@@ -102,6 +104,15 @@ impl OutFolder {
 ///
 /// # Errors
 /// [`ReportError::Io`].
+///
+/// # Example
+/// ```
+/// let dir = tempfile::tempdir()?;
+/// let path = dir.path().join("table.md");
+/// tlr_models::report::write(&path, "| rate |")?;
+/// assert_eq!(std::fs::read_to_string(&path)?, "| rate |");
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn write(path: &Path, contents: impl AsRef<[u8]>) -> Result<(), ReportError> {
     let written = Partial::new(path).and_then(|partial| {
         partial.file().write_all(contents.as_ref())?;

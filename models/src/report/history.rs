@@ -13,6 +13,21 @@ use tlr::Adaptation;
 ///
 /// # Errors
 /// [`ReportError::Io`] when the file cannot be written.
+///
+/// # Example
+/// ```
+/// use dfdx::{optim::SgdConfig, prelude::*};
+/// use tlr::{optim::Sgd, Newton, NewtonConfig};
+///
+/// let model = Cpu::default().build_module::<Linear<4, 2>, f32>();
+/// let sgd = Sgd::new(&model, SgdConfig::default());
+/// let opt = Newton::new(&model, sgd, NewtonConfig::default())?;
+/// let dir = tempfile::tempdir()?;
+/// let path = dir.path().join("history.csv");
+/// tlr_models::report::write_history_csv(&path, opt.history(), 100)?;
+/// assert!(std::fs::read_to_string(&path)?.starts_with("step,epoch,layer,from,to"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn write_history_csv(
     path: &Path,
     history: &[Adaptation],

@@ -30,8 +30,8 @@ pub(crate) type Done<'a, I, T> = dyn FnMut(&I, Result<T, RunError>) -> Result<()
 /// `done` is called on the caller's thread.
 ///
 /// # Errors
-/// [`SweepError::Threads`], before anything is begun; what `done` fails with: the work going on is
-/// finished then, and lost.
+/// [`SweepError::Threads`], before anything is begun; what `done` fails with: work that is under
+/// way is finished then, but not kept.
 pub(crate) fn each<I: Sync, T: Send>(
     items: &[I],
     jobs: usize,

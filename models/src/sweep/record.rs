@@ -180,6 +180,8 @@ pub struct EpochRecord {
 }
 
 /// A run in a line, for the terminal.
+///
+/// Example: [`run`](super::run).
 pub fn line(record: &SweepRecord) -> String {
     let options = record.options();
     let mut line = format!(

@@ -37,6 +37,8 @@ impl SweepResults {
     /// # Errors
     /// [`SweepError::Report`] if the folder cannot be written to or another sweep holds it,
     /// [`SweepError::Io`], [`SweepError::Csv`].
+    ///
+    /// Example: [`run`](super::run).
     pub fn open(folder: &Path, name: &str, data: &Dataset) -> Result<Self, SweepError> {
         let folder = OutFolder::claim(folder)?;
         let mut records = Table::<SweepRecord>::open(folder.file("results.csv"), "data")?;

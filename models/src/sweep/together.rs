@@ -19,6 +19,24 @@ use serde::{de::DeserializeOwned, Serialize};
 ///
 /// # Errors
 /// As [`run`](super::run), and [`tlr::Error::Parallel`].
+///
+/// # Example
+/// ```
+/// use tlr_models::{
+///     data::digits,
+///     sweep::{run_together, SweepResults},
+///     train::{alone, Net, Options},
+/// };
+///
+/// let (dir, data) = (tempfile::tempdir()?, digits::draw(0, 64, 16)?);
+/// let mut results = SweepResults::open(dir.path(), "drawn", &data)?;
+/// let cells = [Options { epochs: 1, batch_size: 16, ..Options::default() }];
+/// // One rank; `tlr::parallel::Mpi` and `Threads` make several.
+/// let failed =
+///     run_together::<Net>(&data, &cells, 1, Some(&mut results), &alone(), &mut |_| ())?;
+/// assert_eq!(failed, 0);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn run_together<M: Network>(
     data: &Dataset,
     cells: &[Options],

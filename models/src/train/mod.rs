@@ -65,6 +65,21 @@ pub type AnyLearner<M> = Box<dyn Learner<M, <M as Model>::Device, <M as Model>::
 ///
 /// # Errors
 /// Options or data that make no sense.
+///
+/// # Example
+/// ```
+/// use tlr_models::{
+///     data::digits,
+///     train::{check, InMemory, Net, Options},
+/// };
+///
+/// let data = digits::draw(0, 64, 16)?;
+/// let source = InMemory::new(&data, 16, 0, None)?;
+/// assert!(check::<Net>(&source, &Options::default()).is_ok());
+/// let options = Options { epochs: 0, ..Options::default() };
+/// assert!(check::<Net>(&source, &options).is_err());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn check<M: Network>(source: &dyn Source, options: &Options) -> Result<(), TrainError> {
     let learner = |model: &M| learner_for(model, source, options, None);
     prepare::<M>(source, options, learner).map(|_| ())
@@ -131,6 +146,25 @@ pub fn train<M: Network>(
 ///
 /// # Errors
 /// As [`train`].
+///
+/// # Example
+/// ```
+/// use tlr_models::{
+///     baselines::{PeerOptimizer, Prodigy},
+///     data::digits,
+///     train::{train_with, AnyLearner, InMemory, Net, Options, Persistence},
+/// };
+///
+/// let data = digits::draw(0, 64, 16)?;
+/// let options = Options { epochs: 1, batch_size: 16, ..Options::default() };
+/// let source = InMemory::new(&data, options.batch_size, options.seed, None)?;
+/// let prodigy = |model: &Net| {
+///     Ok(Box::new(PeerOptimizer::new(model, Prodigy::default())?) as AnyLearner<Net>)
+/// };
+/// let run = train_with(&source, &options, prodigy, &Persistence::default(), &mut |_| ())?;
+/// assert_eq!(run.losses.len(), 4);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn train_with<M: Network>(
     source: &dyn Source,
     options: &Options,

@@ -108,6 +108,13 @@ impl Shape {
 }
 
 /// The name on the command line and in files.
+///
+/// # Example
+/// ```
+/// use tlr_models::train::{name, Base};
+///
+/// assert_eq!(name(&Base::Sgd), "sgd");
+/// ```
 pub fn name(value: &impl ValueEnum) -> String {
     value.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default()
 }

@@ -15,6 +15,11 @@ use tlr::{
 pub type AnyRanks = Ranks<Box<dyn Communicator>>;
 
 /// One process that trains by itself.
+///
+/// # Example
+/// ```
+/// assert_eq!(tlr_models::train::alone().size(), 1);
+/// ```
 pub fn alone() -> AnyRanks {
     Ranks::new(Box::new(Alone))
 }
@@ -45,6 +50,8 @@ impl Default for Share {
 
 impl Share {
     /// The share of rank `rank`, counted from 0, of `size` ranks. None if there is no such rank.
+    ///
+    /// Example: [`Share`].
     pub fn new(rank: usize, size: usize) -> Option<Self> {
         (rank < size).then_some(Self { rank, size })
     }

@@ -64,6 +64,12 @@ pub struct Run {
 }
 
 /// The steps at which windows were undone. With a rate a layer, each step counts once.
+///
+/// # Example
+/// ```
+/// let history = []; // of a run: `Run::history`
+/// assert!(tlr_models::train::rollback_steps(&history).is_empty());
+/// ```
 pub fn rollback_steps(history: &[Adaptation]) -> Vec<u64> {
     let mut steps: Vec<_> = history
         .iter()

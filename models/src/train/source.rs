@@ -76,6 +76,8 @@ impl<'a> InMemory<'a> {
     ///
     /// # Errors
     /// There are no images, or batches would have none.
+    ///
+    /// Example: [`train`](super::train).
     pub fn new(
         data: &'a Dataset,
         batch_size: usize,
@@ -182,6 +184,21 @@ impl<'a> Decoded<'a> {
     ///
     /// # Errors
     /// Batches would have no pictures, or pictures cannot be read.
+    ///
+    /// # Example
+    /// ```
+    /// use tlr_models::{
+    ///     data::folder::{write_drawn, Folder, Loader, Preparation},
+    ///     train::{Decoded, Source},
+    /// };
+    ///
+    /// let dir = tempfile::tempdir()?;
+    /// write_drawn(dir.path(), 7, 12, 4, 3, 40)?; // seed, to train on, to test on, classes, side
+    /// let folder = Folder::open(dir.path())?;
+    /// let source = Decoded::new(&folder, Preparation::square(32), Loader::default(), 4, 7)?;
+    /// assert_eq!(source.batches_per_epoch(), 3);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn new(
         folder: &'a Folder,
         preparation: Preparation,

@@ -169,6 +169,28 @@ pub fn score(translations: &[String], references: &[String]) -> Result<Bleu, Tex
 /// # Errors
 /// [`TrainError::Vocabulary`] for vocabularies that the model has no room for; options that make no
 /// sense; training that [`tlr::Error`] ends.
+///
+/// # Example
+/// ```
+/// use dfdx::prelude::Cpu;
+/// use tlr_models::{
+///     data::text::{toy, VocabularyConfig},
+///     layers::DropoutRate,
+///     train::{train_translator, Corpus, Options, Persistence},
+///     Seq2SeqTransformer,
+/// };
+///
+/// type Small = Seq2SeqTransformer<100, 100, 16, 2, 32, 1, 1, f32, Cpu>;
+/// let data = toy::draw(1, 40, 8, 1)?;
+/// let corpus = Corpus::new(&data.train, &data.val, VocabularyConfig::default())?;
+/// let options = Options { epochs: 1, batch_size: 20, ..Options::default() };
+/// let (dropout, persistence) = (DropoutRate::default(), Persistence::default());
+/// let (run, model): (_, Small) =
+///     train_translator(&corpus, &options, dropout, &persistence, &mut |_| ())?;
+/// assert_eq!(run.losses.len(), 2);
+/// assert_eq!(corpus.translate(&model, data.test.source(), 1)?.len(), 1);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 pub fn train_translator<M: Translator>(
     corpus: &Corpus,
     options: &Options,

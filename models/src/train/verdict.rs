@@ -191,7 +191,8 @@ fn mean(losses: &[f64]) -> f64 {
 /// The standard error of the mean, from the differences between neighbours, so that a trend does
 /// not count as an error.
 fn squared_error(losses: &[f64]) -> f64 {
-    let squares: f64 = losses.windows(2).map(|pair| (pair[1] - pair[0]).powi(2)).sum();
+    let neighbours = losses.iter().zip(losses.iter().skip(1));
+    let squares: f64 = neighbours.map(|(loss, next)| (next - loss).powi(2)).sum();
     squares / (2 * losses.len().saturating_sub(1).max(1) * losses.len().max(1)) as f64
 }
 

@@ -61,6 +61,8 @@ where
 ///
 /// # Errors
 /// As [`load`].
+///
+/// Example: [`Names::leave_out`].
 pub fn load_bytes<M, E, D>(model: &mut M, bytes: &[u8], names: &Names) -> Result<(), WeightsError>
 where
     M: TensorCollection<E, D>,

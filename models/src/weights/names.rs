@@ -63,6 +63,8 @@ impl fmt::Debug for Names {
 
 impl Names {
     /// The model's tensor `name` is at `source(name)`.
+    ///
+    /// Example: [`Names`].
     pub fn new(source: impl Fn(&str) -> Source + Send + Sync + 'static) -> Self {
         Self {
             source: Box::new(source),

@@ -60,6 +60,8 @@ pub fn save<M: TensorCollection<E, D>, E: Dtype, D: Device<E>>(
 ///
 /// # Errors
 /// The bytes are no safetensors file.
+///
+/// Example: [`save`].
 pub fn note(file: &[u8], name: &str) -> Result<Option<String>, SafeTensorError> {
     let (_, metadata) = SafeTensors::read_metadata(file)?;
     Ok(metadata.metadata().as_ref().and_then(|notes| notes.get(name)).cloned())

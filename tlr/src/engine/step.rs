@@ -119,7 +119,19 @@ impl<R: RateRule> Engine<R> {
         }
     }
 
-    /// Reports that the gradients gathered for the step to come are gone.
+    /// Reports that the gradients gathered for the step to come are gone: the next batch is the
+    /// first of its step.
+    ///
+    /// # Example
+    /// ```
+    /// use tlr::engine::*;
+    ///
+    /// let group = Group { name: "model".into(), fixed_rate: false, rate: 0.1 };
+    /// let facts = HostFacts { momentum: 0.0, epsilon: f64::EPSILON };
+    /// let mut engine = Engine::new(NewtonConfig::default(), vec![group], facts)?;
+    /// engine.gathered_gradients_lost(); // none were gathered yet
+    /// # Ok::<(), tlr::Error>(())
+    /// ```
     pub fn gathered_gradients_lost(&mut self) {
         self.state.gathered = GatheredLosses::default();
     }

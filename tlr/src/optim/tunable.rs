@@ -191,6 +191,8 @@ pub trait TunableOptimizer:
 }
 
 /// The return type of [`TunableOptimizer::complete_gradients`].
+///
+/// Example: [`forward!`](super::forward!), which writes that method.
 pub type CompleteGradients<O> = Result<
     Option<Gradients<<O as TunableOptimizer>::Dtype, <O as TunableOptimizer>::Device>>,
     OptimizerUpdateError<ErrOf<O>>,

@@ -22,6 +22,8 @@ use crate::data::{
 /// [`DataError::Classes`] when `classes` is zero or more than 20, [`DataError::Zero`] when a class
 /// would have no picture to train on, there is none to test on or the side is zero,
 /// [`DataError::Io`] and [`DataError::Picture`] when the disk does not take them.
+///
+/// Example: [`Folder::open`](super::Folder::open).
 pub fn write_drawn(
     dir: &Path,
     seed: u64,
@@ -57,9 +59,11 @@ pub fn write_drawn(
 }
 
 fn write(path: &Path, planes: &[u8], side: u32) -> Result<(), DataError> {
-    let plane = planes.len() / 3;
     // From planes to red, green and blue in turn.
-    let pixels: Vec<u8> = (0..planes.len()).map(|i| planes[i % 3 * plane + i / 3]).collect();
+    let (red, others) = planes.split_at(planes.len() / 3);
+    let (green, blue) = others.split_at(others.len() / 2);
+    let pixels = red.iter().zip(green).zip(blue);
+    let pixels: Vec<u8> = pixels.flat_map(|((red, green), blue)| [*red, *green, *blue]).collect();
     image::save_buffer_with_format(path, &pixels, side, side, ColorType::Rgb8, ImageFormat::Png)
         .map_err(|source| DataError::Picture {
             action: "write",

@@ -27,7 +27,7 @@ pub(super) fn first_picture(bytes: &[u8]) -> Result<&[u8], Refused> {
     while let Some((marker, after)) = next_marker(bytes, at) {
         at = after;
         match marker {
-            END => return Ok(&bytes[..after]),
+            END => return bytes.get(..after).ok_or(Refused::NoEnd),
             // Another picture begins in the midst of this one.
             START => break,
             // The markers RST have no data of their own.
@@ -54,16 +54,16 @@ pub(super) fn first_picture(bytes: &[u8]) -> Result<&[u8], Refused> {
 
 /// The next marker from `at` on, and the offset behind it.
 fn next_marker(bytes: &[u8], at: usize) -> Option<(u8, usize)> {
-    let pairs = bytes.get(at..)?.windows(2);
-    let marker = |pair: &[u8]| pair[0] == 0xff && !matches!(pair[1], 0 | 0xff);
-    let found = at + pairs.into_iter().position(marker)?;
-    Some((bytes[found + 1], found + 2))
+    let rest = bytes.get(at..)?;
+    let mut pairs = rest.iter().zip(rest.get(1..)?).enumerate();
+    let marker = pairs.find(|(_, (first, second))| **first == 0xff && !matches!(second, 0 | 0xff));
+    let (found, (_, second)) = marker?;
+    Some((*second, at + found + 2))
 }
 
 /// The data behind a marker, which begins with its length.
 fn segment(bytes: &[u8], at: usize) -> Option<&[u8]> {
-    let length = bytes.get(at..at + 2)?;
-    let length = usize::from(u16::from_be_bytes([length[0], length[1]]));
+    let length = usize::from(u16::from_be_bytes(*bytes.get(at..)?.first_chunk()?));
     bytes.get(at + 2..at + length)
 }
 
@@ -83,8 +83,9 @@ impl Frame {
             0xc9..=0xcb => return kind("a JPEG with arithmetic coding"),
             _ => return kind("a JPEG with hierarchical coding"),
         }
-        let colours = body.get(6..).unwrap_or_default().chunks_exact(3);
-        let sampling: Vec<_> = colours.map(|colour| (colour[1] >> 4, colour[1] & 15)).collect();
+        let (colours, _) = body.get(6..).unwrap_or_default().as_chunks();
+        let sampling = colours.iter().map(|[_, sampling, _]| (sampling >> 4, sampling & 15));
+        let sampling = sampling.collect();
         let frame = Self { progressive: marker == 0xc2, sampling };
         if frame.sampling_is_known() {
             Ok(frame)

@@ -105,6 +105,18 @@ impl Pictures {
     /// when it is no picture or is damaged, [`DataError::PictureEnd`] when it is cut off,
     /// [`DataError::PictureKind`] when it is a JPEG of a rare kind, [`DataError::Preparation`] for
     /// sizes that make no sense. The format is seen by the contents, not by the name.
+    ///
+    /// # Example
+    /// ```
+    /// use tlr_models::data::folder::{write_drawn, Folder, Preparation, View};
+    ///
+    /// let dir = tempfile::tempdir()?;
+    /// write_drawn(dir.path(), 7, 4, 2, 2, 40)?;
+    /// let folder = Folder::open(dir.path())?;
+    /// let pixels = folder.val.read(0, &Preparation::square(32), View::Centre)?;
+    /// assert_eq!(pixels.len(), 3 * 32 * 32);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn read(
         &self,
         index: usize,

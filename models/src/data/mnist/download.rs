@@ -164,7 +164,7 @@ fn fetch(
         if done > limit {
             return Err(too_large());
         }
-        sink(&buffer[..n], done, total)?;
+        sink(buffer.get(..n).unwrap_or_default(), done, total)?;
     }
     Ok(())
 }

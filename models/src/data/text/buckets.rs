@@ -27,6 +27,8 @@ impl Buckets {
     ///
     /// # Errors
     /// [`TextError::Zero`] when `batch_size` is zero.
+    ///
+    /// Example: [`EncodedPairs::new`].
     pub fn new(pairs: &EncodedPairs, batch_size: usize, seed: u64) -> Result<Self, TextError> {
         if batch_size == 0 {
             return Err(TextError::Zero { what: "batch size" });

@@ -13,6 +13,13 @@ use crate::data::contents::{self, plain_or_gzip};
 /// # Errors
 /// [`TextError::File`] with [`DataError::Missing`](crate::data::DataError::Missing) when a file is
 /// not there, and the errors of [`ParallelText::read`].
+///
+/// # Example
+/// ```no_run
+/// let text = tlr_models::data::text::multi30k::load("multi30k".as_ref())?;
+/// assert_eq!(text.train.source().len(), text.train.target().len());
+/// # Ok::<(), tlr_models::data::text::TextError>(())
+/// ```
 pub fn load(dir: &Path) -> Result<Translation, TextError> {
     Ok(Translation {
         train: read(dir, "train")?,

@@ -13,6 +13,20 @@ impl EncodedPairs {
     ///
     /// # Errors
     /// [`TextError::Tokenizer`] when a tokenizer refuses.
+    ///
+    /// # Example
+    /// ```
+    /// use tlr_models::data::text::{toy, Buckets, EncodedPairs, Vocabulary, VocabularyConfig, BOS};
+    ///
+    /// let text = toy::draw(0, 40, 4, 4)?.train;
+    /// let learn = |side: &[String]| Vocabulary::learn(side, VocabularyConfig::default());
+    /// let (source, target) = (learn(text.source())?, learn(text.target())?);
+    /// let pairs = EncodedPairs::new(&text, &source, &target)?;
+    /// assert_eq!(pairs.get(0).expect("one of 40").0[0], BOS);
+    /// let batches = Buckets::new(&pairs, 8, 0)?;
+    /// assert_eq!((batches.batches_per_epoch(), batches.epoch(0).count()), (5, 5));
+    /// # Ok::<(), tlr_models::data::text::TextError>(())
+    /// ```
     pub fn new(
         text: &ParallelText,
         source: &Vocabulary,
@@ -98,6 +112,15 @@ pub struct Padded {
 
 impl Padded {
     /// Pads sentences of ids.
+    ///
+    /// # Example
+    /// ```
+    /// use tlr_models::data::text::{Padded, PAD};
+    ///
+    /// let padded = Padded::new(&[vec![7, 8], vec![9]]);
+    /// assert_eq!((padded.rows, padded.columns), (2, 2));
+    /// assert_eq!(padded.ids, [7, 8, 9, PAD]);
+    /// ```
     pub fn new<S: AsRef<[usize]>>(sentences: &[S]) -> Self {
         let lengths: Vec<usize> = sentences.iter().map(|ids| ids.as_ref().len()).collect();
         let columns = lengths.iter().copied().max().unwrap_or(0);

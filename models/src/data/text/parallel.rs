@@ -46,6 +46,18 @@ impl ParallelText {
     /// # Errors
     /// [`TextError::File`], [`TextError::Utf8`], [`TextError::Blank`] and [`TextError::Uneven`]
     /// name file and line; [`TextError::Zero`] when both files are empty.
+    ///
+    /// # Example
+    /// ```
+    /// use tlr_models::data::text::ParallelText;
+    ///
+    /// let dir = tempfile::tempdir()?;
+    /// let (german, english) = (dir.path().join("de"), dir.path().join("en"));
+    /// std::fs::write(&german, "Ein Hund\n")?;
+    /// std::fs::write(&english, "A dog\n")?;
+    /// assert_eq!(ParallelText::read(&german, &english)?.len(), 1);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn read(source: &Path, target: &Path) -> Result<Self, TextError> {
         let (first, second) = (lines(source)?, lines(target)?);
         let (longer, shorter) =

@@ -85,7 +85,8 @@ pub(super) fn dots(findings: &Findings, shown: &[usize]) -> String {
     }
     let competitors = || {
         let looks = LOOKS.iter().cycle().map(|look| look.0);
-        shown.iter().zip(looks).map(|(&one, color)| (one, &findings.competitors[one].name, color))
+        let shown = shown.iter().zip(looks);
+        shown.filter_map(|(&one, color)| Some((one, &findings.competitors.get(one)?.name, color)))
     };
     for (index, task) in findings.tasks.iter().enumerate() {
         let y = top + row * (index as f64 + 0.5);

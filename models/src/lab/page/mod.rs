@@ -224,11 +224,11 @@ fn wins_and_losses(findings: &Findings) -> String {
 }
 
 fn profiles(findings: &Findings) -> String {
-    let lines = shown(findings).into_iter().map(|index| {
+    let lines = shown(findings).into_iter().filter_map(|index| {
         let times = findings.times(index, |score| score.steps);
         let taus = (0..=120).map(|n| 1.0 + f64::from(n) / 40.0);
         let points = taus.map(|tau| (tau, super::measures::profile(&times, tau))).collect();
-        (findings.competitors[index].name.clone(), points)
+        Some((findings.competitors.get(index)?.name.clone(), points))
     });
     let svg = chart::shares("part of the tasks", (1.0, 4.0), lines.collect());
     figure(svg, "Steps to the target. Further up and further left is better.")
@@ -257,7 +257,7 @@ fn of_task(page: &mut String, findings: &Findings, task: &OfTask) {
     );
     let lines = shown(findings).into_iter().filter_map(|index| {
         let score = task.score(index)?;
-        Some((findings.competitors[index].name.clone(), score.curve.clone()))
+        Some((findings.competitors.get(index)?.name.clone(), score.curve.clone()))
     });
     let svg = chart::over_steps("loss", lines.collect());
     *page += &figure(svg, "Loss on examples that are not trained on; one seed.");

@@ -79,6 +79,8 @@ impl Task {
     ///
     /// # Errors
     /// Files that cannot be read. At full scale, [`TrainError::OnlyRelease`] without `--release`.
+    ///
+    /// Example: [the laboratory](crate::lab).
     pub fn open(
         &self,
         folders: &Folders,

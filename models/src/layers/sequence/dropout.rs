@@ -44,6 +44,8 @@ impl DropoutRate {
     ///
     /// # Errors
     /// [`InvalidDropout`] for a number that is not at least 0 and below 1.
+    ///
+    /// Example: [`DropoutRate`].
     pub fn new(rate: f64) -> Result<Self, InvalidDropout> {
         if (0.0..1.0).contains(&rate) {
             Ok(Self(rate))
