@@ -124,10 +124,9 @@ impl View {
             let from = inside(row, self.down, rows);
             for (column, value) in line.iter_mut().enumerate() {
                 let column = if self.flip { columns - 1 - column } else { column };
-                *value = match (from, inside(column, self.right, columns)) {
-                    (Some(row), Some(column)) => source[row * columns + column],
-                    _ => 0.0,
-                };
+                let at = from.zip(inside(column, self.right, columns));
+                let kept = at.and_then(|(row, column)| source.get(row * columns + column));
+                *value = kept.copied().unwrap_or(0.0);
             }
         }
     }

@@ -71,7 +71,13 @@ impl<R: RateRule> Engine<R> {
         // The step before may have been left in the middle, by an optimizer that panicked.
         self.state.phase = Phase::Idle;
         self.state.steps += 1;
-        self.leave_ramp();
+        // An exact step ends the ramp: its derivatives say more than the ramp's slopes.
+        match self.state.ramp.take() {
+            Some(ramp) if ramp.has_begun() => self.ramp_ended(&ramp, self.state.steps),
+            // This ramp has seen no gradient, so it cannot say which groups have none.
+            Some(_) => self.state.level_from = self.state.steps,
+            None => (),
+        }
         self.leave_window();
         let first = self.state.history.len();
         for (index, decision) in decisions.into_iter().enumerate() {

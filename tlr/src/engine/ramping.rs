@@ -97,19 +97,8 @@ impl<R: RateRule> Engine<R> {
         self.state.ramp = None;
     }
 
-    /// Ends the ramp because of an exact step: its derivatives say more than the ramp's slopes.
-    #[cfg(feature = "dfdx")]
-    pub(super) fn leave_ramp(&mut self) {
-        match self.state.ramp.take() {
-            Some(ramp) if ramp.has_begun() => self.ramp_ended(&ramp, self.state.steps),
-            // This ramp has seen no gradient, so it cannot say which groups have none.
-            Some(_) => self.state.level_from = self.state.steps,
-            None => (),
-        }
-    }
-
     /// Notes that the ramp has ended at step `steps`, and what it has seen.
-    fn ramp_ended(&mut self, ramp: &Ramp, steps: u64) {
+    pub(super) fn ramp_ended(&mut self, ramp: &Ramp, steps: u64) {
         self.state.level_from = steps;
         self.state.quiet = ramp.quiet;
         self.state.watch.start_from(ramp.start_loss, ramp.gradient);

@@ -5,7 +5,7 @@
 //! launches and errors in whole trainings, and for that everything is built with the feature
 //! `cuda`, which takes minutes. This test needs no feature and is one of `cargo test -p tlr`. It
 //! calls each kernel by itself, with empty tensors, an empty group and subnormal numbers, and knows
-//! every sum to 1e-12.
+//! every sum to 1e-12. (Trainings on the stand-in pass with subnormal numbers read as 0.)
 
 #![allow(clippy::unwrap_used)]
 

@@ -209,12 +209,9 @@ fn what_is_told_of_a_batch_goes_with_it() {
     let nan = f64::NAN;
     assert_eq!(feed(&mut model, false, 4.0, 1.0), (1.0, 0, 1));
     assert_eq!(feed(&mut model, true, 100.0, nan), (1.0, 0, 1));
-    assert_eq!(feed(&mut model, false, 8.0, 1.0), (1.0 - 0.25 * 7.0, 1, 0)); // (4 + 3·8)/4
-                                                                             // Two in a row: the
-                                                                             // window is undone,
-                                                                             // and the next step is
-                                                                             // of two batches that
-                                                                             // weigh 1.
+    // (4 + 3·8)/4
+    assert_eq!(feed(&mut model, false, 8.0, 1.0), (1.0 - 0.25 * 7.0, 1, 0));
+    // Two in a row: the window is undone, and the next step is of two batches that weigh 1.
     assert_eq!(feed(&mut model, true, 100.0, nan).1, 2);
     assert_eq!(feed(&mut model, false, 100.0, nan), (1.0, 3, 0));
     let rate = 0.25 * 0.1;
