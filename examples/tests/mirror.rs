@@ -83,7 +83,7 @@ fn a_mirror_is_asked_instead() {
     assert!(message.contains("no address"), "{message}");
 
     // The original files, where they are beside the checkout.
-    let original = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data/mnist");
+    let original = needs::shared("data/mnist");
     if !needs::found("mnist", original.is_dir()) {
         return;
     }

@@ -108,9 +108,13 @@ mod tests {
     use crate::{
         data::{digits, DataError},
         report::ReportError,
-        train::{Base, Mode, Net, Rule},
+        train::{Base, Mode, Rule},
+        Mlp,
     };
+    use dfdx::prelude::Cpu;
     use std::{fs, path::Path};
+
+    type Small = Mlp<784, 16, 10, f32, Cpu>;
 
     fn grid() -> Grid {
         Grid {
@@ -140,7 +144,7 @@ mod tests {
     fn sweep(folder: &Path, cells: &[Options]) -> usize {
         let mut results = open(folder);
         let mut count = 0;
-        let failed = run::<Net>(&few(), cells, 2, &mut results, &mut |_| count += 1).unwrap();
+        let failed = run::<Small>(&few(), cells, 2, &mut results, &mut |_| count += 1).unwrap();
         assert_eq!(failed, 0);
         count
     }
@@ -164,8 +168,8 @@ mod tests {
             // A run alone has the same result.
             let data = few();
             let from = source(&data, options).unwrap();
-            let alone =
-                train::train::<Net>(&from, options, &Persistence::default(), &mut |_| ()).unwrap();
+            let alone = train::train::<Small>(&from, options, &Persistence::default(), &mut |_| ())
+                .unwrap();
             assert_eq!(Some(alone.epochs[1].test_loss), record.test_loss);
         }
         drop(results);
@@ -211,7 +215,7 @@ mod tests {
         let run = |options: &Options| {
             let data = few();
             let from = source(&data, options)?;
-            train::train::<Net>(&from, options, &Persistence::default(), &mut |_| ())
+            train::train::<Small>(&from, options, &Persistence::default(), &mut |_| ())
         };
         let (first, second) = (cells[0], cells[1]);
         let (failed, ended) = attempt(&|options| match options {
@@ -266,7 +270,7 @@ mod tests {
         let data = few();
         let mut results = open(folder.path());
         let bad = Options { damping: 2.0, ..Options::default() };
-        let error = run::<Net>(&data, &[bad], 1, &mut results, &mut |_| ()).unwrap_err();
+        let error = run::<Small>(&data, &[bad], 1, &mut results, &mut |_| ()).unwrap_err();
         assert!(matches!(error, SweepError::Train(_)) && error.to_string().contains("damping"));
         assert!(results.of(&bad).is_none());
         drop(results);

@@ -140,6 +140,20 @@ pub fn train<M: Network>(
     train_with(source, options, learner, persistence, observer)
 }
 
+/// [`train`] for a [`Net`], compiled with this crate. A program with `opt-level` 0 or 1 takes what
+/// is generic from the crate that has it. So the programs that train a `Net` do not compile it
+/// again, and train by optimised code even if they are not optimised.
+#[cfg(debug_assertions)]
+#[doc(hidden)]
+pub fn train_net(
+    source: &dyn Source,
+    options: &Options,
+    persistence: &Persistence<'_>,
+    observer: &mut dyn FnMut(Event<'_>),
+) -> Result<Run, TrainError> {
+    train::<Net>(source, options, persistence, observer)
+}
+
 /// As [`train`], with an optimizer of the caller's, such as a
 /// [peer](crate::baselines::PeerOptimizer). What `options` say of the optimizer and its rate has no
 /// effect then.

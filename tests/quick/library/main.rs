@@ -15,6 +15,7 @@ mod failed_updates;
 mod faults;
 mod golden;
 mod gradients;
+mod half_precision;
 mod handed_on;
 mod history;
 mod line_search;

@@ -15,3 +15,5 @@ mod golden_models;
 mod golden_transformer;
 mod models;
 mod persistence;
+mod shapes;
+mod translating;

@@ -6,7 +6,10 @@
 // Public for tests/support, which is a library.
 #![allow(unreachable_pub)]
 
-use std::io::Write;
+use std::{
+    io::Write,
+    path::{Path, PathBuf},
+};
 
 /// Whether a test can be made that needs `what`, a word of `TLR_ALL`.
 ///
@@ -24,6 +27,14 @@ pub fn found(what: &str, is_there: bool) -> bool {
     // By the handle: the harness would keep what a test prints that passes.
     let _ = writeln!(std::io::stderr(), "left out: {test}, because there is no {what}");
     false
+}
+
+/// What has this path in `shared`, the folder beside the checkout.
+#[allow(dead_code)] // Not all tests need data.
+pub fn shared(path: &str) -> PathBuf {
+    let package = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let checkout = package.ancestors().find(|folder| folder.join("Cargo.lock").exists());
+    checkout.unwrap_or(package).join("../shared").join(path)
 }
 
 /// Whether such a list has this word.

@@ -202,7 +202,7 @@ fn damaged_gzip_is_refused() {
 
 #[test]
 fn the_real_files_load() {
-    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data/cifar10");
+    let dir = crate::needs::shared("data/cifar10");
     if !crate::needs::found("cifar10", dir.is_dir()) {
         return;
     }

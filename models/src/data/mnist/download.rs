@@ -206,7 +206,7 @@ mod tests {
 
     #[test]
     fn the_original_files_have_the_expected_checksums() {
-        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data/mnist");
+        let dir = crate::needs::shared("data/mnist");
         if !crate::needs::found("mnist", dir.is_dir()) {
             return;
         }

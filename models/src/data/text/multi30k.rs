@@ -71,7 +71,7 @@ mod tests {
 
     #[test]
     fn the_real_files_load_and_round_trip() {
-        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/data/multi30k");
+        let dir = crate::needs::shared("data/multi30k");
         if !crate::needs::found("multi30k", dir.is_dir()) {
             return;
         }

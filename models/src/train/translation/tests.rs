@@ -26,53 +26,6 @@ fn options() -> Options {
     }
 }
 
-fn run(corpus: &Corpus, seed: u64) -> (Vec<f64>, Run, Small) {
-    let mut losses = Vec::new();
-    let options = Options { seed, ..options() };
-    let (run, model) = train_translator(
-        corpus,
-        &options,
-        DropoutRate::default(),
-        &Persistence::default(),
-        &mut |event| {
-            if let Event::Step { loss, .. } = event {
-                losses.push(loss);
-            }
-        },
-    )
-    .unwrap();
-    (losses, run, model)
-}
-
-// Fails if a step does not reach the weights, if the epoch's mean is not over tokens, or if
-// anything, dropout included, is drawn from elsewhere than the seed.
-#[test]
-fn training_lowers_the_loss_and_is_reproducible() {
-    let corpus = corpus();
-    let (losses, first, model) = run(&corpus, 3);
-    assert_eq!((losses.len(), first.batches_per_epoch, first.epochs.len()), (60, 20, 3));
-    let [one, _, three] = &first.epochs[..] else { unreachable!() };
-    assert!(three.train_loss < 0.8 * one.train_loss, "{one:?} {three:?}");
-    assert!(three.test_loss < 0.8 * one.test_loss, "{one:?} {three:?}");
-    assert!(three.test_accuracy > one.test_accuracy);
-    let mean = losses[40..].iter().sum::<f64>() / 20.0;
-    assert!((three.train_loss / mean - 1.0).abs() < 0.1 && three.train_loss != mean);
-    assert_eq!(first.history.len(), 1); // windows around Adam have 50 steps
-
-    let (again, second, other) = run(&corpus, 3);
-    assert_eq!(losses, again);
-    assert_eq!(first.history, second.history);
-    let said = |model: &Small, width| {
-        let sentences = ["weil der Hund den Ball sieht .".to_owned()];
-        corpus.translate(model, &sentences, width).unwrap()
-    };
-    assert_eq!(model.generator.weight.as_vec(), other.generator.weight.as_vec());
-    for width in [1, 3] {
-        assert_eq!(said(&model, width), said(&other, width));
-    }
-    assert_ne!(run(&corpus, 4).0, losses);
-}
-
 // Without padding, and with each sentence's tokens counted once.
 #[test]
 fn a_batch_counts_as_its_sentences_do() {
@@ -86,20 +39,6 @@ fn a_batch_counts_as_its_sentences_do() {
     let lengths = (0..4).map(|index| corpus.val.get(index).unwrap().1.len() - 1);
     assert_eq!(together.tokens, lengths.sum::<usize>());
     assert!((together.loss / apart.loss - 1.0).abs() < 1e-5);
-}
-
-// In the order of the sentences, not in that of their lengths.
-#[test]
-fn each_sentence_gets_its_own_translation() {
-    let corpus = corpus();
-    let (_, _, model) = run(&corpus, 3);
-    let text = toy::draw(1, 1, 60, 1).unwrap().val;
-    let all = corpus.translate(&model, text.source(), 1).unwrap();
-    for place in [0, 17, 59] {
-        let one = corpus.translate(&model, &text.source()[place..=place], 1).unwrap();
-        assert_eq!(one[0], all[place]);
-    }
-    assert!(all.iter().any(|translation| *translation != all[0]));
 }
 
 // The model has 100 tokens, the language fewer. Fails if one without a word is looked up.

@@ -1,6 +1,4 @@
 //! Rates are f64 and dot products are accumulated in f64, whatever the model's dtype.
-#![cfg(feature = "f16")]
-#![allow(missing_docs, clippy::unwrap_used, clippy::panic)]
 
 mod master;
 
