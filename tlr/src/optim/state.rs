@@ -113,7 +113,8 @@ pub(crate) fn in_file(name: &str) -> String {
 /// let mut model = Cpu::default().build_module::<Linear<4, 2>, f32>();
 /// let sgd: Sgd<_, f32, Cpu> = Sgd::new(&model, SgdConfig::default());
 /// let mut adam = Adam::new(&model, AdamConfig::default());
-/// let restored = adam.restore(&mut model, &sgd.state(&model)?);
+/// let state = sgd.state(&model)?;
+/// let restored = adam.restore(&mut model, &state);
 /// assert!(matches!(restored, Err(RestoreError::State(CheckpointError::Differs(_)))));
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
