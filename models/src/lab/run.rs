@@ -198,9 +198,8 @@ impl<P: Problem> Run<'_, P> {
         seconds: f64,
     ) -> Result<Point, TrainError> {
         let averaged = learner.averaged(model).map(|averaged| {
-            let batches = self.problem.epoch(epoch, self.seed)?;
-            recalibrated(averaged, batches.len(), |averaged, skip| {
-                for examples in batches.iter().skip(skip) {
+            recalibrated(averaged, self.problem.budget().batches, |averaged, skip| {
+                for examples in self.problem.epoch(epoch, self.seed)?.iter().skip(skip) {
                     let batch = Batch { examples, epoch, seed: self.seed };
                     self.problem.loss(self.device, averaged, batch, Gradients::leaky())?;
                 }
