@@ -1,6 +1,7 @@
 //! Walks over a dfdx model's trainable tensors, and what stands for an optimizer in checkpoints.
 
 use super::Real;
+use crate::weights::walked;
 use dfdx::{
     nn::{
         RecursiveWalker, TensorCollection, TensorOptions, TensorVisitor, ViewTensorMut,
@@ -136,8 +137,7 @@ where
         (tensor, name): (&Tensor<S, E, Cpu>, String),
     ) -> Result<Option<Tensor<S, E, Cpu>>, Infallible> {
         if options.do_gradient_update {
-            // A tensor that is a field by itself adds no name to that of the field.
-            self.names.push(name.trim_end_matches('.').to_owned());
+            self.names.push(walked(&name).to_owned());
             self.tensors.add(tensor);
         }
         Ok(None)

@@ -1,6 +1,6 @@
 //! [`load`]: a model filled from a file, all of it or nothing.
 
-use super::{Names, Source, WeightsDifference, WeightsError};
+use super::{walked, Names, Source, WeightsDifference, WeightsError};
 use dfdx::{
     nn::{
         RecursiveWalker, TensorCollection, TensorOptions, TensorVisitor, ViewTensorMut,
@@ -211,8 +211,7 @@ impl<E: Dtype, D: Device<E>> TensorVisitor<E, D> for Plan<'_, E> {
         _: TensorOptions<S, E, D>,
         (tensor, name): (&Tensor<S, E, D>, String),
     ) -> Result<Option<Tensor<S, E, D>>, Infallible> {
-        // A tensor that is a field by itself adds no name to that of the field.
-        let name = name.trim_end_matches('.');
+        let name = walked(&name);
         let source = self.names.source(name);
         let shape: Vec<usize> = tensor.shape().concrete().into();
         if self.is_left_out(name) {

@@ -1,5 +1,6 @@
 //! [`save`]: a model's weights as a file.
 
+use super::walked;
 use crate::report::{self, ReportError};
 use dfdx::{
     nn::{
@@ -85,8 +86,7 @@ impl<E: Dtype, D: Device<E>> TensorVisitor<E, D> for Gathered {
         _: TensorOptions<S, E, D>,
         (tensor, name): (&Tensor<S, E, D>, String),
     ) -> Result<Option<Tensor<S, E, D>>, CpuError> {
-        // A tensor that is a field by itself adds no name to that of the field.
-        let name = name.trim_end_matches('.');
+        let name = walked(&name);
         let values = tensor.as_vec().into_iter().map(|value| {
             let rounded = value.to_f32().unwrap_or(f32::NAN);
             if rounded.is_infinite() && value.to_f64().is_some_and(f64::is_finite) {
