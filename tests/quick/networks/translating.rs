@@ -2,12 +2,12 @@
 
 use dfdx::{optim::*, prelude::*};
 use tlr_models::{
-    data::text::{toy, VocabularyConfig},
+    data::text::{toy, TextError, Tokens, VocabularyConfig},
     layers::DropoutRate,
     padded,
     search::{Found, SearchOptions},
     shifted,
-    train::{train_translator, Base, Corpus, Event, Options, Persistence, Run},
+    train::{train_translator, Base, Corpus, Event, Options, Persistence, Run, TrainError},
     Seq2SeqTransformer,
 };
 
@@ -88,6 +88,42 @@ fn each_sentence_gets_its_own_translation() {
         assert_eq!(one[0], all[place]);
     }
     assert!(all.iter().any(|translation| *translation != all[0]));
+}
+
+#[test]
+fn what_does_not_fit_is_an_error() {
+    type Tiny = Seq2SeqTransformer<100, 20, 8, 1, 8, 1, 1, f32, Cpu>;
+    let corpus = corpus();
+    let train = |options: &Options| {
+        train_translator::<Small>(
+            &corpus,
+            options,
+            DropoutRate::NONE,
+            &Persistence::default(),
+            &mut |_| {},
+        )
+        .map(|_| ())
+    };
+    let small = train_translator::<Tiny>(
+        &corpus,
+        &options(),
+        DropoutRate::NONE,
+        &Persistence::default(),
+        &mut |_| {},
+    )
+    .map(|_| ());
+    let tokens = corpus.tokens();
+    assert!(
+        matches!(small, Err(TrainError::Vocabulary { takes: [100, 20], found }) if found == tokens)
+    );
+    let none = Options { epochs: 0, ..options() };
+    assert!(matches!(train(&none), Err(TrainError::NoEpochs)));
+    let empty = Options { batch_size: 0, ..options() };
+    assert!(matches!(train(&empty), Err(TrainError::Text(TextError::Zero { .. }))));
+    let data = toy::draw(1, 400, 40, 1).unwrap();
+    let letters = VocabularyConfig { tokens: Tokens::Subwords, size: 5, ..Default::default() };
+    let refused = Corpus::new(&data.train, &data.val, letters);
+    assert!(matches!(refused, Err(TextError::VocabularySize { size: 5, .. })));
 }
 
 const PAD: usize = 1;

@@ -1,11 +1,7 @@
 //! Training to translate, scoring, and saving, with tiny corpora.
 #![allow(clippy::unwrap_used)]
 use super::*;
-use crate::{
-    data::text::{toy, Tokens},
-    train::Base,
-    Seq2SeqTransformer,
-};
+use crate::{data::text::toy, Seq2SeqTransformer};
 use dfdx::{nn::BuildModule, prelude::Cpu};
 
 type Small = Seq2SeqTransformer<100, 100, 16, 2, 32, 1, 1, f32, Cpu>;
@@ -13,17 +9,6 @@ type Small = Seq2SeqTransformer<100, 100, 16, 2, 32, 1, 1, f32, Cpu>;
 fn corpus() -> Corpus {
     let data = toy::draw(1, 400, 40, 1).unwrap();
     Corpus::new(&data.train, &data.val, VocabularyConfig::default()).unwrap()
-}
-
-fn options() -> Options {
-    Options {
-        optimizer: Base::Adam,
-        rate: 1e-2,
-        ramp: false,
-        batch_size: 20,
-        epochs: 3,
-        ..Options::default()
-    }
 }
 
 // Without padding, and with each sentence's tokens counted once.
@@ -52,40 +37,4 @@ fn tokens_that_do_not_exist_are_unknown() {
     model.generator.bias.copy_from(&bias);
     let said = corpus.translate(&model, &["weil der Hund schläft .".to_owned()], 1).unwrap();
     assert!(said[0].split(' ').all(|word| word == "<unk>"), "{said:?}");
-}
-
-#[test]
-fn what_does_not_fit_is_an_error() {
-    type Tiny = Seq2SeqTransformer<100, 20, 8, 1, 8, 1, 1, f32, Cpu>;
-    let corpus = corpus();
-    let train = |options: &Options| {
-        train_translator::<Small>(
-            &corpus,
-            options,
-            DropoutRate::NONE,
-            &Persistence::default(),
-            &mut |_| {},
-        )
-        .map(|_| ())
-    };
-    let small = train_translator::<Tiny>(
-        &corpus,
-        &options(),
-        DropoutRate::NONE,
-        &Persistence::default(),
-        &mut |_| {},
-    )
-    .map(|_| ());
-    let tokens = corpus.tokens();
-    assert!(
-        matches!(small, Err(TrainError::Vocabulary { takes: [100, 20], found }) if found == tokens)
-    );
-    let none = Options { epochs: 0, ..options() };
-    assert!(matches!(train(&none), Err(TrainError::NoEpochs)));
-    let empty = Options { batch_size: 0, ..options() };
-    assert!(matches!(train(&empty), Err(TrainError::Text(TextError::Zero { .. }))));
-    let data = toy::draw(1, 400, 40, 1).unwrap();
-    let letters = VocabularyConfig { tokens: Tokens::Subwords, size: 5, ..Default::default() };
-    let refused = Corpus::new(&data.train, &data.val, letters);
-    assert!(matches!(refused, Err(TextError::VocabularySize { size: 5, .. })));
 }
