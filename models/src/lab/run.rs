@@ -7,7 +7,7 @@ use crate::{
     baselines::{recalibrated, AnyPeer, PeerError, RangePoint, RangeTest, Sgd},
     data::DataError,
     sweep::{how_it_ended, Ended},
-    train::{train_step, Learner, TrainDevice, TrainError},
+    train::{train_step, Learner, Opened, TrainDevice, TrainError},
 };
 use dfdx::prelude::Gradients;
 use tlr::Schedule;
@@ -92,7 +92,7 @@ pub fn train<P: Problem>(
     seed: u64,
     watch: &WatchSteps<'_>,
 ) -> Result<Trained, TrainError> {
-    let device = P::Device::open(seed)?;
+    let device = Opened::<P::Device>::new(seed)?;
     let budget = problem.budget();
     let run = Run { problem, device: &device, seed };
     let mut model = problem.build(&device)?;

@@ -2,6 +2,7 @@
 
 use crate::layers::SequenceKernels;
 use dfdx::prelude::{Cache, Cpu, CpuError, Dtype, HasErr, Rank0, TensorToArray};
+use std::ops::Deref;
 use tlr::Backend;
 
 /// A device that models are trained on in numbers of type `E`.
@@ -95,6 +96,30 @@ pub enum DeviceError {
         /// What the device says.
         what: String,
     },
+}
+
+/// A device that gives back, when it is dropped, what it keeps for tensors to come. dfdx does not.
+pub(crate) struct Opened<D: TrainDevice>(D);
+
+impl<D: TrainDevice> Opened<D> {
+    pub(crate) fn new(seed: u64) -> Result<Self, DeviceError> {
+        D::open(seed).map(Self)
+    }
+}
+
+impl<D: TrainDevice> Deref for Opened<D> {
+    type Target = D;
+
+    fn deref(&self) -> &D {
+        &self.0
+    }
+}
+
+impl<D: TrainDevice> Drop for Opened<D> {
+    fn drop(&mut self) {
+        // A device that fails has no memory to give back.
+        let _ = self.0.try_empty_cache();
+    }
 }
 
 impl TrainDevice for Cpu {

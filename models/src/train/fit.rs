@@ -1,8 +1,9 @@
 //! The training loop, whatever is trained on whatever.
 
 use super::{
-    error::failed, persistence::Progress, replay::Reported, rollback_steps, AnyRanks, Event, Facts,
-    Learner, Number, Options, Persistence, Run, TrainError, TrainLoss, TrainsIn,
+    device::Opened, error::failed, persistence::Progress, replay::Reported, rollback_steps,
+    AnyRanks, Event, Facts, Learner, Number, Options, Persistence, Run, TrainDevice, TrainError,
+    TrainLoss, TrainsIn,
 };
 use crate::{
     baselines::{has_buffers, recalibrated},
@@ -52,10 +53,11 @@ pub(super) trait Task<M, D: TrainsIn<E>, E: Number> {
 }
 
 /// What a run starts with.
-pub(super) struct Start<M, D, E> {
-    pub(super) device: D,
+pub(super) struct Start<M, D: TrainDevice, E> {
     pub(super) model: M,
     optimizer: Box<dyn Learner<M, D, E>>,
+    // Dropped last, when the memory of the others is free.
+    pub(super) device: Opened<D>,
 }
 
 impl<M: 'static, D: TrainsIn<E>, E: Number> Start<M, D, E> {
@@ -67,10 +69,10 @@ impl<M: 'static, D: TrainsIn<E>, E: Number> Start<M, D, E> {
         if options.epochs == 0 {
             return Err(TrainError::NoEpochs);
         }
-        let device = D::open(options.seed)?;
+        let device = Opened::<D>::new(options.seed)?;
         let model = build(&device)?;
         let optimizer = learner(&model)?;
-        Ok(Self { device, model, optimizer })
+        Ok(Self { model, optimizer, device })
     }
 }
 

@@ -24,6 +24,8 @@ mod translator;
 mod verdict;
 
 pub use chosen::learner;
+#[cfg(any(test, feature = "lab"))]
+pub(crate) use device::Opened;
 pub use device::{DeviceError, TrainDevice, TrainsIn};
 #[cfg(feature = "lab")]
 pub(crate) use error::failed;
