@@ -193,7 +193,13 @@ impl Persistence<'_> {
         if made > epochs {
             return Err(TrainError::EpochsMade { path: path.to_owned(), made, asked: epochs });
         }
-        optimizer.resume(model, &checkpoint)?;
+        match self.ranks.filter(|ranks| ranks.size() > 1) {
+            Some(ranks) => optimizer.resume(model, &checkpoint.of_rank(ranks.rank()))?,
+            None => optimizer.resume(model, &checkpoint)?,
+        }
+        if saved.decided.last().is_some_and(|decided| *decided > optimizer.history().len()) {
+            return Err(another("decisions are gone that had been made before".to_owned()));
+        }
         Ok((saved, held))
     }
 
@@ -250,8 +256,12 @@ impl Persistence<'_> {
         };
         let all = all.iter().map(|drawn| postcard::from_bytes(drawn));
         progress.drawn = all.collect::<Result<_, _>>()?;
-        // Each rank has a part of it, so all of them have to ask.
-        let checkpoint = optimizer.checkpoint(model)?;
+        // Each rank has a part of it, so all of them have to ask. Each has its own running means of
+        // batch norm as well.
+        let mut checkpoint = optimizer.checkpoint(model)?;
+        if let Some(ranks) = self.ranks {
+            checkpoint = ranks.join(checkpoint)?;
+        }
         if !self.is_first() {
             return Ok(());
         }

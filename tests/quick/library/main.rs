@@ -12,6 +12,7 @@
 mod climb;
 mod derive;
 mod failed_updates;
+mod failed_windows;
 mod faults;
 mod golden;
 mod gradients;

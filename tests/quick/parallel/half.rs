@@ -121,3 +121,28 @@ fn buffers_in_mixed_precision_are_averaged_too() {
     assert_eq!(all[0].1, [1.0]);
     assert!(all[0].0.contains(&1.0), "{all:?}");
 }
+
+/// The other rank has left. Fails if the master keeps the running mean that was to be averaged.
+#[test]
+fn a_mean_that_fails_changes_no_buffer() {
+    type Normed = modules::BatchNorm1D<1, AMP<f16>, Cpu>;
+    on_ranks(2, |ranks| {
+        if ranks.rank() == 1 {
+            return;
+        }
+        let mut model: Normed = Cpu::default().build_module::<BatchNorm1D<1>, AMP<f16>>();
+        let mut opt = MixedPrecision::new(&model, LossScale::default(), |master| {
+            let sgd = Sgd::new(master, SgdConfig { lr: 1e-3, ..Default::default() });
+            Newton::new(master, DataParallel::new(sgd, ranks), NewtonConfig::default())
+        })
+        .unwrap();
+        model.running_mean.copy_from(&[AMP(f16::ONE)]);
+        let failed = opt.average_buffers(&mut model).unwrap_err();
+        assert!(matches!(failed, Error::Parallel { .. }), "{failed}");
+        assert_eq!(opt.master().running_mean.array(), [0.0]);
+
+        let mut other: Normed = Cpu::default().build_module::<BatchNorm1D<1>, AMP<f16>>();
+        let refused = opt.average_buffers(&mut other).unwrap_err();
+        assert!(matches!(refused, Error::ModelChanged { .. }), "{refused}");
+    });
+}

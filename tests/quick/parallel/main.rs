@@ -6,6 +6,7 @@ mod exact;
 mod faults;
 mod half;
 mod nested;
+mod normed;
 mod problem;
 mod ranks;
 mod resumed;

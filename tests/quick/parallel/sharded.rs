@@ -268,6 +268,22 @@ fn all_are_told_that_there_is_no_file() {
     assert!(told && matches!(errors[0], Error::Checkpoint { .. }), "{errors:?}");
 }
 
+/// One rank asks with a model that is not its own. Fails if the other one waits for its part of the
+/// snapshots, or if they cannot go on.
+#[test]
+fn a_rank_that_cannot_make_its_checkpoint_is_named() {
+    let errors = on_ranks(2, |ranks: Ranks<Threads>| {
+        let (net, opt) = sharded(ranks.clone());
+        let asked = if ranks.rank() == 1 { f64::new_net(0) } else { net.clone() };
+        let error = opt.checkpoint(&asked).unwrap_err();
+        opt.checkpoint(&net).unwrap();
+        error
+    });
+    let failed = matches!(&errors[0], Error::Parallel { rank: 1, problem, .. }
+        if matches!(problem, ParallelError::Failed { .. }));
+    assert!(failed && matches!(errors[1], Error::ModelChanged { .. }), "{errors:?}");
+}
+
 /// One rank has no file to go on from. Fails if the others wait for it.
 #[test]
 fn a_rank_without_a_file_is_named() {

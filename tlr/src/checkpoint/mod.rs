@@ -1,6 +1,7 @@
 //! Training that goes on where it was: model, optimizer and engine in one file.
 
 mod file;
+mod of_ranks;
 mod tensor_file;
 
 pub use tensor_file::TensorFile;
@@ -33,8 +34,10 @@ use std::{
 /// `attached.*` as bytes. `direction.*` takes the place of `snapshot_before.*` with
 /// [`Config::bf16_directions`](crate::Config::bf16_directions); `sketch` and `sketch_moved` take
 /// that of both snapshots with [`Config::sketch`](crate::Config::sketch). A
-/// [`MixedPrecision`](crate::MixedPrecision) adds `tlr.loss_scale`. The rest is JSON, in
-/// `progress`. A checksum covers it all.
+/// [`MixedPrecision`](crate::MixedPrecision) adds `tlr.loss_scale`, of which a plain trainer takes no
+/// notice: it goes on from the master, in f32. Ranks that have
+/// [joined](crate::parallel::Ranks::join) their checkpoints add `rank.<number>.*`. The rest is JSON,
+/// in `progress`. A checksum covers it all.
 ///
 /// # Example
 /// ```
@@ -251,7 +254,9 @@ impl Checkpoint {
     /// Names, types and shapes in which the tensors differ from those of `here`.
     fn differences(&self, here: &Self) -> Vec<Difference> {
         let names = |tensors: &Tensors| -> std::collections::BTreeSet<String> {
-            let is_free = |name: &&String| name.starts_with(ATTACHED) || name.starts_with(OWN);
+            let is_free = |name: &&String| {
+                [ATTACHED, OWN, of_ranks::RANK].iter().any(|free| name.starts_with(free))
+            };
             tensors.keys().filter(|name| !is_free(name)).cloned().collect()
         };
         let mut differences = Vec::new();

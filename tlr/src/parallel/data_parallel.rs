@@ -35,7 +35,8 @@ use std::fmt;
 /// [`average_buffers`](crate::Trainer::average_buffers).
 ///
 /// A checkpoint is the same as without `DataParallel`. One rank writes it, and all ranks resume
-/// from it. There may be more ranks than when it was written, or fewer.
+/// from it. There may be more ranks than when it was written, or fewer. Its buffers are those of
+/// the rank that has written it. To keep those of all ranks, [join](Ranks::join) their checkpoints.
 ///
 /// # Example
 /// Two ranks, here as threads of one process. Each has half of the examples.

@@ -16,6 +16,7 @@ mod compression;
 mod data_parallel;
 mod explain;
 mod header;
+mod join;
 #[cfg(feature = "nccl")]
 mod joining;
 #[cfg(feature = "nccl")]

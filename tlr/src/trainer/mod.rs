@@ -92,6 +92,12 @@ pub type Hypergradient<Opt> = Trainer<Opt, HypergradientRule>;
 /// optimizers, which report a missing gradient [too late](TunableOptimizer::complete_gradients), it
 /// copies the weights instead. [`step_owned`](Self::step_owned) copies neither.
 ///
+/// # Panics
+/// A clone of a model shares its memory with the model. dfdx copies a tensor that is shared before
+/// it is overwritten, and panics if a GPU has no memory left for the copy. So a method that changes
+/// the model can panic on a GPU whose memory is full, while a clone of the model is alive. An exact
+/// step makes one, and so does a [`step`](Self::step) around dfdx's own optimizers.
+///
 /// Example: [`Newton`].
 pub struct Trainer<Opt: TunableOptimizer, R> {
     optimizer: Opt,
@@ -354,15 +360,18 @@ where
             // go back, as for a batch that is skipped.
             self.snapshots.restore_buffers(model)?;
         }
+        let made = match &driven {
+            Ok(step) => !matches!(step, Step::Skipped(_)),
+            Err(StepError::Host { step_made, .. }) => *step_made,
+            Err(StepError::Engine(_)) => false,
+        };
+        let taken = if made { self.take_buffers(model) } else { Ok(()) };
         let step = driven.map_err(|error| match error {
             StepError::Engine(error) => StepFault::Tlr(error),
             StepError::Host { error, step_made: true } => StepFault::AtWindowEnd(Box::new(error)),
             StepError::Host { error, step_made: false } => error,
         })?;
-        if !matches!(step, Step::Skipped(_)) {
-            let taken = self.take_buffers(model);
-            taken.map_err(|error| StepFault::AtWindowEnd(Box::new(error.into())))?;
-        }
+        taken.map_err(|error| StepFault::AtWindowEnd(Box::new(error.into())))?;
         Ok(step)
     }
 

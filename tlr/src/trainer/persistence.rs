@@ -8,7 +8,7 @@ use crate::{
     optim::{ErrOf, OptimizerState, RestoreError, Resumable, TunableOptimizer, OPTIMIZER},
     settings::{join, Settings},
     snapshots::Sketches,
-    tensors::{self, Element, Stored},
+    tensors::{self, device_error, Element, Stored},
 };
 use serde::Serialize;
 use std::path::Path;
@@ -93,71 +93,12 @@ where
         Opt::Dtype: Element,
         R: Serialize,
     {
-        self.capture(model).map_err(|fault| self.to_error(&fault))
-    }
-
-    /// Takes over a checkpoint: this trainer and `model` become what those of the checkpoint were.
-    ///
-    /// They have to be of the same types and to have the same configuration. Only starting rates
-    /// may differ.
-    ///
-    /// # Errors
-    /// [`Error::Checkpoint`], which names all that differs; [`Error::ModelChanged`],
-    /// [`Error::Device`]. Nothing has changed then.
-    ///
-    /// Example: [`Checkpoint`].
-    pub fn resume(&mut self, model: &mut Opt::Model, checkpoint: &Checkpoint) -> Result<(), Error>
-    where
-        Opt: Resumable,
-        Opt::Dtype: Element,
-        R: Serialize,
-    {
-        let here = self.outline(model).map_err(|fault| self.to_error(&fault))?;
-        let progress = checkpoint.fits(&here)?;
-        if progress.engine.is_within_step() || !self.engine.can_resume(&progress.engine) {
-            return Err(checkpoint.impossible());
-        }
-        self.take_over(model, checkpoint, progress).map_err(|fault| self.to_error(&fault))
-    }
-
-    /// Writes a checkpoint. Of ranks that share out the snapshots, the first one does.
-    pub(super) fn write(
-        &self,
-        checkpoint: &Checkpoint,
-        path: impl AsRef<Path>,
-    ) -> Result<(), Error> {
-        let Some(shards) = self.optimizer.shards() else { return checkpoint.save(path) };
-        let saved = match shards.place() {
-            (0, _) => checkpoint.save(path),
-            _ => Ok(()),
+        let rest = match self.engine.state().is_within_step() {
+            true => Err(Error::UpdateInterrupted),
+            false => self.rest(model),
         };
-        let told = shards.exchange_numbers(own_part(&saved));
-        saved?;
-        told.map(drop)
-    }
-
-    /// Opens a checkpoint. If ranks share out the snapshots and one of them cannot open it, all get
-    /// an error: otherwise they would wait for that rank in [`resume`](Self::resume).
-    pub(super) fn open(&self, path: impl AsRef<Path>) -> Result<Checkpoint, Error> {
-        let opened = Checkpoint::open(path);
-        let shards = self.optimizer.shards();
-        let told = shards.map(|shards| shards.exchange_numbers(own_part(&opened)));
-        let opened = opened?;
-        told.transpose()?;
-        Ok(opened)
-    }
-
-    fn capture(&self, model: &Opt::Model) -> Result<Checkpoint, StepFault<ErrOf<Opt>>>
-    where
-        Opt: Resumable,
-        Opt::Dtype: Element,
-        R: Serialize,
-    {
-        self.snapshots.check(model)?;
-        if self.engine.state().is_within_step() {
-            return Err(Error::UpdateInterrupted.into());
-        }
-        let mut tensors = Tensors::new();
+        // From here on a rank fails only where all do.
+        let (mut tensors, progress) = self.together(rest)?;
         let mut infos = tensors::list(model).into_iter();
         tensors::read(model, |weights| {
             if let Some(info) = infos.next() {
@@ -180,20 +121,69 @@ where
                 tensors.insert(join(tensor.before.name(), &tensor.name), before);
             }
         }
-        self.with_the_rest(model, tensors)
+        Checkpoint::new(tensors, &progress)
     }
 
-    /// A checkpoint of this trainer to compare another one with. Model and snapshots have names,
-    /// types and shapes in it, and no elements: those are about to be overwritten, and copying them
-    /// would take three times the model's memory.
-    fn outline(&self, model: &Opt::Model) -> Result<Checkpoint, StepFault<ErrOf<Opt>>>
+    /// Takes over a checkpoint: this trainer and `model` become what those of the checkpoint were.
+    ///
+    /// They have to be of the same types and to have the same configuration. Only starting rates
+    /// may differ.
+    ///
+    /// # Errors
+    /// [`Error::Checkpoint`], which names all that differs; [`Error::ModelChanged`],
+    /// [`Error::Device`]. Nothing has changed then.
+    ///
+    /// Example: [`Checkpoint`].
+    pub fn resume(&mut self, model: &mut Opt::Model, checkpoint: &Checkpoint) -> Result<(), Error>
     where
         Opt: Resumable,
         Opt::Dtype: Element,
         R: Serialize,
     {
-        self.snapshots.check(model)?;
-        let mut tensors = Tensors::new();
+        let here = self.outline(model)?;
+        let progress = checkpoint.fits(&here)?;
+        if progress.engine.is_within_step() || !self.engine.can_resume(&progress.engine) {
+            return Err(checkpoint.impossible());
+        }
+        self.take_over(model, checkpoint, progress).map_err(|fault| self.to_error(&fault))
+    }
+
+    /// Writes a checkpoint. Of ranks that share out the snapshots, the first one does.
+    pub(super) fn write(
+        &self,
+        checkpoint: &Checkpoint,
+        path: impl AsRef<Path>,
+    ) -> Result<(), Error> {
+        let is_first = self.optimizer.shards().is_none_or(|shards| shards.place().0 == 0);
+        self.together(if is_first { checkpoint.save(path) } else { Ok(()) })
+    }
+
+    /// Opens a checkpoint.
+    pub(super) fn open(&self, path: impl AsRef<Path>) -> Result<Checkpoint, Error> {
+        self.together(Checkpoint::open(path))
+    }
+
+    /// What this rank has done by itself. If ranks share out the snapshots and another one has
+    /// failed, it is an error that says so. All of them have to call this: a rank that left without
+    /// a word would leave the others waiting.
+    fn together<T>(&self, own: Result<T, Error>) -> Result<T, Error> {
+        let said = || own.as_ref().map(|_| Vec::new()).map_err(Error::clone);
+        let told = self.optimizer.shards().map(|shards| shards.exchange_numbers(said()));
+        let own = own?;
+        told.transpose()?;
+        Ok(own)
+    }
+
+    /// A checkpoint of this trainer to compare another one with. Model and snapshots have names,
+    /// types and shapes in it, and no elements: those are about to be overwritten, and copying them
+    /// would take three times the model's memory.
+    fn outline(&self, model: &Opt::Model) -> Result<Checkpoint, Error>
+    where
+        Opt: Resumable,
+        Opt::Dtype: Element,
+        R: Serialize,
+    {
+        let (mut tensors, progress) = self.rest(model)?;
         for (info, tensor) in tensors::list(model).into_iter().zip(self.snapshots.tensors()) {
             let mut put = |part, dtype| {
                 let outline = Stored::outline(dtype, info.shape.clone());
@@ -211,22 +201,21 @@ where
                 tensors.insert(name.to_owned(), Stored::outline(f64::STORED, shape));
             }
         }
-        self.with_the_rest(model, tensors)
+        Checkpoint::new(tensors, &progress)
     }
 
-    /// The checkpoint with these tensors of the model and its snapshots.
-    fn with_the_rest(
-        &self,
-        model: &Opt::Model,
-        mut tensors: Tensors,
-    ) -> Result<Checkpoint, StepFault<ErrOf<Opt>>>
+    /// What a checkpoint holds beside the model and its snapshots.
+    fn rest(&self, model: &Opt::Model) -> Result<(Tensors, Metadata), Error>
     where
         Opt: Resumable,
         Opt::Dtype: Element,
         R: Serialize,
     {
-        let state = self.optimizer.state(model).map_err(StepFault::Device)?;
+        self.snapshots.check(model)?;
+        let state = self.optimizer.state(model);
+        let state = state.map_err(|error| device_error(error.to_string(), &error))?;
         let OptimizerState { settings, steps, tensors: buffers } = state;
+        let mut tensors = Tensors::new();
         for ((buffer, path), stored) in buffers {
             tensors.insert(join(&join(OPTIMIZER, &buffer), &path), stored);
         }
@@ -235,7 +224,7 @@ where
             optimizer_steps: steps,
             engine: self.engine.state().clone(),
         };
-        Ok(Checkpoint::new(tensors, &progress)?)
+        Ok((tensors, progress))
     }
 
     /// What was configured, with the base optimizer's own settings.
@@ -282,7 +271,7 @@ where
             RestoreError::Device(error) => StepFault::Device(error),
             RestoreError::State(problem) => checkpoint.refused(problem).into(),
         })?;
-        // Nothing fails after this.
+        // Nothing fails after this, but for the panic that `Trainer` tells of.
         self.has_updated = false;
         self.snapshots.replace(snapshots);
         let mut infos = tensors::list(&*model).into_iter();
@@ -301,9 +290,4 @@ where
         self.apply_rates();
         Ok(())
     }
-}
-
-/// What a rank tells the others: nothing, or why it cannot go on.
-fn own_part<T>(done: &Result<T, Error>) -> Result<Vec<f64>, Error> {
-    done.as_ref().map(|_| Vec::new()).map_err(Error::clone)
 }

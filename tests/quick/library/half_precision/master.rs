@@ -195,7 +195,21 @@ fn another_interval_or_model_is_refused() {
     let gradients = run.opt.scaled(loss).unwrap().backward();
     let refused = run.opt.step(&mut run.model, &gradients, 1.0).unwrap_err();
     assert!(matches!(refused, Error::ModelChanged { .. }), "{refused}");
+    let refused = run.opt.resume(&mut run.model, &checkpoint).unwrap_err();
+    assert!(matches!(refused, Error::ModelChanged { .. }), "{refused}");
     assert_eq!((run.opt.checkpoint().unwrap(), run.weights()), (before, weights));
+}
+
+// Fails if the loss scale keeps a trainer in f32 from the weights that it was trained with.
+#[test]
+fn training_goes_on_in_full_precision() {
+    let mut run = Run::new(0.01, LossScale::default());
+    run.steps(0..9);
+    let mut model = run.dev.build_module::<Builder, f32>();
+    let mut opt = newton(&model, 3.0).unwrap();
+    opt.resume(&mut model, &run.opt.checkpoint().unwrap()).unwrap();
+    assert_eq!(model.3.weight.as_vec(), run.weights().1);
+    assert_eq!(opt.rates(), run.opt.optimizer().rates());
 }
 
 // With the safeguard off a loss that is not finite is an error, and the step is not made. Fails

@@ -107,13 +107,14 @@ fn tensors_that_do_not_fit_are_named() {
 fn impossible_figures_are_refused() {
     let (mut run, checkpoint) = saved();
     type Edit = fn(&mut serde_json::Value);
-    let edits: [(&str, Edit); 8] = [
+    let edits: [(&str, Edit); 9] = [
         ("rate", |p| p["engine"]["groups"][0]["rate"] = 0.0.into()),
         ("rate", |p| p["engine"]["groups"][1]["rate"] = "nan:7ff8000000000000".into()),
         ("previous", |p| p["engine"]["groups"][0]["previous"]["rate"] = (-1.0).into()),
         ("position", |p| p["engine"]["position"] = 20.into()),
         ("phase", |p| p["engine"]["phase"] = serde_json::json!({"EndingWindow": null})),
         ("steps", |p| p["engine"]["steps"] = u64::MAX.into()),
+        ("cuts", |p| p["engine"]["watch"]["cuts"] = 1.into()), // there was no rollback
         ("optimizer", |p| p["optimizer_steps"]["head"] = u64::MAX.into()),
         ("groups", |p| {
             p["engine"]["groups"].as_array_mut().unwrap().pop();

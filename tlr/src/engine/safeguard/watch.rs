@@ -274,7 +274,7 @@ impl Watch {
         self.leave();
         self.accepted_in_a_row = 0;
         self.rollbacks += 1;
-        self.cuts += i32::from(are_to_blame);
+        self.cuts = self.cuts.saturating_add(i32::from(are_to_blame));
         let cut = if self.any_accepted { safeguard.cut } else { safeguard.first_cut };
         if are_to_blame {
             cut.powi(self.cuts)
@@ -314,7 +314,7 @@ impl Watch {
             && self.uphill_windows <= RISES
             && self.at_snapshot.len() <= SAME_SNAPSHOT
             && self.rollbacks as u64 <= most
-            && (0..i32::MAX).contains(&self.cuts)
+            && usize::try_from(self.cuts).is_ok_and(|cuts| cuts <= self.rollbacks)
     }
 
     /// Whether weights that are not finite are the batch's fault rather than the rates': the first

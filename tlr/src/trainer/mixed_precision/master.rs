@@ -67,6 +67,35 @@ where
     });
 }
 
+/// The elements of all buffers.
+pub(super) fn buffers<M, E, D>(model: &M) -> Vec<Vec<E>>
+where
+    M: TensorCollection<E, D>,
+    E: Dtype,
+    D: Device<E>,
+{
+    let mut buffers = Vec::new();
+    tensors::read(model, |tensor| {
+        if !tensor.trainable {
+            buffers.push(tensor.to_vec());
+        }
+    });
+    buffers
+}
+
+/// Puts back what [`buffers`] has read.
+pub(super) fn set_buffers<M, E, D>(model: &mut M, buffers: Vec<Vec<E>>)
+where
+    M: TensorCollection<E, D>,
+    E: Dtype,
+    D: Device<E>,
+{
+    let mut buffers = buffers.into_iter();
+    tensors::write(model, |trainable, _| {
+        (!trainable).then(|| buffers.next()).flatten().map(Into::into)
+    });
+}
+
 /// Builds a copy of the model in f32.
 pub(super) struct Widen;
 

@@ -21,7 +21,7 @@ use dfdx::{
     tensor::{Gradients, Tape, Tensor, UniqueId},
     tensor_ops::TryMul,
 };
-use master::{copy, failed, missing, to_f32, Unscaled, Widen};
+use master::{buffers, copy, failed, missing, set_buffers, to_f32, Unscaled, Widen};
 use std::{fmt, marker::PhantomData};
 
 /// Trains a model in half precision. The optimizer updates the master, a copy of the model in f32.
@@ -271,6 +271,19 @@ where
         Ok(step)
     }
 
+    /// Checks that `model` is the one that the master was made of.
+    fn check(&self, model: &M) -> Result<(), Error> {
+        let (of_model, of_master) = (tensors::list(model), tensors::list(&self.master));
+        let trained = of_model.iter().filter(|tensor| tensor.trainable).map(|tensor| tensor.id);
+        let shapes = of_model.iter().map(|tensor| &tensor.shape);
+        match trained.eq(self.tensors.iter().copied())
+            && shapes.eq(of_master.iter().map(|tensor| &tensor.shape))
+        {
+            true => Ok(()),
+            false => Err(another_model()),
+        }
+    }
+
     /// Copies the model's buffers to the master.
     fn write_master(&mut self, model: &M) {
         #[cfg(feature = "cuda")]
@@ -313,8 +326,7 @@ where
         });
         read.map_err(failed)?;
         if ids != self.tensors {
-            let what = "it is not the one that the master was made of".to_owned();
-            return Err(Error::ModelChanged { what });
+            return Err(another_model());
         }
         let (mut unscaled, mut values) = (Gradients::leaky(), values.iter());
         let written = gradients::each(&self.master, &mut unscaled, |_, gradient| {
@@ -339,15 +351,25 @@ where
     /// [`Trainer::average_buffers`], for `model` and the master.
     ///
     /// # Errors
-    /// As [`Trainer::average_buffers`].
+    /// As [`Trainer::average_buffers`], and [`Error::ModelChanged`]. Nothing has changed then.
     ///
     /// Example: [`Trainer::average_buffers`].
     pub fn average_buffers(&mut self, model: &mut M) -> Result<(), Error> {
+        self.check(model)?;
+        let before = buffers(&self.master);
         copy(model, &mut self.master, false);
-        self.optimizer.average_buffers(&mut self.master)?;
+        if let Err(error) = self.optimizer.average_buffers(&mut self.master) {
+            set_buffers(&mut self.master, before);
+            return Err(error);
+        }
         copy(&self.master, model, false);
         Ok(())
     }
+}
+
+fn another_model() -> Error {
+    let what = "it is not the one that the master was made of".to_owned();
+    Error::ModelChanged { what }
 }
 
 impl<M, E, Opt: TunableOptimizer, R: fmt::Debug> fmt::Debug for MixedPrecision<M, E, Opt, R> {

@@ -42,7 +42,7 @@ where
     ///     Newton::new(master, Sgd::new(master, SgdConfig::default()), NewtonConfig::default())
     /// })?;
     /// let saved = opt.checkpoint()?;
-    /// model.bias = model.bias.device().ones();
+    /// model.bias.copy_from(&[AMP(f16::ONE)]);
     /// opt.resume(&mut model, &saved)?; // the weights and the loss scale are as they were
     /// assert_eq!(opt.checkpoint()?, saved);
     /// # }
@@ -56,10 +56,11 @@ where
     /// Resumes from a checkpoint. Overwrites the model by the master of the checkpoint, rounded.
     ///
     /// # Errors
-    /// [`Error::Checkpoint`], [`Error::Device`]. Nothing has changed then.
+    /// [`Error::Checkpoint`], [`Error::ModelChanged`], [`Error::Device`]. Nothing has changed then.
     ///
     /// Example: [`checkpoint`](Self::checkpoint).
     pub fn resume(&mut self, model: &mut M, checkpoint: &Checkpoint) -> Result<(), Error> {
+        self.check(model)?;
         let stored = checkpoint.own(LOSS_SCALE).unwrap_or_default();
         let state = ScaleState::from_bytes(stored, &self.config)
             .map_err(|problem| checkpoint.refused(problem))?;
