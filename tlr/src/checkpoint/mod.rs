@@ -34,10 +34,10 @@ use std::{
 /// `attached.*` as bytes. `direction.*` takes the place of `snapshot_before.*` with
 /// [`Config::bf16_directions`](crate::Config::bf16_directions); `sketch` and `sketch_moved` take
 /// that of both snapshots with [`Config::sketch`](crate::Config::sketch). A
-/// [`MixedPrecision`](crate::MixedPrecision) adds `tlr.loss_scale`, of which a plain trainer takes no
-/// notice: it goes on from the master, in f32. Ranks that have
-/// [joined](crate::parallel::Ranks::join) their checkpoints add `rank.<number>.*`. The rest is JSON,
-/// in `progress`. A checksum covers it all.
+/// [`MixedPrecision`](crate::MixedPrecision) adds `tlr.loss_scale`. A plain trainer takes no notice
+/// of it: it goes on from the master, in f32. Ranks that have
+/// [joined](crate::parallel::Ranks::join) their checkpoints add `rank.<number>.*`. The rest is
+/// JSON, in `progress`. A checksum covers it all.
 ///
 /// # Example
 /// ```
@@ -74,6 +74,8 @@ const PROGRESS: &str = "progress";
 const ATTACHED: &str = "attached.";
 /// Before the names of bytes that are this crate's own. No attachment has such a name.
 const OWN: &str = "tlr.";
+/// Before the names of the tensors of a rank other than the first. Its number follows.
+const RANK: &str = "rank.";
 
 impl Checkpoint {
     /// Adds bytes of the caller's own, or replaces those of the same name.
@@ -254,9 +256,8 @@ impl Checkpoint {
     /// Names, types and shapes in which the tensors differ from those of `here`.
     fn differences(&self, here: &Self) -> Vec<Difference> {
         let names = |tensors: &Tensors| -> std::collections::BTreeSet<String> {
-            let is_free = |name: &&String| {
-                [ATTACHED, OWN, of_ranks::RANK].iter().any(|free| name.starts_with(free))
-            };
+            let is_free =
+                |name: &&String| [ATTACHED, OWN, RANK].iter().any(|free| name.starts_with(free));
             tensors.keys().filter(|name| !is_free(name)).cloned().collect()
         };
         let mut differences = Vec::new();

@@ -1,11 +1,12 @@
 //! One checkpoint of several ranks: that of the first rank, and what differs on the others.
 
-use super::{failed, Checkpoint, Tensors};
-use crate::{digest::Digest, error::Error, tensors::Stored};
+use super::{failed, Checkpoint, Tensors, RANK};
+use crate::{
+    digest::Digest,
+    error::{CheckpointError, Error},
+    tensors::Stored,
+};
 use std::collections::BTreeMap;
-
-/// Before the names of the tensors of a rank other than the first. Its number follows.
-pub(super) const RANK: &str = "rank.";
 
 impl Checkpoint {
     /// The checkpoint of one rank, from the one that all ranks have
@@ -60,5 +61,5 @@ fn digest(stored: &Stored) -> u64 {
 }
 
 fn not_of_ranks(error: &serde_json::Error) -> Error {
-    failed(None, crate::error::CheckpointError::Damaged(error.to_string()))
+    failed(None, CheckpointError::Damaged(error.to_string()))
 }
