@@ -5,7 +5,7 @@ use serde::{Serialize, Serializer};
 use std::{f64::consts::PI, fmt, sync::Arc};
 
 /// The factor s_t that the learned rate α of step t is multiplied by: the effective rate is α·s_t,
-/// times the horizon's factor if there is one. (The paper's second future step.)
+/// times the horizon's factor if there is one. (The second item of the paper's future work.)
 ///
 /// Schedules multiply ([`times`](Self::times)) and follow each other ([`then`](Self::then)). Given
 /// to `Newton::schedule`; steps are counted as by `Newton::steps`, from 0.
@@ -139,8 +139,8 @@ impl Schedule {
         Ok(Self(Kind::Cosine { steps, floor }))
     }
 
-    /// The cosine again and again, the first time in `first` steps and then in `growth` times as
-    /// many each time.
+    /// The cosine again and again: the first takes `first` steps, and each of the others `growth`
+    /// times as many as the one before it.
     ///
     /// At a restart a new window begins and the direction before it is dropped: it belongs to
     /// weights that had settled. Loshchilov and Hutter, *SGDR: stochastic gradient descent with

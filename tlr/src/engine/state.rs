@@ -309,7 +309,9 @@ pub(super) struct Rollback {
     pub(super) watch: Watch,
 }
 
-/// More steps than any training makes. Counting on from here overflows nothing.
+/// More steps than any training makes: to count on from here overflows nothing, and f64 holds every
+/// count exactly. The peers of `tlr-models` are kept apart from this crate's engine, and have a
+/// limit of their own of the same size.
 pub(crate) const MAX_COUNT: u64 = 1 << 53;
 
 impl State {

@@ -18,7 +18,8 @@ pub(crate) struct Rounding {
 }
 
 impl Rounding {
-    /// In a window of `steps`, of weights with this norm and numbers that are `epsilon` apart at 1.
+    /// For a window of `steps` steps, weights of this norm, and numbers whose spacing at 1 is
+    /// `epsilon`.
     pub(crate) fn new(weights: f64, steps: usize, epsilon: f64) -> Self {
         Self { weights, noise: (steps as f64).sqrt() * epsilon / 2.0 * weights }
     }
