@@ -146,8 +146,8 @@ mod tests {
     use super::{MultiHeadAttention, *};
     use dfdx::prelude::*;
 
-    // Nothing reaches q, k and v of a sequence that is all padding; the bias of `out_proj` is what
-    // is left of it.
+    // No gradient reaches q, k and v of a sequence that is all padding. Its output is the bias of
+    // `out_proj`.
     #[test]
     fn a_sequence_of_padding() {
         let dev = Cpu::seed_from_u64(1);

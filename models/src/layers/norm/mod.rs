@@ -26,8 +26,8 @@ use tlr::{TensorCollection, TrainableLr};
 /// y = (x − mean) / √(var + eps) · weight + bias, with mean and (biased) variance over batch,
 /// height and width. Training (`forward_mut` with a tape) takes those of the batch and moves the
 /// running ones towards them: running ← (1 − momentum)·running + momentum·new, the variance without
-/// bias. Inference (`forward` without a tape) takes the running ones. As in PyTorch, names
-/// included; sums are in f64. Training with a single value per channel is
+/// bias. Inference (`forward` without a tape) takes the running ones. All of this is as in PyTorch,
+/// the names too. Sums are in f64. Training with a single value per channel is
 /// [`LayerError::Shape`](super::LayerError::Shape).
 ///
 /// # Example
