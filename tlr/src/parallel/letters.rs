@@ -22,7 +22,8 @@ const HAS: u8 = 4;
 const LOST: u8 = 5;
 
 impl Letter {
-    /// Its kind stands in the last byte, so that a short message stays where it is.
+    /// The bytes to send. The kind stands in the last byte, so that a short message need not be
+    /// moved.
     pub(super) fn seal(self) -> Vec<u8> {
         let (mut letter, kind) = match self {
             Self::Short(message) => (message, SHORT),

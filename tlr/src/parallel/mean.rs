@@ -132,7 +132,7 @@ impl Mean {
                 continue;
             }
             let sums = &mut self.sums;
-            // The first is assigned, because 0 + (−0) is 0 and would lose the sign.
+            // The first term is assigned and not added: 0 + (−0) is 0 and would lose the sign.
             let mut add = |index: usize, value: f64| {
                 if let Some(sum) = sums.get_mut(index) {
                     let value = weight * value;

@@ -12,14 +12,14 @@ impl<C: Communicator> Shards for Ranks<C> {
     }
 
     /// Sends the numbers in pieces. Each piece begins with the length of the whole, so that all
-    /// ranks know how many pieces are to come. A short answer takes one.
+    /// ranks know how many pieces are to come. A short list takes one piece.
     fn exchange_numbers(&self, own: Result<Vec<f64>, Error>) -> Result<Vec<Vec<f64>>, Error> {
         let mut all: Vec<Vec<f64>> = vec![Vec::new(); self.size()];
         let mut sent = 0;
         loop {
             let said = self.gather_as(Kind::Numbers, &piece(own.as_deref(), sent))?;
             if said.iter().any(Vec::is_empty) {
-                // This is always an error: one rank has failed.
+                // This call always returns an error, because one rank has failed.
                 self.confirm_own(own.as_ref().err())?;
             }
             let mut longest = 0;

@@ -3,13 +3,13 @@
 //! There are at most two operations at a time on a GPU: one that sends and one that receives. NCCL
 //! makes the operations of one communicator one after the other, on whichever streams they are. So
 //! a rank that sends and receives at once needs two communicators, and here each rank has one in
-//! which it sends and the others receive. The two operations are on streams of their own, which do
-//! not wait for the GPU's other work, nor does that wait for them.
+//! which it sends and the others receive. The two operations are on streams of their own: they do
+//! not wait for the GPU's other work, and that work does not wait for them.
 //!
 //! NCCL's manual warns of operations of several communicators at once. Each occupies the GPU until
 //! the other rank comes, and a call of CUDA may wait for all that is on a GPU. So here an operation
-//! takes one block and begins when the other rank is there. No memory is allocated or freed beside
-//! it, and NCCL makes its connections before.
+//! takes one block and begins when the other rank is there. No memory is allocated or freed while
+//! an operation runs, and NCCL makes its connections before the first one.
 //!
 //! Each communicator is one that does not block: its calls return at once, and are asked later
 //! whether they are through. Only then does the stream know of the operation.
@@ -33,7 +33,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Bytes that go at a time: a part of a bucket, as it is by default, and its head.
+/// The bytes of a piece: a part of a bucket of the default size, and the message's head.
 pub(super) const PIECE: usize = (1 << 20) + 64;
 
 /// What tells NCCL which communicator is meant.
@@ -71,11 +71,11 @@ type Said<T> = Result<T, String>;
 impl Wires {
     /// The wires of `rank`, which is in no communicator yet.
     pub(super) fn new(device: &Cuda, rank: usize) -> Said<Self> {
-        // dfdx does not expose cudarc's handle of the device, but each of its buffers does.
+        // cudarc's handle of the device, by way of a buffer: see `snapshots/gpu.rs`.
         let buffer = Storage::<f32>::try_alloc_len(device, 1).map_err(cuda_words)?;
         let device = buffer.device();
         device.bind_to_thread().map_err(cuda_words)?;
-        // Where the second one fails, the first is left to the end of the program.
+        // If the second `Way` cannot be made, the first one stays until the program ends.
         let (outward, inward) = (Way::new()?, Way::new()?);
         let communicators = ManuallyDrop::new(Vec::new());
         Ok(Self { device, rank, communicators, outward, inward, stuck: false })
@@ -207,7 +207,7 @@ impl Wires {
     }
 
     /// Ends all communicators, and with them what they do on the GPU, which otherwise would wait
-    /// for the other rank for ever. Whether all have ended.
+    /// for the other rank for ever. The answer is whether all have ended.
     pub(super) fn hang_up(&mut self) -> bool {
         let mut all = self.bind().is_ok() && !self.stuck;
         for handle in self.communicators.iter() {
@@ -229,8 +229,8 @@ impl Wires {
     }
 }
 
-/// All that a piece needs is received, or was sent and has been confirmed, when a program leaves in
-/// order. So no rank waits for this one in a communicator, and none has to be asked.
+/// When a program ends in order, all pieces have been received, and their arrival confirmed. So no
+/// rank waits for this one in a communicator, and none has to be asked.
 impl Drop for Wires {
     fn drop(&mut self) {
         let ended = self.hang_up();
@@ -285,9 +285,9 @@ impl Way {
     }
 }
 
-/// What NCCL's own initializer of version 2.18.1 has, the version of this type, but for three
-/// settings: calls do not block, and an operation takes one block of a GPU. So two of them find
-/// room beside anything else.
+/// The configuration that NCCL's own initializer makes in version 2.18.1, which is the version of
+/// this type, but for three settings: calls do not block, and an operation takes one block of a
+/// GPU. So two of them find room beside anything else.
 fn config() -> nccl::ncclConfig_t {
     nccl::ncclConfig_t {
         size: size_of::<nccl::ncclConfig_t>(),
@@ -314,8 +314,8 @@ fn is_through(communicator: nccl::ncclComm_t) -> Said<bool> {
     Ok(state == nccl::ncclResult_t::ncclSuccess)
 }
 
-/// Not cudarc's own check: later versions of NCCL have a failure in the place of what it takes for
-/// a success.
+/// Takes the place of cudarc's own check, which takes a code for a success that is a failure in
+/// later versions of NCCL.
 fn check(result: nccl::ncclResult_t, communicator: nccl::ncclComm_t) -> Said<()> {
     use nccl::ncclResult_t::{ncclInProgress, ncclSuccess};
     if matches!(result, ncclSuccess | ncclInProgress) {

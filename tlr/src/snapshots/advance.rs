@@ -17,7 +17,7 @@ use crate::{
 };
 use dfdx::{nn::TensorCollection, shapes::Dtype, tensor_ops::Device};
 
-/// Why [`Snapshots::advance`] has not moved the snapshots on.
+/// Why [`Snapshots::advance`] did not move the snapshots on.
 #[derive(Debug)]
 pub(crate) enum Unmoved {
     /// This trainable tensor is not finite.
@@ -38,7 +38,7 @@ struct TensorShift<'a, E: Dtype> {
     before: OlderSnapshotMut<'a, E>,
     last: &'a mut [E],
     now: Values<E>,
-    /// The element of W that B begins with.
+    /// The index in W of B's first element.
     first: usize,
     /// Whether other ranks have other parts of the snapshots.
     is_sharded: bool,
@@ -92,7 +92,7 @@ impl<E: Dtype> Snapshots<E> {
             return Ok(products);
         }
         if self.is_sharded {
-            // Each rank looks at all weights, so that all of them find the same.
+            // Each rank looks at all weights, so that all ranks find the same tensor.
             let bad = tensors::first_not_finite(model).and_then(|place| self.tensors.get(place));
             if let Some(tensor) = bad {
                 return Err(Unmoved::NotFinite(tensor.name.clone()));
@@ -113,8 +113,8 @@ impl<E: Dtype> Snapshots<E> {
     }
 
     /// Computes the dot products of every group, over the part that is kept here. Writes W to the
-    /// memory of A. Where a direction is kept in place of A, writes W to that of B, unless the
-    /// snapshots are shared out.
+    /// memory of A. Where a direction is kept in place of A, writes W to the memory of B, unless
+    /// the snapshots are shared out.
     fn shift<D, M>(&mut self, model: &M) -> Result<Vec<WindowProducts>, Unmoved>
     where
         D: Device<E>,
