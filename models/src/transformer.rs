@@ -34,9 +34,9 @@ impl Default for Pad {
 ///
 /// Maps `(source, target)`, of ids `(batch, source length)` and `(batch, target length)`, to logits
 /// `(batch, target length, TGT)`: at each position of the target those of the token after it, seen
-/// from the tokens up to it (teacher forcing). Positions of [`pad`](Self::pad) are seen by none.
-/// The source carries the tape. Dropout is at work in [`ModuleMut`], whose source has a tape, and
-/// off in [`Module`], whose source has none.
+/// from the tokens up to it (teacher forcing). No position sees those of [`pad`](Self::pad). The
+/// source carries the tape. Dropout is at work in [`ModuleMut`], whose source has a tape, and off
+/// in [`Module`], whose source has none.
 ///
 /// # Errors
 /// [`LayerError::Shape`] for ids outside their vocabulary and for batches that differ.
@@ -142,7 +142,8 @@ where
         KeyPadding::of(&ids.as_vec(), ids.shape().0, self.pad.0)
     }
 
-    /// What the decoder attends to, `(batch, length, M)`, and which of it is padding.
+    /// The encoder's result that the decoder attends to, `(batch, length, M)`, and which positions
+    /// are padding.
     #[allow(clippy::type_complexity)]
     pub(crate) fn memory<T: Tape<E, D>>(
         &self,
@@ -155,7 +156,7 @@ where
         Ok((self.encoder.try_encode(x, padding.as_ref(), training)?, padding))
     }
 
-    /// What the generator makes logits of, `(batch, length, M)`.
+    /// The features that the generator turns into logits, `(batch, length, M)`.
     pub(crate) fn features<T: Tape<E, D>>(
         &self,
         target: Ids<D, T>,
@@ -274,7 +275,7 @@ pub fn padded<D: TensorFromVec<usize>>(
     device.try_tensor_from_vec(ids.collect(), (sentences.len(), length))
 }
 
-/// What a decoder reads and what it is to say: each sentence but its last token, and each but its
+/// A decoder's input and its labels: each sentence without its last token, and each without its
 /// first.
 ///
 /// # Errors

@@ -56,7 +56,7 @@ pub struct PeerOptimizer<M, R: PeerRule, E: Real> {
 
 /// The name under which a peer's state is attached to a checkpoint.
 const ATTACHMENT: &str = "peer";
-/// The name under which its schedule is.
+/// The name under which a peer's schedule is attached.
 const SCHEDULE: &str = "schedule";
 const NO_SCHEDULE: &str = "none";
 
@@ -167,8 +167,8 @@ where
         Ok(())
     }
 
-    /// The model to test and to use, where it is not the one that is trained: at the average of the
-    /// weights so far. Its buffers are those of `model`; with batch norm see
+    /// The model to test and to use, if it is not the one that is trained: its weights are the
+    /// average of those so far. Its buffers are those of `model`; with batch norm see
     /// [`recalibrated`](super::recalibrated).
     ///
     /// `model` stays as it is. (Packages put the average in its place, and back before the next
@@ -203,7 +203,7 @@ where
         Ok(checkpoint.attach(ATTACHMENT, bytes).attach(SCHEDULE, self.described_schedule()))
     }
 
-    /// The schedule in words that can be compared. Functions all have the same.
+    /// The schedule in words that can be compared. All functions have the same words.
     fn described_schedule(&self) -> String {
         let schedule = self.schedule.as_ref();
         schedule.map_or_else(|| NO_SCHEDULE.to_owned(), |schedule| format!("{schedule:?}"))
@@ -246,7 +246,7 @@ fn damaged(what: String) -> Error {
     Error::Checkpoint { path: None, problem: CheckpointError::Damaged(what) }
 }
 
-/// What saves and restores a model's tensors, and checks that they are such as can be trained.
+/// A trainer that only saves and restores a model's tensors, and checks that they can be trained.
 fn checkpointer<M, E>(model: &M) -> Result<Trainer<walk::Idle<M, E>, walk::Unchanging>, Error>
 where
     M: TensorCollection<E, Cpu> + Clone,
@@ -264,8 +264,8 @@ where
     Cpu: Backend<E>,
 {
     /// A step without a loss, for the rules that need none. dfdx has no error for a peer's refusal.
-    /// As a [`Trainer`]'s, it counts all trainable tensors as unused, and the log says why; so does
-    /// the error of [`step`](Self::step).
+    /// So it reports all trainable tensors as unused, as a [`Trainer`] does, and the log says why.
+    /// The error of [`step`](Self::step) says why, too.
     fn update(
         &mut self,
         model: &mut M,

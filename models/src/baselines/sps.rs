@@ -38,7 +38,7 @@ pub struct Sps {
 /// The bound that the step size stays below.
 #[derive(Clone, Debug, PartialEq)]
 pub enum SpsBound {
-    /// `growth`^(1/`batches`) times that of the step before, `first` at first.
+    /// `growth`^(1/`batches`) times the step size of the step before; in the first step, `first`.
     Smooth {
         /// γ, what it may grow by in an epoch. At least 1; default 2.
         growth: f64,

@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 /// The point of a curve at nine tenths of the budget, where the best by hand sets the target.
 const TARGET_AT: usize = POINTS * 9 / 10;
 
-/// The contender whose time of a step others are compared with.
+/// The contender whose time for a step the others' times are compared with.
 const PLAIN: &str = "sgd-constant-0.1";
 
 /// What the runs in a folder show.
@@ -74,7 +74,7 @@ pub struct Score {
     pub seconds: f64,
     /// The seconds of a step, searches for a rate included.
     pub step_seconds: f64,
-    /// The curve of the least seed, as (step, loss), to be drawn.
+    /// The curve of the seed with the lowest number, as (step, loss), to be drawn.
     pub curve: Vec<(f64, f64)>,
 }
 
@@ -139,7 +139,7 @@ impl Findings {
     }
 
     /// How much worse a competitor is at each task than the best of the search by hand, as a part
-    /// of that; none if it was not run.
+    /// of the best's loss. None if the competitor was not run.
     pub fn regrets(&self, competitor: usize) -> Vec<Option<f64>> {
         let of_task = |task: &OfTask| {
             let best = task.score(self.hand()?)?.loss();
@@ -148,8 +148,8 @@ impl Findings {
         self.tasks.iter().map(of_task).collect()
     }
 
-    /// The times to the target, each with the best of anyone: in steps, or in seconds. A task at
-    /// which the competitor was not run is left out.
+    /// For each task, the competitor's time to the target and the best time of all: in steps, or in
+    /// seconds. A task at which the competitor was not run is left out.
     pub fn times(&self, competitor: usize, time: impl Fn(&Score) -> f64) -> Vec<(f64, f64)> {
         let of_task = |task: &OfTask| {
             let best = task.scores.iter().flatten().map(&time).fold(f64::INFINITY, f64::min);
@@ -163,7 +163,8 @@ impl Findings {
         profile_area(&self.times(competitor, time))
     }
 
-    /// How long a step takes, as a multiple of one of plain SGD by a peer: the middle of the tasks.
+    /// How long a step takes, as a multiple of a step of the peers' plain SGD: the median over
+    /// tasks.
     pub fn step_time(&self, competitor: usize) -> Option<f64> {
         let plain = self.named(PLAIN_NAME)?;
         let of_task = |task: &OfTask| {

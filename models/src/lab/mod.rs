@@ -1,11 +1,12 @@
-//! The laboratory: small tasks for `tlr` and for those that it is compared with, and the results.
+//! The laboratory: small tasks, on which `tlr` and the optimizers that it is compared with are
+//! trained, and the results.
 //!
-//! A [`Task`] is a model with its data and budget, and a [`Contender`] learns it: `tlr` with no
-//! number given, its [peers](crate::baselines), and the points of a search by hand. A [`Cell`] is
-//! one of either and a seed. [`run_cells`] trains cells and writes them into a folder of
-//! [`Results`]; [`Findings`] are what they say, by the measures of [`measures`]; and [`html`] is a
-//! page for people. [`exhibits`] are the paper's figures and tables as lists of cells, and
-//! [`paper_html`] is their page.
+//! A [`Task`] is a model with its data and budget. A [`Contender`] is an optimizer that trains it:
+//! `tlr` with no number given, one of its [peers](crate::baselines), or a point of a search by
+//! hand. A [`Cell`] is a task, a contender and a seed. [`run_cells`] trains cells and writes them
+//! into a folder of [`Results`]; [`Findings`] sum the results up, by the measures of [`measures`];
+//! and [`html`] is a page for people. [`exhibits`] are the paper's figures and tables as lists of
+//! cells, and [`paper_html`] is their page.
 //!
 //! ```no_run
 //! use tlr_models::lab::{self, Cell, Findings, Folders, Results, Scale};

@@ -1,4 +1,4 @@
-//! [`Problem`]: what is to be learned, whatever learns it.
+//! [`Problem`]: a model and its examples, for any optimizer.
 
 use super::TaskDevice;
 use crate::train::{TrainError, TrainLoss};
@@ -15,7 +15,7 @@ use tlr::TrainableLr;
 /// [`epoch`](Self::epoch) get: every optimizer begins at the same weights and sees the same
 /// batches.
 pub trait Problem: Sync {
-    /// Where it is trained.
+    /// The device that the model is trained on.
     type Device: TaskDevice;
 
     /// The model that is trained.
@@ -27,7 +27,7 @@ pub trait Problem: Sync {
     /// How long it is trained.
     fn budget(&self) -> Budget;
 
-    /// The examples, in words: results on others do not count as results on these.
+    /// The examples, in words. Results on other examples do not count as results on these.
     fn data(&self) -> String;
 
     /// A model with the weights that training begins at.
@@ -42,7 +42,7 @@ pub trait Problem: Sync {
     /// There are no examples.
     fn epoch(&self, epoch: usize, seed: u64) -> Result<Vec<Vec<usize>>, TrainError>;
 
-    /// The batch's mean loss, with the tape of how it came about.
+    /// The batch's mean loss, with its tape.
     ///
     /// # Errors
     /// An error of a layer; a number that is no example's.
@@ -126,7 +126,7 @@ impl Scale {
     }
 }
 
-/// The folder with the data sets that have to be there already, and one for what is drawn.
+/// The folder with the data sets that are there already, and a folder for pictures that are drawn.
 #[derive(Clone, Debug, Default)]
 pub struct Folders {
     data: Option<PathBuf>,
@@ -147,7 +147,7 @@ impl Folders {
         Self { data: Some(root.into()), scratch: None }
     }
 
-    /// With a folder in which pictures may be drawn, where there are none.
+    /// Adds a folder in which pictures may be drawn, if there are no others.
     pub fn scratch(self, folder: impl Into<PathBuf>) -> Self {
         Self { scratch: Some(folder.into()), ..self }
     }

@@ -195,7 +195,7 @@ impl Curve {
 /// The results so far, on disk: `runs.csv` and `curves.csv` in one folder.
 ///
 /// A run's curve is written before its line in `runs.csv`, which makes it count. Killed at any
-/// moment, only the runs that were going on are lost. A folder is one program's at a time.
+/// moment, only the runs that were going on are lost. Only one program at a time has a folder.
 #[derive(Debug)]
 pub struct Results {
     folder: OutFolder,
@@ -293,12 +293,12 @@ impl Results {
 /// Called after every step of a run with its cell, the steps made so far, and the batch's loss.
 pub type WatchCells<'a> = dyn Fn(&Cell<'_>, usize, f64) + Sync + 'a;
 
-/// Trains every one of `cells` that is not done yet, `jobs` at a time, each on a thread of its own,
-/// and answers how many of them have failed.
+/// Trains each of `cells` that is not done yet, `jobs` at a time, each on a thread of its own. The
+/// answer is how many of them have failed.
 ///
-/// `watch` is called on the way of each, on its thread, and `observer` as each ends. A run that
-/// diverges is a result like another. One that fails for another reason keeps no other from being
-/// done, and is made again the next time.
+/// `watch` is called during each run, on its thread, and `observer` when it ends. A run that
+/// diverges is a result like any other. A run that fails for another reason does not stop the
+/// others, and is made again the next time.
 ///
 /// # Errors
 /// Results that cannot be written: runs that are under way are finished, but not kept.

@@ -8,7 +8,7 @@ use super::{
 };
 
 const RIGHT: f64 = 22.0;
-/// Below the last panel: its labels, and what the axis is of.
+/// The height below the last panel, for the labels of its axis and the axis's name.
 const X_AXIS: f64 = 46.0;
 /// The rows of a legend for which a figure does not grow.
 const FREE_ROWS: usize = 4;
@@ -66,8 +66,8 @@ impl Panel {
         }
     }
 
-    /// The upright axis, with some room around the values. A linear one is of shares, all of which
-    /// it has, or of per cent.
+    /// The upright axis, with some room around the values. A linear axis is for shares, and then
+    /// goes from 0 to 1, or for per cent.
     fn axis(&self) -> Axis {
         let values = self.lines.iter().flat_map(|line| &line.points);
         if !self.log {
@@ -227,7 +227,7 @@ impl Figure {
 /// The epoch at which an axis over all of `epochs` ends.
 pub(crate) fn last_epoch(epochs: impl Iterator<Item = f64>) -> f64 {
     let end = epochs.fold(0.0, f64::max);
-    // Shorter runs are a point on the axis, for which no step is small enough.
+    // A shorter run is a point on the axis, and no ticks can be that close.
     if end >= 1e-6 {
         end
     } else {

@@ -55,7 +55,7 @@ impl EpochTable {
         if rates.len() > MOST_RATES {
             headings.extend(["least rate", "greatest rate"].map(String::from));
         } else if rates.len() == 1 {
-            // Where nothing is multiplied, it is the rate in force as well.
+            // If no schedule multiplies it, the learned rate is the rate in force as well.
             headings.push(if scheduled { "learned rate" } else { "rate" }.into());
         } else {
             headings.extend(rates.iter().map(|name| format!("rate {name}")));

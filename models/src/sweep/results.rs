@@ -20,7 +20,7 @@ use std::{collections::HashSet, path::Path};
 /// A run's epochs are written before its line in `results.csv`, which makes it count. Killed at any
 /// moment, a sweep loses only the runs that were going on.
 ///
-/// A folder is one sweep's at a time.
+/// Only one sweep at a time has a folder.
 #[derive(Debug)]
 pub struct SweepResults {
     folder: OutFolder,
@@ -76,7 +76,7 @@ impl SweepResults {
         self.epochs.rows.iter().filter(|epoch| epoch.cell == wanted).collect()
     }
 
-    /// Writes down how a run ended, and answers that.
+    /// Writes down how a run ended. The answer is its record.
     pub(super) fn add(
         &mut self,
         options: &Options,

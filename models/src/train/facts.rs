@@ -68,7 +68,7 @@ impl Facts {
         (!changes.is_empty()).then(|| changes.join("; "))
     }
 
-    /// A fingerprint of all of them, in 16 hexadecimal digits.
+    /// A fingerprint of all facts, in 16 hexadecimal digits.
     pub fn fingerprint(&self) -> String {
         let mut hash = Fingerprint::default();
         self.0.iter().flat_map(|(name, value)| [name, value]).for_each(|part| {
@@ -97,8 +97,8 @@ impl fmt::Display for Facts {
 }
 
 impl Options {
-    /// What they say, by the flags of the examples. The number of epochs is among them only where
-    /// the schedule depends on it: a run may have more of them than it was started with.
+    /// The options by the flags of the examples. The number of epochs is among them only if the
+    /// schedule depends on it: a run may have more epochs than it was started with.
     pub fn facts(&self) -> Facts {
         let Self { optimizer, mode, rule, rate, ramp, batch_size, window_fraction, .. } = self;
         let Self { damping, meta_rate, weight_decay, schedule, safeguard, sketch, .. } = self;

@@ -72,8 +72,8 @@ pub enum Shape {
 }
 
 impl Shape {
-    /// What the examples train with where nothing is said: to 0 with the aligned rule, whose levels
-    /// are measured for that (docs/start.md), and as in the paper with other rules.
+    /// The shape that the examples take by default: the horizon with the aligned rule, whose levels
+    /// were measured with it (docs/start.md), and a constant one with other rules, as in the paper.
     pub fn usual(rule: Rule) -> Self {
         match rule {
             Rule::Aligned => Self::Horizon,

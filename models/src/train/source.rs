@@ -30,7 +30,8 @@ pub trait Source {
     /// How many batches an epoch has.
     fn batches_per_epoch(&self) -> usize;
 
-    /// How the images are shown, by the examples' flags: a checkpoint of others is refused.
+    /// How the images are shown, by the examples' flags. A checkpoint with other settings is
+    /// refused.
     fn settings(&self) -> Facts;
 
     /// Notes for users of the model, by name. They stand beside the best weights.
@@ -38,7 +39,8 @@ pub trait Source {
         Vec::new()
     }
 
-    /// What identifies these images, their classes included: a checkpoint of others is refused.
+    /// What identifies these images, their classes included. A checkpoint of other images is
+    /// refused.
     ///
     /// # Errors
     /// Images that cannot be read.

@@ -114,8 +114,9 @@ impl Names {
         .ignoring(|name| name.ends_with(".num_batches_tracked"))
     }
 
-    /// A name that begins with `model` begins with `file` in the file. Of several prefixes that
-    /// fit, the first that was given counts. This is applied after all that else changes the name.
+    /// A name that begins with `model` in the model begins with `file` in the file. Of several
+    /// prefixes that fit, the first that was given counts. Prefixes are applied after all other
+    /// changes of a name.
     #[must_use]
     pub fn prefix(mut self, model: &str, file: &str) -> Self {
         self.prefixes.push((model.to_owned(), file.to_owned()));
@@ -123,8 +124,8 @@ impl Names {
     }
 
     /// The model's `part`, a layer or a tensor by its name in the model, keeps the weights that it
-    /// has. What the file has for it is passed over, whatever its shape: for a head of another
-    /// number of classes. May be called several times.
+    /// has. The file's tensors for the part are passed over, whatever their shape. This is for a
+    /// head of another number of classes. May be called several times.
     ///
     /// # Example
     /// ```
@@ -158,8 +159,8 @@ impl Names {
         self
     }
 
-    /// Tensors of the file that the model does without, by their name there: counters, tables that
-    /// the model computes. A call replaces the one before.
+    /// Tensors of the file that the model does without, by their name in the file: counters, say,
+    /// or tables that the model computes. A second call replaces the first.
     #[must_use]
     pub fn ignoring(mut self, ignored: impl Fn(&str) -> bool + Send + Sync + 'static) -> Self {
         self.ignored = Box::new(ignored);

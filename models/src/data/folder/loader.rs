@@ -66,7 +66,8 @@ impl Pictures {
         }
         let threads = loader.threads.get().min(order.len());
         let stop = Arc::new(AtomicBool::new(false));
-        // Filled one by one: if a thread cannot be had, dropping this ends those before it.
+        // The threads are started one by one. If one cannot be started, this is dropped, which ends
+        // those before it.
         let mut batches =
             PictureBatches { lanes: Vec::new(), next: 0, len: order.len(), stop, failed: false };
         for lane in 0..threads {

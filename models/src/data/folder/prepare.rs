@@ -129,7 +129,7 @@ impl Pictures {
         Ok(pixels)
     }
 
-    /// [`read`](Self::read) to the end of `pixels`.
+    /// As [`read`](Self::read), but appends the values to `pixels`.
     pub(super) fn append(
         &self,
         index: usize,
@@ -188,8 +188,9 @@ struct Part {
 }
 
 impl Part {
-    /// An even area and an even logarithm of the aspect ratio, as Inception was trained
-    /// (Szegedy et al., *Going deeper with convolutions*); the middle if ten of them do not fit.
+    /// A part with a uniformly distributed area and logarithm of the aspect ratio, as Inception was
+    /// trained (Szegedy et al., *Going deeper with convolutions*); the middle if ten of them do not
+    /// fit.
     fn random((width, height): (u32, u32), rng: &mut ChaCha8Rng) -> Self {
         let area = f64::from(width) * f64::from(height);
         let limit = (4.0_f64 / 3.0).ln();

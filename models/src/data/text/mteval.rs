@@ -1,7 +1,8 @@
 //! The words that BLEU is counted over, as the script `mteval-v13a` of the translation contests
 //! cuts them. sacrebleu calls it 13a, and takes it by default.
 
-/// The words and marks of a sentence, as sacrebleu's 13a cuts them: what scores are compared by.
+/// The words and marks of a sentence, as sacrebleu's 13a cuts them. Published scores are counted
+/// over these.
 ///
 /// Marks of ASCII are words of their own, but for a full stop or a comma between digits, an
 /// apostrophe, and a dash that follows no digit. Other marks (`„`, `–`) stay where they are.

@@ -246,7 +246,7 @@ mod tests {
             assert!(matches!(error, TextError::File(DataError::Gzip { .. })), "{length}: {error}");
             assert!(error.to_string().contains("source"), "{error}");
         }
-        // Past the header. The data, too, has bits that carry nothing.
+        // The damage is behind the header. The data, too, has bits that carry no information.
         let intact = read(&bytes, lines.as_bytes()).unwrap();
         for at in (10..bytes.len()).step_by(7) {
             let mut damaged = bytes.clone();
