@@ -44,10 +44,11 @@ impl Default for Pad {
 /// # Example
 /// ```
 /// use dfdx::prelude::*;
-/// use tlr_models::{padded, shifted, Seq2SeqTransformer};
+/// use tlr_models::{layers::DropoutRate, padded, shifted, Seq2SeqTransformer};
 ///
 /// let dev = Cpu::default();
 /// let mut model = Seq2SeqTransformer::<20, 30, 16, 4, 32, 1, 1, f32, Cpu>::build(&dev);
+/// model.set_dropout(DropoutRate::NONE);
 /// let source = padded(&dev, &[&[2, 7, 9, 3][..], &[2, 8, 3]], 1)?;
 /// let target = padded(&dev, &[&[2, 4, 3][..], &[2, 5, 6, 3]], 1)?;
 /// let (input, labels) = shifted(&target)?;
@@ -108,6 +109,8 @@ where
     D: Device<E>,
 {
     /// Sets the dropout rate of the embeddings and of all layers.
+    ///
+    /// Example: [`Seq2SeqTransformer`].
     pub fn set_dropout(&mut self, rate: DropoutRate) {
         self.dropout = rate;
         self.encoder.layers.modules.iter_mut().for_each(|layer| layer.dropout = rate);
@@ -188,6 +191,8 @@ where
     /// # Errors
     /// [`LayerError::Shape`] for labels outside the vocabulary, and for another number of labels
     /// than there are rows of logits; an error of the device.
+    ///
+    /// Example: [`Seq2SeqTransformer`].
     pub fn try_loss<T: Tape<E, D>>(
         &self,
         logits: Sequences<TGT, E, D, T>,

@@ -55,6 +55,8 @@ impl Default for Dog {
 
 impl Dog {
     /// L-DoG, with the same defaults.
+    ///
+    /// Example: [`Dog`].
     pub fn layerwise() -> Self {
         Self { layerwise: true, ..Self::default() }
     }

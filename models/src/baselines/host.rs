@@ -87,6 +87,20 @@ where
     ///
     /// # Errors
     /// [`PeerError::NoSchedule`], for a rule without such a rate.
+    ///
+    /// # Example
+    /// ```
+    /// use dfdx::prelude::*;
+    /// use tlr::Schedule;
+    /// use tlr_models::baselines::{NAdamW, PeerOptimizer};
+    ///
+    /// let model = Cpu::default().build_module::<Linear<2, 1>, f32>();
+    /// let opt = PeerOptimizer::new(&model, NAdamW::default())?;
+    /// let opt = opt.schedule(Schedule::cosine(100, 0.0)?)?;
+    /// assert_eq!(opt.peer().steps(), 0);
+    /// assert!(opt.rates().is_empty()); // before the first step
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn schedule(mut self, schedule: impl Into<Option<Schedule>>) -> Result<Self, PeerError> {
         self.schedule = schedule.into();
         match &self.schedule {
@@ -103,6 +117,8 @@ where
     }
 
     /// The rule and what it remembers.
+    ///
+    /// Example: [`schedule`](Self::schedule`].
     pub fn peer(&self) -> &Peer<R, E> {
         &self.peer
     }
@@ -112,6 +128,8 @@ where
     ///
     /// # Errors
     /// As [`Peer::step`]; [`PeerError::Device`].
+    ///
+    /// Example: [`PeerOptimizer`].
     pub fn step(
         &mut self,
         model: &mut M,
@@ -129,6 +147,24 @@ where
     ///
     /// # Errors
     /// As [`step`](Self::step), and what `trial` fails with.
+    ///
+    /// # Example
+    /// ```
+    /// use dfdx::prelude::*;
+    /// use tlr_models::baselines::{PeerOptimizer, Sls};
+    ///
+    /// type Weight = Tensor<Rank1<1>, f64, Cpu>;
+    /// let mut w: Weight = Cpu::default().tensor([3.0]);
+    /// let mut opt = PeerOptimizer::new(&w, Sls::default())?;
+    /// let mut trial = |w: &mut Weight| Ok(w.clone().square().sum::<Rank0, _>().array());
+    /// for _ in 0..20 {
+    ///     let loss = w.leaky_trace().square().sum::<Rank0, _>();
+    ///     let value = loss.array();
+    ///     opt.step_with(&mut w, &mut loss.backward(), value, &mut trial)?;
+    /// }
+    /// assert!(w.array()[0].abs() < 0.1);
+    /// # Ok::<(), tlr_models::baselines::PeerError>(())
+    /// ```
     pub fn step_with(
         &mut self,
         model: &mut M,
@@ -173,6 +209,8 @@ where
     ///
     /// `model` stays as it is. (Packages put the average in its place, and back before the next
     /// step. If that is forgotten, training goes on at the wrong weights, or saves them.)
+    ///
+    /// Example: [`PeerOptimizer`].
     pub fn averaged(&self, model: &M) -> Option<M> {
         let mut weights = walk::read(model);
         let lent: Vec<_> = weights.iter_mut().map(Vec::as_mut_slice).collect();
@@ -184,6 +222,8 @@ where
 
     /// The rates of the last step, by name: of the model, or of each tensor. Empty if the rule
     /// has none, and before the first step.
+    ///
+    /// Example: [`schedule`](Self::schedule`].
     pub fn rates(&self) -> Vec<(&str, f64)> {
         let rates = self.peer.rates();
         if rates.len() == 1 {
@@ -196,6 +236,20 @@ where
     ///
     /// # Errors
     /// [`PeerError::Model`] as [`Trainer::checkpoint`].
+    ///
+    /// # Example
+    /// ```
+    /// use dfdx::prelude::*;
+    /// use tlr_models::baselines::{NAdamW, PeerOptimizer};
+    ///
+    /// let mut model = Cpu::default().build_module::<Linear<2, 1>, f32>();
+    /// let opt = PeerOptimizer::new(&model, NAdamW::default())?;
+    /// let checkpoint = opt.checkpoint(&model)?;
+    /// let mut other = PeerOptimizer::new(&model, NAdamW::default())?;
+    /// other.resume(&mut model, &checkpoint)?;
+    /// assert_eq!(other.peer(), opt.peer());
+    /// # Ok::<(), tlr_models::baselines::PeerError>(())
+    /// ```
     pub fn checkpoint(&self, model: &M) -> Result<Checkpoint, PeerError> {
         let bytes = postcard::to_stdvec(&self.peer.saved());
         let bytes = bytes.map_err(|error| damaged(error.to_string()))?;
@@ -215,6 +269,8 @@ where
     /// # Errors
     /// [`PeerError::AnotherRule`]; [`PeerError::Model`] with [`Error::Checkpoint`], for another
     /// model or schedule, or a file that is no peer's. Nothing has changed then.
+    ///
+    /// Example: [`checkpoint`](Self::checkpoint`].
     pub fn resume(&mut self, model: &mut M, checkpoint: &Checkpoint) -> Result<(), PeerError> {
         let Some(bytes) = checkpoint.attachment(ATTACHMENT) else {
             let what = format!("it has no `{ATTACHMENT}`: it is of another optimizer");

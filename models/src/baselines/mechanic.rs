@@ -51,6 +51,8 @@ pub struct Mechanic<B> {
 
 impl<B> Mechanic<B> {
     /// The package's defaults around this base.
+    ///
+    /// Example: [`Mechanic`].
     pub fn around(base: B) -> Self {
         Self {
             base,

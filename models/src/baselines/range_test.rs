@@ -61,6 +61,8 @@ impl RangeTest {
     ///
     /// # Errors
     /// [`PeerError::OutOfRange`], and what `step` fails with.
+    ///
+    /// Example: [`RangeTest`].
     pub fn run<F: From<PeerError>>(
         &self,
         mut step: impl FnMut(f64) -> Result<f64, F>,

@@ -107,6 +107,11 @@ pub trait PeerState {
 ///     peer.step(&mut [&mut w[..]], &[&g[..]], Some(loss))?;
 /// }
 /// assert!(w[0].abs() < 1e-3);
+///
+/// let mut other = Peer::new(Sps::default())?;
+/// other.restore(peer.saved())?;
+/// assert_eq!((other.steps(), other.rates(), other.rule()), (20, peer.rates(), peer.rule()));
+/// assert_eq!(other.averaged(&[&mut w[..]]), None); // this rule averages no weights
 /// # Ok::<(), tlr_models::baselines::PeerError>(())
 /// ```
 #[derive(Clone, Debug, PartialEq)]
@@ -152,6 +157,8 @@ impl<R: PeerRule, E: Real> Peer<R, E> {
     /// # Errors
     /// [`PeerError::Shapes`], [`PeerError::NoLoss`], [`PeerError::NoTrials`],
     /// [`PeerError::NonFiniteLoss`], [`PeerError::NonFinite`]. Weights and state are as they were.
+    ///
+    /// Example: [`Peer`].
     pub fn step(
         &mut self,
         weights: &mut [&mut [E]],
@@ -166,6 +173,8 @@ impl<R: PeerRule, E: Real> Peer<R, E> {
     ///
     /// # Errors
     /// As [`step`](Self::step), and what `trial` fails with.
+    ///
+    /// Example: [`Sls`](super::Sls`].
     pub fn step_with<'a>(
         &mut self,
         weights: &mut [&mut [E]],
@@ -221,26 +230,36 @@ impl<R: PeerRule, E: Real> Peer<R, E> {
     }
 
     /// The rule.
+    ///
+    /// Example: [`Peer`].
     pub fn rule(&self) -> &R {
         &self.rule
     }
 
     /// Steps made.
+    ///
+    /// Example: [`Peer`].
     pub fn steps(&self) -> u64 {
         self.steps
     }
 
     /// As [`PeerRule::rates`]; none before the first step.
+    ///
+    /// Example: [`Peer`].
     pub fn rates(&self) -> Vec<f64> {
         self.state.as_ref().map(|state| self.rule.rates(state)).unwrap_or_default()
     }
 
     /// As [`PeerRule::averaged`]; `None` before the first step.
+    ///
+    /// Example: [`Peer`].
     pub fn averaged(&self, weights: &[&mut [E]]) -> Option<Tensors<E>> {
         self.rule.averaged(self.state.as_ref()?, weights)
     }
 
     /// All that is remembered.
+    ///
+    /// Example: [`Peer`].
     pub fn saved(&self) -> Saved<R::State<E>> {
         let (rule, steps, lens) = (self.described(), self.steps, self.lens.clone());
         Saved { rule, steps, lens, state: self.state.clone() }
@@ -252,6 +271,8 @@ impl<R: PeerRule, E: Real> Peer<R, E> {
     /// # Errors
     /// [`PeerError::AnotherRule`]; [`PeerError::OutOfRange`] for a number of steps and
     /// [`PeerError::Shapes`] for buffers that the rule cannot have left. Nothing has changed then.
+    ///
+    /// Example: [`Peer`].
     pub fn restore(&mut self, saved: Saved<R::State<E>>) -> Result<(), PeerError> {
         if saved.rule != self.described() {
             return Err(PeerError::AnotherRule { saved: saved.rule, here: self.described() });

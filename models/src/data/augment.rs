@@ -29,6 +29,11 @@ use super::{
 ///         augment.apply(epoch, &indices, train.shape(), &mut pixels)?;
 ///     }
 /// }
+///
+/// // Without padding and mirror images, nothing changes.
+/// let (still, before) = (Augment::new(7).padding(0).flip(false), pixels.clone());
+/// still.apply(0, &[0, 1, 2, 3], train.shape(), &mut pixels)?;
+/// assert_eq!(pixels, before);
 /// # Ok::<(), tlr_models::data::DataError>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,11 +53,15 @@ impl Augment {
 
     /// Pads by `padding` pixels on each side, so that an image moves by at most as many. Default 4;
     /// 0 leaves images where they are.
+    ///
+    /// Example: [`Augment`].
     pub fn padding(self, padding: usize) -> Self {
         Self { padding, ..self }
     }
 
     /// Whether half of the images are mirrored left to right. Default true.
+    ///
+    /// Example: [`Augment`].
     pub fn flip(self, flip: bool) -> Self {
         Self { flip, ..self }
     }
@@ -64,6 +73,8 @@ impl Augment {
     /// # Errors
     /// [`DataError::Length`] when `pixels` does not hold `indices.len()` such images; nothing is
     /// changed then.
+    ///
+    /// Example: [`Augment`].
     pub fn apply(
         &self,
         epoch: usize,

@@ -124,6 +124,8 @@ impl Contender {
     }
 
     /// Whether it can train on a GPU: this library's trainer can, and peers cannot.
+    ///
+    /// Example: [`Place`](super::Place`].
     pub fn on_gpu(&self) -> bool {
         matches!(self.method, Method::Trainer(_))
     }

@@ -94,6 +94,8 @@ impl OfTask {
 
 impl Findings {
     /// What `results` show.
+    ///
+    /// Example: [`html`](super::html`].
     #[cfg(feature = "lab")]
     pub fn of(results: &super::Results) -> Self {
         let (records, curves): (Vec<_>, Vec<_>) =

@@ -140,7 +140,8 @@ impl Folders {
     /// ```
     /// use tlr_models::lab::Folders;
     ///
-    /// assert!(Folders::below("/no/such/folder").find("mnist").is_none());
+    /// let folders = Folders::below("/no/such/folder").scratch("out/drawn");
+    /// assert!(folders.find("mnist").is_none());
     /// assert!(Folders::default().find("mnist").is_none());
     /// ```
     pub fn below(root: impl Into<PathBuf>) -> Self {
@@ -148,6 +149,8 @@ impl Folders {
     }
 
     /// Adds a folder in which pictures may be drawn, if there are no others.
+    ///
+    /// Example: [`below`](Self::below`].
     pub fn scratch(self, folder: impl Into<PathBuf>) -> Self {
         Self { scratch: Some(folder.into()), ..self }
     }
@@ -158,6 +161,8 @@ impl Folders {
     }
 
     /// The folder of a data set, if there is one.
+    ///
+    /// Example: [`below`](Self::below`].
     pub fn find(&self, name: &str) -> Option<PathBuf> {
         self.data.as_ref().map(|root| root.join(name)).filter(|folder| folder.is_dir())
     }

@@ -49,6 +49,8 @@ impl EventFile {
 
     /// Adds a number, named as TensorBoard groups them: `loss/test` and `loss/train` stand
     /// together.
+    ///
+    /// Example: [`EventFile`].
     pub fn scalar(&mut self, tag: &str, step: u64, value: f64) {
         let mut scalar = Vec::new();
         bytes(&mut scalar, TAG, tag.as_bytes());
@@ -64,6 +66,8 @@ impl EventFile {
     ///
     /// # Errors
     /// [`ReportError::Io`].
+    ///
+    /// Example: [`EventFile`].
     pub fn write(&mut self) -> Result<(), ReportError> {
         let written = self.append();
         written.map_err(|source| ReportError::Io { path: self.path.clone(), source })?;

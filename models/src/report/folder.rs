@@ -21,6 +21,7 @@ const LOCK: &str = ".lock";
 /// let out = OutFolder::claim(&dir.path().join("runs/first"))?;
 /// report::write(&out.file("notes.txt"), "it went well")?;
 /// assert!(matches!(OutFolder::claim(out.path()), Err(ReportError::InUse { .. })));
+/// assert_eq!(OutFolder::of_another(out.path()).path(), out.path());
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug)]
@@ -84,16 +85,22 @@ impl OutFolder {
     }
 
     /// The folder of another process of the same run, in which this one writes nothing.
+    ///
+    /// Example: [`OutFolder`].
     pub fn of_another(path: &Path) -> Self {
         Self { path: path.to_owned(), _held: None }
     }
 
     /// The folder's path.
+    ///
+    /// Example: [`OutFolder`].
     pub fn path(&self) -> &Path {
         &self.path
     }
 
     /// The path of a file in it.
+    ///
+    /// Example: [`OutFolder`].
     pub fn file(&self, name: &str) -> PathBuf {
         self.path.join(name)
     }

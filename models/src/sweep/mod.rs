@@ -48,6 +48,9 @@ use grid::canonical;
 ///     println!("{}", sweep::line(record));
 /// })?;
 /// assert_eq!(failed, 0);
+/// let (record, epochs) = (results.of(&cells[0]), results.epochs_of(&cells[0]));
+/// println!("{:?}, {} epochs", record.map(|record| record.options()), epochs.len());
+/// println!("{}", results.folder().path().display());
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn run<M: Network>(

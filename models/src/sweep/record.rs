@@ -141,6 +141,8 @@ impl SweepRecord {
     }
 
     /// The run's options.
+    ///
+    /// Example: [`run`](super::run`].
     pub fn options(&self) -> Options {
         Options {
             optimizer: self.optimizer,

@@ -93,11 +93,27 @@ impl<'a> InMemory<'a> {
     }
 
     /// Only a part of each batch, as one of several ranks has it. It may be empty.
+    ///
+    /// Example: [`drop_last`](Self::drop_last`].
     pub fn share(self, share: Share) -> Self {
         Self { share, ..self }
     }
 
     /// Without a last batch that is smaller than the others: see [`Batches::drop_last`].
+    ///
+    /// # Example
+    /// ```
+    /// use tlr_models::{
+    ///     data::digits,
+    ///     train::{InMemory, Share, Source},
+    /// };
+    ///
+    /// let data = digits::draw(0, 50, 10)?;
+    /// let first = Share::new(0, 2).expect("the first of two ranks");
+    /// let source = InMemory::new(&data, 20, 0, None)?.share(first).drop_last();
+    /// assert_eq!(source.batches_per_epoch(), 2);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn drop_last(self) -> Self {
         Self { batches: self.batches.drop_last(), ..self }
     }
@@ -221,11 +237,15 @@ impl<'a> Decoded<'a> {
     }
 
     /// Only a part of each batch, as one of several ranks has it. It may be empty.
+    ///
+    /// Example: as [`InMemory::drop_last`].
     pub fn share(self, share: Share) -> Self {
         Self { share, ..self }
     }
 
     /// Without a last batch that is smaller than the others: see [`Batches::drop_last`].
+    ///
+    /// Example: as [`InMemory::drop_last`].
     pub fn drop_last(self) -> Self {
         Self { batches: self.batches.drop_last(), ..self }
     }

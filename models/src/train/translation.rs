@@ -58,6 +58,7 @@ impl Corpus {
     /// let corpus = Corpus::new(&data.train, &data.val, VocabularyConfig::default())?;
     /// let [source, target] = corpus.tokens();
     /// assert!(source > 4 && target > 4); // more than the special tokens
+    /// assert!(corpus.data().get("the training set").is_some());
     /// # Ok::<(), tlr_models::data::text::TextError>(())
     /// ```
     pub fn new(
@@ -82,11 +83,15 @@ impl Corpus {
     }
 
     /// What identifies these pairs.
+    ///
+    /// Example: [`new`](Self::new`].
     pub fn data(&self) -> &Facts {
         &self.data
     }
 
     /// Tokens of the source's and of the target's vocabulary.
+    ///
+    /// Example: [`new`](Self::new`].
     pub fn tokens(&self) -> [usize; 2] {
         [self.source.len(), self.target.len()]
     }
@@ -95,6 +100,8 @@ impl Corpus {
     ///
     /// # Errors
     /// A model whose logits are NaN, or that is not one for these vocabularies.
+    ///
+    /// Example: [`train_translator`].
     pub fn translate<M: Translator>(
         &self,
         model: &M,

@@ -52,6 +52,8 @@ impl Pictures {
     /// [`DataError::Preparation`] for sizes that make no sense, [`DataError::Index`] when an index
     /// in `order` is not below [`len`](Self::len), [`DataError::Thread`] when there are no threads
     /// to be had. The iterator's items are errors of [`read`](Self::read) that name the file.
+    ///
+    /// Example: [`Folder`](super`].
     pub fn batches(
         &self,
         order: impl IntoIterator<Item = Vec<usize>>,

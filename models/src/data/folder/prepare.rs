@@ -52,6 +52,7 @@ impl Preparation {
     /// let preparation = Preparation::square(224);
     /// assert_eq!(preparation, Preparation::default());
     /// assert_eq!(preparation.shorter, 256);
+    /// assert!(preparation.check().is_ok());
     /// ```
     pub fn square(side: u32) -> Self {
         Self { side, shorter: side.saturating_add(side / 7), ..Self::default() }
@@ -62,6 +63,8 @@ impl Preparation {
     /// # Errors
     /// [`DataError::Preparation`] when `side` is zero, `shorter` is below it or above 16,384, a
     /// mean is not finite or a deviation not positive and finite.
+    ///
+    /// Example: [`square`](Self::square`].
     pub fn check(&self) -> Result<(), DataError> {
         let refuse = |what| Err(DataError::Preparation { what });
         if self.side == 0 {

@@ -31,6 +31,8 @@ impl WordByWord {
     ///
     /// # Errors
     /// [`TextError::Tokenizer`] when the tokenizer refuses.
+    ///
+    /// Example: [`WordByWord`].
     pub fn learn(text: &ParallelText) -> Result<Self, TextError> {
         let (mut sources, mut targets) = (Numbers::default(), Numbers::default());
         let pairs = text.source().iter().zip(text.target());
@@ -83,6 +85,8 @@ impl WordByWord {
     ///
     /// # Errors
     /// [`TextError::Tokenizer`] when the tokenizer refuses.
+    ///
+    /// Example: [`WordByWord`].
     pub fn translate(&self, sentence: &str) -> Result<String, TextError> {
         let words = words(sentence)?;
         let translated: Vec<&str> =

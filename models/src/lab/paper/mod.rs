@@ -119,6 +119,8 @@ pub struct Exhibit {
 
 impl Exhibit {
     /// The contenders of all series, each once.
+    ///
+    /// Example: [`exhibits`](super::exhibits`].
     pub fn contenders(&self) -> Vec<&Contender> {
         let mut all: Vec<&Contender> = Vec::new();
         for one in self.views.iter().flat_map(View::series).flat_map(|series| &series.of) {

@@ -93,6 +93,8 @@ impl Task {
     ///
     /// # Errors
     /// Files that cannot be read.
+    ///
+    /// Example: [`Place`].
     pub fn open_at(
         &self,
         folders: &Folders,

@@ -63,8 +63,9 @@ pub struct KeyPadding {
 }
 
 impl KeyPadding {
-    /// The positions of `pad` in `batch` sequences of ids of the same length. `None` if the ids
-    /// cannot be divided so.
+    /// Where `pad` stands in `batch` sequences of equal length. `None` if ids are left over.
+    ///
+    /// Example: [`KeyPadding`].
     pub fn of(ids: &[usize], batch: usize, pad: usize) -> Option<Self> {
         let length = ids.len().checked_div(batch).unwrap_or(0);
         (batch * length == ids.len()).then(|| Self {
@@ -382,8 +383,7 @@ fn drop_all<E: Element>(values: &mut [E], dropped: Dropped, first: usize) {
     });
 }
 
-/// Turns gradients of the weights into gradients of the scores. If a weight is 0 because it is
-/// masked, so is the gradient.
+/// Turns the weights' gradients into those of the scores. Masked weights have a gradient of 0.
 fn softmax_gradient<E: Element>(gradient: &mut [E], weights: &[E], keys: usize, scale: f64) {
     let width = keys.max(1);
     for (gradient, weights) in gradient.chunks_exact_mut(width).zip(weights.chunks_exact(width)) {

@@ -55,6 +55,8 @@ impl DropoutRate {
     }
 
     /// The probability.
+    ///
+    /// Example: [`DropoutRate`].
     pub fn get(self) -> f64 {
         self.0
     }
