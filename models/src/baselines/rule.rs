@@ -174,7 +174,7 @@ impl<R: PeerRule, E: Real> Peer<R, E> {
     /// # Errors
     /// As [`step`](Self::step), and what `trial` fails with.
     ///
-    /// Example: [`Sls`](super::Sls`].
+    /// Example: [`Sls`](super::Sls).
     pub fn step_with<'a>(
         &mut self,
         weights: &mut [&mut [E]],

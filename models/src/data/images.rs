@@ -76,7 +76,7 @@ impl Images {
 
     /// The number of images, at least one.
     ///
-    /// Example: [`new`](Self::new`].
+    /// Example: [`new`](Self::new).
     pub fn len(&self) -> usize {
         self.labels.len()
     }
@@ -84,7 +84,7 @@ impl Images {
     /// Whether there are no images; always false, since [`Images::new`]
     /// refuses an empty set.
     ///
-    /// Example: [`new`](Self::new`].
+    /// Example: [`new`](Self::new).
     pub fn is_empty(&self) -> bool {
         self.labels.is_empty()
     }
@@ -92,42 +92,42 @@ impl Images {
     /// The number of channels: one for grey images, three for red, green and
     /// blue.
     ///
-    /// Example: [`new`](Self::new`].
+    /// Example: [`new`](Self::new).
     pub fn channels(&self) -> usize {
         self.channels
     }
 
     /// The height of an image in pixels.
     ///
-    /// Example: [`new`](Self::new`].
+    /// Example: [`new`](Self::new).
     pub fn rows(&self) -> usize {
         self.rows
     }
 
     /// The width of an image in pixels.
     ///
-    /// Example: [`new`](Self::new`].
+    /// Example: [`new`](Self::new).
     pub fn columns(&self) -> usize {
         self.columns
     }
 
     /// `[channels, rows, columns]`.
     ///
-    /// Example: [`new`](Self::new`].
+    /// Example: [`new`](Self::new).
     pub fn shape(&self) -> [usize; 3] {
         [self.channels, self.rows, self.columns]
     }
 
     /// The number of values in an image: channels x rows x columns.
     ///
-    /// Example: [`new`](Self::new`].
+    /// Example: [`new`](Self::new).
     pub fn size(&self) -> usize {
         self.channels * self.rows * self.columns
     }
 
     /// The number of classes; labels lie in `0..classes`.
     ///
-    /// Example: [`new`](Self::new`].
+    /// Example: [`new`](Self::new).
     pub fn classes(&self) -> usize {
         self.classes
     }
@@ -135,14 +135,14 @@ impl Images {
     /// The [`size`](Self::size) bytes of image `index`, channel by channel and
     /// row by row. None if `index` is not below [`len`](Self::len).
     ///
-    /// Example: [`new`](Self::new`].
+    /// Example: [`new`](Self::new).
     pub fn pixels_of(&self, index: usize) -> Option<&[u8]> {
         self.pixels.chunks_exact(self.size()).nth(index)
     }
 
     /// The class of image `index`. None if `index` is not below [`len`](Self::len).
     ///
-    /// Example: [`new`](Self::new`].
+    /// Example: [`new`](Self::new).
     pub fn label(&self, index: usize) -> Option<u8> {
         self.labels.get(index).copied()
     }
@@ -152,7 +152,7 @@ impl Images {
     /// # Errors
     /// [`DataError::Zero`] when `n` is zero.
     ///
-    /// Example: [`new`](Self::new`].
+    /// Example: [`new`](Self::new).
     pub fn take(mut self, n: usize) -> Result<Self, DataError> {
         if n == 0 {
             return Err(DataError::Zero { what: "number of images to take" });
@@ -190,7 +190,7 @@ impl Images {
     /// [`DataError::Channels`] when `scaling` is that of images with another number of channels;
     /// the two vectors are left as they were.
     ///
-    /// Example: [`Augment`](super::Augment`].
+    /// Example: [`Augment`](super::Augment).
     pub fn write_batch(
         &self,
         indices: &[usize],

@@ -30,6 +30,8 @@ pub enum Group {
 
 impl Group {
     /// Whether it is one point of a search by hand. Only the best point counts.
+    ///
+    /// Example: [`contenders`](super::contenders).
     pub fn is_by_hand(self) -> bool {
         matches!(self, Self::HandNAdamW | Self::HandSgd)
     }
@@ -125,7 +127,7 @@ impl Contender {
 
     /// Whether it can train on a GPU: this library's trainer can, and peers cannot.
     ///
-    /// Example: [`Place`](super::Place`].
+    /// Example: [`Place`](super::Place).
     pub fn on_gpu(&self) -> bool {
         matches!(self.method, Method::Trainer(_))
     }

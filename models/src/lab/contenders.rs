@@ -30,6 +30,7 @@ const NADAMW_RATES: [f64; 6] = [0.1, 0.03, 0.01, 0.003, 0.001, 0.0003];
 /// let all = contenders();
 /// let by_hand = |group| all.iter().filter(|one| one.group == group).count();
 /// assert_eq!((by_hand(Group::HandSgd), by_hand(Group::HandNAdamW)), (20, 6));
+/// assert_eq!(all.iter().filter(|one| one.group.is_by_hand()).count(), 20 + 6);
 /// assert!(all.iter().any(|one| one.name == "tlr-sgd" && one.settings == 0 && one.horizon));
 /// ```
 pub fn contenders() -> Vec<Contender> {

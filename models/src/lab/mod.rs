@@ -19,7 +19,20 @@
 //!     .collect();
 //! let mut results = Results::open("out/lab".as_ref(), Scale::Small)?;
 //! lab::run_cells(&cells, 1, &mut results, &|_, _, _| (), &mut |_| ())?;
-//! std::fs::write("report.html", lab::html(&Findings::of(&results)))?;
+//!
+//! // What the folder holds, and what it shows.
+//! println!("{:?} in {}", results.scale(), results.folder().path().display());
+//! println!("{:?}", results.of(&cells[0]).or(results.records().next()));
+//! for curve in results.curves() {
+//!     println!("{} tests, {} rates", curve.points().len(), curve.rates().len());
+//! }
+//! let findings = Findings::of(&results);
+//! let hand = findings.hand().expect("the search is a competitor");
+//! for task in &findings.tasks {
+//!     println!("{}: {:?}", task.name, task.score(hand).map(|score| score.loss()));
+//! }
+//! println!("the area is {}", findings.area(hand, |score| score.steps));
+//! std::fs::write("report.html", lab::html(&findings))?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 

@@ -150,7 +150,7 @@ impl Folders {
 
     /// Adds a folder in which pictures may be drawn, if there are no others.
     ///
-    /// Example: [`below`](Self::below`].
+    /// Example: [`below`](Self::below).
     pub fn scratch(self, folder: impl Into<PathBuf>) -> Self {
         Self { scratch: Some(folder.into()), ..self }
     }
@@ -162,7 +162,7 @@ impl Folders {
 
     /// The folder of a data set, if there is one.
     ///
-    /// Example: [`below`](Self::below`].
+    /// Example: [`below`](Self::below).
     pub fn find(&self, name: &str) -> Option<PathBuf> {
         self.data.as_ref().map(|root| root.join(name)).filter(|folder| folder.is_dir())
     }

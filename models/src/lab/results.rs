@@ -133,6 +133,8 @@ fn list(numbers: impl Iterator<Item = Option<f64>>) -> String {
 
 impl Curve {
     /// The tests, one after the other.
+    ///
+    /// Example: [the laboratory](super).
     pub fn points(&self) -> Vec<Point> {
         let (steps, seconds) = (numbers(&self.steps), numbers(&self.seconds));
         let (losses, accuracies) = (numbers(&self.losses), numbers(&self.accuracies));
@@ -151,6 +153,8 @@ impl Curve {
     }
 
     /// The rate on the way, as (step, rate).
+    ///
+    /// Example: [the laboratory](super).
     pub fn rates(&self) -> Vec<(f64, f64)> {
         numbers(&self.rate_steps).into_iter().zip(numbers(&self.way)).collect()
     }
@@ -224,26 +228,36 @@ impl Results {
     }
 
     /// The folder.
+    ///
+    /// Example: [the laboratory](super).
     pub fn folder(&self) -> &OutFolder {
         &self.folder
     }
 
     /// The scale of the runs.
+    ///
+    /// Example: [the laboratory](super).
     pub fn scale(&self) -> Scale {
         self.scale
     }
 
     /// The runs of this scale that have ended.
+    ///
+    /// Example: [the laboratory](super).
     pub fn records(&self) -> impl Iterator<Item = &Record> {
         self.records.rows.iter().filter(|record| record.scale == self.scale)
     }
 
     /// The curves of these runs.
+    ///
+    /// Example: [the laboratory](super).
     pub fn curves(&self) -> impl Iterator<Item = &Curve> {
         self.curves.rows.iter().filter(|curve| curve.scale == self.scale)
     }
 
     /// The record of a run, if it is done.
+    ///
+    /// Example: [the laboratory](super).
     pub fn of(&self, cell: &Cell<'_>) -> Option<&Record> {
         let data = cell.ready.data();
         let key = (cell.task.name, &*cell.contender.name, cell.seed, self.scale, &*data);

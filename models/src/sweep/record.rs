@@ -142,7 +142,7 @@ impl SweepRecord {
 
     /// The run's options.
     ///
-    /// Example: [`run`](super::run`].
+    /// Example: [`run`](super::run).
     pub fn options(&self) -> Options {
         Options {
             optimizer: self.optimizer,

@@ -57,14 +57,14 @@ impl SweepResults {
 
     /// The folder.
     ///
-    /// Example: [`run`](super::run`].
+    /// Example: [`run`](super::run).
     pub fn folder(&self) -> &OutFolder {
         &self.folder
     }
 
     /// The record of a run, if it is done.
     ///
-    /// Example: [`run`](super::run`].
+    /// Example: [`run`](super::run).
     pub fn of(&self, options: &Options) -> Option<&SweepRecord> {
         let wanted = key(&canonical(*options));
         self.records.rows.iter().find(|record| {
@@ -76,7 +76,7 @@ impl SweepResults {
 
     /// The epochs of a run that is done.
     ///
-    /// Example: [`run`](super::run`].
+    /// Example: [`run`](super::run).
     pub fn epochs_of(&self, options: &Options) -> Vec<&EpochRecord> {
         let wanted = cell(&self.data, &canonical(*options));
         self.epochs.rows.iter().filter(|epoch| epoch.cell == wanted).collect()

@@ -75,7 +75,7 @@ impl Shape {
     /// The shape that the examples take by default: the horizon with the aligned rule, whose levels
     /// were measured with it (docs/start.md), and a constant one with other rules, as in the paper.
     ///
-    /// Example: [`schedule`](Self::schedule`].
+    /// Example: [`schedule`](Self::schedule).
     pub fn usual(rule: Rule) -> Self {
         match rule {
             Rule::Aligned => Self::Horizon,

@@ -94,7 +94,7 @@ impl<'a> InMemory<'a> {
 
     /// Only a part of each batch, as one of several ranks has it. It may be empty.
     ///
-    /// Example: [`drop_last`](Self::drop_last`].
+    /// Example: [`drop_last`](Self::drop_last).
     pub fn share(self, share: Share) -> Self {
         Self { share, ..self }
     }

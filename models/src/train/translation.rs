@@ -84,14 +84,14 @@ impl Corpus {
 
     /// What identifies these pairs.
     ///
-    /// Example: [`new`](Self::new`].
+    /// Example: [`new`](Self::new).
     pub fn data(&self) -> &Facts {
         &self.data
     }
 
     /// Tokens of the source's and of the target's vocabulary.
     ///
-    /// Example: [`new`](Self::new`].
+    /// Example: [`new`](Self::new).
     pub fn tokens(&self) -> [usize; 2] {
         [self.source.len(), self.target.len()]
     }

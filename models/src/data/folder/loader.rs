@@ -53,7 +53,7 @@ impl Pictures {
     /// in `order` is not below [`len`](Self::len), [`DataError::Thread`] when there are no threads
     /// to be had. The iterator's items are errors of [`read`](Self::read) that name the file.
     ///
-    /// Example: [`Folder`](super`].
+    /// Example: [the module](super).
     pub fn batches(
         &self,
         order: impl IntoIterator<Item = Vec<usize>>,

@@ -64,7 +64,7 @@ impl Preparation {
     /// [`DataError::Preparation`] when `side` is zero, `shorter` is below it or above 16,384, a
     /// mean is not finite or a deviation not positive and finite.
     ///
-    /// Example: [`square`](Self::square`].
+    /// Example: [`square`](Self::square).
     pub fn check(&self) -> Result<(), DataError> {
         let refuse = |what| Err(DataError::Preparation { what });
         if self.side == 0 {

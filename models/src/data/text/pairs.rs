@@ -52,21 +52,21 @@ impl EncodedPairs {
 
     /// The number of pairs, at least one.
     ///
-    /// Example: [`new`](Self::new`].
+    /// Example: [`new`](Self::new).
     pub fn len(&self) -> usize {
         self.pairs.len()
     }
 
     /// Whether there are no pairs; always false, since a [`ParallelText`] has one.
     ///
-    /// Example: [`new`](Self::new`].
+    /// Example: [`new`](Self::new).
     pub fn is_empty(&self) -> bool {
         self.pairs.is_empty()
     }
 
     /// The ids of pair `index`, source and target, if there is one.
     ///
-    /// Example: [`new`](Self::new`].
+    /// Example: [`new`](Self::new).
     pub fn get(&self, index: usize) -> Option<(&[usize], &[usize])> {
         self.pairs.get(index).map(|(source, target)| (&**source, &**target))
     }
@@ -74,7 +74,7 @@ impl EncodedPairs {
     /// The lengths of the longest source and of the longest target, `<bos>` and `<eos>` counted:
     /// how many positions a model needs.
     ///
-    /// Example: [`new`](Self::new`].
+    /// Example: [`new`](Self::new).
     pub fn longest(&self) -> (usize, usize) {
         self.pairs
             .iter()
@@ -86,7 +86,7 @@ impl EncodedPairs {
     /// # Errors
     /// [`TextError::Index`] when an index is not below [`len`](Self::len).
     ///
-    /// Example: [`new`](Self::new`].
+    /// Example: [`new`](Self::new).
     pub fn batch(&self, indices: &[usize]) -> Result<PairBatch, TextError> {
         let (mut sources, mut targets) = (Vec::new(), Vec::new());
         for &index in indices {

@@ -76,35 +76,35 @@ impl ParallelText {
 
     /// The number of pairs, at least one.
     ///
-    /// Example: [`new`](Self::new`].
+    /// Example: [`new`](Self::new).
     pub fn len(&self) -> usize {
         self.source.len()
     }
 
     /// Whether there are no pairs; always false, since an empty text is refused.
     ///
-    /// Example: [`new`](Self::new`].
+    /// Example: [`new`](Self::new).
     pub fn is_empty(&self) -> bool {
         self.source.is_empty()
     }
 
     /// The sentences to translate.
     ///
-    /// Example: [`new`](Self::new`].
+    /// Example: [`new`](Self::new).
     pub fn source(&self) -> &[String] {
         &self.source
     }
 
     /// Their translations, in the same order.
     ///
-    /// Example: [`new`](Self::new`].
+    /// Example: [`new`](Self::new).
     pub fn target(&self) -> &[String] {
         &self.target
     }
 
     /// The other direction: translations become what is translated.
     ///
-    /// Example: [`new`](Self::new`].
+    /// Example: [`new`](Self::new).
     pub fn swap(self) -> Self {
         Self { source: self.target, target: self.source }
     }
@@ -114,7 +114,7 @@ impl ParallelText {
     /// # Errors
     /// [`TextError::Zero`] when `n` is zero.
     ///
-    /// Example: [`new`](Self::new`].
+    /// Example: [`new`](Self::new).
     pub fn take(mut self, n: usize) -> Result<Self, TextError> {
         if n == 0 {
             return Err(TextError::Zero { what: "number of sentences to take" });

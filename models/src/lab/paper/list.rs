@@ -22,6 +22,8 @@ use Quantity::{Accuracy, Rate, Testing, Training};
 /// let table = all.iter().find(|one| one.part == Part::Table1).expect("it is in the list");
 /// // Thirteen methods from three starting rates; each learns the task in four batch sizes.
 /// assert_eq!((table.contenders().len(), table.tasks.len()), (13 * 3, 4));
+/// let view = &table.views[0];
+/// assert!(!view.caption().is_empty() && view.series().iter().all(|one| one.group().is_some()));
 /// ```
 pub fn exhibits(scale: Scale) -> Vec<Exhibit> {
     vec![

@@ -44,6 +44,8 @@ impl Series {
     }
 
     /// The group of the contenders, which is the same for all of them.
+    ///
+    /// Example: [`exhibits`](super::exhibits).
     pub fn group(&self) -> Option<Group> {
         self.of.first().map(|one| one.group)
     }
@@ -87,6 +89,8 @@ pub enum View {
 
 impl View {
     /// What is to be seen.
+    ///
+    /// Example: [`exhibits`](super::exhibits).
     pub fn caption(&self) -> &str {
         match self {
             Self::Curves { caption, .. } | Self::Grid { caption, .. } => caption,
@@ -94,6 +98,8 @@ impl View {
     }
 
     /// All its series.
+    ///
+    /// Example: [`exhibits`](super::exhibits).
     pub fn series(&self) -> Vec<&Series> {
         match self {
             Self::Curves { series, .. } => series.iter().collect(),
@@ -120,7 +126,7 @@ pub struct Exhibit {
 impl Exhibit {
     /// The contenders of all series, each once.
     ///
-    /// Example: [`exhibits`](super::exhibits`].
+    /// Example: [`exhibits`](super::exhibits).
     pub fn contenders(&self) -> Vec<&Contender> {
         let mut all: Vec<&Contender> = Vec::new();
         for one in self.views.iter().flat_map(View::series).flat_map(|series| &series.of) {

@@ -118,7 +118,7 @@ where
 
     /// The rule and what it remembers.
     ///
-    /// Example: [`schedule`](Self::schedule`].
+    /// Example: [`schedule`](Self::schedule).
     pub fn peer(&self) -> &Peer<R, E> {
         &self.peer
     }
@@ -223,7 +223,7 @@ where
     /// The rates of the last step, by name: of the model, or of each tensor. Empty if the rule
     /// has none, and before the first step.
     ///
-    /// Example: [`schedule`](Self::schedule`].
+    /// Example: [`schedule`](Self::schedule).
     pub fn rates(&self) -> Vec<(&str, f64)> {
         let rates = self.peer.rates();
         if rates.len() == 1 {
@@ -270,7 +270,7 @@ where
     /// [`PeerError::AnotherRule`]; [`PeerError::Model`] with [`Error::Checkpoint`], for another
     /// model or schedule, or a file that is no peer's. Nothing has changed then.
     ///
-    /// Example: [`checkpoint`](Self::checkpoint`].
+    /// Example: [`checkpoint`](Self::checkpoint).
     pub fn resume(&mut self, model: &mut M, checkpoint: &Checkpoint) -> Result<(), PeerError> {
         let Some(bytes) = checkpoint.attachment(ATTACHMENT) else {
             let what = format!("it has no `{ATTACHMENT}`: it is of another optimizer");
