@@ -218,7 +218,7 @@ impl<E: Dtype> Snapshots<E> {
         D: Device<E>,
         M: TensorCollection<E, D>,
     {
-        let mut window = super::gpu::Window::new();
+        let mut rows = super::gpu::Rows::new();
         let mut added = Ok(());
         let mut tensors = self.tensors.iter_mut();
         tensors::read(model, |weights| {
@@ -228,15 +228,15 @@ impl<E: Dtype> Snapshots<E> {
                 return;
             };
             if let SnapshotMemory::Gpu(last) = &tensor.last {
-                added = window.shift(group, before, last, &weights, tensor.part.start);
+                added = rows.shift(group, before, last, &weights, tensor.part.start);
             }
         });
         added?;
-        // SAFETY: every row's B and A are borrowed by `window`, and W belongs to `model`, which is
+        // SAFETY: every row's B and A are borrowed by `rows`, and W belongs to `model`, which is
         // borrowed for this whole function. So all tensors are still allocated, and nothing has
         // written to them.
         #[allow(unsafe_code)]
-        let sums = unsafe { window.dots(&mut self.resident, products.len()) }?;
+        let sums = unsafe { rows.dots(&mut self.resident, products.len()) }?;
         if !sums.iter().all(|dots| dots.own.is_finite()) {
             for tensor in self.tensors.iter().filter(|tensor| tensor.group.is_some()) {
                 let OlderSnapshot::Weights(weights) = &tensor.before else { continue };
@@ -263,7 +263,7 @@ impl<E: Dtype> Snapshots<E> {
     fn squares(&mut self) -> Result<Vec<f64>, Error> {
         let mut squares = vec![0.0; self.groups];
         #[cfg(feature = "cuda")]
-        let mut window = super::gpu::Window::new();
+        let mut rows = super::gpu::Rows::new();
         for tensor in &self.tensors {
             let Some(group) = tensor.group else { continue };
             match &tensor.last {
@@ -273,12 +273,12 @@ impl<E: Dtype> Snapshots<E> {
                     }
                 }
                 #[cfg(feature = "cuda")]
-                SnapshotMemory::Gpu(last) => window.square(group, last),
+                SnapshotMemory::Gpu(last) => rows.square(group, last),
             }
         }
         #[cfg(feature = "cuda")]
         {
-            let own = window.squares(&mut self.resident, self.groups)?;
+            let own = rows.squares(&mut self.resident, self.groups)?;
             squares.iter_mut().zip(own).for_each(|(sum, own)| *sum += own);
         }
         Ok(squares)
