@@ -34,14 +34,15 @@ pub struct Hypergradient {
 }
 
 impl Hypergradient {
-    /// From `rate`, by `meta_rate` times ⟨g,g₋⟩. The package's `hypergrad_lr` is 1e-6.
+    /// Begins at `rate`, and adds `meta_rate` times ⟨g,g₋⟩ to it at each step. The package's
+    /// default for `meta_rate`, which it calls `hypergrad_lr`, is 1e-6.
     ///
     /// Example: [`Hypergradient`].
     pub fn additive(rate: f64, meta_rate: f64) -> Self {
         Self { rate, rule: HypergradientRule::additive(meta_rate) }
     }
 
-    /// From `rate`, by the factor 1 + `meta_rate`·cos(g,g₋).
+    /// Begins at `rate`, and multiplies it by 1 + `meta_rate`·cos(g,g₋) at each step.
     ///
     /// # Example
     /// ```

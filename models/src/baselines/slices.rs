@@ -35,7 +35,7 @@ where
         .collect()
 }
 
-/// The same over all tensors.
+/// The sums of [`sums_by_tensor`] over all tensors together.
 pub(super) fn sums<E: Real, W, const N: usize, const K: usize>(
     weights: &[W],
     gradients: &[&[E]],

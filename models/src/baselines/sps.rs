@@ -47,7 +47,7 @@ pub enum SpsBound {
         /// The step size before the first step. Above 0; default 1.
         first: f64,
     },
-    /// This number: SPS_max. Above 0.
+    /// A constant bound: SPS_max. Above 0.
     Most(f64),
 }
 

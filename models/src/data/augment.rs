@@ -44,7 +44,7 @@ pub struct Augment {
 }
 
 impl Augment {
-    /// With a padding of 4 pixels and mirroring.
+    /// An augmentation with a padding of 4 pixels, and with mirror images.
     ///
     /// Example: [`Augment`].
     pub fn new(seed: u64) -> Self {

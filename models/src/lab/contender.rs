@@ -54,7 +54,7 @@ pub struct Contender {
 /// How it trains a model.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Method {
-    /// In this library's trainer, by its rule or by another.
+    /// By this library's trainer, with its rule or another.
     Trainer(Options),
     /// By a peer, whose rate a schedule multiplies.
     Peer { rule: AnyPeer, schedule: Shape },

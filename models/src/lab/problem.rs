@@ -64,7 +64,7 @@ pub trait Problem: Sync {
 /// Examples that are trained on together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Batch<'a> {
-    /// Their numbers.
+    /// The examples' numbers.
     pub examples: &'a [usize],
     /// The epoch, counted from 0. With the seed it decides how pictures are cropped.
     pub epoch: usize,

@@ -102,7 +102,7 @@ pub(super) fn add_to<E: Element>(
         };
         return;
     }
-    // The same panels for any number of threads, so that sums are blocked alike.
+    // The panels are the same for any number of threads, so that sums are grouped in the same way.
     let panels = m.max(n).div_ceil(PANEL);
     (0..panels).into_par_iter().with_min_len(least(work)).for_each(|panel| {
         // SAFETY: as `Product::add` asks for, of the whole product. Panels share no element of
@@ -157,7 +157,7 @@ impl<E: Element> Product<'_, E> {
     /// writes meanwhile.
     #[allow(unsafe_code)]
     unsafe fn add(self) {
-        // At most the length of a slice, so it fits.
+        // A step is at most the length of a slice, so it fits.
         let step = |step: usize| step as isize;
         let Self { m, n, k, into, into_step, a, b } = self;
         // The kernels write columns: rows are the columns of the transposed product.

@@ -35,7 +35,7 @@ impl Default for LinearOptions {
     }
 }
 
-/// By dfdx's own operations, on any device.
+/// A dense layer by dfdx's own operations, on any device.
 pub(super) fn composed<B, E, D, T, const IN: usize, const OUT: usize>(
     x: Rows<B, IN, E, D, T>,
     weight: &Tensor<Rank2<OUT, IN>, E, D>,
@@ -219,7 +219,7 @@ mod tests {
         assert_eq!(one, with(5));
     }
 
-    // Otherwise a broken batch would have a loss like any other.
+    // If NaN became 0, a broken batch would have a loss like any other.
     #[test]
     fn nan_passes_the_rectifier() {
         let dev = Cpu::seed_from_u64(7);

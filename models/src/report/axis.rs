@@ -11,14 +11,14 @@ pub(super) struct Axis {
 }
 
 impl Axis {
-    /// From `low` to `high`, with about `count` ticks.
+    /// A linear axis from `low` to `high`, with about `count` ticks.
     pub(super) fn linear(low: f64, high: f64, count: f64) -> Self {
         let (ticks, digits) = round_numbers(low, high, count);
         let labelled = ticks.into_iter().map(|tick| (tick, format!("{tick:.digits$}"))).collect();
         Self { low, high, labelled, fine: Vec::new() }
     }
 
-    /// Over logarithms from `low` to `high`, labelled with the values.
+    /// An axis over logarithms from `low` to `high`, labelled with the values.
     pub(super) fn logarithmic(low: f64, high: f64) -> Self {
         const BETWEEN: [f64; 8] = [2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0];
         let span = high - low;

@@ -109,12 +109,12 @@ impl Frame<'_> {
         self.bottom - self.y.part(y) * (self.bottom - self.top)
     }
 
-    /// From the left to the right, `y` from the top.
+    /// A level line through the panel, `y` below the picture's upper edge.
     fn level(&self, y: f64) -> [[f64; 2]; 2] {
         [[self.left, y], [self.right, y]]
     }
 
-    /// From the top to the bottom, `x` from the left.
+    /// An upright line through the panel, `x` right of the picture's left edge.
     fn upright(&self, x: f64) -> [[f64; 2]; 2] {
         [[x, self.top], [x, self.bottom]]
     }

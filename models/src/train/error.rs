@@ -34,7 +34,7 @@ pub enum TrainError {
         .0.display()
     )]
     CheckpointExists(PathBuf),
-    /// No checkpoint can be written where it is to be.
+    /// The checkpoint cannot be written at its path.
     #[error("cannot write the checkpoint {}: {source}; nothing was trained", path.display())]
     CheckpointPath {
         /// The file that could not be written.

@@ -108,7 +108,7 @@ pub trait Model: 'static {
     /// The type of its numbers.
     type Number: Number;
 
-    /// Where its weights are.
+    /// The device that holds its weights.
     type Device: TrainsIn<Self::Number>;
 }
 

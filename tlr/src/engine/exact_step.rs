@@ -52,7 +52,8 @@ impl<R: RateRule> Engine<R> {
             .zip(looks)
             .map(|((state, settings), look)| {
                 let from = state.rate;
-                // From displacements to directions.
+                // The products of displacements are divided by the rate, to get those of
+                // directions.
                 let (uu, un) = (look.here / from, look.ahead / from);
                 let products = DirectionProducts { uu, un, nn: look.squared };
                 let proposal = if settings.fixed_rate {

@@ -123,7 +123,8 @@ impl Schedule {
         Ok(Self(Kind::Exponential { factor, steps }))
     }
 
-    /// From 1 to `floor` along half a cosine, in `steps`; `floor` from then on.
+    /// A factor that falls from 1 to `floor` along half a cosine, in `steps` steps, and stays
+    /// there.
     ///
     /// # Errors
     /// [`Error::OutOfRange`] for a floor outside [0, 1], or no steps.

@@ -46,7 +46,7 @@ mod tests {
         assert_eq!(settle(8.0, &slope(2.5), false, scaled(5.0)), scaled(5.0));
         assert_eq!(settle(8.0, &slope(-2.5), false, scaled(9.0)), scaled(9.0));
         assert_eq!(settle(8.0, &slope(2.5), true, scaled(9.0)), scaled(9.0));
-        // At the limits: a cosine of 0.3, and a proposal that is as low.
+        // At the limits nothing settles: a cosine of 0.3, and a proposal that is as low.
         assert_eq!(settle(8.0, &slope(3.0), true, scaled(9.0)), scaled(9.0));
         assert_eq!(settle(8.0, &slope(2.5), false, scaled(6.0)), scaled(6.0));
         assert_eq!(settle(8.0, &slope(0.0), false, scaled(9.0)), scaled(9.0));

@@ -69,7 +69,7 @@ pub(super) struct GatheredLosses {
 }
 
 impl GatheredLosses {
-    /// With one more batch, which may have no loss.
+    /// These losses with those of one more batch, which may have no loss.
     pub(super) fn with(self, loss: Option<f64>) -> Self {
         let all = Self { batches: self.batches + 1, ..self };
         match loss {
@@ -241,7 +241,7 @@ fn is_one_each<T>(list: &Option<Vec<T>>, groups: usize) -> bool {
     list.as_ref().is_none_or(|list| list.len() == groups)
 }
 
-/// The same of an answer, which is empty if the host cannot tell.
+/// Whether an answer has an entry for each group, or none at all because the host cannot tell.
 fn is_one_each_or_none<T>(answer: &Option<Vec<T>>, groups: usize) -> bool {
     answer.as_ref().is_some_and(Vec::is_empty) || is_one_each(answer, groups)
 }

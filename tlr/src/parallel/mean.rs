@@ -58,7 +58,7 @@ impl<C: Communicator> Ranks<C> {
 
 struct Mean {
     rank: usize,
-    /// For each rank, what its values are multiplied by.
+    /// For each rank, the factor on its values.
     weights: Vec<f64>,
     /// What the sum is divided by.
     total: f64,

@@ -266,9 +266,9 @@ impl Way {
     fn new() -> Said<Self> {
         let kind = result::stream::StreamKind::NonBlocking;
         let stream = result::stream::create(kind).map_err(cuda_words)?;
-        // Not from the pool that cudarc takes memory from. NCCL may let one GPU write to another
-        // one's memory, and that of a pool is not open to it.
-        // SAFETY: the bytes are written before they are read: by a copy, or by NCCL.
+        // This memory does not come from cudarc's pool. NCCL may let one GPU write to the memory of
+        // another one, which is not possible with memory of a pool. SAFETY: the bytes are written
+        // before they are read: by a copy, or by NCCL.
         #[allow(unsafe_code)]
         let memory = unsafe { result::malloc_sync(PIECE_BYTES) }.map_err(cuda_words)?;
         Ok(Self { stream, memory, running: None })

@@ -28,7 +28,8 @@ pub const IMAGENET_DEVIATION: [f32; 3] = [0.229, 0.224, 0.225];
 pub struct Preparation {
     /// The width and height of the result in pixels. Default 224.
     pub side: u32,
-    /// For [`View::Centre`]: what the shorter side is resized to, at least `side`. Default 256.
+    /// The length that the shorter side is resized to for [`View::Centre`]; at least `side`.
+    /// Default 256.
     pub shorter: u32,
     /// Subtracted from red, green and blue, where full light is 1. Default [`IMAGENET_MEAN`].
     pub mean: [f32; 3],

@@ -118,7 +118,7 @@ mod tests {
                 batch.iter().map(|index| longest - target(index)).sum::<usize>()
             })
             .sum();
-        // At random it is about 10 a pair.
+        // In random batches there are about 10 wasted positions a pair.
         assert!(waste < 2000, "{waste}");
         // Long and short batches alternate: no run from short to long.
         let firsts: Vec<usize> = all.iter().map(|batch| target(&batch[0])).collect();

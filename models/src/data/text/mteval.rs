@@ -37,12 +37,13 @@ pub fn words_13a(sentence: &str) -> Vec<String> {
     apart.split(is_space).filter(|word| !word.is_empty()).map(str::to_owned).collect()
 }
 
-/// A mark of ASCII that is cut off wherever it is. `'`, `,`, `-` and `.` are not.
+/// Whether this is a mark of ASCII that is cut off wherever it stands. `'`, `,`, `-` and `.` are
+/// not.
 fn is_mark(c: char) -> bool {
     matches!(c, '{'..='~' | '['..='`' | ' '..='&' | '('..='+' | ':'..='@' | '/')
 }
 
-/// Python's white space, which counts four control characters more than Rust's.
+/// Whether Python counts this as white space: it counts four control characters more than Rust.
 fn is_space(c: char) -> bool {
     c.is_whitespace() || matches!(c, '\u{1c}'..='\u{1f}')
 }

@@ -45,7 +45,7 @@ impl Series {
 
     /// The group of the contenders, which is the same for all of them.
     ///
-    /// Example: [`exhibits`](super::exhibits).
+    /// Example: [`exhibits`].
     pub fn group(&self) -> Option<Group> {
         self.of.first().map(|one| one.group)
     }
@@ -90,7 +90,7 @@ pub enum View {
 impl View {
     /// What is to be seen.
     ///
-    /// Example: [`exhibits`](super::exhibits).
+    /// Example: [`exhibits`].
     pub fn caption(&self) -> &str {
         match self {
             Self::Curves { caption, .. } | Self::Grid { caption, .. } => caption,
@@ -99,7 +99,7 @@ impl View {
 
     /// All its series.
     ///
-    /// Example: [`exhibits`](super::exhibits).
+    /// Example: [`exhibits`].
     pub fn series(&self) -> Vec<&Series> {
         match self {
             Self::Curves { series, .. } => series.iter().collect(),
@@ -126,7 +126,7 @@ pub struct Exhibit {
 impl Exhibit {
     /// The contenders of all series, each once.
     ///
-    /// Example: [`exhibits`](super::exhibits).
+    /// Example: [`exhibits`].
     pub fn contenders(&self) -> Vec<&Contender> {
         let mut all: Vec<&Contender> = Vec::new();
         for one in self.views.iter().flat_map(View::series).flat_map(|series| &series.of) {

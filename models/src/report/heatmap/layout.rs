@@ -128,7 +128,7 @@ struct Table {
     scale: Option<Scale>,
     /// The width of a cell.
     width: f64,
-    /// From the left edge of a panel to its cells.
+    /// The distance from the left edge of a panel to its cells.
     row_labels: f64,
 }
 

@@ -29,9 +29,9 @@ pub struct HypergradientRule {
 /// How the first derivative moves the rate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 enum HypergradientForm {
-    /// By η times the derivative.
+    /// η times the derivative is added to the rate.
     Additive,
-    /// By a factor, η times the cosine between the directions.
+    /// The rate is multiplied by 1 + η times the cosine between the directions.
     Multiplicative,
 }
 

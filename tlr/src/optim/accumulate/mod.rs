@@ -311,8 +311,8 @@ where
         gradients::complete(model, gradients).map(Some)
     }
 
-    /// In the mean over the ranks this rank's batch has the weight that was set for it, and in the
-    /// mean over the batches the sum of all ranks' weights counts.
+    /// In the mean over the ranks, this rank's batch has the weight that was set for it. In the
+    /// mean over the batches, the batch has the sum of all ranks' weights.
     fn average_over_ranks(
         &mut self,
         model: &Opt::Model,

@@ -1,5 +1,5 @@
-//! The same pixel of sixteen images side by side, and back: tiles of as many pixels, transposed in
-//! registers.
+//! Lays out the same pixel of sixteen images side by side, and takes it back: tiles of sixteen
+//! pixels of sixteen images are transposed in registers.
 
 use super::layout::{Layout, Place, Put, Take};
 use pulp::{x86::V4, NullaryFnOnce};

@@ -213,7 +213,7 @@ pub(super) fn pooled<E: Real, D: Layers<E>>(
     window: (usize, usize, usize),
 ) -> Vec<Vec<f64>> {
     let shape = (batch, Const::<3>, height, width);
-    // Of few values, so that some are equal.
+    // There are few different values, so that some pixels are equal.
     let few = wide(values::<E>(shape.num_elements(), 1)).into_iter().map(|x| (2.0 * x * x).round());
     let few = few.map(|x| E::from_f64(x).unwrap()).collect();
     let x: Images<3, E, D> = dev.tensor_from_vec(few, shape);

@@ -107,7 +107,7 @@ fn gpu_dense_layers() {
     all_dense::<f64>();
 }
 
-// Otherwise a broken batch would have a loss like any other.
+// If NaN became 0, a broken batch would have a loss like any other.
 #[test]
 #[ignore = "gpu"]
 fn gpu_nan_passes() {

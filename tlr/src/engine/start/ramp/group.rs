@@ -253,8 +253,9 @@ mod tests {
         assert_eq!(steps(0.0, &[0.0; 8]), MOST_STEPS_A_LOOK);
     }
 
-    // At the limits of three quarters and a half, without noise and with an error of 0.1: of four
-    // slopes with a deviation of 0.2, or of such a base.
+    // Slopes around the limits of three quarters and a half of the first one, without noise and
+    // with an error of 0.1. Four slopes with a deviation of 0.2 have this error, here or at the
+    // base.
     #[test]
     fn what_a_slope_says() {
         use Look::{Bending, Doubtful, HalfWay, Silent, Straight};

@@ -114,7 +114,7 @@ fn a_trial_that_moves_far_enough() {
         ramp.observe(&[slope(0.0)], None, facts, &Safeguard::default());
         assert_eq!(rates(&ramp), [1e-4]);
         ramp.observe(&[Slope { moved, ..slope(0.0) }], None, facts, &Safeguard::default());
-        // In ten-thousandths.
+        // The rate is given in ten-thousandths.
         (ramp.stage == Stage::Probing, ramp.follows, (rates(&ramp)[0] * 1e6).round() / 100.0)
     };
     assert_eq!(tried(0.25e-4, 0.0), (false, false, 4.0));
