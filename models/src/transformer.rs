@@ -33,10 +33,10 @@ impl Default for Pad {
 /// types: dfdx builds tensors from shapes known to the compiler. [`Seq2Seq`] has the usual ones.
 ///
 /// Maps `(source, target)`, of ids `(batch, source length)` and `(batch, target length)`, to logits
-/// `(batch, target length, TGT)`: at each position of the target those of the token after it, seen
-/// from the tokens up to it (teacher forcing). No position sees those of [`pad`](Self::pad). The
-/// source carries the tape. Dropout is at work in [`ModuleMut`], whose source has a tape, and off
-/// in [`Module`], whose source has none.
+/// `(batch, target length, TGT)`: at each position of the target the logits of the next token,
+/// given the tokens up to this position (teacher forcing). No position sees those of
+/// [`pad`](Self::pad). The source carries the tape. Dropout is at work in [`ModuleMut`], whose
+/// source has a tape, and off in [`Module`], whose source has none.
 ///
 /// # Errors
 /// [`LayerError::Shape`] for ids outside their vocabulary and for batches that differ.

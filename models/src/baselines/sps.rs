@@ -27,7 +27,7 @@ use serde::{Deserialize, Serialize};
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sps {
-    /// c. Above 0; default 0.5. The paper takes 0.2 for deep networks.
+    /// c, the factor on ‖g‖². Above 0; default 0.5. The paper takes 0.2 for deep networks.
     pub c: f64,
     /// ε. Above 0; default 1e-8.
     pub eps: f64,

@@ -15,7 +15,7 @@ use super::{
 /// training set and not black.
 ///
 /// What is drawn for an image depends on nothing but the seed, the epoch and the image's index in
-/// its set: neither on the batch it is in nor on what came before.
+/// its set: neither on the image's batch nor on the draws before.
 ///
 /// ```
 /// use tlr_models::data::{shapes, Augment, Batches};

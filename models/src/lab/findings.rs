@@ -70,7 +70,7 @@ pub struct Score {
     pub accuracy: Option<f64>,
     /// Steps to the target, the middle one of the seeds; infinite if it is not reached.
     pub steps: f64,
-    /// The seconds to the target, likewise.
+    /// The seconds to the target, the middle one of the seeds; infinite if it is not reached.
     pub seconds: f64,
     /// The seconds of a step, searches for a rate included.
     pub step_seconds: f64,

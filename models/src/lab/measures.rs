@@ -80,7 +80,7 @@ pub fn profile(times: &[(f64, f64)], tau: f64) -> f64 {
 /// The largest τ of a profile, as in AlgoPerf.
 pub const TAU: f64 = 4.0;
 
-/// The area below the profile between 1 and [`TAU`], as a part of what it could be.
+/// The area below the profile between 1 and [`TAU`], as a part of the largest that it can be.
 ///
 /// ```
 /// use tlr_models::lab::measures::profile_area;

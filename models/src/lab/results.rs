@@ -88,10 +88,11 @@ pub struct Curve {
     /// Losses; `inf` where one is not finite.
     #[serde(deserialize_with = "only_numbers")]
     pub losses: String,
-    /// Accuracies, likewise; empty where the task has no right and wrong answers.
+    /// Accuracies, with `inf` where one is missing; empty if the task has no right and wrong
+    /// answers.
     #[serde(default, deserialize_with = "only_numbers")]
     pub accuracies: String,
-    /// Mean losses of the batches before each test but the first, likewise.
+    /// Mean losses of the batches before each test but the first; `inf` where one is not finite.
     #[serde(default, deserialize_with = "only_numbers")]
     pub train: String,
     /// Steps at which the rate was read.

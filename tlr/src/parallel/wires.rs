@@ -129,7 +129,7 @@ impl Wires {
         // SAFETY: `memory` has room for `PIECE_BYTES`, and `piece` has no more. No operation reads
         // it: the last one is through, which `running` says. The stream has nothing but this copy,
         // which is waited for, so `piece` is borrowed for long enough. NCCL then reads `memory`,
-        // which nobody writes to before the operation is through, nor frees.
+        // which is neither written nor freed before the operation is through.
         #[allow(unsafe_code)]
         let result = unsafe {
             result::memcpy_htod_async(memory, piece, stream).map_err(cuda_words)?;
@@ -150,8 +150,8 @@ impl Wires {
             return Err("a piece is on its way already, or this one is too long".to_owned());
         }
         let Way { stream, memory, .. } = self.inward;
-        // SAFETY: `memory` has room for `PIECE_BYTES`, which are at least `len`. Nobody reads or
-        // writes it before the operation is through, which `running` says, nor frees it.
+        // SAFETY: `memory` has room for `PIECE_BYTES`, which are at least `len`. It is neither
+        // read, written nor freed before the operation is through, which `running` says.
         #[allow(unsafe_code)]
         let result = unsafe {
             let (to, kind) = (memory as *mut _, nccl::ncclDataType_t::ncclUint8);
@@ -201,13 +201,13 @@ impl Wires {
         found.filter(|address| !address.is_null()).ok_or_else(|| "there is no link".to_owned())
     }
 
-    /// Makes the GPU the one that the calling thread's calls are for.
+    /// Makes this GPU the one that CUDA calls of the calling thread act on.
     fn bind(&self) -> Said<()> {
         self.device.bind_to_thread().map_err(cuda_words)
     }
 
-    /// Ends all communicators, and with them what they do on the GPU, which otherwise would wait
-    /// for the other rank for ever. The answer is whether all have ended.
+    /// Ends all communicators, and with them their operations on the GPU, which would otherwise
+    /// wait for the other rank for ever. The answer is whether all have ended.
     pub(super) fn hang_up(&mut self) -> bool {
         let mut all = self.bind().is_ok() && !self.stuck;
         for handle in self.communicators.iter() {

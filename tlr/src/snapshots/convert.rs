@@ -63,7 +63,7 @@ impl Converter {
         Ok(Some(sums.into_iter().map(seen).collect()))
     }
 
-    /// Copies elements of type `E` to those of the master. `false` if no kernel exists for `E`, or
+    /// Copies elements of type `E` to the master, as f32. `false` if no kernel exists for `E`, or
     /// before the first [`unscale`](Self::unscale).
     ///
     /// # Safety

@@ -222,7 +222,7 @@ mod tests {
         assert_eq!(draw(1, 50, 5, 5).unwrap().test, draw(1, 90, 5, 5).unwrap().test);
     }
 
-    /// Guards the figures made with it, and shows what it looks like.
+    /// Guards the figures made with this language, and shows what it looks like.
     #[test]
     fn the_sentences_are_pinned() {
         let train = draw(42, 2, 1, 1).unwrap().train;

@@ -35,7 +35,8 @@ impl Geometry {
     }
 }
 
-/// A block of columns: those of output rows `rows` of `images` images, or of all rows.
+/// A block of columns: the columns of output rows `rows` of one image, or of all rows of `images`
+/// images.
 struct Block {
     images: usize,
     first_row: usize,

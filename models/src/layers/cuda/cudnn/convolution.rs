@@ -152,7 +152,7 @@ impl Known {
         Ok(Self { images, filters, outputs, convolution, algorithms: [None, None, None] })
     }
 
-    /// What a pass reads, and what it writes.
+    /// The descriptors of the two operands that a pass reads, and of the one that it writes.
     fn operands(&self, pass: Pass) -> [Raw; 3] {
         let (images, filters, outputs) = (self.images.raw, self.filters.raw, self.outputs.raw);
         match pass {

@@ -250,7 +250,7 @@ fn the_safeguard_limits_explosions() {
     assert!(!seen(without, 3.0, 9.0).0);
 }
 
-// A group with a fixed rate is not to blame. Fails if what it explains acquits the others.
+// A group with a fixed rate is not to blame. Fails if its share of the rise acquits the others.
 #[test]
 fn a_fixed_rate_does_not_hide_the_others() {
     let fixed = GroupRamp { silent: false, ..GroupRamp::new(3.0, true) };
