@@ -108,7 +108,7 @@ fn words(list: &str) -> impl Iterator<Item = &str> {
     list.split(' ').filter(|word| !word.is_empty())
 }
 
-/// The numbers of a list, which [`only_numbers`] has read or [`Curve::of`] has made.
+/// The numbers of a list that [`only_numbers`] has read or [`Curve::of`] has made.
 fn numbers(list: &str) -> Vec<f64> {
     words(list).filter_map(|word| word.parse().ok()).collect()
 }

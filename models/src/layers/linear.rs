@@ -146,7 +146,7 @@ mod tests {
 
     type Values = (Vec<f64>, Vec<f64>, Vec<f64>, Vec<f64>);
 
-    /// y and the gradients of Σ y·(y + 1), which differ everywhere, of x, W and b.
+    /// y, and the gradients of Σ y·(y + 1) with respect to x, W and b, which differ everywhere.
     fn run<const IN: usize, const OUT: usize>(
         batch: usize,
         options: LinearOptions,

@@ -30,9 +30,9 @@ pub struct SweepResults {
 }
 
 impl SweepResults {
-    /// Reads what `folder` has, or makes it, and holds it until it is dropped. `name` is that of
-    /// `data`, which is trained on: runs on other data do not count as done, and neither do those
-    /// that have failed.
+    /// Reads what `folder` has, or makes it, and holds it until it is dropped. `name` is the name
+    /// of `data`, the set that is trained on: runs on other data do not count as done, and neither
+    /// do those that have failed.
     ///
     /// # Errors
     /// [`SweepError::Report`] if the folder cannot be written to or another sweep holds it,

@@ -49,7 +49,7 @@ pub(super) fn on_cpu<E: Element + Dtype, T: Tape<E, Cpu>, const M: usize>(
     let (x, mut tape) = x.split_tape();
     let rows = x.shape().0;
     let device = x.device().clone();
-    // The rows, which become the normalized rows before weight and bias.
+    // These become the normalized rows, before weight and bias.
     let mut normal = Scratch::of(&x);
     let weight_values = Scratch::of(&weight);
     let bias_values = Scratch::of(&bias);
@@ -103,7 +103,7 @@ pub(super) fn on_cpu<E: Element + Dtype, T: Tape<E, Cpu>, const M: usize>(
 /// not inline a closure of this size.
 struct RowsForward<'a, E, const M: usize> {
     y: &'a mut [E],
-    /// The rows, which become what they are before weight and bias.
+    /// The rows, which are normalized in place, before weight and bias.
     normal: &'a mut [E],
     scales: &'a mut [f64],
     affine: (&'a [E], &'a [E]),
