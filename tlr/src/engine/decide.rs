@@ -7,7 +7,7 @@
 //! | when | the last one ended well | the last one is undone | a schedule restarts, an exact step |
 //! | steps in the window | cleared | cleared | cleared |
 //! | gathered batches | there are none | cleared | cleared |
-//! | the window's losses | are the new level | cleared | cleared |
+//! | the window's losses | are kept, to judge the next window by | cleared | cleared |
 //! | the losses at the snapshot | cleared | kept, if it is the same | cleared |
 //! | previous directions | kept | cleared | cleared |
 //! | snapshot | moves on | is gone back to | is taken anew |
