@@ -25,7 +25,7 @@ where
     E: Dtype,
     D: SequenceKernels<E>,
 {
-    /// The best target for one source, found by [`beam`] search, without dropout. The source has no
+    /// The best target for one source, found by [`beam`] search, without dropout. It holds no
     /// padding. The encoder runs once. The decoder runs once for each token, over all tokens so
     /// far.
     ///
@@ -109,7 +109,7 @@ where
         Ok(logits.chunks_exact(TGT.max(1)).map(|row| self.log_softmax(row)).collect())
     }
 
-    /// The log probabilities in f64. Padding has none.
+    /// The log probabilities in f64. That of padding is −∞, so that no target holds it.
     fn log_softmax(&self, logits: &[E]) -> Vec<f64> {
         let mut logits: Vec<f64> =
             logits.iter().map(|logit| logit.to_f64().unwrap_or(f64::NAN)).collect();
