@@ -5,7 +5,7 @@
 //!
 //! * [`data`]: images and sentences to train on, drawn by the crate itself or
 //!   read from files, and the mini-batches made of them;
-//! * [`layers`]: the operations they are made of;
+//! * [`layers`]: the operations that the models are made of;
 //! * [`Mlp`]: the paper's perceptron, and [`train`]: training it;
 //! * [`resnet`]: residual networks for images;
 //! * [`Seq2SeqTransformer`]: the transformer for translation, and [`search`]: decoding with it;
@@ -25,7 +25,8 @@
 
 pub mod baselines;
 pub mod data;
-// The tests of what has no models run without the feature, too. Some of it only the models use.
+// Without the feature, the tests of the code that needs no models still run. Some of that code only
+// the models use.
 #[cfg(any(test, feature = "lab"))]
 #[cfg_attr(not(feature = "lab"), allow(dead_code))]
 pub mod lab;

@@ -1,4 +1,4 @@
-//! Which sequence a model that scores one token after another finds best: greedy and beam search.
+//! Greedy and beam search, for the best sequence by a model that scores one token after another.
 //!
 //! The search knows no model. It asks a function for the log probabilities of what may follow.
 
@@ -9,7 +9,8 @@ use std::cmp::Ordering;
 pub struct SearchOptions {
     /// Sequences that are followed at a time; 1 is greedy search. Default 1; 0 is as 1.
     pub width: usize,
-    /// Tokens after the first at which a sequence ends, ended or not. Default 100.
+    /// The most tokens after the first. A sequence that has not ended by then is cut off. Default
+    /// 100.
     pub max_length: usize,
     /// Sequences of different lengths are compared by their log probability over length to this
     /// power. 0 compares the probabilities, which favours short ones; 1 the mean a token.
@@ -59,7 +60,7 @@ pub enum SearchError<Err> {
 }
 
 struct Beam {
-    /// With the first token.
+    /// The sequence's tokens, the first one too.
     tokens: Vec<usize>,
     log_probability: f64,
 }
@@ -75,8 +76,8 @@ fn best_first(a: (f64, &[usize]), b: (f64, &[usize])) -> Ordering {
 /// probabilities of the tokens that may follow; minus infinity and NaN are for those that may not.
 /// A sequence that ends counts as found if it is among the best `width` of its step. The search is
 /// over when it has found `width`, when none is left to follow, or at `max_length`, where those
-/// that did not end count too. Of equals the one with the smaller tokens is taken, so that a search
-/// always finds the same.
+/// that did not end count too. Of equally good sequences the one with the smaller tokens is taken,
+/// so that a search always finds the same.
 ///
 /// If the width is at least the number of all sequences that there are, the search is exhaustive.
 ///
@@ -176,11 +177,11 @@ fn likeliest<'a>(
     scores.into_iter()
 }
 
-/// The likeliest token after another, for a batch of sequences at a time.
+/// Greedy search for a batch of sequences: each goes on with its likeliest token.
 ///
-/// `next` gets all of them, with their first token, and gives a row of log probabilities for
-/// each; one that has ended goes on as `options.end`, and its row is ignored. `width`
-/// and `length_penalty` have no effect. Each is what [`beam`] finds with a width of 1.
+/// `next` gets all of them, with their first token, and gives a row of log probabilities for each;
+/// one that has ended goes on as `options.end`, and its row is ignored. `width` and
+/// `length_penalty` have no effect. Each result is what [`beam`] finds with a width of 1.
 ///
 /// # Errors
 /// As [`beam`].

@@ -33,10 +33,10 @@ impl Default for Pad {
 /// types: dfdx builds tensors from shapes known to the compiler. [`Seq2Seq`] has the usual ones.
 ///
 /// Maps `(source, target)`, of ids `(batch, source length)` and `(batch, target length)`, to logits
-/// `(batch, target length, TGT)`: at each position of the target those of the token after it, seen
-/// from the tokens up to it (teacher forcing). Positions of [`pad`](Self::pad) are seen by none.
-/// The source carries the tape. Dropout is at work in [`ModuleMut`], whose source has a tape, and
-/// off in [`Module`], whose source has none.
+/// `(batch, target length, TGT)`: at each position of the target the logits of the next token,
+/// given the tokens up to this position (teacher forcing). No position sees those of
+/// [`pad`](Self::pad). The source carries the tape. Dropout is at work in [`ModuleMut`], whose
+/// source has a tape, and off in [`Module`], whose source has none.
 ///
 /// # Errors
 /// [`LayerError::Shape`] for ids outside their vocabulary and for batches that differ.
@@ -44,10 +44,11 @@ impl Default for Pad {
 /// # Example
 /// ```
 /// use dfdx::prelude::*;
-/// use tlr_models::{padded, shifted, Seq2SeqTransformer};
+/// use tlr_models::{layers::DropoutRate, padded, shifted, Seq2SeqTransformer};
 ///
 /// let dev = Cpu::default();
 /// let mut model = Seq2SeqTransformer::<20, 30, 16, 4, 32, 1, 1, f32, Cpu>::build(&dev);
+/// model.set_dropout(DropoutRate::NONE);
 /// let source = padded(&dev, &[&[2, 7, 9, 3][..], &[2, 8, 3]], 1)?;
 /// let target = padded(&dev, &[&[2, 4, 3][..], &[2, 5, 6, 3]], 1)?;
 /// let (input, labels) = shifted(&target)?;
@@ -108,6 +109,8 @@ where
     D: Device<E>,
 {
     /// Sets the dropout rate of the embeddings and of all layers.
+    ///
+    /// Example: [`Seq2SeqTransformer`].
     pub fn set_dropout(&mut self, rate: DropoutRate) {
         self.dropout = rate;
         self.encoder.layers.modules.iter_mut().for_each(|layer| layer.dropout = rate);
@@ -142,7 +145,8 @@ where
         KeyPadding::of(&ids.as_vec(), ids.shape().0, self.pad.0)
     }
 
-    /// What the decoder attends to, `(batch, length, M)`, and which of it is padding.
+    /// The encoder's result that the decoder attends to, `(batch, length, M)`, and which positions
+    /// are padding.
     #[allow(clippy::type_complexity)]
     pub(crate) fn memory<T: Tape<E, D>>(
         &self,
@@ -155,7 +159,7 @@ where
         Ok((self.encoder.try_encode(x, padding.as_ref(), training)?, padding))
     }
 
-    /// What the generator makes logits of, `(batch, length, M)`.
+    /// The features that the generator turns into logits, `(batch, length, M)`.
     pub(crate) fn features<T: Tape<E, D>>(
         &self,
         target: Ids<D, T>,
@@ -187,6 +191,8 @@ where
     /// # Errors
     /// [`LayerError::Shape`] for labels outside the vocabulary, and for another number of labels
     /// than there are rows of logits; an error of the device.
+    ///
+    /// Example: [`Seq2SeqTransformer`].
     pub fn try_loss<T: Tape<E, D>>(
         &self,
         logits: Sequences<TGT, E, D, T>,
@@ -274,7 +280,7 @@ pub fn padded<D: TensorFromVec<usize>>(
     device.try_tensor_from_vec(ids.collect(), (sentences.len(), length))
 }
 
-/// What a decoder reads and what it is to say: each sentence but its last token, and each but its
+/// A decoder's input and its labels: each sentence without its last token, and each without its
 /// first.
 ///
 /// # Errors

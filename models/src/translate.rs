@@ -25,8 +25,9 @@ where
     E: Dtype,
     D: SequenceKernels<E>,
 {
-    /// The best target for one source, found by [`beam`] search; without dropout, and without
-    /// padding in it. The encoder runs once, the decoder once a token over all tokens so far.
+    /// The best target for one source, found by [`beam`] search, without dropout. It holds no
+    /// padding. The encoder runs once. The decoder runs once for each token, over all tokens so
+    /// far.
     ///
     /// # Errors
     /// [`SearchError::Model`] with [`LayerError::Shape`] for ids outside their vocabulary; a model
@@ -108,7 +109,7 @@ where
         Ok(logits.chunks_exact(TGT.max(1)).map(|row| self.log_softmax(row)).collect())
     }
 
-    /// In f64, and without padding.
+    /// The log probabilities in f64. That of padding is −∞, so that no target holds it.
     fn log_softmax(&self, logits: &[E]) -> Vec<f64> {
         let mut logits: Vec<f64> =
             logits.iter().map(|logit| logit.to_f64().unwrap_or(f64::NAN)).collect();

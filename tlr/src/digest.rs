@@ -21,7 +21,7 @@ impl Digest {
 
     /// Adds a value by its `Debug` text, which is exact for floats.
     pub(crate) fn add_debug(&mut self, value: &impl Debug) {
-        // It never fails.
+        // To write to a digest never fails.
         let _ = write!(self, "{value:?};");
     }
 

@@ -75,7 +75,7 @@ impl Partial {
         }
     }
 
-    /// Where to write.
+    /// The file to write to.
     pub fn file(&self) -> &File {
         &self.file
     }

@@ -58,7 +58,7 @@ mod trainer;
 #[path = "private.rs"]
 pub mod __private;
 
-// For kernels on dfdx's tensors in other crates of this workspace.
+// Other crates of this workspace use these for kernels on dfdx's tensors.
 #[cfg(feature = "cuda")]
 #[doc(hidden)]
 pub use tensors::{gpu_place, GpuPlace};

@@ -48,7 +48,7 @@ impl Settings {
         self
     }
 
-    /// Adds those of `inner`, as `name` and `name.…`.
+    /// Adds the settings of `inner`, as `name` and `name.…`.
     pub(crate) fn within(mut self, name: &str, inner: Self) -> Self {
         for (field, value) in inner.0 {
             self.0.insert(join(name, &field), value);

@@ -29,7 +29,7 @@ pub struct Adam {
     pub betas: [f64; 2],
     /// ε, beside the root. Above 0; default 1e-8.
     pub eps: f64,
-    /// λ. At least 0; default 0.
+    /// λ, the weight decay. At least 0; default 0.
     pub weight_decay: f64,
     /// Whether λ acts on the weights directly and not through the gradient: AdamW. Default false.
     pub decoupled: bool,

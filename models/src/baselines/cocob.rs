@@ -32,7 +32,7 @@ pub struct Cocob {
     pub alpha: f64,
     /// ε, L before the first step. Above 0; default 1e-8.
     pub eps: f64,
-    /// λ, as L2. At least 0; default 0.
+    /// λ, the weight decay, as L2. At least 0; default 0.
     pub weight_decay: f64,
 }
 

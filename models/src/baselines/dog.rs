@@ -28,11 +28,12 @@ use serde::{Deserialize, Serialize};
 pub struct Dog {
     /// What η is multiplied by. Above 0; default 1, which is meant to stay.
     pub lr: f64,
-    /// ρ. Above 0; default 1e-6. With batch norm the authors take 1e-4.
+    /// ρ, which makes the first distance. Above 0; default 1e-6. With batch norm the authors take
+    /// 1e-4.
     pub reps_rel: f64,
     /// ε. Above 0; default 1e-8.
     pub eps: f64,
-    /// λ, as L2. At least 0; default 0.
+    /// λ, the weight decay, as L2. At least 0; default 0.
     pub weight_decay: f64,
     /// Whether each tensor has its own η. Default false.
     pub layerwise: bool,
@@ -55,6 +56,8 @@ impl Default for Dog {
 
 impl Dog {
     /// L-DoG, with the same defaults.
+    ///
+    /// Example: [`Dog`].
     pub fn layerwise() -> Self {
         Self { layerwise: true, ..Self::default() }
     }

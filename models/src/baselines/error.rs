@@ -64,7 +64,7 @@ pub enum PeerError {
     /// A saved state is of another rule, or of other settings.
     #[error("the saved state is of {saved}, and this is {here}")]
     AnotherRule {
-        /// Name and settings of the one that was saved.
+        /// Name and settings of the rule that was saved.
         saved: String,
         /// Name and settings of the rule that was to take it over.
         here: String,

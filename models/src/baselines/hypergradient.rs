@@ -34,12 +34,29 @@ pub struct Hypergradient {
 }
 
 impl Hypergradient {
-    /// From `rate`, by `meta_rate` times ⟨g,g₋⟩. The package's `hypergrad_lr` is 1e-6.
+    /// Begins at `rate`, and adds `meta_rate` times ⟨g,g₋⟩ to it at each step. The package's
+    /// default for `meta_rate`, which it calls `hypergrad_lr`, is 1e-6.
+    ///
+    /// Example: [`Hypergradient`].
     pub fn additive(rate: f64, meta_rate: f64) -> Self {
         Self { rate, rule: HypergradientRule::additive(meta_rate) }
     }
 
-    /// From `rate`, by the factor 1 + `meta_rate`·cos(g,g₋).
+    /// Begins at `rate`, and multiplies it by 1 + `meta_rate`·cos(g,g₋) at each step.
+    ///
+    /// # Example
+    /// ```
+    /// use tlr_models::baselines::{Hypergradient, Peer};
+    ///
+    /// let mut peer = Peer::new(Hypergradient::multiplicative(0.01, 0.02))?;
+    /// let mut w = [3.0];
+    /// for _ in 0..2 {
+    ///     let g = w;
+    ///     peer.step(&mut [&mut w[..]], &[&g[..]], None)?;
+    /// }
+    /// assert!((peer.rates()[0] - 0.01 * 1.02).abs() < 1e-12); // both gradients point the same way
+    /// # Ok::<(), tlr_models::baselines::PeerError>(())
+    /// ```
     pub fn multiplicative(rate: f64, meta_rate: f64) -> Self {
         Self { rate, rule: HypergradientRule::multiplicative(meta_rate) }
     }

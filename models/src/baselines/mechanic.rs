@@ -13,8 +13,9 @@ use serde::{Deserialize, Serialize};
 /// Cutkosky, Defazio and Mehta, *Mechanic: a learning rate tuner*, NeurIPS 2023. The package is
 /// `mechanic-pytorch`.
 ///
-/// By default Δ is (w − w₀)/(S + ε), as in the package. In f32 what is below a weight's rounding is
-/// lost then, and at scales about 1e-8 that is all. `store_delta` keeps Δ apart.
+/// By default Δ is (w − w₀)/(S + ε), as in the package. In f32, the part of Δ that is below a
+/// weight's rounding is then lost. At scales of about 1e-8 that is all of Δ. `store_delta` keeps Δ
+/// apart.
 ///
 /// # Cost
 /// A step copies the weights and the base's state.
@@ -50,6 +51,8 @@ pub struct Mechanic<B> {
 
 impl<B> Mechanic<B> {
     /// The package's defaults around this base.
+    ///
+    /// Example: [`Mechanic`].
     pub fn around(base: B) -> Self {
         Self {
             base,
@@ -197,7 +200,7 @@ impl<B: PeerRule> PeerRule for Mechanic<B> {
         vec![scale(&state.tuners)]
     }
 
-    /// The base's, if it has such.
+    /// The base's average, if it has one.
     fn averaged<E: Real>(
         &self,
         state: &Self::State<E>,

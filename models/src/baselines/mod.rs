@@ -3,23 +3,24 @@
 //! "The paper" is Retsinas et al., *Newton-based Trainable Learning Rate*, ICASSP 2023.
 //!
 //! A [`PeerRule`] is settings and pure arithmetic over slices, and knows no model. A [`Peer`] holds
-//! its state. A [`PeerOptimizer`] walks a dfdx model for it, so that each is an optimizer of any
-//! model on the CPU and a [`Learner`](crate::train::Learner). Scalars and sums are in f64. What is
-//! kept of each weight has the weight's type. A failed step leaves weights and state as they were.
-//! [`Saved`] is all that a peer remembers, by serde; [`PeerOptimizer::checkpoint`] is a file's.
+//! its state. A [`PeerOptimizer`] walks a dfdx model for it, so that each peer is an optimizer of
+//! any model on the CPU and a [`Learner`](crate::train::Learner). Scalars and sums are in f64. What
+//! is kept of each weight has the weight's type. A failed step leaves weights and state as they
+//! were. [`Saved`] holds all that a peer remembers, for serde. [`PeerOptimizer::checkpoint`] makes
+//! a checkpoint for a file.
 //!
-//! | peer | of |
+//! | peer | why it is here |
 //! | --- | --- |
-//! | [`Sgd`], with a [multistep](tlr::Schedule::multi_step) or [cosine](tlr::Schedule::cosine) | the paper; to beat |
-//! | [`Adam`], [`RmsProp`] | the paper |
-//! | [`Sls`], [`Sps`], [`Hypergradient`] | the paper |
-//! | [`DAdaptSgd`], [`DAdaptAdam`], [`Prodigy`] | today |
-//! | [`Dog`], [`ScheduleFreeSgd`], [`ScheduleFreeAdamW`] | today, with averages |
-//! | [`Cocob`], [`Mechanic`], [`Momo`], [`MomoAdam`] | today |
-//! | [`NAdamW`], with a cosine | to beat |
+//! | [`Sgd`], with a [multistep](tlr::Schedule::multi_step) or [cosine](tlr::Schedule::cosine) | the paper's; a baseline to beat |
+//! | [`Adam`], [`RmsProp`] | the paper's |
+//! | [`Sls`], [`Sps`], [`Hypergradient`] | the paper's |
+//! | [`DAdaptSgd`], [`DAdaptAdam`], [`Prodigy`] | in use today |
+//! | [`Dog`], [`ScheduleFreeSgd`], [`ScheduleFreeAdamW`] | in use today; averages the weights |
+//! | [`Cocob`], [`Mechanic`], [`Momo`], [`MomoAdam`] | in use today |
+//! | [`NAdamW`], with a cosine | a baseline to beat |
 //! | [`RangeTest`] with [`valley`], [`steep`] or [`steepest_gradient`] | what users do by hand |
 //!
-//! [`AnyPeer`] is any of them, as one type. Each is checked step by step against its package:
+//! [`AnyPeer`] holds any of them, as one type. Each is checked step by step against its package:
 //! `tests/quick/networks/baselines.rs`.
 
 mod adam;
@@ -28,11 +29,11 @@ mod cocob;
 mod dadapt;
 mod dog;
 mod error;
-mod host;
 mod hypergradient;
 mod mechanic;
 mod momo;
 mod nadamw;
+mod optimizer;
 mod prodigy;
 mod range_test;
 mod real;
@@ -52,11 +53,11 @@ pub use cocob::{Cocob, CocobState};
 pub use dadapt::{DAdaptAdam, DAdaptAdamState, DAdaptSgd, DAdaptSgdState};
 pub use dog::{Dog, DogState};
 pub use error::PeerError;
-pub use host::PeerOptimizer;
 pub use hypergradient::{Hypergradient, HypergradientState};
 pub use mechanic::{Mechanic, MechanicState};
 pub use momo::{Momo, MomoAdam, MomoAdamState, MomoState};
 pub use nadamw::{NAdamW, NAdamWState};
+pub use optimizer::PeerOptimizer;
 pub use prodigy::{Prodigy, ProdigyState};
 pub use range_test::{steep, steepest_gradient, valley, RangePoint, RangeTest};
 pub use real::{Real, Tensors};

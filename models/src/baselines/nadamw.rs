@@ -34,7 +34,7 @@ pub struct NAdamW {
     pub betas: [f64; 2],
     /// ε, beside the root. Above 0; default 1e-8.
     pub eps: f64,
-    /// λ. At least 0; default 0.
+    /// λ, the weight decay. At least 0; default 0.
     pub weight_decay: f64,
     /// ψ, how soon the momentum is whole. At least 0; default 4e-3.
     pub momentum_decay: f64,

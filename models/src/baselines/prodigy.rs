@@ -37,7 +37,7 @@ pub struct Prodigy {
     pub beta3: Option<f64>,
     /// ε. Above 0; default 1e-8.
     pub eps: f64,
-    /// λ. At least 0; default 0.
+    /// λ, the weight decay. At least 0; default 0.
     pub weight_decay: f64,
     /// Whether λ acts on the weights directly, as in AdamW. Default true.
     pub decoupled: bool,

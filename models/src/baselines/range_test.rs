@@ -61,6 +61,8 @@ impl RangeTest {
     ///
     /// # Errors
     /// [`PeerError::OutOfRange`], and what `step` fails with.
+    ///
+    /// Example: [`RangeTest`].
     pub fn run<F: From<PeerError>>(
         &self,
         mut step: impl FnMut(f64) -> Result<f64, F>,
@@ -117,7 +119,7 @@ fn inner(curve: &[RangePoint]) -> &[RangePoint] {
 /// the rate two thirds down it, within a point or so. `None` where no point is left.
 ///
 /// fastai's `valley`, with the same first tenth and last five points left out as in its `lr_find`.
-/// A tenth of the points that there are, where the package takes that of the planned ones.
+/// The tenth is that of the measured points; the package takes a tenth of the planned ones.
 ///
 /// Example: [`RangeTest`].
 pub fn valley(curve: &[RangePoint]) -> Option<f64> {
@@ -137,7 +139,7 @@ pub fn valley(curve: &[RangePoint]) -> Option<f64> {
             (end, longest) = (i, *lengths.get(i)?);
         }
     }
-    // As in the package, where a valley that begins at the first point begins one before it.
+    // As in the package, a valley that begins at the first point counts from one point before it.
     let start = match longest {
         1 => 0,
         _ => end as i64 - longest as i64,

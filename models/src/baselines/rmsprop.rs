@@ -29,7 +29,7 @@ pub struct RmsProp {
     pub eps: f64,
     /// μ in [0, 1). Default 0.
     pub momentum: f64,
-    /// λ, as L2. At least 0; default 0.
+    /// λ, the weight decay, as L2. At least 0; default 0.
     pub weight_decay: f64,
 }
 

@@ -67,8 +67,7 @@ pub trait PeerRule: Clone + Debug + PartialEq {
     /// number.
     fn rates<E: Real>(&self, state: &Self::State<E>) -> Vec<f64>;
 
-    /// The weights to test and to use, where they are not those that are trained. `weights` are
-    /// those that are trained.
+    /// The weights to test and to use, if they are not the `weights` that are trained.
     fn averaged<E: Real>(
         &self,
         state: &Self::State<E>,
@@ -79,7 +78,7 @@ pub trait PeerRule: Clone + Debug + PartialEq {
     }
 }
 
-/// What a rule remembers. Its sizes say whether a saved one is of these weights.
+/// What a rule remembers. Its sizes show whether a saved state belongs to these weights.
 pub trait PeerState {
     /// The length of each tensor in each buffer. A buffer that the rule does not need is empty.
     /// Default: there is no buffer.
@@ -87,7 +86,8 @@ pub trait PeerState {
         Vec::new()
     }
 
-    /// How many parts there are of which it keeps numbers, such as one for each tensor. Default 0.
+    /// The number of parts that the rule keeps numbers for, such as one part for each tensor.
+    /// Default 0.
     fn parts(&self) -> usize {
         0
     }
@@ -107,6 +107,11 @@ pub trait PeerState {
 ///     peer.step(&mut [&mut w[..]], &[&g[..]], Some(loss))?;
 /// }
 /// assert!(w[0].abs() < 1e-3);
+///
+/// let mut other = Peer::new(Sps::default())?;
+/// other.restore(peer.saved())?;
+/// assert_eq!((other.steps(), other.rates(), other.rule()), (20, peer.rates(), peer.rule()));
+/// assert_eq!(other.averaged(&[&mut w[..]]), None); // this rule averages no weights
 /// # Ok::<(), tlr_models::baselines::PeerError>(())
 /// ```
 #[derive(Clone, Debug, PartialEq)]
@@ -118,7 +123,8 @@ pub struct Peer<R: PeerRule, E: Real> {
     state: Option<R::State<E>>,
 }
 
-/// More steps than any training makes. Counting on from here overflows nothing.
+/// More steps than any training makes: the same limit as that of tlr's engine (`engine/state.rs`),
+/// which is private to that crate.
 const MAX_COUNT: u64 = 1 << 53;
 
 /// What a [`Peer`] remembers, to be stored with serde.
@@ -151,6 +157,8 @@ impl<R: PeerRule, E: Real> Peer<R, E> {
     /// # Errors
     /// [`PeerError::Shapes`], [`PeerError::NoLoss`], [`PeerError::NoTrials`],
     /// [`PeerError::NonFiniteLoss`], [`PeerError::NonFinite`]. Weights and state are as they were.
+    ///
+    /// Example: [`Peer`].
     pub fn step(
         &mut self,
         weights: &mut [&mut [E]],
@@ -165,6 +173,8 @@ impl<R: PeerRule, E: Real> Peer<R, E> {
     ///
     /// # Errors
     /// As [`step`](Self::step), and what `trial` fails with.
+    ///
+    /// Example: [`Sls`](super::Sls).
     pub fn step_with<'a>(
         &mut self,
         weights: &mut [&mut [E]],
@@ -220,26 +230,36 @@ impl<R: PeerRule, E: Real> Peer<R, E> {
     }
 
     /// The rule.
+    ///
+    /// Example: [`Peer`].
     pub fn rule(&self) -> &R {
         &self.rule
     }
 
     /// Steps made.
+    ///
+    /// Example: [`Peer`].
     pub fn steps(&self) -> u64 {
         self.steps
     }
 
     /// As [`PeerRule::rates`]; none before the first step.
+    ///
+    /// Example: [`Peer`].
     pub fn rates(&self) -> Vec<f64> {
         self.state.as_ref().map(|state| self.rule.rates(state)).unwrap_or_default()
     }
 
     /// As [`PeerRule::averaged`]; `None` before the first step.
+    ///
+    /// Example: [`Peer`].
     pub fn averaged(&self, weights: &[&mut [E]]) -> Option<Tensors<E>> {
         self.rule.averaged(self.state.as_ref()?, weights)
     }
 
     /// All that is remembered.
+    ///
+    /// Example: [`Peer`].
     pub fn saved(&self) -> Saved<R::State<E>> {
         let (rule, steps, lens) = (self.described(), self.steps, self.lens.clone());
         Saved { rule, steps, lens, state: self.state.clone() }
@@ -251,6 +271,8 @@ impl<R: PeerRule, E: Real> Peer<R, E> {
     /// # Errors
     /// [`PeerError::AnotherRule`]; [`PeerError::OutOfRange`] for a number of steps and
     /// [`PeerError::Shapes`] for buffers that the rule cannot have left. Nothing has changed then.
+    ///
+    /// Example: [`Peer`].
     pub fn restore(&mut self, saved: Saved<R::State<E>>) -> Result<(), PeerError> {
         if saved.rule != self.described() {
             return Err(PeerError::AnotherRule { saved: saved.rule, here: self.described() });
@@ -266,10 +288,10 @@ impl<R: PeerRule, E: Real> Peer<R, E> {
         Ok(())
     }
 
-    /// Checks that the rule can have left a state of these sizes: that the buffers it begins with,
-    /// and no others, are of as many tensors and as long.
+    /// Checks that the rule can have left a state of these sizes: it has the buffers that the rule
+    /// begins with and no others, each with as many tensors, of the same lengths.
     fn check_sizes(&self, state: &R::State<E>, lens: &[usize]) -> Result<(), PeerError> {
-        // Of one element each: a file may say any length.
+        // One element for each tensor is enough: the lengths of a file may be anything.
         let mut weights = vec![[E::default()]; lens.len()];
         let weights: Vec<_> = weights.iter_mut().map(|tensor| &mut tensor[..]).collect();
         let fresh = self.rule.start(&weights);

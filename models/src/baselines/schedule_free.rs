@@ -48,7 +48,7 @@ impl Average {
     }
 }
 
-/// y and z after a step along `direction`: y without going by way of x.
+/// y and z after a step along `direction`. y is computed directly, without x.
 fn moved(y: f64, z: f64, direction: f64, rate: f64, beta: f64, share: f64) -> (f64, f64) {
     let y = y + share * (z - y) + rate * (beta * (1.0 - share) - 1.0) * direction;
     (y, z - rate * direction)

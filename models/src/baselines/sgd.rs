@@ -29,7 +29,7 @@ pub struct Sgd {
     pub momentum: f64,
     /// Whether the momentum is Nesterov's. Default false.
     pub nesterov: bool,
-    /// λ, as L2. At least 0; default 0.
+    /// λ, the weight decay, as L2. At least 0; default 0.
     pub weight_decay: f64,
 }
 

@@ -1,4 +1,5 @@
-//! Arithmetic over the slices of several tensors: sums in f64, and changes of all or nothing.
+//! Arithmetic over the slices of several tensors: sums in f64, and changes of all elements or of
+//! none.
 
 use super::{PeerError, Real, Tensors};
 use std::ops::Deref;
@@ -34,7 +35,7 @@ where
         .collect()
 }
 
-/// The same over all tensors.
+/// The sums of [`sums_by_tensor`] over all tensors together.
 pub(super) fn sums<E: Real, W, const N: usize, const K: usize>(
     weights: &[W],
     gradients: &[&[E]],
@@ -56,8 +57,8 @@ pub(super) fn total<const K: usize>(by_tensor: &[[f64; K]]) -> [f64; K] {
 /// index, the weight, its gradient and its buffers.
 ///
 /// # Errors
-/// [`PeerError::NonFinite`], if one of them would not be finite. All are as they were then: they
-/// are computed twice, and written the second time.
+/// [`PeerError::NonFinite`], if one of them would not be finite. All values are as they were then:
+/// they are computed twice, and written the second time only.
 pub(super) fn transform<E: Real, const N: usize>(
     step: u64,
     weights: &mut [&mut [E]],

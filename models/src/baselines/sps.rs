@@ -27,7 +27,7 @@ use serde::{Deserialize, Serialize};
 /// ```
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sps {
-    /// c. Above 0; default 0.5. The paper takes 0.2 for deep networks.
+    /// c, the factor on ‖g‖². Above 0; default 0.5. The paper takes 0.2 for deep networks.
     pub c: f64,
     /// ε. Above 0; default 1e-8.
     pub eps: f64,
@@ -38,7 +38,7 @@ pub struct Sps {
 /// The bound that the step size stays below.
 #[derive(Clone, Debug, PartialEq)]
 pub enum SpsBound {
-    /// `growth`^(1/`batches`) times that of the step before, `first` at first.
+    /// `growth`^(1/`batches`) times the step size of the step before; in the first step, `first`.
     Smooth {
         /// γ, what it may grow by in an epoch. At least 1; default 2.
         growth: f64,
@@ -47,7 +47,7 @@ pub enum SpsBound {
         /// The step size before the first step. Above 0; default 1.
         first: f64,
     },
-    /// This number: SPS_max. Above 0.
+    /// A constant bound: SPS_max. Above 0.
     Most(f64),
 }
 

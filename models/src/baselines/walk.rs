@@ -1,4 +1,5 @@
-//! Walks over a dfdx model's trainable tensors, and what stands for an optimizer in checkpoints.
+//! Walks over a dfdx model's trainable tensors, and an optimizer that does nothing, for
+//! checkpoints.
 
 use super::Real;
 use crate::weights::walked;
@@ -42,7 +43,7 @@ impl CpuReal for f64 {
 pub(super) struct Trained {
     /// Their paths.
     pub(super) names: Vec<String>,
-    /// They themselves, as dfdx lists tensors that are without a gradient.
+    /// The tensors themselves, in the type by which dfdx lists tensors without a gradient.
     pub(super) tensors: UnusedTensors,
 }
 

@@ -15,7 +15,7 @@ use super::{
 /// training set and not black.
 ///
 /// What is drawn for an image depends on nothing but the seed, the epoch and the image's index in
-/// its set: neither on the batch it is in nor on what came before.
+/// its set: neither on the image's batch nor on the draws before.
 ///
 /// ```
 /// use tlr_models::data::{shapes, Augment, Batches};
@@ -29,6 +29,11 @@ use super::{
 ///         augment.apply(epoch, &indices, train.shape(), &mut pixels)?;
 ///     }
 /// }
+///
+/// // Without padding and mirror images, nothing changes.
+/// let (still, before) = (Augment::new(7).padding(0).flip(false), pixels.clone());
+/// still.apply(0, &[0, 1, 2, 3], train.shape(), &mut pixels)?;
+/// assert_eq!(pixels, before);
 /// # Ok::<(), tlr_models::data::DataError>(())
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +44,7 @@ pub struct Augment {
 }
 
 impl Augment {
-    /// With a padding of 4 pixels and mirroring.
+    /// An augmentation with a padding of 4 pixels, and with mirror images.
     ///
     /// Example: [`Augment`].
     pub fn new(seed: u64) -> Self {
@@ -48,11 +53,15 @@ impl Augment {
 
     /// Pads by `padding` pixels on each side, so that an image moves by at most as many. Default 4;
     /// 0 leaves images where they are.
+    ///
+    /// Example: [`Augment`].
     pub fn padding(self, padding: usize) -> Self {
         Self { padding, ..self }
     }
 
     /// Whether half of the images are mirrored left to right. Default true.
+    ///
+    /// Example: [`Augment`].
     pub fn flip(self, flip: bool) -> Self {
         Self { flip, ..self }
     }
@@ -64,6 +73,8 @@ impl Augment {
     /// # Errors
     /// [`DataError::Length`] when `pixels` does not hold `indices.len()` such images; nothing is
     /// changed then.
+    ///
+    /// Example: [`Augment`].
     pub fn apply(
         &self,
         epoch: usize,

@@ -17,6 +17,7 @@ use super::DataError;
 /// let batches = Batches::new(10, 4, 1)?;
 /// let sizes: Vec<usize> = batches.epoch(0).map(|batch| batch.len()).collect();
 /// assert_eq!(sizes, [4, 4, 2]);
+/// assert_eq!((batches.batches_per_epoch(), batches.drop_last().batches_per_epoch()), (3, 2));
 /// # Ok::<(), tlr_models::data::DataError>(())
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,12 +49,16 @@ impl Batches {
     ///
     /// For models with batch norm, to which a few images are a poor sample: on 10,000 images of
     /// CIFAR-10 in batches of 128, a last batch of 16 at a rate of 0.1 can double the test loss.
+    ///
+    /// Example: [`Batches`].
     pub fn drop_last(self) -> Self {
         Self { drop_last: true, ..self }
     }
 
     /// The number of batches in an epoch. A last batch that is smaller than
     /// the others counts too, unless it is [left out](Self::drop_last).
+    ///
+    /// Example: [`Batches`].
     pub fn batches_per_epoch(&self) -> usize {
         self.used().div_ceil(self.batch_size)
     }
@@ -69,6 +74,8 @@ impl Batches {
     }
 
     /// The batches of epoch number `epoch`, freshly shuffled.
+    ///
+    /// Example: [`Batches`].
     pub fn epoch(&self, epoch: usize) -> EpochBatches {
         // One stream of the generator an epoch: no epoch has to be replayed to
         // reach a later one.

@@ -60,8 +60,8 @@ pub(super) fn plain_or_gzip(dir: &Path, name: &str) -> Option<std::path::PathBuf
     [dir.join(name), dir.join(format!("{name}.gz"))].into_iter().find(|path| path.is_file())
 }
 
-/// The error for a file that is in no spelling in the folder, or for a folder that is none or may
-/// not be looked into.
+/// The error for a file that the folder has in no spelling, or for a path that is no folder or may
+/// not be read.
 pub(super) fn missing(dir: &Path, name: &str, help: &'static str) -> DataError {
     match fs::read_dir(dir) {
         Ok(_) => DataError::Missing { dir: dir.to_owned(), name: name.to_owned(), help },

@@ -39,7 +39,7 @@ pub enum DataError {
         classes: usize,
     },
 
-    /// A file can be read, but what it holds is no data set.
+    /// A file can be read, but its contents are no data set.
     #[error("{}: {source}", path.display())]
     Contents {
         /// The file concerned.

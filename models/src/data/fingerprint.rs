@@ -61,6 +61,8 @@ impl Images {
 #[cfg(feature = "text")]
 impl ParallelText {
     /// The number of pairs and a fingerprint of their sentences, in order.
+    ///
+    /// Example: [`Images::identity`].
     pub fn identity(&self) -> String {
         let mut hash = Fingerprint::default();
         for sentence in self.source().iter().chain(self.target()) {
@@ -77,6 +79,8 @@ impl Pictures {
     ///
     /// # Errors
     /// [`DataError::Io`] for a file that cannot be read.
+    ///
+    /// Example: [`Images::identity`].
     pub fn identity(&self) -> Result<String, DataError> {
         let mut hash = Fingerprint::default();
         let every = self.len().div_ceil(READ);

@@ -33,6 +33,9 @@ impl Images {
     /// let images = Images::new(vec![0, 128, 255, 255, 128, 0], vec![0, 1], [1, 1, 3], 2)?;
     /// assert_eq!((images.pixels_of(1), images.label(1)), (Some(&[255, 128, 0][..]), Some(1)));
     /// assert_eq!((images.len(), images.pixels_of(2)), (2, None));
+    /// assert_eq!((images.channels(), images.rows(), images.columns()), (1, 1, 3));
+    /// assert_eq!((images.shape(), images.size(), images.classes()), ([1, 1, 3], 3, 2));
+    /// assert!(!images.is_empty() && images.take(1)?.len() == 1);
     /// # Ok::<(), tlr_models::data::DataError>(())
     /// ```
     pub fn new(
@@ -72,54 +75,74 @@ impl Images {
     }
 
     /// The number of images, at least one.
+    ///
+    /// Example: [`new`](Self::new).
     pub fn len(&self) -> usize {
         self.labels.len()
     }
 
     /// Whether there are no images; always false, since [`Images::new`]
     /// refuses an empty set.
+    ///
+    /// Example: [`new`](Self::new).
     pub fn is_empty(&self) -> bool {
         self.labels.is_empty()
     }
 
     /// The number of channels: one for grey images, three for red, green and
     /// blue.
+    ///
+    /// Example: [`new`](Self::new).
     pub fn channels(&self) -> usize {
         self.channels
     }
 
     /// The height of an image in pixels.
+    ///
+    /// Example: [`new`](Self::new).
     pub fn rows(&self) -> usize {
         self.rows
     }
 
     /// The width of an image in pixels.
+    ///
+    /// Example: [`new`](Self::new).
     pub fn columns(&self) -> usize {
         self.columns
     }
 
     /// `[channels, rows, columns]`.
+    ///
+    /// Example: [`new`](Self::new).
     pub fn shape(&self) -> [usize; 3] {
         [self.channels, self.rows, self.columns]
     }
 
     /// The number of values in an image: channels x rows x columns.
+    ///
+    /// Example: [`new`](Self::new).
     pub fn size(&self) -> usize {
         self.channels * self.rows * self.columns
     }
 
     /// The number of classes; labels lie in `0..classes`.
+    ///
+    /// Example: [`new`](Self::new).
     pub fn classes(&self) -> usize {
         self.classes
     }
 
     /// The [`size`](Self::size) bytes of image `index`, channel by channel and
     /// row by row. None if `index` is not below [`len`](Self::len).
+    ///
+    /// Example: [`new`](Self::new).
     pub fn pixels_of(&self, index: usize) -> Option<&[u8]> {
         self.pixels.chunks_exact(self.size()).nth(index)
     }
 
     /// The class of image `index`. None if `index` is not below [`len`](Self::len).
+    ///
+    /// Example: [`new`](Self::new).
     pub fn label(&self, index: usize) -> Option<u8> {
         self.labels.get(index).copied()
     }
@@ -128,6 +151,8 @@ impl Images {
     ///
     /// # Errors
     /// [`DataError::Zero`] when `n` is zero.
+    ///
+    /// Example: [`new`](Self::new).
     pub fn take(mut self, n: usize) -> Result<Self, DataError> {
         if n == 0 {
             return Err(DataError::Zero { what: "number of images to take" });
@@ -139,6 +164,8 @@ impl Images {
     }
 
     /// The scaling that gives each channel of these images mean 0 and standard deviation 1.
+    ///
+    /// Example: [`Scaling`].
     pub fn scaling(&self) -> Scaling {
         let mut counts = vec![[0_u64; 256]; self.channels];
         for image in self.pixels.chunks_exact(self.size()) {
@@ -162,6 +189,8 @@ impl Images {
     /// [`DataError::Index`] when an index is not below [`len`](Self::len), and
     /// [`DataError::Channels`] when `scaling` is that of images with another number of channels;
     /// the two vectors are left as they were.
+    ///
+    /// Example: [`Augment`](super::Augment).
     pub fn write_batch(
         &self,
         indices: &[usize],

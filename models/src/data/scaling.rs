@@ -12,6 +12,7 @@ use std::{fmt, str::FromStr};
 ///
 /// let scaling = Images::new(vec![0, 200], vec![0], [1, 1, 2], 1)?.scaling();
 /// assert_eq!(scaling.to_string(), "100 100");
+/// assert_eq!(scaling.channels(), 1);
 /// assert_eq!("100 100".parse::<Scaling>().unwrap(), scaling);
 /// assert_eq!((scaling.of(0, 50), scaling.of(1, 50)), (Some(-0.5), None));
 /// # Ok::<(), tlr_models::data::DataError>(())
@@ -51,12 +52,16 @@ impl Scaling {
     }
 
     /// The number of channels.
+    ///
+    /// Example: [`Scaling`].
     pub fn channels(&self) -> usize {
         self.0.len()
     }
 
     /// The value of a pixel byte of channel `channel`, counted from 0. None if `channel` is not
     /// below [`channels`](Self::channels).
+    ///
+    /// Example: [`Scaling`].
     pub fn of(&self, channel: usize, byte: u8) -> Option<f32> {
         self.0.get(channel).map(|channel| channel.table[usize::from(byte)])
     }

@@ -2,9 +2,9 @@
 
 use std::time::Instant;
 
-/// A clock that starts when it is made. If the work is done on this thread, and on Linux, it counts
-/// the time that a processor has spent on it, so that other work on the machine does not count;
-/// elsewhere the time that passes.
+/// A clock that starts when it is made. On Linux, if the work is done on this thread, it counts the
+/// time that a processor has spent on the thread, so that other work on the machine does not count.
+/// Otherwise it counts the time that passes.
 pub(super) struct Clock {
     wall: Instant,
     worked: Option<u64>,
@@ -35,7 +35,8 @@ mod tests {
     use super::*;
     use std::time::Duration;
 
-    // Fails if it stands still, or, where the system tells, if it goes on while the thread sleeps.
+    // Fails if the clock stands still. On Linux it also fails if the clock goes on while the thread
+    // sleeps.
     #[test]
     fn it_counts_work() {
         let clock = Clock::start(true);

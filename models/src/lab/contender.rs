@@ -14,7 +14,7 @@ pub enum Group {
     Learned,
     /// This library from other starting rates, which should make no difference.
     Starts,
-    /// This library with settings that are not its own.
+    /// This library with settings that are not its defaults.
     Tried,
     /// Optimizers that find their own rate.
     RateFree,
@@ -30,6 +30,8 @@ pub enum Group {
 
 impl Group {
     /// Whether it is one point of a search by hand. Only the best point counts.
+    ///
+    /// Example: [`contenders`](super::contenders).
     pub fn is_by_hand(self) -> bool {
         matches!(self, Self::HandNAdamW | Self::HandSgd)
     }
@@ -49,10 +51,10 @@ pub struct Contender {
     pub(super) method: Method,
 }
 
-/// How it learns.
+/// How it trains a model.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Method {
-    /// In this library's trainer, by its rule or by another.
+    /// By this library's trainer, with its rule or another.
     Trainer(Options),
     /// By a peer, whose rate a schedule multiplies.
     Peer { rule: AnyPeer, schedule: Shape },
@@ -78,7 +80,7 @@ pub(super) fn ours(optimizer: Base) -> Options {
 
 impl Contender {
     /// This library's trainer with these options, but for the number of epochs and the size of
-    /// batches, which are the task's. The name says what is not as by [`ours`].
+    /// batches, which are the task's. The name says which options differ from those of [`ours`].
     pub(super) fn of(options: Options) -> Self {
         let Options { optimizer, mode, rule, rate, schedule, .. } = options;
         let (newton, usual) = (matches!(rule, Rule::Aligned | Rule::Paper), ours(optimizer));
@@ -123,7 +125,9 @@ impl Contender {
         Self { name: words.join("-"), group, settings, horizon, method }
     }
 
-    /// Whether it can learn on a GPU: this library's trainer can, and peers cannot.
+    /// Whether it can train on a GPU: this library's trainer can, and peers cannot.
+    ///
+    /// Example: [`Place`](super::Place).
     pub fn on_gpu(&self) -> bool {
         matches!(self.method, Method::Trainer(_))
     }

@@ -30,6 +30,7 @@ const NADAMW_RATES: [f64; 6] = [0.1, 0.03, 0.01, 0.003, 0.001, 0.0003];
 /// let all = contenders();
 /// let by_hand = |group| all.iter().filter(|one| one.group == group).count();
 /// assert_eq!((by_hand(Group::HandSgd), by_hand(Group::HandNAdamW)), (20, 6));
+/// assert_eq!(all.iter().filter(|one| one.group.is_by_hand()).count(), 20 + 6);
 /// assert!(all.iter().any(|one| one.name == "tlr-sgd" && one.settings == 0 && one.horizon));
 /// ```
 pub fn contenders() -> Vec<Contender> {
@@ -74,10 +75,10 @@ pub(super) fn with(schedule: Shape, mut contender: Contender) -> Contender {
 }
 
 /// Peers with the defaults of their packages, which their docs in [`baselines`](crate::baselines)
-/// cite. Schedule-free optimizers and MoMo have a rate that was left at its default; it counts as
-/// one setting for the former, and as none for MoMo, where it only bounds the rate. Mechanic's base
-/// has a rate of 1, which it scales. The packages of Prodigy, D-Adaptation and Mechanic advise a
-/// schedule, so that they are here with a cosine too.
+/// cite. Schedule-free optimizers and MoMo have a rate, which was left at its default. It counts as
+/// one setting for schedule-free optimizers, and as none for MoMo, where it is only an upper bound.
+/// Mechanic's base has a rate of 1, which it scales. The packages of Prodigy, D-Adaptation and
+/// Mechanic advise a schedule, so that they are here with a cosine too.
 pub(super) fn rate_free() -> Vec<Contender> {
     let free = |name, rule| peer(name, Group::RateFree, 0, rule);
     let mechanic_adam = || Mechanic::around(Adam { lr: 1.0, decoupled: true, ..Adam::default() });
@@ -161,7 +162,7 @@ mod tests {
     use super::*;
     use std::collections::HashSet;
 
-    // Fails if two rows of a table would be taken for one, or if a number is given to ours.
+    // Fails if two rows of a table have one name, or if a contender of ours is given a number.
     #[test]
     fn each_has_a_name_of_its_own() {
         let all = contenders();
@@ -172,7 +173,8 @@ mod tests {
         assert!(all.iter().filter(|one| one.group.is_by_hand()).all(|one| one.settings >= 2));
     }
 
-    // Fails if a schedule is forgotten: a cosine that is none would pass for a bad optimizer.
+    // Fails if a schedule is forgotten: without its cosine an optimizer would seem worse than it
+    // is.
     #[test]
     fn names_tell_schedules() {
         for one in contenders() {

@@ -10,7 +10,7 @@ use std::collections::BTreeSet;
 /// The point of a curve at nine tenths of the budget, where the best by hand sets the target.
 const TARGET_AT: usize = POINTS * 9 / 10;
 
-/// The contender whose time of a step others are compared with.
+/// The contender whose time for a step the others' times are compared with.
 const PLAIN: &str = "sgd-constant-0.1";
 
 /// What the runs in a folder show.
@@ -70,16 +70,18 @@ pub struct Score {
     pub accuracy: Option<f64>,
     /// Steps to the target, the middle one of the seeds; infinite if it is not reached.
     pub steps: f64,
-    /// The seconds to the target, likewise.
+    /// The seconds to the target, the middle one of the seeds; infinite if it is not reached.
     pub seconds: f64,
     /// The seconds of a step, searches for a rate included.
     pub step_seconds: f64,
-    /// The curve of the least seed, as (step, loss), to be drawn.
+    /// The curve of the seed with the lowest number, as (step, loss), to be drawn.
     pub curve: Vec<(f64, f64)>,
 }
 
 impl Score {
     /// The mean loss.
+    ///
+    /// Example: [the laboratory](super).
     pub fn loss(&self) -> f64 {
         spread(&self.losses).map_or(f64::INFINITY, |(mean, _)| mean)
     }
@@ -87,6 +89,8 @@ impl Score {
 
 impl OfTask {
     /// The score of a competitor.
+    ///
+    /// Example: [the laboratory](super).
     pub fn score(&self, competitor: usize) -> Option<&Score> {
         self.scores.get(competitor)?.as_ref()
     }
@@ -94,6 +98,8 @@ impl OfTask {
 
 impl Findings {
     /// What `results` show.
+    ///
+    /// Example: [`html`](super::html).
     #[cfg(feature = "lab")]
     pub fn of(results: &super::Results) -> Self {
         let (records, curves): (Vec<_>, Vec<_>) =
@@ -129,17 +135,34 @@ impl Findings {
     }
 
     /// The best of the whole search by hand, as a competitor.
+    ///
+    /// # Example
+    /// ```
+    /// use tlr_models::lab::{Findings, Results, Scale};
+    ///
+    /// let dir = tempfile::tempdir()?;
+    /// let findings = Findings::of(&Results::open(dir.path(), Scale::Smoke)?);
+    /// // Nothing has been run yet.
+    /// assert_eq!((findings.hand(), findings.named("by hand")), (None, None));
+    /// assert!(findings.regrets(0).is_empty() && findings.step_time(0).is_none());
+    /// assert!(findings.times(0, |score| score.steps).is_empty());
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn hand(&self) -> Option<usize> {
         hand(&self.competitors)
     }
 
     /// The competitor of this name.
+    ///
+    /// Example: [`hand`](Self::hand).
     pub fn named(&self, name: &str) -> Option<usize> {
         self.competitors.iter().position(|one| one.name == name)
     }
 
     /// How much worse a competitor is at each task than the best of the search by hand, as a part
-    /// of that; none if it was not run.
+    /// of the best's loss. None if the competitor was not run.
+    ///
+    /// Example: [`hand`](Self::hand).
     pub fn regrets(&self, competitor: usize) -> Vec<Option<f64>> {
         let of_task = |task: &OfTask| {
             let best = task.score(self.hand()?)?.loss();
@@ -148,8 +171,10 @@ impl Findings {
         self.tasks.iter().map(of_task).collect()
     }
 
-    /// The times to the target, each with the best of anyone: in steps, or in seconds. A task at
-    /// which the competitor was not run is left out.
+    /// For each task, the competitor's time to the target and the best time of all: in steps, or in
+    /// seconds. A task at which the competitor was not run is left out.
+    ///
+    /// Example: [`hand`](Self::hand).
     pub fn times(&self, competitor: usize, time: impl Fn(&Score) -> f64) -> Vec<(f64, f64)> {
         let of_task = |task: &OfTask| {
             let best = task.scores.iter().flatten().map(&time).fold(f64::INFINITY, f64::min);
@@ -159,11 +184,16 @@ impl Findings {
     }
 
     /// The area below the profile of times to the target, from 0 to 1.
+    ///
+    /// Example: [the laboratory](super).
     pub fn area(&self, competitor: usize, time: impl Fn(&Score) -> f64) -> f64 {
         profile_area(&self.times(competitor, time))
     }
 
-    /// How long a step takes, as a multiple of one of plain SGD by a peer: the middle of the tasks.
+    /// How long a step takes, as a multiple of a step of the peers' plain SGD: the median over
+    /// tasks.
+    ///
+    /// Example: [`hand`](Self::hand).
     pub fn step_time(&self, competitor: usize) -> Option<f64> {
         let plain = self.named(PLAIN_NAME)?;
         let of_task = |task: &OfTask| {

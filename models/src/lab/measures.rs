@@ -1,4 +1,4 @@
-//! What is measured: plain functions of numbers.
+//! The measures by which runs are compared: plain functions of numbers.
 //!
 //! A loss or a time that was not reached is infinite.
 
@@ -64,7 +64,7 @@ pub fn time_to(target: f64, curve: &[(f64, f64)]) -> f64 {
 
 /// The part of tasks whose target is reached within `tau` times the best time of anyone, as
 /// AlgoPerf profiles it (Dahl et al., *Benchmarking neural network training algorithms*, 2023).
-/// `times` has for each task one's own time and the best.
+/// `times` has the competitor's own time and the best time for each task.
 ///
 /// ```
 /// use tlr_models::lab::measures::profile;
@@ -80,7 +80,7 @@ pub fn profile(times: &[(f64, f64)], tau: f64) -> f64 {
 /// The largest τ of a profile, as in AlgoPerf.
 pub const TAU: f64 = 4.0;
 
-/// The area below the profile between 1 and [`TAU`], as a part of what it could be.
+/// The area below the profile between 1 and [`TAU`], as a part of the largest that it can be.
 ///
 /// ```
 /// use tlr_models::lab::measures::profile_area;
@@ -132,7 +132,7 @@ mod tests {
         assert_eq!(spread(&[1.0, f64::INFINITY]), Some((f64::INFINITY, 0.0)));
     }
 
-    // Fails if a loss of 0, one below 0 or one that is infinite makes a regret of no meaning.
+    // Fails if a loss that is 0, negative or infinite gives a regret without a meaning.
     #[test]
     fn a_regret_is_above_0_where_a_loss_is_worse() {
         let inf = f64::INFINITY;

@@ -1,4 +1,4 @@
-//! What an optimizer keeps beside the weights, counted.
+//! Counts the bytes that an optimizer keeps beside the weights.
 
 use safetensors::SafeTensors;
 use tlr::Checkpoint;
@@ -6,11 +6,11 @@ use tlr::Checkpoint;
 /// The tensors of the base optimizer's buffers, and of a peer's state.
 const BUFFERS: [&str; 2] = ["optimizer.", "attached.peer"];
 
-/// The tensors that learning a rate takes.
+/// The tensors that are kept to learn a rate.
 const SNAPSHOTS: [&str; 3] = ["snapshot", "direction.", "sketch"];
 
-/// The bytes of an optimizer's tensors; the rest of a checkpoint is the model, and figures. None
-/// for a checkpoint that cannot be written.
+/// The bytes of an optimizer's tensors. The rest of a checkpoint is the model and numbers of the
+/// training. None for a checkpoint that cannot be written.
 ///
 /// Snapshots count if the rate is `learned`: a constant one has them only because it runs in this
 /// library's trainer.

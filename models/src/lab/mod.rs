@@ -1,11 +1,12 @@
-//! The laboratory: small tasks for `tlr` and for those that it is compared with, and the results.
+//! The laboratory: small tasks, on which `tlr` and the optimizers that it is compared with are
+//! trained, and the results.
 //!
-//! A [`Task`] is a model with its data and budget, and a [`Contender`] learns it: `tlr` with no
-//! number given, its [peers](crate::baselines), and the points of a search by hand. A [`Cell`] is
-//! one of either and a seed. [`run_cells`] trains cells and writes them into a folder of
-//! [`Results`]; [`Findings`] are what they say, by the measures of [`measures`]; and [`html`] is a
-//! page for people. [`exhibits`] are the paper's figures and tables as lists of cells, and
-//! [`paper_html`] is their page.
+//! A [`Task`] is a model with its data and budget. A [`Contender`] is an optimizer that trains it:
+//! `tlr` with no number given, one of its [peers](crate::baselines), or a point of a search by
+//! hand. A [`Cell`] is a task, a contender and a seed. [`run_cells`] trains cells and writes them
+//! into a folder of [`Results`]; [`Findings`] sum the results up, by the measures of [`measures`];
+//! and [`html`] is a page for people. [`exhibits`] are the paper's figures and tables as lists of
+//! cells, and [`paper_html`] is their page.
 //!
 //! ```no_run
 //! use tlr_models::lab::{self, Cell, Findings, Folders, Results, Scale};
@@ -18,7 +19,20 @@
 //!     .collect();
 //! let mut results = Results::open("out/lab".as_ref(), Scale::Small)?;
 //! lab::run_cells(&cells, 1, &mut results, &|_, _, _| (), &mut |_| ())?;
-//! std::fs::write("report.html", lab::html(&Findings::of(&results)))?;
+//!
+//! // What the folder holds, and what it shows.
+//! println!("{:?} in {}", results.scale(), results.folder().path().display());
+//! println!("{:?}", results.of(&cells[0]).or(results.records().next()));
+//! for curve in results.curves() {
+//!     println!("{} tests, {} rates", curve.points().len(), curve.rates().len());
+//! }
+//! let findings = Findings::of(&results);
+//! let hand = findings.hand().expect("the search is a competitor");
+//! for task in &findings.tasks {
+//!     println!("{}: {:?}", task.name, task.score(hand).map(|score| score.loss()));
+//! }
+//! println!("the area is {}", findings.area(hand, |score| score.steps));
+//! std::fs::write("report.html", lab::html(&findings))?;
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 

@@ -31,8 +31,8 @@ pub enum Place {
 
 /// A device that tasks are trained on.
 pub trait TaskDevice: TrainDevice {
-    /// Whether all is computed on the thread that asks for it: that thread's time then counts, and
-    /// otherwise the time that passes.
+    /// Whether all is computed on the thread that asks for it. If so, that thread's time counts,
+    /// and otherwise the time that passes.
     const ON_THE_THREAD: bool;
 
     /// A peer that trains `model`.

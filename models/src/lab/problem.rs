@@ -1,4 +1,4 @@
-//! [`Problem`]: what is to be learned, whatever learns it.
+//! [`Problem`]: a model and its examples, for any optimizer.
 
 use super::TaskDevice;
 use crate::train::{TrainError, TrainLoss};
@@ -15,7 +15,7 @@ use tlr::TrainableLr;
 /// [`epoch`](Self::epoch) get: every optimizer begins at the same weights and sees the same
 /// batches.
 pub trait Problem: Sync {
-    /// Where it is trained.
+    /// The device that the model is trained on.
     type Device: TaskDevice;
 
     /// The model that is trained.
@@ -27,7 +27,7 @@ pub trait Problem: Sync {
     /// How long it is trained.
     fn budget(&self) -> Budget;
 
-    /// The examples, in words: results on others do not count as results on these.
+    /// The examples, in words. Results on other examples do not count as results on these.
     fn data(&self) -> String;
 
     /// A model with the weights that training begins at.
@@ -42,7 +42,7 @@ pub trait Problem: Sync {
     /// There are no examples.
     fn epoch(&self, epoch: usize, seed: u64) -> Result<Vec<Vec<usize>>, TrainError>;
 
-    /// The batch's mean loss, with the tape of how it came about.
+    /// The batch's mean loss, with its tape.
     ///
     /// # Errors
     /// An error of a layer; a number that is no example's.
@@ -64,7 +64,7 @@ pub trait Problem: Sync {
 /// Examples that are trained on together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Batch<'a> {
-    /// Their numbers.
+    /// The examples' numbers.
     pub examples: &'a [usize],
     /// The epoch, counted from 0. With the seed it decides how pictures are cropped.
     pub epoch: usize,
@@ -126,7 +126,7 @@ impl Scale {
     }
 }
 
-/// The folder with the data sets that have to be there already, and one for what is drawn.
+/// The folder with the data sets that are there already, and a folder for pictures that are drawn.
 #[derive(Clone, Debug, Default)]
 pub struct Folders {
     data: Option<PathBuf>,
@@ -140,14 +140,17 @@ impl Folders {
     /// ```
     /// use tlr_models::lab::Folders;
     ///
-    /// assert!(Folders::below("/no/such/folder").find("mnist").is_none());
+    /// let folders = Folders::below("/no/such/folder").scratch("out/drawn");
+    /// assert!(folders.find("mnist").is_none());
     /// assert!(Folders::default().find("mnist").is_none());
     /// ```
     pub fn below(root: impl Into<PathBuf>) -> Self {
         Self { data: Some(root.into()), scratch: None }
     }
 
-    /// With a folder in which pictures may be drawn, where there are none.
+    /// Adds a folder in which pictures may be drawn, if there are no others.
+    ///
+    /// Example: [`below`](Self::below).
     pub fn scratch(self, folder: impl Into<PathBuf>) -> Self {
         Self { scratch: Some(folder.into()), ..self }
     }
@@ -158,6 +161,8 @@ impl Folders {
     }
 
     /// The folder of a data set, if there is one.
+    ///
+    /// Example: [`below`](Self::below).
     pub fn find(&self, name: &str) -> Option<PathBuf> {
         self.data.as_ref().map(|root| root.join(name)).filter(|folder| folder.is_dir())
     }

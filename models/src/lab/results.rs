@@ -88,10 +88,11 @@ pub struct Curve {
     /// Losses; `inf` where one is not finite.
     #[serde(deserialize_with = "only_numbers")]
     pub losses: String,
-    /// Accuracies, likewise; empty where the task has no right and wrong answers.
+    /// Accuracies, with `inf` where one is missing; empty if the task has no right and wrong
+    /// answers.
     #[serde(default, deserialize_with = "only_numbers")]
     pub accuracies: String,
-    /// Mean losses of the batches before each test but the first, likewise.
+    /// Mean losses of the batches before each test but the first; `inf` where one is not finite.
     #[serde(default, deserialize_with = "only_numbers")]
     pub train: String,
     /// Steps at which the rate was read.
@@ -107,7 +108,7 @@ fn words(list: &str) -> impl Iterator<Item = &str> {
     list.split(' ').filter(|word| !word.is_empty())
 }
 
-/// The numbers of a list, which [`only_numbers`] has read or [`Curve::of`] has made.
+/// The numbers of a list that [`only_numbers`] has read or [`Curve::of`] has made.
 fn numbers(list: &str) -> Vec<f64> {
     words(list).filter_map(|word| word.parse().ok()).collect()
 }
@@ -133,6 +134,8 @@ fn list(numbers: impl Iterator<Item = Option<f64>>) -> String {
 
 impl Curve {
     /// The tests, one after the other.
+    ///
+    /// Example: [the laboratory](super).
     pub fn points(&self) -> Vec<Point> {
         let (steps, seconds) = (numbers(&self.steps), numbers(&self.seconds));
         let (losses, accuracies) = (numbers(&self.losses), numbers(&self.accuracies));
@@ -151,6 +154,8 @@ impl Curve {
     }
 
     /// The rate on the way, as (step, rate).
+    ///
+    /// Example: [the laboratory](super).
     pub fn rates(&self) -> Vec<(f64, f64)> {
         numbers(&self.rate_steps).into_iter().zip(numbers(&self.way)).collect()
     }
@@ -195,7 +200,7 @@ impl Curve {
 /// The results so far, on disk: `runs.csv` and `curves.csv` in one folder.
 ///
 /// A run's curve is written before its line in `runs.csv`, which makes it count. Killed at any
-/// moment, only the runs that were going on are lost. A folder is one program's at a time.
+/// moment, only the runs that were going on are lost. Only one program at a time has a folder.
 #[derive(Debug)]
 pub struct Results {
     folder: OutFolder,
@@ -224,26 +229,36 @@ impl Results {
     }
 
     /// The folder.
+    ///
+    /// Example: [the laboratory](super).
     pub fn folder(&self) -> &OutFolder {
         &self.folder
     }
 
     /// The scale of the runs.
+    ///
+    /// Example: [the laboratory](super).
     pub fn scale(&self) -> Scale {
         self.scale
     }
 
     /// The runs of this scale that have ended.
+    ///
+    /// Example: [the laboratory](super).
     pub fn records(&self) -> impl Iterator<Item = &Record> {
         self.records.rows.iter().filter(|record| record.scale == self.scale)
     }
 
     /// The curves of these runs.
+    ///
+    /// Example: [the laboratory](super).
     pub fn curves(&self) -> impl Iterator<Item = &Curve> {
         self.curves.rows.iter().filter(|curve| curve.scale == self.scale)
     }
 
     /// The record of a run, if it is done.
+    ///
+    /// Example: [the laboratory](super).
     pub fn of(&self, cell: &Cell<'_>) -> Option<&Record> {
         let data = cell.ready.data();
         let key = (cell.task.name, &*cell.contender.name, cell.seed, self.scale, &*data);
@@ -293,12 +308,12 @@ impl Results {
 /// Called after every step of a run with its cell, the steps made so far, and the batch's loss.
 pub type WatchCells<'a> = dyn Fn(&Cell<'_>, usize, f64) + Sync + 'a;
 
-/// Trains every one of `cells` that is not done yet, `jobs` at a time, each on a thread of its own,
-/// and answers how many of them have failed.
+/// Trains each of `cells` that is not done yet, `jobs` at a time, each on a thread of its own. The
+/// answer is how many of them have failed.
 ///
-/// `watch` is called on the way of each, on its thread, and `observer` as each ends. A run that
-/// diverges is a result like another. One that fails for another reason keeps no other from being
-/// done, and is made again the next time.
+/// `watch` is called during each run, on its thread, and `observer` when it ends. A run that
+/// diverges is a result like any other. A run that fails for another reason does not stop the
+/// others, and is made again the next time.
 ///
 /// # Errors
 /// Results that cannot be written: runs that are under way are finished, but not kept.

@@ -36,8 +36,8 @@ pub struct Trained {
     pub seconds: f64,
     /// The rates at the end, by name.
     pub rates: Vec<(String, f64)>,
-    /// The rate on the way, schedule included, as (step, rate): the geometric mean of several.
-    /// Empty for those that have none.
+    /// The rate during the run, schedule included, as (step, rate); of several rates, the geometric
+    /// mean. Empty for an optimizer without a rate.
     pub way: Vec<(usize, f64)>,
     /// The bytes that the optimizer keeps beside the weights, counted at the end. None where the
     /// run ended in the middle of a step.
@@ -68,7 +68,7 @@ pub struct Point {
     pub train: Option<f64>,
 }
 
-/// `count` steps among `steps`, as far apart as can be.
+/// `count` steps among `steps`, as far apart as possible.
 fn marks(steps: usize, count: usize) -> Vec<usize> {
     let (whole, rest) = (steps / count, steps % count);
     let marks = (1..=count).map(|n| whole * n + rest * n / count);
@@ -83,7 +83,7 @@ fn marks(steps: usize, count: usize) -> Vec<usize> {
 /// is a result.
 ///
 /// # Errors
-/// All but divergence: no memory, settings out of range.
+/// Any error but divergence: too little memory, or settings out of range.
 ///
 /// Example: [the laboratory](super), which calls it for each cell.
 pub fn train<P: Problem>(
@@ -160,7 +160,8 @@ pub fn train<P: Problem>(
     Ok(trained)
 }
 
-/// The rate of the next step: of several the geometric mean. None where there is none.
+/// The rate of the next step; of several rates, the geometric mean. None for an optimizer without a
+/// rate.
 fn rate<M, D: TrainDevice>(learner: &dyn Learner<M, D>) -> Option<f64> {
     let rates = learner.rates();
     let sum: f64 = rates.iter().map(|(_, rate)| rate.ln()).sum();
@@ -188,7 +189,8 @@ impl<P: Problem> Run<'_, P> {
         train_step(learner, model, gradients, loss).map(|(loss, _)| loss)
     }
 
-    /// Tests the model that is to be used, which for some is an average of those that are trained.
+    /// Tests the model that is to be used. For some optimizers it is an average of the models that
+    /// were trained.
     fn point(
         &self,
         learner: &dyn Learner<P::Model, P::Device>,

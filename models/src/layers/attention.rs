@@ -32,7 +32,9 @@ use tlr::{TensorCollection, TrainableLr};
 /// # Example
 /// ```
 /// use dfdx::prelude::*;
-/// use tlr_models::layers::{AttentionMask, KeyPadding, MultiHeadAttention, Sequences};
+/// use tlr_models::layers::{
+///     AttentionMask, DropoutRate, KeyPadding, MultiHeadAttention, Sequences,
+/// };
 ///
 /// let dev = Cpu::default();
 /// let attention = MultiHeadAttention::<8, 2, f32, Cpu>::build(&dev);
@@ -40,8 +42,12 @@ use tlr::{TensorCollection, TrainableLr};
 /// let memory: Sequences<8, f32, _> = dev.ones_like(&(2, 5, Const));
 /// let keys = KeyPadding::of(&[4, 4, 4, 0, 0, 4, 4, 4, 4, 4], 2, 0);
 /// let mask = AttentionMask { causal: false, keys };
+/// let (none, pair) = (DropoutRate::NONE, (query.clone(), &memory, &memory));
+/// let same = attention.try_attend(pair, &mask, none)?;
 /// let y = attention.forward((query, memory.clone(), memory, mask));
 /// assert_eq!(y.shape(), &(2, 3, Const));
+/// assert_eq!(y.as_vec(), same.as_vec());
+/// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 ///
 /// ```compile_fail
@@ -74,6 +80,8 @@ where
     ///
     /// # Errors
     /// [`LayerError::Shape`] if batches or lengths do not agree; an error of the device.
+    ///
+    /// Example: [`MultiHeadAttention`].
     #[allow(clippy::type_complexity)]
     pub fn try_attend<T: Tape<E, D>>(
         &self,
@@ -146,8 +154,8 @@ mod tests {
     use super::{MultiHeadAttention, *};
     use dfdx::prelude::*;
 
-    // Nothing reaches q, k and v of a sequence that is all padding; the bias of `out_proj` is what
-    // is left of it.
+    // No gradient reaches q, k and v of a sequence that is all padding. Its output is the bias of
+    // `out_proj`.
     #[test]
     fn a_sequence_of_padding() {
         let dev = Cpu::seed_from_u64(1);

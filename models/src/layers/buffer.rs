@@ -5,7 +5,7 @@ use dfdx::prelude::{Cpu, CpuError, HasShape, Shape, Storage, Tensor, TensorFromV
 /// Memory of the device, which goes back to its cache when it is dropped.
 pub(super) type Buffer<E> = <Cpu as Storage<E>>::Vec;
 
-/// Memory of `len` zeros: dfdx gives none that is not filled.
+/// Memory of `len` zeros: dfdx has no way to get memory that is not filled.
 pub(super) fn zeros<E: Unit>(device: &Cpu, len: usize) -> Result<Buffer<E>, CpuError> {
     device.try_alloc_len(len)
 }

@@ -190,6 +190,8 @@ where
     ///
     /// # Errors
     /// [`LayerError::Shape`] if batches, lengths and masks do not agree; an error of the device.
+    ///
+    /// Example: [`Decoder`].
     pub fn try_decode<T: Tape<E, D>>(
         &self,
         mut x: Sequences<M, E, D, T>,

@@ -77,13 +77,14 @@ impl Element for f32 {
     }
 
     /// e^x = 2^k·e^r with an integer k and |r| ≤ ln 2 / 2. The polynomial is that of Moshier's
-    /// Cephes library; within two units in the last place. 0 below −87 and ∞ above 88, a little
-    /// before e^x is subnormal or overflows.
+    /// Cephes library; its error is below two units in the last place. The result is 0 below −87
+    /// and ∞ above 88, a little before e^x is subnormal or overflows.
     #[inline(always)]
     fn exponential(self) -> Self {
         // ln 2 in two parts, the first of few bits, so that k times it is exact.
         const LN_2: (f32, f32) = (0.693_359_4, -2.121_944_4e-4);
-        // Adding and subtracting it rounds to an integer, which is then in the last bits.
+        // To add this number and subtract it again rounds to an integer. In between, the integer is
+        // in the last bits.
         const ROUND: f32 = 12_582_912.0;
         let x = self.min(88.0);
         let shifted = x * std::f32::consts::LOG2_E + ROUND;

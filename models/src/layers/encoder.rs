@@ -200,6 +200,8 @@ where
     /// # Errors
     /// [`LayerError::Shape`] if the padding is not of the sequences' batch and length; an error
     /// of the device.
+    ///
+    /// Example: [`Encoder`].
     pub fn try_encode<T: Tape<E, D>>(
         &self,
         mut x: Sequences<M, E, D, T>,

@@ -4,7 +4,8 @@
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum LayerError<Err> {
-    /// The input does not fit, which only its shape at run time shows; nothing was computed.
+    /// The input does not fit the layer. Only its shape at run time shows that. Nothing was
+    /// computed.
     #[error("{layer}: {what}")]
     Shape {
         /// The layer, with the sizes that it was made for.

@@ -60,9 +60,9 @@ fn whole_rows(len: usize, columns: usize, step: usize) -> usize {
 /// The threads that compute a product.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Threads {
-    /// The calling thread: it is one of many that each have their own.
+    /// The calling thread, where many threads compute a product of their own each.
     One,
-    /// All there are, if it is worth waking them.
+    /// All threads, if it is worth waking them.
     All,
 }
 
@@ -77,7 +77,7 @@ pub(super) fn add_product<E: Element>(into: &mut [E], a: Matrix<'_, E>, b: Matri
 /// `into` ← `into` + A·B, with the rows of `into` `into_step` elements apart. The result is the
 /// same for any number of threads.
 ///
-/// Shapes that do not fit are cut to what does; callers make them fit by type.
+/// Shapes that do not fit are cut to the part that does. Callers' types make them fit.
 pub(super) fn add_to<E: Element>(
     into: &mut [E],
     into_step: usize,
@@ -88,24 +88,25 @@ pub(super) fn add_to<E: Element>(
     let n = b.columns;
     let m = a.rows.min(whole_rows(into.len(), n, into_step));
     let k = a.columns.min(b.rows);
-    // Rows that overlap would be written twice at a time.
+    // Two threads would write to rows that overlap.
     if n == 0 || (m > 1 && into_step < n) {
         return;
     }
     let whole = Product { m, n, k, into: into.as_mut_ptr(), into_step, a, b };
     let work = m.saturating_mul(k).saturating_mul(n);
     if threads == Threads::One || work < PARALLEL {
-        // SAFETY: `Product::add`'s.
+        // SAFETY: as `Product::add` asks for.
         #[allow(unsafe_code)]
         unsafe {
             whole.add()
         };
         return;
     }
-    // The same panels for any number of threads, so that sums are blocked alike.
+    // The panels are the same for any number of threads, so that sums are grouped in the same way.
     let panels = m.max(n).div_ceil(PANEL);
     (0..panels).into_par_iter().with_min_len(least(work)).for_each(|panel| {
-        // SAFETY: `Product::add`'s, of the whole; panels share no element of `into`.
+        // SAFETY: as `Product::add` asks for, of the whole product. Panels share no element of
+        // `into`.
         #[allow(unsafe_code)]
         unsafe {
             whole.panel(panel).add()
@@ -156,7 +157,7 @@ impl<E: Element> Product<'_, E> {
     /// writes meanwhile.
     #[allow(unsafe_code)]
     unsafe fn add(self) {
-        // At most the length of a slice, so it fits.
+        // A step is at most the length of a slice, so it fits.
         let step = |step: usize| step as isize;
         let Self { m, n, k, into, into_step, a, b } = self;
         // The kernels write columns: rows are the columns of the transposed product.

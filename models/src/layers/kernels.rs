@@ -1,5 +1,5 @@
-//! What a device does for the layers: on any device by dfdx's own operations, on the CPU and on
-//! CUDA by ours.
+//! The operations that the layers ask of a device. On any device dfdx's own operations do them, on
+//! the CPU and on CUDA this crate's.
 
 #[cfg(feature = "cuda")]
 mod on_cuda;
@@ -138,8 +138,8 @@ pub trait Kernels<E: Dtype>: Device<E> {
     }
 }
 
-// One a dtype: where `Cpu: Device<E>` is in scope, the compiler does not see that its buffers are
-// vectors.
+// One `impl` for each dtype: in a generic one, `Cpu: Device<E>` hides from the compiler that the
+// CPU's buffers are vectors.
 macro_rules! on_cpu {
     ($($dtype:ty),*) => {$(
         impl Kernels<$dtype> for Cpu {

@@ -35,7 +35,7 @@ impl Default for LinearOptions {
     }
 }
 
-/// By dfdx's own operations, on any device.
+/// A dense layer by dfdx's own operations, on any device.
 pub(super) fn composed<B, E, D, T, const IN: usize, const OUT: usize>(
     x: Rows<B, IN, E, D, T>,
     weight: &Tensor<Rank2<OUT, IN>, E, D>,
@@ -58,8 +58,8 @@ where
     }
 }
 
-/// A dense layer on the CPU by three matrix products. What is done element by element is done while
-/// the memory is in the cache. All tensors are contiguous.
+/// A dense layer on the CPU by three matrix products. The work element by element is done while the
+/// elements are in the cache. All tensors are contiguous.
 pub(super) fn on_cpu<B, E, T, const IN: usize, const OUT: usize>(
     x: Rows<B, IN, E, Cpu, T>,
     weight: Tensor<Rank2<OUT, IN>, E, Cpu>,
@@ -94,7 +94,7 @@ where
             y_values.iter_mut().for_each(|y| *y = if *y < E::ZERO { E::ZERO } else { *y });
         });
     }
-    // The rectifier has let pass where values are above 0.
+    // The rectifier has let the values through that are above 0.
     let passed = if options.relu && T::OWNS_TAPE { Some(y_values.clone()) } else { None };
     let y = buffer::tensor(&device, y_values, (batch, dfdx::prelude::Const::<OUT>))?;
 
@@ -146,7 +146,7 @@ mod tests {
 
     type Values = (Vec<f64>, Vec<f64>, Vec<f64>, Vec<f64>);
 
-    /// y and the gradients of Σ y·(y + 1), which differ everywhere, of x, W and b.
+    /// y, and the gradients of Σ y·(y + 1) with respect to x, W and b, which differ everywhere.
     fn run<const IN: usize, const OUT: usize>(
         batch: usize,
         options: LinearOptions,
@@ -219,7 +219,7 @@ mod tests {
         assert_eq!(one, with(5));
     }
 
-    // Otherwise a broken batch would have a loss like any other.
+    // If NaN became 0, a broken batch would have a loss like any other.
     #[test]
     fn nan_passes_the_rectifier() {
         let dev = Cpu::seed_from_u64(7);
@@ -231,7 +231,7 @@ mod tests {
         assert!(y.as_vec().iter().all(|y| y.is_nan()));
     }
 
-    // What is there is added to. Fails if a gradient is overwritten.
+    // Gradients are added to those that are there. Fails if a gradient is overwritten.
     #[test]
     fn gradients_accumulate() {
         let dev = Cpu::seed_from_u64(7);

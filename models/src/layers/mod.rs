@@ -1,8 +1,8 @@
 //! Operations that dfdx lacks or is slow at, as differentiable functions on its tensors.
 //!
-//! [`Kernels`] is what a device offers: on the CPU hand-written forward and backward passes whose
-//! result does not depend on the number of threads; on CUDA own kernels and cuBLAS, for f32, f64
-//! and f16; elsewhere the same, composed of dfdx's own operations.
+//! [`Kernels`] is what a device offers. On the CPU these are hand-written forward and backward
+//! passes, whose results do not depend on the number of threads. On CUDA they are our own kernels
+//! and cuBLAS, for f32, f64 and f16. Elsewhere dfdx's own operations take their place.
 
 mod attention;
 mod buffer;

@@ -15,7 +15,7 @@ use dfdx::prelude::{
 };
 use rayon::prelude::*;
 
-/// How many elements a thread takes at a time: enough to be worth handing over.
+/// How many elements a thread takes at a time: enough that sharing is worth its cost.
 pub(super) const SHARE: usize = 1 << 15;
 
 /// The sum of two tensors by dfdx's own operations, on any device.
@@ -96,8 +96,7 @@ pub(super) fn relu_on_cpu<S: Shape, E: Dtype + Element, T: Tape<E, Cpu>>(
     Ok(y.put_tape(tape))
 }
 
-/// Rectifies `values`. If it is to be `noted`, gives where the rectifier let pass: 1 for values
-/// above 0.
+/// Rectifies `values`. If `noted`, returns which values were let through: 1 for those above 0.
 fn rectify<E: Element>(values: &mut [E], noted: bool) -> Option<Scratch<u8>> {
     if !noted {
         values.shared_chunks_mut(SHARE).for_each(|values| {
@@ -119,7 +118,7 @@ fn rectify<E: Element>(values: &mut [E], noted: bool) -> Option<Scratch<u8>> {
     Some(passed)
 }
 
-/// Where a rectifier let pass: 1 for values above 0.
+/// Which values a rectifier lets through: 1 for those above 0.
 fn passed<E: Element>(values: &[E]) -> Scratch<u8> {
     let mut passed = Scratch::any(values.len());
     passed.shared_chunks_mut(SHARE).zip(values.par_chunks(SHARE)).for_each(|(passed, values)| {
@@ -132,8 +131,7 @@ fn passed<E: Element>(values: &[E]) -> Scratch<u8> {
     passed
 }
 
-/// `gradient` ← `gradient` + `upstream` where the rectifier let pass, or everywhere if `passed` is
-/// none.
+/// `gradient` ← `gradient` + `upstream` where `passed` is 1, or everywhere if `passed` is `None`.
 fn add_passed<E: Element>(gradient: &mut [E], upstream: &[E], passed: Option<&[u8]>) {
     let shares = gradient.shared_chunks_mut(SHARE).zip(upstream.par_chunks(SHARE));
     match passed {
@@ -164,8 +162,8 @@ mod tests {
         [0, 1].map(|_| dev.sample_like(&(len,), rand_distr::StandardNormal))
     }
 
-    // dfdx's own are the oracle. Longer than one thread's share. Fails for a wrong mask or a lost
-    // operand.
+    // dfdx's own operations are the oracle, on tensors longer than one thread's share. Fails for a
+    // wrong mask or a lost operand.
     #[test]
     fn as_composed_of_dfdx_operations() {
         let [x, y] = pair(2 * SHARE + 5);

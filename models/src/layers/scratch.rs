@@ -1,5 +1,5 @@
-//! Memory that a thread keeps for its next piece of work: fresh memory costs more than what is done
-//! with it, and dfdx's own is filled with zeros first.
+//! Memory that a thread keeps for its next piece of work. To get fresh memory takes longer than the
+//! work in it, and dfdx fills its memory with zeros first.
 
 use super::shares::{least, Shares};
 use dfdx::prelude::{Cpu, Dtype, HasShape, NoneTape, ReshapeTo, Shape, Tensor};
@@ -14,7 +14,7 @@ use std::{
 /// Bytes in a line of a cache. A register that starts where a line does touches one line only.
 pub(super) const LINE: usize = 64;
 
-/// How many buffers a thread keeps: as many as wait for a deep network's backward pass.
+/// How many buffers a thread keeps: enough for all that wait for a deep network's backward pass.
 const KEPT: usize = 256;
 
 type Buffers<E> = RefCell<VecDeque<Vec<E>>>;
@@ -72,7 +72,7 @@ impl<E: Kept> Scratch<E> {
     }
 }
 
-/// From this number of elements on, all threads copy: by one of them, memory sets the pace.
+/// From this number of elements on, all threads copy: one thread alone would wait for memory.
 const LARGE: usize = if cfg!(test) { 1 << 10 } else { 1 << 18 };
 /// The elements that a thread copies at a time.
 const SHARE: usize = if cfg!(test) { 300 } else { 1 << 14 };
@@ -111,8 +111,8 @@ fn read<E: Dtype>(tensor: &Tensor<(usize,), E, Cpu>, first: usize, to: &mut [E])
     }
 }
 
-/// Not inlined, and of a constant length: only then does the compiler see that `to` is apart from
-/// the tensor, and leave out dfdx's check of each index.
+/// The function is not inlined, and its length is a constant. Only then does the compiler see that
+/// `to` does not overlap the tensor, and leave out dfdx's check of each index.
 #[inline(never)]
 fn read_some<E: Dtype, const N: usize>(
     tensor: &Tensor<(usize,), E, Cpu>,
@@ -174,8 +174,8 @@ mod tests {
         }
     }
 
-    /// Fails where a buffer is handed to two at a time, where one that is too short or far too long
-    /// is reused, and where what is reused is taken for zeros.
+    /// Fails if a buffer has two users at a time, if one that is too short or far too long is
+    /// reused, and if a reused one is taken for zeros.
     #[test]
     fn buffers_come_back_to_who_can_use_them() {
         let first = |scratch: &Scratch<f32>| scratch.as_ptr();

@@ -6,12 +6,12 @@ use rayon::{
     slice::{ChunksExactMut, ChunksMut},
 };
 
-/// Work on fewer numbers than these is done by one thread: to wake another takes some tens of
-/// microseconds. Tests split whatever they can, because their problems are small.
+/// One thread does the work if there are fewer numbers than this: to wake another one takes some
+/// tens of microseconds. Tests split whatever they can, because their problems are small.
 const WORTH: usize = if cfg!(test) { 1 } else { 1 << 15 };
 
-/// The least part of the work on `numbers` numbers that one thread does. If there is one thread
-/// only or little to do, that is all of it, on the calling thread.
+/// The least part of the work on `numbers` numbers that one thread does. If there is only one
+/// thread, or little work, that is all of it, on the calling thread.
 pub(super) fn least(numbers: usize) -> usize {
     if rayon::current_num_threads() == 1 || numbers < WORTH {
         usize::MAX
@@ -20,9 +20,9 @@ pub(super) fn least(numbers: usize) -> usize {
     }
 }
 
-/// rayon's chunks, with [`least`] of the slice's length. A chain of `zip`s takes the most that any
-/// of them asks for, so it begins with the one whose length measures the work, and goes on with
-/// rayon's own.
+/// rayon's chunks, with [`least`] of the slice's length. A chain of `zip`s takes the largest
+/// minimum of its parts. So it begins with the slice whose length measures the work, and goes on
+/// with rayon's own chunks.
 pub(super) trait Shares<T> {
     fn shared_chunks_mut(&mut self, size: usize) -> MinLen<ChunksMut<'_, T>>;
 

@@ -3,20 +3,20 @@
 use super::element::Element;
 use pulp::NullaryFnOnce;
 
-/// Compiles `work` once for each generation of registers, and runs the widest that the machine has.
-/// Without this the compiler vectorizes for registers that every machine has.
+/// Compiles `work` once for each generation of registers, and runs the version for the widest ones
+/// that the machine has. Without this the compiler vectorizes for registers that every machine has.
 #[inline(always)]
 pub(super) fn vectorized<R>(work: impl FnOnce() -> R) -> R {
     pulp::Arch::new().dispatch(work)
 }
 
-/// Replaces each value by e to the power of its difference to the largest. Gives the largest, and
-/// the sum of the results, in f64.
+/// Replaces each value by e to the power of the value less the largest one. Returns the largest,
+/// and the sum of the results in f64.
 pub(super) fn exponentials<E: Element>(values: &mut [E]) -> (E, f64) {
     pulp::Arch::new().dispatch(Exponentials(values))
 }
 
-/// The work of [`exponentials`]. It is a type, because the compiler does not inline a closure of
+/// The work of [`exponentials`]. This is a type, because the compiler does not inline a closure of
 /// this size.
 struct Exponentials<'a, E>(&'a mut [E]);
 
@@ -31,8 +31,8 @@ impl<E: Element> NullaryFnOnce for Exponentials<'_, E> {
     }
 }
 
-/// How many sums run at a time: as many as fill the registers, since one alone would wait for
-/// itself.
+/// How many sums are taken at a time: enough to fill the registers. In a single sum each addition
+/// would wait for the one before it.
 const LANES: usize = 32;
 
 /// Σ term(x), in f64.
@@ -66,7 +66,7 @@ pub(super) fn sum_of_products<E: Element>(x: &[f64], y: &[E]) -> f64 {
     lanes.iter().sum()
 }
 
-/// The largest, NaN left out; minus infinity of none.
+/// The largest value; NaN is left out. Minus infinity if there is none.
 #[inline(always)]
 fn largest<E: Element>(x: &[E]) -> E {
     let mut lanes = [E::neg_infinity(); LANES];

@@ -1,6 +1,6 @@
 //! Axes that know their ticks, linear ones and logarithmic ones.
 
-/// What an axis spans, and its ticks. A logarithmic one is of the decimal logarithms.
+/// What an axis spans, and its ticks. A logarithmic axis spans decimal logarithms.
 pub(super) struct Axis {
     pub(super) low: f64,
     pub(super) high: f64,
@@ -11,14 +11,14 @@ pub(super) struct Axis {
 }
 
 impl Axis {
-    /// From `low` to `high`, with about `count` ticks.
+    /// A linear axis from `low` to `high`, with about `count` ticks.
     pub(super) fn linear(low: f64, high: f64, count: f64) -> Self {
         let (ticks, digits) = round_numbers(low, high, count);
         let labelled = ticks.into_iter().map(|tick| (tick, format!("{tick:.digits$}"))).collect();
         Self { low, high, labelled, fine: Vec::new() }
     }
 
-    /// Over logarithms from `low` to `high`, labelled with the values.
+    /// An axis over logarithms from `low` to `high`, labelled with the values.
     pub(super) fn logarithmic(low: f64, high: f64) -> Self {
         const BETWEEN: [f64; 8] = [2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 9.0];
         let span = high - low;
@@ -41,7 +41,7 @@ impl Axis {
             labelled = shown.map(|(f, e)| (place((f, e)), product(f, 0, e))).collect();
             fine = multiples(&BETWEEN).map(place).collect();
         } else {
-            // So little of a decade is nearly linear.
+            // A range of so little of a decade gets linear ticks.
             let e = high.floor() as i32;
             let [bottom, top] = [low, high].map(|y| 10_f64.powf(y - f64::from(e)));
             let (shown, digits) = round_numbers(bottom, top, 6.0);
@@ -72,7 +72,7 @@ fn round_numbers(low: f64, high: f64, count: f64) -> (Vec<f64>, usize) {
     let factor = [1.0, 2.0, 5.0].into_iter().find(|f| f * unit >= rough * 0.999);
     let step = factor.unwrap_or(10.0) * unit;
     let (first, last) = ((low / step).ceil() as i64, (high / step * 1.000_001).floor() as i64);
-    // The bound is for ranges too narrow to be told apart.
+    // The bound is for ranges so narrow that their ticks would be the same number.
     let ticks = (first..=last).take(50).map(|i| i as f64 * step).collect();
     (ticks, (-step.log10().floor()).max(0.0) as usize)
 }

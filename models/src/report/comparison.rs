@@ -158,8 +158,8 @@ mod tests {
         assert!(texts.contains(&format!("… and {} more", 200 - named)));
     }
 
-    // Fails when the panels count colours apart, for example past the first run, which has no loss
-    // here.
+    // Fails when each panel counts colours by itself, for example from the second run on, because
+    // the first has no loss here.
     #[test]
     fn a_run_has_the_same_colour_in_both_panels() {
         let mut comparison = runs(3);

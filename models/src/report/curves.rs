@@ -63,7 +63,7 @@ impl Curves {
         };
         let mut train = line("train", &self.train_loss, BLUE);
         if train.points.len() > 100 {
-            // A loss a batch is a cloud that should not hide the test loss.
+            // The losses of all batches are a cloud, which should not hide the test loss.
             train.stroke = Stroke { opacity: 0.75, ..stroke(BLUE, 1.0) };
         }
         let mut test = line("test", &self.test_loss, VERMILION);
@@ -233,7 +233,7 @@ mod tests {
 
         #[test]
         fn any_run_gives_well_formed_xml(
-            // No text may hold what no number is to be written as.
+            // No text has an n. So `NaN` or `inf` in the SVG can only come from a number.
             title in "[^Nn]*",
             train_loss in points(),
             test_loss in points(),

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{folder::write_csv, ReportError};
 
-/// What one epoch of training came to.
+/// The results of one epoch of training.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Epoch {
     /// The number of the epoch, counted as the caller likes.
@@ -21,7 +21,7 @@ pub struct Epoch {
     pub seconds: f64,
     /// The learned rate at the end of the epoch, by the name of its layer.
     pub rates: Vec<(String, f64)>,
-    /// What the schedule multiplied them by in the last step; 1 without one.
+    /// What the schedule multiplied the rates by in the last step; 1 without a schedule.
     pub schedule: f64,
     /// How often training was rolled back in this epoch.
     pub rollbacks: usize,
@@ -231,14 +231,14 @@ pub(super) mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("epochs.csv");
         write_epochs_csv(&path, &epochs()).unwrap();
-        // By their text: one loss is NaN, which equals nothing.
+        // Compared by their text: one loss is NaN, which equals nothing.
         let text = |epochs: &[Epoch]| format!("{epochs:?}");
         let mut read = read_epochs_csv(&path).unwrap();
         read[1].rates.reverse();
         assert_eq!(text(&read), text(&epochs()));
 
         let intact = std::fs::read_to_string(&path).unwrap();
-        // A file of a version without a schedule.
+        // A file of an earlier version, which had no schedule.
         std::fs::write(&path, intact.replacen("schedule", "another", 1)).unwrap();
         assert!(read_epochs_csv(&path).unwrap().iter().all(|epoch| epoch.schedule == 1.0));
         for (from, to, fault) in [

@@ -42,18 +42,20 @@ impl EventFile {
     /// Example: [`EventFile`].
     pub fn new(path: PathBuf) -> Self {
         let mut events = Self { path, bytes: Vec::new(), written: 0 };
-        // What every event file begins with.
+        // Every event file begins with this event.
         events.event(0, |event| bytes(event, FILE_VERSION, b"brain.Event:2"));
         events
     }
 
     /// Adds a number, named as TensorBoard groups them: `loss/test` and `loss/train` stand
     /// together.
+    ///
+    /// Example: [`EventFile`].
     pub fn scalar(&mut self, tag: &str, step: u64, value: f64) {
         let mut scalar = Vec::new();
         bytes(&mut scalar, TAG, tag.as_bytes());
         key(&mut scalar, SIMPLE_VALUE, FOUR_BYTES);
-        // All that there is room for.
+        // The format has room for an f32.
         scalar.extend((value as f32).to_le_bytes());
         let mut summary = Vec::new();
         bytes(&mut summary, VALUE, &scalar);
@@ -64,6 +66,8 @@ impl EventFile {
     ///
     /// # Errors
     /// [`ReportError::Io`].
+    ///
+    /// Example: [`EventFile`].
     pub fn write(&mut self) -> Result<(), ReportError> {
         let written = self.append();
         written.map_err(|source| ReportError::Io { path: self.path.clone(), source })?;
@@ -74,8 +78,8 @@ impl EventFile {
     fn append(&self) -> io::Result<()> {
         let mut options = File::options();
         let mut file = options.write(true).create(true).truncate(false).open(&self.path)?;
-        // Behind what was written may be a part of what a full disk did not take; and the file may
-        // have been removed.
+        // The file may end in a part of a record, if the disk was full, and it may have been
+        // removed.
         let there = file.metadata()?.len() >= self.written as u64;
         let (written, rest) = self.bytes.split_at(if there { self.written } else { 0 });
         file.set_len(written.len() as u64)?;

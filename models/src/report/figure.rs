@@ -8,7 +8,7 @@ use super::{
 };
 
 const RIGHT: f64 = 22.0;
-/// Below the last panel: its labels, and what the axis is of.
+/// The height below the last panel, for the labels of its axis and the axis's name.
 const X_AXIS: f64 = 46.0;
 /// The rows of a legend for which a figure does not grow.
 const FREE_ROWS: usize = 4;
@@ -66,8 +66,8 @@ impl Panel {
         }
     }
 
-    /// The upright axis, with some room around the values. A linear one is of shares, all of which
-    /// it has, or of per cent.
+    /// The upright axis, with some room around the values. A linear axis is for shares, and then
+    /// goes from 0 to 1, or for per cent.
     fn axis(&self) -> Axis {
         let values = self.lines.iter().flat_map(|line| &line.points);
         if !self.log {
@@ -109,12 +109,12 @@ impl Frame<'_> {
         self.bottom - self.y.part(y) * (self.bottom - self.top)
     }
 
-    /// From the left to the right, `y` from the top.
+    /// A level line through the panel, `y` below the picture's upper edge.
     fn level(&self, y: f64) -> [[f64; 2]; 2] {
         [[self.left, y], [self.right, y]]
     }
 
-    /// From the top to the bottom, `x` from the left.
+    /// An upright line through the panel, `x` right of the picture's left edge.
     fn upright(&self, x: f64) -> [[f64; 2]; 2] {
         [[x, self.top], [x, self.bottom]]
     }
@@ -227,7 +227,7 @@ impl Figure {
 /// The epoch at which an axis over all of `epochs` ends.
 pub(crate) fn last_epoch(epochs: impl Iterator<Item = f64>) -> f64 {
     let end = epochs.fold(0.0, f64::max);
-    // Shorter runs are a point on the axis, for which no step is small enough.
+    // A shorter run is a point on the axis, and no ticks can be that close.
     if end >= 1e-6 {
         end
     } else {

@@ -1,4 +1,4 @@
-//! Files that are written whole, in a folder that is one program's at a time.
+//! Files that are written whole, in a folder that one program at a time holds.
 
 use super::ReportError;
 use std::{
@@ -21,6 +21,7 @@ const LOCK: &str = ".lock";
 /// let out = OutFolder::claim(&dir.path().join("runs/first"))?;
 /// report::write(&out.file("notes.txt"), "it went well")?;
 /// assert!(matches!(OutFolder::claim(out.path()), Err(ReportError::InUse { .. })));
+/// assert_eq!(OutFolder::of_another(out.path()).path(), out.path());
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 #[derive(Debug)]
@@ -57,7 +58,7 @@ impl Held {
             Err(TryLockError::Error(error)) if error.kind() == io::ErrorKind::Unsupported => {}
             Err(TryLockError::Error(error)) => return Err(error),
         }
-        // A full disk takes the name of a new file, and nothing in it.
+        // On a full disk a new file can be made, but nothing can be written to it.
         file.set_len(0)?;
         file.write_all(format!("{}\n", std::process::id()).as_bytes())?;
         file.sync_data()?;
@@ -67,8 +68,8 @@ impl Held {
 
 impl OutFolder {
     /// Makes the folder if need be, sees whether it can be written to, and holds it. A file system
-    /// that knows no locks does not keep others away. What a killed program has left unfinished in
-    /// it is removed.
+    /// that knows no locks does not keep others away. Unfinished files that a killed program has
+    /// left in it are removed.
     ///
     /// # Errors
     /// [`ReportError::Io`], and [`ReportError::InUse`] if another program holds it.
@@ -84,16 +85,22 @@ impl OutFolder {
     }
 
     /// The folder of another process of the same run, in which this one writes nothing.
+    ///
+    /// Example: [`OutFolder`].
     pub fn of_another(path: &Path) -> Self {
         Self { path: path.to_owned(), _held: None }
     }
 
     /// The folder's path.
+    ///
+    /// Example: [`OutFolder`].
     pub fn path(&self) -> &Path {
         &self.path
     }
 
     /// The path of a file in it.
+    ///
+    /// Example: [`OutFolder`].
     pub fn file(&self, name: &str) -> PathBuf {
         self.path.join(name)
     }

@@ -22,7 +22,7 @@ pub(super) enum Sample {
 }
 
 impl Entry {
-    /// From the entry's beginning to that of its text.
+    /// The distance from the entry's beginning to that of its text.
     fn text_at(&self) -> f64 {
         match self.sample {
             Sample::Line(_) => 28.0,
@@ -57,7 +57,7 @@ impl Legend {
     fn place<'e>(entries: impl Iterator<Item = &'e Entry>, width: f64) -> Self {
         let (mut row, mut x) = (0, 0.0);
         let placed = entries.map(|entry| {
-            // With the space up to the next entry.
+            // The width with the space up to the next entry.
             let wide = entry.text_at() + text_width(&entry.text) + 18.0;
             if x > 0.0 && x + wide > width {
                 (row, x) = (row + 1, 0.0);

@@ -29,7 +29,7 @@ pub(crate) struct Style {
     /// Which end of the text stands at its place: "start", "middle" or "end".
     pub(crate) anchor: &'static str,
     pub(crate) bold: bool,
-    /// Whether it is read from below to above.
+    /// Whether the text is turned, to be read from bottom to top.
     pub(crate) upright: bool,
 }
 
@@ -80,7 +80,7 @@ impl Svg {
         self.add(format_args!(r#"<polygon points="{points}" fill="{fill}"/>"#));
     }
 
-    /// A disc and its edge, and words that are shown where one points at it.
+    /// A disc with an edge, and words that are shown if one points at it.
     pub(crate) fn disc(
         &mut self,
         [x, y]: [f64; 2],

@@ -26,6 +26,7 @@ use super::{
 /// let table = EpochTable::of(&epoch);
 /// assert_eq!(table.heading(), "epoch  train loss  test loss  accuracy %     rate  rollbacks");
 /// assert_eq!(table.row(&epoch), "    1      0.3457     0.2980       91.32   1.2e-3          0");
+/// assert_eq!(table.narrow(&epoch).lines().count(), 2);
 /// let epoch = Epoch { schedule: 0.9, ..epoch };
 /// let scheduled = EpochTable::scheduled(&epoch);
 /// assert!(scheduled.heading().ends_with("learned rate  x schedule  rollbacks"));
@@ -39,11 +40,15 @@ pub struct EpochTable {
 
 impl EpochTable {
     /// A table with a column for each rate of this epoch.
+    ///
+    /// Example: [`EpochTable`].
     pub fn of(epoch: &Epoch) -> Self {
         Self::new(epoch, false)
     }
 
     /// A table with a column for the schedule as well.
+    ///
+    /// Example: [`EpochTable`].
     pub fn scheduled(epoch: &Epoch) -> Self {
         Self::new(epoch, true)
     }
@@ -55,7 +60,7 @@ impl EpochTable {
         if rates.len() > MOST_RATES {
             headings.extend(["least rate", "greatest rate"].map(String::from));
         } else if rates.len() == 1 {
-            // Where nothing is multiplied, it is the rate in force as well.
+            // If no schedule multiplies it, the learned rate is the rate in force as well.
             headings.push(if scheduled { "learned rate" } else { "rate" }.into());
         } else {
             headings.extend(rates.iter().map(|name| format!("rate {name}")));
@@ -68,11 +73,15 @@ impl EpochTable {
     }
 
     /// What stands in the columns.
+    ///
+    /// Example: [`EpochTable`].
     pub fn heading(&self) -> String {
         self.line(&self.headings)
     }
 
     /// An epoch's line. A rate that it does not have is shown as `-`.
+    ///
+    /// Example: [`EpochTable`].
     pub fn row(&self, epoch: &Epoch) -> String {
         let mut cells = vec![
             epoch.epoch.to_string(),
@@ -96,6 +105,8 @@ impl EpochTable {
     }
 
     /// The row in two short lines, for terminals that have no room for it.
+    ///
+    /// Example: [`EpochTable`].
     pub fn narrow(&self, epoch: &Epoch) -> String {
         let schedule =
             if self.scheduled { format!(" x {}", share(epoch.schedule)) } else { String::new() };

@@ -16,7 +16,7 @@ use rand_distr::uniform::SampleUniform;
 use tlr::{TensorCollection, TrainableLr};
 
 /// A bottleneck: convolutions of 1 × 1, 3 × 3 and 1 × 1 pixels, each with a batch norm behind it
-/// and MID channels in between. Their result is added to the input and rectified.
+/// and MID channels in between. Their result is added to the input, and the sum is rectified.
 #[derive(Clone, Debug, TensorCollection, TrainableLr)]
 pub struct Bottleneck<const MID: usize, const OUT: usize, E: Dtype, D: Device<E>> {
     /// A convolution of 1 × 1 pixels.

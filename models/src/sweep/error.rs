@@ -29,7 +29,7 @@ pub enum SweepError {
     /// A run cannot begin: data or options that make no sense.
     #[error(transparent)]
     Train(#[from] TrainError),
-    /// No thread to run on.
+    /// A thread to run on could not be started.
     #[error("cannot start a thread: {0}")]
     Threads(#[from] rayon::ThreadPoolBuildError),
 }

@@ -17,7 +17,7 @@ pub(crate) enum RunError {
     /// It could not be made, or diverged.
     #[error(transparent)]
     Train(#[from] TrainError),
-    /// Its work panicked.
+    /// The work of the run panicked.
     #[error("it panicked, see above")] // the panic itself has been printed
     Panicked,
 }

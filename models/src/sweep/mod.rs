@@ -1,4 +1,4 @@
-//! A grid of training runs, on all cores, that can be stopped and gone on with.
+//! A grid of training runs on all cores, which can be stopped and continued.
 
 mod error;
 mod grid;
@@ -23,11 +23,11 @@ use crate::{
 };
 use grid::canonical;
 
-/// Trains an `M` as every one of `cells` says that is not done yet, `jobs` at a time, each on a
-/// thread of its own, and answers how many of them have failed.
+/// Trains an `M` for each of `cells` that is not done yet, `jobs` at a time, each on a thread of
+/// its own. The answer is how many of them have failed.
 ///
-/// `observer` gets each as it ends. A run that diverges is a result like another. One that
-/// fails for another reason keeps no other from being done, and is run again the next time.
+/// `observer` gets each run as it ends. A run that diverges is a result like any other. A run that
+/// fails for another reason does not stop the others, and is made again the next time.
 ///
 /// # Errors
 /// [`SweepError::Train`], when a run cannot begin: then none does. The others, when results cannot
@@ -48,6 +48,9 @@ use grid::canonical;
 ///     println!("{}", sweep::line(record));
 /// })?;
 /// assert_eq!(failed, 0);
+/// let (record, epochs) = (results.of(&cells[0]), results.epochs_of(&cells[0]));
+/// println!("{:?}, {} epochs", record.map(|record| record.options()), epochs.len());
+/// println!("{}", results.folder().path().display());
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn run<M: Network>(
@@ -140,7 +143,7 @@ mod tests {
         SweepResults::open(folder, "few digits", &few()).unwrap()
     }
 
-    /// Runs what is to be run, and counts.
+    /// Makes the runs that are to be made, and counts them.
     fn sweep(folder: &Path, cells: &[Options]) -> usize {
         let mut results = open(folder);
         let mut count = 0;
@@ -165,7 +168,7 @@ mod tests {
             let epochs = results.epochs_of(options);
             assert_eq!(epochs.len(), 2);
             assert_eq!(Some(epochs[1].test_loss), record.test_loss);
-            // A run alone has the same result.
+            // A run by itself has the same result.
             let data = few();
             let from = source(&data, options).unwrap();
             let alone = train::train::<Small>(&from, options, &Persistence::default(), &mut |_| ())
@@ -173,7 +176,7 @@ mod tests {
             assert_eq!(Some(alone.epochs[1].test_loss), record.test_loss);
         }
         drop(results);
-        // On other data of the same name and size nothing is done, nor by other options.
+        // On other data of the same name and size nothing counts as done, nor with other options.
         let others = digits::draw(1, 60, 20).unwrap();
         let others = SweepResults::open(folder.path(), "few digits", &others).unwrap();
         assert!(others.of(&cells[0]).is_none());
@@ -201,7 +204,8 @@ mod tests {
         open(folder.path());
     }
 
-    // Fails if what failed counts as done, ends the others, or is taken for one that diverged.
+    // Fails if a run that failed counts as done, ends the others, or is taken for one that
+    // diverged.
     #[test]
     fn a_run_that_fails_is_run_again() {
         let folder = tempfile::tempdir().unwrap();
@@ -263,7 +267,7 @@ mod tests {
         assert_eq!((rows("results.csv"), rows("epochs.csv")), (2, 4));
     }
 
-    // Fails if one is taken for the other: what cannot begin must not count as done.
+    // Fails if a run that cannot begin is taken for one that diverged: it must not count as done.
     #[test]
     fn a_run_that_diverges_is_a_result_and_a_bad_option_is_not() {
         let folder = tempfile::tempdir().unwrap();

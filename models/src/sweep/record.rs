@@ -14,13 +14,14 @@ use serde::{Deserialize, Serialize};
 pub enum Ended {
     /// All epochs were trained.
     Finished,
-    /// Its loss or its weights left the finite numbers, or rolling back did not help: a result too.
+    /// The loss or a weight became NaN or infinite, or rolling back did not help. This is a result,
+    /// too.
     Diverged,
-    /// Something else went wrong, such as too little memory: it is run again.
+    /// Something else went wrong, such as too little memory. The run is made again.
     Failed,
 }
 
-/// Whether a run diverged or failed, and in what words.
+/// Whether a run diverged or failed, and the error in words.
 pub(crate) fn how_it_ended(error: &TrainError) -> (Ended, String) {
     use tlr::Error::{
         LostWeights, NonFiniteLoss, NonFiniteStep, NonFiniteWeights, TooManyRollbacks,
@@ -140,6 +141,8 @@ impl SweepRecord {
     }
 
     /// The run's options.
+    ///
+    /// Example: [`run`](super::run).
     pub fn options(&self) -> Options {
         Options {
             optimizer: self.optimizer,

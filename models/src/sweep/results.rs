@@ -20,7 +20,7 @@ use std::{collections::HashSet, path::Path};
 /// A run's epochs are written before its line in `results.csv`, which makes it count. Killed at any
 /// moment, a sweep loses only the runs that were going on.
 ///
-/// A folder is one sweep's at a time.
+/// Only one sweep at a time has a folder.
 #[derive(Debug)]
 pub struct SweepResults {
     folder: OutFolder,
@@ -30,9 +30,9 @@ pub struct SweepResults {
 }
 
 impl SweepResults {
-    /// Reads what `folder` has, or makes it, and holds it until it is dropped. `name` is that of
-    /// `data`, which is trained on: runs on other data do not count as done, and neither do those
-    /// that have failed.
+    /// Reads what `folder` has, or makes it, and holds it until it is dropped. `name` is the name
+    /// of `data`, the set that is trained on: runs on other data do not count as done, and neither
+    /// do those that have failed.
     ///
     /// # Errors
     /// [`SweepError::Report`] if the folder cannot be written to or another sweep holds it,
@@ -56,11 +56,15 @@ impl SweepResults {
     }
 
     /// The folder.
+    ///
+    /// Example: [`run`](super::run).
     pub fn folder(&self) -> &OutFolder {
         &self.folder
     }
 
     /// The record of a run, if it is done.
+    ///
+    /// Example: [`run`](super::run).
     pub fn of(&self, options: &Options) -> Option<&SweepRecord> {
         let wanted = key(&canonical(*options));
         self.records.rows.iter().find(|record| {
@@ -71,12 +75,14 @@ impl SweepResults {
     }
 
     /// The epochs of a run that is done.
+    ///
+    /// Example: [`run`](super::run).
     pub fn epochs_of(&self, options: &Options) -> Vec<&EpochRecord> {
         let wanted = cell(&self.data, &canonical(*options));
         self.epochs.rows.iter().filter(|epoch| epoch.cell == wanted).collect()
     }
 
-    /// Writes down how a run ended, and answers that.
+    /// Writes down how a run ended. The answer is its record.
     pub(super) fn add(
         &mut self,
         options: &Options,

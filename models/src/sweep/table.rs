@@ -18,7 +18,7 @@ pub(crate) struct Table<T> {
 }
 
 impl<T: Serialize + for<'a> Deserialize<'a>> Table<T> {
-    /// Reads what is there, whose first column has to be called `first`.
+    /// Reads the file, if there is one. Its first column has to be called `first`.
     pub(crate) fn open(path: PathBuf, first: &str) -> Result<Self, SweepError> {
         let failed = |source| SweepError::Io { path: path.clone(), source };
         let mut file = OpenOptions::new()
@@ -53,8 +53,8 @@ impl<T: Serialize + for<'a> Deserialize<'a>> Table<T> {
         Ok(table)
     }
 
-    /// Whether the file is of an earlier version, which had fewer columns at the end: those that
-    /// are appended would have more than its headings.
+    /// Whether the file is of an earlier version, which had fewer columns at the end: rows that are
+    /// appended would have more columns than it has headings.
     fn lacks_columns(&self, text: &[u8]) -> Result<bool, SweepError> {
         let headings = |text: &[u8]| {
             text.split(|byte| *byte == b'\n').next().unwrap_or_default().trim_ascii_end().to_vec()
@@ -166,8 +166,8 @@ mod tests {
         }
     }
 
-    // Killed at any byte, and gone on with. Fails if the headings are written twice, or not at all,
-    // or if a newline within a cell is taken for the end of a row.
+    // The program is killed at any byte of a row, and goes on later. Fails if the headings are
+    // written twice, or not at all, or if a newline within a cell is taken for the end of a row.
     #[test]
     fn rows_are_appended_to_what_a_kill_has_left() {
         let folder = tempfile::tempdir().unwrap();

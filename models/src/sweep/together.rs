@@ -54,7 +54,7 @@ pub fn run_together<M: Network>(
     };
     ranks.broadcast(&mut plan).map_err(TrainError::from)?;
     let (jobs, name, cells): (usize, String, Vec<Options>) = decoded(&plan)?;
-    // The same on all ranks.
+    // All ranks come to the same result here.
     for options in &cells {
         train::check::<M>(&source(data, options)?, options)?;
     }

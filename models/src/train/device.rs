@@ -53,8 +53,8 @@ pub trait TrainDevice:
     /// ```
     fn find() -> Result<(), DeviceError>;
 
-    /// The device, whose generator begins at `seed`. It keeps the memory of freed tensors for those
-    /// to come.
+    /// The device, whose generator begins at `seed`. It keeps the memory of freed tensors for later
+    /// ones.
     ///
     /// # Errors
     /// [`DeviceError::Missing`] if there is no such device.
@@ -98,7 +98,8 @@ pub enum DeviceError {
     },
 }
 
-/// A device that gives back, when it is dropped, what it keeps for tensors to come. dfdx does not.
+/// A device that frees, when it is dropped, the memory that it keeps for later tensors. dfdx's own
+/// devices do not.
 pub(crate) struct Opened<D: TrainDevice>(D);
 
 impl<D: TrainDevice> Opened<D> {

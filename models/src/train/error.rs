@@ -34,7 +34,7 @@ pub enum TrainError {
         .0.display()
     )]
     CheckpointExists(PathBuf),
-    /// No checkpoint can be written where it is to be.
+    /// The checkpoint cannot be written at its path.
     #[error("cannot write the checkpoint {}: {source}; nothing was trained", path.display())]
     CheckpointPath {
         /// The file that could not be written.
@@ -48,7 +48,7 @@ pub enum TrainError {
         .0.display()
     )]
     CheckpointInUse(PathBuf),
-    /// The run in the checkpoint has more epochs than it is to have.
+    /// The run in the checkpoint has been through more epochs than are asked for.
     #[error(
         "the run in {} has been through {made} epochs already, and {asked} are asked for; ask for \
          {made} or more, or begin anew with another file",
@@ -73,7 +73,7 @@ pub enum TrainError {
     /// The run would have no epochs.
     #[error("a run has at least one epoch")]
     NoEpochs,
-    /// The images are of another kind than the model takes.
+    /// The model does not take images of this kind.
     #[error(
         "the model takes images of {takes} in at most {most} classes, not of {shape:?} (channels, \
          rows, columns) in {classes}"
@@ -131,7 +131,7 @@ pub enum TrainError {
     Device(#[from] DeviceError),
 }
 
-/// What a trainer refuses too is the same error by a peer.
+/// What a trainer refuses too is the trainer's own error, also if a peer refuses it.
 impl From<PeerError> for TrainError {
     fn from(error: PeerError) -> Self {
         match error {
@@ -156,7 +156,7 @@ impl<E: Into<DeviceError>> From<LayerError<E>> for TrainError {
     }
 }
 
-/// The error of a device of any type: `?` cannot find it where the type is a parameter.
+/// Converts the error of a device of any type: `?` cannot do that where the type is a parameter.
 pub(crate) fn failed(error: impl Into<DeviceError>) -> TrainError {
     TrainError::Device(error.into())
 }

@@ -17,12 +17,18 @@ const NAMED: usize = 5;
 /// let here = Facts::default().with("--side", 32).with("--vocabulary", 3000);
 /// assert_eq!(saved.changes(&here).unwrap(), "--vocabulary was 2000, is 3000");
 /// assert_eq!(saved.changes(&saved), None);
+///
+/// let all = here.with_flag("--flip", true).and(&saved);
+/// assert_eq!((all.get("--vocabulary"), all.all().len()), (Some("3000"), 3));
+/// assert_eq!(all.fingerprint().len(), 16);
 /// ```
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Facts(Vec<(String, String)>);
 
 impl Facts {
     /// Adds a fact, unless there is one of this name.
+    ///
+    /// Example: [`Facts`].
     pub fn with(mut self, name: &str, value: impl Display) -> Self {
         if self.get(name).is_none() {
             self.0.push((name.to_owned(), value.to_string()));
@@ -31,26 +37,36 @@ impl Facts {
     }
 
     /// Adds a flag that is there or not.
+    ///
+    /// Example: [`Facts`].
     pub fn with_flag(self, name: &str, given: bool) -> Self {
         self.with(name, if given { GIVEN } else { NOT_GIVEN })
     }
 
     /// Adds those facts of `others` whose names are not there yet.
+    ///
+    /// Example: [`Facts`].
     pub fn and(self, others: &Self) -> Self {
         others.0.iter().fold(self, |facts, (name, value)| facts.with(name, value))
     }
 
     /// The value of this name.
+    ///
+    /// Example: [`Facts`].
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(other, _)| other == name).map(|(_, value)| value.as_str())
     }
 
     /// Names and values.
+    ///
+    /// Example: [`Facts`].
     pub fn all(&self) -> &[(String, String)] {
         &self.0
     }
 
     /// How `now` differs from these facts, in words; none if it does not.
+    ///
+    /// Example: [`Facts`].
     pub fn changes(&self, now: &Self) -> Option<String> {
         let new = now.0.iter().filter(|(name, _)| self.get(name).is_none());
         let names = self.0.iter().chain(new).map(|(name, _)| name);
@@ -68,7 +84,9 @@ impl Facts {
         (!changes.is_empty()).then(|| changes.join("; "))
     }
 
-    /// A fingerprint of all of them, in 16 hexadecimal digits.
+    /// A fingerprint of all facts, in 16 hexadecimal digits.
+    ///
+    /// Example: [`Facts`].
     pub fn fingerprint(&self) -> String {
         let mut hash = Fingerprint::default();
         self.0.iter().flat_map(|(name, value)| [name, value]).for_each(|part| {
@@ -97,8 +115,15 @@ impl fmt::Display for Facts {
 }
 
 impl Options {
-    /// What they say, by the flags of the examples. The number of epochs is among them only where
-    /// the schedule depends on it: a run may have more of them than it was started with.
+    /// The options by the flags of the examples. The number of epochs is among them only if the
+    /// schedule depends on it: a run may have more epochs than it was started with.
+    ///
+    /// # Example
+    /// ```
+    /// use tlr_models::train::Options;
+    ///
+    /// assert_eq!(Options::default().facts().get("--batch-size"), Some("128"));
+    /// ```
     pub fn facts(&self) -> Facts {
         let Self { optimizer, mode, rule, rate, ramp, batch_size, window_fraction, .. } = self;
         let Self { damping, meta_rate, weight_decay, schedule, safeguard, sketch, .. } = self;

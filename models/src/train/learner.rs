@@ -11,13 +11,13 @@ use tlr::{
 /// A function that gives a batch's loss by a model at trial weights.
 pub type Trial<'a, M> = dyn FnMut(&mut M) -> Result<f64, TrainError> + 'a;
 
-/// A batch's mean loss, with the tape of how it came about.
+/// A batch's mean loss, with its tape.
 pub type TrainLoss<D = Cpu, E = f32> = Tensor<Rank0, E, D, OwnedTape<E, D>>;
 
-/// An optimizer with its rule, whatever it is made of: what the training loop on device `D`, in
-/// numbers of type `E`, needs of it.
+/// An optimizer with its rule, as the training loop on device `D`, in numbers of type `E`, needs
+/// it.
 pub trait Learner<M, D: TrainsIn<E> = Cpu, E: Dtype = f32> {
-    /// What the gradients of a step are taken of: the loss, by default.
+    /// What the gradients of a step are taken of. By default it is the loss itself.
     ///
     /// # Errors
     /// The device's.
@@ -67,8 +67,9 @@ pub trait Learner<M, D: TrainsIn<E> = Cpu, E: Dtype = f32> {
         Ok(())
     }
 
-    /// Sends to all ranks with the next step whether this one was asked to stop, and answers after
-    /// a step whether any was. By default there is one rank, which knows by itself.
+    /// Tells all ranks, with the next step, whether this one was asked to stop. The answer is
+    /// whether any rank was, by the last step. By default there is one rank, and the answer is its
+    /// own.
     fn stop_all(&mut self, asked: bool) -> bool {
         asked
     }

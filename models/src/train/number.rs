@@ -27,7 +27,7 @@ pub trait Number: Dtype + Float + SampleUniform {
     /// ```
     fn of(values: &[f32]) -> Cow<'_, [Self]>;
 
-    /// This number in f32, which has all that numbers of these types can be.
+    /// This number in f32, which can hold every number of these types.
     ///
     /// # Example
     /// ```
@@ -108,12 +108,12 @@ pub trait Model: 'static {
     /// The type of its numbers.
     type Number: Number;
 
-    /// Where its weights are.
+    /// The device that holds its weights.
     type Device: TrainsIn<Self::Number>;
 }
 
 /// A model that can be trained in numbers of type `E`, and whose master in f32 can be. Every model
-/// is one that has what stands here.
+/// that fulfils these bounds is one.
 pub trait Trainable<E: Number, D: TrainsIn<E>>:
     TrainableLr<E, D> + NumParams<E, D> + ZeroGrads<E, D> + BuildModule<D, E> + 'static
 {

@@ -72,8 +72,10 @@ pub enum Shape {
 }
 
 impl Shape {
-    /// What the examples train with where nothing is said: to 0 with the aligned rule, whose levels
-    /// are measured for that (docs/start.md), and as in the paper with other rules.
+    /// The shape that the examples take by default: the horizon with the aligned rule, whose levels
+    /// were measured with it (docs/start.md), and a constant one with other rules, as in the paper.
+    ///
+    /// Example: [`schedule`](Self::schedule).
     pub fn usual(rule: Rule) -> Self {
         match rule {
             Rule::Aligned => Self::Horizon,
@@ -94,6 +96,16 @@ impl Shape {
     ///
     /// # Errors
     /// There are no epochs, or no batches in one.
+    ///
+    /// # Example
+    /// ```
+    /// use tlr_models::train::{Rule, Shape};
+    ///
+    /// assert_eq!(Shape::usual(Rule::Aligned), Shape::Horizon);
+    /// let schedule = Shape::Cosine.schedule(2, 100)?.expect("it multiplies the rate");
+    /// assert!((schedule.factor(100) - 0.5).abs() < 1e-9); // half of the way
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn schedule(self, epochs: usize, batches: usize) -> Result<Option<Schedule>, tlr::Error> {
         let (epoch, steps) = (batches as u64, epochs.saturating_mul(batches) as u64);
         Ok(Some(match self {

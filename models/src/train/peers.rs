@@ -34,7 +34,7 @@ impl<M: TensorCollection<f32, Cpu> + Clone, R: PeerRule> Learner<M> for PeerOpti
             trial(model).map_err(|error| PeerError::Trial(failed.insert(error).to_string()))
         };
         let made = PeerOptimizer::step_with(self, model, gradients, loss, &mut at);
-        // What a trial has failed with says more than its words.
+        // The error of a trial itself says more than the text that is left of it in a peer's error.
         failed.map_or(Ok(()), Err)?;
         made?;
         Ok(Step::Made)

@@ -28,12 +28,13 @@ pub fn alone() -> AnyRanks {
 /// The shares of all ranks are the batch, and differ by at most one example.
 ///
 /// ```
-/// use tlr_models::train::Share;
+/// use tlr_models::train::{alone, Share};
 ///
 /// let batch = [7, 1, 4, 0, 9];
 /// let parts: Vec<_> = (0..3).filter_map(|rank| Share::new(rank, 3)).collect();
 /// assert_eq!([0, 1, 2].map(|rank| parts[rank].of(&batch)), [&[7][..], &[1, 4], &[0, 9]]);
 /// assert_eq!(Share::new(3, 3), None);
+/// assert_eq!(Share::of_rank(&alone()).of(&batch), batch);
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Share {
@@ -57,11 +58,15 @@ impl Share {
     }
 
     /// The share of this rank.
+    ///
+    /// Example: [`Share`].
     pub fn of_rank(ranks: &AnyRanks) -> Self {
         Self { rank: ranks.rank(), size: ranks.size() }
     }
 
     /// The examples of `batch` that are this share; may be empty.
+    ///
+    /// Example: [`Share`].
     pub fn of<'a, T>(&self, batch: &'a [T]) -> &'a [T] {
         let at = |rank: usize| batch.len() * rank / self.size;
         let range: Range<usize> = at(self.rank)..at(self.rank + 1);

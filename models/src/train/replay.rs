@@ -1,5 +1,5 @@
-//! [`Reported`]: what an observer has been told of a run, and the whole run once more after a
-//! resume.
+//! [`Reported`]: what an observer has been told of a run, and how it is told a resumed run from the
+//! beginning.
 
 use super::{persistence::Progress, Event, Learner, Number, TrainsIn};
 use tlr::Adaptation;
@@ -9,7 +9,7 @@ use tlr::Adaptation;
 pub(super) struct Reported(usize);
 
 impl Reported {
-    /// Those that are new.
+    /// Tells the decisions that the observer does not know yet.
     pub(super) fn decisions(
         &mut self,
         history: &[Adaptation],
@@ -21,7 +21,7 @@ impl Reported {
         self.0 = history.len();
     }
 
-    /// The events so far.
+    /// Tells the events so far.
     pub(super) fn replay<M, D: TrainsIn<E>, E: Number>(
         &mut self,
         progress: &Progress,

@@ -30,7 +30,8 @@ pub trait Source {
     /// How many batches an epoch has.
     fn batches_per_epoch(&self) -> usize;
 
-    /// How the images are shown, by the examples' flags: a checkpoint of others is refused.
+    /// How the images are shown, by the examples' flags. A checkpoint with other settings is
+    /// refused.
     fn settings(&self) -> Facts;
 
     /// Notes for users of the model, by name. They stand beside the best weights.
@@ -38,7 +39,8 @@ pub trait Source {
         Vec::new()
     }
 
-    /// What identifies these images, their classes included: a checkpoint of others is refused.
+    /// What identifies these images, their classes included. A checkpoint of other images is
+    /// refused.
     ///
     /// # Errors
     /// Images that cannot be read.
@@ -91,11 +93,27 @@ impl<'a> InMemory<'a> {
     }
 
     /// Only a part of each batch, as one of several ranks has it. It may be empty.
+    ///
+    /// Example: [`drop_last`](Self::drop_last).
     pub fn share(self, share: Share) -> Self {
         Self { share, ..self }
     }
 
     /// Without a last batch that is smaller than the others: see [`Batches::drop_last`].
+    ///
+    /// # Example
+    /// ```
+    /// use tlr_models::{
+    ///     data::digits,
+    ///     train::{InMemory, Share, Source},
+    /// };
+    ///
+    /// let data = digits::draw(0, 50, 10)?;
+    /// let first = Share::new(0, 2).expect("the first of two ranks");
+    /// let source = InMemory::new(&data, 20, 0, None)?.share(first).drop_last();
+    /// assert_eq!(source.batches_per_epoch(), 2);
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn drop_last(self) -> Self {
         Self { batches: self.batches.drop_last(), ..self }
     }
@@ -219,11 +237,15 @@ impl<'a> Decoded<'a> {
     }
 
     /// Only a part of each batch, as one of several ranks has it. It may be empty.
+    ///
+    /// Example: as [`InMemory::drop_last`].
     pub fn share(self, share: Share) -> Self {
         Self { share, ..self }
     }
 
     /// Without a last batch that is smaller than the others: see [`Batches::drop_last`].
+    ///
+    /// Example: as [`InMemory::drop_last`].
     pub fn drop_last(self) -> Self {
         Self { batches: self.batches.drop_last(), ..self }
     }

@@ -22,8 +22,8 @@ use dfdx::prelude::Cache;
 /// How many sentences are tested or translated at a time. It matters only for memory.
 const AT_ONCE: usize = 50;
 
-/// Batches after which the device's cache is emptied. It keeps what was freed for tensors of the
-/// same length only, and batches of like sentences come in a hundred lengths.
+/// Batches after which the device's cache is emptied. The cache keeps freed memory only for tensors
+/// of the same length, and batches of sentences come in a hundred lengths.
 const BATCHES_A_CACHE: usize = 8;
 
 /// Tokens by which a translation may be longer than its source.
@@ -58,6 +58,7 @@ impl Corpus {
     /// let corpus = Corpus::new(&data.train, &data.val, VocabularyConfig::default())?;
     /// let [source, target] = corpus.tokens();
     /// assert!(source > 4 && target > 4); // more than the special tokens
+    /// assert!(corpus.data().get("the training set").is_some());
     /// # Ok::<(), tlr_models::data::text::TextError>(())
     /// ```
     pub fn new(
@@ -82,19 +83,25 @@ impl Corpus {
     }
 
     /// What identifies these pairs.
+    ///
+    /// Example: [`new`](Self::new).
     pub fn data(&self) -> &Facts {
         &self.data
     }
 
     /// Tokens of the source's and of the target's vocabulary.
+    ///
+    /// Example: [`new`](Self::new).
     pub fn tokens(&self) -> [usize; 2] {
         [self.source.len(), self.target.len()]
     }
 
-    /// What `model` makes of `sentences`, by a search of this width (1 is greedy).
+    /// The translations of `sentences` by `model`, found by a search of this width (1 is greedy).
     ///
     /// # Errors
     /// A model whose logits are NaN, or that is not one for these vocabularies.
+    ///
+    /// Example: [`train_translator`].
     pub fn translate<M: Translator>(
         &self,
         model: &M,
@@ -105,7 +112,8 @@ impl Corpus {
             Ok([vec![BOS], self.source.encode(sentence)?, vec![EOS]].concat())
         };
         let sources = sentences.iter().map(framed).collect::<Result<Vec<_>, _>>()?;
-        // Sentences of one length together, so that the shorter do not wait for the longer.
+        // Sentences of one length are translated together, so that short ones do not wait for long
+        // ones.
         let mut sorted: Vec<(usize, &[usize])> =
             sources.iter().map(Vec::as_slice).enumerate().collect();
         sorted.sort_by_key(|(_, source)| source.len());
@@ -122,7 +130,8 @@ impl Corpus {
             };
             let found = model.search(&sources, &options)?;
             for ((place, source), mut found) in batch.iter().zip(found) {
-                // As if it had been alone.
+                // Cut to the length that the sentence could have had if it had been translated
+                // alone.
                 found.tokens.truncate(source.len() + LONGER);
                 // A model may have room for more tokens than there are.
                 let known = self.target.len();
@@ -222,7 +231,7 @@ pub fn train_translator<M: Translator>(
 struct Translating<'a, D> {
     corpus: &'a Corpus,
     buckets: Buckets,
-    /// What this rank has of each batch.
+    /// This rank's part of each batch.
     share: Share,
     settings: Facts,
     device: D,
@@ -249,7 +258,7 @@ impl<M: Translator> Task<M, M::Device, M::Number> for Translating<'_, M::Device>
     ) -> Result<(), TrainError> {
         for (number, indices) in self.buckets.epoch(epoch).enumerate().skip(skip) {
             let batch = self.corpus.train.batch(self.share.of(&indices))?;
-            // All but the first of each sentence are predicted.
+            // All tokens of a sentence but the first are predicted.
             let tokens = batch.target.lengths.iter().map(|length| length.saturating_sub(1)).sum();
             step(tokens, &mut |model, gradients| model.train_loss(batch.clone(), gradients))?;
             if number % BATCHES_A_CACHE == 0 {

@@ -32,7 +32,7 @@ pub trait Translator: Model + Trainable<<Self as Model>::Number, <Self as Model>
         gradients: Gradients<Self::Number, Self::Device>,
     ) -> Result<TrainLoss<Self::Device, Self::Number>, TrainError>;
 
-    /// What testing counts, without dropout.
+    /// Counts how well the model predicts a batch, without dropout.
     ///
     /// # Errors
     /// An error of a layer.
@@ -49,7 +49,7 @@ pub trait Translator: Model + Trainable<<Self as Model>::Number, <Self as Model>
         options: &SearchOptions,
     ) -> Result<Vec<Found>, TrainError>;
 
-    /// Frees the memory that the device keeps for tensors to come.
+    /// Frees the memory that the device keeps for later tensors.
     ///
     /// # Errors
     /// An error of the device.

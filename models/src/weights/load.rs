@@ -92,7 +92,7 @@ where
     Ok(())
 }
 
-/// What each tensor of the model is to be filled with, in order.
+/// The numbers that each tensor of the model is to be filled with, in order.
 struct Plan<'a, E> {
     stored: BTreeMap<&'a str, TensorView<'a>>,
     names: &'a Names,

@@ -83,6 +83,8 @@ impl Names {
     /// `torch.nn.Transformer`'s names for this crate's layers: an attention's `q_proj`, `k_proj`
     /// and `v_proj` are the parts of its `in_proj_weight` and `in_proj_bias`, and a norm's `gamma`
     /// and `beta` are `weight` and `bias`.
+    ///
+    /// Example: [`Names`].
     pub fn torch_transformer() -> Self {
         Self::new(|name| {
             for (part, projection) in ["q_proj.", "k_proj.", "v_proj."].into_iter().enumerate() {
@@ -99,6 +101,14 @@ impl Names {
 
     /// torchvision's names for [`ResNet50`](crate::resnet::ResNet50): a stage's `first` block is
     /// its block 0, and `rest.0` its block 1. Its counters of batches are passed over.
+    ///
+    /// # Example
+    /// ```
+    /// use tlr_models::weights::Names;
+    ///
+    /// let names = Names::torchvision_resnet();
+    /// assert_eq!(names.source("layer1.first.conv1.weight").name, "layer1.0.conv1.weight");
+    /// ```
     pub fn torchvision_resnet() -> Self {
         Self::new(|name| {
             let block = |stage: &str, block: &str| {
@@ -114,8 +124,11 @@ impl Names {
         .ignoring(|name| name.ends_with(".num_batches_tracked"))
     }
 
-    /// A name that begins with `model` begins with `file` in the file. Of several prefixes that
-    /// fit, the first that was given counts. This is applied after all that else changes the name.
+    /// A name that begins with `model` in the model begins with `file` in the file. Of several
+    /// prefixes that fit, the first that was given counts. Prefixes are applied after all other
+    /// changes of a name.
+    ///
+    /// Example: [`Names`].
     #[must_use]
     pub fn prefix(mut self, model: &str, file: &str) -> Self {
         self.prefixes.push((model.to_owned(), file.to_owned()));
@@ -123,8 +136,8 @@ impl Names {
     }
 
     /// The model's `part`, a layer or a tensor by its name in the model, keeps the weights that it
-    /// has. What the file has for it is passed over, whatever its shape: for a head of another
-    /// number of classes. May be called several times.
+    /// has. The file's tensors for the part are passed over, whatever their shape. This is for a
+    /// head of another number of classes. May be called several times.
     ///
     /// # Example
     /// ```
@@ -158,8 +171,16 @@ impl Names {
         self
     }
 
-    /// Tensors of the file that the model does without, by their name there: counters, tables that
-    /// the model computes. A call replaces the one before.
+    /// Tensors of the file that the model does without, by their name in the file: counters, say,
+    /// or tables that the model computes. A second call replaces the first.
+    ///
+    /// # Example
+    /// ```
+    /// use tlr_models::weights::Names;
+    ///
+    /// let names = Names::default().ignoring(|name| name.ends_with(".position_ids"));
+    /// assert_eq!(names.source("head.weight").name, "head.weight"); // other names stay
+    /// ```
     #[must_use]
     pub fn ignoring(mut self, ignored: impl Fn(&str) -> bool + Send + Sync + 'static) -> Self {
         self.ignored = Box::new(ignored);
@@ -167,6 +188,8 @@ impl Names {
     }
 
     /// Where the model's tensor `name` is.
+    ///
+    /// Example: [`Names`].
     pub fn source(&self, name: &str) -> Source {
         let source = (self.source)(name);
         let renamed = self.prefixes.iter().find_map(|(model, file)| {

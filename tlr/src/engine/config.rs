@@ -98,10 +98,11 @@ impl<R: RateRule> Config<R> {
 
     /// The least length of a window that is a fraction of an epoch. At least 1; default 20.
     ///
-    /// In a shorter one noise has more say than the loss. With 2,000 images of MNIST, an epoch has
-    /// 16 batches of 128, and a fifth of that is 3 steps: training ended at 86.4 % of the test
-    /// images (seeds 0 to 2), with five rollbacks a run. With windows of 20 steps it was 88.2 %,
-    /// with one rollback in three runs. The paper has no such limit, and neither have its presets.
+    /// In a shorter window, noise moves the rate more than the loss does. With 2,000 images of
+    /// MNIST, an epoch has 16 batches of 128, and a fifth of that is 3 steps: training ended at
+    /// 86.4 % of the test images (seeds 0 to 2), with five rollbacks a run. With windows of 20
+    /// steps it was 88.2 %, with one rollback in three runs. The paper has no such limit, and
+    /// neither have its presets.
     ///
     /// Example: [`NewtonConfig`](super::NewtonConfig).
     pub fn min_window_steps(mut self, steps: usize) -> Self {
@@ -148,7 +149,8 @@ impl<R: RateRule> Config<R> {
     /// successive windows whose cosine is lower, or with the first rollback after a good window.
     ///
     /// **Rates lost in rounding.** A rate may be so small that every step is rounded away. Its
-    /// windows show nothing, and it would stay for ever. So with the climb go two more rules:
+    /// windows show nothing, and the rule would never change it. So the climb turns two more rules
+    /// on:
     ///
     /// - If a window has moved no weight of a group, and a step of plain gradient descent at a rate
     ///   of 1 would move one, the rate is raised a hundredfold, up to 1. This rule outlasts the
@@ -167,8 +169,9 @@ impl<R: RateRule> Config<R> {
     /// Whether to look for the starting rate, whatever rate the optimizer has.
     /// Default: on for the aligned Newton rule, off for other rules. It is not in the paper.
     ///
-    /// **Why.** The best rate to start from is not known. From one that is too small, windows pass
-    /// until the rule has raised it; one that is too large costs a rollback, or the network.
+    /// **Why.** The best rate to start from is not known. If the rate is too small, many windows
+    /// pass until the rule has raised it. If it is too large, it costs a rollback, or ruins the
+    /// network.
     ///
     /// **How.** Let d be the way that the weights have gone since training began, and g the
     /// gradient of a batch that has had no part in it. The slope ⟨g,d⟩/‖d‖ says by how much the
@@ -190,7 +193,7 @@ impl<R: RateRule> Config<R> {
     /// If a slope is as steep up as it was down, or a loss or a weight is not finite, the weights
     /// go back to where training began, and the rates stay below what led there. No loss is needed.
     ///
-    /// To start from a rate that is known, `ramp(false)`.
+    /// If you know the rate to start from, call `ramp(false)`.
     ///
     /// Example: [`NewtonConfig`](super::NewtonConfig).
     pub fn ramp(mut self, on: bool) -> Self {
@@ -219,8 +222,8 @@ impl<R: RateRule> Config<R> {
     /// How many optimizer steps training will have in all, or `None` if that is not known. Default
     /// `None`. It is not in the paper.
     ///
-    /// **Why.** Noise keeps weights away from the lowest point, the further the larger the rate. A
-    /// rate that suits most of the training is too large for its end.
+    /// **Why.** Noise keeps weights away from the lowest point, and a larger rate keeps them
+    /// further away. A rate that suits most of the training is too large for its end.
     ///
     /// **How.** Every rate is multiplied by a factor, counted from the end of the
     /// [`ramp`](Self::ramp): it rises from 0.7 to 1 in the first three tenths of the steps, and
@@ -276,10 +279,10 @@ impl<R: RateRule> Config<R> {
     /// which is 1.1 % with [`SKETCH`](Self::SKETCH) bins, and a cosine one of about √(1/bins). At
     /// the end of a window the largest tensor is copied for a moment.
     ///
-    /// A sketch keeps no weights to go back to. So it can be had with
-    /// [`safeguard(None)`](Self::safeguard) only. A loss that is not finite is an error before
-    /// anything has moved. Weights that are not finite at a window's end are an error, and cannot
-    /// be undone. Start from a rate that is too small rather than too large: it will grow.
+    /// A sketch keeps no weights to go back to. So it needs [`safeguard(None)`](Self::safeguard). A
+    /// loss that is not finite is an error before anything has moved. Weights that are not finite
+    /// at a window's end are an error, and cannot be undone. Start from a rate that is too small
+    /// rather than too large: it will grow.
     ///
     /// # Example
     /// ```
@@ -324,7 +327,8 @@ impl<R: RateRule> Config<R> {
 }
 
 impl<R: RateRule> Config<R> {
-    /// The number of steps in a window around an optimizer with this momentum, everything checked.
+    /// Checks the configuration, and answers the number of steps in a window around an optimizer
+    /// with this momentum.
     pub(crate) fn validated_window(&self, momentum: f64) -> Result<usize, Error> {
         self.rule.validate()?;
         if let Some(safeguard) = &self.safeguard {

@@ -1,4 +1,4 @@
-//! The decisions at the end of a window, and what is cleared with it.
+//! The decisions at the end of a window, and what is cleared where the next one begins.
 //!
 //! A window begins in one of three ways. The table says what each of them clears.
 //!
@@ -7,7 +7,7 @@
 //! | when | the last one ended well | the last one is undone | a schedule restarts, an exact step |
 //! | steps in the window | cleared | cleared | cleared |
 //! | gathered batches | there are none | cleared | cleared |
-//! | the window's losses | are the new level | cleared | cleared |
+//! | the window's losses | are kept, to judge the next window by | cleared | cleared |
 //! | the losses at the snapshot | cleared | kept, if it is the same | cleared |
 //! | previous directions | kept | cleared | cleared |
 //! | snapshot | moves on | is gone back to | is taken anew |
@@ -49,7 +49,7 @@ impl<R: RateRule> Engine<R> {
             }
             window.slopes = Some(Vec::new());
         }
-        // Once for each window: the answer whether groups are movable leads here again.
+        // This is asked once for each window: the answer to `TellMovable` leads here again.
         let guilty = if window.movable.is_none() { self.went_uphill(&window) } else { None };
         if let Some(guilty) = guilty {
             return self.go_back(Rollback {
@@ -325,7 +325,7 @@ impl<R: RateRule> Engine<R> {
     }
 
     /// Sets a rate, and notes it in the history. It never writes a rate that is out of bounds.
-    /// Beside it only `new`, `reset` and `resume` write rates, and they have checked theirs.
+    /// Besides this function, only `new`, `reset` and `resume` write rates, and they check them.
     pub(super) fn set_rate(
         &mut self,
         index: usize,

@@ -34,8 +34,8 @@ impl ExactDecision {
         self.proposal.rate / self.from
     }
 
-    /// The line search went t times as far. A group with a fixed rate has moved as far as the
-    /// others, and its rate stays.
+    /// Takes in that the line search went t times as far. A group with a fixed rate has moved as
+    /// far as the others, and its rate stays.
     pub(crate) fn scale(&mut self, t: f64) {
         if self.proposal.outcome != Outcome::Kept(KeptBecause::FixedRate) {
             self.proposal.rate = bounded(t * self.proposal.rate);
@@ -52,7 +52,8 @@ impl<R: RateRule> Engine<R> {
             .zip(looks)
             .map(|((state, settings), look)| {
                 let from = state.rate;
-                // From displacements to directions.
+                // The products of displacements are divided by the rate, to get those of
+                // directions.
                 let (uu, un) = (look.here / from, look.ahead / from);
                 let products = DirectionProducts { uu, un, nn: look.squared };
                 let proposal = if settings.fixed_rate {

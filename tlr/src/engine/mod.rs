@@ -3,8 +3,8 @@
 //! An [`Engine`] decides how learning rates move. It never sees a weight. It receives what has
 //! happened (an [`Event`]: a batch with its loss, a window's dot products) and answers what to do
 //! next (a [`Request`]: update at these rates, end the window, go back to a snapshot). The **host**
-//! does it: see [`Host`] and [`drive`]. This is the *sans-I/O* style of network
-//! protocols, and for the same reason: every decision can be tested without what it decides on.
+//! does it: see [`Host`] and [`drive`]. This is the *sans-I/O* style of network protocols, and has
+//! the same advantage: every decision can be tested without a model.
 //!
 //! ```text
 //!            loss, only gathers?                    rates            products

@@ -47,7 +47,7 @@ impl Sum for WindowProducts {
 /// beginning, through 0 at the lowest point.
 ///
 /// # Example
-/// Two groups as one: the slopes ⟨g,d⟩ add up, and the norms as in a longer vector.
+/// Two groups as one: the slopes ⟨g,d⟩ add up, and so do the squares of the norms.
 /// ```
 /// use tlr::engine::Slope;
 ///
@@ -80,7 +80,7 @@ pub struct Slope {
 const DOWNHILL: f64 = 0.05;
 /// The least size that weights are taken to have: they may start at 0.
 const SMALL: f64 = 0.01;
-/// No way is ever useful that is longer than this many times the weights' norm.
+/// A way that is longer than this many times the weights' norm is never useful.
 const FAR_OUT: f64 = 10.0;
 
 impl Slope {
@@ -131,8 +131,8 @@ impl Sum for Slope {
 ///
 /// In an exact step (`step_lookahead`) ⟨u,g⟩, ⟨u,ĝ⟩ and ⟨ĝ,ĝ⟩ take their places, with g the
 /// gradient at the weights and ĝ the gradient ahead. Derivative and curvature are then exact, and
-/// so are the rules that are made of them. The cosine is one only around plain gradient descent,
-/// where u is g.
+/// so are the rules that are made of them. [`cosine`](Self::cosine) is that of an angle only around
+/// plain gradient descent, where u is g.
 ///
 /// # Example
 /// ```

@@ -97,7 +97,7 @@ impl<R: RateRule> Engine<R> {
         self.state.ramp = None;
     }
 
-    /// Notes that the ramp has ended at step `steps`, and what it has seen.
+    /// Notes that the ramp has ended at step `steps`, and what it has measured.
     pub(super) fn ramp_ended(&mut self, ramp: &Ramp, steps: u64) {
         self.state.level_from = steps;
         self.state.quiet = ramp.quiet;

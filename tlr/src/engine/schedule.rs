@@ -5,7 +5,7 @@ use serde::{Serialize, Serializer};
 use std::{f64::consts::PI, fmt, sync::Arc};
 
 /// The factor s_t that the learned rate α of step t is multiplied by: the effective rate is α·s_t,
-/// times the horizon's factor if there is one. (The paper's second future step.)
+/// times the horizon's factor if there is one. (The second item of the paper's future work.)
 ///
 /// Schedules multiply ([`times`](Self::times)) and follow each other ([`then`](Self::then)). Given
 /// to `Newton::schedule`; steps are counted as by `Newton::steps`, from 0.
@@ -123,7 +123,8 @@ impl Schedule {
         Ok(Self(Kind::Exponential { factor, steps }))
     }
 
-    /// From 1 to `floor` along half a cosine, in `steps`; `floor` from then on.
+    /// A factor that falls from 1 to `floor` along half a cosine, in `steps` steps, and stays
+    /// there.
     ///
     /// # Errors
     /// [`Error::OutOfRange`] for a floor outside [0, 1], or no steps.
@@ -139,8 +140,8 @@ impl Schedule {
         Ok(Self(Kind::Cosine { steps, floor }))
     }
 
-    /// The cosine again and again, the first time in `first` steps and then in `growth` times as
-    /// many each time.
+    /// The cosine again and again: the first takes `first` steps, and each of the others `growth`
+    /// times as many as the one before it.
     ///
     /// At a restart a new window begins and the direction before it is dropped: it belongs to
     /// weights that had settled. Loshchilov and Hutter, *SGDR: stochastic gradient descent with

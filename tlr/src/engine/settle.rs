@@ -13,9 +13,9 @@ const LEAST: f64 = 0.5;
 /// Noise and steps from side to side of a valley stay below it.
 const STEEP: f64 = 0.3;
 
-/// The rule's proposal. If the loss rises along the window's way d, so that the cosine between d
-/// and the gradient g is above 0: the rate times 1 − cos(g,d), if that is less. Deviation from the
-/// paper, which has no settling.
+/// The next rate: the rule's proposal, or the rate times 1 − cos(g,d) if that is less and the loss
+/// rises along the window's way d. It rises where the cosine between d and the gradient g is above
+/// 0. Deviation from the paper, which has no settling.
 ///
 /// If steps are as long as the gradients (`follows`), their directions already show the rule that
 /// the weights go back and forth. Then only a steep way counts.
@@ -46,12 +46,12 @@ mod tests {
         assert_eq!(settle(8.0, &slope(2.5), false, scaled(5.0)), scaled(5.0));
         assert_eq!(settle(8.0, &slope(-2.5), false, scaled(9.0)), scaled(9.0));
         assert_eq!(settle(8.0, &slope(2.5), true, scaled(9.0)), scaled(9.0));
-        // At the limits: a cosine of 0.3, and a proposal that is as low.
+        // At the limits nothing settles: a cosine of 0.3, and a proposal that is as low.
         assert_eq!(settle(8.0, &slope(3.0), true, scaled(9.0)), scaled(9.0));
         assert_eq!(settle(8.0, &slope(2.5), false, scaled(6.0)), scaled(6.0));
         assert_eq!(settle(8.0, &slope(0.0), false, scaled(9.0)), scaled(9.0));
         assert_eq!(settle(8.0, &Slope::default(), false, scaled(9.0)), scaled(9.0));
-        // No rate settles below the least there is.
+        // No rate settles below the lower end of `RATES`.
         assert_eq!(settle(1.5e-30, &slope(9.9), false, scaled(2e-30)), settled(1e-30));
         assert_eq!(settle(1e-30, &slope(9.9), false, scaled(1e-30)), scaled(1e-30));
     }

@@ -1,4 +1,4 @@
-//! [`Standing`]: an engine's state in few numbers, by which ranks notice that they have come apart.
+//! [`Standing`]: an engine's state in few numbers, by which ranks notice that they differ.
 
 use super::{start::ramp::Ramp, Engine};
 use crate::{digest::Digest, settings::Settings};
@@ -87,7 +87,7 @@ mod tests {
         Engine::new(config, vec![group("a"), group("b")], facts).unwrap()
     }
 
-    /// Fails if a figure that steps change is left out, or if one that they do not is taken.
+    /// Fails if a figure that steps change is left out, or if one that no step changes is included.
     #[test]
     fn engines_that_were_told_the_same_stand_at_the_same_place() {
         let (one, mut other) = (engine(), engine());

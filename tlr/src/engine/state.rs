@@ -69,7 +69,7 @@ pub(super) struct GatheredLosses {
 }
 
 impl GatheredLosses {
-    /// With one more batch, which may have no loss.
+    /// These losses with those of one more batch, which may have no loss.
     pub(super) fn with(self, loss: Option<f64>) -> Self {
         let all = Self { batches: self.batches + 1, ..self };
         match loss {
@@ -241,7 +241,7 @@ fn is_one_each<T>(list: &Option<Vec<T>>, groups: usize) -> bool {
     list.as_ref().is_none_or(|list| list.len() == groups)
 }
 
-/// The same of an answer, which is empty if the host cannot tell.
+/// Whether an answer has an entry for each group, or none at all because the host cannot tell.
 fn is_one_each_or_none<T>(answer: &Option<Vec<T>>, groups: usize) -> bool {
     answer.as_ref().is_some_and(Vec::is_empty) || is_one_each(answer, groups)
 }
@@ -309,7 +309,9 @@ pub(super) struct Rollback {
     pub(super) watch: Watch,
 }
 
-/// More steps than any training makes. Counting on from here overflows nothing.
+/// More steps than any training makes: to count on from here overflows nothing, and f64 holds every
+/// count exactly. The peers of `tlr-models` are kept apart from this crate's engine, and have a
+/// limit of their own of the same size.
 pub(crate) const MAX_COUNT: u64 = 1 << 53;
 
 impl State {

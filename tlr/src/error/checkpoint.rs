@@ -50,7 +50,7 @@ pub enum CheckpointError {
         /// The version that this crate reads.
         known: u32,
     },
-    /// A figure is none that training can have left there: the file was changed.
+    /// Training cannot have left this figure there: the file was changed.
     #[error("`{name}` is {}, and has to be {range}: the file was changed", shown(*value))]
     OutOfRange {
         /// Its name in the file: `optimizer.(gathered)`.
@@ -89,7 +89,7 @@ impl CheckpointError {
     }
 }
 
-/// One thing that a checkpoint and the objects it is loaded into do not agree in.
+/// One thing in which a checkpoint differs from the objects that it is loaded into.
 ///
 /// # Example
 /// ```

@@ -8,7 +8,7 @@ use std::{error::Error, fmt, sync::Arc};
 /// `DriverError` and `CublasError` of CUDA.
 ///
 /// # Example
-/// An optimizer of one's own fails as a device does.
+/// An optimizer of your own reports a failure as a device does.
 /// ```
 /// # #[cfg(feature = "dfdx")] {
 /// use dfdx::{optim::{Optimizer, OptimizerUpdateError}, prelude::*, tensor::CpuError};
@@ -74,8 +74,8 @@ impl DeviceError {
         Self { message, is_out_of_memory, source: Some(Arc::new(source)) }
     }
 
-    /// Whether the device has no memory left. It is not lost then: what needs less memory may still
-    /// succeed.
+    /// Whether the device has no memory left. The device is not lost then: a call that needs less
+    /// memory may still succeed.
     ///
     /// Example: [`DeviceError`].
     pub fn is_out_of_memory(&self) -> bool {
@@ -102,7 +102,7 @@ impl Error for DeviceError {
     }
 }
 
-/// By what is said of the failure. Errors of devices cannot be compared.
+/// Compares the texts: the errors of devices cannot be compared.
 impl PartialEq for DeviceError {
     fn eq(&self, other: &Self) -> bool {
         (&self.message, self.is_out_of_memory) == (&other.message, other.is_out_of_memory)

@@ -235,8 +235,8 @@ pub enum Error {
     /// this one could not.
     #[error("at the end of a window: {0}: the step itself was made")]
     WindowEnd(#[source] Box<Error>),
-    /// The state that an [engine](crate::engine::Engine) was to resume is none that an engine with
-    /// these groups and this window can be in. The engine is unchanged.
+    /// An [engine](crate::engine::Engine) with these groups and this window cannot be in the state
+    /// that it was to resume. The engine is unchanged.
     #[error(
         "this state cannot come from an engine with these groups and this window: it belongs to \
          another configuration, or was edited"
@@ -251,7 +251,7 @@ pub enum Error {
     )]
     UpdateInterrupted,
     /// An [engine](crate::engine::Engine) got an event that it had not asked for, or an answer that
-    /// has not one entry for each group. It is as it was.
+    /// does not have one entry for each group. The engine is as it was.
     #[error("the engine was told of {told} and waits for {expected}")]
     OutOfOrder {
         /// The event that it got, in words.

@@ -30,7 +30,7 @@ where
     let mut own = own?;
     averaged?;
     let updated = optimizer.update_owned(model, &mut own);
-    // The next gradients are no means yet, also if these were only gathered.
+    // The next gradients are not averaged yet, even if these were only gathered.
     optimizer.end_averaging();
     updated
 }

@@ -12,13 +12,14 @@ use crate::engine::Standing;
 #[derive(Clone, Debug)]
 pub struct StepFigures {
     pub(crate) loss: Option<f64>,
-    /// What this rank's batch weighs; afterwards, what the batches of all ranks weigh together.
+    /// The weight of this rank's batch; after averaging, the sum of the weights of all ranks.
     pub(crate) weight: f64,
     /// The engine's standing, which has to be the same on all ranks. None without an engine.
     pub(crate) standing: Option<Standing>,
     /// Whether this is a second set of gradients for the same batches.
     pub(crate) again: bool,
-    /// Whether gradients that are means already, and that no update has used yet, stay as they are.
+    /// Whether gradients stay as they are if they were averaged before and no update has used them
+    /// yet.
     pub(crate) unless_averaged: bool,
 }
 

@@ -17,7 +17,7 @@ use std::collections::BTreeMap;
 /// both methods to it.
 ///
 /// # Example
-/// A function for any optimizer that can be saved. (What it saves, a checkpoint stores.)
+/// A function for any optimizer that can be saved. (A checkpoint stores the state that it returns.)
 /// ```
 /// use dfdx::{optim::SgdConfig, prelude::*};
 /// use tlr::optim::{Resumable, Sgd};
@@ -94,7 +94,7 @@ pub trait ResumableFamily: Family {
         L: TensorCollection<Self::Dtype, Self::Device> + Clone;
 }
 
-/// What those names begin with.
+/// What the names of an optimizer's tensors and counts begin with in a checkpoint.
 pub(crate) const OPTIMIZER: &str = "optimizer";
 
 /// The name of an optimizer's tensor or count in a checkpoint.
@@ -124,8 +124,8 @@ pub enum RestoreError<Err> {
     /// The device has failed, for instance for lack of memory.
     #[error("device: {0}")]
     Device(Err),
-    /// The state is none of this optimizer. [`Trainer::resume`](crate::Trainer::resume) then
-    /// answers with [`Error::Checkpoint`](crate::Error::Checkpoint).
+    /// The state does not belong to this optimizer. [`Trainer::resume`](crate::Trainer::resume)
+    /// then answers with [`Error::Checkpoint`](crate::Error::Checkpoint).
     #[error("the optimizer's state: {0}")]
     State(#[source] CheckpointError),
 }

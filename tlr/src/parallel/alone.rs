@@ -3,8 +3,9 @@
 use super::{Communicator, LinkError};
 use std::time::Instant;
 
-/// One rank without others to talk to. A program for many ranks also runs as one with it, and
-/// then each step is what it is without [`DataParallel`](crate::DataParallel), to the bit.
+/// One rank without others to talk to. With it, a program for many ranks also runs as a single
+/// process. Each step is then the same, to the bit, as without
+/// [`DataParallel`](crate::DataParallel).
 ///
 /// Example: [`DataParallel::shard_snapshots`](crate::DataParallel::shard_snapshots).
 #[derive(Clone, Copy, Debug, Default)]

@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 /// Carries messages between ranks: processes or threads that train one model together.
 ///
 /// Two things are asked of it: to send without waiting, and to receive what one other rank has
-/// sent, in the order in which it was sent. All else is made of these ([`Ranks`](super::Ranks)), so
-/// that a sum is taken in the same order on every rank, whatever carries it. Implemented by
+/// sent, in the order in which it was sent. [`Ranks`](super::Ranks) makes all else of these two. So
+/// a sum is taken in the same order on every rank, whatever carries the messages. Implemented by
 /// [`Alone`](super::Alone), [`Threads`](super::Threads) and, with the features of these names,
 /// `Mpi` and `Nccl`.
 ///
@@ -44,10 +44,10 @@ pub trait Communicator {
     fn receive(&mut self, from: usize, deadline: Instant) -> Result<Vec<u8>, LinkError>;
 
     /// Returns when all that was sent is on its way without further help of this rank, which may
-    /// then compute for long. By default at once.
+    /// then compute for long. By default it returns at once.
     ///
     /// # Errors
-    /// As [`receive`](Self::receive); with the rank that does not take what was sent to it.
+    /// As [`receive`](Self::receive), with the rank that does not take the messages sent to it.
     fn flush(&mut self, deadline: Instant) -> Result<(), (usize, LinkError)> {
         let _ = deadline;
         Ok(())

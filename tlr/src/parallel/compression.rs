@@ -81,7 +81,7 @@ impl Compression {
     }
 }
 
-/// NaN is written as one that rounding leaves NaN.
+/// A NaN is written as one that is still NaN after rounding.
 fn to_bf16(value: f64) -> u16 {
     match value.is_nan() {
         true => 0x7fc0,

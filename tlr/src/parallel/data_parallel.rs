@@ -96,7 +96,7 @@ pub(super) struct ParallelSettings {
 pub(super) struct NextBatch {
     /// The weight, if it was set.
     pub(super) weight: Option<f64>,
-    /// The flag that is sent with it, and with the batches after it.
+    /// The flag that is sent with this batch, and with the batches after it.
     pub(super) flag: bool,
 }
 
@@ -107,22 +107,22 @@ pub(super) struct LastBatch {
     pub(super) weight: Option<f64>,
     /// Whether any rank has sent a flag with it.
     pub(super) flag: bool,
-    /// The means that were taken last.
+    /// The means over all ranks of this batch.
     pub(super) means: Option<Means>,
 }
 
-/// What the batches of all ranks came to.
+/// The means over the batches of all ranks.
 #[derive(Clone, Copy)]
 pub(super) struct Means {
     pub(super) loss: Option<f64>,
-    /// What they weigh together.
+    /// The sum of the batches' weights.
     pub(super) weight: f64,
     /// Whether no update has used the mean gradients yet.
     pub(super) unused: bool,
 }
 
 impl LastBatch {
-    /// The means, if the gradients of the next update are those already.
+    /// The means, if the next update's gradients have been replaced by them already.
     pub(super) fn unused(&self) -> Option<Means> {
         self.means.filter(|means| means.unused)
     }

@@ -30,7 +30,7 @@ where
     C: Communicator,
 {
     /// The error that says in what a rank differs from the others. All ranks have to call it, and
-    /// find the same.
+    /// all get the same error.
     pub(super) fn describe_mismatch(
         &self,
         mismatch: Mismatch,
@@ -67,7 +67,7 @@ where
                 let parts =
                     |rank: usize| all.get(rank).map_or(&[][..], |said| said.as_chunks::<4>().0);
                 if parts(odd).len() != parts(other).len() {
-                    // Only one of them is at the beginning of a window.
+                    // Only one of the two ranks is at the beginning of a window.
                     return Ok(at(ParallelError::Memory { layer: MODEL.to_owned(), other }));
                 }
                 let differs = parts(odd).iter().zip(parts(other)).position(|(a, b)| a != b);

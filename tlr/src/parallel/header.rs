@@ -10,7 +10,7 @@ pub(super) struct Header {
     pub(super) failed: bool,
     /// The flag of [`DataParallel::set_flag`](super::DataParallel::set_flag).
     pub(super) flag: bool,
-    /// Whether its gradients are the second ones of this step, at other weights.
+    /// Whether the rank's gradients are the second set of this step, taken at other weights.
     pub(super) again: bool,
     pub(super) loss: Option<f64>,
     /// The weight of the rank's batch.
@@ -58,9 +58,9 @@ impl Header {
 pub(super) enum HeaderCheck {
     /// The step can be made.
     Fine,
-    /// This rank has failed.
+    /// The first rank that has failed.
     Failed(usize),
-    /// The first of these ranks differs in something from the second, and from most.
+    /// In what the ranks differ, the first rank that differs from most, and one of the others.
     Odd(Mismatch, usize, usize),
     /// No rank has an example.
     NoExamples,
@@ -109,7 +109,7 @@ impl HeaderCheck {
     }
 }
 
-/// The mean loss, each rank's with its weight.
+/// The mean of the ranks' losses, weighted by the weights of their batches.
 pub(super) fn mean_loss(headers: &[Header]) -> Option<f64> {
     let some = headers.iter().filter(|header| header.weight != 0.0);
     let total: f64 = some.clone().map(|header| header.weight).sum();
@@ -168,7 +168,7 @@ mod tests {
         assert_eq!(HeaderCheck::of(&[same, empty]), HeaderCheck::Fine);
     }
 
-    /// Fails if NaN of a rank without examples spoils the mean, or if weights are left out.
+    /// Fails if the NaN of a rank without examples spoils the mean, or if weights are left out.
     #[test]
     fn losses_are_weighed() {
         let of = |loss, weight| Header { loss: Some(loss), weight, ..header() };

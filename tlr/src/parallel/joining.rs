@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 impl<C: Communicator> Nccl<C> {
     /// Connects the GPU of this rank with those of all others, which have to call it too. `mail`
-    /// carries what is short. It must not be used for anything else.
+    /// carries the short messages, and must not be used for anything else.
     ///
     /// # Errors
     /// [`LinkError::Transport`] if CUDA or NCCL fails, if two ranks have the same GPU, or if a rank
@@ -40,8 +40,8 @@ impl<C: Communicator> Nccl<C> {
         for of in 0..size {
             self.join(of, deadline)?;
         }
-        // NCCL connects two GPUs when they first have something for each other. It may wait for all
-        // that a GPU does then, so it happens while there is nothing else.
+        // NCCL connects two GPUs at their first message. It may then wait for all other work of a
+        // GPU, so the first messages are sent while there is no other work.
         for from in 0..size {
             for to in (0..size).filter(|to| *to != from) {
                 self.greet(from, to, deadline)?;
@@ -70,7 +70,7 @@ impl<C: Communicator> Nccl<C> {
         self.wires.join(size, &id).map_err(LinkError::Transport)?;
         let mut patience = Patience::default();
         while !self.wires.has_joined(of).map_err(LinkError::Transport)? {
-            // One that has ended will not join. What the others have sent is kept.
+            // A rank that has ended will not join. The messages of the others are kept.
             self.progress()?;
             if let Some((rank, gone)) = (0..size).find_map(|rank| Some((rank, self.gone(rank)?))) {
                 return Err(named(rank, gone));

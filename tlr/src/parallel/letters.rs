@@ -5,13 +5,13 @@
 pub(super) enum Letter {
     /// The message itself.
     Short(Vec<u8>),
-    /// A message of so many bytes can be asked for, piece by piece.
+    /// A message of this many bytes can be asked for, piece by piece.
     Long(usize),
-    /// The next piece of the first long message is waited for.
+    /// The sender of this letter waits for the next piece of the first long message.
     Asks,
-    /// That piece is there.
+    /// The piece that was sent last has arrived.
     Has,
-    /// Nothing long travels any more. A short message after this one may say why.
+    /// No long message travels any more. A short message after this letter may say why.
     Lost,
 }
 
@@ -22,7 +22,8 @@ const HAS: u8 = 4;
 const LOST: u8 = 5;
 
 impl Letter {
-    /// Its kind stands in the last byte, so that a short message stays where it is.
+    /// The bytes to send. The kind stands in the last byte, so that a short message need not be
+    /// moved.
     pub(super) fn seal(self) -> Vec<u8> {
         let (mut letter, kind) = match self {
             Self::Short(message) => (message, SHORT),

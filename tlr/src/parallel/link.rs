@@ -153,8 +153,8 @@ impl<C: Communicator> Link<C> {
         }
     }
 
-    /// The error by which any of the other ranks has ended all exchanges. To look for it takes all
-    /// other messages away.
+    /// The error by which any of the other ranks has ended all exchanges. The search discards all
+    /// other messages.
     fn failure_told(&mut self) -> Option<Error> {
         self.others().into_iter().find_map(|rank| self.failure_told_by(rank))
     }
@@ -221,7 +221,7 @@ impl<C: Communicator> Link<C> {
             return;
         }
         if let Error::Parallel { rank, step, problem } = &error {
-            // Numbers, words and nothing that JSON cannot write.
+            // JSON can write all of this: it is numbers and words.
             let said = serde_json::to_vec(&(rank, step, problem)).unwrap_or_default();
             for to in self.others() {
                 let mut message = blank(said.len());
@@ -229,7 +229,7 @@ impl<C: Communicator> Link<C> {
                 if let Some(first) = message.first_mut() {
                     *first = Kind::Failure as u8;
                 }
-                // This rank may be the one that has ended. Then the message goes nowhere.
+                // The receiver may be the rank that has ended. Then the message is lost.
                 let _ = self.communicator.send(to, message);
             }
             let _ = self.communicator.flush(Instant::now() + LAST_WORDS);

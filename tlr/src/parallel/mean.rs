@@ -58,7 +58,7 @@ impl<C: Communicator> Ranks<C> {
 
 struct Mean {
     rank: usize,
-    /// For each rank, what its values are multiplied by.
+    /// For each rank, the factor on its values.
     weights: Vec<f64>,
     /// What the sum is divided by.
     total: f64,
@@ -132,7 +132,7 @@ impl Mean {
                 continue;
             }
             let sums = &mut self.sums;
-            // The first is assigned, because 0 + (−0) is 0 and would lose the sign.
+            // The first term is assigned and not added: 0 + (−0) is 0 and would lose the sign.
             let mut add = |index: usize, value: f64| {
                 if let Some(sum) = sums.get_mut(index) {
                     let value = weight * value;

@@ -26,7 +26,7 @@ use std::{fmt, mem::ManuallyDrop, time::Instant};
 /// # Ok::<(), tlr::parallel::LinkError>(())
 /// ```
 pub struct Mpi {
-    /// Dropped by hand, or not at all.
+    /// It is dropped by hand, or never if a rank was lost.
     universe: ManuallyDrop<Universe>,
     world: SimpleCommunicator,
     rank: usize,
@@ -95,7 +95,7 @@ impl Mpi {
         self.world.abort(code)
     }
 
-    /// A message that has begun to arrive.
+    /// Receives the rest of a message that has begun to arrive.
     fn take(&mut self, message: Incoming, len: usize, deadline: Instant) -> Received {
         let mut bytes = vec![0; len];
         // SAFETY: the slice is that of `bytes`, on the heap. The vector is neither moved out of its
@@ -159,7 +159,7 @@ impl Communicator for Mpi {
         let only_asks = Instant::now() >= deadline;
         let mut patience = Patience::default();
         loop {
-            // Asking also moves on what this rank sends.
+            // To ask MPI also moves on the messages that this rank sends.
             if let Some((message, status)) =
                 self.world.process_at_rank(number).immediate_matched_probe()
             {
@@ -167,7 +167,7 @@ impl Communicator for Mpi {
                 return self.take(message, len, deadline);
             }
             if Instant::now() >= deadline {
-                // Who only asks has not waited in vain.
+                // The other rank counts as lost only if this one has waited for it.
                 self.lost |= !only_asks;
                 return Err(LinkError::TimeOut);
             }

@@ -1,9 +1,9 @@
-//! [`Nccl`]: ranks whose GPUs send each other what is long.
+//! [`Nccl`]: ranks whose GPUs send each other the long messages.
 
 use super::{
     letters::Letter,
     patience::{Patience, NAP},
-    wires::{Wires, PIECE},
+    wires::{Wires, PIECE_BYTES},
     Communicator, LinkError,
 };
 use std::{collections::VecDeque, fmt, time::Instant};
@@ -24,7 +24,7 @@ use std::{collections::VecDeque, fmt, time::Instant};
 /// is given up like with any other communicator. Then no rank sends anything long any more, and no
 /// GPU is left waiting.
 ///
-/// It stays on the thread that has made it.
+/// An `Nccl` stays on the thread that has made it.
 ///
 /// # Example
 /// Two ranks, here as threads of one process, with a GPU each. With several processes, `Mpi` takes
@@ -59,21 +59,20 @@ pub struct Nccl<C> {
     flying: Option<(usize, bool)>,
     /// Whether the ranks are still being connected.
     pub(super) joins: bool,
-    /// Whether nothing long travels any more. `broken` says why, if it was this rank that has found
-    /// it out.
+    /// Whether no long message travels any more. `broken` says why, if this rank has found it out.
     over: bool,
     broken: Option<LinkError>,
 }
 
-/// Another rank, and what is between it and this one.
+/// Another rank, and the messages between that rank and this one.
 #[derive(Default)]
 struct Peer {
-    /// The letters that it has sent and that are not read yet.
+    /// The letters that the other rank has sent, and that are not read yet.
     letters: VecDeque<Letter>,
-    /// Long messages to it, and how many bytes of the first one it has received.
+    /// Long messages to the other rank, and how many bytes of the first one have arrived there.
     leaving: VecDeque<Vec<u8>>,
     sent: usize,
-    /// Why no letter of it can come any more.
+    /// Why no letter of the other rank can come any more.
     gone: Option<LinkError>,
 }
 
@@ -129,7 +128,8 @@ impl<C: Communicator> Nccl<C> {
         match (Letter::open(letter).ok_or_else(|| foreign(from))?, &mut self.flying) {
             (Letter::Asks, _) => self.asking.push_back(from),
             (Letter::Has, Some((to, has))) if *to == from => *has = true,
-            // The other rank has sent it before it has learned that nothing long travels any more.
+            // The other rank sent this letter before it learned that no long message travels any
+            // more.
             (Letter::Has, _) if self.over => (),
             (Letter::Has, _) => return Err(foreign(from)),
             (Letter::Lost, _) => self.end(),
@@ -147,7 +147,7 @@ impl<C: Communicator> Nccl<C> {
             }
             self.flying = None;
             if let Some(Peer { leaving, sent, .. }) = self.peers.get_mut(to) {
-                *sent += PIECE;
+                *sent += PIECE_BYTES;
                 if leaving.front().is_none_or(|message| *sent >= message.len()) {
                     leaving.pop_front();
                     *sent = 0;
@@ -160,7 +160,7 @@ impl<C: Communicator> Nccl<C> {
             return Err(format!("rank {to} asks for what was not sent to it"));
         };
         self.flying = Some((to, false));
-        self.wires.send(to, rest.get(..PIECE).unwrap_or(rest))
+        self.wires.send(to, rest.get(..PIECE_BYTES).unwrap_or(rest))
     }
 
     /// Receives a long message, piece by piece. None if it can no longer come.
@@ -171,7 +171,7 @@ impl<C: Communicator> Nccl<C> {
         deadline: Instant,
     ) -> Result<Option<Vec<u8>>, LinkError> {
         let mut message = vec![0; len];
-        for piece in message.chunks_mut(PIECE) {
+        for piece in message.chunks_mut(PIECE_BYTES) {
             // The GPU waits for the piece before the other rank is asked for it.
             self.wires.receive(from, piece.len()).map_err(|words| self.break_off(words))?;
             self.write(from, Letter::Asks)?;
@@ -197,12 +197,12 @@ impl<C: Communicator> Nccl<C> {
         Ok(Some(message))
     }
 
-    /// Ends all that is long, because CUDA or NCCL has failed.
+    /// Ends all long messages, because CUDA or NCCL has failed.
     fn break_off(&mut self, words: String) -> LinkError {
         self.lose(LinkError::Transport(words))
     }
 
-    /// Notes that this rank has lost another one, or its own GPU, and ends all that is long.
+    /// Notes that this rank has lost another one, or its own GPU, and ends all long messages.
     pub(super) fn lose(&mut self, error: LinkError) -> LinkError {
         self.broken.get_or_insert_with(|| error.clone());
         self.end();
@@ -253,8 +253,7 @@ impl<C: Communicator> Communicator for Nccl<C> {
             return self.write(to, Letter::Short(message));
         }
         if self.over {
-            // If another rank has found it out, this one learns the reason from what it receives
-            // next.
+            // If another rank has found it out, this one learns the reason from its next message.
             return self.broken.clone().map_or(Ok(()), Err);
         }
         self.write(to, Letter::Long(message.len()))?;

@@ -23,7 +23,7 @@ where
     tensors.collect()
 }
 
-/// What an engine was configured with. Known at the beginning of a window.
+/// What an engine was configured with. This is known at the beginning of a window only.
 pub(super) fn of_engine(standing: Option<&Standing>) -> Facts {
     standing.map(|standing| standing.settings.words().collect()).unwrap_or_default()
 }

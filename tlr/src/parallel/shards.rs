@@ -4,7 +4,7 @@ use super::{link::Kind, Communicator, Ranks};
 use crate::{error::Error, optim::Shards};
 
 /// Numbers that a rank sends at a time.
-const PIECE: usize = 1 << 19;
+const PIECE_NUMBERS: usize = 1 << 19;
 
 impl<C: Communicator> Shards for Ranks<C> {
     fn place(&self) -> (usize, usize) {
@@ -12,14 +12,14 @@ impl<C: Communicator> Shards for Ranks<C> {
     }
 
     /// Sends the numbers in pieces. Each piece begins with the length of the whole, so that all
-    /// ranks know how many pieces are to come. A short answer takes one.
+    /// ranks know how many pieces are to come. A short list takes one piece.
     fn exchange_numbers(&self, own: Result<Vec<f64>, Error>) -> Result<Vec<Vec<f64>>, Error> {
         let mut all: Vec<Vec<f64>> = vec![Vec::new(); self.size()];
         let mut sent = 0;
         loop {
             let said = self.gather_as(Kind::Numbers, &piece(own.as_deref(), sent))?;
             if said.iter().any(Vec::is_empty) {
-                // This is always an error: one rank has failed.
+                // This call always returns an error, because one rank has failed.
                 self.confirm_own(own.as_ref().err())?;
             }
             let mut longest = 0;
@@ -29,7 +29,7 @@ impl<C: Communicator> Shards for Ranks<C> {
                 longest = longest.max(u64::from_le_bytes(*len));
                 from.extend(numbers.iter().map(|number| f64::from_le_bytes(*number)));
             }
-            sent += PIECE;
+            sent += PIECE_NUMBERS;
             if sent as u64 >= longest {
                 return Ok(all);
             }
@@ -41,7 +41,7 @@ impl<C: Communicator> Shards for Ranks<C> {
 /// failed.
 fn piece(own: Result<&[f64], &Error>, first: usize) -> Vec<u8> {
     let Ok(own) = own else { return Vec::new() };
-    let numbers = own.iter().skip(first).take(PIECE);
+    let numbers = own.iter().skip(first).take(PIECE_NUMBERS);
     let len = (own.len() as u64).to_le_bytes();
     len.into_iter().chain(numbers.flat_map(|number| number.to_le_bytes())).collect()
 }
@@ -66,8 +66,8 @@ mod tests {
     /// Fails if the last piece is lost, or if a rank that has said all is asked for more.
     #[test]
     fn long_answers_come_in_pieces() {
-        let long: Vec<_> = (0..2 * PIECE + 3).map(|index| index as f64).collect();
-        for short in [vec![], vec![7.0], vec![1.0; PIECE]] {
+        let long: Vec<_> = (0..2 * PIECE_NUMBERS + 3).map(|index| index as f64).collect();
+        for short in [vec![], vec![7.0], vec![1.0; PIECE_NUMBERS]] {
             for said in on_two([Ok(long.clone()), Ok(short.clone())]) {
                 assert!(said.unwrap() == [long.clone(), short.clone()]);
             }
@@ -78,7 +78,7 @@ mod tests {
     #[test]
     fn a_failure_is_told_to_all() {
         let failed = Error::Device(DeviceError::new("no memory"));
-        for said in on_two([Ok(vec![1.0; 2 * PIECE]), Err(failed.clone())]) {
+        for said in on_two([Ok(vec![1.0; 2 * PIECE_NUMBERS]), Err(failed.clone())]) {
             let Err(Error::Parallel { rank: 1, problem, .. }) = said else { panic!("{said:?}") };
             assert_eq!(problem, ParallelError::Failed { message: failed.to_string() });
         }

@@ -84,7 +84,7 @@ where
         Ok(())
     }
 
-    /// Copies all gradients behind each other.
+    /// Copies all gradients into `flat`, one after the other.
     fn flatten(
         &mut self,
         model: &Opt::Model,

@@ -39,7 +39,8 @@ impl Threads {
     /// Makes `size` ranks, at least one, in their order.
     ///
     /// Example: [`Threads`].
-    // Each is one rank, and there is no single one to make.
+    // Clippy expects `new` to return `Self`. Here it makes all ranks, and each `Self` is one of
+    // them.
     #[allow(clippy::new_ret_no_self)]
     pub fn new(size: usize) -> Vec<Self> {
         let size = size.max(1);

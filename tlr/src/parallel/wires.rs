@@ -3,13 +3,13 @@
 //! There are at most two operations at a time on a GPU: one that sends and one that receives. NCCL
 //! makes the operations of one communicator one after the other, on whichever streams they are. So
 //! a rank that sends and receives at once needs two communicators, and here each rank has one in
-//! which it sends and the others receive. The two operations are on streams of their own, which do
-//! not wait for the GPU's other work, nor does that wait for them.
+//! which it sends and the others receive. The two operations are on streams of their own: they do
+//! not wait for the GPU's other work, and that work does not wait for them.
 //!
 //! NCCL's manual warns of operations of several communicators at once. Each occupies the GPU until
 //! the other rank comes, and a call of CUDA may wait for all that is on a GPU. So here an operation
-//! takes one block and begins when the other rank is there. No memory is allocated or freed beside
-//! it, and NCCL makes its connections before.
+//! takes one block and begins when the other rank is there. No memory is allocated or freed while
+//! an operation runs, and NCCL makes its connections before the first one.
 //!
 //! Each communicator is one that does not block: its calls return at once, and are asked later
 //! whether they are through. Only then does the stream know of the operation.
@@ -33,8 +33,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Bytes that go at a time: a part of a bucket, as it is by default, and its head.
-pub(super) const PIECE: usize = (1 << 20) + 64;
+/// The bytes of a piece: a part of a bucket of the default size, and the message's head.
+pub(super) const PIECE_BYTES: usize = (1 << 20) + 64;
 
 /// What tells NCCL which communicator is meant.
 pub(super) type Id = [u8; 128];
@@ -60,7 +60,7 @@ type Handle = Box<AtomicPtr<nccl::ncclComm>>;
 /// One direction.
 struct Way {
     stream: cuda::CUstream,
-    /// `PIECE` bytes on the GPU.
+    /// `PIECE_BYTES` bytes on the GPU.
     memory: cuda::CUdeviceptr,
     /// The rank in whose communicator an operation is on its way.
     running: Option<usize>,
@@ -71,11 +71,11 @@ type Said<T> = Result<T, String>;
 impl Wires {
     /// The wires of `rank`, which is in no communicator yet.
     pub(super) fn new(device: &Cuda, rank: usize) -> Said<Self> {
-        // dfdx does not expose cudarc's handle of the device, but each of its buffers does.
+        // cudarc's handle of the device, by way of a buffer: see `snapshots/gpu.rs`.
         let buffer = Storage::<f32>::try_alloc_len(device, 1).map_err(cuda_words)?;
         let device = buffer.device();
         device.bind_to_thread().map_err(cuda_words)?;
-        // Where the second one fails, the first is left to the end of the program.
+        // If the second `Way` cannot be made, the first one stays until the program ends.
         let (outward, inward) = (Way::new()?, Way::new()?);
         let communicators = ManuallyDrop::new(Vec::new());
         Ok(Self { device, rank, communicators, outward, inward, stuck: false })
@@ -122,14 +122,14 @@ impl Wires {
         self.bind()?;
         let communicator = self.communicator(self.rank)?;
         let to = c_int::try_from(to).map_err(|_| "too many ranks")?;
-        if self.outward.running.is_some() || piece.len() > PIECE {
+        if self.outward.running.is_some() || piece.len() > PIECE_BYTES {
             return Err("a piece is on its way already, or this one is too long".to_owned());
         }
         let Way { stream, memory, .. } = self.outward;
-        // SAFETY: `memory` has room for `PIECE` bytes, which `piece` has at most. No operation
-        // reads it: the last one is through, which `running` says. The stream has nothing but this
-        // copy, which is waited for, so `piece` is borrowed for long enough. NCCL then reads
-        // `memory`, which nobody writes to before the operation is through, nor frees.
+        // SAFETY: `memory` has room for `PIECE_BYTES`, and `piece` has no more. No operation reads
+        // it: the last one is through, which `running` says. The stream has nothing but this copy,
+        // which is waited for, so `piece` is borrowed for long enough. NCCL then reads `memory`,
+        // which is neither written nor freed before the operation is through.
         #[allow(unsafe_code)]
         let result = unsafe {
             result::memcpy_htod_async(memory, piece, stream).map_err(cuda_words)?;
@@ -146,12 +146,12 @@ impl Wires {
         self.bind()?;
         let communicator = self.communicator(from)?;
         let number = c_int::try_from(from).map_err(|_| "too many ranks")?;
-        if self.inward.running.is_some() || len > PIECE {
+        if self.inward.running.is_some() || len > PIECE_BYTES {
             return Err("a piece is on its way already, or this one is too long".to_owned());
         }
         let Way { stream, memory, .. } = self.inward;
-        // SAFETY: `memory` has room for `PIECE` bytes, which are at least `len`. Nobody reads or
-        // writes it before the operation is through, which `running` says, nor frees it.
+        // SAFETY: `memory` has room for `PIECE_BYTES`, which are at least `len`. It is neither
+        // read, written nor freed before the operation is through, which `running` says.
         #[allow(unsafe_code)]
         let result = unsafe {
             let (to, kind) = (memory as *mut _, nccl::ncclDataType_t::ncclUint8);
@@ -176,7 +176,7 @@ impl Wires {
             return Ok(false);
         }
         let Way { stream, memory, .. } = self.inward;
-        let piece = piece.get_mut(..PIECE.min(piece.len())).unwrap_or_default();
+        let piece = piece.get_mut(..PIECE_BYTES.min(piece.len())).unwrap_or_default();
         // SAFETY: `memory` has at least as many bytes as `piece`, and no operation writes to them:
         // it is through. The stream has nothing but this copy, which is waited for, so `piece` is
         // borrowed for long enough.
@@ -201,13 +201,13 @@ impl Wires {
         found.filter(|address| !address.is_null()).ok_or_else(|| "there is no link".to_owned())
     }
 
-    /// Makes the GPU the one that the calling thread's calls are for.
+    /// Makes this GPU the one that CUDA calls of the calling thread act on.
     fn bind(&self) -> Said<()> {
         self.device.bind_to_thread().map_err(cuda_words)
     }
 
-    /// Ends all communicators, and with them what they do on the GPU, which otherwise would wait
-    /// for the other rank for ever. Whether all have ended.
+    /// Ends all communicators, and with them their operations on the GPU, which would otherwise
+    /// wait for the other rank for ever. The answer is whether all have ended.
     pub(super) fn hang_up(&mut self) -> bool {
         let mut all = self.bind().is_ok() && !self.stuck;
         for handle in self.communicators.iter() {
@@ -229,8 +229,8 @@ impl Wires {
     }
 }
 
-/// All that a piece needs is received, or was sent and has been confirmed, when a program leaves in
-/// order. So no rank waits for this one in a communicator, and none has to be asked.
+/// When a program ends in order, all pieces have been received, and their arrival confirmed. So no
+/// rank waits for this one in a communicator, and none has to be asked.
 impl Drop for Wires {
     fn drop(&mut self) {
         let ended = self.hang_up();
@@ -266,11 +266,11 @@ impl Way {
     fn new() -> Said<Self> {
         let kind = result::stream::StreamKind::NonBlocking;
         let stream = result::stream::create(kind).map_err(cuda_words)?;
-        // Not from the pool that cudarc takes memory from. NCCL may let one GPU write to another
-        // one's memory, and that of a pool is not open to it.
-        // SAFETY: the bytes are written before they are read: by a copy, or by NCCL.
+        // This memory does not come from cudarc's pool. NCCL may let one GPU write to the memory of
+        // another one, which is not possible with memory of a pool. SAFETY: the bytes are written
+        // before they are read: by a copy, or by NCCL.
         #[allow(unsafe_code)]
-        let memory = unsafe { result::malloc_sync(PIECE) }.map_err(cuda_words)?;
+        let memory = unsafe { result::malloc_sync(PIECE_BYTES) }.map_err(cuda_words)?;
         Ok(Self { stream, memory, running: None })
     }
 
@@ -285,9 +285,9 @@ impl Way {
     }
 }
 
-/// What NCCL's own initializer of version 2.18.1 has, the version of this type, but for three
-/// settings: calls do not block, and an operation takes one block of a GPU. So two of them find
-/// room beside anything else.
+/// The configuration that NCCL's own initializer makes in version 2.18.1, which is the version of
+/// this type, but for three settings: calls do not block, and an operation takes one block of a
+/// GPU. So two of them find room beside anything else.
 fn config() -> nccl::ncclConfig_t {
     nccl::ncclConfig_t {
         size: size_of::<nccl::ncclConfig_t>(),
@@ -314,8 +314,8 @@ fn is_through(communicator: nccl::ncclComm_t) -> Said<bool> {
     Ok(state == nccl::ncclResult_t::ncclSuccess)
 }
 
-/// Not cudarc's own check: later versions of NCCL have a failure in the place of what it takes for
-/// a success.
+/// Takes the place of cudarc's own check, which takes a code for a success that is a failure in
+/// later versions of NCCL.
 fn check(result: nccl::ncclResult_t, communicator: nccl::ncclComm_t) -> Said<()> {
     use nccl::ncclResult_t::{ncclInProgress, ncclSuccess};
     if matches!(result, ncclSuccess | ncclInProgress) {

@@ -17,7 +17,7 @@ use crate::{
 };
 use dfdx::{nn::TensorCollection, shapes::Dtype, tensor_ops::Device};
 
-/// Why [`Snapshots::advance`] has not moved the snapshots on.
+/// Why [`Snapshots::advance`] did not move the snapshots on.
 #[derive(Debug)]
 pub(crate) enum Unmoved {
     /// This trainable tensor is not finite.
@@ -38,7 +38,7 @@ struct TensorShift<'a, E: Dtype> {
     before: OlderSnapshotMut<'a, E>,
     last: &'a mut [E],
     now: Values<E>,
-    /// The element of W that B begins with.
+    /// The index in W of B's first element.
     first: usize,
     /// Whether other ranks have other parts of the snapshots.
     is_sharded: bool,
@@ -92,7 +92,7 @@ impl<E: Dtype> Snapshots<E> {
             return Ok(products);
         }
         if self.is_sharded {
-            // Each rank looks at all weights, so that all of them find the same.
+            // Each rank looks at all weights, so that all ranks find the same tensor.
             let bad = tensors::first_not_finite(model).and_then(|place| self.tensors.get(place));
             if let Some(tensor) = bad {
                 return Err(Unmoved::NotFinite(tensor.name.clone()));
@@ -113,8 +113,8 @@ impl<E: Dtype> Snapshots<E> {
     }
 
     /// Computes the dot products of every group, over the part that is kept here. Writes W to the
-    /// memory of A. Where a direction is kept in place of A, writes W to that of B, unless the
-    /// snapshots are shared out.
+    /// memory of A. Where a direction is kept in place of A, writes W to the memory of B, unless
+    /// the snapshots are shared out.
     fn shift<D, M>(&mut self, model: &M) -> Result<Vec<WindowProducts>, Unmoved>
     where
         D: Device<E>,
@@ -218,7 +218,7 @@ impl<E: Dtype> Snapshots<E> {
         D: Device<E>,
         M: TensorCollection<E, D>,
     {
-        let mut window = super::gpu::Window::new();
+        let mut rows = super::gpu::Rows::new();
         let mut added = Ok(());
         let mut tensors = self.tensors.iter_mut();
         tensors::read(model, |weights| {
@@ -228,15 +228,15 @@ impl<E: Dtype> Snapshots<E> {
                 return;
             };
             if let SnapshotMemory::Gpu(last) = &tensor.last {
-                added = window.shift(group, before, last, &weights, tensor.part.start);
+                added = rows.shift(group, before, last, &weights, tensor.part.start);
             }
         });
         added?;
-        // SAFETY: every row's B and A are borrowed by `window`, and W belongs to `model`, which is
+        // SAFETY: every row's B and A are borrowed by `rows`, and W belongs to `model`, which is
         // borrowed for this whole function. So all tensors are still allocated, and nothing has
         // written to them.
         #[allow(unsafe_code)]
-        let sums = unsafe { window.dots(&mut self.resident, products.len()) }?;
+        let sums = unsafe { rows.dots(&mut self.resident, products.len()) }?;
         if !sums.iter().all(|dots| dots.own.is_finite()) {
             for tensor in self.tensors.iter().filter(|tensor| tensor.group.is_some()) {
                 let OlderSnapshot::Weights(weights) = &tensor.before else { continue };
@@ -263,7 +263,7 @@ impl<E: Dtype> Snapshots<E> {
     fn squares(&mut self) -> Result<Vec<f64>, Error> {
         let mut squares = vec![0.0; self.groups];
         #[cfg(feature = "cuda")]
-        let mut window = super::gpu::Window::new();
+        let mut rows = super::gpu::Rows::new();
         for tensor in &self.tensors {
             let Some(group) = tensor.group else { continue };
             match &tensor.last {
@@ -273,12 +273,12 @@ impl<E: Dtype> Snapshots<E> {
                     }
                 }
                 #[cfg(feature = "cuda")]
-                SnapshotMemory::Gpu(last) => window.square(group, last),
+                SnapshotMemory::Gpu(last) => rows.square(group, last),
             }
         }
         #[cfg(feature = "cuda")]
         {
-            let own = window.squares(&mut self.resident, self.groups)?;
+            let own = rows.squares(&mut self.resident, self.groups)?;
             squares.iter_mut().zip(own).for_each(|(sum, own)| *sum += own);
         }
         Ok(squares)

@@ -10,7 +10,7 @@ use crate::error::Error;
 use cudarc::driver::CudaDevice;
 use std::sync::Arc;
 
-/// As many elements at one address as at the other.
+/// A copy of `len` elements from one address to another.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Transfer {
     pub(crate) from: u64,
@@ -18,7 +18,7 @@ pub(crate) struct Transfer {
     pub(crate) len: usize,
 }
 
-/// What was seen of one tensor's gradient.
+/// What a kernel has found out about one tensor's gradient.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Seen {
     pub(crate) is_zero: bool,
@@ -33,8 +33,8 @@ pub(crate) struct Converter {
 }
 
 impl Converter {
-    /// Writes the gradients of a model times `factor` as those of its master, and says what they
-    /// were, tensor by tensor. `None` if no kernel exists for `E`.
+    /// Writes the gradients of a model, times `factor`, to the gradients of its master. The answer
+    /// has what was seen of each tensor's gradient. `None` if no kernel exists for `E`.
     ///
     /// # Safety
     /// The sources hold elements of type `E`, and nothing else has the memory that is written.
@@ -56,18 +56,18 @@ impl Converter {
             return Ok(Some(vec![seen([0.0; 2]); copies.len()]));
         };
         let kernel = (kernels.unscale, function(&device, kernels.unscale.0)?);
-        // SAFETY: as the caller guarantees. The kernel reads what is in the place of B, and writes
-        // what is in the place of A; that of W is no address to it.
+        // SAFETY: as the caller guarantees. The kernel reads from the address that a row has for B,
+        // and writes to the one for A. In the place of W's address a row has the factor.
         let sums = unsafe { self.resident.sums(&device, kernel, launch) }.map_err(failed)?;
         self.device = Some(device);
         Ok(Some(sums.into_iter().map(seen).collect()))
     }
 
-    /// Copies elements of type `E` to those of the master. `false` if that is not possible here;
-    /// it is after [`unscale`](Self::unscale).
+    /// Copies elements of type `E` to the master, as f32. `false` if no kernel exists for `E`, or
+    /// before the first [`unscale`](Self::unscale).
     ///
     /// # Safety
-    /// As there.
+    /// As for [`unscale`](Self::unscale).
     #[allow(unsafe_code)]
     pub(crate) unsafe fn widen<E: 'static>(&mut self, copies: &[Transfer]) -> Result<bool, Error> {
         // SAFETY: as the caller guarantees.
@@ -85,8 +85,8 @@ impl Converter {
     }
 
     /// # Safety
-    /// The kernel is one of `half.cu` without sums. Each source holds what it reads, and nothing
-    /// else has the memory that it writes.
+    /// The kernel is one of those in `half.cu` that take no sums. Each source holds the elements
+    /// that the kernel reads, and nothing else has the memory that it writes.
     #[allow(unsafe_code)]
     unsafe fn copy(
         &mut self,

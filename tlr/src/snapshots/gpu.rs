@@ -99,8 +99,8 @@ impl<E> DevicePtr<E> for Borrowed<E> {
     }
 }
 
-/// The table of tensors for one kernel launch.
-pub(crate) struct Window<'a, E> {
+/// The rows of one kernel launch, each with the addresses of one tensor's snapshots and weights.
+pub(crate) struct Rows<'a, E> {
     rows: Vec<Row>,
     device: Option<Arc<CudaDevice>>,
     /// Copies of weights whose address on the GPU is unknown. They live until the kernels have run.
@@ -108,7 +108,7 @@ pub(crate) struct Window<'a, E> {
     marker: PhantomData<&'a mut E>,
 }
 
-impl<'a, E: Dtype> Window<'a, E> {
+impl<'a, E: Dtype> Rows<'a, E> {
     pub(crate) fn new() -> Self {
         Self { rows: Vec::new(), device: None, copies: Vec::new(), marker: PhantomData }
     }

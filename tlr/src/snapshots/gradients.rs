@@ -108,7 +108,8 @@ pub(crate) fn on_gpu<E: Dtype, D: Device<E>>(
     Some(super::gpu::Gradient::of::<E>(gradient))
 }
 
-/// Nothing was taken from a GPU.
+/// Gives the elements back that were taken out of a gradient on the CPU. Those of a GPU were
+/// copied.
 fn give_back<E: Dtype, D: Device<E>>(buffer: &mut Buffer<E, D>, elements: Vec<E>) {
     let buffer: &mut dyn Any = buffer;
     if let Some(gradient) = buffer.downcast_mut::<Buffer<E, Cpu>>() {

@@ -1,6 +1,6 @@
 // Copies between a model in half precision and its master in f32, for all tensors of a model in one
-// launch. They round as the host does. A row has the source in the place of B, and what is written
-// in the place of A. It follows window.cu.
+// launch. They round as the host does. A row has the address of the source in the place of B, and
+// that of the target in the place of A. This file follows window.cu in one source.
 
 __device__ float single(float x) { return x; }
 __device__ float single(double x) { return (float)x; }
@@ -9,7 +9,7 @@ __device__ float single(f16 x) { return (float)wide(x); }
 __device__ void round_to(float x, float &to) { to = x; }
 __device__ void round_to(float x, double &to) { to = x; }
 
-// To the nearest f16, and from halfway between two to the even one.
+// Rounds to the nearest f16, and from halfway between two to the even one.
 __device__ void round_to(float x, f16 &to) {
     const unsigned bits = __float_as_uint(x);
     const unsigned sign = bits >> 16 & 0x8000u, size = bits & 0x7fffffffu;
@@ -27,8 +27,8 @@ __device__ void round_to(float x, f16 &to) {
 }
 
 // The gradients of the master: those of the model times a factor, an f32 whose bits are in the
-// place of W. The sums are how many of a block's elements are not 0, and how many products not
-// finite.
+// place of W. The sums are the number of a block's elements that are not 0, and the number of
+// products that are not finite.
 template <typename E>
 __device__ void unscale(const Work<2> &work) {
     const Tensor tensor = of_block(work);

@@ -68,7 +68,7 @@ pub(crate) fn spacing<E: Dtype>() -> f64 {
 /// What is kept of a model's weights.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Layout {
-    /// Sketches with so many bins, in place of A and B.
+    /// Sketches with this number of bins, in place of A and B.
     pub(crate) bins: Option<usize>,
     /// A − B in bfloat16, in place of A.
     pub(crate) directions: bool,
@@ -326,8 +326,8 @@ impl<E: Dtype> Snapshots<E> {
         }
         let restored = self.restore(model, |_| true, shards);
         if restored.is_err() && target == Target::BeforeLast {
-            // Only reading from a GPU fails, or another rank, after which nothing goes on. GPU
-            // tensors keep both A and B, so a swap restores them.
+            // Either a read from a GPU has failed, or another rank, after which training cannot go
+            // on. Tensors on a GPU keep both A and B, so a swap restores them.
             self.tensors.iter_mut().for_each(Tracked::swap);
         }
         restored

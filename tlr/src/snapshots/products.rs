@@ -162,7 +162,7 @@ mod tests {
             let across = exact(kept.iter().zip(&moved).map(|(d, s)| d.to_f64() * s));
             let (mut last, mut still, mut again) = (last.clone(), last, kept.clone());
             let dots = shift::<_, _, true>(&mut kept, &mut last, &lent(&now), 0);
-            // And without writing to B.
+            // The products are the same without writing to B.
             let before = still.clone();
             assert_eq!(shift::<_, _, false>(&mut again, &mut still, &lent(&now), 0), dots);
             assert!(still == before && again == kept);

@@ -13,7 +13,7 @@ const MOST_SUMS: usize = 4;
 /// tables take turns.
 const TABLES: usize = 2;
 
-/// What is kept for the snapshots of one model. Nothing before the first launch.
+/// What is kept for the snapshots of one model. `None` before the first launch.
 #[derive(Debug, Default)]
 pub(crate) struct Resident(Option<Room>);
 
@@ -82,7 +82,7 @@ struct Table {
 #[derive(Debug)]
 struct Room {
     device: Arc<CudaDevice>,
-    /// The one that was used last comes last.
+    /// The table that was used last comes last.
     tables: Vec<Table>,
     /// Up to [`MOST_SUMS`] numbers a block.
     blocks: CudaSlice<f64>,
@@ -90,7 +90,7 @@ struct Room {
     ended: CudaSlice<u32>,
     /// Up to [`MOST_SUMS`] numbers a group.
     groups: CudaSlice<f64>,
-    /// Where the numbers of the groups arrive.
+    /// The memory of the host in which the numbers of the groups arrive.
     landing: Landing,
 }
 
@@ -159,7 +159,8 @@ impl Room {
         unsafe { function.launch(config, work) }
     }
 
-    /// Makes sure that the last table is this one. It is sent only if it is not there yet.
+    /// Makes sure that the last table is this one. The table is copied to the GPU only if it is not
+    /// there yet.
     fn bring(&mut self, kernel: &'static str, words: Vec<u64>) -> Result<(), DriverError> {
         let of_kernel = |table: &Table| table.kernel == kernel;
         let same = |table: &Table| of_kernel(table) && table.words == words;
@@ -172,8 +173,8 @@ impl Room {
         let oldest = self.tables.iter().position(of_kernel).filter(|_| full);
         let oldest = oldest.map(|oldest| self.tables.remove(oldest).on_gpu);
         // Neither copy is waited for: the slice keeps what is copied, and the launch comes after it
-        // in the stream. What an older copy was made of is not needed any more: from memory like
-        // this CUDA has copied before the call returns, or to memory of its own.
+        // in the stream. The memory that an older copy was made from may be freed: CUDA has copied
+        // pageable memory like this before the call returns, to the GPU or to memory of its own.
         let on_gpu = match oldest.filter(|on_gpu| on_gpu.len() == words.len()) {
             Some(mut on_gpu) => {
                 self.device.htod_copy_into(words.clone(), &mut on_gpu)?;

@@ -114,7 +114,7 @@ impl Sketches {
         (sketches, bad)
     }
 
-    /// Adds the products of each group along the way since a snapshot, norms as squares.
+    /// Adds ⟨g,d⟩, ‖d‖², ‖g‖² and ‖P‖² of each group to its sums, as the sketches estimate them.
     pub(super) fn slopes<E, D, M>(
         &self,
         sums: &mut [[f64; 4]],

@@ -127,7 +127,7 @@ impl<E: Dtype> Snapshots<E> {
             places.extend(gradients::on_gpu::<E, D>(buffer).map(|place| (id, place)));
             Ok(())
         })?;
-        let mut window = super::gpu::Window::new();
+        let mut rows = super::gpu::Rows::new();
         let mut added = Ok(());
         let mut tensors = self.tensors.iter();
         tensors::read(model, |weights| {
@@ -136,7 +136,7 @@ impl<E: Dtype> Snapshots<E> {
                 return;
             };
             if let Some(from) = tensor.on_gpu(since) {
-                added = window.way(group, from, &weights, gradient, tensor.part.start);
+                added = rows.way(group, from, &weights, gradient, tensor.part.start);
             }
         });
         added?;
@@ -144,7 +144,7 @@ impl<E: Dtype> Snapshots<E> {
         // which are borrowed for this whole function. So all are still allocated, and nothing has
         // written to them.
         #[allow(unsafe_code)]
-        let own = unsafe { window.slopes(&mut self.resident, sums.len()) }?;
+        let own = unsafe { rows.slopes(&mut self.resident, sums.len()) }?;
         own.into_iter().enumerate().for_each(|(group, own)| add(sums, group, own));
         Ok(())
     }

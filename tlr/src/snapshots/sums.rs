@@ -50,7 +50,7 @@ impl<C: Chunk<N>, const N: usize> NullaryFnOnce for Dispatched<C, N> {
             for first in (block..end).step_by(READ) {
                 self.0.add(first..end.min(first + READ), &mut sums);
             }
-            // Not by `sums.map`, whose closure is compiled for the narrow vectors.
+            // A loop and not `sums.map`, whose closure would be compiled for narrow vectors.
             for (total, lanes) in total.iter_mut().zip(&sums) {
                 *total += lanes.iter().sum::<f64>();
             }

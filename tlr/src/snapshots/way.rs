@@ -14,7 +14,7 @@ pub(super) struct Way<'a, E: Dtype> {
     pub(super) from: Past<'a, E>,
     pub(super) now: Values<E>,
     pub(super) gradient: &'a [E],
-    /// The element of W that P and g begin with.
+    /// The index in W of the first element of P and of g.
     pub(super) first: usize,
 }
 

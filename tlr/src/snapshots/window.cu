@@ -91,7 +91,8 @@ __device__ void reduce(const Sums<N> &mine, Sums<N> *sum) {
 }
 
 // Writes a block's sums. The block of a group that is the last one to end adds up those of all the
-// group's blocks, in the order of the blocks, so that it does not matter which one is last.
+// group's blocks, in the order of the blocks, so that the result does not depend on which block is
+// last.
 template <unsigned N>
 __device__ void finish(const Work<N> &work, u64 group, const Sums<N> &mine) {
     __shared__ bool is_last;
@@ -106,7 +107,7 @@ __device__ void finish(const Work<N> &work, u64 group, const Sums<N> &mine) {
     __syncthreads();
     if (!is_last) return;
     __threadfence();
-    // Other blocks have written them, so no cache of this block may answer in their place.
+    // Other blocks have written these sums, so they must not be read from a cache of this block.
     const volatile Sums<N> *blocks = work.blocks;
     Sums<N> sum = {};
     for (u64 i = begin + threadIdx.x; i < end; i += THREADS) {

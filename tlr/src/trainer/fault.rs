@@ -7,7 +7,7 @@ use dfdx::{
 };
 use std::fmt;
 
-/// An error of a step. dfdx's own parts are kept for dfdx's own error type.
+/// An error of a step. It keeps the parts that dfdx's own error type needs.
 #[derive(Debug)]
 pub(super) enum StepFault<Err> {
     Tlr(Error),

@@ -1,6 +1,6 @@
-//! Exact steps that pass a line search before they are made (the third future step in the paper:
-//! Retsinas, Sfikas, Filntisis and Maragos, *Newton-based Trainable Learning Rate*, ICASSP 2023),
-//! for losses without noise.
+//! Exact steps that pass a line search before they are made (the third item of the future work in
+//! the paper: Retsinas, Sfikas, Filntisis and Maragos, *Newton-based Trainable Learning Rate*,
+//! ICASSP 2023), for losses without noise.
 
 use super::{fault::StepFault, Trainer};
 use crate::{
@@ -29,7 +29,7 @@ use dfdx::tensor::Gradients;
 /// let quick = LineSearch::default().c2(None).max_trials(5);
 /// assert_eq!(quick, LineSearch::armijo().max_trials(5));
 /// ```
-/// A search is made in [`Trainer::step_line_search`].
+/// [`Trainer::step_line_search`] makes the search.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LineSearch {
     c1: f64,
@@ -259,7 +259,7 @@ mod tests {
         // If the slope predicts nothing, a loss that falls is chance.
         assert_eq!(judge(3.0, (0.0, 0.0)), Judgement::TooFar);
         assert_eq!(judge(3.0, (1.0, 0.0)), Judgement::TooFar);
-        // A gain that rounding has lost is none.
+        // A gain that is lost in rounding does not count.
         assert_eq!(judge(4.0, (-1e-300, 0.0)), Judgement::TooFar);
         let armijo = LineSearch { c2: None, ..search };
         assert_eq!(armijo.judge(4.0, 3.0, (-4.0, 1e9)), Judgement::Passed);

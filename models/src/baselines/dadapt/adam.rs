@@ -35,7 +35,7 @@ pub struct DAdaptAdam {
     pub betas: [f64; 2],
     /// ε. Above 0; default 1e-8.
     pub eps: f64,
-    /// λ. At least 0; default 0.
+    /// λ, the weight decay. At least 0; default 0.
     pub weight_decay: f64,
     /// Whether λ acts on the weights directly, as in AdamW. Default false.
     pub decoupled: bool,

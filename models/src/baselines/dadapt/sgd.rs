@@ -33,7 +33,7 @@ pub struct DAdaptSgd {
     pub lr: f64,
     /// μ in [0, 1). Default 0.
     pub momentum: f64,
-    /// λ, as L2. At least 0; default 0.
+    /// λ, the weight decay, as L2. At least 0; default 0.
     pub weight_decay: f64,
     /// d before the first step. Above 0; default 1e-6.
     pub d0: f64,

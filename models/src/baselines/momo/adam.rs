@@ -38,7 +38,7 @@ pub struct MomoAdam {
     pub betas: [f64; 2],
     /// ε. Above 0; default 1e-8.
     pub eps: f64,
-    /// λ. At least 0; default 0.
+    /// λ, the weight decay. At least 0; default 0.
     pub weight_decay: f64,
     /// f*, a bound on the loss from below. Default 0.
     pub lower_bound: f64,

@@ -37,7 +37,7 @@ pub struct Momo {
     pub lr: f64,
     /// β in [0, 1). Default 0.9.
     pub beta: f64,
-    /// λ. At least 0; default 0.
+    /// λ, the weight decay. At least 0; default 0.
     pub weight_decay: f64,
     /// f*, a bound on the loss from below. Default 0.
     pub lower_bound: f64,

@@ -32,7 +32,7 @@ pub struct ScheduleFreeAdamW {
     pub betas: [f64; 2],
     /// ε, beside the root. Above 0; default 1e-8.
     pub eps: f64,
-    /// λ. At least 0; default 0.
+    /// λ, the weight decay. At least 0; default 0.
     pub weight_decay: f64,
     /// The steps in which the rate grows from 0. Default 0.
     pub warmup_steps: u64,

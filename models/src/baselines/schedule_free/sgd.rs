@@ -31,7 +31,7 @@ pub struct ScheduleFreeSgd {
     pub lr: f64,
     /// β in (0, 1). Default 0.9.
     pub momentum: f64,
-    /// λ, as L2. At least 0; default 0.
+    /// λ, the weight decay, as L2. At least 0; default 0.
     pub weight_decay: f64,
     /// The steps in which the rate grows from 0. Default 0.
     pub warmup_steps: u64,

@@ -185,7 +185,8 @@ fn damaged_gzip_is_refused() {
         assert!(matches!(error, DataError::Gzip { .. }), "{length}: {error}");
         assert!(error.to_string().contains("data_batch_1.bin"), "{error}");
     }
-    // Past the ten bytes of the header. The data, too, has bits that carry nothing.
+    // The damage is behind the ten bytes of the header. The data, too, has bits that carry no
+    // information.
     let intact = cifar10(bytes.clone()).unwrap();
     for at in (10..bytes.len()).step_by(3) {
         let mut damaged = bytes.clone();

@@ -32,7 +32,7 @@ const ELASTIC: f32 = 0.14;
 pub(super) struct Hand {
     /// Half the width of the pen, in pixels.
     pen: f32,
-    /// From box coordinates about the middle to pixels: two rows.
+    /// The two rows of the matrix from box coordinates, relative to the middle, to pixels.
     matrix: [[f32; 2]; 2],
     /// Where the middle of the box lies, in pixels.
     middle: Point,
@@ -85,7 +85,7 @@ impl Hand {
             .collect()
     }
 
-    /// From box coordinates to pixels.
+    /// The position in pixels of a point in box coordinates.
     fn place(&self, [x, y]: Point) -> Point {
         let [dx, dy] = self.displacement([x, y]);
         let (x, y) = (x + dx - 0.5, y + dy - 0.5);

@@ -141,7 +141,8 @@ mod tests {
                     }
                 }
             }
-            // At the least, the error of the first two bytes, which show the format.
+            // At the least, errors in the first two bytes are noticed, because these show the
+            // format.
             assert!(noticed > 1, "{format:?}: {noticed}");
         }
     }

@@ -59,7 +59,7 @@ pub fn write_drawn(
 }
 
 fn write(path: &Path, planes: &[u8], side: u32) -> Result<(), DataError> {
-    // From planes to red, green and blue in turn.
+    // Turns three planes into pixels of red, green and blue.
     let (red, others) = planes.split_at(planes.len() / 3);
     let (green, blue) = others.split_at(others.len() / 2);
     let pixels = red.iter().zip(green).zip(blue);

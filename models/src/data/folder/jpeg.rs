@@ -94,9 +94,9 @@ impl Frame {
         }
     }
 
-    /// Whether the decoder (zune-jpeg 0.5) gets the colours right: the first is sampled most, the
-    /// others as often or a half, a quarter or, downwards, a third of that. It fails at a half of
-    /// four downwards. Compared with libjpeg over all samplings there are.
+    /// Whether the decoder (zune-jpeg 0.5) gets the colours right: the first colour is sampled
+    /// most, and the others as often, or a half, a quarter or (downwards only) a third as often. It
+    /// fails at two of four downwards. All samplings that exist were compared with libjpeg.
     fn sampling_is_known(&self) -> bool {
         let Some(&(across, down)) = self.sampling.first() else { return true };
         self.sampling

@@ -23,11 +23,15 @@ pub struct PassedOver(BTreeMap<String, usize>);
 
 impl PassedOver {
     /// How many files there are.
+    ///
+    /// Example: [`Folder::open`](super::Folder::open).
     pub fn len(&self) -> usize {
         self.0.values().sum()
     }
 
     /// Whether there are none.
+    ///
+    /// Example: [`Folder::open`](super::Folder::open).
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

@@ -52,6 +52,8 @@ impl Pictures {
     /// [`DataError::Preparation`] for sizes that make no sense, [`DataError::Index`] when an index
     /// in `order` is not below [`len`](Self::len), [`DataError::Thread`] when there are no threads
     /// to be had. The iterator's items are errors of [`read`](Self::read) that name the file.
+    ///
+    /// Example: [the module](super).
     pub fn batches(
         &self,
         order: impl IntoIterator<Item = Vec<usize>>,
@@ -66,7 +68,8 @@ impl Pictures {
         }
         let threads = loader.threads.get().min(order.len());
         let stop = Arc::new(AtomicBool::new(false));
-        // Filled one by one: if a thread cannot be had, dropping this ends those before it.
+        // The threads are started one by one. If one cannot be started, this is dropped, which ends
+        // those before it.
         let mut batches =
             PictureBatches { lanes: Vec::new(), next: 0, len: order.len(), stop, failed: false };
         for lane in 0..threads {

@@ -80,6 +80,10 @@ impl Folder {
     /// let folder = Folder::open(&dir)?;
     /// assert_eq!((folder.train.len(), folder.val.len()), (4, 2));
     /// assert_eq!(folder.train.classes().len(), 2);
+    /// assert_eq!((folder.train.is_empty(), folder.passed_over.is_empty()), (false, true));
+    /// assert_eq!(folder.passed_over.len(), 0);
+    /// let (file, label) = folder.train.get(0).expect("the first of four");
+    /// assert!(file.is_file() && label == 0);
     /// # Ok::<(), tlr_models::data::DataError>(())
     /// ```
     pub fn open(dir: &Path) -> Result<Self, DataError> {
@@ -104,21 +108,29 @@ pub struct Pictures {
 
 impl Pictures {
     /// The number of pictures, at least one.
+    ///
+    /// Example: [`Folder::open`].
     pub fn len(&self) -> usize {
         self.files.len()
     }
 
     /// Whether there are no pictures; always false, since [`Folder::open`] refuses an empty half.
+    ///
+    /// Example: [`Folder::open`].
     pub fn is_empty(&self) -> bool {
         self.files.is_empty()
     }
 
     /// The names of the classes, sorted; a label is a position in this list.
+    ///
+    /// Example: [`Folder::open`].
     pub fn classes(&self) -> &[String] {
         &self.classes
     }
 
     /// The file and the label of picture `index`, if there is one.
+    ///
+    /// Example: [`Folder::open`].
     pub fn get(&self, index: usize) -> Option<(&Path, usize)> {
         self.files.get(index).map(|(path, label)| (path.as_path(), *label))
     }

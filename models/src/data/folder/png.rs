@@ -62,7 +62,7 @@ fn pixels_anew(bytes: &[u8]) -> Option<Vec<u8>> {
 struct Chunk<'a> {
     name: &'a [u8],
     data: &'a [u8],
-    /// None if the file ends before it.
+    /// None if the file ends before the checksum.
     sum: Option<&'a [u8]>,
 }
 

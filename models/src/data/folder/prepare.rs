@@ -28,7 +28,8 @@ pub const IMAGENET_DEVIATION: [f32; 3] = [0.229, 0.224, 0.225];
 pub struct Preparation {
     /// The width and height of the result in pixels. Default 224.
     pub side: u32,
-    /// For [`View::Centre`]: what the shorter side is resized to, at least `side`. Default 256.
+    /// The length that the shorter side is resized to for [`View::Centre`]; at least `side`.
+    /// Default 256.
     pub shorter: u32,
     /// Subtracted from red, green and blue, where full light is 1. Default [`IMAGENET_MEAN`].
     pub mean: [f32; 3],
@@ -52,6 +53,7 @@ impl Preparation {
     /// let preparation = Preparation::square(224);
     /// assert_eq!(preparation, Preparation::default());
     /// assert_eq!(preparation.shorter, 256);
+    /// assert!(preparation.check().is_ok());
     /// ```
     pub fn square(side: u32) -> Self {
         Self { side, shorter: side.saturating_add(side / 7), ..Self::default() }
@@ -62,6 +64,8 @@ impl Preparation {
     /// # Errors
     /// [`DataError::Preparation`] when `side` is zero, `shorter` is below it or above 16,384, a
     /// mean is not finite or a deviation not positive and finite.
+    ///
+    /// Example: [`square`](Self::square).
     pub fn check(&self) -> Result<(), DataError> {
         let refuse = |what| Err(DataError::Preparation { what });
         if self.side == 0 {
@@ -129,7 +133,7 @@ impl Pictures {
         Ok(pixels)
     }
 
-    /// [`read`](Self::read) to the end of `pixels`.
+    /// As [`read`](Self::read), but appends the values to `pixels`.
     pub(super) fn append(
         &self,
         index: usize,
@@ -188,8 +192,9 @@ struct Part {
 }
 
 impl Part {
-    /// An even area and an even logarithm of the aspect ratio, as Inception was trained
-    /// (Szegedy et al., *Going deeper with convolutions*); the middle if ten of them do not fit.
+    /// A part with a uniformly distributed area and logarithm of the aspect ratio, as Inception was
+    /// trained (Szegedy et al., *Going deeper with convolutions*); the middle if ten of them do not
+    /// fit.
     fn random((width, height): (u32, u32), rng: &mut ChaCha8Rng) -> Self {
         let area = f64::from(width) * f64::from(height);
         let limit = (4.0_f64 / 3.0).ln();

@@ -7,8 +7,8 @@ use crate::data::DataError;
 
 impl Folder {
     /// Decodes every picture once and leaves out those that cannot be: files that are damaged or
-    /// cut off, links to nothing, folders called like a picture. The second value says which and
-    /// why.
+    /// cut off, links to nothing, folders called like a picture. The second value says which
+    /// pictures were left out, and why.
     ///
     /// It takes as long as the decoding of an epoch, on the threads of rayon's pool. `tell` is
     /// called after each picture.

@@ -21,25 +21,25 @@ const DOWNLOAD_LIMIT: u64 = 32 << 20;
 
 /// A file to download, and the SHA-256 of its decompressed contents. Mirrors compress differently,
 /// so the compressed bytes would be no use here.
-struct Source {
+struct RemoteFile {
     name: &'static str,
     sha256: &'static str,
 }
 
-const SOURCES: [Source; 4] = [
-    Source {
+const FILES: [RemoteFile; 4] = [
+    RemoteFile {
         name: "train-images-idx3-ubyte",
         sha256: "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
     },
-    Source {
+    RemoteFile {
         name: "train-labels-idx1-ubyte",
         sha256: "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
     },
-    Source {
+    RemoteFile {
         name: "t10k-images-idx3-ubyte",
         sha256: "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
     },
-    Source {
+    RemoteFile {
         name: "t10k-labels-idx1-ubyte",
         sha256: "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
     },
@@ -78,14 +78,14 @@ pub fn download(
     base_url: &str,
     progress: &mut dyn FnMut(&str, u64, Option<u64>),
 ) -> Result<PathBuf, DataError> {
-    download_sources(cache, base_url, &SOURCES, DOWNLOAD_LIMIT, progress)?;
+    download_sources(cache, base_url, &FILES, DOWNLOAD_LIMIT, progress)?;
     Ok(cache.to_owned())
 }
 
 fn download_sources(
     cache: &Path,
     base_url: &str,
-    sources: &[Source],
+    files: &[RemoteFile],
     limit: u64,
     progress: &mut dyn FnMut(&str, u64, Option<u64>),
 ) -> Result<(), DataError> {
@@ -100,10 +100,10 @@ fn download_sources(
         .timeout_recv_body(Some(Duration::from_secs(900)))
         .build()
         .into();
-    for source in sources {
-        let name = format!("{}.gz", source.name);
+    for wanted in files {
+        let name = format!("{}.gz", wanted.name);
         let path = cache.join(&name);
-        if path.is_file() && sha256_of_contents(&path).is_ok_and(|sum| sum == source.sha256) {
+        if path.is_file() && sha256_of_contents(&path).is_ok_and(|sum| sum == wanted.sha256) {
             continue;
         }
         let url = format!("{}/{name}", base_url.trim_end_matches('/'));
@@ -116,8 +116,8 @@ fn download_sources(
             file.write_all(bytes).map_err(write_error)
         })?;
         let found = sha256_of_contents(file.path())?;
-        if found != source.sha256 {
-            return Err(DataError::Checksum { url, expected: source.sha256.to_owned(), found });
+        if found != wanted.sha256 {
+            return Err(DataError::Checksum { url, expected: wanted.sha256.to_owned(), found });
         }
         file.persist(&path).map_err(|e| write_error(e.error))?;
     }
@@ -210,18 +210,18 @@ mod tests {
         if !crate::needs::found("mnist", dir.is_dir()) {
             return;
         }
-        for source in &SOURCES {
-            let path = find(&dir, source.name).unwrap();
-            assert_eq!(sha256_of_contents(&path).unwrap(), source.sha256);
+        for wanted in &FILES {
+            let path = find(&dir, wanted.name).unwrap();
+            assert_eq!(sha256_of_contents(&path).unwrap(), wanted.sha256);
         }
     }
 
     // The SHA-256 of `hello` and of `world`.
-    const HELLO: Source = Source {
+    const HELLO: RemoteFile = RemoteFile {
         name: "hello",
         sha256: "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824",
     };
-    const WORLD: Source = Source {
+    const WORLD: RemoteFile = RemoteFile {
         name: "world",
         sha256: "486ea46224d1bb4fb680f34f7c9ad96a8f24ec88be73ea8e5a6c65260e9cb8a7",
     };

@@ -1,7 +1,8 @@
 //! The words that BLEU is counted over, as the script `mteval-v13a` of the translation contests
 //! cuts them. sacrebleu calls it 13a, and takes it by default.
 
-/// The words and marks of a sentence, as sacrebleu's 13a cuts them: what scores are compared by.
+/// The words and marks of a sentence, as sacrebleu's 13a cuts them. Published scores are counted
+/// over these.
 ///
 /// Marks of ASCII are words of their own, but for a full stop or a comma between digits, an
 /// apostrophe, and a dash that follows no digit. Other marks (`„`, `–`) stay where they are.
@@ -36,12 +37,13 @@ pub fn words_13a(sentence: &str) -> Vec<String> {
     apart.split(is_space).filter(|word| !word.is_empty()).map(str::to_owned).collect()
 }
 
-/// A mark of ASCII that is cut off wherever it is. `'`, `,`, `-` and `.` are not.
+/// Whether this is a mark of ASCII that is cut off wherever it stands. `'`, `,`, `-` and `.` are
+/// not.
 fn is_mark(c: char) -> bool {
     matches!(c, '{'..='~' | '['..='`' | ' '..='&' | '('..='+' | ':'..='@' | '/')
 }
 
-/// Python's white space, which counts four control characters more than Rust's.
+/// Whether Python counts this as white space: it counts four control characters more than Rust.
 fn is_space(c: char) -> bool {
     c.is_whitespace() || matches!(c, '\u{1c}'..='\u{1f}')
 }

@@ -23,6 +23,9 @@ impl EncodedPairs {
     /// let (source, target) = (learn(text.source())?, learn(text.target())?);
     /// let pairs = EncodedPairs::new(&text, &source, &target)?;
     /// assert_eq!(pairs.get(0).expect("one of 40").0[0], BOS);
+    /// assert_eq!((pairs.len(), pairs.is_empty()), (40, false));
+    /// let batch = pairs.batch(&[0, 1])?;
+    /// assert!(batch.source.rows == 2 && batch.source.columns <= pairs.longest().0);
     /// let batches = Buckets::new(&pairs, 8, 0)?;
     /// assert_eq!((batches.batches_per_epoch(), batches.epoch(0).count()), (5, 5));
     /// # Ok::<(), tlr_models::data::text::TextError>(())
@@ -48,22 +51,30 @@ impl EncodedPairs {
     }
 
     /// The number of pairs, at least one.
+    ///
+    /// Example: [`new`](Self::new).
     pub fn len(&self) -> usize {
         self.pairs.len()
     }
 
     /// Whether there are no pairs; always false, since a [`ParallelText`] has one.
+    ///
+    /// Example: [`new`](Self::new).
     pub fn is_empty(&self) -> bool {
         self.pairs.is_empty()
     }
 
     /// The ids of pair `index`, source and target, if there is one.
+    ///
+    /// Example: [`new`](Self::new).
     pub fn get(&self, index: usize) -> Option<(&[usize], &[usize])> {
         self.pairs.get(index).map(|(source, target)| (&**source, &**target))
     }
 
     /// The lengths of the longest source and of the longest target, `<bos>` and `<eos>` counted:
     /// how many positions a model needs.
+    ///
+    /// Example: [`new`](Self::new).
     pub fn longest(&self) -> (usize, usize) {
         self.pairs
             .iter()
@@ -74,6 +85,8 @@ impl EncodedPairs {
     ///
     /// # Errors
     /// [`TextError::Index`] when an index is not below [`len`](Self::len).
+    ///
+    /// Example: [`new`](Self::new).
     pub fn batch(&self, indices: &[usize]) -> Result<PairBatch, TextError> {
         let (mut sources, mut targets) = (Vec::new(), Vec::new());
         for &index in indices {

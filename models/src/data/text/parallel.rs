@@ -27,6 +27,8 @@ impl ParallelText {
     ///
     /// let text = ParallelText::new(vec!["Ein Hund".into()], vec!["A dog".into()])?;
     /// assert_eq!((text.len(), text.target()), (1, &["A dog".to_owned()][..]));
+    /// assert!(!text.is_empty());
+    /// assert_eq!(text.take(1)?.swap().source(), ["A dog"]);
     /// # Ok::<(), tlr_models::data::text::TextError>(())
     /// ```
     pub fn new(source: Vec<String>, target: Vec<String>) -> Result<Self, TextError> {
@@ -73,26 +75,36 @@ impl ParallelText {
     }
 
     /// The number of pairs, at least one.
+    ///
+    /// Example: [`new`](Self::new).
     pub fn len(&self) -> usize {
         self.source.len()
     }
 
     /// Whether there are no pairs; always false, since an empty text is refused.
+    ///
+    /// Example: [`new`](Self::new).
     pub fn is_empty(&self) -> bool {
         self.source.is_empty()
     }
 
     /// The sentences to translate.
+    ///
+    /// Example: [`new`](Self::new).
     pub fn source(&self) -> &[String] {
         &self.source
     }
 
     /// Their translations, in the same order.
+    ///
+    /// Example: [`new`](Self::new).
     pub fn target(&self) -> &[String] {
         &self.target
     }
 
     /// The other direction: translations become what is translated.
+    ///
+    /// Example: [`new`](Self::new).
     pub fn swap(self) -> Self {
         Self { source: self.target, target: self.source }
     }
@@ -101,6 +113,8 @@ impl ParallelText {
     ///
     /// # Errors
     /// [`TextError::Zero`] when `n` is zero.
+    ///
+    /// Example: [`new`](Self::new).
     pub fn take(mut self, n: usize) -> Result<Self, TextError> {
         if n == 0 {
             return Err(TextError::Zero { what: "number of sentences to take" });
@@ -125,6 +139,14 @@ pub struct Translation {
 
 impl Translation {
     /// The other direction.
+    ///
+    /// # Example
+    /// ```
+    /// let data = tlr_models::data::text::toy::draw(0, 4, 2, 2)?;
+    /// let german = data.train.source().to_vec();
+    /// assert_eq!(data.swap().train.target(), german);
+    /// # Ok::<(), tlr_models::data::text::TextError>(())
+    /// ```
     pub fn swap(self) -> Self {
         Self { train: self.train.swap(), val: self.val.swap(), test: self.test.swap() }
     }
@@ -246,7 +268,7 @@ mod tests {
             assert!(matches!(error, TextError::File(DataError::Gzip { .. })), "{length}: {error}");
             assert!(error.to_string().contains("source"), "{error}");
         }
-        // Past the header. The data, too, has bits that carry nothing.
+        // The damage is behind the header. The data, too, has bits that carry no information.
         let intact = read(&bytes, lines.as_bytes()).unwrap();
         for at in (10..bytes.len()).step_by(7) {
             let mut damaged = bytes.clone();

@@ -13,8 +13,8 @@ use rand_chacha::ChaCha8Rng;
 use super::{ParallelText, TextError, Translation};
 use crate::data::random::{generator, Purpose};
 
-/// The most sentences of all parts together. They are few of all possible ones, so that new ones
-/// are found soon.
+/// The most sentences of all parts together. This is a small part of all possible sentences, so
+/// that new ones are found soon.
 pub const LIMIT: usize = 200_000;
 
 /// Makes `train`, `val` and `test` pairs. All sentences differ, so that none to test on was trained
@@ -145,7 +145,7 @@ fn sentence(rng: &mut ChaCha8Rng) -> (String, String) {
     (format!("{source} ."), format!("{target} ."))
 }
 
-/// Conjunction, subject, time, object, place, verb; and what English makes of it.
+/// A German clause (conjunction, subject, time, object, place, verb), and its English translation.
 fn clause(rng: &mut ChaCha8Rng) -> (String, String) {
     let conjunction = pick(&CONJUNCTIONS, rng);
     let subject = noun_phrase(pick(&LIVING, rng), ["der", "die", "das"], ["e", "e", "e"], rng);
@@ -222,7 +222,7 @@ mod tests {
         assert_eq!(draw(1, 50, 5, 5).unwrap().test, draw(1, 90, 5, 5).unwrap().test);
     }
 
-    /// Guards the figures made with it, and shows what it looks like.
+    /// Guards the figures made with this language, and shows what it looks like.
     #[test]
     fn the_sentences_are_pinned() {
         let train = draw(42, 2, 1, 1).unwrap().train;

@@ -85,6 +85,8 @@ impl Default for VocabularyConfig {
 /// let ids = vocabulary.encode("a bird runs.")?;
 /// assert_eq!(ids[1], UNK);
 /// assert_eq!(vocabulary.decode(&ids)?, "a <unk> runs .");
+/// assert_eq!((vocabulary.len(), vocabulary.is_empty()), (4 + 5, false)); // a . cat dog runs
+/// assert_eq!((vocabulary.token(UNK).as_deref(), vocabulary.id("bird")), (Some("<unk>"), None));
 /// # Ok::<(), tlr_models::data::text::TextError>(())
 /// ```
 #[derive(Clone, Debug)]
@@ -102,6 +104,8 @@ impl Vocabulary {
     /// [`TextError::VocabularySize`] when `size` is below what the special tokens and one word, or
     /// for [`Tokens::Subwords`] every letter, need. [`TextError::Tokenizer`] when the tokenizer
     /// refuses.
+    ///
+    /// Example: [`Vocabulary`].
     pub fn learn<S: AsRef<str>>(
         sentences: impl IntoIterator<Item = S>,
         config: VocabularyConfig,
@@ -158,21 +162,29 @@ impl Vocabulary {
     }
 
     /// The number of tokens, at least the four special ones.
+    ///
+    /// Example: [`Vocabulary`].
     pub fn len(&self) -> usize {
         self.len
     }
 
     /// Whether there are no tokens; always false.
+    ///
+    /// Example: [`Vocabulary`].
     pub fn is_empty(&self) -> bool {
         self.len == 0
     }
 
     /// The token with this id. Parts that begin a word have `▁` in front.
+    ///
+    /// Example: [`Vocabulary`].
     pub fn token(&self, id: usize) -> Option<String> {
         self.tokenizer.id_to_token(u32::try_from(id).ok()?)
     }
 
     /// The id of a token.
+    ///
+    /// Example: [`Vocabulary`].
     pub fn id(&self, token: &str) -> Option<usize> {
         self.tokenizer.token_to_id(token).map(|id| id as usize)
     }
@@ -181,6 +193,8 @@ impl Vocabulary {
     ///
     /// # Errors
     /// [`TextError::Tokenizer`] when the tokenizer refuses.
+    ///
+    /// Example: [`Vocabulary`].
     pub fn encode(&self, sentence: &str) -> Result<Vec<usize>, TextError> {
         let encoding = self.tokenizer.encode_fast(one_space(sentence), false).map_err(failed)?;
         Ok(encoding.get_ids().iter().map(|&id| id as usize).collect())
@@ -193,6 +207,8 @@ impl Vocabulary {
     /// # Errors
     /// [`TextError::Id`] when an id names no token, [`TextError::Tokenizer`] when the tokenizer
     /// refuses.
+    ///
+    /// Example: [`Vocabulary`].
     pub fn decode(&self, ids: &[usize]) -> Result<String, TextError> {
         let mut plain = Vec::with_capacity(ids.len());
         for &id in ids {

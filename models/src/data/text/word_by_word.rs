@@ -7,8 +7,8 @@ use super::{words, ParallelText, TextError};
 /// How many passes are made over the text. After that the translations change little.
 const PASSES: usize = 5;
 
-/// Translates each word by the one that it most often stands for, and leaves their order as it is:
-/// what a model that looks at whole sentences should be better than.
+/// Translates each word by the one that it most often stands for, and leaves the words' order as it
+/// is. A model that looks at whole sentences should be better than this.
 ///
 /// The translations are learned as in the first model of Brown, Della Pietra, Della Pietra and
 /// Mercer, *The Mathematics of Statistical Machine Translation*, 1993: by expectation maximisation,
@@ -31,6 +31,8 @@ impl WordByWord {
     ///
     /// # Errors
     /// [`TextError::Tokenizer`] when the tokenizer refuses.
+    ///
+    /// Example: [`WordByWord`].
     pub fn learn(text: &ParallelText) -> Result<Self, TextError> {
         let (mut sources, mut targets) = (Numbers::default(), Numbers::default());
         let pairs = text.source().iter().zip(text.target());
@@ -63,7 +65,8 @@ impl WordByWord {
         let mut best: Vec<Option<(f64, usize)>> = vec![None; sources.words.len()];
         for ((from, to), likely) in likely {
             if let Some(best) = best.get_mut(from) {
-                // Of equals the one that came first, in whatever order they are looked at.
+                // Of equally likely words the one that came first in the text wins, in whatever
+                // order they are looked at.
                 let better = best
                     .is_none_or(|(most, other)| likely > most || (likely == most && to < other));
                 if better {
@@ -77,10 +80,13 @@ impl WordByWord {
         Ok(Self(sources.words.into_iter().zip(best).filter_map(translation).collect()))
     }
 
-    /// A sentence of as many words, with a space between them; words that were not learned stay.
+    /// Translates a sentence into as many words, with a space between them. Words that were not
+    /// learned stay as they are.
     ///
     /// # Errors
     /// [`TextError::Tokenizer`] when the tokenizer refuses.
+    ///
+    /// Example: [`WordByWord`].
     pub fn translate(&self, sentence: &str) -> Result<String, TextError> {
         let words = words(sentence)?;
         let translated: Vec<&str> =

@@ -44,7 +44,8 @@ fn curve(contender: &str, seed: u64, loss: impl Fn(usize) -> f64) -> Curve {
     }
 }
 
-// As many contenders, but others. Fails if means of different seeds are compared.
+// Two seeds have as many contenders, but not the same. Fails if means of different seeds are
+// compared.
 #[test]
 fn seeds_of_other_contenders_are_left_out() {
     let records = [
@@ -62,9 +63,9 @@ fn seeds_of_other_contenders_are_left_out() {
 }
 
 // By hand: NAdamW at 0.001 ends at 1 and 3, mean 2, and has 2.2 and 3.2 at 18 of 20 steps: the
-// target is 2.7. Ours is there at step 6 (seed 0) and 8 (seed 1), the middle is 7; NAdamW at
-// 14 and 19. Fails if another rate counts as the best by hand, if a seed that not all have is
-// looked at, or if the target is that of another time.
+// target is 2.7. Ours is there at step 6 (seed 0) and 8 (seed 1), the middle is 7; NAdamW at 14 and
+// 19. Fails if another rate counts as the best by hand, if a seed counts that some contenders lack,
+// or if the target is taken at another step.
 #[test]
 fn a_task_is_judged_by_the_best_of_the_search() {
     let records = [

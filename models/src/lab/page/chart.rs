@@ -11,7 +11,7 @@ use crate::{
 };
 
 const WIDTH: f64 = 440.0;
-/// How a competitor is drawn: the colour, and dashes for those who see no colours.
+/// How a competitor is drawn: the colour, and dashes for readers who see no colours.
 const LOOKS: [(Color, &str); 8] = [
     (BLUE, ""),
     (VERMILION, ""),
@@ -26,7 +26,7 @@ const LOOKS: [(Color, &str); 8] = [
 /// A competitor's name and its points.
 pub(super) type Named = (String, Vec<(f64, f64)>);
 
-/// Losses or rates over the steps. What cannot be drawn, such as an infinite one, is left out.
+/// Losses or rates over the steps. Numbers that cannot be drawn, such as infinity, are left out.
 pub(super) fn over_steps(quantity: &'static str, of: Vec<Named>) -> String {
     let lines = lines(of.into_iter().map(|(name, points)| (name, drawable(&points))));
     figure("step", (0.0, last_step(&lines)), Panel::new((quantity, lines)))
@@ -43,7 +43,7 @@ fn last_step(lines: &[Line]) -> f64 {
     last_epoch(lines.iter().flat_map(|line| &line.points).map(|point| point.0))
 }
 
-/// Shares, from 0 to 1, over how many times as many steps are taken.
+/// Shares, from 0 to 1, over multiples of the least number of steps.
 pub(super) fn shares(quantity: &'static str, range: (f64, f64), of: Vec<Named>) -> String {
     figure("τ", range, Panel { log: false, ..Panel::new((quantity, lines(of.into_iter()))) })
 }

@@ -110,7 +110,7 @@ struct Runs<'a> {
     curves: Vec<&'a Curve>,
 }
 
-/// The runs of a series: of its best contender.
+/// The runs of a series' best contender.
 struct Best<'a> {
     records: Vec<&'a Record>,
     settings: usize,
@@ -123,7 +123,7 @@ impl<'a> Runs<'a> {
         Self { records, curves: results.curves().collect() }
     }
 
-    /// The data that the task was run with last.
+    /// The data of the task's latest run.
     fn data(&self, task: &Task) -> Option<&'a str> {
         let last = self.records.iter().rev().find(|record| record.task == task.name)?;
         Some(&last.data)
@@ -188,7 +188,7 @@ impl Best<'_> {
         spread(&self.losses()).map_or(f64::INFINITY, |(mean, _)| mean)
     }
 
-    /// The mean of a figure, of the runs that have it.
+    /// The mean of a figure, over the runs that have it.
     fn mean(&self, figure: impl Fn(&Record) -> Option<f64>) -> Option<f64> {
         let all: Vec<_> = self.records.iter().filter_map(|record| figure(record)).collect();
         spread(&all).map(|(mean, _)| mean)
@@ -204,7 +204,7 @@ fn bullets(sentences: &[String]) -> String {
     }
 }
 
-/// What the views say, in a sentence each: those with this library beside others, those with
+/// A sentence on each view: first the views with this library beside others, then those with its
 /// variants only, and those whose runs are not all done.
 fn verdicts(exhibits: &[&Exhibit], runs: &Runs<'_>) -> (Vec<String>, Vec<String>, Vec<String>) {
     let (mut compared, mut varied, mut unfinished) = (Vec::new(), Vec::new(), Vec::new());

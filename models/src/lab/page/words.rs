@@ -1,4 +1,4 @@
-//! Words of the page: shares in percent, and what is said of regrets.
+//! Words of the page: shares in percent, and phrases on regrets.
 
 use crate::lab::{measures::median, Findings};
 

@@ -22,6 +22,8 @@ use Quantity::{Accuracy, Rate, Testing, Training};
 /// let table = all.iter().find(|one| one.part == Part::Table1).expect("it is in the list");
 /// // Thirteen methods from three starting rates; each learns the task in four batch sizes.
 /// assert_eq!((table.contenders().len(), table.tasks.len()), (13 * 3, 4));
+/// let view = &table.views[0];
+/// assert!(!view.caption().is_empty() && view.series().iter().all(|one| one.group().is_some()));
 /// ```
 pub fn exhibits(scale: Scale) -> Vec<Exhibit> {
     vec![
@@ -48,7 +50,7 @@ const fn of_cifar() -> Task {
     batches_of_128
 }
 
-/// The paper's rule as it is printed: without a safeguard, a search for the start, or an end.
+/// The paper's rule as it is printed: without a safeguard, a ramp or a horizon.
 fn printed(rate: f64) -> Options {
     Options { rule: Rule::Paper, rate, safeguard: false, ..Options::default() }
 }
@@ -131,7 +133,7 @@ fn fig2() -> Exhibit {
 /// A method's options from a starting rate.
 type AtRate = Box<dyn Fn(f64) -> Options>;
 
-/// A table over three starting rates, with these η of either rule of first order.
+/// A table over three starting rates, with these values of η for each of the two first-order rules.
 fn against_hypergradients(additive: &[f64], multiplicative: &[f64]) -> View {
     let mut methods: Vec<(String, AtRate)> = vec![
         ("this library".to_owned(), Box::new(|rate| Options { rate, ..ours(Base::Sgd) })),

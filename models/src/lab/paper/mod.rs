@@ -23,7 +23,7 @@ pub enum Part {
     Fig4,
     /// A transformer with SGD and Adam, each with a learned rate and without.
     Fig5,
-    /// What this library has beside the paper's rule, each on and off.
+    /// The parts that this library adds to the paper's rule, each switched on and off.
     Ablations,
     /// The optimizers that find their own rate, and a search by hand.
     Peers,
@@ -43,7 +43,9 @@ impl Series {
         Self { label: label.into(), of: vec![contender] }
     }
 
-    /// The group of the contender: several are of one group.
+    /// The group of the contenders, which is the same for all of them.
+    ///
+    /// Example: [`exhibits`].
     pub fn group(&self) -> Option<Group> {
         self.of.first().map(|one| one.group)
     }
@@ -87,6 +89,8 @@ pub enum View {
 
 impl View {
     /// What is to be seen.
+    ///
+    /// Example: [`exhibits`].
     pub fn caption(&self) -> &str {
         match self {
             Self::Curves { caption, .. } | Self::Grid { caption, .. } => caption,
@@ -94,6 +98,8 @@ impl View {
     }
 
     /// All its series.
+    ///
+    /// Example: [`exhibits`].
     pub fn series(&self) -> Vec<&Series> {
         match self {
             Self::Curves { series, .. } => series.iter().collect(),
@@ -111,14 +117,16 @@ pub struct Exhibit {
     pub title: &'static str,
     /// What it is, and what had to be chosen because the paper does not tell.
     pub about: &'static str,
-    /// What is learned: each of its series learns all of them.
+    /// The tasks. Each series is trained on all of them.
     pub tasks: Vec<Task>,
     /// How it is drawn.
     pub views: Vec<View>,
 }
 
 impl Exhibit {
-    /// Who learns, each once.
+    /// The contenders of all series, each once.
+    ///
+    /// Example: [`exhibits`].
     pub fn contenders(&self) -> Vec<&Contender> {
         let mut all: Vec<&Contender> = Vec::new();
         for one in self.views.iter().flat_map(View::series).flat_map(|series| &series.of) {

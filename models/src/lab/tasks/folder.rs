@@ -35,7 +35,7 @@ pub(super) fn open(folders: &Folders, scale: Scale, place: Place) -> Opened {
     })
 }
 
-/// A folder of drawn pictures, below that for drawings. All runs of a scale share it.
+/// A folder of drawn pictures, within the folder for drawings. All runs of a scale share it.
 fn drawn(folders: &Folders, scale: Scale) -> Result<PathBuf, TrainError> {
     let scratch = folders.for_drawings().cloned().unwrap_or_else(std::env::temp_dir);
     let [train, val] = scale.pick([4, 4], [128, 32], [1_152, 288]);

@@ -1,4 +1,4 @@
-//! How outputs are compared with what is due.
+//! How outputs are compared with targets.
 
 use crate::{lab::Tested, train::argmax};
 
@@ -33,7 +33,7 @@ impl Measure {
     }
 }
 
-/// The rows of these numbers, those that there are.
+/// The rows with these numbers, as far as they exist.
 pub(super) fn rows<const N: usize>(values: &[f32], numbers: &[usize]) -> Vec<f32> {
     let row = |&number: &usize| values.get(number * N..(number + 1) * N).unwrap_or_default();
     numbers.iter().flat_map(row).copied().collect()
@@ -43,7 +43,7 @@ pub(super) fn rows<const N: usize>(values: &[f32], numbers: &[usize]) -> Vec<f32
 mod tests {
     use super::*;
 
-    // Fails if a row is not averaged over its outputs, or if the entropy is of another label.
+    // Fails if a row is not averaged over its outputs, or if the entropy is taken of another label.
     #[test]
     fn outputs_are_measured_by_rows() {
         let squares = Measure::Squares.test::<2>(&[1.0, 2.0, 0.0, 0.0], &[0.0, 0.0, 1.0, 0.0]);

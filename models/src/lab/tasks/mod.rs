@@ -6,7 +6,7 @@ mod task;
 
 pub use task::{Ready, Task};
 
-// All models, which take minutes to compile.
+// This has all models, which take minutes to compile.
 #[cfg(feature = "lab")]
 mod folder;
 #[cfg(feature = "lab")]

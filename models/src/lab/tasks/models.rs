@@ -38,7 +38,7 @@ pub(super) type Coder = (
 /// A line over 32 numbers.
 pub(super) type Line = Linear<32, 1, f32, Cpu>;
 
-/// Parts the plane.
+/// A network that classifies points of the plane.
 pub(super) type Planar =
     ((Linear<2, 32, f32, Cpu>, Tanh), (Linear<32, 32, f32, Cpu>, Tanh), Linear<32, 2, f32, Cpu>);
 

@@ -1,5 +1,5 @@
 //! The tasks of the paper's figures and tables. At paper scale they are the paper's, as far as it
-//! tells; at the others they are what two cores do in seconds.
+//! tells; at the other scales they are small enough for two cores to do in seconds.
 
 use super::{
     folder,

@@ -129,7 +129,7 @@ impl<M: Translator<Number = f32, Device: TaskDevice>> Problem for Sentences<M> {
 
     fn build(&self, device: &M::Device) -> Result<M, TrainError> {
         let mut model = M::try_build(device).map_err(failed)?;
-        // It would draw anew for each trial on a batch.
+        // Dropout would draw anew for each trial on a batch.
         model.set_dropout(DropoutRate::NONE);
         Ok(model)
     }

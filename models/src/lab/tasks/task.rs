@@ -14,7 +14,7 @@ pub struct Task {
     pub name: &'static str,
     /// What it is, in a sentence.
     pub about: &'static str,
-    /// The folder of the data set that it cannot be had without.
+    /// The folder of the data set that the task needs.
     pub needs: Option<&'static str>,
     /// Whether a GPU can train it.
     pub on_gpu: bool,
@@ -25,7 +25,7 @@ pub struct Task {
 /// run, and they take minutes to compile.
 pub(super) const LARGE: bool = !cfg!(debug_assertions);
 
-/// A task with its data, or why it cannot be had.
+/// A task with its data, or why there is none.
 pub(super) type Opened = Result<Box<dyn Ready>, TrainError>;
 
 impl std::fmt::Debug for Task {
@@ -93,6 +93,8 @@ impl Task {
     ///
     /// # Errors
     /// Files that cannot be read.
+    ///
+    /// Example: [`Place`].
     pub fn open_at(
         &self,
         folders: &Folders,

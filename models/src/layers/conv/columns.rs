@@ -8,7 +8,7 @@ use crate::layers::{
 };
 use rayon::prelude::*;
 
-/// How many columns make a block: it stays in a core's cache between its making and its use.
+/// The bytes of a block of columns. A block of this size stays in a core's cache until it is used.
 const BLOCK_BYTES: usize = 384 << 10;
 /// Images with fewer pixels than this are put side by side: narrow products are slow.
 const NARROW: usize = 256;
@@ -18,24 +18,25 @@ impl Geometry {
         self.channels / self.groups * self.kernel * self.kernel
     }
 
-    /// How many images are taken together.
+    /// How many images share a block of columns.
     pub(super) fn together(&self) -> usize {
         (NARROW / self.out_pixels().max(1)).clamp(1, self.batch.max(1))
     }
 
-    /// How many rows of an output image make a block by their columns.
+    /// How many rows of an output image a block of columns is for.
     fn block_rows<E>(&self) -> usize {
         let row = self.taps() * self.out_width * std::mem::size_of::<E>();
         (BLOCK_BYTES / row.max(1)).clamp(1, self.out_height.max(1))
     }
 
-    /// An image is its own matrix of columns.
+    /// Whether an image is its own matrix of columns.
     pub(super) fn is_pointwise(&self) -> bool {
         self.kernel == 1 && self.stride == 1 && self.padding == 0
     }
 }
 
-/// A block of columns: those of output rows `rows` of `images` images, or of all rows.
+/// A block of columns: the columns of output rows `rows` of one image, or of all rows of `images`
+/// images.
 struct Block {
     images: usize,
     first_row: usize,
@@ -55,8 +56,8 @@ fn blocks<E>(geometry: &Geometry, images: usize) -> impl Iterator<Item = (usize,
     })
 }
 
-/// For each tap, channel by channel: the rows of `columns` that hold it, with the pixels they are
-/// of.
+/// Fills `columns` with a block of the image's windows: channel by channel, and within a channel
+/// tap by tap.
 ///
 /// Column (image, row, column of the output) of tap (channel, y, x) is
 /// `images[image][channel][row·s + y·d − p][column·s + x·d − p]`, or 0 in the padding.
@@ -98,7 +99,7 @@ fn gather<E: Element>(g: &Geometry, images: &[E], group: usize, block: &Block, c
     }
 }
 
-/// The transpose of [`gather`]: adds each column's elements to the pixels they are of.
+/// The transpose of [`gather`]: adds each column's elements to the pixels that they were read from.
 fn scatter<E: Element>(g: &Geometry, columns: &[E], group: usize, block: &Block, images: &mut [E]) {
     let per_group = g.channels / g.groups;
     let mut lines = columns.chunks_exact(g.out_width.max(1));
@@ -202,7 +203,7 @@ pub(super) fn forward<E: Element>(g: &Geometry, x: &[E], weight: &[E], y: &mut [
 
 const ALONE: gemm::Threads = gemm::Threads::One;
 
-/// The share of some images in the gradients.
+/// Adds what some images contribute to the gradients.
 pub(super) fn part<E: Element>(
     g: &Geometry,
     x: &[E],

@@ -38,7 +38,7 @@ where
     let g = geometry::<I, O, K, G, D::Err>(size, options.sliding)?;
     let (outputs, per_group) = (g.out_pixels(), I / G);
 
-    // One pixel of zeros, after the others, is all the padding.
+    // One pixel of zeros after the others stands for all of the padding.
     let padding: Tensor<_, E, D> = device.try_zeros_like(&(batch, Const::<I>, 1))?;
     let pixels = x.try_reshape_like(&(batch, Const::<I>, g.height * g.width))?;
     let pixels = (pixels, padding).try_concat_along(Axis::<2>)?;

@@ -4,8 +4,8 @@ use super::geometry::Geometry;
 use crate::layers::cuda::{Convolution, Kind, Precision};
 
 impl Geometry {
-    /// `None` where own kernels convolve: in f64, of nothing, and of more numbers than cuDNN takes
-    /// in one tensor.
+    /// This convolution as cuDNN takes it. `None` if our own kernels do it: in f64, for an empty
+    /// tensor, and for a tensor of more numbers than cuDNN takes.
     pub(super) fn for_cudnn(&self, kind: Kind) -> Option<Convolution> {
         let int = |number: usize| i32::try_from(number).ok();
         let sizes = |sizes: [usize; 4]| {
@@ -32,7 +32,8 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
 
-    // Fails where two sizes change places, and where cuDNN is asked for what it does not do.
+    // Fails where two sizes change places, and where cuDNN is asked for a convolution that it does
+    // not do.
     #[test]
     #[ignore = "gpu"]
     fn gpu_sizes_in_cudnns_order() {

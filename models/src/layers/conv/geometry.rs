@@ -23,11 +23,11 @@ pub(in crate::layers) struct Geometry {
 /// How a window moves over an image.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Sliding {
-    /// Pixels between two positions, at least 1.
+    /// The distance between two positions in pixels, at least 1.
     pub stride: usize,
     /// Pixels added on each side.
     pub padding: usize,
-    /// Pixels between two of the window's own, at least 1.
+    /// The distance between two neighbouring pixels of the window, at least 1.
     pub dilation: usize,
 }
 
@@ -48,7 +48,7 @@ impl Sliding {
 }
 
 impl Geometry {
-    /// Elements of an image, and of what becomes of it.
+    /// The number of elements of an image.
     pub(in crate::layers) fn image(&self) -> usize {
         self.channels * self.height * self.width
     }
@@ -66,8 +66,8 @@ impl Geometry {
         least(self.batch * self.out_image() * self.taps())
     }
 
-    /// The outputs whose tap at `offset` (times the dilation) falls on one of `size` pixels rather
-    /// than on padding, and the pixel that the first of them falls on.
+    /// The outputs whose tap number `offset` reads one of `size` pixels and not padding, and the
+    /// pixel that the first of these outputs reads. (The tap is `offset` times the dilation away.)
     pub(in crate::layers) fn span(&self, offset: usize, size: usize, outputs: usize) -> Span {
         let shift = offset * self.dilation;
         let first = self.padding.saturating_sub(shift).div_ceil(self.stride).min(outputs);
@@ -78,7 +78,7 @@ impl Geometry {
     }
 }
 
-/// Outputs `first..end`; the first reads `pixel`, each further one a stride on.
+/// Outputs `first..end`. The first reads `pixel`, and each further one reads the pixel a stride on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::layers) struct Span {
     pub(in crate::layers) first: usize,
@@ -105,7 +105,7 @@ mod tests {
             prop_assert_eq!(sliding.positions(size, kernel).is_some(), reach <= room);
             prop_assume!(reach <= room);
             let outputs = sliding.positions(size, kernel).unwrap();
-            // The last window ends within the padded image, one more would not.
+            // The last window ends within the padded image, and a further window would not.
             prop_assert!((outputs - 1) * stride + reach <= room && outputs * stride + reach > room);
 
             let geometry = Geometry {

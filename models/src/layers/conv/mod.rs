@@ -1,4 +1,4 @@
-//! Convolution of images: what its operands are; how it is done stands in the files below.
+//! Convolution of images: the types of its operands. The files below have the ways to compute it.
 
 mod columns;
 mod composed;

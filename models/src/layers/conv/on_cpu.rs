@@ -99,7 +99,7 @@ const PARTS: usize = 8;
 /// How many elements all parts have together, at most.
 const PARTS_ELEMENTS: usize = 16 << 20;
 
-/// `y` ← `y` + the convolution of `x` with `weight`, by the way that suits.
+/// `y` ← `y` + the convolution of `x` with `weight`, by the way that suits its sizes.
 fn forward<E: Element>(g: &Geometry, x: &[E], weight: &[E], y: &mut [E]) {
     if x.is_empty() || y.is_empty() {
         return;
@@ -112,7 +112,7 @@ fn forward<E: Element>(g: &Geometry, x: &[E], weight: &[E], y: &mut [E]) {
     columns::forward(g, x, weight, y);
 }
 
-/// The share of some images in the gradients, by the way that suits.
+/// Adds what some images contribute to the gradients, by the way that suits the sizes.
 fn part<E: Element>(
     g: &Geometry,
     x: &[E],

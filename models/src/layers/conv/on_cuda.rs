@@ -6,7 +6,7 @@ use dfdx::prelude::{
     Const, Cuda, Dim, Dtype, Gradients, HasShape, PutTape, Rank1, SplitTape, Tape, Tensor,
 };
 
-/// How this convolution is done on CUDA; `None` where [`composed`](super::composed) has to do it.
+/// How this convolution is done on CUDA. `None` if [`composed`](super::composed) has to do it.
 pub(in crate::layers) fn plan<
     E: Dtype,
     const I: usize,

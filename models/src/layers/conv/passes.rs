@@ -1,9 +1,10 @@
 //! The passes of a convolution on CUDA, by columns and matrix products, on addresses.
 //!
-//! The columns of a part of the batch lie side by side in one matrix: a row a tap, a column an
-//! output pixel, image after image. An image of that part is a range of its columns, so products of
-//! all images are one batched product that reads and writes images as dfdx has them. Where the
-//! weight's gradient is one product over all images, what came back is laid out likewise first.
+//! The columns of a part of the batch lie side by side in one matrix. It has a row for each tap and
+//! a column for each output pixel, image after image. An image of that part is a range of its
+//! columns, so products of all images are one batched product that reads and writes images as dfdx
+//! has them. If the weight's gradient is one product over all images, the outputs' gradient is laid
+//! out in the same way first.
 
 use super::{
     geometry::Geometry,
@@ -31,7 +32,7 @@ impl<'a> Passes<'a> {
     }
 }
 
-/// The matrices of a group of an image of a share: the images' own, or its columns.
+/// Functions for the matrices of one group, for each image of a share: images, columns and weights.
 impl Passes<'_> {
     fn bytes(&self, elements: usize) -> usize {
         elements * self.kind.bytes()
@@ -44,7 +45,8 @@ impl Passes<'_> {
         address + self.bytes(pixels + share.first_row * self.g.out_width) as u64
     }
 
-    /// Of images with `channels` planes of the output's size: a row a channel of the group.
+    /// Images with `channels` planes of the output's size, as matrices: a row for each channel of
+    /// the group.
     fn of_images(&self, address: u64, share: &Share, channels: usize) -> Matrix {
         let pixels = self.g.out_pixels();
         let steps = [channels * pixels, channels / self.g.groups * pixels];
@@ -56,21 +58,21 @@ impl Passes<'_> {
         }
     }
 
-    /// Of a matrix with a column for each output pixel of the share and `rows` rows: those of the
-    /// group, and the `step` columns of an image or of several.
+    /// Parts of a matrix with `rows` rows and a column for each output pixel of the share: the rows
+    /// of the group, and `step` columns, those of an image or of several.
     fn of_columns(&self, address: u64, share: &Share, rows: usize, step: usize) -> Matrix {
         let line = share.columns(&self.g);
         Matrix { address, line, transposed: false, steps: [step, rows / self.g.groups * line] }
     }
 
-    /// The weights of the group.
+    /// The weights of the group, as a matrix.
     fn of_weights(&self, address: u64) -> Matrix {
         let taps = self.g.taps();
         let steps = [0, self.g.outputs / self.g.groups * taps];
         Matrix { address, line: taps, transposed: false, steps }
     }
 
-    /// All of the batch.
+    /// The share that is the whole batch.
     fn all(&self) -> Share {
         Share { first: 0, images: self.g.batch, first_row: 0, rows: self.g.out_height }
     }
@@ -84,7 +86,8 @@ impl Passes<'_> {
         let x = x + self.bytes(share.first * self.g.image()) as u64;
         let grid = Grid::of_channels(share.columns(&self.g), self.g.channels);
         let arguments = (self.g.part(share), x, columns);
-        // SAFETY: as the caller guarantees; of `x` the kernel reads pixels of the share's images.
+        // SAFETY: as the caller guarantees. The kernel reads only pixels of the share's images from
+        // `x`.
         unsafe { self.gpu.launch(kernels::IM2COL, self.kind, grid, arguments) }
     }
 
@@ -123,7 +126,8 @@ impl Passes<'_> {
         if g.is_pointwise() {
             let share = self.all();
             let product = product(self, &share, self.of_images(x, &share, g.channels));
-            // SAFETY: the images are their own columns, and an output image is an own matrix.
+            // SAFETY: the images are their own columns, and each output image is a matrix of its
+            // own.
             return unsafe { self.gpu.multiply(self.kind, &product) };
         }
         let row_bytes = self.bytes(g.all_taps() * g.out_width);
@@ -139,7 +143,7 @@ impl Passes<'_> {
         Ok(())
     }
 
-    /// Does a pass by cuDNN. `false` where own kernels have to.
+    /// Does a pass by cuDNN. `false` if our own kernels have to do it.
     ///
     /// # Safety
     /// The addresses are those of the pass's operands.
@@ -158,7 +162,7 @@ impl Passes<'_> {
         }
     }
 
-    /// Adds the sum of each channel of what came back to the bias's gradient.
+    /// Adds, for each channel, the sum of the outputs' gradient to the bias's gradient.
     ///
     /// # Safety
     /// The addresses are those of the outputs' gradient and the bias's.
@@ -190,7 +194,8 @@ impl Passes<'_> {
         x_gradient: Option<u64>,
     ) -> Result<(), CudaErr> {
         let g = self.g;
-        // The images' gradient first: own kernels can do that of the filters by itself.
+        // The images' gradient comes first. If cuDNN does that one only, our own kernels do that of
+        // the filters.
         // SAFETY: as the caller guarantees.
         #[cfg(feature = "cudnn")]
         let x_gradient = match x_gradient {
@@ -203,8 +208,9 @@ impl Passes<'_> {
             _ => None,
         };
         let pointwise = g.is_pointwise();
-        // A product for each image gives a weight gradient for each, which is written and read. One
-        // over all images needs what came back laid out like the columns.
+        // A product for each image gives a weight gradient for each image, which is written and
+        // then read. A product over all images needs the outputs' gradient laid out like the
+        // columns.
         let laid_out = g.outputs + if pointwise { g.channels } else { 0 };
         let by_image = g.weights() <= laid_out * g.out_pixels();
         let row_bytes = match pointwise && by_image {
@@ -223,8 +229,8 @@ impl Passes<'_> {
         };
         for share in g.shares(row_bytes) {
             let room = Room::new(self, &share, by_image)?;
-            // SAFETY: as the caller guarantees; `room` holds what is laid out in it. The columns
-            // are overwritten only after they have been used.
+            // SAFETY: as the caller guarantees. `room` is large enough for the matrices that are
+            // laid out in it. The columns are overwritten only after they have been used.
             unsafe {
                 self.weight_gradient(&share, &room, [x, upstream], weight_gradient)?;
                 if let Some(x_gradient) = x_gradient.filter(|_| !pointwise) {
@@ -297,7 +303,7 @@ impl Passes<'_> {
             c: Matrix { steps: [g.weights(), weights.steps[1]], ..weights },
             added: alone,
         };
-        // SAFETY: each of the parts is an own matrix, with room for it.
+        // SAFETY: each of the parts is a matrix of its own, with room for it.
         unsafe { self.gpu.multiply(self.kind, &product) }?;
         if alone {
             return Ok(());
@@ -308,10 +314,10 @@ impl Passes<'_> {
     }
 }
 
-/// What a share's backward pass has in the workspace.
+/// The parts of the workspace in a share's backward pass.
 struct Room {
     columns: u64,
-    /// The outputs' gradient, laid out like the columns, if it is.
+    /// The outputs' gradient, if it is laid out like the columns.
     transposed: Option<u64>,
     /// Into how many products the weights' gradient is split, and where their results are.
     parts: usize,

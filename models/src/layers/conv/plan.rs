@@ -3,15 +3,15 @@
 use super::geometry::Geometry;
 use crate::layers::cuda::{Channels, Kind, Part};
 
-/// How many bytes the columns of a part of the batch take, about: few enough that a large GPU's
-/// cache holds most of them between their making and their use, and enough to keep it busy. Tests
-/// have small images, and several parts all the same.
+/// About how many bytes the columns of a part of the batch take: few enough that a large GPU's
+/// cache holds most of them until they are used, and enough to keep the GPU busy. Tests have small
+/// images, so their parts are smaller, and there are several.
 const PART_BYTES: usize = if cfg!(test) { 4 << 10 } else { 64 << 20 };
-/// The numbers of a launch are below this: cuBLAS takes no larger ones.
+/// All numbers of a launch are below this: cuBLAS takes no larger ones.
 const MOST: usize = 1 << 31;
 /// A product that is cut into as many tiles as this keeps a large GPU busy.
 const BUSY: usize = 256;
-/// The sides of a tile, about.
+/// About the length of a tile's sides.
 const TILE: usize = 64;
 
 /// A convolution whose numbers are small enough for the kernels and cuBLAS.
@@ -19,7 +19,7 @@ const TILE: usize = 64;
 pub(in crate::layers) struct Plan {
     pub(super) kind: Kind,
     pub(super) g: Geometry,
-    /// Of the outputs.
+    /// The channels of the outputs.
     pub(super) channels: Channels,
 }
 
@@ -50,18 +50,19 @@ pub(super) struct Share {
 }
 
 impl Share {
-    /// The outputs of an image that are in it.
+    /// The number of outputs of each image in the share.
     pub(super) fn outputs(&self, g: &Geometry) -> usize {
         self.rows * g.out_width
     }
 
-    /// The columns of its matrix.
+    /// The number of columns of the share's matrix.
     pub(super) fn columns(&self, g: &Geometry) -> usize {
         self.images * self.outputs(g)
     }
 
-    /// Into how many products the sum over the columns of a share is split: whole images each, with
-    /// as many tiles together as keep the GPU busy, and with results no larger than the columns.
+    /// Into how many products the sum over the columns of a share is split. Each product takes
+    /// whole images. Together they have enough tiles to keep the GPU busy, and their results are no
+    /// larger than the columns.
     pub(super) fn parts(&self, g: &Geometry) -> usize {
         let tiles = g.groups * (g.outputs / g.groups).div_ceil(TILE) * g.taps().div_ceil(TILE);
         let wanted = BUSY.div_ceil(tiles.max(1));
@@ -72,7 +73,7 @@ impl Share {
 }
 
 impl Geometry {
-    /// A row of the matrix of columns for each of these, group after group.
+    /// The taps of all groups. The matrix of columns has a row for each of them, group after group.
     pub(super) fn all_taps(&self) -> usize {
         self.channels * self.kernel * self.kernel
     }
@@ -102,7 +103,7 @@ impl Geometry {
         (0..self.batch).step_by(images).flat_map(of_images).collect()
     }
 
-    /// What a kernel is told of a share.
+    /// The sizes of a share, as a kernel takes them.
     pub(super) fn part(&self, share: &Share) -> Part {
         let reach = (self.kernel - 1) * self.dilation;
         let top = (share.first_row * self.stride).saturating_sub(self.padding).min(self.height);
@@ -125,8 +126,8 @@ impl Geometry {
         }
     }
 
-    /// What lays out `channels` planes of the output's size channel by channel: a window of one
-    /// pixel.
+    /// The sizes by which the kernel lays out `channels` planes of the output's size, channel by
+    /// channel: its window then has one pixel.
     pub(super) fn transposing(&self, share: &Share, channels: usize) -> Part {
         let one = Self {
             channels,
@@ -191,7 +192,7 @@ mod tests {
         }
     }
 
-    // Larger numbers than a launch or cuBLAS takes are left to dfdx's operations.
+    // Convolutions with larger numbers than a launch or cuBLAS takes are left to dfdx's operations.
     #[test]
     #[ignore = "gpu"]
     fn gpu_numbers_that_do_not_fit() {

@@ -105,7 +105,7 @@ fn as_defined() {
     agrees::<40, 8, 3, 1>((2, 40, 40), (1, 1, 1));
 }
 
-/// The way for single precision against the other, in single precision.
+/// Compares the direct way with the way by columns, in single precision.
 fn direct_agrees<const I: usize, const O: usize, const K: usize>(
     (batch, height, width): (usize, usize, usize),
     (stride, padding, dilation): (usize, usize, usize),
@@ -127,7 +127,7 @@ fn direct_agrees<const I: usize, const O: usize, const K: usize>(
             assert!((ours - theirs).abs() <= 2e-5 * scale, "{ours} for {theirs}");
         }
     };
-    // What is there is added to.
+    // Results are added to what is there already.
     let (mut ours, mut theirs) = (vec![1.0; y_gradient.len()], vec![1.0; y_gradient.len()]);
     direct::forward(&g, &x, &weight, &mut ours);
     columns::forward(&g, &x, &weight, &mut theirs);
@@ -143,9 +143,9 @@ fn direct_agrees<const I: usize, const O: usize, const K: usize>(
     close(ours.1, theirs.1);
 }
 
-// Sizes on both sides of a register, a block of outputs, a pair of filters and a run of images,
-// interleaved and not. Fails for a wrong tap or phase, for what is read beyond the end, and for
-// what the images before have left.
+// Sizes below and above those of a register, a block of outputs, a pair of filters and a run of
+// images, interleaved and not. Fails for a wrong tap or phase, if a number beyond the end is read,
+// and if numbers of earlier images are left over.
 #[test]
 fn the_direct_way_as_the_other() {
     let plain = (1, 1, 1);
@@ -181,7 +181,7 @@ fn the_direct_way_as_the_other() {
     }
 }
 
-// In single precision, where images are taken by another way: as one run, and interleaved.
+// Single precision has a way of its own: images as one run, and interleaved.
 #[test]
 fn the_same_bits_in_single_precision() {
     let with = |threads, (batch, size, stride)| {
@@ -226,7 +226,7 @@ fn gradients_are_derivatives() {
     check::derivative(&bias, &gradients.get(&bias), |bias| loss(&x, &weight, bias).array());
 }
 
-// Fails if images are dealt to threads in shares that depend on their number.
+// Fails if the images that a thread takes depend on the number of threads.
 #[test]
 fn the_same_bits_for_any_number_of_threads() {
     let with = |threads| {
@@ -293,7 +293,7 @@ fn no_images() {
     assert_eq!(conv.forward(x).shape(), &(0, Const, 2, 2));
 }
 
-// 1/√(IN/GROUPS·K·K), in all of it.
+// The weights fill the range up to 1/√(IN/GROUPS·K·K).
 #[test]
 fn starts_as_pytorch_does() {
     let dev = Cpu::seed_from_u64(1);

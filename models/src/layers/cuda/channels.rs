@@ -1,17 +1,17 @@
-//! Kernels that take a batch's channels each by itself.
+//! Launches of kernels that work on each channel of a batch by itself.
 
 use super::{
     launch::{Grid, MOST_IN_Y, THREADS},
     sizes::Planes,
 };
 
-/// As many blocks as keep a large GPU busy.
+/// The number of blocks that keeps a large GPU busy.
 const BUSY: usize = 1024;
-/// The least number of elements that a block takes. In tests few, so that blocks share, and yet
-/// several a thread.
+/// The least number of elements that a block takes. Tests have a smaller one, so that several
+/// blocks share a channel, and each thread still takes several elements.
 const SHARE: usize = if cfg!(test) { 700 } else { 1024 };
 
-/// What is launched on the planes of a batch: a row of blocks for each channel, which they share.
+/// A launch on the planes of a batch. The blocks of a row share one channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::layers) struct Channels {
     pub(in crate::layers) planes: Planes,
@@ -30,7 +30,7 @@ impl Channels {
         let shares = shares.clamp(1, THREADS as usize) as u32;
         let planes =
             Planes { images: small(images)?, channels: small(channels)?, pixels: small(pixels)? };
-        // Nothing is launched on no elements.
+        // Without elements nothing is launched.
         let grid = Grid(if elements == 0 { 0 } else { shares }, planes.channels);
         (channels <= MOST_IN_Y).then_some(Self { planes, grid, shares })
     }
@@ -43,11 +43,11 @@ impl Channels {
 
 /// How many rows a block takes for the sums of columns.
 const ROWS: usize = 32;
-/// Among how many blocks the rows are shared, at most.
+/// The most blocks that share the rows.
 const MOST_SHARES: usize = 256;
 
-/// Among how many blocks rows are shared for the sums of their columns. As with
-/// [`shares`](Channels::shares), it depends on their number alone.
+/// How many blocks share the rows for the sums of their columns. As for
+/// [`shares`](Channels::shares), this depends on the number of rows alone.
 pub(in crate::layers) fn row_shares(rows: usize) -> usize {
     rows.div_ceil(ROWS).clamp(1, MOST_SHARES)
 }

@@ -1,4 +1,5 @@
-// Convolution: the windows of images become the columns of a matrix, and back.
+// Convolution: the windows of images become the columns of a matrix, and columns are added back to
+// images.
 
 // The part of a convolution that a launch works on: `rows` rows of the output, from `first_row` on,
 // of `images` images. The addresses are those of its first image.
@@ -6,7 +7,7 @@ struct Part {
     u32 images, channels, height, width;
     u32 kernel, stride, padding, dilation;
     u32 out_width, first_row, rows;
-    // The rows of an input image that these outputs read: from `top` on.
+    // The rows of an input image that these outputs read. They begin at `top`.
     u32 top, lines;
 };
 
@@ -22,7 +23,7 @@ __device__ void im2col(const Part &g, const E *__restrict__ x, E *__restrict__ c
             const E *plane = x + ((u64)image * g.channels + channel) * g.height * g.width;
             E *to = columns + (u64)channel * g.kernel * g.kernel * count + at;
             for (u32 ky = 0; ky < g.kernel; ky++) {
-                // What would be below 0 is far above the height.
+                // The number is unsigned: what would be below 0 is far above the height.
                 const u32 down = row * g.stride + ky * g.dilation - g.padding;
                 for (u32 kx = 0; kx < g.kernel; kx++) {
                     const u32 along = column * g.stride + kx * g.dilation - g.padding;
@@ -35,16 +36,16 @@ __device__ void im2col(const Part &g, const E *__restrict__ x, E *__restrict__ c
     }
 }
 
-// Divides a number by the stride: the whole part, and whether nothing is left. Without strides
-// there is nothing to divide.
+// Divides a number by the stride: the whole part, and whether the rest is 0. Without strides there
+// is nothing to divide.
 template <bool STRIDES>
 __device__ bool divided(u32 number, u32 stride, u32 *whole) {
     *whole = STRIDES ? number / stride : number;
     return !STRIDES || *whole * stride == number;
 }
 
-// The transpose of im2col: adds to each pixel the elements of the columns that are of it. A thread
-// has a pixel to itself, and takes its taps in order.
+// The transpose of im2col: adds to each pixel the elements of the columns that were read from it. A
+// thread has a pixel to itself, and takes its taps in order.
 template <typename E, bool STRIDES>
 __device__ void col2im(const Part &g, const E *__restrict__ columns, E *__restrict__ x) {
     const u32 outputs = g.rows * g.out_width, count = g.images * outputs;
@@ -60,7 +61,7 @@ __device__ void col2im(const Part &g, const E *__restrict__ columns, E *__restri
                 const u32 down = line + g.padding - ky * g.dilation;
                 u32 row;
                 if (!divided<STRIDES>(down, g.stride, &row)) continue;
-                // What would be below 0 is far above the number of rows.
+                // The number is unsigned: what would be below 0 is far above the number of rows.
                 row -= g.first_row;
                 if (row >= g.rows) continue;
                 const E *of_row = of_tap + image * outputs + row * g.out_width;

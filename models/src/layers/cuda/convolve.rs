@@ -16,8 +16,8 @@ thread_local! {
 }
 
 impl Gpu {
-    /// Does a pass of a convolution by cuDNN: `result` is written, or added to. `false` where there
-    /// is no cuDNN, or none of its algorithms for this: then nothing has been done.
+    /// Does a pass of a convolution by cuDNN, which writes `result` or adds to it. `false` if there
+    /// is no cuDNN, or no algorithm for this pass: then nothing has been done.
     ///
     /// # Safety
     /// The addresses are those of the pass's operands, in the order that [`Pass`] names them in,
@@ -38,7 +38,8 @@ impl Gpu {
         while let Some(algorithm) = self.cudnn.as_mut().and_then(|dnn| dnn.algorithm(pass, of)) {
             let workspace = self.workspace(algorithm.memory)?;
             let Some(dnn) = &mut self.cudnn else { break };
-            // SAFETY: as the caller guarantees, and the workspace is as large as it has to be.
+            // SAFETY: as the caller guarantees, and the workspace has the bytes that the algorithm
+            // needs.
             let done = unsafe { dnn.run((pass, of), algorithm, addresses, workspace, added) };
             let failed = |why| {
                 tracing::error!(why, ?pass, ?of, "cuDNN has failed");

@@ -7,7 +7,7 @@ struct Dropped {
     double scale;
 };
 
-// What an element is multiplied by. The hash is SplitMix64's.
+// The factor that an element is multiplied by. The hash is SplitMix64's.
 template <typename E>
 __device__ typename As<E>::Real factor(const Dropped &dropped, u64 index) {
     u64 hash = dropped.seed + (index + 1) * 0x9e3779b97f4a7c15ull;
@@ -17,7 +17,7 @@ __device__ typename As<E>::Real factor(const Dropped &dropped, u64 index) {
     return hash < dropped.below ? 0 : (typename As<E>::Real)dropped.scale;
 }
 
-// y ← what is left of x, on top of `onto` if there is one.
+// y ← the elements of x that are kept, scaled, plus `onto` if there is one.
 template <typename E>
 __device__ void drop(u64 len, const Dropped &dropped, const E *x, const E *onto, E *y) {
     for (u64 at = thread(); at < len; at += threads()) {
@@ -26,8 +26,8 @@ __device__ void drop(u64 len, const Dropped &dropped, const E *x, const E *onto,
     }
 }
 
-// Adds to the gradient of x, and to that of what it went onto, if there was such. They may be one
-// and the same.
+// Adds to the gradient of x, and to that of `onto` if there is one. The two may be one and the
+// same.
 template <typename E>
 __device__ void drop_gradient(u64 len, const Dropped &dropped, const E *upstream, E *x_gradient,
                               E *onto_gradient) {

@@ -1,6 +1,8 @@
-// What the kernels of the layers share. The files of kernels follow it in one source.
+// What the kernels of the layers share. This file comes first in one source, and the files with
+// kernels follow.
 
-// The types of elements that kernels are made for: one, where a program is to compile no more.
+// The types of elements that kernels are made for. A program that needs one type compiles only
+// that.
 #ifndef KINDS
 #define KINDS(KERNELS) KERNELS(float, f32) KERNELS(double, f64) KERNELS(f16, f16)
 #endif
@@ -11,12 +13,12 @@ typedef unsigned long long u64;
 // The threads of a block. Must equal the constant in `launch.rs`.
 const u32 THREADS = 256;
 
-// Half precision, by its bits: NVRTC has no header for it. New ones are 0.
+// Half precision, by its bits: NVRTC has no header for it. A new one is 0.
 struct f16 {
     unsigned short bits;
 };
 
-// What an element is computed in.
+// The type that elements are computed in.
 template <typename E>
 struct As {
     typedef E Real;
@@ -41,7 +43,7 @@ __device__ inline float real(f16 x) {
 __device__ inline void put(float &to, float x) { to = x; }
 __device__ inline void put(double &to, double x) { to = x; }
 
-// Rounds to the nearest, and to even where two are as near.
+// Rounds to the nearest number, and to the even one if two are equally near.
 __device__ inline void put(f16 &to, float x) {
     const u32 bits = __float_as_uint(x), sign = bits >> 16 & 0x8000u;
     const u32 size = bits & 0x7fffffffu;
@@ -55,7 +57,7 @@ __device__ inline void put(f16 &to, float x) {
     to.bits = sign | rounded;
 }
 
-// Adds to an element.
+// Adds a number to an element.
 template <typename E>
 __device__ void add_to(E &to, typename As<E>::Real x) {
     put(to, real(to) + x);
@@ -67,12 +69,12 @@ __device__ double wide(E x) {
     return real(x);
 }
 
-// The number of this thread among those of a row of blocks, and how many there are.
+// The number of this thread among all threads of a row of blocks, and how many threads there are.
 __device__ inline u64 thread() { return blockIdx.x * (u64)THREADS + threadIdx.x; }
 __device__ inline u64 threads() { return gridDim.x * (u64)THREADS; }
 
-// Rows are taken by warps: the number of this one, how many there are, and the thread's place in
-// it.
+// Each warp takes rows: the number of this warp, how many warps there are, and the thread's place
+// in the warp.
 const u32 WARP = 32;
 __device__ inline u64 warp() { return thread() / WARP; }
 __device__ inline u64 warps() { return threads() / WARP; }
@@ -148,7 +150,7 @@ __device__ void walk(const Planes &planes, F each) {
     }
 }
 
-// The sums of a channel: those of its row of blocks, in `parts`. For all threads.
+// The sums of a channel, from those of its row of blocks in `parts`. All threads get them.
 template <u32 N>
 __device__ Sums<N> sum_of_channel(const Sums<N> *parts) {
     Sums<N> mine = {};

@@ -20,8 +20,8 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-/// What a program has of a GPU, once. All of dfdx's devices of the same number share the GPU's
-/// context and its stream, so one is as good as another.
+/// All that the layers have of one GPU: there is one of these for each GPU. All of dfdx's devices
+/// of the same number share the GPU's context and its stream, so any of them will do.
 pub(in crate::layers) struct Gpu {
     pub(super) device: Arc<CudaDevice>,
     pub(super) blas: CudaBlas,
@@ -34,8 +34,8 @@ pub(in crate::layers) struct Gpu {
 static GPUS: Mutex<BTreeMap<i32, &'static Mutex<Gpu>>> = Mutex::new(BTreeMap::new());
 
 impl Gpu {
-    /// The GPU of `cuda`, for one layer at a time: what a layer leaves in the workspace between two
-    /// launches, another must not overwrite. `number` is CUDA's, if it is known.
+    /// The GPU of `cuda`, for one layer at a time: no other layer may overwrite the workspace
+    /// between two launches. `number` is CUDA's number of the GPU, if it is known.
     pub(super) fn lock(
         cuda: &Cuda,
         number: Option<i32>,
@@ -45,7 +45,7 @@ impl Gpu {
         let gpu = match known {
             Some(gpu) => gpu,
             None => {
-                // dfdx does not expose cudarc's handle of the device, but each buffer does.
+                // cudarc's handle of the device, by way of a buffer: see tlr's `snapshots/gpu.rs`.
                 let device = Storage::<f32>::try_alloc_len(cuda, 1)?.device();
                 let number = *device.cu_device();
                 match gpus.get(&number) {
@@ -76,7 +76,7 @@ impl Gpu {
     /// The address of at least `bytes` bytes for this layer's own use, with anything in them.
     pub(in crate::layers) fn workspace(&mut self, bytes: usize) -> Result<u64, CudaErr> {
         if self.workspace.len() < bytes {
-            // The one that was too small goes first, in the order of the stream.
+            // The workspace that was too small is freed first, in the order of the stream.
             self.workspace = self.device.null()?;
             // SAFETY: bytes are valid whatever they are.
             #[allow(unsafe_code)]
@@ -89,7 +89,8 @@ impl Gpu {
         Ok(address)
     }
 
-    /// Fills memory that is to be written with NaN, so that a test sees what is not.
+    /// Fills memory that is to be written with NaN, so that a test sees which elements are not
+    /// written.
     #[cfg(test)]
     pub(super) fn poison(&self, address: u64, bytes: usize) -> Result<(), CudaErr> {
         self.device.bind_to_thread()?;
@@ -143,11 +144,11 @@ impl Gpu {
     }
 }
 
-/// cuDNN on this GPU, or a warning that says why there is none. The layers do without it.
+/// cuDNN on this GPU. If there is none, a warning says why, and the layers do without it.
 #[cfg(feature = "cudnn")]
 fn cudnn(device: &CudaDevice) -> Result<Option<Cudnn>, CudaErr> {
     device.bind_to_thread()?;
-    // SAFETY: the stream is the device's, and whoever has the one has the other.
+    // SAFETY: the stream belongs to the device, and `Gpu` keeps both.
     #[allow(unsafe_code)]
     let cudnn = unsafe { Cudnn::new(device.cu_stream().cast()) };
     let warn = |missing| tracing::warn!(%missing, "no cuDNN, own kernels convolve");

@@ -9,11 +9,11 @@ pub(super) const THREADS: u32 = 256;
 /// The threads of a warp.
 const WARP: usize = 32;
 /// More blocks than this do not make a launch faster: a thread then takes several elements. Tests
-/// have fewer, so that threads do.
+/// have a lower limit, so that threads do take several.
 const BLOCKS: usize = if cfg!(test) { 3 } else { 1 << 14 };
 /// The most blocks that CUDA allows in y.
 pub(super) const MOST_IN_Y: usize = 65535;
-/// The most that a launch has there, where a block may take several channels.
+/// The most blocks in y of a launch on channels: a block may then take several channels.
 const CHANNELS: usize = if cfg!(test) { 5 } else { MOST_IN_Y };
 
 /// The source of all kernels, of the kinds that `KINDS` names.
@@ -159,27 +159,28 @@ all_kernels! {
     EMBED_GRADIENT: "embed_gradient",
 }
 
-/// How many blocks a kernel is launched with, in x and in y. With none it is not launched.
+/// How many blocks a kernel is launched with, in x and in y. If there are none, it is not launched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::layers) struct Grid(pub(super) u32, pub(super) u32);
 
 impl Grid {
-    /// For a thread an element, or several.
+    /// A thread takes one element, or several.
     pub(in crate::layers) fn of(elements: usize) -> Self {
         Self(elements.div_ceil(THREADS as usize).min(BLOCKS) as u32, 1)
     }
 
-    /// For a warp a row, or several.
+    /// A warp takes one row, or several.
     pub(in crate::layers) fn of_rows(rows: usize) -> Self {
         Self::of(rows.saturating_mul(WARP))
     }
 
-    /// As [`of`](Self::of), for each channel, or several.
+    /// As [`of`](Self::of), with a row of blocks for each channel, or for several.
     pub(in crate::layers) fn of_channels(elements: usize, channels: usize) -> Self {
         Self(Self::of(elements).0, channels.min(CHANNELS) as u32)
     }
 
-    /// As [`of`](Self::of), for each of some shares of rows: not more than CUDA allows in y.
+    /// As [`of`](Self::of), with a row of blocks for each share of the rows. There are no more
+    /// shares than CUDA allows in y.
     pub(in crate::layers) fn of_shares(columns: usize, shares: usize) -> Self {
         Self(Self::of(columns).0, shares.min(MOST_IN_Y) as u32)
     }

@@ -9,8 +9,8 @@ __device__ void add_bias(u64 rows, u32 width, u32 relu, const E *__restrict__ bi
     }
 }
 
-// The sum of each column of a gradient over a share of the rows: that of the block in y. `passed`
-// gets the gradient, if it was rectified, or 0 where the rectifier did not let y pass.
+// The sum of each column of a gradient over the share of the rows that belongs to the block's y. If
+// y was rectified, `passed` gets the gradient where the rectifier let y through, and 0 elsewhere.
 template <typename E>
 __device__ void linear_gradient(u64 rows, u32 width, u32 relu, const E *__restrict__ y,
                                 const E *__restrict__ upstream, E *__restrict__ passed,

@@ -9,12 +9,13 @@ use tlr::{gpu_place, GpuPlace};
 /// The memory of a gradient, or of what a layer keeps for its backward pass.
 pub(super) type Buffer<E> = <Cuda as Storage<E>>::Vec;
 
-/// Where a gradient is. It stays there as long as the gradients have it.
+/// The address of a gradient. It is valid as long as the set of gradients exists.
 pub(in crate::layers) fn address<E: Unit>(gradient: &Buffer<E>) -> u64 {
     *gradient.device_ptr()
 }
 
-/// Memory for what a layer keeps for its backward pass. It comes from dfdx's cache, and goes back.
+/// Memory for what a layer keeps for its backward pass. It comes from dfdx's cache, and returns to
+/// it.
 pub(in crate::layers) fn kept<E: Unit>(cuda: &Cuda, len: usize) -> Result<Buffer<E>, CudaErr> {
     cuda.try_alloc_len(len)
 }
@@ -25,7 +26,7 @@ thread_local! {
     pub(super) static BLIND: std::cell::Cell<bool> = const { std::cell::Cell::new(false) };
 }
 
-/// Where dfdx has a tensor of `len` elements, if that can be found out.
+/// Where in memory dfdx has a tensor of `len` elements, if that can be found out.
 fn place<S: Shape, E: Dtype>(tensor: &Tensor<S, E, Cuda>, len: usize) -> Option<GpuPlace> {
     #[cfg(test)]
     if BLIND.get() {
@@ -37,11 +38,11 @@ fn place<S: Shape, E: Dtype>(tensor: &Tensor<S, E, Cuda>, len: usize) -> Option<
     place
 }
 
-/// A contiguous tensor that a kernel reads, and its address. It keeps the memory.
+/// A contiguous tensor that a kernel reads, and its address. The memory is kept as long as this is.
 pub(in crate::layers) struct Input<S: Shape, E: Dtype> {
     tensor: Tensor<S, E, Cuda>,
     place: Option<GpuPlace>,
-    /// The elements once more, where dfdx's address is unknown.
+    /// A copy of the elements, if their address is unknown.
     copy: Option<CudaSlice<E>>,
 }
 
@@ -103,13 +104,13 @@ impl Site {
 pub(in crate::layers) struct Output<S: Shape, E: Dtype> {
     tensor: Tensor<S, E, Cuda>,
     address: u64,
-    /// What is written to instead, where dfdx's address is unknown.
+    /// The memory that kernels write to instead, if the tensor's address is unknown.
     beside: Option<Buffer<E>>,
 }
 
 impl<S: Shape, E: Dtype> Output<S, E> {
     pub(in crate::layers) fn new(cuda: &Cuda, shape: S) -> Result<Self, CudaErr> {
-        // dfdx gives none that is not filled with zeros.
+        // dfdx has no way to make a tensor that is not filled.
         let tensor: Tensor<S, E, Cuda> = cuda.try_zeros_like(&shape)?;
         let len = shape.num_elements();
         if len == 0 {
@@ -131,7 +132,7 @@ impl<S: Shape, E: Dtype> Output<S, E> {
     /// The tensor, after all launches that write to it.
     pub(in crate::layers) fn tensor(self) -> Result<Tensor<S, E, Cuda>, CudaErr> {
         let Some(beside) = self.beside else { return Ok(self.tensor) };
-        // dfdx makes a tensor of a buffer where it hands out a gradient, as a copy.
+        // dfdx makes a tensor from a buffer only where it hands out a gradient, as a copy.
         let mut gradients = Gradients::leaky();
         *gradients.get_or_alloc_mut(&self.tensor)? = beside;
         Ok(gradients.get(&self.tensor))

@@ -1,8 +1,9 @@
-//! What the layers share on CUDA: own kernels and cuBLAS, on dfdx's memory and in its stream.
+//! What the layers share on CUDA: our own kernels and cuBLAS, on dfdx's memory and in its stream.
 //!
 //! The kernels are the `.cu` files here, compiled by NVRTC when a layer first runs in a dtype. A
 //! layer's `on_cuda.rs` knows tensors and gradients, and hands on their addresses. Nothing here
-//! waits for the GPU: what is freed or overwritten after a launch is so after it in the stream.
+//! waits for the GPU: memory that is freed or overwritten after a launch comes after it in the
+//! stream, too.
 
 mod channels;
 #[cfg(feature = "cudnn")]

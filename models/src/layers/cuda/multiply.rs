@@ -9,12 +9,13 @@ use cudarc::cublas::{
 };
 use std::ffi::c_void;
 
-/// How many products cuBLAS is given at a time, at most.
+/// The most products that cuBLAS is given at a time.
 const BATCH: usize = if cfg!(test) { 3 } else { 32768 };
 
-/// A matrix by the address of its first element, row by row: two rows are `line` elements apart. Or
-/// its transpose is stored so. `steps` are the elements between the matrices of a batch, in each of
-/// its two directions; 0 where all are the same.
+/// A batch of matrices, by the address of the first element. A matrix is stored row by row, with
+/// rows `line` elements apart; or its transpose is, if `transposed`. `steps` are the distances
+/// between the matrices of a batch, in each of its two directions; 0 where all matrices are the
+/// same.
 #[derive(Clone, Copy, Debug)]
 pub(in crate::layers) struct Matrix {
     pub(in crate::layers) address: u64,
@@ -24,7 +25,7 @@ pub(in crate::layers) struct Matrix {
 }
 
 impl Matrix {
-    /// The transposes of these, which lie where they do.
+    /// The transposes of these matrices, in the same memory.
     pub(in crate::layers) fn transposed(self) -> Self {
         Self { transposed: !self.transposed, ..self }
     }
@@ -47,7 +48,7 @@ pub(in crate::layers) struct Product {
 }
 
 impl Gpu {
-    /// Computes the product in dfdx's stream. One of no rows, columns or terms is nothing to do.
+    /// Computes the product in dfdx's stream. Without rows, columns or terms it does nothing.
     ///
     /// # Safety
     /// The addresses are those of memory that holds these matrices. No two matrices of `c` overlap.
@@ -62,7 +63,7 @@ impl Gpu {
             return Ok(());
         }
         self.device.bind_to_thread()?;
-        // As few calls as possible: cuBLAS takes the direction with more matrices.
+        // cuBLAS takes the direction with more matrices, so that there are few calls.
         let (outer, inner) = if counts[0] < counts[1] { (0, 1) } else { (1, 0) };
         for one in 0..counts[outer] {
             for first in (0..counts[inner]).step_by(BATCH) {
@@ -105,7 +106,7 @@ impl Gpu {
         let (m, n, k) = (int(product.columns)?, int(product.rows)?, int(product.terms)?);
         let (a_line, b_line, c_line) = (int(a.line)?, int(b.line)?, int(c.line)?);
         let count = int(batch.count)?;
-        // To cuBLAS, which reads column by column, each of these is its transpose: cᵀ = bᵀ·aᵀ.
+        // cuBLAS reads column by column, and so sees the transpose of each matrix: cᵀ = bᵀ·aᵀ.
         macro_rules! call {
             ($dtype:ty, $one:ident, $many:ident) => {{
                 let (one, onto): ($dtype, $dtype) = (1.0, if product.added { 1.0 } else { 0.0 });

@@ -16,7 +16,7 @@ struct Channel {
 
     __device__ Real centered(E x) const { return real(x) - mean; }
 
-    // Centered first, since little is left of numbers that are far from 0.
+    // The mean is subtracted first: numbers far from 0 would otherwise lose their digits.
     __device__ Real normalized(E x) const { return centered(x) * slope + bias; }
 
     // The gradient, or 0 if the rectifier did not let `x` pass.
@@ -26,7 +26,8 @@ struct Channel {
 };
 
 // Σ (x − o) and Σ (x − o)² over the block's share of a channel, where o is the channel's first
-// element: one pass, and the variance loses at most as many digits as the number of elements has.
+// element: this takes one pass, and the variance loses at most as many digits as the number of
+// elements has.
 template <typename E>
 __device__ void norm_sums(Planes planes, const E *__restrict__ x, Sums<2> *parts) {
     const double origin = wide(x[(u64)channel_of_block() * planes.pixels]);
@@ -50,7 +51,7 @@ __device__ void norm_train(Planes planes, u32 relu, double eps, const E *__restr
     const Sums<2> sum = sum_of_channel(parts);
     const double away = sum.of[0] / count;
     const double spread = sum.of[1] / count - away * away;
-    // Rounding may have taken it below 0. NaN stays NaN.
+    // Rounding may have made the variance negative. NaN stays NaN.
     const double variance = spread < 0 ? 0 : spread;
     const Statistics own = {wide(x[(u64)channel * planes.pixels]) + away,
                             1 / sqrt(variance + eps)};

@@ -13,8 +13,8 @@ __device__ void add(u64 len, u32 relu, const E *x, const E *y, E *sum) {
     }
 }
 
-// Adds a gradient where `result`, if it was rectified, is above 0. The two that it is added to may
-// be one and the same.
+// Adds a gradient where `result`, if it was rectified, is above 0. The two gradients that it is
+// added to may be one and the same.
 template <typename E>
 __device__ void add_passed(u64 len, u32 relu, const E *result, const E *upstream, E *first,
                            E *second) {

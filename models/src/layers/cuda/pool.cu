@@ -6,19 +6,19 @@ struct Window {
     u32 out_height, out_width;
 };
 
-// The positions from `first` up to `end`, without it.
+// The positions from `first` up to but not including `end`.
 struct Range {
     u32 first, end;
 };
 
-// The pixels, of `size`, in the window of an output.
+// The pixels in the window of an output, of the `size` pixels of a line.
 __device__ inline Range pixels_of(const Window &g, u32 output, u32 size) {
     const u32 first = output * g.stride, end = first + g.kernel;
     const u32 inside = end < g.padding ? 0 : end - g.padding;
     return {first < g.padding ? 0 : first - g.padding, inside < size ? inside : size};
 }
 
-// The outputs, of `count`, whose windows hold a pixel.
+// The outputs whose windows hold a pixel, of the `count` outputs of a line.
 __device__ inline Range outputs_of(const Window &g, u32 pixel, u32 count) {
     const u32 padded = pixel + g.padding;
     const u32 first = padded < g.kernel ? 0 : (padded - g.kernel) / g.stride + 1;
@@ -26,8 +26,8 @@ __device__ inline Range outputs_of(const Window &g, u32 pixel, u32 count) {
     return {first, end < count ? end : count};
 }
 
-// Calls `each` with the place of each output, and with its window: the plane that it is of, and its
-// rows and columns there.
+// Calls `each` with the place of each output, and with its window: the plane, and the window's rows
+// and columns there.
 template <typename E, typename F>
 __device__ void each_window(const Window &g, const E *x, F each) {
     const u32 outputs = g.out_height * g.out_width;
@@ -64,8 +64,8 @@ __device__ typename As<E>::Real area(const Window &g) {
     return (typename As<E>::Real)((u64)g.kernel * g.kernel);
 }
 
-// y ← the largest pixel of each window, and `from` ← its number in the plane: the first of equals,
-// and NaN counts as largest.
+// y ← the largest pixel of each window, and `from` ← its number in the plane. Of equal pixels it is
+// the first, and NaN counts as largest.
 template <typename E>
 __device__ void max_pool(const Window &g, const E *__restrict__ x, E *__restrict__ y, u32 *from) {
     each_window(g, x, [&](u64 at, const E *plane, Range rows, Range columns) {

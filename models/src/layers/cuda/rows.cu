@@ -53,7 +53,8 @@ __device__ void layer_norm_gradient(u64 rows, u32 width, const E *__restrict__ x
     }
 }
 
-// Σ upstream·x̂ and Σ upstream of each column over a share of the rows: that of the block in y.
+// Σ upstream·x̂ and Σ upstream of each column, over the share of the rows that belongs to the
+// block's y.
 template <typename E>
 __device__ void layer_norm_columns(u64 rows, u32 width, const E *__restrict__ x,
                                    const Statistics *__restrict__ statistics,

@@ -25,8 +25,8 @@ struct Scores {
     u32 causal;
 };
 
-// Turns scores into weights. What `padded` names for its sequence, if there is such, is not seen; a
-// query that sees nothing has weights of 0.
+// Turns scores into weights. A key that `padded` marks in its sequence is not seen, if `padded` is
+// given. A query that sees no key has weights of 0.
 template <typename E>
 __device__ void weigh(u64 rows, const Scores &of, double scale, const unsigned char *padded,
                       E *weights) {
@@ -43,7 +43,7 @@ __device__ void weigh(u64 rows, const Scores &of, double scale, const unsigned c
                 (of.causal && key > query) || (padded && padded[sequence * of.keys + key]);
             const Real score = hidden ? lowest<Real>() : real(scores[key]) * by;
             put(scores[key], score);
-            // As it will be read.
+            // The score, rounded as it will be read.
             if (real(scores[key]) > most) most = real(scores[key]);
             if (!(score == lowest<Real>())) seen = 1;
         }
@@ -62,7 +62,7 @@ __device__ void weigh(u64 rows, const Scores &of, double scale, const unsigned c
     }
 }
 
-// Turns gradients of what dropout left of the weights into gradients of the scores.
+// Turns gradients of the weights, after dropout, into gradients of the scores.
 template <typename E>
 __device__ void weigh_gradient(u64 rows, u32 keys, double scale, const Dropped &dropped,
                                const E *__restrict__ weights, E *__restrict__ gradients) {

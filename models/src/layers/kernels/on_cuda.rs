@@ -1,4 +1,4 @@
-//! The layers on CUDA: by own kernels where there are some for the dtype and the sizes.
+//! The layers on CUDA: by our own kernels, if there are some for the dtype and the sizes.
 
 use super::Kernels;
 use crate::layers::{

@@ -71,8 +71,8 @@ where
         let room = sums + (OUT * shares * size_of::<f64>()) as u64;
         let passed = if options.relu { room } else { upstream };
         // SAFETY: what the forward pass used is kept, and `gradients` holds the others, each with
-        // as many elements as its tensor. The workspace has room for the sums of all blocks, and
-        // behind them, if there is a rectifier, for what it lets pass.
+        // as many elements as its tensor. The workspace has room for the sums of all blocks and, if
+        // there is a rectifier, behind them for the gradient that the rectifier lets pass.
         #[allow(unsafe_code)]
         unsafe {
             let arguments = (count, width, relu, kept.address(), upstream, room, sums);

@@ -4,8 +4,8 @@ use crate::layers::{element::Element, shares::Shares as _, simd::vectorized};
 use dfdx::prelude::Dtype;
 use rayon::prelude::*;
 
-/// A channel's mean, the factor 1/√(var + eps), and y = (x − mean)·slope + bias: centered first,
-/// since little is left of numbers that are far from 0.
+/// A channel's mean, the factor 1/√(var + eps), and y = (x − mean)·slope + bias. The mean is
+/// subtracted first: numbers far from 0 would otherwise lose their digits.
 #[derive(Clone, Copy)]
 pub(super) struct Channel<E> {
     pub(super) mean: E,
@@ -22,8 +22,8 @@ impl<E: Dtype + Element> Channel<E> {
     }
 }
 
-/// How many small planes are taken together. To enter code for the widest registers takes as long
-/// as a plane does.
+/// How many small planes are taken together: to enter code for the widest registers takes as long
+/// as the work on a plane.
 pub(super) const TOGETHER: usize = 8;
 
 /// y = (x − mean)·slope + bias on each plane, rectified or not.

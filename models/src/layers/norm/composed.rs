@@ -7,7 +7,7 @@ use dfdx::prelude::{
     TryDiv, TryMul, TrySub,
 };
 
-/// In training, by the statistics of the batch.
+/// Normalizes by the statistics of the batch, in training.
 pub(in crate::layers) fn train_composed<B, H, W, E, D, T, const C: usize, const RELU: bool>(
     x: Planes<B, C, H, W, E, D, T>,
     norm: &BatchNorm2d<C, RELU, E, D>,
@@ -34,7 +34,7 @@ where
     Ok((y, means, vars))
 }
 
-/// By the running statistics.
+/// Normalizes by the running statistics.
 #[allow(clippy::type_complexity)]
 pub(in crate::layers) fn infer_composed<B, H, W, E, D, const C: usize, const RELU: bool>(
     x: Planes<B, C, H, W, E, D, NoneTape>,

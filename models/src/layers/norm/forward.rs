@@ -1,5 +1,5 @@
-//! The layer at work: in training by the statistics of the batch, without a tape by the running
-//! ones.
+//! The layer's forward passes: in training by the statistics of the batch, without a tape by the
+//! running ones.
 
 use super::BatchNorm2d;
 use crate::layers::{Kernels, LayerError, Planes};

@@ -24,10 +24,10 @@ use tlr::{TensorCollection, TrainableLr};
 /// RELU is true.
 ///
 /// y = (x − mean) / √(var + eps) · weight + bias, with mean and (biased) variance over batch,
-/// height and width. Training (`forward_mut` with a tape) takes those of the batch and moves the
-/// running ones towards them: running ← (1 − momentum)·running + momentum·new, the variance without
-/// bias. Inference (`forward` without a tape) takes the running ones. As in PyTorch, names
-/// included; sums are in f64. Training with a single value per channel is
+/// height and width. Training (`forward_mut` with a tape) takes the mean and variance of the batch,
+/// and moves the running ones towards them: running ← (1 − momentum)·running + momentum·new, the
+/// variance without bias. Inference (`forward` without a tape) takes the running ones. All of this
+/// is as in PyTorch, the names too. Sums are in f64. Training with a single value per channel is
 /// [`LayerError::Shape`](super::LayerError::Shape).
 ///
 /// # Example

@@ -19,8 +19,8 @@ use dfdx::prelude::{
 };
 use rayon::prelude::*;
 
-/// In training: first the statistics, a channel a thread, and then the planes, a few a thread. `x`
-/// is contiguous.
+/// Normalizes by the statistics of the batch, in training. A thread first takes the statistics of
+/// one channel, and then a few planes. `x` is contiguous.
 pub(in crate::layers) fn train_on_cpu<B, H, W, E, T, const C: usize, const RELU: bool>(
     x: Planes<B, C, H, W, E, Cpu, T>,
     [weight, bias]: [&Tensor<Rank1<C>, E, Cpu>; 2],
@@ -120,7 +120,7 @@ where
     Ok((y.put_tape(tape), means, vars))
 }
 
-/// By the running statistics: the planes are shared among all threads. `x` is contiguous.
+/// Normalizes by the running statistics. All threads share the planes. `x` is contiguous.
 pub(in crate::layers) fn infer_on_cpu<B, H, W, E, const C: usize, const RELU: bool>(
     x: Planes<B, C, H, W, E, Cpu, NoneTape>,
     tensors: [&Tensor<Rank1<C>, E, Cpu>; 4],

@@ -20,19 +20,19 @@ pub(in crate::layers) struct Plan {
 }
 
 impl Plan {
-    /// `None` where dfdx's own operations have to do it.
+    /// `None` if dfdx's own operations have to do it.
     pub(in crate::layers) fn of<E: Dtype, B: Dim, H: Dim, W: Dim, const C: usize>(
         &(batch, _, height, width): &(B, Const<C>, H, W),
     ) -> Option<Self> {
         let pixels = height.size().checked_mul(width.size())?;
         let channels = Channels::new([batch.size(), C, pixels])?;
-        // Of no values there is no mean.
+        // Without values there is no mean.
         let some = batch.size() > 0 && pixels > 0;
         Some(Self { kind: Kind::of::<E>().filter(|_| some)?, channels })
     }
 }
 
-/// In training, by the statistics of the batch. `x` is contiguous.
+/// Normalizes by the statistics of the batch, in training. `x` is contiguous.
 pub(in crate::layers) fn train_on_cuda<B, H, W, E, T, const C: usize, const RELU: bool>(
     Plan { kind, channels }: Plan,
     x: Planes<B, C, H, W, E, Cuda, T>,
@@ -60,8 +60,8 @@ where
     let sums = gpu.workspace(channels.bytes_of_sums(SUMS))?;
     let (of_x, of_weight, of_bias) = (x.address(), weight.address(), bias.address());
     let written = (mean.address(), var.address(), y.address());
-    // SAFETY: the tensors are there, contiguous, and of the plan's sizes; those that are written
-    // are not used yet. Each block writes its own sums.
+    // SAFETY: the tensors are there, contiguous, and of the plan's sizes. Nothing else uses those
+    // that are written yet. Each block writes its own sums.
     #[allow(unsafe_code)]
     unsafe {
         gpu.launch(kernels::NORM_SUMS, kind, grid, (planes, of_x, sums))?;
@@ -97,7 +97,7 @@ where
     Ok((y.put_tape(tape), mean, var))
 }
 
-/// By the running statistics. `x` is contiguous.
+/// Normalizes by the running statistics. `x` is contiguous.
 #[allow(clippy::type_complexity)]
 pub(in crate::layers) fn infer_on_cuda<B, H, W, E, const C: usize, const RELU: bool>(
     Plan { kind, channels: Channels { planes, grid, .. } }: Plan,

@@ -56,8 +56,8 @@ pub(super) fn sum<'a, E: Element>(
     pulp::Arch::new().dispatch(Sum { planes, term })
 }
 
-/// Σ g and Σ g·(x − mean) over planes of x and what came back, g being the gradient where it
-/// passes.
+/// Σ g and Σ g·(x − mean) over planes of x and of the outputs' gradient. g is that gradient, or 0
+/// where the rectifier stops it.
 pub(super) fn sums<'a, E: Element, const RELU: bool>(
     planes: impl Iterator<Item = (&'a [E], &'a [E])>,
     channel: Channel<E>,
@@ -65,7 +65,7 @@ pub(super) fn sums<'a, E: Element, const RELU: bool>(
     pulp::Arch::new().dispatch(Sums::<_, _, RELU> { planes, channel })
 }
 
-/// A type, as is [`Sums`], because the compiler does not inline a closure of this size.
+/// This is a type, as is [`Sums`], because the compiler does not inline a closure of this size.
 struct Sum<P, F> {
     planes: P,
     term: F,

@@ -7,7 +7,7 @@ use dfdx::prelude::*;
 type Images<const C: usize> = Tensor<(usize, Const<C>, usize, usize), f64, Cpu>;
 type Norm<const C: usize, const RELU: bool> = BatchNorm2d<C, RELU, f64, Cpu>;
 
-/// Values far from 0 and 1, so that it matters which is subtracted and divided by.
+/// Values far from 0 and 1, so that a wrong number that is subtracted or divided by shows.
 fn problem<const C: usize, const RELU: bool>(
     shape: (usize, usize, usize),
 ) -> (Images<C>, Norm<C, RELU>) {
@@ -49,7 +49,7 @@ fn as_composed_of_dfdx_operations() {
     agrees::<5, false>((1, 33, 3));
 }
 
-// Central differences. Fails where both forms were wrong.
+// Central differences. Fails even if both forms are wrong in the same way.
 #[test]
 fn gradients_are_derivatives() {
     let (x, norm) = problem::<2, true>((3, 4, 3));
@@ -109,7 +109,8 @@ fn the_same_bits_for_any_number_of_threads() {
     assert_eq!(one, with(5));
 }
 
-// A mean far from 0 in f32: sums of squares minus squares of sums would lose it all.
+// A mean far from 0 in f32. A variance taken as the mean of squares less the square of the mean
+// would lose all digits.
 #[test]
 fn a_large_mean_in_f32() {
     let dev = Cpu::seed_from_u64(2);
@@ -132,7 +133,7 @@ fn a_single_value_has_no_variance() {
     assert_eq!(norm.running_var.as_vec(), before);
 }
 
-// What training leaves out must not be trained.
+// The running statistics must not be trained.
 #[test]
 fn only_weight_and_bias_are_trained() {
     let norm = Cpu::default().build_module::<builder::BatchNorm2d<3>, f32>();

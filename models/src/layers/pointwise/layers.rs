@@ -9,8 +9,8 @@ use tlr::TrainableLr;
 
 /// The rectifier `max(x, 0)` for tensors of any shape; its derivative at 0 is 0.
 ///
-/// As dfdx's `ReLU`, with this crate's error, so that it goes with its layers in a tuple, and on
-/// the CPU on all threads.
+/// It does what dfdx's `ReLU` does. It has this crate's error, so that it can stand in a tuple with
+/// this crate's layers, and on the CPU it uses all threads.
 ///
 /// # Example
 /// ```
@@ -35,7 +35,7 @@ impl<S: Shape, E: Dtype, D: Kernels<E>, T: Tape<E, D>> Module<Tensor<S, E, D, T>
     }
 }
 
-/// Gives back what it is given: a block's shortcut where nothing changes shape.
+/// Returns its input: the shortcut of a block that does not change the shape.
 #[derive(Clone, Copy, Debug, Default, TrainableLr)]
 pub struct Identity;
 

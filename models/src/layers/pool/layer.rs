@@ -49,7 +49,7 @@ macro_rules! layer {
 
 layer! {
     /// The largest of each window of KERNEL × KERNEL pixels, STRIDE apart, by default side by side.
-    /// Padding is never the largest; the gradient goes to the first of equals.
+    /// Padding is never the largest. If several pixels are largest, the gradient goes to the first.
     ///
     /// Maps `(batch, C, height, width)` to `(batch, C, height', width')` with
     /// height' = ⌊(height + 2·PADDING − KERNEL) / STRIDE⌋ + 1.

@@ -26,8 +26,8 @@ use rayon::prelude::*;
 /// How the pixels of a window become one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pooling {
-    /// The largest pixel, padding aside. Its gradient goes to the first of equals, and NaN counts
-    /// as largest. As in PyTorch.
+    /// The largest pixel; padding does not count. If several pixels are largest, the gradient goes
+    /// to the first. NaN counts as largest. All of this is as in PyTorch.
     Max,
     /// The mean of the pixels, in which padding counts as zeros.
     Mean,
@@ -141,7 +141,7 @@ pub(super) fn composed<
             Ok(y.try_reshape_like(&shape)?)
         }
         Pooling::Mean => {
-            // One pixel of zeros, after the others, is all the padding.
+            // One pixel of zeros after the others stands for all of the padding.
             let padding: Tensor<_, E, D> = device.try_zeros_like(&(batch, Const::<C>, 1))?;
             let x = x.try_reshape_like(&(batch, Const::<C>, pixels))?;
             let x = (x, padding).try_concat_along(Axis::<2>)?;
@@ -163,7 +163,7 @@ pub(super) fn composed<
     }
 }
 
-/// A pooling on the CPU: the planes are shared among all threads. `x` is contiguous.
+/// A pooling on the CPU. All threads share the planes. `x` is contiguous.
 pub(super) fn on_cpu<
     B: Dim,
     H: Dim,
@@ -186,7 +186,7 @@ pub(super) fn on_cpu<
     let mut y_values = buffer::zeros(&device, g.batch * g.out_image())?;
     let planes = y_values.shared_chunks_exact_mut(outputs).zip(x_values.par_chunks_exact(pixels));
     let area = E::from_usize(kernel * kernel).unwrap_or_else(E::one);
-    // For each output, the number of the pixel that it is.
+    // For each output, the number of the pixel that it was taken from.
     let mut from = Vec::new();
     match pooling {
         Pooling::Max => {

@@ -17,7 +17,7 @@ pub(in crate::layers) struct Plan {
 }
 
 impl Plan {
-    /// `None` where dfdx's own operations have to do it.
+    /// `None` if dfdx's own operations have to do it.
     pub(in crate::layers) fn of<E: Dtype, B: Dim, H: Dim, W: Dim, const C: usize>(
         &(batch, _, height, width): &(B, Const<C>, H, W),
         pooling: Pooling,
@@ -66,14 +66,14 @@ pub(in crate::layers) fn on_cuda<
     let x = Input::of(x)?;
     let y = Output::<_, E>::new(x.device(), shape)?;
     let (pixels, outputs) = (g.batch * g.image(), g.batch * g.out_image());
-    // For each output, the number of the pixel that it is.
+    // For each output, the number of the pixel that it was taken from.
     let noted = T::OWNS_TAPE && pooling == Pooling::Max;
     let from = if noted { Some(kept::<u32>(x.device(), outputs)?) } else { None };
     let of_from = from.as_ref().map_or(0, address::<u32>);
     let (of_x, of_y, grid) = (x.address(), y.address(), Grid::of(outputs));
     let gpu = x.gpu()?;
-    // SAFETY: the tensors are there, contiguous, and of the plan's sizes; `y` and `from`, which has
-    // a number for each output or is not written, are not used yet.
+    // SAFETY: the tensors are there, contiguous, and of the plan's sizes; Nothing else uses `y` and
+    // `from` yet. `from` has a number for each output, or is not written.
     #[allow(unsafe_code)]
     unsafe {
         match pooling {

@@ -68,7 +68,8 @@ fn as_defined() {
     agrees((5, 16, 17), (3, 2, 1));
 }
 
-// PyTorch 2: torch.nn.functional.max_pool2d of these, its gradient, and of one with NaN.
+// The figures are PyTorch 2's: torch.nn.functional.max_pool2d of this image and its gradient, and
+// the same with a NaN.
 #[test]
 fn the_first_of_equals_and_nan() {
     let dev = Cpu::default();
@@ -89,7 +90,7 @@ fn the_first_of_equals_and_nan() {
         let gradient = y.sum::<Rank0, _>().backward().get(&x);
         assert_eq!(gradient.as_vec(), [0.0, 1.0, 0.0, 0.0]);
 
-        // All there is is lower than padding's zeros would be.
+        // All pixels are lower than the zeros that padding might be taken for.
         let x = image(&[-1.0, -2.0, -3.0, -4.0], 2);
         let y = forward(x.leaky_trace(), Pooling::Max, (2, 2, 1)).unwrap();
         assert_eq!(y.as_vec(), [-1.0, -2.0, -3.0, -4.0]);

@@ -25,7 +25,7 @@ pub(super) use on_cuda::{on_cuda, Plan};
 use rayon::prelude::*;
 use std::sync::Arc;
 
-/// How many sequences there are, and how long.
+/// How many sequences there are, and how long they are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AttentionSizes {
     /// How many sequences there are.
@@ -63,8 +63,9 @@ pub struct KeyPadding {
 }
 
 impl KeyPadding {
-    /// Where `pad` stands in `batch` sequences of ids of the same length; none if the ids cannot be
-    /// divided so.
+    /// Where `pad` stands in `batch` sequences of equal length. `None` if ids are left over.
+    ///
+    /// Example: [`KeyPadding`].
     pub fn of(ids: &[usize], batch: usize, pad: usize) -> Option<Self> {
         let length = ids.len().checked_div(batch).unwrap_or(0);
         (batch * length == ids.len()).then(|| Self {
@@ -189,7 +190,7 @@ fn scale<const M: usize, const H: usize>() -> f64 {
     1.0 / ((M / H) as f64).sqrt()
 }
 
-/// One head of a sequence of rows of `M`, side by side.
+/// Copies one head out of a sequence of rows, into rows of its own.
 fn gather<E: Element>(rows: &[E], width: usize, head: usize, size: usize, into: &mut Vec<E>) {
     into.clear();
     for row in rows.chunks_exact(width.max(1)) {
@@ -197,21 +198,21 @@ fn gather<E: Element>(rows: &[E], width: usize, head: usize, size: usize, into: 
     }
 }
 
-/// The way back.
+/// Adds one head's rows to those of the sequence.
 fn scatter<E: Element>(from: &[E], width: usize, head: usize, size: usize, rows: &mut [E]) {
     for (row, from) in rows.chunks_exact_mut(width.max(1)).zip(from.chunks_exact(size.max(1))) {
         row.iter_mut().skip(head * size).zip(from).for_each(|(row, from)| *row = *from);
     }
 }
 
-/// Rows of `width` zeros, in memory that is there.
+/// `len` zeros, in the memory of `into`.
 fn zeros<E: Element>(into: &mut Vec<E>, len: usize) -> &mut [E] {
     into.clear();
     into.resize(len, E::ZERO);
     into
 }
 
-/// Turns scores into weights, a query a row.
+/// Turns scores into weights. Each row is a query.
 fn masked_softmax<E: Element>(
     scores: &mut [E],
     keys: usize,
@@ -234,8 +235,8 @@ fn masked_softmax<E: Element>(
     }
 }
 
-/// Attention on the CPU, in one pass each way, a sequence a thread. All tensors are contiguous, and
-/// agree with the sizes.
+/// Attention on the CPU, in one pass each way. A thread takes one sequence at a time. All tensors
+/// are contiguous, and agree with the sizes.
 pub(super) fn on_cpu<E: Element + Dtype, T: Tape<E, Cpu>, const M: usize, const H: usize>(
     (q, k, v): QueryKeyValue<M, E, Cpu, T>,
     AttentionSizes { batch, queries, keys }: AttentionSizes,
@@ -253,7 +254,7 @@ pub(super) fn on_cpu<E: Element + Dtype, T: Tape<E, Cpu>, const M: usize, const 
     let mut y_values = buffer::zeros(&device, batch * queries * M)?;
     // After the softmax, before dropout: (batch, H, queries, keys).
     let mut weights = Scratch::any(batch * H * queries * keys);
-    // Pieces of each buffer that belong to one sequence, and of the weights to one head of it.
+    // The lengths of one sequence's queries and keys, and of one head's weights.
     let (of_queries, of_keys, of_head) = (queries * M, keys * M, queries * keys);
     y_values
         .shared_chunks_mut(of_queries.max(1))
@@ -300,7 +301,7 @@ pub(super) fn on_cpu<E: Element + Dtype, T: Tape<E, Cpu>, const M: usize, const 
     tape.add_backward_op(move |gradients: &mut Gradients<E, Cpu>| {
         let (q, k, v, y) = ghosts;
         let y_gradient = buffer::take(gradients.get_or_alloc_mut(&y)?);
-        // Apart from the gradients they are added to, as those may be one and the same.
+        // Kept apart from the gradients that they are added to: those may be one and the same.
         let mut dq = Scratch::any(batch * of_queries);
         let mut dk = Scratch::any(batch * of_keys);
         let mut dv = Scratch::any(batch * of_keys);
@@ -382,8 +383,7 @@ fn drop_all<E: Element>(values: &mut [E], dropped: Dropped, first: usize) {
     });
 }
 
-/// Turns gradients of the weights into gradients of the scores. If a weight is 0 because it is
-/// masked, so is the gradient.
+/// Turns the weights' gradients into those of the scores. Masked weights have a gradient of 0.
 fn softmax_gradient<E: Element>(gradient: &mut [E], weights: &[E], keys: usize, scale: f64) {
     let width = keys.max(1);
     for (gradient, weights) in gradient.chunks_exact_mut(width).zip(weights.chunks_exact(width)) {

@@ -171,7 +171,7 @@ mod tests {
         differences(&logits::<4>(3), |x| Cpu::try_cross_entropy(x, &[2, 1, 0], IGNORED).unwrap());
     }
 
-    // Without a row that counts: nothing, and not 0/0. An ignored label need be no class.
+    // Without a row that counts the loss is 0, and not 0/0. An ignored label need not be a class.
     #[test]
     fn none_counts() {
         type Losses = fn(Logits<4>, &[usize], usize) -> Result<Loss, LayerError<CpuError>>;
@@ -185,7 +185,7 @@ mod tests {
         }
     }
 
-    // Fails without the maximum taken out.
+    // Fails if the maximum is not subtracted first.
     #[test]
     fn logits_far_apart() {
         let dev = Cpu::default();

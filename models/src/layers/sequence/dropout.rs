@@ -55,6 +55,8 @@ impl DropoutRate {
     }
 
     /// The probability.
+    ///
+    /// Example: [`DropoutRate`].
     pub fn get(self) -> f64 {
         self.0
     }
@@ -71,7 +73,7 @@ thread_local! {
 }
 
 /// How many numbers this thread has drawn for dropout, ever. A device's generator can be neither
-/// read nor set, but one of the same seed gets to the same place by as many draws.
+/// read nor set. But another one of the same seed is in the same state after as many draws.
 pub(crate) fn drawn() -> u64 {
     DRAWN.get()
 }
@@ -81,8 +83,8 @@ fn draw(device: &impl RandomU64) -> u64 {
     device.random_u64()
 }
 
-/// What is dropped: element by element a function of a seed and the index, so that the backward
-/// pass and any thread find it again.
+/// Which elements are dropped. This is a function of a seed and the element's index, so the
+/// backward pass and any thread find the same.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Dropped {
     seed: u64,
@@ -92,7 +94,7 @@ pub(super) struct Dropped {
 }
 
 impl Dropped {
-    /// What is dropped next. At a rate of 0 that is nothing, and nothing is drawn.
+    /// Draws a seed for the next dropout. At a rate of 0 there is `None`, and nothing is drawn.
     pub(super) fn new(rate: DropoutRate, device: &impl RandomU64) -> Option<Self> {
         (rate.0 > 0.0).then(|| Self {
             seed: draw(device),
@@ -202,7 +204,7 @@ pub(super) fn on_cpu<E: Element + Dtype, T: Tape<E, Cpu>, const M: usize>(
     tape.add_backward_op(move |gradients: &mut Gradients<E, Cpu>| {
         let (x, onto, y) = ghosts;
         let y_gradient = buffer::take(gradients.get_or_alloc_mut(&y)?);
-        // One after the other: they may be the same tensor.
+        // The two gradients are updated one after the other, because they may be the same tensor's.
         let x_gradient = gradients.get_or_alloc_mut(&x)?;
         x_gradient.shared_chunks_mut(PIECE).zip(y_gradient.par_chunks(PIECE)).enumerate().for_each(
             |(piece, (dx, dy))| match dropped {
@@ -241,8 +243,9 @@ mod tests {
         DropoutRate::new(rate).unwrap()
     }
 
-    // 50 000 draws: the share is within 5 standard deviations (0.2 %) of what it should be, and so
-    // are the shares after each outcome, which catches a hash of neighbours that are alike.
+    // Of 50 000 draws the dropped share is within 5 standard deviations (0.2 %) of the rate. So are
+    // the shares after a dropped and after a kept element: that catches a hash that is alike for
+    // neighbours.
     #[test]
     fn drops_as_often_as_asked() {
         for p in [0.1, 0.5, 0.9] {
@@ -262,7 +265,7 @@ mod tests {
         }
     }
 
-    // The seed is the device's, another at each call.
+    // The seed comes from the device, and is a different one at each call.
     #[test]
     fn drawn_from_the_device() {
         let draw = |seed| {
@@ -285,7 +288,7 @@ mod tests {
         assert_eq!(dev.random_u64(), Cpu::seed_from_u64(5).random_u64());
     }
 
-    // Without dropout: each evaluation would draw anew.
+    // Without dropout, because each evaluation would draw anew.
     #[test]
     fn gradients_are_those_of_finite_differences() {
         let dev = Cpu::seed_from_u64(5);
@@ -296,7 +299,7 @@ mod tests {
         differences(&onto, |onto| curved(sum(x.retaped(), &onto.retaped())));
     }
 
-    // At any rate the gradient of Σ c·y is c times what y/x was; of `onto` it is c.
+    // At any dropout rate the gradient of Σ c·y is c·y/x, and that of `onto` is c.
     #[test]
     fn what_was_dropped_gets_no_gradient() {
         let dev = Cpu::seed_from_u64(5);

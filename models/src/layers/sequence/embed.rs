@@ -50,7 +50,7 @@ fn sinusoids<E: Dtype>(length: usize, width: usize) -> Vec<E> {
         for feature in 0..width {
             let angle = position as f64 * frequencies.get(feature / 2).copied().unwrap_or_default();
             let value = if feature % 2 == 0 { angle.sin() } else { angle.cos() };
-            // Of a float there is always one.
+            // A float always has such a number.
             table.push(E::from_f64(value).unwrap_or_default());
         }
     }
@@ -138,7 +138,7 @@ mod tests {
     ];
 
     fn ids(dev: &Cpu) -> Ids<Cpu> {
-        // One of them three times, one never.
+        // One id occurs three times, and one never.
         dev.tensor_from_vec(vec![3, 0, 3, 1, 3, 4], (2, 3))
     }
 

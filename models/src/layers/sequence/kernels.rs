@@ -1,5 +1,5 @@
-//! What a device does for a transformer: on any device by dfdx's own operations, on the CPU and on
-//! CUDA by ours.
+//! The operations that a transformer asks of a device. On any device dfdx's own operations do them,
+//! on the CPU and on CUDA this crate's.
 
 #[cfg(feature = "cuda")]
 mod on_cuda;
@@ -43,8 +43,8 @@ pub trait SequenceKernels<E: Dtype>: Kernels<E> {
         layer_norm::composed(x, weight, bias, epsilon)
     }
 
-    /// Each element with probability `rate` 0, otherwise divided by `1 - rate`. What is dropped is
-    /// drawn from the device's generator; nothing is drawn at a rate of 0.
+    /// Each element becomes 0 with probability `rate`, and is divided by `1 - rate` otherwise. What
+    /// becomes 0 is drawn from the device's generator. At a rate of 0 nothing is drawn.
     ///
     /// # Errors
     /// Out of memory.
@@ -125,8 +125,8 @@ pub trait SequenceKernels<E: Dtype>: Kernels<E> {
     /// none gets zeros and passes no gradient on. `dropout` is applied to the weights that the
     /// softmax gives.
     ///
-    /// The rows of `q` are `sizes.batch` sequences of `sizes.queries`, those of `k` and `v` as many
-    /// of `sizes.keys`.
+    /// The rows of `q` are `sizes.batch` sequences of `sizes.queries` rows each. Those of `k` and
+    /// `v` are as many sequences, of `sizes.keys` rows each.
     ///
     /// # Errors
     /// [`LayerError::Shape`] if `sizes`, the mask and the rows do not agree; out of memory.
@@ -183,8 +183,8 @@ pub trait SequenceKernels<E: Dtype>: Kernels<E> {
     }
 }
 
-// One a dtype: where `Cpu: Device<E>` is in scope, the compiler does not see that its buffers are
-// vectors.
+// One `impl` for each dtype: in a generic one, `Cpu: Device<E>` hides from the compiler that the
+// CPU's buffers are vectors.
 macro_rules! on_cpu {
     ($($dtype:ty),*) => {$(
         impl SequenceKernels<$dtype> for Cpu {
@@ -212,7 +212,7 @@ macro_rules! on_cpu {
                 rate: DropoutRate,
             ) -> Result<Rows<usize, M, $dtype, Self, T>, LayerError<CpuError>> {
                 dropout::same_rows(&x, onto)?;
-                // A tape for the copy, through which the gradient finds the original.
+                // The copy gets a tape, by which the gradient reaches the original.
                 let (onto, copied) = onto.retaped::<T>().try_contiguous()?.split_tape();
                 let (x, tape) = x.try_contiguous()?.split_tape();
                 Ok(dropout::on_cpu(x.put_tape(tape.merge(copied)), Some(onto), rate)?)

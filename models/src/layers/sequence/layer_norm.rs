@@ -49,7 +49,7 @@ pub(super) fn on_cpu<E: Element + Dtype, T: Tape<E, Cpu>, const M: usize>(
     let (x, mut tape) = x.split_tape();
     let rows = x.shape().0;
     let device = x.device().clone();
-    // The rows become what they are before weight and bias.
+    // These become the normalized rows, before weight and bias.
     let mut normal = Scratch::of(&x);
     let weight_values = Scratch::of(&weight);
     let bias_values = Scratch::of(&bias);
@@ -99,11 +99,11 @@ pub(super) fn on_cpu<E: Element + Dtype, T: Tape<E, Cpu>, const M: usize>(
     Ok(y.put_tape(tape))
 }
 
-/// The forward pass of some rows. It is a type, as is [`RowsBackward`], because the compiler does
+/// The forward pass of some rows. This is a type, as is [`RowsBackward`], because the compiler does
 /// not inline a closure of this size.
 struct RowsForward<'a, E, const M: usize> {
     y: &'a mut [E],
-    /// The rows, which become what they are before weight and bias.
+    /// The rows, which are normalized in place, before weight and bias.
     normal: &'a mut [E],
     scales: &'a mut [f64],
     affine: (&'a [E], &'a [E]),
@@ -130,7 +130,8 @@ impl<E: Element, const M: usize> NullaryFnOnce for RowsForward<'_, E, M> {
     }
 }
 
-/// The backward pass of some rows; gives their shares of the gradients of weight and bias.
+/// The backward pass of some rows. It returns what they contribute to the gradients of weight and
+/// bias.
 struct RowsBackward<'a, E, const M: usize> {
     dx: &'a mut [E],
     dy: &'a [E],
@@ -157,7 +158,7 @@ impl<E: Element, const M: usize> NullaryFnOnce for RowsBackward<'_, E, M> {
                 *shifted += dy.to();
                 *through = dy.to() * weight.to();
             }
-            // What makes dx orthogonal to what the norm takes out.
+            // These terms make dx orthogonal to the directions that the norm removes.
             let mean = sum(&through, |dy| dy) / M as f64;
             let along = sum_of_products(&through, normal) / M as f64;
             for ((dx, dy), x) in dx.iter_mut().zip(&through).zip(normal) {
@@ -200,7 +201,7 @@ mod tests {
     fn as_composed_of_dfdx_operations() {
         for rows in [1, 3, 31, 65] {
             let (ours, theirs) = (run::<1>(rows, Cpu::try_layer_norm), run::<1>(rows, composed));
-            // One feature is its own mean: what is left is bias.
+            // A single feature is its own mean, so only the bias is left.
             all_close(&ours, &theirs);
             all_close(&run::<7>(rows, Cpu::try_layer_norm), &run::<7>(rows, composed));
             all_close(&run::<96>(rows, Cpu::try_layer_norm), &run::<96>(rows, composed));
@@ -222,7 +223,7 @@ mod tests {
         });
     }
 
-    // Fails if the sums over rows were one a thread.
+    // Fails if each thread has a sum over rows of its own.
     #[test]
     fn the_same_bits_for_any_number_of_threads() {
         same_for_any_threads(|| run::<33>(333, Cpu::try_layer_norm));
@@ -245,7 +246,7 @@ mod tests {
         all_close(&twice(Cpu::try_layer_norm), &twice(composed));
     }
 
-    // Deviations of a millionth of the mean: lost if the statistics were in f32.
+    // The deviations are a millionth of the mean. They would be lost if the statistics were in f32.
     #[test]
     fn statistics_in_f64() {
         let dev = Cpu::default();

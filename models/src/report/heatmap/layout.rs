@@ -14,7 +14,7 @@ const MARGIN: f64 = 16.0;
 const TITLE_HEIGHT: f64 = 38.0;
 const TEXT_HEIGHT: f64 = 26.0;
 const COLUMN_LABEL: f64 = 22.0;
-/// Between a label of a row and its cells.
+/// The gap between a row's label and its cells.
 const ROW_GAP: f64 = 8.0;
 const PANEL_GAP: f64 = 16.0;
 const CELL: [f64; 2] = [78.0, 40.0];
@@ -128,7 +128,7 @@ struct Table {
     scale: Option<Scale>,
     /// The width of a cell.
     width: f64,
-    /// From the left edge of a panel to its cells.
+    /// The distance from the left edge of a panel to its cells.
     row_labels: f64,
 }
 
@@ -186,7 +186,8 @@ fn draw_bar(svg: &mut Svg, scale: &Scale, [left, top]: [f64; 2], height: f64) {
     let steps = if labels.len() > 1 { BAR_STEPS } else { 1 };
     for step in 0..steps {
         let part = f64::from(step) / f64::from((steps - 1).max(1));
-        // Each strip goes on to the top, below the next, for no seams.
+        // Each strip reaches up to the top, and the next one covers its upper part, so that no
+        // seams show.
         let high = height - height * f64::from(step) / f64::from(steps);
         svg.rectangle([left, top], [BAR, high], Color::between(&RAMP, part));
     }

@@ -97,7 +97,7 @@ fn the_scale_is_logarithmic() {
     assert_eq!(scale.labels(), ["0.010", "1.0", "100"]);
 }
 
-// Fails when zero is taken for missing, sets the scale, or is a NaN on it.
+// Fails when zero is taken for a missing value, sets the scale, or becomes NaN on it.
 #[test]
 fn values_that_are_not_positive_have_the_lowest_colour() {
     let scale = Scale::new([0.0, -3.0, 1.0, 2.0].into_iter()).unwrap();

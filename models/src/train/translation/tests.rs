@@ -11,7 +11,7 @@ fn corpus() -> Corpus {
     Corpus::new(&data.train, &data.val, VocabularyConfig::default()).unwrap()
 }
 
-// Without padding, and with each sentence's tokens counted once.
+// The counts leave padding out, and count each token of a sentence once.
 #[test]
 fn a_batch_counts_as_its_sentences_do() {
     let corpus = corpus();
@@ -26,7 +26,7 @@ fn a_batch_counts_as_its_sentences_do() {
     assert!((together.loss / apart.loss - 1.0).abs() < 1e-5);
 }
 
-// The model has 100 tokens, the language fewer. Fails if one without a word is looked up.
+// The model has 100 tokens, the language fewer. Fails if a token without a word is looked up.
 #[test]
 fn tokens_that_do_not_exist_are_unknown() {
     let corpus = corpus();

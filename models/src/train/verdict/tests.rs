@@ -22,7 +22,7 @@ fn run(losses: Vec<f64>, outcomes: &[Outcome]) -> Run {
     }
 }
 
-/// Around `from` to `to`, up and down by `noise`.
+/// Losses that go from `from` to `to`, up and down by `noise`.
 fn losses(from: f64, to: f64, noise: f64, steps: usize) -> Vec<f64> {
     let level = |i: usize| from + (to - from) * i as f64 / steps as f64;
     let sign = |i: usize| [1.0, -1.0][i % 2];
@@ -73,7 +73,7 @@ fn a_few_losses_that_are_not_finite_are_left_out() {
     let mut fell = losses(2.3, 0.1, 0.2, 200);
     (fell[3], fell[19], fell[180], fell[199]) = (f64::NAN, f64::INFINITY, f64::NAN, f64::NAN);
     assert_eq!(verdict(&run(fell.clone(), &GOOD)), Verdict::Learned);
-    // Half of the last quarter is too many.
+    // Half of the last quarter is too much.
     fell[150..175].fill(f64::NAN);
     let fault = fault_of(&run(fell, &GOOD));
     assert!(matches!(fault, Some(Fault::LossStayed { .. })), "{fault:?}");
@@ -91,7 +91,7 @@ fn nobody_knows_of_a_few_steps() {
     assert_eq!(falling(4), Verdict::TooShort { steps: 4 });
     assert_eq!(falling(39), Verdict::TooShort { steps: 39 });
     assert_eq!(falling(40), Verdict::Learned);
-    // What is wrong for sure is reported at once.
+    // A fault that is certain is reported after few steps, too.
     let undone = run(losses(2.3, 0.1, 0.1, 30), &[BAD, BAD, BAD]);
     assert_eq!(fault_of(&undone), Some(Fault::Rollbacks { undone: 3, kept: 0 }));
 }
@@ -103,7 +103,7 @@ fn more_windows_undone_than_kept() {
     assert_eq!(fault_of(&undone), Some(Fault::Rollbacks { undone: 3, kept: 2 }));
     let as_many = [&GOOD[..], &[BAD; 3]].concat();
     assert_eq!(verdict(&run(fell(), &as_many)), Verdict::Learned);
-    // Two happen to anyone.
+    // Two rollbacks are no sign of a failure.
     assert_eq!(verdict(&run(fell(), &[BAD, BAD, Outcome::WarmingUp])), Verdict::Learned);
 }
 
@@ -120,7 +120,7 @@ fn a_rate_at_its_bound() {
     assert_eq!(verdict(&run), Verdict::Learned);
 }
 
-// Fails if a run that only begins is taken for one whose labels are wrong, or the other way
+// Fails if a run whose rate still rises is taken for one whose labels are wrong, or the other way
 // round.
 #[test]
 fn a_rate_that_still_rises_was_too_small() {

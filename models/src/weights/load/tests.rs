@@ -58,7 +58,7 @@ fn either_dtype_to_either() {
     }
 }
 
-// Numbers that each of the halves has exactly.
+// Numbers that f16 and bf16 both hold exactly.
 #[test]
 fn halves_are_widened() {
     let values = [1.0, -0.5, 65_280.0, 3.0517578125e-5, 0.0, -0.0];
@@ -102,7 +102,7 @@ fn a_part_that_is_left_out_keeps_its_weights() {
     assert_eq!(model.1.weight.array(), before.weight.array());
     assert_eq!(model.1.bias.array(), before.bias.array());
 
-    // One tensor of it, and a file without the part.
+    // A file with one tensor of the part, and a file without the part.
     load_bytes(&mut model, &file(&of_file[..2]), &names().leave_out("1")).unwrap();
     let half = [&of_file[..2], &[f32s("head.weight", &[2, 3], 7.0)]].concat();
     load_bytes(&mut model, &file(&half), &names().leave_out("1.bias")).unwrap();
@@ -120,7 +120,7 @@ fn a_part_that_is_not_there_cannot_be_left_out() {
     assert_eq!(found[0].to_string(), "the model has no w to leave out");
 }
 
-// The keys of an attention, of which the file has queries, keys and values in one.
+// The keys of an attention. The file has its queries, keys and values in one tensor.
 #[test]
 fn a_part_of_what_is_packed_can_be_left_out() {
     let mut model = MultiHeadAttention::<2, 1, f64, Cpu>::build(&Cpu::default());
@@ -138,7 +138,7 @@ fn a_part_of_what_is_packed_can_be_left_out() {
     assert_eq!(model.v_proj.weight.array(), [[8.0, 9.0], [10.0, 11.0]]);
 }
 
-// The gradient of a tensor that was exchanged for another would be none of the optimizer's.
+// An optimizer would not know the gradient of a tensor that was exchanged for another one.
 #[test]
 fn tensors_stay_who_they_are() {
     let mut model = small::<f64>();
@@ -159,7 +159,7 @@ fn a_broadcast_tensor_is_filled() {
     assert_eq!(model.bias.array(), [0.5, 1.5, 2.5]);
 }
 
-// All of it in one error, and nothing done.
+// One error names all differences, and nothing is changed.
 #[test]
 fn everything_that_differs_is_named() {
     let mut model = (small::<f32>(), small::<f32>());
@@ -195,7 +195,7 @@ fn everything_that_differs_is_named() {
     assert_eq!(model.1.bias.array(), before.1.bias.array());
 }
 
-// q, k and v by their order. Fails if one is taken for another.
+// q, k and v are told apart by their order. Fails if one is taken for another.
 #[test]
 fn packed_projections() {
     let dev = Cpu::default();
@@ -226,8 +226,8 @@ fn parts_that_nobody_asks_for_are_extra() {
     assert_eq!(found[0], WeightsDifference::Extra { source: part });
 }
 
-// Two numbers without dimensions, packed into a vector. Fails if they are sought in a number, which
-// has no second part.
+// Two numbers without dimensions, packed into a vector. Fails if the loader looks for them in a
+// single number, which has no second part.
 #[test]
 fn packed_numbers() {
     let dev = Cpu::default();
@@ -244,7 +244,7 @@ fn packed_numbers() {
     assert!(matches!(found[0], WeightsDifference::Shape { .. }));
 }
 
-// The fourth of three. Fails by filling a tensor with too little.
+// The fourth of three parts. Fails if a tensor is filled with too few numbers.
 #[test]
 fn a_part_that_cannot_be_is_missing() {
     let entries = [f32s("packed", &[9, 2], 0.0), f32s("bias", &[3], 0.0)];
@@ -288,7 +288,8 @@ fn names_of_a_transformer() {
     assert_eq!(source("generator.bias"), "generator.bias");
 }
 
-// What is trained after loading is what was loaded: the names reach all of a layer's tensors.
+// The tensors that are trained after loading are those that were loaded: the names reach all of a
+// layer's tensors.
 #[test]
 fn a_layer_with_all_its_tensors() {
     let mut model = EncoderLayer::<2, 1, 3, f64, Cpu>::build(&Cpu::default());
@@ -319,7 +320,7 @@ fn a_file_that_is_not_there() {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(200))]
-    // Cut or changed anywhere: an error or a load, and never a panic.
+    // A file that is cut or changed anywhere gives an error or is loaded, and never causes a panic.
     #[test]
     fn broken_files_are_errors(cut in 0usize..1000, at in 0usize..1000, byte in any::<u8>()) {
         let mut bytes =

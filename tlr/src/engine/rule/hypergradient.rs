@@ -29,9 +29,9 @@ pub struct HypergradientRule {
 /// How the first derivative moves the rate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 enum HypergradientForm {
-    /// By η times the derivative.
+    /// η times the derivative is added to the rate.
     Additive,
-    /// By a factor, η times the cosine between the directions.
+    /// The rate is multiplied by 1 + η times the cosine between the directions.
     Multiplicative,
 }
 
@@ -87,8 +87,8 @@ impl RateRule for HypergradientRule {
             HypergradientForm::Additive => rate + self.meta_lr * products.un,
             HypergradientForm::Multiplicative => rate * (1.0 + self.meta_lr * products.cosine()),
         };
-        // Deviation from the paper, which has no bound: see `HypergradientRule`.
-        // Not `clamp`, which panics for a factor below 1: nobody has to `validate` first.
+        // Deviation from the paper, which has no bound: see `HypergradientRule`. Not `clamp`, which
+        // panics for a factor below 1: `validate` need not have been called before.
         let capped = proposed.max(rate / self.max_factor).min(rate * self.max_factor);
         let outcome = if capped == proposed { Outcome::Scaled } else { Outcome::Capped };
         Proposal { rate: capped, outcome }

@@ -16,10 +16,10 @@ pub(crate) enum Blame {
     None,
 }
 
-/// On a convex piece the loss has risen by no more than ⟨g,d⟩ along the way d. So if the groups'
-/// sum Σ max(⟨g,d⟩, 0) is less than `share` of the rise, the rise comes from elsewhere: noise,
-/// another batch, another task. If weights have moved far, the gradient may be that of another
-/// piece, and proves nothing.
+/// The rates to blame for this rise of the loss. On a convex piece the loss rises by no more than
+/// ⟨g,d⟩ along the way d. So if the groups' sum Σ max(⟨g,d⟩, 0) is less than `share` of the rise,
+/// the rise comes from elsewhere: noise, another batch, another task. If weights have moved far,
+/// the gradient may be that of another piece, and proves nothing.
 pub(crate) fn blame(share: f64, rise: f64, slopes: &[Slope]) -> Blame {
     // If it was an earlier loss of the window that rose, the weights of then are gone.
     let unknown = slopes.is_empty() || rise.is_nan() || rise <= 0.0;
@@ -54,8 +54,8 @@ mod tests {
     #[test]
     fn who_is_to_blame() {
         let of = |rise, slopes: &[Slope]| blame(0.25, rise, slopes);
-        // A way that explains 3 of 12 is just enough. What falls explains nothing, and hides
-        // nothing.
+        // A way that explains 3 of 12 is just enough. A group whose way leads downhill explains
+        // nothing, and hides nothing that others explain.
         assert_eq!(of(12.0, &[slope(3.0, 0.5), slope(-9.0, 0.5)]), Blame::Some(vec![true, false]));
         assert_eq!(of(12.1, &[slope(3.0, 0.5), slope(-9.0, 0.5)]), Blame::None);
         assert_eq!(of(12.0, &[slope(1.0, 0.5), slope(2.0, 0.5)]), Blame::Some(vec![true, true]));

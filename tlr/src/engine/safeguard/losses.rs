@@ -85,7 +85,7 @@ mod tests {
     use super::*;
 
     // The difference of the first two overflows, and so does the sum of squares. Fails if the mean
-    // does as well, or if a figure that has overflowed is no number any more.
+    // does as well, or if a sum that has overflowed makes the deviation NaN.
     #[test]
     fn huge_losses_have_a_mean() {
         let of = |all: &[f64]| {

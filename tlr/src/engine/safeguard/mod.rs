@@ -48,11 +48,11 @@ use serde::Serialize;
 ///
 /// Before a window is undone because losses rose, **blame** is looked for. Let d = w − snapshot be
 /// the way since the snapshot, and g the batch's gradient at w. Where the loss is convex, moving
-/// along d raises it by at most ⟨g,d⟩: so much of the rise the way explains. A rise of which it
-/// explains less than [`blame`](Self::blame) comes from elsewhere
-/// (noise, another batch, another task), unless weights have moved by more than a tenth of their
-/// norm. Then the step is made, and the limits move up to the new loss. Otherwise only those rates
-/// are cut whose own ⟨g,d⟩ is at least that part of the largest.
+/// along d raises it by at most ⟨g,d⟩. This is the part of the rise that the way explains. If the
+/// part is less than [`blame`](Self::blame), the rise comes from elsewhere (noise, another batch,
+/// another task), unless weights have moved by more than a tenth of their norm. Then the step is
+/// made, and the limits move up to the new loss. Otherwise only those rates are cut whose own ⟨g,d⟩
+/// is at least that part of the largest.
 ///
 /// A rollback restores weights and buffers from the snapshot, clears what the base optimizer has
 /// accumulated, drops the previous direction, and multiplies the rates that are to blame: by
@@ -64,7 +64,8 @@ use serde::Serialize;
 /// After `trust` windows accepted in a row a mean that rises may be bad luck. Late in training it
 /// is noise that holds a rate where it is, and a rate that was cut would stay cut for good. So if
 /// the next window is accepted, each rate goes back to what it was, unless it had just risen by
-/// more than a quarter. A second rollback before there is trust again is final.
+/// more than a quarter. A second rollback is final if it comes before `trust` windows have been
+/// accepted again.
 ///
 /// Without a loss, a window is undone if a weight is not finite, or if the gradients show that the
 /// weights have gone too far: [`Cause::WentTooFar`](crate::Cause::WentTooFar).

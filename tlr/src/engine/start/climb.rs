@@ -15,7 +15,7 @@ pub(crate) fn climb(
     products: &DirectionProducts,
     proposal: Proposal,
 ) -> Proposal {
-    // Infinite, where the two directions are the same.
+    // The point is infinite if the two directions are the same.
     let point = previous / (1.0 - products.persistence());
     let climbed = bounded(point.min(LARGEST_CLIMB * rate)).max(rate);
     if climbed > proposal.rate {

@@ -1,4 +1,4 @@
-//! From a rate that is far too small to a useful one.
+//! The ways from a rate that is far too small to a useful one.
 
 pub(crate) mod climb;
 pub(crate) mod ramp;

@@ -18,7 +18,8 @@ pub(crate) struct Rounding {
 }
 
 impl Rounding {
-    /// In a window of `steps`, of weights with this norm and numbers that are `epsilon` apart at 1.
+    /// For a window of `steps` steps, weights of this norm, and numbers whose spacing at 1 is
+    /// `epsilon`.
     pub(crate) fn new(weights: f64, steps: usize, epsilon: f64) -> Self {
         Self { weights, noise: (steps as f64).sqrt() * epsilon / 2.0 * weights }
     }
@@ -46,7 +47,7 @@ mod tests {
         assert_eq!((rounding.weights, rounding.noise), (5.0, noise));
         assert_eq!(rounding.raise(0.99 * noise), Some(100.0));
         assert_eq!(rounding.raise(noise), None);
-        // In half precision a thousandth of the weights is near.
+        // In half precision rounding alone moves weights by as much as a raised rate should.
         let half = Rounding { weights: 1.0, noise: 1e-3 };
         assert_eq!(half.raise(1e-4), Some(10.0));
         assert_eq!(half.raise(5e-4), Some(2.0));

@@ -73,12 +73,12 @@ pub struct Accumulate<Opt> {
     last_weight: f64,
 }
 
-/// What is gathered for the next step.
+/// The gradients that are gathered for the next step.
 #[derive(Clone, Debug, Default)]
 struct GatheredGradients {
     /// The number of batches, always less than that of a step.
     batches: u64,
-    /// What they weigh together.
+    /// The sum of the batches' weights.
     weight: f64,
     /// For each tensor the sum of the gradients, times their weights. All zeros if nothing is
     /// gathered.
@@ -89,7 +89,7 @@ struct GatheredGradients {
 #[derive(Clone, Copy, Debug)]
 struct NextBatch {
     weight: f64,
-    /// What the batches of all ranks weigh, where gradients are averaged over ranks.
+    /// The sum of the weights of all ranks, where gradients are averaged over ranks.
     of_all_ranks: Option<f64>,
     completes: bool,
 }
@@ -168,8 +168,9 @@ impl<Opt: TunableOptimizer> Accumulate<Opt> {
     /// their batches, this is the number of examples, or whatever else the loss divides its sum by.
     /// Default 1.
     ///
-    /// It applies to one batch. A batch that takes a skipped one's place inherits it, unless it is
-    /// set anew. A checkpoint does not hold it: set it just before the batch.
+    /// The weight applies to one batch. A batch that takes the place of a skipped one inherits the
+    /// weight, unless another one is set. A checkpoint does not hold the weight: set it just before
+    /// the batch.
     ///
     /// Around an `Accumulate`, [`Trainer::weigh_next`](crate::Trainer::weigh_next) does the same.
     ///
@@ -310,8 +311,8 @@ where
         gradients::complete(model, gradients).map(Some)
     }
 
-    /// In the mean over the ranks this rank's batch has the weight that was set for it, and in the
-    /// mean over the batches the sum of all ranks' weights counts.
+    /// In the mean over the ranks, this rank's batch has the weight that was set for it. In the
+    /// mean over the batches, the batch has the sum of all ranks' weights.
     fn average_over_ranks(
         &mut self,
         model: &Opt::Model,

@@ -72,7 +72,7 @@ impl<Opt: TunableOptimizer> Accumulate<Opt> {
         Ok(())
     }
 
-    /// The count, if an `Accumulate` of as many batches can have gathered so many.
+    /// The count, if an `Accumulate` with this number of batches a step can have gathered so many.
     fn possible_count(&self, name: &str, count: u64) -> Result<u64, CheckpointError> {
         let most = self.batches - 1;
         let range = format!("at most {most}, for steps of {}", self.batches);
@@ -81,7 +81,7 @@ impl<Opt: TunableOptimizer> Accumulate<Opt> {
     }
 }
 
-/// The weight of the gathered batches, if as many can have it.
+/// The weight of the gathered batches, if so many batches can have this weight.
 fn possible_weight(
     gathered: &str,
     batches: u64,

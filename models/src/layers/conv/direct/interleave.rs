@@ -1,5 +1,5 @@
-//! The same pixel of sixteen images side by side, and back: tiles of as many pixels, transposed in
-//! registers.
+//! Lays out the same pixel of sixteen images side by side, and takes it back: tiles of sixteen
+//! pixels of sixteen images are transposed in registers.
 
 use super::layout::{Layout, Place, Put, Take};
 use pulp::{x86::V4, NullaryFnOnce};
@@ -10,13 +10,14 @@ pub(super) const LANES: usize = 16;
 
 type Tile = [[f32; LANES]; LANES];
 
-/// Rows become columns. (Without closures: those are compiled for any machine, and then call each
-/// instruction.)
+/// Transposes a tile. (It has no closures: a closure is compiled without the wide registers, and
+/// then calls a function for each instruction.)
 #[inline(always)]
 fn transposed(simd: V4, rows: &Tile) -> Tile {
     let simd = simd.avx512f;
     let rows: [__m512; LANES] = pulp::cast(*rows);
-    // Of four rows, in each of four parts: a column from the part's first on.
+    // `fours[f][c]` holds, in each of its four parts, the four values of rows 4f to 4f + 3 in one
+    // column: column c of that part.
     let mut fours = [[rows[0]; 4]; 4];
     for four in 0..4 {
         let [a, b, c, d] =
@@ -34,7 +35,7 @@ fn transposed(simd: V4, rows: &Tile) -> Tile {
     for column in 0..4 {
         let [a, b] = [fours[0][column], fours[1][column]];
         let [c, d] = [fours[2][column], fours[3][column]];
-        // The parts with even numbers, and those with odd ones.
+        // The parts of even number, and the parts of odd number.
         let even =
             [simd._mm512_shuffle_f32x4::<0x88>(a, b), simd._mm512_shuffle_f32x4::<0x88>(c, d)];
         let odd =
@@ -47,16 +48,16 @@ fn transposed(simd: V4, rows: &Tile) -> Tile {
     pulp::cast(columns)
 }
 
-/// Neighbouring pixels of a place: the first one's number, how many, and where they are laid out.
+/// Neighbouring pixels of a place: the first one's number, their count, and where each is laid out.
 struct Run {
     pixel: usize,
     count: usize,
     laid: [usize; LANES],
 }
 
-/// The runs that all pixels of a place fall into.
+/// The runs that the pixels of a place are divided into.
 fn runs(layout: &Layout, place: &Place) -> Vec<Run> {
-    // Where rows follow each other in the image, so do their pixels.
+    // If the rows follow each other without a gap, all pixels are one run.
     let (lines, length) = match place.row_step == place.width && place.column_step == 1 {
         true => (1, place.rows * place.width),
         false => (place.rows, place.width),
@@ -127,7 +128,8 @@ impl NullaryFnOnce for Tiled<Take<'_>> {
         let Take { layout, places, from, to: (images, image, plane) } = self.work;
         for place in places {
             let runs = runs(layout, place);
-            // Laid out are whole blocks of channels, the last ones of which may not exist.
+            // The layout has whole blocks of channels. The last block may hold more channels than
+            // there are.
             let channels = from.0.chunks_exact(from.1).take(image / plane.max(1));
             for (channel, laid) in channels.enumerate() {
                 for run in &runs {

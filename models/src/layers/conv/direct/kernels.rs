@@ -5,12 +5,13 @@ use pulp::{Simd, WithSimd};
 
 /// How many outputs are computed at a time.
 pub(super) const BLOCK: usize = 8;
-/// Outputs whose filters' gradients are summed at a time, for as many taps: 20 sums, the outputs'
-/// pixels and the inputs, which the compiler likes to read in one go, are 29 registers.
+/// The outputs whose filters' gradients are summed at a time, for [`TAPS`] taps each: 20 sums, a
+/// pixel of each output and an input of each tap, which the compiler reads together, take 29
+/// registers.
 pub(super) const FILTERS: usize = 4;
 const TAPS: usize = 5;
-/// Registers of each of these outputs that are gone through at a time: they stay in the nearest
-/// cache for all channels and taps.
+/// The registers of each output that are worked on at a time, for all channels and taps. They stay
+/// in the nearest cache.
 const AT_ONCE: usize = 128;
 
 /// How many floats a register holds.
@@ -25,18 +26,18 @@ impl WithSimd for Lanes {
     }
 }
 
-/// A block of outputs: Σ over channels and taps of filter times input, for each place in the spans
-/// and maybe some behind them.
+/// Computes a block of outputs: Σ over channels and taps of filter times input, for each place in
+/// the spans, and sometimes for places behind them.
 pub(super) struct Convolve<'a> {
     pub(super) x: &'a [f32],
-    /// From a channel of `x` to the next.
+    /// The distance from a channel of `x` to the next.
     pub(super) channel: usize,
     /// `[channel][tap][output in the block]`.
     pub(super) filters: &'a [f32],
     pub(super) offsets: &'a [usize],
     pub(super) spans: &'a [Span],
     pub(super) y: &'a mut [f32],
-    /// From an output of `y` to the next, and the first place of the first.
+    /// The distance from an output of `y` to the next, and the first place of the first output.
     pub(super) output: usize,
     pub(super) first: usize,
 }
@@ -102,15 +103,15 @@ fn registers<S: Simd, const N: usize>(values: &[f32]) -> [S::f32s; N] {
     std::array::from_fn(|index| values[index])
 }
 
-/// The gradients of some filters: for each channel and each tap, the sum over all places in the
-/// spans of what came back times what went in.
+/// Adds to the gradients of some filters: for each channel and each tap, the sum over all places in
+/// the spans of the outputs' gradient times the input.
 pub(super) struct Correlate<'a> {
     pub(super) x: &'a [f32],
-    /// From the first output on.
+    /// The outputs' gradient, from the first of these outputs on.
     pub(super) upstream: &'a [f32],
-    /// From a channel to the next.
+    /// The distance from a channel of `x` to the next.
     pub(super) channel: usize,
-    /// From an output to the next.
+    /// The distance from an output of `upstream` to the next.
     pub(super) output: usize,
     pub(super) channels: usize,
     pub(super) offsets: &'a [usize],
@@ -124,8 +125,8 @@ impl WithSimd for Correlate<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(mut self, simd: S) {
-        // In registers. A span starts with one; behind the last there are zeros, and others end
-        // with one.
+        // The spans in registers. Each span starts with a whole register and ends with one, but for
+        // the last, which has zeros behind it.
         let registers = |span: &Span| span.start / S::F32_LANES..span.end.div_ceil(S::F32_LANES);
         let places: Vec<_> = self.spans.iter().flat_map(registers).collect();
         let outputs = self.gradient.len() / (self.channels * self.offsets.len());
@@ -151,7 +152,7 @@ impl WithSimd for Correlate<'_> {
     }
 }
 
-/// Registers, by number, all of which are before the end.
+/// The numbers of registers, all of them below `end`.
 #[derive(Clone, Copy)]
 struct Places<'a> {
     places: &'a [usize],
@@ -170,7 +171,7 @@ impl Correlate<'_> {
         let mut tap = 0;
         while tap < self.offsets.len() {
             let first = (channel, output, tap);
-            // As even as can be: nine are five and four.
+            // The taps are divided as evenly as possible: nine into five and four.
             let left = self.offsets.len() - tap;
             tap += match left.div_ceil(left.div_ceil(TAPS)) {
                 TAPS.. => self.dots::<S, O, TAPS>(simd, places, first),
@@ -182,7 +183,7 @@ impl Correlate<'_> {
         }
     }
 
-    /// O outputs by T taps; how many taps that were.
+    /// Adds the sums of O outputs and T taps, and returns T.
     #[inline(always)]
     fn dots<S: Simd, const O: usize, const T: usize>(
         &mut self,
@@ -201,8 +202,8 @@ impl Correlate<'_> {
         });
         let mut sums = [[simd.splat_f32s(0.0); T]; O];
         for place in places {
-            // SAFETY: each run has `end` registers, and no place is behind them. With the bounds of
-            // nine runs at hand there is no room for their pointers.
+            // SAFETY: each run has `end` registers, and no place is behind them. To check the
+            // bounds of nine runs would take registers that their pointers need.
             #[allow(unsafe_code)]
             let at = |run: &[S::f32s]| unsafe { *run.get_unchecked(*place) };
             let upstream = upstream.map(at);

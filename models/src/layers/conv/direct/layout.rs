@@ -12,33 +12,34 @@ use crate::layers::scratch;
 use pulp::NullaryFnOnce;
 use std::ops::Range;
 
-/// Zeros behind the last place: more than registers read beyond it.
+/// The zeros behind the last place. Registers read fewer than these beyond it.
 const SLACK: usize = 64;
 /// Floats in a line of a cache. A register that starts where a line does touches one line only.
 const LINE: usize = scratch::LINE / size_of::<f32>();
-/// Images of more outputs in a row lose little to their padding: they are not worth interleaving.
+/// Images with more outputs in a row are not interleaved: their padding costs little.
 const NARROW: usize = 16;
-/// About how many places a run of images has.
+/// About how many places the images have that are laid out together.
 const RUN: usize = 4096;
-/// About how many floats a run's inputs and outputs have: they stay in a core's cache.
+/// About how many floats these images' inputs and outputs have, so that they stay in a core's
+/// cache.
 const RUN_FLOATS: usize = 1 << 18;
 
 /// The sizes of images laid out as `[channel][phase][image][row][column][lane]`.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Layout {
-    /// How many images share a place with their pixels.
+    /// How many images share a place, with one pixel each.
     pub(super) lanes: usize,
     /// How many images, or groups of `lanes` images, stand one after the other.
     pub(super) images: usize,
     rows: usize,
     pitch: usize,
-    /// From the first tap of a filter to the last one, in rows and in columns.
+    /// The distance from the first tap of a filter to the last one, in rows and in columns.
     reach: usize,
-    /// Floats from a phase to the next.
+    /// The number of floats from a phase to the next.
     phase: usize,
-    /// Floats from a channel to the next, with all phases.
+    /// The number of floats from an input channel to the next, with all phases.
     pub(super) input: usize,
-    /// Floats from an output to the next: outputs have no phases.
+    /// The number of floats from an output channel to the next: outputs have no phases.
     pub(super) output: usize,
 }
 
@@ -46,18 +47,19 @@ pub(super) struct Layout {
 pub(super) type Span = Range<usize>;
 
 impl Layout {
-    /// For registers of `lanes` floats.
+    /// The layout of a convolution's images, for registers of `lanes` floats.
     pub(super) fn new(g: &Geometry, lanes: usize) -> Self {
         let reach = (g.kernel - 1) * g.dilation / g.stride;
         let (mut rows, mut pitch) = (g.out_height + reach, g.out_width + reach);
-        // Interleaved if that leaves at most a quarter of the lanes empty.
+        // Images are interleaved if that leaves at most a quarter of the lanes empty.
         let filled = g.batch.next_multiple_of(lanes) * 3 <= g.batch * 4;
         if filled && g.out_width <= NARROW {
             return Self { lanes, images: 1, rows, pitch, reach, phase: 0, input: 0, output: 0 }
                 .sized(g);
         }
         if g.stride == 1 && g.dilation == 1 && g.padding < g.kernel {
-            // What pads a row on its right also pads the next one on its left, and so do rows.
+            // The padding at a row's right is also that at the next row's left. In the same way,
+            // the padding below an image is that above the next one.
             (rows, pitch) = (rows - g.padding, pitch - g.padding);
         }
         let planes = g.channels * g.stride * g.stride + g.outputs;
@@ -79,14 +81,14 @@ impl Layout {
         self.lanes * self.images
     }
 
-    /// Floats from the first tap of a filter to the last, or some more, so that what is behind
-    /// starts with a line.
+    /// The number of floats from the first tap of a filter to the last, rounded up to whole lines
+    /// of a cache.
     pub(super) fn lead(&self) -> usize {
         (self.reach * (self.pitch + 1) * self.lanes).next_multiple_of(LINE)
     }
 
-    /// What outputs are computed from, or gradients summed over: in one piece, or without the
-    /// padding.
+    /// The places that outputs are computed for, and that gradients are summed over: one span with
+    /// the padding in it, or a span for each row.
     pub(super) fn outputs(&self, g: &Geometry, images: usize) -> Vec<Span> {
         if self.lanes > 1 {
             return self.spans(0..g.out_height, 0..g.out_width);
@@ -94,7 +96,7 @@ impl Layout {
         std::iter::once(0..((images - 1) * self.rows + g.out_height) * self.pitch).collect()
     }
 
-    /// Each of these rows of an image.
+    /// A span for each of these rows of an image.
     fn spans(&self, rows: Range<usize>, columns: Range<usize>) -> Vec<Span> {
         let row = |row| {
             let first = (row * self.pitch + columns.start) * self.lanes;
@@ -103,7 +105,7 @@ impl Layout {
         rows.map(row).collect()
     }
 
-    /// How far each tap is from an output, row by row.
+    /// How many floats each tap is behind its output's place, row by row of the filter.
     pub(super) fn offsets(&self, g: &Geometry) -> Vec<usize> {
         let tap = |tap: usize| {
             let (y, x) = (tap / g.kernel * g.dilation, tap % g.kernel * g.dilation);
@@ -117,7 +119,7 @@ impl Layout {
         (y / g.stride * self.pitch + x / g.stride) * self.lanes
     }
 
-    /// The phases of an image of which some pixel is read.
+    /// The phases of an image in which an output reads some pixel.
     pub(super) fn phases(&self, g: &Geometry) -> Vec<Phase> {
         let mut phases = Vec::new();
         for (row, column) in (0..g.stride).flat_map(|row| (0..g.stride).map(move |c| (row, c))) {
@@ -135,7 +137,7 @@ impl Layout {
                 1 => std::iter::once(rows.start * self.pitch..self.phase).collect(),
                 _ => self.spans(rows.clone(), columns.clone()),
             };
-            // The gradient of a pixel is of the outputs before it.
+            // The outputs that read a pixel are at the places before it.
             let back = |tap: &usize| {
                 let (y, x) = (tap / g.kernel * g.dilation, tap % g.kernel * g.dilation);
                 self.lead() - self.within(y, x, g)
@@ -168,21 +170,22 @@ pub(super) struct Phase {
     columns: Range<usize>,
     /// The first pixel's row and column in the image.
     pixel: (usize, usize),
-    /// The taps that read it.
+    /// The taps that read this phase.
     pub(super) taps: Vec<usize>,
-    /// For each of them, how far in front of a pixel, less [`Layout::lead`], the output is.
+    /// For each of these taps: [`Layout::lead`], less the distance from the output to the pixel
+    /// that the tap reads.
     pub(super) offsets: Vec<usize>,
-    /// Where its pixels are.
+    /// Where the phase's pixels are.
     pub(super) spans: Vec<Span>,
 }
 
-/// Where pixels are: rows of `width` columns, in an image and laid out.
+/// Where pixels are, in the image and in the layout: rows of `width` columns.
 pub(super) struct Place {
-    /// The first float, as laid out.
+    /// The first pixel's float in the layout.
     first: usize,
     pub(super) rows: usize,
     pub(super) width: usize,
-    /// The first in the image, and the distances between rows and between columns.
+    /// The first pixel in the image, and the distances there between rows and between columns.
     pub(super) pixel: usize,
     pub(super) row_step: usize,
     pub(super) column_step: usize,
@@ -225,8 +228,8 @@ impl Layout {
     }
 }
 
-/// See [`Layout::put`]. A type, as is [`Take`], because the compiler does not inline a closure of
-/// this size.
+/// See [`Layout::put`]. This is a type, as is [`Take`], because the compiler does not inline a
+/// closure of this size.
 pub(super) struct Put<'a> {
     pub(super) layout: &'a Layout,
     pub(super) places: &'a [Place],
@@ -271,7 +274,8 @@ impl NullaryFnOnce for Take<'_> {
     fn call(self) {
         let (images, image, plane) = self.to;
         for place in self.places {
-            // Laid out are whole blocks of channels, the last ones of which may not exist.
+            // The layout has whole blocks of channels. The last block may hold more channels than
+            // there are.
             let channels = self.from.0.chunks_exact(self.from.1).take(image / plane.max(1));
             for (channel, laid) in channels.enumerate() {
                 for (index, image) in images.chunks_exact_mut(image).enumerate() {
@@ -288,7 +292,7 @@ impl NullaryFnOnce for Take<'_> {
     }
 }
 
-/// `work` on `count` pairs of elements, `steps` apart.
+/// Does `work` on `count` pairs of elements, which are `steps` apart.
 #[inline(always)]
 fn strided(
     to: &mut [f32],
@@ -297,7 +301,7 @@ fn strided(
     count: usize,
     work: impl Fn(&mut f32, f32),
 ) {
-    // The compiler knows better what to do with steps that it knows.
+    // The compiler makes faster code for steps that are constants.
     match steps {
         (1, 1) => to[..count].iter_mut().zip(&from[..count]).for_each(|(to, from)| work(to, *from)),
         (1, 2) => steps_of::<1, 2>(to, from, count, work),

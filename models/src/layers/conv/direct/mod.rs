@@ -2,9 +2,9 @@
 //! filter's tap is a fixed distance away in memory, for as many pixels at a time as a register
 //! holds.
 //!
-//! Either a register holds neighbouring pixels: an image is then one run, computed at the pitch of
-//! its padded rows, and what stands between the rows of outputs is left out. Or, where that would
-//! be much, it holds the same pixel of several images.
+//! There are two layouts. In the first, a register holds neighbouring pixels. An image is then one
+//! run with its padding, and the results between the rows of outputs are thrown away. Where these
+//! would be many, the second one is used: a register holds the same pixel of several images.
 
 #[cfg(target_arch = "x86_64")]
 mod interleave;
@@ -21,14 +21,14 @@ use rayon::prelude::*;
 /// Filters of more elements do not stay in a core's cache: matrix products handle them better.
 const LARGEST_WEIGHT: usize = 1 << 18;
 
-/// Whether this is the faster way, and possible.
+/// Whether this way is possible, and faster than matrix products.
 pub(super) fn suits(g: &Geometry) -> bool {
     g.groups == 1
         && (2..=7).contains(&g.kernel)
         && g.outputs * g.channels * g.kernel * g.kernel <= LARGEST_WEIGHT
 }
 
-/// How many images are taken together.
+/// How many images are laid out together.
 pub(super) fn together(g: &Geometry) -> usize {
     layout(g).together()
 }
@@ -79,8 +79,8 @@ pub(super) fn forward(g: &Geometry, x: &[f32], weight: &[f32], y: &mut [f32]) {
             (Scratch::zeros(g.channels * layout.input), Scratch::any(outputs * layout.output))
         },
         |(laid, room), (y, x)| {
-            // Where there are fewer images than before, what is left of those is computed and not
-            // taken.
+            // If there are fewer images than before, the rest of the older ones are computed again,
+            // and their results are not used.
             layout.put_input(g, &phases, x, laid);
             let blocks = room.par_chunks_exact_mut(BLOCK * layout.output).with_min_len(g.least());
             let filters = filters.par_chunks_exact(BLOCK * g.channels * all.len());
@@ -101,7 +101,7 @@ pub(super) fn forward(g: &Geometry, x: &[f32], weight: &[f32], y: &mut [f32]) {
     );
 }
 
-/// The share of some images in the gradients.
+/// Adds what some images contribute to the gradients.
 pub(super) fn part(
     g: &Geometry,
     x: &[f32],
@@ -168,7 +168,8 @@ pub(super) fn part(
     }
 }
 
-/// From outputs to channels: for each phase of the input the taps that read it.
+/// The filters for the way back, from outputs to channels: for each phase of the input, the taps
+/// that read it.
 fn transposed(g: &Geometry, phases: &[Phase], weight: &[f32]) -> Vec<Scratch<f32>> {
     let taps = g.kernel * g.kernel;
     let of = |channel, output, tap| weight[(output * g.channels + channel) * taps + tap];

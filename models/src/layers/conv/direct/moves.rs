@@ -18,20 +18,20 @@ impl Layout {
         self.put(&[place], (y, g.out_image(), g.out_pixels()), (laid, self.output));
     }
 
-    /// Adds what is laid out to input images.
+    /// Adds the pixels of the layout to input images.
     pub(super) fn take_input(&self, g: &Geometry, phases: &[Phase], laid: &[f32], x: &mut [f32]) {
         let places: Vec<_> = phases.iter().map(|phase| self.input_place(g, phase)).collect();
         self.take(&places, (laid, self.input), (x, g.image(), g.height * g.width));
     }
 
-    /// Adds what is laid out to output images.
+    /// Adds the pixels of the layout to output images.
     pub(super) fn take_output(&self, g: &Geometry, laid: &[f32], y: &mut [f32]) {
         let place = self.output_place(g, 0);
         self.take(&[place], (laid, self.output), (y, g.out_image(), g.out_pixels()));
     }
 
-    /// Lays out images: `from` is their pixels, the pixels of an image and those of a plane; `to`
-    /// is the layout and the floats of a channel.
+    /// Lays out images. `from` holds the pixels, the number of pixels of an image, and that of a
+    /// plane. `to` holds the layout, and the number of floats of a channel.
     fn put(&self, places: &[Place], from: (&[f32], usize, usize), to: (&mut [f32], usize)) {
         let work = Put { layout: self, places, from, to };
         #[cfg(target_arch = "x86_64")]

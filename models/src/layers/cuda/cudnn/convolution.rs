@@ -8,8 +8,9 @@ use std::{
     ptr,
 };
 
-/// An algorithm that needs more memory than this for itself is not taken. Not what is free at the
-/// moment: then another algorithm might be taken in the next run, and round otherwise.
+/// An algorithm that needs more bytes than this for itself is not taken. The limit is not the
+/// memory that is free at the moment: then another algorithm might be taken in the next run, and
+/// round otherwise.
 const MOST_MEMORY: usize = 1 << 30;
 /// More candidates than cuDNN has for any pass.
 const CANDIDATES: usize = 16;
@@ -17,15 +18,15 @@ const CANDIDATES: usize = 16;
 /// A pass of a convolution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::layers) enum Pass {
-    /// Of images and filters.
+    /// The outputs, from images and filters.
     Forward = 0,
-    /// The gradient of the images: of filters and what came back.
+    /// The images' gradient, from the filters and the outputs' gradient.
     Images = 1,
-    /// The gradient of the filters: of images and what came back.
+    /// The filters' gradient, from the images and the outputs' gradient.
     Filters = 2,
 }
 
-/// A convolution as cuDNN is told of it: sizes as in PyTorch's layout, in the order of memory.
+/// A convolution as cuDNN takes it: the sizes of PyTorch's layout, in the order of memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::layers) struct Convolution {
     pub(in crate::layers) precision: Precision,
@@ -38,7 +39,7 @@ pub(in crate::layers) struct Convolution {
     pub(in crate::layers) groups: c_int,
 }
 
-/// The elements, whose products are summed in f32.
+/// The types of the elements. Their products are summed in f32.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(in crate::layers) enum Precision {
     F32,
@@ -46,7 +47,7 @@ pub(in crate::layers) enum Precision {
 }
 
 impl Precision {
-    /// `None` for what own kernels do.
+    /// `None` for the types that our own kernels take.
     pub(in crate::layers) fn of(kind: Kind) -> Option<Self> {
         match kind {
             Kind::F32 => Some(Self::F32),
@@ -55,8 +56,9 @@ impl Precision {
         }
     }
 
-    /// cuDNN's numbers of the type, and of what may be computed with. f32 stays f32, as with
-    /// cuBLAS: TF32 has the digits of f16. Of f16, tensor cores take products that are exact.
+    /// cuDNN's numbers for the element type, and for the arithmetic that it may use. f32 stays f32,
+    /// as with cuBLAS: TF32 has no more digits than f16. f16 may use tensor cores, whose products
+    /// of f16 are exact.
     fn numbers(self) -> (c_int, c_int) {
         const TENSOR_OP_MATH: c_int = 1;
         const FMA_MATH: c_int = 3;
@@ -77,7 +79,7 @@ pub(in crate::layers::cuda) struct Algorithm {
     pub(in crate::layers::cuda) memory: usize,
 }
 
-/// A descriptor, which goes with this.
+/// A descriptor, which is destroyed when this is dropped.
 #[derive(Debug)]
 struct Descriptor {
     raw: Raw,
@@ -97,13 +99,14 @@ impl Descriptor {
 impl Drop for Descriptor {
     #[allow(unsafe_code)]
     fn drop(&mut self) {
-        // SAFETY: it was made, and nobody else unmakes it. There is nothing to do about an error.
+        // SAFETY: the descriptor was made, and nobody else destroys it. There is nothing to do
+        // about an error.
         unsafe { (self.kept.unmake)(self.raw) };
     }
 }
 
-/// A convolution's descriptors, and the algorithms of its passes, the fastest first. Those of a
-/// pass are looked for when it is first done.
+/// A convolution's descriptors, and the algorithms of its passes, the fastest first. The algorithms
+/// of a pass are looked for when it is first done.
 #[derive(Debug)]
 struct Known {
     images: Descriptor,
@@ -149,7 +152,7 @@ impl Known {
         Ok(Self { images, filters, outputs, convolution, algorithms: [None, None, None] })
     }
 
-    /// What a pass reads, and what it writes.
+    /// The descriptors of the two operands that a pass reads, and of the one that it writes.
     fn operands(&self, pass: Pass) -> [Raw; 3] {
         let (images, filters, outputs) = (self.images.raw, self.filters.raw, self.outputs.raw);
         match pass {
@@ -187,7 +190,8 @@ impl Known {
         let good = found.filter(|one| one.status.ok().is_ok() && one.determinism == DETERMINISTIC);
         let algorithms = good.filter_map(|one| {
             let (number, mut memory) = (one.algorithm, 0);
-            // What is needed with the descriptor as it is. It fails where the algorithm would.
+            // The memory that the algorithm needs with this descriptor. This call fails if the
+            // algorithm would.
             // SAFETY: as above.
             let status = unsafe {
                 (of.workspace)(handle, first, second, convolution, to, number, &mut memory)
@@ -201,7 +205,8 @@ impl Known {
 /// cuDNN on a GPU.
 #[derive(Debug)]
 pub(in crate::layers::cuda) struct Cudnn {
-    /// Those that cuDNN refuses are `None`. They go before the handle and the library.
+    /// The convolutions that have been asked for; `None` if cuDNN refuses one. Its descriptors are
+    /// destroyed before the handle and the library.
     known: BTreeMap<Convolution, Option<Known>>,
     handle: Handle,
     library: Library,
@@ -212,7 +217,7 @@ pub(in crate::layers::cuda) struct Cudnn {
 unsafe impl Send for Cudnn {}
 
 impl Cudnn {
-    /// Loads cuDNN for the GPU that the thread is bound to; its work goes to the stream.
+    /// Loads cuDNN for the GPU that the thread is bound to. cuDNN's work goes to the stream.
     ///
     /// # Safety
     /// The stream is of this GPU, and stays.
@@ -230,7 +235,7 @@ impl Cudnn {
         Ok(cudnn)
     }
 
-    /// The algorithm of a pass; `None` where cuDNN has none to offer.
+    /// The algorithm of a pass. `None` if cuDNN has none to offer.
     pub(in crate::layers::cuda) fn algorithm(
         &mut self,
         pass: Pass,

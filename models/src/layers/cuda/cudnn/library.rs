@@ -69,7 +69,7 @@ impl Candidate {
 // As cuDNN's headers lay it out.
 const _: () = assert!(size_of::<Candidate>() == 48);
 
-/// One of the three operands is written, and the order of the others is the pass's.
+/// The three operands in the order of the pass: the two that are read, and the one that is written.
 type Choose =
     unsafe extern "C" fn(Handle, Raw, Raw, Raw, Raw, c_int, *mut c_int, *mut Candidate) -> Status;
 type Workspace = unsafe extern "C" fn(Handle, Raw, Raw, Raw, Raw, c_int, *mut usize) -> Status;
@@ -96,7 +96,7 @@ type SetSizes = unsafe extern "C" fn(Raw, c_int, c_int, c_int, c_int, c_int, c_i
 type SetConvolution =
     unsafe extern "C" fn(Raw, c_int, c_int, c_int, c_int, c_int, c_int, c_int, c_int) -> Status;
 
-/// How a kind of descriptor is made and unmade.
+/// How a kind of descriptor is made and destroyed.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Kept {
     pub(super) make: Make,
@@ -140,7 +140,7 @@ pub(in crate::layers::cuda) struct Library {
     pub(super) set_math: unsafe extern "C" fn(Raw, c_int) -> Status,
     /// Forward, the images' gradient, the filters' gradient.
     pub(super) passes: [OfPass; 3],
-    /// All of these functions are in it.
+    /// The library, which has all of these functions.
     _loaded: Loaded,
 }
 
@@ -199,12 +199,12 @@ impl Library {
 struct Loaded(libloading::Library);
 
 impl Loaded {
-    /// The first of these that is there, or why the first of them is not.
+    /// The first of these libraries that can be loaded, or why the first name could not be.
     #[allow(unsafe_code)]
     fn first(names: &[&str]) -> Result<Self, libloading::Error> {
         let mut missing = None;
         for name in names {
-            // SAFETY: what cuDNN does when it is loaded asks nothing of the program.
+            // SAFETY: cuDNN asks nothing of the program when it is loaded.
             match unsafe { libloading::Library::new(name) } {
                 Ok(library) => return Ok(Self(library)),
                 Err(error) => missing = missing.or(Some(error)),

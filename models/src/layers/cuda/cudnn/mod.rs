@@ -1,5 +1,5 @@
-//! cuDNN's convolutions, with the library looked for when a program runs: one that was built with
-//! the feature `cudnn` starts without it, and then convolves by own kernels.
+//! cuDNN's convolutions. The library is looked for when a program runs: a program that was built
+//! with the feature `cudnn` starts without it, and then convolves by our own kernels.
 
 mod convolution;
 mod library;

@@ -1,4 +1,4 @@
-//! Convolutions by cuDNN. The tests beside this one take it too, where it is there.
+//! Convolutions by cuDNN. The tests beside this file use it too, if it is there.
 
 use super::{
     super::{
@@ -9,7 +9,7 @@ use super::{
     *,
 };
 
-/// How many passes cuDNN does of those that `work` needs.
+/// How many of the passes that `work` needs are done by cuDNN.
 fn done(work: impl FnOnce()) -> usize {
     let before = DONE.get();
     work();
@@ -21,7 +21,7 @@ fn done(work: impl FnOnce()) -> usize {
 #[test]
 #[ignore = "gpu"]
 fn gpu_cudnn_does_all_passes() {
-    // Three times, of which one has no gradient of the images, and each of them twice.
+    // There are three convolutions, one without a gradient of the images, and each is done twice.
     let passes = 2 * (3 + 3 + 2);
     assert_eq!(done(|| convolution::<f32, 4, 6, 3, 2>((2, 9, 7), (2, 2, 2))), passes);
     assert_eq!(done(|| convolution::<f32, 6, 4, 1, 1>((3, 5, 4), (1, 0, 1))), passes);
@@ -46,7 +46,7 @@ fn gpu_cudnn_in_half_precision() {
     assert_eq!(done(convolved), 3);
 }
 
-// What the tests beside this one check, by own kernels.
+// What the tests beside this file check, by our own kernels.
 #[test]
 #[ignore = "gpu"]
 fn gpu_own_kernels_in_the_place_of_cudnn() {

@@ -1,5 +1,5 @@
-//! f16 and `AMP<f16>`, beside f32 on the CPU: of the same numbers, each result rounded once or a
-//! few times.
+//! f16 and `AMP<f16>` on the GPU against f32 on the CPU, on the same numbers. Each result is
+//! rounded once, or a few times.
 
 use super::{images::*, pointwise::*, sequence::*, *};
 use crate::layers::{
@@ -8,7 +8,7 @@ use crate::layers::{
 use dfdx::dtypes::AMP;
 use half::f16;
 
-/// A hundredth of the largest: about ten roundings of f16, one on top of the other.
+/// The tolerance is a hundredth of the largest number: about ten roundings to f16 in a row.
 impl Real for f16 {
     const FAR: f64 = 1e-2;
 }

@@ -48,7 +48,7 @@ pub(super) fn convolution<E: Real, const I: usize, const O: usize, const K: usiz
         let theirs = convolved::<E, Cpu, I, O, K, G>(&cpu, size, options, biased);
         let case = format!("{I} to {O} by {K}, {G} groups, of {size:?}, {options:?}, {biased}");
         close::<E>(&ours, &theirs, &case);
-        // Nothing depends on the order in which the GPU does it.
+        // The result does not depend on the order in which the GPU works.
         assert!(convolved::<E, Cuda, I, O, K, G>(&gpu, size, options, biased) == ours, "{case}");
     }
 }
@@ -74,12 +74,12 @@ where
     convolution::<E, 32, 70, 3, 2>((7, 2, 2), (1, 1, 1));
     convolution::<E, 4, 4, 3, 2>((9, 1, 1), (1, 1, 1));
     convolution::<E, 4, 4, 3, 2>((10, 2, 1), (1, 1, 1));
-    // An image by itself is more than a part.
+    // One image is larger than a part.
     convolution::<E, 8, 4, 3, 1>((2, 21, 17), (1, 1, 1));
     convolution::<E, 8, 4, 3, 1>((2, 21, 17), (3, 2, 2));
     // Pixels that no output reads.
     convolution::<E, 2, 3, 2, 1>((5, 11, 10), (4, 0, 1));
-    // Filters of one pixel, which need no columns, and those that do.
+    // Filters of one pixel: some need no columns, and some do.
     convolution::<E, 6, 4, 1, 1>((3, 5, 4), (1, 0, 1));
     convolution::<E, 6, 4, 1, 2>((3, 17, 16), (1, 0, 1));
     convolution::<E, 40, 50, 1, 1>((6, 2, 3), (1, 0, 1));
@@ -88,8 +88,8 @@ where
     convolution::<E, 2, 3, 1, 1>((2, 4, 4), (1, 1, 1));
 }
 
-// Fails for a wrong tap, part, group, step or transposition, in either direction, for what is left
-// unwritten, and where a gradient depends on the order of the blocks.
+// Fails for a wrong tap, part, group, step or transposition, in either direction, for an element
+// that is not written, and if a gradient depends on the order of the blocks.
 #[test]
 #[ignore = "gpu"]
 fn gpu_convolutions_in_single_precision() {
@@ -102,7 +102,7 @@ fn gpu_convolutions_in_double_precision() {
     convolutions::<f64>();
 }
 
-// The long way round, which goes by the host, where dfdx's addresses are unknown.
+// The way by the host, for tensors whose addresses are unknown.
 #[test]
 #[ignore = "gpu"]
 fn gpu_without_addresses() {
@@ -193,7 +193,7 @@ fn gpu_norms_in_double_precision() {
     norms::<f64>();
 }
 
-// Sums of squares minus squares of sums would lose it all.
+// A variance taken as the mean of squares less the square of the mean would lose all digits.
 #[test]
 #[ignore = "gpu"]
 fn gpu_norm_of_a_large_mean() {
@@ -213,7 +213,7 @@ pub(super) fn pooled<E: Real, D: Layers<E>>(
     window: (usize, usize, usize),
 ) -> Vec<Vec<f64>> {
     let shape = (batch, Const::<3>, height, width);
-    // Of few values, so that some are equal.
+    // There are few different values, so that some pixels are equal.
     let few = wide(values::<E>(shape.num_elements(), 1)).into_iter().map(|x| (2.0 * x * x).round());
     let few = few.map(|x| E::from_f64(x).unwrap()).collect();
     let x: Images<3, E, D> = dev.tensor_from_vec(few, shape);

@@ -16,8 +16,8 @@ use num_traits::Float;
 use rand_chacha::{rand_core::SeedableRng, ChaCha8Rng};
 use rand_distr::{Distribution, StandardNormal};
 
-/// f32 or f64: what the tests compare, and how far two sums of some thousand terms in different
-/// orders may differ, of the largest.
+/// f32 or f64, and the tolerance: how far two sums of some thousand terms in different orders may
+/// differ, as a fraction of the largest.
 trait Real: Dtype + Float {
     const FAR: f64;
 }
@@ -40,7 +40,7 @@ fn values<E: Real>(len: usize, seed: u64) -> Vec<E> {
     (0..len)
         .map(|_| {
             let value: f64 = StandardNormal.sample(&mut rng);
-            // As f16 has them: all types compute with the same numbers.
+            // The numbers are rounded to f16, so that all types compute with the same ones.
             E::from_f64(half::f16::from_f64(value).to_f64()).unwrap()
         })
         .collect()
@@ -58,7 +58,7 @@ fn numbers<S: Shape, E: Real, D: Layers<E>, T>(tensor: &Tensor<S, E, D, T>) -> V
     wide(tensor.as_vec())
 }
 
-/// The gradients of the sum of the elements of `y`, each times another number.
+/// The gradients of a weighted sum of `y`'s elements, with a different weight for each.
 fn backward<S: Shape, E: Real, D: Layers<E>>(
     y: Tensor<S, E, D, OwnedTape<E, D>>,
 ) -> Gradients<E, D> {

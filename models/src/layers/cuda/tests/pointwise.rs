@@ -21,7 +21,7 @@ pub(super) fn summed<E: Real, D: Layers<E>>(dev: &D, len: usize, relu: bool) -> 
     let mut lists = vec![numbers(&sum)];
     let gradients = backward(sum);
     lists.extend([numbers(&gradients.get(&x)), numbers(&gradients.get(&y))]);
-    // Twice the same.
+    // The sum of a tensor and itself.
     let sum = D::try_sum(x.leaky_trace(), x.clone().put_tape(Default::default()), relu).unwrap();
     lists.push(numbers(&sum));
     lists.push(numbers(&backward(sum).get(&x)));
@@ -43,8 +43,8 @@ where
     }
 }
 
-// Fails for an element that is left out, a wrong mask, and where a sum of the same twice has one of
-// its two gradients.
+// Fails for an element that is left out, for a wrong mask, and if the sum of a tensor and itself
+// loses one of its two gradients.
 #[test]
 #[ignore = "gpu"]
 fn gpu_rectifiers_and_sums() {
@@ -107,7 +107,7 @@ fn gpu_dense_layers() {
     all_dense::<f64>();
 }
 
-// Otherwise a broken batch would have a loss like any other.
+// If NaN became 0, a broken batch would have a loss like any other.
 #[test]
 #[ignore = "gpu"]
 fn gpu_nan_passes() {

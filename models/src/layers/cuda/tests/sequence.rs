@@ -70,15 +70,15 @@ pub(super) fn dropped<E: Real, D: Sequential<E>>(dev: &D, rows: usize, p: f64) -
     lists.push(numbers(&y));
     let gradients = backward(y);
     lists.extend([numbers(&gradients.get(&x)), numbers(&gradients.get(&onto))]);
-    // Onto itself.
+    // Added to the tensor itself.
     let y = D::try_drop_and_add(x.leaky_trace(), &x, rate(p)).unwrap();
     lists.push(numbers(&y));
     lists.push(numbers(&backward(y).get(&x)));
     lists
 }
 
-// The same elements as on the CPU, of generators with the same seed. Fails where forwards and
-// backwards differ.
+// The same elements are dropped as on the CPU, by generators with the same seed. Fails if forwards
+// and backwards drop different ones.
 #[test]
 #[ignore = "gpu"]
 fn gpu_dropout() {
@@ -133,7 +133,7 @@ where
     Cuda: Sequential<E>,
 {
     let sizes = AttentionSizes { batch, queries, keys };
-    // Every third key is padding; of the first sequence all are.
+    // Every third key is padding, and so are all keys of the first sequence.
     let ids: Vec<_> = (0..batch * keys).map(|at| usize::from(at >= keys && at % 3 > 0)).collect();
     for causal in [false, true] {
         for padding in [None, KeyPadding::of(&ids, batch, 0)] {
@@ -178,7 +178,7 @@ pub(super) fn losses<E: Real, D: Sequential<E>, const V: usize>(
     let x = x.try_mul(E::from_f64(2.0).unwrap()).unwrap();
     let labels: Vec<usize> = (0..rows).map(|row| (row * 7) % V).collect();
     let mut lists = Vec::new();
-    // Label 1 is ignored, and then all are.
+    // First label 1 is ignored, then all labels are.
     for labels in [labels, vec![1; rows]] {
         let loss = D::try_cross_entropy(x.leaky_trace(), &labels, 1).unwrap();
         lists.push(numbers(&loss));

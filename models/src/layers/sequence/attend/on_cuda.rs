@@ -1,4 +1,5 @@
-//! Attention on CUDA: products by cuBLAS, of heads where they lie, and one launch for the softmax.
+//! Attention on CUDA: products by cuBLAS, which reads each head from the rows without a copy, and
+//! one launch for the softmax.
 
 use super::{scale, AttentionMask, AttentionSizes, DropoutRate, Dropped, QueryKeyValue, Rows};
 use crate::layers::cuda::{
@@ -15,14 +16,14 @@ pub(in crate::layers::sequence) struct Plan {
     kind: Kind,
     sizes: AttentionSizes,
     heads: usize,
-    /// The features of a row, and of a head.
+    /// The number of features of a row, and of a head.
     width: usize,
     head: usize,
     scale: f64,
 }
 
 impl Plan {
-    /// `None` where dfdx's own operations have to do it.
+    /// `None` if dfdx's own operations have to do it.
     pub(in crate::layers::sequence) fn of<E: Dtype, const M: usize, const H: usize>(
         sizes: AttentionSizes,
     ) -> Option<Self> {
@@ -32,17 +33,18 @@ impl Plan {
         Some(Self { kind, sizes, heads: H, width: M, head: M / H, scale: scale::<M, H>() })
     }
 
-    /// How many queries there are, of all heads.
+    /// The number of queries of all heads together.
     fn rows(&self) -> usize {
         self.sizes.batch * self.heads * self.sizes.queries
     }
 
-    /// How many scores.
+    /// The number of scores.
     fn scores(&self) -> usize {
         self.rows() * self.sizes.keys
     }
 
-    /// The heads of rows, which lie side by side in sequences of `length`.
+    /// The heads of all sequences of `length` rows, as matrices. In a row the heads lie side by
+    /// side.
     fn of_rows(&self, address: u64, length: usize) -> Matrix {
         let steps = [length * self.width, self.head];
         Matrix { address, line: self.width, transposed: false, steps }
@@ -56,7 +58,7 @@ impl Plan {
         self.of_rows(address, self.sizes.keys)
     }
 
-    /// (batch, heads, queries, keys).
+    /// The scores as matrices, stored as `(batch, heads, queries, keys)`.
     fn of_scores(&self, address: u64) -> Matrix {
         let AttentionSizes { queries, keys, .. } = self.sizes;
         let of_head = queries * keys;
@@ -75,7 +77,8 @@ impl Plan {
         Product { rows, terms, columns, counts, a, b, c, added }
     }
 
-    /// The weights, or of them what dropout leaves, in the workspace from `room` on.
+    /// The address of the weights or, with dropout, of the weights that it leaves. Those are
+    /// written to the workspace from `room` on.
     ///
     /// # Safety
     /// The weights are at their address, and at `room` there is space for as many.
@@ -119,7 +122,7 @@ pub(in crate::layers::sequence) fn on_cuda<E: Dtype, T: Tape<E, Cuda>, const M: 
         None => None,
     };
     let y = Output::new(&cuda, (batch * queries, Const::<M>))?;
-    // After the softmax, before dropout.
+    // The weights after the softmax, before dropout.
     let weights = kept::<E>(&cuda, plan.scores())?;
     let bytes = plan.scores() * kind.bytes();
     let scores = Scores {
@@ -134,8 +137,8 @@ pub(in crate::layers::sequence) fn on_cuda<E: Dtype, T: Tape<E, Cuda>, const M: 
     let (of_v, of_y) = (plan.of_keys(v.address()), plan.of_queries(y.address()));
     let mut gpu = q.gpu()?;
     let room = if dropped.is_some() { gpu.workspace(bytes)? } else { 0 };
-    // SAFETY: the tensors are there, contiguous, and of the plan's sizes; what is written is not
-    // used yet.
+    // SAFETY: the tensors are there, contiguous, and of the plan's sizes. Nothing else uses the
+    // memory that is written yet.
     #[allow(unsafe_code)]
     unsafe {
         let matrices = [of_q, of_k.transposed(), plan.of_scores(of_weights)];

@@ -11,7 +11,7 @@ fn rows<const M: usize>(dev: &Cpu, rows: usize) -> Matrix<M> {
     dev.sample_like(&(rows, Const), rand_distr::StandardNormal)
 }
 
-/// The last key of the first sequence is padding, and all of the last sequence.
+/// The last key of the first sequence is padding, and so are all keys of the last sequence.
 fn padding(batch: usize, keys: usize) -> KeyPadding {
     let ids: Vec<usize> = (0..batch * keys)
         .map(|index| usize::from(index == keys - 1 || index / keys == batch - 1))
@@ -150,8 +150,9 @@ fn the_same_bits_for_any_number_of_threads() {
     });
 }
 
-// The derivative by v in the direction of v is y, dropout or not, as y is linear in v; and by the
-// scores, seen through finite differences on a device that draws the same each time.
+// y is linear in v, with dropout or without, so its derivative in the direction of v is y. The
+// derivatives by the scores are compared with finite differences, on a device that draws the same
+// numbers each time.
 #[test]
 fn dropout_is_the_same_backwards() {
     let sizes = AttentionSizes { batch: 2, queries: 4, keys: 4 };
@@ -174,7 +175,7 @@ fn dropout_is_the_same_backwards() {
         (dropped, value, by_q, by_v)
     };
     let (dropped, value, by_q, by_v) = at(0.0);
-    // In a causal mask the first query sees one key: dropped in some head, or doubled.
+    // With a causal mask the first query sees one key. In each head it is dropped or doubled.
     assert!(dropped.contains(&0.0));
     assert!((by_v - value).abs() < 1e-12);
     let difference = (at(1e-5).1 - at(-1e-5).1) / 2e-5;

@@ -24,14 +24,14 @@ pub(in crate::layers::sequence) fn on_cuda<E: Dtype, T: Tape<E, Cuda>, const V: 
         cuda.try_tensor_from_vec(labels.to_vec(), (rows,))?;
     let labels = Input::of(labels)?;
     let loss = Output::<Rank0, E>::new(cuda, ())?;
-    // Of each row the largest logit, and the sum of the exponentials.
+    // For each row, the largest logit and the sum of the exponentials.
     let spreads = kept::<f64>(cuda, 2 * rows)?;
     let (of_logits, of_labels) = (logits.address(), labels.address());
     let known = address::<f64>(&spreads);
     let mut gpu = logits.gpu()?;
     let each = gpu.workspace(rows * size_of::<f64>())?;
-    // SAFETY: the tensors are there, contiguous, and of these sizes; what is written is not used
-    // yet. A label that counts is below `V`.
+    // SAFETY: the tensors are there, contiguous, and of these sizes. Nothing else uses the memory
+    // that is written yet. A label that counts is below `V`.
     #[allow(unsafe_code)]
     unsafe {
         let arguments = (count, classes, of_logits, of_labels, ignored, known, each);

@@ -1,4 +1,4 @@
-//! Dropout on CUDA, in one launch each way, of the same elements as on the CPU.
+//! Dropout on CUDA, in one launch each way. It drops the same elements as on the CPU.
 
 use super::{DropoutRate, Dropped, Rows};
 use crate::layers::cuda::{address, kernels, CudaErr, Dropping, Grid, Input, Kind, Output};
@@ -50,8 +50,8 @@ pub(in crate::layers::sequence) fn on_cuda<E: Dtype, T: Tape<E, Cuda>, const M: 
             None => 0,
         };
         let arguments = (len as u64, dropping, upstream, to_x, to_onto);
-        // SAFETY: `gradients` holds all, with `len` elements each. The kernel allows for the two
-        // that it adds to being the same.
+        // SAFETY: `gradients` holds all, with `len` elements each. The two gradients that the
+        // kernel adds to may be the same.
         #[allow(unsafe_code)]
         unsafe {
             site.gpu()?.launch(kernels::DROP_GRADIENT, kind, Grid::of(len), arguments)

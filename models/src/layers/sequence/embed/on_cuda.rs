@@ -25,7 +25,7 @@ pub(in crate::layers::sequence) fn on_cuda<
     let rows = batch * length;
     let (count, width, scale) = (rows as u64, M as u32, options.scale);
     let weight = Input::of(weight)?;
-    // In order, however the tensor had them.
+    // The ids in order, however the tensor is laid out.
     let ids: Tensor<(usize,), usize, Cuda> =
         weight.device().try_tensor_from_vec(values, (rows,))?;
     let ids = Input::of(ids)?;
@@ -34,7 +34,7 @@ pub(in crate::layers::sequence) fn on_cuda<
     let (of_ids, of_weight) = (ids.address(), weight.address());
     let arguments = (count, width, positions, scale, of_ids, of_weight, y.address());
     // SAFETY: the tensors are there, contiguous, and of these sizes; `y` is not used yet. Each id
-    // is that of a row of the weight.
+    // is the index of a row of the weight.
     #[allow(unsafe_code)]
     unsafe { weight.gpu()?.launch(kernels::EMBED, kind, Grid::of(rows * M), arguments) }?;
     let y = y.tensor()?;

@@ -1,4 +1,4 @@
-//! A transformer's operations on CUDA: by own kernels where there are some for the dtype and the
+//! A transformer's operations on CUDA: by our own kernels, if there are some for the dtype and the
 //! sizes.
 
 use super::super::{
@@ -47,7 +47,7 @@ where
         let Some(kind) = Kind::of::<E>() else {
             return Ok(dropout::composed_add(x, onto, rate)?);
         };
-        // A tape for the copy, through which the gradient finds the original.
+        // The copy gets a tape, by which the gradient reaches the original.
         let (onto, copied) = onto.retaped::<T>().try_contiguous()?.split_tape();
         let (x, tape) = x.try_contiguous()?.split_tape();
         Ok(dropout::on_cuda(kind, x.put_tape(tape.merge(copied)), Some(onto), rate)?)

@@ -25,7 +25,7 @@ fn three_windows_uphill_to_longer_gradients_are_too_many() {
     assert_eq!(after([(1.0, 1.0), (1.0, 1.1), (1.0, 1.2), (1.0, 1.3)])[..3], [false, false, true]);
     assert_eq!(after([(1.0, 1.0), (1.0, 1.1), (1.0, 1.1), (1.0, 1.2)]), none);
     assert_eq!(after([(1.0, 1.0), (1.0, 1.1), (0.36, 1.2), (1.0, 1.3)]), none);
-    // What was too many is forgotten.
+    // After that, windows are counted anew.
     assert!(!after([(1.0, 1.0), (1.0, 1.1), (1.0, 1.2), (1.0, 1.3)])[3]);
 }
 

@@ -232,7 +232,7 @@ mod tests {
         assert!(!group(&[]).is_possible(7) && !group(&[0.0; 9]).is_possible(8));
     }
 
-    // A group is judged by its own slope if it has one, that is not lost in noise.
+    // A group is judged by its own slope if it has one and noise does not hide it.
     #[test]
     fn groups_that_are_judged() {
         assert!(group(&[]).is_judged());
@@ -253,8 +253,9 @@ mod tests {
         assert_eq!(steps(0.0, &[0.0; 8]), MOST_STEPS_A_LOOK);
     }
 
-    // At the limits of three quarters and a half, without noise and with an error of 0.1: of four
-    // slopes with a deviation of 0.2, or of such a base.
+    // Slopes around the limits of three quarters and a half of the first one, without noise and
+    // with an error of 0.1. Four slopes with a deviation of 0.2 have this error, here or at the
+    // base.
     #[test]
     fn what_a_slope_says() {
         use Look::{Bending, Doubtful, HalfWay, Silent, Straight};
@@ -298,19 +299,21 @@ mod tests {
         assert_eq!(level.first, 0.0);
     }
 
-    // From −2 or −1.5 at a rate of 2 to the slope at 4: where it is −1.
+    // The slope is −2 or −1.5 at a rate of 2, and this one at 4. The crossing is where it is −1.
     #[test]
     fn where_the_slope_is_half_of_the_first() {
         assert_eq!(group(&[0.0]).crossing(), 3.0);
         assert_eq!(GroupRamp { raised: 4.0, ..group(&[0.0]) }.crossing(), 2.5);
         assert_eq!(GroupRamp { means: vec![-9.0, -1.5], ..group(&[0.5]) }.crossing(), 2.5);
-        // Not outside of the two, and the last one if there is no telling.
+        // The crossing is never outside of the two rates. It is the last rate if only one slope is
+        // known.
         assert_eq!(GroupRamp { means: vec![-0.5], ..group(&[0.0]) }.crossing(), 2.0);
         assert_eq!(group(&[-1.5]).crossing(), 4.0);
         assert_eq!(GroupRamp { means: vec![-1.0], ..group(&[-1.0]) }.crossing(), 4.0);
     }
 
-    // As steep as the first one, by two standard errors (here of 0.1).
+    // A way leads uphill if it is as steep as the first slope, by two standard errors (here of
+    // 0.1).
     #[test]
     fn a_way_uphill() {
         assert!(!group(&[2.0]).is_uphill() && group(&[2.01]).is_uphill());
@@ -320,7 +323,8 @@ mod tests {
         assert!(!GroupRamp { first: 0.0, ..group(&[1.0]) }.is_uphill());
     }
 
-    // At the level that is asked for, and not above the crossing where the way leads uphill.
+    // The rate is `level` times the crossing, and no more than the crossing if the way leads
+    // uphill.
     #[test]
     fn a_rate_that_is_found() {
         let mut found = group(&[0.0]);

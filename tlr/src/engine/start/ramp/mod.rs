@@ -39,12 +39,12 @@ const LONGEST_RAMP: u64 = 4000;
 ///    norm, or by two roundings. It is corrected by how far they have moved.
 /// 2. **Probes.** Steps at this rate measure the first slope b and its noise σ: at least six, and
 ///    until b is four standard errors below 0. From then on n = ⌈(2σ/b)²⌉ steps are enough to tell
-///    half of b from all of it. If training is known to be short, both are limited.
-/// 3. **Growth.** n steps at each rate, and their mean slope m. Near the start rates grow fourfold,
-///    then twofold. If m is below ¾·b, or could be by one standard error, the way is still
-///    straight, and b is measured better. If m is above ½·b, by three standard errors or after
-///    four looks, the group is done. Its rate is the one at which m crosses ½·b, between the last
-///    two. Near the start the next rate has to confirm that.
+///    half of b from all of it. If training is known to be short, the probes and n are limited.
+/// 3. **Growth.** n steps are made at each rate, and m is their mean slope. Near the start rates
+///    grow fourfold, then twofold. If m is below ¾·b, or could be by one standard error, the way is
+///    still straight, and b is measured better. If m is above ½·b, by three standard errors or
+///    after four looks, the group is done. Its rate is the one at which m crosses ½·b, between the
+///    last two. Near the start the next rate has to confirm that.
 ///
 /// All groups grow together, and each is done by its own slope. A group whose slope is lost in
 /// noise takes the largest of the others' rates. A group without a gradient keeps its own.

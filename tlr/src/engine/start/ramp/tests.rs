@@ -6,7 +6,7 @@ use crate::engine::start::samples::tests::of as samples;
 
 const FACTS: HostFacts = HostFacts { momentum: 0.0, epsilon: 1e-9 };
 
-/// A slope along a way of length 1, of weights of norm 1. No way is near at that.
+/// A slope along a way of length 1, of weights of norm 1. Such a way is not near the start.
 fn slope(along: f64) -> Slope {
     Slope { along, moved: 1.0, gradient: 1.0, norm: 1.0, weights: 1 }
 }
@@ -114,7 +114,7 @@ fn a_trial_that_moves_far_enough() {
         ramp.observe(&[slope(0.0)], None, facts, &Safeguard::default());
         assert_eq!(rates(&ramp), [1e-4]);
         ramp.observe(&[Slope { moved, ..slope(0.0) }], None, facts, &Safeguard::default());
-        // In ten-thousandths.
+        // The rate is given in ten-thousandths.
         (ramp.stage == Stage::Probing, ramp.follows, (rates(&ramp)[0] * 1e6).round() / 100.0)
     };
     assert_eq!(tried(0.25e-4, 0.0), (false, false, 4.0));
@@ -168,7 +168,8 @@ fn probes_until_the_first_slope_is_known() {
     assert_eq!(ramp.stage, Stage::Growing { each: MOST_STEPS_A_LOOK, looks: 0, taken: 0 });
 }
 
-// Of a hundred steps, noise may take eight, and one a look. It is noise all the same.
+// Of a hundred steps, eight at most are probes, and a look takes one. The slope is noise all the
+// same.
 #[test]
 fn a_short_training_does_not_wait_for_noise() {
     let groups = vec![GroupRamp::new(1.0, false)];
@@ -249,7 +250,7 @@ fn the_safeguard_limits_explosions() {
     assert!(!seen(without, 3.0, 9.0).0);
 }
 
-// A group with a fixed rate is not to blame. Fails if what it explains acquits the others.
+// A group with a fixed rate is not to blame. Fails if its share of the rise acquits the others.
 #[test]
 fn a_fixed_rate_does_not_hide_the_others() {
     let fixed = GroupRamp { silent: false, ..GroupRamp::new(3.0, true) };
@@ -288,7 +289,7 @@ fn doubtful() -> GroupRamp {
     GroupRamp { here: samples(&[-0.5]), ..group(1.0) }
 }
 
-// Doubt is looked at again, and after the fourth look it is no longer doubt.
+// A doubtful group is looked at again. After the fourth look it counts as half-way.
 #[test]
 fn doubt_is_looked_at_four_times() {
     let after = |looks| {
@@ -313,7 +314,8 @@ fn rates_grow_faster_near_the_start() {
     assert_eq!((after(0.003), after(0.005)), (4.0, 2.0));
 }
 
-// A group that has not moved says nothing, and one whose slope is faint only where it is half-way.
+// A group that has not moved says nothing. A group whose slope is faint says only that it is
+// half-way.
 #[test]
 fn groups_that_say_nothing_grow_with_the_others() {
     let near = |along: f64| Slope { along: along * 1e-4, moved: 1e-4, ..slope(0.0) };

@@ -56,7 +56,7 @@ pub struct PeerOptimizer<M, R: PeerRule, E: Real> {
 
 /// The name under which a peer's state is attached to a checkpoint.
 const ATTACHMENT: &str = "peer";
-/// The name under which its schedule is.
+/// The name under which a peer's schedule is attached.
 const SCHEDULE: &str = "schedule";
 const NO_SCHEDULE: &str = "none";
 
@@ -87,6 +87,20 @@ where
     ///
     /// # Errors
     /// [`PeerError::NoSchedule`], for a rule without such a rate.
+    ///
+    /// # Example
+    /// ```
+    /// use dfdx::prelude::*;
+    /// use tlr::Schedule;
+    /// use tlr_models::baselines::{NAdamW, PeerOptimizer};
+    ///
+    /// let model = Cpu::default().build_module::<Linear<2, 1>, f32>();
+    /// let opt = PeerOptimizer::new(&model, NAdamW::default())?;
+    /// let opt = opt.schedule(Schedule::cosine(100, 0.0)?)?;
+    /// assert_eq!(opt.peer().steps(), 0);
+    /// assert!(opt.rates().is_empty()); // before the first step
+    /// # Ok::<(), Box<dyn std::error::Error>>(())
+    /// ```
     pub fn schedule(mut self, schedule: impl Into<Option<Schedule>>) -> Result<Self, PeerError> {
         self.schedule = schedule.into();
         match &self.schedule {
@@ -103,6 +117,8 @@ where
     }
 
     /// The rule and what it remembers.
+    ///
+    /// Example: [`schedule`](Self::schedule).
     pub fn peer(&self) -> &Peer<R, E> {
         &self.peer
     }
@@ -112,6 +128,8 @@ where
     ///
     /// # Errors
     /// As [`Peer::step`]; [`PeerError::Device`].
+    ///
+    /// Example: [`PeerOptimizer`].
     pub fn step(
         &mut self,
         model: &mut M,
@@ -129,6 +147,24 @@ where
     ///
     /// # Errors
     /// As [`step`](Self::step), and what `trial` fails with.
+    ///
+    /// # Example
+    /// ```
+    /// use dfdx::prelude::*;
+    /// use tlr_models::baselines::{PeerOptimizer, Sls};
+    ///
+    /// type Weight = Tensor<Rank1<1>, f64, Cpu>;
+    /// let mut w: Weight = Cpu::default().tensor([3.0]);
+    /// let mut opt = PeerOptimizer::new(&w, Sls::default())?;
+    /// let mut trial = |w: &mut Weight| Ok(w.clone().square().sum::<Rank0, _>().array());
+    /// for _ in 0..20 {
+    ///     let loss = w.leaky_trace().square().sum::<Rank0, _>();
+    ///     let value = loss.array();
+    ///     opt.step_with(&mut w, &mut loss.backward(), value, &mut trial)?;
+    /// }
+    /// assert!(w.array()[0].abs() < 0.1);
+    /// # Ok::<(), tlr_models::baselines::PeerError>(())
+    /// ```
     pub fn step_with(
         &mut self,
         model: &mut M,
@@ -167,12 +203,14 @@ where
         Ok(())
     }
 
-    /// The model to test and to use, where it is not the one that is trained: at the average of the
-    /// weights so far. Its buffers are those of `model`; with batch norm see
+    /// The model to test and to use, if it is not the one that is trained: its weights are the
+    /// average of those so far. Its buffers are those of `model`; with batch norm see
     /// [`recalibrated`](super::recalibrated).
     ///
     /// `model` stays as it is. (Packages put the average in its place, and back before the next
     /// step. If that is forgotten, training goes on at the wrong weights, or saves them.)
+    ///
+    /// Example: [`PeerOptimizer`].
     pub fn averaged(&self, model: &M) -> Option<M> {
         let mut weights = walk::read(model);
         let lent: Vec<_> = weights.iter_mut().map(Vec::as_mut_slice).collect();
@@ -184,6 +222,8 @@ where
 
     /// The rates of the last step, by name: of the model, or of each tensor. Empty if the rule
     /// has none, and before the first step.
+    ///
+    /// Example: [`schedule`](Self::schedule).
     pub fn rates(&self) -> Vec<(&str, f64)> {
         let rates = self.peer.rates();
         if rates.len() == 1 {
@@ -196,6 +236,20 @@ where
     ///
     /// # Errors
     /// [`PeerError::Model`] as [`Trainer::checkpoint`].
+    ///
+    /// # Example
+    /// ```
+    /// use dfdx::prelude::*;
+    /// use tlr_models::baselines::{NAdamW, PeerOptimizer};
+    ///
+    /// let mut model = Cpu::default().build_module::<Linear<2, 1>, f32>();
+    /// let opt = PeerOptimizer::new(&model, NAdamW::default())?;
+    /// let checkpoint = opt.checkpoint(&model)?;
+    /// let mut other = PeerOptimizer::new(&model, NAdamW::default())?;
+    /// other.resume(&mut model, &checkpoint)?;
+    /// assert_eq!(other.peer(), opt.peer());
+    /// # Ok::<(), tlr_models::baselines::PeerError>(())
+    /// ```
     pub fn checkpoint(&self, model: &M) -> Result<Checkpoint, PeerError> {
         let bytes = postcard::to_stdvec(&self.peer.saved());
         let bytes = bytes.map_err(|error| damaged(error.to_string()))?;
@@ -203,7 +257,7 @@ where
         Ok(checkpoint.attach(ATTACHMENT, bytes).attach(SCHEDULE, self.described_schedule()))
     }
 
-    /// The schedule in words that can be compared. Functions all have the same.
+    /// The schedule in words that can be compared. All functions have the same words.
     fn described_schedule(&self) -> String {
         let schedule = self.schedule.as_ref();
         schedule.map_or_else(|| NO_SCHEDULE.to_owned(), |schedule| format!("{schedule:?}"))
@@ -215,6 +269,8 @@ where
     /// # Errors
     /// [`PeerError::AnotherRule`]; [`PeerError::Model`] with [`Error::Checkpoint`], for another
     /// model or schedule, or a file that is no peer's. Nothing has changed then.
+    ///
+    /// Example: [`checkpoint`](Self::checkpoint).
     pub fn resume(&mut self, model: &mut M, checkpoint: &Checkpoint) -> Result<(), PeerError> {
         let Some(bytes) = checkpoint.attachment(ATTACHMENT) else {
             let what = format!("it has no `{ATTACHMENT}`: it is of another optimizer");
@@ -246,7 +302,7 @@ fn damaged(what: String) -> Error {
     Error::Checkpoint { path: None, problem: CheckpointError::Damaged(what) }
 }
 
-/// What saves and restores a model's tensors, and checks that they are such as can be trained.
+/// A trainer that only saves and restores a model's tensors, and checks that they can be trained.
 fn checkpointer<M, E>(model: &M) -> Result<Trainer<walk::Idle<M, E>, walk::Unchanging>, Error>
 where
     M: TensorCollection<E, Cpu> + Clone,
@@ -264,8 +320,8 @@ where
     Cpu: Backend<E>,
 {
     /// A step without a loss, for the rules that need none. dfdx has no error for a peer's refusal.
-    /// As a [`Trainer`]'s, it counts all trainable tensors as unused, and the log says why; so does
-    /// the error of [`step`](Self::step).
+    /// So it reports all trainable tensors as unused, as a [`Trainer`] does, and the log says why.
+    /// The error of [`step`](Self::step) says why, too.
     fn update(
         &mut self,
         model: &mut M,
