@@ -1,4 +1,4 @@
-//! The training loop, whatever is trained on whatever.
+//! The training loop, for any model and any task.
 
 use super::{
     device::Opened, error::failed, persistence::Progress, replay::Reported, rollback_steps,
@@ -16,7 +16,7 @@ use dfdx::{
 };
 use std::time::Instant;
 
-/// Computes a batch's loss by the model; the gradients go into those that it is given.
+/// Computes a batch's loss by the model, and adds its gradients to the set that it is given.
 pub(super) type Loss<'a, M, D, E> =
     dyn FnMut(&mut M, Gradients<E, D>) -> Result<TrainLoss<D, E>, TrainError> + 'a;
 

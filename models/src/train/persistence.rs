@@ -133,7 +133,7 @@ impl Progress {
         postcard::from_bytes(bytes).map_err(|_| "the progress record in it is damaged")
     }
 
-    /// What in these figures no run can have come to.
+    /// The contradiction in these figures, if there is one: no run can have left them.
     fn contradiction(&self) -> Option<&'static str> {
         let (steps, done) = (self.losses.len(), self.epochs.len());
         let tested = done.checked_mul(self.batches_per_epoch);
@@ -256,8 +256,8 @@ impl Persistence<'_> {
         };
         let all = all.iter().map(|drawn| postcard::from_bytes(drawn));
         progress.drawn = all.collect::<Result<_, _>>()?;
-        // Each rank has a part of it, so all of them have to ask. Each has its own running means of
-        // batch norm as well.
+        // Each rank has a part of the checkpoint, so all ranks have to make one. Each has its own
+        // running means of batch norm as well.
         let mut checkpoint = optimizer.checkpoint(model)?;
         if let Some(ranks) = self.ranks {
             checkpoint = ranks.join(checkpoint)?;

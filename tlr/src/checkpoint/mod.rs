@@ -72,9 +72,9 @@ pub struct Checkpoint {
 
 const PROGRESS: &str = "progress";
 const ATTACHED: &str = "attached.";
-/// Before the names of bytes that are this crate's own. No attachment has such a name.
+/// The beginning of the names of this crate's own bytes. No attachment has such a name.
 const OWN: &str = "tlr.";
-/// Before the names of the tensors of a rank other than the first. Its number follows.
+/// The beginning of the names of the tensors of a rank other than the first. Its number follows.
 const RANK: &str = "rank.";
 
 impl Checkpoint {

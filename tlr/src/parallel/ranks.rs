@@ -45,7 +45,7 @@ pub struct Ranks<C> {
 }
 
 /// Bytes of a copy that are sent at a time.
-const PIECE: usize = 4 << 20;
+const PIECE_BYTES: usize = 4 << 20;
 
 impl<C> Clone for Ranks<C> {
     fn clone(&self) -> Self {
@@ -167,13 +167,13 @@ impl<C: Communicator> Ranks<C> {
             link.send(*child, Kind::Copy, &len.to_le_bytes())?;
         }
         let len = usize::try_from(len).unwrap_or(usize::MAX);
-        for begin in (0..len).step_by(PIECE) {
+        for begin in (0..len).step_by(PIECE_BYTES) {
             if let Some(parent) = parent {
                 let piece = link.receive(parent, Kind::Copy)?;
                 bytes.extend_from_slice(piece.get(HEAD..).unwrap_or_default());
                 link.send(parent, Kind::Received, &[])?;
             }
-            let piece = bytes.get(begin..len.min(begin + PIECE)).unwrap_or_default().to_vec();
+            let piece = bytes.get(begin..len.min(begin + PIECE_BYTES)).unwrap_or_default().to_vec();
             for child in &children {
                 link.send(*child, Kind::Copy, &piece)?;
             }
@@ -308,7 +308,7 @@ impl<C: Communicator> Talk<'_, C> {
         self.link.send_whole(to, kind, bytes)
     }
 
-    /// What stands behind the head of a message.
+    /// The bytes behind a message's head.
     pub(super) fn receive(
         &mut self,
         from: usize,

@@ -106,7 +106,7 @@ where
         stepped.map_err(|fault| self.to_error(&fault))
     }
 
-    /// Averages with all other ranks, also if this one has failed: they wait for it.
+    /// Averages with all other ranks, even if this one has failed: the others wait for it.
     fn average(
         &mut self,
         model: &Opt::Model,

@@ -11,10 +11,11 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LossVerdict {
     Good,
-    /// Above what the window's mean may be; the window may still make up for it.
+    /// The loss is above the limit for the window's mean, but later losses may still bring the
+    /// mean down.
     Doubtful,
-    /// The batch is left out: its loss is not finite or far above all others, and the batch before
-    /// it was not so.
+    /// The batch is left out: its loss is not finite or far above all others, and the loss of the
+    /// batch before was neither.
     Skip(Cause),
     /// The window is undone.
     Bad(Cause),
@@ -31,8 +32,8 @@ impl LossVerdict {
     }
 }
 
-/// A way counts as uphill if its slope is above this fraction of the gradients' norm. Noise is
-/// less.
+/// A way counts as uphill if its slope is above this fraction of the gradients' norm. Noise stays
+/// below it.
 const UPHILL_COSINE: f64 = 0.3;
 /// Gradients have exploded if their norm is above this many times all norms before.
 const GRADIENT_EXPLOSION: f64 = 3.0;
