@@ -3,10 +3,9 @@
 use super::{gradients, ErrOf, StepFigures, TunableOptimizer};
 use crate::{
     error::Error,
-    tensors::{self, device_error, Backend},
+    tensors::{self, device_error, Backend, Model},
 };
 use dfdx::{
-    nn::TensorCollection,
     optim::{OptimizerUpdateError, UnusedTensors},
     shapes::Dtype,
     tensor::Gradients,
@@ -56,9 +55,8 @@ pub(crate) fn average_alone<Opt: TunableOptimizer>(
 }
 
 /// The error as this crate's, for the other ranks.
-fn to_error<M, E, D>(model: &M, error: &OptimizerUpdateError<D::Err>) -> Error
+fn to_error<E, D>(model: &dyn Model<E, D>, error: &OptimizerUpdateError<D::Err>) -> Error
 where
-    M: TensorCollection<E, D>,
     E: Dtype,
     D: Device<E>,
 {

@@ -142,7 +142,7 @@ where
             place: optimizer.shards().map(Shards::place),
         };
         let engine = Engine::new(config, named, facts)?;
-        let mut snapshots = Snapshots::new(model, count, |id| groups.of(id), layout)?;
+        let mut snapshots = Snapshots::new(model, count, &|id| groups.of(id), layout)?;
         // Weights may still be loaded, so they are copied at the first step. Buffers are copied
         // now: the first batch may be skipped, and then they have to go back.
         snapshots.take(model, TensorKind::Buffers)?;

@@ -2,10 +2,10 @@
 
 use crate::{
     error::Error,
-    tensors::{self, device_error, Backend},
+    tensors::{self, device_error, Backend, Model},
 };
 use dfdx::{
-    nn::{TensorCollection, TensorOptions, TensorVisitor, ViewTensorRef},
+    nn::{TensorOptions, TensorVisitor, ViewTensorRef},
     optim::OptimizerUpdateError,
     shapes::{Dtype, HasShape, Shape},
     tensor::{Gradients, HasErr, Tensor, TensorFromVec},
@@ -21,9 +21,8 @@ pub(super) struct Unscaled<D: Backend<f32>> {
 }
 
 /// Names the tensors of `model` that have no gradient.
-pub(super) fn missing<M, E, D>(model: &M, error: OptimizerUpdateError<D::Err>) -> Error
+pub(super) fn missing<E, D>(model: &dyn Model<E, D>, error: OptimizerUpdateError<D::Err>) -> Error
 where
-    M: TensorCollection<E, D>,
     E: Dtype,
     D: Backend<E>,
 {
@@ -43,10 +42,8 @@ pub(super) fn failed(error: impl Display + 'static) -> Error {
 
 /// Copies the buffers, and the weights too if `weights` is set, between two models of the same
 /// shape and different element types.
-pub(super) fn copy<A, B, E, F, D>(from: &A, to: &mut B, weights: bool)
+pub(super) fn copy<E, F, D>(from: &dyn Model<E, D>, to: &mut dyn Model<F, D>, weights: bool)
 where
-    A: TensorCollection<E, D>,
-    B: TensorCollection<F, D>,
     E: Dtype,
     F: Dtype,
     D: Device<E> + Device<F>,
