@@ -64,6 +64,9 @@ pub(crate) fn spacing<E: Dtype>() -> f64 {
     spacing
 }
 
+/// A and B of each tensor that is to have others.
+pub(crate) type Prepared<E> = Vec<Option<Pair<E>>>;
+
 /// What is kept of a model's weights.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Layout {
@@ -204,7 +207,7 @@ impl<E: Dtype> Snapshots<E> {
     pub(crate) fn prepare<'s>(
         &self,
         stored: impl Fn(&Tracked<E>) -> Option<(&'s Stored, &'s Stored)>,
-    ) -> Result<Vec<Option<Pair<E>>>, Error>
+    ) -> Result<Prepared<E>, Error>
     where
         E: Element,
     {
@@ -215,7 +218,7 @@ impl<E: Dtype> Snapshots<E> {
     }
 
     /// Replaces A and B by what [`prepare`](Self::prepare) has returned.
-    pub(crate) fn replace(&mut self, prepared: Vec<Option<Pair<E>>>) {
+    pub(crate) fn replace(&mut self, prepared: Prepared<E>) {
         for (tensor, prepared) in self.tensors.iter_mut().zip(prepared) {
             if let Some(pair) = prepared {
                 (tensor.last, tensor.before) = pair;
