@@ -147,6 +147,16 @@ pub fn drive<R: RateRule, H: Host>(
     loss: Option<f64>,
     only_gathers: bool,
 ) -> Result<Step, StepError<H::Error>> {
+    drive_any(engine, host, loss, only_gathers)
+}
+
+/// [`drive`], compiled once for all hosts with the same errors.
+fn drive_any<R: RateRule, E>(
+    engine: &mut Engine<R>,
+    host: &mut dyn Host<Error = E>,
+    loss: Option<f64>,
+    only_gathers: bool,
+) -> Result<Step, StepError<E>> {
     if engine.state().is_within_step() {
         engine.host_failed();
     }

@@ -2,7 +2,7 @@
 
 use crate::{
     optim::{Groups, TensorGroup},
-    tensors::{self, Mark},
+    tensors::{self, Mark, TensorInfo},
 };
 use dfdx::{nn::TensorCollection, shapes::Dtype, tensor::UniqueId, tensor_ops::Device};
 use std::sync::Arc;
@@ -63,11 +63,12 @@ impl Layers {
 
     /// Adds one layer. Its name is the path of fields that leads to it.
     pub fn layer<E: Dtype, D: Device<E>, L: TensorCollection<E, D>>(&mut self, layer: &L) {
-        let tensors: Vec<_> = tensors::list(layer)
-            .into_iter()
-            .filter(|tensor| tensor.trainable)
-            .map(|tensor| tensor.id)
-            .collect();
+        self.add(tensors::list(layer));
+    }
+
+    fn add(&mut self, tensors: Vec<TensorInfo>) {
+        let tensors: Vec<_> =
+            tensors.into_iter().filter(|tensor| tensor.trainable).map(|tensor| tensor.id).collect();
         self.groups.push((!tensors.is_empty()).then_some(self.layers.len()));
         if !tensors.is_empty() {
             self.layers.push(Layer {

@@ -3,10 +3,9 @@
 use super::{gradients, ErrOf, StepFigures, TunableOptimizer};
 use crate::{
     error::Error,
-    tensors::{self, device_error, Backend},
+    tensors::{self, device_error, Backend, Model},
 };
 use dfdx::{
-    nn::TensorCollection,
     optim::{OptimizerUpdateError, UnusedTensors},
     shapes::Dtype,
     tensor::Gradients,
@@ -48,17 +47,18 @@ pub(crate) fn average_alone<Opt: TunableOptimizer>(
     averaged.map_err(|error| {
         tracing::error!(%error, "no parameter was updated");
         // dfdx's error has no room for this one: see `Trainer`'s `Optimizer`.
-        let trained = tensors::list(model).into_iter().filter(|tensor| tensor.trainable);
-        let mut unused = UnusedTensors::default();
-        unused.ids.extend(trained.map(|tensor| tensor.id));
-        OptimizerUpdateError::UnusedParams(unused)
+        OptimizerUpdateError::UnusedParams(all_trained(model))
     })
 }
 
+fn all_trained<E: Dtype, D: Device<E>>(model: &dyn Model<E, D>) -> UnusedTensors {
+    let trained = tensors::list(model).into_iter().filter(|tensor| tensor.trainable);
+    UnusedTensors { ids: trained.map(|tensor| tensor.id).collect() }
+}
+
 /// The error as this crate's, for the other ranks.
-fn to_error<M, E, D>(model: &M, error: &OptimizerUpdateError<D::Err>) -> Error
+fn to_error<E, D>(model: &dyn Model<E, D>, error: &OptimizerUpdateError<D::Err>) -> Error
 where
-    M: TensorCollection<E, D>,
     E: Dtype,
     D: Device<E>,
 {

@@ -1,7 +1,10 @@
 //! Checks of an optimizer against its model, when a trainer is made.
 
 use super::{Groups, TunableOptimizer};
-use crate::{error::Error, tensors};
+use crate::{
+    error::Error,
+    tensors::{self, TensorInfo},
+};
 
 /// What to do about an attribute that is about the rates of layers.
 const OF_RATES: &str = "the optimizer has one rate for the whole model; give each layer its \
@@ -19,9 +22,18 @@ pub(crate) fn checked_groups<Opt: TunableOptimizer>(
 ) -> Result<Groups, Error> {
     optimizer.validate()?;
     let groups = optimizer.groups(model);
-    for tensors::TensorInfo { mark, trainable, .. } in tensors::list(model) {
-        let of_rates = trainable && groups.is_one();
-        let of_tensors = !optimizer.follows_attributes();
+    check_attributes(tensors::list(model), groups.is_one(), optimizer.follows_attributes())?;
+    Ok(groups)
+}
+
+fn check_attributes(
+    tensors: Vec<TensorInfo>,
+    one_rate: bool,
+    follows_attributes: bool,
+) -> Result<(), Error> {
+    for TensorInfo { mark, trainable, .. } in tensors {
+        let of_rates = trainable && one_rate;
+        let of_tensors = !follows_attributes;
         let without_effect = [
             ("fixed_rate", mark.fixed_rate.filter(|_| of_rates), OF_RATES),
             ("rate", mark.rate.filter(|_| of_rates), OF_RATES),
@@ -34,5 +46,5 @@ pub(crate) fn checked_groups<Opt: TunableOptimizer>(
             }
         }
     }
-    Ok(groups)
+    Ok(())
 }

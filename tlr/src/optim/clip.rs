@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     error::Error,
-    tensors::{wide, Backend},
+    tensors::{wide, Backend, Model},
 };
 use dfdx::{
     nn::TensorCollection,
@@ -120,9 +120,12 @@ fn checked(what: &'static str, value: f64) -> Result<f64, Error> {
 }
 
 impl Limit {
-    fn clip<M, E, D>(self, model: &M, gradients: &mut Gradients<E, D>) -> Result<(), D::Err>
+    fn clip<E, D>(
+        self,
+        model: &dyn Model<E, D>,
+        gradients: &mut Gradients<E, D>,
+    ) -> Result<(), D::Err>
     where
-        M: TensorCollection<E, D>,
         E: Dtype,
         D: Backend<E>,
     {
@@ -154,13 +157,12 @@ impl Limit {
 }
 
 /// Applies `to` to every element, in f64.
-fn change<M, E, D>(
-    model: &M,
+fn change<E, D>(
+    model: &dyn Model<E, D>,
     gradients: &mut Gradients<E, D>,
     to: impl Fn(f64) -> f64,
 ) -> Result<(), D::Err>
 where
-    M: TensorCollection<E, D>,
     E: Dtype,
     D: Backend<E>,
 {

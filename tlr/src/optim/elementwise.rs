@@ -257,11 +257,7 @@ where
         if !self.buffers.is_empty() {
             return Ok(());
         }
-        let tensors = tensors::list_with_devices(model).into_iter();
-        let trainable = tensors.filter(|(tensor, _)| tensor.trainable);
-        self.buffers = trainable
-            .map(|(tensor, device)| Ok((tensor.id, zeros(&device, tensor.len)?)))
-            .collect::<Result<_, D::Err>>()?;
+        self.buffers = all_zeros(tensors::list_with_devices(model))?;
         Ok(())
     }
 }
@@ -312,8 +308,18 @@ where
     }
 }
 
-// `store` and `load` do not depend on the model's type, so that they are compiled once for all
-// models and layers.
+// `all_zeros`, `store` and `load` do not depend on the model's type, so that they are compiled once
+// for all models and layers.
+
+fn all_zeros<E: Dtype, D: Backend<E>, const N: usize>(
+    tensors: Vec<(TensorInfo, D)>,
+) -> Result<Buffers<E, D, N>, D::Err> {
+    let mut buffers = HashMap::new();
+    for (tensor, device) in tensors.into_iter().filter(|(tensor, _)| tensor.trainable) {
+        buffers.insert(tensor.id, zeros(&device, tensor.len)?);
+    }
+    Ok(buffers)
+}
 
 fn store<E: Element, D: Backend<E>, const N: usize>(
     names: [&str; N],

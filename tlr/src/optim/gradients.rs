@@ -1,11 +1,10 @@
 //! Access to the gradients of a model: visit and change them, fill in or report missing ones.
 
-use crate::tensors::{self, all_finite, Backend, Buffer};
+use crate::tensors::{all_finite, Backend, Buffer, Model, Names};
 use dfdx::{
-    nn::{RecursiveWalker, TensorCollection, TensorOptions, TensorVisitor, ViewTensorRef},
-    optim::{Optimizer, OptimizerUpdateError, Sgd, SgdConfig},
-    shapes::{Dtype, Shape},
-    tensor::{Gradients, HasErr, Storage, Tensor, UniqueId},
+    optim::{OptimizerUpdateError, UnusedTensors},
+    shapes::Dtype,
+    tensor::{Gradients, UniqueId},
     tensor_ops::Device,
 };
 
@@ -16,9 +15,11 @@ pub(crate) enum StepGradients<'a, E: Dtype, D: Device<E>> {
 }
 
 /// Gives each trainable tensor of `model` without a gradient a gradient of zeros.
-pub(crate) fn fill<M, E, D>(model: &M, gradients: &mut Gradients<E, D>) -> Result<(), D::Err>
+pub(crate) fn fill<E, D>(
+    model: &dyn Model<E, D>,
+    gradients: &mut Gradients<E, D>,
+) -> Result<(), D::Err>
 where
-    M: TensorCollection<E, D>,
     E: Dtype,
     D: Device<E>,
 {
@@ -32,12 +33,11 @@ where
 ///
 /// # Errors
 /// The tensors without a gradient, or an error of the device.
-pub(crate) fn complete<M, E, D>(
-    model: &M,
+pub(crate) fn complete<E, D>(
+    model: &dyn Model<E, D>,
     gradients: &Gradients<E, D>,
 ) -> Result<Gradients<E, D>, OptimizerUpdateError<D::Err>>
 where
-    M: TensorCollection<E, D> + Clone,
     E: Dtype,
     D: Backend<E>,
 {
@@ -61,36 +61,34 @@ where
 ///
 /// # Errors
 /// The tensors without a gradient, or an error of the device.
-pub(crate) fn check<M, E, D>(
-    model: &M,
+pub(crate) fn check<E, D>(
+    model: &dyn Model<E, D>,
     gradients: &Gradients<E, D>,
 ) -> Result<(), OptimizerUpdateError<D::Err>>
 where
-    M: TensorCollection<E, D> + Clone,
     E: Dtype,
     D: Device<E>,
 {
-    // dfdx panics if it reads a missing gradient. Only an update of a dfdx optimizer can tell, to
-    // which `#[tlr(untrained)]` means nothing.
-    let mut spare = model.clone();
-    match Sgd::new(&spare, SgdConfig::default()).update(&mut spare, gradients) {
-        Err(OptimizerUpdateError::UnusedParams(mut unused)) => {
-            let tensors = tensors::list(model).into_iter();
-            let trained: Vec<_> = tensors.filter(|t| t.trainable).map(|t| t.id).collect();
-            unused.ids.retain(|id| trained.contains(id));
-            unused.into()
+    let (mut unused, mut failed) = (UnusedTensors::default(), None);
+    model.look(Names::Untold, &mut |mut seen| {
+        if !seen.trainable || failed.is_some() {
+            return;
         }
-        updated => updated,
-    }
+        match seen.descend(gradients) {
+            Ok(Some(_)) => (),
+            Ok(None) => unused.ids.extend(seen.tensor().id()),
+            Err(error) => failed = Some(error),
+        }
+    });
+    failed.map_or_else(|| unused.into(), |error| Err(OptimizerUpdateError::DeviceError(error)))
 }
 
 /// Whether the gradients of all trainable tensors are finite.
-pub(crate) fn are_finite<M, E, D>(
-    model: &M,
+pub(crate) fn are_finite<E, D>(
+    model: &dyn Model<E, D>,
     gradients: &mut Gradients<E, D>,
 ) -> Result<bool, D::Err>
 where
-    M: TensorCollection<E, D>,
     E: Dtype,
     D: Backend<E>,
 {
@@ -103,43 +101,21 @@ where
 }
 
 /// Calls `visit` on the gradient of each trainable tensor, in the order in which dfdx walks them.
-pub(crate) fn each<M, E, D>(
-    model: &M,
+pub(crate) fn each<E, D>(
+    model: &dyn Model<E, D>,
     gradients: &mut Gradients<E, D>,
     mut visit: impl FnMut(UniqueId, &mut Buffer<E, D>) -> Result<(), D::Err>,
 ) -> Result<(), D::Err>
 where
-    M: TensorCollection<E, D>,
     E: Dtype,
     D: Device<E>,
 {
-    let mut each = Each { gradients, visit: &mut visit };
-    M::iter_tensors(&mut RecursiveWalker { m: model, f: &mut each }).map(|_| ())
-}
-
-/// A visitor that calls a `dyn` closure, so that a model's walk is compiled once for all uses.
-struct Each<'a, E: Dtype, D: Storage<E>> {
-    gradients: &'a mut Gradients<E, D>,
-    visit: &'a mut Visit<'a, E, D>,
-}
-
-type Visit<'a, E, D> =
-    dyn FnMut(UniqueId, &mut Buffer<E, D>) -> Result<(), <D as HasErr>::Err> + 'a;
-
-impl<E: Dtype, D: Device<E>> TensorVisitor<E, D> for Each<'_, E, D> {
-    type Viewer = ViewTensorRef;
-    type Err = D::Err;
-    type E2 = E;
-    type D2 = D;
-
-    fn visit<S: Shape>(
-        &mut self,
-        options: TensorOptions<S, E, D>,
-        tensor: &Tensor<S, E, D>,
-    ) -> Result<Option<Tensor<S, E, D>>, D::Err> {
-        if let (true, Some(id)) = (tensors::is_trained(&options), tensors::id(tensor)) {
-            (self.visit)(id, self.gradients.get_or_alloc_mut(tensor)?)?;
+    let mut visited = Ok(());
+    model.look(Names::Untold, &mut |seen| {
+        let tensor = seen.tensor();
+        if let (true, true, Some(id)) = (visited.is_ok(), seen.trainable, tensor.id()) {
+            visited = tensor.gradient(gradients).and_then(|gradient| visit(id, gradient));
         }
-        Ok(None)
-    }
+    });
+    visited
 }

@@ -2,19 +2,18 @@
 
 use crate::{
     engine::Standing,
-    tensors::{self, Element, Elements},
+    tensors::{self, Element, Elements, Model},
 };
-use dfdx::{nn::TensorCollection, tensor_ops::Device};
+use dfdx::tensor_ops::Device;
 
 /// Names and values.
 pub(super) type Facts = Vec<(String, String)>;
 
 /// The tensors of a model, and how they travel.
-pub(super) fn of_model<E, D, M>(model: &M) -> Facts
+pub(super) fn of_model<E, D>(model: &dyn Model<E, D>) -> Facts
 where
     E: Element,
     D: Device<E>,
-    M: TensorCollection<E, D>,
 {
     let tensors = tensors::list(model).into_iter().map(|tensor| {
         let kind = if tensor.trainable { "trained" } else { "a buffer" };
@@ -29,11 +28,10 @@ pub(super) fn of_engine(standing: Option<&Standing>) -> Facts {
 }
 
 /// A checksum of each tensor that is trained.
-pub(super) fn checksums<E, D, M>(model: &M) -> Vec<u32>
+pub(super) fn checksums<E, D>(model: &dyn Model<E, D>) -> Vec<u32>
 where
     E: Element,
     D: Device<E>,
-    M: TensorCollection<E, D>,
 {
     let mut all = Vec::new();
     tensors::read(model, |tensor| {

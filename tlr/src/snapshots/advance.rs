@@ -13,9 +13,9 @@ use crate::{
     engine::{TensorKind, WindowProducts},
     error::Error,
     optim::Shards,
-    tensors::{self, are_finite, is_shared, Bf16, Values},
+    tensors::{self, are_finite, is_shared, Bf16, Model, Values},
 };
-use dfdx::{nn::TensorCollection, shapes::Dtype, tensor_ops::Device};
+use dfdx::{shapes::Dtype, tensor_ops::Device};
 
 /// Why [`Snapshots::advance`] did not move the snapshots on.
 #[derive(Debug)]
@@ -74,14 +74,13 @@ impl<E: Dtype> Snapshots<E> {
     ///
     /// # Errors
     /// B is unchanged, but A is lost.
-    pub(crate) fn advance<D, M>(
+    pub(crate) fn advance<D>(
         &mut self,
-        model: &M,
+        model: &dyn Model<E, D>,
         shards: Option<&dyn Shards>,
     ) -> Result<Vec<WindowProducts>, Unmoved>
     where
         D: Device<E>,
-        M: TensorCollection<E, D>,
     {
         if let Some(sketches) = &self.sketches {
             let next = sketches.next(model, &self.tensors);
@@ -115,10 +114,9 @@ impl<E: Dtype> Snapshots<E> {
     /// Computes the dot products of every group, over the part that is kept here. Writes W to the
     /// memory of A. Where a direction is kept in place of A, writes W to the memory of B, unless
     /// the snapshots are shared out.
-    fn shift<D, M>(&mut self, model: &M) -> Result<Vec<WindowProducts>, Unmoved>
+    fn shift<D>(&mut self, model: &dyn Model<E, D>) -> Result<Vec<WindowProducts>, Unmoved>
     where
         D: Device<E>,
-        M: TensorCollection<E, D>,
     {
         self.take_buffers_before(model)?;
         let mut products = vec![WindowProducts::default(); self.groups];
@@ -129,10 +127,9 @@ impl<E: Dtype> Snapshots<E> {
     }
 
     /// Writes W to the memory of A, for all buffers. The final swap of A and B then makes it B.
-    fn take_buffers_before<D, M>(&mut self, model: &M) -> Result<(), Error>
+    fn take_buffers_before<D>(&mut self, model: &dyn Model<E, D>) -> Result<(), Error>
     where
         D: Device<E>,
-        M: TensorCollection<E, D>,
     {
         let mut taken = Ok(());
         let mut tensors = self.tensors.iter_mut();
@@ -148,14 +145,13 @@ impl<E: Dtype> Snapshots<E> {
     }
 
     /// Does the work of [`shift`](Self::shift) for all weights whose snapshots are on the host.
-    fn shift_on_host<D, M>(
+    fn shift_on_host<D>(
         &mut self,
-        model: &M,
+        model: &dyn Model<E, D>,
         products: &mut [WindowProducts],
     ) -> Result<(), Unmoved>
     where
         D: Device<E>,
-        M: TensorCollection<E, D>,
     {
         let mut shifts = Vec::new();
         let is_sharded = self.is_sharded;
@@ -209,14 +205,13 @@ impl<E: Dtype> Snapshots<E> {
     /// Does the work of [`shift`](Self::shift) for all weights whose snapshots are on a GPU, in one
     /// launch.
     #[cfg(feature = "cuda")]
-    fn shift_on_gpu<D, M>(
+    fn shift_on_gpu<D>(
         &mut self,
-        model: &M,
+        model: &dyn Model<E, D>,
         products: &mut [WindowProducts],
     ) -> Result<(), Unmoved>
     where
         D: Device<E>,
-        M: TensorCollection<E, D>,
     {
         let mut rows = super::gpu::Rows::new();
         let mut added = Ok(());

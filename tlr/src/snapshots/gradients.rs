@@ -3,10 +3,9 @@
 use crate::{
     error::{DeviceError, Error},
     optim::gradients,
-    tensors::{device_error, Buffer},
+    tensors::{device_error, Buffer, Model},
 };
 use dfdx::{
-    nn::TensorCollection,
     shapes::Dtype,
     tensor::{Cpu, Gradients, UniqueId},
     tensor_ops::Device,
@@ -19,15 +18,14 @@ use std::{
 
 /// Calls `look` with the gradient of each trainable tensor, until it fails. A tensor without a
 /// gradient is given one of zeros.
-pub(super) fn each<E, D, M>(
-    model: &M,
+pub(super) fn each<E, D>(
+    model: &dyn Model<E, D>,
     gradients: &mut Gradients<E, D>,
     mut look: impl FnMut(UniqueId, &mut Buffer<E, D>) -> Result<(), Error>,
 ) -> Result<(), Error>
 where
     E: Dtype,
     D: Device<E>,
-    M: TensorCollection<E, D>,
 {
     let mut looked = Ok(());
     let walked = gradients::each(model, gradients, |id, buffer| {
@@ -44,15 +42,14 @@ where
 ///
 /// dfdx lends one gradient at a time. So the memory of all is taken out of the set, and given back
 /// after `work`. Only gradients on a GPU are copied.
-pub(super) fn with_all<E, D, M, T>(
-    model: &M,
+pub(super) fn with_all<E, D, T>(
+    model: &dyn Model<E, D>,
     gradients: &mut Gradients<E, D>,
     work: impl FnOnce(&BTreeMap<UniqueId, Vec<E>>) -> T,
 ) -> Result<T, Error>
 where
     E: Dtype,
     D: Device<E>,
-    M: TensorCollection<E, D>,
 {
     let mut all = BTreeMap::new();
     let taken = each(model, gradients, |id, buffer| {

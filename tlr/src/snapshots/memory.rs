@@ -25,7 +25,7 @@ impl<E: Dtype> SnapshotMemory<E> {
     /// `len` zeros in the place where the snapshots of `tensor` are kept.
     pub(crate) fn zeros(tensor: &Elements<'_, E>, len: usize) -> Result<Self, Error> {
         #[cfg(feature = "cuda")]
-        if let Some(device) = tensor.gpu
+        if let Some(device) = tensor.gpu()
             && let Some(slice) = super::gpu::zeros(device, len)?
         {
             return Ok(Self::Gpu(slice));

@@ -38,17 +38,16 @@ use crate::{
     engine::{Target, TensorKind},
     error::Error,
     optim::Shards,
-    tensors::{self, wide, Bf16, Element, Stored},
+    tensors::{self, wide, Bf16, Element, Model, Names, Stored},
 };
 use cut::Cut;
 use dfdx::{
-    nn::{RecursiveWalker, TensorCollection, TensorOptions, TensorVisitor, ViewTensorRef},
-    shapes::{Dtype, Shape},
-    tensor::{Tensor, UniqueId},
+    shapes::Dtype,
+    tensor::{Gradients, UniqueId},
     tensor_ops::Device,
 };
 use memory::SnapshotMemory;
-use std::{borrow::Cow, convert::Infallible, marker::PhantomData};
+use std::borrow::Cow;
 use tracked::{OlderSnapshot, Pair, Tracked};
 
 /// The distance between 1 and the next larger number of type `E`.
@@ -64,6 +63,9 @@ pub(crate) fn spacing<E: Dtype>() -> f64 {
     }
     spacing
 }
+
+/// A and B of each tensor that is to have others.
+pub(crate) type Prepared<E> = Vec<Option<Pair<E>>>;
 
 /// What is kept of a model's weights.
 #[derive(Clone, Copy, Debug, Default)]
@@ -92,15 +94,14 @@ pub(crate) struct Snapshots<E> {
 impl<E: Dtype> Snapshots<E> {
     /// Allocates the memory for the snapshots of `model`. The first call of [`take`](Self::take)
     /// fills it.
-    pub(crate) fn new<D, M>(
-        model: &M,
+    pub(crate) fn new<D>(
+        model: &dyn Model<E, D>,
         groups: usize,
-        group_of: impl Fn(UniqueId) -> Option<usize>,
+        group_of: &dyn Fn(UniqueId) -> Option<usize>,
         Layout { bins, directions, place }: Layout,
     ) -> Result<Self, Error>
     where
         D: Device<E>,
-        M: TensorCollection<E, D>,
     {
         let directions = directions && bins.is_none();
         let place = place.filter(|_| bins.is_none());
@@ -153,16 +154,20 @@ impl<E: Dtype> Snapshots<E> {
     }
 
     /// Checks that `model` still has the same tensors, by their identity.
-    pub(crate) fn check<D: Device<E>, M: TensorCollection<E, D>>(
-        &self,
-        model: &M,
-    ) -> Result<(), Error> {
-        let mut ids = Ids { expected: &self.tensors, seen: 0, changed: None, marker: PhantomData };
-        let Ok(_) = M::iter_tensors(&mut RecursiveWalker { m: model, f: &mut ids });
-        let what = match ids.changed {
+    pub(crate) fn check<D: Device<E>>(&self, model: &dyn Model<E, D>) -> Result<(), Error> {
+        let (mut tensors, mut changed) = (0, None);
+        model.look(Names::Untold, &mut |seen| {
+            if let (None, Some(expected)) = (changed, self.tensors.get(tensors))
+                && seen.tensor().id() != Some(expected.id)
+            {
+                changed = Some(&expected.name);
+            }
+            tensors += 1;
+        });
+        let what = match changed {
             Some(tensor) => format!("`{tensor}` is another tensor"),
-            None if ids.seen != self.tensors.len() => {
-                format!("{} tensors instead of {}", ids.seen, self.tensors.len())
+            None if tensors != self.tensors.len() => {
+                format!("{tensors} tensors instead of {}", self.tensors.len())
             }
             None => return Ok(()),
         };
@@ -202,7 +207,7 @@ impl<E: Dtype> Snapshots<E> {
     pub(crate) fn prepare<'s>(
         &self,
         stored: impl Fn(&Tracked<E>) -> Option<(&'s Stored, &'s Stored)>,
-    ) -> Result<Vec<Option<Pair<E>>>, Error>
+    ) -> Result<Prepared<E>, Error>
     where
         E: Element,
     {
@@ -213,7 +218,7 @@ impl<E: Dtype> Snapshots<E> {
     }
 
     /// Replaces A and B by what [`prepare`](Self::prepare) has returned.
-    pub(crate) fn replace(&mut self, prepared: Vec<Option<Pair<E>>>) {
+    pub(crate) fn replace(&mut self, prepared: Prepared<E>) {
         for (tensor, prepared) in self.tensors.iter_mut().zip(prepared) {
             if let Some(pair) = prepared {
                 (tensor.last, tensor.before) = pair;
@@ -266,10 +271,9 @@ impl<E: Dtype> Snapshots<E> {
     }
 
     /// B ← W, for all weights or for all buffers.
-    pub(crate) fn take<D, M>(&mut self, model: &M, kind: TensorKind) -> Result<(), Error>
+    pub(crate) fn take<D>(&mut self, model: &dyn Model<E, D>, kind: TensorKind) -> Result<(), Error>
     where
         D: Device<E>,
-        M: TensorCollection<E, D>,
     {
         if let (Some(sketches), TensorKind::Weights) = (&mut self.sketches, kind) {
             sketches.take(model, &self.tensors);
@@ -286,23 +290,28 @@ impl<E: Dtype> Snapshots<E> {
         taken
     }
 
-    /// For each group, whether the two models differ in any of its weights.
-    pub(crate) fn differing<D, M>(&self, here: &M, there: &M) -> Vec<bool>
-    where
-        D: Device<E>,
-        M: TensorCollection<E, D>,
-    {
-        let mut weights = Vec::new();
-        tensors::read(here, |tensor| weights.push(tensor.to_vec()));
-        let mut differing = vec![false; self.groups];
-        let mut pairs = self.tensors.iter().zip(&weights);
-        tensors::read(there, |tensor| {
-            let Some((tracked, weights)) = pairs.next() else { return };
-            if let Some(differs) = tracked.group.and_then(|group| differing.get_mut(group)) {
-                *differs = *differs || tensor.to_vec() != *weights;
+    /// For each group, whether a step of plain descent at a rate of 1 would move any of its
+    /// weights. `None` if the device fails, or a gradient is missing, which some optimizers accept.
+    pub(crate) fn movable<D: Device<E>>(
+        &self,
+        model: &dyn Model<E, D>,
+        gradients: &Gradients<E, D>,
+    ) -> Option<Vec<bool>> {
+        let mut movable = vec![false; self.groups];
+        let (mut tensors, mut all_known) = (self.tensors.iter(), true);
+        model.look(Names::Untold, &mut |mut seen| {
+            let Some(tracked) = tensors.next() else { return };
+            let Ok(Some(after)) = seen.descend(gradients) else {
+                all_known = false;
+                return;
+            };
+            if let Some(moves) = tracked.group.and_then(|group| movable.get_mut(group)) {
+                let mut before = vec![E::default(); after.len()];
+                seen.tensor().copy_into(&mut before);
+                *moves = *moves || before != after;
             }
         });
-        differing
+        all_known.then_some(movable)
     }
 
     /// W ← B for all tensors. For [`Target::BeforeLast`], B ← A comes first. If a direction is
@@ -311,24 +320,27 @@ impl<E: Dtype> Snapshots<E> {
     ///
     /// # Errors
     /// Model and snapshots are unchanged.
-    pub(crate) fn go_back<D, M>(
+    pub(crate) fn go_back<D>(
         &mut self,
-        model: &mut M,
+        model: &mut dyn Model<E, D>,
         target: Target,
         shards: Option<&dyn Shards>,
     ) -> Result<(), Error>
     where
         D: Device<E>,
-        M: TensorCollection<E, D>,
     {
-        if target == Target::BeforeLast {
-            self.tensors.iter_mut().for_each(Tracked::step_back);
+        if target == Target::Last {
+            return self.restore(model, |_| true, shards);
         }
+        // Other ranks may fail, and so may a read from a GPU. Elsewhere nothing is kept.
+        let may_fail = shards.is_some() || self.tensors.iter().any(|t| t.last.on_host().is_none());
+        let kept = |tensor: &Tracked<E>| may_fail.then(|| tensor.overwritten()).flatten();
+        let overwritten: Vec<_> = self.tensors.iter().map(kept).collect();
+        self.tensors.iter_mut().for_each(Tracked::step_back);
         let restored = self.restore(model, |_| true, shards);
-        if restored.is_err() && target == Target::BeforeLast {
-            // Either a read from a GPU has failed, or another rank, after which training cannot go
-            // on. Tensors on a GPU keep both A and B, so a swap restores them.
-            self.tensors.iter_mut().for_each(Tracked::swap);
+        if restored.is_err() {
+            let stepped = self.tensors.iter_mut().zip(overwritten);
+            stepped.for_each(|(tensor, overwritten)| tensor.step_forth(overwritten));
         }
         restored
     }
@@ -337,23 +349,21 @@ impl<E: Dtype> Snapshots<E> {
     ///
     /// # Errors
     /// The model is unchanged.
-    pub(crate) fn restore_buffers<D, M>(&self, model: &mut M) -> Result<(), Error>
+    pub(crate) fn restore_buffers<D>(&self, model: &mut dyn Model<E, D>) -> Result<(), Error>
     where
         D: Device<E>,
-        M: TensorCollection<E, D>,
     {
         self.restore(model, |tensor| tensor.group.is_none(), None)
     }
 
-    fn restore<D, M>(
+    fn restore<D>(
         &self,
-        model: &mut M,
+        model: &mut dyn Model<E, D>,
         which: fn(&Tracked<E>) -> bool,
         shards: Option<&dyn Shards>,
     ) -> Result<(), Error>
     where
         D: Device<E>,
-        M: TensorCollection<E, D>,
     {
         let mut elements = Vec::with_capacity(self.tensors.len());
         for tensor in &self.tensors {
@@ -365,33 +375,5 @@ impl<E: Dtype> Snapshots<E> {
         let mut elements = elements.into_iter();
         tensors::write(model, |_, _| elements.next()?);
         Ok(())
-    }
-}
-
-struct Ids<'a, E, D> {
-    expected: &'a [Tracked<E>],
-    seen: usize,
-    changed: Option<String>,
-    marker: PhantomData<D>,
-}
-
-impl<E: Dtype, D: Device<E>> TensorVisitor<E, D> for Ids<'_, E, D> {
-    type Viewer = ViewTensorRef;
-    type Err = Infallible;
-    type E2 = E;
-    type D2 = D;
-
-    fn visit<S: Shape>(
-        &mut self,
-        _: TensorOptions<S, E, D>,
-        tensor: &Tensor<S, E, D>,
-    ) -> Result<Option<Tensor<S, E, D>>, Infallible> {
-        if let (None, Some(expected)) = (&self.changed, self.expected.get(self.seen))
-            && tensors::id(tensor) != Some(expected.id)
-        {
-            self.changed = Some(expected.name.clone());
-        }
-        self.seen += 1;
-        Ok(None)
     }
 }

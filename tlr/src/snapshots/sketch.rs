@@ -14,9 +14,9 @@ use super::{gradients, tracked::Tracked};
 use crate::{
     engine::{Target, WindowProducts},
     error::Error,
-    tensors::{self, wide},
+    tensors::{self, wide, Model},
 };
-use dfdx::{nn::TensorCollection, shapes::Dtype, tensor::Gradients, tensor_ops::Device};
+use dfdx::{shapes::Dtype, tensor::Gradients, tensor_ops::Device};
 
 /// The sketches of each group at the ends of the last two windows.
 #[derive(Clone, Debug)]
@@ -49,11 +49,10 @@ impl Sketches {
     }
 
     /// C(B) ← C(W).
-    pub(crate) fn take<E, D, M>(&mut self, model: &M, tensors: &[Tracked<E>])
+    pub(crate) fn take<E, D>(&mut self, model: &dyn Model<E, D>, tensors: &[Tracked<E>])
     where
         E: Dtype,
         D: Device<E>,
-        M: TensorCollection<E, D>,
     {
         // Weights that are not finite are not reported here: the next `advance` finds them.
         (self.last, _) = self.of(model, tensors);
@@ -63,15 +62,14 @@ impl Sketches {
     ///
     /// # Errors
     /// The name of a trainable tensor that is not finite.
-    pub(crate) fn next<E, D, M>(
+    pub(crate) fn next<E, D>(
         &self,
-        model: &M,
+        model: &dyn Model<E, D>,
         tensors: &[Tracked<E>],
     ) -> Result<(Vec<WindowProducts>, Self), String>
     where
         E: Dtype,
         D: Device<E>,
-        M: TensorCollection<E, D>,
     {
         let (now, bad) = self.of(model, tensors);
         if let Some(name) = bad {
@@ -88,11 +86,14 @@ impl Sketches {
 
     /// C(W) of each group, and the name of the first tensor that is not finite. One thread adds all
     /// elements in order, so the result does not depend on the number of threads.
-    fn of<E, D, M>(&self, model: &M, tensors: &[Tracked<E>]) -> (Vec<f64>, Option<String>)
+    fn of<E, D>(
+        &self,
+        model: &dyn Model<E, D>,
+        tensors: &[Tracked<E>],
+    ) -> (Vec<f64>, Option<String>)
     where
         E: Dtype,
         D: Device<E>,
-        M: TensorCollection<E, D>,
     {
         let mut sketches = vec![0.0; self.last.len()];
         let mut bad = None;
@@ -115,10 +116,10 @@ impl Sketches {
     }
 
     /// Adds ⟨g,d⟩, ‖d‖², ‖g‖² and ‖P‖² of each group to its sums, as the sketches estimate them.
-    pub(super) fn slopes<E, D, M>(
+    pub(super) fn slopes<E, D>(
         &self,
         sums: &mut [[f64; 4]],
-        model: &M,
+        model: &dyn Model<E, D>,
         gradients: &mut Gradients<E, D>,
         tensors: &[Tracked<E>],
         since: Target,
@@ -126,7 +127,6 @@ impl Sketches {
     where
         E: Dtype,
         D: Device<E>,
-        M: TensorCollection<E, D>,
     {
         let (now, _) = self.of(model, tensors);
         let mut gradient = vec![0.0; now.len()];
@@ -234,7 +234,7 @@ mod tests {
         let device = Cpu::seed_from_u64(1);
         let model = (device.sample_normal::<Rank1<20_005>>(), device.sample_normal::<Rank1<3>>());
         let layout = Layout { bins: Some(64), ..Layout::default() };
-        let snapshots = Snapshots::<f64>::new(&model, 1, |_| Some(0), layout).unwrap();
+        let snapshots = Snapshots::<f64>::new(&model, 1, &|_| Some(0), layout).unwrap();
         let of_model = Sketches::new(64, 1).of(&model, snapshots.tensors());
         let mut whole = vec![0.0; 64];
         assert!(add(&mut whole, 0, &[model.0.as_vec(), model.1.as_vec()].concat()));

@@ -5,24 +5,23 @@ use crate::{
     engine::{Slope, Target},
     error::Error,
     optim::Shards,
-    tensors::{self, is_shared},
+    tensors::{self, is_shared, Model},
 };
-use dfdx::{nn::TensorCollection, shapes::Dtype, tensor::Gradients, tensor_ops::Device};
+use dfdx::{shapes::Dtype, tensor::Gradients, tensor_ops::Device};
 
 impl<E: Dtype> Snapshots<E> {
     /// The slope of each group along the way since a snapshot. A trainable tensor without a
     /// gradient is given one of zeros. Sketches estimate the slope, with a deviation of at most
     /// √(2/bins)·‖g‖‖d‖. If the snapshots are shared out, all ranks have to call it.
-    pub(crate) fn slopes<D, M>(
+    pub(crate) fn slopes<D>(
         &mut self,
-        model: &M,
+        model: &dyn Model<E, D>,
         gradients: &mut Gradients<E, D>,
         since: Target,
         shards: Option<&dyn Shards>,
     ) -> Result<Vec<Slope>, Error>
     where
         D: Device<E>,
-        M: TensorCollection<E, D>,
     {
         let own = self.sums(model, gradients, since);
         let sums = self.total(shards, own)?.into_iter();
@@ -45,15 +44,14 @@ impl<E: Dtype> Snapshots<E> {
     }
 
     /// ⟨g,d⟩, ‖d‖², ‖g‖² and ‖P‖² of each group, over the part that is kept here.
-    fn sums<D, M>(
+    fn sums<D>(
         &mut self,
-        model: &M,
+        model: &dyn Model<E, D>,
         gradients: &mut Gradients<E, D>,
         since: Target,
     ) -> Result<Vec<[f64; 4]>, Error>
     where
         D: Device<E>,
-        M: TensorCollection<E, D>,
     {
         let mut sums = vec![[0.0; 4]; self.groups];
         if let Some(sketches) = &self.sketches {
@@ -67,16 +65,15 @@ impl<E: Dtype> Snapshots<E> {
     }
 
     /// Adds the sums of all weights whose snapshots are on the host.
-    fn slopes_on_host<D, M>(
+    fn slopes_on_host<D>(
         &self,
         sums: &mut [[f64; 4]],
-        model: &M,
+        model: &dyn Model<E, D>,
         gradients: &mut Gradients<E, D>,
         since: Target,
     ) -> Result<(), Error>
     where
         D: Device<E>,
-        M: TensorCollection<E, D>,
     {
         if self.tensors.iter().all(|tensor| tensor.on_host(since).is_none()) {
             return Ok(());
@@ -108,16 +105,15 @@ impl<E: Dtype> Snapshots<E> {
 impl<E: Dtype> Snapshots<E> {
     /// Does the work of [`slopes_on_host`](Self::slopes_on_host) for all weights whose snapshots
     /// are on a GPU, in one launch.
-    fn slopes_on_gpu<D, M>(
+    fn slopes_on_gpu<D>(
         &mut self,
         sums: &mut [[f64; 4]],
-        model: &M,
+        model: &dyn Model<E, D>,
         gradients: &mut Gradients<E, D>,
         since: Target,
     ) -> Result<(), Error>
     where
         D: Device<E>,
-        M: TensorCollection<E, D>,
     {
         if self.tensors.iter().all(|tensor| tensor.on_gpu(since).is_none()) {
             return Ok(());
@@ -186,7 +182,7 @@ mod tests {
             let second = tensors::id(&model.1);
             let group_of = |id| Some(usize::from(Some(id) == second));
             let layout = Layout { bins, directions, place: None };
-            let mut snapshots = Snapshots::<f32>::new(&model, 2, group_of, layout).unwrap();
+            let mut snapshots = Snapshots::<f32>::new(&model, 2, &group_of, layout).unwrap();
             snapshots.take(&model, TensorKind::Weights).unwrap();
             model.0.copy_from(&[5.0, 4.0]);
             let squares = model.0.leaky_trace().square().sum::<Rank0, _>();
@@ -211,7 +207,7 @@ mod tests {
         let mut model = (tensor(1), dev.tensor([1.0f32, -2.0]), tensor(2));
         let second = tensors::id(&model.1);
         let group_of = |id| Some(usize::from(Some(id) == second));
-        let mut snapshots = Snapshots::<f32>::new(&model, 2, group_of, Layout::default()).unwrap();
+        let mut snapshots = Snapshots::<f32>::new(&model, 2, &group_of, Layout::default()).unwrap();
         snapshots.take(&model, TensorKind::Weights).unwrap();
         model.0.copy_from(&values(700_001, 3));
         let squares = model.0.leaky_trace().square().sum::<Rank0, _>();

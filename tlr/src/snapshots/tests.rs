@@ -11,7 +11,7 @@ fn spacings_and_norms() {
     assert_eq!(spacing::<f64>(), f64::EPSILON);
     let dev = Cpu::default();
     let model = (dev.tensor([3.0f32, 4.0]), dev.tensor([0.0f32]));
-    let mut snapshots = Snapshots::<f32>::new(&model, 1, |_| Some(0), Layout::default()).unwrap();
+    let mut snapshots = Snapshots::<f32>::new(&model, 1, &|_| Some(0), Layout::default()).unwrap();
     snapshots.take(&model, TensorKind::Weights).unwrap();
     assert_eq!(snapshots.norms(None).unwrap(), [5.0]);
 }
@@ -24,7 +24,7 @@ fn advancing_moves_each_snapshot_one_window_back() {
     const ALL: usize = 3 + LARGE + 5;
     let dev = Cpu::default();
     let mut model = (dev.zeros::<Rank1<3>>(), dev.zeros::<Rank1<LARGE>>(), dev.zeros::<Rank1<5>>());
-    let mut snapshots = Snapshots::<f32>::new(&model, 1, |_| Some(0), Layout::default()).unwrap();
+    let mut snapshots = Snapshots::<f32>::new(&model, 1, &|_| Some(0), Layout::default()).unwrap();
     snapshots.take(&model, TensorKind::Weights).unwrap();
     for window in 1..6 {
         let of = |window: i32| -> Vec<f32> {
@@ -80,7 +80,7 @@ fn a_direction_in_place_of_the_snapshot_before() {
     let dev = Cpu::default();
     let mut model = (dev.zeros::<Rank1<3>>(), dev.zeros::<Rank1<40>>());
     let layout = Layout { directions: true, ..Layout::default() };
-    let mut snapshots = Snapshots::<f32>::new(&model, 1, |_| Some(0), layout).unwrap();
+    let mut snapshots = Snapshots::<f32>::new(&model, 1, &|_| Some(0), layout).unwrap();
     assert!(snapshots.tensors.iter().all(|t| matches!(t.before, OlderSnapshot::Direction(_))));
     snapshots.take(&model, TensorKind::Weights).unwrap();
     let last = |snapshots: &Snapshots<f32>| -> Vec<f32> {
@@ -127,7 +127,7 @@ fn a_window_that_another_rank_cannot_end_leaves_the_snapshot() {
         let dev = Cpu::default();
         let mut model = dev.zeros::<Rank1<80>>();
         let layout = Layout { directions, place: Some((0, 2)), ..Layout::default() };
-        let mut snapshots = Snapshots::<f32>::new(&model, 1, |_| Some(0), layout).unwrap();
+        let mut snapshots = Snapshots::<f32>::new(&model, 1, &|_| Some(0), layout).unwrap();
         snapshots.take(&model, TensorKind::Weights).unwrap();
         let last = |snapshots: &Snapshots<f32>| snapshots.tensors[0].last.read().unwrap().to_vec();
         for (weight, fails) in [(2.0, false), (6.0, true), (7.0, false)] {
@@ -152,7 +152,7 @@ fn kept(snapshots: &Snapshots<f32>) -> Vec<Vec<f64>> {
 /// Two windows have ended, and the weights have moved on since.
 fn in_the_third_window(layout: Layout) -> (Snapshots<f32>, Module) {
     let mut model = Cpu::default().build_module::<(Linear<2, 16>, BatchNorm1D<16>), f32>();
-    let mut snapshots = Snapshots::<f32>::new(&model, 1, |_| Some(0), layout).unwrap();
+    let mut snapshots = Snapshots::<f32>::new(&model, 1, &|_| Some(0), layout).unwrap();
     for kind in [TensorKind::Weights, TensorKind::Buffers] {
         snapshots.take(&model, kind).unwrap();
     }

@@ -161,6 +161,22 @@ impl<E: Dtype> Tracked<E> {
             _ => self.swap(),
         }
     }
+
+    /// What [`step_back`](Self::step_back) overwrites: B, if a direction is kept in place of A.
+    pub(super) fn overwritten(&self) -> Option<Vec<E>> {
+        match &self.before {
+            OlderSnapshot::Direction(_) => self.last.on_host().map(<[E]>::to_vec),
+            OlderSnapshot::Weights(_) => None,
+        }
+    }
+
+    /// Undoes [`step_back`](Self::step_back).
+    pub(super) fn step_forth(&mut self, overwritten: Option<Vec<E>>) {
+        match overwritten {
+            Some(last) => self.last = SnapshotMemory::Host(last),
+            None => self.swap(),
+        }
+    }
 }
 
 /// A, from B and A − B.

@@ -6,17 +6,11 @@ use super::{
 };
 use crate::{
     engine::{Host, Slope, Target, TensorKind, WindowEnd},
-    optim::{
-        gradients::{self, StepGradients},
-        ErrOf, TunableOptimizer,
-    },
+    optim::{gradients::StepGradients, ErrOf, TunableOptimizer},
     snapshots::{Snapshots, Unmoved},
     tensors,
 };
-use dfdx::{
-    optim::{Optimizer, Sgd, SgdConfig},
-    tensor::Gradients,
-};
+use dfdx::tensor::Gradients;
 
 /// What the engine's requests act on during one step.
 pub(super) struct ModelHost<'a, Opt: TunableOptimizer> {
@@ -126,18 +120,7 @@ impl<Opt: TunableOptimizer> Host for ModelHost<'_, Opt> {
             (None, StepGradients::Owned(gradients)) => gradients,
             (None, StepGradients::Borrowed(gradients)) => gradients,
         };
-        // Some optimizers accept a missing gradient. Then there is nothing to measure.
-        if gradients::check(&*self.model, given).is_err() {
-            return Ok(Vec::new());
-        }
-        let mut complete = given.clone();
-        gradients::fill(&*self.model, &mut complete).map_err(StepFault::Device)?;
-        let mut spare = self.model.clone();
-        let sgd = SgdConfig { lr: 1.0, ..Default::default() };
-        match Sgd::new(&*self.model, sgd).update(&mut spare, &complete) {
-            Ok(()) => Ok(self.snapshots.differing(&*self.model, &spare)),
-            Err(_) => Ok(Vec::new()),
-        }
+        Ok(self.snapshots.movable(&*self.model, given).unwrap_or_default())
     }
 
     fn norms(&mut self) -> Result<Vec<f64>, Self::Error> {

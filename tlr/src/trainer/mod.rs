@@ -10,6 +10,7 @@ mod line_search;
 mod lookahead;
 mod loss_scale;
 mod mixed_precision;
+mod parts;
 mod persistence;
 mod readings;
 mod update;
@@ -20,15 +21,16 @@ pub use mixed_precision::MixedPrecision;
 
 use crate::{
     engine::{
-        Config, Engine, Group, HostFacts, HypergradientRule, NewtonRule, RateRule, Schedule, Step,
+        Config, Engine, HostFacts, HypergradientRule, NewtonRule, RateRule, Schedule, Step,
         TensorKind,
     },
     error::Error,
     optim::{checked_groups, gradients::StepGradients, Shards, TunableOptimizer},
-    snapshots::{spacing, Layout, Snapshots},
+    snapshots::{spacing, Snapshots},
 };
 use dfdx::tensor::Gradients;
 use fault::StepFault;
+use parts::parts;
 use std::fmt;
 
 /// Trains the learning rate of any dfdx optimizer by damped Newton steps.
@@ -133,25 +135,10 @@ where
     /// ```
     pub fn new(model: &Opt::Model, optimizer: Opt, config: Config<R>) -> Result<Self, Error> {
         let groups = checked_groups(&optimizer, model)?;
-        let named = groups.groups.iter().enumerate();
-        let named = named.map(|(index, group)| Group {
-            name: group.name.clone(),
-            fixed_rate: group.fixed_rate,
-            rate: optimizer.rate(index),
-        });
-        let named: Vec<_> = named.collect();
-        let count = named.len();
         let facts = HostFacts { momentum: optimizer.momentum(), epsilon: spacing::<Opt::Dtype>() };
-        let layout = Layout {
-            bins: config.sketch,
-            directions: config.bf16_directions,
-            place: optimizer.shards().map(Shards::place),
-        };
-        let engine = Engine::new(config, named, facts)?;
-        let mut snapshots = Snapshots::new(model, count, |id| groups.of(id), layout)?;
-        // Weights may still be loaded, so they are copied at the first step. Buffers are copied
-        // now: the first batch may be skipped, and then they have to go back.
-        snapshots.take(model, TensorKind::Buffers)?;
+        let place = optimizer.shards().map(Shards::place);
+        let rate = |group| optimizer.rate(group);
+        let (engine, snapshots) = parts(model, &groups, &rate, config, facts, place)?;
         Ok(Self { optimizer, engine, snapshots, has_updated: false })
     }
 

@@ -5,13 +5,14 @@ use crate::{
     checkpoint::{Checkpoint, Metadata, Tensors},
     engine::RateRule,
     error::Error,
-    optim::{ErrOf, OptimizerState, RestoreError, Resumable, TunableOptimizer, OPTIMIZER},
+    optim::{ErrOf, OptimizerState, RestoreError, Resumable, Shards, TunableOptimizer, OPTIMIZER},
     settings::{join, Settings},
-    snapshots::Sketches,
-    tensors::{self, device_error, Element, Stored},
+    snapshots::{Prepared, Sketches, Snapshots},
+    tensors::{self, device_error, Element, Model, Stored},
 };
+use dfdx::tensor_ops::Device;
 use serde::Serialize;
-use std::path::Path;
+use std::{collections::BTreeMap, path::Path};
 
 const MODEL: &str = "model";
 const SNAPSHOT: &str = "snapshot";
@@ -99,28 +100,7 @@ where
         };
         // From here on a rank fails only where all do.
         let (mut tensors, progress) = self.together(rest)?;
-        let mut infos = tensors::list(model).into_iter();
-        tensors::read(model, |weights| {
-            if let Some(info) = infos.next() {
-                let stored = Stored::new(info.shape, &weights.to_vec());
-                tensors.insert(join(MODEL, &info.name), stored);
-            }
-        });
-        if let Some(sketches) = self.snapshots.sketches() {
-            for (name, state) in SKETCHES.into_iter().zip(sketches.state()) {
-                let shape = vec![state.len() / sketches.bins(), sketches.bins()];
-                tensors.insert(name.to_owned(), Stored::new(shape, state));
-            }
-        } else {
-            for tensor in self.snapshots.tensors() {
-                let weights = tensors.get(&join(MODEL, &tensor.name));
-                let shape = weights.map(|weights| weights.shape.clone()).unwrap_or_default();
-                let [last, before] =
-                    self.snapshots.store(tensor, &shape, self.optimizer.shards())?;
-                tensors.insert(join(SNAPSHOT, &tensor.name), last);
-                tensors.insert(join(tensor.before.name(), &tensor.name), before);
-            }
-        }
+        tensors.extend(stored(model, &self.snapshots, self.optimizer.shards())?);
         Checkpoint::new(tensors, &progress)
     }
 
@@ -184,23 +164,7 @@ where
         R: Serialize,
     {
         let (mut tensors, progress) = self.rest(model)?;
-        for (info, tensor) in tensors::list(model).into_iter().zip(self.snapshots.tensors()) {
-            let mut put = |part, dtype| {
-                let outline = Stored::outline(dtype, info.shape.clone());
-                tensors.insert(join(part, &info.name), outline);
-            };
-            put(MODEL, Opt::Dtype::STORED);
-            if self.snapshots.sketches().is_none() {
-                put(SNAPSHOT, Opt::Dtype::STORED);
-                put(tensor.before.name(), tensor.before.stored_dtype());
-            }
-        }
-        if let Some(sketches) = self.snapshots.sketches() {
-            for (name, state) in SKETCHES.into_iter().zip(sketches.state()) {
-                let shape = vec![state.len() / sketches.bins(), sketches.bins()];
-                tensors.insert(name.to_owned(), Stored::outline(f64::STORED, shape));
-            }
-        }
+        tensors.extend(outlined(model, &self.snapshots));
         Checkpoint::new(tensors, &progress)
     }
 
@@ -215,16 +179,12 @@ where
         let state = self.optimizer.state(model);
         let state = state.map_err(|error| device_error(error.to_string(), &error))?;
         let OptimizerState { settings, steps, tensors: buffers } = state;
-        let mut tensors = Tensors::new();
-        for ((buffer, path), stored) in buffers {
-            tensors.insert(join(&join(OPTIMIZER, &buffer), &path), stored);
-        }
         let progress = Metadata {
             settings: self.settings(settings),
             optimizer_steps: steps,
             engine: self.engine.state().clone(),
         };
-        Ok((tensors, progress))
+        Ok((buffer_tensors(buffers), progress))
     }
 
     /// What was configured, with the base optimizer's own settings.
@@ -252,21 +212,8 @@ where
         Opt: Resumable,
         Opt::Dtype: Element,
     {
-        let mut state = OptimizerState { steps: progress.optimizer_steps, ..Default::default() };
-        for (path, stored) in checkpoint.below(OPTIMIZER) {
-            let (buffer, path) = path.split_once('.').unwrap_or((path, ""));
-            state.insert(buffer, path, stored.clone());
-        }
-        let has_sketches = self.snapshots.sketches().is_some();
-        let snapshots = self.snapshots.prepare(|tensor| {
-            let stored = |part| checkpoint.tensor(&join(part, &tensor.name));
-            match (has_sketches, tensor.group) {
-                (false, _) => Some((stored(SNAPSHOT)?, stored(tensor.before.name())?)),
-                // A sketch has no buffers, so their snapshot is that of the model in the file.
-                (true, None) => Some((stored(MODEL)?, stored(MODEL)?)),
-                (true, Some(_)) => None,
-            }
-        })?;
+        let state = optimizer_state(checkpoint, progress.optimizer_steps);
+        let snapshots = prepared(&self.snapshots, checkpoint)?;
         self.optimizer.restore(model, &state).map_err(|error| match error {
             RestoreError::Device(error) => StepFault::Device(error),
             RestoreError::State(problem) => checkpoint.refused(problem).into(),
@@ -274,20 +221,120 @@ where
         // Nothing fails after this, but for the panic that `Trainer` tells of.
         self.has_updated = false;
         self.snapshots.replace(snapshots);
-        let mut infos = tensors::list(&*model).into_iter();
-        tensors::write(model, |_, _| {
-            let stored = checkpoint.tensor(&join(MODEL, &infos.next()?.name))?;
-            Some(stored.to_vec().into())
-        });
-        if let Some(sketches) = self.snapshots.sketches_mut() {
-            for (name, state) in SKETCHES.into_iter().zip(sketches.state_mut()) {
-                if let Some(stored) = checkpoint.tensor(name) {
-                    stored.copy_into(state);
-                }
-            }
-        }
+        fill(model, &mut self.snapshots, checkpoint);
         self.engine.replace_state(progress.engine);
         self.apply_rates();
         Ok(())
+    }
+}
+
+// What follows does not depend on the model's type, so that it is compiled once for all.
+
+/// The model's tensors and their snapshots.
+fn stored<E: Element, D: Device<E>>(
+    model: &dyn Model<E, D>,
+    snapshots: &Snapshots<E>,
+    shards: Option<&dyn Shards>,
+) -> Result<Tensors, Error> {
+    let mut tensors = Tensors::new();
+    let mut infos = tensors::list(model).into_iter();
+    tensors::read(model, |weights| {
+        if let Some(info) = infos.next() {
+            let stored = Stored::new(info.shape, &weights.to_vec());
+            tensors.insert(join(MODEL, &info.name), stored);
+        }
+    });
+    if let Some(sketches) = snapshots.sketches() {
+        for (name, state) in SKETCHES.into_iter().zip(sketches.state()) {
+            let shape = vec![state.len() / sketches.bins(), sketches.bins()];
+            tensors.insert(name.to_owned(), Stored::new(shape, state));
+        }
+    } else {
+        for tensor in snapshots.tensors() {
+            let weights = tensors.get(&join(MODEL, &tensor.name));
+            let shape = weights.map(|weights| weights.shape.clone()).unwrap_or_default();
+            let [last, before] = snapshots.store(tensor, &shape, shards)?;
+            tensors.insert(join(SNAPSHOT, &tensor.name), last);
+            tensors.insert(join(tensor.before.name(), &tensor.name), before);
+        }
+    }
+    Ok(tensors)
+}
+
+/// What [`stored`] returns, without the elements.
+fn outlined<E: Element, D: Device<E>>(
+    model: &dyn Model<E, D>,
+    snapshots: &Snapshots<E>,
+) -> Tensors {
+    let mut tensors = Tensors::new();
+    for (info, tensor) in tensors::list(model).into_iter().zip(snapshots.tensors()) {
+        let mut put = |part, dtype| {
+            let outline = Stored::outline(dtype, info.shape.clone());
+            tensors.insert(join(part, &info.name), outline);
+        };
+        put(MODEL, E::STORED);
+        if snapshots.sketches().is_none() {
+            put(SNAPSHOT, E::STORED);
+            put(tensor.before.name(), tensor.before.stored_dtype());
+        }
+    }
+    if let Some(sketches) = snapshots.sketches() {
+        for (name, state) in SKETCHES.into_iter().zip(sketches.state()) {
+            let shape = vec![state.len() / sketches.bins(), sketches.bins()];
+            tensors.insert(name.to_owned(), Stored::outline(f64::STORED, shape));
+        }
+    }
+    tensors
+}
+
+/// What the base optimizer has accumulated, by the names of a checkpoint.
+fn buffer_tensors(buffers: BTreeMap<(String, String), Stored>) -> Tensors {
+    let name = |(buffer, path): (String, String)| join(&join(OPTIMIZER, &buffer), &path);
+    buffers.into_iter().map(|(key, stored)| (name(key), stored)).collect()
+}
+
+fn optimizer_state(checkpoint: &Checkpoint, steps: BTreeMap<String, u64>) -> OptimizerState {
+    let mut state = OptimizerState { steps, ..Default::default() };
+    for (path, stored) in checkpoint.below(OPTIMIZER) {
+        let (buffer, path) = path.split_once('.').unwrap_or((path, ""));
+        state.insert(buffer, path, stored.clone());
+    }
+    state
+}
+
+/// The snapshots of a checkpoint, for [`Snapshots::replace`].
+fn prepared<E: Element>(
+    snapshots: &Snapshots<E>,
+    checkpoint: &Checkpoint,
+) -> Result<Prepared<E>, Error> {
+    let has_sketches = snapshots.sketches().is_some();
+    snapshots.prepare(|tensor| {
+        let stored = |part| checkpoint.tensor(&join(part, &tensor.name));
+        match (has_sketches, tensor.group) {
+            (false, _) => Some((stored(SNAPSHOT)?, stored(tensor.before.name())?)),
+            // A sketch has no buffers, so their snapshot is that of the model in the file.
+            (true, None) => Some((stored(MODEL)?, stored(MODEL)?)),
+            (true, Some(_)) => None,
+        }
+    })
+}
+
+/// Overwrites model and sketches by those of a checkpoint that fits.
+fn fill<E: Element, D: Device<E>>(
+    model: &mut dyn Model<E, D>,
+    snapshots: &mut Snapshots<E>,
+    checkpoint: &Checkpoint,
+) {
+    let mut infos = tensors::list(&*model).into_iter();
+    tensors::write(model, |_, _| {
+        let stored = checkpoint.tensor(&join(MODEL, &infos.next()?.name))?;
+        Some(stored.to_vec().into())
+    });
+    if let Some(sketches) = snapshots.sketches_mut() {
+        for (name, state) in SKETCHES.into_iter().zip(sketches.state_mut()) {
+            if let Some(stored) = checkpoint.tensor(name) {
+                stored.copy_into(state);
+            }
+        }
     }
 }

@@ -68,11 +68,15 @@ fn a_phase_that_cannot_have_been_is_refused() {
         ("/gathered/batches", too_many()),
         ("/watch/accepted_in_a_row", too_many()),
         ("/ramp/steps", serde_json::json!(5000)),
+        ("/ramp/groups/0/raised", serde_json::json!(0.0)),
+        ("/ramp/groups/0/unconfirmed", serde_json::json!("nan:7ff8000000000000")),
         ("/slopes", two()),
     ];
     let rollback = [
         ("/watch/accepted_in_a_row", too_many()),
         ("/ramp/steps", serde_json::json!(5000)),
+        ("/ramp/groups/0/raised", serde_json::json!(0.0)),
+        ("/ramp/groups/0/unconfirmed", serde_json::json!("nan:7ff8000000000000")),
         ("/guilty", serde_json::json!([true, true])),
     ];
     let window = [
@@ -158,6 +162,8 @@ fn a_phase_that_cannot_have_been_is_refused() {
     }
     for name in [
         "/phase/Updating/ramp/steps",
+        "/phase/Updating/ramp/groups/0/raised",
+        "/phase/Updating/ramp/groups/0/unconfirmed",
         "/phase/Updating/slopes",
         "/phase/EndingWindow",
         "/phase/Checking/2",

@@ -8,14 +8,14 @@ use super::{
 };
 use crate::{
     error::Error,
-    tensors::{wide, Backend},
+    tensors::{wide, Backend, Model},
 };
 use dfdx::{
     nn::TensorCollection,
     optim::{Optimizer, OptimizerUpdateError},
+    shapes::Dtype,
     tensor::{Gradients, UniqueId},
 };
-use num_traits::{FromPrimitive, ToPrimitive};
 use std::collections::HashMap;
 
 /// Gathers the gradients of n batches and makes one step of an optimizer with their mean.
@@ -83,6 +83,50 @@ struct GatheredGradients {
     /// For each tensor the sum of the gradients, times their weights. All zeros if nothing is
     /// gathered.
     sums: HashMap<UniqueId, Vec<f64>>,
+}
+
+impl GatheredGradients {
+    /// Adds these gradients, times their weight, to the sums.
+    fn add<E: Dtype, D: Backend<E>>(
+        &mut self,
+        model: &dyn Model<E, D>,
+        gradients: &mut Gradients<E, D>,
+        weight: f64,
+    ) -> Result<(), D::Err> {
+        gradients::each(model, gradients, |id, gradient| {
+            D::read(gradient, |values| {
+                let sum = self.sums.entry(id).or_default();
+                sum.resize(values.len(), 0.0);
+                let values = values.iter().map(|value| weight * wide(*value));
+                for (sum, value) in sum.iter_mut().zip(values) {
+                    // The first gradient is assigned, because 0 + (−0) is 0 and would lose the
+                    // sign.
+                    *sum = if self.batches == 0 { value } else { *sum + value };
+                }
+            })
+        })
+    }
+
+    /// Replaces the gradients, which have this weight, by the mean over them and what is gathered.
+    fn average<E: Dtype, D: Backend<E>>(
+        &self,
+        model: &dyn Model<E, D>,
+        gradients: &mut Gradients<E, D>,
+        weight: f64,
+    ) -> Result<(), D::Err> {
+        let total = self.weight + weight;
+        gradients::each(model, gradients, |id, gradient| {
+            let Some(sum) = self.sums.get(&id) else { return Ok(()) };
+            D::write(gradient, |values| {
+                for (value, sum) in values.iter_mut().zip(sum) {
+                    let mean = value.to_f64().map(|value| (sum + weight * value) / total);
+                    if let Some(mean) = mean.and_then(E::from_f64) {
+                        *value = mean;
+                    }
+                }
+            })
+        })
+    }
 }
 
 /// What is known of the next batch.
@@ -239,19 +283,7 @@ where
         gradients: &mut Gradients<Opt::Dtype, Opt::Device>,
     ) -> Result<(), ErrOf<Opt>> {
         let weight = self.next.of_all_ranks.unwrap_or(self.next.weight);
-        let GatheredGradients { batches, sums, .. } = &mut self.gathered;
-        gradients::each(model, gradients, |id, gradient| {
-            <Opt::Device as Backend<Opt::Dtype>>::read(gradient, |values| {
-                let sum = sums.entry(id).or_default();
-                sum.resize(values.len(), 0.0);
-                let values = values.iter().map(|value| weight * wide(*value));
-                for (sum, value) in sum.iter_mut().zip(values) {
-                    // The first gradient is assigned, because 0 + (−0) is 0 and would lose the
-                    // sign.
-                    *sum = if *batches == 0 { value } else { *sum + value };
-                }
-            })
-        })?;
+        self.gathered.add(model, gradients, weight)?;
         self.gathered.batches += 1;
         self.gathered.weight += weight;
         self.next = NextBatch::default();
@@ -268,18 +300,7 @@ where
             return Ok(());
         }
         let weight = self.next.of_all_ranks.unwrap_or(self.next.weight);
-        let total = self.gathered.weight + weight;
-        gradients::each(model, gradients, |id, gradient| {
-            let Some(sum) = self.gathered.sums.get(&id) else { return Ok(()) };
-            <Opt::Device as Backend<Opt::Dtype>>::write(gradient, |values| {
-                for (value, sum) in values.iter_mut().zip(sum) {
-                    let mean = value.to_f64().map(|value| (sum + weight * value) / total);
-                    if let Some(mean) = mean.and_then(Opt::Dtype::from_f64) {
-                        *value = mean;
-                    }
-                }
-            })
-        })
+        self.gathered.average(model, gradients, weight)
     }
 }
 

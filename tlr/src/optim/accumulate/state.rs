@@ -31,17 +31,7 @@ impl<Opt: TunableOptimizer> Accumulate<Opt> {
         }
         state.steps.insert(name.clone(), self.gathered.batches);
         state.insert(&weight_of(&name), "", Stored::new(vec![1], &[self.gathered.weight]));
-        for tensor in tensors::list(model).into_iter().filter(|tensor| tensor.trainable) {
-            let zeros;
-            let sum = match self.gathered.sums.get(&tensor.id) {
-                Some(sum) => sum,
-                None => {
-                    zeros = vec![0.0; tensor.len];
-                    &zeros
-                }
-            };
-            state.insert(&name, &tensor.name, Stored::new(tensor.shape, sum));
-        }
+        self.gathered.store(&name, tensors::list(model), &mut state);
         state
     }
 
@@ -78,6 +68,22 @@ impl<Opt: TunableOptimizer> Accumulate<Opt> {
         let range = format!("at most {most}, for steps of {}", self.batches);
         let possible = count <= most;
         CheckpointError::unless(possible, in_file(name), range, count as f64).map(|()| count)
+    }
+}
+
+impl GatheredGradients {
+    fn store(&self, name: &str, tensors: Vec<TensorInfo>, state: &mut OptimizerState) {
+        for tensor in tensors.into_iter().filter(|tensor| tensor.trainable) {
+            let zeros;
+            let sum = match self.sums.get(&tensor.id) {
+                Some(sum) => sum,
+                None => {
+                    zeros = vec![0.0; tensor.len];
+                    &zeros
+                }
+            };
+            state.insert(name, &tensor.name, Stored::new(tensor.shape, sum));
+        }
     }
 }
 

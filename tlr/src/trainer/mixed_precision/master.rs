@@ -2,10 +2,10 @@
 
 use crate::{
     error::Error,
-    tensors::{self, device_error, Backend},
+    tensors::{self, device_error, Backend, Model},
 };
 use dfdx::{
-    nn::{TensorCollection, TensorOptions, TensorVisitor, ViewTensorRef},
+    nn::{TensorOptions, TensorVisitor, ViewTensorRef},
     optim::OptimizerUpdateError,
     shapes::{Dtype, HasShape, Shape},
     tensor::{Gradients, HasErr, Tensor, TensorFromVec},
@@ -21,9 +21,8 @@ pub(super) struct Unscaled<D: Backend<f32>> {
 }
 
 /// Names the tensors of `model` that have no gradient.
-pub(super) fn missing<M, E, D>(model: &M, error: OptimizerUpdateError<D::Err>) -> Error
+pub(super) fn missing<E, D>(model: &dyn Model<E, D>, error: OptimizerUpdateError<D::Err>) -> Error
 where
-    M: TensorCollection<E, D>,
     E: Dtype,
     D: Backend<E>,
 {
@@ -43,10 +42,8 @@ pub(super) fn failed(error: impl Display + 'static) -> Error {
 
 /// Copies the buffers, and the weights too if `weights` is set, between two models of the same
 /// shape and different element types.
-pub(super) fn copy<A, B, E, F, D>(from: &A, to: &mut B, weights: bool)
+pub(super) fn copy<E, F, D>(from: &dyn Model<E, D>, to: &mut dyn Model<F, D>, weights: bool)
 where
-    A: TensorCollection<E, D>,
-    B: TensorCollection<F, D>,
     E: Dtype,
     F: Dtype,
     D: Device<E> + Device<F>,
@@ -68,12 +65,7 @@ where
 }
 
 /// The elements of all buffers.
-pub(super) fn buffers<M, E, D>(model: &M) -> Vec<Vec<E>>
-where
-    M: TensorCollection<E, D>,
-    E: Dtype,
-    D: Device<E>,
-{
+pub(super) fn buffers<E: Dtype, D: Device<E>>(model: &dyn Model<E, D>) -> Vec<Vec<E>> {
     let mut buffers = Vec::new();
     tensors::read(model, |tensor| {
         if !tensor.trainable {
@@ -84,12 +76,10 @@ where
 }
 
 /// Puts back what [`buffers`] has read.
-pub(super) fn set_buffers<M, E, D>(model: &mut M, buffers: Vec<Vec<E>>)
-where
-    M: TensorCollection<E, D>,
-    E: Dtype,
-    D: Device<E>,
-{
+pub(super) fn set_buffers<E: Dtype, D: Device<E>>(
+    model: &mut dyn Model<E, D>,
+    buffers: Vec<Vec<E>>,
+) {
     let mut buffers = buffers.into_iter();
     tensors::write(model, |trainable, _| {
         (!trainable).then(|| buffers.next()).flatten().map(Into::into)

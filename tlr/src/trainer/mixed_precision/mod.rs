@@ -287,7 +287,7 @@ where
     /// Copies the model's buffers to the master.
     fn write_master(&mut self, model: &M) {
         #[cfg(feature = "cuda")]
-        if on_gpu::widen::<_, _, E, D>(&mut self.converter, model, &mut self.master) {
+        if on_gpu::widen::<E, D>(&mut self.converter, model, &mut self.master) {
             return;
         }
         copy(model, &mut self.master, false);
@@ -296,7 +296,7 @@ where
     /// Copies the master's buffers to the model, and the weights too if `weights` is set.
     fn write_model(&mut self, model: &mut M, weights: bool) {
         #[cfg(feature = "cuda")]
-        if on_gpu::narrow::<_, _, E, D>(&mut self.converter, &self.master, model, weights) {
+        if on_gpu::narrow::<E, D>(&mut self.converter, &self.master, model, weights) {
             return;
         }
         copy(&self.master, model, weights);

@@ -6,10 +6,9 @@ use crate::{
     error::Error,
     optim,
     snapshots::convert::{on_gpu, Converter, Transfer},
-    tensors::{self, Backend},
+    tensors::{self, Backend, Model},
 };
 use dfdx::{
-    nn::TensorCollection,
     shapes::Dtype,
     tensor::{Cuda, Gradients, UniqueId},
     tensor_ops::Device,
@@ -32,16 +31,14 @@ fn is_here<D: 'static>() -> bool {
 
 /// The gradients of `model` times `factor`, as those of its master. `None` on the CPU, and if these
 /// are not the tensors with the `expected` identities.
-pub(super) fn unscale<M, A, E, D>(
+pub(super) fn unscale<E, D>(
     converter: &mut Converter,
-    (model, master): (&M, &A),
+    (model, master): (&dyn Model<E, D>, &dyn Model<f32, D>),
     gradients: &Gradients<E, D>,
     expected: &[UniqueId],
     factor: f32,
 ) -> Result<Option<Unscaled<D>>, Error>
 where
-    M: TensorCollection<E, D> + Clone,
-    A: TensorCollection<f32, D>,
     E: Dtype,
     D: Backend<E> + Backend<f32>,
 {
@@ -85,10 +82,12 @@ where
 }
 
 /// Copies the model's buffers to its master. `false` if they have to go by way of the host.
-pub(super) fn widen<M, A, E, D>(converter: &mut Converter, model: &M, master: &mut A) -> bool
+pub(super) fn widen<E, D>(
+    converter: &mut Converter,
+    model: &dyn Model<E, D>,
+    master: &mut dyn Model<f32, D>,
+) -> bool
 where
-    M: TensorCollection<E, D>,
-    A: TensorCollection<f32, D>,
     E: Dtype,
     D: Device<E> + Device<f32>,
 {
@@ -96,39 +95,35 @@ where
     // for themselves. Both models are there, and dfdx changes them later in the same stream.
     #[allow(unsafe_code)]
     let copy = |copies: &[Transfer]| unsafe { converter.widen::<E>(copies) };
-    copied::<M, A, E, f32, D>(model, master, false, copy)
+    copied::<E, f32, D>(model, master, false, copy)
 }
 
 /// Copies the master's buffers, and the weights too if `weights` is set, to the model, rounded.
 /// `false` if they have to go by way of the host.
-pub(super) fn narrow<M, A, E, D>(
+pub(super) fn narrow<E, D>(
     converter: &mut Converter,
-    master: &A,
-    model: &mut M,
+    master: &dyn Model<f32, D>,
+    model: &mut dyn Model<E, D>,
     weights: bool,
 ) -> bool
 where
-    M: TensorCollection<E, D>,
-    A: TensorCollection<f32, D>,
     E: Dtype,
     D: Device<E> + Device<f32>,
 {
     // SAFETY: as for `widen`, with the model in the master's place.
     #[allow(unsafe_code)]
     let copy = |copies: &[Transfer]| unsafe { converter.narrow::<E>(copies) };
-    copied::<A, M, f32, E, D>(master, model, weights, copy)
+    copied::<f32, E, D>(master, model, weights, copy)
 }
 
 /// Hands the addresses of the tensors to `copy`.
-fn copied<A, B, E, F, D>(
-    from: &A,
-    to: &mut B,
+fn copied<E, F, D>(
+    from: &dyn Model<E, D>,
+    to: &mut dyn Model<F, D>,
     weights: bool,
     copy: impl FnOnce(&[Transfer]) -> Result<bool, Error>,
 ) -> bool
 where
-    A: TensorCollection<E, D>,
-    B: TensorCollection<F, D>,
     E: Dtype,
     F: Dtype,
     D: Device<E> + Device<F>,

@@ -93,6 +93,8 @@ impl GroupRamp {
     /// Whether a group can have been in this state, after `most` steps at most.
     pub(super) fn is_possible(&self, most: u64) -> bool {
         RATES.contains(&self.rate)
+            && self.unconfirmed.is_none_or(|rate| rate > 0.0 && rate.is_finite())
+            && (1.0..=f64::MAX).contains(&self.raised)
             && self.means.len() <= 4
             && self.base.count <= most
             && self.here.count <= most

@@ -148,7 +148,8 @@ impl Ramp {
     /// Whether an engine with this number of groups can have been in this state.
     pub(crate) fn is_possible(&self, groups: usize) -> bool {
         self.groups.len() == groups
-            && self.steps <= LONGEST_RAMP
+            // One more while the last step is under way: its batch may yet be skipped.
+            && self.steps <= LONGEST_RAMP + 1
             && self.whole.count <= LONGEST_RAMP
             && self.known_at <= LONGEST_RAMP
             && self.groups.iter().all(|group| group.is_possible(LONGEST_RAMP))

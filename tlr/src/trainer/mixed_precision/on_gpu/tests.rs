@@ -167,7 +167,7 @@ fn gpu_converts_like_the_host() {
     });
     let singles: Vec<_> = singles.collect();
     master.copy_from(&singles);
-    assert!(narrow::<_, _, f16, Cuda>(&mut converter, &master, &mut model, true));
+    assert!(narrow::<f16, Cuda>(&mut converter, &master, &mut model, true));
     for (ours, single) in model.as_vec().into_iter().zip(&singles) {
         let theirs = f16::from_f32(*single);
         let same = ours.to_bits() == theirs.to_bits() || (ours.is_nan() && theirs.is_nan());
