@@ -72,6 +72,10 @@ fn main() {
 /// Who asks for a message that is not there yet has lost nobody: `mpirun` fails if a process ends
 /// without leaving MPI, and one that has lost another does not leave it.
 fn ask(mpi: &mut Mpi) {
+    // A rank that is not there is one that has ended. Fails if MPI is asked for it: that panics.
+    let nobody = mpi.size();
+    assert_eq!(mpi.send(nobody, Vec::new()), Err(LinkError::Ended));
+    assert_eq!(mpi.receive(nobody, Instant::now()), Err(LinkError::Ended));
     let soon = Instant::now() + Duration::from_secs(60);
     if mpi.rank() == 0 {
         // They wait for this one, so none of them has said anything.

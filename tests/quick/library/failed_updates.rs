@@ -1,14 +1,17 @@
 //! Updates that fail in the middle: an optimizer that fails at each of its tensors in turn.
 
 use dfdx::{
-    optim::{OptimizerUpdateError, SgdConfig},
+    optim::{Optimizer, OptimizerUpdateError, SgdConfig},
     prelude::*,
     tensor::CpuError,
 };
 use std::cell::Cell;
 use support::values::{bits, gradients};
 use tlr::{
-    optim::{Accumulate, Buffer, Clip, Elementwise, FailedUpdate, Settings, UpdateRule},
+    optim::{
+        forward, Accumulate, Buffer, Clip, CompleteGradients, Elementwise, FailedUpdate, Settings,
+        UpdateRule,
+    },
     Backend, Cause, Error, Newton, NewtonConfig, PerLayer, Step, TunableOptimizer, Window,
 };
 
@@ -345,4 +348,53 @@ fn an_optimizer_is_taken_at_its_word_after_its_first_update() {
     UNTIL_FAILURE.set(Some(0));
     run.newton.step_owned(&mut run.model, &mut here, 1.0).unwrap_err();
     assert_ne!(bits(&run.model), moved, "it said that it would not fail");
+}
+
+/// Gathers two batches a step, on a device that once has no memory for the copy of the gradients.
+struct NoMemory {
+    gathers: Accumulate<Rule>,
+    fails: Cell<bool>,
+}
+
+impl Optimizer<Net, Cpu, f64> for NoMemory {
+    fn update(
+        &mut self,
+        model: &mut Net,
+        gradients: &Gradients<f64, Cpu>,
+    ) -> Result<(), OptimizerUpdateError<CpuError>> {
+        self.gathers.update(model, gradients)
+    }
+}
+
+impl TunableOptimizer for NoMemory {
+    type Model = Net;
+    type Dtype = f64;
+    type Device = Cpu;
+
+    forward! { Self { gathers, .. } => gathers; but complete_gradients; }
+
+    fn complete_gradients(
+        &self,
+        model: &Net,
+        gradients: &Gradients<f64, Cpu>,
+    ) -> CompleteGradients<Self> {
+        match self.fails.take() {
+            true => Err(OptimizerUpdateError::DeviceError(CpuError::OutOfMemory)),
+            false => self.gathers.complete_gradients(model, gradients),
+        }
+    }
+}
+
+// Fails if gathered gradients are dropped for a failure before the update has begun.
+#[test]
+fn what_fails_before_an_update_leaves_what_is_gathered() {
+    let optimizer = |model: &Net| NoMemory {
+        gathers: Accumulate::new(rule(model), 2).unwrap(),
+        fails: Cell::new(false),
+    };
+    let mut run = Run::new(optimizer, 1, false);
+    assert_eq!(run.step(), Ok(Step::Gathered));
+    run.newton.optimizer().fails.set(true);
+    assert!(matches!(run.step(), Err(Error::Device(_))));
+    assert_eq!(run.step(), Ok(Step::Made));
 }

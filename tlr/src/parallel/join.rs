@@ -60,11 +60,8 @@ impl<C: Communicator> Ranks<C> {
         self.broadcast(&mut digests)?;
         let unlike = if self.is_first() { Ok(Vec::new()) } else { own.unlike(&digests) };
         self.confirm_own(unlike.as_ref().err())?;
-        let all = self.gather(&unlike?)?;
-        if !self.is_first() {
-            return Ok(own);
-        }
-        let mut others = all.iter().enumerate().skip(1);
+        let others = self.collect(&unlike?)?;
+        let mut others = (1..).zip(&others); // none but on the first rank
         others.try_fold(own, |joined, (rank, unlike)| joined.with_rank(rank, unlike))
     }
 }

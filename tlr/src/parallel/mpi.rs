@@ -120,6 +120,12 @@ impl Mpi {
         }
     }
 
+    /// A rank's number, as MPI has it.
+    fn number(&self, rank: usize) -> Result<i32, LinkError> {
+        let number = i32::try_from(rank).ok().filter(|_| rank < self.size);
+        number.ok_or(LinkError::Ended)
+    }
+
     /// Forgets the messages that have left.
     fn reap(&mut self) {
         let waiting = std::mem::take(&mut self.sending);
@@ -142,7 +148,8 @@ impl Communicator for Mpi {
 
     fn send(&mut self, to: usize, message: Vec<u8>) -> Result<(), LinkError> {
         self.reap();
-        let Ok(number) = i32::try_from(to) else { return Err(LinkError::Ended) };
+        let number = self.number(to)?;
+        length(message.len())?;
         // SAFETY: the slice is that of `message`, on the heap. The vector is kept beside the
         // request, and is dropped only after MPI has said that the request is done; where it never
         // is, both are leaked (see `Drop`). Until then nothing writes to it.
@@ -155,7 +162,7 @@ impl Communicator for Mpi {
     }
 
     fn receive(&mut self, from: usize, deadline: Instant) -> Result<Vec<u8>, LinkError> {
-        let Ok(number) = i32::try_from(from) else { return Err(LinkError::Ended) };
+        let number = self.number(from)?;
         let only_asks = Instant::now() >= deadline;
         let mut patience = Patience::default();
         loop {
@@ -163,8 +170,9 @@ impl Communicator for Mpi {
             if let Some((message, status)) =
                 self.world.process_at_rank(number).immediate_matched_probe()
             {
-                let len = status.count(u8::equivalent_datatype()).try_into().unwrap_or(0);
-                return self.take(message, len, deadline);
+                let len = usize::try_from(status.count(u8::equivalent_datatype()));
+                let unknown = |_| LinkError::Transport("MPI: a message has no length".to_owned());
+                return self.take(message, len.map_err(unknown)?, deadline);
             }
             if Instant::now() >= deadline {
                 // The other rank counts as lost only if this one has waited for it.
@@ -189,6 +197,12 @@ impl Communicator for Mpi {
     }
 }
 
+/// The length of a message, as MPI has it: rsmpi panics for one that it cannot count.
+fn length(bytes: usize) -> Result<i32, LinkError> {
+    let words = "MPI: a message has 2 GiB at most: choose smaller buckets, or send it in pieces";
+    i32::try_from(bytes).map_err(|_| LinkError::Transport(words.to_owned()))
+}
+
 impl Drop for Mpi {
     fn drop(&mut self) {
         self.reap();
@@ -208,5 +222,17 @@ impl Drop for Mpi {
 impl fmt::Debug for Mpi {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Mpi").field("rank", &self.rank).field("size", &self.size).finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Fails if a message goes to MPI that it cannot count.
+    #[test]
+    fn a_message_of_two_gibibytes_is_refused() {
+        assert_eq!(length(i32::MAX as usize), Ok(i32::MAX));
+        assert!(matches!(length(i32::MAX as usize + 1), Err(LinkError::Transport(_))));
     }
 }

@@ -184,6 +184,32 @@ impl<C: Communicator> Ranks<C> {
         link.flush()
     }
 
+    /// Gives the first rank the bytes of all others, in their order. The others get nothing.
+    pub(super) fn collect(&self, own: &[u8]) -> Result<Vec<Vec<u8>>, Error> {
+        let mut link = self.link();
+        link.begin()?;
+        let mut all = Vec::new();
+        if self.rank > 0 {
+            link.send(0, Kind::Copy, &(own.len() as u64).to_le_bytes())?;
+            for piece in own.chunks(PIECE_BYTES) {
+                link.send(0, Kind::Copy, piece)?;
+            }
+        } else {
+            for from in 1..self.size {
+                let said = link.receive(from, Kind::Copy)?.split_off(HEAD);
+                let len = said.try_into().map_or(0, u64::from_le_bytes);
+                let mut bytes = Vec::new();
+                for _ in (0..len).step_by(PIECE_BYTES) {
+                    let piece = link.receive(from, Kind::Copy)?;
+                    bytes.extend_from_slice(piece.get(HEAD..).unwrap_or_default());
+                }
+                all.push(bytes);
+            }
+        }
+        link.flush()?;
+        Ok(all)
+    }
+
     /// Returns when all ranks have called it.
     ///
     /// # Errors

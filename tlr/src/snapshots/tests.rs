@@ -141,6 +141,27 @@ fn a_window_that_another_rank_cannot_end_leaves_the_snapshot() {
     }
 }
 
+/// A rank fails on the way back to A. Fails if B is A then: a second way back would lead too far.
+#[test]
+fn a_way_back_that_another_rank_cannot_go_leaves_the_snapshots() {
+    for directions in [false, true] {
+        let dev = Cpu::default();
+        let mut model = dev.zeros::<Rank1<80>>();
+        let layout = Layout { directions, place: Some((0, 2)), ..Layout::default() };
+        let mut snapshots = Snapshots::<f32>::new(&model, 1, &|_| Some(0), layout).unwrap();
+        snapshots.take(&model, TensorKind::Weights).unwrap();
+        model.copy_from(&[2.0; 80]);
+        snapshots.advance(&model, Some(&OfTwo { fails: false })).unwrap();
+        model.copy_from(&[5.0; 80]);
+        for (fails, expected) in [(true, 5.0), (false, 0.0)] {
+            let shards = OfTwo { fails };
+            let back = snapshots.go_back(&mut model, Target::BeforeLast, Some(&shards));
+            assert_eq!(back.is_err(), fails);
+            assert_eq!(model.array(), [expected; 80], "{directions}");
+        }
+    }
+}
+
 /// All that a window's end leaves as it was if it fails: B, and the sketches.
 fn kept(snapshots: &Snapshots<f32>) -> Vec<Vec<f64>> {
     let last = snapshots.tensors.iter().map(|tensor| tensor.last.read().unwrap().to_vec());

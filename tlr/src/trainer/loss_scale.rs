@@ -98,11 +98,19 @@ impl ScaleState {
         words.map(u64::to_le_bytes).concat()
     }
 
-    pub(super) fn from_bytes(bytes: &[u8], config: &LossScale) -> Result<Self, CheckpointError> {
+    /// The state from these bytes of a checkpoint, if it has any.
+    pub(super) fn from_bytes(
+        bytes: Option<&[u8]>,
+        config: &LossScale,
+    ) -> Result<Self, CheckpointError> {
         let damaged = |what: &str| CheckpointError::Damaged(what.to_owned());
+        let Some(bytes) = bytes else {
+            let missing = Difference::Missing { tensor: "tlr.loss_scale".to_owned() };
+            return Err(CheckpointError::Differs(vec![missing]));
+        };
         let (words, rest) = bytes.as_chunks();
         let ([scale, since, skipped, interval], []) = (words, rest) else {
-            return Err(damaged("it has no loss scale"));
+            return Err(damaged("its loss scale is not one"));
         };
         let [scale, since, skipped, interval] =
             [scale, since, skipped, interval].map(|word| u64::from_le_bytes(*word));
@@ -142,16 +150,17 @@ mod tests {
             forged(2.0, u64::MAX, 0),
             forged(2.0, 0, u64::MAX),
         ] {
-            let Err(CheckpointError::Damaged(what)) = ScaleState::from_bytes(&bad, &config) else {
+            let Err(CheckpointError::Damaged(what)) = ScaleState::from_bytes(Some(&bad), &config)
+            else {
                 panic!("{bad:?}")
             };
             assert!(what.contains("loss scale is impossible"), "{what}");
         }
         let good = forged(2.0, 1 << 40, 7);
-        let state = ScaleState::from_bytes(&good, &config).unwrap();
+        let state = ScaleState::from_bytes(Some(&good), &config).unwrap();
         assert_eq!(state, ScaleState { scale: 2.0, since: 1 << 40, skipped: 7 });
         for cut in [&good[..31], &[&good[..], &[0]].concat(), &[&good[..], &[0; 8]].concat()] {
-            assert!(ScaleState::from_bytes(cut, &config).is_err());
+            assert!(ScaleState::from_bytes(Some(cut), &config).is_err());
         }
     }
 }

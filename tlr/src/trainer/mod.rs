@@ -271,7 +271,8 @@ where
     /// From now on a skipped batch puts the buffers back to what they are now.
     ///
     /// # Errors
-    /// [`Error::ModelChanged`], [`Error::Device`]. Nothing has changed then.
+    /// [`Error::ModelChanged`], and nothing has changed then. [`Error::Device`]: a skipped batch
+    /// may then put some buffers back to what they are now.
     ///
     /// # Example
     /// ```

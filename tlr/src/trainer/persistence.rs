@@ -1,11 +1,11 @@
 //! A trainer's way into a checkpoint, and out of it.
 
-use super::{fault::StepFault, Trainer};
+use super::Trainer;
 use crate::{
     checkpoint::{Checkpoint, Metadata, Tensors},
     engine::RateRule,
     error::Error,
-    optim::{ErrOf, OptimizerState, RestoreError, Resumable, Shards, TunableOptimizer, OPTIMIZER},
+    optim::{OptimizerState, RestoreError, Resumable, Shards, TunableOptimizer, OPTIMIZER},
     settings::{join, Settings},
     snapshots::{Prepared, Sketches, Snapshots},
     tensors::{self, device_error, Element, Model, Stored},
@@ -98,9 +98,9 @@ where
             true => Err(Error::UpdateInterrupted),
             false => self.rest(model),
         };
-        // From here on a rank fails only where all do.
         let (mut tensors, progress) = self.together(rest)?;
-        tensors.extend(stored(model, &self.snapshots, self.optimizer.shards())?);
+        let stored = stored(model, &self.snapshots, self.optimizer.shards());
+        tensors.extend(self.together(stored)?);
         Checkpoint::new(tensors, &progress)
     }
 
@@ -120,12 +120,27 @@ where
         Opt::Dtype: Element,
         R: Serialize,
     {
-        let here = self.outline(model)?;
-        let progress = checkpoint.fits(&here)?;
-        if progress.engine.is_within_step() || !self.engine.can_resume(&progress.engine) {
-            return Err(checkpoint.impossible());
+        let progress = self.matching(model, checkpoint)?;
+        self.take_over(model, checkpoint, progress)
+    }
+
+    /// The part of a checkpoint that is not tensors, if the checkpoint is one that this trainer can
+    /// resume.
+    pub(super) fn matching(
+        &self,
+        model: &Opt::Model,
+        checkpoint: &Checkpoint,
+    ) -> Result<Metadata, Error>
+    where
+        Opt: Resumable,
+        Opt::Dtype: Element,
+        R: Serialize,
+    {
+        let progress = checkpoint.fits(&self.outline(model)?)?;
+        match progress.engine.is_within_step() || !self.engine.can_resume(&progress.engine) {
+            true => Err(checkpoint.impossible()),
+            false => Ok(progress),
         }
-        self.take_over(model, checkpoint, progress).map_err(|fault| self.to_error(&fault))
     }
 
     /// Writes a checkpoint. Of ranks that share out the snapshots, the first one does.
@@ -202,12 +217,12 @@ where
     }
 
     /// Takes over a checkpoint that fits: all of it, or nothing.
-    fn take_over(
+    pub(super) fn take_over(
         &mut self,
         model: &mut Opt::Model,
         checkpoint: &Checkpoint,
         progress: Metadata,
-    ) -> Result<(), StepFault<ErrOf<Opt>>>
+    ) -> Result<(), Error>
     where
         Opt: Resumable,
         Opt::Dtype: Element,
@@ -215,8 +230,8 @@ where
         let state = optimizer_state(checkpoint, progress.optimizer_steps);
         let snapshots = prepared(&self.snapshots, checkpoint)?;
         self.optimizer.restore(model, &state).map_err(|error| match error {
-            RestoreError::Device(error) => StepFault::Device(error),
-            RestoreError::State(problem) => checkpoint.refused(problem).into(),
+            RestoreError::Device(error) => device_error(error.to_string(), &error),
+            RestoreError::State(problem) => checkpoint.refused(problem),
         })?;
         // Nothing fails after this, but for the panic that `Trainer` tells of.
         self.has_updated = false;
@@ -250,13 +265,20 @@ fn stored<E: Element, D: Device<E>>(
             tensors.insert(name.to_owned(), Stored::new(shape, state));
         }
     } else {
+        let mut failed = Ok(());
         for tensor in snapshots.tensors() {
             let weights = tensors.get(&join(MODEL, &tensor.name));
             let shape = weights.map(|weights| weights.shape.clone()).unwrap_or_default();
-            let [last, before] = snapshots.store(tensor, &shape, shards)?;
-            tensors.insert(join(SNAPSHOT, &tensor.name), last);
-            tensors.insert(join(tensor.before.name(), &tensor.name), before);
+            match snapshots.store(tensor, &shape, shards) {
+                Ok([last, before]) => {
+                    tensors.insert(join(SNAPSHOT, &tensor.name), last);
+                    tensors.insert(join(tensor.before.name(), &tensor.name), before);
+                }
+                // The other ranks wait for this one's part of the tensors that follow.
+                Err(error) => failed = failed.and(Err(error)),
+            }
         }
+        failed?;
     }
     Ok(tensors)
 }

@@ -28,8 +28,11 @@ pub(super) fn update_or_undo<Opt: TunableOptimizer>(
     copied: &mut Option<Gradients<Opt::Dtype, Opt::Device>>,
     has_updated: &mut bool,
 ) -> Result<(), FailedStep<ErrOf<Opt>>> {
+    // Until the optimizer begins, all that was gathered is as it was.
+    let complete = completed(optimizer, model, gradients, copied);
+    let complete = complete.map_err(|fault| FailedStep { fault, gathered_lost: false })?;
     let mut reset = false;
-    let updated = update(optimizer, model, gradients, copied, has_updated, &mut reset);
+    let updated = update(optimizer, model, complete, has_updated, &mut reset);
     updated.map_err(|fault| {
         // A device that fails in the middle of gathering leaves sums that are of no use.
         let drops = matches!(fault, StepFault::Device(_));
@@ -40,32 +43,40 @@ pub(super) fn update_or_undo<Opt: TunableOptimizer>(
     })
 }
 
-/// Makes the update. `reset` says whether the optimizer's state was cleared because it has failed.
-fn update<Opt: TunableOptimizer>(
-    optimizer: &mut Opt,
-    model: &mut Opt::Model,
-    gradients: &mut StepGradients<'_, Opt::Dtype, Opt::Device>,
-    copied: &mut Option<Gradients<Opt::Dtype, Opt::Device>>,
-    has_updated: &mut bool,
-    reset: &mut bool,
-) -> Result<(), StepFault<ErrOf<Opt>>> {
-    let only_gathers = optimizer.only_gathers();
-    let gradients = match gradients {
+/// The gradients, of which none is missing any more unless the optimizer reports it itself.
+fn completed<'g, Opt: TunableOptimizer>(
+    optimizer: &Opt,
+    model: &Opt::Model,
+    gradients: &'g mut StepGradients<'_, Opt::Dtype, Opt::Device>,
+    copied: &'g mut Option<Gradients<Opt::Dtype, Opt::Device>>,
+) -> Result<StepGradients<'g, Opt::Dtype, Opt::Device>, StepFault<ErrOf<Opt>>> {
+    match gradients {
         StepGradients::Owned(own) => {
-            gradients::fill(&*model, own).map_err(StepFault::Device)?;
-            StepGradients::Owned(own)
+            gradients::fill(model, own).map_err(StepFault::Device)?;
+            Ok(StepGradients::Owned(own))
         }
         StepGradients::Borrowed(lent) => {
             // The copy may have been made for this step before.
             if copied.is_none() {
                 *copied = optimizer.complete_gradients(model, lent)?;
             }
-            match copied {
+            Ok(match copied {
                 Some(copy) => StepGradients::Owned(copy),
                 None => StepGradients::Borrowed(lent),
-            }
+            })
         }
-    };
+    }
+}
+
+/// Makes the update. `reset` says whether the optimizer's state was cleared because it has failed.
+fn update<Opt: TunableOptimizer>(
+    optimizer: &mut Opt,
+    model: &mut Opt::Model,
+    gradients: StepGradients<'_, Opt::Dtype, Opt::Device>,
+    has_updated: &mut bool,
+    reset: &mut bool,
+) -> Result<(), StepFault<ErrOf<Opt>>> {
+    let only_gathers = optimizer.only_gathers();
     let is_complete = matches!(gradients, StepGradients::Owned(_));
     let copies = match optimizer.failed_update() {
         FailedUpdate::Undone => !is_complete,

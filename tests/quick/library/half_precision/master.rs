@@ -2,7 +2,9 @@
 
 use super::*;
 use dfdx::nn::builders;
-use tlr::{optim::Sgd, Error, LossScale, MixedPrecision, Outcome, Trainer};
+use tlr::{
+    optim::Sgd, CheckpointError, Difference, Error, LossScale, MixedPrecision, Outcome, Trainer,
+};
 
 type Half = AMP<f16>;
 type Builder = (builders::Linear<4, 16>, builders::BatchNorm1D<16>, Tanh, builders::Linear<16, 1>);
@@ -161,7 +163,10 @@ fn goes_on_after_a_resume_to_the_bit() {
     let plain = resumed.opt.optimizer().checkpoint(resumed.opt.master()).unwrap();
     let before = resumed.opt.checkpoint().unwrap();
     let refused = resumed.opt.resume(&mut resumed.model, &plain).unwrap_err();
-    assert!(refused.to_string().contains("loss scale"), "{refused}");
+    let Error::Checkpoint { problem: CheckpointError::Differs(all), .. } = &refused else {
+        panic!("{refused}")
+    };
+    assert_eq!(*all, [Difference::Missing { tensor: "tlr.loss_scale".to_owned() }]);
     assert_eq!(resumed.opt.checkpoint().unwrap(), before);
 }
 
@@ -188,6 +193,16 @@ fn another_interval_or_model_is_refused() {
     let mut other = Run::new(0.01, LossScale::default().interval(8));
     let refused = other.opt.resume(&mut other.model, &checkpoint).unwrap_err().to_string();
     assert!(refused.contains("`loss_scale.interval` is 7 in the file and 8 here"), "{refused}");
+
+    // With all that differs besides. Fails if the loss scale hides it.
+    let scale = LossScale::default().interval(8);
+    let mut other_rule = MixedPrecision::<_, Half, _, _>::new(&other.model, scale, |master| {
+        let sgd = Sgd::new(master, SgdConfig::default());
+        Newton::new(master, sgd, NewtonConfig::default().window(Window::steps(6)?))
+    })
+    .unwrap();
+    let refused = other_rule.resume(&mut other.model, &checkpoint).unwrap_err().to_string();
+    assert!(refused.contains("interval") && refused.contains("`window`"), "{refused}");
     std::mem::swap(&mut run.model, &mut other.model);
     let (before, weights) = (run.opt.checkpoint().unwrap(), run.weights());
     let x: Tensor<Rank2<32, 4>, Half, _> = run.dev.sample_normal();

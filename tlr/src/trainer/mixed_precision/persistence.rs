@@ -4,7 +4,7 @@ use super::{master::copy, MixedPrecision};
 use crate::{
     checkpoint::Checkpoint,
     engine::RateRule,
-    error::Error,
+    error::{CheckpointError, Error},
     optim::{Resumable, TunableOptimizer},
     tensors::Backend,
     trainer::loss_scale::ScaleState,
@@ -61,10 +61,16 @@ where
     /// Example: [`checkpoint`](Self::checkpoint).
     pub fn resume(&mut self, model: &mut M, checkpoint: &Checkpoint) -> Result<(), Error> {
         self.check(model)?;
-        let stored = checkpoint.own(LOSS_SCALE).unwrap_or_default();
-        let state = ScaleState::from_bytes(stored, &self.config)
-            .map_err(|problem| checkpoint.refused(problem))?;
-        self.optimizer.resume(&mut self.master, checkpoint)?;
+        let state = ScaleState::from_bytes(checkpoint.own(LOSS_SCALE), &self.config);
+        let matching = self.optimizer.matching(&self.master, checkpoint);
+        let (state, progress) = match (state, matching) {
+            (Ok(state), Ok(progress)) => (state, progress),
+            (Ok(_), Err(error)) => return Err(error),
+            (Err(problem), matching) => {
+                return Err(checkpoint.refused(with_differences(problem, matching.err())))
+            }
+        };
+        self.optimizer.take_over(&mut self.master, checkpoint, progress)?;
         self.state = state;
         copy(&self.master, model, true);
         Ok(())
@@ -89,5 +95,19 @@ where
     /// Example: [`Trainer::save`](crate::Trainer::save).
     pub fn load(&mut self, model: &mut M, path: impl AsRef<Path>) -> Result<(), Error> {
         self.resume(model, &self.optimizer.open(path)?)
+    }
+}
+
+/// The problem of the loss scale, and with it all other differences, so that all are told at once.
+fn with_differences(problem: CheckpointError, of_the_rest: Option<Error>) -> CheckpointError {
+    match (problem, of_the_rest) {
+        (
+            CheckpointError::Differs(mut all),
+            Some(Error::Checkpoint { problem: CheckpointError::Differs(others), .. }),
+        ) => {
+            all.extend(others);
+            CheckpointError::Differs(all)
+        }
+        (problem, _) => problem,
     }
 }
