@@ -1,26 +1,30 @@
 //! A model's tensors as one vector of `f64`, and gradients made of one.
 
 use dfdx::{
-    nn::{
-        RecursiveWalker, TensorCollection, TensorOptions, TensorVisitor, ViewTensorMut,
-        ViewTensorRef,
-    },
+    nn::{RecursiveWalker, TensorCollection, TensorOptions, TensorVisitor, ViewTensorRef},
     prelude::*,
 };
 use std::convert::Infallible;
+use tlr::__private::{Model, Names};
 
 /// Every value of every tensor, buffers included, in the order dfdx walks them.
 pub fn values<E: Dtype, D: Device<E>, M: TensorCollection<E, D>>(model: &M) -> Vec<f64> {
-    let mut read = Read { values: Vec::new(), trainable_only: false };
-    let Ok(_) = M::iter_tensors(&mut RecursiveWalker { m: model, f: &mut read });
-    read.values
+    read(model, false)
 }
 
 /// The values of the trainable tensors.
 pub fn weights<E: Dtype, D: Device<E>, M: TensorCollection<E, D>>(model: &M) -> Vec<f64> {
-    let mut read = Read { values: Vec::new(), trainable_only: true };
-    let Ok(_) = M::iter_tensors(&mut RecursiveWalker { m: model, f: &mut read });
-    read.values
+    read(model, true)
+}
+
+fn read<E: Dtype, D: Device<E>>(model: &dyn Model<E, D>, trainable_only: bool) -> Vec<f64> {
+    let mut values = Vec::new();
+    model.look(Names::Untold, &mut |seen| {
+        if !(seen.is_buffer && trainable_only) {
+            values.extend(seen.elements().into_iter().filter_map(|value| value.to_f64()));
+        }
+    });
+    values
 }
 
 /// [`values`] as bits: equal only if every value is the same, zeros' signs and NaN included.
@@ -33,8 +37,17 @@ pub fn set_weights<E: Dtype, D: Device<E>, M: TensorCollection<E, D>>(
     model: &mut M,
     weights: &[f64],
 ) {
-    let mut write = Write { values: weights.iter() };
-    let Ok(_) = M::iter_tensors(&mut RecursiveWalker { m: model, f: &mut write });
+    write(model, weights);
+}
+
+fn write<E: Dtype, D: Device<E>>(model: &mut dyn Model<E, D>, weights: &[f64]) {
+    let mut weights = weights.iter();
+    model.change(&mut |mut seen| {
+        if !seen.is_buffer {
+            let values = weights.by_ref().take(seen.shape().iter().product());
+            seen.overwrite(&values.filter_map(|value| E::from_f64(*value)).collect::<Vec<_>>());
+        }
+    });
 }
 
 /// Gradients of the trainable tensors with just these values, NaN and infinities included.
@@ -52,9 +65,21 @@ pub fn gradient_values<E: Dtype, D: Device<E>, M: TensorCollection<E, D>>(
     model: &M,
     gradients: &Gradients<E, D>,
 ) -> Vec<f64> {
-    let mut read = ReadGradients { gradients, values: Vec::new() };
-    let Ok(_) = M::iter_tensors(&mut RecursiveWalker { m: model, f: &mut read });
-    read.values
+    read_gradients(model, gradients)
+}
+
+fn read_gradients<E: Dtype, D: Device<E>>(
+    model: &dyn Model<E, D>,
+    gradients: &Gradients<E, D>,
+) -> Vec<f64> {
+    let mut values = Vec::new();
+    model.look(Names::Untold, &mut |seen| {
+        if !seen.is_buffer {
+            let gradient = seen.gradient_elements(gradients);
+            values.extend(gradient.into_iter().filter_map(|value| value.to_f64()));
+        }
+    });
+    values
 }
 
 /// The largest of these errors, at least 0, or NaN if one of them is: then nothing is right.
@@ -84,54 +109,6 @@ where
     let mut vector: Vector<N, E> = Cpu::default().zeros();
     set_weights(&mut vector, values);
     vector
-}
-
-struct Read {
-    values: Vec<f64>,
-    trainable_only: bool,
-}
-
-impl<E: Dtype, D: Device<E>> TensorVisitor<E, D> for Read {
-    type Viewer = ViewTensorRef;
-    type Err = Infallible;
-    type E2 = E;
-    type D2 = D;
-
-    fn visit<S: Shape>(
-        &mut self,
-        options: TensorOptions<S, E, D>,
-        tensor: &Tensor<S, E, D>,
-    ) -> Result<Option<Tensor<S, E, D>>, Infallible> {
-        if options.do_gradient_update || !self.trainable_only {
-            self.values.extend(tensor.as_vec().into_iter().filter_map(|value| value.to_f64()));
-        }
-        Ok(None)
-    }
-}
-
-struct Write<I> {
-    values: I,
-}
-
-impl<'a, E: Dtype, D: Device<E>, I: Iterator<Item = &'a f64>> TensorVisitor<E, D> for Write<I> {
-    type Viewer = ViewTensorMut;
-    type Err = Infallible;
-    type E2 = E;
-    type D2 = D;
-
-    fn visit<S: Shape>(
-        &mut self,
-        options: TensorOptions<S, E, D>,
-        tensor: &mut Tensor<S, E, D>,
-    ) -> Result<Option<Tensor<S, E, D>>, Infallible> {
-        if options.do_gradient_update {
-            let len = tensor.shape().num_elements();
-            let values: Vec<E> =
-                self.values.by_ref().take(len).filter_map(|value| E::from_f64(*value)).collect();
-            tensor.copy_from(&values);
-        }
-        Ok(None)
-    }
 }
 
 struct Fill<E: Dtype, D: Device<E>, I> {
@@ -164,30 +141,6 @@ impl<'a, E: Dtype, D: Device<E>, I: Iterator<Item = &'a f64>> TensorVisitor<E, D
             {
                 place.clone_from(own);
             }
-        }
-        Ok(None)
-    }
-}
-
-struct ReadGradients<'a, E: Dtype, D: Device<E>> {
-    gradients: &'a Gradients<E, D>,
-    values: Vec<f64>,
-}
-
-impl<E: Dtype, D: Device<E>> TensorVisitor<E, D> for ReadGradients<'_, E, D> {
-    type Viewer = ViewTensorRef;
-    type Err = Infallible;
-    type E2 = E;
-    type D2 = D;
-
-    fn visit<S: Shape>(
-        &mut self,
-        options: TensorOptions<S, E, D>,
-        tensor: &Tensor<S, E, D>,
-    ) -> Result<Option<Tensor<S, E, D>>, Infallible> {
-        if options.do_gradient_update {
-            let gradient = self.gradients.get(tensor).as_vec();
-            self.values.extend(gradient.into_iter().filter_map(|value| value.to_f64()));
         }
         Ok(None)
     }

@@ -8,7 +8,7 @@ use ::dfdx::{
 };
 
 pub use crate::files::{behind_links, remove_abandoned, Partial};
-pub use crate::tensors::{Mark, MarkedField};
+pub use crate::tensors::{Mark, MarkedField, Model, Names, Seen};
 pub use ::dfdx;
 pub use num_traits;
 pub use rand_distr;

@@ -72,4 +72,4 @@ pub use sls::{Sls, SlsState};
 pub use sps::{Sps, SpsBound, SpsState};
 pub use walk::CpuReal;
 
-pub(crate) use walk::has_buffers;
+pub(crate) use walk::{has_buffers, parameters};

@@ -2,18 +2,15 @@
 //! checkpoints.
 
 use super::Real;
-use crate::weights::walked;
 use dfdx::{
-    nn::{
-        RecursiveWalker, TensorCollection, TensorOptions, TensorVisitor, ViewTensorMut,
-        ViewTensorName, ViewTensorRef,
-    },
+    nn::TensorCollection,
     optim::{Optimizer, OptimizerUpdateError, UnusedTensors},
-    prelude::{Cpu, CpuError, Device, Dtype, Gradients, HasShape, Shape, Tensor},
+    prelude::{Cpu, CpuError, Device, Dtype, Gradients},
 };
 use serde::Serialize;
-use std::{convert::Infallible, marker::PhantomData};
+use std::marker::PhantomData;
 use tlr::{
+    __private::{Model, Names},
     engine::{DirectionProducts, Proposal, RateRule},
     optim::{Buffer, OptimizerState, RestoreError, Resumable},
     Backend, Element, Outcome, TunableOptimizer,
@@ -48,46 +45,68 @@ pub(super) struct Trained {
 }
 
 /// The trainable tensors of a model.
-pub(super) fn trained<E: Dtype, M: TensorCollection<E, Cpu>>(model: &M) -> Trained
+pub(super) fn trained<E: Dtype>(model: &dyn Model<E, Cpu>) -> Trained
 where
     Cpu: Backend<E>,
 {
     let mut trained = Trained::default();
-    let mut walker = RecursiveWalker { m: (model, String::new()), f: &mut trained };
-    let Ok(_) = M::iter_tensors(&mut walker);
+    model.look(Names::Told, &mut |seen| {
+        if !seen.is_buffer {
+            trained.tensors.ids.extend(seen.id());
+            trained.names.extend(seen.name);
+        }
+    });
     trained
 }
 
 /// Whether there are tensors that are not trained, such as running means.
-pub(crate) fn has_buffers<E: Dtype, D: Device<E>, M: TensorCollection<E, D>>(model: &M) -> bool {
-    let mut buffers = Buffers(false);
-    let Ok(_) = M::iter_tensors(&mut RecursiveWalker { m: model, f: &mut buffers });
-    buffers.0
+pub(crate) fn has_buffers<E: Dtype, D: Device<E>>(model: &dyn Model<E, D>) -> bool {
+    let mut found = false;
+    model.look(Names::Untold, &mut |seen| found |= seen.is_buffer);
+    found
+}
+
+/// How many elements the trainable tensors have.
+pub(crate) fn parameters<E: Dtype, D: Device<E>>(model: &dyn Model<E, D>) -> usize {
+    let mut parameters = 0;
+    model.look(Names::Untold, &mut |seen| {
+        if !seen.is_buffer {
+            parameters += seen.shape().iter().product::<usize>();
+        }
+    });
+    parameters
 }
 
 /// The weights of the trainable tensors, in the order of the walk.
-pub(super) fn read<E: Dtype, M: TensorCollection<E, Cpu>>(model: &M) -> Vec<Vec<E>>
+pub(super) fn read<E: Dtype>(model: &dyn Model<E, Cpu>) -> Vec<Vec<E>>
 where
     Cpu: Backend<E>,
 {
     let mut weights = Vec::new();
-    let mut look = Read(&mut weights);
-    let Ok(_) = M::iter_tensors(&mut RecursiveWalker { m: model, f: &mut look });
+    model.look(Names::Untold, &mut |seen| {
+        if !seen.is_buffer {
+            weights.push(seen.elements());
+        }
+    });
     weights
 }
 
 /// Writes the weights of the trainable tensors.
-pub(super) fn write<E: Dtype, M: TensorCollection<E, Cpu>>(model: &mut M, weights: &[Vec<E>])
+pub(super) fn write<E: Dtype>(model: &mut dyn Model<E, Cpu>, weights: &[Vec<E>])
 where
     Cpu: Backend<E>,
 {
-    let mut change = Write(weights.iter());
-    let Ok(_) = M::iter_tensors(&mut RecursiveWalker { m: model, f: &mut change });
+    let mut weights = weights.iter();
+    model.change(&mut |mut seen| {
+        if !seen.is_buffer {
+            weights.next().into_iter().for_each(|weights| seen.overwrite(weights));
+        }
+    });
 }
 
 /// Takes the gradients of the trainable tensors out of `gradients`; zeros for one that is missing.
-pub(super) fn take_gradients<E: CpuReal, M: TensorCollection<E, Cpu>>(
-    model: &M,
+pub(super) fn take_gradients<E: CpuReal>(
+    model: &dyn Model<E, Cpu>,
     gradients: &mut Gradients<E, Cpu>,
 ) -> Result<Vec<Vec<E>>, CpuError>
 where
@@ -99,8 +118,8 @@ where
 }
 
 /// Puts the gradients back that were taken out.
-pub(super) fn give_back<E: CpuReal, M: TensorCollection<E, Cpu>>(
-    model: &M,
+pub(super) fn give_back<E: CpuReal>(
+    model: &dyn Model<E, Cpu>,
     gradients: &mut Gradients<E, Cpu>,
     taken: Vec<Vec<E>>,
 ) -> Result<(), CpuError>
@@ -111,133 +130,21 @@ where
     each(model, gradients, &mut |gradient| *gradient = taken.next().unwrap_or_default())
 }
 
-fn each<E: CpuReal, M: TensorCollection<E, Cpu>>(
-    model: &M,
+fn each<E: CpuReal>(
+    model: &dyn Model<E, Cpu>,
     gradients: &mut Gradients<E, Cpu>,
     visit: &mut dyn FnMut(&mut Vec<E>),
 ) -> Result<(), CpuError>
 where
     Cpu: Backend<E>,
 {
-    let mut each = Each { gradients, visit };
-    M::iter_tensors(&mut RecursiveWalker { m: model, f: &mut each }).map(|_| ())
-}
-
-impl<E: Dtype> TensorVisitor<E, Cpu> for Trained
-where
-    Cpu: Backend<E>,
-{
-    type Viewer = (ViewTensorRef, ViewTensorName);
-    type Err = Infallible;
-    type E2 = E;
-    type D2 = Cpu;
-
-    fn visit<S: Shape>(
-        &mut self,
-        options: TensorOptions<S, E, Cpu>,
-        (tensor, name): (&Tensor<S, E, Cpu>, String),
-    ) -> Result<Option<Tensor<S, E, Cpu>>, Infallible> {
-        if options.do_gradient_update {
-            self.names.push(walked(&name).to_owned());
-            self.tensors.add(tensor);
+    let mut visited = Ok(());
+    model.look(Names::Untold, &mut |seen| {
+        if visited.is_ok() && !seen.is_buffer {
+            visited = seen.gradient(gradients).map(|gradient| visit(E::elements(gradient)));
         }
-        Ok(None)
-    }
-}
-
-struct Buffers(bool);
-
-impl<E: Dtype, D: Device<E>> TensorVisitor<E, D> for Buffers {
-    type Viewer = ViewTensorRef;
-    type Err = Infallible;
-    type E2 = E;
-    type D2 = D;
-
-    fn visit<S: Shape>(
-        &mut self,
-        options: TensorOptions<S, E, D>,
-        _: &Tensor<S, E, D>,
-    ) -> Result<Option<Tensor<S, E, D>>, Infallible> {
-        self.0 |= !options.do_gradient_update;
-        Ok(None)
-    }
-}
-
-struct Read<'a, E>(&'a mut Vec<Vec<E>>);
-
-impl<E: Dtype> TensorVisitor<E, Cpu> for Read<'_, E>
-where
-    Cpu: Backend<E>,
-{
-    type Viewer = ViewTensorRef;
-    type Err = Infallible;
-    type E2 = E;
-    type D2 = Cpu;
-
-    fn visit<S: Shape>(
-        &mut self,
-        options: TensorOptions<S, E, Cpu>,
-        tensor: &Tensor<S, E, Cpu>,
-    ) -> Result<Option<Tensor<S, E, Cpu>>, Infallible> {
-        if options.do_gradient_update {
-            let mut values = vec![E::default(); tensor.shape().num_elements()];
-            tensor.copy_into(&mut values);
-            self.0.push(values);
-        }
-        Ok(None)
-    }
-}
-
-struct Write<'a, E>(std::slice::Iter<'a, Vec<E>>);
-
-impl<E: Dtype> TensorVisitor<E, Cpu> for Write<'_, E>
-where
-    Cpu: Backend<E>,
-{
-    type Viewer = ViewTensorMut;
-    type Err = Infallible;
-    type E2 = E;
-    type D2 = Cpu;
-
-    fn visit<S: Shape>(
-        &mut self,
-        options: TensorOptions<S, E, Cpu>,
-        tensor: &mut Tensor<S, E, Cpu>,
-    ) -> Result<Option<Tensor<S, E, Cpu>>, Infallible> {
-        if options.do_gradient_update {
-            let len = tensor.shape().num_elements();
-            if let Some(values) = self.0.next().filter(|values| values.len() == len) {
-                tensor.copy_from(values);
-            }
-        }
-        Ok(None)
-    }
-}
-
-struct Each<'a, E: Dtype> {
-    gradients: &'a mut Gradients<E, Cpu>,
-    visit: &'a mut dyn FnMut(&mut Vec<E>),
-}
-
-impl<E: CpuReal> TensorVisitor<E, Cpu> for Each<'_, E>
-where
-    Cpu: Backend<E>,
-{
-    type Viewer = ViewTensorRef;
-    type Err = CpuError;
-    type E2 = E;
-    type D2 = Cpu;
-
-    fn visit<S: Shape>(
-        &mut self,
-        options: TensorOptions<S, E, Cpu>,
-        tensor: &Tensor<S, E, Cpu>,
-    ) -> Result<Option<Tensor<S, E, Cpu>>, CpuError> {
-        if options.do_gradient_update {
-            (self.visit)(E::elements(self.gradients.get_or_alloc_mut(tensor)?));
-        }
-        Ok(None)
-    }
+    });
+    visited
 }
 
 /// An optimizer that does nothing: the trainer around it saves and restores the model.

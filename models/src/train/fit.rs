@@ -6,7 +6,7 @@ use super::{
     TrainLoss, TrainsIn,
 };
 use crate::{
-    baselines::{has_buffers, recalibrated},
+    baselines::{has_buffers, parameters, recalibrated},
     layers::sequence::dropout,
     report::Epoch,
 };
@@ -111,7 +111,7 @@ fn fit_own<M: NumParams<E, D> + ZeroGrads<E, D>, D: TrainsIn<E>, E: Number>(
     }
     let begun = persistence.begin(model, &mut **optimizer, new, options.epochs)?;
     let (mut progress, _held) = begun;
-    let (parameters, window) = (model.num_trainable_params(), optimizer.window());
+    let (parameters, window) = (parameters(model), optimizer.window());
     observer(Event::Begun { parameters, batches, window });
     let mut told = Reported::default();
     if persistence.resume {

@@ -1,20 +1,17 @@
 //! [`load`]: a model filled from a file, all of it or nothing.
 
-use super::{walked, Names, Source, WeightsDifference, WeightsError};
+use super::{Names, Source, WeightsDifference, WeightsError};
 use dfdx::{
-    nn::{
-        RecursiveWalker, TensorCollection, TensorOptions, TensorVisitor, ViewTensorMut,
-        ViewTensorName, ViewTensorRef,
-    },
-    prelude::{Device, Dtype, HasShape, ReshapeTo, Shape, Tensor},
+    nn::{RecursiveWalker, TensorCollection, TensorOptions, TensorVisitor, ViewTensorMut},
+    prelude::{Device, Dtype, ReshapeTo, Shape, Tensor},
 };
 use half::{bf16, f16};
 use safetensors::{tensor::TensorView, Dtype as Stored, SafeTensors};
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
-    convert::Infallible,
+    collections::{BTreeMap, BTreeSet},
     path::Path,
 };
+use tlr::__private::{self as walk, Model};
 
 /// Fills `model` with the weights in a safetensors file.
 ///
@@ -75,11 +72,10 @@ where
         names,
         used: BTreeSet::new(),
         left_out: BTreeSet::new(),
-        values: VecDeque::new(),
+        values: Vec::new(),
         differences: Vec::new(),
     };
-    let view = (&*model, String::new());
-    let Ok(_) = M::iter_tensors(&mut RecursiveWalker { m: view, f: &mut plan });
+    plan.make(&*model);
     plan.find_extra();
     plan.find_unknown_parts();
     if !plan.differences.is_empty() {
@@ -88,7 +84,7 @@ where
     // All that can fail is done first, and changes no value.
     M::iter_tensors(&mut RecursiveWalker { m: &mut *model, f: &mut MakeContiguous })
         .map_err(|error: D::Err| WeightsError::Device(format!("{error:?}")))?;
-    let Ok(_) = M::iter_tensors(&mut RecursiveWalker { m: model, f: &mut Fill(plan.values) });
+    fill(model, plan.values);
     Ok(())
 }
 
@@ -100,11 +96,28 @@ struct Plan<'a, E> {
     /// The parts that `names` leaves out and the model has.
     left_out: BTreeSet<&'a str>,
     /// None for a tensor that keeps its weights.
-    values: VecDeque<Option<Vec<E>>>,
+    values: Vec<Option<Vec<E>>>,
     differences: Vec<WeightsDifference>,
 }
 
 impl<'a, E: Dtype> Plan<'a, E> {
+    /// Finds the values of each tensor, or why there are none.
+    fn make<D: Device<E>>(&mut self, model: &dyn Model<E, D>) {
+        model.look(walk::Names::Told, &mut |seen| {
+            let name = seen.name.as_deref().unwrap_or_default();
+            let source = self.names.source(name);
+            if self.is_left_out(name) {
+                self.values.push(None);
+            } else {
+                match self.values(name, &source, &seen.shape()) {
+                    Ok(values) => self.values.push(Some(values)),
+                    Err(difference) => self.differences.push(difference),
+                }
+            }
+            self.used.insert(source);
+        });
+    }
+
     fn values(
         &self,
         name: &str,
@@ -200,33 +213,6 @@ fn numbers<'a, const N: usize, V>(
     bytes.chunks_exact(N).filter_map(move |bytes| Some(number(bytes.try_into().ok()?)))
 }
 
-impl<E: Dtype, D: Device<E>> TensorVisitor<E, D> for Plan<'_, E> {
-    type Viewer = (ViewTensorRef, ViewTensorName);
-    type Err = Infallible;
-    type E2 = E;
-    type D2 = D;
-
-    fn visit<S: Shape>(
-        &mut self,
-        _: TensorOptions<S, E, D>,
-        (tensor, name): (&Tensor<S, E, D>, String),
-    ) -> Result<Option<Tensor<S, E, D>>, Infallible> {
-        let name = walked(&name);
-        let source = self.names.source(name);
-        let shape: Vec<usize> = tensor.shape().concrete().into();
-        if self.is_left_out(name) {
-            self.values.push_back(None);
-        } else {
-            match self.values(name, &source, &shape) {
-                Ok(values) => self.values.push_back(Some(values)),
-                Err(difference) => self.differences.push(difference),
-            }
-        }
-        self.used.insert(source);
-        Ok(None)
-    }
-}
-
 /// A broadcast tensor shares its memory among elements, so it cannot be filled.
 struct MakeContiguous;
 
@@ -247,24 +233,12 @@ impl<E: Dtype, D: Device<E>> TensorVisitor<E, D> for MakeContiguous {
     }
 }
 
-struct Fill<E>(VecDeque<Option<Vec<E>>>);
-
-impl<E: Dtype, D: Device<E>> TensorVisitor<E, D> for Fill<E> {
-    type Viewer = ViewTensorMut;
-    type Err = Infallible;
-    type E2 = E;
-    type D2 = D;
-
-    fn visit<S: Shape>(
-        &mut self,
-        _: TensorOptions<S, E, D>,
-        tensor: &mut Tensor<S, E, D>,
-    ) -> Result<Option<Tensor<S, E, D>>, Infallible> {
-        if let Some(values) = self.0.pop_front().flatten() {
-            D::copy_from(tensor, &values);
-        }
-        Ok(None)
-    }
+/// Overwrites each tensor that there are values for.
+fn fill<E: Dtype, D: Device<E>>(model: &mut dyn Model<E, D>, values: Vec<Option<Vec<E>>>) {
+    let mut values = values.into_iter();
+    model.change(&mut |mut seen| {
+        values.next().flatten().into_iter().for_each(|values| seen.overwrite(&values));
+    });
 }
 
 #[cfg(test)]

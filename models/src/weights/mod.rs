@@ -18,6 +18,5 @@ mod save;
 
 pub use error::{WeightsDifference, WeightsError};
 pub use load::{load, load_bytes};
-pub(crate) use names::walked;
 pub use names::{Names, Source};
 pub use save::{note, save};

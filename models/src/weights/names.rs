@@ -18,12 +18,6 @@ impl From<&str> for Source {
     }
 }
 
-/// The name of a tensor in dfdx's walk. A tensor that is a field by itself adds no name to that of
-/// the field.
-pub(crate) fn walked(name: &str) -> &str {
-    name.trim_end_matches('.')
-}
-
 impl fmt::Display for Source {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.part {
@@ -167,7 +161,8 @@ impl Names {
     /// ```
     #[must_use]
     pub fn leave_out(mut self, part: &str) -> Self {
-        self.left_out.push(walked(part).to_owned());
+        // As a walk has it: a tensor that is a field by itself adds no name to that of the field.
+        self.left_out.push(part.trim_end_matches('.').to_owned());
         self
     }
 

@@ -1,17 +1,16 @@
 //! [`save`]: a model's weights as a file.
 
-use super::walked;
 use crate::report::{self, ReportError};
 use dfdx::{
-    nn::{
-        RecursiveWalker, TensorCollection, TensorOptions, TensorVisitor, ViewTensorName,
-        ViewTensorRef,
-    },
-    prelude::{Cpu, CpuError, Device, Dtype, HasShape, Shape, Tensor, TensorFromVec},
+    nn::TensorCollection,
+    prelude::{Device, Dtype},
 };
 use safetensors::{SafeTensorError, SafeTensors};
-use std::{io, path::Path};
-use tlr::TensorFile;
+use std::path::Path;
+use tlr::{
+    __private::{self as walk, Model},
+    TensorFile,
+};
 
 /// Writes the weights of `model` in f32 to `path`, as a whole or not at all, with `notes` for
 /// readers who look for them (safetensors' `__metadata__`). The same weights and notes make the
@@ -44,10 +43,7 @@ pub fn save<M: TensorCollection<E, D>, E: Dtype, D: Device<E>>(
     notes: &[(&str, &str)],
 ) -> Result<(), ReportError> {
     let failed = |source| ReportError::Io { path: path.to_owned(), source };
-    let mut gathered = Gathered::default();
-    let view = (model, String::new());
-    M::iter_tensors(&mut RecursiveWalker { m: view, f: &mut gathered })
-        .map_err(|error| failed(io::Error::new(io::ErrorKind::OutOfMemory, error)))?;
+    let mut gathered = gathered(model);
     if let Some(tensor) = gathered.beyond {
         return Err(ReportError::BeyondF32 { path: path.to_owned(), tensor });
     }
@@ -75,30 +71,21 @@ struct Gathered {
     beyond: Option<String>,
 }
 
-impl<E: Dtype, D: Device<E>> TensorVisitor<E, D> for Gathered {
-    type Viewer = (ViewTensorRef, ViewTensorName);
-    type Err = CpuError;
-    type E2 = E;
-    type D2 = D;
-
-    fn visit<S: Shape>(
-        &mut self,
-        _: TensorOptions<S, E, D>,
-        (tensor, name): (&Tensor<S, E, D>, String),
-    ) -> Result<Option<Tensor<S, E, D>>, CpuError> {
-        let name = walked(&name);
-        let values = tensor.as_vec().into_iter().map(|value| {
+fn gathered<E: Dtype, D: Device<E>>(model: &dyn Model<E, D>) -> Gathered {
+    let mut gathered = Gathered::default();
+    model.look(walk::Names::Told, &mut |seen| {
+        let name = seen.name.as_deref().unwrap_or_default();
+        let values = seen.elements().into_iter().map(|value| {
             let rounded = value.to_f32().unwrap_or(f32::NAN);
             if rounded.is_infinite() && value.to_f64().is_some_and(f64::is_finite) {
-                self.beyond.get_or_insert_with(|| name.to_owned());
+                gathered.beyond.get_or_insert_with(|| name.to_owned());
             }
             rounded
         });
-        let values = values.collect();
-        let rounded = Cpu::default().try_tensor_from_vec(values, *tensor.shape())?;
-        self.file.insert(name, &rounded);
-        Ok(None)
-    }
+        let values: Vec<_> = values.collect();
+        gathered.file.insert_elements(name, seen.shape(), &values);
+    });
+    gathered
 }
 
 #[cfg(test)]
@@ -107,7 +94,7 @@ mod tests {
     use super::*;
     use dfdx::{
         nn::{modules::Linear, BuildModule},
-        prelude::TensorFrom,
+        prelude::{Cpu, TensorFrom},
     };
 
     // Fails if a number beyond f32 is written as infinity, and if one that is infinite already is

@@ -50,8 +50,13 @@ impl TensorFile {
         E: Element,
         D: Storage<E>,
     {
-        let shape = tensor.shape().concrete().into();
-        self.tensors.insert(name.to_owned(), Stored::new(shape, &tensor.as_vec()));
+        self.insert_elements(name, tensor.shape().concrete().into(), &tensor.as_vec());
+    }
+
+    /// [`insert`](Self::insert), of elements in the order of their indices.
+    #[doc(hidden)]
+    pub fn insert_elements<E: Element>(&mut self, name: &str, shape: Vec<usize>, elements: &[E]) {
+        self.tensors.insert(name.to_owned(), Stored::new(shape, elements));
     }
 
     /// Adds a note for readers who look for it (safetensors' `__metadata__`), or replaces the one

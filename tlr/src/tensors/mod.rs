@@ -15,12 +15,13 @@ mod values;
 pub use address::{gpu_place, GpuPlace};
 pub use device::{Backend, Buffer};
 pub use marks::{Mark, MarkedField};
+pub use model::{Model, Names, Seen};
 pub use stored::Element;
 
 pub(crate) use bf16::Bf16;
 pub(crate) use device::device_error;
 pub(crate) use marks::is_trained;
-pub(crate) use model::{id, Model, Names};
+pub(crate) use model::id;
 pub(crate) use stored::Stored;
 pub(crate) use threads::{is_shared, wide, CHUNK};
 pub(crate) use values::{all_finite, are_finite, ReadBuffer, Values, READ};
@@ -63,8 +64,7 @@ pub(crate) fn list_with_devices<E: Dtype, D: Device<E>>(
         let Some(id) = tensor.id() else { return };
         let info = TensorInfo {
             id,
-            // If the field is itself a tensor, dfdx's name for it ends with a dot.
-            name: seen.name.as_deref().unwrap_or_default().trim_end_matches('.').to_owned(),
+            name: seen.name.clone().unwrap_or_default(),
             len: tensor.len(),
             shape: tensor.shape(),
             trainable: seen.trainable,

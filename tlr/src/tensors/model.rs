@@ -13,10 +13,10 @@ use dfdx::{
     tensor::{Cpu, Gradients, HasErr, Tensor, UniqueId},
     tensor_ops::{Device, ReshapeTo},
 };
-use std::{any::Any, convert::Infallible};
+use std::{any::Any, convert::Infallible, fmt};
 
 /// A model of any type.
-pub(crate) trait Model<E: Dtype, D: Device<E>> {
+pub trait Model<E: Dtype, D: Device<E>> {
     /// Calls `look` with each tensor, in the order in which dfdx walks them.
     fn look(&self, names: Names, look: &mut dyn FnMut(Seen<'_, E, D>));
 
@@ -25,9 +25,11 @@ pub(crate) trait Model<E: Dtype, D: Device<E>> {
 }
 
 /// Whether a walk tells the tensors' names, which takes memory for each field.
-#[derive(Clone, Copy, PartialEq)]
-pub(crate) enum Names {
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Names {
+    /// With names.
     Told,
+    /// Without.
     Untold,
 }
 
@@ -50,17 +52,25 @@ fn walk<E: Dtype, D: Device<E>, M: TensorCollection<E, D>>(
 }
 
 /// A tensor of a model, in a walk.
-pub(crate) struct Seen<'a, E: Dtype, D: Device<E>> {
-    /// Whether gradients update the tensor. Otherwise it is a buffer, such as a running mean.
-    pub(crate) trainable: bool,
+pub struct Seen<'a, E: Dtype, D: Device<E>> {
+    /// Whether gradients update the tensor, and no attribute of a field says otherwise.
+    pub trainable: bool,
+    /// Whether gradients never update the tensor: a running mean, for instance.
+    pub is_buffer: bool,
     /// The path of the field, such as `hidden.weight`, if it is told.
-    pub(crate) name: Option<String>,
+    pub name: Option<String>,
     tensor: Access<'a, dyn AnyTensor<E, D> + 'a>,
     descend: &'a mut Descend<'a, E, D>,
 }
 
 type Descend<'a, E, D> =
     dyn FnMut(&Gradients<E, D>) -> Result<Option<Vec<E>>, <D as HasErr>::Err> + 'a;
+
+impl<E: Dtype, D: Device<E>> fmt::Debug for Seen<'_, E, D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Seen").field("name", &self.name).finish_non_exhaustive()
+    }
+}
 
 impl<'a, E: Dtype, D: Device<E>> Seen<'a, E, D> {
     pub(crate) fn tensor(&self) -> &(dyn AnyTensor<E, D> + 'a) {
@@ -85,6 +95,48 @@ impl<'a, E: Dtype, D: Device<E>> Seen<'a, E, D> {
         gradients: &Gradients<E, D>,
     ) -> Result<Option<Vec<E>>, D::Err> {
         (self.descend)(gradients)
+    }
+
+    /// The identity that dfdx gives the tensor.
+    pub fn id(&self) -> Option<UniqueId> {
+        self.tensor().id()
+    }
+
+    /// The lengths of the tensor's sides.
+    pub fn shape(&self) -> Vec<usize> {
+        self.tensor().shape()
+    }
+
+    /// All elements, in the order of their indices.
+    pub fn elements(&self) -> Vec<E> {
+        self.tensor().elements()
+    }
+
+    /// The tensor's gradient. If there is none, it is given one of zeros.
+    ///
+    /// # Errors
+    /// An error of the device.
+    pub fn gradient<'g>(
+        &self,
+        gradients: &'g mut Gradients<E, D>,
+    ) -> Result<&'g mut Buffer<E, D>, D::Err> {
+        self.tensor().gradient(gradients)
+    }
+
+    /// The elements of the tensor's gradient.
+    ///
+    /// # Panics
+    /// If there is none.
+    pub fn gradient_elements(&self, gradients: &Gradients<E, D>) -> Vec<E> {
+        self.tensor().gradient_elements(gradients)
+    }
+
+    /// Overwrites all elements, if there are as many of `elements`, and if the walk may change the
+    /// tensor.
+    pub fn overwrite(&mut self, elements: &[E]) {
+        if let Some(tensor) = self.tensor_mut().filter(|tensor| tensor.len() == elements.len()) {
+            tensor.copy_from(elements);
+        }
     }
 }
 
@@ -118,6 +170,12 @@ pub(crate) trait AnyTensor<E: Dtype, D: Device<E>>: AnyElements<E> {
     fn is_contiguous(&self) -> bool;
 
     fn device(&self) -> &D;
+
+    /// All elements, in the order of their indices.
+    fn elements(&self) -> Vec<E>;
+
+    /// The elements of the tensor's gradient, which has to be there.
+    fn gradient_elements(&self, gradients: &Gradients<E, D>) -> Vec<E>;
 
     /// The tensor's gradient. If there is none, it is given one of zeros.
     fn gradient<'g>(
@@ -193,6 +251,14 @@ impl<S: Shape, E: Dtype, D: Device<E>> AnyTensor<E, D> for Tensor<S, E, D> {
         Tensor::device(self)
     }
 
+    fn elements(&self) -> Vec<E> {
+        self.as_vec()
+    }
+
+    fn gradient_elements(&self, gradients: &Gradients<E, D>) -> Vec<E> {
+        super::values(&gradients.get(self))
+    }
+
     fn gradient<'g>(
         &self,
         gradients: &'g mut Gradients<E, D>,
@@ -225,7 +291,7 @@ impl<E: Dtype, D: Device<E>> TensorVisitor<E, D> for Visitor<'_, E, D> {
         options: TensorOptions<S, E, D>,
         Part { access, name }: Part<'_, Tensor<S, E, D>>,
     ) -> Result<Option<Tensor<S, E, D>>, Infallible> {
-        let trainable = is_trained(&options);
+        let (trainable, is_buffer) = (is_trained(&options), !options.do_gradient_update);
         let shared = match &access {
             Access::Shared(tensor) => Some(*tensor),
             Access::Mut(_) => None,
@@ -234,6 +300,8 @@ impl<E: Dtype, D: Device<E>> TensorVisitor<E, D> for Visitor<'_, E, D> {
             Access::Shared(tensor) => Access::Shared(tensor),
             Access::Mut(tensor) => Access::Mut(tensor),
         };
+        // If the field is itself a tensor, dfdx's name for it ends with a dot.
+        let name = name.map(|name| name.trim_end_matches('.').to_owned());
         let mut options = Some(options);
         let mut descend = |gradients: &Gradients<E, D>| {
             let (Some(tensor), Some(options)) = (shared, options.take()) else { return Ok(None) };
@@ -243,7 +311,7 @@ impl<E: Dtype, D: Device<E>> TensorVisitor<E, D> for Visitor<'_, E, D> {
             update.visit(options, &mut copy)?;
             Ok(update.2.is_empty().then(|| super::values(&copy)))
         };
-        (self.0)(Seen { trainable, name, tensor, descend: &mut descend });
+        (self.0)(Seen { trainable, is_buffer, name, tensor, descend: &mut descend });
         Ok(None)
     }
 }

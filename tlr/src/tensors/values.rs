@@ -1,6 +1,6 @@
 //! [`Values`]: the elements of one tensor, for any thread to read.
 
-use super::threads::{is_shared, CHUNK};
+use super::threads::{is_shared, wide, CHUNK};
 use dfdx::{
     shapes::{Dtype, HasShape, Shape},
     tensor::{Cpu, Tensor},
@@ -42,6 +42,13 @@ impl<E: Dtype> Values<E> {
             Self::Lent(tensor) => tensor.shape().num_elements(),
             Self::Copied(values) => values.len(),
         }
+    }
+
+    /// All elements in f64.
+    pub(crate) fn to_f64(&self) -> Vec<f64> {
+        let mut all = Vec::with_capacity(self.len());
+        self.read_range(0..self.len(), |part| all.extend(part.iter().map(|value| wide(*value))));
+        all
     }
 
     /// `len` elements from index `first` on, at most [`READ`] of them. A lent tensor's elements are

@@ -14,18 +14,9 @@ use crate::{
         gradients::{self, StepGradients},
         ErrOf, TunableOptimizer,
     },
-    tensors::{self, all_finite, wide},
+    tensors::{all_finite, wide, Model, Names},
 };
-use dfdx::{
-    nn::{
-        RecursiveWalker, TensorCollection, TensorOptions, TensorVisitor, ViewTensorMut,
-        ViewTensorRef,
-    },
-    shapes::{Dtype, Shape},
-    tensor::{Gradients, Tensor},
-    tensor_ops::Device,
-};
-use std::convert::Infallible;
+use dfdx::{shapes::Dtype, tensor::Gradients, tensor_ops::Device};
 
 impl<Opt, R> Trainer<Opt, R>
 where
@@ -203,17 +194,9 @@ where
         gradients_ahead: &Gradients<Opt::Dtype, Opt::Device>,
     ) -> Vec<LookaheadProducts> {
         let groups: Vec<_> = self.snapshots.members().map(|(group, _)| group).collect();
-        let mut derivatives = Derivatives {
-            groups: groups.iter(),
-            gradients,
-            gradients_ahead,
-            products: vec![LookaheadProducts::default(); self.engine.rates().len()],
-        };
-        let Ok(_) = <Opt::Model as TensorCollection<_, _>>::iter_tensors(&mut RecursiveWalker {
-            m: (model, there),
-            f: &mut derivatives,
-        });
-        derivatives.products
+        let mut products = vec![LookaheadProducts::default(); self.engine.rates().len()];
+        add_products(&mut products, &groups, (model, gradients), (there, gradients_ahead));
+        products
     }
 
     /// Computes w − t·α_new·u for each group, from w and ŵ = w − α·u.
@@ -225,18 +208,10 @@ where
         t: f64,
     ) -> Result<Opt::Model, Error> {
         let groups: Vec<_> = self.snapshots.members().map(|(group, _)| group).collect();
-        let mut rescale = Rescale {
-            groups: groups.iter(),
-            factors: decisions.iter().map(|decision| t * decision.factor()).collect(),
-            tensor: 0,
-            not_finite: None,
-        };
+        let factors: Vec<_> = decisions.iter().map(|decision| t * decision.factor()).collect();
         let mut next = proposed.clone();
-        let Ok(_) = <Opt::Model as TensorCollection<_, _>>::iter_tensors(&mut RecursiveWalker {
-            m: (model, &mut next),
-            f: &mut rescale,
-        });
-        let Some(index) = rescale.not_finite else { return Ok(next) };
+        let not_finite = rescale(model, &mut next, &groups, &factors);
+        let Some(index) = not_finite else { return Ok(next) };
         let tensor = self.snapshots.members().nth(index).map(|(_, name)| name.to_owned());
         Err(Error::NonFiniteStep { step: self.steps() + 1, tensor: tensor.unwrap_or_default() })
     }
@@ -260,83 +235,63 @@ where
 pub(super) type Evaluated<Opt> =
     (f64, Gradients<<Opt as TunableOptimizer>::Dtype, <Opt as TunableOptimizer>::Device>);
 
-/// The elements of a tensor, in f64.
-fn values<S: Shape, E: Dtype, D: Device<E>>(tensor: &Tensor<S, E, D>) -> Vec<f64> {
-    tensors::values(tensor).into_iter().map(wide).collect()
-}
+/// A model and the gradients there.
+type Point<'a, E, D> = (&'a dyn Model<E, D>, &'a Gradients<E, D>);
 
-/// A visitor that computes ⟨s,g⟩, ⟨s,ĝ⟩ and ⟨ĝ,ĝ⟩ of each group, with s = w − ŵ.
-struct Derivatives<'a, E: Dtype, D: Device<E>> {
-    groups: std::slice::Iter<'a, Option<usize>>,
-    gradients: &'a Gradients<E, D>,
-    gradients_ahead: &'a Gradients<E, D>,
-    products: Vec<LookaheadProducts>,
-}
-
-impl<E: Dtype, D: Device<E>> TensorVisitor<E, D> for Derivatives<'_, E, D> {
-    type Viewer = (ViewTensorRef, ViewTensorRef);
-    type Err = Infallible;
-    type E2 = E;
-    type D2 = D;
-
-    fn visit<S: Shape>(
-        &mut self,
-        _: TensorOptions<S, E, D>,
-        (here, ahead): (&Tensor<S, E, D>, &Tensor<S, E, D>),
-    ) -> Result<Option<Tensor<S, E, D>>, Infallible> {
-        let Some(products) =
-            self.groups.next().copied().flatten().and_then(|group| self.products.get_mut(group))
-        else {
-            return Ok(None);
-        };
-        let gradient = values(&self.gradients.get(here));
-        let gradient_ahead = values(&self.gradients_ahead.get(ahead));
-        let moved = values(here).into_iter().zip(values(ahead)).map(|(w, ahead)| w - ahead);
-        for ((s, g), g_ahead) in moved.zip(gradient).zip(gradient_ahead) {
+/// Adds ⟨s,g⟩, ⟨s,ĝ⟩ and ⟨ĝ,ĝ⟩ of each tensor to those of its group, with s = w − ŵ.
+fn add_products<E: Dtype, D: Device<E>>(
+    products: &mut [LookaheadProducts],
+    groups: &[Option<usize>],
+    (here, gradients): Point<'_, E, D>,
+    (there, gradients_ahead): Point<'_, E, D>,
+) {
+    let mut kept = Vec::with_capacity(groups.len());
+    here.look(Names::Untold, &mut |seen| {
+        let has_group = groups.get(kept.len()).is_some_and(Option::is_some);
+        let gradient = || seen.gradient_elements(gradients);
+        kept.push(has_group.then(|| (seen.tensor().values(), gradient())));
+    });
+    let mut kept = groups.iter().zip(kept);
+    there.look(Names::Untold, &mut |seen| {
+        let Some((Some(group), Some((here, gradient)))) = kept.next() else { return };
+        let Some(products) = products.get_mut(*group) else { return };
+        let moved = here.to_f64().into_iter().zip(seen.tensor().values().to_f64());
+        let gradient_ahead = seen.gradient_elements(gradients_ahead);
+        for (((w, ahead), g), g_ahead) in moved.zip(gradient).zip(gradient_ahead) {
+            let (s, g, g_ahead) = (w - ahead, wide(g), wide(g_ahead));
             products.here += s * g;
             products.ahead += s * g_ahead;
             products.squared += g_ahead * g_ahead;
         }
-        Ok(None)
-    }
+    });
 }
 
-/// A visitor that replaces ŵ by w − factor·(w − ŵ), with one factor for each group.
-struct Rescale<'a> {
-    groups: std::slice::Iter<'a, Option<usize>>,
-    factors: Vec<f64>,
-    tensor: usize,
-    not_finite: Option<usize>,
-}
-
-impl<E: Dtype, D: Device<E>> TensorVisitor<E, D> for Rescale<'_> {
-    type Viewer = (ViewTensorRef, ViewTensorMut);
-    type Err = Infallible;
-    type E2 = E;
-    type D2 = D;
-
-    fn visit<S: Shape>(
-        &mut self,
-        _: TensorOptions<S, E, D>,
-        (here, next): (&Tensor<S, E, D>, &mut Tensor<S, E, D>),
-    ) -> Result<Option<Tensor<S, E, D>>, Infallible> {
-        let tensor = self.tensor;
-        self.tensor += 1;
-        let Some(&factor) =
-            self.groups.next().copied().flatten().and_then(|group| self.factors.get(group))
-        else {
-            return Ok(None);
-        };
-        let rescaled: Vec<E> = values(here)
-            .into_iter()
-            .zip(values(next))
-            .map(|(w, ahead)| E::from_f64(w - factor * (w - ahead)).unwrap_or_default())
-            .collect();
+/// Replaces ŵ by w − factor·(w − ŵ), with one factor for each group. Returns the place of the first
+/// tensor that would not be finite.
+fn rescale<E: Dtype, D: Device<E>>(
+    here: &dyn Model<E, D>,
+    next: &mut dyn Model<E, D>,
+    groups: &[Option<usize>],
+    factors: &[f64],
+) -> Option<usize> {
+    let mut kept = Vec::with_capacity(groups.len());
+    here.look(Names::Untold, &mut |seen| {
+        let group = groups.get(kept.len()).copied().flatten();
+        let factor = group.and_then(|group| factors.get(group));
+        kept.push(factor.map(|factor| (*factor, seen.tensor().values())));
+    });
+    let (mut kept, mut not_finite) = (kept.into_iter().enumerate(), None);
+    next.change(&mut |mut seen| {
+        let Some((place, Some((factor, here)))) = kept.next() else { return };
+        let moved = here.to_f64().into_iter().zip(seen.tensor().values().to_f64());
+        let rescaled = moved.map(|(w, ahead)| w - factor * (w - ahead));
+        let rescaled: Vec<E> =
+            rescaled.map(|element| E::from_f64(element).unwrap_or_default()).collect();
         if all_finite(&rescaled) {
-            next.copy_from(&rescaled);
+            seen.overwrite(&rescaled);
         } else {
-            self.not_finite.get_or_insert(tensor);
+            not_finite.get_or_insert(place);
         }
-        Ok(None)
-    }
+    });
+    not_finite
 }
