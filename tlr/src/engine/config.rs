@@ -179,16 +179,18 @@ impl<R: RateRule> Config<R> {
     /// quadratic it is half of the first slope half-way there.
     ///
     /// Training begins with steps that move the weights by a ten-thousandth of their norm. They
-    /// measure the first slope and its noise. Then the rates double, every step or every few steps,
-    /// as the noise asks for, until the slope is half of the first one. That takes 15 to 60 steps
-    /// with batches of 16 and more, and hundreds with single examples (over a thousand
-    /// where their noise has heavy tails). These steps train the
-    /// weights like any others, as in a warm-up. No window ends, and a schedule has no effect,
-    /// until the ramp is over. If the [`horizon`](Self::horizon) is told and short, noise is
-    /// measured for less long.
+    /// measure the first slope and its noise. Then the rates grow, fourfold at first and twofold
+    /// later, every step or every few steps, as the noise asks for, until the slope is half of the
+    /// first one. That takes 15 to 60 steps with batches of 16 and more, and hundreds with single
+    /// examples (over a thousand where their noise has heavy tails). These steps train the weights
+    /// like any others, as in a warm-up. No window ends, and a schedule has no effect, until the
+    /// ramp is over. If the [`horizon`](Self::horizon) is told and short, noise is measured for
+    /// less long.
     ///
-    /// With a rate for each layer, all double together, and each layer is done by its own slope. A
-    /// layer without a gradient takes the largest of the others' rates.
+    /// With a rate for each layer, all rates grow together, and each layer is done by its own
+    /// slope. A layer whose slope is lost in noise takes the largest of the others' rates. A layer
+    /// without a gradient keeps its rate, or takes that one if its own is larger; with the first
+    /// window in which it has a gradient, it starts at the largest of the others' rates.
     ///
     /// If a slope is as steep up as it was down, or a loss or a weight is not finite, the weights
     /// go back to where training began, and the rates stay below what led there. No loss is needed.
@@ -228,9 +230,9 @@ impl<R: RateRule> Config<R> {
     /// **How.** Every rate is multiplied by a factor, counted from the end of the
     /// [`ramp`](Self::ramp): it rises from 0.7 to 1 in the first three tenths of the steps, and
     /// falls evenly to 0 in the last three. Around an optimizer whose steps do not grow shorter
-    /// with the gradients, such as Adam, it rises from 1 to 1.5 in the first tenth. If one batch
-    /// does not tell the slope from noise, or without a ramp, it falls evenly from 1 to 0 over all
-    /// of the steps.
+    /// with the gradients, such as Adam, it rises from 1 to 1.5 in the first tenth. If a single
+    /// batch is too noisy to show the slope (the ramp measures this), or if there is no ramp, it
+    /// falls evenly from 1 to 0 over all of the steps.
     ///
     /// The learned rate is the level that is multiplied. The rule does not make up for the decay:
     /// of each change of the level it makes only the share that is in force. A

@@ -191,7 +191,8 @@ impl<R: RateRule> Engine<R> {
             return;
         };
         let (rate, settles, follows) = (group.rate, self.config.settle, self.state.follows);
-        // A window without movement, or only with that of the decay, says nothing of the loss.
+        // A window in which nothing moved the weights, or only weight decay did, shows nothing
+        // about the loss.
         let says_nothing = group.silent || window.own == 0.0 && self.config.climb.is_some();
         if says_nothing && !settings.fixed_rate {
             group.previous = None;

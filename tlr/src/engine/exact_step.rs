@@ -9,7 +9,7 @@ use super::{
 };
 
 /// What a look ahead says of a group: the dot products of a displacement s, which is old weights
-/// minus new ones (the contrary of the way d of a slope), with the gradients at both of its ends.
+/// minus new ones (s = −d, with d the way of a slope), with the gradients at both of its ends.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct LookaheadProducts {
     /// ⟨s,g⟩, with g the gradient at the old weights.

@@ -62,7 +62,7 @@ pub enum Outcome {
     Scaled,
     /// The rule's step, cut to the largest it may be.
     Capped,
-    /// Raised beyond the rule's step, or held above it, because the windows agree too well: see
+    /// Larger than by the rule's step, because successive windows point the same way: see
     /// [`Config::climb`](crate::engine::Config::climb).
     Climbed,
     /// Raised because the window was lost in rounding. No weight has moved although the gradients

@@ -8,9 +8,9 @@ pub(super) struct Rise {
     over: f64,
 }
 
-/// Around Adam, the ramp finds low rates.
+/// Around Adam, the ramp's rates are low, so the factor rises above 1.
 const RISE_IF_LONG: Rise = Rise { from: 1.0, to: 1.5, over: 0.1 };
-/// Around SGD, the ramp finds rates twice as high. A transformer may stop learning if its training
+/// Around SGD, the ramp's rates are twice as high. A transformer may stop learning if its training
 /// begins at the whole rate (docs/start.md).
 const RISE_IF_FOLLOWING: Rise = Rise { from: 0.7, to: 1.0, over: 0.3 };
 /// The last part of the steps, over which rates fall to 0.

@@ -12,9 +12,10 @@ use crate::error::Error;
 ///
 /// A method that fails leaves the weights as they were before it.
 ///
-/// Before the first [`take_snapshot`](Self::take_snapshot) of the buffers a host may already be
-/// asked to [`skip`](Self::skip) a batch or to [`go_back`](Self::go_back). So copy the buffers when
-/// the host is made, and again before each forward pass while [`Engine::lacks_snapshot`] is true.
+/// Copy the buffers when the host is made, and again before each forward pass while
+/// [`Engine::lacks_snapshot`] is true. [`skip`](Self::skip) and [`go_back`](Self::go_back) need the
+/// copy, and may be asked for before the first [`take_snapshot`](Self::take_snapshot) of the
+/// buffers.
 ///
 /// Example: [`engine`](super).
 pub trait Host {

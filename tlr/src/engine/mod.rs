@@ -213,7 +213,7 @@ impl<R: RateRule> Engine<R> {
         Ok(engine)
     }
 
-    /// Multiplies every learned rate by a schedule, or by `None`.
+    /// Multiplies every learned rate by a schedule. `None` takes the schedule away.
     ///
     /// Example: [`Engine`].
     pub fn set_schedule(&mut self, schedule: Option<Schedule>) {

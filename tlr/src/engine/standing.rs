@@ -10,7 +10,7 @@ pub(crate) struct Standing {
     /// Steps so far.
     pub(crate) steps: u64,
     /// Whether the next batch is the first of a window, or of the ramp. Only then is all compared:
-    /// a ramp of many steps has one beginning, and so has a step of several batches.
+    /// a ramp counts as one window, however many steps it has, and gathered batches as one step.
     pub(crate) begins_window: bool,
     /// Each group's name and learned rate.
     pub(crate) rates: Vec<(Arc<str>, f64)>,

@@ -31,7 +31,8 @@ pub struct State {
     pub(super) snapshot: SnapshotTrust,
     pub(super) watch: Watch,
     pub(super) groups: Vec<GroupState>,
-    /// Whether steps are as long as the gradients, as the ramp has measured.
+    /// Whether a step is as long as the gradient (as in SGD), and not normalized (as in Adam). The
+    /// ramp has measured it.
     pub(super) follows: bool,
     /// The steps before the horizon's decay began: those of the ramp.
     pub(super) level_from: u64,
@@ -43,7 +44,7 @@ pub struct State {
     pub(super) history: Vec<Adaptation>,
 }
 
-/// What is known of the snapshot that a rollback goes to.
+/// Whether there is a snapshot that may be rolled back to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum SnapshotTrust {
     /// There is no snapshot: the next step begins with one.

@@ -14,7 +14,8 @@ use crate::error::Cause;
 /// Without losses, slopes are asked for every this many steps.
 const LOOKS_APART: u64 = 4;
 
-/// Where a step is in its window. Before the first step there is no way yet.
+/// Where a step is in its window. Before the first step the weights are at the snapshot, so there
+/// is no way to measure a slope along.
 enum Place {
     First,
     Between,
@@ -68,8 +69,8 @@ impl<R: RateRule> Engine<R> {
         }
     }
 
-    /// Whether the rate of any `guilty` group may be cut. If all of those are fixed, a
-    /// loss that has risen cuts the other groups' rates, and without a loss nothing is undone.
+    /// Whether the rate of any `guilty` group may be cut. If every guilty group's rate is fixed, a
+    /// loss that has risen cuts the other groups' rates; a slope alone undoes nothing.
     pub(super) fn can_be_cut(&self, guilty: &[bool]) -> bool {
         self.groups.iter().zip(guilty).any(|(group, guilty)| *guilty && !group.fixed_rate)
     }

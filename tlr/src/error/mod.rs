@@ -215,8 +215,8 @@ pub enum Error {
     },
     /// Training on several ranks cannot go on as it is. All ranks get this error, except the rank
     /// that failed: it gets its own. Before a step every rank waits for the others, so no rank that
-    /// gets the error there has moved its weights. (Shared-out snapshots and exact steps exchange
-    /// more, later in the step.)
+    /// gets the error there has moved its weights. (With shared-out snapshots, and in exact steps,
+    /// ranks exchange again after weights have moved; this does not hold there.)
     #[error("rank {rank}, step {step}: {problem}")]
     Parallel {
         /// The rank that is to blame, counted from 0; 0 if all are.

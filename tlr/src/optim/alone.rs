@@ -29,7 +29,7 @@ where
     let mut own = own?;
     averaged?;
     let updated = optimizer.update_owned(model, &mut own);
-    // The next gradients are not averaged yet, even if these were only gathered.
+    // That they are averaged holds for these gradients alone, even if they were only gathered.
     optimizer.end_averaging();
     updated
 }

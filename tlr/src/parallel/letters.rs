@@ -1,4 +1,4 @@
-//! [`Letter`]: what ranks with NCCL say to each other by another communicator.
+//! [`Letter`]: a message by which ranks agree on an NCCL transfer. Another communicator carries it.
 
 /// A message, or a word about one that the GPUs carry.
 #[derive(Debug, PartialEq)]

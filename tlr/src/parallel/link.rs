@@ -22,7 +22,7 @@ pub struct Traffic {
 pub(super) struct Link<C> {
     communicator: C,
     pub(super) time_out: Duration,
-    /// The number of this exchange. A message of another exchange is not taken for one of this.
+    /// The number of this exchange. Each message carries it; one with another number is an error.
     exchange: u32,
     /// The step that is being made, counted from 1.
     pub(super) step: u64,

@@ -6,10 +6,10 @@
 //! which it sends and the others receive. The two operations are on streams of their own: they do
 //! not wait for the GPU's other work, and that work does not wait for them.
 //!
-//! NCCL's manual warns of operations of several communicators at once. Each occupies the GPU until
-//! the other rank comes, and a call of CUDA may wait for all that is on a GPU. So here an operation
-//! takes one block and begins when the other rank is there. No memory is allocated or freed while
-//! an operation runs, and NCCL makes its connections before the first one.
+//! NCCL's manual warns of operations of several communicators at once. Each blocks a part of the
+//! GPU until the other rank takes part, and a call of CUDA may wait for all that is on a GPU. So
+//! here an operation takes one block and begins when the other rank is there. No memory is
+//! allocated or freed while an operation runs, and NCCL makes its connections before the first one.
 //!
 //! Each communicator is one that does not block: its calls return at once, and are asked later
 //! whether they are through. Only then does the stream know of the operation.

@@ -3,10 +3,10 @@
 //!
 //! Let A be the weights two windows ago, B the weights one window ago, and W the weights now. The
 //! displacements are then A − B and B − W. Deviation from the paper, which has no second snapshot
-//! and keeps A − B and B. Keeping A and B takes the same memory and loses nothing: the differences
-//! are taken in f64 whatever the element type, and a swap of A and B undoes a bad window. To save
-//! memory, [`OlderSnapshot::Direction`] keeps A − B in bfloat16 in place of A. A bad window is then
-//! undone only to the precision of bfloat16.
+//! and keeps A − B and B. Keeping A and B takes the same memory and loses no precision: the
+//! differences are taken in f64 whatever the element type, and a swap of A and B undoes a bad
+//! window. To save memory, [`OlderSnapshot::Direction`] keeps A − B in bfloat16 in place of A. A
+//! bad window is then undone only to the precision of bfloat16.
 
 mod advance;
 #[cfg(feature = "cuda")]

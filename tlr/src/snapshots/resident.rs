@@ -9,8 +9,8 @@ use std::{ffi::c_void, ptr, slice, sync::Arc};
 
 /// The most sums that a kernel takes over a group.
 const MOST_SUMS: usize = 4;
-/// How many tables of one kernel are kept. A and B change places at the end of each window, so two
-/// tables take turns.
+/// How many tables of one kernel are kept. A and B swap their memory at the end of each window, so
+/// a kernel sees one of two sets of addresses.
 const TABLES: usize = 2;
 
 /// What is kept for the snapshots of one model. `None` before the first launch.

@@ -142,7 +142,7 @@ where
         Ok(Self { optimizer, engine, snapshots, has_updated: false })
     }
 
-    /// Multiplies every learned rate by a schedule, or by `None`.
+    /// Multiplies every learned rate by a schedule. `None` takes the schedule away.
     ///
     /// The rates that are learned and reported are those without the schedule. A window's average
     /// direction is its displacement over the rate and over s̄, the schedule's mean over that
@@ -298,7 +298,8 @@ where
         Ok(())
     }
 
-    /// Gives the optimizer the learned rates, without schedule and horizon, as between steps.
+    /// Sets the optimizer's rates to the learned ones, as they are between steps: schedule and
+    /// horizon act only during a step.
     fn apply_rates(&mut self) {
         for (group, (_, rate)) in self.engine.rates().enumerate() {
             self.optimizer.set_rate(group, rate);

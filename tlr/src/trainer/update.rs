@@ -43,13 +43,18 @@ pub(super) fn update_or_undo<Opt: TunableOptimizer>(
     })
 }
 
+type Complete<'g, Opt> = Result<
+    StepGradients<'g, <Opt as TunableOptimizer>::Dtype, <Opt as TunableOptimizer>::Device>,
+    StepFault<ErrOf<Opt>>,
+>;
+
 /// The gradients, of which none is missing any more unless the optimizer reports it itself.
 fn completed<'g, Opt: TunableOptimizer>(
     optimizer: &Opt,
     model: &Opt::Model,
     gradients: &'g mut StepGradients<'_, Opt::Dtype, Opt::Device>,
     copied: &'g mut Option<Gradients<Opt::Dtype, Opt::Device>>,
-) -> Result<StepGradients<'g, Opt::Dtype, Opt::Device>, StepFault<ErrOf<Opt>>> {
+) -> Complete<'g, Opt> {
     match gradients {
         StepGradients::Owned(own) => {
             gradients::fill(model, own).map_err(StepFault::Device)?;

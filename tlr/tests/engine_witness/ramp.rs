@@ -112,7 +112,7 @@ fn each_group_by_its_own_slope() {
     let [flat, steep, silent] = run.rates()[..] else { panic!() };
     assert!((0.1..1.0).contains(&flat) && (0.1..1.0).contains(&(1e3 * steep)), "{flat} {steep}");
     assert_eq!(silent, 1e-3);
-    // Neither does it keep one that is above all others.
+    // It does not keep a rate that is above all others.
     let gradient = |w: &[f64], _| vec![w[0], 0.0];
     let w = vec![vec![1.0], vec![1.0]];
     let mut run = Run::new(NewtonConfig::default(), 1e3, Paper::new(w, gradient));

@@ -15,12 +15,12 @@ use serde::Serialize;
 /// When a step has a loss, the loss is judged before its gradients are used. The weights go
 /// back to the last snapshot, at once, in three cases:
 ///
-/// - The loss is not finite, or it **explodes**, for the second time in a row. (The first time the
-///   batch is skipped: the batch may be what is broken.) A loss explodes when it is above
-///   `explosion` times the largest of the losses at the starting weights, those of the last
-///   accepted window, and the snapshot's level.
-/// - A single loss makes the window hopeless, for the second time in a row, and that loss is above
-///   `explosion` times all losses of this window and the last.
+/// - For the second time in a row, the loss is not finite or **explodes**: it is above `explosion`
+///   times the largest of the losses at the starting weights, those of the last accepted window,
+///   and the snapshot's level. (The first time only the batch is skipped: it may be what is
+///   broken.)
+/// - For the second time in a row, a single loss is so high that it dooms the window by itself (see
+///   below), and is above `explosion` times all losses of this window and the last.
 /// - The window is **doomed**: even if all its further losses were 0 (or the lowest loss seen so
 ///   far, if losses are below 0), its mean would end above m₋·(1 + `tolerance`) +
 ///   `standard_errors`·√2·s₋. Here m₋ is the mean of the last accepted window, and s₋ is the
@@ -28,14 +28,14 @@ use serde::Serialize;
 ///
 /// Some details of the third test:
 ///
-/// - Before a window has been accepted, the loss at the starting weights stands in for m₋, and the
-///   window's own noise for s₋.
+/// - Before a window has been accepted, m₋ is the loss at the starting weights, and s₋ is the
+///   standard error of the window itself.
 /// - Standard errors come from the differences between successive losses. They are 0 in a window of
 ///   fewer than four.
 /// - After a rollback m₋ is at least the mean of the losses seen at the snapshot itself: even a
 ///   very small rate needs some steps to bring the loss below the one that it starts from.
-/// - No limit is above the loss at the starting weights, give or take `standard_errors` standard
-///   deviations of the first window's losses. Otherwise training could end above where it began,
+/// - No limit exceeds the loss at the starting weights plus `standard_errors` standard deviations
+///   of the first window's losses. Otherwise training could end above where it began,
 ///   a little every window. Two things lift that ceiling: a loss for which no rate is to
 ///   blame (below), and the snapshot's level.
 /// - The **level** of a snapshot is the least of the last three losses seen there, once three

@@ -55,9 +55,10 @@ pub(crate) struct Watch {
     ceiling: Option<f64>,
     /// The last loss was not finite. (Losses of batches that are only gathered count, too.)
     was_not_finite: bool,
-    /// The last step's loss exploded, or made its window hopeless by itself.
+    /// The last step's loss exploded, or doomed its window by itself.
     exploded: bool,
-    /// A loss of this window rose, and no rate was to blame. Its mean is not judged any more.
+    /// A loss of this window rose, and no rate was to blame. So the window is no longer tested for
+    /// being doomed.
     forgiven: bool,
     /// The largest norm of the gradients at the starting weights, if it is known.
     #[serde(with = "exact::option")]
@@ -116,10 +117,10 @@ impl Watch {
             self.at_snapshot.push(loss);
         }
         let limit = self.limit(safeguard);
-        let hopeless = !self.forgiven && self.least_mean(loss, length) > limit;
+        let doomed = !self.forgiven && self.least_mean(loss, length) > limit;
         let recent = self.accepted.as_ref().map(|window| window.max.max(self.window.max));
         let by_this_alone =
-            hopeless && recent.is_some_and(|recent| loss > raised(recent, safeguard.explosion));
+            doomed && recent.is_some_and(|recent| loss > raised(recent, safeguard.explosion));
         if explodes || by_this_alone {
             let again = std::mem::replace(&mut self.exploded, true) || after_not_finite;
             let explosion = Cause::LossExploded;
@@ -127,7 +128,7 @@ impl Watch {
             return LossVerdict::skip_unless(again, cause);
         }
         self.exploded = false;
-        if hopeless {
+        if doomed {
             LossVerdict::Bad(Cause::LossIncreased)
         } else if loss > limit {
             LossVerdict::Doubtful

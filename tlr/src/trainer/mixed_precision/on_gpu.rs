@@ -1,5 +1,6 @@
 //! The copies between a model and its master where both are in a GPU's memory. Each function says
-//! when it leaves the work to the host's way, to which nothing of it is visible.
+//! whether it has done its work. If not, it has changed nothing, and the caller copies by way of
+//! the host.
 
 use super::master::{failed, missing, Unscaled};
 use crate::{

@@ -33,7 +33,8 @@ pub(super) struct GroupRamp {
     pub(super) raised: f64,
     /// The group's rate stays where training starts.
     pub(super) fixed: bool,
-    /// The group has had no gradient, and keeps its rate. (A group with a fixed rate is not asked.)
+    /// The group has had no gradient, so its rate does not grow. (A group with a fixed rate is not
+    /// asked.)
     pub(super) silent: bool,
     /// The group's first slope is lost in noise, while that of all groups together is not.
     pub(super) faint: bool,
@@ -41,8 +42,8 @@ pub(super) struct GroupRamp {
     pub(super) done: bool,
     /// The group has moved further than is ever needed: see `Slope::is_far_out`.
     pub(super) is_far: bool,
-    /// The rate to use if the next look confirms it. It is set if the group seemed half-way so near
-    /// the start that noise is the likelier reason.
+    /// The rate at which the group seemed half-way, if that was so near the start that it may be
+    /// noise. The next look confirms the rate or drops it.
     #[serde(with = "exact::option")]
     pub(super) unconfirmed: Option<f64>,
     /// The slopes on the straight piece.

@@ -13,8 +13,8 @@ use group::{GroupRamp, Look, MOST_STEPS_A_LOOK};
 use limits::{most_probes, most_steps_a_look, LEAST_PROBES};
 use serde::{Deserialize, Serialize};
 
-/// The ramp waits for a noisy group, for up to this many times the probes that the slope of all
-/// groups together needed to stand out from noise.
+/// If the slope of all groups together stood out from noise after n probes, the ramp waits for a
+/// noisy group until it has made up to this many times n probes.
 const PATIENCE: u64 = 4;
 /// The most looks at the slopes of one rate.
 const LOOKS: u64 = 4;
@@ -36,7 +36,7 @@ const LONGEST_RAMP: u64 = 4000;
 ///
 /// 1. **Trial.** The gradient's norm and the number of weights give a rate at which neither
 ///    gradient descent nor sign descent moves the weights by more than a ten-thousandth of their
-///    norm, or by two roundings. It is corrected by how far they have moved.
+///    norm (or two units of rounding, if that is more). It is corrected by how far they have moved.
 /// 2. **Probes.** Steps at this rate measure the first slope b and its noise σ: at least six, and
 ///    until b is four standard errors below 0. From then on n = ⌈(2σ/b)²⌉ steps are enough to tell
 ///    half of b from all of it. If training is known to be short, the probes and n are limited.
@@ -47,7 +47,8 @@ const LONGEST_RAMP: u64 = 4000;
 ///    last two. Near the start the next rate has to confirm that.
 ///
 /// All groups grow together, and each is done by its own slope. A group whose slope is lost in
-/// noise takes the largest of the others' rates. A group without a gradient keeps its own.
+/// noise takes the largest of the others' rates. A group without a gradient keeps its own rate, or
+/// takes that one if its own is larger.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Ramp {

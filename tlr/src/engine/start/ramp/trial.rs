@@ -7,13 +7,13 @@ use crate::engine::{host_facts::HostFacts, products::Slope, rule::bounded};
 const FIRST_WAY: f64 = 1e-4;
 /// A trial rate whose step is lost in rounding is raised by this.
 pub(super) const RAISE: f64 = 30.0;
-/// Gradient descent moves the weights by at least this part of Σ rate·‖g‖. (By less than all of it
-/// where gradients disagree.)
+/// If the weights have moved by between this part of Σ rate·‖g‖ and [`MOST_FOLLOWED`], steps are as
+/// long as the gradients (SGD). Otherwise the base optimizer normalizes them (Adam). It is less
+/// than 1 because gradients may disagree.
 const LEAST_FOLLOWED: f64 = 0.5;
 /// The same part in the trial, if the optimizer has no momentum.
 const LEAST_FOLLOWED_AT_ONCE: f64 = 0.9;
-/// Gradient descent moves the weights by at most this part of Σ rate·‖g‖. It is a little above 1
-/// because of rounding.
+/// See [`LEAST_FOLLOWED`]. It is a little above 1 because of rounding.
 const MOST_FOLLOWED: f64 = 1.05;
 
 impl Ramp {
