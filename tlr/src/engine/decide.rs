@@ -50,7 +50,7 @@ impl<R: RateRule> Engine<R> {
             window.slopes = Some(Vec::new());
         }
         // This is asked once for each window: the answer to `TellMovable` leads here again.
-        let guilty = if window.movable.is_none() { self.went_uphill(&window) } else { None };
+        let guilty = if window.movable.is_none() { self.guilty_of_uphill(&window) } else { None };
         if let Some(guilty) = guilty {
             return self.go_back(Rollback {
                 cause: Cause::WentTooFar,
@@ -96,10 +96,11 @@ impl<R: RateRule> Engine<R> {
     }
 
     /// The groups to blame for a window that has gone too far uphill, without losses to judge by.
-    fn went_uphill(&mut self, window: &EndedWindow) -> Option<Vec<bool>> {
+    /// Counts the window, so it is called once for each.
+    fn guilty_of_uphill(&mut self, window: &EndedWindow) -> Option<Vec<bool>> {
         let without_loss = self.blames() && !self.state.watch.has_losses();
         let slopes = window.slopes.as_ref().filter(|_| without_loss)?;
-        if !self.state.watch.goes_uphill(slopes) {
+        if !self.state.watch.record_uphill(slopes) {
             return None;
         }
         self.guilty(slopes)

@@ -154,6 +154,7 @@ impl Watch {
         let noise = self.accepted.as_ref().unwrap_or(&self.window).standard_error();
         let limit = safeguard.limit_after(self.reference(), noise);
         let level = safeguard.limit_after(self.level_at_snapshot(), self.origin.standard_error());
+        // Without a level the second limit is NaN, which `f64::max` ignores.
         self.ceiling.map_or(limit, |ceiling| limit.min(ceiling)).max(level)
     }
 
@@ -213,9 +214,9 @@ impl Watch {
         self.window.count > 0
     }
 
-    /// Whether a window without losses has gone too far: uphill, and to gradients that have
-    /// exploded, or that have grown in [`RISES`] such windows in a row.
-    pub(crate) fn goes_uphill(&mut self, slopes: &[Slope]) -> bool {
+    /// Counts a window without losses. The answer is whether it has gone too far: uphill, and to
+    /// gradients that have exploded, or that have grown in [`RISES`] such windows in a row.
+    pub(crate) fn record_uphill(&mut self, slopes: &[Slope]) -> bool {
         let all: Slope = slopes.iter().copied().sum();
         if !all.is_finite() {
             return false;

@@ -19,7 +19,7 @@ fn watch() -> Watch {
 fn three_windows_uphill_to_longer_gradients_are_too_many() {
     let after = |slopes: [(f64, f64); 4]| {
         let mut watch = watch();
-        slopes.map(|(along, gradient)| watch.goes_uphill(&[slope(along, gradient)]))
+        slopes.map(|(along, gradient)| watch.record_uphill(&[slope(along, gradient)]))
     };
     let none = [false; 4];
     assert_eq!(after([(1.0, 1.0), (1.0, 1.1), (1.0, 1.2), (1.0, 1.3)])[..3], [false, false, true]);
@@ -36,14 +36,14 @@ fn gradients_that_have_exploded() {
     assert!(!watch.has_gone_too_far(&slope(3.0, 3.0)));
     assert!(watch.has_gone_too_far(&slope(3.1, 3.1)));
     assert!(!watch.has_gone_too_far(&slope(0.9, 3.1)));
-    assert!(!watch.goes_uphill(&[slope(-1.0, 2.0)]));
+    assert!(!watch.record_uphill(&[slope(-1.0, 2.0)]));
     assert!(!watch.has_gone_too_far(&slope(6.0, 6.0)));
     assert!(watch.has_gone_too_far(&slope(6.1, 6.1)));
     // Three tenths of the way times the gradient are uphill.
     let way = |along| Slope { moved: 2.0, ..slope(along, 20.0) };
     assert!(!watch.has_gone_too_far(&way(11.9)) && watch.has_gone_too_far(&way(12.1)));
     // A sum that is no number says nothing.
-    assert!(!watch.goes_uphill(&[slope(f64::NAN, 9.0)]));
+    assert!(!watch.record_uphill(&[slope(f64::NAN, 9.0)]));
 }
 
 // By hand. A loss at the snapshot is counted by `inspect`, one on the way by `forgive`, and after
