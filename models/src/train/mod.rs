@@ -54,7 +54,7 @@ use dfdx::{
     losses::cross_entropy_with_logits_loss,
     prelude::{AsArray, Cpu, NoneTape},
 };
-use fit::{fit, Start, Step, Task};
+use fit::{fit, or_leave, Start, Step, Task};
 pub(crate) use network::tensor;
 
 /// The paper's perceptron: 784-1000-10.
@@ -160,8 +160,12 @@ pub fn train_net(
 /// [peer](crate::baselines::PeerOptimizer). What `options` say of the optimizer and its rate has no
 /// effect then.
 ///
+/// On several ranks the optimizer has to average gradients over them, which a peer does not do.
+/// [`Learner::ranks`] says whether it does.
+///
 /// # Errors
-/// As [`train`].
+/// As [`train`], and [`TrainError::Apart`] if the optimizer and `persistence` are of different
+/// numbers of ranks. Nothing is trained then.
 ///
 /// # Example
 /// ```
@@ -188,9 +192,11 @@ pub fn train_with<M: Network>(
     persistence: &Persistence<'_>,
     observer: &mut dyn FnMut(Event<'_>),
 ) -> Result<Run, TrainError> {
-    let mut start = prepare::<M>(source, options, learner)?;
-    let task = Images { source, device: start.device.clone() };
-    fit(&mut start, &task, options, persistence, observer)
+    let trained = prepare::<M>(source, options, learner).and_then(|mut start| {
+        let task = Images { source, device: start.device.clone() };
+        fit(&mut start, &task, options, persistence, observer)
+    });
+    or_leave(persistence.ranks, trained)
 }
 
 /// Images to classify.

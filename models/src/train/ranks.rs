@@ -88,6 +88,10 @@ where
         Ok(self.0.step_owned(model, gradients, loss)?)
     }
 
+    fn ranks(&self) -> usize {
+        self.0.optimizer().ranks().size()
+    }
+
     fn weigh_next(&mut self, examples: usize) -> Result<(), Error> {
         self.0.weigh_next(examples as f64)
     }
