@@ -258,7 +258,7 @@ fn test<M: Network>(
         correct += values
             .chunks(M::CLASSES)
             .zip(labels)
-            .filter(|(logits, label)| argmax(logits) == **label)
+            .filter(|(logits, label)| argmax(logits) == Some(**label))
             .count();
         let y = one_hot::<M>(device, labels)?;
         let mean = cross_entropy_with_logits_loss(logits, y).array().widened();
@@ -283,13 +283,20 @@ pub(crate) fn one_hot<M: Network>(
     tensor(device, &one_hot, (labels.len(), M::CLASSES)).map_err(error::failed)
 }
 
-/// The index of the largest value.
-pub(crate) fn argmax(values: &[f32]) -> usize {
-    let mut best = (0, f32::NEG_INFINITY);
+/// The index of the largest value, the first of several. `None` if there is no value, or if one is
+/// NaN: such logits decide for no class, not even for the right one.
+pub(crate) fn argmax(values: &[f32]) -> Option<usize> {
+    let mut best = None;
     for (index, &value) in values.iter().enumerate() {
-        if value > best.1 {
-            best = (index, value);
+        if value.is_nan() {
+            return None;
+        }
+        if best.is_none_or(|(_, largest)| value > largest) {
+            best = Some((index, value));
         }
     }
-    best.0
+    best.map(|(index, _)| index)
 }
+
+#[cfg(test)]
+mod tests;
