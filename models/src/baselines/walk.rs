@@ -36,7 +36,7 @@ impl CpuReal for f64 {
 
 /// The trainable tensors, in the order of the walk.
 #[derive(Default)]
-pub(super) struct Trained {
+pub(super) struct TrainableTensors {
     /// Their paths.
     pub(super) names: Vec<String>,
     /// They themselves, as dfdx lists tensors that are without a gradient.
@@ -44,11 +44,11 @@ pub(super) struct Trained {
 }
 
 /// The trainable tensors of a model.
-pub(super) fn trained<E: Dtype>(model: &dyn Model<E, Cpu>) -> Trained
+pub(super) fn trained<E: Dtype>(model: &dyn Model<E, Cpu>) -> TrainableTensors
 where
     Cpu: Backend<E>,
 {
-    let mut trained = Trained::default();
+    let mut trained = TrainableTensors::default();
     model.look(Names::Told, &mut |seen| {
         if !seen.is_buffer {
             trained.tensors.ids.extend(seen.id());

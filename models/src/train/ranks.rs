@@ -69,7 +69,7 @@ impl Share {
     }
 }
 
-/// A trainer whose ranks make each step together.
+/// A trainer on several ranks, as a [`Learner`].
 pub(super) struct Together<Opt, R>(pub(super) Trainer<DataParallel<Opt, Box<dyn Communicator>>, R>)
 where
     Opt: TunableOptimizer<Dtype = f32, Device: TrainDevice>;
