@@ -68,7 +68,8 @@ struct Sweep<'a> {
     data: &'a Dataset,
     cells: &'a [Options],
     jobs: usize,
-    /// Checks whether a run can begin.
+    /// Checks whether a run can begin. All ranks find the same, unless one of them lacks memory or
+    /// a device.
     check: &'a dyn Fn(&Options) -> Result<(), TrainError>,
     train: &'a Train<'a>,
 }
@@ -90,7 +91,7 @@ fn rounds(
     };
     ranks.broadcast(&mut plan).map_err(TrainError::from)?;
     let (jobs, name, cells): (usize, String, Vec<Options>) = decoded(&plan)?;
-    // All ranks come to the same result here, unless one of them lacks memory or its device.
+    // The same on all ranks.
     for options in &cells {
         check(options)?;
     }
