@@ -11,6 +11,7 @@
 //! * [`Seq2SeqTransformer`]: the transformer for translation, and [`search`]: decoding with it;
 //! * [`baselines`]: the optimizers that `tlr` is compared with, and `lab`, with the feature of that
 //!   name: the tasks that all of them are compared on;
+//! * [`sweep`]: many training runs, over a grid of options;
 //! * [`weights`]: weights from PyTorch, and to files;
 //! * [`report`]: the curves, tables and CSV files that a training run leaves behind.
 //!

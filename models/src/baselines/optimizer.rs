@@ -193,12 +193,9 @@ where
         PeerError::unless(in_range, "schedule: factor", "finite and at least 0", factor)?;
         let mut weights = walk::read(model);
         let failed = |error: CpuError| PeerError::Device(error.to_string());
-        let taken = walk::take_gradients(model, gradients).map_err(failed)?;
         let mut lent: Vec<_> = weights.iter_mut().map(Vec::as_mut_slice).collect();
-        let slices: Vec<_> = taken.iter().map(Vec::as_slice).collect();
-        let made = self.peer.step_scaled(&mut lent, &slices, loss, factor, trial);
-        walk::give_back(model, gradients, taken).map_err(failed)?;
-        made?;
+        let step = |slices: &[&[E]]| self.peer.step_scaled(&mut lent, slices, loss, factor, trial);
+        walk::lend_gradients(model, gradients, step).map_err(failed)??;
         walk::write(model, &weights);
         Ok(())
     }

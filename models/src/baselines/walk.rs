@@ -37,7 +37,7 @@ impl CpuReal for f64 {
 
 /// The trainable tensors, in the order of the walk.
 #[derive(Default)]
-pub(super) struct Trained {
+pub(super) struct TrainableTensors {
     /// Their paths.
     pub(super) names: Vec<String>,
     /// The tensors themselves, in the type by which dfdx lists tensors without a gradient.
@@ -45,11 +45,11 @@ pub(super) struct Trained {
 }
 
 /// The trainable tensors of a model.
-pub(super) fn trained<E: Dtype>(model: &dyn Model<E, Cpu>) -> Trained
+pub(super) fn trained<E: Dtype>(model: &dyn Model<E, Cpu>) -> TrainableTensors
 where
     Cpu: Backend<E>,
 {
-    let mut trained = Trained::default();
+    let mut trained = TrainableTensors::default();
     model.look(Names::Told, &mut |seen| {
         if !seen.is_buffer {
             trained.tensors.ids.extend(seen.id());
@@ -104,30 +104,30 @@ where
     });
 }
 
-/// Takes the gradients of the trainable tensors out of `gradients`; zeros for one that is missing.
-pub(super) fn take_gradients<E: CpuReal>(
+/// Lends `borrow` the gradients of the trainable tensors, zeros for one that is missing, and puts
+/// them back whatever it answers.
+///
+/// # Errors
+/// A missing gradient cannot be allocated. `borrow` is not called then, and the gradients that are
+/// there stay as they are.
+pub(super) fn lend_gradients<E: CpuReal, T>(
     model: &dyn Model<E, Cpu>,
     gradients: &mut Gradients<E, Cpu>,
-) -> Result<Vec<Vec<E>>, CpuError>
+    borrow: impl FnOnce(&[&[E]]) -> T,
+) -> Result<T, CpuError>
 where
     Cpu: Backend<E>,
 {
+    // Only this can fail. Later walks find a gradient for each tensor and allocate nothing.
+    each(model, gradients, &mut |_| ())?;
     let mut taken = Vec::new();
     each(model, gradients, &mut |gradient| taken.push(std::mem::take(gradient)))?;
-    Ok(taken)
-}
-
-/// Puts the gradients back that were taken out.
-pub(super) fn give_back<E: CpuReal>(
-    model: &dyn Model<E, Cpu>,
-    gradients: &mut Gradients<E, Cpu>,
-    taken: Vec<Vec<E>>,
-) -> Result<(), CpuError>
-where
-    Cpu: Backend<E>,
-{
+    let slices: Vec<_> = taken.iter().map(Vec::as_slice).collect();
+    let answer = borrow(&slices);
     let mut taken = taken.into_iter();
-    each(model, gradients, &mut |gradient| *gradient = taken.next().unwrap_or_default())
+    // An error here would hide that the step has been made.
+    let _ = each(model, gradients, &mut |gradient| *gradient = taken.next().unwrap_or_default());
+    Ok(answer)
 }
 
 fn each<E: CpuReal>(

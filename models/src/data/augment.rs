@@ -92,8 +92,8 @@ impl Augment {
                 found: pixels.len(),
             });
         }
-        // Nothing to do, and chunks of no length would panic.
-        let Some(size) = size.filter(|&size| size > 0) else { return Ok(()) };
+        // Nothing to do. Chunks of no length would panic, and no memory holds a plane of any size.
+        let Some(size) = size.filter(|_| !pixels.is_empty()) else { return Ok(()) };
         let mut source = vec![0.0; rows * columns];
         for (image, &index) in pixels.chunks_exact_mut(size).zip(indices) {
             let mut rng = generator(Purpose::Augment, self.seed, epoch as u64, index as u64);
@@ -237,5 +237,7 @@ mod tests {
             assert_eq!(pixels, batch(&[0, 1]));
         }
         Augment::new(1).apply(0, &[1], [0, 1, 1], &mut []).unwrap();
+        Augment::new(1).apply(0, &[1], [0, 1 << 31, 1 << 31], &mut []).unwrap();
+        Augment::new(1).apply(0, &[], [1, 1 << 31, 1 << 31], &mut []).unwrap();
     }
 }

@@ -2,7 +2,10 @@
 
 use super::SweepError;
 use crate::report;
-use serde::{Deserialize, Serialize};
+use serde::{
+    de::{value, Error as _, Visitor},
+    forward_to_deserialize_any, Deserialize, Deserializer, Serialize,
+};
 use std::{
     fs::{File, OpenOptions},
     io::{self, Read, Seek, SeekFrom, Write},
@@ -36,11 +39,16 @@ impl<T: Serialize + for<'a> Deserialize<'a>> Table<T> {
             let foreign = io::Error::other(format!("it does not begin with a column `{first}`"));
             return Err(SweepError::Csv { path, source: foreign.into() });
         }
+        let begun = text.split_inclusive(|byte| *byte == b'\n').next().unwrap_or_default().to_vec();
         // A line that was being written when the program was killed.
         text.truncate(whole_lines(&text));
         let rows = csv::Reader::from_reader(&*text).into_deserialize().collect::<Result<_, _>>();
         let rows: Vec<T> = rows.map_err(|source| SweepError::Csv { path: path.clone(), source })?;
         if rows.is_empty() {
+            if !begins_headings(&begun, &headings::<T>()) {
+                let foreign = io::Error::other("it has no rows, and other columns");
+                return Err(SweepError::Csv { path, source: foreign.into() });
+            }
             // Headings are written with the first row.
             text.clear();
         }
@@ -111,6 +119,49 @@ impl<T: Serialize + for<'a> Deserialize<'a>> Table<T> {
     }
 }
 
+/// Whether `line` is the beginning of these headings: all of them or fewer, as an earlier version
+/// wrote them, or what a kill has left of them.
+fn begins_headings(line: &[u8], headings: &[&str]) -> bool {
+    let all = headings.join(",");
+    let after = all.as_bytes().strip_prefix(line.trim_ascii_end());
+    // A line that has ended ends with a whole heading.
+    after.is_some_and(|after| !line.ends_with(b"\n") || matches!(after, [] | [b',', ..]))
+}
+
+/// The headings of a row: the names of its fields.
+fn headings<'de, T: Deserialize<'de>>() -> Vec<&'static str> {
+    let mut names = &[][..];
+    // An error by intention: the names are known by then, and there is no value to read.
+    let _ = T::deserialize(FieldNames(&mut names));
+    names.to_vec()
+}
+
+/// Writes down the names of the fields that a struct asks for, and reads nothing.
+struct FieldNames<'a>(&'a mut &'static [&'static str]);
+
+impl<'de> Deserializer<'de> for FieldNames<'_> {
+    type Error = value::Error;
+
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _name: &'static str,
+        fields: &'static [&'static str],
+        _visitor: V,
+    ) -> Result<V::Value, value::Error> {
+        *self.0 = fields;
+        Err(value::Error::custom("no value"))
+    }
+
+    fn deserialize_any<V: Visitor<'de>>(self, _visitor: V) -> Result<V::Value, value::Error> {
+        Err(value::Error::custom("no struct"))
+    }
+
+    forward_to_deserialize_any! {
+        bool i8 i16 i32 i64 i128 u8 u16 u32 u64 u128 f32 f64 char str string bytes byte_buf option
+        unit unit_struct newtype_struct seq tuple tuple_struct map enum identifier ignored_any
+    }
+}
+
 /// The length of the rows that are whole. A newline within quotes is part of a cell, and ends no
 /// row.
 fn whole_lines(text: &[u8]) -> usize {
@@ -158,7 +209,20 @@ mod tests {
     fn files_of_others_stay() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("rows.csv");
-        for theirs in ["my notes", "my notes\n", "names,bytes\n", "nap", "\n"] {
+        for theirs in [
+            "my notes",
+            "my notes\n",
+            "names,bytes\n",
+            "nap",
+            "\n",
+            // The first column has our name, and there are no rows.
+            "name,mine\n",
+            "name,mine\r\n",
+            "name,mine",
+            "name,byte\n",
+            "name,bytes,mine\n",
+            "name,\n",
+        ] {
             std::fs::write(&path, theirs).unwrap();
             let error = Table::<Row>::open(path.clone(), "name").unwrap_err();
             assert!(matches!(error, SweepError::Csv { .. }), "{error}");

@@ -2,7 +2,7 @@
 
 use super::{
     jobs, left, results::RunResult, source, train_cell, Ended, SweepError, SweepRecord,
-    SweepResults,
+    SweepResults, Train,
 };
 use crate::{
     data::Dataset,
@@ -18,7 +18,8 @@ use serde::{de::DeserializeOwned, Serialize};
 /// ranks need the same data.
 ///
 /// # Errors
-/// As [`run`](super::run), and [`tlr::Error::Parallel`].
+/// As [`run`](super::run), and [`tlr::Error::Parallel`]. If one rank fails by itself, the others
+/// get that error, with its words.
 ///
 /// # Example
 /// ```
@@ -41,10 +42,46 @@ pub fn run_together<M: Network>(
     data: &Dataset,
     cells: &[Options],
     jobs: usize,
+    results: Option<&mut SweepResults>,
+    ranks: &AnyRanks,
+    observer: &mut dyn FnMut(&SweepRecord),
+) -> Result<usize, SweepError> {
+    let check = |options: &Options| train::check::<M>(&source(data, options)?, options);
+    let train = |options: &Options| train_cell::<M>(data, options);
+    let sweep = Sweep { data, cells, jobs, check: &check, train: &train };
+    or_leave(ranks, rounds(&sweep, results, ranks, observer))
+}
+
+/// Tells the other ranks, which may wait for this one, if it has failed by itself.
+fn or_leave<T>(ranks: &AnyRanks, made: Result<T, SweepError>) -> Result<T, SweepError> {
+    if let Err(error) = &made {
+        // All ranks know of an exchange that failed.
+        if !matches!(error, SweepError::Train(TrainError::Rate(tlr::Error::Parallel { .. }))) {
+            ranks.leave(&error.to_string());
+        }
+    }
+    made
+}
+
+/// What one rank has of a sweep.
+struct Sweep<'a> {
+    data: &'a Dataset,
+    cells: &'a [Options],
+    jobs: usize,
+    /// Checks whether a run can begin. All ranks find the same, unless one of them lacks memory or
+    /// a device.
+    check: &'a dyn Fn(&Options) -> Result<(), TrainError>,
+    train: &'a Train<'a>,
+}
+
+/// Makes the rounds of the sweep on this rank.
+fn rounds(
+    sweep: &Sweep<'_>,
     mut results: Option<&mut SweepResults>,
     ranks: &AnyRanks,
     observer: &mut dyn FnMut(&SweepRecord),
 ) -> Result<usize, SweepError> {
+    let Sweep { data, cells, jobs, check, train } = *sweep;
     let own = [("the training set", &data.train), ("the test set", &data.test)];
     let own = own.map(|(name, set)| (name.to_owned(), set.identity()));
     ranks.agree(&own).map_err(TrainError::from)?;
@@ -56,13 +93,12 @@ pub fn run_together<M: Network>(
     let (jobs, name, cells): (usize, String, Vec<Options>) = decoded(&plan)?;
     // All ranks come to the same result here.
     for options in &cells {
-        train::check::<M>(&source(data, options)?, options)?;
+        check(options)?;
     }
-    let work = |options: &Options| train_cell::<M>(data, options);
     let mut failed = 0;
     for round in cells.chunks(jobs.max(1).saturating_mul(ranks.size())) {
         let mut done = Vec::new();
-        jobs::each(Share::of_rank(ranks).of(round), jobs, &work, &mut |options, run| {
+        jobs::each(Share::of_rank(ranks).of(round), jobs, train, &mut |options, run| {
             done.push(RunResult::new(&name, options, &run));
             Ok(())
         })?;
@@ -92,4 +128,56 @@ fn encoded(value: &impl Serialize) -> Result<Vec<u8>, TrainError> {
 
 fn decoded<T: DeserializeOwned>(said: &[u8]) -> Result<T, TrainError> {
     Ok(postcard::from_bytes(said)?)
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic)]
+    use super::*;
+    use crate::data::digits;
+    use std::{
+        thread,
+        time::{Duration, Instant},
+    };
+    use tlr::{
+        parallel::{Communicator, Ranks, Threads},
+        ParallelError,
+    };
+
+    // Fails if the other rank waits until the time is out for one that cannot begin.
+    #[test]
+    fn a_rank_that_cannot_begin_tells_the_others() {
+        let data = digits::draw(0, 20, 10).unwrap();
+        let cells = [Options { epochs: 1, batch_size: 10, ..Options::default() }; 2];
+        let (folder, begun) = (tempfile::tempdir().unwrap(), Instant::now());
+        let work = |own: Threads| {
+            let boxed: Box<dyn Communicator> = Box::new(own);
+            let ranks = Ranks::new(boxed).time_out(Duration::from_secs(20));
+            let is_first = ranks.is_first();
+            let check = |_: &Options| match is_first {
+                true => Ok(()),
+                false => Err(TrainError::NoEpochs),
+            };
+            let train = |_: &Options| Err(TrainError::OnlyRelease);
+            let sweep = Sweep { data: &data, cells: &cells, jobs: 1, check: &check, train: &train };
+            let mut results =
+                is_first.then(|| SweepResults::open(folder.path(), "drawn", &data).unwrap());
+            or_leave(&ranks, rounds(&sweep, results.as_mut(), &ranks, &mut |_| ())).unwrap_err()
+        };
+        let [first, second] = thread::scope(|scope| {
+            let work = &work;
+            let own = Threads::new(2).into_iter().map(|own| scope.spawn(move || work(own)));
+            let own: Vec<_> = own.collect();
+            let errors: Vec<_> = own.into_iter().map(|own| own.join().unwrap()).collect();
+            errors.try_into().unwrap()
+        });
+        assert!(matches!(second, SweepError::Train(TrainError::NoEpochs)), "{second}");
+        let SweepError::Train(TrainError::Rate(tlr::Error::Parallel { rank, problem, .. })) = first
+        else {
+            panic!("{first}")
+        };
+        let failed = matches!(problem, ParallelError::Failed { .. });
+        assert!(rank == 1 && failed, "rank {rank}: {problem:?}");
+        assert!(begun.elapsed() < Duration::from_secs(15));
+    }
 }

@@ -20,7 +20,8 @@ use tlr::{
     Trainer, TunableOptimizer, Window,
 };
 
-/// The optimizer that `options` ask for, for epochs of `batches` batches, on these ranks together.
+/// The optimizer that `options` ask for, on these ranks together, for epochs of `batches_per_epoch`
+/// batches.
 ///
 /// # Errors
 /// Options that make no sense.
@@ -50,8 +51,9 @@ pub fn learner<M: TrainableLr<f32, D> + 'static, D: TrainDevice>(
     })
 }
 
-/// A trainer whose ranks make each step together.
-pub(super) type Trained<Opt> = Trainer<DataParallel<Opt, Box<dyn Communicator>>, AnyRule>;
+/// A trainer around an optimizer of one rank that averages gradients over all ranks.
+pub(super) type DistributedTrainer<Opt> =
+    Trainer<DataParallel<Opt, Box<dyn Communicator>>, AnyRule>;
 
 /// One rate for the whole model.
 pub(super) fn one_rate<M: TrainableLr<f32, D> + 'static, D: TrainDevice>(
@@ -59,7 +61,7 @@ pub(super) fn one_rate<M: TrainableLr<f32, D> + 'static, D: TrainDevice>(
     options: &Options,
     batches_per_epoch: usize,
     ranks: AnyRanks,
-) -> Result<Trained<AnyOptimizer<M, D>>, Error> {
+) -> Result<DistributedTrainer<AnyOptimizer<M, D>>, Error> {
     around(model, AnyOptimizer::new(model, options), options, batches_per_epoch, ranks)
 }
 
@@ -69,7 +71,7 @@ pub(super) fn a_rate_a_layer<M: TrainableLr<f32, D> + 'static, D: TrainDevice>(
     options: &Options,
     batches_per_epoch: usize,
     ranks: AnyRanks,
-) -> Result<Trained<PerLayer<AnyOptimizer<M, D>>>, Error> {
+) -> Result<DistributedTrainer<PerLayer<AnyOptimizer<M, D>>>, Error> {
     let optimizer = PerLayer::new(model, AnyOptimizer::new(model, options));
     around(model, optimizer, options, batches_per_epoch, ranks)
 }
@@ -80,7 +82,7 @@ fn around<Opt>(
     options: &Options,
     batches_per_epoch: usize,
     ranks: AnyRanks,
-) -> Result<Trained<Opt>, Error>
+) -> Result<DistributedTrainer<Opt>, Error>
 where
     Opt: TunableOptimizer<Dtype = f32, Device: TrainDevice>,
 {

@@ -3,7 +3,7 @@
 use super::DeviceError;
 #[cfg(feature = "text")]
 use crate::search::SearchError;
-use crate::{baselines::PeerError, data::DataError, layers::LayerError};
+use crate::{baselines::PeerError, data::DataError, layers::LayerError, report::count};
 use dfdx::prelude::CpuError;
 #[cfg(feature = "text")]
 use std::convert::Infallible;
@@ -87,6 +87,20 @@ pub enum TrainError {
         shape: [usize; 3],
         /// Their classes.
         classes: usize,
+    },
+    /// The optimizer makes its steps on another number of ranks than the run has.
+    #[error(
+        "the run has {}, and the optimizer makes its steps on {}: the ranks would train different \
+         models. Make the optimizer for the ranks of the run, as `train::learner` does, or train \
+         on one rank",
+        count(*ranks, "rank"),
+        count(*together, "rank")
+    )]
+    Apart {
+        /// The number of ranks of the run.
+        ranks: usize,
+        /// The number of ranks that make each step of the optimizer together.
+        together: usize,
     },
     /// The network is too large for a program without optimisation, and not compiled into one.
     #[error("this takes a network that only a program built with --release has")]

@@ -76,7 +76,21 @@ impl<M: 'static, D: TrainsIn<E>, E: Number> Start<M, D, E> {
     }
 }
 
-/// Trains. If this rank fails by itself, the others get an error that says so.
+/// Tells the other ranks, which may wait for this one, if it has failed by itself.
+pub(super) fn or_leave<T>(
+    ranks: Option<&AnyRanks>,
+    trained: Result<T, TrainError>,
+) -> Result<T, TrainError> {
+    if let (Err(error), Some(ranks)) = (&trained, ranks) {
+        let known = matches!(error, TrainError::Rate(tlr::Error::Parallel { .. }));
+        if !known && !matches!(error, TrainError::Stopped { .. }) {
+            ranks.leave(&error.to_string());
+        }
+    }
+    trained
+}
+
+/// Trains. The caller tells the other ranks of an error, by [`or_leave`].
 pub(super) fn fit<M: NumParams<E, D> + ZeroGrads<E, D>, D: TrainsIn<E>, E: Number>(
     start: &mut Start<M, D, E>,
     task: &dyn Task<M, D, E>,
@@ -84,24 +98,11 @@ pub(super) fn fit<M: NumParams<E, D> + ZeroGrads<E, D>, D: TrainsIn<E>, E: Numbe
     persistence: &Persistence<'_>,
     observer: &mut dyn FnMut(Event<'_>),
 ) -> Result<Run, TrainError> {
-    let run = fit_own(start, task, options, persistence, observer);
-    if let (Err(error), Some(ranks)) = (&run, persistence.ranks) {
-        let known = matches!(error, TrainError::Rate(tlr::Error::Parallel { .. }));
-        if !known && !matches!(error, TrainError::Stopped { .. }) {
-            ranks.leave(&error.to_string());
-        }
-    }
-    run
-}
-
-fn fit_own<M: NumParams<E, D> + ZeroGrads<E, D>, D: TrainsIn<E>, E: Number>(
-    start: &mut Start<M, D, E>,
-    task: &dyn Task<M, D, E>,
-    options: &Options,
-    persistence: &Persistence<'_>,
-    observer: &mut dyn FnMut(Event<'_>),
-) -> Result<Run, TrainError> {
     let Start { device, model, optimizer } = start;
+    let (ranks, together) = (persistence.ranks.map_or(1, AnyRanks::size), optimizer.ranks());
+    if ranks != together {
+        return Err(TrainError::Apart { ranks, together });
+    }
     let batches = task.batches_per_epoch();
     let settings = task.settings().and(persistence.settings.unwrap_or(&Facts::default()));
     let settings = settings.with("--precision", E::NAME);

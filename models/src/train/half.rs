@@ -62,6 +62,10 @@ where
         Ok(self.0.step(model, gradients, loss)?)
     }
 
+    fn ranks(&self) -> usize {
+        self.0.optimizer().optimizer().ranks().size()
+    }
+
     fn weigh_next(&mut self, examples: usize) -> Result<(), Error> {
         self.0.optimizer_mut().weigh_next(examples as f64)
     }

@@ -1,12 +1,8 @@
 //! What the training loop needs of an optimizer.
 
-use super::{TrainDevice, TrainError, TrainsIn};
+use super::{TrainError, TrainsIn};
 use dfdx::prelude::{Cpu, Dtype, Gradients, OwnedTape, Rank0, Tensor};
-use serde::Serialize;
-use tlr::{
-    engine::RateRule, optim::Resumable, Adaptation, Checkpoint, Error, Step, Trainer,
-    TunableOptimizer,
-};
+use tlr::{Adaptation, Checkpoint, Error, Step};
 
 /// A function that gives a batch's loss by a model at trial weights.
 pub type Trial<'a, M> = dyn FnMut(&mut M) -> Result<f64, TrainError> + 'a;
@@ -25,10 +21,11 @@ pub trait Learner<M, D: TrainsIn<E> = Cpu, E: Dtype = f32> {
         Ok(loss)
     }
 
-    /// One step, as [`Trainer::step_owned`]. `loss` is not [scaled](Self::scaled).
+    /// One step, as [`Trainer::step_owned`](tlr::Trainer::step_owned). `loss` is not
+    /// [scaled](Self::scaled).
     ///
     /// # Errors
-    /// As [`Trainer::step_owned`], or those of a peer.
+    /// As [`Trainer::step_owned`](tlr::Trainer::step_owned), or those of a peer.
     fn step(
         &mut self,
         model: &mut M,
@@ -58,6 +55,12 @@ pub trait Learner<M, D: TrainsIn<E> = Cpu, E: Dtype = f32> {
         None
     }
 
+    /// How many ranks make each step of this optimizer together: 1 by default, which exchanges
+    /// nothing. A run on another number of ranks is refused: [`TrainError::Apart`].
+    fn ranks(&self) -> usize {
+        1
+    }
+
     /// Sets the number of examples in this rank's next batch. By default it is ignored.
     ///
     /// # Errors
@@ -79,10 +82,11 @@ pub trait Learner<M, D: TrainsIn<E> = Cpu, E: Dtype = f32> {
         None
     }
 
-    /// As [`Trainer::average_buffers`]. By default there is nothing to average.
+    /// As [`Trainer::average_buffers`](tlr::Trainer::average_buffers). By default there is nothing
+    /// to average.
     ///
     /// # Errors
-    /// As [`Trainer::average_buffers`].
+    /// As [`Trainer::average_buffers`](tlr::Trainer::average_buffers).
     fn average_buffers(&mut self, model: &mut M) -> Result<(), Error> {
         let _ = model;
         Ok(())
@@ -94,64 +98,21 @@ pub trait Learner<M, D: TrainsIn<E> = Cpu, E: Dtype = f32> {
     /// What the schedule multiplies the learned rates of the next step by.
     fn factor(&self) -> f64;
 
-    /// As [`Trainer::window`].
+    /// As [`Trainer::window`](tlr::Trainer::window).
     fn window(&self) -> usize;
 
     /// Every decision on a rate so far.
     fn history(&self) -> &[Adaptation];
 
-    /// As [`Trainer::checkpoint`].
+    /// As [`Trainer::checkpoint`](tlr::Trainer::checkpoint).
     ///
     /// # Errors
-    /// As [`Trainer::checkpoint`].
+    /// As [`Trainer::checkpoint`](tlr::Trainer::checkpoint).
     fn checkpoint(&self, model: &M) -> Result<Checkpoint, TrainError>;
 
-    /// As [`Trainer::resume`].
+    /// As [`Trainer::resume`](tlr::Trainer::resume).
     ///
     /// # Errors
-    /// As [`Trainer::resume`].
+    /// As [`Trainer::resume`](tlr::Trainer::resume).
     fn resume(&mut self, model: &mut M, checkpoint: &Checkpoint) -> Result<(), TrainError>;
-}
-
-impl<Opt, R> Learner<Opt::Model, Opt::Device> for Trainer<Opt, R>
-where
-    Opt: TunableOptimizer<Dtype = f32, Device: TrainDevice> + Resumable,
-    R: RateRule + Serialize,
-{
-    fn step(
-        &mut self,
-        model: &mut Opt::Model,
-        gradients: &mut Gradients<f32, Opt::Device>,
-        loss: f64,
-    ) -> Result<Step, TrainError> {
-        Ok(Trainer::step_owned(self, model, gradients, loss)?)
-    }
-
-    fn rates(&self) -> Vec<(&str, f64)> {
-        Trainer::rates(self)
-    }
-
-    fn factor(&self) -> f64 {
-        Trainer::factor(self)
-    }
-
-    fn window(&self) -> usize {
-        Trainer::window(self)
-    }
-
-    fn history(&self) -> &[Adaptation] {
-        Trainer::history(self)
-    }
-
-    fn checkpoint(&self, model: &Opt::Model) -> Result<Checkpoint, TrainError> {
-        Ok(Trainer::checkpoint(self, model)?)
-    }
-
-    fn resume(
-        &mut self,
-        model: &mut Opt::Model,
-        checkpoint: &Checkpoint,
-    ) -> Result<(), TrainError> {
-        Ok(Trainer::resume(self, model, checkpoint)?)
-    }
 }

@@ -54,7 +54,7 @@ use dfdx::{
     losses::cross_entropy_with_logits_loss,
     prelude::{AsArray, Cpu, NoneTape},
 };
-use fit::{fit, Start, Step, Task};
+use fit::{fit, or_leave, Start, Step, Task};
 pub(crate) use network::tensor;
 
 /// The paper's perceptron: 784-1000-10.
@@ -160,8 +160,12 @@ pub fn train_net(
 /// [peer](crate::baselines::PeerOptimizer). What `options` say of the optimizer and its rate has no
 /// effect then.
 ///
+/// On several ranks the optimizer has to average gradients over them, which a peer does not do.
+/// [`Learner::ranks`] says whether it does.
+///
 /// # Errors
-/// As [`train`].
+/// As [`train`], and [`TrainError::Apart`] if the optimizer and `persistence` are of different
+/// numbers of ranks. Nothing is trained then.
 ///
 /// # Example
 /// ```
@@ -188,9 +192,11 @@ pub fn train_with<M: Network>(
     persistence: &Persistence<'_>,
     observer: &mut dyn FnMut(Event<'_>),
 ) -> Result<Run, TrainError> {
-    let mut start = prepare::<M>(source, options, learner)?;
-    let task = Images { source, device: start.device.clone() };
-    fit(&mut start, &task, options, persistence, observer)
+    let trained = prepare::<M>(source, options, learner).and_then(|mut start| {
+        let task = Images { source, device: start.device.clone() };
+        fit(&mut start, &task, options, persistence, observer)
+    });
+    or_leave(persistence.ranks, trained)
 }
 
 /// Images to classify.
@@ -252,7 +258,7 @@ fn test<M: Network>(
         correct += values
             .chunks(M::CLASSES)
             .zip(labels)
-            .filter(|(logits, label)| argmax(logits) == **label)
+            .filter(|(logits, label)| argmax(logits) == Some(**label))
             .count();
         let y = one_hot::<M>(device, labels)?;
         let mean = cross_entropy_with_logits_loss(logits, y).array().widened();
@@ -277,13 +283,20 @@ pub(crate) fn one_hot<M: Network>(
     tensor(device, &one_hot, (labels.len(), M::CLASSES)).map_err(error::failed)
 }
 
-/// The index of the largest value.
-pub(crate) fn argmax(values: &[f32]) -> usize {
-    let mut best = (0, f32::NEG_INFINITY);
+/// The index of the largest value, the first of several. `None` if there is no value, or if one is
+/// NaN: such logits decide for no class, not even for the right one.
+pub(crate) fn argmax(values: &[f32]) -> Option<usize> {
+    let mut best = None;
     for (index, &value) in values.iter().enumerate() {
-        if value > best.1 {
-            best = (index, value);
+        if value.is_nan() {
+            return None;
+        }
+        if best.is_none_or(|(_, largest)| value > largest) {
+            best = Some((index, value));
         }
     }
-    best.0
+    best.map(|(index, _)| index)
 }
+
+#[cfg(test)]
+mod tests;

@@ -39,7 +39,7 @@ pub enum Rule {
     /// Newton steps, each from the rate that was in force; the one to use
     #[default]
     Aligned,
-    /// Newton steps as in the paper (Eq. 8), a stretch of training late
+    /// Newton steps as in the paper (Eq. 8), applied one window after the one that was measured
     Paper,
     /// Adds --meta-rate times the slope of the loss along the rate
     Additive,

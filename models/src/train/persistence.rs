@@ -29,7 +29,9 @@ pub struct Persistence<'a> {
     /// with other settings is refused.
     pub settings: Option<&'a Facts>,
     /// The ranks that train together, each with its [share](super::Share) of the batches. Only the
-    /// first one reads and writes files. None if this process trains by itself.
+    /// first one reads and writes files. The optimizer has to make its steps on all of them
+    /// together, as those of [`learner`](super::learner) do and a peer does not: see
+    /// [`Learner::ranks`]. None if this process trains by itself.
     pub ranks: Option<&'a AnyRanks>,
 }
 

@@ -74,7 +74,7 @@ impl Share {
     }
 }
 
-/// A trainer whose ranks make each step together.
+/// A trainer on several ranks, as a [`Learner`].
 pub(super) struct Together<Opt, R>(pub(super) Trainer<DataParallel<Opt, Box<dyn Communicator>>, R>)
 where
     Opt: TunableOptimizer<Dtype = f32, Device: TrainDevice>;
@@ -91,6 +91,10 @@ where
         loss: f64,
     ) -> Result<Step, TrainError> {
         Ok(self.0.step_owned(model, gradients, loss)?)
+    }
+
+    fn ranks(&self) -> usize {
+        self.0.optimizer().ranks().size()
     }
 
     fn weigh_next(&mut self, examples: usize) -> Result<(), Error> {

@@ -3,7 +3,7 @@
 use super::{
     error::failed,
     facts::figure,
-    fit::{fit, Start, Step, Task},
+    fit::{fit, or_leave, Start, Step, Task},
     ranks::{alone, Share},
     translator::{Tally, Translator},
     Event, Facts, Number, Options, Persistence, Run, TrainError,
@@ -201,6 +201,17 @@ pub fn score(translations: &[String], references: &[String]) -> Result<Bleu, Tex
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub fn train_translator<M: Translator>(
+    corpus: &Corpus,
+    options: &Options,
+    dropout: DropoutRate,
+    persistence: &Persistence<'_>,
+    observer: &mut dyn FnMut(Event<'_>),
+) -> Result<(Run, M), TrainError> {
+    let trained = train_own(corpus, options, dropout, persistence, observer);
+    or_leave(persistence.ranks, trained)
+}
+
+fn train_own<M: Translator>(
     corpus: &Corpus,
     options: &Options,
     dropout: DropoutRate,

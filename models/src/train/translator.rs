@@ -138,7 +138,7 @@ impl<
         let counted = rows.chunks_exact(TGT).zip(&counted).filter(|(_, label)| **label != PAD);
         let (mut right, mut tokens) = (0, 0);
         for (row, label) in counted {
-            right += usize::from(super::argmax(row) == *label);
+            right += usize::from(super::argmax(row) == Some(*label));
             tokens += 1;
         }
         let loss = f64::from(self.try_loss(logits, &labels)?.array().widened()) * tokens as f64;

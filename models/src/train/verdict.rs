@@ -5,10 +5,11 @@ use crate::report::{count, rates};
 use std::fmt;
 use tlr::{engine::RATES, Adaptation, Outcome};
 
-/// The mean loss of this many steps at the beginning is the loss that a run starts from.
+/// The loss that a run starts from is the mean over the first quarter of its steps, but over at
+/// most this many.
 const FIRST: usize = 20;
 
-/// With fewer losses than this, a trend cannot be told from noise.
+/// With fewer steps than this, a trend cannot be told from noise.
 const FEWEST: usize = 2 * FIRST;
 
 /// This many rollbacks are no sign of a failure.
@@ -20,7 +21,7 @@ const FEW_ROLLBACKS: usize = 2;
 pub enum Verdict {
     /// The loss fell, by more than noise.
     Learned,
-    /// Too few windows have ended to judge.
+    /// Too few steps were made, or too few windows have ended, to judge.
     TooShort {
         /// How many steps were made.
         steps: usize,
@@ -54,14 +55,14 @@ pub enum Fault {
     },
     /// The loss is about what it was at first.
     LossStayed {
-        /// Mean over the first steps.
+        /// Mean over the first quarter of the steps, at most over twenty.
         start: f64,
         /// Mean over the last quarter of the steps.
         end: f64,
     },
     /// The loss is above its start by more than noise.
     LossRose {
-        /// Mean over the first steps.
+        /// Mean over the first quarter of the steps, at most over twenty.
         start: f64,
         /// Mean over the last quarter of the steps.
         end: f64,
@@ -101,9 +102,12 @@ impl fmt::Display for Fault {
 /// Judges a run that has come to its end.
 ///
 /// A run has failed if a rate is at its bound, if more windows were undone than kept (and more than
-/// two), or if the mean loss of its last quarter is not below that of its first twenty steps by
-/// more than twice its standard error. The loss is looked at only after forty steps, and is held
-/// against a run only where at least two windows have ended.
+/// two), or if the loss did not fall. The loss fell if its mean over the last quarter of the steps
+/// is below its mean over the first quarter by more than twice the standard error of the
+/// difference. Of the first quarter, at most twenty steps count.
+///
+/// After fewer than forty steps the loss is not judged. If it did not fall, the run has failed only
+/// if at least two windows were kept. Otherwise the run is too short to tell.
 ///
 /// # Example
 /// ```
@@ -150,7 +154,7 @@ fn fault(run: &Run) -> Option<Fault> {
     let first = finite(run.losses.get(..quarter.min(FIRST)).unwrap_or_default());
     let last = finite(run.losses.get(run.losses.len() - quarter..).unwrap_or_default());
     let (start, end) = (mean(&first), mean(&last));
-    let error = (squared_error(&first) + squared_error(&last)).sqrt();
+    let error = (squared_standard_error(&first) + squared_standard_error(&last)).sqrt();
     if end < start - 2.0 * error {
         None
     } else if end > start + 2.0 * error {
@@ -188,9 +192,9 @@ fn mean(losses: &[f64]) -> f64 {
     losses.iter().sum::<f64>() / losses.len() as f64
 }
 
-/// The standard error of the mean, from the differences between neighbours, so that a trend does
-/// not count as an error.
-fn squared_error(losses: &[f64]) -> f64 {
+/// The square of the standard error of the mean, from the differences between neighbours, so that a
+/// trend does not count as an error.
+fn squared_standard_error(losses: &[f64]) -> f64 {
     let neighbours = losses.iter().zip(losses.iter().skip(1));
     let squares: f64 = neighbours.map(|(loss, next)| (next - loss).powi(2)).sum();
     squares / (2 * losses.len().saturating_sub(1).max(1) * losses.len().max(1)) as f64

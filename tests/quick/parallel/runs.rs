@@ -8,10 +8,12 @@ use std::{
 use support::values::largest_error;
 use tlr::{Error, ParallelError};
 use tlr_models::{
+    baselines::{PeerOptimizer, Sgd},
     data::{digits, Dataset},
     sweep::{self, SweepRecord, SweepResults},
     train::{
-        self, train, AnyRanks, Event, InMemory, Net, Options, Persistence, Run, Share, TrainError,
+        self, train, train_with, AnyLearner, AnyRanks, Event, InMemory, Net, Options, Persistence,
+        Run, Share, TrainError,
     },
 };
 
@@ -155,6 +157,62 @@ fn what_stops_the_first_rank_is_told_to_all() {
     });
     assert_eq!(told[0], "its own");
     assert!(told[1].starts_with("there is a checkpoint at "), "{}", told[1]);
+}
+
+/// Trains with the optimizer that `learner` makes for the ranks `own`, on a run of `ranks`.
+fn error_with(
+    own: &AnyRanks,
+    ranks: Option<&AnyRanks>,
+    learner: impl FnOnce(&Net) -> Result<AnyLearner<Net>, TrainError>,
+) -> TrainError {
+    let (data, options) = (data(), options());
+    let source = InMemory::new(&data, options.batch_size, options.seed, None).unwrap();
+    let source = source.share(Share::of_rank(own));
+    let persistence = Persistence { ranks, ..Persistence::default() };
+    let begun = &mut |_: Event<'_>| panic!("a run that is refused has begun");
+    train_with(&source, &options, learner, &persistence, begun).unwrap_err()
+}
+
+/// Fails if ranks whose optimizers do not exchange train a model each, and nobody is told.
+#[test]
+fn an_optimizer_of_another_number_of_ranks_is_refused() {
+    on_boxed_ranks(2, |own| {
+        let peer = |model: &Net| -> Result<AnyLearner<Net>, TrainError> {
+            Ok(Box::new(PeerOptimizer::new(model, Sgd::default())?))
+        };
+        let error = error_with(&own, Some(&own), peer);
+        assert!(matches!(error, TrainError::Apart { ranks: 2, together: 1 }), "{error}");
+    });
+    on_boxed_ranks(2, |own| {
+        let together = |model: &Net| -> Result<AnyLearner<Net>, TrainError> {
+            Ok(train::learner(model, &options(), 6, own.clone())?)
+        };
+        let error = error_with(&own, None, together);
+        assert!(matches!(error, TrainError::Apart { ranks: 1, together: 2 }), "{error}");
+    });
+}
+
+/// Fails if a rank waits until the time is out for another that has no optimizer.
+#[test]
+fn a_rank_without_an_optimizer_tells_the_others() {
+    let told = on_boxed_ranks(2, |own| {
+        let learner = |model: &Net| -> Result<AnyLearner<Net>, TrainError> {
+            match own.is_first() {
+                true => Ok(train::learner(model, &options(), 6, own.clone())?),
+                false => Err(TrainError::OnlyRelease),
+            }
+        };
+        match error_with(&own, Some(&own), learner) {
+            TrainError::OnlyRelease => "its own".to_owned(),
+            TrainError::Rate(Error::Parallel {
+                rank: 1,
+                problem: ParallelError::Failed { message },
+                ..
+            }) => message,
+            other => panic!("{other:?}"),
+        }
+    });
+    assert_eq!(told, [&*TrainError::OnlyRelease.to_string(), "its own"]);
 }
 
 /// The runs of a sweep, each made by one of the ranks, are those of one process. Fails if a cell is

@@ -22,8 +22,8 @@ pub const IMAGENET_DEVIATION: [f32; 3] = [0.229, 0.224, 0.225];
 /// How a picture of any size becomes the input of a model.
 ///
 /// Pictures are resized by averaging over triangles as wide as the scale asks for, so that smaller
-/// ones do not alias. Grey pictures get three equal channels, transparency is dropped, and a turn
-/// noted in the file is not made.
+/// ones do not alias. Grey pictures get three equal channels, transparency is dropped, and the
+/// EXIF orientation is ignored.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Preparation {
     /// The width and height of the result in pixels. Default 224.

@@ -247,7 +247,7 @@ pub(super) fn classify<M: Network<Number = f32, Device: TaskDevice>>(
     let logits = model.logits(device, images)?;
     let of_image = logits.as_vec();
     let pairs = of_image.chunks(M::CLASSES).zip(labels);
-    let right = pairs.filter(|(logits, label)| argmax(logits) == **label).count();
+    let right = pairs.filter(|(logits, label)| argmax(logits) == Some(**label)).count();
     let y = one_hot::<M>(device, labels)?;
     let mean = f64::from(cross_entropy_with_logits_loss(logits, y).array());
     Ok((mean * labels.len() as f64, right))

@@ -25,7 +25,7 @@ impl Measure {
                     pairs.map(|(o, d)| d * (all.ln() + most - o)).sum()
                 }
             };
-            right += usize::from(argmax(output) == argmax(due));
+            right += usize::from(argmax(output).is_some_and(|class| Some(class) == argmax(due)));
         }
         let count = (due.len() / O).max(1) as f64;
         let accuracy = (self == Self::Entropy).then_some(right as f64 / count);
@@ -52,6 +52,8 @@ mod tests {
         let expected = (2.0_f64.ln() + (1.0 + (-3.0_f64).exp()).ln()) / 2.0;
         assert!((entropy.loss - expected).abs() < 1e-12);
         assert_eq!(entropy.accuracy, Some(0.5));
+        let nan = Measure::Entropy.test::<2>(&[f32::NAN; 2], &[1.0, 0.0]);
+        assert_eq!(nan.accuracy, Some(0.0));
     }
 
     #[test]

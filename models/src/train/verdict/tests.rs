@@ -67,6 +67,17 @@ fn a_loss_that_stayed_or_rose_was_not() {
     assert_eq!(fault_of(&exact), Some(Fault::LossRose { start: 2.0, end: 5.0 }));
 }
 
+// Fails if twenty steps count as the first of forty, or thirty as the first of 120.
+#[test]
+fn the_first_steps_are_a_quarter_but_at_most_twenty() {
+    let forty = [[3.0; 10], [2.0; 10], [4.0; 10], [5.0; 10]].concat();
+    let many = [vec![3.0; 20], vec![1.0; 60], vec![5.0; 40]].concat();
+    for losses in [forty, many] {
+        let fault = fault_of(&run(losses, &GOOD));
+        assert_eq!(fault, Some(Fault::LossRose { start: 3.0, end: 5.0 }));
+    }
+}
+
 /// Skipped batches among good ones. Fails if one of them spoils a mean.
 #[test]
 fn a_few_losses_that_are_not_finite_are_left_out() {
