@@ -149,7 +149,7 @@ fn gpu_a_rank_that_leaves_is_named() {
     // Without a word.
     let all = connected(2, |own| {
         let ranks = Ranks::new(own).time_out(MINUTE);
-        ranks.is_first().then(|| ranks.gather(&[7; 100_000]))
+        ranks.is_first().then(|| ranks.all_gather(&[7; 100_000]))
     });
     match all.first() {
         Some(Some(Err(Error::Parallel { rank: 1, problem: ParallelError::Ended, .. }))) => (),
@@ -198,9 +198,9 @@ fn gpu_a_rank_that_says_nothing_is_named_in_time() {
             return None;
         }
         let begun = Instant::now();
-        let error = ranks.gather(&[7; 100_000]).unwrap_err();
+        let error = ranks.all_gather(&[7; 100_000]).unwrap_err();
         assert!(begun.elapsed() < MINUTE / 2);
-        assert_eq!(ranks.gather(&[]).unwrap_err(), error);
+        assert_eq!(ranks.all_gather(&[]).unwrap_err(), error);
         Some(error)
     });
     match all.first() {
@@ -220,7 +220,7 @@ fn gpu_all_are_told_who_is_lost() {
         let ranks = Ranks::new(own).time_out([SHORT, MINUTE, MINUTE][rank]);
         thread::sleep([0, 4, 2][rank] * SHORT);
         let begun = Instant::now();
-        let error = (rank != 1).then(|| ranks.gather(&[7; 100_000]).unwrap_err());
+        let error = (rank != 1).then(|| ranks.all_gather(&[7; 100_000]).unwrap_err());
         assert!(begun.elapsed() < MINUTE / 2);
         error
     });
@@ -277,7 +277,7 @@ fn gpu_alone_there_is_nobody_to_connect_to() {
     let Some(_one) = gpus(1) else { return };
     let all = connected(1, |mut own| {
         assert_eq!(own.send(1, vec![7; 100_000]), Err(LinkError::Ended));
-        Ranks::new(own).gather(b"here").unwrap()
+        Ranks::new(own).all_gather(b"here").unwrap()
     });
     assert_eq!(all, [[b"here".to_vec()]]);
 }

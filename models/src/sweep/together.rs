@@ -102,7 +102,7 @@ fn rounds(
             done.push(RunResult::new(&name, options, &run));
             Ok(())
         })?;
-        let said = ranks.gather(&encoded(&done)?).map_err(TrainError::from)?;
+        let said = ranks.all_gather(&encoded(&done)?).map_err(TrainError::from)?;
         let mut write = || -> Result<(), SweepError> {
             let Some(results) = &mut results else { return Ok(()) };
             for said in &said {

@@ -253,7 +253,7 @@ impl Persistence<'_> {
     ) -> Result<(), TrainError> {
         let Some(path) = self.checkpoint else { return Ok(()) };
         let all = match self.ranks {
-            Some(ranks) => ranks.gather(&postcard::to_stdvec(&drawn)?)?,
+            Some(ranks) => ranks.all_gather(&postcard::to_stdvec(&drawn)?)?,
             None => vec![postcard::to_stdvec(&drawn)?],
         };
         let all = all.iter().map(|drawn| postcard::from_bytes(drawn));

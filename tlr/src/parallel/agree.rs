@@ -22,7 +22,7 @@ impl<C: Communicator> Ranks<C> {
     /// # Ok::<(), tlr::Error>(())
     /// ```
     pub fn agree<T: AsRef<str>>(&self, facts: &[(T, T)]) -> Result<(), Error> {
-        let all = self.gather(&digest(facts).to_le_bytes())?;
+        let all = self.all_gather(&digest(facts).to_le_bytes())?;
         match odd_one_out(&all) {
             Some((odd, other)) => Err(self.name_difference(facts, odd, other)?),
             None => Ok(()),
@@ -38,7 +38,7 @@ impl<C: Communicator> Ranks<C> {
     ) -> Result<Error, Error> {
         let words: Vec<_> =
             facts.iter().map(|(name, fact)| (name.as_ref(), fact.as_ref())).collect();
-        let all = self.gather(&serde_json::to_vec(&words).unwrap_or_default())?;
+        let all = self.all_gather(&serde_json::to_vec(&words).unwrap_or_default())?;
         let of = |rank: usize| -> Vec<(String, String)> {
             all.get(rank).and_then(|said| serde_json::from_slice(said).ok()).unwrap_or_default()
         };

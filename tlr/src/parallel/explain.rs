@@ -63,7 +63,7 @@ where
             Mismatch::Standing => self.compare_standing(standing, odd, other)?,
             Mismatch::Weights => {
                 let said: Vec<_> = checksums.iter().flat_map(|sum| sum.to_le_bytes()).collect();
-                let all = self.ranks.gather(&said)?;
+                let all = self.ranks.all_gather(&said)?;
                 let parts =
                     |rank: usize| all.get(rank).map_or(&[][..], |said| said.as_chunks::<4>().0);
                 if parts(odd).len() != parts(other).len() {
@@ -93,7 +93,7 @@ where
         let group_digests = standing.map_or(&[][..], |standing| &standing.group_digests);
         let rates_said = rates.iter().flat_map(|(_, rate)| rate.to_bits().to_le_bytes());
         let digests_said = group_digests.iter().flat_map(|digest| digest.to_le_bytes());
-        let all = self.ranks.gather(&rates_said.chain(digests_said).collect::<Vec<_>>())?;
+        let all = self.ranks.all_gather(&rates_said.chain(digests_said).collect::<Vec<_>>())?;
         let words = |rank: usize| -> Vec<u64> {
             let said = all.get(rank).map_or(&[][..], |said| said.as_chunks().0);
             said.iter().map(|word| u64::from_le_bytes(*word)).collect()

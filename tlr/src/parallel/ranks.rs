@@ -23,7 +23,7 @@ use std::{
 /// let ranks = Threads::new(2).into_iter().map(|own| std::thread::spawn(move || {
 ///     let ranks = Ranks::new(own);
 ///     assert_eq!(ranks.size(), 2);
-///     let all = ranks.gather(&[ranks.rank() as u8])?; // each says a word, and all hear all
+///     let all = ranks.all_gather(&[ranks.rank() as u8])?; // each says a word, and all hear all
 ///     assert_eq!(all, [[0], [1]]);
 ///     let mut word = if ranks.is_first() { b"go".to_vec() } else { Vec::new() };
 ///     ranks.broadcast(&mut word)?; // the first one says something
@@ -118,11 +118,11 @@ impl<C: Communicator> Ranks<C> {
     /// [`Error::Parallel`].
     ///
     /// Example: [`Ranks`].
-    pub fn gather(&self, words: &[u8]) -> Result<Vec<Vec<u8>>, Error> {
+    pub fn all_gather(&self, words: &[u8]) -> Result<Vec<Vec<u8>>, Error> {
         self.gather_as(Kind::Words, words)
     }
 
-    /// The same as [`gather`](Self::gather), by messages of this kind: they are not taken for those
+    /// The same as [`all_gather`](Self::all_gather), by messages of this kind: they are not taken for those
     /// of another call.
     pub(super) fn gather_as(&self, kind: Kind, words: &[u8]) -> Result<Vec<Vec<u8>>, Error> {
         let mut link = self.link();
@@ -217,7 +217,7 @@ impl<C: Communicator> Ranks<C> {
     ///
     /// Example: [`Ranks`].
     pub fn wait_for_all(&self) -> Result<(), Error> {
-        self.gather(&[]).map(|_| ())
+        self.all_gather(&[]).map(|_| ())
     }
 
     /// Whether `here` is true on any rank.
@@ -227,7 +227,7 @@ impl<C: Communicator> Ranks<C> {
     ///
     /// Example: [`Ranks`].
     pub fn any(&self, here: bool) -> Result<bool, Error> {
-        Ok(self.gather(&[u8::from(here)])?.iter().any(|said| said == &[1]))
+        Ok(self.all_gather(&[u8::from(here)])?.iter().any(|said| said == &[1]))
     }
 
     /// Succeeds if no rank reports a failure. Otherwise all ranks get an error that names the first
@@ -254,7 +254,7 @@ impl<C: Communicator> Ranks<C> {
     /// ```
     pub fn confirm(&self, failure: Option<&str>) -> Result<(), Error> {
         let said = failure.map_or_else(Vec::new, |words| [b"!", words.as_bytes()].concat());
-        let all = self.gather(&said)?;
+        let all = self.all_gather(&said)?;
         match all.iter().enumerate().find_map(|(rank, said)| Some((rank, said.get(1..)?))) {
             Some((rank, words)) => {
                 let message = String::from_utf8_lossy(words).into_owned();

@@ -55,7 +55,7 @@ where
             standing: standing.map_or(0, Standing::digest),
             weights: digest_of(&checksums),
         };
-        let said = self.ranks.gather(&header.to_bytes())?;
+        let said = self.ranks.all_gather(&header.to_bytes())?;
         let headers: Vec<_> = said.iter().map(|said| Header::from_bytes(said)).collect();
         self.last.flag = headers.iter().any(|header| header.flag);
         match HeaderCheck::of(&headers) {

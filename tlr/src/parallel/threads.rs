@@ -18,7 +18,7 @@ use std::{
 ///     .into_iter()
 ///     .map(|own| std::thread::spawn(move || {
 ///         let ranks = Ranks::new(own);
-///         ranks.gather(&[ranks.rank() as u8])
+///         ranks.all_gather(&[ranks.rank() as u8])
 ///     }))
 ///     .collect();
 /// for thread in threads {
