@@ -122,8 +122,8 @@ impl<C: Communicator> Ranks<C> {
         self.gather_as(Kind::Words, words)
     }
 
-    /// The same as [`all_gather`](Self::all_gather), by messages of this kind: they are not taken for those
-    /// of another call.
+    /// The same as [`all_gather`](Self::all_gather), by messages of this kind: they are not taken
+    /// for those of another call.
     pub(super) fn gather_as(&self, kind: Kind, words: &[u8]) -> Result<Vec<Vec<u8>>, Error> {
         let mut link = self.link();
         link.begin()?;
