@@ -232,6 +232,12 @@ mod tests {
         assert!(GroupRamp { means: vec![0.0; 4], ..group(&[]) }.is_possible(8));
         assert!(!GroupRamp { means: vec![0.0; 5], ..group(&[]) }.is_possible(8));
         assert!(!GroupRamp { rate: 0.0, ..group(&[]) }.is_possible(8));
+        let confirmed = |rate| GroupRamp { unconfirmed: Some(rate), ..group(&[]) }.is_possible(8);
+        assert!(confirmed(1e-31) && confirmed(2.0));
+        assert!([0.0, -1.0, f64::INFINITY, f64::NAN].iter().all(|rate| !confirmed(*rate)));
+        let raised = |by| GroupRamp { raised: by, ..group(&[]) }.is_possible(8);
+        assert!(raised(1.0) && raised(4.0));
+        assert!([0.5, f64::INFINITY, f64::NAN].iter().all(|by| !raised(*by)));
         assert!(!group(&[]).is_possible(7) && !group(&[0.0; 9]).is_possible(8));
     }
 

@@ -148,12 +148,13 @@ impl Ramp {
 
     /// Whether an engine with this number of groups can have been in this state.
     pub(crate) fn is_possible(&self, groups: usize) -> bool {
+        // One more while the last step is under way: its batch may yet be skipped.
+        let most = LONGEST_RAMP + 1;
         self.groups.len() == groups
-            // One more while the last step is under way: its batch may yet be skipped.
-            && self.steps <= LONGEST_RAMP + 1
-            && self.whole.count <= LONGEST_RAMP
-            && self.known_at <= LONGEST_RAMP
-            && self.groups.iter().all(|group| group.is_possible(LONGEST_RAMP))
+            && self.steps <= most
+            && self.whole.count <= most
+            && self.known_at <= most
+            && self.groups.iter().all(|group| group.is_possible(most))
             && match self.stage {
                 Stage::Growing { each, looks, taken } => {
                     (1..=MOST_STEPS_A_LOOK).contains(&each)

@@ -58,6 +58,9 @@ fn stages_that_cannot_be() {
     let fresh = || at(Stage::Probing, vec![group(1.0)]);
     assert!(!Ramp { whole: many, ..fresh() }.is_possible(1));
     assert!(!Ramp { known_at: u64::MAX, ..fresh() }.is_possible(1));
+    // The batch of the last step may be skipped, and then there is one more.
+    assert!(Ramp { steps: LONGEST_RAMP + 1, ..fresh() }.is_possible(1));
+    assert!(!Ramp { steps: LONGEST_RAMP + 2, ..fresh() }.is_possible(1));
 }
 
 // It ends where it is. Fails with another count.
