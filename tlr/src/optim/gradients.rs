@@ -74,9 +74,9 @@ where
         if !seen.trainable || failed.is_some() {
             return;
         }
-        match seen.descend(gradients) {
-            Ok(Some(_)) => (),
-            Ok(None) => unused.ids.extend(seen.tensor().id()),
+        match seen.has_gradient(gradients) {
+            Ok(true) => (),
+            Ok(false) => unused.ids.extend(seen.tensor().id()),
             Err(error) => failed = Some(error),
         }
     });

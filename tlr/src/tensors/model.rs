@@ -64,7 +64,7 @@ pub struct Seen<'a, E: Dtype, D: Device<E>> {
 }
 
 type Descend<'a, E, D> =
-    dyn FnMut(&Gradients<E, D>) -> Result<Option<Vec<E>>, <D as HasErr>::Err> + 'a;
+    dyn FnMut(&Gradients<E, D>, Option<&mut Vec<E>>) -> Result<bool, <D as HasErr>::Err> + 'a;
 
 impl<E: Dtype, D: Device<E>> fmt::Debug for Seen<'_, E, D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -88,13 +88,20 @@ impl<'a, E: Dtype, D: Device<E>> Seen<'a, E, D> {
         }
     }
 
+    /// Whether `gradients` has one for this tensor, which dfdx tells nobody but its optimizers. No
+    /// element is read: on a GPU the host does not wait.
+    pub(crate) fn has_gradient(&mut self, gradients: &Gradients<E, D>) -> Result<bool, D::Err> {
+        (self.descend)(gradients, None)
+    }
+
     /// The elements after a step of dfdx's plain descent at a rate of 1, which is not made. `None`
-    /// if `gradients` has none for this tensor, which dfdx tells nobody but its optimizers.
+    /// if there is no gradient.
     pub(crate) fn descend(
         &mut self,
         gradients: &Gradients<E, D>,
     ) -> Result<Option<Vec<E>>, D::Err> {
-        (self.descend)(gradients)
+        let mut after = Vec::new();
+        Ok((self.descend)(gradients, Some(&mut after))?.then_some(after))
     }
 
     /// The identity that dfdx gives the tensor.
@@ -303,13 +310,16 @@ impl<E: Dtype, D: Device<E>> TensorVisitor<E, D> for Visitor<'_, E, D> {
         // If the field is itself a tensor, dfdx's name for it ends with a dot.
         let name = name.map(|name| name.trim_end_matches('.').to_owned());
         let mut options = Some(options);
-        let mut descend = |gradients: &Gradients<E, D>| {
-            let (Some(tensor), Some(options)) = (shared, options.take()) else { return Ok(None) };
+        let mut descend = |gradients: &Gradients<E, D>, after: Option<&mut Vec<E>>| {
+            let (Some(tensor), Some(options)) = (shared, options.take()) else { return Ok(false) };
             let mut copy = tensor.clone();
             let mut sgd = Sgd::new(&(), SgdConfig { lr: 1.0, ..Default::default() });
             let mut update = (&mut sgd, gradients, UnusedTensors::default());
             update.visit(options, &mut copy)?;
-            Ok(update.2.is_empty().then(|| super::values(&copy)))
+            if let Some(after) = after {
+                *after = super::values(&copy);
+            }
+            Ok(update.2.is_empty())
         };
         (self.0)(Seen { trainable, is_buffer, name, tensor, descend: &mut descend });
         Ok(None)
