@@ -49,18 +49,13 @@ pub fn run_together<M: Network>(
     let check = |options: &Options| train::check::<M>(&source(data, options)?, options);
     let train = |options: &Options| train_cell::<M>(data, options);
     let sweep = Sweep { data, cells, jobs, check: &check, train: &train };
-    or_leave(ranks, rounds(&sweep, results, ranks, observer))
+    tell(ranks, rounds(&sweep, results, ranks, observer))
 }
 
-/// Tells the other ranks, which may wait for this one, if it has failed by itself.
-fn or_leave<T>(ranks: &AnyRanks, made: Result<T, SweepError>) -> Result<T, SweepError> {
-    if let Err(error) = &made {
-        // All ranks know of an exchange that failed.
-        if !matches!(error, SweepError::Train(TrainError::Rate(tlr::Error::Parallel { .. }))) {
-            ranks.leave(&error.to_string());
-        }
-    }
-    made
+/// Tells the other ranks of an error of this one.
+fn tell<T>(ranks: &AnyRanks, made: Result<T, SweepError>) -> Result<T, SweepError> {
+    let all_know = |error: &SweepError| matches!(error, SweepError::Train(own) if own.all_know());
+    train::or_leave(Some(ranks), made, all_know)
 }
 
 /// What one rank has of a sweep.
@@ -162,7 +157,7 @@ mod tests {
             let sweep = Sweep { data: &data, cells: &cells, jobs: 1, check: &check, train: &train };
             let mut results =
                 is_first.then(|| SweepResults::open(folder.path(), "drawn", &data).unwrap());
-            or_leave(&ranks, rounds(&sweep, results.as_mut(), &ranks, &mut |_| ())).unwrap_err()
+            tell(&ranks, rounds(&sweep, results.as_mut(), &ranks, &mut |_| ())).unwrap_err()
         };
         let [first, second] = thread::scope(|scope| {
             let work = &work;

@@ -145,6 +145,13 @@ pub enum TrainError {
     Device(#[from] DeviceError),
 }
 
+impl TrainError {
+    /// Whether all ranks know of it: an exchange that failed, or a stop that they have agreed on.
+    pub(crate) fn all_know(&self) -> bool {
+        matches!(self, Self::Rate(tlr::Error::Parallel { .. }) | Self::Stopped { .. })
+    }
+}
+
 /// What a trainer refuses too is the trainer's own error, also if a peer refuses it.
 impl From<PeerError> for TrainError {
     fn from(error: PeerError) -> Self {

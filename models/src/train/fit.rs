@@ -76,21 +76,7 @@ impl<M: 'static, D: TrainsIn<E>, E: Number> Start<M, D, E> {
     }
 }
 
-/// Tells the other ranks, which may wait for this one, if it has failed by itself.
-pub(super) fn or_leave<T>(
-    ranks: Option<&AnyRanks>,
-    trained: Result<T, TrainError>,
-) -> Result<T, TrainError> {
-    if let (Err(error), Some(ranks)) = (&trained, ranks) {
-        let known = matches!(error, TrainError::Rate(tlr::Error::Parallel { .. }));
-        if !known && !matches!(error, TrainError::Stopped { .. }) {
-            ranks.leave(&error.to_string());
-        }
-    }
-    trained
-}
-
-/// Trains. The caller tells the other ranks of an error, by [`or_leave`].
+/// Trains. The caller tells the other ranks of an error, by [`or_leave`](super::ranks::or_leave).
 pub(super) fn fit<M: NumParams<E, D> + ZeroGrads<E, D>, D: TrainsIn<E>, E: Number>(
     start: &mut Start<M, D, E>,
     task: &dyn Task<M, D, E>,

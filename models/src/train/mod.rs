@@ -38,6 +38,7 @@ pub use network::{Logits, Network, Pixels, TrainLogits};
 pub use number::{Model, Number, Trainable};
 pub use options::{name, Base, Mode, Options, Rule, Shape};
 pub use persistence::Persistence;
+pub(crate) use ranks::or_leave;
 pub use ranks::{alone, AnyRanks, Share};
 pub use run::{rollback_steps, Event, Run};
 #[cfg(feature = "pictures")]
@@ -54,7 +55,7 @@ use dfdx::{
     losses::cross_entropy_with_logits_loss,
     prelude::{AsArray, Cpu, NoneTape},
 };
-use fit::{fit, or_leave, Start, Step, Task};
+use fit::{fit, Start, Step, Task};
 pub(crate) use network::tensor;
 
 /// The paper's perceptron: 784-1000-10.
@@ -196,7 +197,7 @@ pub fn train_with<M: Network>(
         let task = Images { source, device: start.device.clone() };
         fit(&mut start, &task, options, persistence, observer)
     });
-    or_leave(persistence.ranks, trained)
+    or_leave(persistence.ranks, trained, TrainError::all_know)
 }
 
 /// Images to classify.

@@ -3,7 +3,7 @@
 use super::{Learner, TrainDevice, TrainError};
 use dfdx::prelude::Gradients;
 use serde::Serialize;
-use std::ops::Range;
+use std::{fmt::Display, ops::Range};
 use tlr::{
     engine::RateRule,
     optim::{Resumable, TunableOptimizer},
@@ -13,6 +13,21 @@ use tlr::{
 
 /// Ranks over any communicator.
 pub type AnyRanks = Ranks<Box<dyn Communicator>>;
+
+/// Tells the other ranks, which may wait for this one, if it has failed by itself: by an error that
+/// they do not know of.
+pub(crate) fn or_leave<T, E: Display>(
+    ranks: Option<&AnyRanks>,
+    made: Result<T, E>,
+    all_know: impl Fn(&E) -> bool,
+) -> Result<T, E> {
+    if let (Err(error), Some(ranks)) = (&made, ranks)
+        && !all_know(error)
+    {
+        ranks.leave(&error.to_string());
+    }
+    made
+}
 
 /// One process that trains by itself.
 ///

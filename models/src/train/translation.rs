@@ -3,7 +3,8 @@
 use super::{
     error::failed,
     facts::figure,
-    fit::{fit, or_leave, Start, Step, Task},
+    fit::{fit, Start, Step, Task},
+    ranks::or_leave,
     ranks::{alone, Share},
     translator::{Tally, Translator},
     Event, Facts, Number, Options, Persistence, Run, TrainError,
@@ -208,7 +209,7 @@ pub fn train_translator<M: Translator>(
     observer: &mut dyn FnMut(Event<'_>),
 ) -> Result<(Run, M), TrainError> {
     let trained = train_own(corpus, options, dropout, persistence, observer);
-    or_leave(persistence.ranks, trained)
+    or_leave(persistence.ranks, trained, TrainError::all_know)
 }
 
 fn train_own<M: Translator>(

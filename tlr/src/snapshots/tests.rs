@@ -119,16 +119,21 @@ impl crate::optim::Shards for OfTwo {
     }
 }
 
+/// A model, and the first of two ranks' half of its snapshots.
+fn halved(directions: bool) -> (Tensor<Rank1<80>, f32, Cpu>, Snapshots<f32>) {
+    let model = Cpu::default().zeros::<Rank1<80>>();
+    let layout = Layout { directions, place: Some((0, 2)), ..Layout::default() };
+    let mut snapshots = Snapshots::new(&model, 1, &|_| Some(0), layout).unwrap();
+    snapshots.take(&model, TensorKind::Weights).unwrap();
+    (model, snapshots)
+}
+
 /// A rank fails while a window ends. Fails if B is replaced before the sums of all ranks are there:
 /// a rollback would then lead to the weights that were to be undone.
 #[test]
 fn a_window_that_another_rank_cannot_end_leaves_the_snapshot() {
     for directions in [false, true] {
-        let dev = Cpu::default();
-        let mut model = dev.zeros::<Rank1<80>>();
-        let layout = Layout { directions, place: Some((0, 2)), ..Layout::default() };
-        let mut snapshots = Snapshots::<f32>::new(&model, 1, &|_| Some(0), layout).unwrap();
-        snapshots.take(&model, TensorKind::Weights).unwrap();
+        let (mut model, mut snapshots) = halved(directions);
         let last = |snapshots: &Snapshots<f32>| snapshots.tensors[0].last.read().unwrap().to_vec();
         for (weight, fails) in [(2.0, false), (6.0, true), (7.0, false)] {
             let before = last(&snapshots);
@@ -145,11 +150,7 @@ fn a_window_that_another_rank_cannot_end_leaves_the_snapshot() {
 #[test]
 fn a_way_back_that_another_rank_cannot_go_leaves_the_snapshots() {
     for directions in [false, true] {
-        let dev = Cpu::default();
-        let mut model = dev.zeros::<Rank1<80>>();
-        let layout = Layout { directions, place: Some((0, 2)), ..Layout::default() };
-        let mut snapshots = Snapshots::<f32>::new(&model, 1, &|_| Some(0), layout).unwrap();
-        snapshots.take(&model, TensorKind::Weights).unwrap();
+        let (mut model, mut snapshots) = halved(directions);
         model.copy_from(&[2.0; 80]);
         snapshots.advance(&model, Some(&OfTwo { fails: false })).unwrap();
         model.copy_from(&[5.0; 80]);
