@@ -1,21 +1,22 @@
 //! The paper's evidence as one page.
 
+mod verdicts;
+
 use super::{
     chart, figure, head,
-    tables::{loss, losses, table},
-    words::percent,
+    tables::{losses, table},
 };
 use crate::{
     lab::{
-        measures::{regret, spread},
+        measures::spread,
         paper::{Exhibit, Quantity, Series, View},
         Curve, Group, Record, Results, Scale, Task,
     },
     report::{count, svg::escaped},
     sweep::Ended,
 };
-use std::collections::BTreeSet;
-use std::fmt::Write;
+use std::{collections::BTreeSet, fmt::Write};
+use verdicts::verdicts;
 
 /// The page of these exhibits, as far as their runs are done.
 ///
@@ -201,98 +202,6 @@ fn bullets(sentences: &[String]) -> String {
         items
     } else {
         format!("<ul>\n{items}</ul>\n")
-    }
-}
-
-/// A sentence on each view: first the views with this library beside others, then those with its
-/// variants only, and those whose runs are not all done.
-fn verdicts(exhibits: &[&Exhibit], runs: &Runs<'_>) -> (Vec<String>, Vec<String>, Vec<String>) {
-    let (mut compared, mut varied, mut unfinished) = (Vec::new(), Vec::new(), Vec::new());
-    for exhibit in exhibits {
-        let title = exhibit.title.split(':').next().unwrap_or(exhibit.title);
-        let (done, all) = runs.done(exhibit);
-        if done < all {
-            let title = escaped(title);
-            unfinished.push(format!("<b>{title}</b>: {done} of {all} runs are done."));
-            continue;
-        }
-        for view in &exhibit.views {
-            let methods = methods(view, exhibit, runs);
-            let is_ours = |one: &&Method<'_>| one.is(&[Group::Learned, Group::Starts]);
-            let is_tried = |one: &&Method<'_>| one.is(&[Group::Tried]);
-            let ours = least(methods.iter().filter(is_ours));
-            let other = least(methods.iter().filter(|one| !is_ours(one) && !is_tried(one)));
-            let (Some(best), Some(worst)) =
-                (least(methods.iter()), methods.iter().max_by(|a, b| a.loss.total_cmp(&b.loss)))
-            else {
-                continue;
-            };
-            match (ours, other) {
-                (Some(ours), Some(other)) => compared.push(beside(title, ours, other)),
-                _ => varied.push(format!(
-                    "<b>{}</b>: {} Final test losses go from {} ({}) to {} ({}).",
-                    escaped(title),
-                    escaped(view.caption()),
-                    loss(best.loss),
-                    escaped(best.label),
-                    loss(worst.loss),
-                    escaped(worst.label)
-                )),
-            }
-        }
-    }
-    (compared, varied, unfinished)
-}
-
-fn beside(title: &str, ours: &Method<'_>, other: &Method<'_>) -> String {
-    let by = regret(ours.loss, other.loss);
-    format!(
-        "<b>{}</b>: {} has a final test loss of {}, and the best of the others, {}, has {}. It \
-         <b>{}</b> by {}.",
-        escaped(title),
-        escaped(ours.label),
-        loss(ours.loss),
-        escaped(other.label),
-        loss(other.loss),
-        if by <= 0.0 { "wins" } else { "loses" },
-        percent(by.abs()).trim_start_matches('+')
-    )
-}
-
-/// A line of a figure or a row of a table, with its mean loss.
-struct Method<'a> {
-    label: &'a str,
-    group: Option<Group>,
-    loss: f64,
-}
-
-impl Method<'_> {
-    fn is(&self, groups: &[Group]) -> bool {
-        self.group.is_some_and(|group| groups.contains(&group))
-    }
-}
-
-fn least<'a, 'b>(methods: impl Iterator<Item = &'a Method<'b>>) -> Option<&'a Method<'b>>
-where
-    'b: 'a,
-{
-    methods.min_by(|a, b| a.loss.total_cmp(&b.loss))
-}
-
-fn methods<'a>(view: &'a View, exhibit: &Exhibit, runs: &Runs<'_>) -> Vec<Method<'a>> {
-    let of = |label: &'a str, cells: &[Series]| {
-        let losses: Option<Vec<_>> =
-            cells.iter().map(|cell| Some(runs.best(cell, exhibit)?.loss())).collect();
-        let group = cells.first().and_then(Series::group);
-        Some(Method { label, group, loss: spread(&losses?)?.0 })
-    };
-    match view {
-        View::Curves { series, .. } => {
-            series.iter().filter_map(|one| of(&one.label, std::slice::from_ref(one))).collect()
-        }
-        View::Grid { rows, .. } => {
-            rows.iter().filter_map(|(label, cells)| of(label, cells)).collect()
-        }
     }
 }
 

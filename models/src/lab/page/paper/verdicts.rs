@@ -1,0 +1,133 @@
+//! The first sentences of the paper's page: where the library wins, where it loses, and what else
+//! varies.
+
+use super::{
+    super::{tables::loss, words::percent},
+    Runs,
+};
+use crate::{
+    lab::{
+        measures::{regret, spread},
+        paper::{Exhibit, Series, View},
+        Group,
+    },
+    report::svg::escaped,
+};
+
+/// A sentence on each view: first the views with this library beside others, then those with its
+/// variants only, and those whose runs are not all done.
+pub(super) fn verdicts(
+    exhibits: &[&Exhibit],
+    runs: &Runs<'_>,
+) -> (Vec<String>, Vec<String>, Vec<String>) {
+    let (mut compared, mut varied, mut unfinished) = (Vec::new(), Vec::new(), Vec::new());
+    for exhibit in exhibits {
+        let title = exhibit.title.split(':').next().unwrap_or(exhibit.title);
+        let (done, all) = runs.done(exhibit);
+        if done < all {
+            let title = escaped(title);
+            unfinished.push(format!("<b>{title}</b>: {done} of {all} runs are done."));
+            continue;
+        }
+        for view in &exhibit.views {
+            let methods = methods(view, exhibit, runs);
+            let ours = least(methods.iter().filter(|one| one.is_ours()));
+            let other = best_of_the_others(&methods);
+            let (Some(best), Some(worst)) =
+                (least(methods.iter()), methods.iter().max_by(|a, b| a.loss.total_cmp(&b.loss)))
+            else {
+                continue;
+            };
+            match (ours, other) {
+                (Some(ours), Some(other)) => compared.push(beside(title, ours, other)),
+                _ => varied.push(format!(
+                    "<b>{}</b>: {} Final test losses go from {} ({}) to {} ({}).",
+                    escaped(title),
+                    escaped(view.caption()),
+                    loss(best.loss),
+                    escaped(best.label),
+                    loss(worst.loss),
+                    escaped(worst.label)
+                )),
+            }
+        }
+    }
+    (compared, varied, unfinished)
+}
+
+fn beside(title: &str, ours: &Method<'_>, other: &Method<'_>) -> String {
+    let by = regret(ours.loss, other.loss);
+    format!(
+        "<b>{}</b>: {} has a final test loss of {}, and the best of the others, {}, has {}. It \
+         <b>{}</b> by {}.",
+        escaped(title),
+        escaped(ours.label),
+        loss(ours.loss),
+        escaped(other.label),
+        loss(other.loss),
+        if by <= 0.0 { "wins" } else { "loses" },
+        percent(by.abs()).trim_start_matches('+')
+    )
+}
+
+/// A line of a figure or a row of a table, with its mean loss.
+struct Method<'a> {
+    label: &'a str,
+    group: Option<Group>,
+    loss: f64,
+}
+
+impl Method<'_> {
+    fn is_ours(&self) -> bool {
+        matches!(self.group, Some(Group::Learned | Group::Starts))
+    }
+}
+
+/// The best method that is not this library's, the paper's rule included. None if there are only
+/// variants of the learned rate.
+fn best_of_the_others<'a, 'b>(methods: &'a [Method<'b>]) -> Option<&'a Method<'b>> {
+    let others = || methods.iter().filter(|one| !one.is_ours());
+    others().any(|one| one.group != Some(Group::Tried)).then(|| least(others()))?
+}
+
+fn least<'a, 'b>(methods: impl Iterator<Item = &'a Method<'b>>) -> Option<&'a Method<'b>>
+where
+    'b: 'a,
+{
+    methods.min_by(|a, b| a.loss.total_cmp(&b.loss))
+}
+
+fn methods<'a>(view: &'a View, exhibit: &Exhibit, runs: &Runs<'_>) -> Vec<Method<'a>> {
+    let of = |label: &'a str, cells: &[Series]| {
+        let losses: Option<Vec<_>> =
+            cells.iter().map(|cell| Some(runs.best(cell, exhibit)?.loss())).collect();
+        let group = cells.first().and_then(Series::group);
+        Some(Method { label, group, loss: spread(&losses?)?.0 })
+    };
+    match view {
+        View::Curves { series, .. } => {
+            series.iter().filter_map(|one| of(&one.label, std::slice::from_ref(one))).collect()
+        }
+        View::Grid { rows, .. } => {
+            rows.iter().filter_map(|(label, cells)| of(label, cells)).collect()
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Fails if a loss to the paper's rule is not told, or if variants count as others.
+    #[test]
+    fn the_papers_rule_is_one_of_the_others() {
+        let method = |label, group, loss| Method { label, group: Some(group), loss };
+        let ours = || method("tlr", Group::Learned, 1.0);
+        let rule = || method("the paper's rule", Group::Tried, 0.9);
+        let other = |methods: &[Method<'_>]| Some(best_of_the_others(methods)?.label.to_owned());
+        let adam = || method("adam", Group::Published, 1.1);
+        assert_eq!(other(&[ours(), rule(), adam()]), Some("the paper's rule".to_owned()));
+        assert_eq!(other(&[ours(), adam()]), Some("adam".to_owned()));
+        assert_eq!(other(&[ours(), rule()]), None);
+    }
+}
