@@ -36,7 +36,8 @@ pub struct State {
     pub(super) follows: bool,
     /// The steps before the horizon's decay began: those of the ramp.
     pub(super) level_from: u64,
-    /// Whether one batch is enough to tell the slope from noise, as the ramp has measured.
+    /// Whether noise is little: one batch is enough to tell the slope from noise, or around Adam as
+    /// many as one of its steps averages. The ramp has measured it.
     pub(super) quiet: bool,
     /// The search for the starting rates, while it goes on.
     pub(super) ramp: Option<Ramp>,
