@@ -192,10 +192,9 @@ where
         let in_range = factor >= 0.0 && factor.is_finite();
         PeerError::unless(in_range, "schedule: factor", "finite and at least 0", factor)?;
         let mut weights = walk::read(model);
-        let failed = |error: CpuError| PeerError::Device(error.to_string());
         let mut lent: Vec<_> = weights.iter_mut().map(Vec::as_mut_slice).collect();
         let step = |slices: &[&[E]]| self.peer.step_scaled(&mut lent, slices, loss, factor, trial);
-        walk::lend_gradients(model, gradients, step).map_err(failed)??;
+        walk::lend_gradients(model, gradients, step).map_err(PeerError::Device)??;
         walk::write(model, &weights);
         Ok(())
     }
