@@ -17,6 +17,7 @@ mod ranks;
 mod replay;
 mod run;
 mod source;
+mod together;
 #[cfg(feature = "text")]
 mod translation;
 #[cfg(feature = "text")]
