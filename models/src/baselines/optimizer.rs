@@ -1,6 +1,6 @@
 //! [`PeerOptimizer`]: a peer as an optimizer of a dfdx model on the CPU.
 
-use super::{walk, CpuReal, Peer, PeerError, PeerRule, Real, Saved, Trial};
+use super::{walk, CpuReal, LossAtWeights, Peer, PeerError, PeerRule, Real, Saved};
 use dfdx::{
     nn::TensorCollection,
     optim::{Optimizer, OptimizerUpdateError, SgdConfig},
@@ -186,7 +186,7 @@ where
         model: &mut M,
         gradients: &mut Gradients<E, Cpu>,
         loss: Option<f64>,
-        trial: Option<&'a mut Trial<'a, E>>,
+        trial: Option<&'a mut LossAtWeights<'a, E>>,
     ) -> Result<(), PeerError> {
         let factor = self.factor();
         let in_range = factor >= 0.0 && factor.is_finite();

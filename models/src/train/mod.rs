@@ -34,7 +34,7 @@ pub use error::TrainError;
 pub use facts::Facts;
 #[cfg(any(test, feature = "lab"))]
 pub(crate) use fit::train_step;
-pub use learner::{Learner, TrainLoss, Trial};
+pub use learner::{Learner, LossOfModel, TrainLoss};
 pub use network::{Logits, Network, Pixels, TrainLogits};
 pub use number::{Model, Number, Trainable};
 pub use options::{name, Base, Mode, Options, Rule, Shape};

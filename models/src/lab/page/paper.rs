@@ -8,8 +8,8 @@ use super::{
 use crate::{
     lab::{
         measures::{regret, spread},
-        paper::{Exhibit, Quantity, Series, View},
-        Curve, Group, Record, Results, Scale, Task,
+        paper::{Exhibit, Panel, Quantity, Series},
+        Category, Curve, Record, Results, Scale, Task,
     },
     report::{count, svg::escaped},
     sweep::Ended,
@@ -77,8 +77,8 @@ pub fn paper_html(exhibits: &[Exhibit], results: &Results) -> String {
                 "<p><b>{done} of {all} runs are done.</b> Means are over those that are.</p>"
             );
         }
-        for view in &exhibit.views {
-            page += &shown_view(view, exhibit, &runs);
+        for panel in &exhibit.panels {
+            page += &shown_panel(panel, exhibit, &runs);
         }
     }
     page += NOTES;
@@ -130,7 +130,7 @@ impl<'a> Runs<'a> {
     }
 
     fn has_some(&self, exhibit: &Exhibit) -> bool {
-        let all = exhibit.views.iter().flat_map(View::series);
+        let all = exhibit.panels.iter().flat_map(Panel::series);
         all.into_iter().any(|series| self.best(series, exhibit).is_some())
     }
 
@@ -204,7 +204,7 @@ fn bullets(sentences: &[String]) -> String {
     }
 }
 
-/// A sentence on each view: first the views with this library beside others, then those with its
+/// A sentence on each panel: first the panels with this library beside others, then those with its
 /// variants only, and those whose runs are not all done.
 fn verdicts(exhibits: &[&Exhibit], runs: &Runs<'_>) -> (Vec<String>, Vec<String>, Vec<String>) {
     let (mut compared, mut varied, mut unfinished) = (Vec::new(), Vec::new(), Vec::new());
@@ -216,10 +216,10 @@ fn verdicts(exhibits: &[&Exhibit], runs: &Runs<'_>) -> (Vec<String>, Vec<String>
             unfinished.push(format!("<b>{title}</b>: {done} of {all} runs are done."));
             continue;
         }
-        for view in &exhibit.views {
-            let methods = methods(view, exhibit, runs);
-            let is_ours = |one: &&Method<'_>| one.is(&[Group::Learned, Group::Starts]);
-            let is_tried = |one: &&Method<'_>| one.is(&[Group::Tried]);
+        for panel in &exhibit.panels {
+            let methods = methods(panel, exhibit, runs);
+            let is_ours = |one: &&Method<'_>| one.is(&[Category::Learned, Category::Starts]);
+            let is_tried = |one: &&Method<'_>| one.is(&[Category::Tried]);
             let ours = least(methods.iter().filter(is_ours));
             let other = least(methods.iter().filter(|one| !is_ours(one) && !is_tried(one)));
             let (Some(best), Some(worst)) =
@@ -232,7 +232,7 @@ fn verdicts(exhibits: &[&Exhibit], runs: &Runs<'_>) -> (Vec<String>, Vec<String>
                 _ => varied.push(format!(
                     "<b>{}</b>: {} Final test losses go from {} ({}) to {} ({}).",
                     escaped(title),
-                    escaped(view.caption()),
+                    escaped(panel.caption()),
                     loss(best.loss),
                     escaped(best.label),
                     loss(worst.loss),
@@ -262,13 +262,13 @@ fn beside(title: &str, ours: &Method<'_>, other: &Method<'_>) -> String {
 /// A line of a figure or a row of a table, with its mean loss.
 struct Method<'a> {
     label: &'a str,
-    group: Option<Group>,
+    category: Option<Category>,
     loss: f64,
 }
 
 impl Method<'_> {
-    fn is(&self, groups: &[Group]) -> bool {
-        self.group.is_some_and(|group| groups.contains(&group))
+    fn is(&self, categories: &[Category]) -> bool {
+        self.category.is_some_and(|category| categories.contains(&category))
     }
 }
 
@@ -279,33 +279,33 @@ where
     methods.min_by(|a, b| a.loss.total_cmp(&b.loss))
 }
 
-fn methods<'a>(view: &'a View, exhibit: &Exhibit, runs: &Runs<'_>) -> Vec<Method<'a>> {
+fn methods<'a>(panel: &'a Panel, exhibit: &Exhibit, runs: &Runs<'_>) -> Vec<Method<'a>> {
     let of = |label: &'a str, cells: &[Series]| {
         let losses: Option<Vec<_>> =
             cells.iter().map(|cell| Some(runs.best(cell, exhibit)?.loss())).collect();
-        let group = cells.first().and_then(Series::group);
-        Some(Method { label, group, loss: spread(&losses?)?.0 })
+        let category = cells.first().and_then(Series::category);
+        Some(Method { label, category, loss: spread(&losses?)?.0 })
     };
-    match view {
-        View::Curves { series, .. } => {
+    match panel {
+        Panel::Curves { series, .. } => {
             series.iter().filter_map(|one| of(&one.label, std::slice::from_ref(one))).collect()
         }
-        View::Grid { rows, .. } => {
+        Panel::Grid { rows, .. } => {
             rows.iter().filter_map(|(label, cells)| of(label, cells)).collect()
         }
     }
 }
 
-fn shown_view(view: &View, exhibit: &Exhibit, runs: &Runs<'_>) -> String {
-    match view {
-        View::Curves { caption, charts, series } => {
+fn shown_panel(panel: &Panel, exhibit: &Exhibit, runs: &Runs<'_>) -> String {
+    match panel {
+        Panel::Curves { caption, charts, series } => {
             let mut text = format!("<h3>{}</h3>\n<div class=\"charts\">\n", escaped(caption));
             for &quantity in charts {
                 text += &drawn(quantity, series, exhibit, runs);
             }
             text + "</div>\n" + &ends(series, exhibit, runs)
         }
-        View::Grid { caption, columns, rows } => {
+        Panel::Grid { caption, columns, rows } => {
             let cell = |cell: &Series| {
                 runs.best(cell, exhibit).map_or("–".to_owned(), |best| losses(&best.losses()))
             };
@@ -314,8 +314,8 @@ fn shown_view(view: &View, exhibit: &Exhibit, runs: &Runs<'_>) -> String {
             let rows = rows.iter().map(|(label, cells)| {
                 let mut row = vec![label.clone()];
                 row.extend(cells.iter().map(cell));
-                let group = cells.first().and_then(Series::group);
-                (group.unwrap_or(Group::Published), row)
+                let category = cells.first().and_then(Series::category);
+                (category.unwrap_or(Category::Published), row)
             });
             format!("<p>{}</p>\n", escaped(caption)) + &table(&headings, rows)
         }
@@ -378,7 +378,7 @@ fn ends(series: &[Series], exhibit: &Exhibit, runs: &Runs<'_>) -> String {
                 number(time, &|time| format!("{time:.2}")),
                 number(memory, &|bytes| format!("{:.2}", bytes / 1e6)),
             ];
-            Some((best.loss(), (one.group().unwrap_or(Group::Published), row)))
+            Some((best.loss(), (one.category().unwrap_or(Category::Published), row)))
         })
         .collect();
     rows.sort_by(|a, b| a.0.total_cmp(&b.0));
