@@ -305,6 +305,15 @@ impl Results {
     }
 }
 
+/// The cells that are still to be run, each once.
+fn left<'a>(cells: &[Cell<'a>], results: &Results) -> Vec<Cell<'a>> {
+    let mut seen = HashSet::new();
+    let mut is_new = |cell: &Cell<'a>| {
+        seen.insert((cell.task.name, &*cell.contender.name, cell.seed, cell.ready.data()))
+    };
+    cells.iter().filter(|cell| results.of(cell).is_none() && is_new(cell)).copied().collect()
+}
+
 /// Called after every step of a run with its cell, the steps made so far, and the batch's loss.
 pub type WatchCells<'a> = dyn Fn(&Cell<'_>, usize, f64) + Sync + 'a;
 
@@ -326,7 +335,7 @@ pub fn run_cells(
     watch: &WatchCells<'_>,
     observer: &mut dyn FnMut(&Record),
 ) -> Result<usize, SweepError> {
-    let left: Vec<_> = cells.iter().filter(|cell| results.of(cell).is_none()).copied().collect();
+    let left = left(cells, results);
     let work = |cell: &Cell<'_>| {
         cell.ready.train(cell.contender, cell.seed, &|step, loss| watch(cell, step, loss))
     };
@@ -341,18 +350,4 @@ pub fn run_cells(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use serde::de::IntoDeserializer;
-
-    // Fails if a word that is no number is left out, or is read as one.
-    #[test]
-    fn what_is_no_number_is_refused() {
-        let read = |list: &str| only_numbers(list.into_deserializer());
-        let error: Result<_, serde::de::value::Error> = read("1.0 x 3.0");
-        assert!(error.is_err_and(|error| error.to_string().contains("`x`")));
-        let list: Result<_, serde::de::value::Error> = read("1.0 inf");
-        assert!(list.is_ok_and(|list| numbers(&list) == [1.0, f64::INFINITY]));
-        assert!(numbers("").is_empty());
-    }
-}
+mod tests;

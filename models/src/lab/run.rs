@@ -6,7 +6,7 @@ use super::{
 use crate::{
     baselines::{recalibrated, AnyPeer, PeerError, RangePoint, RangeTest, Sgd},
     data::DataError,
-    sweep::{how_it_ended, Ended},
+    sweep::{how_it_ended, Ended, NO_FINITE_LOSS},
     train::{train_step, Learner, Opened, TrainDevice, TrainError},
 };
 use dfdx::prelude::Gradients;
@@ -148,7 +148,7 @@ pub fn train<P: Problem>(
         }
     }
     if trained.points.last().is_some_and(|point| point.loss.is_none()) {
-        trained.diverged.get_or_insert_with(|| "the loss of the test is not finite".to_owned());
+        trained.diverged.get_or_insert_with(|| NO_FINITE_LOSS.to_owned());
     }
     trained.seconds = seconds + clock.seconds();
     trained.rates =
