@@ -148,8 +148,17 @@ pub enum TrainError {
 impl TrainError {
     /// Whether all ranks know of it: an exchange that failed, or a stop that they have agreed on.
     pub(crate) fn all_know(&self) -> bool {
-        matches!(self, Self::Rate(tlr::Error::Parallel { .. }) | Self::Stopped { .. })
+        match self {
+            Self::Stopped { .. } => true,
+            Self::Rate(tlr::Error::WindowEnd(error)) => is_told(error),
+            Self::Rate(error) => is_told(error),
+            _ => false,
+        }
     }
+}
+
+fn is_told(error: &tlr::Error) -> bool {
+    matches!(error, tlr::Error::Parallel { .. })
 }
 
 /// What a trainer refuses too is the trainer's own error, also if a peer refuses it.
@@ -199,6 +208,20 @@ impl<E: Into<DeviceError>> From<SearchError<LayerError<E>>> for TrainError {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+
+    // Fails if a rank leaves the others, which costs them their time-out, though they know.
+    #[test]
+    fn what_all_ranks_know_is_not_told_again() {
+        let ended =
+            || tlr::Error::Parallel { rank: 0, step: 1, problem: tlr::ParallelError::Ended };
+        let at_the_end = tlr::Error::WindowEnd(Box::new(ended()));
+        for error in [ended(), at_the_end] {
+            assert!(TrainError::Rate(error).all_know());
+        }
+        let own = tlr::Error::WindowEnd(Box::new(tlr::Error::NothingToTrain));
+        assert!(!TrainError::Rate(own).all_know());
+        assert!(!TrainError::NoEpochs.all_know());
+    }
 
     #[test]
     fn errors_keep_their_kind() {
