@@ -1,6 +1,6 @@
 //! [`Adam`] and AdamW, PyTorch's form.
 
-use super::{slices, Batch, PeerError, PeerRule, PeerState, Real, Tensors};
+use super::{slices, Batch, Figures, PeerError, PeerRule, PeerState, Real, Tensors};
 use serde::{Deserialize, Serialize};
 
 /// Adam: m ← β₁·m + (1 − β₁)·g, v ← β₂·v + (1 − β₂)·g²,
@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 /// assert!((w[0] - 3.001_f64).abs() < 1e-9); // the first step is of the rate
 /// # Ok::<(), tlr_models::baselines::PeerError>(())
 /// ```
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Adam {
     /// The rate. Above 0; default 1e-3.
     pub lr: f64,
@@ -53,6 +53,10 @@ pub struct AdamState<E> {
 impl<E> PeerState for AdamState<E> {
     fn buffers(&self) -> Vec<Vec<usize>> {
         slices::lens([&self.mean, &self.square])
+    }
+
+    fn figures(&self) -> Figures {
+        Figures { at_least_0: vec![self.rate], ..Figures::default() }
     }
 }
 

@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 /// assert!(w[0].abs() < 1.0);
 /// # Ok::<(), tlr_models::baselines::PeerError>(())
 /// ```
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Cocob {
     /// α, about the steps of a warm-up. At least 0; default 100.
     pub alpha: f64,

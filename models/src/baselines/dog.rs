@@ -1,6 +1,6 @@
 //! [`Dog`]: distance over gradients, for the model or layer by layer.
 
-use super::{slices, Batch, PeerError, PeerRule, PeerState, Real, Tensors};
+use super::{slices, Batch, Figures, PeerError, PeerRule, PeerState, Real, Tensors};
 use serde::{Deserialize, Serialize};
 
 /// Distance over gradients: w ← w − lr·η·g with η = max ‖w − w₀‖/√(Σ‖g‖² + ε), the largest distance
@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 /// assert_eq!(peer.rates().len(), 2);
 /// # Ok::<(), tlr_models::baselines::PeerError>(())
 /// ```
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Dog {
     /// What η is multiplied by. Above 0; default 1, which is meant to stay.
     pub lr: f64,
@@ -80,6 +80,12 @@ impl<E> PeerState for DogState<E> {
 
     fn parts(&self) -> usize {
         self.groups.len()
+    }
+
+    fn figures(&self) -> Figures {
+        let all = |group: &Group| [group.distance, group.gradients, group.rate];
+        let at_least_0 = self.groups.iter().flat_map(all).collect();
+        Figures { at_least_0, ..Figures::default() }
     }
 }
 

@@ -1,6 +1,6 @@
 //! What can go wrong in a peer's step.
 
-use tlr::Error;
+use tlr::{Difference, Error};
 
 /// Why a peer was not made, made no step, or could not be resumed. Weights and state are as they
 /// were.
@@ -61,13 +61,33 @@ pub enum PeerError {
         /// The step, counted from 1.
         step: u64,
     },
-    /// A saved state is of another rule, or of other settings.
+    /// A saved state is of another rule.
     #[error("the saved state is of {saved}, and this is {here}")]
     AnotherRule {
-        /// Name and settings of the rule that was saved.
+        /// The name of the rule that was saved.
         saved: String,
-        /// Name and settings of the rule that was to take it over.
-        here: String,
+        /// The name of the rule that was to take it over.
+        here: &'static str,
+    },
+    /// A saved state is of this rule with other settings.
+    #[error(
+        "the saved state is of {rule} with other settings: {}",
+        differences.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+    )]
+    OtherSettings {
+        /// The rule's name.
+        rule: &'static str,
+        /// The settings that differ.
+        differences: Vec<Difference>,
+    },
+    /// The model is not the one that the optimizer was made for.
+    #[error(
+        "`{tensor}` is not that of the model that this optimizer was made for: each model needs \
+         an optimizer of its own"
+    )]
+    AnotherModel {
+        /// The first tensor that is another one.
+        tensor: String,
     },
     /// The model is refused, or a checkpoint of it, as by a [`Trainer`](tlr::Trainer).
     #[error(transparent)]

@@ -1,6 +1,6 @@
 //! [`Mechanic`]: a scale for the updates of any rule.
 
-use super::{slices, Batch, PeerError, PeerRule, PeerState, Real, Tensors};
+use super::{slices, Batch, Figures, PeerError, PeerRule, PeerState, Real, Tensors};
 use serde::{Deserialize, Serialize};
 
 /// Mechanic: w = w₀ + S·Δ, where Δ is the sum of the updates of a base rule, and the scale S is
@@ -33,7 +33,7 @@ use serde::{Deserialize, Serialize};
 /// assert!(peer.rates()[0] > 1e-3); // S, from 1e-8
 /// # Ok::<(), tlr_models::baselines::PeerError>(())
 /// ```
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Mechanic<B> {
     /// The base rule, with the rate that is usual for it.
     pub base: B,
@@ -85,6 +85,13 @@ impl<E, S: PeerState> PeerState for MechanicState<E, S> {
 
     fn parts(&self) -> usize {
         self.base.parts() + self.tuners.len()
+    }
+
+    fn figures(&self) -> Figures {
+        let mut figures = self.base.figures();
+        let all = |tuner: &Tuner| [tuner.beta, tuner.s, tuner.largest, tuner.squares, tuner.reward];
+        figures.at_least_0.extend(self.tuners.iter().flat_map(all));
+        figures
     }
 }
 

@@ -41,6 +41,7 @@ mod recalibration;
 mod rmsprop;
 mod rule;
 mod schedule_free;
+mod settings;
 mod sgd;
 mod slices;
 mod sls;
@@ -63,7 +64,7 @@ pub use range_test::{steep, steepest_gradient, valley, RangePoint, RangeTest};
 pub use real::{Real, Tensors};
 pub use recalibration::recalibrated;
 pub use rmsprop::{RmsProp, RmsPropState};
-pub use rule::{Batch, Peer, PeerRule, PeerState, Saved, Trial};
+pub use rule::{Batch, Figures, Peer, PeerRule, PeerState, Saved, Trial};
 pub use schedule_free::{
     ScheduleFreeAdamW, ScheduleFreeAdamWState, ScheduleFreeSgd, ScheduleFreeSgdState,
 };

@@ -1,6 +1,6 @@
 //! [`NAdamW`]: Adam with Nesterov's momentum and decoupled weight decay.
 
-use super::{slices, Batch, PeerError, PeerRule, PeerState, Real, Tensors};
+use super::{slices, Batch, Figures, PeerError, PeerRule, PeerState, Real, Tensors};
 use serde::{Deserialize, Serialize};
 
 /// Adam with Nesterov's momentum and decoupled weight decay. With a
@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 /// assert!(w[0] < 1.0);
 /// # Ok::<(), tlr_models::baselines::PeerError>(())
 /// ```
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct NAdamW {
     /// The rate. Above 0; default 2e-3.
     pub lr: f64,
@@ -60,6 +60,10 @@ pub struct NAdamWState<E> {
 impl<E> PeerState for NAdamWState<E> {
     fn buffers(&self) -> Vec<Vec<usize>> {
         slices::lens([&self.mean, &self.square])
+    }
+
+    fn figures(&self) -> Figures {
+        Figures { at_least_0: vec![self.rate, self.product], ..Figures::default() }
     }
 }
 

@@ -1,7 +1,7 @@
 //! [`Prodigy`]: Adam with an estimate of the distance to the solution as its rate.
 
 use super::{
-    dadapt::growth_in_range, slices, Batch, PeerError, PeerRule, PeerState, Real, Tensors,
+    dadapt::growth_in_range, slices, Batch, Figures, PeerError, PeerRule, PeerState, Real, Tensors,
 };
 use serde::{Deserialize, Serialize};
 
@@ -27,7 +27,7 @@ use serde::{Deserialize, Serialize};
 /// assert!(peer.rates()[0] > 1e-3); // from 1e-6
 /// # Ok::<(), tlr_models::baselines::PeerError>(())
 /// ```
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Prodigy {
     /// What d is multiplied by. Above 0; default 1, which is meant to stay.
     pub lr: f64,
@@ -89,6 +89,11 @@ pub struct ProdigyState<E> {
 impl<E> PeerState for ProdigyState<E> {
     fn buffers(&self) -> Vec<Vec<usize>> {
         slices::lens([&self.origin, &self.sum, &self.mean, &self.square])
+    }
+
+    fn figures(&self) -> Figures {
+        let at_least_0 = vec![self.d, self.largest_d];
+        Figures { counts: vec![self.moved], at_least_0, signed: vec![self.numerator] }
     }
 }
 

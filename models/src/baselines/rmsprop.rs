@@ -1,6 +1,6 @@
 //! [`RmsProp`]: PyTorch's form.
 
-use super::{slices, Batch, PeerError, PeerRule, PeerState, Real, Tensors};
+use super::{slices, Batch, Figures, PeerError, PeerRule, PeerState, Real, Tensors};
 use serde::{Deserialize, Serialize};
 
 /// RMSprop: v ← α·v + (1 − α)·g², b ← μ·b + g/(√v + ε), w ← w − lr·b, with g + λ·w for g.
@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 /// assert!((w[0] - 2.9_f64).abs() < 1e-6); // 0.01·g/√(0.01·g²)
 /// # Ok::<(), tlr_models::baselines::PeerError>(())
 /// ```
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct RmsProp {
     /// The rate. Above 0; default 0.01.
     pub lr: f64,
@@ -50,6 +50,10 @@ pub struct RmsPropState<E> {
 impl<E> PeerState for RmsPropState<E> {
     fn buffers(&self) -> Vec<Vec<usize>> {
         slices::lens([&self.square, &self.velocity])
+    }
+
+    fn figures(&self) -> Figures {
+        Figures { at_least_0: vec![self.rate], ..Figures::default() }
     }
 }
 

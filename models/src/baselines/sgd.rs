@@ -1,6 +1,6 @@
 //! [`Sgd`]: stochastic gradient descent with momentum, PyTorch's form.
 
-use super::{slices, Batch, PeerError, PeerRule, PeerState, Real, Tensors};
+use super::{slices, Batch, Figures, PeerError, PeerRule, PeerState, Real, Tensors};
 use serde::{Deserialize, Serialize};
 
 /// Stochastic gradient descent: v ← μ·v + g + λ·w, w ← w − lr·v, with v = g at the first step.
@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 /// assert_eq!(w, [2.0]);
 /// # Ok::<(), tlr_models::baselines::PeerError>(())
 /// ```
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Sgd {
     /// The rate. Above 0; default 0.1.
     pub lr: f64,
@@ -49,6 +49,10 @@ pub struct SgdState<E> {
 impl<E> PeerState for SgdState<E> {
     fn buffers(&self) -> Vec<Vec<usize>> {
         slices::lens([&self.velocity])
+    }
+
+    fn figures(&self) -> Figures {
+        Figures { at_least_0: vec![self.rate], ..Figures::default() }
     }
 }
 

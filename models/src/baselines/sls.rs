@@ -1,6 +1,6 @@
 //! [`Sls`]: stochastic line search.
 
-use super::{slices, Batch, PeerError, PeerRule, PeerState, Real, Tensors};
+use super::{slices, Batch, Figures, PeerError, PeerRule, PeerState, Real, Tensors};
 use serde::{Deserialize, Serialize};
 
 /// Stochastic line search: w ← w − η·g, with η cut by β until Armijo's condition holds on the same
@@ -31,7 +31,7 @@ use serde::{Deserialize, Serialize};
 /// assert!(w[0].abs() < 0.1);
 /// # Ok::<(), tlr_models::baselines::PeerError>(())
 /// ```
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Sls {
     /// c of Armijo's condition, in (0, 1). Default 0.1.
     pub c: f64,
@@ -57,7 +57,11 @@ pub struct SlsState {
     rate: f64,
 }
 
-impl PeerState for SlsState {}
+impl PeerState for SlsState {
+    fn figures(&self) -> Figures {
+        Figures { at_least_0: vec![self.rate], ..Figures::default() }
+    }
+}
 
 /// Trials in a step.
 const TRIALS: usize = 100;

@@ -1,6 +1,6 @@
 //! [`Sps`]: the stochastic Polyak step size.
 
-use super::{slices, Batch, PeerError, PeerRule, PeerState, Real};
+use super::{slices, Batch, Figures, PeerError, PeerRule, PeerState, Real};
 use serde::{Deserialize, Serialize};
 
 /// The stochastic Polyak step size: w ← w − η·g with η = f/(c·‖g‖² + ε), bounded. The least value
@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 /// assert!(w[0].abs() < 1e-7);
 /// # Ok::<(), tlr_models::baselines::PeerError>(())
 /// ```
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Sps {
     /// c, the factor on ‖g‖². Above 0; default 0.5. The paper takes 0.2 for deep networks.
     pub c: f64,
@@ -36,7 +36,7 @@ pub struct Sps {
 }
 
 /// The bound that the step size stays below.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub enum SpsBound {
     /// `growth`^(1/`batches`) times the step size of the step before; in the first step, `first`.
     Smooth {
@@ -64,7 +64,11 @@ pub struct SpsState {
     rate: f64,
 }
 
-impl PeerState for SpsState {}
+impl PeerState for SpsState {
+    fn figures(&self) -> Figures {
+        Figures { at_least_0: vec![self.rate], ..Figures::default() }
+    }
+}
 
 /// A gradient below this norm counts as 0.
 const LEAST_NORM: f64 = 1e-8;

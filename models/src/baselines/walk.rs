@@ -6,6 +6,7 @@ use dfdx::{
     nn::TensorCollection,
     optim::{Optimizer, OptimizerUpdateError, UnusedTensors},
     prelude::{Cpu, CpuError, Device, Dtype, Gradients},
+    tensor::UniqueId,
 };
 use serde::Serialize;
 use std::marker::PhantomData;
@@ -36,7 +37,7 @@ impl CpuReal for f64 {
 }
 
 /// The trainable tensors, in the order of the walk.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(super) struct TrainableTensors {
     /// Their paths.
     pub(super) names: Vec<String>,
@@ -57,6 +58,20 @@ where
         }
     });
     trained
+}
+
+/// The identities of the trainable tensors of a model.
+pub(super) fn ids<E: Dtype>(model: &dyn Model<E, Cpu>) -> Vec<UniqueId>
+where
+    Cpu: Backend<E>,
+{
+    let mut ids = Vec::new();
+    model.look(Names::Untold, &mut |seen| {
+        if !seen.is_buffer {
+            ids.extend(seen.id());
+        }
+    });
+    ids
 }
 
 /// Whether there are tensors that are not trained, such as running means.

@@ -1,7 +1,7 @@
 //! [`DAdaptAdam`]: D-Adaptation of Adam's rate.
 
 use super::{grown, growth_in_range};
-use crate::baselines::{slices, Batch, PeerError, PeerRule, PeerState, Real, Tensors};
+use crate::baselines::{slices, Batch, Figures, PeerError, PeerRule, PeerState, Real, Tensors};
 use serde::{Deserialize, Serialize};
 
 /// Adam by D-Adaptation: the rate is d·lr, where d estimates the distance to the solution from
@@ -27,7 +27,7 @@ use serde::{Deserialize, Serialize};
 /// assert!(peer.rates()[0] > 1e-3); // from 1e-6
 /// # Ok::<(), tlr_models::baselines::PeerError>(())
 /// ```
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct DAdaptAdam {
     /// What d is multiplied by. Above 0; default 1, which is meant to stay.
     pub lr: f64,
@@ -79,6 +79,10 @@ pub struct DAdaptAdamState<E> {
 impl<E> PeerState for DAdaptAdamState<E> {
     fn buffers(&self) -> Vec<Vec<usize>> {
         slices::lens([&self.sum, &self.mean, &self.square])
+    }
+
+    fn figures(&self) -> Figures {
+        Figures { counts: vec![self.moved], at_least_0: vec![self.d], signed: vec![self.numerator] }
     }
 }
 

@@ -1,7 +1,7 @@
 //! [`DAdaptSgd`]: D-Adaptation of SGD's rate.
 
 use super::{grown, growth_in_range};
-use crate::baselines::{slices, Batch, PeerError, PeerRule, PeerState, Real, Tensors};
+use crate::baselines::{slices, Batch, Figures, PeerError, PeerRule, PeerState, Real, Tensors};
 use serde::{Deserialize, Serialize};
 
 /// SGD by D-Adaptation: the rate is d·lr/‖g₀‖, where d estimates the distance to the solution from
@@ -27,7 +27,7 @@ use serde::{Deserialize, Serialize};
 /// assert!(peer.rates()[0] > 1e-3); // from 1e-6
 /// # Ok::<(), tlr_models::baselines::PeerError>(())
 /// ```
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct DAdaptSgd {
     /// What d is multiplied by. Above 0; default 1, which is meant to stay.
     pub lr: f64,
@@ -64,6 +64,11 @@ pub struct DAdaptSgdState<E> {
 impl<E> PeerState for DAdaptSgdState<E> {
     fn buffers(&self) -> Vec<Vec<usize>> {
         slices::lens([&self.origin, &self.sum])
+    }
+
+    fn figures(&self) -> Figures {
+        let at_least_0 = [self.d].into_iter().chain(self.first_norm).collect();
+        Figures { at_least_0, signed: vec![self.numerator], ..Figures::default() }
     }
 }
 

@@ -1,7 +1,7 @@
 //! [`MomoAdam`]: momentum with a model of the loss, for Adam.
 
 use super::{Averages, Bound, Model};
-use crate::baselines::{slices, Batch, PeerError, PeerRule, PeerState, Real, Tensors};
+use crate::baselines::{slices, Batch, Figures, PeerError, PeerRule, PeerState, Real, Tensors};
 use serde::{Deserialize, Serialize};
 
 /// MoMo-Adam: as [`Momo`](super::Momo), with Adam's average of squares for the norm.
@@ -30,7 +30,7 @@ use serde::{Deserialize, Serialize};
 /// assert!(w[0].abs() < 0.5);
 /// # Ok::<(), tlr_models::baselines::PeerError>(())
 /// ```
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct MomoAdam {
     /// The largest step size. Above 0; default 0.01.
     pub lr: f64,
@@ -74,6 +74,11 @@ pub struct MomoAdamState<E> {
 impl<E> PeerState for MomoAdamState<E> {
     fn buffers(&self) -> Vec<Vec<usize>> {
         slices::lens([&self.mean, &self.square])
+    }
+
+    fn figures(&self) -> Figures {
+        let signed = [&[self.lower_bound][..], &self.averages.all()].concat();
+        Figures { at_least_0: vec![self.tau], signed, ..Figures::default() }
     }
 }
 

@@ -1,7 +1,7 @@
 //! [`Momo`]: momentum with a model of the loss, for SGD.
 
 use super::{Averages, Bound, Model};
-use crate::baselines::{slices, Batch, PeerError, PeerRule, PeerState, Real, Tensors};
+use crate::baselines::{slices, Batch, Figures, PeerError, PeerRule, PeerState, Real, Tensors};
 use serde::{Deserialize, Serialize};
 
 /// MoMo: momentum whose step size is the smaller of lr and the one that takes a model of the loss
@@ -31,7 +31,7 @@ use serde::{Deserialize, Serialize};
 /// assert!(w[0].abs() < 0.1);
 /// # Ok::<(), tlr_models::baselines::PeerError>(())
 /// ```
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Momo {
     /// The largest step size. Above 0; default 1.
     pub lr: f64,
@@ -66,6 +66,12 @@ pub struct MomoState<E> {
 impl<E> PeerState for MomoState<E> {
     fn buffers(&self) -> Vec<Vec<usize>> {
         slices::lens([&self.mean])
+    }
+
+    fn figures(&self) -> Figures {
+        let averages = self.averages.map_or(Vec::new(), |averages| averages.all().to_vec());
+        let signed = [&[self.lower_bound], &averages[..]].concat();
+        Figures { at_least_0: vec![self.tau], signed, ..Figures::default() }
     }
 }
 

@@ -1,7 +1,7 @@
 //! [`ScheduleFreeAdamW`]: AdamW that averages in place of a schedule.
 
 use super::{averaged, moved, Average};
-use crate::baselines::{slices, Batch, PeerError, PeerRule, PeerState, Real, Tensors};
+use crate::baselines::{slices, Batch, Figures, PeerError, PeerRule, PeerState, Real, Tensors};
 use serde::{Deserialize, Serialize};
 
 /// Schedule-free AdamW: as [`ScheduleFreeSgd`](super::ScheduleFreeSgd), along
@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 /// assert!(y[0].abs() < 1.0);
 /// # Ok::<(), tlr_models::baselines::PeerError>(())
 /// ```
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ScheduleFreeAdamW {
     /// The rate. Above 0; default 0.0025.
     pub lr: f64,
@@ -69,6 +69,10 @@ impl<E> PeerState for ScheduleFreeAdamWState<E> {
     fn buffers(&self) -> Vec<Vec<usize>> {
         slices::lens([&self.base, &self.square])
     }
+
+    fn figures(&self) -> Figures {
+        self.average.figures()
+    }
 }
 
 impl PeerRule for ScheduleFreeAdamW {
@@ -103,9 +107,10 @@ impl PeerRule for ScheduleFreeAdamW {
         batch: Batch<'_, E>,
     ) -> Result<(), PeerError> {
         let lr = self.lr * batch.factor;
-        let (average, share) = state.average.next(lr, self.warmup_steps, self.r, self.lr_power);
+        let Self { warmup_steps, r, lr_power, .. } = *self;
+        let (average, share) = state.average.next(batch.step, lr, warmup_steps, r, lr_power);
         let [beta1, beta2] = self.betas;
-        let bias2 = 1.0 - beta2.powf(average.steps as f64);
+        let bias2 = 1.0 - beta2.powf(batch.step as f64);
         let buffers = [&mut state.base, &mut state.square];
         slices::transform(batch.step, weights, gradients, buffers, |_, y, g, [z, v]| {
             let v = beta2 * v + (1.0 - beta2) * g * g;

@@ -1,7 +1,7 @@
 //! [`ScheduleFreeSgd`]: SGD that averages in place of a schedule.
 
 use super::{averaged, moved, Average};
-use crate::baselines::{slices, Batch, PeerError, PeerRule, PeerState, Real, Tensors};
+use crate::baselines::{slices, Batch, Figures, PeerError, PeerRule, PeerState, Real, Tensors};
 use serde::{Deserialize, Serialize};
 
 /// Schedule-free SGD: z ← z − lr·g, x ← (1 − c)·x + c·z, y = (1 − β)·z + β·x, with g the gradient
@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 /// assert!(x.is_some_and(|x| x[0][0].abs() < 0.1));
 /// # Ok::<(), tlr_models::baselines::PeerError>(())
 /// ```
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ScheduleFreeSgd {
     /// The rate. Above 0; default 1.
     pub lr: f64,
@@ -59,6 +59,10 @@ impl<E> PeerState for ScheduleFreeSgdState<E> {
     fn buffers(&self) -> Vec<Vec<usize>> {
         slices::lens([&self.base])
     }
+
+    fn figures(&self) -> Figures {
+        self.average.figures()
+    }
 }
 
 impl PeerRule for ScheduleFreeSgd {
@@ -87,7 +91,8 @@ impl PeerRule for ScheduleFreeSgd {
         batch: Batch<'_, E>,
     ) -> Result<(), PeerError> {
         let lr = self.lr * batch.factor;
-        let (average, share) = state.average.next(lr, self.warmup_steps, self.r, self.lr_power);
+        let Self { warmup_steps, r, lr_power, .. } = *self;
+        let (average, share) = state.average.next(batch.step, lr, warmup_steps, r, lr_power);
         let base = [&mut state.base];
         slices::transform(batch.step, weights, gradients, base, |_, y, g, [z]| {
             let g = g + self.weight_decay * y;
