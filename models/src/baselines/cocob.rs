@@ -72,9 +72,9 @@ impl PeerRule for Cocob {
     }
 
     fn validate(&self) -> Result<(), PeerError> {
-        PeerError::unless_decay("cocob: alpha", self.alpha)?;
+        PeerError::unless_at_least_0("cocob: alpha", self.alpha)?;
         PeerError::unless_positive("cocob: eps", self.eps)?;
-        PeerError::unless_decay("cocob: weight_decay", self.weight_decay)
+        PeerError::unless_at_least_0("cocob: weight_decay", self.weight_decay)
     }
 
     fn start<E: Real>(&self, weights: &[&mut [E]]) -> CocobState<E> {

@@ -118,8 +118,8 @@ impl PeerRule for Dog {
         PeerError::unless_positive("dog: lr", self.lr)?;
         PeerError::unless_positive("dog: reps_rel", self.reps_rel)?;
         PeerError::unless_positive("dog: eps", self.eps)?;
-        PeerError::unless_decay("dog: weight_decay", self.weight_decay)?;
-        PeerError::unless_decay("dog: averaging", self.averaging.unwrap_or_default())
+        PeerError::unless_at_least_0("dog: weight_decay", self.weight_decay)?;
+        PeerError::unless_at_least_0("dog: averaging", self.averaging.unwrap_or_default())
     }
 
     fn start<E: Real>(&self, weights: &[&mut [E]]) -> DogState<E> {

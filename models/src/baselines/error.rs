@@ -56,7 +56,7 @@ pub enum PeerError {
     /// A gradient is NaN or infinite, or the step would leave the finite numbers.
     #[error("{what} would not be finite at step {step}: nothing was updated")]
     NonFinite {
-        /// The gradient, the weights, or the rule's sums.
+        /// A gradient, a weight, an element of the rule's state, or one of its sums.
         what: &'static str,
         /// The step, counted from 1.
         step: u64,
@@ -121,12 +121,12 @@ impl PeerError {
     }
 
     /// Checks that `value` is finite and at least 0.
-    pub(super) fn unless_decay(what: &'static str, value: f64) -> Result<(), Self> {
+    pub(super) fn unless_at_least_0(what: &'static str, value: f64) -> Result<(), Self> {
         Self::unless(value >= 0.0 && value.is_finite(), what, "finite and at least 0", value)
     }
 
-    /// Checks that `value` is in [0, 1), so that an average by it forgets.
-    pub(super) fn unless_beta(what: &'static str, value: f64) -> Result<(), Self> {
+    /// Checks that `value` is in [0, 1), as the share that an average keeps has to be.
+    pub(super) fn unless_below_1(what: &'static str, value: f64) -> Result<(), Self> {
         Self::unless((0.0..1.0).contains(&value), what, "in [0, 1)", value)
     }
 }

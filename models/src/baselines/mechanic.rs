@@ -129,7 +129,7 @@ impl<B: PeerRule> PeerRule for Mechanic<B> {
 
     fn validate(&self) -> Result<(), PeerError> {
         self.base.validate()?;
-        PeerError::unless_decay("mechanic: s_decay", self.s_decay)?;
+        PeerError::unless_at_least_0("mechanic: s_decay", self.s_decay)?;
         let count = self.betas.len();
         PeerError::unless(count > 0, "mechanic: betas", "at least one", count as f64)?;
         for &beta in &self.betas {

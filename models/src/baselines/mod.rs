@@ -29,8 +29,10 @@ mod cocob;
 mod dadapt;
 mod dog;
 mod error;
+mod growth;
 mod hypergradient;
 mod mechanic;
+mod moments;
 mod momo;
 mod nadamw;
 mod optimizer;
@@ -73,4 +75,4 @@ pub use sls::{Sls, SlsState};
 pub use sps::{Sps, SpsBound, SpsState};
 pub use walk::CpuReal;
 
-pub(crate) use walk::{has_buffers, parameters};
+pub(crate) use walk::{has_buffers, parameters, Unchanging};

@@ -73,11 +73,11 @@ impl PeerRule for NAdamW {
 
     fn validate(&self) -> Result<(), PeerError> {
         PeerError::unless_positive("nadamw: lr", self.lr)?;
-        PeerError::unless_beta("nadamw: beta1", self.betas[0])?;
-        PeerError::unless_beta("nadamw: beta2", self.betas[1])?;
+        PeerError::unless_below_1("nadamw: beta1", self.betas[0])?;
+        PeerError::unless_below_1("nadamw: beta2", self.betas[1])?;
         PeerError::unless_positive("nadamw: eps", self.eps)?;
-        PeerError::unless_decay("nadamw: weight_decay", self.weight_decay)?;
-        PeerError::unless_decay("nadamw: momentum_decay", self.momentum_decay)
+        PeerError::unless_at_least_0("nadamw: weight_decay", self.weight_decay)?;
+        PeerError::unless_at_least_0("nadamw: momentum_decay", self.momentum_decay)
     }
 
     fn start<E: Real>(&self, weights: &[&mut [E]]) -> NAdamWState<E> {

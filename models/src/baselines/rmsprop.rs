@@ -63,10 +63,10 @@ impl PeerRule for RmsProp {
 
     fn validate(&self) -> Result<(), PeerError> {
         PeerError::unless_positive("rmsprop: lr", self.lr)?;
-        PeerError::unless_beta("rmsprop: alpha", self.alpha)?;
+        PeerError::unless_below_1("rmsprop: alpha", self.alpha)?;
         PeerError::unless_positive("rmsprop: eps", self.eps)?;
-        PeerError::unless_beta("rmsprop: momentum", self.momentum)?;
-        PeerError::unless_decay("rmsprop: weight_decay", self.weight_decay)
+        PeerError::unless_below_1("rmsprop: momentum", self.momentum)?;
+        PeerError::unless_at_least_0("rmsprop: weight_decay", self.weight_decay)
     }
 
     fn start<E: Real>(&self, weights: &[&mut [E]]) -> RmsPropState<E> {

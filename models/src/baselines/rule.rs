@@ -358,7 +358,7 @@ fn check_figures(figures: &Figures, steps: u64) -> Result<(), PeerError> {
         PeerError::unless(count <= steps, "a saved count", range, count as f64)?;
     }
     for &figure in &figures.at_least_0 {
-        PeerError::unless_decay("a saved figure", figure)?;
+        PeerError::unless_at_least_0("a saved figure", figure)?;
     }
     figures.signed.iter().try_for_each(|&figure| {
         PeerError::unless(figure.is_finite(), "a saved figure", "finite", figure)

@@ -62,8 +62,8 @@ impl PeerRule for Sgd {
 
     fn validate(&self) -> Result<(), PeerError> {
         PeerError::unless_positive("sgd: lr", self.lr)?;
-        PeerError::unless_beta("sgd: momentum", self.momentum)?;
-        PeerError::unless_decay("sgd: weight_decay", self.weight_decay)
+        PeerError::unless_below_1("sgd: momentum", self.momentum)?;
+        PeerError::unless_at_least_0("sgd: weight_decay", self.weight_decay)
     }
 
     fn start<E: Real>(&self, weights: &[&mut [E]]) -> SgdState<E> {

@@ -1,6 +1,9 @@
 //! [`Sps`]: the stochastic Polyak step size.
 
-use super::{slices, Batch, Figures, PeerError, PeerRule, PeerState, Real};
+use super::{
+    growth::{Growth, LEAST_NORM},
+    slices, Batch, Figures, PeerError, PeerRule, PeerState, Real,
+};
 use serde::{Deserialize, Serialize};
 
 /// The stochastic Polyak step size: w ← w − η·g with η = f/(c·‖g‖² + ε), bounded. The least value
@@ -70,9 +73,6 @@ impl PeerState for SpsState {
     }
 }
 
-/// A gradient below this norm counts as 0.
-const LEAST_NORM: f64 = 1e-8;
-
 impl PeerRule for Sps {
     const NAME: &'static str = "sps";
     type State<E: Real> = SpsState;
@@ -87,11 +87,8 @@ impl PeerRule for Sps {
         match self.bound {
             SpsBound::Most(most) => PeerError::unless_positive("sps: bound", most),
             SpsBound::Smooth { growth, batches, first } => {
-                let in_range = growth >= 1.0 && growth.is_finite();
-                let range = "finite and at least 1";
-                PeerError::unless(in_range, "sps: growth", range, growth)?;
-                PeerError::unless(batches > 0, "sps: batches", "at least 1", batches as f64)?;
-                PeerError::unless_positive("sps: first", first)
+                let names = ["sps: growth", "sps: batches", "sps: first"];
+                Growth { growth, batches, first }.validate(names)
             }
         }
     }
@@ -118,8 +115,8 @@ impl PeerRule for Sps {
             return Ok(());
         }
         let most = match self.bound {
-            SpsBound::Smooth { growth, batches, .. } => {
-                state.rate * growth.powf(1.0 / batches as f64)
+            SpsBound::Smooth { growth, batches, first } => {
+                Growth { growth, batches, first }.after(state.rate)
             }
             SpsBound::Most(most) => most,
         };

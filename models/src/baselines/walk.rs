@@ -220,7 +220,7 @@ where
 
 /// A rule that leaves the rate alone.
 #[derive(Clone, Copy, Debug, Serialize)]
-pub(super) struct Unchanging;
+pub(crate) struct Unchanging;
 
 impl RateRule for Unchanging {
     fn propose(&self, rate: f64, _previous: f64, _products: &DirectionProducts) -> Proposal {

@@ -98,9 +98,9 @@ pub struct Curve {
     /// Steps at which the rate was read.
     #[serde(default, deserialize_with = "only_numbers")]
     pub rate_steps: String,
-    /// The rates that were read.
-    #[serde(default, deserialize_with = "only_numbers")]
-    pub way: String,
+    /// The rates that were read. Files call the column `way`.
+    #[serde(default, rename = "way", deserialize_with = "only_numbers")]
+    pub rate_curve: String,
 }
 
 /// The words of a list.
@@ -118,7 +118,7 @@ fn only_numbers<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> 
     let list = String::deserialize(from)?;
     let odd = words(&list).find(|word| word.parse::<f64>().is_err()).map(str::to_owned);
     match odd {
-        Some(word) => Err(D::Error::custom(format!("`{word}` in a list of numbers is none"))),
+        Some(word) => Err(D::Error::custom(format!("`{word}` is not a number"))),
         None => Ok(list),
     }
 }
@@ -153,11 +153,11 @@ impl Curve {
         steps.into_iter().zip(seconds).enumerate().map(point).collect()
     }
 
-    /// The rate on the way, as (step, rate).
+    /// The rate over the steps, as (step, rate).
     ///
     /// Example: [the laboratory](super).
     pub fn rates(&self) -> Vec<(f64, f64)> {
-        numbers(&self.rate_steps).into_iter().zip(numbers(&self.way)).collect()
+        numbers(&self.rate_steps).into_iter().zip(numbers(&self.rate_curve)).collect()
     }
 
     fn of(cell: &Cell<'_>, scale: Scale, trained: &Trained) -> Self {
@@ -176,8 +176,10 @@ impl Curve {
             losses: list(points.iter().map(|point| point.loss)),
             accuracies: list(accuracies),
             train: list(points.iter().skip(1).map(|point| point.train)),
-            rate_steps: words(trained.way.iter().map(|(step, _)| step.to_string()).collect()),
-            way: list(trained.way.iter().map(|(_, rate)| Some(*rate))),
+            rate_steps: words(
+                trained.rate_curve.iter().map(|(step, _)| step.to_string()).collect(),
+            ),
+            rate_curve: list(trained.rate_curve.iter().map(|(_, rate)| Some(*rate))),
         }
     }
 }

@@ -78,8 +78,8 @@ impl PeerRule for DAdaptSgd {
 
     fn validate(&self) -> Result<(), PeerError> {
         PeerError::unless_positive("d-adaptation: lr", self.lr)?;
-        PeerError::unless_beta("d-adaptation: momentum", self.momentum)?;
-        PeerError::unless_decay("d-adaptation: weight_decay", self.weight_decay)?;
+        PeerError::unless_below_1("d-adaptation: momentum", self.momentum)?;
+        PeerError::unless_at_least_0("d-adaptation: weight_decay", self.weight_decay)?;
         PeerError::unless_positive("d-adaptation: d0", self.d0)?;
         growth_in_range("d-adaptation: growth", self.growth)
     }

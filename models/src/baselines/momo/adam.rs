@@ -88,10 +88,10 @@ impl PeerRule for MomoAdam {
 
     fn validate(&self) -> Result<(), PeerError> {
         PeerError::unless_positive("momo-adam: lr", self.lr)?;
-        PeerError::unless_beta("momo-adam: beta1", self.betas[0])?;
-        PeerError::unless_beta("momo-adam: beta2", self.betas[1])?;
+        PeerError::unless_below_1("momo-adam: beta1", self.betas[0])?;
+        PeerError::unless_below_1("momo-adam: beta2", self.betas[1])?;
         PeerError::unless_positive("momo-adam: eps", self.eps)?;
-        PeerError::unless_decay("momo-adam: weight_decay", self.weight_decay)?;
+        PeerError::unless_at_least_0("momo-adam: weight_decay", self.weight_decay)?;
         let bound = self.lower_bound;
         PeerError::unless(bound.is_finite(), "momo-adam: lower_bound", "finite", bound)
     }

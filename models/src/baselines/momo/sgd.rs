@@ -81,8 +81,8 @@ impl PeerRule for Momo {
 
     fn validate(&self) -> Result<(), PeerError> {
         PeerError::unless_positive("momo: lr", self.lr)?;
-        PeerError::unless_beta("momo: beta", self.beta)?;
-        PeerError::unless_decay("momo: weight_decay", self.weight_decay)?;
+        PeerError::unless_below_1("momo: beta", self.beta)?;
+        PeerError::unless_at_least_0("momo: weight_decay", self.weight_decay)?;
         let bound = self.lower_bound;
         PeerError::unless(bound.is_finite(), "momo: lower_bound", "finite", bound)
     }

@@ -84,11 +84,11 @@ impl PeerRule for ScheduleFreeAdamW {
         let [beta1, beta2] = self.betas;
         let in_range = beta1 > 0.0 && beta1 < 1.0;
         PeerError::unless(in_range, "schedule-free: beta1", "in (0, 1)", beta1)?;
-        PeerError::unless_beta("schedule-free: beta2", beta2)?;
+        PeerError::unless_below_1("schedule-free: beta2", beta2)?;
         PeerError::unless_positive("schedule-free: eps", self.eps)?;
-        PeerError::unless_decay("schedule-free: weight_decay", self.weight_decay)?;
-        PeerError::unless_decay("schedule-free: r", self.r)?;
-        PeerError::unless_decay("schedule-free: lr_power", self.lr_power)
+        PeerError::unless_at_least_0("schedule-free: weight_decay", self.weight_decay)?;
+        PeerError::unless_at_least_0("schedule-free: r", self.r)?;
+        PeerError::unless_at_least_0("schedule-free: lr_power", self.lr_power)
     }
 
     fn start<E: Real>(&self, weights: &[&mut [E]]) -> ScheduleFreeAdamWState<E> {

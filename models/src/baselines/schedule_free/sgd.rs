@@ -74,9 +74,9 @@ impl PeerRule for ScheduleFreeSgd {
         let momentum = self.momentum;
         let in_range = momentum > 0.0 && momentum < 1.0;
         PeerError::unless(in_range, "schedule-free: momentum", "in (0, 1)", momentum)?;
-        PeerError::unless_decay("schedule-free: weight_decay", self.weight_decay)?;
-        PeerError::unless_decay("schedule-free: r", self.r)?;
-        PeerError::unless_decay("schedule-free: lr_power", self.lr_power)
+        PeerError::unless_at_least_0("schedule-free: weight_decay", self.weight_decay)?;
+        PeerError::unless_at_least_0("schedule-free: r", self.r)?;
+        PeerError::unless_at_least_0("schedule-free: lr_power", self.lr_power)
     }
 
     fn start<E: Real>(&self, weights: &[&mut [E]]) -> ScheduleFreeSgdState<E> {

@@ -27,7 +27,7 @@ impl Ready for Nothing {
             steps: 1,
             seconds: 0.0,
             rates: Vec::new(),
-            way: Vec::new(),
+            rate_curve: Vec::new(),
             memory: None,
         })
     }

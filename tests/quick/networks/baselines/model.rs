@@ -147,7 +147,7 @@ fn a_square_beyond_f32_is_an_error_and_changes_nothing() {
     let before = (bits::<f32, Cpu, _>(&net), opt.peer().saved());
     let mut huge = gradients::<f32, Cpu, _>(&net, &[1e30; 50]);
     let error = opt.step(&mut net, &mut huge, None).unwrap_err();
-    assert_eq!(error, PeerError::NonFinite { what: "a weight", step: 1 });
+    assert_eq!(error, PeerError::NonFinite { what: "an element of the rule's state", step: 1 });
     assert_eq!((bits::<f32, Cpu, _>(&net), opt.peer().saved()), before);
     assert!(gradient_values(&net, &huge).iter().all(|value| *value == f64::from(1e30_f32)));
 }
