@@ -337,8 +337,8 @@ where
     Cpu: Backend<E>,
 {
     /// A step without a loss, for the rules that need none. dfdx has no error for a peer's refusal.
-    /// So it reports all trainable tensors as unused, as a [`Trainer`] does, and the log says why.
-    /// The error of [`step`](Self::step) says why, too.
+    /// So it reports all trainable tensors as unused, as a [`Trainer`] does. The log says why;
+    /// [`step`](Self::step) returns the reason as an error.
     fn update(
         &mut self,
         model: &mut M,

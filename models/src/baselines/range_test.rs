@@ -56,7 +56,7 @@ pub struct RangePoint {
 }
 
 impl RangeTest {
-    /// Measures the curve. `step` makes one step at the rate that it gets, and answers the batch's
+    /// Measures the curve. `step` makes one step at the rate that it gets, and returns the batch's
     /// loss before it.
     ///
     /// # Errors

@@ -120,7 +120,7 @@ where
 }
 
 /// Lends `borrow` the gradients of the trainable tensors, zeros for one that is missing, and puts
-/// them back whatever it answers.
+/// them back whatever it returns.
 ///
 /// # Errors
 /// A missing gradient cannot be allocated. `borrow` is not called then, and the gradients that are
@@ -138,11 +138,11 @@ where
     let mut taken = Vec::new();
     each(model, gradients, &mut |gradient| taken.push(std::mem::take(gradient)))?;
     let slices: Vec<_> = taken.iter().map(Vec::as_slice).collect();
-    let answer = borrow(&slices);
+    let returned = borrow(&slices);
     let mut taken = taken.into_iter();
     // An error here would hide that the step has been made.
     let _ = each(model, gradients, &mut |gradient| *gradient = taken.next().unwrap_or_default());
-    Ok(answer)
+    Ok(returned)
 }
 
 fn each<E: CpuReal>(

@@ -319,8 +319,8 @@ fn left<'a>(cells: &[Cell<'a>], results: &Results) -> Vec<Cell<'a>> {
 /// Called after every step of a run with its cell, the steps made so far, and the batch's loss.
 pub type WatchCells<'a> = dyn Fn(&Cell<'_>, usize, f64) + Sync + 'a;
 
-/// Trains each of `cells` that is not done yet, `jobs` at a time, each on a thread of its own. The
-/// answer is how many of them have failed.
+/// Trains each of `cells` that is not done yet, `jobs` at a time, each on a thread of its own.
+/// Returns how many of them have failed.
 ///
 /// `watch` is called during each run, on its thread, and `observer` when it ends. A run that
 /// diverges is a result like any other. A run that fails for another reason does not stop the

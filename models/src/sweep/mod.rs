@@ -25,7 +25,7 @@ use grid::{canonical, key};
 use std::collections::HashSet;
 
 /// Trains an `M` for each of `cells` that is not done yet, `jobs` at a time, each on a thread of
-/// its own. The answer is how many of them have failed.
+/// its own. Returns how many of them have failed.
 ///
 /// `observer` gets each run as it ends. A run that diverges is a result like any other. A run that
 /// fails for another reason does not stop the others, and is made again the next time.

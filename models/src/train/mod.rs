@@ -143,9 +143,9 @@ pub fn train<M: Network>(
     train_with(source, options, learner, persistence, observer)
 }
 
-/// [`train`] for a [`Net`], compiled with this crate. A program with `opt-level` 0 or 1 takes what
-/// is generic from the crate that has it. So the programs that train a `Net` do not compile it
-/// again, and train by optimised code even if they are not optimised.
+/// [`train`] for a [`Net`], compiled with this crate. At `opt-level` 0 or 1 rustc shares generic
+/// code between crates. So a program that is not optimised calls the optimised code of this crate,
+/// and does not compile it again.
 #[cfg(debug_assertions)]
 #[doc(hidden)]
 pub fn train_net(

@@ -169,8 +169,8 @@ impl Progress {
 }
 
 impl Persistence<'_> {
-    /// Takes model and optimizer to where the checkpoint is, if there is one. No other run writes
-    /// the checkpoint until the answer's last part is dropped.
+    /// Takes model and optimizer to where the checkpoint is, if there is one. Returns the progress
+    /// so far, and what keeps other runs from writing the checkpoint until it is dropped.
     pub(super) fn begin<M, D: TrainsIn<E>, E: Number>(
         &self,
         model: &mut M,

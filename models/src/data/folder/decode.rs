@@ -15,7 +15,7 @@ use super::{
 };
 use crate::data::DataError;
 
-/// The pixels of a file, red, green and blue. The format is seen by the contents.
+/// The pixels of a file, red, green and blue. The format is detected from the contents.
 pub(super) fn decode(path: &Path) -> Result<RgbImage, DataError> {
     let bytes = std::fs::read(path).map_err(|source| DataError::Io {
         action: "read",
