@@ -206,10 +206,9 @@ where
         PeerError::unless(in_range, "schedule: factor", "finite and at least 0", factor)?;
         self.check_model(model)?;
         let mut weights = walk::read(model);
-        let failed = |error: CpuError| PeerError::Device(error.to_string());
         let mut lent: Vec<_> = weights.iter_mut().map(Vec::as_mut_slice).collect();
         let step = |slices: &[&[E]]| self.peer.step_scaled(&mut lent, slices, loss, factor, trial);
-        walk::lend_gradients(model, gradients, step).map_err(failed)??;
+        walk::lend_gradients(model, gradients, step).map_err(PeerError::Device)??;
         walk::write(model, &weights);
         Ok(())
     }

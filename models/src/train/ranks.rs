@@ -3,7 +3,10 @@
 use super::{Learner, TrainDevice, TrainError};
 use dfdx::prelude::Gradients;
 use serde::Serialize;
-use std::{fmt::Display, ops::Range};
+use std::{
+    fmt::{self, Display},
+    ops::Range,
+};
 use tlr::{
     engine::RateRule,
     optim::{Resumable, TunableOptimizer},
@@ -55,6 +58,13 @@ pub fn alone() -> AnyRanks {
 pub struct Share {
     rank: usize,
     size: usize,
+}
+
+/// The rank, as `rank 0 of 2`.
+impl Display for Share {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "rank {} of {}", self.rank, self.size)
+    }
 }
 
 /// The whole batch, for a single process.

@@ -30,6 +30,13 @@ pub trait Source {
     /// How many batches an epoch has.
     fn batches_per_epoch(&self) -> usize;
 
+    /// The share of each batch that [`epoch`](Self::epoch) shows; all of it by default. A run on
+    /// several ranks refuses a source that does not show this rank's own:
+    /// [`TrainError::OtherShare`].
+    fn own_share(&self) -> Share {
+        Share::default()
+    }
+
     /// How the images are shown, by the examples' flags. A checkpoint with other settings is
     /// refused.
     fn settings(&self) -> Facts;
@@ -138,6 +145,10 @@ impl Source for InMemory<'_> {
 
     fn batches_per_epoch(&self) -> usize {
         self.batches.batches_per_epoch()
+    }
+
+    fn own_share(&self) -> Share {
+        self.share
     }
 
     fn settings(&self) -> Facts {
@@ -272,6 +283,10 @@ impl Source for Decoded<'_> {
 
     fn batches_per_epoch(&self) -> usize {
         self.batches.batches_per_epoch()
+    }
+
+    fn own_share(&self) -> Share {
+        self.share
     }
 
     fn settings(&self) -> Facts {

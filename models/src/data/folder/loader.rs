@@ -199,7 +199,7 @@ mod tests {
     use super::*;
     use crate::data::{
         folder::{write_drawn, Folder},
-        Batches,
+        Batches, PreparationError,
     };
 
     /// 24 pictures to train on, of three classes.
@@ -332,7 +332,7 @@ mod tests {
         let error = batches(vec![vec![0], vec![1, 24]], 8).unwrap_err();
         assert!(matches!(error, DataError::Index { index: 24, len: 24 }), "{error}");
         let error = batches(vec![vec![0]], 0).unwrap_err();
-        assert!(matches!(error, DataError::Preparation { .. }), "{error}");
+        assert!(matches!(error, DataError::Preparation(PreparationError::NoSide)), "{error}");
         assert_eq!(batches(Vec::new(), 8).unwrap().count(), 0);
         let all = (0..24).map(|i| vec![i]);
         let far = loader(2, usize::MAX);

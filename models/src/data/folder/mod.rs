@@ -30,13 +30,15 @@ mod jpeg;
 mod list;
 mod loader;
 mod png;
+mod preparation;
 mod prepare;
 mod sound;
 
 pub use drawn::write_drawn;
 pub use list::PassedOver;
 pub use loader::{Loader, PictureBatch, PictureBatches};
-pub use prepare::{Preparation, View, IMAGENET_DEVIATION, IMAGENET_MEAN};
+pub use preparation::{Preparation, IMAGENET_DEVIATION, IMAGENET_MEAN};
+pub use prepare::View;
 
 use std::{
     path::{Path, PathBuf},

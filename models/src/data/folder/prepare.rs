@@ -1,4 +1,4 @@
-//! How a picture of any size becomes the input of a model.
+//! A picture of any size becomes the input of a model.
 
 use image::{
     imageops::{crop_imm, resize, FilterType},
@@ -7,82 +7,11 @@ use image::{
 use rand::Rng;
 use rand_chacha::ChaCha8Rng;
 
-use super::{decode::decode, Pictures};
+use super::{decode::decode, Pictures, Preparation};
 use crate::data::{
     random::{generator, Purpose},
     DataError,
 };
-
-/// The means of ImageNet's red, green and blue, where full light is 1.
-pub const IMAGENET_MEAN: [f32; 3] = [0.485, 0.456, 0.406];
-
-/// The standard deviations of ImageNet's red, green and blue, where full light is 1.
-pub const IMAGENET_DEVIATION: [f32; 3] = [0.229, 0.224, 0.225];
-
-/// How a picture of any size becomes the input of a model.
-///
-/// Pictures are resized by averaging over triangles as wide as the scale asks for, so that smaller
-/// ones do not alias. Grey pictures get three equal channels, transparency is dropped, and the
-/// EXIF orientation is ignored.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Preparation {
-    /// The width and height of the result in pixels. Default 224.
-    pub side: u32,
-    /// The length that the shorter side is resized to for [`View::Centre`]; at least `side`.
-    /// Default 256.
-    pub shorter: u32,
-    /// Subtracted from red, green and blue, where full light is 1. Default [`IMAGENET_MEAN`].
-    pub mean: [f32; 3],
-    /// What the differences are divided by. Default [`IMAGENET_DEVIATION`].
-    pub deviation: [f32; 3],
-}
-
-impl Default for Preparation {
-    fn default() -> Self {
-        Self { side: 224, shorter: 256, mean: IMAGENET_MEAN, deviation: IMAGENET_DEVIATION }
-    }
-}
-
-impl Preparation {
-    /// Results of `side` x `side` pixels, with `shorter` 8/7 of that as for ImageNet.
-    ///
-    /// # Example
-    /// ```
-    /// use tlr_models::data::folder::Preparation;
-    ///
-    /// let preparation = Preparation::square(224);
-    /// assert_eq!(preparation, Preparation::default());
-    /// assert_eq!(preparation.shorter, 256);
-    /// assert!(preparation.check().is_ok());
-    /// ```
-    pub fn square(side: u32) -> Self {
-        Self { side, shorter: side.saturating_add(side / 7), ..Self::default() }
-    }
-
-    /// Whether pictures can be prepared like this.
-    ///
-    /// # Errors
-    /// [`DataError::Preparation`] when `side` is zero, `shorter` is below it or above 16,384, a
-    /// mean is not finite or a deviation not positive and finite.
-    ///
-    /// Example: [`square`](Self::square).
-    pub fn check(&self) -> Result<(), DataError> {
-        let refuse = |what| Err(DataError::Preparation { what });
-        if self.side == 0 {
-            return refuse("the side is zero");
-        }
-        if !(self.side..=1 << 14).contains(&self.shorter) {
-            return refuse("the shorter side must be resized to at least the side, at most 16384");
-        }
-        if !self.mean.iter().all(|mean| mean.is_finite()) {
-            return refuse("a mean is not finite");
-        }
-        if !self.deviation.iter().all(|deviation| deviation.is_finite() && *deviation > 0.0) {
-            return refuse("a deviation is not positive and finite");
-        }
-        Ok(())
-    }
-}
 
 /// Which part of a picture is taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -376,24 +305,5 @@ mod tests {
         assert!(matches!(error, DataError::Io { action: "read", .. }), "{error}");
         let error = pictures.read(1, &bytes_of(8, 8), View::Centre).unwrap_err();
         assert!(matches!(error, DataError::Index { index: 1, len: 1 }), "{error}");
-    }
-
-    #[test]
-    fn preparations_that_make_no_sense_are_refused() {
-        let good = Preparation::square(32);
-        assert_eq!((good.side, good.shorter), (32, 36));
-        assert_eq!(Preparation::square(224), Preparation::default());
-        good.check().unwrap();
-        for bad in [
-            Preparation { side: 0, ..good },
-            Preparation { shorter: 31, ..good },
-            Preparation { shorter: 16_385, ..good },
-            Preparation { mean: [0.0, f32::NAN, 0.0], ..good },
-            Preparation { deviation: [1.0, 1.0, 0.0], ..good },
-            Preparation { deviation: [f32::INFINITY, 1.0, 1.0], ..good },
-        ] {
-            let error = read("a.png", &[], &bad, View::Centre).unwrap_err();
-            assert!(matches!(error, DataError::Preparation { .. }), "{error}");
-        }
     }
 }
