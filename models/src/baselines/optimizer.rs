@@ -290,9 +290,10 @@ where
             return Err(damaged(what).into());
         };
         let undecoded = |error| damaged(format!("`{ATTACHMENT}`: {error}"));
-        // The bytes of another rule's state need not be a state of this one.
-        let (rule, _) = postcard::take_from_bytes::<String>(bytes).map_err(undecoded)?;
-        self.peer.check_rule(&rule)?;
+        // The bytes of another rule's state need not be a state of this one. Name and settings
+        // come first.
+        let (head, _) = postcard::take_from_bytes::<(String, _)>(bytes).map_err(undecoded)?;
+        self.peer.check_rule(&head.0, &head.1)?;
         let saved: Saved<R::State<E>> = postcard::from_bytes(bytes).map_err(undecoded)?;
         let mut peer = self.peer.clone();
         peer.restore(saved)?;

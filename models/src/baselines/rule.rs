@@ -305,11 +305,7 @@ impl<R: PeerRule, E: Real> Peer<R, E> {
     ///
     /// Example: [`Peer`].
     pub fn restore(&mut self, saved: Saved<R::State<E>>) -> Result<(), PeerError> {
-        self.check_rule(&saved.rule)?;
-        let differences = settings::differences(&saved.settings, &settings::of(&self.rule));
-        if !differences.is_empty() {
-            return Err(PeerError::OtherSettings { rule: self.rule.name(), differences });
-        }
+        self.check_rule(&saved.rule, &saved.settings)?;
         let most = if saved.state.is_some() { MAX_COUNT } else { 0 };
         let in_range = (u64::from(saved.state.is_some())..=most).contains(&saved.steps);
         let range = "from 1 to 2^53 with a state, and 0 without";
@@ -341,12 +337,20 @@ impl<R: PeerRule, E: Real> Peer<R, E> {
         })
     }
 
-    /// Checks that a saved state is of a rule of this name.
-    pub(super) fn check_rule(&self, saved: &str) -> Result<(), PeerError> {
+    /// Checks that a saved state is of a rule of this name and with these settings.
+    pub(super) fn check_rule(
+        &self,
+        name: &str,
+        settings: &BTreeMap<String, String>,
+    ) -> Result<(), PeerError> {
         let here = self.rule.name();
-        match saved == here {
+        if name != here {
+            return Err(PeerError::AnotherRule { saved: name.to_owned(), here });
+        }
+        let differences = settings::differences(settings, &settings::of(&self.rule));
+        match differences.is_empty() {
             true => Ok(()),
-            false => Err(PeerError::AnotherRule { saved: saved.to_owned(), here }),
+            false => Err(PeerError::OtherSettings { rule: here, differences }),
         }
     }
 }
