@@ -316,7 +316,7 @@ mod tests {
     fn a_batch_that_does_not_fit_is_begun() {
         let (_dir, pictures) = drawn();
         std::fs::write(pictures.get(0).unwrap().0, b"\x89PNG\r\n\x1a\nbut not really").unwrap();
-        let (prepare, order) = (Preparation::square(16_384), [vec![0; 1 << 20]]);
+        let (prepare, order) = (Preparation::square(8_192), [vec![0; 1 << 20]]);
         let mut batches = pictures.batches(order, &prepare, View::Centre, loader(1, 0)).unwrap();
         let error = batches.next().unwrap().unwrap_err();
         assert!(matches!(error, DataError::Picture { .. }), "{error}");
