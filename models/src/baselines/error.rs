@@ -5,7 +5,7 @@ use tlr::{Difference, Error};
 
 /// Why a peer was not made, made no step, or could not be resumed. Weights and state are as they
 /// were.
-#[derive(Clone, Debug, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PeerError {
     /// A setting is outside its range.
@@ -98,10 +98,10 @@ pub enum PeerError {
     Device(#[source] CpuError),
     /// The loss at trial weights could not be computed.
     #[error("the loss at trial weights: {0}")]
-    Trial(String),
+    Trial(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
-/// Compares the texts: the errors of devices cannot be compared.
+/// Compares the texts: the errors of devices and trials cannot be compared.
 impl PartialEq for PeerError {
     fn eq(&self, other: &Self) -> bool {
         self.to_string() == other.to_string()

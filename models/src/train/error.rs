@@ -1,6 +1,6 @@
 //! Why a run ends early.
 
-use super::{DeviceError, Share};
+use super::{Changes, DeviceError, Share};
 #[cfg(feature = "text")]
 use crate::search::SearchError;
 use crate::{
@@ -68,12 +68,34 @@ pub enum TrainError {
         asked: usize,
     },
     /// The checkpoint is of another run.
-    #[error("the checkpoint {} is of another run: {what}", path.display())]
+    #[error("the checkpoint {} is of another run: {changes}", path.display())]
     AnotherRun {
         /// The checkpoint.
         path: PathBuf,
-        /// In what it differs.
-        what: String,
+        /// The settings and the data that differ.
+        changes: Changes,
+    },
+    /// Another version of this program wrote the checkpoint.
+    #[error(
+        "another version of this program wrote the checkpoint {}: its run is stored in format \
+         {found}, and this version reads format {expected}",
+        path.display()
+    )]
+    AnotherFormat {
+        /// The checkpoint.
+        path: PathBuf,
+        /// The format in the checkpoint.
+        found: u32,
+        /// The format that is read.
+        expected: u32,
+    },
+    /// No run can have left the checkpoint as it is.
+    #[error("the checkpoint {} is damaged, or not of a run: {what}", path.display())]
+    DamagedRun {
+        /// The checkpoint.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: &'static str,
     },
     /// The run would have no epochs.
     #[error("a run has at least one epoch")]
@@ -179,12 +201,17 @@ fn is_told(error: &tlr::Error) -> bool {
     matches!(error, tlr::Error::Parallel { .. })
 }
 
-/// What a trainer refuses too, or the device, is the same error if a peer reports it.
+/// What a trainer refuses too, the device, or a trial in a run, is the same error if a peer reports
+/// it.
 impl From<PeerError> for TrainError {
     fn from(error: PeerError) -> Self {
         match error {
             PeerError::Model(error) => Self::Rate(error),
             PeerError::Device(error) => Self::Device(error.into()),
+            PeerError::Trial(error) => match error.downcast() {
+                Ok(own) => *own,
+                Err(other) => Self::Peer(PeerError::Trial(other)),
+            },
             error => Self::Peer(error),
         }
     }

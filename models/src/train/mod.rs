@@ -30,7 +30,7 @@ pub use device::{DeviceError, TrainDevice, TrainsIn};
 #[cfg(feature = "lab")]
 pub(crate) use error::failed;
 pub use error::TrainError;
-pub use facts::Facts;
+pub use facts::{Change, Changes, Facts};
 #[cfg(any(test, feature = "lab"))]
 pub(crate) use fit::train_step;
 pub use learner::{Learner, TrainLoss, Trial};

@@ -1,8 +1,8 @@
 //! [`Persistence`]: saves a run, and resumes it.
 
-use super::{AnyRanks, Facts, Learner, Number, Options, Share, TrainError, TrainsIn};
+use super::{AnyRanks, Changes, Facts, Learner, Number, Options, Share, TrainError, TrainsIn};
 use crate::{
-    report::{count, Epoch, Held, ReportError},
+    report::{Epoch, Held, ReportError},
     weights,
 };
 use dfdx::nn::TensorCollection;
@@ -38,6 +38,9 @@ pub struct Persistence<'a> {
 
 /// The name under which a run adds its own state to a checkpoint.
 const ATTACHMENT: &str = "run";
+
+/// The name of [`Progress::batches_per_epoch`] among facts.
+const BATCHES: &str = "number of batches in an epoch";
 
 /// The version of that state. A checkpoint with another one is refused.
 const FORMAT: u32 = 5;
@@ -122,18 +125,25 @@ impl Progress {
     ) -> Result<(), tlr::Error> {
         let facts = self.settings.clone().and(&self.data).with("--epochs", epochs);
         let facts = facts.with_flag("--checkpoint", saves);
-        ranks.agree(facts.with("number of batches in an epoch", self.batches_per_epoch).all())
+        ranks.agree(facts.with(BATCHES, self.batches_per_epoch).all())
     }
 
-    /// The state from the bytes in a checkpoint, or why they are not those of a run.
-    fn read(bytes: Option<&[u8]>) -> Result<Self, &'static str> {
-        let bytes = bytes.unwrap_or_default();
-        let (format, _) = postcard::take_from_bytes::<u32>(bytes)
-            .map_err(|_| "it has no progress record of a run")?;
-        if format != FORMAT {
-            return Err("another version of this program wrote it");
+    /// The state in the checkpoint at `path`.
+    fn read(path: &Path, checkpoint: &Checkpoint) -> Result<Self, TrainError> {
+        let damaged = |what| TrainError::DamagedRun { path: path.to_owned(), what };
+        let bytes = checkpoint.attachment(ATTACHMENT).unwrap_or_default();
+        let (found, _) = postcard::take_from_bytes::<u32>(bytes)
+            .map_err(|_| damaged("it has no progress record"))?;
+        if found != FORMAT {
+            let path = path.to_owned();
+            return Err(TrainError::AnotherFormat { path, found, expected: FORMAT });
         }
-        postcard::from_bytes(bytes).map_err(|_| "the progress record in it is damaged")
+        let read: Self = postcard::from_bytes(bytes)
+            .map_err(|_| damaged("its progress record cannot be read"))?;
+        match read.contradiction() {
+            Some(what) => Err(damaged(what)),
+            None => Ok(read),
+        }
     }
 
     /// The contradiction in these figures, if there is one: no run can have left them.
@@ -157,14 +167,13 @@ impl Progress {
         }
     }
 
-    /// Why a checkpoint with these figures does not belong to the run `new`.
-    fn refuses(&self, new: &Self) -> Option<String> {
+    /// In what a run with these figures differs from the run `new`.
+    fn changes(&self, new: &Self) -> Option<Changes> {
+        let batches = |run: &Self| Facts::default().with(BATCHES, run.batches_per_epoch);
         // Different settings often mean different data. So the settings are reported first.
         let changes = self.settings.changes(&new.settings);
-        changes.or_else(|| self.data.changes(&new.data)).or_else(|| {
-            let (then, now) = (self.batches_per_epoch, new.batches_per_epoch);
-            (then != now).then(|| format!("an epoch had {}, and has {now}", count(then, "batch")))
-        })
+        let changes = changes.or_else(|| self.data.changes(&new.data));
+        changes.or_else(|| batches(self).changes(&batches(new)))
     }
 }
 
@@ -183,14 +192,9 @@ impl Persistence<'_> {
             (Some(path), Some(checkpoint)) => (path, checkpoint),
             _ => return Ok((new, held)),
         };
-        let another = |what| TrainError::AnotherRun { path: path.to_owned(), what };
-        let saved = Progress::read(checkpoint.attachment(ATTACHMENT));
-        let saved = saved.map_err(|why| another(why.to_owned()))?;
-        if let Some(what) = saved.refuses(&new) {
-            return Err(another(what));
-        }
-        if let Some(what) = saved.contradiction() {
-            return Err(another(what.to_owned()));
+        let saved = Progress::read(path, &checkpoint)?;
+        if let Some(changes) = saved.changes(&new) {
+            return Err(TrainError::AnotherRun { path: path.to_owned(), changes });
         }
         let made = saved.losses.len().div_ceil(saved.batches_per_epoch.max(1));
         if made > epochs {
@@ -201,7 +205,8 @@ impl Persistence<'_> {
             None => optimizer.resume(model, &checkpoint)?,
         }
         if saved.decided.last().is_some_and(|decided| *decided > optimizer.history().len()) {
-            return Err(another("decisions are gone that had been made before".to_owned()));
+            let what = "decisions are gone that had been made before";
+            return Err(TrainError::DamagedRun { path: path.to_owned(), what });
         }
         Ok((saved, held))
     }

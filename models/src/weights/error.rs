@@ -1,6 +1,6 @@
 //! Why weights are not loaded, and in what a file and a model differ.
 
-use std::{fmt, path::PathBuf};
+use std::{error::Error, fmt, path::PathBuf};
 
 use safetensors::SafeTensorError;
 
@@ -98,5 +98,5 @@ pub enum WeightsError {
     Mismatch(Vec<WeightsDifference>),
     /// An error of the device, such as no memory left.
     #[error("device: {0}")]
-    Device(String),
+    Device(#[source] Box<dyn Error + Send + Sync>),
 }
