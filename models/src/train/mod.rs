@@ -23,10 +23,11 @@ mod translation;
 mod translator;
 mod verdict;
 
+pub use crate::device::DeviceError;
 pub use chosen::learner;
 #[cfg(any(test, feature = "lab"))]
 pub(crate) use device::Opened;
-pub use device::{DeviceError, TrainDevice, TrainsIn};
+pub use device::{TrainDevice, TrainsIn};
 #[cfg(feature = "lab")]
 pub(crate) use error::failed;
 pub use error::TrainError;

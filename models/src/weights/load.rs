@@ -1,6 +1,7 @@
 //! [`load`]: a model filled from a file, all of it or nothing.
 
 use super::{Names, Source, WeightsDifference, WeightsError};
+use crate::device::DeviceError;
 use dfdx::{
     nn::{RecursiveWalker, TensorCollection, TensorOptions, TensorVisitor, ViewTensorMut},
     prelude::{Device, Dtype, HasErr, ReshapeTo, Shape, Tensor},
@@ -9,7 +10,6 @@ use half::{bf16, f16};
 use safetensors::{tensor::TensorView, Dtype as Stored, SafeTensors};
 use std::{
     collections::{BTreeMap, BTreeSet},
-    error::Error,
     path::Path,
 };
 use tlr::__private::{self as walk, Model};
@@ -48,7 +48,7 @@ pub fn load<M, E, D>(
 where
     M: TensorCollection<E, D>,
     E: Dtype,
-    D: Device<E> + HasErr<Err: Error + Send + Sync>,
+    D: Device<E> + HasErr<Err: Into<DeviceError>>,
 {
     let path = path.as_ref();
     let read = |source| WeightsError::Read { path: path.to_owned(), source };
@@ -65,7 +65,7 @@ pub fn load_bytes<M, E, D>(model: &mut M, bytes: &[u8], names: &Names) -> Result
 where
     M: TensorCollection<E, D>,
     E: Dtype,
-    D: Device<E> + HasErr<Err: Error + Send + Sync>,
+    D: Device<E> + HasErr<Err: Into<DeviceError>>,
 {
     let file = SafeTensors::deserialize(bytes)?;
     let mut plan = Plan {
@@ -84,7 +84,7 @@ where
     }
     // All that can fail is done first, and changes no value.
     M::iter_tensors(&mut RecursiveWalker { m: &mut *model, f: &mut MakeContiguous })
-        .map_err(|error: D::Err| WeightsError::Device(Box::new(error)))?;
+        .map_err(|error: D::Err| WeightsError::Device(error.into()))?;
     fill(model, plan.values);
     Ok(())
 }
