@@ -1,7 +1,7 @@
 //! [`Adam`] and AdamW, PyTorch's form.
 
 use super::{
-    moments::Decay, slices, Batch, Figures, PeerError, PeerRule, PeerState, Real, Tensors,
+    moments::Decay, slices, Figures, PeerError, PeerRule, PeerState, Real, StepFacts, Tensors,
 };
 use serde::{Deserialize, Serialize};
 
@@ -84,15 +84,15 @@ impl PeerRule for Adam {
         state: &mut AdamState<E>,
         weights: &mut [&mut [E]],
         gradients: &[&[E]],
-        batch: Batch<'_, E>,
+        facts: StepFacts<'_, E>,
     ) -> Result<(), PeerError> {
-        let rate = self.lr * batch.factor;
+        let rate = self.lr * facts.factor;
         let [beta1, beta2] = self.betas;
-        let steps = batch.step as f64;
+        let steps = facts.step as f64;
         let (bias1, bias2) = (1.0 - beta1.powf(steps), 1.0 - beta2.powf(steps));
         let Decay { coupled, decoupled } = Decay::new(self.weight_decay, self.decoupled);
         let buffers = [&mut state.mean, &mut state.square];
-        slices::transform(batch.step, weights, gradients, buffers, |_, w, g, [m, v]| {
+        slices::transform(facts.step, weights, gradients, buffers, |_, w, g, [m, v]| {
             let g = g + coupled * w;
             let m = beta1 * m + (1.0 - beta1) * g;
             let v = beta2 * v + (1.0 - beta2) * g * g;

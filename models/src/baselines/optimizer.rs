@@ -2,7 +2,7 @@
 
 use super::{
     walk::{self, TrainableTensors},
-    CpuReal, Peer, PeerError, PeerRule, Real, Saved, Trial,
+    CpuReal, LossAtWeights, Peer, PeerError, PeerRule, Real, Saved,
 };
 use dfdx::{
     nn::TensorCollection,
@@ -199,7 +199,7 @@ where
         model: &mut M,
         gradients: &mut Gradients<E, Cpu>,
         loss: Option<f64>,
-        trial: Option<&'a mut Trial<'a, E>>,
+        trial: Option<&'a mut LossAtWeights<'a, E>>,
     ) -> Result<(), PeerError> {
         let factor = self.factor();
         let in_range = factor >= 0.0 && factor.is_finite();

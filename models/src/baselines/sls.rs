@@ -2,7 +2,7 @@
 
 use super::{
     growth::{Growth, LEAST_NORM},
-    slices, Batch, Figures, PeerError, PeerRule, PeerState, Real, Tensors,
+    slices, Figures, PeerError, PeerRule, PeerState, Real, StepFacts, Tensors,
 };
 use serde::{Deserialize, Serialize};
 
@@ -106,12 +106,12 @@ impl PeerRule for Sls {
         state: &mut SlsState,
         weights: &mut [&mut [E]],
         gradients: &[&[E]],
-        batch: Batch<'_, E>,
+        facts: StepFacts<'_, E>,
     ) -> Result<(), PeerError> {
-        let loss = batch.loss.ok_or(PeerError::NoLoss { rule: Self::NAME })?;
-        let trial = batch.trial.ok_or(PeerError::NoTrials { rule: Self::NAME })?;
+        let loss = facts.loss.ok_or(PeerError::NoLoss { rule: Self::NAME })?;
+        let trial = facts.trial.ok_or(PeerError::NoTrials { rule: Self::NAME })?;
         let [square] = slices::sums(weights, gradients, [], |_, g, []| [g * g]);
-        slices::finite_sums(batch.step, &[square])?;
+        slices::finite_sums(facts.step, &[square])?;
         let mut rate = self.growth().after(state.rate);
         if square.sqrt() >= LEAST_NORM {
             let mut found = false;
@@ -126,7 +126,7 @@ impl PeerRule for Sls {
                 rate *= self.cut;
             }
             let made = if found { rate } else { LAST_RESORT };
-            slices::transform(batch.step, weights, gradients, [], |_, w, g, []| {
+            slices::transform(facts.step, weights, gradients, [], |_, w, g, []| {
                 (w - made * g, [])
             })?;
         }

@@ -1,6 +1,6 @@
 //! The optimizer that the options ask for, for any model.
 
-use super::{ranks::Together, AnyRanks, Base, Learner, Mode, Options, Rule, Shape, TrainDevice};
+use super::{together::Together, AnyRanks, Base, Learner, Mode, Options, Rule, Shape, TrainDevice};
 use crate::baselines::Unchanging;
 use dfdx::{
     nn::TensorCollection,

@@ -17,6 +17,7 @@ mod ranks;
 mod replay;
 mod run;
 mod source;
+mod together;
 #[cfg(feature = "text")]
 mod translation;
 #[cfg(feature = "text")]
@@ -34,7 +35,7 @@ pub use error::TrainError;
 pub use facts::{Change, Changes, Facts};
 #[cfg(any(test, feature = "lab"))]
 pub(crate) use fit::train_step;
-pub use learner::{Learner, TrainLoss, Trial};
+pub use learner::{Learner, LossOfModel, TrainLoss};
 pub use network::{Logits, Network, Pixels, TrainLogits};
 pub use number::{Model, Number, Trainable};
 pub use options::{name, Base, Mode, Options, Rule, Shape};

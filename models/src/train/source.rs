@@ -2,7 +2,7 @@
 
 use super::{Facts, Share, TrainError};
 #[cfg(feature = "pictures")]
-use crate::data::folder::{Folder, Loader, Preparation, View};
+use crate::data::folder::{Crop, Folder, Loader, Preparation};
 use crate::data::{Augment, Batches, Dataset, Scaling};
 use std::sync::OnceLock;
 
@@ -298,10 +298,10 @@ impl Source for Decoded<'_> {
     }
 
     fn epoch(&self, epoch: usize, skip: usize, visit: &mut Visit<'_>) -> Result<(), TrainError> {
-        let view = View::Random { seed: self.seed, epoch };
+        let crop = Crop::Random { seed: self.seed, epoch };
         let own = |indices: Vec<usize>| self.share.of(&indices).to_vec();
         let order = self.batches.epoch(epoch).skip(skip).map(own);
-        for batch in self.folder.train.batches(order, &self.preparation, view, self.loader)? {
+        for batch in self.folder.train.batches(order, &self.preparation, crop, self.loader)? {
             let batch = batch?;
             visit(&batch.pixels, &batch.labels)?;
         }
@@ -311,7 +311,7 @@ impl Source for Decoded<'_> {
     fn test(&self, visit: &mut Visit<'_>) -> Result<(), TrainError> {
         let indices: Vec<_> = (0..self.folder.val.len()).collect();
         let order: Vec<_> = indices.chunks(self.batch_size).map(<[_]>::to_vec).collect();
-        for batch in self.folder.val.batches(order, &self.preparation, View::Centre, self.loader)? {
+        for batch in self.folder.val.batches(order, &self.preparation, Crop::Centre, self.loader)? {
             let batch = batch?;
             visit(&batch.pixels, &batch.labels)?;
         }

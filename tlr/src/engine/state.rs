@@ -311,8 +311,7 @@ pub(super) struct Rollback {
 }
 
 /// More steps than any training makes: to count on from here overflows nothing, and f64 holds every
-/// count exactly. The peers of `tlr-models` are kept apart from this crate's engine, and have a
-/// limit of their own of the same size.
+/// count exactly.
 pub(crate) const MAX_COUNT: u64 = 1 << 53;
 
 impl State {

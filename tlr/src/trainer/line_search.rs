@@ -109,9 +109,9 @@ where
     /// as can happen with momentum, or it cannot fall further than rounding allows.
     /// [`Error::NonFiniteLoss`], if `loss` is not finite; [`Error::OutOfRange`], for a number of
     /// `search`; and those of [`step_lookahead`](Self::step_lookahead). Weights and rates are then
-    /// unchanged. If `evaluate` was called by then, as before [`Error::NoDescent`], or has panicked,
-    /// the base optimizer is [reset](TunableOptimizer::reset): its momentum, its moments and what
-    /// it has gathered are gone.
+    /// unchanged. If `evaluate` was called by then, as before [`Error::NoDescent`], or has
+    /// panicked, the base optimizer is [reset](TunableOptimizer::reset): its momentum, its moments
+    /// and what it has gathered are gone.
     ///
     /// # Example
     /// ```

@@ -20,7 +20,7 @@ const LONGEST: u32 = 1 << 14;
 pub struct Preparation {
     /// The width and height of the result in pixels. Default 224.
     pub side: u32,
-    /// The length that the shorter side is resized to for [`View::Centre`](super::View::Centre); at
+    /// The length that the shorter side is resized to for [`Crop::Centre`](super::Crop::Centre); at
     /// least `side`. Default 256.
     pub shorter: u32,
     /// Subtracted from red, green and blue, where full light is 1. Default [`IMAGENET_MEAN`].

@@ -15,7 +15,7 @@ use crate::data::{
 
 /// Which part of a picture is taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum View {
+pub enum Crop {
     /// To test on: the shorter side is resized to [`Preparation::shorter`] and the middle square
     /// taken.
     Centre,
@@ -41,12 +41,12 @@ impl Pictures {
     ///
     /// # Example
     /// ```
-    /// use tlr_models::data::folder::{write_drawn, Folder, Preparation, View};
+    /// use tlr_models::data::folder::{write_drawn, Folder, Preparation, Crop};
     ///
     /// let dir = tempfile::tempdir()?;
     /// write_drawn(dir.path(), 7, 4, 2, 2, 40)?;
     /// let folder = Folder::open(dir.path())?;
-    /// let pixels = folder.val.read(0, &Preparation::square(32), View::Centre)?;
+    /// let pixels = folder.val.read(0, &Preparation::square(32), Crop::Centre)?;
     /// assert_eq!(pixels.len(), 3 * 32 * 32);
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
@@ -54,11 +54,11 @@ impl Pictures {
         &self,
         index: usize,
         prepare: &Preparation,
-        view: View,
+        crop: Crop,
     ) -> Result<Vec<f32>, DataError> {
         prepare.check()?;
         let mut pixels = Vec::new();
-        self.append(index, prepare, view, &mut pixels)?;
+        self.append(index, prepare, crop, &mut pixels)?;
         Ok(pixels)
     }
 
@@ -67,14 +67,14 @@ impl Pictures {
         &self,
         index: usize,
         prepare: &Preparation,
-        view: View,
+        crop: Crop,
         pixels: &mut Vec<f32>,
     ) -> Result<(), DataError> {
         let (path, _) = self.entry(index)?;
         let picture = decode(path)?;
-        let (square, flip) = match view {
-            View::Centre => (centre(&picture, prepare), false),
-            View::Random { seed, epoch } => {
+        let (square, flip) = match crop {
+            Crop::Centre => (centre(&picture, prepare), false),
+            Crop::Random { seed, epoch } => {
                 let mut rng = generator(Purpose::Crop, seed, epoch as u64, index as u64);
                 let part = Part::random(picture.dimensions(), &mut rng);
                 (part.resized(&picture, prepare.side), rng.r#gen::<bool>())
@@ -191,10 +191,10 @@ mod tests {
         name: &str,
         bytes: &[u8],
         prepare: &Preparation,
-        view: View,
+        crop: Crop,
     ) -> Result<Vec<f32>, DataError> {
         let (_dir, pictures) = pictures(name, bytes);
-        pictures.read(0, prepare, view)
+        pictures.read(0, prepare, crop)
     }
 
     /// Values from 0 to 255.
@@ -206,7 +206,7 @@ mod tests {
     fn the_centre_is_cut_and_resized() {
         // The middle 60x60 of 120x80, from x = 30 and y = 10, becomes 30x30.
         let values =
-            read("a.png", &png(&gradient(120, 80)), &bytes_of(30, 40), View::Centre).unwrap();
+            read("a.png", &png(&gradient(120, 80)), &bytes_of(30, 40), Crop::Centre).unwrap();
         let at = |channel: usize, x: usize, y: usize| values[(channel * 30 + y) * 30 + x];
         for (x, y) in [(0, 0), (29, 0), (0, 29), (13, 21)] {
             let (px, py) = (30.0 + 2.0 * x as f32 + 0.5, 10.0 + 2.0 * y as f32 + 0.5);
@@ -220,7 +220,7 @@ mod tests {
     fn values_are_normalised_channel_by_channel() {
         let prepare = Preparation { side: 2, shorter: 2, ..Preparation::default() };
         let picture = RgbImage::from_pixel(5, 4, Rgb([255, 0, 102]));
-        let values = read("a.png", &png(&picture), &prepare, View::Centre).unwrap();
+        let values = read("a.png", &png(&picture), &prepare, Crop::Centre).unwrap();
         let expected = [(1.0 - 0.485) / 0.229, -0.456 / 0.224, (0.4 - 0.406) / 0.225];
         for (values, expected) in values.chunks(4).zip(expected) {
             assert!(values.iter().all(|v| (v - expected).abs() < 1e-6), "{values:?} {expected}");
@@ -232,7 +232,7 @@ mod tests {
         let grey = GrayImage::from_fn(8, 8, |x, y| Luma([(x * 20 + y) as u8]));
         let mut bytes = Cursor::new(Vec::new());
         grey.write_to(&mut bytes, ImageFormat::Png).unwrap();
-        let values = read("a.png", &bytes.into_inner(), &bytes_of(8, 8), View::Centre).unwrap();
+        let values = read("a.png", &bytes.into_inner(), &bytes_of(8, 8), Crop::Centre).unwrap();
         assert_eq!(values[..64], values[64..128]);
         assert_eq!(values[..64], values[128..]);
         assert!((values[9] - 21.0).abs() < 1e-3);
@@ -242,15 +242,15 @@ mod tests {
     fn a_random_view_depends_on_seed_epoch_and_index_only() {
         let (_dir, one) = pictures("a.png", &png(&gradient(60, 40)));
         let two = Pictures { files: [&*one.files, &*one.files].concat().into(), ..one.clone() };
-        let view = |seed, epoch| View::Random { seed, epoch };
-        let read = |pictures: &Pictures, index, view| {
-            pictures.read(index, &Preparation::square(16), view).unwrap()
+        let crop = |seed, epoch| Crop::Random { seed, epoch };
+        let read = |pictures: &Pictures, index, crop| {
+            pictures.read(index, &Preparation::square(16), crop).unwrap()
         };
-        let first = read(&one, 0, view(1, 2));
-        assert_eq!(first, read(&two, 0, view(1, 2)));
-        assert_ne!(first, read(&two, 1, view(1, 2)));
-        assert_ne!(first, read(&one, 0, view(2, 2)));
-        assert_ne!(first, read(&one, 0, view(1, 3)));
+        let first = read(&one, 0, crop(1, 2));
+        assert_eq!(first, read(&two, 0, crop(1, 2)));
+        assert_ne!(first, read(&two, 1, crop(1, 2)));
+        assert_ne!(first, read(&one, 0, crop(2, 2)));
+        assert_ne!(first, read(&one, 0, crop(1, 3)));
     }
 
     #[test]
@@ -258,8 +258,8 @@ mod tests {
         let (_dir, pictures) = pictures("a.png", &png(&gradient(60, 40)));
         let mirrored = (0..200)
             .filter(|&epoch| {
-                let view = View::Random { seed: 1, epoch };
-                let red = pictures.read(0, &bytes_of(8, 8), view).unwrap();
+                let crop = Crop::Random { seed: 1, epoch };
+                let red = pictures.read(0, &bytes_of(8, 8), crop).unwrap();
                 red[0] > red[7]
             })
             .count();
@@ -301,9 +301,9 @@ mod tests {
     fn missing_files_are_refused() {
         let (dir, pictures) = pictures("a.png", &[]);
         drop(dir);
-        let error = pictures.read(0, &bytes_of(8, 8), View::Centre).unwrap_err();
+        let error = pictures.read(0, &bytes_of(8, 8), Crop::Centre).unwrap_err();
         assert!(matches!(error, DataError::Io { action: "read", .. }), "{error}");
-        let error = pictures.read(1, &bytes_of(8, 8), View::Centre).unwrap_err();
+        let error = pictures.read(1, &bytes_of(8, 8), Crop::Centre).unwrap_err();
         assert!(matches!(error, DataError::Index { index: 1, len: 1 }), "{error}");
     }
 }

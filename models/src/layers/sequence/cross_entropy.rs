@@ -209,8 +209,7 @@ mod tests {
             (&[0, 1, 4], Misfit::Label { label: 4, classes: 4 }),
         ] {
             let loss = Cpu::try_cross_entropy(logits::<4>(3), labels, IGNORED);
-            let Err(LayerError::Shape { misfit, .. }) = loss else { panic!("{expected}") };
-            assert_eq!(misfit, expected);
+            assert!(matches!(loss, Err(LayerError::Shape { misfit, .. }) if misfit == expected));
         }
     }
 

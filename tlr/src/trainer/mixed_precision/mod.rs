@@ -21,7 +21,7 @@ use dfdx::{
     tensor::{Gradients, Tape, Tensor, UniqueId},
     tensor_ops::TryMul,
 };
-use master::{buffers, copy, failed, missing, set_buffers, to_f32, Unscaled, Widen};
+use master::{buffers, copy, failed, set_buffers, to_f32, Unscaled, Widen};
 use std::{fmt, marker::PhantomData};
 
 /// Trains a model in half precision. The optimizer updates the master, a copy of the model in f32.
@@ -316,7 +316,7 @@ where
             return Ok(unscaled);
         }
         let complete = gradients::complete(model, gradients);
-        let mut gradients = complete.map_err(|error| missing(model, error))?;
+        let mut gradients = complete.map_err(|error| gradients::to_error(model, &error))?;
         let (mut values, mut ids) = (Vec::<Vec<f32>>::new(), Vec::new());
         let read = gradients::each(model, &mut gradients, |id, gradient| {
             ids.push(id);
