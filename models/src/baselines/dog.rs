@@ -83,7 +83,7 @@ impl<E> PeerState for DogState<E> {
     }
 
     fn figures(&self) -> Figures {
-        let all = |group: &Group| [group.distance, group.gradients, group.rate];
+        let all = |group: &SharedRate| [group.distance, group.gradients, group.rate];
         let at_least_0 = self.groups.iter().flat_map(all).collect();
         Figures { at_least_0, ..Figures::default() }
     }
