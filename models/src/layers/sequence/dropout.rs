@@ -297,7 +297,7 @@ mod tests {
         composed_add(x.clone(), &x, rate(0.5)).unwrap();
         composed(x, DropoutRate::NONE).unwrap();
         assert_eq!(drawn() - before, 3);
-        let fourth = (0..4).map(|_| other.random_u64()).last();
+        let fourth = std::iter::repeat_with(|| other.random_u64()).nth(3);
         assert_eq!(Some(dev.random_u64()), fourth);
     }
 
