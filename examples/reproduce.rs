@@ -309,7 +309,7 @@ fn cells<'a>(open: &'a [Opened<'_>], contenders: &[&'a Contender], seeds: &[u64]
     cells
 }
 
-/// Makes the runs that are not done yet, and answers how many have failed.
+/// Makes the runs that are not done yet, and returns how many have failed.
 fn make(
     cells: &[Cell<'_>],
     args: &Runs,

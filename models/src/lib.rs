@@ -39,6 +39,7 @@ pub mod sweep;
 pub mod train;
 pub mod weights;
 
+mod device;
 mod mlp;
 #[cfg(test)]
 #[path = "../../tlr/tests/needs/mod.rs"]

@@ -166,8 +166,8 @@ fn gpu_trains_in_f16() {
         assert_eq!(parts.losses, half.losses);
         assert_eq!(parts.history, half.history);
         let refused = go::<Half>(&data, options, &file("f32"));
-        let Err(TrainError::AnotherRun { what, .. }) = refused else { panic!("{refused:?}") };
-        assert_eq!(what, "--precision was f32, is f16");
+        let Err(TrainError::AnotherRun { changes, .. }) = refused else { panic!("{refused:?}") };
+        assert_eq!(changes.to_string(), "--precision was f32, is f16");
     }
 }
 

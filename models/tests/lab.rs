@@ -7,7 +7,7 @@ use tlr_models::lab::{
     Ready, Results, Scale, Task,
 };
 
-/// Makes all runs of these exhibits, and answers how many had to be made.
+/// Makes all runs of these exhibits, and returns how many had to be made.
 fn made(exhibits: &[Exhibit], results: &mut Results, folders: &Folders) -> usize {
     let mut made = 0;
     for exhibit in exhibits {

@@ -1,6 +1,8 @@
 //! [`Adam`] and AdamW, PyTorch's form.
 
-use super::{slices, PeerError, PeerRule, PeerState, Real, StepFacts, Tensors};
+use super::{
+    moments::Decay, slices, Figures, PeerError, PeerRule, PeerState, Real, StepFacts, Tensors,
+};
 use serde::{Deserialize, Serialize};
 
 /// Adam: m ← β₁·m + (1 − β₁)·g, v ← β₂·v + (1 − β₂)·g²,
@@ -21,7 +23,7 @@ use serde::{Deserialize, Serialize};
 /// assert!((w[0] - 3.001_f64).abs() < 1e-9); // the first step is of the rate
 /// # Ok::<(), tlr_models::baselines::PeerError>(())
 /// ```
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Adam {
     /// The rate. Above 0; default 1e-3.
     pub lr: f64,
@@ -54,6 +56,10 @@ impl<E> PeerState for AdamState<E> {
     fn buffers(&self) -> Vec<Vec<usize>> {
         slices::lens([&self.mean, &self.square])
     }
+
+    fn figures(&self) -> Figures {
+        Figures { at_least_0: vec![self.rate], ..Figures::default() }
+    }
 }
 
 impl PeerRule for Adam {
@@ -62,10 +68,10 @@ impl PeerRule for Adam {
 
     fn validate(&self) -> Result<(), PeerError> {
         PeerError::unless_positive("adam: lr", self.lr)?;
-        PeerError::unless_beta("adam: beta1", self.betas[0])?;
-        PeerError::unless_beta("adam: beta2", self.betas[1])?;
+        PeerError::unless_below_1("adam: beta1", self.betas[0])?;
+        PeerError::unless_below_1("adam: beta2", self.betas[1])?;
         PeerError::unless_positive("adam: eps", self.eps)?;
-        PeerError::unless_decay("adam: weight_decay", self.weight_decay)
+        PeerError::unless_at_least_0("adam: weight_decay", self.weight_decay)
     }
 
     fn start<E: Real>(&self, weights: &[&mut [E]]) -> AdamState<E> {
@@ -84,10 +90,7 @@ impl PeerRule for Adam {
         let [beta1, beta2] = self.betas;
         let steps = facts.step as f64;
         let (bias1, bias2) = (1.0 - beta1.powf(steps), 1.0 - beta2.powf(steps));
-        let (coupled, decoupled) = match self.decoupled {
-            false => (self.weight_decay, 0.0),
-            true => (0.0, self.weight_decay),
-        };
+        let Decay { coupled, decoupled } = Decay::new(self.weight_decay, self.decoupled);
         let buffers = [&mut state.mean, &mut state.square];
         slices::transform(facts.step, weights, gradients, buffers, |_, w, g, [m, v]| {
             let g = g + coupled * w;

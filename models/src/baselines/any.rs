@@ -2,9 +2,9 @@
 
 use super::{
     Adam, AdamState, Cocob, CocobState, DAdaptAdam, DAdaptAdamState, DAdaptSgd, DAdaptSgdState,
-    Dog, DogState, Hypergradient, HypergradientState, Mechanic, MechanicState, Momo, MomoAdam,
-    MomoAdamState, MomoState, NAdamW, NAdamWState, PeerError, PeerRule, PeerState, Prodigy,
-    ProdigyState, Real, RmsProp, RmsPropState, ScheduleFreeAdamW, ScheduleFreeAdamWState,
+    Dog, DogState, Figures, Hypergradient, HypergradientState, Mechanic, MechanicState, Momo,
+    MomoAdam, MomoAdamState, MomoState, NAdamW, NAdamWState, PeerError, PeerRule, PeerState,
+    Prodigy, ProdigyState, Real, RmsProp, RmsPropState, ScheduleFreeAdamW, ScheduleFreeAdamWState,
     ScheduleFreeSgd, ScheduleFreeSgdState, Sgd, SgdState, Sls, SlsState, Sps, SpsState, StepFacts,
     Tensors,
 };
@@ -27,7 +27,8 @@ macro_rules! peers {
         /// }
         /// # Ok::<(), tlr_models::baselines::PeerError>(())
         /// ```
-        #[derive(Clone, Debug, PartialEq)]
+        #[derive(Clone, Debug, PartialEq, Serialize)]
+        #[serde(untagged)]
         #[allow(missing_docs)] // Each variant is named after its rule.
         pub enum AnyPeer {
             $($Peer($Rule)),+
@@ -52,6 +53,12 @@ macro_rules! peers {
                     $(Self::$Peer(state) => state.parts()),+
                 }
             }
+
+            fn figures(&self) -> Figures {
+                match self {
+                    $(Self::$Peer(state) => state.figures()),+
+                }
+            }
         }
 
         $(
@@ -65,6 +72,12 @@ macro_rules! peers {
         impl PeerRule for AnyPeer {
             const NAME: &'static str = "any peer";
             type State<E: Real> = AnyPeerState<E>;
+
+            fn name(&self) -> &'static str {
+                match self {
+                    $(Self::$Peer(_) => concat!("any peer: ", stringify!($Peer))),+
+                }
+            }
 
             fn needs_trials(&self) -> bool {
                 match self {
@@ -103,7 +116,7 @@ macro_rules! peers {
                     })+
                     _ => Err(PeerError::AnotherRule {
                         saved: "another peer".to_owned(),
-                        here: format!("{self:?}"),
+                        here: self.name(),
                     }),
                 }
             }

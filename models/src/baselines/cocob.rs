@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 /// assert!(w[0].abs() < 1.0);
 /// # Ok::<(), tlr_models::baselines::PeerError>(())
 /// ```
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Cocob {
     /// α, about the steps of a warm-up. At least 0; default 100.
     pub alpha: f64,
@@ -72,9 +72,9 @@ impl PeerRule for Cocob {
     }
 
     fn validate(&self) -> Result<(), PeerError> {
-        PeerError::unless_decay("cocob: alpha", self.alpha)?;
+        PeerError::unless_at_least_0("cocob: alpha", self.alpha)?;
         PeerError::unless_positive("cocob: eps", self.eps)?;
-        PeerError::unless_decay("cocob: weight_decay", self.weight_decay)
+        PeerError::unless_at_least_0("cocob: weight_decay", self.weight_decay)
     }
 
     fn start<E: Real>(&self, weights: &[&mut [E]]) -> CocobState<E> {

@@ -1,6 +1,6 @@
 //! [`Dog`]: distance over gradients, for the model or layer by layer.
 
-use super::{slices, PeerError, PeerRule, PeerState, Real, StepFacts, Tensors};
+use super::{slices, Figures, PeerError, PeerRule, PeerState, Real, StepFacts, Tensors};
 use serde::{Deserialize, Serialize};
 
 /// Distance over gradients: w ← w − lr·η·g with η = max ‖w − w₀‖/√(Σ‖g‖² + ε), the largest distance
@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 /// assert_eq!(peer.rates().len(), 2);
 /// # Ok::<(), tlr_models::baselines::PeerError>(())
 /// ```
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Dog {
     /// What η is multiplied by. Above 0; default 1, which is meant to stay.
     pub lr: f64,
@@ -81,6 +81,12 @@ impl<E> PeerState for DogState<E> {
     fn parts(&self) -> usize {
         self.groups.len()
     }
+
+    fn figures(&self) -> Figures {
+        let all = |group: &SharedRate| [group.distance, group.gradients, group.rate];
+        let at_least_0 = self.groups.iter().flat_map(all).collect();
+        Figures { at_least_0, ..Figures::default() }
+    }
 }
 
 /// What is remembered of tensors that share an η.
@@ -112,8 +118,8 @@ impl PeerRule for Dog {
         PeerError::unless_positive("dog: lr", self.lr)?;
         PeerError::unless_positive("dog: reps_rel", self.reps_rel)?;
         PeerError::unless_positive("dog: eps", self.eps)?;
-        PeerError::unless_decay("dog: weight_decay", self.weight_decay)?;
-        PeerError::unless_decay("dog: averaging", self.averaging.unwrap_or_default())
+        PeerError::unless_at_least_0("dog: weight_decay", self.weight_decay)?;
+        PeerError::unless_at_least_0("dog: averaging", self.averaging.unwrap_or_default())
     }
 
     fn start<E: Real>(&self, weights: &[&mut [E]]) -> DogState<E> {

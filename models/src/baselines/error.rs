@@ -1,11 +1,11 @@
 //! What can go wrong in a peer's step.
 
 use dfdx::prelude::CpuError;
-use tlr::Error;
+use tlr::{Difference, Error};
 
 /// Why a peer was not made, made no step, or could not be resumed. Weights and state are as they
 /// were.
-#[derive(Clone, Debug, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum PeerError {
     /// A setting is outside its range.
@@ -57,18 +57,38 @@ pub enum PeerError {
     /// A gradient is NaN or infinite, or the step would leave the finite numbers.
     #[error("{what} would not be finite at step {step}: nothing was updated")]
     NonFinite {
-        /// The gradient, the weights, or the rule's sums.
+        /// A gradient, a weight, an element of the rule's state, or one of its sums.
         what: &'static str,
         /// The step, counted from 1.
         step: u64,
     },
-    /// A saved state is of another rule, or of other settings.
+    /// A saved state is of another rule.
     #[error("the saved state is of {saved}, and this is {here}")]
     AnotherRule {
-        /// Name and settings of the rule that was saved.
+        /// The name of the rule that was saved.
         saved: String,
-        /// Name and settings of the rule that was to take it over.
-        here: String,
+        /// The name of the rule that was to take it over.
+        here: &'static str,
+    },
+    /// A saved state is of this rule with other settings.
+    #[error(
+        "the saved state is of {rule} with other settings: {}",
+        differences.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+    )]
+    OtherSettings {
+        /// The rule's name.
+        rule: &'static str,
+        /// The settings that differ.
+        differences: Vec<Difference>,
+    },
+    /// The model is not the one that the optimizer was made for.
+    #[error(
+        "`{tensor}` is not that of the model that this optimizer was made for: each model needs \
+         an optimizer of its own"
+    )]
+    AnotherModel {
+        /// The first tensor that is another one.
+        tensor: String,
     },
     /// The model is refused, or a checkpoint of it, as by a [`Trainer`](tlr::Trainer).
     #[error(transparent)]
@@ -78,10 +98,10 @@ pub enum PeerError {
     Device(#[source] CpuError),
     /// The loss at trial weights could not be computed.
     #[error("the loss at trial weights: {0}")]
-    Trial(String),
+    Trial(#[source] Box<dyn std::error::Error + Send + Sync>),
 }
 
-/// Compares the texts: the errors of devices cannot be compared.
+/// Compares the texts: the errors of devices and trials cannot be compared.
 impl PartialEq for PeerError {
     fn eq(&self, other: &Self) -> bool {
         self.to_string() == other.to_string()
@@ -109,12 +129,12 @@ impl PeerError {
     }
 
     /// Checks that `value` is finite and at least 0.
-    pub(super) fn unless_decay(what: &'static str, value: f64) -> Result<(), Self> {
+    pub(super) fn unless_at_least_0(what: &'static str, value: f64) -> Result<(), Self> {
         Self::unless(value >= 0.0 && value.is_finite(), what, "finite and at least 0", value)
     }
 
-    /// Checks that `value` is in [0, 1), so that an average by it forgets.
-    pub(super) fn unless_beta(what: &'static str, value: f64) -> Result<(), Self> {
+    /// Checks that `value` is in [0, 1), as the share that an average keeps has to be.
+    pub(super) fn unless_below_1(what: &'static str, value: f64) -> Result<(), Self> {
         Self::unless((0.0..1.0).contains(&value), what, "in [0, 1)", value)
     }
 }

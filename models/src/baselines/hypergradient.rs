@@ -1,6 +1,6 @@
 //! [`Hypergradient`]: descent on the rate, at every step.
 
-use super::{slices, PeerError, PeerRule, PeerState, Real, StepFacts, Tensors};
+use super::{slices, Figures, PeerError, PeerRule, PeerState, Real, StepFacts, Tensors};
 use serde::{Deserialize, Serialize};
 use tlr::engine::{DirectionProducts, HypergradientRule, RateRule};
 
@@ -25,7 +25,7 @@ use tlr::engine::{DirectionProducts, HypergradientRule, RateRule};
 /// assert_eq!(peer.rates(), [0.01 + 1e-3 * (3.0 * 0.99) * 3.0]);
 /// # Ok::<(), tlr_models::baselines::PeerError>(())
 /// ```
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Hypergradient {
     /// α before the first step. Above 0; the paper takes 1e-3.
     pub rate: f64,
@@ -72,6 +72,10 @@ pub struct HypergradientState<E> {
 impl<E> PeerState for HypergradientState<E> {
     fn buffers(&self) -> Vec<Vec<usize>> {
         slices::lens([&self.before])
+    }
+
+    fn figures(&self) -> Figures {
+        Figures { at_least_0: vec![self.rate], ..Figures::default() }
     }
 }
 

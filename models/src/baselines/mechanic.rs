@@ -1,6 +1,6 @@
 //! [`Mechanic`]: a scale for the updates of any rule.
 
-use super::{slices, PeerError, PeerRule, PeerState, Real, StepFacts, Tensors};
+use super::{slices, Figures, PeerError, PeerRule, PeerState, Real, StepFacts, Tensors};
 use serde::{Deserialize, Serialize};
 
 /// Mechanic: w = w₀ + S·Δ, where Δ is the sum of the updates of a base rule, and the scale S is
@@ -33,7 +33,7 @@ use serde::{Deserialize, Serialize};
 /// assert!(peer.rates()[0] > 1e-3); // S, from 1e-8
 /// # Ok::<(), tlr_models::baselines::PeerError>(())
 /// ```
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Mechanic<B> {
     /// The base rule, with the rate that is usual for it.
     pub base: B,
@@ -86,6 +86,13 @@ impl<E, S: PeerState> PeerState for MechanicState<E, S> {
     fn parts(&self) -> usize {
         self.base.parts() + self.tuners.len()
     }
+
+    fn figures(&self) -> Figures {
+        let mut figures = self.base.figures();
+        let all = |tuner: &Tuner| [tuner.beta, tuner.s, tuner.largest, tuner.squares, tuner.reward];
+        figures.at_least_0.extend(self.tuners.iter().flat_map(all));
+        figures
+    }
 }
 
 /// What is remembered for one β: the state of one bettor on the scale.
@@ -122,7 +129,7 @@ impl<B: PeerRule> PeerRule for Mechanic<B> {
 
     fn validate(&self) -> Result<(), PeerError> {
         self.base.validate()?;
-        PeerError::unless_decay("mechanic: s_decay", self.s_decay)?;
+        PeerError::unless_at_least_0("mechanic: s_decay", self.s_decay)?;
         let count = self.betas.len();
         PeerError::unless(count > 0, "mechanic: betas", "at least one", count as f64)?;
         for &beta in &self.betas {

@@ -29,8 +29,10 @@ mod cocob;
 mod dadapt;
 mod dog;
 mod error;
+mod growth;
 mod hypergradient;
 mod mechanic;
+mod moments;
 mod momo;
 mod nadamw;
 mod optimizer;
@@ -41,6 +43,7 @@ mod recalibration;
 mod rmsprop;
 mod rule;
 mod schedule_free;
+mod settings;
 mod sgd;
 mod slices;
 mod sls;
@@ -63,7 +66,7 @@ pub use range_test::{steep, steepest_gradient, valley, RangePoint, RangeTest};
 pub use real::{Real, Tensors};
 pub use recalibration::recalibrated;
 pub use rmsprop::{RmsProp, RmsPropState};
-pub use rule::{LossAtWeights, Peer, PeerRule, PeerState, Saved, StepFacts};
+pub use rule::{Figures, LossAtWeights, Peer, PeerRule, PeerState, Saved, StepFacts};
 pub use schedule_free::{
     ScheduleFreeAdamW, ScheduleFreeAdamWState, ScheduleFreeSgd, ScheduleFreeSgdState,
 };
@@ -72,4 +75,4 @@ pub use sls::{Sls, SlsState};
 pub use sps::{Sps, SpsBound, SpsState};
 pub use walk::CpuReal;
 
-pub(crate) use walk::{has_buffers, parameters};
+pub(crate) use walk::{has_buffers, parameters, Unchanging};

@@ -1,6 +1,6 @@
 //! [`NAdamW`]: Adam with Nesterov's momentum and decoupled weight decay.
 
-use super::{slices, PeerError, PeerRule, PeerState, Real, StepFacts, Tensors};
+use super::{slices, Figures, PeerError, PeerRule, PeerState, Real, StepFacts, Tensors};
 use serde::{Deserialize, Serialize};
 
 /// Adam with Nesterov's momentum and decoupled weight decay. With a
@@ -26,7 +26,7 @@ use serde::{Deserialize, Serialize};
 /// assert!(w[0] < 1.0);
 /// # Ok::<(), tlr_models::baselines::PeerError>(())
 /// ```
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct NAdamW {
     /// The rate. Above 0; default 2e-3.
     pub lr: f64,
@@ -61,6 +61,10 @@ impl<E> PeerState for NAdamWState<E> {
     fn buffers(&self) -> Vec<Vec<usize>> {
         slices::lens([&self.mean, &self.square])
     }
+
+    fn figures(&self) -> Figures {
+        Figures { at_least_0: vec![self.rate, self.product], ..Figures::default() }
+    }
 }
 
 impl PeerRule for NAdamW {
@@ -69,11 +73,11 @@ impl PeerRule for NAdamW {
 
     fn validate(&self) -> Result<(), PeerError> {
         PeerError::unless_positive("nadamw: lr", self.lr)?;
-        PeerError::unless_beta("nadamw: beta1", self.betas[0])?;
-        PeerError::unless_beta("nadamw: beta2", self.betas[1])?;
+        PeerError::unless_below_1("nadamw: beta1", self.betas[0])?;
+        PeerError::unless_below_1("nadamw: beta2", self.betas[1])?;
         PeerError::unless_positive("nadamw: eps", self.eps)?;
-        PeerError::unless_decay("nadamw: weight_decay", self.weight_decay)?;
-        PeerError::unless_decay("nadamw: momentum_decay", self.momentum_decay)
+        PeerError::unless_at_least_0("nadamw: weight_decay", self.weight_decay)?;
+        PeerError::unless_at_least_0("nadamw: momentum_decay", self.momentum_decay)
     }
 
     fn start<E: Real>(&self, weights: &[&mut [E]]) -> NAdamWState<E> {

@@ -1,6 +1,9 @@
 //! [`PeerOptimizer`]: a peer as an optimizer of a dfdx model on the CPU.
 
-use super::{walk, CpuReal, LossAtWeights, Peer, PeerError, PeerRule, Real, Saved};
+use super::{
+    walk::{self, TrainableTensors},
+    CpuReal, LossAtWeights, Peer, PeerError, PeerRule, Real, Saved,
+};
 use dfdx::{
     nn::TensorCollection,
     optim::{Optimizer, OptimizerUpdateError, SgdConfig},
@@ -49,8 +52,8 @@ use tlr::{
 pub struct PeerOptimizer<M, R: PeerRule, E: Real> {
     peer: Peer<R, E>,
     schedule: Option<Schedule>,
-    /// The names of the trainable tensors.
-    names: Vec<String>,
+    /// The trainable tensors of the model.
+    trained: TrainableTensors,
     marker: PhantomData<fn(&M)>,
 }
 
@@ -79,8 +82,18 @@ where
         // A trainer checks the model, as it does for any optimizer.
         checkpointer(model)?;
         let peer = Peer::new(rule)?;
-        let names = walk::trained(model).names;
-        Ok(Self { peer, schedule: None, names, marker: PhantomData })
+        let trained = walk::trained(model);
+        Ok(Self { peer, schedule: None, trained, marker: PhantomData })
+    }
+
+    /// Checks that `model` has the tensors that this optimizer was made for, by their identity.
+    fn check_model(&self, model: &M) -> Result<(), PeerError> {
+        let found = walk::ids(model);
+        let mut expected = self.trained.names.iter().zip(&self.trained.tensors.ids).zip(&found);
+        match expected.find(|((_, id), found)| id != found) {
+            Some(((name, _), _)) => Err(PeerError::AnotherModel { tensor: name.clone() }),
+            None => Ok(()),
+        }
     }
 
     /// Multiplies the rule's rate by a schedule.
@@ -127,7 +140,7 @@ where
     /// whose gradient is 0. The gradients are lent, and are the same afterwards.
     ///
     /// # Errors
-    /// As [`Peer::step`]; [`PeerError::Device`].
+    /// As [`Peer::step`]; [`PeerError::AnotherModel`], [`PeerError::Device`].
     ///
     /// Example: [`PeerOptimizer`].
     pub fn step(
@@ -191,6 +204,7 @@ where
         let factor = self.factor();
         let in_range = factor >= 0.0 && factor.is_finite();
         PeerError::unless(in_range, "schedule: factor", "finite and at least 0", factor)?;
+        self.check_model(model)?;
         let mut weights = walk::read(model);
         let mut lent: Vec<_> = weights.iter_mut().map(Vec::as_mut_slice).collect();
         let step = |slices: &[&[E]]| self.peer.step_scaled(&mut lent, slices, loss, factor, trial);
@@ -225,13 +239,13 @@ where
         if rates.len() == 1 {
             return rates.into_iter().map(|rate| ("model", rate)).collect();
         }
-        self.names.iter().map(String::as_str).zip(rates).collect()
+        self.trained.names.iter().map(String::as_str).zip(rates).collect()
     }
 
     /// Everything that training depends on, as [`Trainer::checkpoint`].
     ///
     /// # Errors
-    /// [`PeerError::Model`] as [`Trainer::checkpoint`].
+    /// [`PeerError::Model`] as [`Trainer::checkpoint`]; [`PeerError::AnotherModel`].
     ///
     /// # Example
     /// ```
@@ -247,6 +261,7 @@ where
     /// # Ok::<(), tlr_models::baselines::PeerError>(())
     /// ```
     pub fn checkpoint(&self, model: &M) -> Result<Checkpoint, PeerError> {
+        self.check_model(model)?;
         let bytes = postcard::to_stdvec(&self.peer.saved());
         let bytes = bytes.map_err(|error| damaged(error.to_string()))?;
         let checkpoint = checkpointer(model)?.checkpoint(model)?;
@@ -263,17 +278,23 @@ where
     /// made.
     ///
     /// # Errors
-    /// [`PeerError::AnotherRule`]; [`PeerError::Model`] with [`Error::Checkpoint`], for another
-    /// model or schedule, or a file that is no peer's. Nothing has changed then.
+    /// As [`Peer::restore`]; [`PeerError::Model`] with [`Error::Checkpoint`], for a file of another
+    /// model or schedule, or one that is no peer's; [`PeerError::AnotherModel`]. Nothing has
+    /// changed then.
     ///
     /// Example: [`checkpoint`](Self::checkpoint).
     pub fn resume(&mut self, model: &mut M, checkpoint: &Checkpoint) -> Result<(), PeerError> {
+        self.check_model(model)?;
         let Some(bytes) = checkpoint.attachment(ATTACHMENT) else {
             let what = format!("it has no `{ATTACHMENT}`: it is of another optimizer");
             return Err(damaged(what).into());
         };
-        let saved: Saved<R::State<E>> = postcard::from_bytes(bytes)
-            .map_err(|error| damaged(format!("`{ATTACHMENT}`, or another rule: {error}")))?;
+        let undecoded = |error| damaged(format!("`{ATTACHMENT}`: {error}"));
+        // The bytes of another rule's state need not be a state of this one. Name and settings
+        // come first.
+        let (head, _) = postcard::take_from_bytes::<(String, _)>(bytes).map_err(undecoded)?;
+        self.peer.check_rule(&head.0, &head.1)?;
+        let saved: Saved<R::State<E>> = postcard::from_bytes(bytes).map_err(undecoded)?;
         let mut peer = self.peer.clone();
         peer.restore(saved)?;
         let Some(schedule) = checkpoint.attachment(SCHEDULE) else {
@@ -316,8 +337,8 @@ where
     Cpu: Backend<E>,
 {
     /// A step without a loss, for the rules that need none. dfdx has no error for a peer's refusal.
-    /// So it reports all trainable tensors as unused, as a [`Trainer`] does, and the log says why.
-    /// The error of [`step`](Self::step) says why, too.
+    /// So it reports all trainable tensors as unused, as a [`Trainer`] does. The log says why;
+    /// [`step`](Self::step) returns the reason as an error.
     fn update(
         &mut self,
         model: &mut M,

@@ -1,7 +1,9 @@
 //! [`Prodigy`]: Adam with an estimate of the distance to the solution as its rate.
 
 use super::{
-    dadapt::growth_in_range, slices, PeerError, PeerRule, PeerState, Real, StepFacts, Tensors,
+    dadapt::growth_in_range,
+    moments::{bias_correction, Decay},
+    slices, Figures, PeerError, PeerRule, PeerState, Real, StepFacts, Tensors,
 };
 use serde::{Deserialize, Serialize};
 
@@ -27,7 +29,7 @@ use serde::{Deserialize, Serialize};
 /// assert!(peer.rates()[0] > 1e-3); // from 1e-6
 /// # Ok::<(), tlr_models::baselines::PeerError>(())
 /// ```
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Prodigy {
     /// What d is multiplied by. Above 0; default 1, which is meant to stay.
     pub lr: f64,
@@ -90,6 +92,11 @@ impl<E> PeerState for ProdigyState<E> {
     fn buffers(&self) -> Vec<Vec<usize>> {
         slices::lens([&self.origin, &self.sum, &self.mean, &self.square])
     }
+
+    fn figures(&self) -> Figures {
+        let at_least_0 = vec![self.d, self.largest_d];
+        Figures { counts: vec![self.moved], at_least_0, signed: vec![self.numerator] }
+    }
 }
 
 impl PeerRule for Prodigy {
@@ -98,11 +105,11 @@ impl PeerRule for Prodigy {
 
     fn validate(&self) -> Result<(), PeerError> {
         PeerError::unless_positive("prodigy: lr", self.lr)?;
-        PeerError::unless_beta("prodigy: beta1", self.betas[0])?;
-        PeerError::unless_beta("prodigy: beta2", self.betas[1])?;
-        PeerError::unless_beta("prodigy: beta3", self.beta3.unwrap_or_default())?;
+        PeerError::unless_below_1("prodigy: beta1", self.betas[0])?;
+        PeerError::unless_below_1("prodigy: beta2", self.betas[1])?;
+        PeerError::unless_below_1("prodigy: beta3", self.beta3.unwrap_or_default())?;
         PeerError::unless_positive("prodigy: eps", self.eps)?;
-        PeerError::unless_decay("prodigy: weight_decay", self.weight_decay)?;
+        PeerError::unless_at_least_0("prodigy: weight_decay", self.weight_decay)?;
         PeerError::unless_positive("prodigy: d0", self.d0)?;
         PeerError::unless_positive("prodigy: d_coef", self.d_coef)?;
         growth_in_range("prodigy: growth", self.growth)
@@ -133,16 +140,12 @@ impl PeerRule for Prodigy {
         let beta3 = self.beta3.unwrap_or(beta2.sqrt());
         let d = state.d;
         let rate = self.lr * facts.factor;
-        let steps = (state.moved + 1) as f64;
         let correction = match self.bias_correction {
-            true => (1.0 - beta2.powf(steps)).sqrt() / (1.0 - beta1.powf(steps)),
+            true => bias_correction(self.betas, state.moved + 1),
             false => 1.0,
         };
         let step = d * rate * correction;
-        let (coupled, decoupled) = match self.decoupled {
-            true => (0.0, self.weight_decay),
-            false => (self.weight_decay, 0.0),
-        };
+        let Decay { coupled, decoupled } = Decay::new(self.weight_decay, self.decoupled);
         let weight_of_sum = d / self.d0 * if self.safeguard_warmup { d } else { step };
         let summed = |s: f64, g: f64| beta3 * s + weight_of_sum * g;
 

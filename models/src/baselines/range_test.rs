@@ -56,7 +56,7 @@ pub struct RangePoint {
 }
 
 impl RangeTest {
-    /// Measures the curve. `step` makes one step at the rate that it gets, and answers the batch's
+    /// Measures the curve. `step` makes one step at the rate that it gets, and returns the batch's
     /// loss before it.
     ///
     /// # Errors
@@ -104,7 +104,7 @@ impl RangeTest {
         PeerError::unless(grows, "range test: last", "above `first`, and finite", self.last)?;
         let steps = self.steps as f64;
         PeerError::unless(self.steps >= 6, "range test: steps", "at least 6", steps)?;
-        PeerError::unless_beta("range test: smoothing", self.smoothing)?;
+        PeerError::unless_below_1("range test: smoothing", self.smoothing)?;
         let stop = self.stop.unwrap_or(4.0);
         PeerError::unless(stop > 1.0, "range test: stop", "above 1", stop)
     }

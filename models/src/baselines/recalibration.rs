@@ -12,10 +12,10 @@ const BATCHES: usize = 50;
 /// A model at averaged weights, with running statistics of its own: the statistics that batch norm
 /// has kept belong to the weights that were trained.
 ///
-/// They are made of the last 50 batches of an epoch, or of all if it has fewer. `pass` makes a
-/// forward pass as in training on each of the epoch's batches, in order, and leaves out the number
-/// of first batches that it is given. The epoch has `batches`. A model without such statistics is
-/// left as it is, and `pass` is not called.
+/// They are made of the last 50 batches of an epoch, or of all if it has fewer. `batches` is the
+/// number of the epoch's batches, and `pass(model, skip)` makes a forward pass as in training on
+/// each of them in order, leaving out the first `skip`. A model without such statistics is left as
+/// it is, and `pass` is not called.
 ///
 /// # Errors
 /// What `pass` fails with.

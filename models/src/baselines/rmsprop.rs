@@ -1,6 +1,6 @@
 //! [`RmsProp`]: PyTorch's form.
 
-use super::{slices, PeerError, PeerRule, PeerState, Real, StepFacts, Tensors};
+use super::{slices, Figures, PeerError, PeerRule, PeerState, Real, StepFacts, Tensors};
 use serde::{Deserialize, Serialize};
 
 /// RMSprop: v ← α·v + (1 − α)·g², b ← μ·b + g/(√v + ε), w ← w − lr·b, with g + λ·w for g.
@@ -19,7 +19,7 @@ use serde::{Deserialize, Serialize};
 /// assert!((w[0] - 2.9_f64).abs() < 1e-6); // 0.01·g/√(0.01·g²)
 /// # Ok::<(), tlr_models::baselines::PeerError>(())
 /// ```
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct RmsProp {
     /// The rate. Above 0; default 0.01.
     pub lr: f64,
@@ -51,6 +51,10 @@ impl<E> PeerState for RmsPropState<E> {
     fn buffers(&self) -> Vec<Vec<usize>> {
         slices::lens([&self.square, &self.velocity])
     }
+
+    fn figures(&self) -> Figures {
+        Figures { at_least_0: vec![self.rate], ..Figures::default() }
+    }
 }
 
 impl PeerRule for RmsProp {
@@ -59,10 +63,10 @@ impl PeerRule for RmsProp {
 
     fn validate(&self) -> Result<(), PeerError> {
         PeerError::unless_positive("rmsprop: lr", self.lr)?;
-        PeerError::unless_beta("rmsprop: alpha", self.alpha)?;
+        PeerError::unless_below_1("rmsprop: alpha", self.alpha)?;
         PeerError::unless_positive("rmsprop: eps", self.eps)?;
-        PeerError::unless_beta("rmsprop: momentum", self.momentum)?;
-        PeerError::unless_decay("rmsprop: weight_decay", self.weight_decay)
+        PeerError::unless_below_1("rmsprop: momentum", self.momentum)?;
+        PeerError::unless_at_least_0("rmsprop: weight_decay", self.weight_decay)
     }
 
     fn start<E: Real>(&self, weights: &[&mut [E]]) -> RmsPropState<E> {

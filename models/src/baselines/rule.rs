@@ -1,8 +1,8 @@
 //! [`PeerRule`]: how a peer moves weights, and [`Peer`]: a rule with its state.
 
-use super::{slices, PeerError, Real, Tensors};
+use super::{settings, slices, PeerError, Real, Tensors};
 use serde::{de::DeserializeOwned, Deserialize, Serialize};
-use std::fmt::Debug;
+use std::{collections::BTreeMap, fmt::Debug};
 
 /// The batch's loss at trial weights, one slice for each tensor.
 pub type LossAtWeights<'a, E> = dyn FnMut(&[Vec<E>]) -> Result<f64, PeerError> + 'a;
@@ -25,12 +25,18 @@ pub struct StepFacts<'a, E> {
 /// A rule knows no model and no tensor: it is lent one slice of weights and one of gradients for
 /// each tensor. [`Peer`] holds its state, and [`PeerOptimizer`](super::PeerOptimizer) walks a dfdx
 /// model.
-pub trait PeerRule: Clone + Debug + PartialEq {
-    /// The name in files and messages.
+pub trait PeerRule: Clone + Debug + PartialEq + Serialize {
+    /// The name in messages.
     const NAME: &'static str;
 
     /// What is remembered from step to step.
     type State<E: Real>: PeerState + Clone + Debug + PartialEq + Serialize + DeserializeOwned;
+
+    /// The name in saved states. Default [`NAME`](Self::NAME); a rule that holds one of several
+    /// others has a name for each.
+    fn name(&self) -> &'static str {
+        Self::NAME
+    }
 
     /// Whether there is a rate that a schedule can multiply. Default true.
     fn is_scheduled(&self) -> bool {
@@ -78,7 +84,8 @@ pub trait PeerRule: Clone + Debug + PartialEq {
     }
 }
 
-/// What a rule remembers. Its sizes show whether a saved state belongs to these weights.
+/// What a rule remembers. Its sizes show whether a saved state belongs to these weights, and its
+/// figures whether steps can have left it.
 pub trait PeerState {
     /// The length of each tensor in each buffer. A buffer that the rule does not need is empty.
     /// Default: there is no buffer.
@@ -91,6 +98,22 @@ pub trait PeerState {
     fn parts(&self) -> usize {
         0
     }
+
+    /// The numbers beside the buffers. Default: there are none.
+    fn figures(&self) -> Figures {
+        Figures::default()
+    }
+}
+
+/// The numbers of a state beside its buffers, by what they can be.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Figures {
+    /// Counts of steps: none is above the number of steps made.
+    pub counts: Vec<u64>,
+    /// Rates, norms and other figures that are finite and at least 0.
+    pub at_least_0: Vec<f64>,
+    /// Figures that are finite.
+    pub signed: Vec<f64>,
 }
 
 /// A rule with its state: an optimizer over plain slices.
@@ -129,8 +152,10 @@ const MOST_STEPS: u64 = 1 << f64::MANTISSA_DIGITS;
 /// What a [`Peer`] remembers, to be stored with serde.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Saved<S> {
-    /// The rule's name and settings.
+    /// The rule's name.
     pub rule: String,
+    /// The rule's settings, by name.
+    pub settings: BTreeMap<String, String>,
     /// Steps made.
     pub steps: u64,
     /// The length of each tensor.
@@ -260,28 +285,33 @@ impl<R: PeerRule, E: Real> Peer<R, E> {
     ///
     /// Example: [`Peer`].
     pub fn saved(&self) -> Saved<R::State<E>> {
-        let (rule, steps, lens) = (self.described(), self.steps, self.lens.clone());
-        Saved { rule, steps, lens, state: self.state.clone() }
+        Saved {
+            rule: self.rule.name().to_owned(),
+            settings: settings::of(&self.rule),
+            steps: self.steps,
+            lens: self.lens.clone(),
+            state: self.state.clone(),
+        }
     }
 
     /// Takes over what another peer of the same rule and settings remembers. The next steps are the
     /// same to the bit.
     ///
     /// # Errors
-    /// [`PeerError::AnotherRule`]; [`PeerError::OutOfRange`] for a number of steps and
-    /// [`PeerError::Shapes`] for buffers that the rule cannot have left. Nothing has changed then.
+    /// [`PeerError::AnotherRule`], [`PeerError::OtherSettings`]; [`PeerError::OutOfRange`] for a
+    /// number and [`PeerError::Shapes`] for buffers that the rule cannot have left. Nothing has
+    /// changed then.
     ///
     /// Example: [`Peer`].
     pub fn restore(&mut self, saved: Saved<R::State<E>>) -> Result<(), PeerError> {
-        if saved.rule != self.described() {
-            return Err(PeerError::AnotherRule { saved: saved.rule, here: self.described() });
-        }
+        self.check_rule(&saved.rule, &saved.settings)?;
         let most = if saved.state.is_some() { MOST_STEPS } else { 0 };
         let in_range = (u64::from(saved.state.is_some())..=most).contains(&saved.steps);
         let range = "from 1 to 2^53 with a state, and 0 without";
         PeerError::unless(in_range, "the saved steps", range, saved.steps as f64)?;
         if let Some(state) = &saved.state {
             self.check_sizes(state, &saved.lens)?;
+            check_figures(&state.figures(), saved.steps)?;
         }
         (self.steps, self.lens, self.state) = (saved.steps, saved.lens, saved.state);
         Ok(())
@@ -306,9 +336,36 @@ impl<R: PeerRule, E: Real> Peer<R, E> {
         })
     }
 
-    fn described(&self) -> String {
-        format!("{}: {:?}", R::NAME, self.rule)
+    /// Checks that a saved state is of a rule of this name and with these settings.
+    pub(super) fn check_rule(
+        &self,
+        name: &str,
+        settings: &BTreeMap<String, String>,
+    ) -> Result<(), PeerError> {
+        let here = self.rule.name();
+        if name != here {
+            return Err(PeerError::AnotherRule { saved: name.to_owned(), here });
+        }
+        let differences = settings::differences(settings, &settings::of(&self.rule));
+        match differences.is_empty() {
+            true => Ok(()),
+            false => Err(PeerError::OtherSettings { rule: here, differences }),
+        }
     }
+}
+
+/// Checks that steps can have left these figures.
+fn check_figures(figures: &Figures, steps: u64) -> Result<(), PeerError> {
+    for &count in &figures.counts {
+        let range = "at most the number of saved steps";
+        PeerError::unless(count <= steps, "a saved count", range, count as f64)?;
+    }
+    for &figure in &figures.at_least_0 {
+        PeerError::unless_at_least_0("a saved figure", figure)?;
+    }
+    figures.signed.iter().try_for_each(|&figure| {
+        PeerError::unless(figure.is_finite(), "a saved figure", "finite", figure)
+    })
 }
 
 fn same_lens(what: &'static str, found: &[usize], due: &[usize]) -> Result<(), PeerError> {

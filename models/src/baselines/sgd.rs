@@ -1,6 +1,6 @@
 //! [`Sgd`]: stochastic gradient descent with momentum, PyTorch's form.
 
-use super::{slices, PeerError, PeerRule, PeerState, Real, StepFacts, Tensors};
+use super::{slices, Figures, PeerError, PeerRule, PeerState, Real, StepFacts, Tensors};
 use serde::{Deserialize, Serialize};
 
 /// Stochastic gradient descent: v ← μ·v + g + λ·w, w ← w − lr·v, with v = g at the first step.
@@ -21,7 +21,7 @@ use serde::{Deserialize, Serialize};
 /// assert_eq!(w, [2.0]);
 /// # Ok::<(), tlr_models::baselines::PeerError>(())
 /// ```
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Sgd {
     /// The rate. Above 0; default 0.1.
     pub lr: f64,
@@ -50,6 +50,10 @@ impl<E> PeerState for SgdState<E> {
     fn buffers(&self) -> Vec<Vec<usize>> {
         slices::lens([&self.velocity])
     }
+
+    fn figures(&self) -> Figures {
+        Figures { at_least_0: vec![self.rate], ..Figures::default() }
+    }
 }
 
 impl PeerRule for Sgd {
@@ -58,8 +62,8 @@ impl PeerRule for Sgd {
 
     fn validate(&self) -> Result<(), PeerError> {
         PeerError::unless_positive("sgd: lr", self.lr)?;
-        PeerError::unless_beta("sgd: momentum", self.momentum)?;
-        PeerError::unless_decay("sgd: weight_decay", self.weight_decay)
+        PeerError::unless_below_1("sgd: momentum", self.momentum)?;
+        PeerError::unless_at_least_0("sgd: weight_decay", self.weight_decay)
     }
 
     fn start<E: Real>(&self, weights: &[&mut [E]]) -> SgdState<E> {

@@ -57,8 +57,8 @@ pub(super) fn total<const K: usize>(by_tensor: &[[f64; K]]) -> [f64; K] {
 /// index, the weight, its gradient and its buffers.
 ///
 /// # Errors
-/// [`PeerError::NonFinite`], if one of them would not be finite. All values are as they were then:
-/// they are computed twice, and written the second time only.
+/// [`PeerError::NonFinite`], if a weight or an element would not be finite. All values are as they
+/// were then: they are computed twice, and written the second time only.
 pub(super) fn transform<E: Real, const N: usize>(
     step: u64,
     weights: &mut [&mut [E]],
@@ -66,18 +66,22 @@ pub(super) fn transform<E: Real, const N: usize>(
     mut buffers: [&mut Tensors<E>; N],
     new: impl Fn(usize, f64, f64, [f64; N]) -> (f64, [f64; N]),
 ) -> Result<(), PeerError> {
-    let is_finite = |value: f64| E::round(value).wide().is_finite();
+    let is_finite = |value: &f64| E::round(*value).wide().is_finite();
     for (index, (weights, gradients)) in weights.iter().zip(gradients).enumerate() {
         let buffers = buffers.each_ref().map(|buffer| &**buffer);
         let buffers = at(buffers, index);
-        let mut finite = true;
+        let (mut weights_finite, mut buffers_finite) = (true, true);
         for (i, (w, g)) in weights.iter().zip(*gradients).enumerate() {
             let own = buffers.map(|buffer| buffer.get(i).map_or(0.0, |value| value.wide()));
             let (w, own) = new(index, w.wide(), g.wide(), own);
-            finite &= is_finite(w) & own.iter().all(|&value| is_finite(value));
+            weights_finite &= is_finite(&w);
+            buffers_finite &= own.iter().all(is_finite);
         }
-        if !finite {
+        if !weights_finite {
             return Err(PeerError::NonFinite { what: "a weight", step });
+        }
+        if !buffers_finite {
+            return Err(PeerError::NonFinite { what: "an element of the rule's state", step });
         }
     }
     for (index, (weights, gradients)) in weights.iter_mut().zip(gradients).enumerate() {

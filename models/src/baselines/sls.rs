@@ -1,6 +1,9 @@
 //! [`Sls`]: stochastic line search.
 
-use super::{slices, PeerError, PeerRule, PeerState, Real, StepFacts, Tensors};
+use super::{
+    growth::{Growth, LEAST_NORM},
+    slices, Figures, PeerError, PeerRule, PeerState, Real, StepFacts, Tensors,
+};
 use serde::{Deserialize, Serialize};
 
 /// Stochastic line search: w ← w − η·g, with η cut by β until Armijo's condition holds on the same
@@ -31,7 +34,7 @@ use serde::{Deserialize, Serialize};
 /// assert!(w[0].abs() < 0.1);
 /// # Ok::<(), tlr_models::baselines::PeerError>(())
 /// ```
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Sls {
     /// c of Armijo's condition, in (0, 1). Default 0.1.
     pub c: f64,
@@ -57,7 +60,11 @@ pub struct SlsState {
     rate: f64,
 }
 
-impl PeerState for SlsState {}
+impl PeerState for SlsState {
+    fn figures(&self) -> Figures {
+        Figures { at_least_0: vec![self.rate], ..Figures::default() }
+    }
+}
 
 /// Trials in a step.
 const TRIALS: usize = 100;
@@ -65,8 +72,11 @@ const TRIALS: usize = 100;
 /// The step that is made if no trial passes.
 const LAST_RESORT: f64 = 1e-6;
 
-/// A gradient below this norm counts as 0.
-const LEAST_NORM: f64 = 1e-8;
+impl Sls {
+    fn growth(&self) -> Growth {
+        Growth { growth: self.growth, batches: self.batches, first: self.first }
+    }
+}
 
 impl PeerRule for Sls {
     const NAME: &'static str = "sls";
@@ -84,11 +94,7 @@ impl PeerRule for Sls {
         let within = |value: f64| value > 0.0 && value < 1.0;
         PeerError::unless(within(self.c), "sls: c", "in (0, 1)", self.c)?;
         PeerError::unless(within(self.cut), "sls: cut", "in (0, 1)", self.cut)?;
-        let grows = self.growth >= 1.0 && self.growth.is_finite();
-        PeerError::unless(grows, "sls: growth", "finite and at least 1", self.growth)?;
-        let batches = self.batches as f64;
-        PeerError::unless(self.batches > 0, "sls: batches", "at least 1", batches)?;
-        PeerError::unless_positive("sls: first", self.first)
+        self.growth().validate(["sls: growth", "sls: batches", "sls: first"])
     }
 
     fn start<E: Real>(&self, _weights: &[&mut [E]]) -> SlsState {
@@ -106,7 +112,7 @@ impl PeerRule for Sls {
         let trial = facts.trial.ok_or(PeerError::NoTrials { rule: Self::NAME })?;
         let [square] = slices::sums(weights, gradients, [], |_, g, []| [g * g]);
         slices::finite_sums(facts.step, &[square])?;
-        let mut rate = state.rate * self.growth.powf(1.0 / self.batches as f64);
+        let mut rate = self.growth().after(state.rate);
         if square.sqrt() >= LEAST_NORM {
             let mut found = false;
             let mut ahead = slices::copies(weights);

@@ -1,6 +1,9 @@
 //! [`Sps`]: the stochastic Polyak step size.
 
-use super::{slices, PeerError, PeerRule, PeerState, Real, StepFacts};
+use super::{
+    growth::{Growth, LEAST_NORM},
+    slices, Figures, PeerError, PeerRule, PeerState, Real, StepFacts,
+};
 use serde::{Deserialize, Serialize};
 
 /// The stochastic Polyak step size: w ← w − η·g with η = f/(c·‖g‖² + ε), bounded. The least value
@@ -25,7 +28,7 @@ use serde::{Deserialize, Serialize};
 /// assert!(w[0].abs() < 1e-7);
 /// # Ok::<(), tlr_models::baselines::PeerError>(())
 /// ```
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Sps {
     /// c, the factor on ‖g‖². Above 0; default 0.5. The paper takes 0.2 for deep networks.
     pub c: f64,
@@ -36,7 +39,7 @@ pub struct Sps {
 }
 
 /// The bound that the step size stays below.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub enum SpsBound {
     /// `growth`^(1/`batches`) times the step size of the step before; in the first step, `first`.
     Smooth {
@@ -64,10 +67,11 @@ pub struct SpsState {
     rate: f64,
 }
 
-impl PeerState for SpsState {}
-
-/// A gradient below this norm counts as 0.
-const LEAST_NORM: f64 = 1e-8;
+impl PeerState for SpsState {
+    fn figures(&self) -> Figures {
+        Figures { at_least_0: vec![self.rate], ..Figures::default() }
+    }
+}
 
 impl PeerRule for Sps {
     const NAME: &'static str = "sps";
@@ -83,11 +87,8 @@ impl PeerRule for Sps {
         match self.bound {
             SpsBound::Most(most) => PeerError::unless_positive("sps: bound", most),
             SpsBound::Smooth { growth, batches, first } => {
-                let in_range = growth >= 1.0 && growth.is_finite();
-                let range = "finite and at least 1";
-                PeerError::unless(in_range, "sps: growth", range, growth)?;
-                PeerError::unless(batches > 0, "sps: batches", "at least 1", batches as f64)?;
-                PeerError::unless_positive("sps: first", first)
+                let names = ["sps: growth", "sps: batches", "sps: first"];
+                Growth { growth, batches, first }.validate(names)
             }
         }
     }
@@ -114,8 +115,8 @@ impl PeerRule for Sps {
             return Ok(());
         }
         let most = match self.bound {
-            SpsBound::Smooth { growth, batches, .. } => {
-                state.rate * growth.powf(1.0 / batches as f64)
+            SpsBound::Smooth { growth, batches, first } => {
+                Growth { growth, batches, first }.after(state.rate)
             }
             SpsBound::Most(most) => most,
         };

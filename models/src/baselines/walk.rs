@@ -6,6 +6,7 @@ use dfdx::{
     nn::TensorCollection,
     optim::{Optimizer, OptimizerUpdateError, UnusedTensors},
     prelude::{Cpu, CpuError, Device, Dtype, Gradients},
+    tensor::UniqueId,
 };
 use serde::Serialize;
 use std::marker::PhantomData;
@@ -36,7 +37,7 @@ impl CpuReal for f64 {
 }
 
 /// The trainable tensors, in the order of the walk.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(super) struct TrainableTensors {
     /// Their paths.
     pub(super) names: Vec<String>,
@@ -57,6 +58,20 @@ where
         }
     });
     trained
+}
+
+/// The identities of the trainable tensors of a model.
+pub(super) fn ids<E: Dtype>(model: &dyn Model<E, Cpu>) -> Vec<UniqueId>
+where
+    Cpu: Backend<E>,
+{
+    let mut ids = Vec::new();
+    model.look(Names::Untold, &mut |seen| {
+        if !seen.is_buffer {
+            ids.extend(seen.id());
+        }
+    });
+    ids
 }
 
 /// Whether there are tensors that are not trained, such as running means.
@@ -105,7 +120,7 @@ where
 }
 
 /// Lends `borrow` the gradients of the trainable tensors, zeros for one that is missing, and puts
-/// them back whatever it answers.
+/// them back whatever it returns.
 ///
 /// # Errors
 /// A missing gradient cannot be allocated. `borrow` is not called then, and the gradients that are
@@ -123,11 +138,11 @@ where
     let mut taken = Vec::new();
     each(model, gradients, &mut |gradient| taken.push(std::mem::take(gradient)))?;
     let slices: Vec<_> = taken.iter().map(Vec::as_slice).collect();
-    let answer = borrow(&slices);
+    let returned = borrow(&slices);
     let mut taken = taken.into_iter();
     // An error here would hide that the step has been made.
     let _ = each(model, gradients, &mut |gradient| *gradient = taken.next().unwrap_or_default());
-    Ok(answer)
+    Ok(returned)
 }
 
 fn each<E: CpuReal>(
@@ -205,7 +220,7 @@ where
 
 /// A rule that leaves the rate alone.
 #[derive(Clone, Copy, Debug, Serialize)]
-pub(super) struct Unchanging;
+pub(crate) struct Unchanging;
 
 impl RateRule for Unchanging {
     fn propose(&self, rate: f64, _previous: f64, _products: &DirectionProducts) -> Proposal {

@@ -2,8 +2,8 @@
 //!
 //! A file is a sequence of records without a header: for CIFAR-10 a label byte, for CIFAR-100 a
 //! coarse and a fine label byte, then 3072 bytes of 32x32 pixels, the red plane first, then the
-//! green and the blue one. A file may be compressed with gzip, which is seen by its first bytes and
-//! not by its name.
+//! green and the blue one. A file may be compressed with gzip, which is detected from its first
+//! bytes and not from its name.
 
 use std::{
     fmt,

@@ -1,6 +1,6 @@
 //! What can go wrong with a data set.
 
-use super::PreparationError;
+use super::{AnnotationError, Needed, PictureKind, PreparationError};
 use crate::report::count;
 use std::path::PathBuf;
 
@@ -273,22 +273,19 @@ pub enum DataError {
     },
 
     /// A line of a list of pictures does not name a picture and its class.
-    #[error("{}: line {line}: {what}", path.display())]
+    #[error("{}: line {line}: {source}", path.display())]
     Annotation {
         /// The list.
         path: PathBuf,
         /// The line, counted from 1.
         line: usize,
         /// What is wrong with it.
-        what: String,
+        source: AnnotationError,
     },
 
     /// None of some pictures can be decoded, so that a class or a half would be empty.
-    #[error("none of the pictures {what} can be read; repair or replace them")]
-    NoneSound {
-        /// Which pictures: `of the class ant`, `to test on`.
-        what: String,
-    },
+    #[error("none of the pictures {0} can be read; repair or replace them")]
+    NoneSound(Needed),
 
     /// A picture could not be decoded or written.
     #[cfg(feature = "pictures")]
@@ -317,14 +314,14 @@ pub enum DataError {
 
     /// A picture is of a kind that the decoder does not know, or gets wrong.
     #[error(
-        "{}: {what} is not decoded; save the picture anew, as PNG for instance",
+        "{}: {kind} is not decoded; save the picture anew, as PNG for instance",
         path.display()
     )]
     PictureKind {
         /// The file concerned.
         path: PathBuf,
-        /// What it is: `a JPEG with arithmetic coding`.
-        what: String,
+        /// What it is.
+        kind: PictureKind,
     },
 
     /// Pictures cannot be prepared as asked for.

@@ -2,8 +2,8 @@
 //!
 //! An IDX file is a magic number, one big-endian `u32` a dimension, and then the elements. Only
 //! unsigned bytes are read, as images (three dimensions, magic `0x00000803`) or labels (one
-//! dimension, magic `0x00000801`). A file may be compressed with gzip, which is seen by its first
-//! bytes and not by its name.
+//! dimension, magic `0x00000801`). A file may be compressed with gzip, which is detected from its
+//! first bytes and not from its name.
 
 use std::path::Path;
 

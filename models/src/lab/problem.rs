@@ -57,7 +57,7 @@ pub trait Problem: Sync {
     /// How good the model is on the examples that it is not trained on.
     ///
     /// # Errors
-    /// A layer's.
+    /// An error of a layer.
     fn test(&self, device: &Self::Device, model: &Self::Model) -> Result<Tested, TrainError>;
 }
 

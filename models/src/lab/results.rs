@@ -98,9 +98,9 @@ pub struct Curve {
     /// Steps at which the rate was read.
     #[serde(default, deserialize_with = "only_numbers")]
     pub rate_steps: String,
-    /// The rates that were read.
-    #[serde(default, deserialize_with = "only_numbers")]
-    pub way: String,
+    /// The rates that were read. Files call the column `way`.
+    #[serde(default, rename = "way", deserialize_with = "only_numbers")]
+    pub rate_curve: String,
 }
 
 /// The words of a list.
@@ -118,7 +118,7 @@ fn only_numbers<'de, D: Deserializer<'de>>(from: D) -> Result<String, D::Error> 
     let list = String::deserialize(from)?;
     let odd = words(&list).find(|word| word.parse::<f64>().is_err()).map(str::to_owned);
     match odd {
-        Some(word) => Err(D::Error::custom(format!("`{word}` in a list of numbers is none"))),
+        Some(word) => Err(D::Error::custom(format!("`{word}` is not a number"))),
         None => Ok(list),
     }
 }
@@ -153,11 +153,11 @@ impl Curve {
         steps.into_iter().zip(seconds).enumerate().map(point).collect()
     }
 
-    /// The rate on the way, as (step, rate).
+    /// The rate over the steps, as (step, rate).
     ///
     /// Example: [the laboratory](super).
     pub fn rates(&self) -> Vec<(f64, f64)> {
-        numbers(&self.rate_steps).into_iter().zip(numbers(&self.way)).collect()
+        numbers(&self.rate_steps).into_iter().zip(numbers(&self.rate_curve)).collect()
     }
 
     fn of(cell: &Cell<'_>, scale: Scale, trained: &Trained) -> Self {
@@ -176,8 +176,10 @@ impl Curve {
             losses: list(points.iter().map(|point| point.loss)),
             accuracies: list(accuracies),
             train: list(points.iter().skip(1).map(|point| point.train)),
-            rate_steps: words(trained.way.iter().map(|(step, _)| step.to_string()).collect()),
-            way: list(trained.way.iter().map(|(_, rate)| Some(*rate))),
+            rate_steps: words(
+                trained.rate_curve.iter().map(|(step, _)| step.to_string()).collect(),
+            ),
+            rate_curve: list(trained.rate_curve.iter().map(|(_, rate)| Some(*rate))),
         }
     }
 }
@@ -305,11 +307,20 @@ impl Results {
     }
 }
 
+/// The cells that are still to be run, each once.
+fn left<'a>(cells: &[Cell<'a>], results: &Results) -> Vec<Cell<'a>> {
+    let mut seen = HashSet::new();
+    let mut is_new = |cell: &Cell<'a>| {
+        seen.insert((cell.task.name, &*cell.contender.name, cell.seed, cell.ready.data()))
+    };
+    cells.iter().filter(|cell| results.of(cell).is_none() && is_new(cell)).copied().collect()
+}
+
 /// Called after every step of a run with its cell, the steps made so far, and the batch's loss.
 pub type WatchCells<'a> = dyn Fn(&Cell<'_>, usize, f64) + Sync + 'a;
 
-/// Trains each of `cells` that is not done yet, `jobs` at a time, each on a thread of its own. The
-/// answer is how many of them have failed.
+/// Trains each of `cells` that is not done yet, `jobs` at a time, each on a thread of its own.
+/// Returns how many of them have failed.
 ///
 /// `watch` is called during each run, on its thread, and `observer` when it ends. A run that
 /// diverges is a result like any other. A run that fails for another reason does not stop the
@@ -326,7 +337,7 @@ pub fn run_cells(
     watch: &WatchCells<'_>,
     observer: &mut dyn FnMut(&Record),
 ) -> Result<usize, SweepError> {
-    let left: Vec<_> = cells.iter().filter(|cell| results.of(cell).is_none()).copied().collect();
+    let left = left(cells, results);
     let work = |cell: &Cell<'_>| {
         cell.ready.train(cell.contender, cell.seed, &|step, loss| watch(cell, step, loss))
     };
@@ -341,18 +352,4 @@ pub fn run_cells(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use serde::de::IntoDeserializer;
-
-    // Fails if a word that is no number is left out, or is read as one.
-    #[test]
-    fn what_is_no_number_is_refused() {
-        let read = |list: &str| only_numbers(list.into_deserializer());
-        let error: Result<_, serde::de::value::Error> = read("1.0 x 3.0");
-        assert!(error.is_err_and(|error| error.to_string().contains("`x`")));
-        let list: Result<_, serde::de::value::Error> = read("1.0 inf");
-        assert!(list.is_ok_and(|list| numbers(&list) == [1.0, f64::INFINITY]));
-        assert!(numbers("").is_empty());
-    }
-}
+mod tests;

@@ -6,7 +6,7 @@ use super::{
 use crate::{
     baselines::{recalibrated, AnyPeer, PeerError, RangePoint, RangeTest, Sgd},
     data::DataError,
-    sweep::{how_it_ended, Ended},
+    sweep::{how_it_ended, Ended, NO_FINITE_LOSS},
     train::{train_step, Learner, Opened, TrainDevice, TrainError},
 };
 use dfdx::prelude::Gradients;
@@ -15,7 +15,7 @@ use tlr::Schedule;
 /// How many points a curve has, without the one before the first step.
 pub const POINTS: usize = 20;
 
-/// How many times the rate is read on the way.
+/// How many times the rate is read during a run.
 const READINGS: usize = 200;
 
 /// Called after every step of a run with the steps made so far and the batch's loss.
@@ -38,7 +38,7 @@ pub struct Trained {
     pub rates: Vec<(String, f64)>,
     /// The rate during the run, schedule included, as (step, rate); of several rates, the geometric
     /// mean. Empty for an optimizer without a rate.
-    pub way: Vec<(usize, f64)>,
+    pub rate_curve: Vec<(usize, f64)>,
     /// The bytes that the optimizer keeps beside the weights, counted at the end. None where the
     /// run ended in the middle of a step.
     pub memory: Option<usize>,
@@ -110,7 +110,7 @@ pub fn train<P: Problem>(
         steps: 0,
         seconds: 0.0,
         rates: Vec::new(),
-        way: Vec::new(),
+        rate_curve: Vec::new(),
         memory: None,
     };
     trained.points.push(run.point(&*learner, &model, 0, searched, seconds)?);
@@ -134,7 +134,7 @@ pub fn train<P: Problem>(
             trained.steps += 1;
             if readings.binary_search(&trained.steps).is_ok() {
                 let rate = rate(&*learner).map(|rate| (searched + trained.steps, rate));
-                trained.way.extend(rate);
+                trained.rate_curve.extend(rate);
             }
             if tests.binary_search(&trained.steps).is_ok() {
                 seconds += clock.seconds();
@@ -148,7 +148,7 @@ pub fn train<P: Problem>(
         }
     }
     if trained.points.last().is_some_and(|point| point.loss.is_none()) {
-        trained.diverged.get_or_insert_with(|| "the loss of the test is not finite".to_owned());
+        trained.diverged.get_or_insert_with(|| NO_FINITE_LOSS.to_owned());
     }
     trained.seconds = seconds + clock.seconds();
     trained.rates =

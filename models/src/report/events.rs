@@ -16,7 +16,8 @@ const CASTAGNOLI: Crc<u32> = Crc::<u32>::new(&CRC_32_ISCSI);
 ///
 /// A file is a row of TFRecords, each an `Event` of TensorFlow's `event.proto`. It is written at
 /// its end only, so that TensorBoard can follow it; what could not be written is written the next
-/// time.
+/// time. All of it stays in memory, about 70 bytes a number, so that a file that was removed or cut
+/// is whole again.
 ///
 /// ```
 /// use tlr_models::report::EventFile;

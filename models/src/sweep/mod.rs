@@ -15,16 +15,17 @@ pub use results::SweepResults;
 pub use together::run_together;
 
 #[cfg(any(test, feature = "lab"))]
-pub(crate) use record::how_it_ended;
+pub(crate) use record::{how_it_ended, NO_FINITE_LOSS};
 
 use crate::{
     data::Dataset,
     train::{self, InMemory, Network, Options, Persistence, Run, TrainError},
 };
-use grid::canonical;
+use grid::{canonical, key};
+use std::collections::HashSet;
 
 /// Trains an `M` for each of `cells` that is not done yet, `jobs` at a time, each on a thread of
-/// its own. The answer is how many of them have failed.
+/// its own. Returns how many of them have failed.
 ///
 /// `observer` gets each run as it ends. A run that diverges is a result like any other. A run that
 /// fails for another reason does not stop the others, and is made again the next time.
@@ -73,10 +74,11 @@ fn train_cell<M: Network>(data: &Dataset, options: &Options) -> Result<Run, Trai
     train::train::<M>(&source, options, &Persistence::default(), &mut |_| ())
 }
 
-/// The cells that are still to be run.
+/// The cells that are still to be run, each once.
 fn left(cells: &[Options], results: &SweepResults) -> Vec<Options> {
+    let mut seen = HashSet::new();
     let cells = cells.iter().map(|options| canonical(*options));
-    cells.filter(|options| results.of(options).is_none()).collect()
+    cells.filter(|cell| results.of(cell).is_none() && seen.insert(key(cell))).collect()
 }
 
 /// The images as they are, in the batches that `options` ask for.
@@ -191,6 +193,18 @@ mod tests {
         ] {
             assert!(results.of(&other).is_none(), "{other:?}");
         }
+    }
+
+    // Fails if a run that is asked for twice is made twice, also if it is so in other words: a
+    // constant rate has no damping.
+    #[test]
+    fn a_run_that_is_asked_for_twice_is_made_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let constant = Options { rule: Rule::Constant, damping: 0.1, ..grid().cells()[0] };
+        let cells = [constant, constant, Options { damping: 0.2, ..constant }];
+        assert_eq!(sweep(folder.path(), &cells), 1);
+        let text = fs::read_to_string(folder.path().join("results.csv")).unwrap();
+        assert_eq!(text.lines().count(), 2, "{text}");
     }
 
     // Fails if two may write to one folder.

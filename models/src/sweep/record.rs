@@ -14,8 +14,8 @@ use serde::{Deserialize, Serialize};
 pub enum Ended {
     /// All epochs were trained.
     Finished,
-    /// The loss or a weight became NaN or infinite, or rolling back did not help. This is a result,
-    /// too.
+    /// The loss or a weight became NaN or infinite, also the last test's loss, or rolling back did
+    /// not help. This is a result, too.
     Diverged,
     /// Something else went wrong, such as too little memory. The run is made again.
     Failed,
@@ -41,6 +41,9 @@ pub(crate) fn how_it_ended(error: &TrainError) -> (Ended, String) {
     };
     (ended, error.to_string())
 }
+
+/// Why a run that came to its end counts as diverged.
+pub(crate) const NO_FINITE_LOSS: &str = "the loss of the test is not finite";
 
 /// A run that has ended: a line of `results.csv`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -126,15 +129,22 @@ macro_rules! of_run {
 
 impl SweepRecord {
     pub(super) fn new(data: &str, options: &Options, run: Result<&Run, &RunError>) -> Self {
+        let finite = |value: f64| value.is_finite().then_some(value);
         let (run, (ended, error)) = match run {
-            Ok(run) => (Some(run), (Ended::Finished, String::new())),
+            Ok(run) => {
+                let last = run.epochs.last().map_or(0.0, |epoch| epoch.test_loss);
+                let ended = match last.is_finite() {
+                    true => (Ended::Finished, String::new()),
+                    false => (Ended::Diverged, NO_FINITE_LOSS.to_owned()),
+                };
+                (Some(run), ended)
+            }
             Err(RunError::Train(error)) => (None, how_it_ended(error)),
             Err(RunError::Panicked) => (None, (Ended::Failed, RunError::Panicked.to_string())),
         };
         let epochs = run.map_or(&[][..], |run| &run.epochs);
         let last = epochs.last();
         let rollbacks = |epochs: &[Epoch]| epochs.iter().map(|epoch| epoch.rollbacks).sum();
-        let finite = |value: f64| value.is_finite().then_some(value);
         of_run!(options => Self {
             data: data.to_owned(),
             ended,
@@ -208,4 +218,42 @@ pub fn line(record: &SweepRecord) -> String {
         _ => "diverged".to_owned(),
     };
     line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Fails if a run is finished in the file and diverged on the terminal.
+    #[test]
+    fn a_run_whose_last_test_has_no_finite_loss_has_diverged() {
+        let of = |test_loss: f64| {
+            let epoch = Epoch {
+                epoch: 1,
+                train_loss: 1.0,
+                test_loss,
+                test_accuracy: 0.5,
+                seconds: 0.0,
+                rates: Vec::new(),
+                schedule: 1.0,
+                rollbacks: 0,
+            };
+            let run = Run {
+                epochs: vec![epoch],
+                losses: vec![1.0],
+                history: Vec::new(),
+                batches_per_epoch: 1,
+                parameters: 1,
+                seconds: 1.0,
+            };
+            SweepRecord::new("few digits", &Options::default(), Ok(&run))
+        };
+        for loss in [f64::NAN, f64::INFINITY] {
+            let record = of(loss);
+            assert_eq!((record.ended, record.test_loss), (Ended::Diverged, None));
+            assert!(line(&record).ends_with("diverged: the loss of the test is not finite"));
+        }
+        assert_eq!(of(0.5).ended, Ended::Finished);
+        assert!(line(&of(0.5)).ends_with("50.00 %, loss 0.5000, 0 rollbacks (0 late)"));
+    }
 }

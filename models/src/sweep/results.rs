@@ -82,7 +82,7 @@ impl SweepResults {
         self.epochs.rows.iter().filter(|epoch| epoch.cell == wanted).collect()
     }
 
-    /// Writes down how a run ended. The answer is its record.
+    /// Writes down how a run ended, and returns its record.
     pub(super) fn add(
         &mut self,
         options: &Options,

@@ -14,8 +14,8 @@ use serde::{de::DeserializeOwned, Serialize};
 ///
 /// Only the first rank has `results`, and its `cells` and `jobs` are used by all. The runs are made
 /// in rounds: in each, every rank makes `jobs` runs and sends them to the first rank. A sweep that
-/// is killed loses at most the round that was going on. On the other ranks the answer is 0. All
-/// ranks need the same data.
+/// is killed loses at most the round that was going on. The other ranks return 0. All ranks need
+/// the same data.
 ///
 /// # Errors
 /// As [`run`](super::run), and [`tlr::Error::Parallel`]. If one rank fails by itself, the others

@@ -1,6 +1,7 @@
 //! The optimizer that the options ask for, for any model.
 
 use super::{together::Together, AnyRanks, Base, Learner, Mode, Options, Rule, Shape, TrainDevice};
+use crate::baselines::Unchanging;
 use dfdx::{
     nn::TensorCollection,
     optim::{
@@ -16,8 +17,8 @@ use tlr::{
         forward, Adam, OptimizerState, RMSprop, RestoreError, Resumable, ResumableFamily, Sgd,
     },
     parallel::Communicator,
-    Config, DataParallel, Error, Family, NewtonConfig, Outcome, PerLayer, Safeguard, TrainableLr,
-    Trainer, TunableOptimizer, Window,
+    Config, DataParallel, Error, Family, NewtonConfig, PerLayer, Safeguard, TrainableLr, Trainer,
+    TunableOptimizer, Window,
 };
 
 /// The optimizer that `options` ask for, on these ranks together, for epochs of `batches_per_epoch`
@@ -244,7 +245,7 @@ impl RateRule for AnyRule {
         match self {
             Self::Newton(rule) => rule.propose(rate, previous, products),
             Self::FirstOrder(rule) => rule.propose(rate, previous, products),
-            Self::Constant => Proposal { rate, outcome: Outcome::Scaled },
+            Self::Constant => Unchanging.propose(rate, previous, products),
         }
     }
 
@@ -252,7 +253,7 @@ impl RateRule for AnyRule {
         match self {
             Self::Newton(rule) => rule.validate(),
             Self::FirstOrder(rule) => rule.validate(),
-            Self::Constant => Ok(()),
+            Self::Constant => Unchanging.validate(),
         }
     }
 }

@@ -1,6 +1,9 @@
 //! Where a model is trained: on the CPU, or on a GPU.
 
-use crate::layers::SequenceKernels;
+use crate::{
+    device::{DeviceError, CPU},
+    layers::SequenceKernels,
+};
 use dfdx::prelude::{Cache, Cpu, CpuError, Dtype, HasErr, Rank0, TensorToArray};
 use std::ops::Deref;
 use tlr::Backend;
@@ -72,32 +75,6 @@ pub trait TrainDevice:
     fn open(seed: u64) -> Result<Self, DeviceError>;
 }
 
-/// Why a device could not do what it was asked to.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum DeviceError {
-    /// There is no such device.
-    #[error("there is no GPU that CUDA can use ({why}); the CPU can train too")]
-    Missing {
-        /// What the driver says.
-        why: String,
-    },
-    /// There is too little memory.
-    #[error("the {device} has too little memory; smaller batches need less")]
-    OutOfMemory {
-        /// The device's name.
-        device: &'static str,
-    },
-    /// Something else, such as a kernel that could not be compiled.
-    #[error("the {device} has failed: {what}")]
-    Failed {
-        /// The device's name.
-        device: &'static str,
-        /// What the device says.
-        what: String,
-    },
-}
-
 /// A device that frees, when it is dropped, the memory that it keeps for later tensors. dfdx's own
 /// devices do not.
 pub(crate) struct Opened<D: TrainDevice>(D);
@@ -124,7 +101,7 @@ impl<D: TrainDevice> Drop for Opened<D> {
 }
 
 impl TrainDevice for Cpu {
-    const NAME: &'static str = "CPU";
+    const NAME: &'static str = CPU;
 
     fn find() -> Result<(), DeviceError> {
         Ok(())
@@ -137,23 +114,15 @@ impl TrainDevice for Cpu {
     }
 }
 
-impl From<CpuError> for DeviceError {
-    fn from(error: CpuError) -> Self {
-        match error {
-            CpuError::OutOfMemory => Self::OutOfMemory { device: Cpu::NAME },
-            error => Self::Failed { device: Cpu::NAME, what: error.to_string() },
-        }
-    }
-}
-
 #[cfg(feature = "cuda")]
 mod cuda {
     use super::{DeviceError, TrainDevice};
-    use cudarc::driver::{result, sys::cudaError_enum as Code, DriverError};
-    use dfdx::prelude::{Cache, Cuda, CudaError};
+    use crate::device::{said, GPU};
+    use cudarc::driver::result;
+    use dfdx::prelude::{Cache, Cuda};
 
     impl TrainDevice for Cuda {
-        const NAME: &'static str = "GPU";
+        const NAME: &'static str = GPU;
 
         fn find() -> Result<(), DeviceError> {
             let missing = |why: String| Err(DeviceError::Missing { why });
@@ -170,27 +139,6 @@ mod cuda {
             let device = Self::try_seed_from_u64(seed)?;
             device.try_enable_cache()?;
             Ok(device)
-        }
-    }
-
-    impl From<CudaError> for DeviceError {
-        fn from(error: CudaError) -> Self {
-            match error {
-                CudaError::Cpu(error) => error.into(),
-                CudaError::Driver(DriverError(Code::CUDA_ERROR_OUT_OF_MEMORY)) => {
-                    Self::OutOfMemory { device: Cuda::NAME }
-                }
-                CudaError::Driver(error) => Self::Failed { device: Cuda::NAME, what: said(error) },
-                error => Self::Failed { device: Cuda::NAME, what: error.to_string() },
-            }
-        }
-    }
-
-    /// The driver's own sentence, or the number of the error where it has none.
-    fn said(error: DriverError) -> String {
-        match error.error_string() {
-            Ok(said) => said.to_string_lossy().into_owned(),
-            Err(_) => format!("error {}", error.0 as u32),
         }
     }
 }

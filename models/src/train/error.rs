@@ -1,6 +1,6 @@
 //! Why a run ends early.
 
-use super::{DeviceError, Share};
+use super::{Changes, DeviceError, Share};
 #[cfg(feature = "text")]
 use crate::search::SearchError;
 use crate::{
@@ -68,12 +68,34 @@ pub enum TrainError {
         asked: usize,
     },
     /// The checkpoint is of another run.
-    #[error("the checkpoint {} is of another run: {what}", path.display())]
+    #[error("the checkpoint {} is of another run: {changes}", path.display())]
     AnotherRun {
         /// The checkpoint.
         path: PathBuf,
-        /// In what it differs.
-        what: String,
+        /// The settings and the data that differ.
+        changes: Changes,
+    },
+    /// Another version of this program wrote the checkpoint.
+    #[error(
+        "another version of this program wrote the checkpoint {}: its run is stored in format \
+         {found}, and this version reads format {expected}",
+        path.display()
+    )]
+    AnotherFormat {
+        /// The checkpoint.
+        path: PathBuf,
+        /// The format in the checkpoint.
+        found: u32,
+        /// The format that is read.
+        expected: u32,
+    },
+    /// No run can have left the checkpoint as it is.
+    #[error("the checkpoint {} is damaged, or not of a run: {what}", path.display())]
+    DamagedRun {
+        /// The checkpoint.
+        path: PathBuf,
+        /// What is wrong with it.
+        what: &'static str,
     },
     /// The run would have no epochs.
     #[error("a run has at least one epoch")]
@@ -166,16 +188,30 @@ pub enum TrainError {
 impl TrainError {
     /// Whether all ranks know of it: an exchange that failed, or a stop that they have agreed on.
     pub(crate) fn all_know(&self) -> bool {
-        matches!(self, Self::Rate(tlr::Error::Parallel { .. }) | Self::Stopped { .. })
+        match self {
+            Self::Stopped { .. } => true,
+            Self::Rate(tlr::Error::WindowEnd(error)) => is_told(error),
+            Self::Rate(error) => is_told(error),
+            _ => false,
+        }
     }
 }
 
-/// What a trainer refuses too, or the device, is the same error if a peer reports it.
+fn is_told(error: &tlr::Error) -> bool {
+    matches!(error, tlr::Error::Parallel { .. })
+}
+
+/// What a trainer refuses too, the device, or a trial in a run, is the same error if a peer reports
+/// it.
 impl From<PeerError> for TrainError {
     fn from(error: PeerError) -> Self {
         match error {
             PeerError::Model(error) => Self::Rate(error),
             PeerError::Device(error) => Self::Device(error.into()),
+            PeerError::Trial(error) => match error.downcast() {
+                Ok(own) => *own,
+                Err(other) => Self::Peer(PeerError::Trial(other)),
+            },
             error => Self::Peer(error),
         }
     }
@@ -219,6 +255,20 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use std::error::Error as _;
+
+    // Fails if a rank leaves the others, which costs them their time-out, though they know.
+    #[test]
+    fn what_all_ranks_know_is_not_told_again() {
+        let ended =
+            || tlr::Error::Parallel { rank: 0, step: 1, problem: tlr::ParallelError::Ended };
+        let at_the_end = tlr::Error::WindowEnd(Box::new(ended()));
+        for error in [ended(), at_the_end] {
+            assert!(TrainError::Rate(error).all_know());
+        }
+        let own = tlr::Error::WindowEnd(Box::new(tlr::Error::NothingToTrain));
+        assert!(!TrainError::Rate(own).all_know());
+        assert!(!TrainError::NoEpochs.all_know());
+    }
 
     #[test]
     fn errors_keep_their_kind() {

@@ -15,7 +15,9 @@ const NAMED: usize = 5;
 ///
 /// let saved = Facts::default().with("--side", 32).with("--vocabulary", 2000);
 /// let here = Facts::default().with("--side", 32).with("--vocabulary", 3000);
-/// assert_eq!(saved.changes(&here).unwrap(), "--vocabulary was 2000, is 3000");
+/// let changes = saved.changes(&here).unwrap();
+/// assert_eq!(changes.to_string(), "--vocabulary was 2000, is 3000");
+/// assert_eq!((&*changes.all()[0].name, changes.all().len()), ("--vocabulary", 1));
 /// assert_eq!(saved.changes(&saved), None);
 ///
 /// let all = here.with_flag("--flip", true).and(&saved);
@@ -64,24 +66,20 @@ impl Facts {
         &self.0
     }
 
-    /// How `now` differs from these facts, in words; none if it does not.
+    /// How `now` differs from these facts; none if it does not.
     ///
     /// Example: [`Facts`].
-    pub fn changes(&self, now: &Self) -> Option<String> {
+    pub fn changes(&self, now: &Self) -> Option<Changes> {
         let new = now.0.iter().filter(|(name, _)| self.get(name).is_none());
         let names = self.0.iter().chain(new).map(|(name, _)| name);
         let value = |facts: &Self, name: &str| facts.get(name).unwrap_or(NOT_GIVEN).to_owned();
-        let mut changes: Vec<String> = names
-            .map(|name| (name, value(self, name), value(now, name)))
-            .filter(|(_, then, now)| then != now)
-            .map(|(name, then, now)| format!("{name} was {then}, is {now}"))
-            .collect();
-        let more = changes.len().saturating_sub(NAMED);
-        if more > 0 {
-            changes.truncate(NAMED);
-            changes.push(format!("and {more} more"));
-        }
-        (!changes.is_empty()).then(|| changes.join("; "))
+        let changes = names.map(|name| Change {
+            name: name.clone(),
+            then: value(self, name),
+            now: value(now, name),
+        });
+        let changes: Vec<_> = changes.filter(|change| change.then != change.now).collect();
+        (!changes.is_empty()).then_some(Changes(changes))
     }
 
     /// A fingerprint of all facts, in 16 hexadecimal digits.
@@ -93,6 +91,48 @@ impl Facts {
             hash.add(part.as_bytes());
         });
         hash.to_string()
+    }
+}
+
+/// A fact that is another one now. In words: `--side was 32, is 64`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// Its name.
+    pub name: String,
+    /// Its value before; `not given` if there was none.
+    pub then: String,
+    /// Its value now; `not given` if there is none.
+    pub now: String,
+}
+
+impl fmt::Display for Change {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} was {}, is {}", self.name, self.then, self.now)
+    }
+}
+
+/// Facts that are other ones now: at least one. In words, the first five are named.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Changes(Vec<Change>);
+
+impl Changes {
+    /// All of them.
+    ///
+    /// Example: [`Facts`].
+    pub fn all(&self) -> &[Change] {
+        &self.0
+    }
+}
+
+impl fmt::Display for Changes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, change) in self.0.iter().take(NAMED).enumerate() {
+            write!(f, "{}{change}", if index > 0 { "; " } else { "" })?;
+        }
+        match self.0.len().saturating_sub(NAMED) {
+            0 => Ok(()),
+            more => write!(f, "; and {more} more"),
+        }
     }
 }
 
@@ -172,12 +212,13 @@ mod tests {
         let options = Options::default();
         let here =
             Options { optimizer: Base::Adam, ramp: false, sketch: Some(64), rate: 1e-9, ..options };
-        let changes = options.facts().changes(&here.facts()).unwrap();
+        let changes = options.facts().changes(&here.facts()).unwrap().to_string();
         let expected = "--optimizer was sgd, is adam; --rate was 1e-6, is 1e-9; \
                         --no-ramp was not given, is given; --sketch was not given, is 64";
         assert_eq!(changes, expected);
         let data = Facts::default().with("--side", 8);
-        assert_eq!(Facts::default().changes(&data).unwrap(), "--side was not given, is 8");
+        let changes = Facts::default().changes(&data).unwrap();
+        assert_eq!(changes.to_string(), "--side was not given, is 8");
     }
 
     // Fails if an option is left out of the comparison.
@@ -203,7 +244,7 @@ mod tests {
         ];
         for other in others {
             let changes = options.facts().changes(&other.facts()).unwrap();
-            assert_eq!(changes.matches(" was ").count(), 1, "{changes}");
+            assert_eq!(changes.all().len(), 1, "{changes}");
             assert_ne!(options.facts().fingerprint(), other.facts().fingerprint());
         }
         let more = |schedule| {
@@ -211,7 +252,7 @@ mod tests {
             of(1).changes(&of(2))
         };
         assert_eq!(more(Shape::Constant), None);
-        assert_eq!(more(Shape::Cosine).unwrap(), "--epochs was 1, is 2");
+        assert_eq!(more(Shape::Cosine).unwrap().to_string(), "--epochs was 1, is 2");
     }
 
     #[test]
@@ -228,6 +269,8 @@ mod tests {
             (0..9).fold(Facts::default(), |facts, i| facts.with(&format!("class {i}"), value + i))
         };
         let changes = facts(0).changes(&facts(1)).unwrap();
+        assert_eq!(changes.all().len(), 9);
+        let changes = changes.to_string();
         assert!(changes.starts_with("class 0 was 0, is 1; ") && changes.ends_with("; and 4 more"));
         assert_ne!(facts(0).fingerprint(), facts(1).fingerprint());
         assert_eq!(facts(0).fingerprint().len(), 16);

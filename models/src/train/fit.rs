@@ -34,8 +34,8 @@ pub(super) trait Task<M, D: TrainsIn<E>, E: Number> {
     /// What it is trained on.
     fn data(&self) -> Result<Facts, TrainError>;
 
-    /// Calls `step` for each batch but the first `skip`, in an order that depends on nothing but
-    /// the epoch and a seed.
+    /// Calls `step` for each batch, leaving out the first `skip`, in an order that depends on
+    /// nothing but the epoch and a seed.
     fn epoch(
         &self,
         epoch: usize,
@@ -193,8 +193,8 @@ pub(super) fn fit<M: NumParams<E, D> + ZeroGrads<E, D>, D: TrainsIn<E>, E: Numbe
     })
 }
 
-/// One step. `loss` computes the batch's loss, also at trial weights. The answer is the loss before
-/// the step, and what the optimizer did. The buffers of the gradients are kept for the next one.
+/// Makes a step, and returns the loss before it and what the optimizer did. `loss` computes the
+/// batch's loss, also at trial weights. The buffers of the gradients are kept for the next step.
 pub(crate) fn train_step<M: ZeroGrads<E, D>, D: TrainsIn<E>, E: Number>(
     optimizer: &mut dyn Learner<M, D, E>,
     model: &mut M,
@@ -216,8 +216,8 @@ pub(crate) fn train_step<M: ZeroGrads<E, D>, D: TrainsIn<E>, E: Number>(
     Ok((value, step))
 }
 
-/// Makes the step of a rank that has no example of this batch, with gradients of 0. The answer's
-/// loss is 0: the caller uses the mean over the ranks instead.
+/// Makes the step of a rank that has no example of this batch, with gradients of 0. Returns a loss
+/// of 0: the caller uses the mean over the ranks instead.
 fn idle_step<M: ZeroGrads<E, D>, D: TrainsIn<E>, E: Number>(
     optimizer: &mut dyn Learner<M, D, E>,
     model: &mut M,

@@ -24,14 +24,15 @@ mod translation;
 mod translator;
 mod verdict;
 
+pub use crate::device::DeviceError;
 pub use chosen::learner;
 #[cfg(any(test, feature = "lab"))]
 pub(crate) use device::Opened;
-pub use device::{DeviceError, TrainDevice, TrainsIn};
+pub use device::{TrainDevice, TrainsIn};
 #[cfg(feature = "lab")]
 pub(crate) use error::failed;
 pub use error::TrainError;
-pub use facts::Facts;
+pub use facts::{Change, Changes, Facts};
 #[cfg(any(test, feature = "lab"))]
 pub(crate) use fit::train_step;
 pub use learner::{Learner, LossOfModel, TrainLoss};
@@ -145,9 +146,9 @@ pub fn train<M: Network>(
     train_with(source, options, learner, persistence, observer)
 }
 
-/// [`train`] for a [`Net`], compiled with this crate. A program with `opt-level` 0 or 1 takes what
-/// is generic from the crate that has it. So the programs that train a `Net` do not compile it
-/// again, and train by optimised code even if they are not optimised.
+/// [`train`] for a [`Net`], compiled with this crate. At `opt-level` 0 or 1 rustc shares generic
+/// code between crates. So a program that is not optimised calls the optimised code of this crate,
+/// and does not compile it again.
 #[cfg(debug_assertions)]
 #[doc(hidden)]
 pub fn train_net(

@@ -29,14 +29,9 @@ impl<M: TensorCollection<f32, Cpu> + Clone, R: PeerRule> Learner<M> for PeerOpti
         if !self.peer().rule().needs_trials() {
             return Learner::step(self, model, gradients, loss);
         }
-        let mut failed = None;
-        let mut at = |model: &mut M| {
-            trial(model).map_err(|error| PeerError::Trial(failed.insert(error).to_string()))
-        };
-        let made = PeerOptimizer::step_with(self, model, gradients, loss, &mut at);
-        // The error of a trial itself says more than the text that is left of it in a peer's error.
-        failed.map_or(Ok(()), Err)?;
-        made?;
+        let mut at =
+            |model: &mut M| trial(model).map_err(|error| PeerError::Trial(Box::new(error)));
+        PeerOptimizer::step_with(self, model, gradients, loss, &mut at)?;
         Ok(Step::Made)
     }
 

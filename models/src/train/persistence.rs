@@ -1,8 +1,8 @@
 //! [`Persistence`]: saves a run, and resumes it.
 
-use super::{AnyRanks, Facts, Learner, Number, Options, Share, TrainError, TrainsIn};
+use super::{AnyRanks, Changes, Facts, Learner, Number, Options, Share, TrainError, TrainsIn};
 use crate::{
-    report::{count, Epoch, Held, ReportError},
+    report::{Epoch, Held, ReportError},
     weights,
 };
 use dfdx::nn::TensorCollection;
@@ -23,7 +23,8 @@ pub struct Persistence<'a> {
     /// Once true, the run ends after the step it is in: [`TrainError::Stopped`].
     pub stop: Option<&'a AtomicBool>,
     /// Where the weights are kept that were best so far: those after the epoch with the least test
-    /// loss.
+    /// loss. Of an earlier part of this run only what is in this file counts. Weights of another
+    /// run are replaced.
     pub best: Option<&'a Path>,
     /// Settings that are not among the [`Options`], those of the model for instance. A checkpoint
     /// with other settings is refused.
@@ -38,12 +39,15 @@ pub struct Persistence<'a> {
 /// The name under which a run adds its own state to a checkpoint.
 const ATTACHMENT: &str = "run";
 
+/// The name of [`Progress::batches_per_epoch`] among facts.
+const BATCHES: &str = "number of batches in an epoch";
+
 /// The version of that state. A checkpoint with another one is refused.
 const FORMAT: u32 = 5;
 
 /// More numbers than any run draws for dropout. They are drawn again when the run is resumed, which
-/// would take for ever with many more.
-const MOST_DRAWN: u64 = 1 << 40;
+/// takes up to a minute, and hours with many more.
+const MOST_DRAWN: u64 = 1 << 32;
 
 /// The state of a run beside those of its model and optimizer.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -121,18 +125,25 @@ impl Progress {
     ) -> Result<(), tlr::Error> {
         let facts = self.settings.clone().and(&self.data).with("--epochs", epochs);
         let facts = facts.with_flag("--checkpoint", saves);
-        ranks.agree(facts.with("number of batches in an epoch", self.batches_per_epoch).all())
+        ranks.agree(facts.with(BATCHES, self.batches_per_epoch).all())
     }
 
-    /// The state from the bytes in a checkpoint, or why they are not those of a run.
-    fn read(bytes: Option<&[u8]>) -> Result<Self, &'static str> {
-        let bytes = bytes.unwrap_or_default();
-        let (format, _) = postcard::take_from_bytes::<u32>(bytes)
-            .map_err(|_| "it has no progress record of a run")?;
-        if format != FORMAT {
-            return Err("another version of this program wrote it");
+    /// The state in the checkpoint at `path`.
+    fn read(path: &Path, checkpoint: &Checkpoint) -> Result<Self, TrainError> {
+        let damaged = |what| TrainError::DamagedRun { path: path.to_owned(), what };
+        let bytes = checkpoint.attachment(ATTACHMENT).unwrap_or_default();
+        let (found, _) = postcard::take_from_bytes::<u32>(bytes)
+            .map_err(|_| damaged("it has no progress record"))?;
+        if found != FORMAT {
+            let path = path.to_owned();
+            return Err(TrainError::AnotherFormat { path, found, expected: FORMAT });
         }
-        postcard::from_bytes(bytes).map_err(|_| "the progress record in it is damaged")
+        let read: Self = postcard::from_bytes(bytes)
+            .map_err(|_| damaged("its progress record cannot be read"))?;
+        match read.contradiction() {
+            Some(what) => Err(damaged(what)),
+            None => Ok(read),
+        }
     }
 
     /// The contradiction in these figures, if there is one: no run can have left them.
@@ -156,20 +167,19 @@ impl Progress {
         }
     }
 
-    /// Why a checkpoint with these figures does not belong to the run `new`.
-    fn refuses(&self, new: &Self) -> Option<String> {
+    /// In what a run with these figures differs from the run `new`.
+    fn changes(&self, new: &Self) -> Option<Changes> {
+        let batches = |run: &Self| Facts::default().with(BATCHES, run.batches_per_epoch);
         // Different settings often mean different data. So the settings are reported first.
         let changes = self.settings.changes(&new.settings);
-        changes.or_else(|| self.data.changes(&new.data)).or_else(|| {
-            let (then, now) = (self.batches_per_epoch, new.batches_per_epoch);
-            (then != now).then(|| format!("an epoch had {}, and has {now}", count(then, "batch")))
-        })
+        let changes = changes.or_else(|| self.data.changes(&new.data));
+        changes.or_else(|| batches(self).changes(&batches(new)))
     }
 }
 
 impl Persistence<'_> {
-    /// Takes model and optimizer to where the checkpoint is, if there is one. No other run writes
-    /// the checkpoint until the answer's last part is dropped.
+    /// Takes model and optimizer to where the checkpoint is, if there is one. Returns the progress
+    /// so far, and what keeps other runs from writing the checkpoint until it is dropped.
     pub(super) fn begin<M, D: TrainsIn<E>, E: Number>(
         &self,
         model: &mut M,
@@ -182,14 +192,9 @@ impl Persistence<'_> {
             (Some(path), Some(checkpoint)) => (path, checkpoint),
             _ => return Ok((new, held)),
         };
-        let another = |what| TrainError::AnotherRun { path: path.to_owned(), what };
-        let saved = Progress::read(checkpoint.attachment(ATTACHMENT));
-        let saved = saved.map_err(|why| another(why.to_owned()))?;
-        if let Some(what) = saved.refuses(&new) {
-            return Err(another(what));
-        }
-        if let Some(what) = saved.contradiction() {
-            return Err(another(what.to_owned()));
+        let saved = Progress::read(path, &checkpoint)?;
+        if let Some(changes) = saved.changes(&new) {
+            return Err(TrainError::AnotherRun { path: path.to_owned(), changes });
         }
         let made = saved.losses.len().div_ceil(saved.batches_per_epoch.max(1));
         if made > epochs {
@@ -200,7 +205,8 @@ impl Persistence<'_> {
             None => optimizer.resume(model, &checkpoint)?,
         }
         if saved.decided.last().is_some_and(|decided| *decided > optimizer.history().len()) {
-            return Err(another("decisions are gone that had been made before".to_owned()));
+            let what = "decisions are gone that had been made before";
+            return Err(TrainError::DamagedRun { path: path.to_owned(), what });
         }
         Ok((saved, held))
     }
@@ -276,7 +282,8 @@ impl Persistence<'_> {
         Ok(checkpoint.attach(ATTACHMENT, bytes).save(path)?)
     }
 
-    /// Keeps the weights if `epoch` is better than those before it. `notes` say how to use them.
+    /// Keeps the weights if `epoch` is better than that one of those before it whose weights are
+    /// there already. `notes` say how to use them.
     pub(super) fn keep_best<M: TensorCollection<E, D>, D: TrainsIn<E>, E: Number>(
         &self,
         model: &M,
@@ -285,10 +292,9 @@ impl Persistence<'_> {
         notes: &[(&str, String)],
     ) -> Result<(), ReportError> {
         let Some(path) = self.best.filter(|_| self.is_first()) else { return Ok(()) };
-        let least = before.iter().map(|epoch| epoch.test_loss).fold(f64::INFINITY, f64::min);
-        // Weights that an earlier part of the run has left elsewhere are of no use here.
-        let better = epoch.test_loss < least;
-        if !better && path.exists() {
+        let loss = epoch.test_loss;
+        let is_better = |kept: f64| loss < kept || kept.is_nan() && !loss.is_nan();
+        if !loss_of_kept(path, before).is_none_or(is_better) {
             return Ok(());
         }
         let (number, loss) = (epoch.epoch.to_string(), epoch.test_loss.to_string());
@@ -302,82 +308,16 @@ impl Persistence<'_> {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-    use dfdx::{nn::modules::Linear, prelude::*};
-
-    // Fails if a state that was cut or forged is resumed: curves would lack steps without a word,
-    // or the run would draw random numbers for ever.
-    #[test]
-    fn a_state_that_contradicts_itself_is_refused() {
-        let epoch = || Epoch {
-            epoch: 1,
-            train_loss: 1.0,
-            test_loss: 1.0,
-            test_accuracy: 0.0,
-            seconds: 0.0,
-            rates: Vec::new(),
-            schedule: 1.0,
-            rollbacks: 0,
-        };
-        let of = |epochs: usize, losses: usize, schedule: usize, drawn: u64| {
-            let new = Progress::new(&Options::default(), &Facts::default(), Facts::default(), 3);
-            Progress {
-                epochs: (0..epochs).map(|_| epoch()).collect(),
-                losses: vec![1.0; losses],
-                schedule: vec![1.0; schedule],
-                decided: vec![2; losses],
-                drawn: vec![0, drawn],
-                ..new
-            }
-        };
-        let told = |decided: Vec<usize>| Progress { decided, ..of(0, 2, 2, 0) }.contradiction();
-        assert_eq!(told(vec![0, 3]), None);
-        assert!(told(vec![0]).is_some_and(|what| what.contains("losses")));
-        assert!(told(vec![3, 2]).is_some_and(|what| what.contains("decisions are gone")));
-        let of =
-            |epochs, losses, schedule, drawn| of(epochs, losses, schedule, drawn).contradiction();
-        for good in [(0, 0, 0, 0), (1, 3, 3, 7), (1, 6, 6, MOST_DRAWN), (0, 2, 2, 0)] {
-            assert_eq!(of(good.0, good.1, good.2, good.3), None);
-        }
-        for (bad, why) in [
-            ((1, 3, 2, 0), "losses"),
-            ((1, 2, 3, 0), "losses"),
-            ((2, 5, 5, 0), "more epochs"),
-            ((1, 7, 7, 0), "more steps"),
-            ((1, 3, 3, u64::MAX), "random"),
-        ] {
-            assert!(of(bad.0, bad.1, bad.2, bad.3).is_some_and(|what| what.contains(why)), "{why}");
-        }
-    }
-
-    // Fails if the weights of an epoch whose loss is no number take the place of better ones, or
-    // keep it.
-    #[test]
-    fn the_best_weights_are_those_of_the_least_loss() {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("best.safetensors");
-        let persistence = Persistence { best: Some(&path), ..Default::default() };
-        let model = Linear::<1, 1, f32, Cpu>::build(&Cpu::default());
-        let mut before = Vec::new();
-        let mut kept = |loss| {
-            let epoch = Epoch {
-                epoch: before.len() + 1,
-                train_loss: 1.0,
-                test_loss: loss,
-                test_accuracy: 0.0,
-                seconds: 0.0,
-                rates: Vec::new(),
-                schedule: 1.0,
-                rollbacks: 0,
-            };
-            persistence.keep_best(&model, &epoch, &before, &[]).unwrap();
-            before.push(epoch);
-            weights::note(&std::fs::read(&path).unwrap(), "epoch").unwrap().unwrap()
-        };
-        let kept = [3.0, f64::NAN, 4.0, 2.0, f64::NAN, 2.5].map(&mut kept);
-        assert_eq!(kept, ["1", "1", "1", "4", "4", "4"]);
-    }
+/// The test loss of the weights at `path`, if they are of one of these epochs. All else there is
+/// another run's.
+fn loss_of_kept(path: &Path, epochs: &[Epoch]) -> Option<f64> {
+    let file = std::fs::read(path).ok()?;
+    let note = |name| weights::note(&file, name).ok().flatten();
+    let (number, loss) = (note("epoch")?, note("test_loss")?);
+    let is_kept =
+        |epoch: &Epoch| epoch.epoch.to_string() == number && epoch.test_loss.to_string() == loss;
+    epochs.iter().find(|epoch| is_kept(epoch)).map(|epoch| epoch.test_loss)
 }
+
+#[cfg(test)]
+mod tests;

@@ -53,8 +53,8 @@ pub trait Source {
     /// Images that cannot be read.
     fn data(&self) -> Result<Facts, TrainError>;
 
-    /// Shows `visit` the batches of an epoch but the first `skip`, in an order that depends on
-    /// nothing but its number and the seed.
+    /// Shows `visit` the batches of an epoch, leaving out the first `skip`, in an order that
+    /// depends on nothing but its number and the seed.
     ///
     /// # Errors
     /// The errors of `visit`, and images that cannot be read.

@@ -4,8 +4,7 @@ use super::{
     error::failed,
     facts::figure,
     fit::{fit, Start, Step, Task},
-    ranks::or_leave,
-    ranks::{alone, Share},
+    ranks::{alone, or_leave, Share},
     translator::{Tally, Translator},
     Event, Facts, Number, Options, Persistence, Run, TrainError,
 };

@@ -178,7 +178,7 @@ fn kept_windows(history: &[Adaptation]) -> usize {
 }
 
 /// The losses that are finite. The safeguard skips a batch whose loss is not finite, and a few of
-/// those are no fault of a run. If half of the losses or more are not finite, the answer is empty.
+/// those are no fault of a run. If half of the losses or more are not finite, there are none.
 fn finite(losses: &[f64]) -> Vec<f64> {
     let finite: Vec<_> = losses.iter().copied().filter(|loss| loss.is_finite()).collect();
     if 2 * finite.len() > losses.len() {

@@ -1,5 +1,6 @@
 //! Why weights are not loaded, and in what a file and a model differ.
 
+use crate::device::DeviceError;
 use std::{fmt, path::PathBuf};
 
 use safetensors::SafeTensorError;
@@ -97,6 +98,6 @@ pub enum WeightsError {
     )]
     Mismatch(Vec<WeightsDifference>),
     /// An error of the device, such as no memory left.
-    #[error("device: {0}")]
-    Device(String),
+    #[error(transparent)]
+    Device(#[from] DeviceError),
 }

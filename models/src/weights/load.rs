@@ -1,9 +1,10 @@
 //! [`load`]: a model filled from a file, all of it or nothing.
 
 use super::{Location, Names, WeightsDifference, WeightsError};
+use crate::device::DeviceError;
 use dfdx::{
     nn::{RecursiveWalker, TensorCollection, TensorOptions, TensorVisitor, ViewTensorMut},
-    prelude::{Device, Dtype, ReshapeTo, Shape, Tensor},
+    prelude::{Device, Dtype, HasErr, ReshapeTo, Shape, Tensor},
 };
 use half::{bf16, f16};
 use safetensors::{tensor::TensorView, Dtype as Stored, SafeTensors};
@@ -47,7 +48,7 @@ pub fn load<M, E, D>(
 where
     M: TensorCollection<E, D>,
     E: Dtype,
-    D: Device<E>,
+    D: Device<E> + HasErr<Err: Into<DeviceError>>,
 {
     let path = path.as_ref();
     let read = |source| WeightsError::Read { path: path.to_owned(), source };
@@ -64,7 +65,7 @@ pub fn load_bytes<M, E, D>(model: &mut M, bytes: &[u8], names: &Names) -> Result
 where
     M: TensorCollection<E, D>,
     E: Dtype,
-    D: Device<E>,
+    D: Device<E> + HasErr<Err: Into<DeviceError>>,
 {
     let file = SafeTensors::deserialize(bytes)?;
     let mut plan = Plan {
@@ -83,7 +84,7 @@ where
     }
     // All that can fail is done first, and changes no value.
     M::iter_tensors(&mut RecursiveWalker { m: &mut *model, f: &mut MakeContiguous })
-        .map_err(|error: D::Err| WeightsError::Device(format!("{error:?}")))?;
+        .map_err(|error: D::Err| WeightsError::Device(error.into()))?;
     fill(model, plan.values);
     Ok(())
 }

@@ -150,8 +150,9 @@ fn checkpoints_of_other_runs_are_refused() {
     };
     assert!(matches!(run(&options(), false), TrainError::CheckpointExists(path) if path == file));
     let other = |options: Options, words: [&str; 2]| match run(&options, true) {
-        TrainError::AnotherRun { what, .. } => {
-            assert!(words.iter().all(|word| what.contains(word)), "{what}");
+        TrainError::AnotherRun { changes, .. } => {
+            let told = changes.to_string();
+            assert!(words.iter().all(|word| told.contains(word)), "{told}");
         }
         other => panic!("{other}"),
     };
@@ -173,13 +174,21 @@ fn checkpoints_of_other_runs_are_refused() {
     let message = refused(&others, &Facts::default().with("--dropout", 0.5));
     assert!(message.ends_with("of another run: --dropout was not given, is 0.5"), "{message}");
 
-    let another = "another version";
-    for (attached, says) in
-        [(&[][..], "no progress record"), (&[1, 7], another), (&[4], another), (&[5], "damaged")]
-    {
+    let attached = |bytes: &[u8]| {
         let checkpoint = tlr::Checkpoint::open(&file).unwrap();
-        checkpoint.attach("run", attached).save(&file).unwrap();
-        other(options(), [says, ""]);
+        checkpoint.attach("run", bytes).save(&file).unwrap();
+        run(&options(), true)
+    };
+    for (bytes, says) in [(&[][..], "no progress record"), (&[5], "cannot be read")] {
+        let error = attached(bytes);
+        let told = matches!(&error, TrainError::DamagedRun { what, .. } if what.contains(says));
+        assert!(told, "{error}");
+    }
+    for (bytes, format) in [(&[1, 7][..], 1), (&[4], 4)] {
+        let error = attached(bytes);
+        let told = matches!(error, TrainError::AnotherFormat { found, expected: 5, .. }
+            if found == format);
+        assert!(told, "{error}");
     }
 }
 

@@ -8,6 +8,7 @@ use std::{
     process::{Command, Stdio},
     time::Duration,
 };
+use tlr_models::{report::read_epochs_csv, weights};
 
 const SHORT: [&str; 6] = ["--limit", "400", "--batch-size", "20", "--schedule", "constant"];
 
@@ -60,7 +61,13 @@ fn a_run_that_goes_on_elsewhere_has_best_weights_there() {
     assert!(!run("first", "3").contains(note));
     let told = run("second", "4");
     assert!(told.contains(note), "{told}");
-    assert!(dir.path().join("second/best.safetensors").exists());
+    // The weights there are compared with each other, not with those that stay in the first folder.
+    run("second", "8");
+    let second = dir.path().join("second");
+    let epochs = read_epochs_csv(&second.join("epochs.csv")).unwrap();
+    let since = epochs[3..].iter().min_by(|a, b| a.test_loss.total_cmp(&b.test_loss)).unwrap();
+    let file = fs::read(second.join("best.safetensors")).unwrap();
+    assert_eq!(weights::note(&file, "epoch").unwrap(), Some(since.epoch.to_string()));
 }
 
 // Fails if a run is called finished with another number of epochs than was asked for.

@@ -1,7 +1,10 @@
 //! [`DAdaptAdam`]: D-Adaptation of Adam's rate.
 
 use super::{grown, growth_in_range};
-use crate::baselines::{slices, PeerError, PeerRule, PeerState, Real, StepFacts, Tensors};
+use crate::baselines::{
+    moments::{bias_correction, Decay},
+    slices, Figures, PeerError, PeerRule, PeerState, Real, StepFacts, Tensors,
+};
 use serde::{Deserialize, Serialize};
 
 /// Adam by D-Adaptation: the rate is d·lr, where d estimates the distance to the solution from
@@ -27,7 +30,7 @@ use serde::{Deserialize, Serialize};
 /// assert!(peer.rates()[0] > 1e-3); // from 1e-6
 /// # Ok::<(), tlr_models::baselines::PeerError>(())
 /// ```
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct DAdaptAdam {
     /// What d is multiplied by. Above 0; default 1, which is meant to stay.
     pub lr: f64,
@@ -80,6 +83,10 @@ impl<E> PeerState for DAdaptAdamState<E> {
     fn buffers(&self) -> Vec<Vec<usize>> {
         slices::lens([&self.sum, &self.mean, &self.square])
     }
+
+    fn figures(&self) -> Figures {
+        Figures { counts: vec![self.moved], at_least_0: vec![self.d], signed: vec![self.numerator] }
+    }
 }
 
 impl PeerRule for DAdaptAdam {
@@ -88,10 +95,10 @@ impl PeerRule for DAdaptAdam {
 
     fn validate(&self) -> Result<(), PeerError> {
         PeerError::unless_positive("d-adaptation: lr", self.lr)?;
-        PeerError::unless_beta("d-adaptation: beta1", self.betas[0])?;
-        PeerError::unless_beta("d-adaptation: beta2", self.betas[1])?;
+        PeerError::unless_below_1("d-adaptation: beta1", self.betas[0])?;
+        PeerError::unless_below_1("d-adaptation: beta2", self.betas[1])?;
         PeerError::unless_positive("d-adaptation: eps", self.eps)?;
-        PeerError::unless_decay("d-adaptation: weight_decay", self.weight_decay)?;
+        PeerError::unless_at_least_0("d-adaptation: weight_decay", self.weight_decay)?;
         PeerError::unless_positive("d-adaptation: d0", self.d0)?;
         growth_in_range("d-adaptation: growth", self.growth)
     }
@@ -117,16 +124,12 @@ impl PeerRule for DAdaptAdam {
     ) -> Result<(), PeerError> {
         let [beta1, beta2] = self.betas;
         let root = beta2.sqrt();
-        let steps = (state.moved + 1) as f64;
         let correction = match self.bias_correction {
-            true => (1.0 - beta2.powf(steps)).sqrt() / (1.0 - beta1.powf(steps)),
+            true => bias_correction(self.betas, state.moved + 1),
             false => 1.0,
         };
         let step = state.d * self.lr * facts.factor * correction;
-        let (coupled, decoupled) = match self.decoupled {
-            true => (0.0, self.weight_decay),
-            false => (self.weight_decay, 0.0),
-        };
+        let Decay { coupled, decoupled } = Decay::new(self.weight_decay, self.decoupled);
         let summed = |s: f64, g: f64| root * s + (1.0 - root) * step * g;
 
         let buffers = [&state.sum, &state.square];

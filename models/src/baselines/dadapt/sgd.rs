@@ -1,7 +1,7 @@
 //! [`DAdaptSgd`]: D-Adaptation of SGD's rate.
 
 use super::{grown, growth_in_range};
-use crate::baselines::{slices, PeerError, PeerRule, PeerState, Real, StepFacts, Tensors};
+use crate::baselines::{slices, Figures, PeerError, PeerRule, PeerState, Real, StepFacts, Tensors};
 use serde::{Deserialize, Serialize};
 
 /// SGD by D-Adaptation: the rate is d·lr/‖g₀‖, where d estimates the distance to the solution from
@@ -27,7 +27,7 @@ use serde::{Deserialize, Serialize};
 /// assert!(peer.rates()[0] > 1e-3); // from 1e-6
 /// # Ok::<(), tlr_models::baselines::PeerError>(())
 /// ```
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct DAdaptSgd {
     /// What d is multiplied by. Above 0; default 1, which is meant to stay.
     pub lr: f64,
@@ -65,6 +65,11 @@ impl<E> PeerState for DAdaptSgdState<E> {
     fn buffers(&self) -> Vec<Vec<usize>> {
         slices::lens([&self.origin, &self.sum])
     }
+
+    fn figures(&self) -> Figures {
+        let at_least_0 = [self.d].into_iter().chain(self.first_norm).collect();
+        Figures { at_least_0, signed: vec![self.numerator], ..Figures::default() }
+    }
 }
 
 impl PeerRule for DAdaptSgd {
@@ -73,8 +78,8 @@ impl PeerRule for DAdaptSgd {
 
     fn validate(&self) -> Result<(), PeerError> {
         PeerError::unless_positive("d-adaptation: lr", self.lr)?;
-        PeerError::unless_beta("d-adaptation: momentum", self.momentum)?;
-        PeerError::unless_decay("d-adaptation: weight_decay", self.weight_decay)?;
+        PeerError::unless_below_1("d-adaptation: momentum", self.momentum)?;
+        PeerError::unless_at_least_0("d-adaptation: weight_decay", self.weight_decay)?;
         PeerError::unless_positive("d-adaptation: d0", self.d0)?;
         growth_in_range("d-adaptation: growth", self.growth)
     }

@@ -1,7 +1,7 @@
 //! [`MomoAdam`]: momentum with a model of the loss, for Adam.
 
 use super::{Averages, Bound, Model};
-use crate::baselines::{slices, PeerError, PeerRule, PeerState, Real, StepFacts, Tensors};
+use crate::baselines::{slices, Figures, PeerError, PeerRule, PeerState, Real, StepFacts, Tensors};
 use serde::{Deserialize, Serialize};
 
 /// MoMo-Adam: as [`Momo`](super::Momo), with Adam's average of squares for the norm.
@@ -30,7 +30,7 @@ use serde::{Deserialize, Serialize};
 /// assert!(w[0].abs() < 0.5);
 /// # Ok::<(), tlr_models::baselines::PeerError>(())
 /// ```
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct MomoAdam {
     /// The largest step size. Above 0; default 0.01.
     pub lr: f64,
@@ -75,6 +75,11 @@ impl<E> PeerState for MomoAdamState<E> {
     fn buffers(&self) -> Vec<Vec<usize>> {
         slices::lens([&self.mean, &self.square])
     }
+
+    fn figures(&self) -> Figures {
+        let signed = [&[self.lower_bound][..], &self.averages.all()].concat();
+        Figures { at_least_0: vec![self.tau], signed, ..Figures::default() }
+    }
 }
 
 impl PeerRule for MomoAdam {
@@ -83,10 +88,10 @@ impl PeerRule for MomoAdam {
 
     fn validate(&self) -> Result<(), PeerError> {
         PeerError::unless_positive("momo-adam: lr", self.lr)?;
-        PeerError::unless_beta("momo-adam: beta1", self.betas[0])?;
-        PeerError::unless_beta("momo-adam: beta2", self.betas[1])?;
+        PeerError::unless_below_1("momo-adam: beta1", self.betas[0])?;
+        PeerError::unless_below_1("momo-adam: beta2", self.betas[1])?;
         PeerError::unless_positive("momo-adam: eps", self.eps)?;
-        PeerError::unless_decay("momo-adam: weight_decay", self.weight_decay)?;
+        PeerError::unless_at_least_0("momo-adam: weight_decay", self.weight_decay)?;
         let bound = self.lower_bound;
         PeerError::unless(bound.is_finite(), "momo-adam: lower_bound", "finite", bound)
     }

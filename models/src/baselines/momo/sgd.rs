@@ -1,7 +1,7 @@
 //! [`Momo`]: momentum with a model of the loss, for SGD.
 
 use super::{Averages, Bound, Model};
-use crate::baselines::{slices, PeerError, PeerRule, PeerState, Real, StepFacts, Tensors};
+use crate::baselines::{slices, Figures, PeerError, PeerRule, PeerState, Real, StepFacts, Tensors};
 use serde::{Deserialize, Serialize};
 
 /// MoMo: momentum whose step size is the smaller of lr and the one that takes a model of the loss
@@ -31,7 +31,7 @@ use serde::{Deserialize, Serialize};
 /// assert!(w[0].abs() < 0.1);
 /// # Ok::<(), tlr_models::baselines::PeerError>(())
 /// ```
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Momo {
     /// The largest step size. Above 0; default 1.
     pub lr: f64,
@@ -67,6 +67,12 @@ impl<E> PeerState for MomoState<E> {
     fn buffers(&self) -> Vec<Vec<usize>> {
         slices::lens([&self.mean])
     }
+
+    fn figures(&self) -> Figures {
+        let averages = self.averages.map_or(Vec::new(), |averages| averages.all().to_vec());
+        let signed = [&[self.lower_bound], &averages[..]].concat();
+        Figures { at_least_0: vec![self.tau], signed, ..Figures::default() }
+    }
 }
 
 impl PeerRule for Momo {
@@ -75,8 +81,8 @@ impl PeerRule for Momo {
 
     fn validate(&self) -> Result<(), PeerError> {
         PeerError::unless_positive("momo: lr", self.lr)?;
-        PeerError::unless_beta("momo: beta", self.beta)?;
-        PeerError::unless_decay("momo: weight_decay", self.weight_decay)?;
+        PeerError::unless_below_1("momo: beta", self.beta)?;
+        PeerError::unless_at_least_0("momo: weight_decay", self.weight_decay)?;
         let bound = self.lower_bound;
         PeerError::unless(bound.is_finite(), "momo: lower_bound", "finite", bound)
     }

@@ -1,7 +1,7 @@
 //! [`ScheduleFreeAdamW`]: AdamW that averages in place of a schedule.
 
 use super::{averaged, moved, Average};
-use crate::baselines::{slices, PeerError, PeerRule, PeerState, Real, StepFacts, Tensors};
+use crate::baselines::{slices, Figures, PeerError, PeerRule, PeerState, Real, StepFacts, Tensors};
 use serde::{Deserialize, Serialize};
 
 /// Schedule-free AdamW: as [`ScheduleFreeSgd`](super::ScheduleFreeSgd), along
@@ -24,7 +24,7 @@ use serde::{Deserialize, Serialize};
 /// assert!(y[0].abs() < 1.0);
 /// # Ok::<(), tlr_models::baselines::PeerError>(())
 /// ```
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ScheduleFreeAdamW {
     /// The rate. Above 0; default 0.0025.
     pub lr: f64,
@@ -69,6 +69,10 @@ impl<E> PeerState for ScheduleFreeAdamWState<E> {
     fn buffers(&self) -> Vec<Vec<usize>> {
         slices::lens([&self.base, &self.square])
     }
+
+    fn figures(&self) -> Figures {
+        self.average.figures()
+    }
 }
 
 impl PeerRule for ScheduleFreeAdamW {
@@ -80,11 +84,11 @@ impl PeerRule for ScheduleFreeAdamW {
         let [beta1, beta2] = self.betas;
         let in_range = beta1 > 0.0 && beta1 < 1.0;
         PeerError::unless(in_range, "schedule-free: beta1", "in (0, 1)", beta1)?;
-        PeerError::unless_beta("schedule-free: beta2", beta2)?;
+        PeerError::unless_below_1("schedule-free: beta2", beta2)?;
         PeerError::unless_positive("schedule-free: eps", self.eps)?;
-        PeerError::unless_decay("schedule-free: weight_decay", self.weight_decay)?;
-        PeerError::unless_decay("schedule-free: r", self.r)?;
-        PeerError::unless_decay("schedule-free: lr_power", self.lr_power)
+        PeerError::unless_at_least_0("schedule-free: weight_decay", self.weight_decay)?;
+        PeerError::unless_at_least_0("schedule-free: r", self.r)?;
+        PeerError::unless_at_least_0("schedule-free: lr_power", self.lr_power)
     }
 
     fn start<E: Real>(&self, weights: &[&mut [E]]) -> ScheduleFreeAdamWState<E> {
@@ -103,9 +107,10 @@ impl PeerRule for ScheduleFreeAdamW {
         facts: StepFacts<'_, E>,
     ) -> Result<(), PeerError> {
         let lr = self.lr * facts.factor;
-        let (average, share) = state.average.next(lr, self.warmup_steps, self.r, self.lr_power);
+        let Self { warmup_steps, r, lr_power, .. } = *self;
+        let (average, share) = state.average.next(facts.step, lr, warmup_steps, r, lr_power);
         let [beta1, beta2] = self.betas;
-        let bias2 = 1.0 - beta2.powf(average.steps as f64);
+        let bias2 = 1.0 - beta2.powf(facts.step as f64);
         let buffers = [&mut state.base, &mut state.square];
         slices::transform(facts.step, weights, gradients, buffers, |_, y, g, [z, v]| {
             let v = beta2 * v + (1.0 - beta2) * g * g;

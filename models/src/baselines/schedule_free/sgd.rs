@@ -1,7 +1,7 @@
 //! [`ScheduleFreeSgd`]: SGD that averages in place of a schedule.
 
 use super::{averaged, moved, Average};
-use crate::baselines::{slices, PeerError, PeerRule, PeerState, Real, StepFacts, Tensors};
+use crate::baselines::{slices, Figures, PeerError, PeerRule, PeerState, Real, StepFacts, Tensors};
 use serde::{Deserialize, Serialize};
 
 /// Schedule-free SGD: z ← z − lr·g, x ← (1 − c)·x + c·z, y = (1 − β)·z + β·x, with g the gradient
@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 /// assert!(x.is_some_and(|x| x[0][0].abs() < 0.1));
 /// # Ok::<(), tlr_models::baselines::PeerError>(())
 /// ```
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ScheduleFreeSgd {
     /// The rate. Above 0; default 1.
     pub lr: f64,
@@ -59,6 +59,10 @@ impl<E> PeerState for ScheduleFreeSgdState<E> {
     fn buffers(&self) -> Vec<Vec<usize>> {
         slices::lens([&self.base])
     }
+
+    fn figures(&self) -> Figures {
+        self.average.figures()
+    }
 }
 
 impl PeerRule for ScheduleFreeSgd {
@@ -70,9 +74,9 @@ impl PeerRule for ScheduleFreeSgd {
         let momentum = self.momentum;
         let in_range = momentum > 0.0 && momentum < 1.0;
         PeerError::unless(in_range, "schedule-free: momentum", "in (0, 1)", momentum)?;
-        PeerError::unless_decay("schedule-free: weight_decay", self.weight_decay)?;
-        PeerError::unless_decay("schedule-free: r", self.r)?;
-        PeerError::unless_decay("schedule-free: lr_power", self.lr_power)
+        PeerError::unless_at_least_0("schedule-free: weight_decay", self.weight_decay)?;
+        PeerError::unless_at_least_0("schedule-free: r", self.r)?;
+        PeerError::unless_at_least_0("schedule-free: lr_power", self.lr_power)
     }
 
     fn start<E: Real>(&self, weights: &[&mut [E]]) -> ScheduleFreeSgdState<E> {
@@ -87,7 +91,8 @@ impl PeerRule for ScheduleFreeSgd {
         facts: StepFacts<'_, E>,
     ) -> Result<(), PeerError> {
         let lr = self.lr * facts.factor;
-        let (average, share) = state.average.next(lr, self.warmup_steps, self.r, self.lr_power);
+        let Self { warmup_steps, r, lr_power, .. } = *self;
+        let (average, share) = state.average.next(facts.step, lr, warmup_steps, r, lr_power);
         let base = [&mut state.base];
         slices::transform(facts.step, weights, gradients, base, |_, y, g, [z]| {
             let g = g + self.weight_decay * y;

@@ -13,9 +13,9 @@ use super::{
     jpeg::{self, Refused},
     png,
 };
-use crate::data::DataError;
+use crate::data::{DataError, PictureKind};
 
-/// The pixels of a file, red, green and blue. The format is seen by the contents.
+/// The pixels of a file, red, green and blue. The format is detected from the contents.
 pub(super) fn decode(path: &Path) -> Result<RgbImage, DataError> {
     let bytes = std::fs::read(path).map_err(|source| DataError::Io {
         action: "read",
@@ -27,7 +27,7 @@ pub(super) fn decode(path: &Path) -> Result<RgbImage, DataError> {
 
 /// The pixels, given the contents of a file.
 fn pixels(path: &Path, bytes: &[u8]) -> Result<RgbImage, DataError> {
-    let unknown = |what| DataError::PictureKind { path: path.to_owned(), what };
+    let unknown = |kind| DataError::PictureKind { path: path.to_owned(), kind };
     let damaged = |source| DataError::Picture {
         action: "decode",
         path: path.to_owned(),
@@ -41,7 +41,7 @@ fn pixels(path: &Path, bytes: &[u8]) -> Result<RgbImage, DataError> {
                 Refused::NoEnd => {
                     DataError::PictureEnd { path: path.to_owned(), length: bytes.len() as u64 }
                 }
-                Refused::Kind(what) => unknown(what),
+                Refused::Kind(kind) => unknown(kind),
             })?
         }
         _ => Cow::Borrowed(bytes),
@@ -49,7 +49,7 @@ fn pixels(path: &Path, bytes: &[u8]) -> Result<RgbImage, DataError> {
     let reader = ImageReader::with_format(Cursor::new(picture), format);
     let picture = guarded(path, || reader.decode())?.map_err(damaged)?.into_rgb8();
     if picture.is_empty() {
-        return Err(unknown("a picture without pixels".to_owned()));
+        return Err(unknown(PictureKind::Empty));
     }
     Ok(picture)
 }
@@ -157,7 +157,8 @@ mod tests {
         let mut odd = whole.clone();
         odd[frame + 2 + 8 + 3 + 1] = 0x44;
         let error = decoded("some.jpg", &odd).unwrap_err();
-        assert!(matches!(&error, DataError::PictureKind { what, .. } if what.contains("4x4")));
+        assert!(matches!(&error, DataError::PictureKind { kind: PictureKind::Sampling(each), .. }
+            if each[1] == (4, 4)));
         assert!(error.to_string().contains("some.jpg"), "{error}");
     }
 

@@ -3,6 +3,8 @@
 //! A marker is a byte 255 and one that is neither 0 nor 255; within the data of a scan no such pair
 //! occurs but the markers RST, at which decoding begins anew (T.81, section B.1.1).
 
+use crate::data::PictureKind;
+
 const START: u8 = 0xd8;
 const END: u8 = 0xd9;
 const SCAN: u8 = 0xda;
@@ -13,7 +15,7 @@ pub(super) enum Refused {
     /// The file ends before the picture does.
     NoEnd,
     /// The decoder does not know such pictures, or gets their colours wrong.
-    Kind(String),
+    Kind(PictureKind),
 }
 
 /// The file's first picture, from its start to its end marker. Cameras put more behind that: a
@@ -76,12 +78,12 @@ struct Frame {
 
 impl Frame {
     fn read(marker: u8, body: &[u8]) -> Result<Self, Refused> {
-        let kind = |what: &str| Err(Refused::Kind(what.to_owned()));
+        let kind = |kind| Err(Refused::Kind(kind));
         match marker {
             0xc0..=0xc2 => {}
-            0xc3 => return kind("a JPEG with lossless coding"),
-            0xc9..=0xcb => return kind("a JPEG with arithmetic coding"),
-            _ => return kind("a JPEG with hierarchical coding"),
+            0xc3 => return kind(PictureKind::LosslessJpeg),
+            0xc9..=0xcb => return kind(PictureKind::ArithmeticJpeg),
+            _ => return kind(PictureKind::HierarchicalJpeg),
         }
         let (colours, _) = body.get(6..).unwrap_or_default().as_chunks();
         let sampling = colours.iter().map(|[_, sampling, _]| (sampling >> 4, sampling & 15));
@@ -90,7 +92,7 @@ impl Frame {
         if frame.sampling_is_known() {
             Ok(frame)
         } else {
-            Err(Refused::Kind(format!("a JPEG with the sampling {}", frame.sampling_in_words())))
+            kind(PictureKind::Sampling(frame.sampling))
         }
     }
 
@@ -111,13 +113,7 @@ impl Frame {
         if self.progressive || plain || components >= self.sampling.len() {
             return Ok(());
         }
-        let sampling = self.sampling_in_words();
-        Err(Refused::Kind(format!("a JPEG of several scans with the sampling {sampling}")))
-    }
-
-    fn sampling_in_words(&self) -> String {
-        let each: Vec<_> = self.sampling.iter().map(|(h, v)| format!("{h}x{v}")).collect();
-        each.join(", ")
+        Err(Refused::Kind(PictureKind::SeveralScans(self.sampling.clone())))
     }
 }
 
@@ -142,7 +138,7 @@ mod tests {
 
     fn kind(bytes: &[u8]) -> String {
         match first_picture(bytes) {
-            Err(Refused::Kind(what)) => what,
+            Err(Refused::Kind(kind)) => kind.to_string(),
             other => unreachable!("{other:?}"),
         }
     }

@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::data::DataError;
+use crate::data::{AnnotationError, DataError};
 
 /// The endings of pictures' names, in small letters or capitals.
 const ENDINGS: [&str; 11] =
@@ -118,14 +118,14 @@ fn annotated(
     })?;
     let mut pictures = Vec::new();
     for (line, text) in (1..).zip(text.lines()) {
-        let wrong = |what| Err(DataError::Annotation { path: list.to_owned(), line, what });
+        let wrong = |source| Err(DataError::Annotation { path: list.to_owned(), line, source });
         let mut fields = text.split('\t');
         let (Some(name), Some(class)) = (fields.next(), fields.next()) else {
-            return wrong("no tab between a picture's name and its class".to_owned());
+            return wrong(AnnotationError::NoTab);
         };
         let Ok(label) = classes.binary_search_by(|known| known.as_os_str().cmp(class.as_ref()))
         else {
-            return wrong(format!("there is no class {class} to train on"));
+            return wrong(AnnotationError::UnknownClass(class.to_owned()));
         };
         pictures.push((dir.join(name), label));
     }

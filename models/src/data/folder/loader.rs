@@ -117,8 +117,11 @@ impl Work {
     /// Makes the batch. None once the receiver was dropped.
     fn prepare(&self, indices: &[usize]) -> Option<Item> {
         let side = self.prepare.side as usize;
-        let mut pixels = Vec::with_capacity(indices.len() * 3 * side * side);
-        let mut labels = Vec::with_capacity(indices.len());
+        let (mut pixels, mut labels) = (Vec::new(), Vec::with_capacity(indices.len()));
+        let values =
+            [3, side, side].iter().fold(indices.len(), |all, len| all.saturating_mul(*len));
+        // `with_capacity` ends the program if there is no room. Without room, the vector grows.
+        let _ = pixels.try_reserve_exact(values);
         for &index in indices {
             if self.stop.load(Ordering::Relaxed) {
                 return None;
@@ -305,6 +308,18 @@ mod tests {
         let error = batches.next().unwrap().unwrap_err();
         assert!(matches!(error, DataError::Worker { batch: 2 }), "{error}");
         assert!(batches.next().is_none());
+    }
+
+    // Fails if the program ends because the memory of a batch is more than all addresses there are,
+    // before a picture is looked at.
+    #[test]
+    fn a_batch_that_does_not_fit_is_begun() {
+        let (_dir, pictures) = drawn();
+        std::fs::write(pictures.get(0).unwrap().0, b"\x89PNG\r\n\x1a\nbut not really").unwrap();
+        let (prepare, order) = (Preparation::square(8_192), [vec![0; 1 << 20]]);
+        let mut batches = pictures.batches(order, &prepare, Crop::Centre, loader(1, 0)).unwrap();
+        let error = batches.next().unwrap().unwrap_err();
+        assert!(matches!(error, DataError::Picture { .. }), "{error}");
     }
 
     #[test]

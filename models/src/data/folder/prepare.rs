@@ -37,7 +37,7 @@ impl Pictures {
     /// [`DataError::Index`], [`DataError::Io`] when the file cannot be read, [`DataError::Picture`]
     /// when it is no picture or is damaged, [`DataError::PictureEnd`] when it is cut off,
     /// [`DataError::PictureKind`] when it is a JPEG of a rare kind, [`DataError::Preparation`] for
-    /// sizes that make no sense. The format is seen by the contents, not by the name.
+    /// sizes that make no sense. The format is detected from the contents, not the name.
     ///
     /// # Example
     /// ```

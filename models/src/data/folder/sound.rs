@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 use super::{decode::decode, Folder, Pictures};
-use crate::data::DataError;
+use crate::data::{DataError, Needed};
 
 impl Folder {
     /// Decodes every picture once and leaves out those that cannot be: files that are damaged or
@@ -38,11 +38,11 @@ impl Folder {
         for (label, class) in train.classes.iter().enumerate() {
             // Sorted by label.
             if train.files.binary_search_by_key(&label, |(_, label)| *label).is_err() {
-                return Err(DataError::NoneSound { what: format!("of the class {class}") });
+                return Err(DataError::NoneSound(Needed::OfClass(class.clone())));
             }
         }
         if val.is_empty() {
-            return Err(DataError::NoneSound { what: "to test on".to_owned() });
+            return Err(DataError::NoneSound(Needed::ToTestOn));
         }
         Ok((Self { train, val, ..self }, broken))
     }
@@ -127,7 +127,8 @@ mod tests {
 
     #[test]
     fn a_class_or_a_half_without_a_sound_picture_is_an_error() {
-        for (half, what) in [("train/01-ring", "of the class 01-ring"), ("val", "to test on")] {
+        let class = Needed::OfClass("01-ring".to_owned());
+        for (half, needed) in [("train/01-ring", class), ("val", Needed::ToTestOn)] {
             let dir = drawn();
             let files = Folder::open(dir.path()).unwrap();
             for pictures in [&files.train, &files.val] {
@@ -138,7 +139,7 @@ mod tests {
                 }
             }
             let error = files.without_broken(|| {}).unwrap_err();
-            assert!(matches!(&error, DataError::NoneSound { what: w } if w == what), "{error}");
+            assert!(matches!(&error, DataError::NoneSound(of) if *of == needed), "{error}");
         }
     }
 }

@@ -79,14 +79,14 @@ pub fn bleu<T: Eq + Hash>(
     {
         return Err(TextError::Epsilon { epsilon });
     }
-    let (mut right, mut all) = ([0_usize; ORDER], [0_usize; ORDER]);
+    let (mut correct, mut all) = ([0_usize; ORDER], [0_usize; ORDER]);
     for (translation, reference) in translations.iter().zip(references) {
-        for (order, (right, all)) in (1..).zip(right.iter_mut().zip(&mut all)) {
+        for (order, (correct, all)) in (1..).zip(correct.iter_mut().zip(&mut all)) {
             let (found, wanted) = (runs(translation, order), runs(reference, order));
             let clipped = |(run, count): (&&[T], &usize)| {
                 (*count).min(wanted.get(*run).copied().unwrap_or(0))
             };
-            *right += found.iter().map(clipped).sum::<usize>();
+            *correct += found.iter().map(clipped).sum::<usize>();
             *all += found.values().sum::<usize>();
         }
     }
@@ -99,7 +99,7 @@ pub fn bleu<T: Eq + Hash>(
     } else {
         (1.0 - reference_len as f64 / translation_len as f64).exp()
     };
-    let precisions = precisions(right, all, smoothing);
+    let precisions = precisions(correct, all, smoothing);
     let mean = precisions.iter().map(|precision| precision.ln()).sum::<f64>() / ORDER as f64;
     // The logarithm of zero is minus infinity, and its exponential zero again.
     let score = 100.0 * brevity_penalty * mean.exp();
@@ -115,18 +115,18 @@ fn runs<T: Eq + Hash>(sentence: &[T], order: usize) -> HashMap<&[T], usize> {
     counts
 }
 
-fn precisions(right: [usize; ORDER], all: [usize; ORDER], smoothing: Smoothing) -> [f64; ORDER] {
+fn precisions(correct: [usize; ORDER], all: [usize; ORDER], smoothing: Smoothing) -> [f64; ORDER] {
     let mut precisions = [0.0; ORDER];
-    if right == [0; ORDER] {
+    if correct == [0; ORDER] {
         return precisions;
     }
     let mut halved = 1.0;
-    for (precision, (right, all)) in precisions.iter_mut().zip(right.into_iter().zip(all)) {
+    for (precision, (correct, all)) in precisions.iter_mut().zip(correct.into_iter().zip(all)) {
         if all == 0 {
             break;
         }
-        let right = match smoothing {
-            _ if right > 0 => right as f64,
+        let correct = match smoothing {
+            _ if correct > 0 => correct as f64,
             Smoothing::None => 0.0,
             Smoothing::Epsilon(epsilon) => epsilon,
             Smoothing::Exponential => {
@@ -134,7 +134,7 @@ fn precisions(right: [usize; ORDER], all: [usize; ORDER], smoothing: Smoothing) 
                 halved
             }
         };
-        *precision = right / all as f64;
+        *precision = correct / all as f64;
     }
     precisions
 }

@@ -40,7 +40,7 @@ fn curve(contender: &str, seed: u64, loss: impl Fn(usize) -> f64) -> Curve {
         accuracies: String::new(),
         train: String::new(),
         rate_steps: String::new(),
-        way: String::new(),
+        rate_curve: String::new(),
     }
 }
 

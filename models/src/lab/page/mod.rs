@@ -2,7 +2,9 @@
 
 mod chart;
 mod paper;
+mod runs;
 mod tables;
+mod verdicts;
 mod words;
 
 pub use paper::paper_html;

@@ -1,22 +1,19 @@
 //! The paper's evidence as one page.
 
-mod verdicts;
-
 use super::{
     chart, figure, head,
+    runs::Runs,
     tables::{losses, table},
+    verdicts::verdicts,
 };
 use crate::{
     lab::{
-        measures::spread,
         paper::{Exhibit, Panel, Quantity, Series},
-        Category, Curve, Record, Results, Scale, Task,
+        Category, Record, Results, Scale,
     },
     report::{count, svg::escaped},
-    sweep::Ended,
 };
 use std::{collections::BTreeSet, fmt::Write};
-use verdicts::verdicts;
 
 /// The page of these exhibits, as far as their runs are done.
 ///
@@ -103,97 +100,6 @@ const NOTES: &str = "<h2>How this was made</h2>\n<ul>\n\
 
 fn words(numbers: &BTreeSet<u64>) -> String {
     numbers.iter().map(u64::to_string).collect::<Vec<_>>().join(", ")
-}
-
-/// The runs of one scale.
-struct Runs<'a> {
-    records: Vec<&'a Record>,
-    curves: Vec<&'a Curve>,
-}
-
-/// The runs of a series' best contender.
-struct Best<'a> {
-    records: Vec<&'a Record>,
-    settings: usize,
-}
-
-impl<'a> Runs<'a> {
-    fn of(results: &'a Results) -> Self {
-        let records: Vec<_> =
-            results.records().filter(|record| record.ended != Ended::Failed).collect();
-        Self { records, curves: results.curves().collect() }
-    }
-
-    /// The data of the task's latest run.
-    fn data(&self, task: &Task) -> Option<&'a str> {
-        let last = self.records.iter().rev().find(|record| record.task == task.name)?;
-        Some(&last.data)
-    }
-
-    fn has_some(&self, exhibit: &Exhibit) -> bool {
-        let all = exhibit.panels.iter().flat_map(Panel::series);
-        all.into_iter().any(|series| self.best(series, exhibit).is_some())
-    }
-
-    /// How many pairs of a task and a contender have run, and how many there are.
-    fn done(&self, exhibit: &Exhibit) -> (usize, usize) {
-        let contenders = exhibit.contenders();
-        let pairs = exhibit.tasks.iter().flat_map(|task| contenders.iter().map(move |c| (task, c)));
-        let has = |(task, contender): &(&Task, &&crate::lab::Contender)| {
-            let data = self.data(task);
-            self.records.iter().any(|record| {
-                record.task == task.name
-                    && record.contender == contender.name
-                    && Some(&*record.data) == data
-            })
-        };
-        (pairs.clone().filter(has).count(), pairs.count())
-    }
-
-    /// The best contender of a series; none before any of them has run.
-    fn best(&self, series: &Series, exhibit: &Exhibit) -> Option<Best<'a>> {
-        let of = |name: &str| -> Vec<&'a Record> {
-            let is_it = |record: &&&Record| {
-                let mut tasks = exhibit.tasks.iter();
-                record.contender == name
-                    && tasks.any(|task| {
-                        task.name == record.task && self.data(task) == Some(&record.data)
-                    })
-            };
-            self.records.iter().filter(is_it).copied().collect()
-        };
-        let all =
-            series.of.iter().map(|one| Best { records: of(&one.name), settings: one.settings });
-        let all = all.filter(|best| !best.records.is_empty());
-        all.min_by(|a, b| a.loss().total_cmp(&b.loss()))
-    }
-
-    fn curve(&self, record: &Record) -> Option<&'a Curve> {
-        let is_it = |curve: &&&Curve| {
-            curve.contender == record.contender
-                && curve.task == record.task
-                && curve.seed == record.seed
-                && curve.data == record.data
-        };
-        self.curves.iter().find(is_it).copied()
-    }
-}
-
-impl Best<'_> {
-    /// The final losses, infinite where a run diverged.
-    fn losses(&self) -> Vec<f64> {
-        self.records.iter().map(|record| record.loss.unwrap_or(f64::INFINITY)).collect()
-    }
-
-    fn loss(&self) -> f64 {
-        spread(&self.losses()).map_or(f64::INFINITY, |(mean, _)| mean)
-    }
-
-    /// The mean of a figure, over the runs that have it.
-    fn mean(&self, figure: impl Fn(&Record) -> Option<f64>) -> Option<f64> {
-        let all: Vec<_> = self.records.iter().filter_map(|record| figure(record)).collect();
-        spread(&all).map(|(mean, _)| mean)
-    }
 }
 
 fn bullets(sentences: &[String]) -> String {

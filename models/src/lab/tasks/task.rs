@@ -75,6 +75,13 @@ impl<P: Problem + Send> Ready for P {
 }
 
 impl Task {
+    /// A task that cannot be opened.
+    #[cfg(test)]
+    pub(crate) fn of_test(name: &'static str) -> Self {
+        let open = |_: &Folders, _: Scale, _: Place| Err(TrainError::NoEpochs);
+        Self { name, about: "", needs: None, on_gpu: false, open }
+    }
+
     /// The task with its data, which are drawn or read; none if they are not in `folders`.
     ///
     /// # Errors

@@ -79,8 +79,12 @@ pub(crate) fn drawn() -> u64 {
     DRAWN.get()
 }
 
-fn draw(device: &impl RandomU64) -> u64 {
+fn count_draw() {
     DRAWN.set(DRAWN.get().wrapping_add(1));
+}
+
+fn draw(device: &impl RandomU64) -> u64 {
+    count_draw();
     device.random_u64()
 }
 
@@ -147,6 +151,8 @@ pub(super) fn composed<E: Dtype, D: Device<E>, T: Tape<E, D>, const M: usize>(
     rate: DropoutRate,
 ) -> Result<Rows<usize, M, E, D, T>, D::Err> {
     if rate.0 > 0.0 {
+        // dfdx draws one number from the device.
+        count_draw();
         x.try_dropout(rate.0)
     } else {
         Ok(x)
@@ -278,6 +284,21 @@ mod tests {
         assert_eq!(draw(1), draw(1));
         assert_ne!(draw(1), draw(2));
         assert_ne!(draw(1).0, draw(1).1);
+    }
+
+    // Fails if a run that goes on begins with numbers that it has had.
+    #[test]
+    fn each_draw_is_counted() {
+        let (dev, other) = (Cpu::seed_from_u64(1), Cpu::seed_from_u64(1));
+        let x: Matrix = dev.ones_like(&(10, Const));
+        let before = drawn();
+        Cpu::try_drop(x.clone(), rate(0.5)).unwrap();
+        composed(x.clone(), rate(0.5)).unwrap();
+        composed_add(x.clone(), &x, rate(0.5)).unwrap();
+        composed(x, DropoutRate::NONE).unwrap();
+        assert_eq!(drawn() - before, 3);
+        let fourth = std::iter::repeat_with(|| other.random_u64()).nth(3);
+        assert_eq!(Some(dev.random_u64()), fourth);
     }
 
     #[test]

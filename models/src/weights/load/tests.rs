@@ -334,3 +334,12 @@ proptest! {
         prop_assert!(cut >= full || result.is_err());
     }
 }
+
+// Fails if a program cannot tell that it is memory that is lacking.
+#[test]
+fn an_error_of_the_device_is_a_value() {
+    let error = WeightsError::from(DeviceError::from(CpuError::OutOfMemory));
+    let device = DeviceError::OutOfMemory { device: "CPU" };
+    assert!(matches!(&error, WeightsError::Device(found) if *found == device), "{error}");
+    assert_eq!(error.to_string(), device.to_string());
+}

@@ -4,6 +4,7 @@ use dfdx::{
     optim::{Optimizer, OptimizerUpdateError},
     prelude::*,
 };
+use std::cell::RefCell;
 use support::values::{bits, gradient_values, gradients, values, weights};
 use tlr::{CheckpointError, Error, Schedule, Step};
 use tlr_models::{
@@ -146,7 +147,7 @@ fn a_square_beyond_f32_is_an_error_and_changes_nothing() {
     let before = (bits::<f32, Cpu, _>(&net), opt.peer().saved());
     let mut huge = gradients::<f32, Cpu, _>(&net, &[1e30; 50]);
     let error = opt.step(&mut net, &mut huge, None).unwrap_err();
-    assert_eq!(error, PeerError::NonFinite { what: "a weight", step: 1 });
+    assert_eq!(error, PeerError::NonFinite { what: "an element of the rule's state", step: 1 });
     assert_eq!((bits::<f32, Cpu, _>(&net), opt.peer().saved()), before);
     assert!(gradient_values(&net, &huge).iter().all(|value| *value == f64::from(1e30_f32)));
 }
@@ -185,13 +186,8 @@ fn a_checkpoint_of_another_kind_is_refused() {
 
     let mut other = PeerOptimizer::new(&net, Dog { lr: 0.5, ..Dog::default() }).unwrap();
     let error = other.resume(&mut net, &checkpoint).unwrap_err();
-    assert!(
-        matches!(&error, PeerError::AnotherRule { saved, here }
-        if saved.contains("lr: 1.0") && here.contains("lr: 0.5")),
-        "{error}"
-    );
-    let mut adam = PeerOptimizer::new(&net, baselines::Adam::default()).unwrap();
-    assert!(adam.resume(&mut net, &checkpoint).is_err());
+    assert!(matches!(error, PeerError::OtherSettings { rule: "dog", .. }), "{error}");
+    assert!(error.to_string().contains("`lr` is 1.0 in the file and 0.5 here"), "{error}");
 
     let mut narrow = Cpu::default().build_module::<dfdx::nn::builders::Linear<3, 6>, f32>();
     let mut dog = PeerOptimizer::new(&narrow, Dog::default()).unwrap();
@@ -199,6 +195,66 @@ fn a_checkpoint_of_another_kind_is_refused() {
     assert!(differs(&error), "{error}");
     assert_eq!(dog.peer(), &Peer::new(Dog::default()).unwrap());
     assert_eq!(bits::<f32, Cpu, _>(&net), before);
+}
+
+thread_local! {
+    /// A checkpoint of each peer, with the rule's name, and in words.
+    static SAVED: RefCell<Vec<(&'static str, String, tlr::Checkpoint)>> =
+        const { RefCell::new(Vec::new()) };
+}
+
+// Fails if another rule's state is read before its name, and told to be damaged.
+#[test]
+fn a_checkpoint_of_any_other_rule_is_refused_as_that() {
+    fn save<R: PeerRule>(rule: R) {
+        let (mut net, words) = (net(1), format!("{rule:?}"));
+        let mut opt = PeerOptimizer::new(&net, rule).unwrap();
+        made(&mut opt, &mut net, 0).unwrap();
+        let checkpoint = opt.checkpoint(&net).unwrap();
+        SAVED.with_borrow_mut(|saved| saved.push((R::NAME, words, checkpoint)));
+    }
+    fn check<R: PeerRule>(rule: R) {
+        let mut net = net(1);
+        let mut opt = PeerOptimizer::new(&net, rule.clone()).unwrap();
+        SAVED.with_borrow(|saved| {
+            let own = format!("{rule:?}");
+            for (name, words, checkpoint) in saved.iter().filter(|(_, words, _)| *words != own) {
+                let error = opt.resume(&mut net, checkpoint).unwrap_err();
+                let told = match *name == R::NAME {
+                    true => matches!(error, PeerError::OtherSettings { .. }),
+                    false => matches!(error, PeerError::AnotherRule { .. }),
+                };
+                assert!(told, "{words} in {own}: {error}");
+            }
+        });
+        assert_eq!(opt.peer(), &Peer::new(rule).unwrap());
+    }
+    each_peer!(save);
+    each_peer!(check);
+}
+
+// Fails if the moments of one model are used for another of the same shape.
+#[test]
+fn another_model_is_refused() {
+    let (mut net, mut other) = (net(1), self::net(2));
+    let mut opt = PeerOptimizer::new(&net, baselines::Adam::default()).unwrap();
+    made(&mut opt, &mut net, 0).unwrap();
+    let checkpoint = opt.checkpoint(&net).unwrap();
+    let before = (weights(&other), opt.peer().saved());
+    let errors = [
+        made(&mut opt, &mut other, 0).unwrap_err(),
+        opt.checkpoint(&other).unwrap_err(),
+        opt.resume(&mut other, &checkpoint).unwrap_err(),
+    ];
+    for error in errors {
+        assert!(matches!(&error, PeerError::AnotherModel { tensor } if tensor == "0.weight"));
+    }
+    assert_eq!((weights(&other), opt.peer().saved()), before);
+    // A copy is the same model.
+    let mut copy = net.clone();
+    made(&mut opt, &mut copy, 1).unwrap();
+    opt.resume(&mut copy, &checkpoint).unwrap();
+    made(&mut opt, &mut copy, 2).unwrap();
 }
 
 // Fails if the average is not of the weights, or is tested with running means of others.
@@ -309,7 +365,7 @@ fn errors_of_peers_are_their_own() {
     let mut other = PeerOptimizer::new(&net, Sls { c: 0.2, ..Sls::default() }).unwrap();
     let learner: &mut dyn Learner<Net> = &mut other;
     let error = learner.resume(&mut net, &checkpoint).unwrap_err();
-    assert!(matches!(error, TrainError::Peer(PeerError::AnotherRule { .. })), "{error}");
+    assert!(matches!(error, TrainError::Peer(PeerError::OtherSettings { .. })), "{error}");
 }
 
 // Through dfdx's interface. Fails if a refusal there is told in other words than a trainer's.

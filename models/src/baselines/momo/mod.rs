@@ -17,6 +17,12 @@ struct Averages {
     product: f64,
 }
 
+impl Averages {
+    fn all(&self) -> [f64; 2] {
+        [self.loss, self.product]
+    }
+}
+
 /// A bound from below on the loss, and whether it is estimated.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Bound {

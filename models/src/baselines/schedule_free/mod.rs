@@ -15,14 +15,12 @@ mod sgd;
 pub use adamw::{ScheduleFreeAdamW, ScheduleFreeAdamWState};
 pub use sgd::{ScheduleFreeSgd, ScheduleFreeSgdState};
 
-use super::{Real, Tensors};
+use super::{Figures, Real, Tensors};
 use serde::{Deserialize, Serialize};
 
 /// How far the average of the base sequence has come.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 struct Average {
-    /// Steps made.
-    steps: u64,
     /// The sum of the weights of all steps in the average.
     weights: f64,
     /// The largest rate so far.
@@ -32,19 +30,23 @@ struct Average {
 }
 
 impl Average {
-    /// The state after one more step, and the share of that step in the average.
-    fn next(self, lr: f64, warmup_steps: u64, r: f64, lr_power: f64) -> (Self, f64) {
-        let steps = self.steps + 1;
-        let warm = match self.steps < warmup_steps {
-            true => steps as f64 / warmup_steps as f64,
+    fn figures(&self) -> Figures {
+        let at_least_0 = vec![self.weights, self.largest_rate, self.rate];
+        Figures { at_least_0, ..Figures::default() }
+    }
+
+    /// The state after this step, counted from 1, and the step's share in the average.
+    fn next(self, step: u64, lr: f64, warmup_steps: u64, r: f64, lr_power: f64) -> (Self, f64) {
+        let warm = match step <= warmup_steps {
+            true => step as f64 / warmup_steps as f64,
             false => 1.0,
         };
         let rate = lr * warm;
         let largest_rate = self.largest_rate.max(rate);
-        let weight = (steps as f64).powf(r) * largest_rate.powf(lr_power);
+        let weight = (step as f64).powf(r) * largest_rate.powf(lr_power);
         let weights = self.weights + weight;
         let share = if weights > 0.0 { weight / weights } else { 0.0 };
-        (Self { steps, weights, largest_rate, rate }, share)
+        (Self { weights, largest_rate, rate }, share)
     }
 }
 

@@ -1,10 +1,7 @@
 //! The first sentences of the paper's page: where the library wins, where it loses, and what else
 //! varies.
 
-use super::{
-    super::{tables::loss, words::percent},
-    Runs,
-};
+use super::{runs::Runs, tables::loss, words::percent};
 use crate::{
     lab::{
         measures::{regret, spread},
