@@ -5,14 +5,18 @@ use dfdx::{
     prelude::*,
     tensor::CpuError,
 };
-use std::cell::Cell;
+use std::{
+    cell::Cell,
+    panic::{catch_unwind, AssertUnwindSafe},
+};
 use support::values::{bits, gradients};
 use tlr::{
     optim::{
         forward, Accumulate, Buffer, Clip, CompleteGradients, Elementwise, FailedUpdate, Settings,
         UpdateRule,
     },
-    Backend, Cause, Error, Newton, NewtonConfig, PerLayer, Step, TunableOptimizer, Window,
+    Backend, Cause, Error, LineSearch, Newton, NewtonConfig, PerLayer, Step, TunableOptimizer,
+    Window,
 };
 
 type Net = <(Linear<2, 3>, Tanh, Linear<3, 1>) as BuildOnDevice<Cpu, f64>>::Built;
@@ -72,6 +76,7 @@ impl UpdateRule<1> for Failing {
 }
 
 type Rule = Elementwise<Net, f64, Cpu, Failing, 1>;
+type Here = Gradients<f64, Cpu>;
 
 fn net() -> Net {
     Cpu::seed_from_u64(1).build_module::<(Linear<2, 3>, Tanh, Linear<3, 1>), f64>()
@@ -118,7 +123,7 @@ impl<Opt: TunableOptimizer<Model = Net, Dtype = f64, Device = Cpu>> Run<Opt> {
     fn panic_in_a_step(&mut self) {
         UNTIL_FAILURE.set(Some(1));
         PANICS.set(true);
-        let panicked = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| self.step()));
+        let panicked = catch_unwind(AssertUnwindSafe(|| self.step()));
         UNTIL_FAILURE.set(None);
         PANICS.set(false);
         assert!(panicked.is_err());
@@ -233,6 +238,42 @@ fn an_exact_step_after_a_panic_can_be_saved() {
     run.newton.step_lookahead(&mut run.model, &here, |_| here.clone()).unwrap();
     run.newton.checkpoint(&run.model).unwrap();
     assert_eq!(run.step().unwrap(), Step::Made);
+}
+
+// Fails where a checkpoint holds the momentum of a step that was never made.
+#[test]
+fn a_panic_in_an_exact_step_leaves_what_an_error_leaves() {
+    let after = |exact: &dyn Fn(&mut Run<Rule>, &Here) -> Result<Step, Error>| {
+        let mut run = Run::new(rule, 1, false);
+        run.step().unwrap();
+        let here = gradients(&run.model, &[1.0; WEIGHTS]);
+        let ended = catch_unwind(AssertUnwindSafe(|| exact(&mut run, &here)));
+        (UNTIL_FAILURE.set(None), PANICS.set(false));
+        assert!(!matches!(ended, Ok(Ok(_))));
+        let saved = run.newton.checkpoint(&run.model).unwrap();
+        assert_eq!(run.step().unwrap(), Step::Made);
+        (saved, bits(&run.model))
+    };
+    let lacking =
+        after(&|run, here| run.newton.step_lookahead(&mut run.model, here, |_| Gradients::leaky()));
+    let ahead = after(&|run, here| {
+        run.newton.step_lookahead(&mut run.model, here, |_| panic!("the closure"))
+    });
+    let in_the_optimizer = after(&|run, here| {
+        (UNTIL_FAILURE.set(Some(1)), PANICS.set(true));
+        run.newton.step_lookahead(&mut run.model, here, |_| here.clone())
+    });
+    let searching = after(&|run, here| {
+        let mut trials = 0;
+        run.newton.step_line_search(&mut run.model, here, 1.0, LineSearch::default(), |_| {
+            trials += 1;
+            assert!(trials < 2, "the closure");
+            (1.0, here.clone())
+        })
+    });
+    for (panicked, place) in [(ahead, "ahead"), (in_the_optimizer, "rule"), (searching, "search")] {
+        assert!(panicked == lacking, "{place}");
+    }
 }
 
 // Fails where the loss of a batch whose gradients are lost is left in the mean of the next step: a

@@ -1,6 +1,6 @@
 //! [`StepFigures`]: what a trainer passes to an optimizer that averages over ranks, and gets back.
 
-use crate::engine::Standing;
+use crate::{engine::Standing, error::Error};
 
 /// The figures of one step, which
 /// [`TunableOptimizer::average_over_ranks`](super::TunableOptimizer::average_over_ranks) replaces
@@ -35,4 +35,18 @@ impl StepFigures {
     pub(crate) fn unless_averaged() -> Self {
         Self { unless_averaged: true, ..Self::new(None) }
     }
+}
+
+/// The largest weight of a batch. The sum over all batches and ranks of a step, and its product
+/// with a gradient of f32, stay finite.
+const MOST_WEIGHT: f64 = 1e100;
+
+/// `Ok` if a batch can have this weight. If other ranks have a part of it, it may be 0.
+pub(crate) fn check_weight(weight: f64, has_other_parts: bool) -> Result<(), Error> {
+    let (least, range) = match has_other_parts {
+        true => (0.0, "from 0 to 1e100"),
+        false => (f64::MIN_POSITIVE, "above 0 and at most 1e100"),
+    };
+    let in_range = (least..=MOST_WEIGHT).contains(&weight);
+    Error::unless(in_range, "the weight of a batch", range, weight)
 }

@@ -44,6 +44,7 @@ pub use tunable::{CompleteGradients, FailedUpdate, Family, TunableOptimizer};
 pub use update_rule::UpdateRule;
 
 pub(crate) use alone::{average_alone, update_alone};
+pub(crate) use averaging::check_weight;
 pub(crate) use checked::checked_groups;
 pub(crate) use groups::TensorGroup;
 pub(crate) use state::OPTIMIZER;

@@ -3,7 +3,7 @@
 use super::{mean::Plan, setup::of_model, Communicator, Compression, Ranks};
 use crate::{
     error::Error,
-    optim::TunableOptimizer,
+    optim::{check_weight, TunableOptimizer},
     tensors::{self, Backend, Element},
 };
 use std::fmt;
@@ -279,12 +279,11 @@ where
     /// gradients of zeros and the weight 0. The weight holds for one batch.
     ///
     /// # Errors
-    /// [`Error::OutOfRange`] unless `weight` is finite and at least 0.
+    /// [`Error::OutOfRange`] unless `weight` is from 0 to 1e100.
     ///
     /// Example: [`Trainer::weigh_next`](crate::Trainer::weigh_next).
     pub fn weigh_next(&mut self, weight: f64) -> Result<(), Error> {
-        let in_range = weight.is_finite() && weight >= 0.0;
-        Error::unless(in_range, "the weight of a batch", "finite and at least 0", weight)?;
+        check_weight(weight, true)?;
         self.next.weight = Some(weight);
         Ok(())
     }

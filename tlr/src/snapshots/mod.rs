@@ -291,7 +291,8 @@ impl<E: Dtype> Snapshots<E> {
     }
 
     /// For each group, whether a step of plain descent at a rate of 1 would move any of its
-    /// weights. `None` if the device fails, or a gradient is missing, which some optimizers accept.
+    /// weights. A gradient that is missing, which some optimizers accept, moves none. `None` if the
+    /// device fails.
     pub(crate) fn movable<D: Device<E>>(
         &self,
         model: &dyn Model<E, D>,
@@ -300,15 +301,16 @@ impl<E: Dtype> Snapshots<E> {
         let mut movable = vec![false; self.groups];
         let (mut tensors, mut all_known) = (self.tensors.iter(), true);
         model.look(Names::Untold, &mut |mut seen| {
-            let Some(tracked) = tensors.next() else { return };
-            let Ok(Some(after)) = seen.descend(gradients) else {
-                all_known = false;
-                return;
-            };
-            if let Some(moves) = tracked.group.and_then(|group| movable.get_mut(group)) {
-                let mut before = vec![E::default(); after.len()];
-                seen.tensor().copy_into(&mut before);
-                *moves = *moves || before != after;
+            let group = tensors.next().and_then(|tracked| tracked.group);
+            let Some(moves) = group.and_then(|group| movable.get_mut(group)) else { return };
+            match seen.descend(gradients) {
+                Ok(Some(after)) => {
+                    let mut before = vec![E::default(); after.len()];
+                    seen.tensor().copy_into(&mut before);
+                    *moves = *moves || before != after;
+                }
+                Ok(None) => (),
+                Err(_) => all_known = false,
             }
         });
         all_known.then_some(movable)

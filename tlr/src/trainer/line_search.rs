@@ -109,9 +109,9 @@ where
     /// as can happen with momentum, or it cannot fall further than rounding allows.
     /// [`Error::NonFiniteLoss`], if `loss` is not finite; [`Error::OutOfRange`], for a number of
     /// `search`; and those of [`step_lookahead`](Self::step_lookahead). Weights and rates are then
-    /// unchanged. If `evaluate` was called by then, as before [`Error::NoDescent`], the base
-    /// optimizer is [reset](TunableOptimizer::reset): its momentum, its moments and what it has
-    /// gathered are gone.
+    /// unchanged. If `evaluate` was called by then, as before [`Error::NoDescent`], or has panicked,
+    /// the base optimizer is [reset](TunableOptimizer::reset): its momentum, its moments and what
+    /// it has gathered are gone.
     ///
     /// # Example
     /// ```
@@ -153,7 +153,7 @@ where
         gradients: &Gradients<Opt::Dtype, Opt::Device>,
         loss: f64,
         search: LineSearch,
-        mut evaluate: impl FnMut(&mut Opt::Model) -> (f64, Gradients<Opt::Dtype, Opt::Device>),
+        evaluate: impl FnMut(&mut Opt::Model) -> (f64, Gradients<Opt::Dtype, Opt::Device>),
     ) -> Result<Step, StepFault<ErrOf<Opt>>> {
         let averaged = self.averaged_copy(model, gradients, Some(loss))?;
         let (gradients, loss) = match &averaged {
@@ -163,6 +163,19 @@ where
         if !loss.is_finite() {
             return Err(Error::NonFiniteLoss { step: self.steps() + 1, loss }.into());
         }
+        self.or_forget(model, |trainer, model| {
+            trainer.search_along(model, gradients, loss, search, evaluate)
+        })
+    }
+
+    fn search_along(
+        &mut self,
+        model: &mut Opt::Model,
+        gradients: &Gradients<Opt::Dtype, Opt::Device>,
+        loss: f64,
+        search: LineSearch,
+        mut evaluate: impl FnMut(&mut Opt::Model) -> (f64, Gradients<Opt::Dtype, Opt::Device>),
+    ) -> Result<Step, StepFault<ErrOf<Opt>>> {
         if self.only_gathered(model, gradients)? {
             return Ok(Step::Gathered);
         }

@@ -17,6 +17,7 @@ use crate::{
     tensors::{all_finite, wide, Model, Names},
 };
 use dfdx::{shapes::Dtype, tensor::Gradients, tensor_ops::Device};
+use std::panic::{catch_unwind, resume_unwind, AssertUnwindSafe};
 
 impl<Opt, R> Trainer<Opt, R>
 where
@@ -46,7 +47,8 @@ where
     /// [`Error::Parallel`] on several ranks. The weights are then unchanged. If `ahead` was called
     /// by then, the base optimizer has seen a step that is not made, and is
     /// [reset](TunableOptimizer::reset): its momentum, its moments and what it has gathered are
-    /// gone. That is so with `NonFiniteStep`, and with a gradient that is missing at ŵ.
+    /// gone. That is so with `NonFiniteStep`, with a gradient that is missing at ŵ, and after a
+    /// panic in `ahead`, which goes on to the caller.
     /// [`Error::WindowEnd`], after the step was made.
     ///
     /// # Example
@@ -84,6 +86,29 @@ where
     ) -> Result<Step, StepFault<ErrOf<Opt>>> {
         let averaged = self.averaged_copy(model, gradients, None)?;
         let gradients = averaged.as_ref().map_or(gradients, |(means, _)| means);
+        self.or_forget(model, |trainer, model| trainer.step_ahead(model, gradients, ahead))
+    }
+
+    /// Makes an exact step. If the caller's closure or the base optimizer panics, the base
+    /// optimizer is reset, because it has seen a step that is not made, and the panic goes on.
+    pub(super) fn or_forget<T>(
+        &mut self,
+        model: &mut Opt::Model,
+        step: impl FnOnce(&mut Self, &mut Opt::Model) -> T,
+    ) -> T {
+        let made = catch_unwind(AssertUnwindSafe(|| step(self, model)));
+        made.unwrap_or_else(|panic| {
+            self.forget_proposal(model);
+            resume_unwind(panic)
+        })
+    }
+
+    fn step_ahead(
+        &mut self,
+        model: &mut Opt::Model,
+        gradients: &Gradients<Opt::Dtype, Opt::Device>,
+        ahead: impl FnOnce(&mut Opt::Model) -> Gradients<Opt::Dtype, Opt::Device>,
+    ) -> Result<Step, StepFault<ErrOf<Opt>>> {
         if self.only_gathered(model, gradients)? {
             return Ok(Step::Gathered);
         }

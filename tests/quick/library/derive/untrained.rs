@@ -6,7 +6,7 @@ use dfdx::{
     optim::{Momentum, Sgd, SgdConfig, WeightDecay},
     prelude::*,
 };
-use tlr::{optim, Newton, NewtonConfig, PerLayer, TensorCollection, TrainableLr, Window};
+use tlr::{optim, Newton, NewtonConfig, Outcome, PerLayer, TensorCollection, TrainableLr, Window};
 
 #[derive(Clone, TensorCollection, TrainableLr)]
 struct Pretrained<E: Dtype, D: Device<E>> {
@@ -224,4 +224,20 @@ fn an_exact_step_needs_no_gradient_of_an_untrained_field() {
     let none = x.leaky_trace().sum::<Rank0, _>().backward();
     let error = opt.step_lookahead(&mut model, &here, |_| none).unwrap_err();
     assert!(matches!(error, tlr::Error::UnusedParameters { .. }), "{error}");
+}
+
+/// A step that is lost in rounding raises the rate. Fails where a field that has no gradient is
+/// taken for a device that cannot tell whether weights would move.
+#[test]
+fn an_untrained_field_does_not_hide_that_steps_are_too_small() {
+    let dev = Cpu::seed_from_u64(4);
+    let mut model = Pretrained::<f32, Cpu>::build(&dev);
+    let sgd = optim::Sgd::new(&model, SgdConfig { lr: 1e-20, ..Default::default() });
+    let config = NewtonConfig::default().ramp(false).window(Window::steps(1).unwrap());
+    let mut opt = Newton::new(&model, sgd, config).unwrap();
+    let x = dev.sample_normal::<Rank2<8, 4>>();
+    let loss = (model.head.forward(x.leaky_trace()) - 1.0).square().mean();
+    let value = loss.array();
+    opt.step(&mut model, &loss.backward(), value).unwrap();
+    assert_eq!(opt.history().last().unwrap().outcome, Outcome::Raised);
 }

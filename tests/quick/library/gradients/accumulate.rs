@@ -10,7 +10,7 @@ use support::{
     values::{bits, gradients, vector, weights, Vector},
 };
 use tlr::{
-    optim::{Accumulate, Adam, Clip},
+    optim::{Accumulate, Adam, Clip, Resumable, Sgd},
     Error, Newton, PerLayer, TunableOptimizer,
 };
 
@@ -161,9 +161,30 @@ fn unequal_batches_are_weighed() {
         assert_eq!(bits(&small), bits(&large));
     }
     assert_ne!(weights(&large), [0.0; 3]);
-    for bad in [0.0, -1.0, f64::NAN, f64::INFINITY] {
+    for bad in [0.0, -1.0, 1.1e100, f64::MAX, f64::NAN, f64::INFINITY] {
         assert!(matches!(accumulate.weigh_next(bad), Err(Error::OutOfRange { .. })));
     }
+}
+
+/// Fails if the weights that are allowed add up to infinity: the saved state would be refused.
+#[test]
+fn the_heaviest_batches_can_be_saved() {
+    let mut model: Vector<1> = vector(&[0.0]);
+    let sgd = Sgd::new(&model, SgdConfig { lr: 1.0, ..Default::default() });
+    let mut accumulate = Accumulate::new(sgd, 4).unwrap();
+    for _ in 0..3 {
+        if accumulate.weigh_next(f64::MAX).is_err() {
+            accumulate.weigh_next(1e100).unwrap();
+        }
+        let here = gradients(&model, &[2.0]);
+        accumulate.update(&mut model, &here).unwrap();
+    }
+    let saved = accumulate.state(&model).unwrap();
+    accumulate.restore(&mut model, &saved).unwrap();
+    accumulate.weigh_next(1e100).unwrap();
+    let here = gradients(&model, &[6.0]);
+    accumulate.update(&mut model, &here).unwrap();
+    assert_eq!(weights(&model), [-3.0]);
 }
 
 /// An epoch of seven batches in steps of three: the last step has one, and the next epoch's first

@@ -3,7 +3,7 @@
 mod state;
 
 use super::{
-    forward, gradients, update_alone, CompleteGradients, ErrOf, Family, StepFigures,
+    check_weight, forward, gradients, update_alone, CompleteGradients, ErrOf, Family, StepFigures,
     TunableOptimizer,
 };
 use crate::{
@@ -223,8 +223,8 @@ impl<Opt: TunableOptimizer> Accumulate<Opt> {
     /// the weight 0.
     ///
     /// # Errors
-    /// [`Error::OutOfRange`] unless `weight` is finite and above 0, or at least 0 with several
-    /// ranks. Nothing has changed then.
+    /// [`Error::OutOfRange`] unless `weight` is above 0, or at least 0 with several ranks, and at
+    /// most 1e100. Nothing has changed then.
     ///
     /// # Example
     /// ```
@@ -248,12 +248,7 @@ impl<Opt: TunableOptimizer> Accumulate<Opt> {
     /// ```
     pub fn weigh_next(&mut self, weight: f64) -> Result<(), Error> {
         // With several ranks, one that has examples makes the batch's weight more than 0.
-        let (least, range) = match self.optimizer.averages_over_ranks() {
-            true => (0.0, "finite and at least 0"),
-            false => (f64::MIN_POSITIVE, "finite and above 0"),
-        };
-        let in_range = (least..=f64::MAX).contains(&weight);
-        Error::unless(in_range, "the weight of a batch", range, weight)?;
+        check_weight(weight, self.optimizer.averages_over_ranks())?;
         self.next.weight = weight;
         Ok(())
     }
