@@ -70,6 +70,7 @@ mod history;
 mod horizon;
 mod host;
 mod host_facts;
+mod mean;
 mod presets;
 mod products;
 mod ramping;
@@ -101,6 +102,7 @@ pub use window::Window;
 #[cfg(feature = "dfdx")]
 pub(crate) use {
     exact_step::{ExactDecision, LookaheadProducts},
+    mean::running_mean,
     standing::Standing,
     state::MAX_COUNT,
 };

@@ -4,6 +4,7 @@ use super::{
     event::Target,
     exact,
     history::Adaptation,
+    mean::running_mean,
     products::{DirectionProducts, Slope, WindowProducts},
     rule::RATES,
     safeguard::Watch,
@@ -80,18 +81,8 @@ impl GatheredLosses {
     }
 
     fn with_loss(self, loss: f64) -> Self {
-        if self.losses == 0 {
-            return Self { losses: 1, mean: loss, ..self };
-        }
         let losses = self.losses + 1;
-        let n = losses as f64;
-        let difference = loss - self.mean;
-        // The difference of two huge numbers may overflow, although their mean does not.
-        let mean = match loss.is_finite() && !difference.is_finite() {
-            true => self.mean - self.mean / n + loss / n,
-            false => self.mean + difference / n,
-        };
-        Self { losses, mean, ..self }
+        Self { losses, mean: running_mean(self.mean, loss, losses as f64), ..self }
     }
 
     /// The mean of the losses. None if no batch had one.
@@ -386,7 +377,7 @@ impl State {
                 && self.groups.iter().all(|group| group.previous.is_none())
         };
         self.position as u64 <= self.steps
-            && (self.position < window + usize::from(ends) || could_not_end())
+            && (self.position < window || ends && self.position == window || could_not_end())
             && (!ends || self.position >= window)
             && (!matches!(self.phase, Phase::Weighing(_)) || self.position == 0)
     }

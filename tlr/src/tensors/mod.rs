@@ -19,7 +19,7 @@ pub use model::{Model, Names, Seen};
 pub use stored::Element;
 
 pub(crate) use bf16::Bf16;
-pub(crate) use device::device_error;
+pub(crate) use device::{device_error, lends};
 pub(crate) use marks::is_trained;
 pub(crate) use model::id;
 pub(crate) use stored::Stored;

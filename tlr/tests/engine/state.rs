@@ -1,7 +1,7 @@
 //! A state that is saved and loaded: what cannot have been is refused, in and between steps.
 
 use super::{along, guarded, run};
-use tlr::engine::*;
+use tlr::{engine::*, Error};
 
 #[test]
 fn a_state_that_cannot_have_been_is_refused() {
@@ -197,4 +197,26 @@ fn a_window_that_could_not_be_ended_is_beyond_its_length() {
     changed["snapshot"] = "Unconfirmed".into();
     let refused = run.engine.resume(serde_json::from_value(changed).unwrap());
     assert_eq!(refused, Err(tlr::Error::ImpossibleState));
+}
+
+// The end of a short window, in an engine whose window has no end. Fails if the sum of the two
+// overflows.
+#[test]
+fn an_end_is_not_within_the_longest_window() {
+    let mut short = run(&guarded(1), &[false]);
+    let begins = Event::Batch { loss: Some(1.0), only_gathers: false };
+    let mut request = short.engine.tell(begins).unwrap();
+    while !matches!(request, Request::EndWindow) {
+        request = short
+            .engine
+            .tell(match request {
+                Request::TakeSnapshot(_) => Event::SnapshotTaken,
+                Request::Update => Event::Updated,
+                other => panic!("{other:?}"),
+            })
+            .unwrap();
+    }
+    let mut long = run(&guarded(usize::MAX), &[false]);
+    let refused = long.engine.resume(short.engine.state().clone());
+    assert!(matches!(refused, Err(Error::ImpossibleState { .. })), "{refused:?}");
 }

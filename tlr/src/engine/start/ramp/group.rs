@@ -36,7 +36,7 @@ pub(super) struct GroupRamp {
     /// The group has had no gradient, so its rate does not grow. (A group with a fixed rate is not
     /// asked.)
     pub(super) silent: bool,
-    /// The group's first slope is lost in noise, while that of all groups together is not.
+    /// The group's first slope is lost in noise, while another group's is not.
     pub(super) faint: bool,
     /// The group's rate is found, or fixed.
     pub(super) done: bool,
