@@ -29,6 +29,7 @@ mod tests {
         };
         assert_eq!(of(&[1.0, 2.0, 6.0]), 3.0);
         assert_eq!(of(&[f64::MAX, -f64::MAX]), 0.0);
+        assert_eq!(of(&[f64::INFINITY]), f64::INFINITY);
         assert_eq!(of(&[1.0, f64::INFINITY, 1.0]), f64::INFINITY);
         assert!(of(&[f64::INFINITY, f64::NEG_INFINITY]).is_nan() && of(&[f64::NAN, 1.0]).is_nan());
     }

@@ -35,8 +35,12 @@ where
             self.last.weight = self.next.weight;
         }
         let taken = self.take_means_of_weighed(model, own, figures);
-        // A step that is not made can be made again, by the same batch.
-        self.next.weight = if taken.is_ok() { None } else { self.last.weight };
+        self.next.weight = match &taken {
+            // There is no batch that such a step could be made of.
+            Ok(()) | Err(Error::Parallel { problem: ParallelError::NoExamples, .. }) => None,
+            // The step can be made again, by the same batch.
+            Err(_) => self.last.weight,
+        };
         taken
     }
 
