@@ -63,21 +63,21 @@ where
     }
 
     fn ranks(&self) -> usize {
-        self.0.optimizer().optimizer().ranks().size()
+        self.0.trainer().optimizer().ranks().size()
     }
 
     fn weigh_next(&mut self, examples: usize) -> Result<(), Error> {
-        self.0.optimizer_mut().weigh_next(examples as f64)
+        self.0.trainer_mut().weigh_next(examples as f64)
     }
 
     fn stop_all(&mut self, asked: bool) -> bool {
-        let told = self.0.optimizer().optimizer().flag_was_set();
-        self.0.optimizer_mut().set_flag(asked);
-        told || (asked && self.0.optimizer().optimizer().ranks().size() == 1)
+        let told = self.0.trainer().optimizer().flag_was_set();
+        self.0.trainer_mut().set_flag(asked);
+        told || (asked && self.0.trainer().optimizer().ranks().size() == 1)
     }
 
     fn last_batch(&self) -> Option<(f64, f64)> {
-        self.0.optimizer().optimizer().last_batch()
+        self.0.trainer().optimizer().last_batch()
     }
 
     fn average_buffers(&mut self, model: &mut M) -> Result<(), Error> {
@@ -85,19 +85,19 @@ where
     }
 
     fn rates(&self) -> Vec<(&str, f64)> {
-        self.0.optimizer().rates()
+        self.0.trainer().rates()
     }
 
     fn factor(&self) -> f64 {
-        self.0.optimizer().factor()
+        self.0.trainer().factor()
     }
 
     fn window(&self) -> usize {
-        self.0.optimizer().window()
+        self.0.trainer().window()
     }
 
     fn history(&self) -> &[Adaptation] {
-        self.0.optimizer().history()
+        self.0.trainer().history()
     }
 
     fn checkpoint(&self, _model: &M) -> Result<Checkpoint, TrainError> {

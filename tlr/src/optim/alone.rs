@@ -3,7 +3,7 @@
 use super::{gradients, ErrOf, StepFigures, TunableOptimizer};
 use crate::{
     error::Error,
-    tensors::{self, device_error, Backend, Model},
+    tensors::{self, Backend, Model},
 };
 use dfdx::{
     optim::{OptimizerUpdateError, UnusedTensors},
@@ -24,7 +24,7 @@ where
 {
     let mut own = gradients::complete(&*model, gradients);
     // The other ranks wait for this one, also if it lacks a gradient.
-    let told = own.as_mut().map_err(|error| to_error(&*model, error));
+    let told = own.as_mut().map_err(|error| gradients::to_error(&*model, error));
     let averaged = average_alone(optimizer, model, told);
     let mut own = own?;
     averaged?;
@@ -54,20 +54,4 @@ pub(crate) fn average_alone<Opt: TunableOptimizer>(
 fn all_trained<E: Dtype, D: Device<E>>(model: &dyn Model<E, D>) -> UnusedTensors {
     let trained = tensors::list(model).into_iter().filter(|tensor| tensor.trainable);
     UnusedTensors { ids: trained.map(|tensor| tensor.id).collect() }
-}
-
-/// The error as this crate's, for the other ranks.
-fn to_error<E, D>(model: &dyn Model<E, D>, error: &OptimizerUpdateError<D::Err>) -> Error
-where
-    E: Dtype,
-    D: Device<E>,
-{
-    match error {
-        OptimizerUpdateError::DeviceError(error) => device_error(error.to_string(), error),
-        OptimizerUpdateError::UnusedParams(unused) => {
-            let tensors = tensors::list(model).into_iter();
-            let tensors = tensors.filter(|tensor| unused.ids.contains(&tensor.id));
-            Error::UnusedParameters { tensors: tensors.map(|tensor| tensor.name).collect() }
-        }
-    }
 }

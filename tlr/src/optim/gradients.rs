@@ -1,6 +1,9 @@
 //! Access to the gradients of a model: visit and change them, fill in or report missing ones.
 
-use crate::tensors::{all_finite, lends, Backend, Buffer, Model, Names};
+use crate::{
+    error::Error,
+    tensors::{self, all_finite, device_error, lends, Backend, Buffer, Model, Names},
+};
 use dfdx::{
     optim::{OptimizerUpdateError, UnusedTensors},
     shapes::Dtype,
@@ -83,6 +86,22 @@ where
         }
     });
     failed.map_or_else(|| unused.into(), |error| Err(OptimizerUpdateError::DeviceError(error)))
+}
+
+/// An update's error as this crate's, with the names of the tensors that have no gradient.
+pub(crate) fn to_error<E, D>(model: &dyn Model<E, D>, error: &OptimizerUpdateError<D::Err>) -> Error
+where
+    E: Dtype,
+    D: Device<E>,
+{
+    match error {
+        OptimizerUpdateError::DeviceError(error) => device_error(error.to_string(), error),
+        OptimizerUpdateError::UnusedParams(unused) => {
+            let tensors = tensors::list(model).into_iter();
+            let tensors = tensors.filter(|tensor| unused.ids.contains(&tensor.id));
+            Error::UnusedParameters { tensors: tensors.map(|tensor| tensor.name).collect() }
+        }
+    }
 }
 
 /// Whether the gradients of all trainable tensors are finite.

@@ -6,7 +6,6 @@ use crate::{
 };
 use dfdx::{
     nn::{TensorOptions, TensorVisitor, ViewTensorRef},
-    optim::OptimizerUpdateError,
     shapes::{Dtype, HasShape, Shape},
     tensor::{Gradients, HasErr, Tensor, TensorFromVec},
     tensor_ops::Device,
@@ -18,22 +17,6 @@ pub(super) struct Unscaled<D: Backend<f32>> {
     pub(super) gradients: Gradients<f32, D>,
     /// Whether all are finite, if somebody has looked.
     pub(super) are_finite: Option<bool>,
-}
-
-/// Names the tensors of `model` that have no gradient.
-pub(super) fn missing<E, D>(model: &dyn Model<E, D>, error: OptimizerUpdateError<D::Err>) -> Error
-where
-    E: Dtype,
-    D: Backend<E>,
-{
-    match error {
-        OptimizerUpdateError::DeviceError(error) => failed(error),
-        OptimizerUpdateError::UnusedParams(unused) => {
-            let names = tensors::list(model).into_iter();
-            let names = names.filter(|tensor| unused.ids.contains(&tensor.id));
-            Error::UnusedParameters { tensors: names.map(|t| t.name).collect() }
-        }
-    }
 }
 
 pub(super) fn failed(error: impl Display + 'static) -> Error {

@@ -2,7 +2,7 @@
 //! whether it has done its work. If not, it has changed nothing, and the caller copies by way of
 //! the host.
 
-use super::master::{failed, missing, Unscaled};
+use super::master::{failed, Unscaled};
 use crate::{
     error::Error,
     optim,
@@ -76,7 +76,8 @@ where
     let Some(seen) = seen else { return Ok(None) };
     if seen.iter().any(|seen| seen.is_zero) {
         // dfdx has made one of zeros where there was none.
-        optim::gradients::check(model, gradients).map_err(|error| missing(model, error))?;
+        optim::gradients::check(model, gradients)
+            .map_err(|error| optim::gradients::to_error(model, &error))?;
     }
     let are_finite = Some(seen.iter().all(|seen| seen.is_finite));
     Ok(Some(Unscaled { gradients: own, are_finite }))
