@@ -193,7 +193,7 @@ impl GroupRamp {
         self.here.mean - UPHILL_ERRORS * self.error() > -self.first && self.first < 0.0
     }
 
-    /// Ends the group's search. The answer is whether the way leads uphill. The rate is then the
+    /// Ends the group's search. Returns whether the way leads uphill. The rate is then the
     /// one that is half-way; otherwise it is `level` times that one.
     pub(super) fn stop(&mut self, level: f64) -> bool {
         let (half_way, uphill) =
