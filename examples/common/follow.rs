@@ -130,7 +130,7 @@ impl Job<'_> {
                 shown.line(&self.opening(subject, &options, [parameters, batches, window]));
             }
             // Epochs of an earlier part of the run, which had another folder.
-            if matches!(event, Event::Epoch(_)) && !shown.is_new(&event) && !best.exists() {
+            if matches!(event, Event::Epoch(_)) && !shown.record_new(&event) && !best.exists() {
                 elsewhere = true;
             }
             shown.tell(&event);
@@ -140,7 +140,7 @@ impl Job<'_> {
                 Event::Epoch(epoch) => record.epoch(epoch),
                 Event::Begun { .. } | Event::Resumed { .. } | Event::NotSaved(_) => {}
             }
-            if shown.is_new(&event) {
+            if shown.record_new(&event) {
                 record.forget_others();
                 let json = record.json("running", Map::new());
                 shown.written(record.write(&json));

@@ -123,9 +123,9 @@ impl Shown {
         }
     }
 
-    /// Whether files are to be written: at the first step, and after every epoch that is not
-    /// repeated.
-    pub(super) fn is_new(&mut self, event: &Event<'_>) -> bool {
+    /// Whether files are to be written: at the first step, which is noted, and after every epoch
+    /// that is not repeated.
+    pub(super) fn record_new(&mut self, event: &Event<'_>) -> bool {
         match event {
             Event::Step { .. } => {
                 self.steps > self.again && !std::mem::replace(&mut self.started, true)

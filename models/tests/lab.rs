@@ -3,8 +3,8 @@
 #![allow(missing_docs, clippy::unwrap_used)]
 
 use tlr_models::lab::{
-    contenders, exhibits, paper::View, paper_html, run_cells, tasks, Cell, Exhibit, Folders, Ready,
-    Results, Scale, Task,
+    contenders, exhibits, paper::Panel, paper_html, run_cells, tasks, Cell, Exhibit, Folders,
+    Ready, Results, Scale, Task,
 };
 
 /// Makes all runs of these exhibits, and answers how many had to be made.
@@ -48,17 +48,17 @@ fn all_is_made_and_shown() {
     let text: Vec<_> = document.descendants().filter_map(|node| node.text()).collect();
     for exhibit in &exhibits {
         assert!(text.contains(&exhibit.title), "{}", exhibit.title);
-        for view in &exhibit.views {
-            assert!(!view.series().is_empty());
-            for series in view.series() {
+        for panel in &exhibit.panels {
+            assert!(!panel.series().is_empty());
+            for series in panel.series() {
                 let told = text.iter().any(|text| text.starts_with(&series.label));
                 assert!(told, "{}: {}", exhibit.title, series.label);
             }
         }
     }
-    let charts = exhibits.iter().flat_map(|exhibit| &exhibit.views).map(|view| match view {
-        View::Curves { charts, .. } => charts.len(),
-        View::Grid { .. } => 0,
+    let charts = exhibits.iter().flat_map(|exhibit| &exhibit.panels).map(|panel| match panel {
+        Panel::Curves { charts, .. } => charts.len(),
+        Panel::Grid { .. } => 0,
     });
     assert_eq!(
         document.descendants().filter(|node| node.has_tag_name("svg")).count(),

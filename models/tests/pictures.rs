@@ -9,7 +9,7 @@ use std::{
 };
 
 use tlr_models::data::{
-    folder::{Folder, Preparation, View},
+    folder::{Crop, Folder, Preparation},
     DataError,
 };
 
@@ -42,7 +42,7 @@ fn decoded(files: &[(String, Vec<u8>)]) -> BTreeMap<String, Result<Vec<f32>, Dat
         .map(|index| {
             let name = folder.train.get(index).unwrap().0.file_name().unwrap();
             let name = name.to_str().unwrap().to_owned();
-            (name, folder.train.read(index, &prepare, View::Centre))
+            (name, folder.train.read(index, &prepare, Crop::Centre))
         })
         .collect()
 }

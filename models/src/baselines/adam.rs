@@ -1,6 +1,6 @@
 //! [`Adam`] and AdamW, PyTorch's form.
 
-use super::{slices, Batch, PeerError, PeerRule, PeerState, Real, Tensors};
+use super::{slices, PeerError, PeerRule, PeerState, Real, StepFacts, Tensors};
 use serde::{Deserialize, Serialize};
 
 /// Adam: m ← β₁·m + (1 − β₁)·g, v ← β₂·v + (1 − β₂)·g²,
@@ -78,18 +78,18 @@ impl PeerRule for Adam {
         state: &mut AdamState<E>,
         weights: &mut [&mut [E]],
         gradients: &[&[E]],
-        batch: Batch<'_, E>,
+        facts: StepFacts<'_, E>,
     ) -> Result<(), PeerError> {
-        let rate = self.lr * batch.factor;
+        let rate = self.lr * facts.factor;
         let [beta1, beta2] = self.betas;
-        let steps = batch.step as f64;
+        let steps = facts.step as f64;
         let (bias1, bias2) = (1.0 - beta1.powf(steps), 1.0 - beta2.powf(steps));
         let (coupled, decoupled) = match self.decoupled {
             false => (self.weight_decay, 0.0),
             true => (0.0, self.weight_decay),
         };
         let buffers = [&mut state.mean, &mut state.square];
-        slices::transform(batch.step, weights, gradients, buffers, |_, w, g, [m, v]| {
+        slices::transform(facts.step, weights, gradients, buffers, |_, w, g, [m, v]| {
             let g = g + coupled * w;
             let m = beta1 * m + (1.0 - beta1) * g;
             let v = beta2 * v + (1.0 - beta2) * g * g;

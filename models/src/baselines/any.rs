@@ -1,11 +1,12 @@
 //! [`AnyPeer`]: whichever peer it is, as one type.
 
 use super::{
-    Adam, AdamState, Batch, Cocob, CocobState, DAdaptAdam, DAdaptAdamState, DAdaptSgd,
-    DAdaptSgdState, Dog, DogState, Hypergradient, HypergradientState, Mechanic, MechanicState,
-    Momo, MomoAdam, MomoAdamState, MomoState, NAdamW, NAdamWState, PeerError, PeerRule, PeerState,
-    Prodigy, ProdigyState, Real, RmsProp, RmsPropState, ScheduleFreeAdamW, ScheduleFreeAdamWState,
-    ScheduleFreeSgd, ScheduleFreeSgdState, Sgd, SgdState, Sls, SlsState, Sps, SpsState, Tensors,
+    Adam, AdamState, Cocob, CocobState, DAdaptAdam, DAdaptAdamState, DAdaptSgd, DAdaptSgdState,
+    Dog, DogState, Hypergradient, HypergradientState, Mechanic, MechanicState, Momo, MomoAdam,
+    MomoAdamState, MomoState, NAdamW, NAdamWState, PeerError, PeerRule, PeerState, Prodigy,
+    ProdigyState, Real, RmsProp, RmsPropState, ScheduleFreeAdamW, ScheduleFreeAdamWState,
+    ScheduleFreeSgd, ScheduleFreeSgdState, Sgd, SgdState, Sls, SlsState, Sps, SpsState, StepFacts,
+    Tensors,
 };
 use serde::{Deserialize, Serialize};
 
@@ -94,11 +95,11 @@ macro_rules! peers {
                 state: &mut AnyPeerState<E>,
                 weights: &mut [&mut [E]],
                 gradients: &[&[E]],
-                batch: Batch<'_, E>,
+                facts: StepFacts<'_, E>,
             ) -> Result<(), PeerError> {
                 match (self, state) {
                     $((Self::$Peer(rule), AnyPeerState::$Peer(state)) => {
-                        rule.update(state, weights, gradients, batch)
+                        rule.update(state, weights, gradients, facts)
                     })+
                     _ => Err(PeerError::AnotherRule {
                         saved: "another peer".to_owned(),
@@ -191,8 +192,8 @@ mod tests {
         assert!(matches!(sgd.restore(dog.saved()), Err(PeerError::AnotherRule { .. })));
         let rule = AnyPeer::from(Sgd::default());
         let mut state = AnyPeer::from(Dog::default()).start(&[&mut w[..]]);
-        let batch = Batch { step: 1, loss: None, factor: 1.0, trial: None };
-        let error = rule.update(&mut state, &mut [&mut w[..]], &[&[1.0][..]], batch);
+        let facts = StepFacts { step: 1, loss: None, factor: 1.0, trial: None };
+        let error = rule.update(&mut state, &mut [&mut w[..]], &[&[1.0][..]], facts);
         assert!(matches!(error, Err(PeerError::AnotherRule { .. })));
     }
 }

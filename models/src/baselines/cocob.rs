@@ -1,6 +1,6 @@
 //! [`Cocob`]: coin betting.
 
-use super::{slices, Batch, PeerError, PeerRule, PeerState, Real, Tensors};
+use super::{slices, PeerError, PeerRule, PeerState, Real, StepFacts, Tensors};
 use serde::{Deserialize, Serialize};
 
 /// Coin betting, COCOB-Backprop: each weight is a gambler who bets on its gradient.
@@ -94,11 +94,11 @@ impl PeerRule for Cocob {
         state: &mut CocobState<E>,
         weights: &mut [&mut [E]],
         gradients: &[&[E]],
-        batch: Batch<'_, E>,
+        facts: StepFacts<'_, E>,
     ) -> Result<(), PeerError> {
         let CocobState { origin, sum, magnitudes, largest, reward } = state;
         let buffers = [origin, sum, magnitudes, largest, reward];
-        slices::transform(batch.step, weights, gradients, buffers, |_, w, g, own| {
+        slices::transform(facts.step, weights, gradients, buffers, |_, w, g, own| {
             let [origin, sum, magnitudes, largest, reward] = own;
             let g = g + self.weight_decay * w;
             let largest = largest.max(g.abs());

@@ -1,6 +1,6 @@
 //! [`Dog`]: distance over gradients, for the model or layer by layer.
 
-use super::{slices, Batch, PeerError, PeerRule, PeerState, Real, Tensors};
+use super::{slices, PeerError, PeerRule, PeerState, Real, StepFacts, Tensors};
 use serde::{Deserialize, Serialize};
 
 /// Distance over gradients: w ← w − lr·η·g with η = max ‖w − w₀‖/√(Σ‖g‖² + ε), the largest distance
@@ -67,7 +67,7 @@ impl Dog {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct DogState<E> {
     /// The distances and sums of each tensor, or of all tensors together.
-    groups: Vec<Group>,
+    groups: Vec<SharedRate>,
     origin: Tensors<E>,
     /// The average of the weights. Empty without averaging.
     average: Tensors<E>,
@@ -85,7 +85,7 @@ impl<E> PeerState for DogState<E> {
 
 /// What is remembered of tensors that share an η.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-struct Group {
+struct SharedRate {
     /// The largest distance from w₀ so far.
     distance: f64,
     /// Σ‖g‖² + ε.
@@ -120,7 +120,7 @@ impl PeerRule for Dog {
         let origin = slices::copies(weights);
         let squares =
             origin.iter().map(|tensor| [tensor.iter().map(|w| w.wide() * w.wide()).sum::<f64>()]);
-        let groups = self.grouped(squares.collect()).into_iter().map(|[square]| Group {
+        let groups = self.grouped(squares.collect()).into_iter().map(|[square]| SharedRate {
             distance: self.reps_rel * (1.0 + square.sqrt()),
             gradients: self.eps,
             rate: 0.0,
@@ -135,7 +135,7 @@ impl PeerRule for Dog {
         state: &mut DogState<E>,
         weights: &mut [&mut [E]],
         gradients: &[&[E]],
-        batch: Batch<'_, E>,
+        facts: StepFacts<'_, E>,
     ) -> Result<(), PeerError> {
         let decayed = |w: f64, g: f64| g + self.weight_decay * w;
         let origin = [&state.origin];
@@ -147,8 +147,8 @@ impl PeerRule for Dog {
         for (group, [way, square]) in groups.iter_mut().zip(self.grouped(sums)) {
             group.distance = group.distance.max(way.sqrt());
             group.gradients += square;
-            group.rate = self.lr * batch.factor * group.distance / group.gradients.sqrt();
-            slices::finite_sums(batch.step, &[way, group.gradients, group.rate])?;
+            group.rate = self.lr * facts.factor * group.distance / group.gradients.sqrt();
+            slices::finite_sums(facts.step, &[way, group.gradients, group.rate])?;
         }
         let rate = |tensor: usize| {
             let group = if self.layerwise { tensor } else { 0 };
@@ -156,9 +156,9 @@ impl PeerRule for Dog {
         };
         // 1 at the first step, so that the average begins as the weights.
         let gamma = self.averaging.unwrap_or_default();
-        let share = (1.0 + gamma) / (batch.step as f64 + gamma);
+        let share = (1.0 + gamma) / (facts.step as f64 + gamma);
         let average = [&mut state.average];
-        slices::transform(batch.step, weights, gradients, average, |tensor, w, g, [average]| {
+        slices::transform(facts.step, weights, gradients, average, |tensor, w, g, [average]| {
             let w = w - rate(tensor) * decayed(w, g);
             (w, [average * (1.0 - share) + share * w])
         })?;

@@ -1,6 +1,6 @@
 //! [`Hypergradient`]: descent on the rate, at every step.
 
-use super::{slices, Batch, PeerError, PeerRule, PeerState, Real, Tensors};
+use super::{slices, PeerError, PeerRule, PeerState, Real, StepFacts, Tensors};
 use serde::{Deserialize, Serialize};
 use tlr::engine::{DirectionProducts, HypergradientRule, RateRule};
 
@@ -102,15 +102,15 @@ impl PeerRule for Hypergradient {
         state: &mut HypergradientState<E>,
         weights: &mut [&mut [E]],
         gradients: &[&[E]],
-        batch: Batch<'_, E>,
+        facts: StepFacts<'_, E>,
     ) -> Result<(), PeerError> {
         let product = |_, g, [before]: [f64; 1]| [before * before, before * g, g * g];
         let [uu, un, nn] = slices::sums(weights, gradients, [&state.before], product);
-        slices::finite_sums(batch.step, &[uu, un, nn])?;
+        slices::finite_sums(facts.step, &[uu, un, nn])?;
         let products = DirectionProducts { uu, un, nn };
         let rate = self.rule.propose(state.rate, state.rate, &products).rate;
         let before = [&mut state.before];
-        slices::transform(batch.step, weights, gradients, before, |_, w, g, _| {
+        slices::transform(facts.step, weights, gradients, before, |_, w, g, _| {
             (w - rate * g, [g])
         })?;
         state.rate = rate;

@@ -1,6 +1,6 @@
 //! [`Mechanic`]: a scale for the updates of any rule.
 
-use super::{slices, Batch, PeerError, PeerRule, PeerState, Real, Tensors};
+use super::{slices, PeerError, PeerRule, PeerState, Real, StepFacts, Tensors};
 use serde::{Deserialize, Serialize};
 
 /// Mechanic: w = w₀ + S·Δ, where Δ is the sum of the updates of a base rule, and the scale S is
@@ -150,13 +150,13 @@ impl<B: PeerRule> PeerRule for Mechanic<B> {
         state: &mut Self::State<E>,
         weights: &mut [&mut [E]],
         gradients: &[&[E]],
-        batch: Batch<'_, E>,
+        facts: StepFacts<'_, E>,
     ) -> Result<(), PeerError> {
-        let step = batch.step;
+        let step = facts.step;
         let mut base = state.base.clone();
         let mut ahead = slices::copies(weights);
         let mut lent: Vec<_> = ahead.iter_mut().map(Vec::as_mut_slice).collect();
-        self.base.update(&mut base, &mut lent, gradients, batch)?;
+        self.base.update(&mut base, &mut lent, gradients, facts)?;
 
         let before = scale(&state.tuners);
         let delta_of = |w: f64, origin: f64, stored: f64| match self.store_delta {

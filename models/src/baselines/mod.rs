@@ -63,7 +63,7 @@ pub use range_test::{steep, steepest_gradient, valley, RangePoint, RangeTest};
 pub use real::{Real, Tensors};
 pub use recalibration::recalibrated;
 pub use rmsprop::{RmsProp, RmsPropState};
-pub use rule::{Batch, Peer, PeerRule, PeerState, Saved, Trial};
+pub use rule::{LossAtWeights, Peer, PeerRule, PeerState, Saved, StepFacts};
 pub use schedule_free::{
     ScheduleFreeAdamW, ScheduleFreeAdamWState, ScheduleFreeSgd, ScheduleFreeSgdState,
 };

@@ -1,6 +1,6 @@
 //! [`NAdamW`]: Adam with Nesterov's momentum and decoupled weight decay.
 
-use super::{slices, Batch, PeerError, PeerRule, PeerState, Real, Tensors};
+use super::{slices, PeerError, PeerRule, PeerState, Real, StepFacts, Tensors};
 use serde::{Deserialize, Serialize};
 
 /// Adam with Nesterov's momentum and decoupled weight decay. With a
@@ -86,11 +86,11 @@ impl PeerRule for NAdamW {
         state: &mut NAdamWState<E>,
         weights: &mut [&mut [E]],
         gradients: &[&[E]],
-        batch: Batch<'_, E>,
+        facts: StepFacts<'_, E>,
     ) -> Result<(), PeerError> {
-        let rate = self.lr * batch.factor;
+        let rate = self.lr * facts.factor;
         let [beta1, beta2] = self.betas;
-        let steps = batch.step as f64;
+        let steps = facts.step as f64;
         let momentum = |t: f64| beta1 * (1.0 - 0.5 * 0.96_f64.powf(t * self.momentum_decay));
         let (now, next) = (momentum(steps), momentum(steps + 1.0));
         let product = state.product * now;
@@ -98,7 +98,7 @@ impl PeerRule for NAdamW {
         let of_mean = rate * next / (1.0 - product * next);
         let bias2 = 1.0 - beta2.powf(steps);
         let buffers = [&mut state.mean, &mut state.square];
-        slices::transform(batch.step, weights, gradients, buffers, |_, w, g, [m, v]| {
+        slices::transform(facts.step, weights, gradients, buffers, |_, w, g, [m, v]| {
             let m = beta1 * m + (1.0 - beta1) * g;
             let v = beta2 * v + (1.0 - beta2) * g * g;
             let denominator = (v / bias2).sqrt() + self.eps;

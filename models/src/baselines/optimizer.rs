@@ -1,6 +1,6 @@
 //! [`PeerOptimizer`]: a peer as an optimizer of a dfdx model on the CPU.
 
-use super::{walk, CpuReal, Peer, PeerError, PeerRule, Real, Saved, Trial};
+use super::{walk, CpuReal, LossAtWeights, Peer, PeerError, PeerRule, Real, Saved};
 use dfdx::{
     nn::TensorCollection,
     optim::{Optimizer, OptimizerUpdateError, SgdConfig},
@@ -186,16 +186,15 @@ where
         model: &mut M,
         gradients: &mut Gradients<E, Cpu>,
         loss: Option<f64>,
-        trial: Option<&'a mut Trial<'a, E>>,
+        trial: Option<&'a mut LossAtWeights<'a, E>>,
     ) -> Result<(), PeerError> {
         let factor = self.factor();
         let in_range = factor >= 0.0 && factor.is_finite();
         PeerError::unless(in_range, "schedule: factor", "finite and at least 0", factor)?;
         let mut weights = walk::read(model);
-        let failed = |error: CpuError| PeerError::Device(error.to_string());
         let mut lent: Vec<_> = weights.iter_mut().map(Vec::as_mut_slice).collect();
         let step = |slices: &[&[E]]| self.peer.step_scaled(&mut lent, slices, loss, factor, trial);
-        walk::lend_gradients(model, gradients, step).map_err(failed)??;
+        walk::lend_gradients(model, gradients, step).map_err(PeerError::Device)??;
         walk::write(model, &weights);
         Ok(())
     }

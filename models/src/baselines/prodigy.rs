@@ -1,7 +1,7 @@
 //! [`Prodigy`]: Adam with an estimate of the distance to the solution as its rate.
 
 use super::{
-    dadapt::growth_in_range, slices, Batch, PeerError, PeerRule, PeerState, Real, Tensors,
+    dadapt::growth_in_range, slices, PeerError, PeerRule, PeerState, Real, StepFacts, Tensors,
 };
 use serde::{Deserialize, Serialize};
 
@@ -127,12 +127,12 @@ impl PeerRule for Prodigy {
         state: &mut ProdigyState<E>,
         weights: &mut [&mut [E]],
         gradients: &[&[E]],
-        batch: Batch<'_, E>,
+        facts: StepFacts<'_, E>,
     ) -> Result<(), PeerError> {
         let [beta1, beta2] = self.betas;
         let beta3 = self.beta3.unwrap_or(beta2.sqrt());
         let d = state.d;
-        let rate = self.lr * batch.factor;
+        let rate = self.lr * facts.factor;
         let steps = (state.moved + 1) as f64;
         let correction = match self.bias_correction {
             true => (1.0 - beta2.powf(steps)).sqrt() / (1.0 - beta1.powf(steps)),
@@ -152,7 +152,7 @@ impl PeerRule for Prodigy {
             [g * (origin - w), summed(s, g).abs()]
         });
         let numerator = beta3 * state.numerator + d / self.d0 * step * product;
-        slices::finite_sums(batch.step, &[numerator, norm])?;
+        slices::finite_sums(facts.step, &[numerator, norm])?;
         if norm == 0.0 {
             return Ok(()); // there has been no gradient yet
         }
@@ -160,10 +160,10 @@ impl PeerRule for Prodigy {
         let largest_d = state.largest_d.max(estimate);
         let base = if d == self.d0 { d.max(estimate) } else { d };
         let next_d = self.growth.map_or(largest_d, |growth| largest_d.min(base * growth));
-        slices::finite_sums(batch.step, &[next_d])?;
+        slices::finite_sums(facts.step, &[next_d])?;
 
         let buffers = [&mut state.sum, &mut state.mean, &mut state.square];
-        slices::transform(batch.step, weights, gradients, buffers, |_, w, g, [s, m, v]| {
+        slices::transform(facts.step, weights, gradients, buffers, |_, w, g, [s, m, v]| {
             let g = g + coupled * w;
             let m = beta1 * m + d * (1.0 - beta1) * g;
             let v = beta2 * v + d * d * (1.0 - beta2) * g * g;

@@ -1,6 +1,6 @@
 //! [`RmsProp`]: PyTorch's form.
 
-use super::{slices, Batch, PeerError, PeerRule, PeerState, Real, Tensors};
+use super::{slices, PeerError, PeerRule, PeerState, Real, StepFacts, Tensors};
 use serde::{Deserialize, Serialize};
 
 /// RMSprop: v ← α·v + (1 − α)·g², b ← μ·b + g/(√v + ε), w ← w − lr·b, with g + λ·w for g.
@@ -75,11 +75,11 @@ impl PeerRule for RmsProp {
         state: &mut RmsPropState<E>,
         weights: &mut [&mut [E]],
         gradients: &[&[E]],
-        batch: Batch<'_, E>,
+        facts: StepFacts<'_, E>,
     ) -> Result<(), PeerError> {
-        let rate = self.lr * batch.factor;
+        let rate = self.lr * facts.factor;
         let buffers = [&mut state.square, &mut state.velocity];
-        slices::transform(batch.step, weights, gradients, buffers, |_, w, g, [v, b]| {
+        slices::transform(facts.step, weights, gradients, buffers, |_, w, g, [v, b]| {
             let g = g + self.weight_decay * w;
             let v = self.alpha * v + (1.0 - self.alpha) * g * g;
             let b = self.momentum * b + g / (v.sqrt() + self.eps);

@@ -5,11 +5,11 @@ use serde::{de::DeserializeOwned, Deserialize, Serialize};
 use std::fmt::Debug;
 
 /// The batch's loss at trial weights, one slice for each tensor.
-pub type Trial<'a, E> = dyn FnMut(&[Vec<E>]) -> Result<f64, PeerError> + 'a;
+pub type LossAtWeights<'a, E> = dyn FnMut(&[Vec<E>]) -> Result<f64, PeerError> + 'a;
 
 /// What a rule gets for a step, besides weights and gradients.
 #[expect(missing_debug_implementations, reason = "a closure has no words")]
-pub struct Batch<'a, E> {
+pub struct StepFacts<'a, E> {
     /// The step, counted from 1.
     pub step: u64,
     /// The batch's loss at the weights before the step.
@@ -17,7 +17,7 @@ pub struct Batch<'a, E> {
     /// What a schedule multiplies the rule's rate by: 1 without one.
     pub factor: f64,
     /// Computes the same batch's loss at other weights.
-    pub trial: Option<&'a mut Trial<'a, E>>,
+    pub trial: Option<&'a mut LossAtWeights<'a, E>>,
 }
 
 /// How a peer moves weights: the settings, and pure arithmetic over slices.
@@ -60,7 +60,7 @@ pub trait PeerRule: Clone + Debug + PartialEq {
         state: &mut Self::State<E>,
         weights: &mut [&mut [E]],
         gradients: &[&[E]],
-        batch: Batch<'_, E>,
+        facts: StepFacts<'_, E>,
     ) -> Result<(), PeerError>;
 
     /// The rates of the last step: one, one for each tensor, or none if the rule has no such
@@ -123,9 +123,8 @@ pub struct Peer<R: PeerRule, E: Real> {
     state: Option<R::State<E>>,
 }
 
-/// More steps than any training makes: the same limit as that of tlr's engine (`engine/state.rs`),
-/// which is private to that crate.
-const MAX_COUNT: u64 = 1 << 53;
+/// More steps than any training makes. A `f64` holds every number up to it exactly.
+const MOST_STEPS: u64 = 1 << f64::MANTISSA_DIGITS;
 
 /// What a [`Peer`] remembers, to be stored with serde.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -180,7 +179,7 @@ impl<R: PeerRule, E: Real> Peer<R, E> {
         weights: &mut [&mut [E]],
         gradients: &[&[E]],
         loss: f64,
-        trial: &'a mut Trial<'a, E>,
+        trial: &'a mut LossAtWeights<'a, E>,
     ) -> Result<(), PeerError> {
         self.step_scaled(weights, gradients, Some(loss), 1.0, Some(trial))
     }
@@ -192,7 +191,7 @@ impl<R: PeerRule, E: Real> Peer<R, E> {
         gradients: &[&[E]],
         loss: Option<f64>,
         factor: f64,
-        trial: Option<&'a mut Trial<'a, E>>,
+        trial: Option<&'a mut LossAtWeights<'a, E>>,
     ) -> Result<(), PeerError> {
         let step = self.steps + 1;
         let lens = self.checked_lens(weights, gradients)?;
@@ -204,8 +203,8 @@ impl<R: PeerRule, E: Real> Peer<R, E> {
         }
         let is_first = self.state.is_none();
         let state = self.state.get_or_insert_with(|| self.rule.start(weights));
-        let batch = Batch { step, loss, factor, trial };
-        if let Err(error) = self.rule.update(state, weights, gradients, batch) {
+        let facts = StepFacts { step, loss, factor, trial };
+        if let Err(error) = self.rule.update(state, weights, gradients, facts) {
             if is_first {
                 self.state = None;
             }
@@ -277,7 +276,7 @@ impl<R: PeerRule, E: Real> Peer<R, E> {
         if saved.rule != self.described() {
             return Err(PeerError::AnotherRule { saved: saved.rule, here: self.described() });
         }
-        let most = if saved.state.is_some() { MAX_COUNT } else { 0 };
+        let most = if saved.state.is_some() { MOST_STEPS } else { 0 };
         let in_range = (u64::from(saved.state.is_some())..=most).contains(&saved.steps);
         let range = "from 1 to 2^53 with a state, and 0 without";
         PeerError::unless(in_range, "the saved steps", range, saved.steps as f64)?;

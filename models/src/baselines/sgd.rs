@@ -1,6 +1,6 @@
 //! [`Sgd`]: stochastic gradient descent with momentum, PyTorch's form.
 
-use super::{slices, Batch, PeerError, PeerRule, PeerState, Real, Tensors};
+use super::{slices, PeerError, PeerRule, PeerState, Real, StepFacts, Tensors};
 use serde::{Deserialize, Serialize};
 
 /// Stochastic gradient descent: v ← μ·v + g + λ·w, w ← w − lr·v, with v = g at the first step.
@@ -71,11 +71,11 @@ impl PeerRule for Sgd {
         state: &mut SgdState<E>,
         weights: &mut [&mut [E]],
         gradients: &[&[E]],
-        batch: Batch<'_, E>,
+        facts: StepFacts<'_, E>,
     ) -> Result<(), PeerError> {
-        let rate = self.lr * batch.factor;
+        let rate = self.lr * facts.factor;
         let velocity = &mut state.velocity;
-        slices::transform(batch.step, weights, gradients, [velocity], |_, w, g, [v]| {
+        slices::transform(facts.step, weights, gradients, [velocity], |_, w, g, [v]| {
             let g = g + self.weight_decay * w;
             let v = self.momentum * v + g;
             let direction = if self.nesterov { g + self.momentum * v } else { v };

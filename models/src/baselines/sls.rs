@@ -1,6 +1,6 @@
 //! [`Sls`]: stochastic line search.
 
-use super::{slices, Batch, PeerError, PeerRule, PeerState, Real, Tensors};
+use super::{slices, PeerError, PeerRule, PeerState, Real, StepFacts, Tensors};
 use serde::{Deserialize, Serialize};
 
 /// Stochastic line search: w ← w − η·g, with η cut by β until Armijo's condition holds on the same
@@ -100,12 +100,12 @@ impl PeerRule for Sls {
         state: &mut SlsState,
         weights: &mut [&mut [E]],
         gradients: &[&[E]],
-        batch: Batch<'_, E>,
+        facts: StepFacts<'_, E>,
     ) -> Result<(), PeerError> {
-        let loss = batch.loss.ok_or(PeerError::NoLoss { rule: Self::NAME })?;
-        let trial = batch.trial.ok_or(PeerError::NoTrials { rule: Self::NAME })?;
+        let loss = facts.loss.ok_or(PeerError::NoLoss { rule: Self::NAME })?;
+        let trial = facts.trial.ok_or(PeerError::NoTrials { rule: Self::NAME })?;
         let [square] = slices::sums(weights, gradients, [], |_, g, []| [g * g]);
-        slices::finite_sums(batch.step, &[square])?;
+        slices::finite_sums(facts.step, &[square])?;
         let mut rate = state.rate * self.growth.powf(1.0 / self.batches as f64);
         if square.sqrt() >= LEAST_NORM {
             let mut found = false;
@@ -120,7 +120,7 @@ impl PeerRule for Sls {
                 rate *= self.cut;
             }
             let made = if found { rate } else { LAST_RESORT };
-            slices::transform(batch.step, weights, gradients, [], |_, w, g, []| {
+            slices::transform(facts.step, weights, gradients, [], |_, w, g, []| {
                 (w - made * g, [])
             })?;
         }

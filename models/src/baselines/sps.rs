@@ -1,6 +1,6 @@
 //! [`Sps`]: the stochastic Polyak step size.
 
-use super::{slices, Batch, PeerError, PeerRule, PeerState, Real};
+use super::{slices, PeerError, PeerRule, PeerState, Real, StepFacts};
 use serde::{Deserialize, Serialize};
 
 /// The stochastic Polyak step size: w ← w − η·g with η = f/(c·‖g‖² + ε), bounded. The least value
@@ -105,11 +105,11 @@ impl PeerRule for Sps {
         state: &mut SpsState,
         weights: &mut [&mut [E]],
         gradients: &[&[E]],
-        batch: Batch<'_, E>,
+        facts: StepFacts<'_, E>,
     ) -> Result<(), PeerError> {
-        let loss = batch.loss.ok_or(PeerError::NoLoss { rule: Self::NAME })?;
+        let loss = facts.loss.ok_or(PeerError::NoLoss { rule: Self::NAME })?;
         let [square] = slices::sums(weights, gradients, [], |_, g, []| [g * g]);
-        slices::finite_sums(batch.step, &[square])?;
+        slices::finite_sums(facts.step, &[square])?;
         if square.sqrt() < LEAST_NORM {
             return Ok(());
         }
@@ -120,7 +120,7 @@ impl PeerRule for Sps {
             SpsBound::Most(most) => most,
         };
         let rate = (loss / (self.c * square + self.eps)).max(0.0).min(most);
-        slices::transform(batch.step, weights, gradients, [], |_, w, g, []| (w - rate * g, []))?;
+        slices::transform(facts.step, weights, gradients, [], |_, w, g, []| (w - rate * g, []))?;
         // After a step of 0 the smooth bound would stay 0.
         if rate > 0.0 || matches!(self.bound, SpsBound::Most(_)) {
             state.rate = rate;

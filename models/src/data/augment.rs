@@ -97,28 +97,28 @@ impl Augment {
         let mut source = vec![0.0; rows * columns];
         for (image, &index) in pixels.chunks_exact_mut(size).zip(indices) {
             let mut rng = generator(Purpose::Augment, self.seed, epoch as u64, index as u64);
-            let view = self.view(&mut rng);
+            let shift = self.shift(&mut rng);
             for plane in image.chunks_exact_mut(rows * columns) {
                 source.copy_from_slice(plane);
-                view.copy(&source, plane, rows, columns);
+                shift.copy(&source, plane, rows, columns);
             }
         }
         Ok(())
     }
 
-    fn view(&self, rng: &mut ChaCha8Rng) -> View {
+    fn shift(&self, rng: &mut ChaCha8Rng) -> Shift {
         // As i64: the draw must not depend on the width of usize. No image is larger than the
         // limit.
         let padding = self.padding.min(1 << 30) as i64;
         let mut offset = || rng.gen_range(-padding..=padding);
         let (down, right) = (offset(), offset());
-        View { down, right, flip: self.flip && rng.r#gen::<bool>() }
+        Shift { down, right, flip: self.flip && rng.r#gen::<bool>() }
     }
 }
 
 /// Which part of a padded image is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct View {
+struct Shift {
     /// Where the upper left corner of the part lies in the unpadded image, in pixels.
     down: i64,
     right: i64,
@@ -126,7 +126,7 @@ struct View {
     flip: bool,
 }
 
-impl View {
+impl Shift {
     fn copy(self, source: &[f32], plane: &mut [f32], rows: usize, columns: usize) {
         let inside = |at: usize, offset: i64, size: usize| {
             usize::try_from(at as i64 + offset).ok().filter(|&at| at < size)
@@ -165,9 +165,9 @@ mod tests {
     fn a_view_is_moved_padded_by_zeros_and_mirrored() {
         let source: Vec<f32> = (1..=12).map(|n| n as f32).collect();
         let mut plane = vec![9.0; 12];
-        View { down: 1, right: -1, flip: false }.copy(&source, &mut plane, 3, 4);
+        Shift { down: 1, right: -1, flip: false }.copy(&source, &mut plane, 3, 4);
         assert_eq!(plane, [0., 5., 6., 7., 0., 9., 10., 11., 0., 0., 0., 0.]);
-        View { down: -2, right: 1, flip: true }.copy(&source, &mut plane, 3, 4);
+        Shift { down: -2, right: 1, flip: true }.copy(&source, &mut plane, 3, 4);
         assert_eq!(plane, [0., 0., 0., 0., 0., 0., 0., 0., 0., 4., 3., 2.]);
     }
 
@@ -193,31 +193,31 @@ mod tests {
 
     #[test]
     fn offsets_and_mirrors_are_even() {
-        let views = |augment: Augment| -> Vec<View> {
-            (0..9000).map(|i| augment.view(&mut generator(Purpose::Augment, 1, 0, i))).collect()
+        let shifts = |augment: Augment| -> Vec<Shift> {
+            (0..9000).map(|i| augment.shift(&mut generator(Purpose::Augment, 1, 0, i))).collect()
         };
-        let all = views(Augment::new(1));
+        let all = shifts(Augment::new(1));
         for offset in -4..=4 {
             for count in [
-                all.iter().filter(|view| view.down == offset).count(),
-                all.iter().filter(|view| view.right == offset).count(),
+                all.iter().filter(|shift| shift.down == offset).count(),
+                all.iter().filter(|shift| shift.right == offset).count(),
             ] {
                 assert!((850..1150).contains(&count), "{offset}: {count}");
             }
         }
-        let flipped = all.iter().filter(|view| view.flip).count();
+        let flipped = all.iter().filter(|shift| shift.flip).count();
         assert!((4300..4700).contains(&flipped), "{flipped}");
-        let both = all.iter().filter(|view| view.down == view.right).count();
+        let both = all.iter().filter(|shift| shift.down == shift.right).count();
         assert!((850..1150).contains(&both), "{both}");
-        assert!(all.iter().all(|view| view.down.abs() <= 4 && view.right.abs() <= 4));
-        assert!(views(Augment::new(1).flip(false)).iter().all(|view| !view.flip));
+        assert!(all.iter().all(|shift| shift.down.abs() <= 4 && shift.right.abs() <= 4));
+        assert!(shifts(Augment::new(1).flip(false)).iter().all(|shift| !shift.flip));
     }
 
     /// Guards resumed runs against a change of the generator.
     #[test]
     fn the_views_are_pinned() {
-        let view = Augment::new(42).view(&mut generator(Purpose::Augment, 42, 3, 7));
-        assert_eq!(view, View { down: -3, right: 0, flip: true });
+        let shift = Augment::new(42).shift(&mut generator(Purpose::Augment, 42, 3, 7));
+        assert_eq!(shift, Shift { down: -3, right: 0, flip: true });
     }
 
     #[test]

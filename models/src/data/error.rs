@@ -1,5 +1,6 @@
 //! What can go wrong with a data set.
 
+use super::PreparationError;
 use crate::report::count;
 use std::path::PathBuf;
 
@@ -327,11 +328,8 @@ pub enum DataError {
     },
 
     /// Pictures cannot be prepared as asked for.
-    #[error("cannot prepare pictures: {what}")]
-    Preparation {
-        /// The setting that makes no sense.
-        what: &'static str,
-    },
+    #[error("cannot prepare pictures: {0}")]
+    Preparation(#[from] PreparationError),
 
     /// A thread to decode pictures could not be started.
     #[error("cannot start a thread: {source}; use fewer")]

@@ -39,6 +39,7 @@ mod contents;
 mod error;
 mod fingerprint;
 mod images;
+mod preparation_error;
 mod random;
 mod scaling;
 
@@ -47,4 +48,5 @@ pub use batches::{Batches, EpochBatches};
 pub use error::DataError;
 pub(crate) use fingerprint::Fingerprint;
 pub use images::{Dataset, Images};
+pub use preparation_error::PreparationError;
 pub use scaling::{NoScaling, Scaling};

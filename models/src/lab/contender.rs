@@ -7,9 +7,9 @@ use crate::{
 };
 use tlr::TrainableLr;
 
-/// The group in which a contender is compared.
+/// The category in which a contender is compared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Group {
+pub enum Category {
     /// This library, with no number given to it.
     Learned,
     /// This library from other starting rates, which should make no difference.
@@ -28,7 +28,7 @@ pub enum Group {
     HandSgd,
 }
 
-impl Group {
+impl Category {
     /// Whether it is one point of a search by hand. Only the best point counts.
     ///
     /// Example: [`contenders`](super::contenders).
@@ -42,8 +42,8 @@ impl Group {
 pub struct Contender {
     /// The name in files and tables.
     pub name: String,
-    /// The group in which it is compared.
-    pub group: Group,
+    /// The category in which it is compared.
+    pub category: Category,
     /// How many settings have to be chosen.
     pub settings: usize,
     /// Whether it gets the number of steps in advance.
@@ -93,18 +93,18 @@ impl Contender {
         change(rule == Rule::Aligned && !options.ramp, "no-ramp".to_owned());
         change(rule != Rule::Constant && !options.safeguard, "no-safeguard".to_owned());
         let tried = newton && (rule == Rule::Paper || !changes.is_empty());
-        let (group, settings) = match rule {
-            Rule::Constant => (Group::Published, 1),
-            Rule::Additive | Rule::Multiplicative => (Group::Published, 2),
-            _ if tried => (Group::Tried, changes.len().max(1)),
-            _ if rate == usual.rate => (Group::Learned, 0),
-            _ => (Group::Starts, 0),
+        let (category, settings) = match rule {
+            Rule::Constant => (Category::Published, 1),
+            Rule::Additive | Rule::Multiplicative => (Category::Published, 2),
+            _ if tried => (Category::Tried, changes.len().max(1)),
+            _ if rate == usual.rate => (Category::Learned, 0),
+            _ => (Category::Starts, 0),
         };
         let mut words = vec![match rule {
             Rule::Aligned => format!("tlr-{}", name(&optimizer)),
             _ => format!("{}-{}", name(&rule), name(&optimizer)),
         }];
-        if group == Group::Published && settings == 2 {
+        if category == Category::Published && settings == 2 {
             words.push(format!("eta-{:e}", options.meta_rate));
         }
         if mode == Mode::PerLayer {
@@ -122,7 +122,7 @@ impl Contender {
         }
         let horizon = schedule.depends_on_epochs();
         let method = Method::Trainer(options);
-        Self { name: words.join("-"), group, settings, horizon, method }
+        Self { name: words.join("-"), category, settings, horizon, method }
     }
 
     /// Whether it can train on a GPU: this library's trainer can, and peers cannot.

@@ -2,7 +2,7 @@
 
 use super::{
     contender::{ours, Method, Pick},
-    Contender, Group,
+    Category, Contender,
 };
 use crate::{
     baselines::{
@@ -25,12 +25,12 @@ const NADAMW_RATES: [f64; 6] = [0.1, 0.03, 0.01, 0.003, 0.001, 0.0003];
 /// All contenders, each once.
 ///
 /// ```
-/// use tlr_models::lab::{contenders, Group};
+/// use tlr_models::lab::{contenders, Category};
 ///
 /// let all = contenders();
-/// let by_hand = |group| all.iter().filter(|one| one.group == group).count();
-/// assert_eq!((by_hand(Group::HandSgd), by_hand(Group::HandNAdamW)), (20, 6));
-/// assert_eq!(all.iter().filter(|one| one.group.is_by_hand()).count(), 20 + 6);
+/// let by_hand = |category| all.iter().filter(|one| one.category == category).count();
+/// assert_eq!((by_hand(Category::HandSgd), by_hand(Category::HandNAdamW)), (20, 6));
+/// assert_eq!(all.iter().filter(|one| one.category.is_by_hand()).count(), 20 + 6);
 /// assert!(all.iter().any(|one| one.name == "tlr-sgd" && one.settings == 0 && one.horizon));
 /// ```
 pub fn contenders() -> Vec<Contender> {
@@ -58,12 +58,12 @@ pub(super) fn learned() -> Vec<Contender> {
 
 pub(super) fn peer(
     name: &str,
-    group: Group,
+    category: Category,
     settings: usize,
     rule: impl Into<AnyPeer>,
 ) -> Contender {
     let method = Method::Peer { rule: rule.into(), schedule: Shape::Constant };
-    Contender { name: name.to_owned(), group, settings, horizon: false, method }
+    Contender { name: name.to_owned(), category, settings, horizon: false, method }
 }
 
 pub(super) fn with(schedule: Shape, mut contender: Contender) -> Contender {
@@ -80,7 +80,7 @@ pub(super) fn with(schedule: Shape, mut contender: Contender) -> Contender {
 /// Mechanic's base has a rate of 1, which it scales. The packages of Prodigy, D-Adaptation and
 /// Mechanic advise a schedule, so that they are here with a cosine too.
 pub(super) fn rate_free() -> Vec<Contender> {
-    let free = |name, rule| peer(name, Group::RateFree, 0, rule);
+    let free = |name, rule| peer(name, Category::RateFree, 0, rule);
     let mechanic_adam = || Mechanic::around(Adam { lr: 1.0, decoupled: true, ..Adam::default() });
     let cosine = |contender| with(Shape::Cosine, contender);
     vec![
@@ -91,8 +91,8 @@ pub(super) fn rate_free() -> Vec<Contender> {
         cosine(free("prodigy-cosine", Prodigy::default().into())),
         free("dog", Dog::default().into()),
         free("ldog", Dog::layerwise().into()),
-        peer("schedule-free-sgd", Group::RateFree, 1, ScheduleFreeSgd::default()),
-        peer("schedule-free-adamw", Group::RateFree, 1, ScheduleFreeAdamW::default()),
+        peer("schedule-free-sgd", Category::RateFree, 1, ScheduleFreeSgd::default()),
+        peer("schedule-free-adamw", Category::RateFree, 1, ScheduleFreeAdamW::default()),
         free("cocob", Cocob::default().into()),
         free("mechanic-sgd", Mechanic::around(Sgd { lr: 1.0, ..Sgd::default() }).into()),
         free("mechanic-adamw", mechanic_adam().into()),
@@ -108,7 +108,7 @@ pub(super) fn rate_free() -> Vec<Contender> {
 /// SGD, and hypergradient descent from the authors' 1e-3 with their 1e-3 for η, or with 0.02 where
 /// it multiplies.
 pub(super) fn published() -> Vec<Contender> {
-    let published = |name, settings, rule| peer(name, Group::Published, settings, rule);
+    let published = |name, settings, rule| peer(name, Category::Published, settings, rule);
     vec![
         with(Shape::MultiStep, published("sgd-multistep", 2, Sgd::default().into())),
         published("adam", 1, AnyPeer::from(Adam::default())),
@@ -124,7 +124,7 @@ pub(super) fn range_tests() -> Vec<Contender> {
     [("range-test-valley", Pick::Valley), ("range-test-steep", Pick::Steep)]
         .map(|(name, pick)| Contender {
             name: name.to_owned(),
-            group: Group::RangeTest,
+            category: Category::RangeTest,
             settings: 2,
             horizon: true,
             method: Method::RangeTest { pick, base: base.clone() },
@@ -139,14 +139,14 @@ pub(super) fn by_hand() -> Vec<Contender> {
     for lr in NADAMW_RATES {
         let name = format!("nadamw-cosine-{lr}");
         let rule = NAdamW { lr, ..NAdamW::default() };
-        all.push(with(Shape::Cosine, peer(&name, Group::HandNAdamW, 2, rule)));
+        all.push(with(Shape::Cosine, peer(&name, Category::HandNAdamW, 2, rule)));
     }
     for (words, momentum) in [("momentum", 0.9), ("sgd", 0.0)] {
         for schedule in [Shape::Cosine, Shape::Constant] {
             for lr in SGD_RATES {
                 let rule = Sgd { lr, momentum, ..Sgd::default() };
                 let name = format!("{words}-{}-{lr}", name(&schedule));
-                let contender = peer(&name, Group::HandSgd, 3, rule);
+                let contender = peer(&name, Category::HandSgd, 3, rule);
                 all.push(match schedule {
                     Shape::Cosine => with(schedule, contender),
                     _ => contender,
@@ -168,9 +168,9 @@ mod tests {
         let all = contenders();
         let names: HashSet<_> = all.iter().map(|one| &one.name).collect();
         assert_eq!(names.len(), all.len());
-        let ours = all.iter().filter(|one| one.group == Group::Learned);
+        let ours = all.iter().filter(|one| one.category == Category::Learned);
         assert!(ours.clone().count() == 12 && ours.clone().all(|one| one.settings == 0));
-        assert!(all.iter().filter(|one| one.group.is_by_hand()).all(|one| one.settings >= 2));
+        assert!(all.iter().filter(|one| one.category.is_by_hand()).all(|one| one.settings >= 2));
     }
 
     // Fails if a schedule is forgotten: without its cosine an optimizer would seem worse than it

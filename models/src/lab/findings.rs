@@ -3,7 +3,7 @@
 use super::{
     contenders,
     measures::{median, profile_area, regret, spread, time_to},
-    Curve, Group, Record, Scale, POINTS,
+    Category, Curve, Record, Scale, POINTS,
 };
 use std::collections::BTreeSet;
 
@@ -30,8 +30,9 @@ pub struct Findings {
 pub struct Competitor {
     /// The name in tables.
     pub name: String,
-    /// The group in which it is compared. The best point of the search is in that of SGD by hand.
-    pub group: Group,
+    /// The category in which it is compared. The best point of the search is in that of SGD by
+    /// hand.
+    pub category: Category,
     /// The contenders of which the best counts.
     pub members: Vec<String>,
     /// How many settings have to be chosen.
@@ -217,19 +218,19 @@ fn hand(competitors: &[Competitor]) -> Option<usize> {
 /// All competitors: contenders one by one, but the points of the search together.
 fn competitors() -> Vec<Competitor> {
     let all = contenders();
-    let best_of = |name: &str, group: Group, of: &dyn Fn(Group) -> bool| {
-        let members: Vec<_> = all.iter().filter(|one| of(one.group)).collect();
+    let best_of = |name: &str, category: Category, of: &dyn Fn(Category) -> bool| {
+        let members: Vec<_> = all.iter().filter(|one| of(one.category)).collect();
         Competitor {
             name: name.to_owned(),
-            group,
+            category,
             settings: members.iter().map(|one| one.settings).max().unwrap_or(0),
             horizon: true,
             members: members.iter().map(|one| one.name.clone()).collect(),
         }
     };
-    let alone = all.iter().filter(|one| !one.group.is_by_hand()).map(|one| Competitor {
+    let alone = all.iter().filter(|one| !one.category.is_by_hand()).map(|one| Competitor {
         name: one.name.clone(),
-        group: one.group,
+        category: one.category,
         members: vec![one.name.clone()],
         settings: one.settings,
         horizon: one.horizon,
@@ -237,16 +238,16 @@ fn competitors() -> Vec<Competitor> {
     let mut competitors: Vec<_> = alone.collect();
     competitors.push(Competitor {
         name: PLAIN_NAME.to_owned(),
-        group: Group::Published,
+        category: Category::Published,
         members: vec![PLAIN.to_owned()],
         settings: 1,
         horizon: false,
     });
-    let nadamw = |group| group == Group::HandNAdamW;
-    let sgd = |group| group == Group::HandSgd;
-    competitors.push(best_of("nadamw + cosine, by hand", Group::HandNAdamW, &nadamw));
-    competitors.push(best_of("sgd, by hand", Group::HandSgd, &sgd));
-    competitors.push(best_of(HAND, Group::HandSgd, &Group::is_by_hand));
+    let nadamw = |category| category == Category::HandNAdamW;
+    let sgd = |category| category == Category::HandSgd;
+    competitors.push(best_of("nadamw + cosine, by hand", Category::HandNAdamW, &nadamw));
+    competitors.push(best_of("sgd, by hand", Category::HandSgd, &sgd));
+    competitors.push(best_of(HAND, Category::HandSgd, &Category::is_by_hand));
     competitors
 }
 

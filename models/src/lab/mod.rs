@@ -50,7 +50,7 @@ mod results;
 mod run;
 mod tasks;
 
-pub use contender::{Contender, Group};
+pub use contender::{Category, Contender};
 pub use contenders::contenders;
 pub use findings::{Competitor, Findings, OfTask, Score};
 pub use page::{html, paper_html};

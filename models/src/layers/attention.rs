@@ -2,7 +2,7 @@
 
 use super::{
     dense::{Dense, PackedXavier, UnbiasedXavier},
-    AttentionMask, AttentionSizes, DropoutRate, LayerError, SequenceKernels, Sequences,
+    AttentionMask, AttentionSizes, DropoutRate, LayerError, Misfit, SequenceKernels, Sequences,
 };
 use dfdx::{
     nn::{Module, NonMutableModule},
@@ -96,13 +96,14 @@ where
         const { assert!(H > 0 && M.is_multiple_of(H), "the heads have to divide the features") };
         let (&(batch, queries, _), &(others, keys, _)) = (query.shape(), key.shape());
         if others != batch || value.shape() != key.shape() {
-            let (of_values, values, _) = value.shape();
+            let &(of_values, values, _) = value.shape();
             return Err(LayerError::Shape {
                 layer: format!("attention of {M} features by {H} heads"),
-                what: format!(
-                    "{batch} queries, {others} sequences of {keys} keys, {of_values} of {values} \
-                     values"
-                ),
+                misfit: Misfit::Sequences {
+                    queries: batch,
+                    keys: (others, keys),
+                    values: (of_values, values),
+                },
             });
         }
         let sizes = AttentionSizes { batch, queries, keys };
@@ -180,7 +181,10 @@ mod tests {
         let attend = |q, k, v| attention.try_forward((q, k, v, AttentionMask::default()));
         assert!(attend(x(2, 3), x(2, 4), x(2, 4)).is_ok());
         for (k, v) in [(x(1, 4), x(1, 4)), (x(2, 4), x(2, 3))] {
-            assert!(matches!(attend(x(2, 3), k, v), Err(LayerError::Shape { .. })));
+            let sizes = |x: &Sequences<4, f64, _>| (x.shape().0, x.shape().1);
+            let expected = Misfit::Sequences { queries: 2, keys: sizes(&k), values: sizes(&v) };
+            let found = attend(x(2, 3), k, v).err();
+            assert!(matches!(found, Some(LayerError::Shape { misfit, .. }) if misfit == expected));
         }
     }
 }

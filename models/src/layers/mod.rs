@@ -33,7 +33,7 @@ pub use decoder::{Decoder, DecoderLayer, DecoderMasks};
 pub use dense::{Dense, PackedXavier, Start, TokenEmbedding, UnbiasedXavier, Xavier};
 pub(crate) use encoder::drop;
 pub use encoder::{Encoder, EncoderLayer};
-pub use error::LayerError;
+pub use error::{LayerError, Misfit};
 pub use kernels::Kernels;
 pub use linear::LinearOptions;
 pub use norm::BatchNorm2d;

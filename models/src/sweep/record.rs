@@ -99,6 +99,31 @@ pub struct SweepRecord {
     pub error: String,
 }
 
+/// A `$To` with the fields of [`Options`] that `$from` has, and others.
+macro_rules! of_run {
+    ($from:ident => $To:ident { $($others:tt)* }) => {
+        $To {
+            optimizer: $from.optimizer,
+            mode: $from.mode,
+            rule: $from.rule,
+            rate: $from.rate,
+            ramp: $from.ramp,
+            batch_size: $from.batch_size,
+            window_fraction: $from.window_fraction,
+            damping: $from.damping,
+            meta_rate: $from.meta_rate,
+            weight_decay: $from.weight_decay,
+            schedule: $from.schedule,
+            safeguard: $from.safeguard,
+            sketch: $from.sketch,
+            bf16_directions: $from.bf16_directions,
+            epochs: $from.epochs,
+            seed: $from.seed,
+            $($others)*
+        }
+    };
+}
+
 impl SweepRecord {
     pub(super) fn new(data: &str, options: &Options, run: Result<&Run, &RunError>) -> Self {
         let (run, (ended, error)) = match run {
@@ -110,25 +135,9 @@ impl SweepRecord {
         let last = epochs.last();
         let rollbacks = |epochs: &[Epoch]| epochs.iter().map(|epoch| epoch.rollbacks).sum();
         let finite = |value: f64| value.is_finite().then_some(value);
-        Self {
+        of_run!(options => Self {
             data: data.to_owned(),
             ended,
-            optimizer: options.optimizer,
-            mode: options.mode,
-            rule: options.rule,
-            rate: options.rate,
-            ramp: options.ramp,
-            batch_size: options.batch_size,
-            window_fraction: options.window_fraction,
-            damping: options.damping,
-            meta_rate: options.meta_rate,
-            weight_decay: options.weight_decay,
-            schedule: options.schedule,
-            safeguard: options.safeguard,
-            sketch: options.sketch,
-            bf16_directions: options.bf16_directions,
-            epochs: options.epochs,
-            seed: options.seed,
             test_accuracy: last.map(|epoch| epoch.test_accuracy),
             test_loss: last.and_then(|epoch| finite(epoch.test_loss)),
             train_loss: last.and_then(|epoch| finite(epoch.train_loss)),
@@ -137,31 +146,14 @@ impl SweepRecord {
             final_rates: last.map(|epoch| report::rates(&epoch.rates)).unwrap_or_default(),
             seconds: run.map_or(0.0, |run| run.seconds),
             error,
-        }
+        })
     }
 
     /// The run's options.
     ///
     /// Example: [`run`](super::run).
     pub fn options(&self) -> Options {
-        Options {
-            optimizer: self.optimizer,
-            mode: self.mode,
-            rule: self.rule,
-            rate: self.rate,
-            ramp: self.ramp,
-            batch_size: self.batch_size,
-            window_fraction: self.window_fraction,
-            damping: self.damping,
-            meta_rate: self.meta_rate,
-            weight_decay: self.weight_decay,
-            schedule: self.schedule,
-            safeguard: self.safeguard,
-            sketch: self.sketch,
-            bf16_directions: self.bf16_directions,
-            epochs: self.epochs,
-            seed: self.seed,
-        }
+        of_run!(self => Options {})
     }
 }
 

@@ -1,6 +1,6 @@
 //! The optimizer that the options ask for, for any model.
 
-use super::{ranks::Together, AnyRanks, Base, Learner, Mode, Options, Rule, Shape, TrainDevice};
+use super::{together::Together, AnyRanks, Base, Learner, Mode, Options, Rule, Shape, TrainDevice};
 use dfdx::{
     nn::TensorCollection,
     optim::{

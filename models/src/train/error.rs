@@ -1,9 +1,14 @@
 //! Why a run ends early.
 
-use super::DeviceError;
+use super::{DeviceError, Share};
 #[cfg(feature = "text")]
 use crate::search::SearchError;
-use crate::{baselines::PeerError, data::DataError, layers::LayerError, report::count};
+use crate::{
+    baselines::PeerError,
+    data::DataError,
+    layers::{LayerError, Misfit},
+    report::count,
+};
 use dfdx::prelude::CpuError;
 #[cfg(feature = "text")]
 use std::convert::Infallible;
@@ -102,6 +107,18 @@ pub enum TrainError {
         /// The number of ranks that make each step of the optimizer together.
         together: usize,
     },
+    /// The source shows another part of each batch than that of this rank.
+    #[error(
+        "this is {own}, and the source shows the share of {shown}: the ranks would train on the \
+         same examples, or leave some out. Give the source its share, by \
+         `share(Share::of_rank(…))`"
+    )]
+    OtherShare {
+        /// The share of this rank.
+        own: Share,
+        /// The share that the source shows.
+        shown: Share,
+    },
     /// The network is too large for a program without optimisation, and not compiled into one.
     #[error("this takes a network that only a program built with --release has")]
     OnlyRelease,
@@ -126,12 +143,13 @@ pub enum TrainError {
     #[error(transparent)]
     Search(SearchError<Infallible>),
     /// An input does not fit a layer.
-    #[error("{layer}: {what}")]
+    #[error("{layer}: {misfit}")]
     Layer {
         /// The layer, with the sizes that it was made for.
         layer: String,
-        /// What does not fit, and what would.
-        what: String,
+        /// What does not fit.
+        #[source]
+        misfit: Misfit,
     },
     /// What a run has done could not be put into bytes, or another rank's bytes hold no such thing.
     #[error("the record of a run: {0}")]
@@ -152,11 +170,12 @@ impl TrainError {
     }
 }
 
-/// What a trainer refuses too is the trainer's own error, also if a peer refuses it.
+/// What a trainer refuses too, or the device, is the same error if a peer reports it.
 impl From<PeerError> for TrainError {
     fn from(error: PeerError) -> Self {
         match error {
             PeerError::Model(error) => Self::Rate(error),
+            PeerError::Device(error) => Self::Device(error.into()),
             error => Self::Peer(error),
         }
     }
@@ -171,7 +190,7 @@ impl From<CpuError> for TrainError {
 impl<E: Into<DeviceError>> From<LayerError<E>> for TrainError {
     fn from(error: LayerError<E>) -> Self {
         match error {
-            LayerError::Shape { layer, what } => Self::Layer { layer, what },
+            LayerError::Shape { layer, misfit } => Self::Layer { layer, misfit },
             LayerError::Device(error) => Self::Device(error.into()),
         }
     }
@@ -199,13 +218,18 @@ impl<E: Into<DeviceError>> From<SearchError<LayerError<E>>> for TrainError {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use std::error::Error as _;
 
     #[test]
     fn errors_keep_their_kind() {
         let error = TrainError::from(LayerError::Device(CpuError::OutOfMemory));
         assert_eq!(error.to_string(), "the CPU has too little memory; smaller batches need less");
-        let (layer, what) = ("pool".to_owned(), "too small".to_owned());
-        let error = TrainError::from(LayerError::<CpuError>::Shape { layer, what });
-        assert_eq!(error.to_string(), "pool: too small");
+        let (layer, misfit) = ("sum".to_owned(), Misfit::Rows { rows: 2, onto: 3 });
+        let error = TrainError::from(LayerError::<CpuError>::Shape { layer, misfit });
+        assert_eq!(error.to_string(), "sum: 2 rows to add to 3");
+        assert_eq!(error.source().unwrap().downcast_ref(), Some(&misfit));
+        let error = TrainError::from(PeerError::Device(CpuError::OutOfMemory));
+        let device = DeviceError::OutOfMemory { device: "CPU" };
+        assert!(matches!(error, TrainError::Device(found) if found == device));
     }
 }

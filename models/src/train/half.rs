@@ -2,6 +2,7 @@
 
 use super::{
     chosen::{a_rate_a_layer, one_rate, AnyRule},
+    together::forward_learner,
     AnyRanks, Learner, Mode, Options, TrainDevice, TrainError, TrainLoss, TrainsIn,
 };
 use dfdx::{
@@ -11,7 +12,7 @@ use dfdx::{
 use tlr::{
     optim::{Resumable, TunableOptimizer},
     parallel::Communicator,
-    Adaptation, Checkpoint, DataParallel, Error, LossScale, MixedPrecision, Step, TrainableLr,
+    Checkpoint, DataParallel, Error, LossScale, MixedPrecision, Step, TrainableLr,
 };
 
 /// As [`learner`](super::learner).
@@ -62,42 +63,10 @@ where
         Ok(self.0.step(model, gradients, loss)?)
     }
 
-    fn ranks(&self) -> usize {
-        self.0.trainer().optimizer().ranks().size()
-    }
-
-    fn weigh_next(&mut self, examples: usize) -> Result<(), Error> {
-        self.0.trainer_mut().weigh_next(examples as f64)
-    }
-
-    fn stop_all(&mut self, asked: bool) -> bool {
-        let told = self.0.trainer().optimizer().flag_was_set();
-        self.0.trainer_mut().set_flag(asked);
-        told || (asked && self.0.trainer().optimizer().ranks().size() == 1)
-    }
-
-    fn last_batch(&self) -> Option<(f64, f64)> {
-        self.0.trainer().optimizer().last_batch()
-    }
+    forward_learner!(self => self.0.trainer(), self.0.trainer_mut());
 
     fn average_buffers(&mut self, model: &mut M) -> Result<(), Error> {
         self.0.average_buffers(model)
-    }
-
-    fn rates(&self) -> Vec<(&str, f64)> {
-        self.0.trainer().rates()
-    }
-
-    fn factor(&self) -> f64 {
-        self.0.trainer().factor()
-    }
-
-    fn window(&self) -> usize {
-        self.0.trainer().window()
-    }
-
-    fn history(&self) -> &[Adaptation] {
-        self.0.trainer().history()
     }
 
     fn checkpoint(&self, _model: &M) -> Result<Checkpoint, TrainError> {

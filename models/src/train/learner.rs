@@ -5,7 +5,7 @@ use dfdx::prelude::{Cpu, Dtype, Gradients, OwnedTape, Rank0, Tensor};
 use tlr::{Adaptation, Checkpoint, Error, Step};
 
 /// A function that gives a batch's loss by a model at trial weights.
-pub type Trial<'a, M> = dyn FnMut(&mut M) -> Result<f64, TrainError> + 'a;
+pub type LossOfModel<'a, M> = dyn FnMut(&mut M) -> Result<f64, TrainError> + 'a;
 
 /// A batch's mean loss, with its tape.
 pub type TrainLoss<D = Cpu, E = f32> = Tensor<Rank0, E, D, OwnedTape<E, D>>;
@@ -43,7 +43,7 @@ pub trait Learner<M, D: TrainsIn<E> = Cpu, E: Dtype = f32> {
         model: &mut M,
         gradients: &mut Gradients<E, D>,
         loss: f64,
-        trial: &mut Trial<'_, M>,
+        trial: &mut LossOfModel<'_, M>,
     ) -> Result<Step, TrainError> {
         let _ = trial;
         self.step(model, gradients, loss)

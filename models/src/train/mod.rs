@@ -17,6 +17,7 @@ mod ranks;
 mod replay;
 mod run;
 mod source;
+mod together;
 #[cfg(feature = "text")]
 mod translation;
 #[cfg(feature = "text")]
@@ -33,7 +34,7 @@ pub use error::TrainError;
 pub use facts::Facts;
 #[cfg(any(test, feature = "lab"))]
 pub(crate) use fit::train_step;
-pub use learner::{Learner, TrainLoss, Trial};
+pub use learner::{Learner, LossOfModel, TrainLoss};
 pub use network::{Logits, Network, Pixels, TrainLogits};
 pub use number::{Model, Number, Trainable};
 pub use options::{name, Base, Mode, Options, Rule, Shape};
@@ -117,7 +118,8 @@ fn prepare<M: Network>(
 /// The result depends on `options` and `source` only, however often the run is stopped and resumed.
 ///
 /// # Errors
-/// Options or data that make no sense; training that [`tlr::Error`] ends.
+/// Options or data that make no sense; [`TrainError::OtherShare`], if the source does not show this
+/// rank's share of each batch; training that [`tlr::Error`] ends.
 ///
 /// # Example
 /// ```
@@ -193,7 +195,10 @@ pub fn train_with<M: Network>(
     persistence: &Persistence<'_>,
     observer: &mut dyn FnMut(Event<'_>),
 ) -> Result<Run, TrainError> {
-    let trained = prepare::<M>(source, options, learner).and_then(|mut start| {
+    let (own, shown) = (persistence.share(), source.own_share());
+    let shared = if own == shown { Ok(()) } else { Err(TrainError::OtherShare { own, shown }) };
+    let prepared = shared.and_then(|()| prepare::<M>(source, options, learner));
+    let trained = prepared.and_then(|mut start| {
         let task = Images { source, device: start.device.clone() };
         fit(&mut start, &task, options, persistence, observer)
     });

@@ -1,6 +1,6 @@
 //! Peers in the training loop: each is a [`Learner`].
 
-use super::{Learner, TrainError, Trial};
+use super::{Learner, LossOfModel, TrainError};
 use crate::baselines::{PeerError, PeerOptimizer, PeerRule};
 use dfdx::{
     nn::TensorCollection,
@@ -24,7 +24,7 @@ impl<M: TensorCollection<f32, Cpu> + Clone, R: PeerRule> Learner<M> for PeerOpti
         model: &mut M,
         gradients: &mut Gradients<f32, Cpu>,
         loss: f64,
-        trial: &mut Trial<'_, M>,
+        trial: &mut LossOfModel<'_, M>,
     ) -> Result<Step, TrainError> {
         if !self.peer().rule().needs_trials() {
             return Learner::step(self, model, gradients, loss);

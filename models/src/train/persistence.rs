@@ -1,6 +1,6 @@
 //! [`Persistence`]: saves a run, and resumes it.
 
-use super::{AnyRanks, Facts, Learner, Number, Options, TrainError, TrainsIn};
+use super::{AnyRanks, Facts, Learner, Number, Options, Share, TrainError, TrainsIn};
 use crate::{
     report::{count, Epoch, Held, ReportError},
     weights,
@@ -236,6 +236,11 @@ impl Persistence<'_> {
             (true, false) => Err(TrainError::CheckpointExists(path.to_owned())),
             (true, true) => Ok((Some(held), Some(Checkpoint::open(path)?))),
         }
+    }
+
+    /// The share of each batch that this process has.
+    pub(super) fn share(&self) -> Share {
+        self.ranks.map_or_else(Share::default, Share::of_rank)
     }
 
     /// Whether this process writes files.

@@ -1,15 +1,10 @@
-//! Training on several ranks: the optimizer, and the share of a batch that each rank has.
+//! The ranks of a training, and the share of a batch that each of them has.
 
-use super::{Learner, TrainDevice, TrainError};
-use dfdx::prelude::Gradients;
-use serde::Serialize;
-use std::{fmt::Display, ops::Range};
-use tlr::{
-    engine::RateRule,
-    optim::{Resumable, TunableOptimizer},
-    parallel::{Alone, Communicator, Ranks},
-    Adaptation, Checkpoint, DataParallel, Error, Step, Trainer,
+use std::{
+    fmt::{self, Display},
+    ops::Range,
 };
+use tlr::parallel::{Alone, Communicator, Ranks};
 
 /// Ranks over any communicator.
 pub type AnyRanks = Ranks<Box<dyn Communicator>>;
@@ -57,6 +52,13 @@ pub struct Share {
     size: usize,
 }
 
+/// The rank, as `rank 0 of 2`.
+impl Display for Share {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "rank {} of {}", self.rank, self.size)
+    }
+}
+
 /// The whole batch, for a single process.
 impl Default for Share {
     fn default() -> Self {
@@ -86,76 +88,6 @@ impl Share {
         let at = |rank: usize| batch.len() * rank / self.size;
         let range: Range<usize> = at(self.rank)..at(self.rank + 1);
         batch.get(range).unwrap_or_default()
-    }
-}
-
-/// A trainer on several ranks, as a [`Learner`].
-pub(super) struct Together<Opt, R>(pub(super) Trainer<DataParallel<Opt, Box<dyn Communicator>>, R>)
-where
-    Opt: TunableOptimizer<Dtype = f32, Device: TrainDevice>;
-
-impl<Opt, R> Learner<Opt::Model, Opt::Device> for Together<Opt, R>
-where
-    Opt: TunableOptimizer<Dtype = f32, Device: TrainDevice> + Resumable,
-    R: RateRule + Serialize,
-{
-    fn step(
-        &mut self,
-        model: &mut Opt::Model,
-        gradients: &mut Gradients<f32, Opt::Device>,
-        loss: f64,
-    ) -> Result<Step, TrainError> {
-        Ok(self.0.step_owned(model, gradients, loss)?)
-    }
-
-    fn ranks(&self) -> usize {
-        self.0.optimizer().ranks().size()
-    }
-
-    fn weigh_next(&mut self, examples: usize) -> Result<(), Error> {
-        self.0.weigh_next(examples as f64)
-    }
-
-    fn stop_all(&mut self, asked: bool) -> bool {
-        let told = self.0.optimizer().flag_was_set();
-        self.0.set_flag(asked);
-        told || (asked && self.0.optimizer().ranks().size() == 1)
-    }
-
-    fn last_batch(&self) -> Option<(f64, f64)> {
-        self.0.optimizer().last_batch()
-    }
-
-    fn average_buffers(&mut self, model: &mut Opt::Model) -> Result<(), Error> {
-        self.0.average_buffers(model)
-    }
-
-    fn rates(&self) -> Vec<(&str, f64)> {
-        self.0.rates()
-    }
-
-    fn factor(&self) -> f64 {
-        self.0.factor()
-    }
-
-    fn window(&self) -> usize {
-        self.0.window()
-    }
-
-    fn history(&self) -> &[Adaptation] {
-        self.0.history()
-    }
-
-    fn checkpoint(&self, model: &Opt::Model) -> Result<Checkpoint, TrainError> {
-        Ok(self.0.checkpoint(model)?)
-    }
-
-    fn resume(
-        &mut self,
-        model: &mut Opt::Model,
-        checkpoint: &Checkpoint,
-    ) -> Result<(), TrainError> {
-        Ok(self.0.resume(model, checkpoint)?)
     }
 }
 

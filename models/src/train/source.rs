@@ -2,7 +2,7 @@
 
 use super::{Facts, Share, TrainError};
 #[cfg(feature = "pictures")]
-use crate::data::folder::{Folder, Loader, Preparation, View};
+use crate::data::folder::{Crop, Folder, Loader, Preparation};
 use crate::data::{Augment, Batches, Dataset, Scaling};
 use std::sync::OnceLock;
 
@@ -29,6 +29,13 @@ pub trait Source {
 
     /// How many batches an epoch has.
     fn batches_per_epoch(&self) -> usize;
+
+    /// The share of each batch that [`epoch`](Self::epoch) shows; all of it by default. A run on
+    /// several ranks refuses a source that does not show this rank's own:
+    /// [`TrainError::OtherShare`].
+    fn own_share(&self) -> Share {
+        Share::default()
+    }
 
     /// How the images are shown, by the examples' flags. A checkpoint with other settings is
     /// refused.
@@ -138,6 +145,10 @@ impl Source for InMemory<'_> {
 
     fn batches_per_epoch(&self) -> usize {
         self.batches.batches_per_epoch()
+    }
+
+    fn own_share(&self) -> Share {
+        self.share
     }
 
     fn settings(&self) -> Facts {
@@ -274,6 +285,10 @@ impl Source for Decoded<'_> {
         self.batches.batches_per_epoch()
     }
 
+    fn own_share(&self) -> Share {
+        self.share
+    }
+
     fn settings(&self) -> Facts {
         Facts::default().with("--side", self.preparation.side)
     }
@@ -283,10 +298,10 @@ impl Source for Decoded<'_> {
     }
 
     fn epoch(&self, epoch: usize, skip: usize, visit: &mut Visit<'_>) -> Result<(), TrainError> {
-        let view = View::Random { seed: self.seed, epoch };
+        let crop = Crop::Random { seed: self.seed, epoch };
         let own = |indices: Vec<usize>| self.share.of(&indices).to_vec();
         let order = self.batches.epoch(epoch).skip(skip).map(own);
-        for batch in self.folder.train.batches(order, &self.preparation, view, self.loader)? {
+        for batch in self.folder.train.batches(order, &self.preparation, crop, self.loader)? {
             let batch = batch?;
             visit(&batch.pixels, &batch.labels)?;
         }
@@ -296,7 +311,7 @@ impl Source for Decoded<'_> {
     fn test(&self, visit: &mut Visit<'_>) -> Result<(), TrainError> {
         let indices: Vec<_> = (0..self.folder.val.len()).collect();
         let order: Vec<_> = indices.chunks(self.batch_size).map(<[_]>::to_vec).collect();
-        for batch in self.folder.val.batches(order, &self.preparation, View::Centre, self.loader)? {
+        for batch in self.folder.val.batches(order, &self.preparation, Crop::Centre, self.loader)? {
             let batch = batch?;
             visit(&batch.pixels, &batch.labels)?;
         }

@@ -4,7 +4,7 @@ use std::{fmt, path::PathBuf};
 
 use safetensors::SafeTensorError;
 
-use super::Source;
+use super::Location;
 
 /// One thing in which model and file differ.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,12 +15,12 @@ pub enum WeightsDifference {
         /// The tensor's name in the model.
         name: String,
         /// Where it is in the file.
-        source: Source,
+        location: Location,
     },
     /// The file holds a tensor that the model does not have.
     Extra {
         /// Where it is in the file.
-        source: Source,
+        location: Location,
     },
     /// The model has no such part to leave out.
     NoPart {
@@ -32,7 +32,7 @@ pub enum WeightsDifference {
         /// The tensor's name in the model.
         name: String,
         /// Where it is in the file.
-        source: Source,
+        location: Location,
         /// The shape that would fit.
         expected: Vec<usize>,
         /// The shape in the file.
@@ -43,7 +43,7 @@ pub enum WeightsDifference {
         /// The tensor's name in the model.
         name: String,
         /// Where it is in the file.
-        source: Source,
+        location: Location,
         /// The type of its elements.
         found: String,
     },
@@ -52,24 +52,24 @@ pub enum WeightsDifference {
         /// The tensor's name in the model.
         name: String,
         /// Where it is in the file.
-        source: Source,
+        location: Location,
     },
 }
 
 impl fmt::Display for WeightsDifference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Missing { name, source } => write!(f, "no {source} for {name}"),
-            Self::Extra { source } => write!(f, "{source} is not in the model"),
+            Self::Missing { name, location } => write!(f, "no {location} for {name}"),
+            Self::Extra { location } => write!(f, "{location} is not in the model"),
             Self::NoPart { part } => write!(f, "the model has no {part} to leave out"),
-            Self::Shape { name, source, expected, found } => {
-                write!(f, "{source} has shape {found:?}, and {name} needs {expected:?}")
+            Self::Shape { name, location, expected, found } => {
+                write!(f, "{location} has shape {found:?}, and {name} needs {expected:?}")
             }
-            Self::Dtype { name, source, found } => {
-                write!(f, "{source} holds {found}, and {name} needs F64, F32, F16 or BF16")
+            Self::Dtype { name, location, found } => {
+                write!(f, "{location} holds {found}, and {name} needs F64, F32, F16 or BF16")
             }
-            Self::Range { name, source } => {
-                write!(f, "{source} holds a number that {name} would make infinite")
+            Self::Range { name, location } => {
+                write!(f, "{location} holds a number that {name} would make infinite")
             }
         }
     }

@@ -1,6 +1,6 @@
 //! [`load`]: a model filled from a file, all of it or nothing.
 
-use super::{Names, Source, WeightsDifference, WeightsError};
+use super::{Location, Names, WeightsDifference, WeightsError};
 use dfdx::{
     nn::{RecursiveWalker, TensorCollection, TensorOptions, TensorVisitor, ViewTensorMut},
     prelude::{Device, Dtype, ReshapeTo, Shape, Tensor},
@@ -92,7 +92,7 @@ where
 struct Plan<'a, E> {
     stored: BTreeMap<&'a str, TensorView<'a>>,
     names: &'a Names,
-    used: BTreeSet<Source>,
+    used: BTreeSet<Location>,
     /// The parts that `names` leaves out and the model has.
     left_out: BTreeSet<&'a str>,
     /// None for a tensor that keeps its weights.
@@ -105,32 +105,32 @@ impl<'a, E: Dtype> Plan<'a, E> {
     fn make<D: Device<E>>(&mut self, model: &dyn Model<E, D>) {
         model.look(walk::Names::Told, &mut |seen| {
             let name = seen.name.as_deref().unwrap_or_default();
-            let source = self.names.source(name);
-            if self.is_left_out(name) {
+            let location = self.names.location(name);
+            if self.record_left_out(name) {
                 self.values.push(None);
             } else {
-                match self.values(name, &source, &seen.shape()) {
+                match self.values(name, &location, &seen.shape()) {
                     Ok(values) => self.values.push(Some(values)),
                     Err(difference) => self.differences.push(difference),
                 }
             }
-            self.used.insert(source);
+            self.used.insert(location);
         });
     }
 
     fn values(
         &self,
         name: &str,
-        source: &Source,
+        location: &Location,
         shape: &[usize],
     ) -> Result<Vec<E>, WeightsDifference> {
-        let (name, source) = (name.to_owned(), source.clone());
-        let there = source.part.is_none_or(|(part, of)| part < of);
-        let Some(stored) = self.stored.get(source.name.as_str()).filter(|_| there) else {
-            return Err(WeightsDifference::Missing { name, source });
+        let (name, location) = (name.to_owned(), location.clone());
+        let there = location.part.is_none_or(|(part, of)| part < of);
+        let Some(stored) = self.stored.get(location.name.as_str()).filter(|_| there) else {
+            return Err(WeightsDifference::Missing { name, location });
         };
         let mut expected = shape.to_vec();
-        if let Some((_, of)) = source.part {
+        if let Some((_, of)) = location.part {
             match expected.first_mut() {
                 Some(first) => *first = first.saturating_mul(of),
                 // Packed numbers without dimensions are a vector.
@@ -139,7 +139,7 @@ impl<'a, E: Dtype> Plan<'a, E> {
         }
         if stored.shape() != expected {
             let found = stored.shape().to_vec();
-            return Err(WeightsDifference::Shape { name, source, expected, found });
+            return Err(WeightsDifference::Shape { name, location, expected, found });
         }
         let all: Vec<f64> = match stored.dtype() {
             Stored::F16 => numbers(stored.data(), f16::from_le_bytes).map(f64::from).collect(),
@@ -147,11 +147,15 @@ impl<'a, E: Dtype> Plan<'a, E> {
             Stored::F32 => numbers(stored.data(), f32::from_le_bytes).map(f64::from).collect(),
             Stored::F64 => numbers(stored.data(), f64::from_le_bytes).collect(),
             found => {
-                return Err(WeightsDifference::Dtype { name, source, found: format!("{found:?}") })
+                return Err(WeightsDifference::Dtype {
+                    name,
+                    location,
+                    found: format!("{found:?}"),
+                })
             }
         };
         let len = shape.iter().product();
-        let part = source.part.map_or(0, |(part, _)| part);
+        let part = location.part.map_or(0, |(part, _)| part);
         let converted = |value: f64| {
             let converted = E::from_f64(value)?;
             let finite = converted.to_f64().is_some_and(f64::is_finite);
@@ -162,11 +166,11 @@ impl<'a, E: Dtype> Plan<'a, E> {
             .take(len)
             .map(converted)
             .collect::<Option<Vec<E>>>()
-            .ok_or(WeightsDifference::Range { name, source })
+            .ok_or(WeightsDifference::Range { name, location })
     }
 
-    /// Whether the tensor belongs to a part that is left out.
-    fn is_left_out(&mut self, name: &str) -> bool {
+    /// Whether the tensor belongs to a part that is left out. Notes that the model has the part.
+    fn record_left_out(&mut self, name: &str) -> bool {
         let names: &'a Names = self.names;
         let within = |part: &&String| {
             let rest = name.strip_prefix(part.as_str());
@@ -188,8 +192,8 @@ impl<'a, E: Dtype> Plan<'a, E> {
     /// The tensors of the file that no tensor of the model asked for.
     fn find_extra(&mut self) {
         for name in self.stored.keys().filter(|name| !self.names.is_ignored(name)) {
-            let parts = self.used.iter().filter(|source| source.name == *name);
-            let asked: Vec<_> = parts.map(|source| source.part).collect();
+            let parts = self.used.iter().filter(|location| location.name == *name);
+            let asked: Vec<_> = parts.map(|location| location.part).collect();
             let extra: Vec<_> = match asked.first() {
                 None => vec![None],
                 Some(Some((_, of))) => {
@@ -199,8 +203,8 @@ impl<'a, E: Dtype> Plan<'a, E> {
                 Some(None) => Vec::new(),
             };
             self.differences.extend(extra.into_iter().map(|part| {
-                let source = Source { name: (*name).to_owned(), part };
-                WeightsDifference::Extra { source }
+                let location = Location { name: (*name).to_owned(), part };
+                WeightsDifference::Extra { location }
             }));
         }
     }

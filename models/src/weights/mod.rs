@@ -18,5 +18,5 @@ mod save;
 
 pub use error::{WeightsDifference, WeightsError};
 pub use load::{load, load_bytes};
-pub use names::{Names, Source};
+pub use names::{Location, Names};
 pub use save::{note, save};

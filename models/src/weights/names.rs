@@ -4,7 +4,7 @@ use std::fmt;
 
 /// Where a tensor of a model is in a file.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Source {
+pub struct Location {
     /// The tensor's name in the file.
     pub name: String,
     /// The place of this tensor among those packed into one along their first dimension, and how
@@ -12,13 +12,13 @@ pub struct Source {
     pub part: Option<(usize, usize)>,
 }
 
-impl From<&str> for Source {
+impl From<&str> for Location {
     fn from(name: &str) -> Self {
         Self { name: name.to_owned(), part: None }
     }
 }
 
-impl fmt::Display for Source {
+impl fmt::Display for Location {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.part {
             None => f.write_str(&self.name),
@@ -35,12 +35,12 @@ impl fmt::Display for Source {
 /// use tlr_models::weights::Names;
 ///
 /// let names = Names::torch_transformer().prefix("encoder.", "transformer.encoder.");
-/// let source = names.source("encoder.layers.0.self_attn.k_proj.weight");
-/// assert_eq!(source.name, "transformer.encoder.layers.0.self_attn.in_proj_weight");
-/// assert_eq!(source.part, Some((1, 3)));
+/// let location = names.location("encoder.layers.0.self_attn.k_proj.weight");
+/// assert_eq!(location.name, "transformer.encoder.layers.0.self_attn.in_proj_weight");
+/// assert_eq!(location.part, Some((1, 3)));
 /// ```
 pub struct Names {
-    source: Box<dyn Fn(&str) -> Source + Send + Sync>,
+    location: Box<dyn Fn(&str) -> Location + Send + Sync>,
     prefixes: Vec<(String, String)>,
     left_out: Vec<String>,
     ignored: Box<dyn Fn(&str) -> bool + Send + Sync>,
@@ -62,12 +62,12 @@ impl fmt::Debug for Names {
 }
 
 impl Names {
-    /// The model's tensor `name` is at `source(name)`.
+    /// The model's tensor `name` is at `location(name)`.
     ///
     /// Example: [`Names`].
-    pub fn new(source: impl Fn(&str) -> Source + Send + Sync + 'static) -> Self {
+    pub fn new(location: impl Fn(&str) -> Location + Send + Sync + 'static) -> Self {
         Self {
-            source: Box::new(source),
+            location: Box::new(location),
             prefixes: Vec::new(),
             left_out: Vec::new(),
             ignored: Box::new(|_| false),
@@ -84,12 +84,12 @@ impl Names {
             for (part, projection) in ["q_proj.", "k_proj.", "v_proj."].into_iter().enumerate() {
                 if let Some((layer, tensor)) = name.split_once(projection) {
                     let name = format!("{layer}in_proj_{tensor}");
-                    return Source { name, part: Some((part, 3)) };
+                    return Location { name, part: Some((part, 3)) };
                 }
             }
             let norm = |ours, theirs| Some(format!("{}{theirs}", name.strip_suffix(ours)?));
             let renamed = norm(".gamma", ".weight").or_else(|| norm(".beta", ".bias"));
-            Source { name: renamed.unwrap_or_else(|| name.to_owned()), part: None }
+            Location { name: renamed.unwrap_or_else(|| name.to_owned()), part: None }
         })
     }
 
@@ -101,7 +101,7 @@ impl Names {
     /// use tlr_models::weights::Names;
     ///
     /// let names = Names::torchvision_resnet();
-    /// assert_eq!(names.source("layer1.first.conv1.weight").name, "layer1.0.conv1.weight");
+    /// assert_eq!(names.location("layer1.first.conv1.weight").name, "layer1.0.conv1.weight");
     /// ```
     pub fn torchvision_resnet() -> Self {
         Self::new(|name| {
@@ -113,7 +113,7 @@ impl Names {
                 Some(format!("{stage}.{}.{rest}", index.parse::<usize>().ok()? + 1))
             };
             let renamed = name.split_once('.').and_then(|(stage, rest)| block(stage, rest));
-            Source { name: renamed.unwrap_or_else(|| name.to_owned()), part: None }
+            Location { name: renamed.unwrap_or_else(|| name.to_owned()), part: None }
         })
         .ignoring(|name| name.ends_with(".num_batches_tracked"))
     }
@@ -174,7 +174,7 @@ impl Names {
     /// use tlr_models::weights::Names;
     ///
     /// let names = Names::default().ignoring(|name| name.ends_with(".position_ids"));
-    /// assert_eq!(names.source("head.weight").name, "head.weight"); // other names stay
+    /// assert_eq!(names.location("head.weight").name, "head.weight"); // other names stay
     /// ```
     #[must_use]
     pub fn ignoring(mut self, ignored: impl Fn(&str) -> bool + Send + Sync + 'static) -> Self {
@@ -185,12 +185,12 @@ impl Names {
     /// Where the model's tensor `name` is.
     ///
     /// Example: [`Names`].
-    pub fn source(&self, name: &str) -> Source {
-        let source = (self.source)(name);
+    pub fn location(&self, name: &str) -> Location {
+        let location = (self.location)(name);
         let renamed = self.prefixes.iter().find_map(|(model, file)| {
-            Some(format!("{file}{}", source.name.strip_prefix(model.as_str())?))
+            Some(format!("{file}{}", location.name.strip_prefix(model.as_str())?))
         });
-        Source { name: renamed.unwrap_or(source.name), part: source.part }
+        Location { name: renamed.unwrap_or(location.name), part: location.part }
     }
 
     /// Whether the file's tensor `name` is passed over.

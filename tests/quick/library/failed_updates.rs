@@ -15,8 +15,8 @@ use tlr::{
         forward, Accumulate, Buffer, Clip, CompleteGradients, Elementwise, FailedUpdate, Settings,
         UpdateRule,
     },
-    Backend, Cause, Error, LineSearch, Newton, NewtonConfig, PerLayer, Step, TunableOptimizer,
-    Window,
+    Backend, Cause, Checkpoint, Error, LineSearch, Newton, NewtonConfig, PerLayer, Step,
+    TunableOptimizer, Window,
 };
 
 type Net = <(Linear<2, 3>, Tanh, Linear<3, 1>) as BuildOnDevice<Cpu, f64>>::Built;
@@ -243,27 +243,31 @@ fn an_exact_step_after_a_panic_can_be_saved() {
 // Fails where a checkpoint holds the momentum of a step that was never made.
 #[test]
 fn a_panic_in_an_exact_step_leaves_what_an_error_leaves() {
-    let after = |exact: &dyn Fn(&mut Run<Rule>, &Here) -> Result<Step, Error>| {
+    fn after(
+        exact: impl Fn(&mut Run<Rule>, &Here) -> Result<Step, Error>,
+    ) -> (Checkpoint, Vec<u64>) {
         let mut run = Run::new(rule, 1, false);
         run.step().unwrap();
         let here = gradients(&run.model, &[1.0; WEIGHTS]);
         let ended = catch_unwind(AssertUnwindSafe(|| exact(&mut run, &here)));
-        (UNTIL_FAILURE.set(None), PANICS.set(false));
+        UNTIL_FAILURE.set(None);
+        PANICS.set(false);
         assert!(!matches!(ended, Ok(Ok(_))));
         let saved = run.newton.checkpoint(&run.model).unwrap();
         assert_eq!(run.step().unwrap(), Step::Made);
         (saved, bits(&run.model))
-    };
+    }
     let lacking =
-        after(&|run, here| run.newton.step_lookahead(&mut run.model, here, |_| Gradients::leaky()));
-    let ahead = after(&|run, here| {
+        after(|run, here| run.newton.step_lookahead(&mut run.model, here, |_| Gradients::leaky()));
+    let ahead = after(|run, here| {
         run.newton.step_lookahead(&mut run.model, here, |_| panic!("the closure"))
     });
-    let in_the_optimizer = after(&|run, here| {
-        (UNTIL_FAILURE.set(Some(1)), PANICS.set(true));
+    let in_the_optimizer = after(|run, here| {
+        UNTIL_FAILURE.set(Some(1));
+        PANICS.set(true);
         run.newton.step_lookahead(&mut run.model, here, |_| here.clone())
     });
-    let searching = after(&|run, here| {
+    let searching = after(|run, here| {
         let mut trials = 0;
         run.newton.step_line_search(&mut run.model, here, 1.0, LineSearch::default(), |_| {
             trials += 1;

@@ -11,7 +11,7 @@ use std::{collections::BTreeMap, convert::Infallible};
 use tlr_models::{
     layers::DropoutRate,
     padded, shifted,
-    weights::{self, Names, Source},
+    weights::{self, Location, Names},
     Seq2SeqTransformer,
 };
 
@@ -83,7 +83,7 @@ fn weights(params: &[Param]) -> Vec<u8> {
 /// Each gradient by where its parameter is in a file.
 struct Collect<'a> {
     gradients: &'a Gradients<f64, Cpu>,
-    found: BTreeMap<Source, Vec<f64>>,
+    found: BTreeMap<Location, Vec<f64>>,
 }
 
 impl TensorVisitor<f64, Cpu> for Collect<'_> {
@@ -97,7 +97,7 @@ impl TensorVisitor<f64, Cpu> for Collect<'_> {
         _: TensorOptions<S, f64, Cpu>,
         (tensor, name): (&Tensor<S, f64, Cpu>, String),
     ) -> Result<Option<Tensor<S, f64, Cpu>>, Infallible> {
-        self.found.insert(names().source(&name), self.gradients.get(tensor).as_vec());
+        self.found.insert(names().location(&name), self.gradients.get(tensor).as_vec());
         Ok(None)
     }
 }

@@ -159,15 +159,14 @@ fn what_stops_the_first_rank_is_told_to_all() {
     assert!(told[1].starts_with("there is a checkpoint at "), "{}", told[1]);
 }
 
-/// Trains with the optimizer that `learner` makes for the ranks `own`, on a run of `ranks`.
+/// Trains with the optimizer that `learner` makes, on a run of `ranks`.
 fn error_with(
-    own: &AnyRanks,
     ranks: Option<&AnyRanks>,
     learner: impl FnOnce(&Net) -> Result<AnyLearner<Net>, TrainError>,
 ) -> TrainError {
     let (data, options) = (data(), options());
     let source = InMemory::new(&data, options.batch_size, options.seed, None).unwrap();
-    let source = source.share(Share::of_rank(own));
+    let source = source.share(ranks.map_or_else(Share::default, Share::of_rank));
     let persistence = Persistence { ranks, ..Persistence::default() };
     let begun = &mut |_: Event<'_>| panic!("a run that is refused has begun");
     train_with(&source, &options, learner, &persistence, begun).unwrap_err()
@@ -180,16 +179,45 @@ fn an_optimizer_of_another_number_of_ranks_is_refused() {
         let peer = |model: &Net| -> Result<AnyLearner<Net>, TrainError> {
             Ok(Box::new(PeerOptimizer::new(model, Sgd::default())?))
         };
-        let error = error_with(&own, Some(&own), peer);
+        let error = error_with(Some(&own), peer);
         assert!(matches!(error, TrainError::Apart { ranks: 2, together: 1 }), "{error}");
     });
     on_boxed_ranks(2, |own| {
         let together = |model: &Net| -> Result<AnyLearner<Net>, TrainError> {
             Ok(train::learner(model, &options(), 6, own.clone())?)
         };
-        let error = error_with(&own, None, together);
+        let error = error_with(None, together);
         assert!(matches!(error, TrainError::Apart { ranks: 1, together: 2 }), "{error}");
     });
+}
+
+/// Fails if two ranks train on the same examples, or on half of them, and nobody is told. A rank
+/// whose own source is right is told of the other.
+#[test]
+fn a_source_that_does_not_show_the_ranks_own_share_is_refused() {
+    let (data, options) = (data(), options());
+    let shown_by = |own: &AnyRanks, share: Share| {
+        let source = InMemory::new(&data, options.batch_size, options.seed, None).unwrap();
+        let persistence = Persistence { ranks: Some(own), ..Persistence::default() };
+        train::<Net>(&source.share(share), &options, &persistence, &mut |_| ()).unwrap_err()
+    };
+    let own_of = |rank| Share::new(rank, 2).unwrap();
+    on_boxed_ranks(2, |own| match shown_by(&own, Share::default()) {
+        TrainError::OtherShare { own: of, shown } => {
+            assert_eq!((of, shown), (own_of(own.rank()), Share::default()));
+        }
+        other => panic!("{other:?}"),
+    });
+    on_boxed_ranks(2, |own| match (own.rank(), shown_by(&own, own_of(0))) {
+        (0, TrainError::Rate(Error::Parallel { rank: 1, problem, .. })) => {
+            let told = problem.to_string();
+            assert!(told.contains("this is rank 1 of 2") && told.contains("rank 0 of 2"), "{told}");
+        }
+        (1, TrainError::OtherShare { shown, .. }) => assert_eq!(shown, own_of(0)),
+        other => panic!("{other:?}"),
+    });
+    let alone = shown_by(&train::alone(), own_of(1));
+    assert!(matches!(alone, TrainError::OtherShare { .. }), "{alone}");
 }
 
 /// Fails if a rank waits until the time is out for another that has no optimizer.
@@ -202,7 +230,7 @@ fn a_rank_without_an_optimizer_tells_the_others() {
                 false => Err(TrainError::OnlyRelease),
             }
         };
-        match error_with(&own, Some(&own), learner) {
+        match error_with(Some(&own), learner) {
             TrainError::OnlyRelease => "its own".to_owned(),
             TrainError::Rate(Error::Parallel {
                 rank: 1,

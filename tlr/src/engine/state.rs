@@ -38,7 +38,8 @@ pub struct State {
     pub(super) follows: bool,
     /// The steps before the horizon's decay began: those of the ramp.
     pub(super) level_from: u64,
-    /// Whether one batch is enough to tell the slope from noise, as the ramp has measured.
+    /// Whether noise is little: one batch is enough to tell the slope from noise, or around Adam as
+    /// many as one of its steps averages. The ramp has measured it.
     pub(super) quiet: bool,
     /// The search for the starting rates, while it goes on.
     pub(super) ramp: Option<Ramp>,
@@ -310,8 +311,7 @@ pub(super) struct Rollback {
 }
 
 /// More steps than any training makes: to count on from here overflows nothing, and f64 holds every
-/// count exactly. The peers of `tlr-models` are kept apart from this crate's engine, and have a
-/// limit of their own of the same size.
+/// count exactly.
 pub(crate) const MAX_COUNT: u64 = 1 << 53;
 
 impl State {

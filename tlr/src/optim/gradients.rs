@@ -140,3 +140,19 @@ where
     });
     visited
 }
+
+/// The error of an update or a check as this crate's, with the names of the tensors.
+pub(crate) fn to_error<E, D>(model: &dyn Model<E, D>, error: &OptimizerUpdateError<D::Err>) -> Error
+where
+    E: Dtype,
+    D: Device<E>,
+{
+    match error {
+        OptimizerUpdateError::DeviceError(error) => device_error(error.to_string(), error),
+        OptimizerUpdateError::UnusedParams(unused) => {
+            let tensors = tensors::list(model).into_iter();
+            let tensors = tensors.filter(|tensor| unused.ids.contains(&tensor.id));
+            Error::UnusedParameters { tensors: tensors.map(|tensor| tensor.name).collect() }
+        }
+    }
+}

@@ -51,7 +51,7 @@ use std::{collections::VecDeque, fmt, time::Instant};
 pub struct Nccl<C> {
     mail: C,
     pub(super) wires: Wires,
-    peers: Vec<Peer>,
+    others: Vec<OtherRank>,
     /// The ranks that wait for a piece from this one, in the order in which they have asked.
     asking: VecDeque<usize>,
     /// The rank to which a piece is on its way, and whether that rank has said that the piece is
@@ -66,7 +66,7 @@ pub struct Nccl<C> {
 
 /// Another rank, and the messages between that rank and this one.
 #[derive(Default)]
-struct Peer {
+struct OtherRank {
     /// The letters that the other rank has sent, and that are not read yet.
     letters: VecDeque<Letter>,
     /// Long messages to the other rank, and how many bytes of the first one have arrived there.
@@ -82,9 +82,9 @@ pub(super) const LEAST: usize = 16 << 10;
 impl<C: Communicator> Nccl<C> {
     /// This rank, which is connected with no other one yet.
     pub(super) fn unconnected(wires: Wires, mail: C) -> Self {
-        let peers = (0..mail.size()).map(|_| Peer::default()).collect();
+        let others = (0..mail.size()).map(|_| OtherRank::default()).collect();
         let (asking, flying) = (VecDeque::new(), None);
-        Self { mail, wires, peers, asking, flying, joins: true, over: false, broken: None }
+        Self { mail, wires, others, asking, flying, joins: true, over: false, broken: None }
     }
 
     pub(super) fn write(&mut self, to: usize, letter: Letter) -> Result<(), LinkError> {
@@ -107,14 +107,14 @@ impl<C: Communicator> Nccl<C> {
 
     fn read_mail(&mut self) -> Result<(), LinkError> {
         let own = self.rank();
-        for from in (0..self.peers.len()).filter(|from| *from != own) {
-            while self.peers.get(from).is_some_and(|peer| peer.gone.is_none()) {
+        for from in (0..self.others.len()).filter(|from| *from != own) {
+            while self.others.get(from).is_some_and(|other| other.gone.is_none()) {
                 match self.mail.receive(from, Instant::now()) {
                     Ok(letter) => self.open(from, letter)?,
                     Err(LinkError::TimeOut) => break,
                     Err(error) => {
-                        if let Some(peer) = self.peers.get_mut(from) {
-                            peer.gone = Some(error);
+                        if let Some(other) = self.others.get_mut(from) {
+                            other.gone = Some(error);
                         }
                     }
                 }
@@ -124,7 +124,7 @@ impl<C: Communicator> Nccl<C> {
     }
 
     fn open(&mut self, from: usize, letter: Vec<u8>) -> Result<(), LinkError> {
-        let Some(peer) = self.peers.get_mut(from) else { return Ok(()) };
+        let Some(other) = self.others.get_mut(from) else { return Ok(()) };
         match (Letter::open(letter).ok_or_else(|| foreign(from))?, &mut self.flying) {
             (Letter::Asks, _) => self.asking.push_back(from),
             (Letter::Has, Some((to, has))) if *to == from => *has = true,
@@ -133,7 +133,7 @@ impl<C: Communicator> Nccl<C> {
             (Letter::Has, _) if self.over => (),
             (Letter::Has, _) => return Err(foreign(from)),
             (Letter::Lost, _) => self.end(),
-            (letter, _) => peer.letters.push_back(letter),
+            (letter, _) => other.letters.push_back(letter),
         }
         Ok(())
     }
@@ -146,7 +146,7 @@ impl<C: Communicator> Nccl<C> {
                 return Ok(());
             }
             self.flying = None;
-            if let Some(Peer { leaving, sent, .. }) = self.peers.get_mut(to) {
+            if let Some(OtherRank { leaving, sent, .. }) = self.others.get_mut(to) {
                 *sent += PIECE_BYTES;
                 if leaving.front().is_none_or(|message| *sent >= message.len()) {
                     leaving.pop_front();
@@ -155,7 +155,7 @@ impl<C: Communicator> Nccl<C> {
             }
         }
         let Some(to) = self.asking.pop_front() else { return Ok(()) };
-        let Some(Peer { leaving, sent, .. }) = self.peers.get(to) else { return Ok(()) };
+        let Some(OtherRank { leaving, sent, .. }) = self.others.get(to) else { return Ok(()) };
         let Some(rest) = leaving.front().and_then(|message| message.get(*sent..)) else {
             return Err(format!("rank {to} asks for what was not sent to it"));
         };
@@ -217,8 +217,8 @@ impl<C: Communicator> Nccl<C> {
         }
         self.wires.hang_up();
         let own = self.rank();
-        for (to, peer) in self.peers.iter_mut().enumerate().filter(|(to, _)| *to != own) {
-            peer.leaving.clear();
+        for (to, other) in self.others.iter_mut().enumerate().filter(|(to, _)| *to != own) {
+            other.leaving.clear();
             // The other rank may be the one that has ended. Then the letter goes nowhere.
             let _ = self.mail.send(to, Letter::Lost.seal());
         }
@@ -235,7 +235,7 @@ impl<C: Communicator> Nccl<C> {
     }
 
     pub(super) fn gone(&self, rank: usize) -> Option<LinkError> {
-        self.peers.get(rank)?.gone.clone()
+        self.others.get(rank)?.gone.clone()
     }
 }
 
@@ -257,8 +257,8 @@ impl<C: Communicator> Communicator for Nccl<C> {
             return self.broken.clone().map_or(Ok(()), Err);
         }
         self.write(to, Letter::Long(message.len()))?;
-        if let Some(peer) = self.peers.get_mut(to) {
-            peer.leaving.push_back(message);
+        if let Some(other) = self.others.get_mut(to) {
+            other.leaving.push_back(message);
         }
         // This also moves on the messages that were sent before.
         self.progress()
@@ -269,13 +269,13 @@ impl<C: Communicator> Communicator for Nccl<C> {
         let mut patience = Patience::default();
         loop {
             self.progress()?;
-            let Some(peer) = self.peers.get_mut(from) else { return Err(LinkError::Ended) };
-            match peer.letters.pop_front() {
+            let Some(other) = self.others.get_mut(from) else { return Err(LinkError::Ended) };
+            match other.letters.pop_front() {
                 Some(Letter::Short(message)) => return Ok(message),
                 // The long message cannot come any more. A later letter may say why.
                 Some(Letter::Long(_)) if self.over => continue,
                 Some(Letter::Long(len)) if only_asks => {
-                    peer.letters.push_front(Letter::Long(len));
+                    other.letters.push_front(Letter::Long(len));
                     return Err(LinkError::TimeOut);
                 }
                 Some(Letter::Long(len)) => match self.fetch(from, len, deadline)? {
@@ -285,7 +285,7 @@ impl<C: Communicator> Communicator for Nccl<C> {
                 // Letters of other kinds are never kept.
                 Some(_) | None => (),
             }
-            if let Some(gone) = peer.gone.clone() {
+            if let Some(gone) = other.gone.clone() {
                 return Err(self.lose(gone));
             }
             if Instant::now() >= deadline {
@@ -296,12 +296,13 @@ impl<C: Communicator> Communicator for Nccl<C> {
     }
 
     fn flush(&mut self, deadline: Instant) -> Result<(), (usize, LinkError)> {
-        let first = |peers: &[Peer]| peers.iter().position(|peer| !peer.leaving.is_empty());
+        let first =
+            |others: &[OtherRank]| others.iter().position(|other| !other.leaving.is_empty());
         let mut patience = Patience::default();
         loop {
-            let to = first(&self.peers).unwrap_or(0);
+            let to = first(&self.others).unwrap_or(0);
             self.progress().map_err(|error| (to, error))?;
-            let Some(to) = first(&self.peers) else { return self.mail.flush(deadline) };
+            let Some(to) = first(&self.others) else { return self.mail.flush(deadline) };
             if let Some(gone) = self.gone(to) {
                 return Err((to, self.lose(gone)));
             }

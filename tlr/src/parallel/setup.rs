@@ -43,11 +43,12 @@ where
 }
 
 fn checksum<E: Element>(tensor: &Elements<'_, E>) -> u32 {
-    const CHUNK: usize = 1 << 12;
+    /// The elements whose bytes are held at a time.
+    const AT_ONCE: usize = 1 << 12;
     let size = size_of::<E>();
     let mut hasher = crc32fast::Hasher::new();
-    let mut bytes = vec![0; CHUNK * size];
-    for values in tensor.to_vec().chunks(CHUNK) {
+    let mut bytes = vec![0; AT_ONCE * size];
+    for values in tensor.to_vec().chunks(AT_ONCE) {
         let places = bytes.chunks_exact_mut(size);
         places.zip(values).for_each(|(place, value)| value.write_to(place));
         hasher.update(bytes.get(..size_of_val(values)).unwrap_or_default());

@@ -47,8 +47,8 @@ pub(super) struct Wires {
     rank: usize,
     /// For each rank the communicator in which it sends.
     communicators: ManuallyDrop<Vec<Handle>>,
-    outward: Way,
-    inward: Way,
+    outward: Channel,
+    inward: Channel,
     /// Whether a communicator could not be ended.
     stuck: bool,
 }
@@ -58,7 +58,7 @@ pub(super) struct Wires {
 type Handle = Box<AtomicPtr<nccl::ncclComm>>;
 
 /// One direction.
-struct Way {
+struct Channel {
     stream: cuda::CUstream,
     /// `PIECE_BYTES` bytes on the GPU.
     memory: cuda::CUdeviceptr,
@@ -75,8 +75,8 @@ impl Wires {
         let buffer = Storage::<f32>::try_alloc_len(device, 1).map_err(cuda_words)?;
         let device = buffer.device();
         device.bind_to_thread().map_err(cuda_words)?;
-        // If the second `Way` cannot be made, the first one stays until the program ends.
-        let (outward, inward) = (Way::new()?, Way::new()?);
+        // If the second `Channel` cannot be made, the first one stays until the program ends.
+        let (outward, inward) = (Channel::new()?, Channel::new()?);
         let communicators = ManuallyDrop::new(Vec::new());
         Ok(Self { device, rank, communicators, outward, inward, stuck: false })
     }
@@ -125,7 +125,7 @@ impl Wires {
         if self.outward.running.is_some() || piece.len() > PIECE_BYTES {
             return Err("a piece is on its way already, or this one is too long".to_owned());
         }
-        let Way { stream, memory, .. } = self.outward;
+        let Channel { stream, memory, .. } = self.outward;
         // SAFETY: `memory` has room for `PIECE_BYTES`, and `piece` has no more. No operation reads
         // it: the last one is through, which `running` says. The stream has nothing but this copy,
         // which is waited for, so `piece` is borrowed for long enough. NCCL then reads `memory`,
@@ -149,7 +149,7 @@ impl Wires {
         if self.inward.running.is_some() || len > PIECE_BYTES {
             return Err("a piece is on its way already, or this one is too long".to_owned());
         }
-        let Way { stream, memory, .. } = self.inward;
+        let Channel { stream, memory, .. } = self.inward;
         // SAFETY: `memory` has room for `PIECE_BYTES`, which are at least `len`. It is neither
         // read, written nor freed before the operation is through, which `running` says.
         #[allow(unsafe_code)]
@@ -175,7 +175,7 @@ impl Wires {
         if !self.is_done(&self.inward)? {
             return Ok(false);
         }
-        let Way { stream, memory, .. } = self.inward;
+        let Channel { stream, memory, .. } = self.inward;
         let piece = piece.get_mut(..PIECE_BYTES.min(piece.len())).unwrap_or_default();
         // SAFETY: `memory` has at least as many bytes as `piece`, and no operation writes to them:
         // it is through. The stream has nothing but this copy, which is waited for, so `piece` is
@@ -189,11 +189,11 @@ impl Wires {
         Ok(true)
     }
 
-    fn is_done(&self, way: &Way) -> Said<bool> {
-        let Some(of) = way.running else { return Ok(true) };
+    fn is_done(&self, channel: &Channel) -> Said<bool> {
+        let Some(of) = channel.running else { return Ok(true) };
         self.bind()?;
         // The stream knows of the operation only when NCCL is through with the call.
-        Ok(is_through(self.communicator(of)?)? && way.is_idle()?)
+        Ok(is_through(self.communicator(of)?)? && channel.is_idle()?)
     }
 
     fn communicator(&self, of: usize) -> Said<nccl::ncclComm_t> {
@@ -235,8 +235,8 @@ impl Drop for Wires {
     fn drop(&mut self) {
         let ended = self.hang_up();
         let until = Instant::now() + LEAVING;
-        let idle = |way: &Way| loop {
-            match way.is_idle() {
+        let idle = |channel: &Channel| loop {
+            match channel.is_idle() {
                 Ok(true) => return true,
                 Ok(false) if Instant::now() < until => thread::sleep(Duration::from_millis(1)),
                 _ => return false,
@@ -247,11 +247,13 @@ impl Drop for Wires {
             // the end of the program.
             return;
         }
-        for way in [&self.outward, &self.inward] {
-            // SAFETY: both come from `Way::new`, and are freed here and nowhere else. The stream
-            // has nothing left to do, so nothing uses the memory.
+        for channel in [&self.outward, &self.inward] {
+            // SAFETY: both come from `Channel::new`, and are freed here and nowhere else. The
+            // stream has nothing left to do, so nothing uses the memory.
             #[allow(unsafe_code)]
-            let _ = unsafe { (result::free_sync(way.memory), result::stream::destroy(way.stream)) };
+            let _ = unsafe {
+                (result::free_sync(channel.memory), result::stream::destroy(channel.stream))
+            };
         }
         // SAFETY: they are dropped here and nowhere else, and not used after that. Every
         // communicator has ended, so NCCL writes to no handle.
@@ -262,7 +264,7 @@ impl Drop for Wires {
     }
 }
 
-impl Way {
+impl Channel {
     fn new() -> Said<Self> {
         let kind = result::stream::StreamKind::NonBlocking;
         let stream = result::stream::create(kind).map_err(cuda_words)?;

@@ -8,7 +8,7 @@ use std::any::TypeId;
 #[cfg(feature = "cuda")]
 pub(super) const THREADS: u32 = 256;
 /// The elements that a block sums. Must equal the constant in `window.cu`.
-const CHUNK: usize = 4096;
+const ELEMENTS: usize = 4096;
 
 /// The name of a kernel that takes N sums over the elements of each group.
 #[derive(Clone, Copy)]
@@ -107,7 +107,7 @@ impl Launch {
         for row in &rows {
             let Row { group, before, last, now, gradient, len } = *row;
             table.extend([before, last, now, gradient, len as u64, blocks, group as u64]);
-            blocks += len.div_ceil(CHUNK) as u64;
+            blocks += len.div_ceil(ELEMENTS) as u64;
             // All later groups begin after the blocks of this row. Later rows move them further.
             first.iter_mut().skip(group + 1).for_each(|first| *first = blocks);
         }

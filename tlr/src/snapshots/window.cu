@@ -5,7 +5,7 @@ typedef unsigned long long u64;
 
 // The threads of a block, and the elements that a block sums. Both must equal those in `launch.rs`.
 const unsigned THREADS = 256;
-const u64 CHUNK = 4096;
+const u64 ELEMENTS = 4096;
 
 // One row of the table: the addresses of A, B, W and the gradient of a tensor, its length, its
 // first block, and its group. A block works on the last tensor whose first block is not after it.
@@ -69,8 +69,8 @@ struct Part {
 };
 
 __device__ Part of_thread(const Tensor &tensor) {
-    const u64 begin = (blockIdx.x - tensor.first) * CHUNK;
-    const u64 end = begin + CHUNK < tensor.len ? begin + CHUNK : tensor.len;
+    const u64 begin = (blockIdx.x - tensor.first) * ELEMENTS;
+    const u64 end = begin + ELEMENTS < tensor.len ? begin + ELEMENTS : tensor.len;
     return {begin + threadIdx.x, end};
 }
 

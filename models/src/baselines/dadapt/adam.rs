@@ -1,7 +1,7 @@
 //! [`DAdaptAdam`]: D-Adaptation of Adam's rate.
 
 use super::{grown, growth_in_range};
-use crate::baselines::{slices, Batch, PeerError, PeerRule, PeerState, Real, Tensors};
+use crate::baselines::{slices, PeerError, PeerRule, PeerState, Real, StepFacts, Tensors};
 use serde::{Deserialize, Serialize};
 
 /// Adam by D-Adaptation: the rate is d·lr, where d estimates the distance to the solution from
@@ -113,7 +113,7 @@ impl PeerRule for DAdaptAdam {
         state: &mut DAdaptAdamState<E>,
         weights: &mut [&mut [E]],
         gradients: &[&[E]],
-        batch: Batch<'_, E>,
+        facts: StepFacts<'_, E>,
     ) -> Result<(), PeerError> {
         let [beta1, beta2] = self.betas;
         let root = beta2.sqrt();
@@ -122,7 +122,7 @@ impl PeerRule for DAdaptAdam {
             true => (1.0 - beta2.powf(steps)).sqrt() / (1.0 - beta1.powf(steps)),
             false => 1.0,
         };
-        let step = state.d * self.lr * batch.factor * correction;
+        let step = state.d * self.lr * facts.factor * correction;
         let (coupled, decoupled) = match self.decoupled {
             true => (0.0, self.weight_decay),
             false => (self.weight_decay, 0.0),
@@ -135,15 +135,15 @@ impl PeerRule for DAdaptAdam {
             [g * s / (v.sqrt() + self.eps), summed(s, g).abs()]
         });
         let numerator = root * state.numerator + (1.0 - root) * step * product;
-        slices::finite_sums(batch.step, &[numerator, norm])?;
+        slices::finite_sums(facts.step, &[numerator, norm])?;
         if norm == 0.0 {
             return Ok(()); // there has been no gradient yet
         }
         let d = grown(state.d, numerator / ((1.0 - root) * norm), self.growth);
-        slices::finite_sums(batch.step, &[d])?;
+        slices::finite_sums(facts.step, &[d])?;
 
         let buffers = [&mut state.sum, &mut state.mean, &mut state.square];
-        slices::transform(batch.step, weights, gradients, buffers, |_, w, g, [s, m, v]| {
+        slices::transform(facts.step, weights, gradients, buffers, |_, w, g, [s, m, v]| {
             let g = g + coupled * w;
             let m = beta1 * m + step * (1.0 - beta1) * g;
             let v = beta2 * v + (1.0 - beta2) * g * g;

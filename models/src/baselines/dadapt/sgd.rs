@@ -1,7 +1,7 @@
 //! [`DAdaptSgd`]: D-Adaptation of SGD's rate.
 
 use super::{grown, growth_in_range};
-use crate::baselines::{slices, Batch, PeerError, PeerRule, PeerState, Real, Tensors};
+use crate::baselines::{slices, PeerError, PeerRule, PeerState, Real, StepFacts, Tensors};
 use serde::{Deserialize, Serialize};
 
 /// SGD by D-Adaptation: the rate is d·lr/‖g₀‖, where d estimates the distance to the solution from
@@ -94,31 +94,31 @@ impl PeerRule for DAdaptSgd {
         state: &mut DAdaptSgdState<E>,
         weights: &mut [&mut [E]],
         gradients: &[&[E]],
-        batch: Batch<'_, E>,
+        facts: StepFacts<'_, E>,
     ) -> Result<(), PeerError> {
         let norm = || {
             let [square] = slices::sums(weights, gradients, [], |_, g, []| [g * g]);
             square.sqrt()
         };
         let first_norm = state.first_norm.unwrap_or_else(norm);
-        slices::finite_sums(batch.step, &[first_norm])?;
+        slices::finite_sums(facts.step, &[first_norm])?;
         if first_norm == 0.0 {
             return Ok(());
         }
-        let step = state.d * self.lr * batch.factor / first_norm;
+        let step = state.d * self.lr * facts.factor / first_norm;
         let decayed = |w: f64, g: f64| g + self.weight_decay * w;
         let [product, square] = slices::sums(weights, gradients, [&state.sum], |w, g, [s]| {
             let g = decayed(w, g);
             [g * s, (s + step * g) * (s + step * g)]
         });
         let numerator = state.numerator + step * product;
-        slices::finite_sums(batch.step, &[numerator, square])?;
+        slices::finite_sums(facts.step, &[numerator, square])?;
         // Without any step there is no estimate.
         let estimate = if square > 0.0 { 2.0 * numerator / square.sqrt() } else { 0.0 };
         let d = grown(state.d, estimate, self.growth);
-        slices::finite_sums(batch.step, &[d])?;
+        slices::finite_sums(facts.step, &[d])?;
         let buffers = [&mut state.sum, &mut state.origin];
-        slices::transform(batch.step, weights, gradients, buffers, |_, w, g, [s, origin]| {
+        slices::transform(facts.step, weights, gradients, buffers, |_, w, g, [s, origin]| {
             let s = s + step * decayed(w, g);
             (self.momentum * w + (1.0 - self.momentum) * (origin - s), [s, origin])
         })?;

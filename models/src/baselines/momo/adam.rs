@@ -1,7 +1,7 @@
 //! [`MomoAdam`]: momentum with a model of the loss, for Adam.
 
 use super::{Averages, Bound, Model};
-use crate::baselines::{slices, Batch, PeerError, PeerRule, PeerState, Real, Tensors};
+use crate::baselines::{slices, PeerError, PeerRule, PeerState, Real, StepFacts, Tensors};
 use serde::{Deserialize, Serialize};
 
 /// MoMo-Adam: as [`Momo`](super::Momo), with Adam's average of squares for the norm.
@@ -107,12 +107,12 @@ impl PeerRule for MomoAdam {
         state: &mut MomoAdamState<E>,
         weights: &mut [&mut [E]],
         gradients: &[&[E]],
-        batch: Batch<'_, E>,
+        facts: StepFacts<'_, E>,
     ) -> Result<(), PeerError> {
-        let loss = batch.loss.ok_or(PeerError::NoLoss { rule: Self::NAME })?;
-        let lr = self.lr * batch.factor;
+        let loss = facts.loss.ok_or(PeerError::NoLoss { rule: Self::NAME })?;
+        let lr = self.lr * facts.factor;
         let [beta1, beta2] = self.betas;
-        let steps = batch.step as f64;
+        let steps = facts.step as f64;
         let (total, bias2) = (1.0 - beta1.powf(steps), 1.0 - beta2.powf(steps));
         let averaged = |d: f64, g: f64| beta1 * d + (1.0 - beta1) * g;
         let squared = |v: f64, g: f64| beta2 * v + (1.0 - beta2) * g * g;
@@ -129,10 +129,10 @@ impl PeerRule for MomoAdam {
         let model = Model { averages, dot, norm, total, lr, weight_decay: self.weight_decay };
         let bound = Bound { first: self.lower_bound, is_estimated: self.estimate_bound };
         let (tau, lower_bound) = model.step(state.lower_bound, bound);
-        slices::finite_sums(batch.step, &[averages.product, dot, norm, tau, lower_bound])?;
+        slices::finite_sums(facts.step, &[averages.product, dot, norm, tau, lower_bound])?;
         let decay = 1.0 + lr * self.weight_decay;
         let buffers = [&mut state.mean, &mut state.square];
-        slices::transform(batch.step, weights, gradients, buffers, |_, w, g, [d, v]| {
+        slices::transform(facts.step, weights, gradients, buffers, |_, w, g, [d, v]| {
             let (d, v) = (averaged(d, g), squared(v, g));
             ((w - tau * d / scale(v)) / decay, [d, v])
         })?;

@@ -1,7 +1,7 @@
 //! [`Momo`]: momentum with a model of the loss, for SGD.
 
 use super::{Averages, Bound, Model};
-use crate::baselines::{slices, Batch, PeerError, PeerRule, PeerState, Real, Tensors};
+use crate::baselines::{slices, PeerError, PeerRule, PeerState, Real, StepFacts, Tensors};
 use serde::{Deserialize, Serialize};
 
 /// MoMo: momentum whose step size is the smaller of lr and the one that takes a model of the loss
@@ -95,10 +95,10 @@ impl PeerRule for Momo {
         state: &mut MomoState<E>,
         weights: &mut [&mut [E]],
         gradients: &[&[E]],
-        batch: Batch<'_, E>,
+        facts: StepFacts<'_, E>,
     ) -> Result<(), PeerError> {
-        let loss = batch.loss.ok_or(PeerError::NoLoss { rule: Self::NAME })?;
-        let lr = self.lr * batch.factor;
+        let loss = facts.loss.ok_or(PeerError::NoLoss { rule: Self::NAME })?;
+        let lr = self.lr * facts.factor;
         // The first batch is its own average.
         let beta = if state.averages.is_some() { self.beta } else { 0.0 };
         let averaged = |d: f64, g: f64| beta * d + (1.0 - beta) * g;
@@ -114,10 +114,10 @@ impl PeerRule for Momo {
         let model = Model { averages, dot, norm, total: 1.0, lr, weight_decay: self.weight_decay };
         let bound = Bound { first: self.lower_bound, is_estimated: self.estimate_bound };
         let (tau, lower_bound) = model.step(state.lower_bound, bound);
-        slices::finite_sums(batch.step, &[averages.product, dot, norm, tau, lower_bound])?;
+        slices::finite_sums(facts.step, &[averages.product, dot, norm, tau, lower_bound])?;
         let decay = 1.0 + lr * self.weight_decay;
         let mean = [&mut state.mean];
-        slices::transform(batch.step, weights, gradients, mean, |_, w, g, [d]| {
+        slices::transform(facts.step, weights, gradients, mean, |_, w, g, [d]| {
             let d = averaged(d, g);
             ((w - tau * d) / decay, [d])
         })?;

@@ -1,7 +1,7 @@
 //! [`ScheduleFreeAdamW`]: AdamW that averages in place of a schedule.
 
 use super::{averaged, moved, Average};
-use crate::baselines::{slices, Batch, PeerError, PeerRule, PeerState, Real, Tensors};
+use crate::baselines::{slices, PeerError, PeerRule, PeerState, Real, StepFacts, Tensors};
 use serde::{Deserialize, Serialize};
 
 /// Schedule-free AdamW: as [`ScheduleFreeSgd`](super::ScheduleFreeSgd), along
@@ -100,14 +100,14 @@ impl PeerRule for ScheduleFreeAdamW {
         state: &mut ScheduleFreeAdamWState<E>,
         weights: &mut [&mut [E]],
         gradients: &[&[E]],
-        batch: Batch<'_, E>,
+        facts: StepFacts<'_, E>,
     ) -> Result<(), PeerError> {
-        let lr = self.lr * batch.factor;
+        let lr = self.lr * facts.factor;
         let (average, share) = state.average.next(lr, self.warmup_steps, self.r, self.lr_power);
         let [beta1, beta2] = self.betas;
         let bias2 = 1.0 - beta2.powf(average.steps as f64);
         let buffers = [&mut state.base, &mut state.square];
-        slices::transform(batch.step, weights, gradients, buffers, |_, y, g, [z, v]| {
+        slices::transform(facts.step, weights, gradients, buffers, |_, y, g, [z, v]| {
             let v = beta2 * v + (1.0 - beta2) * g * g;
             let direction = g / ((v / bias2).sqrt() + self.eps) + self.weight_decay * y;
             let (y, z) = moved(y, z, direction, average.rate, beta1, share);

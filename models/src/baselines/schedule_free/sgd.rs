@@ -1,7 +1,7 @@
 //! [`ScheduleFreeSgd`]: SGD that averages in place of a schedule.
 
 use super::{averaged, moved, Average};
-use crate::baselines::{slices, Batch, PeerError, PeerRule, PeerState, Real, Tensors};
+use crate::baselines::{slices, PeerError, PeerRule, PeerState, Real, StepFacts, Tensors};
 use serde::{Deserialize, Serialize};
 
 /// Schedule-free SGD: z ← z − lr·g, x ← (1 − c)·x + c·z, y = (1 − β)·z + β·x, with g the gradient
@@ -84,12 +84,12 @@ impl PeerRule for ScheduleFreeSgd {
         state: &mut ScheduleFreeSgdState<E>,
         weights: &mut [&mut [E]],
         gradients: &[&[E]],
-        batch: Batch<'_, E>,
+        facts: StepFacts<'_, E>,
     ) -> Result<(), PeerError> {
-        let lr = self.lr * batch.factor;
+        let lr = self.lr * facts.factor;
         let (average, share) = state.average.next(lr, self.warmup_steps, self.r, self.lr_power);
         let base = [&mut state.base];
-        slices::transform(batch.step, weights, gradients, base, |_, y, g, [z]| {
+        slices::transform(facts.step, weights, gradients, base, |_, y, g, [z]| {
             let g = g + self.weight_decay * y;
             let (y, z) = moved(y, z, g, average.rate, self.momentum, share);
             (y, [z])

@@ -76,7 +76,7 @@ fn write(path: &Path, planes: &[u8], side: u32) -> Result<(), DataError> {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::data::folder::{Folder, Preparation, View};
+    use crate::data::folder::{Crop, Folder, Preparation};
 
     #[test]
     fn what_was_drawn_is_what_is_read() {
@@ -91,7 +91,7 @@ mod tests {
         // Picture 4 of the training half, the second of class 1.
         let plain =
             Preparation { side: 20, shorter: 20, mean: [0.0; 3], deviation: [1.0 / 255.0; 3] };
-        let read = data.train.read(4, &plain, View::Centre).unwrap();
+        let read = data.train.read(4, &plain, Crop::Centre).unwrap();
         let drawn = shapes::picture_of(3, Half::Train, 4, 1, 20);
         assert_eq!(read.len(), drawn.len());
         for (read, drawn) in read.iter().zip(&drawn) {

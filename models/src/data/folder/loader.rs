@@ -10,7 +10,7 @@ use std::{
     thread::JoinHandle,
 };
 
-use super::{Pictures, Preparation, View};
+use super::{Crop, Pictures, Preparation};
 use crate::data::DataError;
 
 /// On how many threads pictures are decoded, and how far ahead.
@@ -58,7 +58,7 @@ impl Pictures {
         &self,
         order: impl IntoIterator<Item = Vec<usize>>,
         prepare: &Preparation,
-        view: View,
+        crop: Crop,
         loader: Loader,
     ) -> Result<PictureBatches, DataError> {
         prepare.check()?;
@@ -78,7 +78,7 @@ impl Pictures {
                 pictures: self.clone(),
                 order: Arc::clone(&order),
                 prepare: *prepare,
-                view,
+                crop,
                 stop: Arc::clone(&batches.stop),
             };
             let thread = std::thread::Builder::new()
@@ -98,7 +98,7 @@ struct Work {
     pictures: Pictures,
     order: Arc<[Vec<usize>]>,
     prepare: Preparation,
-    view: View,
+    crop: Crop,
     stop: Arc<AtomicBool>,
 }
 
@@ -123,7 +123,7 @@ impl Work {
             if self.stop.load(Ordering::Relaxed) {
                 return None;
             }
-            let appended = self.pictures.append(index, &self.prepare, self.view, &mut pixels);
+            let appended = self.pictures.append(index, &self.prepare, self.crop, &mut pixels);
             match appended.and_then(|()| self.pictures.entry(index)) {
                 Ok((_, label)) => labels.push(label),
                 Err(error) => return Some(Err(error)),
@@ -196,7 +196,7 @@ mod tests {
     use super::*;
     use crate::data::{
         folder::{write_drawn, Folder},
-        Batches,
+        Batches, PreparationError,
     };
 
     /// 24 pictures to train on, of three classes.
@@ -214,20 +214,20 @@ mod tests {
     /// Batches of one picture, in the order of the files.
     fn singles(pictures: &Pictures, loader: Loader) -> PictureBatches {
         let order = (0..pictures.len()).map(|i| vec![i]);
-        pictures.batches(order, &Preparation::square(16), View::Centre, loader).unwrap()
+        pictures.batches(order, &Preparation::square(16), Crop::Centre, loader).unwrap()
     }
 
     #[test]
     fn order_and_pixels_do_not_depend_on_the_number_of_threads() {
         let (_dir, pictures) = drawn();
         let epoch = || Batches::new(pictures.len(), 5, 3).unwrap().epoch(1);
-        let view = View::Random { seed: 9, epoch: 1 };
+        let crop = Crop::Random { seed: 9, epoch: 1 };
         let prepare = Preparation::square(16);
         let expected: Vec<PictureBatch> = epoch()
             .map(|indices| PictureBatch {
                 pixels: indices
                     .iter()
-                    .flat_map(|&i| pictures.read(i, &prepare, view).unwrap())
+                    .flat_map(|&i| pictures.read(i, &prepare, crop).unwrap())
                     .collect(),
                 labels: indices.iter().map(|&i| pictures.get(i).unwrap().1).collect(),
             })
@@ -235,7 +235,7 @@ mod tests {
         assert_eq!(expected.len(), 5);
         for (threads, ahead) in [(1, 0), (1, 3), (2, 0), (3, 1), (4, 2), (16, 1)] {
             let batches =
-                pictures.batches(epoch(), &prepare, view, loader(threads, ahead)).unwrap();
+                pictures.batches(epoch(), &prepare, crop, loader(threads, ahead)).unwrap();
             let batches: Vec<_> = batches.map(Result::unwrap).collect();
             assert!(batches == expected, "{threads} threads, {ahead} ahead");
         }
@@ -312,16 +312,16 @@ mod tests {
         let (_dir, pictures) = drawn();
         let batches = |order: Vec<Vec<usize>>, side| {
             let prepare = Preparation { side, ..Preparation::default() };
-            pictures.batches(order, &prepare, View::Centre, loader(2, 1))
+            pictures.batches(order, &prepare, Crop::Centre, loader(2, 1))
         };
         let error = batches(vec![vec![0], vec![1, 24]], 8).unwrap_err();
         assert!(matches!(error, DataError::Index { index: 24, len: 24 }), "{error}");
         let error = batches(vec![vec![0]], 0).unwrap_err();
-        assert!(matches!(error, DataError::Preparation { .. }), "{error}");
+        assert!(matches!(error, DataError::Preparation(PreparationError::NoSide)), "{error}");
         assert_eq!(batches(Vec::new(), 8).unwrap().count(), 0);
         let all = (0..24).map(|i| vec![i]);
         let far = loader(2, usize::MAX);
-        let far = pictures.batches(all, &Preparation::square(8), View::Centre, far).unwrap();
+        let far = pictures.batches(all, &Preparation::square(8), Crop::Centre, far).unwrap();
         assert_eq!(far.count(), 24);
         let empty: Vec<_> = batches(vec![Vec::new()], 8).unwrap().map(Result::unwrap).collect();
         assert_eq!(empty, [PictureBatch { pixels: Vec::new(), labels: Vec::new() }]);

@@ -6,7 +6,7 @@
 //! find what cannot be decoded before training does.
 //!
 //! ```
-//! use tlr_models::data::{folder::{self, Folder, Loader, Preparation, View}, Batches};
+//! use tlr_models::data::{folder::{self, Folder, Loader, Preparation, Crop}, Batches};
 //!
 //! let dir = tempfile::tempdir()?;
 //! folder::write_drawn(dir.path(), 7, 12, 4, 3, 40)?;
@@ -15,8 +15,8 @@
 //! let (prepare, loader) = (Preparation::square(32), Loader::default());
 //! let batches = Batches::new(data.train.len(), 8, 7)?;
 //! for epoch in 0..2 {
-//!     let view = View::Random { seed: 7, epoch };
-//!     for batch in data.train.batches(batches.epoch(epoch), &prepare, view, loader)? {
+//!     let crop = Crop::Random { seed: 7, epoch };
+//!     for batch in data.train.batches(batches.epoch(epoch), &prepare, crop, loader)? {
 //!         let batch = batch?;
 //!         assert_eq!(batch.pixels.len(), batch.labels.len() * 3 * 32 * 32);
 //!     }
@@ -30,13 +30,15 @@ mod jpeg;
 mod list;
 mod loader;
 mod png;
+mod preparation;
 mod prepare;
 mod sound;
 
 pub use drawn::write_drawn;
 pub use list::PassedOver;
 pub use loader::{Loader, PictureBatch, PictureBatches};
-pub use prepare::{Preparation, View, IMAGENET_DEVIATION, IMAGENET_MEAN};
+pub use preparation::{Preparation, IMAGENET_DEVIATION, IMAGENET_MEAN};
+pub use prepare::Crop;
 
 use std::{
     path::{Path, PathBuf},

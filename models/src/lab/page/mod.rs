@@ -7,7 +7,7 @@ mod words;
 
 pub use paper::paper_html;
 
-use super::{Findings, Group, OfTask, Scale};
+use super::{Category, Findings, OfTask, Scale};
 use crate::report::{count, svg::escaped};
 use std::fmt::Write;
 use words::{percent, regret_of};
@@ -112,15 +112,15 @@ fn figure(svg: String, caption: &str) -> String {
 /// This library's contenders with one rate that get the number of steps: the default.
 pub(super) const OURS: [&str; 3] = ["tlr-sgd", "tlr-momentum", "tlr-adam"];
 
-/// The competitors of a group, those with the largest areas first.
-fn by_area(findings: &Findings, group: Group) -> Vec<usize> {
+/// The competitors of a category, those with the largest areas first.
+fn by_area(findings: &Findings, category: Category) -> Vec<usize> {
     let all = findings.competitors.iter().enumerate();
-    let mut of_group: Vec<_> = all
-        .filter(|(_, one)| one.group == group)
+    let mut of_category: Vec<_> = all
+        .filter(|(_, one)| one.category == category)
         .map(|(index, _)| (findings.area(index, |score| score.steps), index))
         .collect();
-    of_group.sort_by(|a, b| b.0.total_cmp(&a.0));
-    of_group.into_iter().map(|(_, index)| index).collect()
+    of_category.sort_by(|a, b| b.0.total_cmp(&a.0));
+    of_category.into_iter().map(|(_, index)| index).collect()
 }
 
 /// The competitors in the figures: ours, the search by hand, and the best three that find their own
@@ -129,7 +129,7 @@ fn shown(findings: &Findings) -> Vec<usize> {
     let hand = ["nadamw + cosine, by hand", "sgd, by hand"];
     let mut shown: Vec<_> =
         OURS.iter().chain(&hand).filter_map(|name| findings.named(name)).collect();
-    shown.extend(by_area(findings, Group::RateFree).into_iter().take(3));
+    shown.extend(by_area(findings, Category::RateFree).into_iter().take(3));
     shown
 }
 
@@ -174,7 +174,7 @@ fn summary(page: &mut String, findings: &Findings) {
     }
     *page += "</ul>\n";
     *page += &wins_and_losses(findings);
-    if let Some(&best) = by_area(findings, Group::RateFree).first()
+    if let Some(&best) = by_area(findings, Category::RateFree).first()
         && let (Some(one), Some(regret)) =
             (findings.competitors.get(best), regret_of(findings, best))
     {

@@ -9,8 +9,8 @@ use super::{
 use crate::{
     lab::{
         measures::spread,
-        paper::{Exhibit, Quantity, Series, View},
-        Curve, Group, Record, Results, Scale, Task,
+        paper::{Exhibit, Panel, Quantity, Series},
+        Category, Curve, Record, Results, Scale, Task,
     },
     report::{count, svg::escaped},
     sweep::Ended,
@@ -78,8 +78,8 @@ pub fn paper_html(exhibits: &[Exhibit], results: &Results) -> String {
                 "<p><b>{done} of {all} runs are done.</b> Means are over those that are.</p>"
             );
         }
-        for view in &exhibit.views {
-            page += &shown_view(view, exhibit, &runs);
+        for panel in &exhibit.panels {
+            page += &shown_panel(panel, exhibit, &runs);
         }
     }
     page += NOTES;
@@ -131,7 +131,7 @@ impl<'a> Runs<'a> {
     }
 
     fn has_some(&self, exhibit: &Exhibit) -> bool {
-        let all = exhibit.views.iter().flat_map(View::series);
+        let all = exhibit.panels.iter().flat_map(Panel::series);
         all.into_iter().any(|series| self.best(series, exhibit).is_some())
     }
 
@@ -205,16 +205,16 @@ fn bullets(sentences: &[String]) -> String {
     }
 }
 
-fn shown_view(view: &View, exhibit: &Exhibit, runs: &Runs<'_>) -> String {
-    match view {
-        View::Curves { caption, charts, series } => {
+fn shown_panel(panel: &Panel, exhibit: &Exhibit, runs: &Runs<'_>) -> String {
+    match panel {
+        Panel::Curves { caption, charts, series } => {
             let mut text = format!("<h3>{}</h3>\n<div class=\"charts\">\n", escaped(caption));
             for &quantity in charts {
                 text += &drawn(quantity, series, exhibit, runs);
             }
             text + "</div>\n" + &ends(series, exhibit, runs)
         }
-        View::Grid { caption, columns, rows } => {
+        Panel::Grid { caption, columns, rows } => {
             let cell = |cell: &Series| {
                 runs.best(cell, exhibit).map_or("–".to_owned(), |best| losses(&best.losses()))
             };
@@ -223,8 +223,8 @@ fn shown_view(view: &View, exhibit: &Exhibit, runs: &Runs<'_>) -> String {
             let rows = rows.iter().map(|(label, cells)| {
                 let mut row = vec![label.clone()];
                 row.extend(cells.iter().map(cell));
-                let group = cells.first().and_then(Series::group);
-                (group.unwrap_or(Group::Published), row)
+                let category = cells.first().and_then(Series::category);
+                (category.unwrap_or(Category::Published), row)
             });
             format!("<p>{}</p>\n", escaped(caption)) + &table(&headings, rows)
         }
@@ -287,7 +287,7 @@ fn ends(series: &[Series], exhibit: &Exhibit, runs: &Runs<'_>) -> String {
                 number(time, &|time| format!("{time:.2}")),
                 number(memory, &|bytes| format!("{:.2}", bytes / 1e6)),
             ];
-            Some((best.loss(), (one.group().unwrap_or(Group::Published), row)))
+            Some((best.loss(), (one.category().unwrap_or(Category::Published), row)))
         })
         .collect();
     rows.sort_by(|a, b| a.0.total_cmp(&b.0));

@@ -2,7 +2,7 @@
 
 use super::words::{percent, regret_of};
 use crate::{
-    lab::{measures::spread, Findings, Group, OfTask, Score},
+    lab::{measures::spread, Category, Findings, OfTask, Score},
     report::svg::escaped,
 };
 use std::fmt::Write;
@@ -17,23 +17,23 @@ pub(super) fn loss(loss: f64) -> String {
     }
 }
 
-fn class(group: Group) -> &'static str {
-    match group {
-        Group::Learned | Group::Starts | Group::Tried => " class=\"ours\"",
-        Group::HandNAdamW | Group::HandSgd => " class=\"hand\"",
+fn class(category: Category) -> &'static str {
+    match category {
+        Category::Learned | Category::Starts | Category::Tried => " class=\"ours\"",
+        Category::HandNAdamW | Category::HandSgd => " class=\"hand\"",
         _ => "",
     }
 }
 
 pub(super) fn table(
     headings: &[&str],
-    rows: impl IntoIterator<Item = (Group, Vec<String>)>,
+    rows: impl IntoIterator<Item = (Category, Vec<String>)>,
 ) -> String {
     let mut text = String::from("<div class=\"wide\">\n<table>\n<tr>");
     headings.iter().for_each(|heading| text += &format!("<th>{}</th>", escaped(heading)));
     text += "</tr>\n";
-    for (group, row) in rows {
-        let _ = write!(text, "<tr{}>", class(group));
+    for (category, row) in rows {
+        let _ = write!(text, "<tr{}>", class(category));
         row.iter().for_each(|cell| text += &format!("<td>{}</td>", escaped(cell)));
         text += "</tr>\n";
     }
@@ -44,7 +44,7 @@ pub(super) fn table(
 pub(super) fn everyone(findings: &Findings) -> String {
     let all = findings.competitors.iter().enumerate();
     let mut rows: Vec<_> = all
-        .filter(|(_, one)| one.group != Group::Starts)
+        .filter(|(_, one)| one.category != Category::Starts)
         .filter_map(|(index, one)| {
             let regret = regret_of(findings, index)?;
             let time = findings.step_time(index).map_or("–".into(), |time| format!("{time:.2}"));
@@ -60,7 +60,7 @@ pub(super) fn everyone(findings: &Findings) -> String {
                 if one.horizon { "yes" } else { "no" }.to_owned(),
                 time,
             ];
-            Some((regret.middle, (one.group, row)))
+            Some((regret.middle, (one.category, row)))
         })
         .collect();
     rows.sort_by(|a, b| a.0.total_cmp(&b.0));
@@ -99,7 +99,7 @@ pub(super) fn of_task(findings: &Findings, task: &OfTask) -> String {
         .competitors
         .iter()
         .zip(&task.scores)
-        .filter(|(one, _)| one.group != Group::Starts)
+        .filter(|(one, _)| one.category != Category::Starts)
         .filter_map(|(one, score)| {
             let score = score.as_ref()?;
             let name = match one.members.len() {
@@ -120,7 +120,7 @@ pub(super) fn of_task(findings: &Findings, task: &OfTask) -> String {
                 },
                 format!("{:.2}", 1e3 * score.step_seconds),
             ];
-            Some((score.loss(), (one.group, row)))
+            Some((score.loss(), (one.category, row)))
         })
         .collect();
     rows.sort_by(|a, b| a.0.total_cmp(&b.0));
@@ -132,7 +132,7 @@ pub(super) fn of_task(findings: &Findings, task: &OfTask) -> String {
 pub(super) fn starts(findings: &Findings) -> String {
     let all = findings.competitors.iter().enumerate();
     let starts: Vec<_> = all
-        .filter(|(_, one)| one.group == Group::Starts || one.name == "tlr-sgd")
+        .filter(|(_, one)| one.category == Category::Starts || one.name == "tlr-sgd")
         .map(|(index, one)| (index, one.name.strip_prefix("tlr-sgd-from-").unwrap_or("1e-6")))
         .collect();
     let mut headings = vec![""];
@@ -142,7 +142,7 @@ pub(super) fn starts(findings: &Findings) -> String {
         row.extend(starts.iter().map(|&(index, _)| {
             task.score(index).map_or("–".to_owned(), |score| loss(score.loss()))
         }));
-        (Group::Published, row)
+        (Category::Published, row)
     });
     table(&headings, rows)
 }
@@ -162,7 +162,7 @@ mod tests {
 
     #[test]
     fn cells_are_escaped() {
-        let text = table(&["a"], [(Group::Learned, vec!["<b>".to_owned()])]);
+        let text = table(&["a"], [(Category::Learned, vec!["<b>".to_owned()])]);
         assert!(text.contains("<tr class=\"ours\"><td>&lt;b&gt;</td>"));
     }
 }

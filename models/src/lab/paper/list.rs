@@ -1,13 +1,13 @@
 //! The list of exhibits.
 
-use super::{Exhibit, Part, Quantity, Series, View};
+use super::{Exhibit, Panel, Part, Quantity, Series};
 use crate::{
     baselines::{Adam, AnyPeer, RmsProp, Sls, Sps},
     lab::{
         contender::ours,
         contenders::{self, by_hand, peer, published, range_tests, rate_free},
         tasks::paper::{CIFAR, MNIST, PICTURES, TRANSLATION},
-        Contender, Group, Scale, Task,
+        Category, Contender, Scale, Task,
     },
     train::{Base, Mode, Options, Rule, Shape},
 };
@@ -22,8 +22,9 @@ use Quantity::{Accuracy, Rate, Testing, Training};
 /// let table = all.iter().find(|one| one.part == Part::Table1).expect("it is in the list");
 /// // Thirteen methods from three starting rates; each learns the task in four batch sizes.
 /// assert_eq!((table.contenders().len(), table.tasks.len()), (13 * 3, 4));
-/// let view = &table.views[0];
-/// assert!(!view.caption().is_empty() && view.series().iter().all(|one| one.group().is_some()));
+/// let panel = &table.panels[0];
+/// assert!(!panel.caption().is_empty());
+/// assert!(panel.series().iter().all(|one| one.category().is_some()));
 /// ```
 pub fn exhibits(scale: Scale) -> Vec<Exhibit> {
     vec![
@@ -82,14 +83,14 @@ fn fig1() -> Exhibit {
             ("p, the part of an epoch between two decisions, at γ = 0.2", over_p),
             ("γ, the damping of a decision, at p = 0.33", over_damping),
         ]
-        .map(|(over, series)| View::Curves {
+        .map(|(over, series)| Panel::Curves {
             caption: format!("{whose}: over {over}."),
             charts: vec![Rate],
             series: series.into(),
         })
     };
-    let mut views = Vec::from(rows("The paper's rule as printed, from 1e-3", printed(1e-3)));
-    views.extend(rows("This library", ours(Base::Sgd)));
+    let mut panels = Vec::from(rows("The paper's rule as printed, from 1e-3", printed(1e-3)));
+    panels.extend(rows("This library", ours(Base::Sgd)));
     Exhibit {
         part: Part::Fig1,
         title: "Figure 1: rates over p and over γ",
@@ -97,12 +98,12 @@ fn fig1() -> Exhibit {
                 and a decay. It does not name the starting rate; here it is 1e-3. This library \
                 looks for its start by itself.",
         tasks: vec![of_mnist()],
-        views,
+        panels,
     }
 }
 
 fn fig2() -> Exhibit {
-    let view = |caption: &str, options: &dyn Fn(f64) -> Options| View::Curves {
+    let panel = |caption: &str, options: &dyn Fn(f64) -> Options| Panel::Curves {
         caption: caption.to_owned(),
         charts: vec![Training, Rate],
         series: ten_to_minus(1..=9)
@@ -115,13 +116,13 @@ fn fig2() -> Exhibit {
         about: "The rate that training begins with should not matter. With p = 0.2 and γ = 0.33, \
                 the paper's defaults.",
         tasks: vec![of_mnist()],
-        views: vec![
-            view("The paper's rule as printed.", &printed),
-            view("The paper's rule with this library's safeguard.", &|rate| Options {
+        panels: vec![
+            panel("The paper's rule as printed.", &printed),
+            panel("The paper's rule with this library's safeguard.", &|rate| Options {
                 safeguard: true,
                 ..printed(rate)
             }),
-            view(
+            panel(
                 "This library, which looks for its start: one line hides the others where they \
                  are the same.",
                 &|rate| Options { rate, ..ours(Base::Sgd) },
@@ -134,7 +135,7 @@ fn fig2() -> Exhibit {
 type AtRate = Box<dyn Fn(f64) -> Options>;
 
 /// A table over three starting rates, with these values of η for each of the two first-order rules.
-fn against_hypergradients(additive: &[f64], multiplicative: &[f64]) -> View {
+fn against_hypergradients(additive: &[f64], multiplicative: &[f64]) -> Panel {
     let mut methods: Vec<(String, AtRate)> = vec![
         ("this library".to_owned(), Box::new(|rate| Options { rate, ..ours(Base::Sgd) })),
         ("the paper's rule as printed".to_owned(), Box::new(printed)),
@@ -155,7 +156,7 @@ fn against_hypergradients(additive: &[f64], multiplicative: &[f64]) -> View {
         let cells = rates.iter().map(cell).collect();
         (name, cells)
     });
-    View::Grid {
+    Panel::Grid {
         caption: "Final test loss from each starting rate, mean ± deviation over batch sizes and \
                   seeds. The rules of first order decide as often as the learned rate and on the \
                   same averages of gradients, as in the paper, and have no safeguard."
@@ -172,7 +173,7 @@ fn table1_mnist() -> Exhibit {
         title: "Table 1, on MNIST: learned rates and hypergradients",
         about: "The paper shows the best two η of five for either rule; here are all.",
         tasks: MNIST.into(),
-        views: vec![against_hypergradients(&etas, &etas)],
+        panels: vec![against_hypergradients(&etas, &etas)],
     }
 }
 
@@ -185,13 +186,13 @@ fn table1_cifar(scale: Scale) -> Exhibit {
                 over batches of 64, 128, 256 and 512 needs a GPU: below full scale the network and \
                 the images are smaller, and batches are of 64 and 128.",
         tasks: CIFAR.into_iter().take(batches).collect(),
-        views: vec![against_hypergradients(&[1e-1, 1e-2], &[1e-4, 1e-5])],
+        panels: vec![against_hypergradients(&[1e-1, 1e-2], &[1e-4, 1e-5])],
     }
 }
 
 /// A peer at its published rate.
 fn plainly(label: &str, name: &str, rule: impl Into<AnyPeer>) -> Series {
-    Series::new(label, peer(name, Group::Published, 1, rule))
+    Series::new(label, peer(name, Category::Published, 1, rule))
 }
 
 /// The paper's optimizers for images: the learned rate of both kinds, and what it is compared with.
@@ -202,10 +203,10 @@ fn of_images(line_search: bool) -> Vec<Series> {
         Series::new("the paper's rule, from 0.1", Contender::of(printed(0.1))),
         Series::new("SGD, multistep, from 0.1", Contender::of(multistep)),
         plainly("Adam", "adam", Adam::default()),
-        Series::new("SPS", peer("sps", Group::RateFree, 0, Sps::default())),
+        Series::new("SPS", peer("sps", Category::RateFree, 0, Sps::default())),
     ];
     if line_search {
-        all.push(Series::new("SLS", peer("sls", Group::RateFree, 0, Sls::default())));
+        all.push(Series::new("SLS", peer("sls", Category::RateFree, 0, Sls::default())));
         all.push(plainly("RMSprop", "rmsprop", RmsProp::default()));
         all.push(Series::new("tlr around momentum", Contender::of(ours(Base::Momentum))));
     }
@@ -221,7 +222,7 @@ fn fig3() -> Exhibit {
                 run and again after three quarters. RMSprop and momentum are not in the paper's \
                 figure.",
         tasks: vec![of_cifar()],
-        views: vec![View::Curves {
+        panels: vec![Panel::Curves {
             caption: "Nothing had to be chosen for tlr, SLS and SPS.".to_owned(),
             charts: vec![Training, Testing, Accuracy],
             series: of_images(true),
@@ -237,7 +238,7 @@ fn fig4() -> Exhibit {
                 epochs. As in the paper, SLS is left out. Below full scale it shows that the code \
                 runs, and little else: few runs of ResNet-50 learn much from a hundred pictures.",
         tasks: vec![PICTURES],
-        views: vec![View::Curves {
+        panels: vec![Panel::Curves {
             caption: "The same optimizers as in figure 3.".to_owned(),
             charts: vec![Training, Testing, Accuracy],
             series: of_images(false),
@@ -249,7 +250,7 @@ fn fig5() -> Exhibit {
     let around = |base, name: &str, rates: [f64; 4], start| {
         let by_hand = rates.map(|rate| Contender::of(constant(base, rate)));
         let paper = Options { optimizer: base, ..printed(start) };
-        View::Curves {
+        Panel::Curves {
             caption: format!("{name}: the best of four has the least loss, which flatters it."),
             charts: vec![Training, Testing],
             series: vec![
@@ -266,7 +267,7 @@ fn fig5() -> Exhibit {
                 rule begins at 0.1 around SGD and at 1e-4 around Adam; this library at 1e-6, which \
                 does not matter.",
         tasks: vec![TRANSLATION],
-        views: vec![
+        panels: vec![
             around(Base::Sgd, "SGD", [1.0, 0.3, 0.1, 0.03], 0.1),
             around(Base::Adam, "Adam", [1e-2, 3e-3, 1e-3, 3e-4], 1e-4),
         ],
@@ -301,7 +302,7 @@ fn ablations(title: &'static str, task: Task) -> Exhibit {
                 wrong; the horizon lets the rate sink to 0 at the end; the aligned rule of this \
                 library takes each Newton step from the rate that was in force.",
         tasks: vec![task],
-        views: vec![View::Grid {
+        panels: vec![Panel::Grid {
             caption: "Final test loss from each starting rate, mean ± deviation over seeds."
                 .to_owned(),
             columns: rates.iter().map(|rate| format!("from {rate:e}")).collect(),
@@ -311,24 +312,24 @@ fn ablations(title: &'static str, task: Task) -> Exhibit {
 }
 
 fn peers() -> Exhibit {
-    let of_group = |label: &str, group| Series {
+    let of_category = |label: &str, category| Series {
         label: label.to_owned(),
-        of: by_hand().into_iter().filter(|one| one.group == group).collect(),
+        of: by_hand().into_iter().filter(|one| one.category == category).collect(),
     };
     let alone = |one: Contender| Series::new(one.name.clone(), one);
     let mut series: Vec<Series> = contenders::learned().into_iter().map(alone).collect();
     series.extend(rate_free().into_iter().map(alone));
     series.extend(published().into_iter().map(alone));
     series.extend(range_tests().into_iter().map(alone));
-    series.push(of_group("NAdamW + cosine, best of 6", Group::HandNAdamW));
-    series.push(of_group("SGD, best of 20", Group::HandSgd));
+    series.push(of_category("NAdamW + cosine, best of 6", Category::HandNAdamW));
+    series.push(of_category("SGD, best of 20", Category::HandSgd));
     Exhibit {
         part: Part::Peers,
         title: "Optimizers of today, and a search by hand",
         about: "All contenders of the laboratory on one task more. `reproduce run` has them on \
                 fifteen others, with profiles and regrets.",
         tasks: vec![of_mnist()],
-        views: vec![View::Curves {
+        panels: vec![Panel::Curves {
             caption: "The least final test loss first.".to_owned(),
             charts: Vec::new(),
             series,

@@ -6,7 +6,7 @@ mod list;
 #[cfg(feature = "lab")]
 pub use list::exhibits;
 
-use super::{Contender, Group, Task};
+use super::{Category, Contender, Task};
 
 /// A part of the evidence, which can be made by itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,11 +43,11 @@ impl Series {
         Self { label: label.into(), of: vec![contender] }
     }
 
-    /// The group of the contenders, which is the same for all of them.
+    /// The category of the contenders, which is the same for all of them.
     ///
     /// Example: [`exhibits`].
-    pub fn group(&self) -> Option<Group> {
-        self.of.first().map(|one| one.group)
+    pub fn category(&self) -> Option<Category> {
+        self.of.first().map(|one| one.category)
     }
 }
 
@@ -66,7 +66,7 @@ pub enum Quantity {
 
 /// How runs are shown.
 #[derive(Clone, Debug, PartialEq)]
-pub enum View {
+pub enum Panel {
     /// A chart for each quantity, and a table of the ends.
     Curves {
         /// What is to be seen.
@@ -87,7 +87,7 @@ pub enum View {
     },
 }
 
-impl View {
+impl Panel {
     /// What is to be seen.
     ///
     /// Example: [`exhibits`].
@@ -120,7 +120,7 @@ pub struct Exhibit {
     /// The tasks. Each series is trained on all of them.
     pub tasks: Vec<Task>,
     /// How it is drawn.
-    pub views: Vec<View>,
+    pub panels: Vec<Panel>,
 }
 
 impl Exhibit {
@@ -129,7 +129,7 @@ impl Exhibit {
     /// Example: [`exhibits`].
     pub fn contenders(&self) -> Vec<&Contender> {
         let mut all: Vec<&Contender> = Vec::new();
-        for one in self.views.iter().flat_map(View::series).flat_map(|series| &series.of) {
+        for one in self.panels.iter().flat_map(Panel::series).flat_map(|series| &series.of) {
             if !all.iter().any(|known| known.name == one.name) {
                 all.push(one);
             }

@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     data::{
-        folder::{write_drawn, Folder, Pictures, Preparation, View},
+        folder::{write_drawn, Crop, Folder, Pictures, Preparation},
         Batches,
     },
     lab::{place::at_place, Batch, Budget, Folders, Place, Problem, Scale, TaskDevice, Tested},
@@ -73,10 +73,10 @@ type Read = (Vec<f32>, Vec<usize>, [usize; 4]);
 
 impl<M> OfFolder<M> {
     /// Reads some pictures.
-    fn read(&self, pictures: &Pictures, numbers: &[usize], view: View) -> Result<Read, TrainError> {
+    fn read(&self, pictures: &Pictures, numbers: &[usize], crop: Crop) -> Result<Read, TrainError> {
         let mut pixels = Vec::new();
         for &number in numbers {
-            pixels.extend(pictures.read(number, &self.preparation, view)?);
+            pixels.extend(pictures.read(number, &self.preparation, crop)?);
         }
         let label = |&number: &usize| pictures.get(number).map(|(_, label)| label);
         let side = self.preparation.side as usize;
@@ -115,8 +115,8 @@ impl<M: Network<Number = f32, Device: TaskDevice>> Problem for OfFolder<M> {
         Batch { examples, epoch, seed }: Batch<'_>,
         gradients: Gradients<f32, M::Device>,
     ) -> Result<TrainLoss<M::Device>, TrainError> {
-        let view = View::Random { seed, epoch };
-        let (pixels, labels, shape) = self.read(&self.folder.train, examples, view)?;
+        let crop = Crop::Random { seed, epoch };
+        let (pixels, labels, shape) = self.read(&self.folder.train, examples, crop)?;
         let logits = model.train_logits(device, (&pixels, shape), gradients)?;
         Ok(cross_entropy_with_logits_loss(logits, one_hot::<M>(device, &labels)?))
     }
@@ -126,7 +126,7 @@ impl<M: Network<Number = f32, Device: TaskDevice>> Problem for OfFolder<M> {
         let (mut sum, mut right) = (0.0, 0);
         let all: Vec<usize> = (0..val.len()).collect();
         for numbers in all.chunks(self.batch) {
-            let (pixels, labels, shape) = self.read(val, numbers, View::Centre)?;
+            let (pixels, labels, shape) = self.read(val, numbers, Crop::Centre)?;
             let tested = classify(device, model, (&pixels, shape), &labels)?;
             (sum, right) = (sum + tested.0, right + tested.1);
         }

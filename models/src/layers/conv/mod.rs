@@ -24,7 +24,7 @@ pub(super) use on_cpu::on_cpu;
 #[cfg(feature = "cuda")]
 pub(super) use on_cuda::{on_cuda, plan};
 
-use super::LayerError;
+use super::{LayerError, Misfit};
 use dfdx::prelude::{Const, ConstDim, Dim, Tensor};
 
 /// A batch of images: `(batch, channels, height, width)`.
@@ -85,10 +85,7 @@ fn geometry<const I: usize, const O: usize, const K: usize, const G: usize, Err>
     let (Some(out_height), Some(out_width)) = (out(height), out(width)) else {
         return Err(LayerError::Shape {
             layer: format!("convolution of {I} to {O} channels by {K}x{K} pixels, {sliding:?}"),
-            what: format!(
-                "images of {height}x{width} pixels; with their padding they must hold the filter, \
-                 and stride and dilation are at least 1"
-            ),
+            misfit: Misfit::Filter { height, width },
         });
     };
     let Sliding { stride, padding, dilation } = sliding;

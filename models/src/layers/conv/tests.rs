@@ -277,7 +277,8 @@ fn images_smaller_than_the_filter() {
     let conv = dev.build_module::<builder::Conv2d<1, 1, 5, 1, 1>, f32>();
     let x: Tensor<(usize, Const<1>, usize, usize), f32, _> = dev.zeros_like(&(1, Const, 2, 9));
     let error = conv.try_forward(x).unwrap_err();
-    assert!(matches!(error, LayerError::Shape { .. }));
+    let misfit = Misfit::Filter { height: 2, width: 9 };
+    assert!(matches!(&error, LayerError::Shape { misfit: found, .. } if *found == misfit));
     let text = error.to_string();
     assert!(text.contains("5x5") && text.contains("2x9"), "{text}");
     let x: Tensor<(usize, Const<1>, usize, usize), f32, _> = dev.zeros_like(&(1, Const, 3, 9));

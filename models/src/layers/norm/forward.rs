@@ -2,7 +2,7 @@
 //! running ones.
 
 use super::BatchNorm2d;
-use crate::layers::{Kernels, LayerError, Planes};
+use crate::layers::{Kernels, LayerError, Misfit, Planes};
 use dfdx::{
     nn::{Module, ModuleMut},
     prelude::{Dim, Dtype, HasShape, NoneTape, OwnedTape},
@@ -49,9 +49,7 @@ where
         if values < 2 {
             return Err(LayerError::Shape {
                 layer: format!("batch norm of {C} channels"),
-                what: format!(
-                    "{values} value(s) in a channel, which have no variance; train with more"
-                ),
+                misfit: Misfit::NoVariance { values },
             });
         }
         let (y, mean, var) = D::try_train_batch_norm2d(x, self)?;

@@ -14,7 +14,7 @@ use super::{
     element::Element,
     scratch::Scratch,
     shares::Shares,
-    LayerError, Planes,
+    LayerError, Misfit, Planes,
 };
 use dfdx::prelude::{
     Axes3, Axis, BroadcastTo, Const, Cpu, CpuError, Device, Dim, Dtype, GatherTo, Gradients,
@@ -47,10 +47,7 @@ fn geometry<Err>(
             layer: format!(
                 "pooling of {kernel}x{kernel} pixels, stride {stride}, padding {padding}"
             ),
-            what: format!(
-                "images of {height}x{width} pixels; with their padding they must hold the window, \
-                 the padding is at most half of it, and the stride at least 1"
-            ),
+            misfit: Misfit::Window { height, width },
         });
     };
     Ok(Geometry {

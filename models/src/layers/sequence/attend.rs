@@ -14,7 +14,7 @@ use crate::layers::{
     scratch::Scratch,
     shares::Shares,
     simd::{exponentials, vectorized},
-    LayerError,
+    LayerError, Misfit,
 };
 use dfdx::prelude::{
     Axes4, Axis, BroadcastTo, Const, Cpu, CpuError, Device, Dtype, Gradients, HasErr, HasShape,
@@ -112,18 +112,16 @@ where
     let wrong = [("queries", q, queries), ("keys", k, keys), ("values", v, keys)]
         .into_iter()
         .find(|(_, rows, length)| batch.checked_mul(*length) != Some(rows.shape().0));
-    let what = if let Some((name, rows, length)) = wrong {
-        let rows = rows.shape().0;
-        format!("{rows} rows of {name}, and {batch} sequences of {length} ask for others")
+    let misfit = if let Some((of, rows, length)) = wrong {
+        Misfit::SequenceRows { of, rows: rows.shape().0, batch, length }
     } else if let Some(padding) =
         mask.keys.as_ref().filter(|padding| (padding.batch, padding.length) != (batch, keys))
     {
-        let (length, other) = (padding.length, padding.batch);
-        format!("a padding of {other} sequences of {length} for {batch} of {keys} keys")
+        Misfit::Padding { padding: (padding.batch, padding.length), keys: (batch, keys) }
     } else {
         return Ok(());
     };
-    Err(LayerError::Shape { layer: format!("attention of {M} features"), what })
+    Err(LayerError::Shape { layer: format!("attention of {M} features"), misfit })
 }
 
 /// Attention by dfdx's own operations, on any device.

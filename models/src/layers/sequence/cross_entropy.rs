@@ -13,7 +13,7 @@ use crate::layers::{
     scratch::Scratch,
     shares::Shares,
     simd::{exponentials, vectorized},
-    LayerError,
+    LayerError, Misfit,
 };
 use dfdx::prelude::{
     Axis, Cpu, CpuError, Device, Dtype, Gradients, HasErr, HasShape, PutTape, Rank0, SelectTo,
@@ -32,14 +32,14 @@ where
     D: Storage<E>,
 {
     let rows = logits.shape().0;
-    let what = if labels.len() != rows {
-        format!("{} labels for {rows} rows", labels.len())
+    let misfit = if labels.len() != rows {
+        Misfit::Labels { labels: labels.len(), rows }
     } else if let Some(label) = labels.iter().find(|label| **label != ignored && **label >= V) {
-        format!("label {label}, and the last is {}", V.saturating_sub(1))
+        Misfit::Label { label: *label, classes: V }
     } else {
         return Ok(());
     };
-    Err(LayerError::Shape { layer: format!("cross entropy of {V} classes"), what })
+    Err(LayerError::Shape { layer: format!("cross entropy of {V} classes"), misfit })
 }
 
 /// One over the number of rows that count; 0 if none does.
@@ -204,9 +204,12 @@ mod tests {
 
     #[test]
     fn labels_that_do_not_fit_are_errors() {
-        for labels in [&[0, 1][..], &[0, 1, 4]] {
+        for (labels, expected) in [
+            (&[0, 1][..], Misfit::Labels { labels: 2, rows: 3 }),
+            (&[0, 1, 4], Misfit::Label { label: 4, classes: 4 }),
+        ] {
             let loss = Cpu::try_cross_entropy(logits::<4>(3), labels, IGNORED);
-            assert!(matches!(loss, Err(LayerError::Shape { .. })));
+            assert!(matches!(loss, Err(LayerError::Shape { misfit, .. }) if misfit == expected));
         }
     }
 

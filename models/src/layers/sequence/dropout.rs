@@ -9,6 +9,7 @@ pub(super) use on_cuda::on_cuda;
 use super::Rows;
 use crate::layers::{
     buffer, element::Element, scratch::Scratch, shares::Shares, simd::vectorized, LayerError,
+    Misfit,
 };
 use dfdx::prelude::{
     Const, Cpu, CpuError, Device, Dtype, Gradients, HasErr, HasShape, NoneTape, PutTape, RandomU64,
@@ -135,7 +136,7 @@ where
     } else {
         Err(LayerError::Shape {
             layer: format!("residual sum of rows of {M}"),
-            what: format!("{x} rows to add to {onto}"),
+            misfit: Misfit::Rows { rows: x, onto },
         })
     }
 }
@@ -341,7 +342,8 @@ mod tests {
         let x: Matrix = dev.ones_like(&(2, Const));
         let onto: Matrix = dev.ones_like(&(3, Const));
         let error = Cpu::try_drop_and_add(x, &onto, DropoutRate::NONE).err().unwrap();
-        assert!(matches!(error, LayerError::Shape { .. }), "{error}");
+        let misfit = Misfit::Rows { rows: 2, onto: 3 };
+        assert!(matches!(&error, LayerError::Shape { misfit: found, .. } if *found == misfit));
     }
 
     #[test]

@@ -7,7 +7,7 @@ mod on_cuda;
 pub(super) use on_cuda::on_cuda;
 
 use super::{Ids, Sequences};
-use crate::layers::{buffer, element::Element, scratch::Scratch, LayerError};
+use crate::layers::{buffer, element::Element, scratch::Scratch, LayerError, Misfit};
 use dfdx::prelude::{
     Axis, BroadcastTo, Const, Cpu, CpuError, Device, Dtype, GatherTo, Gradients, HasShape, PutTape,
     Rank2, SplitTape, Tape, Tensor, TryAdd, TryMul,
@@ -34,7 +34,7 @@ pub(super) fn check<const V: usize, Err>(ids: &[usize]) -> Result<(), LayerError
     match ids.iter().find(|id| **id >= V) {
         Some(id) => Err(LayerError::Shape {
             layer: format!("embedding of {V} tokens"),
-            what: format!("token id {id}, and the last is {}", V.saturating_sub(1)),
+            misfit: Misfit::TokenId { id: *id, tokens: V },
         }),
         None => Ok(()),
     }
@@ -194,6 +194,7 @@ mod tests {
         let dev = Cpu::default();
         let weight: Tensor<Rank2<4, 3>, f64, _> = dev.zeros();
         let y = Cpu::try_embedding(ids(&dev), &weight, EmbeddingOptions::default());
-        assert!(matches!(y, Err(LayerError::Shape { .. })));
+        let misfit = Misfit::TokenId { id: 4, tokens: 4 };
+        assert!(matches!(y, Err(LayerError::Shape { misfit: found, .. }) if found == misfit));
     }
 }

@@ -177,18 +177,18 @@ fn everything_that_differs_is_named() {
     let expected = [
         WeightsDifference::Shape {
             name: "0.weight".into(),
-            source: "0.weight".into(),
+            location: "0.weight".into(),
             expected: vec![3, 2],
             found: vec![2, 3],
         },
         WeightsDifference::Dtype {
             name: "0.bias".into(),
-            source: "0.bias".into(),
+            location: "0.bias".into(),
             found: "I64".into(),
         },
-        WeightsDifference::Missing { name: "1.weight".into(), source: "1.weight".into() },
-        WeightsDifference::Range { name: "1.bias".into(), source: "1.bias".into() },
-        WeightsDifference::Extra { source: "other".into() },
+        WeightsDifference::Missing { name: "1.weight".into(), location: "1.weight".into() },
+        WeightsDifference::Range { name: "1.bias".into(), location: "1.bias".into() },
+        WeightsDifference::Extra { location: "other".into() },
     ];
     assert_eq!(found, expected);
     assert_eq!(model.0.weight.array(), before.0.weight.array());
@@ -219,11 +219,11 @@ fn packed_projections() {
 fn parts_that_nobody_asks_for_are_extra() {
     let mut model = small::<f64>();
     let entries = [f32s("packed_weight", &[9, 2], 0.0), f32s("packed_bias", &[9], 0.0)];
-    let names = Names::new(|name| Source { name: format!("packed_{name}"), part: Some((1, 3)) });
+    let names = Names::new(|name| Location { name: format!("packed_{name}"), part: Some((1, 3)) });
     let found = mismatch(load_bytes(&mut model, &file(&entries), &names));
     assert_eq!(found.len(), 4);
-    let part = Source { name: "packed_bias".into(), part: Some((0, 3)) };
-    assert_eq!(found[0], WeightsDifference::Extra { source: part });
+    let part = Location { name: "packed_bias".into(), part: Some((0, 3)) };
+    assert_eq!(found[0], WeightsDifference::Extra { location: part });
 }
 
 // Two numbers without dimensions, packed into a vector. Fails if the loader looks for them in a
@@ -233,7 +233,7 @@ fn packed_numbers() {
     let dev = Cpu::default();
     let mut model: (Tensor<Rank0, f64, Cpu>, Tensor<Rank0, f64, Cpu>) = (dev.zeros(), dev.zeros());
     let names = || {
-        Names::new(|name| Source {
+        Names::new(|name| Location {
             name: "packed".into(),
             part: Some((usize::from(name.starts_with('1')), 2)),
         })
@@ -249,7 +249,7 @@ fn packed_numbers() {
 fn a_part_that_cannot_be_is_missing() {
     let entries = [f32s("packed", &[9, 2], 0.0), f32s("bias", &[3], 0.0)];
     let names = Names::new(|name| match name {
-        "weight" => Source { name: "packed".into(), part: Some((3, 3)) },
+        "weight" => Location { name: "packed".into(), part: Some((3, 3)) },
         other => other.into(),
     });
     let found = mismatch(load_bytes(&mut small::<f64>(), &file(&entries), &names));
@@ -278,14 +278,14 @@ fn a_packed_tensor_of_another_shape() {
 #[test]
 fn names_of_a_transformer() {
     let names = Names::torch_transformer().prefix("encoder.", "tr.encoder.");
-    let source = |name| names.source(name).to_string();
+    let location = |name| names.location(name).to_string();
     assert_eq!(
-        source("encoder.layers.1.self_attn.v_proj.bias"),
+        location("encoder.layers.1.self_attn.v_proj.bias"),
         "tr.encoder.layers.1.self_attn.in_proj_bias (part 3 of 3)"
     );
-    assert_eq!(source("encoder.norm.gamma"), "tr.encoder.norm.weight");
-    assert_eq!(source("decoder.layers.0.norm3.beta"), "decoder.layers.0.norm3.bias");
-    assert_eq!(source("generator.bias"), "generator.bias");
+    assert_eq!(location("encoder.norm.gamma"), "tr.encoder.norm.weight");
+    assert_eq!(location("decoder.layers.0.norm3.beta"), "decoder.layers.0.norm3.bias");
+    assert_eq!(location("generator.bias"), "generator.bias");
 }
 
 // The tensors that are trained after loading are those that were loaded: the names reach all of a

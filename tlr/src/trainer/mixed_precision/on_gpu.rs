@@ -76,8 +76,8 @@ where
     let Some(seen) = seen else { return Ok(None) };
     if seen.iter().any(|seen| seen.is_zero) {
         // dfdx has made one of zeros where there was none.
-        optim::gradients::check(model, gradients)
-            .map_err(|error| optim::gradients::to_error(model, &error))?;
+        let checked = optim::gradients::check(model, gradients);
+        checked.map_err(|error| optim::gradients::to_error(model, &error))?;
     }
     let are_finite = Some(seen.iter().all(|seen| seen.is_finite));
     Ok(Some(Unscaled { gradients: own, are_finite }))

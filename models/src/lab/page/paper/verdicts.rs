@@ -8,13 +8,13 @@ use super::{
 use crate::{
     lab::{
         measures::{regret, spread},
-        paper::{Exhibit, Series, View},
-        Group,
+        paper::{Exhibit, Panel, Series},
+        Category,
     },
     report::svg::escaped,
 };
 
-/// A sentence on each view: first the views with this library beside others, then those with its
+/// A sentence on each panel: first the panels with this library beside others, then those with its
 /// variants only, and those whose runs are not all done.
 pub(super) fn verdicts(
     exhibits: &[&Exhibit],
@@ -29,8 +29,8 @@ pub(super) fn verdicts(
             unfinished.push(format!("<b>{title}</b>: {done} of {all} runs are done."));
             continue;
         }
-        for view in &exhibit.views {
-            let methods = methods(view, exhibit, runs);
+        for panel in &exhibit.panels {
+            let methods = methods(panel, exhibit, runs);
             let ours = least(methods.iter().filter(|one| one.is_ours()));
             let other = best_of_the_others(&methods);
             let (Some(best), Some(worst)) =
@@ -43,7 +43,7 @@ pub(super) fn verdicts(
                 _ => varied.push(format!(
                     "<b>{}</b>: {} Final test losses go from {} ({}) to {} ({}).",
                     escaped(title),
-                    escaped(view.caption()),
+                    escaped(panel.caption()),
                     loss(best.loss),
                     escaped(best.label),
                     loss(worst.loss),
@@ -73,13 +73,13 @@ fn beside(title: &str, ours: &Method<'_>, other: &Method<'_>) -> String {
 /// A line of a figure or a row of a table, with its mean loss.
 struct Method<'a> {
     label: &'a str,
-    group: Option<Group>,
+    category: Option<Category>,
     loss: f64,
 }
 
 impl Method<'_> {
     fn is_ours(&self) -> bool {
-        matches!(self.group, Some(Group::Learned | Group::Starts))
+        matches!(self.category, Some(Category::Learned | Category::Starts))
     }
 }
 
@@ -87,7 +87,7 @@ impl Method<'_> {
 /// variants of the learned rate.
 fn best_of_the_others<'a, 'b>(methods: &'a [Method<'b>]) -> Option<&'a Method<'b>> {
     let others = || methods.iter().filter(|one| !one.is_ours());
-    others().any(|one| one.group != Some(Group::Tried)).then(|| least(others()))?
+    others().any(|one| one.category != Some(Category::Tried)).then(|| least(others()))?
 }
 
 fn least<'a, 'b>(methods: impl Iterator<Item = &'a Method<'b>>) -> Option<&'a Method<'b>>
@@ -97,18 +97,18 @@ where
     methods.min_by(|a, b| a.loss.total_cmp(&b.loss))
 }
 
-fn methods<'a>(view: &'a View, exhibit: &Exhibit, runs: &Runs<'_>) -> Vec<Method<'a>> {
+fn methods<'a>(panel: &'a Panel, exhibit: &Exhibit, runs: &Runs<'_>) -> Vec<Method<'a>> {
     let of = |label: &'a str, cells: &[Series]| {
         let losses: Option<Vec<_>> =
             cells.iter().map(|cell| Some(runs.best(cell, exhibit)?.loss())).collect();
-        let group = cells.first().and_then(Series::group);
-        Some(Method { label, group, loss: spread(&losses?)?.0 })
+        let category = cells.first().and_then(Series::category);
+        Some(Method { label, category, loss: spread(&losses?)?.0 })
     };
-    match view {
-        View::Curves { series, .. } => {
+    match panel {
+        Panel::Curves { series, .. } => {
             series.iter().filter_map(|one| of(&one.label, std::slice::from_ref(one))).collect()
         }
-        View::Grid { rows, .. } => {
+        Panel::Grid { rows, .. } => {
             rows.iter().filter_map(|(label, cells)| of(label, cells)).collect()
         }
     }
@@ -121,11 +121,11 @@ mod tests {
     // Fails if a loss to the paper's rule is not told, or if variants count as others.
     #[test]
     fn the_papers_rule_is_one_of_the_others() {
-        let method = |label, group, loss| Method { label, group: Some(group), loss };
-        let ours = || method("tlr", Group::Learned, 1.0);
-        let rule = || method("the paper's rule", Group::Tried, 0.9);
+        let method = |label, category, loss| Method { label, category: Some(category), loss };
+        let ours = || method("tlr", Category::Learned, 1.0);
+        let rule = || method("the paper's rule", Category::Tried, 0.9);
         let other = |methods: &[Method<'_>]| Some(best_of_the_others(methods)?.label.to_owned());
-        let adam = || method("adam", Group::Published, 1.1);
+        let adam = || method("adam", Category::Published, 1.1);
         assert_eq!(other(&[ours(), rule(), adam()]), Some("the paper's rule".to_owned()));
         assert_eq!(other(&[ours(), adam()]), Some("adam".to_owned()));
         assert_eq!(other(&[ours(), rule()]), None);

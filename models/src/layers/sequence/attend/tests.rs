@@ -205,13 +205,19 @@ fn sizes_that_do_not_fit_are_errors() {
     let fits = AttentionSizes { batch: 2, queries: 3, keys: 4 };
     let mask = AttentionMask::default();
     assert!(attend(fits, &mask).is_ok());
-    for sizes in [
-        AttentionSizes { batch: 1, ..fits },
-        AttentionSizes { queries: 4, ..fits },
-        AttentionSizes { keys: 3, ..fits },
+    let misfit = |sizes, mask: &AttentionMask| match attend(sizes, mask).err() {
+        Some(LayerError::Shape { misfit, .. }) => Some(misfit),
+        _ => None,
+    };
+    for (sizes, of, rows, length) in [
+        (AttentionSizes { batch: 1, ..fits }, "queries", 6, 3),
+        (AttentionSizes { queries: 4, ..fits }, "queries", 6, 4),
+        (AttentionSizes { keys: 3, ..fits }, "keys", 8, 3),
     ] {
-        assert!(matches!(attend(sizes, &mask), Err(LayerError::Shape { .. })));
+        let expected = Misfit::SequenceRows { of, rows, batch: sizes.batch, length };
+        assert_eq!(misfit(sizes, &mask), Some(expected));
     }
     let mask = AttentionMask { causal: false, keys: Some(padding(4, 2)) };
-    assert!(matches!(attend(fits, &mask), Err(LayerError::Shape { .. })));
+    let expected = Misfit::Padding { padding: (4, 2), keys: (2, 4) };
+    assert_eq!(misfit(fits, &mask), Some(expected));
 }

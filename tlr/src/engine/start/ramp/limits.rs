@@ -27,6 +27,14 @@ pub(super) fn most_steps_a_look(horizon: Option<u64>) -> u64 {
     horizon.map_or(MOST_STEPS_A_LOOK, |steps| (steps / LOOK_OF).clamp(1, MOST_STEPS_A_LOOK))
 }
 
+/// How many gradients the direction of a normalized step averages, by the noise that is left:
+/// (1+β)/(1−β). It is always less than [`MOST_STEPS_A_LOOK`], for so many say that all is noise.
+pub(super) fn averaged_by_a_step(momentum: f64) -> u64 {
+    let averaged = (1.0 + momentum) / (1.0 - momentum);
+    // A little more, because of rounding: it is 19 for 0.9.
+    (averaged + 1e-6).min(MOST_STEPS_A_LOOK as f64 - 1.0) as u64
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -38,5 +46,10 @@ mod tests {
         assert_eq!(limits(None), (200, 64));
         let told = [0, 80, 200, 1000, 6400, 1_000_000].map(|steps| limits(Some(steps)));
         assert_eq!(told, [(8, 1), (8, 1), (8, 1), (31, 7), (200, 50), (200, 64)]);
+    }
+
+    #[test]
+    fn what_a_step_averages() {
+        assert_eq!([0.0, 0.5, 0.9, 0.99].map(averaged_by_a_step), [1, 3, 19, 63]);
     }
 }

@@ -10,7 +10,7 @@ mod trial;
 use super::samples::Samples;
 use crate::engine::{exact, host_facts::HostFacts, products::Slope, safeguard::Safeguard};
 use group::{GroupRamp, Look, MOST_STEPS_A_LOOK};
-use limits::{most_probes, most_steps_a_look, LEAST_PROBES};
+use limits::{averaged_by_a_step, most_probes, most_steps_a_look, LEAST_PROBES};
 use serde::{Deserialize, Serialize};
 
 /// If the slope of all groups together stood out from noise after n probes, the ramp waits for a
@@ -73,7 +73,8 @@ pub(crate) struct Ramp {
     /// Whether steps are as long as the gradients: the weights have moved about as far as
     /// `expected`.
     pub(crate) follows: bool,
-    /// Whether one step is enough to tell half of the first slope from all of it: noise is little.
+    /// Whether noise is little: one step is enough to tell half of the first slope from all of it,
+    /// or around Adam as many as one of its steps averages.
     pub(crate) quiet: bool,
     /// The largest norm of the gradients while the weights had hardly moved.
     #[serde(with = "exact")]
@@ -267,11 +268,12 @@ impl Ramp {
             }
             let judged = self.groups.iter().filter(|group| group.is_moving() && !group.faint);
             let needed = judged.map(GroupRamp::steps_a_look).max().unwrap_or(1);
-            self.quiet = needed == 1;
             let each = needed.min(most_steps_a_look(self.horizon));
             self.stage = Stage::Growing { each, looks: 0, taken: 0 };
             self.moving().for_each(|group| group.raise(4.0));
             self.follows &= self.still_follows(all.moved);
+            let momentum = if self.follows { 0.0 } else { facts.momentum };
+            self.quiet = needed <= averaged_by_a_step(momentum);
         }
         self.expect(all.gradient, facts.momentum);
         Ramped::On

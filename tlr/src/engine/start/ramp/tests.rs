@@ -23,6 +23,16 @@ fn at(stage: Stage, groups: Vec<GroupRamp>) -> Ramp {
     Ramp { groups, stage, gradient: 1.0, ..fresh }
 }
 
+/// The stage in which each step is looked at, before the first.
+fn growing_by_one() -> Stage {
+    Stage::Growing { each: 1, looks: 0, taken: 0 }
+}
+
+/// A group that has had gradients and no slope yet.
+fn unmeasured() -> GroupRamp {
+    GroupRamp { silent: false, ..GroupRamp::new(1.0, false) }
+}
+
 fn growing(each: u64, looks: u64, taken: u64, groups: Vec<GroupRamp>) -> Ramp {
     at(Stage::Growing { each, looks, taken }, groups)
 }
@@ -175,14 +185,35 @@ fn probes_until_the_first_slope_is_known() {
 // same.
 #[test]
 fn a_short_training_does_not_wait_for_noise() {
-    let groups = vec![GroupRamp::new(1.0, false)];
-    let mut ramp = Ramp { horizon: Some(100), ..at(Stage::Probing, groups) };
+    let mut ramp = Ramp { horizon: Some(100), ..at(Stage::Probing, vec![unmeasured()]) };
     for count in 1..=8 {
         assert_eq!(ramp.stage, Stage::Probing);
         see(&mut ramp, &[slope(noise(count))], None);
     }
-    assert_eq!(ramp.stage, Stage::Growing { each: 1, looks: 0, taken: 0 });
+    assert_eq!(ramp.stage, growing_by_one());
     assert!(!ramp.quiet);
+}
+
+// By hand: slopes around −1 with a deviation of σ need ⌈4σ²⌉ steps. A step of Adam averages 19,
+// where steps follow the gradients one has to be enough.
+#[test]
+fn noise_that_a_step_averages_is_little() {
+    let quiet = |steps: f64, follows, momentum| {
+        let off = (steps * 7.0 / 32.0).sqrt();
+        let mut ramp = Ramp { horizon: Some(100), ..at(Stage::Probing, vec![unmeasured()]) };
+        (ramp.follows, ramp.expected) = (follows, if follows { 1.0 } else { 9.0 });
+        let facts = HostFacts { momentum, ..FACTS };
+        for count in 0..8 {
+            let along = if count % 2 == 0 { off - 1.0 } else { -off - 1.0 };
+            let slopes = [Slope { gradient: 0.0, ..slope(along) }];
+            ramp.observe(&slopes, None, facts, &Safeguard::default());
+        }
+        assert_eq!((ramp.stage, ramp.follows), (growing_by_one(), follows));
+        ramp.quiet
+    };
+    assert!(quiet(18.5, false, 0.9) && !quiet(19.5, false, 0.9));
+    assert!(quiet(0.5, false, 0.0) && !quiet(1.5, false, 0.0));
+    assert!(quiet(0.5, true, 0.9) && !quiet(1.5, true, 0.9));
 }
 
 // Weights that have moved a hundredth of what descent would have moved them do not follow.
