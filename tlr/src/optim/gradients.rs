@@ -88,22 +88,6 @@ where
     failed.map_or_else(|| unused.into(), |error| Err(OptimizerUpdateError::DeviceError(error)))
 }
 
-/// An update's error as this crate's, with the names of the tensors that have no gradient.
-pub(crate) fn to_error<E, D>(model: &dyn Model<E, D>, error: &OptimizerUpdateError<D::Err>) -> Error
-where
-    E: Dtype,
-    D: Device<E>,
-{
-    match error {
-        OptimizerUpdateError::DeviceError(error) => device_error(error.to_string(), error),
-        OptimizerUpdateError::UnusedParams(unused) => {
-            let tensors = tensors::list(model).into_iter();
-            let tensors = tensors.filter(|tensor| unused.ids.contains(&tensor.id));
-            Error::UnusedParameters { tensors: tensors.map(|tensor| tensor.name).collect() }
-        }
-    }
-}
-
 /// Whether the gradients of all trainable tensors are finite.
 pub(crate) fn are_finite<E, D>(
     model: &dyn Model<E, D>,
