@@ -136,7 +136,7 @@ where
 
     /// The current scale. The next loss is multiplied by it.
     ///
-    /// Example: [`skipped`](Self::skipped).
+    /// Example: [`skipped_steps`](Self::skipped_steps).
     pub fn loss_scale(&self) -> f64 {
         self.state.scale
     }
