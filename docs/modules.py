@@ -4,10 +4,11 @@
     python3 docs/modules.py tlr/src --out docs/modules.svg      draws it
     python3 docs/modules.py tlr/src --check --max-lines 400     fails on circles and on long files
 
-The folder holds a crate's `lib.rs`, or the `main.rs` or `mod.rs` of another tree of modules. A room
-is a folder of it, or a file beside that one. One room uses another where a path in its code (of a
-`use`, or `crate::a::b` within a function) leads there; a name that is re-exported on the way counts
-for the file it comes from. What is only for tests is left out.
+The folder holds a crate's `lib.rs`, or the `main.rs` or `mod.rs` of another tree of modules. What
+is drawn is its modules at the top, the parts: a folder of it, or a file beside that one. One part
+uses another where a path in its code (of a `use`, or `crate::a::b` within a function) leads
+there; a name that is re-exported on the way counts for the file it comes from. What is only for
+tests is left out.
 """
 import argparse
 import collections
@@ -81,16 +82,16 @@ class Crate:
         for path in self.paths:
             self.imports[path.module, path.name].append(path.segments)
         self.names = collections.defaultdict(set)  # Of two files: what one uses of the other.
-        self.rooms = collections.Counter()  # Of two rooms: how many names one uses of the other.
+        self.parts = collections.Counter()  # Of two parts: how many names one uses of the other.
         for path in self.paths:
             self.add(path)
         for (user, used), names in self.names.items():
-            user, used = self.room(user), self.room(used)
+            user, used = self.part(user), self.part(used)
             if user != used and self.top.name not in (user, used):
-                self.rooms[user, used] += len(names)
+                self.parts[user, used] += len(names)
 
-    def room(self, file):
-        """The name of a file's room: its folder below the root, or the file itself."""
+    def part(self, file):
+        """The name of a file's part: its folder below the root, or the file itself."""
         name = file.relative_to(self.root).parts[0]
         folder = name.removesuffix(".rs") + "/"
         return folder if (self.root / folder).is_dir() else name
@@ -180,7 +181,7 @@ def circles(edges):
 def check(crate, max_lines):
     """What is wrong with the crate, a line each."""
     files = [tuple(str(file.relative_to(crate.root)) for file in pair) for pair in crate.names]
-    for kind, edges in (("rooms", crate.rooms), ("files", files)):
+    for kind, edges in (("modules", crate.parts), ("files", files)):
         for circle in circles(edges):
             yield f"{crate.root}: a circle of {len(circle)} {kind}: {', '.join(circle)}"
     for file in sorted(crate.root.rglob("*.rs")):
@@ -189,8 +190,8 @@ def check(crate, max_lines):
             yield f"{file}: {lines} lines, more than {max_lines}"
 
 
-# The drawing: the rooms lie on levels, and arrows go from level to level, through gaps between the
-# boxes. A node is a room or a gap; arrows to one room share their gaps once they meet.
+# The drawing: the parts lie on levels, and arrows go from level to level, through gaps between the
+# boxes. A node is a part or a gap; arrows to one part share their gaps once they meet.
 
 WIDTH, MARGIN, GAP, STUB, LINE, TOP = 1000, 16, 16, 11, 16, 70
 STYLE = """
@@ -205,42 +206,42 @@ text { font: 12px Helvetica, Arial, "DejaVu Sans", sans-serif; fill: #1f2933 }
 
 
 class Box:
-    """A room, and its files in columns; one that is a single file is nothing but a title."""
+    """A part, and its files in columns; one that is a single file is nothing but a title."""
 
-    def __init__(self, crate, room):
-        files = sorted(file for file in crate.code if crate.room(file) == room)
+    def __init__(self, crate, part):
+        files = sorted(file for file in crate.code if crate.part(file) == part)
         self.lines = sum(crate.lines[file] for file in files)
-        # A room may have a file beside its folder, of the same name.
-        names = [str(file.relative_to(crate.root)).removeprefix(room) for file in files]
+        # A part may have a file beside its folder, of the same name.
+        names = [str(file.relative_to(crate.root)).removeprefix(part) for file in files]
         self.files = [(name, crate.lines[file])
-                      for name, file in zip(names, files) if room.endswith("/")]
+                      for name, file in zip(names, files) if part.endswith("/")]
         columns = -(-len(self.files) // 12) or 1
         self.rows = -(-len(self.files) // columns)
         longest = max((len(f"{name}{lines}") for name, lines in self.files), default=0)
-        self.column = max(longest * 6.9, len(f"{room}{self.lines:,}") * 8.4) + 30
+        self.column = max(longest * 6.9, len(f"{part}{self.lines:,}") * 8.4) + 30
         self.width, self.height = self.column * columns, 26 + self.rows * LINE
 
 
 def levels(boxes, uses, red, limit):
-    """The level of each room: above all that it uses, no level being wider than the limit.
+    """The level of each part: above all that it uses, no level being wider than the limit.
 
-    Within a circle, the rooms that use more than they are used stand above the others."""
+    Within a circle, the parts that use more than they are used stand above the others."""
     surplus = collections.Counter()
     for user, used in red:
         surplus.update({user: uses[user, used], used: -uses[user, used]})
-    below = {room: set() for room in boxes}
+    below = {part: set() for part in boxes}
     for pair in uses:
         upper, lower = sorted(pair, key=lambda a: (-surplus[a], a)) if pair in red else pair
         below[upper].add(lower)
     level, filled = {}, collections.Counter()
     while len(level) < len(boxes):
-        lowest = {room: max((level[other] + 1 for other in below[room]), default=0)
-                  for room in boxes if room not in level and below[room] <= level.keys()}
-        room = min(lowest, key=lowest.get)
-        level[room] = lowest[room]
-        while filled[level[room]] and filled[level[room]] + boxes[room].width > limit:
-            level[room] += 1
-        filled[level[room]] += boxes[room].width + GAP
+        lowest = {part: max((level[other] + 1 for other in below[part]), default=0)
+                  for part in boxes if part not in level and below[part] <= level.keys()}
+        part = min(lowest, key=lowest.get)
+        level[part] = lowest[part]
+        while filled[level[part]] and filled[level[part]] + boxes[part].width > limit:
+            level[part] += 1
+        filled[level[part]] += boxes[part].width + GAP
     return level
 
 
@@ -265,12 +266,12 @@ class Drawing:
 
     def __init__(self, crate):
         self.crate = crate
-        rooms = sorted({crate.room(file) for file in crate.code} - {crate.top.name})
-        self.boxes = {room: Box(crate, room) for room in rooms}
-        self.red = {pair for circle in circles(crate.rooms) for pair in crate.rooms
+        parts = sorted({crate.part(file) for file in crate.code} - {crate.top.name})
+        self.boxes = {part: Box(crate, part) for part in parts}
+        self.red = {pair for circle in circles(crate.parts) for pair in crate.parts
                     if set(pair) <= set(circle)}
         for limit in range(WIDTH - 50, 0, -50):
-            self.level = levels(self.boxes, crate.rooms, self.red, limit)
+            self.level = levels(self.boxes, crate.parts, self.red, limit)
             self.find_ways()
             if max(sum(self.width(node) + GAP for node in row) for row in self.rows) < WIDTH:
                 break
@@ -283,7 +284,7 @@ class Drawing:
     def find_ways(self):
         """The nodes of each arrow's way, and its hops: upper node, lower node, whether it is up."""
         self.ways, hops = {}, {}
-        for user, used in sorted(self.crate.rooms):
+        for user, used in sorted(self.crate.parts):
             start, end = self.level[user], self.level[used]
             up, red = end > start, (user, used) in self.red
             between = range(start, end, 1 if up else -1)[1:]
@@ -342,10 +343,10 @@ class Drawing:
             self.edges[level] = y, y + height
             y += height + min(24 + 2 * sum(hop[0] in row for hop in self.hops), 90)
 
-    def edge(self, room, lower):
+    def edge(self, part, lower):
         """The height of a box's upper or lower edge."""
-        half = self.boxes[room].height / 2
-        return sum(self.edges[self.level[room]]) / 2 + (half if lower else -half)
+        half = self.boxes[part].height / 2
+        return sum(self.edges[self.level[part]]) / 2 + (half if lower else -half)
 
     def arrow(self, user, used):
         way = self.ways[user, used]
@@ -358,17 +359,17 @@ class Drawing:
             middle = (y1 + y2) / 2
             path += f"V{y1:.0f}C{x1:.1f} {middle:.0f} {x2:.1f} {middle:.0f} {x2:.1f} {y2:.0f}"
         path += f"V{self.edge(used, up):.0f}"
-        names = self.crate.rooms[user, used]
+        names = self.crate.parts[user, used]
         kind = "circle" if (user, used) in self.red else "plain"
         return (f'<path class="arrow {kind}" stroke-width="{min(0.8 + names * 0.12, 3.5):.2f}" '
                 f'd="{path}" marker-end="url(#{kind})">'
                 f"<title>{user} uses {used}: {names} names</title></path>")
 
-    def box(self, room):
-        box, x, y = self.boxes[room], self.x[room] - self.width(room) / 2, self.edge(room, False)
+    def box(self, part):
+        box, x, y = self.boxes[part], self.x[part] - self.width(part) / 2, self.edge(part, False)
         yield (f'<rect class="box" x="{x:.1f}" y="{y:.1f}" width="{box.width:.1f}" '
                f'height="{box.height}" rx="5"/>')
-        yield text(x + 9, y + 17.5, room, "title")
+        yield text(x + 9, y + 17.5, part, "title")
         yield text(x + box.width - 9, y + 17.5, f"{box.lines:,}", "number")
         for at, (name, lines) in enumerate(box.files):
             left, base = x + box.column * (at // box.rows), y + 36 + LINE * (at % box.rows)
@@ -387,14 +388,14 @@ class Drawing:
                    f'<path d="M0 0.5L8 4L0 7.5z" fill="{colour}"/></marker>')
         yield f'<rect x="{left:.0f}" width="100%" height="100%" fill="white"/>'
         lines = sum(box.lines for box in self.boxes.values())
-        yield text(left + MARGIN, 26, f"{self.crate.root}: {len(self.boxes)} rooms, "
+        yield text(left + MARGIN, 26, f"{self.crate.root}: {len(self.boxes)} modules, "
                    f"{len(self.crate.code) - 1} files, {lines:,} lines without tests", "title")
-        yield text(left + MARGIN, 46, "An arrow leads from the room that uses to the room that is "
+        yield text(left + MARGIN, 46, "An arrow leads from the module that uses to the one that is "
                    "used, the wider the more names. Red: part of a circle.")
         for pair in sorted(self.ways, key=lambda pair: (pair in self.red, pair)):
             yield self.arrow(*pair)
-        for room in self.boxes:
-            yield from self.box(room)
+        for part in self.boxes:
+            yield from self.box(part)
         yield "</svg>\n"
 
 

@@ -1,4 +1,4 @@
-//! Files that are replaced as a whole, or not at all.
+//! Atomic replacement of files.
 
 use std::{
     fs::File,
@@ -50,7 +50,7 @@ impl Partial {
         if !ends {
             return Err(io::ErrorKind::InvalidInput.into());
         }
-        let name = name.to_string_lossy().into_owned();
+        let name = cut(&name.to_string_lossy()).to_owned();
         // If they cannot be removed, they stay.
         let _ = remove_abandoned(folder_of(path), Some(&name));
         loop {
@@ -133,6 +133,17 @@ pub fn remove_abandoned(folder: &Path, of: Option<&str>) -> io::Result<()> {
         }
     }
     Ok(())
+}
+
+/// As much of a name as leaves room for what is added to it: a file's name has at most 255 bytes.
+/// Unfinished files of two such names may then look alike. A writer still has its own, by its lock
+/// and its number.
+fn cut(name: &str) -> &str {
+    let mut end = name.len().min(200);
+    while !name.is_char_boundary(end) {
+        end -= 1;
+    }
+    name.get(..end).unwrap_or(name)
 }
 
 /// The name that a partial file of this name will have: `run` of `run.17-0.partial`.

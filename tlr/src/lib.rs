@@ -28,7 +28,9 @@ pub use engine::{
     Adaptation, Config, HypergradientConfig, KeptBecause, NewtonConfig, Outcome, Safeguard,
     Schedule, Step, Window,
 };
-pub use error::{Cause, CheckpointError, DeviceError, Difference, Error, ParallelError};
+pub use error::{
+    Cause, CheckpointError, DeviceError, Difference, Error, ParallelError, TensorDifference,
+};
 
 #[cfg(feature = "dfdx")]
 mod checkpoint;

@@ -14,7 +14,7 @@ use dfdx::{
     prelude::*,
 };
 use tlr::{
-    gpu_place, optim as ours, Adaptation, Newton, NewtonConfig, Outcome, PerLayer, Step,
+    gpu_place, optim as ours, Adaptation, Error, Newton, NewtonConfig, Outcome, PerLayer, Step,
     TunableOptimizer, Window,
 };
 
@@ -280,6 +280,27 @@ fn gpu_is_asked_for_little_by_a_window() {
     }
     let (asked, _) = window(&mut model);
     assert!(asked.is_none_or(|asked| asked == ONE_LAUNCH), "{asked:?}");
+}
+
+/// A step with lent gradients, all of them zeros: so no element says whether one is missing. Fails
+/// if one is copied to the host to find that out.
+#[test]
+#[ignore = "gpu"]
+fn gpu_is_not_waited_for_to_find_a_missing_gradient() {
+    let Some(dev) = gpu() else { return };
+    let mut model: Layers<16, f32, Cuda> = BuildModule::build(&dev);
+    let sgd = ours::Sgd::new(&model, SgdConfig { lr: 1e-3, ..Default::default() });
+    let config = NewtonConfig::paper_text().window(Window::steps(100).unwrap());
+    let mut newton = Newton::new(&model, sgd, config).unwrap();
+    let gradients = model.alloc_grads();
+    for step in 0..4 {
+        let mut made = || newton.step(&mut model, &gradients, 0.5);
+        let asked = counted(|| assert!(matches!(made(), Ok(Step::Made))));
+        let waits = |asked: &Counts| asked.copies_to_host + asked.waits;
+        assert!(step == 0 || asked.is_none_or(|asked| waits(&asked) == 0), "{asked:?}");
+    }
+    let error = newton.step(&mut model, &Gradients::leaky(), 0.5).unwrap_err();
+    assert!(matches!(error, Error::UnusedParameters { tensors } if tensors.len() == 4));
 }
 
 /// As for the window. The gradients stay where they are.

@@ -63,7 +63,7 @@ where
         Ok(self.0.step(model, gradients, loss)?)
     }
 
-    forward_learner!(self => self.0.optimizer(), self.0.optimizer_mut());
+    forward_learner!(self => self.0.trainer(), self.0.trainer_mut());
 
     fn average_buffers(&mut self, model: &mut M) -> Result<(), Error> {
         self.0.average_buffers(model)

@@ -83,6 +83,15 @@ impl<M: TensorCollection<f64, Cpu> + Clone> TunableOptimizer for Spy<M> {
         self.note("drop_gathered");
     }
 
+    fn begin_trial(&mut self, _model: &mut M) -> bool {
+        self.note("begin_trial");
+        true
+    }
+
+    fn end_trial(&mut self, _model: &mut M, _made: bool) {
+        self.note("end_trial");
+    }
+
     fn complete_gradients(
         &self,
         _model: &M,
@@ -191,6 +200,10 @@ where
     called("only_gathers");
     opt.drop_gathered(&mut model);
     called("drop_gathered");
+    opt.begin_trial(&mut model);
+    called("begin_trial");
+    opt.end_trial(&mut model, true);
+    called("end_trial");
     opt.complete_gradients(&model, own).unwrap();
     called("complete_gradients");
     opt.failed_update();

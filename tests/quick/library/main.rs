@@ -11,6 +11,7 @@
 
 mod climb;
 mod derive;
+mod exact_failures;
 mod failed_updates;
 mod failed_windows;
 mod faults;

@@ -41,7 +41,7 @@ fn an_overflow_on_one_rank_is_one_of_all() {
             }
             steps.push(format!("{:?}", opt.step(&mut model, &own, 1.0).unwrap()));
         }
-        (steps, opt.loss_scale(), opt.skipped(), values(&model))
+        (steps, opt.loss_scale(), opt.skipped_steps(), values(&model))
     });
     assert_eq!(all[0], all[1]);
     assert_eq!(all[0].0[2], format!("{:?}", Step::Skipped(Cause::GradientOverflow)));
@@ -98,7 +98,7 @@ fn another_model_in_mixed_precision_is_told_to_all() {
         opt.step(&mut model, &own, 1.0).unwrap_err()
     });
     assert!(matches!(&all[0], Error::Parallel { rank: 1, .. }), "{:?}", all[0]);
-    assert!(matches!(&all[1], Error::ModelChanged { .. }), "{:?}", all[1]);
+    assert!(matches!(&all[1], Error::ModelChanged(_)), "{:?}", all[1]);
 }
 
 /// Fails if buffers are averaged in the model alone, or in the master alone.
@@ -143,6 +143,6 @@ fn a_mean_that_fails_changes_no_buffer() {
 
         let mut other: Normed = Cpu::default().build_module::<BatchNorm1D<1>, AMP<f16>>();
         let refused = opt.average_buffers(&mut other).unwrap_err();
-        assert!(matches!(refused, Error::ModelChanged { .. }), "{refused}");
+        assert!(matches!(refused, Error::ModelChanged(_)), "{refused}");
     });
 }

@@ -1,6 +1,7 @@
 //! Several ranks, as threads of this process: what they make together, and what stops them.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+mod again;
 mod equal;
 mod exact;
 mod faults;

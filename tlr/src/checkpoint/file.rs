@@ -115,4 +115,18 @@ mod tests {
         assert_eq!(behind_links(&far), far);
         std::fs::remove_dir_all(&dir).unwrap();
     }
+
+    // The longest name that most file systems take. Fails if what is added to it for the unfinished
+    // file is too much, or if it is cut within a letter.
+    #[test]
+    fn a_name_may_be_long() {
+        let dir = std::env::temp_dir().join(format!("tlr-long-{}", std::process::id()));
+        std::fs::create_dir_all(&dir).unwrap();
+        for name in ["n".repeat(255), format!("n{}", "\u{e4}".repeat(127))] {
+            assert_eq!(name.len(), 255);
+            save(&Tensors::new(), &dir.join(&name)).unwrap();
+        }
+        assert_eq!(std::fs::read_dir(&dir).unwrap().count(), 2);
+        std::fs::remove_dir_all(&dir).unwrap();
+    }
 }

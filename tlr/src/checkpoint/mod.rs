@@ -234,14 +234,14 @@ impl Checkpoint {
         let counts = progress.optimizer_steps.iter();
         let layers = counts.clone().map(|(layer, _)| layer).eq(expected.optimizer_steps.keys());
         if !layers || !counts.map(|(_, steps)| *steps).all(|steps| steps < MAX_COUNT) {
-            return Err(self.impossible());
+            return Err(self.impossible("optimizer_steps"));
         }
         Ok(progress)
     }
 
-    /// The error for a `progress` that holds figures which this crate cannot have written.
-    pub(crate) fn impossible(&self) -> Error {
-        let problem = format!("`{PROGRESS}` holds impossible figures");
+    /// The error for a `progress` with a figure that this crate cannot have written there.
+    pub(crate) fn impossible(&self, figure: &str) -> Error {
+        let problem = format!("`{PROGRESS}` holds an impossible `{figure}`");
         self.refused(CheckpointError::Damaged(problem))
     }
 

@@ -13,6 +13,9 @@ use std::{
 
 pub(crate) type Tensors = BTreeMap<String, Stored>;
 
+/// The name that safetensors keeps for what is no tensor.
+const NOTES: &str = "__metadata__";
+
 /// Tensors by name, to be written as a safetensors file.
 ///
 /// The same tensors and notes make the same bytes. (The writer of the crate `safetensors` leaves
@@ -70,7 +73,8 @@ impl TensorFile {
     /// Writes the file.
     ///
     /// # Errors
-    /// Those of `out`.
+    /// Those of `out`. [`InvalidInput`](io::ErrorKind::InvalidInput) if a tensor is called
+    /// `__metadata__`; nothing is written then.
     ///
     /// Example: [`TensorFile`].
     pub fn write(&self, out: &mut impl Write) -> io::Result<()> {
@@ -88,7 +92,11 @@ pub(super) fn write(
     // Widest elements first, as safetensors has it, so that all are aligned.
     let mut ordered: Vec<_> = tensors.iter().collect();
     ordered.sort_by(|(a, x), (b, y)| y.dtype.cmp(&x.dtype).then(a.cmp(b)));
-    let mut header = BTreeMap::from([("__metadata__", json!(notes))]);
+    if tensors.contains_key(NOTES) {
+        let problem = format!("no tensor can be called `{NOTES}`: that is the name of the notes");
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, problem));
+    }
+    let mut header = BTreeMap::from([(NOTES, json!(notes))]);
     let mut offset = 0;
     for (name, stored) in &ordered {
         let start = offset;
@@ -135,5 +143,16 @@ mod tests {
         assert_eq!(read.tensor("b").unwrap().shape(), [2]);
         let (_, metadata) = SafeTensors::read_metadata(&bytes).unwrap();
         assert_eq!(metadata.metadata().as_ref().unwrap()["note 3"], "\"one\"");
+    }
+
+    // Fails if a tensor takes the place of the notes, so that nobody can read the file.
+    #[test]
+    fn no_tensor_has_the_name_of_the_notes() {
+        let mut file = TensorFile::default();
+        file.note("made by", "hand");
+        file.insert("__metadata__", &Cpu::default().tensor(1.5_f32));
+        let mut bytes = Vec::new();
+        let refused = file.write(&mut bytes).unwrap_err();
+        assert_eq!((refused.kind(), bytes.len()), (io::ErrorKind::InvalidInput, 0));
     }
 }

@@ -234,8 +234,8 @@ impl<R: RateRule> Config<R> {
     /// batch is too noisy to show the slope (the ramp measures this), or if there is no ramp, it
     /// falls evenly from 1 to 0 over all of the steps.
     ///
-    /// The learned rate is the level that is multiplied. The rule does not make up for the decay:
-    /// of each change of the level it makes only the share that is in force. A
+    /// The learned rate is the level that is multiplied. Each change of it that the rule
+    /// proposes is multiplied by the factor in force, so the rule does not undo the decay. A
     /// [`Schedule`](crate::Schedule) multiplies as well.
     ///
     /// Training that goes on after the horizon goes on at the last of these rates. What this gave

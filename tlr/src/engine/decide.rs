@@ -8,7 +8,7 @@
 //! | steps in the window | cleared | cleared | cleared |
 //! | gathered batches | there are none | cleared | cleared |
 //! | the window's losses | are kept, to judge the next window by | cleared | cleared |
-//! | the losses at the snapshot | cleared | kept, if it is the same | cleared |
+//! | the losses at the snapshot | cleared | kept if the snapshot is the same one | cleared |
 //! | previous directions | kept | cleared | cleared |
 //! | snapshot | moves on | is gone back to | is taken anew |
 
@@ -120,7 +120,7 @@ impl<R: RateRule> Engine<R> {
             let slope = slopes.get(index);
             // Deviation from the paper, which has no late start, no climb, and no raise: see
             // `Config::ramp` and `Config::climb`.
-            if self.has_had_gradient(index, slope) {
+            if self.gets_first_gradient(index, slope) {
                 self.start_late(index, largest);
             } else if let Some(by) = self.raise(index, products, moves, norm) {
                 self.raise_rate(index, by);
@@ -141,7 +141,7 @@ impl<R: RateRule> Engine<R> {
     }
 
     /// Whether a group that has had no gradient now has its first one.
-    fn has_had_gradient(&self, index: usize, slope: Option<&Slope>) -> bool {
+    fn gets_first_gradient(&self, index: usize, slope: Option<&Slope>) -> bool {
         let silent = self.state.groups.get(index).is_some_and(|group| group.silent);
         silent && slope.is_some_and(|slope| slope.gradient > 0.0)
     }

@@ -70,6 +70,8 @@ mod history;
 mod horizon;
 mod host;
 mod host_facts;
+mod mean;
+mod possible;
 mod presets;
 mod products;
 mod ramping;
@@ -101,6 +103,7 @@ pub use window::Window;
 #[cfg(feature = "dfdx")]
 pub(crate) use {
     exact_step::{ExactDecision, LookaheadProducts},
+    mean::running_mean,
     standing::Standing,
     state::MAX_COUNT,
 };
@@ -285,19 +288,20 @@ impl<R> Engine<R> {
     ///
     /// Example: [`Engine`].
     pub fn resume(&mut self, state: State) -> Result<(), Error> {
-        if !self.can_resume(&state) {
-            return Err(Error::ImpossibleState);
+        if let Some(figure) = self.impossible_figure(&state) {
+            return Err(Error::ImpossibleState { figure });
         }
         self.replace_state(state);
         Ok(())
     }
 
-    /// Whether an engine with the same groups can have been in this state.
-    pub(crate) fn can_resume(&self, state: &State) -> bool {
-        state.is_possible(self.groups.len(), self.window)
+    /// The figure of a state that no engine with the same groups can have left there, if there is
+    /// one.
+    pub(crate) fn impossible_figure(&self, state: &State) -> Option<&'static str> {
+        state.impossible_figure(self.groups.len(), self.window)
     }
 
-    /// Goes on from a state that [can be resumed](Self::can_resume).
+    /// Goes on from a state that has no [impossible figure](Self::impossible_figure).
     pub(crate) fn replace_state(&mut self, state: State) {
         self.state = state;
         if let Phase::Updating(step) = &self.state.phase {

@@ -9,7 +9,8 @@ use super::{
 /// The configuration of `Newton`.
 ///
 /// The default is the aligned rule with γ = 0.33, windows of 0.2 of an epoch, undamped while
-/// windows agree, and the safeguard on; the starting rates are found by the ramp, and settle.
+/// windows agree, and the safeguard on. The ramp finds the starting rates; after it a rate settles
+/// (see [`settle`](Config::settle)).
 ///
 /// # Example
 /// ```

@@ -9,8 +9,8 @@ use std::sync::Arc;
 pub(crate) struct Standing {
     /// Steps so far.
     pub(crate) steps: u64,
-    /// Whether the next batch is the first of a window, or of the ramp. Only then is all compared:
-    /// a ramp counts as one window, however many steps it has, and gathered batches as one step.
+    /// Whether the next batch begins a window or the ramp, and is the first of its step. Ranks
+    /// compare everything only then.
     pub(crate) begins_window: bool,
     /// Each group's name and learned rate.
     pub(crate) rates: Vec<(Arc<str>, f64)>,

@@ -4,6 +4,8 @@ use super::{
     event::Target,
     exact,
     history::Adaptation,
+    mean::running_mean,
+    possible::first_broken,
     products::{DirectionProducts, Slope, WindowProducts},
     rule::RATES,
     safeguard::Watch,
@@ -81,18 +83,8 @@ impl GatheredLosses {
     }
 
     fn with_loss(self, loss: f64) -> Self {
-        if self.losses == 0 {
-            return Self { losses: 1, mean: loss, ..self };
-        }
         let losses = self.losses + 1;
-        let n = losses as f64;
-        let difference = loss - self.mean;
-        // The difference of two huge numbers may overflow, although their mean does not.
-        let mean = match loss.is_finite() && !difference.is_finite() {
-            true => self.mean - self.mean / n + loss / n,
-            false => self.mean + difference / n,
-        };
-        Self { losses, mean, ..self }
+        Self { losses, mean: running_mean(self.mean, loss, losses as f64), ..self }
     }
 
     /// The mean of the losses. None if no batch had one.
@@ -209,30 +201,35 @@ pub(super) enum Phase {
 }
 
 impl Phase {
-    fn is_possible(&self, groups: usize) -> bool {
+    fn impossible_figure(&self, groups: usize) -> Option<&'static str> {
         match self {
-            Self::Idle | Self::Retreating { .. } => true,
-            Self::EndingWindow(slopes) => is_one_each_or_none(slopes, groups),
+            Self::Idle | Self::Retreating { .. } => None,
+            Self::EndingWindow(slopes) => {
+                first_broken([(is_one_each_or_none(slopes, groups), "phase")])
+            }
             Self::TakingWeights(step)
             | Self::TakingBuffers(step)
             | Self::Ramping(step)
             | Self::Suspecting(step, _)
             | Self::LookingBack(step)
             | Self::Updating(step)
-            | Self::Skipping(step, _) => step.is_possible(groups),
-            Self::Checking(step, _, guilty) => {
-                step.is_possible(groups) && is_one_each(guilty, groups)
-            }
-            Self::Weighing(window) => {
-                window.products.len() == groups
-                    && window.factor >= 0.0
-                    && is_one_each_or_none(&window.slopes, groups)
-                    && is_one_each_or_none(&window.movable, groups)
-            }
+            | Self::Skipping(step, _) => step.impossible_figure(groups),
+            Self::Checking(step, _, guilty) => step
+                .impossible_figure(groups)
+                .or_else(|| first_broken([(is_one_each(guilty, groups), "phase")])),
+            Self::Weighing(window) => first_broken([
+                (window.products.len() == groups, "phase.products"),
+                (window.factor >= 0.0, "phase.factor"),
+                (is_one_each_or_none(&window.slopes, groups), "phase.slopes"),
+                (is_one_each_or_none(&window.movable, groups), "phase.movable"),
+            ]),
             Self::GoingBack(rollback) => {
-                rollback.watch.is_possible(MAX_COUNT)
-                    && is_one_each(&rollback.guilty, groups)
-                    && rollback.ramp.as_ref().is_none_or(|ramp| ramp.is_possible(groups))
+                let ramp = rollback.ramp.as_ref();
+                let found = first_broken([
+                    (is_one_each(&rollback.guilty, groups), "phase.guilty"),
+                    (ramp.is_none_or(|ramp| ramp.is_possible(groups)), "phase.ramp"),
+                ]);
+                found.or_else(|| rollback.watch.impossible_figure(MAX_COUNT))
             }
         }
     }
@@ -270,12 +267,14 @@ pub(super) struct PendingStep {
 }
 
 impl PendingStep {
-    fn is_possible(&self, groups: usize) -> bool {
-        (0.0..=f64::MAX).contains(&self.factor)
-            && self.gathered.is_possible()
-            && self.watch.is_possible(MAX_COUNT)
-            && self.ramp.as_ref().is_none_or(|ramp| ramp.is_possible(groups))
-            && is_one_each_or_none(&self.slopes, groups)
+    fn impossible_figure(&self, groups: usize) -> Option<&'static str> {
+        let found = first_broken([
+            ((0.0..=f64::MAX).contains(&self.factor), "phase.factor"),
+            (self.gathered.is_possible(), "phase.gathered"),
+            (self.ramp.as_ref().is_none_or(|ramp| ramp.is_possible(groups)), "phase.ramp"),
+            (is_one_each_or_none(&self.slopes, groups), "phase.slopes"),
+        ]);
+        found.or_else(|| self.watch.impossible_figure(MAX_COUNT))
     }
 }
 
@@ -356,25 +355,27 @@ impl State {
         self.phase != Phase::Idle
     }
 
-    /// Whether an engine with this number of groups and windows of this length can have been in
-    /// this state.
-    pub(super) fn is_possible(&self, groups: usize, window: usize) -> bool {
-        self.groups.len() == groups
-            && self.groups.iter().all(|group| {
-                let rates = [Some(group.start_rate), Some(group.rate), group.before_cut];
-                rates.into_iter().flatten().all(|rate| RATES.contains(&rate))
-                    && group.previous.is_none_or(|previous| {
-                        RATES.contains(&previous.rate) && previous.factor >= 0.0
-                    })
-            })
-            && self.factors >= 0.0
-            && self.ramp.as_ref().is_none_or(|ramp| ramp.is_possible(groups))
-            && self.phase.is_possible(groups)
-            && self.steps < MAX_COUNT
-            && self.gathered.is_possible()
-            && self.is_placed(window)
-            && self.level_from <= self.steps
-            && self.watch.is_possible(MAX_COUNT)
+    /// The first figure that no engine with this number of groups and windows of this length can
+    /// have left there, if there is one.
+    pub(super) fn impossible_figure(&self, groups: usize, window: usize) -> Option<&'static str> {
+        let all = |holds: &dyn Fn(&GroupState) -> bool| self.groups.iter().all(holds);
+        let is_rate = |rate: &f64| RATES.contains(rate);
+        let followed = |previous: PreviousWindow| is_rate(&previous.rate) && previous.factor >= 0.0;
+        let found = first_broken([
+            (self.groups.len() == groups, "groups"),
+            (all(&|group| RATES.contains(&group.start_rate)), "groups.start_rate"),
+            (all(&|group| RATES.contains(&group.rate)), "groups.rate"),
+            (all(&|group| group.before_cut.iter().all(is_rate)), "groups.before_cut"),
+            (all(&|group| group.previous.is_none_or(followed)), "groups.previous"),
+            (self.factors >= 0.0, "factors"),
+            (self.ramp.as_ref().is_none_or(|ramp| ramp.is_possible(groups)), "ramp"),
+            (self.steps < MAX_COUNT, "steps"),
+            (self.gathered.is_possible(), "gathered"),
+            (self.is_placed(window), "position"),
+            (self.level_from <= self.steps, "level_from"),
+        ]);
+        let found = found.or_else(|| self.watch.impossible_figure(MAX_COUNT));
+        found.or_else(|| self.phase.impossible_figure(groups))
     }
 
     /// Whether the position fits a window of this length. It can be larger only if the host has
@@ -386,7 +387,7 @@ impl State {
                 && self.groups.iter().all(|group| group.previous.is_none())
         };
         self.position as u64 <= self.steps
-            && (self.position < window + usize::from(ends) || could_not_end())
+            && (self.position < window || ends && self.position == window || could_not_end())
             && (!ends || self.position >= window)
             && (!matches!(self.phase, Phase::Weighing(_)) || self.position == 0)
     }

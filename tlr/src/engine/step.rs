@@ -11,7 +11,7 @@ use super::{
 use crate::error::{Cause, Error};
 
 impl<R: RateRule> Engine<R> {
-    /// Reports to the engine what has happened. The answer is what to do next.
+    /// Reports to the engine what has happened. Returns what to do next.
     ///
     /// # Errors
     /// - [`Error::OutOfOrder`] for an event that does not answer the last request. Nothing has
@@ -86,7 +86,7 @@ impl<R: RateRule> Engine<R> {
         Err(error)
     }
 
-    /// Ends the step because the host could not do what it was asked for. The answer is whether the
+    /// Ends the step because the host could not do what it was asked for. Returns whether the
     /// weights have been updated all the same, because the host failed at the end of a window.
     ///
     /// If the host failed before the update, nothing has changed, and the next batch may follow. If

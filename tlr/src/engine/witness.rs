@@ -15,7 +15,7 @@ use crate::error::Cause;
 const LOOKS_APART: u64 = 4;
 
 /// Where a step is in its window. Before the first step the weights are at the snapshot, so there
-/// is no way to measure a slope along.
+/// is no path yet along which to measure a slope.
 enum Place {
     First,
     Between,

@@ -1,10 +1,12 @@
-//! What can go wrong. This room depends on no other.
+//! What can go wrong. This module depends on no other.
 
+mod changed;
 mod checkpoint;
 mod device;
 mod parallel;
 mod words;
 
+pub use changed::TensorDifference;
 pub use checkpoint::{CheckpointError, Difference};
 pub use device::DeviceError;
 pub use parallel::ParallelError;
@@ -105,13 +107,11 @@ pub enum Error {
     },
     /// The model is not the one the optimizer was made for.
     #[error(
-        "the model's layers changed under the optimizer ({what}): make a new optimizer for \
-         the new model"
+        "the model's layers changed under the optimizer ({}): make a new optimizer for the new \
+         model",
+        .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
     )]
-    ModelChanged {
-        /// What is different.
-        what: String,
-    },
+    ModelChanged(Vec<TensorDifference>),
     /// Some parameters have no gradient: the loss does not depend on them.
     ///
     /// What the optimizer has accumulated is as it was, if its `complete_gradients` makes a copy of
@@ -163,8 +163,8 @@ pub enum Error {
         /// The first such tensor.
         tensor: String,
     },
-    /// A step would leave the finite numbers. Nothing was moved, and what the optimizer has
-    /// accumulated is cleared.
+    /// A step would leave the finite numbers. Nothing was moved. What the optimizer has accumulated
+    /// is as it was, or cleared if the optimizer keeps no copy of it.
     #[error(
         "`{tensor}` would not be finite after step {step}: nothing was moved; check the \
          gradients, or lower the rate"
@@ -176,11 +176,11 @@ pub enum Error {
         tensor: String,
     },
     /// No point along the direction passes the line search. Weights and rates are as they were, and
-    /// what the optimizer has accumulated is cleared.
+    /// what the optimizer has accumulated is too, or cleared if the optimizer keeps no copy of it.
     #[error(
         "no step along the direction passes the line search at step {step}, after {trials} \
          trials: the minimum is reached to rounding, or the loss is not computed on the data of \
-         its gradients, or momentum points uphill (its state is cleared: try again)"
+         its gradients, or momentum points uphill (`reset` clears it)"
     )]
     NoDescent {
         /// The step, counted from 1.
@@ -238,10 +238,13 @@ pub enum Error {
     /// An [engine](crate::engine::Engine) with these groups and this window cannot be in the state
     /// that it was to resume. The engine is unchanged.
     #[error(
-        "this state cannot come from an engine with these groups and this window: it belongs to \
-         another configuration, or was edited"
+        "this state cannot come from an engine with these groups and this window, by its \
+         `{figure}`: it belongs to another configuration, or was edited"
     )]
-    ImpossibleState,
+    ImpossibleState {
+        /// The first figure that is impossible, such as `groups.rate`.
+        figure: &'static str,
+    },
     /// A checkpoint was asked for after the base optimizer had panicked in a step. It may have
     /// moved some of the weights and not others.
     #[error(

@@ -47,6 +47,8 @@ where
     /// Whether the next update only gathers gradients. The optimizers of all layers are updated
     /// together, so this is the same for all of them.
     only_gathers: bool,
+    /// As it was before a trial.
+    only_gathered: bool,
 }
 
 impl<F: Family> PerLayer<F>
@@ -63,7 +65,8 @@ where
         let start = optimizer.rate(0);
         let rates = layers.rate_scales().map(|scale| start * scale).collect();
         let only_gathers = optimizer.for_layer(model).only_gathers();
-        Self { family: optimizer, optimizers, layers, rates, only_gathers }
+        let only_gathered = only_gathers;
+        Self { family: optimizer, optimizers, layers, rates, only_gathers, only_gathered }
     }
 }
 
@@ -88,8 +91,8 @@ where
 
     forward! {
         Self { family, .. } => family;
-        but rate, set_rate, reset, only_gathers, drop_gathered, groups, failed_update,
-            update_owned;
+        but rate, set_rate, reset, only_gathers, drop_gathered, begin_trial, end_trial, groups,
+            failed_update, update_owned;
     }
 
     fn rate(&self, group: usize) -> f64 {
@@ -114,6 +117,20 @@ where
     fn drop_gathered(&mut self, model: &mut F::Model) {
         let Ok(()) = model.visit_layers_mut(&mut self.optimizers, &mut DropGathered);
         self.only_gathers = self.family.for_layer(model).only_gathers();
+    }
+
+    fn begin_trial(&mut self, model: &mut F::Model) -> bool {
+        let mut begun = BeginTrial { kept: true };
+        let Ok(()) = model.visit_layers_mut(&mut self.optimizers, &mut begun);
+        self.only_gathered = self.only_gathers;
+        begun.kept
+    }
+
+    fn end_trial(&mut self, model: &mut F::Model, made: bool) {
+        let Ok(()) = model.visit_layers_mut(&mut self.optimizers, &mut EndTrial { made });
+        if !made {
+            self.only_gathers = self.only_gathered;
+        }
     }
 
     fn groups(&self, _model: &F::Model) -> Groups {
@@ -186,6 +203,39 @@ impl<F: Family> LayerVisitorMut<F> for DropGathered {
         L: TensorCollection<F::Dtype, F::Device> + Clone,
     {
         optimizer.drop_gathered(layer);
+        Ok(())
+    }
+}
+
+struct BeginTrial {
+    /// Whether the optimizers of all layers so far have kept a copy.
+    kept: bool,
+}
+
+impl<F: Family> LayerVisitorMut<F> for BeginTrial {
+    type Err = Infallible;
+
+    fn visit_layer<L>(&mut self, layer: &mut L, optimizer: &mut F::For<L>) -> Result<(), Infallible>
+    where
+        L: TensorCollection<F::Dtype, F::Device> + Clone,
+    {
+        self.kept &= optimizer.begin_trial(layer);
+        Ok(())
+    }
+}
+
+struct EndTrial {
+    made: bool,
+}
+
+impl<F: Family> LayerVisitorMut<F> for EndTrial {
+    type Err = Infallible;
+
+    fn visit_layer<L>(&mut self, layer: &mut L, optimizer: &mut F::For<L>) -> Result<(), Infallible>
+    where
+        L: TensorCollection<F::Dtype, F::Device> + Clone,
+    {
+        optimizer.end_trial(layer, self.made);
         Ok(())
     }
 }

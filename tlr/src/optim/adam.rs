@@ -18,8 +18,16 @@ use dfdx::{
 #[cfg(feature = "f16")]
 use std::any::TypeId;
 
-/// Adam. Its updates equal those of dfdx's [`Adam`](dfdx::optim::Adam) bit for bit, and a
-/// checkpoint can save its state.
+/// Adam. In the t-th update, with g the gradient, α = `lr` and β₁, β₂ = `betas`:
+///
+/// - m ← β₁·m + (1 − β₁)·g and v ← β₂·v + (1 − β₂)·g², which start at 0,
+/// - w ← w − α·m̂/(√v̂ + ε), with m̂ = m/(1 − β₁ᵗ) and v̂ = v/(1 − β₂ᵗ).
+///
+/// With [`WeightDecay::L2`]`(λ)`, g + λ·w takes the place of g. [`WeightDecay::Decoupled`]`(λ)`
+/// also subtracts α·λ·w from w.
+///
+/// Its updates equal those of dfdx's [`Adam`](dfdx::optim::Adam) bit for bit, and a checkpoint can
+/// save its state.
 ///
 /// Kingma and Ba, *Adam: a method for stochastic optimization*, 2015.
 ///

@@ -7,11 +7,13 @@ use crate::{
 };
 
 /// What to do about an attribute that is about the rates of layers.
-const OF_RATES: &str = "the optimizer has one rate for the whole model; give each layer its \
+const ADVICE_ON_RATES: &str =
+    "the optimizer has one rate for the whole model; give each layer its \
     own by `PerLayer::new(&model, optimizer)`, or leave the attribute out";
 
 /// What to do about an attribute that says how a tensor is updated.
-const OF_TENSORS: &str = "this optimizer updates all tensors alike; take one of `tlr::optim`, \
+const ADVICE_ON_TENSORS: &str =
+    "this optimizer updates all tensors alike; take one of `tlr::optim`, \
     or make one of an `UpdateRule` by `tlr::optim::Elementwise`";
 
 /// The groups of `optimizer` for `model`, if its hyperparameters are possible and it can follow the
@@ -35,10 +37,10 @@ fn check_attributes(
         let of_rates = trainable && one_rate;
         let of_tensors = !follows_attributes;
         let without_effect = [
-            ("fixed_rate", mark.fixed_rate.filter(|_| of_rates), OF_RATES),
-            ("rate", mark.rate.filter(|_| of_rates), OF_RATES),
-            ("untrained", mark.untrained.filter(|_| of_tensors), OF_TENSORS),
-            ("no_decay", mark.no_decay.filter(|_| of_tensors), OF_TENSORS),
+            ("fixed_rate", mark.fixed_rate.filter(|_| of_rates), ADVICE_ON_RATES),
+            ("rate", mark.rate.filter(|_| of_rates), ADVICE_ON_RATES),
+            ("untrained", mark.untrained.filter(|_| of_tensors), ADVICE_ON_TENSORS),
+            ("no_decay", mark.no_decay.filter(|_| of_tensors), ADVICE_ON_TENSORS),
         ];
         for (attribute, field, advice) in without_effect {
             if let Some(field) = field {

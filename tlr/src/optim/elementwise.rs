@@ -1,27 +1,26 @@
 //! [`Elementwise`]: an optimizer that owns its state, built from an update rule for one tensor.
 
 use super::{
-    gradients, names::are_distinct_words, CompleteGradients, FailedUpdate, Family, OptimizerState,
-    RestoreError, Resumable, ResumableFamily, TunableOptimizer, UpdateRule,
+    buffers::{all_zeros, load, store, zeros, Buffers},
+    gradients,
+    names::are_distinct_words,
+    CompleteGradients, FailedUpdate, Family, OptimizerState, RestoreError, Resumable,
+    ResumableFamily, TunableOptimizer, UpdateRule,
 };
 use crate::{
     error::Error,
-    tensors::{self, Backend, Buffer, Element, Mark, Stored, TensorInfo},
+    tensors::{self, Backend, Element, Mark},
 };
 use dfdx::{
     nn::{RecursiveWalker, TensorCollection, TensorOptions, TensorVisitor, ViewTensorMut},
     optim::{Optimizer, OptimizerUpdateError},
     shapes::{Dtype, HasShape, Shape},
-    tensor::{Gradients, Storage, Tensor, UniqueId},
-    tensor_ops::Device,
+    tensor::{Gradients, Storage, Tensor},
 };
 use std::{
     collections::{hash_map::Entry, HashMap},
     marker::PhantomData,
 };
-
-/// The N buffers of each tensor.
-type Buffers<E, D, const N: usize> = HashMap<UniqueId, [Buffer<E, D>; N]>;
 
 /// An optimizer that owns its state, built from an [`UpdateRule`].
 ///
@@ -43,6 +42,8 @@ pub struct Elementwise<M, E: Dtype, D: Storage<E>, C, const N: usize> {
     steps: u64,
     /// The buffers of every trainable tensor. Empty before the first update.
     buffers: Buffers<E, D, N>,
+    /// Steps and buffers as they were before a trial.
+    before_trial: Option<(u64, Buffers<E, D, N>)>,
     marker: PhantomData<fn(&M, E)>,
 }
 
@@ -66,7 +67,14 @@ impl<M, E: Dtype, D: Storage<E>, C: UpdateRule<N>, const N: usize> Elementwise<M
             );
         }
         let _ = model;
-        Self { cfg, vectors_decay: true, steps: 0, buffers: HashMap::new(), marker: PhantomData }
+        Self {
+            cfg,
+            vectors_decay: true,
+            steps: 0,
+            buffers: HashMap::new(),
+            before_trial: None,
+            marker: PhantomData,
+        }
     }
 
     /// Leaves vectors and scalars out of the weight decay, be it L2 or decoupled: tensors of less
@@ -158,14 +166,6 @@ impl<E: Dtype, D: Backend<E>, C: UpdateRule<N>, const N: usize> TensorVisitor<E,
     }
 }
 
-fn zeros<E: Dtype, D: Device<E>, const N: usize>(
-    device: &D,
-    len: usize,
-) -> Result<[Buffer<E, D>; N], D::Err> {
-    let zeros: Buffer<E, D> = Storage::<E>::try_alloc_len(device, len)?;
-    Ok(std::array::from_fn(|_| zeros.clone()))
-}
-
 impl<M, E, D, C, const N: usize> TunableOptimizer for Elementwise<M, E, D, C, N>
 where
     M: TensorCollection<E, D> + Clone,
@@ -200,6 +200,17 @@ where
     fn reset(&mut self, _model: &M) {
         self.steps = 0;
         self.buffers.clear();
+    }
+
+    fn begin_trial(&mut self, _model: &mut M) -> bool {
+        self.before_trial = Some((self.steps, self.buffers.clone()));
+        true
+    }
+
+    fn end_trial(&mut self, _model: &mut M, made: bool) {
+        if let (Some(before), false) = (self.before_trial.take(), made) {
+            (self.steps, self.buffers) = before;
+        }
     }
 
     fn complete_gradients(
@@ -306,62 +317,6 @@ where
         self.steps = steps;
         Ok(())
     }
-}
-
-// `all_zeros`, `store` and `load` do not depend on the model's type, so that they are compiled once
-// for all models and layers.
-
-fn all_zeros<E: Dtype, D: Backend<E>, const N: usize>(
-    tensors: Vec<(TensorInfo, D)>,
-) -> Result<Buffers<E, D, N>, D::Err> {
-    let mut buffers = HashMap::new();
-    for (tensor, device) in tensors.into_iter().filter(|(tensor, _)| tensor.trainable) {
-        buffers.insert(tensor.id, zeros(&device, tensor.len)?);
-    }
-    Ok(buffers)
-}
-
-fn store<E: Element, D: Backend<E>, const N: usize>(
-    names: [&str; N],
-    buffers: &Buffers<E, D, N>,
-    tensors: Vec<TensorInfo>,
-    state: &mut OptimizerState,
-) -> Result<(), D::Err> {
-    for tensor in tensors.into_iter().filter(|tensor| tensor.trainable) {
-        let buffers = buffers.get(&tensor.id);
-        for (index, name) in names.iter().enumerate() {
-            let shape = tensor.shape.clone();
-            let stored = match buffers.and_then(|buffers| buffers.get(index)) {
-                Some(buffer) => D::read(buffer, |values| Stored::new(shape, values))?,
-                // Before the first update every buffer is 0.
-                None => Stored::new(shape, &vec![E::default(); tensor.len]),
-            };
-            state.insert(name, &tensor.name, stored);
-        }
-    }
-    Ok(())
-}
-
-fn load<E: Element, D: Backend<E>, const N: usize>(
-    names: [&str; N],
-    tensors: Vec<(TensorInfo, D)>,
-    state: &OptimizerState,
-) -> Result<Buffers<E, D, N>, RestoreError<D::Err>> {
-    let mut loaded = HashMap::new();
-    for (tensor, device) in tensors.into_iter().filter(|(tensor, _)| tensor.trainable) {
-        let zeros = zeros(&device, tensor.len).map_err(RestoreError::Device);
-        let mut buffers: [Buffer<E, D>; N] = zeros?;
-        for (name, buffer) in names.iter().zip(&mut buffers) {
-            let mut copied = Ok(());
-            let copy = |values: &mut [E]| {
-                copied = state.copy(name, &tensor.name, &tensor.shape, values);
-            };
-            D::write(buffer, copy).map_err(RestoreError::Device)?;
-            copied?;
-        }
-        loaded.insert(tensor.id, buffers);
-    }
-    Ok(loaded)
 }
 
 impl<M, E, D, C, const N: usize> ResumableFamily for Elementwise<M, E, D, C, N>

@@ -79,6 +79,8 @@ macro_rules! __forward {
             follows_attributes(&self) -> bool;
             only_gathers(&self) -> bool;
             drop_gathered(&mut self, model: &mut Self::Model);
+            begin_trial(&mut self, model: &mut Self::Model) -> bool;
+            end_trial(&mut self, model: &mut Self::Model, made: bool);
             complete_gradients(
                 &self,
                 model: &Self::Model,
@@ -123,6 +125,8 @@ macro_rules! __forward {
     (@unless [follows_attributes $($own:ident)*] follows_attributes $($rest:tt)+) => {};
     (@unless [only_gathers $($own:ident)*] only_gathers $($rest:tt)+) => {};
     (@unless [drop_gathered $($own:ident)*] drop_gathered $($rest:tt)+) => {};
+    (@unless [begin_trial $($own:ident)*] begin_trial $($rest:tt)+) => {};
+    (@unless [end_trial $($own:ident)*] end_trial $($rest:tt)+) => {};
     (@unless [complete_gradients $($own:ident)*] complete_gradients $($rest:tt)+) => {};
     (@unless [failed_update $($own:ident)*] failed_update $($rest:tt)+) => {};
     (@unless [update_owned $($own:ident)*] update_owned $($rest:tt)+) => {};

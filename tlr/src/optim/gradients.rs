@@ -2,7 +2,7 @@
 
 use crate::{
     error::Error,
-    tensors::{self, all_finite, device_error, Backend, Buffer, Model, Names},
+    tensors::{self, all_finite, device_error, lends, Backend, Buffer, Model, Names},
 };
 use dfdx::{
     optim::{OptimizerUpdateError, UnusedTensors},
@@ -45,15 +45,17 @@ where
     D: Backend<E>,
 {
     let mut own = gradients.clone();
-    let mut zero = false;
     // `each` gives a tensor without a gradient one of zeros. So a zero gradient may be a missing
-    // one.
+    // one. On a GPU each may be: to read it there, the host would wait for all that was launched.
+    let mut suspicious = !lends::<E, D>();
     each(model, &mut own, |_, gradient| {
-        zero = zero || D::read(gradient, |values| values.iter().all(|v| *v == E::default()))?;
+        if !suspicious {
+            suspicious = D::read(gradient, |values| values.iter().all(|v| *v == E::default()))?;
+        }
         Ok(())
     })
     .map_err(OptimizerUpdateError::DeviceError)?;
-    if zero {
+    if suspicious {
         check(model, gradients)?;
     }
     Ok(own)

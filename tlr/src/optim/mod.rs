@@ -9,7 +9,8 @@
 mod accumulate;
 mod adam;
 mod alone;
-mod averaging;
+
+mod buffers;
 mod checked;
 mod clip;
 mod dfdx;
@@ -23,29 +24,32 @@ mod rmsprop;
 mod sgd;
 mod shards;
 mod state;
+mod step_figures;
 mod tunable;
 mod update_rule;
+mod weigh_batches;
 
 #[doc(inline)]
 pub use crate::__forward as forward;
 pub use crate::{settings::Settings, tensors::Buffer};
 pub use accumulate::Accumulate;
 pub use adam::{Adam, AdamW, AdamWConfig};
-pub use averaging::StepFigures;
 pub use clip::Clip;
 pub use elementwise::Elementwise;
 pub use groups::Groups;
-pub use over_ranks::{OverRanks, WeighBatches};
+pub use over_ranks::OverRanks;
 pub use rmsprop::RMSprop;
 pub use sgd::Sgd;
 pub use shards::Shards;
 pub use state::{OptimizerState, RestoreError, Resumable, ResumableFamily};
+pub use step_figures::StepFigures;
 pub use tunable::{CompleteGradients, FailedUpdate, Family, TunableOptimizer};
 pub use update_rule::UpdateRule;
+pub use weigh_batches::WeighBatches;
 
 pub(crate) use alone::{average_alone, update_alone};
-pub(crate) use averaging::check_weight;
 pub(crate) use checked::checked_groups;
 pub(crate) use groups::TensorGroup;
 pub(crate) use state::OPTIMIZER;
+pub(crate) use step_figures::check_weight;
 pub(crate) use tunable::ErrOf;

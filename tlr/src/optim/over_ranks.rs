@@ -1,31 +1,7 @@
-//! What a program tells a [`DataParallel`](crate::DataParallel) or an [`Accumulate`], through any
-//! optimizers around it.
+//! What a program tells a [`DataParallel`](crate::DataParallel), through any optimizers around it.
 
 use super::{Accumulate, Clip, TunableOptimizer};
 use crate::{error::Error, tensors::Backend};
-
-/// An optimizer whose batches may have different weights: [`Accumulate`],
-/// [`DataParallel`](crate::DataParallel), and [`Clip`] around one of them.
-///
-/// # Example
-/// ```
-/// use dfdx::{optim::SgdConfig, prelude::*};
-/// use tlr::optim::{Accumulate, Clip, Sgd, WeighBatches};
-///
-/// let model = Cpu::default().build_module::<Linear<4, 2>, f32>();
-/// let sgd: Sgd<_, f32, Cpu> = Sgd::new(&model, SgdConfig::default());
-/// let mut optimizer = Clip::by_norm(Accumulate::new(sgd, 4)?, 5.0)?;
-/// optimizer.weigh_next(64.0)?;
-/// # Ok::<(), tlr::Error>(())
-/// ```
-pub trait WeighBatches {
-    /// Sets the weight of the next batch: [`Accumulate::weigh_next`],
-    /// [`DataParallel::weigh_next`](crate::DataParallel::weigh_next). It holds for one batch.
-    ///
-    /// # Errors
-    /// [`Error::OutOfRange`]. Nothing has changed then.
-    fn weigh_next(&mut self, weight: f64) -> Result<(), Error>;
-}
 
 /// An optimizer that averages over ranks: [`DataParallel`](crate::DataParallel), and [`Clip`] or
 /// [`Accumulate`] around it.
@@ -61,18 +37,6 @@ pub trait OverRanks: TunableOptimizer {
     /// # Errors
     /// [`Error::Parallel`]. The buffers are as they were then.
     fn average_buffers(&self, model: &mut Self::Model) -> Result<(), Error>;
-}
-
-impl<Opt: TunableOptimizer> WeighBatches for Accumulate<Opt> {
-    fn weigh_next(&mut self, weight: f64) -> Result<(), Error> {
-        self.weigh_next(weight)
-    }
-}
-
-impl<Opt: WeighBatches> WeighBatches for Clip<Opt> {
-    fn weigh_next(&mut self, weight: f64) -> Result<(), Error> {
-        self.optimizer.weigh_next(weight)
-    }
 }
 
 macro_rules! hand_on {

@@ -15,7 +15,16 @@ use dfdx::{
     tensor::Tensor,
 };
 
-/// RMSprop. Its updates equal those of dfdx's [`RMSprop`](dfdx::optim::RMSprop) bit for bit, and a
+/// RMSprop. With g the gradient, ρ = `alpha` and α = `lr`:
+///
+/// - s ← s + (1 − ρ)·(g² − s),
+/// - u = g/√(s + ε) or, if `centered`, u = g/√(s − a² + ε) with a ← a + (1 − ρ)·(g − a),
+/// - w ← w − α·u without momentum, or m ← μ·m + u and w ← w − α·m with a `momentum` of μ.
+///
+/// a and m start at 0. With `WeightDecay::L2(λ)`, g + λ·w takes the place of g.
+/// `WeightDecay::Decoupled(λ)` also subtracts α·λ·w from w.
+///
+/// Its updates equal those of dfdx's [`RMSprop`](dfdx::optim::RMSprop) bit for bit, and a
 /// checkpoint can save its state.
 ///
 /// Hinton, *Neural networks for machine learning*, lecture 6e, 2012. The running mean of squares

@@ -11,8 +11,18 @@ use dfdx::{
     tensor::Tensor,
 };
 
-/// Stochastic gradient descent, with or without momentum. Its updates of finite weights equal those
-/// of dfdx's [`Sgd`](dfdx::optim::Sgd) bit for bit, and a checkpoint can save its state.
+/// Stochastic gradient descent, with or without momentum:
+///
+/// - w ← w − α·g without momentum,
+/// - v ← g + μ·v and w ← w − α·v with [`Momentum::Classic`]`(μ)`,
+/// - v ← g + μ·v and w ← w − α·(g + μ·v) with [`Momentum::Nesterov`]`(μ)`.
+///
+/// Here α is `lr`, g the gradient, and v the velocity, which starts at 0. With
+/// [`WeightDecay::L2`]`(λ)`, g + λ·w takes the place of g. [`WeightDecay::Decoupled`]`(λ)` also
+/// subtracts α·λ·w from w.
+///
+/// Its updates of finite weights equal those of dfdx's [`Sgd`](dfdx::optim::Sgd) bit for bit, and a
+/// checkpoint can save its state.
 ///
 /// # Example
 /// ```

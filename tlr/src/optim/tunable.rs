@@ -1,6 +1,6 @@
 //! [`TunableOptimizer`]: what an optimizer must implement to have its learning rate trained.
 
-use super::{averaging::StepFigures, groups::Groups, shards::Shards};
+use super::{groups::Groups, shards::Shards, step_figures::StepFigures};
 use crate::error::Error;
 use ::dfdx::{
     nn::TensorCollection,
@@ -103,6 +103,23 @@ pub trait TunableOptimizer:
     /// were gathered for is skipped. By default it does nothing.
     fn drop_gathered(&mut self, model: &mut Self::Model) {
         let _ = model;
+    }
+
+    /// Keeps a copy of all that was accumulated, until [`end_trial`](Self::end_trial) is called:
+    /// the next update may have to be taken back. An exact step, such as
+    /// [`step_lookahead`](crate::Trainer::step_lookahead), begins with such an update.
+    ///
+    /// Returns whether there is a copy. Without one the optimizer is [reset](Self::reset) if the
+    /// step fails. Default `false`: dfdx's optimizers have no place for a copy.
+    fn begin_trial(&mut self, model: &mut Self::Model) -> bool {
+        let _ = model;
+        false
+    }
+
+    /// Drops the copy of [`begin_trial`](Self::begin_trial), if it has returned `true`. Unless
+    /// `made`, puts it back first: the updates since then are not made. By default it does nothing.
+    fn end_trial(&mut self, model: &mut Self::Model, made: bool) {
+        let _ = (model, made);
     }
 
     /// Copies the gradients for [`update_owned`](Self::update_owned), after checking that every

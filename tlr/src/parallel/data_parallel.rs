@@ -27,8 +27,10 @@ use std::fmt;
 /// [`Clip`](crate::optim::Clip) and `Accumulate` around it, averages the gradients first.
 ///
 /// At each step the ranks compare their counts and rates, and at the beginning of each window their
-/// weights and all that they remember. If a rank differs, the step fails on all ranks with an error
-/// that names the rank, the step and the layer ([`Error::Parallel`]).
+/// settings, their weights and all that they remember. If a rank differs, the step fails on all
+/// ranks with an error that names the rank, the step and the layer ([`Error::Parallel`]). A rule's
+/// own numbers are not compared, for a rule need not be one that serde can write: ranks whose rules
+/// differ are told so once their rates do.
 ///
 /// A layer that looks at its whole batch, such as batch norm, sees the examples of its own rank.
 /// Its running figures differ between ranks, until
@@ -76,7 +78,7 @@ pub struct DataParallel<Opt: TunableOptimizer, C> {
     pub(super) settings: ParallelSettings,
     pub(super) next: NextBatch,
     pub(super) last: LastBatch,
-    /// Digest of the model and the settings. None before the first step.
+    /// Digest of the model and the settings, as the last window began. None before the first step.
     pub(super) setup: Option<u64>,
     /// The gradients of all tensors, one after the other.
     pub(super) flat: Vec<Opt::Dtype>,
@@ -276,7 +278,8 @@ where
 
     /// Sets the weight of this rank's next batch in the mean over the ranks: for losses that are
     /// means over their batches, the number of examples. Default 1. A rank without examples passes
-    /// gradients of zeros and the weight 0. The weight holds for one batch.
+    /// gradients of zeros and the weight 0. The weight holds for one batch: until a step by it is
+    /// made on all ranks. So a batch whose step has failed can be taken again as it is.
     ///
     /// # Errors
     /// [`Error::OutOfRange`] unless `weight` is from 0 to 1e100.

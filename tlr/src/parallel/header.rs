@@ -1,6 +1,7 @@
 //! [`Header`]: what the ranks compare at the beginning of each step.
 
 use super::agree::odd_one_out;
+use crate::engine::running_mean;
 
 /// What a rank sends before its gradients are used. It is a few numbers: only if they differ do the
 /// ranks ask each other what differs.
@@ -16,6 +17,8 @@ pub(super) struct Header {
     /// The weight of the rank's batch.
     pub(super) weight: f64,
     pub(super) steps: u64,
+    /// Whether the rank is at the beginning of a window, as it is at each step without a trainer.
+    pub(super) begins_window: bool,
     /// Digest of the tensors' names and shapes and of the settings.
     pub(super) setup: u64,
     /// Digest of the engine's state.
@@ -26,7 +29,7 @@ pub(super) struct Header {
 
 impl Header {
     pub(super) fn to_bytes(self) -> Vec<u8> {
-        let flags = [self.failed, self.loss.is_some(), self.flag, self.again];
+        let flags = [self.failed, self.loss.is_some(), self.flag, self.again, self.begins_window];
         let flags = flags.into_iter().rev().fold(0, |flags, flag| flags << 1 | u64::from(flag));
         let loss = self.loss.unwrap_or_default().to_bits();
         let Self { steps, setup, standing, weights, .. } = self;
@@ -44,6 +47,7 @@ impl Header {
             loss: (flags & 2 != 0).then_some(loss),
             flag: flags & 4 != 0,
             again: flags & 8 != 0,
+            begins_window: flags & 16 != 0,
             weight: f64::from_bits(word()),
             steps: word(),
             setup: word(),
@@ -85,11 +89,12 @@ impl HeaderCheck {
         if let Some(rank) = headers.iter().position(|header| header.failed) {
             return Self::Failed(rank);
         }
-        let figures: [(Mismatch, Figure); 6] = [
+        let figures: [(Mismatch, Figure); 7] = [
             // Checked before the loss: only one of the two sets of gradients may have one.
             (Mismatch::Again, |header| u64::from(header.again)),
             // Before the setup: a rank within a window leaves its engine's settings out.
             (Mismatch::Steps, |header| header.steps),
+            (Mismatch::Standing, |header| u64::from(header.begins_window)),
             (Mismatch::Setup, |header| header.setup),
             (Mismatch::Loss, |header| u64::from(header.loss.is_some())),
             // Before the engines' state, which follows from the weights.
@@ -111,10 +116,12 @@ impl HeaderCheck {
 
 /// The mean of the ranks' losses, weighted by the weights of their batches.
 pub(super) fn mean_loss(headers: &[Header]) -> Option<f64> {
-    let some = headers.iter().filter(|header| header.weight != 0.0);
-    let total: f64 = some.clone().map(|header| header.weight).sum();
-    let sum = some.map(|header| Some(header.weight * header.loss?)).sum::<Option<f64>>()?;
-    Some(sum / total)
+    let mut some = headers.iter().filter(|header| header.weight != 0.0);
+    let (_, mean) = some.try_fold((0.0, 0.0), |(weight, mean), header| {
+        let weight = weight + header.weight;
+        Some((weight, running_mean(mean, header.loss?, weight / header.weight)))
+    })?;
+    Some(mean)
 }
 
 #[cfg(test)]
@@ -129,6 +136,7 @@ mod tests {
             loss: Some(0.5),
             weight: 3.0,
             steps: 7,
+            begins_window: false,
             setup: 11,
             standing: 13,
             weights: 17,
@@ -139,7 +147,8 @@ mod tests {
     fn all_of_it_arrives() {
         let failed = Header { failed: true, loss: None, ..header() };
         let flagged = Header { flag: true, ..header() };
-        for header in [header(), failed, flagged, Header { again: true, ..header() }] {
+        let again = Header { again: true, ..header() };
+        for header in [header(), failed, flagged, again, Header { begins_window: true, ..again }] {
             assert_eq!(Header::from_bytes(&header.to_bytes()), header);
         }
         let nan = Header { loss: Some(f64::NAN), ..header() };
@@ -155,6 +164,7 @@ mod tests {
         let cases = [
             (Mismatch::Again, Header { again: true, steps: 0, loss: None, ..same }),
             (Mismatch::Steps, Header { steps: 0, setup: 0, standing: 0, ..same }),
+            (Mismatch::Standing, Header { begins_window: true, setup: 0, weights: 0, ..same }),
             (Mismatch::Setup, Header { setup: 0, loss: None, ..same }),
             (Mismatch::Loss, Header { loss: None, ..same }),
             (Mismatch::Weights, Header { standing: 0, weights: 0, ..same }),
@@ -176,5 +186,14 @@ mod tests {
         assert_eq!(mean_loss(&[of(1.0, 3.0), of(f64::NAN, 0.0)]), Some(1.0));
         assert!(mean_loss(&[of(1.0, 3.0), of(f64::NAN, 1.0)]).is_some_and(f64::is_nan));
         assert_eq!(mean_loss(&[Header { loss: None, ..header() }]), None);
+    }
+
+    /// Fails if the sum of huge losses overflows, although their mean does not.
+    #[test]
+    fn huge_losses_have_a_mean() {
+        let of = |loss, weight| Header { loss: Some(loss), weight, ..header() };
+        let mean = mean_loss(&[of(1.5e308, 3.0), of(1.5e308, 1e100), of(-1.5e308, 1e100)]);
+        assert!(mean.is_some_and(|mean| mean.abs() < 1e293), "{mean:?}");
+        assert_eq!(mean_loss(&[of(f64::INFINITY, 1.0), of(1.0, 1.0)]), Some(f64::INFINITY));
     }
 }

@@ -13,12 +13,11 @@ mod agree;
 mod alone;
 mod communicator;
 mod compression;
+#[cfg(feature = "nccl")]
+mod connect;
 mod data_parallel;
 mod explain;
 mod header;
-mod join;
-#[cfg(feature = "nccl")]
-mod joining;
 #[cfg(feature = "nccl")]
 mod letters;
 mod link;
@@ -27,6 +26,7 @@ mod mean;
 mod mpi;
 #[cfg(feature = "nccl")]
 mod nccl;
+mod one_checkpoint;
 mod optimizer;
 #[cfg(any(feature = "mpi", feature = "nccl"))]
 mod patience;

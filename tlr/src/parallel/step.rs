@@ -32,8 +32,24 @@ where
         figures: &mut StepFigures,
     ) -> Result<(), Error> {
         if !figures.again {
-            self.last.weight = self.next.weight.take();
+            self.last.weight = self.next.weight;
         }
+        let taken = self.take_means_of_weighed(model, own, figures);
+        self.next.weight = match &taken {
+            // There is no batch that such a step could be made of.
+            Ok(()) | Err(Error::Parallel { problem: ParallelError::NoExamples, .. }) => None,
+            // The step can be made again, by the same batch.
+            Err(_) => self.last.weight,
+        };
+        taken
+    }
+
+    fn take_means_of_weighed(
+        &mut self,
+        model: &Opt::Model,
+        own: Result<&mut Gradients<Opt::Dtype, Opt::Device>, Error>,
+        figures: &mut StepFigures,
+    ) -> Result<(), Error> {
         figures.weight = self.last.weight.unwrap_or(figures.weight);
         let standing = figures.standing.as_ref();
         let steps = standing.map_or(0, |standing| standing.steps);
@@ -51,6 +67,7 @@ where
             loss: figures.loss,
             weight: figures.weight,
             steps,
+            begins_window,
             setup: self.setup(model, standing),
             standing: standing.map_or(0, Standing::digest),
             weights: digest_of(&checksums),
@@ -129,14 +146,14 @@ where
         own.chain(of_engine(standing)).chain(of_model(model)).collect()
     }
 
-    /// A digest of the facts, found once.
+    /// A digest of the facts, found again where a window begins: the model or the trainer may be
+    /// another one by then, and a trainer's settings are known only there.
     fn setup(&mut self, model: &Opt::Model, standing: Option<&Standing>) -> u64 {
-        if let Some(setup) = self.setup {
-            return setup;
+        let begins_window = standing.is_some_and(|standing| standing.begins_window);
+        match self.setup {
+            Some(setup) if !begins_window => setup,
+            _ => *self.setup.insert(digest(&self.facts(model, standing))),
         }
-        let setup = digest(&self.facts(model, standing));
-        self.setup = Some(setup);
-        setup
     }
 }
 

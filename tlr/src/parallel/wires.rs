@@ -207,7 +207,7 @@ impl Wires {
     }
 
     /// Ends all communicators, and with them their operations on the GPU, which would otherwise
-    /// wait for the other rank for ever. The answer is whether all have ended.
+    /// wait for the other rank for ever. Returns whether all have ended.
     pub(super) fn hang_up(&mut self) -> bool {
         let mut all = self.bind().is_ok() && !self.stuck;
         for handle in self.communicators.iter() {
@@ -229,8 +229,8 @@ impl Wires {
     }
 }
 
-/// When a program ends in order, all pieces have been received, and their arrival confirmed. So no
-/// rank waits for this one in a communicator, and none has to be asked.
+/// The communicators are destroyed. No message has to be sent before: when a program ends in order,
+/// all pieces have been received and their arrival confirmed, so no rank waits in one of them.
 impl Drop for Wires {
     fn drop(&mut self) {
         let ended = self.hang_up();

@@ -36,7 +36,7 @@ pub(crate) use sketch::Sketches;
 
 use crate::{
     engine::{Target, TensorKind},
-    error::Error,
+    error::{Error, TensorDifference},
     optim::Shards,
     tensors::{self, wide, Bf16, Element, Model, Names, Stored},
 };
@@ -64,7 +64,7 @@ pub(crate) fn spacing<E: Dtype>() -> f64 {
     spacing
 }
 
-/// A and B of each tensor that is to have others.
+/// New snapshots A and B of each tensor; `None` where the old ones stay.
 pub(crate) type Prepared<E> = Vec<Option<Pair<E>>>;
 
 /// What is kept of a model's weights.
@@ -155,23 +155,24 @@ impl<E: Dtype> Snapshots<E> {
 
     /// Checks that `model` still has the same tensors, by their identity.
     pub(crate) fn check<D: Device<E>>(&self, model: &dyn Model<E, D>) -> Result<(), Error> {
-        let (mut tensors, mut changed) = (0, None);
+        let (mut found, mut differences) = (0, Vec::new());
         model.look(Names::Untold, &mut |seen| {
-            if let (None, Some(expected)) = (changed, self.tensors.get(tensors))
+            if let Some(expected) = self.tensors.get(found)
                 && seen.tensor().id() != Some(expected.id)
             {
-                changed = Some(&expected.name);
+                let tensor = expected.name.clone();
+                differences.push(TensorDifference::Replaced { tensor });
             }
-            tensors += 1;
+            found += 1;
         });
-        let what = match changed {
-            Some(tensor) => format!("`{tensor}` is another tensor"),
-            None if tensors != self.tensors.len() => {
-                format!("{tensors} tensors instead of {}", self.tensors.len())
-            }
-            None => return Ok(()),
-        };
-        Err(Error::ModelChanged { what })
+        let expected = self.tensors.len();
+        if found != expected {
+            differences.push(TensorDifference::Count { expected, found });
+        }
+        match differences.is_empty() {
+            true => Ok(()),
+            false => Err(Error::ModelChanged(differences)),
+        }
     }
 
     /// The names of the tensors with these identities.

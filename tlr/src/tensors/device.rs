@@ -83,10 +83,24 @@ pub trait Backend<E: Dtype>: Device<E> + sealed::Sealed {
 }
 
 mod sealed {
-    pub trait Sealed {}
-    impl Sealed for dfdx::tensor::Cpu {}
+    pub trait Sealed {
+        /// Whether [`Backend::read`](super::Backend::read) copies nothing and waits for nothing.
+        const LENDS: bool;
+    }
+
+    impl Sealed for dfdx::tensor::Cpu {
+        const LENDS: bool = true;
+    }
+
     #[cfg(feature = "cuda")]
-    impl Sealed for dfdx::tensor::Cuda {}
+    impl Sealed for dfdx::tensor::Cuda {
+        const LENDS: bool = false;
+    }
+}
+
+/// Whether the elements of a buffer can be read where they are.
+pub(crate) fn lends<E: Dtype, D: Backend<E>>() -> bool {
+    <D as sealed::Sealed>::LENDS
 }
 
 macro_rules! backends {

@@ -19,7 +19,7 @@ pub use model::{Model, Names, Seen};
 pub use stored::Element;
 
 pub(crate) use bf16::Bf16;
-pub(crate) use device::device_error;
+pub(crate) use device::{device_error, lends};
 pub(crate) use marks::is_trained;
 pub(crate) use model::id;
 pub(crate) use stored::Stored;
@@ -169,9 +169,8 @@ pub(crate) fn write<'a, E: Dtype, D: Device<E>>(
     });
 }
 
-/// Where tensors of `model` on a GPU may be written to, and how many elements they have: all for
-/// which `which` says so, of whether they are trainable and how many elements there are. What they
-/// hold is lost. `None` in place of an address that cannot be determined.
+/// The writable addresses and the lengths of those tensors on a GPU for which `which(trainable,
+/// len)` is true. What they hold is lost. `None` in place of an address that cannot be determined.
 #[cfg(feature = "cuda")]
 pub(crate) fn places<E: Dtype, D: Device<E>>(
     model: &mut dyn Model<E, D>,

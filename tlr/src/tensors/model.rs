@@ -6,6 +6,7 @@
 #[cfg(feature = "cuda")]
 use super::gpu_place;
 use super::{is_trained, values::SMALL, Buffer, Values};
+use crate::settings::join;
 use dfdx::{
     nn::{RecursiveWalker, TensorCollection, TensorOptions, TensorViewer, TensorVisitor},
     optim::{Sgd, SgdConfig, UnusedTensors},
@@ -88,8 +89,8 @@ impl<'a, E: Dtype, D: Device<E>> Seen<'a, E, D> {
         }
     }
 
-    /// Whether `gradients` has one for this tensor, which dfdx tells nobody but its optimizers. No
-    /// element is read: on a GPU the host does not wait.
+    /// Whether `gradients` has a gradient for this tensor. dfdx shows this only to its optimizers,
+    /// so one is run on a copy. No element is read: on a GPU the host does not wait.
     pub(crate) fn has_gradient(&mut self, gradients: &Gradients<E, D>) -> Result<bool, D::Err> {
         (self.descend)(gradients, None)
     }
@@ -307,8 +308,6 @@ impl<E: Dtype, D: Device<E>> TensorVisitor<E, D> for Visitor<'_, E, D> {
             Access::Shared(tensor) => Access::Shared(tensor),
             Access::Mut(tensor) => Access::Mut(tensor),
         };
-        // If the field is itself a tensor, dfdx's name for it ends with a dot.
-        let name = name.map(|name| name.trim_end_matches('.').to_owned());
         let mut options = Some(options);
         let mut descend = |gradients: &Gradients<E, D>, after: Option<&mut Vec<E>>| {
             let (Some(tensor), Some(options)) = (shared, options.take()) else { return Ok(false) };
@@ -358,13 +357,5 @@ impl TensorViewer for Parts {
         };
         let path = part.name.as_deref();
         Part { access, name: path.map(|path| join(path, name)) }
-    }
-}
-
-/// The path of a field, as dfdx has it.
-fn join(path: &str, name: &str) -> String {
-    match path {
-        "" => name.to_owned(),
-        _ => format!("{path}.{name}"),
     }
 }

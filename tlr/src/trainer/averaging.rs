@@ -57,7 +57,7 @@ where
         Ok(Some((own?, loss?)))
     }
 
-    /// Averages the gradients in place. The answer is the mean loss.
+    /// Averages the gradients in place. Returns the mean loss.
     pub(super) fn average_owned(
         &mut self,
         model: &Opt::Model,

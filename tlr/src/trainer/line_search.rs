@@ -109,9 +109,10 @@ where
     /// as can happen with momentum, or it cannot fall further than rounding allows.
     /// [`Error::NonFiniteLoss`], if `loss` is not finite; [`Error::OutOfRange`], for a number of
     /// `search`; and those of [`step_lookahead`](Self::step_lookahead). Weights and rates are then
-    /// unchanged. If `evaluate` was called by then, as before [`Error::NoDescent`], or has
-    /// panicked, the base optimizer is [reset](TunableOptimizer::reset): its momentum, its moments
-    /// and what it has gathered are gone.
+    /// unchanged, and so is what the base optimizer has accumulated, unless
+    /// [it keeps no copy](TunableOptimizer::begin_trial) and is reset. The momentum that has led to
+    /// [`Error::NoDescent`] is there again: a plain step goes on with it, and
+    /// [`reset`](Self::reset) clears it.
     ///
     /// # Example
     /// ```
@@ -163,7 +164,7 @@ where
         if !loss.is_finite() {
             return Err(Error::NonFiniteLoss { step: self.steps() + 1, loss }.into());
         }
-        self.or_forget(model, |trainer, model| {
+        self.or_undo(model, |trainer, model| {
             trainer.search_along(model, gradients, loss, search, evaluate)
         })
     }
@@ -180,7 +181,7 @@ where
             return Ok(Step::Gathered);
         }
         let proposed = self.propose(model, gradients)?;
-        let (_, ahead) = self.evaluate(model, &proposed, &mut evaluate)?;
+        let (_, ahead) = self.evaluate(&proposed, &mut evaluate)?;
         let sums = self.derivatives(model, &proposed, gradients, &ahead);
         let mut decisions = self.engine.decide_ahead(&sums);
 
@@ -191,7 +192,7 @@ where
             // A step whose weights are not finite counts as too far.
             let passed = match self.move_along(model, &proposed, &decisions, t) {
                 Ok(next) => {
-                    let (there, gradients_there) = self.evaluate(model, &next, &mut evaluate)?;
+                    let (there, gradients_there) = self.evaluate(&next, &mut evaluate)?;
                     let sums = self.derivatives(model, &next, gradients, &gradients_there);
                     let total =
                         |of: fn(&LookaheadProducts) -> f64| sums.iter().map(of).sum::<f64>();
@@ -222,7 +223,6 @@ where
             }
             t = if far.is_finite() { 0.5 * (near + far) } else { 2.0 * t };
         }
-        self.forget_proposal(model);
         Err(Error::NoDescent { step: self.steps() + 1, trials: search.max_trials }.into())
     }
 }

@@ -5,7 +5,7 @@
 use super::{
     fault::StepFault,
     update::{update_or_undo, FailedStep},
-    Trainer,
+    Trainer, Trial,
 };
 use crate::{
     engine::{ExactDecision, LookaheadProducts, RateRule, Step},
@@ -39,16 +39,17 @@ where
     /// With a rate for each layer, the derivatives of a layer are taken along its own part of u.
     ///
     /// A window in progress ends without a decision, and the next plain step begins a new window.
-    /// The method returns [`Step::WindowEnded`] with the decisions, or [`Step::Gathered`].
+    /// The method returns [`Step::WindowEnded`] with the decisions, or [`Step::Gathered`]. There is
+    /// no loss, so no safeguard judges the step, nor a batch that is gathered for it.
     ///
     /// # Errors
     /// [`Error::UnusedParameters`], for either set of gradients; [`Error::NonFiniteStep`], if the
     /// step would make a weight infinite or NaN; [`Error::ModelChanged`]; [`Error::Device`];
-    /// [`Error::Parallel`] on several ranks. The weights are then unchanged. If `ahead` was called
-    /// by then, the base optimizer has seen a step that is not made, and is
-    /// [reset](TunableOptimizer::reset): its momentum, its moments and what it has gathered are
-    /// gone. That is so with `NonFiniteStep`, with a gradient that is missing at ŵ, and after a
-    /// panic in `ahead`, which goes on to the caller.
+    /// [`Error::Parallel`] on several ranks. The weights are then unchanged, and so is what an
+    /// optimizer of [`tlr::optim`](crate::optim) has accumulated. (One that
+    /// [keeps no copy](TunableOptimizer::begin_trial), such as dfdx's own, is
+    /// [reset](TunableOptimizer::reset) if `ahead` was called by then: its momentum and its moments
+    /// are gone.) The same holds after a panic in `ahead`, which goes on to the caller.
     /// [`Error::WindowEnd`], after the step was made.
     ///
     /// # Example
@@ -86,21 +87,33 @@ where
     ) -> Result<Step, StepFault<ErrOf<Opt>>> {
         let averaged = self.averaged_copy(model, gradients, None)?;
         let gradients = averaged.as_ref().map_or(gradients, |(means, _)| means);
-        self.or_forget(model, |trainer, model| trainer.step_ahead(model, gradients, ahead))
+        self.or_undo(model, |trainer, model| trainer.step_ahead(model, gradients, ahead))
     }
 
-    /// Makes an exact step. If the caller's closure or the base optimizer panics, the base
-    /// optimizer is reset, because it has seen a step that is not made, and the panic goes on.
-    pub(super) fn or_forget<T>(
+    /// Makes an exact step. If it fails after the base optimizer has proposed it, the base
+    /// optimizer forgets it. A panic of the caller's closure or of the base optimizer is such a
+    /// failure, and goes on.
+    pub(super) fn or_undo(
         &mut self,
         model: &mut Opt::Model,
-        step: impl FnOnce(&mut Self, &mut Opt::Model) -> T,
-    ) -> T {
-        let made = catch_unwind(AssertUnwindSafe(|| step(self, model)));
-        made.unwrap_or_else(|panic| {
-            self.forget_proposal(model);
-            resume_unwind(panic)
-        })
+        step: impl FnOnce(&mut Self, &mut Opt::Model) -> Result<Step, StepFault<ErrOf<Opt>>>,
+    ) -> Result<Step, StepFault<ErrOf<Opt>>> {
+        match catch_unwind(AssertUnwindSafe(|| step(self, model))) {
+            Ok(made) => {
+                // A step that was made has no trial any more, also if its window could not end.
+                if let (Err(_), Some(trial)) = (&made, self.trial.take()) {
+                    self.forget_proposal(model, trial);
+                }
+                made
+            }
+            Err(panic) => {
+                // A panic without a trial was one in the gathering of gradients.
+                let without = Trial { kept: false, had_updated: false };
+                let trial = self.trial.take().unwrap_or(without);
+                self.forget_proposal(model, trial);
+                resume_unwind(panic)
+            }
+        }
     }
 
     fn step_ahead(
@@ -113,16 +126,11 @@ where
             return Ok(Step::Gathered);
         }
         let proposed = self.propose(model, gradients)?;
-        let (_, gradients_ahead) = self.evaluate(model, &proposed, |model| (0.0, ahead(model)))?;
+        let (_, gradients_ahead) = self.evaluate(&proposed, |model| (0.0, ahead(model)))?;
         let products = self.derivatives(model, &proposed, gradients, &gradients_ahead);
         let decisions = self.engine.decide_ahead(&products);
-        match self.move_along(model, &proposed, &decisions, 1.0) {
-            Ok(next) => self.accept_step(model, next, decisions),
-            Err(error) => {
-                self.forget_proposal(model);
-                Err(error.into())
-            }
-        }
+        let next = self.move_along(model, &proposed, &decisions, 1.0)?;
+        self.accept_step(model, next, decisions)
     }
 
     /// If the base optimizer only gathers these gradients, updates it by them and returns `true`.
@@ -134,7 +142,13 @@ where
         let gathers = self.optimizer.only_gathers();
         if gathers {
             self.snapshots.check(model)?;
-            self.update_by(model, gradients)?;
+            let updated = self.update_by(model, gradients);
+            updated.map_err(|FailedStep { fault, gathered_lost }| {
+                if gathered_lost {
+                    self.engine.gathered_gradients_lost();
+                }
+                fault
+            })?;
         }
         Ok(gathers)
     }
@@ -149,64 +163,63 @@ where
         self.snapshots.check(model)?;
         gradients::check(model, gradients)?;
         let mut proposed = model.clone();
-        self.update_by(&mut proposed, gradients)?;
-        Ok(proposed)
+        let kept = self.optimizer.begin_trial(&mut proposed);
+        let trial = Trial { kept, had_updated: self.has_updated };
+        self.trial = Some(trial);
+        match self.update_by(&mut proposed, gradients) {
+            Ok(()) => Ok(proposed),
+            Err(FailedStep { fault, gathered_lost }) => {
+                self.trial = None;
+                if kept {
+                    self.forget_proposal(&mut proposed, trial);
+                } else if gathered_lost {
+                    self.engine.gathered_gradients_lost();
+                }
+                Err(fault)
+            }
+        }
     }
 
     fn update_by(
         &mut self,
         model: &mut Opt::Model,
         gradients: &Gradients<Opt::Dtype, Opt::Device>,
-    ) -> Result<(), StepFault<ErrOf<Opt>>> {
-        let updated = update_or_undo(
+    ) -> Result<(), FailedStep<ErrOf<Opt>>> {
+        update_or_undo(
             &mut self.optimizer,
             model,
             &mut StepGradients::Borrowed(gradients),
             &mut None,
             &mut self.has_updated,
-        );
-        updated.map_err(|FailedStep { fault, gathered_lost }| {
-            if gathered_lost {
-                self.engine.gathered_gradients_lost();
-            }
-            fault
-        })
+        )
     }
 
-    /// Resets the base optimizer. It has accumulated the state of a step that is not made, and an
-    /// optimizer need not be able to give that back: only [`Resumable`](crate::optim::Resumable)
-    /// ones can, and a copy of their moments for each exact step would cost as much as the step.
-    pub(super) fn forget_proposal(&mut self, model: &Opt::Model) {
-        self.optimizer.reset(model);
-        self.has_updated = false;
-        self.engine.gathered_gradients_lost();
+    /// Takes back what the base optimizer has accumulated for a step that is not made. An optimizer
+    /// that has kept no copy is reset.
+    fn forget_proposal(&mut self, model: &mut Opt::Model, trial: Trial) {
+        if trial.kept {
+            self.optimizer.end_trial(model, false);
+            self.has_updated = trial.had_updated;
+        } else {
+            self.optimizer.reset(model);
+            self.has_updated = false;
+            self.engine.gathered_gradients_lost();
+        }
     }
 
-    /// Calls `evaluate` for the loss and its gradients at `there`. If a gradient is missing, the
-    /// step is abandoned, and the base optimizer is reset, because it has seen a step that is not
-    /// made.
+    /// Calls `evaluate` for the loss and its gradients at `there`.
     pub(super) fn evaluate(
         &mut self,
-        model: &Opt::Model,
         there: &Opt::Model,
         evaluate: impl FnOnce(&mut Opt::Model) -> Evaluated<Opt>,
     ) -> Result<Evaluated<Opt>, StepFault<ErrOf<Opt>>> {
         // The closure works on a copy, because its changes to buffers are not part of the step.
         let mut there = there.clone();
         let (mut loss, mut gradients) = evaluate(&mut there);
-        match self.averaged_again(&there, &gradients, loss) {
-            Ok(Some((means, mean))) => (gradients, loss) = (means, mean.unwrap_or(loss)),
-            Ok(None) => (),
-            Err(fault) => {
-                self.forget_proposal(model);
-                return Err(fault);
-            }
+        if let Some((means, mean)) = self.averaged_again(&there, &gradients, loss)? {
+            (gradients, loss) = (means, mean.unwrap_or(loss));
         }
-        let complete = gradients::check(&there, &gradients);
-        if complete.is_err() {
-            self.forget_proposal(model);
-        }
-        complete?;
+        gradients::check(&there, &gradients)?;
         Ok((loss, gradients))
     }
 
@@ -249,6 +262,9 @@ where
         decisions: Vec<ExactDecision>,
     ) -> Result<Step, StepFault<ErrOf<Opt>>> {
         *model = next;
+        if self.trial.take().is_some_and(|trial| trial.kept) {
+            self.optimizer.end_trial(model, true);
+        }
         let step = self.engine.exact_step_made(decisions);
         self.apply_rates();
         let taken = self.take_buffers(model);

@@ -123,8 +123,11 @@ impl ScaleState {
             return Err(CheckpointError::Differs(vec![differs]));
         }
         let scale = f64::from_bits(scale);
-        if !LossScale::is_possible(scale) || since >= MAX_COUNT || skipped >= MAX_COUNT {
+        if !LossScale::is_possible(scale) {
             return Err(damaged("its loss scale is impossible"));
+        }
+        if since >= MAX_COUNT || skipped >= MAX_COUNT {
+            return Err(damaged("a count of its loss scale is impossible"));
         }
         Ok(Self { scale, since, skipped })
     }

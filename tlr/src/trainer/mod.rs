@@ -107,6 +107,17 @@ pub struct Trainer<Opt: TunableOptimizer, R> {
     snapshots: Snapshots<Opt::Dtype>,
     /// Whether the optimizer has made an update since it was new, and has all its buffers.
     has_updated: bool,
+    /// What an exact step under way has proposed.
+    trial: Option<Trial>,
+}
+
+/// An update whose weights are only looked at.
+#[derive(Clone, Copy, Debug)]
+struct Trial {
+    /// Whether the optimizer can put back what it had accumulated before.
+    kept: bool,
+    /// [`Trainer::has_updated`] before.
+    had_updated: bool,
 }
 
 impl<Opt, R> Trainer<Opt, R>
@@ -139,7 +150,7 @@ where
         let place = optimizer.shards().map(Shards::place);
         let rate = |group| optimizer.rate(group);
         let (engine, snapshots) = parts(model, &groups, &rate, config, facts, place)?;
-        Ok(Self { optimizer, engine, snapshots, has_updated: false })
+        Ok(Self { optimizer, engine, snapshots, has_updated: false, trial: None })
     }
 
     /// Multiplies every learned rate by a schedule. `None` takes the schedule away.

@@ -137,9 +137,12 @@ where
         R: Serialize,
     {
         let progress = checkpoint.fits(&self.outline(model)?)?;
-        match progress.engine.is_within_step() || !self.engine.can_resume(&progress.engine) {
-            true => Err(checkpoint.impossible()),
-            false => Ok(progress),
+        let found = self.engine.impossible_figure(&progress.engine);
+        // A checkpoint is made between two steps.
+        let found = found.or_else(|| progress.engine.is_within_step().then_some("phase"));
+        match found {
+            Some(figure) => Err(checkpoint.impossible(&format!("engine.{figure}"))),
+            None => Ok(progress),
         }
     }
 
@@ -158,9 +161,8 @@ where
         self.together(Checkpoint::open(path))
     }
 
-    /// What this rank has done by itself. If ranks share out the snapshots and another one has
-    /// failed, it is an error that says so. All of them have to call this: a rank that left without
-    /// a word would leave the others waiting.
+    /// Returns `own`, or the error of another rank if the ranks share out the snapshots. All of
+    /// them have to call this: a rank that left without a word would leave the others waiting.
     fn together<T>(&self, own: Result<T, Error>) -> Result<T, Error> {
         let said = || own.as_ref().map(|_| Vec::new()).map_err(Error::clone);
         let told = self.optimizer.shards().map(|shards| shards.exchange_numbers(said()));

@@ -4,7 +4,7 @@
 use super::{good_step, is_out_of_range, newton, sgd, tells, Model};
 use dfdx::{nn::modules::Linear, optim::*, prelude::*};
 use support::values::{bits, gradients, vector};
-use tlr::{Error, Newton, NewtonConfig, PerLayer, TunableOptimizer, Window};
+use tlr::{Error, Newton, NewtonConfig, PerLayer, TensorDifference, TunableOptimizer, Window};
 
 type Network = (Linear<2, 2, f64, Cpu>, Tanh, Linear<2, 2, f64, Cpu>);
 
@@ -33,6 +33,10 @@ macro_rules! global_and_per_layer {
     }};
 }
 
+fn replaced_tensor(tensor: &str) -> TensorDifference {
+    TensorDifference::Replaced { tensor: tensor.to_owned() }
+}
+
 #[test]
 fn model_changed() {
     let model = network(1);
@@ -47,10 +51,11 @@ fn model_changed() {
         let before = bits(&other);
         let here = of_layers(&other, true);
         let error = newton.step(&mut other, &here, 1.0).unwrap_err();
-        assert_eq!(error, Error::ModelChanged { what: "`0.weight` is another tensor".into() });
+        let all = ["0.weight", "0.bias", "2.weight", "2.bias"].map(replaced_tensor);
+        assert_eq!(error, Error::ModelChanged(all.into()));
         tells(&error, &["`0.weight`", "make a new optimizer"]);
         let ahead = newton.step_lookahead(&mut other, &here, |_| of_layers(&network(2), true));
-        assert!(matches!(ahead, Err(Error::ModelChanged { .. })));
+        assert!(matches!(ahead, Err(Error::ModelChanged(_))));
         assert_eq!(bits(&other), before);
 
         // The same tensors in other places.
@@ -59,7 +64,7 @@ fn model_changed() {
         let before = bits(&swapped);
         let here = of_layers(&swapped, true);
         let changed = newton.step(&mut swapped, &here, 1.0);
-        assert!(matches!(changed, Err(Error::ModelChanged { .. })));
+        assert!(matches!(changed, Err(Error::ModelChanged(_))));
         assert_eq!(bits(&swapped), before);
 
         // One tensor replaced.
@@ -67,7 +72,7 @@ fn model_changed() {
         replaced.2.bias = Cpu::default().zeros();
         let here = of_layers(&replaced, true);
         let error = newton.step(&mut replaced, &here, 1.0).unwrap_err();
-        assert_eq!(error, Error::ModelChanged { what: "`2.bias` is another tensor".into() });
+        assert_eq!(error, Error::ModelChanged(vec![replaced_tensor("2.bias")]));
 
         // None of it counted.
         assert_eq!(newton.steps(), 1);

@@ -68,7 +68,7 @@ fn learns_from_rates_that_move_nothing_in_half_precision() {
     let mut run = Run::new(1e-6, LossScale::default());
     let first = run.step(0);
     let last = (1..300).map(|seed| run.step(seed)).fold(0.0, |_, loss| loss);
-    let highest = run.opt.optimizer().history().iter().map(|d| d.to).fold(0.0, f64::max);
+    let highest = run.opt.trainer().history().iter().map(|d| d.to).fold(0.0, f64::max);
     assert!(last < first / 4.0 && highest > 1e-2, "{first} {last} {highest}");
 
     let dev = Cpu::seed_from_u64(1);
@@ -113,10 +113,10 @@ fn the_model_is_the_master_rounded_and_the_scale_leaves_no_trace() {
 fn overflow_leaves_the_step_out() {
     let mut run = Run::new(0.1, LossScale::default().start(16384.0).interval(3));
     run.step(0);
-    let (weights, steps) = (run.weights(), run.opt.optimizer().steps());
+    let (weights, steps) = (run.weights(), run.opt.trainer().steps());
     run.step_at(1, 4.0 * 65504.0); // the factor alone is infinite in half precision
-    assert_eq!((run.weights(), run.opt.optimizer().steps()), (weights, steps));
-    assert_eq!((run.opt.loss_scale(), run.opt.skipped()), (8192.0, 1));
+    assert_eq!((run.weights(), run.opt.trainer().steps()), (weights, steps));
+    assert_eq!((run.opt.loss_scale(), run.opt.skipped_steps()), (8192.0, 1));
     let scales: Vec<f64> = (2..14)
         .map(|seed| {
             run.step(seed);
@@ -137,7 +137,7 @@ fn gradients_that_overflow_without_a_scale_are_undone() {
     for seed in 5..10 {
         run.step_at(seed, f64::INFINITY);
     }
-    let last = run.opt.optimizer().history().last().unwrap().outcome;
+    let last = run.opt.trainer().history().last().unwrap().outcome;
     assert!(matches!(last, Outcome::RolledBack(_)), "{last}");
     let (model, master) = run.weights();
     assert!(master.iter().all(|w| w.is_finite()) && model.iter().all(|w| w.0.is_finite()));
@@ -160,7 +160,7 @@ fn goes_on_after_a_resume_to_the_bit() {
     let _ = &straight.dev;
 
     // A checkpoint of training without a master has no loss scale.
-    let plain = resumed.opt.optimizer().checkpoint(resumed.opt.master()).unwrap();
+    let plain = resumed.opt.trainer().checkpoint(resumed.opt.master()).unwrap();
     let before = resumed.opt.checkpoint().unwrap();
     let refused = resumed.opt.resume(&mut resumed.model, &plain).unwrap_err();
     let Error::Checkpoint { problem: CheckpointError::Differs(all), .. } = &refused else {
@@ -209,9 +209,9 @@ fn another_interval_or_model_is_refused() {
     let loss = run.model.forward_mut(x.trace(run.model.alloc_grads())).square().mean();
     let gradients = run.opt.scaled(loss).unwrap().backward();
     let refused = run.opt.step(&mut run.model, &gradients, 1.0).unwrap_err();
-    assert!(matches!(refused, Error::ModelChanged { .. }), "{refused}");
+    assert!(matches!(refused, Error::ModelChanged(_)), "{refused}");
     let refused = run.opt.resume(&mut run.model, &checkpoint).unwrap_err();
-    assert!(matches!(refused, Error::ModelChanged { .. }), "{refused}");
+    assert!(matches!(refused, Error::ModelChanged(_)), "{refused}");
     assert_eq!((run.opt.checkpoint().unwrap(), run.weights()), (before, weights));
 }
 
@@ -224,7 +224,7 @@ fn training_goes_on_in_full_precision() {
     let mut opt = newton(&model, 3.0).unwrap();
     opt.resume(&mut model, &run.opt.checkpoint().unwrap()).unwrap();
     assert_eq!(model.3.weight.as_vec(), run.weights().1);
-    assert_eq!(opt.rates(), run.opt.optimizer().rates());
+    assert_eq!(opt.rates(), run.opt.trainer().rates());
 }
 
 // With the safeguard off a loss that is not finite is an error, and the step is not made. Fails
@@ -264,9 +264,9 @@ fn after_too_many_rollbacks_it_goes_on() {
         run.step(seed);
     }
     assert_ne!(run.weights(), before);
-    assert!(!run.opt.optimizer_mut().take_history().is_empty());
-    assert!(run.opt.optimizer().history().is_empty());
-    let rate = run.opt.optimizer().rates()[0].1;
+    assert!(!run.opt.trainer_mut().take_history().is_empty());
+    assert!(run.opt.trainer().history().is_empty());
+    let rate = run.opt.trainer().rates()[0].1;
     let (_, weights) = run.weights();
     let (optimizer, master) = run.opt.into_inner();
     assert_eq!((optimizer.rate(0), master.3.weight.as_vec()), (rate, weights));

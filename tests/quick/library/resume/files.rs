@@ -108,22 +108,26 @@ fn impossible_figures_are_refused() {
     let (mut run, checkpoint) = saved();
     type Edit = fn(&mut serde_json::Value);
     let edits: [(&str, Edit); 9] = [
-        ("rate", |p| p["engine"]["groups"][0]["rate"] = 0.0.into()),
-        ("rate", |p| p["engine"]["groups"][1]["rate"] = "nan:7ff8000000000000".into()),
-        ("previous", |p| p["engine"]["groups"][0]["previous"]["rate"] = (-1.0).into()),
-        ("position", |p| p["engine"]["position"] = 20.into()),
-        ("phase", |p| p["engine"]["phase"] = serde_json::json!({"EndingWindow": null})),
-        ("steps", |p| p["engine"]["steps"] = u64::MAX.into()),
-        ("cuts", |p| p["engine"]["watch"]["cuts"] = 1.into()), // there was no rollback
-        ("optimizer", |p| p["optimizer_steps"]["head"] = u64::MAX.into()),
-        ("groups", |p| {
+        ("engine.groups.rate", |p| p["engine"]["groups"][0]["rate"] = 0.0.into()),
+        ("engine.groups.rate", |p| {
+            p["engine"]["groups"][1]["rate"] = "nan:7ff8000000000000".into()
+        }),
+        ("engine.groups.previous", |p| {
+            p["engine"]["groups"][0]["previous"]["rate"] = (-1.0).into()
+        }),
+        ("engine.position", |p| p["engine"]["position"] = 20.into()),
+        ("engine.position", |p| p["engine"]["phase"] = serde_json::json!({"EndingWindow": null})),
+        ("engine.steps", |p| p["engine"]["steps"] = u64::MAX.into()),
+        ("engine.watch.cuts", |p| p["engine"]["watch"]["cuts"] = 1.into()), // there was no rollback
+        ("optimizer_steps", |p| p["optimizer_steps"]["head"] = u64::MAX.into()),
+        ("engine.groups", |p| {
             p["engine"]["groups"].as_array_mut().unwrap().pop();
         }),
     ];
     for (name, edit) in edits {
         let other = forged::edit(&checkpoint, edit);
-        let impossible = "`progress` holds impossible figures".to_owned();
-        assert_eq!(refused(&mut run, &other), CheckpointError::Damaged(impossible), "{name}");
+        let impossible = format!("`progress` holds an impossible `{name}`");
+        assert_eq!(refused(&mut run, &other), CheckpointError::Damaged(impossible));
     }
     let other = forged::change(&checkpoint, |parts| {
         parts.insert("progress".to_owned(), (safetensors::Dtype::U8, vec![2], b"{}".to_vec()));

@@ -1,6 +1,6 @@
 //! Mean, noise and range of the losses of a window.
 
-use crate::engine::exact;
+use crate::engine::{exact, mean::running_mean};
 use serde::{Deserialize, Serialize};
 
 /// Mean, noise and range of some losses.
@@ -41,13 +41,7 @@ impl Losses {
         }
         self.last = loss;
         self.count += 1;
-        let n = self.count as f64;
-        let difference = loss - self.mean;
-        // The difference of two huge numbers may overflow, although their mean does not.
-        self.mean = match difference.is_finite() {
-            true => self.mean + difference / n,
-            false => self.mean - self.mean / n + loss / n,
-        };
+        self.mean = running_mean(self.mean, loss, self.count as f64);
         self.min = self.min.min(loss);
         self.max = self.max.max(loss);
     }

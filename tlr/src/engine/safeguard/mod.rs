@@ -34,10 +34,10 @@ use serde::Serialize;
 ///   fewer than four.
 /// - After a rollback m₋ is at least the mean of the losses seen at the snapshot itself: even a
 ///   very small rate needs some steps to bring the loss below the one that it starts from.
-/// - No limit exceeds the loss at the starting weights plus `standard_errors` standard deviations
-///   of the first window's losses. Otherwise training could end above where it began,
-///   a little every window. Two things lift that ceiling: a loss for which no rate is to
-///   blame (below), and the snapshot's level.
+/// - No limit exceeds the ceiling, l₀ + `standard_errors`·σ₁: l₀ is the loss at the starting
+///   weights, and σ₁ the standard deviation of the first window's losses. Otherwise training could
+///   end above where it began, a little every window. The ceiling is raised to a loss for which no
+///   rate is to blame (below), and to the limit for the snapshot's level.
 /// - The **level** of a snapshot is the least of the last three losses seen there, once three
 ///   windows have begun there. Every limit is at least the one for m₋ = level.
 ///

@@ -2,7 +2,7 @@
 
 use super::{losses::Losses, raised, Safeguard};
 use crate::{
-    engine::{exact, products::Slope},
+    engine::{exact, possible::first_broken, products::Slope},
     error::Cause,
 };
 use serde::{Deserialize, Serialize};
@@ -55,7 +55,8 @@ pub(crate) struct Watch {
     ceiling: Option<f64>,
     /// The last loss was not finite. (Losses of batches that are only gathered count, too.)
     was_not_finite: bool,
-    /// The last step's loss exploded, or doomed its window by itself.
+    /// The last loss was above the limit for single losses, or so high that its window could no
+    /// longer pass.
     exploded: bool,
     /// A loss of this window rose, and no rate was to blame. So the window is no longer tested for
     /// being doomed.
@@ -68,8 +69,9 @@ pub(crate) struct Watch {
     last_gradient: f64,
     /// Windows in a row that went uphill, with gradients that grew.
     uphill_windows: u64,
-    /// The losses seen at the snapshot, one for each time that a window began there; and, until a
-    /// window is accepted, the later losses that no rate was to blame for.
+    /// The losses seen at the snapshot, one for each time that a window began there. Until a window
+    /// is accepted, it also has the later losses that no rate was to blame for: there is no
+    /// accepted window yet whose mean they could raise.
     origin: Losses,
     /// The last three losses at the snapshot. Unlike `origin` it has those that exploded.
     #[serde(with = "exact::list")]
@@ -214,7 +216,7 @@ impl Watch {
         self.window.count > 0
     }
 
-    /// Counts a window without losses. The answer is whether it has gone too far: uphill, and to
+    /// Counts a window without losses. Returns whether it has gone too far: uphill, and to
     /// gradients that have exploded, or that have grown in [`RISES`] such windows in a row.
     pub(crate) fn record_uphill(&mut self, slopes: &[Slope]) -> bool {
         let all: Slope = slopes.iter().copied().sum();
@@ -272,7 +274,7 @@ impl Watch {
         self.new_snapshot();
     }
 
-    /// Undoes the window. The answer is what to multiply the rates by.
+    /// Undoes the window. Returns what to multiply the rates by.
     pub(crate) fn roll_back(&mut self, safeguard: &Safeguard, are_to_blame: bool) -> f64 {
         self.leave();
         self.accepted_in_a_row = 0;
@@ -303,21 +305,28 @@ impl Watch {
         self.at_snapshot.clear();
     }
 
-    /// Whether a training can have come to these figures, if no count can be above `most`. (A
+    /// The first figure that no training can have come to, if no count can be above `most`. (A
     /// ceiling may be infinite, where the noise of huge losses is.)
-    pub(crate) fn is_possible(&self, most: u64) -> bool {
-        let losses = [Some(&self.origin), Some(&self.window), self.accepted.as_ref()];
-        let norms = [self.gradient, Some(self.last_gradient)];
-        losses.into_iter().flatten().all(|losses| losses.count <= most && losses.is_possible())
-            && self.start_loss.is_none_or(f64::is_finite)
-            && !self.ceiling.is_some_and(f64::is_nan)
-            && norms.into_iter().flatten().all(|norm| (0.0..=f64::MAX).contains(&norm))
-            && self.at_snapshot.iter().all(|loss| loss.is_finite())
-            && self.accepted_in_a_row <= most
-            && self.uphill_windows <= RISES
-            && self.at_snapshot.len() <= SAME_SNAPSHOT
-            && self.rollbacks as u64 <= most
-            && usize::try_from(self.cuts).is_ok_and(|cuts| cuts <= self.rollbacks)
+    pub(crate) fn impossible_figure(&self, most: u64) -> Option<&'static str> {
+        let can_be = |losses: &Losses| losses.count <= most && losses.is_possible();
+        let is_norm = |norm: f64| (0.0..=f64::MAX).contains(&norm);
+        let levels = &self.at_snapshot;
+        let is_level = levels.len() <= SAME_SNAPSHOT && levels.iter().all(|loss| loss.is_finite());
+        let cuts = usize::try_from(self.cuts);
+        first_broken([
+            (can_be(&self.origin), "watch.origin"),
+            (can_be(&self.window), "watch.window"),
+            (self.accepted.as_ref().is_none_or(can_be), "watch.accepted"),
+            (self.start_loss.is_none_or(f64::is_finite), "watch.start_loss"),
+            (!self.ceiling.is_some_and(f64::is_nan), "watch.ceiling"),
+            (self.gradient.is_none_or(is_norm), "watch.gradient"),
+            (is_norm(self.last_gradient), "watch.last_gradient"),
+            (is_level, "watch.at_snapshot"),
+            (self.accepted_in_a_row <= most, "watch.accepted_in_a_row"),
+            (self.uphill_windows <= RISES, "watch.uphill_windows"),
+            (self.rollbacks as u64 <= most, "watch.rollbacks"),
+            (cuts.is_ok_and(|cuts| cuts <= self.rollbacks), "watch.cuts"),
+        ])
     }
 
     /// Whether weights that are not finite are the batch's fault rather than the rates': the first

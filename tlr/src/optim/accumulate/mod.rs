@@ -1,22 +1,19 @@
 //! [`Accumulate`]: one optimizer step from the gradients of several batches.
 
+mod gathered;
 mod state;
 
 use super::{
     check_weight, forward, gradients, update_alone, CompleteGradients, ErrOf, Family, StepFigures,
     TunableOptimizer,
 };
-use crate::{
-    error::Error,
-    tensors::{wide, Backend, Model},
-};
+use crate::{error::Error, tensors::Backend};
 use dfdx::{
     nn::TensorCollection,
     optim::{Optimizer, OptimizerUpdateError},
-    shapes::Dtype,
-    tensor::{Gradients, UniqueId},
+    tensor::Gradients,
 };
-use std::collections::HashMap;
+use gathered::GatheredGradients;
 
 /// Gathers the gradients of n batches and makes one step of an optimizer with their mean.
 ///
@@ -71,62 +68,8 @@ pub struct Accumulate<Opt> {
     next: NextBatch,
     /// The weight of this rank's last batch. An exact step takes the gradients of that batch twice.
     last_weight: f64,
-}
-
-/// The gradients that are gathered for the next step.
-#[derive(Clone, Debug, Default)]
-struct GatheredGradients {
-    /// The number of batches, always less than that of a step.
-    batches: u64,
-    /// The sum of the batches' weights.
-    weight: f64,
-    /// For each tensor the sum of the gradients, times their weights. All zeros if nothing is
-    /// gathered.
-    sums: HashMap<UniqueId, Vec<f64>>,
-}
-
-impl GatheredGradients {
-    /// Adds these gradients, times their weight, to the sums.
-    fn add<E: Dtype, D: Backend<E>>(
-        &mut self,
-        model: &dyn Model<E, D>,
-        gradients: &mut Gradients<E, D>,
-        weight: f64,
-    ) -> Result<(), D::Err> {
-        gradients::each(model, gradients, |id, gradient| {
-            D::read(gradient, |values| {
-                let sum = self.sums.entry(id).or_default();
-                sum.resize(values.len(), 0.0);
-                let values = values.iter().map(|value| weight * wide(*value));
-                for (sum, value) in sum.iter_mut().zip(values) {
-                    // The first gradient is assigned, because 0 + (−0) is 0 and would lose the
-                    // sign.
-                    *sum = if self.batches == 0 { value } else { *sum + value };
-                }
-            })
-        })
-    }
-
-    /// Replaces the gradients, which have this weight, by the mean over them and what is gathered.
-    fn average<E: Dtype, D: Backend<E>>(
-        &self,
-        model: &dyn Model<E, D>,
-        gradients: &mut Gradients<E, D>,
-        weight: f64,
-    ) -> Result<(), D::Err> {
-        let total = self.weight + weight;
-        gradients::each(model, gradients, |id, gradient| {
-            let Some(sum) = self.sums.get(&id) else { return Ok(()) };
-            D::write(gradient, |values| {
-                for (value, sum) in values.iter_mut().zip(sum) {
-                    let mean = value.to_f64().map(|value| (sum + weight * value) / total);
-                    if let Some(mean) = mean.and_then(E::from_f64) {
-                        *value = mean;
-                    }
-                }
-            })
-        })
-    }
+    /// What was gathered before a trial, and what was known of its batch.
+    before_trial: Option<(GatheredGradients, NextBatch)>,
 }
 
 /// What is known of the next batch.
@@ -168,7 +111,7 @@ impl<Opt> Accumulate<Opt> {
 
     fn with(optimizer: Opt, batches: u64) -> Self {
         let (gathered, next) = (GatheredGradients::default(), NextBatch::default());
-        Self { optimizer, batches, gathered, next, last_weight: 1.0 }
+        Self { optimizer, batches, gathered, next, last_weight: 1.0, before_trial: None }
     }
 
     /// The optimizer that receives the mean gradients.
@@ -311,7 +254,7 @@ where
     forward! {
         Self { optimizer, .. } => optimizer;
         but reset, complete_gradients, average_over_ranks, update_owned, drop_gathered,
-            only_gathers;
+            only_gathers, begin_trial, end_trial;
     }
 
     fn reset(&mut self, model: &Opt::Model) {
@@ -366,6 +309,19 @@ where
         self.gathered.sums.values_mut().for_each(|sum| sum.fill(0.0));
         self.next = NextBatch::default();
         Ok(())
+    }
+
+    fn begin_trial(&mut self, model: &mut Opt::Model) -> bool {
+        let kept = self.optimizer.begin_trial(model);
+        self.before_trial = kept.then(|| (self.gathered.clone(), self.next));
+        kept
+    }
+
+    fn end_trial(&mut self, model: &mut Opt::Model, made: bool) {
+        if let (Some(before), false) = (self.before_trial.take(), made) {
+            (self.gathered, self.next) = before;
+        }
+        self.optimizer.end_trial(model, made);
     }
 
     fn drop_gathered(&mut self, model: &mut Opt::Model) {

@@ -11,7 +11,7 @@ use super::{
 };
 use crate::{
     engine::{RateRule, Step},
-    error::{Cause, Error},
+    error::{Cause, Error, TensorDifference},
     optim::{gradients, OverRanks, TunableOptimizer},
     tensors::{self, Backend},
 };
@@ -56,7 +56,7 @@ use std::{fmt, marker::PhantomData};
 ///     let gradients = opt.scaled(loss)?.backward();
 ///     opt.step(&mut model, &gradients, value)?;
 /// }
-/// assert!(opt.optimizer().rates()[0].1 > 1e-2); // from 1e-6
+/// assert!(opt.trainer().rates()[0].1 > 1e-2); // from 1e-6
 /// # }
 /// # Ok::<(), tlr::Error>(())
 /// ```
@@ -136,7 +136,7 @@ where
 
     /// The current scale. The next loss is multiplied by it.
     ///
-    /// Example: [`skipped`](Self::skipped).
+    /// Example: [`skipped_steps`](Self::skipped_steps).
     pub fn loss_scale(&self) -> f64 {
         self.state.scale
     }
@@ -153,32 +153,32 @@ where
     /// let mut opt = MixedPrecision::new(&model, LossScale::default(), |master| {
     ///     Newton::new(master, Sgd::new(master, SgdConfig::default()), NewtonConfig::default())
     /// })?;
-    /// assert_eq!((opt.loss_scale(), opt.skipped()), (1024.0, 0));
+    /// assert_eq!((opt.loss_scale(), opt.skipped_steps()), (1024.0, 0));
     /// let ones: Tensor<Rank2<1, 4>, AMP<f16>, _> = model.weight.device().ones();
     /// let out = model.forward(ones.trace(model.alloc_grads()));
     /// let loss = (out * AMP(f16::from_f32(3e4))).mean::<Rank0, _>(); // times 1024 it is infinite
     /// opt.step(&mut model, &opt.scaled(loss)?.backward(), 1.0)?;
-    /// assert_eq!((opt.loss_scale(), opt.skipped()), (512.0, 1));
+    /// assert_eq!((opt.loss_scale(), opt.skipped_steps()), (512.0, 1));
     /// # }
     /// # Ok::<(), tlr::Error>(())
     /// ```
-    pub fn skipped(&self) -> u64 {
+    pub fn skipped_steps(&self) -> u64 {
         self.state.skipped
     }
 
-    /// The optimizer of the master.
+    /// The trainer of the master.
     ///
     /// Example: [`MixedPrecision`].
-    pub fn optimizer(&self) -> &Trainer<Opt, R> {
+    pub fn trainer(&self) -> &Trainer<Opt, R> {
         &self.optimizer
     }
 
-    /// The optimizer of the master: to set what holds for the next step, such as the weight of its
+    /// The trainer of the master: to set what holds for the next step, such as the weight of its
     /// batch, or to [take the history](Trainer::take_history). Only [`step`](Self::step) makes
     /// steps.
     ///
     /// Example: [`into_inner`](Self::into_inner).
-    pub fn optimizer_mut(&mut self) -> &mut Trainer<Opt, R> {
+    pub fn trainer_mut(&mut self) -> &mut Trainer<Opt, R> {
         &mut self.optimizer
     }
 
@@ -206,7 +206,7 @@ where
     /// let mut opt = MixedPrecision::new(&model, LossScale::default(), |master| {
     ///     Newton::new(master, Sgd::new(master, SgdConfig::default()), NewtonConfig::default())
     /// })?;
-    /// opt.optimizer_mut().take_history();
+    /// opt.trainer_mut().take_history();
     /// opt.reset()?;
     /// let (sgd, master) = opt.into_inner();
     /// assert_eq!((sgd.cfg.lr, master.weight.shape()), (1e-2, model.weight.shape()));
@@ -368,8 +368,7 @@ where
 }
 
 fn another_model() -> Error {
-    let what = "it is not the one that the master was made of".to_owned();
-    Error::ModelChanged { what }
+    Error::ModelChanged(vec![TensorDifference::NotOfMaster])
 }
 
 impl<M, E, Opt: TunableOptimizer, R: fmt::Debug> fmt::Debug for MixedPrecision<M, E, Opt, R> {

@@ -36,7 +36,7 @@ pub(super) struct GroupRamp {
     /// The group has had no gradient, so its rate does not grow. (A group with a fixed rate is not
     /// asked.)
     pub(super) silent: bool,
-    /// The group's first slope is lost in noise, while that of all groups together is not.
+    /// The group's first slope is lost in noise, while another group's is not.
     pub(super) faint: bool,
     /// The group's rate is found, or fixed.
     pub(super) done: bool,
@@ -193,7 +193,7 @@ impl GroupRamp {
         self.here.mean - UPHILL_ERRORS * self.error() > -self.first && self.first < 0.0
     }
 
-    /// Ends the group's search. The answer is whether the way leads uphill. The rate is then the
+    /// Ends the group's search. Returns whether the way leads uphill. The rate is then the
     /// one that is half-way; otherwise it is `level` times that one.
     pub(super) fn stop(&mut self, level: f64) -> bool {
         let (half_way, uphill) =

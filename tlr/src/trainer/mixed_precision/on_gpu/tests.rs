@@ -82,7 +82,7 @@ fn gpu_masters_are_those_of_the_host() {
         // Some overflow.
         let steps = (0..24).map(|step| {
             run.step(step, if step % 7 == 3 { 6e4 } else { 1.0 });
-            (run.bits(), run.opt.loss_scale(), run.opt.skipped())
+            (run.bits(), run.opt.loss_scale(), run.opt.skipped_steps())
         });
         let course: Vec<_> = steps.collect();
         BY_HOST.set(false);

@@ -1,0 +1,8 @@
+//! Names the figure of a saved state that no engine can have left there.
+
+/// The name of the first figure that does not hold.
+pub(super) fn first_broken<const N: usize>(
+    figures: [(bool, &'static str); N],
+) -> Option<&'static str> {
+    figures.into_iter().find_map(|(holds, name)| (!holds).then_some(name))
+}
