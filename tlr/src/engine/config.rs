@@ -231,8 +231,9 @@ impl<R: RateRule> Config<R> {
     /// [`ramp`](Self::ramp): it rises from 0.7 to 1 in the first three tenths of the steps, and
     /// falls evenly to 0 in the last three. Around an optimizer whose steps do not grow shorter
     /// with the gradients, such as Adam, it rises from 1 to 1.5 in the first tenth. If a single
-    /// batch is too noisy to show the slope (the ramp measures this), or if there is no ramp, it
-    /// falls evenly from 1 to 0 over all of the steps.
+    /// batch is too noisy to show the slope (around Adam: if (1+β₁)/(1−β₁) batches are, as many as
+    /// one of its steps averages), or if there is no ramp, it falls evenly from 1 to 0 over all of
+    /// the steps. The ramp measures the noise.
     ///
     /// The learned rate is the level that is multiplied. Each change of it that the rule
     /// proposes is multiplied by the factor in force, so the rule does not undo the decay. A
