@@ -147,8 +147,8 @@ impl Run {
             return Some(format!("{name} has other tokens than {other}: {tokens}"));
         }
         (self.fingerprint != first.fingerprint).then(|| {
-            let why = changes(&OF_DATA).map(|changes| changes.to_string());
-            let why = why.unwrap_or_else(|| "its files have changed".to_owned());
+            let changed = "its files have changed".to_owned();
+            let why = changes(&OF_DATA).map_or(changed, |changes| changes.to_string());
             format!("{name} was trained or tested on other data than {other}: {why}")
         })
     }
