@@ -13,11 +13,11 @@ pub(crate) fn whole<T: TryFrom<u64>>(
         number.ok_or_else(|| {
             // Why a number that looks whole is none.
             let why = match text.parse::<f64>() {
+                Ok(large) if size_of::<T>() == 4 && large >= 2_f64.powi(32) => " and below 2^32",
                 Ok(large) if large >= 2_f64.powi(64) => " and below 2^64",
                 Ok(float) if float > 2_f64.powi(53) && text.contains(['e', 'E', '.']) => {
                     "; above 2^53 write out all digits"
                 }
-                Ok(large) if size_of::<T>() == 4 && large >= 2_f64.powi(32) => " and below 2^32",
                 _ => "",
             };
             format!("it takes a whole number of at least {least}{why}")

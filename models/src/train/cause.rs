@@ -36,11 +36,10 @@ fn of_rate(options: &Options, error: &tlr::Error) -> String {
         tlr::Error::NonFiniteLoss { step: ..=1, loss } => format!(
             "the loss is {loss} at step 1; most likely the data holds values that are not finite"
         ),
-        tlr::Error::NonFiniteLoss { step, loss } if loss.is_nan() => {
-            format!("the loss is NaN at step {step}; {}", too_large(options))
+        tlr::Error::NonFiniteLoss { step, loss } => {
+            format!("the loss is {loss} at step {step}; {}", too_large(options))
         }
-        tlr::Error::NonFiniteLoss { .. }
-        | tlr::Error::NonFiniteWeights { .. }
+        tlr::Error::NonFiniteWeights { .. }
         | tlr::Error::NonFiniteStep { .. }
         | tlr::Error::LostWeights { .. } => format!("{error}; {}", too_large(options)),
         tlr::Error::TooManyRollbacks { count: undone, step, cause } => format!(
@@ -101,6 +100,7 @@ mod tests {
         let nan = |step| Error::NonFiniteLoss { step, loss: f64::NAN };
         for (options, error, says) in [
             (constant, nan(9), "the loss is NaN at step 9; most likely a constant --rate of 1000 "),
+            (constant, Error::NonFiniteLoss { step: 9, loss: f64::INFINITY }, "the loss is inf at"),
             (constant, nan(1), "at step 1; most likely the data holds values that are not finite"),
             (started, storm(), "a --rate of 1e30 is far too large to start from; without --no-"),
             (decayed, storm(), "6 windows in a row undone, the last at step 9 because "),

@@ -173,8 +173,8 @@ fn other_data_is_called_by_its_name() {
     assert!(told.contains("run.json: it was Others, is Drawn digits"), "{told}");
 
     // A name that run.json could not keep.
-    let mut command = mnist(&dir.path().join("bad"), &["--data"]);
-    let told = failure(command.arg(OsStr::from_bytes(b"bad\xffdata")));
+    let mut command = mnist(&dir.path().join("bad"), &[]);
+    let told = failure(command.arg("--data").arg(OsStr::from_bytes(b"bad\xffdata")));
     assert!(told.contains("which run.json cannot hold"), "{told}");
 }
 
