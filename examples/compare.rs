@@ -25,9 +25,17 @@ use tlr_models::{
     train::Facts,
 };
 
+/// What to try first.
+const EXAMPLES: &str = "\
+Examples:
+  Two runs, by the folders that they were given as --out:
+    compare out/first out/second
+  All runs of a folder, with the results elsewhere:
+    compare runs/* --out results";
+
 /// Compare training runs: a table, and the curves of each method's best run.
 #[derive(Parser)]
-#[command(name = "compare", version)]
+#[command(name = "compare", version, after_help = EXAMPLES)]
 struct Args {
     /// What the runs were given as --out
     #[arg(required = true)]
@@ -227,22 +235,29 @@ fn compare(args: &Args) -> Result<(), Box<dyn Error>> {
 
 /// The table: a row for each run, the best of each method in bold.
 fn table(runs: &[Run], best: &[&Run]) -> String {
-    let mut text = "| run | method | starting rate | learned rate | training loss | \
-                    validation loss | lowest (epoch) | token accuracy | BLEU | rollbacks | \
-                    seconds |\n|"
-        .to_owned();
-    text += &" --- |".repeat(11);
+    // Only translations have a BLEU, and an accuracy of tokens.
+    let translated = runs.iter().any(|run| run.bleu.is_some());
+    let accuracy = if translated { "token accuracy | BLEU" } else { "accuracy" };
+    let mut text = format!(
+        "| run | method | starting rate | learned rate | training loss | validation loss | lowest \
+         (epoch) | {accuracy} | rollbacks | seconds |\n|"
+    );
+    text += &" --- |".repeat(if translated { 11 } else { 10 });
     for run in runs {
         let bold = if best.iter().any(|best| std::ptr::eq(*best, run)) { "**" } else { "" };
         let Run { last, best, epochs, .. } = run;
         let ended =
             if run.ended == "finished" { String::new() } else { format!(" ({})", run.ended) };
-        let bleu = run.bleu.map_or("–".to_owned(), |bleu| format!("{bleu:.2}"));
+        let bleu = match run.bleu {
+            Some(bleu) => format!(" {bleu:.2} |"),
+            None if translated => " – |".to_owned(),
+            None => String::new(),
+        };
         let rollbacks: usize = epochs.iter().map(|epoch| epoch.rollbacks).sum();
         let seconds: f64 = epochs.iter().map(|epoch| epoch.seconds).sum();
         text += &format!(
-            "\n| {}{ended} | {bold}{}{bold} | {} | {} | {:.3} | {:.3} | {:.3} ({}) | {:.1} % | \
-             {bleu} | {rollbacks} | {seconds:.0} |",
+            "\n| {}{ended} | {bold}{}{bold} | {} | {} | {:.3} | {:.3} | {:.3} ({}) | {:.1} % |\
+             {bleu} {rollbacks} | {seconds:.0} |",
             run.name.replace('|', "\\|"),
             run.method(),
             run.rate.map_or("found".to_owned(), |rate| format!("{rate:e}")),

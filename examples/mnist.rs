@@ -30,7 +30,7 @@ Examples:
   MNIST's digits, from its four files:
     mnist --data DIR
   From a rate far too large, a rate a layer:
-    mnist --rate 100 --mode per-layer
+    mnist --rate 100 --no-ramp --mode per-layer
   A run to stop with Ctrl-C and start again:
     mnist --checkpoint run.safetensors --resume";
 

@@ -24,7 +24,7 @@ use std::{
 use tlr_models::{
     data::{digits, idx, Images, NoScaling, Scaling},
     train::{Net, Network},
-    weights::{self, Names},
+    weights::{self, Names, WeightsError},
 };
 
 /// What every PNG file begins with.
@@ -100,7 +100,15 @@ fn load(device: &Cpu, path: &Path) -> Result<(Net, Scaling), Box<dyn Error>> {
         format!("{}; `cargo run --release --example mnist` makes such a file", failed(&error))
     })?;
     let mut model = Net::build(device);
-    weights::load_bytes(&mut model, &bytes, &Names::default()).map_err(|why| failed(&why))?;
+    weights::load_bytes(&mut model, &bytes, &Names::default()).map_err(|why| match why {
+        WeightsError::Mismatch(_) if tlr::Checkpoint::from_bytes(&bytes).is_ok() => {
+            failed(&"a checkpoint; the weights are in best.safetensors, in the run's --out")
+        }
+        WeightsError::Mismatch(_) => failed(&format!(
+            "these weights are of another model, and not of mnist's network: {why}"
+        )),
+        why => failed(&why),
+    })?;
     let scaling = weights::note(&bytes, "scaling").map_err(|why| failed(&why))?;
     let scaling = scaling.ok_or_else(|| failed(&"it does not say how pixels are scaled"))?;
     let scaling: Scaling = scaling.parse().map_err(|why: NoScaling| failed(&why))?;

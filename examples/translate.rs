@@ -22,7 +22,13 @@ use common::{
     numbers::whole,
     Job, Training,
 };
-use std::{error::Error, fmt::Write, path::PathBuf, process::ExitCode};
+use std::{
+    error::Error,
+    fmt::Write,
+    path::PathBuf,
+    process::ExitCode,
+    sync::atomic::{AtomicBool, Ordering},
+};
 use tlr_models::{
     data::text::{multi30k, toy, ParallelText, Tokens, Translation, VocabularyConfig, WordByWord},
     layers::DropoutRate,
@@ -179,7 +185,9 @@ fn train<M: Translator>(
         let (source, reference) = (data.test.source(), data.test.target());
         // A wide search takes long.
         job.note(format_args!("translating {}", count(source.len(), "test pair")));
-        let translations = corpus.translate(&model, source, args.beam)?;
+        let steps = done.run.losses.len();
+        let translations = translations(&corpus, &model, source, args.beam, persistence.stop)?;
+        let translations = translations.ok_or(TrainError::Stopped { step: steps })?;
         let bleu = train::score(&translations, reference)?.score;
         let words = word_by_word(&data.train, &data.test)?;
         for ((source, reference), translation) in
@@ -202,6 +210,33 @@ fn train<M: Translator>(
         done.figures.insert("tokens".into(), corpus.tokens().to_vec().into());
         Ok(done)
     })
+}
+
+/// Sentences that greedy search translates between two looks at whether to stop.
+const AT_ONCE: usize = 50;
+
+/// The translations of these sentences; none if the run is to stop before they are all there.
+fn translations<M: Translator>(
+    corpus: &Corpus,
+    model: &M,
+    sentences: &[String],
+    beam: usize,
+    stop: Option<&AtomicBool>,
+) -> Result<Option<Vec<String>>, TrainError> {
+    // Those of about one length together, so that short ones do not wait for long ones.
+    let mut order: Vec<usize> = (0..sentences.len()).collect();
+    order.sort_by_key(|place| sentences[*place].len());
+    let mut translations = vec![String::new(); sentences.len()];
+    for places in order.chunks(if beam > 1 { 1 } else { AT_ONCE }) {
+        if stop.is_some_and(|stop| stop.load(Ordering::Relaxed)) {
+            return Ok(None);
+        }
+        let part: Vec<String> = places.iter().map(|place| sentences[*place].clone()).collect();
+        for (place, said) in places.iter().zip(corpus.translate(model, &part, beam)?) {
+            translations[*place] = said;
+        }
+    }
+    Ok(Some(translations))
 }
 
 /// The BLEU of what a dictionary alone makes of the test pairs.

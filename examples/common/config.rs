@@ -30,8 +30,19 @@ pub(super) struct Given {
     pub(super) program: String,
     /// The settings, by the names of their flags.
     pub(super) settings: Map<String, Value>,
-    /// Path and digest of the data that the run of a run.json used.
-    expected: Option<(PathBuf, String)>,
+    /// What a run.json says of its run's data.
+    expected: Option<Expected>,
+    /// The variable of the environment that says where the data is, if that is not a flag.
+    pub(super) data_from: Option<String>,
+}
+
+/// The data of an earlier run.
+struct Expected {
+    /// The run.json.
+    path: PathBuf,
+    /// What its program called the data.
+    data: String,
+    fingerprint: String,
 }
 
 impl Given {
@@ -48,21 +59,24 @@ impl Given {
         })
     }
 
-    /// Whether the data is that of --config, if there is one.
-    pub(super) fn check_data(&self, fingerprint: &str) -> Result<(), String> {
-        match &self.expected {
-            Some((path, expected)) if expected != fingerprint => Err(format!(
-                "the data is not that of {}: its fingerprint was {expected}, is {fingerprint}",
-                path.display()
-            )),
-            _ => Ok(()),
-        }
+    /// Whether the data, which is called `name`, is that of --config, if there is one.
+    pub(super) fn check_data(&self, name: &str, fingerprint: &str) -> Result<(), String> {
+        let Some(Expected { path, data, .. }) =
+            self.expected.as_ref().filter(|expected| expected.fingerprint != fingerprint)
+        else {
+            return Ok(());
+        };
+        let not = format!("the data is not that of {}", path.display());
+        Err(match name == data {
+            true => format!("{not}: {name} has other contents than it had"),
+            false => format!("{not}: it was {data}, is {name}"),
+        })
     }
 }
 
 /// The command line; what --config says stands before it, so that later flags count more.
 pub(super) fn parse<A: Parser>(command: Command) -> Result<(A, Given), Box<dyn Error>> {
-    let command = command.args_override_self(true);
+    let mut command = command.args_override_self(true);
     let program = command.get_name().to_owned();
     let mut words: Vec<OsString> = std::env::args_os().collect();
     let mut matches = command.clone().get_matches_from(&words);
@@ -70,24 +84,30 @@ pub(super) fn parse<A: Parser>(command: Command) -> Result<(A, Given), Box<dyn E
     if let Some(path) = matches.get_one::<PathBuf>("config").cloned() {
         let config = Config::read(&path, &command)?;
         // The flags of --config stand after the name of the program.
-        words.splice(1..1, config.words);
+        words.splice(1..1, config.words.iter().cloned());
+        // Where no data is named there, it was drawn. A variable that is set here changes nothing.
+        command = command.mut_args(|arg| arg.env(None));
         // Other data is what was asked for, if a flag beside --config chooses it.
         let typed = |name: &&str| {
             let known = matches.ids().any(|id| id.as_str() == *name);
             known && matches.value_source(name) == Some(ValueSource::CommandLine)
         };
         if !OF_DATA.iter().any(typed) {
-            expected = Some((path, config.fingerprint));
+            let Config { data, fingerprint, .. } = config;
+            expected = Some(Expected { path, data, fingerprint });
         }
         matches = command.clone().get_matches_from(words);
     }
     let settings = settings(&command, &matches)?;
+    let data = command.get_arguments().find(|arg| arg.get_id() == "data");
+    let data = data.filter(|_| matches.value_source("data") == Some(ValueSource::EnvVariable));
+    let data_from = data.and_then(|arg| Some(arg.get_env()?.to_string_lossy().into_owned()));
     let args = A::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
-    Ok((args, Given { program, settings, expected }))
+    Ok((args, Given { program, settings, expected, data_from }))
 }
 
 /// All settings, whether chosen or left at their defaults.
-fn settings(command: &Command, matches: &ArgMatches) -> std::io::Result<Map<String, Value>> {
+fn settings(command: &Command, matches: &ArgMatches) -> Result<Map<String, Value>, Box<dyn Error>> {
     let mut settings = Map::new();
     for arg in command.get_arguments() {
         let Some(name) = arg.get_long().filter(|name| !FILES.contains(name)) else { continue };
@@ -95,11 +115,15 @@ fn settings(command: &Command, matches: &ArgMatches) -> std::io::Result<Map<Stri
         if matches!(arg.get_action(), ArgAction::SetTrue) {
             settings.insert(name.to_owned(), matches.get_flag(id).into());
         } else if let Some(value) = matches.get_raw(id).and_then(|mut values| values.next()) {
-            // Wherever the run is repeated from.
             let value = match name {
-                "data" => std::path::absolute(value)?.to_string_lossy().into_owned(),
-                _ => value.to_string_lossy().into_owned(),
+                // Wherever the run is repeated from.
+                "data" => std::path::absolute(value)?.into_os_string(),
+                _ => value.to_owned(),
             };
+            let value = value.into_string().map_err(|value| {
+                let value = Path::new(&value).display();
+                format!("--{name} {value}: a name that is no UTF-8, which run.json cannot hold")
+            })?;
             settings.insert(name.to_owned(), number(&value).unwrap_or(Value::String(value)));
         }
     }
@@ -118,6 +142,7 @@ fn number(text: &str) -> Option<Value> {
 /// The settings in run.json that say how to train.
 struct Config {
     words: Vec<OsString>,
+    data: String,
     fingerprint: String,
 }
 
@@ -131,8 +156,8 @@ impl Config {
             let text = said.get(key).and_then(Value::as_str);
             text.ok_or_else(|| format!("{} has no `{key}`: it is no run.json", path.display()))
         };
-        let (of, version, fingerprint) =
-            (text("program")?, text("version")?, text("fingerprint")?.to_owned());
+        let (of, version) = (text("program")?, text("version")?);
+        let (data, fingerprint) = (text("data")?.to_owned(), text("fingerprint")?.to_owned());
         if of != program {
             return Err(format!("{} is of {of}, and not of {program}", path.display()).into());
         }
@@ -165,6 +190,6 @@ impl Config {
             let why = why.lines().next().unwrap_or_default();
             format!("{}: {}", path.display(), why.strip_prefix("error: ").unwrap_or(why))
         })?;
-        Ok(Self { words, fingerprint })
+        Ok(Self { words, data, fingerprint })
     }
 }

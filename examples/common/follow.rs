@@ -2,6 +2,7 @@
 
 use super::{
     device::Place,
+    numbers,
     record::{RunFiles, BEST, CURVES, FILES},
     shown::Shown,
     signals::Stop,
@@ -95,7 +96,7 @@ impl Job<'_> {
         ) -> Result<Done, TrainError>,
     ) -> Result<ExitCode, Box<dyn Error>> {
         let fingerprint = facts.fingerprint();
-        self.given.check_data(&fingerprint)?;
+        self.given.check_data(subject.data, &fingerprint)?;
         let options = self.training.options();
         if let Some(file) = self.training.checkpoint.as_deref().filter(|file| self.writes(file)) {
             let file = file.display();
@@ -104,7 +105,7 @@ impl Job<'_> {
             );
         }
         let stop = Stop::listen()?;
-        let settings = self.given.facts();
+        let settings = self.given.facts().with("the data", subject.data);
         let best = self.out.file(BEST);
         let persistence = Persistence {
             best: Some(&best),
@@ -148,8 +149,8 @@ impl Job<'_> {
         });
         shown.bar.finish_and_clear();
         let out = self.out.path().display();
-        let mut record_end = |why: &TrainError| {
-            let json = record.json(&why.to_string(), Map::new());
+        let mut record_end = |why: &str| {
+            let json = record.json(why, Map::new());
             if let Err(error) = record.write(&json) {
                 warn(format_args!("warning: {error}"));
             }
@@ -157,7 +158,7 @@ impl Job<'_> {
         let Done { run, words, figures } = match done {
             Ok(done) => done,
             Err(stopped @ TrainError::Stopped { .. }) => {
-                record_end(&stopped);
+                record_end(&stopped.to_string());
                 let saved = match &self.training.checkpoint {
                     Some(file) => format!(
                         " and saved in {}; the same command with --resume goes on",
@@ -169,11 +170,12 @@ impl Job<'_> {
                 return Ok(stop.status());
             }
             Err(error) if shown.started => {
+                let error = train::explained(&options, &error);
                 record_end(&error);
                 return Err(format!("{error}; what was done before is in {out}").into());
             }
             // Nothing was trained, so what an earlier run has left in the folder stays.
-            Err(error) => return Err(error.into()),
+            Err(error) => return Err(train::explained(&options, &error).into()),
         };
 
         if elsewhere {
@@ -184,6 +186,8 @@ impl Job<'_> {
             ("parameters".to_owned(), run.parameters.into()),
             ("verdict".to_owned(), verdict.to_string().into()),
         ]);
+        let bleu = figures.get("bleu").and_then(Value::as_f64);
+        let bleu = bleu.map_or(String::new(), |bleu| format!("BLEU {bleu:.2}, "));
         all.extend(figures);
         let json = record.json("finished", all);
         let written = record.write(&json);
@@ -195,7 +199,7 @@ impl Job<'_> {
         let summary = summary(subject.tested, &options, &run);
         shown.line(format!("\n{words}").trim_end());
         let last = format!(
-            "{}: {judged}, {summary}; curves in {}",
+            "{}: {judged}, {bleu}{summary}; curves in {}",
             subject.data,
             self.out.file(CURVES).display()
         );
@@ -233,7 +237,7 @@ impl Job<'_> {
             window => format!("every {}", count(window, "step")),
         };
         let rate = match (options.rule, options.mode) {
-            (Rule::Constant, _) => format!("a constant rate of {:e}", options.rate),
+            (Rule::Constant, _) => format!("a constant rate of {}", numbers::plain(options.rate)),
             (_, Mode::Global) => format!("one rate, looked at {every}"),
             (_, Mode::PerLayer) => format!("a rate a layer, looked at {every}"),
         };

@@ -140,12 +140,18 @@ fn together<A>(
     };
     let found = training.device.find(training.precision).map_err(Box::from);
     let done = found.and_then(|place| Ok((place, ranks::claim(&training.out, &ranks)?)));
+    let from = given.data_from.clone();
     let done = done.and_then(|(place, out)| {
         let job = Job { training, given, out, ranks: ranks.clone(), place };
         if let Some(note) = note {
             job.note(format_args!("{note}"));
         }
-        work(args, &job)
+        let told = |error: Box<dyn Error>| match &from {
+            // Nobody has typed it.
+            Some(variable) => format!("{error} (--data is from the variable {variable})").into(),
+            None => error,
+        };
+        work(args, &job).map_err(told)
     });
     done.unwrap_or_else(|error| {
         tell_error(Some(&ranks), &*error);

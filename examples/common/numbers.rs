@@ -11,11 +11,16 @@ pub(crate) fn whole<T: TryFrom<u64>>(
         let number = text.parse().ok().or_else(|| exact(text)).filter(|number| *number >= least);
         let number = number.and_then(|number| T::try_from(number).ok());
         number.ok_or_else(|| {
-            let most = match size_of::<T>() {
-                8 => "2^64, or of up to 2^53 if it is written like 1e6",
-                _ => "2^32",
+            // Why a number that looks whole is none.
+            let why = match text.parse::<f64>() {
+                Ok(large) if size_of::<T>() == 4 && large >= 2_f64.powi(32) => " and below 2^32",
+                Ok(large) if large >= 2_f64.powi(64) => " and below 2^64",
+                Ok(float) if float > 2_f64.powi(53) && text.contains(['e', 'E', '.']) => {
+                    "; above 2^53 write out all digits"
+                }
+                _ => "",
             };
-            format!("it takes a whole number of at least {least} and below {most}")
+            format!("it takes a whole number of at least {least}{why}")
         })
     }
 }
@@ -26,6 +31,16 @@ fn exact(text: &str) -> Option<u64> {
     let most = 2_f64.powi(53);
     let number = text.parse::<f64>().ok()?;
     ((0.0..=most).contains(&number) && number.fract() == 0.0).then_some(number as u64)
+}
+
+/// A number as people write it: 0.01, 1, 1e-9.
+#[allow(dead_code)] // Not every example shows one.
+pub(crate) fn plain(value: f64) -> String {
+    if value == 0.0 || (1e-3..1e6).contains(&value.abs()) {
+        value.to_string()
+    } else {
+        format!("{value:e}")
+    }
 }
 
 /// Reads any number. Its range is checked where it is used.

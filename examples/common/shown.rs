@@ -15,6 +15,20 @@ use tlr_models::{
 /// How many of the latest epochs the time left is estimated by.
 const LATEST: usize = 3;
 
+/// Columns that a narrow bar takes beside the message: `100%  59m left  `, and one to spare.
+const BESIDE: usize = 18;
+
+/// What stands in the bar. Where there is no room for the rate it is left out: a number without its
+/// end is another number.
+pub(super) fn message(loss: f64, rates: &[(impl AsRef<str>, f64)], room: Option<usize>) -> String {
+    let loss = format!("loss {loss:.4}");
+    let message = format!("{loss}  rate {}", report::rates(rates));
+    match room {
+        Some(room) if message.len() > room => loss,
+        _ => message,
+    }
+}
+
 /// The width of the terminal, if stdout is one.
 fn columns() -> Option<usize> {
     Term::stdout().size_checked().map(|(_, columns)| usize::from(columns))
@@ -83,7 +97,9 @@ impl Shown {
                 }
                 let rates: Vec<_> =
                     rates.iter().map(|(name, rate)| (name, rate * schedule)).collect();
-                self.bar.set_message(format!("loss {loss:.4}  rate {}", report::rates(&rates)));
+                let room = Term::stderr().size_checked();
+                let room = room.map(|(_, columns)| usize::from(columns).saturating_sub(BESIDE));
+                self.bar.set_message(message(*loss, &rates, room));
             }
             Event::Epoch(epoch) => {
                 if self.table.is_none() {

@@ -52,6 +52,11 @@ impl Facts {
         others.0.iter().fold(self, |facts, (name, value)| facts.with(name, value))
     }
 
+    /// All facts but the one of this name.
+    pub(super) fn without(&self, name: &str) -> Self {
+        Self(self.0.iter().filter(|(other, _)| other != name).cloned().collect())
+    }
+
     /// The value of this name.
     ///
     /// Example: [`Facts`].
@@ -78,7 +83,11 @@ impl Facts {
             then: value(self, name),
             now: value(now, name),
         });
-        let changes: Vec<_> = changes.filter(|change| change.then != change.now).collect();
+        let mut changes: Vec<_> = changes.filter(|change| change.then != change.now).collect();
+        // Whether the number of epochs is a fact depends on the schedule, which says it all.
+        let by_schedule = changes.iter().any(|change| change.name == SCHEDULE);
+        let one_lacks = [self, now].iter().any(|facts| facts.get(EPOCHS).is_none());
+        changes.retain(|change| !(by_schedule && one_lacks && change.name == EPOCHS));
         (!changes.is_empty()).then_some(Changes(changes))
     }
 
@@ -94,7 +103,7 @@ impl Facts {
     }
 }
 
-/// A fact that is another one now. In words: `--side was 32, is 64`.
+/// A fact that is another one now. In words: `--side was 32, is 64`. Fingerprints are not shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
     /// Its name.
@@ -107,8 +116,20 @@ pub struct Change {
 
 impl fmt::Display for Change {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} was {}, is {}", self.name, self.then, self.now)
+        match (size(&self.then), size(&self.now)) {
+            (Some(then), Some(now)) if then == now => {
+                write!(f, "{} has other contents: {now} as before, but not the same", self.name)
+            }
+            (Some(then), Some(now)) => write!(f, "{} was {then}, is {now}", self.name),
+            _ => write!(f, "{} was {}, is {}", self.name, self.then, self.now),
+        }
     }
+}
+
+/// What stands before a fingerprint, if the value of a fact ends in one: `400 images`.
+fn size(value: &str) -> Option<&str> {
+    let (size, print) = value.rsplit_once(", ")?;
+    (print.len() == 16 && print.bytes().all(|digit| digit.is_ascii_hexdigit())).then_some(size)
 }
 
 /// Facts that are other ones now: at least one. In words, the first five are named.
@@ -136,6 +157,8 @@ impl fmt::Display for Changes {
     }
 }
 
+const SCHEDULE: &str = "--schedule";
+const EPOCHS: &str = "--epochs";
 const GIVEN: &str = "given";
 const NOT_GIVEN: &str = "not given";
 
@@ -179,13 +202,13 @@ impl Options {
             .with("--damping", figure(*damping))
             .with("--meta-rate", figure(*meta_rate))
             .with("--weight-decay", figure(*weight_decay))
-            .with("--schedule", super::name(schedule))
+            .with(SCHEDULE, super::name(schedule))
             .with_flag("--no-safeguard", !safeguard)
             .with("--sketch", sketch.map_or(NOT_GIVEN.to_owned(), |bins| bins.to_string()))
             .with_flag("--bf16-directions", *bf16_directions)
             .with("--seed", seed);
         if schedule.depends_on_epochs() {
-            facts.with("--epochs", epochs)
+            facts.with(EPOCHS, epochs)
         } else {
             facts
         }
@@ -261,6 +284,28 @@ mod tests {
         assert!(line.starts_with("--optimizer sgd --mode global "), "{line}");
         assert!(line.contains(" --rate 1e-6 --no-ramp --batch-size 128 "), "{line}");
         assert!(line.ends_with(" --schedule constant --seed 0"), "{line}");
+    }
+
+    // Fails if data of the same size is told by two hashes alone.
+    #[test]
+    fn other_contents_are_told_in_words() {
+        let data = |count: usize, hash| {
+            Facts::default().with("the training set", format!("{count} images, {hash}"))
+        };
+        let (one, two) = ("2ee294298d629536", "8239c912b5ce2172");
+        let told = |now: &Facts| data(400, one).changes(now).unwrap().to_string();
+        let same = "the training set has other contents: 400 images as before, but not the same";
+        assert_eq!(told(&data(400, two)), same);
+        let more = "the training set was 400 images, is 500 images";
+        assert_eq!(told(&data(500, two)), more);
+    }
+
+    // Fails if a user who gave --epochs is told that it was not given.
+    #[test]
+    fn epochs_that_count_no_longer_follow_from_the_schedule() {
+        let horizon = Options { schedule: Shape::Horizon, ..Options::default() };
+        let changes = horizon.facts().changes(&Options::default().facts()).unwrap();
+        assert_eq!(changes.to_string(), "--schedule was horizon, is constant");
     }
 
     #[test]

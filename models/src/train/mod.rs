@@ -1,5 +1,6 @@
 //! Training a model: what the examples and the sweeps have in common.
 
+mod cause;
 mod chosen;
 mod device;
 mod error;
@@ -25,6 +26,7 @@ mod translator;
 mod verdict;
 
 pub use crate::device::DeviceError;
+pub use cause::explained;
 pub use chosen::learner;
 #[cfg(any(test, feature = "lab"))]
 pub(crate) use device::Opened;

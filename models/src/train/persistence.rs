@@ -27,7 +27,8 @@ pub struct Persistence<'a> {
     /// run are replaced.
     pub best: Option<&'a Path>,
     /// Settings that are not among the [`Options`], those of the model for instance. A checkpoint
-    /// with other settings is refused.
+    /// with other settings is refused. One called `the data` is what the user calls the data: it
+    /// may be another one where the data is the same, and tells one from the other where it is not.
     pub settings: Option<&'a Facts>,
     /// The ranks that train together, each with its [share](super::Share) of the batches. Only the
     /// first one reads and writes files. The optimizer has to make its steps on all of them
@@ -41,6 +42,9 @@ const ATTACHMENT: &str = "run";
 
 /// The name of [`Progress::batches_per_epoch`] among facts.
 const BATCHES: &str = "number of batches in an epoch";
+
+/// What the user calls the data, among the settings.
+const NAME: &str = "the data";
 
 /// The version of that state. A checkpoint with another one is refused.
 const FORMAT: u32 = 5;
@@ -123,7 +127,8 @@ impl Progress {
         epochs: usize,
         saves: bool,
     ) -> Result<(), tlr::Error> {
-        let facts = self.settings.clone().and(&self.data).with("--epochs", epochs);
+        // A folder may have another name on each machine.
+        let facts = self.settings.without(NAME).and(&self.data).with("--epochs", epochs);
         let facts = facts.with_flag("--checkpoint", saves);
         ranks.agree(facts.with(BATCHES, self.batches_per_epoch).all())
     }
@@ -171,8 +176,15 @@ impl Progress {
     fn changes(&self, new: &Self) -> Option<Changes> {
         let batches = |run: &Self| Facts::default().with(BATCHES, run.batches_per_epoch);
         // Different settings often mean different data. So the settings are reported first.
-        let changes = self.settings.changes(&new.settings);
-        let changes = changes.or_else(|| self.data.changes(&new.data));
+        let changes = self.settings.without(NAME).changes(&new.settings.without(NAME));
+        let name = |run: &Self| {
+            run.settings
+                .get(NAME)
+                .map_or(Facts::default(), |name| Facts::default().with(NAME, name))
+        };
+        let named = || name(self).changes(&name(new));
+        let changes = changes
+            .or_else(|| self.data.changes(&new.data).map(|changes| named().unwrap_or(changes)));
         changes.or_else(|| batches(self).changes(&batches(new)))
     }
 }

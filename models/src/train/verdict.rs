@@ -1,16 +1,30 @@
 //! Whether a run has learned anything, and if not, what is likely to be wrong.
 
-use super::{facts::figure, rollback_steps, Options, Rule, Run};
+use super::{
+    cause::{decay, too_large},
+    facts::figure,
+    rollback_steps, Options, Rule, Run,
+};
 use crate::report::{count, rates};
 use std::fmt;
 use tlr::{engine::RATES, Adaptation, Outcome};
 
 /// The loss that a run starts from is the mean over the first quarter of its steps, but over at
-/// most this many.
+/// most this many, and over none from the first far too large step on.
 const FIRST: usize = 20;
 
 /// With fewer steps than this, a trend cannot be told from noise.
 const FEWEST: usize = 2 * FIRST;
+
+/// A loss above this many times the first one is what a far too large step leaves. Until a step is
+/// made, batches do not differ by so much.
+const FAR: f64 = 1.5;
+
+/// With fewer losses than this at the start, the noise is that of the last ones.
+const FEW: usize = 5;
+
+/// A rate above this moves every loss that depends on the weights.
+const HUGE: f64 = 1e6;
 
 /// This many rollbacks are no sign of a failure.
 const FEW_ROLLBACKS: usize = 2;
@@ -55,14 +69,16 @@ pub enum Fault {
     },
     /// The loss is about what it was at first.
     LossStayed {
-        /// Mean over the first quarter of the steps, at most over twenty.
+        /// Mean over the first quarter of the steps, at most over twenty, and over none from the
+        /// first loss on that is more than half above that of the first step.
         start: f64,
         /// Mean over the last quarter of the steps.
         end: f64,
     },
     /// The loss is above its start by more than noise.
     LossRose {
-        /// Mean over the first quarter of the steps, at most over twenty.
+        /// Mean over the first quarter of the steps, at most over twenty, and over none from the
+        /// first loss on that is more than half above that of the first step.
         start: f64,
         /// Mean over the last quarter of the steps.
         end: f64,
@@ -75,7 +91,7 @@ impl fmt::Display for Verdict {
             Self::Learned => f.write_str("learned"),
             Self::TooShort { steps } => {
                 let steps = count(*steps, "step");
-                write!(f, "too short to tell: after {steps} a rate has hardly begun to move")
+                write!(f, "too short to tell: after {steps} nobody knows whether the loss falls")
             }
             Self::Failed { fault, cause } => write!(f, "did not learn: {fault}; {cause}"),
         }
@@ -104,10 +120,13 @@ impl fmt::Display for Fault {
 /// A run has failed if a rate is at its bound, if more windows were undone than kept (and more than
 /// two), or if the loss did not fall. The loss fell if its mean over the last quarter of the steps
 /// is below its mean over the first quarter by more than twice the standard error of the
-/// difference. Of the first quarter, at most twenty steps count.
+/// difference, and not above the first loss. Of the first quarter, at most twenty steps count, and
+/// none from the first loss on that is more than half above that of the first step: what a far too
+/// large step leaves is not what the run started from.
 ///
-/// After fewer than forty steps the loss is not judged. If it did not fall, the run has failed only
-/// if at least two windows were kept. Otherwise the run is too short to tell.
+/// After fewer than forty steps the loss is not judged. If it did not fall, a run that learns its
+/// rate has failed only if at least two windows were kept, or if its rates went above 1e6.
+/// Otherwise the run is too short to tell.
 ///
 /// # Example
 /// ```
@@ -126,11 +145,11 @@ impl fmt::Display for Fault {
 /// ```
 pub fn judge(options: &Options, run: &Run) -> Verdict {
     let (fault, steps) = (fault(run), run.losses.len());
+    let undecided =
+        || options.rule != Rule::Constant && kept_windows(&run.history) < 2 && !are_huge(run);
     let too_short = match fault {
         None => steps < FEWEST,
-        Some(Fault::LossStayed { .. } | Fault::LossRose { .. }) => {
-            steps < FEWEST || kept_windows(&run.history) < 2
-        }
+        Some(Fault::LossStayed { .. } | Fault::LossRose { .. }) => steps < FEWEST || undecided(),
         Some(_) => false,
     };
     match fault {
@@ -141,9 +160,8 @@ pub fn judge(options: &Options, run: &Run) -> Verdict {
 }
 
 fn fault(run: &Run) -> Option<Fault> {
-    let rates = run.epochs.last().map(|epoch| epoch.rates.as_slice()).unwrap_or_default();
     let at_bound = |rate: f64| rate <= *RATES.start() || rate >= *RATES.end();
-    if let Some((group, rate)) = rates.iter().find(|(_, rate)| at_bound(*rate)) {
+    if let Some((group, rate)) = last_rates(run).iter().find(|(_, rate)| at_bound(*rate)) {
         return Some(Fault::RateAtBound { group: group.clone(), rate: *rate });
     }
     let (undone, kept) = (rollback_steps(&run.history).len(), kept_windows(&run.history));
@@ -151,11 +169,17 @@ fn fault(run: &Run) -> Option<Fault> {
         return Some(Fault::Rollbacks { undone, kept });
     }
     let quarter = run.losses.len().div_ceil(4);
-    let first = finite(run.losses.get(..quarter.min(FIRST)).unwrap_or_default());
     let last = finite(run.losses.get(run.losses.len() - quarter..).unwrap_or_default());
+    let first = first_losses(run);
     let (start, end) = (mean(&first), mean(&last));
-    let error = (squared_standard_error(&first) + squared_standard_error(&last)).sqrt();
-    if end < start - 2.0 * error {
+    let noise = noise(&last);
+    let of_start = if first.len() < FEW { noise } else { self::noise(&first) };
+    let error = (of_start / first.len() as f64 + noise / last.len() as f64).sqrt();
+    // Losses that rose by little are among those that the start is the mean of.
+    let before = first.first().copied().unwrap_or(f64::NAN);
+    if end > before + 2.0 * noise.sqrt() || end > FAR * before {
+        Some(Fault::LossRose { start: before, end })
+    } else if end < start - 2.0 * error {
         None
     } else if end > start + 2.0 * error {
         Some(Fault::LossRose { start, end })
@@ -163,6 +187,35 @@ fn fault(run: &Run) -> Option<Fault> {
         // This holds too if there is no loss at all, or none that is finite.
         Some(Fault::LossStayed { start, end })
     }
+}
+
+/// The losses that a run starts from, those left out that are not finite.
+fn first_losses(run: &Run) -> Vec<f64> {
+    let quarter = run.losses.len().div_ceil(4).min(FIRST);
+    let finite = run.losses.iter().take(quarter).copied().filter(|loss| loss.is_finite());
+    let far = first_loss(run) * FAR;
+    finite.take_while(|loss| *loss <= far).collect()
+}
+
+/// The first loss that is finite, or NaN.
+fn first_loss(run: &Run) -> f64 {
+    run.losses.iter().copied().find(|loss| loss.is_finite()).unwrap_or(f64::NAN)
+}
+
+/// Whether the loss was far above the first one, or not finite.
+fn exploded(run: &Run) -> bool {
+    let far = first_loss(run) * FAR;
+    run.losses.iter().any(|loss| *loss > far || !loss.is_finite())
+}
+
+/// Each group's name and rate at the end.
+fn last_rates(run: &Run) -> &[(String, f64)] {
+    run.epochs.last().map(|epoch| epoch.rates.as_slice()).unwrap_or_default()
+}
+
+/// Whether all rates are so high that the loss of any good model would move.
+fn are_huge(run: &Run) -> bool {
+    !last_rates(run).is_empty() && last_rates(run).iter().all(|(_, rate)| *rate > HUGE)
 }
 
 /// How many windows have ended with a decision by a rule.
@@ -192,12 +245,11 @@ fn mean(losses: &[f64]) -> f64 {
     losses.iter().sum::<f64>() / losses.len() as f64
 }
 
-/// The square of the standard error of the mean, from the differences between neighbours, so that a
-/// trend does not count as an error.
-fn squared_standard_error(losses: &[f64]) -> f64 {
+/// The variance of a loss, from the differences between neighbours, so that a trend does not count.
+fn noise(losses: &[f64]) -> f64 {
     let neighbours = losses.iter().zip(losses.iter().skip(1));
     let squares: f64 = neighbours.map(|(loss, next)| (next - loss).powi(2)).sum();
-    squares / (2 * losses.len().saturating_sub(1).max(1) * losses.len().max(1)) as f64
+    squares / (2 * losses.len().saturating_sub(1).max(1)) as f64
 }
 
 /// The number of latest decisions that show whether a rate still rises.
@@ -206,8 +258,7 @@ const LATEST: usize = 3;
 /// Whether the rate of some group has doubled in its latest windows, none of which was undone:
 /// where it will end is not known yet.
 fn still_rises(run: &Run) -> bool {
-    let names = run.epochs.last().map(|epoch| epoch.rates.as_slice()).unwrap_or_default();
-    names.iter().any(|(name, _)| {
+    last_rates(run).iter().any(|(name, _)| {
         let own = run.history.iter().filter(|decision| *decision.layer == **name);
         let windows = own.filter(|decision| decision.outcome != Outcome::Ramped);
         let latest: Vec<_> = windows.rev().take(LATEST).collect();
@@ -218,54 +269,50 @@ fn still_rises(run: &Run) -> bool {
 }
 
 fn cause(options: &Options, run: &Run, fault: &Fault) -> String {
-    let rate = figure(options.rate);
-    let decay = if options.weight_decay > 0.0 {
-        format!(", or a --weight-decay of {} too large", figure(options.weight_decay))
-    } else {
-        String::new()
-    };
+    let (rate, decay) = (figure(options.rate), decay(options));
     let too_few = || {
         let are = if options.epochs == 1 { "is" } else { "are" };
         format!("{} {are} too few", count(options.epochs, "epoch"))
     };
+    let so_far = || rates(last_rates(run));
+    let exploded = exploded(run);
+    let (stayed, rose) =
+        (matches!(fault, Fault::LossStayed { .. }), matches!(fault, Fault::LossRose { .. }));
     match (options.rule, fault) {
-        (Rule::Constant, Fault::LossRose { .. }) => {
-            format!("most likely a constant --rate of {rate} is too large{decay}")
+        _ if run.losses.iter().all(|loss| !loss.is_finite()) => {
+            "most likely the data holds values that are not finite".to_owned()
         }
-        (Rule::Constant, Fault::LossStayed { .. }) => {
+        (Rule::Constant, _) if exploded || rose => too_large(options),
+        (Rule::Constant, _) => {
             format!("most likely a constant --rate of {rate} is too small{decay}")
         }
-        (Rule::Constant, _) => format!("a constant --rate of {rate} trains nothing"),
-        (Rule::Additive | Rule::Multiplicative, _) => {
-            let eta = figure(options.meta_rate);
-            format!("most likely a --meta-rate of {eta} does not suit a --rate of {rate}{decay}")
+        (_, Fault::RateAtBound { rate, .. }) if *rate > 1.0 => {
+            format!("most likely the loss does not depend on the weights: look at the data{decay}")
         }
+        _ if stayed && are_huge(run) => format!(
+            "most likely the loss does not depend on the weights, as it stayed at a rate of {}: \
+             look at the data{decay}",
+            so_far()
+        ),
+        (Rule::Additive | Rule::Multiplicative, _) => too_large(options),
+        (Rule::Paper, _) if exploded => too_large(options),
         (Rule::Paper, _) => {
             format!("most likely the paper's rule oscillates: try --rule aligned{decay}")
         }
-        (Rule::Aligned, Fault::RateAtBound { rate, .. }) if *rate > 1.0 => {
-            "most likely the loss does not depend on the weights: look at the data".to_owned()
-        }
-        (Rule::Aligned, Fault::RateAtBound { .. } | Fault::Rollbacks { .. }) => format!(
-            "most likely the data is broken (values that are not finite, wrong labels){decay}, or \
-             batches of {} are too small",
-            options.batch_size
-        ),
-        (Rule::Aligned, Fault::LossStayed { .. }) if still_rises(run) => {
-            let so_far = run.epochs.last().map_or(String::new(), |last| rates(&last.rates));
-            match options.ramp {
-                true => {
-                    format!("most likely {}: the rate still rises ({so_far} so far)", too_few())
-                }
-                false => format!(
-                    "most likely a --rate of {rate} is far too small to start from, and {}: the \
-                     rate still rises ({so_far} so far); without --no-ramp a better one is found \
-                     at once",
-                    too_few()
-                ),
+        (Rule::Aligned, _) if exploded && !options.ramp => too_large(options),
+        (Rule::Aligned, Fault::RateAtBound { .. } | Fault::Rollbacks { .. }) => too_large(options),
+        (Rule::Aligned, _) if stayed && still_rises(run) => match options.ramp {
+            true => {
+                format!("most likely {}: the rate still rises ({} so far)", too_few(), so_far())
             }
-        }
-        (Rule::Aligned, Fault::LossStayed { .. } | Fault::LossRose { .. }) => {
+            false => format!(
+                "most likely a --rate of {rate} is far too small to start from, and {}: the rate \
+                 still rises ({} so far); without --no-ramp a better one is found at once",
+                too_few(),
+                so_far()
+            ),
+        },
+        (Rule::Aligned, _) => {
             format!("most likely the labels do not belong to the examples{decay}, or {}", too_few())
         }
     }

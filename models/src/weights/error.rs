@@ -91,13 +91,41 @@ pub enum WeightsError {
     /// The file is no safetensors file.
     #[error("no safetensors: {0}")]
     Format(#[from] SafeTensorError),
-    /// Model and file differ; all differences are listed.
-    #[error(
-        "the model differs from the file: {}",
-        .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
-    )]
+    /// Model and file differ: all differences are here, and in words the first three.
+    #[error("the model differs from the file: {}", named(.0))]
     Mismatch(Vec<WeightsDifference>),
     /// An error of the device, such as no memory left.
     #[error(transparent)]
     Device(#[from] DeviceError),
+}
+
+/// How many differences are named; more are only counted.
+const NAMED: usize = 3;
+
+fn named(differences: &[WeightsDifference]) -> String {
+    let mut words: Vec<_> = differences.iter().take(NAMED).map(ToString::to_string).collect();
+    if let Some(more) = differences.len().checked_sub(NAMED).filter(|more| *more > 0) {
+        words.push(format!("and {more} more"));
+    }
+    words.join("; ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Fails if a file of another model is told of by dozens of tensors.
+    #[test]
+    fn three_differences_are_named() {
+        let differences = |count: usize| {
+            let extra = |i: usize| WeightsDifference::Extra {
+                location: Location::from(format!("t{i}").as_str()),
+            };
+            WeightsError::Mismatch((0..count).map(extra).collect()).to_string()
+        };
+        let three = "the model differs from the file: t0 is not in the model; t1 is not in the \
+                     model; t2 is not in the model";
+        assert_eq!(differences(3), three);
+        assert_eq!(differences(44), format!("{three}; and 41 more"));
+    }
 }

@@ -120,6 +120,64 @@ fn numbers_are_compared_and_not_their_figures() {
     assert_eq!(settings(dir.path())["limit"], 400);
 }
 
+// Fails if a run on drawn data cannot be repeated where a variable names other data, or if nobody
+// says that it did.
+#[test]
+fn a_variable_beside_a_config_changes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    let args = [&SHORT[..], &["--epochs", "1"]].concat();
+    succeeded(&mut mnist(&at("first"), &args));
+    let config = at("first").join("run.json");
+    let repeat = ["--config", config.to_str().unwrap()];
+    succeeded(mnist(&at("second"), &repeat).env("TLR_DATA", "/nowhere"));
+    assert_eq!(settings(&at("second")), settings(&at("first")));
+    let told = failure(mnist(&at("third"), &args).env("TLR_DATA", "/nowhere"));
+    assert!(told.contains("(--data is from the variable TLR_DATA)"), "{told}");
+}
+
+// Fails if data is told from other data by its fingerprint alone.
+#[cfg(unix)]
+#[test]
+fn other_data_is_called_by_its_name() {
+    use std::{ffi::OsStr, os::unix::ffi::OsStrExt};
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("run.safetensors");
+    let args = ["--resume", "--checkpoint", file.to_str().unwrap(), "--epochs", "1"];
+    succeeded(&mut mnist(&dir.path().join("drawn"), &[&args[..], &["--limit", "60"]].concat()));
+    let files = dir.path().join("files");
+    fs::create_dir(&files).unwrap();
+    for split in ["train", "t10k"] {
+        let [images, labels] = [[3, 28].as_slice(), &[1]].map(|dims| [0, 0, 8, dims[0]]);
+        let count = 60_u32.to_be_bytes();
+        let side = 28_u32.to_be_bytes();
+        let pixels = [&images[..], &count, &side, &side, &[7; 60 * 784]].concat();
+        let classes = [&labels[..], &count, &[1; 60]].concat();
+        fs::write(files.join(format!("{split}-images-idx3-ubyte")), pixels).unwrap();
+        fs::write(files.join(format!("{split}-labels-idx1-ubyte")), classes).unwrap();
+    }
+    let from = ["--limit", "60", "--data", files.to_str().unwrap()];
+    let told = failure(&mut mnist(&dir.path().join("files"), &[&args[..], &from].concat()));
+    assert!(told.contains("of another run: the data was Drawn digits, is MNIST"), "{told}");
+
+    let config = dir.path().join("drawn/run.json");
+    let text = fs::read_to_string(&config).unwrap();
+    fs::write(
+        &config,
+        text.replace("\"Drawn digits\"", "\"Others\"")
+            .replace("\"fingerprint\": \"", "\"fingerprint\": \"0"),
+    )
+    .unwrap();
+    let again = ["--config", config.to_str().unwrap()];
+    let told = failure(&mut mnist(&dir.path().join("again"), &again));
+    assert!(told.contains("run.json: it was Others, is Drawn digits"), "{told}");
+
+    // A name that run.json could not keep.
+    let mut command = mnist(&dir.path().join("bad"), &[]);
+    let told = failure(command.arg("--data").arg(OsStr::from_bytes(b"bad\xffdata")));
+    assert!(told.contains("which run.json cannot hold"), "{told}");
+}
+
 #[test]
 fn a_variable_that_is_empty_is_not_set() {
     let out = tempfile::tempdir().unwrap();

@@ -303,6 +303,26 @@ fn the_best_weights_are_kept_and_predict() {
     }
 }
 
+// Fails if weights that do not fit are told of by dozens of tensors, or a checkpoint by its own.
+#[test]
+fn predict_says_whose_weights_do_not_fit() {
+    use dfdx::{nn::BuildModule, prelude::Cpu};
+    let dir = tempfile::tempdir().unwrap();
+    let checkpoint = dir.path().join("run.safetensors");
+    let saved = ["--epochs", "1", "--checkpoint", checkpoint.to_str().unwrap()];
+    stdout(&mnist(&dir.path().join("out"), &[&SHORT[..], &saved].concat()));
+    let other = dir.path().join("other.safetensors");
+    let model = dfdx::nn::modules::Linear::<2, 3, f32, Cpu>::build(&Cpu::default());
+    tlr_models::weights::save(&model, &other, &[]).unwrap();
+    for (file, says) in [
+        (&checkpoint, "a checkpoint; the weights are in best.safetensors"),
+        (&other, "these weights are of another model, and not of mnist's network: "),
+    ] {
+        let message = failure(&predict(&["--weights", file.to_str().unwrap()]));
+        assert!(message.contains(says) && message.matches(';').count() <= 3, "{message}");
+    }
+}
+
 // Fails if a picture is taken for an IDX file, or not brought to the size of the network.
 #[test]
 fn predict_takes_png() {

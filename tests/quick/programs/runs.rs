@@ -115,7 +115,8 @@ fn a_run_that_diverges_leaves_its_files() {
     let out = tempfile::tempdir().unwrap();
     let args = [&SHORT[..], &["--rule", "constant", "--rate", "1e30"]].concat();
     let message = failure(&mut mnist(out.path(), &args));
-    assert!(message.starts_with("error: ") && message.contains("the loss is NaN"), "{message}");
+    assert!(message.starts_with("error: the loss is NaN"), "{message}");
+    assert!(message.contains("most likely a constant --rate of 1e30 is too large"), "{message}");
     assert!(message.contains("what was done before is in"), "{message}");
     let json = json(out.path());
     assert!(message.contains(json["ended"].as_str().unwrap()), "{json}");
@@ -430,6 +431,12 @@ fn the_last_line_tells_success_from_failure() {
     assert!(words.starts_with("error: did not learn: the training loss is "), "{words}");
     assert!(words.contains("a constant --rate of 1e-9 is too small"), "{words}");
     assert!(words.contains(&verdict), "{words}");
+
+    // Its last losses are far below those after the first step, and far above the first one.
+    let (status, text, words, _) = run(&["--rule", "constant", "--rate", "10"]);
+    assert_eq!(status, Some(1));
+    assert!(text.contains("Drawn digits: did not learn, "), "{text}");
+    assert!(words.contains("a constant --rate of 10 is too large"), "{words}");
 
     let (status, text, words, _) = run(&["--epochs", "1", "--batch-size", "100"]);
     assert_eq!(status, Some(0));

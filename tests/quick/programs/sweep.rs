@@ -128,6 +128,44 @@ fn other_data_is_another_sweep() {
     assert!(out.path().join("table.md").exists());
 }
 
+// Fails if a run that failed counts as done.
+#[test]
+fn a_run_that_failed_is_made_again() {
+    let out = tempfile::tempdir().unwrap();
+    let results = out.path().join("results.csv");
+    let first_line = || {
+        let mut command = Command::new(example("sweep"));
+        command.env_remove("TLR_DATA").args(["--limit", "40", "--epochs", "1", "--rate", "1,1e-2"]);
+        let output = command.arg("--out").arg(out.path()).output().unwrap();
+        assert!(output.status.success());
+        String::from_utf8(output.stdout).unwrap().lines().next().unwrap().to_owned()
+    };
+    assert_eq!(first_line(), "runs: 2, done before: 0");
+    let whole = losses(out.path());
+    let text = fs::read_to_string(&results).unwrap();
+    fs::write(&results, text.replacen(",finished,", ",failed,", 1)).unwrap();
+    assert_eq!(first_line(), "runs: 2, done before: 1");
+    assert_eq!(losses(out.path()), whole);
+    assert!(!fs::read_to_string(&results).unwrap().contains("failed"));
+}
+
+// Fails if two programs write to one table.
+#[test]
+fn a_folder_is_one_sweeps_at_a_time() {
+    let out = tempfile::tempdir().unwrap();
+    let mut first = sweep(out.path()).stdout(Stdio::null()).spawn().unwrap();
+    while !out.path().join("results.csv").exists() {
+        assert!(first.try_wait().unwrap().is_none(), "ended by itself");
+        thread::sleep(Duration::from_millis(1));
+    }
+    let second = sweep(out.path()).output().unwrap();
+    let message = String::from_utf8(second.stderr).unwrap();
+    assert_eq!(second.status.code(), Some(1));
+    assert!(message.contains("another run writes to"), "{message}");
+    first.kill().unwrap();
+    first.wait().unwrap();
+}
+
 #[test]
 fn bad_input_ends_in_a_message() {
     for (args, says) in [

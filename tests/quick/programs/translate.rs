@@ -118,6 +118,31 @@ fn bad_input_ends_in_a_message() {
     }
 }
 
+// Fails if a search, which may take hours, goes on to its end.
+#[cfg(unix)]
+#[test]
+fn a_request_to_stop_ends_the_translations() {
+    use std::{
+        io::{BufRead, BufReader},
+        process::Stdio,
+    };
+    let out = tempfile::tempdir().unwrap();
+    let mut command = Command::new(example("translate"));
+    command.env_remove("TLR_MULTI30K").args(["--limit", "200", "--epochs", "1", "--beam", "4"]);
+    command.arg("--out").arg(out.path()).stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    let mut said = BufReader::new(child.stderr.take().unwrap()).lines();
+    let begun = said.find(|line| line.as_ref().unwrap().starts_with("translating "));
+    assert!(begun.is_some());
+    Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap();
+    let rest: Vec<String> = said.map(Result::unwrap).collect();
+    assert_eq!(child.wait().unwrap().code(), Some(130), "{rest:?}");
+    assert!(rest.iter().any(|line| line.starts_with("stopped after step 7;")), "{rest:?}");
+    let json = fs::read_to_string(out.path().join("run.json")).unwrap();
+    assert!(json.contains("\"ended\": \"stopped after step 7\""), "{json}");
+    assert!(out.path().join("best.safetensors").exists());
+}
+
 // Fails if runs of different rates are taken for different methods, or the worse of two is drawn.
 #[test]
 fn runs_are_compared() {
@@ -136,6 +161,7 @@ fn runs_are_compared() {
         command.output().unwrap()
     };
     let table = stdout(&compare(&["newton", "low", "high"]));
+    assert!(table.contains("| token accuracy | BLEU |"), "{table}");
     let rows: Vec<&str> = table.lines().filter(|line| line.contains("adam")).collect();
     for (row, begins) in rows.iter().zip([
         "| newton | **Newton around adam** | found |",
@@ -201,6 +227,11 @@ fn runs_of_the_same_name_are_compared() {
     let table = stdout(&compare(&["a/newton", "b/newton"]));
     assert!(table.contains("| a/newton | **Newton around sgd** |"), "{table}");
     assert!(table.contains("| b/newton | **Newton around adam** |"), "{table}");
+    // Digits have no tokens, and no BLEU.
+    assert!(table.contains("| accuracy | rollbacks |") && !table.contains("BLEU"), "{table}");
+    let cells = |line: &str| line.matches('|').count();
+    let widths: Vec<usize> = table.lines().take(4).map(cells).collect();
+    assert!(widths.iter().all(|width| *width == widths[0]), "{table}");
     for name in ["a/newton", "b/newton"] {
         let epochs = fs::read_to_string(at(&format!("compared/{name}.csv"))).unwrap();
         assert_eq!(epochs, fs::read_to_string(at(name).join("epochs.csv")).unwrap());

@@ -3,6 +3,8 @@
 //! A marker is a byte 255 and one that is neither 0 nor 255; within the data of a scan no such pair
 //! occurs but the markers RST, at which decoding begins anew (T.81, section B.1.1).
 
+use std::{borrow::Cow, ops::Range};
+
 use crate::data::PictureKind;
 
 const START: u8 = 0xd8;
@@ -22,14 +24,25 @@ pub(super) enum Refused {
 /// film, a second picture, a map of depths.
 ///
 /// A file without the end marker is refused: the decoder would fill up what is missing with grey.
-pub(super) fn first_picture(bytes: &[u8]) -> Result<&[u8], Refused> {
+///
+/// A JFIF file has a brightness and two colours, and to libjpeg it does so whatever a segment of
+/// Adobe's says. The decoder believes Adobe, so that segment is cut out there.
+pub(super) fn first_picture(bytes: &[u8]) -> Result<Cow<'_, [u8]>, Refused> {
     let mut frame: Option<Frame> = None;
+    let (mut jfif, mut adobe) = (false, None);
     let mut scans = 0;
     let mut at = 2;
     while let Some((marker, after)) = next_marker(bytes, at) {
         at = after;
         match marker {
-            END => return bytes.get(..after).ok_or(Refused::NoEnd),
+            END => {
+                let whole = bytes.get(..after).ok_or(Refused::NoEnd)?;
+                let three = frame.is_some_and(|frame| frame.sampling.len() == 3);
+                return Ok(match adobe.filter(|_| jfif && three) {
+                    Some(segment) => Cow::Owned(without(whole, segment)),
+                    None => Cow::Borrowed(whole),
+                });
+            }
             // Another picture begins in the midst of this one.
             START => break,
             // The markers RST have no data of their own.
@@ -39,6 +52,8 @@ pub(super) fn first_picture(bytes: &[u8]) -> Result<&[u8], Refused> {
         let Some(body) = segment(bytes, after) else { break };
         at = after + 2 + body.len();
         match marker {
+            0xe0 => jfif |= body.starts_with(b"JFIF\0"),
+            0xee if body.starts_with(b"Adobe") => adobe = Some(after - 2..at),
             // Tables, not frames.
             0xc4 | 0xc8 | 0xcc => {}
             0xc0..=0xcf => frame = Some(Frame::read(marker, body)?),
@@ -52,6 +67,11 @@ pub(super) fn first_picture(bytes: &[u8]) -> Result<&[u8], Refused> {
         }
     }
     Err(Refused::NoEnd)
+}
+
+fn without(bytes: &[u8], segment: Range<usize>) -> Vec<u8> {
+    let part = |range: Option<&[u8]>| range.unwrap_or_default().to_vec();
+    [part(bytes.get(..segment.start)), part(bytes.get(segment.end..))].concat()
 }
 
 /// The next marker from `at` on, and the offset behind it.
@@ -146,9 +166,13 @@ mod tests {
     #[test]
     fn what_follows_the_end_is_cut() {
         let whole = jpeg(0xc0, &[0x22, 0x11, 0x11], 3);
-        assert_eq!(first_picture(&whole), Ok(&whole[..]));
+        assert_eq!(first_picture(&whole), Ok(Cow::Borrowed(&whole[..])));
         for behind in [&[0xff, SCAN, 0, 8, 0][..], &whole, &whole[..20], &[0; 3], b"\xff\xd9"] {
-            assert_eq!(first_picture(&[&whole, behind].concat()), Ok(&whole[..]), "{behind:?}");
+            assert_eq!(
+                first_picture(&[&whole, behind].concat()),
+                Ok(Cow::Borrowed(&whole[..])),
+                "{behind:?}"
+            );
         }
     }
 
@@ -160,7 +184,7 @@ mod tests {
         outer.extend(&whole);
         assert_eq!(first_picture(&outer), Err(Refused::NoEnd));
         outer.extend(&whole[2..]);
-        assert_eq!(first_picture(&outer), Ok(&outer[..]));
+        assert_eq!(first_picture(&outer), Ok(Cow::Borrowed(&outer[..])));
         for length in 0..whole.len() {
             assert_eq!(first_picture(&whole[..length]), Err(Refused::NoEnd), "{length}");
         }
@@ -183,7 +207,7 @@ mod tests {
             &[0x22, 0x11, 0x11, 0x22],
         ] {
             let bytes = jpeg(0xc0, sampling, sampling.len() as u8);
-            assert_eq!(first_picture(&bytes), Ok(&bytes[..]), "{sampling:x?}");
+            assert_eq!(first_picture(&bytes), Ok(Cow::Borrowed(&bytes[..])), "{sampling:x?}");
         }
         for (sampling, words) in [
             (&[0x11, 0x22, 0x11][..], "1x1, 2x2, 1x1"),

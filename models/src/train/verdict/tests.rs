@@ -90,6 +90,84 @@ fn a_few_losses_that_are_not_finite_are_left_out() {
     assert!(matches!(fault, Some(Fault::LossStayed { .. })), "{fault:?}");
 }
 
+/// Losses that begin at 2.3 and are `high` from the second step on, until they end as `end` says.
+fn after_an_explosion(high: f64, end: Vec<f64>) -> Vec<f64> {
+    [vec![2.3, 2.3 * high], vec![3.0 * high; 10], end].concat()
+}
+
+// Fails if the run is compared with what its first step left.
+#[test]
+fn the_start_is_before_the_first_large_step() {
+    for high in [10.0, 1e3, 1e11] {
+        let learned = run(after_an_explosion(high, losses(5.0, 0.1, 0.2, 200)), &GOOD);
+        assert_eq!(verdict(&learned), Verdict::Learned);
+        let worse = run(after_an_explosion(high, losses(high, 30.0, 5.0, 200)), &GOOD);
+        let fault = fault_of(&worse);
+        assert!(matches!(fault, Some(Fault::LossRose { start: 2.3, .. })), "{fault:?}");
+        let back = run(after_an_explosion(high, losses(5.0, 2.3, 0.05, 200)), &GOOD);
+        let fault = fault_of(&back);
+        let failed = matches!(fault, Some(Fault::LossStayed { .. } | Fault::LossRose { .. }));
+        assert!(failed, "{fault:?}");
+    }
+    // Too little above the first for an explosion, but above it to the end.
+    let above = [vec![2.3], vec![3.2; 60], losses(2.8, 2.7, 0.05, 60)].concat();
+    let fault = fault_of(&run(above, &GOOD));
+    assert!(matches!(fault, Some(Fault::LossRose { start: 2.3, .. })), "{fault:?}");
+    // The first batch was left out.
+    let skipped = [vec![f64::NAN], losses(2.3, 0.1, 0.2, 200)].concat();
+    assert_eq!(verdict(&run(skipped, &GOOD)), Verdict::Learned);
+}
+
+// Fails if a loss that went to the sky has a rate that is too small for its cause.
+#[test]
+fn what_exploded_was_too_large() {
+    let high = run(after_an_explosion(1e3, losses(5.0, 2.3, 0.1, 200)), &GOOD);
+    let nan = run([vec![2.3], vec![f64::NAN; 200]].concat(), &[BAD; 4]);
+    for run in [&high, &nan] {
+        for (rule, says) in [
+            (Rule::Constant, "a constant --rate of 10 is too large"),
+            (Rule::Paper, "a --rate of 10 is too large for the paper's rule"),
+            (Rule::Multiplicative, "does not suit a --rate of 10"),
+            (Rule::Aligned, "a --rate of 10 is far too large to start from"),
+        ] {
+            let options = Options { rule, rate: 10.0, ramp: false, ..Options::default() };
+            let words = judge(&options, run).to_string();
+            assert!(words.contains(says), "{words}");
+        }
+    }
+    let nothing = run(vec![f64::NAN; 200], &GOOD);
+    let words = verdict(&nothing).to_string();
+    assert!(words.contains("the data holds values that are not finite"), "{words}");
+}
+
+// A constant rate has no windows to wait for.
+#[test]
+fn a_constant_rate_is_judged_by_its_loss() {
+    let options = Options { rule: Rule::Constant, rate: 10.0, ..Options::default() };
+    let failed = |losses| judge(&options, &run(losses, &[])).to_string();
+    let words = failed(after_an_explosion(1e4, losses(3e4, 2e4, 1e4, 100)));
+    assert!(words.starts_with("did not learn: ") && words.contains("was 2.3000"), "{words}");
+    assert!(words.contains("too large"), "{words}");
+    assert!(failed(losses(2.3, 2.3, 0.1, 60)).contains("too small"));
+}
+
+// Fails if such a run is called too short.
+#[test]
+fn a_loss_that_no_rate_moves_is_a_fault() {
+    let mut flat = run(losses(2.3, 2.3, 0.1, 100), &[Outcome::Ramped; 3]);
+    for rate in &mut flat.epochs[0].rates {
+        rate.1 = 9.1e9;
+    }
+    let options = Options { weight_decay: 1e30, ..Options::default() };
+    let words = judge(&options, &flat).to_string();
+    assert!(words.starts_with("did not learn: the training loss is"), "{words}");
+    assert!(words.contains("the loss does not depend on the weights"), "{words}");
+    assert!(words.contains("a --weight-decay of 1e30 too large"), "{words}");
+    // One group of two says nothing of the others.
+    flat.epochs[0].rates[0].1 = 0.1;
+    assert_eq!(judge(&options, &flat), Verdict::TooShort { steps: 100 });
+}
+
 #[test]
 fn nobody_knows_of_a_few_steps() {
     let steps = losses(2.3, 2.3, 0.1, 60);
