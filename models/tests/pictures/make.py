@@ -5,7 +5,8 @@
     apt install libjpeg-turbo-progs   # for cjpeg, which knows more kinds of JPEG
     python3 models/tests/pictures/make.py
 
-Each picture is 37 x 37, so that no block of samples ends where the picture does. `NAME.rgb` holds
+Each picture is 37 x 37, so that no block of samples ends where the picture does. Those whose names
+begin with `even` are 40 x 40, so that a block is cut between two samples. `NAME.rgb` holds
 the pixels of `Image.open(NAME).convert("RGB")`, row by row. Pictures of rare kinds, which are
 refused, have none.
 """
@@ -21,6 +22,7 @@ from PIL import Image, ImageOps
 
 HERE = pathlib.Path(__file__).parent
 SIDE = 37
+EVEN = 40
 
 
 def pixel(x, y):
@@ -37,9 +39,17 @@ def base():
     return picture
 
 
+def chequered():
+    """Red and blue, in squares of three pixels: colours change at the edges as anywhere."""
+    picture = Image.new("RGB", (EVEN, EVEN))
+    colours = [(0, 0, 255), (255, 0, 0)]
+    picture.putdata([colours[(x // 3 + y // 3) % 2] for y in range(EVEN) for x in range(EVEN)])
+    return picture
+
+
 def cjpeg(name, *flags):
     out = io.BytesIO()
-    base().save(out, "PPM")
+    (chequered() if name.startswith("even") else base()).save(out, "PPM")
     command = ["cjpeg", "-quality", "90", *flags]
     jpeg = subprocess.run(command, input=out.getvalue(), capture_output=True, check=True).stdout
     (HERE / name).write_bytes(jpeg)
@@ -82,6 +92,7 @@ def jpegs():
     ]:
         cjpeg(f"{name}.jpg", "-sample", sampling)
         cjpeg(f"{name}-progressive.jpg", "-progressive", "-sample", sampling)
+        cjpeg(f"even-{name}.jpg", "-sample", sampling)
     cjpeg("restart.jpg", "-restart", "1B", "-sample", "2x2")
     cjpeg("restart-progressive.jpg", "-restart", "2B", "-progressive", "-sample", "2x2")
     cjpeg("rgb.jpg", "-rgb", "-sample", "1x1")

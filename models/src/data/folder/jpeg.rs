@@ -5,6 +5,7 @@
 
 use std::{borrow::Cow, ops::Range};
 
+use super::edges::Edges;
 use crate::data::PictureKind;
 
 const START: u8 = 0xd8;
@@ -20,6 +21,18 @@ pub(super) enum Refused {
     Kind(PictureKind),
 }
 
+/// A picture for the decoder.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Picture<'a> {
+    pub(super) bytes: Cow<'a, [u8]>,
+    /// If there are some, the bytes say that brightness and the two colours are red, green and
+    /// blue, and what is decoded has to be [mended](Edges::mend).
+    pub(super) edges: Option<Edges>,
+}
+
+/// A segment of Adobe's that calls three colours red, green and blue.
+const CALLED_RGB: &[u8] = b"\xff\xee\0\x0eAdobe\0\x64\0\0\0\0\0";
+
 /// The file's first picture, from its start to its end marker. Cameras put more behind that: a
 /// film, a second picture, a map of depths.
 ///
@@ -27,9 +40,9 @@ pub(super) enum Refused {
 ///
 /// A JFIF file has a brightness and two colours, and to libjpeg it does so whatever a segment of
 /// Adobe's says. The decoder believes Adobe, so that segment is cut out there.
-pub(super) fn first_picture(bytes: &[u8]) -> Result<Cow<'_, [u8]>, Refused> {
+pub(super) fn first_picture(bytes: &[u8]) -> Result<Picture<'_>, Refused> {
     let mut frame: Option<Frame> = None;
-    let (mut jfif, mut adobe) = (false, None);
+    let (mut jfif, mut adobe): (bool, Option<Range<usize>>) = (false, None);
     let mut scans = 0;
     let mut at = 2;
     while let Some((marker, after)) = next_marker(bytes, at) {
@@ -37,11 +50,23 @@ pub(super) fn first_picture(bytes: &[u8]) -> Result<Cow<'_, [u8]>, Refused> {
         match marker {
             END => {
                 let whole = bytes.get(..after).ok_or(Refused::NoEnd)?;
-                let three = frame.is_some_and(|frame| frame.sampling.len() == 3);
-                return Ok(match adobe.filter(|_| jfif && three) {
+                let three = frame.filter(|frame| frame.sampling.len() == 3);
+                let is_rgb = |frame: &Frame| match &adobe {
+                    _ if jfif => false,
+                    Some(segment) => whole.get(..segment.end).is_some_and(|it| it.ends_with(&[0])),
+                    None => frame.names == *b"RGB",
+                };
+                let edges = three.as_ref().filter(|frame| !is_rgb(frame)).and_then(Frame::edges);
+                let adobe = adobe.filter(|_| edges.is_some() || jfif && three.is_some());
+                let mut bytes = match adobe {
                     Some(segment) => Cow::Owned(without(whole, segment)),
                     None => Cow::Borrowed(whole),
-                });
+                };
+                if edges.is_some() {
+                    let (start, rest) = bytes.split_at(2);
+                    bytes = Cow::Owned([start, CALLED_RGB, rest].concat());
+                }
+                return Ok(Picture { bytes, edges });
             }
             // Another picture begins in the midst of this one.
             START => break,
@@ -92,6 +117,10 @@ fn segment(bytes: &[u8], at: usize) -> Option<&[u8]> {
 /// How the picture is coded.
 struct Frame {
     progressive: bool,
+    width: u16,
+    height: u16,
+    /// The bytes by which scans call the colours.
+    names: Vec<u8>,
     /// Samples of each colour in a unit of the picture, across and down.
     sampling: Vec<(u8, u8)>,
 }
@@ -107,8 +136,17 @@ impl Frame {
         }
         let (colours, _) = body.get(6..).unwrap_or_default().as_chunks();
         let sampling = colours.iter().map(|[_, sampling, _]| (sampling >> 4, sampling & 15));
-        let sampling = sampling.collect();
-        let frame = Self { progressive: marker == 0xc2, sampling };
+        let length = |at| {
+            let bytes = body.get(at..).and_then(|from: &[u8]| from.first_chunk());
+            bytes.map_or(0, |bytes| u16::from_be_bytes(*bytes))
+        };
+        let frame = Self {
+            progressive: marker == 0xc2,
+            width: length(3),
+            height: length(1),
+            names: colours.iter().map(|[name, _, _]| *name).collect(),
+            sampling: sampling.collect(),
+        };
         if frame.sampling_is_known() {
             Ok(frame)
         } else {
@@ -124,6 +162,10 @@ impl Frame {
         self.sampling
             .iter()
             .all(|&(h, v)| matches!(h, 1 | 2 | 4) && h <= across && (v == 1 || v == down))
+    }
+
+    fn edges(&self) -> Option<Edges> {
+        Edges::of(self.width, self.height, &self.sampling)
     }
 
     /// The decoder mixes up the colours of sequential pictures whose colours are sampled
@@ -156,8 +198,12 @@ mod tests {
         bytes
     }
 
+    fn picture(bytes: &[u8]) -> Result<Cow<'_, [u8]>, Refused> {
+        first_picture(bytes).map(|picture| picture.bytes)
+    }
+
     fn kind(bytes: &[u8]) -> String {
-        match first_picture(bytes) {
+        match picture(bytes) {
             Err(Refused::Kind(kind)) => kind.to_string(),
             other => unreachable!("{other:?}"),
         }
@@ -166,10 +212,10 @@ mod tests {
     #[test]
     fn what_follows_the_end_is_cut() {
         let whole = jpeg(0xc0, &[0x22, 0x11, 0x11], 3);
-        assert_eq!(first_picture(&whole), Ok(Cow::Borrowed(&whole[..])));
+        assert_eq!(picture(&whole), Ok(Cow::Borrowed(&whole[..])));
         for behind in [&[0xff, SCAN, 0, 8, 0][..], &whole, &whole[..20], &[0; 3], b"\xff\xd9"] {
             assert_eq!(
-                first_picture(&[&whole, behind].concat()),
+                picture(&[&whole, behind].concat()),
                 Ok(Cow::Borrowed(&whole[..])),
                 "{behind:?}"
             );
@@ -182,15 +228,15 @@ mod tests {
         let whole = jpeg(0xc2, &[0x11; 3], 1);
         let mut outer = vec![0xff, START, 0xff, 0xe1, 0, whole.len() as u8 + 2];
         outer.extend(&whole);
-        assert_eq!(first_picture(&outer), Err(Refused::NoEnd));
+        assert_eq!(picture(&outer), Err(Refused::NoEnd));
         outer.extend(&whole[2..]);
-        assert_eq!(first_picture(&outer), Ok(Cow::Borrowed(&outer[..])));
+        assert_eq!(picture(&outer), Ok(Cow::Borrowed(&outer[..])));
         for length in 0..whole.len() {
-            assert_eq!(first_picture(&whole[..length]), Err(Refused::NoEnd), "{length}");
+            assert_eq!(picture(&whole[..length]), Err(Refused::NoEnd), "{length}");
         }
         // A picture that was cut off before the next one begins.
         let cut = [&whole[..whole.len() - 3], &whole].concat();
-        assert_eq!(first_picture(&cut), Err(Refused::NoEnd));
+        assert_eq!(picture(&cut), Err(Refused::NoEnd));
     }
 
     #[test]
@@ -207,7 +253,7 @@ mod tests {
             &[0x22, 0x11, 0x11, 0x22],
         ] {
             let bytes = jpeg(0xc0, sampling, sampling.len() as u8);
-            assert_eq!(first_picture(&bytes), Ok(Cow::Borrowed(&bytes[..])), "{sampling:x?}");
+            assert_eq!(picture(&bytes), Ok(Cow::Borrowed(&bytes[..])), "{sampling:x?}");
         }
         for (sampling, words) in [
             (&[0x11, 0x22, 0x11][..], "1x1, 2x2, 1x1"),
@@ -236,7 +282,33 @@ mod tests {
         let apart = |frame, sampling: [u8; 3]| jpeg(frame, &sampling, 1);
         let what = kind(&apart(0xc0, [0x21, 0x11, 0x11]));
         assert_eq!(what, "a JPEG of several scans with the sampling 2x1, 1x1, 1x1");
-        first_picture(&apart(0xc2, [0x21, 0x11, 0x11])).unwrap();
-        first_picture(&apart(0xc1, [0x11, 0x11, 0x11])).unwrap();
+        picture(&apart(0xc2, [0x21, 0x11, 0x11])).unwrap();
+        picture(&apart(0xc1, [0x11, 0x11, 0x11])).unwrap();
+    }
+
+    // 24 by 40 pixels, colours at every second one. A segment of Adobe's is put in, and takes the
+    // place of one that is there; a picture that is red, green and blue stays as it is.
+    #[test]
+    fn brightness_and_colours_are_called_rgb_where_edges_are_computed() {
+        let mut plain = jpeg(0xc0, &[0x22, 0x11, 0x11], 3);
+        (plain[8], plain[10]) = (40, 24);
+        let with = |segments: &[u8]| [&plain[..2], segments, &plain[2..]].concat();
+        let adobe = |transform| [&CALLED_RGB[..15], &[transform]].concat();
+        let jfif = b"\xff\xe0\0\x07JFIF\0";
+        for segments in [vec![], adobe(1), jfif.to_vec(), [&jfif[..], &adobe(0)].concat()] {
+            let whole = with(&segments);
+            let picture = first_picture(&whole).unwrap();
+            assert!(picture.edges.is_some());
+            let kept = if segments.starts_with(jfif) { &jfif[..] } else { &[] };
+            assert_eq!(*picture.bytes, with(&[CALLED_RGB, kept].concat()));
+        }
+        let mut named = plain.clone();
+        for (at, name) in [(12, b'R'), (15, b'G'), (18, b'B')] {
+            named[at] = name;
+        }
+        for whole in [with(&adobe(0)), named] {
+            let as_it_is = Picture { bytes: Cow::Borrowed(&whole), edges: None };
+            assert_eq!(first_picture(&whole), Ok(as_it_is));
+        }
     }
 }

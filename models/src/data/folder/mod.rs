@@ -26,6 +26,7 @@
 
 mod decode;
 mod drawn;
+mod edges;
 mod jpeg;
 mod list;
 mod loader;
