@@ -8,7 +8,7 @@ use std::{
 };
 
 /// The file that the links at `path` lead to, also if it is not there yet. `path` itself if it is
-/// no link. Replace this file, and the links still lead to it.
+/// no link. To keep the links, replace this file: replacing `path` would replace a link.
 pub fn behind_links(path: &Path) -> PathBuf {
     let mut path = path.to_owned();
     // More links than a system follows lead in a circle.

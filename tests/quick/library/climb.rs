@@ -95,7 +95,7 @@ fn a_rollback_ends_it_once_windows_were_good() {
         assert_eq!(outcome, Outcome::Scaled, "a window was accepted before each of these");
     }
     // From a rate so large that no window is: what the cuts leave may be far too small.
-    let mut run = Run::new(by_losses_alone().window(Window::steps(1).unwrap()));
+    let mut run = Run::new(by_losses_alone());
     run.newton = {
         let sgd = Sgd::new(&run.model, SgdConfig { lr: RATE, ..Default::default() });
         let config = by_losses_alone().window(Window::steps(2).unwrap());

@@ -39,7 +39,6 @@ where
         }
         let distance = alone.distance(&together[0]);
         assert!(distance <= tolerance, "{size} ranks: off by {distance:e}");
-        assert_eq!(alone.steps.len(), together[0].steps.len());
         for (alone, together) in alone.rates.iter().zip(&together[0].rates) {
             let off = (together / alone - 1.0).abs();
             assert!(off <= 1e4 * tolerance, "{size} ranks: a rate off by {off:e}");

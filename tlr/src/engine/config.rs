@@ -5,7 +5,7 @@ use crate::error::Error;
 
 /// How a rate is trained: a rule, a window, and the safeguard.
 ///
-/// Numbers out of range are reported when an optimizer is made with it.
+/// Numbers out of range are reported when a trainer or an engine is made with it.
 ///
 /// Example: [`NewtonConfig`](super::NewtonConfig).
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -18,8 +18,8 @@ pub struct StepFigures {
     pub(crate) standing: Option<Standing>,
     /// Whether this is a second set of gradients for the same batches.
     pub(crate) again: bool,
-    /// Whether gradients stay as they are if they were averaged before and no update has used them:
-    /// when a failed step is made again.
+    /// Whether gradients that are means already, left over from a step that failed, are taken as
+    /// they are.
     pub(crate) unless_averaged: bool,
 }
 

@@ -10,10 +10,10 @@ use std::fmt;
 
 /// Averages gradients and losses over the ranks of a training before an optimizer sees them.
 ///
-/// Every rank has its own copy of the model and computes the gradients of its own batch. With
-/// `DataParallel` innermost around the optimizer that moves the weights, or anywhere between it and
-/// [`Newton`](crate::Newton), each step is made by the mean of all ranks' gradients: n ranks with
-/// batches of b examples make the steps of one process with batches of n·b, up to rounding. Learned
+/// Every rank has its own copy of the model and computes the gradients of its own batch. Put
+/// `DataParallel` somewhere between [`Newton`](crate::Newton) and the optimizer that moves the
+/// weights. Then each step is made by the mean of all ranks' gradients: n ranks with batches of b
+/// examples make the steps of one process with batches of n·b, up to rounding. Learned
 /// rates, the safeguard and [clipping](crate::optim::Clip) see nothing but the means, so they
 /// decide the same on all ranks. A loss or gradient that is not finite on one rank is not finite in
 /// the mean, and all ranks skip the step.

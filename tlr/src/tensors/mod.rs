@@ -172,7 +172,7 @@ pub(crate) fn write<'a, E: Dtype, D: Device<E>>(
 /// The writable addresses and the lengths of those tensors on a GPU for which `which(trainable,
 /// len)` is true. What they hold is lost. `None` in place of an address that cannot be determined.
 #[cfg(feature = "cuda")]
-pub(crate) fn places<E: Dtype, D: Device<E>>(
+pub(crate) fn writable_addresses<E: Dtype, D: Device<E>>(
     model: &mut dyn Model<E, D>,
     mut which: impl FnMut(bool, usize) -> bool,
 ) -> Vec<(Option<u64>, usize)> {

@@ -13,8 +13,8 @@ impl<Opt: TunableOptimizer + WeighBatches, R> Trainer<Opt, R> {
     /// [`DataParallel::weigh_next`](crate::DataParallel::weigh_next).
     ///
     /// # Errors
-    /// [`Error::OutOfRange`] unless `weight` is finite and above 0. With several ranks, one of them
-    /// may have the weight 0.
+    /// [`Error::OutOfRange`] unless `weight` is above 0 and at most 1e100. With several ranks it
+    /// may also be 0.
     ///
     /// # Example
     /// Five examples in batches of two, and steps of two batches: the second step has one example.

@@ -70,8 +70,9 @@ impl LineSearch {
         self
     }
 
-    /// Sets the largest number of points to try, at least 1. Default 60, which is enough to get
-    /// from any rate to any other.
+    /// Sets the largest number of points to try, at least 1, after the one at the rate in force,
+    /// which every exact step looks at. Default 60, which is enough to get from any rate to any
+    /// other.
     ///
     /// Example: [`LineSearch`].
     pub fn max_trials(mut self, trials: usize) -> Self {
@@ -177,7 +178,7 @@ where
         search: LineSearch,
         mut evaluate: impl FnMut(&mut Opt::Model) -> (f64, Gradients<Opt::Dtype, Opt::Device>),
     ) -> Result<Step, StepFault<ErrOf<Opt>>> {
-        if self.only_gathered(model, gradients)? {
+        if self.gather_only(model, gradients)? {
             return Ok(Step::Gathered);
         }
         let proposed = self.propose(model, gradients)?;

@@ -122,7 +122,7 @@ where
         gradients: &Gradients<Opt::Dtype, Opt::Device>,
         ahead: impl FnOnce(&mut Opt::Model) -> Gradients<Opt::Dtype, Opt::Device>,
     ) -> Result<Step, StepFault<ErrOf<Opt>>> {
-        if self.only_gathered(model, gradients)? {
+        if self.gather_only(model, gradients)? {
             return Ok(Step::Gathered);
         }
         let proposed = self.propose(model, gradients)?;
@@ -134,7 +134,7 @@ where
     }
 
     /// If the base optimizer only gathers these gradients, updates it by them and returns `true`.
-    pub(super) fn only_gathered(
+    pub(super) fn gather_only(
         &mut self,
         model: &mut Opt::Model,
         gradients: &Gradients<Opt::Dtype, Opt::Device>,

@@ -111,7 +111,7 @@ pub struct Trainer<Opt: TunableOptimizer, R> {
     trial: Option<Trial>,
 }
 
-/// An update whose weights are only looked at.
+/// An update that is made only to see where it leads, and is then undone.
 #[derive(Clone, Copy, Debug)]
 struct Trial {
     /// Whether the optimizer can put back what it had accumulated before.

@@ -44,7 +44,8 @@ pub trait RateRule {
     /// the window that u₋ comes from. The products are finite.
     fn propose(&self, rate: f64, previous: f64, products: &DirectionProducts) -> Proposal;
 
-    /// Whether the rule's own numbers are in range. Checked once, when an optimizer is made.
+    /// Whether the rule's own numbers are in range. Checked once, when a trainer or an
+    /// engine is made.
     ///
     /// # Errors
     /// The first number out of range.

@@ -39,7 +39,7 @@ use serde::Serialize;
 ///   end above where it began, a little every window. The ceiling is raised to a loss for which no
 ///   rate is to blame (below), and to the limit for the snapshot's level.
 /// - The **level** of a snapshot is the least of the last three losses seen there, once three
-///   windows have begun there. Every limit is at least the one for m₋ = level.
+///   windows have begun there. No limit is below the one that a window with this mean would set.
 ///
 /// A spike that later losses can still average out is tolerated. A window whose mean is certain to
 /// be too high ends at once. Each loss is measured before its step, so no loss of a window says how

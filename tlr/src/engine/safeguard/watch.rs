@@ -176,7 +176,13 @@ impl Watch {
         let floor = lowest.min(self.window.min).min(0.0);
         let seen = self.window.count as f64;
         let left = (length as f64 - seen - 1.0).max(0.0);
-        (self.window.mean * seen + loss + left * floor) / (seen + 1.0 + left)
+        let steps = seen + 1.0 + left;
+        let sum = self.window.mean * seen + loss + left * floor;
+        if sum.is_finite() {
+            return sum / steps;
+        }
+        // The sum of huge losses may be infinite where their mean is not.
+        self.window.mean * (seen / steps) + loss / steps + floor * (left / steps)
     }
 
     /// The mean loss that the window is compared with.

@@ -61,7 +61,7 @@ use std::{fmt, marker::PhantomData};
 /// # Ok::<(), tlr::Error>(())
 /// ```
 pub struct MixedPrecision<M, E, Opt: TunableOptimizer, R> {
-    optimizer: Trainer<Opt, R>,
+    trainer: Trainer<Opt, R>,
     master: Opt::Model,
     /// The trainable tensors of the model in half precision.
     tensors: Vec<UniqueId>,
@@ -106,10 +106,10 @@ where
         }
         let walk = M::iter_tensors(&mut RecursiveWalker { m: model, f: &mut Widen });
         let Some(master) = walk.map_err(failed)? else { return Err(Error::NothingToTrain) };
-        let optimizer = optimizer(&master)?;
+        let trainer = optimizer(&master)?;
         let marker = PhantomData;
         Ok(Self {
-            optimizer,
+            trainer,
             master,
             tensors: trained,
             config: scale,
@@ -170,7 +170,7 @@ where
     ///
     /// Example: [`MixedPrecision`].
     pub fn trainer(&self) -> &Trainer<Opt, R> {
-        &self.optimizer
+        &self.trainer
     }
 
     /// The trainer of the master: to set what holds for the next step, such as the weight of its
@@ -179,7 +179,7 @@ where
     ///
     /// Example: [`into_inner`](Self::into_inner).
     pub fn trainer_mut(&mut self) -> &mut Trainer<Opt, R> {
-        &mut self.optimizer
+        &mut self.trainer
     }
 
     /// [`Trainer::reset`], at the weights of the master: the way on after an error. The loss scale
@@ -190,7 +190,7 @@ where
     ///
     /// Example: [`into_inner`](Self::into_inner).
     pub fn reset(&mut self) -> Result<(), Error> {
-        self.optimizer.reset(&self.master)
+        self.trainer.reset(&self.master)
     }
 
     /// The base optimizer, with the learned rates and all that it has accumulated, and the master
@@ -214,7 +214,7 @@ where
     /// # Ok::<(), tlr::Error>(())
     /// ```
     pub fn into_inner(self) -> (Opt, Opt::Model) {
-        (self.optimizer.into_inner(), self.master)
+        (self.trainer.into_inner(), self.master)
     }
 
     /// The master: the model in f32.
@@ -248,10 +248,10 @@ where
         };
         // All ranks skip a batch that overflows on any, so their scales stay equal.
         let loss = loss.into();
-        let (mut unscaled, mean) = self.optimizer.average_first(&self.master, own, loss)?;
+        let (mut unscaled, mean) = self.trainer.average_first(&self.master, own, loss)?;
         let loss = mean.unwrap_or(loss);
         // What is known of this rank's own says nothing of the mean.
-        let finite = match finite.filter(|_| !self.optimizer.optimizer.averages_over_ranks()) {
+        let finite = match finite.filter(|_| !self.trainer.optimizer.averages_over_ranks()) {
             Some(finite) => finite,
             None => gradients::are_finite(&self.master, &mut unscaled).map_err(failed)?,
         };
@@ -264,7 +264,7 @@ where
         }
         // The forward pass has changed the model's buffers, so they are copied to the master.
         self.write_master(model);
-        let stepped = self.optimizer.step_averaged(&mut self.master, &mut unscaled, loss);
+        let stepped = self.trainer.step_averaged(&mut self.master, &mut unscaled, loss);
         self.write_model(model, true);
         let step = stepped?;
         self.state.stepped(finite, &self.config);
@@ -358,7 +358,7 @@ where
         self.check(model)?;
         let before = buffers(&self.master);
         copy(model, &mut self.master, false);
-        if let Err(error) = self.optimizer.average_buffers(&mut self.master) {
+        if let Err(error) = self.trainer.average_buffers(&mut self.master) {
             set_buffers(&mut self.master, before);
             return Err(error);
         }
@@ -376,7 +376,7 @@ impl<M, E, Opt: TunableOptimizer, R: fmt::Debug> fmt::Debug for MixedPrecision<M
         f.debug_struct("MixedPrecision")
             .field("scale", &self.state.scale)
             .field("skipped", &self.state.skipped)
-            .field("optimizer", &self.optimizer)
+            .field("trainer", &self.trainer)
             .finish_non_exhaustive()
     }
 }

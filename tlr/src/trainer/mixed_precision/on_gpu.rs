@@ -145,7 +145,8 @@ where
     if sources.iter().any(|(address, _)| address.is_none()) {
         return false;
     }
-    let places = tensors::places(to, |trainable, len| (weights || !trainable) && len > 0);
+    let places =
+        tensors::writable_addresses(to, |trainable, len| (weights || !trainable) && len > 0);
     let copies = sources.iter().zip(&places).map(|(source, place)| {
         let ((from, len), (to, room)) = (source, place);
         Some(Transfer { from: (*from)?, to: (*to)?, len: *len }).filter(|_| len == room)

@@ -50,7 +50,7 @@ where
     /// ```
     pub fn checkpoint(&self) -> Result<Checkpoint, Error> {
         let state = self.state.to_bytes(&self.config);
-        Ok(self.optimizer.checkpoint(&self.master)?.with_own(LOSS_SCALE, state))
+        Ok(self.trainer.checkpoint(&self.master)?.with_own(LOSS_SCALE, state))
     }
 
     /// Resumes from a checkpoint. Overwrites the model by the master of the checkpoint, rounded.
@@ -62,7 +62,7 @@ where
     pub fn resume(&mut self, model: &mut M, checkpoint: &Checkpoint) -> Result<(), Error> {
         self.check(model)?;
         let state = ScaleState::from_bytes(checkpoint.own(LOSS_SCALE), &self.config);
-        let matching = self.optimizer.matching(&self.master, checkpoint);
+        let matching = self.trainer.matching(&self.master, checkpoint);
         let (state, progress) = match (state, matching) {
             (Ok(state), Ok(progress)) => (state, progress),
             (Ok(_), Err(error)) => return Err(error),
@@ -70,7 +70,7 @@ where
                 return Err(checkpoint.refused(with_differences(problem, matching.err())))
             }
         };
-        self.optimizer.take_over(&mut self.master, checkpoint, progress)?;
+        self.trainer.take_over(&mut self.master, checkpoint, progress)?;
         self.state = state;
         copy(&self.master, model, true);
         Ok(())
@@ -84,7 +84,7 @@ where
     ///
     /// Example: [`Trainer::save`](crate::Trainer::save).
     pub fn save(&self, path: impl AsRef<Path>) -> Result<(), Error> {
-        self.optimizer.write(&self.checkpoint()?, path)
+        self.trainer.write(&self.checkpoint()?, path)
     }
 
     /// Opens a checkpoint file and [resumes](Self::resume) from it.
@@ -94,7 +94,7 @@ where
     ///
     /// Example: [`Trainer::save`](crate::Trainer::save).
     pub fn load(&mut self, model: &mut M, path: impl AsRef<Path>) -> Result<(), Error> {
-        self.resume(model, &self.optimizer.open(path)?)
+        self.resume(model, &self.trainer.open(path)?)
     }
 }
 

@@ -46,6 +46,17 @@ fn gradients_that_have_exploded() {
     assert!(!watch.record_uphill(&[slope(f64::NAN, 9.0)]));
 }
 
+// The sum of two of them is infinite, and their mean is not. Fails if the sum is taken for a rise.
+#[test]
+fn huge_losses_that_do_not_rise_are_good() {
+    let safeguard = Safeguard::default();
+    let mut watch = watch();
+    for _ in 0..3 {
+        assert_eq!(watch.inspect(1e308, 10, &safeguard), LossVerdict::Good);
+        watch.record(1e308);
+    }
+}
+
 // By hand. A loss at the snapshot is counted by `inspect`, one on the way by `forgive`, and after
 // good windows neither moves the reference. Fails with another sign, or if one counts twice.
 #[test]
