@@ -37,7 +37,8 @@ use gathered::GatheredGradients;
 ///
 /// `Accumulate<Clip<Sgd>>` clips the mean gradient, and `Clip<Accumulate<Sgd>>` clips the gradient
 /// of each batch. `Accumulate<PerLayer<Sgd>>` keeps one count of batches, and
-/// `PerLayer<Accumulate<Sgd>>` keeps one count for each layer, as [`PerLayer`](crate::PerLayer) clones it.
+/// `PerLayer<Accumulate<Sgd>>` keeps one count for each layer, as [`PerLayer`](crate::PerLayer)
+/// clones it.
 /// `Trainer::weigh_next` reaches an `Accumulate` that is the outermost optimizer, or within `Clip`.
 ///
 /// If a gradient is missing, the call is an error and gathers nothing.
