@@ -88,6 +88,10 @@ pub(crate) struct Watch {
     cuts: i32,
 }
 
+/// Losses are added up in this unit, so that the sum of huge ones is finite. A power of two rounds
+/// nothing.
+const UNIT: f64 = f64::EPSILON;
+
 impl Watch {
     /// Judges a loss before its gradients are used, in a window of `length` steps.
     pub(crate) fn inspect(
@@ -176,13 +180,8 @@ impl Watch {
         let floor = lowest.min(self.window.min).min(0.0);
         let seen = self.window.count as f64;
         let left = (length as f64 - seen - 1.0).max(0.0);
-        let steps = seen + 1.0 + left;
-        let sum = self.window.mean * seen + loss + left * floor;
-        if sum.is_finite() {
-            return sum / steps;
-        }
-        // The sum of huge losses may be infinite where their mean is not.
-        self.window.mean * (seen / steps) + loss / steps + floor * (left / steps)
+        let [mean, loss, floor] = [self.window.mean, loss, floor].map(|loss| loss * UNIT);
+        (mean * seen + loss + left * floor) / (seen + 1.0 + left) / UNIT
     }
 
     /// The mean loss that the window is compared with.
