@@ -244,11 +244,12 @@ impl Results {
         self.scale
     }
 
-    /// The runs of this scale that have ended.
+    /// The runs of this scale that have a result: those that failed are left out.
     ///
     /// Example: [the laboratory](super).
     pub fn records(&self) -> impl Iterator<Item = &Record> {
-        self.records.rows.iter().filter(|record| record.scale == self.scale)
+        let rows = self.records.rows.iter();
+        rows.filter(|record| record.scale == self.scale && record.ended != Ended::Failed)
     }
 
     /// The curves of these runs.

@@ -6,7 +6,6 @@ use crate::{
         paper::{Exhibit, Panel, Series},
         Contender, Curve, Record, Results, Task,
     },
-    sweep::Ended,
 };
 
 /// The runs of one scale.
@@ -23,9 +22,7 @@ pub(super) struct Best<'a> {
 
 impl<'a> Runs<'a> {
     pub(super) fn of(results: &'a Results) -> Self {
-        let records: Vec<_> =
-            results.records().filter(|record| record.ended != Ended::Failed).collect();
-        Self { records, curves: results.curves().collect() }
+        Self { records: results.records().collect(), curves: results.curves().collect() }
     }
 
     /// The data of the task's latest run.
