@@ -98,7 +98,8 @@ pub struct Curve {
     /// Steps at which the rate was read.
     #[serde(default, deserialize_with = "only_numbers")]
     pub rate_steps: String,
-    /// The rates that were read. Files call the column `way`.
+    /// The rates that were read. Files call the column `way`, as the first
+    /// ones did: results of earlier versions can still be read.
     #[serde(default, rename = "way", deserialize_with = "only_numbers")]
     pub rate_curve: String,
 }

@@ -121,9 +121,9 @@ impl fmt::Display for Fault {
 /// two), or if the loss did not fall. The loss fell if its mean over the last quarter of the steps
 /// is below its mean over the first quarter by more than twice the standard error of the
 /// difference, and not above the first loss by more than its noise (two standard deviations of the
-/// last quarter) or by half. Of the first quarter, at most twenty steps count, and only those before
-/// the first loss that is above the first step's by more than half: what a far too large step
-/// leaves is not what the run started from.
+/// last quarter) or by half. Of the first quarter, at most twenty steps count, and only those
+/// before the first loss that is above the first step's by more than half: what a far too large
+/// step leaves is not what the run started from.
 ///
 /// After fewer than forty steps the loss is not judged. If it did not fall, a run that learns its
 /// rate has failed only if at least two windows were kept, or if its rates went above 1e6.

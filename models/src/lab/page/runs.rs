@@ -1,11 +1,9 @@
 //! [`Runs`]: what has run of the paper's evidence, at one scale.
 
-use crate::{
-    lab::{
-        measures::spread,
-        paper::{Exhibit, Panel, Series},
-        Contender, Curve, Record, Results, Task,
-    },
+use crate::lab::{
+    measures::spread,
+    paper::{Exhibit, Panel, Series},
+    Contender, Curve, Record, Results, Task,
 };
 
 /// The runs of one scale.

@@ -182,6 +182,23 @@ fn dropout_is_the_same_backwards() {
     assert!((difference - by_q).abs() < 1e-8, "{by_q} for {difference}");
 }
 
+// Fails if memory of earlier work is taken for a gradient, where nothing is written.
+#[test]
+fn without_keys_or_queries_gradients_are_zeros() {
+    for (queries, keys) in [(3, 0), (0, 3)] {
+        // Buffers of the size that this thread keeps for its next piece of work.
+        let mut used: Vec<Scratch<f64>> = (0..20).map(|_| Scratch::any(12)).collect();
+        used.iter_mut().for_each(|buffer| buffer.fill(7.0));
+        drop(used);
+        let sizes = AttentionSizes { batch: 1, queries, keys };
+        let all = run::<4, 2>(sizes, &AttentionMask::default(), |inputs, sizes, mask, rate| {
+            Cpu::try_attention::<_, 4, 2>(inputs, sizes, mask, rate).unwrap()
+        });
+        let expected = [queries, queries, keys, keys].map(|rows| vec![0.0; 4 * rows]);
+        assert_eq!(all, expected);
+    }
+}
+
 // q = k = v. Fails if one gradient replaces another.
 #[test]
 fn all_inputs_can_be_one_tensor() {
