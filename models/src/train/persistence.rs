@@ -295,8 +295,8 @@ impl Persistence<'_> {
         Ok(checkpoint.attach(ATTACHMENT, bytes).save(path)?)
     }
 
-    /// Keeps the weights if `epoch` is better than the one whose weights are kept now. `notes` say how
-    /// to use them.
+    /// Keeps the weights if `epoch` is better than the one whose weights are kept now. `notes` say
+    /// how to use them.
     pub(super) fn keep_best<M: TensorCollection<E, D>, D: TrainsIn<E>, E: Number>(
         &self,
         model: &M,

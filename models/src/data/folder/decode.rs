@@ -27,8 +27,8 @@ pub(super) fn decode(path: &Path) -> Result<RgbImage, DataError> {
 
 /// The pixels, given the contents of a file.
 ///
-/// Those of a JPEG are libjpeg's to within 4 of 255 (seldom 5), but for pictures of at most 4 pixels
-/// across whose colours are sampled at every second pixel.
+/// Those of a JPEG are libjpeg's to within 4 of 255 (seldom 5), but for pictures of at most 4
+/// pixels across whose colours are sampled at every second pixel.
 fn pixels(path: &Path, bytes: &[u8]) -> Result<RgbImage, DataError> {
     let unknown = |kind| DataError::PictureKind { path: path.to_owned(), kind };
     let damaged = |source| DataError::Picture {
