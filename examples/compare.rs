@@ -17,7 +17,7 @@ use std::{
     error::Error,
     fs,
     io::{self, Write},
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
     process::ExitCode,
 };
 use tlr_models::{
@@ -77,10 +77,10 @@ struct Run {
     best: Epoch,
 }
 
-/// Settings without which losses are not of the same examples.
+/// Settings that must be equal for two runs' losses to be of the same examples.
 const OF_DATA: [&str; 3] = ["data", "limit", "seed"];
 
-/// Settings without which losses are not of the same tokens.
+/// Settings that must be equal for two runs' losses to be of the same tokens.
 const OF_TOKENS: [&str; 2] = ["tokens", "vocabulary"];
 
 impl Run {
@@ -164,21 +164,37 @@ impl Run {
     }
 }
 
-/// For each path its end that no other has: `newton`, or `a/newton` beside `b/newton`.
+/// For each path its end that no other has: `newton`, or `a/newton` beside `b/newton`. One that is
+/// itself the end of another has all of its folders. No name begins at the root: files of these
+/// names lie in `--out`.
 fn names(paths: &[PathBuf]) -> Result<Vec<String>, String> {
     let parts = |path: &Path| -> Vec<String> {
         // A path that does not exist is an error when it is read.
         let path = fs::canonicalize(path).or_else(|_| std::path::absolute(path));
         let path = path.unwrap_or_default();
-        path.components().map(|part| part.as_os_str().to_string_lossy().into_owned()).collect()
+        let word = |part: Component<'_>| match part {
+            Component::Normal(part) => Some(part.to_string_lossy().into_owned()),
+            // A drive: `C`.
+            Component::Prefix(drive) => {
+                let drive = drive.as_os_str().to_string_lossy().into_owned();
+                Some(drive.chars().filter(|letter| letter.is_alphanumeric()).collect())
+            }
+            _ => None,
+        };
+        path.components().filter_map(word).collect()
     };
     let all: Vec<Vec<String>> = paths.iter().map(|path| parts(path)).collect();
     let name = |(place, own): (usize, &Vec<String>)| {
         let others = || all.iter().enumerate().filter(|(other, _)| *other != place);
         let ends = (1..=own.len()).map(|length| &own[own.len() - length..]);
         let mut free = ends.filter(|end| others().all(|(_, other)| !other.ends_with(end)));
-        let given_twice = || format!("{} was given twice", PathBuf::from_iter(own).display());
-        free.next().map(|end| end.join("/")).ok_or_else(given_twice)
+        match free.next() {
+            Some(end) => Ok(end.join("/")),
+            None if others().any(|(_, other)| other == own) => {
+                Err(format!("{} was given twice", paths[place].display()))
+            }
+            None => Ok(own.join("/")),
+        }
     };
     all.iter().enumerate().map(name).collect()
 }

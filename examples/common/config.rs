@@ -74,7 +74,8 @@ impl Given {
     }
 }
 
-/// The command line; what --config says stands before it, so that later flags count more.
+/// The command line; what --config says stands before it, so that flags that were typed override
+/// it.
 pub(super) fn parse<A: Parser>(command: Command) -> Result<(A, Given), Box<dyn Error>> {
     let mut command = command.args_override_self(true);
     let program = command.get_name().to_owned();

@@ -43,7 +43,7 @@ pub(crate) struct Training {
     /// Threads to compute with; the result is the same with any number [default: one a core]
     #[arg(long, value_name = "N", help_heading = "Training", value_parser = whole::<usize>(1))]
     pub(crate) threads: Option<usize>,
-    /// Train as an earlier run did, by the run.json that it left; flags beside this one count more
+    /// Train as an earlier run did, by the run.json that it left; other flags given override it
     #[arg(long, value_name = "FILE", help_heading = "Training")]
     pub(crate) config: Option<PathBuf>,
 

@@ -11,7 +11,7 @@ pub(crate) fn whole<T: TryFrom<u64>>(
         let number = text.parse().ok().or_else(|| exact(text)).filter(|number| *number >= least);
         let number = number.and_then(|number| T::try_from(number).ok());
         number.ok_or_else(|| {
-            // Why a number that looks whole is none.
+            // Why a text that looks like a whole number is not one that can be taken.
             let why = match text.parse::<f64>() {
                 Ok(large) if size_of::<T>() == 4 && large >= 2_f64.powi(32) => " and below 2^32",
                 Ok(large) if large >= 2_f64.powi(64) => " and below 2^64",

@@ -115,8 +115,8 @@ impl<'a> RunFiles<'a> {
         self.epochs.push(epoch.clone());
     }
 
-    /// Takes away what an earlier run has left in the folder and this one does not write at once,
-    /// so that it is not taken for this one's.
+    /// Takes away files of an earlier run that this one has not replaced yet, so that they are not
+    /// taken for this one's.
     pub(super) fn forget_others(&self) {
         // One that goes on without --tensorboard has an event file of its own there.
         if self.events.is_none() && self.epochs.is_empty() {

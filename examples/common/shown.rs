@@ -139,8 +139,8 @@ impl Shown {
         }
     }
 
-    /// Whether files are to be written: at the first step, which is noted, and after every epoch
-    /// that is not repeated.
+    /// Whether this event is a time to write files: the first step, which is noted, and each epoch
+    /// told for the first time. A resumed run tells earlier ones again.
     pub(super) fn record_new(&mut self, event: &Event<'_>) -> bool {
         match event {
             Event::Step { .. } => {

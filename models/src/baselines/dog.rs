@@ -160,7 +160,7 @@ impl PeerRule for Dog {
             let group = if self.layerwise { tensor } else { 0 };
             groups.get(group).map_or(0.0, |group| group.rate)
         };
-        // 1 at the first step, so that the average begins as the weights.
+        // The share is 1 at the first step: the average begins as the weights.
         let gamma = self.averaging.unwrap_or_default();
         let share = (1.0 + gamma) / (facts.step as f64 + gamma);
         let average = [&mut state.average];

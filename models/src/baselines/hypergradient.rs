@@ -93,7 +93,8 @@ impl PeerRule for Hypergradient {
             Err(tlr::Error::OutOfRange { what, range, value, .. }) => {
                 Err(PeerError::OutOfRange { what, range, value })
             }
-            _ => Ok(()),
+            Err(other) => Err(other.into()),
+            Ok(()) => Ok(()),
         }
     }
 

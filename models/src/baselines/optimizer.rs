@@ -118,7 +118,7 @@ where
         self.schedule = schedule.into();
         match &self.schedule {
             Some(_) if !self.peer.rule().is_scheduled() => {
-                Err(PeerError::NoSchedule { rule: R::NAME })
+                Err(PeerError::NoSchedule { rule: self.peer.rule().name() })
             }
             _ => Ok(self),
         }
@@ -286,8 +286,8 @@ where
     pub fn resume(&mut self, model: &mut M, checkpoint: &Checkpoint) -> Result<(), PeerError> {
         self.check_model(model)?;
         let Some(bytes) = checkpoint.attachment(ATTACHMENT) else {
-            let what = format!("it has no `{ATTACHMENT}`: it is of another optimizer");
-            return Err(damaged(what).into());
+            let here = Some(self.peer.rule().name().to_owned());
+            return Err(differs("optimizer", None, here).into());
         };
         let undecoded = |error| damaged(format!("`{ATTACHMENT}`: {error}"));
         // The bytes of another rule's state need not be a state of this one. Name and settings
@@ -301,18 +301,18 @@ where
             return Err(damaged(format!("it has no `{SCHEDULE}`")).into());
         };
         if schedule != self.described_schedule().as_bytes() {
-            let differs = Difference::Setting {
-                name: "schedule".to_owned(),
-                file: Some(String::from_utf8_lossy(schedule).into_owned()),
-                here: Some(self.described_schedule()),
-            };
-            let problem = CheckpointError::Differs(vec![differs]);
-            return Err(Error::Checkpoint { path: None, problem }.into());
+            let file = Some(String::from_utf8_lossy(schedule).into_owned());
+            return Err(differs("schedule", file, Some(self.described_schedule())).into());
         }
         checkpointer(model)?.resume(model, checkpoint)?;
         self.peer = peer;
         Ok(())
     }
+}
+
+fn differs(name: &str, file: Option<String>, here: Option<String>) -> Error {
+    let differs = Difference::Setting { name: name.to_owned(), file, here };
+    Error::Checkpoint { path: None, problem: CheckpointError::Differs(vec![differs]) }
 }
 
 fn damaged(what: String) -> Error {
@@ -353,5 +353,37 @@ where
             tracing::error!(%error, "no parameter was updated");
             OptimizerUpdateError::UnusedParams(walk::trained(&*model).tensors)
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::baselines::{AnyPeer, Cocob, Sls};
+    use dfdx::prelude::{DeviceBuildExt, Linear};
+
+    // Fails if the error names the list of peers in place of the peer.
+    #[test]
+    fn a_schedule_is_refused_by_the_peers_own_name() {
+        let model = Cpu::default().build_module::<Linear<2, 1>, f32>();
+        let opt = PeerOptimizer::new(&model, AnyPeer::from(Cocob::default())).unwrap();
+        let error = opt.schedule(Schedule::cosine(100, 0.0).unwrap()).unwrap_err();
+        assert!(error.to_string().starts_with("any peer: Cocob has no rate"), "{error}");
+    }
+
+    // Fails if a whole file is told to be damaged.
+    #[test]
+    fn a_checkpoint_of_another_optimizer_differs() {
+        let mut model = Cpu::default().build_module::<Linear<2, 1>, f32>();
+        let checkpoint = checkpointer(&model).unwrap().checkpoint(&model).unwrap();
+        let mut opt = PeerOptimizer::new(&model, Sls::default()).unwrap();
+        let error = opt.resume(&mut model, &checkpoint).unwrap_err();
+        let problem = CheckpointError::Differs(vec![Difference::Setting {
+            name: "optimizer".to_owned(),
+            file: None,
+            here: Some("sls".to_owned()),
+        }]);
+        assert_eq!(error, Error::Checkpoint { path: None, problem }.into());
     }
 }

@@ -3,7 +3,7 @@
 use std::{
     fs::{self, File},
     io::{BufRead, BufReader, Read},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use flate2::bufread::MultiGzDecoder;
@@ -56,7 +56,7 @@ impl<'a> Contents<'a> {
 }
 
 /// The first of the files `dir/name` and `dir/name.gz` that is there.
-pub(super) fn plain_or_gzip(dir: &Path, name: &str) -> Option<std::path::PathBuf> {
+pub(super) fn plain_or_gzip(dir: &Path, name: &str) -> Option<PathBuf> {
     [dir.join(name), dir.join(format!("{name}.gz"))].into_iter().find(|path| path.is_file())
 }
 

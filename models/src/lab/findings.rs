@@ -50,7 +50,8 @@ pub struct OfTask {
     pub about: String,
     /// The data, in words.
     pub data: String,
-    /// The seeds for which the fullest set of contenders was run.
+    /// The seeds that were run with the most contenders. Others are left out, so that means are of
+    /// the same seeds.
     pub seeds: Vec<u64>,
     /// The loss that the best run of the search by hand has at nine tenths of the budget.
     pub target: f64,

@@ -98,7 +98,8 @@ pub struct Curve {
     /// Steps at which the rate was read.
     #[serde(default, deserialize_with = "only_numbers")]
     pub rate_steps: String,
-    /// The rates that were read. Files call the column `way`.
+    /// The rates that were read. Files call the column `way`, as the first
+    /// ones did: results of earlier versions can still be read.
     #[serde(default, rename = "way", deserialize_with = "only_numbers")]
     pub rate_curve: String,
 }
@@ -244,11 +245,12 @@ impl Results {
         self.scale
     }
 
-    /// The runs of this scale that have ended.
+    /// The runs of this scale that have a result: those that failed are left out.
     ///
     /// Example: [the laboratory](super).
     pub fn records(&self) -> impl Iterator<Item = &Record> {
-        self.records.rows.iter().filter(|record| record.scale == self.scale)
+        let rows = self.records.rows.iter();
+        rows.filter(|record| record.scale == self.scale && record.ended != Ended::Failed)
     }
 
     /// The curves of these runs.

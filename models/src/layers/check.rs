@@ -59,7 +59,7 @@ pub(super) fn differences<S: Shape>(
     derivative(at, &gradient, |at| loss(at.leaky_trace()).array());
 }
 
-/// Checks that `work` gives the same on one thread, on two and on five.
+/// Checks that `run` gives the same on one thread, on two and on five.
 pub(super) fn same_for_any_threads<R: PartialEq + std::fmt::Debug + Send>(
     run: impl Fn() -> R + Sync,
 ) {

@@ -81,7 +81,7 @@ fn fill<S: Shape, E: Dtype + Float + SampleUniform, D: Device<E>>(
 }
 
 /// A dense layer, `x·Wᵀ + b`: `(batch, length, IN)` to `(batch, length, OUT)`, started as `I` says.
-/// One layer to a [`Trainer`](tlr::Trainer) optimizer.
+/// Under [`PerLayer`](tlr::PerLayer) the weight and the bias share one rate.
 ///
 /// # Example
 /// ```

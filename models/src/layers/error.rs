@@ -53,7 +53,7 @@ pub enum Misfit {
         width: usize,
     },
     /// A channel has too few values to have a variance.
-    #[error("{values} value(s) in a channel, which have no variance; train with more")]
+    #[error("a channel has too few values for a variance ({values}); train on larger batches")]
     NoVariance {
         /// The values in each channel.
         values: usize,
@@ -91,7 +91,10 @@ pub enum Misfit {
         onto: usize,
     },
     /// Queries, keys or values are not the rows of so many sequences.
-    #[error("{rows} rows of {of}, and {batch} sequences of {length} ask for others")]
+    #[error(
+        "{rows} rows of {of}, but {batch} sequences of {length} need {}",
+        batch.saturating_mul(*length)
+    )]
     SequenceRows {
         /// `queries`, `keys` or `values`.
         of: &'static str,

@@ -48,7 +48,8 @@ pub trait Kernels<E: Dtype>: Device<E> {
     /// groups, and a bias for each output channel if there is one.
     ///
     /// # Errors
-    /// [`LayerError::Shape`] if the filter is larger than the padded image; out of memory.
+    /// [`LayerError::Shape`] if the filter is larger than the padded image, or stride or dilation
+    /// is 0; out of memory.
     #[allow(clippy::type_complexity)]
     fn try_conv2d<
         B: Dim,
@@ -71,7 +72,8 @@ pub trait Kernels<E: Dtype>: Device<E> {
     /// The largest pixel or the mean of each window of `(kernel, stride, padding)` pixels.
     ///
     /// # Errors
-    /// [`LayerError::Shape`] if the window is larger than the padded image; out of memory.
+    /// [`LayerError::Shape`] if the window is larger than the padded image, the padding more than
+    /// half of the window, or the stride 0; out of memory.
     #[allow(clippy::type_complexity)]
     fn try_pool2d<B: Dim, H: Dim, W: Dim, T: Tape<E, Self>, const C: usize>(
         x: Planes<B, C, H, W, E, Self, T>,

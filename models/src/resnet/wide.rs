@@ -83,8 +83,8 @@ both_modes! {
 }
 
 /// A wide residual network for small images (Zagoruyko and Komodakis, *Wide residual networks*,
-/// BMVC 2016): WRN-d-k of depth d =
-/// 6n + 4 has three groups of n blocks with 16·k, 32·k and 64·k channels.
+/// BMVC 2016): WRN-d-k, of depth d = 6n + 4, has three groups of n blocks with 16·k, 32·k and 64·k
+/// channels.
 ///
 /// The depth is given by MORE = n − 1, the width by C1, C2 and C3, and the type F of the very first
 /// block: a [`FirstBlock<16, C1, 1>`](FirstBlock), or for a width of 1, where it changes nothing, a

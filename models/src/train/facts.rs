@@ -132,7 +132,7 @@ fn size(value: &str) -> Option<&str> {
     (print.len() == 16 && print.bytes().all(|digit| digit.is_ascii_hexdigit())).then_some(size)
 }
 
-/// Facts that are other ones now: at least one. In words, the first five are named.
+/// The facts, at least one, that differ from those saved. In words, the first five are named.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Changes(Vec<Change>);
 

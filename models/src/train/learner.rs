@@ -13,7 +13,8 @@ pub type TrainLoss<D = Cpu, E = f32> = Tensor<Rank0, E, D, OwnedTape<E, D>>;
 /// An optimizer with its rule, as the training loop on device `D`, in numbers of type `E`, needs
 /// it.
 pub trait Learner<M, D: TrainsIn<E> = Cpu, E: Dtype = f32> {
-    /// What the gradients of a step are taken of. By default it is the loss itself.
+    /// The number to differentiate: by default the loss, in half precision the loss times the loss
+    /// scale.
     ///
     /// # Errors
     /// The device's.

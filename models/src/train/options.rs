@@ -39,7 +39,8 @@ pub enum Rule {
     /// Newton steps, each from the rate that was in force; the one to use
     #[default]
     Aligned,
-    /// Newton steps as in the paper (Eq. 8), applied one window after the one that was measured
+    /// Newton steps as in the paper (Eq. 8), from the rate of the last window, though the measure
+    /// is of the one before
     Paper,
     /// Adds --meta-rate times the slope of the loss along the rate
     Additive,

@@ -23,12 +23,13 @@ pub struct Persistence<'a> {
     /// Once true, the run ends after the step it is in: [`TrainError::Stopped`].
     pub stop: Option<&'a AtomicBool>,
     /// Where the weights are kept that were best so far: those after the epoch with the least test
-    /// loss. Of an earlier part of this run only what is in this file counts. Weights of another
-    /// run are replaced.
+    /// loss. When a run goes on, weights that this file does not hold (any more) do not count as
+    /// the best so far. Weights of another run are replaced.
     pub best: Option<&'a Path>,
     /// Settings that are not among the [`Options`], those of the model for instance. A checkpoint
-    /// with other settings is refused. One called `the data` is what the user calls the data: it
-    /// may be another one where the data is the same, and tells one from the other where it is not.
+    /// with other settings is refused. The setting `the data` is the user's name for the data.
+    /// Another name is accepted if the contents are the same; if they are not, the error gives both
+    /// names.
     pub settings: Option<&'a Facts>,
     /// The ranks that train together, each with its [share](super::Share) of the batches. Only the
     /// first one reads and writes files. The optimizer has to make its steps on all of them
@@ -294,8 +295,8 @@ impl Persistence<'_> {
         Ok(checkpoint.attach(ATTACHMENT, bytes).save(path)?)
     }
 
-    /// Keeps the weights if `epoch` is better than that one of those before it whose weights are
-    /// there already. `notes` say how to use them.
+    /// Keeps the weights if `epoch` is better than the one whose weights are kept now. `notes` say
+    /// how to use them.
     pub(super) fn keep_best<M: TensorCollection<E, D>, D: TrainsIn<E>, E: Number>(
         &self,
         model: &M,

@@ -112,8 +112,8 @@ impl Corpus {
             Ok([vec![BOS], self.source.encode(sentence)?, vec![EOS]].concat())
         };
         let sources = sentences.iter().map(framed).collect::<Result<Vec<_>, _>>()?;
-        // Sentences of one length are translated together, so that short ones do not wait for long
-        // ones.
+        // Sentences of about one length are translated together, so that short ones do not wait for
+        // long ones.
         let mut sorted: Vec<(usize, &[usize])> =
             sources.iter().map(Vec::as_slice).enumerate().collect();
         sorted.sort_by_key(|(_, source)| source.len());

@@ -120,9 +120,10 @@ impl fmt::Display for Fault {
 /// A run has failed if a rate is at its bound, if more windows were undone than kept (and more than
 /// two), or if the loss did not fall. The loss fell if its mean over the last quarter of the steps
 /// is below its mean over the first quarter by more than twice the standard error of the
-/// difference, and not above the first loss. Of the first quarter, at most twenty steps count, and
-/// none from the first loss on that is more than half above that of the first step: what a far too
-/// large step leaves is not what the run started from.
+/// difference, and not above the first loss by more than its noise (two standard deviations of the
+/// last quarter) or by half. Of the first quarter, at most twenty steps count, and only those
+/// before the first loss that is above the first step's by more than half: what a far too large
+/// step leaves is not what the run started from.
 ///
 /// After fewer than forty steps the loss is not judged. If it did not fall, a run that learns its
 /// rate has failed only if at least two windows were kept, or if its rates went above 1e6.
@@ -175,9 +176,10 @@ fn fault(run: &Run) -> Option<Fault> {
     let noise = noise(&last);
     let of_start = if first.len() < FEW { noise } else { self::noise(&first) };
     let error = (of_start / first.len() as f64 + noise / last.len() as f64).sqrt();
-    // Losses that rose by little are among those that the start is the mean of.
+    // The first loss, and not the start's mean: losses that rose by less than half are part of that
+    // mean, and raise it.
     let before = first.first().copied().unwrap_or(f64::NAN);
-    if end > before + 2.0 * noise.sqrt() || end > FAR * before {
+    if end > before + 2.0 * noise.sqrt() || end > far_above(before) {
         Some(Fault::LossRose { start: before, end })
     } else if end < start - 2.0 * error {
         None
@@ -193,7 +195,7 @@ fn fault(run: &Run) -> Option<Fault> {
 fn first_losses(run: &Run) -> Vec<f64> {
     let quarter = run.losses.len().div_ceil(4).min(FIRST);
     let finite = run.losses.iter().take(quarter).copied().filter(|loss| loss.is_finite());
-    let far = first_loss(run) * FAR;
+    let far = far_above(first_loss(run));
     finite.take_while(|loss| *loss <= far).collect()
 }
 
@@ -202,9 +204,14 @@ fn first_loss(run: &Run) -> f64 {
     run.losses.iter().copied().find(|loss| loss.is_finite()).unwrap_or(f64::NAN)
 }
 
+/// The loss that is far above a first one: by half of its size. A loss may be below zero.
+fn far_above(first: f64) -> f64 {
+    first + (FAR - 1.0) * first.abs()
+}
+
 /// Whether the loss was far above the first one, or not finite.
 fn exploded(run: &Run) -> bool {
-    let far = first_loss(run) * FAR;
+    let far = far_above(first_loss(run));
     run.losses.iter().any(|loss| *loss > far || !loss.is_finite())
 }
 

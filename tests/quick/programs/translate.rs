@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    path::Path,
+    path::{Component, Path, PathBuf},
     process::{Command, Output},
 };
 use support::examples::example;
@@ -236,6 +236,21 @@ fn runs_of_the_same_name_are_compared() {
         let epochs = fs::read_to_string(at(&format!("compared/{name}.csv"))).unwrap();
         assert_eq!(epochs, fs::read_to_string(at(name).join("epochs.csv")).unwrap());
     }
+    // The whole path of the first run is the end of the second one's. Fails if anything is written
+    // outside of --out.
+    let first = fs::canonicalize(at("a/newton")).unwrap();
+    let parts = first.components().filter(|part| matches!(part, Component::Normal(_)));
+    let parts: PathBuf = parts.collect();
+    let second = at("x").join(&parts);
+    fs::create_dir_all(&second).unwrap();
+    for file in ["run.json", "epochs.csv"] {
+        fs::copy(first.join(file), second.join(file)).unwrap();
+    }
+    stdout(&compare(&["a/newton", second.to_str().unwrap()]));
+    assert!(!at("a/newton.csv").exists());
+    assert!(at("compared").join(&parts).with_extension("csv").exists());
+    assert!(at("compared/x").join(&parts).with_extension("csv").exists());
+
     let limits = failure(&compare(&["a/newton", "c/newton"]));
     assert!(limits.contains("--limit was 100, is 80"), "{limits}");
 

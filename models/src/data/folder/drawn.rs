@@ -4,9 +4,10 @@ use std::path::Path;
 
 use image::{ColorType, ImageFormat};
 
+use super::preparation::LONGEST;
 use crate::data::{
     shapes::{self, Half},
-    DataError,
+    DataError, PreparationError,
 };
 
 /// Writes a folder of drawn pictures that [`Folder::open`](super::Folder::open) reads: `train` and
@@ -21,6 +22,7 @@ use crate::data::{
 /// # Errors
 /// [`DataError::Classes`] when `classes` is zero or more than 20, [`DataError::Zero`] when a class
 /// would have no picture to train on, there is none to test on or the side is zero,
+/// [`DataError::Preparation`] when the side is above 16,384,
 /// [`DataError::Io`] and [`DataError::Picture`] when the disk does not take them.
 ///
 /// Example: [`Folder::open`](super::Folder::open).
@@ -41,6 +43,9 @@ pub fn write_drawn(
         if value == 0 {
             return Err(DataError::Zero { what });
         }
+    }
+    if side > LONGEST {
+        return Err(PreparationError::ShorterSide { shorter: side, least: 1, most: LONGEST }.into());
     }
     for (name, half, count) in [("train", Half::Train, train), ("val", Half::Test, val)] {
         for index in 0..count {
@@ -112,6 +117,10 @@ mod tests {
         }
         for error in [write(3, 1, 0, 8), write(99, 1, 21, 8)] {
             assert!(matches!(error, DataError::Classes { limit: 20, .. }), "{error}");
+        }
+        for side in [16_385, u32::MAX] {
+            let error = write(3, 1, 3, side);
+            assert!(matches!(error, DataError::Preparation(_)), "{error}");
         }
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
         // A file where a folder should be.

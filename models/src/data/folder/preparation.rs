@@ -9,7 +9,7 @@ pub const IMAGENET_MEAN: [f32; 3] = [0.485, 0.456, 0.406];
 pub const IMAGENET_DEVIATION: [f32; 3] = [0.229, 0.224, 0.225];
 
 /// The longest that a shorter side may be, in pixels.
-const LONGEST: u32 = 1 << 14;
+pub(super) const LONGEST: u32 = 1 << 14;
 
 /// How a picture of any size becomes the input of a model.
 ///

@@ -1,12 +1,9 @@
 //! [`Runs`]: what has run of the paper's evidence, at one scale.
 
-use crate::{
-    lab::{
-        measures::spread,
-        paper::{Exhibit, Panel, Series},
-        Contender, Curve, Record, Results, Task,
-    },
-    sweep::Ended,
+use crate::lab::{
+    measures::spread,
+    paper::{Exhibit, Panel, Series},
+    Contender, Curve, Record, Results, Task,
 };
 
 /// The runs of one scale.
@@ -23,9 +20,7 @@ pub(super) struct Best<'a> {
 
 impl<'a> Runs<'a> {
     pub(super) fn of(results: &'a Results) -> Self {
-        let records: Vec<_> =
-            results.records().filter(|record| record.ended != Ended::Failed).collect();
-        Self { records, curves: results.curves().collect() }
+        Self { records: results.records().collect(), curves: results.curves().collect() }
     }
 
     /// The data of the task's latest run.

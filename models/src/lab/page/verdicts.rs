@@ -54,17 +54,26 @@ pub(super) fn verdicts(
 
 fn beside(title: &str, ours: &Method<'_>, other: &Method<'_>) -> String {
     let by = regret(ours.loss, other.loss);
-    format!(
-        "<b>{}</b>: {} has a final test loss of {}, and the best of the others, {}, has {}. It \
-         <b>{}</b> by {}.",
-        escaped(title),
-        escaped(ours.label),
-        loss(ours.loss),
-        escaped(other.label),
-        loss(other.loss),
-        if by <= 0.0 { "wins" } else { "loses" },
-        percent(by.abs()).trim_start_matches('+')
-    )
+    let (title, own, best) = (escaped(title), escaped(ours.label), escaped(other.label));
+    let has = "has a final test loss of";
+    let said = match (ours.loss.is_finite(), other.loss.is_finite()) {
+        (true, true) => format!(
+            "{own} {has} {}, and the best of the others, {best}, has {}. It <b>{}</b> by {}.",
+            loss(ours.loss),
+            loss(other.loss),
+            if by <= 0.0 { "wins" } else { "loses" },
+            percent(by.abs()).trim_start_matches('+')
+        ),
+        (true, false) => {
+            format!("{own} {has} {}, and all others diverged. It <b>wins</b>.", loss(ours.loss))
+        }
+        (false, true) => format!(
+            "{own} diverged, and the best of the others, {best}, {has} {}. It <b>loses</b>.",
+            loss(other.loss)
+        ),
+        (false, false) => format!("{own} diverged, and so did all others."),
+    };
+    format!("<b>{title}</b>: {said}")
 }
 
 /// A line of a figure or a row of a table, with its mean loss.
@@ -114,6 +123,25 @@ fn methods<'a>(panel: &'a Panel, exhibit: &Exhibit, runs: &Runs<'_>) -> Vec<Meth
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    // Fails if a run that diverged wins or loses "by diverged".
+    #[test]
+    fn runs_that_diverged_are_told_as_that() {
+        let told = |ours, other| {
+            let method = |label, loss| Method { label, category: None, loss };
+            beside("1", &method("tlr", ours), &method("adam", other))
+        };
+        let inf = f64::INFINITY;
+        assert!(told(1.0, 2.0).ends_with("adam, has 2.0000. It <b>wins</b> by 50.0 %."));
+        assert!(told(3.0, 2.0).ends_with("It <b>loses</b> by 50.0 %."));
+        let only_ours = "<b>1</b>: tlr has a final test loss of 1.0000, and all others diverged. \
+                         It <b>wins</b>.";
+        assert_eq!(told(1.0, inf), only_ours);
+        let only_theirs = "<b>1</b>: tlr diverged, and the best of the others, adam, has a final \
+                           test loss of 2.0000. It <b>loses</b>.";
+        assert_eq!(told(inf, 2.0), only_theirs);
+        assert_eq!(told(inf, inf), "<b>1</b>: tlr diverged, and so did all others.");
+    }
 
     // Fails if a loss to the paper's rule is not told, or if variants count as others.
     #[test]

@@ -47,6 +47,37 @@ fn a_cell_is_run_once() {
     assert_eq!((made, results.records().count()), (3, 3));
 }
 
+struct Failing;
+
+impl Ready for Failing {
+    fn budget(&self) -> Budget {
+        Budget { epochs: 1, batches: 1 }
+    }
+
+    fn data(&self) -> String {
+        "nothing".to_owned()
+    }
+
+    fn train(&self, _: &Contender, _: u64, _: &WatchSteps<'_>) -> Result<Trained, TrainError> {
+        Err(TrainError::OnlyRelease)
+    }
+}
+
+// Fails if a run that failed is among the results: a page would say that it diverged.
+#[test]
+fn a_run_that_failed_has_no_result() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut results = Results::open(folder.path(), Scale::Smoke).unwrap();
+    let (task, contenders) = (Task::of_test("nothing"), contenders());
+    let cell = |ready, seed| Cell { task: &task, ready, contender: &contenders[0], seed };
+    let cells = [cell(&Nothing as &dyn Ready, 0), cell(&Failing, 1)];
+    let mut failed = 0;
+    let mut count = |record: &Record| failed += u32::from(record.ended == Ended::Failed);
+    run_cells(&cells, 1, &mut results, &|_, _, _| (), &mut count).unwrap();
+    assert_eq!(failed, 1);
+    assert_eq!(results.records().map(|record| record.seed).collect::<Vec<_>>(), [0]);
+}
+
 // Fails if a word that is no number is left out, or is read as one.
 #[test]
 fn what_is_no_number_is_refused() {

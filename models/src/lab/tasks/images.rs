@@ -40,7 +40,7 @@ pub(super) fn tasks() -> Vec<Task> {
         },
         Task {
             name: "mnist-2000",
-            about: "the same with 2,000 images, eight times over",
+            about: "as mnist-mlp, with 2,000 images only",
             needs: None,
             on_gpu: true,
             open: |folders, scale, place| {
@@ -104,7 +104,7 @@ pub(super) fn tasks() -> Vec<Task> {
         },
         Task {
             name: "shapes-wrn",
-            about: "ten drawn shapes, in colour, likewise",
+            about: "ten drawn shapes, in colour, with the same network as cifar-wrn",
             needs: None,
             on_gpu: true,
             open: |_, scale, place| {

@@ -29,7 +29,7 @@ pub(super) fn tasks() -> Vec<Task> {
     vec![
         Task {
             name: "copying",
-            about: "eight letters of sixteen, to be said again; a transformer of one layer on \
+            about: "eight letters out of sixteen, to be copied; a transformer of one layer on \
                     either side, without dropout, as in the next two",
             needs: None,
             on_gpu: true,

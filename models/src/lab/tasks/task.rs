@@ -99,7 +99,7 @@ impl Task {
     /// As [`open`](Self::open), to be trained at a place; none if it cannot be trained there.
     ///
     /// # Errors
-    /// Files that cannot be read.
+    /// Files that cannot be read. At full scale, [`TrainError::OnlyRelease`] without `--release`.
     ///
     /// Example: [`Place`].
     pub fn open_at(

@@ -72,7 +72,7 @@ pub(in crate::layers) fn on_cuda<
     let of_from = from.as_ref().map_or(0, address::<u32>);
     let (of_x, of_y, grid) = (x.address(), y.address(), Grid::of(outputs));
     let gpu = x.gpu()?;
-    // SAFETY: the tensors are there, contiguous, and of the plan's sizes; Nothing else uses `y` and
+    // SAFETY: the tensors are there, contiguous, and of the plan's sizes. Nothing else uses `y` and
     // `from` yet. `from` has a number for each output, or is not written.
     #[allow(unsafe_code)]
     unsafe {

@@ -196,7 +196,7 @@ fn gather<E: Element>(rows: &[E], width: usize, head: usize, size: usize, into: 
     }
 }
 
-/// Adds one head's rows to those of the sequence.
+/// Writes one head's rows to their places in the sequence's.
 fn scatter<E: Element>(from: &[E], width: usize, head: usize, size: usize, rows: &mut [E]) {
     for (row, from) in rows.chunks_exact_mut(width.max(1)).zip(from.chunks_exact(size.max(1))) {
         row.iter_mut().skip(head * size).zip(from).for_each(|(row, from)| *row = *from);
@@ -300,9 +300,10 @@ pub(super) fn on_cpu<E: Element + Dtype, T: Tape<E, Cpu>, const M: usize, const 
         let (q, k, v, y) = ghosts;
         let y_gradient = buffer::take(gradients.get_or_alloc_mut(&y)?);
         // Kept apart from the gradients that they are added to: those may be one and the same.
-        let mut dq = Scratch::any(batch * of_queries);
-        let mut dk = Scratch::any(batch * of_keys);
-        let mut dv = Scratch::any(batch * of_keys);
+        // Without keys or queries nothing is written here.
+        let mut dq = Scratch::zeros(batch * of_queries);
+        let mut dk = Scratch::zeros(batch * of_keys);
+        let mut dv = Scratch::zeros(batch * of_keys);
         dq.shared_chunks_mut(of_queries.max(1))
             .zip(dk.par_chunks_mut(of_keys.max(1)))
             .zip(dv.par_chunks_mut(of_keys.max(1)))

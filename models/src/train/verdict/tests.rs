@@ -52,6 +52,18 @@ fn a_loss_that_fell_was_learned() {
     assert_eq!(verdict(&run(early, &GOOD)), Verdict::Learned);
 }
 
+// Fails if a loss below zero is far above itself.
+#[test]
+fn a_loss_may_be_below_zero() {
+    assert_eq!(verdict(&run(losses(-1.0, -3.0, 0.0, 200), &GOOD)), Verdict::Learned);
+    assert_eq!(verdict(&run(losses(0.5, -0.5, 0.1, 200), &GOOD)), Verdict::Learned);
+    for rising in [losses(-3.0, -1.0, 0.1, 200), losses(-1.0, -0.8, 0.01, 200)] {
+        assert!(matches!(fault_of(&run(rising, &GOOD)), Some(Fault::LossRose { .. })));
+    }
+    assert_eq!([far_above(2.0), far_above(0.0), far_above(-2.0)], [3.0, 0.0, -1.0]);
+    assert!(!exploded(&run(losses(-1.0, -3.0, 0.0, 200), &GOOD)));
+}
+
 #[test]
 fn a_loss_that_stayed_or_rose_was_not() {
     for losses in [

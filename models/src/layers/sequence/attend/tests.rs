@@ -182,6 +182,24 @@ fn dropout_is_the_same_backwards() {
     assert!((difference - by_q).abs() < 1e-8, "{by_q} for {difference}");
 }
 
+// Fails if memory of earlier work is taken for a gradient, where nothing is written. (Without
+// queries there is nothing to sum, at which dfdx panics.)
+#[test]
+fn without_keys_the_gradient_is_zero() {
+    // Buffers of the size that this thread keeps for its next piece of work.
+    let mut used: Vec<Scratch<f64>> = (0..20).map(|_| Scratch::any(12)).collect();
+    used.iter_mut().for_each(|buffer| buffer.fill(7.0));
+    drop(used);
+    let dev = Cpu::seed_from_u64(7);
+    let (q, k, v) = (rows::<4>(&dev, 3), rows::<4>(&dev, 0), rows::<4>(&dev, 0));
+    let sizes = AttentionSizes { batch: 1, queries: 3, keys: 0 };
+    let (inputs, mask) =
+        ((q.leaky_trace(), k.leaky_trace(), v.leaky_trace()), AttentionMask::default());
+    let y = Cpu::try_attention::<_, 4, 2>(inputs, sizes, &mask, DropoutRate::NONE);
+    let gradients = y.unwrap().sum::<Rank0, _>().backward();
+    assert_eq!(gradients.get(&q).as_vec(), [0.0; 12]);
+}
+
 // q = k = v. Fails if one gradient replaces another.
 #[test]
 fn all_inputs_can_be_one_tensor() {
