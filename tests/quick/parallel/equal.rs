@@ -11,13 +11,13 @@ use dfdx::{
 use tlr::{
     optim::{Accumulate, Adam, Clip, Sgd},
     parallel::{Alone, Compression, Ranks},
-    DataParallel, PerLayer, TunableOptimizer,
+    DataParallel, PerLayer, Step, TunableOptimizer,
 };
 
 /// Steps that are compared.
 const STEPS: usize = 100;
 
-/// One process, and 1, 2, 3 and 4 ranks. Answers by how much the ranks were off at most.
+/// One process, and 1, 2, 3 and 4 ranks. Returns by how much the ranks were off at most.
 ///
 /// Fails if gradients are summed, if a rank uses its own gradients or its own loss for anything, or
 /// if ranks do not end with the same bits.
@@ -39,6 +39,8 @@ where
         }
         let distance = alone.distance(&together[0]);
         assert!(distance <= tolerance, "{size} ranks: off by {distance:e}");
+        let kinds = |steps: &[Step]| steps.iter().map(std::mem::discriminant).collect::<Vec<_>>();
+        assert_eq!(kinds(&alone.steps), kinds(&together[0].steps));
         for (alone, together) in alone.rates.iter().zip(&together[0].rates) {
             let off = (together / alone - 1.0).abs();
             assert!(off <= 1e4 * tolerance, "{size} ranks: a rate off by {off:e}");
