@@ -13,9 +13,12 @@ type Sampling = [(u8, u8)];
 
 /// Which edges of the second and third colour have to be computed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Edges {
-    last_column: [bool; 2],
-    last_row: [bool; 2],
+pub(super) struct Edges([OfColour; 2]);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct OfColour {
+    last_column: bool,
+    last_row: bool,
 }
 
 impl Edges {
@@ -26,34 +29,30 @@ impl Edges {
             let ratio = (most.0 / across.max(1), most.1 / down.max(1));
             let interpolated = matches!(ratio, (2, 1) | (1, 2) | (2, 2));
             // libjpeg does not interpolate in pictures of 4 pixels across.
-            let column = interpolated && ratio.0 == 2 && width > 4 && is_cut(width, most.0);
-            let row = interpolated && ratio.1 == 2 && height > 2 && is_cut(height, most.1);
-            (column, row)
+            let last_column = interpolated && ratio.0 == 2 && width > 4 && is_cut(width, most.0);
+            let last_row = interpolated && ratio.1 == 2 && height > 2 && is_cut(height, most.1);
+            OfColour { last_column, last_row }
         };
-        let (second, third) = (of(second), of(third));
-        let edges = Self { last_column: [second.0, third.0], last_row: [second.1, third.1] };
-        let any = edges.last_column.iter().chain(&edges.last_row).any(|is| *is);
-        any.then_some(edges)
+        let edges = [of(second), of(third)];
+        edges.iter().any(|of| of.last_column || of.last_row).then_some(Self(edges))
     }
 
     /// Makes red, green and blue of a picture's brightness and two colours.
     pub(super) fn mend(self, picture: &mut RgbImage) {
         let (width, height) = picture.dimensions();
-        for (colour, column, row) in
-            [(1, self.last_column[0], self.last_row[0]), (2, self.last_column[1], self.last_row[1])]
-        {
+        for (colour, OfColour { last_column, last_row }) in (1..).zip(self.0) {
             // From the pixels as they were decoded: the corner has both edges.
-            let corner = (column && row).then(|| {
+            let corner = (last_column && last_row).then(|| {
                 let along = |y| sample(picture, colour, [(3, width - 2, y), (-1, width - 3, y)]);
                 (3 * along(height - 2) - along(height - 3) + 2) >> 2
             });
-            if column {
+            if last_column {
                 for y in 0..height {
                     let last = sample(picture, colour, [(3, width - 2, y), (-1, width - 3, y)]);
                     picture.get_pixel_mut(width - 1, y)[colour] = clamped((last + 1) >> 1);
                 }
             }
-            if row {
+            if last_row {
                 for x in 0..width {
                     let last = sample(picture, colour, [(3, x, height - 2), (-1, x, height - 3)]);
                     picture.get_pixel_mut(x, height - 1)[colour] = clamped((last + 1) >> 1);
@@ -100,7 +99,8 @@ mod tests {
     #[test]
     fn edges_that_are_computed() {
         let edges = |width, height, of: [(u8, u8); 3]| {
-            Edges::of(width, height, &of).map(|edges| (edges.last_column, edges.last_row))
+            let edges = Edges::of(width, height, &of)?.0;
+            Some((edges.map(|of| of.last_column), edges.map(|of| of.last_row)))
         };
         let (both, none) = ([true; 2], [false; 2]);
         assert_eq!(edges(24, 40, [(2, 2), (1, 1), (1, 1)]), Some((both, both)));
@@ -121,7 +121,8 @@ mod tests {
     fn last_samples_from_the_pixels_before() {
         let value = |at: u32| [60, 60, 70, 90, 12][at as usize];
         let mut picture = RgbImage::from_fn(5, 5, |x, y| Rgb([128, value(x), value(y)]));
-        let edges = Edges { last_column: [true, false], last_row: [false, true] };
+        let of = |last_column, last_row| OfColour { last_column, last_row };
+        let edges = Edges([of(true, false), of(false, true)]);
         edges.mend(&mut picture);
         let expected = |x: u32, y: u32| {
             let value = |at| if at == 4 { 100 } else { value(at) };
@@ -132,7 +133,7 @@ mod tests {
         // Brightness is 50 and the third colour none, so that only green and blue change.
         let product = |x, y| (u16::from(value(x)) * u16::from(value(y)) / 100) as u8;
         let mut picture = RgbImage::from_fn(5, 5, |x, y| Rgb([50, product(x, y), 128]));
-        let edges = Edges { last_column: [true, false], last_row: [true, false] };
+        let edges = Edges([of(true, true), of(false, false)]);
         edges.mend(&mut picture);
         assert_eq!(*picture.get_pixel(4, 4), rgb(Rgb([50, 100, 128])));
     }

@@ -8,7 +8,13 @@ use crate::{
 };
 use serde::de::IntoDeserializer;
 
-struct Nothing;
+/// A task without data, whose training ends at once.
+struct Nothing {
+    fails: bool,
+}
+
+const NOTHING: Nothing = Nothing { fails: false };
+const FAILING: Nothing = Nothing { fails: true };
 
 impl Ready for Nothing {
     fn budget(&self) -> Budget {
@@ -20,6 +26,9 @@ impl Ready for Nothing {
     }
 
     fn train(&self, _: &Contender, _: u64, _: &WatchSteps<'_>) -> Result<Trained, TrainError> {
+        if self.fails {
+            return Err(TrainError::OnlyRelease);
+        }
         Ok(Trained {
             points: Vec::new(),
             diverged: None,
@@ -39,28 +48,12 @@ fn a_cell_is_run_once() {
     let folder = tempfile::tempdir().unwrap();
     let mut results = Results::open(folder.path(), Scale::Smoke).unwrap();
     let (task, contenders) = (Task::of_test("nothing"), contenders());
-    let cell = |contender, seed| Cell { task: &task, ready: &Nothing, contender, seed };
+    let cell = |contender, seed| Cell { task: &task, ready: &NOTHING, contender, seed };
     let (first, second) = (&contenders[0], &contenders[1]);
     let cells = [cell(first, 0), cell(first, 0), cell(first, 1), cell(second, 0)];
     let mut made = 0;
     run_cells(&cells, 2, &mut results, &|_, _, _| (), &mut |_| made += 1).unwrap();
     assert_eq!((made, results.records().count()), (3, 3));
-}
-
-struct Failing;
-
-impl Ready for Failing {
-    fn budget(&self) -> Budget {
-        Budget { epochs: 1, batches: 1 }
-    }
-
-    fn data(&self) -> String {
-        "nothing".to_owned()
-    }
-
-    fn train(&self, _: &Contender, _: u64, _: &WatchSteps<'_>) -> Result<Trained, TrainError> {
-        Err(TrainError::OnlyRelease)
-    }
 }
 
 // Fails if a run that failed is among the results: a page would say that it diverged.
@@ -70,7 +63,7 @@ fn a_run_that_failed_has_no_result() {
     let mut results = Results::open(folder.path(), Scale::Smoke).unwrap();
     let (task, contenders) = (Task::of_test("nothing"), contenders());
     let cell = |ready, seed| Cell { task: &task, ready, contender: &contenders[0], seed };
-    let cells = [cell(&Nothing as &dyn Ready, 0), cell(&Failing, 1)];
+    let cells = [cell(&NOTHING, 0), cell(&FAILING, 1)];
     let mut failed = 0;
     let mut count = |record: &Record| failed += u32::from(record.ended == Ended::Failed);
     run_cells(&cells, 1, &mut results, &|_, _, _| (), &mut count).unwrap();

@@ -137,18 +137,23 @@ fn lists(value: &serde_json::Value, place: String, found: &mut Vec<String>) {
     }
 }
 
+/// A peer that has made three steps.
+fn stepped<R: PeerRule>(rule: &R) -> Peer<R, f64> {
+    let mut peer = Peer::new(rule.clone()).unwrap();
+    let (mut weights, _) = slices();
+    for _ in 0..3 {
+        let (loss, gradients) = bowl(&weights);
+        step(&mut peer, &mut weights, &gradients, loss).unwrap();
+    }
+    peer
+}
+
 // Fails if a buffer may be shorter or longer than the weights, or if more steps were made than can
 // be counted on from.
 #[test]
 fn a_state_that_cannot_have_been_is_refused() {
     fn check<R: PeerRule>(rule: R) {
-        let mut peer = Peer::new(rule.clone()).unwrap();
-        let (mut weights, _) = slices();
-        for _ in 0..3 {
-            let (loss, gradients) = bowl(&weights);
-            step(&mut peer, &mut weights, &gradients, loss).unwrap();
-        }
-        let saved = serde_json::to_value(peer.saved()).unwrap();
+        let saved = serde_json::to_value(stepped(&rule).saved()).unwrap();
         let refused = |edit: &dyn Fn(&mut serde_json::Value)| {
             let mut changed = saved.clone();
             edit(&mut changed);
@@ -206,12 +211,7 @@ fn numbers(value: &serde_json::Value, place: String, found: &mut Vec<String>) {
 #[test]
 fn numbers_that_no_step_has_left_are_refused() {
     fn check<R: PeerRule>(rule: R) {
-        let mut peer = Peer::new(rule.clone()).unwrap();
-        let (mut weights, _) = slices();
-        for _ in 0..3 {
-            let (loss, gradients) = bowl(&weights);
-            step(&mut peer, &mut weights, &gradients, loss).unwrap();
-        }
+        let peer = stepped(&rule);
         let saved = serde_json::to_value(peer.saved()).unwrap();
         let bytes = postcard::to_stdvec(&peer.saved()).unwrap();
         let restored =
