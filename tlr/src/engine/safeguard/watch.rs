@@ -2,7 +2,7 @@
 
 use super::{losses::Losses, raised, Safeguard};
 use crate::{
-    engine::{exact, possible::first_broken, products::Slope},
+    engine::{exact, mean::running_mean, possible::first_broken, products::Slope},
     error::Cause,
 };
 use serde::{Deserialize, Serialize};
@@ -87,10 +87,6 @@ pub(crate) struct Watch {
     /// The rollbacks among them that the rates were to blame for.
     cuts: i32,
 }
-
-/// Losses are added up in this unit, so that the sum of huge ones is finite. A power of two rounds
-/// nothing.
-const UNIT: f64 = f64::EPSILON;
 
 impl Watch {
     /// Judges a loss before its gradients are used, in a window of `length` steps.
@@ -180,8 +176,8 @@ impl Watch {
         let floor = lowest.min(self.window.min).min(0.0);
         let seen = self.window.count as f64;
         let left = (length as f64 - seen - 1.0).max(0.0);
-        let [mean, loss, floor] = [self.window.mean, loss, floor].map(|loss| loss * UNIT);
-        (mean * seen + loss + left * floor) / (seen + 1.0 + left) / UNIT
+        let mean = running_mean(self.window.mean, loss, seen + 1.0);
+        running_mean(mean, floor, (seen + 1.0 + left) / left)
     }
 
     /// The mean loss that the window is compared with.

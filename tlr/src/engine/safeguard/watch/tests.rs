@@ -57,6 +57,23 @@ fn huge_losses_that_do_not_rise_are_good() {
     }
 }
 
+// Where nothing may rise, losses that stay equal are good, the last of the window too. Fails if
+// their mean is rounded up, as the mean of 0.1, 0.1 and 0.1 is where their sum is divided by 3.
+#[test]
+fn equal_losses_are_good_without_tolerance() {
+    let safeguard = Safeguard { tolerance: 0.0, standard_errors: 0.0, ..Safeguard::default() };
+    for loss in [0.1, -0.1, 0.7, f64::MIN, f64::MAX] {
+        let mut watch = watch();
+        for step in 0..200 {
+            assert_eq!(watch.inspect(loss, 3, &safeguard), LossVerdict::Good, "{loss}, {step}");
+            watch.record(loss);
+            if step % 3 == 2 {
+                watch.accept(Some(&safeguard));
+            }
+        }
+    }
+}
+
 // By hand. A loss at the snapshot is counted by `inspect`, one on the way by `forgive`, and after
 // good windows neither moves the reference. Fails with another sign, or if one counts twice.
 #[test]
