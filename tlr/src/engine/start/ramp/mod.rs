@@ -21,7 +21,8 @@ const LOOKS: u64 = 4;
 /// While no group's way is longer than this times its weights' norm, rates grow twice as fast.
 const NEAR: f64 = 1e-3;
 /// While no way is longer than this times the norm, a group that seems half-way may only have seen
-/// noise: the next rate has to confirm it.
+/// noise: the next rate has to confirm it. A group whose first slope is lost in noise is not judged
+/// at all so near the start.
 const SUSPECT: f64 = 0.01;
 /// Training starts at this many times the rate at which the ramp is half-way to the lowest point,
 /// if steps are proportional to the gradients. (Found by experiment: docs/start.md.)
@@ -302,7 +303,7 @@ impl Ramp {
         let level = if self.follows { LEVEL_IF_FOLLOWING } else { LEVEL_IF_NORMALIZED };
         for group in self.moving() {
             match group.look() {
-                Look::HalfWay if group.faint => too_far |= group.stop(level),
+                Look::HalfWay if group.faint && !suspect => too_far |= group.stop(level),
                 Look::Silent => group.raise(by),
                 _ if group.faint => group.raise(by),
                 Look::Straight | Look::Bending if !group.is_far => group.go_on(by),

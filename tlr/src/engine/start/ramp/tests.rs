@@ -349,10 +349,12 @@ fn rates_grow_faster_near_the_start() {
 }
 
 // A group that has not moved says nothing. A group whose slope is faint says only that it is
-// half-way.
+// half-way or uphill, and near the start not even that: one noisy slope of a faint group would end
+// the ramp of all.
 #[test]
 fn groups_that_say_nothing_grow_with_the_others() {
-    let near = |along: f64| Slope { along: along * 1e-4, moved: 1e-4, ..slope(0.0) };
+    let at = |way: f64, along: f64| Slope { along: along * way, moved: way, ..slope(0.0) };
+    let (near, far) = (|along| at(1e-4, along), |along| at(0.02, along));
     let still = Slope { moved: 0.0, ..slope(0.0) };
     let faint = |group: GroupRamp| GroupRamp { faint: true, ..group };
     let after = |first: GroupRamp, of| {
@@ -363,12 +365,15 @@ fn groups_that_say_nothing_grow_with_the_others() {
     };
     assert_eq!(after(group(1.0), still), (Ramped::On, 4.0, false));
     assert_eq!(after(faint(doubtful()), near(-0.3)), (Ramped::On, 4.0, false));
+    for along in [-0.4, 2.0] {
+        assert_eq!(after(faint(group(1.0)), near(along)), (Ramped::On, 4.0, false), "{along}");
+    }
     // Half-way: the rate where the slope crosses half of the first, which is the rate before.
-    let half_way = after(faint(group(1.0)), near(-0.4));
+    let half_way = after(faint(group(1.0)), far(-0.4));
     assert_eq!((half_way.0, half_way.2), (Ramped::On, true));
     // As steep up as it was down.
-    for first in [faint(group(1.0)), group(1.0)] {
-        let uphill = after(first, near(2.0));
+    for (first, of) in [(faint(group(1.0)), far(2.0)), (group(1.0), near(2.0))] {
+        let uphill = after(first, of);
         assert_eq!((uphill.0, uphill.2), (Ramped::TooFar, true));
     }
 }
