@@ -1,6 +1,6 @@
 //! Which runs a sweep has.
 
-use crate::train::{Base, Mode, Options, Rule, Shape};
+use crate::train::{Base, Mode, Options, Rule, ScheduleKind};
 use std::collections::HashSet;
 
 /// The runs of a sweep: every combination of what the fields list.
@@ -82,7 +82,7 @@ impl Grid {
                                                 damping,
                                                 meta_rate,
                                                 weight_decay: 0.0,
-                                                schedule: Shape::usual(rule),
+                                                schedule: ScheduleKind::usual(rule),
                                                 safeguard: self.safeguard,
                                                 sketch: None,
                                                 bf16_directions: false,

@@ -1,6 +1,8 @@
 //! The optimizer that the options ask for, for any model.
 
-use super::{together::Together, AnyRanks, Base, Learner, Mode, Options, Rule, Shape, TrainDevice};
+use super::{
+    together::Together, AnyRanks, Base, Learner, Mode, Options, Rule, ScheduleKind, TrainDevice,
+};
 use crate::baselines::Unchanging;
 use dfdx::{
     nn::TensorCollection,
@@ -98,7 +100,7 @@ where
         _ => Config::new(rule),
     };
     let config = config
-        .horizon((options.schedule == Shape::Horizon).then_some(steps))
+        .horizon((options.schedule == ScheduleKind::Horizon).then_some(steps))
         .window(Window::fraction_of_epoch(options.window_fraction, batches_per_epoch)?)
         .safeguard(safeguard.then(Safeguard::default))
         .sketch(options.sketch)

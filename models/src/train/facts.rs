@@ -228,7 +228,7 @@ pub(crate) fn figure(value: f64) -> String {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::train::{Base, Mode, Rule, Shape};
+    use crate::train::{Base, Mode, Rule, ScheduleKind};
 
     #[test]
     fn changes_are_named_by_their_flags() {
@@ -259,7 +259,7 @@ mod tests {
             Options { damping: 0.3, ..options },
             Options { meta_rate: 0.3, ..options },
             Options { weight_decay: 0.3, ..options },
-            Options { schedule: Shape::WarmUp, ..options },
+            Options { schedule: ScheduleKind::WarmUp, ..options },
             Options { safeguard: false, ..options },
             Options { sketch: Some(64), ..options },
             Options { bf16_directions: true, ..options },
@@ -274,8 +274,8 @@ mod tests {
             let of = |epochs| Options { schedule, epochs, ..options }.facts();
             of(1).changes(&of(2))
         };
-        assert_eq!(more(Shape::Constant), None);
-        assert_eq!(more(Shape::Cosine).unwrap().to_string(), "--epochs was 1, is 2");
+        assert_eq!(more(ScheduleKind::Constant), None);
+        assert_eq!(more(ScheduleKind::Cosine).unwrap().to_string(), "--epochs was 1, is 2");
     }
 
     #[test]
@@ -303,7 +303,7 @@ mod tests {
     // Fails if a user who gave --epochs is told that it was not given.
     #[test]
     fn epochs_that_count_no_longer_follow_from_the_schedule() {
-        let horizon = Options { schedule: Shape::Horizon, ..Options::default() };
+        let horizon = Options { schedule: ScheduleKind::Horizon, ..Options::default() };
         let changes = horizon.facts().changes(&Options::default().facts()).unwrap();
         assert_eq!(changes.to_string(), "--schedule was horizon, is constant");
     }

@@ -40,7 +40,7 @@ pub(crate) use fit::train_step;
 pub use learner::{Learner, LossOfModel, TrainLoss};
 pub use network::{Logits, Network, Pixels, TrainLogits};
 pub use number::{Model, Number, Trainable};
-pub use options::{name, Base, Mode, Options, Rule, Shape};
+pub use options::{name, Base, Mode, Options, Rule, ScheduleKind};
 pub use persistence::Persistence;
 pub(crate) use ranks::or_leave;
 pub use ranks::{alone, AnyRanks, Share};
