@@ -3,7 +3,7 @@
 use super::{
     error::failed,
     facts::figure,
-    fit::{fit, Start, Step, Task},
+    fit::{fit, Start, StepFn, Task},
     ranks::{alone, or_leave, Share},
     translator::{Tally, Translator},
     Event, Facts, Number, Options, Persistence, Run, TrainError,
@@ -265,7 +265,7 @@ impl<M: Translator> Task<M, M::Device, M::Number> for Translating<'_, M::Device>
         &self,
         epoch: usize,
         skip: usize,
-        step: &mut Step<'_, M, M::Device, M::Number>,
+        step: &mut StepFn<'_, M, M::Device, M::Number>,
     ) -> Result<(), TrainError> {
         for (number, indices) in self.buckets.epoch(epoch).enumerate().skip(skip) {
             let batch = self.corpus.train.batch(self.share.of(&indices))?;
