@@ -89,9 +89,7 @@ fn around<Opt>(
 where
     Opt: TunableOptimizer<Dtype = f32, Device: TrainDevice>,
 {
-    // A number out of range is an error even if the rule has no use for it.
-    NewtonRule::default().damping(options.damping).validate()?;
-    HypergradientRule::additive(options.meta_rate).validate()?;
+    options.check_numbers()?;
     let rule = AnyRule::new(options);
     let safeguard = options.safeguard && options.rule != Rule::Constant && options.sketch.is_none();
     let steps = options.epochs.saturating_mul(batches_per_epoch) as u64;

@@ -2,7 +2,10 @@
 
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
-use tlr::Schedule;
+use tlr::{
+    engine::{HypergradientRule, NewtonRule, RateRule},
+    Schedule, Window,
+};
 
 /// Which optimizer carries the rate.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
@@ -192,6 +195,15 @@ impl Default for Options {
             epochs: 10,
             seed: 0,
         }
+    }
+}
+
+impl Options {
+    /// Refuses numbers that are out of range, even those that the rule has no use for.
+    pub(crate) fn check_numbers(&self) -> Result<(), tlr::Error> {
+        NewtonRule::default().damping(self.damping).validate()?;
+        HypergradientRule::additive(self.meta_rate).validate()?;
+        Window::fraction(self.window_fraction).map(drop)
     }
 }
 
