@@ -17,10 +17,13 @@ const STARTS: [f64; 4] = [1e-9, 1e-3, 1e-1, 10.0];
 
 /// The rates of the hand's search around SGD: twenty points, with and without momentum and a
 /// cosine.
-const SGD_RATES: [f64; 5] = [1.0, 0.3, 0.1, 0.03, 0.01];
+pub(super) const SGD_RATES: [f64; 5] = [1.0, 0.3, 0.1, 0.03, 0.01];
+
+/// The momentum of the hand's search around SGD, where it has one.
+pub(super) const SGD_MOMENTUM: f64 = 0.9;
 
 /// The rates of the hand's search around NAdamW.
-const NADAMW_RATES: [f64; 6] = [0.1, 0.03, 0.01, 0.003, 0.001, 0.0003];
+pub(super) const NADAMW_RATES: [f64; 6] = [0.1, 0.03, 0.01, 0.003, 0.001, 0.0003];
 
 /// All contenders, each once.
 ///
@@ -141,7 +144,7 @@ pub(super) fn by_hand() -> Vec<Contender> {
         let rule = NAdamW { lr, ..NAdamW::default() };
         all.push(with(ScheduleKind::Cosine, peer(&name, Category::HandNAdamW, 2, rule)));
     }
-    for (words, momentum) in [("momentum", 0.9), ("sgd", 0.0)] {
+    for (words, momentum) in [("momentum", SGD_MOMENTUM), ("sgd", 0.0)] {
         for schedule in [ScheduleKind::Cosine, ScheduleKind::Constant] {
             for lr in SGD_RATES {
                 let rule = Sgd { lr, momentum, ..Sgd::default() };
