@@ -1,7 +1,7 @@
 //! [`Facts`]: what identifies a run, in the words of its user.
 
 use super::Options;
-use crate::data::Fingerprint;
+use crate::{data::Fingerprint, report::number};
 use serde::{Deserialize, Serialize};
 use std::fmt::{self, Display};
 
@@ -195,13 +195,13 @@ impl Options {
             .with("--optimizer", super::name(optimizer))
             .with("--mode", super::name(mode))
             .with("--rule", super::name(rule))
-            .with("--rate", figure(*rate))
+            .with("--rate", number(*rate))
             .with_flag("--no-ramp", !ramp)
             .with("--batch-size", batch_size)
-            .with("--window-fraction", figure(*window_fraction))
-            .with("--damping", figure(*damping))
-            .with("--meta-rate", figure(*meta_rate))
-            .with("--weight-decay", figure(*weight_decay))
+            .with("--window-fraction", number(*window_fraction))
+            .with("--damping", number(*damping))
+            .with("--meta-rate", number(*meta_rate))
+            .with("--weight-decay", number(*weight_decay))
             .with(SCHEDULE, super::name(schedule))
             .with_flag("--no-safeguard", !safeguard)
             .with("--sketch", sketch.map_or(NOT_GIVEN.to_owned(), |bins| bins.to_string()))
@@ -212,15 +212,6 @@ impl Options {
         } else {
             facts
         }
-    }
-}
-
-/// A number as people write it, but exactly.
-pub(crate) fn figure(value: f64) -> String {
-    if value == 0.0 || (1e-3..1e6).contains(&value.abs()) {
-        value.to_string()
-    } else {
-        format!("{value:e}")
     }
 }
 
