@@ -3,6 +3,7 @@
 
 use super::{Options, Rule, TrainError};
 use crate::report::{count, number};
+use tlr::engine::RATES;
 
 /// An error of a run in the words of one who gave the run its `options` as flags: what was seen,
 /// and what is likely to be the cause.
@@ -30,7 +31,10 @@ fn of_rate(options: &Options, error: &tlr::Error) -> String {
         tlr::Error::WindowEnd(error) => of_rate(options, error),
         tlr::Error::Rate { rate, .. } if rate.to_bits() == options.rate.to_bits() => {
             let rate = number(*rate);
-            format!("--rate is the starting learning rate and must be in [1e-30, 1e30], not {rate}")
+            let (least, most) = (number(*RATES.start()), number(*RATES.end()));
+            format!(
+                "--rate is the starting learning rate and must be in [{least}, {most}], not {rate}"
+            )
         }
         // No step was made before it.
         tlr::Error::NonFiniteLoss { step: ..=1, loss } => format!(
