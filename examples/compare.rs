@@ -11,7 +11,11 @@
 //! A method is an optimizer with a rule and a mode; its best run has the lowest test loss of any
 //! epoch.
 
+#[path = "common/run_json.rs"]
+mod run_json;
+
 use clap::Parser;
+use run_json::{RunJson, OF_EXAMPLES, OF_TOKENS};
 use serde_json::Value;
 use std::{
     error::Error,
@@ -59,66 +63,30 @@ fn main() -> ExitCode {
 struct Run {
     /// The end of its path, as long as it takes to differ from those of all other runs.
     name: String,
-    /// The data's name, and what identifies it.
-    data: String,
-    fingerprint: String,
-    optimizer: String,
-    rule: String,
-    mode: String,
+    /// Its run.json.
+    said: RunJson,
     /// The starting rate, unless it was looked for.
     rate: Option<f64>,
     bleu: Option<f64>,
-    /// `finished`, or why the run did not finish.
-    ended: String,
-    settings: Facts,
     epochs: Vec<Epoch>,
     last: Epoch,
     /// The epoch of lowest test loss.
     best: Epoch,
 }
 
-/// Settings that must be equal for two runs' losses to be of the same examples.
-const OF_DATA: [&str; 3] = ["data", "limit", "seed"];
-
-/// Settings that must be equal for two runs' losses to be of the same tokens.
-const OF_TOKENS: [&str; 2] = ["tokens", "vocabulary"];
-
 impl Run {
     /// `None` for a run that has no epoch yet.
     fn read(dir: &Path, name: String) -> Result<Option<Self>, Box<dyn Error>> {
-        let path = dir.join("run.json");
-        let failed = |error: &dyn Error| format!("cannot read {}: {error}", path.display());
-        let text = fs::read_to_string(&path).map_err(|error| failed(&error))?;
-        let said: Value = serde_json::from_str(&text).map_err(|error| failed(&error))?;
-        let lacks = |key: &str| {
-            format!("{} has no `{key}`: train the run again by this version", path.display())
-        };
-        let text = |key: &str| {
-            said.get(key).and_then(Value::as_str).map(str::to_owned).ok_or_else(|| lacks(key))
-        };
-        let number = |key: &str| said.get(key).and_then(Value::as_f64);
-        let settings = said.get("settings").ok_or_else(|| lacks("settings"))?;
-        let ramped = text("rule")? == "aligned" && settings.get("no-ramp") == Some(&false.into());
-        let settings = OF_DATA.iter().chain(&OF_TOKENS).fold(Facts::default(), |facts, name| {
-            match settings.get(name) {
-                Some(value) => facts.with(name, value),
-                None => facts,
-            }
-        });
+        let said = RunJson::read(&dir.join("run.json"))?;
+        let ramped = said.rule == "aligned" && said.settings.get("no-ramp") == Some(&false.into());
         let epochs = report::read_epochs_csv(&dir.join("epochs.csv"))?;
         let best = epochs.iter().min_by(|a, b| a.test_loss.total_cmp(&b.test_loss));
         let (Some(last), Some(best)) = (epochs.last(), best) else { return Ok(None) };
         Ok(Some(Self {
             name,
-            data: text("data")?,
-            fingerprint: text("fingerprint")?,
-            optimizer: text("optimizer")?,
-            rule: text("rule")?,
-            mode: text("mode")?,
-            rate: Some(number("rate").ok_or_else(|| lacks("rate"))?).filter(|_| !ramped),
-            bleu: number("bleu"),
-            ended: text("ended")?,
-            settings,
+            rate: Some(said.rate).filter(|_| !ramped),
+            bleu: said.figures.get("bleu").and_then(Value::as_f64),
+            said,
             last: last.clone(),
             best: best.clone(),
             epochs,
@@ -128,35 +96,36 @@ impl Run {
     /// Why its losses are not to be compared with those of `first`.
     fn differs(&self, first: &Self) -> Option<String> {
         let (name, other) = (&self.name, &first.name);
+        let (own, others) = (&self.said, &first.said);
         let changes = |names: &[&str]| {
-            let of = |run: &Self| {
-                let values = names.iter().filter_map(|name| Some((name, run.settings.get(name)?)));
+            let of = |run: &RunJson| {
+                let values = names.iter().filter_map(|name| Some((name, run.settings.get(*name)?)));
                 values.fold(Facts::default(), |facts, (name, value)| {
                     facts.with(&format!("--{name}"), value)
                 })
             };
-            of(first).changes(&of(self))
+            of(others).changes(&of(own))
         };
-        if self.data != first.data {
+        if own.data != others.data {
             return Some(format!(
                 "{name} was trained on {}, and {other} on {}",
-                self.data, first.data
+                own.data, others.data
             ));
         }
         if let Some(tokens) = changes(&OF_TOKENS) {
             return Some(format!("{name} has other tokens than {other}: {tokens}"));
         }
-        (self.fingerprint != first.fingerprint).then(|| {
+        (own.fingerprint != others.fingerprint).then(|| {
             let changed = "its files have changed".to_owned();
-            let why = changes(&OF_DATA).map_or(changed, |changes| changes.to_string());
+            let why = changes(&OF_EXAMPLES).map_or(changed, |changes| changes.to_string());
             format!("{name} was trained or tested on other data than {other}: {why}")
         })
     }
 
     /// The method in words, without the starting rate.
     fn method(&self) -> String {
-        let optimizer = &self.optimizer;
-        match (self.rule.as_str(), self.mode.as_str()) {
+        let RunJson { optimizer, rule, mode, .. } = &self.said;
+        match (rule.as_str(), mode.as_str()) {
             ("constant", _) => optimizer.clone(),
             ("aligned", "global") => format!("Newton around {optimizer}"),
             (rule, mode) => format!("{rule} {mode} around {optimizer}"),
@@ -229,7 +198,7 @@ fn compare(args: &Args) -> Result<(), Box<dyn Error>> {
     }
     let table = table(&runs, &best);
     let best = best.iter().map(|run| compared(run));
-    let comparison = Comparison { title: first.data.clone(), runs: best.collect() };
+    let comparison = Comparison { title: first.said.data.clone(), runs: best.collect() };
 
     let out = OutFolder::claim(&args.out)?;
     for run in &runs {
@@ -262,8 +231,10 @@ fn table(runs: &[Run], best: &[&Run]) -> String {
     for run in runs {
         let bold = if best.iter().any(|best| std::ptr::eq(*best, run)) { "**" } else { "" };
         let Run { last, best, epochs, .. } = run;
-        let ended =
-            if run.ended == "finished" { String::new() } else { format!(" ({})", run.ended) };
+        let ended = match &*run.said.ended {
+            "finished" => String::new(),
+            why => format!(" ({why})"),
+        };
         let bleu = match run.bleu {
             Some(bleu) => format!(" {bleu:.2} |"),
             None if translated => " – |".to_owned(),

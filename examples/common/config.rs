@@ -1,12 +1,14 @@
 //! The settings of a run, as run.json keeps them and --config reads them.
 
-use super::warn;
+use super::{
+    run_json::{RunJson, OF_EXAMPLES, OF_TOKENS},
+    warn,
+};
 use clap::{parser::ValueSource, ArgAction, ArgMatches, Command, Parser};
 use serde_json::{Map, Number, Value};
 use std::{
     error::Error,
     ffi::OsString,
-    fs,
     path::{Path, PathBuf},
 };
 use tlr_models::train::Facts;
@@ -18,9 +20,6 @@ const FILES: [&str; 7] = ["out", "json", "quiet", "tensorboard", "checkpoint", "
 /// them: the data itself is compared.
 const MAY_CHANGE: [&str; 9] =
     ["epochs", "device", "threads", "decoders", "beam", "show", "data", "download", "mirror"];
-
-/// Flags, by their fields, that choose the data.
-const OF_DATA: [&str; 7] = ["data", "classes", "limit", "seed", "side", "tokens", "vocabulary"];
 
 pub(super) const VERSION: &str = env!("CARGO_PKG_VERSION");
 
@@ -93,7 +92,7 @@ pub(super) fn parse<A: Parser>(command: Command) -> Result<(A, Given), Box<dyn E
             let known = matches.ids().any(|id| id.as_str() == *name);
             known && matches.value_source(name) == Some(ValueSource::CommandLine)
         };
-        if !OF_DATA.iter().any(typed) {
+        if !OF_EXAMPLES.iter().chain(&OF_TOKENS).any(typed) {
             let Config { data, fingerprint, .. } = config;
             expected = Some(Expected { path, data, fingerprint });
         }
@@ -150,15 +149,8 @@ struct Config {
 impl Config {
     fn read(path: &Path, command: &Command) -> Result<Self, Box<dyn Error>> {
         let program = command.get_name();
-        let failed = |error: &dyn Error| format!("cannot read {}: {error}", path.display());
-        let text = fs::read_to_string(path).map_err(|error| failed(&error))?;
-        let said: Value = serde_json::from_str(&text).map_err(|error| failed(&error))?;
-        let text = |key: &str| {
-            let text = said.get(key).and_then(Value::as_str);
-            text.ok_or_else(|| format!("{} has no `{key}`: it is no run.json", path.display()))
-        };
-        let (of, version) = (text("program")?, text("version")?);
-        let (data, fingerprint) = (text("data")?.to_owned(), text("fingerprint")?.to_owned());
+        let RunJson { program: of, version, settings, data, fingerprint, .. } =
+            RunJson::read(path)?;
         if of != program {
             return Err(format!("{} is of {of}, and not of {program}", path.display()).into());
         }
@@ -169,9 +161,6 @@ impl Config {
                  differ"
             ));
         }
-        let settings = said.get("settings").and_then(Value::as_object);
-        let settings = settings
-            .ok_or_else(|| format!("{} has no `settings`: it is no run.json", path.display()))?;
         let longs = command.get_arguments().filter_map(|arg| arg.get_long());
         let known: Vec<&str> = longs.filter(|name| !FILES.contains(name)).collect();
         if let Some(name) = settings.keys().find(|name| !known.contains(&name.as_str())) {

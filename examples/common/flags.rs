@@ -5,7 +5,7 @@ use super::{
     numbers::whole,
 };
 use std::path::PathBuf;
-use tlr_models::train::{Base, Mode, Options, Rule, Shape};
+use tlr_models::train::{Base, Mode, Options, Rule, ScheduleKind};
 
 /// How to train.
 #[derive(clap::Args)]
@@ -74,7 +74,7 @@ pub(crate) struct Training {
     /// What the learned rate is multiplied by on its way through the run [default: horizon with
     /// the rule `aligned`, constant with others]
     #[arg(long, value_enum, help_heading = "Learned rate")]
-    pub(crate) schedule: Option<Shape>,
+    pub(crate) schedule: Option<ScheduleKind>,
     /// Never undo the last steps and cut the rate, as is done where the loss rises
     #[arg(long, help_heading = "Learned rate")]
     pub(crate) no_safeguard: bool,
@@ -122,7 +122,7 @@ impl Training {
             damping: self.damping,
             meta_rate: self.meta_rate,
             weight_decay: self.weight_decay,
-            schedule: self.schedule.unwrap_or(Shape::usual(self.rule)),
+            schedule: self.schedule.unwrap_or(ScheduleKind::usual(self.rule)),
             safeguard: !self.no_safeguard,
             sketch: self.sketch,
             bf16_directions: self.bf16_directions,

@@ -2,7 +2,6 @@
 
 use super::{
     device::Place,
-    numbers,
     record::{RunFiles, BEST, CURVES, FILES},
     shown::Shown,
     signals::Stop,
@@ -12,7 +11,7 @@ use indicatif::HumanCount;
 use serde_json::{Map, Value};
 use std::{error::Error, path::Path, process::ExitCode};
 use tlr_models::{
-    report::{self, count},
+    report::{self, count, number},
     train::{
         self, Event, Facts, Mode, Network, Options, Persistence, Rule, Run, Source, TrainError,
         Verdict,
@@ -237,7 +236,7 @@ impl Job<'_> {
             window => format!("every {}", count(window, "step")),
         };
         let rate = match (options.rule, options.mode) {
-            (Rule::Constant, _) => format!("a constant rate of {}", numbers::plain(options.rate)),
+            (Rule::Constant, _) => format!("a constant rate of {}", number(options.rate)),
             (_, Mode::Global) => format!("one rate, looked at {every}"),
             (_, Mode::PerLayer) => format!("a rate a layer, looked at {every}"),
         };

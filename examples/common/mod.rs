@@ -7,6 +7,7 @@ pub(crate) mod follow;
 pub(crate) mod numbers;
 mod ranks;
 mod record;
+mod run_json;
 mod shown;
 mod signals;
 mod stderr;

@@ -33,16 +33,6 @@ fn exact(text: &str) -> Option<u64> {
     ((0.0..=most).contains(&number) && number.fract() == 0.0).then_some(number as u64)
 }
 
-/// A number as people write it: 0.01, 1, 1e-9.
-#[allow(dead_code)] // Not every example shows one.
-pub(crate) fn plain(value: f64) -> String {
-    if value == 0.0 || (1e-3..1e6).contains(&value.abs()) {
-        value.to_string()
-    } else {
-        format!("{value:e}")
-    }
-}
-
 /// Reads any number. Its range is checked where it is used.
 fn number(text: &str) -> Result<f64, String> {
     text.parse().map_err(|_| "it takes a number, such as 0.01 or 1e-3".to_owned())

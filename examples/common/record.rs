@@ -2,6 +2,7 @@
 
 use super::{
     config::{Given, VERSION},
+    run_json::RunJson,
     Job,
 };
 use serde_json::{Map, Value};
@@ -178,38 +179,31 @@ impl<'a> RunFiles<'a> {
         let args = self.job.training;
         let Given { program, settings, .. } = &self.job.given;
         let last = self.epochs.last();
-        let rates: Map<_, _> = last
-            .iter()
-            .flat_map(|epoch| &epoch.rates)
-            .map(|(name, rate)| (name.clone(), (*rate).into()))
-            .collect();
-        let mut json = serde_json::json!({
-            "ended": ended,
-            "program": program,
-            "version": VERSION,
-            "settings": settings,
-            "data": self.data.0,
-            "fingerprint": self.data.1,
-            "optimizer": train::name(&args.optimizer),
-            "mode": train::name(&args.mode),
-            "rule": train::name(&args.rule),
-            "schedule": train::name(&args.options().schedule),
-            "rate": args.rate,
-            "batch_size": args.batch_size,
-            "seed": args.seed,
-            "epochs": self.epochs.len(),
-            "train_loss": last.map(|epoch| epoch.train_loss),
-            "test_loss": last.map(|epoch| epoch.test_loss),
-            "test_accuracy": last.map(|epoch| epoch.test_accuracy),
-            "rates": rates,
-            "schedule_at_end": last.map(|epoch| epoch.schedule),
-            "rollbacks": train::rollback_steps(&self.history).len(),
-            "seconds": self.epochs.iter().map(|epoch| epoch.seconds).sum::<f64>(),
-        });
-        if let Value::Object(json) = &mut json {
-            json.extend(figures);
-        }
-        json
+        let json = RunJson {
+            ended: ended.to_owned(),
+            program: program.clone(),
+            version: VERSION.to_owned(),
+            settings: settings.clone(),
+            data: self.data.0.to_owned(),
+            fingerprint: self.data.1.clone(),
+            optimizer: train::name(&args.optimizer),
+            mode: train::name(&args.mode),
+            rule: train::name(&args.rule),
+            schedule: train::name(&args.options().schedule),
+            rate: args.rate,
+            batch_size: args.batch_size,
+            seed: args.seed,
+            epochs: self.epochs.len(),
+            train_loss: last.map(|epoch| epoch.train_loss),
+            test_loss: last.map(|epoch| epoch.test_loss),
+            test_accuracy: last.map(|epoch| epoch.test_accuracy),
+            rates: last.iter().flat_map(|epoch| epoch.rates.iter().cloned()).collect(),
+            schedule_at_end: last.map(|epoch| epoch.schedule),
+            rollbacks: train::rollback_steps(&self.history).len(),
+            seconds: self.epochs.iter().map(|epoch| epoch.seconds).sum(),
+            figures,
+        };
+        serde_json::json!(json)
     }
 }
 

@@ -9,7 +9,7 @@ use std::{
 };
 use tlr_models::{
     report::{self, Epoch, EpochTable, ReportError},
-    train::{Event, Options, Shape},
+    train::{Event, Options, ScheduleKind},
 };
 
 /// How many of the latest epochs the time left is estimated by.
@@ -67,7 +67,7 @@ impl Shown {
         Self {
             bar,
             quiet,
-            scheduled: options.schedule != Shape::Constant,
+            scheduled: options.schedule != ScheduleKind::Constant,
             table: None,
             narrow: false,
             took: Vec::new(),

@@ -155,7 +155,7 @@ where
     ) -> Result<(Sequences<M, E, D, T>, Option<KeyPadding>), LayerError<D::Err>> {
         let padding = self.padding(&source);
         let x = self.src_embedding.try_forward(source)?;
-        let x = layers::drop(x, self.rate(training))?;
+        let x = layers::dropout(x, self.rate(training))?;
         Ok((self.encoder.try_encode(x, padding.as_ref(), training)?, padding))
     }
 
@@ -169,7 +169,7 @@ where
     ) -> Result<Sequences<M, E, D, T>, LayerError<D::Err>> {
         let masks = DecoderMasks::causal(self.padding(&target), padding);
         let x = self.tgt_embedding.try_forward(target)?;
-        let x = layers::drop(x, self.rate(training))?;
+        let x = layers::dropout(x, self.rate(training))?;
         self.decoder.try_decode(x, memory, &masks, training)
     }
 

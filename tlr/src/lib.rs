@@ -23,6 +23,7 @@
 mod digest;
 pub mod engine;
 mod error;
+mod rates;
 
 pub use engine::{
     Adaptation, Config, HypergradientConfig, KeptBecause, NewtonConfig, Outcome, Safeguard,

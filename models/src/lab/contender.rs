@@ -3,7 +3,7 @@
 use super::{Budget, TaskDevice};
 use crate::{
     baselines::{steep, valley, AnyPeer, RangePoint, Sgd, Sls, Sps, SpsBound},
-    train::{alone, learner, name, Base, Learner, Mode, Options, Rule, Shape, TrainError},
+    train::{alone, learner, name, Base, Learner, Mode, Options, Rule, ScheduleKind, TrainError},
 };
 use tlr::TrainableLr;
 
@@ -57,7 +57,7 @@ pub(super) enum Method {
     /// By this library's trainer, with its rule or another.
     Trainer(Options),
     /// By a peer, whose rate a schedule multiplies.
-    Peer { rule: AnyPeer, schedule: Shape },
+    Peer { rule: AnyPeer, schedule: ScheduleKind },
     /// By SGD with momentum and a cosine, from the rate that a range test suggests.
     RangeTest { pick: Pick, base: Sgd },
 }
@@ -75,7 +75,7 @@ const NO_SUGGESTION: f64 = 1e-3;
 /// This library's defaults around an optimizer, with the number of steps. The rate that it starts
 /// from is as good as any.
 pub(super) fn ours(optimizer: Base) -> Options {
-    Options { optimizer, schedule: Shape::Horizon, ..Options::default() }
+    Options { optimizer, schedule: ScheduleKind::Horizon, ..Options::default() }
 }
 
 impl Contender {
@@ -114,9 +114,9 @@ impl Contender {
             words.push(format!("from-{rate:e}"));
         }
         words.extend(changes);
-        if schedule != Shape::usual(rule) {
+        if schedule != ScheduleKind::usual(rule) {
             words.push(match schedule {
-                Shape::Constant => "no-horizon".to_owned(),
+                ScheduleKind::Constant => "no-horizon".to_owned(),
                 other => name(&other),
             });
         }
@@ -161,7 +161,7 @@ impl Contender {
                     Pick::Steep => steep(&curve),
                 };
                 let rule = Sgd { lr: lr.unwrap_or(NO_SUGGESTION), ..base.clone() };
-                (rule.into(), Shape::Cosine)
+                (rule.into(), ScheduleKind::Cosine)
             }
         };
         let schedule = schedule.schedule(budget.epochs, budget.batches)?;

@@ -9,7 +9,7 @@ use crate::{
         Adam, AnyPeer, Cocob, DAdaptAdam, DAdaptSgd, Dog, Hypergradient, Mechanic, Momo, MomoAdam,
         NAdamW, Prodigy, RmsProp, ScheduleFreeAdamW, ScheduleFreeSgd, Sgd, Sls, Sps,
     },
-    train::{name, Base, Mode, Options, Shape},
+    train::{name, Base, Mode, Options, ScheduleKind},
 };
 
 /// The other rates that this library is started from.
@@ -17,10 +17,13 @@ const STARTS: [f64; 4] = [1e-9, 1e-3, 1e-1, 10.0];
 
 /// The rates of the hand's search around SGD: twenty points, with and without momentum and a
 /// cosine.
-const SGD_RATES: [f64; 5] = [1.0, 0.3, 0.1, 0.03, 0.01];
+pub(super) const SGD_RATES: [f64; 5] = [1.0, 0.3, 0.1, 0.03, 0.01];
+
+/// The momentum of the hand's search around SGD, where it has one.
+pub(super) const SGD_MOMENTUM: f64 = 0.9;
 
 /// The rates of the hand's search around NAdamW.
-const NADAMW_RATES: [f64; 6] = [0.1, 0.03, 0.01, 0.003, 0.001, 0.0003];
+pub(super) const NADAMW_RATES: [f64; 6] = [0.1, 0.03, 0.01, 0.003, 0.001, 0.0003];
 
 /// All contenders, each once.
 ///
@@ -46,7 +49,7 @@ pub fn contenders() -> Vec<Contender> {
 /// This library: three base optimizers, one rate or one a layer, with the number of steps or not.
 pub(super) fn learned() -> Vec<Contender> {
     let mut all = Vec::new();
-    for schedule in [Shape::Horizon, Shape::Constant] {
+    for schedule in [ScheduleKind::Horizon, ScheduleKind::Constant] {
         for mode in [Mode::Global, Mode::PerLayer] {
             for base in [Base::Sgd, Base::Momentum, Base::Adam] {
                 all.push(Contender::of(Options { mode, schedule, ..ours(base) }));
@@ -62,11 +65,11 @@ pub(super) fn peer(
     settings: usize,
     rule: impl Into<AnyPeer>,
 ) -> Contender {
-    let method = Method::Peer { rule: rule.into(), schedule: Shape::Constant };
+    let method = Method::Peer { rule: rule.into(), schedule: ScheduleKind::Constant };
     Contender { name: name.to_owned(), category, settings, horizon: false, method }
 }
 
-pub(super) fn with(schedule: Shape, mut contender: Contender) -> Contender {
+pub(super) fn with(schedule: ScheduleKind, mut contender: Contender) -> Contender {
     if let Method::Peer { schedule: of_peer, .. } = &mut contender.method {
         *of_peer = schedule;
         contender.horizon = true;
@@ -82,7 +85,7 @@ pub(super) fn with(schedule: Shape, mut contender: Contender) -> Contender {
 pub(super) fn rate_free() -> Vec<Contender> {
     let free = |name, rule| peer(name, Category::RateFree, 0, rule);
     let mechanic_adam = || Mechanic::around(Adam { lr: 1.0, decoupled: true, ..Adam::default() });
-    let cosine = |contender| with(Shape::Cosine, contender);
+    let cosine = |contender| with(ScheduleKind::Cosine, contender);
     vec![
         free("dadapt-sgd", AnyPeer::from(DAdaptSgd::default())),
         free("dadapt-adam", DAdaptAdam::default().into()),
@@ -110,7 +113,7 @@ pub(super) fn rate_free() -> Vec<Contender> {
 pub(super) fn published() -> Vec<Contender> {
     let published = |name, settings, rule| peer(name, Category::Published, settings, rule);
     vec![
-        with(Shape::MultiStep, published("sgd-multistep", 2, Sgd::default().into())),
+        with(ScheduleKind::MultiStep, published("sgd-multistep", 2, Sgd::default().into())),
         published("adam", 1, AnyPeer::from(Adam::default())),
         published("rmsprop", 1, RmsProp::default().into()),
         published("hypergradient", 2, Hypergradient::additive(1e-3, 1e-3).into()),
@@ -139,16 +142,16 @@ pub(super) fn by_hand() -> Vec<Contender> {
     for lr in NADAMW_RATES {
         let name = format!("nadamw-cosine-{lr}");
         let rule = NAdamW { lr, ..NAdamW::default() };
-        all.push(with(Shape::Cosine, peer(&name, Category::HandNAdamW, 2, rule)));
+        all.push(with(ScheduleKind::Cosine, peer(&name, Category::HandNAdamW, 2, rule)));
     }
-    for (words, momentum) in [("momentum", 0.9), ("sgd", 0.0)] {
-        for schedule in [Shape::Cosine, Shape::Constant] {
+    for (words, momentum) in [("momentum", SGD_MOMENTUM), ("sgd", 0.0)] {
+        for schedule in [ScheduleKind::Cosine, ScheduleKind::Constant] {
             for lr in SGD_RATES {
                 let rule = Sgd { lr, momentum, ..Sgd::default() };
                 let name = format!("{words}-{}-{lr}", name(&schedule));
                 let contender = peer(&name, Category::HandSgd, 3, rule);
                 all.push(match schedule {
-                    Shape::Cosine => with(schedule, contender),
+                    ScheduleKind::Cosine => with(schedule, contender),
                     _ => contender,
                 });
             }
@@ -180,8 +183,8 @@ mod tests {
         for one in contenders() {
             if let Method::Peer { schedule, .. } = one.method {
                 let told = match schedule {
-                    Shape::Cosine => one.name.contains("cosine"),
-                    Shape::MultiStep => one.name.contains("multistep"),
+                    ScheduleKind::Cosine => one.name.contains("cosine"),
+                    ScheduleKind::MultiStep => one.name.contains("multistep"),
                     _ => !one.horizon,
                 };
                 assert!(told, "{}", one.name);

@@ -120,7 +120,7 @@ impl Findings {
         let hand = hand(&competitors);
         let of_task = |name: &str, about: &str| {
             let data = &records.iter().rev().find(|record| record.task == name)?.data;
-            let runs = Runs::new(records, curves, name, data);
+            let runs = TaskRuns::new(records, curves, name, data);
             let best = runs.score(competitors.get(hand?)?, f64::INFINITY)?;
             let target = runs.target(&best.member)?;
             Some(OfTask {
@@ -253,13 +253,13 @@ fn competitors() -> Vec<Competitor> {
 }
 
 /// A task's runs for the seeds that the most contenders share.
-struct Runs<'a> {
+struct TaskRuns<'a> {
     records: Vec<&'a Record>,
     curves: Vec<&'a Curve>,
     seeds: BTreeSet<u64>,
 }
 
-impl<'a> Runs<'a> {
+impl<'a> TaskRuns<'a> {
     fn new(records: &[&'a Record], curves: &[&'a Curve], task: &str, data: &str) -> Self {
         let mut records: Vec<_> = records.to_vec();
         records.retain(|record| record.task == task && record.data == data);

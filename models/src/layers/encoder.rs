@@ -28,7 +28,7 @@ pub(super) fn norm<E: Dtype, D: SequenceKernels<E>, T: Tape<E, D>, const M: usiz
 }
 
 /// Dropout of each element.
-pub(crate) fn drop<E: Dtype, D: SequenceKernels<E>, T: Tape<E, D>, const M: usize>(
+pub(crate) fn dropout<E: Dtype, D: SequenceKernels<E>, T: Tape<E, D>, const M: usize>(
     x: Sequences<M, E, D, T>,
     rate: DropoutRate,
 ) -> Result<Sequences<M, E, D, T>, D::Err> {
@@ -64,7 +64,7 @@ where
     T: Tape<E, D>,
 {
     let hidden = linear1.apply(x, LinearOptions { relu: true, ..Default::default() })?;
-    linear2.try_forward(drop(hidden, rate)?)
+    linear2.try_forward(dropout(hidden, rate)?)
 }
 
 /// One layer of an encoder, as `torch.nn.TransformerEncoderLayer` has it by default: attention of

@@ -31,7 +31,7 @@ pub use attention::MultiHeadAttention;
 pub use conv::{BiasedConv2d, Conv2d, Conv2dOptions, Filters, Over, Planes, Sliding};
 pub use decoder::{Decoder, DecoderLayer, DecoderMasks};
 pub use dense::{Dense, PackedXavier, Start, TokenEmbedding, UnbiasedXavier, Xavier};
-pub(crate) use encoder::drop;
+pub(crate) use encoder::dropout;
 pub use encoder::{Encoder, EncoderLayer};
 pub use error::{LayerError, Misfit};
 pub use kernels::Kernels;

@@ -30,4 +30,4 @@ pub use folder::{write, OutFolder};
 pub use heatmap::{HeatCell, HeatMap, HeatPanel};
 pub use history::{rates, write_history_csv};
 pub use table::EpochTable;
-pub use words::count;
+pub use words::{count, number};

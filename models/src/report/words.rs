@@ -1,4 +1,4 @@
-//! Numbers of things, as people write them.
+//! Numbers, as people write them.
 
 /// A number and what it counts, in the singular or the plural.
 ///
@@ -18,6 +18,22 @@ pub fn count(number: usize, what: &str) -> String {
         _ => "s",
     };
     format!("{} {what}{ending}", grouped(number))
+}
+
+/// A number as people write it, but exactly.
+///
+/// ```
+/// use tlr_models::report::number;
+///
+/// let all = [0.0, 0.01, 1.0, 1e-9, 2.5e7].map(number);
+/// assert_eq!(all, ["0", "0.01", "1", "1e-9", "2.5e7"]);
+/// ```
+pub fn number(value: f64) -> String {
+    if value == 0.0 || (1e-3..1e6).contains(&value.abs()) {
+        value.to_string()
+    } else {
+        format!("{value:e}")
+    }
 }
 
 /// The number, its digits in groups of three.

@@ -1,6 +1,6 @@
 //! Which runs a sweep has.
 
-use crate::train::{Base, Mode, Options, Rule, Shape};
+use crate::train::{Base, Mode, Options, Rule, ScheduleKind};
 use std::collections::HashSet;
 
 /// The runs of a sweep: every combination of what the fields list.
@@ -31,8 +31,10 @@ pub struct Grid {
 }
 
 impl Grid {
-    /// The runs, each once. A setting that a rule does not use stands at its default.
+    /// The runs, each once. A setting that a rule does not use stands at its default, unless it is
+    /// out of range: such a run is refused by [`run`](super::run).
     ///
+    /// # Example
     /// ```
     /// use tlr_models::{sweep::Grid, train::{Base, Mode, Rule}};
     ///
@@ -82,7 +84,7 @@ impl Grid {
                                                 damping,
                                                 meta_rate,
                                                 weight_decay: 0.0,
-                                                schedule: Shape::usual(rule),
+                                                schedule: ScheduleKind::usual(rule),
                                                 safeguard: self.safeguard,
                                                 sketch: None,
                                                 bf16_directions: false,
@@ -102,23 +104,57 @@ impl Grid {
     }
 }
 
+/// The options with what their rule does not use at its default. Options that no run can have stay
+/// as they are, so that they are refused.
 pub(super) fn canonical(options: Options) -> Options {
-    let default = Options::default();
+    if options.check_numbers().is_err() {
+        return options;
+    }
+    let Options { ramp, damping, meta_rate, window_fraction, mode, .. } = Options::default();
     match options.rule {
-        Rule::Aligned | Rule::Paper => Options { meta_rate: default.meta_rate, ..options },
-        Rule::Additive | Rule::Multiplicative => Options { damping: default.damping, ..options },
-        Rule::Constant => Options {
-            meta_rate: default.meta_rate,
-            damping: default.damping,
-            window_fraction: default.window_fraction,
-            mode: default.mode,
-            safeguard: false,
-            ..options
-        },
+        Rule::Aligned => Options { meta_rate, ..options },
+        Rule::Paper => Options { meta_rate, ramp, ..options },
+        Rule::Additive | Rule::Multiplicative => Options { damping, ramp, ..options },
+        Rule::Constant => {
+            Options { meta_rate, damping, ramp, window_fraction, mode, safeguard: false, ..options }
+        }
     }
 }
 
 /// What identifies a run on the same data, as a command line.
 pub(super) fn key(options: &Options) -> String {
     options.facts().with("--epochs", options.epochs).to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    // Fails if two runs that are the same have two names, or two that differ have one.
+    #[test]
+    fn what_a_rule_has_no_use_for_names_no_run() {
+        let own = |rule| Options { rule, ..Options::default() };
+        let is_same = |rule, other: Options| {
+            key(&canonical(own(rule))) == key(&canonical(Options { rule, ..other }))
+        };
+        let default = Options::default();
+        let changed = |rule| {
+            [
+                Options { ramp: false, ..default },
+                Options { damping: 0.1, ..default },
+                Options { meta_rate: 0.1, ..default },
+                Options { window_fraction: 0.1, ..default },
+                Options { mode: Mode::PerLayer, ..default },
+                Options { safeguard: false, ..default },
+                Options { rate: 0.1, ..default },
+            ]
+            .map(|other| is_same(rule, other))
+        };
+        let first_order = [true, true, false, false, false, false, false];
+        assert_eq!(changed(Rule::Aligned), [false, false, true, false, false, false, false]);
+        assert_eq!(changed(Rule::Paper), [true, false, true, false, false, false, false]);
+        assert_eq!(changed(Rule::Additive), first_order);
+        assert_eq!(changed(Rule::Multiplicative), first_order);
+        assert_eq!(changed(Rule::Constant), [true, true, true, true, true, true, false]);
+    }
 }

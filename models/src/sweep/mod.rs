@@ -291,6 +291,27 @@ mod tests {
         let error = run::<Small>(&data, &[bad], 1, &mut results, &mut |_| ()).unwrap_err();
         assert!(matches!(error, SweepError::Train(_)) && error.to_string().contains("damping"));
         assert!(results.of(&bad).is_none());
+        // Nor is a number that the rule does not use, as where one run is made by itself.
+        let constant = Options { rule: Rule::Constant, ..Options::default() };
+        for (bad, name) in [
+            (Options { damping: 2.0, ..constant }, "damping"),
+            (Options { rule: Rule::Additive, damping: f64::NAN, ..constant }, "damping"),
+            (Options { meta_rate: -1.0, ..constant }, "meta_lr"),
+            (Options { rule: Rule::Paper, meta_rate: 0.0, ..constant }, "meta_lr"),
+            (Options { window_fraction: 7.0, ..constant }, "window"),
+        ] {
+            let grid = Grid {
+                rules: vec![bad.rule],
+                dampings: vec![bad.damping],
+                meta_rates: vec![bad.meta_rate],
+                window_fractions: vec![bad.window_fraction],
+                ..grid()
+            };
+            for cells in [vec![bad], grid.cells()] {
+                let error = run::<Small>(&data, &cells, 1, &mut results, &mut |_| ()).unwrap_err();
+                assert!(error.to_string().contains(name), "{error}");
+            }
+        }
         drop(results);
 
         let diverges = Options {

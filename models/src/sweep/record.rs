@@ -4,7 +4,7 @@ use super::jobs::RunError;
 use crate::{
     baselines::PeerError,
     report::{self, count, Epoch},
-    train::{self, Base, Mode, Options, Rule, Run, Shape, TrainError},
+    train::{self, Base, Mode, Options, Rule, Run, ScheduleKind, TrainError},
 };
 use serde::{Deserialize, Serialize};
 
@@ -73,7 +73,7 @@ pub struct SweepRecord {
     /// The weight decay (L2).
     pub weight_decay: f64,
     /// The schedule that the rate was multiplied by.
-    pub schedule: Shape,
+    pub schedule: ScheduleKind,
     /// Whether windows that went wrong were undone.
     pub safeguard: bool,
     /// The bins of a sketch, if there was one in place of snapshots.

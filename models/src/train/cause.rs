@@ -1,8 +1,9 @@
 //! What is likely to be wrong where a loss is far too high or not finite, by the flags of the
 //! examples.
 
-use super::{facts::figure, Options, Rule, TrainError};
-use crate::report::count;
+use super::{Options, Rule, TrainError};
+use crate::report::{count, number};
+use tlr::engine::RATES;
 
 /// An error of a run in the words of one who gave the run its `options` as flags: what was seen,
 /// and what is likely to be the cause.
@@ -29,8 +30,11 @@ fn of_rate(options: &Options, error: &tlr::Error) -> String {
     match error {
         tlr::Error::WindowEnd(error) => of_rate(options, error),
         tlr::Error::Rate { rate, .. } if rate.to_bits() == options.rate.to_bits() => {
-            let rate = figure(*rate);
-            format!("--rate is the starting learning rate and must be in [1e-30, 1e30], not {rate}")
+            let rate = number(*rate);
+            let (least, most) = (number(*RATES.start()), number(*RATES.end()));
+            format!(
+                "--rate is the starting learning rate and must be in [{least}, {most}], not {rate}"
+            )
         }
         // No step was made before it.
         tlr::Error::NonFiniteLoss { step: ..=1, loss } => format!(
@@ -53,11 +57,11 @@ fn of_rate(options: &Options, error: &tlr::Error) -> String {
 
 /// The cause where the loss rose far above that of the start, or was not finite.
 pub(super) fn too_large(options: &Options) -> String {
-    let (rate, decay) = (figure(options.rate), decay(options));
+    let (rate, decay) = (number(options.rate), decay(options));
     match options.rule {
         Rule::Constant => format!("most likely a constant --rate of {rate} is too large{decay}"),
         Rule::Additive | Rule::Multiplicative => {
-            let eta = figure(options.meta_rate);
+            let eta = number(options.meta_rate);
             format!("most likely a --meta-rate of {eta} does not suit a --rate of {rate}{decay}")
         }
         Rule::Paper => format!(
@@ -79,7 +83,7 @@ pub(super) fn too_large(options: &Options) -> String {
 /// The decay of the weights as another cause, if there is one.
 pub(super) fn decay(options: &Options) -> String {
     if options.weight_decay > 0.0 {
-        format!(", or a --weight-decay of {} too large", figure(options.weight_decay))
+        format!(", or a --weight-decay of {} too large", number(options.weight_decay))
     } else {
         String::new()
     }

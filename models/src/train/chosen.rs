@@ -1,6 +1,8 @@
 //! The optimizer that the options ask for, for any model.
 
-use super::{together::Together, AnyRanks, Base, Learner, Mode, Options, Rule, Shape, TrainDevice};
+use super::{
+    together::Together, AnyRanks, Base, Learner, Mode, Options, Rule, ScheduleKind, TrainDevice,
+};
 use crate::baselines::Unchanging;
 use dfdx::{
     nn::TensorCollection,
@@ -87,9 +89,7 @@ fn around<Opt>(
 where
     Opt: TunableOptimizer<Dtype = f32, Device: TrainDevice>,
 {
-    // A number out of range is an error even if the rule has no use for it.
-    NewtonRule::default().damping(options.damping).validate()?;
-    HypergradientRule::additive(options.meta_rate).validate()?;
+    options.check_numbers()?;
     let rule = AnyRule::new(options);
     let safeguard = options.safeguard && options.rule != Rule::Constant && options.sketch.is_none();
     let steps = options.epochs.saturating_mul(batches_per_epoch) as u64;
@@ -98,7 +98,7 @@ where
         _ => Config::new(rule),
     };
     let config = config
-        .horizon((options.schedule == Shape::Horizon).then_some(steps))
+        .horizon((options.schedule == ScheduleKind::Horizon).then_some(steps))
         .window(Window::fraction_of_epoch(options.window_fraction, batches_per_epoch)?)
         .safeguard(safeguard.then(Safeguard::default))
         .sketch(options.sketch)

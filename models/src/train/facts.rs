@@ -1,7 +1,7 @@
 //! [`Facts`]: what identifies a run, in the words of its user.
 
 use super::Options;
-use crate::data::Fingerprint;
+use crate::{data::Fingerprint, report::number};
 use serde::{Deserialize, Serialize};
 use std::fmt::{self, Display};
 
@@ -195,13 +195,13 @@ impl Options {
             .with("--optimizer", super::name(optimizer))
             .with("--mode", super::name(mode))
             .with("--rule", super::name(rule))
-            .with("--rate", figure(*rate))
+            .with("--rate", number(*rate))
             .with_flag("--no-ramp", !ramp)
             .with("--batch-size", batch_size)
-            .with("--window-fraction", figure(*window_fraction))
-            .with("--damping", figure(*damping))
-            .with("--meta-rate", figure(*meta_rate))
-            .with("--weight-decay", figure(*weight_decay))
+            .with("--window-fraction", number(*window_fraction))
+            .with("--damping", number(*damping))
+            .with("--meta-rate", number(*meta_rate))
+            .with("--weight-decay", number(*weight_decay))
             .with(SCHEDULE, super::name(schedule))
             .with_flag("--no-safeguard", !safeguard)
             .with("--sketch", sketch.map_or(NOT_GIVEN.to_owned(), |bins| bins.to_string()))
@@ -215,20 +215,11 @@ impl Options {
     }
 }
 
-/// A number as people write it, but exactly.
-pub(crate) fn figure(value: f64) -> String {
-    if value == 0.0 || (1e-3..1e6).contains(&value.abs()) {
-        value.to_string()
-    } else {
-        format!("{value:e}")
-    }
-}
-
 #[cfg(test)]
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
-    use crate::train::{Base, Mode, Rule, Shape};
+    use crate::train::{Base, Mode, Rule, ScheduleKind};
 
     #[test]
     fn changes_are_named_by_their_flags() {
@@ -259,7 +250,7 @@ mod tests {
             Options { damping: 0.3, ..options },
             Options { meta_rate: 0.3, ..options },
             Options { weight_decay: 0.3, ..options },
-            Options { schedule: Shape::WarmUp, ..options },
+            Options { schedule: ScheduleKind::WarmUp, ..options },
             Options { safeguard: false, ..options },
             Options { sketch: Some(64), ..options },
             Options { bf16_directions: true, ..options },
@@ -274,8 +265,8 @@ mod tests {
             let of = |epochs| Options { schedule, epochs, ..options }.facts();
             of(1).changes(&of(2))
         };
-        assert_eq!(more(Shape::Constant), None);
-        assert_eq!(more(Shape::Cosine).unwrap().to_string(), "--epochs was 1, is 2");
+        assert_eq!(more(ScheduleKind::Constant), None);
+        assert_eq!(more(ScheduleKind::Cosine).unwrap().to_string(), "--epochs was 1, is 2");
     }
 
     #[test]
@@ -303,7 +294,7 @@ mod tests {
     // Fails if a user who gave --epochs is told that it was not given.
     #[test]
     fn epochs_that_count_no_longer_follow_from_the_schedule() {
-        let horizon = Options { schedule: Shape::Horizon, ..Options::default() };
+        let horizon = Options { schedule: ScheduleKind::Horizon, ..Options::default() };
         let changes = horizon.facts().changes(&Options::default().facts()).unwrap();
         assert_eq!(changes.to_string(), "--schedule was horizon, is constant");
     }

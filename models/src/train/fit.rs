@@ -21,7 +21,7 @@ pub(super) type Loss<'a, M, D, E> =
     dyn FnMut(&mut M, Gradients<E, D>) -> Result<TrainLoss<D, E>, TrainError> + 'a;
 
 /// Makes a step on a batch, given its weight in the mean over the epoch and what computes its loss.
-pub(super) type Step<'a, M, D, E> =
+pub(super) type StepFn<'a, M, D, E> =
     dyn FnMut(usize, &mut Loss<'_, M, D, E>) -> Result<(), TrainError> + 'a;
 
 /// What a model is to learn.
@@ -40,7 +40,7 @@ pub(super) trait Task<M, D: TrainsIn<E>, E: Number> {
         &self,
         epoch: usize,
         skip: usize,
-        step: &mut Step<'_, M, D, E>,
+        step: &mut StepFn<'_, M, D, E>,
     ) -> Result<(), TrainError>;
 
     /// Notes for users of the model, by name.
@@ -118,7 +118,7 @@ pub(super) fn fit<M: NumParams<E, D> + ZeroGrads<E, D>, D: TrainsIn<E>, E: Numbe
         task.epoch(epoch, skip, &mut |weight, loss| {
             let schedule = optimizer.factor();
             optimizer.weigh_next(weight)?;
-            optimizer.stop_all(persistence.is_stopped());
+            optimizer.tell_stop(persistence.is_stopped());
             let stepped = match weight {
                 0 => idle_step(&mut **optimizer, model, &mut gradients),
                 _ => train_step(&mut **optimizer, model, &mut gradients, loss),
@@ -139,7 +139,7 @@ pub(super) fn fit<M: NumParams<E, D> + ZeroGrads<E, D>, D: TrainsIn<E>, E: Numbe
             }
             let rates = optimizer.rates();
             observer(Event::Step { epoch, batch, batches, loss: value, rates, schedule });
-            if optimizer.stop_all(persistence.is_stopped()) {
+            if optimizer.tell_stop(persistence.is_stopped()) {
                 progress.seconds = seconds + begun.elapsed().as_secs_f64();
                 persistence.save(model, &mut **optimizer, &mut progress, drawn())?;
                 return Err(TrainError::Stopped { step: progress.losses.len() });

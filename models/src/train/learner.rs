@@ -74,7 +74,7 @@ pub trait Learner<M, D: TrainsIn<E> = Cpu, E: Dtype = f32> {
     /// Tells all ranks, with the next step, whether this one was asked to stop. The answer is
     /// whether any rank was, by the last step. By default there is one rank, and the answer is its
     /// own.
-    fn stop_all(&mut self, asked: bool) -> bool {
+    fn tell_stop(&mut self, asked: bool) -> bool {
         asked
     }
 

@@ -40,7 +40,7 @@ pub(crate) use fit::train_step;
 pub use learner::{Learner, LossOfModel, TrainLoss};
 pub use network::{Logits, Network, Pixels, TrainLogits};
 pub use number::{Model, Number, Trainable};
-pub use options::{name, Base, Mode, Options, Rule, Shape};
+pub use options::{name, Base, Mode, Options, Rule, ScheduleKind};
 pub use persistence::Persistence;
 pub(crate) use ranks::or_leave;
 pub use ranks::{alone, AnyRanks, Share};
@@ -59,7 +59,7 @@ use dfdx::{
     losses::cross_entropy_with_logits_loss,
     prelude::{AsArray, Cpu, NoneTape},
 };
-use fit::{fit, Start, Step, Task};
+use fit::{fit, Start, StepFn, Task};
 pub(crate) use network::tensor;
 
 /// The paper's perceptron: 784-1000-10.
@@ -231,7 +231,7 @@ impl<M: Network> Task<M, M::Device, M::Number> for Images<'_, M::Device> {
         &self,
         epoch: usize,
         skip: usize,
-        step: &mut Step<'_, M, M::Device, M::Number>,
+        step: &mut StepFn<'_, M, M::Device, M::Number>,
     ) -> Result<(), TrainError> {
         let [channels, rows, columns] = self.source.shape();
         self.source.epoch(epoch, skip, &mut |pixels, labels| {

@@ -2,7 +2,10 @@
 
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
-use tlr::Schedule;
+use tlr::{
+    engine::{HypergradientRule, NewtonRule, RateRule},
+    Schedule, Window,
+};
 
 /// Which optimizer carries the rate.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
@@ -53,7 +56,7 @@ pub enum Rule {
 /// What the rate is multiplied by on its way through a run.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Shape {
+pub enum ScheduleKind {
     /// 1: the rate is as it is learned
     #[default]
     Constant,
@@ -72,8 +75,8 @@ pub enum Shape {
     WarmRestarts,
 }
 
-impl Shape {
-    /// The shape that the examples take by default: the horizon with the aligned rule, whose levels
+impl ScheduleKind {
+    /// The kind that the examples take by default: the horizon with the aligned rule, whose levels
     /// were measured with it (docs/start.md), and a constant one with other rules, as in the paper.
     ///
     /// Example: [`schedule`](Self::schedule).
@@ -100,10 +103,10 @@ impl Shape {
     ///
     /// # Example
     /// ```
-    /// use tlr_models::train::{Rule, Shape};
+    /// use tlr_models::train::{Rule, ScheduleKind};
     ///
-    /// assert_eq!(Shape::usual(Rule::Aligned), Shape::Horizon);
-    /// let schedule = Shape::Cosine.schedule(2, 100)?.expect("it multiplies the rate");
+    /// assert_eq!(ScheduleKind::usual(Rule::Aligned), ScheduleKind::Horizon);
+    /// let schedule = ScheduleKind::Cosine.schedule(2, 100)?.expect("it multiplies the rate");
     /// assert!((schedule.factor(100) - 0.5).abs() < 1e-9); // half of the way
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
@@ -157,7 +160,7 @@ pub struct Options {
     /// The weight decay: this many times the weights are added to the gradient (L2). Default 0.
     pub weight_decay: f64,
     /// The schedule that the rate is multiplied by. Default 1.
-    pub schedule: Shape,
+    pub schedule: ScheduleKind,
     /// Whether windows that go wrong are undone; never with a constant rate. Default true.
     pub safeguard: bool,
     /// Bins of a sketch that the dot products are taken from, in place of snapshots; then there is
@@ -185,13 +188,22 @@ impl Default for Options {
             damping: 0.33,
             meta_rate: 0.01,
             weight_decay: 0.0,
-            schedule: Shape::Constant,
+            schedule: ScheduleKind::Constant,
             safeguard: true,
             sketch: None,
             bf16_directions: false,
             epochs: 10,
             seed: 0,
         }
+    }
+}
+
+impl Options {
+    /// Refuses numbers that are out of range, even those that the rule has no use for.
+    pub(crate) fn check_numbers(&self) -> Result<(), tlr::Error> {
+        NewtonRule::default().damping(self.damping).validate()?;
+        HypergradientRule::additive(self.meta_rate).validate()?;
+        Window::fraction(self.window_fraction).map(drop)
     }
 }
 
@@ -204,11 +216,11 @@ mod tests {
     // is multiplied regardless.
     #[test]
     fn runs_without_an_end_have_schedules() {
-        for shape in Shape::value_variants() {
-            let schedule = shape.schedule(usize::MAX, 100).unwrap();
-            assert!(schedule.is_none_or(|schedule| schedule.factor(100) > 0.9), "{shape:?}");
+        for kind in ScheduleKind::value_variants() {
+            let schedule = kind.schedule(usize::MAX, 100).unwrap();
+            assert!(schedule.is_none_or(|schedule| schedule.factor(100) > 0.9), "{kind:?}");
         }
-        let steps = Shape::MultiStep.schedule(1, 7).unwrap().unwrap();
+        let steps = ScheduleKind::MultiStep.schedule(1, 7).unwrap().unwrap();
         assert_eq!([2, 3, 4, 5].map(|step| steps.factor(step)), [1.0, 0.1, 0.1, 0.1 * 0.1]);
     }
 }

@@ -22,7 +22,7 @@ macro_rules! forward_learner {
             $changed.weigh_next(examples as f64)
         }
 
-        fn stop_all(&mut $self, asked: bool) -> bool {
+        fn tell_stop(&mut $self, asked: bool) -> bool {
             let told = $trainer.optimizer().flag_was_set();
             $changed.set_flag(asked);
             told || (asked && $trainer.optimizer().ranks().size() == 1)

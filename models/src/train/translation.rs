@@ -2,8 +2,7 @@
 
 use super::{
     error::failed,
-    facts::figure,
-    fit::{fit, Start, Step, Task},
+    fit::{fit, Start, StepFn, Task},
     ranks::{alone, or_leave, Share},
     translator::{Tally, Translator},
     Event, Facts, Number, Options, Persistence, Run, TrainError,
@@ -15,6 +14,7 @@ use crate::{
         BOS, EOS, UNK,
     },
     layers::DropoutRate,
+    report::number,
     search::SearchOptions,
 };
 use dfdx::prelude::Cache;
@@ -233,7 +233,7 @@ fn train_own<M: Translator>(
     let share = Share::of_rank(&ranks);
     let learner = |model: &M| Ok(M::Number::learner(model, options, batches, ranks)?);
     let mut start = Start::new(options, build, learner)?;
-    let settings = corpus.settings.clone().with("--dropout", figure(dropout.get()));
+    let settings = corpus.settings.clone().with("--dropout", number(dropout.get()));
     let task = Translating { corpus, buckets, share, settings, device: start.device.clone() };
     let run = fit(&mut start, &task, options, persistence, observer)?;
     Ok((run, start.model))
@@ -265,7 +265,7 @@ impl<M: Translator> Task<M, M::Device, M::Number> for Translating<'_, M::Device>
         &self,
         epoch: usize,
         skip: usize,
-        step: &mut Step<'_, M, M::Device, M::Number>,
+        step: &mut StepFn<'_, M, M::Device, M::Number>,
     ) -> Result<(), TrainError> {
         for (number, indices) in self.buckets.epoch(epoch).enumerate().skip(skip) {
             let batch = self.corpus.train.batch(self.share.of(&indices))?;

@@ -2,10 +2,9 @@
 
 use super::{
     cause::{decay, too_large},
-    facts::figure,
     rollback_steps, Options, Rule, Run,
 };
-use crate::report::{count, rates};
+use crate::report::{count, number, rates};
 use std::fmt;
 use tlr::{engine::RATES, Adaptation, Outcome};
 
@@ -276,7 +275,7 @@ fn still_rises(run: &Run) -> bool {
 }
 
 fn cause(options: &Options, run: &Run, fault: &Fault) -> String {
-    let (rate, decay) = (figure(options.rate), decay(options));
+    let (rate, decay) = (number(options.rate), decay(options));
     let too_few = || {
         let are = if options.epochs == 1 { "is" } else { "are" };
         format!("{} {are} too few", count(options.epochs, "epoch"))

@@ -15,8 +15,8 @@ use tlr_models::{
     layers::DropoutRate,
     report::Epoch,
     train::{
-        self, Base, Corpus, Event, Facts, InMemory, Mode, Net, Options, Persistence, Run, Shape,
-        Source, TrainError, Visit,
+        self, Base, Corpus, Event, Facts, InMemory, Mode, Net, Options, Persistence, Run,
+        ScheduleKind, Source, TrainError, Visit,
     },
     Seq2SeqTransformer,
 };
@@ -160,7 +160,7 @@ fn checkpoints_of_other_runs_are_refused() {
     other(Options { batch_size: 40, ..options() }, ["--batch-size was 20", "is 40"]);
     other(Options { ramp: false, ..options() }, ["--no-ramp was not given", "is given"]);
     // Without a schedule a run may have more epochs; a cosine is stretched by them.
-    let cosine = Options { schedule: Shape::Cosine, ..options() };
+    let cosine = Options { schedule: ScheduleKind::Cosine, ..options() };
     other(cosine, ["--schedule was constant", "is cosine"]);
     // Images of the same size, and settings that only the caller knows.
     let others = digits::draw(2, 200, 50).unwrap();

@@ -361,8 +361,8 @@ fn run_json_repeats_a_run() {
     let said = fs::read_to_string(&config).unwrap();
     for (from, to, says) in [
         ("\"mnist\"", "\"cifar\"", "is of cifar, and not of mnist"),
-        ("\"settings\"", "\"sayings\"", "no `settings`"),
-        ("\"fingerprint\"", "\"print\"", "no `fingerprint`"),
+        ("\"settings\"", "\"sayings\"", "missing field `settings`"),
+        ("\"fingerprint\"", "\"print\"", "missing field `fingerprint`"),
         ("\"damping\"", "\"dumping\"", "`dumping` is no setting of mnist"),
         ("\"damping\"", "\"help\"", "`help` is no setting of mnist"),
         ("\"limit\": 400", "\"limit\": null", "invalid value 'null' for '--limit <N>'"),

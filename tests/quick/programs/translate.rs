@@ -199,7 +199,7 @@ fn runs_are_compared() {
     for (from, lacks) in [("\"rate\"", "rate"), ("\"fingerprint\"", "fingerprint")] {
         fs::write(&path, whole.replace(from, "\"other\"")).unwrap();
         let message = failure(&compare(&["newton", "low"]));
-        assert!(message.contains(&format!("run.json has no `{lacks}`")), "{message}");
+        assert!(message.contains(&format!("run.json: missing field `{lacks}`")), "{message}");
     }
     fs::write(&path, "{}").unwrap();
     assert!(failure(&compare(&["low"])).contains("train the run again"));

@@ -1,4 +1,4 @@
-//! What can go wrong. This module depends on no other.
+//! What can go wrong. This module depends on no other but the range of rates.
 
 mod changed;
 mod checkpoint;
@@ -11,6 +11,7 @@ pub use checkpoint::{CheckpointError, Difference};
 pub use device::DeviceError;
 pub use parallel::ParallelError;
 
+use crate::rates::RATES;
 use serde::{Deserialize, Serialize};
 use std::{fmt, path::PathBuf};
 use words::{hint, overflow, plural, shown};
@@ -66,7 +67,10 @@ pub enum Error {
     },
     /// A group's starting rate is zero, negative, not finite, or outside
     /// [`RATES`](crate::engine::RATES).
-    #[error("the starting learning rate of `{group}` must be in [1e-30, 1e30], not {rate:e}")]
+    #[error(
+        "the starting learning rate of `{group}` must be in [{:e}, {:e}], not {rate:e}",
+        RATES.start(), RATES.end()
+    )]
     Rate {
         /// The group's name: a layer's path, or `model`.
         group: String,

@@ -76,7 +76,7 @@ pub struct DataParallel<Opt: TunableOptimizer, C> {
     pub(super) optimizer: Opt,
     pub(super) ranks: Ranks<C>,
     pub(super) settings: ParallelSettings,
-    pub(super) next: NextBatch,
+    pub(super) next: OwnNextBatch,
     pub(super) last: LastBatch,
     /// Digest of the model and the settings, as the last window began. None before the first step.
     pub(super) setup: Option<u64>,
@@ -95,7 +95,7 @@ pub(super) struct ParallelSettings {
 
 /// What this rank was told of its next batch.
 #[derive(Default)]
-pub(super) struct NextBatch {
+pub(super) struct OwnNextBatch {
     /// The weight, if it was set.
     pub(super) weight: Option<f64>,
     /// The flag that is sent with this batch, and with the batches after it.
@@ -157,7 +157,7 @@ where
                 plan: Plan { bucket: BUCKET, compression: Compression::None },
                 sharded: false,
             },
-            next: NextBatch::default(),
+            next: OwnNextBatch::default(),
             last: LastBatch::default(),
             setup: None,
             flat: Vec::new(),

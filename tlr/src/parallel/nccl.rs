@@ -3,7 +3,7 @@
 use super::{
     letters::Letter,
     patience::{Patience, NAP},
-    wires::{Wires, PIECE_BYTES},
+    wires::{Wires, NCCL_PIECE_BYTES},
     Communicator, LinkError,
 };
 use std::{collections::VecDeque, fmt, time::Instant};
@@ -147,7 +147,7 @@ impl<C: Communicator> Nccl<C> {
             }
             self.flying = None;
             if let Some(OtherRank { leaving, sent, .. }) = self.others.get_mut(to) {
-                *sent += PIECE_BYTES;
+                *sent += NCCL_PIECE_BYTES;
                 if leaving.front().is_none_or(|message| *sent >= message.len()) {
                     leaving.pop_front();
                     *sent = 0;
@@ -160,7 +160,7 @@ impl<C: Communicator> Nccl<C> {
             return Err(format!("rank {to} asks for what was not sent to it"));
         };
         self.flying = Some((to, false));
-        self.wires.send(to, rest.get(..PIECE_BYTES).unwrap_or(rest))
+        self.wires.send(to, rest.get(..NCCL_PIECE_BYTES).unwrap_or(rest))
     }
 
     /// Receives a long message, piece by piece. None if it can no longer come.
@@ -171,7 +171,7 @@ impl<C: Communicator> Nccl<C> {
         deadline: Instant,
     ) -> Result<Option<Vec<u8>>, LinkError> {
         let mut message = vec![0; len];
-        for piece in message.chunks_mut(PIECE_BYTES) {
+        for piece in message.chunks_mut(NCCL_PIECE_BYTES) {
             // The GPU waits for the piece before the other rank is asked for it.
             self.wires.receive(from, piece.len()).map_err(|words| self.break_off(words))?;
             self.write(from, Letter::Asks)?;

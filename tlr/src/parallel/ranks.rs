@@ -45,7 +45,7 @@ pub struct Ranks<C> {
 }
 
 /// Bytes of a copy that are sent at a time.
-const PIECE_BYTES: usize = 4 << 20;
+const COPY_PIECE_BYTES: usize = 4 << 20;
 
 impl<C> Clone for Ranks<C> {
     fn clone(&self) -> Self {
@@ -167,13 +167,14 @@ impl<C: Communicator> Ranks<C> {
             link.send(*child, Kind::Copy, &len.to_le_bytes())?;
         }
         let len = usize::try_from(len).unwrap_or(usize::MAX);
-        for begin in (0..len).step_by(PIECE_BYTES) {
+        for begin in (0..len).step_by(COPY_PIECE_BYTES) {
             if let Some(parent) = parent {
                 let piece = link.receive(parent, Kind::Copy)?;
                 bytes.extend_from_slice(piece.get(HEAD..).unwrap_or_default());
                 link.send(parent, Kind::Received, &[])?;
             }
-            let piece = bytes.get(begin..len.min(begin + PIECE_BYTES)).unwrap_or_default().to_vec();
+            let piece =
+                bytes.get(begin..len.min(begin + COPY_PIECE_BYTES)).unwrap_or_default().to_vec();
             for child in &children {
                 link.send(*child, Kind::Copy, &piece)?;
             }
@@ -191,7 +192,7 @@ impl<C: Communicator> Ranks<C> {
         let mut all = Vec::new();
         if self.rank > 0 {
             link.send(0, Kind::Copy, &(own.len() as u64).to_le_bytes())?;
-            for piece in own.chunks(PIECE_BYTES) {
+            for piece in own.chunks(COPY_PIECE_BYTES) {
                 link.send(0, Kind::Copy, piece)?;
             }
         } else {
@@ -199,7 +200,7 @@ impl<C: Communicator> Ranks<C> {
                 let said = link.receive(from, Kind::Copy)?.split_off(HEAD);
                 let len = said.try_into().map_or(0, u64::from_le_bytes);
                 let mut bytes = Vec::new();
-                for _ in (0..len).step_by(PIECE_BYTES) {
+                for _ in (0..len).step_by(COPY_PIECE_BYTES) {
                     let piece = link.receive(from, Kind::Copy)?;
                     bytes.extend_from_slice(piece.get(HEAD..).unwrap_or_default());
                 }

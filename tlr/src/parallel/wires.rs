@@ -34,7 +34,7 @@ use std::{
 };
 
 /// The bytes of a piece: a part of a bucket of the default size, and the message's head.
-pub(super) const PIECE_BYTES: usize = (1 << 20) + 64;
+pub(super) const NCCL_PIECE_BYTES: usize = (1 << 20) + 64;
 
 /// What tells NCCL which communicator is meant.
 pub(super) type Id = [u8; 128];
@@ -60,7 +60,7 @@ type Handle = Box<AtomicPtr<nccl::ncclComm>>;
 /// One direction.
 struct Channel {
     stream: cuda::CUstream,
-    /// `PIECE_BYTES` bytes on the GPU.
+    /// `NCCL_PIECE_BYTES` bytes on the GPU.
     memory: cuda::CUdeviceptr,
     /// The rank in whose communicator an operation is on its way.
     running: Option<usize>,
@@ -122,14 +122,14 @@ impl Wires {
         self.bind()?;
         let communicator = self.communicator(self.rank)?;
         let to = c_int::try_from(to).map_err(|_| "too many ranks")?;
-        if self.outward.running.is_some() || piece.len() > PIECE_BYTES {
+        if self.outward.running.is_some() || piece.len() > NCCL_PIECE_BYTES {
             return Err("a piece is on its way already, or this one is too long".to_owned());
         }
         let Channel { stream, memory, .. } = self.outward;
-        // SAFETY: `memory` has room for `PIECE_BYTES`, and `piece` has no more. No operation reads
-        // it: the last one is through, which `running` says. The stream has nothing but this copy,
-        // which is waited for, so `piece` is borrowed for long enough. NCCL then reads `memory`,
-        // which is neither written nor freed before the operation is through.
+        // SAFETY: `memory` has room for `NCCL_PIECE_BYTES`, and `piece` has no more. No operation
+        // reads it: the last one is through, which `running` says. The stream has nothing but this
+        // copy, which is waited for, so `piece` is borrowed for long enough. NCCL then reads
+        // `memory`, which is neither written nor freed before the operation is through.
         #[allow(unsafe_code)]
         let result = unsafe {
             result::memcpy_htod_async(memory, piece, stream).map_err(cuda_words)?;
@@ -146,11 +146,11 @@ impl Wires {
         self.bind()?;
         let communicator = self.communicator(from)?;
         let number = c_int::try_from(from).map_err(|_| "too many ranks")?;
-        if self.inward.running.is_some() || len > PIECE_BYTES {
+        if self.inward.running.is_some() || len > NCCL_PIECE_BYTES {
             return Err("a piece is on its way already, or this one is too long".to_owned());
         }
         let Channel { stream, memory, .. } = self.inward;
-        // SAFETY: `memory` has room for `PIECE_BYTES`, which are at least `len`. It is neither
+        // SAFETY: `memory` has room for `NCCL_PIECE_BYTES`, which are at least `len`. It is neither
         // read, written nor freed before the operation is through, which `running` says.
         #[allow(unsafe_code)]
         let result = unsafe {
@@ -176,7 +176,7 @@ impl Wires {
             return Ok(false);
         }
         let Channel { stream, memory, .. } = self.inward;
-        let piece = piece.get_mut(..PIECE_BYTES.min(piece.len())).unwrap_or_default();
+        let piece = piece.get_mut(..NCCL_PIECE_BYTES.min(piece.len())).unwrap_or_default();
         // SAFETY: `memory` has at least as many bytes as `piece`, and no operation writes to them:
         // it is through. The stream has nothing but this copy, which is waited for, so `piece` is
         // borrowed for long enough.
@@ -272,7 +272,7 @@ impl Channel {
         // another one, which is not possible with memory of a pool. SAFETY: the bytes are written
         // before they are read: by a copy, or by NCCL.
         #[allow(unsafe_code)]
-        let memory = unsafe { result::malloc_sync(PIECE_BYTES) }.map_err(cuda_words)?;
+        let memory = unsafe { result::malloc_sync(NCCL_PIECE_BYTES) }.map_err(cuda_words)?;
         Ok(Self { stream, memory, running: None })
     }
 

@@ -57,7 +57,7 @@ fn seeds_of_other_contenders_are_left_out() {
         record("tlr-sgd", 2, Some(1.5)),
     ];
     let records: Vec<_> = records.iter().collect();
-    let runs = Runs::new(&records, &[], "heavy-tails", "drawn");
+    let runs = TaskRuns::new(&records, &[], "heavy-tails", "drawn");
     assert_eq!(runs.seeds, BTreeSet::from([0, 2]));
     assert!(runs.of("tlr-adam").is_empty());
 }

@@ -9,10 +9,13 @@ mod words;
 
 pub use paper::paper_html;
 
-use super::{Category, Findings, OfTask, Scale};
+use super::{
+    contenders::{by_hand, NADAMW_RATES, SGD_MOMENTUM, SGD_RATES},
+    Category, Findings, OfTask,
+};
 use crate::report::{count, svg::escaped};
 use std::fmt::Write;
-use words::{percent, regret_of};
+use words::{listed, percent, regret_of};
 
 /// The page, as HTML.
 ///
@@ -27,7 +30,7 @@ pub fn html(findings: &Findings) -> String {
     let mut page = head("A learned rate beside its peers and a search by hand");
     summary(&mut page, findings);
     page += "<h2>Everyone</h2>\n";
-    page += EVERYONE;
+    page += &everyone();
     page += &tables::everyone(findings);
     page += "<h2>How far from the best by hand</h2>\n";
     page += &figure(
@@ -46,7 +49,7 @@ pub fn html(findings: &Findings) -> String {
     page += "<p>The rate that an optimizer is made with should not matter: the first steps look \
              for a better one. Mean final loss of <code>tlr-sgd</code> from each.</p>\n";
     page += &tables::starts(findings);
-    page += NOTES;
+    page += &notes();
     page += "</main>\n</body>\n</html>\n";
     page
 }
@@ -82,22 +85,34 @@ fn head(title: &str) -> String {
     format!("{HEAD}<title>tlr: {title}</title>\n</head>\n<body>\n<main>\n<h1>{title}</h1>\n")
 }
 
-const EVERYONE: &str = "<p>Regret is how much worse the final loss is than that of the best of \
-    the points tried by hand, 26 of them, on the same task, as a part of it; below 0 is better \
-    than by hand. <em>Settings</em> are the numbers that have to be chosen; a published \
-    default counts. The area is that of the profile below, 1 at most. The time of a step is a \
-    multiple of plain SGD's, as the peers' host computes it.</p>\n";
+fn everyone() -> String {
+    format!(
+        "<p>Regret is how much worse the final loss is than that of the best of the points tried \
+         by hand, {} of them, on the same task, as a part of it; below 0 is better than by hand. \
+         <em>Settings</em> are the numbers that have to be chosen; a published default counts. \
+         The area is that of the profile below, 1 at most. The time of a step is a multiple of \
+         plain SGD's, as the peers' host computes it.</p>\n",
+        by_hand().len()
+    )
+}
 
 const PROFILE: &str =
     "<p>The target of a task is the loss that the best by hand has at nine tenths \
     of its budget. A curve shows on how many tasks each reaches it in at most τ times the steps of \
     the fastest one.</p>\n";
 
-const NOTES: &str = "<h2>How this was made</h2>\n<ul>\n\
-    <li>The points of the search by hand: NAdamW with a cosine at 0.1, 0.03, 0.01, 0.003, 0.001 \
-    and 0.0003; SGD at 1, 0.3, 0.1, 0.03 and 0.01, with and without momentum 0.9, constant or \
-    with a cosine. The best is chosen by the very losses that are compared, which flatters \
-    it.</li>\n\
+fn notes() -> String {
+    format!(
+        "<h2>How this was made</h2>\n<ul>\n\
+         <li>The points of the search by hand: NAdamW with a cosine at {}; SGD at {}, with and \
+         without momentum {SGD_MOMENTUM}, constant or with a cosine. The best is chosen by the \
+         very losses that are compared, which flatters it.</li>\n{NOTES}",
+        listed(&NADAMW_RATES),
+        listed(&SGD_RATES)
+    )
+}
+
+const NOTES: &str = "\
     <li>Everyone begins at the same weights and sees the same batches. Peers have the defaults of \
     their packages. What averages weights is tested at the average.</li>\n\
     <li>A run is tested 20 times, on examples that it is not trained on. Tests are not timed. A \
@@ -142,11 +157,7 @@ fn summary(page: &mut String, findings: &Findings) {
         true => count(most, "seed"),
         false => format!("{least} to {}", count(most, "seed")),
     };
-    let scale = match findings.scale {
-        Scale::Smoke => "smoke, which says nothing but that the program works",
-        Scale::Small => "small",
-        Scale::Paper => "as in publications",
-    };
+    let scale = words::scale(findings.scale);
     let _ = writeln!(
         page,
         "<p>{}, {}, {seeds} a task; scale: {scale}. This library is given \
@@ -271,6 +282,7 @@ fn of_task(page: &mut String, findings: &Findings, task: &OfTask) {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::lab::Scale;
 
     #[test]
     fn shares_are_told_with_their_sign() {

@@ -9,7 +9,7 @@ use super::{
 use crate::{
     lab::{
         paper::{Exhibit, Panel, Quantity, Series},
-        Category, Record, Results, Scale,
+        Category, Record, Results,
     },
     report::{count, svg::escaped},
 };
@@ -28,11 +28,7 @@ pub fn paper_html(exhibits: &[Exhibit], results: &Results) -> String {
     let runs = Runs::of(results);
     let shown: Vec<_> = exhibits.iter().filter(|exhibit| runs.has_some(exhibit)).collect();
     let mut page = head("The paper's figures and tables, made anew");
-    let scale = match results.scale() {
-        Scale::Smoke => "smoke, which says nothing but that the program works",
-        Scale::Small => "small: the paper's settings with less data, and smaller networks",
-        Scale::Paper => "the paper's",
-    };
+    let scale = super::words::scale(results.scale());
     let seconds: f64 = runs.records.iter().map(|record| record.seconds).sum();
     let _ = writeln!(
         page,

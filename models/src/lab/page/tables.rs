@@ -2,8 +2,9 @@
 
 use super::words::{percent, regret_of};
 use crate::{
-    lab::{measures::spread, Category, Findings, OfTask, Score},
+    lab::{contender::ours, measures::spread, Category, Findings, OfTask, Score},
     report::svg::escaped,
+    train::Base,
 };
 use std::fmt::Write;
 
@@ -131,10 +132,11 @@ pub(super) fn of_task(findings: &Findings, task: &OfTask) -> String {
 
 /// Our plain SGD from each starting rate, task by task.
 pub(super) fn starts(findings: &Findings) -> String {
+    let usual = format!("{:e}", ours(Base::Sgd).rate);
     let all = findings.competitors.iter().enumerate();
     let starts: Vec<_> = all
         .filter(|(_, one)| one.category == Category::Starts || one.name == "tlr-sgd")
-        .map(|(index, one)| (index, one.name.strip_prefix("tlr-sgd-from-").unwrap_or("1e-6")))
+        .map(|(index, one)| (index, one.name.strip_prefix("tlr-sgd-from-").unwrap_or(&usual)))
         .collect();
     let mut headings = vec![""];
     headings.extend(starts.iter().map(|(_, start)| *start));

@@ -1,6 +1,25 @@
-//! Words of the page: shares in percent, and phrases on regrets.
+//! Words of the pages: scales, lists, shares in percent, and phrases on regrets.
 
-use crate::lab::{measures::median, Findings};
+use crate::lab::{measures::median, Findings, Scale};
+
+/// What a scale is, in a few words.
+pub(super) fn scale(scale: Scale) -> &'static str {
+    match scale {
+        Scale::Smoke => "smoke, which says nothing but that the program works",
+        Scale::Small => "small, with less data and smaller networks than in publications",
+        Scale::Paper => "as in publications",
+    }
+}
+
+/// Numbers with commas between them, and `and` before the last one.
+pub(super) fn listed(numbers: &[f64]) -> String {
+    let mut words: Vec<_> = numbers.iter().map(f64::to_string).collect();
+    let last = words.pop().unwrap_or_default();
+    match words.is_empty() {
+        true => last,
+        false => format!("{} and {last}", words.join(", ")),
+    }
+}
 
 /// A share in percent, with its sign.
 pub(super) fn percent(share: f64) -> String {

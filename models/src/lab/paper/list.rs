@@ -9,7 +9,7 @@ use crate::{
         tasks::paper::{CIFAR, MNIST, PICTURES, TRANSLATION},
         Category, Contender, Scale, Task,
     },
-    train::{Base, Mode, Options, Rule, Shape},
+    train::{Base, Mode, Options, Rule, ScheduleKind},
 };
 use Quantity::{Accuracy, Rate, Testing, Training};
 
@@ -197,7 +197,7 @@ fn plainly(label: &str, name: &str, rule: impl Into<AnyPeer>) -> Series {
 
 /// The paper's optimizers for images: the learned rate of both kinds, and what it is compared with.
 fn of_images(line_search: bool) -> Vec<Series> {
-    let multistep = Options { schedule: Shape::MultiStep, ..constant(Base::Sgd, 0.1) };
+    let multistep = Options { schedule: ScheduleKind::MultiStep, ..constant(Base::Sgd, 0.1) };
     let mut all = vec![
         Series::new("tlr around SGD", Contender::of(ours(Base::Sgd))),
         Series::new("the paper's rule, from 0.1", Contender::of(printed(0.1))),
@@ -279,7 +279,7 @@ fn ablations(title: &'static str, task: Task) -> Exhibit {
     let variants = [
         ("this library", ours),
         ("a rate a layer", Options { mode: Mode::PerLayer, ..ours }),
-        ("no horizon", Options { schedule: Shape::Constant, ..ours }),
+        ("no horizon", Options { schedule: ScheduleKind::Constant, ..ours }),
         ("no safeguard", Options { safeguard: false, ..ours }),
         ("no ramp", Options { ramp: false, ..ours }),
         ("no ramp, no safeguard", Options { ramp: false, safeguard: false, ..ours }),

@@ -29,8 +29,8 @@ pub(super) fn open(folders: &Folders, scale: Scale, place: Place) -> Opened {
     let folder = Folder::open(&dir)?;
     let [side, batch, epochs] = scale.pick([32, 4, 1], [32, 16, 6], [224, 96, 80]);
     at_place!(place, D => match folder.train.classes().len() {
-        ..=10 => of_folder::<ResNet50<10, f32, D>>(name, folder, side, batch, epochs),
-        _ if LARGE => of_folder::<ResNet50<1000, f32, D>>(name, folder, side, batch, epochs),
+        ..=10 => folder_task::<ResNet50<10, f32, D>>(name, folder, side, batch, epochs),
+        _ if LARGE => folder_task::<ResNet50<1000, f32, D>>(name, folder, side, batch, epochs),
         _ => Err(TrainError::OnlyRelease),
     })
 }
@@ -44,7 +44,7 @@ fn drawn(folders: &Folders, scale: Scale) -> Result<PathBuf, TrainError> {
     Ok(dir)
 }
 
-fn of_folder<M: Network<Number = f32, Device: TaskDevice>>(
+fn folder_task<M: Network<Number = f32, Device: TaskDevice>>(
     name: &'static str,
     folder: Folder,
     side: usize,
@@ -55,11 +55,11 @@ fn of_folder<M: Network<Number = f32, Device: TaskDevice>>(
     let budget = Budget { epochs, batches };
     let preparation = Preparation::square(side as u32);
     let model = PhantomData::<fn() -> M>;
-    Ok(Box::new(OfFolder { name, folder, preparation, batch, budget, model }))
+    Ok(Box::new(FolderTask { name, folder, preparation, batch, budget, model }))
 }
 
 /// Pictures in files, decoded as they are needed.
-struct OfFolder<M> {
+struct FolderTask<M> {
     name: &'static str,
     folder: Folder,
     preparation: Preparation,
@@ -71,7 +71,7 @@ struct OfFolder<M> {
 /// The pixels and the labels of some pictures, and the shape of all.
 type Read = (Vec<f32>, Vec<usize>, [usize; 4]);
 
-impl<M> OfFolder<M> {
+impl<M> FolderTask<M> {
     /// Reads some pictures.
     fn read(&self, pictures: &Pictures, numbers: &[usize], crop: Crop) -> Result<Read, TrainError> {
         let mut pixels = Vec::new();
@@ -85,7 +85,7 @@ impl<M> OfFolder<M> {
     }
 }
 
-impl<M: Network<Number = f32, Device: TaskDevice>> Problem for OfFolder<M> {
+impl<M: Network<Number = f32, Device: TaskDevice>> Problem for FolderTask<M> {
     type Device = M::Device;
     type Model = M;
 

@@ -32,9 +32,9 @@ pub(super) fn tasks() -> Vec<Task> {
                 let data = digits_of(folders, scale, [6_400, 60_000])?;
                 match scale {
                     Scale::Paper if LARGE => {
-                        at_place!(place, D => pictures::<Net<D>>(data, 128, 20))
+                        at_place!(place, D => image_task::<Net<D>>(data, 128, 20))
                     }
-                    _ => at_place!(place, D => pictures::<SmallMlp<D>>(data, 64, 4)),
+                    _ => at_place!(place, D => image_task::<SmallMlp<D>>(data, 64, 4)),
                 }
             },
         },
@@ -47,9 +47,9 @@ pub(super) fn tasks() -> Vec<Task> {
                 let data = digits_of(folders, scale, [2_000, 2_000])?;
                 match scale {
                     Scale::Paper if LARGE => {
-                        at_place!(place, D => pictures::<Net<D>>(data, 128, 20))
+                        at_place!(place, D => image_task::<Net<D>>(data, 128, 20))
                     }
-                    _ => at_place!(place, D => pictures::<SmallMlp<D>>(data, 50, 8)),
+                    _ => at_place!(place, D => image_task::<SmallMlp<D>>(data, 50, 8)),
                 }
             },
         },
@@ -60,7 +60,7 @@ pub(super) fn tasks() -> Vec<Task> {
             on_gpu: false,
             open: |folders, scale, _| {
                 let data = digits_of(folders, scale, [12_800, 60_000])?;
-                pictures::<Logistic>(data, 128, scale.pick(4, 4, 10))
+                image_task::<Logistic>(data, 128, scale.pick(4, 4, 10))
             },
         },
         Task {
@@ -72,8 +72,8 @@ pub(super) fn tasks() -> Vec<Task> {
             open: |folders, scale, _| {
                 let data = digits_of(folders, scale, [6_400, 60_000])?;
                 match scale {
-                    Scale::Paper if LARGE => pictures::<Deep<1000>>(data, 128, 10),
-                    _ => pictures::<Deep<128>>(data, 64, 4),
+                    Scale::Paper if LARGE => image_task::<Deep<1000>>(data, 128, 10),
+                    _ => image_task::<Deep<128>>(data, 64, 4),
                 }
             },
         },
@@ -85,7 +85,7 @@ pub(super) fn tasks() -> Vec<Task> {
             open: |_, scale, _| {
                 let [train, test] = scale.pick([256, 64], [3_200, 500], [20_000, 4_000]);
                 let data = ("drawn digits", drawn::draw(0, train, test)?);
-                pictures::<SmallConv<f32, Cpu>>(data, 32, scale.pick(2, 2, 5))
+                image_task::<SmallConv<f32, Cpu>>(data, 32, scale.pick(2, 2, 5))
             },
         },
         Task {
@@ -120,7 +120,7 @@ fn residual(name: &'static str, data: Dataset, scale: Scale, place: Place) -> Op
         Scale::Paper => (data, 128, 10),
         _ => (Dataset::new(halved(&data.train)?, halved(&data.test)?)?, 32, 2),
     };
-    at_place!(place, D => pictures::<Wrn10x1<10, f32, D>>((name, data), batch, epochs))
+    at_place!(place, D => image_task::<Wrn10x1<10, f32, D>>((name, data), batch, epochs))
 }
 
 /// MNIST's digits: `small` images to train on at the small scale, and `paper` at full scale.
@@ -146,7 +146,7 @@ pub(super) fn digits(
     Ok(("MNIST", Dataset::new(data.train.take(train)?, data.test.take(test)?)?))
 }
 
-pub(super) fn pictures<M: Network<Number = f32, Device: TaskDevice>>(
+pub(super) fn image_task<M: Network<Number = f32, Device: TaskDevice>>(
     data: (&'static str, Dataset),
     batch: usize,
     epochs: usize,
@@ -165,11 +165,11 @@ pub(super) fn classified<M: Network<Number = f32, Device: TaskDevice>>(
     let budget = Budget { epochs, batches };
     let scaling = data.train.scaling();
     let model = PhantomData::<fn() -> M>;
-    Ok(Box::new(Pictures { name, data, scaling, batch, budget, augmented, model }))
+    Ok(Box::new(ImageTask { name, data, scaling, batch, budget, augmented, model }))
 }
 
 /// Images to classify.
-struct Pictures<M> {
+struct ImageTask<M> {
     name: &'static str,
     data: Dataset,
     scaling: Scaling,
@@ -179,7 +179,7 @@ struct Pictures<M> {
     model: PhantomData<fn() -> M>,
 }
 
-impl<M: Network<Number = f32, Device: TaskDevice>> Problem for Pictures<M> {
+impl<M: Network<Number = f32, Device: TaskDevice>> Problem for ImageTask<M> {
     type Device = M::Device;
     type Model = M;
 

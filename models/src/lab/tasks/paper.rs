@@ -4,7 +4,7 @@
 use super::{
     folder,
     halved::halved,
-    images::{classified, digits_of, pictures},
+    images::{classified, digits_of, image_task},
     models::SmallMlp,
     sentences::sentences,
     task::{Task, LARGE},
@@ -87,8 +87,8 @@ const fn mnist<const BATCH: usize>() -> Task {
             let data = digits_of(folders, scale, [25_600, 60_000])?;
             let epochs = scale.pick(2, 10, 20);
             at_place!(place, D => match scale {
-                Scale::Smoke => pictures::<SmallMlp<D>>(data, BATCH, epochs),
-                _ => pictures::<Net<D>>(data, BATCH, epochs),
+                Scale::Smoke => image_task::<SmallMlp<D>>(data, BATCH, epochs),
+                _ => image_task::<Net<D>>(data, BATCH, epochs),
             })
         },
     }
@@ -122,8 +122,8 @@ const fn cifar<const BATCH: usize>() -> Task {
             let epochs = scale.pick(1, 8, 8);
             let (classes, data) = (data.train.classes(), (name, data));
             at_place!(place, D => match classes {
-                ..=10 => pictures::<Wrn10x1<10, f32, D>>(data, BATCH, epochs),
-                _ if LARGE => pictures::<Wrn10x1<100, f32, D>>(data, BATCH, epochs),
+                ..=10 => image_task::<Wrn10x1<10, f32, D>>(data, BATCH, epochs),
+                _ if LARGE => image_task::<Wrn10x1<100, f32, D>>(data, BATCH, epochs),
                 _ => Err(TrainError::OnlyRelease),
             })
         },

@@ -4,6 +4,7 @@
 mod hypergradient;
 mod newton;
 
+pub use crate::rates::RATES;
 pub use hypergradient::HypergradientRule;
 pub use newton::{NewtonForm, NewtonRule};
 
@@ -12,18 +13,6 @@ use super::{
     products::DirectionProducts,
 };
 use crate::error::Error;
-use std::ops::RangeInclusive;
-
-/// Every rate a group can have, whatever the rule answers. The range is wide enough never to matter
-/// in training, and it is the reason that a rate cannot vanish or overflow.
-///
-/// # Example
-/// ```
-/// use tlr::engine::RATES;
-///
-/// assert!(RATES.contains(&1e-6) && !RATES.contains(&0.0));
-/// ```
-pub const RATES: RangeInclusive<f64> = 1e-30..=1e30;
 
 /// How a rate moves, given the dot products of two windows.
 ///

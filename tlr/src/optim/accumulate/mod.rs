@@ -66,23 +66,23 @@ pub struct Accumulate<Opt> {
     /// The number of batches in a step.
     batches: u64,
     gathered: GatheredGradients,
-    next: NextBatch,
+    next: BatchInStep,
     /// The weight of this rank's last batch. An exact step takes the gradients of that batch twice.
     last_weight: f64,
     /// What was gathered before a trial, and what was known of its batch.
-    before_trial: Option<(GatheredGradients, NextBatch)>,
+    before_trial: Option<(GatheredGradients, BatchInStep)>,
 }
 
-/// What is known of the next batch.
+/// What is known of the next batch: how it counts in its step, and whether it completes it.
 #[derive(Clone, Copy, Debug)]
-struct NextBatch {
+struct BatchInStep {
     weight: f64,
     /// The sum of the weights of all ranks, where gradients are averaged over ranks.
     of_all_ranks: Option<f64>,
     completes: bool,
 }
 
-impl Default for NextBatch {
+impl Default for BatchInStep {
     fn default() -> Self {
         Self { weight: 1.0, of_all_ranks: None, completes: false }
     }
@@ -111,7 +111,7 @@ impl<Opt> Accumulate<Opt> {
     }
 
     fn with(optimizer: Opt, batches: u64) -> Self {
-        let (gathered, next) = (GatheredGradients::default(), NextBatch::default());
+        let (gathered, next) = (GatheredGradients::default(), BatchInStep::default());
         Self { optimizer, batches, gathered, next, last_weight: 1.0, before_trial: None }
     }
 
@@ -147,7 +147,7 @@ impl<Opt> Accumulate<Opt> {
 
     fn forget_sums(&mut self) {
         self.gathered = GatheredGradients::default();
-        self.next = NextBatch::default();
+        self.next = BatchInStep::default();
     }
 }
 
@@ -225,7 +225,7 @@ where
         self.gathered.add(model, gradients, weight)?;
         self.gathered.batches += 1;
         self.gathered.weight += weight;
-        self.next = NextBatch::default();
+        self.next = BatchInStep::default();
         Ok(())
     }
 
@@ -308,7 +308,7 @@ where
         self.gathered.batches = 0;
         self.gathered.weight = 0.0;
         self.gathered.sums.values_mut().for_each(|sum| sum.fill(0.0));
-        self.next = NextBatch::default();
+        self.next = BatchInStep::default();
         Ok(())
     }
 
