@@ -4,8 +4,8 @@ use super::{Communicator, DataParallel};
 use crate::{
     error::Error,
     optim::{
-        average_alone, forward, gradients, update_alone, CompleteGradients, ErrOf, OptimizerState,
-        OverRanks, RestoreError, Resumable, Shards, StepFigures, TunableOptimizer, WeighBatches,
+        average_alone, forward, gradients, update_alone, CompleteGradients, ErrOf, GatherBatches,
+        OptimizerState, OverRanks, RestoreError, Resumable, Shards, StepFigures, TunableOptimizer, WeighBatches,
     },
     tensors::{Backend, Element},
 };
@@ -131,6 +131,15 @@ where
 {
     fn weigh_next(&mut self, weight: f64) -> Result<(), Error> {
         self.weigh_next(weight)
+    }
+}
+
+impl<Opt, C> GatherBatches for DataParallel<Opt, C>
+where
+    Opt: TunableOptimizer + GatherBatches,
+{
+    fn complete_with_next(&mut self) {
+        self.optimizer.complete_with_next();
     }
 }
 

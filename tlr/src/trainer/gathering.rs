@@ -1,15 +1,14 @@
-//! The weight of the next batch, for a trainer around [`Accumulate`] or over several ranks.
+//! What a trainer is told of the next batch: its weight, and that it completes its step.
 
 use super::Trainer;
 use crate::{
     error::Error,
-    optim::{Accumulate, TunableOptimizer, WeighBatches},
-    tensors::Backend,
+    optim::{GatherBatches, TunableOptimizer, WeighBatches},
 };
 
 impl<Opt: TunableOptimizer + WeighBatches, R> Trainer<Opt, R> {
     /// Sets the weight of the next batch in the mean gradient of its step: see
-    /// [`Accumulate::weigh_next`] and
+    /// [`Accumulate::weigh_next`](crate::optim::Accumulate::weigh_next) and
     /// [`DataParallel::weigh_next`](crate::DataParallel::weigh_next).
     ///
     /// # Errors
@@ -73,12 +72,9 @@ impl<Opt: TunableOptimizer + WeighBatches, R> Trainer<Opt, R> {
     }
 }
 
-impl<Opt: TunableOptimizer, R> Trainer<Accumulate<Opt>, R>
-where
-    Opt::Device: Backend<Opt::Dtype>,
-{
+impl<Opt: TunableOptimizer + GatherBatches, R> Trainer<Opt, R> {
     /// The next batch completes its step, however few are gathered:
-    /// [`Accumulate::complete_with_next`].
+    /// [`Accumulate::complete_with_next`](crate::optim::Accumulate::complete_with_next).
     ///
     /// Example: [`weigh_next`](Self::weigh_next).
     pub fn complete_with_next(&mut self) {

@@ -10,8 +10,9 @@ use support::{
     values::{bits, gradients, vector, weights, Vector},
 };
 use tlr::{
-    optim::{Accumulate, Adam, Clip, Resumable, Sgd},
-    Error, Newton, PerLayer, TunableOptimizer,
+    optim::{Accumulate, Adam, Clip, GatherBatches, Resumable, Sgd},
+    parallel::{Alone, Ranks},
+    DataParallel, Error, Newton, PerLayer, TunableOptimizer,
 };
 
 /// Three batches a step against one step on their mean: the same weights to the bit, and none in
@@ -188,29 +189,41 @@ fn the_heaviest_batches_can_be_saved() {
 }
 
 /// An epoch of seven batches in steps of three: the last step has one, and the next epoch's first
-/// has three again. Fails if the last batch waits for others, if its mean is over three, or if the
-/// word is kept for a later batch.
+/// has three again. Fails if the last batch waits for others, if its mean is over three, if the
+/// word is kept for a later batch, or if an optimizer around does not hand it on.
 #[test]
 fn an_epoch_ends_with_the_batches_that_are_left() {
-    let mut model: Vector<1> = vector(&[0.0]);
-    let accumulate = Accumulate::new(sgd(&model, 1.0), 3).unwrap();
-    let mut opt = Newton::new(&model, accumulate, config(100)).unwrap();
-    let mut seen = Vec::new();
-    for epoch in 0..2 {
-        for batch in 0..7 {
-            if batch == 6 {
-                opt.complete_with_next();
+    fn check<Opt>(model: &Vector<1>, optimizer: Opt)
+    where
+        Opt: TunableOptimizer<Model = Vector<1>, Dtype = f64, Device = Cpu> + GatherBatches,
+    {
+        let mut model = model.clone();
+        let mut opt = Newton::new(&model, optimizer, config(100)).unwrap();
+        let mut seen = Vec::new();
+        for epoch in 0..2 {
+            for batch in 0..7 {
+                if batch == 6 {
+                    opt.complete_with_next();
+                }
+                let before = weights(&model)[0];
+                let g = gradients(&model, &[[1.0, 2.0, 6.0, 4.0, 4.0, 7.0, 10.0][batch]]);
+                let made = opt.step(&mut model, &g, 1.0).unwrap() == tlr::Step::Made;
+                assert_eq!(made, batch % 3 == 2 || batch == 6, "{epoch} {batch}");
+                seen.push(before - weights(&model)[0]);
             }
-            let before = weights(&model)[0];
-            let g = gradients(&model, &[[1.0, 2.0, 6.0, 4.0, 4.0, 7.0, 10.0][batch]]);
-            let step = opt.step(&mut model, &g, 1.0).unwrap();
-            assert_eq!(step == tlr::Step::Made, batch % 3 == 2 || batch == 6, "{epoch} {batch}");
-            seen.push(before - weights(&model)[0]);
         }
+        let epoch = [0.0, 0.0, 3.0, 0.0, 0.0, 5.0, 10.0];
+        assert_eq!(seen, [epoch, epoch].concat());
+        assert_eq!(opt.steps(), 6);
+        assert!(opt.optimizer().only_gathers());
     }
-    let epoch = [0.0, 0.0, 3.0, 0.0, 0.0, 5.0, 10.0];
-    assert_eq!(seen, [epoch, epoch].concat());
-    assert_eq!((opt.steps(), opt.optimizer().gathered()), (6, 0));
+    let model: Vector<1> = vector(&[0.0]);
+    let accumulate = || Accumulate::new(sgd(&model, 1.0), 3).unwrap();
+    let parallel = || DataParallel::new(accumulate(), Ranks::new(Alone));
+    check(&model, accumulate());
+    check(&model, Clip::by_norm(accumulate(), 100.0).unwrap());
+    check(&model, parallel());
+    check(&model, Clip::by_value(parallel(), 100.0).unwrap());
 }
 
 /// What is told of a batch holds for the one that takes its place if its loss is not a number, and

@@ -39,7 +39,8 @@ use gathered::GatheredGradients;
 /// of each batch. `Accumulate<PerLayer<Sgd>>` keeps one count of batches, and
 /// `PerLayer<Accumulate<Sgd>>` keeps one count for each layer, as [`PerLayer`](crate::PerLayer)
 /// clones it.
-/// `Trainer::weigh_next` reaches an `Accumulate` that is the outermost optimizer, or within `Clip`.
+/// `Trainer::weigh_next` and `Trainer::complete_with_next` reach an `Accumulate` that is the
+/// outermost optimizer, or within `Clip`, and the latter also one within `DataParallel`.
 ///
 /// If a gradient is missing, the call is an error and gathers nothing.
 ///
@@ -133,8 +134,8 @@ impl<Opt> Accumulate<Opt> {
     /// step is made with the mean of those that there are. Like a
     /// [weight](Self::weigh_next), it applies to the next batch only.
     ///
-    /// Around an `Accumulate`,
-    /// [`Trainer::complete_with_next`](crate::Trainer::complete_with_next) does the same.
+    /// [`Trainer::complete_with_next`](crate::Trainer::complete_with_next) does the same, also
+    /// through a [`Clip`](super::Clip) around it: see [`GatherBatches`](super::GatherBatches).
     ///
     /// Example: [`weigh_next`](Self::weigh_next).
     pub fn complete_with_next(&mut self) {
