@@ -115,6 +115,16 @@ pub enum TrainError {
         /// Their classes.
         classes: usize,
     },
+    /// A label that the source shows is no class.
+    #[error(
+        "an image has the label {label}, but labels must lie in 0..{classes}: the first class is 0"
+    )]
+    Label {
+        /// The label.
+        label: usize,
+        /// How many classes there are.
+        classes: usize,
+    },
     /// The optimizer makes its steps on another number of ranks than the run has.
     #[error(
         "the run has {}, and the optimizer makes its steps on {}: the ranks would train different \

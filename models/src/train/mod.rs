@@ -122,7 +122,8 @@ fn prepare<M: Network>(
 ///
 /// # Errors
 /// Options or data that make no sense; [`TrainError::OtherShare`], if the source does not show this
-/// rank's share of each batch; training that [`tlr::Error`] ends.
+/// rank's share of each batch; [`TrainError::Label`], if it shows a label that is no class; training
+/// that [`tlr::Error`] ends.
 ///
 /// # Example
 /// ```
@@ -235,6 +236,7 @@ impl<M: Network> Task<M, M::Device, M::Number> for Images<'_, M::Device> {
     ) -> Result<(), TrainError> {
         let [channels, rows, columns] = self.source.shape();
         self.source.epoch(epoch, skip, &mut |pixels, labels| {
+            check_labels(labels, self.source.classes())?;
             step(labels.len(), &mut |model, gradients| {
                 let images = (pixels, [labels.len(), channels, rows, columns]);
                 let logits = model.train_logits(&self.device, images, gradients)?;
@@ -260,8 +262,9 @@ fn test<M: Network>(
     source: &dyn Source,
 ) -> Result<(f64, f64), TrainError> {
     let [channels, rows, columns] = source.shape();
-    let (mut loss, mut correct) = (0.0, 0);
+    let (mut loss, mut correct, mut shown) = (0.0, 0, 0);
     source.test(&mut |pixels, labels| {
+        check_labels(labels, source.classes())?;
         let logits = model.logits(device, (pixels, [labels.len(), channels, rows, columns]))?;
         let values: Vec<f32> = logits.as_vec().into_iter().map(M::Number::widened).collect();
         correct += values
@@ -272,17 +275,29 @@ fn test<M: Network>(
         let y = one_hot::<M>(device, labels)?;
         let mean = cross_entropy_with_logits_loss(logits, y).array().widened();
         loss += f64::from(mean) * labels.len() as f64;
+        shown += labels.len();
         Ok(())
     })?;
-    let count = source.test_len() as f64;
+    let count = shown as f64;
     Ok((loss / count, correct as f64 / count))
 }
 
+fn check_labels(labels: &[usize], classes: usize) -> Result<(), TrainError> {
+    match labels.iter().find(|label| **label >= classes) {
+        Some(&label) => Err(TrainError::Label { label, classes }),
+        None => Ok(()),
+    }
+}
+
 /// A row for each label, which is 1 at the label and 0 elsewhere.
+///
+/// # Errors
+/// A label that is no class of the model: a row of zeros would have a loss of 0 and teach nothing.
 pub(crate) fn one_hot<M: Network>(
     device: &M::Device,
     labels: &[usize],
 ) -> Result<Logits<NoneTape, M::Device, M::Number>, TrainError> {
+    check_labels(labels, M::CLASSES)?;
     let mut one_hot = vec![0.0; labels.len() * M::CLASSES];
     for (row, &label) in one_hot.chunks_mut(M::CLASSES).zip(labels) {
         if let Some(probability) = row.get_mut(label) {

@@ -18,7 +18,8 @@ pub trait Source {
     /// The channels, rows and columns of an image.
     fn shape(&self) -> [usize; 3];
 
-    /// The number of classes; labels are below it.
+    /// The number of classes; labels are below it. Another label ends the run:
+    /// [`TrainError::Label`].
     fn classes(&self) -> usize;
 
     /// How many images there are to train on.
