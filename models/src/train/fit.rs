@@ -149,14 +149,15 @@ pub(super) fn fit<M: NumParams<E, D> + ZeroGrads<E, D>, D: TrainsIn<E>, E: Numbe
         if has_buffers(model) {
             optimizer.average_buffers(model)?;
         }
-        let averaged = averaged(&**optimizer, model, task, epoch)?;
-        let tested = averaged.as_ref().unwrap_or(model);
         progress.seconds = seconds + begun.elapsed().as_secs_f64();
-        // Saved before the test: if that fails, the epoch is not lost.
+        // Saved before the test: if that fails, the epoch is not lost. And before the passes for an
+        // averaged model, which draw for dropout: a run that goes on from here makes them again.
         let saved = persistence.save(model, &mut **optimizer, &mut progress, drawn());
         if let Err(error) = saved {
             observer(Event::NotSaved(&error));
         }
+        let averaged = averaged(&**optimizer, model, task, epoch)?;
+        let tested = averaged.as_ref().unwrap_or(model);
         let (test_loss, test_accuracy) = task.test(tested)?;
         let record = Epoch {
             epoch: epoch + 1,

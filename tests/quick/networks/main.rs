@@ -9,6 +9,7 @@
     missing_docs
 )]
 
+mod averaged;
 mod baselines;
 mod checkpoints;
 mod golden_models;

@@ -23,14 +23,14 @@ use tlr_models::{
 
 /// What a run tells, but for how long it took.
 #[derive(Debug, Default, PartialEq)]
-struct Told {
+pub(crate) struct Told {
     losses: Vec<f64>,
     decisions: Vec<Adaptation>,
-    epochs: Vec<Epoch>,
+    pub(crate) epochs: Vec<Epoch>,
 }
 
 impl Told {
-    fn listen(&mut self, event: &Event<'_>) {
+    pub(crate) fn listen(&mut self, event: &Event<'_>) {
         match event {
             Event::Step { loss, .. } => self.losses.push(*loss),
             Event::Decision(decision) => self.decisions.push((*decision).clone()),
@@ -63,7 +63,7 @@ fn with_stops(train: &Train<'_>, options: &Options, file: &Path, stops: &[usize]
     (told, run)
 }
 
-fn going_on(file: &Path) -> Persistence<'_> {
+pub(crate) fn going_on(file: &Path) -> Persistence<'_> {
     Persistence { checkpoint: Some(file), resume: true, ..Persistence::default() }
 }
 
@@ -79,7 +79,7 @@ fn goes_on_the_same(train: &Train<'_>, options: &Options, stops: &[usize]) {
     assert_eq!(resumed.epochs.len(), options.epochs);
 }
 
-fn small() -> Dataset {
+pub(crate) fn small() -> Dataset {
     digits::draw(1, 200, 50).unwrap()
 }
 
@@ -193,9 +193,10 @@ fn checkpoints_of_other_runs_are_refused() {
 }
 
 /// Images whose test fails, as those of a damaged file do.
-struct Untestable<'a> {
-    images: InMemory<'a>,
-    tests: std::cell::Cell<usize>,
+pub(crate) struct Untestable<'a> {
+    pub(crate) images: InMemory<'a>,
+    /// How many tests are left that do not fail.
+    pub(crate) tests: std::cell::Cell<usize>,
 }
 
 impl Source for Untestable<'_> {
