@@ -120,7 +120,7 @@ where
 }
 
 /// Lends `borrow` the gradients of the trainable tensors, zeros for one that is missing, and puts
-/// them back whatever it returns.
+/// them back whatever it returns, and also if it panics.
 ///
 /// # Errors
 /// A missing gradient cannot be allocated. `borrow` is not called then, and the gradients that are
@@ -135,14 +135,36 @@ where
 {
     // Only this can fail. Later walks find a gradient for each tensor and allocate nothing.
     each(model, gradients, &mut |_| ())?;
-    let mut taken = Vec::new();
+    let mut lent = Lent { model, gradients, taken: Vec::new() };
+    let Lent { gradients, taken, .. } = &mut lent;
     each(model, gradients, &mut |gradient| taken.push(std::mem::take(gradient)))?;
-    let slices: Vec<_> = taken.iter().map(Vec::as_slice).collect();
-    let returned = borrow(&slices);
-    let mut taken = taken.into_iter();
-    // An error here would hide that the step has been made.
-    let _ = each(model, gradients, &mut |gradient| *gradient = taken.next().unwrap_or_default());
-    Ok(returned)
+    let slices: Vec<_> = lent.taken.iter().map(Vec::as_slice).collect();
+    Ok(borrow(&slices))
+}
+
+/// Gradients that were taken out of their set, and return to it when this is dropped.
+struct Lent<'a, E: CpuReal>
+where
+    Cpu: Backend<E>,
+{
+    model: &'a dyn Model<E, Cpu>,
+    gradients: &'a mut Gradients<E, Cpu>,
+    taken: Vec<Vec<E>>,
+}
+
+impl<E: CpuReal> Drop for Lent<'_, E>
+where
+    Cpu: Backend<E>,
+{
+    fn drop(&mut self) {
+        let mut taken = std::mem::take(&mut self.taken).into_iter();
+        // An error here would hide that the step has been made.
+        let _ = each(self.model, self.gradients, &mut |gradient| {
+            if let Some(taken) = taken.next() {
+                *gradient = taken;
+            }
+        });
+    }
 }
 
 fn each<E: CpuReal>(
@@ -225,5 +247,28 @@ pub(crate) struct Unchanging;
 impl RateRule for Unchanging {
     fn propose(&self, rate: f64, _previous: f64, _products: &DirectionProducts) -> Proposal {
         Proposal { rate, outcome: Outcome::Scaled }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::panic)]
+    use super::*;
+    use dfdx::prelude::{AsArray, DeviceBuildExt, Linear, ZeroGrads};
+    use std::panic::{catch_unwind, AssertUnwindSafe};
+
+    // Fails if a rule of one's own that panics leaves the gradients empty, so that the next pass
+    // or step of one who has caught it panics too.
+    #[test]
+    fn gradients_return_after_a_panic() {
+        let model = Cpu::default().build_module::<Linear<2, 1>, f32>();
+        let mut gradients = model.alloc_grads();
+        let own = gradients.get_or_alloc_mut(&model.weight).unwrap();
+        own.copy_from_slice(&[1.0, 2.0]);
+        let lend = || lend_gradients(&model, &mut gradients, |_| panic!("of the rule"));
+        let panicked = catch_unwind(AssertUnwindSafe(lend));
+        assert!(panicked.is_err());
+        assert_eq!(gradients.get(&model.weight).array(), [[1.0, 2.0]]);
+        assert_eq!(gradients.get(&model.bias).array(), [0.0]);
     }
 }
