@@ -54,10 +54,10 @@ where
         }
         let (y, mean, var) = D::try_train_batch_norm2d(x, self)?;
         let unbiased = values as f64 / (values as f64 - 1.0);
-        // Neither allocates, and the second launches the kernel that the first has just launched. So
-        // the mean moves without the variance only if a GPU breaks down in between, after which it
-        // computes nothing more. A copy to go back to would cost each pass its memory, and on a GPU
-        // without room for it a panic of dfdx.
+        // Neither returns an error for want of memory, and the second launches the kernel that the
+        // first has just launched. So the mean moves without the variance only if a GPU breaks down
+        // in between, after which it computes nothing more. A copy to go back to would cost each
+        // pass its memory, and on a GPU without room for it a panic of dfdx.
         self.running_mean.try_axpy(1.0 - self.momentum, &mean, self.momentum)?;
         self.running_var.try_axpy(1.0 - self.momentum, &var, self.momentum * unbiased)?;
         Ok(y)
