@@ -5,7 +5,8 @@ use crate::{
     error::Error,
     optim::{
         average_alone, forward, gradients, update_alone, CompleteGradients, ErrOf, GatherBatches,
-        OptimizerState, OverRanks, RestoreError, Resumable, Shards, StepFigures, TunableOptimizer, WeighBatches,
+        OptimizerState, OverRanks, RestoreError, Resumable, Shards, StepFigures, TunableOptimizer,
+        WeighBatches,
     },
     tensors::{Backend, Element},
 };
