@@ -122,8 +122,8 @@ fn prepare<M: Network>(
 ///
 /// # Errors
 /// Options or data that make no sense; [`TrainError::OtherShare`], if the source does not show this
-/// rank's share of each batch; [`TrainError::Label`], if it shows a label that is no class; training
-/// that [`tlr::Error`] ends.
+/// rank's share of each batch; [`TrainError::Label`], if it shows a label that is no class;
+/// training that [`tlr::Error`] ends.
 ///
 /// # Example
 /// ```
