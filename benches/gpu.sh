@@ -7,8 +7,8 @@
 # `build` needs the CUDA toolkit, and Rust. `run` needs neither, and no network: Python with PyTorch
 # for CUDA, whose wheels also bring the libraries, and the NVIDIA driver. DIR and this folder are
 # what has to be carried there. `run` takes about eight minutes, prints a table at its end, and ends
-# with 1 if a test fails or a target is missed. TLR_MNIST and TLR_CIFAR name the folders of the real
-# data; without them the examples draw their own.
+# with 1 if a test fails or a target is missed. TLR_DATA and TLR_CIFAR name the folders of the real
+# MNIST and CIFAR-10; without them the examples draw their own.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 what=${1:-}
@@ -80,9 +80,10 @@ tests() {
 
 # Whether the accuracy in the last line's JSON is enough.
 learns() {
-  local least=$1
-  shift
-  "$@" --json --out "$dir/out" | tee "$dir/log"
+  local least=$1 out=$2
+  shift 2
+  # A run that was stopped may still be writing to its own folder.
+  "$@" --json --out "$dir/$out" | tee "$dir/log"
   tail -n 1 "$dir/log" | sed -n 's/.*"test_accuracy":\([0-9.]*\).*/\1/p' |
     awk -v least="$least" '{ seen = 1; low = $1 < least } END { exit !seen || low }'
 }
@@ -125,11 +126,11 @@ print(":".join(paths))' 2>/dev/null || true):${LD_LIBRARY_PATH:-}
   step "and with cuDNN" 150 python3 benches/gpu.py "$dir/gpu_step-cudnn" --rounds 5 \
     --only wrn-16-1 wrn-16-4 resnet-50
   step "MNIST to 97.5 %" 60 bash -c 'set -o pipefail; learns "$@"' _ \
-    0.975 "$dir/mnist" --device cuda --epochs 3
+    0.975 out-f32 "$dir/mnist" --device cuda --epochs 3
   step "MNIST in f16 to 97.5 %" 60 bash -c 'set -o pipefail; learns "$@"' _ \
-    0.975 "$dir/mnist" --device cuda --precision f16 --epochs 3
+    0.975 out-f16 "$dir/mnist" --device cuda --precision f16 --epochs 3
   step "CIFAR, WRN-16-4" 90 bash -c 'set -o pipefail; learns "$@"' _ \
-    0.5 "$dir/cifar" --device cuda --depth 16 --width 4 --batch-size 128 --epochs 3
+    0.5 out-cifar "$dir/cifar" --device cuda --depth 16 --width 4 --batch-size 128 --epochs 3
   if command -v compute-sanitizer >/dev/null; then
     for tool in memcheck racecheck initcheck; do
       step "compute-sanitizer, $tool" 60 bash -c 'sanitized "$1"' _ "$tool"
