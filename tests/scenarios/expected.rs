@@ -31,6 +31,10 @@ const PLATEAU: &str = "on the plateau one direction's noise is nearly all of the
     rates settle for it";
 const LENGTH: &str = "steps of one length: the slope's rate is 3 to 30 times too high on a small \
     network, and it settles slowly";
+/// See the test `sign_descent_leaves_where_classes_overlap`.
+const MAJORITY: &str = "sign descent goes where most batches point, and a few wrong answers that \
+    cost much do not turn it: the error rises again at any constant rate, and the best one is that \
+    which is near its lowest point when the steps are over";
 
 /// The list. With other seeds it is no measure.
 #[rustfmt::skip]
@@ -64,7 +68,7 @@ pub(crate) const EXPECTED: &[Expected] = &[
     expected("factor", Sign, 2, 4, LENGTH),
     expected("harder-targets", Momentum, 2, 7, CHANGE),
     expected("harder-inputs", Sgd, 0, 3, CHANGE),
-    expected("harder-inputs", Sign, 12, 40, LENGTH),
+    expected("harder-inputs", Sign, 12, 40, MAJORITY),
     expected("tasks-in-turn", Sgd, 3, 5, CHANGE),
     expected("tasks-in-turn", Momentum, 6, 27, CHANGE),
     expected("tasks-in-turn", Adam, 0, 12, CHANGE),
@@ -86,18 +90,18 @@ pub(crate) const EXPECTED: &[Expected] = &[
     expected("trained-other", Adam, 1, 5, START),
     expected("trained-other", Sign, 0, 3, LENGTH),
     expected("clusters", Sgd, 0, 1, FIT),
-    expected("clusters", Sign, 12, 40, LENGTH),
+    expected("clusters", Sign, 12, 40, MAJORITY),
     expected("batch-one-classifier", Sgd, 2, 4, NOISE),
     expected("batch-one-classifier", Momentum, 2, 5, NOISE),
     expected("batch-one-classifier", Adam, 3, 16, NOISE),
-    expected("batch-one-classifier", Sign, 12, 40, LENGTH),
-    expected("large-loss", Sign, 12, 40, LENGTH),
+    expected("batch-one-classifier", Sign, 12, 40, MAJORITY),
+    expected("large-loss", Sign, 12, 40, MAJORITY),
     expected("tiny-loss", Sgd, 0, 1, FIT),
-    expected("tiny-loss", Sign, 12, 40, LENGTH),
+    expected("tiny-loss", Sign, 12, 40, MAJORITY),
     expected("small-epochs", Sgd, 6, 19, FIT),
     expected("small-epochs", Momentum, 2, 10, FIT),
     expected("small-epochs", Adam, 8, 28, FIT),
-    expected("small-epochs", Sign, 12, 40, LENGTH),
+    expected("small-epochs", Sign, 12, 40, MAJORITY),
     expected("spirals", Sgd, 1, 5, FIT),
     expected("spirals", Momentum, 1, 2, FIT),
     expected("spirals", Adam, 1, 2, FIT),
@@ -106,7 +110,7 @@ pub(crate) const EXPECTED: &[Expected] = &[
     expected("convolution", Momentum, 2, 10, FIT),
     expected("convolution", Adam, 0, 1, FIT),
     expected("convolution", Sign, 2, 6, LENGTH),
-    expected("attention", Sign, 11, 34, LENGTH),
+    expected("attention", Sign, 11, 34, MAJORITY),
     expected("rare-words", Adam, 1, 1, CHANGE),
     expected("deep", Sgd, 10, 24, PLATEAU),
     expected("deep", Momentum, 11, 26, PLATEAU),

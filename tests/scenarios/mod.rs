@@ -10,4 +10,8 @@ mod rows;
 mod table;
 mod ways;
 
-pub(crate) use {arrival::arrive, table::judge};
+pub(crate) use {
+    arrival::arrive,
+    base::Base,
+    table::{early_and_late, judge},
+};

@@ -242,6 +242,15 @@ pub(crate) fn judge() -> Result<(), String> {
     report::judge(&cells, EXPECTED, seeds)
 }
 
+/// The error of a row at a constant rate, after its number of steps and after four times as many.
+pub(crate) fn early_and_late(name: &str, base: Base, rate: f64, seed: u64) -> [f64; 2] {
+    let row = rows::all().into_iter().find(|row| row.name == name).unwrap();
+    [1, 4].map(|times| {
+        let settings = Settings { steps: times * row.settings.steps, ..row.settings };
+        (row.run)(&settings, Plan::Constant(base, rate), seed).error
+    })
+}
+
 /// How many seeds are asked for.
 pub(crate) fn seeds(by_default: u64) -> u64 {
     env::var("TLR_SCENARIO_SEEDS").map_or(by_default, |seeds| seeds.parse().unwrap())

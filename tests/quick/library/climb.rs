@@ -5,7 +5,7 @@ use support::{
     quadratic::{Quadratic, Random},
     values::{gradients, vector, weights, Vector},
 };
-use tlr::{Cause, Newton, NewtonConfig, Outcome, PerLayer, Safeguard, Window};
+use tlr::{Cause, KeptBecause, Newton, NewtonConfig, Outcome, PerLayer, Safeguard, Window};
 
 const RATE: f64 = 1e-3;
 
@@ -171,4 +171,26 @@ fn noise_does_not_hold_it_down() {
 /// These losses have nothing to do with the gradients beside them.
 fn by_losses_alone() -> NewtonConfig {
     NewtonConfig::default().ramp(false).settle(false).safeguard(Safeguard::default().blame(None))
+}
+
+// On 2w² a rate of 1/2 throws w from side to side of the valley, and every other step it is back.
+// With a gradient that is a little smaller, it comes back but for a few roundings of a larger
+// weight. Fails if such windows count as lost in rounding, which raises the rate to 1.
+#[test]
+fn weights_that_come_back_are_not_lost_in_rounding() {
+    let learned = |steepness: f64, other: f64| {
+        let mut model: Vector<2> = vector(&[1.0, other]);
+        let sgd = Sgd::new(&model, SgdConfig { lr: 0.5, ..Default::default() });
+        let config = NewtonConfig::default().ramp(false).window(Window::steps(4).unwrap());
+        let mut newton = Newton::new(&model, sgd, config).unwrap();
+        for _ in 0..8 {
+            let w = weights(&model)[0];
+            let here = gradients(&model, &[steepness * w, 0.0]);
+            newton.step(&mut model, &here, steepness / 2.0 * w * w).unwrap();
+        }
+        newton.history().iter().map(|decision| (decision.to, decision.outcome)).collect::<Vec<_>>()
+    };
+    assert_eq!(learned(4.0, 0.0), [(0.5, Outcome::WarmingUp), (0.25, Outcome::Settled)]);
+    let kept = Outcome::Kept(KeptBecause::NotDownhill);
+    assert_eq!(learned(4.0 - 2e-11, 1e6), [(0.5, Outcome::WarmingUp), (0.5, kept)]);
 }

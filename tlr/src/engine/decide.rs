@@ -122,7 +122,7 @@ impl<R: RateRule> Engine<R> {
             // `Config::ramp` and `Config::climb`.
             if self.gets_first_gradient(index, slope) {
                 self.start_late(index, largest);
-            } else if let Some(by) = self.raise(index, products, moves, norm) {
+            } else if let Some(by) = self.raise(index, &products, moves, norm, slope) {
                 self.raise_rate(index, by);
             } else {
                 self.adapt(index, products, window.factor, slope);
@@ -159,18 +159,21 @@ impl<R: RateRule> Engine<R> {
     fn raise(
         &self,
         index: usize,
-        products: WindowProducts,
+        products: &WindowProducts,
         moves: bool,
         norm: Option<f64>,
+        slope: Option<&Slope>,
     ) -> Option<f64> {
         let group = self.state.groups.get(index)?;
         let fixed_rate = self.groups.get(index)?.fixed_rate;
         if fixed_rate || group.rate >= 1.0 {
             None
-        } else if products.own == 0.0 {
+        } else if stood_still(products, slope) {
             moves.then_some(LARGEST_CLIMB)
         } else if group.climbs {
-            Rounding::new(norm?, self.window, self.facts.epsilon).raise(products.own.sqrt())
+            // Weights that have come back were further away before.
+            let moved = slope.map_or(0.0, |slope| slope.moved).max(products.own.sqrt());
+            Rounding::new(norm?, self.window, self.facts.epsilon).raise(moved)
         } else {
             None
         }
@@ -194,7 +197,8 @@ impl<R: RateRule> Engine<R> {
         let (rate, settles, follows) = (group.rate, self.config.settle, self.state.follows);
         // A window in which nothing moved the weights, or only weight decay did, shows nothing
         // about the loss.
-        let says_nothing = group.silent || window.own == 0.0 && self.config.climb.is_some();
+        let still = stood_still(&window, slope) && self.config.climb.is_some();
+        let says_nothing = group.silent || still;
         if says_nothing && !settings.fixed_rate {
             group.previous = None;
             return self.set_rate(index, Proposal::kept(rate, KeptBecause::NoGradient), None);
@@ -361,4 +365,11 @@ impl<R: RateRule> Engine<R> {
     pub(super) fn decisions_since(&self, before: usize) -> Vec<Adaptation> {
         self.state.history.get(before..).unwrap_or_default().to_vec()
     }
+}
+
+/// Whether nothing has moved the weights in a window. The slope, where there is one, was measured
+/// before the window's last step: weights that go from side to side of a valley may end where they
+/// began, but they were somewhere else before.
+fn stood_still(products: &WindowProducts, slope: Option<&Slope>) -> bool {
+    products.own == 0.0 && slope.is_none_or(|slope| slope.moved == 0.0)
 }
