@@ -230,7 +230,7 @@ impl AnyRule {
         let newton = |form| NewtonRule::default().form(form).damping(options.damping);
         match options.rule {
             Rule::Aligned => Self::Newton(newton(NewtonForm::Aligned)),
-            Rule::Paper => Self::Newton(newton(NewtonForm::Paper)),
+            Rule::Paper => Self::Newton(newton(NewtonForm::Paper).max_factor(100.0)),
             Rule::Additive => Self::FirstOrder(HypergradientRule::additive(options.meta_rate)),
             Rule::Multiplicative => {
                 Self::FirstOrder(HypergradientRule::multiplicative(options.meta_rate))

@@ -10,7 +10,7 @@ use super::{
 ///
 /// The default is the aligned rule with γ = 0.33, windows of 0.2 of an epoch, undamped while
 /// windows agree, and the safeguard on. The ramp finds the starting rates; after it a rate settles
-/// (see [`settle`](Config::settle)).
+/// (see [`settle`](Config::settle)), and grows at most fourfold from window to window.
 ///
 /// # Example
 /// ```
@@ -21,7 +21,7 @@ use super::{
 /// let own = NewtonConfig::default().damping(0.5).window(Window::steps(50)?);
 /// // Every setting at its default, around an optimizer without momentum:
 /// let same = NewtonConfig::default()
-///     .damping(0.33).max_factor(100.0).form(tlr::engine::NewtonForm::Aligned)
+///     .damping(0.33).max_factor(4.0).form(tlr::engine::NewtonForm::Aligned)
 ///     .window(Window::fraction(0.2)?).min_window_steps(20).momentum_spans(5.0)
 ///     .climb(0.8).ramp(true).settle(true).horizon(None)
 ///     .safeguard(tlr::Safeguard::default()).sketch(None).bf16_directions(false);
@@ -56,12 +56,12 @@ impl NewtonConfig {
     /// ```
     /// use tlr::{engine::{NewtonForm, NewtonRule}, Config, NewtonConfig};
     ///
-    /// let rule = NewtonRule::default().form(NewtonForm::Paper);
+    /// let rule = NewtonRule::default().form(NewtonForm::Paper).max_factor(100.0);
     /// let text = Config::new(rule).min_window_steps(1).momentum_spans(0.0).safeguard(None);
     /// assert_eq!(NewtonConfig::paper_text(), text);
     /// ```
     pub fn paper_text() -> Self {
-        let rule = NewtonRule::default().form(NewtonForm::Paper);
+        let rule = NewtonRule::default().form(NewtonForm::Paper).max_factor(100.0);
         Self::new(rule).min_window_steps(1).momentum_spans(0.0).safeguard(None)
     }
 
@@ -80,7 +80,8 @@ impl NewtonConfig {
         self
     }
 
-    /// The largest growth of a rate in one adaptation, above 1. Default 100.
+    /// The largest growth of a rate in one adaptation, above 1: [`NewtonRule::max_factor`].
+    /// Default 4, in the paper's presets 100.
     ///
     /// Example: [`NewtonConfig`].
     pub fn max_factor(mut self, max_factor: f64) -> Self {

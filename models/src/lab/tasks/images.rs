@@ -1,6 +1,7 @@
 //! Tasks on images.
 
 use super::{
+    half::DeepInHalf,
     halved::halved,
     models::{Deep, Logistic, SmallConv, SmallMlp},
     task::{Opened, Task, LARGE},
@@ -75,6 +76,17 @@ pub(super) fn tasks() -> Vec<Task> {
                     Scale::Paper if LARGE => image_task::<Deep<1000>>(data, 128, 10),
                     _ => image_task::<Deep<128>>(data, 64, 4),
                 }
+            },
+        },
+        Task {
+            name: "mnist-deep-f16",
+            about: "as mnist-deep, computed in half precision with weights in f32; 128 units also \
+                    at full scale",
+            needs: None,
+            on_gpu: false,
+            open: |folders, scale, _| {
+                let data = digits_of(folders, scale, [6_400, 60_000])?;
+                image_task::<DeepInHalf<f32, Cpu>>(data, 64, scale.pick(4, 4, 10))
             },
         },
         Task {

@@ -10,6 +10,8 @@ pub use task::{Ready, Task};
 #[cfg(feature = "lab")]
 mod folder;
 #[cfg(feature = "lab")]
+mod half;
+#[cfg(feature = "lab")]
 mod images;
 #[cfg(feature = "lab")]
 mod models;

@@ -54,7 +54,7 @@ pub enum NewtonForm {
 
 impl Default for NewtonRule {
     fn default() -> Self {
-        Self { form: NewtonForm::Aligned, damping: 0.33, max_factor: 100.0 }
+        Self { form: NewtonForm::Aligned, damping: 0.33, max_factor: 4.0 }
     }
 }
 
@@ -75,7 +75,13 @@ impl NewtonRule {
         self
     }
 
-    /// The largest growth in one adaptation. Above 1; default 100, as in the paper.
+    /// The largest growth in one adaptation. Above 1; default 4.
+    ///
+    /// Deviation from the paper, which has 100. If two directions agree by chance the Newton point
+    /// is far away, and at a hundred times the rate one window can ruin the weights
+    /// (docs/start.md has the figures). While a rate
+    /// [climbs](crate::engine::Config::climb), or is
+    /// [looked for](crate::engine::Config::ramp), it may grow by more.
     ///
     /// Example: [`NewtonConfig`](crate::NewtonConfig).
     pub fn max_factor(mut self, max_factor: f64) -> Self {
