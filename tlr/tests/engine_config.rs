@@ -130,6 +130,13 @@ fn safeguards() {
     for bad in [Safeguard::default().trust(0), Safeguard::default().max_rollbacks(0)] {
         tells(&refused(NewtonConfig::default().safeguard(bad)), &["at least 1"]);
     }
+    for bad in [0.0, 0.5, 1.0].into_iter().chain(NEVER) {
+        let error = with(default().retry(bad)).unwrap_err();
+        assert!(is_out_of_range(&error, "safeguard.retry", bad));
+    }
+    for growth in [Some(1.0 + f64::EPSILON), Some(f64::MAX), None] {
+        with(default().retry(growth)).unwrap();
+    }
     for bad in [0.0, -0.25, 1.0 + f64::EPSILON].into_iter().chain(NEVER) {
         let error = with(default().blame(bad)).unwrap_err();
         assert!(is_out_of_range(&error, "safeguard.blame", bad));

@@ -170,7 +170,10 @@ fn noise_does_not_hold_it_down() {
 
 /// These losses have nothing to do with the gradients beside them.
 fn by_losses_alone() -> NewtonConfig {
-    NewtonConfig::default().ramp(false).settle(false).safeguard(Safeguard::default().blame(None))
+    NewtonConfig::default()
+        .ramp(false)
+        .settle(false)
+        .safeguard(Safeguard::default().blame(None).retry(None))
 }
 
 // On 2w² a rate of 1/2 throws w from side to side of the valley, and every other step it is back.

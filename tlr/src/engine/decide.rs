@@ -17,6 +17,7 @@ use super::{
     history::{Adaptation, KeptBecause, Outcome},
     products::{DirectionProducts, Slope, WindowProducts},
     rule::{self, bounded, Proposal, RATES},
+    safeguard::retry,
     settle::settle,
     start::{climb::climb, rounding::Rounding, LARGEST_CLIMB},
     state::{
@@ -195,6 +196,7 @@ impl<R: RateRule> Engine<R> {
             return;
         };
         let (rate, settles, follows) = (group.rate, self.config.settle, self.state.follows);
+        let retry = self.config.safeguard.and_then(|safeguard| safeguard.retry);
         // A window in which nothing moved the weights, or only weight decay did, shows nothing
         // about the loss.
         let still = stood_still(&window, slope) && self.config.climb.is_some();
@@ -228,6 +230,14 @@ impl<R: RateRule> Engine<R> {
                     Some(slope) if settles => settle(rate, slope, follows, proposal),
                     _ => proposal,
                 };
+                // Deviation from the paper, which undoes nothing: see `Safeguard::retry`.
+                let proposal = match (group.bound, retry) {
+                    (Some(bound), Some(by)) => {
+                        group.bound = retry::grown(bound, by);
+                        retry::within(bound, rate, proposal)
+                    }
+                    _ => proposal,
+                };
                 // Deviation from the paper, which has no schedule: the change is multiplied by the
                 // factor's mean over the window before. Without schedule and horizon that mean is
                 // 1, and the proposal stays as it is, to the bit.
@@ -240,7 +250,10 @@ impl<R: RateRule> Engine<R> {
             }
             // Deviation from the paper, which has no cut that could be reverted.
             _ => match group.before_cut.take() {
-                Some(rate) => Proposal { rate, outcome: Outcome::CutReverted },
+                Some(rate) => {
+                    group.bound = None;
+                    Proposal { rate, outcome: Outcome::CutReverted }
+                }
                 None => Proposal { rate, outcome: Outcome::WarmingUp },
             },
         };
@@ -274,10 +287,13 @@ impl<R: RateRule> Engine<R> {
             self.ramp_undone(&ramp, outcome);
         } else {
             for index in 0..self.groups.len() {
-                let Some(group) = self.state.groups.get(index) else { continue };
+                let Some(group) = self.state.groups.get_mut(index) else { continue };
                 let fixed_rate = self.groups.get(index).is_some_and(|group| group.fixed_rate);
-                let cut = if fixed_rate || !is_guilty(index) { 1.0 } else { cut };
-                let rate = bounded(group.rate * cut);
+                let mut rate = group.rate;
+                if is_guilty(index) && !fixed_rate {
+                    group.bound = Some(bounded(retry::bound_after(rate)));
+                    rate = bounded(rate * cut);
+                }
                 self.set_rate(index, Proposal { rate, outcome }, None);
             }
         }

@@ -233,6 +233,7 @@ fn fresh_group(rate: f64, climb: Option<f64>) -> GroupState {
         climbs: climb.is_some(),
         previous: None,
         before_cut: None,
+        bound: None,
     }
 }
 

@@ -123,6 +123,10 @@ pub(super) struct GroupState {
     /// The rate before a cut that is on probation.
     #[serde(with = "exact::option")]
     pub(super) before_cut: Option<f64>,
+    /// The bound of the rate since a higher one was undone: see
+    /// [`Safeguard::retry`](super::Safeguard::retry).
+    #[serde(with = "exact::option")]
+    pub(super) bound: Option<f64>,
 }
 
 impl GroupState {
@@ -366,6 +370,7 @@ impl State {
             (all(&|group| RATES.contains(&group.start_rate)), "groups.start_rate"),
             (all(&|group| RATES.contains(&group.rate)), "groups.rate"),
             (all(&|group| group.before_cut.iter().all(is_rate)), "groups.before_cut"),
+            (all(&|group| group.bound.iter().all(is_rate)), "groups.bound"),
             (all(&|group| group.previous.is_none_or(followed)), "groups.previous"),
             (self.factors >= 0.0, "factors"),
             (self.ramp.as_ref().is_none_or(|ramp| ramp.is_possible(groups)), "ramp"),

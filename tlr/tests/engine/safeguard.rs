@@ -1,6 +1,6 @@
 //! The safeguard: which losses make it skip a batch or undo a window, and how far it cuts a rate.
 
-use super::{along, close, guarded, plain, run, still, RATE};
+use super::{along, close, guarded, plain, run, still, Run, RATE};
 use std::f64::consts::SQRT_2;
 use tlr::{engine::*, Cause, Error};
 
@@ -288,7 +288,8 @@ fn a_loss_at_the_limit_of_an_explosion_has_only_increased() {
 #[test]
 fn a_rollback_ends_the_climb_once_windows_were_good() {
     for (good, climbs) in [(0, true), (1, false)] {
-        let mut run = run(&guarded(4).climb(0.8), &[false]);
+        let at_once = Safeguard::default().retry(None);
+        let mut run = run(&guarded(4).climb(0.8).safeguard(at_once), &[false]);
         (0..good).for_each(|_| drop(run.steps(&[1.0; 4])));
         run.steps(&[0.9, f64::NAN, f64::NAN]);
         run.steps(&[0.9; 4]);
@@ -297,6 +298,36 @@ fn a_rollback_ends_the_climb_once_windows_were_good() {
         let outcome = run.engine.history().last().unwrap().outcome;
         assert_eq!(outcome == Outcome::Climbed, climbs, "{outcome}");
     }
+}
+
+// A rate of 1, undone and cut to a half, may rise to 0.9 in the next window, to 0.9 · 1.5 in the
+// one after that, and so on. Fails without a bound, with one that does not grow, and if a cut that
+// is reverted leaves its bound.
+#[test]
+fn a_rate_that_was_undone_is_not_tried_at_once() {
+    let rates = |safeguard: Safeguard| {
+        let config = guarded(4).damping(1.0).max_factor(100.0).safeguard(safeguard);
+        let mut run = run(&config, &[false]);
+        run.steps(&[1.0; 4]);
+        run.steps(&[0.9, f64::NAN, f64::NAN]);
+        let undone = run.rate() / 0.5;
+        let mut then = run.rate();
+        let mut end = |run: &mut Run<NewtonRule>| {
+            // Directions of length 1 with a product of 0.9: Newton's point is ten times the rate.
+            let (across, own) = (0.9 * then * run.rate(), run.rate() * run.rate());
+            then = run.rate();
+            run.host.windows.push_back(vec![WindowProducts { across, own }]);
+            run.steps(&[0.9; 4]);
+            run.rate() / undone
+        };
+        end(&mut run);
+        let rates = (0..3).map(|_| end(&mut run));
+        rates.collect::<Vec<_>>()
+    };
+    let expected = [0.9, 0.9 * 1.5, 0.9 * 1.5 * 1.5];
+    let found = rates(Safeguard::default().retry(1.5));
+    found.iter().zip(expected).for_each(|(found, expected)| close(*found, expected));
+    assert!(rates(Safeguard::default().retry(None))[0] > 4.0);
 }
 
 #[test]

@@ -65,5 +65,6 @@ fn only_the_group_that_explains_the_rise_is_cut() {
         let Step::RolledBack { decisions, .. } = run.step(Some(1e6)) else { panic!() };
         let made: Vec<f64> = decisions.iter().map(|decision| decision.to / decision.from).collect();
         assert_eq!(made, cuts, "{fixed_rate:?} fixed_rate");
+        assert_eq!(run.are_bound(), cuts.map(|cut| cut < 1.0), "{fixed_rate:?} fixed_rate");
     }
 }

@@ -161,6 +161,13 @@ impl Run {
         drive(&mut self.engine, &mut self.host, loss, true).unwrap()
     }
 
+    /// Whether each group's rate has a bound, because a higher one was undone.
+    fn are_bound(&self) -> Vec<bool> {
+        let state = serde_json::to_value(self.engine.state()).unwrap();
+        let groups = state["groups"].as_array().unwrap();
+        groups.iter().map(|group| !group["bound"].is_null()).collect()
+    }
+
     fn rates(&self) -> Vec<f64> {
         self.engine.rates().map(|(_, rate)| rate).collect()
     }

@@ -246,6 +246,7 @@ fn gradients_that_are_no_numbers() {
     assert_eq!(run.step(None), Step::Skipped(Cause::NonFiniteGradient));
     assert!(matches!(run.step(None), Step::RolledBack { cause: Cause::WentTooFar, .. }));
     assert_eq!((run.rates()[0], run.host.w[0][0]), (before / 4.0, 2.0));
+    assert_eq!(run.are_bound(), [false], "what a ramp has undone may be tried again");
 
     // Rates that are fixed, or whose group has had no gradient, have led nowhere.
     let gradient = |w: &[f64], batch| {

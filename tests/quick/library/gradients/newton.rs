@@ -170,7 +170,8 @@ fn exact_steps_gather_first() {
     for search in [false, true] {
         let mut model: Vector<2> = vector(&[3.0, -1.0]);
         let accumulate = Accumulate::new(sgd(&model, 0.01), 2).unwrap();
-        let newton = NewtonConfig::default().ramp(false).settle(false).damping(1.0);
+        let newton =
+            NewtonConfig::default().ramp(false).settle(false).damping(1.0).max_factor(100.0);
         let mut opt = Newton::new(&model, accumulate, newton).unwrap();
         for calls in 1..=2 {
             let loss = quadratic(&mut model);

@@ -79,6 +79,7 @@ fn config(form: NewtonForm, damping: f64, steps: usize) -> NewtonConfig {
         .climb(None)
         .form(form)
         .damping(damping)
+        .max_factor(100.0)
         .window(Window::steps(steps).unwrap())
         .safeguard(None)
 }

@@ -2,6 +2,7 @@
 
 mod blame;
 mod losses;
+pub(super) mod retry;
 mod watch;
 
 pub(crate) use blame::{blame, explained, Blame};
@@ -67,6 +68,9 @@ use serde::Serialize;
 /// more than a quarter. A second rollback is final if it comes before `trust` windows have been
 /// accepted again.
 ///
+/// A rate that was undone is not tried again at once: it stays below 0.9 times that rate, a bound
+/// that grows by [`retry`](Self::retry) with each good window.
+///
 /// Without a loss, a window is undone if a weight is not finite, or if the gradients show that the
 /// weights have gone too far: [`Cause::WentTooFar`](crate::Cause::WentTooFar).
 ///
@@ -82,7 +86,7 @@ use serde::Serialize;
 /// // Every setting at its default:
 /// let same = Safeguard::default()
 ///     .tolerance(0.1).standard_errors(3.0).explosion(1.5).first_cut(0.1).cut(0.5)
-///     .blame(0.25).trust(5).max_rollbacks(20);
+///     .blame(0.25).trust(5).retry(1.02).max_rollbacks(20);
 /// assert_eq!(same, Safeguard::default());
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -94,6 +98,7 @@ pub struct Safeguard {
     cut: f64,
     pub(crate) blame: Option<f64>,
     trust: usize,
+    pub(super) retry: Option<f64>,
     pub(crate) max_rollbacks: usize,
 }
 
@@ -107,6 +112,7 @@ impl Default for Safeguard {
             cut: 0.5,
             blame: Some(0.25),
             trust: 5,
+            retry: Some(1.02),
             max_rollbacks: 20,
         }
     }
@@ -174,6 +180,15 @@ impl Safeguard {
         self
     }
 
+    /// The factor by which each good window raises the bound of a rate that was undone. Above 1;
+    /// default 1.02. `None` sets no bound: the rule may try such a rate again at once.
+    ///
+    /// Example: [`Safeguard`].
+    pub fn retry(mut self, growth: impl Into<Option<f64>>) -> Self {
+        self.retry = growth.into();
+        self
+    }
+
     /// This many rollbacks with no accepted window in between are an error. At least 1; default 20.
     ///
     /// Example: [`Safeguard`].
@@ -223,6 +238,8 @@ impl Safeguard {
         ] {
             Error::unless(holds, what, range, value)?;
         }
+        let growth = self.retry.unwrap_or(2.0);
+        Error::unless(above_one(growth), "safeguard.retry", "finite and above 1", growth)?;
         let share = self.blame.unwrap_or(1.0);
         Error::unless(share > 0.0 && share <= 1.0, "safeguard.blame", "in (0, 1]", share)
     }
