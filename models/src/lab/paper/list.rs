@@ -327,7 +327,7 @@ fn peers() -> Exhibit {
         part: Part::Peers,
         title: "Optimizers of today, and a search by hand",
         about: "All contenders of the laboratory on one task more. `reproduce run` has them on \
-                fifteen others, with profiles and regrets.",
+                sixteen others, with profiles and regrets.",
         tasks: vec![of_mnist()],
         panels: vec![Panel::Curves {
             caption: "The least final test loss first.".to_owned(),
