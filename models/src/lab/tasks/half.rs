@@ -45,7 +45,7 @@ impl DeepInHalf<Half, Cpu> {
 /// These values in half precision.
 fn halves<const N: usize>(device: &Cpu, values: &[f32]) -> Result<Rows<N, NoneTape>, CpuError> {
     let mut rows: Rows<N, NoneTape> = device.try_zeros_like(&(values.len() / N, Const::<N>))?;
-    if values.len() % N != 0 {
+    if !values.len().is_multiple_of(N) {
         return Err(CpuError::WrongNumElements);
     }
     rows.copy_from(&Half::of(values));
