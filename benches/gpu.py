@@ -8,7 +8,9 @@ PROGRAM is models/examples/gpu_step, built with `--features cuda,f16`; benches/g
 calls this. Needs PyTorch on the same GPU. Prints a Markdown table: milliseconds of ours and of
 PyTorch's (medians of the rounds), the ratio (median of each round's; below 1, ours is faster), the
 memory of each, and the target. PyTorch computes in f32 without TF32, as cuBLAS does for ours, and
-in f16 by autocast, where ours has all of its weights in f16. Ends with 1 if a target is missed.
+in f16 by autocast, where ours has all of its weights in f16. The last lines are of our steps alone:
+with a learned rate and without; and with the loss read in each step, as training does, and unread.
+Ends with 1 if a target is missed.
 
 `--device cpu --batch 2 --steps 1` tries the script itself, with tests/gpu-on-host on our side.
 """
@@ -116,8 +118,8 @@ MEMORY, NEWTON = 1.2, 1.02
 class Ours:
     """Our program, which takes some steps for each line that it is sent."""
 
-    def __init__(self, program, name, batch, steps, dtype):
-        arguments = [program, name, str(batch), str(steps), dtype]
+    def __init__(self, program, name, batch, steps, dtype, *more):
+        arguments = [program, name, str(batch), str(steps), dtype, *more]
         self.process = subprocess.Popen(
             arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
@@ -227,12 +229,12 @@ def turns(args, ours, theirs, dtype, way, memory):
     return *milliseconds, ratio, own_bytes - memory, their_bytes
 
 
-def newton(args):
-    """How much a learned rate adds to the perceptron's step, and our two programs' milliseconds."""
-    _, _, _, batch, steps = NETS["perceptron"]
+def beside(args, net, *ours):
+    """Medians of the milliseconds of two of our steps of a network, and of the ratio of the first
+    to the second. Each is a name, and what else the program is told."""
+    _, _, _, batch, steps = NETS[net]
     batch, steps = args.batch or batch, min(steps, args.steps or steps)
-    names = ("perceptron-newton", "perceptron")
-    both = [Ours(args.program, name, batch, steps, "f32") for name in names]
+    both = [Ours(args.program, name, batch, steps, "f32", *more) for name, *more in ours]
     try:
         for own in both:
             own.turn()
@@ -240,9 +242,8 @@ def newton(args):
     finally:
         for own in both:
             own.end()
-    return [statistics.median(column) for column in zip(*pairs)], statistics.median(
-        a / b for a, b in pairs
-    )
+    medians = [statistics.median(column) for column in zip(*pairs)]
+    return *medians, statistics.median(a / b for a, b in pairs)
 
 
 def megabytes(count):
@@ -296,7 +297,7 @@ def main():
             flush=True,
         )
     if "perceptron" in args.only:
-        (learned, plain), ratio = newton(args)
+        learned, plain, ratio = beside(args, "perceptron", ["perceptron-newton"], ["perceptron"])
         met = ratio <= NEWTON
         if not met:
             missed.append("perceptron with a learned rate")
@@ -304,6 +305,11 @@ def main():
             f"| perceptron, a learned rate beside none | {learned:.3f} | {plain:.3f} | {ratio:.3f} "
             f"| {NEWTON} | | | {'met' if met else 'missed'} |"
         )
+    # What a loss that is read a step late could save at most.
+    for net in [net for net in args.only if net != "perceptron"]:
+        read, unread, ratio = beside(args, net, [net, "read"], [net])
+        name = f"{net}, the loss read beside not"
+        print(f"| {name} | {read:.3f} | {unread:.3f} | {ratio:.3f} | | | | |")
     if missed:
         sys.exit("missed: " + "; ".join(missed))
 

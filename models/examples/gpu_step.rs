@@ -3,11 +3,13 @@
 //! ```text
 //! cargo run --release -p tlr-models --no-default-features --features cuda --example gpu_step
 //! ... gpu_step NAME BATCH                    # the parts of one network's step
-//! ... gpu_step NAME BATCH STEPS [f16]        # benches/gpu.py starts it like this
+//! ... gpu_step NAME BATCH STEPS f16          # benches/gpu.py starts it like this
+//! ... gpu_step NAME BATCH STEPS f32 read
 //! ```
 //!
 //! With STEPS it answers each line on stdin: it takes so many steps without waiting in between,
-//! and prints the milliseconds of a step and the bytes that are free on the GPU.
+//! and prints the milliseconds of a step and the bytes that are free on the GPU. With `read` it
+//! reads each step's loss, and waits for it, as training does; the perceptron always does.
 
 use cudarc::driver::result::mem_get_info;
 use dfdx::{losses::cross_entropy_with_logits_loss, optim::SgdConfig, prelude::*};
@@ -65,7 +67,8 @@ where
     dev.tensor_from_vec((0..rows * CLASSES).map(label).collect(), (rows, Const))
 }
 
-/// Steps of a model: `forward` is from the model to the loss, `update` moves it.
+/// Steps of a model: `forward` is from the model to the loss, `update` moves it. Whether the loss
+/// is read is for `update` to decide, after the backward pass has begun.
 fn steps<E, M>(
     mut model: M,
     mut forward: impl FnMut(&mut M, Gradients<E, Cuda>) -> Result<Loss<E>, Failed> + 'static,
@@ -120,9 +123,10 @@ where
     steps(model, forward, update)
 }
 
-/// Plain SGD.
+/// Plain SGD, which reads the loss or not.
 fn sgd<E, M>(
     model: &M,
+    reads: bool,
 ) -> impl FnMut(&mut M, &mut Gradients<E, Cuda>, &dyn Fn() -> f64) -> Result<(), Failed> + 'static
 where
     E: Dtype,
@@ -130,10 +134,20 @@ where
     M: TensorCollection<E, Cuda> + Clone + 'static,
 {
     let mut sgd = Sgd::new(model, SgdConfig { lr: 1e-3, ..Default::default() });
-    move |model, gradients, _loss| sgd.update_owned(model, gradients).map_err(failed)
+    move |model, gradients, loss| {
+        if reads {
+            loss();
+        }
+        sgd.update_owned(model, gradients).map_err(failed)
+    }
 }
 
-fn image_net<E, M, const CLASSES: usize>(dev: &Cuda, model: M, batch: usize, side: usize) -> Step
+fn image_net<E, M, const CLASSES: usize>(
+    dev: &Cuda,
+    model: M,
+    [batch, side]: [usize; 2],
+    reads: bool,
+) -> Step
 where
     E: Dtype,
     Cuda: Backend<E>,
@@ -147,7 +161,7 @@ where
 {
     let x: Planes<usize, 3, usize, usize, E, Cuda, NoneTape> =
         dev.tensor_from_vec(values(batch * 3 * side * side), (batch, Const, side, side));
-    let update = sgd(&model);
+    let update = sgd(&model, reads);
     classify::<_, _, _, CLASSES>(dev, model, x, batch, update)
 }
 
@@ -162,11 +176,8 @@ where
     let x: Rows<usize, 784, E, Cuda, NoneTape> =
         dev.tensor_from_vec(values(batch * 784), (batch, Const));
     if !learned {
-        let mut update = sgd(&model);
-        return Ok(classify::<_, _, _, 10>(dev, model, x, batch, move |model, gradients, loss| {
-            let _ = loss();
-            update(model, gradients, loss)
-        }));
+        let update = sgd(&model, true);
+        return Ok(classify::<_, _, _, 10>(dev, model, x, batch, update));
     }
     let config = NewtonConfig::default().window(Window::steps(94)?).ramp(false);
     let sgd = Sgd::new(&model, SgdConfig { lr: 1e-3, ..Default::default() });
@@ -178,7 +189,7 @@ where
     }))
 }
 
-fn transformer<E>(dev: &Cuda, batch: usize) -> Result<Step, Failed>
+fn transformer<E>(dev: &Cuda, batch: usize, reads: bool) -> Result<Step, Failed>
 where
     E: Dtype + Float + SampleUniform,
     Cuda: Backend<E> + SequenceKernels<E>,
@@ -190,7 +201,7 @@ where
     };
     let (source, target) = (sentences(0), sentences(1));
     let (input, labels) = shifted(&target).map_err(failed)?;
-    let update = sgd(&model);
+    let update = sgd(&model, reads);
     let forward = move |model: &mut Seq2Seq<WORDS, WORDS, E, Cuda>, gradients| {
         let logits = model.try_forward_mut((source.clone().traced(gradients), input.clone()));
         model.try_loss(logits.map_err(failed)?, &labels).map_err(failed)
@@ -198,7 +209,7 @@ where
     Ok(steps(model, forward, update))
 }
 
-fn net<E>(dev: &Cuda, name: &str, batch: usize) -> Result<Step, Failed>
+fn net<E>(dev: &Cuda, name: &str, batch: usize, reads: bool) -> Result<Step, Failed>
 where
     E: Dtype + Float + SampleUniform,
     Cuda: Backend<E> + SequenceKernels<E>,
@@ -206,12 +217,16 @@ where
     Ok(match name {
         "perceptron" => perceptron::<E>(dev, batch, false)?,
         "perceptron-newton" => perceptron::<E>(dev, batch, true)?,
-        "wrn-16-1" => image_net::<E, _, 10>(dev, Wrn16x1::<10, E, Cuda>::build(dev), batch, 32),
-        "wrn-16-4" => image_net::<E, _, 10>(dev, Wrn16x4::<10, E, Cuda>::build(dev), batch, 32),
-        "resnet-50" => {
-            image_net::<E, _, 1000>(dev, ResNet50::<1000, E, Cuda>::build(dev), batch, 224)
+        "wrn-16-1" => {
+            image_net::<E, _, 10>(dev, Wrn16x1::<10, E, Cuda>::build(dev), [batch, 32], reads)
         }
-        "transformer" => transformer::<E>(dev, batch)?,
+        "wrn-16-4" => {
+            image_net::<E, _, 10>(dev, Wrn16x4::<10, E, Cuda>::build(dev), [batch, 32], reads)
+        }
+        "resnet-50" => {
+            image_net::<E, _, 1000>(dev, ResNet50::<1000, E, Cuda>::build(dev), [batch, 224], reads)
+        }
+        "transformer" => transformer::<E>(dev, batch, reads)?,
         other => return Err(format!("there is no network {other}").into()),
     })
 }
@@ -254,10 +269,11 @@ fn main() -> Result<(), Failed> {
     dev.enable_cache();
     let mut out = std::io::stdout();
     if let (Some(name), Some(batch), Some(steps)) = (arguments.first(), batch, steps) {
+        let reads = arguments.get(4).is_some_and(|word| word == "read");
         let mut step = match arguments.get(3).map(String::as_str) {
-            None | Some("f32") => net::<f32>(&dev, name, batch)?,
+            None | Some("f32") => net::<f32>(&dev, name, batch, reads)?,
             #[cfg(feature = "f16")]
-            Some("f16") => net::<dfdx::dtypes::f16>(&dev, name, batch)?,
+            Some("f16") => net::<dfdx::dtypes::f16>(&dev, name, batch, reads)?,
             Some(other) => return Err(format!("{other}: f32, or f16 with this feature").into()),
         };
         for line in std::io::stdin().lines() {
@@ -276,7 +292,7 @@ fn main() -> Result<(), Failed> {
             continue;
         }
         let size = batch.unwrap_or(usual);
-        let mut step = net::<f32>(&dev, name, size)?;
+        let mut step = net::<f32>(&dev, name, size, false)?;
         let [forward, backward, update] = parts(&dev, &mut step)?;
         let all = in_a_row(&dev, &mut step, 10)?;
         writeln!(

@@ -12,7 +12,7 @@ use crate::{
 };
 use dfdx::{
     nn::{NumParams, TensorCollection, ZeroGrads},
-    prelude::{AsArray, Backward, Gradients},
+    prelude::{AsArray, Backward, Gradients, WithEmptyTape},
 };
 use std::time::Instant;
 
@@ -207,8 +207,10 @@ pub(crate) fn train_step<M: ZeroGrads<E, D>, D: TrainsIn<E>, E: Number>(
         None => model.try_alloc_grads().map_err(failed)?,
     };
     let traced = loss(model, before)?;
-    let value = f64::from(traced.array().widened());
+    let untraced = traced.with_empty_tape();
     let mut after = optimizer.scaled(traced)?.try_backward().map_err(failed)?;
+    // Read only now: on a GPU the host waits here until all before it is computed.
+    let value = f64::from(untraced.array().widened());
     let step = optimizer.step_with(model, &mut after, value, &mut |model| {
         Ok(f64::from(loss(model, Gradients::leaky())?.array().widened()))
     })?;
