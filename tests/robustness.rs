@@ -177,15 +177,16 @@ fn rosenbrock(w: &[f64]) -> (f64, Vec<f64>) {
     ((1.0 - x).powi(2) + 100.0 * off * off, gradient)
 }
 
-// Not convex: from 24.2 at (−1.2, 1) to below 0.05 within 2,000 steps; with momentum in windows of
-// five at least down to the valley.
+// Not convex: from 24.2 at (−1.2, 1) to below 0.05 within 2,000 steps, or 0.06 in windows of one
+// (0.002 if a rate may grow a hundredfold, and one that was undone may be tried again at once);
+// with momentum in windows of five at least down to the valley.
 #[test]
 fn rosenbrock_valley() {
     let start: Vector<2> = vector(&[-1.2, 1.0]);
     for window in [1, 5] {
         let [plain, momentum, _] = worst(&rosenbrock, &start, window, 2000);
-        let valley = if window == 1 { 0.05 } else { 5.0 };
-        assert!(plain < 0.05 && momentum < valley, "K = {window}: {plain} {momentum}");
+        let [most, valley] = if window == 1 { [0.06, 0.05] } else { [0.05, 5.0] };
+        assert!(plain < most && momentum < valley, "K = {window}: {plain} {momentum}");
     }
 }
 
@@ -356,8 +357,8 @@ fn last(losses: &[f32]) -> f32 {
 
 // dfdx's rectifier takes NaN for 0: the loss of a broken batch is a number, its gradient is not.
 // Where that loss alone makes the window hopeless, it is skipped; where it does not, all weights
-// are lost, and the window is undone. No rate pays for either. Fails if one does: rates ended at
-// 1e-30.
+// are lost, and the window is undone. No rate pays for either, unless the window before was undone
+// as well. Fails if one does: rates ended at 1e-30.
 #[test]
 fn batches_of_nan_behind_a_rectifier_cost_no_rate() {
     let sgd = |model: &_| Sgd::new(model, SgdConfig { lr: 1e-4, ..Default::default() });
@@ -365,12 +366,12 @@ fn batches_of_nan_behind_a_rectifier_cost_no_rate() {
     let broken = |step| if step % 53 == 52 { f32::NAN } else { 1.0 };
     let (newton, with) = regression(sgd, 4000, broken);
     assert!(with.iter().all(|loss| loss.is_finite()));
-    let undone: Vec<_> = newton
-        .history()
-        .iter()
-        .filter(|decision| decision.outcome == Outcome::RolledBack(Cause::NonFiniteWeights))
-        .collect();
-    assert!(!undone.is_empty());
+    let broken = Outcome::RolledBack(Cause::NonFiniteWeights);
+    let pairs = newton.history().windows(2);
+    let after_good = pairs.filter(|pair| !matches!(pair[0].outcome, Outcome::RolledBack(_)));
+    let undone: Vec<_> =
+        after_good.map(|pair| &pair[1]).filter(|last| last.outcome == broken).collect();
+    assert!(undone.len() > 3);
     assert!(undone.iter().all(|decision| decision.from == decision.to));
     let (rate, other) = (newton.rates()[0].1, calm.rates()[0].1);
     assert!(rate > other / 10.0, "{rate:e} for {other:e}");
