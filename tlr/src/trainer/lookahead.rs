@@ -62,7 +62,8 @@ where
     /// let loss = |w: &Tensor<Rank1<1>, f64, Cpu>| (w.leaky_trace().square() * 2.0).sum();
     ///
     /// let sgd = Sgd::new(&w, SgdConfig { lr: 0.01, ..Default::default() });
-    /// let mut opt = Newton::new(&w, sgd, NewtonConfig::default().damping(1.0))?;
+    /// let config = NewtonConfig::default().damping(1.0).max_factor(100.0);
+    /// let mut opt = Newton::new(&w, sgd, config)?;
     /// let gradients = loss(&w).backward();
     /// opt.step_lookahead(&mut w, &gradients, |ahead| loss(ahead).backward())?;
     /// assert!(w.array()[0].abs() < 1e-9); // 2w² has its minimum one Newton step away
