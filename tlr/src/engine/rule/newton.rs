@@ -81,7 +81,7 @@ impl NewtonRule {
     /// is far away, and at a hundred times the rate one window can ruin the weights
     /// (docs/start.md has the figures). While a rate
     /// [climbs](crate::engine::Config::climb), or is
-    /// [looked for](crate::engine::Config::ramp), it may grow by more.
+    /// [looked for](crate::engine::Config::ramp), it may grow by more. Exact steps are bound too.
     ///
     /// Example: [`NewtonConfig`](crate::NewtonConfig).
     pub fn max_factor(mut self, max_factor: f64) -> Self {
