@@ -8,8 +8,8 @@ use crate::{
 use dfdx::{
     nn::{Module, ModuleMut},
     prelude::{
-        Const, Cpu, CpuError, Gradients, HasShape, NoneTape, OwnedTape, ReshapeTo, Shape, Tensor,
-        Trace,
+        Const, Cpu, CpuError, Device, Gradients, HasShape, NoneTape, OwnedTape, ReshapeTo, Shape,
+        Tensor, Trace,
     },
 };
 
@@ -57,11 +57,14 @@ pub trait Network: Model + Trainable<<Self as Model>::Number, <Self as Model>::D
 
 /// A tensor of these values. Its memory is taken from the device, and returns to it. The memory of
 /// a `Vec` that is moved into a tensor also ends in the device's cache, one more every step.
-pub(crate) fn tensor<S: Shape, E: Number, D: TrainsIn<E>>(
+pub(crate) fn tensor<S: Shape, E: Number, D: Device<E>>(
     device: &D,
     values: &[f32],
     shape: S,
-) -> Result<Tensor<S, E, D>, D::Err> {
+) -> Result<Tensor<S, E, D>, D::Err>
+where
+    D::Err: From<CpuError>,
+{
     let mut tensor: Tensor<S, E, D> = device.try_zeros_like(&shape)?;
     if tensor.shape().num_elements() != values.len() {
         return Err(CpuError::WrongNumElements.into());

@@ -6,7 +6,7 @@ use dfdx::{
     nn::{modules::Linear, Module, ToDtype},
     prelude::{
         Const, Cpu, CpuError, Device, Dtype, Gradients, NoneTape, OwnedTape, PutTape, Rank0, ReLU,
-        SplitTape, SumTo, Tape, Tensor, Trace, TryMul, ZerosTensor,
+        SplitTape, SumTo, Tape, Tensor, Trace, TryMul,
     },
     tensor_ops::Backward,
 };
@@ -42,16 +42,6 @@ impl DeepInHalf<Half, Cpu> {
     }
 }
 
-/// These values in half precision.
-fn halves<const N: usize>(device: &Cpu, values: &[f32]) -> Result<Rows<N, NoneTape>, CpuError> {
-    let mut rows: Rows<N, NoneTape> = device.try_zeros_like(&(values.len() / N, Const::<N>))?;
-    if !values.len().is_multiple_of(N) {
-        return Err(CpuError::WrongNumElements);
-    }
-    rows.copy_from(&Half::of(values));
-    Ok(rows)
-}
-
 fn widened(values: &[Half]) -> Vec<f32> {
     values.iter().map(|value| value.widened()).collect()
 }
@@ -76,7 +66,7 @@ impl Network for DeepInHalf<f32, Cpu> {
         gradients: Gradients<f32, Cpu>,
     ) -> Result<TrainLogits, TrainError> {
         let half: DeepInHalf<Half, Cpu> = self.try_to_dtype()?;
-        let x = halves::<784>(device, pixels)?;
+        let x: Rows<784, NoneTape> = tensor(device, pixels, (images, Const))?;
         let (in_half, half_tape) = half.pass(x.traced(Gradients::leaky()))?.split_tape();
         let logits = tensor(device, &widened(&in_half.as_vec()), (images, 10))?;
         let (logits, mut tape) = logits.traced(gradients).split_tape();
@@ -84,7 +74,8 @@ impl Network for DeepInHalf<f32, Cpu> {
         tape.add_backward_op(move |gradients| {
             let due = gradients.get_or_alloc_mut(&logits_of_pass)?;
             let scaled: Vec<f32> = due.iter().map(|due| due * LOSS_SCALE).collect();
-            back(&half, in_half.put_tape(half_tape), halves(&device, &scaled)?, &wide, gradients)
+            let due = tensor(&device, &scaled, (images, Const))?;
+            back(&half, in_half.put_tape(half_tape), due, &wide, gradients)
         });
         Ok(logits.put_tape(tape))
     }
@@ -95,7 +86,7 @@ impl Network for DeepInHalf<f32, Cpu> {
         (pixels, [images, ..]): Pixels<'_>,
     ) -> Result<Logits<NoneTape>, TrainError> {
         let half: DeepInHalf<Half, Cpu> = self.try_to_dtype()?;
-        let logits = half.pass(halves::<784>(device, pixels)?)?;
+        let logits = half.pass(tensor(device, pixels, (images, Const))?)?;
         Ok(tensor(device, &widened(&logits.as_vec()), (images, 10))?)
     }
 }
