@@ -183,6 +183,7 @@ fn answer(request: &Request, groups: usize, random: &mut Random, losses: &mut Lo
         Request::MeasureSlopes(_) if random.chance(200) => Event::Slopes(Vec::new()),
         Request::MeasureSlopes(_) => slopes(groups, random),
         Request::Update => Event::Updated,
+        Request::ClearOptimizer => Event::OptimizerCleared,
         Request::Skip { .. } => Event::Skipped,
         Request::EndWindow if random.chance(20) => Event::WindowBroken { tensor: "w".into() },
         Request::EndWindow => {
@@ -212,6 +213,7 @@ fn anything(random: &mut Random, losses: &mut Losses) -> Event {
         Request::CheckWeights,
         Request::MeasureSlopes(Target::Last),
         Request::Update,
+        Request::ClearOptimizer,
         Request::Skip { drop_gathered: true },
         Request::EndWindow,
         Request::TellMovable,

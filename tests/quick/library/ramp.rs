@@ -150,6 +150,36 @@ fn a_ramp_goes_on_to_the_bit() {
     }
 }
 
+/// The first weight's way in the step after the ramp, its gradient then, and the rate.
+fn step_after_the_ramp<Opt>(make: impl Fn(&Net) -> Opt) -> (f32, f32, f32)
+where
+    Opt: TunableOptimizer<Model = Net, Dtype = f32, Device = Cpu>,
+{
+    let (_dev, mut net) = net();
+    let mut opt = Newton::new(&net, make(&net), config()).unwrap();
+    let mut batches = Batches::new();
+    loop {
+        let (gradients, loss) = gradients(&net, &batches.next());
+        let (before, rate) = (net.0.weight.clone(), opt.rates()[0].1);
+        if let Step::Made = opt.step(&mut net, &gradients, loss).unwrap() {
+            let way = before.as_vec()[0] - net.0.weight.as_vec()[0];
+            return (way, gradients.get(&before).as_vec()[0], rate as f32);
+        }
+    }
+}
+
+// Momentum begins from rest there, so that the step is plain descent's. Adam's averages stay: a new
+// Adam's first step is its rate, up or down. Fails if the trainer does not clear the optimizer, or
+// clears one that is normalized.
+#[test]
+fn the_velocity_of_the_ramp_is_cleared() {
+    let momentum = Some(Momentum::Classic(0.9));
+    let (way, gradient, rate) = step_after_the_ramp(|net| sgd(net, 0.1, momentum));
+    assert!((way / (rate * gradient) - 1.0).abs() < 1e-3, "{way}, {rate} times {gradient}");
+    let (way, _, rate) = step_after_the_ramp(|net| Adam::new(net, AdamConfig::default()));
+    assert!((way.abs() / rate - 1.0).abs() > 0.01, "{way} {rate}");
+}
+
 // What went too far leaves nothing behind: not in the weights, not in batch norm's running means,
 // and not in the momentum. The loss is told to explode in the middle of the ramp, with gradients
 // that say the same.

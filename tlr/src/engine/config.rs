@@ -189,6 +189,10 @@ impl<R: RateRule> Config<R> {
     /// ramp is over. If the [`horizon`](Self::horizon) is told and short, noise is measured for
     /// less long.
     ///
+    /// Where the ramp ends, the base optimizer's velocity is cleared if a step is as long as the
+    /// gradient (SGD with momentum): it is that of the steep beginning, and would carry the weights
+    /// past the lowest point. Around a normalized optimizer (Adam) nothing is cleared.
+    ///
     /// With a rate for each layer, all rates grow together, and each layer is done by its own
     /// slope. A layer whose slope is lost in noise takes the largest of the others' rates. A layer
     /// without a gradient keeps its rate, or takes that one if its own is larger; with the first

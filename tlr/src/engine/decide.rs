@@ -4,7 +4,7 @@
 //!
 //! | | `window_ended` | `rolled_back` | `leave_window` |
 //! | --- | --- | --- | --- |
-//! | when | the last one ended well | the last one is undone | a schedule restarts, an exact step |
+//! | when | the last one ended well | the last one is undone | ramp's end, schedule's restart, exact step |
 //! | steps in the window | cleared | cleared | cleared |
 //! | gathered batches | there are none | cleared | cleared |
 //! | the window's losses | are kept, to judge the next window by | cleared | cleared |
@@ -15,14 +15,13 @@
 use super::{
     event::Target,
     history::{Adaptation, KeptBecause, Outcome},
+    phase::{EndedWindow, Phase, Rollback},
     products::{DirectionProducts, Slope, WindowProducts},
     rule::{self, bounded, Proposal, RATES},
     safeguard::retry,
     settle::settle,
     start::{climb::climb, rounding::Rounding, LARGEST_CLIMB},
-    state::{
-        EndedWindow, GatheredLosses, GroupState, Phase, PreviousWindow, Rollback, SnapshotTrust,
-    },
+    state::{GatheredLosses, GroupState, PreviousWindow, SnapshotTrust},
     Engine, RateRule, Request, Step,
 };
 use crate::error::{Cause, Error};

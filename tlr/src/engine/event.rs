@@ -56,6 +56,8 @@ pub enum Event {
     Slopes(Vec<Slope>),
     /// Answers [`Request::Update`].
     Updated,
+    /// Answers [`Request::ClearOptimizer`].
+    OptimizerCleared,
     /// Answers [`Request::Skip`].
     Skipped,
     /// Answers [`Request::EndWindow`]: the products of each group.
@@ -90,6 +92,9 @@ pub enum Request {
     /// [`Engine::effective_rates`](super::Engine::effective_rates) has. Answer with
     /// [`Event::Updated`].
     Update,
+    /// Clear what the base optimizer has accumulated, such as its velocity: the
+    /// [`ramp`](super::Config::ramp) has ended. Answer with [`Event::OptimizerCleared`].
+    ClearOptimizer,
     /// Leave the batch out: put the buffers back as they are in the snapshot. Answer with
     /// [`Event::Skipped`].
     Skip {

@@ -2,9 +2,9 @@
 
 use super::{
     history::{Adaptation, KeptBecause, Outcome},
+    phase::Phase,
     products::DirectionProducts,
     rule::{self, bounded, Proposal},
-    state::Phase,
     Engine, RateRule, Step,
 };
 

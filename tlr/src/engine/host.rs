@@ -85,6 +85,15 @@ pub trait Host {
         Ok(Vec::new())
     }
 
+    /// Clears what the base optimizer has accumulated, such as its velocity. The weights stay. By
+    /// default it does nothing, as for an optimizer that accumulates nothing.
+    ///
+    /// # Errors
+    /// The host's own. Training goes on with what the optimizer has.
+    fn clear_optimizer(&mut self) -> Result<(), Self::Error> {
+        Ok(())
+    }
+
     /// Puts weights and buffers back as they are in a snapshot, clears what the base optimizer has
     /// accumulated, and drops gathered gradients.
     ///
@@ -171,6 +180,7 @@ fn drive_any<R: RateRule, E>(
             }
             Request::MeasureSlopes(since) => host.slopes(since).map(Event::Slopes),
             Request::Update => host.update(engine.effective_rates()).map(|()| Event::Updated),
+            Request::ClearOptimizer => host.clear_optimizer().map(|()| Event::OptimizerCleared),
             Request::Skip { drop_gathered } => host.skip(drop_gathered).map(|()| Event::Skipped),
             Request::EndWindow => host.end_window().map(|end| match end {
                 WindowEnd::Products(products) => Event::WindowEnded(products),

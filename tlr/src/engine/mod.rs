@@ -71,6 +71,7 @@ mod horizon;
 mod host;
 mod host_facts;
 mod mean;
+mod phase;
 mod possible;
 mod presets;
 mod products;
@@ -112,8 +113,9 @@ use crate::error::Error;
 #[cfg(feature = "dfdx")]
 use crate::settings::Settings;
 use horizon::HorizonShape;
+use phase::{PendingStep, Phase};
 pub(crate) use rule::bounded;
-use state::{GroupState, PendingStep, Phase};
+use state::GroupState;
 use std::sync::Arc;
 
 /// Some tensors that share a learning rate.

@@ -3,11 +3,11 @@
 
 use super::{
     event::{Request, Step, Target},
-    history::Outcome,
+    history::{Adaptation, Outcome},
+    phase::{PendingStep, Phase, Rollback},
     products::Slope,
     rule::{Proposal, RateRule},
     start::ramp::{Ramp, Ramped},
-    state::{PendingStep, Phase, Rollback},
     Engine,
 };
 use crate::error::{Cause, Error};
@@ -68,7 +68,10 @@ impl<R: RateRule> Engine<R> {
         }))
     }
 
-    /// Ends a step of the ramp, whose update is made.
+    /// Ends a step of the ramp, whose update is made. With the ramp's last step the velocity of a
+    /// base optimizer is cleared: it is that of the steep beginning, and at the rate that the ramp
+    /// has found it would carry the weights far beyond the lowest point. A normalized step, as
+    /// Adam's, is no longer for that, and its averages stay.
     pub(super) fn ramp_step_made(&mut self, ramp: Ramp, ends: bool) -> Request {
         let before = self.state.history.len();
         let rates = self.state.groups.iter().map(|group| group.rate);
@@ -76,12 +79,25 @@ impl<R: RateRule> Engine<R> {
             self.take_rates(&ramp, Outcome::Ramped);
         }
         let decisions = self.decisions_since(before);
-        if ends {
-            self.ramp_ended(&ramp, self.state.steps + 1);
-            self.leave_window();
+        if !ends {
+            self.state.ramp = Some(ramp);
+            return self.finish(1, Step::Ramped { decisions });
         }
-        self.state.ramp = (!ends).then_some(ramp);
-        self.finish(1, Step::Ramped { decisions })
+        self.state.steps += 1;
+        self.ramp_ended(&ramp, self.state.steps);
+        self.leave_window();
+        self.state.ramp = None;
+        if ramp.follows {
+            self.state.phase = Phase::Clearing(decisions);
+            return Request::ClearOptimizer;
+        }
+        self.ramp_over(decisions)
+    }
+
+    /// The step with which the ramp has ended is over.
+    pub(super) fn ramp_over(&mut self, decisions: Vec<Adaptation>) -> Request {
+        self.count(1);
+        Request::Done(Step::Ramped { decisions })
     }
 
     /// The ramp that is broken off if this step is undone.

@@ -2,10 +2,11 @@
 
 use super::{
     event::{Event, Request, Step, Target, TensorKind},
+    phase::{PendingStep, Phase, Rollback},
     rule::RateRule,
     safeguard::LossVerdict,
     schedule::Schedule,
-    state::{GatheredLosses, PendingStep, Phase, Rollback, SnapshotTrust},
+    state::{GatheredLosses, SnapshotTrust},
     Engine,
 };
 use crate::error::{Cause, Error};
@@ -37,6 +38,7 @@ impl<R: RateRule> Engine<R> {
                 Ok(self.suspected(step, cause, &slopes))
             }
             (Phase::Updating(step), Event::Updated) => Ok(self.updated(step)),
+            (Phase::Clearing(decisions), Event::OptimizerCleared) => Ok(self.ramp_over(decisions)),
             (Phase::Skipping(step, cause), Event::Skipped) => Ok(self.skipped(step, cause)),
             (Phase::Checking(step, cause, guilty), Event::WeightsChecked { finite }) => {
                 Ok(self.checked(step, cause, guilty, finite))
@@ -81,7 +83,7 @@ impl<R: RateRule> Engine<R> {
 
     /// Goes on waiting in this phase, as if the event had not come.
     fn refuse(&mut self, phase: Phase, event: &Event) -> Result<Request, Error> {
-        let error = Error::OutOfOrder { told: told(event), expected: expected(&phase) };
+        let error = Error::OutOfOrder { told: told(event), expected: phase.awaits() };
         self.state.phase = phase;
         Err(error)
     }
@@ -106,6 +108,10 @@ impl<R: RateRule> Engine<R> {
             }
             Phase::Weighing(window) => {
                 self.conclude(window, &[]);
+                true
+            }
+            Phase::Clearing(decisions) => {
+                self.ramp_over(decisions);
                 true
             }
             Phase::GoingBack(Rollback { counts_step: false, .. }) | Phase::Retreating { .. } => {
@@ -370,31 +376,12 @@ fn told(event: &Event) -> &'static str {
         Event::WeightsChecked { .. } => "a check of the weights",
         Event::Slopes(_) => "slopes",
         Event::Updated => "an update",
+        Event::OptimizerCleared => "a cleared optimizer",
         Event::Skipped => "a batch left out",
         Event::WindowEnded(_) => "a window's products",
         Event::WindowBroken { .. } => "a broken window",
         Event::Movable(_) => "which groups would move",
         Event::Norms(_) => "norms",
         Event::WentBack => "a way back",
-    }
-}
-
-const SLOPES: &str = "slopes: one for each group, or none";
-
-fn expected(phase: &Phase) -> &'static str {
-    match phase {
-        Phase::Idle => "a batch",
-        Phase::TakingWeights(_) | Phase::TakingBuffers(_) => "a snapshot",
-        Phase::Ramping(_) | Phase::LookingBack(_) | Phase::Suspecting(..) => SLOPES,
-        Phase::Updating(_) => "an update",
-        Phase::Skipping(..) => "a batch left out",
-        Phase::Checking(..) => "a check of the weights",
-        Phase::EndingWindow(_) => "the products of each group, or a broken window",
-        Phase::Weighing(window) if window.slopes.is_none() => SLOPES,
-        Phase::Weighing(window) if window.movable.is_none() => {
-            "which groups would move: an answer for each, or none"
-        }
-        Phase::Weighing(_) => "norms: one for each group, or none",
-        Phase::GoingBack(_) | Phase::Retreating { .. } => "a way back",
     }
 }

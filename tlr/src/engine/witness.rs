@@ -3,10 +3,11 @@
 
 use super::{
     event::{Request, Target},
+    phase::{PendingStep, Rollback},
     products::Slope,
     rule::RateRule,
     safeguard::{blame, Blame},
-    state::{PendingStep, Rollback, SnapshotTrust},
+    state::SnapshotTrust,
     Engine,
 };
 use crate::error::Cause;

@@ -65,7 +65,8 @@ pub trait TunableOptimizer:
 
     /// Clears everything accumulated over past updates (momentum, moments, step counts) and keeps
     /// the hyperparameters. The next update is then that of a new optimizer. Called after a
-    /// rollback.
+    /// rollback, and where the [`ramp`](crate::Config::ramp) ends if steps were as long as the
+    /// gradients.
     fn reset(&mut self, model: &Self::Model);
 
     /// β in [0, 1): the fraction of an update that carries over from the update before, such as the

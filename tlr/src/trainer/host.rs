@@ -127,10 +127,14 @@ impl<Opt: TunableOptimizer> Host for ModelHost<'_, Opt> {
         Ok(self.snapshots.norms(self.optimizer.shards())?)
     }
 
-    fn go_back(&mut self, target: Target) -> Result<(), Self::Error> {
-        self.snapshots.go_back(self.model, target, self.optimizer.shards())?;
+    fn clear_optimizer(&mut self) -> Result<(), Self::Error> {
         self.optimizer.reset(self.model);
         *self.has_updated = false;
         Ok(())
+    }
+
+    fn go_back(&mut self, target: Target) -> Result<(), Self::Error> {
+        self.snapshots.go_back(self.model, target, self.optimizer.shards())?;
+        self.clear_optimizer()
     }
 }

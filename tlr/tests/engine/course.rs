@@ -293,6 +293,7 @@ impl Host for Least {
 fn a_host_need_not_tell_what_it_cannot() {
     assert_eq!((Least.movable(), Least.norms()), (Ok(vec![]), Ok(vec![])));
     assert_eq!(Least.slopes(Target::Last), Ok(vec![]));
+    assert_eq!(Least.clear_optimizer(), Ok(()));
     let mut run = run(&plain(1).climb(0.8), &[false]);
     let step = drive(&mut run.engine, &mut Least, None, false).unwrap();
     assert_eq!(step.decisions()[0].outcome, Outcome::Kept(KeptBecause::NoGradient));
@@ -382,6 +383,7 @@ fn an_answer_has_one_of_each_group_or_none() {
                     Request::CheckWeights => Event::WeightsChecked { finite: true },
                     Request::MeasureSlopes(_) => slopes,
                     Request::Update => Event::Updated,
+                    Request::ClearOptimizer => Event::OptimizerCleared,
                     Request::Skip { .. } => Event::Skipped,
                     Request::EndWindow => products,
                     Request::TellMovable => movable,

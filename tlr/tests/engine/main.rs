@@ -85,6 +85,10 @@ impl Host for Script {
         Ok(self.norms.clone())
     }
 
+    fn clear_optimizer(&mut self) -> Result<(), String> {
+        self.note("clear")
+    }
+
     fn go_back(&mut self, target: Target) -> Result<(), String> {
         self.note(&format!("back {target:?}"))
     }

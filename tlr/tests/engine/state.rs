@@ -115,6 +115,7 @@ fn a_phase_that_cannot_have_been_is_refused() {
                     Request::CheckWeights => Event::WeightsChecked { finite: true },
                     Request::MeasureSlopes(_) => Event::Slopes(vec![slope()]),
                     Request::Update => Event::Updated,
+                    Request::ClearOptimizer => Event::OptimizerCleared,
                     Request::Skip { .. } => Event::Skipped,
                     Request::EndWindow => Event::WindowEnded(vec![along(1.0, 1.0)]),
                     Request::TellMovable => Event::Movable(vec![true]),
@@ -224,6 +225,7 @@ fn an_end_is_not_within_the_longest_window() {
             .tell(match request {
                 Request::TakeSnapshot(_) => Event::SnapshotTaken,
                 Request::Update => Event::Updated,
+                Request::ClearOptimizer => Event::OptimizerCleared,
                 other => panic!("{other:?}"),
             })
             .unwrap();

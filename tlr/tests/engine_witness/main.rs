@@ -7,6 +7,7 @@ mod blame;
 mod ramp;
 #[path = "../random/mod.rs"]
 mod random;
+mod velocity;
 mod windows;
 mod without_loss;
 
@@ -26,6 +27,11 @@ struct Paper {
     signs: bool,
     /// Decoupled: each step takes this part of the weights, times the rate.
     decay: f64,
+    /// The part of the velocity that stays in each step: heavy-ball momentum.
+    momentum: f64,
+    velocity: Vec<Vec<f64>>,
+    /// Whether the velocity cannot be cleared.
+    fails_to_clear: bool,
     batch: usize,
     log: Vec<String>,
 }
@@ -33,8 +39,19 @@ struct Paper {
 impl Paper {
     fn new(w: Vec<Vec<f64>>, gradient: impl Fn(&[f64], usize) -> Vec<f64> + 'static) -> Self {
         let (last, before) = (w.clone(), w.clone());
-        let gradient = Box::new(gradient);
-        Self { w, last, before, gradient, signs: false, decay: 0.0, batch: 0, log: Vec::new() }
+        Self {
+            velocity: still(&w),
+            w,
+            last,
+            before,
+            gradient: Box::new(gradient),
+            signs: false,
+            decay: 0.0,
+            momentum: 0.0,
+            fails_to_clear: false,
+            batch: 0,
+            log: Vec::new(),
+        }
     }
 
     fn gradients(&self) -> Vec<Vec<f64>> {
@@ -48,6 +65,11 @@ impl Paper {
         }
         groups
     }
+}
+
+/// No velocity.
+fn still(w: &[Vec<f64>]) -> Vec<Vec<f64>> {
+    w.iter().map(|group| vec![0.0; group.len()]).collect()
 }
 
 fn dot(x: &[f64], y: &[f64]) -> f64 {
@@ -70,10 +92,12 @@ impl Host for Paper {
 
     fn update(&mut self, rates: &[f64]) -> Result<(), ()> {
         let gradients = self.gradients();
-        for ((w, gradient), rate) in self.w.iter_mut().zip(&gradients).zip(rates) {
-            for (w, g) in w.iter_mut().zip(gradient) {
+        let groups = self.w.iter_mut().zip(&mut self.velocity);
+        for (((w, velocity), gradient), rate) in groups.zip(&gradients).zip(rates) {
+            for ((w, v), g) in w.iter_mut().zip(velocity).zip(gradient) {
                 let sign = if *g == 0.0 { 0.0 } else { g.signum() };
-                *w -= rate * (if self.signs { sign } else { *g } + self.decay * *w);
+                *v = self.momentum * *v + if self.signs { sign } else { *g };
+                *w -= rate * (*v + self.decay * *w);
             }
         }
         Ok(())
@@ -118,12 +142,22 @@ impl Host for Paper {
         Ok(slopes.collect())
     }
 
+    fn clear_optimizer(&mut self) -> Result<(), ()> {
+        self.log.push("clear".into());
+        if self.fails_to_clear {
+            return Err(());
+        }
+        self.velocity = still(&self.w);
+        Ok(())
+    }
+
     fn go_back(&mut self, target: Target) -> Result<(), ()> {
         self.log.push(format!("back {target:?}"));
         if target == Target::BeforeLast {
             self.last = self.before.clone();
         }
         self.w = self.last.clone();
+        self.velocity = still(&self.w);
         Ok(())
     }
 }
@@ -145,7 +179,7 @@ impl Run {
             fixed_rate: fixed_rate == Some(index),
             rate,
         });
-        let facts = HostFacts { momentum: 0.0, epsilon: f64::from(f32::EPSILON) };
+        let facts = HostFacts { momentum: host.momentum, epsilon: f64::from(f32::EPSILON) };
         let engine = Engine::new(config, groups.collect(), facts).unwrap();
         Self { engine, host }
     }

@@ -14,6 +14,7 @@ fn the_rate_of_a_bowl_is_found_whatever_is_given() {
             let steps = run.ramp();
             assert!((15..=60).contains(&steps), "{h:e}, {given:e}: {steps} steps");
             // Nothing was gone back to, and no batch was left out.
+            assert_eq!(run.host.log.pop().unwrap(), "clear");
             assert!(run.host.log.iter().all(|entry| entry == "slopes Last"), "{:?}", run.host.log);
             run.rates()[0]
         });
