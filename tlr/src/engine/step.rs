@@ -314,7 +314,7 @@ impl<R: RateRule> Engine<R> {
     }
 
     /// Undoes a window at whose end a weight is not finite. Its losses were finite, so a gradient
-    /// was not. The first time in a row, and after accepted windows, the batch is to blame.
+    /// was not. Once in a row of rollbacks, and after accepted windows, the batch is to blame.
     /// Otherwise the rates are to blame.
     fn window_broken(&mut self, tensor: String) -> Request {
         // The snapshot before the last may be lost.

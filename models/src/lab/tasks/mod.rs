@@ -8,6 +8,8 @@ pub use task::{Ready, Task};
 
 // This has all models, which take minutes to compile.
 #[cfg(feature = "lab")]
+mod decay;
+#[cfg(feature = "lab")]
 mod folder;
 #[cfg(feature = "lab")]
 mod half;

@@ -4,7 +4,7 @@
 use super::{
     folder,
     halved::halved,
-    images::{classified, digits_of, image_task},
+    images::{augmented_task, digits_of, image_task},
     models::SmallMlp,
     sentences::sentences,
     task::{Task, LARGE},
@@ -114,8 +114,8 @@ const fn cifar<const BATCH: usize>() -> Task {
             if scale == Scale::Paper && LARGE {
                 let (classes, data) = (data.train.classes(), (name, data));
                 return at_place!(place, D => match classes {
-                    ..=10 => classified::<Wrn16x4<10, f32, D>>(data, BATCH, 100, true),
-                    _ => classified::<Wrn16x4<100, f32, D>>(data, BATCH, 100, true),
+                    ..=10 => augmented_task::<Wrn16x4<10, f32, D>>(data, BATCH, 100),
+                    _ => augmented_task::<Wrn16x4<100, f32, D>>(data, BATCH, 100),
                 });
             }
             let data = Dataset::new(halved(&data.train)?, halved(&data.test)?)?;

@@ -59,7 +59,7 @@ use serde::Serialize;
 /// accumulated, drops the previous direction, and multiplies the rates that are to blame: by
 /// `first_cut` while no window has been accepted, by `cut` later. The k-th rollback in a row
 /// multiplies by the k-th power of that. The rate stays where it is if no step was made since the
-/// last rollback, for then the batch is to blame. It also stays, the first time in a row, if
+/// last rollback, for then the batch is to blame. It also stays, once in a row of rollbacks, if
 /// weights are NaN or infinite although the losses are finite: that is a broken gradient.
 ///
 /// After `trust` windows accepted in a row a mean that rises may be bad luck. Late in training it

@@ -330,10 +330,10 @@ impl Watch {
         ])
     }
 
-    /// Whether weights that are not finite are the batch's fault rather than the rates': the first
-    /// time in a row, after windows that were accepted.
+    /// Whether weights that are not finite are the batch's fault rather than the rates': once in a
+    /// row of rollbacks, after windows that were accepted.
     pub(crate) fn forgives_broken_weights(&self) -> bool {
-        self.rollbacks == 0 && self.any_accepted
+        self.any_accepted && usize::try_from(self.cuts) == Ok(self.rollbacks)
     }
 
     /// Whether any window has ever been accepted.
