@@ -406,6 +406,41 @@ fn what_rounding_leaves_does_not_end_the_climb() {
     assert!(last(&losses) < losses[0] / 3.0, "{} from {}", last(&losses), losses[0]);
 }
 
+// Full batches in single precision, until the weights no longer move: that is arrival, and not a
+// rate below rounding. Fails if their rates rise then, above all that have moved them.
+#[test]
+fn weights_that_have_arrived_stay() {
+    for (momentum, told) in [(None, true), (None, false), (Some(0.9), true), (Some(0.9), false)] {
+        let dev = Cpu::seed_from_u64(5);
+        let mut model = dev.build_module::<Linear<4, 1>, f32>();
+        let x: Tensor<Rank2<64, 4>, f32, _> = dev.sample_normal();
+        let y = x.clone().abs().sum::<Rank1<64>, _>().reshape::<Rank2<64, 1>>();
+        let momentum = momentum.map(Momentum::Classic);
+        let sgd = Sgd::new(&model, SgdConfig { lr: 1e-3, momentum, weight_decay: None });
+        let per_layer = tlr::PerLayer::new(&model, sgd);
+        let config = NewtonConfig::default().window(Window::steps(20).unwrap());
+        let mut newton = Newton::new(&model, per_layer, config).unwrap();
+        let (mut loss, mut least) = (0.0, f32::INFINITY);
+        for _ in 0..5000 {
+            let here = mse_loss(model.forward(x.trace(model.alloc_grads())), y.clone());
+            loss = here.array();
+            least = loss.min(least);
+            match told {
+                true => newton.step(&mut model, &here.backward(), loss).unwrap(),
+                false => newton.update(&mut model, &here.backward()).unwrap(),
+            };
+        }
+        let mut most = 0.0_f64;
+        for decision in newton.history() {
+            match decision.outcome {
+                Outcome::Raised => assert!(decision.to <= most, "{decision:?}"),
+                _ => most = most.max(decision.to),
+            }
+        }
+        assert!(loss < 1.00001 * least, "{loss} for {least}");
+    }
+}
+
 // Where there is no gradient there is nothing to be raised for. Fails if only the weights are
 // looked at.
 #[test]

@@ -9,7 +9,7 @@ use std::{
 };
 
 const FORMAT: &str = "tlr checkpoint";
-const VERSION: u32 = 10;
+const VERSION: u32 = 11;
 
 /// Writes a whole file or none: to a new file beside `path`, which is forced to the disk and then
 /// renamed.

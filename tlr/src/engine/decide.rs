@@ -17,10 +17,11 @@ use super::{
     history::{Adaptation, KeptBecause, Outcome},
     phase::{EndedWindow, Phase, Rollback},
     products::{DirectionProducts, Slope, WindowProducts},
+    raising::stood_still,
     rule::{self, bounded, Proposal, RATES},
     safeguard::retry,
     settle::settle,
-    start::{climb::climb, rounding::Rounding, LARGEST_CLIMB},
+    start::climb::climb,
     state::{GatheredLosses, GroupState, PreviousWindow, SnapshotTrust},
     Engine, RateRule, Request, Step,
 };
@@ -122,8 +123,8 @@ impl<R: RateRule> Engine<R> {
             // `Config::ramp` and `Config::climb`.
             if self.gets_first_gradient(index, slope) {
                 self.start_late(index, largest);
-            } else if let Some(by) = self.raise(index, &products, moves, norm, slope) {
-                self.raise_rate(index, by);
+            } else if let Some(rate) = self.raised(index, &products, moves, norm, slope) {
+                self.raise(index, rate);
             } else {
                 self.adapt(index, products, window.factor, slope);
             }
@@ -155,37 +156,6 @@ impl<R: RateRule> Engine<R> {
         self.set_rate(index, Proposal { rate, outcome: Outcome::Ramped }, None);
     }
 
-    /// The factor to raise a group's rate by if its window was lost in rounding. None otherwise.
-    fn raise(
-        &self,
-        index: usize,
-        products: &WindowProducts,
-        moves: bool,
-        norm: Option<f64>,
-        slope: Option<&Slope>,
-    ) -> Option<f64> {
-        let group = self.state.groups.get(index)?;
-        let fixed_rate = self.groups.get(index)?.fixed_rate;
-        if fixed_rate || group.rate >= 1.0 {
-            None
-        } else if stood_still(products, slope) {
-            moves.then_some(LARGEST_CLIMB)
-        } else if group.climbs {
-            // Weights that have come back were further away before.
-            let moved = slope.map_or(0.0, |slope| slope.moved).max(products.own.sqrt());
-            Rounding::new(norm?, self.window, self.facts.epsilon).raise(moved)
-        } else {
-            None
-        }
-    }
-
-    fn raise_rate(&mut self, index: usize, by: f64) {
-        let Some(group) = self.state.groups.get_mut(index) else { return };
-        (group.previous, group.before_cut) = (None, None);
-        let raised = bounded((by * group.rate).min(1.0));
-        self.set_rate(index, Proposal { rate: raised, outcome: Outcome::Raised }, None);
-    }
-
     /// Decides on one group's rate at the end of a good window. `factor` is the mean of the factors
     /// of schedule and horizon over the window.
     fn adapt(&mut self, index: usize, window: WindowProducts, factor: f64, slope: Option<&Slope>) {
@@ -204,6 +174,7 @@ impl<R: RateRule> Engine<R> {
             group.previous = None;
             return self.set_rate(index, Proposal::kept(rate, KeptBecause::NoGradient), None);
         }
+        group.highest = group.highest.max(rate * factor).min(*RATES.end());
         let products = group.directions(&window, factor);
         let this = PreviousWindow { rate, factor, squared: window.own };
         let previous = group.previous.replace(this);
@@ -380,11 +351,4 @@ impl<R: RateRule> Engine<R> {
     pub(super) fn decisions_since(&self, before: usize) -> Vec<Adaptation> {
         self.state.history.get(before..).unwrap_or_default().to_vec()
     }
-}
-
-/// Whether nothing has moved the weights in a window. The slope, where there is one, was measured
-/// before the window's last step: weights that go from side to side of a valley may end where they
-/// began, but they were somewhere else before.
-fn stood_still(products: &WindowProducts, slope: Option<&Slope>) -> bool {
-    products.own == 0.0 && slope.is_none_or(|slope| slope.moved == 0.0)
 }

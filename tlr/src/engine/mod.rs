@@ -75,6 +75,7 @@ mod phase;
 mod possible;
 mod presets;
 mod products;
+mod raising;
 mod ramping;
 mod readings;
 mod rule;
@@ -236,6 +237,7 @@ fn fresh_group(rate: f64, climb: Option<f64>) -> GroupState {
         previous: None,
         before_cut: None,
         bound: None,
+        highest: 0.0,
     }
 }
 

@@ -126,6 +126,10 @@ pub(super) struct GroupState {
     /// [`Safeguard::retry`](super::Safeguard::retry).
     #[serde(with = "exact::option")]
     pub(super) bound: Option<f64>,
+    /// The highest rate, times the factor of schedule and horizon, that has moved the weights in a
+    /// good window; 0 if there was none.
+    #[serde(with = "exact")]
+    pub(super) highest: f64,
 }
 
 impl GroupState {
@@ -223,6 +227,7 @@ impl State {
             (all(&|group| RATES.contains(&group.rate)), "groups.rate"),
             (all(&|group| group.before_cut.iter().all(is_rate)), "groups.before_cut"),
             (all(&|group| group.bound.iter().all(is_rate)), "groups.bound"),
+            (all(&|group| (0.0..=*RATES.end()).contains(&group.highest)), "groups.highest"),
             (all(&|group| group.previous.is_none_or(followed)), "groups.previous"),
             (self.factors >= 0.0, "factors"),
             (self.ramp.as_ref().is_none_or(|ramp| ramp.is_possible(groups)), "ramp"),

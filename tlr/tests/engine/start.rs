@@ -1,6 +1,6 @@
 //! The start: how a rate climbs, and how it is raised where a window is lost in rounding.
 
-use super::{along, close, plain, run, run_from, still, RATE};
+use super::{along, close, guarded, plain, run, run_from, still, RATE};
 use tlr::engine::*;
 
 #[test]
@@ -137,4 +137,45 @@ fn weights_that_have_come_back_do_not_raise_a_rate() {
     assert_eq!(learned(0.1, 0.0), RATE);
     assert!(learned(0.0, 1e-10) > RATE);
     assert_eq!(learned(0.1, 1e-10), RATE);
+}
+
+// Weights that have moved in a good window and stand still later have arrived. Fails if their rate
+// rises above all that have moved them: it would take them away from the lowest point.
+#[test]
+fn weights_that_have_arrived_do_not_raise_a_rate() {
+    let mut run = run(&plain(1).climb(0.8), &[false]);
+    run.host.movable = vec![true];
+    run.window(still(1.0));
+    let arrived = (RATE, Outcome::Kept(KeptBecause::NoGradient));
+    assert_eq!(run.window(still(0.0)), arrived);
+    // Steps that turn round lower the rate. It comes back as far as it was.
+    run.window(still(1.0));
+    let (lower, _) = run.window(WindowProducts { across: -1.0, own: 1.0 });
+    assert!(lower < RATE, "{lower}");
+    assert_eq!(run.window(still(0.0)), (RATE, Outcome::Raised));
+    assert_eq!(run.window(still(0.0)), arrived);
+}
+
+// A schedule's factor of a tenth: the weights have moved at a tenth of the rate.
+#[test]
+fn a_rate_comes_back_as_far_as_it_was_in_effect() {
+    let mut run = run(&plain(1).climb(0.8), &[false]);
+    run.host.movable = vec![true];
+    run.engine.set_schedule(Some(Schedule::from_fn(|_| 0.1)));
+    run.window(still(1.0));
+    run.engine.set_schedule(None);
+    assert_eq!(run.window(still(0.0)), (RATE, Outcome::Kept(KeptBecause::NoGradient)));
+}
+
+// A rate that was undone at 0.5 is not raised above 0.45 and the growth of that bound.
+#[test]
+fn a_rate_that_was_undone_is_not_raised_above_its_bound() {
+    let mut run = run(&guarded(1).climb(0.8), &[false]);
+    run.host.movable = vec![true];
+    run.window(still(1.0));
+    assert!(matches!(run.steps(&[f64::NAN, f64::NAN]), Step::RolledBack { .. }));
+    let undone = run.rate();
+    let (raised, outcome) = run.window(still(0.0));
+    assert_eq!(outcome, Outcome::Raised);
+    assert!(undone < raised && raised <= 0.9 * RATE, "{undone} {raised}");
 }

@@ -39,6 +39,8 @@ fn a_state_that_cannot_have_been_is_refused() {
         ("/groups/0/start_rate", serde_json::json!("nan:7ff8000000000000")),
         ("/factors", serde_json::json!("nan:7ff8000000000000")),
         ("/groups/0/before_cut", serde_json::json!(-1.0)),
+        ("/groups/0/highest", serde_json::json!(-1.0)),
+        ("/groups/0/highest", serde_json::json!(1e31)),
         ("/watch/accepted_in_a_row", serde_json::json!((1u64 << 53) + 1)),
         ("/watch/rollbacks", serde_json::json!((1u64 << 53) + 1)),
         ("/watch/cuts", serde_json::json!(-1)),

@@ -193,10 +193,10 @@ fn impossible_gathered_batches_are_refused() {
 fn another_version_is_refused() {
     let (_, checkpoint) = saved();
     let (parts, mut words) = forged::parts(&checkpoint);
-    words.insert("version".to_owned(), "11".to_owned());
+    words.insert("version".to_owned(), "12".to_owned());
     let problem = problem(&forged::file(&parts, words));
-    assert_eq!(problem, CheckpointError::Version { found: "11".to_owned(), known: 10 });
-    assert!(problem.to_string().contains("version 11"), "{problem}");
+    assert_eq!(problem, CheckpointError::Version { found: "12".to_owned(), known: 10 });
+    assert!(problem.to_string().contains("version 12"), "{problem}");
 }
 
 fn problem(bytes: &[u8]) -> CheckpointError {
