@@ -195,7 +195,7 @@ fn another_version_is_refused() {
     let (parts, mut words) = forged::parts(&checkpoint);
     words.insert("version".to_owned(), "12".to_owned());
     let problem = problem(&forged::file(&parts, words));
-    assert_eq!(problem, CheckpointError::Version { found: "12".to_owned(), known: 10 });
+    assert_eq!(problem, CheckpointError::Version { found: "12".to_owned(), known: 11 });
     assert!(problem.to_string().contains("version 12"), "{problem}");
 }
 
