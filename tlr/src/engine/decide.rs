@@ -14,15 +14,16 @@
 
 use super::{
     event::Target,
+    gathered::GatheredLosses,
     history::{Adaptation, KeptBecause, Outcome},
-    phase::{EndedWindow, Phase, Rollback},
+    phase::{EndedWindow, Phase, Rollback, SnapshotTrust},
     products::{DirectionProducts, Slope, WindowProducts},
     raising::stood_still,
     rule::{self, bounded, Proposal, RATES},
     safeguard::retry,
     settle::settle,
     start::climb::climb,
-    state::{GatheredLosses, GroupState, PreviousWindow, SnapshotTrust},
+    state::{GroupState, PreviousWindow},
     Engine, RateRule, Request, Step,
 };
 use crate::error::{Cause, Error};

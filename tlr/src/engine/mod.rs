@@ -66,6 +66,7 @@ mod event;
 mod exact;
 #[cfg(feature = "dfdx")]
 mod exact_step;
+mod gathered;
 mod history;
 mod horizon;
 mod host;
@@ -106,8 +107,8 @@ pub use window::Window;
 pub(crate) use {
     exact_step::{ExactDecision, LookaheadProducts},
     mean::running_mean,
+    possible::MAX_COUNT,
     standing::Standing,
-    state::MAX_COUNT,
 };
 
 use crate::error::Error;

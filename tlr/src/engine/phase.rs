@@ -3,12 +3,12 @@
 use super::{
     event::Target,
     exact,
+    gathered::GatheredLosses,
     history::Adaptation,
-    possible::first_broken,
+    possible::{first_broken, MAX_COUNT},
     products::{Slope, WindowProducts},
     safeguard::Watch,
     start::ramp::Ramp,
-    state::{GatheredLosses, SnapshotTrust, MAX_COUNT},
 };
 use crate::error::Cause;
 use serde::{Deserialize, Serialize};
@@ -108,6 +108,19 @@ impl Phase {
             }
         }
     }
+}
+
+/// Whether there is a snapshot that may be rolled back to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) enum SnapshotTrust {
+    /// There is no snapshot: the next step begins with one.
+    Missing,
+    /// No loss speaks against it, or there is no other snapshot.
+    Good,
+    /// The snapshot is the end of an accepted window. The window was accepted for the losses before
+    /// its end, and no good loss has been seen at the end yet. Until one is, a rollback goes one
+    /// snapshot further.
+    Unconfirmed,
 }
 
 /// Whether a list, if there is one, has an entry for each group.

@@ -6,3 +6,7 @@ pub(super) fn first_broken<const N: usize>(
 ) -> Option<&'static str> {
     figures.into_iter().find_map(|(holds, name)| (!holds).then_some(name))
 }
+
+/// More steps than any training makes: to count on from here overflows nothing, and f64 holds every
+/// count exactly.
+pub(crate) const MAX_COUNT: u64 = 1 << 53;

@@ -1,10 +1,6 @@
 //! Getters of [`Engine`]: rates, history, counts, state.
 
-use super::{
-    history::Adaptation,
-    state::{SnapshotTrust, State},
-    Engine,
-};
+use super::{history::Adaptation, phase::SnapshotTrust, state::State, Engine};
 
 impl<R> Engine<R> {
     /// Each group's name and learned rate.

@@ -2,10 +2,10 @@
 
 use super::{
     exact,
+    gathered::GatheredLosses,
     history::Adaptation,
-    mean::running_mean,
-    phase::Phase,
-    possible::first_broken,
+    phase::{Phase, SnapshotTrust},
+    possible::{first_broken, MAX_COUNT},
     products::{DirectionProducts, WindowProducts},
     rule::RATES,
     safeguard::Watch,
@@ -44,61 +44,6 @@ pub struct State {
     pub(super) ramp: Option<Ramp>,
     pub(super) phase: Phase,
     pub(super) history: Vec<Adaptation>,
-}
-
-/// Whether there is a snapshot that may be rolled back to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) enum SnapshotTrust {
-    /// There is no snapshot: the next step begins with one.
-    Missing,
-    /// No loss speaks against it, or there is no other snapshot.
-    Good,
-    /// The snapshot is the end of an accepted window. The window was accepted for the losses before
-    /// its end, and no good loss has been seen at the end yet. Until one is, a rollback goes one
-    /// snapshot further.
-    Unconfirmed,
-}
-
-/// The batches whose gradients the base optimizer has gathered for the step to come.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct GatheredLosses {
-    batches: u64,
-    /// The batches among them that had a loss.
-    losses: u64,
-    /// The mean of these losses.
-    #[serde(with = "exact")]
-    mean: f64,
-}
-
-impl GatheredLosses {
-    /// These losses with those of one more batch, which may have no loss.
-    pub(super) fn with(self, loss: Option<f64>) -> Self {
-        let all = Self { batches: self.batches + 1, ..self };
-        match loss {
-            Some(loss) => all.with_loss(loss),
-            None => all,
-        }
-    }
-
-    fn with_loss(self, loss: f64) -> Self {
-        let losses = self.losses + 1;
-        Self { losses, mean: running_mean(self.mean, loss, losses as f64), ..self }
-    }
-
-    /// The mean of the losses. None if no batch had one.
-    pub(super) fn mean(self) -> Option<f64> {
-        (self.losses > 0).then_some(self.mean)
-    }
-
-    /// Whether there is no batch.
-    pub(super) fn is_empty(self) -> bool {
-        self.batches == 0
-    }
-
-    pub(super) fn is_possible(self) -> bool {
-        self.losses <= self.batches && self.batches <= MAX_COUNT
-    }
 }
 
 /// A rate is steady unless it has just risen to more than this many times what it was.
@@ -169,10 +114,6 @@ pub(super) struct PreviousWindow {
     #[serde(with = "exact")]
     pub(super) squared: f64,
 }
-
-/// More steps than any training makes: to count on from here overflows nothing, and f64 holds every
-/// count exactly.
-pub(crate) const MAX_COUNT: u64 = 1 << 53;
 
 impl State {
     /// The state after `steps` steps, with nothing learned of losses and windows. The caller sets

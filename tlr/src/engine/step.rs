@@ -2,11 +2,11 @@
 
 use super::{
     event::{Event, Request, Step, Target, TensorKind},
-    phase::{PendingStep, Phase, Rollback},
+    gathered::GatheredLosses,
+    phase::{PendingStep, Phase, Rollback, SnapshotTrust},
     rule::RateRule,
     safeguard::LossVerdict,
     schedule::Schedule,
-    state::{GatheredLosses, SnapshotTrust},
     Engine,
 };
 use crate::error::{Cause, Error};

@@ -3,11 +3,10 @@
 
 use super::{
     event::{Request, Target},
-    phase::{PendingStep, Rollback},
+    phase::{PendingStep, Rollback, SnapshotTrust},
     products::Slope,
     rule::RateRule,
     safeguard::{blame, Blame},
-    state::SnapshotTrust,
     Engine,
 };
 use crate::error::Cause;
