@@ -54,7 +54,7 @@ mod tests {
         model.bias = device.zeros_like(&model.bias) + 0.5;
         let x = device.ones::<Rank2<2, 784>>();
         let of = |decays: bool| {
-            let loss = model.forward(x.leaky_traced()).square().mean();
+            let loss = model.forward(x.clone().leaky_traced()).square().mean();
             let loss = if decays { decayed(loss, &model).unwrap() } else { loss };
             let value = loss.array();
             let gradients = (loss * 2.0).backward();
