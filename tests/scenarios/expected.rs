@@ -72,7 +72,7 @@ pub(crate) const EXPECTED: &[Expected] = &[
     expected("tasks-in-turn", Adam, 1, 14, CHANGE),
     expected("tasks-in-turn", Sign, 4, 17, LENGTH),
     expected("rosenbrock", Sgd, 5, 12, VALLEY),
-    expected("rosenbrock", Momentum, 2, 7, VALLEY),
+    expected("rosenbrock", Momentum, 2, 6, VALLEY),
     expected("rosenbrock", Adam, 1, 7, VALLEY),
     expected("rosenbrock", Sign, 3, 3, LENGTH),
     expected("reward", Adam, 0, 2, FIT),
