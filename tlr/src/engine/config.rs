@@ -149,19 +149,22 @@ impl<R: RateRule> Config<R> {
     /// successive windows whose cosine is lower, or with the first rollback after a good window.
     ///
     /// **Rates lost in rounding.** A rate may be so small that every step is rounded away. Its
-    /// windows show nothing, and the rule would never change it. So the climb turns more rules on.
+    /// windows show nothing, and the rule would never change it. So the climb turns two more rules
+    /// on:
     ///
     /// - If a window has moved no weight of a group, and a step of plain gradient descent at a rate
     ///   of 1 would move one, the rate is raised a hundredfold, up to 1. This rule outlasts the
     ///   climb. It waits while a schedule or the horizon holds steps small on purpose.
     ///   Weights that went to and fro and are back where they were do not count, but with
     ///   [`settle`](Self::settle) off they cannot be told apart.
-    /// - No rate is raised above the highest one that has moved the group in a good window, if
-    ///   there was one. Weights that stand still after that have arrived.
     /// - While the rate climbs, it is also raised if a window has moved the weights by no more than
     ///   √K·ε‖w‖/2. That is what K roundings add up to if each goes in a random direction. The rate
     ///   is raised a hundredfold, or by less if that would move the weights by more than a
     ///   thousandth of their norm, as it may in half precision.
+    ///
+    /// Neither raises a rate above the highest one that has moved the group in a good window, if
+    /// there was one: weights that stand still after that have arrived. Nor above the bound of
+    /// [`Safeguard::retry`](super::Safeguard::retry).
     ///
     /// Example: [`NewtonConfig`](super::NewtonConfig).
     pub fn climb(mut self, cosine: impl Into<Option<f64>>) -> Self {

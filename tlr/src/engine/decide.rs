@@ -262,7 +262,7 @@ impl<R: RateRule> Engine<R> {
                 let fixed_rate = self.groups.get(index).is_some_and(|group| group.fixed_rate);
                 let mut rate = group.rate;
                 if is_guilty(index) && !fixed_rate {
-                    group.bound = Some(bounded(retry::bound_after(rate)));
+                    group.bound = safeguard.retry.map(|_| bounded(retry::bound_after(rate)));
                     rate = bounded(rate * cut);
                 }
                 self.set_rate(index, Proposal { rate, outcome }, None);

@@ -179,3 +179,14 @@ fn a_rate_that_was_undone_is_not_raised_above_its_bound() {
     assert_eq!(outcome, Outcome::Raised);
     assert!(undone < raised && raised <= 0.9 * RATE, "{undone} {raised}");
 }
+
+// Without `retry` a rate that was undone has no bound: it is raised to what has moved the weights.
+#[test]
+fn without_retry_a_rate_is_raised_to_what_was_undone() {
+    let config = guarded(1).safeguard(Safeguard::default().retry(None)).climb(0.8);
+    let mut run = run(&config, &[false]);
+    run.host.movable = vec![true];
+    run.window(still(1.0));
+    assert!(matches!(run.steps(&[f64::NAN, f64::NAN]), Step::RolledBack { .. }));
+    assert_eq!(run.window(still(0.0)), (RATE, Outcome::Raised));
+}
