@@ -271,7 +271,6 @@ fn the_papers_presets() {
                 let event = match request.unwrap() {
                     Request::TakeSnapshot(_) => Event::SnapshotTaken,
                     Request::Update => Event::Updated,
-                    Request::ClearOptimizer => Event::OptimizerCleared,
                     Request::EndWindow => {
                         Event::WindowEnded(vec![WindowProducts { across, own: 1e-2 }])
                     }

@@ -3,7 +3,7 @@
 
 use super::{
     event::{Request, Step, Target},
-    history::{Adaptation, Outcome},
+    history::Outcome,
     phase::{PendingStep, Phase, Rollback},
     products::Slope,
     rule::{Proposal, RateRule},
@@ -70,8 +70,8 @@ impl<R: RateRule> Engine<R> {
 
     /// Ends a step of the ramp, whose update is made. With the ramp's last step the velocity of a
     /// base optimizer is cleared: it is that of the steep beginning, and at the rate that the ramp
-    /// has found it would carry the weights far beyond the lowest point. A normalized step, as
-    /// Adam's, is no longer for that, and its averages stay.
+    /// has found it would carry the weights far beyond the lowest point. Around a normalized
+    /// optimizer, as Adam, nothing is cleared: more runs failed (docs/start.md).
     pub(super) fn ramp_step_made(&mut self, ramp: Ramp, ends: bool) -> Request {
         let before = self.state.history.len();
         let rates = self.state.groups.iter().map(|group| group.rate);
@@ -91,12 +91,6 @@ impl<R: RateRule> Engine<R> {
             self.state.phase = Phase::Clearing(decisions);
             return Request::ClearOptimizer;
         }
-        self.ramp_over(decisions)
-    }
-
-    /// The step with which the ramp has ended is over.
-    pub(super) fn ramp_over(&mut self, decisions: Vec<Adaptation>) -> Request {
-        self.count(1);
         Request::Done(Step::Ramped { decisions })
     }
 

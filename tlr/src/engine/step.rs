@@ -38,7 +38,9 @@ impl<R: RateRule> Engine<R> {
                 Ok(self.suspected(step, cause, &slopes))
             }
             (Phase::Updating(step), Event::Updated) => Ok(self.updated(step)),
-            (Phase::Clearing(decisions), Event::OptimizerCleared) => Ok(self.ramp_over(decisions)),
+            (Phase::Clearing(decisions), Event::OptimizerCleared) => {
+                Ok(Request::Done(Step::Ramped { decisions }))
+            }
             (Phase::Skipping(step, cause), Event::Skipped) => Ok(self.skipped(step, cause)),
             (Phase::Checking(step, cause, guilty), Event::WeightsChecked { finite }) => {
                 Ok(self.checked(step, cause, guilty, finite))
@@ -110,10 +112,7 @@ impl<R: RateRule> Engine<R> {
                 self.conclude(window, &[]);
                 true
             }
-            Phase::Clearing(decisions) => {
-                self.ramp_over(decisions);
-                true
-            }
+            Phase::Clearing(_) => true,
             Phase::GoingBack(Rollback { counts_step: false, .. }) | Phase::Retreating { .. } => {
                 // The snapshots have moved on, and no rate was decided on the window that led here:
                 // the direction of the window before it is not the one before the next.

@@ -227,7 +227,6 @@ fn an_end_is_not_within_the_longest_window() {
             .tell(match request {
                 Request::TakeSnapshot(_) => Event::SnapshotTaken,
                 Request::Update => Event::Updated,
-                Request::ClearOptimizer => Event::OptimizerCleared,
                 other => panic!("{other:?}"),
             })
             .unwrap();
