@@ -1,5 +1,6 @@
 //! Weight decay as a part of a task: every contender trains on the same penalty.
 
+use super::gradients::each_gradient;
 use crate::train::{TrainError, TrainLoss};
 use dfdx::prelude::{AsArray, Cpu, PutTape, SplitTape, Tape, TryAdd};
 use tlr::{
@@ -17,21 +18,18 @@ where
 {
     let mut squared = 0.0;
     model.look(Names::Untold, &mut |seen| {
-        squared += seen.elements().iter().map(|w| f64::from(*w).powi(2)).sum::<f64>();
+        if !seen.is_buffer {
+            squared += seen.elements().iter().map(|w| f64::from(*w).powi(2)).sum::<f64>();
+        }
     });
     let (loss, mut tape) = loss.try_add((0.5 * DECAY * squared) as f32)?.split_tape();
     let (of_loss, model) = (loss.clone(), model.clone());
     tape.add_backward_op(move |gradients| {
         let due = gradients.get(&of_loss).array();
-        let mut walked = Ok(());
-        model.look(Names::Untold, &mut |seen| match seen.gradient(gradients) {
-            Ok(sum) => {
-                let w = seen.elements();
-                sum.iter_mut().zip(w).for_each(|(sum, w)| *sum += due * DECAY as f32 * w);
-            }
-            Err(error) => walked = Err(error),
-        });
-        walked
+        each_gradient(&model, gradients, &mut |seen, sum| {
+            let w = seen.elements();
+            sum.iter_mut().zip(w).for_each(|(sum, w)| *sum += due * DECAY as f32 * w);
+        })
     });
     Ok(loss.put_tape(tape))
 }

@@ -1,5 +1,6 @@
 //! A network that computes in half precision, and whose weights are in f32.
 
+use super::gradients::each_gradient;
 use crate::train::{tensor, Logits, Model, Network, Number, Pixels, TrainError, TrainLogits};
 use dfdx::{
     dtypes::{f16, AMP},
@@ -10,10 +11,7 @@ use dfdx::{
     },
     tensor_ops::Backward,
 };
-use tlr::{
-    __private::{Model as Tensors, Names},
-    TensorCollection, TrainableLr,
-};
+use tlr::{TensorCollection, TrainableLr};
 
 /// What the network computes in: numbers of half precision, added up in f32.
 type Half = AMP<f16>;
@@ -104,22 +102,12 @@ fn back(
     let product: Tensor<Rank0, Half, Cpu, _> = logits.try_mul(due)?.try_sum()?;
     let mut in_half = product.try_backward()?;
     let mut found = Vec::new();
-    let mut walked = Ok(());
-    half.look(Names::Untold, &mut |seen| match seen.gradient(&mut in_half) {
-        Ok(gradient) => found.push(widened(gradient)),
-        Err(error) => walked = Err(error),
-    });
-    walked?;
+    each_gradient(half, &mut in_half, &mut |_, gradient| found.push(widened(gradient)))?;
     let mut found = found.into_iter();
-    let mut walked = Ok(());
-    wide.look(Names::Untold, &mut |seen| match seen.gradient(gradients) {
-        Ok(sum) => {
-            let found = found.next().unwrap_or_default();
-            sum.iter_mut().zip(found).for_each(|(sum, found)| *sum += found / LOSS_SCALE);
-        }
-        Err(error) => walked = Err(error),
-    });
-    walked
+    each_gradient(wide, gradients, &mut |_, sum| {
+        let found = found.next().unwrap_or_default();
+        sum.iter_mut().zip(found).for_each(|(sum, found)| *sum += found / LOSS_SCALE);
+    })
 }
 
 #[cfg(test)]
@@ -127,6 +115,7 @@ mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use dfdx::{nn::BuildModule, prelude::*};
+    use tlr::__private::{Model as Tensors, Names};
 
     // The same network in f32, by dfdx's own operations. Half precision has 11 bits: logits are
     // within a few units of 2^-11, and gradients within a few percent of the largest. Fails if the

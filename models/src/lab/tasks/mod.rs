@@ -12,6 +12,8 @@ mod decay;
 #[cfg(feature = "lab")]
 mod folder;
 #[cfg(feature = "lab")]
+mod gradients;
+#[cfg(feature = "lab")]
 mod half;
 #[cfg(feature = "lab")]
 mod images;
