@@ -27,6 +27,8 @@ const SUSPECT: f64 = 0.01;
 /// Training starts at this many times the rate at which the ramp is half-way to the lowest point,
 /// if steps are proportional to the gradients. (Found by experiment: docs/start.md.)
 const LEVEL_IF_FOLLOWING: f64 = 2.0;
+/// The same factor if the base optimizer has momentum, whose velocity is cleared then.
+const LEVEL_WITH_MOMENTUM: f64 = 1.4;
 /// The same factor if steps stay long, as around Adam, or if gradients hardly agree.
 const LEVEL_IF_NORMALIZED: f64 = 1.0;
 /// After this many steps the ramp ends, at the rates that it has reached.
@@ -193,7 +195,7 @@ impl Ramp {
                 if self.has_exploded(slopes, loss, safeguard) {
                     return self.give_up(slopes, safeguard);
                 }
-                self.grow(slopes, each, looks, taken + 1)
+                self.grow(slopes, each, looks, taken + 1, facts.momentum)
             }
         };
         if !matches!(self.stage, Stage::Growing { .. }) {
@@ -281,7 +283,14 @@ impl Ramp {
     }
 
     /// Looks at the slopes of this rate, and raises it.
-    fn grow(&mut self, slopes: &[Slope], each: u64, looks: u64, taken: u64) -> Ramped {
+    fn grow(
+        &mut self,
+        slopes: &[Slope],
+        each: u64,
+        looks: u64,
+        taken: u64,
+        momentum: f64,
+    ) -> Ramped {
         for (group, slope) in self.groups.iter_mut().zip(slopes).filter(|(g, _)| g.is_moving()) {
             group.is_far = slope.is_far_out();
             group.here.extend(slope.per_length());
@@ -300,7 +309,7 @@ impl Ramp {
         let near = within(NEAR);
         let suspect = within(SUSPECT);
         let by = if near { 4.0 } else { 2.0 };
-        let level = if self.follows { LEVEL_IF_FOLLOWING } else { LEVEL_IF_NORMALIZED };
+        let level = self.level(momentum);
         for group in self.moving() {
             match group.look() {
                 Look::HalfWay if group.faint && !suspect => too_far |= group.stop(level),
@@ -327,6 +336,15 @@ impl Ramp {
             Ramped::TooFar
         } else {
             Ramped::Done
+        }
+    }
+
+    /// Training starts at this many times the rate at which a group is half-way.
+    fn level(&self, momentum: f64) -> f64 {
+        match self.follows {
+            true if momentum > 0.0 => LEVEL_WITH_MOMENTUM,
+            true => LEVEL_IF_FOLLOWING,
+            false => LEVEL_IF_NORMALIZED,
         }
     }
 

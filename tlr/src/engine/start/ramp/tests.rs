@@ -378,6 +378,20 @@ fn groups_that_say_nothing_grow_with_the_others() {
     }
 }
 
+// Half-way, by one slope of half of the first: at the rate of 1, of which training starts at twice,
+// or at 1.4 times around momentum, whose velocity is cleared; where steps stay long, at 1.
+#[test]
+fn the_level_above_half_way() {
+    let after = |follows, momentum| {
+        let mut ramp = Ramp { follows, ..growing(1, 0, 0, vec![group(1.0)]) };
+        let facts = HostFacts { momentum, ..FACTS };
+        assert_eq!(ramp.observe(&[slope(-0.5)], None, facts, &Safeguard::default()), Ramped::Done);
+        rates(&ramp)[0]
+    };
+    assert_eq!([after(true, 0.0), after(true, 0.9)], [2.0, 1.4]);
+    assert_eq!([after(false, 0.0), after(false, 0.9)], [1.0, 1.0]);
+}
+
 // Ten times as long as the weights is far enough, however straight the way.
 #[test]
 fn a_way_far_out_ends_the_ramp() {
