@@ -70,7 +70,7 @@ enum Command {
     All(Runs),
     /// Every contender on every task of the laboratory
     Run(Choice),
-    /// Write report.html beside the results of `run`
+    /// Write report.html beside the results of `run`, or of the other parts
     Report {
         /// Folder with the results
         #[arg(long = "in", value_name = "DIR", default_value = "out/lab")]
@@ -189,8 +189,8 @@ fn paper(part: Option<Part>, args: &Runs) -> Result<(), Box<dyn Error>> {
         all.iter().filter(|one| part.is_none_or(|part| one.part == part)).collect();
     let place = place(args)?;
     let out = args.out.clone().unwrap_or_else(|| usual("out/paper", place));
+    let folders = folders(args, &out)?;
     let mut results = Results::open(&out, args.scale)?;
-    let folders = folders(args, &out);
     let seeds = seeds(args, &[0]);
     let page = |results: &Results| {
         report::write(&results.folder().file("report.html"), lab::paper_html(&all, results))
@@ -215,8 +215,9 @@ fn laboratory(args: &Choice) -> Result<(), Box<dyn Error>> {
         chosen(lab::contenders(), &args.contenders, "contender", |one| one.name.as_str())?;
     let place = place(&args.runs)?;
     let out = args.runs.out.clone().unwrap_or_else(|| usual("out/lab", place));
+    let folders = folders(&args.runs, &out)?;
     let mut results = Results::open(&out, args.runs.scale)?;
-    let open = open(&tasks, &folders(&args.runs, &out), args.runs.scale, place)?;
+    let open = open(&tasks, &folders, args.runs.scale, place)?;
     let seeds = seeds(&args.runs, &[0, 1, 2]);
     let contenders = able(contenders.iter().collect(), place)?;
     let cells = cells(&open, &contenders, &seeds);
@@ -226,8 +227,14 @@ fn laboratory(args: &Choice) -> Result<(), Box<dyn Error>> {
     end(failed, &out)
 }
 
-fn folders(args: &Runs, out: &Path) -> Folders {
-    args.data.as_ref().map(Folders::below).unwrap_or_default().scratch(out)
+/// The folders of data. A mistyped `--data` is an error: drawn data would take their place.
+fn folders(args: &Runs, out: &Path) -> Result<Folders, String> {
+    match &args.data {
+        Some(data) if !data.is_dir() => {
+            Err(format!("--data: there is no folder {}", data.display()))
+        }
+        data => Ok(data.as_ref().map(Folders::below).unwrap_or_default().scratch(out)),
+    }
 }
 
 fn seeds(args: &Runs, usual: &[u64]) -> Vec<u64> {
@@ -350,10 +357,24 @@ fn end(failed: usize, out: &Path) -> Result<(), Box<dyn Error>> {
     Ok(say(&ProgressBar::hidden(), &format!("results in {out}, and what they say in report.html"))?)
 }
 
+/// Writes the page of the results in a folder: that of the paper's parts if they are of these, and
+/// that of the laboratory otherwise.
 fn write_page(folder: &Path, scale: Scale) -> Result<(), Box<dyn Error>> {
+    let nothing = || format!("there are no results of this scale in {}", folder.display());
+    if !folder.join("runs.csv").is_file() {
+        return Err(nothing().into());
+    }
     let results = Results::open(folder, scale)?;
+    let first = results.records().next().ok_or_else(nothing)?;
+    let exhibits = lab::exhibits(scale);
+    let mut of_the_paper = exhibits.iter().flat_map(|exhibit| &exhibit.tasks);
+    let html = if of_the_paper.any(|task| task.name == first.task) {
+        lab::paper_html(&exhibits, &results)
+    } else {
+        lab::html(&Findings::of(&results))
+    };
     let page = results.folder().file("report.html");
-    report::write(&page, lab::html(&Findings::of(&results)))?;
+    report::write(&page, html)?;
     Ok(writeln!(io::stdout(), "{}", page.display())?)
 }
 

@@ -203,9 +203,31 @@ fn summary(page: &mut String, findings: &Findings) {
             escaped(regret.at),
         );
     }
-    *page += "<p class=\"quiet\">What this library wants to reach: a median regret of at most 0, \
-              3 % at worst, and an area at least that of NAdamW with a cosine and of all \
-              that find a rate.</p>\n";
+    *page += &aim(findings, hand);
+}
+
+/// What was to be reached, and whether it is.
+fn aim(findings: &Findings, hand: &str) -> String {
+    let area = |index| findings.area(index, |score| score.steps);
+    let free = by_area(findings, Category::RateFree);
+    let rivals = free.into_iter().chain(findings.named(hand)).map(area);
+    let largest = rivals.fold(0.0, f64::max);
+    let reaches = |name: &&&str| {
+        findings.named(name).is_some_and(|index| {
+            let regret = regret_of(findings, index);
+            let near = regret.is_some_and(|regret| regret.middle <= 0.0 && regret.worst <= 0.03);
+            near && area(index) >= largest
+        })
+    };
+    let reached: Vec<_> = OURS.iter().filter(reaches).copied().collect();
+    let reached = match &*reached {
+        [] => "Not one of the three reaches all of it yet".to_owned(),
+        names => format!("Reached by {}", names.join(", ")),
+    };
+    format!(
+        "<p>The aim is a median regret of at most 0, 3 % at worst, and an area at least that of \
+         NAdamW with a cosine and of all that find their own rate. <b>{reached}.</b></p>\n"
+    )
 }
 
 /// The tasks at which ours are furthest before, and furthest behind, the search by hand.

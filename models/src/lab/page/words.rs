@@ -25,6 +25,8 @@ pub(super) fn listed(numbers: &[f64]) -> String {
 pub(super) fn percent(share: f64) -> String {
     match share {
         share if !share.is_finite() => "diverged".to_owned(),
+        // Without a sign: neither is won by so little.
+        share if share.abs() < 5e-4 => "0.0 %".to_owned(),
         share if share > 9.995 => format!("×{:.0}", 1.0 + share),
         share => format!("{:+.1} %", 100.0 * share),
     }
