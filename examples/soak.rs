@@ -225,6 +225,8 @@ fn watch(args: &Args) -> Result<(), Box<dyn Error>> {
     if args.out.exists() {
         return Err(format!("{} is there already", args.out.display()).into());
     }
+    // Before a folder is there that would be in the way of the next try.
+    args.device.find(args.precision)?;
     fs::create_dir_all(&args.out)?;
     let start = Instant::now();
     let mut calm = Memory::default();

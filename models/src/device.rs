@@ -1,7 +1,10 @@
 //! [`DeviceError`]: a failure of a device.
 
 #[cfg(feature = "cuda")]
-use cudarc::driver::{sys::cudaError_enum as Code, DriverError};
+use cudarc::{
+    cublas::{result::CublasError, sys::cublasStatus_t as Status},
+    driver::{sys::cudaError_enum as Code, DriverError},
+};
 use dfdx::prelude::CpuError;
 #[cfg(feature = "cuda")]
 use dfdx::prelude::CudaError;
@@ -53,6 +56,9 @@ impl From<CudaError> for DeviceError {
         match error {
             CudaError::Cpu(error) => error.into(),
             CudaError::Driver(DriverError(Code::CUDA_ERROR_OUT_OF_MEMORY)) => {
+                Self::OutOfMemory { device: GPU }
+            }
+            CudaError::Blas(CublasError(Status::CUBLAS_STATUS_ALLOC_FAILED)) => {
                 Self::OutOfMemory { device: GPU }
             }
             CudaError::Driver(error) => Self::Failed { device: GPU, what: said(error) },
