@@ -12,6 +12,9 @@ use crate::{
     train::{name, Base, Mode, Options, ScheduleKind},
 };
 
+/// The optimizers that this library is tried around.
+const BASES: [Base; 3] = [Base::Sgd, Base::Momentum, Base::Adam];
+
 /// The other rates that this library is started from.
 const STARTS: [f64; 4] = [1e-9, 1e-3, 1e-1, 10.0];
 
@@ -42,7 +45,11 @@ pub fn contenders() -> Vec<Contender> {
     all.extend(published());
     all.extend(range_tests());
     all.extend(by_hand());
-    all.extend(STARTS.map(|rate| Contender::of(Options { rate, ..ours(Base::Sgd) })));
+    all.extend(
+        BASES
+            .iter()
+            .flat_map(|&base| STARTS.map(|rate| Contender::of(Options { rate, ..ours(base) }))),
+    );
     all
 }
 
@@ -51,7 +58,7 @@ pub(super) fn learned() -> Vec<Contender> {
     let mut all = Vec::new();
     for schedule in [ScheduleKind::Horizon, ScheduleKind::Constant] {
         for mode in [Mode::Global, Mode::PerLayer] {
-            for base in [Base::Sgd, Base::Momentum, Base::Adam] {
+            for base in BASES {
                 all.push(Contender::of(Options { mode, schedule, ..ours(base) }));
             }
         }
@@ -174,6 +181,10 @@ mod tests {
         let ours = all.iter().filter(|one| one.category == Category::Learned);
         assert!(ours.clone().count() == 12 && ours.clone().all(|one| one.settings == 0));
         assert!(all.iter().filter(|one| one.category.is_by_hand()).all(|one| one.settings >= 2));
+        let starts = |base| all.iter().filter(move |one| one.name.starts_with(base));
+        for base in ["tlr-sgd-from-", "tlr-momentum-from-", "tlr-adam-from-"] {
+            assert_eq!(starts(base).filter(|one| one.category == Category::Starts).count(), 4);
+        }
     }
 
     // Fails if a schedule is forgotten: without its cosine an optimizer would seem worse than it

@@ -47,7 +47,8 @@ pub fn html(findings: &Findings) -> String {
     }
     page += "<h2>Other starting rates</h2>\n";
     page += "<p>The rate that an optimizer is made with should not matter: the first steps look \
-             for a better one. Mean final loss of <code>tlr-sgd</code> from each.</p>\n";
+             for a better one. Mean final losses from the usual rate, and how far from that the \
+             loss is from the other rates, at most.</p>\n";
     page += &tables::starts(findings);
     page += &notes();
     page += "</main>\n</body>\n</html>\n";
@@ -159,12 +160,14 @@ fn summary(page: &mut String, findings: &Findings) {
         false => format!("{least} to {}", count(most, "seed")),
     };
     let scale = words::scale(findings.scale);
+    // Other starting rates are the same competitor again.
+    let competitors = findings.competitors.iter().filter(|one| one.category != Category::Starts);
     let _ = writeln!(
         page,
         "<p>{}, {}, {seeds} a task; scale: {scale}. This library is given \
          no number: only how many steps there are, and how many in an epoch.</p>\n<ul>",
         count(findings.tasks.len(), "task"),
-        count(findings.competitors.len(), "competitor"),
+        count(competitors.count(), "competitor"),
     );
     let hand = "nadamw + cosine, by hand";
     for name in OURS.iter().chain(&[hand]) {

@@ -1,10 +1,12 @@
 //! The tables of the page.
 
-use super::words::{percent, regret_of};
+use super::{
+    words::{percent, regret_of},
+    OURS,
+};
 use crate::{
-    lab::{contender::ours, measures::spread, Category, Findings, OfTask, Score},
+    lab::{measures::spread, Category, Findings, OfTask, Score},
     report::svg::escaped,
-    train::Base,
 };
 use std::fmt::Write;
 
@@ -130,24 +132,56 @@ pub(super) fn of_task(findings: &Findings, task: &OfTask) -> String {
     table(&headings, rows.into_iter().map(|(_, row)| row))
 }
 
-/// Our plain SGD from each starting rate, task by task.
+/// Ours from the usual starting rate and from the others, task by task.
 pub(super) fn starts(findings: &Findings) -> String {
-    let usual = format!("{:e}", ours(Base::Sgd).rate);
-    let all = findings.competitors.iter().enumerate();
-    let starts: Vec<_> = all
-        .filter(|(_, one)| one.category == Category::Starts || one.name == "tlr-sgd")
-        .map(|(index, one)| (index, one.name.strip_prefix("tlr-sgd-from-").unwrap_or(&usual)))
+    let bases: Vec<_> = OURS
+        .iter()
+        .filter_map(|name| {
+            let from = format!("{name}-from-");
+            let all = findings.competitors.iter().enumerate();
+            let starts: Vec<_> = all
+                .filter_map(|(index, one)| Some((index, one.name.strip_prefix(&from)?)))
+                .collect();
+            let usual = findings.named(name)?;
+            (!starts.is_empty()).then_some((*name, usual, starts))
+        })
         .collect();
-    let mut headings = vec![""];
-    headings.extend(starts.iter().map(|(_, start)| *start));
+    let mut headings = vec![String::new()];
+    for (name, _, starts) in &bases {
+        let rates: Vec<_> = starts.iter().map(|(_, rate)| *rate).collect();
+        headings.extend([(*name).to_owned(), format!("from {}", rates.join(", "))]);
+    }
     let rows = findings.tasks.iter().map(|task| {
         let mut row = vec![task.name.clone()];
-        row.extend(starts.iter().map(|&(index, _)| {
-            task.score(index).map_or("–".to_owned(), |score| loss(score.loss()))
-        }));
+        for (_, usual, starts) in &bases {
+            let usual = task.score(*usual).map(Score::loss);
+            let others = starts.iter().map(|(index, _)| task.score(*index).map(Score::loss));
+            row.push(usual.map_or("–".to_owned(), loss));
+            row.push(furthest(usual, others).map_or("–".to_owned(), difference));
+        }
         (Category::Published, row)
     });
+    let headings: Vec<_> = headings.iter().map(String::as_str).collect();
     table(&headings, rows)
+}
+
+/// The largest distance from the first loss, as a part of it. None if one of them is not there.
+fn furthest(usual: Option<f64>, others: impl Iterator<Item = Option<f64>>) -> Option<f64> {
+    let usual = usual?;
+    let apart = |other: f64| match other {
+        other if other == usual => 0.0,
+        other if other.is_finite() && usual.is_finite() => (other - usual).abs() / usual.abs(),
+        _ => f64::INFINITY,
+    };
+    others.map(|other| other.map(apart)).try_fold(0.0, |most, apart| Some(apart?.max(most)))
+}
+
+fn difference(part: f64) -> String {
+    match part {
+        0.0 => "the same".to_owned(),
+        part if part.is_finite() => format!("{:.1e} of it", part),
+        _ => "diverged".to_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -161,6 +195,20 @@ mod tests {
         assert_eq!(losses(&[0.25]), "0.2500");
         assert_eq!(losses(&[0.25, f64::INFINITY]), "diverged, 1 of 2");
         assert_eq!([250.0, 12.0, 1e-5].map(loss), ["2.50e2", "12.00", "1.00e-5"]);
+    }
+
+    // Losses are the same to the last digit or not; both diverged is the same too.
+    #[test]
+    fn how_far_other_starts_end() {
+        let told = |usual: f64, others: [f64; 2]| {
+            furthest(Some(usual), others.into_iter().map(Some)).map(difference)
+        };
+        assert_eq!(told(0.5, [0.5, 0.5]).as_deref(), Some("the same"));
+        assert_eq!(told(-0.5, [-0.5, -0.4]).as_deref(), Some("2.0e-1 of it"));
+        assert_eq!(told(0.5, [f64::INFINITY, 0.5]).as_deref(), Some("diverged"));
+        assert_eq!(told(f64::INFINITY, [f64::INFINITY; 2]).as_deref(), Some("the same"));
+        assert_eq!(told(f64::INFINITY, [0.5; 2]).as_deref(), Some("diverged"));
+        assert_eq!(furthest(Some(1.0), [Some(1.0), None].into_iter()), None);
     }
 
     #[test]
