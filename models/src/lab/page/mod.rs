@@ -15,7 +15,7 @@ use super::{
 };
 use crate::report::{count, svg::escaped};
 use std::fmt::Write;
-use words::{listed, percent, regret_of};
+use words::{listed, percent, regret_of, OURS};
 
 /// The page, as HTML.
 ///
@@ -127,9 +127,6 @@ const NOTES: &str = "\
 fn figure(svg: String, caption: &str) -> String {
     format!("<figure>\n{svg}<figcaption>{caption}</figcaption>\n</figure>\n")
 }
-
-/// This library's contenders with one rate that get the number of steps: the default.
-pub(super) const OURS: [&str; 3] = ["tlr-sgd", "tlr-momentum", "tlr-adam"];
 
 /// The competitors of a category, those with the largest areas first.
 fn by_area(findings: &Findings, category: Category) -> Vec<usize> {

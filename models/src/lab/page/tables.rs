@@ -1,9 +1,6 @@
 //! The tables of the page.
 
-use super::{
-    words::{percent, regret_of},
-    OURS,
-};
+use super::words::{percent, regret_of, OURS};
 use crate::{
     lab::{measures::spread, Category, Findings, OfTask, Score},
     report::svg::escaped,

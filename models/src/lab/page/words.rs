@@ -1,6 +1,9 @@
-//! Words of the pages: scales, lists, shares in percent, and phrases on regrets.
+//! Words of the pages: names, scales, lists, shares in percent, and phrases on regrets.
 
 use crate::lab::{measures::median, Findings, Scale};
+
+/// This library's contenders with one rate that get the number of steps: the default.
+pub(super) const OURS: [&str; 3] = ["tlr-sgd", "tlr-momentum", "tlr-adam"];
 
 /// What a scale is, in a few words.
 pub(super) fn scale(scale: Scale) -> &'static str {
