@@ -30,7 +30,7 @@ pub fn html(findings: &Findings) -> String {
     let mut page = head("A learned rate beside its peers and a search by hand");
     summary(&mut page, findings);
     page += "<h2>Everyone</h2>\n";
-    page += &everyone();
+    page += EVERYONE;
     page += &tables::everyone(findings);
     page += "<h2>How far from the best by hand</h2>\n";
     page += &figure(
@@ -66,9 +66,9 @@ main { max-width: 60rem; margin: 0 auto; padding: 1rem; }
 h1 { font-size: 1.6rem; line-height: 1.2; } h2 { font-size: 1.25rem; margin-top: 2.2rem; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .875rem; font-variant-numeric: tabular-nums; }
-th, td { padding: .25rem .6rem; text-align: right; border-bottom: 1px solid #ddd;
-  white-space: nowrap; }
-th { border-bottom: 2px solid #888; vertical-align: bottom; }
+th, td { padding: .25rem .6rem; text-align: right; border-bottom: 1px solid #ddd; }
+td { white-space: nowrap; }
+th { border-bottom: 2px solid #888; vertical-align: bottom; line-height: 1.25; }
 th:first-child, td:first-child { text-align: left; position: sticky; left: 0; background: #fff;
   white-space: normal; min-width: 7rem; }
 tr.ours td { background: #eef5fb; } tr.hand td { background: #f4f4f0; }
@@ -86,16 +86,9 @@ fn head(title: &str) -> String {
     format!("{HEAD}<title>tlr: {title}</title>\n</head>\n<body>\n<main>\n<h1>{title}</h1>\n")
 }
 
-fn everyone() -> String {
-    format!(
-        "<p>Regret is how much worse the final loss is than that of the best of the points tried \
-         by hand, {} of them, on the same task, as a part of it; below 0 is better than by hand. \
-         <em>Settings</em> are the numbers that have to be chosen; a published default counts. \
-         The area is that of the profile below, 1 at most. The time of a step is a multiple of \
-         plain SGD's, as the peers' host computes it.</p>\n",
-        by_hand().len()
-    )
-}
+const EVERYONE: &str =
+    "<p><em>Settings</em> are the numbers that have to be chosen; a published default counts. The \
+    time of a step is a multiple of plain SGD's, as the peers' host computes it.</p>\n";
 
 const PROFILE: &str =
     "<p>The target of a task is the loss that the best by hand has at nine tenths \
@@ -162,9 +155,14 @@ fn summary(page: &mut String, findings: &Findings) {
     let _ = writeln!(
         page,
         "<p>{}, {}, {seeds} a task; scale: {scale}. This library is given \
-         no number: only how many steps there are, and how many in an epoch.</p>\n<ul>",
+         no number: only how many steps there are, and how many in an epoch.</p>\n\
+         <p><em>Regret</em> is how much worse the final loss is than that of the best of {} points \
+         tried by hand on the same task, as a part of it; below 0 is better than by hand. The \
+         <em>area</em>, from 0 to 1, says on how many tasks a target is reached, and how \
+         soon.</p>\n<ul>",
         count(findings.tasks.len(), "task"),
         count(competitors.count(), "competitor"),
+        by_hand().len(),
     );
     let hand = "nadamw + cosine, by hand";
     for name in OURS.iter().chain(&[hand]) {
