@@ -118,8 +118,12 @@ impl<S: Shape, E: Dtype> Output<S, E> {
         }
         let place = place(&tensor, len);
         let beside = if place.is_some() { None } else { Some(kept::<E>(cuda, len)?) };
-        let known = place.map(|place| place.address).or(beside.as_ref().map(address::<E>));
-        let address = known.unwrap_or_default();
+        // `address::<E>` as an argument of `map` crashes rustc 1.95 in optimised builds.
+        let address = match (place, &beside) {
+            (Some(place), _) => place.address,
+            (None, Some(memory)) => address::<E>(memory),
+            (None, None) => 0,
+        };
         #[cfg(test)]
         Gpu::lock(cuda, place.map(|place| place.device))?.poison(address, len * size_of::<E>())?;
         Ok(Self { tensor, address, beside })
