@@ -27,29 +27,29 @@ build() {
   export CARGO_PROFILE_RELEASE_DEBUG=0 CARGO_PROFILE_RELEASE_STRIP=symbols
   rm -rf "$dir"
   mkdir -p "$dir/tests"
-  local program
+  # Each in an assignment: what fails in the head of a loop does not end a script.
+  local program programs
   # Half precision is on for all, so that dfdx is built once.
-  for program in $(built build -p tlr-examples --example mnist --example cifar \
-    --features cuda,tlr/f16) \
-    $(built build -p tlr-models --no-default-features --example gpu_step --example gpu_window \
-      --features cuda,f16); do
-    cp "$program" "$dir/"
-  done
+  programs=$(built build -p tlr-examples --example mnist --example cifar --features cuda,tlr/f16)
+  cp $programs "$dir/"
+  programs=$(built build -p tlr-models --no-default-features --example gpu_step \
+    --example gpu_window --features cuda,f16)
+  cp $programs "$dir/"
   # Once more with cuDNN.
-  cp "$(built build -p tlr-models --no-default-features --example gpu_step --features cudnn,f16)" \
-    "$dir/gpu_step-cudnn"
-  for program in $(built test --no-run -p tlr --lib --test gpu --test cuda_types \
-    --features cuda,f16); do
+  programs=$(built build -p tlr-models --no-default-features --example gpu_step \
+    --features cudnn,f16)
+  cp "$programs" "$dir/gpu_step-cudnn"
+  programs=$(built test --no-run -p tlr --lib --test gpu --test cuda_types --features cuda,f16)
+  for program in $programs; do
     cp "$program" "$dir/tests/$(basename "${program%-*}")"
   done
-  for program in $(built test --no-run -p tlr-models --no-default-features --lib --test gpu \
-    --features cuda,f16); do
+  programs=$(built test --no-run -p tlr-models --no-default-features --lib --test gpu \
+    --features cuda,f16)
+  for program in $programs; do
     cp "$program" "$dir/tests/models-$(basename "${program%-*}")"
   done
-  for program in $(built test --no-run -p tlr-models --no-default-features --lib \
-    --features cudnn,f16); do
-    cp "$program" "$dir/tests/models-cudnn"
-  done
+  programs=$(built test --no-run -p tlr-models --no-default-features --lib --features cudnn,f16)
+  cp "$programs" "$dir/tests/models-cudnn"
   # NVRTC reads dfdx's headers from here while a program runs.
   if [ -d "${CUDA_PATH:-/usr/local/cuda}/include" ]; then
     readlink -f "${CUDA_PATH:-/usr/local/cuda}/include" >"$dir/include-path"
