@@ -55,10 +55,8 @@ impl From<CudaError> for DeviceError {
     fn from(error: CudaError) -> Self {
         match error {
             CudaError::Cpu(error) => error.into(),
-            CudaError::Driver(DriverError(Code::CUDA_ERROR_OUT_OF_MEMORY)) => {
-                Self::OutOfMemory { device: GPU }
-            }
-            CudaError::Blas(CublasError(Status::CUBLAS_STATUS_ALLOC_FAILED)) => {
+            CudaError::Driver(DriverError(Code::CUDA_ERROR_OUT_OF_MEMORY))
+            | CudaError::Blas(CublasError(Status::CUBLAS_STATUS_ALLOC_FAILED)) => {
                 Self::OutOfMemory { device: GPU }
             }
             CudaError::Driver(error) => Self::Failed { device: GPU, what: said(error) },
