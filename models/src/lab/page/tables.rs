@@ -145,7 +145,8 @@ pub(super) fn starts(findings: &Findings) -> String {
         .collect();
     let mut headings = vec![String::new()];
     for (name, _, starts) in &bases {
-        let rates: Vec<_> = starts.iter().map(|(_, rate)| *rate).collect();
+        // With hyphens at which no browser breaks a line.
+        let rates: Vec<_> = starts.iter().map(|(_, rate)| rate.replace('-', "\u{2011}")).collect();
         headings.extend([(*name).to_owned(), format!("from {}", rates.join(", "))]);
     }
     let rows = findings.tasks.iter().map(|task| {
